@@ -1,0 +1,147 @@
+//! Finding datasets on disk, the same way on coordinator and worker.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::{DataError, Dataset, Images, formats, glyphs};
+use crate::config::DatasetName;
+
+/// Loads `name` from below `dir`, reading only as many training files as it takes to have `train` images.
+///
+/// # Errors
+/// A file that is missing, unreadable or damaged, by its path, with how to get it.
+pub fn load(name: DatasetName, dir: Option<&Path>, train: u32) -> Result<Dataset, DataError> {
+    match name {
+        DatasetName::Glyphs => Ok(glyphs()),
+        DatasetName::Mnist => idx(name, dir, &["mnist", "MNIST/raw", "MNIST"]),
+        DatasetName::FashionMnist => idx(name, dir, &["fashion-mnist", "FashionMNIST/raw", "FashionMNIST"]),
+        DatasetName::Cifar10 => {
+            let batches = (1..=train.div_ceil(10_000).max(1)).map(|i| format!("data_batch_{i}.bin")).collect();
+            cifar(name, dir, &["cifar-10-batches-bin", "cifar10"], 1, batches, "test_batch.bin")
+        }
+        DatasetName::Cifar100 => {
+            cifar(name, dir, &["cifar-100-binary", "cifar100"], 2, vec!["train.bin".into()], "test.bin")
+        }
+    }
+}
+
+fn idx(name: DatasetName, dir: Option<&Path>, folders: &[&str]) -> Result<Dataset, DataError> {
+    let part = |prefix: &str| {
+        let files = ["images-idx3-ubyte", "labels-idx1-ubyte"].map(|kind| format!("{prefix}-{kind}"));
+        let images = read(name, dir, folders, &files[0])?;
+        let labels = read(name, dir, folders, &files[1])?;
+        formats::idx(&images.1, &labels.1, name.classes())
+            .map_err(|(file, message)| damaged(if file == 0 { &images.0 } else { &labels.0 }, &message))
+    };
+    Ok(Dataset { name, train: part("train")?, test: part("t10k")? })
+}
+
+fn cifar(
+    name: DatasetName,
+    dir: Option<&Path>,
+    folders: &[&str],
+    label_bytes: usize,
+    batches: Vec<String>,
+    test: &str,
+) -> Result<Dataset, DataError> {
+    let part = |file: &str| {
+        let (path, bytes) = read(name, dir, folders, file)?;
+        formats::cifar(&bytes, label_bytes, name.classes()).map_err(|message| damaged(&path, &message))
+    };
+    let mut train = Images::default();
+    for batch in &batches {
+        let images = part(batch)?;
+        train.pixels.extend(images.pixels);
+        train.labels.extend(images.labels);
+    }
+    Ok(Dataset { name, train, test: part(test)? })
+}
+
+fn damaged(path: &Path, message: &str) -> DataError {
+    DataError(format!("{}: {message}. Replace the file by an intact copy", path.display()))
+}
+
+/// No dataset file is larger than this once unpacked; a gzip bomb ends here.
+const MAX_FILE: u64 = 1 << 30;
+
+/// Reads `file`, gzipped or not, from the first folder that has it.
+fn read(
+    name: DatasetName,
+    dir: Option<&Path>,
+    folders: &[&str],
+    file: &str,
+) -> Result<(PathBuf, Vec<u8>), DataError> {
+    let Some(dir) = dir else {
+        return Err(DataError(format!(
+            "{} needs files: say where they are with --data-dir DIR or ERGODIC_DATA=DIR. {}",
+            name.word(),
+            how_to_get(name)
+        )));
+    };
+    let folders = folders.iter().map(|f| dir.join(f)).chain([dir.to_owned()]);
+    let candidates: Vec<PathBuf> =
+        folders.flat_map(|folder| [folder.join(file), folder.join(format!("{file}.gz"))]).collect();
+    let Some(path) = candidates.iter().find(|path| path.exists()) else {
+        let looked: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
+        return Err(DataError(format!(
+            "{}: cannot find {file}; looked for {}. {}",
+            name.word(),
+            looked.join(", "),
+            how_to_get(name)
+        )));
+    };
+    if path.is_dir() {
+        return Err(DataError(format!("{}: expected a file, found a directory. {}", path.display(), how_to_get(name))));
+    }
+    let bytes = unpack(path).map_err(|e| DataError(format!("{}: cannot read it: {e}", path.display())))?;
+    Ok((path.clone(), bytes))
+}
+
+fn unpack(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut raw = Vec::new();
+    File::open(path)?.take(MAX_FILE).read_to_end(&mut raw)?;
+    if !raw.starts_with(&[0x1f, 0x8b]) {
+        return Ok(raw);
+    }
+    let mut bytes = Vec::new();
+    flate2::read::MultiGzDecoder::new(&raw[..]).take(MAX_FILE).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn how_to_get(name: DatasetName) -> &'static str {
+    match name {
+        DatasetName::Glyphs => "",
+        DatasetName::Mnist => {
+            "Put the four IDX files (train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-…; .gz is fine) into DIR/mnist; \
+             torchvision.datasets.MNIST(DIR, download=True) fetches them to a place that is found as well"
+        }
+        DatasetName::FashionMnist => {
+            "Put the four IDX files (.gz is fine) into DIR/fashion-mnist; torchvision.datasets.FashionMNIST(DIR, \
+             download=True) fetches them to a place that is found as well"
+        }
+        DatasetName::Cifar10 => "Unpack the \"CIFAR-10 binary version\" of its home page into DIR/cifar-10-batches-bin",
+        DatasetName::Cifar100 => "Unpack the \"CIFAR-100 binary version\" of its home page into DIR/cifar-100-binary",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_damaged_and_misplaced_files_are_named() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let error = |d: Option<&Path>| load(DatasetName::Mnist, d, 10).expect_err("no such data").to_string();
+        assert!(error(None).contains("--data-dir"));
+        assert!(error(Some(dir.path())).contains("mnist/train-images-idx3-ubyte.gz"));
+        let file = dir.path().join("mnist/train-images-idx3-ubyte");
+        std::fs::create_dir_all(&file).expect("created");
+        assert!(error(Some(dir.path())).contains("directory"));
+        std::fs::remove_dir(&file).expect("removed");
+        std::fs::write(&file, [0, 0, 8, 3, 0]).expect("written");
+        std::fs::write(dir.path().join("mnist/train-labels-idx1-ubyte"), [0, 0, 8, 1]).expect("written");
+        let message = error(Some(dir.path()));
+        assert!(message.contains("truncated") && message.contains("train-images-idx3-ubyte"), "{message}");
+    }
+}

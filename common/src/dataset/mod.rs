@@ -1,0 +1,193 @@
+//! Datasets as bytes: one canonical form for all, whose BLAKE3 hash is the dataset's identity.
+
+pub mod files;
+mod formats;
+mod glyphs;
+
+pub use glyphs::glyphs;
+
+use crate::config::{DataConfig, DatasetName};
+use crate::seed::{Purpose, Streams};
+
+/// Images, channels last, one byte per channel, with their labels.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Images {
+    /// `[image, height, width, channel]`
+    pub pixels: Vec<u8>,
+    /// One label per image.
+    pub labels: Vec<u8>,
+}
+
+impl Images {
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+}
+
+/// A dataset in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dataset {
+    /// Which one.
+    pub name: DatasetName,
+    /// Training images, as many as the files that were needed hold.
+    pub train: Images,
+    /// Test images.
+    pub test: Images,
+}
+
+/// A dataset that cannot be had, in words for its user.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct DataError(pub String);
+
+const MAGIC: &[u8; 8] = b"ERGODAT1";
+
+impl Dataset {
+    /// The canonical form: magic, name, sizes, then pixels and labels of both parts.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        let name = self.name.word().as_bytes();
+        bytes.push(name.len() as u8);
+        bytes.extend(name);
+        for part in [&self.train, &self.test] {
+            bytes.extend((part.len() as u32).to_le_bytes());
+        }
+        for part in [&self.train, &self.test] {
+            bytes.extend(&part.pixels);
+            bytes.extend(&part.labels);
+        }
+        bytes
+    }
+
+    /// Reads the canonical form.
+    ///
+    /// # Errors
+    /// Bytes that are not of this form, or labels out of range.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DataError> {
+        Self::try_decode(bytes).ok_or_else(|| DataError("these bytes are not a dataset in Ergodic's form".into()))
+    }
+
+    fn try_decode(bytes: &[u8]) -> Option<Self> {
+        let mut rest = bytes.strip_prefix(MAGIC)?;
+        let mut take = |n: usize| {
+            let (head, tail) = rest.split_at_checked(n)?;
+            rest = tail;
+            Some(head)
+        };
+        let len = take(1)?[0] as usize;
+        let word = std::str::from_utf8(take(len)?).ok()?;
+        let (_, name) = DatasetName::WORDS.into_iter().find(|(w, _)| *w == word)?;
+        let mut count = || Some(u32::from_le_bytes(take(4)?.try_into().ok()?) as usize);
+        let counts = [count()?, count()?];
+        let (h, w, c) = name.shape();
+        let mut part = |n: usize| {
+            let pixels = take(n.checked_mul((h * w * c) as usize)?)?.to_vec();
+            let labels = take(n)?.to_vec();
+            labels.iter().all(|l| u32::from(*l) < name.classes()).then_some(Images { pixels, labels })
+        };
+        let (train, test) = (part(counts[0])?, part(counts[1])?);
+        rest.is_empty().then_some(Self { name, train, test })
+    }
+
+    /// The images that a trial uses: indices into the training and the test part, class-balanced as far as the
+    /// part allows, chosen by the sweep's seed. The whole part is used in its own order.
+    ///
+    /// # Errors
+    /// More images are asked for than there are.
+    pub fn subset(&self, config: &DataConfig, streams: &Streams) -> Result<Subset, DataError> {
+        let pick = |part: &Images, n: u32, which: &str| {
+            let n = n as usize;
+            if n > part.len() {
+                let word = self.name.word();
+                return Err(DataError(format!("{word} has {} {which} images here, not {n}", part.len())));
+            }
+            if n == part.len() {
+                return Ok((0..n as u32).collect());
+            }
+            let mut stream = streams.open(Purpose::Subset, which.as_bytes());
+            let mut order: Vec<u32> = (0..part.len() as u32).collect();
+            stream.shuffle(&mut order);
+            Ok(balanced(&order, &part.labels, n))
+        };
+        Ok(Subset { train: pick(&self.train, config.train, "train")?, test: pick(&self.test, config.test, "test")? })
+    }
+}
+
+/// Indices of the images a trial uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subset {
+    /// Into the training part, ascending.
+    pub train: Vec<u32>,
+    /// Into the test part, ascending.
+    pub test: Vec<u32>,
+}
+
+/// `n` of `order`, taken in rounds of one per class, so that classes differ by at most one while they last.
+fn balanced(order: &[u32], labels: &[u8], n: usize) -> Vec<u32> {
+    let mut by_class: Vec<std::collections::VecDeque<u32>> = vec![Default::default(); 256];
+    for i in order {
+        by_class[labels[*i as usize] as usize].push_back(*i);
+    }
+    let mut chosen = Vec::with_capacity(n);
+    while chosen.len() < n {
+        for class in &mut by_class {
+            if chosen.len() < n {
+                chosen.extend(class.pop_front());
+            }
+        }
+    }
+    chosen.sort_unstable();
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Order;
+    use crate::seed::SeedPlan;
+
+    fn small() -> Dataset {
+        let mut data = glyphs();
+        for part in [&mut data.train, &mut data.test] {
+            part.pixels.truncate(784 * 300);
+            part.labels.truncate(300);
+        }
+        data
+    }
+
+    #[test]
+    fn the_canonical_form_reads_back_and_refuses_anything_else() {
+        let data = small();
+        let bytes = data.encode();
+        assert_eq!(Dataset::decode(&bytes).expect("reads back"), data);
+        for cut in [0, 7, 8, 12, 20, bytes.len() - 1] {
+            assert!(Dataset::decode(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        let mut bad_label = bytes.clone();
+        *bad_label.last_mut().expect("not empty") = 10;
+        assert!(Dataset::decode(&bad_label).is_err());
+        assert!(Dataset::decode(&[bytes, vec![0]].concat()).is_err());
+    }
+
+    #[test]
+    fn subsets_are_balanced_reproducible_and_chosen_by_the_seed() {
+        let data = small();
+        let config = DataConfig { dataset: DatasetName::Glyphs, train: 100, test: 300, order: Order::Shuffle };
+        let streams = |seed| Streams { sweep_seed: seed, repeat: 0, cell: [0; 32], plan: SeedPlan::default() };
+        let a = data.subset(&config, &streams(1)).expect("enough images");
+        assert_eq!(a, data.subset(&config, &Streams { repeat: 5, ..streams(1) }).expect("enough images"));
+        assert_ne!(a, data.subset(&config, &streams(2)).expect("enough images"));
+        let mut counts = [0; 10];
+        a.train.iter().for_each(|i| counts[data.train.labels[*i as usize] as usize] += 1);
+        assert_eq!(counts, [10; 10]);
+        assert_eq!(a.test.len(), 300);
+        let too_many = DataConfig { train: 301, ..config };
+        assert!(data.subset(&too_many, &streams(1)).is_err());
+    }
+}

@@ -1,0 +1,126 @@
+//! Errors that cross the house: where a sweep file is wrong, and the codes that survive the wire and end as exit codes.
+
+use std::fmt;
+
+use crate::tree::Place;
+
+/// A sweep file, or a `--set`, says something that cannot be carried out.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub struct SpecError {
+    /// The sweep file, as the user named it.
+    pub file: String,
+    /// Where the offending value came from.
+    pub place: Place,
+    /// Dotted path of the field, empty when the file as a whole is meant.
+    pub path: String,
+    /// What is wrong, what was expected, and what to do.
+    pub message: String,
+}
+
+impl SpecError {
+    /// An error at `path`, found at `place`; the file's name is filled in by whoever knows it.
+    pub fn new(place: Place, path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { file: String::new(), place, path: path.into(), message: message.into() }
+    }
+
+    /// The same error, naming `file`.
+    pub fn in_file(mut self, file: &str) -> Self {
+        file.clone_into(&mut self.file);
+        self
+    }
+}
+
+impl fmt::Display for SpecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Line(line) if self.file.is_empty() => write!(f, "line {line}: ")?,
+            Place::Line(line) => write!(f, "{}:{line}: ", self.file)?,
+            Place::Set(setting) => write!(f, "--set {setting}: ")?,
+            Place::Default if self.file.is_empty() => {}
+            Place::Default => write!(f, "{}: ", self.file)?,
+        }
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// The kinds of failure a user can meet. Each has one exit code, and travels as a number in gRPC status details.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorCode {
+    /// The sweep ended, but some of its trials failed.
+    TrialsFailed,
+    /// A file, field or argument is wrong; nothing was stored.
+    BadInput,
+    /// The coordinator does not answer.
+    Unreachable,
+    /// The coordinator, or the operating system, refused.
+    Refused,
+    /// No such sweep, trial, axis or metric.
+    NotFound,
+    /// The two programs are of versions that cannot work together.
+    Version,
+    /// A bug, or a disk that cannot be written.
+    Internal,
+}
+
+impl ErrorCode {
+    /// Every code, in the order of the exit codes.
+    pub const ALL: [Self; 7] = [
+        Self::TrialsFailed,
+        Self::BadInput,
+        Self::Unreachable,
+        Self::Refused,
+        Self::NotFound,
+        Self::Version,
+        Self::Internal,
+    ];
+
+    /// The process exit code: 1 failed trials, 2 bad input, 3 unreachable, 4 refused, 5 not found, 6 version, 70 internal.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::TrialsFailed => 1,
+            Self::BadInput => 2,
+            Self::Unreachable => 3,
+            Self::Refused => 4,
+            Self::NotFound => 5,
+            Self::Version => 6,
+            Self::Internal => 70,
+        }
+    }
+
+    /// The code with this exit code.
+    pub fn from_exit_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|c| c.exit_code() == code)
+    }
+}
+
+/// `, did you mean 'x'?` for the known name nearest to `name`, or the list of all when none is near.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    let best = known.iter().map(|k| (strsim::damerau_levenshtein(name, k), *k)).min();
+    match best {
+        Some((distance, best)) if distance <= 1 + name.len().max(best.len()) / 3 => format!("did you mean '{best}'?"),
+        Some(_) => format!("known: {}", known.join(", ")),
+        None => "nothing may stand here".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_comes_back_from_its_exit_code() {
+        for code in ErrorCode::ALL {
+            assert_eq!(ErrorCode::from_exit_code(code.exit_code()), Some(code));
+        }
+    }
+
+    #[test]
+    fn the_nearest_name_is_offered_only_when_it_is_near() {
+        assert_eq!(nearest("widht", ["width", "depth"]), "did you mean 'width'?");
+        assert_eq!(nearest("zzzzzz", ["lr", "wd"]), "known: lr, wd");
+    }
+}

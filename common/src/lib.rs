@@ -1,0 +1,37 @@
+//! The vocabulary of Ergodic, and everything that can be decided without doing anything.
+//!
+//! A [`Spec`](spec::Spec) is read from a sweep file; its [`Grid`](grid::Grid) numbers the cells without ever storing
+//! them; a cell resolves to a [`TrialConfig`](config::TrialConfig); a trial is a (cell, repeat) pair whose random
+//! choices come from [`Streams`](seed::Streams) and whose end is a [`TrialResult`](trial::TrialResult).
+//!
+//! Reading order: [`error`], [`tree`], [`reader`], [`config`], [`expr`], [`axis`], [`grid`], [`spec`], [`seed`],
+//! [`net`], [`metric`], [`trial`], [`dataset`].
+//!
+//! Nothing here is async, opens a socket or reads a clock. The only input is the reading of dataset files in
+//! [`dataset::files`], which coordinator and workers must do identically.
+
+pub mod axis;
+pub mod config;
+pub mod dataset;
+pub mod error;
+pub mod expr;
+pub mod grid;
+pub mod metric;
+pub mod net;
+pub mod reader;
+pub mod seed;
+pub mod spec;
+pub mod tree;
+pub mod trial;
+
+#[cfg(test)]
+mod spec_tests;
+
+pub use config::TrialConfig;
+pub use error::{ErrorCode, SpecError};
+pub use grid::Grid;
+pub use spec::Spec;
+pub use trial::{Outcome, TrialKey, TrialResult};
+
+/// What two programs must share to be called builds of the same version.
+pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("ERGODIC_SOURCE_HASH"));

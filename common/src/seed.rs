@@ -1,0 +1,232 @@
+//! Where every random choice comes from.
+//!
+//! Each choice has a stream of its own, keyed by (sweep seed, purpose, repeat) and what the purpose adds. By default the
+//! repeat's streams are shared by all cells (common random numbers), so that cells can be compared pairwise.
+//! A stream is ChaCha8 under a key derived with BLAKE3; normal variates are Box–Muller in f64 with `libm`, so that every
+//! machine draws the same bits.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+/// What a stream is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Initial values of trained weights; further keyed by tensor name.
+    Init,
+    /// Initial values of the head; further keyed by tensor name.
+    Head,
+    /// The permutation of an epoch, or the draws of a step; further keyed by its number.
+    Order,
+    /// Which images are used. Ignores the repeat.
+    Subset,
+    /// The made-up results of an empty trial.
+    Empty,
+}
+
+/// Purposes that a sweep file may name in `seeds`.
+pub const NAMED: [(&str, Purpose); 3] =
+    [("init", Purpose::Init), ("head", Purpose::Head), ("order", Purpose::Order)];
+
+impl Purpose {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Head => "head",
+            Self::Order => "order",
+            Self::Subset => "subset",
+            Self::Empty => "empty",
+        }
+    }
+}
+
+/// Which streams depart from the default, `seeds = { per_cell = […], fixed = […] }`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SeedPlan {
+    /// Streams that differ from cell to cell.
+    pub per_cell: Vec<Purpose>,
+    /// Streams that are the same in all repeats.
+    pub fixed: Vec<Purpose>,
+}
+
+/// The streams of one trial.
+#[derive(Debug, Clone)]
+pub struct Streams {
+    /// The sweep's seed.
+    pub sweep_seed: u64,
+    /// The repeat.
+    pub repeat: u32,
+    /// Hash of the cell, used by the streams that `plan` breaks per cell.
+    pub cell: [u8; 32],
+    /// Departures from the default.
+    pub plan: SeedPlan,
+}
+
+impl Streams {
+    /// The stream for `purpose`, further keyed by `detail` (a tensor's name, an epoch's number).
+    pub fn open(&self, purpose: Purpose, detail: &[u8]) -> Stream {
+        let mut key = Key::new(self.sweep_seed, purpose.word());
+        let once = purpose == Purpose::Subset || self.plan.fixed.contains(&purpose);
+        key.part(if once { b"once" } else { b"each" }, &if once { 0 } else { self.repeat }.to_le_bytes());
+        if self.plan.per_cell.contains(&purpose) {
+            key.part(b"cell", &self.cell);
+        }
+        key.part(b"detail", detail);
+        Stream { rng: ChaCha8Rng::from_seed(key.finish()), spare: None }
+    }
+}
+
+/// The key of a random axis: its draws do not depend on how many there are.
+pub fn axis_key(sweep_seed: u64, axis: &str) -> [u8; 32] {
+    let mut key = Key::new(sweep_seed, "axis");
+    key.part(b"detail", axis.as_bytes());
+    key.finish()
+}
+
+/// The `i`-th uniform draw under `key`, in [0, 1).
+pub fn uniform_at(key: &[u8; 32], i: u64) -> f64 {
+    let mut rng = ChaCha8Rng::from_seed(*key);
+    rng.set_word_pos(2 * u128::from(i));
+    unit(rng.next_u64())
+}
+
+/// A stream of bits for something that belongs to no trial, such as the `i`-th generated image.
+pub fn fixed_stream(name: &str, i: u64) -> Stream {
+    let mut key = Key::new(0, name);
+    key.part(b"detail", &i.to_le_bytes());
+    Stream { rng: ChaCha8Rng::from_seed(key.finish()), spare: None }
+}
+
+struct Key(blake3::Hasher);
+
+impl Key {
+    fn new(sweep_seed: u64, purpose: &str) -> Self {
+        let mut key = Self(blake3::Hasher::new_derive_key("ergodic 2026 random streams v1"));
+        key.part(b"seed", &sweep_seed.to_le_bytes());
+        key.part(b"purpose", purpose.as_bytes());
+        key
+    }
+
+    /// Lengths first, so that no two lists of parts run together.
+    fn part(&mut self, name: &[u8], value: &[u8]) {
+        self.0.update(&(name.len() as u32).to_le_bytes()).update(name);
+        self.0.update(&(value.len() as u32).to_le_bytes()).update(value);
+    }
+
+    fn finish(self) -> [u8; 32] {
+        *self.0.finalize().as_bytes()
+    }
+}
+
+fn unit(bits: u64) -> f64 {
+    (bits >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
+}
+
+/// A stream of random numbers.
+#[derive(Debug, Clone)]
+pub struct Stream {
+    rng: ChaCha8Rng,
+    spare: Option<f64>,
+}
+
+impl Stream {
+    /// Uniform in [0, 1), 53 bits.
+    pub fn uniform(&mut self) -> f64 {
+        unit(self.rng.next_u64())
+    }
+
+    /// Uniform in {0, …, n − 1}, without bias (Lemire 2019). `n` must be at least 1.
+    pub fn below(&mut self, n: u32) -> u32 {
+        loop {
+            let product = u64::from(self.rng.next_u32()) * u64::from(n);
+            // The low half is below 2^32 mod n for the draws that would favour some values.
+            if product as u32 >= n.wrapping_neg() % n {
+                return (product >> 32) as u32;
+            }
+        }
+    }
+
+    /// Standard normal (Box and Muller 1958).
+    pub fn normal(&mut self) -> f64 {
+        if let Some(spare) = self.spare.take() {
+            return spare;
+        }
+        let radius = libm::sqrt(-2.0 * libm::log(1.0 - self.uniform()));
+        let (sin, cos) = libm::sincos(std::f64::consts::TAU * self.uniform());
+        self.spare = Some(radius * sin);
+        radius * cos
+    }
+
+    /// Puts `items` into a uniformly random order (Fisher and Yates).
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            let j = self.below(i as u32 + 1) as usize;
+            items.swap(i, j);
+        }
+    }
+
+    /// 32 random bytes.
+    pub fn bytes(&mut self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        self.rng.fill_bytes(&mut bytes);
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn streams(repeat: u32, plan: SeedPlan) -> Streams {
+        Streams { sweep_seed: 20, repeat, cell: [repeat as u8; 32], plan }
+    }
+
+    fn first(s: &Streams, purpose: Purpose, detail: &[u8]) -> [u8; 32] {
+        s.open(purpose, detail).bytes()
+    }
+
+    #[test]
+    fn streams_differ_by_purpose_repeat_and_detail_only() {
+        let a = streams(1, SeedPlan::default());
+        let b = Streams { cell: [9; 32], ..a.clone() };
+        assert_eq!(first(&a, Purpose::Init, b"w"), first(&b, Purpose::Init, b"w"));
+        assert_ne!(first(&a, Purpose::Init, b"w"), first(&a, Purpose::Init, b"v"));
+        assert_ne!(first(&a, Purpose::Init, b"w"), first(&a, Purpose::Order, b"w"));
+        let c = streams(2, SeedPlan::default());
+        assert_ne!(first(&a, Purpose::Init, b"w"), first(&c, Purpose::Init, b"w"));
+        assert_eq!(first(&a, Purpose::Subset, b""), first(&c, Purpose::Subset, b""));
+    }
+
+    #[test]
+    fn a_plan_fixes_or_breaks_single_streams() {
+        let fixed = SeedPlan { fixed: vec![Purpose::Init], per_cell: vec![] };
+        let (a, b) = (streams(1, fixed.clone()), streams(2, fixed));
+        assert_eq!(first(&a, Purpose::Init, b"w"), first(&b, Purpose::Init, b"w"));
+        assert_ne!(first(&a, Purpose::Order, b"w"), first(&b, Purpose::Order, b"w"));
+        let broken = SeedPlan { per_cell: vec![Purpose::Init], fixed: vec![] };
+        let a = streams(1, broken);
+        let b = Streams { cell: [9; 32], ..a.clone() };
+        assert_ne!(first(&a, Purpose::Init, b"w"), first(&b, Purpose::Init, b"w"));
+    }
+
+    /// Pinned, because every published result hangs on them.
+    #[test]
+    fn the_first_draws_never_change() {
+        let mut s = streams(0, SeedPlan::default()).open(Purpose::Init, b"conv1.weight");
+        let draws = [s.normal(), s.normal(), s.uniform()];
+        assert_eq!(draws.map(f64::to_bits), GOLDEN.map(f64::to_bits), "{draws:?}");
+    }
+    const GOLDEN: [f64; 3] = [-0.9365725411792956, -0.058009717061002414, 0.08966110198778965];
+
+    #[test]
+    fn moments_and_ranges_are_right() {
+        let mut s = streams(3, SeedPlan::default()).open(Purpose::Init, b"");
+        let n = 200_000;
+        let draws: Vec<f64> = (0..n).map(|_| s.normal()).collect();
+        let mean = draws.iter().sum::<f64>() / f64::from(n);
+        let var = draws.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / f64::from(n);
+        assert!(mean.abs() < 0.01 && (var - 1.0).abs() < 0.02, "{mean} {var}");
+        let mut counts = [0_u32; 7];
+        (0..70_000).for_each(|_| counts[s.below(7) as usize] += 1);
+        assert!(counts.iter().all(|c| (9_500..10_500).contains(c)), "{counts:?}");
+    }
+}

@@ -1,0 +1,237 @@
+//! A sweep file, read and checked.
+
+use crate::config::{Length, TrialConfig};
+use crate::error::{SpecError, nearest};
+use crate::grid::Grid;
+use crate::metric::Metric;
+use crate::reader::{Range, Reader, quoted};
+use crate::seed::{self, Purpose, SeedPlan, Streams};
+use crate::tree::{self, Node, Value};
+use crate::trial::{CPU_F32, TrialKey};
+
+/// Most trials of a sweep.
+pub const MAX_TRIALS: u64 = 1_000_000_000;
+/// Longest sweep file, in bytes.
+pub const MAX_TEXT: usize = 4 << 20;
+
+/// A sweep file as the user gave it: enough to read the same spec anywhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpecSource {
+    /// The file's name, for messages.
+    pub file: String,
+    /// Its text.
+    pub text: String,
+    /// `--set key=value`, in order.
+    pub settings: Vec<String>,
+}
+
+/// What a sweep file means.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// `name`
+    pub name: String,
+    /// Repeats per cell.
+    pub repeats: u32,
+    /// `seed`
+    pub seed: u64,
+    /// `seeds`
+    pub seeds: SeedPlan,
+    /// The numerics class that every trial must be run in.
+    pub numerics: String,
+    /// `[measure]`
+    pub measure: Measure,
+    /// All cells.
+    pub grid: Grid,
+}
+
+/// `[measure]`: what is sampled, and when.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measure {
+    /// Sampled after every so many steps or epochs, and at the end.
+    pub every: Length,
+    /// What is sampled.
+    pub metrics: Vec<Metric>,
+}
+
+impl Spec {
+    /// Reads and checks a sweep file.
+    ///
+    /// # Errors
+    /// The first thing in it that cannot be carried out, with file, line and field.
+    pub fn read(source: &SpecSource) -> Result<Self, SpecError> {
+        Self::read_checked(source).map_err(|e| e.in_file(&source.file))
+    }
+
+    fn read_checked(source: &SpecSource) -> Result<Self, SpecError> {
+        if source.text.len() > MAX_TEXT {
+            let message = format!("the file has {} bytes; at most {MAX_TEXT} are possible", source.text.len());
+            return Err(SpecError::new(tree::Place::Default, "", message));
+        }
+        let mut document = tree::parse(&source.text)?;
+        for setting in &source.settings {
+            let (path, node) = tree::parse_setting(setting)?;
+            let place = node.place.clone();
+            document
+                .set(&full_path(&path), node)
+                .map_err(|at| SpecError::new(place, path, format!("'{at}' is not a table")))?;
+        }
+        let r = Reader::root(&document);
+        for key in ["data", "model", "train", "grid", "derive", "where"] {
+            r.node(key);
+        }
+        let seed = r.whole("seed", Range::whole(0, 1 << 53))?.unwrap_or(0);
+        let spec = Self {
+            name: read_name(&r)?,
+            repeats: read_repeats(&r)?,
+            seed,
+            seeds: read_seeds(&r)?,
+            numerics: r.word("numerics", &[("cpu-f32", CPU_F32)])?.unwrap_or(CPU_F32).to_owned(),
+            measure: Measure::read(&r)?,
+            grid: Grid::read(&document, seed)?,
+        };
+        r.finish()?;
+        let trials = spec.grid.cells().saturating_mul(u64::from(spec.repeats));
+        if trials > MAX_TRIALS {
+            let message = format!("{trials} trials are too many; at most {MAX_TRIALS} are possible: use fewer repeats");
+            return Err(SpecError::new(tree::Place::Default, "repeats", message));
+        }
+        Ok(spec)
+    }
+
+    /// Trials in all.
+    pub fn trials(&self) -> u64 {
+        self.grid.cells() * u64::from(self.repeats)
+    }
+
+    /// Trials of a shape class.
+    pub fn class_trials(&self, class: u32) -> u64 {
+        self.grid.class_cells(class) * u64::from(self.repeats)
+    }
+
+    /// Whether this sweep has such a trial.
+    pub fn holds(&self, key: TrialKey) -> bool {
+        key.repeat < self.repeats && self.grid.holds(key.cell)
+    }
+
+    /// The identity of a cell: what it resolves to, on which data, under which seed and numerics. Axis and free names,
+    /// repeats and `[measure]` are left out, so that cells keep it when a sweep is extended.
+    pub fn cell_hash(&self, config: &TrialConfig, data: &[u8; 32]) -> [u8; 32] {
+        let mut fields = config.fields();
+        fields.sort_unstable();
+        let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 cell v1");
+        hasher.update(data).update(&self.seed.to_le_bytes()).update(self.numerics.as_bytes());
+        hasher.update(format!("{:?}", self.seeds).as_bytes());
+        for (path, value) in fields {
+            hasher.update(path.as_bytes()).update(b"=").update(value.as_bytes()).update(b"\n");
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    /// The random streams of a trial.
+    pub fn streams(&self, key: TrialKey, cell_hash: [u8; 32]) -> Streams {
+        Streams { sweep_seed: self.seed, repeat: key.repeat, cell: cell_hash, plan: self.seeds.clone() }
+    }
+}
+
+impl Measure {
+    fn read(root: &Reader<'_>) -> Result<Self, SpecError> {
+        let r = root.section("measure")?;
+        let every = match r.str("every")? {
+            None => Length::Epochs(1),
+            Some(text) => parse_every(text).ok_or_else(|| {
+                r.error("every", format!("expected something like \"1 epoch\" or \"50 steps\", found '{text}'"))
+            })?,
+        };
+        let metrics = match r.list("metrics")? {
+            None => vec![Metric::TrainLoss, Metric::TestAcc],
+            Some(items) => Self::read_metrics(&r, items)?,
+        };
+        r.finish()?;
+        Ok(Self { every, metrics })
+    }
+
+    fn read_metrics(r: &Reader<'_>, items: &[Node]) -> Result<Vec<Metric>, SpecError> {
+        let mut metrics = Vec::new();
+        for item in items {
+            let name = item.value.as_str().unwrap_or_default();
+            let Some(metric) = Metric::named(name) else {
+                let hint = nearest(name, Metric::WORDS.iter().map(|(word, _)| *word));
+                return Err(r.error("metrics", format!("unknown metric {}, {hint}", quoted(&item.value))));
+            };
+            if metrics.contains(&metric) {
+                return Err(r.error("metrics", format!("the metric {name} stands here twice")));
+            }
+            metrics.push(metric);
+        }
+        if metrics.is_empty() {
+            return Err(r.error("metrics", "the list is empty: name at least one metric, such as \"test_acc\""));
+        }
+        Ok(metrics)
+    }
+}
+
+/// `--set lr=0.1` means the same as `--set train.lr=0.1`.
+fn full_path(path: &str) -> String {
+    let short = crate::config::SHORT_NAMES.iter().find(|(short, _)| *short == path);
+    short.map_or_else(|| path.to_owned(), |(_, full)| (*full).to_owned())
+}
+
+fn read_name(r: &Reader<'_>) -> Result<String, SpecError> {
+    let Some(name) = r.str("name")? else {
+        return Err(r.error("name", "a sweep needs a name: add name = \"my-sweep\" at the top"));
+    };
+    let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || name.len() > 64 || !name.chars().all(fine) {
+        let shown: String = name.chars().take(40).collect();
+        let message = format!("expected 1 to 64 letters, digits, '-', '_' or '.', found '{shown}'");
+        return Err(r.error("name", message));
+    }
+    Ok(name.to_owned())
+}
+
+fn read_repeats(r: &Reader<'_>) -> Result<u32, SpecError> {
+    Ok(r.whole("repeats", Range::whole(1, MAX_TRIALS))?.unwrap_or(1) as u32)
+}
+
+fn read_seeds(root: &Reader<'_>) -> Result<SeedPlan, SpecError> {
+    let r = root.section("seeds")?;
+    let read = |key| -> Result<Vec<Purpose>, SpecError> {
+        let mut purposes = Vec::new();
+        for item in r.list(key)?.unwrap_or_default() {
+            let name = item.value.as_str().unwrap_or_default();
+            let Some((_, purpose)) = seed::NAMED.iter().find(|(word, _)| *word == name) else {
+                let hint = nearest(name, seed::NAMED.iter().map(|(word, _)| *word));
+                return Err(r.error(key, format!("unknown stream {}, {hint}", quoted(&item.value))));
+            };
+            if !purposes.contains(purpose) {
+                purposes.push(*purpose);
+            }
+        }
+        Ok(purposes)
+    };
+    let plan = SeedPlan { per_cell: read("per_cell")?, fixed: read("fixed")? };
+    r.finish()?;
+    Ok(plan)
+}
+
+fn parse_every(text: &str) -> Option<Length> {
+    let (count, unit) = text.trim().split_once(' ')?;
+    let count: u64 = count.parse().ok().filter(|n| (1..=1_000_000_000).contains(n))?;
+    match unit.trim() {
+        "epoch" | "epochs" => u32::try_from(count).ok().map(Length::Epochs),
+        "step" | "steps" => Some(Length::Steps(count)),
+        _ => None,
+    }
+}
+
+/// The text of a [`Value`] for people, short enough for a table.
+pub fn short(value: &Value) -> String {
+    match value {
+        Value::Float(x) => {
+            let text = tree::number(*x);
+            let brief = format!("{x:.3e}");
+            if text.len() <= 9 { text } else { brief }
+        }
+        other => other.to_string(),
+    }
+}

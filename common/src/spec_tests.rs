@@ -1,0 +1,199 @@
+//! What sweep files mean, and what is said of those that mean nothing.
+
+use std::time::Instant;
+
+use proptest::prelude::*;
+
+use crate::Spec;
+use crate::spec::SpecSource;
+use crate::trial::TrialKey;
+
+const BASE: &str = r#"
+name = "t"
+repeats = 3
+seed = 20
+[data]
+dataset = "glyphs"
+train = 1000
+[model]
+kind = "cnn4"
+width = 4
+[train]
+epochs = 2
+batch_size = 32
+lr = 0.1
+optimizer = { kind = "sgd", momentum = 0.9 }
+"#;
+
+fn source(rest: &str, settings: &[&str]) -> SpecSource {
+    let settings = settings.iter().map(|s| (*s).to_owned()).collect();
+    SpecSource { file: "sweep.toml".into(), text: format!("{BASE}{rest}"), settings }
+}
+
+fn read(rest: &str) -> Spec {
+    Spec::read(&source(rest, &[])).expect("a valid sweep")
+}
+
+fn refusal(rest: &str, settings: &[&str]) -> String {
+    Spec::read(&source(rest, settings)).expect_err(rest).to_string()
+}
+
+#[test]
+fn axes_override_train_and_settings_override_the_file() {
+    let spec = Spec::read(&source("[grid]\nlr = [0.1, 0.2]\n\"model.init.scale\" = [1, 2]\n", &["wd=0.5", "repeats=7"]))
+        .expect("a valid sweep");
+    assert_eq!((spec.grid.cells(), spec.trials()), (4, 28));
+    let config = spec.grid.config(3).expect("cell 3 resolves");
+    assert_eq!((config.train.lr, config.model.init_scale, config.train.wd), (0.2, 2.0, 0.5));
+}
+
+#[test]
+fn derived_fields_use_free_names_axes_and_plain_fields() {
+    let spec = read(
+        "[grid]\nlr = [0.1, 0.5]\nintrinsic_lr = [1e-4, 5e-5]\n[derive]\nwd = \"intrinsic_lr / lr\"\n\
+         momentum = \"min(0.9, wd * train.epochs)\"\n",
+    );
+    let config = spec.grid.config(1).expect("cell 1 resolves");
+    assert_eq!(config.train.wd, 5e-5 / 0.1);
+    assert_eq!(config.train.momentum, 2.0 * (5e-5 / 0.1));
+}
+
+#[test]
+fn zipped_and_random_axes_move_together() {
+    let zipped = read("[grid]\nlr = [0.1, 0.2, 0.3]\nwd = [1e-3, 2e-3, 3e-3]\nmomentum = [0, 0.9]\nzip = [[\"lr\", \"wd\"]]\n");
+    assert_eq!(zipped.grid.cells(), 6);
+    let config = zipped.grid.config(5).expect("cell 5 resolves");
+    assert_eq!((config.train.lr, config.train.wd, config.train.momentum), (0.3, 3e-3, 0.9));
+    let random = read(
+        "[grid]\nlr = { log_uniform = [1e-3, 1], samples = 50 }\nwd = { log_uniform = [1e-5, 1e-2], samples = 50 }\n",
+    );
+    assert_eq!(random.grid.cells(), 50);
+}
+
+#[test]
+fn where_keeps_cells_and_their_numbers() {
+    let all = read("[grid]\nlr = [0.1, 0.2, 0.4]\nwd = [1e-3, 1e-2]\n");
+    let some = read("[grid]\nlr = [0.1, 0.2, 0.4]\nwd = [1e-3, 1e-2]\n[where]\nkeep = \"lr * wd <= 2e-3 && lr != 0.2\"\n");
+    assert_eq!(some.grid.iter().collect::<Vec<_>>(), [0, 1, 4]);
+    assert_eq!(all.grid.config(4).ok(), some.grid.config(4).ok());
+}
+
+#[test]
+fn a_cell_keeps_its_hash_when_the_sweep_is_extended_or_reworded() {
+    let hash = |spec: &Spec, cell| spec.cell_hash(&spec.grid.config(cell).expect("resolves"), &[1; 32]);
+    let a = read("[grid]\nlr = [0.1, 1.0]\n");
+    let b = read("[grid]\n\"train.lr\" = [0.05, 0.1, 1]\nmomentum = [0.9]\n[measure]\nmetrics = [\"test_loss\"]\n");
+    assert_eq!(hash(&a, 0), hash(&b, 1));
+    assert_eq!(hash(&a, 1), hash(&b, 2));
+    assert_ne!(hash(&a, 0), hash(&a, 1));
+    let c = Spec::read(&source("[grid]\nlr = [0.1]\n", &["seed=21"])).expect("a valid sweep");
+    assert_ne!(hash(&a, 0), hash(&c, 0));
+}
+
+#[test]
+fn every_defect_is_named_with_its_line_and_remedy() {
+    let cases: &[(&str, &[&str])] = &[
+        ("[grid]\nlr = []\n", &["sweep.toml:17", "grid.lr", "empty"]),
+        ("[grid]\nlr = { log = [0, 1], points = 3 }\n", &["grid.lr.log", "above 0"]),
+        ("[grid]\nlr = [nan]\n", &["grid.lr", "finite"]),
+        ("[grid]\nbatch_size = [0]\n", &["grid.batch_size", ">= 1"]),
+        ("[grid]\nbatch_size = [32, 2000]\n", &["2000", "1000 training images"]),
+        ("[grid]\nlrr = [0.1]\n", &["grid.lrr", "did you mean 'lr'?"]),
+        ("[grid]\nepochs = [1]\n", &["did you mean 'train.epochs'?"]),
+        ("[grid]\n\"model.widht\" = [4]\n", &["model.widht", "did you mean 'width'?"]),
+        ("[grid]\n\"model.kind\" = [\"cnn5\"]\n", &["unknown value 'cnn5'", "cnn4"]),
+        ("[grid]\nlr = [0.1]\n\"train.lr\" = [0.2]\n", &["same field"]),
+        ("[grid]\nlr = [0.1]\n[derive]\nlr = \"0.1\"\n", &["axis of [grid] as well"]),
+        ("[derive]\nwd = \"lr / lrr\"\n", &["derive.wd", "nothing is called lrr"]),
+        ("[grid]\nfree = [1, 2]\n[derive]\nwd = \"0 - free\"\n", &["train.wd", "-1", "free=1"]),
+        ("[grid]\nfree = [0, 1]\n[derive]\nwd = \"1 / free\"\n", &["inf", "free=0"]),
+        ("[grid]\na = [1, 2]\nb = [1, 2]\n[derive]\nwd = \"a * b\"\n", &["same trial", "a=1, b=2"]),
+        ("[grid]\nlr = [1, 2]\n[where]\nkeep = \"lr > 3\"\n", &["where.keep", "no cell"]),
+        ("[grid]\nlr = [1, 2]\n[where]\nkep = \"lr > 3\"\n", &["did you mean 'keep'"]),
+        ("[grid]\nlr = [1, 2]\nwd = [1, 2, 3]\nzip = [[\"lr\", \"wd\"]]\n", &["lr has 2", "wd has 3"]),
+        ("[grid]\nlr = { linear = [0, 1], points = 1e6 }\nwd = { linear = [0, 1], points = 1e6 }\n", &["1e12 cells"]),
+        ("[grid]\n\"measure.every\" = [\"1 epoch\"]\n", &["only fields of data, model and train"]),
+        ("[measure]\nevery = \"1 epok\"\n", &["measure.every", "50 steps"]),
+        ("[measure]\nmetrics = [\"test_ac\"]\n", &["did you mean 'test_acc'?"]),
+        ("[grd]\nlr = [1]\n", &["unknown key 'grd'", "did you mean 'grid'?"]),
+        ("x = [\n", &["not valid TOML"]),
+    ];
+    for (rest, words) in cases {
+        let message = refusal(rest, &[]);
+        for word in *words {
+            assert!(message.contains(word), "{rest}\n{message}\nlacks {word}");
+        }
+    }
+    let settings: &[(&str, &[&str])] = &[
+        ("train.batch_size=0", &["--set train.batch_size=0", ">= 1"]),
+        ("model.kind=resnet", &["unknown value 'resnet'", "cnn4"]),
+        ("repeats=1000000000", &[]),
+        ("repeats=2000000000", &["repeats"]),
+        ("train.steps=5", &["train.epochs is set as well"]),
+        ("model.hidden=[3]", &["belongs to kind = \"mlp\" only"]),
+        ("name=a b", &["letters"]),
+        ("data.train=20000", &["10000 images"]),
+        ("train.lr=nan", &["finite"]),
+        ("train.optimizer.momentum=1", &["< 1"]),
+        ("train.lr.x=1", &["'train' is not a table", "'lr' is not a table"][1..].as_ref()),
+        ("data.order=shufle", &["did you mean 'shuffle'?"]),
+        ("oops", &["key=value"]),
+    ];
+    for (setting, words) in settings.iter().filter(|(_, words)| !words.is_empty()) {
+        let message = refusal("", &[setting]);
+        for word in *words {
+            assert!(message.contains(word), "{setting}\n{message}\nlacks {word}");
+        }
+    }
+}
+
+#[test]
+fn a_huge_sweep_needs_no_room_for_its_trials() {
+    let before = Instant::now();
+    let spec = Spec::read(&source(
+        "[grid]\nlr = { log = [1e-4, 1], points = 1000 }\nwd = { log = [1e-6, 1e-2], points = 1000 }\n",
+        &["repeats=100"],
+    ))
+    .expect("a valid sweep");
+    eprintln!("10^8 trials in {:?}", before.elapsed());
+    assert_eq!(spec.trials(), 100_000_000);
+    let key = TrialKey { cell: 999_999, repeat: 99 };
+    assert_eq!(spec.grid.locate(key), (0, 99_999_999));
+}
+
+proptest! {
+    /// Whatever the axes and whatever `[where]` drops: trials of all classes, in number order, are exactly the kept
+    /// cells times the repeats, and `locate` inverts the numbering.
+    #[test]
+    fn classes_partition_the_trials(lrs in 1_usize..5, batches in 1_usize..5, wds in 1_usize..5, drop in 0_u32..40) {
+        let list = |n: usize, of: &dyn Fn(usize) -> String| (0..n).map(of).collect::<Vec<_>>().join(", ");
+        let text = format!(
+            "[grid]\nlr = [{}]\nbatch_size = [{}]\nwd = [{}]\n[where]\nkeep = \"batch_size * 7 * wd - 3 * lr < {}\"\n",
+            list(lrs, &|i| format!("0.{}", i + 1)),
+            list(batches, &|i| format!("{}", i + 1)),
+            list(wds, &|i| format!("0.{}", i + 1)),
+            f64::from(drop) / 4.0,
+        );
+        let Ok(spec) = Spec::read(&source(&text, &[])) else { return Ok(()) };
+        let grid = &spec.grid;
+        let mut seen = Vec::new();
+        for class in 0..grid.classes() {
+            for n in 0..spec.class_trials(class) {
+                let key = grid.class_trial(class, n);
+                prop_assert!(spec.holds(key));
+                prop_assert_eq!(grid.locate(key), (class, n));
+                seen.push(key);
+            }
+        }
+        seen.sort_unstable();
+        let wanted: Vec<TrialKey> =
+            grid.iter().flat_map(|cell| (0..spec.repeats).map(move |repeat| TrialKey { cell, repeat })).collect();
+        prop_assert_eq!(seen, wanted);
+    }
+
+    /// No text makes the parser panic.
+    #[test]
+    fn nonsense_is_refused_not_panicked_at(text in "[a-z\\[\\]{}=,.\"0-9\n -]{0,80}") {
+        let _ = Spec::read(&source(&text, &[]));
+    }
+}

@@ -1,0 +1,99 @@
+//! A trial's identity and how it ended.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The numerics class of the CPU engine: its name and the version of its arithmetic.
+pub const CPU_F32: &str = "cpu-f32/1";
+
+/// Names one trial of a sweep. Ordered by cell, then repeat. Written `cell/repeat`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TrialKey {
+    /// Number of the cell in the grid.
+    pub cell: u64,
+    /// Number of the repeat.
+    pub repeat: u32,
+}
+
+impl fmt::Display for TrialKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.cell, self.repeat)
+    }
+}
+
+impl FromStr for TrialKey {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text.split_once('/').and_then(|(c, r)| Some((c.parse().ok()?, r.parse().ok()?)));
+        let (cell, repeat) = parsed.ok_or_else(|| format!("a trial is named cell/repeat, like 3/0, not '{text}'"))?;
+        Ok(Self { cell, repeat })
+    }
+}
+
+/// How a trial ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps done.
+    Completed,
+    /// The loss or an updated weight was no longer finite at this step (counted from 1). A result, not an error.
+    Diverged {
+        /// The step.
+        step: u64,
+    },
+    /// It could not be run to an end.
+    Failed {
+        /// Why.
+        cause: String,
+    },
+}
+
+impl Outcome {
+    /// The outcome in one word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Diverged { .. } => "diverged",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
+/// Metrics over the steps of a trial: `values` holds one row of all metrics per entry of `steps`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Curve {
+    /// Steps done when the row was taken, ascending.
+    pub steps: Vec<u64>,
+    /// Rows, one after the other; NaN where a metric is not defined.
+    pub values: Vec<f64>,
+}
+
+/// What a trial yields. All but `seconds` and `worker` is a pure function of the trial's config and streams.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrialResult {
+    /// Which trial.
+    pub key: TrialKey,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Steps done.
+    pub steps: u64,
+    /// Time the attempt took, in seconds.
+    pub seconds: f64,
+    /// Final metrics, in the order of `measure.metrics`; NaN where one is not defined.
+    pub metrics: Vec<f64>,
+    /// BLAKE3 of the final weights and norm statistics in the order of their definition.
+    pub digest: [u8; 32],
+    /// Metrics over steps.
+    pub curve: Curve,
+}
+
+/// Hex digits of a digest.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The bytes of a string of hex digits.
+pub fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect();
+    let digits = digits.filter(|d| d.len().is_multiple_of(2))?;
+    Some(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}

@@ -1,0 +1,175 @@
+//! Conversions between wire and vocabulary.
+
+use ergodic_common::spec::SpecSource;
+use ergodic_common::tree::Value;
+use ergodic_common::trial::{Curve, Outcome, TrialKey, TrialResult};
+
+use crate::v1;
+
+/// A message that says something impossible.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the field {field} of {message} {problem}")]
+pub struct WireError {
+    /// Which message.
+    pub message: &'static str,
+    /// Which field of it.
+    pub field: &'static str,
+    /// What is wrong.
+    pub problem: &'static str,
+}
+
+fn missing(message: &'static str, field: &'static str) -> WireError {
+    WireError { message, field, problem: "is missing" }
+}
+
+impl From<TrialKey> for v1::TrialKey {
+    fn from(key: TrialKey) -> Self {
+        Self { cell: key.cell, repeat: key.repeat }
+    }
+}
+
+impl From<v1::TrialKey> for TrialKey {
+    fn from(key: v1::TrialKey) -> Self {
+        Self { cell: key.cell, repeat: key.repeat }
+    }
+}
+
+impl From<TrialResult> for v1::TrialResult {
+    fn from(result: TrialResult) -> Self {
+        let (outcome, diverged_at, cause) = match result.outcome {
+            Outcome::Completed => (v1::OutcomeKind::Completed, 0, String::new()),
+            Outcome::Diverged { step } => (v1::OutcomeKind::Diverged, step, String::new()),
+            Outcome::Failed { cause } => (v1::OutcomeKind::Failed, 0, cause),
+        };
+        Self {
+            key: Some(result.key.into()),
+            outcome: outcome.into(),
+            diverged_at,
+            cause,
+            steps: result.steps,
+            seconds: result.seconds,
+            metrics: result.metrics,
+            digest: result.digest.to_vec(),
+            curve_steps: result.curve.steps,
+            curve_values: result.curve.values,
+        }
+    }
+}
+
+/// Most metrics of a trial.
+const MAX_METRICS: usize = 64;
+/// Most rows of a curve.
+const MAX_CURVE: usize = 100_000;
+/// Longest cause of a failure, in bytes.
+const MAX_CAUSE: usize = 4096;
+
+impl TryFrom<v1::TrialResult> for TrialResult {
+    type Error = WireError;
+    fn try_from(wire: v1::TrialResult) -> Result<Self, WireError> {
+        let error = |field, problem| WireError { message: "TrialResult", field, problem };
+        let outcome = match wire.outcome() {
+            v1::OutcomeKind::Completed => Outcome::Completed,
+            v1::OutcomeKind::Diverged => Outcome::Diverged { step: wire.diverged_at },
+            v1::OutcomeKind::Failed if wire.cause.len() > MAX_CAUSE => return Err(error("cause", "is too long")),
+            v1::OutcomeKind::Failed => Outcome::Failed { cause: wire.cause },
+            v1::OutcomeKind::Unspecified => return Err(error("outcome", "is none of the known ones")),
+        };
+        let curve = Curve { steps: wire.curve_steps, values: wire.curve_values };
+        if wire.metrics.len() > MAX_METRICS || curve.steps.len() > MAX_CURVE {
+            return Err(error("metrics", "are too many"));
+        }
+        if curve.values.len() != curve.steps.len() * wire.metrics.len() {
+            return Err(error("curve_values", "are not one row of metrics per step"));
+        }
+        if !wire.seconds.is_finite() || wire.seconds < 0.0 {
+            return Err(error("seconds", "is not a duration"));
+        }
+        Ok(Self {
+            key: wire.key.ok_or(missing("TrialResult", "key"))?.into(),
+            outcome,
+            steps: wire.steps,
+            seconds: wire.seconds,
+            metrics: wire.metrics,
+            digest: wire.digest.try_into().map_err(|_| error("digest", "is not 32 bytes long"))?,
+            curve,
+        })
+    }
+}
+
+impl From<&SpecSource> for v1::SpecSource {
+    fn from(source: &SpecSource) -> Self {
+        Self { file: source.file.clone(), text: source.text.clone(), settings: source.settings.clone() }
+    }
+}
+
+impl From<v1::SpecSource> for SpecSource {
+    fn from(wire: v1::SpecSource) -> Self {
+        Self { file: wire.file, text: wire.text, settings: wire.settings }
+    }
+}
+
+impl From<&Value> for v1::AxisValue {
+    fn from(value: &Value) -> Self {
+        use v1::axis_value::Kind;
+        let kind = match value {
+            Value::Bool(flag) => Kind::Flag(*flag),
+            Value::Int(_) | Value::Float(_) => Kind::Number(value.as_f64().unwrap_or(f64::NAN)),
+            other => Kind::Text(other.to_string()),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+/// The wire's axis value in the vocabulary; an absent one reads as an empty word.
+impl From<&v1::AxisValue> for Value {
+    fn from(wire: &v1::AxisValue) -> Self {
+        use v1::axis_value::Kind;
+        match &wire.kind {
+            Some(Kind::Number(x)) => Self::Float(*x),
+            Some(Kind::Text(text)) => Self::Str(text.clone()),
+            Some(Kind::Flag(flag)) => Self::Bool(*flag),
+            None => Self::Str(String::new()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(outcome: Outcome) -> TrialResult {
+        TrialResult {
+            key: TrialKey { cell: 7, repeat: 3 },
+            outcome,
+            steps: 10,
+            seconds: 0.5,
+            metrics: vec![1.0, 2.0],
+            digest: [5; 32],
+            curve: Curve { steps: vec![5, 10], values: vec![0.1, 0.2, 0.3, 0.4] },
+        }
+    }
+
+    #[test]
+    fn results_survive_the_wire() {
+        for outcome in [Outcome::Completed, Outcome::Diverged { step: 4 }, Outcome::Failed { cause: "x".into() }] {
+            let there = v1::TrialResult::from(result(outcome.clone()));
+            assert_eq!(TrialResult::try_from(there), Ok(result(outcome)));
+        }
+    }
+
+    #[test]
+    fn impossible_results_are_refused_by_field() {
+        let good = || v1::TrialResult::from(result(Outcome::Completed));
+        let cases = [
+            ("key", v1::TrialResult { key: None, ..good() }),
+            ("outcome", v1::TrialResult { outcome: 0, ..good() }),
+            ("digest", v1::TrialResult { digest: vec![1], ..good() }),
+            ("curve_values", v1::TrialResult { curve_values: vec![1.0], ..good() }),
+            ("seconds", v1::TrialResult { seconds: f64::NAN, ..good() }),
+            ("metrics", v1::TrialResult { metrics: vec![0.0; 65], ..good() }),
+        ];
+        for (field, wire) in cases {
+            assert_eq!(TrialResult::try_from(wire).map_err(|e| e.field), Err(field));
+        }
+    }
+}

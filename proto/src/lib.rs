@@ -1,0 +1,23 @@
+//! The wire: generated messages and services of `ergodic.v1`, and their conversions to and from the vocabulary.
+//!
+//! Domain types never derive a wire type; everything a peer sends passes one of the `TryFrom`s in [`convert`], which name
+//! the field that is wrong.
+
+pub mod convert;
+pub mod status;
+
+/// Generated from `ergodic/v1/*.proto`.
+#[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
+pub mod v1 {
+    tonic::include_proto!("ergodic.v1");
+}
+
+/// The protocol version. Raised by one whenever a program of the version before could misunderstand a message; a
+/// coordinator takes workers of this version and of the one before.
+pub const PROTOCOL: u32 = 1;
+
+/// Largest message either side accepts, in bytes.
+pub const MAX_MESSAGE: usize = 8 << 20;
+
+/// Most results in one batch.
+pub const MAX_BATCH: usize = 4096;

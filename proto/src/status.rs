@@ -1,0 +1,81 @@
+//! Errors that keep their meaning on the wire: an [`ErrorCode`] and a message, carried in a gRPC status' details.
+
+use ergodic_common::ErrorCode;
+use prost::Message;
+use tonic::{Code, Status};
+
+use crate::v1::ErrorDetail;
+
+/// An error for a user, with the exit code it leads to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct UserError {
+    /// Its kind.
+    pub code: ErrorCode,
+    /// What to tell the user.
+    pub message: String,
+}
+
+impl UserError {
+    /// An error of this kind.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+fn grpc_code(code: ErrorCode) -> Code {
+    match code {
+        ErrorCode::BadInput => Code::InvalidArgument,
+        ErrorCode::Unreachable => Code::Unavailable,
+        ErrorCode::Refused => Code::PermissionDenied,
+        ErrorCode::NotFound => Code::NotFound,
+        ErrorCode::Version => Code::FailedPrecondition,
+        ErrorCode::TrialsFailed | ErrorCode::Internal => Code::Internal,
+    }
+}
+
+impl From<UserError> for Status {
+    fn from(error: UserError) -> Self {
+        let detail = ErrorDetail { code: error.code.exit_code().into(), message: error.message.clone() };
+        Self::with_details(grpc_code(error.code), error.message, detail.encode_to_vec().into())
+    }
+}
+
+/// Of a peer that sends no details, the status' own code and message are read.
+impl From<&Status> for UserError {
+    fn from(status: &Status) -> Self {
+        let detail = ErrorDetail::decode(status.details()).ok();
+        let known = detail.and_then(|d| Some((ErrorCode::from_exit_code(d.code.try_into().ok()?)?, d.message)));
+        if let Some((code, message)) = known {
+            return Self { code, message };
+        }
+        let code = match status.code() {
+            Code::InvalidArgument | Code::OutOfRange => ErrorCode::BadInput,
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => ErrorCode::Unreachable,
+            Code::PermissionDenied | Code::Unauthenticated | Code::ResourceExhausted => ErrorCode::Refused,
+            Code::NotFound => ErrorCode::NotFound,
+            Code::FailedPrecondition | Code::Unimplemented => ErrorCode::Version,
+            _ => ErrorCode::Internal,
+        };
+        Self { code, message: status.message().to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_survives_the_wire() {
+        for code in ErrorCode::ALL {
+            let error = UserError::new(code, "why");
+            assert_eq!(UserError::from(&Status::from(error.clone())), error);
+        }
+    }
+
+    #[test]
+    fn a_status_without_details_still_means_something() {
+        let error = UserError::from(&Status::unavailable("gone"));
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::Unreachable, "gone"));
+    }
+}

@@ -1,0 +1,3 @@
+//! Ergodic's worker: joins a coordinator and trains. The only crate that links Candle.
+
+pub mod train;
