@@ -13,6 +13,7 @@
 pub mod axis;
 pub mod config;
 pub mod dataset;
+pub mod duration;
 pub mod error;
 pub mod expr;
 pub mod grid;

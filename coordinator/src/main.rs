@@ -1,1 +1,7 @@
-fn main(){}
+//! `ergodic`: launch sweeps, serve them, pull their tables.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ergodic::cli::main()
+}

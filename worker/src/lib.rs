@@ -1,3 +1,14 @@
 //! Ergodic's worker: joins a coordinator and trains. The only crate that links Candle.
+//!
+//! [`train`] runs one trial. [`desk`] holds what was granted and what was finished; [`slots`] are the threads that take
+//! from it; [`session`] talks with the coordinator; [`sweeps`] and [`datasets`] fetch what trials need; [`cli`] reads the
+//! command line.
 
+pub mod cli;
+pub mod datasets;
+mod deliver;
+pub mod desk;
+mod session;
+mod slots;
+mod sweeps;
 pub mod train;

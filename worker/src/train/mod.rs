@@ -1,1 +1,143 @@
-//! The trainer.
+//! The trainer: from a trial's config and random streams to its result, with the same bits on every machine.
+//!
+//! Reading order: `data` and `order` say what is trained on, `plan` and `params` lay out a network, `simd`,
+//! `taps`, `wgrad`, `norm` and `loss` are the arithmetic, `engine` puts it together, `optimizer` holds the
+//! state as Candle tensors, `schedule` and `metrics` surround it, and `trial` is the loop.
+//!
+//! The numerics class of all this is [`CPU_F32`](ergodic_common::trial::CPU_F32): a change that alters any bit of any
+//! result raises its version.
+
+mod bench;
+mod data;
+mod engine;
+mod loss;
+mod metrics;
+mod norm;
+mod optimizer;
+mod order;
+mod params;
+mod plan;
+#[cfg(test)]
+mod reference;
+mod schedule;
+mod simd;
+mod taps;
+#[cfg(test)]
+mod tests;
+mod trial;
+mod wgrad;
+
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use ergodic_common::config::TrialConfig;
+use ergodic_common::net::Net;
+use ergodic_common::seed::{Purpose, Streams};
+use ergodic_common::spec::Measure;
+use ergodic_common::trial::{Curve, Outcome, TrialKey, TrialResult};
+
+pub use bench::{BenchReport, bench};
+pub use data::TrialData;
+pub use simd::{Isa, IsaError};
+
+use simd::{Lanes, Portable};
+use trial::{Ending, Training};
+
+/// Everything a trial needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Job<'a> {
+    /// What the cell resolves to.
+    pub config: &'a TrialConfig,
+    /// Where its random choices come from.
+    pub streams: &'a Streams,
+    /// What is sampled, and when.
+    pub measure: &'a Measure,
+    /// What it trains on; the empty model needs none.
+    pub data: Option<&'a TrialData>,
+    /// Which trial it is.
+    pub key: TrialKey,
+    /// The instruction set to use; it decides no bit of the result.
+    pub isa: Isa,
+}
+
+/// Runs a trial to its end. `None` when `stop` was raised, which is looked at before every step and every chunk of an
+/// evaluation.
+pub fn run(job: &Job<'_>, stop: &AtomicBool) -> Option<TrialResult> {
+    let start = Instant::now();
+    let ending = match (Net::of(job.config), job.data) {
+        (None, _) => Some(empty(job)),
+        (Some(net), Some(data)) => train(job, &net, data, stop),
+        (Some(_), None) => Some(failed(job, "the worker has no dataset for this trial".into())),
+    }?;
+    let Ending { outcome, steps, metrics, curve, digest } = ending;
+    Some(TrialResult { key: job.key, outcome, steps, seconds: start.elapsed().as_secs_f64(), metrics, digest, curve })
+}
+
+fn train(job: &Job<'_>, net: &Net, data: &TrialData, stop: &AtomicBool) -> Option<Ending> {
+    let mut ending = None;
+    job.isa.run(Whole { job, net, data, stop, ending: &mut ending });
+    ending
+}
+
+/// Why Candle's errors cannot occur: they are about devices and types that the trainer fixes itself.
+const ON_CPU: &str = "the trainer's tensors are f32 on the CPU";
+
+/// A program generic over the instruction set.
+trait Program {
+    fn run<S: Lanes>(self, s: S);
+}
+
+impl Isa {
+    fn run(self, program: impl Program) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => match pulp::x86::V3::try_new() {
+                Some(token) => program.run(simd::Avx2(token)),
+                None => program.run(Portable),
+            },
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 => program.run(Portable),
+            Self::Portable => program.run(Portable),
+        }
+    }
+}
+
+/// A trial from beginning to end.
+struct Whole<'a> {
+    job: &'a Job<'a>,
+    net: &'a Net,
+    data: &'a TrialData,
+    stop: &'a AtomicBool,
+    ending: &'a mut Option<Ending>,
+}
+
+impl Program for Whole<'_> {
+    fn run<S: Lanes>(self, s: S) {
+        let training = Training::new(s, self.job, self.net, self.data);
+        *self.ending = match training.and_then(|t| t.run(self.stop)) {
+            Ok(ending) => ending,
+            Err(error) => Some(failed(self.job, error.to_string())),
+        };
+    }
+}
+
+fn failed(job: &Job<'_>, cause: String) -> Ending {
+    let metrics = vec![f64::NAN; job.measure.metrics.len()];
+    Ending { outcome: Outcome::Failed { cause }, steps: 0, metrics, curve: Curve::default(), digest: [0; 32] }
+}
+
+/// The made-up result of a model that trains nothing.
+fn empty(job: &Job<'_>) -> Ending {
+    let mut stream = job.streams.open(Purpose::Empty, b"");
+    let digest = stream.bytes();
+    let (every, steps) = (job.config.to_steps(job.measure.every).max(1), job.config.steps());
+    let mut curve = Curve::default();
+    let mut step = 0;
+    while step < steps {
+        step = (step / every + 1).saturating_mul(every).min(steps);
+        curve.steps.push(step);
+        curve.values.extend(job.measure.metrics.iter().map(|_| stream.uniform()));
+    }
+    let metrics = curve.values[curve.values.len() - job.measure.metrics.len()..].to_vec();
+    Ending { outcome: Outcome::Completed, steps, metrics, curve, digest }
+}

@@ -1,0 +1,35 @@
+//! Durations as typed on a command line.
+
+use std::time::Duration;
+
+/// Reads `500ms`, `30s`, `5m`, `1h`; a bare number means seconds. From 10 ms to about four months.
+///
+/// # Errors
+/// Anything else, in words.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let factor = match unit {
+        "ms" => 1e-3,
+        "s" | "" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("expected a time like 500ms, 30s, 5m or 1h, found '{text}'")),
+    };
+    let seconds = number.parse::<f64>().ok().map(|n| n * factor).filter(|s| (0.01..=1e7).contains(s));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| format!("expected a time like 500ms, 30s, 5m or 1h, found '{text}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
+        for bad in ["", "s", "-1s", "1d", "0s", "nan"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The command line as typed; nothing here acts.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use ergodic_common::duration::parse_duration;
+use ergodic_common::{BUILD, TrialKey};
+
+use crate::client::output::Format;
+
+/// Sweeps of repeated trainings, on every machine you can spare.
+#[derive(Debug, Parser)]
+#[command(name = "ergodic", version = BUILD, about, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 some trials failed, 2 bad input, 3 the coordinator does not answer, 4 refused,\n\
+5 no such sweep, trial, axis or metric, 6 versions do not fit, 70 internal error, 130 interrupted.\n\
+ERGODIC_LOG sets the log level (error, warn, info, debug).";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a sweep on this machine: coordinator, workers, progress, and the table at the end
+    Run(RunArgs),
+    /// Check a sweep file and show what it would be; nothing is stored
+    Plan(PlanArgs),
+    /// Serve as coordinator; prints its address on stdout once it is ready
+    Serve(ServeArgs),
+    /// Launch a sweep; prints its id, alone, on stdout
+    Launch(LaunchArgs),
+    /// List sweeps
+    List(ListArgs),
+    /// How a sweep is doing
+    Status(SweepArgs),
+    /// Follow a sweep to its end
+    Watch(WatchArgs),
+    /// List workers
+    Workers(ListArgs),
+    /// Why is it not running, why did it fail
+    Explain(ExplainArgs),
+    /// Statistics per cell
+    Table(TableArgs),
+    /// One row per trial, ordered by cell and repeat
+    Trials(SweepArgs),
+    /// Statistics per cell and step
+    Curves(CurvesArgs),
+    /// Stop a sweep; results already stored stay
+    Cancel(CancelArgs),
+    /// Measure what Ergodic itself costs
+    #[command(subcommand)]
+    Bench(BenchCommand),
+}
+
+/// Where the coordinator is.
+#[derive(Debug, Args)]
+pub struct Target {
+    /// Address of the coordinator
+    #[arg(long, env = "ERGODIC_COORDINATOR", default_value = "http://127.0.0.1:7700", value_name = "URL")]
+    pub coordinator: String,
+}
+
+/// A sweep file and changes to it.
+#[derive(Debug, Args)]
+pub struct SpecArgs {
+    /// The sweep file
+    pub spec: String,
+    /// Override a field, as in train.epochs=5; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub settings: Vec<String>,
+}
+
+/// `ergodic run`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub spec: SpecArgs,
+    /// Worker processes to start
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub workers: u32,
+    /// Trials each of them runs at a time [default: one per core, shared by the workers]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub slots: Option<u32>,
+    /// Where results are kept; an unfinished run of the same sweep there is continued [default: ergodic-runs/NAME]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Where dataset files are
+    #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The worker program [default: beside this one, else on PATH]
+    #[arg(long, value_name = "FILE")]
+    pub worker_bin: Option<PathBuf>,
+    /// Print the table as a grid: axis down the side
+    #[arg(long, value_name = "AXIS", requires = "cols")]
+    pub rows: Option<String>,
+    /// Print the table as a grid: axis along the top
+    #[arg(long, value_name = "AXIS", requires = "rows")]
+    pub cols: Option<String>,
+    /// Metric of the table
+    #[arg(long)]
+    pub metric: Option<String>,
+    /// Format of the table
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `ergodic plan`
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub spec: SpecArgs,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `ergodic serve`
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Address to listen on; port 0 picks a free one
+    #[arg(long, env = "ERGODIC_LISTEN", default_value = "127.0.0.1:7700", value_name = "ADDR")]
+    pub listen: SocketAddr,
+    /// Directory that keeps sweeps and results
+    #[arg(long, env = "ERGODIC_STORE", default_value = "ergodic-store", value_name = "DIR")]
+    pub store: PathBuf,
+    /// Where dataset files are
+    #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Listen beyond this machine although nobody is asked who they are
+    #[arg(long)]
+    pub insecure: bool,
+    /// A silent worker loses its leases after this time
+    #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
+    pub lease_ttl: Duration,
+}
+
+/// `ergodic launch`
+#[derive(Debug, Args)]
+pub struct LaunchArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub spec: SpecArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    /// Follow it to its end and print its table, after the id
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// `ergodic list`, `ergodic workers`
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// Commands about one sweep.
+#[derive(Debug, Args)]
+pub struct SweepArgs {
+    /// The sweep: its id, a unique beginning of it, or "latest"
+    pub id: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `ergodic watch`
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// The sweep: its id, a unique beginning of it, or "latest"
+    pub id: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+}
+
+/// `ergodic cancel`
+#[derive(Debug, Args)]
+pub struct CancelArgs {
+    /// The sweep: its id, a unique beginning of it, or "latest"
+    pub id: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+}
+
+/// `ergodic explain`
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The sweep: its id, a unique beginning of it, or "latest"
+    pub id: String,
+    /// A trial of it, as cell/repeat
+    pub trial: Option<TrialKey>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `ergodic table`
+#[derive(Debug, Args)]
+pub struct TableArgs {
+    /// The sweep: its id, a unique beginning of it, or "latest"
+    pub id: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    /// Axes to group by, as in lr,wd; the others are pooled [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "AXES", conflicts_with_all = ["rows", "cols"])]
+    pub by: Vec<String>,
+    /// Print a grid: axis down the side
+    #[arg(long, value_name = "AXIS", requires = "cols")]
+    pub rows: Option<String>,
+    /// Print a grid: axis along the top
+    #[arg(long, value_name = "AXIS", requires = "rows")]
+    pub cols: Option<String>,
+    /// Metric [default: test_acc if it is measured]
+    #[arg(long)]
+    pub metric: Option<String>,
+    /// Sample the curves here, as in "20 epochs", instead of at the end
+    #[arg(long, value_name = "STEP")]
+    pub at: Option<String>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `ergodic curves`
+#[derive(Debug, Args)]
+pub struct CurvesArgs {
+    /// The sweep: its id, a unique beginning of it, or "latest"
+    pub id: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    /// Metric [default: test_acc if it is measured]
+    #[arg(long, default_value = "")]
+    pub metric: String,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `ergodic bench`
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Run empty trials through the real path: coordinator process, worker processes, gRPC, durable store
+    Overhead(OverheadArgs),
+}
+
+/// `ergodic bench overhead`
+#[derive(Debug, Args)]
+pub struct OverheadArgs {
+    /// Trials to run, a multiple of 100
+    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
+    pub trials: u32,
+    /// Worker processes
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub workers: u32,
+    /// Keep the store here [default: a temporary directory, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// The worker program [default: beside this one, else on PATH]
+    #[arg(long, value_name = "FILE")]
+    pub worker_bin: Option<PathBuf>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,165 @@
+//! The program `ergodic`: reads the command line, carries out the command, turns errors into exit codes.
+
+pub mod args;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use ergodic_common::{ErrorCode, Spec};
+use ergodic_proto::status::UserError;
+use tracing_subscriber::EnvFilter;
+
+use crate::client::commands::{self, TableOptions};
+use crate::client::output::{Format, print};
+use crate::client::watch::{eprintln_line, follow};
+use crate::client::{Client, plan};
+use crate::local::{bench, run};
+use crate::server::{self, ServeOptions};
+use args::{BenchCommand, Cli, Command, LaunchArgs, PlanArgs, ServeArgs, Target};
+
+/// How a command ended well.
+pub enum Success {
+    /// Everything as wanted.
+    Fine,
+    /// The sweep ended, but some trials failed.
+    TrialsFailed,
+    /// The user interrupted it.
+    Interrupted,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return fail(&UserError::new(ErrorCode::Internal, format!("cannot start: {e}"))),
+    };
+    let result = runtime.block_on(dispatch(cli.command));
+    // What still runs in the background, such as a half-read stream, is not waited for.
+    runtime.shutdown_background();
+    match result {
+        Ok(Success::Fine) => ExitCode::SUCCESS,
+        Ok(Success::TrialsFailed) => ExitCode::from(ErrorCode::TrialsFailed.exit_code()),
+        Ok(Success::Interrupted) => ExitCode::from(130),
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &UserError) -> ExitCode {
+    eprintln_line(&format!("error: {error}"));
+    ExitCode::from(error.code.exit_code())
+}
+
+/// Logs go to stderr, at the level that `ERGODIC_LOG` names.
+pub fn start_logging(default: &str) {
+    let filter = EnvFilter::try_from_env("ERGODIC_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+}
+
+async fn dispatch(command: Command) -> Result<Success, UserError> {
+    match command {
+        Command::Run(args) => run::run(args).await,
+        Command::Plan(args) => show_plan(&args),
+        Command::Serve(args) => serve(args).await,
+        Command::Launch(args) => launch(args).await,
+        Command::List(args) => say(commands::list(&mut connect(&args.target).await?, args.format).await?),
+        Command::Status(args) => {
+            let status = commands::status(&mut connect(&args.target).await?, &args.id).await?;
+            say(commands::show_status(&status, args.format))
+        }
+        Command::Watch(args) => {
+            let status = follow(&mut connect(&args.target).await?, &args.id).await?;
+            Ok(if status.failed > 0 { Success::TrialsFailed } else { Success::Fine })
+        }
+        Command::Workers(args) => say(commands::workers(&mut connect(&args.target).await?, args.format).await?),
+        Command::Explain(args) => {
+            let mut client = connect(&args.target).await?;
+            say(commands::explain(&mut client, &args.id, args.trial, args.format).await?)
+        }
+        Command::Table(args) => {
+            let mut client = connect(&args.target).await?;
+            let options = TableOptions {
+                by: args.by,
+                rows: args.rows,
+                columns: args.cols,
+                metric: args.metric,
+                at: args.at,
+                format: args.format,
+            };
+            say(commands::table(&mut client, &args.id, &options).await?)
+        }
+        Command::Trials(args) => {
+            say(commands::trials(&mut connect(&args.target).await?, &args.id, args.format).await?)
+        }
+        Command::Curves(args) => {
+            let mut client = connect(&args.target).await?;
+            say(commands::curves(&mut client, &args.id, &args.metric, args.format).await?)
+        }
+        Command::Cancel(args) => {
+            let status = commands::cancel(&mut connect(&args.target).await?, &args.id).await?;
+            say(commands::show_status(&status, Format::Table))
+        }
+        Command::Bench(BenchCommand::Overhead(args)) => bench::overhead(args).await,
+    }
+}
+
+async fn connect(target: &Target) -> Result<Client, UserError> {
+    Client::connect(&target.coordinator).await
+}
+
+/// Prints a command's data.
+///
+/// # Errors
+/// Stdout cannot be written.
+pub fn say(text: String) -> Result<Success, UserError> {
+    let error = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}"));
+    print(&text).map_err(error)?;
+    Ok(Success::Fine)
+}
+
+fn show_plan(args: &PlanArgs) -> Result<Success, UserError> {
+    let source = commands::read_source(&args.spec.spec, &args.spec.settings)?;
+    let spec = Spec::read(&source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
+    say(plan::plan(&spec, args.format))
+}
+
+async fn serve(args: ServeArgs) -> Result<Success, UserError> {
+    start_logging("info");
+    let options = ServeOptions {
+        listen: args.listen,
+        store: args.store,
+        data_dir: args.data_dir,
+        insecure: args.insecure,
+        lease_ttl: args.lease_ttl,
+    };
+    let running = server::start(options).await?;
+    tracing::info!(address = running.url(), "listening");
+    say(format!("{}\n", running.url()))?;
+    interrupted().await;
+    tracing::info!("stopping");
+    running.stop().await;
+    Ok(Success::Fine)
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+pub async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be listened for");
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+async fn launch(args: LaunchArgs) -> Result<Success, UserError> {
+    let source = commands::read_source(&args.spec.spec, &args.spec.settings)?;
+    let mut client = connect(&args.target).await?;
+    let status = commands::launch(&mut client, &source, false).await?;
+    say(format!("{}\n", status.id))?;
+    if !args.watch {
+        return Ok(Success::Fine);
+    }
+    let status = follow(&mut client, &status.id).await?;
+    say(commands::table(&mut client, &status.id, &TableOptions::default()).await?)?;
+    Ok(if status.failed > 0 { Success::TrialsFailed } else { Success::Fine })
+}

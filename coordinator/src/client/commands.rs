@@ -1,0 +1,338 @@
+//! One function per command that asks a coordinator.
+
+use ergodic_common::spec::SpecSource;
+use ergodic_common::{ErrorCode, TrialKey};
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+use serde_json::json;
+
+use super::Client;
+use super::output::{self, Format, Records};
+use super::watch::{describe, done, duration, state_word};
+
+/// What to print of a table, and how.
+#[derive(Debug, Clone, Default)]
+pub struct TableOptions {
+    /// Axes to group by.
+    pub by: Vec<String>,
+    /// Axis down the side of a grid.
+    pub rows: Option<String>,
+    /// Axis along the top of a grid.
+    pub columns: Option<String>,
+    /// Metric.
+    pub metric: Option<String>,
+    /// Step.
+    pub at: Option<String>,
+    /// Format.
+    pub format: Format,
+}
+
+/// Reads a sweep file.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read_source(path: &str, settings: &[String]) -> Result<SpecSource, UserError> {
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        let message = match e.kind() {
+            std::io::ErrorKind::NotFound => format!("{path}: there is no such sweep file"),
+            std::io::ErrorKind::IsADirectory => format!("{path}: expected a sweep file, found a directory"),
+            std::io::ErrorKind::InvalidData => format!("{path}: the sweep file is not text in UTF-8"),
+            _ => format!("{path}: cannot read the sweep file: {e}"),
+        };
+        UserError::new(ErrorCode::BadInput, message)
+    })?;
+    Ok(SpecSource { file: path.to_owned(), text, settings: settings.to_vec() })
+}
+
+/// Launches a sweep.
+///
+/// # Errors
+/// It was refused, or nobody answers.
+pub async fn launch(client: &mut Client, source: &SpecSource, resume: bool) -> Result<v1::SweepStatus, UserError> {
+    let request = v1::LaunchRequest { source: Some(source.into()), resume };
+    let response = client.sweeps.launch(request).await.map_err(|e| client.error(&e))?;
+    response.into_inner().status.ok_or_else(|| incomplete("LaunchResponse"))
+}
+
+/// `ergodic list`
+///
+/// # Errors
+/// Nobody answers.
+pub async fn list(client: &mut Client, format: Format) -> Result<String, UserError> {
+    let response = client.sweeps.list(v1::ListRequest {}).await.map_err(|e| client.error(&e))?;
+    let sweeps = response.into_inner().sweeps;
+    let columns = ["id", "name", "state", "cells", "repeats", "trials", "done", "diverged", "failed", "launched_at"];
+    let row = |s: &v1::SweepStatus| {
+        vec![
+            json!(s.id),
+            json!(s.name),
+            json!(state_word(s.state())),
+            json!(s.cells),
+            json!(s.repeats),
+            json!(s.trials),
+            json!(done(s)),
+            json!(s.diverged),
+            json!(s.failed),
+            json!(s.launched_at),
+        ]
+    };
+    let records = records(&columns, sweeps.iter().map(row).collect());
+    Ok(render(&records, format, |r| simple_table(&r.columns[..9], &r.rows)))
+}
+
+/// The status of one sweep.
+///
+/// # Errors
+/// There is no such sweep, or nobody answers.
+pub async fn status(client: &mut Client, sweep: &str) -> Result<v1::SweepStatus, UserError> {
+    let request = v1::StatusRequest { sweep: sweep.to_owned() };
+    let response = client.sweeps.status(request).await.map_err(|e| client.error(&e))?;
+    response.into_inner().status.ok_or_else(|| incomplete("StatusResponse"))
+}
+
+/// `ergodic status`
+pub fn show_status(s: &v1::SweepStatus, format: Format) -> String {
+    let facts: Vec<(&str, serde_json::Value)> = vec![
+        ("id", json!(s.id)),
+        ("name", json!(s.name)),
+        ("state", json!(state_word(s.state()))),
+        ("numerics", json!(s.numerics)),
+        ("data", json!(s.data)),
+        ("cells", json!(s.cells)),
+        ("repeats", json!(s.repeats)),
+        ("trials", json!(s.trials)),
+        ("done", json!(done(s))),
+        ("completed", json!(s.completed)),
+        ("diverged", json!(s.diverged)),
+        ("failed", json!(s.failed)),
+        ("leased", json!(s.leased)),
+        ("releases", json!(s.releases)),
+        ("duplicates", json!(s.duplicates)),
+        ("mismatches", json!(s.mismatches)),
+        ("fenced", json!(s.fenced)),
+        ("workers", json!(s.workers)),
+        ("slots", json!(s.slots)),
+        ("rate", json!(s.rate)),
+        ("eta_seconds", json!(s.eta_seconds)),
+        ("best_cell", json!(s.best_cell)),
+        ("best_mean", if s.best_n > 0 { json!(s.best_mean) } else { json!(null) }),
+    ];
+    if format == Format::Json {
+        let object: serde_json::Map<_, _> = facts.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        return format!("{}\n", serde_json::Value::Object(object));
+    }
+    let records = Records {
+        columns: facts.iter().map(|(k, _)| (*k).to_owned()).collect(),
+        rows: vec![facts.into_iter().map(|(_, v)| v).collect()],
+    };
+    render(&records, format, |_| status_for_people(s))
+}
+
+fn status_for_people(s: &v1::SweepStatus) -> String {
+    let mut out = format!("{} ({}) is {}\n", s.name, s.id, state_word(s.state()));
+    out += &format!("  {} cells × {} repeats = {} trials on {}\n", s.cells, s.repeats, s.trials, s.numerics);
+    out += &format!("  data: {}\n", s.data);
+    out += &format!("  {} done, {} in leases  {}\n", done(s), s.leased, describe(s));
+    if s.releases + s.duplicates + s.fenced > 0 {
+        out += &format!(
+            "  {} leases given out again, {} results compared with a stored row, {} late batches\n",
+            s.releases, s.duplicates, s.fenced
+        );
+    }
+    if s.mismatches > 0 {
+        out += &format!("  ALARM: {} of them differed from the stored row\n", s.mismatches);
+    }
+    out
+}
+
+/// `ergodic workers`
+///
+/// # Errors
+/// Nobody answers.
+pub async fn workers(client: &mut Client, format: Format) -> Result<String, UserError> {
+    let response = client.sweeps.workers(v1::WorkersRequest {}).await.map_err(|e| client.error(&e))?;
+    let workers = response.into_inner().workers;
+    let columns = ["name", "state", "slots", "running", "queued", "trials", "heard", "numerics", "build", "id"];
+    let row = |w: &v1::WorkerStatus| {
+        vec![
+            json!(w.name),
+            json!(if w.connected { "joined" } else { "away" }),
+            json!(w.slots),
+            json!(w.running),
+            json!(w.queued),
+            json!(w.trials),
+            json!(format!("{} ago", duration(w.silent_seconds))),
+            json!(w.numerics.join(" ")),
+            json!(w.build),
+            json!(w.id),
+        ]
+    };
+    let records = records(&columns, workers.iter().map(row).collect());
+    Ok(render(&records, format, |r| simple_table(&r.columns[..8], &r.rows)))
+}
+
+/// `ergodic table`
+///
+/// # Errors
+/// There is no such sweep, axis or metric, or nobody answers.
+pub async fn table(client: &mut Client, sweep: &str, options: &TableOptions) -> Result<String, UserError> {
+    let grid_axes = match (&options.rows, &options.columns) {
+        (Some(rows), Some(columns)) => Some([rows.clone(), columns.clone()]),
+        (None, None) => None,
+        _ => return Err(UserError::new(ErrorCode::BadInput, "--rows and --cols go together: give both")),
+    };
+    let by = grid_axes.as_ref().map_or_else(|| options.by.clone(), |axes| axes.to_vec());
+    let request = v1::TableRequest {
+        sweep: sweep.to_owned(),
+        metric: options.metric.clone().unwrap_or_default(),
+        by,
+        at: options.at.clone().unwrap_or_default(),
+    };
+    let table = client.sweeps.table(request).await.map_err(|e| client.error(&e))?.into_inner();
+    Ok(show_table(&table, grid_axes.is_some(), options.format))
+}
+
+fn show_table(table: &v1::TableResponse, grid: bool, format: Format) -> String {
+    let records = output::summary_records(&table.axes, &table.rows);
+    match (format, grid) {
+        (Format::Json, _) => {
+            let rows: Vec<String> = records.objects().iter().map(|row| format!("    {row}")).collect();
+            format!(
+                "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
+                json!(table.sweep),
+                json!(table.metric),
+                rows.join(",\n")
+            )
+        }
+        (Format::Csv, false) => records.csv(),
+        (Format::Md, false) => records.markdown(),
+        (Format::Csv, true) => output::grid(table).1.csv(),
+        (Format::Md, true) => output::grid(table).1.markdown(),
+        (Format::Table, grid) => {
+            let body = if grid { output::grid(table).0 } else { output::people(table) };
+            format!("{}{body}{}", heading(table), provenance(table))
+        }
+    }
+}
+
+fn heading(table: &v1::TableResponse) -> String {
+    format!("{} ({}): {}, mean ± 95 % CI over completed trials\n", table.name, table.sweep, table.metric)
+}
+
+fn provenance(table: &v1::TableResponse) -> String {
+    let part = match table.done == table.trials {
+        true => format!("{} trials", table.trials),
+        false => format!("{} of {} trials so far", table.done, table.trials),
+    };
+    format!("{part} · {} · {}\n", table.data, table.numerics)
+}
+
+/// `ergodic trials`
+///
+/// # Errors
+/// There is no such sweep, or nobody answers.
+pub async fn trials(client: &mut Client, sweep: &str, format: Format) -> Result<String, UserError> {
+    let request = v1::TrialsRequest { sweep: sweep.to_owned() };
+    let mut stream = client.sweeps.trials(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let mut pages = Vec::new();
+    while let Some(page) = stream.message().await.map_err(|e| client.error(&e))? {
+        pages.push(page);
+    }
+    Ok(render(&output::trial_records(&pages), format, |r| simple_table(&r.columns, &r.rows)))
+}
+
+/// `ergodic curves`
+///
+/// # Errors
+/// There is no such sweep or metric, or nobody answers.
+pub async fn curves(client: &mut Client, sweep: &str, metric: &str, format: Format) -> Result<String, UserError> {
+    let request = v1::CurvesRequest { sweep: sweep.to_owned(), metric: metric.to_owned() };
+    let curves = client.sweeps.curves(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let row = |point: v1::CurvePoint| {
+        let step = v1::AxisValue { kind: Some(v1::axis_value::Kind::Number(point.step as f64)) };
+        let values = point.values.into_iter().chain([step]).collect();
+        v1::TableRow { values, summary: point.summary }
+    };
+    let rows: Vec<v1::TableRow> = curves.points.into_iter().map(row).collect();
+    let axes: Vec<String> = curves.axes.into_iter().chain(["step".to_owned()]).collect();
+    let mut records = output::summary_records(&axes, &rows);
+    drop_columns(&mut records, &["diverged", "failed"]);
+    if format == Format::Json {
+        let objects: Vec<String> = records.objects().iter().map(|o| format!("    {o}")).collect();
+        return Ok(format!(
+            "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
+            json!(curves.sweep),
+            json!(curves.metric),
+            objects.join(",\n")
+        ));
+    }
+    Ok(render(&records, format, |r| format!("{} over steps\n{}", curves.metric, simple_table(&r.columns, &r.rows))))
+}
+
+fn drop_columns(records: &mut Records, names: &[&str]) {
+    for name in names {
+        if let Some(at) = records.columns.iter().position(|c| c == name) {
+            records.columns.remove(at);
+            records.rows.iter_mut().for_each(|row| drop(row.remove(at)));
+        }
+    }
+}
+
+/// `ergodic cancel`
+///
+/// # Errors
+/// There is no such sweep, or nobody answers.
+pub async fn cancel(client: &mut Client, sweep: &str) -> Result<v1::SweepStatus, UserError> {
+    let request = v1::CancelRequest { sweep: sweep.to_owned() };
+    let response = client.sweeps.cancel(request).await.map_err(|e| client.error(&e))?;
+    response.into_inner().status.ok_or_else(|| incomplete("CancelResponse"))
+}
+
+/// `ergodic explain`
+///
+/// # Errors
+/// There is no such sweep or trial, or nobody answers.
+pub async fn explain(
+    client: &mut Client,
+    sweep: &str,
+    trial: Option<TrialKey>,
+    format: Format,
+) -> Result<String, UserError> {
+    let request = v1::ExplainRequest { sweep: sweep.to_owned(), trial: trial.map(Into::into) };
+    let lines = client.sweeps.explain(request).await.map_err(|e| client.error(&e))?.into_inner().lines;
+    Ok(match format {
+        Format::Json => format!("{}\n", json!(lines)),
+        _ => lines.iter().map(|line| format!("{line}\n")).collect(),
+    })
+}
+
+fn records(columns: &[&str], rows: Vec<Vec<serde_json::Value>>) -> Records {
+    Records { columns: columns.iter().map(|c| (*c).to_owned()).collect(), rows }
+}
+
+fn render(records: &Records, format: Format, people: impl FnOnce(&Records) -> String) -> String {
+    match format {
+        Format::Table => people(records),
+        Format::Json => records.json(),
+        Format::Csv => records.csv(),
+        Format::Md => records.markdown(),
+    }
+}
+
+/// The first columns of records, for people.
+fn simple_table(columns: &[String], rows: &[Vec<serde_json::Value>]) -> String {
+    let mut out = comfy_table::Table::new();
+    out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    out.set_header(columns);
+    for row in rows {
+        out.add_row(row.iter().take(columns.len()).map(|value| match value.as_f64() {
+            Some(x) if value.is_f64() => format!("{x:.6}"),
+            _ => output::plain(value),
+        }));
+    }
+    format!("{out}\n")
+}
+
+fn incomplete(message: &str) -> UserError {
+    UserError::new(ErrorCode::Version, format!("the coordinator sent an incomplete {message}: is it of another version?"))
+}

@@ -1,0 +1,11 @@
+//! The client commands: each asks a coordinator one thing and prints the answer. Data go to stdout, prose to stderr.
+//!
+//! Imports the vocabulary and the wire only, never the server.
+
+pub mod commands;
+mod connect;
+pub mod output;
+pub mod plan;
+pub mod watch;
+
+pub use connect::Client;

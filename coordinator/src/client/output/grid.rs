@@ -1,0 +1,61 @@
+//! A table spread over two axes: one for the rows, one for the columns.
+
+use ergodic_proto::v1;
+use serde_json::{Value, json};
+
+use super::table::{best_row, incidents, mean_and_interval};
+use super::{Records, colours, text_value};
+
+/// Mean ± 95 % CI by two axes, the best cell marked. The table must have exactly these two axes, rows first.
+pub fn grid(table: &v1::TableResponse) -> (String, Records) {
+    let rows = distinct(table, 0);
+    let columns = distinct(table, 1);
+    let best = best_row(table);
+    let mut out = comfy_table::Table::new();
+    out.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
+    let corner = format!("{} \\ {}", table.axes[0], table.axes[1]);
+    out.set_header(std::iter::once(corner.clone()).chain(columns.iter().cloned()));
+    let mut records = Records {
+        columns: std::iter::once(corner).chain(columns.iter().cloned()).collect(),
+        rows: Vec::with_capacity(rows.len()),
+    };
+    for row in &rows {
+        let mut line = vec![comfy_table::Cell::new(row)];
+        let mut record = vec![json!(row)];
+        for column in &columns {
+            let at = table.rows.iter().position(|r| text_value(&r.values[0]) == *row && text_value(&r.values[1]) == *column);
+            let summary = at.and_then(|at| table.rows[at].summary);
+            let text = summary.as_ref().map_or_else(String::new, cell_text);
+            record.push(if text.is_empty() { Value::Null } else { json!(text) });
+            line.push(styled(text, at.is_some() && at == best));
+        }
+        out.add_row(line);
+        records.rows.push(record);
+    }
+    (format!("{out}\n"), records)
+}
+
+fn cell_text(s: &v1::Summary) -> String {
+    match incidents(s).as_str() {
+        "" => mean_and_interval(s),
+        incidents => format!("{} ({incidents})", mean_and_interval(s)),
+    }
+}
+
+fn styled(text: String, best: bool) -> comfy_table::Cell {
+    let text = if best { format!("★ {text}") } else { text };
+    let cell = comfy_table::Cell::new(text).set_alignment(comfy_table::CellAlignment::Right);
+    if best && colours() { cell.fg(comfy_table::Color::Green) } else { cell }
+}
+
+/// The values of an axis in the order of the table.
+fn distinct(table: &v1::TableResponse, axis: usize) -> Vec<String> {
+    let mut seen = Vec::new();
+    for row in &table.rows {
+        let text = text_value(&row.values[axis]);
+        if !seen.contains(&text) {
+            seen.push(text);
+        }
+    }
+    seen
+}

@@ -1,0 +1,164 @@
+//! Statistics and trials as records, and statistics for people.
+
+use ergodic_proto::v1;
+use serde_json::{Value, json};
+
+use super::{Records, colours, json_number, json_value, text_value};
+
+const STATISTICS: [&str; 10] =
+    ["n", "diverged", "failed", "mean", "std", "ci95_low", "ci95_high", "min", "median", "max"];
+
+/// Axis values, then statistics.
+pub fn summary_records(axes: &[String], rows: &[v1::TableRow]) -> Records {
+    let columns = axes.iter().cloned().chain(STATISTICS.map(str::to_owned)).collect();
+    let row = |row: &v1::TableRow| {
+        let s = row.summary.unwrap_or_default();
+        let counts = [s.n, s.diverged, s.failed].map(|n| json!(n));
+        let numbers = [s.mean, s.std, s.ci95_low, s.ci95_high, s.min, s.median, s.max].map(json_float);
+        row.values.iter().map(json_value).chain(counts).chain(numbers).collect()
+    };
+    Records { columns, rows: rows.iter().map(row).collect() }
+}
+
+/// A statistic keeps its point even when it is whole.
+fn json_float(x: Option<f64>) -> Value {
+    x.filter(|x| x.is_finite()).map_or(Value::Null, |x| json!(x))
+}
+
+/// One row per trial: axes, repeat, outcome, steps, seconds, worker, numerics, metrics, digest.
+pub fn trial_records(pages: &[v1::TrialsResponse]) -> Records {
+    let Some(first) = pages.first() else { return Records::default() };
+    let before = ["cell", "repeat", "outcome", "steps", "seconds", "worker", "numerics"].map(str::to_owned);
+    let after = ["digest", "cause"].map(str::to_owned);
+    let columns = first.axes.iter().cloned().chain(before).chain(first.metrics.iter().cloned()).chain(after);
+    let rows = pages.iter().flat_map(|page| &page.rows).map(|row| trial_row(row, &first.numerics));
+    Records { columns: columns.collect(), rows: rows.collect() }
+}
+
+fn trial_row(row: &v1::TrialRow, numerics: &str) -> Vec<Value> {
+    let blank = v1::TrialResult::default();
+    let result = row.result.as_ref().unwrap_or(&blank);
+    let key = result.key.unwrap_or_default();
+    let outcome = match result.outcome() {
+        v1::OutcomeKind::Completed => "completed".to_owned(),
+        v1::OutcomeKind::Diverged => format!("diverged@{}", result.diverged_at),
+        v1::OutcomeKind::Failed => "failed".to_owned(),
+        v1::OutcomeKind::Unspecified => "unknown".to_owned(),
+    };
+    let cause = if result.cause.is_empty() { Value::Null } else { json!(result.cause) };
+    let about = [
+        json!(key.cell),
+        json!(key.repeat),
+        json!(outcome),
+        json!(result.steps),
+        json_number(Some(result.seconds)),
+        json!(row.worker),
+        json!(numerics),
+    ];
+    let digest: String = result.digest.iter().map(|b| format!("{b:02x}")).collect();
+    let metrics = result.metrics.iter().map(|x| json_float(Some(*x)));
+    row.values.iter().map(json_value).chain(about).chain(metrics).chain([json!(digest), cause]).collect()
+}
+
+/// Position of the best row by its mean, if better means anything and a row has one.
+pub fn best_row(table: &v1::TableResponse) -> Option<usize> {
+    let sign = f64::from(table.better);
+    let means = table.rows.iter().enumerate().filter_map(|(at, r)| Some((at, sign * r.summary?.mean?)));
+    let best = means.max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
+    best.filter(|_| table.better != 0).map(|(at, _)| at)
+}
+
+/// `0.9712 ± 0.0013`; without an interval below two trials, a dash without any.
+pub(super) fn mean_and_interval(s: &v1::Summary) -> String {
+    match (s.mean, s.ci95_high) {
+        (Some(mean), Some(high)) => {
+            let half = high - mean;
+            let digits = decimals(half);
+            format!("{mean:.digits$} ± {half:.digits$}")
+        }
+        (Some(mean), None) => format!("{mean:.4}"),
+        (None, _) => "–".to_owned(),
+    }
+}
+
+/// Decimals that show two digits of `half`, between 2 and 8.
+fn decimals(half: f64) -> usize {
+    if half <= 0.0 || !half.is_finite() { 4 } else { (1.0 - half.log10().floor()).clamp(2.0, 8.0) as usize }
+}
+
+/// What is to be known of trials that did not complete: `2 diverged, 1 failed`.
+pub(super) fn incidents(s: &v1::Summary) -> String {
+    let part = |n: u64, what: &str| (n > 0).then(|| format!("{n} {what}"));
+    let parts: Vec<String> = [part(s.diverged, "diverged"), part(s.failed, "failed")].into_iter().flatten().collect();
+    parts.join(", ")
+}
+
+/// One line per row for people, the best one marked.
+pub fn people(table: &v1::TableResponse) -> String {
+    let mut out = comfy_table::Table::new();
+    out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    let header = ["n", &format!("{} mean ± 95 % CI", table.metric), "std", "min", "median", "max", ""];
+    out.set_header(table.axes.iter().map(String::as_str).chain(header));
+    let best = best_row(table);
+    let number = |x: Option<f64>| x.map_or_else(|| "–".to_owned(), |x| format!("{x:.5}"));
+    for (at, row) in table.rows.iter().enumerate() {
+        let s = row.summary.unwrap_or_default();
+        let mark = if best == Some(at) { "★ " } else { "" };
+        let cells: Vec<String> = row
+            .values
+            .iter()
+            .map(text_value)
+            .chain([
+                s.n.to_string(),
+                format!("{mark}{}", mean_and_interval(&s)),
+                number(s.std),
+                number(s.min),
+                number(s.median),
+                number(s.max),
+                incidents(&s),
+            ])
+            .collect();
+        let style = |text: String| {
+            let cell = comfy_table::Cell::new(text);
+            if best == Some(at) && colours() { cell.fg(comfy_table::Color::Green) } else { cell }
+        };
+        out.add_row(cells.into_iter().map(style));
+    }
+    for i in table.axes.len()..table.axes.len() + 6 {
+        if let Some(column) = out.column_mut(i) {
+            column.set_cell_alignment(comfy_table::CellAlignment::Right);
+        }
+    }
+    format!("{out}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(value: f64, mean: Option<f64>) -> v1::TableRow {
+        let kind = Some(v1::axis_value::Kind::Number(value));
+        let summary = v1::Summary { n: 3, mean, ci95_low: mean.map(|m| m - 0.012), ci95_high: mean.map(|m| m + 0.012), ..v1::Summary::default() };
+        v1::TableRow { values: vec![v1::AxisValue { kind }], summary: Some(summary) }
+    }
+
+    #[test]
+    fn the_best_row_is_marked_only_where_better_means_something() {
+        let rows = vec![row(0.1, Some(0.5)), row(0.2, None), row(0.3, Some(0.7)), row(0.4, Some(0.7))];
+        let mut table = v1::TableResponse { rows, better: 1, axes: vec!["lr".into()], ..v1::TableResponse::default() };
+        assert_eq!(best_row(&table), Some(2));
+        table.better = -1;
+        assert_eq!(best_row(&table), Some(0));
+        table.better = 0;
+        assert_eq!(best_row(&table), None);
+        assert!(people(&table).contains("0.500 ± 0.012"), "{}", people(&table));
+    }
+
+    #[test]
+    fn machines_get_every_digit_and_null_for_nothing() {
+        let records = summary_records(&["lr".into()], &[row(0.1, Some(1.0 / 3.0)), row(5e-5, None)]);
+        let csv = records.csv();
+        assert!(csv.contains("0.3333333333333333") && csv.contains("5e-5") | csv.contains("0.00005"), "{csv}");
+        assert_eq!(records.objects()[1]["mean"], Value::Null);
+    }
+}

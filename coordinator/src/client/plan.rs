@@ -1,0 +1,169 @@
+//! `ergodic plan`: what a sweep would be, worked out here and stored nowhere.
+
+use std::collections::BTreeMap;
+
+use ergodic_common::config::{DatasetName, Length};
+use ergodic_common::net::Net;
+use ergodic_common::{Spec, TrialConfig};
+use serde_json::json;
+
+use super::output::Format;
+use super::watch::duration;
+
+/// What a core is taken to do until a worker has measured itself, in floating-point operations per second.
+const ASSUMED_FLOPS: f64 = 40e9;
+/// Shape classes listed one by one.
+const LISTED: usize = 20;
+
+/// A shape class in numbers.
+struct ClassPlan {
+    words: String,
+    cells: u64,
+    parameters: u64,
+    trained: u64,
+    steps: u64,
+    bytes: u64,
+    flops: f64,
+}
+
+/// The plan in the format asked for.
+pub fn plan(spec: &Spec, format: Format) -> String {
+    let classes = classes(spec);
+    let repeats = f64::from(spec.repeats);
+    let core_seconds: f64 = classes.iter().map(|c| c.cells as f64 * repeats * c.flops / ASSUMED_FLOPS).sum();
+    let memory = classes.iter().map(|c| c.bytes).max().unwrap_or(0);
+    match format {
+        Format::Json => format!(
+            "{}\n",
+            json!({
+                "name": spec.name,
+                "cells": spec.grid.cells(),
+                "repeats": spec.repeats,
+                "trials": spec.trials(),
+                "numerics": spec.numerics,
+                "axes": spec.grid.axes().iter().map(|a| json!({ "name": a.name, "values": a.len() })).collect::<Vec<_>>(),
+                "shape_classes": classes.iter().map(class_json).collect::<Vec<_>>(),
+                "slot_bytes": memory,
+                "core_seconds": core_seconds,
+            })
+        ),
+        _ => people(spec, &classes, core_seconds, memory),
+    }
+}
+
+fn class_json(class: &ClassPlan) -> serde_json::Value {
+    json!({
+        "class": class.words,
+        "cells": class.cells,
+        "parameters": class.parameters,
+        "trained_parameters": class.trained,
+        "steps": class.steps,
+        "slot_bytes": class.bytes,
+        "trial_flops": class.flops,
+    })
+}
+
+/// Classes that look alike are one for the reader, however many axes made them.
+fn classes(spec: &Spec) -> Vec<ClassPlan> {
+    let grid = &spec.grid;
+    let mut alike: BTreeMap<String, ClassPlan> = BTreeMap::new();
+    for class in (0..grid.classes()).filter(|c| grid.class_cells(*c) > 0) {
+        let Ok(config) = grid.config(grid.class_cell(class, 0)) else { continue };
+        let plan = class_plan(spec, &config, grid.class_cells(class));
+        alike.entry(plan.words.clone()).and_modify(|known| known.cells += plan.cells).or_insert(plan);
+    }
+    alike.into_values().collect()
+}
+
+fn class_plan(spec: &Spec, config: &TrialConfig, cells: u64) -> ClassPlan {
+    let steps = config.steps();
+    let batch = u64::from(config.batch());
+    let fields: BTreeMap<&str, String> = config.fields().into_iter().collect();
+    let field = |name: &str| fields.get(name).cloned().unwrap_or_default();
+    let shape = [field("model.width"), field("model.hidden")].concat();
+    let words = format!("{} {shape} norm={} batch={batch} steps={steps}", field("model.kind"), field("model.norm"));
+    let Some(net) = Net::of(config) else {
+        return ClassPlan { words, cells, parameters: 0, trained: 0, steps, bytes: 0, flops: 0.0 };
+    };
+    let (parameters, trained) = net.sizes();
+    let samples = evaluations(spec, config) * u64::from(config.data.test);
+    let flops = (steps * batch) as f64 * net.train_flops() as f64 + samples as f64 * net.test_flops() as f64;
+    ClassPlan { words, cells, parameters, trained, steps, bytes: net.train_bytes(batch), flops }
+}
+
+/// How often a trial looks at the test set.
+fn evaluations(spec: &Spec, config: &TrialConfig) -> u64 {
+    let tests = spec.measure.metrics.iter().any(|m| m.name().starts_with("test"));
+    let every = match spec.measure.every {
+        Length::Steps(steps) => steps,
+        epochs @ Length::Epochs(_) => config.to_steps(epochs),
+    };
+    if tests { config.steps().div_ceil(every.max(1)) } else { 0 }
+}
+
+fn people(spec: &Spec, classes: &[ClassPlan], core_seconds: f64, memory: u64) -> String {
+    let mut out = format!(
+        "{}: {} cells × {} repeats = {} trials, {}\n",
+        spec.name,
+        spec.grid.cells(),
+        spec.repeats,
+        spec.trials(),
+        spec.numerics
+    );
+    for axis in spec.grid.axes() {
+        let ends = match axis.len() {
+            1 => axis.value(0).to_string(),
+            n => format!("{} … {}", axis.value(0), axis.value(n - 1)),
+        };
+        out += &format!("  axis {}: {} values, {ends}\n", axis.name, axis.len());
+    }
+    if spec.grid.cells() < spec.grid.numbers() {
+        out += &format!("  [where] keeps {} of {} cells\n", spec.grid.cells(), spec.grid.numbers());
+    }
+    let plural = if classes.len() == 1 { "class" } else { "classes" };
+    out += &format!("{} shape {plural}:\n", classes.len());
+    for class in classes.iter().take(LISTED) {
+        out += &format!(
+            "  {}: {} cells, {} parameters ({} trained), {} per slot, about {} per trial\n",
+            class.words,
+            class.cells,
+            class.parameters,
+            class.trained,
+            bytes(class.bytes),
+            brief(class.flops / ASSUMED_FLOPS)
+        );
+    }
+    if classes.len() > LISTED {
+        out += &format!("  … and {} more\n", classes.len() - LISTED);
+    }
+    let data = dataset_bytes(spec);
+    out += &format!(
+        "memory: {} per slot, and {} for the dataset once per worker\ntime: about {} of one core at {} GFLOP/s\n",
+        bytes(memory),
+        bytes(data),
+        brief(core_seconds),
+        ASSUMED_FLOPS / 1e9
+    );
+    out
+}
+
+fn dataset_bytes(spec: &Spec) -> u64 {
+    let of = |name: DatasetName| {
+        let ((train, test), (h, w, c)) = (name.sizes(), name.shape());
+        u64::from(train + test) * u64::from(h * w * c + 1)
+    };
+    let first = spec.grid.iter().next().and_then(|cell| spec.grid.config(cell).ok());
+    first.filter(|config| Net::of(config).is_some()).map_or(0, |config| of(config.data.dataset))
+}
+
+fn bytes(n: u64) -> String {
+    match n {
+        0..1024 => format!("{n} B"),
+        1024..1_048_576 => format!("{:.1} KiB", n as f64 / 1024.0),
+        _ => format!("{:.1} MiB", n as f64 / 1_048_576.0),
+    }
+}
+
+fn brief(seconds: f64) -> String {
+    if seconds < 1.0 { format!("{:.1} ms", seconds * 1e3) } else { duration(seconds) }
+}

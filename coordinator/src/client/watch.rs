@@ -1,0 +1,200 @@
+//! Following a sweep: a progress bar on a terminal, a line now and then elsewhere. Always on stderr.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Client;
+
+/// Time between two lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+/// How long a coordinator that went away is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Follows a sweep to its end, through restarts of the coordinator.
+///
+/// # Errors
+/// The sweep is unknown, or the coordinator stays away.
+pub async fn follow(client: &mut Client, sweep: &str) -> Result<v1::SweepStatus, UserError> {
+    let mut progress = Progress::new();
+    let mut away_since: Option<Instant> = None;
+    loop {
+        match follow_once(client, sweep, &mut progress).await {
+            Ok(Some(status)) => {
+                progress.finish(&status);
+                return Ok(status);
+            }
+            // The stream ended early: the coordinator is going down or was cut off.
+            Ok(None) => {}
+            Err(error) if error.code != ErrorCode::Unreachable => return Err(error),
+            Err(error) => {
+                if away_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                    return Err(error);
+                }
+                progress.say("the coordinator is away; waiting for it");
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        if let Ok(again) = Client::connect(&client.url).await {
+            *client = again;
+            away_since = None;
+        }
+    }
+}
+
+/// Reads one stream; gives the last status if the sweep has ended.
+async fn follow_once(
+    client: &mut Client,
+    sweep: &str,
+    progress: &mut Progress,
+) -> Result<Option<v1::SweepStatus>, UserError> {
+    let request = v1::WatchRequest { sweep: sweep.to_owned() };
+    let stream = client.sweeps.watch(request).await;
+    let mut stream = stream.map_err(|e| client.error(&e))?.into_inner();
+    while let Some(message) = stream.message().await.map_err(|e| client.error(&e))? {
+        let Some(status) = message.status else { continue };
+        if status.state() != v1::SweepState::Running {
+            return Ok(Some(status));
+        }
+        progress.show(&status);
+    }
+    Ok(None)
+}
+
+struct Progress {
+    bar: Option<ProgressBar>,
+    last_line: Option<Instant>,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}");
+            ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        Self { bar, last_line: None }
+    }
+
+    fn show(&mut self, status: &v1::SweepStatus) {
+        let message = describe(status);
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(status.trials);
+                bar.set_position(done(status));
+                bar.set_message(message);
+            }
+            None if self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY) => {
+                self.last_line = Some(Instant::now());
+                eprintln_line(&format!("{}/{} trials  {message}", done(status), status.trials));
+            }
+            None => {}
+        }
+    }
+
+    fn say(&mut self, message: &str) {
+        match &self.bar {
+            Some(bar) => bar.set_message(message.to_owned()),
+            None if self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY) => {
+                self.last_line = Some(Instant::now());
+                eprintln_line(message);
+            }
+            None => {}
+        }
+    }
+
+    fn finish(&self, status: &v1::SweepStatus) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        let state = state_word(status.state());
+        eprintln_line(&format!("{state}: {}/{} trials  {}", done(status), status.trials, outcomes(status)));
+        if status.mismatches > 0 {
+            eprintln_line(&format!(
+                "ALARM: {} results came a second time with other bits; see `ergodic explain {}`",
+                status.mismatches, status.id
+            ));
+        }
+    }
+}
+
+/// Trials that have a row.
+pub fn done(status: &v1::SweepStatus) -> u64 {
+    status.completed + status.diverged + status.failed
+}
+
+/// `12.5/s  eta 1m 20s  2 workers/4 slots  3 diverged  best test_acc 0.981 at lr=0.1`
+pub fn describe(status: &v1::SweepStatus) -> String {
+    let mut parts = Vec::new();
+    if status.rate > 0.0 {
+        parts.push(format!("{}/s", significant(status.rate)));
+        parts.push(format!("eta {}", duration(status.eta_seconds)));
+    }
+    parts.push(match status.workers {
+        0 => "no workers: start ergodic-worker --join URL".to_owned(),
+        n => format!("{n} worker{}/{} slots", if n == 1 { "" } else { "s" }, status.slots),
+    });
+    parts.extend(Some(outcomes(status)).filter(|text| !text.is_empty()));
+    if status.best_n > 0 {
+        parts.push(format!("best {} {:.4} at {}", status.metric, status.best_mean, status.best_cell));
+    }
+    parts.join("  ")
+}
+
+/// `3 diverged  1 failed`
+fn outcomes(status: &v1::SweepStatus) -> String {
+    let part = |n: u64, what: &str| (n > 0).then(|| format!("{n} {what}"));
+    let parts = [part(status.diverged, "diverged"), part(status.failed, "failed")];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("  ")
+}
+
+/// A state in one word.
+pub fn state_word(state: v1::SweepState) -> &'static str {
+    match state {
+        v1::SweepState::Running => "running",
+        v1::SweepState::Completed => "completed",
+        v1::SweepState::Cancelled => "cancelled",
+        v1::SweepState::Unspecified => "unknown",
+    }
+}
+
+/// Three significant digits.
+pub fn significant(x: f64) -> String {
+    match x {
+        x if x >= 100.0 => format!("{x:.0}"),
+        x if x >= 10.0 => format!("{x:.1}"),
+        x => format!("{x:.2}"),
+    }
+}
+
+/// `45s`, `3m 20s`, `2h 5m`, `3d 4h`
+pub fn duration(seconds: f64) -> String {
+    let s = seconds.max(0.0).ceil() as u64;
+    match s {
+        0..60 => format!("{s}s"),
+        60..3600 => format!("{}m {}s", s / 60, s % 60),
+        3600..86_400 => format!("{}h {}m", s / 3600, s % 3600 / 60),
+        _ => format!("{}d {}h", s / 86_400, s % 86_400 / 3600),
+    }
+}
+
+/// A line on stderr; a stderr that is gone is no reason to stop.
+#[allow(clippy::print_stderr, reason = "progress and prose belong on stderr")]
+pub fn eprintln_line(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_rates_are_short() {
+        assert_eq!([0.2, 59.5, 61.0, 7500.0, 200_000.0].map(duration), ["1s", "1m 0s", "1m 1s", "2h 5m", "2d 7h"]);
+        assert_eq!([0.123, 12.34, 1234.0].map(significant), ["0.12", "12.3", "1234"]);
+    }
+}

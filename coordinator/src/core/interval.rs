@@ -1,0 +1,135 @@
+//! A set of numbers kept as disjoint ranges: the trials of a class that are yet to be given out.
+
+use std::collections::BTreeMap;
+
+/// A set of `u64`, cheap as long as it is made of few ranges.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IntervalSet {
+    /// From start to (exclusive) end; neither touching nor overlapping.
+    ranges: BTreeMap<u64, u64>,
+    len: u64,
+}
+
+impl IntervalSet {
+    /// The numbers from `from` up to but not including `to`.
+    pub fn of(from: u64, to: u64) -> Self {
+        let mut set = Self::default();
+        set.insert(from, to);
+        set
+    }
+
+    /// How many numbers it holds.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The smallest number.
+    pub fn first(&self) -> Option<u64> {
+        self.ranges.keys().next().copied()
+    }
+
+    /// Whether it holds `n`.
+    pub fn contains(&self, n: u64) -> bool {
+        self.ranges.range(..=n).next_back().is_some_and(|(_, to)| n < *to)
+    }
+
+    /// Its ranges, ascending, ends exclusive.
+    pub fn ranges(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.ranges.iter().map(|(from, to)| (*from, *to))
+    }
+
+    /// Its numbers, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
+        self.ranges().flat_map(|(from, to)| from..to)
+    }
+
+    /// Adds the numbers from `from` up to but not including `to`.
+    pub fn insert(&mut self, mut from: u64, mut to: u64) {
+        if from >= to {
+            return;
+        }
+        while let Some((start, end)) = self.ranges.range(..=to).next_back().map(|(s, e)| (*s, *e)) {
+            if end < from {
+                break;
+            }
+            self.ranges.remove(&start);
+            self.len -= end - start;
+            from = from.min(start);
+            to = to.max(end);
+        }
+        self.ranges.insert(from, to);
+        self.len += to - from;
+    }
+
+    /// Adds all numbers of another set.
+    pub fn insert_all(&mut self, other: &Self) {
+        other.ranges().for_each(|(from, to)| self.insert(from, to));
+    }
+
+    /// Removes `n`; says whether it was there.
+    pub fn remove(&mut self, n: u64) -> bool {
+        let Some((start, end)) = self.ranges.range(..=n).next_back().map(|(s, e)| (*s, *e)) else { return false };
+        if n >= end {
+            return false;
+        }
+        self.ranges.remove(&start);
+        self.len -= end - start;
+        self.insert(start, n);
+        self.insert(n + 1, end);
+        true
+    }
+
+    /// Removes and returns the `n` smallest numbers, or all when there are fewer.
+    pub fn take(&mut self, n: u64) -> Self {
+        let mut taken = Self::default();
+        while taken.len < n {
+            let Some((from, to)) = self.ranges.pop_first() else { break };
+            self.len -= to - from;
+            let cut = to.min(from + (n - taken.len));
+            taken.insert(from, cut);
+            self.insert(cut, to);
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::IntervalSet;
+
+    proptest! {
+        /// Any sequence of operations leaves the same numbers as on a plain set.
+        #[test]
+        fn behaves_like_a_set(ops in prop::collection::vec((0..3_u8, 0..60_u64, 0..12_u64), 0..60)) {
+            let (mut set, mut model) = (IntervalSet::default(), BTreeSet::new());
+            for (op, at, n) in ops {
+                match op {
+                    0 => {
+                        set.insert(at, at + n);
+                        model.extend(at..at + n);
+                    }
+                    1 => prop_assert_eq!(set.remove(at), model.remove(&at)),
+                    _ => {
+                        let wanted: Vec<u64> = model.iter().take(n as usize).copied().collect();
+                        wanted.iter().for_each(|x| { model.remove(x); });
+                        prop_assert_eq!(set.take(n).iter().collect::<Vec<_>>(), wanted);
+                    }
+                }
+                prop_assert_eq!(set.iter().collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
+                prop_assert_eq!(set.len(), model.len() as u64);
+                prop_assert!((0..80).all(|x| set.contains(x) == model.contains(&x)));
+                let gaps = set.ranges().zip(set.ranges().skip(1)).all(|((_, a), (b, _))| a < b);
+                prop_assert!(gaps, "ranges touch: {:?}", set);
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Questions to the core that change nothing.
+
+use std::collections::BTreeMap;
+
+use ergodic_common::spec::short;
+use ergodic_common::{TrialKey, Spec};
+
+use super::{Core, Fence, Sweep, SweepState, Worker, WorkerId};
+
+/// Where a trial is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// Nobody holds it.
+    Pending,
+    /// In a lease.
+    Leased {
+        /// Which.
+        fence: Fence,
+        /// Who holds it.
+        worker: String,
+        /// Whether the worker said that it is running it.
+        running: bool,
+    },
+    /// It has a row.
+    Done,
+}
+
+impl Core {
+    /// All sweeps in the order of launch.
+    pub fn sweeps(&self) -> impl Iterator<Item = &Sweep> {
+        self.sweeps.values()
+    }
+
+    /// The sweep of this number.
+    pub fn sweep(&self, number: i64) -> Option<&Sweep> {
+        self.sweeps.get(&number)
+    }
+
+    /// The sweep meant by an id, a unique prefix of one, or "latest".
+    ///
+    /// # Errors
+    /// None or several are meant, in words.
+    pub fn find(&self, id: &str) -> Result<&Sweep, String> {
+        if id == "latest" {
+            return self.sweeps.values().next_back().ok_or_else(|| "there is no sweep yet: launch one".to_owned());
+        }
+        let mut matching = self.sweeps.values().filter(|sweep| !id.is_empty() && sweep.id.starts_with(id));
+        match (matching.next(), matching.next()) {
+            (Some(sweep), None) => Ok(sweep),
+            (None, _) => Err(format!("there is no sweep '{id}'; `ergodic list` shows all")),
+            (Some(a), Some(b)) => Err(format!("'{id}' is the beginning of {} and of {}: give more of it", a.id, b.id)),
+        }
+    }
+
+    /// All workers.
+    pub fn workers(&self) -> impl Iterator<Item = (&WorkerId, &Worker)> {
+        self.workers.iter()
+    }
+
+    /// Connected workers that can run a sweep, and their slots.
+    pub fn capacity(&self, spec: &Spec) -> (u32, u32) {
+        let able = self.workers.values().filter(|w| w.connected && w.numerics.contains(&spec.numerics));
+        able.fold((0, 0), |(workers, slots), w| (workers + 1, slots + w.slots))
+    }
+
+    /// Where a trial of a running sweep is.
+    pub fn whereabouts(&self, sweep: &Sweep, key: TrialKey) -> Whereabouts {
+        let (class, n) = sweep.spec.grid.locate(key);
+        if sweep.classes[class as usize].pending.contains(n) {
+            return Whereabouts::Pending;
+        }
+        let holds = |l: &&super::Lease| {
+            l.row.sweep == sweep.number && l.row.class == class && l.row.trials.contains(n)
+        };
+        match self.leases.values().find(holds) {
+            None => Whereabouts::Done,
+            Some(lease) => {
+                let worker = self.workers.get(&lease.row.worker);
+                Whereabouts::Leased {
+                    fence: lease.row.fence,
+                    worker: worker.map_or_else(|| lease.row.worker.clone(), |w| w.name.clone()),
+                    running: worker.is_some_and(|w| w.running.contains(&key)),
+                }
+            }
+        }
+    }
+
+    /// Why a sweep is where it is, one finding per line.
+    pub fn explain(&self, sweep: &Sweep) -> Vec<String> {
+        let total = sweep.spec.trials();
+        let done = sweep.counts.done();
+        let mut lines = vec![format!(
+            "{} of {total} trials have a row ({} completed, {} diverged, {} failed); {} are in leases, {} wait.",
+            done,
+            sweep.counts.completed,
+            sweep.counts.diverged,
+            sweep.counts.failed,
+            sweep.leased,
+            total - done - sweep.leased
+        )];
+        match sweep.state {
+            SweepState::Completed => lines.push("The sweep is complete.".into()),
+            SweepState::Cancelled => lines.push("The sweep was cancelled: nothing more is run.".into()),
+            SweepState::Running => self.explain_running(sweep, &mut lines),
+        }
+        if sweep.mismatches > 0 {
+            lines.push(format!(
+                "ALARM: {} results differed from rows stored earlier, though every trial should yield the same bits.",
+                sweep.mismatches
+            ));
+        }
+        lines
+    }
+
+    fn explain_running(&self, sweep: &Sweep, lines: &mut Vec<String>) {
+        let (able, slots) = self.capacity(&sweep.spec);
+        let connected = self.workers.values().filter(|w| w.connected).count() as u32;
+        if connected == 0 {
+            lines.push("No worker is joined: start one with `ergodic-worker --join URL`.".into());
+        } else if able == 0 {
+            let mut offered: BTreeMap<&str, u32> = BTreeMap::new();
+            self.workers.values().flat_map(|w| &w.numerics).for_each(|n| *offered.entry(n).or_default() += 1);
+            let offered: Vec<String> = offered.iter().map(|(n, count)| format!("{n} ({count})")).collect();
+            lines.push(format!(
+                "No joined worker offers the numerics class {} that the sweep is pinned to; offered: {}.",
+                sweep.spec.numerics,
+                offered.join(", ")
+            ));
+        } else {
+            lines.push(format!("{able} workers with {slots} slots can run it."));
+        }
+        for lease in self.leases.values().filter(|l| l.row.sweep == sweep.number) {
+            if let Some(worker) = self.workers.get(&lease.row.worker).filter(|w| !w.connected) {
+                lines.push(format!(
+                    "{} is away and holds {} trials; they are given out again when its lease ends.",
+                    worker.name,
+                    lease.row.trials.len()
+                ));
+            }
+        }
+        let before = self.sweeps.values().find(|s| s.state == SweepState::Running).map(|s| &s.id);
+        if before.is_some_and(|id| *id != sweep.id) {
+            lines.push(format!("Sweeps run in the order of launch; {} comes first.", before.map_or("", |id| id)));
+        }
+    }
+
+    /// Checks the invariant that every trial is in exactly one place.
+    ///
+    /// # Errors
+    /// What does not add up.
+    pub fn check(&self) -> Result<(), String> {
+        for sweep in self.sweeps.values() {
+            let pending: u64 = sweep.classes.iter().map(|c| c.pending.len()).sum();
+            let of_sweep = || self.leases.values().filter(|l| l.row.sweep == sweep.number);
+            let leased: u64 = of_sweep().map(|l| l.row.trials.len()).sum();
+            if leased != sweep.leased {
+                return Err(format!("{}: {leased} trials in leases, {} counted", sweep.id, sweep.leased));
+            }
+            let sum = pending + leased + sweep.counts.done();
+            if sum != sweep.spec.trials() {
+                return Err(format!("{}: {sum} trials accounted for, of {}", sweep.id, sweep.spec.trials()));
+            }
+            for lease in of_sweep() {
+                let pending = &sweep.classes[lease.row.class as usize].pending;
+                if let Some(n) = lease.row.trials.iter().find(|n| pending.contains(*n)) {
+                    return Err(format!("{}: trial {n} is pending and leased", sweep.id));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A cell in words: `lr=0.1, wd=5e-4`.
+pub fn describe_cell(spec: &Spec, cell: u64) -> String {
+    let values = spec.grid.values(cell);
+    let parts: Vec<String> =
+        spec.grid.axes().iter().zip(&values).map(|(axis, value)| format!("{}={}", axis.name, short(value))).collect();
+    if parts.is_empty() { "the only cell".to_owned() } else { parts.join(", ") }
+}

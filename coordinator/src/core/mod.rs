@@ -1,0 +1,670 @@
+//! The coordinator's decisions: plain verbs over a state, without IO, async or a clock.
+//!
+//! Each verb takes what happened and `now` (a monotonic time handed in by the caller) and returns the [`Effect`]s to
+//! carry out, in order. Everything else in this crate moves bytes.
+//!
+//! Invariant: every trial of a running sweep is in exactly one of three places – *pending* (in its class' interval
+//! set), *leased* (in exactly one lease), or *done* (it has a row in the store). [`Core::check`] states it, and the
+//! model test holds the core to it.
+
+pub mod interval;
+pub mod live;
+pub mod lookup;
+pub mod sizing;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ergodic_common::metric::Metric;
+use ergodic_common::{Outcome, Spec, TrialKey};
+
+use interval::IntervalSet;
+use live::Live;
+use sizing::{Demand, lease_size};
+
+use crate::store::SweepRow;
+
+/// Time since the coordinator started, by its monotonic clock.
+pub type Now = Duration;
+
+/// A worker process, as named by itself.
+pub type WorkerId = String;
+
+/// A lease and the epoch it was granted in; results count only under a fence that still holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fence {
+    /// Unique among all leases of a store.
+    pub lease: u64,
+    /// The coordinator's epoch when it was granted.
+    pub epoch: u64,
+}
+
+/// A lease as it is stored: a shard of one class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseRow {
+    /// Its token.
+    pub fence: Fence,
+    /// Number of its sweep in the store.
+    pub sweep: i64,
+    /// Shape class of its trials.
+    pub class: u32,
+    /// Who holds it.
+    pub worker: WorkerId,
+    /// Trial numbers within the class.
+    pub trials: IntervalSet,
+}
+
+/// What to do about an event, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Make the lease durable, then send it.
+    Grant {
+        /// The lease.
+        lease: LeaseRow,
+        /// The sweep's id.
+        sweep: String,
+        /// Its trials in the order they are to be run.
+        keys: Vec<TrialKey>,
+    },
+    /// Remove leases from the store; from then on their fences hold no more.
+    EndLeases(Vec<Fence>),
+    /// Tell a worker, if it is connected, that these are no longer its.
+    Revoke(WorkerId, Vec<Fence>),
+    /// Make a sweep's state durable.
+    SetState(i64, SweepState),
+}
+
+/// The state of a sweep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SweepState {
+    /// Trials are left to run.
+    Running,
+    /// Every trial has its row.
+    Completed,
+    /// Stopped by a user.
+    Cancelled,
+}
+
+/// Time limits.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// A lease ends after this time without a heartbeat.
+    pub lease_ttl: Duration,
+}
+
+/// A sweep as the core sees it.
+#[derive(Debug)]
+pub struct Sweep {
+    /// Its id.
+    pub id: String,
+    /// Its number in the store, in the order of launch.
+    pub number: i64,
+    /// What it is.
+    pub spec: Arc<Spec>,
+    /// As it was launched.
+    pub record: Arc<SweepRow>,
+    /// Its state.
+    pub state: SweepState,
+    /// Trials with a row.
+    pub counts: Counts,
+    /// Leases that ended with trials left, which were given out again.
+    pub releases: u64,
+    /// Results that came again and were compared.
+    pub duplicates: u64,
+    /// Of these, different ones.
+    pub mismatches: u64,
+    /// Batches under a fence that held no more.
+    pub fenced: u64,
+    /// The main metric per cell.
+    pub live: Live,
+    classes: Vec<Class>,
+    leased: u64,
+    rate: Rate,
+}
+
+/// Rows by outcome.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Completed trials.
+    pub completed: u64,
+    /// Diverged trials.
+    pub diverged: u64,
+    /// Failed trials.
+    pub failed: u64,
+}
+
+impl Counts {
+    /// Counts one more.
+    pub fn add(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Completed => self.completed += 1,
+            Outcome::Diverged { .. } => self.diverged += 1,
+            Outcome::Failed { .. } => self.failed += 1,
+        }
+    }
+
+    /// All of them.
+    pub fn done(&self) -> u64 {
+        self.completed + self.diverged + self.failed
+    }
+}
+
+#[derive(Debug)]
+struct Class {
+    pending: IntervalSet,
+    /// Moving average of the duration of a trial.
+    seconds: Option<f64>,
+}
+
+/// Trials per second, averaged with a time constant of [`Rate::SPAN`].
+#[derive(Debug, Clone, Copy, Default)]
+struct Rate {
+    value: f64,
+    since: Option<Now>,
+    fresh: u64,
+}
+
+/// A worker, joined or remembered because of its leases.
+#[derive(Debug)]
+pub struct Worker {
+    /// For people.
+    pub name: String,
+    /// Its build.
+    pub build: String,
+    /// Trials it runs at a time.
+    pub slots: u32,
+    /// Numerics classes it offers.
+    pub numerics: Vec<String>,
+    /// Whether its session is open.
+    pub connected: bool,
+    /// When it was last heard of.
+    pub heard: Now,
+    /// Trials running, as it last said.
+    pub running: Vec<TrialKey>,
+    /// Trials granted and not begun, as it last said.
+    pub queued: u64,
+    /// Rows stored from it.
+    pub trials: u64,
+    /// Idle slots of an unanswered wish for a lease.
+    wants: Option<u32>,
+}
+
+#[derive(Debug)]
+struct Lease {
+    row: LeaseRow,
+    expires: Now,
+}
+
+/// Who joins.
+#[derive(Debug, Clone)]
+pub struct Joining {
+    /// Its id.
+    pub worker: WorkerId,
+    /// For people.
+    pub name: String,
+    /// Its build.
+    pub build: String,
+    /// Trials it runs at a time.
+    pub slots: u32,
+    /// Numerics classes it offers.
+    pub numerics: Vec<String>,
+    /// Leases it says it still holds.
+    pub held: Vec<Fence>,
+}
+
+/// What the store did with a batch.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Committed {
+    /// Stored rows: trial, outcome, main metric, seconds.
+    pub stored: Vec<StoredRow>,
+    /// Trials that had a row already.
+    pub known: Vec<TrialKey>,
+    /// Of these, how many differed.
+    pub mismatches: u64,
+    /// Whether the fence held no more, so that rows were only compared.
+    pub fenced: bool,
+}
+
+/// What the core keeps of a stored row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredRow {
+    /// Which trial.
+    pub key: TrialKey,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The sweep's main metric.
+    pub metric: f64,
+    /// Duration of the attempt.
+    pub seconds: f64,
+}
+
+/// All that the coordinator knows and decides.
+#[derive(Debug)]
+pub struct Core {
+    timing: Timing,
+    epoch: u64,
+    next_lease: u64,
+    sweeps: BTreeMap<i64, Sweep>,
+    workers: BTreeMap<WorkerId, Worker>,
+    leases: HashMap<u64, Lease>,
+    /// The latest time it was told.
+    clock: Now,
+}
+
+impl Core {
+    /// An empty core of the given epoch, whose leases are numbered from `next_lease` on.
+    pub fn new(timing: Timing, epoch: u64, next_lease: u64) -> Self {
+        Self {
+            timing,
+            epoch,
+            next_lease,
+            sweeps: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            leases: HashMap::new(),
+            clock: Now::ZERO,
+        }
+    }
+
+    /// The latest time it was told.
+    pub fn age(&self) -> Now {
+        self.clock
+    }
+
+    /// A sweep is there, new or from the store; `rows` are the trials that have a row, in any order.
+    pub fn on_sweep(&mut self, sweep: Sweep, rows: impl IntoIterator<Item = StoredRow>, now: Now) -> Vec<Effect> {
+        let number = sweep.number;
+        let sweep = self.sweeps.entry(number).insert_entry(sweep).into_mut();
+        for row in rows {
+            sweep.settle(&row);
+        }
+        let mut effects = self.end_if_done(number);
+        effects.extend(self.feed_workers(now));
+        effects
+    }
+
+    /// A lease found in the store after a restart: it gets a fresh time to live.
+    pub fn on_recorded_lease(&mut self, row: LeaseRow, now: Now) -> Vec<Effect> {
+        let Some(sweep) = self.sweeps.get_mut(&row.sweep).filter(|s| s.state == SweepState::Running) else {
+            return vec![Effect::EndLeases(vec![row.fence])];
+        };
+        let mut row = row;
+        let class = &mut sweep.classes[row.class as usize];
+        let trials: Vec<u64> = row.trials.iter().collect();
+        row.trials = IntervalSet::default();
+        trials.into_iter().filter(|n| class.pending.remove(*n)).for_each(|n| row.trials.insert(n, n + 1));
+        if row.trials.is_empty() {
+            return vec![Effect::EndLeases(vec![row.fence])];
+        }
+        sweep.leased += row.trials.len();
+        let expires = now + self.timing.lease_ttl;
+        self.leases.insert(row.fence.lease, Lease { row, expires });
+        Vec::new()
+    }
+
+    /// A worker opened a session, perhaps not its first.
+    pub fn on_joined(&mut self, joining: Joining, now: Now) -> Vec<Effect> {
+        let gone: Vec<Fence> =
+            joining.held.iter().copied().filter(|fence| !self.holds(&joining.worker, *fence)).collect();
+        let trials = self.workers.get(&joining.worker).map_or(0, |w| w.trials);
+        let worker = Worker {
+            name: joining.name,
+            build: joining.build,
+            slots: joining.slots,
+            numerics: joining.numerics,
+            connected: true,
+            heard: now,
+            running: Vec::new(),
+            queued: 0,
+            trials,
+            wants: None,
+        };
+        self.workers.insert(joining.worker.clone(), worker);
+        let forgotten = self.leases_of(&joining.worker, |fence| !joining.held.contains(&fence));
+        let mut effects = self.end_leases(&forgotten, true);
+        self.renew(&joining.worker, now);
+        if !gone.is_empty() {
+            effects.push(Effect::Revoke(joining.worker, gone));
+        }
+        effects.extend(self.feed_workers(now));
+        effects
+    }
+
+    /// A worker's session ended without a goodbye. Its leases live on until they expire: it may come back.
+    pub fn on_session_ended(&mut self, worker: &str) {
+        if let Some(worker) = self.workers.get_mut(worker) {
+            worker.connected = false;
+            worker.wants = None;
+        }
+    }
+
+    /// A worker leaves for good.
+    pub fn on_goodbye(&mut self, worker: &str, now: Now) -> Vec<Effect> {
+        let leases = self.leases_of(worker, |_| true);
+        let mut effects = self.end_leases(&leases, false);
+        self.workers.remove(worker);
+        effects.extend(self.feed_workers(now));
+        effects
+    }
+
+    /// A sign of life.
+    pub fn on_heartbeat(&mut self, worker: &str, running: Vec<TrialKey>, queued: u64, now: Now) {
+        if let Some(worker) = self.workers.get_mut(worker) {
+            worker.running = running;
+            worker.queued = queued;
+        }
+        self.renew(worker, now);
+    }
+
+    /// A worker wants a lease.
+    pub fn on_want(&mut self, worker: &str, idle_slots: u32, now: Now) -> Vec<Effect> {
+        if let Some(worker) = self.workers.get_mut(worker) {
+            worker.wants = Some(idle_slots.max(1));
+        }
+        self.renew(worker, now);
+        self.feed_workers(now)
+    }
+
+    /// A worker gives back what is left of a lease.
+    pub fn on_release(&mut self, worker: &str, fence: Fence, now: Now) -> Vec<Effect> {
+        if !self.holds(worker, fence) {
+            return Vec::new();
+        }
+        let mut effects = self.end_leases(&[fence], false);
+        effects.extend(self.feed_workers(now));
+        effects
+    }
+
+    /// Whether results for these trials may be stored under this fence: the first trial that may not be is returned.
+    ///
+    /// # Errors
+    /// A trial that the lease never held.
+    pub fn admit(&self, worker: &str, fence: Fence, keys: &[TrialKey]) -> Result<Admission, TrialKey> {
+        let Some(lease) = self.leases.get(&fence.lease) else { return Ok(Admission::Compare) };
+        if lease.row.fence != fence || lease.row.worker != worker {
+            return Ok(Admission::Compare);
+        }
+        let sweep = &self.sweeps[&lease.row.sweep];
+        match keys.iter().find(|key| !sweep.spec.holds(**key) || sweep.spec.grid.locate(**key).0 != lease.row.class) {
+            Some(key) => Err(*key),
+            None => Ok(Admission::Store { sweep: lease.row.sweep }),
+        }
+    }
+
+    /// The store took a batch, or compared it.
+    pub fn on_committed(
+        &mut self,
+        worker: &str,
+        fence: Fence,
+        sweep_number: i64,
+        committed: &Committed,
+        now: Now,
+    ) -> Vec<Effect> {
+        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
+        sweep.duplicates += committed.known.len() as u64;
+        sweep.mismatches += committed.mismatches;
+        sweep.fenced += u64::from(committed.fenced);
+        let mut holders = Vec::new();
+        for row in &committed.stored {
+            let (class, n) = sweep.settle(row);
+            holders.push((class, n));
+        }
+        sweep.rate.count(committed.stored.len() as u64, now);
+        holders.extend(committed.known.iter().map(|key| sweep.spec.grid.locate(*key)));
+        if let Some(worker) = self.workers.get_mut(worker) {
+            worker.trials += committed.stored.len() as u64;
+        }
+        self.renew(worker, now);
+        let mut effects = self.strike_off(sweep_number, fence, &holders);
+        effects.extend(self.end_if_done(sweep_number));
+        effects.extend(self.feed_workers(now));
+        effects
+    }
+
+    /// A user stops a sweep.
+    pub fn on_cancel(&mut self, sweep_number: i64) -> Vec<Effect> {
+        let Some(sweep) = self.sweeps.get_mut(&sweep_number).filter(|s| s.state == SweepState::Running) else {
+            return Vec::new();
+        };
+        sweep.state = SweepState::Cancelled;
+        let fences: Vec<Fence> =
+            self.leases.values().filter(|l| l.row.sweep == sweep_number).map(|l| l.row.fence).collect();
+        let mut effects = vec![Effect::SetState(sweep_number, SweepState::Cancelled)];
+        effects.extend(self.revoke(&fences));
+        effects.extend(self.end_leases(&fences, false));
+        effects
+    }
+
+    /// Time passed: ends the leases of silent workers.
+    pub fn on_tick(&mut self, now: Now) -> Vec<Effect> {
+        self.clock = now;
+        let mut expired: Vec<Fence> =
+            self.leases.values().filter(|lease| lease.expires <= now).map(|lease| lease.row.fence).collect();
+        expired.sort_unstable();
+        let mut effects = self.revoke(&expired);
+        effects.extend(self.end_leases(&expired, true));
+        let limit = 2 * self.timing.lease_ttl;
+        let idle = |id: &WorkerId, w: &Worker, leases: &HashMap<u64, Lease>| {
+            !w.connected && now.saturating_sub(w.heard) > limit && !leases.values().any(|l| l.row.worker == *id)
+        };
+        let leases = &self.leases;
+        self.workers.retain(|id, worker| !idle(id, worker, leases));
+        self.sweeps.values_mut().for_each(|sweep| sweep.rate.count(0, now));
+        effects.extend(self.feed_workers(now));
+        effects
+    }
+
+    // --- leases ---
+
+    fn holds(&self, worker: &str, fence: Fence) -> bool {
+        self.leases.get(&fence.lease).is_some_and(|l| l.row.fence == fence && l.row.worker == worker)
+    }
+
+    fn leases_of(&self, worker: &str, pick: impl Fn(Fence) -> bool) -> Vec<Fence> {
+        let of_worker = self.leases.values().filter(|l| l.row.worker == worker && pick(l.row.fence));
+        let mut fences: Vec<Fence> = of_worker.map(|l| l.row.fence).collect();
+        fences.sort_unstable();
+        fences
+    }
+
+    fn renew(&mut self, worker: &str, now: Now) {
+        if let Some(worker) = self.workers.get_mut(worker) {
+            worker.heard = now;
+        }
+        let expires = now + self.timing.lease_ttl;
+        self.leases.values_mut().filter(|l| l.row.worker == worker).for_each(|l| l.expires = expires);
+    }
+
+    fn revoke(&self, fences: &[Fence]) -> Vec<Effect> {
+        let mut by_worker: BTreeMap<WorkerId, Vec<Fence>> = BTreeMap::new();
+        for fence in fences {
+            by_worker.entry(self.leases[&fence.lease].row.worker.clone()).or_default().push(*fence);
+        }
+        by_worker.into_iter().map(|(worker, fences)| Effect::Revoke(worker, fences)).collect()
+    }
+
+    /// Puts what is left of leases back; `lost` ones count as re-leases.
+    fn end_leases(&mut self, fences: &[Fence], lost: bool) -> Vec<Effect> {
+        for fence in fences {
+            let Some(lease) = self.leases.remove(&fence.lease) else { continue };
+            let sweep = self.sweeps.get_mut(&lease.row.sweep).expect("a lease's sweep is kept as long as the lease");
+            sweep.leased -= lease.row.trials.len();
+            sweep.classes[lease.row.class as usize].pending.insert_all(&lease.row.trials);
+            sweep.releases += u64::from(lost && !lease.row.trials.is_empty());
+        }
+        if fences.is_empty() { Vec::new() } else { vec![Effect::EndLeases(fences.to_vec())] }
+    }
+
+    /// Takes trials that have a row out of whichever lease holds them, and ends leases that are thereby empty.
+    fn strike_off(&mut self, sweep_number: i64, fence: Fence, trials: &[(u32, u64)]) -> Vec<Effect> {
+        let sweep = self.sweeps.get_mut(&sweep_number).expect("the caller has looked it up");
+        let mut left: Vec<(u32, u64)> = Vec::new();
+        if let Some(lease) = self.leases.get_mut(&fence.lease).filter(|l| l.row.fence == fence) {
+            for (class, n) in trials {
+                match lease.row.class == *class && lease.row.trials.remove(*n) {
+                    true => sweep.leased -= 1,
+                    false => left.push((*class, *n)),
+                }
+            }
+        } else {
+            left.extend(trials);
+        }
+        for (class, n) in left {
+            let holders = self.leases.values_mut().filter(|l| l.row.sweep == sweep_number && l.row.class == class);
+            for lease in holders {
+                sweep.leased -= u64::from(lease.row.trials.remove(n));
+            }
+        }
+        let done = self.leases.values().filter(|l| l.row.trials.is_empty()).map(|l| l.row.fence).collect::<Vec<_>>();
+        self.end_leases(&done, false)
+    }
+
+    fn end_if_done(&mut self, sweep_number: i64) -> Vec<Effect> {
+        let sweep = self.sweeps.get_mut(&sweep_number).expect("the caller has looked it up");
+        if sweep.state == SweepState::Running && sweep.counts.done() == sweep.spec.trials() {
+            sweep.state = SweepState::Completed;
+            return vec![Effect::SetState(sweep_number, SweepState::Completed)];
+        }
+        Vec::new()
+    }
+
+    // --- granting ---
+
+    /// Answers the wishes that can be answered: sweeps in the order of launch, workers in the order of their ids.
+    fn feed_workers(&mut self, now: Now) -> Vec<Effect> {
+        let wishing: Vec<WorkerId> =
+            self.workers.iter().filter(|(_, w)| w.connected && w.wants.is_some()).map(|(id, _)| id.clone()).collect();
+        wishing.into_iter().filter_map(|worker| self.grant(&worker, now)).collect()
+    }
+
+    fn grant(&mut self, id: &str, now: Now) -> Option<Effect> {
+        let worker = self.workers.get(id)?;
+        let (idle, slots) = (worker.wants?, worker.slots);
+        let fits = |sweep: &&mut Sweep| {
+            sweep.state == SweepState::Running
+                && worker.numerics.contains(&sweep.spec.numerics)
+                && sweep.classes.iter().any(|class| !class.pending.is_empty())
+        };
+        let all_slots = self.workers.values().filter(|w| w.connected).map(|w| w.slots).sum();
+        let sweep = self.sweeps.values_mut().find(fits)?;
+        let class = sweep.next_class();
+        let demand = Demand {
+            unleased: sweep.classes[class].pending.len(),
+            slots,
+            idle,
+            all_slots,
+            trial_seconds: sweep.classes[class].seconds,
+        };
+        let trials = sweep.classes[class].pending.take(lease_size(demand));
+        sweep.leased += trials.len();
+        let keys = trials.iter().map(|n| sweep.spec.grid.class_trial(class as u32, n)).collect();
+        let fence = Fence { lease: self.next_lease, epoch: self.epoch };
+        self.next_lease += 1;
+        let row = LeaseRow { fence, sweep: sweep.number, class: class as u32, worker: id.to_owned(), trials };
+        let sweep = sweep.id.clone();
+        self.leases.insert(fence.lease, Lease { row: row.clone(), expires: now + self.timing.lease_ttl });
+        self.workers.get_mut(id)?.wants = None;
+        Some(Effect::Grant { lease: row, sweep, keys })
+    }
+}
+
+/// Whether a batch may be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// Under this sweep.
+    Store {
+        /// Number of the sweep.
+        sweep: i64,
+    },
+    /// The fence holds no more: only compare.
+    Compare,
+}
+
+impl Sweep {
+    /// A sweep none of whose trials has a row yet.
+    pub fn new(record: Arc<SweepRow>, spec: Arc<Spec>) -> Self {
+        let classes = (0..spec.grid.classes())
+            .map(|class| Class { pending: IntervalSet::of(0, spec.class_trials(class)), seconds: None })
+            .collect();
+        Self {
+            id: record.id.clone(),
+            number: record.number,
+            spec,
+            state: record.state,
+            record,
+            counts: Counts::default(),
+            releases: 0,
+            duplicates: 0,
+            mismatches: 0,
+            fenced: 0,
+            live: Live::default(),
+            classes,
+            leased: 0,
+            rate: Rate::default(),
+        }
+    }
+
+    /// The metric that tells cells apart: the first of test_acc and test_loss that is measured, else the first one.
+    pub fn main_metric(&self) -> (usize, Metric) {
+        main_metric(&self.spec.measure.metrics)
+    }
+
+    /// Trials in leases.
+    pub fn leased(&self) -> u64 {
+        self.leased
+    }
+
+    /// Trials per second of late.
+    pub fn rate(&self) -> f64 {
+        self.rate.value
+    }
+
+    /// Books a row; returns where the trial stands.
+    fn settle(&mut self, row: &StoredRow) -> (u32, u64) {
+        let (class, n) = self.spec.grid.locate(row.key);
+        self.counts.add(&row.outcome);
+        self.live.add(row.key.cell, &row.outcome, row.metric);
+        let class_state = &mut self.classes[class as usize];
+        class_state.pending.remove(n);
+        let average = class_state.seconds.map_or(row.seconds, |s| 0.9 * s + 0.1 * row.seconds);
+        class_state.seconds = Some(average);
+        (class, n)
+    }
+
+    /// The class whose next repeat is the lowest, so that every partial table is balanced over all cells.
+    fn next_class(&self) -> usize {
+        let next_repeat = |class: usize| {
+            let cells = self.spec.grid.class_cells(class as u32);
+            self.classes[class].pending.first().map(|n| n / cells)
+        };
+        let open = (0..self.classes.len()).filter_map(|class| Some((next_repeat(class)?, class)));
+        open.min().map_or(0, |(_, class)| class)
+    }
+}
+
+/// Where the main metric stands in a list of metrics, and which it is.
+pub fn main_metric(metrics: &[Metric]) -> (usize, Metric) {
+    let wanted = [Metric::TestAcc, Metric::TestLoss, metrics[0]];
+    let at = wanted.iter().find_map(|m| metrics.iter().position(|x| x == m)).unwrap_or(0);
+    (at, metrics[at])
+}
+
+impl Rate {
+    /// Time constant, in seconds.
+    const SPAN: f64 = 15.0;
+
+    fn count(&mut self, trials: u64, now: Now) {
+        self.fresh += trials;
+        let since = *self.since.get_or_insert(now);
+        let elapsed = now.saturating_sub(since).as_secs_f64();
+        if elapsed < 1.0 {
+            return;
+        }
+        let fresh = self.fresh as f64 / elapsed;
+        let keep = if self.value == 0.0 { 0.0 } else { (-elapsed / Self::SPAN).exp() };
+        self.value = keep * self.value + (1.0 - keep) * fresh;
+        (self.since, self.fresh) = (Some(now), 0);
+    }
+}

@@ -1,0 +1,261 @@
+//! The core against a model: whatever workers do, every trial ends with one row and is always in exactly one place.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ergodic_common::spec::SpecSource;
+use ergodic_common::trial::CPU_F32;
+use proptest::prelude::*;
+
+use super::*;
+use crate::store::DataPin;
+
+const TTL: Duration = Duration::from_secs(30);
+
+fn sweep(number: i64, repeats: u32) -> Sweep {
+    let text = format!(
+        "name = \"t\"\nrepeats = {repeats}\n[data]\ntrain = 64\n[model]\nkind = \"empty\"\n[grid]\nlr = [0.1, 0.2, 0.3]\n\
+         batch_size = [8, 16]\n[where]\nkeep = \"lr * batch_size < 4\"\n"
+    );
+    let source = SpecSource { file: "t".into(), text, settings: vec![] };
+    let spec = Arc::new(Spec::read(&source).expect("a valid sweep"));
+    let record = SweepRow {
+        number,
+        id: format!("sweep{number}"),
+        source,
+        data: DataPin::default(),
+        state: SweepState::Running,
+        launched_at: 0.0,
+    };
+    Sweep::new(Arc::new(record), spec)
+}
+
+fn joining(worker: &str, held: Vec<Fence>) -> Joining {
+    Joining {
+        worker: worker.into(),
+        name: worker.into(),
+        build: String::new(),
+        slots: 2,
+        numerics: vec![CPU_F32.into()],
+        held,
+    }
+}
+
+/// The world around a core: a store that remembers rows and fences, and what workers were granted.
+struct World {
+    core: Core,
+    now: Now,
+    fences: BTreeSet<Fence>,
+    rows: BTreeSet<TrialKey>,
+    granted: BTreeMap<WorkerId, BTreeMap<Fence, Vec<TrialKey>>>,
+    states: Vec<SweepState>,
+}
+
+impl World {
+    fn new(repeats: u32) -> Self {
+        let mut world = Self {
+            core: Core::new(Timing { lease_ttl: TTL }, 1, 1),
+            now: Now::ZERO,
+            fences: BTreeSet::new(),
+            rows: BTreeSet::new(),
+            granted: BTreeMap::new(),
+            states: Vec::new(),
+        };
+        let effects = world.core.on_sweep(sweep(1, repeats), [], world.now);
+        world.carry_out(effects);
+        world
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Grant { lease, keys, .. } => {
+                    assert_eq!(lease.trials.len(), keys.len() as u64);
+                    assert!(self.fences.insert(lease.fence), "a fence is granted once");
+                    self.granted.entry(lease.worker).or_default().insert(lease.fence, keys);
+                }
+                Effect::EndLeases(fences) => self.fences.retain(|fence| !fences.contains(fence)),
+                Effect::Revoke(worker, fences) => {
+                    let held = self.granted.entry(worker).or_default();
+                    held.retain(|fence, _| !fences.contains(fence));
+                }
+                Effect::SetState(_, state) => self.states.push(state),
+            }
+        }
+        self.core.check().expect("the invariant holds");
+    }
+
+    fn join(&mut self, worker: &str) {
+        let held = self.granted.get(worker).map_or_else(Vec::new, |leases| leases.keys().copied().collect());
+        let effects = self.core.on_joined(joining(worker, held), self.now);
+        self.carry_out(effects);
+    }
+
+    fn want(&mut self, worker: &str) {
+        let effects = self.core.on_want(worker, 2, self.now);
+        self.carry_out(effects);
+    }
+
+    /// Delivers up to `n` results of the worker's first lease, as the store would take them.
+    fn deliver(&mut self, worker: &str, n: usize) {
+        let Some((fence, keys)) = self.granted.get_mut(worker).and_then(|held| held.pop_first()) else { return };
+        let (now, later) = keys.split_at(n.min(keys.len()));
+        if !later.is_empty() {
+            self.granted.get_mut(worker).expect("it was there").insert(fence, later.to_vec());
+        }
+        let admission = self.core.admit(worker, fence, now).expect("trials of the lease");
+        let fenced = admission == Admission::Compare || !self.fences.contains(&fence);
+        let mut committed = Committed { fenced, ..Committed::default() };
+        for key in now {
+            let row = StoredRow { key: *key, outcome: Outcome::Completed, metric: 0.5, seconds: 0.5 };
+            if self.rows.contains(key) {
+                committed.known.push(*key);
+            } else if !fenced {
+                self.rows.insert(*key);
+                committed.stored.push(row);
+            }
+        }
+        let effects = self.core.on_committed(worker, fence, 1, &committed, self.now);
+        self.carry_out(effects);
+    }
+
+    /// The coordinator dies and another one takes up what the store holds.
+    fn restart(&mut self, repeats: u32, leases: Vec<LeaseRow>) {
+        self.core = Core::new(Timing { lease_ttl: TTL }, self.core.epoch + 1, self.core.next_lease);
+        let rows: Vec<StoredRow> = self
+            .rows
+            .iter()
+            .map(|key| StoredRow { key: *key, outcome: Outcome::Completed, metric: 0.5, seconds: 0.5 })
+            .collect();
+        let effects = self.core.on_sweep(sweep(1, repeats), rows, self.now);
+        self.carry_out(effects);
+        for lease in leases {
+            let effects = self.core.on_recorded_lease(lease, self.now);
+            self.carry_out(effects);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn every_trial_ends_once_whatever_workers_do(
+        repeats in 1_u32..30,
+        steps in prop::collection::vec((0..8_u8, 0..3_usize, 1..9_usize), 0..120),
+    ) {
+        let names = ["a", "b", "c"];
+        let mut world = World::new(repeats);
+        let trials = world.core.sweep(1).expect("launched").spec.trials();
+        for (what, who, n) in steps {
+            let worker = names[who];
+            world.now += Duration::from_millis(300);
+            match what {
+                0 => world.join(worker),
+                1 | 2 => world.want(worker),
+                3 | 4 => world.deliver(worker, n),
+                5 => world.core.on_session_ended(worker),
+                6 => {
+                    world.now += TTL / 2 * n as u32 / 3;
+                    let effects = world.core.on_tick(world.now);
+                    world.carry_out(effects);
+                }
+                _ => {
+                    let leases = world.core.leases.values().map(|l| l.row.clone()).collect();
+                    world.restart(repeats, leases);
+                }
+            }
+        }
+        // One honest worker finishes what is left, once the leases of the others have run out.
+        world.now += 2 * TTL;
+        let effects = world.core.on_tick(world.now);
+        world.carry_out(effects);
+        world.join("z");
+        for _ in 0..10_000 {
+            if world.rows.len() as u64 == trials {
+                break;
+            }
+            world.want("z");
+            world.deliver("z", usize::MAX);
+        }
+        prop_assert_eq!(world.rows.len() as u64, trials);
+        let sweep = world.core.sweep(1).expect("launched");
+        prop_assert_eq!(sweep.counts.done(), trials);
+        prop_assert_eq!(sweep.state, SweepState::Completed);
+        prop_assert_eq!(sweep.leased(), 0);
+        prop_assert!(world.states.contains(&SweepState::Completed));
+    }
+}
+
+#[test]
+fn a_silent_workers_trials_are_given_to_another_and_counted_as_a_release() {
+    let mut world = World::new(4);
+    world.join("a");
+    world.want("a");
+    let first: Vec<TrialKey> = world.granted["a"].values().flatten().copied().collect();
+    world.core.on_session_ended("a");
+    world.now += TTL;
+    let effects = world.core.on_tick(world.now);
+    world.carry_out(effects);
+    assert_eq!(world.core.sweep(1).expect("launched").releases, 1);
+    world.join("b");
+    world.want("b");
+    let second: Vec<TrialKey> = world.granted["b"].values().flatten().copied().collect();
+    assert_eq!(first, second);
+}
+
+#[test]
+fn a_worker_that_comes_back_keeps_its_lease_and_one_that_forgot_it_does_not() {
+    let mut world = World::new(4);
+    world.join("a");
+    world.want("a");
+    world.core.on_session_ended("a");
+    world.join("a");
+    assert_eq!((world.granted["a"].len(), world.fences.len()), (1, 1));
+    world.granted.clear();
+    world.core.on_session_ended("a");
+    world.join("a");
+    assert!(world.fences.is_empty(), "the lease went back at once");
+}
+
+#[test]
+fn repeats_are_interleaved_over_cells_and_classes() {
+    let mut world = World::new(8);
+    world.join("a");
+    let mut seen: BTreeMap<u64, u32> = BTreeMap::new();
+    for _ in 0..9 {
+        world.want("a");
+        for key in world.granted["a"].values().flatten() {
+            *seen.entry(key.cell).or_default() += 1;
+        }
+        world.deliver("a", usize::MAX);
+        let (low, high) = (seen.values().min(), seen.values().max());
+        if seen.len() as u64 == world.core.sweep(1).expect("launched").spec.grid.cells() {
+            assert!(high.zip(low).is_some_and(|(h, l)| h - l <= 4), "{seen:?}");
+        }
+    }
+}
+
+#[test]
+fn a_foreign_trial_is_not_admitted_and_a_foreign_lease_is_only_compared() {
+    let mut world = World::new(4);
+    world.join("a");
+    world.want("a");
+    let fence = *world.granted["a"].keys().next().expect("granted");
+    let alien = TrialKey { cell: 0, repeat: 99 };
+    assert_eq!(world.core.admit("a", fence, &[alien]), Err(alien));
+    assert_eq!(world.core.admit("b", fence, &[]), Ok(Admission::Compare));
+    assert_eq!(world.core.admit("a", Fence { epoch: 7, ..fence }, &[]), Ok(Admission::Compare));
+    assert_eq!(world.core.admit("a", fence, &[]), Ok(Admission::Store { sweep: 1 }));
+}
+
+#[test]
+fn cancelling_revokes_and_nothing_is_granted_afterwards() {
+    let mut world = World::new(4);
+    world.join("a");
+    world.want("a");
+    let effects = world.core.on_cancel(1);
+    assert!(effects.iter().any(|e| matches!(e, Effect::Revoke(worker, _) if worker == "a")));
+    world.carry_out(effects);
+    world.want("a");
+    assert!(world.fences.is_empty() && world.granted["a"].is_empty());
+}

@@ -1,0 +1,165 @@
+//! `ergodic bench overhead`: what a trial costs besides its training.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use ergodic_common::ErrorCode;
+use ergodic_common::spec::SpecSource;
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use super::programs::{WorkerCommand, find_worker, terminate};
+use crate::cli::args::OverheadArgs;
+use crate::cli::{Success, say};
+use crate::client::output::Format;
+use crate::client::watch::{done, follow};
+use crate::client::{Client, commands};
+
+/// How long the coordinator may take to come up, and to go.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs the measurement and prints it.
+///
+/// # Errors
+/// A process could not be started, or the sweep did not end as it should.
+pub async fn overhead(args: OverheadArgs) -> Result<Success, UserError> {
+    if !args.trials.is_multiple_of(100) {
+        return Err(UserError::new(ErrorCode::BadInput, "--trials: expected a multiple of 100 (there are 100 cells)"));
+    }
+    let program = find_worker(args.worker_bin.as_deref()).await?;
+    let (dir, keep) = match &args.dir {
+        Some(dir) => (dir.clone(), true),
+        None => (std::env::temp_dir().join(format!("ergodic-bench-{}", std::process::id())), false),
+    };
+    let result = measure(&args, &program, &dir).await;
+    if !keep {
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+    say(show(&result?, args.format))
+}
+
+struct Measured {
+    trials: u64,
+    workers: u32,
+    seconds: f64,
+    coordinator_cpu: f64,
+    peak_rss: u64,
+}
+
+async fn measure(args: &OverheadArgs, program: &Path, dir: &Path) -> Result<Measured, UserError> {
+    let (coordinator, url) = start_coordinator(dir).await?;
+    let mut client = Client::connect(&url).await?;
+    let command = |n: u32| WorkerCommand {
+        program: program.to_owned(),
+        join: url.clone(),
+        slots: 1,
+        data_dir: None,
+        log: dir.join(format!("worker-{n}.log")),
+    };
+    let workers = (1..=args.workers).map(|n| command(n).start()).collect::<Result<Vec<Child>, _>>()?;
+    wait_for_workers(&mut client, args.workers).await?;
+    let before = info(&mut client).await?;
+    let start = Instant::now();
+    let launched = commands::launch(&mut client, &source(args.trials), false).await?;
+    let status = follow(&mut client, &launched.id).await?;
+    let seconds = start.elapsed().as_secs_f64();
+    let after = info(&mut client).await?;
+    if status.completed != u64::from(args.trials) {
+        let message = format!("{} of {} trials completed; see the logs in {}", done(&status), args.trials, dir.display());
+        return Err(UserError::new(ErrorCode::Internal, message));
+    }
+    for child in workers.into_iter().chain([coordinator]) {
+        leave(child).await;
+    }
+    Ok(Measured {
+        trials: status.completed,
+        workers: args.workers,
+        seconds,
+        coordinator_cpu: after.cpu_seconds - before.cpu_seconds,
+        peak_rss: after.peak_rss_bytes,
+    })
+}
+
+/// Six metrics and a curve of twenty points per trial.
+fn source(trials: u32) -> SpecSource {
+    let text = format!(
+        "name = \"overhead\"\nrepeats = {}\n[model]\nkind = \"empty\"\n[train]\nsteps = 20\n[grid]\n\
+         lr = {{ log = [0.001, 1.0], points = 10 }}\nwd = {{ log = [1e-5, 1e-2], points = 10 }}\n\
+         [measure]\nevery = \"1 step\"\n\
+         metrics = [\"train_loss\", \"test_acc\", \"weight_norm\", \"effective_lr\", \"grad_norm\", \"angular_update\"]\n",
+        trials / 100
+    );
+    SpecSource { file: "overhead".into(), text, settings: Vec::new() }
+}
+
+async fn start_coordinator(dir: &Path) -> Result<(Child, String), UserError> {
+    let failed = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot start a coordinator: {e}"));
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    let program: PathBuf = std::env::current_exe().map_err(failed)?;
+    let log = std::fs::File::create(dir.join("coordinator.log")).map_err(failed)?;
+    let mut child = Command::new(program)
+        .args(["serve", "--listen", "127.0.0.1:0", "--store"])
+        .arg(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)?;
+    let stdout = child.stdout.take().expect("stdout is piped");
+    let mut lines = BufReader::new(stdout).lines();
+    let first = tokio::time::timeout(PATIENCE, lines.next_line()).await;
+    match first {
+        Ok(Ok(Some(url))) => Ok((child, url)),
+        _ => {
+            let log = std::fs::read_to_string(dir.join("coordinator.log")).unwrap_or_default();
+            Err(UserError::new(ErrorCode::Internal, format!("the coordinator did not come up:\n{log}")))
+        }
+    }
+}
+
+async fn wait_for_workers(client: &mut Client, wanted: u32) -> Result<(), UserError> {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        let response = client.sweeps.workers(v1::WorkersRequest {}).await.map_err(|e| client.error(&e))?;
+        if response.into_inner().workers.len() as u32 >= wanted {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Err(UserError::new(ErrorCode::Internal, "the workers did not join"))
+}
+
+async fn info(client: &mut Client) -> Result<v1::InfoResponse, UserError> {
+    let response = client.sweeps.info(v1::InfoRequest {}).await.map_err(|e| client.error(&e))?;
+    Ok(response.into_inner())
+}
+
+async fn leave(mut child: Child) {
+    terminate(&child);
+    let _ = tokio::time::timeout(PATIENCE, child.wait()).await;
+}
+
+fn show(m: &Measured, format: Format) -> String {
+    let rate = m.trials as f64 / m.seconds;
+    let cpu_us = m.coordinator_cpu / m.trials as f64 * 1e6;
+    let rss = m.peak_rss as f64 / 1_048_576.0;
+    match format {
+        Format::Json => format!(
+            "{}\n",
+            json!({
+                "trials": m.trials, "workers": m.workers, "seconds": m.seconds, "trials_per_second": rate,
+                "coordinator_cpu_us_per_trial": cpu_us, "coordinator_peak_rss_mib": rss,
+            })
+        ),
+        _ => format!(
+            "{} empty trials over {} workers in {:.2} s: {rate:.0} trials/s\n\
+             coordinator: {cpu_us:.1} µs of CPU per trial, {rss:.0} MiB at its peak\n",
+            m.trials, m.workers, m.seconds
+        ),
+    }
+}

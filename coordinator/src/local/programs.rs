@@ -1,0 +1,91 @@
+//! Finding and starting worker programs.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use ergodic_common::{BUILD, ErrorCode};
+use ergodic_proto::status::UserError;
+use tokio::process::{Child, Command};
+
+const WORKER: &str = "ergodic-worker";
+
+/// The worker program: as said, or beside this one, or on PATH; of this very build.
+///
+/// # Errors
+/// There is none, or it is of another build.
+pub async fn find_worker(said: Option<&Path>) -> Result<PathBuf, UserError> {
+    let path = match said {
+        Some(path) => path.to_owned(),
+        None => beside().or_else(on_path).ok_or_else(|| {
+            let message = format!(
+                "cannot find the program {WORKER} beside this one or on PATH: build it with `cargo build --release`, or \
+                 say where it is with --worker-bin FILE"
+            );
+            UserError::new(ErrorCode::BadInput, message)
+        })?,
+    };
+    let bad = |message: String| UserError::new(ErrorCode::BadInput, format!("{}: {message}", path.display()));
+    let output = Command::new(&path).arg("--version").stdin(Stdio::null()).output().await;
+    let output = output.map_err(|e| bad(format!("cannot start it: {e}")))?;
+    let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if version != format!("{WORKER} {BUILD}") {
+        let message = format!("this is '{version}', but `ergodic` is of build {BUILD}: build both together");
+        return Err(UserError::new(ErrorCode::Version, format!("{}: {message}", path.display())));
+    }
+    Ok(path)
+}
+
+fn beside() -> Option<PathBuf> {
+    let path = std::env::current_exe().ok()?.with_file_name(WORKER);
+    path.is_file().then_some(path)
+}
+
+fn on_path() -> Option<PathBuf> {
+    let dirs = std::env::var_os("PATH")?;
+    std::env::split_paths(&dirs).map(|dir| dir.join(WORKER)).find(|path| path.is_file())
+}
+
+/// How to start a worker.
+#[derive(Debug, Clone)]
+pub struct WorkerCommand {
+    /// The program.
+    pub program: PathBuf,
+    /// The coordinator's address.
+    pub join: String,
+    /// Trials at a time.
+    pub slots: u32,
+    /// Where dataset files are.
+    pub data_dir: Option<PathBuf>,
+    /// Where its log goes.
+    pub log: PathBuf,
+}
+
+impl WorkerCommand {
+    /// Starts it. It is killed when the child is dropped, and leaves by itself when told to terminate.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(&self) -> Result<Child, UserError> {
+        let failed = |e: std::io::Error| {
+            UserError::new(ErrorCode::Internal, format!("cannot start {}: {e}", self.program.display()))
+        };
+        let log = File::options().create(true).append(true).open(&self.log).map_err(failed)?;
+        let mut command = Command::new(&self.program);
+        command.args(["--join", &self.join, "--slots", &self.slots.to_string()]);
+        if let Some(dir) = &self.data_dir {
+            command.arg("--data-dir").arg(dir);
+        }
+        // A group of its own, so that Ctrl-C on the terminal reaches this program only, which then ends its workers.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0).kill_on_drop(true);
+        command.spawn().map_err(failed)
+    }
+}
+
+/// Asks a child to leave.
+pub fn terminate(child: &Child) {
+    if let Some(pid) = child.id() {
+        // Through the shell's own kill: this crate has no unsafe code, and the standard library sends only SIGKILL.
+        let _ = std::process::Command::new("kill").arg(pid.to_string()).stderr(Stdio::null()).status();
+    }
+}

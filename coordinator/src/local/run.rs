@@ -1,0 +1,176 @@
+//! `ergodic run`: an embedded coordinator, local workers, progress, and the table at the end.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ergodic_common::{ErrorCode, Spec};
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+use tokio::process::Child;
+
+use super::programs::{WorkerCommand, find_worker, terminate};
+use crate::cli::args::RunArgs;
+use crate::cli::{Success, interrupted, say, start_logging};
+use crate::client::Client;
+use crate::client::commands::{self, TableOptions};
+use crate::client::watch::{done, eprintln_line, follow};
+use crate::server::{self, ServeOptions};
+
+/// How often a worker that died is started again.
+const RESTARTS: u32 = 5;
+/// How long workers may take to leave.
+const LEAVE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Runs a sweep on this machine.
+///
+/// # Errors
+/// The sweep, its data or the worker program will not do; or workers keep dying.
+pub async fn run(args: RunArgs) -> Result<Success, UserError> {
+    start_logging("warn");
+    let source = commands::read_source(&args.spec.spec, &args.spec.settings)?;
+    let spec = Spec::read(&source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
+    let program = find_worker(args.worker_bin.as_deref()).await?;
+    let dir = args.dir.clone().unwrap_or_else(|| Path::new("ergodic-runs").join(&spec.name));
+    let existed = dir.exists();
+    let options = ServeOptions {
+        listen: ([127, 0, 0, 1], 0).into(),
+        store: dir.clone(),
+        data_dir: args.data_dir.clone(),
+        insecure: false,
+        lease_ttl: Duration::from_secs(30),
+    };
+    let server = server::start(options).await?;
+    let result = launch_and_follow(&args, &source, &server.url(), &program, &dir).await;
+    server.stop().await;
+    if result.is_err() && !existed {
+        // Nothing was stored: leave nothing behind.
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+    result
+}
+
+async fn launch_and_follow(
+    args: &RunArgs,
+    source: &ergodic_common::spec::SpecSource,
+    url: &str,
+    program: &Path,
+    dir: &Path,
+) -> Result<Success, UserError> {
+    let mut client = Client::connect(url).await?;
+    let status = commands::launch(&mut client, source, true).await?;
+    announce(&status, dir);
+    let slots = args.slots.unwrap_or_else(|| slots_each(args.workers));
+    let command = |n: u32| WorkerCommand {
+        program: program.to_owned(),
+        join: url.to_owned(),
+        slots,
+        data_dir: args.data_dir.clone(),
+        log: dir.join(format!("worker-{n}.log")),
+    };
+    let mut workers = Workers::start((1..=args.workers).map(command).collect())?;
+    let end = tokio::select! {
+        status = follow(&mut client, &status.id) => End::Done(status?),
+        error = workers.supervise() => return Err(error),
+        () = interrupted() => End::Interrupted,
+    };
+    workers.leave().await;
+    show(&mut client, args, &status.id, end, dir).await
+}
+
+enum End {
+    Done(v1::SweepStatus),
+    Interrupted,
+}
+
+async fn show(client: &mut Client, args: &RunArgs, id: &str, end: End, dir: &Path) -> Result<Success, UserError> {
+    let options = TableOptions {
+        rows: args.rows.clone(),
+        columns: args.cols.clone(),
+        metric: args.metric.clone(),
+        format: args.format,
+        ..TableOptions::default()
+    };
+    let table = commands::table(client, id, &options).await?;
+    say(table)?;
+    match end {
+        End::Interrupted => {
+            eprintln_line("interrupted: the same command continues where this one stopped");
+            Ok(Success::Interrupted)
+        }
+        End::Done(status) => {
+            eprintln_line(&format!(
+                "kept in {}; `ergodic serve --store {}` serves it to `table`, `trials` and `curves`",
+                dir.display(),
+                dir.display()
+            ));
+            Ok(if status.failed > 0 { Success::TrialsFailed } else { Success::Fine })
+        }
+    }
+}
+
+fn announce(status: &v1::SweepStatus, dir: &Path) {
+    let verb = if done(status) > 0 { "continuing" } else { "running" };
+    eprintln_line(&format!(
+        "{verb} {} ({}): {} cells × {} repeats = {} trials, {}; results in {}",
+        status.name,
+        status.id,
+        status.cells,
+        status.repeats,
+        status.trials,
+        status.numerics,
+        dir.display()
+    ));
+}
+
+fn slots_each(workers: u32) -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
+    (cores / workers).max(1)
+}
+
+/// The worker processes of a run.
+struct Workers {
+    all: Vec<(WorkerCommand, Child)>,
+    restarts: u32,
+}
+
+impl Workers {
+    fn start(commands: Vec<WorkerCommand>) -> Result<Self, UserError> {
+        let start = |command: WorkerCommand| command.start().map(|child| (command, child));
+        Ok(Self { all: commands.into_iter().map(start).collect::<Result<_, _>>()?, restarts: 0 })
+    }
+
+    /// Starts workers that died again; ends only when they keep dying.
+    async fn supervise(&mut self) -> UserError {
+        loop {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            for (command, child) in &mut self.all {
+                let Ok(Some(status)) = child.try_wait() else { continue };
+                self.restarts += 1;
+                if self.restarts > RESTARTS {
+                    return gave_up(&command.log, status);
+                }
+                eprintln_line(&format!("a worker ended ({status}) and is started again"));
+                match command.start() {
+                    Ok(again) => *child = again,
+                    Err(error) => return error,
+                }
+            }
+        }
+    }
+
+    async fn leave(mut self) {
+        self.all.iter().for_each(|(_, child)| terminate(child));
+        for (_, child) in &mut self.all {
+            let _ = tokio::time::timeout(LEAVE_WITHIN, child.wait()).await;
+        }
+    }
+}
+
+fn gave_up(log: &PathBuf, status: std::process::ExitStatus) -> UserError {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let last: Vec<&str> = text.lines().rev().take(5).collect();
+    let last: Vec<&str> = last.into_iter().rev().collect();
+    let message =
+        format!("workers keep ending ({status}); the last words in {}:\n{}", log.display(), last.join("\n"));
+    UserError::new(ErrorCode::Internal, message)
+}

@@ -1,0 +1,383 @@
+//! The event loop: the one owner of the core's state. Select → react → persist → carry out the effects.
+//!
+//! It runs on a thread of its own. Its queue has no bound of its own because every sender waits for its answer or is a
+//! stream that is read one message at a time: the callers are bounded, and so is the queue.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ergodic_common::{Spec, TrialKey, TrialResult};
+use ergodic_proto::v1;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::core::{
+    Admission, Committed, Core, Effect, Fence, Joining, LeaseRow, Now, StoredRow, Sweep, WorkerId,
+};
+use crate::store::writer::WriterHandle;
+use crate::store::{Batch, Report, StoreError, SweepRow, Write, Written};
+
+/// Messages to a worker.
+pub type Outbox = mpsc::Sender<Result<v1::SessionResponse, tonic::Status>>;
+
+/// Everything that can wake the loop.
+pub enum Event {
+    /// A sweep is to be stored.
+    Launch(Box<SweepRow>, Arc<Spec>, oneshot::Sender<Result<i64, StoreError>>),
+    /// It was.
+    Launched(Box<SweepRow>, Arc<Spec>, oneshot::Sender<Result<i64, StoreError>>),
+    /// A worker opened a session.
+    Joined(Joining, Outbox, oneshot::Sender<u64>),
+    /// A session ended, by its number.
+    SessionEnded(WorkerId, u64),
+    /// What a worker says in its session.
+    Said(WorkerId, Saying),
+    /// A batch of results.
+    Results(Box<Delivery>),
+    /// The store has dealt with it.
+    Committed(Box<Delivery>, Result<Report, StoreError>),
+    /// A lease is durable and may be sent, or is not.
+    LeaseStored(LeaseRow, String, Vec<TrialKey>, Result<(), StoreError>),
+    /// A user stops a sweep.
+    Cancel(i64, oneshot::Sender<()>),
+    /// A question.
+    Ask(Box<dyn FnOnce(&Core) + Send>),
+    /// Time passed.
+    Tick,
+    /// The coordinator goes.
+    Stop,
+}
+
+/// What a worker can say.
+pub enum Saying {
+    /// It lives.
+    Heartbeat(Vec<TrialKey>, u64),
+    /// It wants a lease for so many idle slots.
+    Want(u32),
+    /// It gives one back.
+    Release(Fence),
+    /// It leaves.
+    Goodbye,
+}
+
+/// A batch on its way to the store.
+pub struct Delivery {
+    /// From whom.
+    pub worker: WorkerId,
+    /// Under which fence.
+    pub fence: Fence,
+    /// Number of the sweep.
+    pub sweep: i64,
+    /// The results, until the store has them.
+    pub results: Vec<TrialResult>,
+    /// What the core keeps of them.
+    pub rows: Vec<StoredRow>,
+    /// Whether a "no such trial" is to be answered.
+    pub reply: oneshot::Sender<Result<Report, Refusal>>,
+}
+
+/// Why a batch was not taken.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The lease never held this trial.
+    NotLeased(TrialKey),
+    /// It is not durable: send it again later.
+    Store(StoreError),
+}
+
+/// A cheap handle to the loop.
+#[derive(Clone)]
+pub struct EngineHandle {
+    events: mpsc::UnboundedSender<Event>,
+    changed: watch::Receiver<u64>,
+}
+
+/// The loop has stopped: the coordinator is going down.
+#[derive(Debug, thiserror::Error)]
+#[error("the coordinator is stopping")]
+pub struct Stopped;
+
+impl EngineHandle {
+    /// Tells the loop something.
+    pub fn tell(&self, event: Event) {
+        // A loop that is gone needs to hear nothing.
+        let _ = self.events.send(event);
+    }
+
+    /// Asks the core something and waits for the answer.
+    ///
+    /// # Errors
+    /// The loop has stopped.
+    pub async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&Core) -> T + Send + 'static) -> Result<T, Stopped> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Event::Ask(Box::new(move |core| drop(answer.send(question(core))))));
+        answered.await.map_err(|_| Stopped)
+    }
+
+    /// Counts up whenever something changed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.clone()
+    }
+}
+
+/// The loop's own state.
+pub struct Engine {
+    core: Core,
+    started: Instant,
+    writer: WriterHandle,
+    sessions: HashMap<WorkerId, (u64, Outbox)>,
+    next_session: u64,
+    events: mpsc::UnboundedSender<Event>,
+    waiting: mpsc::UnboundedReceiver<Event>,
+    changed: watch::Sender<u64>,
+}
+
+impl Engine {
+    /// A loop around `core`, not yet running.
+    pub fn new(core: Core, writer: WriterHandle) -> (Self, EngineHandle) {
+        let (events, waiting) = mpsc::unbounded_channel();
+        let (changed, changes) = watch::channel(0);
+        let handle = EngineHandle { events: events.clone(), changed: changes };
+        let engine = Self {
+            core,
+            started: Instant::now(),
+            writer,
+            sessions: HashMap::new(),
+            next_session: 0,
+            events,
+            waiting,
+            changed,
+        };
+        (engine, handle)
+    }
+
+    /// Runs until told to stop.
+    pub fn run(mut self) {
+        while let Some(event) = self.waiting.blocking_recv() {
+            let changes = !matches!(event, Event::Ask(_) | Event::Tick);
+            if matches!(event, Event::Stop) {
+                return;
+            }
+            let effects = self.react(event);
+            for effect in effects {
+                self.carry_out(effect);
+            }
+            if changes {
+                self.changed.send_modify(|n| *n += 1);
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        self.started.elapsed()
+    }
+
+    fn react(&mut self, event: Event) -> Vec<Effect> {
+        let now = self.now();
+        match event {
+            Event::Launch(row, spec, reply) => self.store_sweep(row, spec, reply),
+            Event::Launched(row, spec, reply) => {
+                let number = row.number;
+                let effects = self.core.on_sweep(Sweep::new(Arc::new(*row), spec), [], now);
+                let _ = reply.send(Ok(number));
+                effects
+            }
+            Event::Joined(joining, outbox, reply) => self.join(joining, outbox, reply, now),
+            Event::SessionEnded(worker, session) => self.end_session(&worker, session),
+            Event::Said(worker, saying) => self.hear(&worker, saying, now),
+            Event::Results(delivery) => self.deliver(delivery),
+            Event::Committed(delivery, result) => self.committed(*delivery, result, now),
+            Event::LeaseStored(lease, sweep, keys, stored) => self.send_grant(lease, sweep, &keys, stored, now),
+            Event::Cancel(sweep, reply) => {
+                let _ = reply.send(());
+                self.core.on_cancel(sweep)
+            }
+            Event::Ask(question) => {
+                question(&self.core);
+                Vec::new()
+            }
+            Event::Tick => self.core.on_tick(now),
+            Event::Stop => Vec::new(),
+        }
+    }
+
+    fn store_sweep(
+        &self,
+        row: Box<SweepRow>,
+        spec: Arc<Spec>,
+        reply: oneshot::Sender<Result<i64, StoreError>>,
+    ) -> Vec<Effect> {
+        let events = self.events.clone();
+        let stored = row.clone();
+        let answer = Box::new(move |written: Result<Written, StoreError>| match written {
+            Ok(Written::Sweep(number)) => {
+                let row = Box::new(SweepRow { number, ..*row });
+                let _ = events.send(Event::Launched(row, spec, reply));
+            }
+            Ok(_) => drop(reply),
+            Err(error) => drop(reply.send(Err(error))),
+        });
+        self.writer.write(Write::Sweep(*stored), answer);
+        Vec::new()
+    }
+
+    fn join(&mut self, joining: Joining, outbox: Outbox, reply: oneshot::Sender<u64>, now: Now) -> Vec<Effect> {
+        self.next_session += 1;
+        tracing::info!(worker = joining.name, slots = joining.slots, held = joining.held.len(), "worker joined");
+        self.sessions.insert(joining.worker.clone(), (self.next_session, outbox));
+        // Welcome goes out before anything that the join brings about.
+        let _ = reply.send(self.next_session);
+        self.core.on_joined(joining, now)
+    }
+
+    fn end_session(&mut self, worker: &str, session: u64) -> Vec<Effect> {
+        if self.sessions.get(worker).is_some_and(|(number, _)| *number == session) {
+            tracing::info!(worker, "session ended");
+            self.sessions.remove(worker);
+            self.core.on_session_ended(worker);
+        }
+        Vec::new()
+    }
+
+    fn hear(&mut self, worker: &str, saying: Saying, now: Now) -> Vec<Effect> {
+        match saying {
+            Saying::Heartbeat(running, queued) => {
+                self.core.on_heartbeat(worker, running, queued, now);
+                let renewed = v1::session_response::Message::Renewed(v1::Renewed {});
+                self.send(worker, renewed);
+                Vec::new()
+            }
+            Saying::Want(idle) => self.core.on_want(worker, idle, now),
+            Saying::Release(fence) => self.core.on_release(worker, fence, now),
+            Saying::Goodbye => {
+                self.sessions.remove(worker);
+                self.core.on_goodbye(worker, now)
+            }
+        }
+    }
+
+    fn deliver(&mut self, mut delivery: Box<Delivery>) -> Vec<Effect> {
+        let keys: Vec<TrialKey> = delivery.rows.iter().map(|row| row.key).collect();
+        let compare_only = match self.core.admit(&delivery.worker, delivery.fence, &keys) {
+            Err(key) => {
+                let _ = delivery.reply.send(Err(Refusal::NotLeased(key)));
+                return Vec::new();
+            }
+            Ok(Admission::Store { sweep }) => sweep != delivery.sweep,
+            Ok(Admission::Compare) => true,
+        };
+        let name = self.core.workers().find(|(id, _)| **id == delivery.worker).map(|(_, w)| w.name.clone());
+        let batch = Batch {
+            sweep: delivery.sweep,
+            fence: delivery.fence,
+            worker: name.unwrap_or_else(|| delivery.worker.clone()),
+            results: std::mem::take(&mut delivery.results),
+            compare_only,
+        };
+        let events = self.events.clone();
+        let answer = Box::new(move |written: Result<Written, StoreError>| {
+            let report = written.map(|written| match written {
+                Written::Results(report) => report,
+                Written::Done | Written::Sweep(_) => Report::default(),
+            });
+            let _ = events.send(Event::Committed(delivery, report));
+        });
+        self.writer.write(Write::Results(batch), answer);
+        Vec::new()
+    }
+
+    fn committed(&mut self, delivery: Delivery, result: Result<Report, StoreError>, now: Now) -> Vec<Effect> {
+        let report = match result {
+            Ok(report) => report,
+            Err(error) => {
+                tracing::error!(%error, "results could not be stored");
+                let _ = delivery.reply.send(Err(Refusal::Store(error)));
+                return Vec::new();
+            }
+        };
+        if report.mismatches > 0 {
+            tracing::error!(worker = delivery.worker, mismatches = report.mismatches, "a trial yielded other bits");
+        }
+        let committed = Committed {
+            stored: report.stored.iter().map(|at| delivery.rows[*at].clone()).collect(),
+            known: report.known.clone(),
+            mismatches: report.mismatches,
+            fenced: report.fenced,
+        };
+        let effects = self.core.on_committed(&delivery.worker, delivery.fence, delivery.sweep, &committed, now);
+        let _ = delivery.reply.send(Ok(report));
+        effects
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Grant { lease, sweep, keys } => self.store_lease(lease, sweep, keys),
+            Effect::EndLeases(fences) => self.persist(Write::EndLeases(fences)),
+            Effect::SetState(sweep, state) => {
+                tracing::info!(sweep, ?state, "sweep ended");
+                self.persist(Write::State(sweep, state));
+            }
+            Effect::Revoke(worker, fences) => {
+                tracing::info!(worker, leases = fences.len(), "leases revoked");
+                let fences = fences.into_iter().map(to_wire).collect();
+                self.send(&worker, v1::session_response::Message::Revoke(v1::Revoke { fences }));
+            }
+        }
+    }
+
+    /// For writes whose loss a restart repairs: a lease that lives on expires, a state is worked out anew.
+    fn persist(&self, write: Write) {
+        let answer = |written: Result<Written, StoreError>| {
+            if let Err(error) = written {
+                tracing::error!(%error, "a change of leases or state could not be stored");
+            }
+        };
+        self.writer.write(write, Box::new(answer));
+    }
+
+    fn store_lease(&self, lease: LeaseRow, sweep: String, keys: Vec<TrialKey>) {
+        let events = self.events.clone();
+        let row = lease.clone();
+        let answer = Box::new(move |written: Result<Written, StoreError>| {
+            let _ = events.send(Event::LeaseStored(lease, sweep, keys, written.map(|_| ())));
+        });
+        self.writer.write(Write::Lease(row), answer);
+    }
+
+    fn send_grant(
+        &mut self,
+        lease: LeaseRow,
+        sweep: String,
+        keys: &[TrialKey],
+        stored: Result<(), StoreError>,
+        now: Now,
+    ) -> Vec<Effect> {
+        if let Err(error) = stored {
+            tracing::error!(%error, "a lease could not be stored");
+            return self.core.on_release(&lease.worker, lease.fence, now);
+        }
+        tracing::debug!(worker = lease.worker, lease = lease.fence.lease, trials = keys.len(), "lease granted");
+        let grant = v1::Grant {
+            fence: Some(to_wire(lease.fence)),
+            sweep,
+            cells: keys.iter().map(|key| key.cell).collect(),
+            repeats: keys.iter().map(|key| key.repeat).collect(),
+        };
+        self.send(&lease.worker, v1::session_response::Message::Grant(grant));
+        Vec::new()
+    }
+
+    /// A worker that does not read its messages loses its session: its leases expire unless it comes back.
+    fn send(&mut self, worker: &str, message: v1::session_response::Message) {
+        let response = v1::SessionResponse { message: Some(message) };
+        let sent = self.sessions.get(worker).map(|(_, outbox)| outbox.try_send(Ok(response)));
+        if let Some(Err(_)) = sent {
+            self.sessions.remove(worker);
+            self.core.on_session_ended(worker);
+        }
+    }
+}
+
+fn to_wire(fence: Fence) -> v1::Fence {
+    v1::Fence { lease: fence.lease, epoch: fence.epoch }
+}

@@ -1,0 +1,226 @@
+//! The coordinator process: store, event loop, gRPC services, and an orderly end.
+
+pub mod data;
+pub mod engine;
+mod process;
+mod session;
+mod status;
+mod sweeps;
+mod workers;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ergodic_common::{ErrorCode, Spec};
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1::sweep_service_server::SweepServiceServer;
+use ergodic_proto::v1::worker_service_server::WorkerServiceServer;
+use ergodic_proto::MAX_MESSAGE;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::codec::CompressionEncoding;
+use tonic::transport::Server;
+
+use crate::core::{Core, StoredRow, Sweep, SweepState, Timing, main_metric};
+use crate::store::sqlite::SqliteStore;
+use crate::store::writer::WriterHandle;
+use crate::store::{Reader, Store, StoreError, SweepRow};
+use data::DataCatalog;
+use engine::{Engine, EngineHandle, Event};
+
+/// How to serve.
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    /// Where to listen; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// The store's directory.
+    pub store: PathBuf,
+    /// Where dataset files are.
+    pub data_dir: Option<PathBuf>,
+    /// Listen beyond loopback although nobody is asked who they are.
+    pub insecure: bool,
+    /// A lease ends after this time without a heartbeat.
+    pub lease_ttl: Duration,
+}
+
+/// A coordinator that is up.
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    handle: EngineHandle,
+    shutdown: tokio::sync::watch::Sender<bool>,
+    server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+/// Shared by all services.
+pub(crate) struct Shared {
+    pub(crate) engine: EngineHandle,
+    pub(crate) store: SqliteStore,
+    pub(crate) catalog: DataCatalog,
+    pub(crate) lease_ttl: Duration,
+    pub(crate) stopping: tokio::sync::watch::Receiver<bool>,
+}
+
+/// How often the core looks at the clock.
+const TICK: Duration = Duration::from_millis(200);
+/// How long open connections are waited for at the end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Opens the store, takes up where it was left, and serves.
+///
+/// # Errors
+/// The store is taken or damaged, the address cannot be listened on, or may not without `--insecure`.
+pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
+    check_address(&options)?;
+    let listener = TcpListener::bind(options.listen).await.map_err(|e| {
+        let message = format!("cannot listen on {}: {e}. Choose another address with --listen", options.listen);
+        UserError::new(ErrorCode::Refused, message)
+    })?;
+    let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, e.to_string());
+    let address = listener.local_addr().map_err(internal)?;
+    let store = SqliteStore::open(&options.store).map_err(store_error)?;
+    let core = recover(&store, options.lease_ttl)?;
+    let (writer, writer_thread) =
+        WriterHandle::start(store.writer().map_err(store_error)?).map_err(internal)?;
+    let (engine, handle) = Engine::new(core, writer);
+    let loop_thread =
+        std::thread::Builder::new().name("event-loop".into()).spawn(move || engine.run()).map_err(internal)?;
+    let (shutdown, stopping) = tokio::sync::watch::channel(false);
+    let shared = Arc::new(Shared {
+        engine: handle.clone(),
+        store,
+        catalog: DataCatalog { source: options.data_dir, kept: options.store.join("data") },
+        lease_ttl: options.lease_ttl,
+        stopping: stopping.clone(),
+    });
+    spawn_ticks(handle.clone(), stopping.clone());
+    let server = tokio::spawn(serve(listener, shared, stopping));
+    Ok(Running { address, handle, shutdown, server, threads: vec![loop_thread, writer_thread] })
+}
+
+impl Running {
+    /// Ends streams, waits a little for open connections, and makes sure that what was acknowledged is on disk.
+    pub async fn stop(self) {
+        // Streams end by themselves on this signal; a client that holds its connection open is not waited for.
+        let _ = self.shutdown.send(true);
+        let _ = tokio::time::timeout(GRACE, self.server).await;
+        self.handle.tell(Event::Stop);
+        drop(self.handle);
+        let join = tokio::task::spawn_blocking(move || {
+            for thread in self.threads {
+                let _ = thread.join();
+            }
+        });
+        let _ = tokio::time::timeout(GRACE, join).await;
+    }
+
+    /// The address to tell workers and clients.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+fn check_address(options: &ServeOptions) -> Result<(), UserError> {
+    let loopback = match options.listen.ip() {
+        IpAddr::V4(ip) => ip.is_loopback(),
+        IpAddr::V6(ip) => ip.is_loopback(),
+    };
+    if loopback || options.insecure {
+        return Ok(());
+    }
+    let message = format!(
+        "{} can be reached from other machines, and this version asks nobody who they are: anyone there could launch \
+         sweeps and send results. Listen on 127.0.0.1 (and use an SSH tunnel), or say --insecure on a network you trust",
+        options.listen
+    );
+    Err(UserError::new(ErrorCode::Refused, message))
+}
+
+pub(crate) fn store_error(error: StoreError) -> UserError {
+    let code = match error {
+        StoreError::Taken(_) | StoreError::Foreign(_) => ErrorCode::Refused,
+        StoreError::Failed(_) => ErrorCode::Internal,
+    };
+    UserError::new(code, error.to_string())
+}
+
+/// The core as the store knows it: sweeps with their rows, and leases with a fresh time to live.
+fn recover(store: &SqliteStore, lease_ttl: Duration) -> Result<Core, UserError> {
+    let reader = store.reader().map_err(store_error)?;
+    let (leases, next_lease) = reader.leases().map_err(store_error)?;
+    let mut core = Core::new(Timing { lease_ttl }, store.epoch(), next_lease);
+    for row in reader.sweeps().map_err(store_error)? {
+        let spec = Spec::read(&row.source).map_err(|e| {
+            let message = format!("the stored sweep {} cannot be read by this version: {e}", row.id);
+            UserError::new(ErrorCode::Version, message)
+        })?;
+        recover_sweep(&mut core, reader.as_ref(), row, spec)?;
+    }
+    for lease in leases {
+        // Leases that turn out empty are left in the store: nothing can be written under them that is not a duplicate.
+        core.on_recorded_lease(lease, Duration::ZERO);
+    }
+    Ok(core)
+}
+
+fn recover_sweep(core: &mut Core, reader: &dyn Reader, row: SweepRow, spec: Spec) -> Result<(), UserError> {
+    let (metric, _) = main_metric(&spec.measure.metrics);
+    let mut rows = Vec::new();
+    let keep = |trial: crate::store::StoredTrial| {
+        let result = trial.result;
+        let metric = result.metrics.get(metric).copied().unwrap_or(f64::NAN);
+        rows.push(StoredRow { key: result.key, outcome: result.outcome, metric, seconds: result.seconds });
+        true
+    };
+    let mut keep = keep;
+    reader.trials(row.number, &mut keep).map_err(store_error)?;
+    let running = row.state == SweepState::Running;
+    if !rows.is_empty() || running {
+        tracing::info!(sweep = row.id, rows = rows.len(), "sweep taken up");
+    }
+    core.on_sweep(Sweep::new(Arc::new(row), Arc::new(spec)), rows, Duration::ZERO);
+    Ok(())
+}
+
+fn spawn_ticks(handle: EngineHandle, mut stopping: tokio::sync::watch::Receiver<bool>) {
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => handle.tell(Event::Tick),
+                _ = stopping.wait_for(|stop| *stop) => return,
+            }
+        }
+    });
+}
+
+async fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    mut stopping: tokio::sync::watch::Receiver<bool>,
+) -> Result<(), tonic::transport::Error> {
+    let workers = WorkerServiceServer::new(workers::Workers(shared.clone()))
+        .accept_compressed(CompressionEncoding::Zstd)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    let sweeps = SweepServiceServer::new(sweeps::Sweeps(shared))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(64 << 20);
+    let stopped = async move {
+        let _ = stopping.wait_for(|stop| *stop).await;
+    };
+    Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .initial_connection_window_size(8 << 20)
+        .initial_stream_window_size(4 << 20)
+        .max_concurrent_streams(256)
+        .add_service(workers)
+        .add_service(sweeps)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped)
+        .await
+}

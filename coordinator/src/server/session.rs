@@ -1,0 +1,121 @@
+//! One worker's control stream: the hello, then whatever it says, until it falls silent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ergodic_common::{BUILD, ErrorCode};
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1::session_request::Message as Request;
+use ergodic_proto::v1::session_response::Message as Response;
+use ergodic_proto::{PROTOCOL, v1};
+use tokio::sync::{mpsc, oneshot};
+use tonic::{Status, Streaming};
+
+use super::Shared;
+use super::engine::{Event, Outbox, Saying};
+use crate::core::{Fence, Joining};
+
+/// How long a peer may take to say hello.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+/// Messages that may wait for a worker to read them.
+const OUTBOX: usize = 64;
+/// Longest name of a worker, in bytes.
+const MAX_NAME: usize = 128;
+
+/// Opens a session: checks the hello, joins, and leaves a task reading the stream.
+pub(super) async fn open(
+    shared: Arc<Shared>,
+    mut inbound: Streaming<v1::SessionRequest>,
+) -> Result<mpsc::Receiver<Result<v1::SessionResponse, Status>>, Status> {
+    let first = tokio::time::timeout(HELLO_WITHIN, inbound.message())
+        .await
+        .map_err(|_| Status::deadline_exceeded("no hello within ten seconds"))??;
+    let Some(v1::SessionRequest { message: Some(Request::Hello(hello)) }) = first else {
+        return Err(Status::invalid_argument("the first message of a session must be a Hello"));
+    };
+    let joining = check_hello(hello)?;
+    let worker = joining.worker.clone();
+    let (outbox, messages) = mpsc::channel(OUTBOX);
+    welcome(&shared, &outbox).await;
+    let (reply, number) = oneshot::channel();
+    shared.engine.tell(Event::Joined(joining, outbox, reply));
+    let session = number.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
+    tokio::spawn(async move {
+        listen(&shared, &worker, inbound).await;
+        shared.engine.tell(Event::SessionEnded(worker, session));
+    });
+    Ok(messages)
+}
+
+async fn welcome(shared: &Shared, outbox: &Outbox) {
+    let ttl = shared.lease_ttl.as_millis() as u64;
+    let welcome = v1::Welcome { lease_ttl_ms: ttl, heartbeat_ms: (ttl / 4).max(50), build: BUILD.to_owned() };
+    let message = v1::SessionResponse { message: Some(Response::Welcome(welcome)) };
+    // The channel was made a moment ago and is empty.
+    let _ = outbox.send(Ok(message)).await;
+}
+
+fn check_hello(hello: v1::Hello) -> Result<Joining, Status> {
+    if !(PROTOCOL.saturating_sub(1)..=PROTOCOL).contains(&hello.protocol) {
+        let message = format!(
+            "this coordinator ({BUILD}) speaks protocol {PROTOCOL}, the worker ({}) speaks {}: update the older of the two",
+            hello.build, hello.protocol
+        );
+        return Err(UserError::new(ErrorCode::Version, message).into());
+    }
+    let bad = |what: &str| Status::invalid_argument(format!("the field {what} of Hello is not what it should be"));
+    let hex_digits = hello.worker.len() == 32 && hello.worker.chars().all(|c| c.is_ascii_hexdigit());
+    if !hex_digits {
+        return Err(bad("worker"));
+    }
+    if hello.name.len() > MAX_NAME || hello.name.chars().any(char::is_control) {
+        return Err(bad("name"));
+    }
+    if !(1..=4096).contains(&hello.slots) {
+        return Err(bad("slots"));
+    }
+    Ok(Joining {
+        worker: hello.worker,
+        name: hello.name,
+        build: hello.build,
+        slots: hello.slots,
+        numerics: hello.numerics,
+        held: hello.held.iter().map(from_wire).collect(),
+    })
+}
+
+/// Reads until the stream ends, the worker says goodbye or is silent for a lease's time to live, or we stop.
+async fn listen(shared: &Shared, worker: &str, mut inbound: Streaming<v1::SessionRequest>) {
+    let mut stopping = shared.stopping.clone();
+    loop {
+        let message = tokio::select! {
+            message = tokio::time::timeout(shared.lease_ttl, inbound.message()) => message,
+            _ = stopping.wait_for(|stop| *stop) => return,
+        };
+        let Ok(Ok(Some(v1::SessionRequest { message: Some(message) }))) = message else { return };
+        let Some(saying) = understand(message) else { return };
+        let leaves = matches!(saying, Saying::Goodbye);
+        shared.engine.tell(Event::Said(worker.to_owned(), saying));
+        if leaves {
+            return;
+        }
+    }
+}
+
+/// A second hello is no part of the protocol: it ends the session.
+fn understand(message: Request) -> Option<Saying> {
+    match message {
+        Request::Hello(_) => None,
+        Request::Heartbeat(beat) => {
+            let running = beat.running.into_iter().filter_map(|r| r.key).map(Into::into).collect();
+            Some(Saying::Heartbeat(running, beat.queued))
+        }
+        Request::Want(want) => Some(Saying::Want(want.idle_slots)),
+        Request::Release(fence) => Some(Saying::Release(from_wire(&fence))),
+        Request::Goodbye(_) => Some(Saying::Goodbye),
+    }
+}
+
+pub(super) fn from_wire(fence: &v1::Fence) -> Fence {
+    Fence { lease: fence.lease, epoch: fence.epoch }
+}

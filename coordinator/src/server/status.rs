@@ -1,0 +1,80 @@
+//! The core's state in the words of the wire.
+
+use ergodic_common::spec::short;
+use ergodic_proto::v1;
+
+use crate::core::lookup::describe_cell;
+use crate::core::{Core, Sweep, SweepState};
+
+/// How a sweep is doing.
+pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
+    let trials = sweep.spec.trials();
+    let left = trials - sweep.counts.done();
+    let (workers, slots) = core.capacity(&sweep.spec);
+    let running = sweep.state == SweepState::Running;
+    let rate = if running { sweep.rate() } else { 0.0 };
+    let (_, metric) = sweep.main_metric();
+    let best = metric.larger_is_better().and_then(|larger| sweep.live.best(larger));
+    v1::SweepStatus {
+        id: sweep.id.clone(),
+        name: sweep.spec.name.clone(),
+        state: state(sweep.state).into(),
+        cells: sweep.spec.grid.cells(),
+        repeats: sweep.spec.repeats,
+        trials,
+        completed: sweep.counts.completed,
+        diverged: sweep.counts.diverged,
+        failed: sweep.counts.failed,
+        leased: sweep.leased(),
+        releases: sweep.releases,
+        duplicates: sweep.duplicates,
+        mismatches: sweep.mismatches,
+        fenced: sweep.fenced,
+        workers,
+        slots,
+        rate,
+        eta_seconds: if rate > 0.0 { left as f64 / rate } else { 0.0 },
+        launched_at: sweep.record.launched_at,
+        numerics: sweep.spec.numerics.clone(),
+        data: sweep.record.data.words.clone(),
+        metric: metric.name().to_owned(),
+        best_cell: best.map_or_else(String::new, |(cell, _)| describe_cell(&sweep.spec, cell)),
+        best_mean: best.map_or(0.0, |(_, running)| running.mean),
+        best_n: best.map_or(0, |(_, running)| running.n),
+    }
+}
+
+/// All workers.
+pub(crate) fn worker_statuses(core: &Core, now: f64) -> Vec<v1::WorkerStatus> {
+    let status = |(id, worker): (&String, &crate::core::Worker)| v1::WorkerStatus {
+        id: id.clone(),
+        name: worker.name.clone(),
+        connected: worker.connected,
+        slots: worker.slots,
+        running: worker.running.len() as u32,
+        queued: worker.queued,
+        trials: worker.trials,
+        silent_seconds: (now - worker.heard.as_secs_f64()).max(0.0),
+        numerics: worker.numerics.clone(),
+        build: worker.build.clone(),
+    };
+    core.workers().map(status).collect()
+}
+
+/// The config of a cell, one line per field, for `explain`.
+pub(crate) fn cell_lines(sweep: &Sweep, cell: u64) -> Vec<String> {
+    let mut lines = vec![format!("cell {cell}: {}", describe_cell(&sweep.spec, cell))];
+    for (field, value) in sweep.spec.grid.derived(cell) {
+        let value = ergodic_common::tree::Value::Float(value);
+        lines.push(format!("derived: {field} = {}", short(&value)));
+    }
+    lines
+}
+
+fn state(state: SweepState) -> v1::SweepState {
+    match state {
+        SweepState::Running => v1::SweepState::Running,
+        SweepState::Completed => v1::SweepState::Completed,
+        SweepState::Cancelled => v1::SweepState::Cancelled,
+    }
+}

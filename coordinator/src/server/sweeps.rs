@@ -1,0 +1,383 @@
+//! `SweepService`: what users ask.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ergodic_common::spec::SpecSource;
+use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1::sweep_service_server::SweepService;
+use ergodic_proto::{PROTOCOL, v1};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::engine::Event;
+use super::status::{cell_lines, sweep_status, worker_statuses};
+use super::{Shared, process, store_error};
+use crate::core::lookup::Whereabouts;
+use crate::core::{Core, Sweep, SweepState};
+use crate::stats::table::{Entry, Query, TableError};
+use crate::store::{Reader, Store, StoredTrial, SweepRow};
+
+pub(super) struct Sweeps(pub(super) Arc<Shared>);
+
+type ResponseStream<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
+
+/// Rows per page of `Trials`.
+const PAGE: usize = 512;
+/// Shortest time between two messages of `Watch`.
+const WATCH_PAUSE: Duration = Duration::from_millis(250);
+
+/// What the answer to a question about a sweep starts from.
+struct Found {
+    number: i64,
+    id: String,
+    spec: Arc<Spec>,
+    done: u64,
+    data: String,
+}
+
+#[tonic::async_trait]
+impl SweepService for Sweeps {
+    type WatchStream = ResponseStream<v1::WatchResponse>;
+    type TrialsStream = ResponseStream<v1::TrialsResponse>;
+
+    async fn launch(&self, request: Request<v1::LaunchRequest>) -> Result<Response<v1::LaunchResponse>, Status> {
+        let request = request.into_inner();
+        let source: SpecSource = request
+            .source
+            .ok_or_else(|| Status::invalid_argument("the field source of LaunchRequest is missing"))?
+            .into();
+        if request.resume && let Some(status) = self.unfinished(&source).await? {
+            return Ok(Response::new(v1::LaunchResponse { status: Some(status) }));
+        }
+        let (row, spec) = self.prepare(source).await?;
+        let (reply, stored) = oneshot::channel();
+        self.0.engine.tell(Event::Launch(Box::new(row), Arc::new(spec), reply));
+        let number = stored.await.map_err(|_| stopping())?.map_err(|e| Status::from(store_error(e)))?;
+        let status = self.ask(move |core| core.sweep(number).map(|sweep| sweep_status(core, sweep))).await?;
+        Ok(Response::new(v1::LaunchResponse { status }))
+    }
+
+    async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
+        let sweeps = self.ask(|core| core.sweeps().map(|sweep| sweep_status(core, sweep)).collect()).await?;
+        Ok(Response::new(v1::ListResponse { sweeps }))
+    }
+
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        let status = self.about(&request.into_inner().sweep, sweep_status).await?;
+        Ok(Response::new(v1::StatusResponse { status: Some(status) }))
+    }
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let id = self.about(&request.into_inner().sweep, |_, sweep| sweep.id.clone()).await?;
+        let (messages, stream) = mpsc::channel(2);
+        tokio::spawn(watch(self.0.clone(), id, messages));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn workers(&self, _: Request<v1::WorkersRequest>) -> Result<Response<v1::WorkersResponse>, Status> {
+        let workers = self.ask(|core| worker_statuses(core, core_age(core))).await?;
+        Ok(Response::new(v1::WorkersResponse { workers }))
+    }
+
+    async fn table(&self, request: Request<v1::TableRequest>) -> Result<Response<v1::TableResponse>, Status> {
+        let request = request.into_inner();
+        let found = self.find(&request.sweep).await?;
+        let query = Query::new(&found.spec, &request.by, &request.metric, &request.at).map_err(table_error)?;
+        let (asked, spec, number) = (query.clone(), found.spec.clone(), found.number);
+        let rows = self.read(move |reader| asked.table(&spec, reader, number).map_err(table_error)).await?;
+        Ok(Response::new(v1::TableResponse {
+            sweep: found.id,
+            name: found.spec.name.clone(),
+            metric: query.metric().name().to_owned(),
+            axes: query.axis_names(&found.spec),
+            rows: rows.iter().map(to_row).collect(),
+            better: query.metric().larger_is_better().map_or(0, |larger| if larger { 1 } else { -1 }),
+            done: found.done,
+            trials: found.spec.trials(),
+            data: found.data,
+            numerics: found.spec.numerics.clone(),
+        }))
+    }
+
+    async fn trials(&self, request: Request<v1::TrialsRequest>) -> Result<Response<Self::TrialsStream>, Status> {
+        let found = self.find(&request.into_inner().sweep).await?;
+        let (pages, stream) = mpsc::channel(2);
+        let shared = self.0.clone();
+        tokio::task::spawn_blocking(move || {
+            let sent = shared.store.reader().map_err(store_error).and_then(|r| send_trials(r.as_ref(), &found, &pages));
+            if let Err(error) = sent {
+                let _ = pages.blocking_send(Err(error.into()));
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn curves(&self, request: Request<v1::CurvesRequest>) -> Result<Response<v1::CurvesResponse>, Status> {
+        let request = request.into_inner();
+        let found = self.find(&request.sweep).await?;
+        let query = Query::new(&found.spec, &[], &request.metric, "").map_err(table_error)?;
+        let (asked, spec, number) = (query.clone(), found.spec.clone(), found.number);
+        let points = self.read(move |reader| asked.curves(&spec, reader, number).map_err(table_error)).await?;
+        let point = |entry: &Entry| v1::CurvePoint {
+            values: entry.values.iter().map(Into::into).collect(),
+            step: entry.step,
+            summary: Some(to_summary(entry)),
+        };
+        Ok(Response::new(v1::CurvesResponse {
+            sweep: found.id,
+            metric: query.metric().name().to_owned(),
+            axes: query.axis_names(&found.spec),
+            points: points.iter().map(point).collect(),
+        }))
+    }
+
+    async fn cancel(&self, request: Request<v1::CancelRequest>) -> Result<Response<v1::CancelResponse>, Status> {
+        let number = self.about(&request.into_inner().sweep, |_, sweep| sweep.number).await?;
+        let (reply, done) = oneshot::channel();
+        self.0.engine.tell(Event::Cancel(number, reply));
+        done.await.map_err(|_| stopping())?;
+        let status = self.ask(move |core| core.sweep(number).map(|sweep| sweep_status(core, sweep))).await?;
+        Ok(Response::new(v1::CancelResponse { status }))
+    }
+
+    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
+        let request = request.into_inner();
+        let lines = match request.trial {
+            None => self.about(&request.sweep, |core, sweep| core.explain(sweep)).await?,
+            Some(key) => self.explain_trial(&request.sweep, key.into()).await?,
+        };
+        Ok(Response::new(v1::ExplainResponse { lines }))
+    }
+
+    async fn info(&self, _: Request<v1::InfoRequest>) -> Result<Response<v1::InfoResponse>, Status> {
+        Ok(Response::new(v1::InfoResponse {
+            build: BUILD.to_owned(),
+            protocol: PROTOCOL,
+            cpu_seconds: process::cpu_seconds(),
+            peak_rss_bytes: process::peak_rss_bytes(),
+            epoch: self.0.store.epoch(),
+        }))
+    }
+}
+
+impl Sweeps {
+    async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&Core) -> T + Send + 'static) -> Result<T, Status> {
+        self.0.engine.ask(question).await.map_err(|_| stopping())
+    }
+
+    /// Asks about the sweep that `id` means.
+    async fn about<T: Send + 'static>(
+        &self,
+        id: &str,
+        question: impl FnOnce(&Core, &Sweep) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        let id = id.to_owned();
+        let answer = self.ask(move |core| core.find(&id).map(|sweep| question(core, sweep))).await?;
+        answer.map_err(|message| UserError::new(ErrorCode::NotFound, message).into())
+    }
+
+    async fn find(&self, id: &str) -> Result<Found, Status> {
+        let found = |_: &Core, sweep: &Sweep| Found {
+            number: sweep.number,
+            id: sweep.id.clone(),
+            spec: sweep.spec.clone(),
+            done: sweep.counts.done(),
+            data: sweep.record.data.words.clone(),
+        };
+        self.about(id, found).await
+    }
+
+    /// Reads the store away from the runtime's threads.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Reader) -> Result<T, UserError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let shared = self.0.clone();
+        let task =
+            tokio::task::spawn_blocking(move || work(shared.store.reader().map_err(store_error)?.as_ref()));
+        let result = task.await.map_err(|e| Status::internal(e.to_string()))?;
+        result.map_err(Into::into)
+    }
+
+    /// An unfinished sweep of the same content, the latest if there are several.
+    async fn unfinished(&self, source: &SpecSource) -> Result<Option<v1::SweepStatus>, Status> {
+        let source = source.clone();
+        self.ask(move |core| {
+            let same = |sweep: &&Sweep| {
+                let old = &sweep.record.source;
+                sweep.state == SweepState::Running && old.text == source.text && old.settings == source.settings
+            };
+            core.sweeps().filter(same).last().map(|sweep| sweep_status(core, sweep))
+        })
+        .await
+    }
+
+    /// Reads the sweep file and pins the dataset: everything that can be wrong is found here, before anything is stored.
+    async fn prepare(&self, source: SpecSource) -> Result<(SweepRow, Spec), Status> {
+        let catalog = self.0.catalog.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let bad = |message: String| UserError::new(ErrorCode::BadInput, message);
+            let spec = Spec::read(&source).map_err(|e| bad(e.to_string()))?;
+            let data = catalog.pin(&spec).map_err(|e| bad(e.to_string()))?;
+            let launched_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
+            let id = new_id(&source, launched_at);
+            Ok((SweepRow { number: 0, id, source, data, state: SweepState::Running, launched_at }, spec))
+        });
+        let prepared: Result<_, UserError> = task.await.map_err(|e| Status::internal(e.to_string()))?;
+        prepared.map_err(Into::into)
+    }
+
+    async fn explain_trial(&self, id: &str, key: TrialKey) -> Result<Vec<String>, Status> {
+        let place = move |core: &Core, sweep: &Sweep| {
+            if !sweep.spec.holds(key) {
+                let message = format!(
+                    "the sweep {} has no trial {key}: its cells are numbered below {}, its repeats below {}",
+                    sweep.id,
+                    sweep.spec.grid.numbers(),
+                    sweep.spec.repeats
+                );
+                return Err(UserError::new(ErrorCode::NotFound, message));
+            }
+            let state = sweep.state;
+            Ok((sweep.number, cell_lines(sweep, key.cell), core.whereabouts(sweep, key), core.explain(sweep), state))
+        };
+        let (number, mut lines, place, sweep_lines, state) = self.about(id, place).await??;
+        match place {
+            Whereabouts::Done => {
+                let row = self.read(move |reader| reader.trial(number, key).map_err(store_error)).await?;
+                lines.extend(row.map(|row| ended(&row)));
+            }
+            Whereabouts::Leased { fence, worker, running } => lines.push(format!(
+                "The trial {key} is {} {worker}, under lease {} of epoch {}.",
+                if running { "being run by" } else { "granted to" },
+                fence.lease,
+                fence.epoch
+            )),
+            Whereabouts::Pending => {
+                lines.push(format!("The trial {key} waits for a worker."));
+                if state == SweepState::Running {
+                    lines.extend(sweep_lines);
+                } else {
+                    lines.push("The sweep was cancelled: it will not be run.".into());
+                }
+            }
+        }
+        Ok(lines)
+    }
+}
+
+fn ended(row: &StoredTrial) -> String {
+    use ergodic_common::Outcome;
+    let result = &row.result;
+    let how = match &result.outcome {
+        Outcome::Completed => format!("completed after {} steps", result.steps),
+        Outcome::Diverged { step } => {
+            format!("diverged at step {step}: the loss or a weight was no longer finite, which is a result")
+        }
+        Outcome::Failed { cause } => format!("failed: {cause}"),
+    };
+    format!("The trial {} {how}. It took {} {:.3} s.", result.key, row.worker, result.seconds)
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the coordinator is stopping")
+}
+
+fn core_age(core: &Core) -> f64 {
+    core.age().as_secs_f64()
+}
+
+/// Eight letters and digits that no earlier sweep has.
+fn new_id(source: &SpecSource, launched_at: f64) -> String {
+    const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 sweep id v1");
+    hasher.update(source.text.as_bytes()).update(&launched_at.to_le_bytes());
+    hasher.update(&std::process::id().to_le_bytes());
+    hasher.finalize().as_bytes()[..8].iter().map(|b| ALPHABET[(*b % 32) as usize] as char).collect()
+}
+
+async fn watch(shared: Arc<Shared>, id: String, messages: mpsc::Sender<Result<v1::WatchResponse, Status>>) {
+    let mut changes = shared.engine.changes();
+    let mut stop = shared.stopping.clone();
+    loop {
+        let wanted = id.clone();
+        let status = shared.engine.ask(move |core| core.find(&wanted).ok().map(|sweep| sweep_status(core, sweep)));
+        let Ok(Some(status)) = status.await else { return };
+        let ended = status.state() != v1::SweepState::Running;
+        // A slow reader holds up this task alone.
+        if messages.send(Ok(v1::WatchResponse { status: Some(status) })).await.is_err() || ended {
+            return;
+        }
+        tokio::select! {
+            _ = async { tokio::time::sleep(WATCH_PAUSE).await; changes.changed().await } => {}
+            // Rates fade even when nothing happens.
+            () = tokio::time::sleep(Duration::from_secs(2)) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = messages.closed() => return,
+        }
+    }
+}
+
+fn table_error(error: TableError) -> UserError {
+    match error {
+        TableError::Unknown(message) => UserError::new(ErrorCode::NotFound, message),
+        TableError::Store(error) => store_error(error),
+    }
+}
+
+fn to_row(entry: &Entry) -> v1::TableRow {
+    v1::TableRow { values: entry.values.iter().map(Into::into).collect(), summary: Some(to_summary(entry)) }
+}
+
+fn to_summary(entry: &Entry) -> v1::Summary {
+    let s = &entry.summary;
+    v1::Summary {
+        n: s.n,
+        diverged: entry.counts.diverged,
+        failed: entry.counts.failed,
+        mean: s.mean,
+        std: s.std,
+        ci95_low: s.ci95.map(|c| c.0),
+        ci95_high: s.ci95.map(|c| c.1),
+        min: s.min,
+        median: s.median,
+        max: s.max,
+    }
+}
+
+/// Sends rows in pages, the first of which says what the columns are.
+fn send_trials(
+    reader: &dyn Reader,
+    found: &Found,
+    pages: &mpsc::Sender<Result<v1::TrialsResponse, Status>>,
+) -> Result<(), UserError> {
+    let mut page = v1::TrialsResponse {
+        sweep: found.id.clone(),
+        axes: found.spec.grid.axes().iter().map(|axis| axis.name.clone()).collect(),
+        metrics: found.spec.measure.metrics.iter().map(|m| m.name().to_owned()).collect(),
+        numerics: found.spec.numerics.clone(),
+        rows: Vec::new(),
+    };
+    let mut cell: (u64, Vec<v1::AxisValue>) = (u64::MAX, Vec::new());
+    reader
+        .trials(found.number, &mut |row| {
+            let key = row.result.key;
+            if cell.0 != key.cell {
+                cell = (key.cell, found.spec.grid.values(key.cell).iter().map(Into::into).collect());
+            }
+            page.rows.push(v1::TrialRow {
+                result: Some(row.result.into()),
+                values: cell.1.clone(),
+                worker: row.worker,
+            });
+            page.rows.len() < PAGE || pages.blocking_send(Ok(std::mem::take(&mut page))).is_ok()
+        })
+        .map_err(store_error)?;
+    // An empty last page is sent too: a sweep without rows still has columns.
+    let _ = pages.blocking_send(Ok(page));
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! `WorkerService`: what workers ask.
+
+use std::io::Read;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use ergodic_common::{ErrorCode, TrialResult};
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1::worker_service_server::WorkerService;
+use ergodic_proto::{MAX_BATCH, v1};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::engine::{Delivery, Event, Refusal};
+use super::{Shared, session};
+use crate::core::{StoredRow, main_metric};
+
+pub(super) struct Workers(pub(super) Arc<Shared>);
+
+type ResponseStream<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
+
+/// Bytes per piece of a dataset.
+const CHUNK: usize = 1 << 20;
+
+#[tonic::async_trait]
+impl WorkerService for Workers {
+    type SessionStream = ResponseStream<v1::SessionResponse>;
+    type FetchDataStream = ResponseStream<v1::FetchDataResponse>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::SessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let messages = session::open(self.0.clone(), request.into_inner()).await?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+    }
+
+    async fn commit_results(
+        &self,
+        request: Request<v1::CommitResultsRequest>,
+    ) -> Result<Response<v1::CommitResultsResponse>, Status> {
+        let request = request.into_inner();
+        let (sweep, metric, metrics) = self.sweep_of(&request.sweep).await?;
+        let delivery = to_delivery(request, sweep, metric, metrics)?;
+        let (reply, answered) = oneshot::channel();
+        self.0.engine.tell(Event::Results(Box::new(Delivery { reply, ..delivery })));
+        let report = answered.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
+        let report = report.map_err(|refusal| match refusal {
+            Refusal::NotLeased(key) => {
+                Status::permission_denied(format!("the trial {key} is not in the lease it was delivered under"))
+            }
+            Refusal::Store(error) => Status::unavailable(error.to_string()),
+        })?;
+        Ok(Response::new(v1::CommitResultsResponse {
+            stored: report.stored.len() as u32,
+            duplicates: (report.known.len() as u64 - report.mismatches) as u32,
+            mismatches: report.mismatches as u32,
+            fenced: report.fenced,
+        }))
+    }
+
+    async fn get_sweep(
+        &self,
+        request: Request<v1::GetSweepRequest>,
+    ) -> Result<Response<v1::GetSweepResponse>, Status> {
+        let id = request.into_inner().sweep;
+        let wanted = id.clone();
+        let record = self
+            .0
+            .engine
+            .ask(move |core| core.sweeps().find(|sweep| sweep.id == wanted).map(|sweep| sweep.record.clone()))
+            .await
+            .map_err(|e| Status::unavailable(e.to_string()))?
+            .ok_or_else(|| Status::not_found(format!("there is no sweep {id}")))?;
+        Ok(Response::new(v1::GetSweepResponse {
+            source: Some((&record.source).into()),
+            data_hash: record.data.hash.map_or_else(Vec::new, |hash| hash.to_vec()),
+            data_train: record.data.train,
+        }))
+    }
+
+    async fn fetch_data(
+        &self,
+        request: Request<v1::FetchDataRequest>,
+    ) -> Result<Response<Self::FetchDataStream>, Status> {
+        let hash: [u8; 32] = request
+            .into_inner()
+            .hash
+            .try_into()
+            .map_err(|_| Status::invalid_argument("the field hash of FetchDataRequest must have 32 bytes"))?;
+        let path = self.0.catalog.file(&hash);
+        let file = std::fs::File::open(&path).map_err(|_| {
+            let name = ergodic_common::trial::hex(&hash);
+            Status::from(UserError::new(ErrorCode::NotFound, format!("no dataset of hash {name} is kept here")))
+        })?;
+        let (pieces, stream) = mpsc::channel(2);
+        tokio::task::spawn_blocking(move || send_file(file, &pieces));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+impl Workers {
+    /// Number of a sweep, position of its main metric, and number of its metrics.
+    async fn sweep_of(&self, id: &str) -> Result<(i64, usize, usize), Status> {
+        let wanted = id.to_owned();
+        let found = self.0.engine.ask(move |core| {
+            let sweep = core.sweeps().find(|sweep| sweep.id == wanted)?;
+            let metrics = &sweep.spec.measure.metrics;
+            Some((sweep.number, main_metric(metrics).0, metrics.len()))
+        });
+        let found = found.await.map_err(|e| Status::unavailable(e.to_string()))?;
+        found.ok_or_else(|| Status::not_found(format!("there is no sweep {id}")))
+    }
+}
+
+fn to_delivery(
+    request: v1::CommitResultsRequest,
+    sweep: i64,
+    metric: usize,
+    metrics: usize,
+) -> Result<Delivery, Status> {
+    let invalid = |message: String| Status::invalid_argument(message);
+    if request.results.len() > MAX_BATCH {
+        return Err(invalid(format!("{} results in one batch; at most {MAX_BATCH} are taken", request.results.len())));
+    }
+    let fence = request.fence.ok_or_else(|| invalid("the field fence of CommitResultsRequest is missing".into()))?;
+    let results = request.results.into_iter().map(TrialResult::try_from).collect::<Result<Vec<_>, _>>();
+    let results = results.map_err(|e| invalid(e.to_string()))?;
+    if let Some(result) = results.iter().find(|r| r.metrics.len() != metrics) {
+        let found = result.metrics.len();
+        return Err(invalid(format!("the trial {} has {found} metrics, the sweep has {metrics}", result.key)));
+    }
+    let row = |result: &TrialResult| StoredRow {
+        key: result.key,
+        outcome: result.outcome.clone(),
+        metric: result.metrics[metric],
+        seconds: result.seconds,
+    };
+    let rows = results.iter().map(row).collect();
+    // Replaced by the caller, who waits at the other end.
+    let (reply, _) = oneshot::channel();
+    Ok(Delivery { worker: request.worker, fence: session::from_wire(&fence), sweep, results, rows, reply })
+}
+
+fn send_file(mut file: std::fs::File, pieces: &mpsc::Sender<Result<v1::FetchDataResponse, Status>>) {
+    loop {
+        let mut chunk = vec![0; CHUNK];
+        let piece = match file.read(&mut chunk) {
+            Ok(0) => return,
+            Ok(n) => {
+                chunk.truncate(n);
+                Ok(v1::FetchDataResponse { chunk })
+            }
+            Err(e) => Err(Status::internal(format!("cannot read the dataset: {e}"))),
+        };
+        let failed = piece.is_err();
+        if pieces.blocking_send(piece).is_err() || failed {
+            return;
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What is durable: sweeps, leases and results. Only results are rows; pending trials are computed.
+//!
+//! One [`Writer`] per store, owned by one thread, applies writes in batches, one transaction each; any number of
+//! [`Reader`]s look at what was committed.
+
+pub mod rows;
+pub mod sqlite;
+pub mod writer;
+
+use ergodic_common::spec::SpecSource;
+use ergodic_common::trial::Curve;
+use ergodic_common::{TrialKey, TrialResult};
+
+use crate::core::{Fence, LeaseRow, SweepState};
+
+/// Why the store did not do as asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// Another coordinator has it.
+    #[error("{0}")]
+    Taken(String),
+    /// It is not a store of this version.
+    #[error("{0}")]
+    Foreign(String),
+    /// The disk, or the database, failed.
+    #[error("the store failed: {0}")]
+    Failed(String),
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// A sweep as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SweepRow {
+    /// Its number, in the order of launch; 0 until it is stored.
+    pub number: i64,
+    /// Its id.
+    pub id: String,
+    /// The sweep file.
+    pub source: SpecSource,
+    /// What it trains on.
+    pub data: DataPin,
+    /// Its state.
+    pub state: SweepState,
+    /// Unix time of the launch, in seconds.
+    pub launched_at: f64,
+}
+
+/// The dataset a sweep was pinned to at its launch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DataPin {
+    /// BLAKE3 of its canonical form; `None` when none is needed.
+    pub hash: Option<[u8; 32]>,
+    /// Training images asked of the dataset's files.
+    pub train: u32,
+    /// What is trained on, in words.
+    pub words: String,
+}
+
+/// A batch of results to be stored, or only compared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Number of the sweep.
+    pub sweep: i64,
+    /// The fence it was run under.
+    pub fence: Fence,
+    /// Name of the worker, kept with the rows.
+    pub worker: String,
+    /// The results.
+    pub results: Vec<TrialResult>,
+    /// Do not store, whatever the fence.
+    pub compare_only: bool,
+}
+
+/// Something to be made durable.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Write {
+    /// A new sweep.
+    Sweep(SweepRow),
+    /// A lease.
+    Lease(LeaseRow),
+    /// Leases that are over.
+    EndLeases(Vec<Fence>),
+    /// A sweep's state; ending it ends its leases in the same transaction.
+    State(i64, SweepState),
+    /// Results.
+    Results(Batch),
+}
+
+/// What became of a write.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Written {
+    /// It is durable.
+    Done,
+    /// The sweep's number.
+    Sweep(i64),
+    /// The batch's fate.
+    Results(Report),
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Positions in the batch of the results that were stored.
+    pub stored: Vec<usize>,
+    /// Trials that had a row already.
+    pub known: Vec<TrialKey>,
+    /// Of these, how many differ from their row.
+    pub mismatches: u64,
+    /// Whether the fence held no more.
+    pub fenced: bool,
+}
+
+/// A stored row without its curve.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredTrial {
+    /// The result, its curve left empty.
+    pub result: TrialResult,
+    /// Name of the worker.
+    pub worker: String,
+}
+
+/// A place where results are kept.
+pub trait Store: Send + Sync {
+    /// The one writer; asked for once.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    fn writer(&self) -> Result<Box<dyn Writer>, StoreError>;
+
+    /// A view of what was committed.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError>;
+
+    /// How often a coordinator was started on it, this time included.
+    fn epoch(&self) -> u64;
+}
+
+/// Applies writes.
+pub trait Writer: Send {
+    /// Applies all writes in one transaction and returns when they are durable.
+    ///
+    /// # Errors
+    /// None of them is durable.
+    fn commit(&mut self, writes: &[&Write]) -> Result<Vec<Written>, StoreError>;
+}
+
+/// Looks at what was committed.
+pub trait Reader {
+    /// All sweeps in the order of launch.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn sweeps(&self) -> Result<Vec<SweepRow>, StoreError>;
+
+    /// All leases in force, and the smallest number no lease ever had.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError>;
+
+    /// Hands out the rows of a sweep in the order (cell, repeat).
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError>;
+
+    /// One row.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn trial(&self, sweep: i64, key: TrialKey) -> Result<Option<StoredTrial>, StoreError>;
+
+    /// Hands out the curves of completed trials of a sweep in the order (cell, repeat).
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn curves(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Curve)) -> Result<(), StoreError>;
+}

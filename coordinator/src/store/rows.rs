@@ -1,0 +1,65 @@
+//! Numbers as bytes: little-endian, so that a row is the same on every machine and two rows can be compared as bytes.
+
+use ergodic_common::Outcome;
+use ergodic_common::trial::Curve;
+
+use crate::core::interval::IntervalSet;
+
+/// Doubles, one after the other.
+pub fn from_f64s(values: &[f64]) -> Vec<u8> {
+    values.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+/// The doubles of [`from_f64s`].
+pub fn to_f64s(bytes: &[u8]) -> Vec<f64> {
+    bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect()
+}
+
+/// Number of steps, steps, then values.
+pub fn from_curve(curve: &Curve) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(4 + 8 * (curve.steps.len() + curve.values.len()));
+    bytes.extend((curve.steps.len() as u32).to_le_bytes());
+    bytes.extend(curve.steps.iter().flat_map(|s| s.to_le_bytes()));
+    bytes.extend(curve.values.iter().flat_map(|x| x.to_le_bytes()));
+    bytes
+}
+
+/// The curve of [`from_curve`]; `None` for other bytes.
+pub fn to_curve(bytes: &[u8]) -> Option<Curve> {
+    let (head, rest) = bytes.split_first_chunk::<4>()?;
+    let (steps, values) = rest.split_at_checked(8 * u32::from_le_bytes(*head) as usize)?;
+    let steps = steps.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect();
+    Some(Curve { steps, values: to_f64s(values) })
+}
+
+/// Starts and ends, one after the other.
+pub fn from_intervals(set: &IntervalSet) -> Vec<u8> {
+    set.ranges().flat_map(|(from, to)| [from, to]).flat_map(u64::to_le_bytes).collect()
+}
+
+/// The set of [`from_intervals`].
+pub fn to_intervals(bytes: &[u8]) -> IntervalSet {
+    let mut set = IntervalSet::default();
+    let words: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect();
+    words.as_chunks::<2>().0.iter().for_each(|[from, to]| set.insert(*from, *to));
+    set
+}
+
+/// An outcome as a number, a step and a text.
+pub fn from_outcome(outcome: &Outcome) -> (i64, Option<i64>, Option<&str>) {
+    match outcome {
+        Outcome::Completed => (1, None, None),
+        Outcome::Diverged { step } => (2, Some(*step as i64), None),
+        Outcome::Failed { cause } => (3, None, Some(cause)),
+    }
+}
+
+/// The outcome of [`from_outcome`]; `None` for an unknown number.
+pub fn to_outcome(kind: i64, step: Option<i64>, cause: Option<String>) -> Option<Outcome> {
+    match kind {
+        1 => Some(Outcome::Completed),
+        2 => Some(Outcome::Diverged { step: step.unwrap_or_default() as u64 }),
+        3 => Some(Outcome::Failed { cause: cause.unwrap_or_default() }),
+        _ => None,
+    }
+}

@@ -1,0 +1,380 @@
+//! The embedded store: SQLite in a directory, WAL, `synchronous=FULL`, one writer.
+
+use std::fs::{File, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use ergodic_common::spec::SpecSource;
+use ergodic_common::trial::Curve;
+use ergodic_common::{TrialKey, TrialResult};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
+
+use super::rows::{
+    from_curve, from_f64s, from_intervals, from_outcome, to_curve, to_f64s, to_intervals, to_outcome,
+};
+use super::{Batch, DataPin, Reader, Report, Store, StoreError, StoredTrial, SweepRow, Write, Writer, Written};
+use crate::core::{Fence, LeaseRow, SweepState};
+
+const SCHEMA: &str = include_str!("schema.sql");
+const SCHEMA_VERSION: i64 = 1;
+/// The first SQLite without the bug that could corrupt a WAL on reset.
+const OLDEST_SQLITE: i32 = 3_051_003;
+
+/// A directory with a database and the lock that keeps other coordinators out.
+pub struct SqliteStore {
+    path: PathBuf,
+    epoch: u64,
+    /// Held, not read: the lock lasts as long as the file is open.
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens the store in `dir`, making both if need be.
+    ///
+    /// # Errors
+    /// The directory cannot be made, belongs to a running coordinator, or holds something else.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let failed = |e: std::io::Error| StoreError::Failed(format!("{}: {e}", dir.display()));
+        std::fs::create_dir_all(dir).map_err(failed)?;
+        let lock = lock(dir)?;
+        let path = dir.join("ergodic.sqlite");
+        let connection = connect(&path)?;
+        migrate(&connection, &path)?;
+        connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'epoch'", [])?;
+        let epoch = meta(&connection, "epoch")?;
+        Ok(Self { path, epoch, _lock: lock })
+    }
+}
+
+fn lock(dir: &Path) -> Result<File, StoreError> {
+    let path = dir.join("lock");
+    let failed = |e: std::io::Error| StoreError::Failed(format!("{}: {e}", path.display()));
+    let mut file =
+        File::options().create(true).read(true).write(true).truncate(false).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {
+            file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).map_err(failed)?;
+            write!(file, "{}", std::process::id()).map_err(failed)?;
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            file.read_to_string(&mut holder).map_err(failed)?;
+            Err(StoreError::Taken(format!(
+                "the store {} belongs to a running coordinator, process {holder}: stop that one, or use another directory",
+                dir.display()
+            )))
+        }
+        Err(TryLockError::Error(e)) => Err(failed(e)),
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    if rusqlite::version_number() < OLDEST_SQLITE {
+        return Err(StoreError::Foreign(format!("SQLite {} is too old: 3.51.3 is needed", rusqlite::version())));
+    }
+    let connection = Connection::open(path)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "cache_size", -32_768)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn migrate(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    match version {
+        SCHEMA_VERSION => Ok(()),
+        0 => {
+            connection.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"))?;
+            Ok(())
+        }
+        other => Err(StoreError::Foreign(format!(
+            "{} has schema version {other}, this program knows up to {SCHEMA_VERSION}: use a newer ergodic",
+            path.display()
+        ))),
+    }
+}
+
+fn meta(connection: &Connection, key: &str) -> Result<u64, StoreError> {
+    let value: i64 = connection.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))?;
+    Ok(value as u64)
+}
+
+impl Store for SqliteStore {
+    fn writer(&self) -> Result<Box<dyn Writer>, StoreError> {
+        Ok(Box::new(SqliteWriter { connection: connect(&self.path)? }))
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags)?;
+        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        Ok(Box::new(SqliteReader { connection }))
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+}
+
+struct SqliteWriter {
+    connection: Connection,
+}
+
+impl Writer for SqliteWriter {
+    fn commit(&mut self, writes: &[&Write]) -> Result<Vec<Written>, StoreError> {
+        let transaction = self.connection.transaction()?;
+        let written = writes.iter().map(|write| apply(&transaction, write)).collect::<Result<_, _>>()?;
+        transaction.commit()?;
+        Ok(written)
+    }
+}
+
+fn apply(tx: &Transaction<'_>, write: &Write) -> Result<Written, StoreError> {
+    match write {
+        Write::Sweep(row) => insert_sweep(tx, row).map(Written::Sweep),
+        Write::Lease(row) => put_lease(tx, row).map(|()| Written::Done),
+        Write::EndLeases(fences) => end_leases(tx, fences).map(|()| Written::Done),
+        Write::State(sweep, state) => set_state(tx, *sweep, *state).map(|()| Written::Done),
+        Write::Results(batch) => put_results(tx, batch).map(Written::Results),
+    }
+}
+
+fn insert_sweep(tx: &Transaction<'_>, row: &SweepRow) -> Result<i64, StoreError> {
+    let settings = serde_json::to_string(&row.source.settings).map_err(|e| StoreError::Failed(e.to_string()))?;
+    tx.execute(
+        "INSERT INTO sweeps (id, file, text, settings, data_hash, data_train, data_words, state, launched_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        params![
+            row.id,
+            row.source.file,
+            row.source.text,
+            settings,
+            row.data.hash.as_ref().map(|h| h.as_slice()),
+            row.data.train,
+            row.data.words,
+            from_state(row.state),
+            row.launched_at
+        ],
+    )?;
+    Ok(tx.last_insert_rowid())
+}
+
+fn put_lease(tx: &Transaction<'_>, row: &LeaseRow) -> Result<(), StoreError> {
+    let (lease, trials) = (row.fence.lease as i64, from_intervals(&row.trials));
+    tx.prepare_cached("INSERT INTO leases VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
+        lease,
+        row.fence.epoch as i64,
+        row.sweep,
+        row.class,
+        row.worker,
+        trials
+    ])?;
+    tx.prepare_cached("UPDATE meta SET value = max(value, ?1) WHERE key = 'next_lease'")?.execute([lease + 1])?;
+    Ok(())
+}
+
+fn end_leases(tx: &Transaction<'_>, fences: &[Fence]) -> Result<(), StoreError> {
+    let mut statement = tx.prepare_cached("DELETE FROM leases WHERE lease = ?1 AND epoch = ?2")?;
+    for fence in fences {
+        statement.execute(params![fence.lease as i64, fence.epoch as i64])?;
+    }
+    Ok(())
+}
+
+fn set_state(tx: &Transaction<'_>, sweep: i64, state: SweepState) -> Result<(), StoreError> {
+    tx.execute("UPDATE sweeps SET state = ?2 WHERE number = ?1", params![sweep, from_state(state)])?;
+    if state != SweepState::Running {
+        tx.execute("DELETE FROM leases WHERE sweep = ?1", [sweep])?;
+    }
+    Ok(())
+}
+
+/// Stores what has no row yet if the fence holds, and compares the rest with the rows that are there.
+fn put_results(tx: &Transaction<'_>, batch: &Batch) -> Result<Report, StoreError> {
+    let mut report = Report { fenced: batch.compare_only || !fence_holds(tx, batch)?, ..Report::default() };
+    for (at, result) in batch.results.iter().enumerate() {
+        if !report.fenced && insert_trial(tx, batch, result)? {
+            report.stored.push(at);
+        } else if let Some(same) = compare(tx, batch.sweep, result)? {
+            report.known.push(result.key);
+            report.mismatches += u64::from(!same);
+        }
+    }
+    Ok(report)
+}
+
+fn fence_holds(tx: &Transaction<'_>, batch: &Batch) -> Result<bool, StoreError> {
+    let mut statement =
+        tx.prepare_cached("SELECT 1 FROM leases WHERE lease = ?1 AND epoch = ?2 AND sweep = ?3")?;
+    Ok(statement.exists(params![batch.fence.lease as i64, batch.fence.epoch as i64, batch.sweep])?)
+}
+
+fn insert_trial(tx: &Transaction<'_>, batch: &Batch, result: &TrialResult) -> Result<bool, StoreError> {
+    let (outcome, step, cause) = from_outcome(&result.outcome);
+    let exists = tx
+        .prepare_cached("SELECT 1 FROM trials WHERE sweep = ?1 AND cell = ?2 AND repeat = ?3")?
+        .exists(params![batch.sweep, result.key.cell as i64, result.key.repeat])?;
+    if exists {
+        return Ok(false);
+    }
+    let curve = tx
+        .prepare_cached("INSERT INTO curves (data) VALUES (?1)")?
+        .insert([from_curve(&result.curve)])?;
+    tx.prepare_cached("INSERT INTO trials VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)")?.execute(
+        params![
+            batch.sweep,
+            result.key.cell as i64,
+            result.key.repeat,
+            outcome,
+            step,
+            cause,
+            result.steps as i64,
+            result.seconds,
+            batch.worker,
+            result.digest.as_slice(),
+            from_f64s(&result.metrics),
+            curve
+        ],
+    )?;
+    Ok(true)
+}
+
+/// Whether a result equals its row bit for bit, time and worker aside; `None` when there is no row.
+fn compare(tx: &Transaction<'_>, sweep: i64, result: &TrialResult) -> Result<Option<bool>, StoreError> {
+    let (outcome, step, cause) = from_outcome(&result.outcome);
+    let mut statement = tx.prepare_cached(
+        "SELECT outcome, step, cause, steps, digest, metrics, data FROM trials JOIN curves USING (curve)
+         WHERE sweep = ?1 AND cell = ?2 AND repeat = ?3",
+    )?;
+    let same = |row: &Row<'_>| -> rusqlite::Result<bool> {
+        Ok(row.get::<_, i64>(0)? == outcome
+            && row.get::<_, Option<i64>>(1)? == step
+            && row.get::<_, Option<String>>(2)?.as_deref() == cause
+            && row.get::<_, i64>(3)? == result.steps as i64
+            && row.get_ref(4)?.as_blob()? == result.digest
+            && row.get_ref(5)?.as_blob()? == from_f64s(&result.metrics)
+            && row.get_ref(6)?.as_blob()? == from_curve(&result.curve))
+    };
+    Ok(statement.query_row(params![sweep, result.key.cell as i64, result.key.repeat], same).optional()?)
+}
+
+struct SqliteReader {
+    connection: Connection,
+}
+
+const TRIAL_COLUMNS: &str =
+    "SELECT cell, repeat, outcome, step, cause, steps, seconds, worker, digest, metrics FROM trials WHERE sweep = ?1";
+
+impl Reader for SqliteReader {
+    fn sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
+        let mut statement = self.connection.prepare(
+            "SELECT number, id, file, text, settings, data_hash, data_train, data_words, state, launched_at
+             FROM sweeps ORDER BY number",
+        )?;
+        let rows = statement.query_map([], to_sweep)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError> {
+        let mut statement =
+            self.connection.prepare("SELECT lease, epoch, sweep, class, worker, trials FROM leases ORDER BY lease")?;
+        let to_lease = |row: &Row<'_>| {
+            let fence = Fence { lease: row.get::<_, i64>(0)? as u64, epoch: row.get::<_, i64>(1)? as u64 };
+            let trials = to_intervals(row.get_ref(5)?.as_blob()?);
+            Ok(LeaseRow { fence, sweep: row.get(2)?, class: row.get(3)?, worker: row.get(4)?, trials })
+        };
+        let leases = statement.query_map([], to_lease)?.collect::<Result<_, _>>()?;
+        Ok((leases, meta(&self.connection, "next_lease")?))
+    }
+
+    fn trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError> {
+        let mut statement = self.connection.prepare(&format!("{TRIAL_COLUMNS} ORDER BY cell, repeat"))?;
+        let mut rows = statement.query([sweep])?;
+        while let Some(row) = rows.next()? {
+            if !each(to_trial(row)?) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn trial(&self, sweep: i64, key: TrialKey) -> Result<Option<StoredTrial>, StoreError> {
+        let sql = format!("{TRIAL_COLUMNS} AND cell = ?2 AND repeat = ?3");
+        let mut statement = self.connection.prepare(&sql)?;
+        Ok(statement.query_row(params![sweep, key.cell as i64, key.repeat], to_trial).optional()?)
+    }
+
+    fn curves(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Curve)) -> Result<(), StoreError> {
+        let mut statement = self.connection.prepare(
+            "SELECT cell, repeat, data FROM trials JOIN curves USING (curve)
+             WHERE sweep = ?1 AND outcome = 1 ORDER BY cell, repeat",
+        )?;
+        let mut rows = statement.query([sweep])?;
+        while let Some(row) = rows.next()? {
+            let key = TrialKey { cell: row.get::<_, i64>(0)? as u64, repeat: row.get(1)? };
+            let curve = to_curve(row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?);
+            each(key, curve.ok_or_else(|| StoreError::Failed(format!("the curve of trial {key} is damaged")))?);
+        }
+        Ok(())
+    }
+}
+
+fn to_sweep(row: &Row<'_>) -> rusqlite::Result<SweepRow> {
+    let settings: String = row.get(4)?;
+    let hash: Option<Vec<u8>> = row.get(5)?;
+    Ok(SweepRow {
+        number: row.get(0)?,
+        id: row.get(1)?,
+        source: SpecSource {
+            file: row.get(2)?,
+            text: row.get(3)?,
+            settings: serde_json::from_str(&settings).map_err(|e| damaged(4, e.to_string()))?,
+        },
+        data: DataPin {
+            hash: hash.map(|h| h.try_into().map_err(|_| damaged(5, "a hash of 32 bytes".into()))).transpose()?,
+            train: row.get(6)?,
+            words: row.get(7)?,
+        },
+        state: to_state(row.get(8)?).ok_or_else(|| damaged(8, "a known state".into()))?,
+        launched_at: row.get(9)?,
+    })
+}
+
+fn to_trial(row: &Row<'_>) -> rusqlite::Result<StoredTrial> {
+    let outcome = to_outcome(row.get(2)?, row.get(3)?, row.get(4)?);
+    let digest: Vec<u8> = row.get(8)?;
+    Ok(StoredTrial {
+        result: TrialResult {
+            key: TrialKey { cell: row.get::<_, i64>(0)? as u64, repeat: row.get(1)? },
+            outcome: outcome.ok_or_else(|| damaged(2, "a known outcome".into()))?,
+            steps: row.get::<_, i64>(5)? as u64,
+            seconds: row.get(6)?,
+            metrics: to_f64s(row.get_ref(9)?.as_blob()?),
+            digest: digest.try_into().map_err(|_| damaged(8, "a digest of 32 bytes".into()))?,
+            curve: Curve::default(),
+        },
+        worker: row.get(7)?,
+    })
+}
+
+fn damaged(column: usize, expected: String) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Null, format!("expected {expected}").into())
+}
+
+fn from_state(state: SweepState) -> i64 {
+    match state {
+        SweepState::Running => 1,
+        SweepState::Completed => 2,
+        SweepState::Cancelled => 3,
+    }
+}
+
+fn to_state(number: i64) -> Option<SweepState> {
+    [SweepState::Running, SweepState::Completed, SweepState::Cancelled].into_iter().find(|s| from_state(*s) == number)
+}
+
+#[cfg(test)]
+#[path = "sqlite_tests.rs"]
+mod tests;

@@ -1,0 +1,138 @@
+use ergodic_common::Outcome;
+
+use super::*;
+use crate::core::interval::IntervalSet;
+
+fn sweep() -> SweepRow {
+    SweepRow {
+        number: 0,
+        id: "abc".into(),
+        source: SpecSource { file: "f".into(), text: "t".into(), settings: vec!["a=1".into()] },
+        data: DataPin { hash: Some([7; 32]), train: 5, words: "five".into() },
+        state: SweepState::Running,
+        launched_at: 1.5,
+    }
+}
+
+fn lease(number: u64, sweep: i64) -> LeaseRow {
+    LeaseRow {
+        fence: Fence { lease: number, epoch: 1 },
+        sweep,
+        class: 0,
+        worker: "w".into(),
+        trials: IntervalSet::of(0, 10),
+    }
+}
+
+fn result(repeat: u32, metric: f64) -> TrialResult {
+    TrialResult {
+        key: TrialKey { cell: 3, repeat },
+        outcome: if repeat == 1 { Outcome::Diverged { step: 4 } } else { Outcome::Completed },
+        steps: 10,
+        seconds: 0.25,
+        metrics: vec![metric, f64::NAN],
+        digest: [repeat as u8; 32],
+        curve: Curve { steps: vec![5, 10], values: vec![1.0, f64::NAN, metric, -0.0] },
+    }
+}
+
+fn batch(sweep: i64, lease: u64, results: Vec<TrialResult>) -> Write {
+    let fence = Fence { lease, epoch: 1 };
+    Write::Results(Batch { sweep, fence, worker: "w".into(), results, compare_only: false })
+}
+
+fn commit(writer: &mut dyn Writer, write: &Write) -> Written {
+    writer.commit(&[write]).expect("committed").remove(0)
+}
+
+fn report(written: Written) -> Report {
+    match written {
+        Written::Results(report) => report,
+        other => panic!("expected a report, found {other:?}"),
+    }
+}
+
+#[test]
+fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = SqliteStore::open(dir.path()).expect("opened");
+    let mut writer = store.writer().expect("a writer");
+    let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a sweep's number") };
+    commit(writer.as_mut(), &Write::Lease(lease(9, number)));
+
+    let first = report(commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5), result(1, 0.7)])));
+    assert_eq!(first, Report { stored: vec![0, 1], ..Report::default() });
+
+    let again = TrialResult { seconds: 9.0, ..result(0, 0.5) };
+    let second = report(commit(writer.as_mut(), &batch(number, 9, vec![again, result(2, 0.1)])));
+    assert_eq!(second, Report { stored: vec![1], known: vec![TrialKey { cell: 3, repeat: 0 }], ..Report::default() });
+
+    let different = report(commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.6)])));
+    assert_eq!((different.stored.len(), different.mismatches), (0, 1));
+
+    commit(writer.as_mut(), &Write::EndLeases(vec![Fence { lease: 9, epoch: 1 }]));
+    let late = report(commit(writer.as_mut(), &batch(number, 9, vec![result(2, 0.1), result(3, 0.1)])));
+    assert!(late.fenced && late.stored.is_empty() && late.known.len() == 1 && late.mismatches == 0);
+
+    let reader = store.reader().expect("a reader");
+    let mut rows = Vec::new();
+    let mut push = |row: StoredTrial| {
+        rows.push(row);
+        true
+    };
+    reader.trials(number, &mut push).expect("read");
+    assert_eq!(rows.iter().map(|r| r.result.key.repeat).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(rows[1].result.outcome, Outcome::Diverged { step: 4 });
+    let mut curves = Vec::new();
+    reader.curves(number, &mut |key, curve| curves.push((key.repeat, curve.values[2]))).expect("read");
+    assert_eq!(curves, [(0, 0.5), (2, 0.1)]);
+}
+
+#[test]
+fn everything_is_there_again_after_reopening() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let number = {
+        let store = SqliteStore::open(dir.path()).expect("opened");
+        let mut writer = store.writer().expect("a writer");
+        let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
+        commit(writer.as_mut(), &Write::Lease(lease(9, number)));
+        number
+    };
+    let store = SqliteStore::open(dir.path()).expect("opened again");
+    assert_eq!(store.epoch(), 2);
+    let reader = store.reader().expect("a reader");
+    assert_eq!(reader.sweeps().expect("read"), [SweepRow { number, ..sweep() }]);
+    assert_eq!(reader.leases().expect("read"), (vec![lease(9, number)], 10));
+    let mut writer = store.writer().expect("a writer");
+    commit(writer.as_mut(), &Write::State(number, SweepState::Cancelled));
+    assert_eq!(reader.leases().expect("read"), (vec![], 10));
+}
+
+#[test]
+fn a_second_coordinator_is_refused_by_the_pid_of_the_first() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let _first = SqliteStore::open(dir.path()).expect("opened");
+    let error = SqliteStore::open(dir.path()).err().expect("refused").to_string();
+    assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+}
+
+#[test]
+fn a_newer_schema_is_refused() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    drop(SqliteStore::open(dir.path()).expect("opened"));
+    let connection = Connection::open(dir.path().join("ergodic.sqlite")).expect("opened");
+    connection.pragma_update(None, "user_version", 99).expect("set");
+    drop(connection);
+    let error = SqliteStore::open(dir.path()).err().expect("refused").to_string();
+    assert!(error.contains("version 99") && error.contains("newer ergodic"), "{error}");
+}
+
+#[test]
+fn a_failed_transaction_leaves_nothing() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = SqliteStore::open(dir.path()).expect("opened");
+    let mut writer = store.writer().expect("a writer");
+    let twice = [&Write::Sweep(sweep()), &Write::Sweep(sweep())];
+    writer.commit(&twice).expect_err("an id is unique");
+    assert!(store.reader().expect("a reader").sweeps().expect("read").is_empty());
+}

@@ -1,0 +1,269 @@
+//! The program `ergodic-worker`: reads the command line, starts slots and session, leaves in good order.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ergodic_common::{BUILD, ErrorCode, Spec};
+use ergodic_common::duration::parse_duration;
+use ergodic_common::spec::SpecSource;
+use ergodic_proto::status::UserError;
+use serde_json::json;
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+use crate::datasets::Places;
+use crate::deliver;
+use crate::session::{self, Identity};
+use crate::slots::{self, Office};
+use crate::train::{self, Isa};
+
+/// Joins an Ergodic coordinator and trains.
+#[derive(Debug, Parser)]
+#[command(name = "ergodic-worker", version = BUILD, about, max_term_width = 100, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    join: JoinArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// What is this machine worth: trains on made-up images and prints the speed of one thread
+    Bench(BenchArgs),
+}
+
+#[derive(Debug, Args)]
+struct JoinArgs {
+    /// Address of the coordinator
+    #[arg(long, env = "ERGODIC_COORDINATOR", value_name = "URL")]
+    join: Option<String>,
+    /// Trials to run at a time, one thread each [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    slots: Option<u32>,
+    /// Where to train
+    #[arg(long, value_enum, default_value_t)]
+    device: Device,
+    /// Instruction set; it decides speed, never a bit of a result
+    #[arg(long, default_value = "auto", value_name = "auto|avx2|portable")]
+    isa: String,
+    /// How long running trials may go on after SIGTERM or Ctrl-C
+    #[arg(long, default_value = "20s", value_parser = parse_duration, value_name = "TIME")]
+    drain: Duration,
+    /// Leave after being idle for this long
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    idle_exit: Option<Duration>,
+    /// Name shown to people [default: host and process id]
+    #[arg(long)]
+    name: Option<String>,
+    /// Where dataset files are; what is missing is fetched from the coordinator
+    #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where fetched datasets are kept [default: ~/.cache/ergodic]
+    #[arg(long, env = "ERGODIC_CACHE", value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Device {
+    /// The best there is; in this build the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+}
+
+#[derive(Debug, Args)]
+struct BenchArgs {
+    /// What to train
+    #[arg(long, value_enum, default_value_t)]
+    workload: Workload,
+    /// Images per step
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=8192))]
+    batch: u32,
+    /// Steps to time
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    steps: u64,
+    /// Instruction set
+    #[arg(long, default_value = "auto", value_name = "auto|avx2|portable")]
+    isa: String,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Workload {
+    /// 784-128-10 with batch norm
+    Mlp,
+    /// Four convolutions of width 16 with batch norm, 28×28
+    #[default]
+    Cnn4,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    #[default]
+    Table,
+    Json,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Some(Command::Bench(args)) => bench(&args),
+        None => join(cli.join),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(error.code.exit_code())
+        }
+    }
+}
+
+fn complain(error: &UserError) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "error: {error}");
+}
+
+fn isa(name: &str) -> Result<Isa, UserError> {
+    Isa::named(name).map_err(|e| UserError::new(ErrorCode::BadInput, format!("--isa: {e}")))
+}
+
+fn join(args: JoinArgs) -> Result<(), UserError> {
+    let filter = EnvFilter::try_from_env("ERGODIC_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let isa = isa(&args.isa)?;
+    let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
+    // Training has the other threads; control needs one.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(internal)?;
+    let result = runtime.block_on(work(args, isa));
+    runtime.shutdown_background();
+    result
+}
+
+async fn work(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
+    let slots = args.slots.unwrap_or(cores);
+    let join = args.join.ok_or_else(|| {
+        let message = "--join: which coordinator? Say --join URL or ERGODIC_COORDINATOR, as in --join http://127.0.0.1:7700";
+        UserError::new(ErrorCode::BadInput, message)
+    })?;
+    let client = session::client(&join)?;
+    let identity = Identity {
+        join,
+        worker: new_id(),
+        name: args.name.unwrap_or_else(|| format!("{}:{}", host(), std::process::id())),
+        slots,
+        idle_exit: args.idle_exit,
+    };
+    let places = Places { data_dir: args.data_dir, cache: args.cache_dir.unwrap_or_else(default_cache) };
+    let office = Arc::new(Office::new(slots));
+    slots::start(&office, slots, isa)
+        .map_err(|e| UserError::new(ErrorCode::Internal, format!("cannot start {slots} slots: {e}")))?;
+    tracing::info!(name = identity.name, slots, isa = isa.name(), "worker started");
+    deliver::start(&office, &client, &identity.worker);
+    let (leave, leaving) = watch::channel(false);
+    tokio::spawn(drain_on_signal(office.clone(), args.drain, leave));
+    session::keep(&identity, &office, client, &places, leaving).await?;
+    tracing::info!("left");
+    Ok(())
+}
+
+/// On the first signal no trial is begun any more; what runs may go on for a while and is then stopped. A second signal
+/// ends the process at once.
+async fn drain_on_signal(office: Arc<Office>, drain: Duration, leave: watch::Sender<bool>) {
+    signalled().await;
+    tracing::info!(?drain, "leaving: finishing running trials");
+    office.with(|desk| desk.close());
+    let _ = leave.send(true);
+    tokio::select! {
+        () = tokio::time::sleep(drain) => {
+            tracing::warn!("stopping running trials; they are given back");
+            office.with(|desk| desk.stop_running());
+        }
+        () = signalled() => std::process::exit(130),
+    }
+    signalled().await;
+    std::process::exit(130);
+}
+
+async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be listened for");
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// 32 hex digits that no other worker has.
+fn new_id() -> String {
+    let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 worker id v1");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    hasher.update(&now.as_nanos().to_le_bytes()).update(&std::process::id().to_le_bytes()).update(host().as_bytes());
+    hasher.update(std::fs::read("/proc/sys/kernel/random/uuid").unwrap_or_default().as_slice());
+    ergodic_common::trial::hex(&hasher.finalize().as_bytes()[..16])
+}
+
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name: String = name.trim().chars().filter(|c| !c.is_control()).take(64).collect();
+    if name.is_empty() { "worker".to_owned() } else { name }
+}
+
+fn default_cache() -> PathBuf {
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    base.or(home).unwrap_or_else(std::env::temp_dir).join("ergodic")
+}
+
+fn bench(args: &BenchArgs) -> Result<(), UserError> {
+    let isa = isa(&args.isa)?;
+    let model = match args.workload {
+        Workload::Mlp => "kind = \"mlp\"\nhidden = [128]",
+        Workload::Cnn4 => "kind = \"cnn4\"\nwidth = 16",
+    };
+    let text = format!(
+        "name = \"bench\"\n[model]\n{model}\nfixed_head = true\n[train]\nsteps = 1\nbatch_size = {}\nlr = 0.1\nwd = 5e-4\n\
+         optimizer = {{ momentum = 0.9 }}\n",
+        args.batch
+    );
+    let source = SpecSource { file: "bench".into(), text, settings: Vec::new() };
+    let bad = |e: ergodic_common::SpecError| UserError::new(ErrorCode::BadInput, e.to_string());
+    let config = Spec::read(&source).and_then(|spec| spec.grid.config(0)).map_err(bad)?;
+    let report = train::bench(&config, args.steps, isa);
+    let (samples, gflops) = (report.samples_per_second(), report.flops_per_second() / 1e9);
+    let workload = format!("{:?}", args.workload).to_lowercase();
+    let line = match args.format {
+        Format::Json => json!({
+            "workload": workload, "batch": args.batch, "steps": args.steps, "isa": isa.name(),
+            "samples_per_cpu_second": samples, "gflops": gflops,
+        })
+        .to_string(),
+        Format::Table => format!(
+            "{workload}, batch {}, {} steps on {isa}: {samples:.0} samples per CPU second, {gflops:.1} GFLOP/s",
+            args.batch, args.steps
+        ),
+    };
+    use std::io::Write;
+    let written = writeln!(std::io::stdout(), "{line}");
+    written.map_err(|e| UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,113 @@
+//! Datasets on the worker: found among its own files, or in its cache, or fetched from the coordinator; always by hash.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use ergodic_common::config::DatasetName;
+use ergodic_common::dataset::{Dataset, files};
+use ergodic_common::trial::hex;
+use ergodic_proto::v1;
+use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
+use tonic::transport::Channel;
+
+/// Why a dataset cannot be had, in words.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The coordinator could not be asked.
+    #[error("the dataset could not be fetched: {0}")]
+    Transport(#[from] tonic::Status),
+    /// What came is not what was asked for.
+    #[error("{0}")]
+    Wrong(String),
+    /// The cache cannot be written.
+    #[error("{path}: cannot keep the dataset: {error}")]
+    Cache {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+}
+
+/// Where this worker looks for datasets.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// `--data-dir`
+    pub data_dir: Option<PathBuf>,
+    /// Folder of fetched datasets, one file per hash.
+    pub cache: PathBuf,
+}
+
+/// The dataset of this hash. `train` says how many training images its files were read for.
+///
+/// # Errors
+/// It is neither here nor can it be fetched.
+pub async fn obtain(
+    places: &Places,
+    client: &mut WorkerServiceClient<Channel>,
+    name: DatasetName,
+    train: u32,
+    hash: [u8; 32],
+) -> Result<Dataset, FetchError> {
+    let found = places.clone();
+    let here = tokio::task::spawn_blocking(move || own_files(&found, name, train, &hash).or_else(|| cached(&found, &hash)));
+    if let Ok(Some(dataset)) = here.await {
+        return Ok(dataset);
+    }
+    let bytes = fetch(client, &hash).await?;
+    if *blake3::hash(&bytes).as_bytes() != hash {
+        return Err(FetchError::Wrong("the dataset that came has another hash than was asked for".into()));
+    }
+    let dataset = Dataset::decode(&bytes).map_err(|e| FetchError::Wrong(e.to_string()))?;
+    keep(&places.cache, &hash, &bytes)?;
+    tracing::info!(dataset = name.word(), bytes = bytes.len(), "dataset fetched from the coordinator");
+    Ok(dataset)
+}
+
+/// From this machine's own files, if they hold the very same images.
+fn own_files(places: &Places, name: DatasetName, train: u32, hash: &[u8; 32]) -> Option<Dataset> {
+    let dataset = files::load(name, places.data_dir.as_deref(), train).ok()?;
+    if blake3::hash(&dataset.encode()).as_bytes() == hash {
+        return Some(dataset);
+    }
+    tracing::warn!(dataset = name.word(), "the files here are not those the sweep was launched on; fetching the right ones");
+    None
+}
+
+fn cached(places: &Places, hash: &[u8; 32]) -> Option<Dataset> {
+    let bytes = std::fs::read(places.cache.join(hex(hash))).ok()?;
+    (blake3::hash(&bytes).as_bytes() == hash).then(|| Dataset::decode(&bytes).ok()).flatten()
+}
+
+/// Largest dataset that is taken, in bytes.
+const MAX_BYTES: usize = 4 << 30;
+
+async fn fetch(client: &mut WorkerServiceClient<Channel>, hash: &[u8; 32]) -> Result<Vec<u8>, FetchError> {
+    let mut stream = client.fetch_data(v1::FetchDataRequest { hash: hash.to_vec() }).await?.into_inner();
+    let mut bytes = Vec::new();
+    let patience = std::time::Duration::from_secs(30);
+    loop {
+        let piece = tokio::time::timeout(patience, stream.message())
+            .await
+            .map_err(|_| FetchError::Wrong("the coordinator stopped sending the dataset".into()))??;
+        let Some(piece) = piece else { return Ok(bytes) };
+        bytes.extend(piece.chunk);
+        if bytes.len() > MAX_BYTES {
+            return Err(FetchError::Wrong(format!("the dataset has more than {MAX_BYTES} bytes")));
+        }
+    }
+}
+
+/// Written beside and renamed: several workers may share a cache.
+fn keep(cache: &Path, hash: &[u8; 32], bytes: &[u8]) -> Result<(), FetchError> {
+    let path = cache.join(hex(hash));
+    let write = || {
+        std::fs::create_dir_all(cache)?;
+        let part = path.with_extension(format!("part{}", std::process::id()));
+        let mut file = std::fs::File::create(&part)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&part, &path)
+    };
+    write().map_err(|error| FetchError::Cache { path: path.clone(), error })
+}

@@ -1,0 +1,342 @@
+//! What lies on a worker's desk: trials granted and not begun, trials running, results not yet acknowledged.
+//!
+//! Plain decisions over a state, without threads, IO or a clock; [`slots`](crate::slots) and
+//! [`session`](crate::session) share one behind a lock.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ergodic_common::{TrialKey, TrialResult};
+
+use crate::sweeps::Sweep;
+
+/// A lease's token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fence {
+    /// The lease.
+    pub lease: u64,
+    /// The epoch it was granted in.
+    pub epoch: u64,
+}
+
+/// Results that wait for delivery may take this much memory; beyond it, no trial is begun.
+const OUTBOX_BYTES: usize = 64 << 20;
+/// Most results delivered at once.
+const BATCH: usize = 1024;
+/// Most bytes delivered at once.
+const BATCH_BYTES: usize = 2 << 20;
+/// Results that are worth a delivery before they are a second old.
+const WORTHWHILE: usize = 32;
+/// The same in bytes.
+const WORTHWHILE_BYTES: usize = 256 << 10;
+/// More work is asked for when what is queued lasts less than this, in seconds.
+const AHEAD_SECONDS: f64 = 1.0;
+
+/// A trial for a slot.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// The lease it is run under.
+    pub fence: Fence,
+    /// Which trial.
+    pub key: TrialKey,
+    /// Its sweep.
+    pub sweep: Arc<Sweep>,
+    /// Raised when it is not to be finished.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// Results of one lease on their way to the coordinator.
+#[derive(Debug, Clone)]
+pub struct Parcel {
+    /// Names the parcel.
+    pub number: u64,
+    /// Their lease.
+    pub fence: Fence,
+    /// Their sweep's id.
+    pub sweep: String,
+    /// The results.
+    pub results: Vec<TrialResult>,
+}
+
+#[derive(Debug)]
+struct Lease {
+    sweep: Arc<Sweep>,
+    queued: VecDeque<TrialKey>,
+    running: BTreeMap<TrialKey, Arc<AtomicBool>>,
+    finished: Vec<TrialResult>,
+    /// Results in parcels.
+    away: usize,
+}
+
+impl Lease {
+    fn is_done(&self) -> bool {
+        self.queued.is_empty() && self.running.is_empty() && self.finished.is_empty() && self.away == 0
+    }
+}
+
+/// The desk.
+#[derive(Debug, Default)]
+pub struct Desk {
+    slots: u32,
+    leases: BTreeMap<Fence, Lease>,
+    /// Moving average of a trial's duration.
+    seconds: Option<f64>,
+    outbox_bytes: usize,
+    parcels: BTreeMap<u64, usize>,
+    next_parcel: u64,
+    closed: bool,
+}
+
+impl Desk {
+    /// An empty desk for so many slots.
+    pub fn new(slots: u32) -> Self {
+        Self { slots, ..Self::default() }
+    }
+
+    /// A lease was granted.
+    pub fn grant(&mut self, fence: Fence, sweep: Arc<Sweep>, trials: Vec<TrialKey>) {
+        let lease =
+            Lease { sweep, queued: trials.into(), running: BTreeMap::new(), finished: Vec::new(), away: 0 };
+        self.leases.insert(fence, lease);
+    }
+
+    /// A lease is no longer ours: forget its trials. Finished ones are still delivered, to be compared.
+    pub fn revoke(&mut self, fence: Fence) {
+        if let Some(lease) = self.leases.get_mut(&fence) {
+            lease.queued.clear();
+            lease.running.values().for_each(|stop| stop.store(true, Ordering::Relaxed));
+        }
+        self.clear_done();
+    }
+
+    /// The next trial to run, from the oldest lease; none while the outbox is full or the desk is closed.
+    pub fn next(&mut self) -> Option<Assignment> {
+        if self.closed || self.outbox_bytes >= OUTBOX_BYTES {
+            return None;
+        }
+        let (fence, lease) = self.leases.iter_mut().find(|(_, lease)| !lease.queued.is_empty())?;
+        let key = lease.queued.pop_front()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        lease.running.insert(key, stop.clone());
+        Some(Assignment { fence: *fence, key, sweep: lease.sweep.clone(), stop })
+    }
+
+    /// A trial ended; `None` when it was stopped before its end.
+    pub fn finish(&mut self, fence: Fence, key: TrialKey, result: Option<TrialResult>) {
+        let Some(lease) = self.leases.get_mut(&fence) else { return };
+        lease.running.remove(&key);
+        if let Some(result) = result {
+            let seconds = result.seconds;
+            self.seconds = Some(self.seconds.map_or(seconds, |s| 0.9 * s + 0.1 * seconds));
+            self.outbox_bytes += size(&result);
+            lease.finished.push(result);
+        }
+        self.clear_done();
+    }
+
+    /// Results to deliver now: enough of them, or any when `all` is said or nothing else is going on.
+    pub fn parcel(&mut self, all: bool) -> Option<Parcel> {
+        let calm = self.running() == 0 && (self.closed || self.queued() == 0);
+        let worth = |lease: &Lease| {
+            let bytes: usize = lease.finished.iter().map(size).sum();
+            lease.finished.len() >= WORTHWHILE || bytes >= WORTHWHILE_BYTES
+        };
+        let ready = |lease: &Lease| {
+            let last = lease.queued.is_empty() && lease.running.is_empty();
+            !lease.finished.is_empty() && (all || calm || last || worth(lease))
+        };
+        let (fence, lease) = self.leases.iter_mut().find(|(_, lease)| ready(lease))?;
+        let mut bytes = 0;
+        let fits = |result: &TrialResult| {
+            bytes += size(result);
+            bytes <= BATCH_BYTES
+        };
+        let count = lease.finished.iter().take(BATCH).map(fits).take_while(|fits| *fits).count().max(1);
+        let results: Vec<TrialResult> = lease.finished.drain(..count).collect();
+        lease.away += results.len();
+        self.next_parcel += 1;
+        self.parcels.insert(self.next_parcel, results.iter().map(size).sum());
+        Some(Parcel { number: self.next_parcel, fence: *fence, sweep: lease.sweep.id.clone(), results })
+    }
+
+    /// The coordinator has answered for a parcel: it is forgotten.
+    pub fn acknowledge(&mut self, parcel: &Parcel) {
+        self.outbox_bytes -= self.parcels.remove(&parcel.number).unwrap_or(0);
+        if let Some(lease) = self.leases.get_mut(&parcel.fence) {
+            lease.away -= parcel.results.len();
+        }
+        self.clear_done();
+    }
+
+    /// Whether to ask for a lease, and for how many idle slots.
+    pub fn wish(&self) -> Option<u32> {
+        if self.closed || self.outbox_bytes >= OUTBOX_BYTES {
+            return None;
+        }
+        let queued = self.queued();
+        let idle = u64::from(self.slots).saturating_sub(self.running() + queued);
+        let lasts = self.seconds.map(|s| queued as f64 * s / f64::from(self.slots));
+        let short = self.seconds.is_some_and(|s| s < AHEAD_SECONDS) && lasts.is_some_and(|l| l < AHEAD_SECONDS);
+        (idle > 0 || (queued == 0 && short) || short).then_some(idle.max(1) as u32)
+    }
+
+    /// Begins no further trial and gives up those not begun.
+    pub fn close(&mut self) {
+        self.closed = true;
+        self.leases.values_mut().for_each(|lease| lease.queued.clear());
+        self.clear_done();
+    }
+
+    /// Stops running trials before their end.
+    pub fn stop_running(&self) {
+        let running = self.leases.values().flat_map(|lease| lease.running.values());
+        running.for_each(|stop| stop.store(true, Ordering::Relaxed));
+    }
+
+    /// Whether the desk takes no more work.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Whether nothing is left on it.
+    pub fn is_empty(&self) -> bool {
+        self.leases.is_empty()
+    }
+
+    /// Leases held.
+    pub fn fences(&self) -> Vec<Fence> {
+        self.leases.keys().copied().collect()
+    }
+
+    /// Trials running, with their leases.
+    pub fn running_trials(&self) -> Vec<(Fence, TrialKey)> {
+        let of = |(fence, lease): (&Fence, &Lease)| {
+            lease.running.keys().map(|key| (*fence, *key)).collect::<Vec<_>>()
+        };
+        self.leases.iter().flat_map(of).collect()
+    }
+
+    /// Number of trials running.
+    pub fn running(&self) -> u64 {
+        self.leases.values().map(|lease| lease.running.len() as u64).sum()
+    }
+
+    /// Number of trials granted and not begun.
+    pub fn queued(&self) -> u64 {
+        self.leases.values().map(|lease| lease.queued.len() as u64).sum()
+    }
+
+    /// Number of results not acknowledged.
+    pub fn unacknowledged(&self) -> u64 {
+        self.leases.values().map(|lease| (lease.finished.len() + lease.away) as u64).sum()
+    }
+
+    fn clear_done(&mut self) {
+        self.leases.retain(|_, lease| !lease.is_done());
+    }
+}
+
+/// Memory that a result takes, roughly what it takes on the wire.
+fn size(result: &TrialResult) -> usize {
+    96 + 8 * (result.metrics.len() + result.curve.steps.len() + result.curve.values.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::trial::{Curve, Outcome};
+
+    use super::*;
+
+    const FENCE: Fence = Fence { lease: 1, epoch: 1 };
+
+    fn keys(n: u32) -> Vec<TrialKey> {
+        (0..n).map(|repeat| TrialKey { cell: 0, repeat }).collect()
+    }
+
+    fn result(key: TrialKey, seconds: f64, points: usize) -> TrialResult {
+        TrialResult {
+            key,
+            outcome: Outcome::Completed,
+            steps: 1,
+            seconds,
+            metrics: vec![0.5],
+            digest: [0; 32],
+            curve: Curve { steps: vec![1; points], values: vec![0.5; points] },
+        }
+    }
+
+    fn desk(trials: u32) -> Desk {
+        let mut desk = Desk::new(2);
+        desk.grant(FENCE, Arc::new(Sweep::for_tests()), keys(trials));
+        desk
+    }
+
+    fn run_one(desk: &mut Desk, seconds: f64, points: usize) {
+        let a = desk.next().expect("a trial waits");
+        desk.finish(a.fence, a.key, Some(result(a.key, seconds, points)));
+    }
+
+    #[test]
+    fn a_lease_leaves_the_desk_when_its_last_result_is_acknowledged() {
+        let mut desk = desk(2);
+        run_one(&mut desk, 5.0, 1);
+        assert!(desk.parcel(false).is_none(), "one result of an unfinished lease is not worth a delivery");
+        run_one(&mut desk, 5.0, 1);
+        let parcel = desk.parcel(false).expect("the lease is finished");
+        assert_eq!((parcel.results.len(), desk.unacknowledged(), desk.is_empty()), (2, 2, false));
+        desk.acknowledge(&parcel);
+        assert!(desk.is_empty() && desk.outbox_bytes == 0);
+    }
+
+    #[test]
+    fn short_trials_are_asked_for_ahead_and_long_ones_when_a_slot_is_idle() {
+        let mut desk = desk(4);
+        run_one(&mut desk, 60.0, 1);
+        assert_eq!(desk.wish(), None, "three long trials wait for two slots");
+        let mut desk = self::desk(4);
+        run_one(&mut desk, 0.001, 1);
+        assert_eq!(desk.wish(), Some(1));
+        assert_eq!(Desk::new(2).wish(), Some(2));
+    }
+
+    #[test]
+    fn a_full_outbox_pauses_and_an_acknowledgement_resumes() {
+        let mut desk = desk(1000);
+        let mut runs = 0;
+        while desk.outbox_bytes < OUTBOX_BYTES {
+            run_one(&mut desk, 0.001, 50_000);
+            runs += 1;
+        }
+        assert!(runs > 10 && desk.next().is_none() && desk.wish().is_none());
+        let parcel = desk.parcel(false).expect("plenty is ready");
+        assert!(parcel.results.iter().map(size).sum::<usize>() <= BATCH_BYTES);
+        desk.acknowledge(&parcel);
+        assert!(desk.next().is_some());
+    }
+
+    #[test]
+    fn a_revoked_lease_stops_its_trials_and_still_delivers_what_is_finished() {
+        let mut desk = desk(3);
+        run_one(&mut desk, 5.0, 1);
+        let running = desk.next().expect("a trial waits");
+        desk.revoke(FENCE);
+        assert!(running.stop.load(Ordering::Relaxed) && desk.queued() == 0);
+        desk.finish(running.fence, running.key, None);
+        let parcel = desk.parcel(false).expect("one result is left");
+        desk.acknowledge(&parcel);
+        assert!(desk.is_empty());
+    }
+
+    #[test]
+    fn a_closed_desk_begins_nothing_and_delivers_the_rest() {
+        let mut desk = desk(3);
+        let running = desk.next().expect("a trial waits");
+        desk.close();
+        assert!(desk.next().is_none() && desk.wish().is_none() && desk.queued() == 0);
+        desk.finish(running.fence, running.key, Some(result(running.key, 1.0, 1)));
+        let parcel = desk.parcel(false).expect("the result is delivered");
+        desk.acknowledge(&parcel);
+        assert!(desk.is_empty());
+    }
+}

@@ -1,0 +1,336 @@
+//! The control stream: join, say what is held, heartbeat, ask for work, take grants; again and again until told to leave.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ergodic_common::trial::CPU_F32;
+use ergodic_common::{BUILD, ErrorCode, TrialKey};
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1::session_request::Message as Request;
+use ergodic_proto::v1::session_response::Message as Response;
+use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
+use ergodic_proto::{MAX_MESSAGE, PROTOCOL, v1};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::codec::CompressionEncoding;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::datasets::Places;
+use crate::desk::Fence;
+use crate::slots::Office;
+use crate::sweeps::Sweep;
+
+/// How a worker presents itself, and what it may do.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    /// The coordinator's address.
+    pub(crate) join: String,
+    /// 32 hex digits.
+    pub(crate) worker: String,
+    /// For people.
+    pub(crate) name: String,
+    /// Trials at a time.
+    pub(crate) slots: u32,
+    /// Leave after being idle for this long.
+    pub(crate) idle_exit: Option<Duration>,
+}
+
+/// A coordinator that was never reached is given up after this time.
+const FIRST_CONTACT: Duration = Duration::from_secs(60);
+/// How long after a close the leases are said goodbye to, at most.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Waits between attempts: 0.2 s at first, doubling up to 10 s, anywhere between half and the whole of it.
+pub(crate) struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    pub(crate) fn new() -> Self {
+        Self { next: Duration::from_millis(200) }
+    }
+
+    pub(crate) async fn wait(&mut self) {
+        let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
+        let jitter = 0.5 + 0.5 * f64::from(nanos % 1000) / 1000.0;
+        tokio::time::sleep(self.next.mul_f64(jitter)).await;
+        self.next = (self.next * 2).min(Duration::from_secs(10));
+    }
+}
+
+/// A lazily connecting client: it finds the coordinator again after a restart by itself.
+///
+/// # Errors
+/// The address is none.
+pub(crate) fn client(url: &str) -> Result<WorkerServiceClient<Channel>, UserError> {
+    let bad = || {
+        let message = format!("--join {url}: expected the address of a coordinator, like http://127.0.0.1:7700");
+        UserError::new(ErrorCode::BadInput, message)
+    };
+    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| bad())?;
+    let host = endpoint.uri().host().ok_or_else(bad)?.to_owned();
+    let channel = endpoint
+        .connect_timeout(Duration::from_secs(5))
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_while_idle(true)
+        .connect_lazy();
+    let client = WorkerServiceClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    let loopback = host == "localhost" || host.starts_with("127.") || host == "[::1]";
+    Ok(if loopback { client } else { client.send_compressed(CompressionEncoding::Zstd) })
+}
+
+/// Why a session ended.
+enum End {
+    /// All is delivered and given back.
+    Left,
+    /// The connection was lost, with the reason: join again.
+    Lost(String),
+}
+
+/// Keeps the worker in session until it is told to leave, or has been idle for long enough.
+///
+/// # Errors
+/// The coordinator refuses this worker, or was never reached.
+pub(crate) async fn keep(
+    identity: &Identity,
+    office: &Arc<Office>,
+    client: WorkerServiceClient<Channel>,
+    places: &Places,
+    mut leave: watch::Receiver<bool>,
+) -> Result<(), UserError> {
+    let mut backoff = Backoff::new();
+    let started = Instant::now();
+    let mut joined = false;
+    let mut sweeps = Sweeps { known: HashMap::new(), places: places.clone(), client: client.clone() };
+    loop {
+        match Session::open(identity, office, client.clone()).await {
+            Ok(mut session) => {
+                joined = true;
+                backoff = Backoff::new();
+                match session.run(&mut sweeps, &mut leave).await {
+                    End::Left => return Ok(()),
+                    End::Lost(why) => tracing::warn!(why, "connection lost; joining again"),
+                }
+            }
+            Err(status) => {
+                let error = UserError::from(&status);
+                if matches!(error.code, ErrorCode::Version | ErrorCode::BadInput | ErrorCode::Refused) {
+                    return Err(error);
+                }
+                if !joined && started.elapsed() > FIRST_CONTACT {
+                    let message = format!("no coordinator answers at {}: is `ergodic serve` running there?", identity.join);
+                    return Err(UserError::new(ErrorCode::Unreachable, message));
+                }
+                tracing::warn!(coordinator = identity.join, "no coordinator answers; trying again");
+            }
+        }
+        // With nothing left to deliver there is no reason to wait for a coordinator.
+        if *leave.borrow() && office.with(|desk| desk.unacknowledged() == 0 && desk.running() == 0) {
+            return Ok(());
+        }
+        backoff.wait().await;
+    }
+}
+
+/// Sweeps met so far.
+struct Sweeps {
+    known: HashMap<String, Arc<Sweep>>,
+    places: Places,
+    client: WorkerServiceClient<Channel>,
+}
+
+impl Sweeps {
+    async fn get(&mut self, id: &str) -> Result<Arc<Sweep>, String> {
+        if let Some(sweep) = self.known.get(id) {
+            return Ok(sweep.clone());
+        }
+        let sweep = Sweep::fetch(id, &mut self.client, &self.places).await.map_err(|e| e.to_string())?;
+        let sweep = Arc::new(sweep);
+        // One dataset in memory at a time is the rule: a sweep that is over is not needed again.
+        self.known.retain(|_, old| Arc::strong_count(old) > 1);
+        self.known.insert(id.to_owned(), sweep.clone());
+        Ok(sweep)
+    }
+}
+
+struct Session<'a> {
+    identity: &'a Identity,
+    office: &'a Arc<Office>,
+    outgoing: mpsc::Sender<v1::SessionRequest>,
+    incoming: Streaming<v1::SessionResponse>,
+    heartbeat: Duration,
+    wished: bool,
+    idle_since: Instant,
+}
+
+impl<'a> Session<'a> {
+    async fn open(
+        identity: &'a Identity,
+        office: &'a Arc<Office>,
+        mut client: WorkerServiceClient<Channel>,
+    ) -> Result<Self, tonic::Status> {
+        let (outgoing, messages) = mpsc::channel(64);
+        let hello = v1::Hello {
+            protocol: PROTOCOL,
+            build: BUILD.to_owned(),
+            worker: identity.worker.clone(),
+            name: identity.name.clone(),
+            slots: identity.slots,
+            numerics: vec![CPU_F32.to_owned()],
+            held: office.with(|desk| desk.fences()).into_iter().map(to_wire).collect(),
+        };
+        let first = v1::SessionRequest { message: Some(Request::Hello(hello)) };
+        outgoing.send(first).await.map_err(|_| tonic::Status::unavailable("the session ended"))?;
+        let mut incoming = client.session(ReceiverStream::new(messages)).await?.into_inner();
+        let welcome = match incoming.message().await? {
+            Some(v1::SessionResponse { message: Some(Response::Welcome(welcome)) }) => welcome,
+            _ => return Err(tonic::Status::failed_precondition("the coordinator did not say welcome: another version?")),
+        };
+        tracing::info!(coordinator = identity.join, build = welcome.build, "joined");
+        let heartbeat = Duration::from_millis(welcome.heartbeat_ms.clamp(50, 60_000));
+        let idle_since = Instant::now();
+        Ok(Self { identity, office, outgoing, incoming, heartbeat, wished: false, idle_since })
+    }
+
+    async fn run(&mut self, sweeps: &mut Sweeps, leave: &mut watch::Receiver<bool>) -> End {
+        let mut beats = tokio::time::interval(self.heartbeat);
+        let mut ticks = tokio::time::interval(TICK);
+        // A coordinator that answers no heartbeat is as good as gone.
+        let silence = self.heartbeat * 4;
+        let mut heard = Instant::now();
+        loop {
+            let sent = tokio::select! {
+                message = self.incoming.message() => match message {
+                    Ok(Some(message)) => {
+                        heard = Instant::now();
+                        self.hear(message, sweeps).await
+                    }
+                    Ok(None) => return End::Lost("the coordinator ended the session".into()),
+                    Err(status) => return End::Lost(status.message().to_owned()),
+                },
+                _ = beats.tick() => self.beat().await,
+                () = self.office.changed.notified() => self.wish().await,
+                _ = ticks.tick() => self.wish().await,
+                _ = leave.changed() => true,
+            };
+            if !sent || heard.elapsed() > silence {
+                return End::Lost("the coordinator is silent".into());
+            }
+            if self.is_idle_for_good() {
+                self.office.with(|desk| desk.close());
+            }
+            if self.office.with(|desk| desk.is_closed() && desk.is_empty()) {
+                self.say(Request::Goodbye(v1::Goodbye {})).await;
+                self.see_it_off().await;
+                return End::Left;
+            }
+        }
+    }
+
+    /// Lets the goodbye reach the coordinator, which then ends the stream.
+    async fn see_it_off(&mut self) {
+        let ended = async { while let Ok(Some(_)) = self.incoming.message().await {} };
+        let _ = tokio::time::timeout(Duration::from_secs(2), ended).await;
+    }
+
+    async fn hear(&mut self, message: v1::SessionResponse, sweeps: &mut Sweeps) -> bool {
+        match message.message {
+            Some(Response::Grant(grant)) => {
+                self.wished = false;
+                self.take(grant, sweeps).await
+            }
+            Some(Response::Revoke(revoke)) => {
+                tracing::info!(leases = revoke.fences.len(), "leases revoked");
+                let fences: Vec<Fence> = revoke.fences.iter().map(from_wire).collect();
+                self.office.with(|desk| fences.into_iter().for_each(|fence| desk.revoke(fence)));
+                self.wish().await
+            }
+            Some(Response::Renewed(_) | Response::Welcome(_)) | None => true,
+        }
+    }
+
+    /// Takes a lease, after fetching what its sweep needs; gives it back when that cannot be had.
+    async fn take(&mut self, grant: v1::Grant, sweeps: &mut Sweeps) -> bool {
+        let Some(fence) = grant.fence.as_ref().map(from_wire) else { return true };
+        let keys = grant.cells.iter().zip(&grant.repeats);
+        let keys: Vec<TrialKey> = keys.map(|(cell, repeat)| TrialKey { cell: *cell, repeat: *repeat }).collect();
+        let heartbeat = self.heartbeat;
+        let outgoing = self.outgoing.clone();
+        // A large dataset takes longer to come than a lease lasts.
+        let renewing = async move {
+            loop {
+                tokio::time::sleep(heartbeat).await;
+                let beat = v1::Heartbeat::default();
+                let _ = outgoing.send(v1::SessionRequest { message: Some(Request::Heartbeat(beat)) }).await;
+            }
+        };
+        let sweep = tokio::select! {
+            sweep = sweeps.get(&grant.sweep) => sweep,
+            () = renewing => return false,
+        };
+        match sweep {
+            Ok(sweep) => {
+                tracing::debug!(lease = fence.lease, trials = keys.len(), "lease granted");
+                self.office.with(|desk| if !desk.is_closed() { desk.grant(fence, sweep, keys) });
+                self.wish().await
+            }
+            Err(why) => {
+                tracing::error!(sweep = grant.sweep, why, "cannot work on this sweep; giving the lease back");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                self.say(Request::Release(to_wire(fence))).await
+            }
+        }
+    }
+
+    async fn beat(&mut self) -> bool {
+        let beat = self.office.with(|desk| v1::Heartbeat {
+            running: desk
+                .running_trials()
+                .into_iter()
+                .map(|(fence, key)| v1::RunningTrial { lease: fence.lease, key: Some(key.into()) })
+                .collect(),
+            queued: desk.queued(),
+            unacknowledged: desk.unacknowledged(),
+        });
+        self.say(Request::Heartbeat(beat)).await
+    }
+
+    /// Asks for work if there is need and no question is open.
+    async fn wish(&mut self) -> bool {
+        if self.wished {
+            return true;
+        }
+        match self.office.with(|desk| desk.wish()) {
+            None => true,
+            Some(idle_slots) => {
+                self.wished = true;
+                self.say(Request::Want(v1::WantLease { idle_slots })).await
+            }
+        }
+    }
+
+    fn is_idle_for_good(&mut self) -> bool {
+        if self.office.with(|desk| !desk.is_empty()) {
+            self.idle_since = Instant::now();
+        }
+        self.identity.idle_exit.is_some_and(|limit| self.idle_since.elapsed() > limit)
+    }
+
+    async fn say(&self, message: Request) -> bool {
+        self.outgoing.send(v1::SessionRequest { message: Some(message) }).await.is_ok()
+    }
+}
+
+fn to_wire(fence: Fence) -> v1::Fence {
+    v1::Fence { lease: fence.lease, epoch: fence.epoch }
+}
+
+fn from_wire(fence: &v1::Fence) -> Fence {
+    Fence { lease: fence.lease, epoch: fence.epoch }
+}

@@ -1,0 +1,121 @@
+//! The threads that run trials, one at a time each. A panic in a trial is that trial's outcome, not the worker's end.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use ergodic_common::{Outcome, TrialResult};
+use ergodic_common::trial::Curve;
+use tokio::sync::Notify;
+
+use crate::desk::{Assignment, Desk};
+use crate::train::{self, Isa, Job};
+
+/// The desk, and ways to hear of changes on it.
+pub(crate) struct Office {
+    desk: Mutex<Desk>,
+    /// Wakes slots: there may be a trial.
+    work: Condvar,
+    /// Wakes the session: something was finished or taken.
+    pub(crate) changed: Notify,
+    /// Wakes the delivery.
+    pub(crate) finished: Notify,
+}
+
+impl Office {
+    /// An empty desk for so many slots.
+    pub(crate) fn new(slots: u32) -> Self {
+        Self { desk: Mutex::new(Desk::new(slots)), work: Condvar::new(), changed: Notify::new(), finished: Notify::new() }
+    }
+
+    /// Looks at the desk, or changes it. Nothing under this lock waits, trains or panics.
+    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Desk) -> T) -> T {
+        let result = act(&mut self.lock());
+        self.work.notify_all();
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().expect("nothing panics while it holds the desk")
+    }
+
+    /// Waits for a trial; `None` once the desk is closed.
+    fn next(&self) -> Option<Assignment> {
+        let mut desk = self.lock();
+        loop {
+            if desk.is_closed() {
+                return None;
+            }
+            if let Some(assignment) = desk.next() {
+                return Some(assignment);
+            }
+            desk = self.work.wait(desk).expect("nothing panics while it holds the desk");
+        }
+    }
+}
+
+/// Starts the slots' threads.
+///
+/// # Errors
+/// The operating system gives no thread.
+pub(crate) fn start(office: &Arc<Office>, slots: u32, isa: Isa) -> std::io::Result<()> {
+    for n in 0..slots {
+        let office = office.clone();
+        std::thread::Builder::new().name(format!("slot-{n}")).spawn(move || work(&office, isa))?;
+    }
+    Ok(())
+}
+
+fn work(office: &Office, isa: Isa) {
+    while let Some(assignment) = office.next() {
+        let result = run(&assignment, isa);
+        let wishes = {
+            let mut desk = office.lock();
+            desk.finish(assignment.fence, assignment.key, result);
+            desk.wish().is_some()
+        };
+        office.finished.notify_one();
+        if wishes {
+            office.changed.notify_one();
+        }
+    }
+}
+
+/// Runs a trial; `None` when it was stopped.
+fn run(assignment: &Assignment, isa: Isa) -> Option<TrialResult> {
+    let attempt = catch_unwind(AssertUnwindSafe(|| {
+        let sweep = &assignment.sweep;
+        let cell = sweep.cell(assignment.key.cell)?;
+        let streams = sweep.spec.streams(assignment.key, cell.hash);
+        let job = Job {
+            config: &cell.config,
+            streams: &streams,
+            measure: &sweep.spec.measure,
+            data: cell.data.as_deref(),
+            key: assignment.key,
+            isa,
+        };
+        Ok(train::run(&job, &assignment.stop))
+    }));
+    match attempt {
+        Ok(Ok(result)) => result,
+        Ok(Err(cause)) => Some(failed(assignment, cause)),
+        Err(panic) => {
+            let words = panic.downcast_ref::<String>().map(String::as_str);
+            let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words");
+            Some(failed(assignment, format!("the trial panicked: {}", words.chars().take(1000).collect::<String>())))
+        }
+    }
+}
+
+fn failed(assignment: &Assignment, cause: String) -> TrialResult {
+    tracing::error!(trial = %assignment.key, cause, "trial failed");
+    TrialResult {
+        key: assignment.key,
+        outcome: Outcome::Failed { cause },
+        steps: 0,
+        seconds: 0.0,
+        metrics: vec![f64::NAN; assignment.sweep.spec.measure.metrics.len()],
+        digest: [0; 32],
+        curve: Curve::default(),
+    }
+}

@@ -1,0 +1,143 @@
+//! What a worker knows of a sweep: its spec, its dataset, and the cells it has met.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use ergodic_common::config::{DatasetName, TrialConfig};
+use ergodic_common::dataset::Dataset;
+use ergodic_common::net::Net;
+use ergodic_common::spec::SpecSource;
+use ergodic_common::{Spec, TrialKey};
+use ergodic_proto::v1;
+use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
+use tonic::transport::Channel;
+
+use crate::datasets::{self, FetchError, Places};
+use crate::train::TrialData;
+
+/// A sweep ready to be worked on.
+#[derive(Debug)]
+pub struct Sweep {
+    /// Its id.
+    pub id: String,
+    /// What it is.
+    pub spec: Spec,
+    data: Option<(Arc<Dataset>, [u8; 32])>,
+    cells: Mutex<HashMap<u64, Arc<Cell>>>,
+    subsets: Mutex<HashMap<(u32, u32), Arc<TrialData>>>,
+}
+
+/// A cell ready to be trained.
+#[derive(Debug)]
+pub struct Cell {
+    /// What it resolves to.
+    pub config: TrialConfig,
+    /// Its identity.
+    pub hash: [u8; 32],
+    /// What it trains on; none for the empty model.
+    pub data: Option<Arc<TrialData>>,
+}
+
+/// Why a sweep cannot be worked on.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    /// The coordinator could not be asked.
+    #[error("the sweep could not be fetched: {0}")]
+    Transport(#[from] tonic::Status),
+    /// Its spec or dataset will not do.
+    #[error("{0}")]
+    Wrong(String),
+    /// Its dataset cannot be had.
+    #[error(transparent)]
+    Data(#[from] FetchError),
+}
+
+/// Cells remembered; beyond that, they are resolved anew.
+const REMEMBERED: usize = 100_000;
+
+impl Sweep {
+    /// Fetches a sweep and what it trains on.
+    ///
+    /// # Errors
+    /// It is unknown, of a newer version, or its dataset cannot be had.
+    pub async fn fetch(
+        id: &str,
+        client: &mut WorkerServiceClient<Channel>,
+        places: &Places,
+    ) -> Result<Self, SweepError> {
+        let answer = client.get_sweep(v1::GetSweepRequest { sweep: id.to_owned() }).await?.into_inner();
+        let source: SpecSource =
+            answer.source.ok_or_else(|| SweepError::Wrong("the coordinator sent a sweep without a file".into()))?.into();
+        let read = tokio::task::spawn_blocking(move || Spec::read(&source)).await;
+        let spec = read.map_err(|e| SweepError::Wrong(e.to_string()))?.map_err(|e| SweepError::Wrong(e.to_string()))?;
+        let data = match <[u8; 32]>::try_from(answer.data_hash) {
+            Ok(hash) => {
+                let name = dataset_of(&spec);
+                let dataset = datasets::obtain(places, client, name, answer.data_train, hash).await?;
+                Some((Arc::new(dataset), hash))
+            }
+            Err(_) => None,
+        };
+        Ok(Self { id: id.to_owned(), spec, data, cells: Mutex::default(), subsets: Mutex::default() })
+    }
+
+    /// A cell, resolved once and remembered.
+    ///
+    /// # Errors
+    /// It cannot be resolved, in words: the trial fails with them.
+    pub fn cell(&self, number: u64) -> Result<Arc<Cell>, String> {
+        if let Some(cell) = self.lock_cells().get(&number) {
+            return Ok(cell.clone());
+        }
+        let cell = Arc::new(self.resolve(number)?);
+        let mut cells = self.lock_cells();
+        if cells.len() >= REMEMBERED {
+            cells.clear();
+        }
+        Ok(cells.entry(number).or_insert(cell).clone())
+    }
+
+    fn lock_cells(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Cell>>> {
+        self.cells.lock().expect("nothing panics while it holds the cells")
+    }
+
+    fn resolve(&self, number: u64) -> Result<Cell, String> {
+        if !self.spec.grid.holds(number) {
+            return Err(format!("the sweep has no cell {number}"));
+        }
+        let config = self.spec.grid.config(number).map_err(|e| e.to_string())?;
+        let pinned = self.data.as_ref().map_or([0; 32], |(_, hash)| *hash);
+        let hash = self.spec.cell_hash(&config, &pinned);
+        let data = match (&self.data, Net::of(&config)) {
+            (Some((dataset, _)), Some(_)) => Some(self.subset(dataset, &config, hash)?),
+            _ => None,
+        };
+        Ok(Cell { config, hash, data })
+    }
+
+    /// The images a cell uses; shared by all cells that use the same ones.
+    fn subset(&self, dataset: &Arc<Dataset>, config: &TrialConfig, hash: [u8; 32]) -> Result<Arc<TrialData>, String> {
+        let mut subsets = self.subsets.lock().map_err(|_| "another trial panicked while choosing its images")?;
+        let sizes = (config.data.train, config.data.test);
+        if let Some(data) = subsets.get(&sizes) {
+            return Ok(data.clone());
+        }
+        // The choice ignores repeat and cell.
+        let streams = self.spec.streams(TrialKey { cell: 0, repeat: 0 }, hash);
+        let data = TrialData::new(dataset.clone(), &config.data, &streams).map_err(|e| e.to_string())?;
+        Ok(subsets.entry(sizes).or_insert(Arc::new(data)).clone())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        let text = "name = \"t\"\n[model]\nkind = \"empty\"\n".to_owned();
+        let spec = Spec::read(&SpecSource { file: String::new(), text, settings: Vec::new() }).expect("a valid sweep");
+        Self { id: "t".into(), spec, data: None, cells: Mutex::default(), subsets: Mutex::default() }
+    }
+}
+
+/// A sweep trains on one dataset, which the coordinator has checked.
+fn dataset_of(spec: &Spec) -> DatasetName {
+    let trains = |cell: u64| spec.grid.config(cell).ok().filter(|config| Net::of(config).is_some());
+    spec.grid.iter().find_map(trains).map_or(DatasetName::Glyphs, |config| config.data.dataset)
+}

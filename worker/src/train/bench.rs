@@ -1,0 +1,115 @@
+//! How fast this machine trains.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use ergodic_common::config::{DataConfig, Order, TrialConfig};
+use ergodic_common::dataset::{Dataset, Images};
+use ergodic_common::net::Net;
+use ergodic_common::seed::{SeedPlan, Streams, fixed_stream};
+use ergodic_common::spec::Measure;
+use ergodic_common::trial::TrialKey;
+
+use super::data::TrialData;
+use super::schedule::Rates;
+use super::simd::Lanes;
+use super::trial::Training;
+use super::{Isa, Job};
+
+/// What a benchmark measured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BenchReport {
+    /// Training steps done.
+    pub steps: u64,
+    /// Images trained on.
+    pub samples: u64,
+    /// Time the thread ran on a CPU, in seconds; elapsed time where the system does not tell.
+    pub cpu_seconds: f64,
+    /// Floating-point operations done.
+    pub flops: u64,
+}
+
+impl BenchReport {
+    /// Training images per CPU second.
+    pub fn samples_per_second(&self) -> f64 {
+        self.samples as f64 / self.cpu_seconds
+    }
+
+    /// Floating-point operations per CPU second.
+    pub fn flops_per_second(&self) -> f64 {
+        self.flops as f64 / self.cpu_seconds
+    }
+}
+
+/// Trains for so many steps, after a few that are not counted, on made-up images.
+pub fn bench(config: &TrialConfig, steps: u64, isa: Isa) -> BenchReport {
+    let batch = u64::from(config.batch());
+    let mut report = BenchReport { steps: 0, samples: 0, cpu_seconds: 0.0, flops: 0 };
+    let Some(net) = Net::of(config) else { return report };
+    let streams = Streams { sweep_seed: 0, repeat: 0, cell: [0; 32], plan: SeedPlan::default() };
+    let data = made_up(config, &streams);
+    let measure = Measure { every: ergodic_common::config::Length::Steps(1), metrics: Vec::new() };
+    let key = TrialKey { cell: 0, repeat: 0 };
+    let mut config = config.clone();
+    (config.data.train, config.data.order) = (config.batch(), Order::Sequential);
+    let job = Job { config: &config, streams: &streams, measure: &measure, data: Some(&data), key, isa };
+    isa.run(Timed { job: &job, net: &net, data: &data, steps, seconds: &mut report.cpu_seconds });
+    report.steps = steps;
+    report.samples = steps * batch;
+    report.flops = report.samples * net.train_flops();
+    report
+}
+
+const WARM_UP: u64 = 3;
+
+struct Timed<'a> {
+    job: &'a Job<'a>,
+    net: &'a Net,
+    data: &'a TrialData,
+    steps: u64,
+    seconds: &'a mut f64,
+}
+
+impl super::Program for Timed<'_> {
+    fn run<S: Lanes>(self, s: S) {
+        let mut training = Training::new(s, self.job, self.net, self.data).expect(super::ON_CPU);
+        let rates = Rates::at(self.job.config, 0);
+        let mut start = cpu_seconds();
+        for step in 0..WARM_UP + self.steps {
+            if step == WARM_UP {
+                start = cpu_seconds();
+            }
+            training.gradient(step).expect(super::ON_CPU);
+            training.descend(rates).expect(super::ON_CPU);
+        }
+        *self.seconds = cpu_seconds() - start;
+    }
+}
+
+/// A batch of noise.
+fn made_up(config: &TrialConfig, streams: &Streams) -> TrialData {
+    let name = config.data.dataset;
+    let (height, width, channels) = name.shape();
+    let part = |images: u32| {
+        let mut stream = fixed_stream("bench", u64::from(images));
+        let mut pixels = Vec::new();
+        while pixels.len() < (images * height * width * channels) as usize {
+            pixels.extend(stream.bytes());
+        }
+        pixels.truncate((images * height * width * channels) as usize);
+        Images { pixels, labels: (0..images).map(|i| (i % name.classes()) as u8).collect() }
+    };
+    let batch = config.batch();
+    let dataset = Arc::new(Dataset { name, train: part(batch), test: part(1) });
+    let config = DataConfig { dataset: name, train: batch, test: 1, order: Order::Sequential };
+    TrialData::new(dataset, &config, streams).expect("as many images as asked for were made")
+}
+
+/// CPU time of this thread, as Linux counts it, or else time since the first call.
+fn cpu_seconds() -> f64 {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    let start = *START.get_or_init(Instant::now);
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let nanoseconds = text.and_then(|t| t.split_whitespace().next()?.parse::<u64>().ok());
+    nanoseconds.map_or_else(|| start.elapsed().as_secs_f64(), |ns| ns as f64 * 1e-9)
+}

@@ -1,0 +1,112 @@
+//! The dataset as trials see it: which images, standardised.
+
+use std::sync::Arc;
+
+use ergodic_common::config::DataConfig;
+use ergodic_common::dataset::{DataError, Dataset, Images, Subset};
+use ergodic_common::seed::Streams;
+
+use super::plan::Grid;
+
+/// A dataset's images that trials use, and how their bytes become inputs. Shared by all slots.
+#[derive(Debug)]
+pub struct TrialData {
+    dataset: Arc<Dataset>,
+    subset: Subset,
+    /// Per channel, what each byte becomes: (p/255 − mean)/std over the training images used.
+    tables: Vec<[f32; 256]>,
+}
+
+impl TrialData {
+    /// Chooses the images and takes the training images' mean and standard deviation per channel, from exact sums.
+    ///
+    /// # Errors
+    /// More images are asked for than there are.
+    pub fn new(dataset: Arc<Dataset>, config: &DataConfig, streams: &Streams) -> Result<Self, DataError> {
+        let subset = dataset.subset(config, streams)?;
+        let channels = dataset.name.shape().2 as usize;
+        let image = image_len(&dataset);
+        let mut counts = vec![[0_u64; 256]; channels];
+        for i in &subset.train {
+            let pixels = &dataset.train.pixels[*i as usize * image..][..image];
+            for (at, p) in pixels.iter().enumerate() {
+                counts[at % channels][usize::from(*p)] += 1;
+            }
+        }
+        let tables = counts.iter().map(standardised).collect();
+        Ok(Self { dataset, subset, tables })
+    }
+
+    /// Indices of the training images.
+    pub(super) fn train(&self) -> &[u32] {
+        &self.subset.train
+    }
+
+    /// Indices of the test images.
+    pub(super) fn test(&self) -> &[u32] {
+        &self.subset.test
+    }
+
+    /// Training images of these indices.
+    pub(super) fn batch<'a>(&'a self, indices: &'a [u32]) -> Source<'a> {
+        Source { data: self, part: &self.dataset.train, indices }
+    }
+
+    /// Test images of these indices.
+    pub(super) fn test_batch<'a>(&'a self, indices: &'a [u32]) -> Source<'a> {
+        Source { data: self, part: &self.dataset.test, indices }
+    }
+}
+
+fn image_len(dataset: &Dataset) -> usize {
+    let (height, width, channels) = dataset.name.shape();
+    (height * width * channels) as usize
+}
+
+/// What each byte of a channel becomes, given how often each occurs.
+fn standardised(counts: &[u64; 256]) -> [f32; 256] {
+    let sum = |power: u32| counts.iter().zip(0_u64..).map(|(n, p)| n * p.pow(power)).sum::<u64>();
+    let (n, first, second) = (sum(0), sum(1), sum(2));
+    // Integers: the variance of a constant channel is 0 exactly.
+    let spread = u128::from(n) * u128::from(second) - u128::from(first) * u128::from(first);
+    let mean = first as f64 / n as f64 / 255.0;
+    let std = if spread == 0 { 1.0 } else { (spread as f64).sqrt() / n as f64 / 255.0 };
+    std::array::from_fn(|p| ((p as f64 / 255.0 - mean) / std) as f32)
+}
+
+/// A batch of images.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    data: &'a TrialData,
+    part: &'a Images,
+    indices: &'a [u32],
+}
+
+impl<'a> Source<'a> {
+    /// How many.
+    pub(super) fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    /// Their labels.
+    pub(super) fn labels(&self) -> impl ExactSizeIterator<Item = u8> + use<'a> {
+        let part = self.part;
+        self.indices.iter().map(move |i| part.labels[*i as usize])
+    }
+
+    /// Writes `count` images from the `first` on into the inside of a grid.
+    pub(super) fn write(&self, first: usize, count: usize, grid: &Grid, out: &mut [f32]) {
+        let len = grid.inner_len();
+        let channels = self.data.tables.len();
+        for (image, out) in self.indices[first..first + count].iter().zip(out.chunks_exact_mut(grid.len())) {
+            let bytes = &self.part.pixels[*image as usize * len..][..len];
+            for (from, to, len) in grid.runs() {
+                for (c, table) in self.data.tables.iter().enumerate() {
+                    let bytes = bytes[from..][..len][c..].iter().step_by(channels);
+                    let out = out[to..][..len][c..].iter_mut().step_by(channels);
+                    out.zip(bytes).for_each(|(x, p)| *x = table[usize::from(*p)]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! What stands between a map's output z and the layer's activation, forward and backward:
+//! y = (z − mean)·inv · scale + shift, then ReLU.
+//!
+//! One formula serves all layers; without a norm, mean is 0 and inv and scale are 1, which changes no bit of z. Passes
+//! over a batch run chunk by chunk while the chunk is in the cache: sums in f32 within a chunk, in f64 across chunks.
+//! No absolute constant occurs anywhere, so that scaling all weights by a power of two scales every intermediate exactly.
+
+use super::plan::Grid;
+use super::simd::{BLOCK, Kernel, Lanes, block, block_mut};
+
+/// Independent partial sums of a reduction over pixels; pixel i goes into sum i mod 4.
+const PARTS: usize = 4;
+
+/// Per-channel coefficients of a layer.
+#[derive(Debug)]
+pub(super) struct Channels {
+    pub(super) mean: Vec<f32>,
+    pub(super) inv: Vec<f32>,
+    pub(super) scale: Vec<f32>,
+    pub(super) shift: Vec<f32>,
+    /// Whether a ReLU comes last.
+    pub(super) relu: bool,
+}
+
+impl Channels {
+    /// Those that change nothing.
+    pub(super) fn identity(width: usize, relu: bool) -> Self {
+        let all = |x: f32| vec![x; width];
+        Self { mean: all(0.0), inv: all(1.0), scale: all(1.0), shift: all(0.0), relu }
+    }
+
+    /// Normalises by these statistics. Zero variance under ε = 0 gives 0, with gradient 0.
+    pub(super) fn normalise(&mut self, statistics: impl Iterator<Item = (f64, f64)>, eps: f64) {
+        for (c, (mean, variance)) in statistics.enumerate() {
+            let radicand = variance + eps;
+            self.mean[c] = mean as f32;
+            self.inv[c] = if radicand == 0.0 { 0.0 } else { (1.0 / radicand.sqrt()) as f32 };
+        }
+    }
+
+    fn width(&self) -> usize {
+        self.mean.len()
+    }
+}
+
+/// A block's worth of [`Channels`], in registers.
+#[derive(Clone, Copy)]
+struct Loaded<B> {
+    mean: B,
+    inv: B,
+    scale: B,
+    shift: B,
+}
+
+impl<B: Copy> Loaded<B> {
+    #[inline(always)]
+    fn new<S: Lanes<Block = B>>(s: S, channels: &Channels, at: usize) -> Self {
+        let load = |from: &[f32]| *block(from, at);
+        Self {
+            mean: s.load(&load(&channels.mean)),
+            inv: s.load(&load(&channels.inv)),
+            scale: s.load(&load(&channels.scale)),
+            shift: s.load(&load(&channels.shift)),
+        }
+    }
+
+    /// The normalised value, and y.
+    #[inline(always)]
+    fn apply<S: Lanes<Block = B>>(&self, s: S, z: B) -> (B, B) {
+        let x = s.mul(s.sub(z, self.mean), self.inv);
+        (x, s.fma(x, self.scale, self.shift))
+    }
+}
+
+/// Writes activations of whole images into the grid that the next layer reads.
+pub(super) struct Activate<'a> {
+    pub(super) z: &'a [f32],
+    pub(super) channels: &'a Channels,
+    pub(super) grid: Grid,
+    pub(super) images: usize,
+    pub(super) output: &'a mut [f32],
+}
+
+impl Kernel for Activate<'_> {
+    #[inline(always)]
+    fn run<S: Lanes>(self, s: S) {
+        let width = self.channels.width();
+        for image in 0..self.images {
+            for (from, to, len) in self.grid.runs() {
+                let z = &self.z[image * self.grid.inner_len() + from..][..len];
+                let out = &mut self.output[image * self.grid.len() + to..][..len];
+                for b in (0..width).step_by(BLOCK) {
+                    let channels = Loaded::new(s, self.channels, b);
+                    for at in (b..len).step_by(width) {
+                        let (_, y) = channels.apply(s, s.load(block(z, at)));
+                        let y = if self.channels.relu { s.relu(y) } else { y };
+                        s.store(y, block_mut(out, at));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Mean and sum of squared deviations of every channel over the batch so far.
+#[derive(Debug)]
+pub(super) struct Moments {
+    pub(super) count: f64,
+    pub(super) mean: Vec<f64>,
+    pub(super) squares: Vec<f64>,
+}
+
+impl Moments {
+    pub(super) fn new(width: usize) -> Self {
+        Self { count: 0.0, mean: vec![0.0; width], squares: vec![0.0; width] }
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.count = 0.0;
+        self.mean.fill(0.0);
+        self.squares.fill(0.0);
+    }
+
+    /// Adds a chunk of one channel (Chan, Golub and LeVeque 1983).
+    fn merge(&mut self, channel: usize, count: f64, mean: f64, squares: f64) {
+        let delta = mean - self.mean[channel];
+        let total = self.count + count;
+        self.mean[channel] += delta * (count / total);
+        self.squares[channel] += squares + delta * delta * (self.count * count / total);
+    }
+
+    /// Mean and biased variance of every channel.
+    pub(super) fn statistics(&self) -> impl Iterator<Item = (f64, f64)> {
+        self.mean.iter().zip(&self.squares).map(|(mean, squares)| (*mean, squares / self.count))
+    }
+
+    /// Mean and unbiased variance of every channel; the biased one where there is a single value.
+    pub(super) fn unbiased(&self) -> impl Iterator<Item = (f64, f64)> {
+        let freedom = if self.count > 1.0 { self.count - 1.0 } else { 1.0 };
+        self.mean.iter().zip(&self.squares).map(move |(mean, squares)| (*mean, squares / freedom))
+    }
+}
+
+/// Adds a chunk of z to the moments. Deviations are taken from the chunk's own mean, whose rounding is corrected for;
+/// the mean is summed relative to the first pixel, so that a constant channel has variance 0 exactly.
+pub(super) struct AddMoments<'a> {
+    pub(super) z: &'a [f32],
+    pub(super) moments: &'a mut Moments,
+}
+
+impl Kernel for AddMoments<'_> {
+    #[inline(always)]
+    fn run<S: Lanes>(self, s: S) {
+        let width = self.moments.mean.len();
+        let count = (self.z.len() / width) as f64;
+        for b in (0..width).step_by(BLOCK) {
+            let first = *block(self.z, b);
+            let [sum, _] = deviations(s, self.z, width, b, &first);
+            let mut mean = [0.0; BLOCK];
+            for lane in 0..BLOCK {
+                mean[lane] = (f64::from(first[lane]) + f64::from(sum[lane]) / count) as f32;
+            }
+            let [sum, squares] = deviations(s, self.z, width, b, &mean);
+            for lane in 0..BLOCK {
+                let (sum, squares) = (f64::from(sum[lane]), f64::from(squares[lane]));
+                let exact = f64::from(mean[lane]) + sum / count;
+                self.moments.merge(b + lane, count, exact, (squares - sum * (sum / count)).max(0.0));
+            }
+        }
+        self.moments.count += count;
+    }
+}
+
+/// Sums of deviations from `center`, and of their squares.
+#[inline(always)]
+fn deviations<S: Lanes>(s: S, z: &[f32], width: usize, b: usize, center: &[f32; BLOCK]) -> [[f32; BLOCK]; 2] {
+    let center = s.load(center);
+    let mut sums = [s.splat(0.0); PARTS];
+    let mut squares = [s.splat(0.0); PARTS];
+    let mut groups = z.chunks_exact(PARTS * width);
+    for group in &mut groups {
+        for part in 0..PARTS {
+            let d = s.sub(s.load(block(group, part * width + b)), center);
+            sums[part] = s.add(sums[part], d);
+            squares[part] = s.fma(d, d, squares[part]);
+        }
+    }
+    let rest = groups.remainder();
+    for part in 0..PARTS {
+        if part * width < rest.len() {
+            let d = s.sub(s.load(block(rest, part * width + b)), center);
+            sums[part] = s.add(sums[part], d);
+            squares[part] = s.fma(d, d, squares[part]);
+        }
+    }
+    [total(s, sums), total(s, squares)]
+}
+
+#[inline(always)]
+fn total<S: Lanes>(s: S, parts: [S::Block; PARTS]) -> [f32; BLOCK] {
+    let mut out = [0.0; BLOCK];
+    s.store(s.add(s.add(parts[0], parts[1]), s.add(parts[2], parts[3])), &mut out);
+    out
+}
+
+/// Sums over the batch that the backward pass needs, per channel, and what it makes of them.
+#[derive(Debug)]
+pub(super) struct Slopes {
+    /// Σ ∂L/∂y: the gradient of the shift.
+    pub(super) shift: Vec<f64>,
+    /// Σ ∂L/∂y · x: the gradient of the scale.
+    pub(super) scale: Vec<f64>,
+    factor: Vec<f32>,
+    mean: Vec<f32>,
+    mean_x: Vec<f32>,
+}
+
+impl Slopes {
+    pub(super) fn new(width: usize) -> Self {
+        let zeros = || vec![0.0; width];
+        let (factor, mean, mean_x) = (vec![1.0; width], zeros(), zeros());
+        Self { shift: vec![0.0; width], scale: vec![0.0; width], factor, mean, mean_x }
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.shift.fill(0.0);
+        self.scale.fill(0.0);
+    }
+
+    /// For a layer with a norm over `count` values: ∂L/∂z = inv·scale·(∂L/∂y − mean(∂L/∂y) − x·mean(∂L/∂y·x)).
+    /// Without a norm the coefficients stay as they were made, and ∂L/∂z = ∂L/∂y.
+    pub(super) fn through_norm(&mut self, channels: &Channels, count: f64) {
+        for c in 0..self.factor.len() {
+            self.factor[c] = channels.inv[c] * channels.scale[c];
+            self.mean[c] = (self.shift[c] / count) as f32;
+            self.mean_x[c] = (self.scale[c] / count) as f32;
+        }
+    }
+}
+
+/// Adds a chunk to the sums of [`Slopes`].
+pub(super) struct AddSlopes<'a> {
+    pub(super) z: &'a [f32],
+    /// Gradient of the activations.
+    pub(super) gradient: &'a [f32],
+    pub(super) channels: &'a Channels,
+    pub(super) slopes: &'a mut Slopes,
+}
+
+impl Kernel for AddSlopes<'_> {
+    #[inline(always)]
+    fn run<S: Lanes>(self, s: S) {
+        let width = self.channels.width();
+        let pixels = self.z.len() / width;
+        for b in (0..width).step_by(BLOCK) {
+            let channels = Loaded::new(s, self.channels, b);
+            let mut shifts = [s.splat(0.0); PARTS];
+            let mut scales = [s.splat(0.0); PARTS];
+            for group in (0..pixels).step_by(PARTS) {
+                for part in 0..PARTS {
+                    if group + part < pixels {
+                        let at = (group + part) * width + b;
+                        let (x, y) = channels.apply(s, s.load(block(self.z, at)));
+                        let g = s.load(block(self.gradient, at));
+                        let g = if self.channels.relu { s.gate(y, g) } else { g };
+                        shifts[part] = s.add(shifts[part], g);
+                        scales[part] = s.fma(g, x, scales[part]);
+                    }
+                }
+            }
+            let (shifts, scales) = (total(s, shifts), total(s, scales));
+            for lane in 0..BLOCK {
+                self.slopes.shift[b + lane] += f64::from(shifts[lane]);
+                self.slopes.scale[b + lane] += f64::from(scales[lane]);
+            }
+        }
+    }
+}
+
+/// Writes ∂L/∂z of whole images into the grid that the kernels read.
+pub(super) struct Backward<'a> {
+    pub(super) z: &'a [f32],
+    /// Gradient of the activations.
+    pub(super) gradient: &'a [f32],
+    pub(super) channels: &'a Channels,
+    pub(super) slopes: &'a Slopes,
+    pub(super) grid: Grid,
+    pub(super) images: usize,
+    pub(super) output: &'a mut [f32],
+}
+
+impl Kernel for Backward<'_> {
+    #[inline(always)]
+    fn run<S: Lanes>(self, s: S) {
+        let width = self.channels.width();
+        for image in 0..self.images {
+            for (from, to, len) in self.grid.runs() {
+                let from = image * self.grid.inner_len() + from;
+                let (z, gradient) = (&self.z[from..][..len], &self.gradient[from..][..len]);
+                let out = &mut self.output[image * self.grid.len() + to..][..len];
+                for b in (0..width).step_by(BLOCK) {
+                    let channels = Loaded::new(s, self.channels, b);
+                    let factor = s.load(block(&self.slopes.factor, b));
+                    let mean = s.load(block(&self.slopes.mean, b));
+                    let mean_x = s.load(block(&self.slopes.mean_x, b));
+                    let minus = s.sub(s.splat(0.0), mean_x);
+                    for at in (b..len).step_by(width) {
+                        let (x, y) = channels.apply(s, s.load(block(z, at)));
+                        let g = s.load(block(gradient, at));
+                        let g = if self.channels.relu { s.gate(y, g) } else { g };
+                        let d = s.fma(x, minus, s.sub(g, mean));
+                        s.store(s.mul(factor, d), block_mut(out, at));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The state of a trial as Candle tensors, and the in-place operations that change it.
+//!
+//! Every tensor is `[lanes, numbers]` with one lane. The operations work on the tensors' storage; Candle's autograd is
+//! not involved, because it would cost more than the arithmetic of a small step.
+
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
+
+use candle_core::{CpuStorage, Device, InplaceOp1, InplaceOp2, InplaceOp3, Layout as Strides, Result, Storage, Tensor};
+
+use super::data::Source;
+use super::engine::Engine;
+use super::loss::Tally;
+use super::schedule::Rates;
+use super::simd::{BLOCK, Kernel, Lanes, block, block_mut};
+
+/// What a step changes.
+pub(super) struct State {
+    /// Packed parameters.
+    pub(super) weights: Tensor,
+    momentum: Tensor,
+    /// Gradient of the last step.
+    pub(super) gradient: Tensor,
+    /// Running statistics of the norms.
+    pub(super) statistics: Tensor,
+}
+
+impl State {
+    /// At the start of a trial.
+    pub(super) fn new(weights: Vec<f32>, statistics: Vec<f32>) -> Result<Self> {
+        let zeros = vec![0.0; weights.len()];
+        Ok(Self {
+            momentum: tensor(zeros.clone())?,
+            gradient: tensor(zeros)?,
+            weights: tensor(weights)?,
+            statistics: tensor(statistics)?,
+        })
+    }
+
+    /// Loss and gradient of a batch; running statistics move if the loss is finite.
+    pub(super) fn gradient<S: Lanes>(
+        &self,
+        s: S,
+        engine: &mut Engine,
+        batch: &Source<'_>,
+        first: bool,
+    ) -> Result<Tally> {
+        let pass = ForwardBackward { s, engine: RefCell::new(engine), batch, tally: Cell::default() };
+        self.gradient.inplace_op2(&self.weights, &pass)?;
+        self.statistics.inplace_op1(&UpdateStatistics { engine: pass.engine.into_inner(), first })?;
+        Ok(pass.tally.get())
+    }
+
+    /// One step of SGD on the parameters in `trained`. Whether all of them are still finite.
+    pub(super) fn descend<S: Lanes>(
+        &self,
+        s: S,
+        trained: &[Range<usize>],
+        rates: Rates,
+        nesterov: bool,
+    ) -> Result<bool> {
+        let [lr, wd, mu] = [rates.lr, rates.wd, rates.momentum].map(|x| x as f32);
+        self.momentum.inplace_op3(&self.gradient, &self.weights, &Accumulate { s, trained, wd, mu })?;
+        let descend = Descend { s, trained, rates: [lr, wd, mu], nesterov, finite: Cell::new(true) };
+        self.weights.inplace_op3(&self.momentum, &self.gradient, &descend)?;
+        Ok(descend.finite.get())
+    }
+}
+
+fn tensor(data: Vec<f32>) -> Result<Tensor> {
+    let len = data.len();
+    Tensor::from_vec(data, (1, len), &Device::Cpu)
+}
+
+/// Reads a tensor's numbers.
+pub(super) fn read<T>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
+    let (storage, _) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => Ok(f(storage.as_slice()?)),
+        _ => candle_core::bail!("the trainer's tensors live on the CPU"),
+    }
+}
+
+fn numbers(storage: &mut CpuStorage) -> Result<&mut [f32]> {
+    match storage {
+        CpuStorage::F32(data) => Ok(data),
+        _ => candle_core::bail!("the trainer's tensors are of f32"),
+    }
+}
+
+/// gradient ← ∇L(weights)
+struct ForwardBackward<'a, S> {
+    s: S,
+    engine: RefCell<&'a mut Engine>,
+    batch: &'a Source<'a>,
+    tally: Cell<Tally>,
+}
+
+impl<S: Lanes> InplaceOp2 for ForwardBackward<'_, S> {
+    fn name(&self) -> &'static str {
+        "forward-backward"
+    }
+
+    fn cpu_fwd(&self, gradient: &mut CpuStorage, _: &Strides, weights: &CpuStorage, _: &Strides) -> Result<()> {
+        let mut engine = self.engine.borrow_mut();
+        self.tally.set(engine.train(self.s, weights.as_slice()?, self.batch, numbers(gradient)?));
+        Ok(())
+    }
+}
+
+/// Running statistics after a batch.
+struct UpdateStatistics<'a> {
+    engine: &'a Engine,
+    first: bool,
+}
+
+impl InplaceOp1 for UpdateStatistics<'_> {
+    fn name(&self) -> &'static str {
+        "update-statistics"
+    }
+
+    fn cpu_fwd(&self, statistics: &mut CpuStorage, _: &Strides) -> Result<()> {
+        self.engine.update_statistics(numbers(statistics)?, self.first);
+        Ok(())
+    }
+}
+
+/// momentum ← μ·momentum + (gradient + λ·weights)
+struct Accumulate<'a, S> {
+    s: S,
+    trained: &'a [Range<usize>],
+    wd: f32,
+    mu: f32,
+}
+
+impl<S: Lanes> InplaceOp3 for Accumulate<'_, S> {
+    fn name(&self) -> &'static str {
+        "sgd-momentum"
+    }
+
+    fn cpu_fwd(
+        &self,
+        momentum: &mut CpuStorage,
+        _: &Strides,
+        gradient: &CpuStorage,
+        _: &Strides,
+        weights: &CpuStorage,
+        _: &Strides,
+    ) -> Result<()> {
+        let (gradient, weights, momentum) = (gradient.as_slice()?, weights.as_slice()?, numbers(momentum)?);
+        for range in self.trained.iter().cloned() {
+            let (gradient, weights) = (&gradient[range.clone()], &weights[range.clone()]);
+            self.s.dispatch(Combine { gradient, weights, wd: self.wd, mu: self.mu, momentum: &mut momentum[range] });
+        }
+        Ok(())
+    }
+}
+
+struct Combine<'a> {
+    gradient: &'a [f32],
+    weights: &'a [f32],
+    wd: f32,
+    mu: f32,
+    momentum: &'a mut [f32],
+}
+
+impl Kernel for Combine<'_> {
+    #[inline(always)]
+    fn run<S: Lanes>(self, s: S) {
+        let (wd, mu) = (s.splat(self.wd), s.splat(self.mu));
+        for at in (0..self.momentum.len()).step_by(BLOCK) {
+            let decayed = s.fma(wd, s.load(block(self.weights, at)), s.load(block(self.gradient, at)));
+            let v = block_mut(self.momentum, at);
+            s.store(s.fma(mu, s.load(v), decayed), v);
+        }
+    }
+}
+
+/// weights ← weights − η·direction, the direction being the momentum, or gradient + λ·weights + μ·momentum in
+/// Nesterov's form.
+struct Descend<'a, S> {
+    s: S,
+    trained: &'a [Range<usize>],
+    rates: [f32; 3],
+    nesterov: bool,
+    finite: Cell<bool>,
+}
+
+impl<S: Lanes> InplaceOp3 for Descend<'_, S> {
+    fn name(&self) -> &'static str {
+        "sgd-descend"
+    }
+
+    fn cpu_fwd(
+        &self,
+        weights: &mut CpuStorage,
+        _: &Strides,
+        momentum: &CpuStorage,
+        _: &Strides,
+        gradient: &CpuStorage,
+        _: &Strides,
+    ) -> Result<()> {
+        let (weights, momentum, gradient) = (numbers(weights)?, momentum.as_slice()?, gradient.as_slice()?);
+        let mut witness = [0.0; BLOCK];
+        for range in self.trained.iter().cloned() {
+            self.s.dispatch(Step {
+                momentum: &momentum[range.clone()],
+                gradient: self.nesterov.then(|| &gradient[range.clone()]),
+                rates: self.rates,
+                weights: &mut weights[range],
+                witness: &mut witness,
+            });
+        }
+        self.finite.set(witness.iter().all(|x| *x == 0.0));
+        Ok(())
+    }
+}
+
+struct Step<'a> {
+    momentum: &'a [f32],
+    /// In Nesterov's form.
+    gradient: Option<&'a [f32]>,
+    /// η, λ, μ
+    rates: [f32; 3],
+    weights: &'a mut [f32],
+    /// Stays 0 as long as all weights are finite: 0·∞ is NaN.
+    witness: &'a mut [f32; BLOCK],
+}
+
+impl Kernel for Step<'_> {
+    #[inline(always)]
+    fn run<S: Lanes>(self, s: S) {
+        let [lr, wd, mu] = self.rates;
+        let (minus, wd, mu, zero) = (s.splat(-lr), s.splat(wd), s.splat(mu), s.splat(0.0));
+        let mut witness = s.load(self.witness);
+        for at in (0..self.weights.len()).step_by(BLOCK) {
+            let w = block_mut(self.weights, at);
+            let old = s.load(w);
+            let mut direction = s.load(block(self.momentum, at));
+            if let Some(gradient) = self.gradient {
+                direction = s.fma(mu, direction, s.fma(wd, old, s.load(block(gradient, at))));
+            }
+            let new = s.fma(minus, direction, old);
+            witness = s.fma(new, zero, witness);
+            s.store(new, w);
+        }
+        s.store(witness, self.witness);
+    }
+}

@@ -1,0 +1,92 @@
+//! Which training images each step sees.
+
+use ergodic_common::config::{Order, TrialConfig};
+use ergodic_common::seed::{Purpose, Streams};
+
+/// The batches of a trial, step by step.
+pub(super) struct Batches<'a> {
+    streams: &'a Streams,
+    order: Order,
+    batch: usize,
+    steps_per_epoch: u64,
+    /// The subset in the present epoch's order; what it held before is put back first.
+    epoch: Vec<u32>,
+    subset: &'a [u32],
+}
+
+impl<'a> Batches<'a> {
+    /// Over the images of `subset`.
+    pub(super) fn new(config: &TrialConfig, streams: &'a Streams, subset: &'a [u32]) -> Self {
+        let (order, batch) = (config.data.order, config.batch() as usize);
+        Self { streams, order, batch, steps_per_epoch: config.steps_per_epoch(), epoch: subset.to_vec(), subset }
+    }
+
+    /// The images of a step, counted from 0. Steps must be asked for in order.
+    pub(super) fn at(&mut self, step: u64) -> &[u32] {
+        let (epoch, within) = (step / self.steps_per_epoch, (step % self.steps_per_epoch) as usize);
+        match self.order {
+            Order::FullBatch => return &self.epoch,
+            Order::Sequential => {}
+            Order::Shuffle if within == 0 => {
+                self.epoch.copy_from_slice(self.subset);
+                self.streams.open(Purpose::Order, &epoch.to_le_bytes()).shuffle(&mut self.epoch);
+            }
+            Order::Shuffle => {}
+            Order::WithReplacement => {
+                let mut stream = self.streams.open(Purpose::Order, &step.to_le_bytes());
+                let n = self.subset.len() as u32;
+                self.epoch.clear();
+                self.epoch.extend((0..self.batch).map(|_| self.subset[stream.below(n) as usize]));
+                return &self.epoch;
+            }
+        }
+        &self.epoch[within * self.batch..][..self.batch]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::tests::cases;
+
+    fn visited(order: Order, steps: u64) -> Vec<Vec<u32>> {
+        let mut config = cases::mlp();
+        (config.data.train, config.train.batch_size, config.data.order) = (10, 3, order);
+        let (streams, subset) = (cases::streams(1), (100..110).collect::<Vec<_>>());
+        let mut batches = Batches::new(&config, &streams, &subset);
+        (0..steps).map(|step| batches.at(step).to_vec()).collect()
+    }
+
+    #[test]
+    fn a_shuffled_epoch_visits_images_once_and_drops_the_tail() {
+        let steps = visited(Order::Shuffle, 6);
+        for epoch in steps.chunks(3) {
+            let mut seen = epoch.concat();
+            seen.sort_unstable();
+            seen.dedup();
+            assert!(seen.len() == 9 && seen.iter().all(|i| (100..110).contains(i)), "{epoch:?}");
+        }
+        assert_ne!(steps[..3], steps[3..]);
+    }
+
+    #[test]
+    fn a_permutation_does_not_depend_on_the_batch_size() {
+        let mut config = cases::mlp();
+        let (streams, subset) = (cases::streams(1), (0..12).collect::<Vec<_>>());
+        let mut epoch = |batch| {
+            (config.data.train, config.train.batch_size, config.data.order) = (12, batch, Order::Shuffle);
+            let mut batches = Batches::new(&config, &streams, &subset);
+            (0..u64::from(12 / batch)).flat_map(|step| batches.at(step).to_vec()).collect::<Vec<_>>()
+        };
+        assert_eq!(epoch(3), epoch(4));
+    }
+
+    #[test]
+    fn the_other_orders_do_what_they_say() {
+        assert_eq!(visited(Order::Sequential, 4)[3], [100, 101, 102]);
+        assert_eq!(visited(Order::FullBatch, 2)[1], (100..110).collect::<Vec<_>>());
+        let drawn = visited(Order::WithReplacement, 100);
+        assert!(drawn.iter().any(|b| b[0] == b[1]) && drawn[0] != drawn[3]);
+        assert!(drawn.iter().all(|b| b.len() == 3));
+    }
+}

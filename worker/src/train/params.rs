@@ -1,0 +1,161 @@
+//! Where parameters stand in the flat packed vector, how they start, and their digest.
+//!
+//! The packed form of a weight is `[block of outputs][row][BLOCK]` with rows of padded input channels; what pads is 0,
+//! has gradient 0 and so stays 0. The logical order is that of [`Net::params`].
+
+use std::ops::Range;
+
+use ergodic_common::config::{InitScheme, TrialConfig};
+use ergodic_common::net::{Net, Param, Role};
+use ergodic_common::seed::{Purpose, Stream, Streams};
+
+use super::plan::{LayerPlan, input_channels};
+use super::simd::{BLOCK, padded};
+
+/// One parameter tensor in the packed vector.
+#[derive(Debug)]
+pub(super) struct Slot {
+    /// What it is.
+    pub(super) param: Param,
+    /// Its place.
+    pub(super) range: Range<usize>,
+    outputs: usize,
+    /// Channels of the input, without and with padding, and rows of the packed form; of weights only.
+    channels: (usize, usize),
+    rows: usize,
+}
+
+impl Slot {
+    /// Where the `i`-th number in logical order stands.
+    pub(super) fn position(&self, i: usize) -> usize {
+        if self.param.role != Role::Weight {
+            return self.range.start + i;
+        }
+        let (row, out) = (i / self.outputs, i % self.outputs);
+        let row = row / self.channels.0 * self.channels.1 + row % self.channels.0;
+        self.range.start + (out / BLOCK * self.rows + row) * BLOCK + out % BLOCK
+    }
+}
+
+/// Places of all parameters and norm statistics.
+#[derive(Debug)]
+pub(super) struct Layout {
+    /// In logical order.
+    pub(super) slots: Vec<Slot>,
+    /// Length of the packed vector.
+    pub(super) len: usize,
+    /// Per layer with a norm: where its running means stand; as many variances follow.
+    pub(super) statistics: Vec<Option<Range<usize>>>,
+    /// Length of the running statistics.
+    pub(super) statistics_len: usize,
+    /// Channels per layer, without padding.
+    channels: Vec<usize>,
+}
+
+impl Layout {
+    pub(super) fn new(net: &Net, plans: &[LayerPlan]) -> Self {
+        let mut len = 0;
+        let mut slots = Vec::new();
+        for param in net.params() {
+            let (layer, plan) = (&net.layers[param.layer], &plans[param.layer]);
+            let size = if param.role == Role::Weight { plan.rows * plan.channels } else { plan.channels };
+            let channels = (layer.input.channels, input_channels(layer, param.layer == 0));
+            let (outputs, rows) = (layer.output.channels, plan.rows);
+            slots.push(Slot { param, range: len..len + size, outputs, channels, rows });
+            len += size;
+        }
+        let mut statistics_len = 0;
+        let statistics = net.layers.iter().map(|layer| {
+            let width = padded(layer.output.channels);
+            layer.norm.map(|_| {
+                statistics_len += 2 * width;
+                statistics_len - 2 * width..statistics_len - width
+            })
+        });
+        let statistics = statistics.collect();
+        let channels = net.layers.iter().map(|l| l.output.channels).collect();
+        Self { slots, len, statistics, statistics_len, channels }
+    }
+
+    /// The place of a layer's parameter, if it has one for this.
+    pub(super) fn range(&self, layer: usize, role: Role) -> Option<Range<usize>> {
+        let slot = self.slots.iter().find(|s| s.param.layer == layer && s.param.role == role);
+        slot.map(|s| s.range.clone())
+    }
+
+    /// Places of the parameters that `select` holds for, neighbours joined.
+    pub(super) fn ranges(&self, select: impl Fn(&Param) -> bool) -> Vec<Range<usize>> {
+        let mut ranges: Vec<Range<usize>> = Vec::new();
+        for slot in self.slots.iter().filter(|s| select(&s.param)) {
+            match ranges.last_mut() {
+                Some(last) if last.end == slot.range.start => last.end = slot.range.end,
+                _ => ranges.push(slot.range.clone()),
+            }
+        }
+        ranges
+    }
+
+    /// Initial values of all parameters.
+    pub(super) fn init(&self, config: &TrialConfig, streams: &Streams) -> Vec<f32> {
+        let mut packed = vec![0.0; self.len];
+        for slot in &self.slots {
+            match slot.param.role {
+                Role::Weight => slot.init(config, streams, &mut packed),
+                Role::NormScale => (0..slot.param.len).for_each(|i| packed[slot.position(i)] = 1.0),
+                Role::Bias | Role::NormShift => {}
+            }
+        }
+        packed
+    }
+
+    /// Running statistics before the first step: mean 0, variance 1.
+    pub(super) fn init_statistics(&self) -> Vec<f32> {
+        let mut all = vec![0.0; self.statistics_len];
+        for mean in self.statistics.iter().flatten() {
+            all[mean.end..mean.end + mean.len()].fill(1.0);
+        }
+        all
+    }
+
+    /// BLAKE3 of all parameters in logical order, then of mean and variance norm by norm, NaNs made equal.
+    pub(super) fn digest(&self, packed: &[f32], statistics: &[f32]) -> [u8; 32] {
+        let mut bytes = Vec::with_capacity(4 * (packed.len() + statistics.len()));
+        let mut push = |x: f32| bytes.extend(if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() }.to_le_bytes());
+        for slot in &self.slots {
+            (0..slot.param.len).for_each(|i| push(packed[slot.position(i)]));
+        }
+        for (mean, channels) in self.statistics.iter().zip(&self.channels) {
+            let Some(mean) = mean else { continue };
+            statistics[mean.start..mean.start + channels].iter().for_each(|x| push(*x));
+            statistics[mean.end..mean.end + channels].iter().for_each(|x| push(*x));
+        }
+        *blake3::hash(&bytes).as_bytes()
+    }
+}
+
+impl Slot {
+    fn init(&self, config: &TrialConfig, streams: &Streams, packed: &mut [f32]) {
+        let head = self.param.name == HEAD_WEIGHT;
+        let (purpose, scheme) =
+            if head { (Purpose::Head, InitScheme::KaimingNormal) } else { (Purpose::Init, config.model.init) };
+        let mut stream = streams.open(purpose, self.param.name.as_bytes());
+        let factor = if self.param.trained { config.model.init_scale } else { 1.0 };
+        for i in 0..self.param.len {
+            packed[self.position(i)] = (draw(scheme, &self.param, &mut stream) * factor) as f32;
+        }
+    }
+}
+
+const HEAD_WEIGHT: &str = "head.weight";
+
+fn draw(scheme: InitScheme, param: &Param, stream: &mut Stream) -> f64 {
+    let kaiming = 2.0 / param.fan_in as f64;
+    let xavier = 2.0 / (param.fan_in + param.fan_out) as f64;
+    let uniform = |variance: f64, stream: &mut Stream| libm::sqrt(3.0 * variance) * (2.0 * stream.uniform() - 1.0);
+    match scheme {
+        InitScheme::KaimingNormal => libm::sqrt(kaiming) * stream.normal(),
+        InitScheme::XavierNormal => libm::sqrt(xavier) * stream.normal(),
+        InitScheme::KaimingUniform => uniform(kaiming, stream),
+        InitScheme::XavierUniform => uniform(xavier, stream),
+    }
+}

@@ -1,0 +1,90 @@
+//! Small trials to test with.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+
+use ergodic_common::config::{
+    DataConfig, DatasetName, InitScheme, Length, ModelConfig, ModelKind, Norm, Order, TrainConfig, TrialConfig,
+};
+use ergodic_common::dataset::{Dataset, Images, glyphs};
+use ergodic_common::metric::Metric;
+use ergodic_common::seed::{SeedPlan, Streams, fixed_stream};
+use ergodic_common::spec::Measure;
+use ergodic_common::trial::{TrialKey, TrialResult};
+
+use crate::train::{Isa, Job, TrialData, run};
+
+/// The generated dataset, made once.
+pub(crate) fn dataset() -> Arc<Dataset> {
+    static DATA: OnceLock<Arc<Dataset>> = OnceLock::new();
+    DATA.get_or_init(|| Arc::new(glyphs())).clone()
+}
+
+/// Streams of a repeat.
+pub(crate) fn streams(repeat: u32) -> Streams {
+    Streams { sweep_seed: 7, repeat, cell: [0; 32], plan: SeedPlan::default() }
+}
+
+/// A small trial of this model.
+pub(crate) fn of(kind: ModelKind, norm: Norm) -> TrialConfig {
+    TrialConfig {
+        data: DataConfig { dataset: DatasetName::Glyphs, train: 100, test: 50, order: Order::Shuffle },
+        model: ModelConfig {
+            kind,
+            norm,
+            norm_eps: 1e-5,
+            affine: false,
+            fixed_head: false,
+            init: InitScheme::KaimingNormal,
+            init_scale: 1.0,
+        },
+        train: TrainConfig {
+            length: Length::Steps(5),
+            batch_size: 16,
+            lr: 0.05,
+            wd: 5e-4,
+            momentum: 0.9,
+            nesterov: false,
+            label_smoothing: 0.0,
+            schedule: Vec::new(),
+        },
+    }
+}
+
+/// A small perceptron without norms.
+pub(crate) fn mlp() -> TrialConfig {
+    of(ModelKind::Mlp { hidden: vec![24, 17] }, Norm::None)
+}
+
+/// Every metric, sampled every other step.
+pub(crate) fn all_metrics() -> Measure {
+    Measure { every: Length::Steps(2), metrics: Metric::WORDS.iter().map(|(_, m)| *m).collect() }
+}
+
+/// Runs a trial.
+pub(crate) fn result(config: &TrialConfig, measure: &Measure, isa: Isa) -> TrialResult {
+    let streams = streams(0);
+    let dataset = match config.data.dataset {
+        DatasetName::Glyphs => dataset(),
+        name => noise(name),
+    };
+    let data = TrialData::new(dataset, &config.data, &streams).expect("the dataset has as many images");
+    let key = TrialKey { cell: 0, repeat: 0 };
+    let job = Job { config, streams: &streams, measure, data: Some(&data), key, isa };
+    run(&job, &AtomicBool::new(false)).expect("nobody stops it")
+}
+
+/// Random images in the shape of a dataset. Unlike a real dataset, they never change.
+pub(crate) fn noise(name: DatasetName) -> Arc<Dataset> {
+    let (height, width, channels) = name.shape();
+    let part = |label: &str, images: u32| {
+        let mut stream = fixed_stream(label, u64::from(images));
+        let blocks = images * height * width * channels / 32 + 1;
+        let mut pixels: Vec<u8> = (0..blocks).flat_map(|_| stream.bytes()).collect();
+        pixels.truncate((images * height * width * channels) as usize);
+        // Channels of different mean and spread.
+        pixels.iter_mut().enumerate().for_each(|(i, p)| *p = *p / (2 + i % channels as usize) as u8 + 10);
+        Images { pixels, labels: (0..images).map(|i| (i % 10) as u8).collect() }
+    };
+    Arc::new(Dataset { name, train: part("noise train", 100), test: part("noise test", 50) })
+}

@@ -1,0 +1,231 @@
+//! The fast path against Candle's autograd in f64 and against finite differences.
+
+use ergodic_common::config::{DataConfig, DatasetName, ModelKind, Norm, Order};
+use ergodic_common::net::{Layer, Map, Net, NormSpec, Role, Shape};
+use ergodic_common::seed::fixed_stream;
+
+use super::cases;
+use crate::train::data::TrialData;
+use crate::train::engine::Engine;
+use crate::train::plan::Grid;
+use crate::train::reference::{self, Batch, Parameters};
+use crate::train::{Isa, Program};
+
+/// A network with random parameters on some images.
+struct Bench {
+    net: Net,
+    engine: Engine,
+    data: TrialData,
+    images: usize,
+    smoothing: f64,
+    packed: Vec<f32>,
+}
+
+impl Bench {
+    fn new(net: Net, images: usize, smoothing: f64) -> Self {
+        let name = if net.input.channels == 3 { DatasetName::Cifar10 } else { DatasetName::Glyphs };
+        let config = DataConfig { dataset: name, train: images as u32, test: 1, order: Order::Sequential };
+        let dataset = if net.input.channels == 3 { cases::noise(name) } else { cases::dataset() };
+        let data = TrialData::new(dataset, &config, &cases::streams(0)).expect("enough images");
+        let engine = Engine::new(&net, smoothing, images, images);
+        let mut stream = fixed_stream("test parameters", 0);
+        let mut packed = vec![0.0; engine.layout.len];
+        for slot in &engine.layout.slots {
+            let (centre, spread) = match slot.param.role {
+                Role::Weight => (0.0, (2.0 / slot.param.fan_in as f64).sqrt()),
+                Role::NormScale => (1.0, 0.3),
+                _ => (0.1, 0.3),
+            };
+            for i in 0..slot.param.len {
+                packed[slot.position(i)] = (centre + spread * stream.normal()) as f32;
+            }
+        }
+        Self { net, engine, data, images, smoothing, packed }
+    }
+
+    fn of(kind: ModelKind, norm: Norm, affine: bool) -> Self {
+        let mut config = cases::of(kind, norm);
+        config.model.affine = affine;
+        Self::new(Net::of(&config).expect("not the empty model"), 13, if affine { 0.1 } else { 0.0 })
+    }
+
+    /// Loss and packed gradient of the fast path.
+    fn fast(&mut self, isa: Isa) -> (f64, Vec<f32>) {
+        struct Pass<'a>(&'a mut Bench, &'a mut (f64, Vec<f32>));
+        impl Program for Pass<'_> {
+            fn run<S: crate::train::simd::Lanes>(self, s: S) {
+                let Self(bench, (loss, gradient)) = self;
+                gradient.resize(bench.packed.len(), 0.0);
+                let indices = bench.data.train()[..bench.images].to_vec();
+                let batch = bench.data.batch(&indices);
+                *loss = bench.engine.train(s, &bench.packed, &batch, gradient).mean_loss();
+            }
+        }
+        let mut out = (0.0, Vec::new());
+        isa.run(Pass(self, &mut out));
+        out
+    }
+
+    fn logical(&self, packed: &[f32]) -> Parameters {
+        let slots = self.engine.layout.slots.iter();
+        slots.map(|s| (0..s.param.len).map(|i| f64::from(packed[s.position(i)])).collect()).collect()
+    }
+
+    fn batch(&self) -> Batch {
+        let Shape { height, width, channels } = self.net.input;
+        let grid = Grid::flat(height * width * channels);
+        let mut images = vec![0.0; self.images * grid.len()];
+        let indices = &self.data.train()[..self.images];
+        let source = self.data.batch(indices);
+        source.write(0, self.images, &grid, &mut images);
+        Batch { images: images.into_iter().map(f64::from).collect(), labels: source.labels().collect() }
+    }
+
+    /// Loss and gradient must agree with the reference, tensor by tensor.
+    fn check(mut self, what: &str) {
+        let reference = reference::pass(&self.net, &self.logical(&self.packed), &self.batch(), self.smoothing)
+            .expect("the reference runs");
+        let (loss, gradient) = self.fast(Isa::detect());
+        assert!((loss - reference.loss).abs() < 2e-6 * (1.0 + reference.loss), "{what}: {loss} {}", reference.loss);
+        for ((slot, ours), theirs) in
+            self.engine.layout.slots.iter().zip(self.logical(&gradient)).zip(&reference.gradient)
+        {
+            if slot.param.trained {
+                let error = distance(&ours, theirs);
+                assert!(error < 3e-5, "{what}: relative error {error:e} of the gradient of {}", slot.param.name);
+            } else {
+                assert!(ours.iter().all(|g| *g == 0.0), "{what}: {} is not trained", slot.param.name);
+            }
+        }
+        self.check_padding(&gradient, what);
+        self.check_statistics(&reference, what);
+    }
+
+    fn check_padding(&self, gradient: &[f32], what: &str) {
+        let mut real = vec![false; gradient.len()];
+        for slot in &self.engine.layout.slots {
+            (0..slot.param.len).for_each(|i| real[slot.position(i)] = true);
+        }
+        let used = real.iter().filter(|r| **r).count() as u64;
+        assert_eq!(used, self.net.sizes().0, "{what}: places of parameters overlap");
+        assert!(gradient.iter().zip(&real).all(|(g, real)| *real || *g == 0.0), "{what}: padding has a gradient");
+    }
+
+    fn check_statistics(&self, reference: &reference::Outcome, what: &str) {
+        let mut running = self.engine.layout.init_statistics();
+        self.engine.update_statistics(&mut running, true);
+        let places = self.engine.layout.statistics.iter().flatten();
+        for ((mean, variance), place) in reference.statistics.iter().zip(places) {
+            for c in 0..mean.len() {
+                let (m, v) = (f64::from(running[place.start + c]), f64::from(running[place.end + c]));
+                assert!((m - 0.1 * mean[c]).abs() < 1e-6 * (1.0 + mean[c].abs()), "{what}: mean {m} {}", mean[c]);
+                assert!((v - 0.9 - 0.1 * variance[c]).abs() < 1e-6 * (1.0 + variance[c]), "{what}: variance {v}");
+            }
+        }
+    }
+}
+
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    let apart: f64 = a.iter().zip(b).map(|(x, y)| (x - y) * (x - y)).sum();
+    let size: f64 = b.iter().map(|y| y * y).sum();
+    if size == 0.0 { apart.sqrt() } else { (apart / size).sqrt() }
+}
+
+#[test]
+fn gradients_agree_with_autograd_on_every_architecture() {
+    for (norm, affine) in [(Norm::None, false), (Norm::Batch, false), (Norm::Batch, true)] {
+        for hidden in [vec![], vec![24], vec![40, 17, 5]] {
+            let what = format!("mlp {hidden:?} {norm:?} {affine}");
+            Bench::of(ModelKind::Mlp { hidden }, norm, affine).check(&what);
+        }
+        for width in [1, 5, 16] {
+            let what = format!("cnn4 {width} {norm:?} {affine}");
+            Bench::of(ModelKind::Cnn4 { width }, norm, affine).check(&what);
+        }
+    }
+}
+
+/// Two convolutions of any shape, then a head.
+fn odd(input: Shape, maps: [Map; 2], norm: Option<NormSpec>) -> Net {
+    let mut layers: Vec<Layer> = Vec::new();
+    let mut at = input;
+    for (i, map) in maps.into_iter().chain([Map::Linear]).enumerate() {
+        let channels = [7, 19, 10][i];
+        let output = match map {
+            Map::Linear => Shape { height: 1, width: 1, channels },
+            Map::Conv { kernel, stride, padding } => {
+                let side = |n: usize| (n + 2 * padding - kernel) / stride + 1;
+                Shape { height: side(at.height), width: side(at.width), channels }
+            }
+        };
+        let (hidden, name) = (i < 2, format!("layer{i}"));
+        let norm = if hidden { norm } else { None };
+        layers.push(Layer { name, input: at, output, map, bias: norm.is_none(), norm, relu: hidden, trained: true });
+        at = output;
+    }
+    Net { input, classes: 10, layers }
+}
+
+#[test]
+fn gradients_agree_for_any_kernel_stride_and_padding() {
+    let norm = Some(NormSpec { eps: 1e-5, affine: true });
+    for (kernel, stride, padding) in [
+        (1, 1, 0),
+        (1, 2, 0),
+        (2, 1, 0),
+        (2, 2, 1),
+        (3, 1, 0),
+        (3, 1, 1),
+        (3, 2, 0),
+        (3, 3, 1),
+        (4, 3, 2),
+        (5, 2, 2),
+        (5, 1, 4),
+    ] {
+        let map = Map::Conv { kernel, stride, padding };
+        let first = Map::Conv { kernel: 3, stride: 2, padding: 1 };
+        for norm in [None, norm] {
+            let gray = Shape { height: 28, width: 28, channels: 1 };
+            Bench::new(odd(gray, [first, map], norm), 5, 0.0).check(&format!("{map:?} after {first:?}, {norm:?}"));
+            let wide = Shape { height: 32, width: 32, channels: 3 };
+            Bench::new(odd(wide, [map, first], norm), 5, 0.0).check(&format!("{first:?} after {map:?}, {norm:?}"));
+        }
+    }
+}
+
+/// Central differences of the fast path's own loss along its gradient.
+#[test]
+fn gradients_agree_with_finite_differences() {
+    for norm in [Norm::None, Norm::Batch] {
+        for kind in [ModelKind::Mlp { hidden: vec![24] }, ModelKind::Cnn4 { width: 4 }] {
+            let mut bench = Bench::of(kind.clone(), norm, norm == Norm::Batch);
+            let (start, (_, gradient)) = (bench.packed.clone(), bench.fast(Isa::detect()));
+            let size = gradient.iter().map(|g| f64::from(*g) * f64::from(*g)).sum::<f64>().sqrt();
+            let step = 2e-3;
+            let mut loss_at = |sign: f64| {
+                let moved = start
+                    .iter()
+                    .zip(&gradient)
+                    .map(|(w, g)| (f64::from(*w) + sign * step * f64::from(*g) / size) as f32);
+                bench.packed = moved.collect();
+                bench.fast(Isa::detect()).0
+            };
+            let slope = (loss_at(1.0) - loss_at(-1.0)) / (2.0 * step);
+            assert!((slope / size - 1.0).abs() < 1e-2, "{kind:?} {norm:?}: {slope} against {size}");
+        }
+    }
+}
+
+#[test]
+fn kernels_give_the_same_bits_on_every_instruction_set() {
+    let map = Map::Conv { kernel: 3, stride: 2, padding: 1 };
+    let input = Shape { height: 28, width: 28, channels: 1 };
+    let norm = Some(NormSpec { eps: 1e-5, affine: true });
+    let bits = |isa: Isa| {
+        let (loss, gradient) = Bench::new(odd(input, [map, map], norm), 5, 0.1).fast(isa);
+        (loss.to_bits(), gradient.iter().map(|g| g.to_bits()).collect::<Vec<_>>())
+    };
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+        assert!(bits(isa) == bits(Isa::Portable), "{isa}");
+    }
+}

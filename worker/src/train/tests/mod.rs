@@ -1,0 +1,6 @@
+//! Tests of the trainer as a whole.
+
+pub(super) mod cases;
+mod gradients;
+mod linear;
+mod trials;

@@ -1,0 +1,275 @@
+//! Whole trials: bits, learning, divergence, metrics.
+
+use std::sync::atomic::AtomicBool;
+
+use ergodic_common::config::{DatasetName, Length, ModelKind, Norm, Order, TrialConfig};
+use ergodic_common::metric::Metric;
+use ergodic_common::seed::{Purpose, Streams};
+use ergodic_common::spec::Measure;
+use ergodic_common::trial::{Outcome, TrialKey, TrialResult, hex};
+
+use super::cases;
+use crate::train::{Isa, Job, TrialData, run};
+
+/// Architectures × norms, with everything else that can change bits spread over them.
+fn short_trials() -> Vec<(&'static str, TrialConfig)> {
+    let mlp = |norm| cases::of(ModelKind::Mlp { hidden: vec![24, 17] }, norm);
+    let cnn4 = |norm| cases::of(ModelKind::Cnn4 { width: 4 }, norm);
+    let mut all = vec![
+        ("mlp none", mlp(Norm::None)),
+        ("mlp batch", mlp(Norm::Batch)),
+        ("cnn4 none", cnn4(Norm::None)),
+        ("cnn4 batch", cnn4(Norm::Batch)),
+    ];
+    for (at, (_, config)) in all.iter_mut().enumerate() {
+        config.data.dataset = if at == 2 { DatasetName::Cifar10 } else { DatasetName::Mnist };
+    }
+    all[0].1.data.order = Order::WithReplacement;
+    all[1].1.model.affine = true;
+    all[1].1.train.nesterov = true;
+    all[2].1.train.label_smoothing = 0.1;
+    all[3].1.model.fixed_head = true;
+    all
+}
+
+/// Everything in a result but the time it took, bit for bit.
+fn bits(result: &TrialResult) -> (String, [u8; 32], Vec<u64>) {
+    let values = result.metrics.iter().chain(&result.curve.values);
+    (format!("{:?} {:?}", result.outcome, result.curve.steps), result.digest, values.map(|x| x.to_bits()).collect())
+}
+
+/// A hash of everything in a result but the time it took.
+fn fingerprint(result: &TrialResult) -> String {
+    let (how, digest, values) = bits(result);
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(how.as_bytes()).update(&digest);
+    values.iter().for_each(|x| _ = hasher.update(&x.to_le_bytes()));
+    hasher.finalize().to_hex().to_string()
+}
+
+/// Fingerprints of [`short_trials`]. They change only together with the numerics version `cpu-f32/1`.
+const GOLDEN: [&str; 4] = [
+    "38afc1a5c5eddcc67729bc8a9a747591704b209e1a56ef976174e2fe8b3e0a86",
+    "437ddeee0c9adc27a23f99c12e76330e4885f59dcca471248d9ea0307a104636",
+    "b3e2ed6a46e6686fe06e027bb459607ec7395efa28cc1f47897207a4c7514bf4",
+    "01d3e45742f7ae2229ae91b9028fbef46605630b0b0965e116991f302e4e1ae7",
+];
+
+#[test]
+fn short_trials_end_in_the_committed_bits() {
+    let measure = cases::all_metrics();
+    for ((name, config), golden) in short_trials().iter().zip(GOLDEN) {
+        let result = cases::result(config, &measure, Isa::detect());
+        assert_eq!(result.outcome, Outcome::Completed, "{name}");
+        assert_eq!(fingerprint(&result), golden, "{name}");
+    }
+}
+
+#[test]
+fn results_depend_on_neither_the_instruction_set_nor_the_run() {
+    let measure = cases::all_metrics();
+    for (name, config) in short_trials() {
+        let expected = bits(&cases::result(&config, &measure, Isa::Portable));
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+            assert!(bits(&cases::result(&config, &measure, isa)) == expected, "{name} on {isa}");
+        }
+    }
+}
+
+#[test]
+fn unknown_and_missing_instruction_sets_are_refused() {
+    assert_eq!(Isa::named("auto"), Ok(Isa::detect()));
+    assert_eq!(Isa::named("portable"), Ok(Isa::Portable));
+    assert!(Isa::named("mmx").expect_err("nobody knows it").to_string().contains("portable"));
+    for isa in Isa::ALL {
+        assert_eq!(Isa::named(isa.name()).is_ok(), isa.available());
+    }
+}
+
+#[test]
+fn networks_learn() {
+    let measure = Measure { every: Length::Epochs(1), metrics: vec![Metric::TrainLoss, Metric::TestAcc] };
+    let linear = cases::of(ModelKind::Mlp { hidden: vec![] }, Norm::None);
+    for (mut config, lr, epochs, least) in [
+        (linear, 0.005, 5, 0.5),
+        (cases::of(ModelKind::Mlp { hidden: vec![64] }, Norm::None), 0.02, 5, 0.6),
+        (cases::of(ModelKind::Cnn4 { width: 8 }, Norm::Batch), 0.1, 3, 0.8),
+    ] {
+        (config.data.train, config.data.test, config.train.batch_size) = (2_000, 500, 50);
+        (config.train.lr, config.train.length) = (lr, Length::Epochs(epochs));
+        let result = cases::result(&config, &measure, Isa::detect());
+        assert_eq!(result.outcome, Outcome::Completed);
+        assert!(result.metrics[1] > least, "{:?} reached {}", config.model.kind, result.metrics[1]);
+        let losses: Vec<f64> = result.curve.values.iter().step_by(2).copied().collect();
+        assert!(losses.last() < losses.first(), "{losses:?}");
+    }
+}
+
+#[test]
+fn divergence_is_seen_in_its_step_and_leaves_no_number() {
+    for norm in [Norm::None, Norm::Batch] {
+        for kind in [ModelKind::Mlp { hidden: vec![24] }, ModelKind::Cnn4 { width: 4 }] {
+            let mut config = cases::of(kind, norm);
+            config.train.lr = if norm == Norm::None { 1e6 } else { 1e38 };
+            config.train.length = Length::Steps(50);
+            let measure = cases::all_metrics();
+            let result = cases::result(&config, &measure, Isa::detect());
+            let Outcome::Diverged { step } = result.outcome else { panic!("{config:?} did not diverge: {result:?}") };
+            assert!(step <= 20 && result.steps == step, "diverged at {step}");
+            assert!(result.metrics.iter().all(|m| m.is_nan()));
+            assert!(result.curve.steps.iter().all(|s| *s < step));
+            assert_eq!(result.curve.values.len(), result.curve.steps.len() * measure.metrics.len());
+        }
+    }
+}
+
+#[test]
+fn a_raised_stop_ends_a_trial_without_result() {
+    let (config, streams, measure) = (cases::mlp(), cases::streams(0), cases::all_metrics());
+    let data = TrialData::new(cases::dataset(), &config.data, &streams).expect("enough images");
+    let key = TrialKey { cell: 1, repeat: 2 };
+    let job = Job { config: &config, streams: &streams, measure: &measure, data: Some(&data), key, isa: Isa::detect() };
+    assert!(run(&job, &AtomicBool::new(true)).is_none());
+    assert_eq!(run(&job, &AtomicBool::new(false)).map(|r| r.key), Some(key));
+}
+
+#[test]
+fn an_empty_trial_is_made_up_from_its_streams() {
+    let mut config = cases::of(ModelKind::Empty, Norm::None);
+    config.train.length = Length::Steps(20);
+    let measure = Measure { every: Length::Steps(3), metrics: vec![Metric::TrainLoss, Metric::TestAcc] };
+    let result = |repeat| {
+        let streams = cases::streams(repeat);
+        let key = TrialKey { cell: 0, repeat };
+        let job = Job { config: &config, streams: &streams, measure: &measure, data: None, key, isa: Isa::detect() };
+        run(&job, &AtomicBool::new(false)).expect("nobody stops it")
+    };
+    let (a, b) = (result(0), result(1));
+    assert_eq!(a.curve.steps, [3, 6, 9, 12, 15, 18, 20]);
+    assert_eq!(a.curve.values.len(), 14);
+    assert_eq!(a.metrics, a.curve.values[12..]);
+    assert!(a.curve.values.iter().all(|x| (0.0..1.0).contains(x)));
+    assert_eq!((bits(&a), a.steps), (bits(&result(0)), 20));
+    assert_ne!(a.digest, b.digest);
+}
+
+/// The curve as one vector per metric.
+fn curve(config: &TrialConfig) -> (Vec<Vec<u64>>, Vec<Vec<f64>>, TrialResult) {
+    let measure = Measure { every: Length::Steps(1), metrics: cases::all_metrics().metrics };
+    let result = cases::result(config, &measure, Isa::detect());
+    let width = measure.metrics.len();
+    let column = |m: usize| result.curve.values.iter().skip(m).step_by(width).copied().collect::<Vec<f64>>();
+    let columns: Vec<Vec<f64>> = (0..width).map(column).collect();
+    (columns.iter().map(|c| c.iter().map(|x| x.to_bits()).collect()).collect(), columns, result)
+}
+
+fn column(metric: Metric) -> usize {
+    Metric::WORDS.iter().position(|(_, m)| *m == metric).expect("every metric has a name")
+}
+
+/// (w₀, η, λ) → (c·w₀, c²·η, λ/c²)
+fn rescaled(config: &TrialConfig, c: f64) -> TrialConfig {
+    let mut config = config.clone();
+    config.model.init_scale *= c;
+    config.train.lr *= c * c;
+    config.train.wd /= c * c;
+    config
+}
+
+/// Whether rescaling by `c` leaves the trajectory of the function and of effective quantities as it is, bit for bit.
+fn invariant(config: &TrialConfig, c: f64) -> bool {
+    let (a, plain, first) = curve(config);
+    let (b, scaled, second) = curve(&rescaled(config, c));
+    assert_eq!((&first.outcome, &second.outcome), (&Outcome::Completed, &Outcome::Completed));
+    let same = [Metric::TrainLoss, Metric::TrainAcc, Metric::TestLoss, Metric::TestAcc, Metric::EffectiveLr];
+    let norms = plain[column(Metric::WeightNormSq)].iter().zip(&scaled[column(Metric::WeightNormSq)]);
+    norms.fold(true, |all, (x, y)| all && (c * c * x).to_bits() == y.to_bits())
+        && same.into_iter().all(|m| a[column(m)] == b[column(m)])
+}
+
+#[test]
+fn rescaling_by_a_power_of_two_changes_no_bit_without_epsilon() {
+    for kind in [ModelKind::Mlp { hidden: vec![24, 17] }, ModelKind::Cnn4 { width: 4 }] {
+        for (momentum, nesterov) in [(0.0, false), (0.9, false), (0.9, true)] {
+            let mut config = cases::of(kind.clone(), Norm::Batch);
+            (config.model.norm_eps, config.model.fixed_head) = (0.0, true);
+            (config.train.momentum, config.train.nesterov, config.train.wd) = (momentum, nesterov, 0.01);
+            config.train.length = Length::Steps(8);
+            assert!(invariant(&config, 2.0), "{kind:?} {momentum} {nesterov}");
+            assert!(invariant(&config, 0.25), "{kind:?} {momentum} {nesterov}");
+            assert!(!invariant(&config, 3.0), "3 is no power of two, so that roundings differ");
+            config.model.norm_eps = 1e-5;
+            assert!(!invariant(&config, 2.0), "ε sets a scale");
+        }
+    }
+}
+
+/// Predicts every metric of a linear model from the definitions, by plain arithmetic in f64.
+#[test]
+fn metrics_are_what_they_are_defined_to_be() {
+    let mut config = cases::of(ModelKind::Mlp { hidden: vec![] }, Norm::None);
+    (config.data.order, config.train.batch_size, config.data.test) = (Order::Sequential, 20, 30);
+    (config.train.momentum, config.train.wd, config.train.lr, config.train.length) = (0.5, 0.1, 0.01, Length::Steps(6));
+    let measure = cases::all_metrics();
+    let result = cases::result(&config, &measure, Isa::detect());
+    let expected = super::linear::trial(&config, &cases::streams(0), 2);
+    assert_eq!(result.curve.steps, [2, 4, 6]);
+    assert_eq!(result.metrics.len(), expected[2].len());
+    for (row, expected) in result.curve.values.chunks(measure.metrics.len()).zip(&expected) {
+        for ((value, expected), metric) in row.iter().zip(expected).zip(&measure.metrics) {
+            let close = (value - expected).abs() <= 2e-5 * expected.abs() || (value.is_nan() && expected.is_nan());
+            assert!(close, "{}: {value} against {expected}", metric.name());
+        }
+    }
+}
+
+#[test]
+fn norms_and_effective_lr_are_over_the_weights_that_a_norm_follows() {
+    let mut config = cases::of(ModelKind::Mlp { hidden: vec![24] }, Norm::Batch);
+    (config.train.lr, config.train.length, config.model.affine) = (0.0, Length::Steps(1), true);
+    let (_, columns, _) = curve(&config);
+    let value = |m: Metric| columns[column(m)][0];
+    let streams: Streams = cases::streams(0);
+    let mut stream = streams.open(Purpose::Init, b"fc1.weight");
+    let squares: f64 = (0..784 * 24).map(|_| ((2.0_f64 / 784.0).sqrt() * stream.normal()).powi(2)).sum();
+    assert!((value(Metric::WeightNormSq) / squares - 1.0).abs() < 1e-6);
+    assert!((value(Metric::WeightNorm).powi(2) / squares - 1.0).abs() < 1e-6);
+    assert_eq!((value(Metric::EffectiveLr), value(Metric::UpdateNorm)), (0.0, 0.0));
+    assert!(value(Metric::AngularUpdate).abs() < 1e-12);
+    assert!(value(Metric::GradNorm) > 0.0);
+}
+
+/// One image per batch has variance 0: all is normalised to 0, and nothing reaches the weights before the norm.
+#[test]
+fn zero_variance_without_epsilon_is_zero_with_zero_gradient() {
+    for kind in [ModelKind::Mlp { hidden: vec![24] }, ModelKind::Mlp { hidden: vec![24, 17] }] {
+        let mut config = cases::of(kind, Norm::Batch);
+        (config.model.norm_eps, config.train.batch_size, config.train.wd) = (0.0, 1, 0.0);
+        let (_, columns, result) = curve(&config);
+        assert_eq!(result.outcome, Outcome::Completed);
+        assert!(columns[column(Metric::UpdateNorm)].iter().all(|x| *x == 0.0));
+        assert!(columns[column(Metric::TrainLoss)].iter().all(|x| *x == 10.0_f64.ln()));
+    }
+}
+
+/// Drawn and hashed here without the trainer's tables of places.
+#[test]
+fn the_digest_is_over_parameters_in_the_order_of_their_definition() {
+    let mut config = cases::of(ModelKind::Cnn4 { width: 3 }, Norm::None);
+    (config.train.lr, config.train.length, config.model.init_scale) = (0.0, Length::Steps(1), 0.5);
+    let streams = cases::streams(0);
+    let mut hasher = blake3::Hasher::new();
+    for (name, fan_in, outputs) in
+        [("conv1", 9, 3), ("conv2", 27, 6), ("conv3", 54, 12), ("conv4", 108, 12), ("head", 192, 10)]
+    {
+        let purpose = if name == "head" { Purpose::Head } else { Purpose::Init };
+        let mut stream = streams.open(purpose, format!("{name}.weight").as_bytes());
+        for _ in 0..fan_in * outputs {
+            let w = (2.0 / f64::from(fan_in)).sqrt() * stream.normal() * 0.5;
+            hasher.update(&(w as f32).to_le_bytes());
+        }
+        (0..outputs).for_each(|_| _ = hasher.update(&0.0_f32.to_le_bytes()));
+    }
+    let result = cases::result(&config, &cases::all_metrics(), Isa::detect());
+    assert_eq!(hex(&result.digest), hasher.finalize().to_hex().as_str());
+}
