@@ -422,9 +422,7 @@ impl ModelConfig {
         only("hidden", Kind::Mlp)?;
         Ok(match kind {
             Kind::Mlp => ModelKind::Mlp { hidden: Self::read_hidden(r)? },
-            Kind::Cnn4 => {
-                ModelKind::Cnn4 { width: r.whole("width", numeric(r, "width"))?.unwrap_or(16) as u32 }
-            }
+            Kind::Cnn4 => ModelKind::Cnn4 { width: r.whole("width", numeric(r, "width"))?.unwrap_or(16) as u32 },
             Kind::Empty => ModelKind::Empty,
         })
     }
@@ -434,10 +432,9 @@ impl ModelConfig {
         let Some(items) = r.list("hidden")? else { return Ok(vec![128]) };
         let width = |item: &crate::tree::Node| match item.value.as_f64() {
             Some(x) if range.holds(x) => Ok(x as u32),
-            _ => Err(r.error(
-                "hidden",
-                format!("expected widths, each {}, found {}", range.describe(), quoted(&item.value)),
-            )),
+            _ => Err(
+                r.error("hidden", format!("expected widths, each {}, found {}", range.describe(), quoted(&item.value)))
+            ),
         };
         items.iter().map(width).collect()
     }
@@ -472,27 +469,36 @@ impl TrainConfig {
         let r = root.section("train")?;
         let optimizer = r.section("optimizer")?;
         optimizer.word("kind", &[("sgd", ())])?;
-        let loss = Self::read_loss(&r)?;
+        let length = Self::read_length(&r)?;
+        let [batch_size, lr, wd] = ["batch_size", "lr", "wd"].map(|key| r.number(key, numeric(&r, key)));
+        let momentum = optimizer.number("momentum", numeric(&optimizer, "momentum"))?.unwrap_or(0.0);
+        let nesterov = optimizer.bool("nesterov")?.unwrap_or(false);
+        let (loss, schedule) = (Self::read_loss(&r)?, Self::read_schedule(&r)?);
+        // A misspelt key is a better answer than the missing one it stands for.
+        optimizer.finish()?;
+        r.finish()?;
         let required = |key: &'static str, value: Option<f64>, default: f64| match value {
             Some(x) => Ok(x),
             None if empty => Ok(default),
             None => Err(r.error(key, format!("this is needed: set train.{key}, or make it an axis of [grid]"))),
         };
         let config = Self {
-            length: Self::read_length(&r, empty)?,
-            batch_size: required("batch_size", r.number("batch_size", numeric(&r, "batch_size"))?, 1.0)? as u32,
-            lr: required("lr", r.number("lr", numeric(&r, "lr"))?, 0.0)?,
-            wd: r.number("wd", numeric(&r, "wd"))?.unwrap_or(0.0),
-            momentum: optimizer.number("momentum", numeric(&optimizer, "momentum"))?.unwrap_or(0.0),
-            nesterov: optimizer.bool("nesterov")?.unwrap_or(false),
+            length: match length {
+                Some(length) => length,
+                None if empty => Length::Steps(20),
+                None => return Err(r.error("epochs", "how long? Set train.epochs or train.steps")),
+            },
+            batch_size: required("batch_size", batch_size?, 1.0)? as u32,
+            lr: required("lr", lr?, 0.0)?,
+            wd: wd?.unwrap_or(0.0),
+            momentum,
+            nesterov,
             label_smoothing: loss,
-            schedule: Self::read_schedule(&r)?,
+            schedule,
         };
         if config.nesterov && config.momentum == 0.0 {
             return Err(optimizer.error("nesterov", "Nesterov's form needs a momentum above 0"));
         }
-        optimizer.finish()?;
-        r.finish()?;
         Ok(config)
     }
 
@@ -509,14 +515,13 @@ impl TrainConfig {
         Ok(smoothing)
     }
 
-    fn read_length(r: &Reader<'_>, empty: bool) -> Result<Length, SpecError> {
+    fn read_length(r: &Reader<'_>) -> Result<Option<Length>, SpecError> {
         let epochs = r.whole("epochs", numeric(r, "epochs"))?;
         let steps = r.whole("steps", numeric(r, "steps"))?;
         match (epochs, steps) {
-            (Some(epochs), None) => Ok(Length::Epochs(epochs as u32)),
-            (None, Some(steps)) => Ok(Length::Steps(steps)),
-            (None, None) if empty => Ok(Length::Steps(20)),
-            (None, None) => Err(r.error("epochs", "how long? Set train.epochs or train.steps")),
+            (Some(epochs), None) => Ok(Some(Length::Epochs(epochs as u32))),
+            (None, Some(steps)) => Ok(Some(Length::Steps(steps))),
+            (None, None) => Ok(None),
             (Some(_), Some(_)) => Err(r.error("steps", "train.epochs is set as well: keep one of the two")),
         }
     }

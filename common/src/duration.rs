@@ -17,7 +17,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         _ => return Err(format!("expected a time like 500ms, 30s, 5m or 1h, found '{text}'")),
     };
     let seconds = number.parse::<f64>().ok().map(|n| n * factor).filter(|s| (0.01..=1e7).contains(s));
-    seconds.map(Duration::from_secs_f64).ok_or_else(|| format!("expected a time like 500ms, 30s, 5m or 1h, found '{text}'"))
+    seconds
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| format!("expected a time like 500ms, 30s, 5m or 1h, found '{text}'"))
 }
 
 #[cfg(test)]

@@ -231,8 +231,8 @@ struct Chain<'a> {
 impl Chain<'_> {
     /// Map – norm – ReLU.
     fn hidden(&mut self, name: String, channels: usize, map: Map) {
-        let norm = (self.model.norm != Norm::None)
-            .then_some(NormSpec { eps: self.model.norm_eps, affine: self.model.affine });
+        let norm =
+            (self.model.norm != Norm::None).then_some(NormSpec { eps: self.model.norm_eps, affine: self.model.affine });
         let bias = norm.is_none();
         self.push(Layer { name, norm, bias, relu: true, trained: true, ..self.blank(channels, map) });
     }
@@ -252,16 +252,7 @@ impl Chain<'_> {
                 Shape { height: side(self.at.height), width: side(self.at.width), channels }
             }
         };
-        Layer {
-            name: String::new(),
-            input: self.at,
-            output,
-            map,
-            bias: false,
-            norm: None,
-            relu: false,
-            trained: true,
-        }
+        Layer { name: String::new(), input: self.at, output, map, bias: false, norm: None, relu: false, trained: true }
     }
 
     fn push(&mut self, layer: Layer) {

@@ -115,9 +115,7 @@ impl<'a> Reader<'a> {
         let Some(node) = self.node(key) else { return Ok(None) };
         match node.value.as_f64() {
             Some(x) if range.holds(x) => Ok(Some(x)),
-            _ => {
-                Err(self.error(key, format!("expected {}, found {}", range.describe(), quoted(&node.value))))
-            }
+            _ => Err(self.error(key, format!("expected {}, found {}", range.describe(), quoted(&node.value)))),
         }
     }
 
@@ -181,11 +179,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Ends the reading.
+    /// Ends the reading: whatever was not asked for by now is unknown.
     ///
     /// # Errors
     /// A key that was never asked for.
-    pub fn finish(self) -> Result<(), SpecError> {
+    pub fn finish(&self) -> Result<(), SpecError> {
         let known = self.known.borrow();
         match self.table.0.iter().find(|(key, _)| !known.contains(&key.as_str())) {
             None => Ok(()),

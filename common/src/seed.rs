@@ -24,8 +24,7 @@ pub enum Purpose {
 }
 
 /// Purposes that a sweep file may name in `seeds`.
-pub const NAMED: [(&str, Purpose); 3] =
-    [("init", Purpose::Init), ("head", Purpose::Head), ("order", Purpose::Order)];
+pub const NAMED: [(&str, Purpose); 3] = [("init", Purpose::Init), ("head", Purpose::Head), ("order", Purpose::Order)];
 
 impl Purpose {
     fn word(self) -> &'static str {

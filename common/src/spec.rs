@@ -80,16 +80,19 @@ impl Spec {
             r.node(key);
         }
         let seed = r.whole("seed", Range::whole(0, 1 << 53))?.unwrap_or(0);
+        let (name, repeats, seeds, measure) = (read_name(&r), read_repeats(&r), read_seeds(&r), Measure::read(&r));
+        let numerics = r.word("numerics", &[("cpu-f32", CPU_F32)]);
+        // A misspelt section is a better answer than what is missing because of it.
+        r.finish()?;
         let spec = Self {
-            name: read_name(&r)?,
-            repeats: read_repeats(&r)?,
+            name: name?,
+            repeats: repeats?,
             seed,
-            seeds: read_seeds(&r)?,
-            numerics: r.word("numerics", &[("cpu-f32", CPU_F32)])?.unwrap_or(CPU_F32).to_owned(),
-            measure: Measure::read(&r)?,
+            seeds: seeds?,
+            numerics: numerics?.unwrap_or(CPU_F32).to_owned(),
+            measure: measure?,
             grid: Grid::read(&document, seed)?,
         };
-        r.finish()?;
         let trials = spec.grid.cells().saturating_mul(u64::from(spec.repeats));
         if trials > MAX_TRIALS {
             let message = format!("{trials} trials are too many; at most {MAX_TRIALS} are possible: use fewer repeats");

@@ -40,8 +40,9 @@ fn refusal(rest: &str, settings: &[&str]) -> String {
 
 #[test]
 fn axes_override_train_and_settings_override_the_file() {
-    let spec = Spec::read(&source("[grid]\nlr = [0.1, 0.2]\n\"model.init.scale\" = [1, 2]\n", &["wd=0.5", "repeats=7"]))
-        .expect("a valid sweep");
+    let spec =
+        Spec::read(&source("[grid]\nlr = [0.1, 0.2]\n\"model.init.scale\" = [1, 2]\n", &["wd=0.5", "repeats=7"]))
+            .expect("a valid sweep");
     assert_eq!((spec.grid.cells(), spec.trials()), (4, 28));
     let config = spec.grid.config(3).expect("cell 3 resolves");
     assert_eq!((config.train.lr, config.model.init_scale, config.train.wd), (0.2, 2.0, 0.5));
@@ -60,7 +61,8 @@ fn derived_fields_use_free_names_axes_and_plain_fields() {
 
 #[test]
 fn zipped_and_random_axes_move_together() {
-    let zipped = read("[grid]\nlr = [0.1, 0.2, 0.3]\nwd = [1e-3, 2e-3, 3e-3]\nmomentum = [0, 0.9]\nzip = [[\"lr\", \"wd\"]]\n");
+    let zipped =
+        read("[grid]\nlr = [0.1, 0.2, 0.3]\nwd = [1e-3, 2e-3, 3e-3]\nmomentum = [0, 0.9]\nzip = [[\"lr\", \"wd\"]]\n");
     assert_eq!(zipped.grid.cells(), 6);
     let config = zipped.grid.config(5).expect("cell 5 resolves");
     assert_eq!((config.train.lr, config.train.wd, config.train.momentum), (0.3, 3e-3, 0.9));
@@ -73,7 +75,8 @@ fn zipped_and_random_axes_move_together() {
 #[test]
 fn where_keeps_cells_and_their_numbers() {
     let all = read("[grid]\nlr = [0.1, 0.2, 0.4]\nwd = [1e-3, 1e-2]\n");
-    let some = read("[grid]\nlr = [0.1, 0.2, 0.4]\nwd = [1e-3, 1e-2]\n[where]\nkeep = \"lr * wd <= 2e-3 && lr != 0.2\"\n");
+    let some =
+        read("[grid]\nlr = [0.1, 0.2, 0.4]\nwd = [1e-3, 1e-2]\n[where]\nkeep = \"lr * wd <= 2e-3 && lr != 0.2\"\n");
     assert_eq!(some.grid.iter().collect::<Vec<_>>(), [0, 1, 4]);
     assert_eq!(all.grid.config(4).ok(), some.grid.config(4).ok());
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ergodic_common::{BUILD, ErrorCode, Spec};
 use ergodic_common::duration::parse_duration;
 use ergodic_common::spec::SpecSource;
+use ergodic_common::{BUILD, ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 use serde_json::json;
 use tokio::sync::watch;
@@ -142,7 +142,8 @@ fn join(args: JoinArgs) -> Result<(), UserError> {
     let isa = isa(&args.isa)?;
     let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
     // Training has the other threads; control needs one.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(internal)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(internal)?;
     let result = runtime.block_on(work(args, isa));
     runtime.shutdown_background();
     result
@@ -152,7 +153,8 @@ async fn work(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
     let slots = args.slots.unwrap_or(cores);
     let join = args.join.ok_or_else(|| {
-        let message = "--join: which coordinator? Say --join URL or ERGODIC_COORDINATOR, as in --join http://127.0.0.1:7700";
+        let message =
+            "--join: which coordinator? Say --join URL or ERGODIC_COORDINATOR, as in --join http://127.0.0.1:7700";
         UserError::new(ErrorCode::BadInput, message)
     })?;
     let client = session::client(&join)?;
@@ -176,22 +178,24 @@ async fn work(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
     Ok(())
 }
 
-/// On the first signal no trial is begun any more; what runs may go on for a while and is then stopped. A second signal
-/// ends the process at once.
+/// On the first signal no trial is begun any more; what runs may go on for a while and is then stopped, on a second
+/// signal at once: batch systems may send two. Whatever is stopped is given back.
 async fn drain_on_signal(office: Arc<Office>, drain: Duration, leave: watch::Sender<bool>) {
     signalled().await;
-    tracing::info!(?drain, "leaving: finishing running trials");
+    tracing::info!(?drain, running = office.with(|desk| desk.running()), "leaving: finishing running trials");
     office.with(|desk| desk.close());
     let _ = leave.send(true);
     tokio::select! {
-        () = tokio::time::sleep(drain) => {
-            tracing::warn!("stopping running trials; they are given back");
-            office.with(|desk| desk.stop_running());
-        }
-        () = signalled() => std::process::exit(130),
+        () = tokio::time::sleep(drain) => {}
+        () = signalled() => {}
     }
-    signalled().await;
-    std::process::exit(130);
+    let running = office.with(|desk| {
+        desk.stop_running();
+        desk.running()
+    });
+    if running > 0 {
+        tracing::warn!(running, "stopping running trials; they are given back");
+    }
 }
 
 async fn signalled() {

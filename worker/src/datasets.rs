@@ -50,7 +50,8 @@ pub async fn obtain(
     hash: [u8; 32],
 ) -> Result<Dataset, FetchError> {
     let found = places.clone();
-    let here = tokio::task::spawn_blocking(move || own_files(&found, name, train, &hash).or_else(|| cached(&found, &hash)));
+    let here =
+        tokio::task::spawn_blocking(move || own_files(&found, name, train, &hash).or_else(|| cached(&found, &hash)));
     if let Ok(Some(dataset)) = here.await {
         return Ok(dataset);
     }
@@ -70,7 +71,10 @@ fn own_files(places: &Places, name: DatasetName, train: u32, hash: &[u8; 32]) ->
     if blake3::hash(&dataset.encode()).as_bytes() == hash {
         return Some(dataset);
     }
-    tracing::warn!(dataset = name.word(), "the files here are not those the sweep was launched on; fetching the right ones");
+    tracing::warn!(
+        dataset = name.word(),
+        "the files here are not those the sweep was launched on; fetching the right ones"
+    );
     None
 }
 

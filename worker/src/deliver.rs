@@ -67,7 +67,10 @@ async fn send(client: &WorkerServiceClient<Channel>, worker: &str, parcel: &Parc
 }
 
 fn is_final(code: Code) -> bool {
-    matches!(code, Code::InvalidArgument | Code::NotFound | Code::PermissionDenied | Code::OutOfRange | Code::Unimplemented)
+    matches!(
+        code,
+        Code::InvalidArgument | Code::NotFound | Code::PermissionDenied | Code::OutOfRange | Code::Unimplemented
+    )
 }
 
 fn report(parcel: &Parcel, answer: &v1::CommitResultsResponse) {

@@ -96,8 +96,7 @@ impl Desk {
 
     /// A lease was granted.
     pub fn grant(&mut self, fence: Fence, sweep: Arc<Sweep>, trials: Vec<TrialKey>) {
-        let lease =
-            Lease { sweep, queued: trials.into(), running: BTreeMap::new(), finished: Vec::new(), away: 0 };
+        let lease = Lease { sweep, queued: trials.into(), running: BTreeMap::new(), finished: Vec::new(), away: 0 };
         self.leases.insert(fence, lease);
     }
 
@@ -211,9 +210,7 @@ impl Desk {
 
     /// Trials running, with their leases.
     pub fn running_trials(&self) -> Vec<(Fence, TrialKey)> {
-        let of = |(fence, lease): (&Fence, &Lease)| {
-            lease.running.keys().map(|key| (*fence, *key)).collect::<Vec<_>>()
-        };
+        let of = |(fence, lease): (&Fence, &Lease)| lease.running.keys().map(|key| (*fence, *key)).collect::<Vec<_>>();
         self.leases.iter().flat_map(of).collect()
     }
 

@@ -39,7 +39,7 @@ pub(crate) struct Identity {
 
 /// A coordinator that was never reached is given up after this time.
 const FIRST_CONTACT: Duration = Duration::from_secs(60);
-/// How long after a close the leases are said goodbye to, at most.
+/// How often the desk is looked at although nothing was heard.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Waits between attempts: 0.2 s at first, doubling up to 10 s, anywhere between half and the whole of it.
@@ -78,9 +78,8 @@ pub(crate) fn client(url: &str) -> Result<WorkerServiceClient<Channel>, UserErro
         .keep_alive_timeout(Duration::from_secs(10))
         .keep_alive_while_idle(true)
         .connect_lazy();
-    let client = WorkerServiceClient::new(channel)
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
+    let client =
+        WorkerServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
     let loopback = host == "localhost" || host.starts_with("127.") || host == "[::1]";
     Ok(if loopback { client } else { client.send_compressed(CompressionEncoding::Zstd) })
 }
@@ -106,7 +105,7 @@ pub(crate) async fn keep(
 ) -> Result<(), UserError> {
     let mut backoff = Backoff::new();
     let started = Instant::now();
-    let mut joined = false;
+    let (mut joined, mut last_joined) = (false, started);
     let mut sweeps = Sweeps { known: HashMap::new(), places: places.clone(), client: client.clone() };
     loop {
         match Session::open(identity, office, client.clone()).await {
@@ -117,6 +116,7 @@ pub(crate) async fn keep(
                     End::Left => return Ok(()),
                     End::Lost(why) => tracing::warn!(why, "connection lost; joining again"),
                 }
+                last_joined = Instant::now();
             }
             Err(status) => {
                 let error = UserError::from(&status);
@@ -124,14 +124,17 @@ pub(crate) async fn keep(
                     return Err(error);
                 }
                 if !joined && started.elapsed() > FIRST_CONTACT {
-                    let message = format!("no coordinator answers at {}: is `ergodic serve` running there?", identity.join);
+                    let message =
+                        format!("no coordinator answers at {}: is `ergodic serve` running there?", identity.join);
                     return Err(UserError::new(ErrorCode::Unreachable, message));
                 }
                 tracing::warn!(coordinator = identity.join, "no coordinator answers; trying again");
             }
         }
         // With nothing left to deliver there is no reason to wait for a coordinator.
-        if *leave.borrow() && office.with(|desk| desk.unacknowledged() == 0 && desk.running() == 0) {
+        let bored = identity.idle_exit.is_some_and(|limit| last_joined.elapsed() > limit);
+        let free = office.with(|desk| desk.unacknowledged() == 0 && desk.running() == 0);
+        if free && (bored || *leave.borrow()) {
             return Ok(());
         }
         backoff.wait().await;
@@ -190,7 +193,11 @@ impl<'a> Session<'a> {
         let mut incoming = client.session(ReceiverStream::new(messages)).await?.into_inner();
         let welcome = match incoming.message().await? {
             Some(v1::SessionResponse { message: Some(Response::Welcome(welcome)) }) => welcome,
-            _ => return Err(tonic::Status::failed_precondition("the coordinator did not say welcome: another version?")),
+            _ => {
+                return Err(tonic::Status::failed_precondition(
+                    "the coordinator did not say welcome: another version?",
+                ));
+            }
         };
         tracing::info!(coordinator = identity.join, build = welcome.build, "joined");
         let heartbeat = Duration::from_millis(welcome.heartbeat_ms.clamp(50, 60_000));
@@ -249,6 +256,8 @@ impl<'a> Session<'a> {
                 tracing::info!(leases = revoke.fences.len(), "leases revoked");
                 let fences: Vec<Fence> = revoke.fences.iter().map(from_wire).collect();
                 self.office.with(|desk| fences.into_iter().for_each(|fence| desk.revoke(fence)));
+                // Whoever loses leases is asked for its wishes anew.
+                self.wished = false;
                 self.wish().await
             }
             Some(Response::Renewed(_) | Response::Welcome(_)) | None => true,
@@ -277,7 +286,11 @@ impl<'a> Session<'a> {
         match sweep {
             Ok(sweep) => {
                 tracing::debug!(lease = fence.lease, trials = keys.len(), "lease granted");
-                self.office.with(|desk| if !desk.is_closed() { desk.grant(fence, sweep, keys) });
+                self.office.with(|desk| {
+                    if !desk.is_closed() {
+                        desk.grant(fence, sweep, keys)
+                    }
+                });
                 self.wish().await
             }
             Err(why) => {

@@ -3,8 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use ergodic_common::{Outcome, TrialResult};
 use ergodic_common::trial::Curve;
+use ergodic_common::{Outcome, TrialResult};
 use tokio::sync::Notify;
 
 use crate::desk::{Assignment, Desk};
@@ -24,7 +24,12 @@ pub(crate) struct Office {
 impl Office {
     /// An empty desk for so many slots.
     pub(crate) fn new(slots: u32) -> Self {
-        Self { desk: Mutex::new(Desk::new(slots)), work: Condvar::new(), changed: Notify::new(), finished: Notify::new() }
+        Self {
+            desk: Mutex::new(Desk::new(slots)),
+            work: Condvar::new(),
+            changed: Notify::new(),
+            finished: Notify::new(),
+        }
     }
 
     /// Looks at the desk, or changes it. Nothing under this lock waits, trains or panics.

@@ -66,8 +66,10 @@ impl Sweep {
         places: &Places,
     ) -> Result<Self, SweepError> {
         let answer = client.get_sweep(v1::GetSweepRequest { sweep: id.to_owned() }).await?.into_inner();
-        let source: SpecSource =
-            answer.source.ok_or_else(|| SweepError::Wrong("the coordinator sent a sweep without a file".into()))?.into();
+        let source: SpecSource = answer
+            .source
+            .ok_or_else(|| SweepError::Wrong("the coordinator sent a sweep without a file".into()))?
+            .into();
         let read = tokio::task::spawn_blocking(move || Spec::read(&source)).await;
         let spec = read.map_err(|e| SweepError::Wrong(e.to_string()))?.map_err(|e| SweepError::Wrong(e.to_string()))?;
         let data = match <[u8; 32]>::try_from(answer.data_hash) {

@@ -66,12 +66,7 @@ fn damaged(path: &Path, message: &str) -> DataError {
 const MAX_FILE: u64 = 1 << 30;
 
 /// Reads `file`, gzipped or not, from the first folder that has it.
-fn read(
-    name: DatasetName,
-    dir: Option<&Path>,
-    folders: &[&str],
-    file: &str,
-) -> Result<(PathBuf, Vec<u8>), DataError> {
+fn read(name: DatasetName, dir: Option<&Path>, folders: &[&str], file: &str) -> Result<(PathBuf, Vec<u8>), DataError> {
     let Some(dir) = dir else {
         return Err(DataError(format!(
             "{} needs files: say where they are with --data-dir DIR or ERGODIC_DATA=DIR. {}",

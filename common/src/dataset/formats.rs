@@ -25,7 +25,9 @@ fn idx_file(bytes: &[u8], magic: u32) -> Result<(Vec<usize>, &[u8]), String> {
     let word = |at: usize| bytes.get(4 * at..4 * at + 4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
     match word(0) {
         Some(found) if found == magic => {}
-        Some(found) => return Err(format!("expected the magic number {magic:#x}, found {found:#x}: not this IDX file")),
+        Some(found) => {
+            return Err(format!("expected the magic number {magic:#x}, found {found:#x}: not this IDX file"));
+        }
         None => return Err(format!("only {} bytes long: truncated", bytes.len())),
     }
     let dims = (magic & 0xff) as usize;
@@ -49,7 +51,10 @@ pub(super) fn cifar(bytes: &[u8], label_bytes: usize, classes: u32) -> Result<Im
     const PLANE: usize = 32 * 32;
     let record = label_bytes + 3 * PLANE;
     if bytes.is_empty() || !bytes.len().is_multiple_of(record) {
-        return Err(format!("expected a multiple of {record} bytes, found {}: truncated, or not this file", bytes.len()));
+        return Err(format!(
+            "expected a multiple of {record} bytes, found {}: truncated, or not this file",
+            bytes.len()
+        ));
     }
     let mut images = Images::default();
     for record in bytes.chunks_exact(record) {

@@ -11,21 +11,60 @@ const SIDE: usize = 28;
 /// Strokes in the unit square, x to the right, y down; each is a polyline.
 const STROKES: [&[&[(f64, f64)]]; 10] = [
     &[&[
-        (0.50, 0.08), (0.32, 0.16), (0.22, 0.36), (0.22, 0.64), (0.32, 0.84), (0.50, 0.92), (0.68, 0.84), (0.78, 0.64),
-        (0.78, 0.36), (0.68, 0.16), (0.50, 0.08),
+        (0.50, 0.08),
+        (0.32, 0.16),
+        (0.22, 0.36),
+        (0.22, 0.64),
+        (0.32, 0.84),
+        (0.50, 0.92),
+        (0.68, 0.84),
+        (0.78, 0.64),
+        (0.78, 0.36),
+        (0.68, 0.16),
+        (0.50, 0.08),
     ]],
     &[&[(0.34, 0.26), (0.52, 0.08), (0.52, 0.92)]],
-    &[&[(0.23, 0.30), (0.31, 0.14), (0.50, 0.08), (0.70, 0.16), (0.75, 0.33), (0.64, 0.52), (0.22, 0.92), (0.79, 0.92)]],
     &[&[
-        (0.25, 0.16), (0.50, 0.08), (0.72, 0.20), (0.70, 0.38), (0.46, 0.48), (0.72, 0.58), (0.76, 0.78), (0.50, 0.92),
+        (0.23, 0.30),
+        (0.31, 0.14),
+        (0.50, 0.08),
+        (0.70, 0.16),
+        (0.75, 0.33),
+        (0.64, 0.52),
+        (0.22, 0.92),
+        (0.79, 0.92),
+    ]],
+    &[&[
+        (0.25, 0.16),
+        (0.50, 0.08),
+        (0.72, 0.20),
+        (0.70, 0.38),
+        (0.46, 0.48),
+        (0.72, 0.58),
+        (0.76, 0.78),
+        (0.50, 0.92),
         (0.22, 0.82),
     ]],
     &[&[(0.62, 0.92), (0.62, 0.08), (0.20, 0.64), (0.82, 0.64)]],
     &[&[
-        (0.74, 0.09), (0.30, 0.09), (0.27, 0.45), (0.52, 0.40), (0.74, 0.52), (0.75, 0.78), (0.50, 0.92), (0.23, 0.84),
+        (0.74, 0.09),
+        (0.30, 0.09),
+        (0.27, 0.45),
+        (0.52, 0.40),
+        (0.74, 0.52),
+        (0.75, 0.78),
+        (0.50, 0.92),
+        (0.23, 0.84),
     ]],
     &[&[
-        (0.68, 0.10), (0.40, 0.28), (0.26, 0.58), (0.30, 0.82), (0.50, 0.92), (0.70, 0.82), (0.73, 0.62), (0.52, 0.50),
+        (0.68, 0.10),
+        (0.40, 0.28),
+        (0.26, 0.58),
+        (0.30, 0.82),
+        (0.50, 0.92),
+        (0.70, 0.82),
+        (0.73, 0.62),
+        (0.52, 0.50),
         (0.29, 0.62),
     ]],
     &[&[(0.21, 0.09), (0.79, 0.09), (0.42, 0.92)]],
@@ -34,7 +73,14 @@ const STROKES: [&[&[(f64, f64)]]; 10] = [
         &[(0.50, 0.48), (0.25, 0.62), (0.24, 0.82), (0.50, 0.92), (0.76, 0.82), (0.75, 0.62), (0.50, 0.48)],
     ],
     &[&[
-        (0.71, 0.37), (0.50, 0.50), (0.29, 0.40), (0.28, 0.19), (0.50, 0.08), (0.71, 0.18), (0.71, 0.37), (0.66, 0.66),
+        (0.71, 0.37),
+        (0.50, 0.50),
+        (0.29, 0.40),
+        (0.28, 0.19),
+        (0.50, 0.08),
+        (0.71, 0.18),
+        (0.71, 0.37),
+        (0.66, 0.66),
         (0.48, 0.92),
     ]],
 ];
@@ -56,14 +102,14 @@ pub fn glyphs() -> Dataset {
 
 fn draw(label: u8, stream: &mut Stream, pixels: &mut Vec<u8>) {
     let segments = distorted_segments(label, stream);
-    let radius = 0.8 + 0.9 * stream.uniform();
-    let ink = 150.0 + 105.0 * stream.uniform();
+    let radius = 0.7 + 1.0 * stream.uniform();
+    let ink = 85.0 + 130.0 * stream.uniform();
     for y in 0..SIDE {
         for x in 0..SIDE {
             let near = segments.iter().map(|s| s.distance_squared(x as f64, y as f64)).fold(f64::MAX, f64::min);
             // A soft edge one pixel wide; noise everywhere.
             let cover = (radius + 0.5 - near.sqrt()).clamp(0.0, 1.0);
-            let noise = 36.0 * (stream.uniform() + stream.uniform() - 1.0);
+            let noise = 90.0 * (stream.uniform() + stream.uniform() - 1.0);
             pixels.push((cover * ink + noise).clamp(0.0, 255.0) as u8);
         }
     }
@@ -72,12 +118,12 @@ fn draw(label: u8, stream: &mut Stream, pixels: &mut Vec<u8>) {
 /// A random rotation, shear, scale and shift, and a jitter of every corner.
 fn distorted_segments(label: u8, stream: &mut Stream) -> Vec<Segment> {
     let mut between = |low: f64, high: f64| low + (high - low) * stream.uniform();
-    let (sin, cos) = libm::sincos(between(-0.32, 0.32));
-    let shear = between(-0.28, 0.28);
-    let (scale_x, scale_y) = (between(14.0, 21.0), between(17.0, 23.0));
-    let (shift_x, shift_y) = (13.5 + between(-2.4, 2.4), 13.5 + between(-2.4, 2.4));
+    let (sin, cos) = libm::sincos(between(-0.33, 0.33));
+    let shear = between(-0.29, 0.29);
+    let (scale_x, scale_y) = (between(13.4, 20.6), between(16.4, 22.6));
+    let (shift_x, shift_y) = (13.5 + between(-2.3, 2.3), 13.5 + between(-2.3, 2.3));
     let mut place = |(x, y): (f64, f64)| {
-        let (x, y) = (x - 0.5 + between(-0.045, 0.045), y - 0.5 + between(-0.045, 0.045));
+        let (x, y) = (x - 0.5 + between(-0.05, 0.05), y - 0.5 + between(-0.05, 0.05));
         let (x, y) = ((x + shear * y) * scale_x, y * scale_y);
         (cos * x - sin * y + shift_x, sin * x + cos * y + shift_y)
     };
@@ -116,6 +162,6 @@ mod tests {
     #[test]
     fn the_bytes_never_change() {
         let hash = blake3::hash(&super::glyphs().encode());
-        assert_eq!(hash.to_hex().as_str(), "373f594563d3a827cca8a0f9d332b84f82cf9aab826630745153d6d420467753");
+        assert_eq!(hash.to_hex().as_str(), "3f7476ab534d60f8e411de03357f29ab5be2e64b1a9bd1bf20a321703ebbc7ce");
     }
 }

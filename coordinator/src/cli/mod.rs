@@ -7,25 +7,15 @@ use std::process::ExitCode;
 use clap::Parser;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
-use tracing_subscriber::EnvFilter;
 
 use crate::client::commands::{self, TableOptions};
-use crate::client::output::{Format, print};
+use crate::client::output::Format;
 use crate::client::watch::{eprintln_line, follow};
 use crate::client::{Client, plan};
 use crate::local::{bench, run};
+use crate::program::{Success, interrupted, say, start_logging};
 use crate::server::{self, ServeOptions};
 use args::{BenchCommand, Cli, Command, LaunchArgs, PlanArgs, ServeArgs, Target};
-
-/// How a command ended well.
-pub enum Success {
-    /// Everything as wanted.
-    Fine,
-    /// The sweep ended, but some trials failed.
-    TrialsFailed,
-    /// The user interrupted it.
-    Interrupted,
-}
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -48,12 +38,6 @@ pub fn main() -> ExitCode {
 fn fail(error: &UserError) -> ExitCode {
     eprintln_line(&format!("error: {error}"));
     ExitCode::from(error.code.exit_code())
-}
-
-/// Logs go to stderr, at the level that `ERGODIC_LOG` names.
-pub fn start_logging(default: &str) {
-    let filter = EnvFilter::try_from_env("ERGODIC_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
 }
 
 async fn dispatch(command: Command) -> Result<Success, UserError> {
@@ -88,9 +72,7 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
             };
             say(commands::table(&mut client, &args.id, &options).await?)
         }
-        Command::Trials(args) => {
-            say(commands::trials(&mut connect(&args.target).await?, &args.id, args.format).await?)
-        }
+        Command::Trials(args) => say(commands::trials(&mut connect(&args.target).await?, &args.id, args.format).await?),
         Command::Curves(args) => {
             let mut client = connect(&args.target).await?;
             say(commands::curves(&mut client, &args.id, &args.metric, args.format).await?)
@@ -105,16 +87,6 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
 
 async fn connect(target: &Target) -> Result<Client, UserError> {
     Client::connect(&target.coordinator).await
-}
-
-/// Prints a command's data.
-///
-/// # Errors
-/// Stdout cannot be written.
-pub fn say(text: String) -> Result<Success, UserError> {
-    let error = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}"));
-    print(&text).map_err(error)?;
-    Ok(Success::Fine)
 }
 
 fn show_plan(args: &PlanArgs) -> Result<Success, UserError> {
@@ -141,16 +113,6 @@ async fn serve(args: ServeArgs) -> Result<Success, UserError> {
     Ok(Success::Fine)
 }
 
-/// Waits for Ctrl-C or SIGTERM.
-pub async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be listened for");
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
-}
-
 async fn launch(args: LaunchArgs) -> Result<Success, UserError> {
     let source = commands::read_source(&args.spec.spec, &args.spec.settings)?;
     let mut client = connect(&args.target).await?;
@@ -160,6 +122,7 @@ async fn launch(args: LaunchArgs) -> Result<Success, UserError> {
         return Ok(Success::Fine);
     }
     let status = follow(&mut client, &status.id).await?;
-    say(commands::table(&mut client, &status.id, &TableOptions::default()).await?)?;
+    // Stdout is the id alone, watched or not.
+    eprintln_line(commands::table(&mut client, &status.id, &TableOptions::default()).await?.trim_end());
     Ok(if status.failed > 0 { Success::TrialsFailed } else { Success::Fine })
 }

@@ -77,6 +77,9 @@ pub async fn list(client: &mut Client, format: Format) -> Result<String, UserErr
         ]
     };
     let records = records(&columns, sweeps.iter().map(row).collect());
+    if sweeps.is_empty() && format == Format::Table {
+        return Ok("no sweep yet: launch one with `ergodic launch SPEC`\n".into());
+    }
     Ok(render(&records, format, |r| simple_table(&r.columns[..9], &r.rows)))
 }
 
@@ -135,7 +138,7 @@ fn status_for_people(s: &v1::SweepStatus) -> String {
     out += &format!("  {} done, {} in leases  {}\n", done(s), s.leased, describe(s));
     if s.releases + s.duplicates + s.fenced > 0 {
         out += &format!(
-            "  {} leases given out again, {} results compared with a stored row, {} late batches\n",
+            "  lost leases given out again: {}, results compared with a stored row: {}, late batches: {}\n",
             s.releases, s.duplicates, s.fenced
         );
     }
@@ -168,6 +171,9 @@ pub async fn workers(client: &mut Client, format: Format) -> Result<String, User
         ]
     };
     let records = records(&columns, workers.iter().map(row).collect());
+    if workers.is_empty() && format == Format::Table {
+        return Ok("no worker is joined: start one with `ergodic-worker --join URL`\n".into());
+    }
     Ok(render(&records, format, |r| simple_table(&r.columns[..8], &r.rows)))
 }
 
@@ -334,5 +340,8 @@ fn simple_table(columns: &[String], rows: &[Vec<serde_json::Value>]) -> String {
 }
 
 fn incomplete(message: &str) -> UserError {
-    UserError::new(ErrorCode::Version, format!("the coordinator sent an incomplete {message}: is it of another version?"))
+    UserError::new(
+        ErrorCode::Version,
+        format!("the coordinator sent an incomplete {message}: is it of another version?"),
+    )
 }

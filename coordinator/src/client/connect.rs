@@ -25,14 +25,14 @@ impl Client {
     /// The address is none, or nobody answers there.
     pub async fn connect(url: &str) -> Result<Self, UserError> {
         let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| {
-            let message = format!("'{url}' is not the address of a coordinator: expected something like http://127.0.0.1:7700");
+            let message =
+                format!("'{url}' is not the address of a coordinator: expected something like http://127.0.0.1:7700");
             UserError::new(ErrorCode::BadInput, message)
         })?;
         let channel = endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true).connect().await;
         let channel = channel.map_err(|_| unreachable(url))?;
-        let sweeps = SweepServiceClient::new(channel)
-            .max_decoding_message_size(64 << 20)
-            .max_encoding_message_size(MAX_MESSAGE);
+        let sweeps =
+            SweepServiceClient::new(channel).max_decoding_message_size(64 << 20).max_encoding_message_size(MAX_MESSAGE);
         Ok(Self { url: url.to_owned(), sweeps })
     }
 

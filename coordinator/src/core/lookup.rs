@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ergodic_common::spec::short;
-use ergodic_common::{TrialKey, Spec};
+use ergodic_common::{Spec, TrialKey};
 
 use super::{Core, Fence, Sweep, SweepState, Worker, WorkerId};
 
@@ -69,9 +69,7 @@ impl Core {
         if sweep.classes[class as usize].pending.contains(n) {
             return Whereabouts::Pending;
         }
-        let holds = |l: &&super::Lease| {
-            l.row.sweep == sweep.number && l.row.class == class && l.row.trials.contains(n)
-        };
+        let holds = |l: &&super::Lease| l.row.sweep == sweep.number && l.row.class == class && l.row.trials.contains(n);
         match self.leases.values().find(holds) {
             None => Whereabouts::Done,
             Some(lease) => {

@@ -11,21 +11,19 @@ pub mod interval;
 pub mod live;
 pub mod lookup;
 pub mod sizing;
+pub mod sweep;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::time::Duration;
 
-use ergodic_common::metric::Metric;
-use ergodic_common::{Outcome, Spec, TrialKey};
+use ergodic_common::TrialKey;
 
 use interval::IntervalSet;
-use live::Live;
 use sizing::{Demand, lease_size};
 
-use crate::store::SweepRow;
+pub use sweep::{Counts, DataPin, StoredRow, Sweep, SweepRow, SweepState, main_metric};
 
 /// Time since the coordinator started, by its monotonic clock.
 pub type Now = Duration;
@@ -77,94 +75,11 @@ pub enum Effect {
     SetState(i64, SweepState),
 }
 
-/// The state of a sweep.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SweepState {
-    /// Trials are left to run.
-    Running,
-    /// Every trial has its row.
-    Completed,
-    /// Stopped by a user.
-    Cancelled,
-}
-
 /// Time limits.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
     /// A lease ends after this time without a heartbeat.
     pub lease_ttl: Duration,
-}
-
-/// A sweep as the core sees it.
-#[derive(Debug)]
-pub struct Sweep {
-    /// Its id.
-    pub id: String,
-    /// Its number in the store, in the order of launch.
-    pub number: i64,
-    /// What it is.
-    pub spec: Arc<Spec>,
-    /// As it was launched.
-    pub record: Arc<SweepRow>,
-    /// Its state.
-    pub state: SweepState,
-    /// Trials with a row.
-    pub counts: Counts,
-    /// Leases that ended with trials left, which were given out again.
-    pub releases: u64,
-    /// Results that came again and were compared.
-    pub duplicates: u64,
-    /// Of these, different ones.
-    pub mismatches: u64,
-    /// Batches under a fence that held no more.
-    pub fenced: u64,
-    /// The main metric per cell.
-    pub live: Live,
-    classes: Vec<Class>,
-    leased: u64,
-    rate: Rate,
-}
-
-/// Rows by outcome.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Completed trials.
-    pub completed: u64,
-    /// Diverged trials.
-    pub diverged: u64,
-    /// Failed trials.
-    pub failed: u64,
-}
-
-impl Counts {
-    /// Counts one more.
-    pub fn add(&mut self, outcome: &Outcome) {
-        match outcome {
-            Outcome::Completed => self.completed += 1,
-            Outcome::Diverged { .. } => self.diverged += 1,
-            Outcome::Failed { .. } => self.failed += 1,
-        }
-    }
-
-    /// All of them.
-    pub fn done(&self) -> u64 {
-        self.completed + self.diverged + self.failed
-    }
-}
-
-#[derive(Debug)]
-struct Class {
-    pending: IntervalSet,
-    /// Moving average of the duration of a trial.
-    seconds: Option<f64>,
-}
-
-/// Trials per second, averaged with a time constant of [`Rate::SPAN`].
-#[derive(Debug, Clone, Copy, Default)]
-struct Rate {
-    value: f64,
-    since: Option<Now>,
-    fresh: u64,
 }
 
 /// A worker, joined or remembered because of its leases.
@@ -194,7 +109,10 @@ pub struct Worker {
 
 #[derive(Debug)]
 struct Lease {
+    /// With the trials that have no row yet.
     row: LeaseRow,
+    /// All trials it was granted with.
+    granted: IntervalSet,
     expires: Now,
 }
 
@@ -226,19 +144,6 @@ pub struct Committed {
     pub mismatches: u64,
     /// Whether the fence held no more, so that rows were only compared.
     pub fenced: bool,
-}
-
-/// What the core keeps of a stored row.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StoredRow {
-    /// Which trial.
-    pub key: TrialKey,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// The sweep's main metric.
-    pub metric: f64,
-    /// Duration of the attempt.
-    pub seconds: f64,
 }
 
 /// All that the coordinator knows and decides.
@@ -290,7 +195,7 @@ impl Core {
         let Some(sweep) = self.sweeps.get_mut(&row.sweep).filter(|s| s.state == SweepState::Running) else {
             return vec![Effect::EndLeases(vec![row.fence])];
         };
-        let mut row = row;
+        let (mut row, granted) = (row.clone(), row.trials);
         let class = &mut sweep.classes[row.class as usize];
         let trials: Vec<u64> = row.trials.iter().collect();
         row.trials = IntervalSet::default();
@@ -300,7 +205,7 @@ impl Core {
         }
         sweep.leased += row.trials.len();
         let expires = now + self.timing.lease_ttl;
-        self.leases.insert(row.fence.lease, Lease { row, expires });
+        self.leases.insert(row.fence.lease, Lease { row, granted, expires });
         Vec::new()
     }
 
@@ -386,8 +291,14 @@ impl Core {
         if lease.row.fence != fence || lease.row.worker != worker {
             return Ok(Admission::Compare);
         }
-        let sweep = &self.sweeps[&lease.row.sweep];
-        match keys.iter().find(|key| !sweep.spec.holds(**key) || sweep.spec.grid.locate(**key).0 != lease.row.class) {
+        let spec = &self.sweeps[&lease.row.sweep].spec;
+        let granted = |key: &TrialKey| {
+            spec.holds(*key) && {
+                let (class, n) = spec.grid.locate(*key);
+                class == lease.row.class && lease.granted.contains(n)
+            }
+        };
+        match keys.iter().find(|key| !granted(key)) {
             Some(key) => Err(*key),
             None => Ok(Admission::Store { sweep: lease.row.sweep }),
         }
@@ -444,6 +355,11 @@ impl Core {
             self.leases.values().filter(|lease| lease.expires <= now).map(|lease| lease.row.fence).collect();
         expired.sort_unstable();
         let mut effects = self.revoke(&expired);
+        // Whoever let a lease expire gets no other before it speaks up again.
+        for fence in &expired {
+            let holder = &self.leases[&fence.lease].row.worker;
+            self.workers.entry(holder.clone()).and_modify(|worker| worker.wants = None);
+        }
         effects.extend(self.end_leases(&expired, true));
         let limit = 2 * self.timing.lease_ttl;
         let idle = |id: &WorkerId, w: &Worker, leases: &HashMap<u64, Lease>| {
@@ -564,7 +480,8 @@ impl Core {
         self.next_lease += 1;
         let row = LeaseRow { fence, sweep: sweep.number, class: class as u32, worker: id.to_owned(), trials };
         let sweep = sweep.id.clone();
-        self.leases.insert(fence.lease, Lease { row: row.clone(), expires: now + self.timing.lease_ttl });
+        let granted = row.trials.clone();
+        self.leases.insert(fence.lease, Lease { row: row.clone(), granted, expires: now + self.timing.lease_ttl });
         self.workers.get_mut(id)?.wants = None;
         Some(Effect::Grant { lease: row, sweep, keys })
     }
@@ -580,91 +497,4 @@ pub enum Admission {
     },
     /// The fence holds no more: only compare.
     Compare,
-}
-
-impl Sweep {
-    /// A sweep none of whose trials has a row yet.
-    pub fn new(record: Arc<SweepRow>, spec: Arc<Spec>) -> Self {
-        let classes = (0..spec.grid.classes())
-            .map(|class| Class { pending: IntervalSet::of(0, spec.class_trials(class)), seconds: None })
-            .collect();
-        Self {
-            id: record.id.clone(),
-            number: record.number,
-            spec,
-            state: record.state,
-            record,
-            counts: Counts::default(),
-            releases: 0,
-            duplicates: 0,
-            mismatches: 0,
-            fenced: 0,
-            live: Live::default(),
-            classes,
-            leased: 0,
-            rate: Rate::default(),
-        }
-    }
-
-    /// The metric that tells cells apart: the first of test_acc and test_loss that is measured, else the first one.
-    pub fn main_metric(&self) -> (usize, Metric) {
-        main_metric(&self.spec.measure.metrics)
-    }
-
-    /// Trials in leases.
-    pub fn leased(&self) -> u64 {
-        self.leased
-    }
-
-    /// Trials per second of late.
-    pub fn rate(&self) -> f64 {
-        self.rate.value
-    }
-
-    /// Books a row; returns where the trial stands.
-    fn settle(&mut self, row: &StoredRow) -> (u32, u64) {
-        let (class, n) = self.spec.grid.locate(row.key);
-        self.counts.add(&row.outcome);
-        self.live.add(row.key.cell, &row.outcome, row.metric);
-        let class_state = &mut self.classes[class as usize];
-        class_state.pending.remove(n);
-        let average = class_state.seconds.map_or(row.seconds, |s| 0.9 * s + 0.1 * row.seconds);
-        class_state.seconds = Some(average);
-        (class, n)
-    }
-
-    /// The class whose next repeat is the lowest, so that every partial table is balanced over all cells.
-    fn next_class(&self) -> usize {
-        let next_repeat = |class: usize| {
-            let cells = self.spec.grid.class_cells(class as u32);
-            self.classes[class].pending.first().map(|n| n / cells)
-        };
-        let open = (0..self.classes.len()).filter_map(|class| Some((next_repeat(class)?, class)));
-        open.min().map_or(0, |(_, class)| class)
-    }
-}
-
-/// Where the main metric stands in a list of metrics, and which it is.
-pub fn main_metric(metrics: &[Metric]) -> (usize, Metric) {
-    let wanted = [Metric::TestAcc, Metric::TestLoss, metrics[0]];
-    let at = wanted.iter().find_map(|m| metrics.iter().position(|x| x == m)).unwrap_or(0);
-    (at, metrics[at])
-}
-
-impl Rate {
-    /// Time constant, in seconds.
-    const SPAN: f64 = 15.0;
-
-    fn count(&mut self, trials: u64, now: Now) {
-        self.fresh += trials;
-        let since = *self.since.get_or_insert(now);
-        let elapsed = now.saturating_sub(since).as_secs_f64();
-        if elapsed < 1.0 {
-            return;
-        }
-        let fresh = self.fresh as f64 / elapsed;
-        let keep = if self.value == 0.0 { 0.0 } else { (-elapsed / Self::SPAN).exp() };
-        self.value = keep * self.value + (1.0 - keep) * fresh;
-        (self.since, self.fresh) = (Some(now), 0);
-    }
 }

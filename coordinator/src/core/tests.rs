@@ -1,13 +1,14 @@
 //! The core against a model: whatever workers do, every trial ends with one row and is always in exactly one place.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ergodic_common::spec::SpecSource;
 use ergodic_common::trial::CPU_F32;
+use ergodic_common::{Outcome, Spec};
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::DataPin;
 
 const TTL: Duration = Duration::from_secs(30);
 
@@ -165,7 +166,8 @@ proptest! {
                 }
             }
         }
-        // One honest worker finishes what is left, once the leases of the others have run out.
+        // One honest worker finishes what is left, once the others have gone and their leases have run out.
+        names.iter().for_each(|name| world.core.on_session_ended(name));
         world.now += 2 * TTL;
         let effects = world.core.on_tick(world.now);
         world.carry_out(effects);

@@ -14,10 +14,10 @@ use tokio::process::{Child, Command};
 
 use super::programs::{WorkerCommand, find_worker, terminate};
 use crate::cli::args::OverheadArgs;
-use crate::cli::{Success, say};
 use crate::client::output::Format;
 use crate::client::watch::{done, follow};
 use crate::client::{Client, commands};
+use crate::program::{Success, say};
 
 /// How long the coordinator may take to come up, and to go.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -69,7 +69,8 @@ async fn measure(args: &OverheadArgs, program: &Path, dir: &Path) -> Result<Meas
     let seconds = start.elapsed().as_secs_f64();
     let after = info(&mut client).await?;
     if status.completed != u64::from(args.trials) {
-        let message = format!("{} of {} trials completed; see the logs in {}", done(&status), args.trials, dir.display());
+        let message =
+            format!("{} of {} trials completed; see the logs in {}", done(&status), args.trials, dir.display());
         return Err(UserError::new(ErrorCode::Internal, message));
     }
     for child in workers.into_iter().chain([coordinator]) {

@@ -10,10 +10,10 @@ use tokio::process::Child;
 
 use super::programs::{WorkerCommand, find_worker, terminate};
 use crate::cli::args::RunArgs;
-use crate::cli::{Success, interrupted, say, start_logging};
 use crate::client::Client;
 use crate::client::commands::{self, TableOptions};
 use crate::client::watch::{done, eprintln_line, follow};
+use crate::program::{Success, interrupted, say, start_logging};
 use crate::server::{self, ServeOptions};
 
 /// How often a worker that died is started again.
@@ -45,6 +45,8 @@ pub async fn run(args: RunArgs) -> Result<Success, UserError> {
     if result.is_err() && !existed {
         // Nothing was stored: leave nothing behind.
         let _ = std::fs::remove_dir_all(&dir);
+        // Its parent too, if that was made for it and holds nothing else.
+        let _ = dir.parent().map(std::fs::remove_dir);
     }
     result
 }
@@ -58,7 +60,7 @@ async fn launch_and_follow(
 ) -> Result<Success, UserError> {
     let mut client = Client::connect(url).await?;
     let status = commands::launch(&mut client, source, true).await?;
-    announce(&status, dir);
+    announce(&status, dir, url);
     let slots = args.slots.unwrap_or_else(|| slots_each(args.workers));
     let command = |n: u32| WorkerCommand {
         program: program.to_owned(),
@@ -108,10 +110,10 @@ async fn show(client: &mut Client, args: &RunArgs, id: &str, end: End, dir: &Pat
     }
 }
 
-fn announce(status: &v1::SweepStatus, dir: &Path) {
+fn announce(status: &v1::SweepStatus, dir: &Path, url: &str) {
     let verb = if done(status) > 0 { "continuing" } else { "running" };
     eprintln_line(&format!(
-        "{verb} {} ({}): {} cells × {} repeats = {} trials, {}; results in {}",
+        "{verb} {} ({}): {} cells × {} repeats = {} trials, {}; results in {}, coordinator at {url}",
         status.name,
         status.id,
         status.cells,
@@ -170,7 +172,6 @@ fn gave_up(log: &PathBuf, status: std::process::ExitStatus) -> UserError {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let last: Vec<&str> = text.lines().rev().take(5).collect();
     let last: Vec<&str> = last.into_iter().rev().collect();
-    let message =
-        format!("workers keep ending ({status}); the last words in {}:\n{}", log.display(), last.join("\n"));
+    let message = format!("workers keep ending ({status}); the last words in {}:\n{}", log.display(), last.join("\n"));
     UserError::new(ErrorCode::Internal, message)
 }

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use ergodic_common::dataset::{DataError, files};
 use ergodic_common::config::ModelKind;
+use ergodic_common::dataset::{DataError, files};
 use ergodic_common::trial::hex;
 use ergodic_common::{Spec, TrialConfig};
 
-use crate::store::DataPin;
+use crate::core::DataPin;
 
 /// Where datasets are found, and where their canonical forms are kept.
 #[derive(Debug, Clone)]
@@ -31,7 +31,9 @@ impl DataCatalog {
         let name = first.data.dataset;
         if let Some(other) = configs.iter().find(|c| c.data.dataset != name) {
             let (a, b) = (name.word(), other.data.dataset.word());
-            return Err(DataError(format!("a sweep trains on one dataset, this one on {a} and {b}: launch two sweeps")));
+            return Err(DataError(format!(
+                "a sweep trains on one dataset, this one on {a} and {b}: launch two sweeps"
+            )));
         }
         let (train, test) = (configs.iter().map(|c| c.data.train).max(), configs.iter().map(|c| c.data.test).max());
         let (train, test) = (train.unwrap_or_default(), test.unwrap_or_default());

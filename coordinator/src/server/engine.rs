@@ -12,10 +12,10 @@ use ergodic_proto::v1;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::core::{
-    Admission, Committed, Core, Effect, Fence, Joining, LeaseRow, Now, StoredRow, Sweep, WorkerId,
+    Admission, Committed, Core, Effect, Fence, Joining, LeaseRow, Now, StoredRow, Sweep, SweepRow, WorkerId,
 };
 use crate::store::writer::WriterHandle;
-use crate::store::{Batch, Report, StoreError, SweepRow, Write, Written};
+use crate::store::{Batch, Report, StoreError, Write, Written};
 
 /// Messages to a worker.
 pub type Outbox = mpsc::Sender<Result<v1::SessionResponse, tonic::Status>>;
@@ -108,7 +108,10 @@ impl EngineHandle {
     ///
     /// # Errors
     /// The loop has stopped.
-    pub async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&Core) -> T + Send + 'static) -> Result<T, Stopped> {
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Core) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
         let (answer, answered) = oneshot::channel();
         self.tell(Event::Ask(Box::new(move |core| drop(answer.send(question(core))))));
         answered.await.map_err(|_| Stopped)

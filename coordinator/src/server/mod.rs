@@ -14,19 +14,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ergodic_common::{ErrorCode, Spec};
+use ergodic_proto::MAX_MESSAGE;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::sweep_service_server::SweepServiceServer;
 use ergodic_proto::v1::worker_service_server::WorkerServiceServer;
-use ergodic_proto::MAX_MESSAGE;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 
-use crate::core::{Core, StoredRow, Sweep, SweepState, Timing, main_metric};
+use crate::core::{Core, StoredRow, Sweep, SweepRow, SweepState, Timing, main_metric};
 use crate::store::sqlite::SqliteStore;
 use crate::store::writer::WriterHandle;
-use crate::store::{Reader, Store, StoreError, SweepRow};
+use crate::store::{Reader, Store, StoreError};
 use data::DataCatalog;
 use engine::{Engine, EngineHandle, Event};
 
@@ -83,8 +83,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
     let address = listener.local_addr().map_err(internal)?;
     let store = SqliteStore::open(&options.store).map_err(store_error)?;
     let core = recover(&store, options.lease_ttl)?;
-    let (writer, writer_thread) =
-        WriterHandle::start(store.writer().map_err(store_error)?).map_err(internal)?;
+    let (writer, writer_thread) = WriterHandle::start(store.writer().map_err(store_error)?).map_err(internal)?;
     let (engine, handle) = Engine::new(core, writer);
     let loop_thread =
         std::thread::Builder::new().name("event-loop".into()).spawn(move || engine.run()).map_err(internal)?;

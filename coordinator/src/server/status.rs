@@ -12,7 +12,7 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
     let left = trials - sweep.counts.done();
     let (workers, slots) = core.capacity(&sweep.spec);
     let running = sweep.state == SweepState::Running;
-    let rate = if running { sweep.rate() } else { 0.0 };
+    let rate = if running { sweep.rate(slots) } else { 0.0 };
     let (_, metric) = sweep.main_metric();
     let best = metric.larger_is_better().and_then(|larger| sweep.live.best(larger));
     v1::SweepStatus {

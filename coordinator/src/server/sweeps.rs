@@ -17,9 +17,9 @@ use super::engine::Event;
 use super::status::{cell_lines, sweep_status, worker_statuses};
 use super::{Shared, process, store_error};
 use crate::core::lookup::Whereabouts;
-use crate::core::{Core, Sweep, SweepState};
+use crate::core::{Core, Sweep, SweepRow, SweepState};
 use crate::stats::table::{Entry, Query, TableError};
-use crate::store::{Reader, Store, StoredTrial, SweepRow};
+use crate::store::{Reader, Store, StoredTrial};
 
 pub(super) struct Sweeps(pub(super) Arc<Shared>);
 
@@ -50,7 +50,9 @@ impl SweepService for Sweeps {
             .source
             .ok_or_else(|| Status::invalid_argument("the field source of LaunchRequest is missing"))?
             .into();
-        if request.resume && let Some(status) = self.unfinished(&source).await? {
+        if request.resume
+            && let Some(status) = self.unfinished(&source).await?
+        {
             return Ok(Response::new(v1::LaunchResponse { status: Some(status) }));
         }
         let (row, spec) = self.prepare(source).await?;
@@ -197,8 +199,7 @@ impl Sweeps {
         work: impl FnOnce(&dyn Reader) -> Result<T, UserError> + Send + 'static,
     ) -> Result<T, Status> {
         let shared = self.0.clone();
-        let task =
-            tokio::task::spawn_blocking(move || work(shared.store.reader().map_err(store_error)?.as_ref()));
+        let task = tokio::task::spawn_blocking(move || work(shared.store.reader().map_err(store_error)?.as_ref()));
         let result = task.await.map_err(|e| Status::internal(e.to_string()))?;
         result.map_err(Into::into)
     }

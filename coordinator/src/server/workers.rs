@@ -60,10 +60,7 @@ impl WorkerService for Workers {
         }))
     }
 
-    async fn get_sweep(
-        &self,
-        request: Request<v1::GetSweepRequest>,
-    ) -> Result<Response<v1::GetSweepResponse>, Status> {
+    async fn get_sweep(&self, request: Request<v1::GetSweepRequest>) -> Result<Response<v1::GetSweepResponse>, Status> {
         let id = request.into_inner().sweep;
         let wanted = id.clone();
         let record = self

@@ -216,6 +216,7 @@ fn find_step(at: &str) -> Result<Option<Length>, TableError> {
         "step" | "steps" => count.parse().ok().map(Length::Steps),
         _ => None,
     });
-    let unknown = || TableError::Unknown(format!("expected something like \"20 epochs\" or \"500 steps\", found '{at}'"));
+    let unknown =
+        || TableError::Unknown(format!("expected something like \"20 epochs\" or \"500 steps\", found '{at}'"));
     parsed.map(Some).ok_or_else(unknown)
 }

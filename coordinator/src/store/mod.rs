@@ -7,11 +7,10 @@ pub mod rows;
 pub mod sqlite;
 pub mod writer;
 
-use ergodic_common::spec::SpecSource;
 use ergodic_common::trial::Curve;
 use ergodic_common::{TrialKey, TrialResult};
 
-use crate::core::{Fence, LeaseRow, SweepState};
+use crate::core::{Fence, LeaseRow, SweepRow, SweepState};
 
 /// Why the store did not do as asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -31,34 +30,6 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Failed(error.to_string())
     }
-}
-
-/// A sweep as it is stored.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SweepRow {
-    /// Its number, in the order of launch; 0 until it is stored.
-    pub number: i64,
-    /// Its id.
-    pub id: String,
-    /// The sweep file.
-    pub source: SpecSource,
-    /// What it trains on.
-    pub data: DataPin,
-    /// Its state.
-    pub state: SweepState,
-    /// Unix time of the launch, in seconds.
-    pub launched_at: f64,
-}
-
-/// The dataset a sweep was pinned to at its launch.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DataPin {
-    /// BLAKE3 of its canonical form; `None` when none is needed.
-    pub hash: Option<[u8; 32]>,
-    /// Training images asked of the dataset's files.
-    pub train: u32,
-    /// What is trained on, in words.
-    pub words: String,
 }
 
 /// A batch of results to be stored, or only compared.

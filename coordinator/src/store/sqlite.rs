@@ -9,11 +9,9 @@ use ergodic_common::trial::Curve;
 use ergodic_common::{TrialKey, TrialResult};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
 
-use super::rows::{
-    from_curve, from_f64s, from_intervals, from_outcome, to_curve, to_f64s, to_intervals, to_outcome,
-};
-use super::{Batch, DataPin, Reader, Report, Store, StoreError, StoredTrial, SweepRow, Write, Writer, Written};
-use crate::core::{Fence, LeaseRow, SweepState};
+use super::rows::{from_curve, from_f64s, from_intervals, from_outcome, to_curve, to_f64s, to_intervals, to_outcome};
+use super::{Batch, Reader, Report, Store, StoreError, StoredTrial, Write, Writer, Written};
+use crate::core::{DataPin, Fence, LeaseRow, SweepRow, SweepState};
 
 const SCHEMA: &str = include_str!("schema.sql");
 const SCHEMA_VERSION: i64 = 1;
@@ -49,8 +47,7 @@ impl SqliteStore {
 fn lock(dir: &Path) -> Result<File, StoreError> {
     let path = dir.join("lock");
     let failed = |e: std::io::Error| StoreError::Failed(format!("{}: {e}", path.display()));
-    let mut file =
-        File::options().create(true).read(true).write(true).truncate(false).open(&path).map_err(failed)?;
+    let mut file = File::options().create(true).read(true).write(true).truncate(false).open(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => {
             file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).map_err(failed)?;
@@ -206,8 +203,7 @@ fn put_results(tx: &Transaction<'_>, batch: &Batch) -> Result<Report, StoreError
 }
 
 fn fence_holds(tx: &Transaction<'_>, batch: &Batch) -> Result<bool, StoreError> {
-    let mut statement =
-        tx.prepare_cached("SELECT 1 FROM leases WHERE lease = ?1 AND epoch = ?2 AND sweep = ?3")?;
+    let mut statement = tx.prepare_cached("SELECT 1 FROM leases WHERE lease = ?1 AND epoch = ?2 AND sweep = ?3")?;
     Ok(statement.exists(params![batch.fence.lease as i64, batch.fence.epoch as i64, batch.sweep])?)
 }
 
@@ -219,9 +215,7 @@ fn insert_trial(tx: &Transaction<'_>, batch: &Batch, result: &TrialResult) -> Re
     if exists {
         return Ok(false);
     }
-    let curve = tx
-        .prepare_cached("INSERT INTO curves (data) VALUES (?1)")?
-        .insert([from_curve(&result.curve)])?;
+    let curve = tx.prepare_cached("INSERT INTO curves (data) VALUES (?1)")?.insert([from_curve(&result.curve)])?;
     tx.prepare_cached("INSERT INTO trials VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)")?.execute(
         params![
             batch.sweep,
@@ -360,7 +354,11 @@ fn to_trial(row: &Row<'_>) -> rusqlite::Result<StoredTrial> {
 }
 
 fn damaged(column: usize, expected: String) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Null, format!("expected {expected}").into())
+    rusqlite::Error::FromSqlConversionFailure(
+        column,
+        rusqlite::types::Type::Null,
+        format!("expected {expected}").into(),
+    )
 }
 
 fn from_state(state: SweepState) -> i64 {

@@ -1,6 +1,6 @@
 //! The same networks in plain Candle, with its autograd, in f64: what the fast path must agree with.
 //!
-//! Only operations whose gradient Candle gets right are used; batch norm, ReLU and log-softmax are composed of them.
+//! Only operations whose gradient Candle gets right are used; batch norm and ReLU are composed of them, log-softmax is candle-nn's.
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use ergodic_common::net::{Layer, Map, Net, Role};
@@ -91,9 +91,8 @@ fn batch_norm(x: &Tensor, eps: f64) -> Result<(Tensor, Vec<f64>, Vec<f64>)> {
 
 fn cross_entropy(logits: &Tensor, labels: &[u8], smoothing: f64) -> Result<Tensor> {
     let (n, classes) = logits.dims2()?;
-    let largest = logits.detach().max_keepdim(1)?;
-    let above = logits.broadcast_sub(&largest)?;
-    let log = above.broadcast_sub(&above.exp()?.sum_keepdim(1)?.log()?)?;
+    // Not `softmax_last_dim`, which has no gradient.
+    let log = candle_nn::ops::log_softmax(logits, 1)?;
     let mut targets = vec![smoothing / classes as f64; n * classes];
     for (i, label) in labels.iter().enumerate() {
         targets[i * classes + usize::from(*label)] += 1.0 - smoothing;

@@ -23,7 +23,8 @@ pub fn grid(table: &v1::TableResponse) -> (String, Records) {
         let mut line = vec![comfy_table::Cell::new(row)];
         let mut record = vec![json!(row)];
         for column in &columns {
-            let at = table.rows.iter().position(|r| text_value(&r.values[0]) == *row && text_value(&r.values[1]) == *column);
+            let at =
+                table.rows.iter().position(|r| text_value(&r.values[0]) == *row && text_value(&r.values[1]) == *column);
             let summary = at.and_then(|at| table.rows[at].summary);
             let text = summary.as_ref().map_or_else(String::new, cell_text);
             record.push(if text.is_empty() { Value::Null } else { json!(text) });

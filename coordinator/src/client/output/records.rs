@@ -31,9 +31,9 @@ impl Records {
     /// Comma-separated values; null is empty.
     pub fn csv(&self) -> String {
         let mut writer = csv::Writer::from_writer(Vec::new());
-        let written = writer.write_record(&self.columns).and_then(|()| {
-            self.rows.iter().try_for_each(|row| writer.write_record(row.iter().map(plain)))
-        });
+        let written = writer
+            .write_record(&self.columns)
+            .and_then(|()| self.rows.iter().try_for_each(|row| writer.write_record(row.iter().map(plain))));
         written.expect("records of equal length can be written to memory");
         let bytes = writer.into_inner().expect("memory can be flushed");
         String::from_utf8(bytes).expect("values are text")

@@ -65,7 +65,8 @@ pub fn best_row(table: &v1::TableResponse) -> Option<usize> {
     let sign = f64::from(table.better);
     let means = table.rows.iter().enumerate().filter_map(|(at, r)| Some((at, sign * r.summary?.mean?)));
     let best = means.max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
-    best.filter(|_| table.better != 0).map(|(at, _)| at)
+    // One row alone is not the best of anything.
+    best.filter(|_| table.better != 0 && table.rows.len() > 1).map(|(at, _)| at)
 }
 
 /// `0.9712 ± 0.0013`; without an interval below two trials, a dash without any.
@@ -138,7 +139,13 @@ mod tests {
 
     fn row(value: f64, mean: Option<f64>) -> v1::TableRow {
         let kind = Some(v1::axis_value::Kind::Number(value));
-        let summary = v1::Summary { n: 3, mean, ci95_low: mean.map(|m| m - 0.012), ci95_high: mean.map(|m| m + 0.012), ..v1::Summary::default() };
+        let summary = v1::Summary {
+            n: 3,
+            mean,
+            ci95_low: mean.map(|m| m - 0.012),
+            ci95_high: mean.map(|m| m + 0.012),
+            ..v1::Summary::default()
+        };
         v1::TableRow { values: vec![v1::AxisValue { kind }], summary: Some(summary) }
     }
 

@@ -1,0 +1,56 @@
+//! Which cells are kept: one bit per position, with counts to find the n-th one.
+
+/// One bit per position, with counts to find the n-th one.
+#[derive(Debug, Clone)]
+pub(super) struct Kept {
+    words: Vec<u64>,
+    /// Ones before each block of [`BLOCK`] words.
+    ranks: Vec<u32>,
+    pub(super) count: u64,
+}
+
+const BLOCK: usize = 8;
+
+impl Kept {
+    pub(super) fn new(len: u64) -> Self {
+        Self { words: vec![0; len as usize / 64 + 1], ranks: Vec::new(), count: 0 }
+    }
+
+    pub(super) fn set(&mut self, at: u64) {
+        self.words[at as usize / 64] |= 1 << (at % 64);
+    }
+
+    pub(super) fn get(&self, at: u64) -> bool {
+        self.words[at as usize / 64] >> (at % 64) & 1 == 1
+    }
+
+    pub(super) fn index(&mut self) {
+        for block in self.words.chunks(BLOCK) {
+            self.ranks.push(self.count as u32);
+            self.count += block.iter().map(|w| u64::from(w.count_ones())).sum::<u64>();
+        }
+    }
+
+    /// Ones before `at`.
+    pub(super) fn rank(&self, at: u64) -> u64 {
+        let word = at as usize / 64;
+        let block = word / BLOCK;
+        let whole: u32 = self.words[block * BLOCK..word].iter().map(|w| w.count_ones()).sum();
+        let part = (self.words[word] & ((1 << (at % 64)) - 1)).count_ones();
+        u64::from(self.ranks[block] + whole + part)
+    }
+
+    /// Position of the `n`-th one, `n` < `count`.
+    pub(super) fn select(&self, n: u64) -> u64 {
+        let block = self.ranks.partition_point(|r| u64::from(*r) <= n) - 1;
+        let mut left = n as u32 - self.ranks[block];
+        let mut word = block * BLOCK;
+        while self.words[word].count_ones() <= left {
+            left -= self.words[word].count_ones();
+            word += 1;
+        }
+        let mut bits = self.words[word];
+        (0..left).for_each(|_| bits &= bits - 1);
+        word as u64 * 64 + u64::from(bits.trailing_zeros())
+    }
+}

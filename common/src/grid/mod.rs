@@ -1,0 +1,279 @@
+//! The grid as a lazily indexed product.
+//!
+//! A cell's *number* counts the full product of the axes, the first axis slowest, whether `[where]` keeps it or not; its
+//! values are arithmetic on that number. For scheduling, cells have a second order, *positions*, in which the axes that
+//! decide the shape class are outermost, so that each class is one contiguous range. With `[where]`, one bit per
+//! position says whether the cell is kept, and a rank index turns counts into positions. Trials are never stored.
+
+mod check;
+mod kept;
+mod read;
+
+use crate::axis::Axis;
+use crate::config::TrialConfig;
+use crate::error::SpecError;
+use crate::expr::Expr;
+use crate::tree::{Node, Place, Table, Value};
+use crate::trial::TrialKey;
+use kept::Kept;
+use read::{product_of, read_axes, read_factors, section};
+
+/// All cells of a sweep.
+#[derive(Debug, Clone)]
+pub struct Grid {
+    base: Table,
+    axes: Vec<Axis>,
+    factors: Vec<Factor>,
+    derived: Vec<Derived>,
+    keep: Option<Formula>,
+    /// Factor numbers, those deciding the shape first: the digits of a position.
+    order: Vec<usize>,
+    product: u64,
+    classes: u64,
+    kept: Option<Kept>,
+}
+
+/// A factor of the product: one axis, or several that move together.
+#[derive(Debug, Clone)]
+struct Factor {
+    axes: Vec<usize>,
+    len: u64,
+}
+
+/// A field computed per cell.
+#[derive(Debug, Clone)]
+struct Derived {
+    field: String,
+    formula: Formula,
+}
+
+#[derive(Debug, Clone)]
+struct Formula {
+    expr: Expr,
+    inputs: Vec<Input>,
+    place: Place,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Input {
+    Axis(usize),
+    Derived(usize),
+    Constant(f64),
+}
+
+impl Grid {
+    /// Reads `[grid]`, `[derive]` and `[where]` of a document and checks every cell they can make.
+    ///
+    /// # Errors
+    /// Anything that would make a cell, or two equal ones, that cannot be run.
+    pub fn read(document: &Table, sweep_seed: u64) -> Result<Self, SpecError> {
+        let mut base = Table::default();
+        for key in ["data", "model", "train"] {
+            if let Some(node) = document.get(key) {
+                base.0.push((key.to_owned(), node.clone()));
+            }
+        }
+        let grid = section(document, "grid")?;
+        let axes = read_axes(grid, sweep_seed)?;
+        let factors = read_factors(grid, &axes)?;
+        let product = product_of(&factors)?;
+        let mut this = Self {
+            base,
+            order: (0..factors.len()).collect(),
+            axes,
+            factors,
+            derived: Vec::new(),
+            keep: None,
+            product,
+            classes: 1,
+            kept: None,
+        };
+        this.read_derived(section(document, "derive")?)?;
+        this.read_where(section(document, "where")?)?;
+        this.check_names_used()?;
+        this.order_by_shape()?;
+        let witnesses = this.pass_over_cells()?;
+        this.check_values(&witnesses)?;
+        this.check_classes()?;
+        Ok(this)
+    }
+
+    /// The axes in the order of the file.
+    pub fn axes(&self) -> &[Axis] {
+        &self.axes
+    }
+
+    /// Cells that are kept.
+    pub fn cells(&self) -> u64 {
+        self.kept.as_ref().map_or(self.product, |kept| kept.count)
+    }
+
+    /// Numbers a cell can have: those of kept cells are below this.
+    pub fn numbers(&self) -> u64 {
+        self.product
+    }
+
+    /// Whether `cell` is the number of a kept cell.
+    pub fn holds(&self, cell: u64) -> bool {
+        cell < self.product && self.kept.as_ref().is_none_or(|kept| kept.get(self.position(cell)))
+    }
+
+    /// Shape classes, some of which `[where]` may have emptied.
+    pub fn classes(&self) -> u32 {
+        self.classes as u32
+    }
+
+    /// Cells kept in a class.
+    pub fn class_cells(&self, class: u32) -> u64 {
+        let (from, to) = self.class_range(class);
+        self.kept.as_ref().map_or(to - from, |kept| kept.rank(to) - kept.rank(from))
+    }
+
+    /// The `k`-th cell kept in a class, `k` < [`class_cells`](Self::class_cells).
+    pub fn class_cell(&self, class: u32, k: u64) -> u64 {
+        let (from, _) = self.class_range(class);
+        let position = self.kept.as_ref().map_or(from + k, |kept| kept.select(kept.rank(from) + k));
+        self.cell_at(position)
+    }
+
+    /// The `n`-th trial of a class: repeats are outermost, so that every prefix is balanced over cells.
+    pub fn class_trial(&self, class: u32, n: u64) -> TrialKey {
+        let cells = self.class_cells(class);
+        TrialKey { cell: self.class_cell(class, n % cells), repeat: (n / cells) as u32 }
+    }
+
+    /// Where a trial stands: its class, and its number in it.
+    pub fn locate(&self, key: TrialKey) -> (u32, u64) {
+        let position = self.position(key.cell);
+        let class = (position / self.class_len()) as u32;
+        let (from, _) = self.class_range(class);
+        let k = self.kept.as_ref().map_or(position - from, |kept| kept.rank(position) - kept.rank(from));
+        (class, u64::from(key.repeat) * self.class_cells(class) + k)
+    }
+
+    /// All kept cells in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
+        (0..self.product).filter(|cell| self.kept.is_none() || self.holds(*cell))
+    }
+
+    /// The value of each axis in a cell.
+    pub fn values(&self, cell: u64) -> Vec<Value> {
+        let digits = self.digits(cell);
+        self.axis_digits(&digits).map(|(axis, digit)| axis.value(digit)).collect()
+    }
+
+    /// Index of each axis' value in a cell.
+    pub fn value_indices(&self, cell: u64) -> Vec<u64> {
+        let digits = self.digits(cell);
+        self.axis_digits(&digits).map(|(_, digit)| digit).collect()
+    }
+
+    /// Fields computed by `[derive]`, with their values in a cell.
+    pub fn derived(&self, cell: u64) -> Vec<(&str, f64)> {
+        let digits = self.digits(cell);
+        let values = self.derived_values(&|axis| self.axis_number(axis, &digits));
+        self.derived.iter().map(|d| d.field.as_str()).zip(values).collect()
+    }
+
+    /// What a cell resolves to.
+    ///
+    /// # Errors
+    /// None for a kept cell of a grid that was read; the check itself is made with this.
+    pub fn config(&self, cell: u64) -> Result<TrialConfig, SpecError> {
+        let digits = self.digits(cell);
+        let mut tree = self.base.clone();
+        let mut put = |path: &str, node: Node| {
+            let place = node.place.clone();
+            tree.set(path, node).map_err(|at| SpecError::new(place, path, format!("'{at}' is not a table")))
+        };
+        for (axis, digit) in self.axis_digits(&digits) {
+            if let Some(field) = &axis.field {
+                put(field, axis.node(digit))?;
+            }
+        }
+        let values = self.derived_values(&|axis| self.axis_number(axis, &digits));
+        for (derived, value) in self.derived.iter().zip(values) {
+            put(&derived.field, Node { value: Value::Float(value), place: derived.formula.place.clone() })?;
+        }
+        TrialConfig::read(&tree)
+    }
+
+    // --- numbers, digits, positions ---
+
+    fn digits(&self, cell: u64) -> Vec<u64> {
+        let mut rest = cell;
+        let mut digits = vec![0; self.factors.len()];
+        for (digit, factor) in digits.iter_mut().zip(&self.factors).rev() {
+            *digit = rest % factor.len;
+            rest /= factor.len;
+        }
+        digits
+    }
+
+    fn number(&self, digits: &[u64]) -> u64 {
+        self.factors.iter().zip(digits).fold(0, |n, (factor, digit)| n * factor.len + digit)
+    }
+
+    fn position(&self, cell: u64) -> u64 {
+        let digits = self.digits(cell);
+        self.order.iter().fold(0, |p, f| p * self.factors[*f].len + digits[*f])
+    }
+
+    fn cell_at(&self, position: u64) -> u64 {
+        let mut rest = position;
+        let mut digits = vec![0; self.factors.len()];
+        for f in self.order.iter().rev() {
+            digits[*f] = rest % self.factors[*f].len;
+            rest /= self.factors[*f].len;
+        }
+        self.number(&digits)
+    }
+
+    fn class_len(&self) -> u64 {
+        self.product / self.classes
+    }
+
+    fn class_range(&self, class: u32) -> (u64, u64) {
+        let len = self.class_len();
+        (u64::from(class) * len, (u64::from(class) + 1) * len)
+    }
+
+    fn axis_digits<'a>(&'a self, digits: &'a [u64]) -> impl Iterator<Item = (&'a Axis, u64)> {
+        self.axes.iter().enumerate().map(move |(at, axis)| (axis, digits[self.factor_of(at)]))
+    }
+
+    fn factor_of(&self, axis: usize) -> usize {
+        self.factors.iter().position(|f| f.axes.contains(&axis)).expect("every axis belongs to a factor")
+    }
+
+    fn axis_number(&self, axis: usize, digits: &[u64]) -> f64 {
+        self.axes[axis].number(digits[self.factor_of(axis)]).unwrap_or(f64::NAN)
+    }
+
+    fn derived_values(&self, axis: &dyn Fn(usize) -> f64) -> Vec<f64> {
+        let mut values = Vec::with_capacity(self.derived.len());
+        for derived in &self.derived {
+            let value = derived.formula.eval(axis, &values);
+            values.push(value);
+        }
+        values
+    }
+}
+
+impl Formula {
+    fn eval(&self, axis: &dyn Fn(usize) -> f64, derived: &[f64]) -> f64 {
+        let value = |input: &Input| match *input {
+            Input::Axis(at) => axis(at),
+            Input::Derived(at) => derived[at],
+            Input::Constant(x) => x,
+        };
+        let mut values = [0.0; 16];
+        match self.inputs.len() {
+            n if n <= values.len() => {
+                values.iter_mut().zip(&self.inputs).for_each(|(v, input)| *v = value(input));
+                self.expr.eval(&values[..n])
+            }
+            _ => self.expr.eval(&self.inputs.iter().map(value).collect::<Vec<_>>()),
+        }
+    }
+}

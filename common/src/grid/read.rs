@@ -1,0 +1,271 @@
+//! Reading `[grid]`, `[derive]` and `[where]`.
+
+use std::collections::HashMap;
+
+use super::{Derived, Factor, Formula, Grid, Input};
+use crate::axis::{Axis, MAX_POINTS};
+use crate::config::{NUMERIC_FIELDS, SHORT_NAMES, decides_shape, range_of};
+use crate::error::{SpecError, nearest};
+use crate::expr::Expr;
+use crate::reader::quoted;
+use crate::tree::{Node, Place, Table, Value};
+
+/// Most shape classes of a sweep.
+const MAX_CLASSES: u64 = 100_000;
+
+impl Grid {
+    pub(super) fn read_derived(&mut self, table: &Table) -> Result<(), SpecError> {
+        for (name, node) in &table.0 {
+            let path = format!("derive.{name}");
+            let field = field_of(name).unwrap_or_else(|| name.clone());
+            if range_of(&field).is_none() {
+                let known = NUMERIC_FIELDS.iter().map(|(f, _)| *f).chain(SHORT_NAMES.iter().map(|(s, _)| *s));
+                let message = format!("'{name}' is no numeric field of a trial, {}", nearest(name, known));
+                return Err(SpecError::new(node.place.clone(), path, message));
+            }
+            if self.axes.iter().any(|axis| axis.field.as_ref() == Some(&field)) {
+                let message = format!("{field} is an axis of [grid] as well: keep one of the two");
+                return Err(SpecError::new(node.place.clone(), path, message));
+            }
+            if self.derived.iter().any(|d| d.field == field) {
+                let message = format!("{field} is derived twice: keep one of the two");
+                return Err(SpecError::new(node.place.clone(), path, message));
+            }
+            let formula = self.read_formula(&path, node)?;
+            self.derived.push(Derived { field, formula });
+        }
+        Ok(())
+    }
+
+    pub(super) fn read_where(&mut self, table: &Table) -> Result<(), SpecError> {
+        for (name, node) in &table.0 {
+            let path = format!("where.{name}");
+            if name != "keep" {
+                return Err(SpecError::new(
+                    node.place.clone(),
+                    path,
+                    format!("unknown key '{name}', did you mean 'keep'?"),
+                ));
+            }
+            self.keep = Some(self.read_formula(&path, node)?);
+        }
+        Ok(())
+    }
+
+    fn read_formula(&self, path: &str, node: &Node) -> Result<Formula, SpecError> {
+        let error = |message: String| SpecError::new(node.place.clone(), path, message);
+        let Some(text) = node.value.as_str() else {
+            return Err(error(format!(
+                "expected an expression like \"intrinsic_lr / lr\", found {}",
+                quoted(&node.value)
+            )));
+        };
+        let expr = Expr::parse(text).map_err(|e| error(format!("cannot read \"{text}\": {e}")))?;
+        let inputs = expr.names().iter().map(|name| self.input(name)).collect::<Result<_, _>>().map_err(error)?;
+        Ok(Formula { expr, inputs, place: node.place.clone() })
+    }
+
+    /// What a name in an expression stands for: an axis, an earlier derived field, or a number of the sweep file.
+    fn input(&self, name: &str) -> Result<Input, String> {
+        let field = field_of(name);
+        let means = |axis: &Axis| axis.name == name || (field.is_some() && axis.field == field);
+        if let Some(at) = self.axes.iter().position(means) {
+            let axis = &self.axes[at];
+            return match (0..axis.len().min(1000)).find(|i| axis.number(*i).is_none()) {
+                None => Ok(Input::Axis(at)),
+                Some(i) => Err(format!("the axis {name} has values that are no numbers, such as {}", axis.value(i))),
+            };
+        }
+        let path = field.as_deref().unwrap_or(name);
+        if let Some(at) = self.derived.iter().position(|d| d.field == path) {
+            return Ok(Input::Derived(at));
+        }
+        if let Some(x) = self.base.at(path).and_then(|node| node.value.as_f64()) {
+            return Ok(Input::Constant(x));
+        }
+        let known = self.axes.iter().map(|a| a.name.as_str());
+        Err(format!("nothing is called {name}, {}", nearest(name, known)))
+    }
+
+    pub(super) fn formulas(&self) -> impl Iterator<Item = &Formula> {
+        self.derived.iter().map(|d| &d.formula).chain(&self.keep)
+    }
+
+    pub(super) fn check_names_used(&self) -> Result<(), SpecError> {
+        for (at, axis) in self.axes.iter().enumerate() {
+            let used = self.formulas().any(|f| f.inputs.iter().any(|i| matches!(i, Input::Axis(a) if *a == at)));
+            if axis.field.is_none() && !used {
+                let suffix = format!(".{}", axis.name);
+                let fields = NUMERIC_FIELDS.iter().map(|(f, _)| *f);
+                let hint = match fields.clone().find(|f| f.ends_with(&suffix)) {
+                    Some(field) => format!("did you mean '{field}'?"),
+                    None => nearest(&axis.name, SHORT_NAMES.iter().map(|(s, _)| *s).chain(fields)),
+                };
+                let message = format!(
+                    "'{}' is no field of a trial, and no expression in [derive] or [where] uses it; {hint}",
+                    axis.name
+                );
+                return Err(SpecError::new(axis.place.clone(), format!("grid.{}", axis.name), message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the factors that decide the shape class first, counting in what derived shape fields depend on.
+    pub(super) fn order_by_shape(&mut self) -> Result<(), SpecError> {
+        let mut shaping: Vec<bool> = self.axes.iter().map(|a| a.field.as_deref().is_some_and(decides_shape)).collect();
+        for derived in self.derived.iter().filter(|d| decides_shape(&d.field)) {
+            self.mark_inputs(&derived.formula, &mut shaping);
+        }
+        let shapes = |f: &usize| self.factors[*f].axes.iter().any(|a| shaping[*a]);
+        let (first, rest): (Vec<usize>, Vec<usize>) = (0..self.factors.len()).partition(shapes);
+        self.classes = first.iter().map(|f| self.factors[*f].len).product();
+        self.order = first.into_iter().chain(rest).collect();
+        if self.classes > MAX_CLASSES {
+            let message = format!(
+                "the axes make {} shape classes (architecture, batch size, number of steps); at most {MAX_CLASSES} are possible",
+                self.classes
+            );
+            return Err(SpecError::new(Place::Default, "grid", message));
+        }
+        Ok(())
+    }
+
+    pub(super) fn mark_inputs(&self, formula: &Formula, shaping: &mut [bool]) {
+        for input in &formula.inputs {
+            match input {
+                Input::Axis(at) => shaping[*at] = true,
+                Input::Derived(at) => self.mark_inputs(&self.derived[*at].formula, shaping),
+                Input::Constant(_) => {}
+            }
+        }
+    }
+}
+
+static NOTHING: Table = Table(Vec::new());
+
+pub(super) fn section<'a>(document: &'a Table, key: &str) -> Result<&'a Table, SpecError> {
+    match document.get(key) {
+        None => Ok(&NOTHING),
+        Some(Node { value: Value::Table(table), .. }) => Ok(table),
+        Some(node) => Err(SpecError::new(node.place.clone(), key, format!("expected [{key}], a table"))),
+    }
+}
+
+/// The field that an axis or derived name stands for; `None` for a free name.
+fn field_of(name: &str) -> Option<String> {
+    match SHORT_NAMES.iter().find(|(short, _)| *short == name) {
+        Some((_, path)) => Some((*path).to_owned()),
+        None => name.contains('.').then(|| name.to_owned()),
+    }
+}
+
+pub(super) fn read_axes(grid: &Table, sweep_seed: u64) -> Result<Vec<Axis>, SpecError> {
+    let mut axes: Vec<Axis> = Vec::new();
+    for (name, node) in flat_entries(grid) {
+        let field = field_of(&name);
+        if let Some(field) = &field
+            && !["data.", "model.", "train."].iter().any(|section| field.starts_with(section))
+        {
+            let message = "only fields of data, model and train can be axes";
+            return Err(SpecError::new(node.place.clone(), format!("grid.{name}"), message));
+        }
+        if let Some(other) = axes.iter().find(|a| field.is_some() && a.field == field) {
+            let message = format!("the axis {} sets the same field: keep one of the two", other.name);
+            return Err(SpecError::new(node.place.clone(), format!("grid.{name}"), message));
+        }
+        axes.push(Axis::read(&name, field, node, sweep_seed)?);
+    }
+    Ok(axes)
+}
+
+/// Entries of `[grid]` but `zip`; `model.width = …` written without quotes is the dotted path it looks like.
+fn flat_entries(grid: &Table) -> Vec<(String, &Node)> {
+    fn walk<'a>(prefix: &str, table: &'a Table, out: &mut Vec<(String, &'a Node)>) {
+        for (key, node) in &table.0 {
+            let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+            match &node.value {
+                Value::Table(inner)
+                    if matches!(name.split('.').next(), Some("data" | "model" | "train"))
+                        && !inner.0.iter().any(|(k, _)| is_axis_form(k)) =>
+                {
+                    walk(&name, inner, out);
+                }
+                _ => out.push((name, node)),
+            }
+        }
+    }
+    let mut out = Vec::new();
+    walk("", grid, &mut out);
+    out.retain(|(name, _)| name != "zip");
+    out
+}
+
+fn is_axis_form(key: &str) -> bool {
+    matches!(key, "values" | "linear" | "log" | "uniform" | "log_uniform" | "points" | "samples")
+}
+
+/// Joins zipped axes, and random ones of equal length, into one factor each.
+pub(super) fn read_factors(grid: &Table, axes: &[Axis]) -> Result<Vec<Factor>, SpecError> {
+    let mut together: Vec<Vec<usize>> = Vec::new();
+    if let Some(zip) = grid.get("zip") {
+        let error = |message: &str| SpecError::new(zip.place.clone(), "grid.zip", message);
+        let form = "expected lists of axis names, like [[\"lr\", \"wd\"]]";
+        let Value::List(sets) = &zip.value else { return Err(error(form)) };
+        for set in sets {
+            let Value::List(names) = &set.value else { return Err(error(form)) };
+            together.push(read_zip(names, axes, zip)?);
+        }
+    }
+    let mut random: HashMap<u64, Vec<usize>> = HashMap::new();
+    for (at, axis) in axes.iter().enumerate() {
+        if axis.is_random() && !together.iter().flatten().any(|a| *a == at) {
+            random.entry(axis.len()).or_default().push(at);
+        }
+    }
+    together.extend(random.into_values());
+    let mut factors: Vec<Factor> = Vec::new();
+    for (at, axis) in axes.iter().enumerate() {
+        let mates = together.iter().find(|set| set.contains(&at)).cloned().unwrap_or_else(|| vec![at]);
+        if mates.iter().min() == Some(&at) {
+            factors.push(Factor { axes: mates, len: axis.len() });
+        }
+    }
+    Ok(factors)
+}
+
+fn read_zip(names: &[Node], axes: &[Axis], zip: &Node) -> Result<Vec<usize>, SpecError> {
+    let error = |message: String| SpecError::new(zip.place.clone(), "grid.zip", message);
+    let mut set = Vec::new();
+    for name in names {
+        let text = name.value.to_string();
+        let found = axes.iter().position(|a| a.name == text);
+        let at = found.ok_or_else(|| {
+            error(format!("there is no axis '{text}', {}", nearest(&text, axes.iter().map(|a| a.name.as_str()))))
+        })?;
+        if set.contains(&at) {
+            return Err(error(format!("the axis {text} stands here twice")));
+        }
+        set.push(at);
+    }
+    if let Some(other) = set.iter().find(|a| axes[**a].len() != axes[set[0]].len()) {
+        let (a, b) = (&axes[set[0]], &axes[*other]);
+        return Err(error(format!(
+            "zipped axes need equally many values, but {} has {} and {} has {}",
+            a.name,
+            a.len(),
+            b.name,
+            b.len()
+        )));
+    }
+    Ok(set)
+}
+
+pub(super) fn product_of(factors: &[Factor]) -> Result<u64, SpecError> {
+    let product = factors.iter().try_fold(1_u64, |p, f| p.checked_mul(f.len)).filter(|p| *p <= MAX_POINTS);
+    product.ok_or_else(|| {
+        let cells: f64 = factors.iter().map(|f| f.len as f64).product();
+        let message = format!("the axes make {cells:e} cells; at most {MAX_POINTS} are possible: use fewer values");
+        SpecError::new(Place::Default, "grid", message)
+    })
+}

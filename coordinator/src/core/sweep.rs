@@ -1,0 +1,230 @@
+//! A sweep as it is stored, and as the core sees it: what is pending, what has a row, how fast it goes.
+
+use std::sync::Arc;
+
+use ergodic_common::metric::Metric;
+use ergodic_common::spec::SpecSource;
+use ergodic_common::{Outcome, Spec, TrialKey};
+
+use super::Now;
+use super::interval::IntervalSet;
+use super::live::Live;
+
+/// The state of a sweep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SweepState {
+    /// Trials are left to run.
+    Running,
+    /// Every trial has its row.
+    Completed,
+    /// Stopped by a user.
+    Cancelled,
+}
+
+/// A sweep as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SweepRow {
+    /// Its number, in the order of launch; 0 until it is stored.
+    pub number: i64,
+    /// Its id.
+    pub id: String,
+    /// The sweep file.
+    pub source: SpecSource,
+    /// What it trains on.
+    pub data: DataPin,
+    /// Its state.
+    pub state: SweepState,
+    /// Unix time of the launch, in seconds.
+    pub launched_at: f64,
+}
+
+/// The dataset a sweep was pinned to at its launch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DataPin {
+    /// BLAKE3 of its canonical form; `None` when none is needed.
+    pub hash: Option<[u8; 32]>,
+    /// Training images asked of the dataset's files.
+    pub train: u32,
+    /// What is trained on, in words.
+    pub words: String,
+}
+
+/// A sweep as the core sees it.
+#[derive(Debug)]
+pub struct Sweep {
+    /// Its id.
+    pub id: String,
+    /// Its number in the store, in the order of launch.
+    pub number: i64,
+    /// What it is.
+    pub spec: Arc<Spec>,
+    /// As it was launched.
+    pub record: Arc<SweepRow>,
+    /// Its state.
+    pub state: SweepState,
+    /// Trials with a row.
+    pub counts: Counts,
+    /// Leases that ended with trials left, which were given out again.
+    pub releases: u64,
+    /// Results that came again and were compared.
+    pub duplicates: u64,
+    /// Of these, different ones.
+    pub mismatches: u64,
+    /// Batches under a fence that held no more.
+    pub fenced: u64,
+    /// The main metric per cell.
+    pub live: Live,
+    pub(super) classes: Vec<Class>,
+    pub(super) leased: u64,
+    pub(super) rate: Rate,
+}
+
+/// Rows by outcome.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Completed trials.
+    pub completed: u64,
+    /// Diverged trials.
+    pub diverged: u64,
+    /// Failed trials.
+    pub failed: u64,
+}
+
+impl Counts {
+    /// Counts one more.
+    pub fn add(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Completed => self.completed += 1,
+            Outcome::Diverged { .. } => self.diverged += 1,
+            Outcome::Failed { .. } => self.failed += 1,
+        }
+    }
+
+    /// All of them.
+    pub fn done(&self) -> u64 {
+        self.completed + self.diverged + self.failed
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Class {
+    pub(super) pending: IntervalSet,
+    /// Moving average of the duration of a trial.
+    pub(super) seconds: Option<f64>,
+}
+
+/// Trials per second, averaged with a time constant of [`Rate::SPAN`].
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Rate {
+    value: f64,
+    since: Option<Now>,
+    fresh: u64,
+}
+
+/// What the core keeps of a stored row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredRow {
+    /// Which trial.
+    pub key: TrialKey,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The sweep's main metric.
+    pub metric: f64,
+    /// Duration of the attempt.
+    pub seconds: f64,
+}
+
+impl Sweep {
+    /// A sweep none of whose trials has a row yet.
+    pub fn new(record: Arc<SweepRow>, spec: Arc<Spec>) -> Self {
+        let classes = (0..spec.grid.classes())
+            .map(|class| Class { pending: IntervalSet::of(0, spec.class_trials(class)), seconds: None })
+            .collect();
+        Self {
+            id: record.id.clone(),
+            number: record.number,
+            spec,
+            state: record.state,
+            record,
+            counts: Counts::default(),
+            releases: 0,
+            duplicates: 0,
+            mismatches: 0,
+            fenced: 0,
+            live: Live::default(),
+            classes,
+            leased: 0,
+            rate: Rate::default(),
+        }
+    }
+
+    /// The metric that tells cells apart: the first of test_acc and test_loss that is measured, else the first one.
+    pub fn main_metric(&self) -> (usize, Metric) {
+        main_metric(&self.spec.measure.metrics)
+    }
+
+    /// Trials in leases.
+    pub fn leased(&self) -> u64 {
+        self.leased
+    }
+
+    /// Trials per second: counted of late where trials are short, else what so many slots should do.
+    pub fn rate(&self, slots: u32) -> f64 {
+        let left = |class: &&Class| !class.pending.is_empty() && class.seconds.is_some();
+        let (trials, seconds) = self.classes.iter().filter(left).fold((0.0, 0.0), |(trials, seconds), class| {
+            let pending = class.pending.len() as f64;
+            (trials + pending, seconds + pending * class.seconds.unwrap_or(0.0))
+        });
+        if seconds > LONG_TRIAL * trials { f64::from(slots) * trials / seconds } else { self.rate.value }
+    }
+
+    /// Books a row; returns where the trial stands.
+    pub(super) fn settle(&mut self, row: &StoredRow) -> (u32, u64) {
+        let (class, n) = self.spec.grid.locate(row.key);
+        self.counts.add(&row.outcome);
+        self.live.add(row.key.cell, &row.outcome, row.metric);
+        let class_state = &mut self.classes[class as usize];
+        class_state.pending.remove(n);
+        let average = class_state.seconds.map_or(row.seconds, |s| 0.9 * s + 0.1 * row.seconds);
+        class_state.seconds = Some(average);
+        (class, n)
+    }
+
+    /// The class whose next repeat is the lowest, so that every partial table is balanced over all cells.
+    pub(super) fn next_class(&self) -> usize {
+        let next_repeat = |class: usize| {
+            let cells = self.spec.grid.class_cells(class as u32);
+            self.classes[class].pending.first().map(|n| n / cells)
+        };
+        let open = (0..self.classes.len()).filter_map(|class| Some((next_repeat(class)?, class)));
+        open.min().map_or(0, |(_, class)| class)
+    }
+}
+
+/// From this duration on, in seconds, too few trials end in a while for their count to tell the rate.
+const LONG_TRIAL: f64 = 2.0;
+
+/// Where the main metric stands in a list of metrics, and which it is.
+pub fn main_metric(metrics: &[Metric]) -> (usize, Metric) {
+    let wanted = [Metric::TestAcc, Metric::TestLoss, metrics[0]];
+    let at = wanted.iter().find_map(|m| metrics.iter().position(|x| x == m)).unwrap_or(0);
+    (at, metrics[at])
+}
+
+impl Rate {
+    /// Time constant, in seconds.
+    const SPAN: f64 = 15.0;
+
+    pub(super) fn count(&mut self, trials: u64, now: Now) {
+        self.fresh += trials;
+        let since = *self.since.get_or_insert(now);
+        let elapsed = now.saturating_sub(since).as_secs_f64();
+        if elapsed < 1.0 {
+            return;
+        }
+        let fresh = self.fresh as f64 / elapsed;
+        let keep = if self.value == 0.0 { 0.0 } else { (-elapsed / Self::SPAN).exp() };
+        self.value = keep * self.value + (1.0 - keep) * fresh;
+        (self.since, self.fresh) = (Some(now), 0);
+    }
+}

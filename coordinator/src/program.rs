@@ -1,0 +1,44 @@
+//! What every command of the program needs: logs, stdout, signals, and how it ended.
+
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::UserError;
+use tracing_subscriber::EnvFilter;
+
+use crate::client::output::print;
+
+/// How a command ended well.
+pub enum Success {
+    /// Everything as wanted.
+    Fine,
+    /// The sweep ended, but some trials failed.
+    TrialsFailed,
+    /// The user interrupted it.
+    Interrupted,
+}
+
+/// Logs go to stderr, at the level that `ERGODIC_LOG` names.
+pub fn start_logging(default: &str) {
+    let filter = EnvFilter::try_from_env("ERGODIC_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+}
+
+/// Prints a command's data.
+///
+/// # Errors
+/// Stdout cannot be written.
+pub fn say(text: String) -> Result<Success, UserError> {
+    let error = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}"));
+    print(&text).map_err(error)?;
+    Ok(Success::Fine)
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+pub async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be listened for");
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}

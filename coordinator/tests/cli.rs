@@ -1,0 +1,22 @@
+//! `ergodic` as a program: what it says of itself. That this test exists makes `cargo test --workspace` build the program.
+
+use std::process::Command;
+
+#[test]
+fn version_and_help_are_there_for_every_command() {
+    let ergodic = env!("CARGO_BIN_EXE_ergodic");
+    let say = |args: &[&str]| {
+        let output = Command::new(ergodic).args(args).output().expect("ergodic starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    assert_eq!(say(&["--version"]), (Some(0), format!("ergodic {}\n", ergodic_common::BUILD)));
+    let (_, help) = say(&["--help"]);
+    for command in [
+        "run", "plan", "serve", "launch", "list", "status", "watch", "workers", "table", "trials", "curves", "cancel",
+        "explain", "bench",
+    ] {
+        assert!(help.contains(command), "{help}");
+        assert_eq!(say(&[command, "--help"]).0, Some(0));
+    }
+    assert_eq!(say(&["no-such-command"]).0, Some(2));
+}

@@ -1,0 +1,117 @@
+//! The client commands over one finished sweep, as a user sees them.
+
+use ergodic_tests::{Cluster, stdout};
+use serde_json::Value;
+
+use crate::SWEEP;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("{e} in:\n{text}"))
+}
+
+#[test]
+fn every_view_of_a_finished_sweep_agrees() {
+    let mut cluster = Cluster::start(&[]);
+    let _worker = cluster.worker(2, &["--name", "spare"]);
+    let id = cluster.launch(SWEEP);
+    cluster.wait_for_end(&id);
+
+    let trials = json(&cluster.ask(&["trials", &id[..4], "--format", "json"]));
+    let trials = trials.as_array().expect("a list");
+    assert_eq!(trials.len(), 72);
+    for key in ["lr", "wd", "repeat", "outcome", "steps", "seconds", "worker", "numerics", "test_acc", "digest"] {
+        assert!(trials.iter().all(|t| t.get(key).is_some()), "{key} is missing");
+    }
+    assert!(trials.iter().all(|t| t["worker"] == "spare" && t["numerics"] == "cpu-f32/1"));
+    assert!(trials.iter().all(|t| t["digest"].as_str().is_some_and(|d| d.len() == 64)));
+
+    check_table(&cluster, &id, trials);
+    check_curves(&cluster, &id);
+
+    let explained = cluster.ask(&["explain", &id, "4/0"]);
+    assert!(explained.contains("lr=1e38") && explained.contains("diverged at step"), "{explained}");
+    assert!(cluster.ask(&["explain", "latest"]).contains("complete"));
+    assert!(cluster.ask(&["list"]).contains(&id));
+    assert_eq!(json(&cluster.ask(&["workers", "--format", "json"]))[0]["trials"], 72);
+    assert!(cluster.ask(&["watch", &id]).is_empty(), "a finished sweep needs no watching");
+}
+
+/// The table is what one computes from the trials by hand.
+fn check_table(cluster: &Cluster, id: &str, trials: &[Value]) {
+    let table = json(&cluster.ask(&["table", id, "--format", "json"]));
+    assert_eq!((&table["sweep"], &table["metric"]), (&id.into(), &"test_acc".into()));
+    let rows = table["rows"].as_array().expect("a list");
+    assert_eq!(rows.len(), 6);
+    for row in rows {
+        let of_cell = trials.iter().filter(|t| t["lr"] == row["lr"] && t["wd"] == row["wd"]);
+        let values: Vec<f64> =
+            of_cell.filter(|t| t["outcome"] == "completed").filter_map(|t| t["test_acc"].as_f64()).collect();
+        assert_eq!(row["n"], values.len());
+        assert_eq!(row["diverged"], 12 - values.len());
+        if values.is_empty() {
+            assert!(row["mean"].is_null() && row["lr"] == 1e38);
+            continue;
+        }
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        assert!((row["mean"].as_f64().expect("a mean") - mean).abs() < 1e-12);
+        assert!(row["ci95_low"].as_f64() <= row["mean"].as_f64() && row["mean"].as_f64() <= row["ci95_high"].as_f64());
+        assert!(row["min"].as_f64() <= row["median"].as_f64() && row["median"].as_f64() <= row["max"].as_f64());
+    }
+    let pooled = json(&cluster.ask(&["table", id, "--by", "wd", "--metric", "train_loss", "--format", "json"]));
+    assert_eq!(
+        pooled["rows"].as_array().map(|rows| rows.iter().map(|r| r["n"].clone()).collect()),
+        Some(vec![24, 24].into_iter().map(Value::from).collect::<Vec<_>>())
+    );
+    let people = cluster.ask(&["table", id, "--rows", "lr", "--cols", "wd"]);
+    assert!(people.contains("±") && people.contains('★') && people.contains("12 diverged"), "{people}");
+    assert!(!people.contains('\u{1b}'), "no colours away from a terminal");
+    let csv = cluster.ask(&["table", id, "--format", "csv"]);
+    assert!(csv.starts_with("lr,wd,n,diverged,failed,mean,std,ci95_low,ci95_high,min,median,max\n"), "{csv}");
+    assert!(cluster.ask(&["table", id, "--format", "md"]).starts_with("| lr | wd | n |"));
+}
+
+fn check_curves(cluster: &Cluster, id: &str) {
+    let curves = json(&cluster.ask(&["curves", id, "--metric", "train_loss", "--format", "json"]));
+    let points = curves["rows"].as_array().expect("a list");
+    let steps: Vec<u64> = points.iter().take(4).filter_map(|p| p["step"].as_u64()).collect();
+    assert_eq!(steps, [10, 20, 30, 40]);
+    let at = json(&cluster.ask(&["table", id, "--metric", "train_loss", "--at", "20 steps", "--format", "json"]));
+    assert_eq!(at["rows"][0]["mean"], points[1]["mean"]);
+}
+
+#[test]
+fn plan_says_what_a_sweep_would_be_and_stores_nothing() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("sweep.toml");
+    std::fs::write(&file, SWEEP).expect("a file can be written");
+    let plan = json(&stdout(&["plan", &file.to_string_lossy(), "--format", "json", "--set", "repeats=10000000"]));
+    assert_eq!((&plan["cells"], &plan["trials"]), (&6.into(), &60_000_000.into()));
+    assert_eq!(plan["shape_classes"][0]["parameters"], 784 * 24 + 240);
+    assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 1);
+}
+
+#[test]
+fn launching_a_hundred_million_trials_takes_no_room_for_them() {
+    let cluster = Cluster::start(&[]);
+    let axis = |name: &str| format!("{name} = {{ log = [1e-4, 1.0], points = 1000 }}\n");
+    let text = SWEEP.replace("repeats = 12", "repeats = 100");
+    let (head, tail) = text.split_once("lr = [0.05, 0.2, 1e38]\nwd = [0.0, 1e-3]\n").expect("the axes stand there");
+    let id = cluster.launch(&format!("{head}{}{}{tail}", axis("lr"), axis("wd")));
+    let status = cluster.status(&id);
+    assert_eq!(status["trials"], 100_000_000);
+    let held = cluster.peak_memory_mib();
+    assert!(held < 150, "the coordinator holds {held} MiB");
+}
+
+#[test]
+fn bench_overhead_counts_every_trial_and_leaves_its_store() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = dir.path().join("store").to_string_lossy().into_owned();
+    let report = json(&stdout(&["bench", "overhead", "--trials", "1000", "--dir", &store, "--format", "json"]));
+    assert_eq!((&report["trials"], &report["workers"]), (&1000.into(), &2.into()));
+    let cluster = Cluster::on_store(&store);
+    let rows = cluster.rows("latest");
+    assert_eq!(rows.lines().count(), 1001);
+    let curves = json(&cluster.ask(&["curves", "latest", "--format", "json"]));
+    assert_eq!(curves["rows"].as_array().map(Vec::len), Some(100 * 20));
+}

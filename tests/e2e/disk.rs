@@ -1,0 +1,48 @@
+//! A disk that fills up: nothing is acknowledged that is not on it, and the sweep goes on when there is room.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ergodic_tests::{Cluster, skip};
+
+use crate::empty_sweep;
+
+/// A small file system in memory, unmounted when dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path, mib: u32) -> Option<Self> {
+        std::fs::create_dir_all(at).expect("a directory can be made");
+        let size = format!("size={mib}m");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
+        mount.is_ok_and(|output| output.status.success()).then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_costs_nothing_but_time() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let Some(disk) = SmallDisk::mount(&dir.path().join("disk"), 32) else {
+        return skip("a_full_disk_costs_nothing_but_time", "tmpfs", "mounting one needs root");
+    };
+    let store = disk.0.join("store");
+    let mut cluster = Cluster::start(&["--store", &store.to_string_lossy()]);
+    let id = cluster.launch(&empty_sweep(20_000));
+    // All but half a MiB is taken by somebody else.
+    let filler = disk.0.join("filler");
+    std::fs::write(&filler, vec![0_u8; 31 << 20]).expect("a file can be written");
+    let _worker = cluster.worker(1, &[]);
+    cluster.wait_for_log("could not be stored");
+    let stuck = cluster.status(&id);
+    assert_ne!(stuck["state"], "completed", "the disk was not full in time");
+    std::fs::remove_file(&filler).expect("a file can be removed");
+    let status = cluster.wait_for_end(&id);
+    assert_eq!((&status["completed"], &status["mismatches"]), (&20_000.into(), &0.into()));
+    assert_eq!(cluster.rows(&id).lines().count(), 20_001);
+}

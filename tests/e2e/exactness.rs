@@ -1,0 +1,114 @@
+//! Exactly once: what happens to results that come twice, late, changed, or from somebody who holds no lease.
+
+use ergodic_proto::PROTOCOL;
+use ergodic_tests::{Cluster, RawWorker};
+use tonic::Code;
+
+use crate::empty_sweep;
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    runtime.expect("a runtime").block_on(work)
+}
+
+#[test]
+fn a_second_delivery_is_compared_and_a_different_one_raises_an_alarm() {
+    let cluster = Cluster::start(&[]);
+    let id = cluster.launch(&empty_sweep(3));
+    block_on(async {
+        let mut worker = RawWorker::joined(&cluster.url, "a").await;
+        let grant = worker.lease().await;
+        let result = RawWorker::result(&grant, 0, 0.5);
+        let first = worker.deliver(&grant, vec![result.clone()]).await.expect("taken");
+        assert_eq!((first.stored, first.duplicates, first.fenced), (1, 0, false));
+        // The lease has ended with its last trial, so that the second delivery meets no fence.
+        let second = worker.deliver(&grant, vec![result.clone()]).await.expect("taken");
+        assert_eq!((second.stored, second.duplicates, second.mismatches), (0, 1, 0));
+        let changed = worker.deliver(&grant, vec![RawWorker::result(&grant, 0, 0.6)]).await.expect("taken");
+        assert_eq!((changed.stored, changed.duplicates, changed.mismatches), (0, 0, 1));
+    });
+    let status = cluster.status(&id);
+    assert_eq!((&status["duplicates"], &status["mismatches"], &status["done"]), (&2.into(), &1.into(), &1.into()));
+    assert!(cluster.ask(&["status", &id]).contains("ALARM"));
+    assert!(cluster.ask(&["explain", &id]).contains("ALARM"));
+    assert!(cluster.rows(&id).contains(",0.5,"), "the first delivery stays: {}", cluster.rows(&id));
+}
+
+#[test]
+fn results_under_a_lease_that_ended_are_not_stored() {
+    let cluster = Cluster::start(&["--lease-ttl", "500ms"]);
+    let id = cluster.launch(&empty_sweep(2));
+    block_on(async {
+        let mut worker = RawWorker::joined(&cluster.url, "a").await;
+        let grant = worker.lease().await;
+        // A worker that says nothing for so long loses its lease and its session.
+        let mut other = RawWorker::joined(&cluster.url, "b").await;
+        other.keep_beating();
+        let inherited = loop {
+            let grant_of_other = other.lease().await;
+            if (grant_of_other.cells[0], grant_of_other.repeats[0]) == (grant.cells[0], grant.repeats[0]) {
+                break grant_of_other;
+            }
+            let result = RawWorker::result(&grant_of_other, 0, 0.5);
+            other.deliver(&grant_of_other, vec![result]).await.expect("taken");
+        };
+        let late = worker.deliver(&grant, vec![RawWorker::result(&grant, 0, 0.1)]).await.expect("answered");
+        assert!(late.fenced && late.stored == 0, "{late:?}");
+        let result = RawWorker::result(&inherited, 0, 0.5);
+        assert_eq!(other.deliver(&inherited, vec![result]).await.expect("taken").stored, 1);
+        // Now there is a row to compare with.
+        let later = worker.deliver(&grant, vec![RawWorker::result(&grant, 0, 0.5)]).await.expect("answered");
+        assert!(later.fenced && later.duplicates == 1 && later.mismatches == 0, "{later:?}");
+    });
+    let status = cluster.wait_for_end(&id);
+    assert_eq!((&status["releases"], &status["fenced"], &status["mismatches"]), (&1.into(), &2.into(), &0.into()));
+}
+
+#[test]
+fn a_worker_writes_only_what_it_was_granted() {
+    let cluster = Cluster::start(&[]);
+    let id = cluster.launch(&empty_sweep(5));
+    block_on(async {
+        let mut worker = RawWorker::joined(&cluster.url, "a").await;
+        let grant = worker.lease().await;
+        let mut alien = RawWorker::result(&grant, 0, 0.5);
+        alien.key = Some(ergodic_proto::v1::TrialKey { cell: 0, repeat: 4 });
+        let refused = worker.deliver(&grant, vec![alien]).await.expect_err("not in the lease");
+        assert_eq!(refused.code(), Code::PermissionDenied);
+        let mut thief = RawWorker::joined(&cluster.url, "b").await;
+        let stolen = thief.deliver(&grant, vec![RawWorker::result(&grant, 0, 0.5)]).await.expect("answered");
+        assert!(stolen.fenced && stolen.stored == 0);
+        let mut malformed = RawWorker::result(&grant, 0, 0.5);
+        malformed.digest = vec![1];
+        let refused = worker.deliver(&grant, vec![malformed]).await.expect_err("malformed");
+        assert!(refused.code() == Code::InvalidArgument && refused.message().contains("digest"), "{refused}");
+    });
+    assert_eq!(cluster.status(&id)["done"], 0);
+}
+
+#[test]
+fn protocol_versions_are_checked_at_the_door() {
+    let cluster = Cluster::start(&[]);
+    block_on(async {
+        let refused = RawWorker::join(&cluster.url, "a", PROTOCOL + 1).await.err().expect("refused");
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        assert!(refused.message().contains("protocol"), "{refused}");
+        RawWorker::join(&cluster.url, "a", PROTOCOL - 1).await.expect("one version back is fine");
+    });
+}
+
+#[test]
+fn after_a_cancel_no_row_appears() {
+    let cluster = Cluster::start(&[]);
+    let id = cluster.launch(&empty_sweep(4));
+    block_on(async {
+        let mut worker = RawWorker::joined(&cluster.url, "a").await;
+        let grant = worker.lease().await;
+        assert!(cluster.ask(&["cancel", &id]).contains("cancelled"));
+        assert_eq!(worker.revoked().await.fences, [grant.fence.expect("a grant has a fence")]);
+        let late = worker.deliver(&grant, vec![RawWorker::result(&grant, 0, 0.5)]).await.expect("answered");
+        assert!(late.fenced && late.stored == 0);
+    });
+    assert_eq!(cluster.status(&id)["done"], 0);
+    assert!(cluster.ask(&["explain", &id]).contains("cancelled"));
+}

@@ -1,0 +1,153 @@
+//! The same sweep yields the same rows however it is run.
+
+use ergodic_tests::{Cluster, Program, run, stdout};
+
+use crate::{SWEEP, repeated};
+
+/// Rows of a sweep run in one process, the reference for all others.
+fn reference(text: &str) -> String {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("sweep.toml");
+    std::fs::write(&file, text).expect("a file can be written");
+    let store = dir.path().join("store").to_string_lossy().into_owned();
+    let args = ["run", &file.to_string_lossy(), "--dir", &store, "--slots", "1", "--format", "json"];
+    let table = stdout(&args);
+    let table: serde_json::Value = serde_json::from_str(&table).expect("the table is JSON");
+    assert_eq!((&table["metric"], table["rows"].as_array().map(Vec::len)), (&"test_acc".into(), Some(6)));
+    let cluster = Cluster::on_store(&store);
+    cluster.rows("latest")
+}
+
+fn count(rows: &str, word: &str) -> usize {
+    rows.lines().filter(|line| line.contains(word)).count()
+}
+
+#[test]
+fn run_and_clusters_of_any_size_give_the_same_rows() {
+    let wanted = reference(SWEEP);
+    assert_eq!((wanted.lines().count(), count(&wanted, "diverged@"), count(&wanted, "failed")), (73, 24, 0));
+    let mut cluster = Cluster::start(&[]);
+    let _first = [cluster.worker(1, &[]), cluster.worker(2, &["--isa", "portable"])];
+    let id = cluster.launch(SWEEP);
+    cluster.wait_until(&id, "it is under way", |status| status["done"].as_u64() > Some(5));
+    let _third = cluster.worker(3, &[]);
+    let status = cluster.wait_for_end(&id);
+    assert_eq!(status["mismatches"], 0);
+    assert_eq!(cluster.rows(&id), wanted);
+}
+
+#[test]
+fn a_killed_worker_costs_nothing_but_time() {
+    let text = repeated(60);
+    let wanted = reference(&text);
+    let mut cluster = Cluster::start(&["--lease-ttl", "1s"]);
+    let victim = cluster.worker(2, &[]);
+    let id = cluster.launch(&text);
+    cluster
+        .wait_until(&id, "the victim is at work", |s| s["done"].as_u64() > Some(30) && s["leased"].as_u64() > Some(0));
+    victim.kill();
+    let held = cluster.status(&id);
+    assert_ne!(held["state"], "completed", "the kill came too late");
+    let _heir = cluster.worker(2, &[]);
+    let status = cluster.wait_for_end(&id);
+    assert!(status["releases"].as_u64() >= Some(1), "nothing was given out again: {status}");
+    assert_eq!(cluster.rows(&id), wanted);
+}
+
+#[test]
+fn a_killed_coordinator_keeps_what_it_acknowledged_and_its_workers() {
+    let text = repeated(60);
+    let wanted = reference(&text);
+    let mut cluster = Cluster::start(&["--lease-ttl", "5s"]);
+    let workers = [cluster.worker(1, &[]), cluster.worker(1, &[])];
+    let id = cluster.launch(&text);
+    for n in [30, 90, 150] {
+        let before = cluster.wait_until(&id, "it is under way", |s| s["done"].as_u64() > Some(n));
+        assert_ne!(before["state"], "completed", "the kill came too late");
+        cluster.kill_and_restart_coordinator();
+        let after = cluster.status(&id);
+        assert!(after["done"].as_u64() >= before["done"].as_u64(), "acknowledged results are gone: {before} {after}");
+    }
+    let status = cluster.wait_for_end(&id);
+    assert_eq!((&status["mismatches"], &status["releases"]), (&0.into(), &0.into()), "{status}");
+    assert_eq!(cluster.rows(&id), wanted);
+    for worker in &workers {
+        let joins = worker.log().matches("joined coordinator").count();
+        assert!(joins >= 2, "the worker did not re-attach:\n{}", worker.log());
+    }
+}
+
+#[test]
+fn a_worker_told_to_leave_gives_back_what_it_has_not_begun() {
+    let text = repeated(60);
+    let wanted = reference(&text);
+    let mut cluster = Cluster::start(&["--lease-ttl", "60s"]);
+    let leaving = cluster.worker(1, &[]);
+    let id = cluster.launch(&text);
+    cluster.wait_until(&id, "it is at work", |s| s["done"].as_u64() > Some(30) && s["leased"].as_u64() > Some(0));
+    leaving.signal("TERM");
+    assert_eq!(leaving.wait(), 0);
+    let status = cluster.status(&id);
+    assert_eq!((&status["leased"], &status["state"]), (&0.into(), &"running".into()), "{status}");
+    let _heir = cluster.worker(2, &[]);
+    assert_eq!(cluster.wait_for_end(&id)["releases"], 0);
+    assert_eq!(cluster.rows(&id), wanted);
+}
+
+#[test]
+fn an_interrupted_run_continues_where_it_stopped() {
+    let text = repeated(60);
+    let wanted = reference(&text);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("sweep.toml");
+    std::fs::write(&file, &text).expect("a file can be written");
+    let (file, store) = (file.to_string_lossy().into_owned(), dir.path().join("store").to_string_lossy().into_owned());
+    let args = ["run", &file, "--dir", &store];
+    let running = Program::start(&args, &dir.path().join("log"));
+    let cluster = Cluster::of_run(&running);
+    cluster.wait_until("latest", "it is under way", |s| s["done"].as_u64() > Some(30));
+    running.signal("INT");
+    assert_eq!(running.wait(), 130, "the interrupt came too late");
+    let again = run(&args);
+    assert_eq!(again.code, 0, "{}", again.stderr);
+    assert!(again.stderr.contains("continuing small"), "{}", again.stderr);
+    assert_eq!(Cluster::on_store(&store).rows("latest"), wanted);
+}
+
+#[test]
+fn a_worker_without_files_fetches_the_dataset_by_its_hash() {
+    let data = tempfile::tempdir().expect("a temporary directory");
+    write_mnist(&data.path().join("mnist"), 600, 200);
+    let text = SWEEP.replace("\"glyphs\"", "\"mnist\"").replace("repeats = 12", "repeats = 2");
+    let mut cluster = Cluster::start(&["--data-dir", &data.path().to_string_lossy()]);
+    let bare = cluster.worker(1, &[]);
+    let id = cluster.launch(&text);
+    cluster.wait_for_end(&id);
+    assert!(bare.log().contains("dataset fetched"), "{}", bare.log());
+    let status = cluster.status(&id);
+    assert!(status["data"].as_str().is_some_and(|d| d.contains("500 of 600 training images")), "{status}");
+    let rows = cluster.rows(&id);
+    drop(bare);
+    // Another one finds it in the cache, and one with files of its own uses those; all agree.
+    let other = cluster.launch(&text);
+    let cached = cluster.worker(1, &["--data-dir", &data.path().to_string_lossy()]);
+    cluster.wait_for_end(&other);
+    assert!(!cached.log().contains("dataset fetched"), "{}", cached.log());
+    assert_eq!(cluster.rows(&other), rows);
+}
+
+/// MNIST's files with made-up images: bright squares whose place depends on the label.
+fn write_mnist(dir: &std::path::Path, train: u32, test: u32) {
+    std::fs::create_dir_all(dir).expect("a directory can be made");
+    for (prefix, n) in [("train", train), ("t10k", test)] {
+        let mut images: Vec<u8> = [0x803_u32, n, 28, 28].iter().flat_map(|x| x.to_be_bytes()).collect();
+        let mut labels: Vec<u8> = [0x801_u32, n].iter().flat_map(|x| x.to_be_bytes()).collect();
+        for i in 0..n {
+            let label = i % 10;
+            labels.push(label as u8);
+            images.extend((0..784_u32).map(|p| if p / 79 == label { 200 } else { (p * (i + 1) % 97) as u8 }));
+        }
+        std::fs::write(dir.join(format!("{prefix}-images-idx3-ubyte")), images).expect("a file can be written");
+        std::fs::write(dir.join(format!("{prefix}-labels-idx1-ubyte")), labels).expect("a file can be written");
+    }
+}

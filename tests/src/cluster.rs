@@ -1,0 +1,354 @@
+//! Starting programs, waiting for them with a deadline, and leaving none behind.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take before a test gives up and shows what it knows.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// What a finished program said.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its exit code; 256 when a signal ended it.
+    pub code: i32,
+    /// What it wrote to stdout.
+    pub stdout: String,
+    /// What it wrote to stderr.
+    pub stderr: String,
+}
+
+/// Path of one of the programs under test, built beside the test itself.
+///
+/// # Panics
+/// It was not built.
+fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let dir = test.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps");
+    let path = dir.join(name);
+    assert!(path.is_file(), "{} is missing: run `cargo test --workspace`, which builds it", path.display());
+    path
+}
+
+/// Runs `ergodic` with these arguments to its end, with a clean environment of its own settings.
+///
+/// # Panics
+/// It cannot be started.
+pub fn run(args: &[&str]) -> Finished {
+    let output = command("ergodic").args(args).output().expect("ergodic starts");
+    Finished {
+        code: output.status.code().unwrap_or(256),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Stdout of a run that ends well.
+///
+/// # Panics
+/// It does not.
+pub fn stdout(args: &[&str]) -> String {
+    let finished = run(args);
+    assert_eq!(finished.code, 0, "ergodic {args:?}: {}", finished.stderr);
+    finished.stdout
+}
+
+fn command(name: &str) -> Command {
+    let mut command = Command::new(program(name));
+    for setting in ["COORDINATOR", "DATA", "STORE", "LISTEN", "CACHE", "LOG"] {
+        command.env_remove(format!("ERGODIC_{setting}"));
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A running program, killed when dropped.
+#[derive(Debug)]
+pub struct Program {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Program {
+    /// Starts `ergodic` with these arguments, everything it says going to `log`.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn start(args: &[&str], log: &Path) -> Self {
+        let child = command("ergodic").args(args).stdout(append(log)).stderr(append(log)).spawn();
+        Self { child: child.expect("ergodic starts"), log: log.to_owned() }
+    }
+
+    /// Waits for `text` in the log; gives what follows it, up to the next space or end of line.
+    ///
+    /// # Panics
+    /// It never comes.
+    pub fn wait_for_log(&self, text: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let log = self.log();
+            if let Some((_, rest)) = log.split_once(text).filter(|(_, rest)| rest.contains('\n')) {
+                return rest.split_whitespace().next().unwrap_or_default().to_owned();
+            }
+            assert!(start.elapsed() < DEADLINE, "waited in vain for '{text}' in:\n{log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// SIGKILL.
+    ///
+    /// # Panics
+    /// It has ended already: whatever was to be tested did not happen.
+    pub fn kill(mut self) {
+        assert!(self.child.try_wait().expect("a child can be asked").is_none(), "it ended before it was killed");
+        self.child.kill().expect("a child can be killed");
+        self.child.wait().expect("a child can be waited for");
+    }
+
+    /// Sends a signal by name.
+    ///
+    /// # Panics
+    /// There is no `kill` program.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill can be run");
+    }
+
+    /// Waits for its end; gives its exit code.
+    ///
+    /// # Panics
+    /// It does not end.
+    pub fn wait(mut self) -> i32 {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be asked") {
+                return status.code().unwrap_or(256);
+            }
+            assert!(start.elapsed() < DEADLINE, "it does not end; its log:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A coordinator and what belongs to it, in a temporary directory.
+#[derive(Debug)]
+pub struct Cluster {
+    dir: tempfile::TempDir,
+    /// The coordinator's address.
+    pub url: String,
+    coordinator: Option<Program>,
+    options: Vec<String>,
+    started: u32,
+}
+
+impl Cluster {
+    /// Starts a coordinator with these further options and waits until it is ready.
+    ///
+    /// # Panics
+    /// It does not come up.
+    pub fn start(options: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let options = options.iter().map(|o| (*o).to_owned()).collect();
+        let mut cluster = Self { dir, url: String::new(), coordinator: None, options, started: 0 };
+        cluster.start_coordinator("127.0.0.1:0");
+        cluster
+    }
+
+    /// Starts a coordinator on a store that is there already.
+    ///
+    /// # Panics
+    /// It does not come up.
+    pub fn on_store(store: &str) -> Self {
+        Self::start(&["--store", store])
+    }
+
+    /// The coordinator inside a running `ergodic run`.
+    ///
+    /// # Panics
+    /// It does not say where it is.
+    pub fn of_run(run: &Program) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let url = run.wait_for_log("coordinator at ");
+        Self { dir, url, coordinator: None, options: Vec::new(), started: 0 }
+    }
+
+    fn start_coordinator(&mut self, listen: &str) {
+        let log = self.path("coordinator.log");
+        let own = ["--store".to_owned(), self.path("store").to_string_lossy().into_owned()];
+        let store = if self.options.contains(&own[0]) { &[][..] } else { &own };
+        let mut child = command("ergodic")
+            .args(["serve", "--listen", listen])
+            .args(store)
+            .args(&self.options)
+            .stdout(Stdio::piped())
+            .stderr(append(&log))
+            .spawn()
+            .expect("ergodic starts");
+        let mut first = String::new();
+        let stdout = child.stdout.take().expect("stdout is piped");
+        BufReader::new(stdout).read_line(&mut first).expect("stdout can be read");
+        let program = Program { child, log };
+        assert!(first.starts_with("http://"), "the coordinator did not come up:\n{}", program.log());
+        first.trim().clone_into(&mut self.url);
+        self.coordinator = Some(program);
+    }
+
+    /// A path below the cluster's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Kills the coordinator with SIGKILL and starts another one on the same store and address.
+    ///
+    /// # Panics
+    /// It was not running, or does not come up again.
+    pub fn kill_and_restart_coordinator(&mut self) {
+        self.coordinator.take().expect("a coordinator runs").kill();
+        let address = self.url.trim_start_matches("http://").to_owned();
+        self.start_coordinator(&address);
+    }
+
+    /// The coordinator.
+    ///
+    /// # Panics
+    /// It is not running.
+    pub fn take_coordinator(&mut self) -> Program {
+        self.coordinator.take().expect("a coordinator runs")
+    }
+
+    /// Starts a worker with these further options.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn worker(&mut self, slots: u32, options: &[&str]) -> Program {
+        self.started += 1;
+        let log = self.path(&format!("worker-{}.log", self.started));
+        let child = command("ergodic-worker")
+            .args(["--join", &self.url, "--slots", &slots.to_string(), "--cache-dir"])
+            .arg(self.path("cache"))
+            .args(options)
+            .stdout(Stdio::null())
+            .stderr(append(&log))
+            .spawn()
+            .expect("ergodic-worker starts");
+        Program { child, log }
+    }
+
+    /// Writes a sweep file and launches it; gives its id.
+    ///
+    /// # Panics
+    /// It is refused.
+    pub fn launch(&self, text: &str) -> String {
+        let path = self.path("sweep.toml");
+        std::fs::write(&path, text).expect("a file can be written");
+        let path = path.to_string_lossy().into_owned();
+        let id = stdout(&["launch", &path, "--coordinator", &self.url]);
+        assert!(id.trim().len() == 8 && id.ends_with('\n'), "the id alone: {id:?}");
+        id.trim().to_owned()
+    }
+
+    /// Runs a client command against this coordinator.
+    ///
+    /// # Panics
+    /// It fails.
+    pub fn ask(&self, args: &[&str]) -> String {
+        stdout(&[args, &["--coordinator", &self.url]].concat())
+    }
+
+    /// `status --format json`
+    ///
+    /// # Panics
+    /// There is no such sweep.
+    pub fn status(&self, id: &str) -> Value {
+        serde_json::from_str(&self.ask(&["status", id, "--format", "json"])).expect("status is JSON")
+    }
+
+    /// Waits until a sweep's status is as wanted, and gives it.
+    ///
+    /// # Panics
+    /// It never is.
+    pub fn wait_until(&self, id: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let start = Instant::now();
+        loop {
+            let status = self.status(id);
+            if wanted(&status) {
+                return status;
+            }
+            assert!(start.elapsed() < DEADLINE, "waited in vain until {what}: {status}\n{}", self.logs());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits for a sweep's end.
+    ///
+    /// # Panics
+    /// It does not end.
+    pub fn wait_for_end(&self, id: &str) -> Value {
+        self.wait_until(id, "the sweep is complete", |status| status["state"] == "completed")
+    }
+
+    /// Rows as CSV, without the columns that may differ from run to run.
+    ///
+    /// # Panics
+    /// There is no such sweep.
+    pub fn rows(&self, id: &str) -> String {
+        without(&self.ask(&["trials", id, "--format", "csv"]), &["seconds", "worker"])
+    }
+
+    /// Waits until the coordinator's log says this.
+    ///
+    /// # Panics
+    /// It never does.
+    pub fn wait_for_log(&self, text: &str) {
+        self.coordinator.as_ref().expect("a coordinator runs").wait_for_log(text);
+    }
+
+    /// The most memory the coordinator has held, in MiB.
+    ///
+    /// # Panics
+    /// The system does not say.
+    pub fn peak_memory_mib(&self) -> u64 {
+        let pid = self.coordinator.as_ref().expect("a coordinator runs").child.id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process has a status");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("the peak is told");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1024
+    }
+
+    fn logs(&self) -> String {
+        let names = std::iter::once("coordinator.log".to_owned());
+        let names = names.chain((1..=self.started).map(|n| format!("worker-{n}.log")));
+        let log =
+            |name: String| format!("--- {name}\n{}", std::fs::read_to_string(self.path(&name)).unwrap_or_default());
+        names.map(log).collect()
+    }
+}
+
+/// CSV without some columns. Fields with commas in quotes do not occur in the columns compared.
+fn without(csv: &str, columns: &[&str]) -> String {
+    let header: Vec<&str> = csv.lines().next().unwrap_or_default().split(',').collect();
+    let keep: Vec<bool> = header.iter().map(|name| !columns.contains(name)).collect();
+    let line = |line: &str| {
+        let kept = line.split(',').zip(&keep).filter(|(_, keep)| **keep).map(|(field, _)| field);
+        kept.collect::<Vec<_>>().join(",") + "\n"
+    };
+    csv.lines().map(line).collect()
+}
+
+fn append(path: &Path) -> std::fs::File {
+    std::fs::File::options().create(true).append(true).open(path).expect("a log can be written")
+}

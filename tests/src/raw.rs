@@ -1,0 +1,136 @@
+//! A worker made by hand: speaks the protocol, and does with results what no honest worker would.
+
+use ergodic_common::trial::CPU_F32;
+use ergodic_proto::v1::session_request::Message as Request;
+use ergodic_proto::v1::session_response::Message as Response;
+use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
+use ergodic_proto::{PROTOCOL, v1};
+use tokio::sync::mpsc;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+/// An open session.
+pub struct RawWorker {
+    /// The service.
+    pub client: WorkerServiceClient<Channel>,
+    id: String,
+    outgoing: mpsc::Sender<v1::SessionRequest>,
+    incoming: Streaming<v1::SessionResponse>,
+}
+
+impl RawWorker {
+    /// Joins as a worker of one slot speaking this protocol version.
+    ///
+    /// # Errors
+    /// The coordinator refuses.
+    ///
+    /// # Panics
+    /// Nobody answers.
+    pub async fn join(url: &str, id: &str, protocol: u32) -> Result<Self, Status> {
+        let endpoint = Channel::from_shared(url.to_owned()).expect("the cluster has an address");
+        let mut client = WorkerServiceClient::new(endpoint.connect().await.expect("a coordinator answers"));
+        let (outgoing, messages) = mpsc::channel(16);
+        let hello = v1::Hello {
+            protocol,
+            build: "by hand".into(),
+            worker: id.repeat(32)[..32].to_owned(),
+            name: format!("raw-{id}"),
+            slots: 1,
+            numerics: vec![CPU_F32.into()],
+            held: Vec::new(),
+        };
+        outgoing.send(v1::SessionRequest { message: Some(Request::Hello(hello)) }).await.expect("the channel is open");
+        let stream = tokio_stream::wrappers::ReceiverStream::new(messages);
+        let mut incoming = client.session(stream).await?.into_inner();
+        match incoming.message().await? {
+            Some(v1::SessionResponse { message: Some(Response::Welcome(_)) }) => {}
+            other => panic!("expected a welcome, found {other:?}"),
+        }
+        Ok(Self { client, id: id.repeat(32)[..32].to_owned(), outgoing, incoming })
+    }
+
+    /// Joins with the right protocol version.
+    ///
+    /// # Panics
+    /// The coordinator refuses.
+    pub async fn joined(url: &str, id: &str) -> Self {
+        Self::join(url, id, PROTOCOL).await.expect("the coordinator takes the worker")
+    }
+
+    /// Asks for a lease and waits for it.
+    ///
+    /// # Panics
+    /// The session ends instead.
+    pub async fn lease(&mut self) -> v1::Grant {
+        self.say(Request::Want(v1::WantLease { idle_slots: 1 })).await;
+        loop {
+            let message = self.incoming.message().await.expect("the session goes on").expect("the session goes on");
+            if let Some(Response::Grant(grant)) = message.message {
+                return grant;
+            }
+        }
+    }
+
+    /// Says something.
+    ///
+    /// # Panics
+    /// The session has ended.
+    pub async fn say(&self, message: Request) {
+        self.outgoing.send(v1::SessionRequest { message: Some(message) }).await.expect("the session goes on");
+    }
+
+    /// Sends heartbeats from now on, for as long as the session lasts.
+    pub fn keep_beating(&self) {
+        let outgoing = self.outgoing.clone();
+        tokio::spawn(async move {
+            let beat = || v1::SessionRequest { message: Some(Request::Heartbeat(v1::Heartbeat::default())) };
+            while outgoing.send(beat()).await.is_ok() {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        });
+    }
+
+    /// Waits until the coordinator takes leases back.
+    ///
+    /// # Panics
+    /// The session ends instead.
+    pub async fn revoked(&mut self) -> v1::Revoke {
+        loop {
+            let message = self.incoming.message().await.expect("the session goes on").expect("the session goes on");
+            if let Some(Response::Revoke(revoke)) = message.message {
+                return revoke;
+            }
+        }
+    }
+
+    /// Delivers results under a grant.
+    ///
+    /// # Errors
+    /// The coordinator does not take them.
+    pub async fn deliver(
+        &mut self,
+        grant: &v1::Grant,
+        results: Vec<v1::TrialResult>,
+    ) -> Result<v1::CommitResultsResponse, Status> {
+        let request = v1::CommitResultsRequest {
+            worker: self.id.clone(),
+            fence: grant.fence,
+            results,
+            sweep: grant.sweep.clone(),
+        };
+        Ok(self.client.commit_results(request).await?.into_inner())
+    }
+
+    /// A made-up result for the `i`-th trial of a grant, with one metric.
+    pub fn result(grant: &v1::Grant, i: usize, metric: f64) -> v1::TrialResult {
+        v1::TrialResult {
+            key: Some(v1::TrialKey { cell: grant.cells[i], repeat: grant.repeats[i] }),
+            outcome: v1::OutcomeKind::Completed.into(),
+            steps: 1,
+            seconds: 0.01,
+            metrics: vec![metric],
+            digest: vec![7; 32],
+            ..v1::TrialResult::default()
+        }
+    }
+}
