@@ -1,8 +1,8 @@
 //! The vocabulary of Ergodic, and everything that can be decided without doing anything.
 //!
-//! A [`Spec`](spec::Spec) is read from a sweep file; its [`Grid`](grid::Grid) numbers the cells without ever storing
-//! them; a cell resolves to a [`TrialConfig`](config::TrialConfig); a trial is a (cell, repeat) pair whose random
-//! choices come from [`Streams`](seed::Streams) and whose end is a [`TrialResult`](trial::TrialResult).
+//! A [`Spec`] is read from a sweep file; its [`Grid`] numbers the cells without ever storing
+//! them; a cell resolves to a [`TrialConfig`]; a trial is a (cell, repeat) pair whose random
+//! choices come from [`Streams`](seed::Streams) and whose end is a [`TrialResult`].
 //!
 //! Reading order: [`error`], [`tree`], [`reader`], [`config`], [`expr`], [`axis`], [`grid`], [`spec`], [`seed`],
 //! [`net`], [`metric`], [`trial`], [`dataset`].

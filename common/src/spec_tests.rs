@@ -1,7 +1,5 @@
 //! What sweep files mean, and what is said of those that mean nothing.
 
-use std::time::Instant;
-
 use proptest::prelude::*;
 
 use crate::Spec;
@@ -130,7 +128,6 @@ fn every_defect_is_named_with_its_line_and_remedy() {
     let settings: &[(&str, &[&str])] = &[
         ("train.batch_size=0", &["--set train.batch_size=0", ">= 1"]),
         ("model.kind=resnet", &["unknown value 'resnet'", "cnn4"]),
-        ("repeats=1000000000", &[]),
         ("repeats=2000000000", &["repeats"]),
         ("train.steps=5", &["train.epochs is set as well"]),
         ("model.hidden=[3]", &["belongs to kind = \"mlp\" only"]),
@@ -138,11 +135,11 @@ fn every_defect_is_named_with_its_line_and_remedy() {
         ("data.train=20000", &["10000 images"]),
         ("train.lr=nan", &["finite"]),
         ("train.optimizer.momentum=1", &["< 1"]),
-        ("train.lr.x=1", &["'train' is not a table", "'lr' is not a table"][1..].as_ref()),
+        ("train.lr.x=1", &["'lr' is not a table"]),
         ("data.order=shufle", &["did you mean 'shuffle'?"]),
         ("oops", &["key=value"]),
     ];
-    for (setting, words) in settings.iter().filter(|(_, words)| !words.is_empty()) {
+    for (setting, words) in settings {
         let message = refusal("", &[setting]);
         for word in *words {
             assert!(message.contains(word), "{setting}\n{message}\nlacks {word}");
@@ -152,13 +149,11 @@ fn every_defect_is_named_with_its_line_and_remedy() {
 
 #[test]
 fn a_huge_sweep_needs_no_room_for_its_trials() {
-    let before = Instant::now();
     let spec = Spec::read(&source(
         "[grid]\nlr = { log = [1e-4, 1], points = 1000 }\nwd = { log = [1e-6, 1e-2], points = 1000 }\n",
         &["repeats=100"],
     ))
     .expect("a valid sweep");
-    eprintln!("10^8 trials in {:?}", before.elapsed());
     assert_eq!(spec.trials(), 100_000_000);
     let key = TrialKey { cell: 999_999, repeat: 99 };
     assert_eq!(spec.grid.locate(key), (0, 99_999_999));

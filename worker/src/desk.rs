@@ -1,7 +1,7 @@
 //! What lies on a worker's desk: trials granted and not begun, trials running, results not yet acknowledged.
 //!
-//! Plain decisions over a state, without threads, IO or a clock; [`slots`](crate::slots) and
-//! [`session`](crate::session) share one behind a lock.
+//! Plain decisions over a state, without threads, IO or a clock; `slots` and
+//! `session` share one behind a lock.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -110,7 +110,7 @@ impl Desk {
     }
 
     /// The next trial to run, from the oldest lease; none while the outbox is full or the desk is closed.
-    pub fn next(&mut self) -> Option<Assignment> {
+    pub fn begin(&mut self) -> Option<Assignment> {
         if self.closed || self.outbox_bytes >= OUTBOX_BYTES {
             return None;
         }
@@ -177,7 +177,7 @@ impl Desk {
         let idle = u64::from(self.slots).saturating_sub(self.running() + queued);
         let lasts = self.seconds.map(|s| queued as f64 * s / f64::from(self.slots));
         let short = self.seconds.is_some_and(|s| s < AHEAD_SECONDS) && lasts.is_some_and(|l| l < AHEAD_SECONDS);
-        (idle > 0 || (queued == 0 && short) || short).then_some(idle.max(1) as u32)
+        (idle > 0 || short).then_some(idle.max(1) as u32)
     }
 
     /// Begins no further trial and gives up those not begun.
@@ -270,7 +270,7 @@ mod tests {
     }
 
     fn run_one(desk: &mut Desk, seconds: f64, points: usize) {
-        let a = desk.next().expect("a trial waits");
+        let a = desk.begin().expect("a trial waits");
         desk.finish(a.fence, a.key, Some(result(a.key, seconds, points)));
     }
 
@@ -305,18 +305,18 @@ mod tests {
             run_one(&mut desk, 0.001, 50_000);
             runs += 1;
         }
-        assert!(runs > 10 && desk.next().is_none() && desk.wish().is_none());
+        assert!(runs > 10 && desk.begin().is_none() && desk.wish().is_none());
         let parcel = desk.parcel(false).expect("plenty is ready");
         assert!(parcel.results.iter().map(size).sum::<usize>() <= BATCH_BYTES);
         desk.acknowledge(&parcel);
-        assert!(desk.next().is_some());
+        assert!(desk.begin().is_some());
     }
 
     #[test]
     fn a_revoked_lease_stops_its_trials_and_still_delivers_what_is_finished() {
         let mut desk = desk(3);
         run_one(&mut desk, 5.0, 1);
-        let running = desk.next().expect("a trial waits");
+        let running = desk.begin().expect("a trial waits");
         desk.revoke(FENCE);
         assert!(running.stop.load(Ordering::Relaxed) && desk.queued() == 0);
         desk.finish(running.fence, running.key, None);
@@ -328,9 +328,9 @@ mod tests {
     #[test]
     fn a_closed_desk_begins_nothing_and_delivers_the_rest() {
         let mut desk = desk(3);
-        let running = desk.next().expect("a trial waits");
+        let running = desk.begin().expect("a trial waits");
         desk.close();
-        assert!(desk.next().is_none() && desk.wish().is_none() && desk.queued() == 0);
+        assert!(desk.begin().is_none() && desk.wish().is_none() && desk.queued() == 0);
         desk.finish(running.fence, running.key, Some(result(running.key, 1.0, 1)));
         let parcel = desk.parcel(false).expect("the result is delivered");
         desk.acknowledge(&parcel);

@@ -1,7 +1,7 @@
 //! Ergodic's worker: joins a coordinator and trains. The only crate that links Candle.
 //!
-//! [`train`] runs one trial. [`desk`] holds what was granted and what was finished; [`slots`] are the threads that take
-//! from it; [`session`] talks with the coordinator; [`sweeps`] and [`datasets`] fetch what trials need; [`cli`] reads the
+//! [`train`] runs one trial. [`desk`] holds what was granted and what was finished; `slots` are the threads that take
+//! from it; `session` talks with the coordinator; `sweeps` and [`datasets`] fetch what trials need; [`cli`] reads the
 //! command line.
 
 pub mod cli;

@@ -50,7 +50,7 @@ impl Office {
             if desk.is_closed() {
                 return None;
             }
-            if let Some(assignment) = desk.next() {
+            if let Some(assignment) = desk.begin() {
                 return Some(assignment);
             }
             desk = self.work.wait(desk).expect("nothing panics while it holds the desk");

@@ -71,7 +71,7 @@ async fn launch_and_follow(
     };
     let mut workers = Workers::start((1..=args.workers).map(command).collect())?;
     let end = tokio::select! {
-        status = follow(&mut client, &status.id) => End::Done(status?),
+        status = follow(&mut client, &status.id) => End::Done(Box::new(status?)),
         error = workers.supervise() => return Err(error),
         () = interrupted() => End::Interrupted,
     };
@@ -80,7 +80,7 @@ async fn launch_and_follow(
 }
 
 enum End {
-    Done(v1::SweepStatus),
+    Done(Box<v1::SweepStatus>),
     Interrupted,
 }
 
