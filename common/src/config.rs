@@ -255,6 +255,11 @@ pub fn decides_shape(path: &str) -> bool {
         || path == "model.fixed_head"
 }
 
+/// Paths of fields that some trials do not use: they are left out of [`TrialConfig::fields`] there.
+pub fn may_be_idle(path: &str) -> bool {
+    matches!(path, "model.norm_eps" | "model.affine" | "train.batch_size")
+}
+
 /// The numbers that the field at `path` accepts.
 pub fn range_of(path: &str) -> Option<Range> {
     NUMERIC_FIELDS.iter().find(|(name, _)| *name == path).map(|(_, range)| *range)

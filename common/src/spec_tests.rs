@@ -109,6 +109,8 @@ fn every_defect_is_named_with_its_line_and_remedy() {
         ("[grid]\nfree = [1, 2]\n[derive]\nwd = \"0 - free\"\n", &["train.wd", "-1", "free=1"]),
         ("[grid]\nfree = [0, 1]\n[derive]\nwd = \"1 / free\"\n", &["inf", "free=0"]),
         ("[grid]\na = [1, 2]\nb = [1, 2]\n[derive]\nwd = \"a * b\"\n", &["same trial", "a=1, b=2"]),
+        ("[grid]\n\"model.norm\" = [\"batch\", \"none\"]\n\"model.norm_eps\" = [0, 1e-5]\n", &["same trial", "none"]),
+        ("[grid]\n\"data.order\" = [\"full-batch\"]\nbatch_size = [8, 16]\n", &["same trial", "batch_size=16"]),
         ("[grid]\nlr = [1, 2]\n[where]\nkeep = \"lr > 3\"\n", &["where.keep", "no cell"]),
         ("[grid]\nlr = [1, 2]\n[where]\nkep = \"lr > 3\"\n", &["did you mean 'keep'"]),
         ("[grid]\nlr = [1, 2]\nwd = [1, 2, 3]\nzip = [[\"lr\", \"wd\"]]\n", &["lr has 2", "wd has 3"]),

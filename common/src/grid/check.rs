@@ -3,9 +3,9 @@
 use super::Grid;
 use super::kept::Kept;
 use crate::axis::{Axis, Values};
-use crate::config::range_of;
+use crate::config::{may_be_idle, range_of};
 use crate::error::SpecError;
-use crate::reader::quoted;
+use crate::reader::{Range, quoted};
 use crate::tree::Place;
 
 impl Grid {
@@ -28,23 +28,8 @@ impl Grid {
         for position in 0..self.product {
             let axis = |a: usize| numbers[a][digits[homes[a]] as usize];
             let derived = self.derived_values(&axis);
-            let holds = match &self.keep {
-                None => true,
-                Some(keep) => {
-                    let value = keep.eval(&axis, &derived);
-                    if value.is_nan() {
-                        return Err(self.cell_error(&keep.place, "where.keep", &digits, "the expression has no value"));
-                    }
-                    value != 0.0
-                }
-            };
-            if holds {
-                for ((d, x), range) in self.derived.iter().zip(&derived).zip(&ranges) {
-                    if let Some(range) = range.filter(|r| !r.holds(*x)) {
-                        let message = format!("expected {}, found {x}", range.describe());
-                        return Err(self.cell_error(&d.formula.place, &d.field, &digits, &message));
-                    }
-                }
+            if self.keeps(&axis, &derived, &digits)? {
+                self.check_derived(&derived, &ranges, &digits)?;
                 if let Some(kept) = &mut kept {
                     kept.set(position);
                 }
@@ -55,16 +40,35 @@ impl Grid {
             }
             self.advance(&mut digits);
         }
-        if let Some(kept) = &mut kept {
+        self.kept = kept.map(|mut kept| {
             kept.index();
-            if kept.count == 0 {
-                let place = self.keep.as_ref().map_or(Place::Default, |k| k.place.clone());
-                return Err(SpecError::new(place, "where.keep", "this keeps no cell at all"));
-            }
+            kept
+        });
+        if self.cells() == 0 {
+            let place = self.keep.as_ref().map_or(Place::Default, |k| k.place.clone());
+            return Err(SpecError::new(place, "where.keep", "this keeps no cell at all"));
         }
-        self.kept = kept;
         self.refuse_equal_cells(prints)?;
         Ok(witnesses)
+    }
+
+    fn keeps(&self, axis: &dyn Fn(usize) -> f64, derived: &[f64], digits: &[u64]) -> Result<bool, SpecError> {
+        let Some(keep) = &self.keep else { return Ok(true) };
+        let value = keep.eval(axis, derived);
+        if value.is_nan() {
+            return Err(self.cell_error(&keep.place, "where.keep", digits, "the expression has no value"));
+        }
+        Ok(value != 0.0)
+    }
+
+    fn check_derived(&self, derived: &[f64], ranges: &[Option<Range>], digits: &[u64]) -> Result<(), SpecError> {
+        for ((d, x), range) in self.derived.iter().zip(derived).zip(ranges) {
+            if let Some(range) = range.filter(|r| !r.holds(*x)) {
+                let message = format!("expected {}, found {x}", range.describe());
+                return Err(self.cell_error(&d.formula.place, &d.field, digits, &message));
+            }
+        }
+        Ok(())
     }
 
     /// The numbers of each axis that an expression uses.
@@ -99,12 +103,7 @@ impl Grid {
         for pair in prints.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
             let [a, b] = [pair[0].1, pair[1].1].map(|position| self.cell_at(u64::from(position)));
             if self.config(a)? == self.config(b)? {
-                let message = format!(
-                    "the cells {} and {} resolve to the same trial: drop one, or derive another field as well",
-                    self.describe(&self.digits(a)),
-                    self.describe(&self.digits(b))
-                );
-                return Err(SpecError::new(Place::Default, "grid", message));
+                return Err(self.equal_cells(a, b));
             }
         }
         Ok(())
@@ -156,14 +155,39 @@ impl Grid {
         }
     }
 
-    /// One cell of every shape class: whether batch, data and length go together.
+    /// One cell of every shape class: whether batch, data and length go together, and every axis means something.
     pub(super) fn check_classes(&self) -> Result<(), SpecError> {
         for class in 0..self.classes() {
             if self.class_cells(class) > 0 {
-                self.config(self.class_cell(class, 0))?;
+                let cell = self.class_cell(class, 0);
+                let fields = self.config(cell)?.fields();
+                self.check_axes_matter(cell, &fields)?;
             }
         }
         Ok(())
+    }
+
+    /// Some fields mean nothing in some company, such as an ε without norms: an axis over one would make equal cells.
+    fn check_axes_matter(&self, cell: u64, fields: &[(&'static str, String)]) -> Result<(), SpecError> {
+        for (at, axis) in self.axes.iter().enumerate() {
+            if !axis.field.as_deref().is_some_and(may_be_idle) || axis.len() < 2 {
+                continue;
+            }
+            let mut digits = self.digits(cell);
+            let digit = &mut digits[self.factor_of(at)];
+            *digit = u64::from(*digit == 0);
+            let other = self.number(&digits);
+            if self.holds(other) && self.config(other)?.fields() == fields {
+                return Err(self.equal_cells(cell, other));
+            }
+        }
+        Ok(())
+    }
+
+    fn equal_cells(&self, a: u64, b: u64) -> SpecError {
+        let [a, b] = [a, b].map(|cell| self.describe(&self.digits(cell)));
+        let message = format!("the cells {a} and {b} resolve to the same trial: drop one, or let another field differ");
+        SpecError::new(Place::Default, "grid", message)
     }
 
     fn cell_error(&self, place: &Place, path: &str, digits: &[u64], message: &str) -> SpecError {

@@ -282,6 +282,14 @@ impl Core {
         effects
     }
 
+    /// A lease could not be made durable: it never was. The wish stands and is answered on a later tick.
+    pub fn on_grant_failed(&mut self, lease: &LeaseRow) -> Vec<Effect> {
+        if let Some(worker) = self.workers.get_mut(&lease.worker) {
+            worker.wants.get_or_insert(1);
+        }
+        self.end_leases(&[lease.fence], false)
+    }
+
     /// Whether results for these trials may be stored under this fence: the first trial that may not be is returned.
     ///
     /// # Errors

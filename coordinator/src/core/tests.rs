@@ -206,6 +206,20 @@ fn a_silent_workers_trials_are_given_to_another_and_counted_as_a_release() {
 }
 
 #[test]
+fn a_grant_that_cannot_be_stored_is_made_again_later() {
+    let mut world = World::new(4);
+    world.join("a");
+    let effects = world.core.on_want("a", 2, world.now);
+    let Some(Effect::Grant { lease, .. }) = effects.first() else { panic!("expected a grant: {effects:?}") };
+    let effects = world.core.on_grant_failed(lease);
+    world.carry_out(effects);
+    assert!(!world.granted.contains_key("a"));
+    let effects = world.core.on_tick(world.now);
+    world.carry_out(effects);
+    assert_eq!(world.granted["a"].len(), 1);
+}
+
+#[test]
 fn a_worker_that_comes_back_keeps_its_lease_and_one_that_forgot_it_does_not() {
     let mut world = World::new(4);
     world.join("a");

@@ -12,7 +12,7 @@ use ergodic_proto::v1;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::core::{
-    Admission, Committed, Core, Effect, Fence, Joining, LeaseRow, Now, StoredRow, Sweep, SweepRow, WorkerId,
+    Admission, Committed, Core, Effect, Fence, Joining, LeaseRow, Now, StoredRow, Sweep, SweepRow, SweepState, WorkerId,
 };
 use crate::store::writer::WriterHandle;
 use crate::store::{Batch, Report, StoreError, Write, Written};
@@ -39,7 +39,7 @@ pub enum Event {
     /// A lease is durable and may be sent, or is not.
     LeaseStored(LeaseRow, String, Vec<TrialKey>, Result<(), StoreError>),
     /// A user stops a sweep.
-    Cancel(i64, oneshot::Sender<()>),
+    Cancel(i64, oneshot::Sender<Result<(), StoreError>>),
     /// A question.
     Ask(Box<dyn FnOnce(&Core) + Send>),
     /// Time passed.
@@ -190,11 +190,8 @@ impl Engine {
             Event::Said(worker, saying) => self.hear(&worker, saying, now),
             Event::Results(delivery) => self.deliver(delivery),
             Event::Committed(delivery, result) => self.committed(*delivery, result, now),
-            Event::LeaseStored(lease, sweep, keys, stored) => self.send_grant(lease, sweep, &keys, stored, now),
-            Event::Cancel(sweep, reply) => {
-                let _ = reply.send(());
-                self.core.on_cancel(sweep)
-            }
+            Event::LeaseStored(lease, sweep, keys, stored) => self.send_grant(&lease, sweep, &keys, stored),
+            Event::Cancel(sweep, reply) => self.cancel(sweep, reply),
             Event::Ask(question) => {
                 question(&self.core);
                 Vec::new()
@@ -312,6 +309,20 @@ impl Engine {
         effects
     }
 
+    /// The user is answered when the end is durable, not before.
+    fn cancel(&mut self, sweep: i64, reply: oneshot::Sender<Result<(), StoreError>>) -> Vec<Effect> {
+        let mut effects = self.core.on_cancel(sweep);
+        match effects.iter().position(|effect| matches!(effect, Effect::SetState(..))) {
+            Some(at) => {
+                effects.remove(at);
+                let answer = |written: Result<Written, StoreError>| drop(reply.send(written.map(|_| ())));
+                self.writer.write(Write::State(sweep, SweepState::Cancelled), Box::new(answer));
+            }
+            None => drop(reply.send(Ok(()))),
+        }
+        effects
+    }
+
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Grant { lease, sweep, keys } => self.store_lease(lease, sweep, keys),
@@ -349,15 +360,14 @@ impl Engine {
 
     fn send_grant(
         &mut self,
-        lease: LeaseRow,
+        lease: &LeaseRow,
         sweep: String,
         keys: &[TrialKey],
         stored: Result<(), StoreError>,
-        now: Now,
     ) -> Vec<Effect> {
         if let Err(error) = stored {
             tracing::error!(%error, "a lease could not be stored");
-            return self.core.on_release(&lease.worker, lease.fence, now);
+            return self.core.on_grant_failed(lease);
         }
         tracing::debug!(worker = lease.worker, lease = lease.fence.lease, trials = keys.len(), "lease granted");
         let grant = v1::Grant {

@@ -141,7 +141,7 @@ impl SweepService for Sweeps {
         let number = self.about(&request.into_inner().sweep, |_, sweep| sweep.number).await?;
         let (reply, done) = oneshot::channel();
         self.0.engine.tell(Event::Cancel(number, reply));
-        done.await.map_err(|_| stopping())?;
+        done.await.map_err(|_| stopping())?.map_err(|e| Status::from(store_error(e)))?;
         let status = self.ask(move |core| core.sweep(number).map(|sweep| sweep_status(core, sweep))).await?;
         Ok(Response::new(v1::CancelResponse { status }))
     }
