@@ -11,6 +11,8 @@ use crate::trial::{CPU_F32, TrialKey};
 
 /// Most trials of a sweep.
 pub const MAX_TRIALS: u64 = 1_000_000_000;
+/// Most numbers in a trial's curve: steps and samples of all metrics.
+const MAX_CURVE_NUMBERS: u64 = 200_000;
 /// Longest sweep file, in bytes.
 pub const MAX_TEXT: usize = 4 << 20;
 
@@ -93,12 +95,47 @@ impl Spec {
             measure: measure?,
             grid: Grid::read(&document, seed)?,
         };
+        spec.check_curves()?;
+        spec.check_settings(source)?;
         let trials = spec.grid.cells().saturating_mul(u64::from(spec.repeats));
         if trials > MAX_TRIALS {
             let message = format!("{trials} trials are too many; at most {MAX_TRIALS} are possible: use fewer repeats");
             return Err(SpecError::new(tree::Place::Default, "repeats", message));
         }
         Ok(spec)
+    }
+
+    /// A trial's curve must fit into a message.
+    fn check_curves(&self) -> Result<(), SpecError> {
+        for class in (0..self.grid.classes()).filter(|class| self.grid.class_cells(*class) > 0) {
+            let config = self.grid.config(self.grid.class_cell(class, 0))?;
+            let rows = config.steps().div_ceil(config.to_steps(self.measure.every).max(1));
+            let numbers = rows.saturating_mul(1 + self.measure.metrics.len() as u64);
+            if numbers > MAX_CURVE_NUMBERS {
+                let message = format!(
+                    "{rows} samples of {} metrics per trial are too many: sample less often",
+                    self.measure.metrics.len()
+                );
+                return Err(SpecError::new(tree::Place::Default, "measure.every", message));
+            }
+        }
+        Ok(())
+    }
+
+    /// A setting that an axis or `[derive]` would override says nothing, which is not what its user meant.
+    fn check_settings(&self, source: &SpecSource) -> Result<(), SpecError> {
+        for setting in &source.settings {
+            let (path, node) = tree::parse_setting(setting)?;
+            let field = full_path(&path);
+            let axis = self.grid.axes().iter().find(|axis| axis.field.as_ref() == Some(&field));
+            let owner = axis.map(|axis| format!("grid.{}", axis.name));
+            let owner = owner.or_else(|| self.grid.derives(&field).then(|| format!("derive.{path}")));
+            if let Some(owner) = owner {
+                let message = format!("{owner} decides this field in every cell: set {owner} instead");
+                return Err(SpecError::new(node.place, path, message));
+            }
+        }
+        Ok(())
     }
 
     /// Trials in all.
@@ -184,9 +221,11 @@ fn read_name(r: &Reader<'_>) -> Result<String, SpecError> {
         return Err(r.error("name", "a sweep needs a name: add name = \"my-sweep\" at the top"));
     };
     let fine = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if name.is_empty() || name.len() > 64 || !name.chars().all(fine) {
+    let starts_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if !starts_well || name.len() > 64 || !name.chars().all(fine) {
         let shown: String = name.chars().take(40).collect();
-        let message = format!("expected 1 to 64 letters, digits, '-', '_' or '.', found '{shown}'");
+        let message =
+            format!("expected 1 to 64 letters, digits, '-', '_' or '.', the first a letter or digit, found '{shown}'");
         return Err(r.error("name", message));
     }
     Ok(name.to_owned())

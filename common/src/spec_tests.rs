@@ -92,6 +92,14 @@ fn a_cell_keeps_its_hash_when_the_sweep_is_extended_or_reworded() {
 }
 
 #[test]
+fn a_setting_that_an_axis_overrides_is_refused() {
+    let message = refusal("[grid]\nlr = [0.1, 0.2]\n", &["train.lr=0.5"]);
+    assert!(message.contains("--set train.lr=0.5") && message.contains("set grid.lr instead"), "{message}");
+    let spec = Spec::read(&source("[grid]\nlr = [0.1, 0.2]\n", &["grid.lr=[0.5]"])).expect("a valid sweep");
+    assert_eq!(spec.grid.cells(), 1);
+}
+
+#[test]
 fn every_defect_is_named_with_its_line_and_remedy() {
     let cases: &[(&str, &[&str])] = &[
         ("[grid]\nlr = []\n", &["sweep.toml:17", "grid.lr", "empty"]),
@@ -111,6 +119,9 @@ fn every_defect_is_named_with_its_line_and_remedy() {
         ("[grid]\na = [1, 2]\nb = [1, 2]\n[derive]\nwd = \"a * b\"\n", &["same trial", "a=1, b=2"]),
         ("[grid]\n\"model.norm\" = [\"batch\", \"none\"]\n\"model.norm_eps\" = [0, 1e-5]\n", &["same trial", "none"]),
         ("[grid]\n\"data.order\" = [\"full-batch\"]\nbatch_size = [8, 16]\n", &["same trial", "batch_size=16"]),
+        ("[grid]\nwd = [0.0, -0.0]\n", &["grid.wd", "twice"]),
+        ("[grid]\nn = [1, 2]\n[derive]\nwd = \"n\"\n", &["grid.n", "column"]),
+        ("[measure]\nevery = \"1 step\"\n[grid]\n\"train.epochs\" = [1000000]\n", &["measure.every", "less often"]),
         ("[grid]\nlr = [1, 2]\n[where]\nkeep = \"lr > 3\"\n", &["where.keep", "no cell"]),
         ("[grid]\nlr = [1, 2]\n[where]\nkep = \"lr > 3\"\n", &["did you mean 'keep'"]),
         ("[grid]\nlr = [1, 2]\nwd = [1, 2, 3]\nzip = [[\"lr\", \"wd\"]]\n", &["lr has 2", "wd has 3"]),
@@ -134,6 +145,7 @@ fn every_defect_is_named_with_its_line_and_remedy() {
         ("train.steps=5", &["train.epochs is set as well"]),
         ("model.hidden=[3]", &["belongs to kind = \"mlp\" only"]),
         ("name=a b", &["letters"]),
+        ("name=..", &["first a letter"]),
         ("data.train=20000", &["10000 images"]),
         ("train.lr=nan", &["finite"]),
         ("train.optimizer.momentum=1", &["< 1"]),

@@ -221,8 +221,9 @@ fn node(text: &str, key: &str, from: &Spanned<DeValue<'_>>, outer: &Place) -> Re
             Ok(i) => Value::Int(i),
             Err(_) => return bad("this integer does not fit into 64 bits"),
         },
-        DeValue::Float(x) => match x.as_str().parse() {
-            Ok(x) => Value::Float(x),
+        DeValue::Float(x) => match x.as_str().parse::<f64>() {
+            // Adding 0 makes one zero of the two.
+            Ok(x) => Value::Float(x + 0.0),
             Err(_) => return bad("this is not a number"),
         },
         DeValue::Datetime(_) => return bad("a date cannot stand here"),

@@ -33,12 +33,14 @@ pub fn say(text: String) -> Result<Success, UserError> {
     Ok(Success::Fine)
 }
 
-/// Waits for Ctrl-C or SIGTERM.
+/// Waits for Ctrl-C, SIGTERM, or the terminal's end (SIGHUP).
 pub async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be listened for");
+    let mut hangup = signal(SignalKind::hangup()).expect("SIGHUP can be listened for");
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
 }

@@ -1,5 +1,7 @@
 //! The same sweep yields the same rows however it is run.
 
+use std::path::Path;
+
 use ergodic_tests::{Cluster, Program, run, stdout};
 
 use crate::{SWEEP, repeated};
@@ -112,6 +114,35 @@ fn an_interrupted_run_continues_where_it_stopped() {
     assert_eq!(again.code, 0, "{}", again.stderr);
     assert!(again.stderr.contains("continuing small"), "{}", again.stderr);
     assert_eq!(Cluster::on_store(&store).rows("latest"), wanted);
+}
+
+#[test]
+fn a_late_mistake_costs_no_results_and_an_early_one_no_time() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("sweep.toml");
+    std::fs::write(&file, SWEEP).expect("a file can be written");
+    let (file, store) = (file.to_string_lossy().into_owned(), dir.path().join("store").to_string_lossy().into_owned());
+    let early = run(&["run", &file, "--dir", &store, "--rows", "lrr", "--cols", "wd"]);
+    assert!(early.code == 5 && early.stderr.contains("did you mean 'lr'"), "{}", early.stderr);
+    assert!(!dir.path().join("store").exists());
+    let running = Program::start(&["run", &file, "--dir", &store], Path::new("/dev/full"));
+    assert_eq!(running.wait(), 70, "stdout could not be written");
+    assert_eq!(Cluster::on_store(&store).rows("latest").lines().count(), 73);
+}
+
+#[test]
+fn a_run_that_is_killed_takes_its_workers_along() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("sweep.toml");
+    std::fs::write(&file, repeated(500)).expect("a file can be written");
+    let (file, store) = (file.to_string_lossy().into_owned(), dir.path().join("store").to_string_lossy().into_owned());
+    let running = Program::start(&["run", &file, "--dir", &store], &dir.path().join("log"));
+    let cluster = Cluster::of_run(&running);
+    cluster.wait_until("latest", "it is under way", |s| s["done"].as_u64() > Some(10));
+    running.kill();
+    let log = dir.path().join("store/worker-1.log");
+    Program::wait_for_file(&log, "leaving");
+    Program::wait_for_file(&log, "ending all the same");
 }
 
 #[test]

@@ -98,6 +98,18 @@ impl Program {
         }
     }
 
+    /// Waits until a file holds this text.
+    ///
+    /// # Panics
+    /// It never does.
+    pub fn wait_for_file(path: &Path, text: &str) {
+        let start = Instant::now();
+        while !std::fs::read_to_string(path).is_ok_and(|content| content.contains(text)) {
+            assert!(start.elapsed() < DEADLINE, "waited in vain for '{text}' in {}", path.display());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// SIGKILL.
     ///
     /// # Panics

@@ -56,6 +56,9 @@ struct JoinArgs {
     /// Leave after being idle for this long
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     idle_exit: Option<Duration>,
+    /// Leave when stdin closes: for whoever starts workers and may itself be killed
+    #[arg(long, hide = true)]
+    leave_at_eof: bool,
     /// Name shown to people [default: host and process id]
     #[arg(long)]
     name: Option<String>,
@@ -172,7 +175,7 @@ async fn work(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
     tracing::info!(name = identity.name, slots, isa = isa.name(), "worker started");
     deliver::start(&office, &client, &identity.worker);
     let (leave, leaving) = watch::channel(false);
-    tokio::spawn(drain_on_signal(office.clone(), args.drain, leave));
+    tokio::spawn(drain_on_signal(office.clone(), args.drain, args.leave_at_eof, leave));
     session::keep(&identity, &office, client, &places, leaving).await?;
     tracing::info!("left");
     Ok(())
@@ -180,8 +183,14 @@ async fn work(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
 
 /// On the first signal no trial is begun any more; what runs may go on for a while and is then stopped, on a second
 /// signal at once: batch systems may send two. Whatever is stopped is given back.
-async fn drain_on_signal(office: Arc<Office>, drain: Duration, leave: watch::Sender<bool>) {
-    signalled().await;
+///
+/// A coordinator that is gone by then is not waited for: what it did not acknowledge is lost with this process.
+async fn drain_on_signal(office: Arc<Office>, drain: Duration, at_eof: bool, leave: watch::Sender<bool>) {
+    let drain = tokio::select! {
+        () = signalled() => drain,
+        // Whoever started this worker is gone, and with it the coordinator.
+        () = stdin_closed(), if at_eof => Duration::ZERO,
+    };
     tracing::info!(?drain, running = office.with(|desk| desk.running()), "leaving: finishing running trials");
     office.with(|desk| desk.close());
     let _ = leave.send(true);
@@ -196,14 +205,33 @@ async fn drain_on_signal(office: Arc<Office>, drain: Duration, leave: watch::Sen
     if running > 0 {
         tracing::warn!(running, "stopping running trials; they are given back");
     }
+    tokio::time::sleep(FAREWELL).await;
+    let lost = office.with(|desk| desk.unacknowledged());
+    tracing::warn!(lost, "the coordinator did not take leave; ending all the same");
+    std::process::exit(1);
+}
+
+/// How long delivering the last results and saying goodbye may take.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Waits until whoever holds the other end of stdin is gone. On a thread of its own, which nobody waits for.
+async fn stdin_closed() {
+    let (closed, wait) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = closed.send(());
+    });
+    let _ = wait.await;
 }
 
 async fn signalled() {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be listened for");
+    let mut hangup = signal(SignalKind::hangup()).expect("SIGHUP can be listened for");
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
 }
 

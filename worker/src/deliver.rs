@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ergodic_common::trial::Curve;
+use ergodic_common::{Outcome, TrialResult};
 use ergodic_proto::v1;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
 use tonic::Code;
@@ -42,18 +44,25 @@ async fn courier(office: Arc<Office>, client: WorkerServiceClient<Channel>, work
 /// Sends a parcel until it is answered. Whatever looks like transport means "outcome unknown": the same again, which is
 /// safe because a second delivery is only compared.
 async fn send(client: &WorkerServiceClient<Channel>, worker: &str, parcel: &Parcel) {
-    let request = v1::CommitResultsRequest {
+    let mut request = v1::CommitResultsRequest {
         worker: worker.to_owned(),
         fence: Some(v1::Fence { lease: parcel.fence.lease, epoch: parcel.fence.epoch }),
         results: parcel.results.iter().cloned().map(Into::into).collect(),
         sweep: parcel.sweep.clone(),
     };
+    let mut tried_as_failures = false;
     let mut backoff = Backoff::new();
     loop {
-        let mut request = tonic::Request::new(request.clone());
-        request.set_timeout(ANSWER_WITHIN);
-        match client.clone().commit_results(request).await {
+        let mut attempt = tonic::Request::new(request.clone());
+        attempt.set_timeout(ANSWER_WITHIN);
+        match client.clone().commit_results(attempt).await {
             Ok(answer) => return report(parcel, &answer.into_inner()),
+            Err(status) if is_final(status.code()) && !tried_as_failures => {
+                tracing::error!(%status, "the coordinator does not take these results; they are failures then");
+                let failure = |result: &TrialResult| as_failure(result, status.message()).into();
+                request.results = parcel.results.iter().map(failure).collect();
+                tried_as_failures = true;
+            }
             Err(status) if is_final(status.code()) => {
                 tracing::error!(%status, results = parcel.results.len(), "the coordinator does not take these results");
                 return;
@@ -63,6 +72,18 @@ async fn send(client: &WorkerServiceClient<Channel>, worker: &str, parcel: &Parc
                 backoff.wait().await;
             }
         }
+    }
+}
+
+/// A trial whose result cannot be taken must not be run again and again: it ends as failed, with the reason.
+fn as_failure(result: &TrialResult, why: &str) -> TrialResult {
+    TrialResult {
+        outcome: Outcome::Failed {
+            cause: format!("its result was not taken: {}", why.chars().take(500).collect::<String>()),
+        },
+        metrics: vec![f64::NAN; result.metrics.len()],
+        curve: Curve::default(),
+        ..result.clone()
     }
 }
 

@@ -70,6 +70,9 @@ pub(crate) fn client(url: &str) -> Result<WorkerServiceClient<Channel>, UserErro
         UserError::new(ErrorCode::BadInput, message)
     };
     let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| bad())?;
+    if endpoint.uri().scheme_str() != Some("http") {
+        return Err(bad());
+    }
     let host = endpoint.uri().host().ok_or_else(bad)?.to_owned();
     let channel = endpoint
         .connect_timeout(Duration::from_secs(5))
@@ -215,8 +218,9 @@ impl<'a> Session<'a> {
             let sent = tokio::select! {
                 message = self.incoming.message() => match message {
                     Ok(Some(message)) => {
+                        let sent = self.hear(message, sweeps).await;
                         heard = Instant::now();
-                        self.hear(message, sweeps).await
+                        sent
                     }
                     Ok(None) => return End::Lost("the coordinator ended the session".into()),
                     Err(status) => return End::Lost(status.message().to_owned()),
@@ -224,7 +228,7 @@ impl<'a> Session<'a> {
                 _ = beats.tick() => self.beat().await,
                 () = self.office.changed.notified() => self.wish().await,
                 _ = ticks.tick() => self.wish().await,
-                _ = leave.changed() => true,
+                Ok(()) = leave.changed() => true,
             };
             if !sent || heard.elapsed() > silence {
                 return End::Lost("the coordinator is silent".into());
@@ -271,11 +275,13 @@ impl<'a> Session<'a> {
         let keys: Vec<TrialKey> = keys.map(|(cell, repeat)| TrialKey { cell: *cell, repeat: *repeat }).collect();
         let heartbeat = self.heartbeat;
         let outgoing = self.outgoing.clone();
+        let held: Vec<v1::Fence> =
+            self.office.with(|desk| desk.fences()).into_iter().chain([fence]).map(to_wire).collect();
         // A large dataset takes longer to come than a lease lasts.
         let renewing = async move {
             loop {
                 tokio::time::sleep(heartbeat).await;
-                let beat = v1::Heartbeat::default();
+                let beat = v1::Heartbeat { held: held.clone(), ..v1::Heartbeat::default() };
                 let _ = outgoing.send(v1::SessionRequest { message: Some(Request::Heartbeat(beat)) }).await;
             }
         };
@@ -295,8 +301,8 @@ impl<'a> Session<'a> {
             }
             Err(why) => {
                 tracing::error!(sweep = grant.sweep, why, "cannot work on this sweep; giving the lease back");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                self.say(Request::Release(to_wire(fence))).await
+                let release = v1::Release { fence: Some(to_wire(fence)), why };
+                self.say(Request::Release(release)).await && self.wish().await
             }
         }
     }
@@ -310,6 +316,7 @@ impl<'a> Session<'a> {
                 .collect(),
             queued: desk.queued(),
             unacknowledged: desk.unacknowledged(),
+            held: desk.fences().into_iter().map(to_wire).collect(),
         });
         self.say(Request::Heartbeat(beat)).await
     }

@@ -107,12 +107,13 @@ fn run(assignment: &Assignment, isa: Isa) -> Option<TrialResult> {
         Err(panic) => {
             let words = panic.downcast_ref::<String>().map(String::as_str);
             let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words");
-            Some(failed(assignment, format!("the trial panicked: {}", words.chars().take(1000).collect::<String>())))
+            Some(failed(assignment, format!("the trial panicked: {}", words)))
         }
     }
 }
 
 fn failed(assignment: &Assignment, cause: String) -> TrialResult {
+    let cause: String = cause.chars().take(1000).collect();
     tracing::error!(trial = %assignment.key, cause, "trial failed");
     TrialResult {
         key: assignment.key,

@@ -89,7 +89,12 @@ fn read(name: DatasetName, dir: Option<&Path>, folders: &[&str], file: &str) -> 
     if path.is_dir() {
         return Err(DataError(format!("{}: expected a file, found a directory. {}", path.display(), how_to_get(name))));
     }
-    let bytes = unpack(path).map_err(|e| DataError(format!("{}: cannot read it: {e}", path.display())))?;
+    let bytes = unpack(path).map_err(|e| {
+        DataError(format!(
+            "{}: cannot read it: {e}. Check its permissions, or replace it by an intact copy",
+            path.display()
+        ))
+    })?;
     Ok((path.clone(), bytes))
 }
 

@@ -175,6 +175,11 @@ impl Grid {
         self.derived.iter().map(|d| d.field.as_str()).zip(values).collect()
     }
 
+    /// Whether `[derive]` computes this field.
+    pub fn derives(&self, field: &str) -> bool {
+        self.derived.iter().any(|derived| derived.field == field)
+    }
+
     /// What a cell resolves to.
     ///
     /// # Errors

@@ -7,8 +7,31 @@ use crate::axis::{Axis, MAX_POINTS};
 use crate::config::{NUMERIC_FIELDS, SHORT_NAMES, decides_shape, range_of};
 use crate::error::{SpecError, nearest};
 use crate::expr::Expr;
+use crate::metric::Metric;
 use crate::reader::quoted;
 use crate::tree::{Node, Place, Table, Value};
+
+/// Columns that stand beside the axes in tables; metrics do so too.
+const RESERVED: [&str; 18] = [
+    "n",
+    "diverged",
+    "failed",
+    "mean",
+    "std",
+    "ci95_low",
+    "ci95_high",
+    "min",
+    "median",
+    "max",
+    "cell",
+    "repeat",
+    "outcome",
+    "steps",
+    "step",
+    "seconds",
+    "worker",
+    "digest",
+];
 
 /// Most shape classes of a sweep.
 const MAX_CLASSES: u64 = 100_000;
@@ -83,7 +106,8 @@ impl Grid {
         if let Some(x) = self.base.at(path).and_then(|node| node.value.as_f64()) {
             return Ok(Input::Constant(x));
         }
-        let known = self.axes.iter().map(|a| a.name.as_str());
+        let fields = NUMERIC_FIELDS.iter().map(|(field, _)| *field).chain(SHORT_NAMES.iter().map(|(short, _)| *short));
+        let known = self.axes.iter().map(|a| a.name.as_str()).chain(fields);
         Err(format!("nothing is called {name}, {}", nearest(name, known)))
     }
 
@@ -172,6 +196,10 @@ pub(super) fn read_axes(grid: &Table, sweep_seed: u64) -> Result<Vec<Axis>, Spec
         }
         if let Some(other) = axes.iter().find(|a| field.is_some() && a.field == field) {
             let message = format!("the axis {} sets the same field: keep one of the two", other.name);
+            return Err(SpecError::new(node.place.clone(), format!("grid.{name}"), message));
+        }
+        if field.is_none() && (RESERVED.contains(&name.as_str()) || Metric::named(&name).is_some()) {
+            let message = format!("'{name}' is a column of every table: call the axis something else");
             return Err(SpecError::new(node.place.clone(), format!("grid.{name}"), message));
         }
         axes.push(Axis::read(&name, field, node, sweep_seed)?);

@@ -133,10 +133,12 @@ pub fn describe(status: &v1::SweepStatus) -> String {
         parts.push(format!("{}/s", significant(status.rate)));
         parts.push(format!("eta {}", duration(status.eta_seconds)));
     }
-    parts.push(match status.workers {
-        0 => "no workers: start ergodic-worker --join URL".to_owned(),
-        n => format!("{n} worker{}/{} slots", if n == 1 { "" } else { "s" }, status.slots),
-    });
+    if status.state() == v1::SweepState::Running {
+        parts.push(match status.workers {
+            0 => "no worker yet".to_owned(),
+            n => format!("{n} worker{}/{} slots", if n == 1 { "" } else { "s" }, status.slots),
+        });
+    }
     parts.extend(Some(outcomes(status)).filter(|text| !text.is_empty()));
     if status.best_n > 0 {
         parts.push(format!("best {} {:.4} at {}", status.metric, status.best_mean, status.best_cell));

@@ -136,6 +136,11 @@ impl Core {
                 ));
             }
         }
+        for worker in self.workers.values().filter(|w| w.connected) {
+            if let Some((_, why)) = worker.unable.get(&sweep.number) {
+                lines.push(format!("{} cannot work on it: {why}", worker.name));
+            }
+        }
         let before = self.sweeps.values().find(|s| s.state == SweepState::Running).map(|s| &s.id);
         if before.is_some_and(|id| *id != sweep.id) {
             lines.push(format!("Sweeps run in the order of launch; {} comes first.", before.map_or("", |id| id)));

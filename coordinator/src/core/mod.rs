@@ -105,6 +105,8 @@ pub struct Worker {
     pub trials: u64,
     /// Idle slots of an unanswered wish for a lease.
     wants: Option<u32>,
+    /// Sweeps it gave back because it cannot work on them, with when and why.
+    unable: BTreeMap<i64, (Now, String)>,
 }
 
 #[derive(Debug)]
@@ -225,11 +227,12 @@ impl Core {
             queued: 0,
             trials,
             wants: None,
+            unable: BTreeMap::new(),
         };
         self.workers.insert(joining.worker.clone(), worker);
         let forgotten = self.leases_of(&joining.worker, |fence| !joining.held.contains(&fence));
         let mut effects = self.end_leases(&forgotten, true);
-        self.renew(&joining.worker, now);
+        self.renew(&joining.worker, &joining.held, now);
         if !gone.is_empty() {
             effects.push(Effect::Revoke(joining.worker, gone));
         }
@@ -254,28 +257,32 @@ impl Core {
         effects
     }
 
-    /// A sign of life.
-    pub fn on_heartbeat(&mut self, worker: &str, running: Vec<TrialKey>, queued: u64, now: Now) {
+    /// A sign of life. A lease that the worker does not name is not renewed: it has lost it.
+    pub fn on_heartbeat(&mut self, worker: &str, running: Vec<TrialKey>, queued: u64, held: &[Fence], now: Now) {
         if let Some(worker) = self.workers.get_mut(worker) {
             worker.running = running;
             worker.queued = queued;
         }
-        self.renew(worker, now);
+        self.renew(worker, held, now);
     }
 
     /// A worker wants a lease.
     pub fn on_want(&mut self, worker: &str, idle_slots: u32, now: Now) -> Vec<Effect> {
         if let Some(worker) = self.workers.get_mut(worker) {
             worker.wants = Some(idle_slots.max(1));
+            worker.heard = now;
         }
-        self.renew(worker, now);
         self.feed_workers(now)
     }
 
-    /// A worker gives back what is left of a lease.
-    pub fn on_release(&mut self, worker: &str, fence: Fence, now: Now) -> Vec<Effect> {
+    /// A worker gives back what is left of a lease; with a reason when it cannot work on that sweep.
+    pub fn on_release(&mut self, worker: &str, fence: Fence, why: String, now: Now) -> Vec<Effect> {
         if !self.holds(worker, fence) {
             return Vec::new();
+        }
+        let sweep = self.leases[&fence.lease].row.sweep;
+        if let Some(worker) = self.workers.get_mut(worker).filter(|_| !why.is_empty()) {
+            worker.unable.insert(sweep, (now, why));
         }
         let mut effects = self.end_leases(&[fence], false);
         effects.extend(self.feed_workers(now));
@@ -334,8 +341,8 @@ impl Core {
         holders.extend(committed.known.iter().map(|key| sweep.spec.grid.locate(*key)));
         if let Some(worker) = self.workers.get_mut(worker) {
             worker.trials += committed.stored.len() as u64;
+            worker.heard = now;
         }
-        self.renew(worker, now);
         let mut effects = self.strike_off(sweep_number, fence, &holders);
         effects.extend(self.end_if_done(sweep_number));
         effects.extend(self.feed_workers(now));
@@ -358,6 +365,11 @@ impl Core {
 
     /// Time passed: ends the leases of silent workers.
     pub fn on_tick(&mut self, now: Now) -> Vec<Effect> {
+        // A coordinator that was itself held up, with its machine or its disk, heard nobody: that time does not count.
+        let held_up = now.saturating_sub(self.clock);
+        if held_up > HELD_UP {
+            self.leases.values_mut().for_each(|lease| lease.expires += held_up);
+        }
         self.clock = now;
         let mut expired: Vec<Fence> =
             self.leases.values().filter(|lease| lease.expires <= now).map(|lease| lease.row.fence).collect();
@@ -382,7 +394,8 @@ impl Core {
 
     // --- leases ---
 
-    fn holds(&self, worker: &str, fence: Fence) -> bool {
+    /// Whether a worker holds this lease.
+    pub fn holds(&self, worker: &str, fence: Fence) -> bool {
         self.leases.get(&fence.lease).is_some_and(|l| l.row.fence == fence && l.row.worker == worker)
     }
 
@@ -393,12 +406,13 @@ impl Core {
         fences
     }
 
-    fn renew(&mut self, worker: &str, now: Now) {
+    fn renew(&mut self, worker: &str, held: &[Fence], now: Now) {
         if let Some(worker) = self.workers.get_mut(worker) {
             worker.heard = now;
         }
         let expires = now + self.timing.lease_ttl;
-        self.leases.values_mut().filter(|l| l.row.worker == worker).for_each(|l| l.expires = expires);
+        let held = self.leases.values_mut().filter(|l| l.row.worker == worker && held.contains(&l.row.fence));
+        held.for_each(|l| l.expires = expires);
     }
 
     fn revoke(&self, fences: &[Fence]) -> Vec<Effect> {
@@ -469,6 +483,7 @@ impl Core {
         let fits = |sweep: &&mut Sweep| {
             sweep.state == SweepState::Running
                 && worker.numerics.contains(&sweep.spec.numerics)
+                && worker.unable.get(&sweep.number).is_none_or(|(since, _)| now.saturating_sub(*since) > UNABLE_FOR)
                 && sweep.classes.iter().any(|class| !class.pending.is_empty())
         };
         let all_slots = self.workers.values().filter(|w| w.connected).map(|w| w.slots).sum();
@@ -494,6 +509,11 @@ impl Core {
         Some(Effect::Grant { lease: row, sweep, keys })
     }
 }
+
+/// A tick this late means that the coordinator itself was held up.
+const HELD_UP: Duration = Duration::from_secs(1);
+/// A worker that cannot work on a sweep is not offered it again for this long.
+const UNABLE_FOR: Duration = Duration::from_secs(30);
 
 /// Whether a batch may be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -157,6 +157,7 @@ proptest! {
                 5 => world.core.on_session_ended(worker),
                 6 => {
                     world.now += TTL / 2 * n as u32 / 3;
+                    world.core.clock = world.now;
                     let effects = world.core.on_tick(world.now);
                     world.carry_out(effects);
                 }
@@ -169,6 +170,7 @@ proptest! {
         // One honest worker finishes what is left, once the others have gone and their leases have run out.
         names.iter().for_each(|name| world.core.on_session_ended(name));
         world.now += 2 * TTL;
+        world.core.clock = world.now;
         let effects = world.core.on_tick(world.now);
         world.carry_out(effects);
         world.join("z");
@@ -196,6 +198,7 @@ fn a_silent_workers_trials_are_given_to_another_and_counted_as_a_release() {
     let first: Vec<TrialKey> = world.granted["a"].values().flatten().copied().collect();
     world.core.on_session_ended("a");
     world.now += TTL;
+    world.core.clock = world.now;
     let effects = world.core.on_tick(world.now);
     world.carry_out(effects);
     assert_eq!(world.core.sweep(1).expect("launched").releases, 1);
@@ -231,6 +234,55 @@ fn a_worker_that_comes_back_keeps_its_lease_and_one_that_forgot_it_does_not() {
     world.core.on_session_ended("a");
     world.join("a");
     assert!(world.fences.is_empty(), "the lease went back at once");
+}
+
+#[test]
+fn a_lease_that_its_worker_does_not_name_runs_out() {
+    let mut world = World::new(4);
+    world.join("a");
+    world.want("a");
+    let held: Vec<Fence> = world.granted["a"].keys().copied().collect();
+    let beat = |world: &mut World, held: &[Fence]| {
+        for _ in 0..4 {
+            world.now += TTL / 4;
+            // Ticks come often; a late one would mean that the coordinator itself was held up.
+            world.core.clock = world.now;
+            world.core.on_heartbeat("a", vec![], 0, held, world.now);
+            let effects = world.core.on_tick(world.now);
+            world.carry_out(effects);
+        }
+    };
+    beat(&mut world, &held);
+    assert_eq!(world.fences.len(), 1);
+    beat(&mut world, &[]);
+    assert!(world.fences.is_empty());
+}
+
+#[test]
+fn time_in_which_the_coordinator_was_held_up_does_not_count() {
+    let mut world = World::new(4);
+    world.join("a");
+    world.want("a");
+    world.now += 3 * TTL;
+    let effects = world.core.on_tick(world.now);
+    world.carry_out(effects);
+    assert_eq!(world.fences.len(), 1, "nobody could be heard meanwhile");
+}
+
+#[test]
+fn a_sweep_that_a_worker_cannot_work_on_does_not_keep_it_from_the_next() {
+    let mut world = World::new(4);
+    let effects = world.core.on_sweep(sweep(2, 4), [], world.now);
+    world.carry_out(effects);
+    world.join("a");
+    world.want("a");
+    let fence = *world.granted["a"].keys().next().expect("granted");
+    let effects = world.core.on_release("a", fence, "no data".into(), world.now);
+    world.carry_out(effects);
+    let effects = world.core.on_want("a", 2, world.now);
+    assert!(matches!(&effects[..], [Effect::Grant { lease, .. }] if lease.sweep == 2), "{effects:?}");
+    let lines = world.core.explain(world.core.sweep(1).expect("launched"));
+    assert!(lines.iter().any(|line| line.contains("no data")), "{lines:?}");
 }
 
 #[test]

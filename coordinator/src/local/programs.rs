@@ -72,12 +72,13 @@ impl WorkerCommand {
         };
         let log = File::options().create(true).append(true).open(&self.log).map_err(failed)?;
         let mut command = Command::new(&self.program);
-        command.args(["--join", &self.join, "--slots", &self.slots.to_string()]);
+        command.args(["--join", &self.join, "--slots", &self.slots.to_string(), "--leave-at-eof"]);
         if let Some(dir) = &self.data_dir {
             command.arg("--data-dir").arg(dir);
         }
+        // Its stdin closes when this program ends, however it ends, and the worker then leaves.
         // A group of its own, so that Ctrl-C on the terminal reaches this program only, which then ends its workers.
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log).process_group(0).kill_on_drop(true);
         command.spawn().map_err(failed)
     }
 }

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ergodic_common::error::nearest;
+use ergodic_common::spec::SpecSource;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -29,6 +31,7 @@ pub async fn run(args: RunArgs) -> Result<Success, UserError> {
     start_logging("warn");
     let source = commands::read_source(&args.spec.spec, &args.spec.settings)?;
     let spec = Spec::read(&source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
+    check_table_options(&args, &spec)?;
     let program = find_worker(args.worker_bin.as_deref()).await?;
     let dir = args.dir.clone().unwrap_or_else(|| Path::new("ergodic-runs").join(&spec.name));
     let existed = dir.exists();
@@ -40,9 +43,14 @@ pub async fn run(args: RunArgs) -> Result<Success, UserError> {
         lease_ttl: Duration::from_secs(30),
     };
     let server = server::start(options).await?;
-    let result = launch_and_follow(&args, &source, &server.url(), &program, &dir).await;
+    let launched = launch(&source, &server.url()).await;
+    let refused = launched.is_err();
+    let result = match launched {
+        Ok((client, status)) => work_and_show(&args, client, &status, &program, &dir).await,
+        Err(error) => Err(error),
+    };
     server.stop().await;
-    if result.is_err() && !existed {
+    if refused && !existed {
         // Nothing was stored: leave nothing behind.
         let _ = std::fs::remove_dir_all(&dir);
         // Its parent too, if that was made for it and holds nothing else.
@@ -51,20 +59,43 @@ pub async fn run(args: RunArgs) -> Result<Success, UserError> {
     result
 }
 
-async fn launch_and_follow(
+/// What the table at the end is to show must exist before anything is trained.
+fn check_table_options(args: &RunArgs, spec: &Spec) -> Result<(), UserError> {
+    let axes: Vec<&str> = spec.grid.axes().iter().map(|axis| axis.name.as_str()).collect();
+    let known = |name: &str| axes.iter().any(|axis| *axis == name || axis.ends_with(&format!(".{name}")));
+    if let Some(name) = [&args.rows, &args.cols].into_iter().flatten().find(|name| !known(name)) {
+        let message = format!("the sweep has no axis '{name}', {}", nearest(name, axes.iter().copied()));
+        return Err(UserError::new(ErrorCode::NotFound, message));
+    }
+    let metrics: Vec<&str> = spec.measure.metrics.iter().map(|m| m.name()).collect();
+    match &args.metric {
+        Some(name) if !metrics.contains(&name.as_str()) => {
+            let message = format!("the sweep does not measure '{name}', {}", nearest(name, metrics));
+            Err(UserError::new(ErrorCode::NotFound, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn launch(source: &SpecSource, url: &str) -> Result<(Client, v1::SweepStatus), UserError> {
+    let mut client = Client::connect(url).await?;
+    let status = commands::launch(&mut client, source, true).await?;
+    Ok((client, status))
+}
+
+async fn work_and_show(
     args: &RunArgs,
-    source: &ergodic_common::spec::SpecSource,
-    url: &str,
+    mut client: Client,
+    status: &v1::SweepStatus,
     program: &Path,
     dir: &Path,
 ) -> Result<Success, UserError> {
-    let mut client = Client::connect(url).await?;
-    let status = commands::launch(&mut client, source, true).await?;
-    announce(&status, dir, url);
+    let url = client.url.clone();
+    announce(status, dir, &url);
     let slots = args.slots.unwrap_or_else(|| slots_each(args.workers));
     let command = |n: u32| WorkerCommand {
         program: program.to_owned(),
-        join: url.to_owned(),
+        join: url.clone(),
         slots,
         data_dir: args.data_dir.clone(),
         log: dir.join(format!("worker-{n}.log")),

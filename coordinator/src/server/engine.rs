@@ -51,11 +51,11 @@ pub enum Event {
 /// What a worker can say.
 pub enum Saying {
     /// It lives.
-    Heartbeat(Vec<TrialKey>, u64),
+    Heartbeat(Vec<TrialKey>, u64, Vec<Fence>),
     /// It wants a lease for so many idle slots.
     Want(u32),
-    /// It gives one back.
-    Release(Fence),
+    /// It gives one back, with a reason if it cannot work on that sweep.
+    Release(Fence, String),
     /// It leaves.
     Goodbye,
 }
@@ -241,14 +241,14 @@ impl Engine {
 
     fn hear(&mut self, worker: &str, saying: Saying, now: Now) -> Vec<Effect> {
         match saying {
-            Saying::Heartbeat(running, queued) => {
-                self.core.on_heartbeat(worker, running, queued, now);
+            Saying::Heartbeat(running, queued, held) => {
+                self.core.on_heartbeat(worker, running, queued, &held, now);
                 let renewed = v1::session_response::Message::Renewed(v1::Renewed {});
                 self.send(worker, renewed);
                 Vec::new()
             }
             Saying::Want(idle) => self.core.on_want(worker, idle, now),
-            Saying::Release(fence) => self.core.on_release(worker, fence, now),
+            Saying::Release(fence, why) => self.core.on_release(worker, fence, why, now),
             Saying::Goodbye => {
                 self.sessions.remove(worker);
                 self.core.on_goodbye(worker, now)
@@ -368,6 +368,10 @@ impl Engine {
         if let Err(error) = stored {
             tracing::error!(%error, "a lease could not be stored");
             return self.core.on_grant_failed(lease);
+        }
+        if !self.core.holds(&lease.worker, lease.fence) {
+            // It ended while it was being stored: by a cancel, say.
+            return Vec::new();
         }
         tracing::debug!(worker = lease.worker, lease = lease.fence.lease, trials = keys.len(), "lease granted");
         let grant = v1::Grant {

@@ -108,10 +108,13 @@ fn understand(message: Request) -> Option<Saying> {
         Request::Hello(_) => None,
         Request::Heartbeat(beat) => {
             let running = beat.running.into_iter().filter_map(|r| r.key).map(Into::into).collect();
-            Some(Saying::Heartbeat(running, beat.queued))
+            Some(Saying::Heartbeat(running, beat.queued, beat.held.iter().map(from_wire).collect()))
         }
         Request::Want(want) => Some(Saying::Want(want.idle_slots)),
-        Request::Release(fence) => Some(Saying::Release(from_wire(&fence))),
+        Request::Release(release) => {
+            let why = release.why.chars().take(1024).filter(|c| !c.is_control()).collect();
+            release.fence.map(|fence| Saying::Release(from_wire(&fence), why))
+        }
         Request::Goodbye(_) => Some(Saying::Goodbye),
     }
 }

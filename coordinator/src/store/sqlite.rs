@@ -32,7 +32,11 @@ impl SqliteStore {
     /// # Errors
     /// The directory cannot be made, belongs to a running coordinator, or holds something else.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let failed = |e: std::io::Error| StoreError::Failed(format!("{}: {e}", dir.display()));
+        let failed = |e: std::io::Error| {
+            let message =
+                format!("{}: cannot be used as a store ({e}): name another directory with --store", dir.display());
+            StoreError::Foreign(message)
+        };
         std::fs::create_dir_all(dir).map_err(failed)?;
         let lock = lock(dir)?;
         let path = dir.join("ergodic.sqlite");
