@@ -114,8 +114,54 @@ pub enum ModelKind {
         /// w
         width: u32,
     },
+    /// Pre-activation residual network of He et al. 2016.
+    Preresnet {
+        /// 6n + 2
+        depth: u32,
+        /// Factor on the widths 16, 32, 64.
+        widen: u32,
+    },
+    /// The networks of Simonyan and Zisserman 2015 with one linear head, for images of 32×32.
+    Vgg {
+        /// Layers with weights in the original, which has three linear ones.
+        depth: VggDepth,
+        /// Channels of the first stage.
+        width: u32,
+    },
     /// Trains nothing: a trial ends at once with made-up metrics. For measuring the overhead of everything else.
     Empty,
+}
+
+/// `model.depth` of a VGG network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VggDepth {
+    /// Configuration A.
+    Eleven,
+    /// Configuration B.
+    Thirteen,
+    /// Configuration D.
+    Sixteen,
+    /// Configuration E.
+    Nineteen,
+}
+
+impl VggDepth {
+    const ALL: [(u64, Self); 4] = [(11, Self::Eleven), (13, Self::Thirteen), (16, Self::Sixteen), (19, Self::Nineteen)];
+
+    /// Convolutions of the five stages.
+    pub fn convolutions(self) -> [usize; 5] {
+        match self {
+            Self::Eleven => [1, 1, 2, 2, 2],
+            Self::Thirteen => [2, 2, 2, 2, 2],
+            Self::Sixteen => [2, 2, 3, 3, 3],
+            Self::Nineteen => [2, 2, 4, 4, 4],
+        }
+    }
+
+    /// 11, 13, 16 or 19.
+    pub fn layers(self) -> u64 {
+        Self::ALL.iter().find(|(_, depth)| *depth == self).map_or(0, |(layers, _)| *layers)
+    }
 }
 
 /// `model.norm`
@@ -123,11 +169,33 @@ pub enum ModelKind {
 pub enum Norm {
     /// Batch normalization over the whole batch.
     Batch,
+    /// Group normalization: over each image and group of channels.
+    Group {
+        /// Groups that the channels of every layer are cut into.
+        groups: u32,
+    },
+    /// Layer normalization, over each image, all channels and pixels.
+    Layer,
     /// None; layers get a bias.
     None,
 }
 
-const NORMS: [(&str, Norm); 2] = [("batch", Norm::Batch), ("none", Norm::None)];
+/// Groups of `norm = "group"` unless said otherwise.
+const GROUPS: u32 = 8;
+
+const NORMS: [(&str, Norm); 4] =
+    [("batch", Norm::Batch), ("group", Norm::Group { groups: GROUPS }), ("layer", Norm::Layer), ("none", Norm::None)];
+
+impl Norm {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Batch => "batch",
+            Self::Group { .. } => "group",
+            Self::Layer => "layer",
+            Self::None => "none",
+        }
+    }
+}
 
 /// Distribution of initial weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -229,10 +297,13 @@ pub const SHORT_NAMES: [(&str, &str); 4] = [
 ];
 
 /// Numeric fields and the numbers they accept. `[derive]` may compute these.
-pub const NUMERIC_FIELDS: [(&str, Range); 12] = [
+pub const NUMERIC_FIELDS: [(&str, Range); 15] = [
     ("data.train", Range::whole(1, 10_000_000)),
     ("data.test", Range::whole(1, 10_000_000)),
     ("model.width", Range::whole(1, 4096)),
+    ("model.depth", Range::whole(8, 10_004)),
+    ("model.widen", Range::whole(1, 64)),
+    ("model.groups", Range::whole(1, 4096)),
     ("model.norm_eps", Range::NON_NEGATIVE),
     ("model.init.scale", Range::POSITIVE),
     ("train.epochs", Range::whole(1, 1_000_000)),
@@ -252,12 +323,13 @@ pub fn decides_shape(path: &str) -> bool {
     matches!(path, "data.dataset" | "data.train" | "data.order" | "data.test" | "model" | "train.batch_size")
         || matches!(path, "train.epochs" | "train.steps")
         || matches!(path, "model.kind" | "model.width" | "model.hidden" | "model.norm" | "model.affine")
+        || matches!(path, "model.depth" | "model.widen" | "model.groups")
         || path == "model.fixed_head"
 }
 
 /// Paths of fields that some trials do not use: they are left out of [`TrialConfig::fields`] there.
 pub fn may_be_idle(path: &str) -> bool {
-    matches!(path, "model.norm_eps" | "model.affine" | "train.batch_size")
+    matches!(path, "model.norm_eps" | "model.affine" | "model.groups" | "train.batch_size")
 }
 
 /// The numbers that the field at `path` accepts.
@@ -281,7 +353,33 @@ impl TrialConfig {
         let train = TrainConfig::read(&reader, model.kind == ModelKind::Empty)?;
         let config = Self { data, model, train };
         config.check_batch(&reader)?;
+        config.check_shapes(&reader)?;
         Ok(config)
+    }
+
+    /// Whether the model fits the images, and its norm the model.
+    fn check_shapes(&self, reader: &Reader<'_>) -> Result<(), SpecError> {
+        let (height, width, _) = self.data.dataset.shape();
+        if matches!(self.model.kind, ModelKind::Vgg { .. }) && (height < 32 || width < 32) {
+            let message = format!(
+                "vgg halves its input five times and needs images of 32×32 at least; {} has {height}×{width}: \
+                 choose cifar10, or kind = \"cnn4\"",
+                self.data.dataset.word()
+            );
+            return Err(reader.section("model")?.error("kind", message));
+        }
+        let Norm::Group { groups } = self.model.norm else { return Ok(()) };
+        for layer in crate::net::Net::of(self).iter().flat_map(|net| &net.layers) {
+            let channels = layer.output.channels;
+            if layer.norm.is_some() && !channels.is_multiple_of(groups as usize) {
+                let message = format!(
+                    "the {channels} channels of {} cannot be cut into {groups} equal groups; choose a divisor of it",
+                    layer.name
+                );
+                return Err(reader.section("model")?.error("groups", message));
+            }
+        }
+        Ok(())
     }
 
     fn check_batch(&self, reader: &Reader<'_>) -> Result<(), SpecError> {
@@ -384,6 +482,31 @@ impl DataConfig {
     }
 }
 
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Mlp,
+    Cnn4,
+    Preresnet,
+    Vgg,
+    Empty,
+}
+
+const KINDS: [(&str, Kind); 5] = [
+    ("mlp", Kind::Mlp),
+    ("cnn4", Kind::Cnn4),
+    ("preresnet", Kind::Preresnet),
+    ("vgg", Kind::Vgg),
+    ("empty", Kind::Empty),
+];
+
+/// Fields of some kinds of model only.
+const KIND_FIELDS: [(&str, &[Kind]); 4] = [
+    ("hidden", &[Kind::Mlp]),
+    ("width", &[Kind::Cnn4, Kind::Vgg]),
+    ("depth", &[Kind::Preresnet, Kind::Vgg]),
+    ("widen", &[Kind::Preresnet]),
+];
+
 impl ModelConfig {
     fn read(root: &Reader<'_>) -> Result<Self, SpecError> {
         let r = root.section("model")?;
@@ -391,7 +514,7 @@ impl ModelConfig {
         let init = r.section("init")?;
         let config = Self {
             kind,
-            norm: r.word("norm", &NORMS)?.unwrap_or(Norm::Batch),
+            norm: Self::read_norm(&r)?,
             norm_eps: r.number("norm_eps", numeric(&r, "norm_eps"))?.unwrap_or(1e-5),
             affine: r.bool("affine")?.unwrap_or(false),
             fixed_head: r.bool("fixed_head")?.unwrap_or(false),
@@ -406,30 +529,55 @@ impl ModelConfig {
         Ok(config)
     }
 
-    fn read_kind(r: &Reader<'_>) -> Result<ModelKind, SpecError> {
-        #[derive(Clone, Copy, PartialEq)]
-        enum Kind {
-            Mlp,
-            Cnn4,
-            Empty,
+    fn read_norm(r: &Reader<'_>) -> Result<Norm, SpecError> {
+        let norm = r.word("norm", &NORMS)?.unwrap_or(Norm::Batch);
+        let groups = r.whole("groups", numeric(r, "groups"))?;
+        match (norm, groups) {
+            (Norm::Group { .. }, Some(groups)) => Ok(Norm::Group { groups: groups as u32 }),
+            (_, None) => Ok(norm),
+            _ => Err(r.error("groups", "this belongs to norm = \"group\" only")),
         }
-        let words = [("mlp", Kind::Mlp), ("cnn4", Kind::Cnn4), ("empty", Kind::Empty)];
-        let Some(kind) = r.word("kind", &words)? else {
-            return Err(r.error("kind", "which model? Set model.kind to one of: mlp, cnn4"));
+    }
+
+    fn read_kind(r: &Reader<'_>) -> Result<ModelKind, SpecError> {
+        let Some(kind) = r.word("kind", &KINDS)? else {
+            return Err(r.error("kind", "which model? Set model.kind to one of: mlp, cnn4, preresnet, vgg"));
         };
-        let only = |key: &'static str, owner: Kind| match r.node(key) {
-            Some(_) if kind != owner => {
-                Err(r.error(key, format!("this belongs to kind = \"{}\" only", word_of(&words, owner))))
+        for (key, owners) in KIND_FIELDS {
+            if r.node(key).is_some() && !owners.contains(&kind) {
+                let owners: Vec<String> = owners.iter().map(|o| format!("\"{}\"", word_of(&KINDS, *o))).collect();
+                return Err(r.error(key, format!("this belongs to kind = {} only", owners.join(" or "))));
             }
-            _ => Ok(()),
+        }
+        let whole = |key: &'static str, default: u32| -> Result<u32, SpecError> {
+            Ok(r.whole(key, numeric(r, key))?.map_or(default, |n| n as u32))
         };
-        only("width", Kind::Cnn4)?;
-        only("hidden", Kind::Mlp)?;
         Ok(match kind {
             Kind::Mlp => ModelKind::Mlp { hidden: Self::read_hidden(r)? },
-            Kind::Cnn4 => ModelKind::Cnn4 { width: r.whole("width", numeric(r, "width"))?.unwrap_or(16) as u32 },
+            Kind::Cnn4 => ModelKind::Cnn4 { width: whole("width", 16)? },
+            Kind::Preresnet => ModelKind::Preresnet { depth: Self::read_depth(r)?, widen: whole("widen", 1)? },
+            Kind::Vgg => ModelKind::Vgg { depth: Self::read_vgg_depth(r)?, width: whole("width", 64)? },
             Kind::Empty => ModelKind::Empty,
         })
+    }
+
+    /// Of a residual network: two layers around three stages of blocks of two.
+    fn read_depth(r: &Reader<'_>) -> Result<u32, SpecError> {
+        let depth = r.whole("depth", numeric(r, "depth"))?.unwrap_or(20);
+        if depth % 6 != 2 {
+            let near = (depth - 2) / 6 * 6 + 2;
+            let message = format!("a preresnet has 6n + 2 layers; the nearest to {depth} are {near} and {}", near + 6);
+            return Err(r.error("depth", message));
+        }
+        Ok(depth as u32)
+    }
+
+    fn read_vgg_depth(r: &Reader<'_>) -> Result<VggDepth, SpecError> {
+        let depth = r.whole("depth", numeric(r, "depth"))?.unwrap_or(11);
+        let known = VggDepth::ALL.iter().find(|(layers, _)| *layers == depth);
+        known
+            .map(|(_, d)| *d)
+            .ok_or_else(|| r.error("depth", format!("vgg comes with 11, 13, 16 or 19 layers, not {depth}")))
     }
 
     fn read_hidden(r: &Reader<'_>) -> Result<Vec<u32>, SpecError> {
@@ -456,9 +604,22 @@ impl ModelConfig {
                 fields.push(("model.kind", "cnn4".into()));
                 fields.push(("model.width", width.to_string()));
             }
+            ModelKind::Preresnet { depth, widen } => {
+                fields.push(("model.kind", "preresnet".into()));
+                fields.push(("model.depth", depth.to_string()));
+                fields.push(("model.widen", widen.to_string()));
+            }
+            ModelKind::Vgg { depth, width } => {
+                fields.push(("model.kind", "vgg".into()));
+                fields.push(("model.depth", depth.layers().to_string()));
+                fields.push(("model.width", width.to_string()));
+            }
             ModelKind::Empty => fields.push(("model.kind", "empty".into())),
         }
-        fields.push(("model.norm", word_of(&NORMS, self.norm).to_owned()));
+        fields.push(("model.norm", self.norm.word().to_owned()));
+        if let Norm::Group { groups } = self.norm {
+            fields.push(("model.groups", groups.to_string()));
+        }
         if self.norm != Norm::None {
             fields.push(("model.norm_eps", number(self.norm_eps)));
             fields.push(("model.affine", self.affine.to_string()));

@@ -3,7 +3,7 @@
 //! Activations are channels last, `[batch, height, width, channel]`; so the inputs of a linear layer after a flatten
 //! are in the order (height, width, channel).
 
-use crate::config::{ModelConfig, ModelKind, Norm, TrialConfig};
+use crate::config::{ModelConfig, ModelKind, Norm, TrialConfig, VggDepth};
 
 /// A network as data.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,11 +39,18 @@ impl Shape {
     }
 }
 
-/// One affine map with what follows it. Every network here is a chain of these.
+/// One affine map with what follows it: z = map(input) + what is added, then norm, ReLU and pool for those who read it.
+///
+/// A residual block is two of these: the second adds the stream to its output, and the norm and ReLU at the head of the
+/// next block stand here after the sum.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Layer {
     /// Name of its tensors, such as `conv1`.
     pub name: String,
+    /// The earlier layer whose activation it reads; the image where there is none.
+    pub source: Option<usize>,
+    /// The earlier layer whose sum z, before norm and ReLU, is added to its own. At most one layer adds another's.
+    pub add: Option<usize>,
     /// Shape of its input; a linear layer sees it flattened.
     pub input: Shape,
     /// Shape of its output.
@@ -54,8 +61,10 @@ pub struct Layer {
     pub bias: bool,
     /// The norm after the map.
     pub norm: Option<NormSpec>,
-    /// Whether a ReLU comes last.
+    /// Whether a ReLU follows the norm.
     pub relu: bool,
+    /// What comes last.
+    pub pool: Pool,
     /// Whether the weight is trained.
     pub trained: bool,
 }
@@ -76,9 +85,31 @@ pub enum Map {
     Linear,
 }
 
+/// What pools an activation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pool {
+    /// Nothing.
+    None,
+    /// The largest of 2×2 pixels, stride 2; of equal ones the first takes the gradient.
+    Max2,
+    /// The mean over all pixels.
+    Average,
+}
+
+/// Over what a norm takes mean and variance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// The whole batch, channel by channel, with running statistics for evaluation.
+    Batch,
+    /// Each image and group of consecutive channels, all pixels; one group is layer norm.
+    Groups(usize),
+}
+
 /// A norm over a layer's output.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NormSpec {
+    /// Over what.
+    pub over: Over,
     /// ε under the root.
     pub eps: f64,
     /// Whether there is a trained scale and shift.
@@ -119,7 +150,24 @@ pub struct Param {
     pub normed: bool,
 }
 
+impl NormSpec {
+    /// Whether it keeps running statistics.
+    pub fn has_statistics(&self) -> bool {
+        self.over == Over::Batch
+    }
+}
+
 impl Layer {
+    /// Shape of what its readers see.
+    pub fn activation(&self) -> Shape {
+        let Shape { height, width, channels } = self.output;
+        match self.pool {
+            Pool::None => self.output,
+            Pool::Max2 => Shape { height: height / 2, width: width / 2, channels },
+            Pool::Average => Shape { height: 1, width: 1, channels },
+        }
+    }
+
     /// Rows of the weight: inputs that one output sums over.
     pub fn fan_in(&self) -> usize {
         match self.map {
@@ -133,7 +181,8 @@ impl Layer {
         (self.fan_in() * self.output.len()) as u64
     }
 
-    fn params(&self, layer: usize) -> Vec<Param> {
+    /// `normed`: whether a norm follows its sum.
+    fn params(&self, layer: usize, normed: bool) -> Vec<Param> {
         let outputs = self.output.channels;
         let fan_in = self.fan_in();
         let fan_out = match self.map {
@@ -151,7 +200,7 @@ impl Layer {
             trained,
             normed,
         };
-        let mut params = vec![param(Role::Weight, "weight", fan_in * outputs, self.trained, self.norm.is_some())];
+        let mut params = vec![param(Role::Weight, "weight", fan_in * outputs, self.trained, normed)];
         if self.bias {
             params.push(param(Role::Bias, "bias", outputs, self.trained, false));
         }
@@ -169,7 +218,7 @@ impl Net {
         let (height, width, channels) = config.data.dataset.shape();
         let input = Shape { height: height as usize, width: width as usize, channels: channels as usize };
         let classes = config.data.dataset.classes() as usize;
-        let mut chain = Chain { model: &config.model, at: input, layers: Vec::new() };
+        let mut chain = Chain { model: &config.model, input, layers: Vec::new() };
         match &config.model.kind {
             ModelKind::Mlp { hidden } => {
                 for (i, width) in hidden.iter().enumerate() {
@@ -183,6 +232,8 @@ impl Net {
                     chain.hidden(format!("conv{}", i + 1), channels, map);
                 }
             }
+            ModelKind::Preresnet { depth, widen } => chain.preresnet(*depth as usize, 16 * *widen as usize),
+            ModelKind::Vgg { depth, width } => chain.vgg(*depth, *width as usize),
             ModelKind::Empty => return None,
         }
         chain.head(classes);
@@ -191,7 +242,18 @@ impl Net {
 
     /// Parameter tensors in the order of their definition.
     pub fn params(&self) -> Vec<Param> {
-        self.layers.iter().enumerate().flat_map(|(at, layer)| layer.params(at)).collect()
+        let mut params = Vec::new();
+        for (at, layer) in self.layers.iter().enumerate() {
+            let normed =
+                layer.norm.is_some() || self.adder_of(at).is_some_and(|adder| self.layers[adder].norm.is_some());
+            params.extend(layer.params(at, normed));
+        }
+        params
+    }
+
+    /// The layer that adds this one's sum to its own.
+    pub fn adder_of(&self, layer: usize) -> Option<usize> {
+        self.layers.iter().position(|l| l.add == Some(layer))
     }
 
     /// Numbers in all parameters, and in the trained ones.
@@ -204,8 +266,7 @@ impl Net {
     /// Floating-point operations of one training step per image: forward, weight and input gradients, the latter not
     /// for the first layer. A multiply-accumulate counts as two.
     pub fn train_flops(&self) -> u64 {
-        let layers = self.layers.iter().enumerate();
-        layers.map(|(at, l)| 2 * l.macs() * if at == 0 { 2 } else { 3 }).sum()
+        self.layers.iter().map(|l| 2 * l.macs() * if l.source.is_none() { 2 } else { 3 }).sum()
     }
 
     /// Floating-point operations of evaluating one image.
@@ -221,42 +282,103 @@ impl Net {
     }
 }
 
-/// A chain under construction.
+/// A network under construction.
 struct Chain<'a> {
     model: &'a ModelConfig,
-    at: Shape,
+    input: Shape,
     layers: Vec<Layer>,
 }
 
 impl Chain<'_> {
     /// Map – norm – ReLU.
     fn hidden(&mut self, name: String, channels: usize, map: Map) {
-        let norm =
-            (self.model.norm != Norm::None).then_some(NormSpec { eps: self.model.norm_eps, affine: self.model.affine });
-        let bias = norm.is_none();
-        self.push(Layer { name, norm, bias, relu: true, trained: true, ..self.blank(channels, map) });
+        let layer = self.blank(name, self.last(), channels, map);
+        self.layers.push(Layer { norm: self.norm(), relu: true, ..layer });
+    }
+
+    /// He et al. 2016 (v2): a 3×3 stem, then three stages of `(depth − 2)/6` blocks at w, 2w, 4w channels.
+    fn preresnet(&mut self, depth: usize, w: usize) {
+        self.hidden("stem".into(), w, CONV3);
+        let mut block = 0;
+        for (stage, channels) in [w, 2 * w, 4 * w].into_iter().enumerate() {
+            for at in 0..(depth - 2) / 6 {
+                block += 1;
+                self.block(&format!("block{block}"), channels, if stage > 0 && at == 0 { 2 } else { 1 });
+            }
+        }
+        self.pool_last(Pool::Average);
+    }
+
+    /// Two 3×3 convolutions, whose output is added to the stream. A shortcut that changes the shape reads what the
+    /// first convolution reads; an identity takes the stream itself.
+    fn block(&mut self, name: &str, channels: usize, stride: usize) {
+        let stream = self.last();
+        let mut add = stream;
+        self.hidden(format!("{name}.conv1"), channels, Map::Conv { kernel: 3, stride, padding: 1 });
+        let first = self.last();
+        if stride != 1 {
+            let map = Map::Conv { kernel: 1, stride, padding: 0 };
+            let shortcut = self.blank(format!("{name}.shortcut"), stream, channels, map);
+            self.layers.push(shortcut);
+            add = self.last();
+        }
+        let second = self.blank(format!("{name}.conv2"), first, channels, CONV3);
+        self.layers.push(Layer { add, norm: self.norm(), relu: true, ..second });
+    }
+
+    /// Simonyan and Zisserman 2015, configurations A, B, D and E, for 32×32: a max-pool after each of five stages.
+    fn vgg(&mut self, depth: VggDepth, w: usize) {
+        let mut conv = 0;
+        for (channels, convs) in [w, 2 * w, 4 * w, 8 * w, 8 * w].into_iter().zip(depth.convolutions()) {
+            for _ in 0..convs {
+                conv += 1;
+                self.hidden(format!("conv{conv}"), channels, CONV3);
+            }
+            self.pool_last(Pool::Max2);
+        }
     }
 
     /// The last linear layer: without bias after norms.
     fn head(&mut self, classes: usize) {
-        let bias = self.model.norm == Norm::None;
         let trained = !self.model.fixed_head;
-        self.push(Layer { name: "head".into(), bias, trained, ..self.blank(classes, Map::Linear) });
+        let head = self.blank("head".into(), self.last(), classes, Map::Linear);
+        self.layers.push(Layer { trained, ..head });
     }
 
-    fn blank(&self, channels: usize, map: Map) -> Layer {
+    fn last(&self) -> Option<usize> {
+        self.layers.len().checked_sub(1)
+    }
+
+    fn pool_last(&mut self, pool: Pool) {
+        if let Some(layer) = self.layers.last_mut() {
+            layer.pool = pool;
+        }
+    }
+
+    fn norm(&self) -> Option<NormSpec> {
+        let over = match self.model.norm {
+            Norm::Batch => Over::Batch,
+            Norm::Group { groups } => Over::Groups(groups as usize),
+            Norm::Layer => Over::Groups(1),
+            Norm::None => return None,
+        };
+        Some(NormSpec { over, eps: self.model.norm_eps, affine: self.model.affine })
+    }
+
+    /// A trained map without norm and ReLU. It has a bias where the model has no norms.
+    fn blank(&self, name: String, source: Option<usize>, channels: usize, map: Map) -> Layer {
+        let input = source.map_or(self.input, |at| self.layers[at].activation());
         let output = match map {
             Map::Linear => Shape { height: 1, width: 1, channels },
             Map::Conv { kernel, stride, padding } => {
                 let side = |n: usize| (n + 2 * padding - kernel) / stride + 1;
-                Shape { height: side(self.at.height), width: side(self.at.width), channels }
+                Shape { height: side(input.height), width: side(input.width), channels }
             }
         };
-        Layer { name: String::new(), input: self.at, output, map, bias: false, norm: None, relu: false, trained: true }
-    }
-
-    fn push(&mut self, layer: Layer) {
-        self.at = layer.output;
-        self.layers.push(layer);
+        let bias = self.model.norm == Norm::None;
+        let (add, norm, relu, pool, trained) = (None, None, false, Pool::None, true);
+        Layer { name, source, add, input, output, map, bias, norm, relu, pool, trained }
     }
 }
+
+const CONV3: Map = Map::Conv { kernel: 3, stride: 1, padding: 1 };

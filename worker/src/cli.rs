@@ -18,7 +18,7 @@ use crate::datasets::Places;
 use crate::deliver;
 use crate::session::{self, Identity};
 use crate::slots::{self, Office};
-use crate::train::{self, Isa};
+use crate::train::{self, BenchReport, Isa};
 
 /// Joins an Ergodic coordinator and trains.
 #[derive(Debug, Parser)]
@@ -48,7 +48,7 @@ struct JoinArgs {
     #[arg(long, value_enum, default_value_t)]
     device: Device,
     /// Instruction set; it decides speed, never a bit of a result
-    #[arg(long, default_value = "auto", value_name = "auto|avx2|portable")]
+    #[arg(long, default_value = "auto", value_name = "auto|avx512|avx2|portable")]
     isa: String,
     /// How long running trials may go on after SIGTERM or Ctrl-C
     #[arg(long, default_value = "20s", value_parser = parse_duration, value_name = "TIME")]
@@ -91,7 +91,7 @@ struct BenchArgs {
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     steps: u64,
     /// Instruction set
-    #[arg(long, default_value = "auto", value_name = "auto|avx2|portable")]
+    #[arg(long, default_value = "auto", value_name = "auto|avx512|avx2|portable")]
     isa: String,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
@@ -105,6 +105,8 @@ enum Workload {
     /// Four convolutions of width 16 with batch norm, 28×28
     #[default]
     Cnn4,
+    /// Residual network of 20 layers with batch norm, 32×32×3
+    Preresnet20,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -258,34 +260,50 @@ fn default_cache() -> PathBuf {
 
 fn bench(args: &BenchArgs) -> Result<(), UserError> {
     let isa = isa(&args.isa)?;
-    let model = match args.workload {
-        Workload::Mlp => "kind = \"mlp\"\nhidden = [128]",
-        Workload::Cnn4 => "kind = \"cnn4\"\nwidth = 16",
+    let (dataset, model) = match args.workload {
+        Workload::Mlp => ("glyphs", "kind = \"mlp\"\nhidden = [128]"),
+        Workload::Cnn4 => ("glyphs", "kind = \"cnn4\"\nwidth = 16"),
+        Workload::Preresnet20 => ("cifar10", "kind = \"preresnet\"\ndepth = 20"),
     };
     let text = format!(
-        "name = \"bench\"\n[model]\n{model}\nfixed_head = true\n[train]\nsteps = 1\nbatch_size = {}\nlr = 0.1\nwd = 5e-4\n\
-         optimizer = {{ momentum = 0.9 }}\n",
+        "name = \"bench\"\n[data]\ndataset = \"{dataset}\"\n[model]\n{model}\nfixed_head = true\n[train]\nsteps = 1\n\
+         batch_size = {}\nlr = 0.1\nwd = 5e-4\noptimizer = {{ momentum = 0.9 }}\n",
         args.batch
     );
     let source = SpecSource { file: "bench".into(), text, settings: Vec::new() };
     let bad = |e: ergodic_common::SpecError| UserError::new(ErrorCode::BadInput, e.to_string());
     let config = Spec::read(&source).and_then(|spec| spec.grid.config(0)).map_err(bad)?;
     let report = train::bench(&config, args.steps, isa);
+    print(&bench_report(args, isa, &report))
+}
+
+/// What a benchmark measured, beside what this core can do at best.
+fn bench_report(args: &BenchArgs, isa: Isa, report: &BenchReport) -> String {
     let (samples, gflops) = (report.samples_per_second(), report.flops_per_second() / 1e9);
+    let gemm = report.gemm_flops_per_second / 1e9;
     let workload = format!("{:?}", args.workload).to_lowercase();
-    let line = match args.format {
+    let memory = train::peak_memory();
+    match args.format {
         Format::Json => json!({
             "workload": workload, "batch": args.batch, "steps": args.steps, "isa": isa.name(),
-            "samples_per_cpu_second": samples, "gflops": gflops,
+            "samples_per_cpu_second": samples, "gflops": gflops, "gemm_gflops": gemm,
+            "share_of_gemm": gflops / gemm, "peak_bytes": memory,
         })
         .to_string(),
         Format::Table => format!(
-            "{workload}, batch {}, {} steps on {isa}: {samples:.0} samples per CPU second, {gflops:.1} GFLOP/s",
-            args.batch, args.steps
+            "{workload}, batch {}, {} steps on {isa}: {samples:.0} samples per CPU second\n\
+             {gflops:.1} GFLOP/s, {:.0} % of this core's {gemm:.1} in a large matrix product; peak memory {}",
+            args.batch,
+            args.steps,
+            100.0 * gflops / gemm,
+            memory.map_or_else(|| "unknown".into(), |bytes| format!("{} MiB", bytes >> 20)),
         ),
-    };
+    }
+}
+
+fn print(text: &str) -> Result<(), UserError> {
     use std::io::Write;
-    let written = writeln!(std::io::stdout(), "{line}");
+    let written = writeln!(std::io::stdout(), "{text}");
     written.map_err(|e| UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}")))
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use candle_core::{Device, Tensor};
 use ergodic_common::config::{DataConfig, Order, TrialConfig};
 use ergodic_common::dataset::{Dataset, Images};
 use ergodic_common::net::Net;
@@ -27,6 +28,8 @@ pub struct BenchReport {
     pub cpu_seconds: f64,
     /// Floating-point operations done.
     pub flops: u64,
+    /// Floating-point operations per CPU second of a large matrix product on one thread of this machine.
+    pub gemm_flops_per_second: f64,
 }
 
 impl BenchReport {
@@ -44,7 +47,7 @@ impl BenchReport {
 /// Trains for so many steps, after a few that are not counted, on made-up images.
 pub fn bench(config: &TrialConfig, steps: u64, isa: Isa) -> BenchReport {
     let batch = u64::from(config.batch());
-    let mut report = BenchReport { steps: 0, samples: 0, cpu_seconds: 0.0, flops: 0 };
+    let mut report = BenchReport { steps: 0, samples: 0, cpu_seconds: 0.0, flops: 0, gemm_flops_per_second: 0.0 };
     let Some(net) = Net::of(config) else { return report };
     let streams = Streams { sweep_seed: 0, repeat: 0, cell: [0; 32], plan: SeedPlan::default() };
     let data = made_up(config, &streams);
@@ -54,6 +57,7 @@ pub fn bench(config: &TrialConfig, steps: u64, isa: Isa) -> BenchReport {
     (config.data.train, config.data.order) = (config.batch(), Order::Sequential);
     let job = Job { config: &config, streams: &streams, measure: &measure, data: Some(&data), key, isa };
     isa.run(Timed { job: &job, net: &net, data: &data, steps, seconds: &mut report.cpu_seconds });
+    report.gemm_flops_per_second = gemm_flops_per_second();
     report.steps = steps;
     report.samples = steps * batch;
     report.flops = report.samples * net.train_flops();
@@ -61,6 +65,35 @@ pub fn bench(config: &TrialConfig, steps: u64, isa: Isa) -> BenchReport {
 }
 
 const WARM_UP: u64 = 3;
+
+/// Side of the square matrices multiplied: 12 MiB in all, as large networks have.
+const GEMM_SIDE: usize = 1024;
+
+/// The best of some products by the library that Candle multiplies with: the most that this core can be expected to do.
+fn gemm_flops_per_second() -> f64 {
+    // A pool of one, because Candle would spread a product over all cores.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    pool.map_or(f64::NAN, |pool| pool.install(best_product))
+}
+
+fn best_product() -> f64 {
+    let matrix = || Tensor::full(0.5_f32, (GEMM_SIDE, GEMM_SIDE), &Device::Cpu).and_then(|m| m.contiguous());
+    let (a, b) = (matrix().expect(super::ON_CPU), matrix().expect(super::ON_CPU));
+    let mut best = f64::INFINITY;
+    for _ in 0..8 {
+        let start = cpu_seconds();
+        std::hint::black_box(a.matmul(&b).expect(super::ON_CPU));
+        best = best.min(cpu_seconds() - start);
+    }
+    2.0 * (GEMM_SIDE * GEMM_SIDE * GEMM_SIDE) as f64 / best
+}
+
+/// The most memory that this process has held, in bytes; `None` where the system does not tell.
+pub fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+}
 
 struct Timed<'a> {
     job: &'a Job<'a>,

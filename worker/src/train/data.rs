@@ -88,6 +88,12 @@ impl<'a> Source<'a> {
         self.indices.len()
     }
 
+    /// The same images in pieces of up to `size`.
+    pub(super) fn parts(&self, size: usize) -> impl Iterator<Item = Self> + use<'a> {
+        let whole = *self;
+        self.indices.chunks(size).map(move |indices| Self { indices, ..whole })
+    }
+
     /// Their labels.
     pub(super) fn labels(&self) -> impl ExactSizeIterator<Item = u8> + use<'a> {
         let part = self.part;

@@ -4,36 +4,53 @@
 //! buffers that stay in the cache, just before the kernels that read them: forward once, backward once more. Nothing is
 //! allocated per step.
 
-use ergodic_common::net::{Net, NormSpec, Role};
+use ergodic_common::net::{Net, NormSpec, Over, Pool, Role};
 
 use super::data::Source;
 use super::loss::{CrossEntropy, Tally};
 use super::norm::{Activate, AddMoments, AddSlopes, Backward, Channels, Moments, Slopes};
 use super::params::Layout;
 use super::plan::{self, Grid, LayerPlan};
+use super::pool::{ActivatePooled, Pooled, Unpool};
 use super::simd::{BLOCK, Buffer, Lanes, padded};
-use super::taps::Taps;
+use super::taps::{Start, Taps};
 use super::wgrad::WeightGradient;
 
 /// A network with the memory to run it.
 pub(super) struct Engine {
     /// Where parameters stand.
     pub(super) layout: Layout,
+    /// Images whose activations are kept at a time.
+    batch: usize,
     layers: Vec<LayerState>,
     logits: Buffer,
     loss: CrossEntropy,
 }
 
+/// Images that a network without batch norm trains on at a time. A multiple of every chunk, so that the sums over a
+/// batch run in the same order however it is cut.
+const MICRO_BATCH: usize = 128;
+
 /// A layer's plan and buffers.
 struct LayerState {
     plan: LayerPlan,
+    source: Option<usize>,
+    add: Option<usize>,
     norm: Option<NormSpec>,
+    pool: Pool,
     trained: bool,
+    /// Channels without padding.
+    width: usize,
     places: Places,
-    /// Output of the map for the whole batch.
+    readers: Readers,
+    /// Output of the map, and what is added to it, for the whole batch.
     z: Buffer,
-    /// Gradient of the activations for the whole batch.
+    /// Gradient of the activations for the whole batch; of z itself where no layer reads the activations.
     gradient: Buffer,
+    /// Gradient of the pooled activations.
+    pooled: Buffer,
+    /// Gradient of z from the layer that adds it to its own.
+    stream: Buffer,
     /// Inputs of a chunk, and the first image of the chunk if this pass has written it.
     input: Buffer,
     held: Option<usize>,
@@ -44,6 +61,28 @@ struct LayerState {
     channels: Channels,
     moments: Moments,
     slopes: Slopes,
+    /// Sums of a single image, for norms over single images.
+    image_slopes: Slopes,
+    /// Σ ∂L/∂z where there is no norm: the gradient of the bias.
+    bias: Vec<f64>,
+}
+
+/// Who uses a layer.
+#[derive(Debug, Clone, Copy)]
+struct Readers {
+    /// The first and last layer that read its activation.
+    activation: Option<(usize, usize)>,
+    /// The layer that adds its z.
+    adder: Option<usize>,
+}
+
+impl Readers {
+    fn of(net: &Net, at: usize) -> Self {
+        let reads = |l: &ergodic_common::net::Layer| l.source == Some(at);
+        let first = net.layers.iter().position(reads);
+        let last = net.layers.iter().rposition(reads);
+        Self { activation: first.zip(last), adder: net.adder_of(at) }
+    }
 }
 
 /// Places of a layer's parameters.
@@ -64,63 +103,117 @@ impl LayerState {
             scale: place(Role::NormScale),
             shift: place(Role::Bias).or(place(Role::NormShift)),
         };
-        let zeros = Buffer::zeros;
+        let readers = Readers::of(net, at);
+        let zeros = |wanted: bool, len: usize| Buffer::zeros(if wanted { len } else { 0 });
         let transposed = plan.transposed.as_ref().map_or(0, |t| t.source.len());
+        let single = layer.norm.is_some_and(|n| !n.has_statistics());
+        let sets = if single { capacity } else { 1 };
+        let channels = Channels::identity(width, layer.relu);
         Self {
+            source: layer.source,
+            add: layer.add,
             norm: layer.norm,
+            pool: layer.pool,
             trained: layer.trained,
+            width: layer.output.channels,
             places,
-            z: zeros(capacity * plan.output_len()),
-            gradient: zeros(batch * plan.output_len()),
-            input: zeros(plan.chunk * plan.input.len()),
+            z: Buffer::zeros(capacity * plan.output_len()),
+            gradient: Buffer::zeros(batch * plan.output_len()),
+            pooled: zeros(layer.pool != Pool::None, batch * plan.readable),
+            stream: zeros(readers.activation.is_some() && readers.adder.is_some(), batch * plan.output_len()),
+            readers,
+            input: Buffer::zeros(plan.chunk * plan.input.len()),
             held: None,
-            z_gradient: zeros(plan.chunk * plan.gradient.len()),
-            transposed: zeros(transposed),
-            channels: Channels::identity(width, layer.relu),
+            z_gradient: Buffer::zeros(plan.chunk * plan.gradient.len()),
+            transposed: Buffer::zeros(transposed),
+            channels: if single { channels.per_image(capacity) } else { channels },
             moments: Moments::new(width),
-            slopes: Slopes::new(width),
+            slopes: Slopes::new(width, sets),
+            image_slopes: Slopes::new(width, 1),
+            bias: vec![0.0; width],
             plan,
         }
     }
 
+    /// Groups of a norm over single images.
+    fn groups(&self) -> Option<(usize, f64)> {
+        self.norm.and_then(|norm| match norm.over {
+            Over::Groups(groups) => Some((groups, norm.eps)),
+            Over::Batch => None,
+        })
+    }
+
     /// Makes the inputs of a chunk, unless they are there.
-    fn read_input<S: Lanes>(&mut self, s: S, before: Option<&Self>, source: &Source<'_>, chunk: Chunk) {
+    fn read_input<S: Lanes>(&mut self, s: S, before: &[Self], source: &Source<'_>, chunk: Chunk) {
         if self.held == Some(chunk.first) {
             return;
         }
         self.held = Some(chunk.first);
-        let (grid, images) = (self.plan.input, chunk.images);
-        match before {
-            None => source.write(chunk.first, images, &grid, &mut self.input),
-            Some(before) => s.dispatch(Activate {
-                z: chunk.of(&before.z, before.plan.output_len()),
-                channels: &before.channels,
-                grid,
-                images,
-                output: &mut self.input,
-            }),
+        let (grid, output) = (self.plan.input, &mut self.input);
+        match self.source {
+            None => source.write(chunk.first, chunk.images, &grid, output),
+            Some(at) => before[at].activate(s, chunk, grid, output),
+        }
+    }
+
+    /// Writes the activations of a chunk.
+    fn activate<S: Lanes>(&self, s: S, chunk: Chunk, grid: Grid, output: &mut [f32]) {
+        let (z, channels) = (chunk.of(&self.z, self.plan.output_len()), &self.channels);
+        let Chunk { first, images } = chunk;
+        if self.pool == Pool::None {
+            s.dispatch(Activate { z, channels, grid, first, images, output });
+        } else {
+            s.dispatch(ActivatePooled { from: self.pooled(chunk), grid, output });
+        }
+    }
+
+    fn pooled(&self, chunk: Chunk) -> Pooled<'_> {
+        Pooled {
+            z: chunk.of(&self.z, self.plan.output_len()),
+            channels: &self.channels,
+            pixels: self.plan.pixels,
+            width: self.plan.width,
+            pool: self.pool,
+            first: chunk.first,
+            images: chunk.images,
         }
     }
 
     /// The map, for a chunk.
-    fn map<S: Lanes>(&mut self, s: S, weights: &[f32], chunk: Chunk) {
+    fn map<S: Lanes>(&mut self, s: S, before: &[Self], weights: &[f32], chunk: Chunk) {
         let plan = &self.plan;
+        let added = self.add.map(|at| chunk.of(&before[at].z, plan.output_len()));
         s.dispatch(Taps {
             input: &self.input,
             weights: &weights[self.places.weight.clone()],
             taps: &plan.taps,
             pixels: &plan.forward[..chunk.images * plan.pixels],
             blocks: plan.blocks(),
+            start: added.map_or(Start::Zero, Start::From),
             output: chunk.of_mut(&mut self.z, plan.output_len()),
         });
     }
 
+    /// Takes a chunk of z into the norm's statistics, if they are the batch's own.
+    fn measure<S: Lanes>(&mut self, s: S, chunk: Chunk, training: bool) {
+        let len = self.plan.output_len();
+        if let Some((groups, eps)) = self.groups() {
+            for image in chunk.first..chunk.first + chunk.images {
+                self.moments.reset();
+                s.dispatch(AddMoments { z: &self.z[image * len..][..len], moments: &mut self.moments });
+                self.channels.normalise(image, self.moments.of_groups(self.width, groups), eps);
+            }
+        } else if self.norm.is_some() && training {
+            s.dispatch(AddMoments { z: chunk.of(&self.z, len), moments: &mut self.moments });
+        }
+    }
+
     /// Sets what stands between the map and the activation.
-    fn set_channels(&mut self, weights: &[f32], statistics: Option<Statistics<'_>>) {
-        if let Some(norm) = self.norm {
+    fn set_channels(&mut self, before: &[Self], weights: &[f32], statistics: Option<Statistics<'_>>) {
+        if let Some(norm) = self.norm.filter(NormSpec::has_statistics) {
             match statistics {
-                None => self.channels.normalise(self.moments.statistics(), norm.eps),
-                Some(running) => self.channels.normalise(running.pairs(), norm.eps),
+                None => self.channels.normalise(0, self.moments.statistics(), norm.eps),
+                Some(running) => self.channels.normalise(0, running.pairs(), norm.eps),
             }
         }
         if let Some(scale) = &self.places.scale {
@@ -129,25 +222,56 @@ impl LayerState {
         if let Some(shift) = &self.places.shift {
             self.channels.shift.copy_from_slice(&weights[shift.clone()]);
         }
+        // Biases are not part of z, so those of what was added to it come along here.
+        if let (Some(at), None) = (self.add, self.norm) {
+            self.channels.shift.iter_mut().zip(&before[at].channels.shift).for_each(|(b, added)| *b += added);
+        }
     }
 
-    /// Adds a chunk to the sums that the backward pass through norm, scale and shift needs.
+    /// Adds a chunk, the gradient of whose activations is finished, to the sums that the backward pass through norm,
+    /// scale and shift needs.
     fn add_slopes<S: Lanes>(&mut self, s: S, chunk: Chunk) {
-        if self.norm.is_none() && self.places.shift.is_none() {
-            return;
+        if self.pool != Pool::None {
+            self.unpool(s, chunk);
         }
         let len = self.plan.output_len();
-        s.dispatch(AddSlopes {
-            z: chunk.of(&self.z, len),
-            gradient: chunk.of(&self.gradient, len),
-            channels: &self.channels,
-            slopes: &mut self.slopes,
+        if let Some((groups, _)) = self.groups() {
+            for image in chunk.first..chunk.first + chunk.images {
+                self.image_slopes.reset();
+                s.dispatch(AddSlopes {
+                    z: &self.z[image * len..][..len],
+                    gradient: &self.gradient[image * len..][..len],
+                    channels: &self.channels,
+                    image,
+                    slopes: &mut self.image_slopes,
+                });
+                let (of_image, pixels) = ((image, &self.image_slopes), self.plan.pixels as f64);
+                self.slopes.through_groups(&self.channels, of_image, pixels, (self.width, groups));
+            }
+        } else if self.norm.is_some() || self.places.shift.is_some() {
+            s.dispatch(AddSlopes {
+                z: chunk.of(&self.z, len),
+                gradient: chunk.of(&self.gradient, len),
+                channels: &self.channels,
+                image: 0,
+                slopes: &mut self.slopes,
+            });
+        }
+    }
+
+    fn unpool<S: Lanes>(&mut self, s: S, chunk: Chunk) {
+        let mut gradient = std::mem::replace(&mut self.gradient, Buffer::zeros(0));
+        s.dispatch(Unpool {
+            to: self.pooled(chunk),
+            pooled: chunk.of(&self.pooled, self.plan.readable),
+            gradient: chunk.of_mut(&mut gradient, self.plan.output_len()),
         });
+        self.gradient = gradient;
     }
 
     /// Turns the finished sums into coefficients and gradients.
-    fn finish_slopes(&mut self, images: usize, gradient: &mut [f32]) {
-        if self.norm.is_some() {
+    fn finish_slopes(&mut self, after: &[Self], first_after: usize, images: usize, gradient: &mut [f32]) {
+        if self.norm.is_some_and(|n| n.has_statistics()) {
             self.slopes.through_norm(&self.channels, (images * self.plan.pixels) as f64);
         }
         let mut write = |place: &Option<std::ops::Range<usize>>, sums: &[f64]| {
@@ -156,21 +280,38 @@ impl LayerState {
             }
         };
         write(&self.places.scale, &self.slopes.scale);
-        write(&self.places.shift, &self.slopes.shift);
+        if self.norm.is_some() {
+            write(&self.places.shift, &self.slopes.shift);
+            return;
+        }
+        self.bias.copy_from_slice(&self.slopes.shift);
+        if let Some(adder) = self.readers.adder {
+            self.bias.iter_mut().zip(&after[adder - first_after].bias).for_each(|(sum, x)| *sum += x);
+        }
+        write(&self.places.shift, &self.bias);
     }
 
-    /// ∂L/∂z of a chunk.
-    fn write_z_gradient<S: Lanes>(&mut self, s: S, chunk: Chunk) {
+    /// ∂L/∂z of a chunk, also for the layer whose z was added.
+    fn write_z_gradient<S: Lanes>(&mut self, s: S, before: &mut [Self], chunk: Chunk) {
         let len = self.plan.output_len();
+        let passed = self.add.map(|at| before[at].passed());
         s.dispatch(Backward {
             z: chunk.of(&self.z, len),
             gradient: chunk.of(&self.gradient, len),
+            stream: (!self.stream.is_empty()).then(|| chunk.of(&self.stream, len)),
+            passed: passed.map(|to| chunk.of_mut(to, len)),
             channels: &self.channels,
             slopes: &self.slopes,
             grid: self.plan.gradient,
+            first: chunk.first,
             images: chunk.images,
             output: &mut self.z_gradient,
         });
+    }
+
+    /// Where the gradient goes that reaches z past norm and ReLU.
+    fn passed(&mut self) -> &mut [f32] {
+        if self.readers.activation.is_some() { &mut self.stream } else { &mut self.gradient }
     }
 
     /// Adds a chunk to the gradient of the weight.
@@ -192,10 +333,12 @@ impl LayerState {
         self.transposed.iter_mut().zip(&transposed.source).for_each(|(w, at)| *w = weights[*at as usize]);
     }
 
-    /// The gradient of a chunk's inputs, which are the activations of the layer before.
-    fn write_input_gradient<S: Lanes>(&self, s: S, before: &mut Self, chunk: Chunk) {
+    /// Adds to the gradient of a chunk's inputs, which are the activations of an earlier layer.
+    fn write_input_gradient<S: Lanes>(&self, s: S, at: usize, before: &mut Self, chunk: Chunk) {
         let Some(transposed) = &self.plan.transposed else { return };
-        let output = chunk.of_mut(&mut before.gradient, before.plan.output_len());
+        let last = before.readers.activation.is_some_and(|(_, last)| last == at);
+        let gradient = if before.pool == Pool::None { &mut before.gradient } else { &mut before.pooled };
+        let output = chunk.of_mut(gradient, before.plan.readable);
         for class in &transposed.classes {
             s.dispatch(Taps {
                 input: &self.z_gradient,
@@ -203,6 +346,8 @@ impl LayerState {
                 taps: &class.taps,
                 pixels: &class.pixels[..chunk.images * class.per_image],
                 blocks: self.plan.input.channels / BLOCK,
+                // Layers are gone through backwards: the last reader is the first to write.
+                start: if last { Start::Zero } else { Start::Output },
                 output,
             });
         }
@@ -252,12 +397,14 @@ impl Engine {
     pub(super) fn new(net: &Net, smoothing: f64, batch: usize, test: usize) -> Self {
         let plans = plan::plan(net);
         let layout = Layout::new(net, &plans);
+        let whole = net.layers.iter().any(|l| l.norm.is_some_and(|n| n.has_statistics()));
+        let batch = if whole { batch } else { batch.min(MICRO_BATCH) };
         let capacity = batch.max(test);
         let state = |(at, plan)| LayerState::new(at, net, plan, &layout, batch, capacity);
         let layers: Vec<_> = plans.into_iter().enumerate().map(state).collect();
         let loss = CrossEntropy { classes: net.classes, smoothing };
         let logits = Buffer::zeros(capacity * padded(net.classes));
-        Self { layout, layers, logits, loss }
+        Self { layout, batch, layers, logits, loss }
     }
 
     /// Loss of a batch in training mode, and the gradient of its mean over the batch.
@@ -268,11 +415,17 @@ impl Engine {
         source: &Source<'_>,
         gradient: &mut [f32],
     ) -> Tally {
-        self.forward(s, weights, source, None);
-        let last = self.layers.last_mut().expect("a network has a head");
-        let len = last.plan.output_len();
-        let tally = self.loss.train(&self.logits, len, source.labels(), &mut last.gradient);
-        self.backward(s, weights, source, gradient);
+        gradient.fill(0.0);
+        self.layers.iter_mut().for_each(|l| l.slopes.reset());
+        let mut tally = Tally::default();
+        let share = 1.0 / source.len() as f64;
+        for part in source.parts(self.batch) {
+            self.forward(s, weights, &part, None);
+            let last = self.layers.last_mut().expect("a network has a head");
+            let len = last.plan.output_len();
+            tally.add(self.loss.train(&self.logits, len, part.labels(), share, &mut last.gradient));
+            self.backward(s, weights, &part, gradient);
+        }
         tally
     }
 
@@ -292,55 +445,44 @@ impl Engine {
     fn forward<S: Lanes>(&mut self, s: S, weights: &[f32], source: &Source<'_>, running: Option<&[f32]>) {
         for at in 0..self.layers.len() {
             let (before, rest) = self.layers.split_at_mut(at);
-            let (before, layer) = (before.last(), &mut rest[0]);
-            let measure = layer.norm.is_some() && running.is_none();
+            let layer = &mut rest[0];
             layer.moments.reset();
             layer.held = None;
             for chunk in Chunk::all(source.len(), layer.plan.chunk) {
                 layer.read_input(s, before, source, chunk);
-                layer.map(s, weights, chunk);
-                if measure {
-                    let z = chunk.of(&layer.z, layer.plan.output_len());
-                    s.dispatch(AddMoments { z, moments: &mut layer.moments });
-                }
+                layer.map(s, before, weights, chunk);
+                layer.measure(s, chunk, running.is_none());
             }
             let statistics = running.zip(self.layout.statistics[at].as_ref());
             let statistics = statistics.map(|(all, mean)| Statistics {
                 mean: &all[mean.clone()],
                 variance: &all[mean.end..mean.end + mean.len()],
             });
-            layer.set_channels(weights, statistics);
+            layer.set_channels(before, weights, statistics);
         }
         let last = self.layers.last().expect("a network has a head");
         let grid = Grid::flat(last.plan.output_len());
-        s.dispatch(Activate {
-            z: &last.z,
-            channels: &last.channels,
-            grid,
-            images: source.len(),
-            output: &mut self.logits,
-        });
+        last.activate(s, Chunk { first: 0, images: source.len() }, grid, &mut self.logits);
     }
 
     fn backward<S: Lanes>(&mut self, s: S, weights: &[f32], source: &Source<'_>, gradient: &mut [f32]) {
-        gradient.fill(0.0);
         let images = source.len();
-        self.layers.iter_mut().for_each(|l| l.slopes.reset());
         let last = self.layers.last_mut().expect("a network has a head");
         last.add_slopes(s, Chunk { first: 0, images });
         for at in (0..self.layers.len()).rev() {
             let (before, rest) = self.layers.split_at_mut(at);
-            let (mut before, layer) = (before.last_mut(), &mut rest[0]);
-            layer.finish_slopes(images, gradient);
+            let (layer, after) = rest.split_first_mut().expect("the index is a layer's");
+            layer.finish_slopes(after, at + 1, images, gradient);
             layer.transpose_weights(weights);
             for chunk in Chunk::all(images, layer.plan.chunk) {
-                layer.write_z_gradient(s, chunk);
+                layer.write_z_gradient(s, before, chunk);
                 if layer.trained {
-                    layer.read_input(s, before.as_deref(), source, chunk);
+                    layer.read_input(s, before, source, chunk);
                     layer.add_weight_gradient(s, gradient, chunk);
                 }
-                if let Some(before) = before.as_deref_mut() {
-                    layer.write_input_gradient(s, before, chunk);
+                let Some(before) = layer.source.map(|source| &mut before[source]) else { continue };
+                layer.write_input_gradient(s, at, before, chunk);
+                if before.readers.activation.is_some_and(|(first, _)| first == at) {
                     before.add_slopes(s, chunk);
                 }
             }

@@ -72,17 +72,17 @@ impl CrossEntropy {
         tally
     }
 
-    /// Losses of a batch, and the gradient of their mean.
+    /// Losses of images, and the gradient of `share` times their sum.
     pub(super) fn train(
         &self,
         logits: &[f32],
         stride: usize,
-        labels: impl ExactSizeIterator<Item = u8>,
+        labels: impl Iterator<Item = u8>,
+        share: f64,
         gradient: &mut [f32],
     ) -> Tally {
         let mut exps = vec![0.0; self.classes];
         let mut tally = Tally::default();
-        let share = 1.0 / labels.len() as f64;
         let base = self.smoothing / self.classes as f64;
         let images = logits.chunks_exact(stride).zip(gradient.chunks_exact_mut(stride));
         for ((logits, gradient), label) in images.zip(labels) {

@@ -17,6 +17,7 @@ mod optimizer;
 mod order;
 mod params;
 mod plan;
+mod pool;
 #[cfg(test)]
 mod reference;
 mod schedule;
@@ -36,7 +37,7 @@ use ergodic_common::seed::{Purpose, Streams};
 use ergodic_common::spec::Measure;
 use ergodic_common::trial::{Curve, Outcome, TrialKey, TrialResult};
 
-pub use bench::{BenchReport, bench};
+pub use bench::{BenchReport, bench, peak_memory};
 pub use data::TrialData;
 pub use simd::{Isa, IsaError};
 
@@ -91,12 +92,17 @@ impl Isa {
     fn run(self, program: impl Program) {
         match self {
             #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => match pulp::x86::V4::try_new() {
+                Some(token) => program.run(simd::Avx512(token)),
+                None => program.run(Portable),
+            },
+            #[cfg(target_arch = "x86_64")]
             Self::Avx2 => match pulp::x86::V3::try_new() {
                 Some(token) => program.run(simd::Avx2(token)),
                 None => program.run(Portable),
             },
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 => program.run(Portable),
+            Self::Avx512 | Self::Avx2 => program.run(Portable),
             Self::Portable => program.run(Portable),
         }
     }

@@ -11,11 +11,13 @@ use super::simd::{BLOCK, Kernel, Lanes, block, block_mut};
 /// Independent partial sums of a reduction over pixels; pixel i goes into sum i mod 4.
 const PARTS: usize = 4;
 
-/// Per-channel coefficients of a layer.
+/// Per-channel coefficients of a layer; mean and inv for every image where a norm runs over single images.
 #[derive(Debug)]
 pub(super) struct Channels {
-    pub(super) mean: Vec<f32>,
-    pub(super) inv: Vec<f32>,
+    mean: Vec<f32>,
+    inv: Vec<f32>,
+    /// From one image's mean and inv to the next one's: 0 where all share them.
+    stride: usize,
     pub(super) scale: Vec<f32>,
     pub(super) shift: Vec<f32>,
     /// Whether a ReLU comes last.
@@ -26,26 +28,37 @@ impl Channels {
     /// Those that change nothing.
     pub(super) fn identity(width: usize, relu: bool) -> Self {
         let all = |x: f32| vec![x; width];
-        Self { mean: all(0.0), inv: all(1.0), scale: all(1.0), shift: all(0.0), relu }
+        Self { mean: all(0.0), inv: all(1.0), stride: 0, scale: all(1.0), shift: all(0.0), relu }
     }
 
-    /// Normalises by these statistics. Zero variance under ε = 0 gives 0, with gradient 0.
-    pub(super) fn normalise(&mut self, statistics: impl Iterator<Item = (f64, f64)>, eps: f64) {
+    /// Gives each of so many images a mean and inv of its own.
+    pub(super) fn per_image(mut self, images: usize) -> Self {
+        self.stride = self.width();
+        self.mean = self.mean.repeat(images);
+        self.inv = self.inv.repeat(images);
+        self
+    }
+
+    /// Normalises an image by these statistics (all images where they share them). Zero variance under ε = 0 gives 0,
+    /// with gradient 0.
+    pub(super) fn normalise(&mut self, image: usize, statistics: impl Iterator<Item = (f64, f64)>, eps: f64) {
         for (c, (mean, variance)) in statistics.enumerate() {
             let radicand = variance + eps;
-            self.mean[c] = mean as f32;
-            self.inv[c] = if radicand == 0.0 { 0.0 } else { (1.0 / radicand.sqrt()) as f32 };
+            self.mean[image * self.stride + c] = mean as f32;
+            let inv = if radicand == 0.0 { 0.0 } else { 1.0 / radicand.sqrt() };
+            self.inv[image * self.stride + c] = inv as f32;
         }
     }
 
-    fn width(&self) -> usize {
-        self.mean.len()
+    /// Channels, padded.
+    pub(super) fn width(&self) -> usize {
+        self.scale.len()
     }
 }
 
 /// A block's worth of [`Channels`], in registers.
 #[derive(Clone, Copy)]
-struct Loaded<B> {
+pub(super) struct Loaded<B> {
     mean: B,
     inv: B,
     scale: B,
@@ -54,14 +67,21 @@ struct Loaded<B> {
 
 impl<B: Copy> Loaded<B> {
     #[inline(always)]
-    fn new<S: Lanes<Block = B>>(s: S, channels: &Channels, at: usize) -> Self {
-        let load = |from: &[f32]| *block(from, at);
+    pub(super) fn new<S: Lanes<Block = B>>(s: S, channels: &Channels, image: usize, at: usize) -> Self {
+        let own = image * channels.stride + at;
         Self {
-            mean: s.load(&load(&channels.mean)),
-            inv: s.load(&load(&channels.inv)),
-            scale: s.load(&load(&channels.scale)),
-            shift: s.load(&load(&channels.shift)),
+            mean: s.load(block(&channels.mean, own)),
+            inv: s.load(block(&channels.inv, own)),
+            scale: s.load(block(&channels.scale, at)),
+            shift: s.load(block(&channels.shift, at)),
         }
+    }
+
+    /// The activation, given whether a ReLU comes last.
+    #[inline(always)]
+    pub(super) fn activate<S: Lanes<Block = B>>(&self, s: S, z: B, relu: bool) -> B {
+        let (_, y) = self.apply(s, z);
+        if relu { s.relu(y) } else { y }
     }
 
     /// The normalised value, and y.
@@ -77,6 +97,8 @@ pub(super) struct Activate<'a> {
     pub(super) z: &'a [f32],
     pub(super) channels: &'a Channels,
     pub(super) grid: Grid,
+    /// The first image, and how many; z begins with it.
+    pub(super) first: usize,
     pub(super) images: usize,
     pub(super) output: &'a mut [f32],
 }
@@ -90,10 +112,9 @@ impl Kernel for Activate<'_> {
                 let z = &self.z[image * self.grid.inner_len() + from..][..len];
                 let out = &mut self.output[image * self.grid.len() + to..][..len];
                 for b in (0..width).step_by(BLOCK) {
-                    let channels = Loaded::new(s, self.channels, b);
+                    let channels = Loaded::new(s, self.channels, self.first + image, b);
                     for at in (b..len).step_by(width) {
-                        let (_, y) = channels.apply(s, s.load(block(z, at)));
-                        let y = if self.channels.relu { s.relu(y) } else { y };
+                        let y = channels.activate(s, s.load(block(z, at)), self.channels.relu);
                         s.store(y, block_mut(out, at));
                     }
                 }
@@ -127,6 +148,19 @@ impl Moments {
         let total = self.count + count;
         self.mean[channel] += delta * (count / total);
         self.squares[channel] += squares + delta * delta * (self.count * count / total);
+    }
+
+    /// The same mean and biased variance for all channels of a group, `groups` of equal size among the first `channels`.
+    pub(super) fn of_groups(&self, channels: usize, groups: usize) -> impl Iterator<Item = (f64, f64)> {
+        let size = channels / groups;
+        (0..groups).flat_map(move |g| {
+            let (means, squares) = (&self.mean[g * size..][..size], &self.squares[g * size..][..size]);
+            let mean = means.iter().sum::<f64>() / size as f64;
+            let between: f64 = means.iter().map(|m| (m - mean) * (m - mean)).sum();
+            let within: f64 = squares.iter().sum();
+            let variance = (within + self.count * between) / (self.count * size as f64);
+            std::iter::repeat_n((mean, variance), size)
+        })
     }
 
     /// Mean and biased variance of every channel.
@@ -210,16 +244,16 @@ pub(super) struct Slopes {
     pub(super) shift: Vec<f64>,
     /// Σ ∂L/∂y · x: the gradient of the scale.
     pub(super) scale: Vec<f64>,
-    factor: Vec<f32>,
+    /// What the norm takes off ∂L/∂x, and its slope in x; for every image where the norm runs over single images.
     mean: Vec<f32>,
     mean_x: Vec<f32>,
 }
 
 impl Slopes {
-    pub(super) fn new(width: usize) -> Self {
-        let zeros = || vec![0.0; width];
-        let (factor, mean, mean_x) = (vec![1.0; width], zeros(), zeros());
-        Self { shift: vec![0.0; width], scale: vec![0.0; width], factor, mean, mean_x }
+    /// For so many sets of coefficients: 1, or one per image.
+    pub(super) fn new(width: usize, sets: usize) -> Self {
+        let (shift, scale) = (vec![0.0; width], vec![0.0; width]);
+        Self { shift, scale, mean: vec![0.0; width * sets], mean_x: vec![0.0; width * sets] }
     }
 
     pub(super) fn reset(&mut self) {
@@ -227,14 +261,39 @@ impl Slopes {
         self.scale.fill(0.0);
     }
 
-    /// For a layer with a norm over `count` values: ∂L/∂z = inv·scale·(∂L/∂y − mean(∂L/∂y) − x·mean(∂L/∂y·x)).
-    /// Without a norm the coefficients stay as they were made, and ∂L/∂z = ∂L/∂y.
+    /// For a norm over `count` values a channel:
+    /// ∂L/∂z = inv·(∂L/∂x − mean(∂L/∂x) − x·mean(∂L/∂x·x)) with ∂L/∂x = scale·∂L/∂y.
+    /// Without a norm the coefficients stay 0, and ∂L/∂z = ∂L/∂y.
     pub(super) fn through_norm(&mut self, channels: &Channels, count: f64) {
-        for c in 0..self.factor.len() {
-            self.factor[c] = channels.inv[c] * channels.scale[c];
-            self.mean[c] = (self.shift[c] / count) as f32;
-            self.mean_x[c] = (self.scale[c] / count) as f32;
+        for (c, scale) in channels.scale.iter().enumerate() {
+            self.mean[c] = (f64::from(*scale) * self.shift[c] / count) as f32;
+            self.mean_x[c] = (f64::from(*scale) * self.scale[c] / count) as f32;
         }
+    }
+
+    /// The same for one image whose sums `image` holds, with `count` pixels and `groups` of its first `width` channels;
+    /// adds the sums to those of the batch.
+    pub(super) fn through_groups(
+        &mut self,
+        channels: &Channels,
+        (at, image): (usize, &Self),
+        count: f64,
+        (width, groups): (usize, usize),
+    ) {
+        let size = width / groups;
+        for g in 0..groups {
+            let group = g * size..(g + 1) * size;
+            let mean = |sums: &[f64]| {
+                let weighted = group.clone().map(|c| f64::from(channels.scale[c]) * sums[c]);
+                (weighted.sum::<f64>() / (count * size as f64)) as f32
+            };
+            let (mean, mean_x) = (mean(&image.shift), mean(&image.scale));
+            let start = at * channels.stride;
+            self.mean[start + group.start..start + group.end].fill(mean);
+            self.mean_x[start + group.start..start + group.end].fill(mean_x);
+        }
+        self.shift.iter_mut().zip(&image.shift).for_each(|(sum, x)| *sum += x);
+        self.scale.iter_mut().zip(&image.scale).for_each(|(sum, x)| *sum += x);
     }
 }
 
@@ -244,6 +303,8 @@ pub(super) struct AddSlopes<'a> {
     /// Gradient of the activations.
     pub(super) gradient: &'a [f32],
     pub(super) channels: &'a Channels,
+    /// Whose mean and inv hold.
+    pub(super) image: usize,
     pub(super) slopes: &'a mut Slopes,
 }
 
@@ -253,7 +314,7 @@ impl Kernel for AddSlopes<'_> {
         let width = self.channels.width();
         let pixels = self.z.len() / width;
         for b in (0..width).step_by(BLOCK) {
-            let channels = Loaded::new(s, self.channels, b);
+            let channels = Loaded::new(s, self.channels, self.image, b);
             let mut shifts = [s.splat(0.0); PARTS];
             let mut scales = [s.splat(0.0); PARTS];
             for group in (0..pixels).step_by(PARTS) {
@@ -282,34 +343,48 @@ pub(super) struct Backward<'a> {
     pub(super) z: &'a [f32],
     /// Gradient of the activations.
     pub(super) gradient: &'a [f32],
+    /// Gradient that reaches z past norm and ReLU, from the layer that adds z to its own.
+    pub(super) stream: Option<&'a [f32]>,
+    /// Where the gradient of what this layer adds to its z goes.
+    pub(super) passed: Option<&'a mut [f32]>,
     pub(super) channels: &'a Channels,
     pub(super) slopes: &'a Slopes,
     pub(super) grid: Grid,
+    pub(super) first: usize,
     pub(super) images: usize,
     pub(super) output: &'a mut [f32],
 }
 
 impl Kernel for Backward<'_> {
     #[inline(always)]
-    fn run<S: Lanes>(self, s: S) {
+    fn run<S: Lanes>(mut self, s: S) {
         let width = self.channels.width();
         for image in 0..self.images {
+            let own = (self.first + image) * self.channels.stride;
             for (from, to, len) in self.grid.runs() {
                 let from = image * self.grid.inner_len() + from;
                 let (z, gradient) = (&self.z[from..][..len], &self.gradient[from..][..len]);
+                let stream = self.stream.map(|stream| &stream[from..][..len]);
+                let mut passed = self.passed.as_deref_mut().map(|passed| &mut passed[from..][..len]);
                 let out = &mut self.output[image * self.grid.len() + to..][..len];
                 for b in (0..width).step_by(BLOCK) {
-                    let channels = Loaded::new(s, self.channels, b);
-                    let factor = s.load(block(&self.slopes.factor, b));
-                    let mean = s.load(block(&self.slopes.mean, b));
-                    let mean_x = s.load(block(&self.slopes.mean_x, b));
+                    let channels = Loaded::new(s, self.channels, self.first + image, b);
+                    let mean = s.load(block(&self.slopes.mean, own + b));
+                    let mean_x = s.load(block(&self.slopes.mean_x, own + b));
                     let minus = s.sub(s.splat(0.0), mean_x);
                     for at in (b..len).step_by(width) {
                         let (x, y) = channels.apply(s, s.load(block(z, at)));
                         let g = s.load(block(gradient, at));
                         let g = if self.channels.relu { s.gate(y, g) } else { g };
-                        let d = s.fma(x, minus, s.sub(g, mean));
-                        s.store(s.mul(factor, d), block_mut(out, at));
+                        let d = s.fma(x, minus, s.sub(s.mul(channels.scale, g), mean));
+                        let mut d = s.mul(channels.inv, d);
+                        if let Some(stream) = stream {
+                            d = s.add(d, s.load(block(stream, at)));
+                        }
+                        s.store(d, block_mut(out, at));
+                        if let Some(passed) = passed.as_deref_mut() {
+                            s.store(d, block_mut(passed, at));
+                        }
                     }
                 }
             }

@@ -59,7 +59,7 @@ impl Layout {
         for param in net.params() {
             let (layer, plan) = (&net.layers[param.layer], &plans[param.layer]);
             let size = if param.role == Role::Weight { plan.rows * plan.channels } else { plan.channels };
-            let channels = (layer.input.channels, input_channels(layer, param.layer == 0));
+            let channels = (layer.input.channels, input_channels(layer));
             let (outputs, rows) = (layer.output.channels, plan.rows);
             slots.push(Slot { param, range: len..len + size, outputs, channels, rows });
             len += size;
@@ -67,7 +67,7 @@ impl Layout {
         let mut statistics_len = 0;
         let statistics = net.layers.iter().map(|layer| {
             let width = padded(layer.output.channels);
-            layer.norm.map(|_| {
+            layer.norm.filter(|norm| norm.has_statistics()).map(|_| {
                 statistics_len += 2 * width;
                 statistics_len - 2 * width..statistics_len - width
             })

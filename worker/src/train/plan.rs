@@ -15,14 +15,18 @@ const CHUNK_PIXELS: usize = 96;
 /// How one layer is computed.
 #[derive(Debug)]
 pub(super) struct LayerPlan {
-    /// Images in a chunk. A function of the shape alone, because sums over a batch run chunk by chunk.
+    /// Images in a chunk, a power of two. A function of the shape alone, because sums over a batch run chunk by chunk.
     pub(super) chunk: usize,
     /// Input of one image, with its halo.
     pub(super) input: Grid,
     /// Numbers per output pixel: channels in whole blocks.
     pub(super) channels: usize,
+    /// Output pixels in a row.
+    pub(super) width: usize,
     /// Output pixels per image.
     pub(super) pixels: usize,
+    /// Numbers of one image's activation, after pooling.
+    pub(super) readable: usize,
     /// Gradient of the output of one image, with its halo.
     pub(super) gradient: Grid,
     /// Rows of the packed weight, `[block of outputs][row][BLOCK]`.
@@ -138,26 +142,27 @@ impl Conv {
     }
 }
 
-/// Numbers per pixel of a layer's input: as in the dataset for the first layer, whole blocks from then on.
-pub(super) fn input_channels(layer: &Layer, first: bool) -> usize {
-    if first { layer.input.channels } else { padded(layer.input.channels) }
+/// Numbers per pixel of a layer's input: as in the dataset for an image, whole blocks from then on.
+pub(super) fn input_channels(layer: &Layer) -> usize {
+    if layer.source.is_none() { layer.input.channels } else { padded(layer.input.channels) }
 }
 
 /// Plans of all layers.
 pub(super) fn plan(net: &Net) -> Vec<LayerPlan> {
-    net.layers.iter().enumerate().map(|(at, layer)| LayerPlan::new(layer, at == 0)).collect()
+    net.layers.iter().map(LayerPlan::new).collect()
 }
 
 impl LayerPlan {
-    fn new(layer: &Layer, first: bool) -> Self {
+    fn new(layer: &Layer) -> Self {
+        let first = layer.source.is_none();
         let mut conv = Conv::of(layer);
         conv.input.channels = match layer.map {
-            Map::Conv { .. } => input_channels(layer, first),
-            Map::Linear => layer.input.height * layer.input.width * input_channels(layer, first),
+            Map::Conv { .. } => input_channels(layer),
+            Map::Linear => layer.input.height * layer.input.width * input_channels(layer),
         };
         let Shape { height, width, .. } = conv.output;
         let pixels = height * width;
-        let chunk = CHUNK_PIXELS.div_ceil(pixels);
+        let chunk = CHUNK_PIXELS.div_ceil(pixels).next_power_of_two();
         let channels = padded(conv.output.channels);
         let halo = (conv.padding, conv.padding);
         let input = Grid {
@@ -187,7 +192,9 @@ impl LayerPlan {
         });
         let rows = conv.kernel * run;
         let transposed = (!first).then(|| Transposed::new(&conv, chunk, &input, &gradient));
-        Self { chunk, input, channels, pixels, gradient, rows, taps, forward, backward, transposed }
+        let activation = layer.activation();
+        let readable = activation.height * activation.width * channels;
+        Self { chunk, input, channels, width, pixels, readable, gradient, rows, taps, forward, backward, transposed }
     }
 
     /// Numbers of one image's output.

@@ -3,7 +3,7 @@
 //! Only operations whose gradient Candle gets right are used; batch norm and ReLU are composed of them, log-softmax is candle-nn's.
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
-use ergodic_common::net::{Layer, Map, Net, Role};
+use ergodic_common::net::{Layer, Map, Net, Over, Pool, Role};
 
 /// Parameters in logical order, one vector per tensor.
 pub(super) type Parameters = Vec<Vec<f64>>;
@@ -32,19 +32,30 @@ pub(super) fn pass(net: &Net, parameters: &Parameters, batch: &Batch, smoothing:
     };
     let n = batch.labels.len();
     let shape = (n, net.input.height, net.input.width, net.input.channels);
-    let mut x = Tensor::from_slice(&batch.images, shape, &Device::Cpu)?;
+    let image = Tensor::from_slice(&batch.images, shape, &Device::Cpu)?;
     let mut statistics = Vec::new();
+    let mut sums: Vec<Tensor> = Vec::new();
+    let mut activations: Vec<Tensor> = Vec::new();
     for (at, layer) in net.layers.iter().enumerate() {
         let weight = get(at, Role::Weight).expect("every layer has a weight");
-        x = map(layer, &x, weight)?;
+        let mut x = map(layer, layer.source.map_or(&image, |source| &activations[source]), weight)?;
         if let Some(bias) = get(at, Role::Bias) {
             x = x.broadcast_add(bias)?;
         }
+        if let Some(added) = layer.add {
+            x = (x + &sums[added])?;
+        }
+        sums.push(x.clone());
         if let Some(norm) = layer.norm {
-            let (normed, mean, variance) = batch_norm(&x, norm.eps)?;
-            x = normed;
-            let count = (n * layer.output.height * layer.output.width) as f64;
-            statistics.push((mean, variance.iter().map(|v| v * count / (count - 1.0)).collect()));
+            x = match norm.over {
+                Over::Groups(groups) => group_norm(&x, groups, norm.eps)?,
+                Over::Batch => {
+                    let (normed, mean, variance) = batch_norm(&x, norm.eps)?;
+                    let count = (n * layer.output.height * layer.output.width) as f64;
+                    statistics.push((mean, variance.iter().map(|v| v * count / (count - 1.0)).collect()));
+                    normed
+                }
+            };
             if let (Some(scale), Some(shift)) = (get(at, Role::NormScale), get(at, Role::NormShift)) {
                 x = x.broadcast_mul(scale)?.broadcast_add(shift)?;
             }
@@ -53,8 +64,10 @@ pub(super) fn pass(net: &Net, parameters: &Parameters, batch: &Batch, smoothing:
             let open = x.gt(0.0)?.to_dtype(DType::F64)?;
             x = (x * open)?;
         }
+        activations.push(pool(layer.pool, x)?);
     }
-    let loss = cross_entropy(&x.reshape((n, net.classes))?, &batch.labels, smoothing)?;
+    let logits = activations.last().expect("a network has a head");
+    let loss = cross_entropy(&logits.reshape((n, net.classes))?, &batch.labels, smoothing)?;
     let gradients = loss.backward()?;
     let mut gradient = Vec::new();
     for (_, var) in &vars {
@@ -87,6 +100,36 @@ fn batch_norm(x: &Tensor, eps: f64) -> Result<(Tensor, Vec<f64>, Vec<f64>)> {
     let variance = centred.sqr()?.mean_keepdim(0)?;
     let y = centred.broadcast_div(&(&variance + eps)?.sqrt()?)?.reshape(x.shape())?;
     Ok((y, mean.flatten_all()?.to_vec1()?, variance.flatten_all()?.to_vec1()?))
+}
+
+fn group_norm(x: &Tensor, groups: usize, eps: f64) -> Result<Tensor> {
+    let (n, h, w, c) = x.dims4()?;
+    let flat = x.reshape((n, h * w, groups, c / groups))?.transpose(1, 2)?.contiguous()?.reshape((n * groups, ()))?;
+    let centred = flat.broadcast_sub(&flat.mean_keepdim(1)?)?;
+    let variance = centred.sqr()?.mean_keepdim(1)?;
+    let y = centred.broadcast_div(&(&variance + eps)?.sqrt()?)?;
+    y.reshape((n, groups, h * w, c / groups))?.transpose(1, 2)?.contiguous()?.reshape((n, h, w, c))
+}
+
+/// Composed of narrows and products: the gradients of Candle's own pools and of its max are wrong.
+fn pool(pool: Pool, x: Tensor) -> Result<Tensor> {
+    let (n, h, w, c) = x.dims4()?;
+    match pool {
+        Pool::None => Ok(x),
+        Pool::Average => x.reshape((n, h * w, c))?.mean_keepdim(1)?.reshape((n, 1, 1, c)),
+        Pool::Max2 => {
+            let cut = x.narrow(1, 0, h / 2 * 2)?.narrow(2, 0, w / 2 * 2)?.contiguous()?;
+            let cells = cut.reshape(vec![n, h / 2, 2, w / 2, 2, c])?;
+            let member = |y: usize, x: usize| cells.narrow(2, y, 1)?.narrow(4, x, 1)?.reshape((n, h / 2, w / 2, c));
+            let mut largest = member(0, 0)?;
+            for (y, x) in [(0, 1), (1, 0), (1, 1)] {
+                let other = member(y, x)?;
+                let take = other.gt(&largest)?.to_dtype(DType::F64)?;
+                largest = ((&largest * (1.0 - &take)?)? + (other * take)?)?;
+            }
+            Ok(largest)
+        }
+    }
 }
 
 fn cross_entropy(logits: &Tensor, labels: &[u8], smoothing: f64) -> Result<Tensor> {

@@ -54,6 +54,8 @@ pub(super) trait Kernel {
 pub(super) trait Lanes: Copy {
     /// Sixteen floats, in registers if the compiler can.
     type Block: Copy;
+    /// Whether a block is one register and there are 32 of them: kernels then work on larger tiles.
+    const WIDE: bool;
     /// Runs a kernel compiled for this instruction set.
     fn dispatch(self, kernel: impl Kernel);
     /// All lanes equal `x`.
@@ -74,6 +76,8 @@ pub(super) trait Lanes: Copy {
     fn relu(self, y: Self::Block) -> Self::Block;
     /// `if y > 0 { g } else { 0 }`
     fn gate(self, y: Self::Block, g: Self::Block) -> Self::Block;
+    /// `if a > b { x } else { y }`
+    fn select_greater(self, a: Self::Block, b: Self::Block, x: Self::Block, y: Self::Block) -> Self::Block;
 }
 
 /// The block of `data` that starts at `at`.
@@ -100,6 +104,7 @@ fn each(f: impl Fn(usize) -> f32) -> [f32; BLOCK] {
 
 impl Lanes for Portable {
     type Block = [f32; BLOCK];
+    const WIDE: bool = false;
 
     fn dispatch(self, kernel: impl Kernel) {
         kernel.run(self);
@@ -149,10 +154,99 @@ impl Lanes for Portable {
     fn gate(self, y: Self::Block, g: Self::Block) -> Self::Block {
         each(|i| if y[i] > 0.0 { g[i] } else { 0.0 })
     }
+
+    #[inline(always)]
+    fn select_greater(self, a: Self::Block, b: Self::Block, x: Self::Block, y: Self::Block) -> Self::Block {
+        each(|i| if a[i] > b[i] { x[i] } else { y[i] })
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx512::Avx512;
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use super::{BLOCK, Kernel, Lanes};
+    use pulp::x86::V4;
+    use pulp::{Simd, f32x16};
+
+    /// AVX-512: a block is one register.
+    #[derive(Debug, Clone, Copy)]
+    pub(in crate::train) struct Avx512(pub(in crate::train) V4);
+
+    struct On<K>(Avx512, K);
+
+    impl<K: Kernel> pulp::NullaryFnOnce for On<K> {
+        type Output = ();
+        #[inline(always)]
+        fn call(self) {
+            self.1.run(self.0);
+        }
+    }
+
+    impl Lanes for Avx512 {
+        type Block = f32x16;
+        const WIDE: bool = true;
+
+        fn dispatch(self, kernel: impl Kernel) {
+            self.0.vectorize(On(self, kernel));
+        }
+
+        #[inline(always)]
+        fn splat(self, x: f32) -> Self::Block {
+            self.0.splat_f32x16(x)
+        }
+
+        #[inline(always)]
+        fn load(self, from: &[f32; BLOCK]) -> Self::Block {
+            pulp::cast(*from)
+        }
+
+        #[inline(always)]
+        fn store(self, x: Self::Block, to: &mut [f32; BLOCK]) {
+            *to = pulp::cast(x);
+        }
+
+        #[inline(always)]
+        fn fma(self, a: Self::Block, b: Self::Block, c: Self::Block) -> Self::Block {
+            self.0.mul_add_f32x16(a, b, c)
+        }
+
+        #[inline(always)]
+        fn add(self, a: Self::Block, b: Self::Block) -> Self::Block {
+            self.0.add_f32s(a, b)
+        }
+
+        #[inline(always)]
+        fn sub(self, a: Self::Block, b: Self::Block) -> Self::Block {
+            self.0.sub_f32s(a, b)
+        }
+
+        #[inline(always)]
+        fn mul(self, a: Self::Block, b: Self::Block) -> Self::Block {
+            self.0.mul_f32s(a, b)
+        }
+
+        #[inline(always)]
+        fn relu(self, y: Self::Block) -> Self::Block {
+            let zero = self.splat(0.0);
+            self.0.select_f32x16(self.0.cmp_lt_f32x16(y, zero), zero, y)
+        }
+
+        #[inline(always)]
+        fn gate(self, y: Self::Block, g: Self::Block) -> Self::Block {
+            let zero = self.splat(0.0);
+            self.0.select_f32x16(self.0.cmp_gt_f32x16(y, zero), g, zero)
+        }
+
+        #[inline(always)]
+        fn select_greater(self, a: Self::Block, b: Self::Block, x: Self::Block, y: Self::Block) -> Self::Block {
+            self.0.select_f32x16(self.0.cmp_gt_f32x16(a, b), x, y)
+        }
+    }
+}
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
@@ -176,6 +270,7 @@ mod avx2 {
 
     impl Lanes for Avx2 {
         type Block = [f32x8; 2];
+        const WIDE: bool = false;
 
         fn dispatch(self, kernel: impl Kernel) {
             self.0.vectorize(On(self, kernel));
@@ -233,12 +328,22 @@ mod avx2 {
                 self.0.select_f32x8(self.0.cmp_gt_f32x8(y[1], zero), g[1], zero),
             ]
         }
+
+        #[inline(always)]
+        fn select_greater(self, a: Self::Block, b: Self::Block, x: Self::Block, y: Self::Block) -> Self::Block {
+            [
+                self.0.select_f32x8(self.0.cmp_gt_f32x8(a[0], b[0]), x[0], y[0]),
+                self.0.select_f32x8(self.0.cmp_gt_f32x8(a[1], b[1]), x[1], y[1]),
+            ]
+        }
     }
 }
 
 /// An instruction set that kernels are compiled for. It decides speed, never a bit of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isa {
+    /// 512-bit vectors: x86-64 servers from 2017 on.
+    Avx512,
     /// 256-bit vectors with fused multiply-add: x86-64 from 2013 on.
     Avx2,
     /// Whatever the compiler makes of plain Rust.
@@ -252,7 +357,7 @@ pub struct IsaError(String);
 
 impl Isa {
     /// All of them, the fastest first.
-    pub const ALL: [Self; 2] = [Self::Avx2, Self::Portable];
+    pub const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Portable];
 
     /// The fastest that this machine has.
     pub fn detect() -> Self {
@@ -268,7 +373,7 @@ impl Isa {
             return Ok(Self::detect());
         }
         let Some(isa) = Self::ALL.into_iter().find(|isa| isa.name() == name) else {
-            return Err(IsaError(format!("unknown instruction set '{name}'; known are auto, avx2, portable")));
+            return Err(IsaError(format!("unknown instruction set '{name}'; known are auto, avx512, avx2, portable")));
         };
         if !isa.available() {
             return Err(IsaError(format!("this machine has no {name}; use auto or portable")));
@@ -279,6 +384,7 @@ impl Isa {
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Avx512 => "avx512",
             Self::Avx2 => "avx2",
             Self::Portable => "portable",
         }
@@ -288,9 +394,11 @@ impl Isa {
     pub fn available(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => pulp::x86::V4::try_new().is_some(),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx2 => pulp::x86::V3::try_new().is_some(),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 => false,
+            Self::Avx512 | Self::Avx2 => false,
             Self::Portable => true,
         }
     }

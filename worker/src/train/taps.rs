@@ -4,7 +4,7 @@
 //! A tile of pixels × one block of output channels stays in registers while the sum runs sequentially over all rows,
 //! so a result does not depend on how pixels are tiled.
 
-use super::simd::{BLOCK, Kernel, Lanes, block_mut};
+use super::simd::{BLOCK, Kernel, Lanes, block, block_mut};
 
 /// A run of consecutive inputs, at an offset from a pixel's first one, and as many rows of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +22,18 @@ pub(super) struct Pixel {
     pub(super) output: usize,
 }
 
-/// `output[pixel] = Σ input[pixel, tap, row] · weights[row]`
+/// What a sum starts from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Start<'a> {
+    /// 0
+    Zero,
+    /// What the output holds.
+    Output,
+    /// A buffer laid out as the output.
+    From(&'a [f32]),
+}
+
+/// `output[pixel] = start + Σ input[pixel, tap, row] · weights[row]`
 pub(super) struct Taps<'a> {
     pub(super) input: &'a [f32],
     /// `[block of outputs][row of all taps][BLOCK]`
@@ -31,83 +42,104 @@ pub(super) struct Taps<'a> {
     pub(super) pixels: &'a [Pixel],
     /// Blocks of output channels.
     pub(super) blocks: usize,
+    /// Where the sums start.
+    pub(super) start: Start<'a>,
     pub(super) output: &'a mut [f32],
 }
 
-/// Pixels of a tile: with two registers a block, 12 of 16 hold sums.
-const TILE: usize = 6;
-
 impl Kernel for Taps<'_> {
+    /// Tiles of pixels × blocks. With 16 registers and two a block, 12 hold sums; with 32 and one a block, 16 do, and
+    /// every input is used for two blocks.
     #[inline(always)]
-    fn run<S: Lanes>(self, s: S) {
-        let Self { input, weights, taps, pixels, blocks, output } = self;
-        let rows: usize = taps.iter().map(|t| t.rows).sum();
-        let (tiles, rest) = pixels.as_chunks::<TILE>();
-        let weights = weights.as_chunks::<BLOCK>().0;
-        for b in 0..blocks {
-            let weights = &weights[b * rows..(b + 1) * rows];
-            let mut out = Output { at: b * BLOCK, output: &mut *output };
-            for pixels in tiles {
-                out.store(s, pixels, tile(s, input, weights, taps, pixels));
+    fn run<S: Lanes>(mut self, s: S) {
+        let mut block = 0;
+        if S::WIDE {
+            while block + 2 <= self.blocks {
+                self.tiles::<S, 8, 2>(s, block);
+                block += 2;
             }
-            out.rest(s, input, weights, taps, rest);
+            if block < self.blocks {
+                self.tiles::<S, 16, 1>(s, block);
+            }
+        } else {
+            while block < self.blocks {
+                self.tiles::<S, 6, 1>(s, block);
+                block += 1;
+            }
         }
     }
 }
 
-struct Output<'a> {
-    at: usize,
-    output: &'a mut [f32],
-}
-
-impl Output<'_> {
+impl Taps<'_> {
+    /// All pixels, for the `B` blocks from `block` on.
     #[inline(always)]
-    fn store<S: Lanes, const P: usize>(&mut self, s: S, pixels: &[Pixel; P], sums: [S::Block; P]) {
-        for p in 0..P {
-            s.store(sums[p], block_mut(self.output, pixels[p].output + self.at));
-        }
-    }
-
-    #[inline(always)]
-    fn rest<S: Lanes>(&mut self, s: S, input: &[f32], weights: &[[f32; BLOCK]], taps: &[Tap], pixels: &[Pixel]) {
-        let (four, rest) = pixels.as_chunks::<4>();
-        for pixels in four {
-            self.store(s, pixels, tile(s, input, weights, taps, pixels));
-        }
+    fn tiles<S: Lanes, const P: usize, const B: usize>(&mut self, s: S, block: usize) {
+        let all = self.pixels;
+        let (tiles, rest) = all.as_chunks::<P>();
+        tiles.iter().for_each(|pixels| self.tile::<S, P, B>(s, block, pixels));
+        let (eight, rest) = rest.as_chunks::<8>();
+        eight.iter().for_each(|pixels| self.tile::<S, 8, B>(s, block, pixels));
+        let (four, rest) = rest.as_chunks::<4>();
+        four.iter().for_each(|pixels| self.tile::<S, 4, B>(s, block, pixels));
         let (two, rest) = rest.as_chunks::<2>();
-        for pixels in two {
-            self.store(s, pixels, tile(s, input, weights, taps, pixels));
-        }
-        for pixel in rest {
-            let pixels = &[*pixel];
-            self.store(s, pixels, tile(s, input, weights, taps, pixels));
-        }
+        two.iter().for_each(|pixels| self.tile::<S, 2, B>(s, block, pixels));
+        rest.iter().for_each(|pixel| self.tile::<S, 1, B>(s, block, &[*pixel]));
     }
-}
 
-#[inline(always)]
-fn tile<S: Lanes, const P: usize>(
-    s: S,
-    input: &[f32],
-    weights: &[[f32; BLOCK]],
-    taps: &[Tap],
-    pixels: &[Pixel; P],
-) -> [S::Block; P] {
-    let mut sums = [s.splat(0.0); P];
-    let mut weights = weights;
-    for tap in taps {
-        let (now, later) = weights.split_at(tap.rows);
-        weights = later;
-        let mut runs: [&[f32]; P] = [&[]; P];
-        for p in 0..P {
-            runs[p] = &input[pixels[p].input + tap.input..][..now.len()];
-        }
-        for row in 0..now.len() {
-            let w = s.load(&now[row]);
+    #[inline(always)]
+    fn tile<S: Lanes, const P: usize, const B: usize>(&mut self, s: S, block: usize, pixels: &[Pixel; P]) {
+        let mut sums = self.start::<S, P, B>(s, block, pixels);
+        let rows: usize = self.taps.iter().map(|t| t.rows).sum();
+        let weights = self.weights.as_chunks::<BLOCK>().0;
+        let mut done = 0;
+        for tap in self.taps {
+            let mut columns: [&[[f32; BLOCK]]; B] = [&[]; B];
+            for b in 0..B {
+                columns[b] = &weights[(block + b) * rows + done..][..tap.rows];
+            }
+            let mut runs: [&[f32]; P] = [&[]; P];
             for p in 0..P {
-                sums[p] = s.fma(s.splat(runs[p][row]), w, sums[p]);
+                runs[p] = &self.input[pixels[p].input + tap.input..][..tap.rows];
+            }
+            for row in 0..tap.rows {
+                let mut w = [s.splat(0.0); B];
+                for b in 0..B {
+                    w[b] = s.load(&columns[b][row]);
+                }
+                for p in 0..P {
+                    let x = s.splat(runs[p][row]);
+                    for b in 0..B {
+                        sums[p][b] = s.fma(x, w[b], sums[p][b]);
+                    }
+                }
+            }
+            done += tap.rows;
+        }
+        for p in 0..P {
+            for b in 0..B {
+                s.store(sums[p][b], block_mut(self.output, pixels[p].output + (block + b) * BLOCK));
             }
         }
     }
-    sums
+
+    #[inline(always)]
+    fn start<S: Lanes, const P: usize, const B: usize>(
+        &self,
+        s: S,
+        first: usize,
+        pixels: &[Pixel; P],
+    ) -> [[S::Block; B]; P] {
+        let mut sums = [[s.splat(0.0); B]; P];
+        let from = match self.start {
+            Start::Zero => return sums,
+            Start::Output => &*self.output,
+            Start::From(from) => from,
+        };
+        for p in 0..P {
+            for b in 0..B {
+                sums[p][b] = s.load(block(from, pixels[p].output + (first + b) * BLOCK));
+            }
+        }
+        sums
+    }
 }

@@ -18,58 +18,81 @@ pub(super) struct WeightGradient<'a> {
     pub(super) weights: &'a mut [f32],
 }
 
-/// Rows of a tile: with two registers a block, 12 of 16 hold sums.
-const TILE: usize = 6;
-
 impl Kernel for WeightGradient<'_> {
+    /// Tiles of rows × blocks. With 16 registers and two a block, 12 hold sums; with 32 and one a block, 24 do.
     #[inline(always)]
     fn run<S: Lanes>(mut self, s: S) {
-        let rows: usize = self.taps.iter().map(|t| t.rows).sum();
-        let mut first = 0;
-        for tap in self.taps {
-            let mut done = 0;
-            while tap.rows - done >= TILE {
-                self.tiles::<S, TILE>(s, tap.input + done, first + done, rows);
-                done += TILE;
+        let mut block = 0;
+        if S::WIDE {
+            while block + 2 <= self.blocks {
+                self.column::<S, 12, 2>(s, block);
+                block += 2;
             }
-            match tap.rows - done {
-                5 => self.tiles::<S, 5>(s, tap.input + done, first + done, rows),
-                4 => self.tiles::<S, 4>(s, tap.input + done, first + done, rows),
-                3 => self.tiles::<S, 3>(s, tap.input + done, first + done, rows),
-                2 => self.tiles::<S, 2>(s, tap.input + done, first + done, rows),
-                1 => self.tiles::<S, 1>(s, tap.input + done, first + done, rows),
-                _ => {}
+            if block < self.blocks {
+                self.column::<S, 24, 1>(s, block);
             }
-            first += tap.rows;
+        } else {
+            while block < self.blocks {
+                self.column::<S, 6, 1>(s, block);
+                block += 1;
+            }
         }
     }
 }
 
 impl WeightGradient<'_> {
-    /// The `R` rows from `row` on, whose inputs stand at `offset` from each pixel's, for all output channels.
+    /// All rows, for the `B` blocks from `block` on.
     #[inline(always)]
-    fn tiles<S: Lanes, const R: usize>(&mut self, s: S, offset: usize, row: usize, rows: usize) {
-        for b in 0..self.blocks {
-            let sums = self.tile::<S, R>(s, offset, b * BLOCK);
-            for (r, sum) in sums.into_iter().enumerate() {
-                let w = block_mut(self.weights, (b * rows + row + r) * BLOCK);
-                s.store(s.add(s.load(w), sum), w);
+    fn column<S: Lanes, const R: usize, const B: usize>(&mut self, s: S, block: usize) {
+        let mut first = 0;
+        for tap in self.taps {
+            let mut done = 0;
+            while tap.rows - done >= R {
+                self.tile::<S, R, B>(s, tap.input + done, first + done, block);
+                done += R;
             }
+            while tap.rows - done >= 6 {
+                self.tile::<S, 6, B>(s, tap.input + done, first + done, block);
+                done += 6;
+            }
+            match tap.rows - done {
+                5 => self.tile::<S, 5, B>(s, tap.input + done, first + done, block),
+                4 => self.tile::<S, 4, B>(s, tap.input + done, first + done, block),
+                3 => self.tile::<S, 3, B>(s, tap.input + done, first + done, block),
+                2 => self.tile::<S, 2, B>(s, tap.input + done, first + done, block),
+                1 => self.tile::<S, 1, B>(s, tap.input + done, first + done, block),
+                _ => {}
+            }
+            first += tap.rows;
         }
     }
 
+    /// The `R` rows from `row` on, whose inputs stand at `offset` from each pixel's.
     #[inline(always)]
-    fn tile<S: Lanes, const R: usize>(&self, s: S, offset: usize, channel: usize) -> [S::Block; R] {
-        let mut sums = [s.splat(0.0); R];
+    fn tile<S: Lanes, const R: usize, const B: usize>(&mut self, s: S, offset: usize, row: usize, first: usize) {
+        let mut sums = [[s.splat(0.0); B]; R];
         let input = &self.input[offset..];
-        let gradient = &self.gradient[channel..];
+        let gradient = &self.gradient[first * BLOCK..];
         for pixel in self.pixels {
             let x: &[f32; R] = input[pixel.input..pixel.input + R].first_chunk().expect("the slice has this length");
-            let d = s.load(block(gradient, pixel.output));
+            let gradient = &gradient[pixel.output..pixel.output + B * BLOCK];
+            let mut d = [s.splat(0.0); B];
+            for b in 0..B {
+                d[b] = s.load(block(gradient, b * BLOCK));
+            }
             for r in 0..R {
-                sums[r] = s.fma(s.splat(x[r]), d, sums[r]);
+                let x = s.splat(x[r]);
+                for b in 0..B {
+                    sums[r][b] = s.fma(x, d[b], sums[r][b]);
+                }
             }
         }
-        sums
+        let rows: usize = self.taps.iter().map(|t| t.rows).sum();
+        for r in 0..R {
+            for b in 0..B {
+                let w = block_mut(self.weights, ((first + b) * rows + row + r) * BLOCK);
+                s.store(s.add(s.load(w), sums[r][b]), w);
+            }
+        }
     }
 }

