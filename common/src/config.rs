@@ -267,6 +267,86 @@ pub struct ScheduleStep {
     pub momentum: Option<Change>,
 }
 
+/// A learning rate that changes at every step, `schedule = { kind = …, … }`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Curve {
+    /// Its form.
+    pub form: CurveForm,
+    /// Over how long the learning rate first rises in proportion to the step, 0 for not at all.
+    pub warmup: Length,
+}
+
+/// The form of a [`Curve`] after its warm-up.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum CurveForm {
+    /// Constant.
+    Constant,
+    /// `end + (lr − end)·(1 + cos πt)/2` with t going from 0 to 1 (Loshchilov and Hutter 2017).
+    Cosine {
+        /// The last value.
+        end: Change,
+    },
+    /// `lr + (end − lr)·t` with t going from 0 to 1.
+    Linear {
+        /// The last value.
+        end: Change,
+    },
+    /// `lr·factor^(s/per)` after s steps. A factor above 1 is the growing schedule of Li and Arora 2020.
+    Exponential {
+        /// The factor.
+        factor: f64,
+        /// For how long it is applied once.
+        per: Length,
+    },
+}
+
+const CURVES: [(&str, &str); 4] =
+    [("constant", "constant"), ("cosine", "cosine"), ("linear", "linear"), ("exponential", "exponential")];
+
+/// A factor of an exponential schedule.
+const CURVE_FACTOR: Range = Range::POSITIVE;
+
+impl Curve {
+    fn read(r: &Reader<'_>) -> Result<Option<Self>, SpecError> {
+        if !matches!(r.node("schedule").map(|n| &n.value), Some(Value::Table(_))) {
+            return Ok(None);
+        }
+        let r = r.section("schedule")?;
+        let Some(kind) = r.word("kind", &CURVES)? else {
+            return Err(r.error("kind", "which schedule? Set kind to one of: constant, cosine, linear, exponential"));
+        };
+        let end = Change::read(&r, "end", Range::NON_NEGATIVE)?;
+        let factor = r.number("factor", CURVE_FACTOR)?;
+        let per = Self::read_length(&r, "per")?;
+        let only = |key: &str, given: bool, owners: &[&str]| match given && !owners.contains(&kind) {
+            true => Err(r.error(key, format!("this belongs to kind = \"{}\" only", owners.join("\" or \"")))),
+            false => Ok(()),
+        };
+        only("end", end.is_some(), &["cosine", "linear"])?;
+        only("factor", factor.is_some(), &["exponential"])?;
+        only("per", per.is_some(), &["exponential"])?;
+        let end = end.unwrap_or(Change::Set(0.0));
+        let form = match kind {
+            "cosine" => CurveForm::Cosine { end },
+            "linear" => CurveForm::Linear { end },
+            "exponential" => {
+                let missing = || r.error("factor", "this is needed: by what the learning rate is multiplied");
+                CurveForm::Exponential { factor: factor.ok_or_else(missing)?, per: per.unwrap_or(Length::Steps(1)) }
+            }
+            _ => CurveForm::Constant,
+        };
+        let warmup = Self::read_length(&r, "warmup")?.unwrap_or(Length::Steps(0));
+        r.finish()?;
+        Ok(Some(Self { form, warmup }))
+    }
+
+    fn read_length(r: &Reader<'_>, key: &'static str) -> Result<Option<Length>, SpecError> {
+        let Some(text) = r.str(key)? else { return Ok(None) };
+        let expected = || r.error(key, format!("expected something like \"2 epochs\" or \"50 steps\", found '{text}'"));
+        Length::parse(text).map(Some).ok_or_else(expected)
+    }
+}
+
 /// `[train]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainConfig {
@@ -286,6 +366,8 @@ pub struct TrainConfig {
     pub label_smoothing: f64,
     /// Changes over time, in the order of the file.
     pub schedule: Vec<ScheduleStep>,
+    /// A learning rate that changes at every step.
+    pub curve: Option<Curve>,
 }
 
 /// Axis names that stand for a longer path.
@@ -439,7 +521,27 @@ impl TrialConfig {
             let schedule: Vec<String> = self.train.schedule.iter().map(|s| self.schedule_text(s)).collect();
             fields.push(("train.schedule", schedule.join(";")));
         }
+        if let Some(curve) = self.train.curve {
+            fields.push(("train.schedule", self.curve_text(curve)));
+        }
         fields
+    }
+
+    fn curve_text(&self, curve: Curve) -> String {
+        let number = crate::tree::number;
+        let end = |end: Change| match end {
+            Change::Set(x) => number(x),
+            Change::Times(x) => format!("x{}", number(x)),
+        };
+        let form = match curve.form {
+            CurveForm::Constant => "constant".to_owned(),
+            CurveForm::Cosine { end: e } => format!("cosine to {}", end(e)),
+            CurveForm::Linear { end: e } => format!("linear to {}", end(e)),
+            CurveForm::Exponential { factor, per } => {
+                format!("exponential x{} per {}", number(factor), self.to_steps(per))
+            }
+        };
+        format!("{form} after {}", self.to_steps(curve.warmup))
     }
 
     fn schedule_text(&self, step: &ScheduleStep) -> String {
@@ -640,6 +742,7 @@ impl TrainConfig {
         let momentum = optimizer.number("momentum", numeric(&optimizer, "momentum"))?.unwrap_or(0.0);
         let nesterov = optimizer.bool("nesterov")?.unwrap_or(false);
         let (loss, schedule) = (Self::read_loss(&r)?, Self::read_schedule(&r)?);
+        let curve = Curve::read(&r)?;
         // A misspelt key is a better answer than the missing one it stands for.
         optimizer.finish()?;
         r.finish()?;
@@ -661,6 +764,7 @@ impl TrainConfig {
             nesterov,
             label_smoothing: loss,
             schedule,
+            curve,
         };
         if config.nesterov && config.momentum == 0.0 {
             return Err(optimizer.error("nesterov", "Nesterov's form needs a momentum above 0"));
@@ -693,6 +797,9 @@ impl TrainConfig {
     }
 
     fn read_schedule(r: &Reader<'_>) -> Result<Vec<ScheduleStep>, SpecError> {
+        if let Some(Value::Table(_)) = r.node("schedule").map(|n| &n.value) {
+            return Ok(Vec::new());
+        }
         let mut schedule = Vec::new();
         for (at, item) in r.list("schedule")?.unwrap_or_default().iter().enumerate() {
             let path = format!("train.schedule[{at}]");
@@ -727,6 +834,19 @@ impl ScheduleStep {
             return Err(r.error("lr", "this entry changes nothing: give lr, wd or momentum"));
         }
         Ok(step)
+    }
+}
+
+impl Length {
+    /// "1 epoch", "50 steps"; at least 1.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (count, unit) = text.trim().split_once(' ')?;
+        let count: u64 = count.parse().ok().filter(|n| (1..=1_000_000_000).contains(n))?;
+        match unit.trim() {
+            "epoch" | "epochs" => u32::try_from(count).ok().map(Self::Epochs),
+            "step" | "steps" => Some(Self::Steps(count)),
+            _ => None,
+        }
     }
 }
 

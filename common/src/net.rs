@@ -217,9 +217,13 @@ impl Net {
     pub fn of(config: &TrialConfig) -> Option<Self> {
         let (height, width, channels) = config.data.dataset.shape();
         let input = Shape { height: height as usize, width: width as usize, channels: channels as usize };
-        let classes = config.data.dataset.classes() as usize;
-        let mut chain = Chain { model: &config.model, input, layers: Vec::new() };
-        match &config.model.kind {
+        Self::new(&config.model, input, config.data.dataset.classes() as usize)
+    }
+
+    /// A model for images of this shape; `None` for the empty one.
+    pub fn new(model: &ModelConfig, input: Shape, classes: usize) -> Option<Self> {
+        let mut chain = Chain { model, input, layers: Vec::new() };
+        match &model.kind {
             ModelKind::Mlp { hidden } => {
                 for (i, width) in hidden.iter().enumerate() {
                     chain.hidden(format!("fc{}", i + 1), *width as usize, Map::Linear);
@@ -277,10 +281,26 @@ impl Net {
     /// Bytes a trial needs beside the dataset: parameters with gradient and momentum, and a batch's activations with
     /// their gradients.
     pub fn train_bytes(&self, batch: u64) -> u64 {
-        let activations: usize = self.layers.iter().map(|l| 2 * l.output.len()).sum();
-        4 * (3 * self.sizes().0 + batch * (activations + self.input.len()) as u64)
+        let numbers = |(at, l): (usize, &Layer)| {
+            let streams = if self.adder_of(at).is_some() { 3 } else { 2 };
+            let pooled = if l.pool == Pool::None { 0 } else { l.activation().len() };
+            streams * l.output.len() + pooled
+        };
+        let activations: usize = self.layers.iter().enumerate().map(numbers).sum();
+        4 * (3 * self.sizes().0 + self.images_at_a_time(batch) * activations as u64)
+    }
+
+    /// Images of a batch that are trained on at a time: all under batch norm, whose statistics are the whole batch's,
+    /// and otherwise pieces of a fixed size, which changes no sum.
+    pub fn images_at_a_time(&self, batch: u64) -> u64 {
+        let whole = self.layers.iter().any(|l| l.norm.is_some_and(|n| n.has_statistics()));
+        if whole { batch } else { batch.min(MICRO_BATCH) }
     }
 }
+
+/// A multiple of every number of images that the trainer's sums run over, so that they run in the same order however a
+/// batch is cut.
+const MICRO_BATCH: u64 = 128;
 
 /// A network under construction.
 struct Chain<'a> {

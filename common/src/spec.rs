@@ -178,7 +178,7 @@ impl Measure {
         let r = root.section("measure")?;
         let every = match r.str("every")? {
             None => Length::Epochs(1),
-            Some(text) => parse_every(text).ok_or_else(|| {
+            Some(text) => Length::parse(text).ok_or_else(|| {
                 r.error("every", format!("expected something like \"1 epoch\" or \"50 steps\", found '{text}'"))
             })?,
         };
@@ -254,16 +254,6 @@ fn read_seeds(root: &Reader<'_>) -> Result<SeedPlan, SpecError> {
     let plan = SeedPlan { per_cell: read("per_cell")?, fixed: read("fixed")? };
     r.finish()?;
     Ok(plan)
-}
-
-fn parse_every(text: &str) -> Option<Length> {
-    let (count, unit) = text.trim().split_once(' ')?;
-    let count: u64 = count.parse().ok().filter(|n| (1..=1_000_000_000).contains(n))?;
-    match unit.trim() {
-        "epoch" | "epochs" => u32::try_from(count).ok().map(Length::Epochs),
-        "step" | "steps" => Some(Length::Steps(count)),
-        _ => None,
-    }
 }
 
 /// The text of a [`Value`] for people, short enough for a table.

@@ -140,7 +140,7 @@ fn every_defect_is_named_with_its_line_and_remedy() {
     }
     let settings: &[(&str, &[&str])] = &[
         ("train.batch_size=0", &["--set train.batch_size=0", ">= 1"]),
-        ("model.kind=resnet", &["unknown value 'resnet'", "cnn4"]),
+        ("model.kind=transformer", &["unknown value 'transformer'", "cnn4"]),
         ("repeats=2000000000", &["repeats"]),
         ("train.steps=5", &["train.epochs is set as well"]),
         ("model.hidden=[3]", &["belongs to kind = \"mlp\" only"]),
@@ -207,5 +207,52 @@ proptest! {
     #[test]
     fn nonsense_is_refused_not_panicked_at(text in "[a-z\\[\\]{}=,.\"0-9\n -]{0,80}") {
         let _ = Spec::read(&source(&text, &[]));
+    }
+}
+
+/// `[model]` and `[train]` tables with what they must be refused for.
+#[test]
+fn models_norms_and_schedules_say_what_they_need() {
+    let spec = |model: &str, train: &str| {
+        let text = format!(
+            "name = \"a\"\n[data]\ndataset = \"mnist\"\n[model]\n{model}\n[train]\nepochs = 1\nbatch_size = 8\nlr = 0.1\nwd = 0\n{train}\n"
+        );
+        let source = SpecSource { file: "a.toml".into(), text, settings: Vec::new() };
+        Spec::read(&source).map(|_| ()).map_err(|e| e.to_string())
+    };
+    for good in [
+        "kind = \"preresnet\"\ndepth = 56\nwiden = 2\nnorm = \"group\"",
+        "kind = \"mlp\"\nhidden = [64, 32]\nnorm = \"layer\"\naffine = true",
+        "kind = \"cnn4\"\nwidth = 3\nnorm = \"group\"\ngroups = 3",
+    ] {
+        assert_eq!(spec(good, ""), Ok(()), "{good}");
+    }
+    for good in [
+        "schedule = { kind = \"cosine\", warmup = \"1 epoch\" }",
+        "schedule = { kind = \"exponential\", factor = 1.001, per = \"2 steps\" }",
+        "schedule = { kind = \"linear\", end = \"x0.1\" }",
+    ] {
+        assert_eq!(spec("kind = \"mlp\"", good), Ok(()), "{good}");
+    }
+    for (model, path, words) in [
+        ("kind = \"preresnet\"\ndepth = 21", "model.depth", "20 and 26"),
+        ("kind = \"mlp\"\ndepth = 20", "model.depth", "belongs to kind = \"preresnet\" or \"vgg\""),
+        ("kind = \"vgg\"", "model.kind", "32×32"),
+        ("kind = \"vgg\"\ndepth = 12", "model.depth", "11, 13, 16 or 19"),
+        ("kind = \"cnn4\"\nwidth = 6\nnorm = \"group\"", "model.groups", "6 channels of conv1"),
+        ("kind = \"cnn4\"\ngroups = 4", "model.groups", "norm = \"group\""),
+    ] {
+        let error = spec(model, "").expect_err(model);
+        assert!(error.contains(path) && error.contains(words), "{model}: {error}");
+    }
+    for (train, path, words) in [
+        ("schedule = { warmup = \"1 epoch\" }", "train.schedule.kind", "cosine"),
+        ("schedule = { kind = \"cosine\", factor = 2.0 }", "train.schedule.factor", "exponential"),
+        ("schedule = { kind = \"exponential\" }", "train.schedule.factor", "needed"),
+        ("schedule = { kind = \"cosine\", warmup = \"soon\" }", "train.schedule.warmup", "2 epochs"),
+        ("schedule = { kind = \"cosine\", finish = 1 }", "train.schedule.finish", "unknown"),
+    ] {
+        let error = spec("kind = \"mlp\"", train).expect_err(train);
+        assert!(error.contains(path) && error.contains(words), "{train}: {error}");
     }
 }

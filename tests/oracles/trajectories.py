@@ -54,12 +54,13 @@ class Net:
         return s.map(x, "head", 10)
 SHAPE = {"mlp": (5, 5, 1), "cnn4": (8, 8, 3), "preresnet8": (8, 8, 3), "vgg11": (32, 32, 3)}
 def some(t, k): f = t.detach().reshape(-1); return f[::max(1, -(-f.numel() // k))].tolist()
-def run(c):
+def run(c, dtype=torch.float64):
+    torch.set_default_dtype(dtype)
     data = [(values(f"batch{b}.images", (c["batch"], *SHAPE[c["arch"]]), 1.), torch.tensor([z % 10 for z in bits(f"batch{b}.labels", c["batch"])])) for b in (0, 1)]
     net = Net(c); net.train = False
     with torch.no_grad(): net(data[0][0])
     net.train = True; ps = list(net.p.values()); w0 = {n: p.detach().clone() for n, p in net.p.items()}
-    o = torch.optim.AdamW(ps, c["lr"], (.9, .999), 1e-8, .05) if c["optimizer"] == "adamw" else torch.optim.SGD(ps, c["lr"], .9, weight_decay=.05, nesterov=c["nesterov"])
+    o = torch.optim.SGD(ps, c["lr"], .9, weight_decay=.05, nesterov=c["nesterov"])
     L, W = [], []
     for s in range(20):
         x, y = data[s % 2]; l = F.cross_entropy(net(x), y, label_smoothing=c["smoothing"]); o.zero_grad(); l.backward(); o.step()
@@ -68,13 +69,28 @@ def run(c):
     return dict(config=c, losses=L, norm2=W, params={n: dict(shape=list(t.shape), distance=t.norm().item(), stride=max(1, -(-t.numel() // 32)), delta=some(t, 32)) for n, t in d.items()},
         running={n: dict(mean=m[:16].tolist(), var=v[:16].tolist()) for n, (m, v) in net.r.items()}, logits=net(data[0][0]).detach().reshape(-1)[:40].tolist())
 def fall(r): return 1 - sum(r["losses"][-2:]) / sum(r["losses"][:2])
+def apart(a, b):
+    """Largest relative distance of two runs' logits and changes of parameters: how far PyTorch's own float32 strays
+    from its float64."""
+    pairs = [(a["logits"], b["logits"])] + [(a["params"][n]["delta"], b["params"][n]["delta"]) for n in a["params"]]
+    d = max(math.dist(x, y) / math.hypot(*x, 1e-12) for x, y in pairs)
+    return d if math.isfinite(d) else math.inf
+def choose(c, rates):
+    """The run whose loss falls most among those that do not amplify rounding errors."""
+    best = None
+    for lr in rates:
+        r = run(dict(c, lr=lr))
+        stray = apart(r, run(dict(c, lr=lr), torch.float32))
+        if stray < 5e-5 and (best is None or fall(r) > fall(best)): best = r
+    return best
 cases = []
 for a in SHAPE:
     for k in ("batch", "group", "layer", "none"):
         for B in (4, 32):
-            c = dict(arch=a, norm=k, groups=4, batch=B, affine=k == "group" or (k == "batch" and B == 4), momentum=.9, nesterov=B == 32, weight_decay=.05, eps=1e-5, smoothing=.1 if (a, k, B) == ("mlp", "layer", 32) else 0., optimizer="adamw" if (k, B) == ("batch", 32) else "sgd")
-            tried = [run(dict(c, lr=lr)) for lr in ((.01, .003) if c["optimizer"] == "adamw" else (.03, .1, .01))]
-            r = max(tried, key=lambda r: fall(r) if math.isfinite(r["losses"][-1]) else -9); cases.append(r)
-            print(a, k, B, r["config"]["lr"], f"{fall(r):.3f}", "" if fall(r) >= .3 else "TOO LITTLE", flush=True)
+            c = dict(arch=a, norm=k, groups=4, batch=B, affine=k == "group" or (k == "batch" and B == 4), momentum=.9, nesterov=B == 32, weight_decay=.05, eps=1e-5,
+                smoothing=.1 if (a, k, B) == ("mlp", "layer", 32) else 0.)
+            r = choose(c, (.1, .07, .05, .03, .02, .01, .005, .003, .001))
+            assert r and fall(r) >= .3, (a, k, B, r and fall(r))
+            cases.append(r); print(a, k, B, r["config"]["lr"], f"{fall(r):.3f}", flush=True)
 out = os.path.splitext(os.path.abspath(__file__))[0] + ".json"
 json.dump(dict(torch=torch.__version__, sha256=hashlib.sha256(open(__file__, "rb").read()).hexdigest(), cases=cases), open(out, "w"), separators=(",", ":"))

@@ -49,12 +49,16 @@ impl TrialData {
 
     /// Training images of these indices.
     pub(super) fn batch<'a>(&'a self, indices: &'a [u32]) -> Source<'a> {
-        Source { data: self, part: &self.dataset.train, indices }
+        self.source(&self.dataset.train, indices)
     }
 
     /// Test images of these indices.
     pub(super) fn test_batch<'a>(&'a self, indices: &'a [u32]) -> Source<'a> {
-        Source { data: self, part: &self.dataset.test, indices }
+        self.source(&self.dataset.test, indices)
+    }
+
+    fn source<'a>(&'a self, part: &'a Images, indices: &'a [u32]) -> Source<'a> {
+        Source { pixels: Pixels::Bytes(&part.pixels, &self.tables), labels: &part.labels, indices }
     }
 }
 
@@ -77,12 +81,29 @@ fn standardised(counts: &[u64; 256]) -> [f32; 256] {
 /// A batch of images.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
-    data: &'a TrialData,
-    part: &'a Images,
+    /// Of all images.
+    pixels: Pixels<'a>,
+    labels: &'a [u8],
+    /// Which of them.
     indices: &'a [u32],
 }
 
+#[derive(Clone, Copy)]
+enum Pixels<'a> {
+    /// What each byte becomes stands in a table per channel.
+    Bytes(&'a [u8], &'a [[f32; 256]]),
+    /// Inputs as they are.
+    #[cfg(test)]
+    Floats(&'a [f32]),
+}
+
 impl<'a> Source<'a> {
+    /// Inputs as they are.
+    #[cfg(test)]
+    pub(super) fn floats(pixels: &'a [f32], labels: &'a [u8], indices: &'a [u32]) -> Self {
+        Self { pixels: Pixels::Floats(pixels), labels, indices }
+    }
+
     /// How many.
     pub(super) fn len(&self) -> usize {
         self.indices.len()
@@ -96,23 +117,35 @@ impl<'a> Source<'a> {
 
     /// Their labels.
     pub(super) fn labels(&self) -> impl ExactSizeIterator<Item = u8> + use<'a> {
-        let part = self.part;
-        self.indices.iter().map(move |i| part.labels[*i as usize])
+        let labels = self.labels;
+        self.indices.iter().map(move |i| labels[*i as usize])
     }
 
     /// Writes `count` images from the `first` on into the inside of a grid.
     pub(super) fn write(&self, first: usize, count: usize, grid: &Grid, out: &mut [f32]) {
         let len = grid.inner_len();
-        let channels = self.data.tables.len();
         for (image, out) in self.indices[first..first + count].iter().zip(out.chunks_exact_mut(grid.len())) {
-            let bytes = &self.part.pixels[*image as usize * len..][..len];
-            for (from, to, len) in grid.runs() {
-                for (c, table) in self.data.tables.iter().enumerate() {
-                    let bytes = bytes[from..][..len][c..].iter().step_by(channels);
-                    let out = out[to..][..len][c..].iter_mut().step_by(channels);
-                    out.zip(bytes).for_each(|(x, p)| *x = table[usize::from(*p)]);
+            let place = *image as usize * len..(*image as usize + 1) * len;
+            match self.pixels {
+                Pixels::Bytes(all, tables) => write_bytes(&all[place], tables, grid, out),
+                #[cfg(test)]
+                Pixels::Floats(all) => {
+                    grid.runs().for_each(|(from, to, len)| {
+                        out[to..][..len].copy_from_slice(&all[place.clone()][from..][..len])
+                    });
                 }
             }
+        }
+    }
+}
+
+fn write_bytes(bytes: &[u8], tables: &[[f32; 256]], grid: &Grid, out: &mut [f32]) {
+    let channels = tables.len();
+    for (from, to, len) in grid.runs() {
+        for (c, table) in tables.iter().enumerate() {
+            let bytes = bytes[from..][..len][c..].iter().step_by(channels);
+            let out = out[to..][..len][c..].iter_mut().step_by(channels);
+            out.zip(bytes).for_each(|(x, p)| *x = table[usize::from(*p)]);
         }
     }
 }

@@ -27,10 +27,6 @@ pub(super) struct Engine {
     loss: CrossEntropy,
 }
 
-/// Images that a network without batch norm trains on at a time. A multiple of every chunk, so that the sums over a
-/// batch run in the same order however it is cut.
-const MICRO_BATCH: usize = 128;
-
 /// A layer's plan and buffers.
 struct LayerState {
     plan: LayerPlan,
@@ -397,8 +393,7 @@ impl Engine {
     pub(super) fn new(net: &Net, smoothing: f64, batch: usize, test: usize) -> Self {
         let plans = plan::plan(net);
         let layout = Layout::new(net, &plans);
-        let whole = net.layers.iter().any(|l| l.norm.is_some_and(|n| n.has_statistics()));
-        let batch = if whole { batch } else { batch.min(MICRO_BATCH) };
+        let batch = net.images_at_a_time(batch as u64) as usize;
         let capacity = batch.max(test);
         let state = |(at, plan)| LayerState::new(at, net, plan, &layout, batch, capacity);
         let layers: Vec<_> = plans.into_iter().enumerate().map(state).collect();
@@ -439,6 +434,12 @@ impl Engine {
     ) -> Tally {
         self.forward(s, weights, source, Some(statistics));
         self.loss.evaluate(&self.logits, padded(self.loss.classes), source.labels())
+    }
+
+    /// Logits of an image of the last pass.
+    #[cfg(test)]
+    pub(super) fn logits(&self, image: usize) -> &[f32] {
+        &self.logits[image * padded(self.loss.classes)..][..self.loss.classes]
     }
 
     /// Fills z of every layer, and the logits.

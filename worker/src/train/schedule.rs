@@ -1,6 +1,6 @@
 //! The hyperparameters of every step.
 
-use ergodic_common::config::{Change, TrialConfig};
+use ergodic_common::config::{Change, Curve, CurveForm, TrialConfig};
 
 /// What a step trains with. Computed in f64 and rounded once where it is used.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,7 +23,31 @@ impl Rates {
             apply(&mut rates.wd, entry.wd);
             apply(&mut rates.momentum, entry.momentum);
         }
+        if let Some(curve) = train.curve {
+            rates.lr = along(curve, config, step);
+        }
         rates
+    }
+}
+
+/// The learning rate of a step on a curve. The last step is one short of t = 1, as in PyTorch.
+fn along(curve: Curve, config: &TrialConfig, step: u64) -> f64 {
+    let (lr, warmup) = (config.train.lr, config.to_steps(curve.warmup));
+    if step < warmup {
+        return lr * (step + 1) as f64 / warmup as f64;
+    }
+    let done = (step - warmup) as f64;
+    let t = done / config.steps().saturating_sub(warmup).max(1) as f64;
+    match curve.form {
+        CurveForm::Constant => lr,
+        CurveForm::Cosine { end } => {
+            let end = end.apply(lr);
+            end + (lr - end) * (1.0 + libm::cos(std::f64::consts::PI * t)) / 2.0
+        }
+        CurveForm::Linear { end } => lr + (end.apply(lr) - lr) * t,
+        CurveForm::Exponential { factor, per } => {
+            lr * libm::exp(libm::log(factor) * done / config.to_steps(per).max(1) as f64)
+        }
     }
 }
 
@@ -67,5 +91,28 @@ mod tests {
         assert_eq!(at(20), Rates { lr: 0.5 * 0.1, wd: 0.01, momentum: 0.9 });
         assert_eq!(at(25), Rates { lr: 0.5 * 0.1 * 0.5, wd: 0.0, momentum: 0.9 });
         assert_eq!(at(30), Rates { lr: 1.0, wd: 0.0, momentum: 0.5 });
+    }
+
+    #[test]
+    fn curves_follow_their_formulas() {
+        let mut config = cases::mlp();
+        (config.data.train, config.train.batch_size, config.train.lr) = (100, 10, 0.4);
+        config.train.length = Length::Steps(110);
+        let mut at = |form, step| {
+            config.train.curve = Some(Curve { form, warmup: Length::Epochs(1) });
+            Rates::at(&config, step).lr
+        };
+        let close = |x: f64, y: f64| assert!((x - y).abs() < 1e-15, "{x} {y}");
+        close(at(CurveForm::Constant, 0), 0.04);
+        close(at(CurveForm::Constant, 9), 0.4);
+        close(at(CurveForm::Constant, 109), 0.4);
+        let cosine = CurveForm::Cosine { end: Change::Times(0.5) };
+        close(at(cosine, 10), 0.4);
+        close(at(cosine, 60), 0.3);
+        let linear = CurveForm::Linear { end: Change::Set(0.0) };
+        close(at(linear, 35), 0.3);
+        close(at(linear, 109), 0.004);
+        let growing = CurveForm::Exponential { factor: 2.0, per: Length::Epochs(5) };
+        close(at(growing, 60), 0.8);
     }
 }

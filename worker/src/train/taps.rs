@@ -115,9 +115,9 @@ impl Taps<'_> {
             }
             done += tap.rows;
         }
-        for p in 0..P {
-            for b in 0..B {
-                s.store(sums[p][b], block_mut(self.output, pixels[p].output + (block + b) * BLOCK));
+        for (pixel, sums) in pixels.iter().zip(sums) {
+            for (b, sum) in sums.into_iter().enumerate() {
+                s.store(sum, block_mut(self.output, pixel.output + (block + b) * BLOCK));
             }
         }
     }
@@ -135,9 +135,9 @@ impl Taps<'_> {
             Start::Output => &*self.output,
             Start::From(from) => from,
         };
-        for p in 0..P {
-            for b in 0..B {
-                sums[p][b] = s.load(block(from, pixels[p].output + (first + b) * BLOCK));
+        for (pixel, sums) in pixels.iter().zip(&mut sums) {
+            for (b, sum) in sums.iter_mut().enumerate() {
+                *sum = s.load(block(from, pixel.output + (first + b) * BLOCK));
             }
         }
         sums

@@ -77,8 +77,8 @@ impl WeightGradient<'_> {
             let x: &[f32; R] = input[pixel.input..pixel.input + R].first_chunk().expect("the slice has this length");
             let gradient = &gradient[pixel.output..pixel.output + B * BLOCK];
             let mut d = [s.splat(0.0); B];
-            for b in 0..B {
-                d[b] = s.load(block(gradient, b * BLOCK));
+            for (b, d) in d.iter_mut().enumerate() {
+                *d = s.load(block(gradient, b * BLOCK));
             }
             for r in 0..R {
                 let x = s.splat(x[r]);
@@ -88,10 +88,10 @@ impl WeightGradient<'_> {
             }
         }
         let rows: usize = self.taps.iter().map(|t| t.rows).sum();
-        for r in 0..R {
-            for b in 0..B {
+        for (r, sums) in sums.into_iter().enumerate() {
+            for (b, sum) in sums.into_iter().enumerate() {
                 let w = block_mut(self.weights, ((first + b) * rows + row + r) * BLOCK);
-                s.store(s.add(s.load(w), sums[r][b]), w);
+                s.store(s.add(s.load(w), sum), w);
             }
         }
     }

@@ -47,6 +47,7 @@ pub(crate) fn of(kind: ModelKind, norm: Norm) -> TrialConfig {
             nesterov: false,
             label_smoothing: 0.0,
             schedule: Vec::new(),
+            curve: None,
         },
     }
 }

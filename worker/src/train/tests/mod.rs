@@ -3,4 +3,5 @@
 pub(super) mod cases;
 mod gradients;
 mod linear;
+mod torch;
 mod trials;

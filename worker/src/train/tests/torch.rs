@@ -1,0 +1,200 @@
+//! Twenty steps of every architecture × norm against PyTorch in f64, from the same weights and batches.
+//!
+//! `tests/oracles/trajectories.py` makes the fixture and says how both sides draw weights, images and labels.
+
+use ergodic_common::config::{InitScheme, ModelConfig, ModelKind, Norm, VggDepth};
+use ergodic_common::net::{Net, Role, Shape};
+use serde_json::Value;
+
+use crate::train::data::Source;
+use crate::train::engine::Engine;
+use crate::train::optimizer::{State, read};
+use crate::train::params::Layout;
+use crate::train::schedule::Rates;
+use crate::train::simd::Lanes;
+use crate::train::{Isa, Program};
+
+const FIXTURE: &str = include_str!("../../../../tests/oracles/trajectories.json");
+
+/// Largest relative deviation after twenty steps.
+const LIMIT: f64 = 1e-4;
+
+/// The fixture's stream of 64-bit numbers of a name.
+fn bits(name: &str) -> impl Iterator<Item = u64> + use<> {
+    let start = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    (0_u64..).map(move |i| {
+        let z = start.wrapping_add(i.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    })
+}
+
+/// Of zero mean and this standard deviation.
+fn values(name: &str, std: f64) -> impl Iterator<Item = f64> + use<> {
+    bits(name).map(move |z| ((z >> 40) as f64 / f64::from(1 << 23) - 1.0) * std * 3.0_f64.sqrt())
+}
+
+fn model(config: &Value) -> (ModelConfig, Shape) {
+    let square = |side, channels| Shape { height: side, width: side, channels };
+    let (kind, input) = match config["arch"].as_str().expect("a name") {
+        "mlp" => (ModelKind::Mlp { hidden: vec![16, 12] }, square(5, 1)),
+        "cnn4" => (ModelKind::Cnn4 { width: 4 }, square(8, 3)),
+        "preresnet8" => (ModelKind::Preresnet { depth: 8, widen: 1 }, square(8, 3)),
+        _ => (ModelKind::Vgg { depth: VggDepth::Eleven, width: 4 }, square(32, 3)),
+    };
+    let norm = match config["norm"].as_str().expect("a name") {
+        "batch" => Norm::Batch,
+        "group" => Norm::Group { groups: 4 },
+        "layer" => Norm::Layer,
+        _ => Norm::None,
+    };
+    let affine = config["affine"] == true && norm != Norm::None;
+    let (norm_eps, fixed_head, init, init_scale) = (1e-5, false, InitScheme::KaimingUniform, 1.0);
+    (ModelConfig { kind, norm, norm_eps, affine, fixed_head, init, init_scale }, input)
+}
+
+fn initial(layout: &Layout) -> Vec<f32> {
+    let mut packed = vec![0.0; layout.len];
+    for slot in &layout.slots {
+        let param = &slot.param;
+        let std = (2.0 / param.fan_in as f64).sqrt();
+        let mut drawn = values(&param.name, std);
+        for i in 0..param.len {
+            packed[slot.position(i)] = match param.role {
+                Role::Weight => drawn.next().unwrap_or_default() as f32,
+                Role::NormScale => 1.0,
+                Role::Bias | Role::NormShift => 0.0,
+            };
+        }
+    }
+    packed
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().expect("a list").iter().map(|x| x.as_f64().expect("a number")).collect()
+}
+
+/// Cases in which a ReLU or a max-pool meets two numbers closer than f32 can tell apart, after which no two roundings stay
+/// together: only their first losses are compared.
+const CHAOTIC: [(&str, &str, u64); 2] = [("vgg11", "batch", 32), ("vgg11", "group", 32)];
+
+/// Steps of those that are compared.
+const BEFORE: usize = 5;
+
+/// Follows one case of the fixture.
+struct Follow<'a> {
+    case: &'a Value,
+    /// The largest relative deviation, and of what.
+    worst: &'a mut (f64, String),
+}
+
+impl Follow<'_> {
+    fn compare(&mut self, what: &str, ours: &[f64], theirs: &[f64]) {
+        assert_eq!(ours.len(), theirs.len(), "{what}");
+        let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+        let apart = norm(&mut ours.iter().zip(theirs).map(|(a, b)| a - b));
+        let error = apart / norm(&mut theirs.iter().copied()).max(1e-12);
+        if error.is_nan() || error > self.worst.0 {
+            *self.worst = (error, what.to_owned());
+        }
+    }
+
+    fn parameters(&mut self, layout: &Layout, start: &[f32], end: &[f32]) {
+        let theirs = self.case["params"].as_object().expect("a table").clone();
+        assert_eq!(theirs.len(), layout.slots.len());
+        for slot in &layout.slots {
+            let theirs = &theirs[&slot.param.name];
+            let stride = theirs["stride"].as_u64().expect("a number") as usize;
+            let moved = |i: usize| f64::from(end[slot.position(i)]) - f64::from(start[slot.position(i)]);
+            let some: Vec<f64> = (0..slot.param.len).step_by(stride).map(moved).collect();
+            self.compare(&slot.param.name, &some, &numbers(&theirs["delta"]));
+            let distance = (0..slot.param.len).map(|i| moved(i) * moved(i)).sum::<f64>().sqrt();
+            self.compare(&slot.param.name, &[distance], &[theirs["distance"].as_f64().expect("a number")]);
+        }
+    }
+
+    fn running(&mut self, net: &Net, layout: &Layout, statistics: &[f32]) {
+        let theirs = self.case["running"].as_object().expect("a table").clone();
+        assert_eq!(theirs.len(), layout.statistics.iter().flatten().count());
+        for (layer, mean) in net.layers.iter().zip(&layout.statistics) {
+            let Some(mean) = mean else { continue };
+            for (name, place) in [("mean", mean.start), ("var", mean.end)] {
+                let theirs = numbers(&theirs[&layer.name][name]);
+                let ours = statistics[place..place + layer.output.channels.min(16)].iter().map(|x| f64::from(*x));
+                self.compare(&format!("{} {name}", layer.name), &ours.collect::<Vec<_>>(), &theirs);
+            }
+        }
+    }
+}
+
+impl Program for Follow<'_> {
+    fn run<S: Lanes>(mut self, s: S) {
+        let config = &self.case["config"];
+        let number = |key: &str| config[key].as_f64().expect("a number");
+        let (model, input) = model(config);
+        let net = Net::new(&model, input, 10).expect("not the empty model");
+        let batch = number("batch") as usize;
+        let mut engine = Engine::new(&net, number("smoothing"), batch, batch);
+        let start = initial(&engine.layout);
+        let state = State::new(start.clone(), engine.layout.init_statistics()).expect("tensors on the CPU");
+        let trained = engine.layout.ranges(|p| p.trained);
+        let drawn = |b: usize| {
+            let images = values(&format!("batch{b}.images"), 1.0).take(batch * input.len()).map(|x| x as f32);
+            let labels = bits(&format!("batch{b}.labels")).take(batch).map(|z| (z % 10) as u8);
+            (images.collect::<Vec<_>>(), labels.collect::<Vec<_>>())
+        };
+        let (batches, all) = ([drawn(0), drawn(1)], (0..batch as u32).collect::<Vec<_>>());
+        let rates = Rates { lr: number("lr"), wd: number("weight_decay"), momentum: number("momentum") };
+        let (mut losses, mut squares) = (Vec::new(), Vec::new());
+        for step in 0..20 {
+            let (images, labels) = &batches[step % 2];
+            let source = Source::floats(images, labels, &all);
+            let tally = state.gradient(s, &mut engine, &source, step == 0).expect("tensors on the CPU");
+            losses.push(tally.mean_loss());
+            state.descend(s, &trained, rates, config["nesterov"] == true).expect("tensors on the CPU");
+            let square = |w: &[f32]| w.iter().map(|w| f64::from(*w) * f64::from(*w)).sum::<f64>();
+            squares.push(read(&state.weights, square).expect("tensors on the CPU"));
+        }
+        let end = read(&state.weights, <[f32]>::to_vec).expect("tensors on the CPU");
+        let statistics = read(&state.statistics, <[f32]>::to_vec).expect("tensors on the CPU");
+        let source = Source::floats(&batches[0].0, &batches[0].1, &all);
+        engine.evaluate(s, &end, &statistics, &source);
+        let logits: Vec<f64> = (0..4).flat_map(|i| engine.logits(i)).map(|x| f64::from(*x)).collect();
+        if chaotic(config) {
+            self.compare("first losses", &losses[..BEFORE], &numbers(&self.case["losses"])[..BEFORE]);
+            return;
+        }
+        self.compare("losses", &losses, &numbers(&self.case["losses"]));
+        self.compare("squared norms", &squares, &numbers(&self.case["norm2"]));
+        self.compare("logits", &logits, &numbers(&self.case["logits"]));
+        self.parameters(&engine.layout, &start, &end);
+        self.running(&net, &engine.layout, &statistics);
+    }
+}
+
+fn chaotic(config: &Value) -> bool {
+    CHAOTIC
+        .iter()
+        .any(|(arch, norm, batch)| config["arch"] == *arch && config["norm"] == *norm && config["batch"] == *batch)
+}
+
+#[test]
+fn trajectories_are_those_of_pytorch() {
+    let fixture: Value = serde_json::from_str(FIXTURE).expect("the fixture is JSON");
+    let mut followed = 0;
+    let mut far = Vec::new();
+    for case in fixture["cases"].as_array().expect("a list") {
+        let config = &case["config"];
+        let mut worst = (0.0, String::new());
+        Isa::detect().run(Follow { case, worst: &mut worst });
+        if worst.0.is_nan() || worst.0 > LIMIT {
+            far.push(format!(
+                "{} {} {}: {:.1e} in {}",
+                config["arch"], config["norm"], config["batch"], worst.0, worst.1
+            ));
+        }
+        followed += 1;
+    }
+    assert!(far.is_empty() && followed == 32, "{followed} cases; too far off:\n{}", far.join("\n"));
+}
