@@ -347,6 +347,32 @@ impl Curve {
     }
 }
 
+/// Adam with decoupled weight decay (Loshchilov and Hutter 2019), with PyTorch's conventions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamW {
+    /// Decay of the gradient's average.
+    pub beta1: f64,
+    /// Decay of the squared gradient's average.
+    pub beta2: f64,
+    /// Added to the root of the squared gradient's average.
+    pub eps: f64,
+}
+
+impl AdamW {
+    fn read(r: &Reader<'_>) -> Result<Option<Self>, SpecError> {
+        let chosen = r.word("kind", &[("sgd", false), ("adamw", true)])?.unwrap_or(false);
+        let [beta1, beta2, eps] = ["beta1", "beta2", "eps"].map(|key| r.number(key, numeric(r, key)));
+        let (beta1, beta2, eps) = (beta1?, beta2?, eps?);
+        let (own, others): (&[&'static str], &str) =
+            if chosen { (&["momentum", "nesterov"], "sgd") } else { (&["beta1", "beta2", "eps"], "adamw") };
+        if let Some(key) = own.iter().find(|key| r.node(key).is_some()) {
+            return Err(r.error(key, format!("this belongs to kind = \"{others}\" only")));
+        }
+        let adamw = Self { beta1: beta1.unwrap_or(0.9), beta2: beta2.unwrap_or(0.999), eps: eps.unwrap_or(1e-8) };
+        Ok(chosen.then_some(adamw))
+    }
+}
+
 /// `[train]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainConfig {
@@ -362,6 +388,8 @@ pub struct TrainConfig {
     pub momentum: f64,
     /// Nesterov's form of momentum.
     pub nesterov: bool,
+    /// Instead of SGD.
+    pub adamw: Option<AdamW>,
     /// Share of the target spread evenly over all classes.
     pub label_smoothing: f64,
     /// Changes over time, in the order of the file.
@@ -379,7 +407,7 @@ pub const SHORT_NAMES: [(&str, &str); 4] = [
 ];
 
 /// Numeric fields and the numbers they accept. `[derive]` may compute these.
-pub const NUMERIC_FIELDS: [(&str, Range); 15] = [
+pub const NUMERIC_FIELDS: [(&str, Range); 18] = [
     ("data.train", Range::whole(1, 10_000_000)),
     ("data.test", Range::whole(1, 10_000_000)),
     ("model.width", Range::whole(1, 4096)),
@@ -394,6 +422,9 @@ pub const NUMERIC_FIELDS: [(&str, Range); 15] = [
     ("train.lr", Range::NON_NEGATIVE),
     ("train.wd", Range::NON_NEGATIVE),
     ("train.optimizer.momentum", Range::FRACTION),
+    ("train.optimizer.beta1", Range::FRACTION),
+    ("train.optimizer.beta2", Range::FRACTION),
+    ("train.optimizer.eps", Range::POSITIVE),
     ("train.loss.label_smoothing", Range::FRACTION),
 ];
 
@@ -520,6 +551,12 @@ impl TrialConfig {
         if !self.train.schedule.is_empty() {
             let schedule: Vec<String> = self.train.schedule.iter().map(|s| self.schedule_text(s)).collect();
             fields.push(("train.schedule", schedule.join(";")));
+        }
+        if let Some(AdamW { beta1, beta2, eps }) = self.train.adamw {
+            fields.push(("train.optimizer.kind", "adamw".into()));
+            fields.push(("train.optimizer.beta1", number(beta1)));
+            fields.push(("train.optimizer.beta2", number(beta2)));
+            fields.push(("train.optimizer.eps", number(eps)));
         }
         if let Some(curve) = self.train.curve {
             fields.push(("train.schedule", self.curve_text(curve)));
@@ -736,7 +773,7 @@ impl TrainConfig {
     fn read(root: &Reader<'_>, empty: bool) -> Result<Self, SpecError> {
         let r = root.section("train")?;
         let optimizer = r.section("optimizer")?;
-        optimizer.word("kind", &[("sgd", ())])?;
+        let adamw = AdamW::read(&optimizer)?;
         let length = Self::read_length(&r)?;
         let [batch_size, lr, wd] = ["batch_size", "lr", "wd"].map(|key| r.number(key, numeric(&r, key)));
         let momentum = optimizer.number("momentum", numeric(&optimizer, "momentum"))?.unwrap_or(0.0);
@@ -762,6 +799,7 @@ impl TrainConfig {
             wd: wd?.unwrap_or(0.0),
             momentum,
             nesterov,
+            adamw,
             label_smoothing: loss,
             schedule,
             curve,

@@ -7,6 +7,7 @@
 //! The numerics class of all this is [`CPU_F32`](ergodic_common::trial::CPU_F32): a change that alters any bit of any
 //! result raises its version.
 
+mod adamw;
 mod bench;
 mod data;
 mod engine;

@@ -8,6 +8,9 @@ use std::ops::Range;
 
 use candle_core::{CpuStorage, Device, InplaceOp1, InplaceOp2, InplaceOp3, Layout as Strides, Result, Storage, Tensor};
 
+use ergodic_common::config::AdamW;
+
+use super::adamw::{self, Average, AverageSquares};
 use super::data::Source;
 use super::engine::Engine;
 use super::loss::Tally;
@@ -18,7 +21,10 @@ use super::simd::{BLOCK, Kernel, Lanes, block, block_mut};
 pub(super) struct State {
     /// Packed parameters.
     pub(super) weights: Tensor,
+    /// SGD's momentum, or AdamW's average of the gradient.
     momentum: Tensor,
+    /// AdamW's average of the squared gradient.
+    squares: Option<(AdamW, Tensor)>,
     /// Gradient of the last step.
     pub(super) gradient: Tensor,
     /// Running statistics of the norms.
@@ -26,10 +32,11 @@ pub(super) struct State {
 }
 
 impl State {
-    /// At the start of a trial.
-    pub(super) fn new(weights: Vec<f32>, statistics: Vec<f32>) -> Result<Self> {
+    /// At the start of a trial, to be trained with SGD unless AdamW is asked for.
+    pub(super) fn new(weights: Vec<f32>, statistics: Vec<f32>, adamw: Option<AdamW>) -> Result<Self> {
         let zeros = vec![0.0; weights.len()];
         Ok(Self {
+            squares: adamw.map(|adamw| Ok::<_, candle_core::Error>((adamw, tensor(zeros.clone())?))).transpose()?,
             momentum: tensor(zeros.clone())?,
             gradient: tensor(zeros)?,
             weights: tensor(weights)?,
@@ -51,14 +58,22 @@ impl State {
         Ok(pass.tally.get())
     }
 
-    /// One step of SGD on the parameters in `trained`. Whether all of them are still finite.
+    /// One step, counted from 0, on the parameters in `trained`. Whether all of them are still finite.
     pub(super) fn descend<S: Lanes>(
         &self,
         s: S,
         trained: &[Range<usize>],
         rates: Rates,
         nesterov: bool,
+        step: u64,
     ) -> Result<bool> {
+        if let Some((adamw, squares)) = &self.squares {
+            self.momentum.inplace_op2(&self.gradient, &Average { s, trained, beta: adamw.beta1 })?;
+            squares.inplace_op2(&self.gradient, &AverageSquares { s, trained, beta: adamw.beta2 })?;
+            let descend = adamw::Descend::new(s, trained, rates, *adamw, step);
+            self.weights.inplace_op3(&self.momentum, squares, &descend)?;
+            return Ok(descend.finite.get());
+        }
         let [lr, wd, mu] = [rates.lr, rates.wd, rates.momentum].map(|x| x as f32);
         self.momentum.inplace_op3(&self.gradient, &self.weights, &Accumulate { s, trained, wd, mu })?;
         let descend = Descend { s, trained, rates: [lr, wd, mu], nesterov, finite: Cell::new(true) };
@@ -81,7 +96,8 @@ pub(super) fn read<T>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T>
     }
 }
 
-fn numbers(storage: &mut CpuStorage) -> Result<&mut [f32]> {
+/// A tensor's numbers, to be changed.
+pub(super) fn numbers(storage: &mut CpuStorage) -> Result<&mut [f32]> {
     match storage {
         CpuStorage::F32(data) => Ok(data),
         _ => candle_core::bail!("the trainer's tensors are of f32"),

@@ -72,6 +72,10 @@ pub(super) trait Lanes: Copy {
     fn sub(self, a: Self::Block, b: Self::Block) -> Self::Block;
     /// `a·b`
     fn mul(self, a: Self::Block, b: Self::Block) -> Self::Block;
+    /// `a / b`
+    fn div(self, a: Self::Block, b: Self::Block) -> Self::Block;
+    /// `√a`, rightly rounded as IEEE 754 has it.
+    fn sqrt(self, a: Self::Block) -> Self::Block;
     /// `if y < 0 { 0 } else { y }`: NaN stays NaN, so that divergence is seen.
     fn relu(self, y: Self::Block) -> Self::Block;
     /// `if y > 0 { g } else { 0 }`
@@ -143,6 +147,16 @@ impl Lanes for Portable {
     #[inline(always)]
     fn mul(self, a: Self::Block, b: Self::Block) -> Self::Block {
         each(|i| a[i] * b[i])
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::Block, b: Self::Block) -> Self::Block {
+        each(|i| a[i] / b[i])
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: Self::Block) -> Self::Block {
+        each(|i| a[i].sqrt())
     }
 
     #[inline(always)]
@@ -230,6 +244,16 @@ mod avx512 {
         }
 
         #[inline(always)]
+        fn div(self, a: Self::Block, b: Self::Block) -> Self::Block {
+            self.0.div_f32s(a, b)
+        }
+
+        #[inline(always)]
+        fn sqrt(self, a: Self::Block) -> Self::Block {
+            self.0.sqrt_f32x16(a)
+        }
+
+        #[inline(always)]
         fn relu(self, y: Self::Block) -> Self::Block {
             let zero = self.splat(0.0);
             self.0.select_f32x16(self.0.cmp_lt_f32x16(y, zero), zero, y)
@@ -251,8 +275,8 @@ mod avx512 {
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use super::{BLOCK, Kernel, Lanes};
-    use pulp::f32x8;
     use pulp::x86::V3;
+    use pulp::{Simd, f32x8};
 
     /// AVX2 with FMA: a block is two registers.
     #[derive(Debug, Clone, Copy)]
@@ -309,6 +333,16 @@ mod avx2 {
         #[inline(always)]
         fn mul(self, a: Self::Block, b: Self::Block) -> Self::Block {
             [self.0.mul_f32x8(a[0], b[0]), self.0.mul_f32x8(a[1], b[1])]
+        }
+
+        #[inline(always)]
+        fn div(self, a: Self::Block, b: Self::Block) -> Self::Block {
+            [self.0.div_f32s(a[0], b[0]), self.0.div_f32s(a[1], b[1])]
+        }
+
+        #[inline(always)]
+        fn sqrt(self, a: Self::Block) -> Self::Block {
+            [self.0.sqrt_f32x8(a[0]), self.0.sqrt_f32x8(a[1])]
         }
 
         #[inline(always)]

@@ -45,7 +45,7 @@ impl<'a, S: Lanes> Training<'a, S> {
         let test = TEST_CHUNK.min(data.test().len());
         let engine = Engine::new(net, config.train.label_smoothing, config.batch() as usize, test);
         let layout = &engine.layout;
-        let state = State::new(layout.init(config, job.streams), layout.init_statistics())?;
+        let state = State::new(layout.init(config, job.streams), layout.init_statistics(), config.train.adamw)?;
         let trained = layout.ranges(|p| p.trained);
         let batches = Batches::new(config, job.streams, data.train());
         Ok(Self { s, job, data, engine, state, trained, batches })
@@ -57,9 +57,9 @@ impl<'a, S: Lanes> Training<'a, S> {
         self.state.gradient(self.s, &mut self.engine, &batch, step == 0)
     }
 
-    /// Updates the weights. Whether they are still finite.
-    pub(super) fn descend(&mut self, rates: Rates) -> Result<bool> {
-        self.state.descend(self.s, &self.trained, rates, self.job.config.train.nesterov)
+    /// Updates the weights after a step, counted from 0. Whether they are still finite.
+    pub(super) fn descend(&mut self, rates: Rates, step: u64) -> Result<bool> {
+        self.state.descend(self.s, &self.trained, rates, self.job.config.train.nesterov, step)
     }
 
     /// Trains to the end. `None` when `stop` was raised.
@@ -76,7 +76,7 @@ impl<'a, S: Lanes> Training<'a, S> {
             }
             let rates = Rates::at(self.job.config, step);
             let tally = self.gradient(step)?;
-            if !tally.loss.is_finite() || !self.descend(rates)? {
+            if !tally.loss.is_finite() || !self.descend(rates, step)? {
                 return self.end(sampler, step + 1, Outcome::Diverged { step: step + 1 }).map(Some);
             }
             sampler.trained(tally);

@@ -45,6 +45,7 @@ pub(crate) fn of(kind: ModelKind, norm: Norm) -> TrialConfig {
             wd: 5e-4,
             momentum: 0.9,
             nesterov: false,
+            adamw: None,
             label_smoothing: 0.0,
             schedule: Vec::new(),
             curve: None,

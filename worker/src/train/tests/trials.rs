@@ -2,7 +2,9 @@
 
 use std::sync::atomic::AtomicBool;
 
-use ergodic_common::config::{DatasetName, Length, ModelKind, Norm, Order, TrialConfig, VggDepth};
+use ergodic_common::config::{
+    AdamW, Change, Curve, CurveForm, DatasetName, Length, ModelKind, Norm, Order, TrialConfig, VggDepth,
+};
 use ergodic_common::metric::Metric;
 use ergodic_common::seed::{Purpose, Streams};
 use ergodic_common::spec::Measure;
@@ -47,6 +49,8 @@ fn short_trials() -> Vec<(&'static str, TrialConfig)> {
     }
     all[5].1.model.affine = true;
     all[8].1.model.affine = true;
+    all[6].1.train.adamw = Some(AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 });
+    all[6].1.train.curve = Some(Curve { form: CurveForm::Cosine { end: Change::Set(0.0) }, warmup: Length::Steps(2) });
     all[0].1.data.order = Order::WithReplacement;
     all[1].1.model.affine = true;
     all[1].1.train.nesterov = true;
@@ -78,7 +82,7 @@ const GOLDEN: [&str; 15] = [
     "98be5a9dac4c6deecb876e3b1c28b51703f44ee436779b2244032ccb420ae992",
     "0fcfe60efcbd43d992588f9c20c53eecb2a775f1d78c234db1b65ec30b70dbe8",
     "e2c61ed487b025ec5dad31ec463eda9c5e992d81494b55e163960e2986a7a580",
-    "ff67abba0b8d7efae5b9b6df23f1240e3edc352c1f4f1d32bf1bb6252d3600de",
+    "00699bd516b35c71ad88773a8f57ac854b327571942e0d637e57b2af596930e2",
     "58e8e23a850f6d3bd1e40a04f7b9a82125523d38edaf904fbe1c35d016602389",
     "a8e5ffb9a71d56e03129e25d31f0fcd2c576777ceb346e4eaa5b23542d11e444",
     "de0cb7db8ad25eca41d26d5999cf2b057616c7c5dafd821dae9d713fd13dc8ed",

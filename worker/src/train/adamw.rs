@@ -1,0 +1,174 @@
+//! AdamW (Loshchilov and Hutter 2019) as PyTorch computes it:
+//! m ← m + (1 − β₁)(g − m), v ← β₂v + (1 − β₂)g², w ← (1 − ηλ)w − η/(1 − β₁ᵗ) · m / (√v/√(1 − β₂ᵗ) + ε).
+//!
+//! Coefficients are computed in f64 and rounded once.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout as Strides, Result};
+use ergodic_common::config::AdamW;
+
+use super::optimizer::numbers;
+use super::schedule::Rates;
+use super::simd::{BLOCK, Kernel, Lanes, block, block_mut};
+
+/// m ← m + (1 − β₁)(g − m)
+pub(super) struct Average<'a, S> {
+    pub(super) s: S,
+    pub(super) trained: &'a [Range<usize>],
+    pub(super) beta: f64,
+}
+
+/// v ← β₂v + (1 − β₂)g²
+pub(super) struct AverageSquares<'a, S> {
+    pub(super) s: S,
+    pub(super) trained: &'a [Range<usize>],
+    pub(super) beta: f64,
+}
+
+impl<S: Lanes> InplaceOp2 for Average<'_, S> {
+    fn name(&self) -> &'static str {
+        "adamw-average"
+    }
+
+    fn cpu_fwd(&self, average: &mut CpuStorage, _: &Strides, gradient: &CpuStorage, _: &Strides) -> Result<()> {
+        let (gradient, average) = (gradient.as_slice()?, numbers(average)?);
+        for range in self.trained.iter().cloned() {
+            let (gradient, average) = (&gradient[range.clone()], &mut average[range]);
+            self.s.dispatch(Towards { share: (1.0 - self.beta) as f32, gradient, average });
+        }
+        Ok(())
+    }
+}
+
+impl<S: Lanes> InplaceOp2 for AverageSquares<'_, S> {
+    fn name(&self) -> &'static str {
+        "adamw-average-squares"
+    }
+
+    fn cpu_fwd(&self, average: &mut CpuStorage, _: &Strides, gradient: &CpuStorage, _: &Strides) -> Result<()> {
+        let (gradient, average) = (gradient.as_slice()?, numbers(average)?);
+        let shares = [self.beta as f32, (1.0 - self.beta) as f32];
+        for range in self.trained.iter().cloned() {
+            let (gradient, average) = (&gradient[range.clone()], &mut average[range]);
+            self.s.dispatch(TowardsSquare { shares, gradient, average });
+        }
+        Ok(())
+    }
+}
+
+struct Towards<'a> {
+    share: f32,
+    gradient: &'a [f32],
+    average: &'a mut [f32],
+}
+
+impl Kernel for Towards<'_> {
+    #[inline(always)]
+    fn run<S: Lanes>(self, s: S) {
+        let share = s.splat(self.share);
+        for at in (0..self.average.len()).step_by(BLOCK) {
+            let m = block_mut(self.average, at);
+            let old = s.load(m);
+            s.store(s.fma(share, s.sub(s.load(block(self.gradient, at)), old), old), m);
+        }
+    }
+}
+
+struct TowardsSquare<'a> {
+    /// β₂ and 1 − β₂
+    shares: [f32; 2],
+    gradient: &'a [f32],
+    average: &'a mut [f32],
+}
+
+impl Kernel for TowardsSquare<'_> {
+    #[inline(always)]
+    fn run<S: Lanes>(self, s: S) {
+        let [keep, share] = self.shares.map(|x| s.splat(x));
+        for at in (0..self.average.len()).step_by(BLOCK) {
+            let g = s.load(block(self.gradient, at));
+            let v = block_mut(self.average, at);
+            s.store(s.fma(keep, s.load(v), s.mul(share, s.mul(g, g))), v);
+        }
+    }
+}
+
+/// w ← (1 − ηλ)w − η/(1 − β₁ᵗ) · m / (√v/√(1 − β₂ᵗ) + ε)
+pub(super) struct Descend<'a, S> {
+    s: S,
+    trained: &'a [Range<usize>],
+    /// 1 − ηλ, η/(1 − β₁ᵗ), 1/√(1 − β₂ᵗ), ε
+    coefficients: [f32; 4],
+    pub(super) finite: Cell<bool>,
+}
+
+impl<'a, S: Lanes> Descend<'a, S> {
+    /// For a step, counted from 0.
+    pub(super) fn new(s: S, trained: &'a [Range<usize>], rates: Rates, adamw: AdamW, step: u64) -> Self {
+        let t = (step + 1) as f64;
+        let rise = |beta: f64| 1.0 - libm::pow(beta, t);
+        let size = rates.lr / rise(adamw.beta1);
+        let root = 1.0 / libm::sqrt(rise(adamw.beta2));
+        let coefficients = [1.0 - rates.lr * rates.wd, size, root, adamw.eps].map(|x| x as f32);
+        Self { s, trained, coefficients, finite: Cell::new(true) }
+    }
+}
+
+impl<S: Lanes> InplaceOp3 for Descend<'_, S> {
+    fn name(&self) -> &'static str {
+        "adamw-descend"
+    }
+
+    fn cpu_fwd(
+        &self,
+        weights: &mut CpuStorage,
+        _: &Strides,
+        average: &CpuStorage,
+        _: &Strides,
+        squares: &CpuStorage,
+        _: &Strides,
+    ) -> Result<()> {
+        let (weights, average, squares) = (numbers(weights)?, average.as_slice()?, squares.as_slice()?);
+        let mut witness = [0.0; BLOCK];
+        for range in self.trained.iter().cloned() {
+            self.s.dispatch(Step {
+                coefficients: self.coefficients,
+                average: &average[range.clone()],
+                squares: &squares[range.clone()],
+                weights: &mut weights[range],
+                witness: &mut witness,
+            });
+        }
+        self.finite.set(witness.iter().all(|x| *x == 0.0));
+        Ok(())
+    }
+}
+
+struct Step<'a> {
+    coefficients: [f32; 4],
+    average: &'a [f32],
+    squares: &'a [f32],
+    weights: &'a mut [f32],
+    /// Stays 0 as long as all weights are finite: 0·∞ is NaN.
+    witness: &'a mut [f32; BLOCK],
+}
+
+impl Kernel for Step<'_> {
+    #[inline(always)]
+    fn run<S: Lanes>(self, s: S) {
+        let [keep, size, root, eps] = self.coefficients;
+        let [keep, minus, root, eps, zero] = [keep, -size, root, eps, 0.0].map(|x| s.splat(x));
+        let mut witness = s.load(self.witness);
+        for at in (0..self.weights.len()).step_by(BLOCK) {
+            let scale = s.fma(root, s.sqrt(s.load(block(self.squares, at))), eps);
+            let direction = s.div(s.load(block(self.average, at)), scale);
+            let w = block_mut(self.weights, at);
+            let new = s.fma(minus, direction, s.mul(keep, s.load(w)));
+            witness = s.fma(new, zero, witness);
+            s.store(new, w);
+        }
+        s.store(witness, self.witness);
+    }
+}
