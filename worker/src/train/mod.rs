@@ -1,8 +1,8 @@
 //! The trainer: from a trial's config and random streams to its result, with the same bits on every machine.
 //!
 //! Reading order: `data` and `order` say what is trained on, `plan` and `params` lay out a network, `simd`,
-//! `taps`, `wgrad`, `norm` and `loss` are the arithmetic, `engine` puts it together, `optimizer` holds the
-//! state as Candle tensors, `schedule` and `metrics` surround it, and `trial` is the loop.
+//! `taps`, `wgrad`, `norm`, `pool` and `loss` are the arithmetic, `engine` puts it together, `optimizer` holds the
+//! state as Candle tensors and `adamw` its second rule, `schedule` and `metrics` surround it, and `trial` is the loop.
 //!
 //! The numerics class of all this is [`CPU_F32`](ergodic_common::trial::CPU_F32): a change that alters any bit of any
 //! result raises its version.
