@@ -347,6 +347,18 @@ impl Curve {
     }
 }
 
+/// What is minimised, as a mean over a batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Loss {
+    /// Cross-entropy of the softmax, in nats.
+    CrossEntropy {
+        /// Share of the target spread evenly over all classes.
+        smoothing: f64,
+    },
+    /// Squared distance of the outputs from 1 for the image's class and 0 for the others, as a mean over classes.
+    Mse,
+}
+
 /// Adam with decoupled weight decay (Loshchilov and Hutter 2019), with PyTorch's conventions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamW {
@@ -390,8 +402,8 @@ pub struct TrainConfig {
     pub nesterov: bool,
     /// Instead of SGD.
     pub adamw: Option<AdamW>,
-    /// Share of the target spread evenly over all classes.
-    pub label_smoothing: f64,
+    /// What is minimised.
+    pub loss: Loss,
     /// Changes over time, in the order of the file.
     pub schedule: Vec<ScheduleStep>,
     /// A learning rate that changes at every step.
@@ -545,8 +557,11 @@ impl TrialConfig {
             ("train.wd", number(self.train.wd)),
             ("train.optimizer.momentum", number(self.train.momentum)),
             ("train.optimizer.nesterov", self.train.nesterov.to_string()),
-            ("train.loss.label_smoothing", number(self.train.label_smoothing)),
         ];
+        match self.train.loss {
+            Loss::CrossEntropy { smoothing } => fields.push(("train.loss.label_smoothing", number(smoothing))),
+            Loss::Mse => fields.push(("train.loss.kind", "mse".into())),
+        }
         self.model.fields(&mut fields);
         if !self.train.schedule.is_empty() {
             let schedule: Vec<String> = self.train.schedule.iter().map(|s| self.schedule_text(s)).collect();
@@ -800,7 +815,7 @@ impl TrainConfig {
             momentum,
             nesterov,
             adamw,
-            label_smoothing: loss,
+            loss,
             schedule,
             curve,
         };
@@ -810,17 +825,24 @@ impl TrainConfig {
         Ok(config)
     }
 
-    /// `loss = "cross-entropy"` or `loss = { kind = "cross-entropy", label_smoothing = 0.1 }`
-    fn read_loss(r: &Reader<'_>) -> Result<f64, SpecError> {
+    /// `loss = "mse"` or `loss = { kind = "cross-entropy", label_smoothing = 0.1 }`
+    fn read_loss(r: &Reader<'_>) -> Result<Loss, SpecError> {
+        let words = [("cross-entropy", Loss::CrossEntropy { smoothing: 0.0 }), ("mse", Loss::Mse)];
+        let plain = words[0].1;
         if let Some(crate::tree::Node { value: Value::Str(_), .. }) = r.node("loss") {
-            r.word("loss", &[("cross-entropy", ())])?;
-            return Ok(0.0);
+            return Ok(r.word("loss", &words)?.unwrap_or(plain));
         }
-        let loss = r.section("loss")?;
-        loss.word("kind", &[("cross-entropy", ())])?;
-        let smoothing = loss.number("label_smoothing", numeric(&loss, "label_smoothing"))?.unwrap_or(0.0);
-        loss.finish()?;
-        Ok(smoothing)
+        let section = r.section("loss")?;
+        let mut loss = section.word("kind", &words)?.unwrap_or(plain);
+        let smoothing = section.number("label_smoothing", numeric(&section, "label_smoothing"))?;
+        if let Some(smoothing) = smoothing {
+            if loss == Loss::Mse {
+                return Err(section.error("label_smoothing", "this belongs to kind = \"cross-entropy\" only"));
+            }
+            loss = Loss::CrossEntropy { smoothing };
+        }
+        section.finish()?;
+        Ok(loss)
     }
 
     fn read_length(r: &Reader<'_>) -> Result<Option<Length>, SpecError> {

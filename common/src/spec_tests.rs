@@ -232,6 +232,7 @@ fn models_norms_and_schedules_say_what_they_need() {
         "schedule = { kind = \"exponential\", factor = 1.001, per = \"2 steps\" }",
         "schedule = { kind = \"linear\", end = \"x0.1\" }",
         "optimizer = { kind = \"adamw\", beta1 = 0.8 }",
+        "loss = \"mse\"",
     ] {
         assert_eq!(spec("kind = \"mlp\"", good), Ok(()), "{good}");
     }
@@ -252,6 +253,7 @@ fn models_norms_and_schedules_say_what_they_need() {
         ("schedule = { kind = \"exponential\" }", "train.schedule.factor", "needed"),
         ("schedule = { kind = \"cosine\", warmup = \"soon\" }", "train.schedule.warmup", "2 epochs"),
         ("optimizer = { kind = \"adamw\", momentum = 0.9 }", "train.optimizer.momentum", "sgd"),
+        ("loss = { kind = \"mse\", label_smoothing = 0.1 }", "train.loss.label_smoothing", "cross-entropy"),
         ("optimizer = { beta1 = 0.9 }", "train.optimizer.beta1", "adamw"),
         ("optimizer = { kind = \"adamw\", beta2 = 1.0 }", "train.optimizer.beta2", "< 1"),
         ("schedule = { kind = \"cosine\", finish = 1 }", "train.schedule.finish", "unknown"),

@@ -4,10 +4,11 @@
 //! buffers that stay in the cache, just before the kernels that read them: forward once, backward once more. Nothing is
 //! allocated per step.
 
+use ergodic_common::config::Loss;
 use ergodic_common::net::{Net, NormSpec, Over, Pool, Role};
 
 use super::data::Source;
-use super::loss::{CrossEntropy, Tally};
+use super::loss::{Objective, Tally};
 use super::norm::{Activate, AddMoments, AddSlopes, Backward, Channels, Moments, Slopes};
 use super::params::Layout;
 use super::plan::{self, Grid, LayerPlan};
@@ -24,7 +25,7 @@ pub(super) struct Engine {
     batch: usize,
     layers: Vec<LayerState>,
     logits: Buffer,
-    loss: CrossEntropy,
+    objective: Objective,
 }
 
 /// A layer's plan and buffers.
@@ -390,16 +391,16 @@ const MOMENTUM: f64 = 0.1;
 
 impl Engine {
     /// For training batches of `batch` images and passes without gradient of up to `test` images.
-    pub(super) fn new(net: &Net, smoothing: f64, batch: usize, test: usize) -> Self {
+    pub(super) fn new(net: &Net, loss: Loss, batch: usize, test: usize) -> Self {
         let plans = plan::plan(net);
         let layout = Layout::new(net, &plans);
         let batch = net.images_at_a_time(batch as u64) as usize;
         let capacity = batch.max(test);
         let state = |(at, plan)| LayerState::new(at, net, plan, &layout, batch, capacity);
         let layers: Vec<_> = plans.into_iter().enumerate().map(state).collect();
-        let loss = CrossEntropy { classes: net.classes, smoothing };
+        let objective = Objective { classes: net.classes, loss };
         let logits = Buffer::zeros(capacity * padded(net.classes));
-        Self { layout, batch, layers, logits, loss }
+        Self { layout, batch, layers, logits, objective }
     }
 
     /// Loss of a batch in training mode, and the gradient of its mean over the batch.
@@ -418,7 +419,7 @@ impl Engine {
             self.forward(s, weights, &part, None);
             let last = self.layers.last_mut().expect("a network has a head");
             let len = last.plan.output_len();
-            tally.add(self.loss.train(&self.logits, len, part.labels(), share, &mut last.gradient));
+            tally.add(self.objective.train(&self.logits, len, part.labels(), share, &mut last.gradient));
             self.backward(s, weights, &part, gradient);
         }
         tally
@@ -433,13 +434,13 @@ impl Engine {
         source: &Source<'_>,
     ) -> Tally {
         self.forward(s, weights, source, Some(statistics));
-        self.loss.evaluate(&self.logits, padded(self.loss.classes), source.labels())
+        self.objective.evaluate(&self.logits, padded(self.objective.classes), source.labels())
     }
 
     /// Logits of an image of the last pass.
     #[cfg(test)]
     pub(super) fn logits(&self, image: usize) -> &[f32] {
-        &self.logits[image * padded(self.loss.classes)..][..self.loss.classes]
+        &self.logits[image * padded(self.objective.classes)..][..self.objective.classes]
     }
 
     /// Fills z of every layer, and the logits.

@@ -1,4 +1,6 @@
-//! Cross-entropy over a batch, with its gradient.
+//! The loss of a batch, with its gradient.
+
+use ergodic_common::config::Loss;
 
 /// What a pass over some images gave.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -30,44 +32,27 @@ impl Tally {
     }
 }
 
-/// Cross-entropy with targets (1 − s)·one-hot + s/classes.
+/// What is minimised, for so many classes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct CrossEntropy {
+pub(super) struct Objective {
     /// Number of classes.
     pub(super) classes: usize,
-    /// s
-    pub(super) smoothing: f64,
+    /// What is minimised.
+    pub(super) loss: Loss,
 }
 
-impl CrossEntropy {
-    /// Loss of one image. `exps` receives e^(logit − largest), whose sum is returned last.
-    fn image(&self, logits: &[f32], label: usize, exps: &mut [f64]) -> (Tally, f64) {
-        let mut best = 0;
-        for c in 1..self.classes {
-            if logits[c] > logits[best] {
-                best = c;
-            }
-        }
-        let above = |c: usize| logits[c] - logits[best];
-        let mut sum = 0.0;
-        for (c, exp) in exps.iter_mut().enumerate() {
-            *exp = f64::from(libm::expf(above(c)));
-            sum += *exp;
-        }
-        let mut target = f64::from(above(label));
-        if self.smoothing > 0.0 {
-            let all: f64 = (0..self.classes).map(|c| f64::from(above(c))).sum();
-            target = (1.0 - self.smoothing) * target + self.smoothing / self.classes as f64 * all;
-        }
-        (Tally { loss: libm::log(sum) - target, right: u64::from(best == label), images: 1 }, sum)
-    }
+/// Where the largest of some numbers stands, the first of equal ones.
+fn largest(logits: &[f32]) -> usize {
+    (1..logits.len()).fold(0, |best, c| if logits[c] > logits[best] { c } else { best })
+}
 
+impl Objective {
     /// Losses of images whose logits stand `stride` apart.
     pub(super) fn evaluate(&self, logits: &[f32], stride: usize, labels: impl Iterator<Item = u8>) -> Tally {
-        let mut exps = vec![0.0; self.classes];
+        let mut slopes = vec![0.0; self.classes];
         let mut tally = Tally::default();
         for (logits, label) in logits.chunks_exact(stride).zip(labels) {
-            tally.add(self.image(logits, usize::from(label), &mut exps).0);
+            tally.add(self.image(&logits[..self.classes], usize::from(label), &mut slopes));
         }
         tally
     }
@@ -81,19 +66,55 @@ impl CrossEntropy {
         share: f64,
         gradient: &mut [f32],
     ) -> Tally {
-        let mut exps = vec![0.0; self.classes];
+        let mut slopes = vec![0.0; self.classes];
         let mut tally = Tally::default();
-        let base = self.smoothing / self.classes as f64;
         let images = logits.chunks_exact(stride).zip(gradient.chunks_exact_mut(stride));
         for ((logits, gradient), label) in images.zip(labels) {
-            let label = usize::from(label);
-            let (image, sum) = self.image(logits, label, &mut exps);
-            tally.add(image);
-            for (c, exp) in exps.iter().enumerate() {
-                let target = if c == label { base + (1.0 - self.smoothing) } else { base };
-                gradient[c] = ((exp / sum - target) * share) as f32;
-            }
+            tally.add(self.image(&logits[..self.classes], usize::from(label), &mut slopes));
+            gradient.iter_mut().zip(&slopes).for_each(|(g, slope)| *g = (slope * share) as f32);
         }
         tally
     }
+
+    /// Loss of one image; `slopes` receives its gradient.
+    fn image(&self, logits: &[f32], label: usize, slopes: &mut [f64]) -> Tally {
+        let best = largest(logits);
+        let loss = match self.loss {
+            Loss::CrossEntropy { smoothing } => cross_entropy(logits, label, smoothing, best, slopes),
+            Loss::Mse => squared_error(logits, label, slopes),
+        };
+        Tally { loss, right: u64::from(best == label), images: 1 }
+    }
+}
+
+/// Targets are (1 − s)·one-hot + s/classes.
+fn cross_entropy(logits: &[f32], label: usize, smoothing: f64, best: usize, slopes: &mut [f64]) -> f64 {
+    let above = |c: usize| logits[c] - logits[best];
+    let mut sum = 0.0;
+    for (c, exp) in slopes.iter_mut().enumerate() {
+        *exp = f64::from(libm::expf(above(c)));
+        sum += *exp;
+    }
+    let mut target = f64::from(above(label));
+    let base = smoothing / logits.len() as f64;
+    if smoothing > 0.0 {
+        let all: f64 = (0..logits.len()).map(|c| f64::from(above(c))).sum();
+        target = (1.0 - smoothing) * target + base * all;
+    }
+    for (c, slope) in slopes.iter_mut().enumerate() {
+        let target = if c == label { base + (1.0 - smoothing) } else { base };
+        *slope = *slope / sum - target;
+    }
+    libm::log(sum) - target
+}
+
+fn squared_error(logits: &[f32], label: usize, slopes: &mut [f64]) -> f64 {
+    let share = 1.0 / logits.len() as f64;
+    let mut sum = 0.0;
+    for (c, slope) in slopes.iter_mut().enumerate() {
+        let off = f64::from(logits[c]) - f64::from(u8::from(c == label));
+        sum += off * off;
+        *slope = 2.0 * off * share;
+    }
+    sum * share
 }

@@ -3,6 +3,7 @@
 //! Only operations whose gradient Candle gets right are used; batch norm and ReLU are composed of them, log-softmax is candle-nn's.
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
+use ergodic_common::config::Loss;
 use ergodic_common::net::{Layer, Map, Net, Over, Pool, Role};
 
 /// Parameters in logical order, one vector per tensor.
@@ -22,7 +23,7 @@ pub(super) struct Outcome {
 }
 
 /// Forward and backward pass by Candle.
-pub(super) fn pass(net: &Net, parameters: &Parameters, batch: &Batch, smoothing: f64) -> Result<Outcome> {
+pub(super) fn pass(net: &Net, parameters: &Parameters, batch: &Batch, loss: Loss) -> Result<Outcome> {
     let mut vars = Vec::new();
     for (param, values) in net.params().iter().zip(parameters) {
         vars.push((param.clone(), Var::from_vec(values.clone(), values.len(), &Device::Cpu)?));
@@ -67,7 +68,7 @@ pub(super) fn pass(net: &Net, parameters: &Parameters, batch: &Batch, smoothing:
         activations.push(pool(layer.pool, x)?);
     }
     let logits = activations.last().expect("a network has a head");
-    let loss = cross_entropy(&logits.reshape((n, net.classes))?, &batch.labels, smoothing)?;
+    let loss = objective(&logits.reshape((n, net.classes))?, &batch.labels, loss)?;
     let gradients = loss.backward()?;
     let mut gradient = Vec::new();
     for (_, var) in &vars {
@@ -132,14 +133,18 @@ fn pool(pool: Pool, x: Tensor) -> Result<Tensor> {
     }
 }
 
-fn cross_entropy(logits: &Tensor, labels: &[u8], smoothing: f64) -> Result<Tensor> {
+fn objective(logits: &Tensor, labels: &[u8], loss: Loss) -> Result<Tensor> {
     let (n, classes) = logits.dims2()?;
-    // Not `softmax_last_dim`, which has no gradient.
-    let log = candle_nn::ops::log_softmax(logits, 1)?;
+    let smoothing = if let Loss::CrossEntropy { smoothing } = loss { smoothing } else { 0.0 };
     let mut targets = vec![smoothing / classes as f64; n * classes];
     for (i, label) in labels.iter().enumerate() {
         targets[i * classes + usize::from(*label)] += 1.0 - smoothing;
     }
     let targets = Tensor::from_vec(targets, (n, classes), &Device::Cpu)?;
+    if loss == Loss::Mse {
+        return (logits - targets)?.sqr()?.mean_all();
+    }
+    // Not `softmax_last_dim`, which has no gradient.
+    let log = candle_nn::ops::log_softmax(logits, 1)?;
     (log * targets)?.sum_all()? / -(n as f64)
 }

@@ -43,7 +43,7 @@ impl<'a, S: Lanes> Training<'a, S> {
     pub(super) fn new(s: S, job: &'a Job<'a>, net: &Net, data: &'a TrialData) -> Result<Self> {
         let config = job.config;
         let test = TEST_CHUNK.min(data.test().len());
-        let engine = Engine::new(net, config.train.label_smoothing, config.batch() as usize, test);
+        let engine = Engine::new(net, config.train.loss, config.batch() as usize, test);
         let layout = &engine.layout;
         let state = State::new(layout.init(config, job.streams), layout.init_statistics(), config.train.adamw)?;
         let trained = layout.ranges(|p| p.trained);

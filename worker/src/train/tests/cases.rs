@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use ergodic_common::config::{
-    DataConfig, DatasetName, InitScheme, Length, ModelConfig, ModelKind, Norm, Order, TrainConfig, TrialConfig,
+    DataConfig, DatasetName, InitScheme, Length, Loss, ModelConfig, ModelKind, Norm, Order, TrainConfig, TrialConfig,
 };
 use ergodic_common::dataset::{Dataset, Images, glyphs};
 use ergodic_common::metric::Metric;
@@ -46,7 +46,7 @@ pub(crate) fn of(kind: ModelKind, norm: Norm) -> TrialConfig {
             momentum: 0.9,
             nesterov: false,
             adamw: None,
-            label_smoothing: 0.0,
+            loss: Loss::CrossEntropy { smoothing: 0.0 },
             schedule: Vec::new(),
             curve: None,
         },

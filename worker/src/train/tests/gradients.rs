@@ -1,5 +1,6 @@
 //! The fast path against Candle's autograd in f64 and against finite differences.
 
+use ergodic_common::config::Loss::{self, CrossEntropy};
 use ergodic_common::config::{DataConfig, DatasetName, ModelKind, Norm, Order, VggDepth};
 use ergodic_common::net::{Layer, Map, Net, NormSpec, Over, Pool, Role, Shape};
 use ergodic_common::seed::fixed_stream;
@@ -17,17 +18,17 @@ struct Bench {
     engine: Engine,
     data: TrialData,
     images: usize,
-    smoothing: f64,
+    loss: Loss,
     packed: Vec<f32>,
 }
 
 impl Bench {
-    fn new(net: Net, images: usize, smoothing: f64) -> Self {
+    fn new(net: Net, images: usize, loss: Loss) -> Self {
         let name = if net.input.channels == 3 { DatasetName::Cifar10 } else { DatasetName::Glyphs };
         let config = DataConfig { dataset: name, train: images as u32, test: 1, order: Order::Sequential };
         let dataset = if net.input.channels == 3 { cases::noise(name) } else { cases::dataset() };
         let data = TrialData::new(dataset, &config, &cases::streams(0)).expect("enough images");
-        let engine = Engine::new(&net, smoothing, images, images);
+        let engine = Engine::new(&net, loss, images, images);
         let mut stream = fixed_stream("test parameters", 0);
         let mut packed = vec![0.0; engine.layout.len];
         for slot in &engine.layout.slots {
@@ -40,7 +41,7 @@ impl Bench {
                 packed[slot.position(i)] = (centre + spread * stream.normal()) as f32;
             }
         }
-        Self { net, engine, data, images, smoothing, packed }
+        Self { net, engine, data, images, loss, packed }
     }
 
     fn of(kind: ModelKind, norm: Norm, affine: bool) -> Self {
@@ -50,7 +51,11 @@ impl Bench {
             config.data.dataset = DatasetName::Cifar10;
         }
         config.model.affine = affine;
-        Self::new(Net::of(&config).expect("not the empty model"), 13, if affine { 0.1 } else { 0.0 })
+        Self::new(
+            Net::of(&config).expect("not the empty model"),
+            13,
+            CrossEntropy { smoothing: if affine { 0.1 } else { 0.0 } },
+        )
     }
 
     /// Loss and packed gradient of the fast path.
@@ -87,7 +92,7 @@ impl Bench {
 
     /// Loss and gradient must agree with the reference, tensor by tensor.
     fn check(mut self, what: &str) {
-        let reference = reference::pass(&self.net, &self.logical(&self.packed), &self.batch(), self.smoothing)
+        let reference = reference::pass(&self.net, &self.logical(&self.packed), &self.batch(), self.loss)
             .expect("the reference runs");
         let (loss, gradient) = self.fast(Isa::detect());
         assert!((loss - reference.loss).abs() < 2e-6 * (1.0 + reference.loss), "{what}: {loss} {}", reference.loss);
@@ -104,7 +109,19 @@ impl Bench {
             }
         }
         self.check_padding(&gradient, what);
+        self.check_invariance(&gradient, what);
         self.check_statistics(&reference, what);
+    }
+
+    /// The loss does not depend on the common scale of the weights that norms follow, so the gradient is orthogonal to
+    /// them (Euler), but for ε, which tells most where a group holds two numbers.
+    fn check_invariance(&self, gradient: &[f32], what: &str) {
+        let normed = self.engine.layout.slots.iter().filter(|s| s.param.normed);
+        let places: Vec<usize> = normed.flat_map(|s| (0..s.param.len).map(|i| s.position(i))).collect();
+        let dot = |a: &[f32], b: &[f32]| places.iter().map(|i| f64::from(a[*i]) * f64::from(b[*i])).sum::<f64>();
+        let sizes = (dot(gradient, gradient) * dot(&self.packed, &self.packed)).sqrt();
+        let cosine = if sizes == 0.0 { 0.0 } else { dot(gradient, &self.packed) / sizes };
+        assert!(cosine.abs() < 1e-3, "{what}: the gradient is not orthogonal to the weights, cosine {cosine:e}");
     }
 
     fn check_padding(&self, gradient: &[f32], what: &str) {
@@ -170,6 +187,12 @@ fn gradients_agree_with_autograd_on_every_architecture() {
     }
 }
 
+#[test]
+fn gradients_agree_for_squared_errors() {
+    let config = cases::of(ModelKind::Cnn4 { width: 5 }, Norm::Batch);
+    Bench::new(Net::of(&config).expect("not the empty model"), 13, Loss::Mse).check("cnn4 mse");
+}
+
 /// Two convolutions of any shape, then a head.
 fn odd(input: Shape, maps: [Map; 2], norm: Option<NormSpec>) -> Net {
     let mut layers: Vec<Layer> = Vec::new();
@@ -224,9 +247,11 @@ fn gradients_agree_for_any_kernel_stride_and_padding() {
         let first = Map::Conv { kernel: 3, stride: 2, padding: 1 };
         for norm in [None, norm] {
             let gray = Shape { height: 28, width: 28, channels: 1 };
-            Bench::new(odd(gray, [first, map], norm), 5, 0.0).check(&format!("{map:?} after {first:?}, {norm:?}"));
+            Bench::new(odd(gray, [first, map], norm), 5, CrossEntropy { smoothing: 0.0 })
+                .check(&format!("{map:?} after {first:?}, {norm:?}"));
             let wide = Shape { height: 32, width: 32, channels: 3 };
-            Bench::new(odd(wide, [map, first], norm), 5, 0.0).check(&format!("{first:?} after {map:?}, {norm:?}"));
+            Bench::new(odd(wide, [map, first], norm), 5, CrossEntropy { smoothing: 0.0 })
+                .check(&format!("{first:?} after {map:?}, {norm:?}"));
         }
     }
 }
@@ -260,7 +285,7 @@ fn kernels_give_the_same_bits_on_every_instruction_set() {
     let input = Shape { height: 28, width: 28, channels: 1 };
     let norm = Some(NormSpec { over: Over::Batch, eps: 1e-5, affine: true });
     let bits = |isa: Isa| {
-        let (loss, gradient) = Bench::new(odd(input, [map, map], norm), 5, 0.1).fast(isa);
+        let (loss, gradient) = Bench::new(odd(input, [map, map], norm), 5, CrossEntropy { smoothing: 0.1 }).fast(isa);
         (loss.to_bits(), gradient.iter().map(|g| g.to_bits()).collect::<Vec<_>>())
     };
     for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {

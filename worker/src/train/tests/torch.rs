@@ -2,7 +2,7 @@
 //!
 //! `tests/oracles/trajectories.py` makes the fixture and says how both sides draw weights, images and labels.
 
-use ergodic_common::config::{AdamW, InitScheme, ModelConfig, ModelKind, Norm, VggDepth};
+use ergodic_common::config::{AdamW, InitScheme, Loss, ModelConfig, ModelKind, Norm, VggDepth};
 use ergodic_common::net::{Net, Role, Shape};
 use serde_json::Value;
 
@@ -138,7 +138,7 @@ impl Program for Follow<'_> {
         let (model, input) = model(config);
         let net = Net::new(&model, input, 10).expect("not the empty model");
         let batch = number("batch") as usize;
-        let mut engine = Engine::new(&net, number("smoothing"), batch, batch);
+        let mut engine = Engine::new(&net, Loss::CrossEntropy { smoothing: number("smoothing") }, batch, batch);
         let adamw = (config["optimizer"] == "adamw").then_some(AdamW { beta1: 0.9, beta2: 0.999, eps: ADAMW_EPS });
         let start = initial(&engine.layout);
         let state = State::new(start.clone(), engine.layout.init_statistics(), adamw).expect("tensors on the CPU");

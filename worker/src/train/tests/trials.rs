@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use ergodic_common::config::{
-    AdamW, Change, Curve, CurveForm, DatasetName, Length, ModelKind, Norm, Order, TrialConfig, VggDepth,
+    AdamW, Change, Curve, CurveForm, DatasetName, Length, Loss, ModelKind, Norm, Order, TrialConfig, VggDepth,
 };
 use ergodic_common::metric::Metric;
 use ergodic_common::seed::{Purpose, Streams};
@@ -54,7 +54,7 @@ fn short_trials() -> Vec<(&'static str, TrialConfig)> {
     all[0].1.data.order = Order::WithReplacement;
     all[1].1.model.affine = true;
     all[1].1.train.nesterov = true;
-    all[2].1.train.label_smoothing = 0.1;
+    all[2].1.train.loss = Loss::CrossEntropy { smoothing: 0.1 };
     all[3].1.model.fixed_head = true;
     all
 }
