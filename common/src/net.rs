@@ -298,9 +298,9 @@ impl Net {
     }
 }
 
-/// A multiple of every number of images that the trainer's sums run over, so that they run in the same order however a
-/// batch is cut.
-const MICRO_BATCH: u64 = 128;
+/// Images trained on at a time without batch norm: a multiple of every number that the trainer's sums run
+/// over, so that they run in the same order however a batch is cut.
+pub const MICRO_BATCH: u64 = 128;
 
 /// A network under construction.
 struct Chain<'a> {

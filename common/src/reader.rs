@@ -182,6 +182,14 @@ impl<'a> Reader<'a> {
     /// Ends the reading: whatever was not asked for by now is unknown.
     ///
     /// # Errors
+    /// The entries of a table whose keys are names of something; an absent one has none.
+    ///
+    /// # Errors
+    /// Something other than a table stands there.
+    pub fn table(&self, key: &'static str) -> Result<&'a [(String, Node)], SpecError> {
+        Ok(&self.section(key)?.table.0)
+    }
+
     /// A key that was never asked for.
     pub fn finish(&self) -> Result<(), SpecError> {
         let known = self.known.borrow();

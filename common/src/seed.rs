@@ -17,14 +17,21 @@ pub enum Purpose {
     Head,
     /// The permutation of an epoch, or the draws of a step; further keyed by its number.
     Order,
+    /// How the images of an epoch, or of a step, are changed; further keyed by its number.
+    Augment,
+    /// Gradient noise and curvature: which batches and directions; further keyed by the step.
+    Measure,
     /// Which images are used. Ignores the repeat.
     Subset,
+    /// Which training images have a wrong label; further keyed by the image. Ignores the repeat.
+    LabelNoise,
     /// The made-up results of an empty trial.
     Empty,
 }
 
 /// Purposes that a sweep file may name in `seeds`.
-pub const NAMED: [(&str, Purpose); 3] = [("init", Purpose::Init), ("head", Purpose::Head), ("order", Purpose::Order)];
+pub const NAMED: [(&str, Purpose); 4] =
+    [("init", Purpose::Init), ("head", Purpose::Head), ("order", Purpose::Order), ("augment", Purpose::Augment)];
 
 impl Purpose {
     fn word(self) -> &'static str {
@@ -32,7 +39,10 @@ impl Purpose {
             Self::Init => "init",
             Self::Head => "head",
             Self::Order => "order",
+            Self::Augment => "augment",
+            Self::Measure => "measure",
             Self::Subset => "subset",
+            Self::LabelNoise => "label-noise",
             Self::Empty => "empty",
         }
     }
@@ -64,7 +74,7 @@ impl Streams {
     /// The stream for `purpose`, further keyed by `detail` (a tensor's name, an epoch's number).
     pub fn open(&self, purpose: Purpose, detail: &[u8]) -> Stream {
         let mut key = Key::new(self.sweep_seed, purpose.word());
-        let once = purpose == Purpose::Subset || self.plan.fixed.contains(&purpose);
+        let once = matches!(purpose, Purpose::Subset | Purpose::LabelNoise) || self.plan.fixed.contains(&purpose);
         key.part(if once { b"once" } else { b"each" }, &if once { 0 } else { self.repeat }.to_le_bytes());
         if self.plan.per_cell.contains(&purpose) {
             key.part(b"cell", &self.cell);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The numerics class of the CPU engine: its name and the version of its arithmetic.
-pub const CPU_F32: &str = "cpu-f32/2";
+pub const CPU_F32: &str = "cpu-f32/3";
 
 /// Names one trial of a sweep. Ordered by cell, then repeat. Written `cell/repeat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,7 +2,7 @@
 (needs torch); writes trajectories.json beside it.
 
 Value i of tensor t: z = fnv1a64(t) + i*0x9E3779B97F4A7C15 (mod 2^64), splitmix64's finaliser, u = (z >> 40)/2^23 - 1.
-Weight: u*sqrt(3)*sqrt(2/fan_in); bias, shift 0; scale 1. Image b (0 or 1): tensor "batch<b>.images", u*sqrt(3), [n,h,w,c].
+Weight: u*sqrt(3)*sqrt(2/fan_in); bias, shift 0; scale 1. Image b (0 or 1): tensor "batch<b>.images<salt>", u*sqrt(3), [n,h,w,c].
 Label i: finalised z of "batch<b>.labels" mod 10. Step s uses batch s%2; logits are those of batch 0 at the end.
 Weights [kh,kw,in,out] or [in,out]; weight decay acts on every parameter; layer norm = group norm with one group.
 AdamW: betas 0.9 and 0.999, epsilon 1e-3. vgg: 11 layers, full widths over 16. Running statistics: momentum 0.1, unbiased variance."""
@@ -17,11 +17,14 @@ def bits(t, n):
         yield z ^ z >> 31
 def values(t, shape, scale): return (torch.tensor([(z >> 40) / 2**23 - 1 for z in bits(t, math.prod(shape))]) * scale * math.sqrt(3)).reshape(shape)
 class Net:
-    def __init__(s, c): s.c, s.p, s.r, s.train = c, {}, {}, True
+    def __init__(s, c): s.c, s.p, s.r, s.train, s.noise = c, {}, {}, True, None
     def par(s, n, make):
         if n not in s.p: s.p[n] = make().requires_grad_()
         return s.p[n]
     def map(s, x, n, out, k=0, st=1):
+        y = s.linear(x, n, out, k, st)
+        return y if s.noise is None else y * (1 + 1e-7 * torch.randn(y.shape, generator=s.noise))
+    def linear(s, x, n, out, k, st):
         i = x.shape[1] if k else x.flatten(1).shape[1]; sh = (k, k, i, out) if k else (i, out)
         w = s.par(n + ".weight", lambda: values(n + ".weight", sh, math.sqrt(2 / math.prod(sh[:-1]))))
         b = s.par(n + ".bias", lambda: torch.zeros(out)) if s.c["norm"] == "none" else None
@@ -54,11 +57,13 @@ class Net:
         return s.map(x, "head", 10)
 SHAPE = {"mlp": (5, 5, 1), "cnn4": (8, 8, 3), "preresnet8": (8, 8, 3), "vgg11": (32, 32, 3)}
 def some(t, k): f = t.detach().reshape(-1); return f[::max(1, -(-f.numel() // k))].tolist()
-def run(c, dtype=torch.float64):
+def run(c, dtype=torch.float64, noise=0):
+    """Noise: the seed of changes to every map's output by 1e-7 of its size, 0 for none."""
     torch.set_default_dtype(dtype)
-    data = [(values(f"batch{b}.images", (c["batch"], *SHAPE[c["arch"]]), 1.), torch.tensor([z % 10 for z in bits(f"batch{b}.labels", c["batch"])])) for b in (0, 1)]
+    data = [(values(f"batch{b}.images{c['salt']}", (c["batch"], *SHAPE[c["arch"]]), 1.), torch.tensor([z % 10 for z in bits(f"batch{b}.labels", c["batch"])])) for b in (0, 1)]
     net = Net(c); net.train = False
     with torch.no_grad(): net(data[0][0])
+    if noise: net.noise = torch.Generator().manual_seed(noise)
     net.train = True; ps = list(net.p.values()); w0 = {n: p.detach().clone() for n, p in net.p.items()}
     o = torch.optim.AdamW(ps, c["lr"], (.9, .999), 1e-3, .05) if c["optimizer"] == "adamw" else torch.optim.SGD(ps, c["lr"], .9, weight_decay=.05, nesterov=c["nesterov"])
     L, W = [], []
@@ -76,13 +81,15 @@ def apart(a, b):
     d = max(math.dist(x, y) / math.hypot(*x, 1e-12) for x, y in pairs)
     return d if math.isfinite(d) else math.inf
 def choose(c, rates=(.1, .07, .05, .03, .02, .01, .005, .003, .001)):
-    """The run whose loss falls most among those that do not amplify rounding errors."""
-    best = None
-    for lr in rates:
-        r = run(dict(c, lr=lr))
-        stray = apart(r, run(dict(c, lr=lr), torch.float32))
-        if stray < 5e-5 and (best is None or fall(r) > fall(best)): best = r
-    return best
+    """The run whose loss falls most among those that do not amplify rounding errors: neither float32's nor small changes
+    of its sums take it across the kink of a ReLU or a maximum. Other images where there is none."""
+    for salt in range(12):
+        best = None
+        for lr in rates:
+            d = dict(c, lr=lr, salt=salt); r = run(d)
+            if fall(r) < .3 or best and fall(r) <= fall(best): continue
+            if apart(r, run(d, torch.float32)) < 5e-5 and all(apart(r, run(d, noise=n)) < 5e-5 for n in range(1, 7)): best = r
+        if best: return best
 cases = []
 for a in SHAPE:
     for k in ("batch", "group", "layer", "none"):

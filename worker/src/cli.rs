@@ -32,7 +32,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// What is this machine worth: trains on made-up images and prints the speed of one thread
+    /// What is this machine worth: trains on made-up images and prints how fast
     Bench(BenchArgs),
 }
 
@@ -41,9 +41,12 @@ struct JoinArgs {
     /// Address of the coordinator
     #[arg(long, env = "ERGODIC_COORDINATOR", value_name = "URL")]
     join: Option<String>,
-    /// Trials to run at a time, one thread each [default: one per core]
+    /// Trials to run at a time [default: as many as the cores allow]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     slots: Option<u32>,
+    /// Threads that share the work on each trial; they decide speed, never a bit of a result
+    #[arg(long, default_value_t = 1, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=256))]
+    threads: u32,
     /// Where to train
     #[arg(long, value_enum, default_value_t)]
     device: Device,
@@ -90,6 +93,9 @@ struct BenchArgs {
     /// Steps to time
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     steps: u64,
+    /// Threads that share the work
+    #[arg(long, default_value_t = 1, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=256))]
+    threads: u32,
     /// Instruction set
     #[arg(long, default_value = "auto", value_name = "auto|avx512|avx2|portable")]
     isa: String,
@@ -156,7 +162,7 @@ fn join(args: JoinArgs) -> Result<(), UserError> {
 
 async fn work(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
-    let slots = args.slots.unwrap_or(cores);
+    let slots = args.slots.unwrap_or((cores / args.threads).max(1));
     let join = args.join.ok_or_else(|| {
         let message =
             "--join: which coordinator? Say --join URL or ERGODIC_COORDINATOR, as in --join http://127.0.0.1:7700";
@@ -172,9 +178,9 @@ async fn work(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
     };
     let places = Places { data_dir: args.data_dir, cache: args.cache_dir.unwrap_or_else(default_cache) };
     let office = Arc::new(Office::new(slots));
-    slots::start(&office, slots, isa)
+    slots::start(&office, slots, args.threads, isa)
         .map_err(|e| UserError::new(ErrorCode::Internal, format!("cannot start {slots} slots: {e}")))?;
-    tracing::info!(name = identity.name, slots, isa = isa.name(), "worker started");
+    tracing::info!(name = identity.name, slots, threads = args.threads, isa = isa.name(), "worker started");
     deliver::start(&office, &client, &identity.worker);
     let (leave, leaving) = watch::channel(false);
     tokio::spawn(drain_on_signal(office.clone(), args.drain, args.leave_at_eof, leave));
@@ -273,28 +279,32 @@ fn bench(args: &BenchArgs) -> Result<(), UserError> {
     let source = SpecSource { file: "bench".into(), text, settings: Vec::new() };
     let bad = |e: ergodic_common::SpecError| UserError::new(ErrorCode::BadInput, e.to_string());
     let config = Spec::read(&source).and_then(|spec| spec.grid.config(0)).map_err(bad)?;
-    let report = train::bench(&config, args.steps, isa);
+    let report = train::bench(&config, args.steps, isa, args.threads)
+        .map_err(|e| UserError::new(ErrorCode::Internal, format!("--threads: {e}")))?;
     print(&bench_report(args, isa, &report))
 }
 
 /// What a benchmark measured, beside what this core can do at best.
 fn bench_report(args: &BenchArgs, isa: Isa, report: &BenchReport) -> String {
-    let (samples, gflops) = (report.samples_per_second(), report.flops_per_second() / 1e9);
+    let (samples, gflops) = (report.samples_per_cpu_second(), report.flops_per_second() / 1e9);
     let gemm = report.gemm_flops_per_second / 1e9;
     let workload = format!("{:?}", args.workload).to_lowercase();
     let memory = train::peak_memory();
     match args.format {
         Format::Json => json!({
-            "workload": workload, "batch": args.batch, "steps": args.steps, "isa": isa.name(),
+            "workload": workload, "batch": args.batch, "steps": args.steps, "isa": isa.name(), "threads": args.threads,
+            "samples_per_second": report.samples_per_second(),
             "samples_per_cpu_second": samples, "gflops": gflops, "gemm_gflops": gemm,
             "share_of_gemm": gflops / gemm, "peak_bytes": memory,
         })
         .to_string(),
         Format::Table => format!(
-            "{workload}, batch {}, {} steps on {isa}: {samples:.0} samples per CPU second\n\
+            "{workload}, batch {}, {} steps on {isa}, {}: {samples:.0} samples per CPU second, {:.0} per second\n\
              {gflops:.1} GFLOP/s, {:.0} % of this core's {gemm:.1} in a large matrix product; peak memory {}",
             args.batch,
             args.steps,
+            if args.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", args.threads) },
+            report.samples_per_second(),
             100.0 * gflops / gemm,
             memory.map_or_else(|| "unknown".into(), |bytes| format!("{} MiB", bytes >> 20)),
         ),

@@ -62,17 +62,33 @@ impl Office {
 ///
 /// # Errors
 /// The operating system gives no thread.
-pub(crate) fn start(office: &Arc<Office>, slots: u32, isa: Isa) -> std::io::Result<()> {
+pub(crate) fn start(office: &Arc<Office>, slots: u32, threads: u32, isa: Isa) -> std::io::Result<()> {
     for n in 0..slots {
-        let office = office.clone();
-        std::thread::Builder::new().name(format!("slot-{n}")).spawn(move || work(&office, isa))?;
+        let (office, machine) = (office.clone(), Machine::new(n, threads, isa)?);
+        std::thread::Builder::new().name(format!("slot-{n}")).spawn(move || work(&office, &machine))?;
     }
     Ok(())
 }
 
-fn work(office: &Office, isa: Isa) {
+/// What a slot trains with.
+struct Machine {
+    isa: Isa,
+    /// Threads for one trial, if more than the slot's own.
+    pool: Option<rayon::ThreadPool>,
+}
+
+impl Machine {
+    fn new(slot: u32, threads: u32, isa: Isa) -> std::io::Result<Self> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads as usize);
+        let pool = pool.thread_name(move |n| format!("slot-{slot}.{n}"));
+        let pool = (threads > 1).then(|| pool.build()).transpose().map_err(std::io::Error::other)?;
+        Ok(Self { isa, pool })
+    }
+}
+
+fn work(office: &Office, machine: &Machine) {
     while let Some(assignment) = office.next() {
-        let result = run(&assignment, isa);
+        let result = run(&assignment, machine);
         let wishes = {
             let mut desk = office.lock();
             desk.finish(assignment.fence, assignment.key, result);
@@ -86,7 +102,7 @@ fn work(office: &Office, isa: Isa) {
 }
 
 /// Runs a trial; `None` when it was stopped.
-fn run(assignment: &Assignment, isa: Isa) -> Option<TrialResult> {
+fn run(assignment: &Assignment, machine: &Machine) -> Option<TrialResult> {
     let attempt = catch_unwind(AssertUnwindSafe(|| {
         let sweep = &assignment.sweep;
         let cell = sweep.cell(assignment.key.cell)?;
@@ -97,7 +113,8 @@ fn run(assignment: &Assignment, isa: Isa) -> Option<TrialResult> {
             measure: &sweep.spec.measure,
             data: cell.data.as_deref(),
             key: assignment.key,
-            isa,
+            isa: machine.isa,
+            pool: machine.pool.as_ref(),
         };
         Ok(train::run(&job, &assignment.stop))
     }));

@@ -24,7 +24,15 @@ pub struct Sweep {
     pub spec: Spec,
     data: Option<(Arc<Dataset>, [u8; 32])>,
     cells: Mutex<HashMap<u64, Arc<Cell>>>,
-    subsets: Mutex<HashMap<(u32, u32), Arc<TrialData>>>,
+    subsets: Mutex<HashMap<Images, Arc<TrialData>>>,
+}
+
+/// What decides the images that a cell uses.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Images {
+    sizes: (u32, u32),
+    label_noise: u64,
+    standardize: bool,
 }
 
 /// A cell ready to be trained.
@@ -120,14 +128,19 @@ impl Sweep {
     /// The images a cell uses; shared by all cells that use the same ones.
     fn subset(&self, dataset: &Arc<Dataset>, config: &TrialConfig, hash: [u8; 32]) -> Result<Arc<TrialData>, String> {
         let mut subsets = self.subsets.lock().map_err(|_| "another trial panicked while choosing its images")?;
-        let sizes = (config.data.train, config.data.test);
-        if let Some(data) = subsets.get(&sizes) {
+        let data = &config.data;
+        let images = Images {
+            sizes: (data.train, data.test),
+            label_noise: data.label_noise.to_bits(),
+            standardize: data.standardize,
+        };
+        if let Some(data) = subsets.get(&images) {
             return Ok(data.clone());
         }
         // The choice ignores repeat and cell.
         let streams = self.spec.streams(TrialKey { cell: 0, repeat: 0 }, hash);
         let data = TrialData::new(dataset.clone(), &config.data, &streams).map_err(|e| e.to_string())?;
-        Ok(subsets.entry(sizes).or_insert(Arc::new(data)).clone())
+        Ok(subsets.entry(images).or_insert(Arc::new(data)).clone())
     }
 
     #[cfg(test)]

@@ -149,7 +149,6 @@ fn balanced(order: &[u32], labels: &[u8], n: usize) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Order;
     use crate::seed::SeedPlan;
 
     fn small() -> Dataset {
@@ -178,7 +177,7 @@ mod tests {
     #[test]
     fn subsets_are_balanced_reproducible_and_chosen_by_the_seed() {
         let data = small();
-        let config = DataConfig { dataset: DatasetName::Glyphs, train: 100, test: 300, order: Order::Shuffle };
+        let config = DataConfig::new(DatasetName::Glyphs, 100, 300);
         let streams = |seed| Streams { sweep_seed: seed, repeat: 0, cell: [0; 32], plan: SeedPlan::default() };
         let a = data.subset(&config, &streams(1)).expect("enough images");
         assert_eq!(a, data.subset(&config, &Streams { repeat: 5, ..streams(1) }).expect("enough images"));

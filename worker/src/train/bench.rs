@@ -18,14 +18,16 @@ use super::trial::Training;
 use super::{Isa, Job};
 
 /// What a benchmark measured.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct BenchReport {
     /// Training steps done.
     pub steps: u64,
     /// Images trained on.
     pub samples: u64,
-    /// Time the thread ran on a CPU, in seconds; elapsed time where the system does not tell.
+    /// Time that all threads ran on CPUs, in seconds; elapsed time where the system does not tell.
     pub cpu_seconds: f64,
+    /// Elapsed time, in seconds.
+    pub seconds: f64,
     /// Floating-point operations done.
     pub flops: u64,
     /// Floating-point operations per CPU second of a large matrix product on one thread of this machine.
@@ -34,8 +36,13 @@ pub struct BenchReport {
 
 impl BenchReport {
     /// Training images per CPU second.
-    pub fn samples_per_second(&self) -> f64 {
+    pub fn samples_per_cpu_second(&self) -> f64 {
         self.samples as f64 / self.cpu_seconds
+    }
+
+    /// Training images per second.
+    pub fn samples_per_second(&self) -> f64 {
+        self.samples as f64 / self.seconds
     }
 
     /// Floating-point operations per CPU second.
@@ -45,23 +52,35 @@ impl BenchReport {
 }
 
 /// Trains for so many steps, after a few that are not counted, on made-up images.
-pub fn bench(config: &TrialConfig, steps: u64, isa: Isa) -> BenchReport {
+///
+/// # Errors
+/// The operating system gives no threads.
+pub fn bench(
+    config: &TrialConfig,
+    steps: u64,
+    isa: Isa,
+    threads: u32,
+) -> Result<BenchReport, rayon::ThreadPoolBuildError> {
     let batch = u64::from(config.batch());
-    let mut report = BenchReport { steps: 0, samples: 0, cpu_seconds: 0.0, flops: 0, gemm_flops_per_second: 0.0 };
-    let Some(net) = Net::of(config) else { return report };
+    let mut report = BenchReport::default();
+    let Some(net) = Net::of(config) else { return Ok(report) };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads as usize);
+    let pool = (threads > 1).then(|| pool.build()).transpose()?;
     let streams = Streams { sweep_seed: 0, repeat: 0, cell: [0; 32], plan: SeedPlan::default() };
     let data = made_up(config, &streams);
     let measure = Measure { every: ergodic_common::config::Length::Steps(1), metrics: Vec::new() };
     let key = TrialKey { cell: 0, repeat: 0 };
     let mut config = config.clone();
     (config.data.train, config.data.order) = (config.batch(), Order::Sequential);
-    let job = Job { config: &config, streams: &streams, measure: &measure, data: Some(&data), key, isa };
-    isa.run(Timed { job: &job, net: &net, data: &data, steps, seconds: &mut report.cpu_seconds });
+    let job =
+        Job { config: &config, streams: &streams, measure: &measure, data: Some(&data), key, isa, pool: pool.as_ref() };
+    let seconds = (&mut report.cpu_seconds, &mut report.seconds);
+    job.install(|| isa.run(Timed { job: &job, net: &net, data: &data, steps, seconds }));
     report.gemm_flops_per_second = gemm_flops_per_second();
     report.steps = steps;
     report.samples = steps * batch;
     report.flops = report.samples * net.train_flops();
-    report
+    Ok(report)
 }
 
 const WARM_UP: u64 = 3;
@@ -105,7 +124,8 @@ struct Timed<'a> {
     net: &'a Net,
     data: &'a TrialData,
     steps: u64,
-    seconds: &'a mut f64,
+    /// On CPUs, and elapsed.
+    seconds: (&'a mut f64, &'a mut f64),
 }
 
 impl super::Program for Timed<'_> {
@@ -121,8 +141,9 @@ impl super::Program for Timed<'_> {
             training.descend(rates, step).expect(super::ON_CPU);
         }
         let cpu = cpu_seconds() - start;
+        let elapsed = began.elapsed().as_secs_f64();
         // The system counts CPU time in ticks, which a very short run may fall between.
-        *self.seconds = if cpu > 0.0 { cpu } else { began.elapsed().as_secs_f64() };
+        (*self.seconds.0, *self.seconds.1) = (if cpu > 0.0 { cpu } else { elapsed }, elapsed);
     }
 }
 
@@ -141,15 +162,19 @@ fn made_up(config: &TrialConfig, streams: &Streams) -> TrialData {
     };
     let batch = config.batch();
     let dataset = Arc::new(Dataset { name, train: part(batch), test: part(1) });
-    let config = DataConfig { dataset: name, train: batch, test: 1, order: Order::Sequential };
+    let config = DataConfig::new(name, batch, 1);
     TrialData::new(dataset, &config, streams).expect("as many images as asked for were made")
 }
 
-/// CPU time of this thread, as Linux counts it, or else time since the first call.
+/// CPU time of all threads, as Linux counts it, or else time since the first call.
 fn cpu_seconds() -> f64 {
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     let start = *START.get_or_init(Instant::now);
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
-    let nanoseconds = text.and_then(|t| t.split_whitespace().next()?.parse::<u64>().ok());
+    let of_task = |task: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    let tasks = std::fs::read_dir("/proc/self/task").ok();
+    let nanoseconds = tasks.and_then(|tasks| tasks.flatten().map(of_task).sum::<Option<u64>>());
     nanoseconds.map_or_else(|| start.elapsed().as_secs_f64(), |ns| ns as f64 * 1e-9)
 }

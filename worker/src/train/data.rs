@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use ergodic_common::config::DataConfig;
 use ergodic_common::dataset::{DataError, Dataset, Images, Subset};
-use ergodic_common::seed::Streams;
+use ergodic_common::seed::{Purpose, Streams};
 
+use super::augment::Move;
 use super::plan::Grid;
 
 /// A dataset's images that trials use, and how their bytes become inputs. Shared by all slots.
@@ -15,6 +16,8 @@ pub struct TrialData {
     subset: Subset,
     /// Per channel, what each byte becomes: (p/255 − mean)/std over the training images used.
     tables: Vec<[f32; 256]>,
+    /// Labels of all training images, some of them wrong on purpose.
+    labels: Vec<u8>,
 }
 
 impl TrialData {
@@ -33,8 +36,10 @@ impl TrialData {
                 counts[at % channels][usize::from(*p)] += 1;
             }
         }
-        let tables = counts.iter().map(standardised).collect();
-        Ok(Self { dataset, subset, tables })
+        let table = if config.standardize { standardised } else { |_: &_| std::array::from_fn(|p| p as f32 / 255.0) };
+        let tables = counts.iter().map(table).collect();
+        let labels = noisy(&dataset, config.label_noise, streams);
+        Ok(Self { dataset, subset, tables, labels })
     }
 
     /// Indices of the training images.
@@ -49,7 +54,7 @@ impl TrialData {
 
     /// Training images of these indices.
     pub(super) fn batch<'a>(&'a self, indices: &'a [u32]) -> Source<'a> {
-        self.source(&self.dataset.train, indices)
+        Source { labels: &self.labels, ..self.source(&self.dataset.train, indices) }
     }
 
     /// Test images of these indices.
@@ -58,13 +63,29 @@ impl TrialData {
     }
 
     fn source<'a>(&'a self, part: &'a Images, indices: &'a [u32]) -> Source<'a> {
-        Source { pixels: Pixels::Bytes(&part.pixels, &self.tables), labels: &part.labels, indices }
+        Source { pixels: Pixels::Bytes(&part.pixels, &self.tables), labels: &part.labels, indices, moves: &[] }
     }
 }
 
 fn image_len(dataset: &Dataset) -> usize {
     let (height, width, channels) = dataset.name.shape();
     (height * width * channels) as usize
+}
+
+/// Labels of the training images, each replaced by one of another class with this probability. An image's label does not
+/// depend on which others are used.
+fn noisy(dataset: &Dataset, probability: f64, streams: &Streams) -> Vec<u8> {
+    let mut labels = dataset.train.labels.clone();
+    if probability > 0.0 {
+        let classes = dataset.name.classes();
+        for (image, label) in (0_u64..).zip(&mut labels) {
+            let mut stream = streams.open(Purpose::LabelNoise, &image.to_le_bytes());
+            if stream.uniform() < probability {
+                *label = ((u32::from(*label) + 1 + stream.below(classes - 1)) % classes) as u8;
+            }
+        }
+    }
+    labels
 }
 
 /// What each byte of a channel becomes, given how often each occurs.
@@ -86,6 +107,8 @@ pub(super) struct Source<'a> {
     labels: &'a [u8],
     /// Which of them.
     indices: &'a [u32],
+    /// How each of them is changed, if they are.
+    moves: &'a [Move],
 }
 
 #[derive(Clone, Copy)]
@@ -101,7 +124,12 @@ impl<'a> Source<'a> {
     /// Inputs as they are.
     #[cfg(test)]
     pub(super) fn floats(pixels: &'a [f32], labels: &'a [u8], indices: &'a [u32]) -> Self {
-        Self { pixels: Pixels::Floats(pixels), labels, indices }
+        Self { pixels: Pixels::Floats(pixels), labels, indices, moves: &[] }
+    }
+
+    /// The same images, each moved.
+    pub(super) fn moved(self, moves: &'a [Move]) -> Self {
+        Self { moves, ..self }
     }
 
     /// How many.
@@ -112,7 +140,10 @@ impl<'a> Source<'a> {
     /// The same images in pieces of up to `size`.
     pub(super) fn parts(&self, size: usize) -> impl Iterator<Item = Self> + use<'a> {
         let whole = *self;
-        self.indices.chunks(size).map(move |indices| Self { indices, ..whole })
+        self.indices.chunks(size).enumerate().map(move |(at, indices)| {
+            let moves = whole.moves.get(at * size..at * size + indices.len()).unwrap_or_default();
+            Self { indices, moves, ..whole }
+        })
     }
 
     /// Their labels.
@@ -124,10 +155,14 @@ impl<'a> Source<'a> {
     /// Writes `count` images from the `first` on into the inside of a grid.
     pub(super) fn write(&self, first: usize, count: usize, grid: &Grid, out: &mut [f32]) {
         let len = grid.inner_len();
-        for (image, out) in self.indices[first..first + count].iter().zip(out.chunks_exact_mut(grid.len())) {
+        let images = self.indices[first..first + count].iter().zip(out.chunks_exact_mut(grid.len()));
+        for (at, (image, out)) in images.enumerate() {
             let place = *image as usize * len..(*image as usize + 1) * len;
             match self.pixels {
-                Pixels::Bytes(all, tables) => write_bytes(&all[place], tables, grid, out),
+                Pixels::Bytes(all, tables) => match self.moves.get(first + at) {
+                    Some(by) => write_moved(&all[place], *by, tables, grid, out),
+                    None => write_bytes(&all[place], tables, grid, out),
+                },
                 #[cfg(test)]
                 Pixels::Floats(all) => {
                     grid.runs().for_each(|(from, to, len)| {
@@ -146,6 +181,23 @@ fn write_bytes(bytes: &[u8], tables: &[[f32; 256]], grid: &Grid, out: &mut [f32]
             let bytes = bytes[from..][..len][c..].iter().step_by(channels);
             let out = out[to..][..len][c..].iter_mut().step_by(channels);
             out.zip(bytes).for_each(|(x, p)| *x = table[usize::from(*p)]);
+        }
+    }
+}
+
+/// The same for an image seen through a window that is moved and mirrored; outside the image it is black.
+fn write_moved(bytes: &[u8], by: Move, tables: &[[f32; 256]], grid: &Grid, out: &mut [f32]) {
+    let channels = tables.len();
+    let row = grid.width * channels;
+    // An image inside a halo has a run for every row, and one without a halo a single one.
+    let rows = grid.runs().flat_map(|(_, to, len)| (to..to + len).step_by(row));
+    for (y, to) in rows.enumerate() {
+        let pixels = out[to..to + row].chunks_exact_mut(channels);
+        for (x, pixel) in pixels.enumerate() {
+            let from = by.source(y, x, grid.height, grid.width);
+            for (c, (value, table)) in pixel.iter_mut().zip(tables).enumerate() {
+                *value = table[from.map_or(0, |from| usize::from(bytes[from * channels + c]))];
+            }
         }
     }
 }

@@ -1,20 +1,25 @@
 //! Forward and backward pass of a [`Net`] over a batch, on flat packed parameters.
 //!
 //! Of a layer, only its map's output z is kept for the whole batch. Activations and ∂L/∂z are made chunk by chunk in
-//! buffers that stay in the cache, just before the kernels that read them: forward once, backward once more. Nothing is
-//! allocated per step.
+//! buffers that stay in the cache, just before the kernels that read them: forward once, backward once more. Sums run
+//! through a part of the batch, chunk by chunk, and are added part by part; parts may be on different threads. Nothing
+//! is allocated per step on one thread.
+
+use std::mem::take;
+use std::ops::Range;
 
 use ergodic_common::config::Loss;
 use ergodic_common::net::{Net, NormSpec, Over, Pool, Role};
 
 use super::data::Source;
 use super::loss::{Objective, Tally};
-use super::norm::{Activate, AddMoments, AddSlopes, Backward, Channels, Moments, Slopes};
+use super::norm::{Activate, AddMoments, AddSlopes, Backward, Channels, Moments, Slopes, Sums, normalise};
 use super::params::Layout;
 use super::plan::{self, Grid, LayerPlan};
 use super::pool::{ActivatePooled, Pooled, Unpool};
 use super::simd::{BLOCK, Buffer, Lanes, padded};
 use super::taps::{Start, Taps};
+use super::team::{Team, add, cut};
 use super::wgrad::WeightGradient;
 
 /// A network with the memory to run it.
@@ -26,6 +31,47 @@ pub(super) struct Engine {
     layers: Vec<LayerState>,
     logits: Buffer,
     objective: Objective,
+    team: Team,
+    desks: Vec<Desk>,
+}
+
+/// What one thread writes on.
+struct Desk {
+    layers: Vec<LayerDesk>,
+    /// Gradient of a weight over a part of the batch.
+    weights: Buffer,
+    sums: Sums,
+    /// Sums of a single image, for norms over single images.
+    image_sums: Sums,
+}
+
+struct LayerDesk {
+    /// Inputs of a chunk, and the first image of the chunk if this pass has written it.
+    input: Buffer,
+    held: Option<usize>,
+    /// ∂L/∂z of a chunk.
+    z_gradient: Buffer,
+    moments: Moments,
+}
+
+impl Desk {
+    /// `parts`: whether a batch has several.
+    fn new(layers: &[LayerState], parts: impl Fn(&LayerPlan) -> bool) -> Self {
+        let weights = layers.iter().filter(|l| l.trained && parts(&l.plan)).map(|l| l.places.weight.len());
+        let width = layers.iter().map(|l| l.plan.channels).max().unwrap_or(0);
+        let of = |l: &LayerState| LayerDesk {
+            input: Buffer::zeros(l.plan.chunk * l.plan.input.len()),
+            held: None,
+            z_gradient: Buffer::zeros(l.plan.chunk * l.plan.gradient.len()),
+            moments: Moments::new(l.plan.channels),
+        };
+        Self {
+            weights: Buffer::zeros(weights.max().unwrap_or(0)),
+            layers: layers.iter().map(of).collect(),
+            sums: Sums::new(width),
+            image_sums: Sums::new(width),
+        }
+    }
 }
 
 /// A layer's plan and buffers.
@@ -48,18 +94,12 @@ struct LayerState {
     pooled: Buffer,
     /// Gradient of z from the layer that adds it to its own.
     stream: Buffer,
-    /// Inputs of a chunk, and the first image of the chunk if this pass has written it.
-    input: Buffer,
-    held: Option<usize>,
-    /// ∂L/∂z of a chunk.
-    z_gradient: Buffer,
     /// Weights of the transposed convolution.
     transposed: Buffer,
     channels: Channels,
     moments: Moments,
+    sums: Sums,
     slopes: Slopes,
-    /// Sums of a single image, for norms over single images.
-    image_slopes: Slopes,
     /// Σ ∂L/∂z where there is no norm: the gradient of the bias.
     bias: Vec<f64>,
 }
@@ -84,10 +124,42 @@ impl Readers {
 
 /// Places of a layer's parameters.
 struct Places {
-    weight: std::ops::Range<usize>,
-    scale: Option<std::ops::Range<usize>>,
+    weight: Range<usize>,
+    scale: Option<Range<usize>>,
     /// Of the bias, or of the norm's shift.
-    shift: Option<std::ops::Range<usize>>,
+    shift: Option<Range<usize>>,
+}
+
+/// What the backward pass over a layer writes for an earlier one, whose activations it reads.
+#[derive(Default)]
+struct Lent {
+    gradient: Buffer,
+    pooled: Buffer,
+    slopes: Slopes,
+    sums: Sums,
+}
+
+/// A part of a batch in a layer's forward pass, and where its results go.
+struct Mapped<'a> {
+    part: Chunk,
+    z: &'a mut [f32],
+    /// Of every image, where a norm runs over single images.
+    mean: &'a mut [f32],
+    inv: &'a mut [f32],
+}
+
+/// A part of a batch in a layer's backward pass, and where its results go.
+struct Returned<'a> {
+    part: Chunk,
+    /// Gradient of the layer's weight, if this part is alone; it goes to the desk otherwise.
+    weights: Option<&'a mut [f32]>,
+    /// Gradient that reaches what the layer adds to its z.
+    passed: &'a mut [f32],
+    /// Of the activations that the layer reads, and of these after pooling.
+    gradient: &'a mut [f32],
+    pooled: &'a mut [f32],
+    /// What their norm makes of it, where it runs over single images.
+    slopes: (&'a mut [f32], &'a mut [f32]),
 }
 
 impl LayerState {
@@ -119,14 +191,11 @@ impl LayerState {
             pooled: zeros(layer.pool != Pool::None, batch * plan.readable),
             stream: zeros(readers.activation.is_some() && readers.adder.is_some(), batch * plan.output_len()),
             readers,
-            input: Buffer::zeros(plan.chunk * plan.input.len()),
-            held: None,
-            z_gradient: Buffer::zeros(plan.chunk * plan.gradient.len()),
             transposed: Buffer::zeros(transposed),
             channels: if single { channels.per_image(capacity) } else { channels },
             moments: Moments::new(width),
+            sums: Sums::new(width),
             slopes: Slopes::new(width, sets),
-            image_slopes: Slopes::new(width, 1),
             bias: vec![0.0; width],
             plan,
         }
@@ -140,16 +209,38 @@ impl LayerState {
         })
     }
 
+    /// The forward pass over a part of the batch: inputs, map, and the sums that a norm needs.
+    fn map_part<S: Lanes>(&self, s: S, pass: &Pass<'_>, desk: &mut LayerDesk, mapped: Mapped<'_>) {
+        let Mapped { part, z, mean, inv } = mapped;
+        desk.moments.reset();
+        for chunk in part.cut(self.plan.chunk) {
+            let own = chunk.of_mut(part, z, self.plan.output_len());
+            self.read_input(s, pass, desk, chunk);
+            self.map(s, pass, &desk.input, chunk, own);
+            if let Some((groups, eps)) = self.groups() {
+                for (at, z) in own.chunks_exact(self.plan.output_len()).enumerate() {
+                    let of_image = (chunk.first - part.first + at) * self.channels.stride..;
+                    desk.moments.reset();
+                    s.dispatch(AddMoments { z, moments: &mut desk.moments });
+                    let statistics = desk.moments.of_groups(self.width, groups);
+                    normalise(statistics, eps, &mut mean[of_image.clone()], &mut inv[of_image]);
+                }
+            } else if self.norm.is_some() && pass.training {
+                s.dispatch(AddMoments { z: own, moments: &mut desk.moments });
+            }
+        }
+    }
+
     /// Makes the inputs of a chunk, unless they are there.
-    fn read_input<S: Lanes>(&mut self, s: S, before: &[Self], source: &Source<'_>, chunk: Chunk) {
-        if self.held == Some(chunk.first) {
+    fn read_input<S: Lanes>(&self, s: S, pass: &Pass<'_>, desk: &mut LayerDesk, chunk: Chunk) {
+        if desk.held == Some(chunk.first) {
             return;
         }
-        self.held = Some(chunk.first);
-        let (grid, output) = (self.plan.input, &mut self.input);
+        desk.held = Some(chunk.first);
+        let (grid, output) = (self.plan.input, &mut desk.input);
         match self.source {
-            None => source.write(chunk.first, chunk.images, &grid, output),
-            Some(at) => before[at].activate(s, chunk, grid, output),
+            None => pass.source.write(chunk.first, chunk.images, &grid, output),
+            Some(at) => pass.layers[at].activate(s, chunk, grid, output),
         }
     }
 
@@ -177,40 +268,27 @@ impl LayerState {
     }
 
     /// The map, for a chunk.
-    fn map<S: Lanes>(&mut self, s: S, before: &[Self], weights: &[f32], chunk: Chunk) {
+    fn map<S: Lanes>(&self, s: S, pass: &Pass<'_>, input: &[f32], chunk: Chunk, output: &mut [f32]) {
         let plan = &self.plan;
-        let added = self.add.map(|at| chunk.of(&before[at].z, plan.output_len()));
+        let added = self.add.map(|at| chunk.of(&pass.layers[at].z, plan.output_len()));
         s.dispatch(Taps {
-            input: &self.input,
-            weights: &weights[self.places.weight.clone()],
+            input,
+            weights: &pass.weights[self.places.weight.clone()],
             taps: &plan.taps,
             pixels: &plan.forward[..chunk.images * plan.pixels],
             blocks: plan.blocks(),
             start: added.map_or(Start::Zero, Start::From),
-            output: chunk.of_mut(&mut self.z, plan.output_len()),
+            output,
         });
-    }
-
-    /// Takes a chunk of z into the norm's statistics, if they are the batch's own.
-    fn measure<S: Lanes>(&mut self, s: S, chunk: Chunk, training: bool) {
-        let len = self.plan.output_len();
-        if let Some((groups, eps)) = self.groups() {
-            for image in chunk.first..chunk.first + chunk.images {
-                self.moments.reset();
-                s.dispatch(AddMoments { z: &self.z[image * len..][..len], moments: &mut self.moments });
-                self.channels.normalise(image, self.moments.of_groups(self.width, groups), eps);
-            }
-        } else if self.norm.is_some() && training {
-            s.dispatch(AddMoments { z: chunk.of(&self.z, len), moments: &mut self.moments });
-        }
     }
 
     /// Sets what stands between the map and the activation.
     fn set_channels(&mut self, before: &[Self], weights: &[f32], statistics: Option<Statistics<'_>>) {
         if let Some(norm) = self.norm.filter(NormSpec::has_statistics) {
+            let Channels { mean, inv, .. } = &mut self.channels;
             match statistics {
-                None => self.channels.normalise(0, self.moments.statistics(), norm.eps),
-                Some(running) => self.channels.normalise(0, running.pairs(), norm.eps),
+                None => normalise(self.moments.statistics(), norm.eps, mean, inv),
+                Some(running) => normalise(running.pairs(), norm.eps, mean, inv),
             }
         }
         if let Some(scale) = &self.places.scale {
@@ -227,100 +305,116 @@ impl LayerState {
 
     /// Adds a chunk, the gradient of whose activations is finished, to the sums that the backward pass through norm,
     /// scale and shift needs.
-    fn add_slopes<S: Lanes>(&mut self, s: S, chunk: Chunk) {
-        if self.pool != Pool::None {
-            self.unpool(s, chunk);
-        }
+    fn add_slopes<S: Lanes>(&self, s: S, chunk: Chunk, to: &mut Returned<'_>, sums: &mut Sums, image_sums: &mut Sums) {
         let len = self.plan.output_len();
+        if self.pool != Pool::None {
+            let (pooled, readable) = (chunk.of_mut(to.part, to.pooled, self.plan.readable), self.pooled(chunk));
+            s.dispatch(Unpool { to: readable, pooled, gradient: chunk.of_mut(to.part, to.gradient, len) });
+        }
+        let gradient = chunk.of_mut(to.part, to.gradient, len);
+        let (z, channels) = (chunk.of(&self.z, len), &self.channels);
         if let Some((groups, _)) = self.groups() {
-            for image in chunk.first..chunk.first + chunk.images {
-                self.image_slopes.reset();
-                s.dispatch(AddSlopes {
-                    z: &self.z[image * len..][..len],
-                    gradient: &self.gradient[image * len..][..len],
-                    channels: &self.channels,
-                    image,
-                    slopes: &mut self.image_slopes,
-                });
-                let (of_image, pixels) = ((image, &self.image_slopes), self.plan.pixels as f64);
-                self.slopes.through_groups(&self.channels, of_image, pixels, (self.width, groups));
+            for (at, (z, gradient)) in z.chunks_exact(len).zip(gradient.chunks_exact(len)).enumerate() {
+                image_sums.reset();
+                s.dispatch(AddSlopes { z, gradient, channels, image: chunk.first + at, sums: image_sums });
+                let of_image = (chunk.first - to.part.first + at) * channels.stride..;
+                let slopes = (&mut to.slopes.0[of_image.clone()], &mut to.slopes.1[of_image]);
+                image_sums.through_groups(channels, self.plan.pixels as f64, (self.width, groups), slopes);
+                sums.add(image_sums);
             }
         } else if self.norm.is_some() || self.places.shift.is_some() {
-            s.dispatch(AddSlopes {
-                z: chunk.of(&self.z, len),
-                gradient: chunk.of(&self.gradient, len),
-                channels: &self.channels,
-                image: 0,
-                slopes: &mut self.slopes,
-            });
+            s.dispatch(AddSlopes { z, gradient, channels, image: 0, sums });
         }
-    }
-
-    fn unpool<S: Lanes>(&mut self, s: S, chunk: Chunk) {
-        let mut gradient = std::mem::replace(&mut self.gradient, Buffer::zeros(0));
-        s.dispatch(Unpool {
-            to: self.pooled(chunk),
-            pooled: chunk.of(&self.pooled, self.plan.readable),
-            gradient: chunk.of_mut(&mut gradient, self.plan.output_len()),
-        });
-        self.gradient = gradient;
     }
 
     /// Turns the finished sums into coefficients and gradients.
     fn finish_slopes(&mut self, after: &[Self], first_after: usize, images: usize, gradient: &mut [f32]) {
         if self.norm.is_some_and(|n| n.has_statistics()) {
-            self.slopes.through_norm(&self.channels, (images * self.plan.pixels) as f64);
+            self.sums.through_norm(&self.channels, (images * self.plan.pixels) as f64, &mut self.slopes);
         }
-        let mut write = |place: &Option<std::ops::Range<usize>>, sums: &[f64]| {
+        let mut write = |place: &Option<Range<usize>>, sums: &[f64]| {
             if let Some(place) = place {
                 gradient[place.clone()].iter_mut().zip(sums).for_each(|(g, sum)| *g = *sum as f32);
             }
         };
-        write(&self.places.scale, &self.slopes.scale);
+        write(&self.places.scale, &self.sums.scale);
         if self.norm.is_some() {
-            write(&self.places.shift, &self.slopes.shift);
+            write(&self.places.shift, &self.sums.shift);
             return;
         }
-        self.bias.copy_from_slice(&self.slopes.shift);
+        self.bias.copy_from_slice(&self.sums.shift);
         if let Some(adder) = self.readers.adder {
             self.bias.iter_mut().zip(&after[adder - first_after].bias).for_each(|(sum, x)| *sum += x);
         }
         write(&self.places.shift, &self.bias);
     }
 
+    /// The backward pass of layer `at` over a part of the batch.
+    fn return_part<S: Lanes>(&self, s: S, at: usize, pass: &Pass<'_>, desk: &mut Desk, mut to: Returned<'_>) {
+        let Desk { layers, weights, sums, image_sums } = desk;
+        let desk = &mut layers[at];
+        sums.reset();
+        if to.weights.is_none() && self.trained {
+            weights[..self.places.weight.len()].fill(0.0);
+        }
+        let source = self.source.map(|source| &pass.layers[source]);
+        for chunk in to.part.cut(self.plan.chunk) {
+            self.write_z_gradient(s, desk, chunk, &mut to);
+            if self.trained {
+                self.read_input(s, pass, desk, chunk);
+                self.add_weight_gradient(s, desk, chunk, to.weights.as_deref_mut().unwrap_or(&mut weights[..]));
+            }
+            let Some(source) = source else { continue };
+            self.write_input_gradient(s, at, source, desk, chunk, &mut to);
+            if source.readers.activation.is_some_and(|(first, _)| first == at) {
+                source.add_slopes(s, chunk, &mut to, sums, image_sums);
+            }
+        }
+    }
+
     /// ∂L/∂z of a chunk, also for the layer whose z was added.
-    fn write_z_gradient<S: Lanes>(&mut self, s: S, before: &mut [Self], chunk: Chunk) {
+    fn write_z_gradient<S: Lanes>(&self, s: S, desk: &mut LayerDesk, chunk: Chunk, to: &mut Returned<'_>) {
         let len = self.plan.output_len();
-        let passed = self.add.map(|at| before[at].passed());
         s.dispatch(Backward {
             z: chunk.of(&self.z, len),
             gradient: chunk.of(&self.gradient, len),
             stream: (!self.stream.is_empty()).then(|| chunk.of(&self.stream, len)),
-            passed: passed.map(|to| chunk.of_mut(to, len)),
+            passed: self.add.map(|_| chunk.of_mut(to.part, to.passed, len)),
             channels: &self.channels,
             slopes: &self.slopes,
             grid: self.plan.gradient,
             first: chunk.first,
             images: chunk.images,
-            output: &mut self.z_gradient,
+            output: &mut desk.z_gradient,
         });
     }
 
     /// Where the gradient goes that reaches z past norm and ReLU.
-    fn passed(&mut self) -> &mut [f32] {
+    fn passed(&mut self) -> &mut Buffer {
         if self.readers.activation.is_some() { &mut self.stream } else { &mut self.gradient }
     }
 
+    /// What those who read this layer's activations write.
+    fn lend(&mut self) -> Lent {
+        let (gradient, pooled) = (take(&mut self.gradient), take(&mut self.pooled));
+        Lent { gradient, pooled, slopes: take(&mut self.slopes), sums: take(&mut self.sums) }
+    }
+
+    fn take_back(&mut self, lent: Lent) {
+        (self.gradient, self.pooled) = (lent.gradient, lent.pooled);
+        (self.slopes, self.sums) = (lent.slopes, lent.sums);
+    }
+
     /// Adds a chunk to the gradient of the weight.
-    fn add_weight_gradient<S: Lanes>(&mut self, s: S, gradient: &mut [f32], chunk: Chunk) {
+    fn add_weight_gradient<S: Lanes>(&self, s: S, desk: &LayerDesk, chunk: Chunk, weights: &mut [f32]) {
         let plan = &self.plan;
         s.dispatch(WeightGradient {
-            input: &self.input,
-            gradient: &self.z_gradient,
+            input: &desk.input,
+            gradient: &desk.z_gradient,
             taps: &plan.taps,
             pixels: &plan.backward[..chunk.images * plan.pixels],
             blocks: plan.blocks(),
-            weights: &mut gradient[self.places.weight.clone()],
+            weights,
         });
     }
 
@@ -330,15 +424,23 @@ impl LayerState {
         self.transposed.iter_mut().zip(&transposed.source).for_each(|(w, at)| *w = weights[*at as usize]);
     }
 
-    /// Adds to the gradient of a chunk's inputs, which are the activations of an earlier layer.
-    fn write_input_gradient<S: Lanes>(&self, s: S, at: usize, before: &mut Self, chunk: Chunk) {
+    /// Adds to the gradient of a chunk's inputs, which are the activations of `before`.
+    fn write_input_gradient<S: Lanes>(
+        &self,
+        s: S,
+        at: usize,
+        before: &Self,
+        desk: &LayerDesk,
+        chunk: Chunk,
+        to: &mut Returned<'_>,
+    ) {
         let Some(transposed) = &self.plan.transposed else { return };
         let last = before.readers.activation.is_some_and(|(_, last)| last == at);
-        let gradient = if before.pool == Pool::None { &mut before.gradient } else { &mut before.pooled };
-        let output = chunk.of_mut(gradient, before.plan.readable);
+        let gradient = if before.pool == Pool::None { &mut *to.gradient } else { &mut *to.pooled };
+        let output = chunk.of_mut(to.part, gradient, before.plan.readable);
         for class in &transposed.classes {
             s.dispatch(Taps {
-                input: &self.z_gradient,
+                input: &desk.z_gradient,
                 weights: &self.transposed[class.weights.clone()],
                 taps: &class.taps,
                 pixels: &class.pixels[..chunk.images * class.per_image],
@@ -351,6 +453,14 @@ impl LayerState {
     }
 }
 
+/// What all threads read during a pass over a layer.
+struct Pass<'a> {
+    layers: &'a [LayerState],
+    weights: &'a [f32],
+    source: &'a Source<'a>,
+    training: bool,
+}
+
 /// Consecutive images of a batch.
 #[derive(Debug, Clone, Copy)]
 struct Chunk {
@@ -359,17 +469,19 @@ struct Chunk {
 }
 
 impl Chunk {
-    /// The chunks of `images` images.
-    fn all(images: usize, size: usize) -> impl Iterator<Item = Self> {
-        (0..images).step_by(size).map(move |first| Self { first, images: size.min(images - first) })
+    /// These images in pieces of `size`.
+    fn cut(self, size: usize) -> impl Iterator<Item = Self> {
+        let Self { first, images } = self;
+        (0..images).step_by(size).map(move |at| Self { first: first + at, images: size.min(images - at) })
     }
 
     fn of(self, data: &[f32], len: usize) -> &[f32] {
         &data[self.first * len..][..self.images * len]
     }
 
-    fn of_mut(self, data: &mut [f32], len: usize) -> &mut [f32] {
-        &mut data[self.first * len..][..self.images * len]
+    /// Of data that begins with `part`.
+    fn of_mut(self, part: Self, data: &mut [f32], len: usize) -> &mut [f32] {
+        &mut data[(self.first - part.first) * len..][..self.images * len]
     }
 }
 
@@ -390,17 +502,20 @@ impl<'a> Statistics<'a> {
 const MOMENTUM: f64 = 0.1;
 
 impl Engine {
-    /// For training batches of `batch` images and passes without gradient of up to `test` images.
-    pub(super) fn new(net: &Net, loss: Loss, batch: usize, test: usize) -> Self {
+    /// For training batches of `batch` images and passes without gradient of up to `test` images, on `threads` threads of
+    /// the pool that it runs in.
+    pub(super) fn new(net: &Net, loss: Loss, batch: usize, test: usize, threads: usize) -> Self {
         let plans = plan::plan(net);
         let layout = Layout::new(net, &plans);
-        let batch = net.images_at_a_time(batch as u64) as usize;
-        let capacity = batch.max(test);
-        let state = |(at, plan)| LayerState::new(at, net, plan, &layout, batch, capacity);
+        let part_of = net.images_at_a_time(batch as u64) as usize;
+        let capacity = part_of.max(test);
+        let state = |(at, plan)| LayerState::new(at, net, plan, &layout, part_of, capacity);
         let layers: Vec<_> = plans.into_iter().enumerate().map(state).collect();
         let objective = Objective { classes: net.classes, loss };
         let logits = Buffer::zeros(capacity * padded(net.classes));
-        Self { layout, batch, layers, logits, objective }
+        let team = Team::new(threads);
+        let desks = team.desks(|| Desk::new(&layers, |plan| batch > plan.part));
+        Self { layout, batch: part_of, layers, logits, objective, team, desks }
     }
 
     /// Loss of a batch in training mode, and the gradient of its mean over the batch.
@@ -412,15 +527,15 @@ impl Engine {
         gradient: &mut [f32],
     ) -> Tally {
         gradient.fill(0.0);
-        self.layers.iter_mut().for_each(|l| l.slopes.reset());
+        self.layers.iter_mut().for_each(|l| l.sums.reset());
         let mut tally = Tally::default();
-        let share = 1.0 / source.len() as f64;
+        let (images, share) = (source.len(), 1.0 / source.len() as f64);
         for part in source.parts(self.batch) {
             self.forward(s, weights, &part, None);
             let last = self.layers.last_mut().expect("a network has a head");
             let len = last.plan.output_len();
             tally.add(self.objective.train(&self.logits, len, part.labels(), share, &mut last.gradient));
-            self.backward(s, weights, &part, gradient);
+            self.backward(s, weights, &part, images, gradient);
         }
         tally
     }
@@ -445,49 +560,123 @@ impl Engine {
 
     /// Fills z of every layer, and the logits.
     fn forward<S: Lanes>(&mut self, s: S, weights: &[f32], source: &Source<'_>, running: Option<&[f32]>) {
+        self.desks.iter_mut().flat_map(|desk| &mut desk.layers).for_each(|layer| layer.held = None);
         for at in 0..self.layers.len() {
-            let (before, rest) = self.layers.split_at_mut(at);
-            let layer = &mut rest[0];
-            layer.moments.reset();
-            layer.held = None;
-            for chunk in Chunk::all(source.len(), layer.plan.chunk) {
-                layer.read_input(s, before, source, chunk);
-                layer.map(s, before, weights, chunk);
-                layer.measure(s, chunk, running.is_none());
-            }
+            self.map(s, at, weights, source, running.is_none());
             let statistics = running.zip(self.layout.statistics[at].as_ref());
             let statistics = statistics.map(|(all, mean)| Statistics {
                 mean: &all[mean.clone()],
                 variance: &all[mean.end..mean.end + mean.len()],
             });
-            layer.set_channels(before, weights, statistics);
+            let (before, rest) = self.layers.split_at_mut(at);
+            rest[0].set_channels(before, weights, statistics);
         }
         let last = self.layers.last().expect("a network has a head");
         let grid = Grid::flat(last.plan.output_len());
         last.activate(s, Chunk { first: 0, images: source.len() }, grid, &mut self.logits);
     }
 
-    fn backward<S: Lanes>(&mut self, s: S, weights: &[f32], source: &Source<'_>, gradient: &mut [f32]) {
+    /// Fills z of a layer, and takes its moments.
+    fn map<S: Lanes>(&mut self, s: S, at: usize, weights: &[f32], source: &Source<'_>, training: bool) {
+        let layer = &mut self.layers[at];
+        let (mut z, mut moments) = (take(&mut layer.z), take(&mut layer.moments));
+        let (mut mean, mut inv) = (take(&mut layer.channels.mean), take(&mut layer.channels.inv));
+        moments.reset();
+        let (layer, pass) = (&self.layers[at], Pass { layers: &self.layers, weights, source, training });
+        let (part, stride) = (layer.plan.part, layer.channels.stride);
+        let parts = Chunk { first: 0, images: source.len() }.cut(part);
+        let parts = parts.zip(cut(&mut z, part * layer.plan.output_len()));
+        let parts = parts.zip(cut(&mut mean, part * stride).zip(cut(&mut inv, part * stride)));
+        let parts = parts.map(|((part, z), (mean, inv))| Mapped { part, z, mean, inv });
+        self.team.each(
+            &mut self.desks,
+            parts,
+            |desk, part| layer.map_part(s, &pass, &mut desk.layers[at], part),
+            |desk| moments.add(&desk.layers[at].moments),
+        );
+        let layer = &mut self.layers[at];
+        (layer.z, layer.moments) = (z, moments);
+        (layer.channels.mean, layer.channels.inv) = (mean, inv);
+    }
+
+    /// `whole`: images of the batch of which these are a part.
+    fn backward<S: Lanes>(&mut self, s: S, weights: &[f32], source: &Source<'_>, whole: usize, gradient: &mut [f32]) {
         let images = source.len();
-        let last = self.layers.last_mut().expect("a network has a head");
-        last.add_slopes(s, Chunk { first: 0, images });
+        self.begin_backward(s, images);
         for at in (0..self.layers.len()).rev() {
-            let (before, rest) = self.layers.split_at_mut(at);
+            let (_, rest) = self.layers.split_at_mut(at);
             let (layer, after) = rest.split_first_mut().expect("the index is a layer's");
             layer.finish_slopes(after, at + 1, images, gradient);
             layer.transpose_weights(weights);
-            for chunk in Chunk::all(images, layer.plan.chunk) {
-                layer.write_z_gradient(s, before, chunk);
-                if layer.trained {
-                    layer.read_input(s, before, source, chunk);
-                    layer.add_weight_gradient(s, gradient, chunk);
-                }
-                let Some(before) = layer.source.map(|source| &mut before[source]) else { continue };
-                layer.write_input_gradient(s, at, before, chunk);
-                if before.readers.activation.is_some_and(|(first, _)| first == at) {
-                    before.add_slopes(s, chunk);
-                }
-            }
+            let place = layer.places.weight.clone();
+            let alone = whole <= layer.plan.part;
+            self.give_back(s, at, weights, source, alone, &mut gradient[place]);
+        }
+    }
+
+    /// Takes the slopes of the last layer, whose gradient the loss has written.
+    fn begin_backward<S: Lanes>(&mut self, s: S, images: usize) {
+        let (last, desk) = (self.layers.last_mut().expect("a network has a head"), &mut self.desks[0]);
+        let (mut gradient, mut sums) = (take(&mut last.gradient), take(&mut last.sums));
+        for part in (Chunk { first: 0, images }).cut(last.plan.chunk) {
+            let gradient = part.of_mut(Chunk { first: 0, images }, &mut gradient, last.plan.output_len());
+            let (weights, passed, pooled, slopes) = (None, &mut [][..], &mut [][..], (&mut [][..], &mut [][..]));
+            let mut to = Returned { part, weights, passed, gradient, pooled, slopes };
+            last.add_slopes(s, part, &mut to, &mut sums, &mut desk.image_sums);
+        }
+        (last.gradient, last.sums) = (gradient, sums);
+    }
+
+    /// The backward pass over a layer: adds to the gradient of its weight, and to those of the layers it reads.
+    fn give_back<S: Lanes>(
+        &mut self,
+        s: S,
+        at: usize,
+        weights: &[f32],
+        source: &Source<'_>,
+        alone: bool,
+        total: &mut [f32],
+    ) {
+        let (reads, adds) = (self.layers[at].source, self.layers[at].add);
+        let mut lent = reads.map(|before| self.layers[before].lend()).unwrap_or_default();
+        let mut passed = adds.map(|before| take(self.layers[before].passed())).unwrap_or_default();
+        {
+            let (layer, pass) = (&self.layers[at], Pass { layers: &self.layers, weights, source, training: true });
+            let part = layer.plan.part;
+            let read = |len: fn(&LayerState) -> usize| reads.map_or(0, |before| part * len(&self.layers[before]));
+            let (inner, stride) = (read(|l| l.plan.output_len()), read(|l| l.channels.stride));
+            let pooled = read(|l| if l.pool == Pool::None { 0 } else { l.plan.readable });
+            let added = if adds.is_some() { part * layer.plan.output_len() } else { 0 };
+            // A single part writes where the sum of all belongs.
+            let (mut direct, mut total) = if alone { (Some(total), None) } else { (None, Some(total)) };
+            let parts = Chunk { first: 0, images: source.len() }.cut(part).zip(cut(&mut passed, added));
+            let parts = parts.zip(cut(&mut lent.gradient, inner).zip(cut(&mut lent.pooled, pooled)));
+            let slopes = cut(&mut lent.slopes.mean, stride).zip(cut(&mut lent.slopes.mean_x, stride));
+            let parts = parts.zip(slopes).map(|(((part, passed), (gradient, pooled)), slopes)| Returned {
+                part,
+                weights: direct.take(),
+                passed,
+                gradient,
+                pooled,
+                slopes,
+            });
+            self.team.each(
+                &mut self.desks,
+                parts,
+                |desk, part| layer.return_part(s, at, &pass, desk, part),
+                |desk| {
+                    lent.sums.add(&desk.sums);
+                    if let (Some(total), true) = (&mut total, layer.trained) {
+                        add(total, &desk.weights);
+                    }
+                },
+            );
+        }
+        if let Some(before) = reads {
+            self.layers[before].take_back(lent);
+        }
+        if let Some(before) = adds {
+            *self.layers[before].passed() = passed;
         }
     }
 

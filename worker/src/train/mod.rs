@@ -1,6 +1,6 @@
 //! The trainer: from a trial's config and random streams to its result, with the same bits on every machine.
 //!
-//! Reading order: `data` and `order` say what is trained on, `plan` and `params` lay out a network, `simd`,
+//! Reading order: `data`, `order` and `augment` say what is trained on, `plan` and `params` lay out a network, `simd`,
 //! `taps`, `wgrad`, `norm`, `pool` and `loss` are the arithmetic, `engine` puts it together, `optimizer` holds the
 //! state as Candle tensors and `adamw` its second rule, `schedule` and `metrics` surround it, and `trial` is the loop.
 //!
@@ -8,6 +8,7 @@
 //! result raises its version.
 
 mod adamw;
+mod augment;
 mod bench;
 mod data;
 mod engine;
@@ -24,6 +25,7 @@ mod reference;
 mod schedule;
 mod simd;
 mod taps;
+mod team;
 #[cfg(test)]
 mod tests;
 mod trial;
@@ -60,6 +62,21 @@ pub struct Job<'a> {
     pub key: TrialKey,
     /// The instruction set to use; it decides no bit of the result.
     pub isa: Isa,
+    /// The threads to share the work among, if more than the caller's; they decide no bit of the result.
+    pub pool: Option<&'a rayon::ThreadPool>,
+}
+
+impl Job<'_> {
+    fn threads(&self) -> usize {
+        self.pool.map_or(1, rayon::ThreadPool::current_num_threads)
+    }
+
+    fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match self.pool {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }
+    }
 }
 
 /// Runs a trial to its end. `None` when `stop` was raised, which is looked at before every step and every chunk of an
@@ -77,7 +94,7 @@ pub fn run(job: &Job<'_>, stop: &AtomicBool) -> Option<TrialResult> {
 
 fn train(job: &Job<'_>, net: &Net, data: &TrialData, stop: &AtomicBool) -> Option<Ending> {
     let mut ending = None;
-    job.isa.run(Whole { job, net, data, stop, ending: &mut ending });
+    job.install(|| job.isa.run(Whole { job, net, data, stop, ending: &mut ending }));
     ending
 }
 

@@ -14,10 +14,10 @@ const PARTS: usize = 4;
 /// Per-channel coefficients of a layer; mean and inv for every image where a norm runs over single images.
 #[derive(Debug)]
 pub(super) struct Channels {
-    mean: Vec<f32>,
-    inv: Vec<f32>,
+    pub(super) mean: Vec<f32>,
+    pub(super) inv: Vec<f32>,
     /// From one image's mean and inv to the next one's: 0 where all share them.
-    stride: usize,
+    pub(super) stride: usize,
     pub(super) scale: Vec<f32>,
     pub(super) shift: Vec<f32>,
     /// Whether a ReLU comes last.
@@ -39,20 +39,18 @@ impl Channels {
         self
     }
 
-    /// Normalises an image by these statistics (all images where they share them). Zero variance under ε = 0 gives 0,
-    /// with gradient 0.
-    pub(super) fn normalise(&mut self, image: usize, statistics: impl Iterator<Item = (f64, f64)>, eps: f64) {
-        for (c, (mean, variance)) in statistics.enumerate() {
-            let radicand = variance + eps;
-            self.mean[image * self.stride + c] = mean as f32;
-            let inv = if radicand == 0.0 { 0.0 } else { 1.0 / radicand.sqrt() };
-            self.inv[image * self.stride + c] = inv as f32;
-        }
-    }
-
     /// Channels, padded.
     pub(super) fn width(&self) -> usize {
         self.scale.len()
+    }
+}
+
+/// The mean and inv that normalise by these statistics. Zero variance under ε = 0 gives 0, with gradient 0.
+pub(super) fn normalise(statistics: impl Iterator<Item = (f64, f64)>, eps: f64, mean: &mut [f32], inv: &mut [f32]) {
+    for ((mean, inv), (m, variance)) in mean.iter_mut().zip(inv).zip(statistics) {
+        let radicand = variance + eps;
+        *mean = m as f32;
+        *inv = if radicand == 0.0 { 0.0 } else { (1.0 / radicand.sqrt()) as f32 };
     }
 }
 
@@ -124,7 +122,7 @@ impl Kernel for Activate<'_> {
 }
 
 /// Mean and sum of squared deviations of every channel over the batch so far.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Moments {
     pub(super) count: f64,
     pub(super) mean: Vec<f64>,
@@ -142,7 +140,15 @@ impl Moments {
         self.squares.fill(0.0);
     }
 
-    /// Adds a chunk of one channel (Chan, Golub and LeVeque 1983).
+    /// Adds the moments of more images.
+    pub(super) fn add(&mut self, others: &Self) {
+        for (channel, (mean, squares)) in others.mean.iter().zip(&others.squares).enumerate() {
+            self.merge(channel, others.count, *mean, *squares);
+        }
+        self.count += others.count;
+    }
+
+    /// Adds some values of one channel (Chan, Golub and LeVeque 1983).
     fn merge(&mut self, channel: usize, count: f64, mean: f64, squares: f64) {
         let delta = mean - self.mean[channel];
         let total = self.count + count;
@@ -237,23 +243,18 @@ fn total<S: Lanes>(s: S, parts: [S::Block; PARTS]) -> [f32; BLOCK] {
     out
 }
 
-/// Sums over the batch that the backward pass needs, per channel, and what it makes of them.
-#[derive(Debug)]
-pub(super) struct Slopes {
+/// Sums that the backward pass needs, per channel.
+#[derive(Debug, Default)]
+pub(super) struct Sums {
     /// Σ ∂L/∂y: the gradient of the shift.
     pub(super) shift: Vec<f64>,
     /// Σ ∂L/∂y · x: the gradient of the scale.
     pub(super) scale: Vec<f64>,
-    /// What the norm takes off ∂L/∂x, and its slope in x; for every image where the norm runs over single images.
-    mean: Vec<f32>,
-    mean_x: Vec<f32>,
 }
 
-impl Slopes {
-    /// For so many sets of coefficients: 1, or one per image.
-    pub(super) fn new(width: usize, sets: usize) -> Self {
-        let (shift, scale) = (vec![0.0; width], vec![0.0; width]);
-        Self { shift, scale, mean: vec![0.0; width * sets], mean_x: vec![0.0; width * sets] }
+impl Sums {
+    pub(super) fn new(width: usize) -> Self {
+        Self { shift: vec![0.0; width], scale: vec![0.0; width] }
     }
 
     pub(super) fn reset(&mut self) {
@@ -261,43 +262,58 @@ impl Slopes {
         self.scale.fill(0.0);
     }
 
-    /// For a norm over `count` values a channel:
+    /// Adds the sums over more images.
+    pub(super) fn add(&mut self, others: &Self) {
+        self.shift.iter_mut().zip(&others.shift).for_each(|(sum, x)| *sum += x);
+        self.scale.iter_mut().zip(&others.scale).for_each(|(sum, x)| *sum += x);
+    }
+
+    /// What a norm over `count` values a channel takes off ∂L/∂x and its slope in x:
     /// ∂L/∂z = inv·(∂L/∂x − mean(∂L/∂x) − x·mean(∂L/∂x·x)) with ∂L/∂x = scale·∂L/∂y.
-    /// Without a norm the coefficients stay 0, and ∂L/∂z = ∂L/∂y.
-    pub(super) fn through_norm(&mut self, channels: &Channels, count: f64) {
+    pub(super) fn through_norm(&self, channels: &Channels, count: f64, slopes: &mut Slopes) {
         for (c, scale) in channels.scale.iter().enumerate() {
-            self.mean[c] = (f64::from(*scale) * self.shift[c] / count) as f32;
-            self.mean_x[c] = (f64::from(*scale) * self.scale[c] / count) as f32;
+            slopes.mean[c] = (f64::from(*scale) * self.shift[c] / count) as f32;
+            slopes.mean_x[c] = (f64::from(*scale) * self.scale[c] / count) as f32;
         }
     }
 
-    /// The same for one image whose sums `image` holds, with `count` pixels and `groups` of its first `width` channels;
-    /// adds the sums to those of the batch.
+    /// The same for one image whose sums these are, over `count` pixels and `groups` of its first `width` channels.
     pub(super) fn through_groups(
-        &mut self,
+        &self,
         channels: &Channels,
-        (at, image): (usize, &Self),
         count: f64,
         (width, groups): (usize, usize),
+        (mean, mean_x): (&mut [f32], &mut [f32]),
     ) {
         let size = width / groups;
         for g in 0..groups {
             let group = g * size..(g + 1) * size;
-            let mean = |sums: &[f64]| {
+            let average = |sums: &[f64]| {
                 let weighted = group.clone().map(|c| f64::from(channels.scale[c]) * sums[c]);
                 (weighted.sum::<f64>() / (count * size as f64)) as f32
             };
-            let (mean, mean_x) = (mean(&image.shift), mean(&image.scale));
-            let start = at * channels.stride;
-            self.mean[start + group.start..start + group.end].fill(mean);
-            self.mean_x[start + group.start..start + group.end].fill(mean_x);
+            mean[group.clone()].fill(average(&self.shift));
+            mean_x[group.clone()].fill(average(&self.scale));
         }
-        self.shift.iter_mut().zip(&image.shift).for_each(|(sum, x)| *sum += x);
-        self.scale.iter_mut().zip(&image.scale).for_each(|(sum, x)| *sum += x);
     }
 }
 
-/// Adds a chunk to the sums of [`Slopes`].
+/// What a norm makes of [`Sums`], for every image where it runs over single images. Without a norm all is 0, and
+/// ∂L/∂z = ∂L/∂y.
+#[derive(Debug, Default)]
+pub(super) struct Slopes {
+    pub(super) mean: Vec<f32>,
+    pub(super) mean_x: Vec<f32>,
+}
+
+impl Slopes {
+    /// For so many sets of coefficients: 1, or one per image.
+    pub(super) fn new(width: usize, sets: usize) -> Self {
+        Self { mean: vec![0.0; width * sets], mean_x: vec![0.0; width * sets] }
+    }
+}
+
+/// Adds a chunk to [`Sums`].
 pub(super) struct AddSlopes<'a> {
     pub(super) z: &'a [f32],
     /// Gradient of the activations.
@@ -305,7 +321,7 @@ pub(super) struct AddSlopes<'a> {
     pub(super) channels: &'a Channels,
     /// Whose mean and inv hold.
     pub(super) image: usize,
-    pub(super) slopes: &'a mut Slopes,
+    pub(super) sums: &'a mut Sums,
 }
 
 impl Kernel for AddSlopes<'_> {
@@ -331,8 +347,8 @@ impl Kernel for AddSlopes<'_> {
             }
             let (shifts, scales) = (total(s, shifts), total(s, scales));
             for lane in 0..BLOCK {
-                self.slopes.shift[b + lane] += f64::from(shifts[lane]);
-                self.slopes.scale[b + lane] += f64::from(scales[lane]);
+                self.sums.shift[b + lane] += f64::from(shifts[lane]);
+                self.sums.scale[b + lane] += f64::from(scales[lane]);
             }
         }
     }

@@ -8,14 +8,35 @@ use std::ops::Range;
 
 use candle_core::{CpuStorage, Device, InplaceOp1, InplaceOp2, InplaceOp3, Layout as Strides, Result, Storage, Tensor};
 
-use ergodic_common::config::AdamW;
+use ergodic_common::config::{AdamW, WdOn};
+use ergodic_common::net::{Param, Role};
 
 use super::adamw::{self, Average, AverageSquares};
 use super::data::Source;
 use super::engine::Engine;
 use super::loss::Tally;
+use super::params::Layout;
 use super::schedule::Rates;
 use super::simd::{BLOCK, Kernel, Lanes, block, block_mut};
+
+/// Places of the trained parameters.
+pub(super) struct Trained {
+    /// Those that weight decay acts on.
+    decaying: Vec<Range<usize>>,
+    others: Vec<Range<usize>>,
+}
+
+impl Trained {
+    pub(super) fn new(layout: &Layout, wd_on: WdOn) -> Self {
+        let decays = |p: &Param| match wd_on {
+            WdOn::All => true,
+            WdOn::Weights => p.role == Role::Weight,
+            WdOn::Normed => p.normed,
+        };
+        let select = |decaying: bool| layout.ranges(|p| p.trained && decays(p) == decaying);
+        Self { decaying: select(true), others: select(false) }
+    }
+}
 
 /// What a step changes.
 pub(super) struct State {
@@ -29,6 +50,9 @@ pub(super) struct State {
     pub(super) gradient: Tensor,
     /// Running statistics of the norms.
     pub(super) statistics: Tensor,
+    /// Average of the weights along the trial, and of how many it is.
+    pub(super) average: Option<Tensor>,
+    averaged: u64,
 }
 
 impl State {
@@ -41,7 +65,23 @@ impl State {
             gradient: tensor(zeros)?,
             weights: tensor(weights)?,
             statistics: tensor(statistics)?,
+            average: None,
+            averaged: 0,
         })
+    }
+
+    /// Takes the weights into their average: the mean of all that were taken, or an exponential one.
+    pub(super) fn take_average<S: Lanes>(&mut self, s: S, decay: Option<f64>) -> Result<()> {
+        match &self.average {
+            None => self.average = Some(self.weights.copy()?),
+            Some(average) => {
+                let share = decay.map_or(1.0 / (self.averaged + 1) as f64, |decay| 1.0 - decay);
+                let all = 0..self.weights.elem_count();
+                average.inplace_op2(&self.weights, &adamw::Average { s, trained: &[all], beta: 1.0 - share })?;
+            }
+        }
+        self.averaged += 1;
+        Ok(())
     }
 
     /// Loss and gradient of a batch; running statistics move if the loss is finite.
@@ -58,8 +98,21 @@ impl State {
         Ok(pass.tally.get())
     }
 
-    /// One step, counted from 0, on the parameters in `trained`. Whether all of them are still finite.
+    /// One step, counted from 0. Whether all trained parameters are still finite.
     pub(super) fn descend<S: Lanes>(
+        &self,
+        s: S,
+        trained: &Trained,
+        rates: Rates,
+        nesterov: bool,
+        step: u64,
+    ) -> Result<bool> {
+        let decaying = self.descend_on(s, &trained.decaying, rates, nesterov, step)?;
+        let others = self.descend_on(s, &trained.others, Rates { wd: 0.0, ..rates }, nesterov, step)?;
+        Ok(decaying && others)
+    }
+
+    fn descend_on<S: Lanes>(
         &self,
         s: S,
         trained: &[Range<usize>],
@@ -67,6 +120,9 @@ impl State {
         nesterov: bool,
         step: u64,
     ) -> Result<bool> {
+        if trained.is_empty() {
+            return Ok(true);
+        }
         if let Some((adamw, squares)) = &self.squares {
             self.momentum.inplace_op2(&self.gradient, &Average { s, trained, beta: adamw.beta1 })?;
             squares.inplace_op2(&self.gradient, &AverageSquares { s, trained, beta: adamw.beta2 })?;

@@ -100,6 +100,8 @@ impl Layout {
         let mut packed = vec![0.0; self.len];
         for slot in &self.slots {
             match slot.param.role {
+                // What a residual block adds may start at nothing.
+                Role::Weight if config.model.zero_residual && slot.param.name.ends_with(".conv2.weight") => {}
                 Role::Weight => slot.init(config, streams, &mut packed),
                 Role::NormScale => (0..slot.param.len).for_each(|i| packed[slot.position(i)] = 1.0),
                 Role::Bias | Role::NormShift => {}
@@ -140,6 +142,13 @@ impl Slot {
             if head { (Purpose::Head, InitScheme::KaimingNormal) } else { (Purpose::Init, config.model.init) };
         let mut stream = streams.open(purpose, self.param.name.as_bytes());
         let factor = if self.param.trained { config.model.init_scale } else { 1.0 };
+        let layer = config.model.layer_scales.iter().find(|(layer, _)| self.param.name == format!("{layer}.weight"));
+        let factor = factor * layer.map_or(1.0, |(_, scale)| *scale);
+        if scheme == InitScheme::Orthogonal {
+            let values = orthogonal(self.param.len / self.outputs, self.outputs, &mut stream);
+            values.iter().enumerate().for_each(|(i, x)| packed[self.position(i)] = (x * factor) as f32);
+            return;
+        }
         for i in 0..self.param.len {
             packed[self.position(i)] = (draw(scheme, &self.param, &mut stream) * factor) as f32;
         }
@@ -157,5 +166,59 @@ fn draw(scheme: InitScheme, param: &Param, stream: &mut Stream) -> f64 {
         InitScheme::XavierNormal => libm::sqrt(xavier) * stream.normal(),
         InitScheme::KaimingUniform => uniform(kaiming, stream),
         InitScheme::XavierUniform => uniform(xavier, stream),
+        InitScheme::Orthogonal => unreachable!("an orthogonal matrix is not drawn number by number"),
+    }
+}
+
+/// √2 times a random matrix `[rows, columns]` whose shorter side's vectors are orthonormal: a normal matrix taken through
+/// Gram and Schmidt twice, because once leaves rounding errors behind.
+fn orthogonal(rows: usize, columns: usize, stream: &mut Stream) -> Vec<f64> {
+    let normal: Vec<f64> = (0..rows * columns).map(|_| stream.normal()).collect();
+    let across = columns <= rows;
+    let (count, len) = if across { (columns, rows) } else { (rows, columns) };
+    let place = |v: usize, i: usize| if across { i * columns + v } else { v * columns + i };
+    let mut basis: Vec<Vec<f64>> = Vec::with_capacity(count);
+    for v in 0..count {
+        let mut vector: Vec<f64> = (0..len).map(|i| normal[place(v, i)]).collect();
+        for other in basis.iter().chain(&basis) {
+            let along = dot(&vector, other);
+            vector.iter_mut().zip(other).for_each(|(x, o)| *x -= along * o);
+        }
+        let length = dot(&vector, &vector).sqrt();
+        vector.iter_mut().for_each(|x| *x /= length);
+        basis.push(vector);
+    }
+    let mut matrix = vec![0.0; rows * columns];
+    for (v, vector) in basis.iter().enumerate() {
+        vector.iter().enumerate().for_each(|(i, x)| matrix[place(v, i)] = std::f64::consts::SQRT_2 * x);
+    }
+    matrix
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::tests::cases;
+
+    #[test]
+    fn orthogonal_matrices_are() {
+        let mut stream = cases::streams(0).open(Purpose::Init, b"w");
+        for (rows, columns) in [(7, 7), (20, 3), (3, 20), (1, 5), (64, 48)] {
+            let m = orthogonal(rows, columns, &mut stream);
+            let vector = |v: usize| -> Vec<f64> {
+                let (count, step, start) = if columns <= rows { (rows, columns, v) } else { (columns, 1, v * columns) };
+                (0..count).map(|i| m[start + i * step]).collect()
+            };
+            for a in 0..rows.min(columns) {
+                for b in 0..=a {
+                    let expected = if a == b { 2.0 } else { 0.0 };
+                    assert!((dot(&vector(a), &vector(b)) - expected).abs() < 1e-13, "{rows}x{columns}");
+                }
+            }
+        }
     }
 }

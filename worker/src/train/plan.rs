@@ -4,7 +4,7 @@
 //! lies inside a halo of zeros, so that kernels know no borders; so does the gradient of a convolution's output. A
 //! linear layer is a 1×1 convolution of a one-pixel image with many channels.
 
-use ergodic_common::net::{Layer, Map, Net, Shape};
+use ergodic_common::net::{Layer, MICRO_BATCH, Map, Net, Shape};
 
 use super::simd::{BLOCK, padded};
 use super::taps::{Pixel, Tap};
@@ -12,11 +12,20 @@ use super::taps::{Pixel, Tap};
 /// Pixels that a chunk of images should have at least, to use weights often once they are in the cache.
 const CHUNK_PIXELS: usize = 96;
 
+/// Pixels that a part of a batch should have at least, so that adding up its sums costs little beside making them.
+const PART_PIXELS: usize = 1024;
+
+/// Fewest images in a part.
+const PART_IMAGES: usize = 4;
+
 /// How one layer is computed.
 #[derive(Debug)]
 pub(super) struct LayerPlan {
     /// Images in a chunk, a power of two. A function of the shape alone, because sums over a batch run chunk by chunk.
     pub(super) chunk: usize,
+    /// Images in a part of a batch, a multiple of the chunk: sums run through a part and are then added part by part,
+    /// whichever thread made them. A function of the shape alone, and a divisor of the micro-batch.
+    pub(super) part: usize,
     /// Input of one image, with its halo.
     pub(super) input: Grid,
     /// Numbers per output pixel: channels in whole blocks.
@@ -163,6 +172,8 @@ impl LayerPlan {
         let Shape { height, width, .. } = conv.output;
         let pixels = height * width;
         let chunk = CHUNK_PIXELS.div_ceil(pixels).next_power_of_two();
+        let part = PART_PIXELS.div_ceil(pixels).next_power_of_two();
+        let part = part.clamp(PART_IMAGES.max(chunk), MICRO_BATCH as usize);
         let channels = padded(conv.output.channels);
         let halo = (conv.padding, conv.padding);
         let input = Grid {
@@ -194,7 +205,21 @@ impl LayerPlan {
         let transposed = (!first).then(|| Transposed::new(&conv, chunk, &input, &gradient));
         let activation = layer.activation();
         let readable = activation.height * activation.width * channels;
-        Self { chunk, input, channels, width, pixels, readable, gradient, rows, taps, forward, backward, transposed }
+        Self {
+            chunk,
+            part,
+            input,
+            channels,
+            width,
+            pixels,
+            readable,
+            gradient,
+            rows,
+            taps,
+            forward,
+            backward,
+            transposed,
+        }
     }
 
     /// Numbers of one image's output.

@@ -1,6 +1,6 @@
 //! The hyperparameters of every step.
 
-use ergodic_common::config::{Change, Curve, CurveForm, TrialConfig};
+use ergodic_common::config::{Change, Curve, CurveForm, Length, TrialConfig};
 
 /// What a step trains with. Computed in f64 and rounded once where it is used.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,7 +23,7 @@ impl Rates {
             apply(&mut rates.wd, entry.wd);
             apply(&mut rates.momentum, entry.momentum);
         }
-        if let Some(curve) = train.curve {
+        if let Some(curve) = &train.curve {
             rates.lr = along(curve, config, step);
         }
         rates
@@ -31,23 +31,35 @@ impl Rates {
 }
 
 /// The learning rate of a step on a curve. The last step is one short of t = 1, as in PyTorch.
-fn along(curve: Curve, config: &TrialConfig, step: u64) -> f64 {
+fn along(curve: &Curve, config: &TrialConfig, step: u64) -> f64 {
     let (lr, warmup) = (config.train.lr, config.to_steps(curve.warmup));
     if step < warmup {
         return lr * (step + 1) as f64 / warmup as f64;
     }
     let done = (step - warmup) as f64;
     let t = done / config.steps().saturating_sub(warmup).max(1) as f64;
-    match curve.form {
+    match &curve.form {
         CurveForm::Constant => lr,
         CurveForm::Cosine { end } => {
             let end = end.apply(lr);
             end + (lr - end) * (1.0 + libm::cos(std::f64::consts::PI * t)) / 2.0
         }
+        CurveForm::Piecewise { points } => between(points, config, step),
         CurveForm::Linear { end } => lr + (end.apply(lr) - lr) * t,
         CurveForm::Exponential { factor, per } => {
-            lr * libm::exp(libm::log(factor) * done / config.to_steps(per).max(1) as f64)
+            lr * libm::exp(libm::log(*factor) * done / config.to_steps(*per).max(1) as f64)
         }
+    }
+}
+
+/// On the line through the points around a step.
+fn between(points: &[(Length, Change)], config: &TrialConfig, step: u64) -> f64 {
+    let at = |(when, lr): &(Length, Change)| (config.to_steps(*when), lr.apply(config.train.lr));
+    let next = points.partition_point(|point| at(point).0 <= step);
+    match (next.checked_sub(1).map(|last| at(&points[last])), points.get(next).map(at)) {
+        (Some((from, a)), Some((to, b))) => a + (b - a) * ((step - from) as f64 / (to - from) as f64),
+        (Some((_, lr)), None) | (None, Some((_, lr))) => lr,
+        (None, None) => config.train.lr,
     }
 }
 
@@ -63,7 +75,7 @@ fn apply(value: &mut f64, change: Option<Change>) {
 mod tests {
     use super::*;
     use crate::train::tests::cases;
-    use ergodic_common::config::{Length, ScheduleStep};
+    use ergodic_common::config::ScheduleStep;
 
     #[test]
     fn entries_hold_from_their_step_on_and_multiply_what_is_there() {
@@ -107,12 +119,19 @@ mod tests {
         close(at(CurveForm::Constant, 9), 0.4);
         close(at(CurveForm::Constant, 109), 0.4);
         let cosine = CurveForm::Cosine { end: Change::Times(0.5) };
-        close(at(cosine, 10), 0.4);
+        close(at(cosine.clone(), 10), 0.4);
         close(at(cosine, 60), 0.3);
         let linear = CurveForm::Linear { end: Change::Set(0.0) };
-        close(at(linear, 35), 0.3);
+        close(at(linear.clone(), 35), 0.3);
         close(at(linear, 109), 0.004);
         let growing = CurveForm::Exponential { factor: 2.0, per: Length::Epochs(5) };
         close(at(growing, 60), 0.8);
+        let points = [(2, Change::Set(0.0)), (6, Change::Times(1.0)), (10, Change::Set(0.1))];
+        let points = points.map(|(epoch, lr)| (Length::Epochs(epoch), lr)).to_vec();
+        let mut piecewise = |step| at(CurveForm::Piecewise { points: points.clone() }, step);
+        close(piecewise(15), 0.0);
+        close(piecewise(50), 0.3);
+        close(piecewise(80), 0.25);
+        close(piecewise(105), 0.1);
     }
 }

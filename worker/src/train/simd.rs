@@ -30,6 +30,12 @@ impl Buffer {
     }
 }
 
+impl Default for Buffer {
+    fn default() -> Self {
+        Self::zeros(0)
+    }
+}
+
 impl std::ops::Deref for Buffer {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
@@ -51,7 +57,7 @@ pub(super) trait Kernel {
 }
 
 /// Arithmetic on blocks of sixteen floats.
-pub(super) trait Lanes: Copy {
+pub(super) trait Lanes: Copy + Send + Sync {
     /// Sixteen floats, in registers if the compiler can.
     type Block: Copy;
     /// Whether a block is one register and there are 32 of them: kernels then work on larger tiles.

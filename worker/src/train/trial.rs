@@ -7,11 +7,12 @@ use ergodic_common::net::Net;
 use ergodic_common::trial::Outcome;
 
 use super::Job;
+use super::augment::Moves;
 use super::data::TrialData;
 use super::engine::Engine;
 use super::loss::Tally;
 use super::metrics::{Sample, Sampler};
-use super::optimizer::{State, read};
+use super::optimizer::{State, Trained, read};
 use super::order::Batches;
 use super::schedule::Rates;
 use super::simd::Lanes;
@@ -35,25 +36,27 @@ pub(super) struct Training<'a, S> {
     data: &'a TrialData,
     engine: Engine,
     pub(super) state: State,
-    trained: Vec<std::ops::Range<usize>>,
+    trained: Trained,
     batches: Batches<'a>,
+    moves: Moves<'a>,
 }
 
 impl<'a, S: Lanes> Training<'a, S> {
     pub(super) fn new(s: S, job: &'a Job<'a>, net: &Net, data: &'a TrialData) -> Result<Self> {
         let config = job.config;
         let test = TEST_CHUNK.min(data.test().len());
-        let engine = Engine::new(net, config.train.loss, config.batch() as usize, test);
+        let engine = Engine::new(net, config.train.loss, config.batch() as usize, test, job.threads());
         let layout = &engine.layout;
         let state = State::new(layout.init(config, job.streams), layout.init_statistics(), config.train.adamw)?;
-        let trained = layout.ranges(|p| p.trained);
+        let trained = Trained::new(layout, config.train.wd_on);
         let batches = Batches::new(config, job.streams, data.train());
-        Ok(Self { s, job, data, engine, state, trained, batches })
+        let moves = Moves::new(config, job.streams);
+        Ok(Self { s, job, data, engine, state, trained, batches, moves })
     }
 
     /// Loss and gradient of a step, counted from 0.
     pub(super) fn gradient(&mut self, step: u64) -> Result<Tally> {
-        let batch = self.data.batch(self.batches.at(step));
+        let batch = self.data.batch(self.batches.at(step)).moved(self.moves.at(step));
         self.state.gradient(self.s, &mut self.engine, &batch, step == 0)
     }
 

@@ -4,13 +4,15 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use ergodic_common::config::{
-    DataConfig, DatasetName, InitScheme, Length, Loss, ModelConfig, ModelKind, Norm, Order, TrainConfig, TrialConfig,
+    DataConfig, DatasetName, InitScheme, Length, Loss, ModelConfig, ModelKind, Norm, TrainConfig, TrialConfig, WdOn,
 };
 use ergodic_common::dataset::{Dataset, Images, glyphs};
 use ergodic_common::metric::Metric;
 use ergodic_common::seed::{SeedPlan, Streams, fixed_stream};
 use ergodic_common::spec::Measure;
 use ergodic_common::trial::{TrialKey, TrialResult};
+
+use rayon::ThreadPool;
 
 use crate::train::{Isa, Job, TrialData, run};
 
@@ -28,7 +30,7 @@ pub(crate) fn streams(repeat: u32) -> Streams {
 /// A small trial of this model.
 pub(crate) fn of(kind: ModelKind, norm: Norm) -> TrialConfig {
     TrialConfig {
-        data: DataConfig { dataset: DatasetName::Glyphs, train: 100, test: 50, order: Order::Shuffle },
+        data: DataConfig::new(DatasetName::Glyphs, 100, 50),
         model: ModelConfig {
             kind,
             norm,
@@ -37,18 +39,22 @@ pub(crate) fn of(kind: ModelKind, norm: Norm) -> TrialConfig {
             fixed_head: false,
             init: InitScheme::KaimingNormal,
             init_scale: 1.0,
+            layer_scales: Vec::new(),
+            zero_residual: false,
         },
         train: TrainConfig {
             length: Length::Steps(5),
             batch_size: 16,
             lr: 0.05,
             wd: 5e-4,
+            wd_on: WdOn::All,
             momentum: 0.9,
             nesterov: false,
             adamw: None,
             loss: Loss::CrossEntropy { smoothing: 0.0 },
             schedule: Vec::new(),
             curve: None,
+            average: None,
         },
     }
 }
@@ -65,6 +71,11 @@ pub(crate) fn all_metrics() -> Measure {
 
 /// Runs a trial.
 pub(crate) fn result(config: &TrialConfig, measure: &Measure, isa: Isa) -> TrialResult {
+    result_on(config, measure, isa, None)
+}
+
+/// Runs a trial on the threads of a pool.
+pub(crate) fn result_on(config: &TrialConfig, measure: &Measure, isa: Isa, pool: Option<&ThreadPool>) -> TrialResult {
     let streams = streams(0);
     let dataset = match config.data.dataset {
         DatasetName::Glyphs => dataset(),
@@ -72,7 +83,7 @@ pub(crate) fn result(config: &TrialConfig, measure: &Measure, isa: Isa) -> Trial
     };
     let data = TrialData::new(dataset, &config.data, &streams).expect("the dataset has as many images");
     let key = TrialKey { cell: 0, repeat: 0 };
-    let job = Job { config, streams: &streams, measure, data: Some(&data), key, isa };
+    let job = Job { config, streams: &streams, measure, data: Some(&data), key, isa, pool };
     run(&job, &AtomicBool::new(false)).expect("nobody stops it")
 }
 

@@ -1,7 +1,7 @@
 //! The fast path against Candle's autograd in f64 and against finite differences.
 
 use ergodic_common::config::Loss::{self, CrossEntropy};
-use ergodic_common::config::{DataConfig, DatasetName, ModelKind, Norm, Order, VggDepth};
+use ergodic_common::config::{DataConfig, DatasetName, ModelKind, Norm, VggDepth};
 use ergodic_common::net::{Layer, Map, Net, NormSpec, Over, Pool, Role, Shape};
 use ergodic_common::seed::fixed_stream;
 
@@ -25,10 +25,10 @@ struct Bench {
 impl Bench {
     fn new(net: Net, images: usize, loss: Loss) -> Self {
         let name = if net.input.channels == 3 { DatasetName::Cifar10 } else { DatasetName::Glyphs };
-        let config = DataConfig { dataset: name, train: images as u32, test: 1, order: Order::Sequential };
+        let config = DataConfig::new(name, images as u32, 1);
         let dataset = if net.input.channels == 3 { cases::noise(name) } else { cases::dataset() };
         let data = TrialData::new(dataset, &config, &cases::streams(0)).expect("enough images");
-        let engine = Engine::new(&net, loss, images, images);
+        let engine = Engine::new(&net, loss, images, images, 1);
         let mut stream = fixed_stream("test parameters", 0);
         let mut packed = vec![0.0; engine.layout.len];
         for slot in &engine.layout.slots {

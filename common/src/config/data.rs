@@ -1,0 +1,164 @@
+//! `[data]`
+
+use super::{numeric, word_of};
+use crate::error::SpecError;
+use crate::reader::Reader;
+use crate::tree::number;
+
+/// The datasets Ergodic knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DatasetName {
+    /// Generated stroke-drawn digits, 28×28, ten classes: needs no files.
+    Glyphs,
+    /// MNIST in IDX form.
+    Mnist,
+    /// Fashion-MNIST in IDX form.
+    FashionMnist,
+    /// CIFAR-10, binary version.
+    Cifar10,
+    /// CIFAR-100, binary version, fine labels.
+    Cifar100,
+}
+
+impl DatasetName {
+    /// Names as written in a sweep file.
+    pub const WORDS: [(&'static str, Self); 5] = [
+        ("glyphs", Self::Glyphs),
+        ("mnist", Self::Mnist),
+        ("fashion-mnist", Self::FashionMnist),
+        ("cifar10", Self::Cifar10),
+        ("cifar100", Self::Cifar100),
+    ];
+
+    /// The name as written in a sweep file.
+    pub fn word(self) -> &'static str {
+        word_of(&Self::WORDS, self)
+    }
+
+    /// Images in the full training and test sets.
+    pub fn sizes(self) -> (u32, u32) {
+        match self {
+            Self::Glyphs => (10_000, 2_000),
+            Self::Mnist | Self::FashionMnist => (60_000, 10_000),
+            Self::Cifar10 | Self::Cifar100 => (50_000, 10_000),
+        }
+    }
+
+    /// Height, width and channels of an image.
+    pub fn shape(self) -> (u32, u32, u32) {
+        match self {
+            Self::Glyphs | Self::Mnist | Self::FashionMnist => (28, 28, 1),
+            Self::Cifar10 | Self::Cifar100 => (32, 32, 3),
+        }
+    }
+
+    /// Number of classes.
+    pub fn classes(self) -> u32 {
+        if self == Self::Cifar100 { 100 } else { 10 }
+    }
+}
+
+/// How training images are visited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// A new permutation each epoch.
+    Shuffle,
+    /// The order of the subset, every epoch.
+    Sequential,
+    /// Every image drawn uniformly, independently.
+    WithReplacement,
+    /// The whole training set in every step.
+    FullBatch,
+}
+
+const ORDERS: [(&str, Order); 4] = [
+    ("shuffle", Order::Shuffle),
+    ("sequential", Order::Sequential),
+    ("with-replacement", Order::WithReplacement),
+    ("full-batch", Order::FullBatch),
+];
+
+/// How a training image is changed each time it is visited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Augment {
+    /// Not at all.
+    None,
+    /// Mirrored left to right with probability 1/2.
+    Flip,
+    /// Moved by up to 4 pixels along each axis, uniformly, black coming in from outside; then as [`Augment::Flip`].
+    CropFlip,
+}
+
+const AUGMENTS: [(&str, Augment); 3] =
+    [("none", Augment::None), ("flip", Augment::Flip), ("crop-flip", Augment::CropFlip)];
+
+/// `[data]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct DataConfig {
+    /// Which dataset.
+    pub dataset: DatasetName,
+    /// Training images used.
+    pub train: u32,
+    /// Test images used.
+    pub test: u32,
+    /// How training images are visited.
+    pub order: Order,
+    /// How training images are changed.
+    pub augment: Augment,
+    /// Probability with which a training image has another class's label, drawn uniformly; the same in all repeats.
+    pub label_noise: f64,
+    /// Whether inputs have mean 0 and standard deviation 1 per channel over the training images used; otherwise they are
+    /// in [0, 1].
+    pub standardize: bool,
+}
+
+impl DataConfig {
+    /// So many images, shuffled, standardized and otherwise as they are.
+    pub fn new(dataset: DatasetName, train: u32, test: u32) -> Self {
+        let (order, augment) = (Order::Shuffle, Augment::None);
+        Self { dataset, train, test, order, augment, label_noise: 0.0, standardize: true }
+    }
+
+    pub(super) fn read(root: &Reader<'_>) -> Result<Self, SpecError> {
+        let r = root.section("data")?;
+        let dataset = r.word("dataset", &DatasetName::WORDS)?.unwrap_or(DatasetName::Glyphs);
+        let (train_all, test_all) = dataset.sizes();
+        let size = |key, all: u32| -> Result<u32, SpecError> {
+            let n = r.whole(key, numeric(&r, key))?.unwrap_or(u64::from(all));
+            if n > u64::from(all) {
+                let message = format!("{} has {all} images here, not {n}", dataset.word());
+                return Err(r.error(key, message));
+            }
+            Ok(n as u32)
+        };
+        let config = Self {
+            dataset,
+            train: size("train", train_all)?,
+            test: size("test", test_all)?,
+            order: r.word("order", &ORDERS)?.unwrap_or(Order::Shuffle),
+            augment: r.word("augment", &AUGMENTS)?.unwrap_or(Augment::None),
+            label_noise: r.number("label_noise", numeric(&r, "label_noise"))?.unwrap_or(0.0),
+            standardize: r.bool("standardize")?.unwrap_or(true),
+        };
+        r.finish()?;
+        Ok(config)
+    }
+    pub(super) fn fields(&self) -> Vec<(&'static str, String)> {
+        let mut fields = vec![
+            ("data.dataset", self.dataset.word().to_owned()),
+            ("data.train", self.train.to_string()),
+            ("data.test", self.test.to_string()),
+            ("data.order", word_of(&ORDERS, self.order).to_owned()),
+        ];
+        if self.augment != Augment::None {
+            fields.push(("data.augment", word_of(&AUGMENTS, self.augment).to_owned()));
+        }
+        if self.label_noise > 0.0 {
+            fields.push(("data.label_noise", number(self.label_noise)));
+        }
+        if !self.standardize {
+            fields.push(("data.standardize", "false".into()));
+        }
+        fields
+    }
+}

@@ -1,0 +1,324 @@
+//! `[model]`
+
+use super::{numeric, word_of};
+use crate::error::SpecError;
+use crate::reader::{Range, Reader, quoted};
+use crate::tree::{Node, number};
+
+/// `model.kind` with the fields that belong to it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ModelKind {
+    /// Linear layers of the given hidden widths, then the head.
+    Mlp {
+        /// Hidden widths, input side first.
+        hidden: Vec<u32>,
+    },
+    /// Four 3×3 convolutions of w, 2w, 4w, 4w channels, then a linear head.
+    Cnn4 {
+        /// w
+        width: u32,
+    },
+    /// Pre-activation residual network of He et al. 2016.
+    Preresnet {
+        /// 6n + 2
+        depth: u32,
+        /// Factor on the widths 16, 32, 64.
+        widen: u32,
+    },
+    /// The networks of Simonyan and Zisserman 2015 with one linear head, for images of 32×32.
+    Vgg {
+        /// Layers with weights in the original, which has three linear ones.
+        depth: VggDepth,
+        /// Channels of the first stage.
+        width: u32,
+    },
+    /// Trains nothing: a trial ends at once with made-up metrics. For measuring the overhead of everything else.
+    Empty,
+}
+
+/// `model.depth` of a VGG network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VggDepth {
+    /// Configuration A.
+    Eleven,
+    /// Configuration B.
+    Thirteen,
+    /// Configuration D.
+    Sixteen,
+    /// Configuration E.
+    Nineteen,
+}
+
+impl VggDepth {
+    const ALL: [(u64, Self); 4] = [(11, Self::Eleven), (13, Self::Thirteen), (16, Self::Sixteen), (19, Self::Nineteen)];
+
+    /// Convolutions of the five stages.
+    pub fn convolutions(self) -> [usize; 5] {
+        match self {
+            Self::Eleven => [1, 1, 2, 2, 2],
+            Self::Thirteen => [2, 2, 2, 2, 2],
+            Self::Sixteen => [2, 2, 3, 3, 3],
+            Self::Nineteen => [2, 2, 4, 4, 4],
+        }
+    }
+
+    /// 11, 13, 16 or 19.
+    pub fn layers(self) -> u64 {
+        Self::ALL.iter().find(|(_, depth)| *depth == self).map_or(0, |(layers, _)| *layers)
+    }
+}
+
+/// `model.norm`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Norm {
+    /// Batch normalization over the whole batch.
+    Batch,
+    /// Group normalization: over each image and group of channels.
+    Group {
+        /// Groups that the channels of every layer are cut into.
+        groups: u32,
+    },
+    /// Layer normalization, over each image, all channels and pixels.
+    Layer,
+    /// None; layers get a bias.
+    None,
+}
+
+/// Groups of `norm = "group"` unless said otherwise.
+const GROUPS: u32 = 8;
+
+const NORMS: [(&str, Norm); 4] =
+    [("batch", Norm::Batch), ("group", Norm::Group { groups: GROUPS }), ("layer", Norm::Layer), ("none", Norm::None)];
+
+impl Norm {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Batch => "batch",
+            Self::Group { .. } => "group",
+            Self::Layer => "layer",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Distribution of initial weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InitScheme {
+    /// Normal, variance 2/fan_in.
+    KaimingNormal,
+    /// Uniform, variance 2/fan_in.
+    KaimingUniform,
+    /// Normal, variance 2/(fan_in + fan_out).
+    XavierNormal,
+    /// Uniform, variance 2/(fan_in + fan_out).
+    XavierUniform,
+    /// √2 times a matrix with orthonormal columns, or rows if these are fewer (Saxe et al. 2014).
+    Orthogonal,
+}
+
+const SCHEMES: [(&str, InitScheme); 5] = [
+    ("kaiming-normal", InitScheme::KaimingNormal),
+    ("kaiming-uniform", InitScheme::KaimingUniform),
+    ("xavier-normal", InitScheme::XavierNormal),
+    ("xavier-uniform", InitScheme::XavierUniform),
+    ("orthogonal", InitScheme::Orthogonal),
+];
+
+/// `[model]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// Architecture.
+    pub kind: ModelKind,
+    /// Normalization after every hidden layer.
+    pub norm: Norm,
+    /// ε under the root of the norms.
+    pub norm_eps: f64,
+    /// Whether norms have a trained scale and shift.
+    pub affine: bool,
+    /// Whether the last layer stays at its random initialization.
+    pub fixed_head: bool,
+    /// Distribution of initial weights.
+    pub init: InitScheme,
+    /// Factor on the initial values of trained weights; a fixed head is not scaled.
+    pub init_scale: f64,
+    /// Further factors on the weights of single layers, by name.
+    pub layer_scales: Vec<(String, f64)>,
+    /// Whether the last convolution of every residual block starts at 0.
+    pub zero_residual: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Mlp,
+    Cnn4,
+    Preresnet,
+    Vgg,
+    Empty,
+}
+
+const KINDS: [(&str, Kind); 5] = [
+    ("mlp", Kind::Mlp),
+    ("cnn4", Kind::Cnn4),
+    ("preresnet", Kind::Preresnet),
+    ("vgg", Kind::Vgg),
+    ("empty", Kind::Empty),
+];
+
+/// Fields of some kinds of model only.
+const KIND_FIELDS: [(&str, &[Kind]); 4] = [
+    ("hidden", &[Kind::Mlp]),
+    ("width", &[Kind::Cnn4, Kind::Vgg]),
+    ("depth", &[Kind::Preresnet, Kind::Vgg]),
+    ("widen", &[Kind::Preresnet]),
+];
+
+impl ModelConfig {
+    pub(super) fn read(root: &Reader<'_>) -> Result<Self, SpecError> {
+        let r = root.section("model")?;
+        let kind = Self::read_kind(&r)?;
+        let init = r.section("init")?;
+        let config = Self {
+            kind,
+            norm: Self::read_norm(&r)?,
+            norm_eps: r.number("norm_eps", numeric(&r, "norm_eps"))?.unwrap_or(1e-5),
+            affine: r.bool("affine")?.unwrap_or(false),
+            fixed_head: r.bool("fixed_head")?.unwrap_or(false),
+            init: init.word("scheme", &SCHEMES)?.unwrap_or(InitScheme::KaimingNormal),
+            init_scale: init.number("scale", numeric(&init, "scale"))?.unwrap_or(1.0),
+            layer_scales: Self::read_layer_scales(&init)?,
+            zero_residual: init.bool("zero_residual")?.unwrap_or(false),
+        };
+        if config.zero_residual && !matches!(config.kind, ModelKind::Preresnet { .. }) {
+            return Err(init.error("zero_residual", "only kind = \"preresnet\" has residual blocks"));
+        }
+        if config.affine && config.norm == Norm::None {
+            return Err(r.error("affine", "there is no norm to have a scale and shift; set model.norm = \"batch\""));
+        }
+        init.finish()?;
+        r.finish()?;
+        Ok(config)
+    }
+
+    fn read_layer_scales(init: &Reader<'_>) -> Result<Vec<(String, f64)>, SpecError> {
+        let mut scales = Vec::new();
+        for (layer, node) in init.table("layers")? {
+            match node.value.as_f64() {
+                Some(factor) if Range::POSITIVE.holds(factor) => scales.push((layer.clone(), factor)),
+                _ => {
+                    let message = format!("expected {}, found {}", Range::POSITIVE.describe(), quoted(&node.value));
+                    return Err(init.error("layers", format!("{layer}: {message}")));
+                }
+            }
+        }
+        scales.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(scales)
+    }
+
+    fn read_norm(r: &Reader<'_>) -> Result<Norm, SpecError> {
+        let norm = r.word("norm", &NORMS)?.unwrap_or(Norm::Batch);
+        let groups = r.whole("groups", numeric(r, "groups"))?;
+        match (norm, groups) {
+            (Norm::Group { .. }, Some(groups)) => Ok(Norm::Group { groups: groups as u32 }),
+            (_, None) => Ok(norm),
+            _ => Err(r.error("groups", "this belongs to norm = \"group\" only")),
+        }
+    }
+
+    fn read_kind(r: &Reader<'_>) -> Result<ModelKind, SpecError> {
+        let Some(kind) = r.word("kind", &KINDS)? else {
+            return Err(r.error("kind", "which model? Set model.kind to one of: mlp, cnn4, preresnet, vgg"));
+        };
+        for (key, owners) in KIND_FIELDS {
+            if r.node(key).is_some() && !owners.contains(&kind) {
+                let owners: Vec<String> = owners.iter().map(|o| format!("\"{}\"", word_of(&KINDS, *o))).collect();
+                return Err(r.error(key, format!("this belongs to kind = {} only", owners.join(" or "))));
+            }
+        }
+        let whole = |key: &'static str, default: u32| -> Result<u32, SpecError> {
+            Ok(r.whole(key, numeric(r, key))?.map_or(default, |n| n as u32))
+        };
+        Ok(match kind {
+            Kind::Mlp => ModelKind::Mlp { hidden: Self::read_hidden(r)? },
+            Kind::Cnn4 => ModelKind::Cnn4 { width: whole("width", 16)? },
+            Kind::Preresnet => ModelKind::Preresnet { depth: Self::read_depth(r)?, widen: whole("widen", 1)? },
+            Kind::Vgg => ModelKind::Vgg { depth: Self::read_vgg_depth(r)?, width: whole("width", 64)? },
+            Kind::Empty => ModelKind::Empty,
+        })
+    }
+
+    /// Of a residual network: two layers around three stages of blocks of two.
+    fn read_depth(r: &Reader<'_>) -> Result<u32, SpecError> {
+        let depth = r.whole("depth", numeric(r, "depth"))?.unwrap_or(20);
+        if depth % 6 != 2 {
+            let near = (depth - 2) / 6 * 6 + 2;
+            let message = format!("a preresnet has 6n + 2 layers; the nearest to {depth} are {near} and {}", near + 6);
+            return Err(r.error("depth", message));
+        }
+        Ok(depth as u32)
+    }
+
+    fn read_vgg_depth(r: &Reader<'_>) -> Result<VggDepth, SpecError> {
+        let depth = r.whole("depth", numeric(r, "depth"))?.unwrap_or(11);
+        let known = VggDepth::ALL.iter().find(|(layers, _)| *layers == depth);
+        known
+            .map(|(_, d)| *d)
+            .ok_or_else(|| r.error("depth", format!("vgg comes with 11, 13, 16 or 19 layers, not {depth}")))
+    }
+
+    fn read_hidden(r: &Reader<'_>) -> Result<Vec<u32>, SpecError> {
+        let range = Range::whole(1, 65_536);
+        let Some(items) = r.list("hidden")? else { return Ok(vec![128]) };
+        let width = |item: &Node| match item.value.as_f64() {
+            Some(x) if range.holds(x) => Ok(x as u32),
+            _ => Err(
+                r.error("hidden", format!("expected widths, each {}, found {}", range.describe(), quoted(&item.value)))
+            ),
+        };
+        items.iter().map(width).collect()
+    }
+
+    pub(super) fn fields(&self) -> Vec<(&'static str, String)> {
+        let mut fields = Vec::new();
+        match &self.kind {
+            ModelKind::Mlp { hidden } => {
+                let widths: Vec<String> = hidden.iter().map(u32::to_string).collect();
+                fields.push(("model.kind", "mlp".into()));
+                fields.push(("model.hidden", widths.join(",")));
+            }
+            ModelKind::Cnn4 { width } => {
+                fields.push(("model.kind", "cnn4".into()));
+                fields.push(("model.width", width.to_string()));
+            }
+            ModelKind::Preresnet { depth, widen } => {
+                fields.push(("model.kind", "preresnet".into()));
+                fields.push(("model.depth", depth.to_string()));
+                fields.push(("model.widen", widen.to_string()));
+            }
+            ModelKind::Vgg { depth, width } => {
+                fields.push(("model.kind", "vgg".into()));
+                fields.push(("model.depth", depth.layers().to_string()));
+                fields.push(("model.width", width.to_string()));
+            }
+            ModelKind::Empty => fields.push(("model.kind", "empty".into())),
+        }
+        fields.push(("model.norm", self.norm.word().to_owned()));
+        if let Norm::Group { groups } = self.norm {
+            fields.push(("model.groups", groups.to_string()));
+        }
+        if self.norm != Norm::None {
+            fields.push(("model.norm_eps", number(self.norm_eps)));
+            fields.push(("model.affine", self.affine.to_string()));
+        }
+        fields.push(("model.fixed_head", self.fixed_head.to_string()));
+        fields.push(("model.init.scheme", word_of(&SCHEMES, self.init).to_owned()));
+        fields.push(("model.init.scale", number(self.init_scale)));
+        if !self.layer_scales.is_empty() {
+            let scales = self.layer_scales.iter().map(|(layer, x)| format!("{layer}={}", number(*x)));
+            fields.push(("model.init.layers", scales.collect::<Vec<_>>().join(",")));
+        }
+        if self.zero_residual {
+            fields.push(("model.init.zero_residual", "true".into()));
+        }
+        fields
+    }
+}

@@ -1,0 +1,260 @@
+//! `[train]`
+
+use super::schedule::{Curve, ScheduleStep};
+use super::{Length, numeric, word_of};
+use crate::error::SpecError;
+use crate::reader::{Range, Reader};
+use crate::tree::{Node, Value, number};
+
+/// What is minimised, as a mean over a batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Loss {
+    /// Cross-entropy of the softmax, in nats.
+    CrossEntropy {
+        /// Share of the target spread evenly over all classes.
+        smoothing: f64,
+    },
+    /// Squared distance of the outputs from 1 for the image's class and 0 for the others, as a mean over classes.
+    Mse,
+}
+
+/// Adam with decoupled weight decay (Loshchilov and Hutter 2019), with PyTorch's conventions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamW {
+    /// Decay of the gradient's average.
+    pub beta1: f64,
+    /// Decay of the squared gradient's average.
+    pub beta2: f64,
+    /// Added to the root of the squared gradient's average.
+    pub eps: f64,
+}
+
+impl AdamW {
+    fn read(r: &Reader<'_>) -> Result<Option<Self>, SpecError> {
+        let chosen = r.word("kind", &[("sgd", false), ("adamw", true)])?.unwrap_or(false);
+        let [beta1, beta2, eps] = ["beta1", "beta2", "eps"].map(|key| r.number(key, numeric(r, key)));
+        let (beta1, beta2, eps) = (beta1?, beta2?, eps?);
+        let (own, others): (&[&'static str], &str) =
+            if chosen { (&["momentum", "nesterov"], "sgd") } else { (&["beta1", "beta2", "eps"], "adamw") };
+        if let Some(key) = own.iter().find(|key| r.node(key).is_some()) {
+            return Err(r.error(key, format!("this belongs to kind = \"{others}\" only")));
+        }
+        let adamw = Self { beta1: beta1.unwrap_or(0.9), beta2: beta2.unwrap_or(0.999), eps: eps.unwrap_or(1e-8) };
+        Ok(chosen.then_some(adamw))
+    }
+}
+
+/// Which trained parameters decay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WdOn {
+    /// All.
+    All,
+    /// Weights, but neither biases nor the norms' scales and shifts.
+    Weights,
+    /// Weights that a norm follows.
+    Normed,
+}
+
+const WD_ON: [(&str, WdOn); 3] = [("all", WdOn::All), ("weights", WdOn::Weights), ("normed", WdOn::Normed)];
+
+/// An average of the weights along a trial, beside the weights themselves.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Average {
+    /// Share of the old average that is kept, or `None` for the mean of all that was taken (Izmailov et al. 2018).
+    pub decay: Option<f64>,
+    /// Weights are taken from here on: after this many steps, and then after every `every`.
+    pub from: Length,
+    /// How often.
+    pub every: Length,
+}
+
+impl Average {
+    fn read(r: &Reader<'_>) -> Result<Option<Self>, SpecError> {
+        if r.node("average").is_none() {
+            return Ok(None);
+        }
+        let r = r.section("average")?;
+        let Some(ema) = r.word("kind", &[("swa", false), ("ema", true)])? else {
+            return Err(r.error("kind", "which average? Set kind = \"swa\" or kind = \"ema\""));
+        };
+        let decay = r.number("decay", numeric(&r, "decay"))?;
+        if decay.is_some() && !ema {
+            return Err(r.error("decay", "this belongs to kind = \"ema\" only"));
+        }
+        let from =
+            r.whole("from_epoch", numeric(&r, "from_epoch"))?.map_or(Length::Steps(0), |n| Length::Epochs(n as u32));
+        let default = if ema { Length::Steps(1) } else { Length::Epochs(1) };
+        let every = Self::read_every(&r)?.unwrap_or(default);
+        r.finish()?;
+        Ok(Some(Self { decay: ema.then_some(decay.unwrap_or(0.999)), from, every }))
+    }
+
+    /// A number of epochs, or a length in words.
+    fn read_every(r: &Reader<'_>) -> Result<Option<Length>, SpecError> {
+        let Some(node) = r.node("every") else { return Ok(None) };
+        let length = match &node.value {
+            Value::Str(text) => Length::parse(text),
+            value => value.as_f64().filter(|n| EVERY.holds(*n)).map(|n| Length::Epochs(n as u32)),
+        };
+        let message = "expected a number of epochs, or a length like \"50 steps\"";
+        length.map(Some).ok_or_else(|| r.error("every", message))
+    }
+}
+
+const EVERY: Range = Range::whole(1, 1_000_000);
+
+/// `[train]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainConfig {
+    /// How long.
+    pub length: Length,
+    /// Images per step.
+    pub batch_size: u32,
+    /// Learning rate η.
+    pub lr: f64,
+    /// Weight decay λ, added to the gradient as λw.
+    pub wd: f64,
+    /// On what weight decay acts.
+    pub wd_on: WdOn,
+    /// Momentum μ.
+    pub momentum: f64,
+    /// Nesterov's form of momentum.
+    pub nesterov: bool,
+    /// Instead of SGD.
+    pub adamw: Option<AdamW>,
+    /// What is minimised.
+    pub loss: Loss,
+    /// Changes over time, in the order of the file.
+    pub schedule: Vec<ScheduleStep>,
+    /// A learning rate that changes at every step.
+    pub curve: Option<Curve>,
+    /// An average of the weights.
+    pub average: Option<Average>,
+}
+
+impl TrainConfig {
+    pub(super) fn read(root: &Reader<'_>, empty: bool) -> Result<Self, SpecError> {
+        let r = root.section("train")?;
+        let optimizer = r.section("optimizer")?;
+        let adamw = AdamW::read(&optimizer)?;
+        let length = Self::read_length(&r)?;
+        let [batch_size, lr, wd] = ["batch_size", "lr", "wd"].map(|key| r.number(key, numeric(&r, key)));
+        let momentum = optimizer.number("momentum", numeric(&optimizer, "momentum"))?.unwrap_or(0.0);
+        let nesterov = optimizer.bool("nesterov")?.unwrap_or(false);
+        let (loss, schedule) = (Self::read_loss(&r)?, Self::read_schedule(&r)?);
+        let (curve, average) = (Curve::read(&r)?, Average::read(&r)?);
+        let wd_on = r.word("wd_on", &WD_ON)?.unwrap_or(WdOn::All);
+        // A misspelt key is a better answer than the missing one it stands for.
+        optimizer.finish()?;
+        r.finish()?;
+        let required = |key: &'static str, value: Option<f64>, default: f64| match value {
+            Some(x) => Ok(x),
+            None if empty => Ok(default),
+            None => Err(r.error(key, format!("this is needed: set train.{key}, or make it an axis of [grid]"))),
+        };
+        let config = Self {
+            length: match length {
+                Some(length) => length,
+                None if empty => Length::Steps(20),
+                None => return Err(r.error("epochs", "how long? Set train.epochs or train.steps")),
+            },
+            batch_size: required("batch_size", batch_size?, 1.0)? as u32,
+            lr: required("lr", lr?, 0.0)?,
+            wd: wd?.unwrap_or(0.0),
+            wd_on,
+            momentum,
+            nesterov,
+            adamw,
+            loss,
+            schedule,
+            curve,
+            average,
+        };
+        if config.nesterov && config.momentum == 0.0 {
+            return Err(optimizer.error("nesterov", "Nesterov's form needs a momentum above 0"));
+        }
+        Ok(config)
+    }
+
+    /// `loss = "mse"` or `loss = { kind = "cross-entropy", label_smoothing = 0.1 }`
+    fn read_loss(r: &Reader<'_>) -> Result<Loss, SpecError> {
+        let words = [("cross-entropy", Loss::CrossEntropy { smoothing: 0.0 }), ("mse", Loss::Mse)];
+        let plain = words[0].1;
+        if let Some(Node { value: Value::Str(_), .. }) = r.node("loss") {
+            return Ok(r.word("loss", &words)?.unwrap_or(plain));
+        }
+        let section = r.section("loss")?;
+        let mut loss = section.word("kind", &words)?.unwrap_or(plain);
+        let smoothing = section.number("label_smoothing", numeric(&section, "label_smoothing"))?;
+        if let Some(smoothing) = smoothing {
+            if loss == Loss::Mse {
+                return Err(section.error("label_smoothing", "this belongs to kind = \"cross-entropy\" only"));
+            }
+            loss = Loss::CrossEntropy { smoothing };
+        }
+        section.finish()?;
+        Ok(loss)
+    }
+
+    fn read_length(r: &Reader<'_>) -> Result<Option<Length>, SpecError> {
+        let epochs = r.whole("epochs", numeric(r, "epochs"))?;
+        let steps = r.whole("steps", numeric(r, "steps"))?;
+        match (epochs, steps) {
+            (Some(epochs), None) => Ok(Some(Length::Epochs(epochs as u32))),
+            (None, Some(steps)) => Ok(Some(Length::Steps(steps))),
+            (None, None) => Ok(None),
+            (Some(_), Some(_)) => Err(r.error("steps", "train.epochs is set as well: keep one of the two")),
+        }
+    }
+
+    fn read_schedule(r: &Reader<'_>) -> Result<Vec<ScheduleStep>, SpecError> {
+        if let Some(Value::Table(_)) = r.node("schedule").map(|n| &n.value) {
+            return Ok(Vec::new());
+        }
+        let mut schedule = Vec::new();
+        for (at, item) in r.list("schedule")?.unwrap_or_default().iter().enumerate() {
+            let path = format!("train.schedule[{at}]");
+            let Value::Table(table) = &item.value else {
+                let message = "expected an entry like { epoch = 20, lr = \"x0.1\" }";
+                return Err(SpecError::new(item.place.clone(), path, message));
+            };
+            let entry = Reader::element(table, &item.place, path);
+            schedule.push(ScheduleStep::read(&entry)?);
+            entry.finish()?;
+        }
+        Ok(schedule)
+    }
+    pub(super) fn fields(&self, to_steps: impl Fn(Length) -> u64) -> Vec<(&'static str, String)> {
+        let mut fields = vec![
+            ("train.lr", number(self.lr)),
+            ("train.wd", number(self.wd)),
+            ("train.optimizer.momentum", number(self.momentum)),
+            ("train.optimizer.nesterov", self.nesterov.to_string()),
+        ];
+        match self.loss {
+            Loss::CrossEntropy { smoothing } => fields.push(("train.loss.label_smoothing", number(smoothing))),
+            Loss::Mse => fields.push(("train.loss.kind", "mse".into())),
+        }
+        if let Some(AdamW { beta1, beta2, eps }) = self.adamw {
+            fields.push(("train.optimizer.kind", "adamw".into()));
+            fields.push(("train.optimizer.beta1", number(beta1)));
+            fields.push(("train.optimizer.beta2", number(beta2)));
+            fields.push(("train.optimizer.eps", number(eps)));
+        }
+        if !self.schedule.is_empty() {
+            let schedule: Vec<String> = self.schedule.iter().map(|s| s.text(&to_steps)).collect();
+            fields.push(("train.schedule", schedule.join(";")));
+        }
+        if self.wd_on != WdOn::All {
+            fields.push(("train.wd_on", word_of(&WD_ON, self.wd_on).to_owned()));
+        }
+        if let Some(Average { decay, from, every }) = self.average {
+            let kind = decay.map_or_else(|| "swa".to_owned(), |decay| format!("ema {}", number(decay)));
+            fields.push(("train.average", format!("{kind} from {} every {}", to_steps(from), to_steps(every))));
+        }
+        if let Some(curve) = &self.curve {
+            fields.push(("train.schedule", curve.text(&to_steps)));
+        }
+        fields
+    }
+}

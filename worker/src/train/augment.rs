@@ -1,0 +1,111 @@
+//! How training images are changed each time they are visited.
+
+use ergodic_common::config::{Augment, Order, TrialConfig};
+use ergodic_common::seed::{Purpose, Stream, Streams};
+
+/// Most pixels by which an image is moved along an axis.
+const REACH: u32 = 4;
+
+/// A window on an image, moved and perhaps mirrored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Move {
+    /// By which the window is moved.
+    down: i8,
+    right: i8,
+    /// Whether left and right are exchanged in the window.
+    mirrored: bool,
+}
+
+impl Move {
+    fn draw(augment: Augment, stream: &mut Stream) -> Self {
+        let mut along = || match augment {
+            Augment::CropFlip => stream.below(2 * REACH + 1) as i8 - REACH as i8,
+            Augment::None | Augment::Flip => 0,
+        };
+        let (down, right) = (along(), along());
+        Self { down, right, mirrored: augment != Augment::None && stream.below(2) == 1 }
+    }
+
+    /// Which pixel of an image stands at (y, x) of the window, counted row by row; `None` outside the image.
+    pub(super) fn source(self, y: usize, x: usize, height: usize, width: usize) -> Option<usize> {
+        let x = if self.mirrored { width - 1 - x } else { x };
+        let y = y.checked_add_signed(isize::from(self.down)).filter(|y| *y < height)?;
+        let x = x.checked_add_signed(isize::from(self.right)).filter(|x| *x < width)?;
+        Some(y * width + x)
+    }
+}
+
+/// The moves of a trial, step by step. Like the order of images, they are drawn epoch by epoch, so that the n-th image of
+/// an epoch moves alike whatever the batch size.
+pub(super) struct Moves<'a> {
+    streams: &'a Streams,
+    augment: Augment,
+    batch: usize,
+    /// Steps for which moves are drawn at once: an epoch, or one where images are drawn with replacement.
+    period: u64,
+    drawn: Option<u64>,
+    moves: Vec<Move>,
+}
+
+impl<'a> Moves<'a> {
+    pub(super) fn new(config: &TrialConfig, streams: &'a Streams) -> Self {
+        let period = if config.data.order == Order::WithReplacement { 1 } else { config.steps_per_epoch() };
+        let (augment, batch) = (config.data.augment, config.batch() as usize);
+        Self { streams, augment, batch, period, drawn: None, moves: Vec::new() }
+    }
+
+    /// Those of a step, counted from 0; none where images stay as they are.
+    pub(super) fn at(&mut self, step: u64) -> &[Move] {
+        if self.augment == Augment::None {
+            return &[];
+        }
+        let (period, within) = (step / self.period, (step % self.period) as usize);
+        if self.drawn != Some(period) {
+            let mut stream = self.streams.open(Purpose::Augment, &period.to_le_bytes());
+            self.moves.clear();
+            let images = self.period as usize * self.batch;
+            self.moves.extend((0..images).map(|_| Move::draw(self.augment, &mut stream)));
+            self.drawn = Some(period);
+        }
+        &self.moves[within * self.batch..][..self.batch]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::tests::cases;
+
+    #[test]
+    fn a_window_shows_the_image_or_black() {
+        let still = Move { down: 0, right: 0, mirrored: false };
+        assert_eq!((0..6).map(|i| still.source(i / 3, i % 3, 2, 3)).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5].map(Some));
+        let mirrored = Move { mirrored: true, ..still };
+        assert_eq!((0..3).map(|x| mirrored.source(1, x, 2, 3)).collect::<Vec<_>>(), [Some(5), Some(4), Some(3)]);
+        let moved = Move { down: -1, right: 1, mirrored: false };
+        assert_eq!(moved.source(0, 0, 2, 3), None);
+        assert_eq!(moved.source(1, 1, 2, 3), Some(2));
+        assert_eq!(moved.source(1, 2, 2, 3), None);
+    }
+
+    #[test]
+    fn moves_are_shared_by_batch_sizes_and_of_the_said_kinds() {
+        let mut config = cases::mlp();
+        let streams = cases::streams(3);
+        let mut epoch = |augment, batch: u32, number: u64| {
+            (config.data.train, config.train.batch_size, config.data.augment) = (600, batch, augment);
+            let mut moves = Moves::new(&config, &streams);
+            let steps = u64::from(600 / batch);
+            (number * steps..(number + 1) * steps).flat_map(|step| moves.at(step).to_vec()).collect::<Vec<_>>()
+        };
+        let crops = epoch(Augment::CropFlip, 10, 1);
+        assert_eq!(crops, epoch(Augment::CropFlip, 40, 1));
+        assert_ne!(crops, epoch(Augment::CropFlip, 10, 2));
+        assert!((-4..=4).all(|d| crops.iter().any(|m| m.down == d) && crops.iter().any(|m| m.right == d)));
+        let share = crops.iter().filter(|m| m.mirrored).count();
+        assert!((250..350).contains(&share), "{share}");
+        let flips = epoch(Augment::Flip, 10, 0);
+        assert!(flips.iter().all(|m| (m.down, m.right) == (0, 0)) && flips.iter().any(|m| m.mirrored));
+        assert!(epoch(Augment::None, 10, 0).is_empty());
+    }
+}
