@@ -1,9 +1,13 @@
 //! The metrics a trial can report, by name, definition and unit.
 
+use std::borrow::Cow;
+
 /// A metric sampled along a trial. All are `f64`; one that is not defined for a trial is NaN inside and null outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+///
+/// "The weights" are the trained weights that a norm follows, or all trained weights where there is no norm.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Metric {
-    /// Mean training loss over the steps since the last sample, in nats.
+    /// Mean training loss over the steps since the last sample, in nats (mean squared error under `loss = "mse"`).
     TrainLoss,
     /// Share of training images classified rightly, in training mode, since the last sample, in [0, 1].
     TrainAcc,
@@ -11,23 +15,47 @@ pub enum Metric {
     TestLoss,
     /// Share of the test set classified rightly in evaluation mode, in [0, 1].
     TestAcc,
-    /// ‖w‖ over the trained weights that a norm follows (all trained weights where there is no norm).
+    /// `test_loss` of the averaged weights of `train.average`, with the running statistics of batch norms estimated
+    /// anew over the training images; undefined before the average begins.
+    AverageTestLoss,
+    /// `test_acc` of the averaged weights, likewise.
+    AverageTestAcc,
+    /// ‖w‖ of the weights.
     WeightNorm,
-    /// ‖w‖², over the same weights.
+    /// ‖w‖² of the weights.
     WeightNormSq,
-    /// η/‖w‖² at the last step, over the trained weights that a norm follows; undefined without norms.
+    /// ‖w‖² of the weight of one layer, written `weight_norm_sq[conv1]`; undefined in cells without such a layer.
+    LayerNormSq(String),
+    /// η/‖w‖² at the last step; undefined without norms.
     EffectiveLr,
-    /// ‖∇L‖ of the last batch over all trained weights, without weight decay.
+    /// ‖∇L‖ of the last batch over all trained parameters, without weight decay.
     GradNorm,
-    /// ‖w' − w‖ of the last step, over the same weights as `weight_norm`.
+    /// ⟨∇L, w⟩/(‖∇L‖‖w‖) of the last batch at the weights before its step, over the weights, in [−1, 1]. 0 for weights
+    /// on whose scale the loss does not depend.
+    GradWeightCos,
+    /// ‖w' − w‖ of the last step, over the weights.
     UpdateNorm,
-    /// Angle between w before and after the last step, in radians, over the same weights as `weight_norm`.
+    /// Angle between w before and after the last step, in radians, over the weights.
     AngularUpdate,
+    /// Largest |‖w'‖² − ‖w‖²| of a single step since the last sample, over the weights.
+    NormSqJump,
+    /// ‖w − w₀‖ over the weights, w₀ being the initial ones.
+    InitDistance,
+    /// ‖w − w'‖ over the weights, w' being those of the sample before (the initial ones for the first sample).
+    SampleDistance,
+    /// Trace of the covariance of a single image's gradient, over all trained parameters: B/2 times the mean of
+    /// ‖g − g'‖² over 32 pairs of gradients of batches of B training images drawn with replacement.
+    GradNoiseTrace,
+    /// Tail index of the gradient noise: Hill's estimate (1975) from the largest 8 of the same 32 ‖g − g'‖.
+    GradNoiseHill,
+    /// Largest eigenvalue of the Hessian of the last batch's loss over all trained parameters, by 20 steps of Lanczos's
+    /// method with central differences of gradients.
+    HessianTop,
 }
 
 impl Metric {
-    /// Names as written in a sweep file.
-    pub const WORDS: [(&'static str, Self); 10] = [
+    /// Names as written in a sweep file, but for those of single layers.
+    pub const WORDS: [(&'static str, Self); 19] = [
         ("train_loss", Self::TrainLoss),
         ("train_acc", Self::TrainAcc),
         ("test_loss", Self::TestLoss),
@@ -38,24 +66,42 @@ impl Metric {
         ("grad_norm", Self::GradNorm),
         ("update_norm", Self::UpdateNorm),
         ("angular_update", Self::AngularUpdate),
+        ("average_test_loss", Self::AverageTestLoss),
+        ("average_test_acc", Self::AverageTestAcc),
+        ("grad_weight_cos", Self::GradWeightCos),
+        ("norm_sq_jump", Self::NormSqJump),
+        ("init_distance", Self::InitDistance),
+        ("sample_distance", Self::SampleDistance),
+        ("grad_noise_trace", Self::GradNoiseTrace),
+        ("grad_noise_hill", Self::GradNoiseHill),
+        ("hessian_top", Self::HessianTop),
     ];
 
     /// The name as written in a sweep file.
-    pub fn name(self) -> &'static str {
-        Self::WORDS.iter().find(|(_, m)| *m == self).map_or("?", |(name, _)| name)
+    pub fn name(&self) -> Cow<'static, str> {
+        if let Self::LayerNormSq(layer) = self {
+            return format!("{LAYER_NORM_SQ}[{layer}]").into();
+        }
+        Self::WORDS.iter().find(|(_, m)| m == self).map_or("?", |(name, _)| name).into()
     }
 
     /// The metric of this name.
     pub fn named(name: &str) -> Option<Self> {
-        Self::WORDS.iter().find(|(n, _)| *n == name).map(|(_, m)| *m)
+        let layer = name.strip_prefix(LAYER_NORM_SQ).and_then(|rest| rest.strip_prefix('[')?.strip_suffix(']'));
+        if let Some(layer) = layer {
+            return Some(Self::LayerNormSq(layer.to_owned()));
+        }
+        Self::WORDS.iter().find(|(n, _)| *n == name).map(|(_, m)| m.clone())
     }
 
     /// Whether larger values are better (`Some(true)`), smaller ones are (`Some(false)`), or neither.
-    pub fn larger_is_better(self) -> Option<bool> {
+    pub fn larger_is_better(&self) -> Option<bool> {
         match self {
-            Self::TrainAcc | Self::TestAcc => Some(true),
-            Self::TrainLoss | Self::TestLoss => Some(false),
+            Self::TrainAcc | Self::TestAcc | Self::AverageTestAcc => Some(true),
+            Self::TrainLoss | Self::TestLoss | Self::AverageTestLoss => Some(false),
             _ => None,
         }
     }
 }
+
+const LAYER_NORM_SQ: &str = "weight_norm_sq";

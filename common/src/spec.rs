@@ -96,6 +96,7 @@ impl Spec {
             grid: Grid::read(&document, seed)?,
         };
         spec.check_curves()?;
+        spec.check_metrics()?;
         spec.check_settings(source)?;
         let trials = spec.grid.cells().saturating_mul(u64::from(spec.repeats));
         if trials > MAX_TRIALS {
@@ -117,6 +118,24 @@ impl Spec {
                     self.measure.metrics.len()
                 );
                 return Err(SpecError::new(tree::Place::Default, "measure.every", message));
+            }
+        }
+        Ok(())
+    }
+
+    /// A layer whose weights are to be measured must exist in some cell.
+    fn check_metrics(&self) -> Result<(), SpecError> {
+        for metric in &self.measure.metrics {
+            let Metric::LayerNormSq(layer) = metric else { continue };
+            let mut names = Vec::new();
+            for class in (0..self.grid.classes()).filter(|class| self.grid.class_cells(*class) > 0) {
+                let net = crate::net::Net::of(&self.grid.config(self.grid.class_cell(class, 0))?);
+                names.extend(net.into_iter().flat_map(|net| net.layers).map(|l| l.name));
+            }
+            if !names.contains(layer) {
+                let hint = nearest(layer, names.iter().map(String::as_str));
+                let message = format!("{}: no model of the sweep has a layer '{layer}', {hint}", metric.name());
+                return Err(SpecError::new(tree::Place::Default, "measure.metrics", message));
             }
         }
         Ok(())

@@ -206,9 +206,9 @@ const LONG_TRIAL: f64 = 2.0;
 
 /// Where the main metric stands in a list of metrics, and which it is.
 pub fn main_metric(metrics: &[Metric]) -> (usize, Metric) {
-    let wanted = [Metric::TestAcc, Metric::TestLoss, metrics[0]];
-    let at = wanted.iter().find_map(|m| metrics.iter().position(|x| x == m)).unwrap_or(0);
-    (at, metrics[at])
+    let wanted = [&Metric::TestAcc, &Metric::TestLoss, &metrics[0]];
+    let at = wanted.iter().find_map(|m| metrics.iter().position(|x| x == *m)).unwrap_or(0);
+    (at, metrics[at].clone())
 }
 
 impl Rate {

@@ -67,10 +67,11 @@ fn check_table_options(args: &RunArgs, spec: &Spec) -> Result<(), UserError> {
         let message = format!("the sweep has no axis '{name}', {}", nearest(name, axes.iter().copied()));
         return Err(UserError::new(ErrorCode::NotFound, message));
     }
-    let metrics: Vec<&str> = spec.measure.metrics.iter().map(|m| m.name()).collect();
+    let metrics: Vec<_> = spec.measure.metrics.iter().map(|m| m.name()).collect();
     match &args.metric {
-        Some(name) if !metrics.contains(&name.as_str()) => {
-            let message = format!("the sweep does not measure '{name}', {}", nearest(name, metrics));
+        Some(name) if !metrics.iter().any(|m| m == name) => {
+            let message =
+                format!("the sweep does not measure '{name}', {}", nearest(name, metrics.iter().map(AsRef::as_ref)));
             Err(UserError::new(ErrorCode::NotFound, message))
         }
         _ => Ok(()),

@@ -37,7 +37,7 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
         launched_at: sweep.record.launched_at,
         numerics: sweep.spec.numerics.clone(),
         data: sweep.record.data.words.clone(),
-        metric: metric.name().to_owned(),
+        metric: metric.name().into_owned(),
         best_cell: best.map_or_else(String::new, |(cell, _)| describe_cell(&sweep.spec, cell)),
         best_mean: best.map_or(0.0, |(_, running)| running.mean),
         best_n: best.map_or(0, |(_, running)| running.n),

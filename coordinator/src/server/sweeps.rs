@@ -94,7 +94,7 @@ impl SweepService for Sweeps {
         Ok(Response::new(v1::TableResponse {
             sweep: found.id,
             name: found.spec.name.clone(),
-            metric: query.metric().name().to_owned(),
+            metric: query.metric().name().into_owned(),
             axes: query.axis_names(&found.spec),
             rows: rows.iter().map(to_row).collect(),
             better: query.metric().larger_is_better().map_or(0, |larger| if larger { 1 } else { -1 }),
@@ -131,7 +131,7 @@ impl SweepService for Sweeps {
         };
         Ok(Response::new(v1::CurvesResponse {
             sweep: found.id,
-            metric: query.metric().name().to_owned(),
+            metric: query.metric().name().into_owned(),
             axes: query.axis_names(&found.spec),
             points: points.iter().map(point).collect(),
         }))
@@ -359,7 +359,7 @@ fn send_trials(
     let mut page = v1::TrialsResponse {
         sweep: found.id.clone(),
         axes: found.spec.grid.axes().iter().map(|axis| axis.name.clone()).collect(),
-        metrics: found.spec.measure.metrics.iter().map(|m| m.name().to_owned()).collect(),
+        metrics: found.spec.measure.metrics.iter().map(|m| m.name().into_owned()).collect(),
         numerics: found.spec.numerics.clone(),
         rows: Vec::new(),
     };

@@ -61,8 +61,8 @@ impl Query {
     }
 
     /// The metric.
-    pub fn metric(&self) -> Metric {
-        self.metric.1
+    pub fn metric(&self) -> &Metric {
+        &self.metric.1
     }
 
     /// Names of the axes.
@@ -199,9 +199,10 @@ fn find_metric(metrics: &[Metric], name: &str) -> Result<(usize, Metric), TableE
         return Ok(main_metric(metrics));
     }
     match metrics.iter().position(|m| m.name() == name) {
-        Some(at) => Ok((at, metrics[at])),
+        Some(at) => Ok((at, metrics[at].clone())),
         None => {
-            let hint = nearest(name, metrics.iter().map(|m| m.name()));
+            let names: Vec<_> = metrics.iter().map(Metric::name).collect();
+            let hint = nearest(name, names.iter().map(AsRef::as_ref));
             Err(TableError::Unknown(format!("the sweep does not measure '{name}', {hint}")))
         }
     }

@@ -683,9 +683,27 @@ impl Engine {
     /// Moves the running statistics towards those of the last training batch. The very first batch replaces them where
     /// ε = 0: the initial variance of 1 would set an absolute scale.
     pub(super) fn update_statistics(&self, running: &mut [f32], first: bool) {
+        let eps = |layer: &LayerState| layer.norm.map_or(0.0, |norm| norm.eps);
+        self.move_statistics(running, |layer| if first && eps(layer) == 0.0 { 1.0 } else { MOMENTUM });
+    }
+
+    /// Passes over a batch in training mode, and takes its statistics into the mean over the `before` earlier ones.
+    pub(super) fn estimate<S: Lanes>(
+        &mut self,
+        s: S,
+        weights: &[f32],
+        source: &Source<'_>,
+        before: u64,
+        running: &mut [f32],
+    ) {
+        self.forward(s, weights, source, None);
+        self.move_statistics(running, |_| 1.0 / (before + 1) as f64);
+    }
+
+    fn move_statistics(&self, running: &mut [f32], share: impl Fn(&LayerState) -> f64) {
         for (layer, mean) in self.layers.iter().zip(&self.layout.statistics) {
-            let (Some(norm), Some(mean)) = (layer.norm, mean) else { continue };
-            let keep = if first && norm.eps == 0.0 { 0.0 } else { 1.0 - MOMENTUM };
+            let (Some(_), Some(mean)) = (layer.norm, mean) else { continue };
+            let keep = 1.0 - share(layer);
             let width = mean.len();
             for (c, (m, v)) in layer.moments.unbiased().enumerate() {
                 let mut update = |at: usize, new: f64| {

@@ -9,6 +9,7 @@ use ergodic_common::trial::Curve;
 
 use super::loss::Tally;
 use super::params::Layout;
+use super::probe::Noise;
 
 /// Collects the samples of one trial.
 pub(super) struct Sampler<'a> {
@@ -24,8 +25,15 @@ pub(super) struct Sampler<'a> {
     trained: Vec<Range<usize>>,
     /// Training since the last sample.
     seen: Tally,
-    /// Weights before the step that a sample follows, if a metric compares the two.
+    /// Weights before the step that a sample follows, at the sample before, and at the start, if a metric compares them.
     before: Vec<f32>,
+    sampled: Vec<f32>,
+    initial: Vec<f32>,
+    /// ‖w‖² after the last step, and its largest change in a step since the last sample.
+    norm_sq: f64,
+    jump: f64,
+    /// Places of the weights of the layers whose norms are asked for, in the order of the metrics.
+    layers: Vec<Option<Range<usize>>>,
     curve: Curve,
 }
 
@@ -39,8 +47,20 @@ pub(super) struct Sample<'a> {
     pub(super) weights: &'a [f32],
     /// Gradient of the last batch.
     pub(super) gradient: &'a [f32],
-    /// The test set, if it was asked for.
+    /// What takes passes of its own.
+    pub(super) probed: Probed,
+}
+
+/// What passes over further images have found, where it was asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Probed {
+    /// Of the test set.
     pub(super) test: Option<Tally>,
+    /// Of the test set under the averaged weights.
+    pub(super) average_test: Option<Tally>,
+    pub(super) noise: Option<Noise>,
+    /// The Hessian's largest eigenvalue.
+    pub(super) curvature: Option<f64>,
 }
 
 impl<'a> Sampler<'a> {
@@ -55,6 +75,11 @@ impl<'a> Sampler<'a> {
             trained: layout.ranges(|p| p.trained),
             seen: Tally::default(),
             before: Vec::new(),
+            sampled: Vec::new(),
+            initial: Vec::new(),
+            norm_sq: 0.0,
+            jump: 0.0,
+            layers: measure.metrics.iter().filter_map(|metric| layer_of(metric, layout)).collect(),
             curve: Curve::default(),
         }
     }
@@ -64,18 +89,42 @@ impl<'a> Sampler<'a> {
         is_due(step, self.every, self.steps)
     }
 
-    /// Whether a metric needs the test set.
-    pub(super) fn wants_test(&self) -> bool {
-        self.wants(&[Metric::TestLoss, Metric::TestAcc])
-    }
-
     /// Whether a metric needs the weights before a sampled step.
     pub(super) fn wants_before(&self) -> bool {
-        self.wants(&[Metric::UpdateNorm, Metric::AngularUpdate])
+        self.wants(&[Metric::UpdateNorm, Metric::AngularUpdate, Metric::GradWeightCos])
     }
 
-    fn wants(&self, some: &[Metric]) -> bool {
+    /// Whether one of these was asked for.
+    pub(super) fn wants(&self, some: &[Metric]) -> bool {
         self.measure.metrics.iter().any(|m| some.contains(m))
+    }
+
+    /// Whether a metric needs the weights at the start.
+    pub(super) fn wants_start(&self) -> bool {
+        self.wants_each() || self.wants(&[Metric::InitDistance, Metric::SampleDistance])
+    }
+
+    /// Keeps the weights at the start.
+    pub(super) fn start(&mut self, weights: &[f32]) {
+        if self.wants(&[Metric::InitDistance]) {
+            self.initial = weights.to_vec();
+        }
+        if self.wants(&[Metric::SampleDistance]) {
+            self.sampled = weights.to_vec();
+        }
+        self.norm_sq = squares(&self.weights, weights);
+    }
+
+    /// Whether a metric needs the weights after every step.
+    pub(super) fn wants_each(&self) -> bool {
+        self.wants(&[Metric::NormSqJump])
+    }
+
+    /// Looks at the weights after a step.
+    pub(super) fn watch(&mut self, weights: &[f32]) {
+        let norm_sq = squares(&self.weights, weights);
+        self.jump = self.jump.max((norm_sq - self.norm_sq).abs());
+        self.norm_sq = norm_sq;
     }
 
     /// Counts a training step.
@@ -92,29 +141,48 @@ impl<'a> Sampler<'a> {
     /// Takes a sample.
     pub(super) fn take(&mut self, sample: &Sample<'_>) {
         self.curve.steps.push(sample.step);
+        let mut layers = self.layers.iter();
         for metric in &self.measure.metrics {
-            let value = self.value(*metric, sample);
+            let value = match metric {
+                Metric::LayerNormSq(_) => match layers.next() {
+                    Some(Some(place)) => squares(std::slice::from_ref(place), sample.weights),
+                    _ => f64::NAN,
+                },
+                metric => self.value(metric, sample),
+            };
             self.curve.values.push(if value.is_finite() { value } else { f64::NAN });
         }
         self.seen = Tally::default();
+        self.jump = 0.0;
+        if !self.sampled.is_empty() {
+            self.sampled.copy_from_slice(sample.weights);
+        }
     }
 
-    fn value(&self, metric: Metric, sample: &Sample<'_>) -> f64 {
-        let squares = || sum(&self.weights, |i| square(sample.weights[i]));
+    fn value(&self, metric: &Metric, sample: &Sample<'_>) -> f64 {
+        let norm_sq = || squares(&self.weights, sample.weights);
+        let loss = |tally: Option<Tally>| tally.map_or(f64::NAN, |t| t.mean_loss());
+        let accuracy = |tally: Option<Tally>| tally.map_or(f64::NAN, |t| t.accuracy());
         match metric {
             Metric::TrainLoss => self.seen.mean_loss(),
             Metric::TrainAcc => self.seen.accuracy(),
-            Metric::TestLoss => sample.test.map_or(f64::NAN, |t| t.mean_loss()),
-            Metric::TestAcc => sample.test.map_or(f64::NAN, |t| t.accuracy()),
-            Metric::WeightNorm => squares().sqrt(),
-            Metric::WeightNormSq => squares(),
-            Metric::EffectiveLr if self.normed => sample.lr / squares(),
-            Metric::EffectiveLr => f64::NAN,
+            Metric::TestLoss => loss(sample.probed.test),
+            Metric::TestAcc => accuracy(sample.probed.test),
+            Metric::AverageTestLoss => loss(sample.probed.average_test),
+            Metric::AverageTestAcc => accuracy(sample.probed.average_test),
+            Metric::WeightNorm => norm_sq().sqrt(),
+            Metric::WeightNormSq => norm_sq(),
+            Metric::EffectiveLr if self.normed => sample.lr / norm_sq(),
+            Metric::EffectiveLr | Metric::LayerNormSq(_) => f64::NAN,
+            Metric::GradWeightCos => cosine(&self.weights, &self.before, sample.gradient),
+            Metric::NormSqJump => self.jump,
+            Metric::InitDistance => distance(&self.weights, &self.initial, sample.weights),
+            Metric::SampleDistance => distance(&self.weights, &self.sampled, sample.weights),
+            Metric::GradNoiseTrace => sample.probed.noise.map_or(f64::NAN, |noise| noise.trace),
+            Metric::GradNoiseHill => sample.probed.noise.map_or(f64::NAN, |noise| noise.hill),
+            Metric::HessianTop => sample.probed.curvature.unwrap_or(f64::NAN),
             Metric::GradNorm => sum(&self.trained, |i| square(sample.gradient[i])).sqrt(),
-            Metric::UpdateNorm => {
-                let change = |i: usize| f64::from(sample.weights[i]) - f64::from(self.before[i]);
-                sum(&self.weights, |i| change(i) * change(i)).sqrt()
-            }
+            Metric::UpdateNorm => distance(&self.weights, &self.before, sample.weights),
             Metric::AngularUpdate => angle(&self.weights, &self.before, sample.weights),
         }
     }
@@ -134,12 +202,34 @@ pub(super) fn is_due(step: u64, every: u64, steps: u64) -> bool {
     step.is_multiple_of(every) || step == steps
 }
 
+/// Where the weight of the layer stands whose norm a metric asks for.
+fn layer_of(metric: &Metric, layout: &Layout) -> Option<Option<Range<usize>>> {
+    let Metric::LayerNormSq(layer) = metric else { return None };
+    let slot = layout.slots.iter().find(|slot| slot.param.name.strip_suffix(".weight") == Some(layer));
+    Some(slot.map(|slot| slot.range.clone()))
+}
+
+fn squares(places: &[Range<usize>], x: &[f32]) -> f64 {
+    sum(places, |i| square(x[i]))
+}
+
+fn distance(places: &[Range<usize>], a: &[f32], b: &[f32]) -> f64 {
+    let change = |i: usize| f64::from(b[i]) - f64::from(a[i]);
+    sum(places, |i| change(i) * change(i)).sqrt()
+}
+
+/// The cosine of the angle between two vectors; NaN where one of them is 0.
+fn cosine(places: &[Range<usize>], a: &[f32], b: &[f32]) -> f64 {
+    let product = sum(places, |i| f64::from(a[i]) * f64::from(b[i]));
+    product / (squares(places, a).sqrt() * squares(places, b).sqrt())
+}
+
 fn square(x: f32) -> f64 {
     f64::from(x) * f64::from(x)
 }
 
 /// Σ f(i) over the places, in eight interleaved sums, added in a fixed order.
-fn sum(places: &[Range<usize>], f: impl Fn(usize) -> f64) -> f64 {
+pub(super) fn sum(places: &[Range<usize>], f: impl Fn(usize) -> f64) -> f64 {
     let mut parts = [0.0; 8];
     for range in places {
         // Places are whole blocks long.

@@ -20,6 +20,7 @@ mod order;
 mod params;
 mod plan;
 mod pool;
+mod probe;
 #[cfg(test)]
 mod reference;
 mod schedule;

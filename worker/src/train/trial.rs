@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Result;
+use ergodic_common::metric::Metric;
 use ergodic_common::net::Net;
 use ergodic_common::trial::Outcome;
 
@@ -11,9 +12,10 @@ use super::augment::Moves;
 use super::data::TrialData;
 use super::engine::Engine;
 use super::loss::Tally;
-use super::metrics::{Sample, Sampler};
+use super::metrics::{Probed, Sample, Sampler};
 use super::optimizer::{State, Trained, read};
 use super::order::Batches;
+use super::probe::{self, Noise};
 use super::schedule::Rates;
 use super::simd::Lanes;
 
@@ -69,6 +71,9 @@ impl<'a, S: Lanes> Training<'a, S> {
     pub(super) fn run(mut self, stop: &AtomicBool) -> Result<Option<Ending>> {
         let mut sampler = Sampler::new(self.job.config, self.job.measure, &self.engine.layout);
         let steps = self.job.config.steps();
+        if sampler.wants_start() {
+            read(&self.state.weights, |w| sampler.start(w))?;
+        }
         for step in 0..steps {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
@@ -83,6 +88,10 @@ impl<'a, S: Lanes> Training<'a, S> {
                 return self.end(sampler, step + 1, Outcome::Diverged { step: step + 1 }).map(Some);
             }
             sampler.trained(tally);
+            if sampler.wants_each() {
+                read(&self.state.weights, |w| sampler.watch(w))?;
+            }
+            self.average(step + 1)?;
             if due && !self.sample(&mut sampler, step + 1, rates.lr, stop)? {
                 return Ok(None);
             }
@@ -90,42 +99,112 @@ impl<'a, S: Lanes> Training<'a, S> {
         self.end(sampler, steps, Outcome::Completed).map(Some)
     }
 
+    /// Takes the weights into their average, if they are due after so many steps.
+    fn average(&mut self, steps: u64) -> Result<()> {
+        let config = self.job.config;
+        let Some(average) = config.train.average else { return Ok(()) };
+        let (from, every) = (config.to_steps(average.from), config.to_steps(average.every).max(1));
+        if steps >= from && (steps - from).is_multiple_of(every) {
+            self.state.take_average(self.s, average.decay)?;
+        }
+        Ok(())
+    }
+
     /// Takes a sample. False when `stop` was raised.
     fn sample(&mut self, sampler: &mut Sampler<'_>, step: u64, lr: f64, stop: &AtomicBool) -> Result<bool> {
-        let mut test = None;
-        if sampler.wants_test() {
-            test = self.test(stop)?;
-            if test.is_none() {
-                return Ok(false);
-            }
-        }
+        let Some(probed) = self.probe(sampler, step, stop)? else { return Ok(false) };
         let mut take = |weights: &[f32], gradient: &[f32]| {
-            sampler.take(&Sample { step, lr, weights, gradient, test });
+            sampler.take(&Sample { step, lr, weights, gradient, probed });
         };
         read(&self.state.weights, |weights| read(&self.state.gradient, |gradient| take(weights, gradient)))??;
         Ok(true)
     }
 
+    /// The passes over further images that the sample after so many steps needs. `None` when `stop` was raised.
+    fn probe(&mut self, sampler: &Sampler<'_>, steps: u64, stop: &AtomicBool) -> Result<Option<Probed>> {
+        let mut probed = Probed::default();
+        if sampler.wants(&[Metric::TestLoss, Metric::TestAcc]) {
+            let weights = read(&self.state.weights, <[f32]>::to_vec)?;
+            let statistics = read(&self.state.statistics, <[f32]>::to_vec)?;
+            probed.test = self.test(&weights, &statistics, stop);
+        }
+        if sampler.wants(&[Metric::AverageTestLoss, Metric::AverageTestAcc])
+            && let Some(average) = &self.state.average
+        {
+            let weights = read(average, <[f32]>::to_vec)?;
+            let statistics = self.estimate(&weights);
+            probed.average_test = self.test(&weights, &statistics, stop);
+        }
+        if sampler.wants(&[Metric::GradNoiseTrace, Metric::GradNoiseHill]) {
+            probed.noise = Some(self.noise(steps)?);
+        }
+        if sampler.wants(&[Metric::HessianTop]) {
+            probed.curvature = Some(self.curvature(steps)?);
+        }
+        Ok((!stop.load(Ordering::Relaxed)).then_some(probed))
+    }
+
     /// Evaluates the test set. `None` when `stop` was raised.
-    fn test(&mut self, stop: &AtomicBool) -> Result<Option<Tally>> {
+    fn test(&mut self, weights: &[f32], statistics: &[f32], stop: &AtomicBool) -> Option<Tally> {
         let mut tally = Tally::default();
         for images in self.data.test().chunks(TEST_CHUNK) {
             if stop.load(Ordering::Relaxed) {
-                return Ok(None);
+                return None;
             }
-            let (s, engine, batch) = (self.s, &mut self.engine, self.data.test_batch(images));
-            let mut evaluate = |weights: &[f32], statistics: &[f32]| engine.evaluate(s, weights, statistics, &batch);
-            let statistics = &self.state.statistics;
-            tally.add(read(&self.state.weights, |w| read(statistics, |st| evaluate(w, st)))??);
+            tally.add(self.engine.evaluate(self.s, weights, statistics, &self.data.test_batch(images)));
         }
-        Ok(Some(tally))
+        Some(tally)
+    }
+
+    /// Statistics of batch norms for these weights: means over the batches of an epoch in the order of the subset.
+    fn estimate(&mut self, weights: &[f32]) -> Vec<f32> {
+        let mut statistics = self.engine.layout.init_statistics();
+        if !statistics.is_empty() {
+            let batches = self.data.train().chunks_exact(self.job.config.batch() as usize);
+            for (before, images) in (0..).zip(batches) {
+                self.engine.estimate(self.s, weights, &self.data.batch(images), before, &mut statistics);
+            }
+        }
+        statistics
+    }
+
+    /// Gradient noise at the present weights.
+    fn noise(&mut self, steps: u64) -> Result<Noise> {
+        let mut stream = probe::stream(self.job.streams, "noise", steps);
+        let (batch, mut images) = (self.job.config.batch() as usize, Vec::new());
+        let (s, data, engine) = (self.s, self.data, &mut self.engine);
+        let len = engine.layout.len;
+        let trained = engine.layout.ranges(|p| p.trained);
+        read(&self.state.weights, |weights| {
+            probe::noise(&trained, len, batch, |gradient| {
+                probe::draw(data.train(), batch, &mut stream, &mut images);
+                engine.train(s, weights, &data.batch(&images), gradient);
+            })
+        })
+    }
+
+    /// The Hessian's largest eigenvalue at the present weights, of the loss of the last batch.
+    fn curvature(&mut self, steps: u64) -> Result<f64> {
+        let mut stream = probe::stream(self.job.streams, "hessian", steps);
+        let batch = self.data.batch(self.batches.at(steps - 1)).moved(self.moves.at(steps - 1));
+        let (s, engine) = (self.s, &mut self.engine);
+        let trained = engine.layout.ranges(|p| p.trained);
+        read(&self.state.weights, |weights| {
+            probe::curvature(&trained, weights, &mut stream, |at, gradient| {
+                engine.train(s, at, &batch, gradient);
+            })
+        })
     }
 
     fn end(&self, sampler: Sampler<'_>, steps: u64, outcome: Outcome) -> Result<Ending> {
         let (metrics, curve) = sampler.finish(outcome != Outcome::Completed);
         let layout = &self.engine.layout;
         let statistics = &self.state.statistics;
-        let digest = read(&self.state.weights, |w| read(statistics, |st| layout.digest(w, st)))??;
+        let mut digest = read(&self.state.weights, |w| read(statistics, |st| layout.digest(w, st)))??;
+        if let Some(average) = &self.state.average {
+            let of_average = read(average, |w| read(statistics, |st| layout.digest(w, st)))??;
+            digest = *blake3::hash(&[digest, of_average].concat()).as_bytes();
+        }
         Ok(Ending { outcome, steps, metrics, curve, digest })
     }
 }

@@ -59,7 +59,43 @@ fn norm(x: &[f64]) -> f64 {
     x.iter().map(|x| x * x).sum::<f64>().sqrt()
 }
 
-/// All metrics in the order of their names, after every `every` steps of sequential batches.
+/// Of the initial weights under squared errors: the trace of the covariance of an image's gradient over the training
+/// images, and the largest eigenvalue of the Hessian of the first batch's loss.
+pub(super) fn noise_and_curvature(config: &TrialConfig, streams: &Streams) -> (f64, f64) {
+    let data = data(config, streams);
+    let mut stream = streams.open(Purpose::Head, b"head.weight");
+    let w: Vec<f64> = (0..INPUTS * CLASSES).map(|_| (2.0 / INPUTS as f64).sqrt() * stream.normal()).collect();
+    // Of an image with inputs x and 1, the gradient is 2/CLASSES times (output − target) ⊗ (x, 1).
+    let (mut squares, mut sum) = (0.0, vec![0.0; ALL]);
+    for (x, label) in &data.train {
+        for c in 0..CLASSES {
+            let output: f64 = (0..INPUTS).map(|i| x[i] * w[i * CLASSES + c]).sum();
+            let slope = 2.0 / CLASSES as f64 * (output - f64::from(u8::from(c == *label)));
+            for (i, x) in x.iter().chain([&1.0]).enumerate() {
+                squares += (slope * x).powi(2);
+                sum[i * CLASSES + c] += slope * x;
+            }
+        }
+    }
+    let n = data.train.len() as f64;
+    let trace = squares / n - (norm(&sum) / n).powi(2);
+    let batch = &data.train[..config.train.batch_size as usize];
+    let mut direction = vec![1.0; INPUTS + 1];
+    let mut top = 0.0;
+    for _ in 0..500 {
+        let mut next = vec![0.0; INPUTS + 1];
+        for (x, _) in batch {
+            let inputs = || x.iter().chain([&1.0]);
+            let along: f64 = inputs().zip(&direction).map(|(x, d)| x * d).sum();
+            next.iter_mut().zip(inputs()).for_each(|(next, x)| *next += along * x / batch.len() as f64);
+        }
+        top = norm(&next);
+        direction = next.iter().map(|x| x / top).collect();
+    }
+    (trace, 2.0 / CLASSES as f64 * top)
+}
+
+/// All metrics but noise and curvature in the order of their names, after every `every` steps of sequential batches.
 pub(super) fn trial(config: &TrialConfig, streams: &Streams, every: usize) -> Vec<Vec<f64>> {
     let data = data(config, streams);
     let train = &config.train;
@@ -67,6 +103,8 @@ pub(super) fn trial(config: &TrialConfig, streams: &Streams, every: usize) -> Ve
     let mut w: Vec<f64> = (0..INPUTS * CLASSES).map(|_| (2.0 / INPUTS as f64).sqrt() * stream.normal()).collect();
     w.resize(ALL, 0.0);
     let mut v = vec![0.0; ALL];
+    let (initial, mut sampled, mut jump) = (w.clone(), w.clone(), 0.0_f64);
+    let (mut mean, mut taken) = (vec![0.0; ALL], 0.0);
     let (mut rows, mut loss, mut right) = (Vec::new(), 0.0, 0.0);
     let batches: Vec<_> = data.train.chunks_exact(train.batch_size as usize).collect();
     for step in 0..config.steps() as usize {
@@ -77,6 +115,9 @@ pub(super) fn trial(config: &TrialConfig, streams: &Streams, every: usize) -> Ve
             v[i] = train.momentum * v[i] + gradient[i] + train.wd * w[i];
             w[i] -= train.lr * v[i];
         }
+        jump = jump.max((norm(&w).powi(2) - norm(&before).powi(2)).abs());
+        taken += 1.0;
+        mean.iter_mut().zip(&w).for_each(|(mean, w)| *mean += (w - *mean) / taken);
         if (step + 1) % every == 0 {
             let seen = (every * train.batch_size as usize) as f64;
             let (test_loss, test_right, _) = pass(&w, &data.test);
@@ -84,6 +125,9 @@ pub(super) fn trial(config: &TrialConfig, streams: &Streams, every: usize) -> Ve
             let change: Vec<f64> = w.iter().zip(&before).map(|(a, b)| a - b).collect();
             let dot: f64 = w.iter().zip(&before).map(|(a, b)| a * b).sum();
             let cosine = dot / norm(&w) / norm(&before);
+            let (mean_loss, mean_right, _) = pass(&mean, &data.test);
+            let along: f64 = gradient.iter().zip(&before).map(|(a, b)| a * b).sum();
+            let apart = |from: &[f64]| norm(&w.iter().zip(from).map(|(a, b)| a - b).collect::<Vec<_>>());
             rows.push(vec![
                 loss / seen,
                 right / seen,
@@ -95,8 +139,15 @@ pub(super) fn trial(config: &TrialConfig, streams: &Streams, every: usize) -> Ve
                 norm(&gradient),
                 norm(&change),
                 cosine.acos(),
+                mean_loss / tests,
+                mean_right / tests,
+                along / norm(&gradient) / norm(&before),
+                jump,
+                apart(&initial),
+                apart(&sampled),
             ]);
-            (loss, right) = (0.0, 0.0);
+            (loss, right, jump) = (0.0, 0.0, 0.0);
+            sampled.clone_from(&w);
         }
     }
     rows

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use ergodic_common::config::{
-    AdamW, Change, Curve, CurveForm, DatasetName, Length, Loss, ModelKind, Norm, Order, TrialConfig, VggDepth,
+    AdamW, Average, Change, Curve, CurveForm, DatasetName, Length, Loss, ModelKind, Norm, Order, TrialConfig, VggDepth,
 };
 use ergodic_common::metric::Metric;
 use ergodic_common::seed::{Purpose, Streams};
@@ -121,7 +121,7 @@ fn short_trials_end_in_the_committed_bits() {
 
 #[test]
 fn results_depend_on_neither_the_instruction_set_nor_the_run() {
-    let measure = cases::all_metrics();
+    let measure = cases::cheap_metrics();
     for (name, config) in short_trials() {
         let expected = bits(&cases::result(&config, &measure, Isa::Portable));
         for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
@@ -132,7 +132,7 @@ fn results_depend_on_neither_the_instruction_set_nor_the_run() {
 
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
-    let measure = cases::all_metrics();
+    let measure = cases::cheap_metrics();
     let mut trials = short_trials();
     // Batches of several parts: 300 images in layers of single pixels, 40 in convolutions.
     for (at, batch) in [(1, 300), (4, 300), (3, 40), (5, 40)] {
@@ -186,7 +186,7 @@ fn divergence_is_seen_in_its_step_and_leaves_no_number() {
             let mut config = cases::of(kind, norm);
             config.train.lr = if norm == Norm::None { 1e6 } else { 1e38 };
             config.train.length = Length::Steps(50);
-            let measure = cases::all_metrics();
+            let measure = cases::cheap_metrics();
             let result = cases::result(&config, &measure, Isa::detect());
             let Outcome::Diverged { step } = result.outcome else { panic!("{config:?} did not diverge: {result:?}") };
             assert!(step <= 20 && result.steps == step, "diverged at {step}");
@@ -199,7 +199,7 @@ fn divergence_is_seen_in_its_step_and_leaves_no_number() {
 
 #[test]
 fn a_raised_stop_ends_a_trial_without_result() {
-    let (config, streams, measure) = (cases::mlp(), cases::streams(0), cases::all_metrics());
+    let (config, streams, measure) = (cases::mlp(), cases::streams(0), cases::cheap_metrics());
     let data = TrialData::new(cases::dataset(), &config.data, &streams).expect("enough images");
     let key = TrialKey { cell: 1, repeat: 2 };
     let isa = Isa::detect();
@@ -231,7 +231,7 @@ fn an_empty_trial_is_made_up_from_its_streams() {
 
 /// The curve as one vector per metric.
 fn curve(config: &TrialConfig) -> (Vec<Vec<u64>>, Vec<Vec<f64>>, TrialResult) {
-    let measure = Measure { every: Length::Steps(1), metrics: cases::all_metrics().metrics };
+    let measure = Measure { every: Length::Steps(1), metrics: cases::cheap_metrics().metrics };
     let result = cases::result(config, &measure, Isa::detect());
     let width = measure.metrics.len();
     let column = |m: usize| result.curve.values.iter().skip(m).step_by(width).copied().collect::<Vec<f64>>();
@@ -260,7 +260,7 @@ fn invariant(config: &TrialConfig, c: f64) -> bool {
     let same = [Metric::TrainLoss, Metric::TrainAcc, Metric::TestLoss, Metric::TestAcc, Metric::EffectiveLr];
     let norms = plain[column(Metric::WeightNormSq)].iter().zip(&scaled[column(Metric::WeightNormSq)]);
     norms.fold(true, |all, (x, y)| all && (c * c * x).to_bits() == y.to_bits())
-        && same.into_iter().all(|m| a[column(m)] == b[column(m)])
+        && same.into_iter().map(column).all(|m| a[m] == b[m])
 }
 
 #[test]
@@ -297,17 +297,68 @@ fn metrics_are_what_they_are_defined_to_be() {
     let mut config = cases::of(ModelKind::Mlp { hidden: vec![] }, Norm::None);
     (config.data.order, config.train.batch_size, config.data.test) = (Order::Sequential, 20, 30);
     (config.train.momentum, config.train.wd, config.train.lr, config.train.length) = (0.5, 0.1, 0.01, Length::Steps(6));
-    let measure = cases::all_metrics();
+    config.train.average = Some(Average { decay: None, from: Length::Steps(0), every: Length::Steps(1) });
+    let measure = cases::cheap_metrics();
     let result = cases::result(&config, &measure, Isa::detect());
     let expected = super::linear::trial(&config, &cases::streams(0), 2);
     assert_eq!(result.curve.steps, [2, 4, 6]);
-    assert_eq!(result.metrics.len(), expected[2].len());
     for (row, expected) in result.curve.values.chunks(measure.metrics.len()).zip(&expected) {
         for ((value, expected), metric) in row.iter().zip(expected).zip(&measure.metrics) {
             let close = (value - expected).abs() <= 2e-5 * expected.abs() || (value.is_nan() && expected.is_nan());
             assert!(close, "{}: {value} against {expected}", metric.name());
         }
     }
+}
+
+#[test]
+fn noise_and_curvature_of_a_linear_model_are_those_of_its_quadratic_loss() {
+    let mut config = cases::of(ModelKind::Mlp { hidden: vec![] }, Norm::None);
+    (config.data.order, config.train.loss, config.train.lr) = (Order::Sequential, Loss::Mse, 0.0);
+    config.train.length = Length::Steps(1);
+    let (trace, top) = super::linear::noise_and_curvature(&config, &cases::streams(0));
+    let metrics = vec![Metric::HessianTop, Metric::GradNoiseTrace, Metric::GradNoiseHill];
+    let measure = Measure { every: Length::Steps(1), metrics };
+    let result = cases::result(&config, &measure, Isa::detect());
+    assert!((result.metrics[0] / top - 1.0).abs() < 1e-3, "{} {top}", result.metrics[0]);
+    assert!((result.metrics[1] / trace - 1.0).abs() < 0.2, "{} {trace}", result.metrics[1]);
+    assert!(result.metrics[2] > 1.0);
+    assert!(bits(&result) == bits(&cases::result(&config, &measure, Isa::Portable)));
+}
+
+#[test]
+fn single_layers_add_up_to_the_norm_of_all() {
+    let config = cases::of(ModelKind::Cnn4 { width: 4 }, Norm::Batch);
+    let layers = (1..=4).map(|i| Metric::LayerNormSq(format!("conv{i}")));
+    let metrics = layers.chain([Metric::WeightNormSq, Metric::LayerNormSq("fc1".into())]).collect();
+    let result = cases::result(&config, &Measure { every: Length::Steps(1), metrics }, Isa::detect());
+    for row in result.curve.values.chunks(6) {
+        assert!((row[..4].iter().sum::<f64>() / row[4] - 1.0).abs() < 1e-12 && row[5].is_nan(), "{row:?}");
+    }
+}
+
+/// Averages over every step, one by one and exponentially, are what their formulas make of the weights on the way.
+#[test]
+fn averages_begin_and_end_with_the_weights_they_take() {
+    let mut config = cases::of(ModelKind::Cnn4 { width: 4 }, Norm::Batch);
+    let test = |config: &TrialConfig| {
+        let (_, columns, result) = curve(config);
+        let of = |metric| columns[column(metric)].clone();
+        (of(Metric::TestLoss), of(Metric::AverageTestLoss), result.digest)
+    };
+    let plain = test(&config);
+    assert!(plain.1.iter().all(|loss| loss.is_nan()));
+    let average = |decay, from| Some(Average { decay, from: Length::Steps(from), every: Length::Steps(1) });
+    config.train.average = average(None, 5);
+    let last = test(&config);
+    assert!(last.1[..4].iter().all(|loss| loss.is_nan()) && last.1[4].is_finite());
+    assert!(last.0 == plain.0 && last.2 != plain.2);
+    // Without memory an exponential average is the last weights.
+    config.train.average = average(Some(0.0), 5);
+    let forgetful = test(&config);
+    assert_eq!((forgetful.1[4], forgetful.2), (last.1[4], last.2));
+    config.train.average = average(None, 1);
+    let all = test(&config);
+    assert!(all.1.iter().all(|loss| loss.is_finite()) && all.1[4] != last.1[4]);
 }
 
 #[test]
@@ -357,6 +408,6 @@ fn the_digest_is_over_parameters_in_the_order_of_their_definition() {
         }
         (0..outputs).for_each(|_| _ = hasher.update(&0.0_f32.to_le_bytes()));
     }
-    let result = cases::result(&config, &cases::all_metrics(), Isa::detect());
+    let result = cases::result(&config, &cases::cheap_metrics(), Isa::detect());
     assert_eq!(hex(&result.digest), hasher.finalize().to_hex().as_str());
 }
