@@ -210,6 +210,27 @@ proptest! {
     }
 }
 
+#[test]
+fn images_and_single_layers_can_be_asked_for() {
+    let good = source("", &["data.augment=crop-flip", "data.label_noise=0.2", "data.standardize=false"]);
+    let spec = Spec::read(&good).expect("a valid sweep");
+    let plain = Spec::read(&source("", &[])).expect("a valid sweep");
+    let fields = |spec: &Spec| spec.grid.config(0).expect("a cell").fields();
+    let added: Vec<_> = fields(&spec).into_iter().filter(|field| !fields(&plain).contains(field)).collect();
+    assert_eq!(added.len(), 3, "{added:?}");
+    for (setting, words) in [
+        ("data.label_noise=1", &["data.label_noise", "< 1"][..]),
+        ("data.augment=crop", &["crop-flip", "data.augment"]),
+        ("measure.metrics=[\"weight_norm_sq[fc9]\"]", &["measure.metrics", "has a layer", "known: "]),
+        ("measure.metrics=[\"hessian\"]", &["measure.metrics", "unknown metric"]),
+    ] {
+        let message = refusal("", &[setting]);
+        for word in words {
+            assert!(message.contains(word), "{setting}\n{message}\nlacks {word}");
+        }
+    }
+}
+
 /// `[model]` and `[train]` tables with what they must be refused for.
 #[test]
 fn models_norms_and_schedules_say_what_they_need() {
@@ -233,6 +254,10 @@ fn models_norms_and_schedules_say_what_they_need() {
         "schedule = { kind = \"linear\", end = \"x0.1\" }",
         "optimizer = { kind = \"adamw\", beta1 = 0.8 }",
         "loss = \"mse\"",
+        "wd_on = \"normed\"",
+        "average = { kind = \"swa\", from_epoch = 0, every = 1 }",
+        "average = { kind = \"ema\", decay = 0.99, every = \"5 steps\" }",
+        "schedule = { kind = \"piecewise-linear\", points = [{ step = 0, lr = 0 }, { epoch = 1, lr = \"x2\" }] }",
     ] {
         assert_eq!(spec("kind = \"mlp\"", good), Ok(()), "{good}");
     }
@@ -243,6 +268,9 @@ fn models_norms_and_schedules_say_what_they_need() {
         ("kind = \"vgg\"\ndepth = 12", "model.depth", "11, 13, 16 or 19"),
         ("kind = \"cnn4\"\nwidth = 6\nnorm = \"group\"", "model.groups", "6 channels of conv1"),
         ("kind = \"cnn4\"\ngroups = 4", "model.groups", "norm = \"group\""),
+        ("kind = \"cnn4\"\ninit = { zero_residual = true }", "model.init.zero_residual", "preresnet"),
+        ("kind = \"cnn4\"\ninit = { layers = { conv5 = 2.0 } }", "model.init.layers", "did you mean 'conv1'?"),
+        ("kind = \"cnn4\"\ninit = { layers = { conv1 = 0 } }", "model.init.layers", "> 0"),
     ] {
         let error = spec(model, "").expect_err(model);
         assert!(error.contains(path) && error.contains(words), "{model}: {error}");
@@ -257,6 +285,17 @@ fn models_norms_and_schedules_say_what_they_need() {
         ("optimizer = { beta1 = 0.9 }", "train.optimizer.beta1", "adamw"),
         ("optimizer = { kind = \"adamw\", beta2 = 1.0 }", "train.optimizer.beta2", "< 1"),
         ("schedule = { kind = \"cosine\", finish = 1 }", "train.schedule.finish", "unknown"),
+        ("schedule = [{ epoch = 1, lr = \"x0.1\" }]", "train.schedule", "a trial has only 7500"),
+        ("schedule = { kind = \"piecewise-linear\" }", "train.schedule.points", "needed"),
+        (
+            "schedule = { kind = \"piecewise-linear\", points = [{ step = 9, lr = 0 }, { step = 9, lr = 1 }] }",
+            "train.schedule.points",
+            "follow each other",
+        ),
+        ("average = { from_epoch = 2 }", "train.average.kind", "swa"),
+        ("average = { kind = \"swa\", decay = 0.9 }", "train.average.decay", "ema"),
+        ("average = { kind = \"swa\", every = \"often\" }", "train.average.every", "50 steps"),
+        ("wd_on = \"norms\"", "train.wd_on", "normed"),
     ] {
         let error = spec("kind = \"mlp\"", train).expect_err(train);
         assert!(error.contains(path) && error.contains(words), "{train}: {error}");

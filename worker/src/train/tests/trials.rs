@@ -229,8 +229,11 @@ fn an_empty_trial_is_made_up_from_its_streams() {
     assert_ne!(a.digest, b.digest);
 }
 
-/// The curve as one vector per metric.
-fn curve(config: &TrialConfig) -> (Vec<Vec<u64>>, Vec<Vec<f64>>, TrialResult) {
+/// A curve as one vector per metric, in bits and as numbers, and what it belongs to.
+type Trajectory = (Vec<Vec<u64>>, Vec<Vec<f64>>, TrialResult);
+
+/// Every step of a trial.
+fn curve(config: &TrialConfig) -> Trajectory {
     let measure = Measure { every: Length::Steps(1), metrics: cases::cheap_metrics().metrics };
     let result = cases::result(config, &measure, Isa::detect());
     let width = measure.metrics.len();
@@ -252,10 +255,11 @@ fn rescaled(config: &TrialConfig, c: f64) -> TrialConfig {
     config
 }
 
-/// Whether rescaling by `c` leaves the trajectory of the function and of effective quantities as it is, bit for bit.
-fn invariant(config: &TrialConfig, c: f64) -> bool {
-    let (a, plain, first) = curve(config);
-    let (b, scaled, second) = curve(&rescaled(config, c));
+/// Whether rescaling by `c` leaves the trajectory of the function and of effective quantities as it is, bit for bit,
+/// given the trajectory without.
+fn invariant(config: &TrialConfig, unscaled: &Trajectory, c: f64) -> bool {
+    let (a, plain, first) = unscaled;
+    let (b, scaled, second) = &curve(&rescaled(config, c));
     assert_eq!((&first.outcome, &second.outcome), (&Outcome::Completed, &Outcome::Completed));
     let same = [Metric::TrainLoss, Metric::TrainAcc, Metric::TestLoss, Metric::TestAcc, Metric::EffectiveLr];
     let norms = plain[column(Metric::WeightNormSq)].iter().zip(&scaled[column(Metric::WeightNormSq)]);
@@ -281,12 +285,17 @@ fn rescaling_by_a_power_of_two_changes_no_bit_without_epsilon() {
             }
             (config.model.norm_eps, config.model.fixed_head) = (0.0, true);
             (config.train.momentum, config.train.nesterov, config.train.wd) = (momentum, nesterov, 0.01);
-            config.train.length = Length::Steps(8);
-            assert!(invariant(&config, 2.0), "{kind:?} {momentum} {nesterov}");
-            assert!(invariant(&config, 0.25), "{kind:?} {momentum} {nesterov}");
-            assert!(!invariant(&config, 3.0), "3 is no power of two, so that roundings differ");
+            // Few images, so that the loss falls far in few steps.
+            (config.data.train, config.train.length) = (16, Length::Steps(24));
+            config.train.lr = if momentum == 0.0 { 0.1 } else { 0.02 };
+            let unscaled = curve(&config);
+            let losses = &unscaled.1[column(Metric::TrainLoss)];
+            assert!((losses[23] / losses[0] - 1.0).abs() > 0.2, "{kind:?} {momentum} has not moved: {losses:?}");
+            assert!(invariant(&config, &unscaled, 2.0), "{kind:?} {momentum} {nesterov}");
+            assert!(invariant(&config, &unscaled, 0.25), "{kind:?} {momentum} {nesterov}");
+            assert!(!invariant(&config, &unscaled, 3.0), "3 is no power of two, so that roundings differ");
             config.model.norm_eps = 1e-5;
-            assert!(!invariant(&config, 2.0), "ε sets a scale");
+            assert!(!invariant(&config, &curve(&config), 2.0), "ε sets a scale");
         }
     }
 }
