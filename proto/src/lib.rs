@@ -3,6 +3,9 @@
 //! Domain types never derive a wire type; everything a peer sends passes one of the `TryFrom`s in [`convert`], which name
 //! the field that is wrong.
 
+use ergodic_common::TrialResult;
+use prost::Message as _;
+
 pub mod convert;
 pub mod status;
 
@@ -10,6 +13,16 @@ pub mod status;
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
 pub mod v1 {
     tonic::include_proto!("ergodic.v1");
+}
+
+/// A trial's result as bytes, for programs that hand one over outside of gRPC.
+pub fn result_to_bytes(result: TrialResult) -> Vec<u8> {
+    v1::TrialResult::from(result).encode_to_vec()
+}
+
+/// The reverse of [`result_to_bytes`]; `None` for anything else.
+pub fn result_from_bytes(bytes: &[u8]) -> Option<TrialResult> {
+    v1::TrialResult::decode(bytes).ok()?.try_into().ok()
 }
 
 /// The protocol version. Raised by one whenever a program of the version before could misunderstand a message; a

@@ -31,6 +31,12 @@ fn every_view_of_a_finished_sweep_agrees() {
     let explained = cluster.ask(&["explain", &id, "4/0"]);
     assert!(explained.contains("lr=1e38") && explained.contains("diverged at step"), "{explained}");
     assert!(cluster.ask(&["explain", "latest"]).contains("complete"));
+    for (trial, more) in [("0/3", &[][..]), ("5/11", &["--isa", "portable", "--threads", "2"])] {
+        let words = cluster.ask(&[&["replay", "latest", trial], more].concat());
+        let row = trials.iter().find(|t| format!("{}/{}", t["cell"], t["repeat"]) == trial).expect("such a trial");
+        let digest = row["digest"].as_str().expect("a digest");
+        assert!(words.contains("the same bits here") && words.contains(digest), "{words}");
+    }
     assert!(cluster.ask(&["list"]).contains(&id));
     assert_eq!(json(&cluster.ask(&["workers", "--format", "json"]))[0]["trials"], 72);
     assert!(cluster.ask(&["watch", &id]).is_empty(), "a finished sweep needs no watching");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ergodic_common::duration::parse_duration;
 use ergodic_common::spec::SpecSource;
-use ergodic_common::{BUILD, ErrorCode, Spec};
+use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
 use ergodic_proto::status::UserError;
 use serde_json::json;
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 use crate::datasets::Places;
 use crate::deliver;
 use crate::session::{self, Identity};
+use crate::single;
 use crate::slots::{self, Office};
 use crate::train::{self, BenchReport, Isa};
 
@@ -34,6 +35,32 @@ struct Cli {
 enum Command {
     /// What is this machine worth: trains on made-up images and prints how fast
     Bench(BenchArgs),
+    /// Runs one trial of a sweep outside of any lease and writes its result to stdout, for `ergodic replay`
+    #[command(hide = true)]
+    Trial(TrialArgs),
+}
+
+#[derive(Debug, Args)]
+struct TrialArgs {
+    /// The sweep's id
+    sweep: String,
+    /// The trial, as cell/repeat
+    trial: TrialKey,
+    /// Address of the coordinator
+    #[arg(long, env = "ERGODIC_COORDINATOR", value_name = "URL")]
+    join: String,
+    /// Threads that share the work
+    #[arg(long, default_value_t = 1, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=256))]
+    threads: u32,
+    /// Instruction set
+    #[arg(long, default_value = "auto", value_name = "auto|avx512|avx2|portable")]
+    isa: String,
+    /// Where dataset files are
+    #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where fetched datasets are kept [default: ~/.cache/ergodic]
+    #[arg(long, env = "ERGODIC_CACHE", value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -127,6 +154,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::Bench(args)) => bench(&args),
+        Some(Command::Trial(args)) => single_trial(args),
         None => join(cli.join),
     };
     match result {
@@ -262,6 +290,19 @@ fn default_cache() -> PathBuf {
     let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     base.or(home).unwrap_or_else(std::env::temp_dir).join("ergodic")
+}
+
+fn single_trial(args: TrialArgs) -> Result<(), UserError> {
+    let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
+    let machine = slots::Machine::new(0, args.threads, isa(&args.isa)?).map_err(internal)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(internal)?;
+    let places = Places { data_dir: args.data_dir, cache: args.cache_dir.unwrap_or_else(default_cache) };
+    let result = runtime.block_on(async {
+        let client = session::client(&args.join)?;
+        single::trial(client, &places, &args.sweep, args.trial, machine).await
+    })?;
+    let written = std::io::Write::write_all(&mut std::io::stdout(), &ergodic_proto::result_to_bytes(result));
+    written.map_err(|e| UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}")))
 }
 
 fn bench(args: &BenchArgs) -> Result<(), UserError> {

@@ -9,6 +9,7 @@ pub mod datasets;
 mod deliver;
 pub mod desk;
 mod session;
+mod single;
 mod slots;
 mod sweeps;
 pub mod train;

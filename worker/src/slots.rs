@@ -71,14 +71,14 @@ pub(crate) fn start(office: &Arc<Office>, slots: u32, threads: u32, isa: Isa) ->
 }
 
 /// What a slot trains with.
-struct Machine {
+pub(crate) struct Machine {
     isa: Isa,
     /// Threads for one trial, if more than the slot's own.
     pool: Option<rayon::ThreadPool>,
 }
 
 impl Machine {
-    fn new(slot: u32, threads: u32, isa: Isa) -> std::io::Result<Self> {
+    pub(crate) fn new(slot: u32, threads: u32, isa: Isa) -> std::io::Result<Self> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads as usize);
         let pool = pool.thread_name(move |n| format!("slot-{slot}.{n}"));
         let pool = (threads > 1).then(|| pool.build()).transpose().map_err(std::io::Error::other)?;
@@ -102,7 +102,7 @@ fn work(office: &Office, machine: &Machine) {
 }
 
 /// Runs a trial; `None` when it was stopped.
-fn run(assignment: &Assignment, machine: &Machine) -> Option<TrialResult> {
+pub(crate) fn run(assignment: &Assignment, machine: &Machine) -> Option<TrialResult> {
     let attempt = catch_unwind(AssertUnwindSafe(|| {
         let sweep = &assignment.sweep;
         let cell = sweep.cell(assignment.key.cell)?;

@@ -44,6 +44,8 @@ pub enum Command {
     Workers(ListArgs),
     /// Why is it not running, why did it fail
     Explain(ExplainArgs),
+    /// Run a trial again, here, and compare its bits with the stored ones
+    Replay(ReplayArgs),
     /// Statistics per cell
     Table(TableArgs),
     /// One row per trial, ordered by cell and repeat
@@ -212,6 +214,30 @@ pub struct ExplainArgs {
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
+}
+
+/// `ergodic replay`
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// The sweep: its id, a unique beginning of it, or "latest"
+    pub id: String,
+    /// A trial of it, as cell/repeat
+    pub trial: TrialKey,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    /// Instruction set; none changes a bit
+    #[arg(long, default_value = "auto", value_name = "auto|avx512|avx2|portable")]
+    pub isa: String,
+    /// Threads that share the work; no number changes a bit
+    #[arg(long, default_value_t = 1, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub threads: u32,
+    /// Where dataset files are; what is missing is fetched from the coordinator
+    #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The worker program [default: beside this one, else on PATH]
+    #[arg(long, value_name = "FILE")]
+    pub worker_bin: Option<PathBuf>,
 }
 
 /// `ergodic table`

@@ -12,7 +12,7 @@ use crate::client::commands::{self, TableOptions};
 use crate::client::output::Format;
 use crate::client::watch::{eprintln_line, follow};
 use crate::client::{Client, plan};
-use crate::local::{bench, run};
+use crate::local::{bench, replay, run};
 use crate::program::{Success, interrupted, say, start_logging};
 use crate::server::{self, ServeOptions};
 use args::{BenchCommand, Cli, Command, LaunchArgs, PlanArgs, ServeArgs, Target};
@@ -60,6 +60,7 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
             let mut client = connect(&args.target).await?;
             say(commands::explain(&mut client, &args.id, args.trial, args.format).await?)
         }
+        Command::Replay(args) => replay::replay(args).await,
         Command::Table(args) => {
             let mut client = connect(&args.target).await?;
             let options = TableOptions {

@@ -238,13 +238,24 @@ fn provenance(table: &v1::TableResponse) -> String {
 /// # Errors
 /// There is no such sweep, or nobody answers.
 pub async fn trials(client: &mut Client, sweep: &str, format: Format) -> Result<String, UserError> {
-    let request = v1::TrialsRequest { sweep: sweep.to_owned() };
+    let request = v1::TrialsRequest { sweep: sweep.to_owned(), trial: None };
     let mut stream = client.sweeps.trials(request).await.map_err(|e| client.error(&e))?.into_inner();
     let mut pages = Vec::new();
     while let Some(page) = stream.message().await.map_err(|e| client.error(&e))? {
         pages.push(page);
     }
     Ok(render(&output::trial_records(&pages), format, |r| simple_table(&r.columns, &r.rows)))
+}
+
+/// The stored row of one trial, with its sweep's id and columns.
+///
+/// # Errors
+/// There is no such sweep, the trial has no row, or nobody answers.
+pub async fn trial(client: &mut Client, sweep: &str, key: TrialKey) -> Result<v1::TrialsResponse, UserError> {
+    let request = v1::TrialsRequest { sweep: sweep.to_owned(), trial: Some(key.into()) };
+    let mut stream = client.sweeps.trials(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let page = stream.message().await.map_err(|e| client.error(&e))?;
+    page.ok_or_else(|| incomplete("the row of the trial is missing"))
 }
 
 /// `ergodic curves`

@@ -1,5 +1,6 @@
-//! Processes on this machine: `run` with its embedded coordinator and workers, and `bench`.
+//! Processes on this machine: `run` with its embedded coordinator and workers, `replay` and `bench`.
 
 pub mod bench;
 pub mod programs;
+pub mod replay;
 pub mod run;

@@ -106,8 +106,14 @@ impl SweepService for Sweeps {
     }
 
     async fn trials(&self, request: Request<v1::TrialsRequest>) -> Result<Response<Self::TrialsStream>, Status> {
-        let found = self.find(&request.into_inner().sweep).await?;
+        let request = request.into_inner();
+        let found = self.find(&request.sweep).await?;
         let (pages, stream) = mpsc::channel(2);
+        if let Some(key) = request.trial {
+            let page = self.single_trial(&found, key.into()).await?;
+            let _ = pages.send(Ok(page)).await;
+            return Ok(Response::new(Box::pin(ReceiverStream::new(stream))));
+        }
         let shared = self.0.clone();
         tokio::task::spawn_blocking(move || {
             let sent = shared.store.reader().map_err(store_error).and_then(|r| send_trials(r.as_ref(), &found, &pages));
@@ -232,6 +238,18 @@ impl Sweeps {
         prepared.map_err(Into::into)
     }
 
+    async fn single_trial(&self, found: &Found, key: TrialKey) -> Result<v1::TrialsResponse, Status> {
+        let number = found.number;
+        let row = self.read(move |reader| reader.trial(number, key).map_err(store_error)).await?.ok_or_else(|| {
+            let message =
+                format!("the sweep {} has no result of a trial {key}: see explain {} {key}", found.id, found.id);
+            UserError::new(ErrorCode::NotFound, message)
+        })?;
+        let values = found.spec.grid.values(key.cell).iter().map(Into::into).collect();
+        let row = v1::TrialRow { result: Some(row.result.into()), values, worker: row.worker };
+        Ok(v1::TrialsResponse { rows: vec![row], ..first_page(found) })
+    }
+
     async fn explain_trial(&self, id: &str, key: TrialKey) -> Result<Vec<String>, Status> {
         let place = move |core: &Core, sweep: &Sweep| {
             if !sweep.spec.holds(key) {
@@ -351,18 +369,23 @@ fn to_summary(entry: &Entry) -> v1::Summary {
 }
 
 /// Sends rows in pages, the first of which says what the columns are.
-fn send_trials(
-    reader: &dyn Reader,
-    found: &Found,
-    pages: &mpsc::Sender<Result<v1::TrialsResponse, Status>>,
-) -> Result<(), UserError> {
-    let mut page = v1::TrialsResponse {
+/// The columns of a sweep's rows, without rows.
+fn first_page(found: &Found) -> v1::TrialsResponse {
+    v1::TrialsResponse {
         sweep: found.id.clone(),
         axes: found.spec.grid.axes().iter().map(|axis| axis.name.clone()).collect(),
         metrics: found.spec.measure.metrics.iter().map(|m| m.name().into_owned()).collect(),
         numerics: found.spec.numerics.clone(),
         rows: Vec::new(),
-    };
+    }
+}
+
+fn send_trials(
+    reader: &dyn Reader,
+    found: &Found,
+    pages: &mpsc::Sender<Result<v1::TrialsResponse, Status>>,
+) -> Result<(), UserError> {
+    let mut page = first_page(found);
     let mut cell: (u64, Vec<v1::AxisValue>) = (u64::MAX, Vec::new());
     reader
         .trials(found.number, &mut |row| {

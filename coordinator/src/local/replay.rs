@@ -1,0 +1,124 @@
+//! `ergodic replay`: one trial again, on this machine, against its stored row.
+
+use std::process::Stdio;
+
+use ergodic_common::trial::hex;
+use ergodic_common::{ErrorCode, Outcome, TrialResult};
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+use tokio::process::Command;
+
+use super::programs::find_worker;
+use crate::cli::args::ReplayArgs;
+use crate::client::{Client, commands};
+use crate::program::{Success, say};
+
+/// Runs the trial again and says whether it ended in the stored bits.
+///
+/// # Errors
+/// The trial has no row, it cannot be run here, or its bits differ.
+pub async fn replay(args: ReplayArgs) -> Result<Success, UserError> {
+    let mut client = Client::connect(&args.target.coordinator).await?;
+    let page = commands::trial(&mut client, &args.id, args.trial).await?;
+    let stored = stored(&page)?;
+    if let Outcome::Failed { cause } = &stored.outcome {
+        let message = format!("the trial {} failed and has no bits to compare: {cause}", args.trial);
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
+    let again = run(&args, &client.url, &page.sweep).await?;
+    let differences = differences(&stored, &again, &page.metrics);
+    let digest = hex(&stored.digest);
+    if differences.is_empty() {
+        return say(format!(
+            "trial {} of {}: {} after {} steps, digest {digest}: the same bits here, in {:.2} s, as on {}, in {:.2} s\n",
+            args.trial,
+            page.sweep,
+            stored.outcome.word(),
+            stored.steps,
+            again.seconds,
+            page.rows.first().map_or("?", |row| row.worker.as_str()),
+            stored.seconds
+        ));
+    }
+    let message = format!(
+        "trial {} of {}: the run here differs from the stored one in {}. One of the two machines or programs computes \
+         wrongly: run it again here and on a third machine to tell which",
+        args.trial,
+        page.sweep,
+        differences.join("; ")
+    );
+    Err(UserError::new(ErrorCode::TrialsFailed, message))
+}
+
+fn stored(page: &v1::TrialsResponse) -> Result<TrialResult, UserError> {
+    let row = page.rows.first().and_then(|row| row.result.clone());
+    let result = row.and_then(|row| TrialResult::try_from(row).ok());
+    result.ok_or_else(|| UserError::new(ErrorCode::Internal, "the coordinator sent no readable row"))
+}
+
+/// Has a worker program run it.
+async fn run(args: &ReplayArgs, url: &str, sweep: &str) -> Result<TrialResult, UserError> {
+    let program = find_worker(args.worker_bin.as_deref()).await?;
+    let mut command = Command::new(&program);
+    command.args(["trial", sweep, &args.trial.to_string(), "--join", url, "--isa", &args.isa]);
+    command.args(["--threads", &args.threads.to_string()]);
+    if let Some(dir) = &args.data_dir {
+        command.arg("--data-dir").arg(dir);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let failed = |what: String| UserError::new(ErrorCode::Internal, format!("{}: {what}", program.display()));
+    let output = command.output().await.map_err(|e| failed(format!("cannot start it: {e}")))?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        let words = words.trim().trim_start_matches("error: ").to_owned();
+        let code = output.status.code().and_then(|code| ErrorCode::from_exit_code(code as u8));
+        return Err(UserError::new(code.unwrap_or(ErrorCode::Internal), words));
+    }
+    ergodic_proto::result_from_bytes(&output.stdout).ok_or_else(|| failed("it printed no result".into()))
+}
+
+/// In what two runs of a trial differ, in words.
+fn differences(stored: &TrialResult, again: &TrialResult, metrics: &[String]) -> Vec<String> {
+    let mut found = Vec::new();
+    if (&stored.outcome, stored.steps) != (&again.outcome, again.steps) {
+        let told = |r: &TrialResult| format!("{} after {} steps", r.outcome.word(), r.steps);
+        found.push(format!("how it ended: {} there, {} here", told(stored), told(again)));
+    }
+    if stored.digest != again.digest {
+        found.push(format!("the digest: {} there, {} here", hex(&stored.digest), hex(&again.digest)));
+    }
+    for ((name, there), here) in metrics.iter().zip(&stored.metrics).zip(&again.metrics) {
+        if there.to_bits() != here.to_bits() && !(there.is_nan() && here.is_nan()) {
+            found.push(format!("{name}: {there} there, {here} here"));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ergodic_common::TrialKey;
+    use ergodic_common::trial::Curve;
+
+    #[test]
+    fn every_part_of_a_result_is_compared() {
+        let key = TrialKey { cell: 0, repeat: 0 };
+        let (outcome, metrics) = (Outcome::Completed, vec![0.5, f64::NAN]);
+        let stored =
+            TrialResult { key, outcome, steps: 3, seconds: 1.0, metrics, digest: [1; 32], curve: Curve::default() };
+        let names = ["test_acc".to_owned(), "effective_lr".to_owned()];
+        let differing = |again: &TrialResult| differences(&stored, again, &names);
+        assert!(differing(&TrialResult { seconds: 2.0, ..stored.clone() }).is_empty());
+        for (again, word) in [
+            (TrialResult { steps: 4, ..stored.clone() }, "4 steps here"),
+            (TrialResult { outcome: Outcome::Diverged { step: 3 }, ..stored.clone() }, "diverged"),
+            (TrialResult { digest: [2; 32], ..stored.clone() }, "digest"),
+            (TrialResult { metrics: vec![0.5_f64.next_up(), f64::NAN], ..stored.clone() }, "test_acc"),
+            (TrialResult { metrics: vec![0.5, 0.0], ..stored.clone() }, "effective_lr"),
+        ] {
+            let found = differing(&again);
+            assert!(found.len() == 1 && found[0].contains(word), "{found:?}");
+        }
+    }
+}
