@@ -182,3 +182,49 @@ fn write_mnist(dir: &std::path::Path, train: u32, test: u32) {
         std::fs::write(dir.join(format!("{prefix}-labels-idx1-ubyte")), labels).expect("a file can be written");
     }
 }
+
+/// One trial that takes seconds.
+const LONG: &str = r#"
+name    = "long"
+seed    = 3
+[data]
+train   = 400
+test    = 50
+augment = "crop-flip"
+[model]
+kind   = "mlp"
+hidden = [8]
+[train]
+steps      = 60000
+batch_size = 8
+lr         = 0.01
+optimizer  = { momentum = 0.9 }
+average    = { kind = "ema", decay = 0.99 }
+[measure]
+every   = "5000 steps"
+metrics = ["test_acc", "average_test_acc", "train_loss", "init_distance"]
+"#;
+
+#[test]
+fn a_worker_goes_on_from_where_another_one_was_stopped() {
+    let mut cluster = Cluster::start(&["--lease-ttl", "1s"]);
+    let kept = cluster.path("kept");
+    let options = ["--drain", "100ms", "--checkpoint-dir", &kept.to_string_lossy()];
+    let first = cluster.worker(1, &options);
+    let id = cluster.launch(LONG);
+    cluster.wait_until(&id, "the trial is running", |_| {
+        let workers = cluster.ask(&["workers", "--format", "json"]);
+        let workers: serde_json::Value = serde_json::from_str(&workers).expect("the workers are JSON");
+        workers[0]["running"] == 1
+    });
+    first.signal("TERM");
+    assert_eq!(first.wait(), 0);
+    let files = || std::fs::read_dir(&kept).expect("the folder was made").count();
+    assert_eq!((files(), cluster.status(&id)["done"].as_u64()), (1, Some(0)));
+    let second = cluster.worker(1, &options);
+    cluster.wait_for_end(&id);
+    assert!(second.log().contains("going on from a checkpoint"), "{}", second.log());
+    assert_eq!(files(), 0, "what was kept of a finished trial is removed");
+    let words = cluster.ask(&["replay", &id, "0/0"]);
+    assert!(words.contains("the same bits here"), "{words}");
+}

@@ -98,6 +98,9 @@ struct JoinArgs {
     /// Where fetched datasets are kept [default: ~/.cache/ergodic]
     #[arg(long, env = "ERGODIC_CACHE", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
+    /// Keep unfinished trials here, every minute and when leaving, and go on from there with the same bits
+    #[arg(long, env = "ERGODIC_CHECKPOINTS", value_name = "DIR")]
+    checkpoint_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -206,7 +209,7 @@ async fn work(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
     };
     let places = Places { data_dir: args.data_dir, cache: args.cache_dir.unwrap_or_else(default_cache) };
     let office = Arc::new(Office::new(slots));
-    slots::start(&office, slots, args.threads, isa)
+    slots::start(&office, slots, args.threads, isa, args.checkpoint_dir.as_deref())
         .map_err(|e| UserError::new(ErrorCode::Internal, format!("cannot start {slots} slots: {e}")))?;
     tracing::info!(name = identity.name, slots, threads = args.threads, isa = isa.name(), "worker started");
     deliver::start(&office, &client, &identity.worker);
@@ -294,7 +297,7 @@ fn default_cache() -> PathBuf {
 
 fn single_trial(args: TrialArgs) -> Result<(), UserError> {
     let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
-    let machine = slots::Machine::new(0, args.threads, isa(&args.isa)?).map_err(internal)?;
+    let machine = slots::Machine::new(0, args.threads, isa(&args.isa)?, None).map_err(internal)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(internal)?;
     let places = Places { data_dir: args.data_dir, cache: args.cache_dir.unwrap_or_else(default_cache) };
     let result = runtime.block_on(async {

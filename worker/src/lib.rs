@@ -8,6 +8,7 @@ pub mod cli;
 pub mod datasets;
 mod deliver;
 pub mod desk;
+mod folder;
 mod session;
 mod single;
 mod slots;

@@ -1,6 +1,7 @@
 //! The threads that run trials, one at a time each. A panic in a trial is that trial's outcome, not the worker's end.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use ergodic_common::trial::Curve;
@@ -8,6 +9,7 @@ use ergodic_common::{Outcome, TrialResult};
 use tokio::sync::Notify;
 
 use crate::desk::{Assignment, Desk};
+use crate::folder::Folder;
 use crate::train::{self, Isa, Job};
 
 /// The desk, and ways to hear of changes on it.
@@ -62,9 +64,15 @@ impl Office {
 ///
 /// # Errors
 /// The operating system gives no thread.
-pub(crate) fn start(office: &Arc<Office>, slots: u32, threads: u32, isa: Isa) -> std::io::Result<()> {
+pub(crate) fn start(
+    office: &Arc<Office>,
+    slots: u32,
+    threads: u32,
+    isa: Isa,
+    shelf: Option<&Path>,
+) -> std::io::Result<()> {
     for n in 0..slots {
-        let (office, machine) = (office.clone(), Machine::new(n, threads, isa)?);
+        let (office, machine) = (office.clone(), Machine::new(n, threads, isa, shelf)?);
         std::thread::Builder::new().name(format!("slot-{n}")).spawn(move || work(&office, &machine))?;
     }
     Ok(())
@@ -75,14 +83,16 @@ pub(crate) struct Machine {
     isa: Isa,
     /// Threads for one trial, if more than the slot's own.
     pool: Option<rayon::ThreadPool>,
+    /// Where unfinished trials are kept.
+    shelf: Option<Folder>,
 }
 
 impl Machine {
-    pub(crate) fn new(slot: u32, threads: u32, isa: Isa) -> std::io::Result<Self> {
+    pub(crate) fn new(slot: u32, threads: u32, isa: Isa, shelf: Option<&Path>) -> std::io::Result<Self> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads as usize);
         let pool = pool.thread_name(move |n| format!("slot-{slot}.{n}"));
         let pool = (threads > 1).then(|| pool.build()).transpose().map_err(std::io::Error::other)?;
-        Ok(Self { isa, pool })
+        Ok(Self { isa, pool, shelf: shelf.map(Folder::open).transpose()? })
     }
 }
 
@@ -115,6 +125,7 @@ pub(crate) fn run(assignment: &Assignment, machine: &Machine) -> Option<TrialRes
             key: assignment.key,
             isa: machine.isa,
             pool: machine.pool.as_ref(),
+            shelf: machine.shelf.as_ref().map(|shelf| shelf as &dyn train::Shelf),
         };
         Ok(train::run(&job, &assignment.stop))
     }));

@@ -72,8 +72,16 @@ pub fn bench(
     let key = TrialKey { cell: 0, repeat: 0 };
     let mut config = config.clone();
     (config.data.train, config.data.order) = (config.batch(), Order::Sequential);
-    let job =
-        Job { config: &config, streams: &streams, measure: &measure, data: Some(&data), key, isa, pool: pool.as_ref() };
+    let job = Job {
+        config: &config,
+        streams: &streams,
+        measure: &measure,
+        data: Some(&data),
+        key,
+        isa,
+        pool: pool.as_ref(),
+        shelf: None,
+    };
     let seconds = (&mut report.cpu_seconds, &mut report.seconds);
     job.install(|| isa.run(Timed { job: &job, net: &net, data: &data, steps, seconds }));
     report.gemm_flops_per_second = gemm_flops_per_second();

@@ -7,6 +7,7 @@ use ergodic_common::metric::Metric;
 use ergodic_common::spec::Measure;
 use ergodic_common::trial::Curve;
 
+use super::checkpoint::{Packer, Unpacker};
 use super::loss::Tally;
 use super::params::Layout;
 use super::probe::Noise;
@@ -185,6 +186,31 @@ impl<'a> Sampler<'a> {
             Metric::UpdateNorm => distance(&self.weights, &self.before, sample.weights),
             Metric::AngularUpdate => angle(&self.weights, &self.before, sample.weights),
         }
+    }
+
+    /// All that later samples depend on.
+    pub(super) fn pack(&self, to: &mut Packer) {
+        to.float(self.seen.loss);
+        to.number(self.seen.right);
+        to.number(self.seen.images);
+        to.singles(&self.sampled);
+        to.singles(&self.initial);
+        to.float(self.norm_sq);
+        to.float(self.jump);
+        to.numbers(&self.curve.steps);
+        to.floats(&self.curve.values);
+    }
+
+    /// Puts back what was packed; `None` if it is of another trial.
+    pub(super) fn unpack(&mut self, from: &mut Unpacker<'_>) -> Option<()> {
+        self.seen = Tally { loss: from.float()?, right: from.number()?, images: from.number()? };
+        self.sampled = from.singles().filter(|x| x.len() == self.sampled.len())?;
+        self.initial = from.singles().filter(|x| x.len() == self.initial.len())?;
+        (self.norm_sq, self.jump) = (from.float()?, from.float()?);
+        let (steps, values) = (from.numbers()?, from.floats()?);
+        let whole = values.len() == steps.len() * self.measure.metrics.len();
+        self.curve = whole.then_some(Curve { steps, values })?;
+        Some(())
     }
 
     /// Final metrics and curve. A trial that diverged has no final metrics.

@@ -2,7 +2,8 @@
 //!
 //! Reading order: `data`, `order` and `augment` say what is trained on, `plan` and `params` lay out a network, `simd`,
 //! `taps`, `wgrad`, `norm`, `pool` and `loss` are the arithmetic, `engine` puts it together, `optimizer` holds the
-//! state as Candle tensors and `adamw` its second rule, `schedule` and `metrics` surround it, and `trial` is the loop.
+//! state as Candle tensors and `adamw` its second rule, `schedule`, `metrics` and `probe` surround it, `checkpoint` keeps it, and `trial` is the
+//! loop.
 //!
 //! The numerics class of all this is [`CPU_F32`](ergodic_common::trial::CPU_F32): a change that alters any bit of any
 //! result raises its version.
@@ -10,6 +11,7 @@
 mod adamw;
 mod augment;
 mod bench;
+mod checkpoint;
 mod data;
 mod engine;
 mod loss;
@@ -42,6 +44,7 @@ use ergodic_common::spec::Measure;
 use ergodic_common::trial::{Curve, Outcome, TrialKey, TrialResult};
 
 pub use bench::{BenchReport, bench, peak_memory};
+pub use checkpoint::Shelf;
 pub use data::TrialData;
 pub use simd::{Isa, IsaError};
 
@@ -49,7 +52,7 @@ use simd::{Lanes, Portable};
 use trial::{Ending, Training};
 
 /// Everything a trial needs.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Job<'a> {
     /// What the cell resolves to.
     pub config: &'a TrialConfig,
@@ -65,6 +68,8 @@ pub struct Job<'a> {
     pub isa: Isa,
     /// The threads to share the work among, if more than the caller's; they decide no bit of the result.
     pub pool: Option<&'a rayon::ThreadPool>,
+    /// Where the trial is kept while it is unfinished, if anywhere; it goes on from what lies there.
+    pub shelf: Option<&'a dyn Shelf>,
 }
 
 impl Job<'_> {

@@ -12,6 +12,7 @@ use ergodic_common::config::{AdamW, WdOn};
 use ergodic_common::net::{Param, Role};
 
 use super::adamw::{self, Average, AverageSquares};
+use super::checkpoint::{Packer, Unpacker};
 use super::data::Source;
 use super::engine::Engine;
 use super::loss::Tally;
@@ -68,6 +69,37 @@ impl State {
             average: None,
             averaged: 0,
         })
+    }
+
+    /// All that later steps depend on.
+    pub(super) fn pack(&self, to: &mut Packer) -> Result<()> {
+        let squares = self.squares.as_ref().map(|(_, squares)| squares);
+        for tensor in
+            [Some(&self.weights), Some(&self.momentum), Some(&self.statistics), squares, self.average.as_ref()]
+        {
+            match tensor {
+                Some(tensor) => read(tensor, |x| to.singles(x))?,
+                None => to.singles(&[]),
+            }
+        }
+        to.number(self.averaged);
+        Ok(())
+    }
+
+    /// Puts back what was packed; `None` if it is of another network.
+    pub(super) fn unpack(&mut self, from: &mut Unpacker<'_>) -> Option<()> {
+        let mut like = |len: usize| from.singles().filter(|x| x.len() == len);
+        self.weights = tensor(like(self.weights.elem_count())?).ok()?;
+        self.momentum = tensor(like(self.momentum.elem_count())?).ok()?;
+        self.statistics = tensor(like(self.statistics.elem_count())?).ok()?;
+        match &mut self.squares {
+            Some((_, squares)) => *squares = tensor(like(squares.elem_count())?).ok()?,
+            None => _ = like(0)?,
+        }
+        let average = from.singles().filter(|x| x.is_empty() || x.len() == self.weights.elem_count())?;
+        self.average = if average.is_empty() { None } else { Some(tensor(average).ok()?) };
+        self.averaged = from.number()?;
+        Some(())
     }
 
     /// Takes the weights into their average: the mean of all that were taken, or an exponential one.

@@ -9,8 +9,9 @@ pub(super) struct Batches<'a> {
     order: Order,
     batch: usize,
     steps_per_epoch: u64,
-    /// The subset in the present epoch's order; what it held before is put back first.
+    /// The subset in an epoch's order, and which epoch; what it held before is put back first.
     epoch: Vec<u32>,
+    shuffled: Option<u64>,
     subset: &'a [u32],
 }
 
@@ -18,18 +19,27 @@ impl<'a> Batches<'a> {
     /// Over the images of `subset`.
     pub(super) fn new(config: &TrialConfig, streams: &'a Streams, subset: &'a [u32]) -> Self {
         let (order, batch) = (config.data.order, config.batch() as usize);
-        Self { streams, order, batch, steps_per_epoch: config.steps_per_epoch(), epoch: subset.to_vec(), subset }
+        Self {
+            streams,
+            order,
+            batch,
+            steps_per_epoch: config.steps_per_epoch(),
+            epoch: subset.to_vec(),
+            shuffled: None,
+            subset,
+        }
     }
 
-    /// The images of a step, counted from 0. Steps must be asked for in order.
+    /// The images of a step, counted from 0.
     pub(super) fn at(&mut self, step: u64) -> &[u32] {
         let (epoch, within) = (step / self.steps_per_epoch, (step % self.steps_per_epoch) as usize);
         match self.order {
             Order::FullBatch => return &self.epoch,
             Order::Sequential => {}
-            Order::Shuffle if within == 0 => {
+            Order::Shuffle if self.shuffled != Some(epoch) => {
                 self.epoch.copy_from_slice(self.subset);
                 self.streams.open(Purpose::Order, &epoch.to_le_bytes()).shuffle(&mut self.epoch);
+                self.shuffled = Some(epoch);
             }
             Order::Shuffle => {}
             Order::WithReplacement => {

@@ -9,6 +9,7 @@ use ergodic_common::trial::Outcome;
 
 use super::Job;
 use super::augment::Moves;
+use super::checkpoint::{self, Packer, Unpacker};
 use super::data::TrialData;
 use super::engine::Engine;
 use super::loss::Tally;
@@ -41,6 +42,8 @@ pub(super) struct Training<'a, S> {
     trained: Trained,
     batches: Batches<'a>,
     moves: Moves<'a>,
+    /// Names what is kept of the trial.
+    identity: [u8; 32],
 }
 
 impl<'a, S: Lanes> Training<'a, S> {
@@ -53,7 +56,8 @@ impl<'a, S: Lanes> Training<'a, S> {
         let trained = Trained::new(layout, config.train.wd_on);
         let batches = Batches::new(config, job.streams, data.train());
         let moves = Moves::new(config, job.streams);
-        Ok(Self { s, job, data, engine, state, trained, batches, moves })
+        let identity = checkpoint::identity(job);
+        Ok(Self { s, job, data, engine, state, trained, batches, moves, identity })
     }
 
     /// Loss and gradient of a step, counted from 0.
@@ -74,8 +78,12 @@ impl<'a, S: Lanes> Training<'a, S> {
         if sampler.wants_start() {
             read(&self.state.weights, |w| sampler.start(w))?;
         }
-        for step in 0..steps {
-            if stop.load(Ordering::Relaxed) {
+        for step in self.resume(&mut sampler)?..steps {
+            let stopped = stop.load(Ordering::Relaxed);
+            if self.job.shelf.is_some_and(|shelf| step > 0 && (stopped || shelf.wants(step))) {
+                self.keep(&sampler, step)?;
+            }
+            if stopped {
                 return Ok(None);
             }
             let due = sampler.due(step + 1);
@@ -97,6 +105,32 @@ impl<'a, S: Lanes> Training<'a, S> {
             }
         }
         self.end(sampler, steps, Outcome::Completed).map(Some)
+    }
+
+    /// Keeps the trial as it is after so many steps.
+    fn keep(&self, sampler: &Sampler<'_>, steps: u64) -> Result<()> {
+        let Some(shelf) = self.job.shelf else { return Ok(()) };
+        let mut packer = Packer::default();
+        packer.number(steps);
+        self.state.pack(&mut packer)?;
+        sampler.pack(&mut packer);
+        shelf.keep(&self.identity, &packer.finish());
+        Ok(())
+    }
+
+    /// Puts back what was kept of this trial. The number of steps that are done.
+    fn resume(&mut self, sampler: &mut Sampler<'_>) -> Result<u64> {
+        let Some(kept) = self.job.shelf.and_then(|shelf| shelf.take(&self.identity)) else { return Ok(0) };
+        // A damaged one is worth nothing, but harms nothing: the trial begins anew.
+        let Some(mut unpacker) = Unpacker::new(&kept) else { return Ok(0) };
+        let mut unpack = || {
+            let steps = unpacker.number()?;
+            self.state.unpack(&mut unpacker)?;
+            sampler.unpack(&mut unpacker)?;
+            unpacker.is_done().then_some(steps)
+        };
+        // Its identity is in its name and its hash was right: another network cannot be in it.
+        unpack().ok_or_else(|| candle_core::Error::msg("a kept trial cannot be read; remove the checkpoint directory"))
     }
 
     /// Takes the weights into their average, if they are due after so many steps.
@@ -197,6 +231,9 @@ impl<'a, S: Lanes> Training<'a, S> {
     }
 
     fn end(&self, sampler: Sampler<'_>, steps: u64, outcome: Outcome) -> Result<Ending> {
+        if let Some(shelf) = self.job.shelf {
+            shelf.clear(&self.identity);
+        }
         let (metrics, curve) = sampler.finish(outcome != Outcome::Completed);
         let layout = &self.engine.layout;
         let statistics = &self.state.statistics;

@@ -14,7 +14,7 @@ use ergodic_common::trial::{TrialKey, TrialResult};
 
 use rayon::ThreadPool;
 
-use crate::train::{Isa, Job, TrialData, run};
+use crate::train::{Isa, Job, Shelf, TrialData, run};
 
 /// The generated dataset, made once.
 pub(crate) fn dataset() -> Arc<Dataset> {
@@ -78,6 +78,17 @@ pub(crate) fn result(config: &TrialConfig, measure: &Measure, isa: Isa) -> Trial
 
 /// Runs a trial on the threads of a pool.
 pub(crate) fn result_on(config: &TrialConfig, measure: &Measure, isa: Isa, pool: Option<&ThreadPool>) -> TrialResult {
+    result_with(config, measure, isa, pool, None)
+}
+
+/// Runs a trial that is kept on a shelf.
+pub(crate) fn result_with(
+    config: &TrialConfig,
+    measure: &Measure,
+    isa: Isa,
+    pool: Option<&ThreadPool>,
+    shelf: Option<&dyn Shelf>,
+) -> TrialResult {
     let streams = streams(0);
     let dataset = match config.data.dataset {
         DatasetName::Glyphs => dataset(),
@@ -85,7 +96,7 @@ pub(crate) fn result_on(config: &TrialConfig, measure: &Measure, isa: Isa, pool:
     };
     let data = TrialData::new(dataset, &config.data, &streams).expect("the dataset has as many images");
     let key = TrialKey { cell: 0, repeat: 0 };
-    let job = Job { config, streams: &streams, measure, data: Some(&data), key, isa, pool };
+    let job = Job { config, streams: &streams, measure, data: Some(&data), key, isa, pool, shelf };
     run(&job, &AtomicBool::new(false)).expect("nobody stops it")
 }
 

@@ -1,9 +1,12 @@
 //! Whole trials: bits, learning, divergence, metrics.
 
-use std::sync::atomic::AtomicBool;
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ergodic_common::config::{
-    AdamW, Average, Change, Curve, CurveForm, DatasetName, Length, Loss, ModelKind, Norm, Order, TrialConfig, VggDepth,
+    AdamW, Augment, Average, Change, Curve, CurveForm, DatasetName, Length, Loss, ModelKind, Norm, Order, TrialConfig,
+    VggDepth,
 };
 use ergodic_common::metric::Metric;
 use ergodic_common::seed::{Purpose, Streams};
@@ -11,7 +14,7 @@ use ergodic_common::spec::Measure;
 use ergodic_common::trial::{Outcome, TrialKey, TrialResult, hex};
 
 use super::cases;
-use crate::train::{Isa, Job, TrialData, run};
+use crate::train::{Isa, Job, Shelf, TrialData, run};
 
 /// From here on, [`short_trials`] are of deep networks, which are slow without vectors.
 const DEEP: usize = 7;
@@ -150,6 +153,54 @@ fn results_do_not_depend_on_the_number_of_threads() {
     }
 }
 
+/// A shelf that wants a trial after certain steps.
+#[derive(Default)]
+struct Memory {
+    wanted: u64,
+    kept: Mutex<HashMap<[u8; 32], Vec<u8>>>,
+    taken: AtomicU64,
+}
+
+impl Shelf for Memory {
+    fn take(&self, identity: &[u8; 32]) -> Option<Vec<u8>> {
+        let found = self.kept.lock().expect("nobody panics").get(identity).cloned();
+        self.taken.fetch_add(u64::from(found.is_some()), Ordering::Relaxed);
+        found
+    }
+    fn wants(&self, steps: u64) -> bool {
+        steps == self.wanted
+    }
+    fn keep(&self, identity: &[u8; 32], checkpoint: &[u8]) {
+        self.kept.lock().expect("nobody panics").insert(*identity, checkpoint.to_vec());
+    }
+    fn clear(&self, _: &[u8; 32]) {}
+}
+
+/// Every trial is kept on its way, and then goes on from there: in the middle of an epoch, of a sample's period, of an
+/// average.
+#[test]
+fn a_trial_that_goes_on_from_a_checkpoint_ends_in_the_same_bits() {
+    let measure = cases::cheap_metrics();
+    for (at, (name, mut config)) in short_trials().into_iter().enumerate() {
+        let decay = (at % 2 == 0).then_some(0.9);
+        config.train.average = Some(Average { decay, from: Length::Steps(1), every: Length::Steps(1) });
+        config.data.augment = if at % 3 == 0 { Augment::CropFlip } else { Augment::None };
+        let expected = bits(&cases::result(&config, &measure, Isa::detect()));
+        for wanted in 1..config.steps() {
+            let shelf = Memory { wanted, ..Memory::default() };
+            for taken in 0..2 {
+                let result = cases::result_with(&config, &measure, Isa::detect(), None, Some(&shelf));
+                assert!(bits(&result) == expected, "{name} from step {wanted}");
+                assert_eq!(shelf.taken.load(Ordering::Relaxed), taken);
+            }
+            let mut other = config.clone();
+            other.train.wd *= 2.0;
+            cases::result_with(&other, &measure, Isa::detect(), None, Some(&shelf));
+            assert_eq!(shelf.taken.load(Ordering::Relaxed), 1, "another trial's checkpoint is of no use");
+        }
+    }
+}
+
 #[test]
 fn unknown_and_missing_instruction_sets_are_refused() {
     assert_eq!(Isa::named("auto"), Ok(Isa::detect()));
@@ -203,7 +254,16 @@ fn a_raised_stop_ends_a_trial_without_result() {
     let data = TrialData::new(cases::dataset(), &config.data, &streams).expect("enough images");
     let key = TrialKey { cell: 1, repeat: 2 };
     let isa = Isa::detect();
-    let job = Job { config: &config, streams: &streams, measure: &measure, data: Some(&data), key, isa, pool: None };
+    let job = Job {
+        config: &config,
+        streams: &streams,
+        measure: &measure,
+        data: Some(&data),
+        key,
+        isa,
+        pool: None,
+        shelf: None,
+    };
     assert!(run(&job, &AtomicBool::new(true)).is_none());
     assert_eq!(run(&job, &AtomicBool::new(false)).map(|r| r.key), Some(key));
 }
@@ -217,7 +277,16 @@ fn an_empty_trial_is_made_up_from_its_streams() {
         let streams = cases::streams(repeat);
         let key = TrialKey { cell: 0, repeat };
         let isa = Isa::detect();
-        let job = Job { config: &config, streams: &streams, measure: &measure, data: None, key, isa, pool: None };
+        let job = Job {
+            config: &config,
+            streams: &streams,
+            measure: &measure,
+            data: None,
+            key,
+            isa,
+            pool: None,
+            shelf: None,
+        };
         run(&job, &AtomicBool::new(false)).expect("nobody stops it")
     };
     let (a, b) = (result(0), result(1));

@@ -1,0 +1,135 @@
+//! The state of a trial between two steps: what is needed to end it with the same bits, on this machine or another.
+
+use ergodic_common::trial::CPU_F32;
+
+use super::Job;
+
+/// Where unfinished trials are kept.
+pub trait Shelf: Sync {
+    /// What was kept last under this identity.
+    fn take(&self, identity: &[u8; 32]) -> Option<Vec<u8>>;
+    /// Whether to keep the trial now, after so many steps.
+    fn wants(&self, steps: u64) -> bool;
+    /// Keeps a trial in place of what was kept of it before.
+    fn keep(&self, identity: &[u8; 32], checkpoint: &[u8]);
+    /// The trial has ended: nothing of it is needed any more.
+    fn clear(&self, identity: &[u8; 32]);
+}
+
+/// What a trial's result is a function of, hashed: a checkpoint is of no use to another one.
+pub(super) fn identity(job: &Job<'_>) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 checkpoint v1");
+    let described = format!("{CPU_F32} {:?} {:?} {:?} {:?}", job.key, job.config, job.streams, job.measure);
+    *hasher.update(described.as_bytes()).finalize().as_bytes()
+}
+
+/// Writes numbers one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Packer {
+    bytes: Vec<u8>,
+}
+
+impl Packer {
+    pub(super) fn number(&mut self, x: u64) {
+        self.bytes.extend(x.to_le_bytes());
+    }
+
+    pub(super) fn float(&mut self, x: f64) {
+        self.number(x.to_bits());
+    }
+
+    pub(super) fn singles(&mut self, all: &[f32]) {
+        self.number(all.len() as u64);
+        self.bytes.extend(all.iter().flat_map(|x| x.to_bits().to_le_bytes()));
+    }
+
+    pub(super) fn floats(&mut self, all: &[f64]) {
+        self.number(all.len() as u64);
+        all.iter().for_each(|x| self.float(*x));
+    }
+
+    pub(super) fn numbers(&mut self, all: &[u64]) {
+        self.number(all.len() as u64);
+        all.iter().for_each(|x| self.number(*x));
+    }
+
+    /// All of it, with a hash at the end.
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        let hash = *blake3::hash(&self.bytes).as_bytes();
+        self.bytes.extend(hash);
+        self.bytes
+    }
+}
+
+/// Reads what a [`Packer`] wrote. Everything is `None` once something is missing.
+pub(super) struct Unpacker<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Unpacker<'a> {
+    /// `None` if the bytes are not those that were written.
+    pub(super) fn new(bytes: &'a [u8]) -> Option<Self> {
+        let (bytes, hash) = bytes.split_last_chunk::<32>()?;
+        (blake3::hash(bytes).as_bytes() == hash).then_some(Self { bytes })
+    }
+
+    pub(super) fn number(&mut self) -> Option<u64> {
+        let (first, rest) = self.bytes.split_first_chunk()?;
+        self.bytes = rest;
+        Some(u64::from_le_bytes(*first))
+    }
+
+    pub(super) fn float(&mut self) -> Option<f64> {
+        self.number().map(f64::from_bits)
+    }
+
+    pub(super) fn singles(&mut self) -> Option<Vec<f32>> {
+        let len = usize::try_from(self.number()?).ok()?;
+        let (these, rest) = self.bytes.split_at_checked(len.checked_mul(4)?)?;
+        self.bytes = rest;
+        let (singles, _) = these.as_chunks();
+        Some(singles.iter().map(|x| f32::from_bits(u32::from_le_bytes(*x))).collect())
+    }
+
+    pub(super) fn floats(&mut self) -> Option<Vec<f64>> {
+        Some(self.numbers()?.into_iter().map(f64::from_bits).collect())
+    }
+
+    pub(super) fn numbers(&mut self) -> Option<Vec<u64>> {
+        let len = self.number()?;
+        (0..len).map(|_| self.number()).collect()
+    }
+
+    /// Whether all has been read.
+    pub(super) fn is_done(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_back_and_damage_is_noticed() {
+        let mut packer = Packer::default();
+        packer.number(7);
+        packer.float(-0.0);
+        packer.singles(&[1.5, f32::MIN_POSITIVE]);
+        packer.floats(&[f64::NAN]);
+        packer.numbers(&[u64::MAX]);
+        let bytes = packer.finish();
+        let mut unpacker = Unpacker::new(&bytes).expect("nothing was changed");
+        assert_eq!((unpacker.number(), unpacker.float().map(f64::to_bits)), (Some(7), Some((-0.0_f64).to_bits())));
+        assert_eq!(unpacker.singles(), Some(vec![1.5, f32::MIN_POSITIVE]));
+        assert!(unpacker.floats().is_some_and(|x| x.len() == 1 && x[0].is_nan()));
+        assert_eq!((unpacker.numbers(), unpacker.is_done()), (Some(vec![u64::MAX]), true));
+        assert_eq!(unpacker.number(), None);
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert!(Unpacker::new(&damaged).is_none());
+            assert!(Unpacker::new(&bytes[..at]).is_none());
+        }
+    }
+}
