@@ -336,6 +336,24 @@ fn invariant(config: &TrialConfig, unscaled: &Trajectory, c: f64) -> bool {
         && same.into_iter().map(column).all(|m| a[m] == b[m])
 }
 
+/// A loss that does not depend on the scale of w has a gradient at right angles to it: 0 to rounding without ε, for every
+/// architecture × norm, shortcuts included.
+#[test]
+fn gradients_are_at_right_angles_to_weights_without_scale() {
+    for (name, mut config) in short_trials().into_iter().filter(|(_, c)| c.model.norm != Norm::None) {
+        (config.model.fixed_head, config.model.affine) = (true, false);
+        (config.data.train, config.train.batch_size) = (100, 16);
+        let measure = Measure { every: Length::Steps(1), metrics: vec![Metric::GradWeightCos] };
+        let mut largest = |eps: f64| {
+            config.model.norm_eps = eps;
+            let values = cases::result(&config, &measure, Isa::detect()).curve.values;
+            values.into_iter().map(f64::abs).fold(0.0, f64::max)
+        };
+        let (without, with) = (largest(0.0), largest(0.1));
+        assert!(without < 3e-6 && with > 10.0 * without, "{name}: {without:e}, under ε = 0.1 {with:e}");
+    }
+}
+
 #[test]
 fn rescaling_by_a_power_of_two_changes_no_bit_without_epsilon() {
     let cases = [
