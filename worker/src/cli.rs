@@ -297,7 +297,7 @@ fn default_cache() -> PathBuf {
 
 fn single_trial(args: TrialArgs) -> Result<(), UserError> {
     let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
-    let machine = slots::Machine::new(0, args.threads, isa(&args.isa)?, None).map_err(internal)?;
+    let machine = slots::Machine::new(args.threads, isa(&args.isa)?, None).map_err(internal)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(internal)?;
     let places = Places { data_dir: args.data_dir, cache: args.cache_dir.unwrap_or_else(default_cache) };
     let result = runtime.block_on(async {

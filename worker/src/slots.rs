@@ -72,7 +72,7 @@ pub(crate) fn start(
     shelf: Option<&Path>,
 ) -> std::io::Result<()> {
     for n in 0..slots {
-        let (office, machine) = (office.clone(), Machine::new(n, threads, isa, shelf)?);
+        let (office, machine) = (office.clone(), Machine::new(threads, isa, shelf)?);
         std::thread::Builder::new().name(format!("slot-{n}")).spawn(move || work(&office, &machine))?;
     }
     Ok(())
@@ -88,10 +88,8 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(slot: u32, threads: u32, isa: Isa, shelf: Option<&Path>) -> std::io::Result<Self> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads as usize);
-        let pool = pool.thread_name(move |n| format!("slot-{slot}.{n}"));
-        let pool = (threads > 1).then(|| pool.build()).transpose().map_err(std::io::Error::other)?;
+    pub(crate) fn new(threads: u32, isa: Isa, shelf: Option<&Path>) -> std::io::Result<Self> {
+        let pool = train::pool(threads).map_err(std::io::Error::other)?;
         Ok(Self { isa, pool, shelf: shelf.map(Folder::open).transpose()? })
     }
 }

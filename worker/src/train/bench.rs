@@ -64,8 +64,7 @@ pub fn bench(
     let batch = u64::from(config.batch());
     let mut report = BenchReport::default();
     let Some(net) = Net::of(config) else { return Ok(report) };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads as usize);
-    let pool = (threads > 1).then(|| pool.build()).transpose()?;
+    let pool = super::pool(threads)?;
     let streams = Streams { sweep_seed: 0, repeat: 0, cell: [0; 32], plan: SeedPlan::default() };
     let data = made_up(config, &streams);
     let measure = Measure { every: ergodic_common::config::Length::Steps(1), metrics: Vec::new() };

@@ -43,6 +43,8 @@ use ergodic_common::seed::{Purpose, Streams};
 use ergodic_common::spec::Measure;
 use ergodic_common::trial::{Curve, Outcome, TrialKey, TrialResult};
 
+use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+
 pub use bench::{BenchReport, bench, peak_memory};
 pub use checkpoint::Shelf;
 pub use data::TrialData;
@@ -67,14 +69,23 @@ pub struct Job<'a> {
     /// The instruction set to use; it decides no bit of the result.
     pub isa: Isa,
     /// The threads to share the work among, if more than the caller's; they decide no bit of the result.
-    pub pool: Option<&'a rayon::ThreadPool>,
+    pub pool: Option<&'a ThreadPool>,
     /// Where the trial is kept while it is unfinished, if anywhere; it goes on from what lies there.
     pub shelf: Option<&'a dyn Shelf>,
 }
 
+/// Threads to share the work of a trial among; none where one is enough.
+///
+/// # Errors
+/// The operating system gives no threads.
+pub fn pool(threads: u32) -> Result<Option<ThreadPool>, ThreadPoolBuildError> {
+    let pool = ThreadPoolBuilder::new().num_threads(threads as usize);
+    (threads > 1).then(|| pool.build()).transpose()
+}
+
 impl Job<'_> {
     fn threads(&self) -> usize {
-        self.pool.map_or(1, rayon::ThreadPool::current_num_threads)
+        self.pool.map_or(1, ThreadPool::current_num_threads)
     }
 
     fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {

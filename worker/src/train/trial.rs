@@ -9,7 +9,7 @@ use ergodic_common::trial::Outcome;
 
 use super::Job;
 use super::augment::Moves;
-use super::checkpoint::{self, Packer, Unpacker};
+use super::checkpoint::{self, Packer, Shelf, Unpacker};
 use super::data::TrialData;
 use super::engine::Engine;
 use super::loss::Tally;
@@ -42,7 +42,13 @@ pub(super) struct Training<'a, S> {
     trained: Trained,
     batches: Batches<'a>,
     moves: Moves<'a>,
-    /// Names what is kept of the trial.
+    /// Where it is kept while it is unfinished.
+    place: Option<Place<'a>>,
+}
+
+/// A place on a shelf.
+struct Place<'a> {
+    shelf: &'a dyn Shelf,
     identity: [u8; 32],
 }
 
@@ -56,8 +62,8 @@ impl<'a, S: Lanes> Training<'a, S> {
         let trained = Trained::new(layout, config.train.wd_on);
         let batches = Batches::new(config, job.streams, data.train());
         let moves = Moves::new(config, job.streams);
-        let identity = checkpoint::identity(job);
-        Ok(Self { s, job, data, engine, state, trained, batches, moves, identity })
+        let place = job.shelf.map(|shelf| Place { shelf, identity: checkpoint::identity(job) });
+        Ok(Self { s, job, data, engine, state, trained, batches, moves, place })
     }
 
     /// Loss and gradient of a step, counted from 0.
@@ -80,8 +86,11 @@ impl<'a, S: Lanes> Training<'a, S> {
         }
         for step in self.resume(&mut sampler)?..steps {
             let stopped = stop.load(Ordering::Relaxed);
-            if self.job.shelf.is_some_and(|shelf| step > 0 && (stopped || shelf.wants(step))) {
-                self.keep(&sampler, step)?;
+            if let Some(place) = &self.place
+                && step > 0
+                && (stopped || place.shelf.wants(step))
+            {
+                place.shelf.keep(&place.identity, &self.pack(&sampler, step)?);
             }
             if stopped {
                 return Ok(None);
@@ -107,20 +116,19 @@ impl<'a, S: Lanes> Training<'a, S> {
         self.end(sampler, steps, Outcome::Completed).map(Some)
     }
 
-    /// Keeps the trial as it is after so many steps.
-    fn keep(&self, sampler: &Sampler<'_>, steps: u64) -> Result<()> {
-        let Some(shelf) = self.job.shelf else { return Ok(()) };
+    /// The trial as it is after so many steps.
+    fn pack(&self, sampler: &Sampler<'_>, steps: u64) -> Result<Vec<u8>> {
         let mut packer = Packer::default();
         packer.number(steps);
         self.state.pack(&mut packer)?;
         sampler.pack(&mut packer);
-        shelf.keep(&self.identity, &packer.finish());
-        Ok(())
+        Ok(packer.finish())
     }
 
     /// Puts back what was kept of this trial. The number of steps that are done.
     fn resume(&mut self, sampler: &mut Sampler<'_>) -> Result<u64> {
-        let Some(kept) = self.job.shelf.and_then(|shelf| shelf.take(&self.identity)) else { return Ok(0) };
+        let place = self.place.as_ref();
+        let Some(kept) = place.and_then(|place| place.shelf.take(&place.identity)) else { return Ok(0) };
         // A damaged one is worth nothing, but harms nothing: the trial begins anew.
         let Some(mut unpacker) = Unpacker::new(&kept) else { return Ok(0) };
         let mut unpack = || {
@@ -146,6 +154,9 @@ impl<'a, S: Lanes> Training<'a, S> {
 
     /// Takes a sample. False when `stop` was raised.
     fn sample(&mut self, sampler: &mut Sampler<'_>, step: u64, lr: f64, stop: &AtomicBool) -> Result<bool> {
+        // A trial can be kept between two steps only, so one that is kept takes its sample first.
+        let never = AtomicBool::new(false);
+        let stop = if self.place.is_some() { &never } else { stop };
         let Some(probed) = self.probe(sampler, step, stop)? else { return Ok(false) };
         let mut take = |weights: &[f32], gradient: &[f32]| {
             sampler.take(&Sample { step, lr, weights, gradient, probed });
@@ -231,8 +242,8 @@ impl<'a, S: Lanes> Training<'a, S> {
     }
 
     fn end(&self, sampler: Sampler<'_>, steps: u64, outcome: Outcome) -> Result<Ending> {
-        if let Some(shelf) = self.job.shelf {
-            shelf.clear(&self.identity);
+        if let Some(place) = &self.place {
+            place.shelf.clear(&place.identity);
         }
         let (metrics, curve) = sampler.finish(outcome != Outcome::Completed);
         let layout = &self.engine.layout;
