@@ -24,6 +24,7 @@ pub mod seed;
 pub mod spec;
 pub mod tree;
 pub mod trial;
+pub mod weights;
 
 #[cfg(test)]
 mod spec_tests;

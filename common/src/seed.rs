@@ -25,6 +25,8 @@ pub enum Purpose {
     Subset,
     /// Which training images have a wrong label; further keyed by the image. Ignores the repeat.
     LabelNoise,
+    /// Which test images predictions are kept for. Ignores the repeat.
+    Probe,
     /// The made-up results of an empty trial.
     Empty,
 }
@@ -43,6 +45,7 @@ impl Purpose {
             Self::Measure => "measure",
             Self::Subset => "subset",
             Self::LabelNoise => "label-noise",
+            Self::Probe => "probe",
             Self::Empty => "empty",
         }
     }
@@ -74,7 +77,8 @@ impl Streams {
     /// The stream for `purpose`, further keyed by `detail` (a tensor's name, an epoch's number).
     pub fn open(&self, purpose: Purpose, detail: &[u8]) -> Stream {
         let mut key = Key::new(self.sweep_seed, purpose.word());
-        let once = matches!(purpose, Purpose::Subset | Purpose::LabelNoise) || self.plan.fixed.contains(&purpose);
+        let once = matches!(purpose, Purpose::Subset | Purpose::Probe | Purpose::LabelNoise)
+            || self.plan.fixed.contains(&purpose);
         key.part(if once { b"once" } else { b"each" }, &if once { 0 } else { self.repeat }.to_le_bytes());
         if self.plan.per_cell.contains(&purpose) {
             key.part(b"cell", &self.cell);

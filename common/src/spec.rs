@@ -1,6 +1,6 @@
 //! A sweep file, read and checked.
 
-use crate::config::{Length, TrialConfig};
+use crate::config::{Length, ModelKind, TrialConfig};
 use crate::error::{SpecError, nearest};
 use crate::grid::Grid;
 use crate::metric::Metric;
@@ -13,6 +13,8 @@ use crate::trial::{CPU_F32, TrialKey};
 pub const MAX_TRIALS: u64 = 1_000_000_000;
 /// Most numbers in a trial's curve: steps and samples of all metrics.
 const MAX_CURVE_NUMBERS: u64 = 200_000;
+/// Most predictions that a trial keeps: probe points times moments.
+pub const MAX_PREDICTIONS: u64 = 1_000_000;
 /// Longest sweep file, in bytes.
 pub const MAX_TEXT: usize = 4 << 20;
 
@@ -53,6 +55,42 @@ pub struct Measure {
     pub every: Length,
     /// What is sampled.
     pub metrics: Vec<Metric>,
+    /// The probe set, if predictions are kept.
+    pub probe: Option<Probe>,
+    /// Whether the trained weights are kept.
+    pub save: bool,
+}
+
+/// `[measure] probe`: the fixed test inputs for which predictions are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// How many.
+    pub points: u32,
+    /// When they are looked at.
+    pub at: Vec<Moment>,
+}
+
+/// A moment of a trial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// After so many steps or epochs.
+    After(Length),
+    /// After the last step.
+    Final,
+}
+
+impl Moment {
+    fn parse(text: &str) -> Option<Self> {
+        if text.trim() == "final" { Some(Self::Final) } else { Length::parse(text).map(Self::After) }
+    }
+
+    /// The number of steps after which it is, in a trial of this config.
+    pub fn step(self, config: &TrialConfig) -> u64 {
+        match self {
+            Self::After(length) => config.to_steps(length),
+            Self::Final => config.steps(),
+        }
+    }
 }
 
 impl Spec {
@@ -97,6 +135,7 @@ impl Spec {
         };
         spec.check_curves()?;
         spec.check_metrics()?;
+        spec.check_probe()?;
         spec.check_settings(source)?;
         let trials = spec.grid.cells().saturating_mul(u64::from(spec.repeats));
         if trials > MAX_TRIALS {
@@ -136,6 +175,31 @@ impl Spec {
                 let hint = nearest(layer, names.iter().map(String::as_str));
                 let message = format!("{}: no model of the sweep has a layer '{layer}', {hint}", metric.name());
                 return Err(SpecError::new(tree::Place::Default, "measure.metrics", message));
+            }
+        }
+        Ok(())
+    }
+
+    /// The probe set must lie in the test set, and its moments in the trial, in every cell.
+    fn check_probe(&self) -> Result<(), SpecError> {
+        let Some(probe) = &self.measure.probe else { return Ok(()) };
+        let error = |field: &str, message| Err(SpecError::new(tree::Place::Default, field, message));
+        for class in (0..self.grid.classes()).filter(|class| self.grid.class_cells(*class) > 0) {
+            let config = self.grid.config(self.grid.class_cell(class, 0))?;
+            if config.model.kind == ModelKind::Empty {
+                return error("measure.probe", "a model of kind \"empty\" predicts nothing: remove this".into());
+            }
+            let (_, images) = config.data.dataset.sizes();
+            if probe.points > images {
+                let word = config.data.dataset.word();
+                let message = format!("{word} has {images} test images, which are fewer than {}", probe.points);
+                return error("measure.probe.points", message);
+            }
+            let late = |moment: &&Moment| moment.step(&config) > config.steps();
+            if let Some(moment) = probe.at.iter().find(late) {
+                let (step, steps) = (moment.step(&config), config.steps());
+                let message = format!("step {step} is after the end: a trial of this sweep has {steps} steps");
+                return error("measure.probe.at", message);
             }
         }
         Ok(())
@@ -193,6 +257,11 @@ impl Spec {
 }
 
 impl Measure {
+    /// Samples of these metrics alone.
+    pub fn sampling(every: Length, metrics: Vec<Metric>) -> Self {
+        Self { every, metrics, probe: None, save: false }
+    }
+
     fn read(root: &Reader<'_>) -> Result<Self, SpecError> {
         let r = root.section("measure")?;
         let every = match r.str("every")? {
@@ -205,8 +274,54 @@ impl Measure {
             None => vec![Metric::TrainLoss, Metric::TestAcc],
             Some(items) => Self::read_metrics(&r, items)?,
         };
+        let (probe, save) = (Self::read_probe(&r)?, Self::read_save(&r)?);
         r.finish()?;
-        Ok(Self { every, metrics })
+        Ok(Self { every, metrics, probe, save })
+    }
+
+    fn read_probe(measure: &Reader<'_>) -> Result<Option<Probe>, SpecError> {
+        if measure.node("probe").is_none() {
+            return Ok(None);
+        }
+        let r = measure.section("probe")?;
+        let Some(points) = r.whole("points", Range::whole(1, MAX_PREDICTIONS))? else {
+            return Err(r.error("points", "how many test images? Set points = 1000"));
+        };
+        let moment = |item: &Node| {
+            let moment = item.value.as_str().and_then(Moment::parse);
+            moment.ok_or_else(|| {
+                let found = quoted(&item.value);
+                r.error("at", format!("expected moments like \"20 epochs\", \"50 steps\" or \"final\", found {found}"))
+            })
+        };
+        let at = match r.list("at")? {
+            None => vec![Moment::Final],
+            Some(items) => items.iter().map(moment).collect::<Result<Vec<_>, _>>()?,
+        };
+        if at.is_empty() {
+            return Err(r.error("at", "the list is empty: name a moment, such as \"final\""));
+        }
+        if points * at.len() as u64 > MAX_PREDICTIONS {
+            let message = format!(
+                "{points} points at {} moments are too many: at most {MAX_PREDICTIONS} predictions per trial are kept",
+                at.len()
+            );
+            return Err(r.error("points", message));
+        }
+        r.finish()?;
+        Ok(Some(Probe { points: points as u32, at }))
+    }
+
+    fn read_save(r: &Reader<'_>) -> Result<bool, SpecError> {
+        let items = r.list("save")?.unwrap_or_default();
+        for item in items {
+            if item.value.as_str() != Some("final") {
+                let message =
+                    format!("only \"final\" weights can be kept, not {}: set save = [\"final\"]", quoted(&item.value));
+                return Err(r.error("save", message));
+            }
+        }
+        Ok(!items.is_empty())
     }
 
     fn read_metrics(r: &Reader<'_>, items: &[Node]) -> Result<Vec<Metric>, SpecError> {

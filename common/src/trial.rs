@@ -67,7 +67,16 @@ pub struct Curve {
     pub values: Vec<f64>,
 }
 
-/// What a trial yields. All but `seconds` and `worker` is a pure function of the trial's config and streams.
+/// Classes that a net in training predicts for the probe set.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Predictions {
+    /// Steps done when they were taken, ascending.
+    pub steps: Vec<u64>,
+    /// One class per probe point, as many for every entry of `steps`.
+    pub classes: Vec<u8>,
+}
+
+/// What a trial yields. All but `seconds` and `isa` is a pure function of the trial's config and streams.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrialResult {
     /// Which trial.
@@ -84,6 +93,36 @@ pub struct TrialResult {
     pub digest: [u8; 32],
     /// Metrics over steps.
     pub curve: Curve,
+    /// What was predicted for the probe set.
+    pub predictions: Predictions,
+    /// BLAKE3 of the file of trained weights, where they are kept.
+    pub weights: Option<[u8; 32]>,
+    /// The instruction set that computed it; it decides no bit. Empty where nothing was computed.
+    pub isa: String,
+}
+
+impl TrialResult {
+    /// The result of a trial that could not be run to an end.
+    pub fn failed(key: TrialKey, cause: String, metrics: usize) -> Self {
+        let outcome = Outcome::Failed { cause };
+        Self { outcome, metrics: vec![f64::NAN; metrics], ..Self::completed(key) }
+    }
+
+    /// A completed trial of which nothing else is said yet.
+    pub fn completed(key: TrialKey) -> Self {
+        Self {
+            key,
+            outcome: Outcome::Completed,
+            steps: 0,
+            seconds: 0.0,
+            metrics: Vec::new(),
+            digest: [0; 32],
+            curve: Curve::default(),
+            predictions: Predictions::default(),
+            weights: None,
+            isa: String::new(),
+        }
+    }
 }
 
 /// Hex digits of a digest.

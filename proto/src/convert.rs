@@ -1,8 +1,8 @@
 //! Conversions between wire and vocabulary.
 
-use ergodic_common::spec::SpecSource;
+use ergodic_common::spec::{MAX_PREDICTIONS, SpecSource};
 use ergodic_common::tree::Value;
-use ergodic_common::trial::{Curve, Outcome, TrialKey, TrialResult};
+use ergodic_common::trial::{Curve, Outcome, Predictions, TrialKey, TrialResult};
 
 use crate::v1;
 
@@ -52,6 +52,10 @@ impl From<TrialResult> for v1::TrialResult {
             digest: result.digest.to_vec(),
             curve_steps: result.curve.steps,
             curve_values: result.curve.values,
+            prediction_steps: result.predictions.steps,
+            predictions: result.predictions.classes,
+            weights: result.weights.map(|hash| hash.to_vec()),
+            isa: result.isa,
         }
     }
 }
@@ -62,6 +66,8 @@ const MAX_METRICS: usize = 64;
 const MAX_CURVE: usize = 100_000;
 /// Longest cause of a failure, in bytes.
 const MAX_CAUSE: usize = 4096;
+/// Longest name of an instruction set, in bytes.
+const MAX_ISA: usize = 32;
 
 impl TryFrom<v1::TrialResult> for TrialResult {
     type Error = WireError;
@@ -84,6 +90,16 @@ impl TryFrom<v1::TrialResult> for TrialResult {
         if !wire.seconds.is_finite() || wire.seconds < 0.0 {
             return Err(error("seconds", "is not a duration"));
         }
+        let predictions = Predictions { steps: wire.prediction_steps, classes: wire.predictions };
+        let (looks, classes) = (predictions.steps.len(), predictions.classes.len());
+        if classes as u64 > MAX_PREDICTIONS || classes.checked_rem(looks).unwrap_or(classes) > 0 || looks > classes {
+            return Err(error("predictions", "are not as many for every step"));
+        }
+        let fine = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if wire.isa.len() > MAX_ISA || !wire.isa.chars().all(fine) {
+            return Err(error("isa", "is no name of an instruction set"));
+        }
+        let hash = |bytes: Vec<u8>| bytes.try_into().map_err(|_| error("weights", "is not 32 bytes long"));
         Ok(Self {
             key: wire.key.ok_or(missing("TrialResult", "key"))?.into(),
             outcome,
@@ -92,6 +108,9 @@ impl TryFrom<v1::TrialResult> for TrialResult {
             metrics: wire.metrics,
             digest: wire.digest.try_into().map_err(|_| error("digest", "is not 32 bytes long"))?,
             curve,
+            predictions,
+            weights: wire.weights.map(hash).transpose()?,
+            isa: wire.isa,
         })
     }
 }
@@ -146,6 +165,9 @@ mod tests {
             metrics: vec![1.0, 2.0],
             digest: [5; 32],
             curve: Curve { steps: vec![5, 10], values: vec![0.1, 0.2, 0.3, 0.4] },
+            predictions: Predictions { steps: vec![5, 10], classes: vec![1, 2, 3, 4, 5, 6] },
+            weights: Some([6; 32]),
+            isa: "avx2".into(),
         }
     }
 
@@ -167,6 +189,13 @@ mod tests {
             ("curve_values", v1::TrialResult { curve_values: vec![1.0], ..good() }),
             ("seconds", v1::TrialResult { seconds: f64::NAN, ..good() }),
             ("metrics", v1::TrialResult { metrics: vec![0.0; 65], ..good() }),
+            ("predictions", v1::TrialResult { predictions: vec![0; 5], ..good() }),
+            ("predictions", v1::TrialResult { prediction_steps: vec![], ..good() }),
+            ("predictions", v1::TrialResult { predictions: vec![], ..good() }),
+            ("predictions", v1::TrialResult { predictions: vec![0; 1_000_002], ..good() }),
+            ("weights", v1::TrialResult { weights: Some(vec![1; 31]), ..good() }),
+            ("isa", v1::TrialResult { isa: "avx2\n".into(), ..good() }),
+            ("isa", v1::TrialResult { isa: "x".repeat(33), ..good() }),
         ];
         for (field, wire) in cases {
             assert_eq!(TrialResult::try_from(wire).map_err(|e| e.field), Err(field));

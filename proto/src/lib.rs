@@ -8,6 +8,7 @@ use prost::Message as _;
 
 pub mod convert;
 pub mod status;
+pub mod transfer;
 
 /// Generated from `ergodic/v1/*.proto`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]

@@ -52,7 +52,7 @@ fn dependencies_point_one_way() {
 fn common_is_pure_and_only_the_worker_links_candle() {
     for (krate, forbidden) in [
         ("common", &["tokio", "tonic", "clap", "rayon", "candle-core", "candle-nn", "prost"][..]),
-        ("proto", &["candle-core", "candle-nn", "clap", "tokio"]),
+        ("proto", &["candle-core", "candle-nn", "clap", "rusqlite"]),
         ("coordinator", &["candle-core", "candle-nn"]),
     ] {
         let found = dependencies(krate);

@@ -319,7 +319,7 @@ impl Cluster {
     /// # Panics
     /// There is no such sweep.
     pub fn rows(&self, id: &str) -> String {
-        without(&self.ask(&["trials", id, "--format", "csv"]), &["seconds", "worker"])
+        without(&self.ask(&["trials", id, "--format", "csv"]), &["seconds", "worker", "isa"])
     }
 
     /// Waits until the coordinator's log says this.

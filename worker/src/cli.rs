@@ -16,6 +16,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::datasets::Places;
 use crate::deliver;
+use crate::link::Link;
 use crate::session::{self, Identity};
 use crate::single;
 use crate::slots::{self, Office};
@@ -199,7 +200,7 @@ async fn work(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
             "--join: which coordinator? Say --join URL or ERGODIC_COORDINATOR, as in --join http://127.0.0.1:7700";
         UserError::new(ErrorCode::BadInput, message)
     })?;
-    let client = session::client(&join)?;
+    let link = Link::to(&join)?;
     let identity = Identity {
         join,
         worker: new_id(),
@@ -212,10 +213,10 @@ async fn work(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
     slots::start(&office, slots, args.threads, isa, args.checkpoint_dir.as_deref())
         .map_err(|e| UserError::new(ErrorCode::Internal, format!("cannot start {slots} slots: {e}")))?;
     tracing::info!(name = identity.name, slots, threads = args.threads, isa = isa.name(), "worker started");
-    deliver::start(&office, &client, &identity.worker);
+    deliver::start(&office, &link, &identity.worker);
     let (leave, leaving) = watch::channel(false);
     tokio::spawn(drain_on_signal(office.clone(), args.drain, args.leave_at_eof, leave));
-    session::keep(&identity, &office, client, &places, leaving).await?;
+    session::keep(&identity, &office, link, &places, leaving).await?;
     tracing::info!("left");
     Ok(())
 }
@@ -301,8 +302,8 @@ fn single_trial(args: TrialArgs) -> Result<(), UserError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(internal)?;
     let places = Places { data_dir: args.data_dir, cache: args.cache_dir.unwrap_or_else(default_cache) };
     let result = runtime.block_on(async {
-        let client = session::client(&args.join)?;
-        single::trial(client, &places, &args.sweep, args.trial, machine).await
+        let link = Link::to(&args.join)?;
+        single::trial(link, &places, &args.sweep, args.trial, machine).await
     })?;
     let written = std::io::Write::write_all(&mut std::io::stdout(), &ergodic_proto::result_to_bytes(result));
     written.map_err(|e| UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}")))

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use ergodic_common::config::DatasetName;
 use ergodic_common::dataset::{Dataset, files};
 use ergodic_common::trial::hex;
-use ergodic_proto::v1;
-use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
-use tonic::transport::Channel;
+use ergodic_proto::transfer;
+
+use crate::link::Link;
 
 /// Why a dataset cannot be had, in words.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +44,7 @@ pub struct Places {
 /// It is neither here nor can it be fetched.
 pub async fn obtain(
     places: &Places,
-    client: &mut WorkerServiceClient<Channel>,
+    link: &mut Link,
     name: DatasetName,
     train: u32,
     hash: [u8; 32],
@@ -55,10 +55,7 @@ pub async fn obtain(
     if let Ok(Some(dataset)) = here.await {
         return Ok(dataset);
     }
-    let bytes = fetch(client, &hash).await?;
-    if *blake3::hash(&bytes).as_bytes() != hash {
-        return Err(FetchError::Wrong("the dataset that came has another hash than was asked for".into()));
-    }
+    let bytes = transfer::fetch(&mut link.files, hash).await?;
     let dataset = Dataset::decode(&bytes).map_err(|e| FetchError::Wrong(e.to_string()))?;
     keep(&places.cache, &hash, &bytes)?;
     tracing::info!(dataset = name.word(), bytes = bytes.len(), "dataset fetched from the coordinator");
@@ -81,25 +78,6 @@ fn own_files(places: &Places, name: DatasetName, train: u32, hash: &[u8; 32]) ->
 fn cached(places: &Places, hash: &[u8; 32]) -> Option<Dataset> {
     let bytes = std::fs::read(places.cache.join(hex(hash))).ok()?;
     (blake3::hash(&bytes).as_bytes() == hash).then(|| Dataset::decode(&bytes).ok()).flatten()
-}
-
-/// Largest dataset that is taken, in bytes.
-const MAX_BYTES: usize = 4 << 30;
-
-async fn fetch(client: &mut WorkerServiceClient<Channel>, hash: &[u8; 32]) -> Result<Vec<u8>, FetchError> {
-    let mut stream = client.fetch_data(v1::FetchDataRequest { hash: hash.to_vec() }).await?.into_inner();
-    let mut bytes = Vec::new();
-    let patience = std::time::Duration::from_secs(30);
-    loop {
-        let piece = tokio::time::timeout(patience, stream.message())
-            .await
-            .map_err(|_| FetchError::Wrong("the coordinator stopped sending the dataset".into()))??;
-        let Some(piece) = piece else { return Ok(bytes) };
-        bytes.extend(piece.chunk);
-        if bytes.len() > MAX_BYTES {
-            return Err(FetchError::Wrong(format!("the dataset has more than {MAX_BYTES} bytes")));
-        }
-    }
 }
 
 /// Written beside and renamed: several workers may share a cache.

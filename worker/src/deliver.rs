@@ -3,14 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ergodic_common::trial::Curve;
-use ergodic_common::{Outcome, TrialResult};
-use ergodic_proto::v1;
-use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
-use tonic::Code;
-use tonic::transport::Channel;
+use ergodic_common::TrialResult;
+use ergodic_proto::{transfer, v1};
+use tonic::{Code, Status};
 
 use crate::desk::Parcel;
+use crate::link::Link;
 use crate::session::Backoff;
 use crate::slots::Office;
 
@@ -22,19 +20,19 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// Delivers for as long as the worker lives.
-pub(crate) fn start(office: &Arc<Office>, client: &WorkerServiceClient<Channel>, worker: &str) {
+pub(crate) fn start(office: &Arc<Office>, link: &Link, worker: &str) {
     for _ in 0..IN_FLIGHT {
-        tokio::spawn(courier(office.clone(), client.clone(), worker.to_owned()));
+        tokio::spawn(courier(office.clone(), link.clone(), worker.to_owned()));
     }
 }
 
-async fn courier(office: Arc<Office>, client: WorkerServiceClient<Channel>, worker: String) {
+async fn courier(office: Arc<Office>, link: Link, worker: String) {
     loop {
         let waited = tokio::time::timeout(PATIENCE, office.finished.notified()).await.is_err();
         while let Some(parcel) = office.with(|desk| desk.parcel(waited)) {
             // The other courier may find something too.
             office.finished.notify_one();
-            send(&client, &worker, &parcel).await;
+            send(&link, &worker, &parcel).await;
             office.with(|desk| desk.acknowledge(&parcel));
             office.changed.notify_one();
         }
@@ -43,24 +41,27 @@ async fn courier(office: Arc<Office>, client: WorkerServiceClient<Channel>, work
 
 /// Sends a parcel until it is answered. Whatever looks like transport means "outcome unknown": the same again, which is
 /// safe because a second delivery is only compared.
-async fn send(client: &WorkerServiceClient<Channel>, worker: &str, parcel: &Parcel) {
+async fn send(link: &Link, worker: &str, parcel: &Parcel) {
     let mut request = v1::CommitResultsRequest {
         worker: worker.to_owned(),
         fence: Some(v1::Fence { lease: parcel.fence.lease, epoch: parcel.fence.epoch }),
-        results: parcel.results.iter().cloned().map(Into::into).collect(),
+        results: parcel.results.iter().map(|finished| finished.result.clone().into()).collect(),
         sweep: parcel.sweep.clone(),
     };
     let mut tried_as_failures = false;
     let mut backoff = Backoff::new();
     loop {
-        let mut attempt = tonic::Request::new(request.clone());
-        attempt.set_timeout(ANSWER_WITHIN);
-        match client.clone().commit_results(attempt).await {
-            Ok(answer) => return report(parcel, &answer.into_inner()),
+        let files = if tried_as_failures { Ok(()) } else { send_files(link, parcel).await };
+        let answer = match files {
+            Ok(()) => commit(link, request.clone()).await,
+            Err(status) => Err(status),
+        };
+        match answer {
+            Ok(answer) => return report(parcel, &answer),
             Err(status) if is_final(status.code()) && !tried_as_failures => {
                 tracing::error!(%status, "the coordinator does not take these results; they are failures then");
                 let failure = |result: &TrialResult| as_failure(result, status.message()).into();
-                request.results = parcel.results.iter().map(failure).collect();
+                request.results = parcel.results.iter().map(|finished| failure(&finished.result)).collect();
                 tried_as_failures = true;
             }
             Err(status) if is_final(status.code()) => {
@@ -75,16 +76,27 @@ async fn send(client: &WorkerServiceClient<Channel>, worker: &str, parcel: &Parc
     }
 }
 
+/// Files go before the results that name them: what has a row can be fetched.
+async fn send_files(link: &Link, parcel: &Parcel) -> Result<(), Status> {
+    for finished in &parcel.results {
+        if let (Some(hash), Some(file)) = (finished.result.weights, &finished.weights) {
+            transfer::put(&mut link.files.clone(), hash, file.clone()).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn commit(link: &Link, request: v1::CommitResultsRequest) -> Result<v1::CommitResultsResponse, Status> {
+    let mut attempt = tonic::Request::new(request);
+    attempt.set_timeout(ANSWER_WITHIN);
+    Ok(link.work.clone().commit_results(attempt).await?.into_inner())
+}
+
 /// A trial whose result cannot be taken must not be run again and again: it ends as failed, with the reason.
 fn as_failure(result: &TrialResult, why: &str) -> TrialResult {
-    TrialResult {
-        outcome: Outcome::Failed {
-            cause: format!("its result was not taken: {}", why.chars().take(500).collect::<String>()),
-        },
-        metrics: vec![f64::NAN; result.metrics.len()],
-        curve: Curve::default(),
-        ..result.clone()
-    }
+    let cause = format!("its result was not taken: {}", why.chars().take(500).collect::<String>());
+    let (steps, seconds, isa) = (result.steps, result.seconds, result.isa.clone());
+    TrialResult { steps, seconds, isa, ..TrialResult::failed(result.key, cause, result.metrics.len()) }
 }
 
 fn is_final(code: Code) -> bool {

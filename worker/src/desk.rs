@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ergodic_common::{TrialKey, TrialResult};
+use ergodic_common::TrialKey;
 
 use crate::sweeps::Sweep;
+use crate::train::Finished;
 
 /// A lease's token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,7 +57,7 @@ pub struct Parcel {
     /// Their sweep's id.
     pub sweep: String,
     /// The results.
-    pub results: Vec<TrialResult>,
+    pub results: Vec<Finished>,
 }
 
 #[derive(Debug)]
@@ -64,7 +65,7 @@ struct Lease {
     sweep: Arc<Sweep>,
     queued: VecDeque<TrialKey>,
     running: BTreeMap<TrialKey, Arc<AtomicBool>>,
-    finished: Vec<TrialResult>,
+    finished: Vec<Finished>,
     /// Results in parcels.
     away: usize,
 }
@@ -122,14 +123,14 @@ impl Desk {
     }
 
     /// A trial ended; `None` when it was stopped before its end.
-    pub fn finish(&mut self, fence: Fence, key: TrialKey, result: Option<TrialResult>) {
+    pub fn finish(&mut self, fence: Fence, key: TrialKey, finished: Option<Finished>) {
         let Some(lease) = self.leases.get_mut(&fence) else { return };
         lease.running.remove(&key);
-        if let Some(result) = result {
-            let seconds = result.seconds;
+        if let Some(finished) = finished {
+            let seconds = finished.result.seconds;
             self.seconds = Some(self.seconds.map_or(seconds, |s| 0.9 * s + 0.1 * seconds));
-            self.outbox_bytes += size(&result);
-            lease.finished.push(result);
+            self.outbox_bytes += size(&finished);
+            lease.finished.push(finished);
         }
         self.clear_done();
     }
@@ -147,12 +148,12 @@ impl Desk {
         };
         let (fence, lease) = self.leases.iter_mut().find(|(_, lease)| ready(lease))?;
         let mut bytes = 0;
-        let fits = |result: &TrialResult| {
-            bytes += size(result);
+        let fits = |finished: &Finished| {
+            bytes += size(finished);
             bytes <= BATCH_BYTES
         };
         let count = lease.finished.iter().take(BATCH).map(fits).take_while(|fits| *fits).count().max(1);
-        let results: Vec<TrialResult> = lease.finished.drain(..count).collect();
+        let results: Vec<Finished> = lease.finished.drain(..count).collect();
         lease.away += results.len();
         self.next_parcel += 1;
         self.parcels.insert(self.next_parcel, results.iter().map(size).sum());
@@ -235,13 +236,15 @@ impl Desk {
 }
 
 /// Memory that a result takes, roughly what it takes on the wire.
-fn size(result: &TrialResult) -> usize {
-    96 + 8 * (result.metrics.len() + result.curve.steps.len() + result.curve.values.len())
+fn size(finished: &Finished) -> usize {
+    let Finished { result, weights } = finished;
+    let numbers = result.metrics.len() + result.curve.steps.len() + result.curve.values.len();
+    96 + 8 * numbers + result.predictions.classes.len() + weights.as_ref().map_or(0, Vec::len)
 }
 
 #[cfg(test)]
 mod tests {
-    use ergodic_common::trial::{Curve, Outcome};
+    use ergodic_common::trial::{Curve, TrialResult};
 
     use super::*;
 
@@ -251,16 +254,14 @@ mod tests {
         (0..n).map(|repeat| TrialKey { cell: 0, repeat }).collect()
     }
 
-    fn result(key: TrialKey, seconds: f64, points: usize) -> TrialResult {
-        TrialResult {
-            key,
-            outcome: Outcome::Completed,
-            steps: 1,
+    fn result(key: TrialKey, seconds: f64, points: usize) -> Finished {
+        let result = TrialResult {
             seconds,
             metrics: vec![0.5],
-            digest: [0; 32],
             curve: Curve { steps: vec![1; points], values: vec![0.5; points] },
-        }
+            ..TrialResult::completed(key)
+        };
+        Finished { result, weights: None }
     }
 
     fn desk(trials: u32) -> Desk {

@@ -9,6 +9,7 @@ pub mod datasets;
 mod deliver;
 pub mod desk;
 mod folder;
+mod link;
 mod session;
 mod single;
 mod slots;

@@ -10,15 +10,15 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1::session_request::Message as Request;
 use ergodic_proto::v1::session_response::Message as Response;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
-use ergodic_proto::{MAX_MESSAGE, PROTOCOL, v1};
+use ergodic_proto::{PROTOCOL, v1};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use tonic::codec::CompressionEncoding;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use crate::datasets::Places;
 use crate::desk::Fence;
+use crate::link::Link;
 use crate::slots::Office;
 use crate::sweeps::Sweep;
 
@@ -60,33 +60,6 @@ impl Backoff {
     }
 }
 
-/// A lazily connecting client: it finds the coordinator again after a restart by itself.
-///
-/// # Errors
-/// The address is none.
-pub(crate) fn client(url: &str) -> Result<WorkerServiceClient<Channel>, UserError> {
-    let bad = || {
-        let message = format!("--join {url}: expected the address of a coordinator, like http://127.0.0.1:7700");
-        UserError::new(ErrorCode::BadInput, message)
-    };
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| bad())?;
-    if endpoint.uri().scheme_str() != Some("http") {
-        return Err(bad());
-    }
-    let host = endpoint.uri().host().ok_or_else(bad)?.to_owned();
-    let channel = endpoint
-        .connect_timeout(Duration::from_secs(5))
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(10))
-        .keep_alive_while_idle(true)
-        .connect_lazy();
-    let client =
-        WorkerServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
-    let loopback = host == "localhost" || host.starts_with("127.") || host == "[::1]";
-    Ok(if loopback { client } else { client.send_compressed(CompressionEncoding::Zstd) })
-}
-
 /// Why a session ended.
 enum End {
     /// All is delivered and given back.
@@ -102,16 +75,16 @@ enum End {
 pub(crate) async fn keep(
     identity: &Identity,
     office: &Arc<Office>,
-    client: WorkerServiceClient<Channel>,
+    link: Link,
     places: &Places,
     mut leave: watch::Receiver<bool>,
 ) -> Result<(), UserError> {
     let mut backoff = Backoff::new();
     let started = Instant::now();
     let (mut joined, mut last_joined) = (false, started);
-    let mut sweeps = Sweeps { known: HashMap::new(), places: places.clone(), client: client.clone() };
+    let mut sweeps = Sweeps { known: HashMap::new(), places: places.clone(), link: link.clone() };
     loop {
-        match Session::open(identity, office, client.clone()).await {
+        match Session::open(identity, office, link.work.clone()).await {
             Ok(mut session) => {
                 joined = true;
                 backoff = Backoff::new();
@@ -148,7 +121,7 @@ pub(crate) async fn keep(
 struct Sweeps {
     known: HashMap<String, Arc<Sweep>>,
     places: Places,
-    client: WorkerServiceClient<Channel>,
+    link: Link,
 }
 
 impl Sweeps {
@@ -156,7 +129,7 @@ impl Sweeps {
         if let Some(sweep) = self.known.get(id) {
             return Ok(sweep.clone());
         }
-        let sweep = Sweep::fetch(id, &mut self.client, &self.places).await.map_err(|e| e.to_string())?;
+        let sweep = Sweep::fetch(id, &mut self.link, &self.places).await.map_err(|e| e.to_string())?;
         let sweep = Arc::new(sweep);
         // One dataset in memory at a time is the rule: a sweep that is over is not needed again.
         self.known.retain(|_, old| Arc::strong_count(old) > 1);

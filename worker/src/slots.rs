@@ -4,13 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use ergodic_common::trial::Curve;
-use ergodic_common::{Outcome, TrialResult};
+use ergodic_common::TrialResult;
 use tokio::sync::Notify;
 
 use crate::desk::{Assignment, Desk};
 use crate::folder::Folder;
-use crate::train::{self, Isa, Job};
+use crate::train::{self, Finished, Isa, Job};
 
 /// The desk, and ways to hear of changes on it.
 pub(crate) struct Office {
@@ -110,7 +109,7 @@ fn work(office: &Office, machine: &Machine) {
 }
 
 /// Runs a trial; `None` when it was stopped.
-pub(crate) fn run(assignment: &Assignment, machine: &Machine) -> Option<TrialResult> {
+pub(crate) fn run(assignment: &Assignment, machine: &Machine) -> Option<Finished> {
     let attempt = catch_unwind(AssertUnwindSafe(|| {
         let sweep = &assignment.sweep;
         let cell = sweep.cell(assignment.key.cell)?;
@@ -138,16 +137,9 @@ pub(crate) fn run(assignment: &Assignment, machine: &Machine) -> Option<TrialRes
     }
 }
 
-fn failed(assignment: &Assignment, cause: String) -> TrialResult {
+fn failed(assignment: &Assignment, cause: String) -> Finished {
     let cause: String = cause.chars().take(1000).collect();
     tracing::error!(trial = %assignment.key, cause, "trial failed");
-    TrialResult {
-        key: assignment.key,
-        outcome: Outcome::Failed { cause },
-        steps: 0,
-        seconds: 0.0,
-        metrics: vec![f64::NAN; assignment.sweep.spec.measure.metrics.len()],
-        digest: [0; 32],
-        curve: Curve::default(),
-    }
+    let metrics = assignment.sweep.spec.measure.metrics.len();
+    Finished { result: TrialResult::failed(assignment.key, cause, metrics), weights: None }
 }

@@ -9,10 +9,9 @@ use ergodic_common::net::Net;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{Spec, TrialKey};
 use ergodic_proto::v1;
-use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
-use tonic::transport::Channel;
 
 use crate::datasets::{self, FetchError, Places};
+use crate::link::Link;
 use crate::train::TrialData;
 
 /// A sweep ready to be worked on.
@@ -68,12 +67,8 @@ impl Sweep {
     ///
     /// # Errors
     /// It is unknown, of a newer version, or its dataset cannot be had.
-    pub async fn fetch(
-        id: &str,
-        client: &mut WorkerServiceClient<Channel>,
-        places: &Places,
-    ) -> Result<Self, SweepError> {
-        let answer = client.get_sweep(v1::GetSweepRequest { sweep: id.to_owned() }).await?.into_inner();
+    pub async fn fetch(id: &str, link: &mut Link, places: &Places) -> Result<Self, SweepError> {
+        let answer = link.work.get_sweep(v1::GetSweepRequest { sweep: id.to_owned() }).await?.into_inner();
         let source: SpecSource = answer
             .source
             .ok_or_else(|| SweepError::Wrong("the coordinator sent a sweep without a file".into()))?
@@ -83,7 +78,7 @@ impl Sweep {
         let data = match <[u8; 32]>::try_from(answer.data_hash) {
             Ok(hash) => {
                 let name = dataset_of(&spec);
-                let dataset = datasets::obtain(places, client, name, answer.data_train, hash).await?;
+                let dataset = datasets::obtain(places, link, name, answer.data_train, hash).await?;
                 Some((Arc::new(dataset), hash))
             }
             Err(_) => None,

@@ -117,6 +117,13 @@ impl Dataset {
         };
         Ok(Subset { train: pick(&self.train, config.train, "train")?, test: pick(&self.test, config.test, "test")? })
     }
+
+    /// The probe set: so many test images, class-balanced and chosen by the sweep's seed, whatever trials test on.
+    pub fn probe(&self, points: u32, streams: &Streams) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..self.test.len() as u32).collect();
+        streams.open(Purpose::Probe, b"").shuffle(&mut order);
+        balanced(&order, &self.test.labels, (points as usize).min(self.test.len()))
+    }
 }
 
 /// Indices of the images a trial uses.
@@ -186,6 +193,11 @@ mod tests {
         a.train.iter().for_each(|i| counts[data.train.labels[*i as usize] as usize] += 1);
         assert_eq!(counts, [10; 10]);
         assert_eq!(a.test.len(), 300);
+        let probe = data.probe(20, &streams(1));
+        assert_eq!(probe, data.probe(20, &Streams { repeat: 5, cell: [1; 32], ..streams(1) }));
+        assert_ne!(probe, data.probe(20, &streams(2)));
+        let classes = probe.iter().map(|i| data.test.labels[*i as usize]);
+        assert_eq!(classes.filter(|label| *label == 3).count(), 2);
         let too_many = DataConfig { train: 301, ..config };
         assert!(data.subset(&too_many, &streams(1)).is_err());
     }

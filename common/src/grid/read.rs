@@ -12,7 +12,7 @@ use crate::reader::quoted;
 use crate::tree::{Node, Place, Table, Value};
 
 /// Columns that stand beside the axes in tables; metrics do so too.
-const RESERVED: [&str; 18] = [
+const RESERVED: [&str; 20] = [
     "n",
     "diverged",
     "failed",
@@ -30,6 +30,8 @@ const RESERVED: [&str; 18] = [
     "step",
     "seconds",
     "worker",
+    "isa",
+    "numerics",
     "digest",
 ];
 

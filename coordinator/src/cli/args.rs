@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use ergodic_common::duration::parse_duration;
 use ergodic_common::{BUILD, TrialKey};
 
+use crate::client::kept::PredictionFormat;
 use crate::client::output::Format;
 
 /// Sweeps of repeated trainings, on every machine you can spare.
@@ -52,6 +53,10 @@ pub enum Command {
     Trials(SweepArgs),
     /// Statistics per cell and step
     Curves(CurvesArgs),
+    /// What trials predicted for the probe set, one row per trial, step and test image
+    Predictions(PredictionsArgs),
+    /// Fetch the weights that a trial kept, as a safetensors file in PyTorch's layout
+    Weights(WeightsArgs),
     /// Stop a sweep; results already stored stay
     Cancel(CancelArgs),
     /// Measure what Ergodic itself costs
@@ -282,6 +287,34 @@ pub struct CurvesArgs {
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
+}
+
+/// `ergodic predictions`
+#[derive(Debug, Args)]
+pub struct PredictionsArgs {
+    /// The sweep: its id, a unique beginning of it, or "latest"
+    pub id: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: PredictionFormat,
+}
+
+/// `ergodic weights`
+#[derive(Debug, Args)]
+pub struct WeightsArgs {
+    /// The sweep: its id, a unique beginning of it, or "latest"
+    pub id: String,
+    /// A trial of it, as cell/repeat
+    pub trial: TrialKey,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    /// Where to write them
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
 }
 
 /// `ergodic bench`

@@ -11,7 +11,7 @@ use ergodic_proto::status::UserError;
 use crate::client::commands::{self, TableOptions};
 use crate::client::output::Format;
 use crate::client::watch::{eprintln_line, follow};
-use crate::client::{Client, plan};
+use crate::client::{Client, kept, plan};
 use crate::local::{bench, replay, run};
 use crate::program::{Success, interrupted, say, start_logging};
 use crate::server::{self, ServeOptions};
@@ -77,6 +77,15 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
         Command::Curves(args) => {
             let mut client = connect(&args.target).await?;
             say(commands::curves(&mut client, &args.id, &args.metric, args.format).await?)
+        }
+        Command::Predictions(args) => {
+            kept::predictions(&mut connect(&args.target).await?, &args.id, args.format).await?;
+            Ok(Success::Fine)
+        }
+        Command::Weights(args) => {
+            let told = kept::weights(&mut connect(&args.target).await?, &args.id, args.trial, &args.output).await?;
+            eprintln_line(told.trim_end());
+            Ok(Success::Fine)
         }
         Command::Cancel(args) => {
             let status = commands::cancel(&mut connect(&args.target).await?, &args.id).await?;

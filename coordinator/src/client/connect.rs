@@ -5,6 +5,7 @@ use std::time::Duration;
 use ergodic_common::ErrorCode;
 use ergodic_proto::MAX_MESSAGE;
 use ergodic_proto::status::UserError;
+use ergodic_proto::v1::file_service_client::FileServiceClient;
 use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
@@ -16,6 +17,8 @@ pub struct Client {
     pub url: String,
     /// Its service.
     pub sweeps: SweepServiceClient<Channel>,
+    /// Its files.
+    pub files: FileServiceClient<Channel>,
 }
 
 impl Client {
@@ -31,9 +34,11 @@ impl Client {
         })?;
         let channel = endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true).connect().await;
         let channel = channel.map_err(|_| unreachable(url))?;
-        let sweeps =
-            SweepServiceClient::new(channel).max_decoding_message_size(64 << 20).max_encoding_message_size(MAX_MESSAGE);
-        Ok(Self { url: url.to_owned(), sweeps })
+        let sweeps = SweepServiceClient::new(channel.clone())
+            .max_decoding_message_size(64 << 20)
+            .max_encoding_message_size(MAX_MESSAGE);
+        let files = FileServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        Ok(Self { url: url.to_owned(), sweeps, files })
     }
 
     /// What a failed call means to the user.

@@ -4,6 +4,7 @@
 
 pub mod commands;
 mod connect;
+pub mod kept;
 pub mod output;
 pub mod plan;
 pub mod watch;

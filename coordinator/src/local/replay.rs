@@ -87,6 +87,9 @@ fn differences(stored: &TrialResult, again: &TrialResult, metrics: &[String]) ->
     if stored.digest != again.digest {
         found.push(format!("the digest: {} there, {} here", hex(&stored.digest), hex(&again.digest)));
     }
+    if stored.weights != again.weights {
+        found.push("the file of trained weights".to_owned());
+    }
     for ((name, there), here) in metrics.iter().zip(&stored.metrics).zip(&again.metrics) {
         if there.to_bits() != here.to_bits() && !(there.is_nan() && here.is_nan()) {
             found.push(format!("{name}: {there} there, {here} here"));
@@ -99,14 +102,12 @@ fn differences(stored: &TrialResult, again: &TrialResult, metrics: &[String]) ->
 mod tests {
     use super::*;
     use ergodic_common::TrialKey;
-    use ergodic_common::trial::Curve;
 
     #[test]
     fn every_part_of_a_result_is_compared() {
         let key = TrialKey { cell: 0, repeat: 0 };
         let (outcome, metrics) = (Outcome::Completed, vec![0.5, f64::NAN]);
-        let stored =
-            TrialResult { key, outcome, steps: 3, seconds: 1.0, metrics, digest: [1; 32], curve: Curve::default() };
+        let stored = TrialResult { outcome, steps: 3, metrics, digest: [1; 32], ..TrialResult::completed(key) };
         let names = ["test_acc".to_owned(), "effective_lr".to_owned()];
         let differing = |again: &TrialResult| differences(&stored, again, &names);
         assert!(differing(&TrialResult { seconds: 2.0, ..stored.clone() }).is_empty());
@@ -114,6 +115,7 @@ mod tests {
             (TrialResult { steps: 4, ..stored.clone() }, "4 steps here"),
             (TrialResult { outcome: Outcome::Diverged { step: 3 }, ..stored.clone() }, "diverged"),
             (TrialResult { digest: [2; 32], ..stored.clone() }, "digest"),
+            (TrialResult { weights: Some([2; 32]), ..stored.clone() }, "weights"),
             (TrialResult { metrics: vec![0.5_f64.next_up(), f64::NAN], ..stored.clone() }, "test_acc"),
             (TrialResult { metrics: vec![0.5, 0.0], ..stored.clone() }, "effective_lr"),
         ] {

@@ -7,6 +7,7 @@ use ergodic_common::dataset::{DataError, files};
 use ergodic_common::trial::hex;
 use ergodic_common::{Spec, TrialConfig};
 
+use super::files::Shelf;
 use crate::core::DataPin;
 
 /// Where datasets are found, and where their canonical forms are kept.
@@ -14,8 +15,8 @@ use crate::core::DataPin;
 pub struct DataCatalog {
     /// `--data-dir`
     pub source: Option<PathBuf>,
-    /// Folder of canonical forms, one file per hash.
-    pub kept: PathBuf,
+    /// Canonical forms, and all other files that are kept.
+    pub shelf: Shelf,
 }
 
 impl DataCatalog {
@@ -42,7 +43,8 @@ impl DataCatalog {
         let bytes = dataset.encode();
         drop(dataset);
         let hash = *blake3::hash(&bytes).as_bytes();
-        self.keep(&hash, &bytes)?;
+        let unkept = |e| DataError(format!("{}: cannot keep the dataset: {e}", self.shelf.place(&hash).display()));
+        self.shelf.keep(&hash, &bytes).map_err(unkept)?;
         let words = format!(
             "{}: {train} of {all_train} training images, {test} of {all_test} test images, class-balanced by seed {}; \
              blake3 {}",
@@ -51,27 +53,6 @@ impl DataCatalog {
             &hex(&hash)[..16]
         );
         Ok(DataPin { hash: Some(hash), train, words })
-    }
-
-    /// The file that holds the canonical form of this hash. The name is made from the hash alone.
-    pub fn file(&self, hash: &[u8; 32]) -> PathBuf {
-        self.kept.join(hex(hash))
-    }
-
-    /// Written beside and renamed, so that a file of that name is whole.
-    fn keep(&self, hash: &[u8; 32], bytes: &[u8]) -> Result<(), DataError> {
-        let path = self.file(hash);
-        if path.exists() {
-            return Ok(());
-        }
-        let write = || -> std::io::Result<()> {
-            std::fs::create_dir_all(&self.kept)?;
-            let part = path.with_extension(format!("part{}", std::process::id()));
-            std::fs::write(&part, bytes)?;
-            std::fs::File::open(&part)?.sync_all()?;
-            std::fs::rename(&part, &path)
-        };
-        write().map_err(|e| DataError(format!("{}: cannot keep the dataset: {e}", path.display())))
     }
 }
 

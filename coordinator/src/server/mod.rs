@@ -2,6 +2,7 @@
 
 pub mod data;
 pub mod engine;
+pub mod files;
 mod process;
 mod session;
 mod status;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::MAX_MESSAGE;
 use ergodic_proto::status::UserError;
+use ergodic_proto::v1::file_service_server::FileServiceServer;
 use ergodic_proto::v1::sweep_service_server::SweepServiceServer;
 use ergodic_proto::v1::worker_service_server::WorkerServiceServer;
 use tokio::net::TcpListener;
@@ -29,6 +31,7 @@ use crate::store::writer::WriterHandle;
 use crate::store::{Reader, Store, StoreError};
 use data::DataCatalog;
 use engine::{Engine, EngineHandle, Event};
+use files::Shelf;
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -91,7 +94,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
     let shared = Arc::new(Shared {
         engine: handle.clone(),
         store,
-        catalog: DataCatalog { source: options.data_dir, kept: options.store.join("data") },
+        catalog: DataCatalog { source: options.data_dir, shelf: Shelf::new(options.store.join("data")) },
         lease_ttl: options.lease_ttl,
         stopping: stopping.clone(),
     });
@@ -205,6 +208,9 @@ async fn serve(
         .accept_compressed(CompressionEncoding::Zstd)
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
+    let files = FileServiceServer::new(files::Files(shared.clone()))
+        .accept_compressed(CompressionEncoding::Zstd)
+        .max_decoding_message_size(MAX_MESSAGE);
     let sweeps = SweepServiceServer::new(sweeps::Sweeps(shared))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(64 << 20);
@@ -219,6 +225,7 @@ async fn serve(
         .initial_stream_window_size(4 << 20)
         .max_concurrent_streams(256)
         .add_service(workers)
+        .add_service(files)
         .add_service(sweeps)
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped)
         .await

@@ -4,7 +4,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ergodic_common::spec::SpecSource;
+use ergodic_common::dataset::Dataset;
+use ergodic_common::spec::{Probe, SpecSource};
+use ergodic_common::trial::Predictions;
 use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::sweep_service_server::SweepService;
@@ -37,12 +39,14 @@ struct Found {
     spec: Arc<Spec>,
     done: u64,
     data: String,
+    data_hash: Option<[u8; 32]>,
 }
 
 #[tonic::async_trait]
 impl SweepService for Sweeps {
     type WatchStream = ResponseStream<v1::WatchResponse>;
     type TrialsStream = ResponseStream<v1::TrialsResponse>;
+    type PredictionsStream = ResponseStream<v1::PredictionsResponse>;
 
     async fn launch(&self, request: Request<v1::LaunchRequest>) -> Result<Response<v1::LaunchResponse>, Status> {
         let request = request.into_inner();
@@ -124,6 +128,28 @@ impl SweepService for Sweeps {
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
+    async fn predictions(
+        &self,
+        request: Request<v1::PredictionsRequest>,
+    ) -> Result<Response<Self::PredictionsStream>, Status> {
+        let found = self.find(&request.into_inner().sweep).await?;
+        let Some(probe) = found.spec.measure.probe.clone() else {
+            let message = format!(
+                "the sweep {} keeps no predictions: set probe = {{ points = 1000 }} under [measure] of the next one",
+                found.id
+            );
+            return Err(UserError::new(ErrorCode::NotFound, message).into());
+        };
+        let (pages, stream) = mpsc::channel(2);
+        let shared = self.0.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = send_predictions(&shared, &found, &probe, &pages) {
+                let _ = pages.blocking_send(Err(error.into()));
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
     async fn curves(&self, request: Request<v1::CurvesRequest>) -> Result<Response<v1::CurvesResponse>, Status> {
         let request = request.into_inner();
         let found = self.find(&request.sweep).await?;
@@ -195,6 +221,7 @@ impl Sweeps {
             spec: sweep.spec.clone(),
             done: sweep.counts.done(),
             data: sweep.record.data.words.clone(),
+            data_hash: sweep.record.data.hash,
         };
         self.about(id, found).await
     }
@@ -299,7 +326,8 @@ fn ended(row: &StoredTrial) -> String {
         }
         Outcome::Failed { cause } => format!("failed: {cause}"),
     };
-    format!("The trial {} {how}. It took {} {:.3} s.", result.key, row.worker, result.seconds)
+    let isa = if result.isa.is_empty() { String::new() } else { format!(", on {}", result.isa) };
+    format!("The trial {} {how}. It took {} {:.3} s{isa}.", result.key, row.worker, result.seconds)
 }
 
 fn stopping() -> Status {
@@ -404,4 +432,52 @@ fn send_trials(
     // An empty last page is sent too: a sweep without rows still has columns.
     let _ = pages.blocking_send(Ok(page));
     Ok(())
+}
+
+/// Bytes of predictions per page.
+const PREDICTIONS_PAGE: usize = 1 << 20;
+
+/// Sends what was predicted, the first page saying for which images.
+fn send_predictions(
+    shared: &Shared,
+    found: &Found,
+    probe: &Probe,
+    pages: &mpsc::Sender<Result<v1::PredictionsResponse, Status>>,
+) -> Result<(), UserError> {
+    let (images, labels) = probe_set(shared, found, probe)?;
+    let axes = found.spec.grid.axes().iter().map(|axis| axis.name.clone()).collect();
+    let mut page = v1::PredictionsResponse { sweep: found.id.clone(), axes, images, labels, rows: Vec::new() };
+    let mut bytes = 0;
+    let reader = shared.store.reader().map_err(store_error)?;
+    let mut send = |key: TrialKey, predictions: Predictions| {
+        bytes += predictions.classes.len();
+        page.rows.push(v1::PredictionRow {
+            key: Some(key.into()),
+            values: found.spec.grid.values(key.cell).iter().map(Into::into).collect(),
+            steps: predictions.steps,
+            classes: predictions.classes,
+        });
+        if bytes < PREDICTIONS_PAGE {
+            return true;
+        }
+        bytes = 0;
+        pages.blocking_send(Ok(std::mem::take(&mut page))).is_ok()
+    };
+    reader.predictions(found.number, &mut send).map_err(store_error)?;
+    let _ = pages.blocking_send(Ok(page));
+    Ok(())
+}
+
+/// The test images that predictions were kept for, and their labels.
+fn probe_set(shared: &Shared, found: &Found, probe: &Probe) -> Result<(Vec<u32>, Vec<u8>), UserError> {
+    let lost = |what: String| UserError::new(ErrorCode::Internal, format!("the sweep's dataset is lost: {what}"));
+    let hash = found.data_hash.ok_or_else(|| lost("it has none".into()))?;
+    let path = shared.catalog.shelf.place(&hash);
+    let bytes = std::fs::read(&path).map_err(|e| lost(format!("{}: {e}", path.display())))?;
+    let dataset = Dataset::decode(&bytes).map_err(|e| lost(e.to_string()))?;
+    // The choice ignores repeat and cell.
+    let streams = found.spec.streams(TrialKey { cell: 0, repeat: 0 }, [0; 32]);
+    let images = dataset.probe(probe.points, &streams);
+    let labels = images.iter().map(|image| dataset.test.labels[*image as usize]).collect();
+    Ok((images, labels))
 }

@@ -1,14 +1,12 @@
 //! `WorkerService`: what workers ask.
 
-use std::io::Read;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use ergodic_common::{ErrorCode, TrialResult};
-use ergodic_proto::status::UserError;
+use ergodic_common::TrialResult;
 use ergodic_proto::v1::worker_service_server::WorkerService;
 use ergodic_proto::{MAX_BATCH, v1};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -20,13 +18,9 @@ pub(super) struct Workers(pub(super) Arc<Shared>);
 
 type ResponseStream<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
 
-/// Bytes per piece of a dataset.
-const CHUNK: usize = 1 << 20;
-
 #[tonic::async_trait]
 impl WorkerService for Workers {
     type SessionStream = ResponseStream<v1::SessionResponse>;
-    type FetchDataStream = ResponseStream<v1::FetchDataResponse>;
 
     async fn session(
         &self,
@@ -76,25 +70,6 @@ impl WorkerService for Workers {
             data_train: record.data.train,
         }))
     }
-
-    async fn fetch_data(
-        &self,
-        request: Request<v1::FetchDataRequest>,
-    ) -> Result<Response<Self::FetchDataStream>, Status> {
-        let hash: [u8; 32] = request
-            .into_inner()
-            .hash
-            .try_into()
-            .map_err(|_| Status::invalid_argument("the field hash of FetchDataRequest must have 32 bytes"))?;
-        let path = self.0.catalog.file(&hash);
-        let file = std::fs::File::open(&path).map_err(|_| {
-            let name = ergodic_common::trial::hex(&hash);
-            Status::from(UserError::new(ErrorCode::NotFound, format!("no dataset of hash {name} is kept here")))
-        })?;
-        let (pieces, stream) = mpsc::channel(2);
-        tokio::task::spawn_blocking(move || send_file(file, &pieces));
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
-    }
 }
 
 impl Workers {
@@ -138,22 +113,4 @@ fn to_delivery(
     // Replaced by the caller, who waits at the other end.
     let (reply, _) = oneshot::channel();
     Ok(Delivery { worker: request.worker, fence: session::from_wire(&fence), sweep, results, rows, reply })
-}
-
-fn send_file(mut file: std::fs::File, pieces: &mpsc::Sender<Result<v1::FetchDataResponse, Status>>) {
-    loop {
-        let mut chunk = vec![0; CHUNK];
-        let piece = match file.read(&mut chunk) {
-            Ok(0) => return,
-            Ok(n) => {
-                chunk.truncate(n);
-                Ok(v1::FetchDataResponse { chunk })
-            }
-            Err(e) => Err(Status::internal(format!("cannot read the dataset: {e}"))),
-        };
-        let failed = piece.is_err();
-        if pieces.blocking_send(piece).is_err() || failed {
-            return;
-        }
-    }
 }

@@ -7,7 +7,7 @@ pub mod rows;
 pub mod sqlite;
 pub mod writer;
 
-use ergodic_common::trial::Curve;
+use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{TrialKey, TrialResult};
 
 use crate::core::{Fence, LeaseRow, SweepRow, SweepState};
@@ -86,10 +86,10 @@ pub struct Report {
     pub fenced: bool,
 }
 
-/// A stored row without its curve.
+/// A stored row without its curve and predictions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredTrial {
-    /// The result, its curve left empty.
+    /// The result, its curve and predictions left empty.
     pub result: TrialResult,
     /// Name of the worker.
     pub worker: String,
@@ -153,4 +153,10 @@ pub trait Reader {
     /// # Errors
     /// The store cannot be read.
     fn curves(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Curve)) -> Result<(), StoreError>;
+
+    /// Hands out what was predicted for the probe set, trial by trial in the order (cell, repeat).
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn predictions(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Predictions) -> bool) -> Result<(), StoreError>;
 }

@@ -1,7 +1,7 @@
 //! Numbers as bytes: little-endian, so that a row is the same on every machine and two rows can be compared as bytes.
 
 use ergodic_common::Outcome;
-use ergodic_common::trial::Curve;
+use ergodic_common::trial::{Curve, Predictions};
 
 use crate::core::interval::IntervalSet;
 
@@ -30,6 +30,22 @@ pub fn to_curve(bytes: &[u8]) -> Option<Curve> {
     let (steps, values) = rest.split_at_checked(8 * u32::from_le_bytes(*head) as usize)?;
     let steps = steps.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect();
     Some(Curve { steps, values: to_f64s(values) })
+}
+
+/// Number of steps, steps, then classes.
+pub fn from_predictions(predictions: &Predictions) -> Vec<u8> {
+    let mut bytes = (predictions.steps.len() as u32).to_le_bytes().to_vec();
+    bytes.extend(predictions.steps.iter().flat_map(|s| s.to_le_bytes()));
+    bytes.extend(&predictions.classes);
+    bytes
+}
+
+/// The predictions of [`from_predictions`]; `None` for other bytes.
+pub fn to_predictions(bytes: &[u8]) -> Option<Predictions> {
+    let (head, rest) = bytes.split_first_chunk::<4>()?;
+    let (steps, classes) = rest.split_at_checked(8 * u32::from_le_bytes(*head) as usize)?;
+    let steps = steps.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect();
+    Some(Predictions { steps, classes: classes.to_vec() })
 }
 
 /// Starts and ends, one after the other.

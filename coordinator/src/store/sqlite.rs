@@ -5,16 +5,19 @@ use std::io::{Read, Seek, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use ergodic_common::spec::SpecSource;
-use ergodic_common::trial::Curve;
+use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{TrialKey, TrialResult};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
 
-use super::rows::{from_curve, from_f64s, from_intervals, from_outcome, to_curve, to_f64s, to_intervals, to_outcome};
+use super::rows::{
+    from_curve, from_f64s, from_intervals, from_outcome, from_predictions, to_curve, to_f64s, to_intervals, to_outcome,
+    to_predictions,
+};
 use super::{Batch, Reader, Report, Store, StoreError, StoredTrial, Write, Writer, Written};
 use crate::core::{DataPin, Fence, LeaseRow, SweepRow, SweepState};
 
-const SCHEMA: &str = include_str!("schema.sql");
-const SCHEMA_VERSION: i64 = 1;
+/// What makes each version of the schema out of the one before.
+const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema2.sql")];
 /// The first SQLite without the bug that could corrupt a WAL on reset.
 const OLDEST_SQLITE: i32 = 3_051_003;
 
@@ -84,17 +87,17 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
 
 fn migrate(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    match version {
-        SCHEMA_VERSION => Ok(()),
-        0 => {
-            connection.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"))?;
-            Ok(())
-        }
-        other => Err(StoreError::Foreign(format!(
-            "{} has schema version {other}, this program knows up to {SCHEMA_VERSION}: use a newer ergodic",
+    let known = MIGRATIONS.len();
+    let Some(missing) = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..)) else {
+        return Err(StoreError::Foreign(format!(
+            "{} has schema version {version}, this program knows up to {known}: use a newer ergodic",
             path.display()
-        ))),
+        )));
+    };
+    if !missing.is_empty() {
+        connection.execute_batch(&format!("BEGIN; {} PRAGMA user_version = {known}; COMMIT;", missing.concat()))?;
     }
+    Ok(())
 }
 
 fn meta(connection: &Connection, key: &str) -> Result<u64, StoreError> {
@@ -220,8 +223,8 @@ fn insert_trial(tx: &Transaction<'_>, batch: &Batch, result: &TrialResult) -> Re
         return Ok(false);
     }
     let curve = tx.prepare_cached("INSERT INTO curves (data) VALUES (?1)")?.insert([from_curve(&result.curve)])?;
-    tx.prepare_cached("INSERT INTO trials VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)")?.execute(
-        params![
+    tx.prepare_cached("INSERT INTO trials VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)")?
+        .execute(params![
             batch.sweep,
             result.key.cell as i64,
             result.key.repeat,
@@ -233,17 +236,28 @@ fn insert_trial(tx: &Transaction<'_>, batch: &Batch, result: &TrialResult) -> Re
             batch.worker,
             result.digest.as_slice(),
             from_f64s(&result.metrics),
-            curve
-        ],
-    )?;
+            curve,
+            result.isa,
+            result.weights.as_ref().map(|hash| hash.as_slice())
+        ])?;
+    if !result.predictions.steps.is_empty() {
+        tx.prepare_cached("INSERT INTO predictions VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+            batch.sweep,
+            result.key.cell as i64,
+            result.key.repeat,
+            from_predictions(&result.predictions)
+        ])?;
+    }
     Ok(true)
 }
 
-/// Whether a result equals its row bit for bit, time and worker aside; `None` when there is no row.
+/// Whether a result equals its row bit for bit, apart from when, where and with which instructions it was computed; `None` when there is no row.
 fn compare(tx: &Transaction<'_>, sweep: i64, result: &TrialResult) -> Result<Option<bool>, StoreError> {
     let (outcome, step, cause) = from_outcome(&result.outcome);
+    let predictions = (!result.predictions.steps.is_empty()).then(|| from_predictions(&result.predictions));
     let mut statement = tx.prepare_cached(
-        "SELECT outcome, step, cause, steps, digest, metrics, data FROM trials JOIN curves USING (curve)
+        "SELECT outcome, step, cause, steps, digest, metrics, curves.data, weights, predictions.data
+         FROM trials JOIN curves USING (curve) LEFT JOIN predictions USING (sweep, cell, repeat)
          WHERE sweep = ?1 AND cell = ?2 AND repeat = ?3",
     )?;
     let same = |row: &Row<'_>| -> rusqlite::Result<bool> {
@@ -253,7 +267,9 @@ fn compare(tx: &Transaction<'_>, sweep: i64, result: &TrialResult) -> Result<Opt
             && row.get::<_, i64>(3)? == result.steps as i64
             && row.get_ref(4)?.as_blob()? == result.digest
             && row.get_ref(5)?.as_blob()? == from_f64s(&result.metrics)
-            && row.get_ref(6)?.as_blob()? == from_curve(&result.curve))
+            && row.get_ref(6)?.as_blob()? == from_curve(&result.curve)
+            && row.get_ref(7)?.as_blob_or_null()? == result.weights.as_ref().map(|hash| hash.as_slice())
+            && row.get_ref(8)?.as_blob_or_null()? == predictions.as_deref())
     };
     Ok(statement.query_row(params![sweep, result.key.cell as i64, result.key.repeat], same).optional()?)
 }
@@ -263,7 +279,8 @@ struct SqliteReader {
 }
 
 const TRIAL_COLUMNS: &str =
-    "SELECT cell, repeat, outcome, step, cause, steps, seconds, worker, digest, metrics FROM trials WHERE sweep = ?1";
+    "SELECT cell, repeat, outcome, step, cause, steps, seconds, worker, digest, metrics, isa, weights
+     FROM trials WHERE sweep = ?1";
 
 impl Reader for SqliteReader {
     fn sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
@@ -317,6 +334,21 @@ impl Reader for SqliteReader {
         }
         Ok(())
     }
+
+    fn predictions(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Predictions) -> bool) -> Result<(), StoreError> {
+        let sql = "SELECT cell, repeat, data FROM predictions WHERE sweep = ?1 ORDER BY cell, repeat";
+        let mut statement = self.connection.prepare(sql)?;
+        let mut rows = statement.query([sweep])?;
+        while let Some(row) = rows.next()? {
+            let key = TrialKey { cell: row.get::<_, i64>(0)? as u64, repeat: row.get(1)? };
+            let predictions = to_predictions(row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?);
+            let damage = || StoreError::Failed(format!("the predictions of trial {key} are damaged"));
+            if !each(key, predictions.ok_or_else(damage)?) {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn to_sweep(row: &Row<'_>) -> rusqlite::Result<SweepRow> {
@@ -352,9 +384,16 @@ fn to_trial(row: &Row<'_>) -> rusqlite::Result<StoredTrial> {
             metrics: to_f64s(row.get_ref(9)?.as_blob()?),
             digest: digest.try_into().map_err(|_| damaged(8, "a digest of 32 bytes".into()))?,
             curve: Curve::default(),
+            predictions: Predictions::default(),
+            weights: row.get::<_, Option<Vec<u8>>>(11)?.map(to_hash).transpose()?,
+            isa: row.get(10)?,
         },
         worker: row.get(7)?,
     })
+}
+
+fn to_hash(bytes: Vec<u8>) -> rusqlite::Result<[u8; 32]> {
+    bytes.try_into().map_err(|_| damaged(11, "a hash of 32 bytes".into()))
 }
 
 fn damaged(column: usize, expected: String) -> rusqlite::Error {

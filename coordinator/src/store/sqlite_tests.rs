@@ -26,13 +26,16 @@ fn lease(number: u64, sweep: i64) -> LeaseRow {
 
 fn result(repeat: u32, metric: f64) -> TrialResult {
     TrialResult {
-        key: TrialKey { cell: 3, repeat },
         outcome: if repeat == 1 { Outcome::Diverged { step: 4 } } else { Outcome::Completed },
         steps: 10,
         seconds: 0.25,
         metrics: vec![metric, f64::NAN],
         digest: [repeat as u8; 32],
         curve: Curve { steps: vec![5, 10], values: vec![1.0, f64::NAN, metric, -0.0] },
+        predictions: Predictions { steps: vec![5, 10], classes: vec![1, 2, 3, 4] },
+        weights: Some([7; 32]),
+        isa: "avx2".into(),
+        ..TrialResult::completed(TrialKey { cell: 3, repeat })
     }
 }
 
@@ -63,7 +66,7 @@ fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
     let first = report(commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5), result(1, 0.7)])));
     assert_eq!(first, Report { stored: vec![0, 1], ..Report::default() });
 
-    let again = TrialResult { seconds: 9.0, ..result(0, 0.5) };
+    let again = TrialResult { seconds: 9.0, isa: "portable".into(), ..result(0, 0.5) };
     let second = report(commit(writer.as_mut(), &batch(number, 9, vec![again, result(2, 0.1)])));
     assert_eq!(second, Report { stored: vec![1], known: vec![TrialKey { cell: 3, repeat: 0 }], ..Report::default() });
 
@@ -114,6 +117,61 @@ fn a_second_coordinator_is_refused_by_the_pid_of_the_first() {
     let _first = SqliteStore::open(dir.path()).expect("opened");
     let error = SqliteStore::open(dir.path()).err().expect("refused").to_string();
     assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+}
+
+#[test]
+fn what_a_trial_keeps_is_compared_and_read_back() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = SqliteStore::open(dir.path()).expect("opened");
+    let mut writer = store.writer().expect("a writer");
+    let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a sweep's number") };
+    commit(writer.as_mut(), &Write::Lease(lease(9, number)));
+    let nothing = TrialResult { predictions: Predictions::default(), weights: None, ..result(2, 0.5) };
+    let stored = report(commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5), nothing.clone()])));
+    assert_eq!(stored.stored, [0, 1]);
+    let same = report(commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5), nothing.clone()])));
+    assert_eq!((same.known.len(), same.mismatches), (2, 0));
+    for different in [
+        TrialResult { predictions: Predictions { steps: vec![5, 10], classes: vec![1, 2, 3, 5] }, ..result(0, 0.5) },
+        TrialResult { predictions: Predictions::default(), ..result(0, 0.5) },
+        TrialResult { weights: Some([8; 32]), ..result(0, 0.5) },
+        TrialResult { weights: None, ..result(0, 0.5) },
+        TrialResult { weights: Some([7; 32]), ..nothing.clone() },
+        TrialResult { predictions: result(0, 0.5).predictions, ..nothing },
+    ] {
+        assert_eq!(report(commit(writer.as_mut(), &batch(number, 9, vec![different]))).mismatches, 1);
+    }
+    let reader = store.reader().expect("a reader");
+    let row = reader.trial(number, TrialKey { cell: 3, repeat: 0 }).expect("read").expect("a row").result;
+    assert_eq!((row.isa.as_str(), row.weights), ("avx2", Some([7; 32])));
+    let mut all = Vec::new();
+    let mut keep = |key: TrialKey, predictions| {
+        all.push((key.repeat, predictions));
+        true
+    };
+    reader.predictions(number, &mut keep).expect("read");
+    assert_eq!(all, [(0, result(0, 0.5).predictions)]);
+}
+
+#[test]
+fn a_store_of_the_first_version_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let old = Connection::open(dir.path().join("ergodic.sqlite")).expect("opened");
+    old.execute_batch(&format!("{} PRAGMA user_version = 1;", MIGRATIONS[0])).expect("the first schema");
+    old.execute_batch(
+        "INSERT INTO sweeps VALUES (1, 'old', 'f', 't', '[]', NULL, 0, 'no data', 2, 1.0);
+         INSERT INTO curves VALUES (1, x'00000000');
+         INSERT INTO trials VALUES (1, 0, 0, 1, NULL, NULL, 5, 0.5, 'w', zeroblob(32), x'', 1);",
+    )
+    .expect("rows of the first version");
+    drop(old);
+    let store = SqliteStore::open(dir.path()).expect("brought up to date");
+    let reader = store.reader().expect("a reader");
+    assert_eq!(reader.sweeps().expect("read")[0].id, "old");
+    let row = reader.trial(1, TrialKey { cell: 0, repeat: 0 }).expect("read").expect("the row is still there");
+    assert_eq!((row.result.steps, row.result.isa.as_str(), row.result.weights), (5, "", None));
+    drop(store);
+    SqliteStore::open(dir.path()).expect("opened once more");
 }
 
 #[test]

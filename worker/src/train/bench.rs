@@ -67,7 +67,7 @@ pub fn bench(
     let pool = super::pool(threads)?;
     let streams = Streams { sweep_seed: 0, repeat: 0, cell: [0; 32], plan: SeedPlan::default() };
     let data = made_up(config, &streams);
-    let measure = Measure { every: ergodic_common::config::Length::Steps(1), metrics: Vec::new() };
+    let measure = Measure::sampling(ergodic_common::config::Length::Steps(1), Vec::new());
     let key = TrialKey { cell: 0, repeat: 0 };
     let mut config = config.clone();
     (config.data.train, config.data.order) = (config.batch(), Order::Sequential);

@@ -53,6 +53,11 @@ impl Packer {
         all.iter().for_each(|x| self.number(*x));
     }
 
+    pub(super) fn bytes(&mut self, all: &[u8]) {
+        self.number(all.len() as u64);
+        self.bytes.extend(all);
+    }
+
     /// All of it, with a hash at the end.
     pub(super) fn finish(mut self) -> Vec<u8> {
         let hash = *blake3::hash(&self.bytes).as_bytes();
@@ -91,6 +96,13 @@ impl<'a> Unpacker<'a> {
         Some(singles.iter().map(|x| f32::from_bits(u32::from_le_bytes(*x))).collect())
     }
 
+    pub(super) fn bytes(&mut self) -> Option<Vec<u8>> {
+        let len = usize::try_from(self.number()?).ok()?;
+        let (these, rest) = self.bytes.split_at_checked(len)?;
+        self.bytes = rest;
+        Some(these.to_vec())
+    }
+
     pub(super) fn floats(&mut self) -> Option<Vec<f64>> {
         Some(self.numbers()?.into_iter().map(f64::from_bits).collect())
     }
@@ -118,12 +130,14 @@ mod tests {
         packer.singles(&[1.5, f32::MIN_POSITIVE]);
         packer.floats(&[f64::NAN]);
         packer.numbers(&[u64::MAX]);
+        packer.bytes(&[1, 2, 3]);
         let bytes = packer.finish();
         let mut unpacker = Unpacker::new(&bytes).expect("nothing was changed");
         assert_eq!((unpacker.number(), unpacker.float().map(f64::to_bits)), (Some(7), Some((-0.0_f64).to_bits())));
         assert_eq!(unpacker.singles(), Some(vec![1.5, f32::MIN_POSITIVE]));
         assert!(unpacker.floats().is_some_and(|x| x.len() == 1 && x[0].is_nan()));
-        assert_eq!((unpacker.numbers(), unpacker.is_done()), (Some(vec![u64::MAX]), true));
+        assert_eq!(unpacker.numbers(), Some(vec![u64::MAX]));
+        assert_eq!((unpacker.bytes(), unpacker.is_done()), (Some(vec![1, 2, 3]), true));
         assert_eq!(unpacker.number(), None);
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();

@@ -47,6 +47,11 @@ impl TrialData {
         &self.subset.train
     }
 
+    /// Indices of the test images that predictions are kept for.
+    pub(super) fn probe(&self, points: u32, streams: &Streams) -> Vec<u32> {
+        self.dataset.probe(points, streams)
+    }
+
     /// Indices of the test images.
     pub(super) fn test(&self) -> &[u32] {
         &self.subset.test

@@ -12,7 +12,7 @@ use ergodic_common::config::Loss;
 use ergodic_common::net::{Net, NormSpec, Over, Pool, Role};
 
 use super::data::Source;
-use super::loss::{Objective, Tally};
+use super::loss::{Objective, Tally, largest};
 use super::norm::{Activate, AddMoments, AddSlopes, Backward, Channels, Moments, Slopes, Sums, normalise};
 use super::params::Layout;
 use super::plan::{self, Grid, LayerPlan};
@@ -550,6 +550,12 @@ impl Engine {
     ) -> Tally {
         self.forward(s, weights, source, Some(statistics));
         self.objective.evaluate(&self.logits, padded(self.objective.classes), source.labels())
+    }
+
+    /// Classes that the last pass gives its first images.
+    pub(super) fn classes(&self, images: usize) -> impl Iterator<Item = u8> {
+        let logits = self.logits.chunks_exact(padded(self.objective.classes)).take(images);
+        logits.map(|logits| largest(&logits[..self.objective.classes]) as u8)
     }
 
     /// Logits of an image of the last pass.

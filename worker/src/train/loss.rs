@@ -42,7 +42,7 @@ pub(super) struct Objective {
 }
 
 /// Where the largest of some numbers stands, the first of equal ones.
-fn largest(logits: &[f32]) -> usize {
+pub(super) fn largest(logits: &[f32]) -> usize {
     (1..logits.len()).fold(0, |best, c| if logits[c] > logits[best] { c } else { best })
 }
 

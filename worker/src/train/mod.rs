@@ -22,6 +22,7 @@ mod order;
 mod params;
 mod plan;
 mod pool;
+mod predict;
 mod probe;
 #[cfg(test)]
 mod reference;
@@ -41,7 +42,7 @@ use ergodic_common::config::TrialConfig;
 use ergodic_common::net::Net;
 use ergodic_common::seed::{Purpose, Streams};
 use ergodic_common::spec::Measure;
-use ergodic_common::trial::{Curve, Outcome, TrialKey, TrialResult};
+use ergodic_common::trial::{Curve, TrialKey, TrialResult};
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
@@ -51,7 +52,7 @@ pub use data::TrialData;
 pub use simd::{Isa, IsaError};
 
 use simd::{Lanes, Portable};
-use trial::{Ending, Training};
+use trial::Training;
 
 /// Everything a trial needs.
 #[derive(Clone, Copy)]
@@ -96,20 +97,30 @@ impl Job<'_> {
     }
 }
 
+/// What a trial leaves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// Its result.
+    pub result: TrialResult,
+    /// The file of trained weights whose hash the result names.
+    pub weights: Option<Vec<u8>>,
+}
+
 /// Runs a trial to its end. `None` when `stop` was raised, which is looked at before every step and every chunk of an
 /// evaluation.
-pub fn run(job: &Job<'_>, stop: &AtomicBool) -> Option<TrialResult> {
+pub fn run(job: &Job<'_>, stop: &AtomicBool) -> Option<Finished> {
     let start = Instant::now();
-    let ending = match (Net::of(job.config), job.data) {
+    let mut finished = match (Net::of(job.config), job.data) {
         (None, _) => Some(empty(job)),
         (Some(net), Some(data)) => train(job, &net, data, stop),
         (Some(_), None) => Some(failed(job, "the worker has no dataset for this trial".into())),
     }?;
-    let Ending { outcome, steps, metrics, curve, digest } = ending;
-    Some(TrialResult { key: job.key, outcome, steps, seconds: start.elapsed().as_secs_f64(), metrics, digest, curve })
+    finished.result.seconds = start.elapsed().as_secs_f64();
+    finished.result.weights = finished.weights.as_ref().map(|file| *blake3::hash(file).as_bytes());
+    Some(finished)
 }
 
-fn train(job: &Job<'_>, net: &Net, data: &TrialData, stop: &AtomicBool) -> Option<Ending> {
+fn train(job: &Job<'_>, net: &Net, data: &TrialData, stop: &AtomicBool) -> Option<Finished> {
     let mut ending = None;
     job.install(|| job.isa.run(Whole { job, net, data, stop, ending: &mut ending }));
     ending
@@ -149,7 +160,7 @@ struct Whole<'a> {
     net: &'a Net,
     data: &'a TrialData,
     stop: &'a AtomicBool,
-    ending: &'a mut Option<Ending>,
+    ending: &'a mut Option<Finished>,
 }
 
 impl Program for Whole<'_> {
@@ -162,13 +173,12 @@ impl Program for Whole<'_> {
     }
 }
 
-fn failed(job: &Job<'_>, cause: String) -> Ending {
-    let metrics = vec![f64::NAN; job.measure.metrics.len()];
-    Ending { outcome: Outcome::Failed { cause }, steps: 0, metrics, curve: Curve::default(), digest: [0; 32] }
+fn failed(job: &Job<'_>, cause: String) -> Finished {
+    Finished { result: TrialResult::failed(job.key, cause, job.measure.metrics.len()), weights: None }
 }
 
 /// The made-up result of a model that trains nothing.
-fn empty(job: &Job<'_>) -> Ending {
+fn empty(job: &Job<'_>) -> Finished {
     let mut stream = job.streams.open(Purpose::Empty, b"");
     let digest = stream.bytes();
     let (every, steps) = (job.config.to_steps(job.measure.every).max(1), job.config.steps());
@@ -180,5 +190,6 @@ fn empty(job: &Job<'_>) -> Ending {
         curve.values.extend(job.measure.metrics.iter().map(|_| stream.uniform()));
     }
     let metrics = curve.values[curve.values.len() - job.measure.metrics.len()..].to_vec();
-    Ending { outcome: Outcome::Completed, steps, metrics, curve, digest }
+    let result = TrialResult { steps, digest, metrics, curve, ..TrialResult::completed(job.key) };
+    Finished { result, weights: None }
 }

@@ -119,6 +119,18 @@ impl Layout {
         all
     }
 
+    /// The numbers of all parameters in logical order.
+    pub(super) fn unpack(&self, packed: &[f32]) -> Vec<Vec<f32>> {
+        let numbers = |slot: &Slot| (0..slot.param.len).map(|i| packed[slot.position(i)]).collect();
+        self.slots.iter().map(numbers).collect()
+    }
+
+    /// Mean and variance of all norms that keep them.
+    pub(super) fn unpack_statistics(&self, statistics: &[f32]) -> Vec<[Vec<f32>; 2]> {
+        let with = self.statistics.iter().zip(&self.channels).filter_map(|(mean, n)| Some((mean.as_ref()?, *n)));
+        with.map(|(mean, n)| [mean.start, mean.end].map(|from| statistics[from..from + n].to_vec())).collect()
+    }
+
     /// BLAKE3 of all parameters in logical order, then of mean and variance norm by norm, NaNs made equal.
     pub(super) fn digest(&self, packed: &[f32], statistics: &[f32]) -> [u8; 32] {
         let mut bytes = Vec::with_capacity(4 * (packed.len() + statistics.len()));

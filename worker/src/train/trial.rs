@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::Result;
 use ergodic_common::metric::Metric;
 use ergodic_common::net::Net;
-use ergodic_common::trial::Outcome;
+use ergodic_common::trial::{Outcome, TrialResult};
+use ergodic_common::weights::Weights;
 
-use super::Job;
 use super::augment::Moves;
 use super::checkpoint::{self, Packer, Shelf, Unpacker};
 use super::data::TrialData;
@@ -16,32 +16,27 @@ use super::loss::Tally;
 use super::metrics::{Probed, Sample, Sampler};
 use super::optimizer::{State, Trained, read};
 use super::order::Batches;
+use super::predict::Predictor;
 use super::probe::{self, Noise};
 use super::schedule::Rates;
 use super::simd::Lanes;
+use super::{Finished, Job};
 
 /// Test images evaluated at a time.
 const TEST_CHUNK: usize = 100;
-
-/// What a trial comes to.
-pub(super) struct Ending {
-    pub(super) outcome: Outcome,
-    pub(super) steps: u64,
-    pub(super) metrics: Vec<f64>,
-    pub(super) curve: ergodic_common::trial::Curve,
-    pub(super) digest: [u8; 32],
-}
 
 /// One trial on its way.
 pub(super) struct Training<'a, S> {
     s: S,
     job: &'a Job<'a>,
+    net: &'a Net,
     data: &'a TrialData,
     engine: Engine,
     pub(super) state: State,
     trained: Trained,
     batches: Batches<'a>,
     moves: Moves<'a>,
+    predictor: Predictor,
     /// Where it is kept while it is unfinished.
     place: Option<Place<'a>>,
 }
@@ -53,9 +48,10 @@ struct Place<'a> {
 }
 
 impl<'a, S: Lanes> Training<'a, S> {
-    pub(super) fn new(s: S, job: &'a Job<'a>, net: &Net, data: &'a TrialData) -> Result<Self> {
+    pub(super) fn new(s: S, job: &'a Job<'a>, net: &'a Net, data: &'a TrialData) -> Result<Self> {
         let config = job.config;
-        let test = TEST_CHUNK.min(data.test().len());
+        let predictor = Predictor::new(config, job.measure, data, job.streams);
+        let test = TEST_CHUNK.min(data.test().len().max(predictor.images.len()));
         let engine = Engine::new(net, config.train.loss, config.batch() as usize, test, job.threads());
         let layout = &engine.layout;
         let state = State::new(layout.init(config, job.streams), layout.init_statistics(), config.train.adamw)?;
@@ -63,7 +59,7 @@ impl<'a, S: Lanes> Training<'a, S> {
         let batches = Batches::new(config, job.streams, data.train());
         let moves = Moves::new(config, job.streams);
         let place = job.shelf.map(|shelf| Place { shelf, identity: checkpoint::identity(job) });
-        Ok(Self { s, job, data, engine, state, trained, batches, moves, place })
+        Ok(Self { s, job, net, data, engine, state, trained, batches, moves, predictor, place })
     }
 
     /// Loss and gradient of a step, counted from 0.
@@ -78,7 +74,7 @@ impl<'a, S: Lanes> Training<'a, S> {
     }
 
     /// Trains to the end. `None` when `stop` was raised.
-    pub(super) fn run(mut self, stop: &AtomicBool) -> Result<Option<Ending>> {
+    pub(super) fn run(mut self, stop: &AtomicBool) -> Result<Option<Finished>> {
         let mut sampler = Sampler::new(self.job.config, self.job.measure, &self.engine.layout);
         let steps = self.job.config.steps();
         if sampler.wants_start() {
@@ -109,7 +105,7 @@ impl<'a, S: Lanes> Training<'a, S> {
                 read(&self.state.weights, |w| sampler.watch(w))?;
             }
             self.average(step + 1)?;
-            if due && !self.sample(&mut sampler, step + 1, rates.lr, stop)? {
+            if !self.predict(step + 1, stop)? || due && !self.sample(&mut sampler, step + 1, rates.lr, stop)? {
                 return Ok(None);
             }
         }
@@ -122,6 +118,7 @@ impl<'a, S: Lanes> Training<'a, S> {
         packer.number(steps);
         self.state.pack(&mut packer)?;
         sampler.pack(&mut packer);
+        self.predictor.pack(&mut packer);
         Ok(packer.finish())
     }
 
@@ -135,6 +132,7 @@ impl<'a, S: Lanes> Training<'a, S> {
             let steps = unpacker.number()?;
             self.state.unpack(&mut unpacker)?;
             sampler.unpack(&mut unpacker)?;
+            self.predictor.unpack(&mut unpacker)?;
             unpacker.is_done().then_some(steps)
         };
         // Its identity is in its name and its hash was right: another network cannot be in it.
@@ -152,11 +150,33 @@ impl<'a, S: Lanes> Training<'a, S> {
         Ok(())
     }
 
+    /// Whether to break off what follows a step. A trial can be kept between two steps only, so one that is kept does it
+    /// first.
+    fn breaks_off(&self, stop: &AtomicBool) -> bool {
+        self.place.is_none() && stop.load(Ordering::Relaxed)
+    }
+
+    /// Looks at the probe set, if it is time. False when `stop` was raised.
+    fn predict(&mut self, steps: u64, stop: &AtomicBool) -> Result<bool> {
+        if !self.predictor.due(steps) {
+            return Ok(true);
+        }
+        let weights = read(&self.state.weights, <[f32]>::to_vec)?;
+        let statistics = read(&self.state.statistics, <[f32]>::to_vec)?;
+        let mut classes = Vec::with_capacity(self.predictor.images.len());
+        for images in self.predictor.images.chunks(TEST_CHUNK) {
+            if self.breaks_off(stop) {
+                return Ok(false);
+            }
+            self.engine.evaluate(self.s, &weights, &statistics, &self.data.test_batch(images));
+            classes.extend(self.engine.classes(images.len()));
+        }
+        self.predictor.take(steps, classes);
+        Ok(true)
+    }
+
     /// Takes a sample. False when `stop` was raised.
     fn sample(&mut self, sampler: &mut Sampler<'_>, step: u64, lr: f64, stop: &AtomicBool) -> Result<bool> {
-        // A trial can be kept between two steps only, so one that is kept takes its sample first.
-        let never = AtomicBool::new(false);
-        let stop = if self.place.is_some() { &never } else { stop };
         let Some(probed) = self.probe(sampler, step, stop)? else { return Ok(false) };
         let mut take = |weights: &[f32], gradient: &[f32]| {
             sampler.take(&Sample { step, lr, weights, gradient, probed });
@@ -186,14 +206,14 @@ impl<'a, S: Lanes> Training<'a, S> {
         if sampler.wants(&[Metric::HessianTop]) {
             probed.curvature = Some(self.curvature(steps)?);
         }
-        Ok((!stop.load(Ordering::Relaxed)).then_some(probed))
+        Ok((!self.breaks_off(stop)).then_some(probed))
     }
 
     /// Evaluates the test set. `None` when `stop` was raised.
     fn test(&mut self, weights: &[f32], statistics: &[f32], stop: &AtomicBool) -> Option<Tally> {
         let mut tally = Tally::default();
         for images in self.data.test().chunks(TEST_CHUNK) {
-            if stop.load(Ordering::Relaxed) {
+            if self.breaks_off(stop) {
                 return None;
             }
             tally.add(self.engine.evaluate(self.s, weights, statistics, &self.data.test_batch(images)));
@@ -241,18 +261,42 @@ impl<'a, S: Lanes> Training<'a, S> {
         })
     }
 
-    fn end(&self, sampler: Sampler<'_>, steps: u64, outcome: Outcome) -> Result<Ending> {
+    fn end(self, sampler: Sampler<'_>, steps: u64, outcome: Outcome) -> Result<Finished> {
         if let Some(place) = &self.place {
             place.shelf.clear(&place.identity);
         }
-        let (metrics, curve) = sampler.finish(outcome != Outcome::Completed);
+        let completed = outcome == Outcome::Completed;
+        let (digest, weights) = (self.digest()?, (completed && self.job.measure.save).then(|| self.weights()));
+        let (metrics, curve) = sampler.finish(!completed);
+        let (predictions, isa) = (self.predictor.finish(), self.job.isa.name().to_owned());
+        let result = TrialResult {
+            outcome,
+            steps,
+            metrics,
+            digest,
+            curve,
+            predictions,
+            isa,
+            ..TrialResult::completed(self.job.key)
+        };
+        Ok(Finished { result, weights: weights.transpose()? })
+    }
+
+    /// Of the weights and norm statistics, and of their average.
+    fn digest(&self) -> Result<[u8; 32]> {
+        let (layout, statistics) = (&self.engine.layout, &self.state.statistics);
+        let digest = read(&self.state.weights, |w| read(statistics, |st| layout.digest(w, st)))??;
+        let Some(average) = &self.state.average else { return Ok(digest) };
+        let of_average = read(average, |w| read(statistics, |st| layout.digest(w, st)))??;
+        Ok(*blake3::hash(&[digest, of_average].concat()).as_bytes())
+    }
+
+    /// The file of the trained weights.
+    fn weights(&self) -> Result<Vec<u8>> {
         let layout = &self.engine.layout;
-        let statistics = &self.state.statistics;
-        let mut digest = read(&self.state.weights, |w| read(statistics, |st| layout.digest(w, st)))??;
-        if let Some(average) = &self.state.average {
-            let of_average = read(average, |w| read(statistics, |st| layout.digest(w, st)))??;
-            digest = *blake3::hash(&[digest, of_average].concat()).as_bytes();
-        }
-        Ok(Ending { outcome, steps, metrics, curve, digest })
+        let params = read(&self.state.weights, |w| layout.unpack(w))?;
+        let statistics = read(&self.state.statistics, |st| layout.unpack_statistics(st))?;
+        let average = self.state.average.as_ref().map(|w| read(w, |w| layout.unpack(w))).transpose()?;
+        Ok(Weights { params, statistics }.encode(self.net, average.as_deref()))
     }
 }

@@ -25,10 +25,10 @@ fn json_float(x: Option<f64>) -> Value {
     x.filter(|x| x.is_finite()).map_or(Value::Null, |x| json!(x))
 }
 
-/// One row per trial: axes, repeat, outcome, steps, seconds, worker, numerics, metrics, digest.
+/// One row per trial: axes, repeat, outcome, steps, seconds, worker, instruction set, numerics, metrics, digest.
 pub fn trial_records(pages: &[v1::TrialsResponse]) -> Records {
     let Some(first) = pages.first() else { return Records::default() };
-    let before = ["cell", "repeat", "outcome", "steps", "seconds", "worker", "numerics"].map(str::to_owned);
+    let before = ["cell", "repeat", "outcome", "steps", "seconds", "worker", "isa", "numerics"].map(str::to_owned);
     let after = ["digest", "cause"].map(str::to_owned);
     let columns = first.axes.iter().cloned().chain(before).chain(first.metrics.iter().cloned()).chain(after);
     let rows = pages.iter().flat_map(|page| &page.rows).map(|row| trial_row(row, &first.numerics));
@@ -53,6 +53,7 @@ fn trial_row(row: &v1::TrialRow, numerics: &str) -> Vec<Value> {
         json!(result.steps),
         json_number(Some(result.seconds)),
         json!(row.worker),
+        if result.isa.is_empty() { Value::Null } else { json!(result.isa) },
         json!(numerics),
     ];
     let digest: String = result.digest.iter().map(|b| format!("{b:02x}")).collect();

@@ -9,8 +9,8 @@ use ergodic_common::config::{
 use ergodic_common::dataset::{Dataset, Images, glyphs};
 use ergodic_common::metric::Metric;
 use ergodic_common::seed::{SeedPlan, Streams, fixed_stream};
-use ergodic_common::spec::Measure;
-use ergodic_common::trial::{TrialKey, TrialResult};
+use ergodic_common::spec::{Measure, Moment, Probe};
+use ergodic_common::trial::{Outcome, TrialKey, TrialResult};
 
 use rayon::ThreadPool;
 
@@ -64,11 +64,13 @@ pub(crate) fn mlp() -> TrialConfig {
     of(ModelKind::Mlp { hidden: vec![24, 17] }, Norm::None)
 }
 
-/// Every metric that takes no gradients of its own, sampled every other step.
+/// Every metric that takes no gradients of its own, sampled every other step; predictions and weights are kept.
 pub(crate) fn cheap_metrics() -> Measure {
     let dear = |m: &Metric| matches!(m, Metric::GradNoiseTrace | Metric::GradNoiseHill | Metric::HessianTop);
     let metrics = Metric::WORDS.iter().map(|(_, m)| m.clone()).filter(|m| !dear(m));
-    Measure { every: Length::Steps(2), metrics: metrics.collect() }
+    let at = vec![Moment::After(Length::Steps(3)), Moment::Final];
+    let probe = Some(Probe { points: 20, at });
+    Measure { probe, save: true, ..Measure::sampling(Length::Steps(2), metrics.collect()) }
 }
 
 /// Runs a trial.
@@ -97,7 +99,9 @@ pub(crate) fn result_with(
     let data = TrialData::new(dataset, &config.data, &streams).expect("the dataset has as many images");
     let key = TrialKey { cell: 0, repeat: 0 };
     let job = Job { config, streams: &streams, measure, data: Some(&data), key, isa, pool, shelf };
-    run(&job, &AtomicBool::new(false)).expect("nobody stops it")
+    let finished = run(&job, &AtomicBool::new(false)).expect("nobody stops it");
+    assert_eq!(finished.weights.is_some(), measure.save && finished.result.outcome == Outcome::Completed);
+    finished.result
 }
 
 /// Random images in the shape of a dataset. Unlike a real dataset, they never change.

@@ -63,14 +63,15 @@ fn short_trials() -> Vec<(&'static str, TrialConfig)> {
 }
 
 /// Everything in a result but the time it took, bit for bit.
-fn bits(result: &TrialResult) -> (String, [u8; 32], Vec<u64>) {
-    let values = result.metrics.iter().chain(&result.curve.values);
-    (format!("{:?} {:?}", result.outcome, result.curve.steps), result.digest, values.map(|x| x.to_bits()).collect())
+fn bits(result: &TrialResult) -> (String, [u8; 32], Vec<u64>, String) {
+    let values = result.metrics.iter().chain(&result.curve.values).map(|x| x.to_bits()).collect();
+    let kept = format!("{:?} {:?}", result.predictions, result.weights);
+    (format!("{:?} {:?}", result.outcome, result.curve.steps), result.digest, values, kept)
 }
 
 /// A hash of everything in a result but the time it took.
 fn fingerprint(result: &TrialResult) -> String {
-    let (how, digest, values) = bits(result);
+    let (how, digest, values, _) = bits(result);
     let mut hasher = blake3::Hasher::new();
     hasher.update(how.as_bytes()).update(&digest);
     values.iter().for_each(|x| _ = hasher.update(&x.to_le_bytes()));
@@ -112,7 +113,7 @@ const GOLDEN: [&str; 15] = [
 
 #[test]
 fn short_trials_end_in_the_committed_bits() {
-    let measure = Measure { every: Length::Steps(2), metrics: FINGERPRINTED.to_vec() };
+    let measure = Measure::sampling(Length::Steps(2), FINGERPRINTED.to_vec());
     let mut found = Vec::new();
     for (name, config) in short_trials() {
         let result = cases::result(&config, &measure, Isa::detect());
@@ -213,7 +214,7 @@ fn unknown_and_missing_instruction_sets_are_refused() {
 
 #[test]
 fn networks_learn() {
-    let measure = Measure { every: Length::Epochs(1), metrics: vec![Metric::TrainLoss, Metric::TestAcc] };
+    let measure = Measure::sampling(Length::Epochs(1), vec![Metric::TrainLoss, Metric::TestAcc]);
     let linear = cases::of(ModelKind::Mlp { hidden: vec![] }, Norm::None);
     for (mut config, lr, epochs, least) in [
         (linear, 0.005, 5, 0.5),
@@ -265,14 +266,14 @@ fn a_raised_stop_ends_a_trial_without_result() {
         shelf: None,
     };
     assert!(run(&job, &AtomicBool::new(true)).is_none());
-    assert_eq!(run(&job, &AtomicBool::new(false)).map(|r| r.key), Some(key));
+    assert_eq!(run(&job, &AtomicBool::new(false)).map(|r| r.result.key), Some(key));
 }
 
 #[test]
 fn an_empty_trial_is_made_up_from_its_streams() {
     let mut config = cases::of(ModelKind::Empty, Norm::None);
     config.train.length = Length::Steps(20);
-    let measure = Measure { every: Length::Steps(3), metrics: vec![Metric::TrainLoss, Metric::TestAcc] };
+    let measure = Measure::sampling(Length::Steps(3), vec![Metric::TrainLoss, Metric::TestAcc]);
     let result = |repeat| {
         let streams = cases::streams(repeat);
         let key = TrialKey { cell: 0, repeat };
@@ -287,7 +288,7 @@ fn an_empty_trial_is_made_up_from_its_streams() {
             pool: None,
             shelf: None,
         };
-        run(&job, &AtomicBool::new(false)).expect("nobody stops it")
+        run(&job, &AtomicBool::new(false)).expect("nobody stops it").result
     };
     let (a, b) = (result(0), result(1));
     assert_eq!(a.curve.steps, [3, 6, 9, 12, 15, 18, 20]);
@@ -303,7 +304,7 @@ type Trajectory = (Vec<Vec<u64>>, Vec<Vec<f64>>, TrialResult);
 
 /// Every step of a trial.
 fn curve(config: &TrialConfig) -> Trajectory {
-    let measure = Measure { every: Length::Steps(1), metrics: cases::cheap_metrics().metrics };
+    let measure = Measure::sampling(Length::Steps(1), cases::cheap_metrics().metrics);
     let result = cases::result(config, &measure, Isa::detect());
     let width = measure.metrics.len();
     let column = |m: usize| result.curve.values.iter().skip(m).step_by(width).copied().collect::<Vec<f64>>();
@@ -343,7 +344,7 @@ fn gradients_are_at_right_angles_to_weights_without_scale() {
     for (name, mut config) in short_trials().into_iter().filter(|(_, c)| c.model.norm != Norm::None) {
         (config.model.fixed_head, config.model.affine) = (true, false);
         (config.data.train, config.train.batch_size) = (100, 16);
-        let measure = Measure { every: Length::Steps(1), metrics: vec![Metric::GradWeightCos] };
+        let measure = Measure::sampling(Length::Steps(1), vec![Metric::GradWeightCos]);
         let mut largest = |eps: f64| {
             config.model.norm_eps = eps;
             let values = cases::result(&config, &measure, Isa::detect()).curve.values;
@@ -413,7 +414,7 @@ fn noise_and_curvature_of_a_linear_model_are_those_of_its_quadratic_loss() {
     config.train.length = Length::Steps(1);
     let (trace, top) = super::linear::noise_and_curvature(&config, &cases::streams(0));
     let metrics = vec![Metric::HessianTop, Metric::GradNoiseTrace, Metric::GradNoiseHill];
-    let measure = Measure { every: Length::Steps(1), metrics };
+    let measure = Measure::sampling(Length::Steps(1), metrics);
     let result = cases::result(&config, &measure, Isa::detect());
     assert!((result.metrics[0] / top - 1.0).abs() < 1e-3, "{} {top}", result.metrics[0]);
     assert!((result.metrics[1] / trace - 1.0).abs() < 0.2, "{} {trace}", result.metrics[1]);
@@ -426,7 +427,7 @@ fn single_layers_add_up_to_the_norm_of_all() {
     let config = cases::of(ModelKind::Cnn4 { width: 4 }, Norm::Batch);
     let layers = (1..=4).map(|i| Metric::LayerNormSq(format!("conv{i}")));
     let metrics = layers.chain([Metric::WeightNormSq, Metric::LayerNormSq("fc1".into())]).collect();
-    let result = cases::result(&config, &Measure { every: Length::Steps(1), metrics }, Isa::detect());
+    let result = cases::result(&config, &Measure::sampling(Length::Steps(1), metrics), Isa::detect());
     for row in result.curve.values.chunks(6) {
         assert!((row[..4].iter().sum::<f64>() / row[4] - 1.0).abs() < 1e-12 && row[5].is_nan(), "{row:?}");
     }

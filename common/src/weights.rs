@@ -1,0 +1,273 @@
+//! Weights as safetensors files in PyTorch's layout.
+//!
+//! Tensors are named as the network's parameters are, with the endings of PyTorch's modules:
+//!
+//! | here | in the file | shape there |
+//! |---|---|---|
+//! | `conv1.weight`, `[kernel, kernel, in, out]` | `conv1.weight` | `[out, in, kernel, kernel]` |
+//! | `fc1.weight`, `[height · width · in, out]` | `fc1.weight` | `[out, in · height · width]` |
+//! | `fc1.bias` | `fc1.bias` | `[out]` |
+//! | `conv1.norm.scale`, `conv1.norm.shift` | `conv1.norm.weight`, `conv1.norm.bias` | `[out]` |
+//! | running mean and variance of `conv1`'s batch norm | `conv1.norm.running_mean`, `conv1.norm.running_var` | `[out]` |
+//!
+//! Here channels come last, so that a linear layer after a flatten sees (height, width, channel); PyTorch's sees
+//! (channel, height, width). Numbers are f32. An average over weights stands in the same file, under names that begin
+//! with `average.`.
+
+use std::collections::BTreeMap;
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+
+use crate::error::nearest;
+use crate::net::{Layer, Map, Net, Role};
+
+/// The numbers of a network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Weights {
+    /// Of each of [`Net::params`], in the order of its shape here.
+    pub params: Vec<Vec<f32>>,
+    /// Of each layer with a batch norm, in their order: running mean and variance.
+    pub statistics: Vec<[Vec<f32>; 2]>,
+}
+
+/// A file that is no start for a network, in words for its user.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct WeightsError(pub String);
+
+/// Before the names of an average's tensors.
+const AVERAGE: &str = "average.";
+/// A counter of PyTorch's batch norms that means nothing here.
+const COUNTER: &str = ".num_batches_tracked";
+const STATISTICS: [&str; 2] = ["running_mean", "running_var"];
+
+/// A tensor as it stands in a file.
+struct Stored {
+    name: String,
+    shape: Vec<usize>,
+    /// For every number in the file's order, its place in the order here.
+    order: Vec<usize>,
+}
+
+impl Weights {
+    /// The file of these numbers, and of an average over the parameters if there is one. Equal numbers make equal files.
+    pub fn encode(&self, net: &Net, average: Option<&[Vec<f32>]>) -> Vec<u8> {
+        let (params, statistics) = (stored_params(net), stored_statistics(net));
+        let mut tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = BTreeMap::new();
+        let mut put = |prefix: &str, stored: &Stored, numbers: &[f32]| {
+            let bytes = stored.order.iter().flat_map(|at| numbers[*at].to_le_bytes()).collect();
+            tensors.insert(format!("{prefix}{}", stored.name), (stored.shape.clone(), bytes));
+        };
+        params.iter().zip(&self.params).for_each(|(stored, numbers)| put("", stored, numbers));
+        statistics.iter().zip(self.statistics.iter().flatten()).for_each(|(stored, numbers)| put("", stored, numbers));
+        params.iter().zip(average.unwrap_or_default()).for_each(|(stored, numbers)| put(AVERAGE, stored, numbers));
+        let views = tensors.iter().map(|(name, (shape, bytes))| {
+            let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
+            (name, view.expect("a tensor has as many numbers as its shape says"))
+        });
+        serialize(views, None).expect("names and shapes of a network fit into a header")
+    }
+
+    /// Reads the start of a network. Running statistics that the file lacks are mean 0 and variance 1.
+    ///
+    /// # Errors
+    /// The bytes are no such file; a tensor is missing, of another shape or type, not finite, or none of this network's.
+    pub fn decode(bytes: &[u8], net: &Net) -> Result<Self, WeightsError> {
+        let file = SafeTensors::deserialize(bytes)
+            .map_err(|e| WeightsError(format!("this is no safetensors file, or a damaged one ({e})")))?;
+        let (params, statistics) = (stored_params(net), stored_statistics(net));
+        check_names(&file, params.iter().chain(&statistics))?;
+        let numbers = params.iter().map(|stored| {
+            let missing = || WeightsError(format!("the tensor '{}' is missing", stored.name));
+            stored.read(&file)?.ok_or_else(missing)
+        });
+        let params = numbers.collect::<Result<_, _>>()?;
+        let of = |stored: &Stored, initial: f32| {
+            Ok::<_, WeightsError>(stored.read(&file)?.unwrap_or_else(|| vec![initial; stored.order.len()]))
+        };
+        let pairs = statistics.as_chunks::<2>().0.iter();
+        let statistics =
+            pairs.map(|[mean, variance]| Ok([of(mean, 0.0)?, of(variance, 1.0)?])).collect::<Result<_, _>>()?;
+        Ok(Self { params, statistics })
+    }
+}
+
+impl Stored {
+    fn flat(name: String, len: usize) -> Self {
+        Self { name, shape: vec![len], order: (0..len).collect() }
+    }
+
+    /// `[height, width, in, out]` here, `[out, in, height, width]` there.
+    fn weight(name: String, layer: &Layer) -> Self {
+        let (inputs, outputs) = (layer.input.channels, layer.output.channels);
+        let (height, width) = match layer.map {
+            Map::Conv { kernel, .. } => (kernel, kernel),
+            Map::Linear => (layer.input.height, layer.input.width),
+        };
+        let shape = match layer.map {
+            Map::Conv { .. } => vec![outputs, inputs, height, width],
+            Map::Linear => vec![outputs, inputs * height * width],
+        };
+        let pixels = height * width;
+        let place = |at: usize| {
+            let (out, rest) = (at / (inputs * pixels), at % (inputs * pixels));
+            let (input, pixel) = (rest / pixels, rest % pixels);
+            (pixel * inputs + input) * outputs + out
+        };
+        Self { name, shape, order: (0..inputs * outputs * pixels).map(place).collect() }
+    }
+
+    /// The tensor's numbers in the order here; `None` where the file has none of this name.
+    fn read(&self, file: &SafeTensors<'_>) -> Result<Option<Vec<f32>>, WeightsError> {
+        let Ok(tensor) = file.tensor(&self.name) else { return Ok(None) };
+        let error = |problem: String| Err(WeightsError(format!("the tensor '{}' {problem}", self.name)));
+        if tensor.dtype() != Dtype::F32 {
+            return error(format!("holds {:?}; expected F32", tensor.dtype()));
+        }
+        if tensor.shape() != self.shape {
+            return error(format!("has the shape {:?}; expected {:?}", tensor.shape(), self.shape));
+        }
+        let mut numbers = vec![0.0; self.order.len()];
+        for (bytes, at) in tensor.data().as_chunks::<4>().0.iter().zip(&self.order) {
+            numbers[*at] = f32::from_le_bytes(*bytes);
+        }
+        if numbers.iter().any(|x| !x.is_finite()) {
+            return error("holds a number that is not finite".into());
+        }
+        Ok(Some(numbers))
+    }
+}
+
+fn check_names<'a>(file: &SafeTensors<'_>, known: impl Iterator<Item = &'a Stored>) -> Result<(), WeightsError> {
+    let known: Vec<&str> = known.map(|stored| stored.name.as_str()).collect();
+    let mut names = file.names();
+    names.sort_unstable();
+    let stranger = |name: &&&str| !known.contains(*name) && !name.starts_with(AVERAGE) && !name.ends_with(COUNTER);
+    match names.iter().find(stranger) {
+        None => Ok(()),
+        Some(name) => Err(WeightsError(format!("the model has no tensor '{name}', {}", nearest(name, known)))),
+    }
+}
+
+fn stored_params(net: &Net) -> Vec<Stored> {
+    let stored = |param: crate::net::Param| {
+        let layer = &net.layers[param.layer];
+        match param.role {
+            Role::Weight => Stored::weight(param.name, layer),
+            Role::Bias => Stored::flat(param.name, param.len),
+            Role::NormScale => Stored::flat(format!("{}.norm.weight", layer.name), param.len),
+            Role::NormShift => Stored::flat(format!("{}.norm.bias", layer.name), param.len),
+        }
+    };
+    net.params().into_iter().map(stored).collect()
+}
+
+fn stored_statistics(net: &Net) -> Vec<Stored> {
+    let with = net.layers.iter().filter(|l| l.norm.is_some_and(|norm| norm.has_statistics()));
+    let both = |layer: &Layer| {
+        STATISTICS.map(|ending| Stored::flat(format!("{}.norm.{ending}", layer.name), layer.output.channels))
+    };
+    with.flat_map(both).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TrialConfig;
+    use crate::tree;
+
+    fn net(model: &str) -> Net {
+        let tree = tree::parse(&format!(
+            "[data]\ndataset = \"cifar10\"\n[model]\n{model}\n[train]\nsteps = 1\nbatch_size = 1\nlr = 0.1\n"
+        ));
+        let config = TrialConfig::read(&tree.expect("valid TOML")).expect("a valid config");
+        Net::of(&config).expect("a network")
+    }
+
+    /// Different numbers everywhere.
+    fn numbered(net: &Net) -> Weights {
+        let mut next = 0.0;
+        let mut numbers = |len: usize| -> Vec<f32> {
+            (0..len)
+                .map(|_| {
+                    next += 1.0;
+                    next
+                })
+                .collect()
+        };
+        let params = net.params().iter().map(|p| numbers(p.len)).collect();
+        let normed = net.layers.iter().filter(|l| l.norm.is_some_and(|n| n.has_statistics()));
+        let statistics = normed.map(|l| [numbers(l.output.channels), numbers(l.output.channels)]).collect();
+        Weights { params, statistics }
+    }
+
+    #[test]
+    fn weights_come_back_from_their_file() {
+        for model in [
+            "kind = \"cnn4\"\nwidth = 3\naffine = true",
+            "kind = \"mlp\"\nhidden = [5, 3]\nnorm = \"none\"",
+            "kind = \"preresnet\"\ndepth = 8",
+            "kind = \"vgg\"\nwidth = 2\nnorm = \"layer\"\naffine = true",
+        ] {
+            let net = net(model);
+            let weights = numbered(&net);
+            assert_eq!(Weights::decode(&weights.encode(&net, None), &net), Ok(weights.clone()), "{model}");
+            let with_average = weights.encode(&net, Some(&weights.params));
+            assert_eq!(Weights::decode(&with_average, &net), Ok(weights));
+        }
+    }
+
+    #[test]
+    fn the_file_has_pytorchs_names_shapes_and_order() {
+        let net = net("kind = \"cnn4\"\nwidth = 2\naffine = true");
+        let weights = numbered(&net);
+        let bytes = weights.encode(&net, None);
+        let file = SafeTensors::deserialize(&bytes).expect("a file");
+        let mut names = file.names();
+        names.sort_unstable();
+        let of_conv = ["norm.bias", "norm.running_mean", "norm.running_var", "norm.weight", "weight"];
+        let convs = (1..=4).flat_map(|i| of_conv.map(|ending| format!("conv{i}.{ending}")));
+        assert_eq!(names, convs.chain(["head.weight".to_owned()]).collect::<Vec<_>>());
+        let shape = |name: &str| file.tensor(name).expect("it is there").shape().to_vec();
+        assert_eq!((shape("conv2.weight"), shape("head.weight")), (vec![4, 2, 3, 3], vec![10, 4 * 4 * 8]));
+        // conv2.weight[o = 3, i = 1, h = 2, w = 0] is number ((2·3 + 0)·2 + 1)·4 + 3 here.
+        let number = |name: &str, at: usize| {
+            let bytes = file.tensor(name).expect("it is there").data()[4 * at..][..4].try_into().expect("4 bytes");
+            f32::from_le_bytes(bytes)
+        };
+        assert_eq!(number("conv2.weight", ((3 * 2 + 1) * 3 + 2) * 3), weights.params[3][55]);
+        // head.weight[o = 9, (c = 5, h = 1, w = 2)] is number ((1·4 + 2)·8 + 5)·10 + 9.
+        assert_eq!(number("head.weight", ((9 * 8 + 5) * 4 + 1) * 4 + 2), weights.params[12][539]);
+    }
+
+    #[test]
+    fn files_that_do_not_fit_are_refused_by_tensor() {
+        let net = net("kind = \"mlp\"\nhidden = [4]");
+        let refused = |numbers: &[(&str, Vec<usize>, f32)]| {
+            let data: Vec<(String, Vec<usize>, Vec<u8>)> = numbers
+                .iter()
+                .map(|(name, shape, x)| {
+                    (name.to_string(), shape.clone(), x.to_le_bytes().repeat(shape.iter().product()))
+                })
+                .collect();
+            let views = data.iter().map(|(name, shape, bytes)| {
+                (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("consistent"))
+            });
+            let bytes = serialize(views, None).expect("small");
+            Weights::decode(&bytes, &net).map(|_| ()).map_err(|e| e.0)
+        };
+        let (fc1, head) = (("fc1.weight", vec![4, 3072], 0.5), ("head.weight", vec![10, 4], 0.5));
+        assert_eq!(refused(&[fc1.clone(), head.clone()]), Ok(()));
+        assert_eq!(refused(&[fc1.clone(), head.clone(), ("fc1.norm.num_batches_tracked", vec![1], 1.0)]), Ok(()));
+        for (tensors, words) in [
+            (vec![fc1.clone()], "'head.weight' is missing"),
+            (vec![("fc1.weight", vec![3072, 4], 0.5), head.clone()], "expected [4, 3072]"),
+            (vec![("fc1.weight", vec![4, 3072], f32::NAN), head.clone()], "not finite"),
+            (vec![fc1, head, ("fc2.weight", vec![1], 0.5)], "no tensor 'fc2.weight'"),
+        ] {
+            let error = refused(&tensors).expect_err(words);
+            assert!(error.contains(words), "{error}");
+        }
+        assert!(Weights::decode(b"nothing of this kind", &net).is_err());
+    }
+}

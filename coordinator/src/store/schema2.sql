@@ -1,0 +1,14 @@
+-- Version 2: what computed a trial, the predictions and the weights it kept, the files that a sweep names.
+
+ALTER TABLE trials ADD COLUMN isa TEXT NOT NULL DEFAULT '';
+ALTER TABLE trials ADD COLUMN weights BLOB;     -- BLAKE3 of a kept file
+ALTER TABLE sweeps ADD COLUMN files TEXT NOT NULL DEFAULT '[]'; -- JSON list of what the sweep file names
+
+-- Of trials that predicted something.
+CREATE TABLE predictions (
+    sweep  INTEGER NOT NULL,
+    cell   INTEGER NOT NULL,
+    repeat INTEGER NOT NULL,
+    data   BLOB NOT NULL,        -- u32 count, u64 steps, one byte per step and probe point
+    PRIMARY KEY (sweep, cell, repeat)
+);

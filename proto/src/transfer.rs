@@ -1,0 +1,56 @@
+//! Sending and fetching whole files, for workers and clients alike.
+
+use std::time::Duration;
+
+use tokio_stream::StreamExt as _;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+use crate::v1;
+use crate::v1::file_service_client::FileServiceClient;
+
+/// Bytes per piece of a file.
+pub const CHUNK: usize = 1 << 20;
+/// Largest file that is taken, in bytes.
+pub const MAX_FILE: u64 = 4 << 30;
+/// How long a piece may be waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Sends a file, unless it is kept already, and waits until it is.
+///
+/// # Errors
+/// What the coordinator says.
+pub async fn put(client: &mut FileServiceClient<Channel>, hash: [u8; 32], file: Vec<u8>) -> Result<(), Status> {
+    if client.has(v1::HasRequest { hash: hash.to_vec() }).await?.into_inner().kept {
+        return Ok(());
+    }
+    let head = v1::PutRequest { hash: hash.to_vec(), chunk: Vec::new() };
+    let pieces = (0..file.len()).step_by(CHUNK).map(move |at| {
+        let chunk = file[at..(at + CHUNK).min(file.len())].to_vec();
+        v1::PutRequest { hash: Vec::new(), chunk }
+    });
+    let messages = tokio_stream::iter([head]).chain(tokio_stream::iter(pieces));
+    client.put(Request::new(messages)).await.map(|_| ())
+}
+
+/// Fetches the file of this hash.
+///
+/// # Errors
+/// What the coordinator says; what came is not what was asked for.
+pub async fn fetch(client: &mut FileServiceClient<Channel>, hash: [u8; 32]) -> Result<Vec<u8>, Status> {
+    let mut stream = client.fetch(v1::FetchRequest { hash: hash.to_vec() }).await?.into_inner();
+    let mut file = Vec::new();
+    loop {
+        let piece = tokio::time::timeout(PATIENCE, stream.message()).await;
+        let piece = piece.map_err(|_| Status::unavailable("the coordinator stopped sending the file"))??;
+        let Some(piece) = piece else { break };
+        file.extend(piece.chunk);
+        if file.len() as u64 > MAX_FILE {
+            return Err(Status::resource_exhausted(format!("the file has more than {MAX_FILE} bytes")));
+        }
+    }
+    match *blake3::hash(&file).as_bytes() == hash {
+        true => Ok(file),
+        false => Err(Status::data_loss("the file that came has another hash than was asked for")),
+    }
+}
