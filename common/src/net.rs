@@ -278,16 +278,18 @@ impl Net {
         self.layers.iter().map(|l| 2 * l.macs()).sum()
     }
 
-    /// Bytes a trial needs beside the dataset: parameters with gradient and momentum, and a batch's activations with
-    /// their gradients.
-    pub fn train_bytes(&self, batch: u64) -> u64 {
+    /// Bytes a trial needs beside the dataset: weights, as they are and transposed, with gradient, state of the optimizer
+    /// and average; and a batch's activations with their gradients.
+    pub fn train_bytes(&self, config: &TrialConfig) -> u64 {
         let numbers = |(at, l): (usize, &Layer)| {
             let streams = if self.adder_of(at).is_some() { 3 } else { 2 };
             let pooled = if l.pool == Pool::None { 0 } else { l.activation().len() };
             streams * l.output.len() + pooled
         };
         let activations: usize = self.layers.iter().enumerate().map(numbers).sum();
-        4 * (3 * self.sizes().0 + self.images_at_a_time(batch) * activations as u64)
+        let state = if config.train.adamw.is_some() { 2 } else { 1 };
+        let copies = 3 + state + u64::from(config.train.average.is_some());
+        4 * (copies * self.sizes().0 + self.images_at_a_time(u64::from(config.batch())) * activations as u64)
     }
 
     /// Images of a batch that are trained on at a time: all under batch norm, whose statistics are the whole batch's,

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use crate::error::{SpecError, nearest};
+use crate::pin::{ENDING, FilePin};
 use crate::tree::{Node, Place, Table, Value};
 
 /// The numbers a field accepts.
@@ -57,6 +58,7 @@ pub struct Reader<'a> {
     place: Place,
     path: String,
     known: RefCell<Vec<&'static str>>,
+    files: &'a [FilePin],
 }
 
 static EMPTY: Table = Table(Vec::new());
@@ -64,7 +66,12 @@ static EMPTY: Table = Table(Vec::new());
 impl<'a> Reader<'a> {
     /// Reads the whole document.
     pub fn root(table: &'a Table) -> Self {
-        Self { table, place: Place::Default, path: String::new(), known: RefCell::default() }
+        Self { table, place: Place::Default, path: String::new(), known: RefCell::default(), files: &[] }
+    }
+
+    /// The same, for a document that names these files.
+    pub fn with_files(self, files: &'a [FilePin]) -> Self {
+        Self { files, ..self }
     }
 
     /// Reads the table under `key`; an absent one reads as empty.
@@ -73,10 +80,12 @@ impl<'a> Reader<'a> {
     /// Something other than a table stands there.
     pub fn section(&self, key: &'static str) -> Result<Self, SpecError> {
         let path = self.path_of(key);
-        let known = RefCell::default();
+        let (known, files) = (RefCell::default(), self.files);
         match self.node(key) {
-            None => Ok(Self { table: &EMPTY, place: self.place.clone(), path, known }),
-            Some(Node { value: Value::Table(table), place }) => Ok(Self { table, place: place.clone(), path, known }),
+            None => Ok(Self { table: &EMPTY, place: self.place.clone(), path, known, files }),
+            Some(Node { value: Value::Table(table), place }) => {
+                Ok(Self { table, place: place.clone(), path, known, files })
+            }
             Some(node) => Err(SpecError::new(
                 node.place.clone(),
                 path,
@@ -87,7 +96,7 @@ impl<'a> Reader<'a> {
 
     /// Reads `table`, an element of a list, under the name `path`.
     pub fn element(table: &'a Table, place: &Place, path: String) -> Self {
-        Self { table, place: place.clone(), path, known: RefCell::default() }
+        Self { table, place: place.clone(), path, known: RefCell::default(), files: &[] }
     }
 
     /// The value under `key`, which is thereby known.
@@ -179,9 +188,19 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Ends the reading: whatever was not asked for by now is unknown.
+    /// The file whose path stands there.
     ///
     /// # Errors
+    /// Something else than a path stands there, or that of a file which was not pinned.
+    pub fn file(&self, key: &'static str) -> Result<Option<&'a FilePin>, SpecError> {
+        let Some(path) = self.str(key)? else { return Ok(None) };
+        if !path.ends_with(ENDING) {
+            return Err(self.error(key, format!("expected the path of a {ENDING} file, found '{path}'")));
+        }
+        let pin = self.files.iter().find(|pin| pin.path == path);
+        pin.map(Some).ok_or_else(|| self.error(key, format!("the file '{path}' did not come with the sweep file")))
+    }
+
     /// The entries of a table whose keys are names of something; an absent one has none.
     ///
     /// # Errors
@@ -190,6 +209,9 @@ impl<'a> Reader<'a> {
         Ok(&self.section(key)?.table.0)
     }
 
+    /// Ends the reading: whatever was not asked for by now is unknown.
+    ///
+    /// # Errors
     /// A key that was never asked for.
     pub fn finish(&self) -> Result<(), SpecError> {
         let known = self.known.borrow();

@@ -4,6 +4,7 @@ use crate::config::{Length, ModelKind, TrialConfig};
 use crate::error::{SpecError, nearest};
 use crate::grid::Grid;
 use crate::metric::Metric;
+use crate::pin::{ENDING, FilePin};
 use crate::reader::{Range, Reader, quoted};
 use crate::seed::{self, Purpose, SeedPlan, Streams};
 use crate::tree::{self, Node, Value};
@@ -27,6 +28,33 @@ pub struct SpecSource {
     pub text: String,
     /// `--set key=value`, in order.
     pub settings: Vec<String>,
+    /// The files that it names, by their content.
+    pub files: Vec<FilePin>,
+}
+
+impl SpecSource {
+    /// The paths of files that the text and the settings name, as they stand there. What cannot be read names none: that
+    /// is for [`Spec::read`] to say.
+    pub fn named_files(&self) -> Vec<String> {
+        let settings = self.settings.iter().filter_map(|setting| tree::parse_setting(setting).ok());
+        let mut paths = Vec::new();
+        settings.for_each(|(_, node)| name_files(&node.value, &mut paths));
+        if let Ok(document) = tree::parse(&self.text) {
+            name_files(&Value::Table(document), &mut paths);
+        }
+        paths.sort_unstable();
+        paths.dedup();
+        paths
+    }
+}
+
+fn name_files(value: &Value, paths: &mut Vec<String>) {
+    match value {
+        Value::Str(text) if text.ends_with(ENDING) => paths.push(text.clone()),
+        Value::List(items) => items.iter().for_each(|item| name_files(&item.value, paths)),
+        Value::Table(table) => table.0.iter().for_each(|(_, node)| name_files(&node.value, paths)),
+        _ => {}
+    }
 }
 
 /// What a sweep file means.
@@ -131,7 +159,7 @@ impl Spec {
             seeds: seeds?,
             numerics: numerics?.unwrap_or(CPU_F32).to_owned(),
             measure: measure?,
-            grid: Grid::read(&document, seed)?,
+            grid: Grid::read(&document, seed, &source.files)?,
         };
         spec.check_curves()?;
         spec.check_metrics()?;

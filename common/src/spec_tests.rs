@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use crate::Spec;
+use crate::pin::FilePin;
 use crate::spec::SpecSource;
 use crate::trial::TrialKey;
 
@@ -25,7 +26,7 @@ optimizer = { kind = "sgd", momentum = 0.9 }
 
 fn source(rest: &str, settings: &[&str]) -> SpecSource {
     let settings = settings.iter().map(|s| (*s).to_owned()).collect();
-    SpecSource { file: "sweep.toml".into(), text: format!("{BASE}{rest}"), settings }
+    SpecSource { file: "sweep.toml".into(), text: format!("{BASE}{rest}"), settings, files: Vec::new() }
 }
 
 fn read(rest: &str) -> Spec {
@@ -44,6 +45,36 @@ fn axes_override_train_and_settings_override_the_file() {
     assert_eq!((spec.grid.cells(), spec.trials()), (4, 28));
     let config = spec.grid.config(3).expect("cell 3 resolves");
     assert_eq!((config.train.lr, config.model.init_scale, config.train.wd), (0.2, 2.0, 0.5));
+}
+
+#[test]
+fn files_are_named_pinned_and_part_of_a_cells_identity() {
+    let text = "[grid]\n\"model.init.file\" = [\"a.safetensors\", \"b.safetensors\"]\n";
+    let named = SpecSource { settings: vec!["data.dataset='d.safetensors'".into()], ..source(text, &[]) };
+    assert_eq!(named.named_files(), ["a.safetensors", "b.safetensors", "d.safetensors"]);
+    let pin = |path: &str, hash| FilePin { path: path.into(), hash: [hash; 32], images: None };
+    let with = |a, b| {
+        let files = vec![pin("a.safetensors", a), pin("b.safetensors", b)];
+        Spec::read(&SpecSource { files, ..source(text, &[]) }).expect("a valid sweep")
+    };
+    let hash = |spec: &Spec, cell| spec.cell_hash(&spec.grid.config(cell).expect("a cell"), &[0; 32]);
+    let (one, other) = (with(1, 2), with(1, 3));
+    assert_eq!(one.grid.config(1).expect("a cell").model.init_file, Some([2; 32]));
+    assert_eq!(hash(&one, 0), hash(&other, 0));
+    assert_ne!(hash(&one, 1), hash(&other, 1));
+    let error = Spec::read(&source(text, &[])).expect_err("no file came along").to_string();
+    assert!(error.contains("grid.model.init.file") || error.contains("model.init.file"), "{error}");
+    for (more, words) in [
+        ("[model.init]\nfile = \"w.pt\"\n", "path of a .safetensors file"),
+        (
+            "[model.init]\nscheme = \"orthogonal\"\n[grid]\n\"model.init.file\" = [\"a.safetensors\"]\n",
+            "decides the initial",
+        ),
+    ] {
+        let files = vec![pin("a.safetensors", 1)];
+        let error = Spec::read(&SpecSource { files, ..source(more, &[]) }).expect_err(more).to_string();
+        assert!(error.contains(words), "{error}");
+    }
 }
 
 #[test]
@@ -245,7 +276,7 @@ fn models_norms_and_schedules_say_what_they_need() {
         let text = format!(
             "name = \"a\"\n[data]\ndataset = \"mnist\"\n[model]\n{model}\n[train]\nepochs = 1\nbatch_size = 8\nlr = 0.1\nwd = 0\n{train}\n"
         );
-        let source = SpecSource { file: "a.toml".into(), text, settings: Vec::new() };
+        let source = SpecSource { file: "a.toml".into(), text, settings: Vec::new(), files: Vec::new() };
         Spec::read(&source).map(|_| ()).map_err(|e| e.to_string())
     };
     for good in [

@@ -1,5 +1,6 @@
 //! Conversions between wire and vocabulary.
 
+use ergodic_common::pin::{FileData, FilePin};
 use ergodic_common::spec::{MAX_PREDICTIONS, SpecSource};
 use ergodic_common::tree::Value;
 use ergodic_common::trial::{Curve, Outcome, Predictions, TrialKey, TrialResult};
@@ -117,13 +118,56 @@ impl TryFrom<v1::TrialResult> for TrialResult {
 
 impl From<&SpecSource> for v1::SpecSource {
     fn from(source: &SpecSource) -> Self {
-        Self { file: source.file.clone(), text: source.text.clone(), settings: source.settings.clone() }
+        Self {
+            file: source.file.clone(),
+            text: source.text.clone(),
+            settings: source.settings.clone(),
+            files: source.files.iter().map(Into::into).collect(),
+        }
     }
 }
 
-impl From<v1::SpecSource> for SpecSource {
-    fn from(wire: v1::SpecSource) -> Self {
-        Self { file: wire.file, text: wire.text, settings: wire.settings }
+/// Most files that a sweep file may name.
+const MAX_FILES: usize = 64;
+
+impl TryFrom<v1::SpecSource> for SpecSource {
+    type Error = WireError;
+    fn try_from(wire: v1::SpecSource) -> Result<Self, WireError> {
+        if wire.files.len() > MAX_FILES {
+            return Err(WireError { message: "SpecSource", field: "files", problem: "are too many" });
+        }
+        let files = wire.files.into_iter().map(FilePin::try_from).collect::<Result<_, _>>()?;
+        Ok(Self { file: wire.file, text: wire.text, settings: wire.settings, files })
+    }
+}
+
+impl From<&FilePin> for v1::FilePin {
+    fn from(pin: &FilePin) -> Self {
+        let images = pin.images.map(|data| v1::FileData {
+            train: data.sizes.0,
+            test: data.sizes.1,
+            height: data.shape.0,
+            width: data.shape.1,
+            channels: data.shape.2,
+            classes: data.classes,
+        });
+        Self { path: pin.path.clone(), hash: pin.hash.to_vec(), images }
+    }
+}
+
+impl TryFrom<v1::FilePin> for FilePin {
+    type Error = WireError;
+    fn try_from(wire: v1::FilePin) -> Result<Self, WireError> {
+        let error = |field, problem| WireError { message: "FilePin", field, problem };
+        let hash: [u8; 32] = wire.hash.try_into().map_err(|_| error("hash", "is not 32 bytes long"))?;
+        let to_data = |data: v1::FileData| {
+            let (sizes, shape) = ((data.train, data.test), (data.height, data.width, data.channels));
+            let classes = data.classes;
+            let fine =
+                sizes.0 > 0 && sizes.1 > 0 && shape.0 > 0 && shape.1 > 0 && shape.2 > 0 && (2..=256).contains(&classes);
+            fine.then_some(FileData { hash, sizes, shape, classes }).ok_or(error("images", "are none"))
+        };
+        Ok(Self { path: wire.path, hash, images: wire.images.map(to_data).transpose()? })
     }
 }
 
@@ -177,6 +221,18 @@ mod tests {
             let there = v1::TrialResult::from(result(outcome.clone()));
             assert_eq!(TrialResult::try_from(there), Ok(result(outcome)));
         }
+    }
+
+    #[test]
+    fn sweep_files_survive_the_wire_with_what_they_name() {
+        let images = FileData { hash: [3; 32], sizes: (10, 5), shape: (2, 3, 1), classes: 4 };
+        let pin = FilePin { path: "d.safetensors".into(), hash: [3; 32], images: Some(images) };
+        let files = vec![pin.clone(), FilePin { images: None, ..pin }];
+        let source = SpecSource { file: "f".into(), text: "t".into(), settings: vec!["a=1".into()], files };
+        let there = v1::SpecSource::from(&source);
+        assert_eq!(SpecSource::try_from(there.clone()), Ok(source));
+        let files = vec![there.files[1].clone(); 65];
+        assert_eq!(SpecSource::try_from(v1::SpecSource { files, ..there }).map_err(|e| e.field), Err("files"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod commands;
 mod deploy;
 mod disk;
 mod exactness;
+mod files;
 mod kept;
 mod layering;
 mod refusals;

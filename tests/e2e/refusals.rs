@@ -74,6 +74,19 @@ fn files_that_are_missing_damaged_or_directories_are_named() {
 }
 
 #[test]
+fn a_worker_gives_back_what_does_not_fit_into_its_memory() {
+    let mut cluster = Cluster::start(&[]);
+    let small = cluster.worker(2, &["--name", "small", "--memory", "16MiB"]);
+    let id = cluster.launch(SWEEP);
+    small.wait_for_log("do not fit into the 16 MiB");
+    let explained = cluster.ask(&["explain", &id]);
+    assert!(explained.contains("small") && explained.contains("more --memory"), "{explained}");
+    assert_eq!(cluster.status(&id)["done"], 0);
+    let _large = cluster.worker(2, &["--name", "large", "--memory", "64MiB"]);
+    assert_eq!(cluster.wait_for_end(&id)["failed"], 0);
+}
+
+#[test]
 fn a_coordinator_that_does_not_answer_is_named() {
     // A port that was free a moment ago, and that nobody was told of.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");

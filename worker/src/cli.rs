@@ -17,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 use crate::datasets::Places;
 use crate::deliver;
 use crate::link::Link;
+use crate::memory;
 use crate::session::{self, Identity};
 use crate::single;
 use crate::slots::{self, Office};
@@ -99,6 +100,9 @@ struct JoinArgs {
     /// Where fetched datasets are kept [default: ~/.cache/ergodic]
     #[arg(long, env = "ERGODIC_CACHE", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
+    /// Memory that trials may fill, as in 8GiB; a sweep that needs more is given back [default: all there is]
+    #[arg(long, env = "ERGODIC_MEMORY", value_parser = memory::parse, value_name = "SIZE")]
+    memory: Option<u64>,
     /// Keep unfinished trials here, every minute and when leaving, and go on from there with the same bits
     #[arg(long, env = "ERGODIC_CHECKPOINTS", value_name = "DIR")]
     checkpoint_dir: Option<PathBuf>,
@@ -207,6 +211,7 @@ async fn work(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
         name: args.name.unwrap_or_else(|| format!("{}:{}", host(), std::process::id())),
         slots,
         idle_exit: args.idle_exit,
+        memory: args.memory.or_else(memory::available),
     };
     let places = Places { data_dir: args.data_dir, cache: args.cache_dir.unwrap_or_else(default_cache) };
     let office = Arc::new(Office::new(slots));
@@ -321,7 +326,7 @@ fn bench(args: &BenchArgs) -> Result<(), UserError> {
          batch_size = {}\nlr = 0.1\nwd = 5e-4\noptimizer = {{ momentum = 0.9 }}\n",
         args.batch
     );
-    let source = SpecSource { file: "bench".into(), text, settings: Vec::new() };
+    let source = SpecSource { file: "bench".into(), text, settings: Vec::new(), files: Vec::new() };
     let bad = |e: ergodic_common::SpecError| UserError::new(ErrorCode::BadInput, e.to_string());
     let config = Spec::read(&source).and_then(|spec| spec.grid.config(0)).map_err(bad)?;
     let report = train::bench(&config, args.steps, isa, args.threads)

@@ -1,4 +1,4 @@
-//! Datasets on the worker: found among its own files, or in its cache, or fetched from the coordinator; always by hash.
+//! Datasets and other files on the worker: found among its own files, or in its cache, or fetched from the coordinator; always by hash.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -62,8 +62,22 @@ pub async fn obtain(
     Ok(dataset)
 }
 
+/// Any other file of this hash that a sweep names.
+///
+/// # Errors
+/// It is neither here nor can it be fetched.
+pub async fn file(places: &Places, link: &mut Link, hash: [u8; 32]) -> Result<Vec<u8>, FetchError> {
+    if let Some(bytes) = read_cached(places, &hash) {
+        return Ok(bytes);
+    }
+    let bytes = transfer::fetch(&mut link.files, hash).await?;
+    keep(&places.cache, &hash, &bytes)?;
+    Ok(bytes)
+}
+
 /// From this machine's own files, if they hold the very same images.
 fn own_files(places: &Places, name: DatasetName, train: u32, hash: &[u8; 32]) -> Option<Dataset> {
+    // A dataset file is known by its hash alone.
     let dataset = files::load(name, places.data_dir.as_deref(), train).ok()?;
     if blake3::hash(&dataset.encode()).as_bytes() == hash {
         return Some(dataset);
@@ -76,8 +90,13 @@ fn own_files(places: &Places, name: DatasetName, train: u32, hash: &[u8; 32]) ->
 }
 
 fn cached(places: &Places, hash: &[u8; 32]) -> Option<Dataset> {
+    Dataset::decode(&read_cached(places, hash)?).ok()
+}
+
+/// A damaged file is as good as none.
+fn read_cached(places: &Places, hash: &[u8; 32]) -> Option<Vec<u8>> {
     let bytes = std::fs::read(places.cache.join(hex(hash))).ok()?;
-    (blake3::hash(&bytes).as_bytes() == hash).then(|| Dataset::decode(&bytes).ok()).flatten()
+    (blake3::hash(&bytes).as_bytes() == hash).then_some(bytes)
 }
 
 /// Written beside and renamed: several workers may share a cache.

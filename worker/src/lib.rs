@@ -10,6 +10,7 @@ mod deliver;
 pub mod desk;
 mod folder;
 mod link;
+mod memory;
 mod session;
 mod single;
 mod slots;

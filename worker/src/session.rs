@@ -19,6 +19,7 @@ use tonic::transport::Channel;
 use crate::datasets::Places;
 use crate::desk::Fence;
 use crate::link::Link;
+use crate::memory;
 use crate::slots::Office;
 use crate::sweeps::Sweep;
 
@@ -35,6 +36,8 @@ pub(crate) struct Identity {
     pub(crate) slots: u32,
     /// Leave after being idle for this long.
     pub(crate) idle_exit: Option<Duration>,
+    /// Bytes that trials may fill, if there is a limit.
+    pub(crate) memory: Option<u64>,
 }
 
 /// A coordinator that was never reached is given up after this time.
@@ -262,7 +265,11 @@ impl<'a> Session<'a> {
             sweep = sweeps.get(&grant.sweep) => sweep,
             () = renewing => return false,
         };
-        match sweep {
+        let fits = |sweep: Arc<Sweep>| match self.lack(&sweep, &keys) {
+            None => Ok(sweep),
+            Some(why) => Err(why),
+        };
+        match sweep.and_then(fits) {
             Ok(sweep) => {
                 tracing::debug!(lease = fence.lease, trials = keys.len(), "lease granted");
                 self.office.with(|desk| {
@@ -278,6 +285,12 @@ impl<'a> Session<'a> {
                 self.say(Request::Release(release)).await && self.wish().await
             }
         }
+    }
+
+    /// Why these trials, which are of one shape, do not fit into memory.
+    fn lack(&self, sweep: &Sweep, keys: &[TrialKey]) -> Option<String> {
+        let bytes = keys.first().map_or(0, |key| sweep.trial_bytes(key.cell));
+        memory::lack(self.identity.memory, self.identity.slots, bytes, sweep.data_bytes())
     }
 
     async fn beat(&mut self) -> bool {

@@ -119,6 +119,7 @@ pub(crate) fn run(assignment: &Assignment, machine: &Machine) -> Option<Finished
             streams: &streams,
             measure: &sweep.spec.measure,
             data: cell.data.as_deref(),
+            start: cell.start.as_deref(),
             key: assignment.key,
             isa: machine.isa,
             pool: machine.pool.as_ref(),

@@ -8,6 +8,7 @@ use ergodic_common::dataset::Dataset;
 use ergodic_common::net::Net;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{Spec, TrialKey};
+use ergodic_proto::convert::WireError;
 use ergodic_proto::v1;
 
 use crate::datasets::{self, FetchError, Places};
@@ -22,6 +23,8 @@ pub struct Sweep {
     /// What it is.
     pub spec: Spec,
     data: Option<(Arc<Dataset>, [u8; 32])>,
+    /// Files of initial weights, by their hash.
+    starts: HashMap<[u8; 32], Arc<[u8]>>,
     cells: Mutex<HashMap<u64, Arc<Cell>>>,
     subsets: Mutex<HashMap<Images, Arc<TrialData>>>,
 }
@@ -43,6 +46,8 @@ pub struct Cell {
     pub hash: [u8; 32],
     /// What it trains on; none for the empty model.
     pub data: Option<Arc<TrialData>>,
+    /// The file of its initial weights, if they come from one.
+    pub start: Option<Arc<[u8]>>,
 }
 
 /// Why a sweep cannot be worked on.
@@ -72,7 +77,9 @@ impl Sweep {
         let source: SpecSource = answer
             .source
             .ok_or_else(|| SweepError::Wrong("the coordinator sent a sweep without a file".into()))?
-            .into();
+            .try_into()
+            .map_err(|e: WireError| SweepError::Wrong(e.to_string()))?;
+        let pins = source.files.clone();
         let read = tokio::task::spawn_blocking(move || Spec::read(&source)).await;
         let spec = read.map_err(|e| SweepError::Wrong(e.to_string()))?.map_err(|e| SweepError::Wrong(e.to_string()))?;
         let data = match <[u8; 32]>::try_from(answer.data_hash) {
@@ -83,7 +90,11 @@ impl Sweep {
             }
             Err(_) => None,
         };
-        Ok(Self { id: id.to_owned(), spec, data, cells: Mutex::default(), subsets: Mutex::default() })
+        let mut starts = HashMap::new();
+        for pin in pins.iter().filter(|pin| data.as_ref().is_none_or(|(_, hash)| *hash != pin.hash)) {
+            starts.insert(pin.hash, datasets::file(places, link, pin.hash).await?.into());
+        }
+        Ok(Self { id: id.to_owned(), spec, data, starts, cells: Mutex::default(), subsets: Mutex::default() })
     }
 
     /// A cell, resolved once and remembered.
@@ -102,6 +113,17 @@ impl Sweep {
         Ok(cells.entry(number).or_insert(cell).clone())
     }
 
+    /// Bytes that a trial of a cell needs beside the dataset.
+    pub fn trial_bytes(&self, number: u64) -> u64 {
+        let config = self.spec.grid.holds(number).then(|| self.spec.grid.config(number).ok()).flatten();
+        config.and_then(|config| Some(Net::of(&config)?.train_bytes(&config))).unwrap_or(0)
+    }
+
+    /// Bytes of the dataset.
+    pub fn data_bytes(&self) -> u64 {
+        self.data.as_ref().map_or(0, |(data, _)| data.bytes())
+    }
+
     fn lock_cells(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Cell>>> {
         self.cells.lock().expect("nothing panics while it holds the cells")
     }
@@ -117,7 +139,8 @@ impl Sweep {
             (Some((dataset, _)), Some(_)) => Some(self.subset(dataset, &config, hash)?),
             _ => None,
         };
-        Ok(Cell { config, hash, data })
+        let start = config.model.init_file.and_then(|file| self.starts.get(&file).cloned());
+        Ok(Cell { config, hash, data, start })
     }
 
     /// The images a cell uses; shared by all cells that use the same ones.
@@ -141,8 +164,10 @@ impl Sweep {
     #[cfg(test)]
     pub(crate) fn for_tests() -> Self {
         let text = "name = \"t\"\n[model]\nkind = \"empty\"\n".to_owned();
-        let spec = Spec::read(&SpecSource { file: String::new(), text, settings: Vec::new() }).expect("a valid sweep");
-        Self { id: "t".into(), spec, data: None, cells: Mutex::default(), subsets: Mutex::default() }
+        let spec = Spec::read(&SpecSource { file: String::new(), text, settings: Vec::new(), files: Vec::new() })
+            .expect("a valid sweep");
+        let starts = HashMap::new();
+        Self { id: "t".into(), spec, data: None, starts, cells: Mutex::default(), subsets: Mutex::default() }
     }
 }
 

@@ -2,8 +2,10 @@
 
 use super::{numeric, word_of};
 use crate::error::SpecError;
+use crate::pin::{ENDING, FileData};
 use crate::reader::Reader;
 use crate::tree::number;
+use crate::trial::hex;
 
 /// The datasets Ergodic knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,10 +20,12 @@ pub enum DatasetName {
     Cifar10,
     /// CIFAR-100, binary version, fine labels.
     Cifar100,
+    /// A safetensors file.
+    File(FileData),
 }
 
 impl DatasetName {
-    /// Names as written in a sweep file.
+    /// Names as written in a sweep file; a file is named by its path.
     pub const WORDS: [(&'static str, Self); 5] = [
         ("glyphs", Self::Glyphs),
         ("mnist", Self::Mnist),
@@ -32,7 +36,7 @@ impl DatasetName {
 
     /// The name as written in a sweep file.
     pub fn word(self) -> &'static str {
-        word_of(&Self::WORDS, self)
+        if let Self::File(_) = self { "the dataset file" } else { word_of(&Self::WORDS, self) }
     }
 
     /// Images in the full training and test sets.
@@ -41,6 +45,7 @@ impl DatasetName {
             Self::Glyphs => (10_000, 2_000),
             Self::Mnist | Self::FashionMnist => (60_000, 10_000),
             Self::Cifar10 | Self::Cifar100 => (50_000, 10_000),
+            Self::File(data) => data.sizes,
         }
     }
 
@@ -49,12 +54,17 @@ impl DatasetName {
         match self {
             Self::Glyphs | Self::Mnist | Self::FashionMnist => (28, 28, 1),
             Self::Cifar10 | Self::Cifar100 => (32, 32, 3),
+            Self::File(data) => data.shape,
         }
     }
 
     /// Number of classes.
     pub fn classes(self) -> u32 {
-        if self == Self::Cifar100 { 100 } else { 10 }
+        match self {
+            Self::Cifar100 => 100,
+            Self::File(data) => data.classes,
+            _ => 10,
+        }
     }
 }
 
@@ -121,7 +131,7 @@ impl DataConfig {
 
     pub(super) fn read(root: &Reader<'_>) -> Result<Self, SpecError> {
         let r = root.section("data")?;
-        let dataset = r.word("dataset", &DatasetName::WORDS)?.unwrap_or(DatasetName::Glyphs);
+        let dataset = Self::read_dataset(&r)?;
         let (train_all, test_all) = dataset.sizes();
         let size = |key, all: u32| -> Result<u32, SpecError> {
             let n = r.whole(key, numeric(&r, key))?.unwrap_or(u64::from(all));
@@ -143,9 +153,24 @@ impl DataConfig {
         r.finish()?;
         Ok(config)
     }
+
+    fn read_dataset(r: &Reader<'_>) -> Result<DatasetName, SpecError> {
+        if !r.str("dataset")?.is_some_and(|name| name.ends_with(ENDING)) {
+            return Ok(r.word("dataset", &DatasetName::WORDS)?.unwrap_or(DatasetName::Glyphs));
+        }
+        let images = r.file("dataset")?.and_then(|pin| pin.images);
+        let lacking =
+            || r.error("dataset", "the file has no tensor 'x_train': expected x_train, y_train, x_test, y_test");
+        images.map(DatasetName::File).ok_or_else(lacking)
+    }
+
     pub(super) fn fields(&self) -> Vec<(&'static str, String)> {
+        let dataset = match self.dataset {
+            DatasetName::File(data) => hex(&data.hash),
+            name => name.word().to_owned(),
+        };
         let mut fields = vec![
-            ("data.dataset", self.dataset.word().to_owned()),
+            ("data.dataset", dataset),
             ("data.train", self.train.to_string()),
             ("data.test", self.test.to_string()),
             ("data.order", word_of(&ORDERS, self.order).to_owned()),

@@ -6,6 +6,7 @@ mod schedule;
 mod train;
 
 use crate::error::{SpecError, nearest};
+use crate::pin::FilePin;
 use crate::reader::{Range, Reader};
 use crate::tree::Table;
 
@@ -73,7 +74,7 @@ pub fn decides_shape(path: &str) -> bool {
         || matches!(path, "train.epochs" | "train.steps")
         || matches!(path, "model.kind" | "model.width" | "model.hidden" | "model.norm" | "model.affine")
         || matches!(path, "model.depth" | "model.widen" | "model.groups")
-        || path == "model.fixed_head"
+        || matches!(path, "model.fixed_head" | "model.init.file")
 }
 
 /// Paths of fields that some trials do not use: they are left out of [`TrialConfig::fields`] there.
@@ -91,12 +92,13 @@ fn word_of<T: Copy + PartialEq>(words: &[(&'static str, T)], value: T) -> &'stat
 }
 
 impl TrialConfig {
-    /// Reads the `[data]`, `[model]` and `[train]` tables of a document whose other keys are somebody else's.
+    /// Reads the `[data]`, `[model]` and `[train]` tables of a document whose other keys are somebody else's, and which
+    /// names these files.
     ///
     /// # Errors
     /// The first field that cannot be, by path and place.
-    pub fn read(root: &Table) -> Result<Self, SpecError> {
-        let reader = Reader::root(root);
+    pub fn read(root: &Table, files: &[FilePin]) -> Result<Self, SpecError> {
+        let reader = Reader::root(root).with_files(files);
         let model = ModelConfig::read(&reader)?;
         let data = DataConfig::read(&reader)?;
         let train = TrainConfig::read(&reader, model.kind == ModelKind::Empty)?;

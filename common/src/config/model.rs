@@ -4,6 +4,7 @@ use super::{numeric, word_of};
 use crate::error::SpecError;
 use crate::reader::{Range, Reader, quoted};
 use crate::tree::{Node, number};
+use crate::trial::hex;
 
 /// `model.kind` with the fields that belong to it.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,6 +140,8 @@ pub struct ModelConfig {
     pub fixed_head: bool,
     /// Distribution of initial weights.
     pub init: InitScheme,
+    /// BLAKE3 of the file that initial weights come from, if they come from one.
+    pub init_file: Option<[u8; 32]>,
     /// Factor on the initial values of trained weights; a fixed head is not scaled.
     pub init_scale: f64,
     /// Further factors on the weights of single layers, by name.
@@ -184,6 +187,7 @@ impl ModelConfig {
             affine: r.bool("affine")?.unwrap_or(false),
             fixed_head: r.bool("fixed_head")?.unwrap_or(false),
             init: init.word("scheme", &SCHEMES)?.unwrap_or(InitScheme::KaimingNormal),
+            init_file: Self::read_init_file(&init)?,
             init_scale: init.number("scale", numeric(&init, "scale"))?.unwrap_or(1.0),
             layer_scales: Self::read_layer_scales(&init)?,
             zero_residual: init.bool("zero_residual")?.unwrap_or(false),
@@ -197,6 +201,16 @@ impl ModelConfig {
         init.finish()?;
         r.finish()?;
         Ok(config)
+    }
+
+    fn read_init_file(init: &Reader<'_>) -> Result<Option<[u8; 32]>, SpecError> {
+        let Some(pin) = init.file("file")? else { return Ok(None) };
+        for key in ["scheme", "zero_residual"] {
+            if init.node(key).is_some() {
+                return Err(init.error(key, "the file decides the initial weights: remove this, or model.init.file"));
+            }
+        }
+        Ok(Some(pin.hash))
     }
 
     fn read_layer_scales(init: &Reader<'_>) -> Result<Vec<(String, f64)>, SpecError> {
@@ -310,7 +324,10 @@ impl ModelConfig {
             fields.push(("model.affine", self.affine.to_string()));
         }
         fields.push(("model.fixed_head", self.fixed_head.to_string()));
-        fields.push(("model.init.scheme", word_of(&SCHEMES, self.init).to_owned()));
+        match &self.init_file {
+            Some(hash) => fields.push(("model.init.file", hex(hash))),
+            None => fields.push(("model.init.scheme", word_of(&SCHEMES, self.init).to_owned())),
+        }
         fields.push(("model.init.scale", number(self.init_scale)));
         if !self.layer_scales.is_empty() {
             let scales = self.layer_scales.iter().map(|(layer, x)| format!("{layer}={}", number(*x)));

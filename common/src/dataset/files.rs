@@ -14,6 +14,7 @@ use crate::config::DatasetName;
 pub fn load(name: DatasetName, dir: Option<&Path>, train: u32) -> Result<Dataset, DataError> {
     match name {
         DatasetName::Glyphs => Ok(glyphs()),
+        DatasetName::File(_) => Err(DataError("a dataset file comes with its sweep, not from a folder".into())),
         DatasetName::Mnist => idx(name, dir, &["mnist", "MNIST/raw", "MNIST"]),
         DatasetName::FashionMnist => idx(name, dir, &["fashion-mnist", "FashionMNIST/raw", "FashionMNIST"]),
         DatasetName::Cifar10 => {
@@ -111,7 +112,7 @@ fn unpack(path: &Path) -> std::io::Result<Vec<u8>> {
 
 fn how_to_get(name: DatasetName) -> &'static str {
     match name {
-        DatasetName::Glyphs => "",
+        DatasetName::Glyphs | DatasetName::File(_) => "",
         DatasetName::Mnist => {
             "Put the four IDX files (train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-…; .gz is fine) into DIR/mnist; \
              torchvision.datasets.MNIST(DIR, download=True) fetches them to a place that is found as well"

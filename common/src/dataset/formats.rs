@@ -17,7 +17,7 @@ pub(super) fn idx(pixels: &[u8], labels: &[u8], classes: u32) -> Result<Images, 
         return Err((1, format!("{} labels for {} images", counts[0], sizes[0])));
     }
     check_labels(labels, classes).map_err(|e| (1, e))?;
-    Ok(Images { pixels: pixels.to_vec(), labels: labels.to_vec() })
+    Ok(Images { pixels: pixels.to_vec(), labels: labels.to_vec(), floats: Vec::new() })
 }
 
 /// Sizes and content of an IDX file of unsigned bytes with this magic number.

@@ -10,10 +10,12 @@ use crate::config::{DataConfig, DatasetName};
 use crate::seed::{Purpose, Streams};
 
 /// Images, channels last, one byte per channel, with their labels.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Images {
     /// `[image, height, width, channel]`
     pub pixels: Vec<u8>,
+    /// The same as numbers, for a dataset that has no bytes; empty otherwise.
+    pub floats: Vec<f32>,
     /// One label per image.
     pub labels: Vec<u8>,
 }
@@ -31,7 +33,7 @@ impl Images {
 }
 
 /// A dataset in memory.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
     /// Which one.
     pub name: DatasetName,
@@ -65,11 +67,20 @@ impl Dataset {
         bytes
     }
 
-    /// Reads the canonical form.
+    /// Bytes that it takes in memory.
+    pub fn bytes(&self) -> u64 {
+        let of = |part: &Images| part.pixels.len() + 4 * part.floats.len() + part.labels.len();
+        (of(&self.train) + of(&self.test)) as u64
+    }
+
+    /// Reads the canonical form, which is the file itself for a dataset from a safetensors file.
     ///
     /// # Errors
     /// Bytes that are not of this form, or labels out of range.
     pub fn decode(bytes: &[u8]) -> Result<Self, DataError> {
+        if !bytes.starts_with(MAGIC) {
+            return crate::pin::dataset(bytes);
+        }
         Self::try_decode(bytes).ok_or_else(|| DataError("these bytes are not a dataset in Ergodic's form".into()))
     }
 
@@ -89,7 +100,11 @@ impl Dataset {
         let mut part = |n: usize| {
             let pixels = take(n.checked_mul((h * w * c) as usize)?)?.to_vec();
             let labels = take(n)?.to_vec();
-            labels.iter().all(|l| u32::from(*l) < name.classes()).then_some(Images { pixels, labels })
+            labels.iter().all(|l| u32::from(*l) < name.classes()).then_some(Images {
+                pixels,
+                labels,
+                floats: Vec::new(),
+            })
         };
         let (train, test) = (part(counts[0])?, part(counts[1])?);
         rest.is_empty().then_some(Self { name, train, test })

@@ -13,6 +13,7 @@ use crate::axis::Axis;
 use crate::config::TrialConfig;
 use crate::error::SpecError;
 use crate::expr::Expr;
+use crate::pin::FilePin;
 use crate::tree::{Node, Place, Table, Value};
 use crate::trial::TrialKey;
 use kept::Kept;
@@ -22,6 +23,8 @@ use read::{product_of, read_axes, read_factors, section};
 #[derive(Debug, Clone)]
 pub struct Grid {
     base: Table,
+    /// Files that it names.
+    files: Vec<FilePin>,
     axes: Vec<Axis>,
     factors: Vec<Factor>,
     derived: Vec<Derived>,
@@ -66,7 +69,7 @@ impl Grid {
     ///
     /// # Errors
     /// Anything that would make a cell, or two equal ones, that cannot be run.
-    pub fn read(document: &Table, sweep_seed: u64) -> Result<Self, SpecError> {
+    pub fn read(document: &Table, sweep_seed: u64, files: &[FilePin]) -> Result<Self, SpecError> {
         let mut base = Table::default();
         for key in ["data", "model", "train"] {
             if let Some(node) = document.get(key) {
@@ -79,6 +82,7 @@ impl Grid {
         let product = product_of(&factors)?;
         let mut this = Self {
             base,
+            files: files.to_vec(),
             order: (0..factors.len()).collect(),
             axes,
             factors,
@@ -200,7 +204,7 @@ impl Grid {
         for (derived, value) in self.derived.iter().zip(values) {
             put(&derived.field, Node { value: Value::Float(value), place: derived.formula.place.clone() })?;
         }
-        TrialConfig::read(&tree)
+        TrialConfig::read(&tree, &self.files)
     }
 
     // --- numbers, digits, positions ---

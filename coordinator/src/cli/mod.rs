@@ -100,8 +100,8 @@ async fn connect(target: &Target) -> Result<Client, UserError> {
 }
 
 fn show_plan(args: &PlanArgs) -> Result<Success, UserError> {
-    let source = commands::read_source(&args.spec.spec, &args.spec.settings)?;
-    let spec = Spec::read(&source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
+    let file = commands::read_source(&args.spec.spec, &args.spec.settings)?;
+    let spec = Spec::read(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
     say(plan::plan(&spec, args.format))
 }
 
@@ -124,9 +124,9 @@ async fn serve(args: ServeArgs) -> Result<Success, UserError> {
 }
 
 async fn launch(args: LaunchArgs) -> Result<Success, UserError> {
-    let source = commands::read_source(&args.spec.spec, &args.spec.settings)?;
+    let file = commands::read_source(&args.spec.spec, &args.spec.settings)?;
     let mut client = connect(&args.target).await?;
-    let status = commands::launch(&mut client, &source, false).await?;
+    let status = commands::launch(&mut client, &file, false).await?;
     say(format!("{}\n", status.id))?;
     if !args.watch {
         return Ok(Success::Fine);

@@ -1,9 +1,13 @@
 //! One function per command that asks a coordinator.
 
+use std::path::Path;
+
+use ergodic_common::dataset::DataError;
+use ergodic_common::pin::FilePin;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{ErrorCode, TrialKey};
 use ergodic_proto::status::UserError;
-use ergodic_proto::v1;
+use ergodic_proto::{transfer, v1};
 use serde_json::json;
 
 use super::Client;
@@ -27,11 +31,20 @@ pub struct TableOptions {
     pub format: Format,
 }
 
-/// Reads a sweep file.
+/// A sweep file with the content of the files that it names.
+#[derive(Debug, Clone)]
+pub struct SweepFile {
+    /// The sweep file.
+    pub source: SpecSource,
+    /// The content of each of its files.
+    pub contents: Vec<Vec<u8>>,
+}
+
+/// Reads a sweep file, and the files that it names; their paths are relative to its folder.
 ///
 /// # Errors
-/// It cannot be read.
-pub fn read_source(path: &str, settings: &[String]) -> Result<SpecSource, UserError> {
+/// One of them cannot be read or used.
+pub fn read_source(path: &str, settings: &[String]) -> Result<SweepFile, UserError> {
     let text = std::fs::read_to_string(path).map_err(|e| {
         let message = match e.kind() {
             std::io::ErrorKind::NotFound => format!("{path}: there is no such sweep file"),
@@ -41,15 +54,40 @@ pub fn read_source(path: &str, settings: &[String]) -> Result<SpecSource, UserEr
         };
         UserError::new(ErrorCode::BadInput, message)
     })?;
-    Ok(SpecSource { file: path.to_owned(), text, settings: settings.to_vec() })
+    let mut source = SpecSource { file: path.to_owned(), text, settings: settings.to_vec(), files: Vec::new() };
+    let mut contents = Vec::new();
+    for named in source.named_files() {
+        let content = read_named(path, &named)?;
+        let bad = |e: DataError| UserError::new(ErrorCode::BadInput, format!("{path}: {e}"));
+        source.files.push(FilePin::of(&named, &content).map_err(bad)?);
+        contents.push(content);
+    }
+    Ok(SweepFile { source, contents })
 }
 
-/// Launches a sweep.
+fn read_named(sweep_file: &str, named: &str) -> Result<Vec<u8>, UserError> {
+    let folder = Path::new(sweep_file).parent().unwrap_or(Path::new(""));
+    let place = folder.join(named);
+    std::fs::read(&place).map_err(|e| {
+        let message = match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                format!("{sweep_file}: the file '{named}' that it names is missing: looked for {}", place.display())
+            }
+            _ => format!("{sweep_file}: cannot read '{named}' that it names: {}: {e}", place.display()),
+        };
+        UserError::new(ErrorCode::BadInput, message)
+    })
+}
+
+/// Launches a sweep, once the coordinator has the files that it names.
 ///
 /// # Errors
 /// It was refused, or nobody answers.
-pub async fn launch(client: &mut Client, source: &SpecSource, resume: bool) -> Result<v1::SweepStatus, UserError> {
-    let request = v1::LaunchRequest { source: Some(source.into()), resume };
+pub async fn launch(client: &mut Client, file: &SweepFile, resume: bool) -> Result<v1::SweepStatus, UserError> {
+    for (pin, content) in file.source.files.iter().zip(&file.contents) {
+        transfer::put(&mut client.files, pin.hash, content.clone()).await.map_err(|e| client.error(&e))?;
+    }
+    let request = v1::LaunchRequest { source: Some((&file.source).into()), resume };
     let response = client.sweeps.launch(request).await.map_err(|e| client.error(&e))?;
     response.into_inner().status.ok_or_else(|| incomplete("LaunchResponse"))
 }

@@ -88,7 +88,7 @@ fn class_plan(spec: &Spec, config: &TrialConfig, cells: u64) -> ClassPlan {
     let (parameters, trained) = net.sizes();
     let samples = evaluations(spec, config) * u64::from(config.data.test);
     let flops = (steps * batch) as f64 * net.train_flops() as f64 + samples as f64 * net.test_flops() as f64;
-    ClassPlan { words, cells, parameters, trained, steps, bytes: net.train_bytes(batch), flops }
+    ClassPlan { words, cells, parameters, trained, steps, bytes: net.train_bytes(config), flops }
 }
 
 /// How often a trial looks at the test set.

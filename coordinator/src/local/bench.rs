@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 
 use super::programs::{WorkerCommand, find_worker, terminate};
 use crate::cli::args::OverheadArgs;
+use crate::client::commands::SweepFile;
 use crate::client::output::Format;
 use crate::client::watch::{done, follow};
 use crate::client::{Client, commands};
@@ -64,7 +65,7 @@ async fn measure(args: &OverheadArgs, program: &Path, dir: &Path) -> Result<Meas
     wait_for_workers(&mut client, args.workers).await?;
     let before = info(&mut client).await?;
     let start = Instant::now();
-    let launched = commands::launch(&mut client, &source(args.trials), false).await?;
+    let launched = commands::launch(&mut client, &sweep_file(args.trials), false).await?;
     let status = follow(&mut client, &launched.id).await?;
     let seconds = start.elapsed().as_secs_f64();
     let after = info(&mut client).await?;
@@ -86,7 +87,7 @@ async fn measure(args: &OverheadArgs, program: &Path, dir: &Path) -> Result<Meas
 }
 
 /// Six metrics and a curve of twenty points per trial.
-fn source(trials: u32) -> SpecSource {
+fn sweep_file(trials: u32) -> SweepFile {
     let text = format!(
         "name = \"overhead\"\nrepeats = {}\n[model]\nkind = \"empty\"\n[train]\nsteps = 20\n[grid]\n\
          lr = {{ log = [0.001, 1.0], points = 10 }}\nwd = {{ log = [1e-5, 1e-2], points = 10 }}\n\
@@ -94,7 +95,8 @@ fn source(trials: u32) -> SpecSource {
          metrics = [\"train_loss\", \"test_acc\", \"weight_norm\", \"effective_lr\", \"grad_norm\", \"angular_update\"]\n",
         trials / 100
     );
-    SpecSource { file: "overhead".into(), text, settings: Vec::new() }
+    let source = SpecSource { file: "overhead".into(), text, settings: Vec::new(), files: Vec::new() };
+    SweepFile { source, contents: Vec::new() }
 }
 
 async fn start_coordinator(dir: &Path) -> Result<(Child, String), UserError> {

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ergodic_common::error::nearest;
-use ergodic_common::spec::SpecSource;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -13,7 +12,7 @@ use tokio::process::Child;
 use super::programs::{WorkerCommand, find_worker, terminate};
 use crate::cli::args::RunArgs;
 use crate::client::Client;
-use crate::client::commands::{self, TableOptions};
+use crate::client::commands::{self, SweepFile, TableOptions};
 use crate::client::watch::{done, eprintln_line, follow};
 use crate::program::{Success, interrupted, say, start_logging};
 use crate::server::{self, ServeOptions};
@@ -29,8 +28,8 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(10);
 /// The sweep, its data or the worker program will not do; or workers keep dying.
 pub async fn run(args: RunArgs) -> Result<Success, UserError> {
     start_logging("warn");
-    let source = commands::read_source(&args.spec.spec, &args.spec.settings)?;
-    let spec = Spec::read(&source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
+    let file = commands::read_source(&args.spec.spec, &args.spec.settings)?;
+    let spec = Spec::read(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
     check_table_options(&args, &spec)?;
     let program = find_worker(args.worker_bin.as_deref()).await?;
     let dir = args.dir.clone().unwrap_or_else(|| Path::new("ergodic-runs").join(&spec.name));
@@ -43,7 +42,7 @@ pub async fn run(args: RunArgs) -> Result<Success, UserError> {
         lease_ttl: Duration::from_secs(30),
     };
     let server = server::start(options).await?;
-    let launched = launch(&source, &server.url()).await;
+    let launched = launch(&file, &server.url()).await;
     let refused = launched.is_err();
     let result = match launched {
         Ok((client, status)) => work_and_show(&args, client, &status, &program, &dir).await,
@@ -78,9 +77,9 @@ fn check_table_options(args: &RunArgs, spec: &Spec) -> Result<(), UserError> {
     }
 }
 
-async fn launch(source: &SpecSource, url: &str) -> Result<(Client, v1::SweepStatus), UserError> {
+async fn launch(file: &SweepFile, url: &str) -> Result<(Client, v1::SweepStatus), UserError> {
     let mut client = Client::connect(url).await?;
-    let status = commands::launch(&mut client, source, true).await?;
+    let status = commands::launch(&mut client, file, true).await?;
     Ok((client, status))
 }
 

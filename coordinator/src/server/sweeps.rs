@@ -8,6 +8,7 @@ use ergodic_common::dataset::Dataset;
 use ergodic_common::spec::{Probe, SpecSource};
 use ergodic_common::trial::Predictions;
 use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
+use ergodic_proto::convert::WireError;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::sweep_service_server::SweepService;
 use ergodic_proto::{PROTOCOL, v1};
@@ -53,7 +54,8 @@ impl SweepService for Sweeps {
         let source: SpecSource = request
             .source
             .ok_or_else(|| Status::invalid_argument("the field source of LaunchRequest is missing"))?
-            .into();
+            .try_into()
+            .map_err(|e: WireError| Status::invalid_argument(e.to_string()))?;
         if request.resume
             && let Some(status) = self.unfinished(&source).await?
         {
@@ -243,7 +245,8 @@ impl Sweeps {
         self.ask(move |core| {
             let same = |sweep: &&Sweep| {
                 let old = &sweep.record.source;
-                sweep.state == SweepState::Running && old.text == source.text && old.settings == source.settings
+                sweep.state == SweepState::Running
+                    && (&old.text, &old.settings, &old.files) == (&source.text, &source.settings, &source.files)
             };
             core.sweeps().filter(same).last().map(|sweep| sweep_status(core, sweep))
         })
@@ -256,7 +259,7 @@ impl Sweeps {
         let task = tokio::task::spawn_blocking(move || {
             let bad = |message: String| UserError::new(ErrorCode::BadInput, message);
             let spec = Spec::read(&source).map_err(|e| bad(e.to_string()))?;
-            let data = catalog.pin(&spec).map_err(|e| bad(e.to_string()))?;
+            let data = catalog.pin(&spec, &source.files).map_err(|e| bad(e.to_string()))?;
             let launched_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
             let id = new_id(&source, launched_at);
             Ok((SweepRow { number: 0, id, source, data, state: SweepState::Running, launched_at }, spec))

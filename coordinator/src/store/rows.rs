@@ -1,7 +1,11 @@
 //! Numbers as bytes: little-endian, so that a row is the same on every machine and two rows can be compared as bytes.
 
 use ergodic_common::Outcome;
+use ergodic_common::pin::FilePin;
 use ergodic_common::trial::{Curve, Predictions};
+
+use ergodic_proto::v1;
+use prost::Message as _;
 
 use crate::core::interval::IntervalSet;
 
@@ -46,6 +50,20 @@ pub fn to_predictions(bytes: &[u8]) -> Option<Predictions> {
     let (steps, classes) = rest.split_at_checked(8 * u32::from_le_bytes(*head) as usize)?;
     let steps = steps.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect();
     Some(Predictions { steps, classes: classes.to_vec() })
+}
+
+/// The wire's messages, one after the other.
+pub fn from_files(files: &[FilePin]) -> Vec<u8> {
+    files.iter().flat_map(|pin| v1::FilePin::from(pin).encode_length_delimited_to_vec()).collect()
+}
+
+/// The files of [`from_files`]; `None` for other bytes.
+pub fn to_files(mut bytes: &[u8]) -> Option<Vec<FilePin>> {
+    let mut files = Vec::new();
+    while !bytes.is_empty() {
+        files.push(v1::FilePin::decode_length_delimited(&mut bytes).ok()?.try_into().ok()?);
+    }
+    Some(files)
 }
 
 /// Starts and ends, one after the other.

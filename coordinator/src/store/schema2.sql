@@ -2,7 +2,7 @@
 
 ALTER TABLE trials ADD COLUMN isa TEXT NOT NULL DEFAULT '';
 ALTER TABLE trials ADD COLUMN weights BLOB;     -- BLAKE3 of a kept file
-ALTER TABLE sweeps ADD COLUMN files TEXT NOT NULL DEFAULT '[]'; -- JSON list of what the sweep file names
+ALTER TABLE sweeps ADD COLUMN files BLOB NOT NULL DEFAULT x''; -- FilePin messages of the wire, each with its length
 
 -- Of trials that predicted something.
 CREATE TABLE predictions (

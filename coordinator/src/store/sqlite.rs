@@ -10,8 +10,8 @@ use ergodic_common::{TrialKey, TrialResult};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
 
 use super::rows::{
-    from_curve, from_f64s, from_intervals, from_outcome, from_predictions, to_curve, to_f64s, to_intervals, to_outcome,
-    to_predictions,
+    from_curve, from_f64s, from_files, from_intervals, from_outcome, from_predictions, to_curve, to_f64s, to_files,
+    to_intervals, to_outcome, to_predictions,
 };
 use super::{Batch, Reader, Report, Store, StoreError, StoredTrial, Write, Writer, Written};
 use crate::core::{DataPin, Fence, LeaseRow, SweepRow, SweepState};
@@ -148,8 +148,8 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> Result<Written, StoreError> {
 fn insert_sweep(tx: &Transaction<'_>, row: &SweepRow) -> Result<i64, StoreError> {
     let settings = serde_json::to_string(&row.source.settings).map_err(|e| StoreError::Failed(e.to_string()))?;
     tx.execute(
-        "INSERT INTO sweeps (id, file, text, settings, data_hash, data_train, data_words, state, launched_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT INTO sweeps (id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         params![
             row.id,
             row.source.file,
@@ -159,7 +159,8 @@ fn insert_sweep(tx: &Transaction<'_>, row: &SweepRow) -> Result<i64, StoreError>
             row.data.train,
             row.data.words,
             from_state(row.state),
-            row.launched_at
+            row.launched_at,
+            from_files(&row.source.files)
         ],
     )?;
     Ok(tx.last_insert_rowid())
@@ -285,7 +286,7 @@ const TRIAL_COLUMNS: &str =
 impl Reader for SqliteReader {
     fn sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
         let mut statement = self.connection.prepare(
-            "SELECT number, id, file, text, settings, data_hash, data_train, data_words, state, launched_at
+            "SELECT number, id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files
              FROM sweeps ORDER BY number",
         )?;
         let rows = statement.query_map([], to_sweep)?;
@@ -361,6 +362,7 @@ fn to_sweep(row: &Row<'_>) -> rusqlite::Result<SweepRow> {
             file: row.get(2)?,
             text: row.get(3)?,
             settings: serde_json::from_str(&settings).map_err(|e| damaged(4, e.to_string()))?,
+            files: to_files(row.get_ref(10)?.as_blob()?).ok_or_else(|| damaged(10, "pinned files".into()))?,
         },
         data: DataPin {
             hash: hash.map(|h| h.try_into().map_err(|_| damaged(5, "a hash of 32 bytes".into()))).transpose()?,

@@ -1,4 +1,5 @@
 use ergodic_common::Outcome;
+use ergodic_common::pin::{FileData, FilePin};
 
 use super::*;
 use crate::core::interval::IntervalSet;
@@ -7,7 +8,7 @@ fn sweep() -> SweepRow {
     SweepRow {
         number: 0,
         id: "abc".into(),
-        source: SpecSource { file: "f".into(), text: "t".into(), settings: vec!["a=1".into()] },
+        source: SpecSource { file: "f".into(), text: "t".into(), settings: vec!["a=1".into()], files: vec![pin()] },
         data: DataPin { hash: Some([7; 32]), train: 5, words: "five".into() },
         state: SweepState::Running,
         launched_at: 1.5,
@@ -22,6 +23,11 @@ fn lease(number: u64, sweep: i64) -> LeaseRow {
         worker: "w".into(),
         trials: IntervalSet::of(0, 10),
     }
+}
+
+fn pin() -> FilePin {
+    let images = FileData { hash: [4; 32], sizes: (3, 2), shape: (5, 5, 1), classes: 3 };
+    FilePin { path: "d.safetensors".into(), hash: [4; 32], images: Some(images) }
 }
 
 fn result(repeat: u32, metric: f64) -> TrialResult {

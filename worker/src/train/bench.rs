@@ -76,6 +76,7 @@ pub fn bench(
         streams: &streams,
         measure: &measure,
         data: Some(&data),
+        start: None,
         key,
         isa,
         pool: pool.as_ref(),
@@ -165,7 +166,7 @@ fn made_up(config: &TrialConfig, streams: &Streams) -> TrialData {
             pixels.extend(stream.bytes());
         }
         pixels.truncate((images * height * width * channels) as usize);
-        Images { pixels, labels: (0..images).map(|i| (i % name.classes()) as u8).collect() }
+        Images { pixels, floats: Vec::new(), labels: (0..images).map(|i| (i % name.classes()) as u8).collect() }
     };
     let batch = config.batch();
     let dataset = Arc::new(Dataset { name, train: part(batch), test: part(1) });

@@ -14,10 +14,18 @@ use super::plan::Grid;
 pub struct TrialData {
     dataset: Arc<Dataset>,
     subset: Subset,
-    /// Per channel, what each byte becomes: (p/255 − mean)/std over the training images used.
-    tables: Vec<[f32; 256]>,
+    inputs: Inputs,
     /// Labels of all training images, some of them wrong on purpose.
     labels: Vec<u8>,
+}
+
+/// How an image's numbers become inputs.
+#[derive(Debug)]
+enum Inputs {
+    /// Per channel, what each byte becomes: (p/255 − mean)/std over the training images used.
+    Tables(Vec<[f32; 256]>),
+    /// Per channel, mean and standard deviation of the training images used: x becomes (x − mean)/std.
+    Moments(Vec<(f64, f64)>),
 }
 
 impl TrialData {
@@ -27,19 +35,13 @@ impl TrialData {
     /// More images are asked for than there are.
     pub fn new(dataset: Arc<Dataset>, config: &DataConfig, streams: &Streams) -> Result<Self, DataError> {
         let subset = dataset.subset(config, streams)?;
-        let channels = dataset.name.shape().2 as usize;
-        let image = image_len(&dataset);
-        let mut counts = vec![[0_u64; 256]; channels];
-        for i in &subset.train {
-            let pixels = &dataset.train.pixels[*i as usize * image..][..image];
-            for (at, p) in pixels.iter().enumerate() {
-                counts[at % channels][usize::from(*p)] += 1;
-            }
-        }
-        let table = if config.standardize { standardised } else { |_: &_| std::array::from_fn(|p| p as f32 / 255.0) };
-        let tables = counts.iter().map(table).collect();
+        let inputs = if dataset.train.floats.is_empty() {
+            Inputs::Tables(tables(&dataset, &subset.train, config.standardize))
+        } else {
+            Inputs::Moments(moments(&dataset, &subset.train, config.standardize))
+        };
         let labels = noisy(&dataset, config.label_noise, streams);
-        Ok(Self { dataset, subset, tables, labels })
+        Ok(Self { dataset, subset, inputs, labels })
     }
 
     /// Indices of the training images.
@@ -68,13 +70,53 @@ impl TrialData {
     }
 
     fn source<'a>(&'a self, part: &'a Images, indices: &'a [u32]) -> Source<'a> {
-        Source { pixels: Pixels::Bytes(&part.pixels, &self.tables), labels: &part.labels, indices, moves: &[] }
+        let pixels = match &self.inputs {
+            Inputs::Tables(tables) => Pixels::Bytes(&part.pixels, tables),
+            Inputs::Moments(moments) => Pixels::Floats(&part.floats, moments),
+        };
+        Source { pixels, labels: &part.labels, indices, moves: &[] }
     }
 }
 
 fn image_len(dataset: &Dataset) -> usize {
     let (height, width, channels) = dataset.name.shape();
     (height * width * channels) as usize
+}
+
+/// What each byte of each channel becomes.
+fn tables(dataset: &Dataset, images: &[u32], standardize: bool) -> Vec<[f32; 256]> {
+    let (channels, image) = (dataset.name.shape().2 as usize, image_len(dataset));
+    let mut counts = vec![[0_u64; 256]; channels];
+    for i in images {
+        let pixels = &dataset.train.pixels[*i as usize * image..][..image];
+        for (at, p) in pixels.iter().enumerate() {
+            counts[at % channels][usize::from(*p)] += 1;
+        }
+    }
+    let table = if standardize { standardised } else { |_: &_| std::array::from_fn(|p| p as f32 / 255.0) };
+    counts.iter().map(table).collect()
+}
+
+/// Mean and standard deviation of each channel, in two passes over the images in their order; (0, 1) unless
+/// standardised, and 1 for a channel that never changes.
+fn moments(dataset: &Dataset, images: &[u32], standardize: bool) -> Vec<(f64, f64)> {
+    let (channels, image) = (dataset.name.shape().2 as usize, image_len(dataset));
+    if !standardize {
+        return vec![(0.0, 1.0); channels];
+    }
+    let mean_of = |term: &dyn Fn(usize, f64) -> f64| {
+        let mut sums = vec![0.0; channels];
+        for i in images {
+            let numbers = dataset.train.floats[*i as usize * image..][..image].iter();
+            numbers.enumerate().for_each(|(at, x)| sums[at % channels] += term(at % channels, f64::from(*x)));
+        }
+        let count = (images.len() * image / channels) as f64;
+        sums.iter().map(|sum| sum / count).collect::<Vec<f64>>()
+    };
+    let means = mean_of(&|_, x| x);
+    let variances = mean_of(&|c, x| (x - means[c]) * (x - means[c]));
+    let std = |variance: f64| if variance > 0.0 { libm::sqrt(variance) } else { 1.0 };
+    means.iter().zip(variances).map(|(mean, variance)| (*mean, std(variance))).collect()
 }
 
 /// Labels of the training images, each replaced by one of another class with this probability. An image's label does not
@@ -120,16 +162,15 @@ pub(super) struct Source<'a> {
 enum Pixels<'a> {
     /// What each byte becomes stands in a table per channel.
     Bytes(&'a [u8], &'a [[f32; 256]]),
-    /// Inputs as they are.
-    #[cfg(test)]
-    Floats(&'a [f32]),
+    /// Numbers, with mean and standard deviation per channel.
+    Floats(&'a [f32], &'a [(f64, f64)]),
 }
 
 impl<'a> Source<'a> {
-    /// Inputs as they are.
+    /// Inputs of one channel, as they are.
     #[cfg(test)]
     pub(super) fn floats(pixels: &'a [f32], labels: &'a [u8], indices: &'a [u32]) -> Self {
-        Self { pixels: Pixels::Floats(pixels), labels, indices, moves: &[] }
+        Self { pixels: Pixels::Floats(pixels, &[(0.0, 1.0)]), labels, indices, moves: &[] }
     }
 
     /// The same images, each moved.
@@ -163,16 +204,21 @@ impl<'a> Source<'a> {
         let images = self.indices[first..first + count].iter().zip(out.chunks_exact_mut(grid.len()));
         for (at, (image, out)) in images.enumerate() {
             let place = *image as usize * len..(*image as usize + 1) * len;
+            let by = self.moves.get(first + at).copied();
             match self.pixels {
-                Pixels::Bytes(all, tables) => match self.moves.get(first + at) {
-                    Some(by) => write_moved(&all[place], *by, tables, grid, out),
-                    None => write_bytes(&all[place], tables, grid, out),
-                },
-                #[cfg(test)]
-                Pixels::Floats(all) => {
-                    grid.runs().for_each(|(from, to, len)| {
-                        out[to..][..len].copy_from_slice(&all[place.clone()][from..][..len])
-                    });
+                Pixels::Bytes(all, tables) => {
+                    let input = |p: u8, c: usize| tables[c][usize::from(p)];
+                    match by {
+                        Some(by) => write_moved(&all[place], by, tables.len(), input, grid, out),
+                        None => write_bytes(&all[place], tables, grid, out),
+                    }
+                }
+                Pixels::Floats(all, moments) => {
+                    let input = |x: f32, c: usize| ((f64::from(x) - moments[c].0) / moments[c].1) as f32;
+                    match by {
+                        Some(by) => write_moved(&all[place], by, moments.len(), input, grid, out),
+                        None => write_floats(&all[place], moments.len(), input, grid, out),
+                    }
                 }
             }
         }
@@ -190,9 +236,22 @@ fn write_bytes(bytes: &[u8], tables: &[[f32; 256]], grid: &Grid, out: &mut [f32]
     }
 }
 
-/// The same for an image seen through a window that is moved and mirrored; outside the image it is black.
-fn write_moved(bytes: &[u8], by: Move, tables: &[[f32; 256]], grid: &Grid, out: &mut [f32]) {
-    let channels = tables.len();
+fn write_floats(numbers: &[f32], channels: usize, input: impl Fn(f32, usize) -> f32, grid: &Grid, out: &mut [f32]) {
+    for (from, to, len) in grid.runs() {
+        let numbers = numbers[from..][..len].iter().enumerate();
+        out[to..][..len].iter_mut().zip(numbers).for_each(|(x, (at, number))| *x = input(*number, at % channels));
+    }
+}
+
+/// The same for an image seen through a window that is moved and mirrored; outside the image it is black, which is 0.
+fn write_moved<T: Copy + Default>(
+    numbers: &[T],
+    by: Move,
+    channels: usize,
+    input: impl Fn(T, usize) -> f32,
+    grid: &Grid,
+    out: &mut [f32],
+) {
     let row = grid.width * channels;
     // An image inside a halo has a run for every row, and one without a halo a single one.
     let rows = grid.runs().flat_map(|(_, to, len)| (to..to + len).step_by(row));
@@ -200,8 +259,8 @@ fn write_moved(bytes: &[u8], by: Move, tables: &[[f32; 256]], grid: &Grid, out: 
         let pixels = out[to..to + row].chunks_exact_mut(channels);
         for (x, pixel) in pixels.enumerate() {
             let from = by.source(y, x, grid.height, grid.width);
-            for (c, (value, table)) in pixel.iter_mut().zip(tables).enumerate() {
-                *value = table[from.map_or(0, |from| usize::from(bytes[from * channels + c]))];
+            for (c, value) in pixel.iter_mut().enumerate() {
+                *value = input(from.map_or_else(T::default, |from| numbers[from * channels + c]), c);
             }
         }
     }

@@ -65,6 +65,8 @@ pub struct Job<'a> {
     pub measure: &'a Measure,
     /// What it trains on; the empty model needs none.
     pub data: Option<&'a TrialData>,
+    /// The file of its initial weights, where they come from one.
+    pub start: Option<&'a [u8]>,
     /// Which trial it is.
     pub key: TrialKey,
     /// The instruction set to use; it decides no bit of the result.

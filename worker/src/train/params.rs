@@ -8,6 +8,7 @@ use std::ops::Range;
 use ergodic_common::config::{InitScheme, TrialConfig};
 use ergodic_common::net::{Net, Param, Role};
 use ergodic_common::seed::{Purpose, Stream, Streams};
+use ergodic_common::weights::Weights;
 
 use super::plan::{LayerPlan, input_channels};
 use super::simd::{BLOCK, padded};
@@ -119,6 +120,22 @@ impl Layout {
         all
     }
 
+    /// Weights and running statistics that begin with numbers from a file, the weights scaled as the config says.
+    pub(super) fn pack(&self, start: &Weights, config: &TrialConfig) -> (Vec<f32>, Vec<f32>) {
+        let (mut packed, mut statistics) = (vec![0.0; self.len], self.init_statistics());
+        for (slot, numbers) in self.slots.iter().zip(&start.params) {
+            let factor = if slot.param.role == Role::Weight { slot.factor(config) } else { 1.0 };
+            for (i, x) in numbers.iter().enumerate() {
+                packed[slot.position(i)] = (f64::from(*x) * factor) as f32;
+            }
+        }
+        for (place, [mean, variance]) in self.statistics.iter().flatten().zip(&start.statistics) {
+            statistics[place.start..place.start + mean.len()].copy_from_slice(mean);
+            statistics[place.end..place.end + variance.len()].copy_from_slice(variance);
+        }
+        (packed, statistics)
+    }
+
     /// The numbers of all parameters in logical order.
     pub(super) fn unpack(&self, packed: &[f32]) -> Vec<Vec<f32>> {
         let numbers = |slot: &Slot| (0..slot.param.len).map(|i| packed[slot.position(i)]).collect();
@@ -148,14 +165,19 @@ impl Layout {
 }
 
 impl Slot {
+    /// What initial weights are multiplied by.
+    fn factor(&self, config: &TrialConfig) -> f64 {
+        let factor = if self.param.trained { config.model.init_scale } else { 1.0 };
+        let layer = config.model.layer_scales.iter().find(|(layer, _)| self.param.name == format!("{layer}.weight"));
+        factor * layer.map_or(1.0, |(_, scale)| *scale)
+    }
+
     fn init(&self, config: &TrialConfig, streams: &Streams, packed: &mut [f32]) {
         let head = self.param.name == HEAD_WEIGHT;
         let (purpose, scheme) =
             if head { (Purpose::Head, InitScheme::KaimingNormal) } else { (Purpose::Init, config.model.init) };
         let mut stream = streams.open(purpose, self.param.name.as_bytes());
-        let factor = if self.param.trained { config.model.init_scale } else { 1.0 };
-        let layer = config.model.layer_scales.iter().find(|(layer, _)| self.param.name == format!("{layer}.weight"));
-        let factor = factor * layer.map_or(1.0, |(_, scale)| *scale);
+        let factor = self.factor(config);
         if scheme == InitScheme::Orthogonal {
             let values = orthogonal(self.param.len / self.outputs, self.outputs, &mut stream);
             values.iter().enumerate().for_each(|(i, x)| packed[self.position(i)] = (x * factor) as f32);

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::Result;
+use candle_core::{Error, Result};
 use ergodic_common::metric::Metric;
 use ergodic_common::net::Net;
 use ergodic_common::trial::{Outcome, TrialResult};
@@ -16,6 +16,7 @@ use super::loss::Tally;
 use super::metrics::{Probed, Sample, Sampler};
 use super::optimizer::{State, Trained, read};
 use super::order::Batches;
+use super::params::Layout;
 use super::predict::Predictor;
 use super::probe::{self, Noise};
 use super::schedule::Rates;
@@ -47,6 +48,16 @@ struct Place<'a> {
     identity: [u8; 32],
 }
 
+/// Initial weights and norm statistics.
+fn start(layout: &Layout, net: &Net, job: &Job<'_>) -> Result<(Vec<f32>, Vec<f32>)> {
+    if job.config.model.init_file.is_none() {
+        return Ok((layout.init(job.config, job.streams), layout.init_statistics()));
+    }
+    let file = job.start.ok_or_else(|| Error::msg("the worker has no file of initial weights for this trial"))?;
+    let start = Weights::decode(file, net).map_err(|e| Error::msg(format!("the file of initial weights: {e}")))?;
+    Ok(layout.pack(&start, job.config))
+}
+
 impl<'a, S: Lanes> Training<'a, S> {
     pub(super) fn new(s: S, job: &'a Job<'a>, net: &'a Net, data: &'a TrialData) -> Result<Self> {
         let config = job.config;
@@ -54,7 +65,8 @@ impl<'a, S: Lanes> Training<'a, S> {
         let test = TEST_CHUNK.min(data.test().len().max(predictor.images.len()));
         let engine = Engine::new(net, config.train.loss, config.batch() as usize, test, job.threads());
         let layout = &engine.layout;
-        let state = State::new(layout.init(config, job.streams), layout.init_statistics(), config.train.adamw)?;
+        let (weights, statistics) = start(layout, net, job)?;
+        let state = State::new(weights, statistics, config.train.adamw)?;
         let trained = Trained::new(layout, config.train.wd_on);
         let batches = Batches::new(config, job.streams, data.train());
         let moves = Moves::new(config, job.streams);

@@ -38,6 +38,7 @@ pub(crate) fn of(kind: ModelKind, norm: Norm) -> TrialConfig {
             affine: false,
             fixed_head: false,
             init: InitScheme::KaimingNormal,
+            init_file: None,
             init_scale: 1.0,
             layer_scales: Vec::new(),
             zero_residual: false,
@@ -91,6 +92,17 @@ pub(crate) fn result_with(
     pool: Option<&ThreadPool>,
     shelf: Option<&dyn Shelf>,
 ) -> TrialResult {
+    result_from(config, measure, isa, (pool, shelf), None)
+}
+
+/// Runs a trial that starts from a file.
+pub(crate) fn result_from(
+    config: &TrialConfig,
+    measure: &Measure,
+    isa: Isa,
+    (pool, shelf): (Option<&ThreadPool>, Option<&dyn Shelf>),
+    start: Option<&[u8]>,
+) -> TrialResult {
     let streams = streams(0);
     let dataset = match config.data.dataset {
         DatasetName::Glyphs => dataset(),
@@ -98,7 +110,7 @@ pub(crate) fn result_with(
     };
     let data = TrialData::new(dataset, &config.data, &streams).expect("the dataset has as many images");
     let key = TrialKey { cell: 0, repeat: 0 };
-    let job = Job { config, streams: &streams, measure, data: Some(&data), key, isa, pool, shelf };
+    let job = Job { config, streams: &streams, measure, data: Some(&data), start, key, isa, pool, shelf };
     let finished = run(&job, &AtomicBool::new(false)).expect("nobody stops it");
     assert_eq!(finished.weights.is_some(), measure.save && finished.result.outcome == Outcome::Completed);
     finished.result
@@ -114,7 +126,7 @@ pub(crate) fn noise(name: DatasetName) -> Arc<Dataset> {
         pixels.truncate((images * height * width * channels) as usize);
         // Channels of different mean and spread.
         pixels.iter_mut().enumerate().for_each(|(i, p)| *p = *p / (2 + i % channels as usize) as u8 + 10);
-        Images { pixels, labels: (0..images).map(|i| (i % 10) as u8).collect() }
+        Images { pixels, floats: Vec::new(), labels: (0..images).map(|i| (i % 10) as u8).collect() }
     };
     Arc::new(Dataset { name, train: part("noise train", 100), test: part("noise test", 50) })
 }

@@ -62,6 +62,7 @@ fn model(config: &Value) -> (ModelConfig, Shape) {
             affine,
             fixed_head,
             init,
+            init_file: None,
             init_scale,
             layer_scales: Vec::new(),
             zero_residual: false,

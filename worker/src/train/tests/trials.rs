@@ -9,11 +9,15 @@ use ergodic_common::config::{
     VggDepth,
 };
 use ergodic_common::metric::Metric;
+use ergodic_common::net::Net;
 use ergodic_common::seed::{Purpose, Streams};
 use ergodic_common::spec::Measure;
 use ergodic_common::trial::{Outcome, TrialKey, TrialResult, hex};
+use ergodic_common::weights::Weights;
 
 use super::cases;
+use crate::train::params::Layout;
+use crate::train::plan;
 use crate::train::{Isa, Job, Shelf, TrialData, run};
 
 /// From here on, [`short_trials`] are of deep networks, which are slow without vectors.
@@ -260,6 +264,7 @@ fn a_raised_stop_ends_a_trial_without_result() {
         streams: &streams,
         measure: &measure,
         data: Some(&data),
+        start: None,
         key,
         isa,
         pool: None,
@@ -283,6 +288,7 @@ fn an_empty_trial_is_made_up_from_its_streams() {
             streams: &streams,
             measure: &measure,
             data: None,
+            start: None,
             key,
             isa,
             pool: None,
@@ -507,4 +513,42 @@ fn the_digest_is_over_parameters_in_the_order_of_their_definition() {
     }
     let result = cases::result(&config, &cases::cheap_metrics(), Isa::detect());
     assert_eq!(hex(&result.digest), hasher.finalize().to_hex().as_str());
+}
+
+/// The file of what a trial starts from anyway.
+fn initial_file(config: &TrialConfig) -> Vec<u8> {
+    let net = Net::of(config).expect("a network");
+    let layout = Layout::new(&net, &plan::plan(&net));
+    let params = layout.unpack(&layout.init(config, &cases::streams(0)));
+    let statistics = layout.unpack_statistics(&layout.init_statistics());
+    Weights { params, statistics }.encode(&net, None)
+}
+
+#[test]
+fn a_trial_that_starts_from_a_file_of_its_own_initial_weights_ends_in_the_same_bits() {
+    for (name, config) in short_trials().into_iter().take(DEEP + 4) {
+        let file = initial_file(&config);
+        let mut from_file = config.clone();
+        from_file.model.init_file = Some(*blake3::hash(&file).as_bytes());
+        let measure = cases::cheap_metrics();
+        let started = |config: &TrialConfig, file: &[u8]| {
+            cases::result_from(config, &measure, Isa::detect(), (None, None), Some(file))
+        };
+        let expected = cases::result(&config, &measure, Isa::detect());
+        assert_eq!(bits(&started(&from_file, &file)), bits(&expected), "{name}");
+        let damaged = started(&from_file, &file[..file.len() - 1]);
+        assert!(matches!(damaged.outcome, Outcome::Failed { cause } if cause.contains("initial weights")));
+    }
+}
+
+#[test]
+fn scales_multiply_initial_weights_from_a_file() {
+    let mut config = cases::of(ModelKind::Mlp { hidden: vec![24] }, Norm::Batch);
+    let file = initial_file(&config);
+    let measure = Measure::sampling(Length::Steps(1), vec![Metric::TrainLoss]);
+    config.model.init_scale = 2.0;
+    let expected = cases::result(&config, &measure, Isa::detect());
+    config.model.init_file = Some([1; 32]);
+    let result = cases::result_from(&config, &measure, Isa::detect(), (None, None), Some(&file));
+    assert_eq!(bits(&result), bits(&expected));
 }

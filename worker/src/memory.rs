@@ -1,0 +1,70 @@
+//! How much memory this worker may fill, and whether a sweep fits.
+
+use std::fs::read_to_string;
+
+/// The machine's memory, or what the control group of this process may have of it, in bytes; `None` where the system does
+/// not tell.
+pub(crate) fn available() -> Option<u64> {
+    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let limits = limits.iter().filter_map(|path| read_to_string(path).ok()?.trim().parse().ok());
+    limits.chain(total()).min()
+}
+
+fn total() -> Option<u64> {
+    let text = read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+/// Reads `512MiB`, `8GiB`; a bare number means bytes.
+///
+/// # Errors
+/// Anything else, in words.
+pub(crate) fn parse(text: &str) -> Result<u64, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let factor = match unit {
+        "" | "B" => 1.0,
+        "KiB" => 1024.0,
+        "MiB" => 1024.0 * 1024.0,
+        "GiB" => 1024.0 * 1024.0 * 1024.0,
+        _ => f64::NAN,
+    };
+    let bytes = number.parse::<f64>().ok().map(|n| n * factor).filter(|b| (1.0..=1e18).contains(b));
+    bytes.map(|b| b as u64).ok_or_else(|| format!("expected a size like 512MiB or 8GiB, found '{text}'"))
+}
+
+/// Why trials that need so many bytes each cannot be run beside a dataset; `None` when they can.
+pub(crate) fn lack(limit: Option<u64>, slots: u32, trial: u64, dataset: u64) -> Option<String> {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let need = trial.saturating_mul(u64::from(slots)).saturating_add(dataset);
+    let limit = limit.filter(|limit| need > *limit)?;
+    Some(format!(
+        "{slots} slots of {} MiB and a dataset of {} MiB do not fit into the {} MiB that this worker may fill: give it \
+         fewer --slots or more --memory, or train on smaller batches",
+        mib(trial),
+        mib(dataset),
+        limit >> 20
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!((parse("8GiB"), parse("0.5MiB"), parse("17")), (Ok(8 << 30), Ok(1 << 19), Ok(17)));
+        for bad in ["", "GiB", "-1", "1GB", "0", "nan"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_in_numbers() {
+        assert_eq!(lack(Some(100 << 20), 4, 20 << 20, 20 << 20), None);
+        let words = lack(Some(100 << 20), 4, 20 << 20, 21 << 20).expect("too much");
+        assert!(words.contains("4 slots of 20 MiB") && words.contains("the 100 MiB"), "{words}");
+        assert_eq!(lack(None, 4, u64::MAX, 1), None);
+    }
+}
