@@ -76,9 +76,9 @@ fn files_that_are_missing_damaged_or_directories_are_named() {
 #[test]
 fn a_worker_gives_back_what_does_not_fit_into_its_memory() {
     let mut cluster = Cluster::start(&[]);
-    let small = cluster.worker(2, &["--name", "small", "--memory", "16MiB"]);
+    let small = cluster.worker(2, &["--name", "small", "--memory", "8MiB"]);
     let id = cluster.launch(SWEEP);
-    small.wait_for_log("do not fit into the 16 MiB");
+    small.wait_for_log("do not fit into the 8 MiB");
     let explained = cluster.ask(&["explain", &id]);
     assert!(explained.contains("small") && explained.contains("more --memory"), "{explained}");
     assert_eq!(cluster.status(&id)["done"], 0);
