@@ -213,14 +213,14 @@ impl Layer {
 }
 
 impl Net {
-    /// The network of a trial; `None` for the empty model.
+    /// The network of a trial; `None` for a model that is none.
     pub fn of(config: &TrialConfig) -> Option<Self> {
         let (height, width, channels) = config.data.dataset.shape();
         let input = Shape { height: height as usize, width: width as usize, channels: channels as usize };
         Self::new(&config.model, input, config.data.dataset.classes() as usize)
     }
 
-    /// A model for images of this shape; `None` for the empty one.
+    /// A model for images of this shape; `None` for a model that is no network.
     pub fn new(model: &ModelConfig, input: Shape, classes: usize) -> Option<Self> {
         let mut chain = Chain { model, input, layers: Vec::new() };
         match &model.kind {
@@ -238,7 +238,7 @@ impl Net {
             }
             ModelKind::Preresnet { depth, widen } => chain.preresnet(*depth as usize, 16 * *widen as usize),
             ModelKind::Vgg { depth, width } => chain.vgg(*depth, *width as usize),
-            ModelKind::Empty => return None,
+            ModelKind::Toy(_) | ModelKind::Empty => return None,
         }
         chain.head(classes);
         Some(Self { input, classes, layers: chain.layers })

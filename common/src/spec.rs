@@ -1,6 +1,6 @@
 //! A sweep file, read and checked.
 
-use crate::config::{Length, ModelKind, TrialConfig};
+use crate::config::{Length, TrialConfig};
 use crate::error::{SpecError, nearest};
 use crate::grid::Grid;
 use crate::metric::Metric;
@@ -208,15 +208,16 @@ impl Spec {
         Ok(())
     }
 
-    /// The probe set must lie in the test set, and its moments in the trial, in every cell.
+    /// What is kept must exist in every cell: the probe set in the test set, its moments in the trial.
     fn check_probe(&self) -> Result<(), SpecError> {
-        let Some(probe) = &self.measure.probe else { return Ok(()) };
         let error = |field: &str, message| Err(SpecError::new(tree::Place::Default, field, message));
         for class in (0..self.grid.classes()).filter(|class| self.grid.class_cells(*class) > 0) {
             let config = self.grid.config(self.grid.class_cell(class, 0))?;
-            if config.model.kind == ModelKind::Empty {
-                return error("measure.probe", "a model of kind \"empty\" predicts nothing: remove this".into());
+            if !config.model.kind.sees_images() && (self.measure.probe.is_some() || self.measure.save) {
+                let message = "a model that is no network has neither predictions nor weights: remove probe and save";
+                return error("measure", message.into());
             }
+            let Some(probe) = &self.measure.probe else { continue };
             let (_, images) = config.data.dataset.sizes();
             if probe.points > images {
                 let word = config.data.dataset.word();

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use crate::Spec;
+use crate::config::{ModelKind, Toy};
 use crate::pin::FilePin;
 use crate::spec::SpecSource;
 use crate::trial::TrialKey;
@@ -266,6 +267,33 @@ fn images_and_single_layers_can_be_asked_for() {
         for word in words {
             assert!(message.contains(word), "{setting}\n{message}\nlacks {word}");
         }
+    }
+}
+
+#[test]
+fn the_toy_loss_needs_no_images_and_says_what_it_has() {
+    let spec = |rest: &str| {
+        let text = format!("name = \"t\"\n[model]\nkind = \"toy\"\n{rest}");
+        let source = SpecSource { file: "t.toml".into(), text, settings: Vec::new(), files: Vec::new() };
+        Spec::read(&source).map_err(|e| e.to_string())
+    };
+    let train = "[train]\nsteps = 9\nlr = 0.1\n";
+    let good = spec(&format!("start = [1, -0.5, 2]\nnoise = 0.1\n{train}[grid]\nwd = [0, 0.1]\n")).expect("a toy");
+    let config = good.grid.config(1).expect("a cell");
+    let toy = Toy { dim: 3, noise: 0.1, start: Some(vec![1.0, -0.5, 2.0]) };
+    assert_eq!((config.model.kind.clone(), config.train.wd), (ModelKind::Toy(toy), 0.1));
+    for (rest, words) in [
+        (format!("start = [1, 2]\ndim = 3\n{train}"), "model.start"),
+        (format!("start = [0, 0]\n{train}"), "not all of them 0"),
+        (format!("dim = 1\n{train}"), "model.dim"),
+        (format!("norm = \"batch\"\n{train}"), "model.norm"),
+        (format!("init = {{ scheme = \"orthogonal\" }}\n{train}"), "the scale only"),
+        (format!("{train}average = {{ kind = \"swa\" }}\n"), "no averages"),
+        (format!("{train}[measure]\nsave = [\"final\"]\n"), "no network"),
+        ("[train]\nsteps = 9\n".to_owned(), "train.lr"),
+    ] {
+        let error = spec(&rest).expect_err(words);
+        assert!(error.contains(words), "{error}");
     }
 }
 

@@ -11,7 +11,7 @@ use crate::reader::{Range, Reader};
 use crate::tree::Table;
 
 pub use data::{Augment, DataConfig, DatasetName, Order};
-pub use model::{InitScheme, ModelConfig, ModelKind, Norm, VggDepth};
+pub use model::{InitScheme, ModelConfig, ModelKind, Norm, Toy, VggDepth};
 pub use schedule::{Change, Curve, CurveForm, ScheduleStep};
 pub use train::{AdamW, Average, Loss, TrainConfig, WdOn};
 
@@ -44,7 +44,7 @@ pub const SHORT_NAMES: [(&str, &str); 4] = [
 ];
 
 /// Numeric fields and the numbers they accept. `[derive]` may compute these.
-pub const NUMERIC_FIELDS: [(&str, Range); 21] = [
+pub const NUMERIC_FIELDS: [(&str, Range); 23] = [
     ("data.train", Range::whole(1, 10_000_000)),
     ("data.test", Range::whole(1, 10_000_000)),
     ("data.label_noise", Range::FRACTION),
@@ -53,6 +53,8 @@ pub const NUMERIC_FIELDS: [(&str, Range); 21] = [
     ("model.widen", Range::whole(1, 64)),
     ("model.groups", Range::whole(1, 4096)),
     ("model.norm_eps", Range::NON_NEGATIVE),
+    ("model.dim", Range::whole(2, 1_000_000)),
+    ("model.noise", Range::NON_NEGATIVE),
     ("model.init.scale", Range::POSITIVE),
     ("train.epochs", Range::whole(1, 1_000_000)),
     ("train.steps", Range::whole(1, 1_000_000_000)),
@@ -73,7 +75,7 @@ pub fn decides_shape(path: &str) -> bool {
     matches!(path, "data.dataset" | "data.train" | "data.order" | "data.test" | "model" | "train.batch_size")
         || matches!(path, "train.epochs" | "train.steps")
         || matches!(path, "model.kind" | "model.width" | "model.hidden" | "model.norm" | "model.affine")
-        || matches!(path, "model.depth" | "model.widen" | "model.groups")
+        || matches!(path, "model.depth" | "model.widen" | "model.groups" | "model.dim")
         || matches!(path, "model.fixed_head" | "model.init.file")
 }
 
@@ -101,8 +103,11 @@ impl TrialConfig {
         let reader = Reader::root(root).with_files(files);
         let model = ModelConfig::read(&reader)?;
         let data = DataConfig::read(&reader)?;
-        let train = TrainConfig::read(&reader, model.kind == ModelKind::Empty)?;
+        let train = TrainConfig::read(&reader, &model.kind)?;
         let config = Self { data, model, train };
+        if matches!(config.model.kind, ModelKind::Toy(_)) && config.train.average.is_some() {
+            return Err(reader.section("train")?.error("average", "kind = \"toy\" takes no averages"));
+        }
         config.check_batch(&reader)?;
         config.check_shapes(&reader)?;
         config.check_layers(&reader)?;

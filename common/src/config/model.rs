@@ -33,8 +33,28 @@ pub enum ModelKind {
         /// Channels of the first stage.
         width: u32,
     },
+    /// The scale-invariant toy loss w₁²/‖w‖² of the theory: no images, no network.
+    Toy(Toy),
     /// Trains nothing: a trial ends at once with made-up metrics. For measuring the overhead of everything else.
     Empty,
+}
+
+/// The toy loss.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Toy {
+    /// Numbers in w.
+    pub dim: u32,
+    /// σ: the gradient has a noise of σ/‖w‖ per direction at right angles to w.
+    pub noise: f64,
+    /// Where w begins; standard normal numbers otherwise.
+    pub start: Option<Vec<f64>>,
+}
+
+impl ModelKind {
+    /// Whether it is trained on images.
+    pub fn sees_images(&self) -> bool {
+        !matches!(self, Self::Toy(_) | Self::Empty)
+    }
 }
 
 /// `model.depth` of a VGG network.
@@ -156,23 +176,36 @@ enum Kind {
     Cnn4,
     Preresnet,
     Vgg,
+    Toy,
     Empty,
 }
 
-const KINDS: [(&str, Kind); 5] = [
+const KINDS: [(&str, Kind); 6] = [
     ("mlp", Kind::Mlp),
     ("cnn4", Kind::Cnn4),
     ("preresnet", Kind::Preresnet),
     ("vgg", Kind::Vgg),
+    ("toy", Kind::Toy),
     ("empty", Kind::Empty),
 ];
 
 /// Fields of some kinds of model only.
-const KIND_FIELDS: [(&str, &[Kind]); 4] = [
+/// Kinds that are networks.
+const NETS: &[Kind] = &[Kind::Mlp, Kind::Cnn4, Kind::Preresnet, Kind::Vgg, Kind::Empty];
+
+const KIND_FIELDS: [(&str, &[Kind]); 12] = [
     ("hidden", &[Kind::Mlp]),
     ("width", &[Kind::Cnn4, Kind::Vgg]),
     ("depth", &[Kind::Preresnet, Kind::Vgg]),
     ("widen", &[Kind::Preresnet]),
+    ("dim", &[Kind::Toy]),
+    ("noise", &[Kind::Toy]),
+    ("start", &[Kind::Toy]),
+    ("norm", NETS),
+    ("groups", NETS),
+    ("norm_eps", NETS),
+    ("affine", NETS),
+    ("fixed_head", NETS),
 ];
 
 impl ModelConfig {
@@ -180,9 +213,10 @@ impl ModelConfig {
         let r = root.section("model")?;
         let kind = Self::read_kind(&r)?;
         let init = r.section("init")?;
+        let norm = if matches!(kind, ModelKind::Toy(_)) { Norm::None } else { Self::read_norm(&r)? };
         let config = Self {
             kind,
-            norm: Self::read_norm(&r)?,
+            norm,
             norm_eps: r.number("norm_eps", numeric(&r, "norm_eps"))?.unwrap_or(1e-5),
             affine: r.bool("affine")?.unwrap_or(false),
             fixed_head: r.bool("fixed_head")?.unwrap_or(false),
@@ -194,6 +228,11 @@ impl ModelConfig {
         };
         if config.zero_residual && !matches!(config.kind, ModelKind::Preresnet { .. }) {
             return Err(init.error("zero_residual", "only kind = \"preresnet\" has residual blocks"));
+        }
+        let layers = init.node("layers").is_some() || config.zero_residual || config.init_file.is_some();
+        if matches!(config.kind, ModelKind::Toy(_)) && (layers || init.node("scheme").is_some()) {
+            let message = "of model.init, kind = \"toy\" has the scale only: set model.start, or leave w to chance";
+            return Err(r.error("init", message));
         }
         if config.affine && config.norm == Norm::None {
             return Err(r.error("affine", "there is no norm to have a scale and shift; set model.norm = \"batch\""));
@@ -240,7 +279,7 @@ impl ModelConfig {
 
     fn read_kind(r: &Reader<'_>) -> Result<ModelKind, SpecError> {
         let Some(kind) = r.word("kind", &KINDS)? else {
-            return Err(r.error("kind", "which model? Set model.kind to one of: mlp, cnn4, preresnet, vgg"));
+            return Err(r.error("kind", "which model? Set model.kind to one of: mlp, cnn4, preresnet, vgg, toy"));
         };
         for (key, owners) in KIND_FIELDS {
             if r.node(key).is_some() && !owners.contains(&kind) {
@@ -256,8 +295,24 @@ impl ModelConfig {
             Kind::Cnn4 => ModelKind::Cnn4 { width: whole("width", 16)? },
             Kind::Preresnet => ModelKind::Preresnet { depth: Self::read_depth(r)?, widen: whole("widen", 1)? },
             Kind::Vgg => ModelKind::Vgg { depth: Self::read_vgg_depth(r)?, width: whole("width", 64)? },
+            Kind::Toy => ModelKind::Toy(Self::read_toy(r)?),
             Kind::Empty => ModelKind::Empty,
         })
+    }
+
+    fn read_toy(r: &Reader<'_>) -> Result<Toy, SpecError> {
+        let number = |item: &Node| {
+            let x = item.value.as_f64().filter(|x| x.is_finite());
+            x.ok_or_else(|| r.error("start", format!("expected finite numbers, found {}", quoted(&item.value))))
+        };
+        let start: Option<Vec<f64>> = r.list("start")?.map(|items| items.iter().map(number).collect()).transpose()?;
+        let default = start.as_ref().map_or(2, |start| start.len() as u64);
+        let dim = r.whole("dim", numeric(r, "dim"))?.unwrap_or(default);
+        if start.as_ref().is_some_and(|start| start.len() as u64 != dim || start.iter().all(|x| *x == 0.0)) {
+            return Err(r.error("start", format!("expected {dim} numbers (model.dim), not all of them 0")));
+        }
+        let noise = r.number("noise", numeric(r, "noise"))?.unwrap_or(0.0);
+        Ok(Toy { dim: dim as u32, noise, start })
     }
 
     /// Of a residual network: two layers around three stages of blocks of two.
@@ -312,6 +367,15 @@ impl ModelConfig {
                 fields.push(("model.kind", "vgg".into()));
                 fields.push(("model.depth", depth.layers().to_string()));
                 fields.push(("model.width", width.to_string()));
+            }
+            ModelKind::Toy(toy) => {
+                fields.push(("model.kind", "toy".into()));
+                fields.push(("model.dim", toy.dim.to_string()));
+                fields.push(("model.noise", number(toy.noise)));
+                if let Some(start) = &toy.start {
+                    let start: Vec<String> = start.iter().map(|x| number(*x)).collect();
+                    fields.push(("model.start", start.join(",")));
+                }
             }
             ModelKind::Empty => fields.push(("model.kind", "empty".into())),
         }

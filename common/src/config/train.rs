@@ -1,7 +1,7 @@
 //! `[train]`
 
 use super::schedule::{Curve, ScheduleStep};
-use super::{Length, numeric, word_of};
+use super::{Length, ModelKind, numeric, word_of};
 use crate::error::SpecError;
 use crate::reader::{Range, Reader};
 use crate::tree::{Node, Value, number};
@@ -133,7 +133,8 @@ pub struct TrainConfig {
 }
 
 impl TrainConfig {
-    pub(super) fn read(root: &Reader<'_>, empty: bool) -> Result<Self, SpecError> {
+    pub(super) fn read(root: &Reader<'_>, kind: &ModelKind) -> Result<Self, SpecError> {
+        let empty = *kind == ModelKind::Empty;
         let r = root.section("train")?;
         let optimizer = r.section("optimizer")?;
         let adamw = AdamW::read(&optimizer)?;
@@ -158,7 +159,11 @@ impl TrainConfig {
                 None if empty => Length::Steps(20),
                 None => return Err(r.error("epochs", "how long? Set train.epochs or train.steps")),
             },
-            batch_size: required("batch_size", batch_size?, 1.0)? as u32,
+            batch_size: if kind.sees_images() {
+                required("batch_size", batch_size?, 1.0)?
+            } else {
+                batch_size?.unwrap_or(1.0)
+            } as u32,
             lr: required("lr", lr?, 0.0)?,
             wd: wd?.unwrap_or(0.0),
             wd_on,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ergodic_common::config::{DatasetName, Length};
+use ergodic_common::config::{DatasetName, Length, ModelKind};
 use ergodic_common::net::Net;
 use ergodic_common::{Spec, TrialConfig};
 use serde_json::json;
@@ -83,7 +83,9 @@ fn class_plan(spec: &Spec, config: &TrialConfig, cells: u64) -> ClassPlan {
     let shape = [field("model.width"), field("model.hidden")].concat();
     let words = format!("{} {shape} norm={} batch={batch} steps={steps}", field("model.kind"), field("model.norm"));
     let Some(net) = Net::of(config) else {
-        return ClassPlan { words, cells, parameters: 0, trained: 0, steps, bytes: 0, flops: 0.0 };
+        let numbers = if let ModelKind::Toy(toy) = &config.model.kind { u64::from(toy.dim) } else { 0 };
+        let (bytes, flops) = (16 * numbers, (10 * numbers * steps) as f64);
+        return ClassPlan { words, cells, parameters: numbers, trained: numbers, steps, bytes, flops };
     };
     let (parameters, trained) = net.sizes();
     let samples = evaluations(spec, config) * u64::from(config.data.test);

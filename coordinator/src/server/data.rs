@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ergodic_common::config::{DatasetName, ModelKind};
+use ergodic_common::config::DatasetName;
 use ergodic_common::dataset::{DataError, files};
 use ergodic_common::net::Net;
 use ergodic_common::pin::FilePin;
@@ -32,7 +32,7 @@ impl DataCatalog {
         for pin in files {
             self.check(pin, &configs)?;
         }
-        let Some(first) = configs.iter().find(|c| c.model.kind != ModelKind::Empty) else {
+        let Some(first) = configs.iter().find(|c| c.model.kind.sees_images()) else {
             return Ok(DataPin { words: "no data".into(), ..DataPin::default() });
         };
         let name = first.data.dataset;

@@ -32,13 +32,14 @@ mod taps;
 mod team;
 #[cfg(test)]
 mod tests;
+mod toy;
 mod trial;
 mod wgrad;
 
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use ergodic_common::config::TrialConfig;
+use ergodic_common::config::{ModelKind, Toy, TrialConfig};
 use ergodic_common::net::Net;
 use ergodic_common::seed::{Purpose, Streams};
 use ergodic_common::spec::Measure;
@@ -112,10 +113,11 @@ pub struct Finished {
 /// evaluation.
 pub fn run(job: &Job<'_>, stop: &AtomicBool) -> Option<Finished> {
     let start = Instant::now();
-    let mut finished = match (Net::of(job.config), job.data) {
-        (None, _) => Some(empty(job)),
-        (Some(net), Some(data)) => train(job, &net, data, stop),
-        (Some(_), None) => Some(failed(job, "the worker has no dataset for this trial".into())),
+    let mut finished = match (Net::of(job.config), job.data, &job.config.model.kind) {
+        (Some(net), Some(data), _) => train(job, &net, data, stop),
+        (Some(_), None, _) => Some(failed(job, "the worker has no dataset for this trial".into())),
+        (None, _, ModelKind::Toy(toy)) => descend(job, toy, stop),
+        (None, ..) => Some(empty(job)),
     }?;
     finished.result.seconds = start.elapsed().as_secs_f64();
     finished.result.weights = finished.weights.as_ref().map(|file| *blake3::hash(file).as_bytes());
@@ -125,6 +127,12 @@ pub fn run(job: &Job<'_>, stop: &AtomicBool) -> Option<Finished> {
 fn train(job: &Job<'_>, net: &Net, data: &TrialData, stop: &AtomicBool) -> Option<Finished> {
     let mut ending = None;
     job.install(|| job.isa.run(Whole { job, net, data, stop, ending: &mut ending }));
+    ending
+}
+
+fn descend(job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -> Option<Finished> {
+    let mut ending = None;
+    job.isa.run(Descent { job, toy, stop, ending: &mut ending });
     ending
 }
 
@@ -172,6 +180,21 @@ impl Program for Whole<'_> {
             Ok(ending) => ending,
             Err(error) => Some(failed(self.job, error.to_string())),
         };
+    }
+}
+
+/// A trial of the toy loss.
+struct Descent<'a> {
+    job: &'a Job<'a>,
+    toy: &'a Toy,
+    stop: &'a AtomicBool,
+    ending: &'a mut Option<Finished>,
+}
+
+impl Program for Descent<'_> {
+    fn run<S: Lanes>(self, s: S) {
+        let ran = toy::run(s, self.job, self.toy, self.stop);
+        *self.ending = ran.unwrap_or_else(|error| Some(failed(self.job, error.to_string())));
     }
 }
 

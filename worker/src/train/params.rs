@@ -78,6 +78,23 @@ impl Layout {
         Self { slots, len, statistics, statistics_len, channels }
     }
 
+    /// A single tensor `w` of so many numbers, on whose scale the loss does not depend.
+    pub(super) fn flat(dim: usize) -> Self {
+        let len = padded(dim);
+        let param = Param {
+            name: "w".into(),
+            layer: 0,
+            role: Role::Weight,
+            len: dim,
+            fan_in: 1,
+            fan_out: dim,
+            trained: true,
+            normed: true,
+        };
+        let slot = Slot { param, range: 0..len, outputs: dim, channels: (1, 1), rows: 1 };
+        Self { slots: vec![slot], len, statistics: Vec::new(), statistics_len: 0, channels: Vec::new() }
+    }
+
     /// The place of a layer's parameter, if it has one for this.
     pub(super) fn range(&self, layer: usize, role: Role) -> Option<Range<usize>> {
         let slot = self.slots.iter().find(|s| s.param.layer == layer && s.param.role == role);

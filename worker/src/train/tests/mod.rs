@@ -4,4 +4,5 @@ pub(super) mod cases;
 mod gradients;
 mod linear;
 mod torch;
+mod toy;
 mod trials;
