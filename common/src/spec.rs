@@ -8,7 +8,7 @@ use crate::pin::{ENDING, FilePin};
 use crate::reader::{Range, Reader, quoted};
 use crate::seed::{self, Purpose, SeedPlan, Streams};
 use crate::tree::{self, Node, Value};
-use crate::trial::{CPU_F32, TrialKey};
+use crate::trial::{CPU_F32, CUDA_F32, TrialKey};
 
 /// Most trials of a sweep.
 pub const MAX_TRIALS: u64 = 1_000_000_000;
@@ -149,7 +149,7 @@ impl Spec {
         }
         let seed = r.whole("seed", Range::whole(0, 1 << 53))?.unwrap_or(0);
         let (name, repeats, seeds, measure) = (read_name(&r), read_repeats(&r), read_seeds(&r), Measure::read(&r));
-        let numerics = r.word("numerics", &[("cpu-f32", CPU_F32)]);
+        let numerics = read_numerics(&r);
         // A misspelt section is a better answer than what is missing because of it.
         r.finish()?;
         let spec = Self {
@@ -157,7 +157,7 @@ impl Spec {
             repeats: repeats?,
             seed,
             seeds: seeds?,
-            numerics: numerics?.unwrap_or(CPU_F32).to_owned(),
+            numerics: numerics?,
             measure: measure?,
             grid: Grid::read(&document, seed, &source.files)?,
         };
@@ -392,6 +392,22 @@ fn read_name(r: &Reader<'_>) -> Result<String, SpecError> {
         return Err(r.error("name", message));
     }
     Ok(name.to_owned())
+}
+
+/// A class by its engine, or in full. That of CUDA by its engine alone is settled at the launch.
+fn read_numerics(r: &Reader<'_>) -> Result<String, SpecError> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || "-./".contains(c);
+    match r.str("numerics")? {
+        None | Some("cpu-f32" | CPU_F32) => Ok(CPU_F32.to_owned()),
+        Some(CUDA_F32) => Ok(CUDA_F32.to_owned()),
+        Some(full) if full.starts_with("cuda-f32/") && full.len() <= 64 && full.chars().all(fine) => {
+            Ok(full.to_owned())
+        }
+        Some(other) => {
+            let hint = nearest(other, ["cpu-f32", CUDA_F32]);
+            Err(r.error("numerics", format!("unknown value '{other}', {hint}")))
+        }
+    }
 }
 
 fn read_repeats(r: &Reader<'_>) -> Result<u32, SpecError> {

@@ -16,11 +16,12 @@ use tracing_subscriber::EnvFilter;
 
 use crate::datasets::Places;
 use crate::deliver;
+use crate::device::DeviceChoice;
 use crate::link::Link;
 use crate::memory;
 use crate::session::{self, Identity};
 use crate::single;
-use crate::slots::{self, Office};
+use crate::slots::{self, Equipment, Office};
 use crate::train::{self, BenchReport, Isa};
 
 /// Joins an Ergodic coordinator and trains.
@@ -57,6 +58,9 @@ struct TrialArgs {
     /// Instruction set
     #[arg(long, default_value = "auto", value_name = "auto|avx512|avx2|portable")]
     isa: String,
+    /// Where to train
+    #[arg(long, default_value_t, value_name = "cpu|cuda:N")]
+    device: DeviceChoice,
     /// Where dataset files are
     #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -76,9 +80,9 @@ struct JoinArgs {
     /// Threads that share the work on each trial; they decide speed, never a bit of a result
     #[arg(long, default_value_t = 1, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=256))]
     threads: u32,
-    /// Where to train
-    #[arg(long, value_enum, default_value_t)]
-    device: Device,
+    /// Where to train; cuda:N needs a build with CUDA and is for sweeps with numerics = "cuda-f32"
+    #[arg(long, default_value_t, value_name = "auto|cpu|cuda:N")]
+    device: DeviceChoice,
     /// Instruction set; it decides speed, never a bit of a result
     #[arg(long, default_value = "auto", value_name = "auto|avx512|avx2|portable")]
     isa: String,
@@ -108,15 +112,6 @@ struct JoinArgs {
     checkpoint_dir: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-enum Device {
-    /// The best there is; in this build the CPU.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-}
-
 #[derive(Debug, Args)]
 struct BenchArgs {
     /// What to train
@@ -134,6 +129,9 @@ struct BenchArgs {
     /// Instruction set
     #[arg(long, default_value = "auto", value_name = "auto|avx512|avx2|portable")]
     isa: String,
+    /// Where to train
+    #[arg(long, default_value_t, value_name = "cpu|cuda:N")]
+    device: DeviceChoice,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -198,15 +196,25 @@ fn join(args: JoinArgs) -> Result<(), UserError> {
 
 async fn work(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
-    let slots = args.slots.unwrap_or((cores / args.threads).max(1));
+    let on_cpu = args.device == DeviceChoice::Cpu;
+    // A device is used by one thread of one process.
+    let slots = if on_cpu { args.slots.unwrap_or((cores / args.threads).max(1)) } else { args.slots.unwrap_or(1) };
+    if !on_cpu && slots > 1 {
+        let message = format!("--slots {slots}: --device {} has one slot; start a worker per device", args.device);
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
     let join = args.join.ok_or_else(|| {
         let message =
             "--join: which coordinator? Say --join URL or ERGODIC_COORDINATOR, as in --join http://127.0.0.1:7700";
         UserError::new(ErrorCode::BadInput, message)
     })?;
     let link = Link::to(&join)?;
+    let office = Arc::new(Office::new(slots));
+    let equipment = Equipment { threads: args.threads, isa, device: args.device, shelf: args.checkpoint_dir };
+    let numerics = slots::start(&office, slots, &equipment)?;
     let identity = Identity {
         join,
+        numerics,
         worker: new_id(),
         name: args.name.unwrap_or_else(|| format!("{}:{}", host(), std::process::id())),
         slots,
@@ -214,10 +222,8 @@ async fn work(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
         memory: args.memory.or_else(memory::available),
     };
     let places = Places { data_dir: args.data_dir, cache: args.cache_dir.unwrap_or_else(default_cache) };
-    let office = Arc::new(Office::new(slots));
-    slots::start(&office, slots, args.threads, isa, args.checkpoint_dir.as_deref())
-        .map_err(|e| UserError::new(ErrorCode::Internal, format!("cannot start {slots} slots: {e}")))?;
-    tracing::info!(name = identity.name, slots, threads = args.threads, isa = isa.name(), "worker started");
+    let (name, numerics, isa) = (&identity.name, &identity.numerics, isa.name());
+    tracing::info!(name, slots, threads = args.threads, isa, numerics, "worker started");
     deliver::start(&office, &link, &identity.worker);
     let (leave, leaving) = watch::channel(false);
     tokio::spawn(drain_on_signal(office.clone(), args.drain, args.leave_at_eof, leave));
@@ -303,12 +309,12 @@ fn default_cache() -> PathBuf {
 
 fn single_trial(args: TrialArgs) -> Result<(), UserError> {
     let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
-    let machine = slots::Machine::new(args.threads, isa(&args.isa)?, None).map_err(internal)?;
+    let equipment = Equipment { threads: args.threads, isa: isa(&args.isa)?, device: args.device, shelf: None };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(internal)?;
     let places = Places { data_dir: args.data_dir, cache: args.cache_dir.unwrap_or_else(default_cache) };
     let result = runtime.block_on(async {
         let link = Link::to(&args.join)?;
-        single::trial(link, &places, &args.sweep, args.trial, machine).await
+        single::trial(link, &places, &args.sweep, args.trial, equipment).await
     })?;
     let written = std::io::Write::write_all(&mut std::io::stdout(), &ergodic_proto::result_to_bytes(result));
     written.map_err(|e| UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}")))
@@ -329,20 +335,22 @@ fn bench(args: &BenchArgs) -> Result<(), UserError> {
     let source = SpecSource { file: "bench".into(), text, settings: Vec::new(), files: Vec::new() };
     let bad = |e: ergodic_common::SpecError| UserError::new(ErrorCode::BadInput, e.to_string());
     let config = Spec::read(&source).and_then(|spec| spec.grid.config(0)).map_err(bad)?;
-    let report = train::bench(&config, args.steps, isa, args.threads)
+    let place = args.device.open()?;
+    let report = train::bench(&config, args.steps, isa, place.as_ref(), args.threads)
         .map_err(|e| UserError::new(ErrorCode::Internal, format!("--threads: {e}")))?;
-    print(&bench_report(args, isa, &report))
+    let computer = place.map_or(isa.name().to_owned(), |place| place.numerics);
+    print(&bench_report(args, &computer, &report))
 }
 
 /// What a benchmark measured, beside what this core can do at best.
-fn bench_report(args: &BenchArgs, isa: Isa, report: &BenchReport) -> String {
+fn bench_report(args: &BenchArgs, isa: &str, report: &BenchReport) -> String {
     let (samples, gflops) = (report.samples_per_cpu_second(), report.flops_per_second() / 1e9);
     let gemm = report.gemm_flops_per_second / 1e9;
     let workload = format!("{:?}", args.workload).to_lowercase();
     let memory = train::peak_memory();
     match args.format {
         Format::Json => json!({
-            "workload": workload, "batch": args.batch, "steps": args.steps, "isa": isa.name(), "threads": args.threads,
+            "workload": workload, "batch": args.batch, "steps": args.steps, "isa": isa, "threads": args.threads,
             "samples_per_second": report.samples_per_second(),
             "samples_per_cpu_second": samples, "gflops": gflops, "gemm_gflops": gemm,
             "share_of_gemm": gflops / gemm, "peak_bytes": memory,

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod datasets;
 mod deliver;
 pub mod desk;
+mod device;
 mod folder;
 mod link;
 mod memory;

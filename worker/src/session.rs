@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ergodic_common::trial::CPU_F32;
 use ergodic_common::{BUILD, ErrorCode, TrialKey};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::session_request::Message as Request;
@@ -32,6 +31,8 @@ pub(crate) struct Identity {
     pub(crate) worker: String,
     /// For people.
     pub(crate) name: String,
+    /// The class of what it computes.
+    pub(crate) numerics: String,
     /// Trials at a time.
     pub(crate) slots: u32,
     /// Leave after being idle for this long.
@@ -164,7 +165,7 @@ impl<'a> Session<'a> {
             worker: identity.worker.clone(),
             name: identity.name.clone(),
             slots: identity.slots,
-            numerics: vec![CPU_F32.to_owned()],
+            numerics: vec![identity.numerics.clone()],
             held: office.with(|desk| desk.fences()).into_iter().map(to_wire).collect(),
         };
         let first = v1::SessionRequest { message: Some(Request::Hello(hello)) };

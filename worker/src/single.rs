@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use ergodic_common::trial::CPU_F32;
 use ergodic_common::{ErrorCode, Outcome, TrialKey, TrialResult};
 use ergodic_proto::status::UserError;
 
 use crate::datasets::{FetchError, Places};
 use crate::desk::{Assignment, Fence};
 use crate::link::Link;
-use crate::slots::{Machine, run};
+use crate::slots::{Equipment, Machine, run};
 use crate::sweeps::{Sweep, SweepError};
 use crate::train::Finished;
 
@@ -23,23 +22,27 @@ pub(crate) async fn trial(
     places: &Places,
     sweep: &str,
     key: TrialKey,
-    machine: Machine,
+    equipment: Equipment,
 ) -> Result<TrialResult, UserError> {
     let sweep = Sweep::fetch(sweep, &mut link, places).await.map_err(told)?;
-    if sweep.spec.numerics != CPU_F32 {
-        let message =
-            format!("the sweep is of numerics class {}, and this program computes {CPU_F32}", sweep.spec.numerics);
-        return Err(UserError::new(ErrorCode::Version, message));
-    }
     let (fence, stop) = (Fence { lease: 0, epoch: 0 }, Arc::new(AtomicBool::new(false)));
     let assignment = Assignment { fence, key, sweep: Arc::new(sweep), stop };
-    let ran = tokio::task::spawn_blocking(move || run(&assignment, &machine)).await;
+    let ran = tokio::task::spawn_blocking(move || {
+        let machine = Machine::new(&equipment)?;
+        let (wanted, ours) = (&assignment.sweep.spec.numerics, machine.numerics());
+        if wanted != ours {
+            let message = format!("the sweep is of numerics class {wanted}, and this program computes {ours} here");
+            return Err(UserError::new(ErrorCode::Version, message));
+        }
+        Ok(run(&assignment, &machine))
+    });
+    let ran = ran.await.map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))??;
     match ran {
-        Ok(Some(Finished { result: TrialResult { outcome: Outcome::Failed { cause }, .. }, .. })) => {
+        Some(Finished { result: TrialResult { outcome: Outcome::Failed { cause }, .. }, .. }) => {
             Err(UserError::new(ErrorCode::Refused, format!("the trial {key} cannot be run here: {cause}")))
         }
-        Ok(Some(finished)) => Ok(finished.result),
-        Ok(None) | Err(_) => Err(UserError::new(ErrorCode::Internal, format!("the trial {key} was broken off"))),
+        Some(finished) => Ok(finished.result),
+        None => Err(UserError::new(ErrorCode::Internal, format!("the trial {key} was broken off"))),
     }
 }
 

@@ -1,15 +1,18 @@
 //! The threads that run trials, one at a time each. A panic in a trial is that trial's outcome, not the worker's end.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use ergodic_common::TrialResult;
+use ergodic_common::trial::CPU_F32;
+use ergodic_common::{ErrorCode, TrialResult};
+use ergodic_proto::status::UserError;
 use tokio::sync::Notify;
 
 use crate::desk::{Assignment, Desk};
+use crate::device::DeviceChoice;
 use crate::folder::Folder;
-use crate::train::{self, Finished, Isa, Job};
+use crate::train::{self, Finished, Isa, Job, Place};
 
 /// The desk, and ways to hear of changes on it.
 pub(crate) struct Office {
@@ -59,27 +62,48 @@ impl Office {
     }
 }
 
-/// Starts the slots' threads.
+/// What slots are to train with.
+#[derive(Debug, Clone)]
+pub(crate) struct Equipment {
+    /// Threads for one trial.
+    pub(crate) threads: u32,
+    /// Instruction set of the trainer's own engine.
+    pub(crate) isa: Isa,
+    /// Where networks run.
+    pub(crate) device: DeviceChoice,
+    /// Folder of unfinished trials.
+    pub(crate) shelf: Option<PathBuf>,
+}
+
+/// Starts the slots' threads. The numerics class of what they compute.
 ///
 /// # Errors
-/// The operating system gives no thread.
-pub(crate) fn start(
-    office: &Arc<Office>,
-    slots: u32,
-    threads: u32,
-    isa: Isa,
-    shelf: Option<&Path>,
-) -> std::io::Result<()> {
+/// The operating system gives no thread, or the device or the folder cannot be used.
+pub(crate) fn start(office: &Arc<Office>, slots: u32, equipment: &Equipment) -> Result<String, UserError> {
+    let mut numerics = String::new();
     for n in 0..slots {
-        let (office, machine) = (office.clone(), Machine::new(threads, isa, shelf)?);
-        std::thread::Builder::new().name(format!("slot-{n}")).spawn(move || work(&office, &machine))?;
+        let (office, equipment) = (office.clone(), equipment.clone());
+        let (report, ready) = std::sync::mpsc::channel();
+        let failed = |e: String| UserError::new(ErrorCode::Internal, format!("cannot start slot {n}: {e}"));
+        // A device belongs to the thread that opened it.
+        let slot = move || match Machine::new(&equipment) {
+            Ok(machine) => {
+                let _ = report.send(Ok(machine.numerics().to_owned()));
+                work(&office, &machine);
+            }
+            Err(error) => _ = report.send(Err(error)),
+        };
+        std::thread::Builder::new().name(format!("slot-{n}")).spawn(slot).map_err(|e| failed(e.to_string()))?;
+        numerics = ready.recv().map_err(|e| failed(e.to_string()))??;
     }
-    Ok(())
+    Ok(numerics)
 }
 
 /// What a slot trains with.
 pub(crate) struct Machine {
     isa: Isa,
+    /// The device, if it is not the trainer's own engine.
+    place: Option<Place>,
     /// Threads for one trial, if more than the slot's own.
     pool: Option<rayon::ThreadPool>,
     /// Where unfinished trials are kept.
@@ -87,9 +111,17 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(threads: u32, isa: Isa, shelf: Option<&Path>) -> std::io::Result<Self> {
-        let pool = train::pool(threads).map_err(std::io::Error::other)?;
-        Ok(Self { isa, pool, shelf: shelf.map(Folder::open).transpose()? })
+    /// For the thread that calls this.
+    pub(crate) fn new(equipment: &Equipment) -> Result<Self, UserError> {
+        let failed = |e: String| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
+        let pool = train::pool(equipment.threads).map_err(|e| failed(e.to_string()))?;
+        let shelf = equipment.shelf.as_deref().map(Folder::open).transpose().map_err(|e| failed(e.to_string()))?;
+        Ok(Self { isa: equipment.isa, place: equipment.device.open()?, pool, shelf })
+    }
+
+    /// The class of what it computes.
+    pub(crate) fn numerics(&self) -> &str {
+        self.place.as_ref().map_or(CPU_F32, |place| &place.numerics)
     }
 }
 
@@ -122,6 +154,7 @@ pub(crate) fn run(assignment: &Assignment, machine: &Machine) -> Option<Finished
             start: cell.start.as_deref(),
             key: assignment.key,
             isa: machine.isa,
+            place: machine.place.as_ref(),
             pool: machine.pool.as_ref(),
             shelf: machine.shelf.as_ref().map(|shelf| shelf as &dyn train::Shelf),
         };

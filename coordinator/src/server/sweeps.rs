@@ -1,12 +1,13 @@
 //! `SweepService`: what users ask.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ergodic_common::dataset::Dataset;
 use ergodic_common::spec::{Probe, SpecSource};
-use ergodic_common::trial::Predictions;
+use ergodic_common::trial::{CUDA_F32, Predictions};
 use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
 use ergodic_proto::convert::WireError;
 use ergodic_proto::status::UserError;
@@ -61,6 +62,7 @@ impl SweepService for Sweeps {
         {
             return Ok(Response::new(v1::LaunchResponse { status: Some(status) }));
         }
+        let source = self.settle_numerics(source).await?;
         let (row, spec) = self.prepare(source).await?;
         let (reply, stored) = oneshot::channel();
         self.0.engine.tell(Event::Launch(Box::new(row), Arc::new(spec), reply));
@@ -251,6 +253,33 @@ impl Sweeps {
             core.sweeps().filter(same).last().map(|sweep| sweep_status(core, sweep))
         })
         .await
+    }
+
+    /// A sweep for CUDA is pinned to the class that joined workers offer: what CUDA devices compute depends on them.
+    async fn settle_numerics(&self, mut source: SpecSource) -> Result<SpecSource, Status> {
+        if !Spec::read(&source).is_ok_and(|spec| spec.numerics == CUDA_F32) {
+            return Ok(source);
+        }
+        let offered = self.ask(|core| {
+            let all = core.workers().filter(|(_, w)| w.connected).flat_map(|(_, w)| w.numerics.clone());
+            all.filter(|class| class.starts_with("cuda-f32/")).collect::<BTreeSet<String>>()
+        });
+        let offered = Vec::from_iter(offered.await?);
+        let [class] = &offered[..] else {
+            let message = if offered.is_empty() {
+                "numerics: no joined worker computes on CUDA: start one with --device cuda:0 first, or name the class in \
+                 full, as in \"cuda-f32/1/sm90/cublas13.1\""
+                    .to_owned()
+            } else {
+                format!(
+                    "numerics: joined workers compute in several classes, which do not mix: name one of {}",
+                    offered.join(", ")
+                )
+            };
+            return Err(UserError::new(ErrorCode::BadInput, message).into());
+        };
+        source.settings.push(format!("numerics=\"{class}\""));
+        Ok(source)
     }
 
     /// Reads the sweep file and pins the dataset: everything that can be wrong is found here, before anything is stored.

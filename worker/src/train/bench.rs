@@ -15,7 +15,7 @@ use super::data::TrialData;
 use super::schedule::Rates;
 use super::simd::Lanes;
 use super::trial::Training;
-use super::{Isa, Job};
+use super::{Isa, Job, Place};
 
 /// What a benchmark measured.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -59,6 +59,7 @@ pub fn bench(
     config: &TrialConfig,
     steps: u64,
     isa: Isa,
+    place: Option<&Place>,
     threads: u32,
 ) -> Result<BenchReport, rayon::ThreadPoolBuildError> {
     let batch = u64::from(config.batch());
@@ -79,6 +80,7 @@ pub fn bench(
         start: None,
         key,
         isa,
+        place,
         pool: pool.as_ref(),
         shelf: None,
     };

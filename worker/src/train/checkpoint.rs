@@ -1,7 +1,5 @@
 //! The state of a trial between two steps: what is needed to end it with the same bits, on this machine or another.
 
-use ergodic_common::trial::CPU_F32;
-
 use super::Job;
 
 /// Where unfinished trials are kept.
@@ -19,7 +17,7 @@ pub trait Shelf: Sync {
 /// What a trial's result is a function of, hashed: a checkpoint is of no use to another one.
 pub(super) fn identity(job: &Job<'_>) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 checkpoint v1");
-    let described = format!("{CPU_F32} {:?} {:?} {:?} {:?}", job.key, job.config, job.streams, job.measure);
+    let described = format!("{} {:?} {:?} {:?} {:?}", job.numerics(), job.key, job.config, job.streams, job.measure);
     *hasher.update(described.as_bytes()).finalize().as_bytes()
 }
 

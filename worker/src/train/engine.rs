@@ -498,9 +498,6 @@ impl<'a> Statistics<'a> {
     }
 }
 
-/// Share of the new value in a running statistic.
-const MOMENTUM: f64 = 0.1;
-
 impl Engine {
     /// For training batches of `batch` images and passes without gradient of up to `test` images, on `threads` threads of
     /// the pool that it runs in.
@@ -686,38 +683,13 @@ impl Engine {
         }
     }
 
-    /// Moves the running statistics towards those of the last training batch. The very first batch replaces them where
-    /// ε = 0: the initial variance of 1 would set an absolute scale.
-    pub(super) fn update_statistics(&self, running: &mut [f32], first: bool) {
-        let eps = |layer: &LayerState| layer.norm.map_or(0.0, |norm| norm.eps);
-        self.move_statistics(running, |layer| if first && eps(layer) == 0.0 { 1.0 } else { MOMENTUM });
-    }
-
-    /// Passes over a batch in training mode, and takes its statistics into the mean over the `before` earlier ones.
-    pub(super) fn estimate<S: Lanes>(
-        &mut self,
-        s: S,
-        weights: &[f32],
-        source: &Source<'_>,
-        before: u64,
-        running: &mut [f32],
-    ) {
+    /// Passes over a batch in training mode, for its statistics.
+    pub(super) fn estimate<S: Lanes>(&mut self, s: S, weights: &[f32], source: &Source<'_>) {
         self.forward(s, weights, source, None);
-        self.move_statistics(running, |_| 1.0 / (before + 1) as f64);
     }
 
-    fn move_statistics(&self, running: &mut [f32], share: impl Fn(&LayerState) -> f64) {
-        for (layer, mean) in self.layers.iter().zip(&self.layout.statistics) {
-            let (Some(_), Some(mean)) = (layer.norm, mean) else { continue };
-            let keep = 1.0 - share(layer);
-            let width = mean.len();
-            for (c, (m, v)) in layer.moments.unbiased().enumerate() {
-                let mut update = |at: usize, new: f64| {
-                    running[at] = (keep * f64::from(running[at]) + (1.0 - keep) * new) as f32;
-                };
-                update(mean.start + c, m);
-                update(mean.start + width + c, v);
-            }
-        }
+    /// Mean and unbiased variance of the last training batch before a layer's norm.
+    pub(super) fn moments(&self, layer: usize) -> impl Iterator<Item = (f64, f64)> {
+        self.layers[layer].moments.unbiased()
     }
 }

@@ -12,6 +12,8 @@ mod adamw;
 mod augment;
 mod bench;
 mod checkpoint;
+mod composed;
+mod compute;
 mod data;
 mod engine;
 mod loss;
@@ -28,6 +30,7 @@ mod probe;
 mod reference;
 mod schedule;
 mod simd;
+mod stock;
 mod taps;
 mod team;
 #[cfg(test)]
@@ -43,7 +46,7 @@ use ergodic_common::config::{ModelKind, Toy, TrialConfig};
 use ergodic_common::net::Net;
 use ergodic_common::seed::{Purpose, Streams};
 use ergodic_common::spec::Measure;
-use ergodic_common::trial::{Curve, TrialKey, TrialResult};
+use ergodic_common::trial::{CPU_F32, Curve, TrialKey, TrialResult};
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
@@ -51,6 +54,7 @@ pub use bench::{BenchReport, bench, peak_memory};
 pub use checkpoint::Shelf;
 pub use data::TrialData;
 pub use simd::{Isa, IsaError};
+pub use stock::Place;
 
 use simd::{Lanes, Portable};
 use trial::Training;
@@ -72,6 +76,8 @@ pub struct Job<'a> {
     pub key: TrialKey,
     /// The instruction set to use; it decides no bit of the result.
     pub isa: Isa,
+    /// Where networks run on stock operations; on the trainer's own engine otherwise. It decides the numerics class.
+    pub place: Option<&'a Place>,
     /// The threads to share the work among, if more than the caller's; they decide no bit of the result.
     pub pool: Option<&'a ThreadPool>,
     /// Where the trial is kept while it is unfinished, if anywhere; it goes on from what lies there.
@@ -88,6 +94,16 @@ pub fn pool(threads: u32) -> Result<Option<ThreadPool>, ThreadPoolBuildError> {
 }
 
 impl Job<'_> {
+    /// The numerics class.
+    fn numerics(&self) -> &str {
+        self.place.map_or(CPU_F32, |place| &place.numerics)
+    }
+
+    /// What computes, for result rows.
+    fn computer(&self) -> &'static str {
+        self.place.map_or(self.isa.name(), |place| place.name)
+    }
+
     fn threads(&self) -> usize {
         self.pool.map_or(1, ThreadPool::current_num_threads)
     }

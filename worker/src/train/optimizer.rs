@@ -13,8 +13,8 @@ use ergodic_common::net::{Param, Role};
 
 use super::adamw::{self, Average, AverageSquares};
 use super::checkpoint::{Packer, Unpacker};
+use super::compute::Compute;
 use super::data::Source;
-use super::engine::Engine;
 use super::loss::Tally;
 use super::params::Layout;
 use super::schedule::Rates;
@@ -120,7 +120,7 @@ impl State {
     pub(super) fn gradient<S: Lanes>(
         &self,
         s: S,
-        engine: &mut Engine,
+        engine: &mut Compute,
         batch: &Source<'_>,
         first: bool,
     ) -> Result<Tally> {
@@ -195,7 +195,7 @@ pub(super) fn numbers(storage: &mut CpuStorage) -> Result<&mut [f32]> {
 /// gradient ← ∇L(weights)
 struct ForwardBackward<'a, S> {
     s: S,
-    engine: RefCell<&'a mut Engine>,
+    engine: RefCell<&'a mut Compute>,
     batch: &'a Source<'a>,
     tally: Cell<Tally>,
 }
@@ -207,14 +207,14 @@ impl<S: Lanes> InplaceOp2 for ForwardBackward<'_, S> {
 
     fn cpu_fwd(&self, gradient: &mut CpuStorage, _: &Strides, weights: &CpuStorage, _: &Strides) -> Result<()> {
         let mut engine = self.engine.borrow_mut();
-        self.tally.set(engine.train(self.s, weights.as_slice()?, self.batch, numbers(gradient)?));
+        self.tally.set(engine.train(self.s, weights.as_slice()?, self.batch, numbers(gradient)?)?);
         Ok(())
     }
 }
 
 /// Running statistics after a batch.
 struct UpdateStatistics<'a> {
-    engine: &'a Engine,
+    engine: &'a Compute,
     first: bool,
 }
 

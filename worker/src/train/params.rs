@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use ergodic_common::config::{InitScheme, TrialConfig};
-use ergodic_common::net::{Net, Param, Role};
+use ergodic_common::net::{Net, NormSpec, Param, Role};
 use ergodic_common::seed::{Purpose, Stream, Streams};
 use ergodic_common::weights::Weights;
 
@@ -27,6 +27,11 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// The numbers in logical order.
+    pub(super) fn numbers(&self, packed: &[f32]) -> impl Iterator<Item = f32> {
+        (0..self.param.len).map(|i| packed[self.position(i)])
+    }
+
     /// Where the `i`-th number in logical order stands.
     pub(super) fn position(&self, i: usize) -> usize {
         if self.param.role != Role::Weight {
@@ -35,6 +40,28 @@ impl Slot {
         let (row, out) = (i / self.outputs, i % self.outputs);
         let row = row / self.channels.0 * self.channels.1 + row % self.channels.0;
         self.range.start + (out / BLOCK * self.rows + row) * BLOCK + out % BLOCK
+    }
+}
+
+/// Where the running statistics of a layer's batch norm stand.
+#[derive(Debug, Clone)]
+pub(super) struct NormPlace {
+    /// The layer.
+    pub(super) layer: usize,
+    mean: Range<usize>,
+}
+
+impl NormPlace {
+    /// Moves the statistics towards means and variances, of which they take this share.
+    pub(super) fn blend(&self, moments: impl Iterator<Item = (f64, f64)>, share: f64, running: &mut [f32]) {
+        let keep = 1.0 - share;
+        for (c, (mean, variance)) in moments.enumerate() {
+            let mut update = |at: usize, new: f64| {
+                running[at] = (keep * f64::from(running[at]) + (1.0 - keep) * new) as f32;
+            };
+            update(self.mean.start + c, mean);
+            update(self.mean.end + c, variance);
+        }
     }
 }
 
@@ -51,6 +78,8 @@ pub(super) struct Layout {
     pub(super) statistics_len: usize,
     /// Channels per layer, without padding.
     channels: Vec<usize>,
+    /// Norm per layer.
+    specs: Vec<Option<NormSpec>>,
 }
 
 impl Layout {
@@ -75,7 +104,8 @@ impl Layout {
         });
         let statistics = statistics.collect();
         let channels = net.layers.iter().map(|l| l.output.channels).collect();
-        Self { slots, len, statistics, statistics_len, channels }
+        let specs = net.layers.iter().map(|l| l.norm).collect();
+        Self { slots, len, statistics, statistics_len, channels, specs }
     }
 
     /// A single tensor `w` of so many numbers, on whose scale the loss does not depend.
@@ -92,13 +122,20 @@ impl Layout {
             normed: true,
         };
         let slot = Slot { param, range: 0..len, outputs: dim, channels: (1, 1), rows: 1 };
-        Self { slots: vec![slot], len, statistics: Vec::new(), statistics_len: 0, channels: Vec::new() }
+        let (statistics, channels, specs) = (Vec::new(), Vec::new(), Vec::new());
+        Self { slots: vec![slot], len, statistics, statistics_len: 0, channels, specs }
     }
 
     /// The place of a layer's parameter, if it has one for this.
     pub(super) fn range(&self, layer: usize, role: Role) -> Option<Range<usize>> {
         let slot = self.slots.iter().find(|s| s.param.layer == layer && s.param.role == role);
         slot.map(|s| s.range.clone())
+    }
+
+    /// The batch norms, in the order of their layers.
+    pub(super) fn norms(&self) -> impl Iterator<Item = (NormPlace, NormSpec)> {
+        let all = self.statistics.iter().zip(&self.specs).enumerate();
+        all.filter_map(|(layer, (mean, norm))| Some((NormPlace { layer, mean: mean.clone()? }, (*norm)?)))
     }
 
     /// Places of the parameters that `select` holds for, neighbours joined.
@@ -155,8 +192,7 @@ impl Layout {
 
     /// The numbers of all parameters in logical order.
     pub(super) fn unpack(&self, packed: &[f32]) -> Vec<Vec<f32>> {
-        let numbers = |slot: &Slot| (0..slot.param.len).map(|i| packed[slot.position(i)]).collect();
-        self.slots.iter().map(numbers).collect()
+        self.slots.iter().map(|slot| slot.numbers(packed).collect()).collect()
     }
 
     /// Mean and variance of all norms that keep them.

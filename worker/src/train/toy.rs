@@ -69,7 +69,7 @@ fn end(
 ) -> Result<Finished> {
     let digest = read(&state.weights, |w| layout.digest(w, &[]))?;
     let (metrics, curve) = sampler.finish(outcome != Outcome::Completed);
-    let isa = job.isa.name().to_owned();
+    let isa = job.computer().to_owned();
     let result = TrialResult { outcome, steps, metrics, digest, curve, isa, ..TrialResult::completed(job.key) };
     Ok(Finished { result, weights: None })
 }

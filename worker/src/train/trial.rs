@@ -10,8 +10,8 @@ use ergodic_common::weights::Weights;
 
 use super::augment::Moves;
 use super::checkpoint::{self, Packer, Shelf, Unpacker};
+use super::compute::Compute;
 use super::data::TrialData;
-use super::engine::Engine;
 use super::loss::Tally;
 use super::metrics::{Probed, Sample, Sampler};
 use super::optimizer::{State, Trained, read};
@@ -32,7 +32,7 @@ pub(super) struct Training<'a, S> {
     job: &'a Job<'a>,
     net: &'a Net,
     data: &'a TrialData,
-    engine: Engine,
+    engine: Compute,
     pub(super) state: State,
     trained: Trained,
     batches: Batches<'a>,
@@ -63,8 +63,8 @@ impl<'a, S: Lanes> Training<'a, S> {
         let config = job.config;
         let predictor = Predictor::new(config, job.measure, data, job.streams);
         let test = TEST_CHUNK.min(data.test().len().max(predictor.images.len()));
-        let engine = Engine::new(net, config.train.loss, config.batch() as usize, test, job.threads());
-        let layout = &engine.layout;
+        let engine = Compute::new(job, net, test);
+        let layout = engine.layout();
         let (weights, statistics) = start(layout, net, job)?;
         let state = State::new(weights, statistics, config.train.adamw)?;
         let trained = Trained::new(layout, config.train.wd_on);
@@ -87,7 +87,7 @@ impl<'a, S: Lanes> Training<'a, S> {
 
     /// Trains to the end. `None` when `stop` was raised.
     pub(super) fn run(mut self, stop: &AtomicBool) -> Result<Option<Finished>> {
-        let mut sampler = Sampler::new(self.job.config, self.job.measure, &self.engine.layout);
+        let mut sampler = Sampler::new(self.job.config, self.job.measure, self.engine.layout());
         let steps = self.job.config.steps();
         if sampler.wants_start() {
             read(&self.state.weights, |w| sampler.start(w))?;
@@ -180,7 +180,7 @@ impl<'a, S: Lanes> Training<'a, S> {
             if self.breaks_off(stop) {
                 return Ok(false);
             }
-            self.engine.evaluate(self.s, &weights, &statistics, &self.data.test_batch(images));
+            self.engine.evaluate(self.s, &weights, &statistics, &self.data.test_batch(images))?;
             classes.extend(self.engine.classes(images.len()));
         }
         self.predictor.take(steps, classes);
@@ -203,14 +203,14 @@ impl<'a, S: Lanes> Training<'a, S> {
         if sampler.wants(&[Metric::TestLoss, Metric::TestAcc]) {
             let weights = read(&self.state.weights, <[f32]>::to_vec)?;
             let statistics = read(&self.state.statistics, <[f32]>::to_vec)?;
-            probed.test = self.test(&weights, &statistics, stop);
+            probed.test = self.test(&weights, &statistics, stop)?;
         }
         if sampler.wants(&[Metric::AverageTestLoss, Metric::AverageTestAcc])
             && let Some(average) = &self.state.average
         {
             let weights = read(average, <[f32]>::to_vec)?;
-            let statistics = self.estimate(&weights);
-            probed.average_test = self.test(&weights, &statistics, stop);
+            let statistics = self.estimate(&weights)?;
+            probed.average_test = self.test(&weights, &statistics, stop)?;
         }
         if sampler.wants(&[Metric::GradNoiseTrace, Metric::GradNoiseHill]) {
             probed.noise = Some(self.noise(steps)?);
@@ -222,27 +222,27 @@ impl<'a, S: Lanes> Training<'a, S> {
     }
 
     /// Evaluates the test set. `None` when `stop` was raised.
-    fn test(&mut self, weights: &[f32], statistics: &[f32], stop: &AtomicBool) -> Option<Tally> {
+    fn test(&mut self, weights: &[f32], statistics: &[f32], stop: &AtomicBool) -> Result<Option<Tally>> {
         let mut tally = Tally::default();
         for images in self.data.test().chunks(TEST_CHUNK) {
             if self.breaks_off(stop) {
-                return None;
+                return Ok(None);
             }
-            tally.add(self.engine.evaluate(self.s, weights, statistics, &self.data.test_batch(images)));
+            tally.add(self.engine.evaluate(self.s, weights, statistics, &self.data.test_batch(images))?);
         }
-        Some(tally)
+        Ok(Some(tally))
     }
 
     /// Statistics of batch norms for these weights: means over the batches of an epoch in the order of the subset.
-    fn estimate(&mut self, weights: &[f32]) -> Vec<f32> {
-        let mut statistics = self.engine.layout.init_statistics();
+    fn estimate(&mut self, weights: &[f32]) -> Result<Vec<f32>> {
+        let mut statistics = self.engine.layout().init_statistics();
         if !statistics.is_empty() {
             let batches = self.data.train().chunks_exact(self.job.config.batch() as usize);
             for (before, images) in (0..).zip(batches) {
-                self.engine.estimate(self.s, weights, &self.data.batch(images), before, &mut statistics);
+                self.engine.estimate(self.s, weights, &self.data.batch(images), before, &mut statistics)?;
             }
         }
-        statistics
+        Ok(statistics)
     }
 
     /// Gradient noise at the present weights.
@@ -250,14 +250,17 @@ impl<'a, S: Lanes> Training<'a, S> {
         let mut stream = probe::stream(self.job.streams, "noise", steps);
         let (batch, mut images) = (self.job.config.batch() as usize, Vec::new());
         let (s, data, engine) = (self.s, self.data, &mut self.engine);
-        let len = engine.layout.len;
-        let trained = engine.layout.ranges(|p| p.trained);
+        let len = engine.layout().len;
+        let trained = engine.layout().ranges(|p| p.trained);
+        let mut done = Ok(Tally::default());
         read(&self.state.weights, |weights| {
             probe::noise(&trained, len, batch, |gradient| {
                 probe::draw(data.train(), batch, &mut stream, &mut images);
-                engine.train(s, weights, &data.batch(&images), gradient);
+                let pass = engine.train(s, weights, &data.batch(&images), gradient);
+                done = std::mem::replace(&mut done, Ok(Tally::default())).and(pass);
             })
         })
+        .and_then(|noise| done.map(|_| noise))
     }
 
     /// The Hessian's largest eigenvalue at the present weights, of the loss of the last batch.
@@ -265,12 +268,15 @@ impl<'a, S: Lanes> Training<'a, S> {
         let mut stream = probe::stream(self.job.streams, "hessian", steps);
         let batch = self.data.batch(self.batches.at(steps - 1)).moved(self.moves.at(steps - 1));
         let (s, engine) = (self.s, &mut self.engine);
-        let trained = engine.layout.ranges(|p| p.trained);
+        let trained = engine.layout().ranges(|p| p.trained);
+        let mut done = Ok(Tally::default());
         read(&self.state.weights, |weights| {
             probe::curvature(&trained, weights, &mut stream, |at, gradient| {
-                engine.train(s, at, &batch, gradient);
+                let pass = engine.train(s, at, &batch, gradient);
+                done = std::mem::replace(&mut done, Ok(Tally::default())).and(pass);
             })
         })
+        .and_then(|top| done.map(|_| top))
     }
 
     fn end(self, sampler: Sampler<'_>, steps: u64, outcome: Outcome) -> Result<Finished> {
@@ -280,7 +286,7 @@ impl<'a, S: Lanes> Training<'a, S> {
         let completed = outcome == Outcome::Completed;
         let (digest, weights) = (self.digest()?, (completed && self.job.measure.save).then(|| self.weights()));
         let (metrics, curve) = sampler.finish(!completed);
-        let (predictions, isa) = (self.predictor.finish(), self.job.isa.name().to_owned());
+        let (predictions, isa) = (self.predictor.finish(), self.job.computer().to_owned());
         let result = TrialResult {
             outcome,
             steps,
@@ -296,7 +302,7 @@ impl<'a, S: Lanes> Training<'a, S> {
 
     /// Of the weights and norm statistics, and of their average.
     fn digest(&self) -> Result<[u8; 32]> {
-        let (layout, statistics) = (&self.engine.layout, &self.state.statistics);
+        let (layout, statistics) = (self.engine.layout(), &self.state.statistics);
         let digest = read(&self.state.weights, |w| read(statistics, |st| layout.digest(w, st)))??;
         let Some(average) = &self.state.average else { return Ok(digest) };
         let of_average = read(average, |w| read(statistics, |st| layout.digest(w, st)))??;
@@ -305,7 +311,7 @@ impl<'a, S: Lanes> Training<'a, S> {
 
     /// The file of the trained weights.
     fn weights(&self) -> Result<Vec<u8>> {
-        let layout = &self.engine.layout;
+        let layout = self.engine.layout();
         let params = read(&self.state.weights, |w| layout.unpack(w))?;
         let statistics = read(&self.state.statistics, |st| layout.unpack_statistics(st))?;
         let average = self.state.average.as_ref().map(|w| read(w, |w| layout.unpack(w))).transpose()?;

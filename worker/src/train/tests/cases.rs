@@ -4,7 +4,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use ergodic_common::config::{
-    DataConfig, DatasetName, InitScheme, Length, Loss, ModelConfig, ModelKind, Norm, TrainConfig, TrialConfig, WdOn,
+    Average, DataConfig, DatasetName, InitScheme, Length, Loss, ModelConfig, ModelKind, Norm, TrainConfig, TrialConfig,
+    WdOn,
 };
 use ergodic_common::dataset::{Dataset, Images, glyphs};
 use ergodic_common::metric::Metric;
@@ -14,7 +15,7 @@ use ergodic_common::trial::{Outcome, TrialKey, TrialResult};
 
 use rayon::ThreadPool;
 
-use crate::train::{Isa, Job, Shelf, TrialData, run};
+use crate::train::{Isa, Job, Place, Shelf, TrialData, run};
 
 /// The generated dataset, made once.
 pub(crate) fn dataset() -> Arc<Dataset> {
@@ -103,6 +104,35 @@ pub(crate) fn result_from(
     (pool, shelf): (Option<&ThreadPool>, Option<&dyn Shelf>),
     start: Option<&[u8]>,
 ) -> TrialResult {
+    result_of(config, measure, isa, (pool, shelf), start, None)
+}
+
+/// Runs a trial on stock operations, or on the trainer's own engine.
+pub(crate) fn result_at(config: &TrialConfig, measure: &Measure, place: Option<&Place>) -> TrialResult {
+    result_of(config, measure, Isa::detect(), (None, None), None, place)
+}
+
+/// An average that is taken at every step.
+pub(crate) fn every_step() -> Average {
+    Average { decay: None, from: Length::Steps(0), every: Length::Steps(1) }
+}
+
+/// Images that deep networks can take.
+pub(crate) fn on_its_images(mut config: TrialConfig) -> TrialConfig {
+    if matches!(config.model.kind, ModelKind::Vgg { .. } | ModelKind::Preresnet { .. }) {
+        config.data.dataset = DatasetName::Cifar10;
+    }
+    config
+}
+
+fn result_of(
+    config: &TrialConfig,
+    measure: &Measure,
+    isa: Isa,
+    (pool, shelf): (Option<&ThreadPool>, Option<&dyn Shelf>),
+    start: Option<&[u8]>,
+    place: Option<&Place>,
+) -> TrialResult {
     let streams = streams(0);
     let dataset = match config.data.dataset {
         DatasetName::Glyphs => dataset(),
@@ -110,7 +140,7 @@ pub(crate) fn result_from(
     };
     let data = TrialData::new(dataset, &config.data, &streams).expect("the dataset has as many images");
     let key = TrialKey { cell: 0, repeat: 0 };
-    let job = Job { config, streams: &streams, measure, data: Some(&data), start, key, isa, pool, shelf };
+    let job = Job { config, streams: &streams, measure, data: Some(&data), start, key, isa, place, pool, shelf };
     let finished = run(&job, &AtomicBool::new(false)).expect("nobody stops it");
     assert_eq!(finished.weights.is_some(), measure.save && finished.result.outcome == Outcome::Completed);
     finished.result

@@ -1,6 +1,7 @@
 //! Tests of the trainer as a whole.
 
 pub(super) mod cases;
+mod devices;
 mod gradients;
 mod linear;
 mod torch;

@@ -267,6 +267,7 @@ fn a_raised_stop_ends_a_trial_without_result() {
         start: None,
         key,
         isa,
+        place: None,
         pool: None,
         shelf: None,
     };
@@ -291,6 +292,7 @@ fn an_empty_trial_is_made_up_from_its_streams() {
             start: None,
             key,
             isa,
+            place: None,
             pool: None,
             shelf: None,
         };

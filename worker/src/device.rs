@@ -1,0 +1,100 @@
+//! `--device`: where networks run.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::UserError;
+
+use crate::train::Place;
+
+/// What `--device` names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum DeviceChoice {
+    /// The trainer's own engine, of the class `cpu-f32`.
+    #[default]
+    Cpu,
+    /// Stock Candle operations on this CUDA device.
+    Cuda(usize),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let cuda = || text.strip_prefix("cuda:")?.parse().ok().map(Self::Cuda);
+        match text {
+            "auto" | "cpu" => Ok(Self::Cpu),
+            _ => cuda().ok_or_else(|| format!("expected auto, cpu or cuda:N, found '{text}'")),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => write!(f, "cpu"),
+            Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// Opens the device, for the thread that calls this alone; none for the trainer's own engine.
+    ///
+    /// # Errors
+    /// This program has no CUDA, or this machine no such device.
+    pub(crate) fn open(self) -> Result<Option<Place>, UserError> {
+        match self {
+            Self::Cpu => Ok(None),
+            Self::Cuda(ordinal) => cuda(ordinal)
+                .map(Some)
+                .map_err(|why| UserError::new(ErrorCode::BadInput, format!("--device cuda:{ordinal}: {why}"))),
+        }
+    }
+}
+
+/// The version of what stock operations compute; raised when it changes.
+#[cfg(feature = "cuda")]
+const VERSION: u32 = 1;
+
+/// A device, and what can change the bits that it computes.
+#[cfg(feature = "cuda")]
+fn cuda(ordinal: usize) -> Result<Place, String> {
+    use candle_core::Device;
+    use candle_core::cuda_backend::cudarc::{cublas, driver::sys::CUdevice_attribute as Attribute};
+
+    let device = Device::new_cuda(ordinal).map_err(|e| format!("it cannot be opened: {e}"))?;
+    let Device::Cuda(cuda) = &device else { return Err("it is no CUDA device".into()) };
+    let stream = cuda.cuda_stream();
+    let context = stream.context();
+    let number = |attribute| context.attribute(attribute).map_err(|e| format!("it does not tell what it is: {e}"));
+    let major = number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+    let minor = number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+    let mut version = 0;
+    let handle = cuda.cublas_handle();
+    // SAFETY: the handle is alive, and the version is written into an integer of ours.
+    let status = unsafe { cublas::sys::cublasGetVersion_v2(*handle.handle(), &raw mut version) };
+    if status != cublas::sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS {
+        return Err("cuBLAS does not tell its version".into());
+    }
+    let cublas = format!("{}.{}", version / 10_000, version % 10_000 / 100);
+    Ok(Place { device, numerics: format!("cuda-f32/{VERSION}/sm{major}{minor}/cublas{cublas}"), name: "cuda" })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: usize) -> Result<Place, String> {
+    Err("this program was built without CUDA: build it with deploy/cuda/build.sh".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named() {
+        assert_eq!(("cuda:3".parse(), "auto".parse()), (Ok(DeviceChoice::Cuda(3)), Ok(DeviceChoice::Cpu)));
+        for bad in ["", "gpu", "cuda", "cuda:", "cuda:x"] {
+            assert!(bad.parse::<DeviceChoice>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The trainer's engine on stock Candle operations, for devices that have no engine of their own: CUDA.
+//!
+//! Weights, gradient and statistics stay in the trainer's packed vectors, so that optimizer, metrics, averages and
+//! checkpoints are the same on every device; a pass takes the weights to the device and brings the gradient back.
+
+use candle_core::{DType, Device, Result, Tensor};
+use ergodic_common::config::Loss;
+use ergodic_common::net::Net;
+
+use super::composed::{self, Parameters, Passed, Statistics};
+use super::data::Source;
+use super::loss::{Objective, Tally, largest};
+use super::params::Layout;
+use super::plan::{self, Grid};
+
+/// Where stock operations run, and the numerics class of what they compute there.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The device.
+    pub device: Device,
+    /// What it computes, such as `cuda-f32/1/sm90/cublas13.1`.
+    pub numerics: String,
+    /// The device in a word, for result rows.
+    pub name: &'static str,
+}
+
+/// A network on a device.
+pub(super) struct StockEngine {
+    /// Where parameters stand in the packed vectors.
+    pub(super) layout: Layout,
+    net: Net,
+    device: Device,
+    objective: Objective,
+    /// Images that a pass with a gradient takes at a time.
+    batch: usize,
+    /// Mean and unbiased variance of the last training batch before each batch norm.
+    moments: Vec<Vec<(f64, f64)>>,
+    /// Of the last pass, image after image.
+    logits: Vec<f32>,
+}
+
+impl StockEngine {
+    pub(super) fn new(net: &Net, loss: Loss, batch: usize, device: &Device) -> Self {
+        Self {
+            layout: Layout::new(net, &plan::plan(net)),
+            objective: Objective { classes: net.classes, loss },
+            batch: net.images_at_a_time(batch as u64) as usize,
+            net: net.clone(),
+            device: device.clone(),
+            moments: Vec::new(),
+            logits: Vec::new(),
+        }
+    }
+
+    /// Loss of a batch in training mode, and the gradient of its mean over the batch.
+    pub(super) fn train(&mut self, weights: &[f32], source: &Source<'_>, gradient: &mut [f32]) -> Result<Tally> {
+        let params = self.upload(weights)?;
+        let (mut tally, mut total) = (Tally::default(), Vec::new());
+        for part in source.parts(self.batch) {
+            let passed = composed::pass(&self.net, &params, &self.images(&part)?, None)?;
+            let labels: Vec<u8> = part.labels().collect();
+            let share = 1.0 / source.len() as f64;
+            let objective = composed::objective(&passed.logits, &labels, self.objective.loss, share)?;
+            add(&mut total, composed::gradient(&params, &objective)?)?;
+            tally.add(self.look(&passed, &labels)?);
+        }
+        gradient.fill(0.0);
+        for (slot, part) in self.layout.slots.iter().zip(&total).filter(|(slot, _)| slot.param.trained) {
+            let numbers = part.flatten_all()?.to_vec1::<f32>()?;
+            numbers.iter().enumerate().for_each(|(i, g)| gradient[slot.position(i)] = *g);
+        }
+        Ok(tally)
+    }
+
+    /// Losses of a batch under the running statistics.
+    pub(super) fn evaluate(&mut self, weights: &[f32], statistics: &[f32], source: &Source<'_>) -> Result<Tally> {
+        let running = self.upload_statistics(statistics)?;
+        let passed = composed::pass(&self.net, &self.upload(weights)?, &self.images(source)?, Some(&running))?;
+        self.look(&passed, &source.labels().collect::<Vec<u8>>())
+    }
+
+    /// Passes over a batch in training mode, for its statistics.
+    pub(super) fn estimate(&mut self, weights: &[f32], source: &Source<'_>) -> Result<()> {
+        let passed = composed::pass(&self.net, &self.upload(weights)?, &self.images(source)?, None)?;
+        self.look(&passed, &source.labels().collect::<Vec<u8>>()).map(|_| ())
+    }
+
+    /// Mean and unbiased variance of the last training batch before a batch norm, counted among those.
+    pub(super) fn moments(&self, norm: usize) -> impl Iterator<Item = (f64, f64)> {
+        self.moments[norm].iter().copied()
+    }
+
+    /// Logits of an image of the last pass.
+    #[cfg(test)]
+    pub(super) fn logits(&self, image: usize) -> &[f32] {
+        &self.logits[image * self.net.classes..][..self.net.classes]
+    }
+
+    /// Classes that the last pass gives its first images.
+    pub(super) fn classes(&self, images: usize) -> impl Iterator<Item = u8> {
+        self.logits.chunks_exact(self.net.classes).take(images).map(|logits| largest(logits) as u8)
+    }
+
+    fn upload(&self, packed: &[f32]) -> Result<Parameters> {
+        let numbers = |i: usize| self.layout.slots[i].numbers(packed).map(f64::from).collect::<Vec<f64>>();
+        let slots = 0..self.layout.slots.len();
+        slots.map(|i| composed::parameter(&numbers(i), 1, DType::F32, &self.device)).collect()
+    }
+
+    fn upload_statistics(&self, statistics: &[f32]) -> Result<Statistics> {
+        let tensor = |numbers: Vec<f32>| Tensor::from_vec(numbers, (1, ()), &Device::Cpu)?.to_device(&self.device);
+        let pairs = self.layout.unpack_statistics(statistics).into_iter();
+        pairs.map(|[mean, variance]| Ok([tensor(mean)?, tensor(variance)?])).collect()
+    }
+
+    /// `[1, batch, height, width, channel]`
+    fn images(&self, source: &Source<'_>) -> Result<Tensor> {
+        let input = self.net.input;
+        let mut images = vec![0.0; source.len() * input.len()];
+        source.write(0, source.len(), &Grid::flat(input.len()), &mut images);
+        let shape = (1, source.len(), input.height, input.width, input.channels);
+        Tensor::from_vec(images, shape, &Device::Cpu)?.to_device(&self.device)
+    }
+
+    /// Brings logits and moments of a pass back, and its losses.
+    fn look(&mut self, passed: &Passed, labels: &[u8]) -> Result<Tally> {
+        self.logits = passed.logits.flatten_all()?.to_vec1()?;
+        if !passed.moments.is_empty() {
+            let normed = self.net.layers.iter().filter(|l| l.norm.is_some_and(|norm| norm.has_statistics()));
+            let counts = normed.map(|l| (labels.len() * l.output.height * l.output.width) as f64);
+            let moments = passed.moments.iter().zip(counts).map(|([mean, variance], count)| {
+                let (mean, variance) =
+                    (mean.flatten_all()?.to_vec1::<f32>()?, variance.flatten_all()?.to_vec1::<f32>()?);
+                let unbiased = |v: f32| f64::from(v) * count / (count - 1.0).max(1.0);
+                Ok(mean.iter().zip(variance).map(|(m, v)| (f64::from(*m), unbiased(v))).collect())
+            });
+            self.moments = moments.collect::<Result<_>>()?;
+        }
+        Ok(self.objective.evaluate(&self.logits, self.net.classes, labels.iter().copied()))
+    }
+}
+
+fn add(total: &mut Vec<Tensor>, part: Vec<Tensor>) -> Result<()> {
+    if total.is_empty() {
+        *total = part;
+        return Ok(());
+    }
+    total.iter_mut().zip(part).try_for_each(|(sum, part)| {
+        *sum = (&*sum + part)?;
+        Ok(())
+    })
+}
