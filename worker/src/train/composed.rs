@@ -1,13 +1,13 @@
 //! Networks on a Candle device, composed of stock operations, whose gradients are Candle's own.
 //!
-//! Only operations are used whose gradients Candle gets right: max-pool, ReLU and the norms are put together from
-//! products, sums and comparisons, because Candle's own have a wrong gradient, another convention or none. Every tensor
+//! Only operations are used whose gradients Candle gets right: convolutions, max-pool, ReLU and the norms are put together
+//! from selections, products, sums and comparisons, because Candle's own have a wrong gradient, another convention or none. Every tensor
 //! has the lanes in front, `[lane, batch, height, width, channel]`; lanes are independent trainings of one shape, and
 //! no operation mixes them.
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use ergodic_common::config::Loss;
-use ergodic_common::net::{Layer, Map, Net, NormSpec, Over, Pool, Role};
+use ergodic_common::net::{Layer, Map, Net, NormSpec, Over, Pool, Role, Shape};
 
 /// Parameters of all lanes: one tensor `[lane, numbers]` for each of [`Net::params`], in logical order.
 pub(super) type Parameters = Vec<Var>;
@@ -69,8 +69,9 @@ fn per_channel(x: &Tensor) -> Result<Tensor> {
     x.reshape((lanes, 1, 1, 1, channels))
 }
 
-fn map(layer: &Layer, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let (inputs, outputs) = (layer.input.channels, layer.output.channels);
+/// A layer's map with a weight per lane.
+pub(super) fn map(layer: &Layer, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let outputs = layer.output.channels;
     let (lanes, batch, ..) = x.dims5()?;
     match layer.map {
         Map::Linear => {
@@ -78,17 +79,44 @@ fn map(layer: &Layer, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
             let y = x.reshape((lanes, batch, layer.fan_in()))?.matmul(&weight)?;
             y.reshape((lanes, batch, 1, 1, outputs))
         }
-        Map::Conv { kernel, stride, padding } => {
-            // Candle has no convolution with a weight per lane.
-            let of_lane = |lane: usize| {
-                let weight = weight.get(lane)?.reshape((kernel, kernel, inputs, outputs))?;
-                let weight = weight.permute((3, 2, 0, 1))?.contiguous()?;
-                let x = x.get(lane)?.permute((0, 3, 1, 2))?.contiguous()?;
-                x.conv2d(&weight, padding, stride, 1, 1)?.permute((0, 2, 3, 1))?.contiguous()
-            };
-            Tensor::stack(&(0..lanes).map(of_lane).collect::<Result<Vec<_>>>()?, 0)
+        Map::Conv { .. } => {
+            let pixels = batch * layer.output.height * layer.output.width;
+            let patches = patches(layer, x)?.reshape((lanes, pixels, layer.fan_in()))?;
+            let y = patches.matmul(&weight.reshape((lanes, layer.fan_in(), outputs))?)?;
+            y.reshape((lanes, batch, layer.output.height, layer.output.width, outputs))
         }
     }
+}
+
+/// What each output pixel of a convolution sees, `[image, output pixel and kernel pixel, channel]`. Candle's own
+/// convolution has no lanes, and a wrong gradient for images that are not square.
+fn patches(layer: &Layer, x: &Tensor) -> Result<Tensor> {
+    let (lanes, batch, height, width, channels) = x.dims5()?;
+    let flat = x.reshape((lanes * batch, height * width, channels))?;
+    // Outside the image is one more pixel, which is black.
+    let outside = Tensor::zeros((lanes * batch, 1, channels), x.dtype(), x.device())?;
+    let places = places(layer);
+    let places = Tensor::from_vec(places.clone(), places.len(), x.device())?;
+    Tensor::cat(&[&flat, &outside], 1)?.index_select(&places, 1)
+}
+
+/// The input pixel under every kernel pixel of every output pixel, in this order.
+fn places(layer: &Layer) -> Vec<u32> {
+    let Map::Conv { kernel, stride, padding } = layer.map else { return Vec::new() };
+    let Shape { height, width, .. } = layer.input;
+    let mut places = Vec::with_capacity(layer.output.height * layer.output.width * kernel * kernel);
+    for (y, x) in pixels(layer.output.height, layer.output.width) {
+        for (ky, kx) in pixels(kernel, kernel) {
+            let inside = |at: usize, side: usize| at.checked_sub(padding).filter(|at| *at < side);
+            let place = inside(y * stride + ky, height).zip(inside(x * stride + kx, width));
+            places.push(place.map_or(height * width, |(y, x)| y * width + x) as u32);
+        }
+    }
+    places
+}
+
+fn pixels(height: usize, width: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..height).flat_map(move |y| (0..width).map(move |x| (y, x)))
 }
 
 /// x where it is above 0, and 0 elsewhere; its slope at 0 is 0.

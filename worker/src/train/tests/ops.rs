@@ -1,0 +1,352 @@
+//! Every operation on random shapes: odd sides, strides, batches of one, ties and zeros. The composed network in f64 must
+//! agree with finite differences, and the trainer's own engine with the composed network.
+
+use std::cell::Cell;
+
+use candle_core::{Device, Tensor, Var};
+use ergodic_common::config::Loss;
+use ergodic_common::net::{Layer, Map, Net, NormSpec, Over, Pool, Role, Shape};
+use ergodic_common::seed::{Stream, fixed_stream};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use crate::train::composed;
+use crate::train::data::Source;
+use crate::train::engine::Engine;
+use crate::train::reference::{self, Batch, Parameters};
+use crate::train::simd::Lanes;
+use crate::train::{Isa, Program};
+
+/// A hidden layer: output channels, map, norm with how many groups it may have, pool.
+#[derive(Debug, Clone, Copy)]
+struct Hidden {
+    channels: usize,
+    map: Map,
+    norm: Option<(bool, usize)>,
+    affine: bool,
+    pool: bool,
+}
+
+/// A network on some images, all numbers drawn from a stream of this number.
+#[derive(Debug, Clone)]
+struct Case {
+    input: Shape,
+    hidden: Vec<Hidden>,
+    /// Whether a block with an identity shortcut, and with a 1×1 one, comes before the head.
+    blocks: (bool, bool),
+    average: bool,
+    classes: usize,
+    batch: usize,
+    loss: Loss,
+    seed: u64,
+}
+
+fn hidden() -> impl Strategy<Value = Hidden> {
+    let map = prop_oneof![
+        4 => (1..=4_usize, 1..=3_usize, 0..=2_usize).prop_map(|(k, s, p)| Map::Conv { kernel: k, stride: s, padding: p }),
+        1 => Just(Map::Linear),
+    ];
+    let norm = prop::option::of((any::<bool>(), 1..=3_usize));
+    (1..=20_usize, map, norm, any::<bool>(), any::<bool>()).prop_map(|(channels, map, norm, affine, pool)| Hidden {
+        channels,
+        map,
+        norm,
+        affine,
+        pool,
+    })
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let input = (1..=9_usize, 1..=9_usize, 1..=5_usize);
+    let input = input.prop_map(|(height, width, channels)| Shape { height, width, channels });
+    let loss =
+        prop_oneof![(0..=1_u8).prop_map(|s| Loss::CrossEntropy { smoothing: f64::from(s) * 0.1 }), Just(Loss::Mse)];
+    let net = (input, prop::collection::vec(hidden(), 1..=3), any::<(bool, bool)>(), any::<bool>(), 2..=12_usize);
+    (net, 1..=5_usize, loss, any::<u64>()).prop_map(|((input, hidden, blocks, average, classes), batch, loss, seed)| {
+        Case { input, hidden, blocks, average, classes, batch, loss, seed }
+    })
+}
+
+impl Case {
+    /// The network; maps that do not fit what comes before them are padded until they do.
+    fn net(&self) -> Net {
+        let mut layers: Vec<Layer> = Vec::new();
+        for hidden in &self.hidden {
+            let input = layers.last().map_or(self.input, Layer::activation);
+            let norm = hidden.norm.map(|(batch, groups)| NormSpec {
+                over: if batch {
+                    Over::Batch
+                } else {
+                    Over::Groups(if hidden.channels % groups == 0 { groups } else { 1 })
+                },
+                eps: 0.1,
+                affine: hidden.affine,
+            });
+            let layer = layer(&layers, input, hidden.channels, fitting(hidden.map, input), norm);
+            let pools = hidden.pool && layer.output.height > 1 && layer.output.width > 1;
+            layers.push(Layer { pool: if pools { Pool::Max2 } else { Pool::None }, ..layer });
+        }
+        let spatial = matches!(layers.last(), Some(Layer { map: Map::Conv { .. }, pool: Pool::None, .. }));
+        if spatial && self.blocks.0 {
+            block(&mut layers, 1);
+        }
+        if spatial && self.blocks.1 {
+            block(&mut layers, 2);
+        }
+        if let (true, Some(last)) = (self.average && spatial, layers.last_mut()) {
+            last.pool = Pool::Average;
+        }
+        let input = layers.last().map_or(self.input, Layer::activation);
+        let head = layer(&layers, input, self.classes, Map::Linear, None);
+        layers.push(Layer { relu: false, ..head });
+        Net { input: self.input, classes: self.classes, layers }
+    }
+
+    fn stream(&self, what: &str) -> Stream {
+        fixed_stream(what, self.seed)
+    }
+
+    /// Normal numbers.
+    fn smooth(&self, net: &Net) -> (Vec<Vec<f32>>, Vec<f32>) {
+        let mut stream = self.stream("smooth");
+        let mut normal = |spread: f64| (spread * stream.normal()) as f32;
+        let params = net.params();
+        let params = params.iter().map(|p| {
+            let (centre, spread) = match p.role {
+                Role::Weight => (0.0, (2.0 / p.fan_in as f64).sqrt()),
+                Role::NormScale => (1.0, 0.3),
+                _ => (0.1, 0.3),
+            };
+            (0..p.len).map(|_| centre + normal(spread)).collect()
+        });
+        (params.collect(), (0..self.batch * net.input.len()).map(|_| normal(1.0)).collect())
+    }
+
+    /// Few different numbers, so that sums are exact, often equal and often 0.
+    fn tied(&self, net: &Net) -> (Vec<Vec<f32>>, Vec<f32>) {
+        let mut stream = self.stream("tied");
+        let mut coarse = || (f64::from(stream.below(5)) - 2.0) as f32 / 4.0;
+        let params = net.params().iter().map(|p| (0..p.len).map(|_| coarse()).collect()).collect();
+        (params, (0..self.batch * net.input.len()).map(|_| coarse()).collect())
+    }
+
+    fn labels(&self) -> Vec<u8> {
+        let mut stream = self.stream("labels");
+        (0..self.batch).map(|_| stream.below(self.classes as u32) as u8).collect()
+    }
+}
+
+/// Map – norm – ReLU after the last of `layers`.
+fn layer(layers: &[Layer], input: Shape, channels: usize, map: Map, norm: Option<NormSpec>) -> Layer {
+    let output = match map {
+        Map::Linear => Shape { height: 1, width: 1, channels },
+        Map::Conv { kernel, stride, padding } => {
+            let side = |n: usize| (n + 2 * padding - kernel) / stride + 1;
+            Shape { height: side(input.height), width: side(input.width), channels }
+        }
+    };
+    let (source, bias) = (layers.len().checked_sub(1), norm.is_none());
+    let (add, relu, pool, trained) = (None, true, Pool::None, true);
+    Layer { name: format!("l{}", layers.len()), source, add, input, output, map, bias, norm, relu, pool, trained }
+}
+
+fn fitting(map: Map, input: Shape) -> Map {
+    let Map::Conv { kernel, stride, padding } = map else { return map };
+    let short = kernel.saturating_sub(input.height.min(input.width));
+    Map::Conv { kernel, stride, padding: padding.max(short.div_ceil(2)) }
+}
+
+/// Two convolutions added to the stream, which a 1×1 convolution brings to their shape where the stride is 2.
+fn block(layers: &mut Vec<Layer>, stride: usize) {
+    let stream = layers.len() - 1;
+    let (input, norm) = (layers[stream].output, layers[stream].norm);
+    let first = layer(layers, input, input.channels, Map::Conv { kernel: 3, stride, padding: 1 }, norm);
+    layers.push(first);
+    let mut added = stream;
+    if stride > 1 {
+        let map = Map::Conv { kernel: 1, stride, padding: 0 };
+        let shortcut = layer(layers, input, input.channels, map, None);
+        layers.push(Layer { source: Some(stream), relu: false, bias: norm.is_none(), ..shortcut });
+        added = layers.len() - 1;
+    }
+    let input = layers[stream + 1].output;
+    let second = layer(layers, input, input.channels, Map::Conv { kernel: 3, stride: 1, padding: 1 }, norm);
+    layers.push(Layer { source: Some(stream + 1), add: Some(added), ..second });
+}
+
+fn in_f64(params: &[Vec<f32>]) -> Parameters {
+    params.iter().map(|numbers| numbers.iter().map(|x| f64::from(*x)).collect()).collect()
+}
+
+fn composed(case: &Case, net: &Net, params: &Parameters, images: &[f32]) -> reference::Outcome {
+    let batch = Batch { images: images.iter().map(|x| f64::from(*x)).collect(), labels: case.labels() };
+    reference::pass(net, params, &batch, case.loss).expect("the composed network runs")
+}
+
+/// Loss and gradient, tensor by tensor, of the trainer's own engine.
+struct Own<'a> {
+    case: &'a Case,
+    net: &'a Net,
+    params: &'a [Vec<f32>],
+    images: &'a [f32],
+    out: &'a mut (f64, Parameters),
+}
+
+impl Program for Own<'_> {
+    fn run<S: Lanes>(self, s: S) {
+        let mut engine = Engine::new(self.net, self.case.loss, self.case.batch, self.case.batch, 1);
+        let (mut packed, mut gradient) = (vec![0.0; engine.layout.len], vec![0.0; engine.layout.len]);
+        for (slot, numbers) in engine.layout.slots.iter().zip(self.params) {
+            numbers.iter().enumerate().for_each(|(i, x)| packed[slot.position(i)] = *x);
+        }
+        let (labels, indices) = (self.case.labels(), (0..self.case.batch as u32).collect::<Vec<_>>());
+        let source = Source::floats(self.images, &labels, &indices);
+        self.out.0 = engine.train(s, &packed, &source, &mut gradient).mean_loss();
+        self.out.1 = engine.layout.slots.iter().map(|slot| slot.numbers(&gradient).map(f64::from).collect()).collect();
+    }
+}
+
+fn own(case: &Case, net: &Net, params: &[Vec<f32>], images: &[f32], isa: Isa) -> (f64, Parameters) {
+    let mut out = (0.0, Vec::new());
+    isa.run(Own { case, net, params, images, out: &mut out });
+    out
+}
+
+fn norm(all: &[f64]) -> f64 {
+    all.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+/// The same cases on every run.
+fn check(cases: u32, test: impl Fn(Case) -> Result<(), TestCaseError>) {
+    let mut runner = TestRunner::new_with_rng(
+        Config { cases, failure_persistence: None, ..Config::default() },
+        prop::test_runner::TestRng::deterministic_rng(prop::test_runner::RngAlgorithm::ChaCha),
+    );
+    runner.run(&case(), test).unwrap_or_else(|e| panic!("{e}"));
+}
+
+#[test]
+fn composed_gradients_are_the_limits_of_finite_differences() {
+    let compared = Cell::new(0);
+    check(300, |case| {
+        let net = case.net();
+        let (params, images) = case.smooth(&net);
+        let params = in_f64(&params);
+        let gradient = composed(&case, &net, &params, &images).gradient;
+        let mut stream = case.stream("direction");
+        let direction: Parameters =
+            params.iter().map(|numbers| numbers.iter().map(|_| stream.normal()).collect()).collect();
+        let slope = |h: f64| {
+            let loss_at = |h: f64| {
+                let moved = params.iter().zip(&direction);
+                let moved = moved.map(|(w, d)| w.iter().zip(d).map(|(w, d)| w + h * d).collect()).collect();
+                composed(&case, &net, &moved, &images).loss
+            };
+            (loss_at(h) - loss_at(-h)) / (2.0 * h)
+        };
+        let (wide, narrow) = (slope(2e-6), slope(1e-6));
+        let along = gradient.iter().flatten().zip(direction.iter().flatten()).map(|(g, d)| g * d).sum::<f64>();
+        let size = norm(&gradient.concat()) * norm(&direction.concat());
+        // Where two widths disagree, a ReLU or a maximum changes sides in between: there is no derivative to compare.
+        if (wide - narrow).abs() < 1e-7 * (1.0 + size) {
+            compared.set(compared.get() + 1);
+            prop_assert!((narrow - along).abs() < 1e-6 * (1.0 + size), "{narrow} is not {along} of {size}");
+        }
+        Ok(())
+    });
+    assert!(compared.get() > 290, "only {} cases have a derivative", compared.get());
+}
+
+#[test]
+fn the_engine_agrees_with_the_composed_network() {
+    check(500, |case| {
+        let net = case.net();
+        let (params, images) = case.smooth(&net);
+        let expected = composed(&case, &net, &in_f64(&params), &images);
+        let (loss, gradient) = own(&case, &net, &params, &images, Isa::detect());
+        prop_assert!((loss - expected.loss).abs() < 1e-5 * (1.0 + expected.loss), "{loss} is not {}", expected.loss);
+        let all = norm(&expected.gradient.concat());
+        for (ours, theirs) in gradient.iter().zip(&expected.gradient) {
+            let off = norm(&ours.iter().zip(theirs).map(|(a, b)| a - b).collect::<Vec<_>>());
+            // A batch of one makes 0 of what a norm sees, and rounding of its gradient.
+            prop_assert!(off < 1e-4 * norm(theirs) + 5e-5 * all + 1e-7, "{off} off {} of {all}", norm(theirs));
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn ties_and_zeros_come_down_on_the_same_side() {
+    check(500, |mut case| {
+        // Without norms, sums of few different numbers are exact in both.
+        case.hidden.iter_mut().for_each(|hidden| hidden.norm = None);
+        case.average = false;
+        let net = case.net();
+        let (params, images) = case.tied(&net);
+        let expected = composed(&case, &net, &in_f64(&params), &images);
+        let (_, gradient) = own(&case, &net, &params, &images, Isa::detect());
+        let all = norm(&expected.gradient.concat());
+        for (ours, theirs) in gradient.iter().zip(&expected.gradient) {
+            let off = norm(&ours.iter().zip(theirs).map(|(a, b)| a - b).collect::<Vec<_>>());
+            prop_assert!(off < 1e-5 * all + 1e-7, "{off} off {} of {all}", norm(theirs));
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn instruction_sets_give_the_same_bits_on_any_shape() {
+    let present: Vec<Isa> = Isa::ALL.into_iter().filter(|isa| isa.available()).collect();
+    check(60, |case| {
+        let net = case.net();
+        let (params, images) = case.smooth(&net);
+        let bits = |isa: Isa| {
+            let (loss, gradient) = own(&case, &net, &params, &images, isa);
+            (loss.to_bits(), gradient.concat().iter().map(|g| g.to_bits()).collect::<Vec<_>>())
+        };
+        let expected = bits(Isa::Portable);
+        for isa in &present {
+            prop_assert!(bits(*isa) == expected, "{isa}");
+        }
+        Ok(())
+    });
+}
+
+/// A square convolution, its output weighed by fixed numbers and summed: the sum, and its gradients.
+fn convolved(layer: &Layer, by_candle: bool) -> Vec<Vec<f64>> {
+    let mut stream = fixed_stream("convolution", layer.fan_in() as u64);
+    let mut normal = |shape: &[usize]| {
+        let numbers = (0..shape.iter().product()).map(|_| stream.normal()).collect::<Vec<f64>>();
+        Tensor::from_vec(numbers, shape, &Device::Cpu).expect("a tensor")
+    };
+    let (Shape { height, width, channels }, outputs) = (layer.input, layer.output.channels);
+    let x = Var::from_tensor(&normal(&[1, 3, height, width, channels])).expect("a variable");
+    let w = Var::from_tensor(&normal(&[1, layer.fan_in() * outputs])).expect("a variable");
+    let weights = normal(&[1, 3, layer.output.height, layer.output.width, outputs]);
+    let y = if by_candle { by_conv2d(layer, &x, &w) } else { composed::map(layer, &x, &w) };
+    let sum = (y.expect("a convolution") * weights).and_then(|y| y.sum_all()).expect("a sum");
+    let gradients = sum.backward().expect("gradients");
+    let numbers = |tensor: &Tensor| tensor.flatten_all().and_then(|x| x.to_vec1()).expect("numbers");
+    let of = |var: &Var| numbers(gradients.get(var).expect("it takes part"));
+    vec![numbers(&sum), of(&x), of(&w)]
+}
+
+fn by_conv2d(layer: &Layer, x: &Tensor, w: &Tensor) -> candle_core::Result<Tensor> {
+    let Map::Conv { kernel, stride, padding } = layer.map else { panic!("a convolution") };
+    let w = w.reshape((kernel, kernel, layer.input.channels, layer.output.channels))?;
+    let w = w.permute((3, 2, 0, 1))?.contiguous()?;
+    let y = x.get(0)?.permute((0, 3, 1, 2))?.contiguous()?.conv2d(&w, padding, stride, 1, 1)?;
+    y.permute((0, 2, 3, 1))?.contiguous()?.unsqueeze(0)
+}
+
+#[test]
+fn convolutions_are_candles_own_where_these_are_right() {
+    for (side, kernel, stride, padding) in [(8, 3, 1, 1), (8, 3, 2, 1), (7, 1, 2, 0), (9, 5, 1, 2), (6, 2, 2, 0)] {
+        let input = Shape { height: side, width: side, channels: 5 };
+        let layer = layer(&[], input, 7, Map::Conv { kernel, stride, padding }, None);
+        for (ours, theirs) in convolved(&layer, false).iter().zip(&convolved(&layer, true)) {
+            let off = norm(&ours.iter().zip(theirs).map(|(a, b)| a - b).collect::<Vec<_>>());
+            assert!(off < 1e-12 * norm(theirs), "{:?}: {off} off {}", layer.map, norm(theirs));
+        }
+    }
+}
