@@ -65,7 +65,7 @@ silently() {
 
 # --- shell scripts ---
 
-scripts=(check.sh slurm/workers.sbatch)
+scripts=(check.sh cuda/build.sh slurm/workers.sbatch)
 for script in "${scripts[@]}"; do
     check "bash -n $script" bash -n "$script"
 done

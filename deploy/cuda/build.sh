@@ -5,7 +5,7 @@
 #
 #   deploy/cuda/build.sh [TOOLS_DIR]      default: target/cuda-tools
 #
-# CUDA_COMPUTE_CAP (default 90) is the oldest GPU it runs on: 80 A100, 89 L40 and RTX 4090, 90 H100 and H200.
+# CUDA_COMPUTE_CAP (default 90) is the GPU it is for: 80 A100, 89 L40 and RTX 4090, 90 H100 and H200.
 # The program is target/cuda/release/ergodic-worker. Where it runs, the driver must be of CUDA 13 or later, and
 # libcudart, libcublas, libcublasLt, libcurand and libnvrtc must be found: TOOLS_DIR's lib folder has them.
 set -eu
@@ -23,13 +23,15 @@ cuda=$(echo "$tools"/python/lib/python3*/site-packages/nvidia/cu13)
 
 # The linker looks for names without a version.
 for name in cublas cublasLt cudart curand nvrtc; do
-    ln -sf "$(basename "$(ls "$cuda/lib/lib$name.so".* | sort | head -n 1)")" "$cuda/lib/lib$name.so"
+    for versioned in "$cuda/lib/lib$name.so".*; do
+        ln -sf "$(basename "$versioned")" "$cuda/lib/lib$name.so"
+    done
 done
 
 # The driver's library belongs to the machine with the GPU: one empty function per name is enough to link against.
 cargo fetch --locked
-sources=$(find "${CARGO_HOME:-$HOME/.cargo}/registry/src" -type d -path '*/cudarc-0.19*/src/driver/sys')
-grep -rhoE 'fn cu[A-Z][A-Za-z0-9_]*' $sources | sort -u | sed 's/fn \(.*\)/void \1(void) {}/' > "$tools/stub.c"
+find "${CARGO_HOME:-$HOME/.cargo}/registry/src" -path '*/cudarc-0.19*/src/driver/sys/*.rs' -exec \
+    grep -hoE 'fn cu[A-Z][A-Za-z0-9_]*' {} + | sort -u | sed 's/fn \(.*\)/void \1(void) {}/' > "$tools/stub.c"
 cc -shared -fPIC -Wl,-soname,libcuda.so.1 -o "$cuda/lib/libcuda.so" "$tools/stub.c"
 
 CUDA_HOME=$cuda CUDA_PATH=$cuda PATH=$cuda/bin:$PATH \

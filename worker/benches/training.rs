@@ -1,0 +1,101 @@
+//! Whole trials on made-up images: what starts one, and what its steps cost. `cargo bench -p ergodic-worker` shows images
+//! per second; `ergodic-worker bench` sets them against what the core can do.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use ergodic_common::config::{Length, Order, TrialConfig};
+use ergodic_common::dataset::{Dataset, Images};
+use ergodic_common::metric::Metric;
+use ergodic_common::seed::{SeedPlan, Streams};
+use ergodic_common::spec::{Measure, SpecSource};
+use ergodic_common::{Spec, TrialKey};
+use ergodic_worker::train::{Isa, Job, TrialData, run};
+
+fn main() {
+    divan::main();
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Workload {
+    Mlp,
+    Cnn4,
+    Preresnet20,
+}
+
+use Workload::{Cnn4, Mlp, Preresnet20};
+
+/// A trial ready to be run again and again.
+struct Trial {
+    config: TrialConfig,
+    streams: Streams,
+    measure: Measure,
+    data: TrialData,
+}
+
+impl Trial {
+    fn new(workload: Workload, batch: u32, steps: u64) -> Self {
+        let (dataset, model) = match workload {
+            Mlp => ("mnist", "kind = \"mlp\"\nhidden = [128]"),
+            Cnn4 => ("mnist", "kind = \"cnn4\""),
+            Preresnet20 => ("cifar10", "kind = \"preresnet\"\ndepth = 20"),
+        };
+        let text = format!(
+            "name = \"bench\"\n[data]\ndataset = \"{dataset}\"\n[model]\n{model}\nfixed_head = true\n[train]\n\
+             steps = {steps}\nbatch_size = {batch}\nlr = 0.01\nwd = 5e-4\noptimizer = {{ momentum = 0.9 }}\n"
+        );
+        let source = SpecSource { file: "bench".into(), text, settings: Vec::new(), files: Vec::new() };
+        let spec = Spec::read(&source).expect("a valid sweep");
+        let mut config = spec.grid.config(0).expect("its only cell");
+        (config.data.train, config.data.test, config.data.order) = (batch, 1, Order::Sequential);
+        let streams = Streams { sweep_seed: 0, repeat: 0, cell: [0; 32], plan: SeedPlan::default() };
+        let measure = Measure::sampling(Length::Steps(steps), vec![Metric::TrainLoss]);
+        let data = TrialData::new(made_up(&config), &config.data, &streams).expect("as many images as are used");
+        Self { config, streams, measure, data }
+    }
+
+    fn run(&self) {
+        let job = Job {
+            config: &self.config,
+            streams: &self.streams,
+            measure: &self.measure,
+            data: Some(&self.data),
+            start: None,
+            key: TrialKey { cell: 0, repeat: 0 },
+            isa: Isa::detect(),
+            place: None,
+            pool: None,
+            shelf: None,
+        };
+        let finished = run(&job, &AtomicBool::new(false));
+        divan::black_box(finished.expect("nobody stops it"));
+    }
+}
+
+fn made_up(config: &TrialConfig) -> Arc<Dataset> {
+    let name = config.data.dataset;
+    let (height, width, channels) = name.shape();
+    let part = |images: u32| Images {
+        pixels: (0..images * height * width * channels).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect(),
+        floats: Vec::new(),
+        labels: (0..images).map(|i| (i % name.classes()) as u8).collect(),
+    };
+    Arc::new(Dataset { name, train: part(config.data.train), test: part(1) })
+}
+
+/// A trial of a single image in a single step: what it takes to begin and end.
+#[divan::bench(args = [Mlp, Cnn4, Preresnet20])]
+fn start_and_end(bencher: Bencher<'_, '_>, workload: Workload) {
+    let trial = Trial::new(workload, 2, 1);
+    bencher.bench(|| trial.run());
+}
+
+const STEPS: u64 = 20;
+
+#[divan::bench(args = [(Mlp, 64), (Cnn4, 16), (Cnn4, 128), (Preresnet20, 128)], sample_count = 10)]
+fn twenty_steps(bencher: Bencher<'_, '_>, (workload, batch): (Workload, u32)) {
+    let trial = Trial::new(workload, batch, STEPS);
+    bencher.counter(ItemsCount::new(STEPS * u64::from(batch))).bench(|| trial.run());
+}
