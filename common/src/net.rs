@@ -292,6 +292,14 @@ impl Net {
         4 * (copies * self.sizes().0 + self.images_at_a_time(u64::from(config.batch())) * activations as u64)
     }
 
+    /// Bytes of a file of trained weights: parameters, their average and the running statistics of norms.
+    pub fn saved_bytes(&self, config: &TrialConfig) -> u64 {
+        let copies = 1 + u64::from(config.train.average.is_some());
+        let normed = self.layers.iter().filter(|l| l.norm.is_some_and(|norm| norm.has_statistics()));
+        let statistics: usize = normed.map(|l| 2 * l.output.channels).sum();
+        4 * (copies * self.sizes().0 + statistics as u64)
+    }
+
     /// Images of a batch that are trained on at a time: all under batch norm, whose statistics are the whole batch's,
     /// and otherwise pieces of a fixed size, which changes no sum.
     pub fn images_at_a_time(&self, batch: u64) -> u64 {

@@ -61,7 +61,7 @@ const VERSION: u32 = 1;
 #[cfg(feature = "cuda")]
 fn cuda(ordinal: usize) -> Result<Place, String> {
     use candle_core::Device;
-    use candle_core::cuda_backend::cudarc::{cublas, driver::sys::CUdevice_attribute as Attribute};
+    use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute as Attribute;
 
     let device = Device::new_cuda(ordinal).map_err(|e| format!("it cannot be opened: {e}"))?;
     let Device::Cuda(cuda) = &device else { return Err("it is no CUDA device".into()) };
@@ -70,15 +70,21 @@ fn cuda(ordinal: usize) -> Result<Place, String> {
     let number = |attribute| context.attribute(attribute).map_err(|e| format!("it does not tell what it is: {e}"));
     let major = number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     let minor = number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-    let mut version = 0;
-    let handle = cuda.cublas_handle();
-    // SAFETY: the handle is alive, and the version is written into an integer of ours.
-    let status = unsafe { cublas::sys::cublasGetVersion_v2(*handle.handle(), &raw mut version) };
-    if status != cublas::sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS {
-        return Err("cuBLAS does not tell its version".into());
-    }
-    let cublas = format!("{}.{}", version / 10_000, version % 10_000 / 100);
+    let cublas = cublas_version(cuda).ok_or("cuBLAS does not tell its version")?;
     Ok(Place { device, numerics: format!("cuda-f32/{VERSION}/sm{major}{minor}/cublas{cublas}"), name: "cuda" })
+}
+
+/// Major and minor version of the library that multiplies matrices.
+#[cfg(feature = "cuda")]
+#[expect(unsafe_code, reason = "cudarc has no safe way to ask for it")]
+fn cublas_version(device: &candle_core::CudaDevice) -> Option<String> {
+    use candle_core::cuda_backend::cudarc::cublas::sys;
+
+    let (handle, mut version) = (device.cublas_handle(), 0);
+    // SAFETY: the handle is alive for as long as `handle`, and the version is written into an integer of ours.
+    let status = unsafe { sys::cublasGetVersion_v2(*handle.handle(), &raw mut version) };
+    let known = status == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS;
+    known.then(|| format!("{}.{}", version / 10_000, version % 10_000 / 100))
 }
 
 #[cfg(not(feature = "cuda"))]

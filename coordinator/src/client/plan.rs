@@ -23,6 +23,8 @@ struct ClassPlan {
     trained: u64,
     steps: u64,
     bytes: u64,
+    /// Of the file of weights that a trial keeps; 0 if it keeps none.
+    saved: u64,
     flops: f64,
 }
 
@@ -45,6 +47,8 @@ pub fn plan(spec: &Spec, format: Format) -> String {
                 "shape_classes": classes.iter().map(class_json).collect::<Vec<_>>(),
                 "slot_bytes": memory,
                 "core_seconds": core_seconds,
+                "weights_bytes": kept(spec, &classes).0,
+                "prediction_bytes": kept(spec, &classes).1,
             })
         ),
         _ => people(spec, &classes, core_seconds, memory),
@@ -85,12 +89,13 @@ fn class_plan(spec: &Spec, config: &TrialConfig, cells: u64) -> ClassPlan {
     let Some(net) = Net::of(config) else {
         let numbers = if let ModelKind::Toy(toy) = &config.model.kind { u64::from(toy.dim) } else { 0 };
         let (bytes, flops) = (16 * numbers, (10 * numbers * steps) as f64);
-        return ClassPlan { words, cells, parameters: numbers, trained: numbers, steps, bytes, flops };
+        return ClassPlan { words, cells, parameters: numbers, trained: numbers, steps, bytes, saved: 0, flops };
     };
     let (parameters, trained) = net.sizes();
     let samples = evaluations(spec, config) * u64::from(config.data.test);
     let flops = (steps * batch) as f64 * net.train_flops() as f64 + samples as f64 * net.test_flops() as f64;
-    ClassPlan { words, cells, parameters, trained, steps, bytes: net.train_bytes(config), flops }
+    let saved = if spec.measure.save { net.saved_bytes(config) } else { 0 };
+    ClassPlan { words, cells, parameters, trained, steps, bytes: net.train_bytes(config), saved, flops }
 }
 
 /// How often a trial looks at the test set.
@@ -146,7 +151,19 @@ fn people(spec: &Spec, classes: &[ClassPlan], core_seconds: f64, memory: u64) ->
         brief(core_seconds),
         ASSUMED_FLOPS / 1e9
     );
+    let (weights, predictions) = kept(spec, classes);
+    if weights + predictions > 0 {
+        out += &format!("kept: {} of weights and {} of predictions\n", bytes(weights), bytes(predictions));
+    }
     out
+}
+
+/// Bytes that all trials keep of weights and of predictions.
+fn kept(spec: &Spec, classes: &[ClassPlan]) -> (u64, u64) {
+    let repeats = u64::from(spec.repeats);
+    let weights = classes.iter().map(|c| c.saved * c.cells * repeats).sum();
+    let predictions = spec.measure.probe.as_ref().map_or(0, |p| u64::from(p.points) * p.at.len() as u64);
+    (weights, predictions * spec.trials())
 }
 
 fn dataset_bytes(spec: &Spec) -> u64 {
