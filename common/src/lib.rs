@@ -19,6 +19,7 @@ pub mod expr;
 pub mod grid;
 pub mod metric;
 pub mod net;
+mod normal;
 pub mod pin;
 pub mod reader;
 pub mod seed;

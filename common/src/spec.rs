@@ -394,15 +394,15 @@ fn read_name(r: &Reader<'_>) -> Result<String, SpecError> {
     Ok(name.to_owned())
 }
 
-/// A class by its engine, or in full. That of CUDA by its engine alone is settled at the launch.
+/// A class by its engine, or in full, which may be one that this program does not compute. That of CUDA by its engine alone
+/// is settled at the launch.
 fn read_numerics(r: &Reader<'_>) -> Result<String, SpecError> {
     let fine = |c: char| c.is_ascii_alphanumeric() || "-./".contains(c);
+    let full = |text: &str| ["cpu-f32/", "cuda-f32/"].iter().any(|engine| text.starts_with(engine));
     match r.str("numerics")? {
-        None | Some("cpu-f32" | CPU_F32) => Ok(CPU_F32.to_owned()),
+        None | Some("cpu-f32") => Ok(CPU_F32.to_owned()),
         Some(CUDA_F32) => Ok(CUDA_F32.to_owned()),
-        Some(full) if full.starts_with("cuda-f32/") && full.len() <= 64 && full.chars().all(fine) => {
-            Ok(full.to_owned())
-        }
+        Some(text) if full(text) && text.len() <= 64 && text.chars().all(fine) => Ok(text.to_owned()),
         Some(other) => {
             let hint = nearest(other, ["cpu-f32", CUDA_F32]);
             Err(r.error("numerics", format!("unknown value '{other}', {hint}")))

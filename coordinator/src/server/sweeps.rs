@@ -57,12 +57,12 @@ impl SweepService for Sweeps {
             .ok_or_else(|| Status::invalid_argument("the field source of LaunchRequest is missing"))?
             .try_into()
             .map_err(|e: WireError| Status::invalid_argument(e.to_string()))?;
+        let source = self.settle_numerics(source).await?;
         if request.resume
             && let Some(status) = self.unfinished(&source).await?
         {
             return Ok(Response::new(v1::LaunchResponse { status: Some(status) }));
         }
-        let source = self.settle_numerics(source).await?;
         let (row, spec) = self.prepare(source).await?;
         let (reply, stored) = oneshot::channel();
         self.0.engine.tell(Event::Launch(Box::new(row), Arc::new(spec), reply));
@@ -255,17 +255,25 @@ impl Sweeps {
         .await
     }
 
-    /// A sweep for CUDA is pinned to the class that joined workers offer: what CUDA devices compute depends on them.
+    /// Pins a sweep to its numerics class in full, by a setting: a later version of this program must not take it for its own.
     async fn settle_numerics(&self, mut source: SpecSource) -> Result<SpecSource, Status> {
-        if !Spec::read(&source).is_ok_and(|spec| spec.numerics == CUDA_F32) {
-            return Ok(source);
-        }
+        let read = source.clone();
+        let spec = tokio::task::spawn_blocking(move || Spec::read(&read)).await;
+        // What is wrong with it is told later.
+        let Ok(Ok(Spec { numerics, .. })) = spec else { return Ok(source) };
+        let class = if numerics == CUDA_F32 { self.offered_cuda().await? } else { numerics };
+        source.settings.push(format!("numerics=\"{class}\""));
+        Ok(source)
+    }
+
+    /// The class that joined workers compute on CUDA: it depends on their devices.
+    async fn offered_cuda(&self) -> Result<String, Status> {
         let offered = self.ask(|core| {
             let all = core.workers().filter(|(_, w)| w.connected).flat_map(|(_, w)| w.numerics.clone());
             all.filter(|class| class.starts_with("cuda-f32/")).collect::<BTreeSet<String>>()
         });
         let offered = Vec::from_iter(offered.await?);
-        let [class] = &offered[..] else {
+        if offered.len() != 1 {
             let message = if offered.is_empty() {
                 "numerics: no joined worker computes on CUDA: start one with --device cuda:0 first, or name the class in \
                  full, as in \"cuda-f32/1/sm90/cublas13.1\""
@@ -277,9 +285,8 @@ impl Sweeps {
                 )
             };
             return Err(UserError::new(ErrorCode::BadInput, message).into());
-        };
-        source.settings.push(format!("numerics=\"{class}\""));
-        Ok(source)
+        }
+        Ok(offered.concat())
     }
 
     /// Reads the sweep file and pins the dataset: everything that can be wrong is found here, before anything is stored.

@@ -29,7 +29,20 @@ pub(super) struct Slot {
 impl Slot {
     /// The numbers in logical order.
     pub(super) fn numbers(&self, packed: &[f32]) -> impl Iterator<Item = f32> {
-        (0..self.param.len).map(|i| packed[self.position(i)])
+        self.positions().map(|at| packed[at])
+    }
+
+    /// Where all numbers stand, in logical order; a whole tensor's without a division each.
+    fn positions(&self) -> impl Iterator<Item = usize> + use<> {
+        let weight = self.param.role == Role::Weight;
+        let outputs = if weight { self.outputs } else { self.param.len };
+        let (first, rows, (inputs, padded)) = (self.range.start, self.rows, self.channels);
+        (0..self.param.len / outputs).flat_map(move |row| {
+            let row = if weight { row / inputs * padded + row % inputs } else { 0 };
+            // Whatever is no weight is one row of blocks that follow each other.
+            let rows = if weight { rows } else { 1 };
+            (0..outputs).map(move |out| first + (out / BLOCK * rows + row) * BLOCK + out % BLOCK)
+        })
     }
 
     /// Where the `i`-th number in logical order stands.
@@ -179,9 +192,7 @@ impl Layout {
         let (mut packed, mut statistics) = (vec![0.0; self.len], self.init_statistics());
         for (slot, numbers) in self.slots.iter().zip(&start.params) {
             let factor = if slot.param.role == Role::Weight { slot.factor(config) } else { 1.0 };
-            for (i, x) in numbers.iter().enumerate() {
-                packed[slot.position(i)] = (f64::from(*x) * factor) as f32;
-            }
+            slot.positions().zip(numbers).for_each(|(at, x)| packed[at] = (f64::from(*x) * factor) as f32);
         }
         for (place, [mean, variance]) in self.statistics.iter().flatten().zip(&start.statistics) {
             statistics[place.start..place.start + mean.len()].copy_from_slice(mean);
@@ -206,7 +217,7 @@ impl Layout {
         let mut bytes = Vec::with_capacity(4 * (packed.len() + statistics.len()));
         let mut push = |x: f32| bytes.extend(if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() }.to_le_bytes());
         for slot in &self.slots {
-            (0..slot.param.len).for_each(|i| push(packed[slot.position(i)]));
+            slot.numbers(packed).for_each(&mut push);
         }
         for (mean, channels) in self.statistics.iter().zip(&self.channels) {
             let Some(mean) = mean else { continue };
@@ -233,27 +244,27 @@ impl Slot {
         let factor = self.factor(config);
         if scheme == InitScheme::Orthogonal {
             let values = orthogonal(self.param.len / self.outputs, self.outputs, &mut stream);
-            values.iter().enumerate().for_each(|(i, x)| packed[self.position(i)] = (x * factor) as f32);
+            self.positions().zip(values).for_each(|(at, x)| packed[at] = (x * factor) as f32);
             return;
         }
-        for i in 0..self.param.len {
-            packed[self.position(i)] = (draw(scheme, &self.param, &mut stream) * factor) as f32;
-        }
+        let draw = distribution(scheme, &self.param);
+        self.positions().for_each(|at| packed[at] = (draw(&mut stream) * factor) as f32);
     }
 }
 
 const HEAD_WEIGHT: &str = "head.weight";
 
-fn draw(scheme: InitScheme, param: &Param, stream: &mut Stream) -> f64 {
-    let kaiming = 2.0 / param.fan_in as f64;
-    let xavier = 2.0 / (param.fan_in + param.fan_out) as f64;
-    let uniform = |variance: f64, stream: &mut Stream| libm::sqrt(3.0 * variance) * (2.0 * stream.uniform() - 1.0);
-    match scheme {
-        InitScheme::KaimingNormal => libm::sqrt(kaiming) * stream.normal(),
-        InitScheme::XavierNormal => libm::sqrt(xavier) * stream.normal(),
-        InitScheme::KaimingUniform => uniform(kaiming, stream),
-        InitScheme::XavierUniform => uniform(xavier, stream),
+/// How initial numbers are drawn.
+fn distribution(scheme: InitScheme, param: &Param) -> impl Fn(&mut Stream) -> f64 + use<> {
+    let variance = match scheme {
+        InitScheme::KaimingNormal | InitScheme::KaimingUniform => 2.0 / param.fan_in as f64,
+        InitScheme::XavierNormal | InitScheme::XavierUniform => 2.0 / (param.fan_in + param.fan_out) as f64,
         InitScheme::Orthogonal => unreachable!("an orthogonal matrix is not drawn number by number"),
+    };
+    let normal = matches!(scheme, InitScheme::KaimingNormal | InitScheme::XavierNormal);
+    let (deviation, bound) = (libm::sqrt(variance), libm::sqrt(3.0 * variance));
+    move |stream| {
+        if normal { deviation * stream.normal() } else { bound * (2.0 * stream.uniform() - 1.0) }
     }
 }
 

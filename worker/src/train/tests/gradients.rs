@@ -174,7 +174,7 @@ fn gradients_agree_with_autograd_on_every_architecture() {
         Bench::of(vgg, norm, affine).check(&format!("vgg {norm:?} {affine}"));
         if matches!(norm, Norm::Group { .. }) {
             let what = format!("{norm:?} {affine}");
-            Bench::of(ModelKind::Mlp { hidden: vec![40, 20, 8] }, norm, affine).check(&format!("mlp {what}"));
+            Bench::of(ModelKind::Mlp { hidden: vec![40, 20, 12] }, norm, affine).check(&format!("mlp {what}"));
             Bench::of(ModelKind::Cnn4 { width: 20 }, norm, affine).check(&format!("cnn4 {what}"));
             continue;
         }
