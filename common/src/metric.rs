@@ -94,6 +94,21 @@ impl Metric {
         Self::WORDS.iter().find(|(n, _)| *n == name).map(|(_, m)| m.clone())
     }
 
+    /// Whether it is undefined for a loss that knows no images.
+    pub fn needs_images(&self) -> bool {
+        matches!(
+            self,
+            Self::TrainAcc
+                | Self::TestLoss
+                | Self::TestAcc
+                | Self::AverageTestLoss
+                | Self::AverageTestAcc
+                | Self::GradNoiseTrace
+                | Self::GradNoiseHill
+                | Self::HessianTop
+        )
+    }
+
     /// Whether larger values are better (`Some(true)`), smaller ones are (`Some(false)`), or neither.
     pub fn larger_is_better(&self) -> Option<bool> {
         match self {

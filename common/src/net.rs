@@ -312,6 +312,9 @@ impl Net {
 /// over, so that they run in the same order however a batch is cut.
 pub const MICRO_BATCH: u64 = 128;
 
+/// Copies that a trial holds of what it saves while it makes the file.
+pub const COPIES_SAVED: u64 = 3;
+
 /// A network under construction.
 struct Chain<'a> {
     model: &'a ModelConfig,

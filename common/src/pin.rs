@@ -36,6 +36,8 @@ pub struct FileData {
     pub shape: (u32, u32, u32),
     /// Number of classes: the largest label and one.
     pub classes: u32,
+    /// Whether its numbers are floats, of four bytes each.
+    pub floats: bool,
 }
 
 impl fmt::Debug for FileData {
@@ -91,7 +93,8 @@ fn read(file: &SafeTensors<'_>, hash: [u8; 32]) -> Result<(FileData, Images, Ima
         return Err("all labels are 0; at least two classes are needed".into());
     }
     let sizes = (train.len() as u32, test.len() as u32);
-    Ok((FileData { hash, sizes, shape, classes: u32::from(largest) + 1 }, train, test))
+    let (classes, floats) = (u32::from(largest) + 1, !train.floats.is_empty());
+    Ok((FileData { hash, sizes, shape, classes, floats }, train, test))
 }
 
 /// Number of images, and height, width and channels of one.

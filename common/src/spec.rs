@@ -1,6 +1,6 @@
 //! A sweep file, read and checked.
 
-use crate::config::{Length, TrialConfig};
+use crate::config::{Length, ModelKind, TrialConfig};
 use crate::error::{SpecError, nearest};
 use crate::grid::Grid;
 use crate::metric::Metric;
@@ -36,11 +36,21 @@ impl SpecSource {
     /// The paths of files that the text and the settings name, as they stand there. What cannot be read names none: that
     /// is for [`Spec::read`] to say.
     pub fn named_files(&self) -> Vec<String> {
-        let settings = self.settings.iter().filter_map(|setting| tree::parse_setting(setting).ok());
+        let Ok(mut document) = tree::parse(&self.text) else { return Vec::new() };
+        for (path, node) in self.settings.iter().filter_map(|setting| tree::parse_setting(setting).ok()) {
+            // One that cannot be made is told of by `read`.
+            let _ = document.set(&full_path(&path), node);
+        }
         let mut paths = Vec::new();
-        settings.for_each(|(_, node)| name_files(&node.value, &mut paths));
-        if let Ok(document) = tree::parse(&self.text) {
-            name_files(&Value::Table(document), &mut paths);
+        let field = |path: [&str; 3]| {
+            path.iter().filter(|key| !key.is_empty()).try_fold(Value::Table(document.clone()), |value, key| match value
+            {
+                Value::Table(table) => table.get(key).map(|node| node.value.clone()),
+                _ => None,
+            })
+        };
+        for value in [["data", "dataset", ""], ["model", "init", "file"], ["grid", "", ""]] {
+            field(value).iter().for_each(|value| name_files(value, &mut paths));
         }
         paths.sort_unstable();
         paths.dedup();
@@ -213,6 +223,14 @@ impl Spec {
         let error = |field: &str, message| Err(SpecError::new(tree::Place::Default, field, message));
         for class in (0..self.grid.classes()).filter(|class| self.grid.class_cells(*class) > 0) {
             let config = self.grid.config(self.grid.class_cell(class, 0))?;
+            let undefined = self.measure.metrics.iter().find(|metric| metric.needs_images());
+            if let (ModelKind::Toy(_), Some(metric)) = (&config.model.kind, undefined) {
+                let message = format!(
+                    "the toy loss has no {}: name metrics that it has, such as [\"train_loss\", \"weight_norm_sq\"]",
+                    metric.name()
+                );
+                return error("measure.metrics", message);
+            }
             if !config.model.kind.sees_images() && (self.measure.probe.is_some() || self.measure.save) {
                 let message = "a model that is no network has neither predictions nor weights: remove probe and save";
                 return error("measure", message.into());
@@ -398,7 +416,11 @@ fn read_name(r: &Reader<'_>) -> Result<String, SpecError> {
 /// is settled at the launch.
 fn read_numerics(r: &Reader<'_>) -> Result<String, SpecError> {
     let fine = |c: char| c.is_ascii_alphanumeric() || "-./".contains(c);
-    let full = |text: &str| ["cpu-f32/", "cuda-f32/"].iter().any(|engine| text.starts_with(engine));
+    let full = |text: &str| {
+        let parts: Vec<&str> = text.split('/').collect();
+        let named = matches!(parts[..], ["cpu-f32", _] | ["cuda-f32", _, _, _]);
+        named && parts[1].parse::<u32>().is_ok() && parts.iter().all(|part| !part.is_empty())
+    };
     match r.str("numerics")? {
         None | Some("cpu-f32") => Ok(CPU_F32.to_owned()),
         Some(CUDA_F32) => Ok(CUDA_F32.to_owned()),

@@ -273,7 +273,8 @@ fn images_and_single_layers_can_be_asked_for() {
 #[test]
 fn the_toy_loss_needs_no_images_and_says_what_it_has() {
     let spec = |rest: &str| {
-        let text = format!("name = \"t\"\n[model]\nkind = \"toy\"\n{rest}");
+        let measure = if rest.contains("[measure]") { "" } else { "[measure]\nmetrics = [\"train_loss\"]\n" };
+        let text = format!("name = \"t\"\n[model]\nkind = \"toy\"\n{rest}{measure}");
         let source = SpecSource { file: "t.toml".into(), text, settings: Vec::new(), files: Vec::new() };
         Spec::read(&source).map_err(|e| e.to_string())
     };
@@ -289,7 +290,9 @@ fn the_toy_loss_needs_no_images_and_says_what_it_has() {
         (format!("norm = \"batch\"\n{train}"), "model.norm"),
         (format!("init = {{ scheme = \"orthogonal\" }}\n{train}"), "the scale only"),
         (format!("{train}average = {{ kind = \"swa\" }}\n"), "no averages"),
-        (format!("{train}[measure]\nsave = [\"final\"]\n"), "no network"),
+        (format!("{train}[measure]\nsave = [\"final\"]\nmetrics = [\"train_loss\"]\n"), "no network"),
+        (format!("{train}[measure]\nevery = \"3 steps\"\n"), "the toy loss has no test_acc"),
+        (format!("start = [1]\n{train}"), "at least two numbers"),
         ("[train]\nsteps = 9\n".to_owned(), "train.lr"),
     ] {
         let error = spec(&rest).expect_err(words);

@@ -45,8 +45,8 @@ const STATISTICS: [&str; 2] = ["running_mean", "running_var"];
 struct Stored {
     name: String,
     shape: Vec<usize>,
-    /// For every number in the file's order, its place in the order here.
-    order: Vec<usize>,
+    /// Of a map's weight: input channels, kernel pixels and outputs.
+    weight: Option<(usize, usize, usize)>,
 }
 
 impl Weights {
@@ -55,7 +55,7 @@ impl Weights {
         let (params, statistics) = (stored_params(net), stored_statistics(net));
         let mut tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = BTreeMap::new();
         let mut put = |prefix: &str, stored: &Stored, numbers: &[f32]| {
-            let bytes = stored.order.iter().flat_map(|at| numbers[*at].to_le_bytes()).collect();
+            let bytes = (0..stored.len()).flat_map(|at| numbers[stored.place(at)].to_le_bytes()).collect();
             tensors.insert(format!("{prefix}{}", stored.name), (stored.shape.clone(), bytes));
         };
         params.iter().zip(&self.params).for_each(|(stored, numbers)| put("", stored, numbers));
@@ -83,18 +83,24 @@ impl Weights {
         });
         let params = numbers.collect::<Result<_, _>>()?;
         let of = |stored: &Stored, initial: f32| {
-            Ok::<_, WeightsError>(stored.read(&file)?.unwrap_or_else(|| vec![initial; stored.order.len()]))
+            Ok::<_, WeightsError>(stored.read(&file)?.unwrap_or_else(|| vec![initial; stored.len()]))
         };
         let pairs = statistics.as_chunks::<2>().0.iter();
         let statistics =
             pairs.map(|[mean, variance]| Ok([of(mean, 0.0)?, of(variance, 1.0)?])).collect::<Result<_, _>>()?;
+        let statistics: Vec<[Vec<f32>; 2]> = statistics;
+        for (stored, numbers) in stored_statistics(net).iter().zip(statistics.iter().flatten()) {
+            if stored.name.ends_with(STATISTICS[1]) && numbers.iter().any(|variance| *variance < 0.0) {
+                return Err(WeightsError(format!("the tensor '{}' holds a negative variance", stored.name)));
+            }
+        }
         Ok(Self { params, statistics })
     }
 }
 
 impl Stored {
     fn flat(name: String, len: usize) -> Self {
-        Self { name, shape: vec![len], order: (0..len).collect() }
+        Self { name, shape: vec![len], weight: None }
     }
 
     /// `[height, width, in, out]` here, `[out, in, height, width]` there.
@@ -108,13 +114,19 @@ impl Stored {
             Map::Conv { .. } => vec![outputs, inputs, height, width],
             Map::Linear => vec![outputs, inputs * height * width],
         };
-        let pixels = height * width;
-        let place = |at: usize| {
-            let (out, rest) = (at / (inputs * pixels), at % (inputs * pixels));
-            let (input, pixel) = (rest / pixels, rest % pixels);
-            (pixel * inputs + input) * outputs + out
-        };
-        Self { name, shape, order: (0..inputs * outputs * pixels).map(place).collect() }
+        Self { name, shape, weight: Some((inputs, height * width, outputs)) }
+    }
+
+    fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Where a number of the file's order stands in the order here.
+    fn place(&self, at: usize) -> usize {
+        let Some((inputs, pixels, outputs)) = self.weight else { return at };
+        let (out, rest) = (at / (inputs * pixels), at % (inputs * pixels));
+        let (input, pixel) = (rest / pixels, rest % pixels);
+        (pixel * inputs + input) * outputs + out
     }
 
     /// The tensor's numbers in the order here; `None` where the file has none of this name.
@@ -127,9 +139,9 @@ impl Stored {
         if tensor.shape() != self.shape {
             return error(format!("has the shape {:?}; expected {:?}", tensor.shape(), self.shape));
         }
-        let mut numbers = vec![0.0; self.order.len()];
-        for (bytes, at) in tensor.data().as_chunks::<4>().0.iter().zip(&self.order) {
-            numbers[*at] = f32::from_le_bytes(*bytes);
+        let mut numbers = vec![0.0; self.len()];
+        for (at, bytes) in tensor.data().as_chunks::<4>().0.iter().enumerate() {
+            numbers[self.place(at)] = f32::from_le_bytes(*bytes);
         }
         if numbers.iter().any(|x| !x.is_finite()) {
             return error("holds a number that is not finite".into());

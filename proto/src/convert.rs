@@ -128,7 +128,7 @@ impl From<&SpecSource> for v1::SpecSource {
 }
 
 /// Most files that a sweep file may name.
-const MAX_FILES: usize = 64;
+pub const MAX_FILES: usize = 64;
 
 impl TryFrom<v1::SpecSource> for SpecSource {
     type Error = WireError;
@@ -150,6 +150,7 @@ impl From<&FilePin> for v1::FilePin {
             width: data.shape.1,
             channels: data.shape.2,
             classes: data.classes,
+            floats: data.floats,
         });
         Self { path: pin.path.clone(), hash: pin.hash.to_vec(), images }
     }
@@ -165,7 +166,8 @@ impl TryFrom<v1::FilePin> for FilePin {
             let classes = data.classes;
             let fine =
                 sizes.0 > 0 && sizes.1 > 0 && shape.0 > 0 && shape.1 > 0 && shape.2 > 0 && (2..=256).contains(&classes);
-            fine.then_some(FileData { hash, sizes, shape, classes }).ok_or(error("images", "are none"))
+            fine.then_some(FileData { hash, sizes, shape, classes, floats: data.floats })
+                .ok_or(error("images", "are none"))
         };
         Ok(Self { path: wire.path, hash, images: wire.images.map(to_data).transpose()? })
     }
@@ -225,7 +227,7 @@ mod tests {
 
     #[test]
     fn sweep_files_survive_the_wire_with_what_they_name() {
-        let images = FileData { hash: [3; 32], sizes: (10, 5), shape: (2, 3, 1), classes: 4 };
+        let images = FileData { hash: [3; 32], sizes: (10, 5), shape: (2, 3, 1), classes: 4, floats: true };
         let pin = FilePin { path: "d.safetensors".into(), hash: [3; 32], images: Some(images) };
         let files = vec![pin.clone(), FilePin { images: None, ..pin }];
         let source = SpecSource { file: "f".into(), text: "t".into(), settings: vec!["a=1".into()], files };

@@ -14,6 +14,10 @@ use ergodic_common::spec::{Measure, SpecSource};
 use ergodic_common::{Spec, TrialKey};
 use ergodic_worker::train::{Isa, Job, TrialData, run};
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     divan::main();
 }

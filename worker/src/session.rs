@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ergodic_common::{BUILD, ErrorCode, TrialKey};
+use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::session_request::Message as Request;
 use ergodic_proto::v1::session_response::Message as Response;
@@ -20,7 +20,7 @@ use crate::desk::Fence;
 use crate::link::Link;
 use crate::memory;
 use crate::slots::Office;
-use crate::sweeps::Sweep;
+use crate::sweeps::{self, Sweep};
 
 /// How a worker presents itself, and what it may do.
 #[derive(Debug, Clone)]
@@ -129,11 +129,11 @@ struct Sweeps {
 }
 
 impl Sweeps {
-    async fn get(&mut self, id: &str) -> Result<Arc<Sweep>, String> {
+    async fn get(&mut self, id: &str, against: impl Fn(&Spec) -> Option<String>) -> Result<Arc<Sweep>, String> {
         if let Some(sweep) = self.known.get(id) {
-            return Ok(sweep.clone());
+            return against(&sweep.spec).map_or(Ok(sweep.clone()), Err);
         }
-        let sweep = Sweep::fetch(id, &mut self.link, &self.places).await.map_err(|e| e.to_string())?;
+        let sweep = Sweep::fetch(id, &mut self.link, &self.places, against).await.map_err(|e| e.to_string())?;
         let sweep = Arc::new(sweep);
         // One dataset in memory at a time is the rule: a sweep that is over is not needed again.
         self.known.retain(|_, old| Arc::strong_count(old) > 1);
@@ -263,14 +263,10 @@ impl<'a> Session<'a> {
             }
         };
         let sweep = tokio::select! {
-            sweep = sweeps.get(&grant.sweep) => sweep,
+            sweep = sweeps.get(&grant.sweep, |spec| self.lack(spec, &keys)) => sweep,
             () = renewing => return false,
         };
-        let fits = |sweep: Arc<Sweep>| match self.lack(&sweep, &keys) {
-            None => Ok(sweep),
-            Some(why) => Err(why),
-        };
-        match sweep.and_then(fits) {
+        match sweep {
             Ok(sweep) => {
                 tracing::debug!(lease = fence.lease, trials = keys.len(), "lease granted");
                 self.office.with(|desk| {
@@ -289,9 +285,9 @@ impl<'a> Session<'a> {
     }
 
     /// Why these trials, which are of one shape, do not fit into memory.
-    fn lack(&self, sweep: &Sweep, keys: &[TrialKey]) -> Option<String> {
-        let bytes = keys.first().map_or(0, |key| sweep.trial_bytes(key.cell));
-        memory::lack(self.identity.memory, self.identity.slots, bytes, sweep.data_bytes())
+    fn lack(&self, spec: &Spec, keys: &[TrialKey]) -> Option<String> {
+        let (trial, dataset) = keys.first().map_or((0, 0), |key| sweeps::bytes(spec, key.cell));
+        memory::lack(self.identity.memory, self.identity.slots, trial, dataset)
     }
 
     async fn beat(&mut self) -> bool {

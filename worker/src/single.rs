@@ -24,7 +24,7 @@ pub(crate) async fn trial(
     key: TrialKey,
     equipment: Equipment,
 ) -> Result<TrialResult, UserError> {
-    let sweep = Sweep::fetch(sweep, &mut link, places).await.map_err(told)?;
+    let sweep = Sweep::fetch(sweep, &mut link, places, |_| None).await.map_err(told)?;
     let (fence, stop) = (Fence { lease: 0, epoch: 0 }, Arc::new(AtomicBool::new(false)));
     let assignment = Assignment { fence, key, sweep: Arc::new(sweep), stop };
     let ran = tokio::task::spawn_blocking(move || {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use ergodic_common::config::{DatasetName, TrialConfig};
 use ergodic_common::dataset::Dataset;
-use ergodic_common::net::Net;
+use ergodic_common::net::{COPIES_SAVED, Net};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{Spec, TrialKey};
 use ergodic_proto::convert::WireError;
@@ -72,7 +72,12 @@ impl Sweep {
     ///
     /// # Errors
     /// It is unknown, of a newer version, or its dataset cannot be had.
-    pub async fn fetch(id: &str, link: &mut Link, places: &Places) -> Result<Self, SweepError> {
+    pub async fn fetch(
+        id: &str,
+        link: &mut Link,
+        places: &Places,
+        against: impl Fn(&Spec) -> Option<String>,
+    ) -> Result<Self, SweepError> {
         let answer = link.work.get_sweep(v1::GetSweepRequest { sweep: id.to_owned() }).await?.into_inner();
         let source: SpecSource = answer
             .source
@@ -82,6 +87,9 @@ impl Sweep {
         let pins = source.files.clone();
         let read = tokio::task::spawn_blocking(move || Spec::read(&source)).await;
         let spec = read.map_err(|e| SweepError::Wrong(e.to_string()))?.map_err(|e| SweepError::Wrong(e.to_string()))?;
+        if let Some(why) = against(&spec) {
+            return Err(SweepError::Wrong(why));
+        }
         let data = match <[u8; 32]>::try_from(answer.data_hash) {
             Ok(hash) => {
                 let name = dataset_of(&spec);
@@ -111,17 +119,6 @@ impl Sweep {
             cells.clear();
         }
         Ok(cells.entry(number).or_insert(cell).clone())
-    }
-
-    /// Bytes that a trial of a cell needs beside the dataset.
-    pub fn trial_bytes(&self, number: u64) -> u64 {
-        let config = self.spec.grid.holds(number).then(|| self.spec.grid.config(number).ok()).flatten();
-        config.and_then(|config| Some(Net::of(&config)?.train_bytes(&config))).unwrap_or(0)
-    }
-
-    /// Bytes of the dataset.
-    pub fn data_bytes(&self) -> u64 {
-        self.data.as_ref().map_or(0, |(data, _)| data.bytes())
     }
 
     fn lock_cells(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Cell>>> {
@@ -169,6 +166,15 @@ impl Sweep {
         let starts = HashMap::new();
         Self { id: "t".into(), spec, data: None, starts, cells: Mutex::default(), subsets: Mutex::default() }
     }
+}
+
+/// Bytes that a trial of a cell needs, and those of the dataset.
+pub(crate) fn bytes(spec: &Spec, cell: u64) -> (u64, u64) {
+    let config = spec.grid.holds(cell).then(|| spec.grid.config(cell).ok()).flatten();
+    let Some(config) = config else { return (0, 0) };
+    let Some(net) = Net::of(&config) else { return (0, 0) };
+    let saved = if spec.measure.save { COPIES_SAVED * net.saved_bytes(&config) } else { 0 };
+    (net.train_bytes(&config) + saved, config.data.dataset.bytes())
 }
 
 /// A sweep trains on one dataset, which the coordinator has checked.

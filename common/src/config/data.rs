@@ -58,6 +58,13 @@ impl DatasetName {
         }
     }
 
+    /// Bytes of the whole dataset in memory.
+    pub fn bytes(self) -> u64 {
+        let ((train, test), (height, width, channels)) = (self.sizes(), self.shape());
+        let number = if matches!(self, Self::File(data) if data.floats) { 4 } else { 1 };
+        u64::from(train + test) * (number * u64::from(height) * u64::from(width) * u64::from(channels) + 1)
+    }
+
     /// Number of classes.
     pub fn classes(self) -> u32 {
         match self {

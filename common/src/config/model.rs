@@ -308,6 +308,9 @@ impl ModelConfig {
         let start: Option<Vec<f64>> = r.list("start")?.map(|items| items.iter().map(number).collect()).transpose()?;
         let default = start.as_ref().map_or(2, |start| start.len() as u64);
         let dim = r.whole("dim", numeric(r, "dim"))?.unwrap_or(default);
+        if start.as_ref().is_some_and(|start| start.len() < 2) {
+            return Err(r.error("start", "expected at least two numbers"));
+        }
         if start.as_ref().is_some_and(|start| start.len() as u64 != dim || start.iter().all(|x| *x == 0.0)) {
             return Err(r.error("start", format!("expected {dim} numbers (model.dim), not all of them 0")));
         }

@@ -67,12 +67,6 @@ impl Dataset {
         bytes
     }
 
-    /// Bytes that it takes in memory.
-    pub fn bytes(&self) -> u64 {
-        let of = |part: &Images| part.pixels.len() + 4 * part.floats.len() + part.labels.len();
-        (of(&self.train) + of(&self.test)) as u64
-    }
-
     /// Reads the canonical form, which is the file itself for a dataset from a safetensors file.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use crate::reader::quoted;
 use crate::tree::{Node, Place, Table, Value};
 
 /// Columns that stand beside the axes in tables; metrics do so too.
-const RESERVED: [&str; 20] = [
+const RESERVED: [&str; 23] = [
     "n",
     "diverged",
     "failed",
@@ -31,6 +31,9 @@ const RESERVED: [&str; 20] = [
     "seconds",
     "worker",
     "isa",
+    "image",
+    "label",
+    "class",
     "numerics",
     "digest",
 ];

@@ -234,6 +234,9 @@ pub struct ReplayArgs {
     /// Instruction set; none changes a bit
     #[arg(long, default_value = "auto", value_name = "auto|avx512|avx2|portable")]
     pub isa: String,
+    /// Where to train: a CUDA device for sweeps of the class cuda-f32
+    #[arg(long, default_value = "cpu", value_name = "cpu|cuda:N")]
+    pub device: String,
     /// Threads that share the work; no number changes a bit
     #[arg(long, default_value_t = 1, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub threads: u32,

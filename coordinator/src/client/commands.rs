@@ -5,7 +5,8 @@ use std::path::Path;
 use ergodic_common::dataset::DataError;
 use ergodic_common::pin::FilePin;
 use ergodic_common::spec::SpecSource;
-use ergodic_common::{ErrorCode, TrialKey};
+use ergodic_common::{ErrorCode, Spec, TrialKey};
+use ergodic_proto::convert::MAX_FILES;
 use ergodic_proto::status::UserError;
 use ergodic_proto::{transfer, v1};
 use serde_json::json;
@@ -56,7 +57,12 @@ pub fn read_source(path: &str, settings: &[String]) -> Result<SweepFile, UserErr
     })?;
     let mut source = SpecSource { file: path.to_owned(), text, settings: settings.to_vec(), files: Vec::new() };
     let mut contents = Vec::new();
-    for named in source.named_files() {
+    let named = source.named_files();
+    if named.len() > MAX_FILES {
+        let message = format!("{path}: it names {} files; at most {MAX_FILES} are possible", named.len());
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
+    for named in named {
         let content = read_named(path, &named)?;
         let bad = |e: DataError| UserError::new(ErrorCode::BadInput, format!("{path}: {e}"));
         source.files.push(FilePin::of(&named, &content).map_err(bad)?);
@@ -84,6 +90,8 @@ fn read_named(sweep_file: &str, named: &str) -> Result<Vec<u8>, UserError> {
 /// # Errors
 /// It was refused, or nobody answers.
 pub async fn launch(client: &mut Client, file: &SweepFile, resume: bool) -> Result<v1::SweepStatus, UserError> {
+    // Files are sent for a sweep that can be run.
+    Spec::read(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
     for (pin, content) in file.source.files.iter().zip(&file.contents) {
         transfer::put(&mut client.files, pin.hash, content.clone()).await.map_err(|e| client.error(&e))?;
     }

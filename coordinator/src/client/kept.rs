@@ -1,13 +1,14 @@
 //! What trials keep beside their metrics: trained weights, and predictions for the probe set.
 
+use std::io::Write;
 use std::path::Path;
 
 use ergodic_common::{ErrorCode, Outcome, TrialKey, TrialResult};
 use ergodic_proto::status::UserError;
 use ergodic_proto::{transfer, v1};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::output::{Records, json_value, print};
+use super::output::{Records, json_value, plain};
 use super::{Client, commands};
 
 /// `--format` of predictions.
@@ -45,12 +46,22 @@ fn no_weights(sweep: &str, result: &TrialResult) -> UserError {
     UserError::new(ErrorCode::NotFound, format!("the trial {} of {sweep} kept no weights: {why}", result.key))
 }
 
-/// Written beside and renamed: whoever finds the file finds all of it.
+/// A regular file is written beside and renamed, so that whoever finds it finds all of it; a pipe or a device is written to.
 fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    std::fs::write(&part, bytes)?;
-    std::fs::rename(&part, path).inspect_err(|_| drop(std::fs::remove_file(&part)))
+    let there = std::fs::metadata(path).ok();
+    if there.as_ref().is_some_and(|there| !there.is_file()) {
+        return std::fs::OpenOptions::new().write(true).open(path)?.write_all(bytes);
+    }
+    // A link stays one: what it leads to is replaced.
+    let target = if there.is_some() { path.canonicalize()? } else { path.to_owned() };
+    let mut part = target.as_os_str().to_owned();
+    part.push(format!(".{}.part", std::process::id()));
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&part)?;
+    let written = file
+        .write_all(bytes)
+        .and_then(|()| there.map_or(Ok(()), |there| file.set_permissions(there.permissions())))
+        .and_then(|()| std::fs::rename(&part, &target));
+    written.inspect_err(|_| drop(std::fs::remove_file(&part)))
 }
 
 /// Prints the predictions of a sweep, one row per trial, step and probe point, page by page as they come.
@@ -61,37 +72,63 @@ pub async fn predictions(client: &mut Client, sweep: &str, format: PredictionFor
     let request = v1::PredictionsRequest { sweep: sweep.to_owned() };
     let mut pages = client.sweeps.predictions(request).await.map_err(|e| client.error(&e))?.into_inner();
     let mut first: Option<v1::PredictionsResponse> = None;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     while let Some(page) = pages.message().await.map_err(|e| client.error(&e))? {
-        let text = show(first.as_ref().unwrap_or(&page), &page.rows, format, first.is_none());
-        print(&text).map_err(|e| UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}")))?;
-        first.get_or_insert(v1::PredictionsResponse { rows: Vec::new(), ..page });
+        let header = first.is_none();
+        let first = first.get_or_insert_with(|| v1::PredictionsResponse { rows: Vec::new(), ..page.clone() });
+        match show(first, &page.rows, format, header, &mut out).and_then(|()| out.flush()) {
+            Ok(()) => {}
+            // Whoever reads has seen enough.
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => break,
+            Err(e) => return Err(UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}"))),
+        }
     }
     Ok(())
 }
 
 /// Rows under the columns and probe set that the first page names.
-fn show(first: &v1::PredictionsResponse, rows: &[v1::PredictionRow], format: PredictionFormat, header: bool) -> String {
-    let columns = ["cell", "repeat", "step", "image", "label", "class"].map(str::to_owned);
-    let columns = first.axes.iter().cloned().chain(columns).collect();
-    let points = || first.images.iter().zip(&first.labels);
-    let mut records = Records { columns, rows: Vec::new() };
+fn show(
+    first: &v1::PredictionsResponse,
+    rows: &[v1::PredictionRow],
+    format: PredictionFormat,
+    header: bool,
+    out: &mut impl Write,
+) -> std::io::Result<()> {
+    let names = ["cell", "repeat", "step", "image", "label", "class"];
+    if header && format == PredictionFormat::Csv {
+        let axes = first.axes.iter().map(|axis| json!(axis)).collect::<Vec<_>>();
+        writeln!(out, "{}{}", csv_start(&axes), names.join(","))?;
+    }
     for row in rows {
         let key = row.key.unwrap_or_default();
-        let axes: Vec<_> = row.values.iter().map(json_value).collect();
+        let axes: Vec<Value> = row.values.iter().map(json_value).collect();
+        let start = match format {
+            PredictionFormat::Csv => csv_start(&axes),
+            PredictionFormat::Json => {
+                first.axes.iter().zip(&axes).map(|(axis, value)| format!("{}:{value},", json!(axis))).collect()
+            }
+        };
         let looks = row.steps.iter().zip(row.classes.chunks_exact(first.images.len().max(1)));
         for (step, classes) in looks {
-            for ((image, label), class) in points().zip(classes) {
-                let numbers =
-                    [json!(key.cell), json!(key.repeat), json!(step), json!(image), json!(label), json!(class)];
-                records.rows.push(axes.iter().cloned().chain(numbers).collect());
+            for ((image, label), class) in first.images.iter().zip(&first.labels).zip(classes) {
+                let v1::TrialKey { cell, repeat } = key;
+                match format {
+                    PredictionFormat::Csv => writeln!(out, "{start}{cell},{repeat},{step},{image},{label},{class}")?,
+                    PredictionFormat::Json => writeln!(
+                        out,
+                        "{{{start}\"cell\":{cell},\"repeat\":{repeat},\"step\":{step},\"image\":{image},\"label\":{label},\"class\":{class}}}"
+                    )?,
+                }
             }
         }
     }
-    match format {
-        PredictionFormat::Json => records.objects().iter().map(|object| format!("{object}\n")).collect(),
-        PredictionFormat::Csv if header => records.csv(),
-        PredictionFormat::Csv => records.csv().split_once('\n').map_or_else(String::new, |(_, rows)| rows.to_owned()),
-    }
+    Ok(())
+}
+
+/// Values as the beginning of a line of CSV.
+fn csv_start(values: &[Value]) -> String {
+    let records = Records { columns: values.iter().map(plain).collect(), rows: Vec::new() };
+    if values.is_empty() { String::new() } else { format!("{},", records.csv().trim_end()) }
 }
 
 #[cfg(test)]
@@ -113,11 +150,17 @@ mod tests {
             labels: vec![3, 5],
             ..v1::PredictionsResponse::default()
         };
-        let csv = show(&first, std::slice::from_ref(&row), PredictionFormat::Csv, true);
+        let show = |format, header| {
+            let mut out = Vec::new();
+            show(&first, std::slice::from_ref(&row), format, header, &mut out).expect("memory can be written");
+            String::from_utf8(out).expect("text")
+        };
+        let csv = show(PredictionFormat::Csv, true);
         let rows = "0.5,2,7,10,11,3,3\n0.5,2,7,10,40,5,4\n0.5,2,7,20,11,3,3\n0.5,2,7,20,40,5,5\n";
         assert_eq!(csv, format!("lr,cell,repeat,step,image,label,class\n{rows}"));
-        assert_eq!(show(&first, std::slice::from_ref(&row), PredictionFormat::Csv, false), rows);
-        let json = show(&first, &[row], PredictionFormat::Json, false);
+        assert_eq!(show(PredictionFormat::Csv, false), rows);
+        let json = show(PredictionFormat::Json, false);
         assert!(json.contains("\"lr\":0.5") && json.contains("\"image\":40") && json.lines().count() == 4, "{json}");
+        assert!(json.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{json}");
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use ergodic_common::config::{DatasetName, Length, ModelKind};
-use ergodic_common::net::Net;
+use ergodic_common::config::{Length, ModelKind};
+use ergodic_common::net::{COPIES_SAVED, Net};
 use ergodic_common::{Spec, TrialConfig};
 use serde_json::json;
 
@@ -95,7 +95,16 @@ fn class_plan(spec: &Spec, config: &TrialConfig, cells: u64) -> ClassPlan {
     let samples = evaluations(spec, config) * u64::from(config.data.test);
     let flops = (steps * batch) as f64 * net.train_flops() as f64 + samples as f64 * net.test_flops() as f64;
     let saved = if spec.measure.save { net.saved_bytes(config) } else { 0 };
-    ClassPlan { words, cells, parameters, trained, steps, bytes: net.train_bytes(config), saved, flops }
+    ClassPlan {
+        words,
+        cells,
+        parameters,
+        trained,
+        steps,
+        bytes: net.train_bytes(config) + COPIES_SAVED * saved,
+        saved,
+        flops,
+    }
 }
 
 /// How often a trial looks at the test set.
@@ -167,12 +176,8 @@ fn kept(spec: &Spec, classes: &[ClassPlan]) -> (u64, u64) {
 }
 
 fn dataset_bytes(spec: &Spec) -> u64 {
-    let of = |name: DatasetName| {
-        let ((train, test), (h, w, c)) = (name.sizes(), name.shape());
-        u64::from(train + test) * u64::from(h * w * c + 1)
-    };
     let first = spec.grid.iter().next().and_then(|cell| spec.grid.config(cell).ok());
-    first.filter(|config| Net::of(config).is_some()).map_or(0, |config| of(config.data.dataset))
+    first.filter(|config| Net::of(config).is_some()).map_or(0, |config| config.data.dataset.bytes())
 }
 
 fn bytes(n: u64) -> String {

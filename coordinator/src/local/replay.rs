@@ -61,7 +61,7 @@ async fn run(args: &ReplayArgs, url: &str, sweep: &str) -> Result<TrialResult, U
     let program = find_worker(args.worker_bin.as_deref()).await?;
     let mut command = Command::new(&program);
     command.args(["trial", sweep, &args.trial.to_string(), "--join", url, "--isa", &args.isa]);
-    command.args(["--threads", &args.threads.to_string()]);
+    command.args(["--threads", &args.threads.to_string(), "--device", &args.device]);
     if let Some(dir) = &args.data_dir {
         command.arg("--data-dir").arg(dir);
     }
@@ -87,6 +87,15 @@ fn differences(stored: &TrialResult, again: &TrialResult, metrics: &[String]) ->
     if stored.digest != again.digest {
         found.push(format!("the digest: {} there, {} here", hex(&stored.digest), hex(&again.digest)));
     }
+    let rows = |r: &TrialResult| {
+        r.curve.values.iter().map(|x| if x.is_nan() { None } else { Some(x.to_bits()) }).collect::<Vec<_>>()
+    };
+    if stored.curve.steps != again.curve.steps || rows(stored) != rows(again) {
+        found.push("the curve".to_owned());
+    }
+    if stored.predictions != again.predictions {
+        found.push("the predictions for the probe set".to_owned());
+    }
     if stored.weights != again.weights {
         found.push("the file of trained weights".to_owned());
     }
@@ -102,6 +111,7 @@ fn differences(stored: &TrialResult, again: &TrialResult, metrics: &[String]) ->
 mod tests {
     use super::*;
     use ergodic_common::TrialKey;
+    use ergodic_common::trial::{Curve, Predictions};
 
     #[test]
     fn every_part_of_a_result_is_compared() {
@@ -115,6 +125,11 @@ mod tests {
             (TrialResult { steps: 4, ..stored.clone() }, "4 steps here"),
             (TrialResult { outcome: Outcome::Diverged { step: 3 }, ..stored.clone() }, "diverged"),
             (TrialResult { digest: [2; 32], ..stored.clone() }, "digest"),
+            (
+                TrialResult { predictions: Predictions { steps: vec![3], classes: vec![1] }, ..stored.clone() },
+                "predictions",
+            ),
+            (TrialResult { curve: Curve { steps: vec![3], values: vec![0.5, 0.1] }, ..stored.clone() }, "curve"),
             (TrialResult { weights: Some([2; 32]), ..stored.clone() }, "weights"),
             (TrialResult { metrics: vec![0.5_f64.next_up(), f64::NAN], ..stored.clone() }, "test_acc"),
             (TrialResult { metrics: vec![0.5, 0.0], ..stored.clone() }, "effective_lr"),

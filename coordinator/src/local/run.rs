@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ergodic_common::error::nearest;
+use ergodic_common::trial::CPU_F32;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -31,6 +32,13 @@ pub async fn run(args: RunArgs) -> Result<Success, UserError> {
     let file = commands::read_source(&args.spec.spec, &args.spec.settings)?;
     let spec = Spec::read(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
     check_table_options(&args, &spec)?;
+    if spec.numerics != CPU_F32 {
+        let message = format!(
+            "numerics: the workers that run starts compute {CPU_F32}, not {}: use serve, a worker of that class and launch",
+            spec.numerics
+        );
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
     let program = find_worker(args.worker_bin.as_deref()).await?;
     let dir = args.dir.clone().unwrap_or_else(|| Path::new("ergodic-runs").join(&spec.name));
     let existed = dir.exists();

@@ -163,7 +163,8 @@ fn to_hash(message: &str, bytes: Vec<u8>) -> Result<[u8; 32], Status> {
 
 /// Worth another try: space may be made, a disk mounted again.
 fn unkept(shelf: &Shelf, error: &std::io::Error) -> Status {
-    Status::unavailable(format!("{}: cannot keep a file: {error}", shelf.folder.display()))
+    let message = format!("the coordinator cannot keep a file: {}: {error}", shelf.folder.display());
+    UserError::new(ErrorCode::Internal, message).into()
 }
 
 fn send(mut file: File, pieces: &mpsc::Sender<Result<v1::FetchResponse, Status>>) {

@@ -86,10 +86,10 @@ pub struct Report {
     pub fenced: bool,
 }
 
-/// A stored row without its curve and predictions.
+/// A stored row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredTrial {
-    /// The result, its curve and predictions left empty.
+    /// The result; where many rows are handed out, its curve and predictions are left empty.
     pub result: TrialResult,
     /// Name of the worker.
     pub worker: String,
@@ -142,7 +142,7 @@ pub trait Reader {
     /// The store cannot be read.
     fn trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError>;
 
-    /// One row.
+    /// One row, with its curve and predictions.
     ///
     /// # Errors
     /// The store cannot be read.

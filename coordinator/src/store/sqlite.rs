@@ -279,6 +279,23 @@ struct SqliteReader {
     connection: Connection,
 }
 
+impl SqliteReader {
+    /// Adds what a row leaves out.
+    fn complete(&self, sweep: i64, mut row: StoredTrial) -> Result<StoredTrial, StoreError> {
+        let key = row.result.key;
+        let sql = "SELECT curves.data, predictions.data FROM trials JOIN curves USING (curve)
+                   LEFT JOIN predictions USING (sweep, cell, repeat) WHERE sweep = ?1 AND cell = ?2 AND repeat = ?3";
+        let blobs = |row: &Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Option<Vec<u8>>>(1)?));
+        let (curve, predictions) =
+            self.connection.query_row(sql, params![sweep, key.cell as i64, key.repeat], blobs)?;
+        let damaged = || StoreError::Failed(format!("the row of trial {key} is damaged"));
+        row.result.curve = to_curve(&curve).ok_or_else(damaged)?;
+        let predictions = predictions.map(|bytes| to_predictions(&bytes).ok_or_else(damaged)).transpose()?;
+        row.result.predictions = predictions.unwrap_or_default();
+        Ok(row)
+    }
+}
+
 const TRIAL_COLUMNS: &str =
     "SELECT cell, repeat, outcome, step, cause, steps, seconds, worker, digest, metrics, isa, weights
      FROM trials WHERE sweep = ?1";
@@ -319,7 +336,8 @@ impl Reader for SqliteReader {
     fn trial(&self, sweep: i64, key: TrialKey) -> Result<Option<StoredTrial>, StoreError> {
         let sql = format!("{TRIAL_COLUMNS} AND cell = ?2 AND repeat = ?3");
         let mut statement = self.connection.prepare(&sql)?;
-        Ok(statement.query_row(params![sweep, key.cell as i64, key.repeat], to_trial).optional()?)
+        let row = statement.query_row(params![sweep, key.cell as i64, key.repeat], to_trial).optional()?;
+        row.map(|row| self.complete(sweep, row)).transpose()
     }
 
     fn curves(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Curve)) -> Result<(), StoreError> {

@@ -26,7 +26,7 @@ fn lease(number: u64, sweep: i64) -> LeaseRow {
 }
 
 fn pin() -> FilePin {
-    let images = FileData { hash: [4; 32], sizes: (3, 2), shape: (5, 5, 1), classes: 3 };
+    let images = FileData { hash: [4; 32], sizes: (3, 2), shape: (5, 5, 1), classes: 3, floats: false };
     FilePin { path: "d.safetensors".into(), hash: [4; 32], images: Some(images) }
 }
 
