@@ -5,7 +5,7 @@
 //! state as Candle tensors and `adamw` its second rule, `schedule`, `metrics` and `probe` surround it, `checkpoint` keeps it, and `trial` is the
 //! loop.
 //!
-//! The numerics class of all this is [`CPU_F32`](ergodic_common::trial::CPU_F32): a change that alters any bit of any
+//! The numerics class of all this is [`CPU_F32`]: a change that alters any bit of any
 //! result raises its version.
 
 mod adamw;
