@@ -347,7 +347,7 @@ fn bench_report(args: &BenchArgs, isa: &str, report: &BenchReport) -> String {
     let (samples, gflops) = (report.samples_per_cpu_second(), report.flops_per_second() / 1e9);
     let gemm = report.gemm_flops_per_second / 1e9;
     let workload = format!("{:?}", args.workload).to_lowercase();
-    let memory = train::peak_memory();
+    let memory = memory::peak();
     match args.format {
         Format::Json => json!({
             "workload": workload, "batch": args.batch, "steps": args.steps, "isa": isa, "threads": args.threads,

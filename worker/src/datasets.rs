@@ -50,28 +50,27 @@ pub async fn obtain(
     hash: [u8; 32],
 ) -> Result<Dataset, FetchError> {
     let found = places.clone();
-    let here =
-        tokio::task::spawn_blocking(move || own_files(&found, name, train, &hash).or_else(|| cached(&found, &hash)));
+    let here = tokio::task::spawn_blocking(move || own_files(&found, name, train, &hash));
     if let Ok(Some(dataset)) = here.await {
         return Ok(dataset);
     }
-    let bytes = transfer::fetch(&mut link.files, hash).await?;
-    let dataset = Dataset::decode(&bytes).map_err(|e| FetchError::Wrong(e.to_string()))?;
-    keep(&places.cache, &hash, &bytes)?;
-    tracing::info!(dataset = name.word(), bytes = bytes.len(), "dataset fetched from the coordinator");
-    Ok(dataset)
+    let bytes = file(places, link, hash, "dataset").await?;
+    Dataset::decode(&bytes).map_err(|e| FetchError::Wrong(e.to_string()))
 }
 
-/// Any other file of this hash that a sweep names.
+/// The file of this hash, from the cache or else fetched into it; `what` it is goes into the log.
 ///
 /// # Errors
 /// It is neither here nor can it be fetched.
-pub async fn file(places: &Places, link: &mut Link, hash: [u8; 32]) -> Result<Vec<u8>, FetchError> {
-    if let Some(bytes) = read_cached(places, &hash) {
+pub async fn file(places: &Places, link: &mut Link, hash: [u8; 32], what: &str) -> Result<Vec<u8>, FetchError> {
+    let cache = places.cache.clone();
+    let here = tokio::task::spawn_blocking(move || read_cached(&cache, &hash));
+    if let Ok(Some(bytes)) = here.await {
         return Ok(bytes);
     }
     let bytes = transfer::fetch(&mut link.files, hash).await?;
     keep(&places.cache, &hash, &bytes)?;
+    tracing::info!(hash = hex(&hash), bytes = bytes.len(), "{what} fetched from the coordinator");
     Ok(bytes)
 }
 
@@ -89,13 +88,9 @@ fn own_files(places: &Places, name: DatasetName, train: u32, hash: &[u8; 32]) ->
     None
 }
 
-fn cached(places: &Places, hash: &[u8; 32]) -> Option<Dataset> {
-    Dataset::decode(&read_cached(places, hash)?).ok()
-}
-
 /// A damaged file is as good as none.
-fn read_cached(places: &Places, hash: &[u8; 32]) -> Option<Vec<u8>> {
-    let bytes = std::fs::read(places.cache.join(hex(hash))).ok()?;
+fn read_cached(cache: &Path, hash: &[u8; 32]) -> Option<Vec<u8>> {
+    let bytes = std::fs::read(cache.join(hex(hash))).ok()?;
     (blake3::hash(&bytes).as_bytes() == hash).then_some(bytes)
 }
 

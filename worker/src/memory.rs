@@ -7,12 +7,18 @@ use std::fs::read_to_string;
 pub(crate) fn available() -> Option<u64> {
     let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
     let limits = limits.iter().filter_map(|path| read_to_string(path).ok()?.trim().parse().ok());
-    limits.chain(total()).min()
+    limits.chain(reading("/proc/meminfo", "MemTotal:")).min()
 }
 
-fn total() -> Option<u64> {
-    let text = read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+/// The most memory that this process has held, in bytes; `None` where the system does not tell.
+pub(crate) fn peak() -> Option<u64> {
+    reading("/proc/self/status", "VmHWM:")
+}
+
+/// What Linux says in one of its files after these words.
+fn reading(path: &str, words: &str) -> Option<u64> {
+    let text = read_to_string(path).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(words))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
 }
 

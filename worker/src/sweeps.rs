@@ -100,7 +100,7 @@ impl Sweep {
         };
         let mut starts = HashMap::new();
         for pin in pins.iter().filter(|pin| data.as_ref().is_none_or(|(_, hash)| *hash != pin.hash)) {
-            starts.insert(pin.hash, datasets::file(places, link, pin.hash).await?.into());
+            starts.insert(pin.hash, datasets::file(places, link, pin.hash, "file of initial weights").await?.into());
         }
         Ok(Self { id: id.to_owned(), spec, data, starts, cells: Mutex::default(), subsets: Mutex::default() })
     }

@@ -122,13 +122,6 @@ fn best_product() -> f64 {
     2.0 * (GEMM_SIDE * GEMM_SIDE * GEMM_SIDE) as f64 / best
 }
 
-/// The most memory that this process has held, in bytes; `None` where the system does not tell.
-pub fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
-}
-
 struct Timed<'a> {
     job: &'a Job<'a>,
     net: &'a Net,

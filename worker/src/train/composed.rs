@@ -96,7 +96,8 @@ fn patches(layer: &Layer, x: &Tensor) -> Result<Tensor> {
     // Outside the image is one more pixel, which is black.
     let outside = Tensor::zeros((lanes * batch, 1, channels), x.dtype(), x.device())?;
     let places = places(layer);
-    let places = Tensor::from_vec(places.clone(), places.len(), x.device())?;
+    let count = places.len();
+    let places = Tensor::from_vec(places, count, x.device())?;
     Tensor::cat(&[&flat, &outside], 1)?.index_select(&places, 1)
 }
 

@@ -50,7 +50,7 @@ use ergodic_common::trial::{CPU_F32, Curve, TrialKey, TrialResult};
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
-pub use bench::{BenchReport, bench, peak_memory};
+pub use bench::{BenchReport, bench};
 pub use checkpoint::Shelf;
 pub use data::TrialData;
 pub use simd::{Isa, IsaError};
@@ -129,10 +129,11 @@ pub struct Finished {
 /// evaluation.
 pub fn run(job: &Job<'_>, stop: &AtomicBool) -> Option<Finished> {
     let start = Instant::now();
-    let mut finished = match (Net::of(job.config), job.data, &job.config.model.kind) {
-        (Some(net), Some(data), _) => train(job, &net, data, stop),
+    let net = Net::of(job.config);
+    let mut finished = match (&net, job.data, &job.config.model.kind) {
+        (Some(net), Some(data), _) => train(job, Subject::Net(net, data), stop),
         (Some(_), None, _) => Some(failed(job, "the worker has no dataset for this trial".into())),
-        (None, _, ModelKind::Toy(toy)) => descend(job, toy, stop),
+        (None, _, ModelKind::Toy(toy)) => train(job, Subject::Toy(toy), stop),
         (None, ..) => Some(empty(job)),
     }?;
     finished.result.seconds = start.elapsed().as_secs_f64();
@@ -140,15 +141,16 @@ pub fn run(job: &Job<'_>, stop: &AtomicBool) -> Option<Finished> {
     Some(finished)
 }
 
-fn train(job: &Job<'_>, net: &Net, data: &TrialData, stop: &AtomicBool) -> Option<Finished> {
-    let mut ending = None;
-    job.install(|| job.isa.run(Whole { job, net, data, stop, ending: &mut ending }));
-    ending
+/// What is trained.
+#[derive(Clone, Copy)]
+enum Subject<'a> {
+    Net(&'a Net, &'a TrialData),
+    Toy(&'a Toy),
 }
 
-fn descend(job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -> Option<Finished> {
+fn train(job: &Job<'_>, subject: Subject<'_>, stop: &AtomicBool) -> Option<Finished> {
     let mut ending = None;
-    job.isa.run(Descent { job, toy, stop, ending: &mut ending });
+    job.install(|| job.isa.run(Whole { job, subject, stop, ending: &mut ending }));
     ending
 }
 
@@ -183,33 +185,17 @@ impl Isa {
 /// A trial from beginning to end.
 struct Whole<'a> {
     job: &'a Job<'a>,
-    net: &'a Net,
-    data: &'a TrialData,
+    subject: Subject<'a>,
     stop: &'a AtomicBool,
     ending: &'a mut Option<Finished>,
 }
 
 impl Program for Whole<'_> {
     fn run<S: Lanes>(self, s: S) {
-        let training = Training::new(s, self.job, self.net, self.data);
-        *self.ending = match training.and_then(|t| t.run(self.stop)) {
-            Ok(ending) => ending,
-            Err(error) => Some(failed(self.job, error.to_string())),
+        let ran = match self.subject {
+            Subject::Net(net, data) => Training::new(s, self.job, net, data).and_then(|t| t.run(self.stop)),
+            Subject::Toy(toy) => toy::run(s, self.job, toy, self.stop),
         };
-    }
-}
-
-/// A trial of the toy loss.
-struct Descent<'a> {
-    job: &'a Job<'a>,
-    toy: &'a Toy,
-    stop: &'a AtomicBool,
-    ending: &'a mut Option<Finished>,
-}
-
-impl Program for Descent<'_> {
-    fn run<S: Lanes>(self, s: S) {
-        let ran = toy::run(s, self.job, self.toy, self.stop);
         *self.ending = ran.unwrap_or_else(|error| Some(failed(self.job, error.to_string())));
     }
 }
