@@ -7,7 +7,7 @@ use crate::metric::Metric;
 use crate::pin::{ENDING, FilePin};
 use crate::reader::{Range, Reader, quoted};
 use crate::seed::{self, Purpose, SeedPlan, Streams};
-use crate::tree::{self, Node, Value};
+use crate::tree::{self, Node, Table, Value};
 use crate::trial::{CPU_F32, CUDA_F32, TrialKey};
 
 /// Most trials of a sweep.
@@ -42,19 +42,21 @@ impl SpecSource {
             let _ = document.set(&full_path(&path), node);
         }
         let mut paths = Vec::new();
-        let field = |path: [&str; 3]| {
-            path.iter().filter(|key| !key.is_empty()).try_fold(Value::Table(document.clone()), |value, key| match value
-            {
-                Value::Table(table) => table.get(key).map(|node| node.value.clone()),
-                _ => None,
-            })
-        };
-        for value in [["data", "dataset", ""], ["model", "init", "file"], ["grid", "", ""]] {
-            field(value).iter().for_each(|value| name_files(value, &mut paths));
+        for field in [&["data", "dataset"][..], &["model", "init", "file"], &["grid"]] {
+            field_of(&document, field).iter().for_each(|value| name_files(value, &mut paths));
         }
         paths.sort_unstable();
         paths.dedup();
         paths
+    }
+}
+
+/// What stands under a path of keys.
+fn field_of<'a>(document: &'a Table, path: &[&str]) -> Option<&'a Value> {
+    let (key, rest) = path.split_first()?;
+    match &document.get(key)?.value {
+        Value::Table(table) if !rest.is_empty() => field_of(table, rest),
+        value => rest.is_empty().then_some(value),
     }
 }
 
@@ -171,9 +173,8 @@ impl Spec {
             measure: measure?,
             grid: Grid::read(&document, seed, &source.files)?,
         };
-        spec.check_curves()?;
+        spec.check_cells()?;
         spec.check_metrics()?;
-        spec.check_probe()?;
         spec.check_settings(source)?;
         let trials = spec.grid.cells().saturating_mul(u64::from(spec.repeats));
         if trials > MAX_TRIALS {
@@ -183,21 +184,40 @@ impl Spec {
         Ok(spec)
     }
 
-    /// A trial's curve must fit into a message.
-    fn check_curves(&self) -> Result<(), SpecError> {
+    /// What is measured and kept must be possible in every cell; one per shape class tells.
+    fn check_cells(&self) -> Result<(), SpecError> {
         for class in (0..self.grid.classes()).filter(|class| self.grid.class_cells(*class) > 0) {
             let config = self.grid.config(self.grid.class_cell(class, 0))?;
-            let rows = config.steps().div_ceil(config.to_steps(self.measure.every).max(1));
-            let numbers = rows.saturating_mul(1 + self.measure.metrics.len() as u64);
-            if numbers > MAX_CURVE_NUMBERS {
-                let message = format!(
-                    "{rows} samples of {} metrics per trial are too many: sample less often",
-                    self.measure.metrics.len()
-                );
-                return Err(SpecError::new(tree::Place::Default, "measure.every", message));
-            }
+            self.check_curve(&config)?;
+            self.check_toy(&config)?;
+            self.check_kept(&config)?;
         }
         Ok(())
+    }
+
+    /// A trial's curve must fit into a message.
+    fn check_curve(&self, config: &TrialConfig) -> Result<(), SpecError> {
+        let rows = config.steps().div_ceil(config.to_steps(self.measure.every).max(1));
+        let numbers = rows.saturating_mul(1 + self.measure.metrics.len() as u64);
+        if numbers > MAX_CURVE_NUMBERS {
+            let message = format!(
+                "{rows} samples of {} metrics per trial are too many: sample less often",
+                self.measure.metrics.len()
+            );
+            return Err(SpecError::new(tree::Place::Default, "measure.every", message));
+        }
+        Ok(())
+    }
+
+    /// The toy loss must have what is measured of it.
+    fn check_toy(&self, config: &TrialConfig) -> Result<(), SpecError> {
+        let undefined = self.measure.metrics.iter().find(|metric| metric.needs_images());
+        let (ModelKind::Toy(_), Some(metric)) = (&config.model.kind, undefined) else { return Ok(()) };
+        let message = format!(
+            "the toy loss has no {}: name metrics that it has, such as [\"train_loss\", \"weight_norm_sq\"]",
+            metric.name()
+        );
+        Err(SpecError::new(tree::Place::Default, "measure.metrics", message))
     }
 
     /// A layer whose weights are to be measured must exist in some cell.
@@ -218,36 +238,24 @@ impl Spec {
         Ok(())
     }
 
-    /// What is kept must exist in every cell: the probe set in the test set, its moments in the trial.
-    fn check_probe(&self) -> Result<(), SpecError> {
+    /// What is kept must exist: the probe set in the test set, its moments in the trial.
+    fn check_kept(&self, config: &TrialConfig) -> Result<(), SpecError> {
         let error = |field: &str, message| Err(SpecError::new(tree::Place::Default, field, message));
-        for class in (0..self.grid.classes()).filter(|class| self.grid.class_cells(*class) > 0) {
-            let config = self.grid.config(self.grid.class_cell(class, 0))?;
-            let undefined = self.measure.metrics.iter().find(|metric| metric.needs_images());
-            if let (ModelKind::Toy(_), Some(metric)) = (&config.model.kind, undefined) {
-                let message = format!(
-                    "the toy loss has no {}: name metrics that it has, such as [\"train_loss\", \"weight_norm_sq\"]",
-                    metric.name()
-                );
-                return error("measure.metrics", message);
-            }
-            if !config.model.kind.sees_images() && (self.measure.probe.is_some() || self.measure.save) {
-                let message = "a model that is no network has neither predictions nor weights: remove probe and save";
-                return error("measure", message.into());
-            }
-            let Some(probe) = &self.measure.probe else { continue };
-            let (_, images) = config.data.dataset.sizes();
-            if probe.points > images {
-                let word = config.data.dataset.word();
-                let message = format!("{word} has {images} test images, which are fewer than {}", probe.points);
-                return error("measure.probe.points", message);
-            }
-            let late = |moment: &&Moment| moment.step(&config) > config.steps();
-            if let Some(moment) = probe.at.iter().find(late) {
-                let (step, steps) = (moment.step(&config), config.steps());
-                let message = format!("step {step} is after the end: a trial of this sweep has {steps} steps");
-                return error("measure.probe.at", message);
-            }
+        if !config.model.kind.sees_images() && (self.measure.probe.is_some() || self.measure.save) {
+            let message = "a model that is no network has neither predictions nor weights: remove probe and save";
+            return error("measure", message.into());
+        }
+        let Some(probe) = &self.measure.probe else { return Ok(()) };
+        let (_, images) = config.data.dataset.sizes();
+        if probe.points > images {
+            let word = config.data.dataset.word();
+            let message = format!("{word} has {images} test images, which are fewer than {}", probe.points);
+            return error("measure.probe.points", message);
+        }
+        let (mut moments, steps) = (probe.at.iter().map(|moment| moment.step(config)), config.steps());
+        if let Some(step) = moments.find(|step| *step > steps) {
+            let message = format!("step {step} is after the end: a trial of this sweep has {steps} steps");
+            return error("measure.probe.at", message);
         }
         Ok(())
     }

@@ -85,16 +85,15 @@ impl Weights {
         let of = |stored: &Stored, initial: f32| {
             Ok::<_, WeightsError>(stored.read(&file)?.unwrap_or_else(|| vec![initial; stored.len()]))
         };
-        let pairs = statistics.as_chunks::<2>().0.iter();
-        let statistics =
-            pairs.map(|[mean, variance]| Ok([of(mean, 0.0)?, of(variance, 1.0)?])).collect::<Result<_, _>>()?;
-        let statistics: Vec<[Vec<f32>; 2]> = statistics;
-        for (stored, numbers) in stored_statistics(net).iter().zip(statistics.iter().flatten()) {
-            if stored.name.ends_with(STATISTICS[1]) && numbers.iter().any(|variance| *variance < 0.0) {
-                return Err(WeightsError(format!("the tensor '{}' holds a negative variance", stored.name)));
+        let mut pairs = Vec::new();
+        for [mean, variance] in statistics.as_chunks::<2>().0 {
+            let numbers = [of(mean, 0.0)?, of(variance, 1.0)?];
+            if numbers[1].iter().any(|variance| *variance < 0.0) {
+                return Err(WeightsError(format!("the tensor '{}' holds a negative variance", variance.name)));
             }
+            pairs.push(numbers);
         }
-        Ok(Self { params, statistics })
+        Ok(Self { params, statistics: pairs })
     }
 }
 
@@ -275,6 +274,10 @@ mod tests {
             (vec![fc1.clone()], "'head.weight' is missing"),
             (vec![("fc1.weight", vec![3072, 4], 0.5), head.clone()], "expected [4, 3072]"),
             (vec![("fc1.weight", vec![4, 3072], f32::NAN), head.clone()], "not finite"),
+            (
+                vec![fc1.clone(), head.clone(), ("fc1.norm.running_var", vec![4], -1.0)],
+                "'fc1.norm.running_var' holds a negative",
+            ),
             (vec![fc1, head, ("fc2.weight", vec![1], 0.5)], "no tensor 'fc2.weight'"),
         ] {
             let error = refused(&tensors).expect_err(words);
