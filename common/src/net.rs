@@ -268,7 +268,7 @@ impl Net {
     }
 
     /// Floating-point operations of one training step per image: forward, weight and input gradients, the latter not
-    /// for the first layer. A multiply-accumulate counts as two.
+    /// for the first layer. A multiply-accumulate counts as two, and convolutions count as they are defined.
     pub fn train_flops(&self) -> u64 {
         self.layers.iter().map(|l| 2 * l.macs() * if l.source.is_none() { 2 } else { 3 }).sum()
     }
@@ -278,8 +278,9 @@ impl Net {
         self.layers.iter().map(|l| 2 * l.macs()).sum()
     }
 
-    /// Bytes a trial needs beside the dataset: weights, as they are and transposed, with gradient, state of the optimizer
-    /// and average; and a batch's activations with their gradients.
+    /// Bytes a trial needs beside the dataset: weights with gradient, state of the optimizer and average; those of the
+    /// largest layer in the three forms that kernels read and write, at up to 16 numbers for 9; and a batch's activations
+    /// with their gradients.
     pub fn train_bytes(&self, config: &TrialConfig) -> u64 {
         let numbers = |(at, l): (usize, &Layer)| {
             let streams = if self.adder_of(at).is_some() { 3 } else { 2 };
@@ -288,8 +289,10 @@ impl Net {
         };
         let activations: usize = self.layers.iter().enumerate().map(numbers).sum();
         let state = if config.train.adamw.is_some() { 2 } else { 1 };
-        let copies = 3 + state + u64::from(config.train.average.is_some());
-        4 * (copies * self.sizes().0 + self.images_at_a_time(u64::from(config.batch())) * activations as u64)
+        let copies = 2 + state + u64::from(config.train.average.is_some());
+        let largest = self.layers.iter().map(|l| l.fan_in() * l.output.channels).max().unwrap_or(0) as u64;
+        let weights = copies * self.sizes().0 + (3 * 16 * largest).div_ceil(9);
+        4 * (weights + self.images_at_a_time(u64::from(config.batch())) * activations as u64)
     }
 
     /// Bytes of a file of trained weights: parameters, their average and the running statistics of norms.

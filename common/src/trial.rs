@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The numerics class of the CPU engine: its name and the version of its arithmetic.
-pub const CPU_F32: &str = "cpu-f32/4";
+pub const CPU_F32: &str = "cpu-f32/5";
 
 /// Numerics classes of CUDA devices, without what tells them apart: `cuda-f32/1/sm90/cublas13.1` is one of them.
 pub const CUDA_F32: &str = "cuda-f32";

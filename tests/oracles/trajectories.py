@@ -23,7 +23,7 @@ class Net:
         return s.p[n]
     def map(s, x, n, out, k=0, st=1):
         y = s.linear(x, n, out, k, st)
-        return y if s.noise is None else y * (1 + 1e-7 * torch.randn(y.shape, generator=s.noise))
+        return y if s.noise is None else y * (1 + 2e-7 * torch.randn(y.shape, generator=s.noise))
     def linear(s, x, n, out, k, st):
         i = x.shape[1] if k else x.flatten(1).shape[1]; sh = (k, k, i, out) if k else (i, out)
         w = s.par(n + ".weight", lambda: values(n + ".weight", sh, math.sqrt(2 / math.prod(sh[:-1]))))
@@ -58,7 +58,7 @@ class Net:
 SHAPE = {"mlp": (5, 5, 1), "cnn4": (8, 8, 3), "preresnet8": (8, 8, 3), "vgg11": (32, 32, 3)}
 def some(t, k): f = t.detach().reshape(-1); return f[::max(1, -(-f.numel() // k))].tolist()
 def run(c, dtype=torch.float64, noise=0):
-    """Noise: the seed of changes to every map's output by 1e-7 of its size, 0 for none."""
+    """Noise: the seed of changes to every map's output by 2e-7 of its size, as rounding makes them in sums of float32; 0 for none."""
     torch.set_default_dtype(dtype)
     data = [(values(f"batch{b}.images{c['salt']}", (c["batch"], *SHAPE[c["arch"]]), 1.), torch.tensor([z % 10 for z in bits(f"batch{b}.labels", c["batch"])])) for b in (0, 1)]
     net = Net(c); net.train = False

@@ -358,7 +358,7 @@ fn bench_report(args: &BenchArgs, isa: &str, report: &BenchReport) -> String {
         .to_string(),
         Format::Table => format!(
             "{workload}, batch {}, {} steps on {isa}, {}: {samples:.0} samples per CPU second, {:.0} per second\n\
-             {gflops:.1} GFLOP/s, {:.0} % of this core's {gemm:.1} in a large matrix product; peak memory {}",
+             {gflops:.1} GFLOP/s in plain sums, {:.0} % of this core's {gemm:.1} in a large matrix product; peak memory {}",
             args.batch,
             args.steps,
             if args.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", args.threads) },

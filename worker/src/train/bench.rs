@@ -28,7 +28,7 @@ pub struct BenchReport {
     pub cpu_seconds: f64,
     /// Elapsed time, in seconds.
     pub seconds: f64,
-    /// Floating-point operations done.
+    /// Floating-point operations of the networks' plain sums, whichever way they are computed.
     pub flops: u64,
     /// Floating-point operations per CPU second of a large matrix product on one thread of this machine.
     pub gemm_flops_per_second: f64,
@@ -45,7 +45,7 @@ impl BenchReport {
         self.samples as f64 / self.seconds
     }
 
-    /// Floating-point operations per CPU second.
+    /// Floating-point operations of the plain sums per CPU second.
     pub fn flops_per_second(&self) -> f64 {
         self.flops as f64 / self.cpu_seconds
     }

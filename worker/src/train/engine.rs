@@ -15,11 +15,12 @@ use super::data::Source;
 use super::loss::{Objective, Tally, largest};
 use super::norm::{Activate, AddMoments, AddSlopes, Backward, Channels, Moments, Slopes, Sums, normalise};
 use super::params::Layout;
-use super::plan::{self, Grid, LayerPlan};
+use super::plan::{self, Direct, Grid, LayerPlan, Way};
 use super::pool::{ActivatePooled, Pooled, Unpool};
 use super::simd::{BLOCK, Buffer, Lanes, padded};
 use super::taps::{Start, Taps};
 use super::team::{Team, add, cut};
+use super::tiles::{self, GatherWeights, SpreadWeights, TileDesk, Tiled};
 use super::wgrad::WeightGradient;
 
 /// A network with the memory to run it.
@@ -31,8 +32,30 @@ pub(super) struct Engine {
     layers: Vec<LayerState>,
     logits: Buffer,
     objective: Objective,
+    /// The weights of the layer at work, as its kernels read them.
+    forms: Forms,
     team: Team,
     desks: Vec<Desk>,
+}
+
+/// What the weights of a layer are turned into, with room for any layer's.
+struct Forms {
+    /// At the points of tiles.
+    spread: Buffer,
+    /// With inputs and outputs exchanged.
+    transposed: Buffer,
+}
+
+impl Forms {
+    fn new(layers: &[LayerState]) -> Self {
+        let most = |len: fn(&Way) -> usize| layers.iter().map(|l| len(&l.plan.way)).max().unwrap_or(0);
+        let spread = most(|way| if let Way::Tiled(tiled) = way { tiled.weights() } else { 0 });
+        let transposed = most(|way| match way {
+            Way::Tiled(tiled) => tiled.weights(),
+            Way::Direct(direct) => direct.transposed.as_ref().map_or(0, |t| t.source.len()),
+        });
+        Self { spread: Buffer::zeros(spread), transposed: Buffer::zeros(transposed) }
+    }
 }
 
 /// What one thread writes on.
@@ -40,6 +63,7 @@ struct Desk {
     layers: Vec<LayerDesk>,
     /// Gradient of a weight over a part of the batch.
     weights: Buffer,
+    tiles: TileDesk,
     sums: Sums,
     /// Sums of a single image, for norms over single images.
     image_sums: Sums,
@@ -62,11 +86,12 @@ impl Desk {
         let of = |l: &LayerState| LayerDesk {
             input: Buffer::zeros(l.plan.chunk * l.plan.input.len()),
             held: None,
-            z_gradient: Buffer::zeros(l.plan.chunk * l.plan.gradient.len()),
+            z_gradient: Buffer::zeros(l.plan.chunk * l.plan.output_len()),
             moments: Moments::new(l.plan.channels),
         };
         Self {
             weights: Buffer::zeros(weights.max().unwrap_or(0)),
+            tiles: TileDesk::new(layers.iter().filter_map(|l| l.plan.tiled())),
             layers: layers.iter().map(of).collect(),
             sums: Sums::new(width),
             image_sums: Sums::new(width),
@@ -94,8 +119,6 @@ struct LayerState {
     pooled: Buffer,
     /// Gradient of z from the layer that adds it to its own.
     stream: Buffer,
-    /// Weights of the transposed convolution.
-    transposed: Buffer,
     channels: Channels,
     moments: Moments,
     sums: Sums,
@@ -174,7 +197,6 @@ impl LayerState {
         };
         let readers = Readers::of(net, at);
         let zeros = |wanted: bool, len: usize| Buffer::zeros(if wanted { len } else { 0 });
-        let transposed = plan.transposed.as_ref().map_or(0, |t| t.source.len());
         let single = layer.norm.is_some_and(|n| !n.has_statistics());
         let sets = if single { capacity } else { 1 };
         let channels = Channels::identity(width, layer.relu);
@@ -191,7 +213,6 @@ impl LayerState {
             pooled: zeros(layer.pool != Pool::None, batch * plan.readable),
             stream: zeros(readers.activation.is_some() && readers.adder.is_some(), batch * plan.output_len()),
             readers,
-            transposed: Buffer::zeros(transposed),
             channels: if single { channels.per_image(capacity) } else { channels },
             moments: Moments::new(width),
             sums: Sums::new(width),
@@ -210,13 +231,14 @@ impl LayerState {
     }
 
     /// The forward pass over a part of the batch: inputs, map, and the sums that a norm needs.
-    fn map_part<S: Lanes>(&self, s: S, pass: &Pass<'_>, desk: &mut LayerDesk, mapped: Mapped<'_>) {
+    fn map_part<S: Lanes>(&self, s: S, at: usize, pass: &Pass<'_>, desk: &mut Desk, mapped: Mapped<'_>) {
         let Mapped { part, z, mean, inv } = mapped;
+        let (desk, tiles) = (&mut desk.layers[at], &mut desk.tiles);
         desk.moments.reset();
         for chunk in part.cut(self.plan.chunk) {
             let own = chunk.of_mut(part, z, self.plan.output_len());
             self.read_input(s, pass, desk, chunk);
-            self.map(s, pass, &desk.input, chunk, own);
+            self.map(s, pass, &desk.input, chunk, tiles, own);
             if let Some((groups, eps)) = self.groups() {
                 for (at, z) in own.chunks_exact(self.plan.output_len()).enumerate() {
                     let of_image = (chunk.first - part.first + at) * self.channels.stride..;
@@ -268,18 +290,65 @@ impl LayerState {
     }
 
     /// The map, for a chunk.
-    fn map<S: Lanes>(&self, s: S, pass: &Pass<'_>, input: &[f32], chunk: Chunk, output: &mut [f32]) {
-        let plan = &self.plan;
+    fn map<S: Lanes>(
+        &self,
+        s: S,
+        pass: &Pass<'_>,
+        input: &[f32],
+        chunk: Chunk,
+        tiles: &mut TileDesk,
+        output: &mut [f32],
+    ) {
+        let (plan, weights) = (&self.plan, pass.weights);
         let added = self.add.map(|at| chunk.of(&pass.layers[at].z, plan.output_len()));
-        s.dispatch(Taps {
-            input,
-            weights: &pass.weights[self.places.weight.clone()],
-            taps: &plan.taps,
-            pixels: &plan.forward[..chunk.images * plan.pixels],
-            blocks: plan.blocks(),
-            start: added.map_or(Start::Zero, Start::From),
-            output,
-        });
+        let start = added.map_or(Start::Zero, Start::From);
+        match &plan.way {
+            Way::Direct(direct) => {
+                for group in &direct.forward {
+                    s.dispatch(Taps {
+                        input,
+                        weights,
+                        rows: plan.rows,
+                        taps: &group.taps,
+                        pixels: group.pixels(chunk.images),
+                        blocks: plan.blocks(),
+                        spacing: BLOCK,
+                        start,
+                        output,
+                    });
+                }
+            }
+            Way::Tiled(tiled) => {
+                s.dispatch(tiles::Forward { tiled, images: chunk.images, input, weights, start, output, desk: tiles });
+            }
+        }
+    }
+
+    /// The weights as the forward pass reads them.
+    fn spread_weights<'a, S: Lanes>(&self, s: S, weights: &'a [f32], to: &'a mut [f32]) -> &'a [f32] {
+        let weights = &weights[self.places.weight.clone()];
+        let Way::Tiled(tiled) = &self.plan.way else { return weights };
+        let to = &mut to[..tiled.weights()];
+        s.dispatch(SpreadWeights { tiled, weights, to });
+        to
+    }
+
+    /// The weights as the backward pass reads them, where another layer wants the gradient of what it gave.
+    fn transpose_weights<'a, S: Lanes>(&self, s: S, weights: &'a [f32], forms: &'a mut Forms) -> &'a [f32] {
+        let Forms { spread, transposed: to } = forms;
+        match &self.plan.way {
+            Way::Tiled(tiled) => {
+                let to = &mut to[..tiled.weights()];
+                tiled.transpose(self.spread_weights(s, weights, spread), to);
+                to
+            }
+            Way::Direct(Direct { transposed: Some(transposed), .. }) => {
+                let (weights, to) = (&weights[self.places.weight.clone()], &mut to[..transposed.source.len()]);
+                to.iter_mut().zip(&transposed.source).for_each(|(w, at)| *w = weights[*at as usize]);
+                to
+            }
+            Way::Direct(_) => &[],
+        }
     }
 
     /// Sets what stands between the map and the activation.
@@ -351,24 +420,43 @@ impl LayerState {
 
     /// The backward pass of layer `at` over a part of the batch.
     fn return_part<S: Lanes>(&self, s: S, at: usize, pass: &Pass<'_>, desk: &mut Desk, mut to: Returned<'_>) {
-        let Desk { layers, weights, sums, image_sums } = desk;
+        let Desk { layers, weights, tiles, sums, image_sums } = desk;
         let desk = &mut layers[at];
         sums.reset();
-        if to.weights.is_none() && self.trained {
-            weights[..self.places.weight.len()].fill(0.0);
+        let mut total = to.weights.take();
+        let gradient = match &mut total {
+            Some(total) => &mut total[..],
+            None if self.trained => {
+                let own = &mut weights[..self.places.weight.len()];
+                own.fill(0.0);
+                own
+            }
+            None => &mut [],
+        };
+        if let Way::Tiled(tiled) = &self.plan.way {
+            tiles.reset(tiled);
         }
         let source = self.source.map(|source| &pass.layers[source]);
         for chunk in to.part.cut(self.plan.chunk) {
             self.write_z_gradient(s, desk, chunk, &mut to);
             if self.trained {
                 self.read_input(s, pass, desk, chunk);
-                self.add_weight_gradient(s, desk, chunk, to.weights.as_deref_mut().unwrap_or(&mut weights[..]));
+            }
+            let returned = source.map(|source| self.input_gradient(at, source, chunk, &mut to));
+            let (transposed, images) = (pass.weights, chunk.images);
+            match &self.plan.way {
+                Way::Direct(direct) => {
+                    self.return_directly(s, direct, transposed, desk, images, gradient, returned);
+                }
+                Way::Tiled(tiled) => self.return_tiles(s, tiled, transposed, desk, images, tiles, returned),
             }
             let Some(source) = source else { continue };
-            self.write_input_gradient(s, at, source, desk, chunk, &mut to);
             if source.readers.activation.is_some_and(|(first, _)| first == at) {
                 source.add_slopes(s, chunk, &mut to, sums, image_sums);
             }
+        }
+        if let (Way::Tiled(tiled), true) = (&self.plan.way, self.trained) {
+            s.dispatch(GatherWeights { tiled, desk: tiles, weights: gradient });
         }
     }
 
@@ -382,7 +470,6 @@ impl LayerState {
             passed: self.add.map(|_| chunk.of_mut(to.part, to.passed, len)),
             channels: &self.channels,
             slopes: &self.slopes,
-            grid: self.plan.gradient,
             first: chunk.first,
             images: chunk.images,
             output: &mut desk.z_gradient,
@@ -405,57 +492,92 @@ impl LayerState {
         (self.slopes, self.sums) = (lent.slopes, lent.sums);
     }
 
-    /// Adds a chunk to the gradient of the weight.
-    fn add_weight_gradient<S: Lanes>(&self, s: S, desk: &LayerDesk, chunk: Chunk, weights: &mut [f32]) {
-        let plan = &self.plan;
-        s.dispatch(WeightGradient {
-            input: &desk.input,
-            gradient: &desk.z_gradient,
-            taps: &plan.taps,
-            pixels: &plan.backward[..chunk.images * plan.pixels],
-            blocks: plan.blocks(),
-            weights,
-        });
-    }
-
-    fn transpose_weights(&mut self, weights: &[f32]) {
-        let Some(transposed) = &self.plan.transposed else { return };
-        let weights = &weights[self.places.weight.clone()];
-        self.transposed.iter_mut().zip(&transposed.source).for_each(|(w, at)| *w = weights[*at as usize]);
-    }
-
-    /// Adds to the gradient of a chunk's inputs, which are the activations of `before`.
-    fn write_input_gradient<S: Lanes>(
+    /// Where the gradient of a chunk's inputs goes, which are the activations of `before`, and what it starts from.
+    fn input_gradient<'a>(
         &self,
-        s: S,
         at: usize,
         before: &Self,
-        desk: &LayerDesk,
         chunk: Chunk,
-        to: &mut Returned<'_>,
-    ) {
-        let Some(transposed) = &self.plan.transposed else { return };
+        to: &'a mut Returned<'_>,
+    ) -> (&'a mut [f32], Start<'static>) {
+        // Layers are gone through backwards: the last reader is the first to write.
         let last = before.readers.activation.is_some_and(|(_, last)| last == at);
         let gradient = if before.pool == Pool::None { &mut *to.gradient } else { &mut *to.pooled };
         let output = chunk.of_mut(to.part, gradient, before.plan.readable);
-        for class in &transposed.classes {
+        (output, if last { Start::Zero } else { Start::Output })
+    }
+
+    /// Adds a chunk to the gradients of the weight and of the inputs.
+    fn return_directly<S: Lanes>(
+        &self,
+        s: S,
+        direct: &Direct,
+        transposed: &[f32],
+        desk: &LayerDesk,
+        images: usize,
+        weights: &mut [f32],
+        returned: Option<(&mut [f32], Start<'_>)>,
+    ) {
+        let plan = &self.plan;
+        for run in direct.runs.iter().filter(|_| self.trained) {
+            s.dispatch(WeightGradient {
+                input: &desk.input,
+                gradient: &desk.z_gradient,
+                taps: &run.taps,
+                pixels: run.pixels(images),
+                blocks: plan.blocks(),
+                spacing: BLOCK,
+                weights,
+                rows: plan.rows,
+            });
+        }
+        let (Some(back), Some((output, start))) = (&direct.transposed, returned) else { return };
+        for group in &back.groups {
             s.dispatch(Taps {
                 input: &desk.z_gradient,
-                weights: &self.transposed[class.weights.clone()],
-                taps: &class.taps,
-                pixels: &class.pixels[..chunk.images * class.per_image],
-                blocks: self.plan.input.channels / BLOCK,
-                // Layers are gone through backwards: the last reader is the first to write.
-                start: if last { Start::Zero } else { Start::Output },
+                weights: transposed,
+                rows: plan.transposed_rows,
+                taps: &group.taps,
+                pixels: group.pixels(images),
+                blocks: plan.input.channels / BLOCK,
+                spacing: BLOCK,
+                start,
                 output,
             });
         }
+    }
+
+    /// The same tile by tile; the weight's gradient stays on the desk.
+    fn return_tiles<S: Lanes>(
+        &self,
+        s: S,
+        tiled: &Tiled,
+        transposed: &[f32],
+        desk: &LayerDesk,
+        images: usize,
+        tiles: &mut TileDesk,
+        returned: Option<(&mut [f32], Start<'_>)>,
+    ) {
+        let (output, start) = returned.expect("only layers that read others are tiled");
+        if let Start::Zero = start {
+            output.fill(0.0);
+        }
+        s.dispatch(tiles::Backward {
+            tiled,
+            images,
+            input: self.trained.then_some(&*desk.input),
+            gradient: &desk.z_gradient,
+            weights: transposed,
+            output,
+            desk: tiles,
+        });
     }
 }
 
 /// What all threads read during a pass over a layer.
 struct Pass<'a> {
     layers: &'a [LayerState],
+    /// Of the layer, as its kernels read them.
     weights: &'a [f32],
     source: &'a Source<'a>,
     training: bool,
@@ -512,7 +634,8 @@ impl Engine {
         let logits = Buffer::zeros(capacity * padded(net.classes));
         let team = Team::new(threads);
         let desks = team.desks(|| Desk::new(&layers, |plan| batch > plan.part));
-        Self { layout, batch: part_of, layers, logits, objective, team, desks }
+        let forms = Forms::new(&layers);
+        Self { layout, batch: part_of, layers, logits, objective, forms, team, desks }
     }
 
     /// Loss of a batch in training mode, and the gradient of its mean over the batch.
@@ -585,7 +708,9 @@ impl Engine {
         let (mut z, mut moments) = (take(&mut layer.z), take(&mut layer.moments));
         let (mut mean, mut inv) = (take(&mut layer.channels.mean), take(&mut layer.channels.inv));
         moments.reset();
-        let (layer, pass) = (&self.layers[at], Pass { layers: &self.layers, weights, source, training });
+        let layer = &self.layers[at];
+        let weights = layer.spread_weights(s, weights, &mut self.forms.spread);
+        let pass = Pass { layers: &self.layers, weights, source, training };
         let (part, stride) = (layer.plan.part, layer.channels.stride);
         let parts = Chunk { first: 0, images: source.len() }.cut(part);
         let parts = parts.zip(cut(&mut z, part * layer.plan.output_len()));
@@ -594,7 +719,7 @@ impl Engine {
         self.team.each(
             &mut self.desks,
             parts,
-            |desk, part| layer.map_part(s, &pass, &mut desk.layers[at], part),
+            |desk, part| layer.map_part(s, at, &pass, desk, part),
             |desk| moments.add(&desk.layers[at].moments),
         );
         let layer = &mut self.layers[at];
@@ -610,7 +735,6 @@ impl Engine {
             let (_, rest) = self.layers.split_at_mut(at);
             let (layer, after) = rest.split_first_mut().expect("the index is a layer's");
             layer.finish_slopes(after, at + 1, images, gradient);
-            layer.transpose_weights(weights);
             let place = layer.places.weight.clone();
             let alone = whole <= layer.plan.part;
             self.give_back(s, at, weights, source, alone, &mut gradient[place]);
@@ -644,7 +768,9 @@ impl Engine {
         let mut lent = reads.map(|before| self.layers[before].lend()).unwrap_or_default();
         let mut passed = adds.map(|before| take(self.layers[before].passed())).unwrap_or_default();
         {
-            let (layer, pass) = (&self.layers[at], Pass { layers: &self.layers, weights, source, training: true });
+            let layer = &self.layers[at];
+            let weights = layer.transpose_weights(s, weights, &mut self.forms);
+            let pass = Pass { layers: &self.layers, weights, source, training: true };
             let part = layer.plan.part;
             let read = |len: fn(&LayerState) -> usize| reads.map_or(0, |before| part * len(&self.layers[before]));
             let (inner, stride) = (read(|l| l.plan.output_len()), read(|l| l.channels.stride));

@@ -354,7 +354,7 @@ impl Kernel for AddSlopes<'_> {
     }
 }
 
-/// Writes ∂L/∂z of whole images into the grid that the kernels read.
+/// Writes ∂L/∂z of whole images.
 pub(super) struct Backward<'a> {
     pub(super) z: &'a [f32],
     /// Gradient of the activations.
@@ -365,7 +365,6 @@ pub(super) struct Backward<'a> {
     pub(super) passed: Option<&'a mut [f32]>,
     pub(super) channels: &'a Channels,
     pub(super) slopes: &'a Slopes,
-    pub(super) grid: Grid,
     pub(super) first: usize,
     pub(super) images: usize,
     pub(super) output: &'a mut [f32],
@@ -375,32 +374,30 @@ impl Kernel for Backward<'_> {
     #[inline(always)]
     fn run<S: Lanes>(mut self, s: S) {
         let width = self.channels.width();
+        let len = self.z.len() / self.images;
         for image in 0..self.images {
             let own = (self.first + image) * self.channels.stride;
-            for (from, to, len) in self.grid.runs() {
-                let from = image * self.grid.inner_len() + from;
-                let (z, gradient) = (&self.z[from..][..len], &self.gradient[from..][..len]);
-                let stream = self.stream.map(|stream| &stream[from..][..len]);
-                let mut passed = self.passed.as_deref_mut().map(|passed| &mut passed[from..][..len]);
-                let out = &mut self.output[image * self.grid.len() + to..][..len];
-                for b in (0..width).step_by(BLOCK) {
-                    let channels = Loaded::new(s, self.channels, self.first + image, b);
-                    let mean = s.load(block(&self.slopes.mean, own + b));
-                    let mean_x = s.load(block(&self.slopes.mean_x, own + b));
-                    let minus = s.sub(s.splat(0.0), mean_x);
-                    for at in (b..len).step_by(width) {
-                        let (x, y) = channels.apply(s, s.load(block(z, at)));
-                        let g = s.load(block(gradient, at));
-                        let g = if self.channels.relu { s.gate(y, g) } else { g };
-                        let d = s.fma(x, minus, s.sub(s.mul(channels.scale, g), mean));
-                        let mut d = s.mul(channels.inv, d);
-                        if let Some(stream) = stream {
-                            d = s.add(d, s.load(block(stream, at)));
-                        }
-                        s.store(d, block_mut(out, at));
-                        if let Some(passed) = passed.as_deref_mut() {
-                            s.store(d, block_mut(passed, at));
-                        }
+            let (z, gradient) = (&self.z[image * len..][..len], &self.gradient[image * len..][..len]);
+            let stream = self.stream.map(|stream| &stream[image * len..][..len]);
+            let mut passed = self.passed.as_deref_mut().map(|passed| &mut passed[image * len..][..len]);
+            let out = &mut self.output[image * len..][..len];
+            for b in (0..width).step_by(BLOCK) {
+                let channels = Loaded::new(s, self.channels, self.first + image, b);
+                let mean = s.load(block(&self.slopes.mean, own + b));
+                let mean_x = s.load(block(&self.slopes.mean_x, own + b));
+                let minus = s.sub(s.splat(0.0), mean_x);
+                for at in (b..len).step_by(width) {
+                    let (x, y) = channels.apply(s, s.load(block(z, at)));
+                    let g = s.load(block(gradient, at));
+                    let g = if self.channels.relu { s.gate(y, g) } else { g };
+                    let d = s.fma(x, minus, s.sub(s.mul(channels.scale, g), mean));
+                    let mut d = s.mul(channels.inv, d);
+                    if let Some(stream) = stream {
+                        d = s.add(d, s.load(block(stream, at)));
+                    }
+                    s.store(d, block_mut(out, at));
+                    if let Some(passed) = passed.as_deref_mut() {
+                        s.store(d, block_mut(passed, at));
                     }
                 }
             }

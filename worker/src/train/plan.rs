@@ -1,13 +1,16 @@
 //! From a [`Net`] to what the kernels need: offsets, tables of pixels and taps, places of parameters.
 //!
-//! Activations are channels last with the channels padded to whole blocks by zeros. An image that feeds a convolution
-//! lies inside a halo of zeros, so that kernels know no borders; so does the gradient of a convolution's output. A
-//! linear layer is a 1×1 convolution of a one-pixel image with many channels.
+//! Activations are channels last with the channels padded to whole blocks by zeros. What lies outside an image is not
+//! multiplied: output pixels at the border have fewer taps. Only images from the dataset and inputs of tiles lie inside a
+//! halo of zeros. A linear layer is a 1×1 convolution of a one-pixel image with many channels.
+
+use std::ops::Range;
 
 use ergodic_common::net::{Layer, MICRO_BATCH, Map, Net, Shape};
 
 use super::simd::{BLOCK, padded};
 use super::taps::{Pixel, Tap};
+use super::tiles::Tiled;
 
 /// Pixels that a chunk of images should have at least, to use weights often once they are in the cache.
 const CHUNK_PIXELS: usize = 96;
@@ -26,7 +29,7 @@ pub(super) struct LayerPlan {
     /// Images in a part of a batch, a multiple of the chunk: sums run through a part and are then added part by part,
     /// whichever thread made them. A function of the shape alone, and a divisor of the micro-batch.
     pub(super) part: usize,
-    /// Input of one image, with its halo.
+    /// Input of one image.
     pub(super) input: Grid,
     /// Numbers per output pixel: channels in whole blocks.
     pub(super) channels: usize,
@@ -36,21 +39,85 @@ pub(super) struct LayerPlan {
     pub(super) pixels: usize,
     /// Numbers of one image's activation, after pooling.
     pub(super) readable: usize,
-    /// Gradient of the output of one image, with its halo.
-    pub(super) gradient: Grid,
     /// Rows of the packed weight, `[block of outputs][row][BLOCK]`.
     pub(super) rows: usize,
-    /// Runs of inputs of an output pixel: one per row of the kernel.
-    pub(super) taps: Vec<Tap>,
-    /// Where the output pixels of a chunk read their inputs and are written.
-    pub(super) forward: Vec<Pixel>,
-    /// Where they read their inputs, and where their gradient stands.
-    pub(super) backward: Vec<Pixel>,
+    /// Rows of the transposed weight.
+    pub(super) transposed_rows: usize,
+    /// How its map is computed.
+    pub(super) way: Way,
+}
+
+/// How a map is computed.
+#[derive(Debug)]
+pub(super) enum Way {
+    /// As it is defined.
+    Direct(Direct),
+    /// Tile by tile, with fewer multiplications.
+    Tiled(Tiled),
+}
+
+/// What the kernels need that compute a map as it is defined.
+#[derive(Debug)]
+pub(super) struct Direct {
+    /// Output pixels of a chunk: where they read their inputs and are written.
+    pub(super) forward: Vec<Group>,
+    /// For every run of weights: the pixels of a chunk that it acts on, where they read their inputs, and where their
+    /// gradient stands.
+    pub(super) runs: Vec<Group>,
     /// How to compute the gradient of the input; none for the first layer.
     pub(super) transposed: Option<Transposed>,
 }
 
-/// An image with channels last inside a halo.
+/// Pixels of a chunk that have the same taps.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) taps: Vec<Tap>,
+    /// One image after the other.
+    pixels: Vec<Pixel>,
+    per_image: usize,
+}
+
+impl Group {
+    /// Those of the first images of a chunk.
+    pub(super) fn pixels(&self, images: usize) -> &[Pixel] {
+        &self.pixels[..images * self.per_image]
+    }
+
+    /// The pixels of one image by their taps, in the order in which these first occur, for a chunk of images that are so
+    /// far from each other.
+    fn all(images: usize, apart: Pixel, pixels: impl Iterator<Item = (Vec<Tap>, Pixel)>) -> Vec<Self> {
+        let mut groups: Vec<Self> = Vec::new();
+        for (taps, pixel) in pixels {
+            match groups.iter_mut().find(|group| group.taps == taps) {
+                Some(group) => group.pixels.push(pixel),
+                None => groups.push(Self { taps, pixels: vec![pixel], per_image: 0 }),
+            }
+        }
+        for group in &mut groups {
+            group.per_image = group.pixels.len();
+            for image in 1..images {
+                for at in 0..group.per_image {
+                    let Pixel { input, output } = group.pixels[at];
+                    let (input, output) = (input + image * apart.input, output + image * apart.output);
+                    group.pixels.push(Pixel { input, output });
+                }
+            }
+        }
+        groups
+    }
+}
+
+/// The transposed convolution that takes the gradient of a layer's output to its input.
+#[derive(Debug)]
+pub(super) struct Transposed {
+    /// Input pixels of a chunk: where they read the gradient, and where theirs is written.
+    pub(super) groups: Vec<Group>,
+    /// Where each transposed weight, `[block of inputs][kernel row, kernel column, output][BLOCK]`, stands in the packed
+    /// weight.
+    pub(super) source: Vec<u32>,
+}
+
+/// An image with channels last inside a halo of zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Grid {
     /// Rows inside.
@@ -59,21 +126,24 @@ pub(super) struct Grid {
     pub(super) width: usize,
     /// Numbers per pixel.
     pub(super) channels: usize,
-    /// Halo above, below.
-    vertical: (usize, usize),
-    /// Halo left, right.
-    horizontal: (usize, usize),
+    /// Pixels of halo on every side.
+    halo: usize,
 }
 
 impl Grid {
+    fn new(shape: Shape, halo: usize) -> Self {
+        let Shape { height, width, channels } = shape;
+        Self { height, width, channels, halo }
+    }
+
     /// One pixel of so many numbers.
     pub(super) fn flat(channels: usize) -> Self {
-        Self { height: 1, width: 1, channels, vertical: (0, 0), horizontal: (0, 0) }
+        Self::new(Shape { height: 1, width: 1, channels }, 0)
     }
 
     /// Numbers per image, halo included.
     pub(super) fn len(&self) -> usize {
-        (self.vertical.0 + self.height + self.vertical.1) * self.row()
+        (self.height + 2 * self.halo) * self.row()
     }
 
     /// Numbers per image without the halo.
@@ -81,73 +151,80 @@ impl Grid {
         self.height * self.width * self.channels
     }
 
-    fn row(&self) -> usize {
-        (self.horizontal.0 + self.width + self.horizontal.1) * self.channels
+    /// Numbers in a row, halo included.
+    pub(super) fn row(&self) -> usize {
+        (self.width + 2 * self.halo) * self.channels
     }
 
     /// Offset of a pixel counted from the corner of the halo.
-    fn outer(&self, y: usize, x: usize) -> usize {
+    pub(super) fn outer(&self, y: usize, x: usize) -> usize {
         y * self.row() + x * self.channels
-    }
-
-    /// Offset of a pixel counted from the corner of the image.
-    fn inner(&self, y: usize, x: usize) -> usize {
-        self.outer(y + self.vertical.0, x + self.horizontal.0)
     }
 
     /// Runs of numbers without halo between them, as (offset without halo, offset with halo, length).
     pub(super) fn runs(&self) -> impl Iterator<Item = (usize, usize, usize)> + use<> {
         let grid = *self;
-        let whole = grid.len() == grid.inner_len();
-        let (count, len) = if whole { (1, grid.inner_len()) } else { (grid.height, grid.width * grid.channels) };
-        (0..count).map(move |y| (y * len, if whole { 0 } else { grid.inner(y, 0) }, len))
+        let (count, len) =
+            if grid.halo == 0 { (1, grid.inner_len()) } else { (grid.height, grid.width * grid.channels) };
+        (0..count).map(move |y| (y * len, grid.outer(y + grid.halo, grid.halo), len))
     }
 }
 
-/// Input pixels that see the output through the same taps. With stride 1 there is one class.
-#[derive(Debug)]
-pub(super) struct Class {
-    /// Runs of output gradients.
-    pub(super) taps: Vec<Tap>,
-    /// Where the class's input pixels of one image after the other read and are written.
-    pub(super) pixels: Vec<Pixel>,
-    /// Its pixels per image.
-    pub(super) per_image: usize,
-    /// Its weights among the transposed ones, `[block of inputs][tap, output][BLOCK]`.
-    pub(super) weights: std::ops::Range<usize>,
-}
-
-/// The transposed convolution that takes the gradient of a layer's output to its input.
-#[derive(Debug)]
-pub(super) struct Transposed {
-    /// Classes of input pixels.
-    pub(super) classes: Vec<Class>,
-    /// Where each transposed weight stands in the packed weight.
-    pub(super) source: Vec<u32>,
-}
-
 /// A layer's shape in the terms of a convolution.
-struct Conv {
-    kernel: usize,
-    stride: usize,
-    padding: usize,
-    input: Shape,
-    output: Shape,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Conv {
+    pub(super) kernel: usize,
+    pub(super) stride: usize,
+    pub(super) padding: usize,
+    pub(super) input: Shape,
+    pub(super) output: Shape,
 }
 
 impl Conv {
+    /// With channels in whole blocks, but for those of images from the dataset.
     fn of(layer: &Layer) -> Self {
+        let channels = input_channels(layer);
+        let output = Shape { channels: padded(layer.output.channels), ..layer.output };
         match layer.map {
             Map::Conv { kernel, stride, padding } => {
-                Self { kernel, stride, padding, input: layer.input, output: layer.output }
+                let input = Shape { channels, ..layer.input };
+                Self { kernel, stride, padding, input, output }
             }
             Map::Linear => {
-                let Shape { height, width, channels } = layer.input;
-                let channels = height * width * channels;
+                let channels = layer.input.height * layer.input.width * channels;
                 let input = Shape { height: 1, width: 1, channels };
-                Self { kernel: 1, stride: 1, padding: 0, input, output: layer.output }
+                Self { kernel: 1, stride: 1, padding: 0, input, output }
             }
         }
+    }
+
+    /// The same convolution of an image with its padding, which has none.
+    fn padded(self) -> Self {
+        let Shape { height, width, channels } = self.input;
+        let input = Shape { height: height + 2 * self.padding, width: width + 2 * self.padding, channels };
+        Self { padding: 0, input, ..self }
+    }
+
+    /// Indices into the kernel, along an axis of so many inputs, for which an output pixel has an input.
+    fn kernel_at(&self, output: usize, inputs: usize) -> Range<usize> {
+        let corner = output * self.stride;
+        let first = self.padding.saturating_sub(corner).min(self.kernel);
+        first..(inputs + self.padding).saturating_sub(corner).clamp(first, self.kernel)
+    }
+
+    /// Runs of indices into a row of the kernel that the same outputs have inputs for.
+    fn runs(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let conv = *self;
+        let seen = move |kernel: usize, output| conv.kernel_at(output, conv.input.width).contains(&kernel);
+        let alike = move |a: usize, b: usize| (0..conv.output.width).all(|output| seen(a, output) == seen(b, output));
+        let starts = (0..conv.kernel).filter(move |k| *k == 0 || !alike(k - 1, *k));
+        starts.map(move |start| start..(start + 1..conv.kernel).find(|k| !alike(k - 1, *k)).unwrap_or(conv.kernel))
+    }
+
+    /// The output pixel, along an axis of so many, that sees an input through this index into the kernel.
+    fn output_at(&self, input: usize, kernel: usize, outputs: usize) -> Option<usize> {
+        let at = (input + self.padding).checked_sub(kernel)?;
+        (at % self.stride == 0 && at / self.stride < outputs).then_some(at / self.stride)
     }
 }
 
@@ -164,67 +241,36 @@ pub(super) fn plan(net: &Net) -> Vec<LayerPlan> {
 impl LayerPlan {
     fn new(layer: &Layer) -> Self {
         let first = layer.source.is_none();
-        let mut conv = Conv::of(layer);
-        conv.input.channels = match layer.map {
-            Map::Conv { .. } => input_channels(layer),
-            Map::Linear => layer.input.height * layer.input.width * input_channels(layer),
-        };
-        let Shape { height, width, .. } = conv.output;
+        let conv = Conv::of(layer);
+        let Shape { height, width, channels } = conv.output;
         let pixels = height * width;
         let chunk = CHUNK_PIXELS.div_ceil(pixels).next_power_of_two();
         let part = PART_PIXELS.div_ceil(pixels).next_power_of_two();
         let part = part.clamp(PART_IMAGES.max(chunk), MICRO_BATCH as usize);
-        let channels = padded(conv.output.channels);
-        let halo = (conv.padding, conv.padding);
-        let input = Grid {
-            height: conv.input.height,
-            width: conv.input.width,
-            channels: conv.input.channels,
-            vertical: halo,
-            horizontal: halo,
+        let tiled = !first && Tiled::suits(&conv);
+        // Images from the dataset have few channels: long runs are worth more than what lies in the halo costs.
+        let halo = if first || tiled { conv.padding } else { 0 };
+        let input = Grid::new(conv.input, halo);
+        let way = if tiled {
+            Way::Tiled(Tiled::new(&conv, chunk, &input))
+        } else {
+            Way::Direct(Direct::new(&if first { conv.padded() } else { conv }, chunk, &input, first))
         };
-        let gradient = Grid {
-            height,
-            width,
-            channels,
-            vertical: if first { (0, 0) } else { halo_of(&conv, conv.input.height, height) },
-            horizontal: if first { (0, 0) } else { halo_of(&conv, conv.input.width, width) },
-        };
-        let run = conv.kernel * input.channels;
-        let taps = (0..conv.kernel).map(|ky| Tap { input: input.outer(ky, 0), rows: run }).collect();
-        let read = |i: usize, y: usize, x: usize| i * input.len() + input.outer(y * conv.stride, x * conv.stride);
-        let forward = table(chunk, height, width, |i, y, x| Pixel {
-            input: read(i, y, x),
-            output: ((i * height + y) * width + x) * channels,
-        });
-        let backward = table(chunk, height, width, |i, y, x| Pixel {
-            input: read(i, y, x),
-            output: i * gradient.len() + gradient.inner(y, x),
-        });
-        let rows = conv.kernel * run;
-        let transposed = (!first).then(|| Transposed::new(&conv, chunk, &input, &gradient));
+        let rows = conv.kernel * conv.kernel * conv.input.channels;
+        let transposed_rows = conv.kernel * conv.kernel * channels;
         let activation = layer.activation();
         let readable = activation.height * activation.width * channels;
-        Self {
-            chunk,
-            part,
-            input,
-            channels,
-            width,
-            pixels,
-            readable,
-            gradient,
-            rows,
-            taps,
-            forward,
-            backward,
-            transposed,
-        }
+        Self { chunk, part, input, channels, width, pixels, readable, rows, transposed_rows, way }
     }
 
     /// Numbers of one image's output.
     pub(super) fn output_len(&self) -> usize {
         self.pixels * self.channels
+    }
+
+    /// How its tiles are computed, if it has any.
+    pub(super) fn tiled(&self) -> Option<&Tiled> {
+        if let Way::Tiled(tiled) = &self.way { Some(tiled) } else { None }
     }
 
     /// Blocks of output channels.
@@ -233,78 +279,94 @@ impl LayerPlan {
     }
 }
 
-fn table(images: usize, height: usize, width: usize, at: impl Fn(usize, usize, usize) -> Pixel) -> Vec<Pixel> {
-    let mut pixels = Vec::with_capacity(images * height * width);
-    for i in 0..images {
-        for y in 0..height {
-            pixels.extend((0..width).map(|x| at(i, y, x)));
-        }
-    }
-    pixels
+/// All pixels, row by row.
+fn pixels(shape: Shape) -> impl Iterator<Item = (usize, usize)> {
+    (0..shape.height).flat_map(move |y| (0..shape.width).map(move |x| (y, x)))
 }
 
-/// Along one axis: the taps (index into the kernel, shift from i to the output pixel) of the inputs at
-/// `stride · i + class`, and how many of these there are.
-fn axis_class(conv: &Conv, class: usize, inputs: usize) -> (Vec<(usize, isize)>, usize) {
-    let stride = conv.stride as isize;
-    let shift = |k: usize| (class + conv.padding) as isize - k as isize;
-    let taps = (0..conv.kernel).filter(|k| shift(*k).rem_euclid(stride) == 0);
-    let count = inputs.saturating_sub(class).div_ceil(conv.stride);
-    (taps.map(|k| (k, shift(k).div_euclid(stride))).collect(), count)
-}
-
-/// The halo along one axis that lets every input pixel read all of its taps.
-fn halo_of(conv: &Conv, inputs: usize, outputs: usize) -> (usize, usize) {
-    let mut halo = (0, 0);
-    for class in 0..conv.stride {
-        let (taps, count) = axis_class(conv, class, inputs);
-        for (_, shift) in taps {
-            halo.0 = halo.0.max(-shift);
-            halo.1 = halo.1.max(count as isize + shift - outputs as isize);
+impl Direct {
+    /// `input` is where the inputs stand that `conv` counts.
+    fn new(conv: &Conv, chunk: usize, input: &Grid, first: bool) -> Self {
+        let output = Grid::new(conv.output, 0);
+        let apart = Pixel { input: input.len(), output: output.len() };
+        let forward = pixels(conv.output).map(|(y, x)| Self::forward(conv, input, &output, y, x));
+        let runs = (0..conv.kernel).flat_map(|ky| conv.runs().map(move |run| (ky, run)));
+        let runs = runs.flat_map(|(ky, run)| Self::run(conv, input, output, ky, run));
+        Self {
+            forward: Group::all(chunk, apart, forward),
+            runs: Group::all(chunk, apart, runs),
+            transposed: (!first).then(|| Transposed::new(conv, chunk, &output)),
         }
     }
-    (halo.0 as usize, halo.1 as usize)
+
+    /// The taps of an output pixel, one per row of the kernel that lies in the image.
+    fn forward(conv: &Conv, input: &Grid, output: &Grid, y: usize, x: usize) -> (Vec<Tap>, Pixel) {
+        let (rows, columns) = (conv.kernel_at(y, conv.input.height), conv.kernel_at(x, conv.input.width));
+        let channels = conv.input.channels;
+        let taps = rows.clone().filter(|_| !columns.is_empty()).map(|ky| Tap {
+            input: input.outer(ky - rows.start, 0),
+            rows: columns.len() * channels,
+            weight: (ky * conv.kernel + columns.start) * channels,
+        });
+        let corner = |output: usize, kernel: usize| (output * conv.stride + kernel).saturating_sub(conv.padding);
+        let corner = input.outer(corner(y, rows.start), corner(x, columns.start));
+        (taps.collect(), Pixel { input: corner, output: output.outer(y, x) })
+    }
+
+    /// The output pixels that a run of weights in a row of the kernel acts on.
+    fn run(
+        conv: &Conv,
+        input: &Grid,
+        output: Grid,
+        ky: usize,
+        run: Range<usize>,
+    ) -> impl Iterator<Item = (Vec<Tap>, Pixel)> {
+        let (conv, input, kx) = (*conv, *input, run.start);
+        let channels = conv.input.channels;
+        let tap = Tap { input: 0, rows: run.len() * channels, weight: (ky * conv.kernel + kx) * channels };
+        let seen = move |(y, x): &(usize, usize)| {
+            conv.kernel_at(*y, conv.input.height).contains(&ky) && conv.kernel_at(*x, conv.input.width).contains(&kx)
+        };
+        pixels(conv.output).filter(seen).map(move |(y, x)| {
+            let at = |output: usize, kernel: usize| output * conv.stride + kernel - conv.padding;
+            (vec![tap], Pixel { input: input.outer(at(y, ky), at(x, kx)), output: output.outer(y, x) })
+        })
+    }
 }
 
 impl Transposed {
-    fn new(conv: &Conv, chunk: usize, input: &Grid, gradient: &Grid) -> Self {
-        let mut transposed = Self { classes: Vec::new(), source: Vec::new() };
-        for cy in 0..conv.stride {
-            for cx in 0..conv.stride {
-                transposed.push(conv, chunk, input, gradient, (cy, cx));
+    /// `gradient` is where that of the output stands.
+    fn new(conv: &Conv, chunk: usize, gradient: &Grid) -> Self {
+        let input = Grid::new(conv.input, 0);
+        let apart = Pixel { input: gradient.len(), output: input.len() };
+        let groups = pixels(conv.input).map(|(y, x)| {
+            let mut taps = Vec::new();
+            for (at, (ky, kx)) in pixels(Shape { height: conv.kernel, width: conv.kernel, channels: 1 }).enumerate() {
+                let y = conv.output_at(y, ky, conv.output.height);
+                let x = conv.output_at(x, kx, conv.output.width);
+                if let (Some(y), Some(x)) = (y, x) {
+                    let rows = conv.output.channels;
+                    taps.push(Tap { input: gradient.outer(y, x), rows, weight: at * rows });
+                }
             }
-        }
-        transposed
+            let first = taps.iter().map(|tap| tap.input).min().unwrap_or(0);
+            taps.iter_mut().for_each(|tap| tap.input -= first);
+            (taps, Pixel { input: first, output: input.outer(y, x) })
+        });
+        Self { groups: Group::all(chunk, apart, groups), source: Self::source(conv) }
     }
 
-    fn push(&mut self, conv: &Conv, chunk: usize, input: &Grid, gradient: &Grid, (cy, cx): (usize, usize)) {
-        let (rows, height) = axis_class(conv, cy, input.height);
-        let (columns, width) = axis_class(conv, cx, input.width);
-        let mut taps = Vec::new();
-        let mut kernel = Vec::new();
-        for (ky, dy) in &rows {
-            for (kx, dx) in &columns {
-                let y = gradient.vertical.0.strict_add_signed(*dy);
-                let x = gradient.horizontal.0.strict_add_signed(*dx);
-                taps.push(Tap { input: gradient.outer(y, x), rows: conv.output.channels });
-                kernel.push((ky * conv.kernel + kx) * input.channels);
-            }
-        }
-        let pixels = table(chunk, height, width, |i, y, x| Pixel {
-            input: i * gradient.len() + gradient.outer(y, x),
-            output: ((i * input.height + y * conv.stride + cy) * input.width + x * conv.stride + cx) * input.channels,
-        });
-        let start = self.source.len();
-        let packed_rows = conv.kernel * conv.kernel * input.channels;
-        for first in (0..input.channels).step_by(BLOCK) {
-            for row in &kernel {
+    fn source(conv: &Conv) -> Vec<u32> {
+        let mut source = Vec::new();
+        let (inputs, positions) = (conv.input.channels, conv.kernel * conv.kernel);
+        for first in (0..inputs).step_by(BLOCK) {
+            for position in 0..positions {
                 for out in 0..conv.output.channels {
-                    let column = (out / BLOCK * packed_rows + row + first) * BLOCK + out % BLOCK;
-                    self.source.extend((0..BLOCK).map(|lane| (column + lane * BLOCK) as u32));
+                    let row = (out / BLOCK * positions + position) * inputs + first;
+                    source.extend((0..BLOCK).map(|lane| ((row + lane) * BLOCK + out % BLOCK) as u32));
                 }
             }
         }
-        let weights = start..self.source.len();
-        self.classes.push(Class { taps, pixels, per_image: height * width, weights });
+        source
     }
 }

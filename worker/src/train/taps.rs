@@ -6,13 +6,15 @@
 
 use super::simd::{BLOCK, Kernel, Lanes, block, block_mut};
 
-/// A run of consecutive inputs, at an offset from a pixel's first one, and as many rows of weights.
+/// A run of consecutive inputs, at an offset from a pixel's first one, and as many rows of weights from one on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tap {
     /// Offset from a pixel's `input`.
     pub(super) input: usize,
     /// Length of the run.
     pub(super) rows: usize,
+    /// The first row of weights.
+    pub(super) weight: usize,
 }
 
 /// Where an output pixel reads and writes, relative to its chunk.
@@ -36,12 +38,14 @@ pub(super) enum Start<'a> {
 /// `output[pixel] = start + Σ input[pixel, tap, row] · weights[row]`
 pub(super) struct Taps<'a> {
     pub(super) input: &'a [f32],
-    /// `[block of outputs][row of all taps][BLOCK]`
+    /// `[block of outputs][row][BLOCK]`, and how many rows.
     pub(super) weights: &'a [f32],
+    pub(super) rows: usize,
     pub(super) taps: &'a [Tap],
     pub(super) pixels: &'a [Pixel],
-    /// Blocks of output channels.
+    /// Blocks of output channels, and numbers from one to the next in the output.
     pub(super) blocks: usize,
+    pub(super) spacing: usize,
     /// Where the sums start.
     pub(super) start: Start<'a>,
     pub(super) output: &'a mut [f32],
@@ -74,28 +78,36 @@ impl Taps<'_> {
     /// All pixels, for the `B` blocks from `block` on.
     #[inline(always)]
     fn tiles<S: Lanes, const P: usize, const B: usize>(&mut self, s: S, block: usize) {
-        let all = self.pixels;
-        let (tiles, rest) = all.as_chunks::<P>();
-        tiles.iter().for_each(|pixels| self.tile::<S, P, B>(s, block, pixels));
+        // Loops rather than `for_each`, whose closure would be compiled without the instruction set.
+        let (tiles, rest) = self.pixels.as_chunks::<P>();
+        for pixels in tiles {
+            self.tile::<S, P, B>(s, block, pixels);
+        }
         let (eight, rest) = rest.as_chunks::<8>();
-        eight.iter().for_each(|pixels| self.tile::<S, 8, B>(s, block, pixels));
+        for pixels in eight {
+            self.tile::<S, 8, B>(s, block, pixels);
+        }
         let (four, rest) = rest.as_chunks::<4>();
-        four.iter().for_each(|pixels| self.tile::<S, 4, B>(s, block, pixels));
+        for pixels in four {
+            self.tile::<S, 4, B>(s, block, pixels);
+        }
         let (two, rest) = rest.as_chunks::<2>();
-        two.iter().for_each(|pixels| self.tile::<S, 2, B>(s, block, pixels));
-        rest.iter().for_each(|pixel| self.tile::<S, 1, B>(s, block, &[*pixel]));
+        for pixels in two {
+            self.tile::<S, 2, B>(s, block, pixels);
+        }
+        for pixel in rest {
+            self.tile::<S, 1, B>(s, block, &[*pixel]);
+        }
     }
 
     #[inline(always)]
     fn tile<S: Lanes, const P: usize, const B: usize>(&mut self, s: S, block: usize, pixels: &[Pixel; P]) {
         let mut sums = self.start::<S, P, B>(s, block, pixels);
-        let rows: usize = self.taps.iter().map(|t| t.rows).sum();
         let weights = self.weights.as_chunks::<BLOCK>().0;
-        let mut done = 0;
         for tap in self.taps {
             let mut columns: [&[[f32; BLOCK]]; B] = [&[]; B];
             for b in 0..B {
-                columns[b] = &weights[(block + b) * rows + done..][..tap.rows];
+                columns[b] = &weights[(block + b) * self.rows + tap.weight..][..tap.rows];
             }
             let mut runs: [&[f32]; P] = [&[]; P];
             for p in 0..P {
@@ -113,11 +125,10 @@ impl Taps<'_> {
                     }
                 }
             }
-            done += tap.rows;
         }
         for (pixel, sums) in pixels.iter().zip(sums) {
             for (b, sum) in sums.into_iter().enumerate() {
-                s.store(sum, block_mut(self.output, pixel.output + (block + b) * BLOCK));
+                s.store(sum, block_mut(self.output, pixel.output + (block + b) * self.spacing));
             }
         }
     }
@@ -137,7 +148,7 @@ impl Taps<'_> {
         };
         for (pixel, sums) in pixels.iter().zip(&mut sums) {
             for (b, sum) in sums.iter_mut().enumerate() {
-                *sum = s.load(block(from, pixel.output + (first + b) * BLOCK));
+                *sum = s.load(block(from, pixel.output + (first + b) * self.spacing));
             }
         }
         sums

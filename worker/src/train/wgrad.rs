@@ -4,26 +4,41 @@
 use super::simd::{BLOCK, Kernel, Lanes, block, block_mut};
 use super::taps::{Pixel, Tap};
 
+/// Longest run that is cut into tiles of half a block.
+const SHORT: usize = 16 * BLOCK;
+
 /// `weights[row] += Σ over pixels of input[pixel, row] · gradient[pixel]`
 pub(super) struct WeightGradient<'a> {
     pub(super) input: &'a [f32],
     /// Gradient of the outputs.
     pub(super) gradient: &'a [f32],
+    /// Runs of rows.
     pub(super) taps: &'a [Tap],
     /// Where each output pixel reads its inputs, and where (as `output`) its gradient stands.
     pub(super) pixels: &'a [Pixel],
-    /// Blocks of output channels.
+    /// Blocks of output channels, and numbers from one to the next in the gradient.
     pub(super) blocks: usize,
-    /// `[block of outputs][row of all taps][BLOCK]`
+    pub(super) spacing: usize,
+    /// `[block of outputs][row][BLOCK]`, and how many rows.
     pub(super) weights: &'a mut [f32],
+    pub(super) rows: usize,
 }
 
 impl Kernel for WeightGradient<'_> {
-    /// Tiles of rows × blocks. With 16 registers and two a block, 12 hold sums; with 32 and one a block, 24 do.
+    /// Tiles of rows × blocks. With 16 registers and two a block, 12 hold sums; with 32 and one a block, 24 do, or 16
+    /// where runs are short and come in blocks.
     #[inline(always)]
     fn run<S: Lanes>(mut self, s: S) {
         let mut block = 0;
-        if S::WIDE {
+        if S::WIDE && self.taps.iter().all(|tap| tap.rows % BLOCK == 0 && tap.rows <= SHORT) {
+            while block + 2 <= self.blocks {
+                self.column::<S, 8, 2>(s, block);
+                block += 2;
+            }
+            if block < self.blocks {
+                self.column::<S, 16, 1>(s, block);
+            }
+        } else if S::WIDE {
             while block + 2 <= self.blocks {
                 self.column::<S, 12, 2>(s, block);
                 block += 2;
@@ -44,9 +59,8 @@ impl WeightGradient<'_> {
     /// All rows, for the `B` blocks from `block` on.
     #[inline(always)]
     fn column<S: Lanes, const R: usize, const B: usize>(&mut self, s: S, block: usize) {
-        let mut first = 0;
         for tap in self.taps {
-            let mut done = 0;
+            let (first, mut done) = (tap.weight, 0);
             while tap.rows - done >= R {
                 self.tile::<S, R, B>(s, tap.input + done, first + done, block);
                 done += R;
@@ -63,7 +77,6 @@ impl WeightGradient<'_> {
                 1 => self.tile::<S, 1, B>(s, tap.input + done, first + done, block),
                 _ => {}
             }
-            first += tap.rows;
         }
     }
 
@@ -72,13 +85,12 @@ impl WeightGradient<'_> {
     fn tile<S: Lanes, const R: usize, const B: usize>(&mut self, s: S, offset: usize, row: usize, first: usize) {
         let mut sums = [[s.splat(0.0); B]; R];
         let input = &self.input[offset..];
-        let gradient = &self.gradient[first * BLOCK..];
+        let gradient = &self.gradient[first * self.spacing..];
         for pixel in self.pixels {
             let x: &[f32; R] = input[pixel.input..pixel.input + R].first_chunk().expect("the slice has this length");
-            let gradient = &gradient[pixel.output..pixel.output + B * BLOCK];
             let mut d = [s.splat(0.0); B];
             for (b, d) in d.iter_mut().enumerate() {
-                *d = s.load(block(gradient, b * BLOCK));
+                *d = s.load(block(gradient, pixel.output + b * self.spacing));
             }
             for r in 0..R {
                 let x = s.splat(x[r]);
@@ -87,10 +99,9 @@ impl WeightGradient<'_> {
                 }
             }
         }
-        let rows: usize = self.taps.iter().map(|t| t.rows).sum();
         for (r, sums) in sums.into_iter().enumerate() {
             for (b, sum) in sums.into_iter().enumerate() {
-                let w = block_mut(self.weights, ((first + b) * rows + row + r) * BLOCK);
+                let w = block_mut(self.weights, ((first + b) * self.rows + row + r) * BLOCK);
                 s.store(s.add(s.load(w), sum), w);
             }
         }

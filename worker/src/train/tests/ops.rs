@@ -13,6 +13,7 @@ use proptest::test_runner::{Config, TestRunner};
 use crate::train::composed;
 use crate::train::data::Source;
 use crate::train::engine::Engine;
+use crate::train::plan;
 use crate::train::reference::{self, Batch, Parameters};
 use crate::train::simd::Lanes;
 use crate::train::{Isa, Program};
@@ -65,6 +66,24 @@ fn case() -> impl Strategy<Value = Case> {
     (net, 1..=5_usize, loss, any::<u64>()).prop_map(|((input, hidden, blocks, average, classes), batch, loss, seed)| {
         Case { input, hidden, blocks, average, classes, batch, loss, seed }
     })
+}
+
+/// Convolutions that the engine computes in tiles: 3×3 of stride 1 behind a first layer of several blocks of channels.
+fn tiled_cases() -> impl Strategy<Value = Case> {
+    let hidden = |map: BoxedStrategy<Map>| {
+        (1..=40_usize, map, prop::option::of((any::<bool>(), 1..=3_usize)), any::<bool>(), any::<bool>())
+            .prop_map(|(channels, map, norm, affine, pool)| Hidden { channels, map, norm, affine, pool })
+    };
+    let first = hidden(Just(Map::Conv { kernel: 1, stride: 1, padding: 0 }).boxed());
+    let map = (0..=2_usize).prop_map(|padding| Map::Conv { kernel: 3, stride: 1, padding });
+    let layers = (first, prop::collection::vec(hidden(map.boxed()), 1..=2));
+    ((2..=7_usize, 2..=7_usize, 1..=3_usize), layers, case()).prop_map(
+        |((height, width, channels), (first, rest), case)| {
+            let input = Shape { height: 2 * height, width: 2 * width, channels };
+            let hidden = std::iter::once(Hidden { pool: false, ..first }).chain(rest).collect();
+            Case { input, hidden, ..case }
+        },
+    )
 }
 
 impl Case {
@@ -218,11 +237,15 @@ fn norm(all: &[f64]) -> f64 {
 
 /// The same cases on every run.
 fn check(cases: u32, test: impl Fn(Case) -> Result<(), TestCaseError>) {
+    check_all(cases, case(), test);
+}
+
+fn check_all(cases: u32, all: impl Strategy<Value = Case>, test: impl Fn(Case) -> Result<(), TestCaseError>) {
     let mut runner = TestRunner::new_with_rng(
         Config { cases, failure_persistence: None, ..Config::default() },
         prop::test_runner::TestRng::deterministic_rng(prop::test_runner::RngAlgorithm::ChaCha),
     );
-    runner.run(&case(), test).unwrap_or_else(|e| panic!("{e}"));
+    runner.run(&all, test).unwrap_or_else(|e| panic!("{e}"));
 }
 
 #[test]
@@ -257,59 +280,78 @@ fn composed_gradients_are_the_limits_of_finite_differences() {
     assert!(compared.get() > 290, "only {} cases have a derivative", compared.get());
 }
 
+/// Loss and gradient of the engine are those of the composed network.
+fn agrees(case: &Case) -> Result<(), TestCaseError> {
+    let net = case.net();
+    let (params, images) = case.smooth(&net);
+    let expected = composed(case, &net, &in_f64(&params), &images);
+    let (loss, gradient) = own(case, &net, &params, &images, Isa::detect());
+    prop_assert!((loss - expected.loss).abs() < 1e-5 * (1.0 + expected.loss), "{loss} is not {}", expected.loss);
+    let all = norm(&expected.gradient.concat());
+    for (ours, theirs) in gradient.iter().zip(&expected.gradient) {
+        let off = norm(&ours.iter().zip(theirs).map(|(a, b)| a - b).collect::<Vec<_>>());
+        // A batch of one makes 0 of what a norm sees, and rounding of its gradient.
+        prop_assert!(off < 1e-4 * norm(theirs) + 5e-5 * all + 1e-7, "{off} off {} of {all}", norm(theirs));
+    }
+    Ok(())
+}
+
+/// The same of few different numbers, which without norms have exact sums in both.
+fn ties_agree(mut case: Case) -> Result<(), TestCaseError> {
+    case.hidden.iter_mut().for_each(|hidden| hidden.norm = None);
+    case.average = false;
+    let net = case.net();
+    let (params, images) = case.tied(&net);
+    let expected = composed(&case, &net, &in_f64(&params), &images);
+    let (_, gradient) = own(&case, &net, &params, &images, Isa::detect());
+    let all = norm(&expected.gradient.concat());
+    for (ours, theirs) in gradient.iter().zip(&expected.gradient) {
+        let off = norm(&ours.iter().zip(theirs).map(|(a, b)| a - b).collect::<Vec<_>>());
+        prop_assert!(off < 1e-5 * all + 1e-7, "{off} off {} of {all}", norm(theirs));
+    }
+    Ok(())
+}
+
 #[test]
 fn the_engine_agrees_with_the_composed_network() {
-    check(500, |case| {
-        let net = case.net();
-        let (params, images) = case.smooth(&net);
-        let expected = composed(&case, &net, &in_f64(&params), &images);
-        let (loss, gradient) = own(&case, &net, &params, &images, Isa::detect());
-        prop_assert!((loss - expected.loss).abs() < 1e-5 * (1.0 + expected.loss), "{loss} is not {}", expected.loss);
-        let all = norm(&expected.gradient.concat());
-        for (ours, theirs) in gradient.iter().zip(&expected.gradient) {
-            let off = norm(&ours.iter().zip(theirs).map(|(a, b)| a - b).collect::<Vec<_>>());
-            // A batch of one makes 0 of what a norm sees, and rounding of its gradient.
-            prop_assert!(off < 1e-4 * norm(theirs) + 5e-5 * all + 1e-7, "{off} off {} of {all}", norm(theirs));
-        }
-        Ok(())
-    });
+    check(500, |case| agrees(&case));
 }
 
 #[test]
 fn ties_and_zeros_come_down_on_the_same_side() {
-    check(500, |mut case| {
-        // Without norms, sums of few different numbers are exact in both.
-        case.hidden.iter_mut().for_each(|hidden| hidden.norm = None);
-        case.average = false;
-        let net = case.net();
-        let (params, images) = case.tied(&net);
-        let expected = composed(&case, &net, &in_f64(&params), &images);
-        let (_, gradient) = own(&case, &net, &params, &images, Isa::detect());
-        let all = norm(&expected.gradient.concat());
-        for (ours, theirs) in gradient.iter().zip(&expected.gradient) {
-            let off = norm(&ours.iter().zip(theirs).map(|(a, b)| a - b).collect::<Vec<_>>());
-            prop_assert!(off < 1e-5 * all + 1e-7, "{off} off {} of {all}", norm(theirs));
-        }
-        Ok(())
+    check(500, ties_agree);
+}
+
+#[test]
+fn tiles_agree_with_the_composed_network_in_the_same_bits_on_all_instruction_sets() {
+    let tiled = Cell::new(0);
+    check_all(150, tiled_cases(), |case| {
+        tiled.set(tiled.get() + plan::plan(&case.net()).iter().filter(|plan| plan.tiled().is_some()).count());
+        agrees(&case)?;
+        same_bits(&case)?;
+        ties_agree(case)
     });
+    assert!(tiled.get() > 150, "only {} layers are tiled", tiled.get());
+}
+
+/// Every instruction set of this machine gives the same loss and gradient.
+fn same_bits(case: &Case) -> Result<(), TestCaseError> {
+    let net = case.net();
+    let (params, images) = case.smooth(&net);
+    let bits = |isa: Isa| {
+        let (loss, gradient) = own(case, &net, &params, &images, isa);
+        (loss.to_bits(), gradient.concat().iter().map(|g| g.to_bits()).collect::<Vec<_>>())
+    };
+    let expected = bits(Isa::Portable);
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+        prop_assert!(bits(isa) == expected, "{isa}");
+    }
+    Ok(())
 }
 
 #[test]
 fn instruction_sets_give_the_same_bits_on_any_shape() {
-    let present: Vec<Isa> = Isa::ALL.into_iter().filter(|isa| isa.available()).collect();
-    check(60, |case| {
-        let net = case.net();
-        let (params, images) = case.smooth(&net);
-        let bits = |isa: Isa| {
-            let (loss, gradient) = own(&case, &net, &params, &images, isa);
-            (loss.to_bits(), gradient.concat().iter().map(|g| g.to_bits()).collect::<Vec<_>>())
-        };
-        let expected = bits(Isa::Portable);
-        for isa in &present {
-            prop_assert!(bits(*isa) == expected, "{isa}");
-        }
-        Ok(())
-    });
+    check(60, |case| same_bits(&case));
 }
 
 /// A square convolution, its output weighed by fixed numbers and summed: the sum, and its gradients.

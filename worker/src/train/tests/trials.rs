@@ -96,7 +96,7 @@ const FINGERPRINTED: [Metric; 10] = [
     Metric::AngularUpdate,
 ];
 
-/// Fingerprints of [`short_trials`]. They change only together with the numerics version `cpu-f32/4`.
+/// Fingerprints of [`short_trials`]. They change only together with the numerics version `cpu-f32/5`.
 const GOLDEN: [&str; 15] = [
     "31050562dd0f2fba949206be9cc65d9a6093f5fa5b07d68e4e6a1ee049a66ec0",
     "966c51cb0881b717683e0b674db875116ae64a78c7e3cfa0710ffadfd626696f",
@@ -105,14 +105,14 @@ const GOLDEN: [&str; 15] = [
     "2946616bbea6834b12d9c0b06b6fcec75bbe9f7a1eac9494b9edc93702f34296",
     "8906d56fec79609c1310e1642c56d79914b5ad5086aa7c61cd07eff8d7fea264",
     "7cd8ebe6f720a682c2539d370f2c4ff4ada7c526318a89f43b5e8b1f5a5c31bb",
-    "1b08a9e5fd2f588c57bec43d958b1eba774e9376a8ce896da1e1a81fdc3b8a85",
-    "c4a6f6c9bf9face82af96f28830157493f96538af12d3942e9f3be9fba90a112",
-    "daacd9a0fb60ea4aee08bcd628d097a06c68b4fd53be94e576f0968bd4e345e8",
-    "922f7d7c36283cdd98a0132071f4b950109e19b82f2a1be11235585fbe50a833",
-    "246cc0983b4c6cc183eb2bc7419327931e3c6df10393d4f96c8aebc2ceb5ff6e",
-    "114ea8ff6b3d5acc1f1a24c8fde7898a1e3ea29e9a824acec145b1d4075167db",
-    "fce32eabebcaa3677feb9ad14994043f5a20a08201e3454b92d4b8f738455881",
-    "3d09e95713d209a983a0d99a572b9e375021da390f859ae66ef65d63e0e5ec11",
+    "a6348471e5430795623472a8add058f7dba0d052b4bb44f57161e1a74acca4dc",
+    "498ac963b140d445a49d6d7d1a7cefc8db38d944bbf3b94e457972dd80fa531d",
+    "0755159f3beb8a849c5a763a3b2227bf55a624e2924c27934ec0451d624334b0",
+    "c2a982f0cfd8a5bffcc57c71cb431db0476706a77a205375068c392bac702cdb",
+    "df0b0c7ba05d7e3b15ce49b55e5bc800ef25fba45b39037eb04238b9a4efa474",
+    "16f9da617314ff68ff3bfc2c9fd1854a85df2960151668f8d089cf4e360d1fd0",
+    "d5ce010eba104fbccd8af83909789a5e6bea4760ab90eaf4e46b491eac70ff58",
+    "b373af56f76c364bcca308ac448463184badc5c0524ce5e8fe8b0308ea9c7d37",
 ];
 
 #[test]
