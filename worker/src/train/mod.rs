@@ -1,7 +1,7 @@
 //! The trainer: from a trial's config and random streams to its result, with the same bits on every machine.
 //!
 //! Reading order: `data`, `order` and `augment` say what is trained on, `plan` and `params` lay out a network, `simd`,
-//! `taps`, `wgrad`, `tiles`, `norm`, `pool` and `loss` are the arithmetic, `engine` puts it together, `optimizer` holds the
+//! `taps`, `wgrad`, `tiles`, `norm`, `pool` and `loss` are the arithmetic, `layer` and `engine` put it together, `optimizer` holds the
 //! state as Candle tensors and `adamw` its second rule, `schedule`, `metrics` and `probe` surround it, `checkpoint` keeps it, and `trial` is the
 //! loop.
 //!
@@ -16,6 +16,7 @@ mod composed;
 mod compute;
 mod data;
 mod engine;
+mod layer;
 mod loss;
 mod metrics;
 mod norm;
