@@ -1,6 +1,7 @@
 //! Exactly once: what happens to results that come twice, late, changed, or from somebody who holds no lease.
 
-use ergodic_proto::PROTOCOL;
+use ergodic_proto::v1::session_request::Message as Request;
+use ergodic_proto::{PROTOCOL, v1};
 use ergodic_tests::{Cluster, RawWorker};
 use tonic::Code;
 
@@ -12,8 +13,8 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 }
 
 #[test]
-fn a_second_delivery_is_compared_and_a_different_one_raises_an_alarm() {
-    let cluster = Cluster::start(&[]);
+fn a_second_delivery_is_compared_and_a_different_one_raises_an_alarm_that_outlives_the_coordinator() {
+    let mut cluster = Cluster::start(&[]);
     let id = cluster.launch(&empty_sweep(3));
     block_on(async {
         let mut worker = RawWorker::joined(&cluster.url, "a").await;
@@ -31,6 +32,10 @@ fn a_second_delivery_is_compared_and_a_different_one_raises_an_alarm() {
     assert_eq!((&status["duplicates"], &status["mismatches"], &status["done"]), (&2.into(), &1.into(), &1.into()));
     assert!(cluster.ask(&["status", &id]).contains("ALARM"));
     assert!(cluster.ask(&["explain", &id]).contains("ALARM"));
+    cluster.kill_and_restart_coordinator();
+    let status = cluster.status(&id);
+    assert_eq!((&status["duplicates"], &status["mismatches"], &status["done"]), (&2.into(), &1.into(), &1.into()));
+    assert!(cluster.ask(&["status", &id]).contains("ALARM"));
     assert!(cluster.rows(&id).contains(",0.5,"), "the first delivery stays: {}", cluster.rows(&id));
 }
 
@@ -84,6 +89,46 @@ fn a_worker_writes_only_what_it_was_granted() {
         assert!(refused.code() == Code::InvalidArgument && refused.message().contains("digest"), "{refused}");
     });
     assert_eq!(cluster.status(&id)["done"], 0);
+}
+
+/// Takes leases until one holds this trial, or any where it is not yet known; delivers all others. The trial.
+async fn reach(worker: &mut RawWorker, wanted: Option<(u64, u32)>) -> (u64, u32) {
+    loop {
+        let grant = worker.lease().await;
+        let keys: Vec<(u64, u32)> = grant.cells.iter().copied().zip(grant.repeats.iter().copied()).collect();
+        let wanted = wanted.unwrap_or(keys[0]);
+        let others =
+            (0..keys.len()).filter(|i| keys[*i] != wanted).map(|i| RawWorker::result(&grant, i, 0.5)).collect();
+        worker.deliver(&grant, others).await.expect("taken");
+        if keys.contains(&wanted) {
+            return wanted;
+        }
+    }
+}
+
+#[test]
+fn a_trial_that_kills_three_workers_is_given_up_and_the_sweep_ends() {
+    let cluster = Cluster::start(&["--lease-ttl", "500ms"]);
+    let id = cluster.launch(&empty_sweep(4));
+    let mut poison = None;
+    block_on(async {
+        for name in ["a", "b", "c"] {
+            let mut worker = RawWorker::joined(&cluster.url, name).await;
+            let beating = worker.keep_beating();
+            let (cell, repeat) = reach(&mut worker, poison).await;
+            beating.abort();
+            let _ = beating.await;
+            poison = Some((cell, repeat));
+            let running = vec![v1::RunningTrial { lease: 0, key: Some(v1::TrialKey { cell, repeat }) }];
+            worker.say(Request::Heartbeat(v1::Heartbeat { running, ..v1::Heartbeat::default() })).await;
+            // It dies: the session ends without a goodbye.
+        }
+    });
+    let status = cluster.wait_for_end(&id);
+    assert_eq!((&status["completed"], &status["failed"]), (&3.into(), &1.into()));
+    let (cell, repeat) = poison.expect("a trial was reached");
+    let explained = cluster.ask(&["explain", &id, &format!("{cell}/{repeat}")]);
+    assert!(explained.contains("3 workers died while they ran it: raw-a, raw-b, raw-c"), "{explained}");
 }
 
 #[test]

@@ -79,15 +79,15 @@ impl RawWorker {
         self.outgoing.send(v1::SessionRequest { message: Some(message) }).await.expect("the session goes on");
     }
 
-    /// Sends heartbeats from now on, for as long as the session lasts.
-    pub fn keep_beating(&self) {
+    /// Sends heartbeats from now on, for as long as the session lasts or until the task is aborted.
+    pub fn keep_beating(&self) -> tokio::task::JoinHandle<()> {
         let outgoing = self.outgoing.clone();
         tokio::spawn(async move {
             let beat = || v1::SessionRequest { message: Some(Request::Heartbeat(v1::Heartbeat::default())) };
             while outgoing.send(beat()).await.is_ok() {
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
-        });
+        })
     }
 
     /// Waits until the coordinator takes leases back.

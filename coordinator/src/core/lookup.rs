@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ergodic_common::spec::short;
 use ergodic_common::{Spec, TrialKey};
 
+use super::suspects::ENOUGH;
 use super::{Core, Fence, Sweep, SweepState, Worker, WorkerId};
 
 /// Where a trial is.
@@ -12,6 +13,8 @@ use super::{Core, Fence, Sweep, SweepState, Worker, WorkerId};
 pub enum Whereabouts {
     /// Nobody holds it.
     Pending,
+    /// Nobody holds it, and it is to be run alone, because these workers died while they ran it.
+    Suspect(Vec<String>),
     /// In a lease.
     Leased {
         /// Which.
@@ -69,6 +72,9 @@ impl Core {
         if sweep.classes[class as usize].pending.contains(n) {
             return Whereabouts::Pending;
         }
+        if sweep.suspects.waits((class, n)) {
+            return Whereabouts::Suspect(sweep.suspects.killed_by((class, n)).cloned().collect());
+        }
         let holds = |l: &&super::Lease| l.row.sweep == sweep.number && l.row.class == class && l.row.trials.contains(n);
         match self.leases.values().find(holds) {
             None => Whereabouts::Done,
@@ -101,10 +107,10 @@ impl Core {
             SweepState::Cancelled => lines.push("The sweep was cancelled: nothing more is run.".into()),
             SweepState::Running => self.explain_running(sweep, &mut lines),
         }
-        if sweep.mismatches > 0 {
+        if sweep.tallies.mismatches > 0 {
             lines.push(format!(
                 "ALARM: {} results differed from rows stored earlier, though every trial should yield the same bits.",
-                sweep.mismatches
+                sweep.tallies.mismatches
             ));
         }
         lines
@@ -136,6 +142,13 @@ impl Core {
                 ));
             }
         }
+        if sweep.suspects.waiting() > 0 {
+            lines.push(format!(
+                "{} trials were being run when workers died, more than once: each is run again at the end, alone; after \
+                 {ENOUGH} dead workers it is given up.",
+                sweep.suspects.waiting()
+            ));
+        }
         for worker in self.workers.values().filter(|w| w.connected) {
             if let Some((_, why)) = worker.unable.get(&sweep.number) {
                 lines.push(format!("{} cannot work on it: {why}", worker.name));
@@ -159,14 +172,15 @@ impl Core {
             if leased != sweep.leased {
                 return Err(format!("{}: {leased} trials in leases, {} counted", sweep.id, sweep.leased));
             }
-            let sum = pending + leased + sweep.counts.done();
+            let sum = pending + sweep.suspects.waiting() + leased + sweep.counts.done();
             if sum != sweep.spec.trials() {
                 return Err(format!("{}: {sum} trials accounted for, of {}", sweep.id, sweep.spec.trials()));
             }
             for lease in of_sweep() {
                 let pending = &sweep.classes[lease.row.class as usize].pending;
-                if let Some(n) = lease.row.trials.iter().find(|n| pending.contains(*n)) {
-                    return Err(format!("{}: trial {n} is pending and leased", sweep.id));
+                let elsewhere = |n: u64| pending.contains(n) || sweep.suspects.waits((lease.row.class, n));
+                if let Some(n) = lease.row.trials.iter().find(|n| elsewhere(*n)) {
+                    return Err(format!("{}: trial {n} waits and is leased", sweep.id));
                 }
             }
         }

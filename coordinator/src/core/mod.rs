@@ -3,14 +3,15 @@
 //! Each verb takes what happened and `now` (a monotonic time handed in by the caller) and returns the [`Effect`]s to
 //! carry out, in order. Everything else in this crate moves bytes.
 //!
-//! Invariant: every trial of a running sweep is in exactly one of three places – *pending* (in its class' interval
-//! set), *leased* (in exactly one lease), or *done* (it has a row in the store). [`Core::check`] states it, and the
-//! model test holds the core to it.
+//! Invariant: every trial of a running sweep is in exactly one of four places – *pending* (in its class' interval
+//! set), *waiting* (a suspect that nobody holds), *leased* (in exactly one lease), or *done* (it has a row in the store).
+//! [`Core::check`] states it, and the model test holds the core to it.
 
 pub mod interval;
 pub mod live;
 pub mod lookup;
 pub mod sizing;
+pub mod suspects;
 pub mod sweep;
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,7 @@ use ergodic_common::TrialKey;
 use interval::IntervalSet;
 use sizing::{Demand, lease_size};
 
-pub use sweep::{Counts, DataPin, StoredRow, Sweep, SweepRow, SweepState, main_metric};
+pub use sweep::{Counts, DataPin, StoredRow, Sweep, SweepRow, SweepState, Tallies, main_metric};
 
 /// Time since the coordinator started, by its monotonic clock.
 pub type Now = Duration;
@@ -38,6 +39,15 @@ pub struct Fence {
     pub lease: u64,
     /// The coordinator's epoch when it was granted.
     pub epoch: u64,
+}
+
+/// A lease that is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Its token.
+    pub fence: Fence,
+    /// Whether its holder lost it with trials left, which are given out again.
+    pub lost: bool,
 }
 
 /// A lease as it is stored: a shard of one class.
@@ -68,11 +78,26 @@ pub enum Effect {
         keys: Vec<TrialKey>,
     },
     /// Remove leases from the store; from then on their fences hold no more.
-    EndLeases(Vec<Fence>),
+    EndLeases(Vec<Ended>),
     /// Tell a worker, if it is connected, that these are no longer its.
     Revoke(WorkerId, Vec<Fence>),
     /// Make a sweep's state durable.
     SetState(i64, SweepState),
+    /// Store a failed row for a trial that killed too many workers.
+    Condemn(Verdict),
+}
+
+/// What is to be stored of a trial that killed too many workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Number of its sweep.
+    pub sweep: i64,
+    /// The trial.
+    pub key: TrialKey,
+    /// Why, in words.
+    pub cause: String,
+    /// Metrics that its sweep measures.
+    pub metrics: usize,
 }
 
 /// Time limits.
@@ -157,6 +182,8 @@ pub struct Core {
     sweeps: BTreeMap<i64, Sweep>,
     workers: BTreeMap<WorkerId, Worker>,
     leases: HashMap<u64, Lease>,
+    /// Verdicts that could not be stored yet.
+    verdicts: Vec<Verdict>,
     /// The latest time it was told.
     clock: Now,
 }
@@ -171,6 +198,7 @@ impl Core {
             sweeps: BTreeMap::new(),
             workers: BTreeMap::new(),
             leases: HashMap::new(),
+            verdicts: Vec::new(),
             clock: Now::ZERO,
         }
     }
@@ -195,7 +223,7 @@ impl Core {
     /// A lease found in the store after a restart: it gets a fresh time to live.
     pub fn on_recorded_lease(&mut self, row: LeaseRow, now: Now) -> Vec<Effect> {
         let Some(sweep) = self.sweeps.get_mut(&row.sweep).filter(|s| s.state == SweepState::Running) else {
-            return vec![Effect::EndLeases(vec![row.fence])];
+            return vec![Effect::EndLeases(vec![Ended { fence: row.fence, lost: false }])];
         };
         let (mut row, granted) = (row.clone(), row.trials);
         let class = &mut sweep.classes[row.class as usize];
@@ -203,7 +231,7 @@ impl Core {
         row.trials = IntervalSet::default();
         trials.into_iter().filter(|n| class.pending.remove(*n)).for_each(|n| row.trials.insert(n, n + 1));
         if row.trials.is_empty() {
-            return vec![Effect::EndLeases(vec![row.fence])];
+            return vec![Effect::EndLeases(vec![Ended { fence: row.fence, lost: false }])];
         }
         sweep.leased += row.trials.len();
         let expires = now + self.timing.lease_ttl;
@@ -329,9 +357,7 @@ impl Core {
         now: Now,
     ) -> Vec<Effect> {
         let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
-        sweep.duplicates += committed.known.len() as u64;
-        sweep.mismatches += committed.mismatches;
-        sweep.fenced += u64::from(committed.fenced);
+        sweep.tallies.count(committed.known.len() as u64, committed.mismatches, committed.fenced);
         let mut holders = Vec::new();
         for row in &committed.stored {
             let (class, n) = sweep.settle(row);
@@ -347,6 +373,23 @@ impl Core {
         effects.extend(self.end_if_done(sweep_number));
         effects.extend(self.feed_workers(now));
         effects
+    }
+
+    /// The verdict on a trial is stored.
+    pub fn on_condemned(&mut self, sweep_number: i64, row: &StoredRow) -> Vec<Effect> {
+        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
+        let (class, n) = sweep.spec.grid.locate(row.key);
+        // Where a worker that was thought dead has delivered it meanwhile, it has its row.
+        if !sweep.suspects.waits((class, n)) {
+            return Vec::new();
+        }
+        sweep.settle(row);
+        self.end_if_done(sweep_number)
+    }
+
+    /// The verdict on a trial could not be stored: it is tried again on a later tick.
+    pub fn on_condemn_failed(&mut self, verdict: Verdict) {
+        self.verdicts.push(verdict);
     }
 
     /// A user stops a sweep.
@@ -380,6 +423,8 @@ impl Core {
             let holder = &self.leases[&fence.lease].row.worker;
             self.workers.entry(holder.clone()).and_modify(|worker| worker.wants = None);
         }
+        effects.extend(std::mem::take(&mut self.verdicts).into_iter().map(Effect::Condemn));
+        effects.extend(self.blame(&expired));
         effects.extend(self.end_leases(&expired, true));
         let limit = 2 * self.timing.lease_ttl;
         let idle = |id: &WorkerId, w: &Worker, leases: &HashMap<u64, Lease>| {
@@ -423,16 +468,40 @@ impl Core {
         by_worker.into_iter().map(|(worker, fences)| Effect::Revoke(worker, fences)).collect()
     }
 
+    /// Leases ran out. Where their worker's session had ended, without a goodbye and for good, it died: of a trial.
+    fn blame(&mut self, expired: &[Fence]) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for fence in expired {
+            let LeaseRow { sweep: number, class, worker: id, trials, .. } = &self.leases[&fence.lease].row;
+            let Some(worker) = self.workers.get(id).filter(|worker| !worker.connected) else { continue };
+            let sweep = self.sweeps.get_mut(number).expect("a lease's sweep is kept as long as the lease");
+            let places = worker.running.iter().filter(|key| sweep.spec.holds(**key));
+            let places = places.map(|key| sweep.spec.grid.locate(*key));
+            let running = places.filter(|(of, n)| of == class && trials.contains(*n)).map(|(_, n)| n);
+            let running: Vec<u64> = running.collect();
+            for ((class, n), killed) in sweep.suspects.blame((id, &worker.name), *class, trials, &running) {
+                let cause = format!("{} workers died while they ran it: {}", killed.len(), killed.join(", "));
+                let (key, metrics) = (sweep.spec.grid.class_trial(class, n), sweep.spec.measure.metrics.len());
+                effects.push(Effect::Condemn(Verdict { sweep: *number, key, cause, metrics }));
+            }
+        }
+        effects
+    }
+
     /// Puts what is left of leases back; `lost` ones count as re-leases.
     fn end_leases(&mut self, fences: &[Fence], lost: bool) -> Vec<Effect> {
+        let mut ended = Vec::new();
         for fence in fences {
             let Some(lease) = self.leases.remove(&fence.lease) else { continue };
+            let lost = lost && !lease.row.trials.is_empty();
+            ended.push(Ended { fence: *fence, lost });
             let sweep = self.sweeps.get_mut(&lease.row.sweep).expect("a lease's sweep is kept as long as the lease");
             sweep.leased -= lease.row.trials.len();
-            sweep.classes[lease.row.class as usize].pending.insert_all(&lease.row.trials);
-            sweep.releases += u64::from(lost && !lease.row.trials.is_empty());
+            let rest = sweep.suspects.take_back(lease.row.class, lease.row.trials);
+            sweep.classes[lease.row.class as usize].pending.insert_all(&rest);
+            sweep.tallies.releases += u64::from(lost);
         }
-        if fences.is_empty() { Vec::new() } else { vec![Effect::EndLeases(fences.to_vec())] }
+        if ended.is_empty() { Vec::new() } else { vec![Effect::EndLeases(ended)] }
     }
 
     /// Takes trials that have a row out of whichever lease holds them, and ends leases that are thereby empty.
@@ -477,17 +546,73 @@ impl Core {
         wishing.into_iter().filter_map(|worker| self.grant(&worker, now)).collect()
     }
 
+    /// Sweeps come in the order of launch. Of a sweep's trials, suspects come last, and run alone: the first worker that
+    /// can run them finishes what it has, and is given nothing else meanwhile.
     fn grant(&mut self, id: &str, now: Now) -> Option<Effect> {
-        let worker = self.workers.get(id)?;
-        let (idle, slots) = (worker.wants?, worker.slots);
-        let fits = |sweep: &&mut Sweep| {
-            sweep.state == SweepState::Running
-                && worker.numerics.contains(&sweep.spec.numerics)
-                && worker.unable.get(&sweep.number).is_none_or(|(since, _)| now.saturating_sub(*since) > UNABLE_FOR)
-                && sweep.classes.iter().any(|class| !class.pending.is_empty())
+        let idle = self.workers.get(id)?.wants?;
+        let first = |wanted: fn(&Sweep) -> bool| {
+            self.sweeps.values().find(|sweep| wanted(sweep) && self.can_work(id, sweep, now)).map(|sweep| sweep.number)
         };
+        let suspected = first(|sweep| !sweep.has_pending() && sweep.suspects.next().is_some());
+        let pending = first(Sweep::has_pending);
+        if (suspected, pending) == (None, None) || self.holds_suspect(id) {
+            return None;
+        }
+        match (suspected, pending) {
+            (Some(sweep), pending) if pending.is_none_or(|pending| sweep < pending) => {
+                let makes_room = self.is_first_for(id, sweep, now);
+                match pending {
+                    _ if self.is_free(id) => self.lease_suspect(id, sweep, now),
+                    Some(pending) if !makes_room => self.lease_pending(id, pending, idle, now),
+                    _ => None,
+                }
+            }
+            (_, Some(pending)) => self.lease_pending(id, pending, idle, now),
+            _ => None,
+        }
+    }
+
+    /// Whether a worker is there for trials of a sweep.
+    fn can_work(&self, id: &str, sweep: &Sweep, now: Now) -> bool {
+        let able = |worker: &Worker| {
+            let unable = worker.unable.get(&sweep.number);
+            worker.connected
+                && worker.numerics.contains(&sweep.spec.numerics)
+                && unable.is_none_or(|(since, _)| now.saturating_sub(*since) > UNABLE_FOR)
+        };
+        sweep.state == SweepState::Running && self.workers.get(id).is_some_and(able)
+    }
+
+    /// Whether a worker is the first that can work on a sweep.
+    fn is_first_for(&self, id: &str, sweep: i64, now: Now) -> bool {
+        let sweep = &self.sweeps[&sweep];
+        self.workers.keys().find(|id| self.can_work(id, sweep, now)).is_some_and(|first| first == id)
+    }
+
+    /// Whether a worker holds no lease.
+    fn is_free(&self, worker: &str) -> bool {
+        self.leases.values().all(|lease| lease.row.worker != worker)
+    }
+
+    /// Whether a worker runs a suspect, and is to run nothing else.
+    fn holds_suspect(&self, worker: &str) -> bool {
+        self.leases.values().filter(|lease| lease.row.worker == worker).any(|lease| {
+            let mut trials = lease.row.trials.iter();
+            let (first, more) = (trials.next(), trials.next().is_some());
+            let suspects = &self.sweeps[&lease.row.sweep].suspects;
+            first.is_some_and(|n| !more && suspects.is_apart((lease.row.class, n)))
+        })
+    }
+
+    fn lease_suspect(&mut self, id: &str, number: i64, now: Now) -> Option<Effect> {
+        let (class, n) = self.sweeps.get_mut(&number)?.suspects.lease_next()?;
+        self.lease(id, number, class, IntervalSet::of(n, n + 1), now)
+    }
+
+    fn lease_pending(&mut self, id: &str, number: i64, idle: u32, now: Now) -> Option<Effect> {
         let all_slots = self.workers.values().filter(|w| w.connected).map(|w| w.slots).sum();
-        let sweep = self.sweeps.values_mut().find(fits)?;
+        let slots = self.workers.get(id)?.slots;
+        let sweep = self.sweeps.get_mut(&number)?;
         let class = sweep.next_class();
         let demand = Demand {
             unleased: sweep.classes[class].pending.len(),
@@ -497,11 +622,17 @@ impl Core {
             trial_seconds: sweep.classes[class].seconds,
         };
         let trials = sweep.classes[class].pending.take(lease_size(demand));
+        self.lease(id, number, class as u32, trials, now)
+    }
+
+    /// Gives trials to a worker, which no other place holds any more.
+    fn lease(&mut self, id: &str, number: i64, class: u32, trials: IntervalSet, now: Now) -> Option<Effect> {
+        let sweep = self.sweeps.get_mut(&number)?;
         sweep.leased += trials.len();
-        let keys = trials.iter().map(|n| sweep.spec.grid.class_trial(class as u32, n)).collect();
+        let keys = trials.iter().map(|n| sweep.spec.grid.class_trial(class, n)).collect();
         let fence = Fence { lease: self.next_lease, epoch: self.epoch };
         self.next_lease += 1;
-        let row = LeaseRow { fence, sweep: sweep.number, class: class as u32, worker: id.to_owned(), trials };
+        let row = LeaseRow { fence, sweep: number, class, worker: id.to_owned(), trials };
         let sweep = sweep.id.clone();
         let granted = row.trials.clone();
         self.leases.insert(fence.lease, Lease { row: row.clone(), granted, expires: now + self.timing.lease_ttl });

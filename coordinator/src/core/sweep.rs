@@ -9,6 +9,7 @@ use ergodic_common::{Outcome, Spec, TrialKey};
 use super::Now;
 use super::interval::IntervalSet;
 use super::live::Live;
+use super::suspects::Suspects;
 
 /// The state of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,31 @@ pub struct SweepRow {
     pub state: SweepState,
     /// Unix time of the launch, in seconds.
     pub launched_at: f64,
+    /// What had happened to it when the row was read.
+    pub tallies: Tallies,
+}
+
+/// What happened to a sweep besides its rows. The store counts in the transactions in which it happens, the core when it
+/// hears of it, so that nothing is forgotten by a restart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tallies {
+    /// Leases that ended with trials left, which were given out again.
+    pub releases: u64,
+    /// Results that came again and were compared with their row.
+    pub duplicates: u64,
+    /// Of these, different ones.
+    pub mismatches: u64,
+    /// Batches under a fence that held no more.
+    pub fenced: u64,
+}
+
+impl Tallies {
+    /// Counts a batch of which so many results were compared and so many of these were different.
+    pub fn count(&mut self, compared: u64, different: u64, fenced: bool) {
+        self.duplicates += compared;
+        self.mismatches += different;
+        self.fenced += u64::from(fenced);
+    }
 }
 
 /// The dataset a sweep was pinned to at its launch.
@@ -64,16 +90,12 @@ pub struct Sweep {
     pub state: SweepState,
     /// Trials with a row.
     pub counts: Counts,
-    /// Leases that ended with trials left, which were given out again.
-    pub releases: u64,
-    /// Results that came again and were compared.
-    pub duplicates: u64,
-    /// Of these, different ones.
-    pub mismatches: u64,
-    /// Batches under a fence that held no more.
-    pub fenced: u64,
+    /// What happened to it besides its rows.
+    pub tallies: Tallies,
     /// The main metric per cell.
     pub live: Live,
+    /// Trials that may kill workers.
+    pub suspects: Suspects,
     pub(super) classes: Vec<Class>,
     pub(super) leased: u64,
     pub(super) rate: Rate,
@@ -145,13 +167,11 @@ impl Sweep {
             number: record.number,
             spec,
             state: record.state,
+            tallies: record.tallies,
             record,
             counts: Counts::default(),
-            releases: 0,
-            duplicates: 0,
-            mismatches: 0,
-            fenced: 0,
             live: Live::default(),
+            suspects: Suspects::default(),
             classes,
             leased: 0,
             rate: Rate::default(),
@@ -185,9 +205,15 @@ impl Sweep {
         self.live.add(row.key.cell, &row.outcome, row.metric);
         let class_state = &mut self.classes[class as usize];
         class_state.pending.remove(n);
+        self.suspects.acquit((class, n));
         let average = class_state.seconds.map_or(row.seconds, |s| 0.9 * s + 0.1 * row.seconds);
         class_state.seconds = Some(average);
         (class, n)
+    }
+
+    /// Whether trials wait that are no suspects.
+    pub(super) fn has_pending(&self) -> bool {
+        self.classes.iter().any(|class| !class.pending.is_empty())
     }
 
     /// The class whose next repeat is the lowest, so that every partial table is balanced over all cells.

@@ -26,6 +26,7 @@ fn sweep(number: i64, repeats: u32) -> Sweep {
         data: DataPin::default(),
         state: SweepState::Running,
         launched_at: 0.0,
+        tallies: Tallies::default(),
     };
     Sweep::new(Arc::new(record), spec)
 }
@@ -49,6 +50,7 @@ struct World {
     rows: BTreeSet<TrialKey>,
     granted: BTreeMap<WorkerId, BTreeMap<Fence, Vec<TrialKey>>>,
     states: Vec<SweepState>,
+    condemned: Vec<Verdict>,
 }
 
 impl World {
@@ -60,6 +62,7 @@ impl World {
             rows: BTreeSet::new(),
             granted: BTreeMap::new(),
             states: Vec::new(),
+            condemned: Vec::new(),
         };
         let effects = world.core.on_sweep(sweep(1, repeats), [], world.now);
         world.carry_out(effects);
@@ -67,6 +70,7 @@ impl World {
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) {
+        let mut more = Vec::new();
         for effect in effects {
             match effect {
                 Effect::Grant { lease, keys, .. } => {
@@ -74,13 +78,23 @@ impl World {
                     assert!(self.fences.insert(lease.fence), "a fence is granted once");
                     self.granted.entry(lease.worker).or_default().insert(lease.fence, keys);
                 }
-                Effect::EndLeases(fences) => self.fences.retain(|fence| !fences.contains(fence)),
+                Effect::EndLeases(ended) => self.fences.retain(|fence| ended.iter().all(|ended| ended.fence != *fence)),
                 Effect::Revoke(worker, fences) => {
                     let held = self.granted.entry(worker).or_default();
                     held.retain(|fence, _| !fences.contains(fence));
                 }
                 Effect::SetState(_, state) => self.states.push(state),
+                Effect::Condemn(verdict) => {
+                    assert!(self.rows.insert(verdict.key), "a trial with a row is condemned");
+                    self.condemned.push(verdict.clone());
+                    let outcome = Outcome::Failed { cause: verdict.cause };
+                    let row = StoredRow { key: verdict.key, outcome, metric: f64::NAN, seconds: 0.0 };
+                    more.extend(self.core.on_condemned(verdict.sweep, &row));
+                }
             }
+        }
+        if !more.is_empty() {
+            self.carry_out(more);
         }
         self.core.check().expect("the invariant holds");
     }
@@ -142,7 +156,7 @@ proptest! {
     #[test]
     fn every_trial_ends_once_whatever_workers_do(
         repeats in 1_u32..30,
-        steps in prop::collection::vec((0..8_u8, 0..3_usize, 1..9_usize), 0..120),
+        steps in prop::collection::vec((0..9_u8, 0..3_usize, 1..9_usize), 0..120),
     ) {
         let names = ["a", "b", "c"];
         let mut world = World::new(repeats);
@@ -155,6 +169,12 @@ proptest! {
                 1 | 2 => world.want(worker),
                 3 | 4 => world.deliver(worker, n),
                 5 => world.core.on_session_ended(worker),
+                // It says what it runs, so that it can be blamed for.
+                8 => {
+                    let held: Vec<Fence> = world.granted.get(worker).into_iter().flat_map(|h| h.keys().copied()).collect();
+                    let running = world.held_by(worker).into_iter().take(n).collect();
+                    world.core.on_heartbeat(worker, running, 0, &held, world.now);
+                }
                 6 => {
                     world.now += TTL / 2 * n as u32 / 3;
                     world.core.clock = world.now;
@@ -201,11 +221,129 @@ fn a_silent_workers_trials_are_given_to_another_and_counted_as_a_release() {
     world.core.clock = world.now;
     let effects = world.core.on_tick(world.now);
     world.carry_out(effects);
-    assert_eq!(world.core.sweep(1).expect("launched").releases, 1);
+    assert_eq!(world.core.sweep(1).expect("launched").tallies.releases, 1);
     world.join("b");
     world.want("b");
     let second: Vec<TrialKey> = world.granted["b"].values().flatten().copied().collect();
     assert_eq!(first, second);
+}
+
+impl World {
+    /// A worker dies while it runs these trials, and its leases run out.
+    fn die(&mut self, worker: &str, running: &[TrialKey]) {
+        let held: Vec<Fence> = self.granted[worker].keys().copied().collect();
+        self.core.on_heartbeat(worker, running.to_vec(), 0, &held, self.now);
+        self.core.on_session_ended(worker);
+        self.now += TTL;
+        self.core.clock = self.now;
+        let effects = self.core.on_tick(self.now);
+        self.carry_out(effects);
+    }
+
+    fn held_by(&self, worker: &str) -> Vec<TrialKey> {
+        self.granted.get(worker).into_iter().flat_map(BTreeMap::values).flatten().copied().collect()
+    }
+}
+
+#[test]
+fn a_trial_that_kills_three_workers_is_given_up_and_all_others_are_run() {
+    let mut world = World::new(4);
+    let trials = world.core.sweep(1).expect("launched").spec.trials();
+    world.join("a");
+    world.want("a");
+    let poison = world.held_by("a")[1];
+    for worker in ["a", "b", "c", "d"] {
+        world.join(worker);
+        for _ in 0..1000 {
+            world.want(worker);
+            if world.held_by(worker).contains(&poison) || world.rows.len() as u64 == trials {
+                break;
+            }
+            world.deliver(worker, usize::MAX);
+        }
+        if world.held_by(worker).contains(&poison) {
+            // After two deaths it is run alone, so that the third worker has nothing else to lose.
+            assert!(worker != "c" || world.held_by(worker) == [poison], "{worker} holds {:?}", world.held_by(worker));
+            world.die(worker, &[poison]);
+        }
+    }
+    assert_eq!(world.condemned.len(), 1);
+    assert_eq!(world.condemned[0].cause, "3 workers died while they ran it: a, b, c");
+    assert_eq!(world.condemned[0].key, poison);
+    let sweep = world.core.sweep(1).expect("launched");
+    assert_eq!((sweep.counts.completed, sweep.counts.failed), (trials - 1, 1));
+    assert_eq!(sweep.state, SweepState::Completed);
+}
+
+#[test]
+fn a_worker_that_is_only_silent_or_says_goodbye_blames_nobody() {
+    let mut world = World::new(4);
+    world.join("a");
+    world.want("a");
+    let running = world.held_by("a");
+    // The session is open: a machine that sleeps, or a network that is cut.
+    world.core.on_heartbeat("a", running.clone(), 0, &[], world.now);
+    world.now += TTL;
+    world.core.clock = world.now;
+    let effects = world.core.on_tick(world.now);
+    world.carry_out(effects);
+    assert_eq!(world.core.sweep(1).expect("launched").suspects.waiting(), 0);
+    world.join("b");
+    world.want("b");
+    world.core.on_heartbeat("b", running, 0, &[], world.now);
+    let effects = world.core.on_goodbye("b", world.now);
+    world.carry_out(effects);
+    assert_eq!(world.core.sweep(1).expect("launched").suspects.waiting(), 0);
+}
+
+#[test]
+fn one_worker_makes_room_for_a_suspect_while_the_others_go_on_with_the_next_sweep() {
+    let mut world = World::new(1);
+    world.join("a");
+    world.want("a");
+    let suspect = world.held_by("a")[0];
+    world.die("a", &[suspect]);
+    world.join("aa");
+    world.want("aa");
+    assert!(world.held_by("aa").contains(&suspect), "it is run like all others at first");
+    world.die("aa", &[suspect]);
+    let effects = world.core.on_sweep(sweep(2, 200), [], world.now);
+    world.carry_out(effects);
+    let holds = |world: &World, worker: &str, number: i64| {
+        let of = |lease: &&Lease| lease.row.worker == worker && lease.row.sweep == number;
+        world.core.leases.values().filter(of).count()
+    };
+    // The first sweep's other trials first.
+    for worker in ["b", "c"] {
+        world.join(worker);
+    }
+    for _ in 0..9 {
+        world.want("b");
+        let first = world
+            .granted
+            .get("b")
+            .into_iter()
+            .flat_map(|held| held.keys())
+            .find(|fence| world.core.leases.get(&fence.lease).is_some_and(|lease| lease.row.sweep == 2));
+        if first.is_some() || world.held_by("b") == [suspect] {
+            break;
+        }
+        world.deliver("b", usize::MAX);
+    }
+    assert_eq!(world.held_by("b"), [suspect]);
+    world.want("b");
+    assert_eq!((holds(&world, "b", 1), holds(&world, "b", 2)), (1, 0), "it runs nothing beside the suspect");
+    world.want("c");
+    assert_eq!((holds(&world, "c", 1), holds(&world, "c", 2)), (0, 1));
+}
+
+#[test]
+fn a_verdict_that_cannot_be_stored_is_tried_again() {
+    let mut core = Core::new(Timing { lease_ttl: TTL }, 1, 1);
+    let verdict = Verdict { sweep: 1, key: TrialKey { cell: 0, repeat: 0 }, cause: "why".into(), metrics: 2 };
+    core.on_condemn_failed(verdict.clone());
+    assert_eq!(core.on_tick(TTL), [Effect::Condemn(verdict)]);
+    assert!(core.on_tick(TTL).is_empty());
 }
 
 #[test]

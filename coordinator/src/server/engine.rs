@@ -7,12 +7,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ergodic_common::{Spec, TrialKey, TrialResult};
+use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 use ergodic_proto::v1;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::core::{
-    Admission, Committed, Core, Effect, Fence, Joining, LeaseRow, Now, StoredRow, Sweep, SweepRow, SweepState, WorkerId,
+    Admission, Committed, Core, Effect, Fence, Joining, LeaseRow, Now, StoredRow, Sweep, SweepRow, SweepState, Verdict,
+    WorkerId,
 };
 use crate::store::writer::WriterHandle;
 use crate::store::{Batch, Report, StoreError, Write, Written};
@@ -38,6 +39,8 @@ pub enum Event {
     Committed(Box<Delivery>, Result<Report, StoreError>),
     /// A lease is durable and may be sent, or is not.
     LeaseStored(LeaseRow, String, Vec<TrialKey>, Result<(), StoreError>),
+    /// The verdict on a trial is durable, or is not.
+    Condemned(Verdict, Result<(), StoreError>),
     /// A user stops a sweep.
     Cancel(i64, oneshot::Sender<Result<(), StoreError>>),
     /// A question.
@@ -191,6 +194,7 @@ impl Engine {
             Event::Results(delivery) => self.deliver(delivery),
             Event::Committed(delivery, result) => self.committed(*delivery, result, now),
             Event::LeaseStored(lease, sweep, keys, stored) => self.send_grant(&lease, sweep, &keys, stored),
+            Event::Condemned(verdict, stored) => self.condemned(verdict, stored),
             Event::Cancel(sweep, reply) => self.cancel(sweep, reply),
             Event::Ask(question) => {
                 question(&self.core);
@@ -326,17 +330,40 @@ impl Engine {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Grant { lease, sweep, keys } => self.store_lease(lease, sweep, keys),
-            Effect::EndLeases(fences) => self.persist(Write::EndLeases(fences)),
+            Effect::EndLeases(ended) => self.persist(Write::EndLeases(ended)),
             Effect::SetState(sweep, state) => {
                 tracing::info!(sweep, ?state, "sweep ended");
                 self.persist(Write::State(sweep, state));
             }
+            Effect::Condemn(verdict) => self.condemn(verdict),
             Effect::Revoke(worker, fences) => {
                 tracing::info!(worker, leases = fences.len(), "leases revoked");
                 let fences = fences.into_iter().map(to_wire).collect();
                 self.send(&worker, v1::session_response::Message::Revoke(v1::Revoke { fences }));
             }
         }
+    }
+
+    /// Stores a failed row for a trial that killed too many workers.
+    fn condemn(&self, verdict: Verdict) {
+        tracing::error!(trial = %verdict.key, cause = verdict.cause, "given up");
+        let result = TrialResult::failed(verdict.key, verdict.cause.clone(), verdict.metrics);
+        let (events, write) = (self.events.clone(), Write::Verdict(verdict.sweep, result));
+        let answer = Box::new(move |written: Result<Written, StoreError>| {
+            let _ = events.send(Event::Condemned(verdict, written.map(|_| ())));
+        });
+        self.writer.write(write, answer);
+    }
+
+    fn condemned(&mut self, verdict: Verdict, stored: Result<(), StoreError>) -> Vec<Effect> {
+        if let Err(error) = stored {
+            tracing::error!(%error, trial = %verdict.key, "its failure could not be stored");
+            self.core.on_condemn_failed(verdict);
+            return Vec::new();
+        }
+        let outcome = Outcome::Failed { cause: verdict.cause };
+        let row = StoredRow { key: verdict.key, outcome, metric: f64::NAN, seconds: 0.0 };
+        self.core.on_condemned(verdict.sweep, &row)
     }
 
     /// For writes whose loss a restart repairs: a lease that lives on expires, a state is worked out anew.

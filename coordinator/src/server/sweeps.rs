@@ -21,7 +21,7 @@ use super::engine::Event;
 use super::status::{cell_lines, sweep_status, worker_statuses};
 use super::{Shared, process, store_error};
 use crate::core::lookup::Whereabouts;
-use crate::core::{Core, Sweep, SweepRow, SweepState};
+use crate::core::{Core, Sweep, SweepRow, SweepState, Tallies};
 use crate::stats::table::{Entry, Query, TableError};
 use crate::store::{Reader, Store, StoredTrial};
 
@@ -298,7 +298,8 @@ impl Sweeps {
             let data = catalog.pin(&spec, &source.files).map_err(|e| bad(e.to_string()))?;
             let launched_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
             let id = new_id(&source, launched_at);
-            Ok((SweepRow { number: 0, id, source, data, state: SweepState::Running, launched_at }, spec))
+            let (state, tallies) = (SweepState::Running, Tallies::default());
+            Ok((SweepRow { number: 0, id, source, data, state, launched_at, tallies }, spec))
         });
         let prepared: Result<_, UserError> = task.await.map_err(|e| Status::internal(e.to_string()))?;
         prepared.map_err(Into::into)
@@ -341,6 +342,10 @@ impl Sweeps {
                 if running { "being run by" } else { "granted to" },
                 fence.lease,
                 fence.epoch
+            )),
+            Whereabouts::Suspect(killed) => lines.push(format!(
+                "The trial {key} was being run when {} died; it is run again at the end, alone.",
+                killed.join(", ")
             )),
             Whereabouts::Pending => {
                 lines.push(format!("The trial {key} waits for a worker."));

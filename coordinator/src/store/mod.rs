@@ -10,7 +10,7 @@ pub mod writer;
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{TrialKey, TrialResult};
 
-use crate::core::{Fence, LeaseRow, SweepRow, SweepState};
+use crate::core::{Ended, Fence, LeaseRow, SweepRow, SweepState};
 
 /// Why the store did not do as asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -55,11 +55,13 @@ pub enum Write {
     /// A lease.
     Lease(LeaseRow),
     /// Leases that are over.
-    EndLeases(Vec<Fence>),
+    EndLeases(Vec<Ended>),
     /// A sweep's state; ending it ends its leases in the same transaction.
     State(i64, SweepState),
     /// Results.
     Results(Batch),
+    /// The row of a trial that no worker could run, unless it has one.
+    Verdict(i64, TrialResult),
 }
 
 /// What became of a write.

@@ -79,12 +79,15 @@ pub fn to_intervals(bytes: &[u8]) -> IntervalSet {
     set
 }
 
+/// The number of a failure.
+pub const FAILED: i64 = 3;
+
 /// An outcome as a number, a step and a text.
 pub fn from_outcome(outcome: &Outcome) -> (i64, Option<i64>, Option<&str>) {
     match outcome {
         Outcome::Completed => (1, None, None),
         Outcome::Diverged { step } => (2, Some(*step as i64), None),
-        Outcome::Failed { cause } => (3, None, Some(cause)),
+        Outcome::Failed { cause } => (FAILED, None, Some(cause)),
     }
 }
 
@@ -93,7 +96,7 @@ pub fn to_outcome(kind: i64, step: Option<i64>, cause: Option<String>) -> Option
     match kind {
         1 => Some(Outcome::Completed),
         2 => Some(Outcome::Diverged { step: step.unwrap_or_default() as u64 }),
-        3 => Some(Outcome::Failed { cause: cause.unwrap_or_default() }),
+        FAILED => Some(Outcome::Failed { cause: cause.unwrap_or_default() }),
         _ => None,
     }
 }

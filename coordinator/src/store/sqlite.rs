@@ -10,14 +10,14 @@ use ergodic_common::{TrialKey, TrialResult};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
 
 use super::rows::{
-    from_curve, from_f64s, from_files, from_intervals, from_outcome, from_predictions, to_curve, to_f64s, to_files,
-    to_intervals, to_outcome, to_predictions,
+    FAILED, from_curve, from_f64s, from_files, from_intervals, from_outcome, from_predictions, to_curve, to_f64s,
+    to_files, to_intervals, to_outcome, to_predictions,
 };
 use super::{Batch, Reader, Report, Store, StoreError, StoredTrial, Write, Writer, Written};
-use crate::core::{DataPin, Fence, LeaseRow, SweepRow, SweepState};
+use crate::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
 
 /// What makes each version of the schema out of the one before.
-const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema2.sql")];
+const MIGRATIONS: [&str; 3] = [include_str!("schema.sql"), include_str!("schema2.sql"), include_str!("schema3.sql")];
 /// The first SQLite without the bug that could corrupt a WAL on reset.
 const OLDEST_SQLITE: i32 = 3_051_003;
 
@@ -139,9 +139,10 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> Result<Written, StoreError> {
     match write {
         Write::Sweep(row) => insert_sweep(tx, row).map(Written::Sweep),
         Write::Lease(row) => put_lease(tx, row).map(|()| Written::Done),
-        Write::EndLeases(fences) => end_leases(tx, fences).map(|()| Written::Done),
+        Write::EndLeases(ended) => end_leases(tx, ended).map(|()| Written::Done),
         Write::State(sweep, state) => set_state(tx, *sweep, *state).map(|()| Written::Done),
         Write::Results(batch) => put_results(tx, batch).map(Written::Results),
+        Write::Verdict(sweep, result) => insert_trial(tx, *sweep, "", result).map(|_| Written::Done),
     }
 }
 
@@ -180,10 +181,18 @@ fn put_lease(tx: &Transaction<'_>, row: &LeaseRow) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn end_leases(tx: &Transaction<'_>, fences: &[Fence]) -> Result<(), StoreError> {
-    let mut statement = tx.prepare_cached("DELETE FROM leases WHERE lease = ?1 AND epoch = ?2")?;
-    for fence in fences {
-        statement.execute(params![fence.lease as i64, fence.epoch as i64])?;
+fn end_leases(tx: &Transaction<'_>, ended: &[Ended]) -> Result<(), StoreError> {
+    let mut count = tx.prepare_cached(
+        "UPDATE sweeps SET releases = releases + 1
+         WHERE number = (SELECT sweep FROM leases WHERE lease = ?1 AND epoch = ?2)",
+    )?;
+    let mut delete = tx.prepare_cached("DELETE FROM leases WHERE lease = ?1 AND epoch = ?2")?;
+    for Ended { fence, lost } in ended {
+        let place = params![fence.lease as i64, fence.epoch as i64];
+        if *lost {
+            count.execute(place)?;
+        }
+        delete.execute(place)?;
     }
     Ok(())
 }
@@ -200,14 +209,30 @@ fn set_state(tx: &Transaction<'_>, sweep: i64, state: SweepState) -> Result<(), 
 fn put_results(tx: &Transaction<'_>, batch: &Batch) -> Result<Report, StoreError> {
     let mut report = Report { fenced: batch.compare_only || !fence_holds(tx, batch)?, ..Report::default() };
     for (at, result) in batch.results.iter().enumerate() {
-        if !report.fenced && insert_trial(tx, batch, result)? {
+        if !report.fenced && insert_trial(tx, batch.sweep, &batch.worker, result)? {
             report.stored.push(at);
         } else if let Some(same) = compare(tx, batch.sweep, result)? {
             report.known.push(result.key);
             report.mismatches += u64::from(!same);
         }
     }
+    count(tx, batch.sweep, &report)?;
     Ok(report)
+}
+
+/// Adds what a batch was besides new rows to its sweep's tallies.
+fn count(tx: &Transaction<'_>, sweep: i64, report: &Report) -> Result<(), StoreError> {
+    let mut tallies = Tallies::default();
+    tallies.count(report.known.len() as u64, report.mismatches, report.fenced);
+    let Tallies { duplicates, mismatches, fenced, .. } = tallies;
+    if tallies != Tallies::default() {
+        tx.prepare_cached(
+            "UPDATE sweeps SET duplicates = duplicates + ?2, mismatches = mismatches + ?3, fenced = fenced + ?4
+             WHERE number = ?1",
+        )?
+        .execute(params![sweep, duplicates as i64, mismatches as i64, fenced as i64])?;
+    }
+    Ok(())
 }
 
 fn fence_holds(tx: &Transaction<'_>, batch: &Batch) -> Result<bool, StoreError> {
@@ -215,18 +240,18 @@ fn fence_holds(tx: &Transaction<'_>, batch: &Batch) -> Result<bool, StoreError> 
     Ok(statement.exists(params![batch.fence.lease as i64, batch.fence.epoch as i64, batch.sweep])?)
 }
 
-fn insert_trial(tx: &Transaction<'_>, batch: &Batch, result: &TrialResult) -> Result<bool, StoreError> {
+fn insert_trial(tx: &Transaction<'_>, sweep: i64, worker: &str, result: &TrialResult) -> Result<bool, StoreError> {
     let (outcome, step, cause) = from_outcome(&result.outcome);
     let exists = tx
         .prepare_cached("SELECT 1 FROM trials WHERE sweep = ?1 AND cell = ?2 AND repeat = ?3")?
-        .exists(params![batch.sweep, result.key.cell as i64, result.key.repeat])?;
+        .exists(params![sweep, result.key.cell as i64, result.key.repeat])?;
     if exists {
         return Ok(false);
     }
     let curve = tx.prepare_cached("INSERT INTO curves (data) VALUES (?1)")?.insert([from_curve(&result.curve)])?;
     tx.prepare_cached("INSERT INTO trials VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)")?
         .execute(params![
-            batch.sweep,
+            sweep,
             result.key.cell as i64,
             result.key.repeat,
             outcome,
@@ -234,7 +259,7 @@ fn insert_trial(tx: &Transaction<'_>, batch: &Batch, result: &TrialResult) -> Re
             cause,
             result.steps as i64,
             result.seconds,
-            batch.worker,
+            worker,
             result.digest.as_slice(),
             from_f64s(&result.metrics),
             curve,
@@ -243,7 +268,7 @@ fn insert_trial(tx: &Transaction<'_>, batch: &Batch, result: &TrialResult) -> Re
         ])?;
     if !result.predictions.steps.is_empty() {
         tx.prepare_cached("INSERT INTO predictions VALUES (?1, ?2, ?3, ?4)")?.execute(params![
-            batch.sweep,
+            sweep,
             result.key.cell as i64,
             result.key.repeat,
             from_predictions(&result.predictions)
@@ -252,7 +277,8 @@ fn insert_trial(tx: &Transaction<'_>, batch: &Batch, result: &TrialResult) -> Re
     Ok(true)
 }
 
-/// Whether a result equals its row bit for bit, apart from when, where and with which instructions it was computed; `None` when there is no row.
+/// Whether a result equals its row bit for bit, apart from when, where and with which instructions it was computed;
+/// `None` when there is no row. A failure is no result of training and contradicts none.
 fn compare(tx: &Transaction<'_>, sweep: i64, result: &TrialResult) -> Result<Option<bool>, StoreError> {
     let (outcome, step, cause) = from_outcome(&result.outcome);
     let predictions = (!result.predictions.steps.is_empty()).then(|| from_predictions(&result.predictions));
@@ -262,7 +288,11 @@ fn compare(tx: &Transaction<'_>, sweep: i64, result: &TrialResult) -> Result<Opt
          WHERE sweep = ?1 AND cell = ?2 AND repeat = ?3",
     )?;
     let same = |row: &Row<'_>| -> rusqlite::Result<bool> {
-        Ok(row.get::<_, i64>(0)? == outcome
+        let found = row.get::<_, i64>(0)?;
+        if found == FAILED || outcome == FAILED {
+            return Ok(true);
+        }
+        Ok(found == outcome
             && row.get::<_, Option<i64>>(1)? == step
             && row.get::<_, Option<String>>(2)?.as_deref() == cause
             && row.get::<_, i64>(3)? == result.steps as i64
@@ -303,7 +333,8 @@ const TRIAL_COLUMNS: &str =
 impl Reader for SqliteReader {
     fn sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
         let mut statement = self.connection.prepare(
-            "SELECT number, id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files
+            "SELECT number, id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files,
+                    releases, duplicates, mismatches, fenced
              FROM sweeps ORDER BY number",
         )?;
         let rows = statement.query_map([], to_sweep)?;
@@ -389,6 +420,12 @@ fn to_sweep(row: &Row<'_>) -> rusqlite::Result<SweepRow> {
         },
         state: to_state(row.get(8)?).ok_or_else(|| damaged(8, "a known state".into()))?,
         launched_at: row.get(9)?,
+        tallies: Tallies {
+            releases: row.get::<_, i64>(11)? as u64,
+            duplicates: row.get::<_, i64>(12)? as u64,
+            mismatches: row.get::<_, i64>(13)? as u64,
+            fenced: row.get::<_, i64>(14)? as u64,
+        },
     })
 }
 

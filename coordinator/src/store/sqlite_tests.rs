@@ -12,6 +12,7 @@ fn sweep() -> SweepRow {
         data: DataPin { hash: Some([7; 32]), train: 5, words: "five".into() },
         state: SweepState::Running,
         launched_at: 1.5,
+        tallies: Tallies::default(),
     }
 }
 
@@ -79,7 +80,7 @@ fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
     let different = report(commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.6)])));
     assert_eq!((different.stored.len(), different.mismatches), (0, 1));
 
-    commit(writer.as_mut(), &Write::EndLeases(vec![Fence { lease: 9, epoch: 1 }]));
+    commit(writer.as_mut(), &Write::EndLeases(vec![Ended { fence: Fence { lease: 9, epoch: 1 }, lost: true }]));
     let late = report(commit(writer.as_mut(), &batch(number, 9, vec![result(2, 0.1), result(3, 0.1)])));
     assert!(late.fenced && late.stored.is_empty() && late.known.len() == 1 && late.mismatches == 0);
 
@@ -95,6 +96,43 @@ fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
     let mut curves = Vec::new();
     reader.curves(number, &mut |key, curve| curves.push((key.repeat, curve.values[2]))).expect("read");
     assert_eq!(curves, [(0, 0.5), (2, 0.1)]);
+    let tallies = Tallies { releases: 1, duplicates: 3, mismatches: 1, fenced: 1 };
+    assert_eq!(reader.sweeps().expect("read")[0].tallies, tallies);
+}
+
+#[test]
+fn a_verdict_is_a_row_of_its_own_and_contradicts_no_result() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = SqliteStore::open(dir.path()).expect("opened");
+    let mut writer = store.writer().expect("a writer");
+    let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
+    commit(writer.as_mut(), &Write::Lease(lease(9, number)));
+    commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5)]));
+    for repeat in [0, 2] {
+        let failed = TrialResult::failed(TrialKey { cell: 3, repeat }, "it kills".into(), 2);
+        commit(writer.as_mut(), &Write::Verdict(number, failed));
+    }
+    let reader = store.reader().expect("a reader");
+    let row = |repeat: u32| reader.trial(number, TrialKey { cell: 3, repeat }).expect("read").expect("a row").result;
+    assert_eq!(row(0).outcome, Outcome::Completed, "a row that is there stays");
+    assert_eq!(row(2).outcome, Outcome::Failed { cause: "it kills".into() });
+    let late = report(commit(writer.as_mut(), &batch(number, 9, vec![result(2, 0.1)])));
+    assert_eq!((late.stored.len(), late.known.len(), late.mismatches), (0, 1, 0));
+}
+
+#[test]
+fn only_leases_that_were_there_and_lost_are_counted() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = SqliteStore::open(dir.path()).expect("opened");
+    let mut writer = store.writer().expect("a writer");
+    let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
+    (1..=3).for_each(|at| drop(commit(writer.as_mut(), &Write::Lease(lease(at, number)))));
+    let ended = |lease: u64, epoch: u64, lost: bool| Ended { fence: Fence { lease, epoch }, lost };
+    let ends = vec![ended(1, 1, true), ended(1, 1, true), ended(2, 2, true), ended(3, 1, false)];
+    commit(writer.as_mut(), &Write::EndLeases(ends));
+    let reader = store.reader().expect("a reader");
+    assert_eq!(reader.sweeps().expect("read")[0].tallies, Tallies { releases: 1, ..Tallies::default() });
+    assert_eq!(reader.leases().expect("read").0, [lease(2, number)]);
 }
 
 #[test]
