@@ -371,8 +371,13 @@ fn bench_report(args: &BenchArgs, isa: &str, report: &BenchReport) -> String {
 
 fn print(text: &str) -> Result<(), UserError> {
     use std::io::Write;
-    let written = writeln!(std::io::stdout(), "{text}");
-    written.map_err(|e| UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}")))
+    match writeln!(std::io::stdout(), "{text}") {
+        // Whoever closed the pipe has read enough.
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

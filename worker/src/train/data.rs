@@ -228,14 +228,9 @@ impl<'a> Source<'a> {
 fn write_bytes(bytes: &[u8], tables: &[[f32; 256]], grid: &Grid, out: &mut [f32]) {
     let channels = tables.len();
     for (from, to, len) in grid.runs() {
-        let (bytes, out) = (&bytes[from..][..len], &mut out[to..][..len]);
-        if let [table] = tables {
-            out.iter_mut().zip(bytes).for_each(|(x, p)| *x = table[usize::from(*p)]);
-            continue;
-        }
         for (c, table) in tables.iter().enumerate() {
-            let bytes = bytes[c..].iter().step_by(channels);
-            let out = out[c..].iter_mut().step_by(channels);
+            let bytes = bytes[from..][..len][c..].iter().step_by(channels);
+            let out = out[to..][..len][c..].iter_mut().step_by(channels);
             out.zip(bytes).for_each(|(x, p)| *x = table[usize::from(*p)]);
         }
     }
