@@ -12,8 +12,8 @@ fn version_and_help_are_there_for_every_command() {
     assert_eq!(say(&["--version"]), (Some(0), format!("ergodic {}\n", ergodic_common::BUILD)));
     let (_, help) = say(&["--help"]);
     for command in [
-        "run", "plan", "serve", "launch", "list", "status", "watch", "workers", "table", "trials", "curves", "cancel",
-        "explain", "bench",
+        "run", "plan", "serve", "launch", "list", "status", "watch", "workers", "table", "trials", "curves", "pause",
+        "resume", "cancel", "retry", "explain", "bench",
     ] {
         assert!(help.contains(command), "{help}");
         assert_eq!(say(&[command, "--help"]).0, Some(0));

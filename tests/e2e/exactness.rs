@@ -107,8 +107,8 @@ async fn reach(worker: &mut RawWorker, wanted: Option<(u64, u32)>) -> (u64, u32)
 }
 
 #[test]
-fn a_trial_that_kills_three_workers_is_given_up_and_the_sweep_ends() {
-    let cluster = Cluster::start(&["--lease-ttl", "500ms"]);
+fn a_trial_that_kills_three_workers_is_given_up_the_sweep_ends_and_a_retry_runs_it_again() {
+    let mut cluster = Cluster::start(&["--lease-ttl", "500ms"]);
     let id = cluster.launch(&empty_sweep(4));
     let mut poison = None;
     block_on(async {
@@ -128,7 +128,40 @@ fn a_trial_that_kills_three_workers_is_given_up_and_the_sweep_ends() {
     assert_eq!((&status["completed"], &status["failed"]), (&3.into(), &1.into()));
     let (cell, repeat) = poison.expect("a trial was reached");
     let explained = cluster.ask(&["explain", &id, &format!("{cell}/{repeat}")]);
-    assert!(explained.contains("3 workers died while they ran it: raw-a, raw-b, raw-c"), "{explained}");
+    let cause = "3 workers died while they ran it: raw-a, raw-b, raw-c";
+    assert!(explained.contains(&format!("failed: {cause}")), "{explained}");
+
+    assert!(cluster.ask(&["retry", &id]).contains("is running"));
+    cluster.kill_and_restart_coordinator();
+    let _worker = cluster.worker(1, &[]);
+    let status = cluster.wait_for_end(&id);
+    assert_eq!((&status["completed"], &status["failed"]), (&4.into(), &0.into()));
+    let explained = cluster.ask(&["explain", &id, &format!("{cell}/{repeat}")]);
+    assert!(explained.contains("completed") && explained.contains(&format!("earlier attempt failed: {cause}")));
+}
+
+#[test]
+fn a_paused_sweep_stays_paused_over_a_restart_until_it_is_resumed() {
+    let mut cluster = Cluster::start(&[]);
+    let id = cluster.launch(&empty_sweep(4));
+    assert!(cluster.ask(&["pause", &id]).contains("is paused"));
+    cluster.kill_and_restart_coordinator();
+    block_on(async {
+        let mut worker = RawWorker::joined(&cluster.url, "a").await;
+        worker.say(Request::Want(v1::WantLease { idle_slots: 1 })).await;
+        worker.beat().await;
+        let status = cluster.status(&id);
+        assert_eq!((&status["state"], &status["leased"]), (&"paused".into(), &0.into()));
+        assert!(cluster.ask(&["explain", &id]).contains(&format!("ergodic resume {id}")));
+        assert!(cluster.ask(&["resume", &id]).contains("is running"));
+        let grant = worker.lease().await;
+        worker.deliver(&grant, vec![RawWorker::result(&grant, 0, 0.5)]).await.expect("taken");
+        worker.say(Request::Goodbye(v1::Goodbye {})).await;
+    });
+    let _worker = cluster.worker(1, &[]);
+    assert_eq!(cluster.wait_for_end(&id)["completed"], 4);
+    let refused = ergodic_tests::run(&["pause", &id, "--coordinator", &cluster.url]);
+    assert!(refused.code == 4 && refused.stderr.contains("is complete"), "{}", refused.stderr);
 }
 
 #[test]

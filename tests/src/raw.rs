@@ -90,6 +90,20 @@ impl RawWorker {
         })
     }
 
+    /// Sends a heartbeat and waits until the coordinator has heard it, and with it all that was said before.
+    ///
+    /// # Panics
+    /// The session ends instead.
+    pub async fn beat(&mut self) {
+        self.say(Request::Heartbeat(v1::Heartbeat::default())).await;
+        loop {
+            let message = self.incoming.message().await.expect("the session goes on").expect("the session goes on");
+            if let Some(Response::Renewed(_)) = message.message {
+                return;
+            }
+        }
+    }
+
     /// Waits until the coordinator takes leases back.
     ///
     /// # Panics

@@ -57,8 +57,14 @@ pub enum Command {
     Predictions(PredictionsArgs),
     /// Fetch the weights that a trial kept, as a safetensors file in PyTorch's layout
     Weights(WeightsArgs),
+    /// Hold a sweep: what is begun is finished, nothing more is given out
+    Pause(SteerArgs),
+    /// Let a paused sweep go on
+    Resume(SteerArgs),
     /// Stop a sweep; results already stored stay
-    Cancel(CancelArgs),
+    Cancel(SteerArgs),
+    /// Run a sweep's failed trials again
+    Retry(SteerArgs),
     /// Measure what Ergodic itself costs
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -196,9 +202,9 @@ pub struct WatchArgs {
     pub target: Target,
 }
 
-/// `ergodic cancel`
+/// `ergodic pause`, `resume`, `cancel` and `retry`
 #[derive(Debug, Args)]
-pub struct CancelArgs {
+pub struct SteerArgs {
     /// The sweep: its id, a unique beginning of it, or "latest"
     pub id: String,
     #[command(flatten)]

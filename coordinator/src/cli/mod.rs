@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
+use ergodic_proto::v1::Steering;
 
 use crate::client::commands::{self, TableOptions};
 use crate::client::output::Format;
@@ -15,7 +16,7 @@ use crate::client::{Client, kept, plan};
 use crate::local::{bench, replay, run};
 use crate::program::{Success, interrupted, say, start_logging};
 use crate::server::{self, ServeOptions};
-use args::{BenchCommand, Cli, Command, LaunchArgs, PlanArgs, ServeArgs, Target};
+use args::{BenchCommand, Cli, Command, LaunchArgs, PlanArgs, ServeArgs, SteerArgs, Target};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -87,12 +88,17 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
             eprintln_line(told.trim_end());
             Ok(Success::Fine)
         }
-        Command::Cancel(args) => {
-            let status = commands::cancel(&mut connect(&args.target).await?, &args.id).await?;
-            say(commands::show_status(&status, Format::Table))
-        }
+        Command::Pause(args) => steer(&args, Steering::Pause).await,
+        Command::Resume(args) => steer(&args, Steering::Resume).await,
+        Command::Cancel(args) => steer(&args, Steering::Cancel).await,
+        Command::Retry(args) => steer(&args, Steering::Retry).await,
         Command::Bench(BenchCommand::Overhead(args)) => bench::overhead(args).await,
     }
+}
+
+async fn steer(args: &SteerArgs, steering: Steering) -> Result<Success, UserError> {
+    let status = commands::steer(&mut connect(&args.target).await?, &args.id, steering).await?;
+    say(commands::show_status(&status, Format::Table))
 }
 
 async fn connect(target: &Target) -> Result<Client, UserError> {

@@ -341,14 +341,14 @@ fn drop_columns(records: &mut Records, names: &[&str]) {
     }
 }
 
-/// `ergodic cancel`
+/// `ergodic pause`, `resume`, `cancel` and `retry`
 ///
 /// # Errors
-/// There is no such sweep, or nobody answers.
-pub async fn cancel(client: &mut Client, sweep: &str) -> Result<v1::SweepStatus, UserError> {
-    let request = v1::CancelRequest { sweep: sweep.to_owned() };
-    let response = client.sweeps.cancel(request).await.map_err(|e| client.error(&e))?;
-    response.into_inner().status.ok_or_else(|| incomplete("CancelResponse"))
+/// There is no such sweep, its state does not allow it, or nobody answers.
+pub async fn steer(client: &mut Client, sweep: &str, steering: v1::Steering) -> Result<v1::SweepStatus, UserError> {
+    let request = v1::SteerRequest { sweep: sweep.to_owned(), steering: steering.into() };
+    let response = client.sweeps.steer(request).await.map_err(|e| client.error(&e))?;
+    response.into_inner().status.ok_or_else(|| incomplete("SteerResponse"))
 }
 
 /// `ergodic explain`

@@ -57,7 +57,7 @@ async fn follow_once(
     let mut stream = stream.map_err(|e| client.error(&e))?.into_inner();
     while let Some(message) = stream.message().await.map_err(|e| client.error(&e))? {
         let Some(status) = message.status else { continue };
-        if status.state() != v1::SweepState::Running {
+        if !matches!(status.state(), v1::SweepState::Running | v1::SweepState::Paused) {
             return Ok(Some(status));
         }
         progress.show(&status);
@@ -129,6 +129,9 @@ pub fn done(status: &v1::SweepStatus) -> u64 {
 /// `12.5/s  eta 1m 20s  2 workers/4 slots  3 diverged  best test_acc 0.981 at lr=0.1`
 pub fn describe(status: &v1::SweepStatus) -> String {
     let mut parts = Vec::new();
+    if status.state() == v1::SweepState::Paused {
+        parts.push(format!("paused: `ergodic resume {}` goes on", status.id));
+    }
     if status.rate > 0.0 {
         parts.push(format!("{}/s", significant(status.rate)));
         parts.push(format!("eta {}", duration(status.eta_seconds)));
@@ -159,6 +162,7 @@ pub fn state_word(state: v1::SweepState) -> &'static str {
         v1::SweepState::Running => "running",
         v1::SweepState::Completed => "completed",
         v1::SweepState::Cancelled => "cancelled",
+        v1::SweepState::Paused => "paused",
         v1::SweepState::Unspecified => "unknown",
     }
 }

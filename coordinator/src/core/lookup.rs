@@ -106,6 +106,10 @@ impl Core {
             SweepState::Completed => lines.push("The sweep is complete.".into()),
             SweepState::Cancelled => lines.push("The sweep was cancelled: nothing more is run.".into()),
             SweepState::Running => self.explain_running(sweep, &mut lines),
+            SweepState::Paused => lines.push(format!(
+                "The sweep is paused: what is in leases is finished, and nothing more is given out until `ergodic resume {}`.",
+                sweep.id
+            )),
         }
         if sweep.tallies.mismatches > 0 {
             lines.push(format!(

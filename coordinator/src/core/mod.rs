@@ -24,7 +24,7 @@ use ergodic_common::TrialKey;
 use interval::IntervalSet;
 use sizing::{Demand, lease_size};
 
-pub use sweep::{Counts, DataPin, StoredRow, Sweep, SweepRow, SweepState, Tallies, main_metric};
+pub use sweep::{Counts, DataPin, Steering, StoredRow, Sweep, SweepRow, SweepState, Tallies, main_metric};
 
 /// Time since the coordinator started, by its monotonic clock.
 pub type Now = Duration;
@@ -222,7 +222,7 @@ impl Core {
 
     /// A lease found in the store after a restart: it gets a fresh time to live.
     pub fn on_recorded_lease(&mut self, row: LeaseRow, now: Now) -> Vec<Effect> {
-        let Some(sweep) = self.sweeps.get_mut(&row.sweep).filter(|s| s.state == SweepState::Running) else {
+        let Some(sweep) = self.sweeps.get_mut(&row.sweep).filter(|s| s.state.is_open()) else {
             return vec![Effect::EndLeases(vec![Ended { fence: row.fence, lost: false }])];
         };
         let (mut row, granted) = (row.clone(), row.trials);
@@ -392,18 +392,46 @@ impl Core {
         self.verdicts.push(verdict);
     }
 
-    /// A user stops a sweep.
-    pub fn on_cancel(&mut self, sweep_number: i64) -> Vec<Effect> {
-        let Some(sweep) = self.sweeps.get_mut(&sweep_number).filter(|s| s.state == SweepState::Running) else {
-            return Vec::new();
+    /// A user pauses, resumes or cancels a sweep; for a retry, whether there is something to be run again. What is so
+    /// already needs no effect.
+    ///
+    /// # Errors
+    /// The sweep's state does not allow it, in words.
+    pub fn on_steer(&mut self, sweep_number: i64, steering: Steering, now: Now) -> Result<Vec<Effect>, String> {
+        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Ok(Vec::new()) };
+        let refuse = |why: &str| Err(format!("the sweep {} {why}", sweep.id));
+        let state = match (steering, sweep.state) {
+            (Steering::Pause | Steering::Resume, SweepState::Completed) => {
+                return refuse("is complete: nothing is left to run");
+            }
+            (Steering::Cancel, SweepState::Completed | SweepState::Cancelled) => return Ok(Vec::new()),
+            (_, SweepState::Cancelled) => return refuse("was cancelled: launch it again"),
+            (Steering::Retry, _) if sweep.counts.failed == 0 => return refuse("has no failed trial to be run again"),
+            (Steering::Retry, _) => return Ok(Vec::new()),
+            (Steering::Pause, _) => SweepState::Paused,
+            (Steering::Resume, _) => SweepState::Running,
+            (Steering::Cancel, _) => SweepState::Cancelled,
         };
-        sweep.state = SweepState::Cancelled;
-        let fences: Vec<Fence> =
-            self.leases.values().filter(|l| l.row.sweep == sweep_number).map(|l| l.row.fence).collect();
-        let mut effects = vec![Effect::SetState(sweep_number, SweepState::Cancelled)];
-        effects.extend(self.revoke(&fences));
-        effects.extend(self.end_leases(&fences, false));
-        effects
+        if sweep.state == state {
+            return Ok(Vec::new());
+        }
+        sweep.state = state;
+        let mut effects = vec![Effect::SetState(sweep_number, state)];
+        if state == SweepState::Cancelled {
+            let of_sweep = self.leases.values().filter(|l| l.row.sweep == sweep_number);
+            let fences: Vec<Fence> = of_sweep.map(|l| l.row.fence).collect();
+            effects.extend(self.revoke(&fences));
+            effects.extend(self.end_leases(&fences, false));
+        }
+        effects.extend(self.feed_workers(now));
+        Ok(effects)
+    }
+
+    /// The rows of these failed trials are gone: they are run again.
+    pub fn on_retried(&mut self, sweep_number: i64, keys: &[TrialKey], now: Now) -> Vec<Effect> {
+        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
+        keys.iter().for_each(|key| sweep.reopen(*key));
+        self.feed_workers(now)
     }
 
     /// Time passed: ends the leases of silent workers.
@@ -530,7 +558,7 @@ impl Core {
 
     fn end_if_done(&mut self, sweep_number: i64) -> Vec<Effect> {
         let sweep = self.sweeps.get_mut(&sweep_number).expect("the caller has looked it up");
-        if sweep.state == SweepState::Running && sweep.counts.done() == sweep.spec.trials() {
+        if sweep.state.is_open() && sweep.counts.done() == sweep.spec.trials() {
             sweep.state = SweepState::Completed;
             return vec![Effect::SetState(sweep_number, SweepState::Completed)];
         }

@@ -20,6 +20,31 @@ pub enum SweepState {
     Completed,
     /// Stopped by a user.
     Cancelled,
+    /// Held by a user: nothing more of it is given out until it is resumed.
+    Paused,
+}
+
+impl SweepState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Running, Self::Completed, Self::Cancelled, Self::Paused];
+
+    /// Whether results are still to come.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
+}
+
+/// What a user does to a sweep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Steering {
+    /// Nothing more of it is given out; what is leased is finished.
+    Pause,
+    /// It goes on.
+    Resume,
+    /// It ends.
+    Cancel,
+    /// Its failed trials are run again.
+    Retry,
 }
 
 /// A sweep as it is stored.
@@ -209,6 +234,16 @@ impl Sweep {
         let average = class_state.seconds.map_or(row.seconds, |s| 0.9 * s + 0.1 * row.seconds);
         class_state.seconds = Some(average);
         (class, n)
+    }
+
+    /// Takes back a failed trial, to be run again.
+    pub(super) fn reopen(&mut self, key: TrialKey) {
+        let (class, n) = self.spec.grid.locate(key);
+        self.counts.failed -= 1;
+        self.classes[class as usize].pending.insert(n, n + 1);
+        if self.state == SweepState::Completed {
+            self.state = SweepState::Running;
+        }
     }
 
     /// Whether trials wait that are no suspects.

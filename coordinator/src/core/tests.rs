@@ -136,11 +136,12 @@ impl World {
     /// The coordinator dies and another one takes up what the store holds.
     fn restart(&mut self, repeats: u32, leases: Vec<LeaseRow>) {
         self.core = Core::new(Timing { lease_ttl: TTL }, self.core.epoch + 1, self.core.next_lease);
-        let rows: Vec<StoredRow> = self
-            .rows
-            .iter()
-            .map(|key| StoredRow { key: *key, outcome: Outcome::Completed, metric: 0.5, seconds: 0.5 })
-            .collect();
+        let failed = |key: &TrialKey| self.condemned.iter().any(|verdict| verdict.key == *key);
+        let row = |key: &TrialKey| {
+            let outcome = if failed(key) { Outcome::Failed { cause: String::new() } } else { Outcome::Completed };
+            StoredRow { key: *key, outcome, metric: 0.5, seconds: 0.5 }
+        };
+        let rows: Vec<StoredRow> = self.rows.iter().map(row).collect();
         let effects = self.core.on_sweep(sweep(1, repeats), rows, self.now);
         self.carry_out(effects);
         for lease in leases {
@@ -156,7 +157,7 @@ proptest! {
     #[test]
     fn every_trial_ends_once_whatever_workers_do(
         repeats in 1_u32..30,
-        steps in prop::collection::vec((0..9_u8, 0..3_usize, 1..9_usize), 0..120),
+        steps in prop::collection::vec((0..11_u8, 0..3_usize, 1..9_usize), 0..120),
     ) {
         let names = ["a", "b", "c"];
         let mut world = World::new(repeats);
@@ -169,6 +170,8 @@ proptest! {
                 1 | 2 => world.want(worker),
                 3 | 4 => world.deliver(worker, n),
                 5 => world.core.on_session_ended(worker),
+                9 => world.steer(if n % 2 == 0 { Steering::Pause } else { Steering::Resume }),
+                10 => world.retry(),
                 // It says what it runs, so that it can be blamed for.
                 8 => {
                     let held: Vec<Fence> = world.granted.get(worker).into_iter().flat_map(|h| h.keys().copied()).collect();
@@ -187,6 +190,7 @@ proptest! {
                 }
             }
         }
+        world.steer(Steering::Resume);
         // One honest worker finishes what is left, once the others have gone and their leases have run out.
         names.iter().for_each(|name| world.core.on_session_ended(name));
         world.now += 2 * TTL;
@@ -229,6 +233,22 @@ fn a_silent_workers_trials_are_given_to_another_and_counted_as_a_release() {
 }
 
 impl World {
+    fn steer(&mut self, steering: Steering) {
+        // A sweep that is complete refuses.
+        let effects = self.core.on_steer(1, steering, self.now).unwrap_or_default();
+        self.carry_out(effects);
+    }
+
+    /// Failed trials are run again, as the store would have it.
+    fn retry(&mut self) {
+        if self.core.on_steer(1, Steering::Retry, self.now).is_ok() {
+            let failed: Vec<TrialKey> = self.condemned.drain(..).map(|verdict| verdict.key).collect();
+            failed.iter().for_each(|key| _ = self.rows.remove(key));
+            let effects = self.core.on_retried(1, &failed, self.now);
+            self.carry_out(effects);
+        }
+    }
+
     /// A worker dies while it runs these trials, and its leases run out.
     fn die(&mut self, worker: &str, running: &[TrialKey]) {
         let held: Vec<Fence> = self.granted[worker].keys().copied().collect();
@@ -455,11 +475,39 @@ fn a_foreign_trial_is_not_admitted_and_a_foreign_lease_is_only_compared() {
 }
 
 #[test]
+fn a_paused_sweep_keeps_its_leases_gives_nothing_out_and_goes_on_when_resumed() {
+    let mut world = World::new(4);
+    world.join("a");
+    world.want("a");
+    let held = world.held_by("a");
+    world.steer(Steering::Pause);
+    assert_eq!(world.held_by("a"), held, "what is begun is finished");
+    world.deliver("a", usize::MAX);
+    world.want("a");
+    assert_eq!((world.held_by("a").len(), world.rows.len()), (0, held.len()));
+    world.steer(Steering::Resume);
+    assert!(!world.held_by("a").is_empty(), "the wish is answered at once");
+    assert_eq!(world.states, [SweepState::Paused, SweepState::Running]);
+}
+
+#[test]
+fn a_sweep_that_has_ended_cannot_be_paused_or_resumed_and_none_without_failures_retried() {
+    let mut world = World::new(1);
+    let refused = |world: &mut World, steering| world.core.on_steer(1, steering, Now::ZERO).expect_err("refused");
+    assert!(refused(&mut world, Steering::Retry).contains("no failed trial"));
+    world.steer(Steering::Cancel);
+    for steering in [Steering::Pause, Steering::Resume, Steering::Retry] {
+        assert!(refused(&mut world, steering).contains("was cancelled"));
+    }
+    assert_eq!(world.core.on_steer(1, Steering::Cancel, Now::ZERO), Ok(Vec::new()), "it is so already");
+}
+
+#[test]
 fn cancelling_revokes_and_nothing_is_granted_afterwards() {
     let mut world = World::new(4);
     world.join("a");
     world.want("a");
-    let effects = world.core.on_cancel(1);
+    let effects = world.core.on_steer(1, Steering::Cancel, world.now).expect("a running sweep can be cancelled");
     assert!(effects.iter().any(|e| matches!(e, Effect::Revoke(worker, _) if worker == "a")));
     world.carry_out(effects);
     world.want("a");

@@ -7,12 +7,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
+use ergodic_common::{ErrorCode, Outcome, Spec, TrialKey, TrialResult};
+use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::store_error;
 use crate::core::{
-    Admission, Committed, Core, Effect, Fence, Joining, LeaseRow, Now, StoredRow, Sweep, SweepRow, SweepState, Verdict,
+    Admission, Committed, Core, Effect, Fence, Joining, LeaseRow, Now, Steering, StoredRow, Sweep, SweepRow, Verdict,
     WorkerId,
 };
 use crate::store::writer::WriterHandle;
@@ -41,8 +43,10 @@ pub enum Event {
     LeaseStored(LeaseRow, String, Vec<TrialKey>, Result<(), StoreError>),
     /// The verdict on a trial is durable, or is not.
     Condemned(Verdict, Result<(), StoreError>),
-    /// A user stops a sweep.
-    Cancel(i64, oneshot::Sender<Result<(), StoreError>>),
+    /// A user steers a sweep.
+    Steer(i64, Steering, oneshot::Sender<Result<(), UserError>>),
+    /// Its failed trials have no rows any more, or still have them.
+    Retried(i64, Result<Vec<TrialKey>, StoreError>, oneshot::Sender<Result<(), UserError>>),
     /// A question.
     Ask(Box<dyn FnOnce(&Core) + Send>),
     /// Time passed.
@@ -195,7 +199,8 @@ impl Engine {
             Event::Committed(delivery, result) => self.committed(*delivery, result, now),
             Event::LeaseStored(lease, sweep, keys, stored) => self.send_grant(&lease, sweep, &keys, stored),
             Event::Condemned(verdict, stored) => self.condemned(verdict, stored),
-            Event::Cancel(sweep, reply) => self.cancel(sweep, reply),
+            Event::Steer(sweep, steering, reply) => self.steer(sweep, steering, reply, now),
+            Event::Retried(sweep, retried, reply) => self.retried(sweep, retried, reply, now),
             Event::Ask(question) => {
                 question(&self.core);
                 Vec::new()
@@ -282,7 +287,7 @@ impl Engine {
         let answer = Box::new(move |written: Result<Written, StoreError>| {
             let report = written.map(|written| match written {
                 Written::Results(report) => report,
-                Written::Done | Written::Sweep(_) => Report::default(),
+                _ => Report::default(),
             });
             let _ = events.send(Event::Committed(delivery, report));
         });
@@ -313,17 +318,56 @@ impl Engine {
         effects
     }
 
-    /// The user is answered when the end is durable, not before.
-    fn cancel(&mut self, sweep: i64, reply: oneshot::Sender<Result<(), StoreError>>) -> Vec<Effect> {
-        let mut effects = self.core.on_cancel(sweep);
-        match effects.iter().position(|effect| matches!(effect, Effect::SetState(..))) {
-            Some(at) => {
-                effects.remove(at);
-                let answer = |written: Result<Written, StoreError>| drop(reply.send(written.map(|_| ())));
-                self.writer.write(Write::State(sweep, SweepState::Cancelled), Box::new(answer));
+    /// The user is answered when it is durable, not before.
+    fn steer(
+        &mut self,
+        sweep: i64,
+        steering: Steering,
+        reply: oneshot::Sender<Result<(), UserError>>,
+        now: Now,
+    ) -> Vec<Effect> {
+        let mut effects = match self.core.on_steer(sweep, steering, now) {
+            Ok(effects) => effects,
+            Err(why) => {
+                let _ = reply.send(Err(UserError::new(ErrorCode::Refused, why)));
+                return Vec::new();
             }
-            None => drop(reply.send(Ok(()))),
+        };
+        let state = effects.iter().position(|effect| matches!(effect, Effect::SetState(..)));
+        match state.map(|at| effects.remove(at)) {
+            Some(Effect::SetState(sweep, state)) => {
+                let answer = |written: Result<Written, StoreError>| {
+                    drop(reply.send(written.map(|_| ()).map_err(store_error)));
+                };
+                self.writer.write(Write::State(sweep, state), Box::new(answer));
+            }
+            _ if steering == Steering::Retry => self.retry(sweep, reply),
+            _ => drop(reply.send(Ok(()))),
         }
+        effects
+    }
+
+    fn retry(&self, sweep: i64, reply: oneshot::Sender<Result<(), UserError>>) {
+        let events = self.events.clone();
+        let answer = Box::new(move |written: Result<Written, StoreError>| {
+            let retried = written.map(|written| if let Written::Retried(keys) = written { keys } else { Vec::new() });
+            let _ = events.send(Event::Retried(sweep, retried, reply));
+        });
+        self.writer.write(Write::Retry(sweep), answer);
+    }
+
+    fn retried(
+        &mut self,
+        sweep: i64,
+        retried: Result<Vec<TrialKey>, StoreError>,
+        reply: oneshot::Sender<Result<(), UserError>>,
+        now: Now,
+    ) -> Vec<Effect> {
+        let (answer, effects) = match retried {
+            Ok(keys) => (Ok(()), self.core.on_retried(sweep, &keys, now)),
+            Err(error) => (Err(store_error(error)), Vec::new()),
+        };
+        let _ = reply.send(answer);
         effects
     }
 

@@ -76,5 +76,6 @@ fn state(state: SweepState) -> v1::SweepState {
         SweepState::Running => v1::SweepState::Running,
         SweepState::Completed => v1::SweepState::Completed,
         SweepState::Cancelled => v1::SweepState::Cancelled,
+        SweepState::Paused => v1::SweepState::Paused,
     }
 }

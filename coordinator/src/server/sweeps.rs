@@ -21,7 +21,7 @@ use super::engine::Event;
 use super::status::{cell_lines, sweep_status, worker_statuses};
 use super::{Shared, process, store_error};
 use crate::core::lookup::Whereabouts;
-use crate::core::{Core, Sweep, SweepRow, SweepState, Tallies};
+use crate::core::{Core, Steering, Sweep, SweepRow, SweepState, Tallies};
 use crate::stats::table::{Entry, Query, TableError};
 use crate::store::{Reader, Store, StoredTrial};
 
@@ -59,9 +59,10 @@ impl SweepService for Sweeps {
             .map_err(|e: WireError| Status::invalid_argument(e.to_string()))?;
         let source = self.settle_numerics(source).await?;
         if request.resume
-            && let Some(status) = self.unfinished(&source).await?
+            && let Some(number) = self.unfinished(&source).await?
         {
-            return Ok(Response::new(v1::LaunchResponse { status: Some(status) }));
+            let status = self.steered(number, Steering::Resume).await?;
+            return Ok(Response::new(v1::LaunchResponse { status }));
         }
         let (row, spec) = self.prepare(source).await?;
         let (reply, stored) = oneshot::channel();
@@ -173,13 +174,22 @@ impl SweepService for Sweeps {
         }))
     }
 
-    async fn cancel(&self, request: Request<v1::CancelRequest>) -> Result<Response<v1::CancelResponse>, Status> {
-        let number = self.about(&request.into_inner().sweep, |_, sweep| sweep.number).await?;
-        let (reply, done) = oneshot::channel();
-        self.0.engine.tell(Event::Cancel(number, reply));
-        done.await.map_err(|_| stopping())?.map_err(|e| Status::from(store_error(e)))?;
-        let status = self.ask(move |core| core.sweep(number).map(|sweep| sweep_status(core, sweep))).await?;
-        Ok(Response::new(v1::CancelResponse { status }))
+    async fn steer(&self, request: Request<v1::SteerRequest>) -> Result<Response<v1::SteerResponse>, Status> {
+        let request = request.into_inner();
+        let steering = match request.steering() {
+            v1::Steering::Pause => Steering::Pause,
+            v1::Steering::Resume => Steering::Resume,
+            v1::Steering::Cancel => Steering::Cancel,
+            v1::Steering::Retry => Steering::Retry,
+            v1::Steering::Unspecified => {
+                return Err(Status::invalid_argument(
+                    "the field steering of SteerRequest is missing, or of a newer version",
+                ));
+            }
+        };
+        let number = self.about(&request.sweep, |_, sweep| sweep.number).await?;
+        let status = self.steered(number, steering).await?;
+        Ok(Response::new(v1::SteerResponse { status }))
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
@@ -241,16 +251,24 @@ impl Sweeps {
         result.map_err(Into::into)
     }
 
+    /// Steers a sweep; its status once that is durable.
+    async fn steered(&self, number: i64, steering: Steering) -> Result<Option<v1::SweepStatus>, Status> {
+        let (reply, done) = oneshot::channel();
+        self.0.engine.tell(Event::Steer(number, steering, reply));
+        done.await.map_err(|_| stopping())?.map_err(Status::from)?;
+        self.ask(move |core| core.sweep(number).map(|sweep| sweep_status(core, sweep))).await
+    }
+
     /// An unfinished sweep of the same content, the latest if there are several.
-    async fn unfinished(&self, source: &SpecSource) -> Result<Option<v1::SweepStatus>, Status> {
+    async fn unfinished(&self, source: &SpecSource) -> Result<Option<i64>, Status> {
         let source = source.clone();
         self.ask(move |core| {
             let same = |sweep: &&Sweep| {
                 let old = &sweep.record.source;
-                sweep.state == SweepState::Running
+                sweep.state.is_open()
                     && (&old.text, &old.settings, &old.files) == (&source.text, &source.settings, &source.files)
             };
-            core.sweeps().filter(same).last().map(|sweep| sweep_status(core, sweep))
+            core.sweeps().filter(same).last().map(|sweep| sweep.number)
         })
         .await
     }
@@ -349,13 +367,20 @@ impl Sweeps {
             )),
             Whereabouts::Pending => {
                 lines.push(format!("The trial {key} waits for a worker."));
-                if state == SweepState::Running {
+                if state.is_open() {
                     lines.extend(sweep_lines);
                 } else {
                     lines.push("The sweep was cancelled: it will not be run.".into());
                 }
             }
         }
+        let attempts = self.read(move |reader| reader.attempts(number, key).map_err(store_error)).await?;
+        lines.extend(attempts.iter().map(|attempt| match &attempt.worker[..] {
+            "" => format!("An earlier attempt failed: {}.", attempt.cause),
+            worker => {
+                format!("An earlier attempt on {worker} failed after {:.3} s: {}.", attempt.seconds, attempt.cause)
+            }
+        }));
         Ok(lines)
     }
 }
@@ -371,7 +396,9 @@ fn ended(row: &StoredTrial) -> String {
         Outcome::Failed { cause } => format!("failed: {cause}"),
     };
     let isa = if result.isa.is_empty() { String::new() } else { format!(", on {}", result.isa) };
-    format!("The trial {} {how}. It took {} {:.3} s{isa}.", result.key, row.worker, result.seconds)
+    let what = format!("The trial {} {how}.", result.key);
+    // Whoever is given up was computed by nobody.
+    if row.worker.is_empty() { what } else { format!("{what} It took {} {:.3} s{isa}.", row.worker, result.seconds) }
 }
 
 fn stopping() -> Status {
@@ -398,7 +425,7 @@ async fn watch(shared: Arc<Shared>, id: String, messages: mpsc::Sender<Result<v1
         let wanted = id.clone();
         let status = shared.engine.ask(move |core| core.find(&wanted).ok().map(|sweep| sweep_status(core, sweep)));
         let Ok(Some(status)) = status.await else { return };
-        let ended = status.state() != v1::SweepState::Running;
+        let ended = !matches!(status.state(), v1::SweepState::Running | v1::SweepState::Paused);
         // A slow reader holds up this task alone.
         if messages.send(Ok(v1::WatchResponse { status: Some(status) })).await.is_err() || ended {
             return;

@@ -62,6 +62,8 @@ pub enum Write {
     Results(Batch),
     /// The row of a trial that no worker could run, unless it has one.
     Verdict(i64, TrialResult),
+    /// Rows of failed trials become attempts, so that they can be run again; a completed sweep is running again.
+    Retry(i64),
 }
 
 /// What became of a write.
@@ -73,6 +75,8 @@ pub enum Written {
     Sweep(i64),
     /// The batch's fate.
     Results(Report),
+    /// Trials to be run again.
+    Retried(Vec<TrialKey>),
 }
 
 /// What became of a batch.
@@ -95,6 +99,17 @@ pub struct StoredTrial {
     pub result: TrialResult,
     /// Name of the worker.
     pub worker: String,
+}
+
+/// What became of a trial before it was run again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    /// Why it failed.
+    pub cause: String,
+    /// Name of the worker; empty if none lived to tell.
+    pub worker: String,
+    /// Duration, in seconds.
+    pub seconds: f64,
 }
 
 /// A place where results are kept.
@@ -149,6 +164,12 @@ pub trait Reader {
     /// # Errors
     /// The store cannot be read.
     fn trial(&self, sweep: i64, key: TrialKey) -> Result<Option<StoredTrial>, StoreError>;
+
+    /// What became of a trial before it was run again, the first attempt first.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn attempts(&self, sweep: i64, key: TrialKey) -> Result<Vec<Attempt>, StoreError>;
 
     /// Hands out the curves of completed trials of a sweep in the order (cell, repeat).
     ///

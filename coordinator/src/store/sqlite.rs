@@ -13,11 +13,12 @@ use super::rows::{
     FAILED, from_curve, from_f64s, from_files, from_intervals, from_outcome, from_predictions, to_curve, to_f64s,
     to_files, to_intervals, to_outcome, to_predictions,
 };
-use super::{Batch, Reader, Report, Store, StoreError, StoredTrial, Write, Writer, Written};
+use super::{Attempt, Batch, Reader, Report, Store, StoreError, StoredTrial, Write, Writer, Written};
 use crate::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
 
 /// What makes each version of the schema out of the one before.
-const MIGRATIONS: [&str; 3] = [include_str!("schema.sql"), include_str!("schema2.sql"), include_str!("schema3.sql")];
+const MIGRATIONS: [&str; 4] =
+    [include_str!("schema.sql"), include_str!("schema2.sql"), include_str!("schema3.sql"), include_str!("schema4.sql")];
 /// The first SQLite without the bug that could corrupt a WAL on reset.
 const OLDEST_SQLITE: i32 = 3_051_003;
 
@@ -143,6 +144,7 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> Result<Written, StoreError> {
         Write::State(sweep, state) => set_state(tx, *sweep, *state).map(|()| Written::Done),
         Write::Results(batch) => put_results(tx, batch).map(Written::Results),
         Write::Verdict(sweep, result) => insert_trial(tx, *sweep, "", result).map(|_| Written::Done),
+        Write::Retry(sweep) => retry(tx, *sweep).map(Written::Retried),
     }
 }
 
@@ -199,7 +201,7 @@ fn end_leases(tx: &Transaction<'_>, ended: &[Ended]) -> Result<(), StoreError> {
 
 fn set_state(tx: &Transaction<'_>, sweep: i64, state: SweepState) -> Result<(), StoreError> {
     tx.execute("UPDATE sweeps SET state = ?2 WHERE number = ?1", params![sweep, from_state(state)])?;
-    if state != SweepState::Running {
+    if !state.is_open() {
         tx.execute("DELETE FROM leases WHERE sweep = ?1", [sweep])?;
     }
     Ok(())
@@ -233,6 +235,25 @@ fn count(tx: &Transaction<'_>, sweep: i64, report: &Report) -> Result<(), StoreE
         .execute(params![sweep, duplicates as i64, mismatches as i64, fenced as i64])?;
     }
     Ok(())
+}
+
+/// Moves rows of failed trials to the attempts.
+fn retry(tx: &Transaction<'_>, sweep: i64) -> Result<Vec<TrialKey>, StoreError> {
+    let mut statement = tx.prepare("SELECT cell, repeat FROM trials WHERE sweep = ?1 AND outcome = ?2")?;
+    let key = |row: &Row<'_>| Ok(TrialKey { cell: row.get::<_, i64>(0)? as u64, repeat: row.get(1)? });
+    let keys = statement.query_map([sweep, FAILED], key)?.collect::<Result<_, _>>()?;
+    for change in [
+        "INSERT INTO attempts SELECT sweep, cell, repeat, (SELECT count(*) FROM attempts AS old WHERE old.sweep = t.sweep
+             AND old.cell = t.cell AND old.repeat = t.repeat), cause, worker, seconds
+         FROM trials AS t WHERE sweep = ?1 AND outcome = ?2",
+        "DELETE FROM curves WHERE curve IN (SELECT curve FROM trials WHERE sweep = ?1 AND outcome = ?2)",
+        "DELETE FROM trials WHERE sweep = ?1 AND outcome = ?2",
+    ] {
+        tx.execute(change, [sweep, FAILED])?;
+    }
+    let (from, to) = (from_state(SweepState::Completed), from_state(SweepState::Running));
+    tx.execute("UPDATE sweeps SET state = ?3 WHERE number = ?1 AND state = ?2", [sweep, from, to])?;
+    Ok(keys)
 }
 
 fn fence_holds(tx: &Transaction<'_>, batch: &Batch) -> Result<bool, StoreError> {
@@ -371,6 +392,18 @@ impl Reader for SqliteReader {
         row.map(|row| self.complete(sweep, row)).transpose()
     }
 
+    fn attempts(&self, sweep: i64, key: TrialKey) -> Result<Vec<Attempt>, StoreError> {
+        let mut statement = self.connection.prepare(
+            "SELECT cause, worker, seconds FROM attempts WHERE sweep = ?1 AND cell = ?2 AND repeat = ?3 ORDER BY attempt",
+        )?;
+        let attempt = |row: &Row<'_>| {
+            let cause = row.get::<_, Option<String>>(0)?.unwrap_or_default();
+            Ok(Attempt { cause, worker: row.get(1)?, seconds: row.get(2)? })
+        };
+        let attempts = statement.query_map(params![sweep, key.cell as i64, key.repeat], attempt)?;
+        Ok(attempts.collect::<Result<_, _>>()?)
+    }
+
     fn curves(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Curve)) -> Result<(), StoreError> {
         let mut statement = self.connection.prepare(
             "SELECT cell, repeat, data FROM trials JOIN curves USING (curve)
@@ -466,11 +499,12 @@ fn from_state(state: SweepState) -> i64 {
         SweepState::Running => 1,
         SweepState::Completed => 2,
         SweepState::Cancelled => 3,
+        SweepState::Paused => 4,
     }
 }
 
 fn to_state(number: i64) -> Option<SweepState> {
-    [SweepState::Running, SweepState::Completed, SweepState::Cancelled].into_iter().find(|s| from_state(*s) == number)
+    SweepState::ALL.into_iter().find(|s| from_state(*s) == number)
 }
 
 #[cfg(test)]

@@ -121,6 +121,48 @@ fn a_verdict_is_a_row_of_its_own_and_contradicts_no_result() {
 }
 
 #[test]
+fn failed_trials_become_attempts_and_may_have_a_row_again() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = SqliteStore::open(dir.path()).expect("opened");
+    let mut writer = store.writer().expect("a writer");
+    let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
+    commit(writer.as_mut(), &Write::Lease(lease(9, number)));
+    commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5)]));
+    let key = TrialKey { cell: 3, repeat: 2 };
+    for cause in ["once", "twice"] {
+        let failed = TrialResult::failed(key, cause.into(), 2);
+        commit(writer.as_mut(), &Write::Verdict(number, failed));
+        commit(writer.as_mut(), &Write::State(number, SweepState::Completed));
+        assert_eq!(commit(writer.as_mut(), &Write::Retry(number)), Written::Retried(vec![key]));
+    }
+    assert_eq!(commit(writer.as_mut(), &Write::Retry(number)), Written::Retried(vec![]));
+    let reader = store.reader().expect("a reader");
+    let attempts = reader.attempts(number, key).expect("read");
+    assert_eq!(attempts.iter().map(|a| &a.cause[..]).collect::<Vec<_>>(), ["once", "twice"]);
+    assert_eq!(reader.sweeps().expect("read")[0].state, SweepState::Running);
+    assert_eq!(reader.trial(number, key).expect("read"), None);
+    assert_eq!(reader.attempts(number, TrialKey { cell: 3, repeat: 0 }).expect("read"), []);
+    commit(writer.as_mut(), &Write::Lease(lease(10, number)));
+    let again = report(commit(writer.as_mut(), &batch(number, 10, vec![result(2, 0.1)])));
+    assert_eq!(again.stored, [0]);
+}
+
+#[test]
+fn leases_outlive_a_pause_and_no_end() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = SqliteStore::open(dir.path()).expect("opened");
+    let mut writer = store.writer().expect("a writer");
+    let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
+    commit(writer.as_mut(), &Write::Lease(lease(9, number)));
+    let reader = store.reader().expect("a reader");
+    for (state, leases) in [(SweepState::Paused, 1), (SweepState::Running, 1), (SweepState::Completed, 0)] {
+        commit(writer.as_mut(), &Write::State(number, state));
+        assert_eq!(reader.leases().expect("read").0.len(), leases, "{state:?}");
+        assert_eq!(reader.sweeps().expect("read")[0].state, state);
+    }
+}
+
+#[test]
 fn only_leases_that_were_there_and_lost_are_counted() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
