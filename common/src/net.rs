@@ -278,21 +278,22 @@ impl Net {
         self.layers.iter().map(|l| 2 * l.macs()).sum()
     }
 
-    /// Bytes a trial needs beside the dataset: weights with gradient, state of the optimizer and average; those of the
-    /// largest layer in the three forms that kernels read and write, at up to 16 numbers for 9; and a batch's activations
-    /// with their gradients.
+    /// Bytes a trial needs beside the dataset, on one thread: weights with gradient, state of the optimizer and average;
+    /// those of the largest layer in the forms that kernels read and write, three of which take up to 16 numbers for 9;
+    /// the sums of a batch, or of the test images evaluated at a time, and a batch's gradients.
     pub fn train_bytes(&self, config: &TrialConfig) -> u64 {
+        let images = self.images_at_a_time(u64::from(config.batch()));
+        let kept = images.max(TEST_IMAGES.min(u64::from(config.data.test)));
         let numbers = |(at, l): (usize, &Layer)| {
-            let streams = if self.adder_of(at).is_some() { 3 } else { 2 };
+            let streams = if self.adder_of(at).is_some() { 2 } else { 1 };
             let pooled = if l.pool == Pool::None { 0 } else { l.activation().len() };
-            streams * l.output.len() + pooled
+            kept * l.output.len() as u64 + images * (streams * l.output.len() + pooled) as u64
         };
-        let activations: usize = self.layers.iter().enumerate().map(numbers).sum();
+        let activations: u64 = self.layers.iter().enumerate().map(numbers).sum();
         let state = if config.train.adamw.is_some() { 2 } else { 1 };
         let copies = 2 + state + u64::from(config.train.average.is_some());
         let largest = self.layers.iter().map(|l| l.fan_in() * l.output.channels).max().unwrap_or(0) as u64;
-        let weights = copies * self.sizes().0 + (3 * 16 * largest).div_ceil(9);
-        4 * (weights + self.images_at_a_time(u64::from(config.batch())) * activations as u64)
+        4 * (copies * self.sizes().0 + largest + (3 * 16 * largest).div_ceil(9) + activations)
     }
 
     /// Bytes of a file of trained weights: parameters, their average and the running statistics of norms.
@@ -314,6 +315,9 @@ impl Net {
 /// Images trained on at a time without batch norm: a multiple of every number that the trainer's sums run
 /// over, so that they run in the same order however a batch is cut.
 pub const MICRO_BATCH: u64 = 128;
+
+/// Test images evaluated at a time.
+pub const TEST_IMAGES: u64 = 100;
 
 /// Copies that a trial holds of what it saves while it makes the file.
 pub const COPIES_SAVED: u64 = 3;

@@ -91,8 +91,8 @@ fn a_worker_writes_only_what_it_was_granted() {
     assert_eq!(cluster.status(&id)["done"], 0);
 }
 
-/// Takes leases until one holds this trial, or any where it is not yet known; delivers all others. The trial.
-async fn reach(worker: &mut RawWorker, wanted: Option<(u64, u32)>) -> (u64, u32) {
+/// Takes leases until one holds this trial, or any where it is not yet known; delivers all others. The lease and the trial.
+async fn reach(worker: &mut RawWorker, wanted: Option<(u64, u32)>) -> (u64, (u64, u32)) {
     loop {
         let grant = worker.lease().await;
         let keys: Vec<(u64, u32)> = grant.cells.iter().copied().zip(grant.repeats.iter().copied()).collect();
@@ -101,7 +101,7 @@ async fn reach(worker: &mut RawWorker, wanted: Option<(u64, u32)>) -> (u64, u32)
             (0..keys.len()).filter(|i| keys[*i] != wanted).map(|i| RawWorker::result(&grant, i, 0.5)).collect();
         worker.deliver(&grant, others).await.expect("taken");
         if keys.contains(&wanted) {
-            return wanted;
+            return (grant.fence.expect("a grant has a fence").lease, wanted);
         }
     }
 }
@@ -115,11 +115,11 @@ fn a_trial_that_kills_three_workers_is_given_up_the_sweep_ends_and_a_retry_runs_
         for name in ["a", "b", "c"] {
             let mut worker = RawWorker::joined(&cluster.url, name).await;
             let beating = worker.keep_beating();
-            let (cell, repeat) = reach(&mut worker, poison).await;
+            let (lease, (cell, repeat)) = reach(&mut worker, poison).await;
             beating.abort();
             let _ = beating.await;
             poison = Some((cell, repeat));
-            let running = vec![v1::RunningTrial { lease: 0, key: Some(v1::TrialKey { cell, repeat }) }];
+            let running = vec![v1::RunningTrial { lease, key: Some(v1::TrialKey { cell, repeat }) }];
             worker.say(Request::Heartbeat(v1::Heartbeat { running, ..v1::Heartbeat::default() })).await;
             // It dies: the session ends without a goodbye.
         }
@@ -128,7 +128,7 @@ fn a_trial_that_kills_three_workers_is_given_up_the_sweep_ends_and_a_retry_runs_
     assert_eq!((&status["completed"], &status["failed"]), (&3.into(), &1.into()));
     let (cell, repeat) = poison.expect("a trial was reached");
     let explained = cluster.ask(&["explain", &id, &format!("{cell}/{repeat}")]);
-    let cause = "3 workers died while they ran it: raw-a, raw-b, raw-c";
+    let cause = "3 workers died with it in flight: raw-a, raw-b, raw-c";
     assert!(explained.contains(&format!("failed: {cause}")), "{explained}");
 
     assert!(cluster.ask(&["retry", &id]).contains("is running"));

@@ -45,6 +45,8 @@ pub(crate) struct Identity {
 const FIRST_CONTACT: Duration = Duration::from_secs(60);
 /// How often the desk is looked at although nothing was heard.
 const TICK: Duration = Duration::from_millis(100);
+/// What is running is said no later than this after it began, so that the coordinator knows whom to blame should we die.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
 /// Waits between attempts: 0.2 s at first, doubling up to 10 s, anywhere between half and the whole of it.
 pub(crate) struct Backoff {
@@ -150,6 +152,8 @@ struct Session<'a> {
     heartbeat: Duration,
     wished: bool,
     idle_since: Instant,
+    /// Trials that were said to be running, and when.
+    told: (Vec<(Fence, TrialKey)>, Instant),
 }
 
 impl<'a> Session<'a> {
@@ -182,7 +186,8 @@ impl<'a> Session<'a> {
         tracing::info!(coordinator = identity.join, build = welcome.build, "joined");
         let heartbeat = Duration::from_millis(welcome.heartbeat_ms.clamp(50, 60_000));
         let idle_since = Instant::now();
-        Ok(Self { identity, office, outgoing, incoming, heartbeat, wished: false, idle_since })
+        let told = (Vec::new(), idle_since);
+        Ok(Self { identity, office, outgoing, incoming, heartbeat, wished: false, idle_since, told })
     }
 
     async fn run(&mut self, sweeps: &mut Sweeps, leave: &mut watch::Receiver<bool>) -> End {
@@ -204,7 +209,7 @@ impl<'a> Session<'a> {
                 },
                 _ = beats.tick() => self.beat().await,
                 () = self.office.changed.notified() => self.wish().await,
-                _ = ticks.tick() => self.wish().await,
+                _ = ticks.tick() => self.wish().await && self.tell_what_runs().await,
                 Ok(()) = leave.changed() => true,
             };
             if !sent || heard.elapsed() > silence {
@@ -290,17 +295,22 @@ impl<'a> Session<'a> {
         memory::lack(self.identity.memory, self.identity.slots, trial, dataset)
     }
 
+    /// A heartbeat of its own where other trials are running than was said.
+    async fn tell_what_runs(&mut self) -> bool {
+        let due = self.told.1.elapsed() >= TOLD_WITHIN;
+        !(due && self.office.with(|desk| desk.running_trials()) != self.told.0) || self.beat().await
+    }
+
     async fn beat(&mut self) -> bool {
+        let running = self.office.with(|desk| desk.running_trials());
+        let said = running.iter().map(|(fence, key)| v1::RunningTrial { lease: fence.lease, key: Some((*key).into()) });
         let beat = self.office.with(|desk| v1::Heartbeat {
-            running: desk
-                .running_trials()
-                .into_iter()
-                .map(|(fence, key)| v1::RunningTrial { lease: fence.lease, key: Some(key.into()) })
-                .collect(),
+            running: said.collect(),
             queued: desk.queued(),
             unacknowledged: desk.unacknowledged(),
             held: desk.fences().into_iter().map(to_wire).collect(),
         });
+        self.told = (running, Instant::now());
         self.say(Request::Heartbeat(beat)).await
     }
 

@@ -13,7 +13,7 @@ use super::{Core, Fence, Sweep, SweepState, Worker, WorkerId};
 pub enum Whereabouts {
     /// Nobody holds it.
     Pending,
-    /// Nobody holds it, and it is to be run alone, because these workers died while they ran it.
+    /// Nobody holds it, and it is to be run alone, because these workers died with it in flight.
     Suspect(Vec<String>),
     /// In a lease.
     Leased {
@@ -83,7 +83,7 @@ impl Core {
                 Whereabouts::Leased {
                     fence: lease.row.fence,
                     worker: worker.map_or_else(|| lease.row.worker.clone(), |w| w.name.clone()),
-                    running: worker.is_some_and(|w| w.running.contains(&key)),
+                    running: worker.is_some_and(|w| w.running.contains(&(lease.row.fence.lease, key))),
                 }
             }
         }
@@ -148,7 +148,7 @@ impl Core {
         }
         if sweep.suspects.waiting() > 0 {
             lines.push(format!(
-                "{} trials were being run when workers died, more than once: each is run again at the end, alone; after \
+                "{} trials were in flight when workers died, more than once: each is run again at the end, alone; after \
                  {ENOUGH} dead workers it is given up.",
                 sweep.suspects.waiting()
             ));

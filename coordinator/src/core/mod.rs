@@ -23,6 +23,7 @@ use ergodic_common::TrialKey;
 
 use interval::IntervalSet;
 use sizing::{Demand, lease_size};
+use suspects::Place;
 
 pub use sweep::{Counts, DataPin, Steering, StoredRow, Sweep, SweepRow, SweepState, Tallies, main_metric};
 
@@ -120,10 +121,12 @@ pub struct Worker {
     pub numerics: Vec<String>,
     /// Whether its session is open.
     pub connected: bool,
+    /// Whether its session broke off shortly after a sign of life: unless it comes back, it died.
+    broke_off: bool,
     /// When it was last heard of.
     pub heard: Now,
-    /// Trials running, as it last said.
-    pub running: Vec<TrialKey>,
+    /// Trials running, with the numbers of their leases, as it last said.
+    pub running: Vec<(u64, TrialKey)>,
     /// Trials granted and not begun, as it last said.
     pub queued: u64,
     /// Rows stored from it.
@@ -250,6 +253,7 @@ impl Core {
             slots: joining.slots,
             numerics: joining.numerics,
             connected: true,
+            broke_off: false,
             heard: now,
             running: Vec::new(),
             queued: 0,
@@ -258,6 +262,7 @@ impl Core {
             unable: BTreeMap::new(),
         };
         self.workers.insert(joining.worker.clone(), worker);
+        self.forgive(&joining.worker);
         let forgotten = self.leases_of(&joining.worker, |fence| !joining.held.contains(&fence));
         let mut effects = self.end_leases(&forgotten, true);
         self.renew(&joining.worker, &joining.held, now);
@@ -269,9 +274,11 @@ impl Core {
     }
 
     /// A worker's session ended without a goodbye. Its leases live on until they expire: it may come back.
-    pub fn on_session_ended(&mut self, worker: &str) {
+    pub fn on_session_ended(&mut self, worker: &str, now: Now) {
         if let Some(worker) = self.workers.get_mut(worker) {
             worker.connected = false;
+            // Of a process that ends its system closes the connection at once; a network or a machine falls silent.
+            worker.broke_off = now.saturating_sub(worker.heard) <= self.timing.lease_ttl / 2;
             worker.wants = None;
         }
     }
@@ -286,7 +293,7 @@ impl Core {
     }
 
     /// A sign of life. A lease that the worker does not name is not renewed: it has lost it.
-    pub fn on_heartbeat(&mut self, worker: &str, running: Vec<TrialKey>, queued: u64, held: &[Fence], now: Now) {
+    pub fn on_heartbeat(&mut self, worker: &str, running: Vec<(u64, TrialKey)>, queued: u64, held: &[Fence], now: Now) {
         if let Some(worker) = self.workers.get_mut(worker) {
             worker.running = running;
             worker.queued = queued;
@@ -496,24 +503,60 @@ impl Core {
         by_worker.into_iter().map(|(worker, fences)| Effect::Revoke(worker, fences)).collect()
     }
 
-    /// Leases ran out. Where their worker's session had ended, without a goodbye and for good, it died: of a trial.
+    /// Leases ran out, given in the order in which they were granted. Where their worker died, perhaps of a trial.
     fn blame(&mut self, expired: &[Fence]) -> Vec<Effect> {
-        let mut effects = Vec::new();
+        let mut by_worker: BTreeMap<WorkerId, Vec<Fence>> = BTreeMap::new();
         for fence in expired {
-            let LeaseRow { sweep: number, class, worker: id, trials, .. } = &self.leases[&fence.lease].row;
-            let Some(worker) = self.workers.get(id).filter(|worker| !worker.connected) else { continue };
-            let sweep = self.sweeps.get_mut(number).expect("a lease's sweep is kept as long as the lease");
-            let places = worker.running.iter().filter(|key| sweep.spec.holds(**key));
-            let places = places.map(|key| sweep.spec.grid.locate(*key));
-            let running = places.filter(|(of, n)| of == class && trials.contains(*n)).map(|(_, n)| n);
-            let running: Vec<u64> = running.collect();
-            for ((class, n), killed) in sweep.suspects.blame((id, &worker.name), *class, trials, &running) {
-                let cause = format!("{} workers died while they ran it: {}", killed.len(), killed.join(", "));
-                let (key, metrics) = (sweep.spec.grid.class_trial(class, n), sweep.spec.measure.metrics.len());
-                effects.push(Effect::Condemn(Verdict { sweep: *number, key, cause, metrics }));
+            by_worker.entry(self.leases[&fence.lease].row.worker.clone()).or_default().push(*fence);
+        }
+        let mut effects = Vec::new();
+        for (id, fences) in by_worker {
+            let Some(worker) = self.workers.get(&id).filter(|worker| worker.broke_off && !worker.connected) else {
+                continue;
+            };
+            let name = worker.name.clone();
+            for (number, place) in self.in_flight(worker, &fences) {
+                let sweep = self.sweeps.get_mut(&number).expect("a lease's sweep is kept as long as the lease");
+                let Some(killed) = sweep.suspects.blame((&id, &name), place) else { continue };
+                let cause = format!("{} workers died with it in flight: {}", killed.len(), killed.join(", "));
+                let (key, metrics) = (sweep.spec.grid.class_trial(place.0, place.1), sweep.spec.measure.metrics.len());
+                effects.push(Effect::Condemn(Verdict { sweep: number, key, cause, metrics }));
             }
         }
         effects
+    }
+
+    /// Which trials of these leases a worker was running, by sweep: those that it last said, and where these are fewer
+    /// than its slots, the next ones in the order in which it runs them. If it has said none, results that it had not
+    /// delivered stand in between.
+    fn in_flight(&self, worker: &Worker, fences: &[Fence]) -> Vec<(i64, Place)> {
+        let rows: Vec<&LeaseRow> = fences.iter().map(|fence| &self.leases[&fence.lease].row).collect();
+        let mut blamed = Vec::new();
+        for row in &rows {
+            let spec = &self.sweeps[&row.sweep].spec;
+            let said = worker.running.iter().filter(|(lease, key)| *lease == row.fence.lease && spec.holds(*key));
+            let places = said.map(|(_, key)| spec.grid.locate(*key));
+            let left = places.filter(|(class, n)| *class == row.class && row.trials.contains(*n));
+            blamed.extend(left.map(|place| (row.sweep, place)));
+        }
+        let slots = worker.slots as usize;
+        let wanted = if blamed.is_empty() { slots + UNDELIVERED } else { slots.max(blamed.len()) };
+        let next = rows.iter().flat_map(|row| row.trials.iter().map(|n| (row.sweep, (row.class, n))));
+        for trial in next.take(wanted) {
+            if blamed.len() < wanted && !blamed.contains(&trial) {
+                blamed.push(trial);
+            }
+        }
+        blamed
+    }
+
+    /// A worker is there after all: it did not die.
+    fn forgive(&mut self, worker: &str) {
+        for sweep in self.sweeps.values_mut() {
+            for (class, n) in sweep.suspects.forgive(worker) {
+                sweep.classes[class as usize].pending.insert(n, n + 1);
+            }
+        }
     }
 
     /// Puts what is left of leases back; `lost` ones count as re-leases.
@@ -579,7 +622,8 @@ impl Core {
     fn grant(&mut self, id: &str, now: Now) -> Option<Effect> {
         let idle = self.workers.get(id)?.wants?;
         let first = |wanted: fn(&Sweep) -> bool| {
-            self.sweeps.values().find(|sweep| wanted(sweep) && self.can_work(id, sweep, now)).map(|sweep| sweep.number)
+            let mut running = self.sweeps.values().filter(|sweep| sweep.state == SweepState::Running);
+            running.find(|sweep| wanted(sweep) && self.can_work(id, sweep, now)).map(|sweep| sweep.number)
         };
         let suspected = first(|sweep| !sweep.has_pending() && sweep.suspects.next().is_some());
         let pending = first(Sweep::has_pending);
@@ -611,10 +655,13 @@ impl Core {
         sweep.state == SweepState::Running && self.workers.get(id).is_some_and(able)
     }
 
-    /// Whether a worker is the first that can work on a sweep.
+    /// Whether a worker is the first that can work on a sweep, has never said that it could not, and runs no suspect yet.
     fn is_first_for(&self, id: &str, sweep: i64, now: Now) -> bool {
         let sweep = &self.sweeps[&sweep];
-        self.workers.keys().find(|id| self.can_work(id, sweep, now)).is_some_and(|first| first == id)
+        let willing = |(id, worker): &(&WorkerId, &Worker)| {
+            self.can_work(id, sweep, now) && !worker.unable.contains_key(&sweep.number) && !self.holds_suspect(id)
+        };
+        self.workers.iter().find(willing).is_some_and(|(first, _)| first == id)
     }
 
     /// Whether a worker holds no lease.
@@ -669,6 +716,8 @@ impl Core {
     }
 }
 
+/// Results that a worker may have finished and not delivered when it dies.
+const UNDELIVERED: usize = 64;
 /// A tick this late means that the coordinator itself was held up.
 const HELD_UP: Duration = Duration::from_secs(1);
 /// A worker that cannot work on a sweep is not offered it again for this long.

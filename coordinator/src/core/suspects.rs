@@ -1,6 +1,7 @@
-//! Trials that were being run when their worker died. One of them may have killed it. A machine may as well have been
+//! Trials that were in flight when their worker died. One of them may have killed it. A machine may as well have been
 //! taken away, so that they are run again like all others the first time; those with which a second worker dies are
-//! run one at a time, by a worker that runs nothing else: if that dies, it has told which it was.
+//! run one at a time, by a worker that runs nothing else: if that dies too, it has told which it was. A worker that comes
+//! back was not dead, and is taken off the list.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,8 +12,6 @@ use super::interval::IntervalSet;
 const ALONE: usize = 2;
 /// After so many it is given up.
 pub const ENOUGH: usize = 3;
-/// Most trials of a lease that are blamed when its worker has not said which it was running: it runs them in their order.
-const MOST: usize = 256;
 
 /// A trial of a sweep: its class, and its number in there.
 pub type Place = (u32, u64);
@@ -20,31 +19,30 @@ pub type Place = (u32, u64);
 /// The suspects of one sweep, leased or not.
 #[derive(Debug, Default)]
 pub struct Suspects {
-    /// The workers that died while they ran it, with their names.
-    all: BTreeMap<Place, BTreeMap<WorkerId, String>>,
+    /// The workers that died with it in flight, with their names, in the order of death.
+    all: BTreeMap<Place, Vec<(WorkerId, String)>>,
     /// Those to be run alone that nobody holds.
     waiting: BTreeSet<Place>,
 }
 
 impl Suspects {
-    /// A worker, given by id and name, died with this lease. `running`: those of its trials that it said were being run.
-    /// Returns the trials that have now killed enough workers, with the names of these.
-    pub fn blame(
-        &mut self,
-        (id, name): (&str, &str),
-        class: u32,
-        trials: &IntervalSet,
-        running: &[u64],
-    ) -> Vec<(Place, Vec<String>)> {
-        let blamed = if running.is_empty() { trials.iter().take(MOST).collect() } else { running.to_vec() };
-        let mut condemned = Vec::new();
-        for n in blamed {
-            let killed = self.all.entry((class, n)).or_default();
-            if killed.insert(id.to_owned(), name.to_owned()).is_none() && killed.len() == ENOUGH {
-                condemned.push(((class, n), killed.values().cloned().collect()));
-            }
+    /// A worker, given by id and name, died with a trial in flight. If it was one too many, the names of all of these.
+    pub fn blame(&mut self, (id, name): (&str, &str), place: Place) -> Option<Vec<String>> {
+        let killed = self.all.entry(place).or_default();
+        if killed.iter().any(|(known, _)| known == id) {
+            return None;
         }
-        condemned
+        killed.push((id.to_owned(), name.to_owned()));
+        (killed.len() == ENOUGH).then(|| killed.iter().map(|(_, name)| name.clone()).collect())
+    }
+
+    /// A worker is alive after all. Returns the trials that are no longer to be run alone, and that nobody holds.
+    pub fn forgive(&mut self, worker: &str) -> Vec<Place> {
+        self.all.values_mut().for_each(|killed| killed.retain(|(id, _)| id != worker));
+        self.all.retain(|_, killed| !killed.is_empty());
+        let free: Vec<Place> = self.waiting.iter().copied().filter(|place| !self.is_apart(*place)).collect();
+        free.iter().for_each(|place| _ = self.waiting.remove(place));
+        free
     }
 
     /// Whether a trial is to be run alone.
@@ -57,9 +55,9 @@ impl Suspects {
         self.waiting.contains(&place)
     }
 
-    /// Names of the workers that died while they ran it.
+    /// Names of the workers that died with a trial in flight.
     pub fn killed_by(&self, place: Place) -> impl Iterator<Item = &String> {
-        self.all.get(&place).into_iter().flat_map(BTreeMap::values)
+        self.all.get(&place).into_iter().flatten().map(|(_, name)| name)
     }
 
     /// How many are to be run alone and held by nobody.
@@ -101,37 +99,41 @@ impl Suspects {
 mod tests {
     use super::*;
 
-    fn trials(numbers: std::ops::Range<u64>) -> IntervalSet {
-        IntervalSet::of(numbers.start, numbers.end)
-    }
-
     #[test]
-    fn whoever_was_being_run_is_blamed_and_only_different_workers_count() {
+    fn a_second_death_sets_a_trial_apart_and_a_third_condemns_it() {
         let mut suspects = Suspects::default();
-        assert!(suspects.blame(("a", "A"), 0, &trials(0..9), &[3, 4]).is_empty());
-        assert_eq!(suspects.take_back(0, trials(0..9)).len(), 9, "a first death says little");
-        assert!(suspects.blame(("a", "A"), 0, &trials(0..9), &[3, 4]).is_empty());
+        let all = || IntervalSet::of(0, 9);
+        for n in [3, 4] {
+            assert_eq!(suspects.blame(("a", "A"), (0, n)), None);
+        }
+        assert_eq!(suspects.take_back(0, all()).len(), 9, "a first death says little");
+        assert_eq!(suspects.blame(("a", "A"), (0, 3)), None);
         assert!(!suspects.is_apart((0, 3)), "the same worker does not die twice");
-        assert!(suspects.blame(("b", "B"), 0, &trials(0..9), &[3, 4, 5]).is_empty());
-        assert_eq!(suspects.take_back(0, trials(0..9)).len(), 7);
+        for n in [3, 4, 5] {
+            assert_eq!(suspects.blame(("b", "B"), (0, n)), None);
+        }
+        assert_eq!(suspects.take_back(0, all()).len(), 7);
         assert_eq!((suspects.waiting(), suspects.next()), (2, Some((0, 3))));
         assert_eq!(suspects.lease_next(), Some((0, 3)));
-        let condemned = suspects.blame(("c", "C"), 0, &trials(3..4), &[]);
-        assert_eq!(condemned, [((0, 3), vec!["A".to_owned(), "B".into(), "C".into()])]);
-        suspects.take_back(0, trials(3..4));
+        assert_eq!(suspects.blame(("0", "C"), (0, 3)), Some(vec!["A".to_owned(), "B".into(), "C".into()]));
+        suspects.take_back(0, IntervalSet::of(3, 4));
         assert_eq!(suspects.next(), Some((0, 4)), "a condemned trial is not run again");
         suspects.acquit((0, 4));
         assert_eq!(suspects.next(), None);
     }
 
     #[test]
-    fn where_nothing_was_said_the_first_trials_are_blamed() {
+    fn a_worker_that_comes_back_is_taken_off_the_list() {
         let mut suspects = Suspects::default();
         for worker in ["a", "b"] {
-            assert!(suspects.blame((worker, worker), 1, &trials(0..1000), &[]).is_empty());
+            (0..3).for_each(|n| _ = suspects.blame((worker, worker), (1, n)));
         }
-        assert_eq!(suspects.take_back(1, trials(0..1000)).first(), Some(MOST as u64));
-        assert_eq!(suspects.waiting(), MOST as u64);
-        assert_eq!(suspects.killed_by((1, 0)).count(), 2);
+        suspects.blame(("c", "c"), (1, 0));
+        assert!(suspects.take_back(1, IntervalSet::of(0, 3)).is_empty());
+        assert_eq!(suspects.forgive("b"), [(1, 1), (1, 2)]);
+        assert_eq!((suspects.waiting(), suspects.killed_by((1, 0)).count()), (1, 2));
+        assert_eq!(suspects.forgive("a"), [(1, 0)]);
+        assert_eq!(suspects.forgive("c"), []);
+        assert!(suspects.all.is_empty() && suspects.waiting.is_empty());
     }
 }

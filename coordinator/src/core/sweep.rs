@@ -231,8 +231,11 @@ impl Sweep {
         let class_state = &mut self.classes[class as usize];
         class_state.pending.remove(n);
         self.suspects.acquit((class, n));
-        let average = class_state.seconds.map_or(row.seconds, |s| 0.9 * s + 0.1 * row.seconds);
-        class_state.seconds = Some(average);
+        // A failed trial tells nothing about how long trials take.
+        if !matches!(row.outcome, Outcome::Failed { .. }) {
+            let average = class_state.seconds.map_or(row.seconds, |s| 0.9 * s + 0.1 * row.seconds);
+            class_state.seconds = Some(average);
+        }
         (class, n)
     }
 

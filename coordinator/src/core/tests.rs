@@ -36,7 +36,7 @@ fn joining(worker: &str, held: Vec<Fence>) -> Joining {
         worker: worker.into(),
         name: worker.into(),
         build: String::new(),
-        slots: 2,
+        slots: 1,
         numerics: vec![CPU_F32.into()],
         held,
     }
@@ -51,6 +51,8 @@ struct World {
     granted: BTreeMap<WorkerId, BTreeMap<Fence, Vec<TrialKey>>>,
     states: Vec<SweepState>,
     condemned: Vec<Verdict>,
+    /// Duration of a trial.
+    seconds: f64,
 }
 
 impl World {
@@ -63,6 +65,7 @@ impl World {
             granted: BTreeMap::new(),
             states: Vec::new(),
             condemned: Vec::new(),
+            seconds: 0.5,
         };
         let effects = world.core.on_sweep(sweep(1, repeats), [], world.now);
         world.carry_out(effects);
@@ -121,7 +124,7 @@ impl World {
         let fenced = admission == Admission::Compare || !self.fences.contains(&fence);
         let mut committed = Committed { fenced, ..Committed::default() };
         for key in now {
-            let row = StoredRow { key: *key, outcome: Outcome::Completed, metric: 0.5, seconds: 0.5 };
+            let row = StoredRow { key: *key, outcome: Outcome::Completed, metric: 0.5, seconds: self.seconds };
             if self.rows.contains(key) {
                 committed.known.push(*key);
             } else if !fenced {
@@ -169,13 +172,13 @@ proptest! {
                 0 => world.join(worker),
                 1 | 2 => world.want(worker),
                 3 | 4 => world.deliver(worker, n),
-                5 => world.core.on_session_ended(worker),
+                5 => world.core.on_session_ended(worker, world.now),
                 9 => world.steer(if n % 2 == 0 { Steering::Pause } else { Steering::Resume }),
                 10 => world.retry(),
                 // It says what it runs, so that it can be blamed for.
                 8 => {
                     let held: Vec<Fence> = world.granted.get(worker).into_iter().flat_map(|h| h.keys().copied()).collect();
-                    let running = world.held_by(worker).into_iter().take(n).collect();
+                    let running = world.running(worker, |_| true).into_iter().take(n).collect();
                     world.core.on_heartbeat(worker, running, 0, &held, world.now);
                 }
                 6 => {
@@ -192,7 +195,7 @@ proptest! {
         }
         world.steer(Steering::Resume);
         // One honest worker finishes what is left, once the others have gone and their leases have run out.
-        names.iter().for_each(|name| world.core.on_session_ended(name));
+        names.iter().for_each(|name| world.core.on_session_ended(name, world.now));
         world.now += 2 * TTL;
         world.core.clock = world.now;
         let effects = world.core.on_tick(world.now);
@@ -220,7 +223,7 @@ fn a_silent_workers_trials_are_given_to_another_and_counted_as_a_release() {
     world.join("a");
     world.want("a");
     let first: Vec<TrialKey> = world.granted["a"].values().flatten().copied().collect();
-    world.core.on_session_ended("a");
+    world.core.on_session_ended("a", world.now);
     world.now += TTL;
     world.core.clock = world.now;
     let effects = world.core.on_tick(world.now);
@@ -252,12 +255,20 @@ impl World {
     /// A worker dies while it runs these trials, and its leases run out.
     fn die(&mut self, worker: &str, running: &[TrialKey]) {
         let held: Vec<Fence> = self.granted[worker].keys().copied().collect();
-        self.core.on_heartbeat(worker, running.to_vec(), 0, &held, self.now);
-        self.core.on_session_ended(worker);
+        let running = self.running(worker, |key| running.contains(key));
+        self.core.on_heartbeat(worker, running, 0, &held, self.now);
+        self.core.on_session_ended(worker, self.now);
         self.now += TTL;
         self.core.clock = self.now;
         let effects = self.core.on_tick(self.now);
         self.carry_out(effects);
+    }
+
+    /// Trials that a worker holds, with their leases.
+    fn running(&self, worker: &str, which: impl Fn(&TrialKey) -> bool) -> Vec<(u64, TrialKey)> {
+        let leases = self.granted.get(worker).into_iter().flatten();
+        let trials = leases.flat_map(|(fence, keys)| keys.iter().map(|key| (fence.lease, *key)));
+        trials.filter(|(_, key)| which(key)).collect()
     }
 
     fn held_by(&self, worker: &str) -> Vec<TrialKey> {
@@ -288,7 +299,7 @@ fn a_trial_that_kills_three_workers_is_given_up_and_all_others_are_run() {
         }
     }
     assert_eq!(world.condemned.len(), 1);
-    assert_eq!(world.condemned[0].cause, "3 workers died while they ran it: a, b, c");
+    assert_eq!(world.condemned[0].cause, "3 workers died with it in flight: a, b, c");
     assert_eq!(world.condemned[0].key, poison);
     let sweep = world.core.sweep(1).expect("launched");
     assert_eq!((sweep.counts.completed, sweep.counts.failed), (trials - 1, 1));
@@ -296,24 +307,68 @@ fn a_trial_that_kills_three_workers_is_given_up_and_all_others_are_run() {
 }
 
 #[test]
-fn a_worker_that_is_only_silent_or_says_goodbye_blames_nobody() {
+fn silence_a_goodbye_and_a_worker_that_comes_back_blame_nobody() {
     let mut world = World::new(4);
+    let blamed = |world: &World, key: TrialKey| {
+        let sweep = world.core.sweep(1).expect("launched");
+        sweep.suspects.killed_by(sweep.spec.grid.locate(key)).count()
+    };
     world.join("a");
     world.want("a");
-    let running = world.held_by("a");
-    // The session is open: a machine that sleeps, or a network that is cut.
-    world.core.on_heartbeat("a", running.clone(), 0, &[], world.now);
+    let key = world.held_by("a")[0];
+    let running = world.running("a", |_| true);
+    // A machine that sleeps: its session is ended because nothing is heard, and its leases run out.
+    world.core.on_heartbeat("a", running, 0, &[], world.now);
     world.now += TTL;
+    world.core.on_session_ended("a", world.now);
     world.core.clock = world.now;
     let effects = world.core.on_tick(world.now);
     world.carry_out(effects);
-    assert_eq!(world.core.sweep(1).expect("launched").suspects.waiting(), 0);
+    assert!(world.fences.is_empty() && blamed(&world, key) == 0);
+
+    for (worker, dead) in [("b", 1), ("c", 2)] {
+        world.join(worker);
+        world.want(worker);
+        assert_eq!(world.held_by(worker)[0], key);
+        world.die(worker, &[key]);
+        assert_eq!(blamed(&world, key), dead);
+    }
+    assert_eq!(world.core.sweep(1).expect("launched").suspects.waiting(), 1);
+    world.granted.clear();
     world.join("b");
+    assert_eq!((blamed(&world, key), world.core.sweep(1).expect("launched").suspects.waiting()), (1, 0));
+
     world.want("b");
-    world.core.on_heartbeat("b", running, 0, &[], world.now);
     let effects = world.core.on_goodbye("b", world.now);
     world.carry_out(effects);
-    assert_eq!(world.core.sweep(1).expect("launched").suspects.waiting(), 0);
+    assert_eq!(blamed(&world, key), 1);
+}
+
+#[test]
+fn whoever_has_not_said_what_it_ran_is_taken_to_have_run_its_next_trials() {
+    let mut world = World::new(400);
+    world.seconds = 0.01;
+    world.join("a");
+    for _ in 0..3 {
+        world.want("a");
+        world.deliver("a", usize::MAX);
+    }
+    world.want("a");
+    let held = world.held_by("a");
+    assert!(held.len() > 100, "short trials are leased by the hundred: {}", held.len());
+    world.die("a", &[]);
+    let sweep = world.core.sweep(1).expect("launched");
+    let blamed = held.iter().filter(|key| sweep.suspects.killed_by(sweep.spec.grid.locate(**key)).count() == 1);
+    assert_eq!(blamed.count(), UNDELIVERED + 1);
+
+    world.join("b");
+    world.want("b");
+    let (held, said) = (world.held_by("b"), world.held_by("b")[5]);
+    world.die("b", &[said]);
+    let sweep = world.core.sweep(1).expect("launched");
+    let blamed = |key: &TrialKey| sweep.suspects.killed_by(sweep.spec.grid.locate(*key)).any(|name| name == "b");
+    let blamed: Vec<TrialKey> = held.iter().copied().filter(blamed).collect();
+    assert_eq!(blamed, [said], "it has one slot, and said what that ran");
 }
 
 #[test]
@@ -385,11 +440,11 @@ fn a_worker_that_comes_back_keeps_its_lease_and_one_that_forgot_it_does_not() {
     let mut world = World::new(4);
     world.join("a");
     world.want("a");
-    world.core.on_session_ended("a");
+    world.core.on_session_ended("a", world.now);
     world.join("a");
     assert_eq!((world.granted["a"].len(), world.fences.len()), (1, 1));
     world.granted.clear();
-    world.core.on_session_ended("a");
+    world.core.on_session_ended("a", world.now);
     world.join("a");
     assert!(world.fences.is_empty(), "the lease went back at once");
 }

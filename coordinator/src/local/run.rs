@@ -18,8 +18,8 @@ use crate::client::watch::{done, eprintln_line, follow};
 use crate::program::{Success, interrupted, say, start_logging};
 use crate::server::{self, ServeOptions};
 
-/// How often a worker that died is started again.
-const RESTARTS: u32 = 5;
+/// How often workers that died are started again before another trial has ended.
+const RESTARTS: u32 = 20;
 /// How long workers may take to leave.
 const LEAVE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -47,7 +47,8 @@ pub async fn run(args: RunArgs) -> Result<Success, UserError> {
         store: dir.clone(),
         data_dir: args.data_dir.clone(),
         insecure: false,
-        lease_ttl: Duration::from_secs(30),
+        // Workers are processes of this machine: one that is not heard of for so long is gone.
+        lease_ttl: Duration::from_secs(5),
     };
     let server = server::start(options).await?;
     let launched = launch(&file, &server.url()).await;
@@ -111,7 +112,7 @@ async fn work_and_show(
     let mut workers = Workers::start((1..=args.workers).map(command).collect())?;
     let end = tokio::select! {
         status = follow(&mut client, &status.id) => End::Done(Box::new(status?)),
-        error = workers.supervise() => return Err(error),
+        error = workers.supervise(&url, &status.id) => return Err(error),
         () = interrupted() => End::Interrupted,
     };
     workers.leave().await;
@@ -181,12 +182,15 @@ impl Workers {
     }
 
     /// Starts workers that died again; ends only when they keep dying.
-    async fn supervise(&mut self) -> UserError {
+    async fn supervise(&mut self, url: &str, id: &str) -> UserError {
+        let mut ended = 0;
         loop {
             tokio::time::sleep(Duration::from_millis(300)).await;
             for (command, child) in &mut self.all {
                 let Ok(Some(status)) = child.try_wait() else { continue };
-                self.restarts += 1;
+                let now = ended_trials(url, id).await.unwrap_or(ended);
+                self.restarts = if now > ended { 1 } else { self.restarts + 1 };
+                ended = now;
                 if self.restarts > RESTARTS {
                     return gave_up(&command.log, status);
                 }
@@ -205,6 +209,11 @@ impl Workers {
             let _ = tokio::time::timeout(LEAVE_WITHIN, child.wait()).await;
         }
     }
+}
+
+/// Trials of a sweep that have ended, if the coordinator says so.
+async fn ended_trials(url: &str, id: &str) -> Result<u64, UserError> {
+    Ok(done(&commands::status(&mut Client::connect(url).await?, id).await?))
 }
 
 fn gave_up(log: &PathBuf, status: std::process::ExitStatus) -> UserError {

@@ -58,7 +58,7 @@ pub enum Event {
 /// What a worker can say.
 pub enum Saying {
     /// It lives.
-    Heartbeat(Vec<TrialKey>, u64, Vec<Fence>),
+    Heartbeat(Vec<(u64, TrialKey)>, u64, Vec<Fence>),
     /// It wants a lease for so many idle slots.
     Want(u32),
     /// It gives one back, with a reason if it cannot work on that sweep.
@@ -243,7 +243,7 @@ impl Engine {
         if self.sessions.get(worker).is_some_and(|(number, _)| *number == session) {
             tracing::info!(worker, "session ended");
             self.sessions.remove(worker);
-            self.core.on_session_ended(worker);
+            self.core.on_session_ended(worker, self.now());
         }
         Vec::new()
     }
@@ -461,7 +461,7 @@ impl Engine {
         let sent = self.sessions.get(worker).map(|(_, outbox)| outbox.try_send(Ok(response)));
         if let Some(Err(_)) = sent {
             self.sessions.remove(worker);
-            self.core.on_session_ended(worker);
+            self.core.on_session_ended(worker, self.now());
         }
     }
 }

@@ -107,7 +107,7 @@ fn understand(message: Request) -> Option<Saying> {
     match message {
         Request::Hello(_) => None,
         Request::Heartbeat(beat) => {
-            let running = beat.running.into_iter().filter_map(|r| r.key).map(Into::into).collect();
+            let running = beat.running.into_iter().filter_map(|r| Some((r.lease, r.key?.into()))).collect();
             Some(Saying::Heartbeat(running, beat.queued, beat.held.iter().map(from_wire).collect()))
         }
         Request::Want(want) => Some(Saying::Want(want.idle_slots)),

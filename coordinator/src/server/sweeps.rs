@@ -21,6 +21,7 @@ use super::engine::Event;
 use super::status::{cell_lines, sweep_status, worker_statuses};
 use super::{Shared, process, store_error};
 use crate::core::lookup::Whereabouts;
+use crate::core::suspects::ENOUGH;
 use crate::core::{Core, Steering, Sweep, SweepRow, SweepState, Tallies};
 use crate::stats::table::{Entry, Query, TableError};
 use crate::store::{Reader, Store, StoredTrial};
@@ -361,10 +362,15 @@ impl Sweeps {
                 fence.lease,
                 fence.epoch
             )),
-            Whereabouts::Suspect(killed) => lines.push(format!(
-                "The trial {key} was being run when {} died; it is run again at the end, alone.",
-                killed.join(", ")
-            )),
+            Whereabouts::Suspect(killed) => {
+                lines.push(format!("The trial {key} was in flight when {} died.", killed.join(", ")));
+                lines.push(match state {
+                    SweepState::Cancelled => "The sweep was cancelled: it will not be run.".into(),
+                    _ if killed.len() < ENOUGH => "It is run again at the end, alone.".into(),
+                    _ => "It is given up.".into(),
+                });
+                lines.extend(sweep_lines);
+            }
             Whereabouts::Pending => {
                 lines.push(format!("The trial {key} waits for a worker."));
                 if state.is_open() {

@@ -11,7 +11,7 @@ use ergodic_common::net::{Net, NormSpec, Over, Pool, Role};
 use super::data::Source;
 use super::norm::{Activate, AddMoments, AddSlopes, Backward, Channels, Moments, Slopes, Sums, normalise};
 use super::params::Layout;
-use super::plan::{Direct, Grid, LayerPlan, Way};
+use super::plan::{Direct, Grid, LayerPlan, Transposed, Way};
 use super::pool::{ActivatePooled, Pooled, Unpool};
 use super::simd::{BLOCK, Buffer, Lanes};
 use super::taps::{Start, Taps};
@@ -32,7 +32,7 @@ impl Forms {
         let spread = most(|way| if let Way::Tiled(tiled) = way { tiled.weights() } else { 0 });
         let transposed = most(|way| match way {
             Way::Tiled(tiled) => tiled.weights(),
-            Way::Direct(direct) => direct.transposed.as_ref().map_or(0, |t| t.source.len()),
+            Way::Direct(direct) => direct.transposed.as_ref().map_or(0, Transposed::weights),
         });
         Self { spread: Buffer::zeros(spread), transposed: Buffer::zeros(transposed) }
     }
@@ -323,8 +323,8 @@ impl LayerState {
                 to
             }
             Way::Direct(Direct { transposed: Some(transposed), .. }) => {
-                let (weights, to) = (&weights[self.places.weight.clone()], &mut to[..transposed.source.len()]);
-                to.iter_mut().zip(&transposed.source).for_each(|(w, at)| *w = weights[*at as usize]);
+                let to = &mut to[..transposed.weights()];
+                transposed.transpose(&weights[self.places.weight.clone()], to);
                 to
             }
             Way::Direct(_) => &[],

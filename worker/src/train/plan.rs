@@ -10,13 +10,16 @@ use ergodic_common::net::{Layer, MICRO_BATCH, Map, Net, Shape};
 
 use super::simd::{BLOCK, padded};
 use super::taps::{Pixel, Tap};
-use super::tiles::Tiled;
+use super::tiles::{Tiled, transpose};
 
 /// Pixels that a chunk of images should have at least, to use weights often once they are in the cache.
 const CHUNK_PIXELS: usize = 96;
 
 /// Pixels that a part of a batch should have at least, so that adding up its sums costs little beside making them.
 const PART_PIXELS: usize = 1024;
+
+/// Most output pixels of an image for which what lies outside is left out.
+const SMALL: usize = 1024;
 
 /// Fewest images in a part.
 const PART_IMAGES: usize = 4;
@@ -83,27 +86,34 @@ impl Group {
         &self.pixels[..images * self.per_image]
     }
 
-    /// The pixels of one image by their taps, in the order in which these first occur, for a chunk of images that are so
-    /// far from each other.
+    /// Of one image.
+    fn new(taps: Vec<Tap>, pixels: Vec<Pixel>) -> Self {
+        Self { taps, per_image: pixels.len(), pixels }
+    }
+
+    /// The same of a chunk of images that are so far from each other.
+    fn over(mut self, images: usize, apart: Pixel) -> Self {
+        self.pixels.reserve_exact(self.per_image * (images - 1));
+        for image in 1..images {
+            for at in 0..self.per_image {
+                let Pixel { input, output } = self.pixels[at];
+                let (input, output) = (input + image * apart.input, output + image * apart.output);
+                self.pixels.push(Pixel { input, output });
+            }
+        }
+        self
+    }
+
+    /// The pixels of one image by their taps, in the order in which these first occur, for a chunk of images.
     fn all(images: usize, apart: Pixel, pixels: impl Iterator<Item = (Vec<Tap>, Pixel)>) -> Vec<Self> {
         let mut groups: Vec<Self> = Vec::new();
         for (taps, pixel) in pixels {
             match groups.iter_mut().find(|group| group.taps == taps) {
                 Some(group) => group.pixels.push(pixel),
-                None => groups.push(Self { taps, pixels: vec![pixel], per_image: 0 }),
+                None => groups.push(Self::new(taps, vec![pixel])),
             }
         }
-        for group in &mut groups {
-            group.per_image = group.pixels.len();
-            for image in 1..images {
-                for at in 0..group.per_image {
-                    let Pixel { input, output } = group.pixels[at];
-                    let (input, output) = (input + image * apart.input, output + image * apart.output);
-                    group.pixels.push(Pixel { input, output });
-                }
-            }
-        }
-        groups
+        groups.into_iter().map(|group| Self::new(group.taps, group.pixels).over(images, apart)).collect()
     }
 }
 
@@ -112,9 +122,9 @@ impl Group {
 pub(super) struct Transposed {
     /// Input pixels of a chunk: where they read the gradient, and where theirs is written.
     pub(super) groups: Vec<Group>,
-    /// Where each transposed weight, `[block of inputs][kernel row, kernel column, output][BLOCK]`, stands in the packed
-    /// weight.
-    pub(super) source: Vec<u32>,
+    /// Channels of input and output, and indices into the kernel.
+    channels: (usize, usize),
+    positions: usize,
 }
 
 /// An image with channels last inside a halo of zeros.
@@ -248,13 +258,14 @@ impl LayerPlan {
         let part = PART_PIXELS.div_ceil(pixels).next_power_of_two();
         let part = part.clamp(PART_IMAGES.max(chunk), MICRO_BATCH as usize);
         let tiled = !first && Tiled::suits(&conv);
-        // Images from the dataset have few channels: long runs are worth more than what lies in the halo costs.
-        let halo = if first || tiled { conv.padding } else { 0 };
-        let input = Grid::new(conv.input, halo);
+        // Images from the dataset have few channels: long runs are worth more than what lies in the halo costs. So are
+        // short tables for large images, whose halo is little.
+        let halo = first || tiled || pixels > SMALL;
+        let input = Grid::new(conv.input, if halo { conv.padding } else { 0 });
         let way = if tiled {
             Way::Tiled(Tiled::new(&conv, chunk, &input))
         } else {
-            Way::Direct(Direct::new(&if first { conv.padded() } else { conv }, chunk, &input, first))
+            Way::Direct(Direct::new(&conv, halo, chunk, &input, first))
         };
         let rows = conv.kernel * conv.kernel * conv.input.channels;
         let transposed_rows = conv.kernel * conv.kernel * channels;
@@ -285,18 +296,16 @@ fn pixels(shape: Shape) -> impl Iterator<Item = (usize, usize)> {
 }
 
 impl Direct {
-    /// `input` is where the inputs stand that `conv` counts.
-    fn new(conv: &Conv, chunk: usize, input: &Grid, first: bool) -> Self {
+    /// `input` is where the inputs of `conv` stand, with its padding as their halo or without.
+    fn new(conv: &Conv, halo: bool, chunk: usize, input: &Grid, first: bool) -> Self {
+        let transposed = (!first).then(|| Transposed::new(conv, chunk, &Grid::new(conv.output, 0)));
+        let conv = if halo { conv.padded() } else { *conv };
         let output = Grid::new(conv.output, 0);
         let apart = Pixel { input: input.len(), output: output.len() };
-        let forward = pixels(conv.output).map(|(y, x)| Self::forward(conv, input, &output, y, x));
+        let forward = pixels(conv.output).map(|(y, x)| Self::forward(&conv, input, &output, y, x));
         let runs = (0..conv.kernel).flat_map(|ky| conv.runs().map(move |run| (ky, run)));
-        let runs = runs.flat_map(|(ky, run)| Self::run(conv, input, output, ky, run));
-        Self {
-            forward: Group::all(chunk, apart, forward),
-            runs: Group::all(chunk, apart, runs),
-            transposed: (!first).then(|| Transposed::new(conv, chunk, &output)),
-        }
+        let runs = runs.map(|(ky, run)| Self::run(&conv, input, &output, ky, run).over(chunk, apart));
+        Self { forward: Group::all(chunk, apart, forward), runs: runs.collect(), transposed }
     }
 
     /// The taps of an output pixel, one per row of the kernel that lies in the image.
@@ -313,24 +322,18 @@ impl Direct {
         (taps.collect(), Pixel { input: corner, output: output.outer(y, x) })
     }
 
-    /// The output pixels that a run of weights in a row of the kernel acts on.
-    fn run(
-        conv: &Conv,
-        input: &Grid,
-        output: Grid,
-        ky: usize,
-        run: Range<usize>,
-    ) -> impl Iterator<Item = (Vec<Tap>, Pixel)> {
-        let (conv, input, kx) = (*conv, *input, run.start);
-        let channels = conv.input.channels;
+    /// The output pixels of an image that a run of weights in a row of the kernel acts on.
+    fn run(conv: &Conv, input: &Grid, output: &Grid, ky: usize, run: Range<usize>) -> Group {
+        let (channels, kx) = (conv.input.channels, run.start);
         let tap = Tap { input: 0, rows: run.len() * channels, weight: (ky * conv.kernel + kx) * channels };
-        let seen = move |(y, x): &(usize, usize)| {
-            conv.kernel_at(*y, conv.input.height).contains(&ky) && conv.kernel_at(*x, conv.input.width).contains(&kx)
-        };
-        pixels(conv.output).filter(seen).map(move |(y, x)| {
-            let at = |output: usize, kernel: usize| output * conv.stride + kernel - conv.padding;
-            (vec![tap], Pixel { input: input.outer(at(y, ky), at(x, kx)), output: output.outer(y, x) })
-        })
+        let at = |output: usize, kernel: usize| output * conv.stride + kernel - conv.padding;
+        let rows = (0..conv.output.height).filter(|y| conv.kernel_at(*y, conv.input.height).contains(&ky));
+        let columns: Vec<usize> =
+            (0..conv.output.width).filter(|x| conv.kernel_at(*x, conv.input.width).contains(&kx)).collect();
+        let pixels = rows.flat_map(|y| columns.iter().map(move |x| (y, *x)));
+        let pixels =
+            pixels.map(|(y, x)| Pixel { input: input.outer(at(y, ky), at(x, kx)), output: output.outer(y, x) });
+        Group::new(vec![tap], pixels.collect())
     }
 }
 
@@ -353,20 +356,21 @@ impl Transposed {
             taps.iter_mut().for_each(|tap| tap.input -= first);
             (taps, Pixel { input: first, output: input.outer(y, x) })
         });
-        Self { groups: Group::all(chunk, apart, groups), source: Self::source(conv) }
+        let channels = (conv.input.channels, conv.output.channels);
+        Self { groups: Group::all(chunk, apart, groups), channels, positions: conv.kernel * conv.kernel }
     }
 
-    fn source(conv: &Conv) -> Vec<u32> {
-        let mut source = Vec::new();
-        let (inputs, positions) = (conv.input.channels, conv.kernel * conv.kernel);
-        for first in (0..inputs).step_by(BLOCK) {
-            for position in 0..positions {
-                for out in 0..conv.output.channels {
-                    let row = (out / BLOCK * positions + position) * inputs + first;
-                    source.extend((0..BLOCK).map(|lane| ((row + lane) * BLOCK + out % BLOCK) as u32));
-                }
-            }
+    /// Numbers of the transposed weight.
+    pub(super) fn weights(&self) -> usize {
+        self.positions * self.channels.0 * self.channels.1
+    }
+
+    /// The packed weight as `[block of inputs][kernel row, kernel column, output][BLOCK]`.
+    pub(super) fn transpose(&self, weights: &[f32], to: &mut [f32]) {
+        let (inputs, outputs) = self.channels;
+        for position in 0..self.positions {
+            let (from, to) = (&weights[position * inputs * BLOCK..], &mut to[position * outputs * BLOCK..]);
+            transpose(self.channels, from, self.positions * inputs, to, self.positions * outputs);
         }
-        source
     }
 }

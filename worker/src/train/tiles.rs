@@ -115,7 +115,9 @@ impl Tiled {
     /// Whether a convolution can be computed in tiles.
     pub(super) fn suits(conv: &Conv) -> bool {
         let Shape { height, width, .. } = conv.output;
-        conv.kernel == 3 && conv.stride == 1 && height % OUT == 0 && width % OUT == 0
+        // A single tile has as many points as it has inputs that are not padding: nothing would be saved.
+        let tiles = height / OUT * (width / OUT);
+        conv.kernel == 3 && conv.stride == 1 && height % OUT == 0 && width % OUT == 0 && tiles > 1
     }
 
     /// `input` is one image in its halo.
@@ -165,16 +167,26 @@ impl Tiled {
     /// The weights at all points with inputs and outputs exchanged: `[point][block of inputs][output][BLOCK]`.
     pub(super) fn transpose(&self, weights: &[f32], transposed: &mut [f32]) {
         let (inputs, outputs) = self.channels;
-        let (matrices, transposed) =
-            (weights.chunks_exact(inputs * outputs), transposed.chunks_exact_mut(inputs * outputs));
-        for (from, to) in matrices.zip(transposed) {
-            for (out, column) in from.chunks_exact(inputs * BLOCK).enumerate() {
-                for (input, square) in column.as_chunks::<{ BLOCK * BLOCK }>().0.iter().enumerate() {
-                    let to = &mut to[(input * outputs + out * BLOCK) * BLOCK..][..BLOCK * BLOCK];
-                    for (i, to) in to.iter_mut().enumerate() {
-                        *to = square[i % BLOCK * BLOCK + i / BLOCK];
-                    }
-                }
+        let points = weights.chunks_exact(inputs * outputs).zip(transposed.chunks_exact_mut(inputs * outputs));
+        points.for_each(|(from, to)| transpose(self.channels, from, inputs, to, outputs));
+    }
+}
+
+/// Exchanges inputs and outputs of a matrix `[block of outputs][row][BLOCK]`, whose first rows are the inputs, into
+/// `[block of inputs][row][BLOCK]`, whose first rows become the outputs.
+pub(super) fn transpose(
+    (inputs, outputs): (usize, usize),
+    from: &[f32],
+    rows_from: usize,
+    to: &mut [f32],
+    rows_to: usize,
+) {
+    for out in (0..outputs).step_by(BLOCK) {
+        for input in (0..inputs).step_by(BLOCK) {
+            let square = &from[out * rows_from + input * BLOCK..][..BLOCK * BLOCK];
+            let to = &mut to[input * rows_to + out * BLOCK..][..BLOCK * BLOCK];
+            for (i, to) in to.iter_mut().enumerate() {
+                *to = square[i % BLOCK * BLOCK + i / BLOCK];
             }
         }
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Error, Result};
 use ergodic_common::metric::Metric;
-use ergodic_common::net::Net;
+use ergodic_common::net::{Net, TEST_IMAGES};
 use ergodic_common::trial::{Outcome, TrialResult};
 use ergodic_common::weights::Weights;
 
@@ -24,7 +24,7 @@ use super::simd::Lanes;
 use super::{Finished, Job};
 
 /// Test images evaluated at a time.
-const TEST_CHUNK: usize = 100;
+const TEST_CHUNK: usize = TEST_IMAGES as usize;
 
 /// One trial on its way.
 pub(super) struct Training<'a, S> {

@@ -1,5 +1,6 @@
 //! The kernel behind weight gradients: a tile of weight rows × one block of output channels stays in registers while
-//! the sum runs sequentially over the pixels of a chunk of images; chunk after chunk is added to the gradient.
+//! the sum runs sequentially over the pixels of a chunk of images, or the tiles of a strip; one after the other is added to the
+//! gradient.
 
 use super::simd::{BLOCK, Kernel, Lanes, block, block_mut};
 use super::taps::{Pixel, Tap};
