@@ -88,7 +88,7 @@ def choose(c, rates=(.1, .07, .05, .03, .02, .01, .005, .003, .001)):
         for lr in rates:
             d = dict(c, lr=lr, salt=salt); r = run(d)
             if fall(r) < .3 or best and fall(r) <= fall(best): continue
-            if apart(r, run(d, torch.float32)) < 5e-5 and all(apart(r, run(d, noise=n)) < 5e-5 for n in range(1, 25)): best = r
+            if apart(r, run(d, torch.float32)) < 5e-5 and all(apart(r, run(d, noise=n)) < 5e-5 for n in range(1, 7)): best = r
         if best: return best
 cases = []
 for a in SHAPE:
