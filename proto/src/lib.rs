@@ -6,8 +6,10 @@
 use ergodic_common::TrialResult;
 use prost::Message as _;
 
+pub mod connect;
 pub mod convert;
 pub mod status;
+pub mod token;
 pub mod transfer;
 
 /// Generated from `ergodic/v1/*.proto`.

@@ -55,6 +55,8 @@ impl From<&Status> for UserError {
             Code::PermissionDenied | Code::Unauthenticated | Code::ResourceExhausted => ErrorCode::Refused,
             Code::NotFound => ErrorCode::NotFound,
             Code::FailedPrecondition | Code::Unimplemented => ErrorCode::Version,
+            // What has a cause came from no peer but from the connection: somebody there speaks something else.
+            _ if std::error::Error::source(status).is_some() => ErrorCode::Unreachable,
             _ => ErrorCode::Internal,
         };
         Self { code, message: status.message().to_owned() }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::connect::Connection;
 use tokio_stream::StreamExt as _;
-use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use crate::v1;
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// What the coordinator says.
-pub async fn put(client: &mut FileServiceClient<Channel>, hash: [u8; 32], file: Vec<u8>) -> Result<(), Status> {
+pub async fn put(client: &mut FileServiceClient<Connection>, hash: [u8; 32], file: Vec<u8>) -> Result<(), Status> {
     if client.has(v1::HasRequest { hash: hash.to_vec() }).await?.into_inner().kept {
         return Ok(());
     }
@@ -37,7 +37,7 @@ pub async fn put(client: &mut FileServiceClient<Channel>, hash: [u8; 32], file: 
 ///
 /// # Errors
 /// What the coordinator says; what came is not what was asked for.
-pub async fn fetch(client: &mut FileServiceClient<Channel>, hash: [u8; 32]) -> Result<Vec<u8>, Status> {
+pub async fn fetch(client: &mut FileServiceClient<Connection>, hash: [u8; 32]) -> Result<Vec<u8>, Status> {
     let mut stream = client.fetch(v1::FetchRequest { hash: hash.to_vec() }).await?.into_inner();
     let mut file = Vec::new();
     loop {

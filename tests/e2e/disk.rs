@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ergodic_tests::{Cluster, skip};
+use ergodic_tests::{Cluster, skip, wait_for};
+use serde_json::Value;
 
 use crate::empty_sweep;
+use crate::http::{address, get};
 
 /// A small file system in memory, unmounted when dropped.
 struct SmallDisk(PathBuf);
@@ -32,7 +34,9 @@ fn a_full_disk_costs_nothing_but_time() {
         return skip("a_full_disk_costs_nothing_but_time", "tmpfs", "mounting one needs root");
     };
     let store = disk.0.join("store");
-    let mut cluster = Cluster::start(&["--store", &store.to_string_lossy()]);
+    let mut cluster = Cluster::start(&["--store", &store.to_string_lossy(), "--http", "127.0.0.1:0"]);
+    let http = address(&cluster);
+    assert_eq!(get(&http, "/readyz").0, 200);
     let id = cluster.launch(&empty_sweep(20_000));
     // All but half a MiB is taken by somebody else.
     let filler = disk.0.join("filler");
@@ -41,8 +45,18 @@ fn a_full_disk_costs_nothing_but_time() {
     cluster.wait_for_log("could not be stored");
     let stuck = cluster.status(&id);
     assert_ne!(stuck["state"], "completed", "the disk was not full in time");
+    // A smaller batch may still have found room after the one that did not.
+    let full = |status: &Value| status["trouble"].as_str().is_some_and(|why| why.contains("full"));
+    cluster.wait_until(&id, "the trouble is told", full);
+    wait_for("the coordinator is not ready", || {
+        let (code, why) = get(&http, "/readyz");
+        code == 503 && why.contains("full")
+    });
+    assert_eq!(get(&http, "/healthz").0, 200);
     std::fs::remove_file(&filler).expect("a file can be removed");
     let status = cluster.wait_for_end(&id);
     assert_eq!((&status["completed"], &status["mismatches"]), (&20_000.into(), &0.into()));
+    assert_eq!(status["trouble"], Value::Null);
+    wait_for("the coordinator is ready again", || get(&http, "/readyz").0 == 200);
     assert_eq!(cluster.rows(&id).lines().count(), 20_001);
 }

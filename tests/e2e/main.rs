@@ -3,8 +3,10 @@
 mod commands;
 mod deploy;
 mod disk;
+mod door;
 mod exactness;
 mod files;
+mod http;
 mod kept;
 mod layering;
 mod refusals;

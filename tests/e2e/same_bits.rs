@@ -7,7 +7,7 @@ use ergodic_tests::{Cluster, Program, run, stdout};
 use crate::{SWEEP, repeated};
 
 /// Rows of a sweep run in one process, the reference for all others.
-fn reference(text: &str) -> String {
+pub(crate) fn reference(text: &str) -> String {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let file = dir.path().join("sweep.toml");
     std::fs::write(&file, text).expect("a file can be written");

@@ -58,11 +58,23 @@ pub fn stdout(args: &[&str]) -> String {
 
 fn command(name: &str) -> Command {
     let mut command = Command::new(program(name));
-    for setting in ["COORDINATOR", "DATA", "STORE", "LISTEN", "CACHE", "LOG"] {
+    for setting in ["COORDINATOR", "DATA", "STORE", "LISTEN", "CACHE", "LOG", "TOKEN_FILE", "CA", "CERT", "KEY"] {
         command.env_remove(format!("ERGODIC_{setting}"));
     }
     command.stdin(Stdio::null());
     command
+}
+
+/// Waits until something is so.
+///
+/// # Panics
+/// It never is.
+pub fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < DEADLINE, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// A running program, killed when dropped.
@@ -165,6 +177,8 @@ pub struct Cluster {
     pub url: String,
     coordinator: Option<Program>,
     options: Vec<String>,
+    /// What clients say besides the address, where the coordinator asks who they are.
+    pub access: Vec<String>,
     started: u32,
 }
 
@@ -176,7 +190,7 @@ impl Cluster {
     pub fn start(options: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let options = options.iter().map(|o| (*o).to_owned()).collect();
-        let mut cluster = Self { dir, url: String::new(), coordinator: None, options, started: 0 };
+        let mut cluster = Self { dir, url: String::new(), coordinator: None, options, access: Vec::new(), started: 0 };
         cluster.start_coordinator("127.0.0.1:0");
         cluster
     }
@@ -196,7 +210,7 @@ impl Cluster {
     pub fn of_run(run: &Program) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let url = run.wait_for_log("coordinator at ");
-        Self { dir, url, coordinator: None, options: Vec::new(), started: 0 }
+        Self { dir, url, coordinator: None, options: Vec::new(), access: Vec::new(), started: 0 }
     }
 
     fn start_coordinator(&mut self, listen: &str) {
@@ -215,7 +229,7 @@ impl Cluster {
         let stdout = child.stdout.take().expect("stdout is piped");
         BufReader::new(stdout).read_line(&mut first).expect("stdout can be read");
         let program = Program { child, log };
-        assert!(first.starts_with("http://"), "the coordinator did not come up:\n{}", program.log());
+        assert!(first.starts_with("http"), "the coordinator did not come up:\n{}", program.log());
         first.trim().clone_into(&mut self.url);
         self.coordinator = Some(program);
     }
@@ -231,7 +245,8 @@ impl Cluster {
     /// It was not running, or does not come up again.
     pub fn kill_and_restart_coordinator(&mut self) {
         self.coordinator.take().expect("a coordinator runs").kill();
-        let address = self.url.trim_start_matches("http://").to_owned();
+        let (_, address) = self.url.split_once("://").expect("the cluster has an address");
+        let address = address.to_owned();
         self.start_coordinator(&address);
     }
 
@@ -269,7 +284,7 @@ impl Cluster {
         let path = self.path("sweep.toml");
         std::fs::write(&path, text).expect("a file can be written");
         let path = path.to_string_lossy().into_owned();
-        let id = stdout(&["launch", &path, "--coordinator", &self.url]);
+        let id = self.ask(&["launch", &path]);
         assert!(id.trim().len() == 8 && id.ends_with('\n'), "the id alone: {id:?}");
         id.trim().to_owned()
     }
@@ -279,7 +294,18 @@ impl Cluster {
     /// # Panics
     /// It fails.
     pub fn ask(&self, args: &[&str]) -> String {
-        stdout(&[args, &["--coordinator", &self.url]].concat())
+        let finished = self.run(args);
+        assert_eq!(finished.code, 0, "ergodic {args:?}: {}", finished.stderr);
+        finished.stdout
+    }
+
+    /// Runs a client command against this coordinator to whichever end.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn run(&self, args: &[&str]) -> Finished {
+        let access: Vec<&str> = self.access.iter().map(String::as_str).collect();
+        run(&[args, &["--coordinator", &self.url], &access].concat())
     }
 
     /// `status --format json`
@@ -322,12 +348,12 @@ impl Cluster {
         without(&self.ask(&["trials", id, "--format", "csv"]), &["seconds", "worker", "isa"])
     }
 
-    /// Waits until the coordinator's log says this.
+    /// Waits until the coordinator's log says this; gives what follows it, up to the next space or end of line.
     ///
     /// # Panics
     /// It never does.
-    pub fn wait_for_log(&self, text: &str) {
-        self.coordinator.as_ref().expect("a coordinator runs").wait_for_log(text);
+    pub fn wait_for_log(&self, text: &str) -> String {
+        self.coordinator.as_ref().expect("a coordinator runs").wait_for_log(text)
     }
 
     /// The most memory the coordinator has held, in MiB.

@@ -3,7 +3,7 @@
 mod cluster;
 mod raw;
 
-pub use cluster::{Cluster, Finished, Program, run, stdout};
+pub use cluster::{Cluster, Finished, Program, run, stdout, wait_for};
 pub use raw::RawWorker;
 
 /// Whether the resource `name` (such as `root`) is to be required rather than skipped: it stands in the comma-separated

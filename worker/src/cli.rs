@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ergodic_common::duration::parse_duration;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
+use ergodic_proto::connect::Access;
 use ergodic_proto::status::UserError;
 use serde_json::json;
 use tokio::sync::watch;
@@ -17,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 use crate::datasets::Places;
 use crate::deliver;
 use crate::device::DeviceChoice;
-use crate::link::Link;
+use crate::link::Links;
 use crate::memory;
 use crate::session::{self, Identity};
 use crate::single;
@@ -52,6 +53,8 @@ struct TrialArgs {
     /// Address of the coordinator
     #[arg(long, env = "ERGODIC_COORDINATOR", value_name = "URL")]
     join: String,
+    #[command(flatten)]
+    access: AccessArgs,
     /// Threads that share the work
     #[arg(long, default_value_t = 1, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=256))]
     threads: u32,
@@ -69,11 +72,37 @@ struct TrialArgs {
     cache_dir: Option<PathBuf>,
 }
 
+/// Who asks, and whom to trust.
+#[derive(Debug, Clone, Args)]
+struct AccessArgs {
+    /// File with the token of a coordinator that asks for one
+    #[arg(long, env = "ERGODIC_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// PEM file of the authorities that the coordinator's certificate may come from [default: the token says it]
+    #[arg(long, env = "ERGODIC_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// PEM file of a certificate, for a coordinator that wants to see one
+    #[arg(long, env = "ERGODIC_CERT", value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// PEM file of its key
+    #[arg(long, env = "ERGODIC_KEY", value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+}
+
+impl AccessArgs {
+    fn read(self) -> Result<Access, UserError> {
+        let access = Access { token: None, ca: self.ca, identity: self.cert.zip(self.key) };
+        access.with_token_file(self.token_file.as_deref())
+    }
+}
+
 #[derive(Debug, Args)]
 struct JoinArgs {
-    /// Address of the coordinator
+    /// Address of the coordinator; of several that share a store, all addresses, separated by commas
     #[arg(long, env = "ERGODIC_COORDINATOR", value_name = "URL")]
     join: Option<String>,
+    #[command(flatten)]
+    access: AccessArgs,
     /// Trials to run at a time [default: as many as the cores allow]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     slots: Option<u32>,
@@ -107,6 +136,9 @@ struct JoinArgs {
     /// Memory that trials may fill, as in 8GiB; a sweep that needs more is given back [default: all there is]
     #[arg(long, env = "ERGODIC_MEMORY", value_parser = memory::parse, value_name = "SIZE")]
     memory: Option<u64>,
+    /// Form of the log on stderr
+    #[arg(long, value_enum, env = "ERGODIC_LOG_FORMAT", default_value_t)]
+    log_format: LogFormat,
     /// Keep unfinished trials here, every minute and when leaving, and go on from there with the same bits
     #[arg(long, env = "ERGODIC_CHECKPOINTS", value_name = "DIR")]
     checkpoint_dir: Option<PathBuf>,
@@ -155,6 +187,15 @@ enum Format {
     Json,
 }
 
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people
+    #[default]
+    Pretty,
+    /// One JSON object per line
+    Json,
+}
+
 /// Runs the program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -183,7 +224,11 @@ fn isa(name: &str) -> Result<Isa, UserError> {
 
 fn join(args: JoinArgs) -> Result<(), UserError> {
     let filter = EnvFilter::try_from_env("ERGODIC_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match args.log_format {
+        LogFormat::Pretty => logs.init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+    }
     let isa = isa(&args.isa)?;
     let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
     // Training has the other threads; control needs one.
@@ -208,7 +253,7 @@ async fn work(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
             "--join: which coordinator? Say --join URL or ERGODIC_COORDINATOR, as in --join http://127.0.0.1:7700";
         UserError::new(ErrorCode::BadInput, message)
     })?;
-    let link = Link::to(&join)?;
+    let links = Links::to(&join, &args.access.clone().read()?)?;
     let office = Arc::new(Office::new(slots));
     let equipment = Equipment { threads: args.threads, isa, device: args.device, shelf: args.checkpoint_dir };
     let numerics = slots::start(&office, slots, &equipment)?;
@@ -224,10 +269,10 @@ async fn work(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
     let places = Places { data_dir: args.data_dir, cache: args.cache_dir.unwrap_or_else(default_cache) };
     let (name, numerics, isa) = (&identity.name, &identity.numerics, isa.name());
     tracing::info!(name, slots, threads = args.threads, isa, numerics, "worker started");
-    deliver::start(&office, &link, &identity.worker);
+    deliver::start(&office, &links, &identity.worker);
     let (leave, leaving) = watch::channel(false);
     tokio::spawn(drain_on_signal(office.clone(), args.drain, args.leave_at_eof, leave));
-    session::keep(&identity, &office, link, &places, leaving).await?;
+    session::keep(&identity, &office, links, &places, leaving).await?;
     tracing::info!("left");
     Ok(())
 }
@@ -313,8 +358,8 @@ fn single_trial(args: TrialArgs) -> Result<(), UserError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(internal)?;
     let places = Places { data_dir: args.data_dir, cache: args.cache_dir.unwrap_or_else(default_cache) };
     let result = runtime.block_on(async {
-        let link = Link::to(&args.join)?;
-        single::trial(link, &places, &args.sweep, args.trial, equipment).await
+        let links = Links::to(&args.join, &args.access.read()?)?;
+        single::trial(&links, &places, &args.sweep, args.trial, equipment).await
     })?;
     let written = std::io::Write::write_all(&mut std::io::stdout(), &ergodic_proto::result_to_bytes(result));
     written.map_err(|e| UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}")))

@@ -8,7 +8,7 @@ use ergodic_proto::{transfer, v1};
 use tonic::{Code, Status};
 
 use crate::desk::Parcel;
-use crate::link::Link;
+use crate::link::{Link, Links};
 use crate::session::Backoff;
 use crate::slots::Office;
 
@@ -20,19 +20,19 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// Delivers for as long as the worker lives.
-pub(crate) fn start(office: &Arc<Office>, link: &Link, worker: &str) {
+pub(crate) fn start(office: &Arc<Office>, links: &Links, worker: &str) {
     for _ in 0..IN_FLIGHT {
-        tokio::spawn(courier(office.clone(), link.clone(), worker.to_owned()));
+        tokio::spawn(courier(office.clone(), links.clone(), worker.to_owned()));
     }
 }
 
-async fn courier(office: Arc<Office>, link: Link, worker: String) {
+async fn courier(office: Arc<Office>, links: Links, worker: String) {
     loop {
         let waited = tokio::time::timeout(PATIENCE, office.finished.notified()).await.is_err();
         while let Some(parcel) = office.with(|desk| desk.parcel(waited)) {
             // The other courier may find something too.
             office.finished.notify_one();
-            send(&link, &worker, &parcel).await;
+            send(&links, &worker, &parcel).await;
             office.with(|desk| desk.acknowledge(&parcel));
             office.changed.notify_one();
         }
@@ -41,7 +41,7 @@ async fn courier(office: Arc<Office>, link: Link, worker: String) {
 
 /// Sends a parcel until it is answered. Whatever looks like transport means "outcome unknown": the same again, which is
 /// safe because a second delivery is only compared.
-async fn send(link: &Link, worker: &str, parcel: &Parcel) {
+async fn send(links: &Links, worker: &str, parcel: &Parcel) {
     let mut request = v1::CommitResultsRequest {
         worker: worker.to_owned(),
         fence: Some(v1::Fence { lease: parcel.fence.lease, epoch: parcel.fence.epoch }),
@@ -51,9 +51,10 @@ async fn send(link: &Link, worker: &str, parcel: &Parcel) {
     let mut tried_as_failures = false;
     let mut backoff = Backoff::new();
     loop {
-        let files = if tried_as_failures { Ok(()) } else { send_files(link, parcel).await };
+        let link = links.current();
+        let files = if tried_as_failures { Ok(()) } else { send_files(&link, parcel).await };
         let answer = match files {
-            Ok(()) => commit(link, request.clone()).await,
+            Ok(()) => commit(&link, request.clone()).await,
             Err(status) => Err(status),
         };
         match answer {

@@ -1,52 +1,65 @@
-//! The connection to a coordinator.
+//! The connection to a coordinator, or to the one of several that leads.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ergodic_common::ErrorCode;
 use ergodic_proto::MAX_MESSAGE;
+use ergodic_proto::connect::{self, Access, Connection};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::file_service_client::FileServiceClient;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
 use tonic::codec::CompressionEncoding;
-use tonic::transport::{Channel, Endpoint};
+
+/// The coordinators that a worker may ask, one at a time: all that it does goes to the same one.
+#[derive(Debug, Clone)]
+pub(crate) struct Links {
+    all: Arc<[Link]>,
+    at: Arc<AtomicUsize>,
+}
+
+impl Links {
+    /// The coordinators at these addresses, separated by commas.
+    ///
+    /// # Errors
+    /// As for [`Link::to`].
+    pub(crate) fn to(urls: &str, access: &Access) -> Result<Self, UserError> {
+        let all = urls.split(',').map(|url| Link::to(url.trim(), access)).collect::<Result<_, _>>()?;
+        Ok(Self { all, at: Arc::default() })
+    }
+
+    /// The one to ask now.
+    pub(crate) fn current(&self) -> Link {
+        self.all[self.at.load(Ordering::Relaxed) % self.all.len()].clone()
+    }
+
+    /// It does not serve: the next one is to be asked.
+    pub(crate) fn turn(&self) {
+        self.at.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 /// What a worker asks of a coordinator, over one connection.
 #[derive(Debug, Clone)]
 pub struct Link {
     /// Leases and results.
-    pub work: WorkerServiceClient<Channel>,
+    pub work: WorkerServiceClient<Connection>,
     /// Files.
-    pub files: FileServiceClient<Channel>,
+    pub files: FileServiceClient<Connection>,
 }
 
 impl Link {
     /// Connects when it is first used, and again by itself after a restart of the coordinator.
     ///
     /// # Errors
-    /// The address is none.
-    pub fn to(url: &str) -> Result<Self, UserError> {
-        let bad = || {
-            let message = format!("--join {url}: expected the address of a coordinator, like http://127.0.0.1:7700");
-            UserError::new(ErrorCode::BadInput, message)
-        };
-        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| bad())?;
-        if endpoint.uri().scheme_str() != Some("http") {
-            return Err(bad());
-        }
-        let host = endpoint.uri().host().ok_or_else(bad)?.to_owned();
-        let channel = endpoint
-            .connect_timeout(Duration::from_secs(5))
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(10))
-            .keep_alive_while_idle(true)
-            .connect_lazy();
-        let work = WorkerServiceClient::new(channel.clone())
+    /// The address is none, or the token cannot be used there.
+    pub fn to(url: &str, access: &Access) -> Result<Self, UserError> {
+        let connection = connect::lazy(url, access)
+            .map_err(|error| UserError::new(error.code, format!("--join {url}: {}", error.message)))?;
+        let work = WorkerServiceClient::new(connection.clone())
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        let files = FileServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-        let loopback = host == "localhost" || host.starts_with("127.") || host == "[::1]";
-        Ok(if loopback {
+        let files = FileServiceClient::new(connection).max_decoding_message_size(MAX_MESSAGE);
+        Ok(if connect::is_loopback(url) {
             Self { work, files }
         } else {
             Self { work: work.send_compressed(CompressionEncoding::Zstd), files }

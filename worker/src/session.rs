@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
+use ergodic_proto::connect::{Connection, reason};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::session_request::Message as Request;
 use ergodic_proto::v1::session_response::Message as Response;
@@ -13,11 +14,10 @@ use ergodic_proto::{PROTOCOL, v1};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use tonic::transport::Channel;
 
 use crate::datasets::Places;
 use crate::desk::Fence;
-use crate::link::Link;
+use crate::link::Links;
 use crate::memory;
 use crate::slots::Office;
 use crate::sweeps::{self, Sweep};
@@ -81,16 +81,16 @@ enum End {
 pub(crate) async fn keep(
     identity: &Identity,
     office: &Arc<Office>,
-    link: Link,
+    links: Links,
     places: &Places,
     mut leave: watch::Receiver<bool>,
 ) -> Result<(), UserError> {
     let mut backoff = Backoff::new();
     let started = Instant::now();
     let (mut joined, mut last_joined) = (false, started);
-    let mut sweeps = Sweeps { known: HashMap::new(), places: places.clone(), link: link.clone() };
+    let mut sweeps = Sweeps { known: HashMap::new(), places: places.clone(), links: links.clone() };
     loop {
-        match Session::open(identity, office, link.work.clone()).await {
+        match Session::open(identity, office, links.current().work).await {
             Ok(mut session) => {
                 joined = true;
                 backoff = Backoff::new();
@@ -106,13 +106,18 @@ pub(crate) async fn keep(
                     return Err(error);
                 }
                 if !joined && started.elapsed() > FIRST_CONTACT {
-                    let message =
-                        format!("no coordinator answers at {}: is `ergodic serve` running there?", identity.join);
+                    let message = format!(
+                        "no coordinator answers at {} ({}): is `ergodic serve` running there?",
+                        identity.join,
+                        reason(&status)
+                    );
                     return Err(UserError::new(ErrorCode::Unreachable, message));
                 }
-                tracing::warn!(coordinator = identity.join, "no coordinator answers; trying again");
+                let why = reason(&status);
+                tracing::warn!(coordinator = identity.join, why, "no coordinator answers; trying again");
             }
         }
+        links.turn();
         // With nothing left to deliver there is no reason to wait for a coordinator.
         let bored = identity.idle_exit.is_some_and(|limit| last_joined.elapsed() > limit);
         let free = office.with(|desk| desk.unacknowledged() == 0 && desk.running() == 0);
@@ -127,7 +132,7 @@ pub(crate) async fn keep(
 struct Sweeps {
     known: HashMap<String, Arc<Sweep>>,
     places: Places,
-    link: Link,
+    links: Links,
 }
 
 impl Sweeps {
@@ -135,7 +140,8 @@ impl Sweeps {
         if let Some(sweep) = self.known.get(id) {
             return against(&sweep.spec).map_or(Ok(sweep.clone()), Err);
         }
-        let sweep = Sweep::fetch(id, &mut self.link, &self.places, against).await.map_err(|e| e.to_string())?;
+        let sweep =
+            Sweep::fetch(id, &mut self.links.current(), &self.places, against).await.map_err(|e| e.to_string())?;
         let sweep = Arc::new(sweep);
         // One dataset in memory at a time is the rule: a sweep that is over is not needed again.
         self.known.retain(|_, old| Arc::strong_count(old) > 1);
@@ -160,7 +166,7 @@ impl<'a> Session<'a> {
     async fn open(
         identity: &'a Identity,
         office: &'a Arc<Office>,
-        mut client: WorkerServiceClient<Channel>,
+        mut client: WorkerServiceClient<Connection>,
     ) -> Result<Self, tonic::Status> {
         let (outgoing, messages) = mpsc::channel(64);
         let hello = v1::Hello {

@@ -8,7 +8,7 @@ use ergodic_proto::status::UserError;
 
 use crate::datasets::{FetchError, Places};
 use crate::desk::{Assignment, Fence};
-use crate::link::Link;
+use crate::link::Links;
 use crate::slots::{Equipment, Machine, run};
 use crate::sweeps::{Sweep, SweepError};
 use crate::train::Finished;
@@ -18,13 +18,13 @@ use crate::train::Finished;
 /// # Errors
 /// The sweep or the trial is unknown, of another numerics class, or cannot be run here.
 pub(crate) async fn trial(
-    mut link: Link,
+    links: &Links,
     places: &Places,
     sweep: &str,
     key: TrialKey,
     equipment: Equipment,
 ) -> Result<TrialResult, UserError> {
-    let sweep = Sweep::fetch(sweep, &mut link, places, |_| None).await.map_err(told)?;
+    let sweep = Sweep::fetch(sweep, &mut links.current(), places, |_| None).await.map_err(told)?;
     let (fence, stop) = (Fence { lease: 0, epoch: 0 }, Arc::new(AtomicBool::new(false)));
     let assignment = Assignment { fence, key, sweep: Arc::new(sweep), stop };
     let ran = tokio::task::spawn_blocking(move || {

@@ -1,5 +1,6 @@
 //! The command line as typed; nothing here acts.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,9 +8,14 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use ergodic_common::duration::parse_duration;
 use ergodic_common::{BUILD, TrialKey};
+use ergodic_proto::connect::Access;
+use ergodic_proto::status::UserError;
+use ergodic_proto::token::Role;
 
+use crate::client::Client;
 use crate::client::kept::PredictionFormat;
 use crate::client::output::Format;
+use crate::program::LogFormat;
 
 /// Sweeps of repeated trainings, on every machine you can spare.
 #[derive(Debug, Parser)]
@@ -65,6 +71,9 @@ pub enum Command {
     Cancel(SteerArgs),
     /// Run a sweep's failed trials again
     Retry(SteerArgs),
+    /// Make, list and revoke the tokens that a coordinator asks for
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Measure what Ergodic itself costs
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -73,9 +82,54 @@ pub enum Command {
 /// Where the coordinator is.
 #[derive(Debug, Args)]
 pub struct Target {
-    /// Address of the coordinator
+    /// Address of the coordinator; of several that share a store, all addresses, separated by commas
     #[arg(long, env = "ERGODIC_COORDINATOR", default_value = "http://127.0.0.1:7700", value_name = "URL")]
     pub coordinator: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub access: AccessArgs,
+}
+
+impl Target {
+    /// Connects there.
+    ///
+    /// # Errors
+    /// A file cannot be used, or nobody answers who is to be trusted.
+    pub async fn connect(&self) -> Result<Client, UserError> {
+        Client::connect(&self.coordinator, &self.access.read()?).await
+    }
+}
+
+/// Who asks, and whom to trust.
+#[derive(Debug, Clone, Args)]
+pub struct AccessArgs {
+    /// File with the token of a coordinator that asks for one
+    #[arg(long, env = "ERGODIC_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// PEM file of the authorities that the coordinator's certificate may come from [default: the token says it]
+    #[arg(long, env = "ERGODIC_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// PEM file of a certificate, for a coordinator that wants to see one
+    #[arg(long, env = "ERGODIC_CERT", value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// PEM file of its key
+    #[arg(long, env = "ERGODIC_KEY", value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+}
+
+impl AccessArgs {
+    fn read(&self) -> Result<Access, UserError> {
+        let access = Access { token: None, ca: self.ca.clone(), identity: self.cert.clone().zip(self.key.clone()) };
+        access.with_token_file(self.token_file.as_deref())
+    }
+
+    /// The same options, for another program.
+    pub fn options(&self) -> Vec<OsString> {
+        let all =
+            [("--token-file", &self.token_file), ("--ca", &self.ca), ("--cert", &self.cert), ("--key", &self.key)];
+        let given = all.into_iter().filter_map(|(option, file)| Some((option, file.as_ref()?)));
+        given.flat_map(|(option, file)| [option.into(), file.clone().into_os_string()]).collect()
+    }
 }
 
 /// A sweep file and changes to it.
@@ -146,9 +200,30 @@ pub struct ServeArgs {
     /// Where dataset files are
     #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Listen beyond this machine although nobody is asked who they are
+    /// Speak TLS and ask for tokens on this machine too; beyond it, that is the rule
+    #[arg(long, conflicts_with = "insecure")]
+    pub secure: bool,
+    /// Listen beyond this machine without TLS, and ask nobody who they are
     #[arg(long)]
     pub insecure: bool,
+    /// Directory of the coordinator's certificate authority and tokens [default: auth in the store]
+    #[arg(long, env = "ERGODIC_AUTH_DIR", value_name = "DIR")]
+    pub auth_dir: Option<PathBuf>,
+    /// PEM file of a certificate from elsewhere, with those it comes from
+    #[arg(long, value_name = "FILE", requires = "tls_key", conflicts_with = "insecure")]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file of its key
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// PEM file of authorities: only who shows a certificate of theirs may connect
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    pub client_ca: Option<PathBuf>,
+    /// Address for /healthz, /readyz and /metrics over plain HTTP [default: none]
+    #[arg(long, env = "ERGODIC_HTTP", value_name = "ADDR")]
+    pub http: Option<SocketAddr>,
+    /// Form of the log on stderr
+    #[arg(long, value_enum, env = "ERGODIC_LOG_FORMAT", default_value_t)]
+    pub log_format: LogFormat,
     /// A silent worker loses its leases after this time
     #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     pub lease_ttl: Duration,
@@ -324,6 +399,51 @@ pub struct WeightsArgs {
     /// Where to write them
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
+}
+
+/// `ergodic token`
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token; printed on stdout, alone, and kept nowhere
+    New(NewTokenArgs),
+    /// List tokens, without their secrets
+    List(ListArgs),
+    /// Revoke a token: it opens nothing any more, and the sessions that it opened end
+    Revoke(RevokeTokenArgs),
+}
+
+/// `ergodic token new`
+#[derive(Debug, Args)]
+pub struct NewTokenArgs {
+    /// What its holder may do: take leases and deliver results; launch, steer and read sweeps; all that, and make tokens
+    #[arg(long, value_name = "worker|user|admin", value_parser = role)]
+    pub role: Role,
+    /// When it ends, as in 30d [default: never]
+    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    pub expires: Option<Duration>,
+    /// What it is for
+    #[arg(long, default_value = "")]
+    pub note: String,
+    /// Write it to this file, which only you may read, instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    Role::named(text).ok_or_else(|| "expected worker, user or admin".to_owned())
+}
+
+/// `ergodic token revoke`
+#[derive(Debug, Args)]
+pub struct RevokeTokenArgs {
+    /// Its name, as `ergodic token list` shows it
+    pub id: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
 }
 
 /// `ergodic bench`

@@ -12,11 +12,12 @@ use ergodic_proto::v1::Steering;
 use crate::client::commands::{self, TableOptions};
 use crate::client::output::Format;
 use crate::client::watch::{eprintln_line, follow};
-use crate::client::{Client, kept, plan};
+use crate::client::{kept, plan, tokens};
 use crate::local::{bench, replay, run};
 use crate::program::{Success, interrupted, say, start_logging};
+use crate::server::door::DoorOptions;
 use crate::server::{self, ServeOptions};
-use args::{BenchCommand, Cli, Command, LaunchArgs, PlanArgs, ServeArgs, SteerArgs, Target};
+use args::{BenchCommand, Cli, Command, LaunchArgs, PlanArgs, ServeArgs, SteerArgs, TokenCommand};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -47,23 +48,23 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
         Command::Plan(args) => show_plan(&args),
         Command::Serve(args) => serve(args).await,
         Command::Launch(args) => launch(args).await,
-        Command::List(args) => say(commands::list(&mut connect(&args.target).await?, args.format).await?),
+        Command::List(args) => say(commands::list(&mut args.target.connect().await?, args.format).await?),
         Command::Status(args) => {
-            let status = commands::status(&mut connect(&args.target).await?, &args.id).await?;
+            let status = commands::status(&mut args.target.connect().await?, &args.id).await?;
             say(commands::show_status(&status, args.format))
         }
         Command::Watch(args) => {
-            let status = follow(&mut connect(&args.target).await?, &args.id).await?;
+            let status = follow(&mut args.target.connect().await?, &args.id).await?;
             Ok(if status.failed > 0 { Success::TrialsFailed } else { Success::Fine })
         }
-        Command::Workers(args) => say(commands::workers(&mut connect(&args.target).await?, args.format).await?),
+        Command::Workers(args) => say(commands::workers(&mut args.target.connect().await?, args.format).await?),
         Command::Explain(args) => {
-            let mut client = connect(&args.target).await?;
+            let mut client = args.target.connect().await?;
             say(commands::explain(&mut client, &args.id, args.trial, args.format).await?)
         }
         Command::Replay(args) => replay::replay(args).await,
         Command::Table(args) => {
-            let mut client = connect(&args.target).await?;
+            let mut client = args.target.connect().await?;
             let options = TableOptions {
                 by: args.by,
                 rows: args.rows,
@@ -74,17 +75,17 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
             };
             say(commands::table(&mut client, &args.id, &options).await?)
         }
-        Command::Trials(args) => say(commands::trials(&mut connect(&args.target).await?, &args.id, args.format).await?),
+        Command::Trials(args) => say(commands::trials(&mut args.target.connect().await?, &args.id, args.format).await?),
         Command::Curves(args) => {
-            let mut client = connect(&args.target).await?;
+            let mut client = args.target.connect().await?;
             say(commands::curves(&mut client, &args.id, &args.metric, args.format).await?)
         }
         Command::Predictions(args) => {
-            kept::predictions(&mut connect(&args.target).await?, &args.id, args.format).await?;
+            kept::predictions(&mut args.target.connect().await?, &args.id, args.format).await?;
             Ok(Success::Fine)
         }
         Command::Weights(args) => {
-            let told = kept::weights(&mut connect(&args.target).await?, &args.id, args.trial, &args.output).await?;
+            let told = kept::weights(&mut args.target.connect().await?, &args.id, args.trial, &args.output).await?;
             eprintln_line(told.trim_end());
             Ok(Success::Fine)
         }
@@ -92,17 +93,28 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
         Command::Resume(args) => steer(&args, Steering::Resume).await,
         Command::Cancel(args) => steer(&args, Steering::Cancel).await,
         Command::Retry(args) => steer(&args, Steering::Retry).await,
+        Command::Token(TokenCommand::New(args)) => say(tokens::make(
+            &mut args.target.connect().await?,
+            args.role,
+            args.expires,
+            &args.note,
+            args.output.as_deref(),
+        )
+        .await?),
+        Command::Token(TokenCommand::List(args)) => {
+            say(tokens::list(&mut args.target.connect().await?, args.format).await?)
+        }
+        Command::Token(TokenCommand::Revoke(args)) => {
+            tokens::revoke(&mut args.target.connect().await?, &args.id).await?;
+            Ok(Success::Fine)
+        }
         Command::Bench(BenchCommand::Overhead(args)) => bench::overhead(args).await,
     }
 }
 
 async fn steer(args: &SteerArgs, steering: Steering) -> Result<Success, UserError> {
-    let status = commands::steer(&mut connect(&args.target).await?, &args.id, steering).await?;
+    let status = commands::steer(&mut args.target.connect().await?, &args.id, steering).await?;
     say(commands::show_status(&status, Format::Table))
-}
-
-async fn connect(target: &Target) -> Result<Client, UserError> {
-    Client::connect(&target.coordinator).await
 }
 
 fn show_plan(args: &PlanArgs) -> Result<Success, UserError> {
@@ -112,12 +124,13 @@ fn show_plan(args: &PlanArgs) -> Result<Success, UserError> {
 }
 
 async fn serve(args: ServeArgs) -> Result<Success, UserError> {
-    start_logging("info");
+    start_logging("info", args.log_format);
     let options = ServeOptions {
         listen: args.listen,
-        store: args.store,
-        data_dir: args.data_dir,
-        insecure: args.insecure,
+        store: args.store.clone(),
+        data_dir: args.data_dir.clone(),
+        http: args.http,
+        door: door(&args)?,
         lease_ttl: args.lease_ttl,
     };
     let running = server::start(options).await?;
@@ -129,9 +142,23 @@ async fn serve(args: ServeArgs) -> Result<Success, UserError> {
     Ok(Success::Fine)
 }
 
+/// Whoever can be reached from other machines asks who they are, unless told otherwise.
+fn door(args: &ServeArgs) -> Result<Option<DoorOptions>, UserError> {
+    let beyond = !args.listen.ip().to_canonical().is_loopback();
+    let asked = args.secure || args.tls_cert.is_some() || args.client_ca.is_some();
+    if args.insecure || !(beyond || asked) {
+        return Ok(None);
+    }
+    Ok(Some(DoorOptions {
+        dir: args.auth_dir.clone().unwrap_or_else(|| args.store.join("auth")),
+        certificate: args.tls_cert.clone().zip(args.tls_key.clone()),
+        client_ca: args.client_ca.clone(),
+    }))
+}
+
 async fn launch(args: LaunchArgs) -> Result<Success, UserError> {
     let file = commands::read_source(&args.spec.spec, &args.spec.settings)?;
-    let mut client = connect(&args.target).await?;
+    let mut client = args.target.connect().await?;
     let status = commands::launch(&mut client, &file, false).await?;
     say(format!("{}\n", status.id))?;
     if !args.watch {

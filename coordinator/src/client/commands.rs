@@ -165,6 +165,7 @@ pub fn show_status(s: &v1::SweepStatus, format: Format) -> String {
         ("eta_seconds", json!(s.eta_seconds)),
         ("best_cell", json!(s.best_cell)),
         ("best_mean", if s.best_n > 0 { json!(s.best_mean) } else { json!(null) }),
+        ("trouble", if s.trouble.is_empty() { json!(null) } else { json!(s.trouble) }),
     ];
     if format == Format::Json {
         let object: serde_json::Map<_, _> = facts.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
@@ -187,6 +188,9 @@ fn status_for_people(s: &v1::SweepStatus) -> String {
             "  lost leases given out again: {}, results compared with a stored row: {}, late batches: {}\n",
             s.releases, s.duplicates, s.fenced
         );
+    }
+    if !s.trouble.is_empty() {
+        out += &format!("  TROUBLE: the coordinator cannot store results: {}\n", s.trouble);
     }
     if s.mismatches > 0 {
         out += &format!("  ALARM: {} of them differed from the stored row\n", s.mismatches);
@@ -369,11 +373,11 @@ pub async fn explain(
     })
 }
 
-fn records(columns: &[&str], rows: Vec<Vec<serde_json::Value>>) -> Records {
+pub(super) fn records(columns: &[&str], rows: Vec<Vec<serde_json::Value>>) -> Records {
     Records { columns: columns.iter().map(|c| (*c).to_owned()).collect(), rows }
 }
 
-fn render(records: &Records, format: Format, people: impl FnOnce(&Records) -> String) -> String {
+pub(super) fn render(records: &Records, format: Format, people: impl FnOnce(&Records) -> String) -> String {
     match format {
         Format::Table => people(records),
         Format::Json => records.json(),
@@ -383,7 +387,7 @@ fn render(records: &Records, format: Format, people: impl FnOnce(&Records) -> St
 }
 
 /// The first columns of records, for people.
-fn simple_table(columns: &[String], rows: &[Vec<serde_json::Value>]) -> String {
+pub(super) fn simple_table(columns: &[String], rows: &[Vec<serde_json::Value>]) -> String {
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
     out.set_header(columns);

@@ -1,57 +1,78 @@
 //! A connection to a coordinator.
 
-use std::time::Duration;
-
 use ergodic_common::ErrorCode;
 use ergodic_proto::MAX_MESSAGE;
+use ergodic_proto::connect::{self, Access, Connection};
 use ergodic_proto::status::UserError;
+use ergodic_proto::v1::admin_service_client::AdminServiceClient;
 use ergodic_proto::v1::file_service_client::FileServiceClient;
 use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
 
 /// A coordinator that answered.
 #[derive(Debug, Clone)]
 pub struct Client {
     /// Its address.
     pub url: String,
+    target: (String, Access),
     /// Its service.
-    pub sweeps: SweepServiceClient<Channel>,
+    pub sweeps: SweepServiceClient<Connection>,
     /// Its files.
-    pub files: FileServiceClient<Channel>,
+    pub files: FileServiceClient<Connection>,
+    /// Its tokens.
+    pub admin: AdminServiceClient<Connection>,
 }
 
 impl Client {
-    /// Connects to the coordinator at `url`.
+    /// Connects to the first of these addresses, separated by commas, where a coordinator answers; of several, to the one
+    /// that leads.
     ///
     /// # Errors
-    /// The address is none, or nobody answers there.
-    pub async fn connect(url: &str) -> Result<Self, UserError> {
-        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| {
-            let message =
-                format!("'{url}' is not the address of a coordinator: expected something like http://127.0.0.1:7700");
-            UserError::new(ErrorCode::BadInput, message)
+    /// An address is none, or nobody answers who is to be trusted.
+    pub async fn connect(urls: &str, access: &Access) -> Result<Self, UserError> {
+        let mut first_error = None;
+        for url in urls.split(',').map(str::trim) {
+            match Self::connect_to(url, access).await {
+                Ok(client) => return Ok(Self { target: (urls.to_owned(), access.clone()), ..client }),
+                Err(error) if error.code != ErrorCode::Unreachable => return Err(error),
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        Err(first_error.unwrap_or_else(|| unreachable(urls, "no address")))
+    }
+
+    /// Connects once more, after a connection broke.
+    ///
+    /// # Errors
+    /// As for [`Client::connect`].
+    pub async fn again(&self) -> Result<Self, UserError> {
+        Self::connect(&self.target.0, &self.target.1).await
+    }
+
+    async fn connect_to(url: &str, access: &Access) -> Result<Self, UserError> {
+        let connection = connect::now(url, access).await.map_err(|error| match error.code {
+            ErrorCode::Unreachable => unreachable(url, &error.message),
+            _ => error,
         })?;
-        let channel = endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true).connect().await;
-        let channel = channel.map_err(|_| unreachable(url))?;
-        let sweeps = SweepServiceClient::new(channel.clone())
+        let sweeps = SweepServiceClient::new(connection.clone())
             .max_decoding_message_size(64 << 20)
             .max_encoding_message_size(MAX_MESSAGE);
-        let files = FileServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-        Ok(Self { url: url.to_owned(), sweeps, files })
+        let files = FileServiceClient::new(connection.clone()).max_decoding_message_size(MAX_MESSAGE);
+        let target = (url.to_owned(), access.clone());
+        Ok(Self { url: url.to_owned(), target, sweeps, files, admin: AdminServiceClient::new(connection) })
     }
 
     /// What a failed call means to the user.
     pub fn error(&self, status: &Status) -> UserError {
         let error = UserError::from(status);
-        if error.code == ErrorCode::Unreachable { unreachable(&self.url) } else { error }
+        if error.code == ErrorCode::Unreachable { unreachable(&self.url, &connect::reason(status)) } else { error }
     }
 }
 
-fn unreachable(url: &str) -> UserError {
+fn unreachable(url: &str, why: &str) -> UserError {
     let message = format!(
-        "no coordinator answers at {url}. Start one with `ergodic serve`, or name another with --coordinator URL or \
-         ERGODIC_COORDINATOR"
+        "no coordinator answers at {url} ({why}). Start one with `ergodic serve`, or name another with --coordinator URL or \
+         ERGODIC_COORDINATOR; one that asks for tokens is at https://"
     );
     UserError::new(ErrorCode::Unreachable, message)
 }

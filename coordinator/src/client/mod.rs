@@ -7,6 +7,7 @@ mod connect;
 pub mod kept;
 pub mod output;
 pub mod plan;
+pub mod tokens;
 pub mod watch;
 
 pub use connect::Client;

@@ -39,7 +39,7 @@ pub async fn follow(client: &mut Client, sweep: &str) -> Result<v1::SweepStatus,
             }
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
-        if let Ok(again) = Client::connect(&client.url).await {
+        if let Ok(again) = client.again().await {
             *client = again;
             away_since = None;
         }

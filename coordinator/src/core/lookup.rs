@@ -55,6 +55,16 @@ impl Core {
         }
     }
 
+    /// Number of leases in force.
+    pub fn leases(&self) -> usize {
+        self.leases.len()
+    }
+
+    /// How often a coordinator was started on the store.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// All workers.
     pub fn workers(&self) -> impl Iterator<Item = (&WorkerId, &Worker)> {
         self.workers.iter()

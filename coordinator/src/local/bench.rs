@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ergodic_common::ErrorCode;
 use ergodic_common::spec::SpecSource;
+use ergodic_proto::connect::Access;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::json;
@@ -53,7 +54,7 @@ struct Measured {
 
 async fn measure(args: &OverheadArgs, program: &Path, dir: &Path) -> Result<Measured, UserError> {
     let (coordinator, url) = start_coordinator(dir).await?;
-    let mut client = Client::connect(&url).await?;
+    let mut client = Client::connect(&url, &Access::default()).await?;
     let command = |n: u32| WorkerCommand {
         program: program.to_owned(),
         join: url.clone(),

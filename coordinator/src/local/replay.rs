@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use super::programs::find_worker;
 use crate::cli::args::ReplayArgs;
-use crate::client::{Client, commands};
+use crate::client::commands;
 use crate::program::{Success, say};
 
 /// Runs the trial again and says whether it ended in the stored bits.
@@ -18,7 +18,7 @@ use crate::program::{Success, say};
 /// # Errors
 /// The trial has no row, it cannot be run here, or its bits differ.
 pub async fn replay(args: ReplayArgs) -> Result<Success, UserError> {
-    let mut client = Client::connect(&args.target.coordinator).await?;
+    let mut client = args.target.connect().await?;
     let page = commands::trial(&mut client, &args.id, args.trial).await?;
     let stored = stored(&page)?;
     if let Outcome::Failed { cause } = &stored.outcome {
@@ -62,6 +62,7 @@ async fn run(args: &ReplayArgs, url: &str, sweep: &str) -> Result<TrialResult, U
     let mut command = Command::new(&program);
     command.args(["trial", sweep, &args.trial.to_string(), "--join", url, "--isa", &args.isa]);
     command.args(["--threads", &args.threads.to_string(), "--device", &args.device]);
+    command.args(args.target.access.options());
     if let Some(dir) = &args.data_dir {
         command.arg("--data-dir").arg(dir);
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ergodic_common::error::nearest;
 use ergodic_common::trial::CPU_F32;
 use ergodic_common::{ErrorCode, Spec};
+use ergodic_proto::connect::Access;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tokio::process::Child;
@@ -15,7 +16,7 @@ use crate::cli::args::RunArgs;
 use crate::client::Client;
 use crate::client::commands::{self, SweepFile, TableOptions};
 use crate::client::watch::{done, eprintln_line, follow};
-use crate::program::{Success, interrupted, say, start_logging};
+use crate::program::{LogFormat, Success, interrupted, say, start_logging};
 use crate::server::{self, ServeOptions};
 
 /// How often workers that died are started again before another trial has ended.
@@ -28,7 +29,7 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(10);
 /// # Errors
 /// The sweep, its data or the worker program will not do; or workers keep dying.
 pub async fn run(args: RunArgs) -> Result<Success, UserError> {
-    start_logging("warn");
+    start_logging("warn", LogFormat::Pretty);
     let file = commands::read_source(&args.spec.spec, &args.spec.settings)?;
     let spec = Spec::read(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
     check_table_options(&args, &spec)?;
@@ -46,7 +47,9 @@ pub async fn run(args: RunArgs) -> Result<Success, UserError> {
         listen: ([127, 0, 0, 1], 0).into(),
         store: dir.clone(),
         data_dir: args.data_dir.clone(),
-        insecure: false,
+        http: None,
+        // Nobody but this machine can reach it.
+        door: None,
         // Workers are processes of this machine: one that is not heard of for so long is gone.
         lease_ttl: Duration::from_secs(5),
     };
@@ -87,7 +90,7 @@ fn check_table_options(args: &RunArgs, spec: &Spec) -> Result<(), UserError> {
 }
 
 async fn launch(file: &SweepFile, url: &str) -> Result<(Client, v1::SweepStatus), UserError> {
-    let mut client = Client::connect(url).await?;
+    let mut client = Client::connect(url, &Access::default()).await?;
     let status = commands::launch(&mut client, file, true).await?;
     Ok((client, status))
 }
@@ -213,7 +216,7 @@ impl Workers {
 
 /// Trials of a sweep that have ended, if the coordinator says so.
 async fn ended_trials(url: &str, id: &str) -> Result<u64, UserError> {
-    Ok(done(&commands::status(&mut Client::connect(url).await?, id).await?))
+    Ok(done(&commands::status(&mut Client::connect(url, &Access::default()).await?, id).await?))
 }
 
 fn gave_up(log: &PathBuf, status: std::process::ExitStatus) -> UserError {

@@ -1,15 +1,20 @@
 //! The coordinator process: store, event loop, gRPC services, and an orderly end.
 
+mod admin;
 pub mod data;
+pub mod door;
 pub mod engine;
 pub mod files;
+mod http;
+mod listen;
+mod metrics;
 mod process;
 mod session;
 mod status;
 mod sweeps;
 mod workers;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +22,11 @@ use std::time::Duration;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::MAX_MESSAGE;
 use ergodic_proto::status::UserError;
+use ergodic_proto::v1::admin_service_server::AdminServiceServer;
 use ergodic_proto::v1::file_service_server::FileServiceServer;
 use ergodic_proto::v1::sweep_service_server::SweepServiceServer;
 use ergodic_proto::v1::worker_service_server::WorkerServiceServer;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 
@@ -30,8 +35,10 @@ use crate::store::sqlite::SqliteStore;
 use crate::store::writer::WriterHandle;
 use crate::store::{Reader, Store, StoreError};
 use data::DataCatalog;
+use door::{Door, DoorOptions, Guard, Tokens};
 use engine::{Engine, EngineHandle, Event};
 use files::Shelf;
+use metrics::Metrics;
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -42,8 +49,10 @@ pub struct ServeOptions {
     pub store: PathBuf,
     /// Where dataset files are.
     pub data_dir: Option<PathBuf>,
-    /// Listen beyond loopback although nobody is asked who they are.
-    pub insecure: bool,
+    /// Where to tell over HTTP how the coordinator is doing; port 0 picks a free one.
+    pub http: Option<SocketAddr>,
+    /// Whether peers are asked who they are, and how.
+    pub door: Option<DoorOptions>,
     /// A lease ends after this time without a heartbeat.
     pub lease_ttl: Duration,
 }
@@ -52,6 +61,7 @@ pub struct ServeOptions {
 pub struct Running {
     /// Where it listens.
     pub address: SocketAddr,
+    secure: bool,
     handle: EngineHandle,
     shutdown: tokio::sync::watch::Sender<bool>,
     server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
@@ -60,6 +70,9 @@ pub struct Running {
 
 /// Shared by all services.
 pub(crate) struct Shared {
+    pub(crate) tokens: Option<Arc<Tokens>>,
+    pub(crate) writer: WriterHandle,
+    pub(crate) metrics: Metrics,
     pub(crate) engine: EngineHandle,
     pub(crate) store: SqliteStore,
     pub(crate) catalog: DataCatalog,
@@ -75,23 +88,28 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Opens the store, takes up where it was left, and serves.
 ///
 /// # Errors
-/// The store is taken or damaged, the address cannot be listened on, or may not without `--insecure`.
+/// The store is taken or damaged, the address cannot be listened on, or the door cannot be kept.
 pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
-    check_address(&options)?;
-    let listener = TcpListener::bind(options.listen).await.map_err(|e| {
-        let message = format!("cannot listen on {}: {e}. Choose another address with --listen", options.listen);
-        UserError::new(ErrorCode::Refused, message)
-    })?;
+    let listener = bind("--listen", options.listen).await?;
+    let http = match options.http {
+        Some(address) => Some(bind("--http", address).await?),
+        None => None,
+    };
     let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, e.to_string());
     let address = listener.local_addr().map_err(internal)?;
     let store = SqliteStore::open(&options.store).map_err(store_error)?;
+    let door = options.door.as_ref().map(Door::open).transpose()?;
     let core = recover(&store, options.lease_ttl)?;
     let (writer, writer_thread) = WriterHandle::start(store.writer().map_err(store_error)?).map_err(internal)?;
-    let (engine, handle) = Engine::new(core, writer);
+    let metrics = Metrics::new(writer.meter());
+    let (engine, handle) = Engine::new(core, writer.clone());
     let loop_thread =
         std::thread::Builder::new().name("event-loop".into()).spawn(move || engine.run()).map_err(internal)?;
     let (shutdown, stopping) = tokio::sync::watch::channel(false);
     let shared = Arc::new(Shared {
+        writer,
+        metrics,
+        tokens: door.as_ref().map(|door| door.tokens.clone()),
         engine: handle.clone(),
         store,
         catalog: DataCatalog { source: options.data_dir, shelf: Shelf::new(options.store.join("data")) },
@@ -99,8 +117,20 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
         stopping: stopping.clone(),
     });
     spawn_ticks(handle.clone(), stopping.clone());
-    let server = tokio::spawn(serve(listener, shared, stopping));
-    Ok(Running { address, handle, shutdown, server, threads: vec![loop_thread, writer_thread] })
+    if let Some(listener) = http {
+        tracing::info!(address = %listener.local_addr().map_err(internal)?, "health and metrics over http");
+        tokio::spawn(http::serve(listener, shared.clone()));
+    }
+    let secure = door.is_some();
+    let server = tokio::spawn(serve(listener, door, shared, stopping));
+    Ok(Running { address, secure, handle, shutdown, server, threads: vec![loop_thread, writer_thread] })
+}
+
+async fn bind(option: &str, address: SocketAddr) -> Result<TcpListener, UserError> {
+    TcpListener::bind(address).await.map_err(|e| {
+        let message = format!("cannot listen on {address}: {e}. Choose another address with {option}");
+        UserError::new(ErrorCode::Refused, message)
+    })
 }
 
 impl Running {
@@ -121,24 +151,8 @@ impl Running {
 
     /// The address to tell workers and clients.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", if self.secure { "https" } else { "http" }, self.address)
     }
-}
-
-fn check_address(options: &ServeOptions) -> Result<(), UserError> {
-    let loopback = match options.listen.ip() {
-        IpAddr::V4(ip) => ip.is_loopback(),
-        IpAddr::V6(ip) => ip.is_loopback(),
-    };
-    if loopback || options.insecure {
-        return Ok(());
-    }
-    let message = format!(
-        "{} can be reached from other machines, and this version asks nobody who they are: anyone there could launch \
-         sweeps and send results. Listen on 127.0.0.1 (and use an SSH tunnel), or say --insecure on a network you trust",
-        options.listen
-    );
-    Err(UserError::new(ErrorCode::Refused, message))
 }
 
 pub(crate) fn store_error(error: StoreError) -> UserError {
@@ -201,6 +215,7 @@ fn spawn_ticks(handle: EngineHandle, mut stopping: tokio::sync::watch::Receiver<
 
 async fn serve(
     listener: TcpListener,
+    door: Option<Door>,
     shared: Arc<Shared>,
     mut stopping: tokio::sync::watch::Receiver<bool>,
 ) -> Result<(), tonic::transport::Error> {
@@ -211,14 +226,19 @@ async fn serve(
     let files = FileServiceServer::new(files::Files(shared.clone()))
         .accept_compressed(CompressionEncoding::Zstd)
         .max_decoding_message_size(MAX_MESSAGE);
+    let metrics = shared.metrics.clone();
     let sweeps = SweepServiceServer::new(sweeps::Sweeps(shared))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(64 << 20);
+    let (tls, tokens) = door.map_or((None, None), |door| (Some(door.tls), Some(door.tokens)));
+    let admin = AdminServiceServer::new(admin::Admin(tokens.clone())).max_decoding_message_size(64 << 10);
+    let connections = listen::incoming(listener, tls, stopping.clone());
     let stopped = async move {
         let _ = stopping.wait_for(|stop| *stop).await;
     };
     Server::builder()
-        .tcp_nodelay(true)
+        .layer(metrics)
+        .layer(Guard::new(tokens))
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .initial_connection_window_size(8 << 20)
@@ -227,6 +247,7 @@ async fn serve(
         .add_service(workers)
         .add_service(files)
         .add_service(sweeps)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped)
+        .add_service(admin)
+        .serve_with_incoming_shutdown(connections, stopped)
         .await
 }

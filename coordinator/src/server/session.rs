@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
 
 use super::Shared;
+use super::door::Caller;
 use super::engine::{Event, Outbox, Saying};
 use crate::core::{Fence, Joining};
 
@@ -25,6 +26,7 @@ const MAX_NAME: usize = 128;
 /// Opens a session: checks the hello, joins, and leaves a task reading the stream.
 pub(super) async fn open(
     shared: Arc<Shared>,
+    caller: Option<Caller>,
     mut inbound: Streaming<v1::SessionRequest>,
 ) -> Result<mpsc::Receiver<Result<v1::SessionResponse, Status>>, Status> {
     let first = tokio::time::timeout(HELLO_WITHIN, inbound.message())
@@ -41,10 +43,21 @@ pub(super) async fn open(
     shared.engine.tell(Event::Joined(joining, outbox, reply));
     let session = number.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
     tokio::spawn(async move {
-        listen(&shared, &worker, inbound).await;
+        tokio::select! {
+            () = listen(&shared, &worker, inbound) => {}
+            () = locked_out(&shared, caller) => tracing::warn!(worker, "its token was revoked or has expired"),
+        }
         shared.engine.tell(Event::SessionEnded(worker, session));
     });
     Ok(messages)
+}
+
+/// Returns when the token that opened the session opens nothing any more.
+async fn locked_out(shared: &Shared, caller: Option<Caller>) {
+    match (&shared.tokens, caller) {
+        (Some(tokens), Some(caller)) => tokens.ended(&caller.token).await,
+        _ => std::future::pending().await,
+    }
 }
 
 async fn welcome(shared: &Shared, outbox: &Outbox) {

@@ -41,6 +41,8 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
         best_cell: best.map_or_else(String::new, |(cell, _)| describe_cell(&sweep.spec, cell)),
         best_mean: best.map_or(0.0, |(_, running)| running.mean),
         best_n: best.map_or(0, |(_, running)| running.n),
+        // The core does not know the store.
+        trouble: String::new(),
     }
 }
 

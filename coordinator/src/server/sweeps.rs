@@ -80,7 +80,7 @@ impl SweepService for Sweeps {
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         let status = self.about(&request.into_inner().sweep, sweep_status).await?;
-        Ok(Response::new(v1::StatusResponse { status: Some(status) }))
+        Ok(Response::new(v1::StatusResponse { status: Some(with_trouble(&self.0, status)) }))
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
@@ -195,10 +195,11 @@ impl SweepService for Sweeps {
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
         let request = request.into_inner();
-        let lines = match request.trial {
+        let mut lines = match request.trial {
             None => self.about(&request.sweep, |core, sweep| core.explain(sweep)).await?,
             Some(key) => self.explain_trial(&request.sweep, key.into()).await?,
         };
+        lines.extend(self.0.metrics.trouble().map(|why| format!("The coordinator cannot store results: {why}.")));
         Ok(Response::new(v1::ExplainResponse { lines }))
     }
 
@@ -424,13 +425,20 @@ fn new_id(source: &SpecSource, launched_at: f64) -> String {
     hasher.finalize().as_bytes()[..8].iter().map(|b| ALPHABET[(*b % 32) as usize] as char).collect()
 }
 
+/// Adds what the core does not know.
+fn with_trouble(shared: &Shared, status: v1::SweepStatus) -> v1::SweepStatus {
+    v1::SweepStatus { trouble: shared.metrics.trouble().unwrap_or_default(), ..status }
+}
+
 async fn watch(shared: Arc<Shared>, id: String, messages: mpsc::Sender<Result<v1::WatchResponse, Status>>) {
     let mut changes = shared.engine.changes();
     let mut stop = shared.stopping.clone();
     loop {
         let wanted = id.clone();
         let status = shared.engine.ask(move |core| core.find(&wanted).ok().map(|sweep| sweep_status(core, sweep)));
-        let Ok(Some(status)) = status.await else { return };
+        let Ok(Some(status)) = status.await.map(|status| status.map(|status| with_trouble(&shared, status))) else {
+            return;
+        };
         let ended = !matches!(status.state(), v1::SweepState::Running | v1::SweepState::Paused);
         // A slow reader holds up this task alone.
         if messages.send(Ok(v1::WatchResponse { status: Some(status) })).await.is_err() || ended {

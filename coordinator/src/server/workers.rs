@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::door::Caller;
 use super::engine::{Delivery, Event, Refusal};
 use super::{Shared, session};
 use crate::core::{StoredRow, main_metric};
@@ -26,7 +27,8 @@ impl WorkerService for Workers {
         &self,
         request: Request<Streaming<v1::SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let messages = session::open(self.0.clone(), request.into_inner()).await?;
+        let caller = request.extensions().get::<Caller>().cloned();
+        let messages = session::open(self.0.clone(), caller, request.into_inner()).await?;
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 
@@ -37,6 +39,7 @@ impl WorkerService for Workers {
         let request = request.into_inner();
         let (sweep, metric, metrics) = self.sweep_of(&request.sweep).await?;
         let delivery = to_delivery(request, sweep, metric, metrics)?;
+        let rows = delivery.rows.clone();
         let (reply, answered) = oneshot::channel();
         self.0.engine.tell(Event::Results(Box::new(Delivery { reply, ..delivery })));
         let report = answered.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
@@ -46,6 +49,7 @@ impl WorkerService for Workers {
             }
             Refusal::Store(error) => Status::unavailable(error.to_string()),
         })?;
+        self.0.metrics.stored(report.stored.iter().map(|at| &rows[*at]));
         Ok(Response::new(v1::CommitResultsResponse {
             stored: report.stored.len() as u32,
             duplicates: (report.known.len() as u64 - report.mismatches) as u32,

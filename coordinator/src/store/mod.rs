@@ -64,6 +64,8 @@ pub enum Write {
     Verdict(i64, TrialResult),
     /// Rows of failed trials become attempts, so that they can be run again; a completed sweep is running again.
     Retry(i64),
+    /// Nothing of consequence: whether the store takes a write at all.
+    Probe,
 }
 
 /// What became of a write.

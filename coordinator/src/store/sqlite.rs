@@ -145,6 +145,7 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> Result<Written, StoreError> {
         Write::Results(batch) => put_results(tx, batch).map(Written::Results),
         Write::Verdict(sweep, result) => insert_trial(tx, *sweep, "", result).map(|_| Written::Done),
         Write::Retry(sweep) => retry(tx, *sweep).map(Written::Retried),
+        Write::Probe => probe(tx).map(|()| Written::Done),
     }
 }
 
@@ -254,6 +255,13 @@ fn retry(tx: &Transaction<'_>, sweep: i64) -> Result<Vec<TrialKey>, StoreError> 
     let (from, to) = (from_state(SweepState::Completed), from_state(SweepState::Running));
     tx.execute("UPDATE sweeps SET state = ?3 WHERE number = ?1 AND state = ?2", [sweep, from, to])?;
     Ok(keys)
+}
+
+/// A full disk takes no new page, so the pages that this one changes are written anew each time, to the log.
+fn probe(tx: &Transaction<'_>) -> Result<(), StoreError> {
+    tx.prepare_cached("INSERT INTO meta VALUES ('probes', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1")?
+        .execute([])?;
+    Ok(())
 }
 
 fn fence_holds(tx: &Transaction<'_>, batch: &Batch) -> Result<bool, StoreError> {

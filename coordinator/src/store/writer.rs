@@ -1,6 +1,12 @@
 //! The writer's thread: takes whatever has queued up, commits it in one transaction, then answers everyone.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
 
 use super::{StoreError, Write, Writer, Written};
 
@@ -11,11 +17,58 @@ pub type Answer = Box<dyn FnOnce(Result<Written, StoreError>) + Send>;
 const MAX_GROUP: usize = 64;
 /// Writes that may wait; beyond that, those who write wait.
 const QUEUE: usize = 256;
+/// Whoever could not deliver tries again within this time.
+const TRIED_AGAIN_WITHIN: Duration = Duration::from_secs(30);
 
 /// Hands writes to the writer's thread.
 #[derive(Clone)]
 pub struct WriterHandle {
     queue: SyncSender<(Write, Answer)>,
+    meter: Arc<Meter>,
+}
+
+/// How the writer is doing.
+#[derive(Debug)]
+pub struct Meter {
+    seconds: Histogram,
+    writes: Counter,
+    failures: Counter,
+    trouble: Mutex<Option<(Instant, String)>>,
+}
+
+impl Meter {
+    fn new() -> Self {
+        // From a tenth of a millisecond to seven seconds.
+        let seconds = Histogram::new(exponential_buckets(1e-4, 4.0, 9));
+        Self { seconds, writes: Counter::default(), failures: Counter::default(), trouble: Mutex::new(None) }
+    }
+
+    /// Why results cannot be stored, if so: they failed lately, and none were stored since. Smaller writes may still find room
+    /// on a disk that is all but full.
+    pub fn trouble(&self) -> Option<String> {
+        let trouble = self.trouble.lock().expect("nothing panics while it holds the trouble");
+        trouble.as_ref().filter(|(since, _)| since.elapsed() < TRIED_AGAIN_WITHIN).map(|(_, why)| why.clone())
+    }
+
+    /// Adds what is counted.
+    pub fn register(&self, registry: &mut Registry) {
+        let seconds = self.seconds.clone();
+        registry.register_with_unit("commit", "Durations of the store's transactions", Unit::Seconds, seconds);
+        registry.register("commit_writes", "Writes in them", self.writes.clone());
+        registry.register("commit_failures", "Transactions that failed", self.failures.clone());
+    }
+
+    fn count(&self, started: Instant, writes: &[&Write], failure: Option<&StoreError>) {
+        self.seconds.observe(started.elapsed().as_secs_f64());
+        match failure {
+            None => _ = self.writes.inc_by(writes.len() as u64),
+            Some(_) => _ = self.failures.inc(),
+        }
+        if writes.iter().any(|write| matches!(write, Write::Results(_))) {
+            let mut trouble = self.trouble.lock().expect("nothing panics while it holds the trouble");
+            *trouble = failure.map(|error| (Instant::now(), error.to_string()));
+        }
+    }
 }
 
 impl WriterHandle {
@@ -25,8 +78,15 @@ impl WriterHandle {
     /// The operating system gives no thread.
     pub fn start(writer: Box<dyn Writer>) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let (queue, waiting) = sync_channel(QUEUE);
+        let meter = Arc::new(Meter::new());
+        let writer = Metered { writer, meter: meter.clone() };
         let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || run(writer, &waiting))?;
-        Ok((Self { queue }, thread))
+        Ok((Self { queue, meter }, thread))
+    }
+
+    /// How the writer is doing.
+    pub fn meter(&self) -> Arc<Meter> {
+        self.meter.clone()
     }
 
     /// Queues a write; `answer` is called on the writer's thread once it is durable, or has failed.
@@ -52,21 +112,36 @@ impl WriterHandle {
     }
 }
 
-fn run(mut writer: Box<dyn Writer>, waiting: &Receiver<(Write, Answer)>) {
+/// A writer and what is counted about it.
+struct Metered {
+    writer: Box<dyn Writer>,
+    meter: Arc<Meter>,
+}
+
+impl Metered {
+    fn commit(&mut self, writes: &[&Write]) -> Result<Vec<Written>, StoreError> {
+        let started = Instant::now();
+        let written = self.writer.commit(writes);
+        self.meter.count(started, writes, written.as_ref().err());
+        written
+    }
+}
+
+fn run(mut writer: Metered, waiting: &Receiver<(Write, Answer)>) {
     while let Ok(first) = waiting.recv() {
         let mut group = vec![first];
         group.extend(waiting.try_iter().take(MAX_GROUP - 1));
         let (writes, answers): (Vec<Write>, Vec<Answer>) = group.into_iter().unzip();
         match writer.commit(&writes.iter().collect::<Vec<_>>()) {
             Ok(written) => answers.into_iter().zip(written).for_each(|(answer, written)| answer(Ok(written))),
-            Err(_) if writes.len() > 1 => one_by_one(writer.as_mut(), &writes, answers),
+            Err(_) if writes.len() > 1 => one_by_one(&mut writer, &writes, answers),
             Err(error) => answers.into_iter().for_each(|answer| answer(Err(error.clone()))),
         }
     }
 }
 
 /// After a failure of the whole group, so that one bad write does not fail its neighbours.
-fn one_by_one(writer: &mut dyn Writer, writes: &[Write], answers: Vec<Answer>) {
+fn one_by_one(writer: &mut Metered, writes: &[Write], answers: Vec<Answer>) {
     for (write, answer) in writes.iter().zip(answers) {
         answer(writer.commit(&[write]).map(|mut written| written.remove(0)));
     }

@@ -1,0 +1,83 @@
+//! `ergodic token`: making, listing and revoking what opens a coordinator's door.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::UserError;
+use ergodic_proto::token::Role;
+use ergodic_proto::v1;
+use serde_json::json;
+
+use super::Client;
+use super::commands::{records, render, simple_table};
+use super::output::Format;
+use super::watch::duration;
+
+/// `ergodic token new`: the token for stdout, or nothing if it went to a file.
+///
+/// # Errors
+/// The caller may not make tokens, the file cannot be written or is there already, or nobody answers.
+pub async fn make(
+    client: &mut Client,
+    role: Role,
+    expires: Option<Duration>,
+    note: &str,
+    output: Option<&Path>,
+) -> Result<String, UserError> {
+    // What cannot be written is not made.
+    let file = output.map(|path| create(path).map(|file| (path, file))).transpose()?;
+    let expires_in_seconds = expires.map_or(0, |time| time.as_secs().max(1));
+    let request = v1::NewTokenRequest { role: role.name().to_owned(), expires_in_seconds, note: note.to_owned() };
+    let made = client.admin.new_token(request).await.map_err(|e| client.error(&e));
+    let Some((path, mut file)) = file else { return Ok(format!("{}\n", made?.into_inner().token)) };
+    let kept = made.and_then(|made| {
+        let failed = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("{}: {e}", path.display()));
+        writeln!(file, "{}", made.into_inner().token).and_then(|()| file.sync_all()).map_err(failed)
+    });
+    if kept.is_err() {
+        let _ = std::fs::remove_file(path);
+    }
+    kept.map(|()| String::new())
+}
+
+fn create(path: &Path) -> Result<std::fs::File, UserError> {
+    let options = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    options.map_err(|e| UserError::new(ErrorCode::BadInput, format!("-o {}: {e}", path.display())))
+}
+
+/// `ergodic token list`
+///
+/// # Errors
+/// The caller may not see tokens, or nobody answers.
+pub async fn list(client: &mut Client, format: Format) -> Result<String, UserError> {
+    let response = client.admin.list_tokens(v1::ListTokensRequest {}).await.map_err(|e| client.error(&e))?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let ends = |at: u64| match at {
+        0 => "never".to_owned(),
+        at if at <= now => "ended".to_owned(),
+        at => format!("in {}", duration((at - now) as f64)),
+    };
+    let row = |token: v1::TokenRecord| {
+        let age = format!("{} ago", duration(now.saturating_sub(token.created_at) as f64));
+        let (made, expires) = match format {
+            Format::Table => (json!(age), json!(ends(token.expires_at))),
+            _ => (json!(token.created_at), json!((token.expires_at > 0).then_some(token.expires_at))),
+        };
+        vec![json!(token.id), json!(token.role), made, expires, json!(token.note)]
+    };
+    let rows = response.into_inner().tokens.into_iter().map(row).collect();
+    let records = records(&["id", "role", "made", "expires", "note"], rows);
+    Ok(render(&records, format, |r| simple_table(&r.columns, &r.rows)))
+}
+
+/// `ergodic token revoke`
+///
+/// # Errors
+/// There is no such token, the caller may not revoke it, or nobody answers.
+pub async fn revoke(client: &mut Client, id: &str) -> Result<(), UserError> {
+    let request = v1::RevokeTokenRequest { id: id.to_owned() };
+    client.admin.revoke_token(request).await.map(|_| ()).map_err(|e| client.error(&e))
+}

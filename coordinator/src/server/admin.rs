@@ -1,0 +1,81 @@
+//! `AdminService`: tokens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::UserError;
+use ergodic_proto::token::Role;
+use ergodic_proto::v1;
+use ergodic_proto::v1::admin_service_server::AdminService;
+use tonic::{Request, Response, Status};
+
+use super::door::{Caller, Tokens};
+
+/// Longest note, in bytes.
+const MAX_NOTE: usize = 200;
+
+pub(super) struct Admin(pub(super) Option<Arc<Tokens>>);
+
+impl Admin {
+    fn tokens(&self) -> Result<Arc<Tokens>, Status> {
+        let none = || {
+            let message = "this coordinator asks nobody for a token: serve with --secure, or listen beyond loopback";
+            Status::from(UserError::new(ErrorCode::Refused, message))
+        };
+        self.0.clone().ok_or_else(none)
+    }
+}
+
+#[tonic::async_trait]
+impl AdminService for Admin {
+    async fn new_token(&self, request: Request<v1::NewTokenRequest>) -> Result<Response<v1::NewTokenResponse>, Status> {
+        let tokens = self.tokens()?;
+        let request = request.into_inner();
+        let role = Role::named(&request.role).ok_or_else(|| {
+            Status::invalid_argument(format!("role: expected worker, user or admin, found '{}'", request.role))
+        })?;
+        if request.note.len() > MAX_NOTE || request.note.chars().any(char::is_control) {
+            return Err(Status::invalid_argument(format!("note: expected one line of at most {MAX_NOTE} bytes")));
+        }
+        let lifetime = (request.expires_in_seconds > 0).then(|| Duration::from_secs(request.expires_in_seconds));
+        let token = tokens.make(role, lifetime, &request.note).map_err(unkept)?;
+        tracing::info!(token = token.id, role = role.name(), "token made");
+        Ok(Response::new(v1::NewTokenResponse { token: token.reveal() }))
+    }
+
+    async fn list_tokens(&self, _: Request<v1::ListTokensRequest>) -> Result<Response<v1::ListTokensResponse>, Status> {
+        let record = |record: super::door::Record| v1::TokenRecord {
+            role: record.role().map_or_else(String::new, |role| role.name().to_owned()),
+            id: record.id,
+            note: record.note,
+            created_at: record.created_at,
+            expires_at: record.expires_at,
+        };
+        let tokens = self.tokens()?.list().into_iter().map(record).collect();
+        Ok(Response::new(v1::ListTokensResponse { tokens }))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<v1::RevokeTokenRequest>,
+    ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
+        let tokens = self.tokens()?;
+        let own = request.extensions().get::<Caller>().map(|caller| caller.token.clone());
+        let id = request.into_inner().id;
+        if own.as_ref() == Some(&id) {
+            let message = format!("the token {id} is the one that asks: revoke it with another one");
+            return Err(UserError::new(ErrorCode::Refused, message).into());
+        }
+        if !tokens.revoke(&id).map_err(unkept)? {
+            let message = format!("there is no token {id}; see `ergodic token list`");
+            return Err(UserError::new(ErrorCode::NotFound, message).into());
+        }
+        tracing::info!(token = id, "token revoked");
+        Ok(Response::new(v1::RevokeTokenResponse {}))
+    }
+}
+
+fn unkept(error: std::io::Error) -> Status {
+    UserError::new(ErrorCode::Internal, format!("the tokens could not be kept: {error}")).into()
+}

@@ -1,0 +1,126 @@
+//! Stands before all services: one table says which role may ask what, and whatever it does not name is refused.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::UserError;
+use ergodic_proto::token::{Role, Token};
+use http::header::AUTHORIZATION;
+use http::{Request, Response};
+use tonic::body::Body;
+use tonic::{Code, Status};
+
+use super::Tokens;
+
+/// Who asks, for the services behind the door; absent where nobody is asked who they are.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    /// Name of the token.
+    pub(crate) token: String,
+}
+
+/// Asks everybody for a token, or nobody.
+#[derive(Clone)]
+pub(crate) struct Guard(Option<Arc<Tokens>>);
+
+impl Guard {
+    /// Asks for these tokens; without any, lets everybody in as far as an administrator's services are not meant.
+    pub(crate) fn new(tokens: Option<Arc<Tokens>>) -> Self {
+        Self(tokens)
+    }
+
+    fn admit(&self, request: &mut Request<Body>) -> Result<(), Status> {
+        let Some(tokens) = &self.0 else { return Ok(()) };
+        let token = bearer(request)?;
+        let role = tokens.admit(&token).map_err(|why| unauthenticated(&why.to_string()))?;
+        let path = request.uri().path();
+        if !allowed(path).contains(&role) {
+            let method = path.rsplit('/').next().unwrap_or_default();
+            let message = format!("a token for the role {} does not open {method}", role.name());
+            return Err(UserError::new(ErrorCode::Refused, message).into());
+        }
+        request.extensions_mut().insert(Caller { token: token.id });
+        Ok(())
+    }
+}
+
+fn bearer(request: &Request<Body>) -> Result<Token, Status> {
+    let none = "this coordinator asks for a token: say --token-file FILE, or set ERGODIC_TOKEN_FILE; an administrator makes \
+                one with `ergodic token new`";
+    let value = request.headers().get(AUTHORIZATION).ok_or_else(|| unauthenticated(none))?;
+    let text = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
+    text.parse().map_err(|why: ergodic_proto::token::NoToken| unauthenticated(&why.to_string()))
+}
+
+/// The code tells programs that a token would help; the detail carries the exit code for people.
+fn unauthenticated(why: &str) -> Status {
+    let status = Status::from(UserError::new(ErrorCode::Refused, why));
+    Status::with_details(Code::Unauthenticated, why, status.details().to_vec().into())
+}
+
+/// Who may ask this. A user's `replay` needs the sweep as workers get it.
+fn allowed(path: &str) -> &'static [Role] {
+    let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
+    match (service, method) {
+        ("ergodic.v1.WorkerService", "GetSweep") | ("ergodic.v1.FileService", _) => &Role::ALL,
+        ("ergodic.v1.WorkerService", _) => &[Role::Worker, Role::Admin],
+        ("ergodic.v1.SweepService", _) => &[Role::User, Role::Admin],
+        ("ergodic.v1.AdminService", _) => &[Role::Admin],
+        _ => &[],
+    }
+}
+
+impl<S> tower_layer::Layer<S> for Guard {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Guarded<S> {
+        Guarded { guard: self.clone(), inner }
+    }
+}
+
+/// A service behind the guard.
+#[derive(Clone)]
+pub(crate) struct Guarded<S> {
+    guard: Guard,
+    inner: S,
+}
+
+impl<S> tower_service::Service<Request<Body>> for Guarded<S>
+where
+    S: tower_service::Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        match self.guard.admit(&mut request) {
+            Ok(()) => Box::pin(self.inner.call(request)),
+            Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_role_may_ask_what_it_is_for_and_nothing_unknown_is_open() {
+        let may = |role, path: &str| allowed(path).contains(&role);
+        for role in Role::ALL {
+            assert!(may(role, "/ergodic.v1.FileService/Fetch") && may(role, "/ergodic.v1.WorkerService/GetSweep"));
+            assert!(!may(role, "/ergodic.v1.Other/Anything") && !may(role, "") && !may(role, "/"));
+            assert_eq!(may(role, "/ergodic.v1.AdminService/NewToken"), role == Role::Admin);
+            assert_eq!(may(role, "/ergodic.v1.WorkerService/CommitResults"), role != Role::User);
+            assert_eq!(may(role, "/ergodic.v1.SweepService/Launch"), role != Role::Worker);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Who may come in: certificates, tokens, and what each role may ask.
+//!
+//! A coordinator that can be reached from other machines speaks TLS and asks for tokens. It is its own certificate
+//! authority, made when it first serves; every token carries the authority's fingerprint, so that the token is all that a
+//! worker or user needs. Everything lies in one directory:
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `ca.pem`, `ca.key` | the authority; the key never leaves the directory |
+//! | `tokens.json` | tokens, their secrets only as hashes |
+//! | `admin.token` | the first token, made together with the authority |
+
+mod guard;
+mod tls;
+mod tokens;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::UserError;
+use ergodic_proto::token::Role;
+use tokio_rustls::TlsAcceptor;
+
+pub(crate) use guard::{Caller, Guard};
+pub(crate) use tokens::{Record, Tokens};
+
+/// How the door is kept.
+#[derive(Debug, Clone)]
+pub struct DoorOptions {
+    /// The directory of authority and tokens.
+    pub dir: PathBuf,
+    /// PEM files of a certificate and its key from elsewhere, instead of one from the coordinator's own authority.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// PEM file of authorities: only those who show a certificate of theirs may come in.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// A door that is kept.
+pub(crate) struct Door {
+    /// Makes TLS of a connection.
+    pub(crate) tls: TlsAcceptor,
+    /// Who may come in.
+    pub(crate) tokens: Arc<Tokens>,
+}
+
+impl Door {
+    /// Opens the directory, making what is missing.
+    ///
+    /// # Errors
+    /// A file cannot be read or written, or is not what it should be; it is named.
+    pub(crate) fn open(options: &DoorOptions) -> Result<Self, UserError> {
+        let failed = |e: io::Error| {
+            let message = format!("--auth-dir {}: {e}", options.dir.display());
+            UserError::new(ErrorCode::Refused, message)
+        };
+        std::fs::create_dir_all(&options.dir).map_err(failed)?;
+        let own = match options.certificate {
+            Some(_) => None,
+            None => Some(tls::Authority::open(&options.dir)?),
+        };
+        let fingerprint = own.as_ref().map(tls::Authority::fingerprint);
+        let tokens = Tokens::open(&options.dir, fingerprint)?;
+        if tokens.is_empty() {
+            let token = tokens.make(Role::Admin, None, "made when the coordinator first served").map_err(failed)?;
+            let path = options.dir.join("admin.token");
+            write_secret(&path, format!("{}\n", token.reveal()).as_bytes()).map_err(failed)?;
+            tracing::info!(file = %path.display(), "a token for administrators was made");
+        }
+        Ok(Self { tls: tls::acceptor(options, own.as_ref())?, tokens: Arc::new(tokens) })
+    }
+}
+
+/// Replaces a file that nobody else may read: written beside, made durable, renamed.
+fn write_secret(path: &Path, content: &[u8]) -> io::Result<()> {
+    let part = path.with_extension("part");
+    let _ = std::fs::remove_file(&part);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&part, path)?;
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}

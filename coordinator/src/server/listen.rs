@@ -1,0 +1,193 @@
+//! Taking connections: at most so many, each through its handshake in time, and none that says nothing.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
+
+/// How long a peer may take for its handshake, or for its first byte where there is none.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
+/// Connections at most, where the system allows as many files.
+const MAX_CONNECTIONS: u64 = 8192;
+/// Handshakes under way at a time from one address.
+const MAX_HANDSHAKES: usize = 128;
+/// After an error of `accept`, such as one file too many.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Hands out connections until it is told to stop.
+pub(super) fn incoming(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    mut stopping: watch::Receiver<bool>,
+) -> ReceiverStream<io::Result<Connection>> {
+    let (ready, connections) = mpsc::channel(64);
+    let room = Arc::new(Semaphore::new(most_connections()));
+    let shaking = Arc::new(Shaking::default());
+    tokio::spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stopping.wait_for(|stop| *stop) => return,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be taken");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            // Whoever comes when there is no room is turned away at once rather than left waiting.
+            let (Ok(place), Some(shake)) = (room.clone().try_acquire_owned(), shaking.begin(peer.ip())) else {
+                continue;
+            };
+            let (ready, tls) = (ready.clone(), tls.clone());
+            tokio::spawn(async move {
+                let shaken = tokio::time::timeout(HANDSHAKE_WITHIN, shake_hands(stream, tls)).await;
+                drop(shake);
+                if let Ok(Ok(stream)) = shaken {
+                    let _ = ready.send(Ok(Connection { stream, peer, _place: place })).await;
+                }
+            });
+        }
+    });
+    ReceiverStream::new(connections)
+}
+
+/// Half the files that this process may open: the other half is for stores, datasets and logs.
+fn most_connections() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(2 * MAX_CONNECTIONS);
+    (files / 2).min(MAX_CONNECTIONS) as usize
+}
+
+async fn shake_hands(stream: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<Stream> {
+    // The server's own setting does not reach connections that it is handed.
+    stream.set_nodelay(true)?;
+    match tls {
+        Some(tls) => Ok(Stream::Tls(Box::new(tls.accept(stream).await?))),
+        None => {
+            // Zero bytes: the peer has gone again.
+            if stream.peek(&mut [0]).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            Ok(Stream::Plain(stream))
+        }
+    }
+}
+
+/// Handshakes under way, by address.
+#[derive(Default)]
+struct Shaking(Mutex<HashMap<IpAddr, usize>>);
+
+impl Shaking {
+    /// `None` when one address has too many.
+    fn begin(self: &Arc<Self>, peer: IpAddr) -> Option<Shake> {
+        let mut all = self.0.lock().expect("nothing panics while it counts");
+        let count = all.entry(peer).or_default();
+        if *count >= MAX_HANDSHAKES {
+            return None;
+        }
+        *count += 1;
+        Some(Shake(self.clone(), peer))
+    }
+}
+
+/// A handshake under way.
+struct Shake(Arc<Shaking>, IpAddr);
+
+impl Drop for Shake {
+    fn drop(&mut self) {
+        let mut all = self.0.0.lock().expect("nothing panics while it counts");
+        if let Some(count) = all.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.1);
+            }
+        }
+    }
+}
+
+/// A connection through its handshake.
+pub(super) struct Connection {
+    stream: Stream,
+    peer: SocketAddr,
+    /// Held, not read: its place among the connections.
+    _place: OwnedSemaphorePermit,
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connected for Connection {
+    type ConnectInfo = SocketAddr;
+
+    fn connect_info(&self) -> SocketAddr {
+        self.peer
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! What can be counted about a coordinator, in the text form that Prometheus reads. No label names a trial or a worker: those
+//! come and go without bound.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use ergodic_common::{BUILD, Outcome};
+use http::{Request, Response};
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use tonic::body::Body;
+use tonic::codegen::Service;
+
+use super::process;
+use crate::core::{Core, StoredRow, SweepState, Tallies};
+use crate::store::writer::Meter;
+
+/// What is counted where it happens.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    requests: Family<Call, Counter>,
+    trial_seconds: Family<Ended, Histogram>,
+    meter: Arc<Meter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Call {
+    method: String,
+    code: i32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ended {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct In {
+    state: &'static str,
+}
+
+/// The core's numbers at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    epoch: u64,
+    sweeps: [(&'static str, u64); 4],
+    /// Of open sweeps.
+    trials: [(&'static str, u64); 5],
+    workers: [(&'static str, u64); 2],
+    slots: u64,
+    leases: u64,
+    tallies: Tallies,
+}
+
+impl Metrics {
+    /// Beside what the store's writer counts.
+    pub(crate) fn new(meter: Arc<Meter>) -> Self {
+        // From a millisecond to three hours.
+        let histogram = || Histogram::new(exponential_buckets(0.001, 4.0, 12));
+        Self { requests: Family::default(), trial_seconds: Family::new_with_constructor(histogram), meter }
+    }
+
+    /// Trials have got their rows.
+    pub(crate) fn stored<'a>(&self, rows: impl Iterator<Item = &'a StoredRow>) {
+        for row in rows {
+            let outcome = match row.outcome {
+                Outcome::Completed => "completed",
+                Outcome::Diverged { .. } => "diverged",
+                Outcome::Failed { .. } => "failed",
+            };
+            self.trial_seconds.get_or_create(&Ended { outcome }).observe(row.seconds);
+        }
+    }
+
+    /// Why the store takes nothing at the moment, if so.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.meter.trouble()
+    }
+
+    /// Everything as text.
+    pub(crate) fn text(&self, now: &Snapshot) -> String {
+        let mut registry = Registry::with_prefix("ergodic");
+        registry.register("build", "The program", Info::new([("version", BUILD)]));
+        let requests = self.requests.clone();
+        registry.register("grpc_requests", "Requests by method and gRPC code as they were first answered", requests);
+        let seconds = self.trial_seconds.clone();
+        registry.register_with_unit("trial", "Durations of trials that got their row here", Unit::Seconds, seconds);
+        self.meter.register(&mut registry);
+        now.register(&mut registry);
+        register_process(&mut registry);
+        let mut out = String::new();
+        match text::encode(&mut out, &registry) {
+            Ok(()) => out,
+            Err(_) => unreachable!("a string takes all that is written to it"),
+        }
+    }
+}
+
+impl Snapshot {
+    /// Of this core.
+    pub(crate) fn of(core: &Core) -> Self {
+        let mut all = Self { epoch: core.epoch(), leases: core.leases() as u64, ..Self::default() };
+        let state = |state: SweepState| core.sweeps().filter(|sweep| sweep.state == state).count() as u64;
+        all.sweeps = [
+            ("running", state(SweepState::Running)),
+            ("paused", state(SweepState::Paused)),
+            ("completed", state(SweepState::Completed)),
+            ("cancelled", state(SweepState::Cancelled)),
+        ];
+        let (mut waiting, mut leased, mut completed, mut diverged, mut failed) = (0, 0, 0, 0, 0);
+        for sweep in core.sweeps() {
+            let Tallies { releases, duplicates, mismatches, fenced } = sweep.tallies;
+            all.tallies.releases += releases;
+            all.tallies.duplicates += duplicates;
+            all.tallies.mismatches += mismatches;
+            all.tallies.fenced += fenced;
+            if sweep.state.is_open() {
+                waiting += sweep.spec.trials() - sweep.counts.done() - sweep.leased();
+                leased += sweep.leased();
+                completed += sweep.counts.completed;
+                diverged += sweep.counts.diverged;
+                failed += sweep.counts.failed;
+            }
+        }
+        all.trials = [
+            ("waiting", waiting),
+            ("leased", leased),
+            ("completed", completed),
+            ("diverged", diverged),
+            ("failed", failed),
+        ];
+        let connected = core.workers().filter(|(_, worker)| worker.connected).count() as u64;
+        all.workers = [("joined", connected), ("away", core.workers().count() as u64 - connected)];
+        all.slots = core.workers().filter(|(_, w)| w.connected).map(|(_, w)| u64::from(w.slots)).sum();
+        all
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        let gauge = |value: u64| {
+            let gauge = Gauge::<i64>::default();
+            gauge.set(value as i64);
+            gauge
+        };
+        let by_state = |values: &[(&'static str, u64)]| {
+            let family = Family::<In, Gauge>::default();
+            values.iter().for_each(|(state, value)| _ = family.get_or_create(&In { state }).set(*value as i64));
+            family
+        };
+        let counter = |value: u64| {
+            let counter = Counter::<u64>::default();
+            counter.inc_by(value);
+            counter
+        };
+        registry.register("epoch", "How often a coordinator was started on the store", gauge(self.epoch));
+        registry.register("sweeps", "Sweeps by state", by_state(&self.sweeps));
+        registry.register("trials", "Trials of open sweeps by state", by_state(&self.trials));
+        registry.register("workers", "Workers by state", by_state(&self.workers));
+        registry.register("slots", "Slots of joined workers", gauge(self.slots));
+        registry.register("leases", "Leases in force", gauge(self.leases));
+        let Tallies { releases, duplicates, mismatches, fenced } = self.tallies;
+        registry.register("leases_lost", "Leases that ended with trials left, of all sweeps", counter(releases));
+        registry.register("duplicate_results", "Results that came again, of all sweeps", counter(duplicates));
+        registry.register("mismatched_results", "Of these, different ones: an alarm", counter(mismatches));
+        registry.register("fenced_batches", "Batches under a lease that was over, of all sweeps", counter(fenced));
+    }
+}
+
+fn register_process(registry: &mut Registry) {
+    let registry = registry.sub_registry_with_prefix("process");
+    let cpu = Gauge::<f64, std::sync::atomic::AtomicU64>::default();
+    cpu.set(process::cpu_seconds());
+    registry.register_with_unit("cpu", "User and system CPU time", Unit::Seconds, cpu);
+    let memory = Gauge::<i64>::default();
+    memory.set(process::rss_bytes() as i64);
+    registry.register_with_unit("resident_memory", "Memory held now", Unit::Bytes, memory);
+    let files = Gauge::<i64>::default();
+    files.set(process::open_files() as i64);
+    registry.register("open_files", "Files and connections open now", files);
+}
+
+impl<S> tower_layer::Layer<S> for Metrics {
+    type Service = Counting<S>;
+
+    fn layer(&self, inner: S) -> Counting<S> {
+        Counting { requests: self.requests.clone(), inner }
+    }
+}
+
+/// A service whose requests are counted.
+#[derive(Clone)]
+pub(crate) struct Counting<S> {
+    requests: Family<Call, Counter>,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Counting<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (path, requests) = (request.uri().path().to_owned(), self.requests.clone());
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await?;
+            let code =
+                answer.headers().get("grpc-status").and_then(|code| code.to_str().ok()?.parse().ok()).unwrap_or(0);
+            // Of what there is none, there could be any number of names.
+            let known = code != tonic::Code::Unimplemented as i32;
+            let method = path.rsplit('/').next().filter(|_| known).unwrap_or("unknown").to_owned();
+            requests.get_or_create(&Call { method, code }).inc();
+            Ok(answer)
+        })
+    }
+}

@@ -1,0 +1,310 @@
+//! Connecting to a coordinator, for workers and clients alike: plain HTTP/2, or TLS to one that is known by its token or by
+//! a certificate authority.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ergodic_common::ErrorCode;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+use crate::status::UserError;
+use crate::token::Token;
+
+/// How long the other side may take to answer the door.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// A connection that says who asks.
+pub type Connection = InterceptedService<Channel, Credentials>;
+
+/// Adds the token to every request.
+#[derive(Debug, Clone, Default)]
+pub struct Credentials(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Credentials {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// Who asks, and whom to trust.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    /// What opens the door; it may name the coordinator's own certificate authority.
+    pub token: Option<Token>,
+    /// PEM file of the authorities to trust instead.
+    pub ca: Option<PathBuf>,
+    /// PEM files of a certificate and its key, for a coordinator that wants to see one.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl Access {
+    /// Reads the token that `file` holds.
+    ///
+    /// # Errors
+    /// The file cannot be read or holds no token; it is named.
+    pub fn with_token_file(mut self, file: Option<&Path>) -> Result<Self, UserError> {
+        if let Some(path) = file {
+            let bad =
+                |why: String| UserError::new(ErrorCode::BadInput, format!("--token-file {}: {why}", path.display()));
+            let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
+            self.token = Some(text.parse().map_err(|e: crate::token::NoToken| bad(e.to_string()))?);
+        }
+        Ok(self)
+    }
+
+    fn credentials(&self) -> Credentials {
+        let value = self.token.as_ref().map(|token| {
+            let text = format!("Bearer {}", token.reveal());
+            let mut value = MetadataValue::try_from(text).expect("a token is ASCII");
+            value.set_sensitive(true);
+            value
+        });
+        Credentials(value)
+    }
+}
+
+/// A connection that is made when it is first used, and made again by itself when it broke.
+///
+/// # Errors
+/// The address is none, a file cannot be used, or the token would travel unprotected beyond this machine.
+pub fn lazy(url: &str, access: &Access) -> Result<Connection, UserError> {
+    let endpoint = endpoint(url)?
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_while_idle(true);
+    let channel = match tls(&endpoint, access)? {
+        Some(tls) => endpoint.connect_with_connector_lazy(tls),
+        None => endpoint.connect_lazy(),
+    };
+    Ok(InterceptedService::new(channel, access.credentials()))
+}
+
+/// A connection that is there.
+///
+/// # Errors
+/// As for [`lazy`]; or nobody answers, or one who is not to be trusted.
+pub async fn now(url: &str, access: &Access) -> Result<Connection, UserError> {
+    let endpoint = endpoint(url)?;
+    let channel = match tls(&endpoint, access)? {
+        Some(tls) => endpoint.connect_with_connector(tls).await,
+        None => endpoint.connect().await,
+    };
+    let unreachable = |e: tonic::transport::Error| UserError::new(ErrorCode::Unreachable, reason(&e));
+    Ok(InterceptedService::new(channel.map_err(unreachable)?, access.credentials()))
+}
+
+/// Whether an address is of this very machine.
+pub fn is_loopback(url: &str) -> bool {
+    let uri = url.parse::<Uri>().ok();
+    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
+    host == "localhost" || host.starts_with("127.") || host == "[::1]"
+}
+
+/// The innermost reason why a connection could not be made, in words.
+pub fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+fn endpoint(url: &str) -> Result<Endpoint, UserError> {
+    let bad = || {
+        let message = format!(
+            "'{url}' is not the address of a coordinator: expected something like https://host:7700, or \
+             http://127.0.0.1:7700 on this machine"
+        );
+        UserError::new(ErrorCode::BadInput, message)
+    };
+    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| bad())?;
+    if !matches!(endpoint.uri().scheme_str(), Some("http" | "https")) || endpoint.uri().host().is_none() {
+        return Err(bad());
+    }
+    Ok(endpoint.connect_timeout(CONNECT_WITHIN).tcp_nodelay(true))
+}
+
+/// What connects to this address, unless it is a plain one.
+fn tls(endpoint: &Endpoint, access: &Access) -> Result<Option<Tls>, UserError> {
+    let uri = endpoint.uri();
+    if uri.scheme_str() == Some("http") {
+        if access.token.is_some() && !is_loopback(&uri.to_string()) {
+            let message = format!(
+                "{uri} is not protected: a token sent there could be read on the way. Say https://, which is what a \
+                 coordinator speaks that asks for tokens"
+            );
+            return Err(UserError::new(ErrorCode::BadInput, message));
+        }
+        return Ok(None);
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider knows TLS 1.3");
+    let builder = match (&access.ca, access.token.as_ref().and_then(|token| token.fingerprint)) {
+        (Some(file), _) => builder.with_root_certificates(roots(file)?),
+        (None, Some(fingerprint)) => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Pinned { fingerprint, provider }))
+        }
+        (None, None) => {
+            let message = format!(
+                "by what is the coordinator at {uri} to be known? Say --token-file with a token that it made, or --ca with \
+                 the certificate of the authority that it has its own from"
+            );
+            return Err(UserError::new(ErrorCode::BadInput, message));
+        }
+    };
+    let mut config = match &access.identity {
+        None => builder.with_no_client_auth(),
+        Some((cert, key)) => {
+            let bad = |e: rustls::Error| UserError::new(ErrorCode::BadInput, format!("--cert {}: {e}", cert.display()));
+            builder.with_client_auth_cert(certificates("--cert", cert)?, private_key("--key", key)?).map_err(bad)?
+        }
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Some(Tls(TlsConnector::from(Arc::new(config)))))
+}
+
+fn roots(file: &Path) -> Result<RootCertStore, UserError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates("--ca", file)? {
+        let bad = |e: rustls::Error| UserError::new(ErrorCode::BadInput, format!("--ca {}: {e}", file.display()));
+        roots.add(certificate).map_err(bad)?;
+    }
+    Ok(roots)
+}
+
+/// The certificates in a PEM file that an option names, at least one.
+///
+/// # Errors
+/// The file cannot be read, or holds none.
+pub fn certificates(option: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, UserError> {
+    let bad = |why: String| UserError::new(ErrorCode::BadInput, format!("{option} {}: {why}", file.display()));
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
+    let found = found.map_err(|e| bad(e.to_string()))?;
+    if found.is_empty() { Err(bad("expected certificates in PEM form, found none".into())) } else { Ok(found) }
+}
+
+/// The private key in a PEM file that an option names.
+///
+/// # Errors
+/// The file cannot be read, or holds none.
+pub fn private_key(option: &str, file: &Path) -> Result<PrivateKeyDer<'static>, UserError> {
+    PrivateKeyDer::from_pem_file(file)
+        .map_err(|e| UserError::new(ErrorCode::BadInput, format!("{option} {}: {e}", file.display())))
+}
+
+/// Connects over TCP, then TLS.
+#[derive(Clone)]
+struct Tls(TlsConnector);
+
+type Connecting = std::pin::Pin<Box<dyn Future<Output = io::Result<TokioIo<TlsStream<TcpStream>>>> + Send>>;
+
+impl tower_service::Service<Uri> for Tls {
+    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Error = io::Error;
+    type Future = Connecting;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Connecting {
+        let tls = self.0.clone();
+        Box::pin(async move {
+            let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+            let stream = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or(443))).await?;
+            stream.set_nodelay(true)?;
+            let name = ServerName::try_from(host).map_err(io::Error::other)?;
+            let stream = tls.connect(name, stream).await.map_err(explain)?;
+            Ok(TokioIo::new(stream))
+        })
+    }
+}
+
+fn explain(error: io::Error) -> io::Error {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidMessage(_)) => {
+            io::Error::other("no TLS is spoken there; a coordinator without tokens is asked over http://")
+        }
+        Some(rustls::Error::InvalidCertificate(e)) => {
+            io::Error::other(format!("the coordinator there is not the one to be trusted ({e})"))
+        }
+        _ => error,
+    }
+}
+
+/// Trusts the holder of a certificate from the one authority with this fingerprint, by whatever name it is reached: that
+/// authority makes certificates for one coordinator only.
+#[derive(Debug)]
+struct Pinned {
+    fingerprint: [u8; 32],
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        // blake3::Hash compares in constant time, though nothing here is secret.
+        let ours = |der: &&CertificateDer<'_>| blake3::hash(der) == blake3::Hash::from(self.fingerprint);
+        let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let authority = intermediates.iter().find(ours).ok_or(unknown)?;
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone().into_owned())?;
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&certificate, &roots, intermediates, now, algorithms)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
