@@ -451,6 +451,31 @@ pub struct RevokeTokenArgs {
 pub enum BenchCommand {
     /// Run empty trials through the real path: coordinator process, worker processes, gRPC, durable store
     Overhead(OverheadArgs),
+    /// The same while workers are killed, and a restart: everything is counted at the end
+    Soak(SoakArgs),
+}
+
+/// `ergodic bench soak`
+#[derive(Debug, Args)]
+pub struct SoakArgs {
+    /// Trials to run, a multiple of 100
+    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=100_000_000))]
+    pub trials: u32,
+    /// Worker processes
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub workers: u32,
+    /// One of them is killed, and another started, as often as this
+    #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "TIME")]
+    pub kill_every: Duration,
+    /// Keep the store here [default: a temporary directory, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// The worker program [default: beside this one, else on PATH]
+    #[arg(long, value_name = "FILE")]
+    pub worker_bin: Option<PathBuf>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
 }
 
 /// `ergodic bench overhead`

@@ -13,7 +13,7 @@ use crate::client::commands::{self, TableOptions};
 use crate::client::output::Format;
 use crate::client::watch::{eprintln_line, follow};
 use crate::client::{kept, plan, tokens};
-use crate::local::{bench, replay, run};
+use crate::local::{bench, replay, run, soak};
 use crate::program::{Success, interrupted, say, start_logging};
 use crate::server::door::DoorOptions;
 use crate::server::{self, ServeOptions};
@@ -109,6 +109,7 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
             Ok(Success::Fine)
         }
         Command::Bench(BenchCommand::Overhead(args)) => bench::overhead(args).await,
+        Command::Bench(BenchCommand::Soak(args)) => soak::soak(args).await,
     }
 }
 

@@ -53,7 +53,7 @@ struct Measured {
 }
 
 async fn measure(args: &OverheadArgs, program: &Path, dir: &Path) -> Result<Measured, UserError> {
-    let (coordinator, url) = start_coordinator(dir).await?;
+    let (coordinator, url) = start_coordinator(dir, &[]).await?;
     let mut client = Client::connect(&url, &Access::default()).await?;
     let command = |n: u32| WorkerCommand {
         program: program.to_owned(),
@@ -88,7 +88,7 @@ async fn measure(args: &OverheadArgs, program: &Path, dir: &Path) -> Result<Meas
 }
 
 /// Six metrics and a curve of twenty points per trial.
-fn sweep_file(trials: u32) -> SweepFile {
+pub(super) fn sweep_file(trials: u32) -> SweepFile {
     let text = format!(
         "name = \"overhead\"\nrepeats = {}\n[model]\nkind = \"empty\"\n[train]\nsteps = 20\n[grid]\n\
          lr = {{ log = [0.001, 1.0], points = 10 }}\nwd = {{ log = [1e-5, 1e-2], points = 10 }}\n\
@@ -100,7 +100,8 @@ fn sweep_file(trials: u32) -> SweepFile {
     SweepFile { source, contents: Vec::new() }
 }
 
-async fn start_coordinator(dir: &Path) -> Result<(Child, String), UserError> {
+/// A coordinator on this directory, with these further options, and its address.
+pub(super) async fn start_coordinator(dir: &Path, options: &[&str]) -> Result<(Child, String), UserError> {
     let failed = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot start a coordinator: {e}"));
     std::fs::create_dir_all(dir).map_err(failed)?;
     let program: PathBuf = std::env::current_exe().map_err(failed)?;
@@ -108,6 +109,7 @@ async fn start_coordinator(dir: &Path) -> Result<(Child, String), UserError> {
     let mut child = Command::new(program)
         .args(["serve", "--listen", "127.0.0.1:0", "--store"])
         .arg(dir)
+        .args(options)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)
@@ -126,7 +128,7 @@ async fn start_coordinator(dir: &Path) -> Result<(Child, String), UserError> {
     }
 }
 
-async fn wait_for_workers(client: &mut Client, wanted: u32) -> Result<(), UserError> {
+pub(super) async fn wait_for_workers(client: &mut Client, wanted: u32) -> Result<(), UserError> {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         let response = client.sweeps.workers(v1::WorkersRequest {}).await.map_err(|e| client.error(&e))?;
@@ -138,12 +140,12 @@ async fn wait_for_workers(client: &mut Client, wanted: u32) -> Result<(), UserEr
     Err(UserError::new(ErrorCode::Internal, "the workers did not join"))
 }
 
-async fn info(client: &mut Client) -> Result<v1::InfoResponse, UserError> {
+pub(super) async fn info(client: &mut Client) -> Result<v1::InfoResponse, UserError> {
     let response = client.sweeps.info(v1::InfoRequest {}).await.map_err(|e| client.error(&e))?;
     Ok(response.into_inner())
 }
 
-async fn leave(mut child: Child) {
+pub(super) async fn leave(mut child: Child) {
     terminate(&child);
     let _ = tokio::time::timeout(PATIENCE, child.wait()).await;
 }

@@ -4,3 +4,4 @@ pub mod bench;
 pub mod programs;
 pub mod replay;
 pub mod run;
+pub mod soak;
