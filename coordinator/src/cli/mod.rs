@@ -16,6 +16,7 @@ use crate::client::{Client, kept, plan};
 use crate::local::{bench, replay, run};
 use crate::program::{Success, interrupted, say, start_logging};
 use crate::server::{self, ServeOptions};
+use crate::store::place::Place;
 use args::{BenchCommand, Cli, Command, LaunchArgs, PlanArgs, ServeArgs, SteerArgs, Target};
 
 /// Runs the program.
@@ -115,18 +116,26 @@ async fn serve(args: ServeArgs) -> Result<Success, UserError> {
     start_logging("info");
     let options = ServeOptions {
         listen: args.listen,
-        store: args.store,
+        store: Place::of(&args.store),
+        files: args.files,
         data_dir: args.data_dir,
         insecure: args.insecure,
         lease_ttl: args.lease_ttl,
     };
-    let running = server::start(options).await?;
+    let mut running = tokio::select! {
+        running = server::start(options) => running?,
+        // While it stands by there is nothing to be stopped.
+        () = interrupted() => return Ok(Success::Fine),
+    };
     tracing::info!(address = running.url(), "listening");
     say(format!("{}\n", running.url()))?;
-    interrupted().await;
+    let result = tokio::select! {
+        () = interrupted() => Ok(Success::Fine),
+        error = running.deposed() => Err(error),
+    };
     tracing::info!("stopping");
     running.stop().await;
-    Ok(Success::Fine)
+    result
 }
 
 async fn launch(args: LaunchArgs) -> Result<Success, UserError> {
