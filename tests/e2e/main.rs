@@ -7,6 +7,7 @@ mod exactness;
 mod files;
 mod kept;
 mod layering;
+mod postgres;
 mod refusals;
 mod same_bits;
 
