@@ -9,6 +9,7 @@ mod files;
 mod http;
 mod kept;
 mod layering;
+mod postgres;
 mod refusals;
 mod same_bits;
 

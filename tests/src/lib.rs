@@ -1,9 +1,11 @@
 //! A real cluster for tests: real programs, real processes, real gRPC, real stores.
 
 mod cluster;
+mod postgres;
 mod raw;
 
 pub use cluster::{Cluster, Finished, Program, run, stdout, wait_for};
+pub use postgres::Postgres;
 pub use raw::RawWorker;
 
 /// Whether the resource `name` (such as `root`) is to be required rather than skipped: it stands in the comma-separated

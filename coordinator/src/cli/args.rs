@@ -194,9 +194,18 @@ pub struct ServeArgs {
     /// Address to listen on; port 0 picks a free one
     #[arg(long, env = "ERGODIC_LISTEN", default_value = "127.0.0.1:7700", value_name = "ADDR")]
     pub listen: SocketAddr,
-    /// Directory that keeps sweeps and results
-    #[arg(long, env = "ERGODIC_STORE", default_value = "ergodic-store", value_name = "DIR")]
+    /// What keeps sweeps and results: a directory, or a PostgreSQL database as postgres://USER:PASSWORD@HOST:PORT/NAME
+    #[arg(
+        long,
+        env = "ERGODIC_STORE",
+        hide_env_values = true,
+        default_value = "ergodic-store",
+        value_name = "DIR|URL"
+    )]
     pub store: PathBuf,
+    /// Directory for datasets and weights, needed with a database [default: data, in the store's directory]
+    #[arg(long, env = "ERGODIC_FILES", value_name = "DIR")]
+    pub files: Option<PathBuf>,
     /// Where dataset files are
     #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -206,7 +215,7 @@ pub struct ServeArgs {
     /// Listen beyond this machine without TLS, and ask nobody who they are
     #[arg(long)]
     pub insecure: bool,
-    /// Directory of the coordinator's certificate authority and tokens [default: auth in the store]
+    /// Directory of the coordinator's certificate authority and tokens [default: auth in the store, or in --files]
     #[arg(long, env = "ERGODIC_AUTH_DIR", value_name = "DIR")]
     pub auth_dir: Option<PathBuf>,
     /// PEM file of a certificate from elsewhere, with those it comes from

@@ -2,6 +2,7 @@
 
 pub mod args;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -17,6 +18,7 @@ use crate::local::{bench, replay, run, soak};
 use crate::program::{Success, interrupted, say, start_logging};
 use crate::server::door::DoorOptions;
 use crate::server::{self, ServeOptions};
+use crate::store::place::Place;
 use args::{BenchCommand, Cli, Command, LaunchArgs, PlanArgs, ServeArgs, SteerArgs, TokenCommand};
 
 /// Runs the program.
@@ -128,19 +130,27 @@ async fn serve(args: ServeArgs) -> Result<Success, UserError> {
     start_logging("info", args.log_format);
     let options = ServeOptions {
         listen: args.listen,
-        store: args.store.clone(),
+        store: Place::of(&args.store),
+        files: args.files.clone(),
         data_dir: args.data_dir.clone(),
         http: args.http,
         door: door(&args)?,
         lease_ttl: args.lease_ttl,
     };
-    let running = server::start(options).await?;
+    let mut running = tokio::select! {
+        running = server::start(options) => running?,
+        // While it stands by there is nothing to be stopped.
+        () = interrupted() => return Ok(Success::Fine),
+    };
     tracing::info!(address = running.url(), "listening");
     say(format!("{}\n", running.url()))?;
-    interrupted().await;
+    let result = tokio::select! {
+        () = interrupted() => Ok(Success::Fine),
+        error = running.deposed() => Err(error),
+    };
     tracing::info!("stopping");
     running.stop().await;
-    Ok(Success::Fine)
+    result
 }
 
 /// Whoever can be reached from other machines asks who they are, unless told otherwise.
@@ -151,10 +161,19 @@ fn door(args: &ServeArgs) -> Result<Option<DoorOptions>, UserError> {
         return Ok(None);
     }
     Ok(Some(DoorOptions {
-        dir: args.auth_dir.clone().unwrap_or_else(|| args.store.join("auth")),
+        dir: args.auth_dir.clone().unwrap_or_else(|| auth_dir(args)),
         certificate: args.tls_cert.clone().zip(args.tls_key.clone()),
         client_ca: args.client_ca.clone(),
     }))
+}
+
+/// In the directory that the coordinators of one store have in common.
+fn auth_dir(args: &ServeArgs) -> PathBuf {
+    let shared = match Place::of(&args.store) {
+        Place::Directory(dir) => Some(dir),
+        Place::Database(_) => args.files.clone(),
+    };
+    shared.unwrap_or_default().join("auth")
 }
 
 async fn launch(args: LaunchArgs) -> Result<Success, UserError> {

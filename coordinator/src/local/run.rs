@@ -18,6 +18,7 @@ use crate::client::commands::{self, SweepFile, TableOptions};
 use crate::client::watch::{done, eprintln_line, follow};
 use crate::program::{LogFormat, Success, interrupted, say, start_logging};
 use crate::server::{self, ServeOptions};
+use crate::store::place::Place;
 
 /// How often workers that died are started again before another trial has ended.
 const RESTARTS: u32 = 20;
@@ -45,7 +46,8 @@ pub async fn run(args: RunArgs) -> Result<Success, UserError> {
     let existed = dir.exists();
     let options = ServeOptions {
         listen: ([127, 0, 0, 1], 0).into(),
-        store: dir.clone(),
+        store: Place::Directory(dir.clone()),
+        files: None,
         data_dir: args.data_dir.clone(),
         http: None,
         // Nobody but this machine can reach it.

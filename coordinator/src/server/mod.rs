@@ -31,9 +31,9 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 
 use crate::core::{Core, StoredRow, Sweep, SweepRow, SweepState, Timing, main_metric};
-use crate::store::sqlite::SqliteStore;
+use crate::store::place::Place;
 use crate::store::writer::WriterHandle;
-use crate::store::{Reader, Store, StoreError};
+use crate::store::{Leader, Reader, Store, StoreError};
 use data::DataCatalog;
 use door::{Door, DoorOptions, Guard, Tokens};
 use engine::{Engine, EngineHandle, Event};
@@ -45,8 +45,10 @@ use metrics::Metrics;
 pub struct ServeOptions {
     /// Where to listen; port 0 picks a free one.
     pub listen: SocketAddr,
-    /// The store's directory.
-    pub store: PathBuf,
+    /// Where the store is.
+    pub store: Place,
+    /// Where files of sweeps and trials are kept; beside the results if they are kept in a directory.
+    pub files: Option<PathBuf>,
     /// Where dataset files are.
     pub data_dir: Option<PathBuf>,
     /// Where to tell over HTTP how the coordinator is doing; port 0 picks a free one.
@@ -62,10 +64,14 @@ pub struct Running {
     /// Where it listens.
     pub address: SocketAddr,
     secure: bool,
+    epoch: u64,
+    store: Arc<dyn Store>,
     handle: EngineHandle,
     shutdown: tokio::sync::watch::Sender<bool>,
     server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
     threads: Vec<std::thread::JoinHandle<()>>,
+    /// Ends when another coordinator leads.
+    deposed: tokio::task::JoinHandle<()>,
 }
 
 /// Shared by all services.
@@ -74,7 +80,8 @@ pub(crate) struct Shared {
     pub(crate) writer: WriterHandle,
     pub(crate) metrics: Metrics,
     pub(crate) engine: EngineHandle,
-    pub(crate) store: SqliteStore,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) epoch: u64,
     pub(crate) catalog: DataCatalog,
     pub(crate) lease_ttl: Duration,
     pub(crate) stopping: tokio::sync::watch::Receiver<bool>,
@@ -82,6 +89,10 @@ pub(crate) struct Shared {
 
 /// How often the core looks at the clock.
 const TICK: Duration = Duration::from_millis(200);
+/// How often the leader renews its claim, a third of how long it lasts.
+const RENEW_EVERY: Duration = Duration::from_secs(2);
+/// How often a coordinator that stands by tries to lead.
+const CLAIM_EVERY: Duration = Duration::from_secs(1);
 /// How long open connections are waited for at the end.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -90,17 +101,20 @@ const GRACE: Duration = Duration::from_secs(5);
 /// # Errors
 /// The store is taken or damaged, the address cannot be listened on, or the door cannot be kept.
 pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
-    let listener = bind("--listen", options.listen).await?;
+    let files = files_dir(&options)?;
+    let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, e.to_string());
+    let store = tokio::task::block_in_place(|| options.store.open()).map_err(store_error)?;
+    let (listener, leader) = lead(&options, store.as_ref()).await?;
+    // Not before it leads: whoever led until now may have made tokens.
+    let door = options.door.as_ref().map(Door::open).transpose()?;
     let http = match options.http {
         Some(address) => Some(bind("--http", address).await?),
         None => None,
     };
-    let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, e.to_string());
     let address = listener.local_addr().map_err(internal)?;
-    let store = SqliteStore::open(&options.store).map_err(store_error)?;
-    let door = options.door.as_ref().map(Door::open).transpose()?;
-    let core = recover(&store, options.lease_ttl)?;
-    let (writer, writer_thread) = WriterHandle::start(store.writer().map_err(store_error)?).map_err(internal)?;
+    let core = tokio::task::block_in_place(|| recover(store.as_ref(), leader.epoch, options.lease_ttl))?;
+    let writer = tokio::task::block_in_place(|| store.writer(leader.epoch)).map_err(store_error)?;
+    let (writer, writer_thread) = WriterHandle::start(writer).map_err(internal)?;
     let metrics = Metrics::new(writer.meter());
     let (engine, handle) = Engine::new(core, writer.clone());
     let loop_thread =
@@ -111,8 +125,9 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
         metrics,
         tokens: door.as_ref().map(|door| door.tokens.clone()),
         engine: handle.clone(),
-        store,
-        catalog: DataCatalog { source: options.data_dir, shelf: Shelf::new(options.store.join("data")) },
+        store: store.clone(),
+        epoch: leader.epoch,
+        catalog: DataCatalog { source: options.data_dir, shelf: Shelf::new(files) },
         lease_ttl: options.lease_ttl,
         stopping: stopping.clone(),
     });
@@ -121,9 +136,11 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
         tracing::info!(address = %listener.local_addr().map_err(internal)?, "health and metrics over http");
         tokio::spawn(http::serve(listener, shared.clone()));
     }
+    let deposed = tokio::spawn(keep_leading(store.clone(), leader.epoch, stopping.clone()));
     let secure = door.is_some();
     let server = tokio::spawn(serve(listener, door, shared, stopping));
-    Ok(Running { address, secure, handle, shutdown, server, threads: vec![loop_thread, writer_thread] })
+    let threads = vec![loop_thread, writer_thread];
+    Ok(Running { address, secure, epoch: leader.epoch, store, handle, shutdown, server, threads, deposed })
 }
 
 async fn bind(option: &str, address: SocketAddr) -> Result<TcpListener, UserError> {
@@ -145,29 +162,101 @@ impl Running {
             for thread in self.threads {
                 let _ = thread.join();
             }
+            self.store.resign(self.epoch);
         });
         let _ = tokio::time::timeout(GRACE, join).await;
     }
 
     /// The address to tell workers and clients.
     pub fn url(&self) -> String {
-        format!("{}://{}", if self.secure { "https" } else { "http" }, self.address)
+        url(self.address, self.secure)
+    }
+
+    /// Waits until another coordinator leads on the same store, which may be never.
+    pub async fn deposed(&mut self) -> UserError {
+        let _ = (&mut self.deposed).await;
+        let message =
+            "another coordinator leads since on the same store: this one ends, and may be started again to stand by";
+        UserError::new(ErrorCode::Refused, message)
+    }
+}
+
+fn url(address: SocketAddr, secure: bool) -> String {
+    format!("{}://{address}", if secure { "https" } else { "http" })
+}
+
+/// A store in a directory has its files beside it. With a database, any coordinator may need them after a take-over.
+fn files_dir(options: &ServeOptions) -> Result<PathBuf, UserError> {
+    match (&options.files, &options.store) {
+        (Some(dir), _) => Ok(dir.clone()),
+        (None, Place::Directory(dir)) => Ok(dir.join("data")),
+        (None, Place::Database(_)) => {
+            let message = "--files: with a database as the store, say in which directory datasets and weights are kept; \
+                           coordinators on several machines need one that all of them see";
+            Err(UserError::new(ErrorCode::BadInput, message))
+        }
+    }
+}
+
+/// Listens and leads. While another coordinator leads, it does neither, and tries again every second.
+async fn lead(options: &ServeOptions, store: &dyn Store) -> Result<(TcpListener, Leader), UserError> {
+    let mut told = None;
+    loop {
+        let listener = bind("--listen", options.listen).await?;
+        let address = listener.local_addr().map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?;
+        match tokio::task::block_in_place(|| store.claim(&url(address, options.door.is_some()))) {
+            Ok(leader) if leader.is_this => return Ok((listener, leader)),
+            Ok(leader) if told != Some(leader.epoch) => {
+                tracing::info!(leader = leader.url, epoch = leader.epoch, "standing by");
+                told = Some(leader.epoch);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "cannot lead yet"),
+        }
+        drop(listener);
+        tokio::time::sleep(CLAIM_EVERY).await;
+    }
+}
+
+/// Renews the claim to lead until it is lost. A database that does not answer takes nothing away: whether another
+/// coordinator took over shows when it answers again.
+async fn keep_leading(store: Arc<dyn Store>, epoch: u64, mut stopping: tokio::sync::watch::Receiver<bool>) {
+    loop {
+        let stops = tokio::select! {
+            () = tokio::time::sleep(RENEW_EVERY) => false,
+            stop = stopping.wait_for(|stop| *stop) => stop.is_ok(),
+        };
+        if stops {
+            // Whoever stops goes on leading until the last write is durable.
+            return std::future::pending().await;
+        }
+        let asked = store.clone();
+        match tokio::task::spawn_blocking(move || asked.renew(epoch)).await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => {
+                tracing::error!(epoch, "another coordinator leads since");
+                return;
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "the claim to lead could not be renewed"),
+            Err(error) => tracing::warn!(%error, "the claim to lead could not be renewed"),
+        }
     }
 }
 
 pub(crate) fn store_error(error: StoreError) -> UserError {
     let code = match error {
         StoreError::Taken(_) | StoreError::Foreign(_) => ErrorCode::Refused,
+        StoreError::Cut(_) | StoreError::Deposed(_) => ErrorCode::Unreachable,
         StoreError::Failed(_) => ErrorCode::Internal,
     };
     UserError::new(code, error.to_string())
 }
 
 /// The core as the store knows it: sweeps with their rows, and leases with a fresh time to live.
-fn recover(store: &SqliteStore, lease_ttl: Duration) -> Result<Core, UserError> {
+fn recover(store: &dyn Store, epoch: u64, lease_ttl: Duration) -> Result<Core, UserError> {
     let reader = store.reader().map_err(store_error)?;
     let (leases, next_lease) = reader.leases().map_err(store_error)?;
-    let mut core = Core::new(Timing { lease_ttl }, store.epoch(), next_lease);
+    let mut core = Core::new(Timing { lease_ttl }, epoch, next_lease);
     for row in reader.sweeps().map_err(store_error)? {
         let spec = Spec::read(&row.source).map_err(|e| {
             let message = format!("the stored sweep {} cannot be read by this version: {e}", row.id);

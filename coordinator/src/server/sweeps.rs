@@ -24,7 +24,7 @@ use crate::core::lookup::Whereabouts;
 use crate::core::suspects::ENOUGH;
 use crate::core::{Core, Steering, Sweep, SweepRow, SweepState, Tallies};
 use crate::stats::table::{Entry, Query, TableError};
-use crate::store::{Reader, Store, StoredTrial};
+use crate::store::{Reader, StoredTrial};
 
 pub(super) struct Sweeps(pub(super) Arc<Shared>);
 
@@ -209,7 +209,7 @@ impl SweepService for Sweeps {
             protocol: PROTOCOL,
             cpu_seconds: process::cpu_seconds(),
             peak_rss_bytes: process::peak_rss_bytes(),
-            epoch: self.0.store.epoch(),
+            epoch: self.0.epoch,
         }))
     }
 }

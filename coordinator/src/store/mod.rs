@@ -3,7 +3,10 @@
 //! One [`Writer`] per store, owned by one thread, applies writes in batches, one transaction each; any number of
 //! [`Reader`]s look at what was committed.
 
+pub mod place;
+pub mod postgres;
 pub mod rows;
+mod sql;
 pub mod sqlite;
 pub mod writer;
 
@@ -24,6 +27,12 @@ pub enum StoreError {
     /// The disk, or the database, failed.
     #[error("the store failed: {0}")]
     Failed(String),
+    /// The database does not answer, or the connection to it broke off.
+    #[error("the database does not answer: {0}")]
+    Cut(String),
+    /// Another coordinator leads since: this one may write nothing any more.
+    #[error("{0}")]
+    Deposed(String),
 }
 
 impl From<rusqlite::Error> for StoreError {
@@ -114,22 +123,54 @@ pub struct Attempt {
     pub seconds: f64,
 }
 
-/// A place where results are kept.
+/// The coordinator that may write to a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leader {
+    /// How often a coordinator began to lead, this time included. What is written names it.
+    pub epoch: u64,
+    /// Its address.
+    pub url: String,
+    /// Whether it is this one.
+    pub is_this: bool,
+}
+
+/// How far a store has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Ascends with the rows in the order in which they were committed: the number of the last one's curve.
+    pub rows: i64,
+    /// Grows whenever rows have become attempts, and are rows no more.
+    pub attempts: i64,
+}
+
+/// A place where results are kept, for one coordinator or for several of which one leads.
 pub trait Store: Send + Sync {
-    /// The one writer; asked for once.
+    /// Leads from now on, as the coordinator at `url`, unless another one does; who leads.
     ///
     /// # Errors
     /// The store cannot be written.
-    fn writer(&self) -> Result<Box<dyn Writer>, StoreError>;
+    fn claim(&self, url: &str) -> Result<Leader, StoreError>;
 
-    /// A view of what was committed.
+    /// Goes on leading; whether that is so still.
+    ///
+    /// # Errors
+    /// That cannot be known.
+    fn renew(&self, epoch: u64) -> Result<bool, StoreError>;
+
+    /// Leads no more, so that another one may at once. Where that fails, it may in a while.
+    fn resign(&self, epoch: u64);
+
+    /// The one writer of the leader of this epoch; asked for once.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    fn writer(&self, epoch: u64) -> Result<Box<dyn Writer>, StoreError>;
+
+    /// A view of what was committed by the moment of its first look.
     ///
     /// # Errors
     /// The store cannot be read.
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError>;
-
-    /// How often a coordinator was started on it, this time included.
-    fn epoch(&self) -> u64;
 }
 
 /// Applies writes.
@@ -137,7 +178,7 @@ pub trait Writer: Send {
     /// Applies all writes in one transaction and returns when they are durable.
     ///
     /// # Errors
-    /// None of them is durable.
+    /// None of them is durable, nor will be.
     fn commit(&mut self, writes: &[&Write]) -> Result<Vec<Written>, StoreError>;
 }
 
@@ -154,6 +195,18 @@ pub trait Reader {
     /// # Errors
     /// The store cannot be read.
     fn leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError>;
+
+    /// How far the store has come.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn marks(&self) -> Result<Marks, StoreError>;
+
+    /// Hands out the rows of all sweeps that were committed after the mark [`Marks::rows`], with the sweeps' numbers.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn trials_since(&self, mark: i64, each: &mut dyn FnMut(i64, StoredTrial)) -> Result<(), StoreError>;
 
     /// Hands out the rows of a sweep in the order (cell, repeat).
     ///

@@ -1,12 +1,13 @@
 //! Numbers as bytes: little-endian, so that a row is the same on every machine and two rows can be compared as bytes.
 
-use ergodic_common::Outcome;
 use ergodic_common::pin::FilePin;
 use ergodic_common::trial::{Curve, Predictions};
+use ergodic_common::{Outcome, TrialResult};
 
 use ergodic_proto::v1;
 use prost::Message as _;
 
+use crate::core::SweepState;
 use crate::core::interval::IntervalSet;
 
 /// Doubles, one after the other.
@@ -99,4 +100,39 @@ pub fn to_outcome(kind: i64, step: Option<i64>, cause: Option<String>) -> Option
         FAILED => Some(Outcome::Failed { cause: cause.unwrap_or_default() }),
         _ => None,
     }
+}
+
+/// Predictions as they are stored: only if there are any.
+pub fn kept_predictions(result: &TrialResult) -> Option<Vec<u8>> {
+    (!result.predictions.steps.is_empty()).then(|| from_predictions(&result.predictions))
+}
+
+/// Whether a result equals its row bit for bit, apart from when, where and with which instructions it was computed. A
+/// failure is no result of training and contradicts none.
+pub fn same_bits(row: &TrialResult, result: &TrialResult) -> bool {
+    let failed = |outcome: &Outcome| matches!(outcome, Outcome::Failed { .. });
+    failed(&row.outcome)
+        || failed(&result.outcome)
+        || row.outcome == result.outcome
+            && row.steps == result.steps
+            && row.digest == result.digest
+            && from_f64s(&row.metrics) == from_f64s(&result.metrics)
+            && from_curve(&row.curve) == from_curve(&result.curve)
+            && row.weights == result.weights
+            && kept_predictions(row) == kept_predictions(result)
+}
+
+/// The number of a state.
+pub fn from_state(state: SweepState) -> i64 {
+    match state {
+        SweepState::Running => 1,
+        SweepState::Completed => 2,
+        SweepState::Cancelled => 3,
+        SweepState::Paused => 4,
+    }
+}
+
+/// The state of [`from_state`]; `None` for an unknown number.
+pub fn to_state(number: i64) -> Option<SweepState> {
+    SweepState::ALL.into_iter().find(|s| from_state(*s) == number)
 }

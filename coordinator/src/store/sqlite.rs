@@ -4,17 +4,13 @@ use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use ergodic_common::spec::SpecSource;
-use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{TrialKey, TrialResult};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OpenFlags, Row, ToSql, params, params_from_iter};
 
-use super::rows::{
-    FAILED, from_curve, from_f64s, from_files, from_intervals, from_outcome, from_predictions, to_curve, to_f64s,
-    to_files, to_intervals, to_outcome, to_predictions,
-};
-use super::{Attempt, Batch, Reader, Report, Store, StoreError, StoredTrial, Write, Writer, Written};
-use crate::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
+use super::rows::{from_curve, from_f64s, from_outcome, kept_predictions};
+use super::sql::{Each, Fields, Sql, Value, apply, whole_trials_one_by_one};
+use super::{Leader, Reader, Store, StoreError, Write, Writer, Written};
 
 /// What makes each version of the schema out of the one before.
 const MIGRATIONS: [&str; 4] =
@@ -107,7 +103,18 @@ fn meta(connection: &Connection, key: &str) -> Result<u64, StoreError> {
 }
 
 impl Store for SqliteStore {
-    fn writer(&self) -> Result<Box<dyn Writer>, StoreError> {
+    /// Whoever holds the lock leads.
+    fn claim(&self, url: &str) -> Result<Leader, StoreError> {
+        Ok(Leader { epoch: self.epoch, url: url.to_owned(), is_this: true })
+    }
+
+    fn renew(&self, _: u64) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
+    fn resign(&self, _: u64) {}
+
+    fn writer(&self, _: u64) -> Result<Box<dyn Writer>, StoreError> {
         Ok(Box::new(SqliteWriter { connection: connect(&self.path)? }))
     }
 
@@ -115,11 +122,9 @@ impl Store for SqliteStore {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&self.path, flags)?;
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
-        Ok(Box::new(SqliteReader { connection }))
-    }
-
-    fn epoch(&self) -> u64 {
-        self.epoch
+        // Ends with the connection; until then all statements see the same moment.
+        connection.execute_batch("BEGIN")?;
+        Ok(Box::new(connection))
     }
 }
 
@@ -130,389 +135,109 @@ struct SqliteWriter {
 impl Writer for SqliteWriter {
     fn commit(&mut self, writes: &[&Write]) -> Result<Vec<Written>, StoreError> {
         let transaction = self.connection.transaction()?;
-        let written = writes.iter().map(|write| apply(&transaction, write)).collect::<Result<_, _>>()?;
+        let written = writes.iter().map(|write| apply(&*transaction, write)).collect::<Result<_, _>>()?;
         transaction.commit()?;
         Ok(written)
     }
 }
 
-fn apply(tx: &Transaction<'_>, write: &Write) -> Result<Written, StoreError> {
-    match write {
-        Write::Sweep(row) => insert_sweep(tx, row).map(Written::Sweep),
-        Write::Lease(row) => put_lease(tx, row).map(|()| Written::Done),
-        Write::EndLeases(ended) => end_leases(tx, ended).map(|()| Written::Done),
-        Write::State(sweep, state) => set_state(tx, *sweep, *state).map(|()| Written::Done),
-        Write::Results(batch) => put_results(tx, batch).map(Written::Results),
-        Write::Verdict(sweep, result) => insert_trial(tx, *sweep, "", result).map(|_| Written::Done),
-        Write::Retry(sweep) => retry(tx, *sweep).map(Written::Retried),
-        Write::Probe => probe(tx).map(|()| Written::Done),
+impl ToSql for Value<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Int(value) => ValueRef::Integer(*value),
+            Self::Real(value) => ValueRef::Real(*value),
+            Self::Text(value) => ValueRef::Text(value.as_bytes()),
+            Self::Bytes(Some(value)) => ValueRef::Blob(value),
+            Self::Bytes(None) => ValueRef::Null,
+        }))
     }
 }
 
-fn insert_sweep(tx: &Transaction<'_>, row: &SweepRow) -> Result<i64, StoreError> {
-    let settings = serde_json::to_string(&row.source.settings).map_err(|e| StoreError::Failed(e.to_string()))?;
-    tx.execute(
-        "INSERT INTO sweeps (id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-        params![
-            row.id,
-            row.source.file,
-            row.source.text,
-            settings,
-            row.data.hash.as_ref().map(|h| h.as_slice()),
-            row.data.train,
-            row.data.words,
-            from_state(row.state),
-            row.launched_at,
-            from_files(&row.source.files)
-        ],
-    )?;
-    Ok(tx.last_insert_rowid())
+impl Fields for Row<'_> {
+    fn maybe_int(&self, at: usize) -> Result<Option<i64>, StoreError> {
+        Ok(self.get(at)?)
+    }
+
+    fn real(&self, at: usize) -> Result<f64, StoreError> {
+        Ok(self.get(at)?)
+    }
+
+    fn maybe_text(&self, at: usize) -> Result<Option<&str>, StoreError> {
+        Ok(self.get_ref(at)?.as_str_or_null().map_err(rusqlite::Error::from)?)
+    }
+
+    fn maybe_bytes(&self, at: usize) -> Result<Option<&[u8]>, StoreError> {
+        Ok(self.get_ref(at)?.as_blob_or_null().map_err(rusqlite::Error::from)?)
+    }
 }
 
-fn put_lease(tx: &Transaction<'_>, row: &LeaseRow) -> Result<(), StoreError> {
-    let (lease, trials) = (row.fence.lease as i64, from_intervals(&row.trials));
-    tx.prepare_cached("INSERT INTO leases VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
-        lease,
-        row.fence.epoch as i64,
-        row.sweep,
-        row.class,
-        row.worker,
-        trials
-    ])?;
-    tx.prepare_cached("UPDATE meta SET value = max(value, ?1) WHERE key = 'next_lease'")?.execute([lease + 1])?;
-    Ok(())
-}
-
-fn end_leases(tx: &Transaction<'_>, ended: &[Ended]) -> Result<(), StoreError> {
-    let mut count = tx.prepare_cached(
-        "UPDATE sweeps SET releases = releases + 1
-         WHERE number = (SELECT sweep FROM leases WHERE lease = ?1 AND epoch = ?2)",
-    )?;
-    let mut delete = tx.prepare_cached("DELETE FROM leases WHERE lease = ?1 AND epoch = ?2")?;
-    for Ended { fence, lost } in ended {
-        let place = params![fence.lease as i64, fence.epoch as i64];
-        if *lost {
-            count.execute(place)?;
+impl Sql for Connection {
+    fn select(&self, sql: &'static str, values: &[Value<'_>], each: Each<'_>) -> Result<(), StoreError> {
+        let mut statement = self.prepare_cached(sql)?;
+        let mut rows = statement.query(params_from_iter(values))?;
+        while let Some(row) = rows.next()? {
+            if !each(row)? {
+                break;
+            }
         }
-        delete.execute(place)?;
+        Ok(())
     }
-    Ok(())
-}
 
-fn set_state(tx: &Transaction<'_>, sweep: i64, state: SweepState) -> Result<(), StoreError> {
-    tx.execute("UPDATE sweeps SET state = ?2 WHERE number = ?1", params![sweep, from_state(state)])?;
-    if !state.is_open() {
-        tx.execute("DELETE FROM leases WHERE sweep = ?1", [sweep])?;
+    fn execute(&self, sql: &'static str, values: &[Value<'_>]) -> Result<u64, StoreError> {
+        Ok(self.prepare_cached(sql)?.execute(params_from_iter(values))? as u64)
     }
-    Ok(())
-}
 
-/// Stores what has no row yet if the fence holds, and compares the rest with the rows that are there.
-fn put_results(tx: &Transaction<'_>, batch: &Batch) -> Result<Report, StoreError> {
-    let mut report = Report { fenced: batch.compare_only || !fence_holds(tx, batch)?, ..Report::default() };
-    for (at, result) in batch.results.iter().enumerate() {
-        if !report.fenced && insert_trial(tx, batch.sweep, &batch.worker, result)? {
-            report.stored.push(at);
-        } else if let Some(same) = compare(tx, batch.sweep, result)? {
-            report.known.push(result.key);
-            report.mismatches += u64::from(!same);
+    fn insert_trials(&self, sweep: i64, worker: &str, results: &[TrialResult]) -> Result<Vec<usize>, StoreError> {
+        let mut stored = Vec::new();
+        for (at, result) in results.iter().enumerate() {
+            if insert_trial(self, sweep, worker, result)? {
+                stored.push(at);
+            }
         }
+        Ok(stored)
     }
-    count(tx, batch.sweep, &report)?;
-    Ok(report)
-}
 
-/// Adds what a batch was besides new rows to its sweep's tallies.
-fn count(tx: &Transaction<'_>, sweep: i64, report: &Report) -> Result<(), StoreError> {
-    let mut tallies = Tallies::default();
-    tallies.count(report.known.len() as u64, report.mismatches, report.fenced);
-    let Tallies { duplicates, mismatches, fenced, .. } = tallies;
-    if tallies != Tallies::default() {
-        tx.prepare_cached(
-            "UPDATE sweeps SET duplicates = duplicates + ?2, mismatches = mismatches + ?3, fenced = fenced + ?4
-             WHERE number = ?1",
-        )?
-        .execute(params![sweep, duplicates as i64, mismatches as i64, fenced as i64])?;
+    fn whole_trials(&self, sweep: i64, keys: &[TrialKey], each: Each<'_>) -> Result<(), StoreError> {
+        whole_trials_one_by_one(self, sweep, keys, each)
     }
-    Ok(())
 }
 
-/// Moves rows of failed trials to the attempts.
-fn retry(tx: &Transaction<'_>, sweep: i64) -> Result<Vec<TrialKey>, StoreError> {
-    let mut statement = tx.prepare("SELECT cell, repeat FROM trials WHERE sweep = ?1 AND outcome = ?2")?;
-    let key = |row: &Row<'_>| Ok(TrialKey { cell: row.get::<_, i64>(0)? as u64, repeat: row.get(1)? });
-    let keys = statement.query_map([sweep, FAILED], key)?.collect::<Result<_, _>>()?;
-    for change in [
-        "INSERT INTO attempts SELECT sweep, cell, repeat, (SELECT count(*) FROM attempts AS old WHERE old.sweep = t.sweep
-             AND old.cell = t.cell AND old.repeat = t.repeat), cause, worker, seconds
-         FROM trials AS t WHERE sweep = ?1 AND outcome = ?2",
-        "DELETE FROM curves WHERE curve IN (SELECT curve FROM trials WHERE sweep = ?1 AND outcome = ?2)",
-        "DELETE FROM trials WHERE sweep = ?1 AND outcome = ?2",
-    ] {
-        tx.execute(change, [sweep, FAILED])?;
-    }
-    let (from, to) = (from_state(SweepState::Completed), from_state(SweepState::Running));
-    tx.execute("UPDATE sweeps SET state = ?3 WHERE number = ?1 AND state = ?2", [sweep, from, to])?;
-    Ok(keys)
-}
-
-/// A full disk takes no new page, so the pages that this one changes are written anew each time, to the log.
-fn probe(tx: &Transaction<'_>) -> Result<(), StoreError> {
-    tx.prepare_cached("INSERT INTO meta VALUES ('probes', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1")?
-        .execute([])?;
-    Ok(())
-}
-
-fn fence_holds(tx: &Transaction<'_>, batch: &Batch) -> Result<bool, StoreError> {
-    let mut statement = tx.prepare_cached("SELECT 1 FROM leases WHERE lease = ?1 AND epoch = ?2 AND sweep = ?3")?;
-    Ok(statement.exists(params![batch.fence.lease as i64, batch.fence.epoch as i64, batch.sweep])?)
-}
-
-fn insert_trial(tx: &Transaction<'_>, sweep: i64, worker: &str, result: &TrialResult) -> Result<bool, StoreError> {
+fn insert_trial(sqlite: &Connection, sweep: i64, worker: &str, result: &TrialResult) -> Result<bool, StoreError> {
     let (outcome, step, cause) = from_outcome(&result.outcome);
-    let exists = tx
+    let exists = sqlite
         .prepare_cached("SELECT 1 FROM trials WHERE sweep = ?1 AND cell = ?2 AND repeat = ?3")?
         .exists(params![sweep, result.key.cell as i64, result.key.repeat])?;
     if exists {
         return Ok(false);
     }
-    let curve = tx.prepare_cached("INSERT INTO curves (data) VALUES (?1)")?.insert([from_curve(&result.curve)])?;
-    tx.prepare_cached("INSERT INTO trials VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)")?
+    let curve = sqlite.prepare_cached("INSERT INTO curves (data) VALUES (?1)")?.insert([from_curve(&result.curve)])?;
+    sqlite
+        .prepare_cached("INSERT INTO trials VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)")?
         .execute(params![
+        sweep,
+        result.key.cell as i64,
+        result.key.repeat,
+        outcome,
+        step,
+        cause,
+        result.steps as i64,
+        result.seconds,
+        worker,
+        result.digest.as_slice(),
+        from_f64s(&result.metrics),
+        curve,
+        result.isa,
+        result.weights.as_ref().map(|hash| hash.as_slice())
+    ])?;
+    if let Some(predictions) = kept_predictions(result) {
+        sqlite.prepare_cached("INSERT INTO predictions VALUES (?1, ?2, ?3, ?4)")?.execute(params![
             sweep,
             result.key.cell as i64,
             result.key.repeat,
-            outcome,
-            step,
-            cause,
-            result.steps as i64,
-            result.seconds,
-            worker,
-            result.digest.as_slice(),
-            from_f64s(&result.metrics),
-            curve,
-            result.isa,
-            result.weights.as_ref().map(|hash| hash.as_slice())
-        ])?;
-    if !result.predictions.steps.is_empty() {
-        tx.prepare_cached("INSERT INTO predictions VALUES (?1, ?2, ?3, ?4)")?.execute(params![
-            sweep,
-            result.key.cell as i64,
-            result.key.repeat,
-            from_predictions(&result.predictions)
+            predictions
         ])?;
     }
     Ok(true)
-}
-
-/// Whether a result equals its row bit for bit, apart from when, where and with which instructions it was computed;
-/// `None` when there is no row. A failure is no result of training and contradicts none.
-fn compare(tx: &Transaction<'_>, sweep: i64, result: &TrialResult) -> Result<Option<bool>, StoreError> {
-    let (outcome, step, cause) = from_outcome(&result.outcome);
-    let predictions = (!result.predictions.steps.is_empty()).then(|| from_predictions(&result.predictions));
-    let mut statement = tx.prepare_cached(
-        "SELECT outcome, step, cause, steps, digest, metrics, curves.data, weights, predictions.data
-         FROM trials JOIN curves USING (curve) LEFT JOIN predictions USING (sweep, cell, repeat)
-         WHERE sweep = ?1 AND cell = ?2 AND repeat = ?3",
-    )?;
-    let same = |row: &Row<'_>| -> rusqlite::Result<bool> {
-        let found = row.get::<_, i64>(0)?;
-        if found == FAILED || outcome == FAILED {
-            return Ok(true);
-        }
-        Ok(found == outcome
-            && row.get::<_, Option<i64>>(1)? == step
-            && row.get::<_, Option<String>>(2)?.as_deref() == cause
-            && row.get::<_, i64>(3)? == result.steps as i64
-            && row.get_ref(4)?.as_blob()? == result.digest
-            && row.get_ref(5)?.as_blob()? == from_f64s(&result.metrics)
-            && row.get_ref(6)?.as_blob()? == from_curve(&result.curve)
-            && row.get_ref(7)?.as_blob_or_null()? == result.weights.as_ref().map(|hash| hash.as_slice())
-            && row.get_ref(8)?.as_blob_or_null()? == predictions.as_deref())
-    };
-    Ok(statement.query_row(params![sweep, result.key.cell as i64, result.key.repeat], same).optional()?)
-}
-
-struct SqliteReader {
-    connection: Connection,
-}
-
-impl SqliteReader {
-    /// Adds what a row leaves out.
-    fn complete(&self, sweep: i64, mut row: StoredTrial) -> Result<StoredTrial, StoreError> {
-        let key = row.result.key;
-        let sql = "SELECT curves.data, predictions.data FROM trials JOIN curves USING (curve)
-                   LEFT JOIN predictions USING (sweep, cell, repeat) WHERE sweep = ?1 AND cell = ?2 AND repeat = ?3";
-        let blobs = |row: &Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Option<Vec<u8>>>(1)?));
-        let (curve, predictions) =
-            self.connection.query_row(sql, params![sweep, key.cell as i64, key.repeat], blobs)?;
-        let damaged = || StoreError::Failed(format!("the row of trial {key} is damaged"));
-        row.result.curve = to_curve(&curve).ok_or_else(damaged)?;
-        let predictions = predictions.map(|bytes| to_predictions(&bytes).ok_or_else(damaged)).transpose()?;
-        row.result.predictions = predictions.unwrap_or_default();
-        Ok(row)
-    }
-}
-
-const TRIAL_COLUMNS: &str =
-    "SELECT cell, repeat, outcome, step, cause, steps, seconds, worker, digest, metrics, isa, weights
-     FROM trials WHERE sweep = ?1";
-
-impl Reader for SqliteReader {
-    fn sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
-        let mut statement = self.connection.prepare(
-            "SELECT number, id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files,
-                    releases, duplicates, mismatches, fenced
-             FROM sweeps ORDER BY number",
-        )?;
-        let rows = statement.query_map([], to_sweep)?;
-        Ok(rows.collect::<Result<_, _>>()?)
-    }
-
-    fn leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError> {
-        let mut statement =
-            self.connection.prepare("SELECT lease, epoch, sweep, class, worker, trials FROM leases ORDER BY lease")?;
-        let to_lease = |row: &Row<'_>| {
-            let fence = Fence { lease: row.get::<_, i64>(0)? as u64, epoch: row.get::<_, i64>(1)? as u64 };
-            let trials = to_intervals(row.get_ref(5)?.as_blob()?);
-            Ok(LeaseRow { fence, sweep: row.get(2)?, class: row.get(3)?, worker: row.get(4)?, trials })
-        };
-        let leases = statement.query_map([], to_lease)?.collect::<Result<_, _>>()?;
-        Ok((leases, meta(&self.connection, "next_lease")?))
-    }
-
-    fn trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError> {
-        let mut statement = self.connection.prepare(&format!("{TRIAL_COLUMNS} ORDER BY cell, repeat"))?;
-        let mut rows = statement.query([sweep])?;
-        while let Some(row) = rows.next()? {
-            if !each(to_trial(row)?) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn trial(&self, sweep: i64, key: TrialKey) -> Result<Option<StoredTrial>, StoreError> {
-        let sql = format!("{TRIAL_COLUMNS} AND cell = ?2 AND repeat = ?3");
-        let mut statement = self.connection.prepare(&sql)?;
-        let row = statement.query_row(params![sweep, key.cell as i64, key.repeat], to_trial).optional()?;
-        row.map(|row| self.complete(sweep, row)).transpose()
-    }
-
-    fn attempts(&self, sweep: i64, key: TrialKey) -> Result<Vec<Attempt>, StoreError> {
-        let mut statement = self.connection.prepare(
-            "SELECT cause, worker, seconds FROM attempts WHERE sweep = ?1 AND cell = ?2 AND repeat = ?3 ORDER BY attempt",
-        )?;
-        let attempt = |row: &Row<'_>| {
-            let cause = row.get::<_, Option<String>>(0)?.unwrap_or_default();
-            Ok(Attempt { cause, worker: row.get(1)?, seconds: row.get(2)? })
-        };
-        let attempts = statement.query_map(params![sweep, key.cell as i64, key.repeat], attempt)?;
-        Ok(attempts.collect::<Result<_, _>>()?)
-    }
-
-    fn curves(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Curve)) -> Result<(), StoreError> {
-        let mut statement = self.connection.prepare(
-            "SELECT cell, repeat, data FROM trials JOIN curves USING (curve)
-             WHERE sweep = ?1 AND outcome = 1 ORDER BY cell, repeat",
-        )?;
-        let mut rows = statement.query([sweep])?;
-        while let Some(row) = rows.next()? {
-            let key = TrialKey { cell: row.get::<_, i64>(0)? as u64, repeat: row.get(1)? };
-            let curve = to_curve(row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?);
-            each(key, curve.ok_or_else(|| StoreError::Failed(format!("the curve of trial {key} is damaged")))?);
-        }
-        Ok(())
-    }
-
-    fn predictions(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Predictions) -> bool) -> Result<(), StoreError> {
-        let sql = "SELECT cell, repeat, data FROM predictions WHERE sweep = ?1 ORDER BY cell, repeat";
-        let mut statement = self.connection.prepare(sql)?;
-        let mut rows = statement.query([sweep])?;
-        while let Some(row) = rows.next()? {
-            let key = TrialKey { cell: row.get::<_, i64>(0)? as u64, repeat: row.get(1)? };
-            let predictions = to_predictions(row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?);
-            let damage = || StoreError::Failed(format!("the predictions of trial {key} are damaged"));
-            if !each(key, predictions.ok_or_else(damage)?) {
-                break;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn to_sweep(row: &Row<'_>) -> rusqlite::Result<SweepRow> {
-    let settings: String = row.get(4)?;
-    let hash: Option<Vec<u8>> = row.get(5)?;
-    Ok(SweepRow {
-        number: row.get(0)?,
-        id: row.get(1)?,
-        source: SpecSource {
-            file: row.get(2)?,
-            text: row.get(3)?,
-            settings: serde_json::from_str(&settings).map_err(|e| damaged(4, e.to_string()))?,
-            files: to_files(row.get_ref(10)?.as_blob()?).ok_or_else(|| damaged(10, "pinned files".into()))?,
-        },
-        data: DataPin {
-            hash: hash.map(|h| h.try_into().map_err(|_| damaged(5, "a hash of 32 bytes".into()))).transpose()?,
-            train: row.get(6)?,
-            words: row.get(7)?,
-        },
-        state: to_state(row.get(8)?).ok_or_else(|| damaged(8, "a known state".into()))?,
-        launched_at: row.get(9)?,
-        tallies: Tallies {
-            releases: row.get::<_, i64>(11)? as u64,
-            duplicates: row.get::<_, i64>(12)? as u64,
-            mismatches: row.get::<_, i64>(13)? as u64,
-            fenced: row.get::<_, i64>(14)? as u64,
-        },
-    })
-}
-
-fn to_trial(row: &Row<'_>) -> rusqlite::Result<StoredTrial> {
-    let outcome = to_outcome(row.get(2)?, row.get(3)?, row.get(4)?);
-    let digest: Vec<u8> = row.get(8)?;
-    Ok(StoredTrial {
-        result: TrialResult {
-            key: TrialKey { cell: row.get::<_, i64>(0)? as u64, repeat: row.get(1)? },
-            outcome: outcome.ok_or_else(|| damaged(2, "a known outcome".into()))?,
-            steps: row.get::<_, i64>(5)? as u64,
-            seconds: row.get(6)?,
-            metrics: to_f64s(row.get_ref(9)?.as_blob()?),
-            digest: digest.try_into().map_err(|_| damaged(8, "a digest of 32 bytes".into()))?,
-            curve: Curve::default(),
-            predictions: Predictions::default(),
-            weights: row.get::<_, Option<Vec<u8>>>(11)?.map(to_hash).transpose()?,
-            isa: row.get(10)?,
-        },
-        worker: row.get(7)?,
-    })
-}
-
-fn to_hash(bytes: Vec<u8>) -> rusqlite::Result<[u8; 32]> {
-    bytes.try_into().map_err(|_| damaged(11, "a hash of 32 bytes".into()))
-}
-
-fn damaged(column: usize, expected: String) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(
-        column,
-        rusqlite::types::Type::Null,
-        format!("expected {expected}").into(),
-    )
-}
-
-fn from_state(state: SweepState) -> i64 {
-    match state {
-        SweepState::Running => 1,
-        SweepState::Completed => 2,
-        SweepState::Cancelled => 3,
-        SweepState::Paused => 4,
-    }
-}
-
-fn to_state(number: i64) -> Option<SweepState> {
-    SweepState::ALL.into_iter().find(|s| from_state(*s) == number)
 }
 
 #[cfg(test)]

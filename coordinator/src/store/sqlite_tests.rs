@@ -1,8 +1,12 @@
 use ergodic_common::Outcome;
 use ergodic_common::pin::{FileData, FilePin};
+use ergodic_common::spec::SpecSource;
+use ergodic_common::trial::{Curve, Predictions};
 
 use super::*;
 use crate::core::interval::IntervalSet;
+use crate::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
+use crate::store::{Batch, Report, StoredTrial};
 
 fn sweep() -> SweepRow {
     SweepRow {
@@ -66,7 +70,7 @@ fn report(written: Written) -> Report {
 fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.writer().expect("a writer");
+    let mut writer = store.writer(1).expect("a writer");
     let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a sweep's number") };
     commit(writer.as_mut(), &Write::Lease(lease(9, number)));
 
@@ -104,7 +108,7 @@ fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
 fn a_verdict_is_a_row_of_its_own_and_contradicts_no_result() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.writer().expect("a writer");
+    let mut writer = store.writer(1).expect("a writer");
     let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
     commit(writer.as_mut(), &Write::Lease(lease(9, number)));
     commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5)]));
@@ -124,7 +128,7 @@ fn a_verdict_is_a_row_of_its_own_and_contradicts_no_result() {
 fn failed_trials_become_attempts_and_may_have_a_row_again() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.writer().expect("a writer");
+    let mut writer = store.writer(1).expect("a writer");
     let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
     commit(writer.as_mut(), &Write::Lease(lease(9, number)));
     commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5)]));
@@ -151,12 +155,12 @@ fn failed_trials_become_attempts_and_may_have_a_row_again() {
 fn leases_outlive_a_pause_and_no_end() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.writer().expect("a writer");
+    let mut writer = store.writer(1).expect("a writer");
     let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
     commit(writer.as_mut(), &Write::Lease(lease(9, number)));
-    let reader = store.reader().expect("a reader");
     for (state, leases) in [(SweepState::Paused, 1), (SweepState::Running, 1), (SweepState::Completed, 0)] {
         commit(writer.as_mut(), &Write::State(number, state));
+        let reader = store.reader().expect("a reader");
         assert_eq!(reader.leases().expect("read").0.len(), leases, "{state:?}");
         assert_eq!(reader.sweeps().expect("read")[0].state, state);
     }
@@ -166,7 +170,7 @@ fn leases_outlive_a_pause_and_no_end() {
 fn only_leases_that_were_there_and_lost_are_counted() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.writer().expect("a writer");
+    let mut writer = store.writer(1).expect("a writer");
     let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
     (1..=3).for_each(|at| drop(commit(writer.as_mut(), &Write::Lease(lease(at, number)))));
     let ended = |lease: u64, epoch: u64, lost: bool| Ended { fence: Fence { lease, epoch }, lost };
@@ -182,18 +186,20 @@ fn everything_is_there_again_after_reopening() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let number = {
         let store = SqliteStore::open(dir.path()).expect("opened");
-        let mut writer = store.writer().expect("a writer");
+        let mut writer = store.writer(1).expect("a writer");
         let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
         commit(writer.as_mut(), &Write::Lease(lease(9, number)));
         number
     };
     let store = SqliteStore::open(dir.path()).expect("opened again");
-    assert_eq!(store.epoch(), 2);
+    assert_eq!(store.claim("here").expect("claimed").epoch, 2);
     let reader = store.reader().expect("a reader");
     assert_eq!(reader.sweeps().expect("read"), [SweepRow { number, ..sweep() }]);
     assert_eq!(reader.leases().expect("read"), (vec![lease(9, number)], 10));
-    let mut writer = store.writer().expect("a writer");
+    let mut writer = store.writer(1).expect("a writer");
     commit(writer.as_mut(), &Write::State(number, SweepState::Cancelled));
+    assert_eq!(reader.leases().expect("read").0.len(), 1, "a reader sees one moment");
+    let reader = store.reader().expect("another reader");
     assert_eq!(reader.leases().expect("read"), (vec![], 10));
 }
 
@@ -209,7 +215,7 @@ fn a_second_coordinator_is_refused_by_the_pid_of_the_first() {
 fn what_a_trial_keeps_is_compared_and_read_back() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.writer().expect("a writer");
+    let mut writer = store.writer(1).expect("a writer");
     let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a sweep's number") };
     commit(writer.as_mut(), &Write::Lease(lease(9, number)));
     let nothing = TrialResult { predictions: Predictions::default(), weights: None, ..result(2, 0.5) };
@@ -275,7 +281,7 @@ fn a_newer_schema_is_refused() {
 fn a_failed_transaction_leaves_nothing() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.writer().expect("a writer");
+    let mut writer = store.writer(1).expect("a writer");
     let twice = [&Write::Sweep(sweep()), &Write::Sweep(sweep())];
     writer.commit(&twice).expect_err("an id is unique");
     assert!(store.reader().expect("a reader").sweeps().expect("read").is_empty());

@@ -1,0 +1,47 @@
+//! Which store is meant.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::postgres::PostgresStore;
+use super::sqlite::SqliteStore;
+use super::{Store, StoreError};
+
+/// Where a store is, as said with `--store`.
+#[derive(Clone)]
+pub enum Place {
+    /// A directory, with SQLite in it.
+    Directory(PathBuf),
+    /// A PostgreSQL database, by its URL.
+    Database(String),
+}
+
+impl Place {
+    /// A URL that begins with `postgres://` or `postgresql://` is a database, everything else a directory.
+    pub fn of(text: &Path) -> Self {
+        let url = text.to_str().filter(|text| text.starts_with("postgres://") || text.starts_with("postgresql://"));
+        url.map_or_else(|| Self::Directory(text.to_owned()), |url| Self::Database(url.to_owned()))
+    }
+
+    /// Opens the store, making it if need be.
+    ///
+    /// # Errors
+    /// It cannot be reached or made, belongs to somebody else, or is of a newer version.
+    pub fn open(&self) -> Result<Arc<dyn Store>, StoreError> {
+        Ok(match self {
+            Self::Directory(dir) => Arc::new(SqliteStore::open(dir)?),
+            Self::Database(url) => Arc::new(PostgresStore::open(url)?),
+        })
+    }
+}
+
+/// Without the password that a URL may have.
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(dir) => f.debug_tuple("Directory").field(dir).finish(),
+            Self::Database(_) => f.write_str("Database"),
+        }
+    }
+}

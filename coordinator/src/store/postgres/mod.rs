@@ -1,0 +1,314 @@
+//! The shared store: a PostgreSQL database, several coordinators, one of which leads.
+//!
+//! Who leads is a row with an epoch, for a time that the database's clock measures. Every transaction that writes
+//! counts up in that row, where it still names the writer's epoch, and in doing so locks it: whoever was passed over
+//! in the meantime, however long it slept, writes nothing. The count also tells what became of a transaction whose
+//! answer got lost.
+
+mod session;
+
+use std::str::FromStr;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use sqlx::ConnectOptions;
+use sqlx::postgres::PgConnectOptions;
+
+use super::sql::{Fields, Sql, apply, number};
+use super::{Leader, Reader, Store, StoreError, Write, Writer, Written};
+use session::Session;
+
+/// What makes each version of the schema out of the one before.
+const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
+/// Held while the schema is looked at and changed.
+const SCHEMA_LOCK: &str = "SELECT pg_advisory_xact_lock(7310020260001)";
+/// Parameters that a URL may have.
+const PARAMETERS: [&str; 11] = [
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "options",
+];
+/// How long a write waits for a database that went away before it was begun.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait before the next attempt.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How long the claim to lead may take: shorter than it lasts.
+const CLAIM_WITHIN: Duration = Duration::from_secs(3);
+
+/// A database, by where it is and how to get in.
+pub struct PostgresStore {
+    options: PgConnectOptions,
+    /// For the claim to lead.
+    claims: Mutex<Option<Session>>,
+}
+
+impl PostgresStore {
+    /// Connects to the database at `url` and makes or updates its tables.
+    ///
+    /// # Errors
+    /// The URL is none, nobody answers there, or the database is of a newer version.
+    pub fn open(url: &str) -> Result<Self, StoreError> {
+        let options = parse(url)?;
+        let place = describe(&options);
+        let unusable = |e: StoreError| match e {
+            StoreError::Foreign(_) => e,
+            e => {
+                StoreError::Foreign(format!("{place}: cannot be used as a store ({e}): check --store and the database"))
+            }
+        };
+        let store = Self { options, claims: Mutex::new(None) };
+        let session = store.session("ergodic").map_err(unusable)?;
+        migrate(&session, &place).map_err(unusable)?;
+        Ok(store)
+    }
+
+    fn session(&self, name: &str) -> Result<Session, StoreError> {
+        Session::open(&self.options.clone().application_name(name))
+    }
+
+    /// Works with the connection for claims; a new one after a failure.
+    fn with_claims<T>(&self, work: impl FnOnce(&Session) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut kept = self.claims.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let session = match kept.take() {
+            Some(session) => session,
+            None => {
+                let session = self.session("ergodic claim")?.patient(CLAIM_WITHIN);
+                session.run("SET lock_timeout = '2s'")?;
+                session
+            }
+        };
+        let result = work(&session)?;
+        *kept = Some(session);
+        Ok(result)
+    }
+}
+
+/// The options of a URL. No message repeats it, because of its password.
+fn parse(url: &str) -> Result<PgConnectOptions, StoreError> {
+    let bad = |why: &str| {
+        StoreError::Foreign(format!(
+            "--store: {why}: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE, or postgres:///DATABASE?host=/DIRECTORY \
+             of a socket"
+        ))
+    };
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let names = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split('=').next().unwrap_or_default());
+    for name in names {
+        if !PARAMETERS.contains(&name) && !name.starts_with("options[") {
+            return Err(bad(&format!("the database's URL has no parameter '{name}'")));
+        }
+    }
+    let options = PgConnectOptions::from_str(url).map_err(|_| bad("this is no URL of a database"))?;
+    Ok(options.disable_statement_logging())
+}
+
+/// Where a database is, without the password.
+fn describe(options: &PgConnectOptions) -> String {
+    let database = options.get_database().unwrap_or(options.get_username());
+    match options.get_socket() {
+        Some(socket) => format!("the database {database} at {}", socket.display()),
+        None => format!("the database {database} at {}:{}", options.get_host(), options.get_port()),
+    }
+}
+
+fn migrate(session: &Session, place: &str) -> Result<(), StoreError> {
+    session.run("BEGIN")?;
+    session.run(SCHEMA_LOCK)?;
+    let there = number(session, "SELECT (to_regclass('meta') IS NOT NULL)::int::bigint", &[])?;
+    let version = match there {
+        Some(1) => number(session, "SELECT value FROM meta WHERE key = 'schema'", &[])?.unwrap_or(-1),
+        _ => 0,
+    };
+    let known = MIGRATIONS.len();
+    let Some(missing) = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..)) else {
+        return Err(StoreError::Foreign(format!(
+            "{place} has schema version {version}, this program knows up to {known}: use a newer ergodic"
+        )));
+    };
+    missing.iter().try_for_each(|migration| session.run(migration))?;
+    session.execute("UPDATE meta SET value = $1 WHERE key = 'schema'", &[(known as i64).into()])?;
+    session.run("COMMIT")
+}
+
+impl Store for PostgresStore {
+    fn claim(&self, url: &str) -> Result<Leader, StoreError> {
+        self.with_claims(|session| {
+            let (leader, is_over) = leader(session)?;
+            if !is_over {
+                return Ok(leader);
+            }
+            let before = leader.epoch.into();
+            // A write that the leader before has half sent would hold this up for as long as it sleeps.
+            end_sessions_of(session, leader.epoch);
+            let text = "UPDATE leader SET epoch = epoch + 1, commits = 0, holder = $1, url = $2,
+                            expires_at = clock_timestamp() + interval '6 seconds'
+                        WHERE epoch = $3 AND expires_at <= clock_timestamp()";
+            let claimed = session.execute(text, &[holder().as_str().into(), url.into(), before])?;
+            Ok(if claimed == 1 {
+                Leader { epoch: leader.epoch + 1, url: url.to_owned(), is_this: true }
+            } else {
+                leader
+            })
+        })
+    }
+
+    fn renew(&self, epoch: u64) -> Result<bool, StoreError> {
+        let text = "UPDATE leader SET expires_at = clock_timestamp() + interval '6 seconds' WHERE epoch = $1";
+        self.with_claims(|session| Ok(session.execute(text, &[epoch.into()])? == 1))
+    }
+
+    fn resign(&self, epoch: u64) {
+        let text = "UPDATE leader SET expires_at = '-infinity' WHERE epoch = $1";
+        if let Err(error) = self.with_claims(|session| session.execute(text, &[epoch.into()])) {
+            tracing::warn!(%error, "could not say that this coordinator leads no more");
+        }
+    }
+
+    fn writer(&self, epoch: u64) -> Result<Box<dyn Writer>, StoreError> {
+        let options = self.options.clone().application_name(&name_of_writer(epoch));
+        let mut writer = PostgresWriter { options, epoch, commits: 0, session: None };
+        let (leader, _) = leader(writer.session()?)?;
+        if leader.epoch != epoch {
+            return Err(deposed(&leader));
+        }
+        Ok(Box::new(writer))
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        let session = self.session("ergodic reader")?;
+        session.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+        Ok(Box::new(session))
+    }
+}
+
+/// Who leads, and whether its time is over.
+fn leader(session: &Session) -> Result<(Leader, bool), StoreError> {
+    let text = "SELECT epoch, url, (expires_at <= clock_timestamp())::int::bigint FROM leader";
+    let mut found = None;
+    session.select(text, &[], &mut |row: &dyn Fields| {
+        let leader = Leader { epoch: row.int(0)? as u64, url: row.text(1)?.to_owned(), is_this: false };
+        found = Some((leader, row.int(2)? == 1));
+        Ok(true)
+    })?;
+    found.ok_or_else(|| StoreError::Failed("the row of the leader is missing".into()))
+}
+
+fn name_of_writer(epoch: u64) -> String {
+    format!("ergodic leader {epoch}")
+}
+
+/// Ends what the leader of an epoch has open for writing.
+fn end_sessions_of(session: &Session, epoch: u64) {
+    let text = "SELECT pg_terminate_backend(pid)::int::bigint FROM pg_stat_activity
+                WHERE application_name = $1 AND datname = current_database()";
+    if let Err(error) = number(session, text, &[name_of_writer(epoch).as_str().into()]) {
+        tracing::warn!(%error, "the connections of the leader before could not be ended");
+    }
+}
+
+fn deposed(leader: &Leader) -> StoreError {
+    StoreError::Deposed(format!("the coordinator at {} leads since, in epoch {}", leader.url, leader.epoch))
+}
+
+/// This machine and process, for people.
+fn holder() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("process {} on {}", std::process::id(), host.trim())
+}
+
+struct PostgresWriter {
+    options: PgConnectOptions,
+    epoch: u64,
+    /// Transactions of this epoch that are known to be durable.
+    commits: i64,
+    /// Open, as long as nothing went wrong with it.
+    session: Option<Session>,
+}
+
+/// Answers of a transaction that was told to commit and did not say whether it did.
+type Unanswered = Option<Vec<Written>>;
+
+impl Writer for PostgresWriter {
+    fn commit(&mut self, writes: &[&Write]) -> Result<Vec<Written>, StoreError> {
+        let begun = Instant::now();
+        let mut unanswered: Unanswered = None;
+        loop {
+            let error = match self.attempt(writes, &mut unanswered) {
+                Err(error @ StoreError::Cut(_)) => error,
+                Err(error @ StoreError::Failed(_)) if unanswered.is_some() => error,
+                result => return result,
+            };
+            self.session = None;
+            // Nothing else may be written before it is known whether these were.
+            if unanswered.is_none() && begun.elapsed() > PATIENCE {
+                return Err(error);
+            }
+            tracing::warn!(%error, unanswered = unanswered.is_some(), "a write is tried again");
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+impl PostgresWriter {
+    fn session(&mut self) -> Result<&Session, StoreError> {
+        if self.session.is_none() {
+            let session = Session::open(&self.options)?;
+            // What is acknowledged must be durable, whatever the database's default. Stricter settings stay.
+            session.run("SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'")?;
+            self.session = Some(session);
+        }
+        Ok(self.session.as_ref().expect("it was opened just now"))
+    }
+
+    /// One transaction. Its answers are kept in `unanswered` if it was told to commit and did not say that it had.
+    fn attempt(&mut self, writes: &[&Write], unanswered: &mut Unanswered) -> Result<Vec<Written>, StoreError> {
+        let (epoch, next) = (self.epoch, self.commits + 1);
+        let session = self.session()?;
+        session.run("BEGIN")?;
+        if !check_in(session, epoch, next)? {
+            let (leader, _) = leader(session)?;
+            session.run("ROLLBACK")?;
+            return match unanswered.take() {
+                // The one without an answer has counted up: it was committed.
+                Some(written) if leader.epoch == epoch => {
+                    self.commits = next;
+                    Ok(written)
+                }
+                _ => Err(deposed(&leader)),
+            };
+        }
+        // It had not been committed, and never will be: its lock on the leader's row is gone.
+        *unanswered = None;
+        let written = match writes.iter().map(|write| apply(session, write)).collect::<Result<Vec<_>, _>>() {
+            Ok(written) => written,
+            Err(error) => {
+                // A connection on which not even this can be said is not used again.
+                if session.run("ROLLBACK").is_err() {
+                    self.session = None;
+                }
+                return Err(error);
+            }
+        };
+        if let Err(error) = session.run("COMMIT") {
+            *unanswered = Some(written);
+            return Err(StoreError::Cut(error.to_string()));
+        }
+        self.commits = next;
+        Ok(written)
+    }
+}
+
+/// Counts up in the leader's row, if it is still the one of this epoch and has come as far as this writer knows.
+fn check_in(session: &Session, epoch: u64, commits: i64) -> Result<bool, StoreError> {
+    let text = "UPDATE leader SET commits = $1, expires_at = clock_timestamp() + interval '6 seconds'
+                WHERE epoch = $2 AND commits = $1 - 1";
+    Ok(session.execute(text, &[commits.into(), epoch.into()])? == 1)
+}

@@ -1,0 +1,261 @@
+//! A connection to PostgreSQL, used from one thread.
+//!
+//! It brings a runtime of its own for that thread. The traits of the store are synchronous, and so is whoever uses them:
+//! a thread that writes, or one that reads for somebody. With its own runtime it waits for its own socket and for
+//! nothing else; a runtime shared with the gRPC server would add two changes of threads to every answer of the database,
+//! and could not be waited for from within.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use ergodic_common::{TrialKey, TrialResult};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgRow};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, ConnectOptions, Postgres, Row};
+use tokio::runtime::Runtime;
+use tokio_stream::StreamExt as _;
+
+use crate::store::StoreError;
+use crate::store::rows::{from_curve, from_f64s, from_outcome, kept_predictions};
+use crate::store::sql::{Each, Fields, Sql, Value, key, whole_trials};
+
+/// How long the database may take to take a connection, and for an answer.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// Rows taken from the connection at a time.
+const PAGE: usize = 256;
+
+/// An open connection, closed when dropped.
+pub(super) struct Session {
+    connection: RefCell<PgConnection>,
+    /// Present until the drop.
+    runtime: Option<Runtime>,
+    answer_within: Duration,
+}
+
+impl Session {
+    /// Connects.
+    pub(super) fn open(options: &PgConnectOptions) -> Result<Self, StoreError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|e| StoreError::Failed(e.to_string()))?;
+        let connecting = async { tokio::time::timeout(CONNECT_WITHIN, options.connect()).await };
+        let connection = match runtime.block_on(connecting) {
+            Ok(connection) => connection.map_err(to_store_error)?,
+            Err(_) => return Err(StoreError::Cut("no connection within five seconds".into())),
+        };
+        Ok(Self { connection: RefCell::new(connection), runtime: Some(runtime), answer_within: ANSWER_WITHIN })
+    }
+
+    /// Answers later than this count as none.
+    pub(super) fn patient(mut self, answer_within: Duration) -> Self {
+        self.answer_within = answer_within;
+        self
+    }
+
+    /// Carries out statements without parameters.
+    pub(super) fn run(&self, sql: &str) -> Result<(), StoreError> {
+        let mut connection = self.connection.borrow_mut();
+        // The text is ours, put together from constants.
+        self.wait(sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection)).map(|_| ())
+    }
+
+    fn wait<T>(&self, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
+        let runtime = self.runtime.as_ref().expect("it is there until the drop");
+        match runtime.block_on(async { tokio::time::timeout(self.answer_within, work).await }) {
+            Ok(result) => result.map_err(to_store_error),
+            Err(_) => Err(StoreError::Cut("no answer in time".into())),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // A runtime must not be waited for where others are at work, and nothing of this one is left to do.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// What the database said, or that it said nothing. Its errors name no password.
+pub(super) fn to_store_error(error: sqlx::Error) -> StoreError {
+    match &error {
+        sqlx::Error::Database(said) => {
+            let code = said.code().unwrap_or_default();
+            let text = format!("{} ({code})", said.message());
+            // A server that goes, restarts, starts or has no connection left; a transaction it gave up in favour of others.
+            let passes = ["08", "57P", "53", "40"].iter().any(|class| code.starts_with(class));
+            if passes { StoreError::Cut(text) } else { StoreError::Failed(text) }
+        }
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
+            StoreError::Cut(error.to_string())
+        }
+        _ => StoreError::Failed(error.to_string()),
+    }
+}
+
+fn query<'q>(sql: &'static str, values: &'q [Value<'q>]) -> Query<'q, Postgres, PgArguments> {
+    values.iter().fold(sqlx::query(sql), |query, value| match *value {
+        Value::Int(value) => query.bind(value),
+        Value::Real(value) => query.bind(value),
+        Value::Text(value) => query.bind(without_nul(value)),
+        Value::Bytes(value) => query.bind(value),
+    })
+}
+
+/// PostgreSQL has texts without the character 0 only. It can come up in what is meant for people, such as why a trial failed.
+fn without_nul(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+impl Fields for PgRow {
+    fn maybe_int(&self, at: usize) -> Result<Option<i64>, StoreError> {
+        self.try_get(at).map_err(to_store_error)
+    }
+
+    fn real(&self, at: usize) -> Result<f64, StoreError> {
+        self.try_get(at).map_err(to_store_error)
+    }
+
+    fn maybe_text(&self, at: usize) -> Result<Option<&str>, StoreError> {
+        self.try_get(at).map_err(to_store_error)
+    }
+
+    fn maybe_bytes(&self, at: usize) -> Result<Option<&[u8]>, StoreError> {
+        self.try_get(at).map_err(to_store_error)
+    }
+}
+
+impl Session {
+    fn stream(&self, query: Query<'_, Postgres, PgArguments>, each: Each<'_>) -> Result<(), StoreError> {
+        let mut connection = self.connection.borrow_mut();
+        let mut rows = query.fetch(&mut *connection);
+        loop {
+            // What is done with a row may wait for somebody else, and must do so outside of the runtime.
+            let page = self.wait(async {
+                let mut page = Vec::with_capacity(PAGE);
+                while page.len() < PAGE {
+                    match rows.try_next().await? {
+                        Some(row) => page.push(row),
+                        None => break,
+                    }
+                }
+                Ok(page)
+            })?;
+            for row in &page {
+                if !each(row)? {
+                    return Ok(());
+                }
+            }
+            if page.len() < PAGE {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Sql for Session {
+    fn select(&self, sql: &'static str, values: &[Value<'_>], each: Each<'_>) -> Result<(), StoreError> {
+        self.stream(query(sql, values), each)
+    }
+
+    fn execute(&self, sql: &'static str, values: &[Value<'_>]) -> Result<u64, StoreError> {
+        let mut connection = self.connection.borrow_mut();
+        Ok(self.wait(query(sql, values).execute(&mut *connection))?.rows_affected())
+    }
+
+    /// Two statements for a whole batch, or three if something was predicted.
+    fn insert_trials(&self, sweep: i64, worker: &str, results: &[TrialResult]) -> Result<Vec<usize>, StoreError> {
+        let mut seen = HashSet::new();
+        // A trial that stands twice in a batch is stored as it came first.
+        let fresh: Vec<usize> = (0..results.len()).filter(|at| seen.insert(results[*at].key)).collect();
+        let curves = self.insert_rows(sweep, worker, fresh.iter().map(|at| &results[*at]))?;
+        let stored: Vec<usize> = fresh.into_iter().filter(|at| curves.contains_key(&results[*at].key)).collect();
+        self.insert_curves(&curves, stored.iter().map(|at| &results[*at]))?;
+        self.insert_predictions(sweep, stored.iter().map(|at| &results[*at]))?;
+        Ok(stored)
+    }
+
+    fn whole_trials(&self, sweep: i64, keys: &[TrialKey], each: Each<'_>) -> Result<(), StoreError> {
+        let text = whole_trials!(
+            "FROM unnest($2::bigint[], $3::bigint[]) AS asked (cell, repeat)
+             JOIN trials USING (cell, repeat) JOIN curves USING (curve) LEFT JOIN predictions USING (sweep, cell, repeat)
+             WHERE sweep = $1"
+        );
+        let (cells, repeats) = columns(keys.iter().copied());
+        self.stream(sqlx::query(text).bind(sweep).bind(cells).bind(repeats), each)
+    }
+}
+
+impl Session {
+    /// Inserts the rows of trials that have none; these, with the numbers of their curves.
+    fn insert_rows<'r>(
+        &self,
+        sweep: i64,
+        worker: &str,
+        results: impl Iterator<Item = &'r TrialResult> + Clone,
+    ) -> Result<HashMap<TrialKey, i64>, StoreError> {
+        let text = "INSERT INTO trials
+                        (sweep, worker, cell, repeat, outcome, step, cause, steps, seconds, digest, metrics, isa, weights)
+                    SELECT $1, $2, * FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[],
+                        $8::bigint[], $9::float8[], $10::bytea[], $11::bytea[], $12::text[], $13::bytea[])
+                    ON CONFLICT (sweep, cell, repeat) DO NOTHING RETURNING cell, repeat, curve";
+        let (cells, repeats) = columns(results.clone().map(|result| result.key));
+        let outcomes = || results.clone().map(|result| from_outcome(&result.outcome));
+        let query = sqlx::query(text)
+            .bind(sweep)
+            .bind(without_nul(worker))
+            .bind(cells)
+            .bind(repeats)
+            .bind(outcomes().map(|(kind, ..)| kind).collect::<Vec<_>>())
+            .bind(outcomes().map(|(_, step, _)| step).collect::<Vec<_>>())
+            .bind(outcomes().map(|(.., cause)| cause.map(without_nul)).collect::<Vec<_>>())
+            .bind(results.clone().map(|r| r.steps as i64).collect::<Vec<_>>())
+            .bind(results.clone().map(|r| r.seconds).collect::<Vec<_>>())
+            .bind(results.clone().map(|r| &r.digest[..]).collect::<Vec<_>>())
+            .bind(results.clone().map(|r| from_f64s(&r.metrics)).collect::<Vec<_>>())
+            .bind(results.clone().map(|r| r.isa.as_str()).collect::<Vec<_>>())
+            .bind(results.map(|r| r.weights.as_ref().map(|hash| &hash[..])).collect::<Vec<_>>());
+        let mut curves = HashMap::new();
+        self.stream(query, &mut |row| {
+            curves.insert(key(row)?, row.int(2)?);
+            Ok(true)
+        })?;
+        Ok(curves)
+    }
+
+    fn insert_curves<'r>(
+        &self,
+        curves: &HashMap<TrialKey, i64>,
+        results: impl Iterator<Item = &'r TrialResult>,
+    ) -> Result<(), StoreError> {
+        let (numbers, data): (Vec<i64>, Vec<Vec<u8>>) =
+            results.map(|result| (curves[&result.key], from_curve(&result.curve))).unzip();
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        let text = "INSERT INTO curves SELECT * FROM unnest($1::bigint[], $2::bytea[])";
+        self.stream(sqlx::query(text).bind(numbers).bind(data), &mut |_| Ok(true))
+    }
+
+    fn insert_predictions<'r>(
+        &self,
+        sweep: i64,
+        results: impl Iterator<Item = &'r TrialResult>,
+    ) -> Result<(), StoreError> {
+        let (keys, data): (Vec<TrialKey>, Vec<Vec<u8>>) =
+            results.filter_map(|result| Some((result.key, kept_predictions(result)?))).unzip();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let (cells, repeats) = columns(keys.into_iter());
+        let text = "INSERT INTO predictions SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::bytea[])";
+        self.stream(sqlx::query(text).bind(sweep).bind(cells).bind(repeats).bind(data), &mut |_| Ok(true))
+    }
+}
+
+/// Cells and repeats of trials.
+fn columns(keys: impl Iterator<Item = TrialKey>) -> (Vec<i64>, Vec<i64>) {
+    keys.map(|key| (key.cell as i64, i64::from(key.repeat))).unzip()
+}
