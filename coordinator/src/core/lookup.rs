@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ergodic_common::duration::typed;
 use ergodic_common::spec::short;
 use ergodic_common::{Spec, TrialKey};
 
@@ -110,6 +111,9 @@ impl Core {
                 "The sweep is paused: what is in leases is finished, and nothing more is given out until `ergodic resume {}`.",
                 sweep.id
             )),
+        }
+        if let Some(limit) = sweep.spec.terms.time_limit.filter(|_| sweep.state.is_open()) {
+            lines.push(format!("A trial that takes longer than {} is broken off and fails.", typed(limit)));
         }
         if sweep.tallies.mismatches > 0 {
             lines.push(format!(
