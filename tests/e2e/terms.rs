@@ -1,6 +1,9 @@
 //! The terms on which trials are run: how long they may take, whose turn it is, who checks them.
 
-use ergodic_tests::Cluster;
+use ergodic_tests::{Cluster, RawWorker, run};
+
+use crate::empty_sweep;
+use crate::exactness::block_on;
 
 #[test]
 fn a_trial_over_its_time_limit_fails_with_the_step_it_reached_and_the_others_go_on() {
@@ -17,4 +20,36 @@ fn a_trial_over_its_time_limit_fails_with_the_step_it_reached_and_the_others_go_
     let (_, reached) = explained.split_once("failed: its time limit of 200ms was over after ").expect(&explained);
     let steps: u64 = reached.split(' ').next().and_then(|steps| steps.parse().ok()).expect(reached);
     assert!(steps > 0 && reached.contains("of 1000000000 steps"), "{explained}");
+}
+
+#[test]
+fn a_share_decides_whose_turn_it_is_and_outlives_the_coordinator() {
+    let mut cluster = Cluster::start(&[]);
+    let first = cluster.launch(&empty_sweep(1));
+    let second = cluster.launch(&format!("priority = -1\nweight = 0.5\n{}", empty_sweep(2)));
+    let shares =
+        |cluster: &Cluster, id: &str| (cluster.status(id)["priority"].clone(), cluster.status(id)["weight"].clone());
+    assert_eq!(
+        (shares(&cluster, &first), shares(&cluster, &second)),
+        ((0.into(), 1.0.into()), ((-1).into(), 0.5.into()))
+    );
+    assert!(cluster.ask(&["share", &second, "--priority", "-2", "--weight", "3"]).contains("priority -2, weight 3"));
+    assert!(cluster.ask(&["share", &second, "--priority", "9"]).contains("priority 9, weight 3"));
+    cluster.kill_and_restart_coordinator();
+    assert_eq!(shares(&cluster, &second), (9.into(), 3.0.into()));
+    let list = cluster.ask(&["list", "--format", "csv"]);
+    assert!(list.contains("priority,weight") && list.contains(",9,3"), "{list}");
+    block_on(async {
+        let grant = RawWorker::joined(&cluster.url, "a").await.lease().await;
+        assert_eq!(grant.sweep, second, "the higher priority goes first");
+    });
+    let refused = |args: &[&str]| run(&[&["share", &first, "--coordinator", &cluster.url], args].concat());
+    for (args, words) in [(&["--priority", "101"][..], "priority: expected"), (&["--weight", "0"], "weight: expected")]
+    {
+        let finished = refused(args);
+        assert!(finished.code == 2 && finished.stderr.contains(words), "{}", finished.stderr);
+    }
+    cluster.ask(&["cancel", &first]);
+    let finished = refused(&["--priority", "1"]);
+    assert!(finished.code == 4 && finished.stderr.contains("was cancelled"), "{}", finished.stderr);
 }

@@ -92,6 +92,11 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
         Command::Resume(args) => steer(&args, Steering::Resume).await,
         Command::Cancel(args) => steer(&args, Steering::Cancel).await,
         Command::Retry(args) => steer(&args, Steering::Retry).await,
+        Command::Share(args) => {
+            let mut client = connect(&args.target).await?;
+            let status = commands::share(&mut client, &args.id, args.priority, args.weight).await?;
+            say(commands::show_status(&status, Format::Table))
+        }
         Command::Bench(BenchCommand::Overhead(args)) => bench::overhead(args).await,
     }
 }

@@ -9,43 +9,61 @@ use super::{Core, Effect, Fence, Lease, LeaseRow, Now, Sweep, SweepState, Worker
 /// A worker that cannot work on a sweep is not offered it again for this long.
 const UNABLE_FOR: Duration = Duration::from_secs(30);
 
+/// What a sweep has for a worker that wants something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Offer {
+    /// Trials that nobody holds.
+    Pending,
+    /// Trials to be run alone.
+    Suspect,
+}
+
 impl Core {
-    /// Answers the wishes that can be answered: sweeps in the order of launch, workers in the order of their ids.
+    /// Answers the wishes that can be answered: sweeps in turn, workers in the order of their ids.
     pub(super) fn feed_workers(&mut self, now: Now) -> Vec<Effect> {
         let wishing: Vec<WorkerId> =
             self.workers.iter().filter(|(_, w)| w.connected && w.wants.is_some()).map(|(id, _)| id.clone()).collect();
+        if !wishing.is_empty() {
+            self.line_up(now);
+        }
         wishing.into_iter().filter_map(|worker| self.grant(&worker, now)).collect()
     }
 
-    /// Sweeps come in the order of launch. Of a sweep's trials, suspects come last, and run alone: the first worker that
-    /// can run them finishes what it has, and is given nothing else meanwhile.
+    /// Sweeps come in turn. Of a sweep's trials, suspects come last, and run alone: the first worker that can run them
+    /// finishes what it has, and is given nothing else meanwhile.
     fn grant(&mut self, id: &str, now: Now) -> Option<Effect> {
         let idle = self.workers.get(id)?.wants?;
-        let first = |wanted: fn(&Sweep) -> bool| {
-            let mut running = self.sweeps.values().filter(|sweep| sweep.state == SweepState::Running);
-            running.find(|sweep| wanted(sweep) && self.can_work(id, sweep, now)).map(|sweep| sweep.number)
-        };
-        let suspected = first(|sweep| !sweep.has_pending() && sweep.suspects.next().is_some());
-        let pending = first(Sweep::has_pending);
-        if (suspected, pending) == (None, None) || self.holds_suspect(id) {
+        if self.holds_suspect(id) {
             return None;
         }
-        match (suspected, pending) {
-            (Some(sweep), pending) if pending.is_none_or(|pending| sweep < pending) => {
-                let makes_room = self.is_first_for(id, sweep, now);
-                match pending {
-                    _ if self.is_free(id) => self.lease_suspect(id, sweep, now),
-                    Some(pending) if !makes_room => self.lease_pending(id, pending, idle, now),
-                    _ => None,
-                }
+        let offers =
+            self.in_turn(now).into_iter().filter_map(|sweep| Some((sweep.number, self.offer(id, sweep, now)?)));
+        let offers: Vec<(i64, Offer)> = offers.collect();
+        for (sweep, offer) in offers {
+            match offer {
+                Offer::Pending => return self.lease_pending(id, sweep, idle, now),
+                Offer::Suspect if self.is_free(id) => return self.lease_suspect(id, sweep, now),
+                // It makes room.
+                Offer::Suspect if self.is_first_for(id, sweep, now) => return None,
+                Offer::Suspect => {}
             }
-            (_, Some(pending)) => self.lease_pending(id, pending, idle, now),
-            _ => None,
+        }
+        None
+    }
+
+    /// What a sweep has for a worker.
+    fn offer(&self, id: &str, sweep: &Sweep, now: Now) -> Option<Offer> {
+        if !self.can_work(id, sweep, now) {
+            return None;
+        }
+        match sweep.has_pending() {
+            true => Some(Offer::Pending),
+            false => sweep.suspects.next().map(|_| Offer::Suspect),
         }
     }
 
     /// Whether a worker is there for trials of a sweep.
-    fn can_work(&self, id: &str, sweep: &Sweep, now: Now) -> bool {
+    pub(super) fn can_work(&self, id: &str, sweep: &Sweep, now: Now) -> bool {
         let able = |worker: &Worker| {
             let unable = worker.unable.get(&sweep.number);
             worker.connected
@@ -102,6 +120,7 @@ impl Core {
 
     /// Gives trials to a worker, which no other place holds any more.
     fn lease(&mut self, id: &str, number: i64, class: u32, trials: IntervalSet, now: Now) -> Option<Effect> {
+        let booked = self.book(number, class, trials.len(), now);
         let sweep = self.sweeps.get_mut(&number)?;
         sweep.leased += trials.len();
         let keys = trials.iter().map(|n| sweep.spec.grid.class_trial(class, n)).collect();
@@ -110,7 +129,8 @@ impl Core {
         let row = LeaseRow { fence, sweep: number, class, worker: id.to_owned(), trials };
         let sweep = sweep.id.clone();
         let granted = row.trials.clone();
-        self.leases.insert(fence.lease, Lease { row: row.clone(), granted, expires: now + self.timing.lease_ttl });
+        let expires = now + self.timing.lease_ttl;
+        self.leases.insert(fence.lease, Lease { row: row.clone(), granted, since: now, expires, booked });
         self.workers.get_mut(id)?.wants = None;
         Some(Effect::Grant { lease: row, sweep, keys })
     }

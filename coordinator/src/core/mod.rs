@@ -11,6 +11,7 @@ mod grant;
 pub mod interval;
 pub mod live;
 pub mod lookup;
+mod shares;
 pub mod sizing;
 pub mod suspects;
 pub mod sweep;
@@ -21,6 +22,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use ergodic_common::TrialKey;
+use ergodic_common::terms::Share;
 
 use interval::IntervalSet;
 use suspects::Place;
@@ -84,6 +86,8 @@ pub enum Effect {
     Revoke(WorkerId, Vec<Fence>),
     /// Make a sweep's state durable.
     SetState(i64, SweepState),
+    /// Make a sweep's share of the workers durable.
+    SetShare(i64, Share),
     /// Store a failed row for a trial that killed too many workers.
     Condemn(Verdict),
 }
@@ -143,7 +147,11 @@ struct Lease {
     row: LeaseRow,
     /// All trials it was granted with.
     granted: IntervalSet,
+    /// When it was granted, or found in the store.
+    since: Now,
     expires: Now,
+    /// What each of its trials was booked with, in its sweep's virtual time.
+    booked: f64,
 }
 
 /// Who joins.
@@ -185,6 +193,8 @@ pub struct Core {
     sweeps: BTreeMap<i64, Sweep>,
     workers: BTreeMap<WorkerId, Worker>,
     leases: HashMap<u64, Lease>,
+    /// Where sweeps of a priority are in virtual time.
+    clocks: BTreeMap<i32, f64>,
     /// Verdicts that could not be stored yet.
     verdicts: Vec<Verdict>,
     /// The latest time it was told.
@@ -201,6 +211,7 @@ impl Core {
             sweeps: BTreeMap::new(),
             workers: BTreeMap::new(),
             leases: HashMap::new(),
+            clocks: BTreeMap::new(),
             verdicts: Vec::new(),
             clock: Now::ZERO,
         }
@@ -238,7 +249,7 @@ impl Core {
         }
         sweep.leased += row.trials.len();
         let expires = now + self.timing.lease_ttl;
-        self.leases.insert(row.fence.lease, Lease { row, granted, expires });
+        self.leases.insert(row.fence.lease, Lease { row, granted, since: now, expires, booked: 0.0 });
         Vec::new()
     }
 
@@ -363,6 +374,7 @@ impl Core {
         committed: &Committed,
         now: Now,
     ) -> Vec<Effect> {
+        self.settle_accounts(fence, sweep_number, &committed.stored);
         let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
         sweep.tallies.count(committed.known.len() as u64, committed.mismatches, committed.fenced);
         let mut holders = Vec::new();
@@ -399,16 +411,16 @@ impl Core {
         self.verdicts.push(verdict);
     }
 
-    /// A user pauses, resumes or cancels a sweep; for a retry, whether there is something to be run again. What is so
+    /// A user pauses, resumes or cancels a sweep, or changes its share; for a retry, whether there is something to be run again. What is so
     /// already needs no effect.
     ///
     /// # Errors
     /// The sweep's state does not allow it, in words.
     pub fn on_steer(&mut self, sweep_number: i64, steering: Steering, now: Now) -> Result<Vec<Effect>, String> {
-        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Ok(Vec::new()) };
+        let Some(sweep) = self.sweeps.get(&sweep_number) else { return Ok(Vec::new()) };
         let refuse = |why: &str| Err(format!("the sweep {} {why}", sweep.id));
         let state = match (steering, sweep.state) {
-            (Steering::Pause | Steering::Resume, SweepState::Completed) => {
+            (Steering::Pause | Steering::Resume | Steering::Share { .. }, SweepState::Completed) => {
                 return refuse("is complete: nothing is left to run");
             }
             (Steering::Cancel, SweepState::Completed | SweepState::Cancelled) => return Ok(Vec::new()),
@@ -418,11 +430,12 @@ impl Core {
             (Steering::Pause, _) => SweepState::Paused,
             (Steering::Resume, _) => SweepState::Running,
             (Steering::Cancel, _) => SweepState::Cancelled,
+            (Steering::Share { priority, weight }, _) => return Ok(self.reshare(sweep_number, priority, weight, now)),
         };
         if sweep.state == state {
             return Ok(Vec::new());
         }
-        sweep.state = state;
+        self.sweeps.entry(sweep_number).and_modify(|sweep| sweep.state = state);
         let mut effects = vec![Effect::SetState(sweep_number, state)];
         if state == SweepState::Cancelled {
             let of_sweep = self.leases.values().filter(|l| l.row.sweep == sweep_number);
@@ -564,6 +577,7 @@ impl Core {
         let mut ended = Vec::new();
         for fence in fences {
             let Some(lease) = self.leases.remove(&fence.lease) else { continue };
+            self.refund(&lease);
             let lost = lost && !lease.row.trials.is_empty();
             ended.push(Ended { fence: *fence, lost });
             let sweep = self.sweeps.get_mut(&lease.row.sweep).expect("a lease's sweep is kept as long as the lease");

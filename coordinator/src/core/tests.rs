@@ -10,6 +10,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod shares;
+
 const TTL: Duration = Duration::from_secs(30);
 
 fn sweep(number: i64, repeats: u32) -> Sweep {
@@ -25,6 +27,7 @@ fn sweep(number: i64, repeats: u32) -> Sweep {
         source,
         data: DataPin::default(),
         state: SweepState::Running,
+        share: Share::default(),
         launched_at: 0.0,
         tallies: Tallies::default(),
     };
@@ -87,6 +90,7 @@ impl World {
                     held.retain(|fence, _| !fences.contains(fence));
                 }
                 Effect::SetState(_, state) => self.states.push(state),
+                Effect::SetShare(..) => {}
                 Effect::Condemn(verdict) => {
                     assert!(self.rows.insert(verdict.key), "a trial with a row is condemned");
                     self.condemned.push(verdict.clone());
@@ -382,6 +386,9 @@ fn one_worker_makes_room_for_a_suspect_while_the_others_go_on_with_the_next_swee
     world.want("aa");
     assert!(world.held_by("aa").contains(&suspect), "it is run like all others at first");
     world.die("aa", &[suspect]);
+    let first = Steering::Share { priority: Some(1), weight: None };
+    let effects = world.core.on_steer(1, first, world.now).expect("a running sweep has a share");
+    world.carry_out(effects);
     let effects = world.core.on_sweep(sweep(2, 200), [], world.now);
     world.carry_out(effects);
     let holds = |world: &World, worker: &str, number: i64| {

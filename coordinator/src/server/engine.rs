@@ -318,7 +318,7 @@ impl Engine {
         effects
     }
 
-    /// The user is answered when it is durable, not before.
+    /// The user is answered when it is durable, not before. A change of state or share is the first effect.
     fn steer(
         &mut self,
         sweep: i64,
@@ -333,16 +333,21 @@ impl Engine {
                 return Vec::new();
             }
         };
-        let state = effects.iter().position(|effect| matches!(effect, Effect::SetState(..)));
-        match state.map(|at| effects.remove(at)) {
-            Some(Effect::SetState(sweep, state)) => {
+        let write = effects.first().and_then(|effect| match effect {
+            Effect::SetState(sweep, state) => Some(Write::State(*sweep, *state)),
+            Effect::SetShare(sweep, share) => Some(Write::Share(*sweep, *share)),
+            _ => None,
+        });
+        match write {
+            Some(write) => {
+                effects.remove(0);
                 let answer = |written: Result<Written, StoreError>| {
                     drop(reply.send(written.map(|_| ()).map_err(store_error)));
                 };
-                self.writer.write(Write::State(sweep, state), Box::new(answer));
+                self.writer.write(write, Box::new(answer));
             }
-            _ if steering == Steering::Retry => self.retry(sweep, reply),
-            _ => drop(reply.send(Ok(()))),
+            None if steering == Steering::Retry => self.retry(sweep, reply),
+            None => drop(reply.send(Ok(()))),
         }
         effects
     }
@@ -379,6 +384,7 @@ impl Engine {
                 tracing::info!(sweep, ?state, "sweep ended");
                 self.persist(Write::State(sweep, state));
             }
+            Effect::SetShare(sweep, share) => self.persist(Write::Share(sweep, share)),
             Effect::Condemn(verdict) => self.condemn(verdict),
             Effect::Revoke(worker, fences) => {
                 tracing::info!(worker, leases = fences.len(), "leases revoked");

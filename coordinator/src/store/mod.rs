@@ -7,6 +7,7 @@ pub mod rows;
 pub mod sqlite;
 pub mod writer;
 
+use ergodic_common::terms::Share;
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{TrialKey, TrialResult};
 
@@ -58,6 +59,8 @@ pub enum Write {
     EndLeases(Vec<Ended>),
     /// A sweep's state; ending it ends its leases in the same transaction.
     State(i64, SweepState),
+    /// A sweep's share of the workers.
+    Share(i64, Share),
     /// Results.
     Results(Batch),
     /// The row of a trial that no worker could run, unless it has one.

@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use ergodic_common::spec::SpecSource;
+use ergodic_common::terms::Share;
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{TrialKey, TrialResult};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
@@ -17,8 +18,13 @@ use super::{Attempt, Batch, Reader, Report, Store, StoreError, StoredTrial, Writ
 use crate::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
 
 /// What makes each version of the schema out of the one before.
-const MIGRATIONS: [&str; 4] =
-    [include_str!("schema.sql"), include_str!("schema2.sql"), include_str!("schema3.sql"), include_str!("schema4.sql")];
+const MIGRATIONS: [&str; 5] = [
+    include_str!("schema.sql"),
+    include_str!("schema2.sql"),
+    include_str!("schema3.sql"),
+    include_str!("schema4.sql"),
+    include_str!("schema5.sql"),
+];
 /// The first SQLite without the bug that could corrupt a WAL on reset.
 const OLDEST_SQLITE: i32 = 3_051_003;
 
@@ -142,6 +148,7 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> Result<Written, StoreError> {
         Write::Lease(row) => put_lease(tx, row).map(|()| Written::Done),
         Write::EndLeases(ended) => end_leases(tx, ended).map(|()| Written::Done),
         Write::State(sweep, state) => set_state(tx, *sweep, *state).map(|()| Written::Done),
+        Write::Share(sweep, share) => set_share(tx, *sweep, *share).map(|()| Written::Done),
         Write::Results(batch) => put_results(tx, batch).map(Written::Results),
         Write::Verdict(sweep, result) => insert_trial(tx, *sweep, "", result).map(|_| Written::Done),
         Write::Retry(sweep) => retry(tx, *sweep).map(Written::Retried),
@@ -151,8 +158,9 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> Result<Written, StoreError> {
 fn insert_sweep(tx: &Transaction<'_>, row: &SweepRow) -> Result<i64, StoreError> {
     let settings = serde_json::to_string(&row.source.settings).map_err(|e| StoreError::Failed(e.to_string()))?;
     tx.execute(
-        "INSERT INTO sweeps (id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "INSERT INTO sweeps (id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files,
+                             priority, weight)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         params![
             row.id,
             row.source.file,
@@ -163,7 +171,9 @@ fn insert_sweep(tx: &Transaction<'_>, row: &SweepRow) -> Result<i64, StoreError>
             row.data.words,
             from_state(row.state),
             row.launched_at,
-            from_files(&row.source.files)
+            from_files(&row.source.files),
+            row.share.priority,
+            row.share.weight
         ],
     )?;
     Ok(tx.last_insert_rowid())
@@ -204,6 +214,12 @@ fn set_state(tx: &Transaction<'_>, sweep: i64, state: SweepState) -> Result<(), 
     if !state.is_open() {
         tx.execute("DELETE FROM leases WHERE sweep = ?1", [sweep])?;
     }
+    Ok(())
+}
+
+fn set_share(tx: &Transaction<'_>, sweep: i64, share: Share) -> Result<(), StoreError> {
+    let values = params![sweep, share.priority, share.weight];
+    tx.execute("UPDATE sweeps SET priority = ?2, weight = ?3 WHERE number = ?1", values)?;
     Ok(())
 }
 
@@ -355,7 +371,7 @@ impl Reader for SqliteReader {
     fn sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
         let mut statement = self.connection.prepare(
             "SELECT number, id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files,
-                    releases, duplicates, mismatches, fenced
+                    releases, duplicates, mismatches, fenced, priority, weight
              FROM sweeps ORDER BY number",
         )?;
         let rows = statement.query_map([], to_sweep)?;
@@ -452,6 +468,7 @@ fn to_sweep(row: &Row<'_>) -> rusqlite::Result<SweepRow> {
             words: row.get(7)?,
         },
         state: to_state(row.get(8)?).ok_or_else(|| damaged(8, "a known state".into()))?,
+        share: Share { priority: row.get(15)?, weight: row.get(16)? },
         launched_at: row.get(9)?,
         tallies: Tallies {
             releases: row.get::<_, i64>(11)? as u64,
