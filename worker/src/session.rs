@@ -268,7 +268,7 @@ impl<'a> Session<'a> {
         let keys: Vec<TrialKey> = keys.map(|(cell, repeat)| TrialKey { cell: *cell, repeat: *repeat }).collect();
         let identity = self.identity;
         let fetching = sweeps.get(&grant.sweep, |spec| lack(identity, spec, &keys));
-        let Some(sweep) = self.meanwhile(fence, fetching).await else { return false };
+        let sweep = self.meanwhile(fence, fetching).await;
         match sweep {
             Ok(sweep) => {
                 tracing::debug!(lease = fence.lease, trials = keys.len(), "lease granted");
@@ -288,25 +288,27 @@ impl<'a> Session<'a> {
     }
 
     /// Does something that may take longer than a lease lasts, and keeps the leases meanwhile, that with this fence too.
-    /// `None` when the session has ended.
-    async fn meanwhile<T>(&mut self, fence: Fence, work: impl Future<Output = T>) -> Option<T> {
+    /// What is done counts, even when the session ends meanwhile: the lease may be presented in the next one.
+    async fn meanwhile<T>(&mut self, fence: Fence, work: impl Future<Output = T>) -> T {
         let held = self.office.with(|desk| desk.fences()).into_iter().chain([fence]);
         let held: Vec<v1::Fence> = held.map(to_wire).collect();
         let mut beats = tokio::time::interval(self.heartbeat);
         beats.reset();
-        let mut work = std::pin::pin!(work);
+        let (mut work, mut open) = (std::pin::pin!(work), true);
         loop {
             tokio::select! {
-                done = &mut work => return Some(done),
-                message = self.incoming.message() => match message.ok()?? {
-                    v1::SessionResponse { message: Some(Response::Renewed(_)) } => {
+                biased;
+                done = &mut work => return done,
+                message = self.incoming.message(), if open => match message {
+                    Ok(Some(v1::SessionResponse { message: Some(Response::Renewed(_)) })) => {
                         self.office.with(|desk| desk.renew(self.office.now()));
                     }
-                    other => self.unheard.push_back(other),
+                    Ok(Some(other)) => self.unheard.push_back(other),
+                    Ok(None) | Err(_) => open = false,
                 },
                 _ = beats.tick() => {
                     let beat = v1::Heartbeat { held: held.clone(), ..v1::Heartbeat::default() };
-                    self.outgoing.send(v1::SessionRequest { message: Some(Request::Heartbeat(beat)) }).await.ok()?;
+                    let _ = self.outgoing.send(v1::SessionRequest { message: Some(Request::Heartbeat(beat)) }).await;
                 }
             }
         }
