@@ -1,5 +1,7 @@
 //! The terms on which trials are run: how long they may take, whose turn it is, who checks them.
 
+use ergodic_proto::v1;
+use ergodic_proto::v1::session_request::Message as Request;
 use ergodic_tests::{Cluster, RawWorker, run};
 
 use crate::empty_sweep;
@@ -52,4 +54,33 @@ fn a_share_decides_whose_turn_it_is_and_outlives_the_coordinator() {
     cluster.ask(&["cancel", &first]);
     let finished = refused(&["--priority", "1"]);
     assert!(finished.code == 4 && finished.stderr.contains("was cancelled"), "{}", finished.stderr);
+}
+
+#[test]
+fn a_straggler_is_asked_for_what_it_has_not_begun_and_another_worker_does_it() {
+    let mut cluster = Cluster::start(&[]);
+    let id = cluster.launch(&empty_sweep(2000));
+    block_on(async {
+        let mut straggler = RawWorker::joined(&cluster.url, "a").await;
+        let _beating = straggler.keep_beating();
+        // Its first results were quick, so that its next lease is a large one. Then it takes its time.
+        let grant = straggler.lease().await;
+        straggler.deliver(&grant, vec![RawWorker::result(&grant, 0, 0.5)]).await.expect("taken");
+        let grant = straggler.lease().await;
+        assert!(grant.cells.len() > 100, "{}", grant.cells.len());
+        let _worker = cluster.worker(1, &["--name", "quick"]);
+        let asked = straggler.asked_back().await;
+        assert_eq!(asked.fence, grant.fence);
+        let keep = grant.cells.len() - asked.trials as usize;
+        let (cells, repeats) = (grant.cells[keep..].to_vec(), grant.repeats[keep..].to_vec());
+        straggler.say(Request::Yielded(v1::Yielded { fence: grant.fence, cells, repeats })).await;
+        cluster.wait_until(&id, "another worker does them", |status| status["done"] == 2000 - keep);
+        let kept = (0..keep).map(|i| RawWorker::result(&grant, i, 0.5)).collect();
+        assert_eq!(straggler.deliver(&grant, kept).await.expect("taken").stored as usize, keep);
+    });
+    let status = cluster.wait_for_end(&id);
+    assert_eq!(
+        (&status["completed"], &status["duplicates"], &status["releases"]),
+        (&2000.into(), &0.into(), &0.into())
+    );
 }

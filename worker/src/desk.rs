@@ -70,6 +70,8 @@ pub struct Parcel {
 struct Lease {
     sweep: Arc<Sweep>,
     queued: VecDeque<TrialKey>,
+    /// Trials given back.
+    yielded: Vec<TrialKey>,
     running: BTreeMap<TrialKey, Arc<AtomicBool>>,
     finished: Vec<Finished>,
     /// Results in parcels.
@@ -134,7 +136,14 @@ impl Desk {
 
     /// A lease was granted.
     pub fn grant(&mut self, fence: Fence, sweep: Arc<Sweep>, trials: Vec<TrialKey>) {
-        let lease = Lease { sweep, queued: trials.into(), running: BTreeMap::new(), finished: Vec::new(), away: 0 };
+        let lease = Lease {
+            sweep,
+            queued: trials.into(),
+            yielded: Vec::new(),
+            running: BTreeMap::new(),
+            finished: Vec::new(),
+            away: 0,
+        };
         self.leases.insert(fence, lease);
     }
 
@@ -145,6 +154,17 @@ impl Desk {
             lease.running.values().for_each(|stop| stop.store(true, Ordering::Relaxed));
         }
         self.clear_done();
+    }
+
+    /// Gives back up to so many trials of a lease that are not begun, those that would be the last. All that were given
+    /// back of it, so that a message that was lost does no harm.
+    pub fn give_back(&mut self, fence: Fence, trials: u64) -> Vec<TrialKey> {
+        let Some(lease) = self.leases.get_mut(&fence) else { return Vec::new() };
+        let keep = lease.queued.len().saturating_sub(usize::try_from(trials).unwrap_or(usize::MAX));
+        lease.yielded.extend(lease.queued.drain(keep..));
+        let yielded = lease.yielded.clone();
+        self.clear_done();
+        yielded
     }
 
     /// The next trial to run, from the oldest lease; none while the outbox is full, the desk is closed or renewals are
@@ -365,6 +385,17 @@ mod tests {
         assert!(desk.begin(s(1000)).is_some());
         desk.join(s(30), s(1001));
         assert!(desk.begin(s(1020)).is_some() && desk.begin(s(1021)).is_none());
+    }
+
+    #[test]
+    fn what_is_not_begun_can_be_given_back_from_the_end() {
+        let mut desk = desk(5);
+        let running = desk.begin(Now::ZERO).expect("a trial waits");
+        assert_eq!(desk.give_back(FENCE, 2), keys(5)[3..]);
+        assert_eq!(desk.begin(Now::ZERO).map(|a| a.key), Some(keys(5)[1]));
+        assert_eq!(desk.give_back(FENCE, 9), [keys(5)[3], keys(5)[4], keys(5)[2]]);
+        assert!(desk.begin(Now::ZERO).is_none() && desk.running() == 2 && running.key == keys(5)[0]);
+        assert!(desk.give_back(Fence { lease: 7, epoch: 1 }, 9).is_empty());
     }
 
     #[test]

@@ -202,6 +202,10 @@ impl<'a> Session<'a> {
         let mut ticks = tokio::time::interval(TICK);
         // A coordinator that answers no heartbeat is as good as gone.
         let silence = self.heartbeat * 4;
+        // What was given back in a session that broke off may not have been heard.
+        for fence in self.office.with(|desk| desk.fences()) {
+            self.yield_trials(fence, 0).await;
+        }
         let mut heard = Instant::now();
         loop {
             let sent = tokio::select! {
@@ -256,6 +260,10 @@ impl<'a> Session<'a> {
             Some(Response::Renewed(_)) => {
                 self.office.with(|desk| desk.renew(self.office.now()));
                 true
+            }
+            Some(Response::Yield(wanted)) => {
+                let Some(fence) = wanted.fence.as_ref().map(from_wire) else { return true };
+                self.yield_trials(fence, wanted.trials).await && self.wish().await
             }
             Some(Response::Welcome(_)) | None => true,
         }
@@ -312,6 +320,17 @@ impl<'a> Session<'a> {
                 }
             }
         }
+    }
+
+    /// Gives back up to so many trials that are not begun, and says which, unless there are none.
+    async fn yield_trials(&mut self, fence: Fence, trials: u64) -> bool {
+        let keys = self.office.with(|desk| desk.give_back(fence, trials));
+        if keys.is_empty() {
+            return true;
+        }
+        tracing::debug!(lease = fence.lease, trials = keys.len(), "trials given back");
+        let (cells, repeats) = keys.iter().map(|key| (key.cell, key.repeat)).unzip();
+        self.say(Request::Yielded(v1::Yielded { fence: Some(to_wire(fence)), cells, repeats })).await
     }
 
     /// A heartbeat of its own where other trials are running than was said.

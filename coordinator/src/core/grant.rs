@@ -26,7 +26,16 @@ impl Core {
         if !wishing.is_empty() {
             self.line_up(now);
         }
-        wishing.into_iter().filter_map(|worker| self.grant(&worker, now)).collect()
+        let (mut effects, mut idle) = (Vec::new(), Vec::new());
+        for worker in wishing {
+            match self.grant(&worker, now) {
+                Some(grant) => effects.push(grant),
+                None if self.lacks_work(&worker, now) => idle.push(worker),
+                None => {}
+            }
+        }
+        effects.extend(self.ask_back(&idle, now));
+        effects
     }
 
     /// Sweeps come in turn. Of a sweep's trials, suspects come last, and run alone: the first worker that can run them
@@ -49,6 +58,11 @@ impl Core {
             }
         }
         None
+    }
+
+    /// Whether nothing is there for a worker, and it holds no suspect beside which it is to run nothing.
+    fn lacks_work(&self, id: &str, now: Now) -> bool {
+        !self.holds_suspect(id) && self.sweeps.values().all(|sweep| self.offer(id, sweep, now).is_none())
     }
 
     /// What a sweep has for a worker.
@@ -130,7 +144,7 @@ impl Core {
         let sweep = sweep.id.clone();
         let granted = row.trials.clone();
         let expires = now + self.timing.lease_ttl;
-        self.leases.insert(fence.lease, Lease { row: row.clone(), granted, since: now, expires, booked });
+        self.leases.insert(fence.lease, Lease::new(row.clone(), granted, now, expires, booked));
         self.workers.get_mut(id)?.wants = None;
         Some(Effect::Grant { lease: row, sweep, keys })
     }

@@ -13,6 +13,7 @@ pub mod live;
 pub mod lookup;
 mod shares;
 pub mod sizing;
+mod steal;
 pub mod suspects;
 pub mod sweep;
 #[cfg(test)]
@@ -80,6 +81,17 @@ pub enum Effect {
         /// Its trials in the order they are to be run.
         keys: Vec<TrialKey>,
     },
+    /// Ask a worker to give back so many trials of a lease that it has not begun, if it has as many.
+    AskBack {
+        /// Who holds it.
+        worker: WorkerId,
+        /// The lease.
+        fence: Fence,
+        /// How many at most.
+        trials: u64,
+    },
+    /// Make it durable that a lease has no more than these trials.
+    Shrink(LeaseRow),
     /// Remove leases from the store; from then on their fences hold no more.
     EndLeases(Vec<Ended>),
     /// Tell a worker, if it is connected, that these are no longer its.
@@ -135,6 +147,10 @@ pub struct Worker {
     pub queued: u64,
     /// Rows stored from it.
     pub trials: u64,
+    /// How much longer than usual it takes for a trial.
+    pace: f64,
+    /// When results last came from it.
+    delivered: Now,
     /// Idle slots of an unanswered wish for a lease.
     wants: Option<u32>,
     /// Sweeps it gave back because it cannot work on them, with when and why.
@@ -147,11 +163,21 @@ struct Lease {
     row: LeaseRow,
     /// All trials it was granted with.
     granted: IntervalSet,
+    /// Those of them that it gave back.
+    yielded: IntervalSet,
+    /// Until then it is not asked to give trials back.
+    asked: Now,
     /// When it was granted, or found in the store.
     since: Now,
     expires: Now,
     /// What each of its trials was booked with, in its sweep's virtual time.
     booked: f64,
+}
+
+impl Lease {
+    fn new(row: LeaseRow, granted: IntervalSet, since: Now, expires: Now, booked: f64) -> Self {
+        Self { row, granted, yielded: IntervalSet::default(), asked: Now::ZERO, since, expires, booked }
+    }
 }
 
 /// Who joins.
@@ -249,7 +275,7 @@ impl Core {
         }
         sweep.leased += row.trials.len();
         let expires = now + self.timing.lease_ttl;
-        self.leases.insert(row.fence.lease, Lease { row, granted, since: now, expires, booked: 0.0 });
+        self.leases.insert(row.fence.lease, Lease::new(row, granted, now, expires, 0.0));
         Vec::new()
     }
 
@@ -257,7 +283,7 @@ impl Core {
     pub fn on_joined(&mut self, joining: Joining, now: Now) -> Vec<Effect> {
         let gone: Vec<Fence> =
             joining.held.iter().copied().filter(|fence| !self.holds(&joining.worker, *fence)).collect();
-        let trials = self.workers.get(&joining.worker).map_or(0, |w| w.trials);
+        let (trials, pace) = self.workers.get(&joining.worker).map_or((0, 1.0), |w| (w.trials, w.pace));
         let worker = Worker {
             name: joining.name,
             build: joining.build,
@@ -269,6 +295,8 @@ impl Core {
             running: Vec::new(),
             queued: 0,
             trials,
+            pace,
+            delivered: now,
             wants: None,
             unable: BTreeMap::new(),
         };
@@ -388,6 +416,7 @@ impl Core {
             worker.trials += committed.stored.len() as u64;
             worker.heard = now;
         }
+        self.learn_pace(worker, sweep_number, &committed.stored, now);
         let mut effects = self.strike_off(sweep_number, fence, &holders);
         effects.extend(self.end_if_done(sweep_number));
         effects.extend(self.feed_workers(now));

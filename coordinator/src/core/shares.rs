@@ -21,6 +21,13 @@ pub(super) struct Turn {
     competes: bool,
 }
 
+impl Turn {
+    /// So much virtual time was not used after all.
+    pub(super) fn give_back(&mut self, booked: f64) {
+        self.passed -= booked;
+    }
+}
+
 impl Core {
     /// Running sweeps in turn: those of a higher priority first, of the same one those that have passed less virtual time.
     pub(super) fn in_turn(&self, now: Now) -> Vec<&Sweep> {

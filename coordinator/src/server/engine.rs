@@ -63,6 +63,8 @@ pub enum Saying {
     Want(u32),
     /// It gives one back, with a reason if it cannot work on that sweep.
     Release(Fence, String),
+    /// It gives back trials of a lease that it has not begun.
+    Yielded(Fence, Vec<TrialKey>),
     /// It leaves.
     Goodbye,
 }
@@ -258,6 +260,10 @@ impl Engine {
             }
             Saying::Want(idle) => self.core.on_want(worker, idle, now),
             Saying::Release(fence, why) => self.core.on_release(worker, fence, why, now),
+            Saying::Yielded(fence, keys) => {
+                tracing::debug!(worker, lease = fence.lease, trials = keys.len(), "trials given back");
+                self.core.on_yielded(worker, fence, &keys, now)
+            }
             Saying::Goodbye => {
                 self.sessions.remove(worker);
                 self.core.on_goodbye(worker, now)
@@ -379,6 +385,11 @@ impl Engine {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Grant { lease, sweep, keys } => self.store_lease(lease, sweep, keys),
+            Effect::AskBack { worker, fence, trials } => {
+                let ask = v1::Yield { fence: Some(to_wire(fence)), trials };
+                self.send(&worker, v1::session_response::Message::Yield(ask));
+            }
+            Effect::Shrink(lease) => self.persist(Write::Shrink(lease)),
             Effect::EndLeases(ended) => self.persist(Write::EndLeases(ended)),
             Effect::SetState(sweep, state) => {
                 tracing::info!(sweep, ?state, "sweep ended");

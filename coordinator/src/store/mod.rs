@@ -55,6 +55,8 @@ pub enum Write {
     Sweep(SweepRow),
     /// A lease.
     Lease(LeaseRow),
+    /// A lease that has fewer trials than before.
+    Shrink(LeaseRow),
     /// Leases that are over.
     EndLeases(Vec<Ended>),
     /// A sweep's state; ending it ends its leases in the same transaction.

@@ -146,6 +146,7 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> Result<Written, StoreError> {
     match write {
         Write::Sweep(row) => insert_sweep(tx, row).map(Written::Sweep),
         Write::Lease(row) => put_lease(tx, row).map(|()| Written::Done),
+        Write::Shrink(row) => shrink_lease(tx, row).map(|()| Written::Done),
         Write::EndLeases(ended) => end_leases(tx, ended).map(|()| Written::Done),
         Write::State(sweep, state) => set_state(tx, *sweep, *state).map(|()| Written::Done),
         Write::Share(sweep, share) => set_share(tx, *sweep, *share).map(|()| Written::Done),
@@ -190,6 +191,16 @@ fn put_lease(tx: &Transaction<'_>, row: &LeaseRow) -> Result<(), StoreError> {
         trials
     ])?;
     tx.prepare_cached("UPDATE meta SET value = max(value, ?1) WHERE key = 'next_lease'")?.execute([lease + 1])?;
+    Ok(())
+}
+
+fn shrink_lease(tx: &Transaction<'_>, row: &LeaseRow) -> Result<(), StoreError> {
+    let (lease, epoch) = (row.fence.lease as i64, row.fence.epoch as i64);
+    tx.prepare_cached("UPDATE leases SET trials = ?3 WHERE lease = ?1 AND epoch = ?2")?.execute(params![
+        lease,
+        epoch,
+        from_intervals(&row.trials)
+    ])?;
     Ok(())
 }
 

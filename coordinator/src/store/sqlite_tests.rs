@@ -194,6 +194,9 @@ fn everything_is_there_again_after_reopening() {
     assert_eq!(reader.sweeps().expect("read"), [SweepRow { number, ..sweep() }]);
     assert_eq!(reader.leases().expect("read"), (vec![lease(9, number)], 10));
     let mut writer = store.writer().expect("a writer");
+    let less = LeaseRow { trials: IntervalSet::of(0, 4), ..lease(9, number) };
+    commit(writer.as_mut(), &Write::Shrink(less.clone()));
+    assert_eq!(reader.leases().expect("read"), (vec![less], 10));
     let share = Share { priority: 7, weight: 2.0 };
     commit(writer.as_mut(), &Write::Share(number, share));
     assert_eq!(reader.sweeps().expect("read"), [SweepRow { number, share, ..sweep() }]);
