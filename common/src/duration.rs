@@ -22,6 +22,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("expected a time like 500ms, 30s, 5m or 1h, found '{text}'"))
 }
 
+/// A time as it is typed, in the largest unit of which it is a whole number.
+pub fn typed(time: Duration) -> String {
+    let ms = time.as_millis();
+    let units = [("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+    let unit = units.into_iter().find(|(_, size)| ms >= *size && ms.is_multiple_of(*size));
+    unit.map_or_else(|| format!("{ms}ms"), |(unit, size)| format!("{}{unit}", ms / size))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,6 +40,9 @@ mod tests {
         assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
         for bad in ["", "s", "-1s", "1d", "0s", "nan"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+        for text in ["500ms", "30s", "90s", "10m", "2h"] {
+            assert_eq!(parse_duration(text).map(typed).as_deref(), Ok(text));
         }
     }
 }

@@ -24,6 +24,7 @@ pub mod pin;
 pub mod reader;
 pub mod seed;
 pub mod spec;
+pub mod terms;
 pub mod tree;
 pub mod trial;
 pub mod weights;

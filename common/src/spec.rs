@@ -7,6 +7,7 @@ use crate::metric::Metric;
 use crate::pin::{ENDING, FilePin};
 use crate::reader::{Range, Reader, quoted};
 use crate::seed::{self, Purpose, SeedPlan, Streams};
+use crate::terms::Terms;
 use crate::tree::{self, Node, Table, Value};
 use crate::trial::{CPU_F32, CUDA_F32, TrialKey};
 
@@ -84,6 +85,8 @@ pub struct Spec {
     pub numerics: String,
     /// `[measure]`
     pub measure: Measure,
+    /// On what terms trials are run.
+    pub terms: Terms,
     /// All cells.
     pub grid: Grid,
 }
@@ -161,7 +164,7 @@ impl Spec {
         }
         let seed = r.whole("seed", Range::whole(0, 1 << 53))?.unwrap_or(0);
         let (name, repeats, seeds, measure) = (read_name(&r), read_repeats(&r), read_seeds(&r), Measure::read(&r));
-        let numerics = read_numerics(&r);
+        let (numerics, terms) = (read_numerics(&r), Terms::read(&r));
         // A misspelt section is a better answer than what is missing because of it.
         r.finish()?;
         let spec = Self {
@@ -171,6 +174,7 @@ impl Spec {
             seeds: seeds?,
             numerics: numerics?,
             measure: measure?,
+            terms: terms?,
             grid: Grid::read(&document, seed, &source.files)?,
         };
         spec.check_cells()?;
@@ -292,7 +296,7 @@ impl Spec {
     }
 
     /// The identity of a cell: what it resolves to, on which data, under which seed and numerics. Axis and free names,
-    /// repeats and `[measure]` are left out, so that cells keep it when a sweep is extended.
+    /// repeats, terms and `[measure]` are left out, so that cells keep it when a sweep is extended.
     pub fn cell_hash(&self, config: &TrialConfig, data: &[u8; 32]) -> [u8; 32] {
         let mut fields = config.fields();
         fields.sort_unstable();

@@ -1,11 +1,14 @@
 //! What sweep files mean, and what is said of those that mean nothing.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use crate::Spec;
 use crate::config::{ModelKind, Toy};
 use crate::pin::FilePin;
 use crate::spec::SpecSource;
+use crate::terms::Share;
 use crate::trial::TrialKey;
 
 const BASE: &str = r#"
@@ -121,6 +124,28 @@ fn a_cell_keeps_its_hash_when_the_sweep_is_extended_or_reworded() {
     assert_ne!(hash(&a, 0), hash(&a, 1));
     let c = Spec::read(&source("[grid]\nlr = [0.1]\n", &["seed=21"])).expect("a valid sweep");
     assert_ne!(hash(&a, 0), hash(&c, 0));
+}
+
+#[test]
+fn terms_are_read_checked_and_no_part_of_a_cells_identity() {
+    let with = |settings: &[&str]| Spec::read(&source("", settings)).expect("a valid sweep");
+    let (plain, limited) = (with(&[]), with(&["time_limit=10m"]));
+    assert_eq!((plain.terms.time_limit, limited.terms.time_limit), (None, Some(Duration::from_secs(600))));
+    let shared = with(&["priority=-5", "weight=2.5"]);
+    assert_eq!((plain.terms.share, shared.terms.share), (Share::default(), Share { priority: -5, weight: 2.5 }));
+    let hash = |spec: &Spec| spec.cell_hash(&spec.grid.config(0).expect("a cell"), &[0; 32]);
+    assert_eq!((hash(&plain), hash(&plain)), (hash(&limited), hash(&shared)));
+    for (setting, words) in [
+        ("time_limit=0s", "time_limit: expected a time above 0"),
+        ("time_limit=10", "found 10"),
+        ("priority=101", "priority: expected a whole number >= -100 and <= 100"),
+        ("priority=0.5", "priority"),
+        ("weight=0", "weight: expected a finite number >= 0.000001"),
+        ("time_limits=10m", "did you mean 'time_limit'"),
+    ] {
+        let message = refusal("", &[setting]);
+        assert!(message.contains(words), "{message}");
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod layering;
 mod postgres;
 mod refusals;
 mod same_bits;
+mod terms;
 
 /// A sweep of many short real trainings: six cells of a small network with batch norm on generated digits.
 const SWEEP: &str = r#"

@@ -117,6 +117,19 @@ impl RawWorker {
         }
     }
 
+    /// Waits until the coordinator asks for trials back.
+    ///
+    /// # Panics
+    /// The session ends instead.
+    pub async fn asked_back(&mut self) -> v1::Yield {
+        loop {
+            let message = self.incoming.message().await.expect("the session goes on").expect("the session goes on");
+            if let Some(Response::Yield(wanted)) = message.message {
+                return wanted;
+            }
+        }
+    }
+
     /// Delivers results under a grant.
     ///
     /// # Errors

@@ -4,8 +4,9 @@ use ergodic::core::interval::IntervalSet;
 use ergodic::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
 use ergodic::store::postgres::PostgresStore;
 use ergodic::store::sqlite::SqliteStore;
-use ergodic::store::{Batch, Marks, Reader, Store, StoreError, Write, Writer, Written};
+use ergodic::store::{Batch, Reader, Store, StoreError, Write, Writer, Written};
 use ergodic_common::spec::SpecSource;
+use ergodic_common::terms::Share;
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 use ergodic_tests::{Postgres, skip};
@@ -49,6 +50,11 @@ fn step() -> impl Strategy<Value = Write> {
             let trials = IntervalSet::of(fence.lease, fence.lease + 10);
             Write::Lease(LeaseRow { fence, sweep, class: 1, worker: "w".into(), trials })
         }),
+        1 => (fence(), 1..3_i64).prop_map(|(fence, sweep)| {
+            let trials = IntervalSet::of(fence.lease, fence.lease + 5);
+            Write::Shrink(LeaseRow { fence, sweep, class: 1, worker: "w".into(), trials })
+        }),
+        1 => (1..3_i64, -3..4_i32).prop_map(|(sweep, priority)| Write::Share(sweep, Share { priority, weight: 0.5 })),
         2 => proptest::collection::vec((fence(), any::<bool>()).prop_map(|(fence, lost)| Ended { fence, lost }), 0..3)
             .prop_map(Write::EndLeases),
         1 => (1..3_i64, state).prop_map(|(sweep, state)| Write::State(sweep, state)),
@@ -69,6 +75,7 @@ fn sweep(id: &str) -> SweepRow {
         state: SweepState::Running,
         launched_at: 1.5,
         tallies: Tallies::default(),
+        share: Share::default(),
     }
 }
 
@@ -79,12 +86,7 @@ fn view(store: &dyn Store) -> String {
     for sweep in 1..3 {
         view += &of_sweep(reader.as_ref(), sweep);
     }
-    let Marks { rows, attempts } = reader.marks().expect("marks");
-    let mut last = 0;
-    reader
-        .trials_since(0, &mut |sweep, row| last = last.max(sweep * i64::from(row.result.key.repeat + 1)))
-        .expect("rows");
-    view + &format!("{} {attempts} {last}\n", rows > 0)
+    view
 }
 
 fn of_sweep(reader: &dyn Reader, sweep: i64) -> String {

@@ -72,6 +72,7 @@ impl Trial {
             place: None,
             pool: None,
             shelf: None,
+            deadline: None,
         };
         let finished = run(&job, &AtomicBool::new(false));
         divan::black_box(finished.expect("nobody stops it"));

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use ergodic_common::TrialKey;
 
@@ -20,6 +21,9 @@ pub struct Fence {
     /// The epoch it was granted in.
     pub epoch: u64,
 }
+
+/// Time since the worker started.
+pub type Now = Duration;
 
 /// Results that wait for delivery may take this much memory; beyond it, no trial is begun.
 const OUTBOX_BYTES: usize = 64 << 20;
@@ -45,6 +49,8 @@ pub struct Assignment {
     pub sweep: Arc<Sweep>,
     /// Raised when it is not to be finished.
     pub stop: Arc<AtomicBool>,
+    /// How long it may take.
+    pub limit: Option<Duration>,
 }
 
 /// Results of one lease on their way to the coordinator.
@@ -64,6 +70,8 @@ pub struct Parcel {
 struct Lease {
     sweep: Arc<Sweep>,
     queued: VecDeque<TrialKey>,
+    /// Trials given back.
+    yielded: Vec<TrialKey>,
     running: BTreeMap<TrialKey, Arc<AtomicBool>>,
     finished: Vec<Finished>,
     /// Results in parcels.
@@ -87,6 +95,16 @@ pub struct Desk {
     parcels: BTreeMap<u64, usize>,
     next_parcel: u64,
     closed: bool,
+    /// What is known of the leases' renewal; nothing while there is no session.
+    renewal: Option<Renewal>,
+}
+
+#[derive(Debug)]
+struct Renewal {
+    /// A lease ends after this time without one.
+    ttl: Duration,
+    /// When the last one was heard of.
+    heard: Now,
 }
 
 impl Desk {
@@ -95,9 +113,37 @@ impl Desk {
         Self { slots, ..Self::default() }
     }
 
+    /// A session was opened, in which a lease that is not renewed for so long ends.
+    pub fn join(&mut self, ttl: Duration, now: Now) {
+        self.renewal = Some(Renewal { ttl, heard: now });
+    }
+
+    /// The coordinator has renewed the leases.
+    pub fn renew(&mut self, now: Now) {
+        self.renewal.iter_mut().for_each(|renewal| renewal.heard = now);
+    }
+
+    /// The session was lost. Whoever is cut off goes on within the leases it holds.
+    pub fn cut_off(&mut self) {
+        self.renewal = None;
+    }
+
+    /// Whether leases have gone without renewal for two thirds of the time they live without: they may end soon, and what
+    /// is begun now would be in vain.
+    fn is_unsure(&self, now: Now) -> bool {
+        self.renewal.as_ref().is_some_and(|renewal| 3 * now.saturating_sub(renewal.heard) >= 2 * renewal.ttl)
+    }
+
     /// A lease was granted.
     pub fn grant(&mut self, fence: Fence, sweep: Arc<Sweep>, trials: Vec<TrialKey>) {
-        let lease = Lease { sweep, queued: trials.into(), running: BTreeMap::new(), finished: Vec::new(), away: 0 };
+        let lease = Lease {
+            sweep,
+            queued: trials.into(),
+            yielded: Vec::new(),
+            running: BTreeMap::new(),
+            finished: Vec::new(),
+            away: 0,
+        };
         self.leases.insert(fence, lease);
     }
 
@@ -110,16 +156,29 @@ impl Desk {
         self.clear_done();
     }
 
-    /// The next trial to run, from the oldest lease; none while the outbox is full or the desk is closed.
-    pub fn begin(&mut self) -> Option<Assignment> {
-        if self.closed || self.outbox_bytes >= OUTBOX_BYTES {
+    /// Gives back up to so many trials of a lease that are not begun, those that would be the last. All that were given
+    /// back of it, so that a message that was lost does no harm.
+    pub fn give_back(&mut self, fence: Fence, trials: u64) -> Vec<TrialKey> {
+        let Some(lease) = self.leases.get_mut(&fence) else { return Vec::new() };
+        let keep = lease.queued.len().saturating_sub(usize::try_from(trials).unwrap_or(usize::MAX));
+        lease.yielded.extend(lease.queued.drain(keep..));
+        let yielded = lease.yielded.clone();
+        self.clear_done();
+        yielded
+    }
+
+    /// The next trial to run, from the oldest lease; none while the outbox is full, the desk is closed or renewals are
+    /// overdue.
+    pub fn begin(&mut self, now: Now) -> Option<Assignment> {
+        if self.closed || self.outbox_bytes >= OUTBOX_BYTES || self.is_unsure(now) {
             return None;
         }
         let (fence, lease) = self.leases.iter_mut().find(|(_, lease)| !lease.queued.is_empty())?;
         let key = lease.queued.pop_front()?;
         let stop = Arc::new(AtomicBool::new(false));
         lease.running.insert(key, stop.clone());
-        Some(Assignment { fence: *fence, key, sweep: lease.sweep.clone(), stop })
+        let limit = lease.sweep.spec.terms.time_limit;
+        Some(Assignment { fence: *fence, key, sweep: lease.sweep.clone(), stop, limit })
     }
 
     /// A trial ended; `None` when it was stopped before its end.
@@ -271,7 +330,7 @@ mod tests {
     }
 
     fn run_one(desk: &mut Desk, seconds: f64, points: usize) {
-        let a = desk.begin().expect("a trial waits");
+        let a = desk.begin(Now::ZERO).expect("a trial waits");
         desk.finish(a.fence, a.key, Some(result(a.key, seconds, points)));
     }
 
@@ -306,18 +365,44 @@ mod tests {
             run_one(&mut desk, 0.001, 50_000);
             runs += 1;
         }
-        assert!(runs > 10 && desk.begin().is_none() && desk.wish().is_none());
+        assert!(runs > 10 && desk.begin(Now::ZERO).is_none() && desk.wish().is_none());
         let parcel = desk.parcel(false).expect("plenty is ready");
         assert!(parcel.results.iter().map(size).sum::<usize>() <= BATCH_BYTES);
         desk.acknowledge(&parcel);
-        assert!(desk.begin().is_some());
+        assert!(desk.begin(Now::ZERO).is_some());
+    }
+
+    #[test]
+    fn a_worker_that_is_not_renewed_begins_nothing_until_it_is_and_one_that_is_cut_off_goes_on() {
+        let (mut desk, s) = (desk(9), Duration::from_secs);
+        desk.join(s(30), s(100));
+        assert!(desk.begin(s(119)).is_some());
+        assert!(desk.begin(s(120)).is_none());
+        assert_eq!(desk.running(), 1, "what runs goes on");
+        desk.renew(s(121));
+        assert!(desk.begin(s(140)).is_some() && desk.begin(s(141)).is_none());
+        desk.cut_off();
+        assert!(desk.begin(s(1000)).is_some());
+        desk.join(s(30), s(1001));
+        assert!(desk.begin(s(1020)).is_some() && desk.begin(s(1021)).is_none());
+    }
+
+    #[test]
+    fn what_is_not_begun_can_be_given_back_from_the_end() {
+        let mut desk = desk(5);
+        let running = desk.begin(Now::ZERO).expect("a trial waits");
+        assert_eq!(desk.give_back(FENCE, 2), keys(5)[3..]);
+        assert_eq!(desk.begin(Now::ZERO).map(|a| a.key), Some(keys(5)[1]));
+        assert_eq!(desk.give_back(FENCE, 9), [keys(5)[3], keys(5)[4], keys(5)[2]]);
+        assert!(desk.begin(Now::ZERO).is_none() && desk.running() == 2 && running.key == keys(5)[0]);
+        assert!(desk.give_back(Fence { lease: 7, epoch: 1 }, 9).is_empty());
     }
 
     #[test]
     fn a_revoked_lease_stops_its_trials_and_still_delivers_what_is_finished() {
         let mut desk = desk(3);
         run_one(&mut desk, 5.0, 1);
-        let running = desk.begin().expect("a trial waits");
+        let running = desk.begin(Now::ZERO).expect("a trial waits");
         desk.revoke(FENCE);
         assert!(running.stop.load(Ordering::Relaxed) && desk.queued() == 0);
         desk.finish(running.fence, running.key, None);
@@ -329,9 +414,9 @@ mod tests {
     #[test]
     fn a_closed_desk_begins_nothing_and_delivers_the_rest() {
         let mut desk = desk(3);
-        let running = desk.begin().expect("a trial waits");
+        let running = desk.begin(Now::ZERO).expect("a trial waits");
         desk.close();
-        assert!(desk.begin().is_none() && desk.wish().is_none() && desk.queued() == 0);
+        assert!(desk.begin(Now::ZERO).is_none() && desk.wish().is_none() && desk.queued() == 0);
         desk.finish(running.fence, running.key, Some(result(running.key, 1.0, 1)));
         let parcel = desk.parcel(false).expect("the result is delivered");
         desk.acknowledge(&parcel);

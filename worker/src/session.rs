@@ -1,6 +1,6 @@
 //! The control stream: join, say what is held, heartbeat, ask for work, take grants; again and again until told to leave.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -98,6 +98,7 @@ pub(crate) async fn keep(
                     End::Left => return Ok(()),
                     End::Lost(why) => tracing::warn!(why, "connection lost; joining again"),
                 }
+                office.with(|desk| desk.cut_off());
                 last_joined = Instant::now();
             }
             Err(status) => {
@@ -155,6 +156,8 @@ struct Session<'a> {
     office: &'a Arc<Office>,
     outgoing: mpsc::Sender<v1::SessionRequest>,
     incoming: Streaming<v1::SessionResponse>,
+    /// What came in while a sweep was being fetched.
+    unheard: VecDeque<v1::SessionResponse>,
     heartbeat: Duration,
     wished: bool,
     idle_since: Instant,
@@ -191,9 +194,13 @@ impl<'a> Session<'a> {
         };
         tracing::info!(coordinator = identity.join, build = welcome.build, "joined");
         let heartbeat = Duration::from_millis(welcome.heartbeat_ms.clamp(50, 60_000));
+        // A time to live that no heartbeat could keep is none.
+        let ttl = Duration::from_millis(welcome.lease_ttl_ms).max(2 * heartbeat);
+        office.with(|desk| desk.join(ttl, office.now()));
         let idle_since = Instant::now();
         let told = (Vec::new(), idle_since);
-        Ok(Self { identity, office, outgoing, incoming, heartbeat, wished: false, idle_since, told })
+        let unheard = VecDeque::new();
+        Ok(Self { identity, office, outgoing, incoming, unheard, heartbeat, wished: false, idle_since, told })
     }
 
     async fn run(&mut self, sweeps: &mut Sweeps, leave: &mut watch::Receiver<bool>) -> End {
@@ -201,10 +208,14 @@ impl<'a> Session<'a> {
         let mut ticks = tokio::time::interval(TICK);
         // A coordinator that answers no heartbeat is as good as gone.
         let silence = self.heartbeat * 4;
+        // What was given back in a session that broke off may not have been heard.
+        for fence in self.office.with(|desk| desk.fences()) {
+            self.yield_trials(fence, 0).await;
+        }
         let mut heard = Instant::now();
         loop {
             let sent = tokio::select! {
-                message = self.incoming.message() => match message {
+                message = next(&mut self.unheard, &mut self.incoming) => match message {
                     Ok(Some(message)) => {
                         let sent = self.hear(message, sweeps).await;
                         heard = Instant::now();
@@ -252,7 +263,15 @@ impl<'a> Session<'a> {
                 self.wished = false;
                 self.wish().await
             }
-            Some(Response::Renewed(_) | Response::Welcome(_)) | None => true,
+            Some(Response::Renewed(_)) => {
+                self.office.with(|desk| desk.renew(self.office.now()));
+                true
+            }
+            Some(Response::Yield(wanted)) => {
+                let Some(fence) = wanted.fence.as_ref().map(from_wire) else { return true };
+                self.yield_trials(fence, wanted.trials).await && self.wish().await
+            }
+            Some(Response::Welcome(_)) | None => true,
         }
     }
 
@@ -261,22 +280,9 @@ impl<'a> Session<'a> {
         let Some(fence) = grant.fence.as_ref().map(from_wire) else { return true };
         let keys = grant.cells.iter().zip(&grant.repeats);
         let keys: Vec<TrialKey> = keys.map(|(cell, repeat)| TrialKey { cell: *cell, repeat: *repeat }).collect();
-        let heartbeat = self.heartbeat;
-        let outgoing = self.outgoing.clone();
-        let held: Vec<v1::Fence> =
-            self.office.with(|desk| desk.fences()).into_iter().chain([fence]).map(to_wire).collect();
-        // A large dataset takes longer to come than a lease lasts.
-        let renewing = async move {
-            loop {
-                tokio::time::sleep(heartbeat).await;
-                let beat = v1::Heartbeat { held: held.clone(), ..v1::Heartbeat::default() };
-                let _ = outgoing.send(v1::SessionRequest { message: Some(Request::Heartbeat(beat)) }).await;
-            }
-        };
-        let sweep = tokio::select! {
-            sweep = sweeps.get(&grant.sweep, |spec| self.lack(spec, &keys)) => sweep,
-            () = renewing => return false,
-        };
+        let identity = self.identity;
+        let fetching = sweeps.get(&grant.sweep, |spec| lack(identity, spec, &keys));
+        let sweep = self.meanwhile(fence, fetching).await;
         match sweep {
             Ok(sweep) => {
                 tracing::debug!(lease = fence.lease, trials = keys.len(), "lease granted");
@@ -295,10 +301,42 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Why these trials, which are of one shape, do not fit into memory.
-    fn lack(&self, spec: &Spec, keys: &[TrialKey]) -> Option<String> {
-        let (trial, dataset) = keys.first().map_or((0, 0), |key| sweeps::bytes(spec, key.cell));
-        memory::lack(self.identity.memory, self.identity.slots, trial, dataset)
+    /// Does something that may take longer than a lease lasts, and keeps the leases meanwhile, that with this fence too.
+    /// What is done counts, even when the session ends meanwhile: the lease may be presented in the next one.
+    async fn meanwhile<T>(&mut self, fence: Fence, work: impl Future<Output = T>) -> T {
+        let held = self.office.with(|desk| desk.fences()).into_iter().chain([fence]);
+        let held: Vec<v1::Fence> = held.map(to_wire).collect();
+        let mut beats = tokio::time::interval(self.heartbeat);
+        beats.reset();
+        let (mut work, mut open) = (std::pin::pin!(work), true);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                message = self.incoming.message(), if open => match message {
+                    Ok(Some(v1::SessionResponse { message: Some(Response::Renewed(_)) })) => {
+                        self.office.with(|desk| desk.renew(self.office.now()));
+                    }
+                    Ok(Some(other)) => self.unheard.push_back(other),
+                    Ok(None) | Err(_) => open = false,
+                },
+                _ = beats.tick() => {
+                    let beat = v1::Heartbeat { held: held.clone(), ..v1::Heartbeat::default() };
+                    let _ = self.outgoing.send(v1::SessionRequest { message: Some(Request::Heartbeat(beat)) }).await;
+                }
+            }
+        }
+    }
+
+    /// Gives back up to so many trials that are not begun, and says which, unless there are none.
+    async fn yield_trials(&mut self, fence: Fence, trials: u64) -> bool {
+        let keys = self.office.with(|desk| desk.give_back(fence, trials));
+        if keys.is_empty() {
+            return true;
+        }
+        tracing::debug!(lease = fence.lease, trials = keys.len(), "trials given back");
+        let (cells, repeats) = keys.iter().map(|key| (key.cell, key.repeat)).unzip();
+        self.say(Request::Yielded(v1::Yielded { fence: Some(to_wire(fence)), cells, repeats })).await
     }
 
     /// A heartbeat of its own where other trials are running than was said.
@@ -344,6 +382,23 @@ impl<'a> Session<'a> {
     async fn say(&self, message: Request) -> bool {
         self.outgoing.send(v1::SessionRequest { message: Some(message) }).await.is_ok()
     }
+}
+
+/// What came in and was not heard yet, then what comes in.
+async fn next(
+    unheard: &mut VecDeque<v1::SessionResponse>,
+    incoming: &mut Streaming<v1::SessionResponse>,
+) -> Result<Option<v1::SessionResponse>, tonic::Status> {
+    match unheard.pop_front() {
+        Some(message) => Ok(Some(message)),
+        None => incoming.message().await,
+    }
+}
+
+/// Why these trials, which are of one shape, do not fit into memory.
+fn lack(identity: &Identity, spec: &Spec, keys: &[TrialKey]) -> Option<String> {
+    let (trial, dataset) = keys.first().map_or((0, 0), |key| sweeps::bytes(spec, key.cell));
+    memory::lack(identity.memory, identity.slots, trial, dataset)
 }
 
 fn to_wire(fence: Fence) -> v1::Fence {

@@ -26,7 +26,8 @@ pub(crate) async fn trial(
 ) -> Result<TrialResult, UserError> {
     let sweep = Sweep::fetch(sweep, &mut links.current(), places, |_| None).await.map_err(told)?;
     let (fence, stop) = (Fence { lease: 0, epoch: 0 }, Arc::new(AtomicBool::new(false)));
-    let assignment = Assignment { fence, key, sweep: Arc::new(sweep), stop };
+    // A limit is there for others' sake, and nobody waits here but the one who asked.
+    let assignment = Assignment { fence, key, sweep: Arc::new(sweep), stop, limit: None };
     let ran = tokio::task::spawn_blocking(move || {
         let machine = Machine::new(&equipment)?;
         let (wanted, ours) = (&assignment.sweep.spec.numerics, machine.numerics());

@@ -3,20 +3,22 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Instant;
 
 use ergodic_common::trial::CPU_F32;
 use ergodic_common::{ErrorCode, TrialResult};
 use ergodic_proto::status::UserError;
 use tokio::sync::Notify;
 
-use crate::desk::{Assignment, Desk};
+use crate::desk::{Assignment, Desk, Now};
 use crate::device::DeviceChoice;
 use crate::folder::Folder;
-use crate::train::{self, Finished, Isa, Job, Place};
+use crate::train::{self, Deadline, Finished, Isa, Job, Place};
 
 /// The desk, and ways to hear of changes on it.
 pub(crate) struct Office {
     desk: Mutex<Desk>,
+    started: Instant,
     /// Wakes slots: there may be a trial.
     work: Condvar,
     /// Wakes the session: something was finished or taken.
@@ -30,6 +32,7 @@ impl Office {
     pub(crate) fn new(slots: u32) -> Self {
         Self {
             desk: Mutex::new(Desk::new(slots)),
+            started: Instant::now(),
             work: Condvar::new(),
             changed: Notify::new(),
             finished: Notify::new(),
@@ -43,6 +46,11 @@ impl Office {
         result
     }
 
+    /// Time since the worker started.
+    pub(crate) fn now(&self) -> Now {
+        self.started.elapsed()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().expect("nothing panics while it holds the desk")
     }
@@ -54,7 +62,7 @@ impl Office {
             if desk.is_closed() {
                 return None;
             }
-            if let Some(assignment) = desk.begin() {
+            if let Some(assignment) = desk.begin(self.now()) {
                 return Some(assignment);
             }
             desk = self.work.wait(desk).expect("nothing panics while it holds the desk");
@@ -157,6 +165,7 @@ pub(crate) fn run(assignment: &Assignment, machine: &Machine) -> Option<Finished
             place: machine.place.as_ref(),
             pool: machine.pool.as_ref(),
             shelf: machine.shelf.as_ref().map(|shelf| shelf as &dyn train::Shelf),
+            deadline: assignment.limit.map(Deadline::after),
         };
         Ok(train::run(&job, &assignment.stop))
     }));

@@ -74,6 +74,8 @@ pub enum Command {
     /// Make, list and revoke the tokens that a coordinator asks for
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Give a sweep another priority or weight among those that share workers
+    Share(ShareArgs),
     /// Measure what Ergodic itself costs
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -294,6 +296,22 @@ pub struct SteerArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub target: Target,
+}
+
+/// `ergodic share`
+#[derive(Debug, Args)]
+pub struct ShareArgs {
+    /// The sweep: its id, a unique beginning of it, or "latest"
+    pub id: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    /// From -100 to 100: a sweep of a lower one is given what one of a higher one cannot use
+    #[arg(long, value_name = "N", allow_negative_numbers = true, required_unless_present = "weight")]
+    pub priority: Option<i32>,
+    /// Above 0: sweeps of the same priority share workers in proportion to their weights
+    #[arg(long, value_name = "W")]
+    pub weight: Option<f64>,
 }
 
 /// `ergodic explain`

@@ -110,6 +110,11 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
             tokens::revoke(&mut args.target.connect().await?, &args.id).await?;
             Ok(Success::Fine)
         }
+        Command::Share(args) => {
+            let mut client = args.target.connect().await?;
+            let status = commands::share(&mut client, &args.id, args.priority, args.weight).await?;
+            say(commands::show_status(&status, Format::Table))
+        }
         Command::Bench(BenchCommand::Overhead(args)) => bench::overhead(args).await,
         Command::Bench(BenchCommand::Soak(args)) => soak::soak(args).await,
     }

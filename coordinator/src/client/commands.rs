@@ -107,7 +107,20 @@ pub async fn launch(client: &mut Client, file: &SweepFile, resume: bool) -> Resu
 pub async fn list(client: &mut Client, format: Format) -> Result<String, UserError> {
     let response = client.sweeps.list(v1::ListRequest {}).await.map_err(|e| client.error(&e))?;
     let sweeps = response.into_inner().sweeps;
-    let columns = ["id", "name", "state", "cells", "repeats", "trials", "done", "diverged", "failed", "launched_at"];
+    let columns = [
+        "id",
+        "name",
+        "state",
+        "cells",
+        "repeats",
+        "trials",
+        "done",
+        "diverged",
+        "failed",
+        "priority",
+        "weight",
+        "launched_at",
+    ];
     let row = |s: &v1::SweepStatus| {
         vec![
             json!(s.id),
@@ -119,6 +132,8 @@ pub async fn list(client: &mut Client, format: Format) -> Result<String, UserErr
             json!(done(s)),
             json!(s.diverged),
             json!(s.failed),
+            json!(s.priority),
+            json!(s.weight),
             json!(s.launched_at),
         ]
     };
@@ -126,7 +141,7 @@ pub async fn list(client: &mut Client, format: Format) -> Result<String, UserErr
     if sweeps.is_empty() && format == Format::Table {
         return Ok("no sweep yet: launch one with `ergodic launch SPEC`\n".into());
     }
-    Ok(render(&records, format, |r| simple_table(&r.columns[..9], &r.rows)))
+    Ok(render(&records, format, |r| simple_table(&r.columns[..11], &r.rows)))
 }
 
 /// The status of one sweep.
@@ -145,6 +160,8 @@ pub fn show_status(s: &v1::SweepStatus, format: Format) -> String {
         ("id", json!(s.id)),
         ("name", json!(s.name)),
         ("state", json!(state_word(s.state()))),
+        ("priority", json!(s.priority)),
+        ("weight", json!(s.weight)),
         ("numerics", json!(s.numerics)),
         ("data", json!(s.data)),
         ("cells", json!(s.cells)),
@@ -182,6 +199,9 @@ fn status_for_people(s: &v1::SweepStatus) -> String {
     let mut out = format!("{} ({}) is {}\n", s.name, s.id, state_word(s.state()));
     out += &format!("  {} cells × {} repeats = {} trials on {}\n", s.cells, s.repeats, s.trials, s.numerics);
     out += &format!("  data: {}\n", s.data);
+    if (s.priority, s.weight) != (0, 1.0) {
+        out += &format!("  priority {}, weight {}\n", s.priority, s.weight);
+    }
     out += &format!("  {} done, {} in leases  {}\n", done(s), s.leased, describe(s));
     if s.releases + s.duplicates + s.fenced > 0 {
         out += &format!(
@@ -350,7 +370,25 @@ fn drop_columns(records: &mut Records, names: &[&str]) {
 /// # Errors
 /// There is no such sweep, its state does not allow it, or nobody answers.
 pub async fn steer(client: &mut Client, sweep: &str, steering: v1::Steering) -> Result<v1::SweepStatus, UserError> {
-    let request = v1::SteerRequest { sweep: sweep.to_owned(), steering: steering.into() };
+    let request = v1::SteerRequest { sweep: sweep.to_owned(), steering: steering.into(), ..Default::default() };
+    send_steer(client, request).await
+}
+
+/// `ergodic share`
+///
+/// # Errors
+/// There is no such sweep, it has ended, its share may not be such, or nobody answers.
+pub async fn share(
+    client: &mut Client,
+    sweep: &str,
+    priority: Option<i32>,
+    weight: Option<f64>,
+) -> Result<v1::SweepStatus, UserError> {
+    let steering = v1::Steering::Share.into();
+    send_steer(client, v1::SteerRequest { sweep: sweep.to_owned(), steering, priority, weight }).await
+}
+
+async fn send_steer(client: &mut Client, request: v1::SteerRequest) -> Result<v1::SweepStatus, UserError> {
     let response = client.sweeps.steer(request).await.map_err(|e| client.error(&e))?;
     response.into_inner().status.ok_or_else(|| incomplete("SteerResponse"))
 }

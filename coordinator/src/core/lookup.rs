@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use ergodic_common::duration::typed;
 use ergodic_common::spec::short;
+use ergodic_common::terms::Share;
 use ergodic_common::{Spec, TrialKey};
 
 use super::suspects::ENOUGH;
@@ -121,6 +123,9 @@ impl Core {
                 sweep.id
             )),
         }
+        if let Some(limit) = sweep.spec.terms.time_limit.filter(|_| sweep.state.is_open()) {
+            lines.push(format!("A trial that takes longer than {} is broken off and fails.", typed(limit)));
+        }
         if sweep.tallies.mismatches > 0 {
             lines.push(format!(
                 "ALARM: {} results differed from rows stored earlier, though every trial should yield the same bits.",
@@ -168,9 +173,22 @@ impl Core {
                 lines.push(format!("{} cannot work on it: {why}", worker.name));
             }
         }
-        let before = self.sweeps.values().find(|s| s.state == SweepState::Running).map(|s| &s.id);
-        if before.is_some_and(|id| *id != sweep.id) {
-            lines.push(format!("Sweeps run in the order of launch; {} comes first.", before.map_or("", |id| id)));
+        self.explain_share(sweep, lines);
+    }
+
+    fn explain_share(&self, sweep: &Sweep, lines: &mut Vec<String>) {
+        let rivals = self.rivals(sweep);
+        let ids = |which: &dyn Fn(i32) -> bool| {
+            let rivals = rivals.iter().filter(|rival| which(rival.share.priority));
+            rivals.map(|rival| rival.id.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        let Share { priority, weight } = sweep.share;
+        let (before, beside) = (ids(&|other| other > priority), ids(&|other| other == priority));
+        if !before.is_empty() {
+            lines.push(format!("Its priority is {priority}; of a higher one, and first, are: {before}."));
+        }
+        if !beside.is_empty() {
+            lines.push(format!("Its weight is {weight}; it shares workers with: {beside}."));
         }
     }
 

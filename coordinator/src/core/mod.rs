@@ -7,10 +7,13 @@
 //! set), *waiting* (a suspect that nobody holds), *leased* (in exactly one lease), or *done* (it has a row in the store).
 //! [`Core::check`] states it, and the model test holds the core to it.
 
+mod grant;
 pub mod interval;
 pub mod live;
 pub mod lookup;
+mod shares;
 pub mod sizing;
+mod steal;
 pub mod suspects;
 pub mod sweep;
 #[cfg(test)]
@@ -20,9 +23,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use ergodic_common::TrialKey;
+use ergodic_common::terms::Share;
 
 use interval::IntervalSet;
-use sizing::{Demand, lease_size};
 use suspects::Place;
 
 pub use sweep::{Counts, DataPin, Steering, StoredRow, Sweep, SweepRow, SweepState, Tallies, main_metric};
@@ -78,12 +81,25 @@ pub enum Effect {
         /// Its trials in the order they are to be run.
         keys: Vec<TrialKey>,
     },
+    /// Ask a worker to give back so many trials of a lease that it has not begun, if it has as many.
+    AskBack {
+        /// Who holds it.
+        worker: WorkerId,
+        /// The lease.
+        fence: Fence,
+        /// How many at most.
+        trials: u64,
+    },
+    /// Make it durable that a lease has no more than these trials.
+    Shrink(LeaseRow),
     /// Remove leases from the store; from then on their fences hold no more.
     EndLeases(Vec<Ended>),
     /// Tell a worker, if it is connected, that these are no longer its.
     Revoke(WorkerId, Vec<Fence>),
     /// Make a sweep's state durable.
     SetState(i64, SweepState),
+    /// Make a sweep's share of the workers durable.
+    SetShare(i64, Share),
     /// Store a failed row for a trial that killed too many workers.
     Condemn(Verdict),
 }
@@ -131,6 +147,10 @@ pub struct Worker {
     pub queued: u64,
     /// Rows stored from it.
     pub trials: u64,
+    /// How much longer than usual it takes for a trial.
+    pace: f64,
+    /// When results last came from it.
+    delivered: Now,
     /// Idle slots of an unanswered wish for a lease.
     wants: Option<u32>,
     /// Sweeps it gave back because it cannot work on them, with when and why.
@@ -143,7 +163,21 @@ struct Lease {
     row: LeaseRow,
     /// All trials it was granted with.
     granted: IntervalSet,
+    /// Those of them that it gave back.
+    yielded: IntervalSet,
+    /// Until then it is not asked to give trials back.
+    asked: Now,
+    /// When it was granted, or found in the store.
+    since: Now,
     expires: Now,
+    /// What each of its trials was booked with, in its sweep's virtual time.
+    booked: f64,
+}
+
+impl Lease {
+    fn new(row: LeaseRow, granted: IntervalSet, since: Now, expires: Now, booked: f64) -> Self {
+        Self { row, granted, yielded: IntervalSet::default(), asked: Now::ZERO, since, expires, booked }
+    }
 }
 
 /// Who joins.
@@ -185,6 +219,8 @@ pub struct Core {
     sweeps: BTreeMap<i64, Sweep>,
     workers: BTreeMap<WorkerId, Worker>,
     leases: HashMap<u64, Lease>,
+    /// Where sweeps of a priority are in virtual time.
+    clocks: BTreeMap<i32, f64>,
     /// Verdicts that could not be stored yet.
     verdicts: Vec<Verdict>,
     /// The latest time it was told.
@@ -201,6 +237,7 @@ impl Core {
             sweeps: BTreeMap::new(),
             workers: BTreeMap::new(),
             leases: HashMap::new(),
+            clocks: BTreeMap::new(),
             verdicts: Vec::new(),
             clock: Now::ZERO,
         }
@@ -238,7 +275,7 @@ impl Core {
         }
         sweep.leased += row.trials.len();
         let expires = now + self.timing.lease_ttl;
-        self.leases.insert(row.fence.lease, Lease { row, granted, expires });
+        self.leases.insert(row.fence.lease, Lease::new(row, granted, now, expires, 0.0));
         Vec::new()
     }
 
@@ -246,7 +283,7 @@ impl Core {
     pub fn on_joined(&mut self, joining: Joining, now: Now) -> Vec<Effect> {
         let gone: Vec<Fence> =
             joining.held.iter().copied().filter(|fence| !self.holds(&joining.worker, *fence)).collect();
-        let trials = self.workers.get(&joining.worker).map_or(0, |w| w.trials);
+        let (trials, pace) = self.workers.get(&joining.worker).map_or((0, 1.0), |w| (w.trials, w.pace));
         let worker = Worker {
             name: joining.name,
             build: joining.build,
@@ -258,6 +295,8 @@ impl Core {
             running: Vec::new(),
             queued: 0,
             trials,
+            pace,
+            delivered: now,
             wants: None,
             unable: BTreeMap::new(),
         };
@@ -363,6 +402,7 @@ impl Core {
         committed: &Committed,
         now: Now,
     ) -> Vec<Effect> {
+        self.settle_accounts(fence, sweep_number, &committed.stored);
         let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
         sweep.tallies.count(committed.known.len() as u64, committed.mismatches, committed.fenced);
         let mut holders = Vec::new();
@@ -376,6 +416,7 @@ impl Core {
             worker.trials += committed.stored.len() as u64;
             worker.heard = now;
         }
+        self.learn_pace(worker, sweep_number, &committed.stored, now);
         let mut effects = self.strike_off(sweep_number, fence, &holders);
         effects.extend(self.end_if_done(sweep_number));
         effects.extend(self.feed_workers(now));
@@ -399,16 +440,16 @@ impl Core {
         self.verdicts.push(verdict);
     }
 
-    /// A user pauses, resumes or cancels a sweep; for a retry, whether there is something to be run again. What is so
+    /// A user pauses, resumes or cancels a sweep, or changes its share; for a retry, whether there is something to be run again. What is so
     /// already needs no effect.
     ///
     /// # Errors
     /// The sweep's state does not allow it, in words.
     pub fn on_steer(&mut self, sweep_number: i64, steering: Steering, now: Now) -> Result<Vec<Effect>, String> {
-        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Ok(Vec::new()) };
+        let Some(sweep) = self.sweeps.get(&sweep_number) else { return Ok(Vec::new()) };
         let refuse = |why: &str| Err(format!("the sweep {} {why}", sweep.id));
         let state = match (steering, sweep.state) {
-            (Steering::Pause | Steering::Resume, SweepState::Completed) => {
+            (Steering::Pause | Steering::Resume | Steering::Share { .. }, SweepState::Completed) => {
                 return refuse("is complete: nothing is left to run");
             }
             (Steering::Cancel, SweepState::Completed | SweepState::Cancelled) => return Ok(Vec::new()),
@@ -418,11 +459,12 @@ impl Core {
             (Steering::Pause, _) => SweepState::Paused,
             (Steering::Resume, _) => SweepState::Running,
             (Steering::Cancel, _) => SweepState::Cancelled,
+            (Steering::Share { priority, weight }, _) => return Ok(self.reshare(sweep_number, priority, weight, now)),
         };
         if sweep.state == state {
             return Ok(Vec::new());
         }
-        sweep.state = state;
+        self.sweeps.entry(sweep_number).and_modify(|sweep| sweep.state = state);
         let mut effects = vec![Effect::SetState(sweep_number, state)];
         if state == SweepState::Cancelled {
             let of_sweep = self.leases.values().filter(|l| l.row.sweep == sweep_number);
@@ -564,6 +606,7 @@ impl Core {
         let mut ended = Vec::new();
         for fence in fences {
             let Some(lease) = self.leases.remove(&fence.lease) else { continue };
+            self.refund(&lease);
             let lost = lost && !lease.row.trials.is_empty();
             ended.push(Ended { fence: *fence, lost });
             let sweep = self.sweeps.get_mut(&lease.row.sweep).expect("a lease's sweep is kept as long as the lease");
@@ -607,121 +650,12 @@ impl Core {
         }
         Vec::new()
     }
-
-    // --- granting ---
-
-    /// Answers the wishes that can be answered: sweeps in the order of launch, workers in the order of their ids.
-    fn feed_workers(&mut self, now: Now) -> Vec<Effect> {
-        let wishing: Vec<WorkerId> =
-            self.workers.iter().filter(|(_, w)| w.connected && w.wants.is_some()).map(|(id, _)| id.clone()).collect();
-        wishing.into_iter().filter_map(|worker| self.grant(&worker, now)).collect()
-    }
-
-    /// Sweeps come in the order of launch. Of a sweep's trials, suspects come last, and run alone: the first worker that
-    /// can run them finishes what it has, and is given nothing else meanwhile.
-    fn grant(&mut self, id: &str, now: Now) -> Option<Effect> {
-        let idle = self.workers.get(id)?.wants?;
-        let first = |wanted: fn(&Sweep) -> bool| {
-            let mut running = self.sweeps.values().filter(|sweep| sweep.state == SweepState::Running);
-            running.find(|sweep| wanted(sweep) && self.can_work(id, sweep, now)).map(|sweep| sweep.number)
-        };
-        let suspected = first(|sweep| !sweep.has_pending() && sweep.suspects.next().is_some());
-        let pending = first(Sweep::has_pending);
-        if (suspected, pending) == (None, None) || self.holds_suspect(id) {
-            return None;
-        }
-        match (suspected, pending) {
-            (Some(sweep), pending) if pending.is_none_or(|pending| sweep < pending) => {
-                let makes_room = self.is_first_for(id, sweep, now);
-                match pending {
-                    _ if self.is_free(id) => self.lease_suspect(id, sweep, now),
-                    Some(pending) if !makes_room => self.lease_pending(id, pending, idle, now),
-                    _ => None,
-                }
-            }
-            (_, Some(pending)) => self.lease_pending(id, pending, idle, now),
-            _ => None,
-        }
-    }
-
-    /// Whether a worker is there for trials of a sweep.
-    fn can_work(&self, id: &str, sweep: &Sweep, now: Now) -> bool {
-        let able = |worker: &Worker| {
-            let unable = worker.unable.get(&sweep.number);
-            worker.connected
-                && worker.numerics.contains(&sweep.spec.numerics)
-                && unable.is_none_or(|(since, _)| now.saturating_sub(*since) > UNABLE_FOR)
-        };
-        sweep.state == SweepState::Running && self.workers.get(id).is_some_and(able)
-    }
-
-    /// Whether a worker is the first that can work on a sweep, has never said that it could not, and runs no suspect yet.
-    fn is_first_for(&self, id: &str, sweep: i64, now: Now) -> bool {
-        let sweep = &self.sweeps[&sweep];
-        let willing = |(id, worker): &(&WorkerId, &Worker)| {
-            self.can_work(id, sweep, now) && !worker.unable.contains_key(&sweep.number) && !self.holds_suspect(id)
-        };
-        self.workers.iter().find(willing).is_some_and(|(first, _)| first == id)
-    }
-
-    /// Whether a worker holds no lease.
-    fn is_free(&self, worker: &str) -> bool {
-        self.leases.values().all(|lease| lease.row.worker != worker)
-    }
-
-    /// Whether a worker runs a suspect, and is to run nothing else.
-    fn holds_suspect(&self, worker: &str) -> bool {
-        self.leases.values().filter(|lease| lease.row.worker == worker).any(|lease| {
-            let mut trials = lease.row.trials.iter();
-            let (first, more) = (trials.next(), trials.next().is_some());
-            let suspects = &self.sweeps[&lease.row.sweep].suspects;
-            first.is_some_and(|n| !more && suspects.is_apart((lease.row.class, n)))
-        })
-    }
-
-    fn lease_suspect(&mut self, id: &str, number: i64, now: Now) -> Option<Effect> {
-        let (class, n) = self.sweeps.get_mut(&number)?.suspects.lease_next()?;
-        self.lease(id, number, class, IntervalSet::of(n, n + 1), now)
-    }
-
-    fn lease_pending(&mut self, id: &str, number: i64, idle: u32, now: Now) -> Option<Effect> {
-        let all_slots = self.workers.values().filter(|w| w.connected).map(|w| w.slots).sum();
-        let slots = self.workers.get(id)?.slots;
-        let sweep = self.sweeps.get_mut(&number)?;
-        let class = sweep.next_class();
-        let demand = Demand {
-            unleased: sweep.classes[class].pending.len(),
-            slots,
-            idle,
-            all_slots,
-            trial_seconds: sweep.classes[class].seconds,
-        };
-        let trials = sweep.classes[class].pending.take(lease_size(demand));
-        self.lease(id, number, class as u32, trials, now)
-    }
-
-    /// Gives trials to a worker, which no other place holds any more.
-    fn lease(&mut self, id: &str, number: i64, class: u32, trials: IntervalSet, now: Now) -> Option<Effect> {
-        let sweep = self.sweeps.get_mut(&number)?;
-        sweep.leased += trials.len();
-        let keys = trials.iter().map(|n| sweep.spec.grid.class_trial(class, n)).collect();
-        let fence = Fence { lease: self.next_lease, epoch: self.epoch };
-        self.next_lease += 1;
-        let row = LeaseRow { fence, sweep: number, class, worker: id.to_owned(), trials };
-        let sweep = sweep.id.clone();
-        let granted = row.trials.clone();
-        self.leases.insert(fence.lease, Lease { row: row.clone(), granted, expires: now + self.timing.lease_ttl });
-        self.workers.get_mut(id)?.wants = None;
-        Some(Effect::Grant { lease: row, sweep, keys })
-    }
 }
 
 /// Results that a worker may have finished and not delivered when it dies.
 const UNDELIVERED: usize = 64;
 /// A tick this late means that the coordinator itself was held up.
 const HELD_UP: Duration = Duration::from_secs(1);
-/// A worker that cannot work on a sweep is not offered it again for this long.
-const UNABLE_FOR: Duration = Duration::from_secs(30);
 
 /// Whether a batch may be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

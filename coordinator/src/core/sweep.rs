@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use ergodic_common::metric::Metric;
 use ergodic_common::spec::SpecSource;
+use ergodic_common::terms::Share;
 use ergodic_common::{Outcome, Spec, TrialKey};
 
 use super::Now;
 use super::interval::IntervalSet;
 use super::live::Live;
+use super::shares::Turn;
 use super::suspects::Suspects;
 
 /// The state of a sweep.
@@ -35,7 +37,7 @@ impl SweepState {
 }
 
 /// What a user does to a sweep.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Steering {
     /// Nothing more of it is given out; what is leased is finished.
     Pause,
@@ -45,6 +47,13 @@ pub enum Steering {
     Cancel,
     /// Its failed trials are run again.
     Retry,
+    /// It is given another share of the workers; what is not said stays as it is.
+    Share {
+        /// Its priority.
+        priority: Option<i32>,
+        /// Its weight.
+        weight: Option<f64>,
+    },
 }
 
 /// A sweep as it is stored.
@@ -60,6 +69,8 @@ pub struct SweepRow {
     pub data: DataPin,
     /// Its state.
     pub state: SweepState,
+    /// Its share of the workers when the row was read.
+    pub share: Share,
     /// Unix time of the launch, in seconds.
     pub launched_at: f64,
     /// What had happened to it when the row was read.
@@ -113,6 +124,8 @@ pub struct Sweep {
     pub record: Arc<SweepRow>,
     /// Its state.
     pub state: SweepState,
+    /// Its share of the workers.
+    pub share: Share,
     /// Trials with a row.
     pub counts: Counts,
     /// What happened to it besides its rows.
@@ -124,6 +137,7 @@ pub struct Sweep {
     pub(super) classes: Vec<Class>,
     pub(super) leased: u64,
     pub(super) rate: Rate,
+    pub(super) turn: Turn,
 }
 
 /// Rows by outcome.
@@ -192,6 +206,7 @@ impl Sweep {
             number: record.number,
             spec,
             state: record.state,
+            share: record.share,
             tallies: record.tallies,
             record,
             counts: Counts::default(),
@@ -200,6 +215,7 @@ impl Sweep {
             classes,
             leased: 0,
             rate: Rate::default(),
+            turn: Turn::default(),
         }
     }
 
@@ -214,13 +230,13 @@ impl Sweep {
     }
 
     /// Trials per second: counted of late where trials are short, else what so many slots should do.
-    pub fn rate(&self, slots: u32) -> f64 {
+    pub fn rate(&self, slots: f64) -> f64 {
         let left = |class: &&Class| !class.pending.is_empty() && class.seconds.is_some();
         let (trials, seconds) = self.classes.iter().filter(left).fold((0.0, 0.0), |(trials, seconds), class| {
             let pending = class.pending.len() as f64;
             (trials + pending, seconds + pending * class.seconds.unwrap_or(0.0))
         });
-        if seconds > LONG_TRIAL * trials { f64::from(slots) * trials / seconds } else { self.rate.value }
+        if seconds > LONG_TRIAL * trials { slots * trials / seconds } else { self.rate.value }
     }
 
     /// Books a row; returns where the trial stands.

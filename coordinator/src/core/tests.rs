@@ -10,6 +10,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod shares;
+
 const TTL: Duration = Duration::from_secs(30);
 
 fn sweep(number: i64, repeats: u32) -> Sweep {
@@ -25,6 +27,7 @@ fn sweep(number: i64, repeats: u32) -> Sweep {
         source,
         data: DataPin::default(),
         state: SweepState::Running,
+        share: Share::default(),
         launched_at: 0.0,
         tallies: Tallies::default(),
     };
@@ -51,6 +54,8 @@ struct World {
     granted: BTreeMap<WorkerId, BTreeMap<Fence, Vec<TrialKey>>>,
     states: Vec<SweepState>,
     condemned: Vec<Verdict>,
+    /// Questions that no worker has answered yet.
+    asked: Vec<(WorkerId, Fence, u64)>,
     /// Duration of a trial.
     seconds: f64,
 }
@@ -65,6 +70,7 @@ impl World {
             granted: BTreeMap::new(),
             states: Vec::new(),
             condemned: Vec::new(),
+            asked: Vec::new(),
             seconds: 0.5,
         };
         let effects = world.core.on_sweep(sweep(1, repeats), [], world.now);
@@ -87,6 +93,8 @@ impl World {
                     held.retain(|fence, _| !fences.contains(fence));
                 }
                 Effect::SetState(_, state) => self.states.push(state),
+                Effect::SetShare(..) | Effect::Shrink(_) => {}
+                Effect::AskBack { worker, fence, trials } => self.asked.push((worker, fence, trials)),
                 Effect::Condemn(verdict) => {
                     assert!(self.rows.insert(verdict.key), "a trial with a row is condemned");
                     self.condemned.push(verdict.clone());
@@ -160,7 +168,7 @@ proptest! {
     #[test]
     fn every_trial_ends_once_whatever_workers_do(
         repeats in 1_u32..30,
-        steps in prop::collection::vec((0..11_u8, 0..3_usize, 1..9_usize), 0..120),
+        steps in prop::collection::vec((0..12_u8, 0..3_usize, 1..9_usize), 0..120),
     ) {
         let names = ["a", "b", "c"];
         let mut world = World::new(repeats);
@@ -175,6 +183,7 @@ proptest! {
                 5 => world.core.on_session_ended(worker, world.now),
                 9 => world.steer(if n % 2 == 0 { Steering::Pause } else { Steering::Resume }),
                 10 => world.retry(),
+                11 => world.answer(),
                 // It says what it runs, so that it can be blamed for.
                 8 => {
                     let held: Vec<Fence> = world.granted.get(worker).into_iter().flat_map(|h| h.keys().copied()).collect();
@@ -239,6 +248,15 @@ impl World {
     fn steer(&mut self, steering: Steering) {
         // A sweep that is complete refuses.
         let effects = self.core.on_steer(1, steering, self.now).unwrap_or_default();
+        self.carry_out(effects);
+    }
+
+    /// A worker gives back what it was asked for, but never its first trial, which runs.
+    fn answer(&mut self) {
+        let Some((worker, fence, trials)) = self.asked.pop() else { return };
+        let Some(keys) = self.granted.get_mut(&worker).and_then(|held| held.get_mut(&fence)) else { return };
+        let yielded = keys.split_off(keys.len().saturating_sub(trials as usize).max(1).min(keys.len()));
+        let effects = self.core.on_yielded(&worker, fence, &yielded, self.now);
         self.carry_out(effects);
     }
 
@@ -382,6 +400,9 @@ fn one_worker_makes_room_for_a_suspect_while_the_others_go_on_with_the_next_swee
     world.want("aa");
     assert!(world.held_by("aa").contains(&suspect), "it is run like all others at first");
     world.die("aa", &[suspect]);
+    let first = Steering::Share { priority: Some(1), weight: None };
+    let effects = world.core.on_steer(1, first, world.now).expect("a running sweep has a share");
+    world.carry_out(effects);
     let effects = world.core.on_sweep(sweep(2, 200), [], world.now);
     world.carry_out(effects);
     let holds = |world: &World, worker: &str, number: i64| {
@@ -567,4 +588,42 @@ fn cancelling_revokes_and_nothing_is_granted_afterwards() {
     world.carry_out(effects);
     world.want("a");
     assert!(world.fences.is_empty() && world.granted["a"].is_empty());
+}
+
+#[test]
+fn a_straggler_gives_back_what_another_can_finish_sooner_and_is_asked_once() {
+    let mut world = World::new(40);
+    world.seconds = 0.01;
+    for worker in ["fast", "slow"] {
+        world.join(worker);
+        world.want(worker);
+    }
+    // Both looked alike; then one of them says nothing more.
+    for _ in 0..2 {
+        world.deliver("slow", usize::MAX);
+        world.want("slow");
+    }
+    let held = world.held_by("slow");
+    assert!(held.len() > 10, "a lease for a fast worker: {}", held.len());
+    for _ in 0..100 {
+        world.deliver("fast", usize::MAX);
+        world.want("fast");
+    }
+    assert_eq!((world.held_by("fast").len(), world.asked.len()), (0, 0), "as fast as it was, it will soon be done");
+    for _ in 0..5 {
+        world.now += Duration::from_secs(1);
+        world.core.clock = world.now;
+        let effects = world.core.on_tick(world.now);
+        world.carry_out(effects);
+    }
+    let [(worker, _, trials)] = &world.asked[..] else { panic!("one question: {:?}", world.asked) };
+    assert!(worker == "slow" && *trials as usize >= held.len() * 3 / 4, "{trials} of {}", held.len());
+    world.answer();
+    assert!(world.held_by("fast").len() > 1 && world.held_by("slow") == held[..world.held_by("slow").len()]);
+    for _ in 0..50 {
+        world.deliver("fast", usize::MAX);
+        world.want("fast");
+    }
+    world.deliver("slow", usize::MAX);
+    assert_eq!(world.core.sweep(1).expect("launched").state, SweepState::Completed);
 }

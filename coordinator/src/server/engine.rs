@@ -63,6 +63,8 @@ pub enum Saying {
     Want(u32),
     /// It gives one back, with a reason if it cannot work on that sweep.
     Release(Fence, String),
+    /// It gives back trials of a lease that it has not begun.
+    Yielded(Fence, Vec<TrialKey>),
     /// It leaves.
     Goodbye,
 }
@@ -258,6 +260,10 @@ impl Engine {
             }
             Saying::Want(idle) => self.core.on_want(worker, idle, now),
             Saying::Release(fence, why) => self.core.on_release(worker, fence, why, now),
+            Saying::Yielded(fence, keys) => {
+                tracing::debug!(worker, lease = fence.lease, trials = keys.len(), "trials given back");
+                self.core.on_yielded(worker, fence, &keys, now)
+            }
             Saying::Goodbye => {
                 self.sessions.remove(worker);
                 self.core.on_goodbye(worker, now)
@@ -318,7 +324,7 @@ impl Engine {
         effects
     }
 
-    /// The user is answered when it is durable, not before.
+    /// The user is answered when it is durable, not before. A change of state or share is the first effect.
     fn steer(
         &mut self,
         sweep: i64,
@@ -333,16 +339,21 @@ impl Engine {
                 return Vec::new();
             }
         };
-        let state = effects.iter().position(|effect| matches!(effect, Effect::SetState(..)));
-        match state.map(|at| effects.remove(at)) {
-            Some(Effect::SetState(sweep, state)) => {
+        let write = effects.first().and_then(|effect| match effect {
+            Effect::SetState(sweep, state) => Some(Write::State(*sweep, *state)),
+            Effect::SetShare(sweep, share) => Some(Write::Share(*sweep, *share)),
+            _ => None,
+        });
+        match write {
+            Some(write) => {
+                effects.remove(0);
                 let answer = |written: Result<Written, StoreError>| {
                     drop(reply.send(written.map(|_| ()).map_err(store_error)));
                 };
-                self.writer.write(Write::State(sweep, state), Box::new(answer));
+                self.writer.write(write, Box::new(answer));
             }
-            _ if steering == Steering::Retry => self.retry(sweep, reply),
-            _ => drop(reply.send(Ok(()))),
+            None if steering == Steering::Retry => self.retry(sweep, reply),
+            None => drop(reply.send(Ok(()))),
         }
         effects
     }
@@ -374,11 +385,17 @@ impl Engine {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Grant { lease, sweep, keys } => self.store_lease(lease, sweep, keys),
+            Effect::AskBack { worker, fence, trials } => {
+                let ask = v1::Yield { fence: Some(to_wire(fence)), trials };
+                self.send(&worker, v1::session_response::Message::Yield(ask));
+            }
+            Effect::Shrink(lease) => self.persist(Write::Shrink(lease)),
             Effect::EndLeases(ended) => self.persist(Write::EndLeases(ended)),
             Effect::SetState(sweep, state) => {
                 tracing::info!(sweep, ?state, "sweep ended");
                 self.persist(Write::State(sweep, state));
             }
+            Effect::SetShare(sweep, share) => self.persist(Write::Share(sweep, share)),
             Effect::Condemn(verdict) => self.condemn(verdict),
             Effect::Revoke(worker, fences) => {
                 tracing::info!(worker, leases = fences.len(), "leases revoked");

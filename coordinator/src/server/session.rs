@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ergodic_common::{BUILD, ErrorCode};
+use ergodic_common::{BUILD, ErrorCode, TrialKey};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::session_request::Message as Request;
 use ergodic_proto::v1::session_response::Message as Response;
@@ -127,6 +127,11 @@ fn understand(message: Request) -> Option<Saying> {
         Request::Release(release) => {
             let why = release.why.chars().take(1024).filter(|c| !c.is_control()).collect();
             release.fence.map(|fence| Saying::Release(from_wire(&fence), why))
+        }
+        Request::Yielded(yielded) => {
+            let keys = yielded.cells.iter().zip(&yielded.repeats);
+            let keys = keys.map(|(cell, repeat)| TrialKey { cell: *cell, repeat: *repeat }).collect();
+            yielded.fence.map(|fence| Saying::Yielded(from_wire(&fence), keys))
         }
         Request::Goodbye(_) => Some(Saying::Goodbye),
     }

@@ -12,7 +12,7 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
     let left = trials - sweep.counts.done();
     let (workers, slots) = core.capacity(&sweep.spec);
     let running = sweep.state == SweepState::Running;
-    let rate = if running { sweep.rate(slots) } else { 0.0 };
+    let rate = if running { sweep.rate(core.slots_for(sweep)) } else { 0.0 };
     let (_, metric) = sweep.main_metric();
     let best = metric.larger_is_better().and_then(|larger| sweep.live.best(larger));
     v1::SweepStatus {
@@ -41,6 +41,8 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
         best_cell: best.map_or_else(String::new, |(cell, _)| describe_cell(&sweep.spec, cell)),
         best_mean: best.map_or(0.0, |(_, running)| running.mean),
         best_n: best.map_or(0, |(_, running)| running.n),
+        priority: sweep.share.priority,
+        weight: sweep.share.weight,
         // The core does not know the store.
         trouble: String::new(),
     }

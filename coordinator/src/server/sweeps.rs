@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ergodic_common::dataset::Dataset;
 use ergodic_common::spec::{Probe, SpecSource};
+use ergodic_common::terms::Share;
 use ergodic_common::trial::{CUDA_F32, Predictions};
 use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
 use ergodic_proto::convert::WireError;
@@ -182,6 +183,7 @@ impl SweepService for Sweeps {
             v1::Steering::Resume => Steering::Resume,
             v1::Steering::Cancel => Steering::Cancel,
             v1::Steering::Retry => Steering::Retry,
+            v1::Steering::Share => share(request.priority, request.weight)?,
             v1::Steering::Unspecified => {
                 return Err(Status::invalid_argument(
                     "the field steering of SteerRequest is missing, or of a newer version",
@@ -319,7 +321,8 @@ impl Sweeps {
             let launched_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
             let id = new_id(&source, launched_at);
             let (state, tallies) = (SweepState::Running, Tallies::default());
-            Ok((SweepRow { number: 0, id, source, data, state, launched_at, tallies }, spec))
+            let share = spec.terms.share;
+            Ok((SweepRow { number: 0, id, source, data, state, share, launched_at, tallies }, spec))
         });
         let prepared: Result<_, UserError> = task.await.map_err(|e| Status::internal(e.to_string()))?;
         prepared.map_err(Into::into)
@@ -406,6 +409,20 @@ fn ended(row: &StoredTrial) -> String {
     let what = format!("The trial {} {how}.", result.key);
     // Whoever is given up was computed by nobody.
     if row.worker.is_empty() { what } else { format!("{what} It took {} {:.3} s{isa}.", row.worker, result.seconds) }
+}
+
+/// A change of a sweep's share.
+fn share(priority: Option<i32>, weight: Option<f64>) -> Result<Steering, Status> {
+    let default = Share::default();
+    let wanted = Share { priority: priority.unwrap_or(default.priority), weight: weight.unwrap_or(default.weight) };
+    match wanted.check() {
+        Ok(_) if (priority, weight) == (None, None) => {
+            let message = "say --priority or --weight: which share is the sweep to have?";
+            Err(UserError::new(ErrorCode::BadInput, message).into())
+        }
+        Ok(_) => Ok(Steering::Share { priority, weight }),
+        Err(message) => Err(UserError::new(ErrorCode::BadInput, message).into()),
+    }
 }
 
 fn stopping() -> Status {

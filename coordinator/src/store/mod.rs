@@ -10,6 +10,7 @@ mod sql;
 pub mod sqlite;
 pub mod writer;
 
+use ergodic_common::terms::Share;
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{TrialKey, TrialResult};
 
@@ -63,10 +64,14 @@ pub enum Write {
     Sweep(SweepRow),
     /// A lease.
     Lease(LeaseRow),
+    /// A lease that has fewer trials than before.
+    Shrink(LeaseRow),
     /// Leases that are over.
     EndLeases(Vec<Ended>),
     /// A sweep's state; ending it ends its leases in the same transaction.
     State(i64, SweepState),
+    /// A sweep's share of the workers.
+    Share(i64, Share),
     /// Results.
     Results(Batch),
     /// The row of a trial that no worker could run, unless it has one.
@@ -134,15 +139,6 @@ pub struct Leader {
     pub is_this: bool,
 }
 
-/// How far a store has come.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Marks {
-    /// Ascends with the rows in the order in which they were committed: the number of the last one's curve.
-    pub rows: i64,
-    /// Grows whenever rows have become attempts, and are rows no more.
-    pub attempts: i64,
-}
-
 /// A place where results are kept, for one coordinator or for several of which one leads.
 pub trait Store: Send + Sync {
     /// Leads from now on, as the coordinator at `url`, unless another one does; who leads.
@@ -195,18 +191,6 @@ pub trait Reader {
     /// # Errors
     /// The store cannot be read.
     fn leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError>;
-
-    /// How far the store has come.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    fn marks(&self) -> Result<Marks, StoreError>;
-
-    /// Hands out the rows of all sweeps that were committed after the mark [`Marks::rows`], with the sweeps' numbers.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    fn trials_since(&self, mark: i64, each: &mut dyn FnMut(i64, StoredTrial)) -> Result<(), StoreError>;
 
     /// Hands out the rows of a sweep in the order (cell, repeat).
     ///

@@ -1,6 +1,7 @@
 use ergodic_common::Outcome;
 use ergodic_common::pin::{FileData, FilePin};
 use ergodic_common::spec::SpecSource;
+use ergodic_common::terms::Share;
 use ergodic_common::trial::{Curve, Predictions};
 
 use super::*;
@@ -15,6 +16,7 @@ fn sweep() -> SweepRow {
         source: SpecSource { file: "f".into(), text: "t".into(), settings: vec!["a=1".into()], files: vec![pin()] },
         data: DataPin { hash: Some([7; 32]), train: 5, words: "five".into() },
         state: SweepState::Running,
+        share: Share { priority: -3, weight: 0.5 },
         launched_at: 1.5,
         tallies: Tallies::default(),
     }
@@ -197,6 +199,13 @@ fn everything_is_there_again_after_reopening() {
     assert_eq!(reader.sweeps().expect("read"), [SweepRow { number, ..sweep() }]);
     assert_eq!(reader.leases().expect("read"), (vec![lease(9, number)], 10));
     let mut writer = store.writer(1).expect("a writer");
+    let less = LeaseRow { trials: IntervalSet::of(0, 4), ..lease(9, number) };
+    commit(writer.as_mut(), &Write::Shrink(less.clone()));
+    let share = Share { priority: 7, weight: 2.0 };
+    commit(writer.as_mut(), &Write::Share(number, share));
+    let reader = store.reader().expect("a reader of what is there now");
+    assert_eq!(reader.leases().expect("read"), (vec![less], 10));
+    assert_eq!(reader.sweeps().expect("read"), [SweepRow { number, share, ..sweep() }]);
     commit(writer.as_mut(), &Write::State(number, SweepState::Cancelled));
     assert_eq!(reader.leases().expect("read").0.len(), 1, "a reader sees one moment");
     let reader = store.reader().expect("another reader");
@@ -259,7 +268,8 @@ fn a_store_of_the_first_version_is_brought_up_to_date() {
     drop(old);
     let store = SqliteStore::open(dir.path()).expect("brought up to date");
     let reader = store.reader().expect("a reader");
-    assert_eq!(reader.sweeps().expect("read")[0].id, "old");
+    let sweeps = reader.sweeps().expect("read");
+    assert_eq!((&sweeps[0].id[..], sweeps[0].share), ("old", Share::default()));
     let row = reader.trial(1, TrialKey { cell: 0, repeat: 0 }).expect("read").expect("the row is still there");
     assert_eq!((row.result.steps, row.result.isa.as_str(), row.result.weights), (5, "", None));
     drop(store);

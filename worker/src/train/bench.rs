@@ -83,6 +83,7 @@ pub fn bench(
         place,
         pool: pool.as_ref(),
         shelf: None,
+        deadline: None,
     };
     let seconds = (&mut report.cpu_seconds, &mut report.seconds);
     job.install(|| isa.run(Timed { job: &job, net: &net, data: &data, steps, seconds }));

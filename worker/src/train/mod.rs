@@ -42,9 +42,10 @@ mod trial;
 mod wgrad;
 
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ergodic_common::config::{ModelKind, Toy, TrialConfig};
+use ergodic_common::duration::typed;
 use ergodic_common::net::Net;
 use ergodic_common::seed::{Purpose, Streams};
 use ergodic_common::spec::Measure;
@@ -84,6 +85,26 @@ pub struct Job<'a> {
     pub pool: Option<&'a ThreadPool>,
     /// Where the trial is kept while it is unfinished, if anywhere; it goes on from what lies there.
     pub shelf: Option<&'a dyn Shelf>,
+    /// When it is broken off, if ever.
+    pub deadline: Option<Deadline>,
+}
+
+/// A moment at which a trial's time is up.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline {
+    limit: Duration,
+    begun: Instant,
+}
+
+impl Deadline {
+    /// So long from now.
+    pub fn after(limit: Duration) -> Self {
+        Self { limit, begun: Instant::now() }
+    }
+
+    fn is_past(&self) -> bool {
+        self.begun.elapsed() >= self.limit
+    }
 }
 
 /// Threads to share the work of a trial among; none where one is enough.
@@ -104,6 +125,11 @@ impl Job<'_> {
     /// What computes, for result rows.
     fn computer(&self) -> &'static str {
         self.place.map_or(self.isa.name(), |place| place.name)
+    }
+
+    /// Whether its time is up.
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline.is_past())
     }
 
     fn threads(&self) -> usize {
@@ -128,7 +154,7 @@ pub struct Finished {
 }
 
 /// Runs a trial to its end. `None` when `stop` was raised, which is looked at before every step and every chunk of an
-/// evaluation.
+/// evaluation, like the deadline.
 pub fn run(job: &Job<'_>, stop: &AtomicBool) -> Option<Finished> {
     let start = Instant::now();
     let net = Net::of(job.config);
@@ -204,6 +230,15 @@ impl Program for Whole<'_> {
 
 fn failed(job: &Job<'_>, cause: String) -> Finished {
     Finished { result: TrialResult::failed(job.key, cause, job.measure.metrics.len()), weights: None }
+}
+
+/// A trial whose time was up after so many steps.
+fn late(job: &Job<'_>, steps: u64) -> Finished {
+    let limit = job.deadline.map_or(Duration::ZERO, |deadline| deadline.limit);
+    let cause = format!("its time limit of {} was over after {steps} of {} steps", typed(limit), job.config.steps());
+    let mut late = failed(job, cause);
+    (late.result.steps, late.result.isa) = (steps, job.computer().to_owned());
+    late
 }
 
 /// The made-up result of a model that trains nothing.

@@ -16,9 +16,9 @@ use super::optimizer::{State, Trained, numbers, read};
 use super::params::Layout;
 use super::schedule::Rates;
 use super::simd::Lanes;
-use super::{Finished, Job};
+use super::{Finished, Job, late};
 
-/// Runs a trial to its end. `None` when `stop` was raised.
+/// Runs a trial to its end, or until its time is up. `None` when `stop` was raised.
 pub(super) fn run<S: Lanes>(s: S, job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -> Result<Option<Finished>> {
     let (config, layout) = (job.config, Layout::flat(toy.dim as usize));
     let state = State::new(start(job, toy, layout.len), Vec::new(), config.train.adamw)?;
@@ -29,6 +29,9 @@ pub(super) fn run<S: Lanes>(s: S, job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -
     for step in 0..config.steps() {
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
+        }
+        if job.is_late() {
+            return Ok(Some(late(job, step)));
         }
         let (due, rates) = (sampler.due(step + 1), Rates::at(config, step));
         if due && sampler.wants_before() {

@@ -21,7 +21,7 @@ use super::predict::Predictor;
 use super::probe::{self, Noise};
 use super::schedule::Rates;
 use super::simd::Lanes;
-use super::{Finished, Job};
+use super::{Finished, Job, late};
 
 /// Test images evaluated at a time.
 const TEST_CHUNK: usize = TEST_IMAGES as usize;
@@ -85,7 +85,7 @@ impl<'a, S: Lanes> Training<'a, S> {
         self.state.descend(self.s, &self.trained, rates, self.job.config.train.nesterov, step)
     }
 
-    /// Trains to the end. `None` when `stop` was raised.
+    /// Trains to the end, or until its time is up. `None` when `stop` was raised.
     pub(super) fn run(mut self, stop: &AtomicBool) -> Result<Option<Finished>> {
         let mut sampler = Sampler::new(self.job.config, self.job.measure, self.engine.layout());
         let steps = self.job.config.steps();
@@ -100,8 +100,8 @@ impl<'a, S: Lanes> Training<'a, S> {
             {
                 place.shelf.keep(&place.identity, &self.pack(&sampler, step)?);
             }
-            if stopped {
-                return Ok(None);
+            if stopped || self.job.is_late() {
+                return Ok(self.broken_off(step, stop));
             }
             let due = sampler.due(step + 1);
             if due && sampler.wants_before() {
@@ -118,7 +118,7 @@ impl<'a, S: Lanes> Training<'a, S> {
             }
             self.average(step + 1)?;
             if !self.predict(step + 1, stop)? || due && !self.sample(&mut sampler, step + 1, rates.lr, stop)? {
-                return Ok(None);
+                return Ok(self.broken_off(step + 1, stop));
             }
         }
         self.end(sampler, steps, Outcome::Completed).map(Some)
@@ -165,10 +165,21 @@ impl<'a, S: Lanes> Training<'a, S> {
     /// Whether to break off what follows a step. A trial can be kept between two steps only, so one that is kept does it
     /// first.
     fn breaks_off(&self, stop: &AtomicBool) -> bool {
-        self.place.is_none() && stop.load(Ordering::Relaxed)
+        self.job.is_late() || self.place.is_none() && stop.load(Ordering::Relaxed)
     }
 
-    /// Looks at the probe set, if it is time. False when `stop` was raised.
+    /// What a trial leaves that is broken off after so many steps: nothing when `stop` was raised, otherwise a failure.
+    fn broken_off(&self, steps: u64, stop: &AtomicBool) -> Option<Finished> {
+        if stop.load(Ordering::Relaxed) {
+            return None;
+        }
+        if let Some(place) = &self.place {
+            place.shelf.clear(&place.identity);
+        }
+        Some(late(self.job, steps))
+    }
+
+    /// Looks at the probe set, if it is time. False when that was broken off.
     fn predict(&mut self, steps: u64, stop: &AtomicBool) -> Result<bool> {
         if !self.predictor.due(steps) {
             return Ok(true);
@@ -187,7 +198,7 @@ impl<'a, S: Lanes> Training<'a, S> {
         Ok(true)
     }
 
-    /// Takes a sample. False when `stop` was raised.
+    /// Takes a sample. False when that was broken off.
     fn sample(&mut self, sampler: &mut Sampler<'_>, step: u64, lr: f64, stop: &AtomicBool) -> Result<bool> {
         let Some(probed) = self.probe(sampler, step, stop)? else { return Ok(false) };
         let mut take = |weights: &[f32], gradient: &[f32]| {
@@ -197,7 +208,7 @@ impl<'a, S: Lanes> Training<'a, S> {
         Ok(true)
     }
 
-    /// The passes over further images that the sample after so many steps needs. `None` when `stop` was raised.
+    /// The passes over further images that the sample after so many steps needs. `None` when they were broken off.
     fn probe(&mut self, sampler: &Sampler<'_>, steps: u64, stop: &AtomicBool) -> Result<Option<Probed>> {
         let mut probed = Probed::default();
         if sampler.wants(&[Metric::TestLoss, Metric::TestAcc]) {
@@ -221,7 +232,7 @@ impl<'a, S: Lanes> Training<'a, S> {
         Ok((!self.breaks_off(stop)).then_some(probed))
     }
 
-    /// Evaluates the test set. `None` when `stop` was raised.
+    /// Evaluates the test set. `None` when that was broken off.
     fn test(&mut self, weights: &[f32], statistics: &[f32], stop: &AtomicBool) -> Result<Option<Tally>> {
         let mut tally = Tally::default();
         for images in self.data.test().chunks(TEST_CHUNK) {

@@ -31,6 +31,9 @@ CREATE TABLE sweeps (
     state       bigint NOT NULL,           -- 1 running, 2 completed, 3 cancelled, 4 paused
     launched_at double precision NOT NULL,
     files       bytea NOT NULL,            -- FilePin messages of the wire, each with its length
+    -- How it shares workers with others.
+    priority    bigint NOT NULL,
+    weight      double precision NOT NULL,
     -- What happened to it besides its rows, counted in the transactions in which it happened.
     releases    bigint NOT NULL DEFAULT 0, -- leases that ended with trials left
     duplicates  bigint NOT NULL DEFAULT 0, -- results compared with a row

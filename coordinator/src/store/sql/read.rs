@@ -1,13 +1,14 @@
 //! Rows into what they mean.
 
 use ergodic_common::spec::SpecSource;
+use ergodic_common::terms::Share;
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{TrialKey, TrialResult};
 
 use super::{Each, Fields, Sql, all, damaged, number};
 use crate::core::{DataPin, Fence, LeaseRow, SweepRow, Tallies};
 use crate::store::rows::{to_curve, to_f64s, to_files, to_intervals, to_outcome, to_predictions, to_state};
-use crate::store::{Attempt, Marks, Reader, StoreError, StoredTrial};
+use crate::store::{Attempt, Reader, StoreError, StoredTrial};
 
 /// The columns of [`small_trial`], and whence.
 macro_rules! small_trials {
@@ -35,7 +36,7 @@ pub(in crate::store) use whole_trials;
 impl<S: Sql> Reader for S {
     fn sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
         let text = "SELECT number, id, file, text, settings, data_hash, data_train, data_words, state, launched_at,
-                           files, releases, duplicates, mismatches, fenced
+                           files, releases, duplicates, mismatches, fenced, priority, weight
                     FROM sweeps ORDER BY number";
         all(self, text, &[], sweep)
     }
@@ -46,22 +47,9 @@ impl<S: Sql> Reader for S {
         Ok((all(self, text, &[], lease)?, next.ok_or_else(|| damaged(0, "the number of the next lease"))? as u64))
     }
 
-    fn marks(&self) -> Result<Marks, StoreError> {
-        let text = "SELECT (SELECT coalesce(max(curve), 0) FROM curves), (SELECT count(*) FROM attempts)";
-        let marks = all(self, text, &[], |row| Ok(Marks { rows: row.int(0)?, attempts: row.int(1)? }))?;
-        marks.first().copied().ok_or_else(|| damaged(0, "a number"))
-    }
-
     fn trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError> {
         let text = small_trials!("WHERE sweep = $1 ORDER BY cell, repeat");
         self.select(text, &[sweep.into()], &mut |row| Ok(each(small_trial(row)?)))
-    }
-
-    fn trials_since(&self, mark: i64, each: &mut dyn FnMut(i64, StoredTrial)) -> Result<(), StoreError> {
-        self.select(small_trials!("WHERE curve > $1 ORDER BY curve"), &[mark.into()], &mut |row| {
-            each(row.int(12)?, small_trial(row)?);
-            Ok(true)
-        })
     }
 
     fn trial(&self, sweep: i64, key: TrialKey) -> Result<Option<StoredTrial>, StoreError> {
@@ -136,6 +124,10 @@ fn sweep(row: &dyn Fields) -> Result<SweepRow, StoreError> {
             duplicates: row.int(12)? as u64,
             mismatches: row.int(13)? as u64,
             fenced: row.int(14)? as u64,
+        },
+        share: Share {
+            priority: row.int(15)?.try_into().map_err(|_| damaged(15, "a priority"))?,
+            weight: row.real(16)?,
         },
     })
 }

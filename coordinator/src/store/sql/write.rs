@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use ergodic_common::terms::Share;
 use ergodic_common::{TrialKey, TrialResult};
 
 use super::{Sql, Value, all, damaged, key, number, whole_trial};
@@ -14,8 +15,10 @@ pub(in crate::store) fn apply(sql: &impl Sql, write: &Write) -> Result<Written, 
     match write {
         Write::Sweep(row) => insert_sweep(sql, row).map(Written::Sweep),
         Write::Lease(row) => put_lease(sql, row).map(|()| Written::Done),
+        Write::Shrink(row) => shrink_lease(sql, row).map(|()| Written::Done),
         Write::EndLeases(ended) => end_leases(sql, ended).map(|()| Written::Done),
         Write::State(sweep, state) => set_state(sql, *sweep, *state).map(|()| Written::Done),
+        Write::Share(sweep, share) => set_share(sql, *sweep, *share).map(|()| Written::Done),
         Write::Results(batch) => put_results(sql, batch).map(Written::Results),
         Write::Verdict(sweep, result) => {
             sql.insert_trials(*sweep, "", std::slice::from_ref(result)).map(|_| Written::Done)
@@ -28,8 +31,9 @@ pub(in crate::store) fn apply(sql: &impl Sql, write: &Write) -> Result<Written, 
 fn insert_sweep(sql: &impl Sql, row: &SweepRow) -> Result<i64, StoreError> {
     let settings = serde_json::to_string(&row.source.settings).map_err(|e| StoreError::Failed(e.to_string()))?;
     let text =
-        "INSERT INTO sweeps (id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING number";
+        "INSERT INTO sweeps (id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files,
+                             priority, weight)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING number";
     let files = from_files(&row.source.files);
     let values = [
         row.id.as_str().into(),
@@ -42,6 +46,8 @@ fn insert_sweep(sql: &impl Sql, row: &SweepRow) -> Result<i64, StoreError> {
         from_state(row.state).into(),
         Value::Real(row.launched_at),
         Value::Bytes(Some(&files)),
+        i64::from(row.share.priority).into(),
+        Value::Real(row.share.weight),
     ];
     number(sql, text, &values)?.ok_or_else(|| damaged(0, "the sweep's number"))
 }
@@ -60,6 +66,12 @@ fn put_lease(sql: &impl Sql, row: &LeaseRow) -> Result<(), StoreError> {
     let next = [(row.fence.lease + 1).into()];
     sql.execute("UPDATE meta SET value = $1 WHERE key = 'next_lease' AND value < $1", &next)?;
     Ok(())
+}
+
+fn shrink_lease(sql: &impl Sql, row: &LeaseRow) -> Result<(), StoreError> {
+    let trials = from_intervals(&row.trials);
+    let values = [Value::Bytes(Some(&trials)), row.fence.lease.into(), row.fence.epoch.into()];
+    sql.execute("UPDATE leases SET trials = $1 WHERE lease = $2 AND epoch = $3", &values).map(|_| ())
 }
 
 fn end_leases(sql: &impl Sql, ended: &[Ended]) -> Result<(), StoreError> {
@@ -81,6 +93,11 @@ fn set_state(sql: &impl Sql, sweep: i64, state: SweepState) -> Result<(), StoreE
         sql.execute("DELETE FROM leases WHERE sweep = $1", &[sweep.into()])?;
     }
     Ok(())
+}
+
+fn set_share(sql: &impl Sql, sweep: i64, share: Share) -> Result<(), StoreError> {
+    let values = [i64::from(share.priority).into(), Value::Real(share.weight), sweep.into()];
+    sql.execute("UPDATE sweeps SET priority = $1, weight = $2 WHERE number = $3", &values).map(|_| ())
 }
 
 /// Stores what has no row yet if the fence holds, and compares the rest with the rows that are there.

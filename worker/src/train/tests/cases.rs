@@ -140,7 +140,8 @@ fn result_of(
     };
     let data = TrialData::new(dataset, &config.data, &streams).expect("the dataset has as many images");
     let key = TrialKey { cell: 0, repeat: 0 };
-    let job = Job { config, streams: &streams, measure, data: Some(&data), start, key, isa, place, pool, shelf };
+    let (data, deadline) = (Some(&data), None);
+    let job = Job { config, streams: &streams, measure, data, start, key, isa, place, pool, shelf, deadline };
     let finished = run(&job, &AtomicBool::new(false)).expect("nobody stops it");
     assert_eq!(finished.weights.is_some(), measure.save && finished.result.outcome == Outcome::Completed);
     finished.result

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use ergodic_common::config::{
     AdamW, Augment, Average, Change, Curve, CurveForm, DatasetName, Length, Loss, ModelKind, Norm, Order, TrialConfig,
@@ -18,7 +19,7 @@ use ergodic_common::weights::Weights;
 use super::cases;
 use crate::train::params::Layout;
 use crate::train::plan;
-use crate::train::{Isa, Job, Shelf, TrialData, run};
+use crate::train::{Deadline, Isa, Job, Shelf, TrialData, run};
 
 /// From here on, [`short_trials`] are of deep networks, which are slow without vectors.
 const DEEP: usize = 7;
@@ -270,9 +271,16 @@ fn a_raised_stop_ends_a_trial_without_result() {
         place: None,
         pool: None,
         shelf: None,
+        deadline: None,
     };
     assert!(run(&job, &AtomicBool::new(true)).is_none());
     assert_eq!(run(&job, &AtomicBool::new(false)).map(|r| r.result.key), Some(key));
+
+    let late = Job { deadline: Some(Deadline::after(Duration::ZERO)), ..job };
+    assert!(run(&late, &AtomicBool::new(true)).is_none(), "whoever is told to stop reports nothing");
+    let result = run(&late, &AtomicBool::new(false)).expect("a late trial fails").result;
+    let cause = format!("its time limit of 0ms was over after 0 of {} steps", config.steps());
+    assert_eq!((result.outcome, result.steps), (Outcome::Failed { cause }, 0));
 }
 
 #[test]
@@ -295,6 +303,7 @@ fn an_empty_trial_is_made_up_from_its_streams() {
             place: None,
             pool: None,
             shelf: None,
+            deadline: None,
         };
         run(&job, &AtomicBool::new(false)).expect("nobody stops it").result
     };

@@ -1,0 +1,84 @@
+//! The terms on which the trials of a sweep are run, and those on which sweeps share workers. They stand at the top level of a sweep file, and none of them is part
+//! of a cell's identity.
+
+use std::time::Duration;
+
+use crate::duration::parse_duration;
+use crate::error::SpecError;
+use crate::reader::{Range, Reader, quoted};
+
+/// How a sweep's trials are run.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Terms {
+    /// `time_limit`: an attempt that takes longer is broken off, and the trial fails.
+    pub time_limit: Option<Duration>,
+    /// What it is given of workers that others want too, unless a user says otherwise later.
+    pub share: Share,
+}
+
+/// A sweep's claim on workers that several sweeps want.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Share {
+    /// `priority`: a sweep of a lower one is given what one of a higher one cannot use.
+    pub priority: i32,
+    /// `weight`: sweeps of the same priority are given slot-seconds in this proportion.
+    pub weight: f64,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { priority: 0, weight: 1.0 }
+    }
+}
+
+/// Priorities.
+const PRIORITIES: Range = Range { low: -100.0, high: 100.0, above: false, below: false, whole: true };
+/// Weights. Beyond these, virtual times would lose their seconds.
+const WEIGHTS: Range = Range { low: 1e-6, high: 1e6, above: false, below: false, whole: false };
+
+impl Share {
+    /// Whether a priority and a weight may be such.
+    ///
+    /// # Errors
+    /// One of them may not, in words.
+    pub fn check(self) -> Result<Self, String> {
+        for (what, range, value) in
+            [("priority", PRIORITIES, f64::from(self.priority)), ("weight", WEIGHTS, self.weight)]
+        {
+            if !range.holds(value) {
+                return Err(format!("{what}: expected {}, found {value}", range.describe()));
+            }
+        }
+        Ok(self)
+    }
+
+    fn read(r: &Reader<'_>) -> Result<Self, SpecError> {
+        let default = Self::default();
+        Ok(Self {
+            priority: r.number("priority", PRIORITIES)?.map_or(default.priority, |priority| priority as i32),
+            weight: r.number("weight", WEIGHTS)?.unwrap_or(default.weight),
+        })
+    }
+}
+
+impl Terms {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// One of them is none.
+    pub fn read(root: &Reader<'_>) -> Result<Self, SpecError> {
+        Ok(Self { time_limit: read_time_limit(root)?, share: Share::read(root)? })
+    }
+}
+
+fn read_time_limit(r: &Reader<'_>) -> Result<Option<Duration>, SpecError> {
+    let Some(node) = r.node("time_limit") else { return Ok(None) };
+    let limit = node.value.as_str().and_then(|text| parse_duration(text).ok());
+    limit.map(Some).ok_or_else(|| {
+        let found = quoted(&node.value);
+        r.error(
+            "time_limit",
+            format!("expected a time above 0, like \"500ms\", \"30s\", \"10m\" or \"2h\", found {found}"),
+        )
+    })
+}

@@ -1,0 +1,146 @@
+//! Whose turn it is: sweeps that want the same workers share them by priority and weight.
+//!
+//! A lease books the slot-seconds that it should take, divided by its sweep's weight, as *virtual time* of the sweep, and
+//! among sweeps of one priority the next lease goes to the one that has passed least of it. What a trial really took is
+//! settled when its row comes; a lease that takes longer than it was booked with counts for what it has taken. A sweep that begins to compete starts where the others of its priority are: it neither
+//! waits for them nor catches up on the past. A coordinator that comes back starts all of them at zero.
+
+use ergodic_common::terms::Share;
+
+use super::{Core, Effect, Fence, Lease, Now, StoredRow, Sweep, SweepState};
+
+/// How long a trial is taken to last while nothing is known, in seconds.
+const GUESS: f64 = 1.0;
+
+/// A sweep's place among those that want workers.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Turn {
+    /// Slot-seconds that it was given, divided by its weight.
+    passed: f64,
+    /// Whether it had something to give out when workers were last fed.
+    competes: bool,
+}
+
+impl Turn {
+    /// So much virtual time was not used after all.
+    pub(super) fn give_back(&mut self, booked: f64) {
+        self.passed -= booked;
+    }
+}
+
+impl Core {
+    /// Running sweeps in turn: those of a higher priority first, of the same one those that have passed less virtual time.
+    pub(super) fn in_turn(&self, now: Now) -> Vec<&Sweep> {
+        let running = self.sweeps.values().filter(|sweep| sweep.state == SweepState::Running);
+        let mut sweeps: Vec<(f64, &Sweep)> = running.map(|sweep| (self.passed(sweep, now), sweep)).collect();
+        sweeps.sort_by(|(a_passed, a), (b_passed, b)| {
+            let of_priority = b.share.priority.cmp(&a.share.priority);
+            of_priority.then(a_passed.total_cmp(b_passed)).then(a.number.cmp(&b.number))
+        });
+        sweeps.into_iter().map(|(_, sweep)| sweep).collect()
+    }
+
+    /// Virtual time that a sweep has passed, with what its leases take beyond what they were booked with.
+    fn passed(&self, sweep: &Sweep, now: Now) -> f64 {
+        let overdue = |lease: &Lease| {
+            let left = lease.row.trials.len() as f64;
+            let slots = self.workers.get(&lease.row.worker).map_or(1.0, |worker| f64::from(worker.slots));
+            let taken = now.saturating_sub(lease.since).as_secs_f64() * slots.min(left);
+            (taken / sweep.share.weight - lease.booked * left).max(0.0)
+        };
+        let leases = self.leases.values().filter(|lease| lease.row.sweep == sweep.number);
+        sweep.turn.passed + leases.map(overdue).sum::<f64>()
+    }
+
+    /// Lets sweeps that begin to compete start where the others of their priority are.
+    pub(super) fn line_up(&mut self, now: Now) {
+        let competes = |sweep: &Sweep| {
+            sweep.state == SweepState::Running
+                && (sweep.has_pending() || sweep.suspects.next().is_some())
+                && self.workers.keys().any(|id| self.can_work(id, sweep, now))
+        };
+        let competing: Vec<(i64, bool)> = self.sweeps.values().map(|sweep| (sweep.number, competes(sweep))).collect();
+        for (number, competes) in competing {
+            let Some(sweep) = self.sweeps.get_mut(&number) else { continue };
+            if competes && !sweep.turn.competes {
+                let clock = self.clocks.get(&sweep.share.priority).copied().unwrap_or(0.0);
+                sweep.turn.passed = sweep.turn.passed.max(clock);
+            }
+            sweep.turn.competes = competes;
+        }
+    }
+
+    /// Books a lease of so many trials of a class. What each of them is booked with.
+    pub(super) fn book(&mut self, number: i64, class: u32, trials: u64, now: Now) -> f64 {
+        let (seconds, passed) = (self.expected(number, class), self.passed(&self.sweeps[&number], now));
+        let Some(sweep) = self.sweeps.get_mut(&number) else { return 0.0 };
+        let clock = self.clocks.entry(sweep.share.priority).or_default();
+        *clock = clock.max(passed);
+        let each = seconds / sweep.share.weight;
+        sweep.turn.passed += each * trials as f64;
+        each
+    }
+
+    /// How long a trial should last, in seconds: as its class did, or else as the others of its sweep, or all others did.
+    fn expected(&self, number: i64, class: u32) -> f64 {
+        let known = |sweep: &Sweep| {
+            let seconds: Vec<f64> = sweep.classes.iter().filter_map(|class| class.seconds).collect();
+            (!seconds.is_empty()).then(|| seconds.iter().sum::<f64>() / seconds.len() as f64)
+        };
+        let sweep = &self.sweeps[&number];
+        let others = || {
+            let all: Vec<f64> = self.sweeps.values().filter(|s| s.state.is_open()).filter_map(known).collect();
+            if all.is_empty() { GUESS } else { all.iter().sum::<f64>() / all.len() as f64 }
+        };
+        sweep.classes[class as usize].seconds.or_else(|| known(sweep)).unwrap_or_else(others)
+    }
+
+    /// Rows came under a lease: what their trials took replaces what they were booked with.
+    pub(super) fn settle_accounts(&mut self, fence: Fence, number: i64, rows: &[StoredRow]) {
+        let lease = self.leases.get(&fence.lease).filter(|lease| lease.row.fence == fence);
+        let booked = lease.map_or(0.0, |lease| lease.booked);
+        let Some(sweep) = self.sweeps.get_mut(&number) else { return };
+        let took: f64 = rows.iter().map(|row| row.seconds.max(0.0)).sum();
+        sweep.turn.passed += took / sweep.share.weight - booked * rows.len() as f64;
+    }
+
+    /// A lease ended: what is left of it was not given after all.
+    pub(super) fn refund(&mut self, lease: &Lease) {
+        if let Some(sweep) = self.sweeps.get_mut(&lease.row.sweep) {
+            sweep.turn.passed -= lease.booked * lease.row.trials.len() as f64;
+        }
+    }
+
+    /// Gives a sweep another share. It keeps its distance to the others, who may be those of another priority.
+    pub(super) fn reshare(&mut self, number: i64, priority: Option<i32>, weight: Option<f64>, now: Now) -> Vec<Effect> {
+        let Some(sweep) = self.sweeps.get_mut(&number) else { return Vec::new() };
+        let old = sweep.share;
+        sweep.share = Share { priority: priority.unwrap_or(old.priority), weight: weight.unwrap_or(old.weight) };
+        if sweep.share == old {
+            return Vec::new();
+        }
+        let clock = |priority| self.clocks.get(&priority).copied().unwrap_or(0.0);
+        sweep.turn.passed += clock(sweep.share.priority) - clock(old.priority);
+        let mut effects = vec![Effect::SetShare(number, sweep.share)];
+        effects.extend(self.feed_workers(now));
+        effects
+    }
+
+    /// Slots that a running sweep can count on, as workers are shared now; none where a higher priority may take them all.
+    pub fn slots_for(&self, sweep: &Sweep) -> f64 {
+        let (_, slots) = self.capacity(&sweep.spec);
+        let rivals = self.rivals(sweep);
+        if rivals.iter().any(|rival| rival.share.priority > sweep.share.priority) {
+            return 0.0;
+        }
+        let equal = rivals.iter().filter(|rival| rival.share.priority == sweep.share.priority);
+        let weights: f64 = equal.map(|rival| rival.share.weight).sum();
+        f64::from(slots) * sweep.share.weight / (sweep.share.weight + weights)
+    }
+
+    /// Other sweeps that want the workers of this one.
+    pub(super) fn rivals(&self, sweep: &Sweep) -> Vec<&Sweep> {
+        let running = self.sweeps.values().filter(|s| s.state == SweepState::Running && s.number != sweep.number);
+        running.filter(|rival| rival.turn.competes && rival.spec.numerics == sweep.spec.numerics).collect()
+    }
+}
