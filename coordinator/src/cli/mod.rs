@@ -13,6 +13,7 @@ use crate::client::commands::{self, TableOptions};
 use crate::client::output::Format;
 use crate::client::watch::{eprintln_line, follow};
 use crate::client::{Client, kept, plan};
+use crate::failpoint;
 use crate::local::{bench, replay, run};
 use crate::program::{Success, interrupted, say, start_logging};
 use crate::server::{self, ServeOptions};
@@ -113,6 +114,7 @@ fn show_plan(args: &PlanArgs) -> Result<Success, UserError> {
 
 async fn serve(args: ServeArgs) -> Result<Success, UserError> {
     start_logging("info");
+    let _failpoints = failpoint::set_up();
     let options = ServeOptions {
         listen: args.listen,
         store: args.store,

@@ -17,6 +17,7 @@ use crate::core::{
     Admission, Committed, Core, Effect, Fence, Joining, LeaseRow, Now, Steering, StoredRow, Sweep, SweepRow, Verdict,
     WorkerId,
 };
+use crate::failpoint;
 use crate::store::writer::WriterHandle;
 use crate::store::{Batch, Report, StoreError, Write, Written};
 
@@ -314,7 +315,9 @@ impl Engine {
             fenced: report.fenced,
         };
         let effects = self.core.on_committed(&delivery.worker, delivery.fence, delivery.sweep, &committed, now);
+        failpoint::reach(failpoint::BEFORE_ACKNOWLEDGEMENT);
         let _ = delivery.reply.send(Ok(report));
+        failpoint::reach(failpoint::AFTER_ACKNOWLEDGEMENT);
         effects
     }
 

@@ -10,6 +10,7 @@ use ergodic_common::spec::{Probe, SpecSource};
 use ergodic_common::trial::{CUDA_F32, Predictions};
 use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
 use ergodic_proto::convert::WireError;
+use ergodic_proto::seal::Sealed as _;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::sweep_service_server::SweepService;
 use ergodic_proto::{PROTOCOL, v1};
@@ -52,7 +53,10 @@ impl SweepService for Sweeps {
     type PredictionsStream = ResponseStream<v1::PredictionsResponse>;
 
     async fn launch(&self, request: Request<v1::LaunchRequest>) -> Result<Response<v1::LaunchResponse>, Status> {
-        let request = request.into_inner();
+        let mut request = request.into_inner();
+        if !request.is_whole() {
+            return Err(Status::data_loss("the sweep was damaged on its way here: launch it again"));
+        }
         let source: SpecSource = request
             .source
             .ok_or_else(|| Status::invalid_argument("the field source of LaunchRequest is missing"))?

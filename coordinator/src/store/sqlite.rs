@@ -7,18 +7,24 @@ use std::path::{Path, PathBuf};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{TrialKey, TrialResult};
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
 
 use super::rows::{
-    FAILED, from_curve, from_f64s, from_files, from_intervals, from_outcome, from_predictions, to_curve, to_f64s,
-    to_files, to_intervals, to_outcome, to_predictions,
+    FAILED, from_curve, from_f64s, from_files, from_intervals, from_outcome, from_predictions, sum, sum_of, to_curve,
+    to_f64s, to_files, to_intervals, to_outcome, to_predictions,
 };
 use super::{Attempt, Batch, Reader, Report, Store, StoreError, StoredTrial, Write, Writer, Written};
 use crate::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
 
 /// What makes each version of the schema out of the one before.
-const MIGRATIONS: [&str; 4] =
-    [include_str!("schema.sql"), include_str!("schema2.sql"), include_str!("schema3.sql"), include_str!("schema4.sql")];
+const MIGRATIONS: [&str; 5] = [
+    include_str!("schema.sql"),
+    include_str!("schema2.sql"),
+    include_str!("schema3.sql"),
+    include_str!("schema4.sql"),
+    include_str!("schema6.sql"),
+];
 /// The first SQLite without the bug that could corrupt a WAL on reset.
 const OLDEST_SQLITE: i32 = 3_051_003;
 
@@ -44,12 +50,17 @@ impl SqliteStore {
         std::fs::create_dir_all(dir).map_err(failed)?;
         let lock = lock(dir)?;
         let path = dir.join("ergodic.sqlite");
-        let connection = connect(&path)?;
-        migrate(&connection, &path)?;
-        connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'epoch'", [])?;
-        let epoch = meta(&connection, "epoch")?;
+        let epoch = begin(&path).map_err(|e| e.about(&path))?;
         Ok(Self { path, epoch, _lock: lock })
     }
+}
+
+/// Brings the database up to date and begins the next epoch.
+fn begin(path: &Path) -> Result<u64, StoreError> {
+    let connection = connect(path)?;
+    migrate(&connection, path)?;
+    connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'epoch'", [])?;
+    meta(&connection, "epoch")
 }
 
 fn lock(dir: &Path) -> Result<File, StoreError> {
@@ -151,8 +162,8 @@ fn apply(tx: &Transaction<'_>, write: &Write) -> Result<Written, StoreError> {
 fn insert_sweep(tx: &Transaction<'_>, row: &SweepRow) -> Result<i64, StoreError> {
     let settings = serde_json::to_string(&row.source.settings).map_err(|e| StoreError::Failed(e.to_string()))?;
     tx.execute(
-        "INSERT INTO sweeps (id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "INSERT INTO sweeps (id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files, sum)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         params![
             row.id,
             row.source.file,
@@ -163,7 +174,8 @@ fn insert_sweep(tx: &Transaction<'_>, row: &SweepRow) -> Result<i64, StoreError>
             row.data.words,
             from_state(row.state),
             row.launched_at,
-            from_files(&row.source.files)
+            from_files(&row.source.files),
+            sweep_sum(row)
         ],
     )?;
     Ok(tx.last_insert_rowid())
@@ -171,13 +183,16 @@ fn insert_sweep(tx: &Transaction<'_>, row: &SweepRow) -> Result<i64, StoreError>
 
 fn put_lease(tx: &Transaction<'_>, row: &LeaseRow) -> Result<(), StoreError> {
     let (lease, trials) = (row.fence.lease as i64, from_intervals(&row.trials));
-    tx.prepare_cached("INSERT INTO leases VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
+    let insert =
+        "INSERT INTO leases (lease, epoch, sweep, class, worker, trials, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    tx.prepare_cached(insert)?.execute(params![
         lease,
         row.fence.epoch as i64,
         row.sweep,
         row.class,
         row.worker,
-        trials
+        trials,
+        lease_sum(row)
     ])?;
     tx.prepare_cached("UPDATE meta SET value = max(value, ?1) WHERE key = 'next_lease'")?.execute([lease + 1])?;
     Ok(())
@@ -269,30 +284,39 @@ fn insert_trial(tx: &Transaction<'_>, sweep: i64, worker: &str, result: &TrialRe
     if exists {
         return Ok(false);
     }
-    let curve = tx.prepare_cached("INSERT INTO curves (data) VALUES (?1)")?.insert([from_curve(&result.curve)])?;
-    tx.prepare_cached("INSERT INTO trials VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)")?
-        .execute(params![
-            sweep,
-            result.key.cell as i64,
-            result.key.repeat,
-            outcome,
-            step,
-            cause,
-            result.steps as i64,
-            result.seconds,
-            worker,
-            result.digest.as_slice(),
-            from_f64s(&result.metrics),
-            curve,
-            result.isa,
-            result.weights.as_ref().map(|hash| hash.as_slice())
-        ])?;
+    let data = from_curve(&result.curve);
+    let sum = sum_of(sweep, result.key, &[&data]);
+    let curve = tx.prepare_cached("INSERT INTO curves (data, sum) VALUES (?1, ?2)")?.insert(params![data, sum])?;
+    let insert =
+        "INSERT INTO trials (sweep, cell, repeat, outcome, step, cause, steps, seconds, worker, digest, metrics,
+                                      curve, isa, weights, sum)
+                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+    tx.prepare_cached(insert)?.execute(params![
+        sweep,
+        result.key.cell as i64,
+        result.key.repeat,
+        outcome,
+        step,
+        cause,
+        result.steps as i64,
+        result.seconds,
+        worker,
+        result.digest.as_slice(),
+        from_f64s(&result.metrics),
+        curve,
+        result.isa,
+        result.weights.as_ref().map(|hash| hash.as_slice()),
+        trial_sum(sweep, worker, result)
+    ])?;
     if !result.predictions.steps.is_empty() {
-        tx.prepare_cached("INSERT INTO predictions VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+        let data = from_predictions(&result.predictions);
+        let insert = "INSERT INTO predictions (sweep, cell, repeat, data, sum) VALUES (?1, ?2, ?3, ?4, ?5)";
+        tx.prepare_cached(insert)?.execute(params![
             sweep,
             result.key.cell as i64,
             result.key.repeat,
-            from_predictions(&result.predictions)
+            data,
+            sum_of(sweep, result.key, &[&data])
         ])?;
     }
     Ok(true)
@@ -334,43 +358,59 @@ impl SqliteReader {
     /// Adds what a row leaves out.
     fn complete(&self, sweep: i64, mut row: StoredTrial) -> Result<StoredTrial, StoreError> {
         let key = row.result.key;
-        let sql = "SELECT curves.data, predictions.data FROM trials JOIN curves USING (curve)
+        let sql =
+            "SELECT curves.data, curves.sum, predictions.data, predictions.sum FROM trials JOIN curves USING (curve)
                    LEFT JOIN predictions USING (sweep, cell, repeat) WHERE sweep = ?1 AND cell = ?2 AND repeat = ?3";
-        let blobs = |row: &Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Option<Vec<u8>>>(1)?));
-        let (curve, predictions) =
-            self.connection.query_row(sql, params![sweep, key.cell as i64, key.repeat], blobs)?;
-        let damaged = || StoreError::Failed(format!("the row of trial {key} is damaged"));
-        row.result.curve = to_curve(&curve).ok_or_else(damaged)?;
-        let predictions = predictions.map(|bytes| to_predictions(&bytes).ok_or_else(damaged)).transpose()?;
-        row.result.predictions = predictions.unwrap_or_default();
+        let mut statement = self.connection.prepare(sql)?;
+        let mut found = statement.query(params![sweep, key.cell as i64, key.repeat])?;
+        let Some(blobs) = found.next()? else { return Err(damage("curve", sweep, key)) };
+        let curve = to_curve(blob(blobs, 0, ("curve", sweep, key))?);
+        row.result.curve = curve.ok_or_else(|| damage("curve", sweep, key))?;
+        if blobs.get_ref(2)? != ValueRef::Null {
+            let predictions = to_predictions(blob(blobs, 2, ("predictions", sweep, key))?);
+            row.result.predictions = predictions.ok_or_else(|| damage("predictions", sweep, key))?;
+        }
         Ok(row)
     }
 }
 
 const TRIAL_COLUMNS: &str =
-    "SELECT cell, repeat, outcome, step, cause, steps, seconds, worker, digest, metrics, isa, weights
+    "SELECT cell, repeat, outcome, step, cause, steps, seconds, worker, digest, metrics, isa, weights, sum
      FROM trials WHERE sweep = ?1";
 
 impl Reader for SqliteReader {
     fn sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
         let mut statement = self.connection.prepare(
             "SELECT number, id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files,
-                    releases, duplicates, mismatches, fenced
+                    releases, duplicates, mismatches, fenced, sum
              FROM sweeps ORDER BY number",
         )?;
-        let rows = statement.query_map([], to_sweep)?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let mut rows = statement.query([])?;
+        let mut sweeps = Vec::new();
+        while let Some(row) = rows.next()? {
+            let sweep = to_sweep(row)?;
+            if row.get::<_, Option<i64>>(15)?.is_some_and(|sum| sum != sweep_sum(&sweep)) {
+                let message = format!("the stored sweep {} is damaged: go back to a copy of the store", sweep.id);
+                return Err(StoreError::Failed(message));
+            }
+            sweeps.push(sweep);
+        }
+        Ok(sweeps)
     }
 
     fn leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError> {
-        let mut statement =
-            self.connection.prepare("SELECT lease, epoch, sweep, class, worker, trials FROM leases ORDER BY lease")?;
-        let to_lease = |row: &Row<'_>| {
-            let fence = Fence { lease: row.get::<_, i64>(0)? as u64, epoch: row.get::<_, i64>(1)? as u64 };
-            let trials = to_intervals(row.get_ref(5)?.as_blob()?);
-            Ok(LeaseRow { fence, sweep: row.get(2)?, class: row.get(3)?, worker: row.get(4)?, trials })
-        };
-        let leases = statement.query_map([], to_lease)?.collect::<Result<_, _>>()?;
+        let mut statement = self
+            .connection
+            .prepare("SELECT lease, epoch, sweep, class, worker, trials, sum FROM leases ORDER BY lease")?;
+        let mut rows = statement.query([])?;
+        let mut leases = Vec::new();
+        while let Some(row) = rows.next()? {
+            match to_lease(row)? {
+                Some(lease) => leases.push(lease),
+                // Nobody can write under a lease that the core does not know; its trials are given out again.
+                None => tracing::error!(lease = row.get::<_, i64>(0)?, "a stored lease is damaged, and dropped"),
+            }
+        }
         Ok((leases, meta(&self.connection, "next_lease")?))
     }
 
@@ -378,7 +418,7 @@ impl Reader for SqliteReader {
         let mut statement = self.connection.prepare(&format!("{TRIAL_COLUMNS} ORDER BY cell, repeat"))?;
         let mut rows = statement.query([sweep])?;
         while let Some(row) = rows.next()? {
-            if !each(to_trial(row)?) {
+            if !each(to_trial(row, sweep)?) {
                 break;
             }
         }
@@ -388,8 +428,9 @@ impl Reader for SqliteReader {
     fn trial(&self, sweep: i64, key: TrialKey) -> Result<Option<StoredTrial>, StoreError> {
         let sql = format!("{TRIAL_COLUMNS} AND cell = ?2 AND repeat = ?3");
         let mut statement = self.connection.prepare(&sql)?;
-        let row = statement.query_row(params![sweep, key.cell as i64, key.repeat], to_trial).optional()?;
-        row.map(|row| self.complete(sweep, row)).transpose()
+        let mut found = statement.query(params![sweep, key.cell as i64, key.repeat])?;
+        let Some(row) = found.next()? else { return Ok(None) };
+        self.complete(sweep, to_trial(row, sweep)?).map(Some)
     }
 
     fn attempts(&self, sweep: i64, key: TrialKey) -> Result<Vec<Attempt>, StoreError> {
@@ -406,27 +447,26 @@ impl Reader for SqliteReader {
 
     fn curves(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Curve)) -> Result<(), StoreError> {
         let mut statement = self.connection.prepare(
-            "SELECT cell, repeat, data FROM trials JOIN curves USING (curve)
+            "SELECT cell, repeat, data, curves.sum FROM trials JOIN curves USING (curve)
              WHERE sweep = ?1 AND outcome = 1 ORDER BY cell, repeat",
         )?;
         let mut rows = statement.query([sweep])?;
         while let Some(row) = rows.next()? {
             let key = TrialKey { cell: row.get::<_, i64>(0)? as u64, repeat: row.get(1)? };
-            let curve = to_curve(row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?);
-            each(key, curve.ok_or_else(|| StoreError::Failed(format!("the curve of trial {key} is damaged")))?);
+            let curve = to_curve(blob(row, 2, ("curve", sweep, key))?);
+            each(key, curve.ok_or_else(|| damage("curve", sweep, key))?);
         }
         Ok(())
     }
 
     fn predictions(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Predictions) -> bool) -> Result<(), StoreError> {
-        let sql = "SELECT cell, repeat, data FROM predictions WHERE sweep = ?1 ORDER BY cell, repeat";
+        let sql = "SELECT cell, repeat, data, sum FROM predictions WHERE sweep = ?1 ORDER BY cell, repeat";
         let mut statement = self.connection.prepare(sql)?;
         let mut rows = statement.query([sweep])?;
         while let Some(row) = rows.next()? {
             let key = TrialKey { cell: row.get::<_, i64>(0)? as u64, repeat: row.get(1)? };
-            let predictions = to_predictions(row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?);
-            let damage = || StoreError::Failed(format!("the predictions of trial {key} are damaged"));
-            if !each(key, predictions.ok_or_else(damage)?) {
+            let predictions = to_predictions(blob(row, 2, ("predictions", sweep, key))?);
+            if !each(key, predictions.ok_or_else(|| damage("predictions", sweep, key))?) {
                 break;
             }
         }
@@ -462,7 +502,80 @@ fn to_sweep(row: &Row<'_>) -> rusqlite::Result<SweepRow> {
     })
 }
 
-fn to_trial(row: &Row<'_>) -> rusqlite::Result<StoredTrial> {
+/// A lease, or `None` where it is not what was written.
+fn to_lease(row: &Row<'_>) -> rusqlite::Result<Option<LeaseRow>> {
+    let fence = Fence { lease: row.get::<_, i64>(0)? as u64, epoch: row.get::<_, i64>(1)? as u64 };
+    let trials = to_intervals(row.get_ref(5)?.as_blob()?);
+    let Some(trials) = trials else { return Ok(None) };
+    let lease = LeaseRow { fence, sweep: row.get(2)?, class: row.get(3)?, worker: row.get(4)?, trials };
+    let sum = row.get::<_, Option<i64>>(6)?;
+    Ok(sum.is_none_or(|sum| sum == lease_sum(&lease)).then_some(lease))
+}
+
+/// A row of a trial, which is what was written.
+fn to_trial(row: &Row<'_>, sweep: i64) -> Result<StoredTrial, StoreError> {
+    let trial = read_trial(row)?;
+    let sum = row.get::<_, Option<i64>>(12)?;
+    if sum.is_some_and(|sum| sum != trial_sum(sweep, &trial.worker, &trial.result)) {
+        return Err(damage("row", sweep, trial.result.key));
+    }
+    Ok(trial)
+}
+
+/// The bytes in a column, which are those that were written if the sum in the next column says so.
+fn blob<'a>(row: &'a Row<'_>, column: usize, of: (&str, i64, TrialKey)) -> Result<&'a [u8], StoreError> {
+    let (what, sweep, key) = of;
+    let bytes = row.get_ref(column)?.as_blob().map_err(rusqlite::Error::from)?;
+    let sum = row.get::<_, Option<i64>>(column + 1)?;
+    match sum.is_none_or(|sum| sum == sum_of(sweep, key, &[bytes])) {
+        true => Ok(bytes),
+        false => Err(damage(what, sweep, key)),
+    }
+}
+
+fn damage(what: &str, sweep: i64, key: TrialKey) -> StoreError {
+    StoreError::Failed(format!(
+        "the {what} of trial {key} in sweep number {sweep} is damaged: go back to a copy of the store, or delete that \
+         trial's row from its table trials, and it is run again"
+    ))
+}
+
+fn trial_sum(sweep: i64, worker: &str, result: &TrialResult) -> i64 {
+    let (outcome, step, cause) = from_outcome(&result.outcome);
+    let numbers = [outcome as u64, step.unwrap_or_default() as u64, result.steps, result.seconds.to_bits()];
+    let (numbers, metrics) = (numbers.map(u64::to_le_bytes), from_f64s(&result.metrics));
+    let parts: [&[u8]; 7] = [
+        numbers.as_flattened(),
+        cause.unwrap_or_default().as_bytes(),
+        worker.as_bytes(),
+        &result.digest,
+        &metrics,
+        result.isa.as_bytes(),
+        result.weights.as_ref().map_or(&[], |hash| hash.as_slice()),
+    ];
+    sum_of(sweep, result.key, &parts)
+}
+
+/// Over what a sweep is; its state and what happened to it change.
+fn sweep_sum(row: &SweepRow) -> i64 {
+    let SpecSource { file, text, settings, files } = &row.source;
+    let numbers = [row.launched_at.to_bits(), u64::from(row.data.train), settings.len() as u64];
+    let files = from_files(files);
+    let mut parts: Vec<&[u8]> =
+        vec![row.id.as_bytes(), file.as_bytes(), text.as_bytes(), row.data.words.as_bytes(), &files];
+    parts.push(row.data.hash.as_ref().map_or(&[], |hash| hash.as_slice()));
+    let numbers = numbers.map(u64::to_le_bytes);
+    parts.push(numbers.as_flattened());
+    parts.extend(settings.iter().map(String::as_bytes));
+    sum(&parts)
+}
+
+fn lease_sum(row: &LeaseRow) -> i64 {
+    let numbers = [row.fence.lease, row.fence.epoch, row.sweep as u64, u64::from(row.class)].map(u64::to_le_bytes);
+    sum(&[numbers.as_flattened(), row.worker.as_bytes(), &from_intervals(&row.trials)])
+}
+
+fn read_trial(row: &Row<'_>) -> rusqlite::Result<StoredTrial> {
     let outcome = to_outcome(row.get(2)?, row.get(3)?, row.get(4)?);
     let digest: Vec<u8> = row.get(8)?;
     Ok(StoredTrial {

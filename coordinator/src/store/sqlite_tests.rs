@@ -240,6 +240,65 @@ fn what_a_trial_keeps_is_compared_and_read_back() {
 }
 
 #[test]
+fn whatever_changes_in_a_row_is_noticed_when_it_is_read() {
+    for (change, word) in [
+        ("trials SET outcome = 1", "row of trial 3/1"),
+        ("trials SET step = 5", "row of trial 3/1"),
+        ("trials SET steps = 11", "row of trial 3/1"),
+        ("trials SET seconds = 0.5", "row of trial 3/1"),
+        ("trials SET worker = 'v'", "row of trial 3/1"),
+        ("trials SET digest = zeroblob(32)", "row of trial 3/1"),
+        ("trials SET metrics = zeroblob(16)", "row of trial 3/1"),
+        ("trials SET isa = 'avx512'", "row of trial 3/1"),
+        ("trials SET weights = NULL", "row of trial 3/1"),
+        ("trials SET repeat = 7", "row of trial 3/7"),
+        ("curves SET data = x'00000000'", "curve of trial 3/1"),
+        ("predictions SET data = x'00000000'", "predictions of trial 3/1"),
+        ("sweeps SET text = 'u'", "sweep abc"),
+        ("sweeps SET settings = '[\"a=2\"]'", "sweep abc"),
+        ("sweeps SET data_hash = zeroblob(32)", "sweep abc"),
+        ("sweeps SET files = x''", "sweep abc"),
+    ] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = SqliteStore::open(dir.path()).expect("opened");
+        let mut writer = store.writer().expect("a writer");
+        let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
+        commit(writer.as_mut(), &Write::Lease(lease(9, number)));
+        commit(writer.as_mut(), &batch(number, 9, vec![result(1, 0.5)]));
+        let read = || {
+            let reader = store.reader()?;
+            reader.sweeps()?;
+            let mut keys = Vec::new();
+            reader.trials(number, &mut |row| {
+                keys.push(row.result.key);
+                true
+            })?;
+            keys.into_iter().try_for_each(|key| reader.trial(number, key).map(|_| ()))?;
+            reader.predictions(number, &mut |_, _| true)
+        };
+        read().expect("all is well");
+        let other = Connection::open(dir.path().join("ergodic.sqlite")).expect("opened");
+        other.execute(&format!("UPDATE {change}"), []).expect("changed");
+        let error = read().expect_err(change).to_string();
+        assert!(error.contains("damaged") && error.contains(word), "{change}: {error}");
+    }
+}
+
+#[test]
+fn a_lease_that_is_not_what_was_written_is_dropped() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = SqliteStore::open(dir.path()).expect("opened");
+    let mut writer = store.writer().expect("a writer");
+    let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
+    (1..=4).for_each(|at| drop(commit(writer.as_mut(), &Write::Lease(lease(at, number)))));
+    let other = Connection::open(dir.path().join("ergodic.sqlite")).expect("opened");
+    for change in ["class = 70000 WHERE lease = 1", "trials = x'01' WHERE lease = 2", "worker = 'v' WHERE lease = 4"] {
+        other.execute(&format!("UPDATE leases SET {change}"), []).expect("changed");
+    }
+    assert_eq!(store.reader().expect("a reader").leases().expect("read"), (vec![lease(3, number)], 5));
+}
+
+#[test]
 fn a_store_of_the_first_version_is_brought_up_to_date() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let old = Connection::open(dir.path().join("ergodic.sqlite")).expect("opened");
