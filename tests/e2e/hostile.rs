@@ -138,7 +138,7 @@ fn connect(cluster: &Cluster) -> TcpStream {
     socket
 }
 
-/// How many frames of a kind there are, with their last 4 bytes.
+/// What the frames of a kind hold.
 fn frames(bytes: &[u8], wanted: u8) -> Vec<Vec<u8>> {
     let (mut at, mut found) = (0, Vec::new());
     while let Some(head) = bytes.get(at..at + 9) {
