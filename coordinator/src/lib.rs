@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod client;
 pub mod core;
+mod failpoint;
 pub mod local;
 pub mod program;
 pub mod server;

@@ -2,6 +2,7 @@
 //! a certificate authority.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -91,8 +92,9 @@ impl Access {
 /// The address is none, a file cannot be used, or the token would travel unprotected beyond this machine.
 pub fn lazy(url: &str, access: &Access) -> Result<Connection, UserError> {
     let endpoint = endpoint(url)?
-        .http2_keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(10))
+        // Sooner than the leases of a worker end, whose network swallows everything.
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(5))
         .keep_alive_while_idle(true);
     let channel = match tls(&endpoint, access)? {
         Some(tls) => endpoint.connect_with_connector_lazy(tls),
@@ -119,7 +121,8 @@ pub async fn now(url: &str, access: &Access) -> Result<Connection, UserError> {
 pub fn is_loopback(url: &str) -> bool {
     let uri = url.parse::<Uri>().ok();
     let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
-    host == "localhost" || host.starts_with("127.") || host == "[::1]"
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 /// The innermost reason why a connection could not be made, in words.
@@ -306,5 +309,33 @@ impl ServerCertVerifier for Pinned {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for url in [
+            "http://127.0.0.1:7700",
+            "http://127.1.2.3",
+            "http://localhost:1",
+            "http://[::1]:7700",
+            "http://[::ffff:127.0.0.1]",
+        ] {
+            assert!(is_loopback(url), "{url}");
+        }
+        let elsewhere = [
+            "http://127.0.0.1.example.org:7700",
+            "http://127.example.org",
+            "http://127.0.0.1@example.org",
+            "http://192.0.2.1",
+            "127",
+        ];
+        for url in elsewhere {
+            assert!(!is_loopback(url), "{url}");
+        }
     }
 }

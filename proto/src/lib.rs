@@ -8,6 +8,7 @@ use prost::Message as _;
 
 pub mod connect;
 pub mod convert;
+pub mod seal;
 pub mod status;
 pub mod token;
 pub mod transfer;
@@ -28,8 +29,8 @@ pub fn result_from_bytes(bytes: &[u8]) -> Option<TrialResult> {
     v1::TrialResult::decode(bytes).ok()?.try_into().ok()
 }
 
-/// The protocol version. Raised by one whenever a program of the version before could misunderstand a message; a
-/// coordinator takes workers of this version and of the one before.
+/// The protocol version. Raised by one whenever a program of the version before could misunderstand a message, or
+/// does not know a field of a message that is [sealed](seal); a coordinator takes workers of this version and of the one before.
 pub const PROTOCOL: u32 = 1;
 
 /// Largest message either side accepts, in bytes.

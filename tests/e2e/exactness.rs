@@ -5,12 +5,7 @@ use ergodic_proto::{PROTOCOL, v1};
 use ergodic_tests::{Cluster, RawWorker};
 use tonic::Code;
 
-use crate::empty_sweep;
-
-pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    runtime.expect("a runtime").block_on(work)
-}
+use crate::{block_on, empty_sweep};
 
 #[test]
 fn a_second_delivery_is_compared_and_a_different_one_raises_an_alarm_that_outlives_the_coordinator() {
@@ -80,7 +75,7 @@ fn a_worker_writes_only_what_it_was_granted() {
         alien.key = Some(ergodic_proto::v1::TrialKey { cell: 0, repeat: 4 });
         let refused = worker.deliver(&grant, vec![alien]).await.expect_err("not in the lease");
         assert_eq!(refused.code(), Code::PermissionDenied);
-        let mut thief = RawWorker::joined(&cluster.url, "b").await;
+        let thief = RawWorker::joined(&cluster.url, "b").await;
         let stolen = thief.deliver(&grant, vec![RawWorker::result(&grant, 0, 0.5)]).await.expect("answered");
         assert!(stolen.fenced && stolen.stored == 0);
         let mut malformed = RawWorker::result(&grant, 0, 0.5);

@@ -1,18 +1,27 @@
 //! End-to-end tests over the real programs.
 
+mod clock;
 mod commands;
+mod crashes;
 mod deploy;
 mod disk;
 mod door;
 mod exactness;
 mod files;
+mod herd;
+mod hostile;
 mod http;
 mod kept;
 mod layering;
+mod network;
 mod postgres;
+mod races;
 mod refusals;
 mod same_bits;
 mod terms;
+mod torn;
+
+use std::sync::OnceLock;
 
 /// A sweep of many short real trainings: six cells of a small network with batch norm on generated digits.
 const SWEEP: &str = r#"
@@ -41,6 +50,20 @@ metrics = ["test_acc", "train_loss", "effective_lr"]
 /// The same trials in `n` repeats.
 fn repeated(n: u32) -> String {
     SWEEP.replace("repeats = 12", &format!("repeats = {n}"))
+}
+
+/// A sweep of 360 of these trials, and its rows from a run without faults, made once for all tests.
+fn work() -> (String, &'static str) {
+    static ROWS: OnceLock<String> = OnceLock::new();
+    let text = repeated(60);
+    let rows = ROWS.get_or_init(|| same_bits::reference(&text));
+    (text, rows)
+}
+
+/// Runs something asynchronous.
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    runtime.expect("a runtime").block_on(work)
 }
 
 /// A sweep of empty trials with one metric.

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use ergodic_tests::{Cluster, Program, run, stdout};
 
-use crate::{SWEEP, repeated};
+use crate::{SWEEP, repeated, work};
 
-/// Rows of a sweep run in one process, the reference for all others.
+/// Rows of a sweep of six cells run in one process without any fault, the reference for all others.
 pub(crate) fn reference(text: &str) -> String {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let file = dir.path().join("sweep.toml");
@@ -40,8 +40,7 @@ fn run_and_clusters_of_any_size_give_the_same_rows() {
 
 #[test]
 fn a_killed_worker_costs_nothing_but_time() {
-    let text = repeated(60);
-    let wanted = reference(&text);
+    let (text, wanted) = work();
     let mut cluster = Cluster::start(&["--lease-ttl", "1s"]);
     let victim = cluster.worker(2, &[]);
     let id = cluster.launch(&text);
@@ -58,8 +57,7 @@ fn a_killed_worker_costs_nothing_but_time() {
 
 #[test]
 fn a_killed_coordinator_keeps_what_it_acknowledged_and_its_workers() {
-    let text = repeated(60);
-    let wanted = reference(&text);
+    let (text, wanted) = work();
     let mut cluster = Cluster::start(&["--lease-ttl", "5s"]);
     let workers = [cluster.worker(1, &[]), cluster.worker(1, &[])];
     let id = cluster.launch(&text);
@@ -81,8 +79,7 @@ fn a_killed_coordinator_keeps_what_it_acknowledged_and_its_workers() {
 
 #[test]
 fn a_worker_told_to_leave_gives_back_what_it_has_not_begun() {
-    let text = repeated(60);
-    let wanted = reference(&text);
+    let (text, wanted) = work();
     let mut cluster = Cluster::start(&["--lease-ttl", "60s"]);
     let leaving = cluster.worker(1, &[]);
     let id = cluster.launch(&text);
@@ -98,8 +95,7 @@ fn a_worker_told_to_leave_gives_back_what_it_has_not_begun() {
 
 #[test]
 fn an_interrupted_run_continues_where_it_stopped() {
-    let text = repeated(60);
-    let wanted = reference(&text);
+    let (text, wanted) = work();
     let dir = tempfile::tempdir().expect("a temporary directory");
     let file = dir.path().join("sweep.toml");
     std::fs::write(&file, &text).expect("a file can be written");

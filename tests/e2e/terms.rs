@@ -4,8 +4,8 @@ use ergodic_proto::v1;
 use ergodic_proto::v1::session_request::Message as Request;
 use ergodic_tests::{Cluster, RawWorker, run};
 
+use crate::block_on;
 use crate::empty_sweep;
-use crate::exactness::block_on;
 
 #[test]
 fn a_trial_over_its_time_limit_fails_with_the_step_it_reached_and_the_others_go_on() {

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::process::Process;
+
 /// How long anything may take before a test gives up and shows what it knows.
-const DEADLINE: Duration = Duration::from_secs(120);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// What a finished program said.
 #[derive(Debug)]
@@ -61,6 +63,7 @@ fn command(name: &str) -> Command {
     for setting in ["COORDINATOR", "DATA", "STORE", "LISTEN", "CACHE", "LOG", "TOKEN_FILE", "CA", "CERT", "KEY"] {
         command.env_remove(format!("ERGODIC_{setting}"));
     }
+    command.env_remove("FAILPOINTS");
     command.stdin(Stdio::null());
     command
 }
@@ -122,6 +125,61 @@ impl Program {
         }
     }
 
+    /// Waits until `text` was logged this often.
+    ///
+    /// # Panics
+    /// It never is.
+    pub fn wait_for_log_times(&self, text: &str, times: usize) {
+        let start = Instant::now();
+        while self.log().matches(text).count() < times {
+            assert!(start.elapsed() < DEADLINE, "waited in vain for {times} times '{text}' in:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until something is so.
+    ///
+    /// # Panics
+    /// It never is.
+    pub fn wait_until(&self, what: &str, wanted: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !wanted() {
+            assert!(start.elapsed() < DEADLINE, "waited in vain until {what}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Its process.
+    pub fn process(&self) -> Process {
+        Process::of(self.child.id())
+    }
+
+    /// SIGSTOP, and waits until it stands still.
+    ///
+    /// # Panics
+    /// It has ended.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+        let start = Instant::now();
+        while self.process().state() != 'T' {
+            assert!(start.elapsed() < DEADLINE, "it does not stand still:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    /// Waits for a death that nobody asked for from outside.
+    ///
+    /// # Panics
+    /// It does not die, or ends by itself.
+    pub fn wait_for_death(self) {
+        assert_eq!(self.wait(), 256, "it ended, and was to die");
+    }
+
     /// SIGKILL.
     ///
     /// # Panics
@@ -180,6 +238,9 @@ pub struct Cluster {
     /// What clients say besides the address, where the coordinator asks who they are.
     pub access: Vec<String>,
     started: u32,
+    descriptors: usize,
+    /// What workers are told to log.
+    log: &'static str,
 }
 
 impl Cluster {
@@ -190,9 +251,26 @@ impl Cluster {
     pub fn start(options: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let options = options.iter().map(|o| (*o).to_owned()).collect();
-        let mut cluster = Self { dir, url: String::new(), coordinator: None, options, access: Vec::new(), started: 0 };
-        cluster.start_coordinator("127.0.0.1:0");
+        let mut cluster = Self {
+            dir,
+            url: String::new(),
+            coordinator: None,
+            options,
+            access: Vec::new(),
+            started: 0,
+            descriptors: 0,
+            log: "info",
+        };
+        cluster.start_coordinator("127.0.0.1:0", &[]);
         cluster
+    }
+
+    /// The same with workers that log every trial they begin and every answer they get, for whoever counts these.
+    ///
+    /// # Panics
+    /// It does not come up.
+    pub fn counted(options: &[&str]) -> Self {
+        Self { log: "info,ergodic_worker=debug", ..Self::start(options) }
     }
 
     /// Starts a coordinator on a store that is there already.
@@ -210,10 +288,11 @@ impl Cluster {
     pub fn of_run(run: &Program) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let url = run.wait_for_log("coordinator at ");
-        Self { dir, url, coordinator: None, options: Vec::new(), access: Vec::new(), started: 0 }
+        let (options, access) = (Vec::new(), Vec::new());
+        Self { dir, url, coordinator: None, options, access, started: 0, descriptors: 0, log: "info" }
     }
 
-    fn start_coordinator(&mut self, listen: &str) {
+    fn start_coordinator(&mut self, listen: &str, environment: &[(&str, &str)]) {
         let log = self.path("coordinator.log");
         let own = ["--store".to_owned(), self.path("store").to_string_lossy().into_owned()];
         let store = if self.options.contains(&own[0]) { &[][..] } else { &own };
@@ -221,6 +300,7 @@ impl Cluster {
             .args(["serve", "--listen", listen])
             .args(store)
             .args(&self.options)
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(append(&log))
             .spawn()
@@ -231,6 +311,7 @@ impl Cluster {
         let program = Program { child, log };
         assert!(first.starts_with("http"), "the coordinator did not come up:\n{}", program.log());
         first.trim().clone_into(&mut self.url);
+        self.descriptors = program.process().descriptors();
         self.coordinator = Some(program);
     }
 
@@ -244,13 +325,36 @@ impl Cluster {
     /// # Panics
     /// It was not running, or does not come up again.
     pub fn kill_and_restart_coordinator(&mut self) {
-        self.coordinator.take().expect("a coordinator runs").kill();
+        self.take_coordinator().kill();
+        self.restart_coordinator(&[]);
+    }
+
+    /// Starts a coordinator on the store and the address of the one before, with these further variables around it.
+    ///
+    /// # Panics
+    /// It does not come up.
+    pub fn restart_coordinator(&mut self, environment: &[(&str, &str)]) {
         let (_, address) = self.url.split_once("://").expect("the cluster has an address");
         let address = address.to_owned();
-        self.start_coordinator(&address);
+        self.start_coordinator(&address, environment);
     }
 
     /// The coordinator.
+    ///
+    /// # Panics
+    /// It is not running.
+    pub fn coordinator(&self) -> &Program {
+        self.coordinator.as_ref().expect("a coordinator runs")
+    }
+
+    /// Descriptors that the coordinator may have open when nobody is there: those it had before anybody came, and a few
+    /// that it opens when it first writes, reads and waits for signals, which SQLite closes when it likes. Every
+    /// connection takes one, and a scenario makes dozens.
+    pub fn descriptors(&self) -> usize {
+        self.descriptors + 16
+    }
+
+    /// The coordinator, which is not the cluster's any more.
     ///
     /// # Panics
     /// It is not running.
@@ -263,12 +367,22 @@ impl Cluster {
     /// # Panics
     /// It cannot be started.
     pub fn worker(&mut self, slots: u32, options: &[&str]) -> Program {
+        let url = self.url.clone();
+        self.worker_by(&url, slots, options)
+    }
+
+    /// Starts a worker that reaches the coordinator by another address.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn worker_by(&mut self, url: &str, slots: u32, options: &[&str]) -> Program {
         self.started += 1;
         let log = self.path(&format!("worker-{}.log", self.started));
         let child = command("ergodic-worker")
-            .args(["--join", &self.url, "--slots", &slots.to_string(), "--cache-dir"])
+            .args(["--join", url, "--slots", &slots.to_string(), "--cache-dir"])
             .arg(self.path("cache"))
             .args(options)
+            .env("ERGODIC_LOG", self.log)
             .stdout(Stdio::null())
             .stderr(append(&log))
             .spawn()
@@ -353,7 +467,7 @@ impl Cluster {
     /// # Panics
     /// It never does.
     pub fn wait_for_log(&self, text: &str) -> String {
-        self.coordinator.as_ref().expect("a coordinator runs").wait_for_log(text)
+        self.coordinator().wait_for_log(text)
     }
 
     /// The most memory the coordinator has held, in MiB.
@@ -361,18 +475,25 @@ impl Cluster {
     /// # Panics
     /// The system does not say.
     pub fn peak_memory_mib(&self) -> u64 {
-        let pid = self.coordinator.as_ref().expect("a coordinator runs").child.id();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process has a status");
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("the peak is told");
-        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1024
+        self.coordinator().process().peak_memory_mib()
     }
 
-    fn logs(&self) -> String {
-        let names = std::iter::once("coordinator.log".to_owned());
-        let names = names.chain((1..=self.started).map(|n| format!("worker-{n}.log")));
-        let log =
-            |name: String| format!("--- {name}\n{}", std::fs::read_to_string(self.path(&name)).unwrap_or_default());
-        names.map(log).collect()
+    /// What all workers logged.
+    pub fn worker_logs(&self) -> impl Iterator<Item = String> {
+        let names = (1..=self.started).map(|n| self.path(&format!("worker-{n}.log")));
+        names.map(|path| std::fs::read_to_string(path).unwrap_or_default())
+    }
+
+    /// What everybody logged, cut where it is long.
+    pub(crate) fn logs(&self) -> String {
+        let coordinator = std::fs::read_to_string(self.path("coordinator.log")).unwrap_or_default();
+        let all = std::iter::once(coordinator).chain(self.worker_logs()).enumerate();
+        let last =
+            |log: &str| log.lines().rev().take(40).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n");
+        all.map(|(n, log)| {
+            format!("--- {}\n{}\n", if n == 0 { "coordinator".into() } else { format!("worker {n}") }, last(&log))
+        })
+        .collect()
     }
 }
 

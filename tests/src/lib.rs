@@ -1,12 +1,18 @@
 //! A real cluster for tests: real programs, real processes, real gRPC, real stores.
 
 mod cluster;
+mod invariants;
 mod postgres;
+mod process;
+mod proxy;
 mod raw;
 
 pub use cluster::{Cluster, Finished, Program, run, stdout, wait_for};
+pub use invariants::Done;
 pub use postgres::Postgres;
-pub use raw::RawWorker;
+pub use process::Process;
+pub use proxy::{Proxy, Weather};
+pub use raw::{Courier, RawWorker, connection};
 
 /// Whether the resource `name` (such as `root`) is to be required rather than skipped: it stands in the comma-separated
 /// list `ERGODIC_REQUIRE`.

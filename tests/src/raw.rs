@@ -1,6 +1,7 @@
 //! A worker made by hand: speaks the protocol, and does with results what no honest worker would.
 
 use ergodic_common::trial::CPU_F32;
+use ergodic_proto::seal::Sealed as _;
 use ergodic_proto::v1::session_request::Message as Request;
 use ergodic_proto::v1::session_response::Message as Response;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
@@ -8,6 +9,15 @@ use ergodic_proto::{PROTOCOL, v1};
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
+
+/// A connection to a coordinator.
+///
+/// # Panics
+/// Nobody answers.
+pub async fn connection(url: &str) -> Channel {
+    let endpoint = Channel::from_shared(url.to_owned()).expect("the cluster has an address");
+    endpoint.connect().await.expect("a coordinator answers")
+}
 
 /// An open session.
 pub struct RawWorker {
@@ -27,8 +37,7 @@ impl RawWorker {
     /// # Panics
     /// Nobody answers.
     pub async fn join(url: &str, id: &str, protocol: u32) -> Result<Self, Status> {
-        let endpoint = Channel::from_shared(url.to_owned()).expect("the cluster has an address");
-        let mut client = WorkerServiceClient::new(endpoint.connect().await.expect("a coordinator answers"));
+        let mut client = WorkerServiceClient::new(connection(url).await);
         let (outgoing, messages) = mpsc::channel(16);
         let hello = v1::Hello {
             protocol,
@@ -57,6 +66,11 @@ impl RawWorker {
         Self::join(url, id, PROTOCOL).await.expect("the coordinator takes the worker")
     }
 
+    /// The same worker over this one's connection, for what needs no session.
+    pub fn as_worker(&self, other: &Self) -> Courier {
+        Courier { client: self.client.clone(), id: other.id.clone() }
+    }
+
     /// Asks for a lease and waits for it.
     ///
     /// # Panics
@@ -79,6 +93,11 @@ impl RawWorker {
         self.outgoing.send(v1::SessionRequest { message: Some(message) }).await.expect("the session goes on");
     }
 
+    /// Says something, unless the session has ended: whether it was said.
+    pub async fn try_say(&self, message: Request) -> bool {
+        self.outgoing.send(v1::SessionRequest { message: Some(message) }).await.is_ok()
+    }
+
     /// Sends heartbeats from now on, for as long as the session lasts or until the task is aborted.
     pub fn keep_beating(&self) -> tokio::task::JoinHandle<()> {
         let outgoing = self.outgoing.clone();
@@ -95,12 +114,18 @@ impl RawWorker {
     /// # Panics
     /// The session ends instead.
     pub async fn beat(&mut self) {
+        self.beats(1).await;
+    }
+
+    /// Sends a heartbeat and waits until this many have been answered.
+    ///
+    /// # Panics
+    /// The session ends instead.
+    pub async fn beats(&mut self, mut unanswered: u32) {
         self.say(Request::Heartbeat(v1::Heartbeat::default())).await;
-        loop {
+        while unanswered > 0 {
             let message = self.incoming.message().await.expect("the session goes on").expect("the session goes on");
-            if let Some(Response::Renewed(_)) = message.message {
-                return;
-            }
+            unanswered -= u32::from(matches!(message.message, Some(Response::Renewed(_))));
         }
     }
 
@@ -135,17 +160,11 @@ impl RawWorker {
     /// # Errors
     /// The coordinator does not take them.
     pub async fn deliver(
-        &mut self,
+        &self,
         grant: &v1::Grant,
         results: Vec<v1::TrialResult>,
     ) -> Result<v1::CommitResultsResponse, Status> {
-        let request = v1::CommitResultsRequest {
-            worker: self.id.clone(),
-            fence: grant.fence,
-            results,
-            sweep: grant.sweep.clone(),
-        };
-        Ok(self.client.commit_results(request).await?.into_inner())
+        self.as_worker(self).deliver(grant, results).await
     }
 
     /// A made-up result for the `i`-th trial of a grant, with one metric.
@@ -159,5 +178,33 @@ impl RawWorker {
             digest: vec![7; 32],
             ..v1::TrialResult::default()
         }
+    }
+}
+
+/// Delivers results in a worker's name.
+#[derive(Debug, Clone)]
+pub struct Courier {
+    client: WorkerServiceClient<Channel>,
+    id: String,
+}
+
+impl Courier {
+    /// Delivers results under a grant.
+    ///
+    /// # Errors
+    /// The coordinator does not take them.
+    pub async fn deliver(
+        &mut self,
+        grant: &v1::Grant,
+        results: Vec<v1::TrialResult>,
+    ) -> Result<v1::CommitResultsResponse, Status> {
+        let request = v1::CommitResultsRequest {
+            worker: self.id.clone(),
+            fence: grant.fence,
+            results,
+            sweep: grant.sweep.clone(),
+            seal: Vec::new(),
+        };
+        Ok(self.client.commit_results(request.sealed()).await?.into_inner())
     }
 }

@@ -168,7 +168,7 @@ fn a_leader_that_was_passed_over_writes_nothing() {
     old.commit(&[&Write::Sweep(sweep("abc"))]).expect("it leads");
     let other = second.claim("http://there").expect("asked");
     assert_eq!((other.is_this, other.url.as_str()), (false, "http://here"));
-    database.ask("UPDATE leader SET expires_at = '-infinity'");
+    database.ask("UPDATE term SET expires_at = '-infinity'");
     let leader = second.claim("http://there").expect("claimed");
     assert_eq!((leader.is_this, leader.epoch), (true, 2));
     let refused = old.commit(&[&Write::Sweep(sweep("abd"))]).expect_err("another one leads");

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ergodic_common::TrialResult;
+use ergodic_proto::seal::Sealed as _;
 use ergodic_proto::{transfer, v1};
 use tonic::{Code, Status};
 
@@ -16,6 +17,9 @@ use crate::slots::Office;
 const IN_FLIGHT: usize = 2;
 /// Results wait at most this long for company.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// A refusal is believed when it was heard this often before, without anything else in between: damage on the way may look
+/// like one.
+const BELIEVED_AFTER: u32 = 2;
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
@@ -42,28 +46,33 @@ async fn courier(office: Arc<Office>, links: Links, worker: String) {
 /// Sends a parcel until it is answered. Whatever looks like transport means "outcome unknown": the same again, which is
 /// safe because a second delivery is only compared.
 async fn send(links: &Links, worker: &str, parcel: &Parcel) {
-    let mut request = v1::CommitResultsRequest {
-        worker: worker.to_owned(),
-        fence: Some(v1::Fence { lease: parcel.fence.lease, epoch: parcel.fence.epoch }),
-        results: parcel.results.iter().map(|finished| finished.result.clone().into()).collect(),
-        sweep: parcel.sweep.clone(),
+    let request = |results: Vec<v1::TrialResult>| {
+        let fence = Some(v1::Fence { lease: parcel.fence.lease, epoch: parcel.fence.epoch });
+        let (worker, sweep) = (worker.to_owned(), parcel.sweep.clone());
+        v1::CommitResultsRequest { worker, fence, results, sweep, seal: Vec::new() }.sealed()
     };
-    let mut tried_as_failures = false;
+    let mut message = request(parcel.results.iter().map(|finished| finished.result.clone().into()).collect());
+    let (mut tried_as_failures, mut refusals) = (false, 0);
     let mut backoff = Backoff::new();
     loop {
         let link = links.current();
         let files = if tried_as_failures { Ok(()) } else { send_files(&link, parcel).await };
         let answer = match files {
-            Ok(()) => commit(&link, request.clone()).await,
+            Ok(()) => commit(&link, message.clone()).await,
             Err(status) => Err(status),
         };
         match answer {
             Ok(answer) => return report(parcel, &answer),
+            Err(status) if is_final(status.code()) && refusals < BELIEVED_AFTER => {
+                tracing::warn!(%status, "results refused; trying again");
+                refusals += 1;
+                backoff.wait().await;
+            }
             Err(status) if is_final(status.code()) && !tried_as_failures => {
                 tracing::error!(%status, "the coordinator does not take these results; they are failures then");
                 let failure = |result: &TrialResult| as_failure(result, status.message()).into();
-                request.results = parcel.results.iter().map(|finished| failure(&finished.result)).collect();
-                tried_as_failures = true;
+                message = request(parcel.results.iter().map(|finished| failure(&finished.result)).collect());
+                (tried_as_failures, refusals) = (true, 0);
             }
             Err(status) if is_final(status.code()) => {
                 tracing::error!(%status, results = parcel.results.len(), "the coordinator does not take these results");
@@ -71,6 +80,7 @@ async fn send(links: &Links, worker: &str, parcel: &Parcel) {
             }
             Err(status) => {
                 tracing::warn!(%status, "results not delivered; trying again");
+                refusals = 0;
                 backoff.wait().await;
             }
         }
@@ -108,6 +118,8 @@ fn is_final(code: Code) -> bool {
 }
 
 fn report(parcel: &Parcel, answer: &v1::CommitResultsResponse) {
+    let v1::CommitResultsResponse { stored, duplicates, fenced, .. } = answer;
+    tracing::debug!(lease = parcel.fence.lease, stored, duplicates, fenced, "results acknowledged");
     if answer.mismatches > 0 {
         tracing::error!(mismatches = answer.mismatches, "results differ from rows stored earlier");
     }

@@ -43,6 +43,8 @@ pub(crate) struct Identity {
 
 /// A coordinator that was never reached is given up after this time.
 const FIRST_CONTACT: Duration = Duration::from_secs(60);
+/// A refusal is believed when it comes this often in a row: damage on the way may look like one.
+const BELIEVED_AFTER: u32 = 3;
 /// How often the desk is looked at although nothing was heard.
 const TICK: Duration = Duration::from_millis(100);
 /// What is running is said no later than this after it began, so that the coordinator knows whom to blame should we die.
@@ -87,12 +89,12 @@ pub(crate) async fn keep(
 ) -> Result<(), UserError> {
     let mut backoff = Backoff::new();
     let started = Instant::now();
-    let (mut joined, mut last_joined) = (false, started);
+    let (mut joined, mut last_joined, mut refusals) = (false, started, 0);
     let mut sweeps = Sweeps { known: HashMap::new(), places: places.clone(), links: links.clone() };
     loop {
         match Session::open(identity, office, links.current().work).await {
             Ok(mut session) => {
-                joined = true;
+                (joined, refusals) = (true, 0);
                 backoff = Backoff::new();
                 match session.run(&mut sweeps, &mut leave).await {
                     End::Left => return Ok(()),
@@ -103,7 +105,12 @@ pub(crate) async fn keep(
             }
             Err(status) => {
                 let error = UserError::from(&status);
-                if matches!(error.code, ErrorCode::Version | ErrorCode::BadInput | ErrorCode::Refused) {
+                // A coordinator that has no room now may have some later.
+                let full = status.code() == tonic::Code::ResourceExhausted;
+                let refused =
+                    matches!(error.code, ErrorCode::Version | ErrorCode::BadInput | ErrorCode::Refused) && !full;
+                refusals = if refused { refusals + 1 } else { 0 };
+                if refusals == BELIEVED_AFTER {
                     return Err(error);
                 }
                 if !joined && started.elapsed() > FIRST_CONTACT {
@@ -114,8 +121,8 @@ pub(crate) async fn keep(
                     );
                     return Err(UserError::new(ErrorCode::Unreachable, message));
                 }
-                let why = reason(&status);
-                tracing::warn!(coordinator = identity.join, why, "no coordinator answers; trying again");
+                let (coordinator, why) = (&identity.join, reason(&status));
+                tracing::warn!(coordinator, why, "not joined; trying again");
             }
         }
         links.turn();

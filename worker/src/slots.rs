@@ -150,6 +150,7 @@ fn work(office: &Office, machine: &Machine) {
 
 /// Runs a trial; `None` when it was stopped.
 pub(crate) fn run(assignment: &Assignment, machine: &Machine) -> Option<Finished> {
+    tracing::debug!(trial = %assignment.key, lease = assignment.fence.lease, "trial begins");
     let attempt = catch_unwind(AssertUnwindSafe(|| {
         let sweep = &assignment.sweep;
         let cell = sweep.cell(assignment.key.cell)?;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ergodic_common::config::{DatasetName, TrialConfig};
 use ergodic_common::dataset::Dataset;
@@ -9,10 +10,12 @@ use ergodic_common::net::{COPIES_SAVED, Net};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{Spec, TrialKey};
 use ergodic_proto::convert::WireError;
-use ergodic_proto::v1;
+use ergodic_proto::seal::Sealed as _;
+use ergodic_proto::{PROTOCOL, v1};
 
 use crate::datasets::{self, FetchError, Places};
 use crate::link::Link;
+use crate::session::Backoff;
 use crate::train::TrialData;
 
 /// A sweep ready to be worked on.
@@ -64,6 +67,10 @@ pub enum SweepError {
     Data(#[from] FetchError),
 }
 
+/// How often a sweep is asked for before the lease is given back.
+const ASKED_AT_MOST: u32 = 4;
+/// How long an answer may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Cells remembered; beyond that, they are resolved anew.
 const REMEMBERED: usize = 100_000;
 
@@ -78,7 +85,7 @@ impl Sweep {
         places: &Places,
         against: impl Fn(&Spec) -> Option<String>,
     ) -> Result<Self, SweepError> {
-        let answer = link.work.get_sweep(v1::GetSweepRequest { sweep: id.to_owned() }).await?.into_inner();
+        let answer = ask(id, link).await?;
         let source: SpecSource = answer
             .source
             .ok_or_else(|| SweepError::Wrong("the coordinator sent a sweep without a file".into()))?
@@ -165,6 +172,30 @@ impl Sweep {
             .expect("a valid sweep");
         let starts = HashMap::new();
         Self { id: "t".into(), spec, data: None, starts, cells: Mutex::default(), subsets: Mutex::default() }
+    }
+}
+
+/// Asks for a sweep, and again where the answer does not come, or not whole.
+async fn ask(id: &str, link: &mut Link) -> Result<v1::GetSweepResponse, tonic::Status> {
+    let mut backoff = Backoff::new();
+    let mut asked = 1;
+    loop {
+        let mut question = tonic::Request::new(v1::GetSweepRequest { sweep: id.to_owned(), protocol: PROTOCOL });
+        question.set_timeout(ANSWER_WITHIN);
+        let answer = link.work.get_sweep(question).await.map(|answer| {
+            let mut answer = answer.into_inner();
+            answer.is_whole().then_some(answer)
+        });
+        let why = match answer {
+            Ok(Some(answer)) => return Ok(answer),
+            Ok(None) => tonic::Status::data_loss("the sweep was damaged on its way here"),
+            Err(status) => status,
+        };
+        if asked == ASKED_AT_MOST {
+            return Err(why);
+        }
+        asked += 1;
+        backoff.wait().await;
     }
 }
 

@@ -14,6 +14,7 @@ use crate::client::commands::{self, TableOptions};
 use crate::client::output::Format;
 use crate::client::watch::{eprintln_line, follow};
 use crate::client::{kept, plan, tokens};
+use crate::failpoint;
 use crate::local::{bench, replay, run, soak};
 use crate::program::{Success, interrupted, say, start_logging};
 use crate::server::door::DoorOptions;
@@ -133,6 +134,7 @@ fn show_plan(args: &PlanArgs) -> Result<Success, UserError> {
 
 async fn serve(args: ServeArgs) -> Result<Success, UserError> {
     start_logging("info", args.log_format);
+    let _failpoints = failpoint::set_up();
     let options = ServeOptions {
         listen: args.listen,
         store: Place::of(&args.store),

@@ -7,6 +7,7 @@ use ergodic_common::pin::FilePin;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{ErrorCode, Spec, TrialKey};
 use ergodic_proto::convert::MAX_FILES;
+use ergodic_proto::seal::Sealed as _;
 use ergodic_proto::status::UserError;
 use ergodic_proto::{transfer, v1};
 use serde_json::json;
@@ -95,7 +96,7 @@ pub async fn launch(client: &mut Client, file: &SweepFile, resume: bool) -> Resu
     for (pin, content) in file.source.files.iter().zip(&file.contents) {
         transfer::put(&mut client.files, pin.hash, content.clone()).await.map_err(|e| client.error(&e))?;
     }
-    let request = v1::LaunchRequest { source: Some((&file.source).into()), resume };
+    let request = v1::LaunchRequest { source: Some((&file.source).into()), resume, seal: Vec::new() }.sealed();
     let response = client.sweeps.launch(request).await.map_err(|e| client.error(&e))?;
     response.into_inner().status.ok_or_else(|| incomplete("LaunchResponse"))
 }

@@ -303,7 +303,8 @@ impl Core {
         self.workers.insert(joining.worker.clone(), worker);
         self.forgive(&joining.worker);
         let forgotten = self.leases_of(&joining.worker, |fence| !joining.held.contains(&fence));
-        let mut effects = self.end_leases(&forgotten, true);
+        // A process does not forget: it never got these, or has delivered all of them.
+        let mut effects = self.end_leases(&forgotten, false);
         self.renew(&joining.worker, &joining.held, now);
         if !gone.is_empty() {
             effects.push(Effect::Revoke(joining.worker, gone));

@@ -17,6 +17,7 @@ use crate::core::{
     Admission, Committed, Core, Effect, Fence, Joining, LeaseRow, Now, Steering, StoredRow, Sweep, SweepRow, Verdict,
     WorkerId,
 };
+use crate::failpoint;
 use crate::store::writer::WriterHandle;
 use crate::store::{Batch, Report, StoreError, Write, Written};
 
@@ -47,6 +48,8 @@ pub enum Event {
     Steer(i64, Steering, oneshot::Sender<Result<(), UserError>>),
     /// Its failed trials have no rows any more, or still have them.
     Retried(i64, Result<Vec<TrialKey>, StoreError>, oneshot::Sender<Result<(), UserError>>),
+    /// Whether the store takes a write.
+    Probe(oneshot::Sender<Result<(), StoreError>>),
     /// A question.
     Ask(Box<dyn FnOnce(&Core) + Send>),
     /// Time passed.
@@ -166,7 +169,7 @@ impl Engine {
     /// Runs until told to stop.
     pub fn run(mut self) {
         while let Some(event) = self.waiting.blocking_recv() {
-            let changes = !matches!(event, Event::Ask(_) | Event::Tick);
+            let changes = !matches!(event, Event::Ask(_) | Event::Probe(_) | Event::Tick);
             if matches!(event, Event::Stop) {
                 return;
             }
@@ -203,6 +206,7 @@ impl Engine {
             Event::Condemned(verdict, stored) => self.condemned(verdict, stored),
             Event::Steer(sweep, steering, reply) => self.steer(sweep, steering, reply, now),
             Event::Retried(sweep, retried, reply) => self.retried(sweep, retried, reply, now),
+            Event::Probe(reply) => self.probe(reply),
             Event::Ask(question) => {
                 question(&self.core);
                 Vec::new()
@@ -320,7 +324,9 @@ impl Engine {
             fenced: report.fenced,
         };
         let effects = self.core.on_committed(&delivery.worker, delivery.fence, delivery.sweep, &committed, now);
+        failpoint::reach(failpoint::BEFORE_ACKNOWLEDGEMENT);
         let _ = delivery.reply.send(Ok(report));
+        failpoint::reach(failpoint::AFTER_ACKNOWLEDGEMENT);
         effects
     }
 
@@ -427,6 +433,12 @@ impl Engine {
         self.core.on_condemned(verdict.sweep, &row)
     }
 
+    fn probe(&self, reply: oneshot::Sender<Result<(), StoreError>>) -> Vec<Effect> {
+        let answer = |written: Result<Written, StoreError>| drop(reply.send(written.map(|_| ())));
+        self.writer.write(Write::Probe, Box::new(answer));
+        Vec::new()
+    }
+
     /// For writes whose loss a restart repairs: a lease that lives on expires, a state is worked out anew.
     fn persist(&self, write: Write) {
         let answer = |written: Result<Written, StoreError>| {
@@ -458,7 +470,9 @@ impl Engine {
             return self.core.on_grant_failed(lease);
         }
         if !self.core.holds(&lease.worker, lease.fence) {
-            // It ended while it was being stored: by a cancel, say.
+            // It ended while it was being stored: by a cancel, say. Whoever is told so wishes for another.
+            let revoke = v1::Revoke { fences: vec![to_wire(lease.fence)] };
+            self.send(&lease.worker, v1::session_response::Message::Revoke(revoke));
             return Vec::new();
         }
         tracing::debug!(worker = lease.worker, lease = lease.fence.lease, trials = keys.len(), "lease granted");

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ergodic_common::ErrorCode;
 use ergodic_common::trial::hex;
@@ -70,8 +71,10 @@ impl Part {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         std::fs::create_dir_all(&shelf.folder)?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = shelf.folder.join(format!("{}-{number}.part", std::process::id()));
-        let file = File::create(&path)?;
+        // Coordinators in two containers may share the folder, and have the same process id.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let path = shelf.folder.join(format!("{now}-{}-{number}.part", std::process::id()));
+        let file = File::create_new(&path)?;
         Ok(Self { path, file, hasher: blake3::Hasher::new(), len: 0 })
     }
 

@@ -10,11 +10,11 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 
 use super::Shared;
+use super::engine::Event;
 use super::metrics::Snapshot;
-use crate::store::{StoreError, Write};
 
 /// A store that has not answered after this time is not ready.
 const READY_WITHIN: Duration = Duration::from_secs(1);
@@ -58,9 +58,13 @@ async fn can_serve(shared: &Shared) -> Result<(), String> {
     if let Some(why) = shared.metrics.trouble() {
         return Err(why);
     }
-    let tried = tokio::time::timeout(READY_WITHIN, shared.writer.written(Write::Probe)).await;
-    let late = || StoreError::Failed("it has not answered within a second".into());
-    tried.unwrap_or_else(|_| Err(late())).map(|_| ()).map_err(|e| e.to_string())
+    let (reply, answered) = oneshot::channel();
+    shared.engine.tell(Event::Probe(reply));
+    match tokio::time::timeout(READY_WITHIN, answered).await {
+        Ok(Ok(written)) => written.map_err(|e| e.to_string()),
+        Ok(Err(_)) => Err("the coordinator is stopping".to_owned()),
+        Err(_) => Err("the store has not answered within a second".to_owned()),
+    }
 }
 
 async fn metrics(State(http): State<Arc<Http>>) -> Response {

@@ -1,16 +1,16 @@
 //! Taking connections: at most so many, each through its handshake in time, and none that says nothing.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,10 +18,10 @@ use tonic::transport::server::Connected;
 
 /// How long a peer may take for its handshake, or for its first byte where there is none.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
+/// How long a connection may stay without a request that is let in.
+const REQUEST_WITHIN: Duration = Duration::from_secs(30);
 /// Connections at most, where the system allows as many files.
 const MAX_CONNECTIONS: u64 = 8192;
-/// Handshakes under way at a time from one address.
-const MAX_HANDSHAKES: usize = 128;
 /// After an error of `accept`, such as one file too many.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -33,31 +33,28 @@ pub(super) fn incoming(
 ) -> ReceiverStream<io::Result<Connection>> {
     let (ready, connections) = mpsc::channel(64);
     let room = Arc::new(Semaphore::new(most_connections()));
-    let shaking = Arc::new(Shaking::default());
     tokio::spawn(async move {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 _ = stopping.wait_for(|stop| *stop) => return,
             };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be taken");
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }
             };
-            // Whoever comes when there is no room is turned away at once rather than left waiting.
-            let (Ok(place), Some(shake)) = (room.clone().try_acquire_owned(), shaking.begin(peer.ip())) else {
-                continue;
-            };
+            // Whoever comes when there is no room is turned away at once rather than left waiting. There is no limit per
+            // address: a whole cluster may come from one.
+            let Ok(place) = room.clone().try_acquire_owned() else { continue };
             let (ready, tls) = (ready.clone(), tls.clone());
             tokio::spawn(async move {
                 let shaken = tokio::time::timeout(HANDSHAKE_WITHIN, shake_hands(stream, tls)).await;
-                drop(shake);
                 if let Ok(Ok(stream)) = shaken {
-                    let _ = ready.send(Ok(Connection { stream, peer, _place: place })).await;
+                    let _ = ready.send(Ok(Connection::new(stream, place))).await;
                 }
             });
         }
@@ -89,42 +86,23 @@ async fn shake_hands(stream: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<
     }
 }
 
-/// Handshakes under way, by address.
-#[derive(Default)]
-struct Shaking(Mutex<HashMap<IpAddr, usize>>);
+/// Whether a connection has had a request that was let in, for the guard to say.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Admitted(Arc<AtomicBool>);
 
-impl Shaking {
-    /// `None` when one address has too many.
-    fn begin(self: &Arc<Self>, peer: IpAddr) -> Option<Shake> {
-        let mut all = self.0.lock().expect("nothing panics while it counts");
-        let count = all.entry(peer).or_default();
-        if *count >= MAX_HANDSHAKES {
-            return None;
-        }
-        *count += 1;
-        Some(Shake(self.clone(), peer))
-    }
-}
-
-/// A handshake under way.
-struct Shake(Arc<Shaking>, IpAddr);
-
-impl Drop for Shake {
-    fn drop(&mut self) {
-        let mut all = self.0.0.lock().expect("nothing panics while it counts");
-        if let Some(count) = all.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                all.remove(&self.1);
-            }
-        }
+impl Admitted {
+    /// It has.
+    pub(crate) fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
 /// A connection through its handshake.
 pub(super) struct Connection {
     stream: Stream,
-    peer: SocketAddr,
+    admitted: Admitted,
+    /// Until it is admitted.
+    patience: Option<Pin<Box<Sleep>>>,
     /// Held, not read: its place among the connections.
     _place: OwnedSemaphorePermit,
 }
@@ -134,16 +112,34 @@ enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Connected for Connection {
-    type ConnectInfo = SocketAddr;
+impl Connection {
+    fn new(stream: Stream, place: OwnedSemaphorePermit) -> Self {
+        let patience = Some(Box::pin(tokio::time::sleep(REQUEST_WITHIN)));
+        Self { stream, admitted: Admitted::default(), patience, _place: place }
+    }
 
-    fn connect_info(&self) -> SocketAddr {
-        self.peer
+    /// Whether it has taken a place for too long without a request that was let in.
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.admitted.0.load(Ordering::Relaxed) {
+            self.patience = None;
+        }
+        self.patience.as_mut().is_some_and(|patience| patience.as_mut().poll(cx).is_ready())
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Admitted;
+
+    fn connect_info(&self) -> Admitted {
+        self.admitted.clone()
     }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.is_over(cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),

@@ -35,7 +35,7 @@ use crate::store::place::Place;
 use crate::store::writer::WriterHandle;
 use crate::store::{Leader, Reader, Store, StoreError};
 use data::DataCatalog;
-use door::{Door, DoorOptions, Guard, Tokens};
+use door::{Caller, Door, DoorOptions, Guard, Tokens};
 use engine::{Engine, EngineHandle, Event};
 use files::Shelf;
 use metrics::Metrics;
@@ -77,7 +77,6 @@ pub struct Running {
 /// Shared by all services.
 pub(crate) struct Shared {
     pub(crate) tokens: Option<Arc<Tokens>>,
-    pub(crate) writer: WriterHandle,
     pub(crate) metrics: Metrics,
     pub(crate) engine: EngineHandle,
     pub(crate) store: Arc<dyn Store>,
@@ -85,6 +84,16 @@ pub(crate) struct Shared {
     pub(crate) catalog: DataCatalog,
     pub(crate) lease_ttl: Duration,
     pub(crate) stopping: tokio::sync::watch::Receiver<bool>,
+}
+
+impl Shared {
+    /// Returns when the token that opened a stream opens nothing any more.
+    pub(crate) async fn locked_out(&self, caller: Option<Caller>) {
+        match (&self.tokens, caller) {
+            (Some(tokens), Some(caller)) => tokens.ended(&caller.token).await,
+            _ => std::future::pending().await,
+        }
+    }
 }
 
 /// How often the core looks at the clock.
@@ -112,16 +121,17 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
         None => None,
     };
     let address = listener.local_addr().map_err(internal)?;
+    let (shutdown, stopping) = tokio::sync::watch::channel(false);
+    // From now on, because a large store takes longer to read than a claim to lead lasts.
+    let deposed = tokio::spawn(keep_leading(store.clone(), leader.epoch, stopping.clone()));
     let core = tokio::task::block_in_place(|| recover(store.as_ref(), leader.epoch, options.lease_ttl))?;
     let writer = tokio::task::block_in_place(|| store.writer(leader.epoch)).map_err(store_error)?;
     let (writer, writer_thread) = WriterHandle::start(writer).map_err(internal)?;
     let metrics = Metrics::new(writer.meter());
-    let (engine, handle) = Engine::new(core, writer.clone());
+    let (engine, handle) = Engine::new(core, writer);
     let loop_thread =
         std::thread::Builder::new().name("event-loop".into()).spawn(move || engine.run()).map_err(internal)?;
-    let (shutdown, stopping) = tokio::sync::watch::channel(false);
     let shared = Arc::new(Shared {
-        writer,
         metrics,
         tokens: door.as_ref().map(|door| door.tokens.clone()),
         engine: handle.clone(),
@@ -136,7 +146,6 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
         tracing::info!(address = %listener.local_addr().map_err(internal)?, "health and metrics over http");
         tokio::spawn(http::serve(listener, shared.clone()));
     }
-    let deposed = tokio::spawn(keep_leading(store.clone(), leader.epoch, stopping.clone()));
     let secure = door.is_some();
     let server = tokio::spawn(serve(listener, door, shared, stopping));
     let threads = vec![loop_thread, writer_thread];
@@ -326,8 +335,9 @@ async fn serve(
         let _ = stopping.wait_for(|stop| *stop).await;
     };
     Server::builder()
-        .layer(metrics)
+        // The guard comes first: what it turns away is not counted, and names nothing.
         .layer(Guard::new(tokens))
+        .layer(metrics)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .initial_connection_window_size(8 << 20)

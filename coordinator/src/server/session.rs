@@ -45,19 +45,11 @@ pub(super) async fn open(
     tokio::spawn(async move {
         tokio::select! {
             () = listen(&shared, &worker, inbound) => {}
-            () = locked_out(&shared, caller) => tracing::warn!(worker, "its token was revoked or has expired"),
+            () = shared.locked_out(caller) => tracing::warn!(worker, "its token was revoked or has expired"),
         }
         shared.engine.tell(Event::SessionEnded(worker, session));
     });
     Ok(messages)
-}
-
-/// Returns when the token that opened the session opens nothing any more.
-async fn locked_out(shared: &Shared, caller: Option<Caller>) {
-    match (&shared.tokens, caller) {
-        (Some(tokens), Some(caller)) => tokens.ended(&caller.token).await,
-        _ => std::future::pending().await,
-    }
 }
 
 async fn welcome(shared: &Shared, outbox: &Outbox) {

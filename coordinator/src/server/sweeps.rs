@@ -11,6 +11,7 @@ use ergodic_common::terms::Share;
 use ergodic_common::trial::{CUDA_F32, Predictions};
 use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
 use ergodic_proto::convert::WireError;
+use ergodic_proto::seal::Sealed as _;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::sweep_service_server::SweepService;
 use ergodic_proto::{PROTOCOL, v1};
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::door::Caller;
 use super::engine::Event;
 use super::status::{cell_lines, sweep_status, worker_statuses};
 use super::{Shared, process, store_error};
@@ -53,7 +55,10 @@ impl SweepService for Sweeps {
     type PredictionsStream = ResponseStream<v1::PredictionsResponse>;
 
     async fn launch(&self, request: Request<v1::LaunchRequest>) -> Result<Response<v1::LaunchResponse>, Status> {
-        let request = request.into_inner();
+        let mut request = request.into_inner();
+        if !request.is_whole() {
+            return Err(Status::data_loss("the sweep was damaged on its way here: launch it again"));
+        }
         let source: SpecSource = request
             .source
             .ok_or_else(|| Status::invalid_argument("the field source of LaunchRequest is missing"))?
@@ -85,9 +90,16 @@ impl SweepService for Sweeps {
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
         let id = self.about(&request.into_inner().sweep, |_, sweep| sweep.id.clone()).await?;
         let (messages, stream) = mpsc::channel(2);
-        tokio::spawn(watch(self.0.clone(), id, messages));
+        let shared = self.0.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = watch(shared.clone(), id, messages) => {}
+                () = shared.locked_out(caller) => {}
+            }
+        });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 

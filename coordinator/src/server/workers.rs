@@ -4,8 +4,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use ergodic_common::TrialResult;
+use ergodic_proto::seal::Sealed as _;
 use ergodic_proto::v1::worker_service_server::WorkerService;
-use ergodic_proto::{MAX_BATCH, v1};
+use ergodic_proto::{MAX_BATCH, PROTOCOL, v1};
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -36,7 +37,10 @@ impl WorkerService for Workers {
         &self,
         request: Request<v1::CommitResultsRequest>,
     ) -> Result<Response<v1::CommitResultsResponse>, Status> {
-        let request = request.into_inner();
+        let mut request = request.into_inner();
+        if !request.is_whole() {
+            return Err(Status::data_loss("these results were damaged on their way here: send them again"));
+        }
         let (sweep, metric, metrics) = self.sweep_of(&request.sweep).await?;
         let delivery = to_delivery(request, sweep, metric, metrics)?;
         let rows = delivery.rows.clone();
@@ -59,7 +63,7 @@ impl WorkerService for Workers {
     }
 
     async fn get_sweep(&self, request: Request<v1::GetSweepRequest>) -> Result<Response<v1::GetSweepResponse>, Status> {
-        let id = request.into_inner().sweep;
+        let v1::GetSweepRequest { sweep: id, protocol } = request.into_inner();
         let wanted = id.clone();
         let record = self
             .0
@@ -68,11 +72,13 @@ impl WorkerService for Workers {
             .await
             .map_err(|e| Status::unavailable(e.to_string()))?
             .ok_or_else(|| Status::not_found(format!("there is no sweep {id}")))?;
-        Ok(Response::new(v1::GetSweepResponse {
+        let answer = v1::GetSweepResponse {
             source: Some((&record.source).into()),
             data_hash: record.data.hash.map_or_else(Vec::new, |hash| hash.to_vec()),
             data_train: record.data.train,
-        }))
+            seal: Vec::new(),
+        };
+        Ok(Response::new(if protocol == PROTOCOL { answer.sealed() } else { answer }))
     }
 }
 

@@ -36,6 +36,16 @@ pub enum StoreError {
     Deposed(String),
 }
 
+impl StoreError {
+    /// The same with the file that it is about.
+    pub(crate) fn about(self, path: &std::path::Path) -> Self {
+        match self {
+            Self::Failed(why) => Self::Failed(format!("{}: {why}", path.display())),
+            told => told,
+        }
+    }
+}
+
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Failed(error.to_string())

@@ -45,12 +45,16 @@ impl SqliteStore {
         std::fs::create_dir_all(dir).map_err(failed)?;
         let lock = lock(dir)?;
         let path = dir.join("ergodic.sqlite");
-        let connection = connect(&path)?;
-        migrate(&connection, &path)?;
-        connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'epoch'", [])?;
-        let epoch = meta(&connection, "epoch")?;
+        let epoch = begin(&path).map_err(|e| e.about(&path))?;
         Ok(Self { path, epoch, _lock: lock })
     }
+}
+
+fn begin(path: &Path) -> Result<u64, StoreError> {
+    let connection = connect(path)?;
+    migrate(&connection, path)?;
+    connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'epoch'", [])?;
+    meta(&connection, "epoch")
 }
 
 fn lock(dir: &Path) -> Result<File, StoreError> {

@@ -9,6 +9,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::{StoreError, Write, Writer, Written};
+use crate::failpoint;
 
 /// Called with what became of a write.
 pub type Answer = Box<dyn FnOnce(Result<Written, StoreError>) + Send>;
@@ -132,7 +133,15 @@ fn run(mut writer: Metered, waiting: &Receiver<(Write, Answer)>) {
         let mut group = vec![first];
         group.extend(waiting.try_iter().take(MAX_GROUP - 1));
         let (writes, answers): (Vec<Write>, Vec<Answer>) = group.into_iter().unzip();
-        match writer.commit(&writes.iter().collect::<Vec<_>>()) {
+        let results = writes.iter().any(|write| matches!(write, Write::Results(_)));
+        if results {
+            failpoint::reach(failpoint::BEFORE_COMMIT);
+        }
+        let committed = writer.commit(&writes.iter().collect::<Vec<_>>());
+        if results {
+            failpoint::reach(failpoint::AFTER_COMMIT);
+        }
+        match committed {
             Ok(written) => answers.into_iter().zip(written).for_each(|(answer, written)| answer(Ok(written))),
             Err(_) if writes.len() > 1 => one_by_one(&mut writer, &writes, answers),
             Err(error) => answers.into_iter().for_each(|answer| answer(Err(error.clone()))),

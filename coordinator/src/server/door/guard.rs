@@ -12,6 +12,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::Tokens;
+use crate::server::listen::Admitted;
 
 /// Who asks, for the services behind the door; absent where nobody is asked who they are.
 #[derive(Debug, Clone)]
@@ -31,6 +32,14 @@ impl Guard {
     }
 
     fn admit(&self, request: &mut Request<Body>) -> Result<(), Status> {
+        self.check(request)?;
+        if let Some(admitted) = request.extensions().get::<Admitted>() {
+            admitted.note();
+        }
+        Ok(())
+    }
+
+    fn check(&self, request: &mut Request<Body>) -> Result<(), Status> {
         let Some(tokens) = &self.0 else { return Ok(()) };
         let token = bearer(request)?;
         let role = tokens.admit(&token).map_err(|why| unauthenticated(&why.to_string()))?;

@@ -148,9 +148,12 @@ impl Store for PostgresStore {
             let before = leader.epoch.into();
             // A write that the leader before has half sent would hold this up for as long as it sleeps.
             end_sessions_of(session, leader.epoch);
-            let text = "UPDATE leader SET epoch = epoch + 1, commits = 0, holder = $1, url = $2,
-                            expires_at = clock_timestamp() + interval '6 seconds'
-                        WHERE epoch = $3 AND expires_at <= clock_timestamp()";
+            let text = "WITH taken AS (
+                            UPDATE leader SET epoch = epoch + 1, commits = 0, holder = $1, url = $2
+                            WHERE epoch = $3 AND EXISTS (SELECT 1 FROM term WHERE expires_at <= clock_timestamp())
+                            RETURNING epoch)
+                        UPDATE term SET epoch = taken.epoch, expires_at = clock_timestamp() + interval '6 seconds'
+                        FROM taken";
             let claimed = session.execute(text, &[holder().as_str().into(), url.into(), before])?;
             Ok(if claimed == 1 {
                 Leader { epoch: leader.epoch + 1, url: url.to_owned(), is_this: true }
@@ -161,12 +164,12 @@ impl Store for PostgresStore {
     }
 
     fn renew(&self, epoch: u64) -> Result<bool, StoreError> {
-        let text = "UPDATE leader SET expires_at = clock_timestamp() + interval '6 seconds' WHERE epoch = $1";
+        let text = "UPDATE term SET expires_at = clock_timestamp() + interval '6 seconds' WHERE epoch = $1";
         self.with_claims(|session| Ok(session.execute(text, &[epoch.into()])? == 1))
     }
 
     fn resign(&self, epoch: u64) {
-        let text = "UPDATE leader SET expires_at = '-infinity' WHERE epoch = $1";
+        let text = "UPDATE term SET expires_at = '-infinity' WHERE epoch = $1";
         if let Err(error) = self.with_claims(|session| session.execute(text, &[epoch.into()])) {
             tracing::warn!(%error, "could not say that this coordinator leads no more");
         }
@@ -191,7 +194,7 @@ impl Store for PostgresStore {
 
 /// Who leads, and whether its time is over.
 fn leader(session: &Session) -> Result<(Leader, bool), StoreError> {
-    let text = "SELECT epoch, url, (expires_at <= clock_timestamp())::int::bigint FROM leader";
+    let text = "SELECT leader.epoch, url, (expires_at <= clock_timestamp())::int::bigint FROM leader, term";
     let mut found = None;
     session.select(text, &[], &mut |row: &dyn Fields| {
         let leader = Leader { epoch: row.int(0)? as u64, url: row.text(1)?.to_owned(), is_this: false };
@@ -244,7 +247,12 @@ impl Writer for PostgresWriter {
             let error = match self.attempt(writes, &mut unanswered) {
                 Err(error @ StoreError::Cut(_)) => error,
                 Err(error @ StoreError::Failed(_)) if unanswered.is_some() => error,
-                result => return result,
+                Err(error) => {
+                    // Whatever state it left the connection in, the next write begins on another.
+                    self.session = None;
+                    return Err(error);
+                }
+                written => return written,
             };
             self.session = None;
             // Nothing else may be written before it is known whether these were.
@@ -290,10 +298,7 @@ impl PostgresWriter {
         let written = match writes.iter().map(|write| apply(session, write)).collect::<Result<Vec<_>, _>>() {
             Ok(written) => written,
             Err(error) => {
-                // A connection on which not even this can be said is not used again.
-                if session.run("ROLLBACK").is_err() {
-                    self.session = None;
-                }
+                let _ = session.run("ROLLBACK");
                 return Err(error);
             }
         };
@@ -308,7 +313,6 @@ impl PostgresWriter {
 
 /// Counts up in the leader's row, if it is still the one of this epoch and has come as far as this writer knows.
 fn check_in(session: &Session, epoch: u64, commits: i64) -> Result<bool, StoreError> {
-    let text = "UPDATE leader SET commits = $1, expires_at = clock_timestamp() + interval '6 seconds'
-                WHERE epoch = $2 AND commits = $1 - 1";
+    let text = "UPDATE leader SET commits = $1 WHERE epoch = $2 AND commits = $1 - 1";
     Ok(session.execute(text, &[commits.into(), epoch.into()])? == 1)
 }

@@ -13,11 +13,19 @@ CREATE TABLE leader (
     epoch      bigint NOT NULL,      -- how often a coordinator began to lead
     commits    bigint NOT NULL,      -- transactions of this epoch, so that one whose fate is unknown can be looked up
     holder     text NOT NULL,        -- its machine and process, for people
-    url        text NOT NULL,        -- its address
-    expires_at timestamptz NOT NULL  -- by the clock of the database
+    url        text NOT NULL         -- its address
 );
 
-INSERT INTO leader VALUES (true, 0, 0, '', '', '-infinity');
+INSERT INTO leader VALUES (true, 0, 0, '', '');
+
+-- Until when it leads, by the clock of the database. Apart from the row above, which a long transaction keeps locked.
+CREATE TABLE term (
+    one        boolean PRIMARY KEY DEFAULT true CHECK (one),
+    epoch      bigint NOT NULL,
+    expires_at timestamptz NOT NULL
+);
+
+INSERT INTO term VALUES (true, 0, '-infinity');
 
 CREATE TABLE sweeps (
     number      bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
@@ -65,7 +73,7 @@ CREATE TABLE trials (
     metrics bytea NOT NULL,        -- f64
     isa     text NOT NULL,
     weights bytea,                 -- BLAKE3 of a kept file
-    -- Of its curve. Ascends in the order of commits, because one coordinator writes: those that stand by follow it.
+    -- Of its curve.
     curve   bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
     PRIMARY KEY (sweep, cell, repeat),
     UNIQUE (curve)

@@ -1,0 +1,158 @@
+//! Processes that are killed, frozen and started again. Every scenario proves that its fault hit work under way, and ends
+//! with what must hold whatever happened ([`Cluster::settle`]).
+
+use ergodic_tests::{Cluster, Done, Program};
+use serde_json::Value;
+
+use crate::work;
+
+fn under_way(status: &Value) -> bool {
+    status["done"].as_u64() > Some(30) && status["leased"].as_u64() > Some(0)
+}
+
+#[test]
+fn a_killed_worker_costs_what_it_had_not_delivered() {
+    let (text, wanted) = work();
+    let mut cluster = Cluster::counted(&["--lease-ttl", "1s"]);
+    let victim = cluster.worker(2, &[]);
+    let id = cluster.launch(&text);
+    cluster.wait_until(&id, "the victim is at work", under_way);
+    victim.kill();
+    let left = cluster.status(&id);
+    assert!(left["leased"].as_u64() > Some(0) && left["state"] != "completed", "the kill came too late: {left}");
+    let died = Done::of(&cluster.worker_logs().next().expect("a log"));
+    let heir = cluster.worker(2, &[]);
+    let (status, done) = cluster.settle(&id, wanted, vec![heir]);
+    assert!(status["releases"].as_u64() >= Some(1), "nothing was given out again: {status}");
+    let again = done.begun - status["trials"].as_u64().expect("a number");
+    assert!(again <= died.open(), "{again} trials were run again; the victim had {died:?}");
+}
+
+#[test]
+fn a_sweep_outlives_all_its_workers() {
+    let (text, wanted) = work();
+    let mut cluster = Cluster::counted(&["--lease-ttl", "1s"]);
+    let victims = [cluster.worker(1, &[]), cluster.worker(1, &[])];
+    let id = cluster.launch(&text);
+    cluster.wait_until(&id, "they are at work", under_way);
+    victims.into_iter().for_each(Program::kill);
+    let status = cluster.wait_until(&id, "nobody holds a trial", |s| s["leased"] == 0);
+    assert_eq!(status["state"], "running", "the kills came too late");
+    let heirs = vec![cluster.worker(1, &[]), cluster.worker(1, &[])];
+    let (status, _) = cluster.settle(&id, wanted, heirs);
+    assert!(status["releases"].as_u64() >= Some(1) && status["failed"] == 0, "{status}");
+}
+
+/// A coordinator that dies at a place in the middle of a commit, and another one after it. Gives the sweep's last status.
+fn dies_at(place: &str) -> Value {
+    let (text, wanted) = work();
+    let mut cluster = Cluster::counted(&["--lease-ttl", "10s"]);
+    let workers = vec![cluster.worker(1, &[]), cluster.worker(1, &[])];
+    let id = cluster.launch(&text);
+    cluster.wait_until(&id, "it is under way", under_way);
+    cluster.take_coordinator().kill();
+    cluster.restart_coordinator(&[("FAILPOINTS", &format!("{place}=1*off->return"))]);
+    let dying = cluster.take_coordinator();
+    dying.wait_for_log("dying here");
+    dying.wait_for_death();
+    let acknowledged = cluster.done().stored;
+    cluster.restart_coordinator(&[]);
+    let after = cluster.status(&id);
+    assert!(after["done"].as_u64() >= Some(acknowledged), "{acknowledged} results were acknowledged: {after}");
+    let (status, done) = cluster.settle(&id, wanted, workers);
+    assert_eq!(status["releases"], 0, "a lease was lost: {status}");
+    assert_eq!(Some(done.begun), status["trials"].as_u64(), "running trials were begun again");
+    status
+}
+
+#[test]
+fn a_coordinator_that_dies_before_a_commit_is_sent_the_results_again() {
+    assert_eq!(dies_at("before-commit")["duplicates"], 0, "what was not stored is stored now");
+}
+
+#[test]
+fn a_coordinator_that_dies_after_a_commit_compares_what_comes_again() {
+    assert!(dies_at("after-commit")["duplicates"].as_u64() >= Some(1));
+}
+
+#[test]
+fn a_coordinator_that_dies_before_an_acknowledgement_compares_what_comes_again() {
+    assert!(dies_at("before-acknowledgement")["duplicates"].as_u64() >= Some(1));
+}
+
+#[test]
+fn a_coordinator_that_dies_after_an_acknowledgement_has_kept_what_it_acknowledged() {
+    dies_at("after-acknowledgement");
+}
+
+/// Empty trials whose results take 32 kB each.
+const BULKY: &str = "name = \"bulky\"\nrepeats = 5000\n[model]\nkind = \"empty\"\n[train]\nsteps = 2000\n[measure]\n\
+                     every = \"1 step\"\nmetrics = [\"test_acc\"]\n";
+
+#[test]
+fn a_worker_that_is_cut_off_goes_on_until_its_outbox_is_full() {
+    let mut cluster = Cluster::counted(&["--lease-ttl", "30s"]);
+    cluster.take_coordinator().kill();
+    cluster.restart_coordinator(&[("FAILPOINTS", "before-commit=3*off->return")]);
+    let id = cluster.launch(BULKY);
+    let worker = cluster.worker(1, &[]);
+    cluster.take_coordinator().wait_for_death();
+    let full = (64 << 20) / (96 + 8 * 4001);
+    let open = || Done::of(&worker.log()).open();
+    let refusals = || worker.log().matches("results not delivered").count();
+    worker.wait_until("the outbox is full", || open() > full);
+    let before = refusals();
+    worker.wait_until("it goes on trying", || refusals() > before + 2);
+    assert!(open() <= full + 2, "{} results wait, {full} are to", open());
+    let held = worker.process().peak_memory_mib();
+    assert!(held < 160, "the worker holds {held} MiB");
+    cluster.restart_coordinator(&[]);
+    let rows = {
+        cluster.wait_for_end(&id);
+        cluster.rows(&id)
+    };
+    let (status, done) = cluster.settle(&id, &rows, vec![worker]);
+    assert_eq!((&status["releases"], done.begun), (&0.into(), 5000));
+}
+
+#[test]
+fn a_worker_that_comes_back_from_the_dead_is_compared_and_taken_in_again() {
+    let (text, wanted) = work();
+    let mut cluster = Cluster::counted(&["--lease-ttl", "1s"]);
+    let zombie = cluster.worker(1, &[]);
+    let id = cluster.launch(&text);
+    cluster.wait_until(&id, "it is at work", under_way);
+    // Some results lie finished on its desk, and none is on its way.
+    let gathering = || (10..30).contains(&Done::of(&zombie.log()).open());
+    loop {
+        zombie.wait_until("it gathers results", gathering);
+        zombie.freeze();
+        if gathering() {
+            break;
+        }
+        zombie.thaw();
+    }
+    cluster.wait_until(&id, "its lease has run out", |s| s["releases"].as_u64() >= Some(1));
+    let heir = cluster.worker(1, &[]);
+    cluster.wait_for_end(&id);
+    zombie.thaw();
+    cluster.wait_until(&id, "its late results are compared", |s| s["duplicates"].as_u64() >= Some(9));
+    let (status, _) = cluster.settle(&id, wanted, vec![zombie, heir]);
+    assert!(status["fenced"].as_u64() >= Some(1), "{status}");
+}
+
+#[test]
+fn a_coordinator_that_was_held_up_takes_no_lease_away() {
+    let (text, wanted) = work();
+    let mut cluster = Cluster::counted(&["--lease-ttl", "4s"]);
+    let worker = cluster.worker(1, &[]);
+    let id = cluster.launch(&text);
+    cluster.wait_until(&id, "it is under way", under_way);
+    cluster.coordinator().freeze();
+    // The worker notices after a lease's time to live.
+    worker.wait_for_log("connection lost");
+    cluster.coordinator().thaw();
+    let (status, done) = cluster.settle(&id, wanted, vec![worker]);
+    assert_eq!((&status["releases"], &status["fenced"]), (&0.into(), &0.into()), "{status}");
+    assert_eq!(Some(done.begun), status["trials"].as_u64(), "running trials were begun again");
+}

@@ -1,0 +1,224 @@
+//! Clients that mean harm. Each gets the right code or a closed connection; the coordinator lives, answers others, and
+//! holds no more memory than [`MEMORY`] above what it held before.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use ergodic_proto::seal::Sealed as _;
+use ergodic_proto::v1;
+use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
+use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
+use ergodic_tests::{Cluster, connection};
+use tonic::Code;
+use tonic::codec::CompressionEncoding;
+
+use crate::block_on;
+
+/// Memory that no client makes the coordinator take, in MiB.
+const MEMORY: u64 = 64;
+
+/// Does harm to a coordinator, which is then as well as before.
+fn survives(harm: impl FnOnce(&Cluster)) {
+    let cluster = Cluster::start(&[]);
+    cluster.ask(&["list"]);
+    let before = cluster.peak_memory_mib();
+    harm(&cluster);
+    cluster.ask(&["list"]);
+    let held = cluster.peak_memory_mib();
+    assert!(held <= before + MEMORY, "{before} MiB before, {held} MiB after");
+    let coordinator = cluster.coordinator();
+    coordinator.wait_until("connections are closed", || coordinator.process().descriptors() <= cluster.descriptors());
+}
+
+#[test]
+fn a_message_of_a_hundred_mebibytes_is_out_of_range() {
+    survives(|cluster| {
+        block_on(async {
+            let mut client = SweepServiceClient::new(connection(&cluster.url).await);
+            let source = v1::SpecSource { text: "x".repeat(100 << 20), ..v1::SpecSource::default() };
+            let request = v1::LaunchRequest { source: Some(source), ..v1::LaunchRequest::default() };
+            let refused = client.launch(request).await.expect_err("too large");
+            assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
+        });
+    });
+}
+
+#[test]
+fn a_message_that_swells_when_it_is_unpacked_is_refused() {
+    survives(|cluster| {
+        block_on(async {
+            let client = WorkerServiceClient::new(connection(&cluster.url).await);
+            let mut client = client.send_compressed(CompressionEncoding::Zstd);
+            // 256 MiB that travel as a few kilobytes.
+            let bomb =
+                v1::CommitResultsRequest { sweep: "\0".repeat(256 << 20), ..v1::CommitResultsRequest::default() };
+            let refused = client.commit_results(bomb).await.expect_err("too large");
+            assert!(matches!(refused.code(), Code::ResourceExhausted | Code::OutOfRange), "{refused}");
+        });
+    });
+}
+
+#[test]
+fn results_that_are_not_as_they_were_sealed_are_refused() {
+    survives(|cluster| {
+        block_on(async {
+            let mut client = WorkerServiceClient::new(connection(&cluster.url).await);
+            let sealed = v1::CommitResultsRequest { sweep: "a".into(), ..v1::CommitResultsRequest::default() }.sealed();
+            let refused = client.commit_results(sealed.clone()).await.expect_err("no such sweep");
+            assert_eq!(refused.code(), Code::NotFound, "{refused}");
+            let changed = v1::CommitResultsRequest { sweep: "b".into(), ..sealed };
+            let refused = client.commit_results(changed).await.expect_err("damaged");
+            assert_eq!(refused.code(), Code::DataLoss, "{refused}");
+        });
+    });
+}
+
+/// An HTTP/2 connection written by hand: the preface, settings, and whatever frames one likes.
+struct Frames {
+    socket: TcpStream,
+    waiting: Vec<u8>,
+}
+
+impl Frames {
+    fn open(cluster: &Cluster) -> Self {
+        let mut waiting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        waiting.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+        Self { socket: connect(cluster), waiting }
+    }
+
+    fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let len = payload.len() as u32;
+        self.waiting.extend(&len.to_be_bytes()[1..]);
+        self.waiting.extend([kind, flags]);
+        self.waiting.extend(stream.to_be_bytes());
+        self.waiting.extend(payload);
+    }
+
+    /// The head of a request for a session; the body never comes.
+    fn begin(&mut self, stream: u32) {
+        // POST, http, and literal fields: path (name 4 of the static table), authority (1), content-type (31), te.
+        let mut head = vec![0x83, 0x86];
+        let text = |head: &mut Vec<u8>, name: &[u8], value: &str| {
+            head.extend(name);
+            head.push(value.len() as u8);
+            head.extend(value.as_bytes());
+        };
+        text(&mut head, &[0x04], "/ergodic.v1.WorkerService/Session");
+        text(&mut head, &[0x01], "localhost");
+        text(&mut head, &[0x0f, 0x10], "application/grpc");
+        text(&mut head, &[0x00, 0x02, b't', b'e'], "trailers");
+        self.frame(1, 4, stream, &head);
+    }
+
+    fn reset(&mut self, stream: u32) {
+        self.frame(3, 0, stream, &8_u32.to_be_bytes());
+    }
+
+    /// Sends what was written; whether the other side still takes it.
+    fn send(&mut self) -> bool {
+        self.socket.write_all(&std::mem::take(&mut self.waiting)).is_ok()
+    }
+
+    /// What the other side says until it closes or is silent for a while.
+    fn answer(mut self) -> Vec<u8> {
+        let mut answer = Vec::new();
+        let mut piece = [0; 4096];
+        while let Ok(n @ 1..) = self.socket.read(&mut piece) {
+            answer.extend(&piece[..n]);
+        }
+        answer
+    }
+}
+
+fn connect(cluster: &Cluster) -> TcpStream {
+    let socket = TcpStream::connect(cluster.url.trim_start_matches("http://")).expect("a coordinator listens");
+    socket.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout can be set");
+    socket.set_write_timeout(Some(Duration::from_secs(10))).expect("a timeout can be set");
+    socket
+}
+
+/// What the frames of a kind hold.
+fn frames(bytes: &[u8], wanted: u8) -> Vec<Vec<u8>> {
+    let (mut at, mut found) = (0, Vec::new());
+    while let Some(head) = bytes.get(at..at + 9) {
+        let len = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let Some(payload) = bytes.get(at + 9..at + 9 + len) else { break };
+        if head[3] == wanted {
+            found.push(payload.to_vec());
+        }
+        at += 9 + len;
+    }
+    found
+}
+
+#[test]
+fn ten_thousand_streams_on_one_connection_are_refused_beyond_those_that_are_allowed() {
+    survives(|cluster| {
+        let mut frames_of = Frames::open(cluster);
+        for n in 0..10_000 {
+            frames_of.begin(2 * n + 1);
+            if n % 100 == 99 && !frames_of.send() {
+                break;
+            }
+        }
+        let answer = frames_of.answer();
+        let (resets, goodbyes) = (frames(&answer, 3).len(), frames(&answer, 7).len());
+        assert!(resets > 0 || goodbyes > 0, "nothing was refused");
+    });
+}
+
+#[test]
+fn streams_opened_and_reset_without_end_cost_the_connection() {
+    survives(|cluster| {
+        let mut frames_of = Frames::open(cluster);
+        for n in 0..50_000 {
+            frames_of.begin(2 * n + 1);
+            frames_of.reset(2 * n + 1);
+            if n % 100 == 99 && !frames_of.send() {
+                break;
+            }
+        }
+        // Either it was told to calm down, or the coordinator kept up with all of it.
+        let answer = frames_of.answer();
+        let goodbyes = frames(&answer, 7);
+        assert!(goodbyes.iter().all(|goodbye| goodbye[4..8] != [0; 4]), "{goodbyes:?}");
+    });
+}
+
+#[test]
+fn five_hundred_connections_that_say_nothing_hold_up_nobody() {
+    survives(|cluster| {
+        let silent: Vec<TcpStream> = (0..500).map(|_| connect(cluster)).collect();
+        cluster.ask(&["list"]);
+        // Half a preface is no better.
+        for mut socket in silent.iter().take(250) {
+            socket.write_all(b"PRI * HT").expect("it is still open");
+        }
+        cluster.ask(&["list"]);
+        drop(silent);
+    });
+}
+
+#[test]
+fn random_bytes_close_their_connection_and_no_other() {
+    survives(|cluster| {
+        let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+        for n in 0..100 {
+            let mut socket = connect(cluster);
+            if n % 2 == 1 {
+                let _ = socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+            }
+            let bytes: Vec<u8> = (0..2000)
+                .map(|_| {
+                    seed ^= seed << 13;
+                    seed ^= seed >> 7;
+                    seed ^= seed << 17;
+                    seed as u8
+                })
+                .collect();
+            let _ = socket.write_all(&bytes);
+        }
+        cluster.ask(&["list"]);
+    });
+}
