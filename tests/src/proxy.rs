@@ -147,7 +147,7 @@ impl Chance {
     fn damage(&mut self, piece: &mut [u8], per: u64) -> u64 {
         let mut flipped = 0;
         for byte in piece {
-            if self.next() % per == 0 {
+            if self.next().is_multiple_of(per) {
                 *byte ^= 1 << (self.next() % 8);
                 flipped += 1;
             }
