@@ -71,7 +71,8 @@ fn connections_that_are_slow_or_cut_restart_no_trial() {
     let workers = vec![cluster.worker_by(&proxy.url, 1, &[]), cluster.worker_by(&proxy.url, 1, &[])];
     let id = cluster.launch(&text);
     for n in [20, 60, 100, 140] {
-        cluster.wait_until(&id, "it is under way", |s| s["done"].as_u64() > Some(n));
+        let both_at_work = |s: &serde_json::Value| s["done"].as_u64() > Some(n) && s["workers"] == 2;
+        cluster.wait_until(&id, "both workers are at work", both_at_work);
         proxy.cut();
         proxy.set(Weather::Slow(Duration::from_millis(if n == 60 { 100 } else { 0 })));
     }
