@@ -1,5 +1,5 @@
-//! The terms on which the trials of a sweep are run, and those on which sweeps share workers. They stand at the top level of a sweep file, and none of them is part
-//! of a cell's identity.
+//! The terms on which the trials of a sweep are run, and those on which sweeps share workers. They stand at the top level
+//! of a sweep file, and none of them is part of a cell's identity.
 
 use std::time::Duration;
 

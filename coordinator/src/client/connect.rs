@@ -24,8 +24,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the first of these addresses, separated by commas, where a coordinator answers; of several, to the one
-    /// that leads.
+    /// Connects to the first of these addresses, separated by commas, where a coordinator answers: of
+    /// those that share a store, only the one that leads does.
     ///
     /// # Errors
     /// An address is none, or nobody answers who is to be trusted.

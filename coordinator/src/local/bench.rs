@@ -55,13 +55,7 @@ struct Measured {
 async fn measure(args: &OverheadArgs, program: &Path, dir: &Path) -> Result<Measured, UserError> {
     let (coordinator, url) = start_coordinator(dir, &[]).await?;
     let mut client = Client::connect(&url, &Access::default()).await?;
-    let command = |n: u32| WorkerCommand {
-        program: program.to_owned(),
-        join: url.clone(),
-        slots: 1,
-        data_dir: None,
-        log: dir.join(format!("worker-{n}.log")),
-    };
+    let command = |n: u32| worker(program, &url, dir, n);
     let workers = (1..=args.workers).map(|n| command(n).start()).collect::<Result<Vec<Child>, _>>()?;
     wait_for_workers(&mut client, args.workers).await?;
     let before = info(&mut client).await?;
@@ -85,6 +79,17 @@ async fn measure(args: &OverheadArgs, program: &Path, dir: &Path) -> Result<Meas
         coordinator_cpu: after.cpu_seconds - before.cpu_seconds,
         peak_rss: after.peak_rss_bytes,
     })
+}
+
+/// The `n`-th worker that is measured with: one slot, so that it is one busy process.
+pub(super) fn worker(program: &Path, url: &str, dir: &Path, n: u32) -> WorkerCommand {
+    WorkerCommand {
+        program: program.to_owned(),
+        join: url.to_owned(),
+        slots: 1,
+        data_dir: None,
+        log: dir.join(format!("worker-{n}.log")),
+    }
 }
 
 /// Six metrics and a curve of twenty points per trial.

@@ -10,7 +10,7 @@ use ergodic_proto::v1;
 use serde_json::json;
 use tokio::process::Child;
 
-use super::bench::{info, leave, start_coordinator, sweep_file, wait_for_workers};
+use super::bench::{info, leave, start_coordinator, sweep_file, wait_for_workers, worker};
 use super::programs::{WorkerCommand, find_worker};
 use crate::cli::args::SoakArgs;
 use crate::client::output::Format;
@@ -52,13 +52,7 @@ async fn measure(args: &SoakArgs, program: &Path, dir: &Path) -> Result<Measured
     // A killed worker's trials are to come back soon.
     let (coordinator, url) = start_coordinator(dir, &["--lease-ttl", "5s"]).await?;
     let mut client = Client::connect(&url, &Access::default()).await?;
-    let command = |n: u32| WorkerCommand {
-        program: program.to_owned(),
-        join: url.clone(),
-        slots: 1,
-        data_dir: None,
-        log: dir.join(format!("worker-{n}.log")),
-    };
+    let command = |n: u32| worker(program, &url, dir, n);
     let workers = (1..=args.workers).map(|n| command(n).start()).collect::<Result<Vec<Child>, _>>()?;
     wait_for_workers(&mut client, args.workers).await?;
     let before = info(&mut client).await?;

@@ -96,21 +96,6 @@ impl WriterHandle {
             (gone.0.1)(Err(StoreError::Failed("the writer has stopped".into())));
         }
     }
-
-    /// Queues a write and waits for it.
-    ///
-    /// # Errors
-    /// It is not durable.
-    pub async fn written(&self, write: Write) -> Result<Written, StoreError> {
-        let (answer, answered) = tokio::sync::oneshot::channel();
-        // A full queue must hold up the caller, never the runtime's thread.
-        let this = self.clone();
-        let queued = tokio::task::spawn_blocking(move || {
-            this.write(write, Box::new(move |result| drop(answer.send(result))));
-        });
-        queued.await.map_err(|e| StoreError::Failed(e.to_string()))?;
-        answered.await.map_err(|_| StoreError::Failed("the writer has stopped".into()))?
-    }
 }
 
 /// A writer and what is counted about it.
