@@ -23,6 +23,7 @@ pub(crate) type Stream<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, St
 pub(crate) struct Pages<T> {
     pages: mpsc::Sender<Result<T, Status>>,
     cut_off: Arc<OnceLock<Status>>,
+    patience: Duration,
     /// Held, not read: its place among those that are answered.
     _place: Place,
 }
@@ -30,20 +31,24 @@ pub(crate) struct Pages<T> {
 impl<T: Send + 'static> Pages<T> {
     /// Pages, and the stream that they become.
     pub(crate) fn new(place: Place) -> (Self, Stream<T>) {
+        Self::patient(place, PATIENCE)
+    }
+
+    fn patient(place: Place, patience: Duration) -> (Self, Stream<T>) {
         let (pages, stream) = mpsc::channel(AHEAD);
         let cut_off = Arc::new(OnceLock::new());
         // What comes after the last page that there was room for. Without it, the answer would seem to be whole.
         let why = cut_off.clone();
         let end = tokio_stream::once(()).filter_map(move |()| why.get().cloned().map(Err));
-        (Self { pages, cut_off, _place: place }, Box::pin(ReceiverStream::new(stream).chain(end)))
+        (Self { pages, cut_off, patience, _place: place }, Box::pin(ReceiverStream::new(stream).chain(end)))
     }
 
     /// Sends a page; whether another one is wanted.
     pub(crate) async fn send(&self, page: Result<T, Status>) -> bool {
-        match tokio::time::timeout(PATIENCE, self.pages.send(page)).await {
+        match tokio::time::timeout(self.patience, self.pages.send(page)).await {
             Ok(sent) => sent.is_ok(),
             Err(_) => {
-                let seconds = PATIENCE.as_secs();
+                let seconds = self.patience.as_secs();
                 let why = format!("nothing of the answer was read for {seconds} s: ask again, and read it as it comes");
                 let _ = self.cut_off.set(Status::aborted(why));
                 false
@@ -66,10 +71,10 @@ impl<T: Send + 'static> Pages<T> {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_reader_that_stalls_is_told_so_when_it_reads_again() {
         let room = super::super::Room::of(1, "full");
-        let (pages, mut stream) = Pages::new(room.place().expect("it is free"));
+        let (pages, mut stream) = Pages::patient(room.place().expect("it is free"), Duration::from_millis(1));
         assert!(pages.send(Ok(1)).await && pages.send(Ok(2)).await);
         assert!(!pages.send(Ok(3)).await);
         drop(pages);
