@@ -143,13 +143,12 @@ fn results_that_a_slow_store_has_no_room_for_are_refused_and_taken_later() {
     assert!(held < 300, "the coordinator holds {held} MiB");
 }
 
-/// Connections from made-up addresses of this machine, until the other side takes no more of one; each says the first words
-/// of HTTP/2 and nothing else.
-async fn crowd(to: SocketAddr, how_many: u8) -> Vec<TcpStream> {
+/// So many connections from so many made-up addresses of this machine; each says the first words of HTTP/2 and nothing else.
+async fn crowd(to: SocketAddr, how_many: u8, addresses: u8) -> Vec<TcpStream> {
     let mut all = Vec::new();
     for n in 0..how_many {
         let socket = TcpSocket::new_v4().expect("a socket");
-        socket.bind(SocketAddr::from(([127, 0, 0, 2 + n % 8], 0))).expect("an address of this machine");
+        socket.bind(SocketAddr::from(([127, 0, 0, 2 + n % addresses], 0))).expect("an address of this machine");
         let stream = socket.connect(to).await.expect("the system takes it");
         // Where it was closed at once there is nobody to hear it.
         let _ = stream.try_write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
@@ -169,7 +168,7 @@ fn crowded(descriptors: u32) {
     cluster.wait_until(&id, "it is under way", |s| s["done"].as_u64() > Some(0));
     let to: SocketAddr = cluster.url.trim_start_matches("http://").parse().expect("an address");
     block_on(async {
-        let held = crowd(to, 200).await;
+        let held = crowd(to, 200, 8).await;
         // The worker goes on, and what it delivers is stored.
         let complete = "ergodic_sweeps{state=\"completed\"} 1";
         wait_for("the sweep is complete", || get(&http, "/metrics").1.contains(complete));
@@ -191,4 +190,21 @@ fn crowded(descriptors: u32) {
 #[test]
 fn more_connections_than_descriptors_hold_up_nobody_who_is_there() {
     crowded(64);
+}
+
+#[test]
+fn connections_to_the_http_port_are_few_and_short() {
+    let cluster = Cluster::start(&["--http", "127.0.0.1:0"]);
+    let http = address(&cluster);
+    let process = cluster.coordinator().process();
+    let before = process.descriptors();
+    block_on(async {
+        let held = crowd(http.parse().expect("an address"), 100, 1).await;
+        // Another address is answered, and half of the places are all that one gets.
+        assert_eq!(get(&http, "/healthz").0, 200);
+        let taken = process.descriptors() - before;
+        assert!(taken <= 32 + 8, "{taken} descriptors more");
+        cluster.coordinator().wait_until("they are closed", || process.descriptors() <= before + 8);
+        drop(held);
+    });
 }

@@ -33,7 +33,7 @@ const GOOD_FOR: Duration = Duration::from_millis(500);
 /// Connections at most, or an eighth of those that the system allows.
 const MAX_CONNECTIONS: usize = 64;
 /// How long a connection may stay, whatever it is doing.
-const CLOSED_AFTER: Duration = Duration::from_secs(30);
+const CLOSED_AFTER: Duration = Duration::from_secs(10);
 
 struct Http {
     shared: Arc<Shared>,
@@ -52,7 +52,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) -> std::io
     let stopped = async move {
         let _ = stopping.wait_for(|stop| *stop).await;
     };
-    let crowd = Crowd::new((most_connections() / 8).clamp(2, MAX_CONNECTIONS));
+    let crowd = Crowd::new((most_connections() / 8).clamp(8, MAX_CONNECTIONS));
     axum::serve(Limited { listener, crowd }, router).with_graceful_shutdown(stopped).await
 }
 
