@@ -17,3 +17,6 @@ pub mod table;
 pub use sample::Sample;
 pub use summary::Summary;
 pub use table::TableError;
+
+#[cfg(test)]
+mod tests;
