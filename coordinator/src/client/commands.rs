@@ -269,7 +269,17 @@ pub async fn table(client: &mut Client, sweep: &str, options: &TableOptions) -> 
         stats: options.stats.clone(),
     };
     let table = client.sweeps.table(request).await.map_err(|e| client.error(&e))?.into_inner();
+    check_columns(&options.stats, &table.columns)?;
     Ok(show_table(&table, grid_axes.is_some(), options.format))
+}
+
+/// A coordinator of an older version overlooks what it does not know.
+fn check_columns(stats: &[String], columns: &[String]) -> Result<(), UserError> {
+    if stats.is_empty() || !columns.is_empty() {
+        return Ok(());
+    }
+    let message = "the coordinator is of an older version, which knows no statistics by name: leave out --stat";
+    Err(UserError::new(ErrorCode::Version, message))
 }
 
 fn show_table(table: &v1::TableResponse, grid: bool, format: Format) -> String {
@@ -349,6 +359,7 @@ pub async fn curves(
 ) -> Result<String, UserError> {
     let request = v1::CurvesRequest { sweep: sweep.to_owned(), metric: metric.to_owned(), stats: stats.to_vec() };
     let curves = client.sweeps.curves(request).await.map_err(|e| client.error(&e))?.into_inner();
+    check_columns(stats, &curves.columns)?;
     let row = |point: v1::CurvePoint| {
         let step = v1::AxisValue { kind: Some(v1::axis_value::Kind::Number(point.step as f64)) };
         let values = point.values.into_iter().chain([step]).collect();
