@@ -25,7 +25,8 @@ use super::{Shared, process, store_error};
 use crate::core::lookup::Whereabouts;
 use crate::core::suspects::ENOUGH;
 use crate::core::{Core, Steering, Sweep, SweepRow, SweepState, Tallies};
-use crate::stats::table::{Entry, Query, TableError};
+use crate::stats::compare::{Comparison, Contest, Contrast};
+use crate::stats::table::{Entry, Query, Question, Rows, TableError};
 use crate::store::{Reader, StoredTrial};
 
 pub(super) struct Sweeps(pub(super) Arc<Shared>);
@@ -111,9 +112,10 @@ impl SweepService for Sweeps {
     async fn table(&self, request: Request<v1::TableRequest>) -> Result<Response<v1::TableResponse>, Status> {
         let request = request.into_inner();
         let found = self.find(&request.sweep).await?;
-        let query = Query::new(&found.spec, &request.by, &request.metric, &request.at).map_err(table_error)?;
-        let (asked, spec, number) = (query.clone(), found.spec.clone(), found.number);
-        let rows = self.read(move |reader| asked.table(&spec, reader, number).map_err(table_error)).await?;
+        let question = Question { by: &request.by, metric: &request.metric, at: &request.at, stats: &request.stats };
+        let query = Query::new(&found.spec, &question).map_err(table_error)?;
+        let asked = query.clone();
+        let rows = self.read_rows(&found, move |rows| asked.table(rows)).await?;
         Ok(Response::new(v1::TableResponse {
             sweep: found.id,
             name: found.spec.name.clone(),
@@ -125,6 +127,7 @@ impl SweepService for Sweeps {
             trials: found.spec.trials(),
             data: found.data,
             numerics: found.spec.numerics.clone(),
+            columns: query.columns(),
         }))
     }
 
@@ -171,19 +174,45 @@ impl SweepService for Sweeps {
     async fn curves(&self, request: Request<v1::CurvesRequest>) -> Result<Response<v1::CurvesResponse>, Status> {
         let request = request.into_inner();
         let found = self.find(&request.sweep).await?;
-        let query = Query::new(&found.spec, &[], &request.metric, "").map_err(table_error)?;
-        let (asked, spec, number) = (query.clone(), found.spec.clone(), found.number);
-        let points = self.read(move |reader| asked.curves(&spec, reader, number).map_err(table_error)).await?;
+        let question = Question { metric: &request.metric, stats: &request.stats, ..Question::default() };
+        let query = Query::new(&found.spec, &question).map_err(table_error)?;
+        let asked = query.clone();
+        let points = self.read_rows(&found, move |rows| asked.curves(rows)).await?;
         let point = |entry: &Entry| v1::CurvePoint {
             values: entry.values.iter().map(Into::into).collect(),
             step: entry.step,
             summary: Some(to_summary(entry)),
+            figures: to_figures(&entry.figures),
+            note: entry.note.clone(),
         };
         Ok(Response::new(v1::CurvesResponse {
             sweep: found.id,
             metric: query.metric().name().into_owned(),
             axes: query.axis_names(&found.spec),
             points: points.iter().map(point).collect(),
+            columns: query.columns(),
+        }))
+    }
+
+    async fn compare(&self, request: Request<v1::CompareRequest>) -> Result<Response<v1::CompareResponse>, Status> {
+        let request = request.into_inner();
+        let found = self.find(&request.sweep).await?;
+        let baseline: Vec<_> = request.baseline.into_iter().map(|choice| (choice.axis, choice.value)).collect();
+        let contest = Contest { baseline: &baseline, metric: &request.metric, at: &request.at, level: request.level };
+        let comparison = Comparison::new(&found.spec, &contest).map_err(table_error)?;
+        let asked = comparison.clone();
+        let rows = self.read_rows(&found, move |rows| asked.contrasts(rows)).await?;
+        Ok(Response::new(v1::CompareResponse {
+            sweep: found.id,
+            name: found.spec.name.clone(),
+            metric: comparison.metric().name().into_owned(),
+            baseline: comparison.baseline(&found.spec),
+            axes: found.spec.grid.axes().iter().map(|axis| axis.name.clone()).collect(),
+            rows: rows.iter().map(to_contrast).collect(),
+            done: found.done,
+            trials: found.spec.trials(),
+            data: found.data,
+            numerics: found.spec.numerics.clone(),
         }))
     }
 
@@ -267,6 +296,16 @@ impl Sweeps {
         });
         let result = task.await.map_err(|e| Status::internal(e.to_string()))?;
         result.map_err(Into::into)
+    }
+
+    /// Reads the rows of a sweep.
+    async fn read_rows<T: Send + 'static>(
+        &self,
+        found: &Found,
+        work: impl FnOnce(Rows<'_>) -> Result<T, TableError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let (spec, sweep, data) = (found.spec.clone(), found.number, found.data_hash.unwrap_or_default());
+        self.read(move |reader| work(Rows { spec: &spec, sweep, data, reader }).map_err(table_error)).await
     }
 
     /// Steers a sweep; its status once that is durable.
@@ -494,12 +533,48 @@ async fn watch(shared: Arc<Shared>, id: String, messages: Pages<v1::WatchRespons
 fn table_error(error: TableError) -> UserError {
     match error {
         TableError::Unknown(message) => UserError::new(ErrorCode::NotFound, message),
+        TableError::Bad(message) => UserError::new(ErrorCode::BadInput, message),
         TableError::Store(error) => store_error(error),
     }
 }
 
 fn to_row(entry: &Entry) -> v1::TableRow {
-    v1::TableRow { values: entry.values.iter().map(Into::into).collect(), summary: Some(to_summary(entry)) }
+    v1::TableRow {
+        values: entry.values.iter().map(Into::into).collect(),
+        summary: Some(to_summary(entry)),
+        figures: to_figures(&entry.figures),
+        note: entry.note.clone(),
+    }
+}
+
+fn to_contrast(contrast: &Contrast) -> v1::Contrast {
+    let paired = &contrast.paired;
+    v1::Contrast {
+        values: contrast.values.iter().map(Into::into).collect(),
+        n: paired.n,
+        mean: paired.mean,
+        baseline: paired.baseline,
+        difference: paired.difference,
+        std: paired.std,
+        low: paired.interval.map(|ends| ends.0),
+        high: paired.interval.map(|ends| ends.1),
+        above: paired.above,
+        below: paired.below,
+        sign_p: paired.sign_p,
+        sign_holm: contrast.sign_holm,
+        wilcoxon_p: paired.wilcoxon.map(|test| test.p),
+        wilcoxon_holm: contrast.wilcoxon_holm,
+        wilcoxon_exact: paired.wilcoxon.is_some_and(|test| test.exact),
+        correlation: paired.correlation,
+        unpaired: paired.unpaired,
+        saved: paired.saved(),
+        note: contrast.note.clone(),
+    }
+}
+
+/// What is not defined is NaN on the wire.
+fn to_figures(figures: &[Option<f64>]) -> Vec<f64> {
+    figures.iter().map(|x| x.unwrap_or(f64::NAN)).collect()
 }
 
 fn to_summary(entry: &Entry) -> v1::Summary {
