@@ -243,6 +243,9 @@ pub struct ServeArgs {
     /// A silent worker loses its leases after this time
     #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     pub lease_ttl: Duration,
+    /// Requests per second that one token may make, or one address where nobody is asked for a token; 0 for any number
+    #[arg(long, default_value_t = 2000, value_name = "N")]
+    pub rate_limit: u32,
 }
 
 /// `ergodic launch`

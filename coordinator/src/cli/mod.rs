@@ -157,6 +157,7 @@ async fn serve(args: ServeArgs) -> Result<Success, UserError> {
         door: door(&args)?,
         lease_ttl: args.lease_ttl,
         check: args.check,
+        rate_limit: Some(args.rate_limit).filter(|limit| *limit > 0),
     };
     let mut running = tokio::select! {
         running = server::start(options) => running?,

@@ -6,6 +6,7 @@ pub mod door;
 pub mod engine;
 pub mod files;
 mod http;
+mod limits;
 mod listen;
 mod metrics;
 mod process;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::MAX_MESSAGE;
 use ergodic_proto::status::UserError;
+use ergodic_proto::transfer::CHUNK;
 use ergodic_proto::v1::admin_service_server::AdminServiceServer;
 use ergodic_proto::v1::file_service_server::FileServiceServer;
 use ergodic_proto::v1::sweep_service_server::SweepServiceServer;
@@ -38,6 +40,7 @@ use data::DataCatalog;
 use door::{Caller, Door, DoorOptions, Guard, Tokens};
 use engine::{Engine, EngineHandle, Event};
 use files::Shelf;
+use limits::{Limited, Limits};
 use metrics::Metrics;
 
 /// How to serve.
@@ -59,6 +62,8 @@ pub struct ServeOptions {
     pub lease_ttl: Duration,
     /// Whether curves and predictions are checked, too, before it serves.
     pub check: bool,
+    /// Requests per second that a token, or an address where nobody is asked for one, may make; none for any number.
+    pub rate_limit: Option<u32>,
 }
 
 /// A coordinator that is up.
@@ -85,6 +90,8 @@ pub(crate) struct Shared {
     pub(crate) epoch: u64,
     pub(crate) catalog: DataCatalog,
     pub(crate) lease_ttl: Duration,
+    pub(crate) limits: Limits,
+    pub(crate) rate_limit: Option<u32>,
     pub(crate) stopping: tokio::sync::watch::Receiver<bool>,
 }
 
@@ -141,6 +148,8 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
         epoch: leader.epoch,
         catalog: DataCatalog { source: options.data_dir, shelf: Shelf::new(files) },
         lease_ttl: options.lease_ttl,
+        limits: Limits::new(),
+        rate_limit: options.rate_limit,
         stopping: stopping.clone(),
     });
     spawn_ticks(handle.clone(), stopping.clone());
@@ -342,8 +351,10 @@ async fn serve(
         .max_encoding_message_size(MAX_MESSAGE);
     let files = FileServiceServer::new(files::Files(shared.clone()))
         .accept_compressed(CompressionEncoding::Zstd)
-        .max_decoding_message_size(MAX_MESSAGE);
+        // A piece of a file, and what stands around it.
+        .max_decoding_message_size(2 * CHUNK);
     let metrics = shared.metrics.clone();
+    let limited = Limited::new(shared.limits.clone(), shared.rate_limit);
     let sweeps = SweepServiceServer::new(sweeps::Sweeps(shared))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(64 << 20);
@@ -357,6 +368,7 @@ async fn serve(
         // The guard comes first: what it turns away is not counted, and names nothing.
         .layer(Guard::new(tokens))
         .layer(metrics)
+        .layer(limited)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .initial_connection_window_size(8 << 20)
