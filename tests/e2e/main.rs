@@ -17,6 +17,7 @@ mod network;
 mod postgres;
 mod races;
 mod refusals;
+mod removal;
 mod same_bits;
 mod terms;
 mod torn;

@@ -71,6 +71,8 @@ pub enum Command {
     Cancel(SteerArgs),
     /// Run a sweep's failed trials again
     Retry(SteerArgs),
+    /// Remove sweeps that have ended, with their results and the files that no other sweep needs
+    Rm(RemoveArgs),
     /// Make, list and revoke the tokens that a coordinator asks for
     #[command(subcommand)]
     Token(TokenCommand),
@@ -299,6 +301,20 @@ pub struct SteerArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub target: Target,
+}
+
+/// `ergodic rm`
+#[derive(Debug, Args)]
+pub struct RemoveArgs {
+    /// The sweeps: ids, unique beginnings of them, or "latest"
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    /// Cancel those that have not ended
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `ergodic share`

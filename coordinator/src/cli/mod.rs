@@ -20,7 +20,7 @@ use crate::program::{Success, interrupted, say, start_logging};
 use crate::server::door::DoorOptions;
 use crate::server::{self, ServeOptions};
 use crate::store::place::Place;
-use args::{BenchCommand, Cli, Command, LaunchArgs, PlanArgs, ServeArgs, SteerArgs, TokenCommand};
+use args::{BenchCommand, Cli, Command, LaunchArgs, PlanArgs, RemoveArgs, ServeArgs, SteerArgs, TokenCommand};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -116,6 +116,7 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
             let status = commands::share(&mut client, &args.id, args.priority, args.weight).await?;
             say(commands::show_status(&status, Format::Table))
         }
+        Command::Rm(args) => remove(args).await,
         Command::Bench(BenchCommand::Overhead(args)) => bench::overhead(args).await,
         Command::Bench(BenchCommand::Soak(args)) => soak::soak(args).await,
     }
@@ -124,6 +125,15 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
 async fn steer(args: &SteerArgs, steering: Steering) -> Result<Success, UserError> {
     let status = commands::steer(&mut args.target.connect().await?, &args.id, steering).await?;
     say(commands::show_status(&status, Format::Table))
+}
+
+/// Each is told when it is removed: what is said stays true if the next one cannot be.
+async fn remove(args: RemoveArgs) -> Result<Success, UserError> {
+    let mut client = args.target.connect().await?;
+    for id in &args.ids {
+        say(commands::remove(&mut client, id, args.force).await?)?;
+    }
+    Ok(Success::Fine)
 }
 
 fn show_plan(args: &PlanArgs) -> Result<Success, UserError> {

@@ -9,6 +9,7 @@ mod http;
 mod listen;
 mod metrics;
 mod process;
+mod removal;
 mod session;
 mod status;
 mod sweeps;
@@ -127,7 +128,8 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
     // From now on, because a large store takes longer to read than a claim to lead lasts.
     let deposed = tokio::spawn(keep_leading(store.clone(), leader.epoch, stopping.clone()));
     let mut writer = tokio::task::block_in_place(|| store.writer(leader.epoch)).map_err(store_error)?;
-    let core = tokio::task::block_in_place(|| recover(store.as_ref(), writer.as_mut(), leader.epoch, &options))?;
+    let (core, removals) =
+        tokio::task::block_in_place(|| recover(store.as_ref(), writer.as_mut(), leader.epoch, &options))?;
     let (writer, writer_thread) = WriterHandle::start(writer).map_err(internal)?;
     let metrics = Metrics::new(writer.meter());
     let (engine, handle) = Engine::new(core, writer);
@@ -144,6 +146,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
         stopping: stopping.clone(),
     });
     spawn_ticks(handle.clone(), stopping.clone());
+    tokio::spawn(removal::go_on(shared.clone(), removals));
     if let Some(listener) = http {
         tracing::info!(address = %listener.local_addr().map_err(internal)?, "health and metrics over http");
         tokio::spawn(http::serve(listener, shared.clone()));
@@ -263,8 +266,14 @@ pub(crate) fn store_error(error: StoreError) -> UserError {
     UserError::new(code, error.to_string())
 }
 
-/// The core as the store knows it: sweeps with their rows, and leases with a fresh time to live.
-fn recover(store: &dyn Store, writer: &mut dyn Writer, epoch: u64, options: &ServeOptions) -> Result<Core, UserError> {
+/// The core as the store knows it: sweeps with their rows, and leases with a fresh time to live. And sweeps that were
+/// removed, and have rows left.
+fn recover(
+    store: &dyn Store,
+    writer: &mut dyn Writer,
+    epoch: u64,
+    options: &ServeOptions,
+) -> Result<(Core, Vec<i64>), UserError> {
     let reader = store.reader().map_err(store_error)?;
     let (leases, next_lease) = reader.leases().map_err(store_error)?;
     let mut core = Core::new(Timing { lease_ttl: options.lease_ttl }, epoch, next_lease);
@@ -286,7 +295,7 @@ fn recover(store: &dyn Store, writer: &mut dyn Writer, epoch: u64, options: &Ser
         // Leases that turn out empty are left in the store: nothing can be written under them that is not a duplicate.
         core.on_recorded_lease(lease, Duration::ZERO);
     }
-    Ok(core)
+    Ok((core, reader.removals().map_err(store_error)?))
 }
 
 /// What the core keeps of a sweep's rows, and which of them are damaged.

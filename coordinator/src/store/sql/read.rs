@@ -5,7 +5,8 @@ use ergodic_common::terms::Share;
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{TrialKey, TrialResult};
 
-use super::{Each, Fields, Sql, all, damaged, number};
+use super::{Each, Fields, Sql, Value, all, damaged, number};
+use crate::core::interval::IntervalSet;
 use crate::core::{DataPin, Fence, LeaseRow, SweepRow, Tallies};
 use crate::store::rows::{
     attempt_checksum, curve_checksum, lease_checksum, predictions_checksum, sweep_checksum, to_curve, to_f64s,
@@ -55,6 +56,14 @@ pub(in crate::store) use whole_trials;
 impl<S: Sql> Reader for S {
     fn sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
         all(self, sweeps!("ORDER BY number"), &[], sweep)
+    }
+
+    fn removals(&self) -> Result<Vec<i64>, StoreError> {
+        all(self, "SELECT sweep FROM removals ORDER BY sweep", &[], |row| row.int(0))
+    }
+
+    fn names(&self, weights: &[u8; 32]) -> Result<bool, StoreError> {
+        names(self, weights)
     }
 
     fn leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError> {
@@ -155,6 +164,12 @@ impl<S: Sql> Reader for S {
     }
 }
 
+/// Whether a trial names this file of weights.
+pub(super) fn names(sql: &impl Sql, weights: &[u8; 32]) -> Result<bool, StoreError> {
+    let text = "SELECT cell FROM trials WHERE weights = $1 LIMIT 1";
+    Ok(number(sql, text, &[Value::Bytes(Some(weights))])?.is_some())
+}
+
 /// A damage with the id of its sweep, once no statement is under way.
 fn with_id(sql: &impl Sql, sweep: i64, error: StoreError) -> StoreError {
     let StoreError::Damaged(mut damage) = error else { return error };
@@ -242,15 +257,16 @@ fn unchecked_sweep(row: &dyn Fields) -> Result<SweepRow, StoreError> {
 }
 
 fn lease(row: &dyn Fields) -> Result<LeaseRow, StoreError> {
+    let trials = row.bytes(5)?;
     let lease = LeaseRow {
         fence: Fence { lease: row.int(0)? as u64, epoch: row.int(1)? as u64 },
         sweep: row.int(2)?,
         class: row.int(3)?.try_into().map_err(|_| damaged(3, "a class"))?,
         worker: row.text(4)?.to_owned(),
-        trials: to_intervals(row.bytes(5)?),
+        trials: IntervalSet::default(),
     };
-    check(row, 6, || lease_checksum(&lease))?;
-    Ok(lease)
+    check(row, 6, || lease_checksum(&lease, trials))?;
+    Ok(LeaseRow { trials: to_intervals(trials), ..lease })
 }
 
 /// The trial that a row begins with.
