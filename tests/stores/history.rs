@@ -2,7 +2,7 @@
 
 use ergodic::core::interval::IntervalSet;
 use ergodic::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
-use ergodic::store::{Batch, Write};
+use ergodic::store::{Attempt, Batch, StoredTrial, Write};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
 use ergodic_common::trial::{Curve, Predictions};
@@ -57,6 +57,12 @@ fn write() -> impl Strategy<Value = Write> {
             .prop_map(|(sweep, trials)| Write::SetAside(sweep, trials.into_iter().map(key).collect())),
         1 => sweeps().prop_map(Write::Remove),
         2 => sweeps().prop_map(Write::Clear),
+        1 => (sweeps(), results(), proptest::collection::vec(0..8_u32, 0..3)).prop_map(|(sweep, results, trials)| {
+            let rows = results.into_iter().enumerate();
+            let rows = rows.map(|(at, result)| StoredTrial { result, worker: format!("w{}", at % 2) });
+            let attempt = |n| (key(n), Attempt { cause: "it broke".into(), worker: "w".into(), seconds: 0.5 });
+            Write::Adopt(sweep, rows.collect(), trials.into_iter().map(attempt).collect())
+        }),
         1 => Just(Write::Probe),
     ]
 }

@@ -104,6 +104,18 @@ impl Model {
                 }
             }
             Write::Clear(sweep) => return Some(Written::Cleared(self.clear(*sweep))),
+            Write::Adopt(sweep, rows, attempts) => {
+                // Worker by worker.
+                let mut rows = rows.clone();
+                rows.sort_by(|a, b| a.worker.cmp(&b.worker));
+                for row in rows {
+                    self.trials.entry((*sweep, row.result.key)).or_insert(row);
+                }
+                let mut append = |(key, attempt): &(TrialKey, Attempt)| {
+                    self.attempts.entry((*sweep, *key)).or_default().push(attempt.clone());
+                };
+                attempts.iter().for_each(&mut append);
+            }
             Write::Probe => {}
         }
         Some(Written::Done)
@@ -240,6 +252,12 @@ impl Reader for Model {
         Ok(self.attempts.get(&(sweep, key)).cloned().unwrap_or_default())
     }
 
+    fn all_attempts(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Attempt)) -> Result<(), StoreError> {
+        let of_sweep = self.attempts.iter().filter(|((of, _), _)| *of == sweep);
+        of_sweep.for_each(|((_, key), attempts)| attempts.iter().for_each(|attempt| each(*key, attempt.clone())));
+        Ok(())
+    }
+
     fn curves(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Curve)) -> Result<(), StoreError> {
         let completed = self.of_sweep(sweep).into_iter().filter(|row| row.result.outcome == Outcome::Completed);
         completed.for_each(|row| each(row.result.key, row.result.curve));
@@ -290,6 +308,7 @@ fn of_sweep(reader: &dyn Reader, sweep: i64) -> String {
             true
         })
         .expect("predictions");
+    reader.all_attempts(sweep, &mut |key, attempt| add(format!("{key} {attempt:?}"))).expect("attempts");
     for n in 0..8 {
         add(format!("{:?} {:?}", reader.trial(sweep, key(n)), reader.attempts(sweep, key(n))));
     }

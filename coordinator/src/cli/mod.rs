@@ -13,9 +13,9 @@ use ergodic_proto::v1::Steering;
 use crate::client::commands::{self, TableOptions};
 use crate::client::output::Format;
 use crate::client::watch::{eprintln_line, follow};
-use crate::client::{kept, plan, tokens};
+use crate::client::{backup, kept, plan, tokens};
 use crate::failpoint;
-use crate::local::{bench, replay, run, soak};
+use crate::local::{bench, replay, restore, run, soak};
 use crate::program::{Success, interrupted, say, start_logging};
 use crate::server::door::DoorOptions;
 use crate::server::{self, ServeOptions};
@@ -117,6 +117,12 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
             say(commands::show_status(&status, Format::Table))
         }
         Command::Rm(args) => remove(args).await,
+        Command::Backup(args) => say(backup::backup(&mut args.target.connect().await?, &args.output).await?),
+        Command::Restore(args) => {
+            let restored =
+                tokio::task::block_in_place(|| restore::restore(&args.file, &args.store, args.files.as_deref()));
+            say(restored?)
+        }
         Command::Bench(BenchCommand::Overhead(args)) => bench::overhead(args).await,
         Command::Bench(BenchCommand::Soak(args)) => soak::soak(args).await,
     }

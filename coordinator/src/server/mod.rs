@@ -1,6 +1,7 @@
 //! The coordinator process: store, event loop, gRPC services, and an orderly end.
 
 mod admin;
+pub(crate) mod backup;
 pub mod data;
 pub mod door;
 pub mod engine;
@@ -16,7 +17,7 @@ mod sweeps;
 mod workers;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,7 +114,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// # Errors
 /// The store is taken or damaged, the address cannot be listened on, or the door cannot be kept.
 pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
-    let files = files_dir(&options)?;
+    let files = files_dir(options.files.as_deref(), &options.store)?;
     let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, e.to_string());
     let store = tokio::task::block_in_place(|| options.store.open()).map_err(store_error)?;
     let (listener, leader) = lead(&options, store.as_ref()).await?;
@@ -200,9 +201,9 @@ fn url(address: SocketAddr, secure: bool) -> String {
 }
 
 /// A store in a directory has its files beside it. With a database, any coordinator may need them after a take-over.
-fn files_dir(options: &ServeOptions) -> Result<PathBuf, UserError> {
-    match (&options.files, &options.store) {
-        (Some(dir), _) => Ok(dir.clone()),
+pub(crate) fn files_dir(files: Option<&Path>, store: &Place) -> Result<PathBuf, UserError> {
+    match (files, store) {
+        (Some(dir), _) => Ok(dir.to_owned()),
         (None, Place::Directory(dir)) => Ok(dir.join("data")),
         (None, Place::Database(_)) => {
             let message = "--files: with a database as the store, say in which directory datasets and weights are kept; \
@@ -353,11 +354,12 @@ async fn serve(
         .accept_compressed(CompressionEncoding::Zstd)
         .max_decoding_message_size(MAX_MESSAGE);
     let metrics = shared.metrics.clone();
+    let (tls, tokens) = door.map_or((None, None), |door| (Some(door.tls), Some(door.tokens)));
+    let admin = admin::Admin { tokens: tokens.clone(), shared: shared.clone() };
+    let admin = AdminServiceServer::new(admin).max_decoding_message_size(64 << 10);
     let sweeps = SweepServiceServer::new(sweeps::Sweeps(shared))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(64 << 20);
-    let (tls, tokens) = door.map_or((None, None), |door| (Some(door.tls), Some(door.tokens)));
-    let admin = AdminServiceServer::new(admin::Admin(tokens.clone())).max_decoding_message_size(64 << 10);
     let connections = listen::incoming(listener, tls, stopping.clone());
     let stopped = async move {
         let _ = stopping.wait_for(|stop| *stop).await;

@@ -124,6 +124,8 @@ pub enum Write {
     Remove(i64),
     /// Some of the rows of a removed sweep: few enough not to hold up other writes.
     Clear(i64),
+    /// Rows from a backup, of trials that have none, and earlier attempts, which are appended.
+    Adopt(i64, Vec<StoredTrial>, Vec<(TrialKey, Attempt)>),
     /// Nothing of consequence: whether the store takes a write at all.
     Probe,
 }
@@ -292,6 +294,12 @@ pub trait Reader {
     /// # Errors
     /// The store cannot be read, or is damaged.
     fn attempts(&self, sweep: i64, key: TrialKey) -> Result<Vec<Attempt>, StoreError>;
+
+    /// Hands out all attempts of a sweep, those of a trial in their order.
+    ///
+    /// # Errors
+    /// The store cannot be read, or is damaged.
+    fn all_attempts(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Attempt)) -> Result<(), StoreError>;
 
     /// Hands out the curves of completed trials of a sweep in the order (cell, repeat).
     ///

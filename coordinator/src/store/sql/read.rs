@@ -135,16 +135,18 @@ impl<S: Sql> Reader for S {
     fn attempts(&self, sweep: i64, key: TrialKey) -> Result<Vec<Attempt>, StoreError> {
         let text = "SELECT cell, repeat, cause, worker, seconds, attempt, checksum FROM attempts
                     WHERE sweep = $1 AND cell = $2 AND repeat = $3 ORDER BY attempt";
-        let attempt = |row: &dyn Fields| {
-            of_trial(sweep, row, "earlier attempt", || {
-                let cause = row.maybe_text(2)?.unwrap_or_default().to_owned();
-                let attempt = Attempt { cause, worker: row.text(3)?.to_owned(), seconds: row.real(4)? };
-                check(row, 6, || attempt_checksum(sweep, key, row.int(5).unwrap_or_default(), &attempt))?;
-                Ok(attempt)
-            })
-        };
-        let attempts = all(self, text, &[sweep.into(), key.cell.into(), key.repeat.into()], attempt);
+        let attempts = all(self, text, &[sweep.into(), key.cell.into(), key.repeat.into()], |row| attempt(sweep, row));
         attempts.map_err(|error| with_id(self, sweep, error))
+    }
+
+    fn all_attempts(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Attempt)) -> Result<(), StoreError> {
+        let text = "SELECT cell, repeat, cause, worker, seconds, attempt, checksum FROM attempts
+                    WHERE sweep = $1 ORDER BY cell, repeat, attempt";
+        let read = self.select(text, &[sweep.into()], &mut |row| {
+            each(key(row)?, attempt(sweep, row)?);
+            Ok(true)
+        });
+        read.map_err(|error| with_id(self, sweep, error))
     }
 
     fn curves(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Curve)) -> Result<(), StoreError> {
@@ -340,6 +342,16 @@ pub(in crate::store) fn whole_trial(sweep: i64, row: &dyn Fields) -> Result<Stor
         trial.result.predictions = predictions(sweep, row, 15)?;
     }
     Ok(trial)
+}
+
+fn attempt(sweep: i64, row: &dyn Fields) -> Result<Attempt, StoreError> {
+    of_trial(sweep, row, "earlier attempt", || {
+        let cause = row.maybe_text(2)?.unwrap_or_default().to_owned();
+        let attempt = Attempt { cause, worker: row.text(3)?.to_owned(), seconds: row.real(4)? };
+        let (key, number) = (key(row)?, row.int(5)?);
+        check(row, 6, || attempt_checksum(sweep, key, number, &attempt))?;
+        Ok(attempt)
+    })
 }
 
 /// The curve in a column, the next one of which is its checksum.

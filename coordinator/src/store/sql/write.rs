@@ -1,6 +1,6 @@
 //! Writes as statements, within a transaction that the caller begins and commits.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use ergodic_common::terms::Share;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
@@ -11,7 +11,7 @@ use crate::core::{Ended, LeaseRow, SweepRow, SweepState};
 use crate::store::rows::{
     FAILED, curve_checksum, from_files, from_intervals, from_state, lease_checksum, same_bits, sweep_checksum,
 };
-use crate::store::{Attempt, Batch, Cleared, Damage, Report, StoreError, Write, Written};
+use crate::store::{Attempt, Batch, Cleared, Damage, Report, StoreError, StoredTrial, Write, Written};
 
 /// Applies a write.
 pub(in crate::store) fn apply(sql: &impl Sql, write: &Write) -> Result<Written, StoreError> {
@@ -28,6 +28,7 @@ pub(in crate::store) fn apply(sql: &impl Sql, write: &Write) -> Result<Written, 
         Write::SetAside(sweep, keys) => set_aside(sql, *sweep, keys).map(Written::Retried),
         Write::Remove(sweep) => remove(sql, *sweep).map(|()| Written::Done),
         Write::Clear(sweep) => clear(sql, *sweep).map(Written::Cleared),
+        Write::Adopt(sweep, rows, attempts) => adopt(sql, *sweep, rows, attempts).map(|()| Written::Done),
         Write::Probe => probe(sql).map(|()| Written::Done),
     }
 }
@@ -234,7 +235,19 @@ fn retry(sql: &impl Sql, sweep: i64) -> Result<Vec<TrialKey>, StoreError> {
     Ok(rows.into_iter().map(|row| row.result.key).collect())
 }
 
-/// Appends attempts to those that there are.
+fn adopt(sql: &impl Sql, sweep: i64, rows: &[StoredTrial], attempts: &[(TrialKey, Attempt)]) -> Result<(), StoreError> {
+    let mut by_worker: BTreeMap<&str, Vec<TrialResult>> = BTreeMap::new();
+    for row in rows {
+        by_worker.entry(&row.worker).or_default().push(row.result.clone());
+    }
+    for (worker, results) in by_worker {
+        sql.insert_trials(sweep, worker, &results)?;
+    }
+    // One by one: a trial may come several times.
+    attempts.iter().try_for_each(|attempt| insert_attempts(sql, sweep, vec![attempt.clone()]))
+}
+
+/// Appends attempts, of each trial one, to those that there are.
 fn insert_attempts(sql: &impl Sql, sweep: i64, attempts: Vec<(TrialKey, Attempt)>) -> Result<(), StoreError> {
     let text = "SELECT cell, repeat, count(*) FROM attempts WHERE sweep = $1 GROUP BY cell, repeat";
     let counts: HashMap<TrialKey, i64> =
