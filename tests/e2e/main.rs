@@ -1,5 +1,6 @@
 //! End-to-end tests over the real programs.
 
+mod backup;
 mod clock;
 mod commands;
 mod crashes;
@@ -19,6 +20,7 @@ mod partitions;
 mod postgres;
 mod races;
 mod refusals;
+mod removal;
 mod same_bits;
 mod terms;
 mod torn;

@@ -68,6 +68,9 @@ async fn send(links: &Links, worker: &str, parcel: &Parcel) {
                 refusals += 1;
                 backoff.wait().await;
             }
+            Err(status) if status.code() == Code::NotFound => {
+                return tracing::warn!(%status, results = parcel.results.len(), "the sweep is over; its results are dropped");
+            }
             Err(status) if is_final(status.code()) && !tried_as_failures => {
                 tracing::error!(%status, "the coordinator does not take these results; they are failures then");
                 let failure = |result: &TrialResult| as_failure(result, status.message()).into();

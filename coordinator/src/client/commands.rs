@@ -420,6 +420,18 @@ async fn send_steer(client: &mut Client, request: v1::SteerRequest) -> Result<v1
     response.into_inner().status.ok_or_else(|| incomplete("SteerResponse"))
 }
 
+/// `ergodic rm`, of one sweep
+///
+/// # Errors
+/// There is no such sweep, it has not ended, or nobody answers.
+pub async fn remove(client: &mut Client, sweep: &str, force: bool) -> Result<String, UserError> {
+    let request = v1::RemoveRequest { sweep: sweep.to_owned(), force };
+    let removed = client.sweeps.remove(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let v1::RemoveResponse { sweep, name, trials, files, bytes } = removed;
+    let megabytes = bytes as f64 / 1e6;
+    Ok(format!("removed {sweep} ({name}): {trials} rows, {files} files of {megabytes:.1} MB\n"))
+}
+
 /// `ergodic explain`
 ///
 /// # Errors

@@ -477,6 +477,28 @@ impl Core {
         Ok(effects)
     }
 
+    /// A user removes a sweep. One that has not ended is cancelled first, if that is wanted.
+    ///
+    /// # Errors
+    /// It has not ended, in words.
+    pub fn on_remove(&mut self, sweep_number: i64, force: bool, now: Now) -> Result<Vec<Effect>, String> {
+        match self.sweeps.get(&sweep_number) {
+            Some(sweep) if sweep.state.is_open() && !force => {
+                let id = &sweep.id;
+                Err(format!("the sweep {id} has not ended: `ergodic cancel {id}` first, or remove it with --force"))
+            }
+            Some(sweep) if sweep.state.is_open() => self.on_steer(sweep_number, Steering::Cancel, now),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// A sweep that had ended is no more.
+    pub fn on_removed(&mut self, sweep_number: i64) {
+        self.sweeps.remove(&sweep_number);
+        self.verdicts.retain(|verdict| verdict.sweep != sweep_number);
+        self.workers.values_mut().for_each(|worker| drop(worker.unable.remove(&sweep_number)));
+    }
+
     /// The rows of these failed trials are gone: they are run again.
     pub fn on_retried(&mut self, sweep_number: i64, keys: &[TrialKey], now: Now) -> Vec<Effect> {
         let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };

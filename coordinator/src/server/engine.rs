@@ -21,7 +21,7 @@ use crate::core::{
 };
 use crate::failpoint;
 use crate::store::writer::WriterHandle;
-use crate::store::{Batch, Report, StoreError, Write, Written};
+use crate::store::{Batch, Cleared, Report, StoreError, Write, Written};
 
 /// Messages to a worker.
 pub type Outbox = mpsc::Sender<Result<v1::SessionResponse, tonic::Status>>;
@@ -50,6 +50,12 @@ pub enum Event {
     Steer(i64, Steering, oneshot::Sender<Result<(), UserError>>),
     /// Its failed trials have no rows any more, or still have them.
     Retried(i64, Result<Vec<TrialKey>, StoreError>, oneshot::Sender<Result<(), UserError>>),
+    /// A user removes a sweep, or has it ended and removed.
+    Remove(i64, bool, oneshot::Sender<Result<(), UserError>>),
+    /// It is no more, or still there.
+    Removed(i64, Result<(), StoreError>, oneshot::Sender<Result<(), UserError>>),
+    /// Some of a removed sweep's rows are to be cleared.
+    Clear(i64, oneshot::Sender<Result<Cleared, StoreError>>),
     /// Whether the store takes a write.
     Probe(oneshot::Sender<Result<(), StoreError>>),
     /// A question.
@@ -215,6 +221,9 @@ impl Engine {
             Event::Condemned(verdict, stored) => self.condemned(verdict, stored),
             Event::Steer(sweep, steering, reply) => self.steer(sweep, steering, reply, now),
             Event::Retried(sweep, retried, reply) => self.retried(sweep, retried, reply, now),
+            Event::Remove(sweep, force, reply) => self.remove(sweep, force, reply, now),
+            Event::Removed(sweep, removed, reply) => self.removed(sweep, removed, reply),
+            Event::Clear(sweep, reply) => self.clear(sweep, reply),
             Event::Probe(reply) => self.probe(reply),
             Event::Ask(question) => {
                 question(&self.core);
@@ -445,6 +454,54 @@ impl Engine {
         let outcome = Outcome::Failed { cause: verdict.cause };
         let row = StoredRow { key: verdict.key, outcome, metric: f64::NAN, seconds: 0.0 };
         self.core.on_condemned(verdict.sweep, &row)
+    }
+
+    /// What is to be done first is done before the sweep is removed: the writer keeps the order.
+    fn remove(
+        &mut self,
+        sweep: i64,
+        force: bool,
+        reply: oneshot::Sender<Result<(), UserError>>,
+        now: Now,
+    ) -> Vec<Effect> {
+        let effects = match self.core.on_remove(sweep, force, now) {
+            Ok(effects) => effects,
+            Err(why) => {
+                let _ = reply.send(Err(UserError::new(ErrorCode::Refused, why)));
+                return Vec::new();
+            }
+        };
+        for effect in effects {
+            self.carry_out(effect);
+        }
+        let events = self.events.clone();
+        let answer = Box::new(move |written: Result<Written, StoreError>| {
+            let _ = events.send(Event::Removed(sweep, written.map(|_| ()), reply));
+        });
+        self.writer.write(Write::Remove(sweep), answer);
+        Vec::new()
+    }
+
+    fn removed(
+        &mut self,
+        sweep: i64,
+        removed: Result<(), StoreError>,
+        reply: oneshot::Sender<Result<(), UserError>>,
+    ) -> Vec<Effect> {
+        if removed.is_ok() {
+            self.core.on_removed(sweep);
+        }
+        let _ = reply.send(removed.map_err(store_error));
+        Vec::new()
+    }
+
+    fn clear(&self, sweep: i64, reply: oneshot::Sender<Result<Cleared, StoreError>>) -> Vec<Effect> {
+        let answer = |written: Result<Written, StoreError>| {
+            let cleared = |written| if let Written::Cleared(cleared) = written { cleared } else { Cleared::default() };
+            drop(reply.send(written.map(cleared)));
+        };
+        self.writer.write(Write::Clear(sweep), Box::new(answer));
+        Vec::new()
     }
 
     fn probe(&self, reply: oneshot::Sender<Result<(), StoreError>>) -> Vec<Effect> {

@@ -1,10 +1,11 @@
 //! `FileService`: files named by their hash, in a folder of the store.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ergodic_common::ErrorCode;
@@ -26,12 +27,14 @@ const PIECE_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct Shelf {
     folder: PathBuf,
+    /// Files that somebody was told are here, and of which no row is known yet: they are not removed.
+    promised: Arc<Mutex<HashSet<[u8; 32]>>>,
 }
 
 impl Shelf {
     /// The shelf in this folder, which need not exist yet.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder }
+        Self { folder, promised: Arc::default() }
     }
 
     /// The place of the file of this hash, made from the hash alone.
@@ -44,12 +47,49 @@ impl Shelf {
         self.place(hash).exists()
     }
 
-    /// Keeps a file.
+    /// Whether the file of this hash is there. If so, it stays until what names it has been stored, or was given up.
+    pub fn promise(&self, hash: &[u8; 32]) -> bool {
+        let mut promised = self.promised();
+        let kept = self.has(hash);
+        if kept {
+            promised.insert(*hash);
+        }
+        kept
+    }
+
+    /// What was to name these files has been stored, or was given up.
+    pub fn settle<'a>(&self, hashes: impl IntoIterator<Item = &'a [u8; 32]>) {
+        let mut promised = self.promised();
+        for hash in hashes {
+            promised.remove(hash);
+        }
+    }
+
+    /// Removes a file that nothing names any more; how many bytes it had. One that was promised stays.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn remove(&self, hash: &[u8; 32]) -> std::io::Result<Option<u64>> {
+        let promised = self.promised();
+        let place = self.place(hash);
+        match std::fs::metadata(&place) {
+            Ok(there) if !promised.contains(hash) => std::fs::remove_file(place).map(|()| Some(there.len())),
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn promised(&self) -> MutexGuard<'_, HashSet<[u8; 32]>> {
+        self.promised.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a file, and promises it.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn keep(&self, hash: &[u8; 32], bytes: &[u8]) -> std::io::Result<()> {
-        if self.has(hash) {
+        if self.promise(hash) {
             return Ok(());
         }
         let mut part = Part::begin(self)?;
@@ -91,7 +131,10 @@ impl Part {
 
     fn finish(self, shelf: &Shelf, hash: &[u8; 32]) -> std::io::Result<()> {
         self.file.sync_all()?;
+        let mut promised = shelf.promised();
         std::fs::rename(&self.path, shelf.place(hash))?;
+        promised.insert(*hash);
+        drop(promised);
         sync_folder(&shelf.folder)
     }
 }
@@ -145,7 +188,7 @@ impl FileService for Files {
 
     async fn has(&self, request: Request<v1::HasRequest>) -> Result<Response<v1::HasResponse>, Status> {
         let hash = to_hash("HasRequest", request.into_inner().hash)?;
-        Ok(Response::new(v1::HasResponse { kept: self.0.catalog.shelf.has(&hash) }))
+        Ok(Response::new(v1::HasResponse { kept: self.0.catalog.shelf.promise(&hash) }))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {

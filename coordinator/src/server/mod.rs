@@ -1,6 +1,7 @@
 //! The coordinator process: store, event loop, gRPC services, and an orderly end.
 
 mod admin;
+pub(crate) mod backup;
 pub mod data;
 pub mod door;
 pub mod engine;
@@ -10,13 +11,14 @@ mod limits;
 mod listen;
 mod metrics;
 mod process;
+mod removal;
 mod session;
 mod status;
 mod sweeps;
 mod workers;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,7 +121,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// # Errors
 /// The store is taken or damaged, the address cannot be listened on, or the door cannot be kept.
 pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
-    let files = files_dir(&options)?;
+    let files = files_dir(options.files.as_deref(), &options.store)?;
     let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, e.to_string());
     let store = tokio::task::block_in_place(|| options.store.open()).map_err(store_error)?;
     let (listener, leader) = lead(&options, store.as_ref()).await?;
@@ -134,7 +136,8 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
     // From now on, because a large store takes longer to read than a claim to lead lasts.
     let deposed = tokio::spawn(keep_leading(store.clone(), leader.epoch, stopping.clone()));
     let mut writer = tokio::task::block_in_place(|| store.writer(leader.epoch)).map_err(store_error)?;
-    let core = tokio::task::block_in_place(|| recover(store.as_ref(), writer.as_mut(), leader.epoch, &options))?;
+    let (core, removals) =
+        tokio::task::block_in_place(|| recover(store.as_ref(), writer.as_mut(), leader.epoch, &options))?;
     let (writer, writer_thread) = WriterHandle::start(writer).map_err(internal)?;
     let metrics = Metrics::new(writer.meter());
     let (engine, handle) = Engine::new(core, writer);
@@ -153,6 +156,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
         stopping: stopping.clone(),
     });
     spawn_ticks(handle.clone(), stopping.clone());
+    tokio::spawn(removal::go_on(shared.clone(), removals));
     if let Some(listener) = http {
         tracing::info!(address = %listener.local_addr().map_err(internal)?, "health and metrics over http");
         tokio::spawn(http::serve(listener, shared.clone()));
@@ -206,9 +210,9 @@ fn url(address: SocketAddr, secure: bool) -> String {
 }
 
 /// A store in a directory has its files beside it. With a database, any coordinator may need them after a take-over.
-fn files_dir(options: &ServeOptions) -> Result<PathBuf, UserError> {
-    match (&options.files, &options.store) {
-        (Some(dir), _) => Ok(dir.clone()),
+pub(crate) fn files_dir(files: Option<&Path>, store: &Place) -> Result<PathBuf, UserError> {
+    match (files, store) {
+        (Some(dir), _) => Ok(dir.to_owned()),
         (None, Place::Directory(dir)) => Ok(dir.join("data")),
         (None, Place::Database(_)) => {
             let message = "--files: with a database as the store, say in which directory datasets and weights are kept; \
@@ -272,8 +276,14 @@ pub(crate) fn store_error(error: StoreError) -> UserError {
     UserError::new(code, error.to_string())
 }
 
-/// The core as the store knows it: sweeps with their rows, and leases with a fresh time to live.
-fn recover(store: &dyn Store, writer: &mut dyn Writer, epoch: u64, options: &ServeOptions) -> Result<Core, UserError> {
+/// The core as the store knows it: sweeps with their rows, and leases with a fresh time to live. And sweeps that were
+/// removed, and have rows left.
+fn recover(
+    store: &dyn Store,
+    writer: &mut dyn Writer,
+    epoch: u64,
+    options: &ServeOptions,
+) -> Result<(Core, Vec<i64>), UserError> {
     let reader = store.reader().map_err(store_error)?;
     let (leases, next_lease) = reader.leases().map_err(store_error)?;
     let mut core = Core::new(Timing { lease_ttl: options.lease_ttl }, epoch, next_lease);
@@ -295,7 +305,7 @@ fn recover(store: &dyn Store, writer: &mut dyn Writer, epoch: u64, options: &Ser
         // Leases that turn out empty are left in the store: nothing can be written under them that is not a duplicate.
         core.on_recorded_lease(lease, Duration::ZERO);
     }
-    Ok(core)
+    Ok((core, reader.removals().map_err(store_error)?))
 }
 
 /// What the core keeps of a sweep's rows, and which of them are damaged.
@@ -355,11 +365,12 @@ async fn serve(
         .max_decoding_message_size(2 * CHUNK);
     let metrics = shared.metrics.clone();
     let limited = Limited::new(shared.limits.clone(), shared.rate_limit);
+    let (tls, tokens) = door.map_or((None, None), |door| (Some(door.tls), Some(door.tokens)));
+    let admin = admin::Admin { tokens: tokens.clone(), shared: shared.clone() };
+    let admin = AdminServiceServer::new(admin).max_decoding_message_size(64 << 10);
     let sweeps = SweepServiceServer::new(sweeps::Sweeps(shared))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(64 << 20);
-    let (tls, tokens) = door.map_or((None, None), |door| (Some(door.tls), Some(door.tokens)));
-    let admin = AdminServiceServer::new(admin::Admin(tokens.clone())).max_decoding_message_size(64 << 10);
     let connections = listen::incoming(listener, tls, stopping.clone());
     let stopped = async move {
         let _ = stopping.wait_for(|stop| *stop).await;

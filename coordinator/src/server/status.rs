@@ -75,7 +75,7 @@ pub(crate) fn cell_lines(sweep: &Sweep, cell: u64) -> Vec<String> {
     lines
 }
 
-fn state(state: SweepState) -> v1::SweepState {
+pub(super) fn state(state: SweepState) -> v1::SweepState {
     match state {
         SweepState::Running => v1::SweepState::Running,
         SweepState::Completed => v1::SweepState::Completed,

@@ -44,9 +44,11 @@ impl WorkerService for Workers {
         let held = self.0.limits.results.bytes(request.encoded_len())?;
         let delivery = to_delivery(request, sweep, metric, metrics, held)?;
         let rows = delivery.rows.clone();
+        let weights: Vec<[u8; 32]> = delivery.results.iter().filter_map(|result| result.weights).collect();
         let (reply, answered) = oneshot::channel();
         self.0.engine.tell(Event::Results(Box::new(Delivery { reply, ..delivery })));
         let report = answered.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
+        self.0.catalog.shelf.settle(&weights);
         let report = report.map_err(|refusal| match refusal {
             Refusal::NotLeased(key) => {
                 Status::permission_denied(format!("the trial {key} is not in the lease it was delivered under"))
@@ -72,7 +74,7 @@ impl WorkerService for Workers {
             .ask(move |core| core.sweeps().find(|sweep| sweep.id == wanted).map(|sweep| sweep.record.clone()))
             .await
             .map_err(|e| Status::unavailable(e.to_string()))?
-            .ok_or_else(|| Status::not_found(format!("there is no sweep {id}")))?;
+            .ok_or_else(|| Status::not_found(format!("there is no sweep {id}: if it was here, it was removed")))?;
         let answer = v1::GetSweepResponse {
             source: Some((&record.source).into()),
             data_hash: record.data.hash.map_or_else(Vec::new, |hash| hash.to_vec()),
@@ -93,7 +95,7 @@ impl Workers {
             Some((sweep.number, main_metric(metrics).0, metrics.len()))
         });
         let found = found.await.map_err(|e| Status::unavailable(e.to_string()))?;
-        found.ok_or_else(|| Status::not_found(format!("there is no sweep {id}")))
+        found.ok_or_else(|| Status::not_found(format!("there is no sweep {id}: if it was here, it was removed")))
     }
 }
 
