@@ -1,5 +1,6 @@
 //! End-to-end tests over the real programs.
 
+mod checkpoints;
 mod clock;
 mod commands;
 mod crashes;

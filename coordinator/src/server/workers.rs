@@ -23,6 +23,7 @@ type ResponseStream<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Statu
 #[tonic::async_trait]
 impl WorkerService for Workers {
     type SessionStream = ResponseStream<v1::SessionResponse>;
+    type FetchCheckpointStream = ResponseStream<v1::FetchCheckpointResponse>;
 
     async fn session(
         &self,
@@ -79,6 +80,22 @@ impl WorkerService for Workers {
             seal: Vec::new(),
         };
         Ok(Response::new(if protocol == PROTOCOL { answer.sealed() } else { answer }))
+    }
+
+    async fn keep_checkpoint(
+        &self,
+        request: Request<Streaming<v1::KeepCheckpointRequest>>,
+    ) -> Result<Response<v1::KeepCheckpointResponse>, Status> {
+        self.0.keep_checkpoint(request.into_inner()).await?;
+        Ok(Response::new(v1::KeepCheckpointResponse {}))
+    }
+
+    async fn fetch_checkpoint(
+        &self,
+        request: Request<v1::FetchCheckpointRequest>,
+    ) -> Result<Response<Self::FetchCheckpointStream>, Status> {
+        let pieces = self.0.fetch_checkpoint(request.into_inner()).await?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(pieces))))
     }
 }
 
