@@ -339,6 +339,17 @@ impl Cluster {
         self.start_coordinator(&address, environment);
     }
 
+    /// The same with further options, which those after it do not have.
+    ///
+    /// # Panics
+    /// It does not come up.
+    pub fn restart_with(&mut self, options: &[&str]) {
+        let usual = self.options.clone();
+        self.options.extend(options.iter().map(|option| (*option).to_owned()));
+        self.restart_coordinator(&[]);
+        self.options = usual;
+    }
+
     /// The coordinator.
     ///
     /// # Panics

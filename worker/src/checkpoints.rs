@@ -52,7 +52,7 @@ struct Upload {
     owner: Owner,
     steps: u64,
     hash: [u8; 32],
-    bytes: Arc<[u8]>,
+    bytes: Arc<Vec<u8>>,
     /// Raised when it is not needed any more.
     stale: Arc<AtomicBool>,
     done: oneshot::Sender<()>,
@@ -90,7 +90,7 @@ impl Checkpoints {
     pub(crate) fn send(&self, assignment: &Assignment, steps: u64, checkpoint: Vec<u8>) -> Flight {
         let (hash, stale) = (*blake3::hash(&checkpoint).as_bytes(), Arc::new(AtomicBool::new(false)));
         let (done, arrived) = oneshot::channel();
-        let (owner, bytes) = (Owner::of(assignment), checkpoint.into());
+        let (owner, bytes) = (Owner::of(assignment), Arc::new(checkpoint));
         // A courier that is gone is missed by nobody: the worker ends.
         let _ = self.uploads.send(Upload { owner, steps, hash, bytes, stale: stale.clone(), done });
         Flight { stale, done: arrived }

@@ -235,6 +235,9 @@ pub struct ServeArgs {
     /// Form of the log on stderr
     #[arg(long, value_enum, env = "ERGODIC_LOG_FORMAT", default_value_t)]
     pub log_format: LogFormat,
+    /// Check curves and predictions, too, before serving; what is damaged is set aside, and its trials are run again
+    #[arg(long)]
+    pub check: bool,
     /// A silent worker loses its leases after this time
     #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     pub lease_ttl: Duration,

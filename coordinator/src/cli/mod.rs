@@ -143,6 +143,7 @@ async fn serve(args: ServeArgs) -> Result<Success, UserError> {
         http: args.http,
         door: door(&args)?,
         lease_ttl: args.lease_ttl,
+        check: args.check,
     };
     let mut running = tokio::select! {
         running = server::start(options) => running?,

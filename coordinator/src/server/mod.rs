@@ -34,7 +34,7 @@ use tonic::transport::Server;
 use crate::core::{Core, StoredRow, Sweep, SweepRow, SweepState, Timing, main_metric};
 use crate::store::place::Place;
 use crate::store::writer::WriterHandle;
-use crate::store::{Leader, Reader, Store, StoreError};
+use crate::store::{Damage, Leader, Reader, Store, StoreError, Write, Writer};
 use checkpoints::{Checkpoints, Keeper};
 use data::DataCatalog;
 use door::{Caller, Door, DoorOptions, Guard, Tokens};
@@ -59,6 +59,8 @@ pub struct ServeOptions {
     pub door: Option<DoorOptions>,
     /// A lease ends after this time without a heartbeat.
     pub lease_ttl: Duration,
+    /// Whether curves and predictions are checked, too, before it serves.
+    pub check: bool,
 }
 
 /// A coordinator that is up.
@@ -127,13 +129,13 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
     let (shutdown, stopping) = tokio::sync::watch::channel(false);
     // From now on, because a large store takes longer to read than a claim to lead lasts.
     let deposed = tokio::spawn(keep_leading(store.clone(), leader.epoch, stopping.clone()));
+    let mut writer = tokio::task::block_in_place(|| store.writer(leader.epoch)).map_err(store_error)?;
     let checkpoints = Checkpoints::new(&files);
     let core = tokio::task::block_in_place(|| {
-        let mut core = recover(store.as_ref(), leader.epoch, options.lease_ttl)?;
+        let mut core = recover(store.as_ref(), writer.as_mut(), leader.epoch, &options)?;
         checkpoints.recover(&mut core);
         Ok::<_, UserError>(core)
     })?;
-    let writer = tokio::task::block_in_place(|| store.writer(leader.epoch)).map_err(store_error)?;
     let (writer, writer_thread) = WriterHandle::start(writer).map_err(internal)?;
     let metrics = Metrics::new(writer.meter());
     let (events, waiting) = Engine::queue();
@@ -267,22 +269,29 @@ pub(crate) fn store_error(error: StoreError) -> UserError {
     let code = match error {
         StoreError::Taken(_) | StoreError::Foreign(_) => ErrorCode::Refused,
         StoreError::Cut(_) | StoreError::Deposed(_) => ErrorCode::Unreachable,
-        StoreError::Failed(_) => ErrorCode::Internal,
+        StoreError::Failed(_) | StoreError::Damaged(_) => ErrorCode::Internal,
     };
     UserError::new(code, error.to_string())
 }
 
 /// The core as the store knows it: sweeps with their rows, and leases with a fresh time to live.
-fn recover(store: &dyn Store, epoch: u64, lease_ttl: Duration) -> Result<Core, UserError> {
+fn recover(store: &dyn Store, writer: &mut dyn Writer, epoch: u64, options: &ServeOptions) -> Result<Core, UserError> {
     let reader = store.reader().map_err(store_error)?;
     let (leases, next_lease) = reader.leases().map_err(store_error)?;
-    let mut core = Core::new(Timing { lease_ttl }, epoch, next_lease);
-    for row in reader.sweeps().map_err(store_error)? {
+    let mut core = Core::new(Timing { lease_ttl: options.lease_ttl }, epoch, next_lease);
+    for mut row in reader.sweeps().map_err(store_error)? {
         let spec = Spec::read(&row.source).map_err(|e| {
             let message = format!("the stored sweep {} cannot be read by this version: {e}", row.id);
             UserError::new(ErrorCode::Version, message)
         })?;
-        recover_sweep(&mut core, reader.as_ref(), row, spec)?;
+        let (rows, damages) = sound_rows(reader.as_ref(), row.number, &spec, options.check).map_err(store_error)?;
+        if !damages.is_empty() {
+            set_aside(writer, &mut row, &damages).map_err(store_error)?;
+        }
+        if !rows.is_empty() || row.state == SweepState::Running {
+            tracing::info!(sweep = row.id, rows = rows.len(), "sweep taken up");
+        }
+        core.on_sweep(Sweep::new(Arc::new(row), Arc::new(spec)), rows, Duration::ZERO);
     }
     for lease in leases {
         // Leases that turn out empty are left in the store: nothing can be written under them that is not a duplicate.
@@ -291,22 +300,32 @@ fn recover(store: &dyn Store, epoch: u64, lease_ttl: Duration) -> Result<Core, U
     Ok(core)
 }
 
-fn recover_sweep(core: &mut Core, reader: &dyn Reader, row: SweepRow, spec: Spec) -> Result<(), UserError> {
+/// What the core keeps of a sweep's rows, and which of them are damaged.
+fn sound_rows(
+    reader: &dyn Reader,
+    sweep: i64,
+    spec: &Spec,
+    all_of_it: bool,
+) -> Result<(Vec<StoredRow>, Vec<Damage>), StoreError> {
     let (metric, _) = main_metric(&spec.measure.metrics);
     let mut rows = Vec::new();
-    let keep = |trial: crate::store::StoredTrial| {
+    let damages = reader.sound_trials(sweep, all_of_it, &mut |trial| {
         let result = trial.result;
         let metric = result.metrics.get(metric).copied().unwrap_or(f64::NAN);
         rows.push(StoredRow { key: result.key, outcome: result.outcome, metric, seconds: result.seconds });
-        true
-    };
-    let mut keep = keep;
-    reader.trials(row.number, &mut keep).map_err(store_error)?;
-    let running = row.state == SweepState::Running;
-    if !rows.is_empty() || running {
-        tracing::info!(sweep = row.id, rows = rows.len(), "sweep taken up");
+    })?;
+    Ok((rows, damages))
+}
+
+/// Trials are pure functions: those whose rows are damaged are run again.
+fn set_aside(writer: &mut dyn Writer, row: &mut SweepRow, damages: &[Damage]) -> Result<(), StoreError> {
+    for Damage { key, what, why, .. } in damages {
+        tracing::error!(sweep = row.id, trial = %key, "its {what} is damaged ({why}): set aside, to be run again");
     }
-    core.on_sweep(Sweep::new(Arc::new(row), Arc::new(spec)), rows, Duration::ZERO);
+    writer.commit(&[&Write::SetAside(row.number, damages.iter().map(|damage| damage.key).collect())])?;
+    if row.state == SweepState::Completed {
+        row.state = SweepState::Running;
+    }
     Ok(())
 }
 
