@@ -1,6 +1,7 @@
 //! End-to-end tests over the real programs.
 
 mod backup;
+mod checkpoints;
 mod clock;
 mod commands;
 mod crashes;

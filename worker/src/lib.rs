@@ -1,9 +1,10 @@
 //! Ergodic's worker: joins a coordinator and trains. The only crate that links Candle.
 //!
 //! [`train`] runs one trial. [`desk`] holds what was granted and what was finished; `slots` are the threads that take
-//! from it; `session` talks with the coordinator; `sweeps` and [`datasets`] fetch what trials need; [`cli`] reads the
+//! from it, and `shelf` is where they keep what is unfinished; `session` talks with the coordinator; `sweeps` and [`datasets`] fetch what trials need; [`cli`] reads the
 //! command line.
 
+mod checkpoints;
 pub mod cli;
 pub mod datasets;
 mod deliver;
@@ -13,6 +14,7 @@ mod folder;
 mod link;
 mod memory;
 mod session;
+mod shelf;
 mod single;
 mod slots;
 mod sweeps;

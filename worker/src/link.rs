@@ -45,6 +45,8 @@ pub struct Link {
     pub work: WorkerServiceClient<Connection>,
     /// Files.
     pub files: FileServiceClient<Connection>,
+    /// Checkpoints, which are not worth compressing.
+    pub bulk: WorkerServiceClient<Connection>,
 }
 
 impl Link {
@@ -58,11 +60,12 @@ impl Link {
         let work = WorkerServiceClient::new(connection.clone())
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
+        let bulk = work.clone();
         let files = FileServiceClient::new(connection).max_decoding_message_size(MAX_MESSAGE);
         Ok(if connect::is_loopback(url) {
-            Self { work, files }
+            Self { work, files, bulk }
         } else {
-            Self { work: work.send_compressed(CompressionEncoding::Zstd), files }
+            Self { work: work.send_compressed(CompressionEncoding::Zstd), files, bulk }
         })
     }
 }

@@ -301,6 +301,7 @@ impl<'a> Session<'a> {
         let Some(fence) = grant.fence.as_ref().map(from_wire) else { return true };
         let keys = grant.cells.iter().zip(&grant.repeats);
         let keys: Vec<TrialKey> = keys.map(|(cell, repeat)| TrialKey { cell: *cell, repeat: *repeat }).collect();
+        let kept = grant.kept.into_iter().map(TrialKey::from).collect();
         let identity = self.identity;
         let fetching = sweeps.get(&grant.sweep, |spec| lack(identity, spec, &keys));
         let sweep = self.meanwhile(fence, fetching).await;
@@ -309,7 +310,7 @@ impl<'a> Session<'a> {
                 tracing::debug!(lease = fence.lease, trials = keys.len(), "lease granted");
                 self.office.with(|desk| {
                     if !desk.is_closed() {
-                        desk.grant(fence, sweep, keys)
+                        desk.grant(fence, sweep, keys, kept)
                     }
                 });
                 self.wish().await

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use crate::desk::{Assignment, Desk, Now};
 use crate::device::DeviceChoice;
 use crate::folder::Folder;
+use crate::shelf::{Keeping, TrialShelf};
 use crate::train::{self, Deadline, Finished, Isa, Job, Place};
 
 /// The desk, and ways to hear of changes on it.
@@ -87,17 +88,22 @@ pub(crate) struct Equipment {
 ///
 /// # Errors
 /// The operating system gives no thread, or the device or the folder cannot be used.
-pub(crate) fn start(office: &Arc<Office>, slots: u32, equipment: &Equipment) -> Result<String, UserError> {
+pub(crate) fn start(
+    office: &Arc<Office>,
+    slots: u32,
+    equipment: &Equipment,
+    keeping: Option<&Keeping>,
+) -> Result<String, UserError> {
     let mut numerics = String::new();
     for n in 0..slots {
-        let (office, equipment) = (office.clone(), equipment.clone());
+        let (office, equipment, keeping) = (office.clone(), equipment.clone(), keeping.cloned());
         let (report, ready) = std::sync::mpsc::channel();
         let failed = |e: String| UserError::new(ErrorCode::Internal, format!("cannot start slot {n}: {e}"));
         // A device belongs to the thread that opened it.
         let slot = move || match Machine::new(&equipment) {
             Ok(machine) => {
                 let _ = report.send(Ok(machine.numerics().to_owned()));
-                work(&office, &machine);
+                work(&office, &machine, keeping.as_ref());
             }
             Err(error) => _ = report.send(Err(error)),
         };
@@ -114,8 +120,8 @@ pub(crate) struct Machine {
     place: Option<Place>,
     /// Threads for one trial, if more than the slot's own.
     pool: Option<rayon::ThreadPool>,
-    /// Where unfinished trials are kept.
-    shelf: Option<Folder>,
+    /// Where unfinished trials are kept here.
+    folder: Option<Folder>,
 }
 
 impl Machine {
@@ -123,8 +129,8 @@ impl Machine {
     pub(crate) fn new(equipment: &Equipment) -> Result<Self, UserError> {
         let failed = |e: String| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
         let pool = train::pool(equipment.threads).map_err(|e| failed(e.to_string()))?;
-        let shelf = equipment.shelf.as_deref().map(Folder::open).transpose().map_err(|e| failed(e.to_string()))?;
-        Ok(Self { isa: equipment.isa, place: equipment.device.open()?, pool, shelf })
+        let folder = equipment.shelf.as_deref().map(Folder::open).transpose().map_err(|e| failed(e.to_string()))?;
+        Ok(Self { isa: equipment.isa, place: equipment.device.open()?, pool, folder })
     }
 
     /// The class of what it computes.
@@ -133,9 +139,10 @@ impl Machine {
     }
 }
 
-fn work(office: &Office, machine: &Machine) {
+fn work(office: &Office, machine: &Machine, keeping: Option<&Keeping>) {
     while let Some(assignment) = office.next() {
-        let result = run(&assignment, machine);
+        let shelf = keeping.map(|keeping| TrialShelf::new(keeping, machine.folder.as_ref(), office, &assignment));
+        let result = run(&assignment, machine, shelf.as_ref().map(|shelf| shelf as &dyn train::Shelf));
         let wishes = {
             let mut desk = office.lock();
             desk.finish(assignment.fence, assignment.key, result);
@@ -148,8 +155,8 @@ fn work(office: &Office, machine: &Machine) {
     }
 }
 
-/// Runs a trial; `None` when it was stopped.
-pub(crate) fn run(assignment: &Assignment, machine: &Machine) -> Option<Finished> {
+/// Runs a trial, from what is kept of it on the shelf; `None` when it was stopped.
+pub(crate) fn run(assignment: &Assignment, machine: &Machine, shelf: Option<&dyn train::Shelf>) -> Option<Finished> {
     tracing::debug!(trial = %assignment.key, lease = assignment.fence.lease, "trial begins");
     let attempt = catch_unwind(AssertUnwindSafe(|| {
         let sweep = &assignment.sweep;
@@ -165,7 +172,7 @@ pub(crate) fn run(assignment: &Assignment, machine: &Machine) -> Option<Finished
             isa: machine.isa,
             place: machine.place.as_ref(),
             pool: machine.pool.as_ref(),
-            shelf: machine.shelf.as_ref().map(|shelf| shelf as &dyn train::Shelf),
+            shelf,
             deadline: assignment.limit.map(Deadline::after),
         };
         Ok(train::run(&job, &assignment.stop))

@@ -179,6 +179,7 @@ pub fn show_status(s: &v1::SweepStatus, format: Format) -> String {
         ("duplicates", json!(s.duplicates)),
         ("mismatches", json!(s.mismatches)),
         ("fenced", json!(s.fenced)),
+        ("checkpoints", json!(s.checkpoints)),
         ("workers", json!(s.workers)),
         ("slots", json!(s.slots)),
         ("rate", json!(s.rate)),
@@ -210,6 +211,12 @@ fn status_for_people(s: &v1::SweepStatus) -> String {
         out += &format!(
             "  lost leases given out again: {}, results compared with a stored row: {}, late batches: {}\n",
             s.releases, s.duplicates, s.fenced
+        );
+    }
+    if s.checkpoints > 0 {
+        out += &format!(
+            "  checkpoints of unfinished trials: {}; `explain {} CELL/REPEAT` says of which step\n",
+            s.checkpoints, s.id
         );
     }
     if !s.trouble.is_empty() {

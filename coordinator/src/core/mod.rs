@@ -7,6 +7,7 @@
 //! set), *waiting* (a suspect that nobody holds), *leased* (in exactly one lease), or *done* (it has a row in the store).
 //! [`Core::check`] states it, and the model test holds the core to it.
 
+mod checkpoints;
 mod grant;
 pub mod interval;
 pub mod live;
@@ -102,6 +103,8 @@ pub enum Effect {
     SetShare(i64, Share),
     /// Store a failed row for a trial that killed too many workers.
     Condemn(Verdict),
+    /// Remove what is kept of trials of a sweep that are not unfinished any more.
+    Discard(i64, Vec<TrialKey>),
 }
 
 /// What is to be stored of a trial that killed too many workers.
@@ -419,6 +422,8 @@ impl Core {
         }
         self.learn_pace(worker, sweep_number, &committed.stored, now);
         let mut effects = self.strike_off(sweep_number, fence, &holders);
+        let ended = committed.stored.iter().map(|row| row.key).chain(committed.known.iter().copied());
+        effects.extend(self.discard(sweep_number, ended));
         effects.extend(self.end_if_done(sweep_number));
         effects.extend(self.feed_workers(now));
         effects
@@ -433,7 +438,9 @@ impl Core {
             return Vec::new();
         }
         sweep.settle(row);
-        self.end_if_done(sweep_number)
+        let mut effects = self.discard(sweep_number, std::iter::once(row.key));
+        effects.extend(self.end_if_done(sweep_number));
+        effects
     }
 
     /// The verdict on a trial could not be stored: it is tried again on a later tick.
@@ -472,6 +479,7 @@ impl Core {
             let fences: Vec<Fence> = of_sweep.map(|l| l.row.fence).collect();
             effects.extend(self.revoke(&fences));
             effects.extend(self.end_leases(&fences, false));
+            effects.extend(self.discard_all(sweep_number));
         }
         effects.extend(self.feed_workers(now));
         Ok(effects)

@@ -1,5 +1,6 @@
 //! A sweep as it is stored, and as the core sees it: what is pending, what has a row, how fast it goes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ergodic_common::metric::Metric;
@@ -134,6 +135,8 @@ pub struct Sweep {
     pub live: Live,
     /// Trials that may kill workers.
     pub suspects: Suspects,
+    /// Unfinished trials of which a checkpoint is kept, with the steps after which it was made.
+    pub(super) kept: BTreeMap<TrialKey, u64>,
     pub(super) classes: Vec<Class>,
     pub(super) leased: u64,
     pub(super) rate: Rate,
@@ -212,6 +215,7 @@ impl Sweep {
             counts: Counts::default(),
             live: Live::default(),
             suspects: Suspects::default(),
+            kept: BTreeMap::new(),
             classes,
             leased: 0,
             rate: Rate::default(),
@@ -222,6 +226,11 @@ impl Sweep {
     /// The metric that tells cells apart: the first of test_acc and test_loss that is measured, else the first one.
     pub fn main_metric(&self) -> (usize, Metric) {
         main_metric(&self.spec.measure.metrics)
+    }
+
+    /// Unfinished trials of which a checkpoint is kept.
+    pub fn checkpoints(&self) -> u64 {
+        self.kept.len() as u64
     }
 
     /// Trials in leases.

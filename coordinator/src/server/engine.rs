@@ -13,6 +13,7 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::checkpoints::{Incoming, Keeper};
 use super::limits::Place;
 use super::store_error;
 use crate::core::{
@@ -46,6 +47,10 @@ pub enum Event {
     LeaseStored(LeaseRow, String, Vec<TrialKey>, Result<(), StoreError>),
     /// The verdict on a trial is durable, or is not.
     Condemned(Verdict, Result<(), StoreError>),
+    /// A checkpoint has come.
+    Keep(Box<Incoming>),
+    /// It is in its place, after so many steps of the trial.
+    Kept(i64, TrialKey, u64),
     /// A user steers a sweep.
     Steer(i64, Steering, oneshot::Sender<Result<(), UserError>>),
     /// Its failed trials have no rows any more, or still have them.
@@ -152,6 +157,7 @@ pub struct Engine {
     core: Core,
     started: Instant,
     writer: WriterHandle,
+    keeper: Keeper,
     sessions: HashMap<WorkerId, (u64, Outbox)>,
     next_session: u64,
     events: mpsc::UnboundedSender<Event>,
@@ -159,16 +165,24 @@ pub struct Engine {
     changed: watch::Sender<u64>,
 }
 
+/// The loop's queue.
+pub type Queue = (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>);
+
 impl Engine {
+    /// A queue for a loop that is not there yet.
+    pub fn queue() -> Queue {
+        mpsc::unbounded_channel()
+    }
+
     /// A loop around `core`, not yet running.
-    pub fn new(core: Core, writer: WriterHandle) -> (Self, EngineHandle) {
-        let (events, waiting) = mpsc::unbounded_channel();
+    pub fn new(core: Core, writer: WriterHandle, keeper: Keeper, (events, waiting): Queue) -> (Self, EngineHandle) {
         let (changed, changes) = watch::channel(0);
         let handle = EngineHandle { events: events.clone(), changed: changes };
         let engine = Self {
             core,
             started: Instant::now(),
             writer,
+            keeper,
             sessions: HashMap::new(),
             next_session: 0,
             events,
@@ -219,6 +233,11 @@ impl Engine {
             Event::Committed(delivery, result) => self.committed(*delivery, result, now),
             Event::LeaseStored(lease, sweep, keys, stored) => self.send_grant(&lease, sweep, &keys, stored),
             Event::Condemned(verdict, stored) => self.condemned(verdict, stored),
+            Event::Keep(incoming) => {
+                self.keeper.keep(&self.core, incoming);
+                Vec::new()
+            }
+            Event::Kept(sweep, key, steps) => self.core.on_kept(sweep, key, steps),
             Event::Steer(sweep, steering, reply) => self.steer(sweep, steering, reply, now),
             Event::Retried(sweep, retried, reply) => self.retried(sweep, retried, reply, now),
             Event::Remove(sweep, force, reply) => self.remove(sweep, force, reply, now),
@@ -426,6 +445,7 @@ impl Engine {
             }
             Effect::SetShare(sweep, share) => self.persist(Write::Share(sweep, share)),
             Effect::Condemn(verdict) => self.condemn(verdict),
+            Effect::Discard(sweep, keys) => self.keeper.discard(&self.core, sweep, &keys),
             Effect::Revoke(worker, fences) => {
                 tracing::info!(worker, leases = fences.len(), "leases revoked");
                 let fences = fences.into_iter().map(to_wire).collect();
@@ -552,6 +572,11 @@ impl Engine {
             sweep,
             cells: keys.iter().map(|key| key.cell).collect(),
             repeats: keys.iter().map(|key| key.repeat).collect(),
+            kept: keys
+                .iter()
+                .filter(|key| self.core.kept(lease.sweep, **key).is_some())
+                .map(|key| (*key).into())
+                .collect(),
         };
         self.send(&lease.worker, v1::session_response::Message::Grant(grant));
         Vec::new()

@@ -92,7 +92,7 @@ impl Shelf {
         if self.promise(hash) {
             return Ok(());
         }
-        let mut part = Part::begin(self)?;
+        let mut part = Part::begin(&self.folder)?;
         part.write(bytes)?;
         part.finish(self, hash)
     }
@@ -100,7 +100,7 @@ impl Shelf {
 
 /// A file that is being written: beside the others and renamed when it is whole, so that a file of a hash's name has that
 /// hash. Dropped before that, it leaves nothing.
-struct Part {
+pub(super) struct Part {
     path: PathBuf,
     file: File,
     hasher: blake3::Hasher,
@@ -108,25 +108,40 @@ struct Part {
 }
 
 impl Part {
-    fn begin(shelf: &Shelf) -> std::io::Result<Self> {
+    pub(super) fn begin(folder: &Path) -> std::io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        std::fs::create_dir_all(&shelf.folder)?;
+        std::fs::create_dir_all(folder)?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         // Coordinators in two containers may share the folder, and have the same process id.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let path = shelf.folder.join(format!("{now}-{}-{number}.part", std::process::id()));
+        let path = folder.join(format!("{now}-{}-{number}.part", std::process::id()));
         let file = File::create_new(&path)?;
         Ok(Self { path, file, hasher: blake3::Hasher::new(), len: 0 })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+    /// Writes what is no part of the content: it counts neither for its length nor for its hash.
+    pub(super) fn head(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.file.write_all(bytes)
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.hasher.update(bytes);
         self.len += bytes.len() as u64;
         self.file.write_all(bytes)
     }
 
-    fn hash(&self) -> [u8; 32] {
+    pub(super) fn hash(&self) -> [u8; 32] {
         *self.hasher.finalize().as_bytes()
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// In this place from now on, instead of what was there. Whether that outlives a power cut is open.
+    pub(super) fn place(self, path: &Path) -> std::io::Result<()> {
+        path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        std::fs::rename(&self.path, path)
     }
 
     fn finish(self, shelf: &Shelf, hash: &[u8; 32]) -> std::io::Result<()> {
@@ -163,7 +178,7 @@ impl FileService for Files {
         let first = next(&mut pieces).await?.ok_or_else(|| Status::invalid_argument("PutRequest: nothing was sent"))?;
         let hash = to_hash("PutRequest", first.hash)?;
         let shelf = &self.0.catalog.shelf;
-        let mut part = Part::begin(shelf).map_err(|e| unkept(shelf, &e))?;
+        let mut part = Part::begin(&shelf.folder).map_err(|e| unkept(shelf, &e))?;
         let mut chunk = first.chunk;
         loop {
             block_in_place(|| part.write(&chunk)).map_err(|e| unkept(shelf, &e))?;
@@ -198,7 +213,7 @@ impl FileService for Files {
             Status::from(UserError::new(ErrorCode::NotFound, format!("no file of hash {} is kept here", hex(&hash))))
         })?;
         let (pieces, stream) = Pages::new(place);
-        tokio::task::spawn_blocking(move || send(file, &pieces));
+        tokio::task::spawn_blocking(move || send(file, &pieces, |chunk| v1::FetchResponse { chunk }));
         Ok(Response::new(stream))
     }
 }
@@ -220,14 +235,15 @@ fn unkept(shelf: &Shelf, error: &std::io::Error) -> Status {
     UserError::new(ErrorCode::Internal, message).into()
 }
 
-fn send(mut file: File, pieces: &Pages<v1::FetchResponse>) {
+/// Sends the rest of a file in pieces.
+pub(super) fn send<T: Send + 'static>(mut file: File, pieces: &Pages<T>, wrapped: impl Fn(Vec<u8>) -> T) {
     loop {
         let mut chunk = vec![0; CHUNK];
         let piece = match file.read(&mut chunk) {
             Ok(0) => return,
             Ok(n) => {
                 chunk.truncate(n);
-                Ok(v1::FetchResponse { chunk })
+                Ok(wrapped(chunk))
             }
             Err(e) => Err(Status::internal(format!("cannot read the file: {e}"))),
         };

@@ -2,6 +2,7 @@
 
 mod admin;
 pub(crate) mod backup;
+mod checkpoints;
 pub mod data;
 pub mod door;
 pub mod engine;
@@ -38,6 +39,7 @@ use crate::core::{Core, StoredRow, Sweep, SweepRow, SweepState, Timing, main_met
 use crate::store::place::Place;
 use crate::store::writer::WriterHandle;
 use crate::store::{Damage, Leader, Reader, Store, StoreError, Write, Writer};
+use checkpoints::{Checkpoints, Keeper};
 use data::DataCatalog;
 use door::{Caller, Door, DoorOptions, Guard, Tokens};
 use engine::{Engine, EngineHandle, Event};
@@ -91,6 +93,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) epoch: u64,
     pub(crate) catalog: DataCatalog,
+    pub(crate) checkpoints: Checkpoints,
     pub(crate) lease_ttl: Duration,
     pub(crate) limits: Limits,
     pub(crate) rate_limit: Option<u32>,
@@ -136,11 +139,17 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
     // From now on, because a large store takes longer to read than a claim to lead lasts.
     let deposed = tokio::spawn(keep_leading(store.clone(), leader.epoch, stopping.clone()));
     let mut writer = tokio::task::block_in_place(|| store.writer(leader.epoch)).map_err(store_error)?;
-    let (core, removals) =
-        tokio::task::block_in_place(|| recover(store.as_ref(), writer.as_mut(), leader.epoch, &options))?;
+    let checkpoints = Checkpoints::new(&files);
+    let (core, removals) = tokio::task::block_in_place(|| {
+        let (mut core, removals) = recover(store.as_ref(), writer.as_mut(), leader.epoch, &options)?;
+        checkpoints.recover(&mut core);
+        Ok::<_, UserError>((core, removals))
+    })?;
     let (writer, writer_thread) = WriterHandle::start(writer).map_err(internal)?;
     let metrics = Metrics::new(writer.meter());
-    let (engine, handle) = Engine::new(core, writer);
+    let (events, waiting) = Engine::queue();
+    let (keeper, keeper_thread) = Keeper::start(checkpoints.clone(), events.clone()).map_err(internal)?;
+    let (engine, handle) = Engine::new(core, writer, keeper, (events, waiting));
     let loop_thread =
         std::thread::Builder::new().name("event-loop".into()).spawn(move || engine.run()).map_err(internal)?;
     let shared = Arc::new(Shared {
@@ -150,6 +159,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
         store: store.clone(),
         epoch: leader.epoch,
         catalog: DataCatalog { source: options.data_dir, shelf: Shelf::new(files) },
+        checkpoints,
         lease_ttl: options.lease_ttl,
         limits: Limits::new(),
         rate_limit: options.rate_limit,
@@ -163,7 +173,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
     }
     let secure = door.is_some();
     let server = tokio::spawn(serve(listener, door, shared, stopping));
-    let threads = vec![loop_thread, writer_thread];
+    let threads = vec![loop_thread, writer_thread, keeper_thread];
     Ok(Running { address, secure, epoch: leader.epoch, store, handle, shutdown, server, threads, deposed })
 }
 

@@ -45,6 +45,7 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
         weight: sweep.share.weight,
         // The core does not know the store.
         trouble: String::new(),
+        checkpoints: sweep.checkpoints(),
     }
 }
 

@@ -421,9 +421,11 @@ impl Sweeps {
                 return Err(UserError::new(ErrorCode::NotFound, message));
             }
             let state = sweep.state;
-            Ok((sweep.number, cell_lines(sweep, key.cell), core.whereabouts(sweep, key), core.explain(sweep), state))
+            let kept = core.kept(sweep.number, key);
+            let lines = (cell_lines(sweep, key.cell), core.explain(sweep));
+            Ok((sweep.number, lines, core.whereabouts(sweep, key), kept, state))
         };
-        let (number, mut lines, place, sweep_lines, state) = self.about(id, place).await??;
+        let (number, (mut lines, sweep_lines), place, kept, state) = self.about(id, place).await??;
         match place {
             Whereabouts::Done => {
                 let row = self.read(move |reader| reader.trial(number, key).map_err(store_error)).await?;
@@ -453,6 +455,9 @@ impl Sweeps {
                 }
             }
         }
+        lines.extend(
+            kept.map(|steps| format!("A checkpoint of it after {steps} steps is kept: it goes on from there.")),
+        );
         let attempts = self.read(move |reader| reader.attempts(number, key).map_err(store_error)).await?;
         lines.extend(attempts.iter().map(|attempt| match &attempt.worker[..] {
             "" => format!("An earlier attempt failed: {}.", attempt.cause),

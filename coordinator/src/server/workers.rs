@@ -22,6 +22,7 @@ pub(super) struct Workers(pub(super) Arc<Shared>);
 #[tonic::async_trait]
 impl WorkerService for Workers {
     type SessionStream = Stream<v1::SessionResponse>;
+    type FetchCheckpointStream = Stream<v1::FetchCheckpointResponse>;
 
     async fn session(
         &self,
@@ -82,6 +83,21 @@ impl WorkerService for Workers {
             seal: Vec::new(),
         };
         Ok(Response::new(if protocol == PROTOCOL { answer.sealed() } else { answer }))
+    }
+
+    async fn keep_checkpoint(
+        &self,
+        request: Request<Streaming<v1::KeepCheckpointRequest>>,
+    ) -> Result<Response<v1::KeepCheckpointResponse>, Status> {
+        self.0.keep_checkpoint(request.into_inner()).await?;
+        Ok(Response::new(v1::KeepCheckpointResponse {}))
+    }
+
+    async fn fetch_checkpoint(
+        &self,
+        request: Request<v1::FetchCheckpointRequest>,
+    ) -> Result<Response<Self::FetchCheckpointStream>, Status> {
+        Ok(Response::new(self.0.fetch_checkpoint(request.into_inner()).await?))
     }
 }
 
