@@ -6,14 +6,14 @@
 
 pub mod cli;
 pub mod datasets;
-mod deliver;
+pub mod deliver;
 pub mod desk;
-mod device;
+pub mod device;
 mod folder;
-mod link;
+pub mod link;
 mod memory;
-mod session;
+pub mod session;
 mod single;
-mod slots;
+pub mod slots;
 mod sweeps;
 pub mod train;

@@ -1,6 +1,6 @@
 //! The event loop: the one owner of the core's state. Select → react → persist → carry out the effects.
 //!
-//! It runs on a thread of its own. Its queue has no bound of its own because every sender waits for its answer or is a
+//! The server gives it a thread of its own. Its queue has no bound of its own because every sender waits for its answer or is a
 //! stream that is read one message at a time: the callers are bounded, and so is the queue.
 
 use std::collections::HashMap;
@@ -167,8 +167,8 @@ impl Engine {
     }
 
     /// Runs until told to stop.
-    pub fn run(mut self) {
-        while let Some(event) = self.waiting.blocking_recv() {
+    pub async fn run(mut self) {
+        while let Some(event) = self.waiting.recv().await {
             let changes = !matches!(event, Event::Ask(_) | Event::Probe(_) | Event::Tick);
             if matches!(event, Event::Stop) {
                 return;

@@ -9,10 +9,10 @@ mod http;
 mod listen;
 mod metrics;
 mod process;
-mod session;
+pub mod session;
 mod status;
 mod sweeps;
-mod workers;
+pub mod workers;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,14 +26,17 @@ use ergodic_proto::v1::admin_service_server::AdminServiceServer;
 use ergodic_proto::v1::file_service_server::FileServiceServer;
 use ergodic_proto::v1::sweep_service_server::SweepServiceServer;
 use ergodic_proto::v1::worker_service_server::WorkerServiceServer;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio_stream::Stream;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
+use tonic::transport::server::Connected;
 
 use crate::core::{Core, StoredRow, Sweep, SweepRow, SweepState, Timing, main_metric};
 use crate::store::place::Place;
-use crate::store::writer::WriterHandle;
-use crate::store::{Leader, Reader, Store, StoreError};
+use crate::store::writer::{WriterHandle, WriterLoop};
+use crate::store::{Leader, Reader, Store, StoreError, Writer};
 use data::DataCatalog;
 use door::{Caller, Door, DoorOptions, Guard, Tokens};
 use engine::{Engine, EngineHandle, Event};
@@ -126,30 +129,82 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
     let deposed = tokio::spawn(keep_leading(store.clone(), leader.epoch, stopping.clone()));
     let core = tokio::task::block_in_place(|| recover(store.as_ref(), leader.epoch, options.lease_ttl))?;
     let writer = tokio::task::block_in_place(|| store.writer(leader.epoch)).map_err(store_error)?;
-    let (writer, writer_thread) = WriterHandle::start(writer).map_err(internal)?;
-    let metrics = Metrics::new(writer.meter());
-    let (engine, handle) = Engine::new(core, writer);
-    let loop_thread =
-        std::thread::Builder::new().name("event-loop".into()).spawn(move || engine.run()).map_err(internal)?;
-    let shared = Arc::new(Shared {
-        metrics,
-        tokens: door.as_ref().map(|door| door.tokens.clone()),
-        engine: handle.clone(),
+    let (tls, tokens) = door.map_or((None, None), |door| (Some(door.tls), Some(door.tokens)));
+    let secure = tls.is_some();
+    let parts = assemble(Setup {
         store: store.clone(),
         epoch: leader.epoch,
-        catalog: DataCatalog { source: options.data_dir, shelf: Shelf::new(files) },
+        core,
+        writer,
+        files,
+        data_dir: options.data_dir,
+        tokens,
         lease_ttl: options.lease_ttl,
         stopping: stopping.clone(),
     });
-    spawn_ticks(handle.clone(), stopping.clone());
+    let Parts { engine, writer, services } = parts;
+    let handle = services.0.engine.clone();
+    let runtime = tokio::runtime::Handle::current();
+    let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    let loop_thread = thread("event-loop").spawn(move || runtime.block_on(engine.run())).map_err(internal)?;
+    let writer_thread = thread("store-writer").spawn(move || writer.run()).map_err(internal)?;
     if let Some(listener) = http {
         tracing::info!(address = %listener.local_addr().map_err(internal)?, "health and metrics over http");
-        tokio::spawn(http::serve(listener, shared.clone()));
+        tokio::spawn(http::serve(listener, services.0.clone()));
     }
-    let secure = door.is_some();
-    let server = tokio::spawn(serve(listener, door, shared, stopping));
+    let server = tokio::spawn(services.serve(listen::incoming(listener, tls, stopping)));
     let threads = vec![loop_thread, writer_thread];
     Ok(Running { address, secure, epoch: leader.epoch, store, handle, shutdown, server, threads, deposed })
+}
+
+/// What a coordinator is put together from.
+pub struct Setup {
+    /// Where results are kept.
+    pub store: Arc<dyn Store>,
+    /// In which it leads.
+    pub epoch: u64,
+    /// What it knows.
+    pub core: Core,
+    /// The store's one writer.
+    pub writer: Box<dyn Writer>,
+    /// Where files of sweeps and trials are kept.
+    pub files: PathBuf,
+    /// Where dataset files are.
+    pub data_dir: Option<PathBuf>,
+    /// Who may ask, unless everybody may.
+    pub tokens: Option<Arc<Tokens>>,
+    /// A lease ends after this time without a heartbeat.
+    pub lease_ttl: Duration,
+    /// Says when to end.
+    pub stopping: tokio::sync::watch::Receiver<bool>,
+}
+
+/// A coordinator put together, whose two loops and services are for its owner to run.
+pub struct Parts {
+    /// Decides: [`Engine::run`].
+    pub engine: Engine,
+    /// Makes durable: [`WriterLoop::run`].
+    pub writer: WriterLoop,
+    /// Answer workers and users: [`Services::serve`].
+    pub services: Services,
+}
+
+/// Puts a coordinator together.
+pub fn assemble(setup: Setup) -> Parts {
+    let (handle, writer) = WriterHandle::new(setup.writer);
+    let metrics = Metrics::new(handle.meter());
+    let (engine, handle) = Engine::new(setup.core, handle);
+    let shared = Shared {
+        metrics,
+        tokens: setup.tokens,
+        engine: handle,
+        store: setup.store,
+        epoch: setup.epoch,
+        catalog: DataCatalog { source: setup.data_dir, shelf: Shelf::new(setup.files) },
+        lease_ttl: setup.lease_ttl,
+        stopping: setup.stopping,
+    };
+    Parts { engine, writer, services: Services(Arc::new(shared)) }
 }
 
 async fn bind(option: &str, address: SocketAddr) -> Result<TcpListener, UserError> {
@@ -262,7 +317,10 @@ pub(crate) fn store_error(error: StoreError) -> UserError {
 }
 
 /// The core as the store knows it: sweeps with their rows, and leases with a fresh time to live.
-fn recover(store: &dyn Store, epoch: u64, lease_ttl: Duration) -> Result<Core, UserError> {
+///
+/// # Errors
+/// The store cannot be read, or holds what no coordinator of this version wrote.
+pub fn recover(store: &dyn Store, epoch: u64, lease_ttl: Duration) -> Result<Core, UserError> {
     let reader = store.reader().map_err(store_error)?;
     let (leases, next_lease) = reader.leases().map_err(store_error)?;
     let mut core = Core::new(Timing { lease_ttl }, epoch, next_lease);
@@ -277,20 +335,33 @@ fn recover(store: &dyn Store, epoch: u64, lease_ttl: Duration) -> Result<Core, U
         // Leases that turn out empty are left in the store: nothing can be written under them that is not a duplicate.
         core.on_recorded_lease(lease, Duration::ZERO);
     }
+    core.check().map_err(|why| damaged(&why))?;
     Ok(core)
+}
+
+fn damaged(why: &str) -> UserError {
+    let message = format!("the store is damaged ({why}): go back to a copy of it, or begin a new one with --store");
+    UserError::new(ErrorCode::Internal, message)
 }
 
 fn recover_sweep(core: &mut Core, reader: &dyn Reader, row: SweepRow, spec: Spec) -> Result<(), UserError> {
     let (metric, _) = main_metric(&spec.measure.metrics);
-    let mut rows = Vec::new();
+    let (mut rows, mut stranger) = (Vec::new(), None);
     let keep = |trial: crate::store::StoredTrial| {
         let result = trial.result;
+        if !spec.holds(result.key) {
+            stranger = Some(result.key);
+            return false;
+        }
         let metric = result.metrics.get(metric).copied().unwrap_or(f64::NAN);
         rows.push(StoredRow { key: result.key, outcome: result.outcome, metric, seconds: result.seconds });
         true
     };
     let mut keep = keep;
     reader.trials(row.number, &mut keep).map_err(store_error)?;
+    if let Some(key) = stranger {
+        return Err(damaged(&format!("it has a row of {key}, which is no trial of the sweep {}", row.id)));
+    }
     let running = row.state == SweepState::Running;
     if !rows.is_empty() || running {
         tracing::info!(sweep = row.id, rows = rows.len(), "sweep taken up");
@@ -311,12 +382,34 @@ fn spawn_ticks(handle: EngineHandle, mut stopping: tokio::sync::watch::Receiver<
     });
 }
 
-async fn serve(
-    listener: TcpListener,
-    door: Option<Door>,
+/// The gRPC services.
+pub struct Services(Arc<Shared>);
+
+impl Services {
+    /// Answers on these connections, and has the core look at the clock, until it is time to end.
+    ///
+    /// # Errors
+    /// No more connections can be had.
+    pub async fn serve<C>(
+        self,
+        connections: impl Stream<Item = std::io::Result<C>>,
+    ) -> Result<(), tonic::transport::Error>
+    where
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        spawn_ticks(self.0.engine.clone(), self.0.stopping.clone());
+        serve(connections, self.0).await
+    }
+}
+
+async fn serve<C>(
+    connections: impl Stream<Item = std::io::Result<C>>,
     shared: Arc<Shared>,
-    mut stopping: tokio::sync::watch::Receiver<bool>,
-) -> Result<(), tonic::transport::Error> {
+) -> Result<(), tonic::transport::Error>
+where
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let (mut stopping, tokens) = (shared.stopping.clone(), shared.tokens.clone());
     let workers = WorkerServiceServer::new(workers::Workers(shared.clone()))
         .accept_compressed(CompressionEncoding::Zstd)
         .max_decoding_message_size(MAX_MESSAGE)
@@ -328,9 +421,7 @@ async fn serve(
     let sweeps = SweepServiceServer::new(sweeps::Sweeps(shared))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(64 << 20);
-    let (tls, tokens) = door.map_or((None, None), |door| (Some(door.tls), Some(door.tokens)));
     let admin = AdminServiceServer::new(admin::Admin(tokens.clone())).max_decoding_message_size(64 << 10);
-    let connections = listen::incoming(listener, tls, stopping.clone());
     let stopped = async move {
         let _ = stopping.wait_for(|stop| *stop).await;
     };

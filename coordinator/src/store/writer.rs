@@ -1,4 +1,4 @@
-//! The writer's thread: takes whatever has queued up, commits it in one transaction, then answers everyone.
+//! The writer's loop: takes whatever has queued up, commits it in one transaction, then answers everyone.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -73,16 +73,12 @@ impl Meter {
 }
 
 impl WriterHandle {
-    /// Starts the thread. It ends when the last handle is gone.
-    ///
-    /// # Errors
-    /// The operating system gives no thread.
-    pub fn start(writer: Box<dyn Writer>) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+    /// A handle, and the loop that it hands writes to.
+    pub fn new(writer: Box<dyn Writer>) -> (Self, WriterLoop) {
         let (queue, waiting) = sync_channel(QUEUE);
         let meter = Arc::new(Meter::new());
         let writer = Metered { writer, meter: meter.clone() };
-        let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || run(writer, &waiting))?;
-        Ok((Self { queue, meter }, thread))
+        (Self { queue, meter }, WriterLoop { writer, waiting })
     }
 
     /// How the writer is doing.
@@ -90,7 +86,7 @@ impl WriterHandle {
         self.meter.clone()
     }
 
-    /// Queues a write; `answer` is called on the writer's thread once it is durable, or has failed.
+    /// Queues a write; `answer` is called by the writer's loop once it is durable, or has failed.
     pub fn write(&self, write: Write, answer: Answer) {
         if let Err(gone) = self.queue.send((write, answer)) {
             (gone.0.1)(Err(StoreError::Failed("the writer has stopped".into())));
@@ -113,22 +109,42 @@ impl Metered {
     }
 }
 
-fn run(mut writer: Metered, waiting: &Receiver<(Write, Answer)>) {
-    while let Ok(first) = waiting.recv() {
+/// Commits what is handed to it. The server gives it a thread of its own.
+pub struct WriterLoop {
+    writer: Metered,
+    waiting: Receiver<(Write, Answer)>,
+}
+
+impl WriterLoop {
+    /// Runs until the last handle is gone.
+    pub fn run(mut self) {
+        while let Ok(first) = self.waiting.recv() {
+            self.commit_group(first);
+        }
+    }
+
+    /// Commits what has queued up, as far as one transaction goes, and waits for nothing.
+    pub fn turn(&mut self) {
+        if let Ok(first) = self.waiting.try_recv() {
+            self.commit_group(first);
+        }
+    }
+
+    fn commit_group(&mut self, first: (Write, Answer)) {
         let mut group = vec![first];
-        group.extend(waiting.try_iter().take(MAX_GROUP - 1));
+        group.extend(self.waiting.try_iter().take(MAX_GROUP - 1));
         let (writes, answers): (Vec<Write>, Vec<Answer>) = group.into_iter().unzip();
         let results = writes.iter().any(|write| matches!(write, Write::Results(_)));
         if results {
             failpoint::reach(failpoint::BEFORE_COMMIT);
         }
-        let committed = writer.commit(&writes.iter().collect::<Vec<_>>());
+        let committed = self.writer.commit(&writes.iter().collect::<Vec<_>>());
         if results {
             failpoint::reach(failpoint::AFTER_COMMIT);
         }
         match committed {
             Ok(written) => answers.into_iter().zip(written).for_each(|(answer, written)| answer(Ok(written))),
-            Err(_) if writes.len() > 1 => one_by_one(&mut writer, &writes, answers),
+            Err(_) if writes.len() > 1 => one_by_one(&mut self.writer, &writes, answers),
             Err(error) => answers.into_iter().for_each(|answer| answer(Err(error.clone()))),
         }
     }
