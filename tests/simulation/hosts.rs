@@ -77,8 +77,9 @@ pub(crate) async fn coordinator(disk: Disk) -> turmoil::Result {
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&disk.dir)?);
     disk.ledger.look().compare(store.reader()?.as_ref());
     let epoch = store.claim("http://coordinator:7700")?.epoch;
-    let core = recover(store.as_ref(), epoch, LEASE_TTL)?;
-    let watched = Watched { writer: store.writer(epoch)?, spec: disk.spec.clone(), ledger: disk.ledger.clone() };
+    let mut writer = store.writer(epoch)?;
+    let core = recover(store.as_ref(), writer.as_mut(), epoch, LEASE_TTL, false)?;
+    let watched = Watched { writer, spec: disk.spec.clone(), ledger: disk.ledger.clone() };
     let Parts { engine, mut writer, services } = assemble(Setup {
         store,
         epoch,
@@ -88,6 +89,7 @@ pub(crate) async fn coordinator(disk: Disk) -> turmoil::Result {
         data_dir: None,
         tokens: None,
         lease_ttl: LEASE_TTL,
+        rate_limit: None,
         stopping: disk.stop.clone(),
     });
     tokio::spawn(engine.run());

@@ -164,7 +164,7 @@ fn say(requests: &[v1::SessionRequest]) {
 
 fn commit(mut request: v1::CommitResultsRequest) {
     request.is_whole();
-    let Ok(delivery) = workers::to_delivery(request, 1, 0, 1) else { return };
+    let Ok(delivery) = workers::to_delivery(request, 1, 0, 1, place()) else { return };
     for result in &delivery.results {
         let again =
             TrialResult::try_from(v1::TrialResult::from(result.clone())).expect("what was taken is taken again");
@@ -185,6 +185,12 @@ fn commit(mut request: v1::CommitResultsRequest) {
         core.on_committed(&delivery.worker, delivery.fence, sweep, &committed, Now::from_secs(1));
         core.check().expect("the books add up");
     }
+}
+
+/// Room for a batch.
+fn place() -> tokio::sync::OwnedSemaphorePermit {
+    let room = Arc::new(tokio::sync::Semaphore::new(1));
+    room.try_acquire_owned().expect("nobody else asks")
 }
 
 fn launch(mut request: v1::LaunchRequest) {
@@ -252,7 +258,8 @@ pub fn store(bytes: &[u8]) {
     let dir = tempfile::tempdir_in(memory()).expect("a temporary directory");
     std::fs::write(dir.path().join("ergodic.sqlite"), database).expect("a file can be written");
     let Ok(store) = SqliteStore::open(dir.path()) else { return };
-    let Ok(mut core) = recover(&store, 1, TTL) else { return };
+    let Ok(mut writer) = store.writer(1) else { return };
+    let Ok(mut core) = recover(&store, writer.as_mut(), 1, TTL, true) else { return };
     core.check().expect("the books add up");
     core.on_tick(Now::from_secs(1000));
     core.check().expect("the books add up");

@@ -81,7 +81,7 @@ async fn send(links: &Links, worker: &str, parcel: &Parcel) {
             Err(status) => {
                 tracing::warn!(%status, "results not delivered; trying again");
                 refusals = 0;
-                backoff.wait().await;
+                backoff.wait_after(&status).await;
             }
         }
     }

@@ -6,6 +6,7 @@ pub mod door;
 pub mod engine;
 pub mod files;
 mod http;
+mod limits;
 mod listen;
 mod metrics;
 mod process;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::MAX_MESSAGE;
 use ergodic_proto::status::UserError;
+use ergodic_proto::transfer::CHUNK;
 use ergodic_proto::v1::admin_service_server::AdminServiceServer;
 use ergodic_proto::v1::file_service_server::FileServiceServer;
 use ergodic_proto::v1::sweep_service_server::SweepServiceServer;
@@ -36,11 +38,12 @@ use tonic::transport::server::Connected;
 use crate::core::{Core, StoredRow, Sweep, SweepRow, SweepState, Timing, main_metric};
 use crate::store::place::Place;
 use crate::store::writer::{WriterHandle, WriterLoop};
-use crate::store::{Leader, Reader, Store, StoreError, Writer};
+use crate::store::{Damage, Leader, Reader, Store, StoreError, Write, Writer};
 use data::DataCatalog;
 use door::{Caller, Door, DoorOptions, Guard, Tokens};
 use engine::{Engine, EngineHandle, Event};
 use files::Shelf;
+use limits::{Limited, Limits};
 use metrics::Metrics;
 
 /// How to serve.
@@ -60,6 +63,10 @@ pub struct ServeOptions {
     pub door: Option<DoorOptions>,
     /// A lease ends after this time without a heartbeat.
     pub lease_ttl: Duration,
+    /// Whether curves and predictions are checked, too, before it serves.
+    pub check: bool,
+    /// Requests per second that a token, or an address where nobody is asked for one, may make; none for any number.
+    pub rate_limit: Option<u32>,
 }
 
 /// A coordinator that is up.
@@ -86,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) epoch: u64,
     pub(crate) catalog: DataCatalog,
     pub(crate) lease_ttl: Duration,
+    pub(crate) limits: Limits,
+    pub(crate) rate_limit: Option<u32>,
     pub(crate) stopping: tokio::sync::watch::Receiver<bool>,
 }
 
@@ -127,8 +136,9 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
     let (shutdown, stopping) = tokio::sync::watch::channel(false);
     // From now on, because a large store takes longer to read than a claim to lead lasts.
     let deposed = tokio::spawn(keep_leading(store.clone(), leader.epoch, stopping.clone()));
-    let core = tokio::task::block_in_place(|| recover(store.as_ref(), leader.epoch, options.lease_ttl))?;
-    let writer = tokio::task::block_in_place(|| store.writer(leader.epoch)).map_err(store_error)?;
+    let mut writer = tokio::task::block_in_place(|| store.writer(leader.epoch)).map_err(store_error)?;
+    let taken_up = || recover(store.as_ref(), writer.as_mut(), leader.epoch, options.lease_ttl, options.check);
+    let core = tokio::task::block_in_place(taken_up)?;
     let (tls, tokens) = door.map_or((None, None), |door| (Some(door.tls), Some(door.tokens)));
     let secure = tls.is_some();
     let parts = assemble(Setup {
@@ -140,6 +150,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
         data_dir: options.data_dir,
         tokens,
         lease_ttl: options.lease_ttl,
+        rate_limit: options.rate_limit,
         stopping: stopping.clone(),
     });
     let Parts { engine, writer, services } = parts;
@@ -175,6 +186,8 @@ pub struct Setup {
     pub tokens: Option<Arc<Tokens>>,
     /// A lease ends after this time without a heartbeat.
     pub lease_ttl: Duration,
+    /// Requests that a peer may make in a second, if there is a limit.
+    pub rate_limit: Option<u32>,
     /// Says when to end.
     pub stopping: tokio::sync::watch::Receiver<bool>,
 }
@@ -202,6 +215,8 @@ pub fn assemble(setup: Setup) -> Parts {
         epoch: setup.epoch,
         catalog: DataCatalog { source: setup.data_dir, shelf: Shelf::new(setup.files) },
         lease_ttl: setup.lease_ttl,
+        limits: Limits::new(),
+        rate_limit: setup.rate_limit,
         stopping: setup.stopping,
     };
     Parts { engine, writer, services: Services(Arc::new(shared)) }
@@ -311,7 +326,7 @@ pub(crate) fn store_error(error: StoreError) -> UserError {
     let code = match error {
         StoreError::Taken(_) | StoreError::Foreign(_) => ErrorCode::Refused,
         StoreError::Cut(_) | StoreError::Deposed(_) => ErrorCode::Unreachable,
-        StoreError::Failed(_) => ErrorCode::Internal,
+        StoreError::Failed(_) | StoreError::Damaged(_) => ErrorCode::Internal,
     };
     UserError::new(code, error.to_string())
 }
@@ -320,53 +335,74 @@ pub(crate) fn store_error(error: StoreError) -> UserError {
 ///
 /// # Errors
 /// The store cannot be read, or holds what no coordinator of this version wrote.
-pub fn recover(store: &dyn Store, epoch: u64, lease_ttl: Duration) -> Result<Core, UserError> {
+pub fn recover(
+    store: &dyn Store,
+    writer: &mut dyn Writer,
+    epoch: u64,
+    lease_ttl: Duration,
+    all_of_it: bool,
+) -> Result<Core, UserError> {
     let reader = store.reader().map_err(store_error)?;
     let (leases, next_lease) = reader.leases().map_err(store_error)?;
     let mut core = Core::new(Timing { lease_ttl }, epoch, next_lease);
-    for row in reader.sweeps().map_err(store_error)? {
+    for mut row in reader.sweeps().map_err(store_error)? {
         let spec = Spec::read(&row.source).map_err(|e| {
             let message = format!("the stored sweep {} cannot be read by this version: {e}", row.id);
             UserError::new(ErrorCode::Version, message)
         })?;
-        recover_sweep(&mut core, reader.as_ref(), row, spec)?;
+        let (rows, damages) = sound_rows(reader.as_ref(), row.number, &spec, all_of_it).map_err(store_error)?;
+        if !damages.is_empty() {
+            set_aside(writer, &mut row, &damages).map_err(store_error)?;
+        }
+        if !rows.is_empty() || row.state == SweepState::Running {
+            tracing::info!(sweep = row.id, rows = rows.len(), "sweep taken up");
+        }
+        core.on_sweep(Sweep::new(Arc::new(row), Arc::new(spec)), rows, Duration::ZERO);
     }
     for lease in leases {
         // Leases that turn out empty are left in the store: nothing can be written under them that is not a duplicate.
         core.on_recorded_lease(lease, Duration::ZERO);
     }
-    core.check().map_err(|why| damaged(&why))?;
+    core.check().map_err(|why| {
+        let message = format!("the store is damaged ({why}): go back to a copy of it, or begin a new one with --store");
+        UserError::new(ErrorCode::Internal, message)
+    })?;
     Ok(core)
 }
 
-fn damaged(why: &str) -> UserError {
-    let message = format!("the store is damaged ({why}): go back to a copy of it, or begin a new one with --store");
-    UserError::new(ErrorCode::Internal, message)
-}
-
-fn recover_sweep(core: &mut Core, reader: &dyn Reader, row: SweepRow, spec: Spec) -> Result<(), UserError> {
+/// What the core keeps of a sweep's rows, and which of them are damaged.
+fn sound_rows(
+    reader: &dyn Reader,
+    sweep: i64,
+    spec: &Spec,
+    all_of_it: bool,
+) -> Result<(Vec<StoredRow>, Vec<Damage>), StoreError> {
     let (metric, _) = main_metric(&spec.measure.metrics);
     let (mut rows, mut stranger) = (Vec::new(), None);
-    let keep = |trial: crate::store::StoredTrial| {
+    let damages = reader.sound_trials(sweep, all_of_it, &mut |trial| {
         let result = trial.result;
         if !spec.holds(result.key) {
             stranger = Some(result.key);
-            return false;
+            return;
         }
         let metric = result.metrics.get(metric).copied().unwrap_or(f64::NAN);
         rows.push(StoredRow { key: result.key, outcome: result.outcome, metric, seconds: result.seconds });
-        true
-    };
-    let mut keep = keep;
-    reader.trials(row.number, &mut keep).map_err(store_error)?;
-    if let Some(key) = stranger {
-        return Err(damaged(&format!("it has a row of {key}, which is no trial of the sweep {}", row.id)));
+    })?;
+    match stranger {
+        Some(key) => Err(StoreError::Failed(format!("it has a row of {key}, which is no trial of its sweep"))),
+        None => Ok((rows, damages)),
     }
-    let running = row.state == SweepState::Running;
-    if !rows.is_empty() || running {
-        tracing::info!(sweep = row.id, rows = rows.len(), "sweep taken up");
+}
+
+/// Trials are pure functions: those whose rows are damaged are run again.
+fn set_aside(writer: &mut dyn Writer, row: &mut SweepRow, damages: &[Damage]) -> Result<(), StoreError> {
+    for Damage { key, what, why, .. } in damages {
+        tracing::error!(sweep = row.id, trial = %key, "its {what} is damaged ({why}): set aside, to be run again");
     }
-    core.on_sweep(Sweep::new(Arc::new(row), Arc::new(spec)), rows, Duration::ZERO);
+    writer.commit(&[&Write::SetAside(row.number, damages.iter().map(|damage| damage.key).collect())])?;
+    if row.state == SweepState::Completed {
+        row.state = SweepState::Running;
+    }
     Ok(())
 }
 
@@ -416,8 +452,10 @@ where
         .max_encoding_message_size(MAX_MESSAGE);
     let files = FileServiceServer::new(files::Files(shared.clone()))
         .accept_compressed(CompressionEncoding::Zstd)
-        .max_decoding_message_size(MAX_MESSAGE);
+        // A piece of a file, and what stands around it.
+        .max_decoding_message_size(2 * CHUNK);
     let metrics = shared.metrics.clone();
+    let limited = Limited::new(shared.limits.clone(), shared.rate_limit);
     let sweeps = SweepServiceServer::new(sweeps::Sweeps(shared))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(64 << 20);
@@ -429,6 +467,7 @@ where
         // The guard comes first: what it turns away is not counted, and names nothing.
         .layer(Guard::new(tokens))
         .layer(metrics)
+        .layer(limited)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .initial_connection_window_size(8 << 20)

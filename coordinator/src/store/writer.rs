@@ -1,5 +1,6 @@
 //! The writer's loop: takes whatever has queued up, commits it in one transaction, then answers everyone.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,8 +17,10 @@ pub type Answer = Box<dyn FnOnce(Result<Written, StoreError>) + Send>;
 
 /// Most writes in one transaction: bounds the time to an answer.
 const MAX_GROUP: usize = 64;
-/// Writes that may wait; beyond that, those who write wait.
-const QUEUE: usize = 256;
+/// Writes that may wait; beyond that, whoever writes waits. Without results, a write is small.
+const QUEUE: usize = 4096;
+/// While so many writes wait, no further results are taken.
+const BEHIND: usize = 256;
 /// Whoever could not deliver tries again within this time.
 const TRIED_AGAIN_WITHIN: Duration = Duration::from_secs(30);
 
@@ -25,6 +28,7 @@ const TRIED_AGAIN_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct WriterHandle {
     queue: SyncSender<(Write, Answer)>,
+    waiting: Arc<AtomicUsize>,
     meter: Arc<Meter>,
 }
 
@@ -78,7 +82,9 @@ impl WriterHandle {
         let (queue, waiting) = sync_channel(QUEUE);
         let meter = Arc::new(Meter::new());
         let writer = Metered { writer, meter: meter.clone() };
-        (Self { queue, meter }, WriterLoop { writer, waiting })
+        let count = Arc::new(AtomicUsize::new(0));
+        let writes = WriterLoop { writer, waiting, count: count.clone() };
+        (Self { queue, waiting: count, meter }, writes)
     }
 
     /// How the writer is doing.
@@ -86,8 +92,14 @@ impl WriterHandle {
         self.meter.clone()
     }
 
+    /// Whether there is room for results, which are large, and can wait where they are.
+    pub fn takes_results(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) < BEHIND
+    }
+
     /// Queues a write; `answer` is called by the writer's loop once it is durable, or has failed.
     pub fn write(&self, write: Write, answer: Answer) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         if let Err(gone) = self.queue.send((write, answer)) {
             (gone.0.1)(Err(StoreError::Failed("the writer has stopped".into())));
         }
@@ -113,6 +125,8 @@ impl Metered {
 pub struct WriterLoop {
     writer: Metered,
     waiting: Receiver<(Write, Answer)>,
+    /// How many wait.
+    count: Arc<AtomicUsize>,
 }
 
 impl WriterLoop {
@@ -133,6 +147,7 @@ impl WriterLoop {
     fn commit_group(&mut self, first: (Write, Answer)) {
         let mut group = vec![first];
         group.extend(self.waiting.try_iter().take(MAX_GROUP - 1));
+        self.count.fetch_sub(group.len(), Ordering::Relaxed);
         let (writes, answers): (Vec<Write>, Vec<Answer>) = group.into_iter().unzip();
         let results = writes.iter().any(|write| matches!(write, Write::Results(_)));
         if results {

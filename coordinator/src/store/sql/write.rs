@@ -1,14 +1,17 @@
 //! Writes as statements, within a transaction that the caller begins and commits.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ergodic_common::terms::Share;
-use ergodic_common::{TrialKey, TrialResult};
+use ergodic_common::{Outcome, TrialKey, TrialResult};
 
+use super::read::{small_trial, small_trials, sweep_of};
 use super::{Sql, Value, all, damaged, key, number, whole_trial};
-use crate::core::{Ended, LeaseRow, SweepRow, SweepState, Tallies};
-use crate::store::rows::{FAILED, from_files, from_intervals, from_state, same_bits};
-use crate::store::{Batch, Report, StoreError, Write, Written};
+use crate::core::{Ended, LeaseRow, SweepRow, SweepState};
+use crate::store::rows::{
+    FAILED, curve_checksum, from_files, from_intervals, from_state, lease_checksum, same_bits, sweep_checksum,
+};
+use crate::store::{Attempt, Batch, Damage, Report, StoreError, Write, Written};
 
 /// Applies a write.
 pub(in crate::store) fn apply(sql: &impl Sql, write: &Write) -> Result<Written, StoreError> {
@@ -24,6 +27,7 @@ pub(in crate::store) fn apply(sql: &impl Sql, write: &Write) -> Result<Written, 
             sql.insert_trials(*sweep, "", std::slice::from_ref(result)).map(|_| Written::Done)
         }
         Write::Retry(sweep) => retry(sql, *sweep).map(Written::Retried),
+        Write::SetAside(sweep, keys) => set_aside(sql, *sweep, keys).map(Written::Retried),
         Write::Probe => probe(sql).map(|()| Written::Done),
     }
 }
@@ -49,10 +53,41 @@ fn insert_sweep(sql: &impl Sql, row: &SweepRow) -> Result<i64, StoreError> {
         i64::from(row.share.priority).into(),
         Value::Real(row.share.weight),
     ];
-    number(sql, text, &values)?.ok_or_else(|| damaged(0, "the sweep's number"))
+    let number = number(sql, text, &values)?.ok_or_else(|| damaged(0, "the sweep's number"))?;
+    // Its checksum covers its number.
+    put_sweep(sql, &SweepRow { number, ..row.clone() })?;
+    Ok(number)
+}
+
+/// Writes what changes of a sweep's row, and its checksum.
+fn put_sweep(sql: &impl Sql, row: &SweepRow) -> Result<(), StoreError> {
+    let text = "UPDATE sweeps SET state = $1, priority = $2, weight = $3, releases = $4, duplicates = $5,
+                       mismatches = $6, fenced = $7, checksum = $8
+                WHERE number = $9";
+    let values = [
+        from_state(row.state).into(),
+        i64::from(row.share.priority).into(),
+        Value::Real(row.share.weight),
+        row.tallies.releases.into(),
+        row.tallies.duplicates.into(),
+        row.tallies.mismatches.into(),
+        row.tallies.fenced.into(),
+        sweep_checksum(row).into(),
+        row.number.into(),
+    ];
+    sql.execute(text, &values).map(|_| ())
+}
+
+/// Changes a sweep's row, if there is one.
+fn change_sweep(sql: &impl Sql, sweep: i64, change: impl FnOnce(&mut SweepRow)) -> Result<(), StoreError> {
+    let Some(mut row) = sweep_of(sql, sweep)? else { return Ok(()) };
+    change(&mut row);
+    put_sweep(sql, &row)
 }
 
 fn put_lease(sql: &impl Sql, row: &LeaseRow) -> Result<(), StoreError> {
+    let text = "INSERT INTO leases (lease, epoch, sweep, class, worker, trials, checksum)
+                VALUES ($1, $2, $3, $4, $5, $6, $7)";
     let trials = from_intervals(&row.trials);
     let values = [
         row.fence.lease.into(),
@@ -61,26 +96,35 @@ fn put_lease(sql: &impl Sql, row: &LeaseRow) -> Result<(), StoreError> {
         row.class.into(),
         row.worker.as_str().into(),
         Value::Bytes(Some(&trials)),
+        lease_checksum(row).into(),
     ];
-    sql.execute("INSERT INTO leases VALUES ($1, $2, $3, $4, $5, $6)", &values)?;
+    sql.execute(text, &values)?;
     let next = [(row.fence.lease + 1).into()];
     sql.execute("UPDATE meta SET value = $1 WHERE key = 'next_lease' AND value < $1", &next)?;
     Ok(())
 }
 
 fn shrink_lease(sql: &impl Sql, row: &LeaseRow) -> Result<(), StoreError> {
+    let text = "UPDATE leases SET sweep = $1, class = $2, worker = $3, trials = $4, checksum = $5
+                WHERE lease = $6 AND epoch = $7";
     let trials = from_intervals(&row.trials);
-    let values = [Value::Bytes(Some(&trials)), row.fence.lease.into(), row.fence.epoch.into()];
-    sql.execute("UPDATE leases SET trials = $1 WHERE lease = $2 AND epoch = $3", &values).map(|_| ())
+    let values = [
+        row.sweep.into(),
+        row.class.into(),
+        row.worker.as_str().into(),
+        Value::Bytes(Some(&trials)),
+        lease_checksum(row).into(),
+        row.fence.lease.into(),
+        row.fence.epoch.into(),
+    ];
+    sql.execute(text, &values).map(|_| ())
 }
 
 fn end_leases(sql: &impl Sql, ended: &[Ended]) -> Result<(), StoreError> {
     for Ended { fence, lost } in ended {
         let place = [fence.lease.into(), fence.epoch.into()];
-        if *lost {
-            let count = "UPDATE sweeps SET releases = releases + 1
-                         WHERE number = (SELECT sweep FROM leases WHERE lease = $1 AND epoch = $2)";
-            sql.execute(count, &place)?;
+        if *lost && let Some(sweep) = number(sql, "SELECT sweep FROM leases WHERE lease = $1 AND epoch = $2", &place)? {
+            change_sweep(sql, sweep, |row| row.tallies.releases += 1)?;
         }
         sql.execute("DELETE FROM leases WHERE lease = $1 AND epoch = $2", &place)?;
     }
@@ -88,7 +132,7 @@ fn end_leases(sql: &impl Sql, ended: &[Ended]) -> Result<(), StoreError> {
 }
 
 fn set_state(sql: &impl Sql, sweep: i64, state: SweepState) -> Result<(), StoreError> {
-    sql.execute("UPDATE sweeps SET state = $1 WHERE number = $2", &[from_state(state).into(), sweep.into()])?;
+    change_sweep(sql, sweep, |row| row.state = state)?;
     if !state.is_open() {
         sql.execute("DELETE FROM leases WHERE sweep = $1", &[sweep.into()])?;
     }
@@ -96,8 +140,7 @@ fn set_state(sql: &impl Sql, sweep: i64, state: SweepState) -> Result<(), StoreE
 }
 
 fn set_share(sql: &impl Sql, sweep: i64, share: Share) -> Result<(), StoreError> {
-    let values = [i64::from(share.priority).into(), Value::Real(share.weight), sweep.into()];
-    sql.execute("UPDATE sweeps SET priority = $1, weight = $2 WHERE number = $3", &values).map(|_| ())
+    change_sweep(sql, sweep, |row| row.share = share)
 }
 
 /// Stores what has no row yet if the fence holds, and compares the rest with the rows that are there.
@@ -133,14 +176,21 @@ fn compare(sql: &impl Sql, batch: &Batch, report: &mut Report) -> Result<(), Sto
     let keys: Vec<TrialKey> = rest.iter().map(|result| result.key).collect();
     let mut rows = HashMap::new();
     sql.whole_trials(batch.sweep, &keys, &mut |row| {
-        let row = whole_trial(row)?.result;
-        rows.insert(row.key, row);
+        match whole_trial(batch.sweep, row) {
+            Ok(row) => drop(rows.insert(row.result.key, Some(row.result))),
+            // Nothing to compare with: it is told, and the worker, which cannot help it, is answered.
+            Err(StoreError::Damaged(damage)) => {
+                tracing::error!("{damage}");
+                rows.insert(damage.key, None);
+            }
+            Err(error) => return Err(error),
+        }
         Ok(true)
     })?;
     for result in rest {
         if let Some(row) = rows.get(&result.key) {
             report.known.push(result.key);
-            report.mismatches += u64::from(!same_bits(row, result));
+            report.mismatches += u64::from(row.as_ref().is_some_and(|row| !same_bits(row, result)));
         }
     }
     Ok(())
@@ -148,26 +198,23 @@ fn compare(sql: &impl Sql, batch: &Batch, report: &mut Report) -> Result<(), Sto
 
 /// Adds what a batch was besides new rows to its sweep's tallies.
 fn count(sql: &impl Sql, sweep: i64, report: &Report) -> Result<(), StoreError> {
-    let mut tallies = Tallies::default();
-    tallies.count(report.known.len() as u64, report.mismatches, report.fenced);
-    let Tallies { duplicates, mismatches, fenced, .. } = tallies;
-    if tallies != Tallies::default() {
-        let text = "UPDATE sweeps SET duplicates = duplicates + $1, mismatches = mismatches + $2, fenced = fenced + $3
-                    WHERE number = $4";
-        sql.execute(text, &[duplicates.into(), mismatches.into(), fenced.into(), sweep.into()])?;
+    if report.known.is_empty() && !report.fenced {
+        return Ok(());
     }
-    Ok(())
+    change_sweep(sql, sweep, |row| row.tallies.count(report.known.len() as u64, report.mismatches, report.fenced))
 }
 
 /// Moves rows of failed trials to the attempts.
 fn retry(sql: &impl Sql, sweep: i64) -> Result<Vec<TrialKey>, StoreError> {
     let failed = [sweep.into(), FAILED.into()];
-    let text = "SELECT cell, repeat FROM trials WHERE sweep = $1 AND outcome = $2 ORDER BY cell, repeat";
-    let keys = all(sql, text, &failed, key)?;
+    let text = small_trials!("WHERE sweep = $1 AND outcome = $2 ORDER BY cell, repeat");
+    let rows = all(sql, text, &failed, |row| small_trial(sweep, row))?;
+    let attempts = rows.iter().map(|row| {
+        let cause = if let Outcome::Failed { cause } = &row.result.outcome { cause.clone() } else { String::new() };
+        (row.result.key, Attempt { cause, worker: row.worker.clone(), seconds: row.result.seconds })
+    });
+    insert_attempts(sql, sweep, attempts.collect())?;
     for change in [
-        "INSERT INTO attempts SELECT sweep, cell, repeat, (SELECT count(*) FROM attempts AS old WHERE old.sweep = t.sweep
-             AND old.cell = t.cell AND old.repeat = t.repeat), cause, worker, seconds
-         FROM trials AS t WHERE sweep = $1 AND outcome = $2",
         "DELETE FROM predictions WHERE EXISTS (SELECT 1 FROM trials AS t WHERE t.sweep = $1 AND outcome = $2
              AND predictions.sweep = t.sweep AND predictions.cell = t.cell AND predictions.repeat = t.repeat)",
         "DELETE FROM curves WHERE curve IN (SELECT curve FROM trials WHERE sweep = $1 AND outcome = $2)",
@@ -175,10 +222,64 @@ fn retry(sql: &impl Sql, sweep: i64) -> Result<Vec<TrialKey>, StoreError> {
     ] {
         sql.execute(change, &failed)?;
     }
-    let (from, to) = (from_state(SweepState::Completed), from_state(SweepState::Running));
-    sql.execute(
-        "UPDATE sweeps SET state = $1 WHERE number = $2 AND state = $3",
-        &[to.into(), sweep.into(), from.into()],
-    )?;
-    Ok(keys)
+    go_on(sql, sweep)?;
+    Ok(rows.into_iter().map(|row| row.result.key).collect())
+}
+
+/// Appends attempts to those that there are.
+fn insert_attempts(sql: &impl Sql, sweep: i64, attempts: Vec<(TrialKey, Attempt)>) -> Result<(), StoreError> {
+    let text = "SELECT cell, repeat, count(*) FROM attempts WHERE sweep = $1 GROUP BY cell, repeat";
+    let counts: HashMap<TrialKey, i64> =
+        all(sql, text, &[sweep.into()], |row| Ok((key(row)?, row.int(2)?)))?.into_iter().collect();
+    let numbered = attempts.into_iter().map(|(key, attempt)| (key, counts.get(&key).copied().unwrap_or(0), attempt));
+    sql.insert_attempts(sweep, &numbered.collect::<Vec<_>>())
+}
+
+/// A completed sweep has trials left again.
+fn go_on(sql: &impl Sql, sweep: i64) -> Result<(), StoreError> {
+    change_sweep(sql, sweep, |row| {
+        if row.state == SweepState::Completed {
+            row.state = SweepState::Running;
+        }
+    })
+}
+
+/// Moves what is damaged of these trials to the attempts; which they were.
+fn set_aside(sql: &impl Sql, sweep: i64, keys: &[TrialKey]) -> Result<Vec<TrialKey>, StoreError> {
+    let mut damaged = Vec::new();
+    // Curves that are sound, so that the row that leads to them does not lead to another trial's.
+    let mut curves = HashMap::new();
+    let mut seen = HashSet::new();
+    sql.whole_trials(sweep, keys, &mut |row| {
+        let key = key(row)?;
+        seen.insert(key);
+        curves.insert(key, row.maybe_bytes(13).ok().flatten().map_or(0, |data| curve_checksum(sweep, key, data)));
+        match whole_trial(sweep, row) {
+            Ok(_) => {}
+            Err(StoreError::Damaged(damage)) => damaged.push(*damage),
+            Err(error) => return Err(error),
+        }
+        Ok(true)
+    })?;
+    let attempt = |damage: &Damage| {
+        let cause = format!("its {} was damaged: {}", damage.what, damage.why);
+        (damage.key, Attempt { cause, worker: String::new(), seconds: 0.0 })
+    };
+    insert_attempts(sql, sweep, damaged.iter().map(attempt).collect())?;
+    let rowless = keys.iter().filter(|key| !seen.contains(key));
+    for key in damaged.iter().map(|damage| &damage.key).chain(rowless) {
+        let place = [sweep.into(), key.cell.into(), key.repeat.into()];
+        let curve = curves.get(key).copied().unwrap_or_default();
+        sql.execute(
+            "DELETE FROM curves WHERE checksum = $4 AND curve IN
+                 (SELECT curve FROM trials WHERE sweep = $1 AND cell = $2 AND repeat = $3)",
+            &[place[0], place[1], place[2], curve.into()],
+        )?;
+        sql.execute("DELETE FROM predictions WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
+        sql.execute("DELETE FROM trials WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
+    }
+    if !damaged.is_empty() {
+        go_on(sql, sweep)?;
+    }
+    Ok(damaged.into_iter().map(|damage| damage.key).collect())
 }
