@@ -24,7 +24,7 @@ const BELIEVED_AFTER: u32 = 2;
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// Delivers for as long as the worker lives.
-pub(crate) fn start(office: &Arc<Office>, links: &Links, worker: &str) {
+pub fn start(office: &Arc<Office>, links: &Links, worker: &str) {
     for _ in 0..IN_FLIGHT {
         tokio::spawn(courier(office.clone(), links.clone(), worker.to_owned()));
     }

@@ -265,14 +265,14 @@ impl Core {
 
     /// A lease found in the store after a restart: it gets a fresh time to live.
     pub fn on_recorded_lease(&mut self, row: LeaseRow, now: Now) -> Vec<Effect> {
-        let Some(sweep) = self.sweeps.get_mut(&row.sweep).filter(|s| s.state.is_open()) else {
-            return vec![Effect::EndLeases(vec![Ended { fence: row.fence, lost: false }])];
-        };
-        let (mut row, granted) = (row.clone(), row.trials);
-        let class = &mut sweep.classes[row.class as usize];
-        let trials: Vec<u64> = row.trials.iter().collect();
-        row.trials = IntervalSet::default();
-        trials.into_iter().filter(|n| class.pending.remove(*n)).for_each(|n| row.trials.insert(n, n + 1));
+        let over = || vec![Effect::EndLeases(vec![Ended { fence: row.fence, lost: false }])];
+        let Some(sweep) = self.sweeps.get_mut(&row.sweep).filter(|s| s.state.is_open()) else { return over() };
+        let Some(class) = sweep.classes.get_mut(row.class as usize) else { return over() };
+        let end = sweep.spec.class_trials(row.class);
+        let (mut row, granted) = (LeaseRow { trials: IntervalSet::default(), ..row.clone() }, row.trials);
+        // A store that is damaged may name trials that no sweep has.
+        let trials = granted.ranges().flat_map(|(from, to)| from..to.min(end));
+        trials.filter(|n| class.pending.remove(*n)).for_each(|n| row.trials.insert(n, n + 1));
         if row.trials.is_empty() {
             return vec![Effect::EndLeases(vec![Ended { fence: row.fence, lost: false }])];
         }

@@ -1,6 +1,6 @@
 //! The event loop: the one owner of the core's state. Select → react → persist → carry out the effects.
 //!
-//! It runs on a thread of its own. Its queue has no bound of its own because those who fill it have: requests, sessions and
+//! The server gives it a thread of its own. Its queue has no bound of its own because those who fill it have: requests, sessions and
 //! watchers wait for their answer and are limited in number, what is said and delivered holds a [`Place`] for its bytes until
 //! it is heard or stored, and what comes back from the store's writer was in its queue, which is short.
 
@@ -193,8 +193,8 @@ impl Engine {
     }
 
     /// Runs until told to stop.
-    pub fn run(mut self) {
-        while let Some(event) = self.waiting.blocking_recv() {
+    pub async fn run(mut self) {
+        while let Some(event) = self.waiting.recv().await {
             let changes = !matches!(event, Event::Ask(_) | Event::Probe(_) | Event::Tick);
             if matches!(event, Event::Stop) {
                 return;

@@ -115,7 +115,11 @@ impl Workers {
     }
 }
 
-fn to_delivery(
+/// A batch for a sweep of so many `metrics`, of which `metric` is the main one.
+///
+/// # Errors
+/// A field is missing or not what it should be.
+pub fn to_delivery(
     request: v1::CommitResultsRequest,
     sweep: i64,
     metric: usize,
