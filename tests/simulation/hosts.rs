@@ -267,7 +267,7 @@ async fn take_time(assignment: &Assignment, seed: u64) -> Option<Duration> {
     let key = assignment.key;
     let chance = mix(seed ^ mix(key.cell << 32 | u64::from(key.repeat)));
     // One in sixteen takes seconds, the others tenths of one.
-    let looks = if chance % 16 == 0 { 20 + (chance >> 8) % 60 } else { 1 + (chance >> 8) % 10 };
+    let looks = if chance.is_multiple_of(16) { 20 + (chance >> 8) % 60 } else { 1 + (chance >> 8) % 10 };
     for _ in 0..looks {
         sleep(LOOK).await;
         if assignment.stop.load(Ordering::Relaxed) {

@@ -1,7 +1,7 @@
 //! The event loop: the one owner of the core's state. Select → react → persist → carry out the effects.
 //!
 //! The server gives it a thread of its own. Its queue has no bound of its own because those who fill it have: requests, sessions and
-//! watchers wait for their answer and are limited in number, what is said and delivered holds a [`Place`] for its bytes until
+//! watchers wait for their answer and are limited in number, what is said and delivered holds a place for its bytes until
 //! it is heard or stored, and what comes back from the store's writer was in its queue, which is short.
 
 use std::collections::HashMap;
@@ -585,8 +585,8 @@ impl Engine {
     /// A worker that does not read its messages loses its session: its leases expire unless it comes back.
     fn send(&mut self, worker: &str, message: v1::session_response::Message) {
         let response = v1::SessionResponse { message: Some(message) };
-        let sent = self.sessions.get(worker).map(|(_, outbox)| outbox.try_send(Ok(response)));
-        if let Some(Err(_)) = sent {
+        let sent = self.sessions.get(worker).map(|(_, outbox)| outbox.try_send(Ok(response)).is_ok());
+        if sent == Some(false) {
             self.sessions.remove(worker);
             self.core.on_session_ended(worker, self.now());
         }
