@@ -1,5 +1,6 @@
 //! End-to-end tests over the real programs.
 
+mod audit;
 mod clock;
 mod commands;
 mod crashes;

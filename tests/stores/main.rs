@@ -48,19 +48,25 @@ fn step() -> impl Strategy<Value = Write> {
         1 => Just(Write::Sweep(sweep("abx"))),
         4 => (fence(), 1..3_i64).prop_map(|(fence, sweep)| {
             let trials = IntervalSet::of(fence.lease, fence.lease + 10);
-            Write::Lease(LeaseRow { fence, sweep, class: 1, worker: "w".into(), trials })
+            let audits = (fence.lease % 2 == 0).then(|| "v".to_owned());
+            Write::Lease(LeaseRow { fence, sweep, class: 1, worker: "w".into(), trials, audits })
         }),
         1 => (fence(), 1..3_i64).prop_map(|(fence, sweep)| {
             let trials = IntervalSet::of(fence.lease, fence.lease + 5);
-            Write::Shrink(LeaseRow { fence, sweep, class: 1, worker: "w".into(), trials })
+            Write::Shrink(LeaseRow { fence, sweep, class: 1, worker: "w".into(), trials, audits: None })
         }),
         1 => (1..3_i64, -3..4_i32).prop_map(|(sweep, priority)| Write::Share(sweep, Share { priority, weight: 0.5 })),
         2 => proptest::collection::vec((fence(), any::<bool>()).prop_map(|(fence, lost)| Ended { fence, lost }), 0..3)
             .prop_map(Write::EndLeases),
         1 => (1..3_i64, state).prop_map(|(sweep, state)| Write::State(sweep, state)),
-        8 => (1..3_i64, fence(), results(), any::<bool>()).prop_map(|(sweep, fence, results, compare_only)| {
-            Write::Results(Batch { sweep, fence, worker: "w".into(), results, compare_only })
+        8 => (1..3_i64, fence(), results(), 0..4_u8, "[vw]").prop_map(|(sweep, fence, results, how, process)| {
+            // The first repeats.
+            let chosen = results.iter().map(|result| result.key).filter(|key| key.repeat == 0).collect();
+            let (compare_only, audit) = (how == 0, how == 1);
+            let worker = process.clone();
+            Write::Results(Batch { sweep, fence, worker, process, results, compare_only, audit, chosen })
         }),
+        1 => (1..3_i64, 0..8_u32).prop_map(|(sweep, n)| Write::AuditFailed(sweep, key(n), "it kills".into())),
         1 => (1..3_i64, 0..8_u32).prop_map(|(sweep, n)| Write::Verdict(sweep, TrialResult::failed(key(n), "it kills".into(), 2))),
         1 => (1..3_i64).prop_map(Write::Retry),
     ]
@@ -105,8 +111,10 @@ fn of_sweep(reader: &dyn Reader, sweep: i64) -> String {
             true
         })
         .expect("predictions");
+    add(format!("{:?}", reader.audits(sweep)));
     for n in 0..8 {
-        add(format!("{:?} {:?}", reader.trial(sweep, key(n)), reader.attempts(sweep, key(n))));
+        let audit = reader.audit(sweep, key(n));
+        add(format!("{:?} {:?} {audit:?}", reader.trial(sweep, key(n)), reader.attempts(sweep, key(n))));
     }
     view
 }

@@ -69,7 +69,7 @@ pub enum Command {
     Resume(SteerArgs),
     /// Stop a sweep; results already stored stay
     Cancel(SteerArgs),
-    /// Run a sweep's failed trials again
+    /// Run a sweep's failed trials again, and audits that failed or that nobody could make
     Retry(SteerArgs),
     /// Make, list and revoke the tokens that a coordinator asks for
     #[command(subcommand)]

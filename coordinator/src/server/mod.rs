@@ -295,7 +295,10 @@ fn recover_sweep(core: &mut Core, reader: &dyn Reader, row: SweepRow, spec: Spec
     if !rows.is_empty() || running {
         tracing::info!(sweep = row.id, rows = rows.len(), "sweep taken up");
     }
-    core.on_sweep(Sweep::new(Arc::new(row), Arc::new(spec)), rows, Duration::ZERO);
+    let audits = reader.audits(row.number).map_err(store_error)?;
+    let mut sweep = Sweep::new(Arc::new(row), Arc::new(spec));
+    sweep.remember_audits(audits.into_iter().map(|audit| (audit.key, audit.process, audit.finding)));
+    core.on_sweep(sweep, rows, Duration::ZERO);
     Ok(())
 }
 

@@ -13,12 +13,13 @@ use super::sql::{Each, Fields, Sql, Value, apply, whole_trials_one_by_one};
 use super::{Leader, Reader, Store, StoreError, Write, Writer, Written};
 
 /// What makes each version of the schema out of the one before.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("schema.sql"),
     include_str!("schema2.sql"),
     include_str!("schema3.sql"),
     include_str!("schema4.sql"),
     include_str!("schema5.sql"),
+    include_str!("schema8.sql"),
 ];
 /// The first SQLite without the bug that could corrupt a WAL on reset.
 const OLDEST_SQLITE: i32 = 3_051_003;
@@ -155,9 +156,9 @@ impl ToSql for Value<'_> {
         Ok(ToSqlOutput::Borrowed(match self {
             Self::Int(value) => ValueRef::Integer(*value),
             Self::Real(value) => ValueRef::Real(*value),
-            Self::Text(value) => ValueRef::Text(value.as_bytes()),
+            Self::Text(value) | Self::MaybeText(Some(value)) => ValueRef::Text(value.as_bytes()),
             Self::Bytes(Some(value)) => ValueRef::Blob(value),
-            Self::Bytes(None) => ValueRef::Null,
+            Self::Bytes(None) | Self::MaybeText(None) => ValueRef::Null,
         }))
     }
 }

@@ -7,8 +7,8 @@ use ergodic_common::{TrialKey, TrialResult};
 
 use super::{Each, Fields, Sql, all, damaged, number};
 use crate::core::{DataPin, Fence, LeaseRow, SweepRow, Tallies};
-use crate::store::rows::{to_curve, to_f64s, to_files, to_intervals, to_outcome, to_predictions, to_state};
-use crate::store::{Attempt, Reader, StoreError, StoredTrial};
+use crate::store::rows::{to_curve, to_f64s, to_files, to_finding, to_intervals, to_outcome, to_predictions, to_state};
+use crate::store::{Attempt, Audit, Reader, StoreError, StoredTrial};
 
 /// The columns of [`small_trial`], and whence.
 macro_rules! small_trials {
@@ -33,6 +33,13 @@ macro_rules! whole_trials {
 }
 pub(in crate::store) use whole_trials;
 
+/// The columns of [`audit`], and whence.
+macro_rules! audits {
+    ($rest:literal) => {
+        concat!("SELECT cell, repeat, process, finding, auditor, auditor_process, why FROM audits ", $rest)
+    };
+}
+
 impl<S: Sql> Reader for S {
     fn sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
         let text = "SELECT number, id, file, text, settings, data_hash, data_train, data_words, state, launched_at,
@@ -42,7 +49,7 @@ impl<S: Sql> Reader for S {
     }
 
     fn leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError> {
-        let text = "SELECT lease, epoch, sweep, class, worker, trials FROM leases ORDER BY lease";
+        let text = "SELECT lease, epoch, sweep, class, worker, trials, audits FROM leases ORDER BY lease";
         let next = number(self, "SELECT value FROM meta WHERE key = 'next_lease'", &[])?;
         Ok((all(self, text, &[], lease)?, next.ok_or_else(|| damaged(0, "the number of the next lease"))? as u64))
     }
@@ -69,6 +76,20 @@ impl<S: Sql> Reader for S {
             Ok(Attempt { cause, worker: row.text(1)?.to_owned(), seconds: row.real(2)? })
         };
         all(self, text, &[sweep.into(), key.cell.into(), key.repeat.into()], attempt)
+    }
+
+    fn audits(&self, sweep: i64) -> Result<Vec<Audit>, StoreError> {
+        all(
+            self,
+            audits!("JOIN trials USING (sweep, cell, repeat) WHERE sweep = $1 ORDER BY cell, repeat"),
+            &[sweep.into()],
+            audit,
+        )
+    }
+
+    fn audit(&self, sweep: i64, key: TrialKey) -> Result<Option<Audit>, StoreError> {
+        let text = audits!("WHERE sweep = $1 AND cell = $2 AND repeat = $3");
+        Ok(all(self, text, &[sweep.into(), key.cell.into(), key.repeat.into()], audit)?.pop())
     }
 
     fn curves(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Curve)) -> Result<(), StoreError> {
@@ -139,6 +160,18 @@ fn lease(row: &dyn Fields) -> Result<LeaseRow, StoreError> {
         class: row.int(3)?.try_into().map_err(|_| damaged(3, "a class"))?,
         worker: row.text(4)?.to_owned(),
         trials: to_intervals(row.bytes(5)?),
+        audits: row.maybe_text(6)?.map(str::to_owned),
+    })
+}
+
+fn audit(row: &dyn Fields) -> Result<Audit, StoreError> {
+    Ok(Audit {
+        key: key(row)?,
+        process: row.text(2)?.to_owned(),
+        finding: to_finding(row.int(3)?).ok_or_else(|| damaged(3, "a known finding"))?,
+        auditor: row.text(4)?.to_owned(),
+        auditor_process: row.text(5)?.to_owned(),
+        why: row.text(6)?.to_owned(),
     })
 }
 

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use ergodic_common::terms::Share;
-use ergodic_common::{TrialKey, TrialResult};
+use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use super::{Sql, Value, all, damaged, key, number, whole_trial};
-use crate::core::{Ended, LeaseRow, SweepRow, SweepState, Tallies};
-use crate::store::rows::{FAILED, from_files, from_intervals, from_state, same_bits};
+use crate::core::audits::Finding;
+use crate::core::{Ended, LeaseRow, SweepRow, SweepState, Tallies, WorkerId};
+use crate::store::rows::{FAILED, differences, from_files, from_finding, from_intervals, from_state};
 use crate::store::{Batch, Report, StoreError, Write, Written};
 
 /// Applies a write.
@@ -23,7 +24,11 @@ pub(in crate::store) fn apply(sql: &impl Sql, write: &Write) -> Result<Written, 
         Write::Verdict(sweep, result) => {
             sql.insert_trials(*sweep, "", std::slice::from_ref(result)).map(|_| Written::Done)
         }
-        Write::Retry(sweep) => retry(sql, *sweep).map(Written::Retried),
+        Write::AuditFailed(sweep, key, why) => fail_audit(sql, *sweep, *key, why).map(|()| Written::Done),
+        Write::Retry(sweep) => {
+            let (trials, audits) = (retry(sql, *sweep)?, retry_audits(sql, *sweep)?);
+            Ok(Written::Retried(trials, audits))
+        }
         Write::Probe => probe(sql).map(|()| Written::Done),
     }
 }
@@ -61,8 +66,11 @@ fn put_lease(sql: &impl Sql, row: &LeaseRow) -> Result<(), StoreError> {
         row.class.into(),
         row.worker.as_str().into(),
         Value::Bytes(Some(&trials)),
+        Value::MaybeText(row.audits.as_deref()),
     ];
-    sql.execute("INSERT INTO leases VALUES ($1, $2, $3, $4, $5, $6)", &values)?;
+    let text = "INSERT INTO leases (lease, epoch, sweep, class, worker, trials, audits)
+                VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    sql.execute(text, &values)?;
     let next = [(row.fence.lease + 1).into()];
     sql.execute("UPDATE meta SET value = $1 WHERE key = 'next_lease' AND value < $1", &next)?;
     Ok(())
@@ -103,8 +111,9 @@ fn set_share(sql: &impl Sql, sweep: i64, share: Share) -> Result<(), StoreError>
 /// Stores what has no row yet if the fence holds, and compares the rest with the rows that are there.
 fn put_results(sql: &impl Sql, batch: &Batch) -> Result<Report, StoreError> {
     let mut report = Report { fenced: batch.compare_only || !fence_holds(sql, batch)?, ..Report::default() };
-    if !report.fenced {
+    if !report.fenced && !batch.audit {
         report.stored = sql.insert_trials(batch.sweep, &batch.worker, &batch.results)?;
+        report.due = begin_audits(sql, batch, &report.stored)?;
     }
     if report.stored.len() < batch.results.len() {
         compare(sql, batch, &mut report)?;
@@ -125,31 +134,89 @@ fn fence_holds(sql: &impl Sql, batch: &Batch) -> Result<bool, StoreError> {
     Ok(number(sql, text, &values)?.is_some())
 }
 
+/// Chosen trials were stored: their audits are due, unless there is nothing to compare with.
+fn begin_audits(sql: &impl Sql, batch: &Batch, stored: &[usize]) -> Result<Vec<TrialKey>, StoreError> {
+    let text = "INSERT INTO audits (sweep, cell, repeat, process) VALUES ($1, $2, $3, $4)
+                ON CONFLICT (sweep, cell, repeat) DO UPDATE SET process = $4, finding = 0, auditor = '',
+                    auditor_process = '', why = ''";
+    let mut due = Vec::new();
+    for result in stored.iter().map(|at| &batch.results[*at]) {
+        let key = result.key;
+        if batch.chosen.contains(&key) && !matches!(result.outcome, Outcome::Failed { .. }) {
+            let values = [batch.sweep.into(), key.cell.into(), key.repeat.into(), batch.process.as_str().into()];
+            sql.execute(text, &values)?;
+            due.push(key);
+        }
+    }
+    Ok(due)
+}
+
 /// Compares what was not stored with the rows that there are.
 fn compare(sql: &impl Sql, batch: &Batch, report: &mut Report) -> Result<(), StoreError> {
     let mut stored = report.stored.iter().peekable();
     let rest = batch.results.iter().enumerate().filter(|(at, _)| stored.next_if_eq(&at).is_none());
-    let rest: Vec<&TrialResult> = rest.map(|(_, result)| result).collect();
-    let keys: Vec<TrialKey> = rest.iter().map(|result| result.key).collect();
+    let rest: Vec<(usize, &TrialResult)> = rest.collect();
+    let keys: Vec<TrialKey> = rest.iter().map(|(_, result)| result.key).collect();
     let mut rows = HashMap::new();
     sql.whole_trials(batch.sweep, &keys, &mut |row| {
         let row = whole_trial(row)?.result;
         rows.insert(row.key, row);
         Ok(true)
     })?;
-    for result in rest {
-        if let Some(row) = rows.get(&result.key) {
-            report.known.push(result.key);
-            report.mismatches += u64::from(!same_bits(row, result));
-        }
+    for (at, result) in rest {
+        let Some(row) = rows.get(&result.key) else { continue };
+        let different = differences(row, result);
+        report.known.push(result.key);
+        report.mismatches += u64::from(!different.is_empty());
+        let finding = audit(sql, batch, result, &different)?;
+        report.audited.extend(finding.map(|finding| (at, finding)));
     }
     Ok(())
+}
+
+/// Whoever computes a trial again whose audit is due, and is another process than the one that the row is of, has made it.
+fn audit(
+    sql: &impl Sql,
+    batch: &Batch,
+    result: &TrialResult,
+    different: &[&'static str],
+) -> Result<Option<Finding>, StoreError> {
+    if !batch.audit && !batch.chosen.contains(&result.key) {
+        return Ok(None);
+    }
+    let (finding, why) = match &result.outcome {
+        Outcome::Failed { cause } => (Finding::Failed, cause.clone()),
+        _ if different.is_empty() => (Finding::Same, String::new()),
+        _ => (Finding::Different, different.join(", ")),
+    };
+    let text = "UPDATE audits SET finding = $1, auditor = $2, auditor_process = $3, why = $4
+                WHERE sweep = $5 AND cell = $6 AND repeat = $7 AND finding = 0 AND process <> $3";
+    let values = [
+        from_finding(Some(finding)).into(),
+        batch.worker.as_str().into(),
+        batch.process.as_str().into(),
+        why.as_str().into(),
+        batch.sweep.into(),
+        result.key.cell.into(),
+        result.key.repeat.into(),
+    ];
+    Ok((sql.execute(text, &values)? > 0).then_some(finding))
+}
+
+fn fail_audit(sql: &impl Sql, sweep: i64, key: TrialKey, why: &str) -> Result<(), StoreError> {
+    let text =
+        "UPDATE audits SET finding = $1, why = $2 WHERE sweep = $3 AND cell = $4 AND repeat = $5 AND finding = 0";
+    let failed = from_finding(Some(Finding::Failed)).into();
+    let values = [failed, why.into(), sweep.into(), key.cell.into(), key.repeat.into()];
+    sql.execute(text, &values).map(|_| ())
 }
 
 /// Adds what a batch was besides new rows to its sweep's tallies.
 fn count(sql: &impl Sql, sweep: i64, report: &Report) -> Result<(), StoreError> {
     let mut tallies = Tallies::default();
-    tallies.count(report.known.len() as u64, report.mismatches, report.fenced);
+    // What was audited did not come again by itself.
+    let compared = (report.known.len() - report.audited.len()) as u64;
+    tallies.count(compared, report.mismatches, report.fenced);
     let Tallies { duplicates, mismatches, fenced, .. } = tallies;
     if tallies != Tallies::default() {
         let text = "UPDATE sweeps SET duplicates = duplicates + $1, mismatches = mismatches + $2, fenced = fenced + $3
@@ -181,4 +248,15 @@ fn retry(sql: &impl Sql, sweep: i64) -> Result<Vec<TrialKey>, StoreError> {
         &[to.into(), sweep.into(), from.into()],
     )?;
     Ok(keys)
+}
+
+/// Failed audits are due again; these, with the processes whose rows they are of.
+fn retry_audits(sql: &impl Sql, sweep: i64) -> Result<Vec<(TrialKey, WorkerId)>, StoreError> {
+    let failed = [sweep.into(), from_finding(Some(Finding::Failed)).into()];
+    let text = "SELECT cell, repeat, process FROM audits WHERE sweep = $1 AND finding = $2 ORDER BY cell, repeat";
+    let audits = all(sql, text, &failed, |row| Ok((key(row)?, row.text(2)?.to_owned())))?;
+    let again = "UPDATE audits SET finding = 0, auditor = '', auditor_process = '', why = ''
+                 WHERE sweep = $1 AND finding = $2";
+    sql.execute(again, &failed)?;
+    Ok(audits)
 }
