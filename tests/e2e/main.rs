@@ -15,6 +15,7 @@ mod http;
 mod kept;
 mod layering;
 mod network;
+mod parcels;
 mod postgres;
 mod races;
 mod refusals;
