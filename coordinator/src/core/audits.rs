@@ -108,9 +108,14 @@ impl Audits {
     }
 
     /// Whether one waits that nobody holds.
-    pub(super) fn waits(&self, (class, n): Place) -> bool {
-        let mut waiting = self.waiting.values().filter_map(|classes| classes.get(&class));
-        waiting.any(|trials| trials.contains(n)) || self.suspects.waits((class, n))
+    pub(super) fn waits(&self, place: Place) -> bool {
+        self.waits_for(place).is_some() || self.suspects.waits(place)
+    }
+
+    /// The process whose row one is that waits among the others.
+    fn waits_for(&self, (class, n): Place) -> Option<&WorkerId> {
+        let holds = |classes: &BTreeMap<u32, IntervalSet>| classes.get(&class).is_some_and(|trials| trials.contains(n));
+        self.waiting.iter().find(|(_, classes)| holds(classes)).map(|(origin, _)| origin)
     }
 
     /// The processes whose rows wait to be audited.
@@ -182,8 +187,9 @@ impl Audits {
 
     /// An audit was made that nobody holds any more, or given up.
     pub(super) fn settle(&mut self, place: Place, finding: Finding) {
-        let origins: Vec<WorkerId> = self.waiting.keys().cloned().collect();
-        origins.iter().any(|origin| self.edit(origin, place.0, |trials| trials.remove(place.1)) == Some(true));
+        if let Some(origin) = self.waits_for(place).cloned() {
+            self.edit(&origin, place.0, |trials| trials.remove(place.1));
+        }
         self.suspects.acquit(place);
         self.apart.remove(&place);
         *self.counts.of(finding) += 1;
