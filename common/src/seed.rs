@@ -31,6 +31,8 @@ pub enum Purpose {
     Probe,
     /// The made-up results of an empty trial.
     Empty,
+    /// Which trials a resample of a statistic takes; further keyed by the cells. Ignores the repeat.
+    Bootstrap,
 }
 
 /// Purposes that a sweep file may name in `seeds`.
@@ -49,6 +51,7 @@ impl Purpose {
             Self::LabelNoise => "label-noise",
             Self::Probe => "probe",
             Self::Empty => "empty",
+            Self::Bootstrap => "bootstrap",
         }
     }
 }
@@ -79,7 +82,7 @@ impl Streams {
     /// The stream for `purpose`, further keyed by `detail` (a tensor's name, an epoch's number).
     pub fn open(&self, purpose: Purpose, detail: &[u8]) -> Stream {
         let mut key = Key::new(self.sweep_seed, purpose.word());
-        let once = matches!(purpose, Purpose::Subset | Purpose::Probe | Purpose::LabelNoise)
+        let once = matches!(purpose, Purpose::Subset | Purpose::Probe | Purpose::LabelNoise | Purpose::Bootstrap)
             || self.plan.fixed.contains(&purpose);
         key.part(if once { b"once" } else { b"each" }, &if once { 0 } else { self.repeat }.to_le_bytes());
         if self.plan.per_cell.contains(&purpose) {
@@ -156,8 +159,8 @@ impl Stream {
     pub fn below(&mut self, n: u32) -> u32 {
         loop {
             let product = u64::from(self.rng.next_u32()) * u64::from(n);
-            // The low half is below 2^32 mod n for the draws that would favour some values.
-            if product as u32 >= n.wrapping_neg() % n {
+            // The low half is below 2^32 mod n, which is below n, for the draws that would favour some values.
+            if product as u32 >= n || product as u32 >= n.wrapping_neg() % n {
                 return (product >> 32) as u32;
             }
         }

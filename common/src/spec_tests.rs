@@ -93,6 +93,18 @@ fn derived_fields_use_free_names_axes_and_plain_fields() {
 }
 
 #[test]
+fn a_cell_is_found_by_what_differs_in_it() {
+    let zipped = "lr = [0.1, 0.2, 0.3]\nwd = [1e-3, 2e-3, 3e-3]\nmomentum = [0, 0.9]\nzip = [[\"lr\", \"wd\"]]\n";
+    let grid = read(&format!("[grid]\n{zipped}")).grid;
+    assert_eq!(grid.with_values(5, &[(0, 1)]), Some(3));
+    assert_eq!(grid.value_indices(3), [1, 1, 1]);
+    assert_eq!(grid.with_values(5, &[(1, 0), (2, 0)]), Some(0));
+    assert_eq!(grid.with_values(5, &[(0, 0), (1, 1)]), None, "these two move together");
+    let kept = read(&format!("[grid]\n{zipped}[where]\nkeep = \"lr < 0.25 || momentum > 0\"\n")).grid;
+    assert_eq!((kept.with_values(0, &[(0, 2)]), kept.with_values(0, &[(0, 2), (2, 1)])), (None, Some(5)));
+}
+
+#[test]
 fn zipped_and_random_axes_move_together() {
     let zipped =
         read("[grid]\nlr = [0.1, 0.2, 0.3]\nwd = [1e-3, 2e-3, 3e-3]\nmomentum = [0, 0.9]\nzip = [[\"lr\", \"wd\"]]\n");

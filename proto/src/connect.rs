@@ -24,17 +24,18 @@ use tokio_rustls::client::TlsStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Request, Status};
 
+use crate::patient::Patient;
 use crate::status::UserError;
 use crate::token::Token;
 
 /// How long the other side may take to answer the door.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
-/// A connection that says who asks.
-pub type Connection = InterceptedService<Channel, Credentials>;
+/// A connection that says who asks, and asks again where there was no room.
+pub type Connection = InterceptedService<Patient, Credentials>;
 
 /// Adds the token to every request.
 #[derive(Debug, Clone, Default)]
@@ -100,7 +101,7 @@ pub fn lazy(url: &str, access: &Access) -> Result<Connection, UserError> {
         Some(tls) => endpoint.connect_with_connector_lazy(tls),
         None => endpoint.connect_lazy(),
     };
-    Ok(InterceptedService::new(channel, access.credentials()))
+    Ok(InterceptedService::new(Patient::new(channel), access.credentials()))
 }
 
 /// A connection that is there.
@@ -114,7 +115,7 @@ pub async fn now(url: &str, access: &Access) -> Result<Connection, UserError> {
         None => endpoint.connect().await,
     };
     let unreachable = |e: tonic::transport::Error| UserError::new(ErrorCode::Unreachable, reason(&e));
-    Ok(InterceptedService::new(channel.map_err(unreachable)?, access.credentials()))
+    Ok(InterceptedService::new(Patient::new(channel.map_err(unreachable)?), access.credentials()))
 }
 
 /// Whether an address is of this very machine.

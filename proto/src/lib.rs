@@ -8,6 +8,7 @@ use prost::Message as _;
 
 pub mod connect;
 pub mod convert;
+pub mod patient;
 pub mod seal;
 pub mod status;
 pub mod token;

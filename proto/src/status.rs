@@ -1,5 +1,7 @@
 //! Errors that keep their meaning on the wire: an [`ErrorCode`] and a message, carried in a gRPC status' details.
 
+use std::time::Duration;
+
 use ergodic_common::ErrorCode;
 use prost::Message;
 use tonic::{Code, Status};
@@ -36,9 +38,24 @@ fn grpc_code(code: ErrorCode) -> Code {
 
 impl From<UserError> for Status {
     fn from(error: UserError) -> Self {
-        let detail = ErrorDetail { code: error.code.exit_code().into(), message: error.message.clone() };
+        let (code, message) = (error.code.exit_code().into(), error.message.clone());
+        let detail = ErrorDetail { code, message, retry_after_ms: 0 };
         Self::with_details(grpc_code(error.code), error.message, detail.encode_to_vec().into())
     }
+}
+
+/// There is no room for this at the moment: it is to be asked again after that time, by whoever still wants it.
+pub fn busy(message: &str, retry_after: Duration) -> Status {
+    let code = ErrorCode::Refused.exit_code().into();
+    let retry_after_ms = (retry_after.as_millis() as u64).max(1);
+    let detail = ErrorDetail { code, message: message.to_owned(), retry_after_ms };
+    Status::with_details(Code::ResourceExhausted, message, detail.encode_to_vec().into())
+}
+
+/// After what time to ask again, if the peer said so.
+pub fn retry_after(status: &Status) -> Option<Duration> {
+    let detail = ErrorDetail::decode(status.details()).ok().filter(|_| status.code() == Code::ResourceExhausted)?;
+    Some(Duration::from_millis(detail.retry_after_ms)).filter(|wait| !wait.is_zero())
 }
 
 /// Of a peer that sends no details, the status' own code and message are read.
@@ -73,6 +90,15 @@ mod tests {
             let error = UserError::new(code, "why");
             assert_eq!(UserError::from(&Status::from(error.clone())), error);
         }
+    }
+
+    #[test]
+    fn a_busy_peer_says_when_to_ask_again_and_nobody_else_does() {
+        let status = busy("too much", Duration::from_millis(250));
+        assert_eq!(retry_after(&status), Some(Duration::from_millis(250)));
+        assert_eq!(UserError::from(&status), UserError::new(ErrorCode::Refused, "too much"));
+        assert_eq!(retry_after(&Status::resource_exhausted("a large message")), None);
+        assert_eq!(retry_after(&UserError::new(ErrorCode::Internal, "why").into()), None);
     }
 
     #[test]

@@ -28,6 +28,8 @@ fn every_view_of_a_finished_sweep_agrees() {
 
     check_table(&cluster, &id, trials);
     check_curves(&cluster, &id);
+    check_statistics(&cluster, &id);
+    check_compare(&cluster, &id, trials);
 
     let explained = cluster.ask(&["explain", &id, "4/0"]);
     assert!(explained.contains("lr=1e38") && explained.contains("diverged at step"), "{explained}");
@@ -84,6 +86,86 @@ fn check_curves(cluster: &Cluster, id: &str) {
     assert_eq!(steps, [10, 20, 30, 40]);
     let at = json(&cluster.ask(&["table", id, "--metric", "train_loss", "--at", "20 steps", "--format", "json"]));
     assert_eq!(at["rows"][0]["mean"], points[1]["mean"]);
+}
+
+/// Statistics by name, in every format, and what stands where there are none.
+fn check_statistics(cluster: &Cluster, id: &str) {
+    let names = "mean,se,ci99,boot95,median,q05,iqm,trim10,p_diverged,diverged_at,mean_all";
+    let ask = |more: &[&str]| cluster.ask(&[&["table", id, "--stat", names], more].concat());
+    let table = json(&ask(&["--format", "json"]));
+    let plain = json(&cluster.ask(&["table", id, "--format", "json"]));
+    for (row, plain) in table["rows"].as_array().expect("a list").iter().zip(plain["rows"].as_array().expect("a list"))
+    {
+        let figure = |key: &str| row[key].as_f64();
+        assert_eq!((&row["n"], &row["mean"], &row["median"]), (&plain["n"], &plain["mean"], &plain["median"]));
+        if row["lr"] == 1e38 {
+            assert_eq!(
+                (&row["note"], &row["mean"], &row["boot95_low"]),
+                (&"all 12 diverged".into(), &Value::Null, &Value::Null)
+            );
+            assert_eq!((figure("p_diverged"), figure("p_diverged_high")), (Some(1.0), Some(1.0)));
+            // Ten classes: who knows nothing is right once in ten.
+            assert_eq!(figure("mean_all"), Some(0.1));
+            assert!(figure("diverged_at") >= Some(1.0) && figure("p_diverged_low") > Some(0.7));
+            continue;
+        }
+        assert!(row["note"].is_null() && figure("p_diverged") == Some(0.0) && row["diverged_at"].is_null());
+        let order = ["ci99_low", "boot95_low", "mean", "boot95_high", "ci99_high"].map(figure);
+        assert!(order.is_sorted() && order[0].is_some(), "{row}");
+        assert!(figure("q05") < figure("median") && figure("se") > Some(0.0));
+        assert_eq!(figure("mean_all"), figure("mean"));
+    }
+    assert_eq!(json(&ask(&["--format", "json"])), table, "resamples are drawn from the sweep's seed");
+    let head =
+        "lr,wd,n,diverged,failed,mean,se,ci99_low,ci99_high,boot95_low,boot95_high,median,q05,iqm,trim10,p_diverged,";
+    assert!(ask(&["--format", "csv"]).starts_with(head));
+    assert!(ask(&["--format", "md"]).contains("| p_diverged_low | p_diverged_high | diverged_at | mean_all | note |"));
+    assert!(ask(&[]).contains("all 12 diverged"));
+    assert!(ask(&["--rows", "lr", "--cols", "wd"]).contains("(all 12 diverged)"));
+    let curves = json(&cluster.ask(&["curves", id, "--stat", "q05,p_diverged", "--format", "json"]));
+    assert_eq!(curves["rows"][0]["p_diverged"], 0.0);
+    assert!(curves["rows"][0]["q05"].as_f64() < Some(1.0));
+    let refused = |stat: &str, metric: &str| cluster.run(&["table", id, "--stat", stat, "--metric", metric]);
+    super::refusals::refused(&refused("meen", "test_acc"), 5, &["'meen'", "did you mean 'mean'"]);
+    super::refusals::refused(&refused("ci100", "test_acc"), 2, &["ci100", "as in ci95"]);
+}
+
+/// Paired differences are what one computes from the trials by hand.
+fn check_compare(cluster: &Cluster, id: &str, trials: &[Value]) {
+    let ask = |baseline: &str| json(&cluster.ask(&["compare", id, "--baseline", baseline, "--format", "json"]));
+    let value = |lr: f64, wd: &Value, repeat: u64| {
+        let same = |t: &&Value| t["lr"] == lr && t["wd"] == *wd && t["repeat"] == repeat;
+        trials.iter().find(same).and_then(|t| t["test_acc"].as_f64()).expect("such a trial")
+    };
+    let compared = ask("lr=0.05");
+    assert_eq!(compared["baseline"], "lr=0.05");
+    let rows = compared["rows"].as_array().expect("a list");
+    assert_eq!(rows.len(), 4);
+    for row in rows {
+        if row["lr"] == 1e38 {
+            let note = "no repeat in common; without a value: 12 trials here, 0 of the baseline";
+            assert_eq!((&row["n"], &row["note"], &row["sign_p"]), (&0.into(), &note.into(), &Value::Null));
+            continue;
+        }
+        let differences: Vec<f64> = (0..12).map(|r| value(0.2, &row["wd"], r) - value(0.05, &row["wd"], r)).collect();
+        let mean = differences.iter().sum::<f64>() / 12.0;
+        assert!((row["difference"].as_f64().expect("a difference") - mean).abs() < 1e-12, "{row}");
+        assert_eq!(row["above"], differences.iter().filter(|d| **d > 1e-9).count());
+        assert!(row["ci_low"].as_f64() < Some(mean) && Some(mean) < row["ci_high"].as_f64());
+        assert!(row["wilcoxon_holm"].as_f64() >= row["wilcoxon_p"].as_f64() && row["wilcoxon"] == "exact");
+        assert_eq!(row["saved"].as_f64(), row["unpaired"].as_f64().map(|n| n - 12.0));
+    }
+    assert_eq!(ask("lr=5e-2,wd=0")["rows"].as_array().map(Vec::len), Some(5));
+    let people = cluster.ask(&["compare", id, "--baseline", "lr=0.2", "--level", "99"]);
+    assert!(people.contains("99 % CI") && people.contains("against lr=0.2, paired by repeat"), "{people}");
+    let refused = |baseline: &str, code, words: &[&str]| {
+        super::refusals::refused(&cluster.run(&["compare", id, "--baseline", baseline]), code, words);
+    };
+    refused("lrr=0.2", 5, &["'lrr'", "did you mean 'lr'"]);
+    refused("lr=0.3", 5, &["'0.3'", "the nearest is 0.2"]);
+    refused("lr", 2, &["--baseline", "lr=0.1,wd=5e-4"]);
+    refused("lr=0.2,lr=0.05", 2, &["'lr'", "twice"]);
+    refused("lr=1e38", 5, &["nothing can be compared with lr=1e38", "12 of the baseline"]);
 }
 
 #[test]

@@ -9,19 +9,19 @@ use crate::same_bits::reference;
 use crate::{SWEEP, repeated};
 
 /// A coordinator that asks for tokens, addressed as its administrator.
-fn guarded(options: &[&str]) -> Cluster {
+pub(crate) fn guarded(options: &[&str]) -> Cluster {
     let mut cluster = Cluster::start(&[&["--secure"], options].concat());
     assert!(cluster.url.starts_with("https://127.0.0.1:"), "{}", cluster.url);
     cluster.access = token_file(&cluster.path("store/auth/admin.token"));
     cluster
 }
 
-fn token_file(path: &Path) -> Vec<String> {
+pub(crate) fn token_file(path: &Path) -> Vec<String> {
     vec!["--token-file".to_owned(), path.to_string_lossy().into_owned()]
 }
 
 /// Has a token made and kept in a file.
-fn token(cluster: &Cluster, role: &str, more: &[&str]) -> PathBuf {
+pub(crate) fn token(cluster: &Cluster, role: &str, more: &[&str]) -> PathBuf {
     let path = cluster.path(&format!("{role}{}.token", more.len()));
     let file = path.to_string_lossy().into_owned();
     assert_eq!(cluster.ask(&[&["token", "new", "--role", role, "-o", &file], more].concat()), "");
@@ -77,6 +77,7 @@ fn nobody_comes_in_without_the_right_token() {
     refused(&run(&list), 2, &[&cluster.url, "--token-file", "--ca"]);
     refused(&ask_as(&cluster, &for_worker, &["list"]), 4, &["role worker", "List"]);
     refused(&ask_as(&cluster, &for_user, &["token", "list"]), 4, &["role user", "ListTokens"]);
+    refused(&ask_as(&cluster, &for_worker, &["cancel", "latest"]), 4, &["role worker", "Steer"]);
     let spec = cluster.path("sweep.toml");
     std::fs::write(&spec, SWEEP).expect("a file can be written");
     refused(&ask_as(&cluster, &for_worker, &["launch", &spec.to_string_lossy()]), 4, &["role worker"]);

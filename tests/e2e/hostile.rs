@@ -1,39 +1,118 @@
 //! Clients that mean harm. Each gets the right code or a closed connection; the coordinator lives, answers others, and
-//! holds no more memory than [`MEMORY`] above what it held before.
+//! holds no more memory than [`MEMORY`] above what it held before. How much slower others are answered meanwhile is said for
+//! every attack, beside what is usual; `cargo test --workspace --test e2e -- hostile:: --test-threads 1` prints the table.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use ergodic_proto::connect::{self, Access};
 use ergodic_proto::seal::Sealed as _;
 use ergodic_proto::v1;
 use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
-use ergodic_tests::{Cluster, connection};
+use ergodic_tests::{Cluster, connection, note, wait_for};
 use tonic::Code;
 use tonic::codec::CompressionEncoding;
 
 use crate::block_on;
+use crate::door::guarded;
 
 /// Memory that no client makes the coordinator take, in MiB.
 const MEMORY: u64 = 64;
 
+/// So many answers others get during an attack, at least.
+const ANSWERS: usize = 200;
+/// And so many while what it did is held.
+const MEANWHILE: usize = 20;
+
+/// Somebody who asks for something small again and again, until dropped.
+struct Neighbour {
+    took: Arc<Mutex<Vec<Duration>>>,
+    leaves: Arc<AtomicBool>,
+    asking: Option<JoinHandle<()>>,
+}
+
+impl Neighbour {
+    fn of(cluster: &Cluster) -> Self {
+        let token = cluster.access.get(1).map(Path::new);
+        let access = Access::default().with_token_file(token).expect("the token can be read");
+        let (took, leaves) = (Arc::<Mutex<Vec<Duration>>>::default(), Arc::<AtomicBool>::default());
+        let (url, all, stop) = (cluster.url.clone(), took.clone(), leaves.clone());
+        let ask = async move {
+            let connection = connect::now(&url, &access).await.expect("a coordinator answers");
+            let mut client = SweepServiceClient::new(connection);
+            while !stop.load(Ordering::Relaxed) {
+                let asked = Instant::now();
+                client.list(v1::ListRequest {}).await.expect("others are answered");
+                all.lock().expect("nobody panics with it").push(asked.elapsed());
+            }
+        };
+        let asking = std::thread::spawn(move || block_on(ask));
+        Self { took, leaves, asking: Some(asking) }
+    }
+
+    fn answers(&self) -> usize {
+        self.took.lock().expect("nobody panics with it").len()
+    }
+
+    fn wait_for(&self, answers: usize) {
+        wait_for("others are answered", || self.answers() >= answers);
+    }
+
+    /// The median time to the answers from this one on.
+    fn median(&self, from: usize) -> Duration {
+        let mut took = self.took.lock().expect("nobody panics with it")[from..].to_vec();
+        took.sort_unstable();
+        took[took.len() / 2]
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        self.leaves.store(true, Ordering::Relaxed);
+        let ended = self.asking.take().map(JoinHandle::join);
+        assert!(std::thread::panicking() || matches!(ended, Some(Ok(()))), "others were not answered");
+    }
+}
+
 /// Does harm to a coordinator, which is then as well as before.
-fn survives(harm: impl FnOnce(&Cluster)) {
-    let cluster = Cluster::start(&[]);
+fn survives<T>(what: &str, harm: impl Fn(&Cluster) -> T) {
+    attacked(&Cluster::start(&[]), what, harm);
+}
+
+/// Does harm again and again while others are answered, and holds what it gives until they were.
+fn attacked<T>(cluster: &Cluster, what: &str, harm: impl Fn(&Cluster) -> T) {
     cluster.ask(&["list"]);
-    let before = cluster.peak_memory_mib();
-    harm(&cluster);
+    let neighbour = Neighbour::of(cluster);
+    neighbour.wait_for(ANSWERS);
+    let (calm, before, first) = (neighbour.median(0), cluster.peak_memory_mib(), neighbour.answers());
+    while neighbour.answers() < first + ANSWERS {
+        let so_far = neighbour.answers();
+        let held = harm(cluster);
+        neighbour.wait_for(so_far + MEANWHILE);
+        drop(held);
+    }
+    let (during, answers) = (neighbour.median(first), neighbour.answers() - first);
+    drop(neighbour);
     cluster.ask(&["list"]);
-    let held = cluster.peak_memory_mib();
-    assert!(held <= before + MEMORY, "{before} MiB before, {held} MiB after");
+    let more = cluster.peak_memory_mib() - before;
+    let ratio = during.as_secs_f64() / calm.as_secs_f64();
+    note(&format!(
+        "hostile: {what}: {calm:.0?} when calm, {during:.0?} meanwhile, × {ratio:.1}; {answers} answers; + {more} MiB"
+    ));
+    assert!(more <= MEMORY, "{before} MiB before, {more} more after");
     let coordinator = cluster.coordinator();
     coordinator.wait_until("connections are closed", || coordinator.process().descriptors() <= cluster.descriptors());
 }
 
 #[test]
 fn a_message_of_a_hundred_mebibytes_is_out_of_range() {
-    survives(|cluster| {
+    survives("a message of 100 MiB", |cluster| {
         block_on(async {
             let mut client = SweepServiceClient::new(connection(&cluster.url).await);
             let source = v1::SpecSource { text: "x".repeat(100 << 20), ..v1::SpecSource::default() };
@@ -46,7 +125,7 @@ fn a_message_of_a_hundred_mebibytes_is_out_of_range() {
 
 #[test]
 fn a_message_that_swells_when_it_is_unpacked_is_refused() {
-    survives(|cluster| {
+    survives("a zstd bomb of 256 MiB", |cluster| {
         block_on(async {
             let client = WorkerServiceClient::new(connection(&cluster.url).await);
             let mut client = client.send_compressed(CompressionEncoding::Zstd);
@@ -61,7 +140,7 @@ fn a_message_that_swells_when_it_is_unpacked_is_refused() {
 
 #[test]
 fn results_that_are_not_as_they_were_sealed_are_refused() {
-    survives(|cluster| {
+    survives("results that are not as sealed", |cluster| {
         block_on(async {
             let mut client = WorkerServiceClient::new(connection(&cluster.url).await);
             let sealed = v1::CommitResultsRequest { sweep: "a".into(), ..v1::CommitResultsRequest::default() }.sealed();
@@ -132,7 +211,8 @@ impl Frames {
 }
 
 fn connect(cluster: &Cluster) -> TcpStream {
-    let socket = TcpStream::connect(cluster.url.trim_start_matches("http://")).expect("a coordinator listens");
+    let (_, address) = cluster.url.split_once("://").expect("the cluster has an address");
+    let socket = TcpStream::connect(address).expect("a coordinator listens");
     socket.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout can be set");
     socket.set_write_timeout(Some(Duration::from_secs(10))).expect("a timeout can be set");
     socket
@@ -154,7 +234,7 @@ fn frames(bytes: &[u8], wanted: u8) -> Vec<Vec<u8>> {
 
 #[test]
 fn ten_thousand_streams_on_one_connection_are_refused_beyond_those_that_are_allowed() {
-    survives(|cluster| {
+    survives("10 000 streams", |cluster| {
         let mut frames_of = Frames::open(cluster);
         for n in 0..10_000 {
             frames_of.begin(2 * n + 1);
@@ -170,7 +250,7 @@ fn ten_thousand_streams_on_one_connection_are_refused_beyond_those_that_are_allo
 
 #[test]
 fn streams_opened_and_reset_without_end_cost_the_connection() {
-    survives(|cluster| {
+    survives("50 000 streams opened and reset", |cluster| {
         let mut frames_of = Frames::open(cluster);
         for n in 0..50_000 {
             frames_of.begin(2 * n + 1);
@@ -188,7 +268,7 @@ fn streams_opened_and_reset_without_end_cost_the_connection() {
 
 #[test]
 fn five_hundred_connections_that_say_nothing_hold_up_nobody() {
-    survives(|cluster| {
+    survives("500 silent connections", |cluster| {
         let silent: Vec<TcpStream> = (0..500).map(|_| connect(cluster)).collect();
         cluster.ask(&["list"]);
         // Half a preface is no better.
@@ -196,13 +276,26 @@ fn five_hundred_connections_that_say_nothing_hold_up_nobody() {
             socket.write_all(b"PRI * HT").expect("it is still open");
         }
         cluster.ask(&["list"]);
-        drop(silent);
+        silent
+    });
+}
+
+#[test]
+fn five_hundred_handshakes_that_stall_hold_up_nobody() {
+    // The neighbour asks more often than one token may.
+    attacked(&guarded(&["--rate-limit", "0"]), "500 stalled TLS handshakes", |cluster| {
+        let mut stalled: Vec<TcpStream> = (0..500).map(|_| connect(cluster)).collect();
+        // The head of a ClientHello of 512 bytes, of which no more come.
+        for socket in stalled.iter_mut().take(250) {
+            socket.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).expect("it is still open");
+        }
+        stalled
     });
 }
 
 #[test]
 fn random_bytes_close_their_connection_and_no_other() {
-    survives(|cluster| {
+    survives("random bytes on 100 connections", |cluster| {
         let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
         for n in 0..100 {
             let mut socket = connect(cluster);

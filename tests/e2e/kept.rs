@@ -7,7 +7,7 @@ use safetensors::SafeTensors;
 use ergodic_tests::{Cluster, run, stdout};
 
 /// Trials of which one diverges; every test image is in the probe set.
-const KEEPING: &str = r#"
+pub(crate) const KEEPING: &str = r#"
 name    = "keeping"
 repeats = 2
 seed    = 7

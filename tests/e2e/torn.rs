@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ergodic_tests::{Cluster, Finished, run};
+use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::work;
@@ -89,4 +90,107 @@ fn copy_folder(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).expect("a folder").flatten().filter(|entry| entry.path().is_file()) {
         std::fs::copy(entry.path(), to.join(entry.file_name())).expect("a file can be copied");
     }
+}
+
+/// Flips a bit of what a query yields, in the database's file.
+fn flip(database: &Path, query: &str) {
+    let connection = Connection::open(database).expect("the database can be opened");
+    let value = connection.query_row(query, [], |row| Ok(row.get_ref(0)?.as_bytes()?.to_vec())).expect("a value");
+    // Closing it brings what was written ahead into the database.
+    drop(connection);
+    let mut bytes = std::fs::read(database).expect("the database can be read");
+    let places = bytes.windows(value.len()).enumerate().filter(|(_, window)| **window == value);
+    let places: Vec<usize> = places.map(|(at, _)| at).collect();
+    assert!(!places.is_empty(), "{query}: the file does not have it");
+    // Pages that are in use no more may have it, too.
+    places.iter().for_each(|at| bytes[at + value.len() / 2] ^= 1);
+    std::fs::write(database, bytes).expect("the database can be written");
+}
+
+#[test]
+fn a_bit_that_flips_in_the_store_is_named_and_its_trial_run_again() {
+    let (mut cluster, database) = finished(crate::kept::KEEPING);
+    cluster.restart_coordinator(&[]);
+    let answers = |cluster: &Cluster| {
+        (cluster.rows("latest"), cluster.ask(&["curves", "latest"]), cluster.ask(&["predictions", "latest"]))
+    };
+    let wanted = answers(&cluster);
+    let id = cluster.status("latest")["id"].as_str().expect("an id").to_owned();
+    stop(&mut cluster);
+
+    // A sweep's row: it says what all the others mean.
+    flip(&database, "SELECT text FROM sweeps");
+    let words = refused(&cluster).stderr;
+    assert!(words.contains(&format!("the row of the sweep {id}")) && words.contains("backup"), "{words}");
+    flip(&database, "SELECT text FROM sweeps");
+
+    // A trial's row is set aside at the start.
+    flip(&database, "SELECT digest FROM trials WHERE cell = 0 AND repeat = 1");
+    cluster.restart_coordinator(&[]);
+    assert!(cluster.coordinator().log().contains("its row is damaged"), "{}", cluster.coordinator().log());
+    assert_eq!(cluster.status(&id)["done"], 3);
+    let explained = cluster.ask(&["explain", &id, "0/1"]);
+    assert!(explained.contains("its row was damaged"), "{explained}");
+    run_again(&mut cluster, &id);
+    assert!(answers(&cluster) == wanted, "rows are not what they were");
+
+    // A row that is damaged while the coordinator runs, curves and predictions: whoever asks is told.
+    for (what, query) in [
+        ("row", "SELECT digest FROM trials WHERE cell = 0 AND repeat = 0"),
+        ("curve", "SELECT data FROM trials JOIN curves USING (curve) WHERE cell = 0 AND repeat = 0"),
+        ("predictions", "SELECT data FROM predictions WHERE cell = 0 AND repeat = 0"),
+    ] {
+        stop(&mut cluster);
+        if what != "row" {
+            flip(&database, query);
+        }
+        cluster.restart_coordinator(&[]);
+        if what == "row" {
+            let connection = Connection::open(&database).expect("the database can be opened");
+            connection
+                .execute("UPDATE trials SET seconds = seconds + 1 WHERE repeat = 0 AND cell = 0", [])
+                .expect("changed");
+        }
+        let command = if what == "row" { "table" } else { what.trim_end_matches('s') };
+        let ask = match command {
+            "curve" => vec!["curves", &id],
+            "prediction" => vec!["predictions", &id],
+            _ => vec!["table", &id],
+        };
+        for ask in [ask, vec!["explain", &id, "0/0"]] {
+            let told = cluster.run(&ask);
+            let named = format!("the {what} of the trial 0/0 of the sweep {id}");
+            assert!(told.code == 70 && told.stderr.contains(&named) && told.stderr.contains("--check"), "{told:?}");
+        }
+        stop(&mut cluster);
+        cluster.restart_with(&["--check"]);
+        assert!(cluster.coordinator().log().contains(&format!("its {what} is damaged")), "{what}");
+        run_again(&mut cluster, &id);
+        assert!(answers(&cluster) == wanted, "{what}: rows are not what they were");
+    }
+}
+
+/// Has a worker run what a sweep lacks.
+fn run_again(cluster: &mut Cluster, id: &str) {
+    let worker = cluster.worker(2, &[]);
+    cluster.wait_for_end(id);
+    worker.signal("TERM");
+    assert_eq!(worker.wait(), 0);
+}
+
+#[test]
+fn a_lease_whose_row_is_damaged_counts_as_ended() {
+    let (text, wanted) = work();
+    let mut cluster = Cluster::start(&["--lease-ttl", "2s"]);
+    let worker = cluster.worker(2, &[]);
+    let id = cluster.launch(&text);
+    cluster.wait_until(&id, "it is under way", |status| status["done"].as_u64() > Some(50));
+    worker.freeze();
+    cluster.take_coordinator().kill();
+    flip(&cluster.path("store/ergodic.sqlite"), "SELECT worker FROM leases");
+    cluster.restart_coordinator(&[]);
+    let log = cluster.coordinator().log();
+    assert!(log.contains("the row of a lease is damaged"), "{log}");
+    worker.thaw();
+    cluster.settle(&id, wanted, vec![worker]);
 }

@@ -40,7 +40,11 @@ fn program(name: &str) -> PathBuf {
 /// # Panics
 /// It cannot be started.
 pub fn run(args: &[&str]) -> Finished {
-    let output = command("ergodic").args(args).output().expect("ergodic starts");
+    run_under(&[], args)
+}
+
+fn run_under(launcher: &[String], args: &[&str]) -> Finished {
+    let output = command_under(launcher, "ergodic").args(args).output().expect("ergodic starts");
     Finished {
         code: output.status.code().unwrap_or(256),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -59,7 +63,19 @@ pub fn stdout(args: &[&str]) -> String {
 }
 
 fn command(name: &str) -> Command {
-    let mut command = Command::new(program(name));
+    command_under(&[], name)
+}
+
+/// A program started by another one, such as `prlimit`, which becomes it.
+fn command_under(launcher: &[String], name: &str) -> Command {
+    let mut command = match launcher {
+        [] => Command::new(program(name)),
+        [launcher, args @ ..] => {
+            let mut command = Command::new(launcher);
+            command.args(args).arg(program(name));
+            command
+        }
+    };
     for setting in ["COORDINATOR", "DATA", "STORE", "LISTEN", "CACHE", "LOG", "TOKEN_FILE", "CA", "CERT", "KEY"] {
         command.env_remove(format!("ERGODIC_{setting}"));
     }
@@ -235,6 +251,8 @@ pub struct Cluster {
     pub url: String,
     coordinator: Option<Program>,
     options: Vec<String>,
+    /// What coordinator and clients are started by, if not directly.
+    launcher: Vec<String>,
     /// What clients say besides the address, where the coordinator asks who they are.
     pub access: Vec<String>,
     started: u32,
@@ -249,6 +267,14 @@ impl Cluster {
     /// # Panics
     /// It does not come up.
     pub fn start(options: &[&str]) -> Self {
+        Self::under(&[], "127.0.0.1:0", options)
+    }
+
+    /// Starts a coordinator, and clients, by another program that becomes them, such as `prlimit`.
+    ///
+    /// # Panics
+    /// It does not come up.
+    pub fn under(launcher: &[&str], listen: &str, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let options = options.iter().map(|o| (*o).to_owned()).collect();
         let mut cluster = Self {
@@ -256,12 +282,15 @@ impl Cluster {
             url: String::new(),
             coordinator: None,
             options,
+            launcher: launcher.iter().map(|word| (*word).to_owned()).collect(),
             access: Vec::new(),
             started: 0,
             descriptors: 0,
             log: "info",
         };
-        cluster.start_coordinator("127.0.0.1:0", &[]);
+        cluster.start_coordinator(listen, &[]);
+        // Clients run where the coordinator does.
+        cluster.url = cluster.url.replace("//0.0.0.0:", "//127.0.0.1:");
         cluster
     }
 
@@ -270,7 +299,13 @@ impl Cluster {
     /// # Panics
     /// It does not come up.
     pub fn counted(options: &[&str]) -> Self {
-        Self { log: "info,ergodic_worker=debug", ..Self::start(options) }
+        Self::start(options).counting()
+    }
+
+    /// The same of a cluster that is there, for workers that are started from now on.
+    #[must_use]
+    pub fn counting(self) -> Self {
+        Self { log: "info,ergodic_worker=debug", ..self }
     }
 
     /// Starts a coordinator on a store that is there already.
@@ -288,15 +323,15 @@ impl Cluster {
     pub fn of_run(run: &Program) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let url = run.wait_for_log("coordinator at ");
-        let (options, access) = (Vec::new(), Vec::new());
-        Self { dir, url, coordinator: None, options, access, started: 0, descriptors: 0, log: "info" }
+        let (options, launcher, access) = (Vec::new(), Vec::new(), Vec::new());
+        Self { dir, url, coordinator: None, options, launcher, access, started: 0, descriptors: 0, log: "info" }
     }
 
     fn start_coordinator(&mut self, listen: &str, environment: &[(&str, &str)]) {
         let log = self.path("coordinator.log");
         let own = ["--store".to_owned(), self.path("store").to_string_lossy().into_owned()];
         let store = if self.options.contains(&own[0]) { &[][..] } else { &own };
-        let mut child = command("ergodic")
+        let mut child = command_under(&self.launcher, "ergodic")
             .args(["serve", "--listen", listen])
             .args(store)
             .args(&self.options)
@@ -339,6 +374,17 @@ impl Cluster {
         self.start_coordinator(&address, environment);
     }
 
+    /// The same with further options, which those after it do not have.
+    ///
+    /// # Panics
+    /// It does not come up.
+    pub fn restart_with(&mut self, options: &[&str]) {
+        let usual = self.options.clone();
+        self.options.extend(options.iter().map(|option| (*option).to_owned()));
+        self.restart_coordinator(&[]);
+        self.options = usual;
+    }
+
     /// The coordinator.
     ///
     /// # Panics
@@ -376,9 +422,18 @@ impl Cluster {
     /// # Panics
     /// It cannot be started.
     pub fn worker_by(&mut self, url: &str, slots: u32, options: &[&str]) -> Program {
+        self.worker_under(&[], url, slots, options)
+    }
+
+    /// The same by another program that becomes the worker, such as `ip netns exec`.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn worker_under(&mut self, launcher: &[&str], url: &str, slots: u32, options: &[&str]) -> Program {
         self.started += 1;
+        let launcher: Vec<String> = launcher.iter().map(|word| (*word).to_owned()).collect();
         let log = self.path(&format!("worker-{}.log", self.started));
-        let child = command("ergodic-worker")
+        let child = command_under(&launcher, "ergodic-worker")
             .args(["--join", url, "--slots", &slots.to_string(), "--cache-dir"])
             .arg(self.path("cache"))
             .args(options)
@@ -419,7 +474,7 @@ impl Cluster {
     /// It cannot be started.
     pub fn run(&self, args: &[&str]) -> Finished {
         let access: Vec<&str> = self.access.iter().map(String::as_str).collect();
-        run(&[args, &["--coordinator", &self.url], &access].concat())
+        run_under(&self.launcher, &[args, &["--coordinator", &self.url], &access].concat())
     }
 
     /// `status --format json`

@@ -120,13 +120,14 @@ impl Post<'_> {
                 Err(status) if is_final(status.code()) => {
                     tracing::warn!(%status, "results refused; trying again");
                     refusals += 1;
+                    backoff.wait().await;
                 }
                 Err(status) => {
                     tracing::warn!(%status, "results not delivered; trying again");
                     refusals = 0;
+                    backoff.wait_after(&status).await;
                 }
             }
-            backoff.wait().await;
         }
     }
 

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
 use ergodic_proto::connect::{Connection, reason};
-use ergodic_proto::status::UserError;
+use ergodic_proto::patient::spread;
+use ergodic_proto::status::{UserError, retry_after};
 use ergodic_proto::v1::session_request::Message as Request;
 use ergodic_proto::v1::session_response::Message as Response;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
@@ -66,6 +67,14 @@ impl Backoff {
         tokio::time::sleep(self.next.mul_f64(jitter)).await;
         self.next = (self.next * 2).min(Duration::from_secs(10));
     }
+
+    /// As long as the coordinator says, if it is one that says so.
+    pub(crate) async fn wait_after(&mut self, status: &tonic::Status) {
+        match retry_after(status) {
+            Some(wait) => tokio::time::sleep(spread(wait, 1)).await,
+            None => self.wait().await,
+        }
+    }
 }
 
 /// Why a session ended.
@@ -92,6 +101,7 @@ pub(crate) async fn keep(
     let (mut joined, mut last_joined, mut refusals) = (false, started, 0);
     let mut sweeps = Sweeps { known: HashMap::new(), places: places.clone(), links: links.clone() };
     loop {
+        let mut refused_with = None;
         match Session::open(identity, office, links.current().work).await {
             Ok(mut session) => {
                 (joined, refusals) = (true, 0);
@@ -123,6 +133,7 @@ pub(crate) async fn keep(
                 }
                 let (coordinator, why) = (&identity.join, reason(&status));
                 tracing::warn!(coordinator, why, "not joined; trying again");
+                refused_with = Some(status);
             }
         }
         links.turn();
@@ -132,7 +143,10 @@ pub(crate) async fn keep(
         if free && (bored || *leave.borrow()) {
             return Ok(());
         }
-        backoff.wait().await;
+        match refused_with {
+            Some(status) => backoff.wait_after(&status).await,
+            None => backoff.wait().await,
+        }
     }
 }
 

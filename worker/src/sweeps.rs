@@ -195,7 +195,7 @@ async fn ask(id: &str, link: &mut Link) -> Result<v1::GetSweepResponse, tonic::S
             return Err(why);
         }
         asked += 1;
-        backoff.wait().await;
+        backoff.wait_after(&why).await;
     }
 }
 

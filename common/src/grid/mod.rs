@@ -172,6 +172,16 @@ impl Grid {
         self.axis_digits(&digits).map(|(_, digit)| digit).collect()
     }
 
+    /// The cell that has these values (axis, index) and otherwise those of `cell`, if it is kept. Axes that move with
+    /// one that is named move along.
+    pub fn with_values(&self, cell: u64, values: &[(usize, u64)]) -> Option<u64> {
+        let mut digits = self.digits(cell);
+        values.iter().for_each(|(axis, index)| digits[self.factor_of(*axis)] = *index);
+        let found = self.number(&digits);
+        let agree = values.iter().all(|(axis, index)| digits[self.factor_of(*axis)] == *index);
+        (agree && self.holds(found)).then_some(found)
+    }
+
     /// Fields computed by `[derive]`, with their values in a cell.
     pub fn derived(&self, cell: u64) -> Vec<(&str, f64)> {
         let digits = self.digits(cell);

@@ -59,6 +59,8 @@ pub enum Command {
     Trials(SweepArgs),
     /// Statistics per cell and step
     Curves(CurvesArgs),
+    /// Cells against a baseline, repeat by repeat: difference, interval, tests, and what pairing saved
+    Compare(CompareArgs),
     /// What trials predicted for the probe set, one row per trial, step and test image
     Predictions(PredictionsArgs),
     /// Fetch the weights that a trial kept, as a safetensors file in PyTorch's layout
@@ -235,9 +237,15 @@ pub struct ServeArgs {
     /// Form of the log on stderr
     #[arg(long, value_enum, env = "ERGODIC_LOG_FORMAT", default_value_t)]
     pub log_format: LogFormat,
+    /// Check curves and predictions, too, before serving; what is damaged is set aside, and its trials are run again
+    #[arg(long)]
+    pub check: bool,
     /// A silent worker loses its leases after this time
     #[arg(long, default_value = "30s", value_parser = parse_duration, value_name = "TIME")]
     pub lease_ttl: Duration,
+    /// Requests per second that one token may make, or one address where nobody is asked for a token; 0 for any number
+    #[arg(long, default_value_t = 2000, value_name = "N")]
+    pub rate_limit: u32,
 }
 
 /// `ergodic launch`
@@ -379,6 +387,9 @@ pub struct TableArgs {
     /// Sample the curves here, as in "20 epochs", instead of at the end
     #[arg(long, value_name = "STEP")]
     pub at: Option<String>,
+    /// Statistics by name, as in mean,ci99,boot95,q05,median,iqm,trim10,se,p_diverged; with _all, diverged trials count
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub stat: Vec<String>,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -395,6 +406,34 @@ pub struct CurvesArgs {
     /// Metric [default: test_acc if it is measured]
     #[arg(long, default_value = "")]
     pub metric: String,
+    /// Statistics by name, as for `table`
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub stat: Vec<String>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `ergodic compare`
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// The sweep: its id, a unique beginning of it, or "latest"
+    pub id: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    /// What to compare with, as in lr=0.1,wd=5e-4; axes that are not named have the value that they have in the cell compared
+    #[arg(long, value_name = "AXIS=VALUE,…")]
+    pub baseline: String,
+    /// Metric [default: test_acc if it is measured]
+    #[arg(long)]
+    pub metric: Option<String>,
+    /// Sample the curves here, as in "20 epochs", instead of at the end
+    #[arg(long, value_name = "STEP")]
+    pub at: Option<String>,
+    /// Level of the confidence intervals, in percent
+    #[arg(long, default_value_t = 95.0, value_name = "PERCENT")]
+    pub level: f64,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,

@@ -11,6 +11,7 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1::Steering;
 
 use crate::client::commands::{self, TableOptions};
+use crate::client::compare::{CompareOptions, compare};
 use crate::client::output::Format;
 use crate::client::watch::{eprintln_line, follow};
 use crate::client::{kept, plan, tokens};
@@ -74,6 +75,7 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
                 columns: args.cols,
                 metric: args.metric,
                 at: args.at,
+                stats: args.stat,
                 format: args.format,
             };
             say(commands::table(&mut client, &args.id, &options).await?)
@@ -81,7 +83,18 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
         Command::Trials(args) => say(commands::trials(&mut args.target.connect().await?, &args.id, args.format).await?),
         Command::Curves(args) => {
             let mut client = args.target.connect().await?;
-            say(commands::curves(&mut client, &args.id, &args.metric, args.format).await?)
+            say(commands::curves(&mut client, &args.id, &args.metric, &args.stat, args.format).await?)
+        }
+        Command::Compare(args) => {
+            let mut client = args.target.connect().await?;
+            let options = CompareOptions {
+                baseline: args.baseline,
+                metric: args.metric,
+                at: args.at,
+                level: args.level,
+                format: args.format,
+            };
+            say(compare(&mut client, &args.id, &options).await?)
         }
         Command::Predictions(args) => {
             kept::predictions(&mut args.target.connect().await?, &args.id, args.format).await?;
@@ -143,6 +156,8 @@ async fn serve(args: ServeArgs) -> Result<Success, UserError> {
         http: args.http,
         door: door(&args)?,
         lease_ttl: args.lease_ttl,
+        check: args.check,
+        rate_limit: Some(args.rate_limit).filter(|limit| *limit > 0),
     };
     let mut running = tokio::select! {
         running = server::start(options) => running?,

@@ -29,6 +29,8 @@ pub struct TableOptions {
     pub metric: Option<String>,
     /// Step.
     pub at: Option<String>,
+    /// Statistics by name, instead of those of every table.
+    pub stats: Vec<String>,
     /// Format.
     pub format: Format,
 }
@@ -271,13 +273,24 @@ pub async fn table(client: &mut Client, sweep: &str, options: &TableOptions) -> 
         metric: options.metric.clone().unwrap_or_default(),
         by,
         at: options.at.clone().unwrap_or_default(),
+        stats: options.stats.clone(),
     };
     let table = client.sweeps.table(request).await.map_err(|e| client.error(&e))?.into_inner();
+    check_columns(&options.stats, &table.columns)?;
     Ok(show_table(&table, grid_axes.is_some(), options.format))
 }
 
+/// A coordinator of an older version overlooks what it does not know.
+fn check_columns(stats: &[String], columns: &[String]) -> Result<(), UserError> {
+    if stats.is_empty() || !columns.is_empty() {
+        return Ok(());
+    }
+    let message = "the coordinator is of an older version, which knows no statistics by name: leave out --stat";
+    Err(UserError::new(ErrorCode::Version, message))
+}
+
 fn show_table(table: &v1::TableResponse, grid: bool, format: Format) -> String {
-    let records = output::summary_records(&table.axes, &table.rows);
+    let records = output::summary_records(&table.axes, &table.columns, &table.rows);
     match (format, grid) {
         (Format::Json, _) => {
             let rows: Vec<String> = records.objects().iter().map(|row| format!("    {row}")).collect();
@@ -300,7 +313,11 @@ fn show_table(table: &v1::TableResponse, grid: bool, format: Format) -> String {
 }
 
 fn heading(table: &v1::TableResponse) -> String {
-    format!("{} ({}): {}, mean ± 95 % CI over completed trials\n", table.name, table.sweep, table.metric)
+    let what = match table.columns.is_empty() {
+        true => "mean ± 95 % CI over completed trials".to_owned(),
+        false => table.columns.join(" / "),
+    };
+    format!("{} ({}): {}, {what}\n", table.name, table.sweep, table.metric)
 }
 
 fn provenance(table: &v1::TableResponse) -> String {
@@ -340,18 +357,27 @@ pub async fn trial(client: &mut Client, sweep: &str, key: TrialKey) -> Result<v1
 ///
 /// # Errors
 /// There is no such sweep or metric, or nobody answers.
-pub async fn curves(client: &mut Client, sweep: &str, metric: &str, format: Format) -> Result<String, UserError> {
-    let request = v1::CurvesRequest { sweep: sweep.to_owned(), metric: metric.to_owned() };
+pub async fn curves(
+    client: &mut Client,
+    sweep: &str,
+    metric: &str,
+    stats: &[String],
+    format: Format,
+) -> Result<String, UserError> {
+    let request = v1::CurvesRequest { sweep: sweep.to_owned(), metric: metric.to_owned(), stats: stats.to_vec() };
     let curves = client.sweeps.curves(request).await.map_err(|e| client.error(&e))?.into_inner();
+    check_columns(stats, &curves.columns)?;
     let row = |point: v1::CurvePoint| {
         let step = v1::AxisValue { kind: Some(v1::axis_value::Kind::Number(point.step as f64)) };
         let values = point.values.into_iter().chain([step]).collect();
-        v1::TableRow { values, summary: point.summary }
+        v1::TableRow { values, summary: point.summary, figures: point.figures, note: point.note }
     };
     let rows: Vec<v1::TableRow> = curves.points.into_iter().map(row).collect();
     let axes: Vec<String> = curves.axes.into_iter().chain(["step".to_owned()]).collect();
-    let mut records = output::summary_records(&axes, &rows);
-    drop_columns(&mut records, &["diverged", "failed"]);
+    let mut records = output::summary_records(&axes, &curves.columns, &rows);
+    if curves.columns.is_empty() {
+        drop_columns(&mut records, &["diverged", "failed"]);
+    }
     if format == Format::Json {
         let objects: Vec<String> = records.objects().iter().map(|o| format!("    {o}")).collect();
         return Ok(format!(

@@ -3,6 +3,7 @@
 //! Imports the vocabulary and the wire only, never the server.
 
 pub mod commands;
+pub mod compare;
 mod connect;
 pub mod kept;
 pub mod output;

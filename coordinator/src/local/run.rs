@@ -54,6 +54,8 @@ pub async fn run(args: RunArgs) -> Result<Success, UserError> {
         door: None,
         // Workers are processes of this machine: one that is not heard of for so long is gone.
         lease_ttl: Duration::from_secs(5),
+        check: false,
+        rate_limit: None,
     };
     let server = server::start(options).await?;
     let launched = launch(&file, &server.url()).await;

@@ -1,7 +1,8 @@
 //! The event loop: the one owner of the core's state. Select → react → persist → carry out the effects.
 //!
-//! It runs on a thread of its own. Its queue has no bound of its own because every sender waits for its answer or is a
-//! stream that is read one message at a time: the callers are bounded, and so is the queue.
+//! It runs on a thread of its own. Its queue has no bound of its own because those who fill it have: requests, sessions and
+//! watchers wait for their answer and are limited in number, what is said and delivered holds a [`Place`] for its bytes until
+//! it is heard or stored, and what comes back from the store's writer was in its queue, which is short.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::limits::Place;
 use super::store_error;
 use crate::core::{
     Admission, Committed, Core, Effect, Fence, Joining, LeaseRow, Now, Steering, StoredRow, Sweep, SweepRow, Verdict,
@@ -34,8 +36,8 @@ pub enum Event {
     Joined(Joining, Outbox, oneshot::Sender<u64>),
     /// A session ended, by its number.
     SessionEnded(WorkerId, u64),
-    /// What a worker says in its session.
-    Said(WorkerId, Saying),
+    /// What a worker says in its session, and the room that it takes until it is heard.
+    Said(WorkerId, Saying, Place),
     /// A batch of results.
     Results(Box<Delivery>),
     /// The store has dealt with it.
@@ -87,6 +89,8 @@ pub struct Delivery {
     pub results: Vec<TrialResult>,
     /// What the core keeps of them.
     pub rows: Vec<StoredRow>,
+    /// The room that it takes until it is stored.
+    pub held: Place,
     /// Whether a "no such trial" is to be answered.
     pub reply: oneshot::Sender<Result<Report, Refusal>>,
 }
@@ -96,6 +100,8 @@ pub struct Delivery {
 pub enum Refusal {
     /// The lease never held this trial.
     NotLeased(TrialKey),
+    /// The store is behind: send it again later.
+    Busy,
     /// It is not durable: send it again later.
     Store(StoreError),
 }
@@ -202,7 +208,10 @@ impl Engine {
             }
             Event::Joined(joining, outbox, reply) => self.join(joining, outbox, reply, now),
             Event::SessionEnded(worker, session) => self.end_session(&worker, session),
-            Event::Said(worker, saying) => self.hear(&worker, saying, now),
+            Event::Said(worker, saying, heard) => {
+                drop(heard);
+                self.hear(&worker, saying, now)
+            }
             Event::Results(delivery) => self.deliver(delivery),
             Event::Committed(delivery, result) => self.committed(*delivery, result, now),
             Event::LeaseStored(lease, sweep, keys, stored) => self.send_grant(&lease, sweep, &keys, stored),
@@ -279,6 +288,11 @@ impl Engine {
     }
 
     fn deliver(&mut self, mut delivery: Box<Delivery>) -> Vec<Effect> {
+        // The loop itself never waits for a disk that is slow.
+        if !self.writer.takes_results() {
+            let _ = delivery.reply.send(Err(Refusal::Busy));
+            return Vec::new();
+        }
         let keys: Vec<TrialKey> = delivery.rows.iter().map(|row| row.key).collect();
         let (compare_only, audit) = match self.core.admit(&delivery.worker, delivery.fence, &keys) {
             Err(key) => {

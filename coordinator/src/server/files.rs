@@ -3,10 +3,9 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ergodic_common::ErrorCode;
 use ergodic_common::trial::hex;
@@ -14,12 +13,14 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::transfer::{CHUNK, MAX_FILE};
 use ergodic_proto::v1;
 use ergodic_proto::v1::file_service_server::FileService;
-use tokio::sync::mpsc;
 use tokio::task::block_in_place;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Shared;
+use super::limits::{Pages, Stream};
+
+/// How long the next piece of a file may take to come.
+const PIECE_WITHIN: Duration = Duration::from_secs(60);
 
 /// A folder of files named by the BLAKE3 hash of their content.
 #[derive(Debug, Clone)]
@@ -109,15 +110,14 @@ fn sync_folder(folder: &Path) -> std::io::Result<()> {
 
 pub(super) struct Files(pub(super) Arc<Shared>);
 
-type Pieces = Pin<Box<dyn tokio_stream::Stream<Item = Result<v1::FetchResponse, Status>> + Send>>;
-
 #[tonic::async_trait]
 impl FileService for Files {
-    type FetchStream = Pieces;
+    type FetchStream = Stream<v1::FetchResponse>;
 
     async fn put(&self, request: Request<Streaming<v1::PutRequest>>) -> Result<Response<v1::PutResponse>, Status> {
+        let _place = self.0.limits.uploads.place()?;
         let mut pieces = request.into_inner();
-        let first = pieces.message().await?.ok_or_else(|| Status::invalid_argument("PutRequest: nothing was sent"))?;
+        let first = next(&mut pieces).await?.ok_or_else(|| Status::invalid_argument("PutRequest: nothing was sent"))?;
         let hash = to_hash("PutRequest", first.hash)?;
         let shelf = &self.0.catalog.shelf;
         let mut part = Part::begin(shelf).map_err(|e| unkept(shelf, &e))?;
@@ -127,7 +127,7 @@ impl FileService for Files {
             if part.len > MAX_FILE {
                 return Err(Status::invalid_argument(format!("the file has more than {MAX_FILE} bytes")));
             }
-            match pieces.message().await? {
+            match next(&mut pieces).await? {
                 None => break,
                 Some(piece) => chunk = piece.chunk,
             }
@@ -148,15 +148,22 @@ impl FileService for Files {
         Ok(Response::new(v1::HasResponse { kept: self.0.catalog.shelf.has(&hash) }))
     }
 
-    async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Pieces>, Status> {
+    async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
+        let place = self.0.limits.fetches.place()?;
         let hash = to_hash("FetchRequest", request.into_inner().hash)?;
         let file = File::open(self.0.catalog.shelf.place(&hash)).map_err(|_| {
             Status::from(UserError::new(ErrorCode::NotFound, format!("no file of hash {} is kept here", hex(&hash))))
         })?;
-        let (pieces, stream) = mpsc::channel(2);
+        let (pieces, stream) = Pages::new(place);
         tokio::task::spawn_blocking(move || send(file, &pieces));
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        Ok(Response::new(stream))
     }
+}
+
+/// The next piece, which is not waited for for ever: an upload takes one of few places.
+async fn next(pieces: &mut Streaming<v1::PutRequest>) -> Result<Option<v1::PutRequest>, Status> {
+    let next = tokio::time::timeout(PIECE_WITHIN, pieces.message()).await;
+    next.map_err(|_| Status::deadline_exceeded("the next piece of the file did not come"))?
 }
 
 fn to_hash(message: &str, bytes: Vec<u8>) -> Result<[u8; 32], Status> {
@@ -170,7 +177,7 @@ fn unkept(shelf: &Shelf, error: &std::io::Error) -> Status {
     UserError::new(ErrorCode::Internal, message).into()
 }
 
-fn send(mut file: File, pieces: &mpsc::Sender<Result<v1::FetchResponse, Status>>) {
+fn send(mut file: File, pieces: &Pages<v1::FetchResponse>) {
     loop {
         let mut chunk = vec![0; CHUNK];
         let piece = match file.read(&mut chunk) {
@@ -182,7 +189,7 @@ fn send(mut file: File, pieces: &mpsc::Sender<Result<v1::FetchResponse, Status>>
             Err(e) => Err(Status::internal(format!("cannot read the file: {e}"))),
         };
         let failed = piece.is_err();
-        if pieces.blocking_send(piece).is_err() || failed {
+        if !pieces.blocking_send(piece) || failed {
             return;
         }
     }

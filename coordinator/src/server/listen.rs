@@ -1,6 +1,7 @@
 //! Taking connections: at most so many, each through its handshake in time, and none that says nothing.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,12 +10,14 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
+
+use super::limits::{Crowd, Seat};
 
 /// How long a peer may take for its handshake, or for its first byte where there is none.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
@@ -23,7 +26,7 @@ const REQUEST_WITHIN: Duration = Duration::from_secs(30);
 /// Connections at most, where the system allows as many files.
 const MAX_CONNECTIONS: u64 = 8192;
 /// After an error of `accept`, such as one file too many.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 /// Hands out connections until it is told to stop.
 pub(super) fn incoming(
@@ -32,29 +35,28 @@ pub(super) fn incoming(
     mut stopping: watch::Receiver<bool>,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (ready, connections) = mpsc::channel(64);
-    let room = Arc::new(Semaphore::new(most_connections()));
+    let crowd = Crowd::new(most_connections());
     tokio::spawn(async move {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 _ = stopping.wait_for(|stop| *stop) => return,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, address): (TcpStream, SocketAddr) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be taken");
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }
             };
-            // Whoever comes when there is no room is turned away at once rather than left waiting. There is no limit per
-            // address: a whole cluster may come from one.
-            let Ok(place) = room.clone().try_acquire_owned() else { continue };
+            // Whoever comes when there is no room is turned away at once rather than left waiting.
+            let Some(seat) = crowd.seat(address.ip()) else { continue };
             let (ready, tls) = (ready.clone(), tls.clone());
             tokio::spawn(async move {
                 let shaken = tokio::time::timeout(HANDSHAKE_WITHIN, shake_hands(stream, tls)).await;
                 if let Ok(Ok(stream)) = shaken {
-                    let _ = ready.send(Ok(Connection::new(stream, place))).await;
+                    let _ = ready.send(Ok(Connection::new(stream, address.ip(), seat))).await;
                 }
             });
         }
@@ -63,7 +65,7 @@ pub(super) fn incoming(
 }
 
 /// Half the files that this process may open: the other half is for stores, datasets and logs.
-fn most_connections() -> usize {
+pub(super) fn most_connections() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
@@ -86,14 +88,22 @@ async fn shake_hands(stream: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<
     }
 }
 
-/// Whether a connection has had a request that was let in, for the guard to say.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Admitted(Arc<AtomicBool>);
+/// Where a connection comes from, and whether it has had a request that was let in, for the guard to say.
+#[derive(Debug, Clone)]
+pub(crate) struct Admitted {
+    address: IpAddr,
+    noted: Arc<AtomicBool>,
+}
 
 impl Admitted {
+    /// The other side's address.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.address
+    }
+
     /// It has.
     pub(crate) fn note(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.noted.store(true, Ordering::Relaxed);
     }
 }
 
@@ -104,7 +114,7 @@ pub(super) struct Connection {
     /// Until it is admitted.
     patience: Option<Pin<Box<Sleep>>>,
     /// Held, not read: its place among the connections.
-    _place: OwnedSemaphorePermit,
+    _seat: Seat,
 }
 
 enum Stream {
@@ -113,14 +123,15 @@ enum Stream {
 }
 
 impl Connection {
-    fn new(stream: Stream, place: OwnedSemaphorePermit) -> Self {
+    fn new(stream: Stream, address: IpAddr, seat: Seat) -> Self {
+        let admitted = Admitted { address, noted: Arc::default() };
         let patience = Some(Box::pin(tokio::time::sleep(REQUEST_WITHIN)));
-        Self { stream, admitted: Admitted::default(), patience, _place: place }
+        Self { stream, admitted, patience, _seat: seat }
     }
 
     /// Whether it has taken a place for too long without a request that was let in.
     fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.admitted.0.load(Ordering::Relaxed) {
+        if self.admitted.noted.load(Ordering::Relaxed) {
             self.patience = None;
         }
         self.patience.as_mut().is_some_and(|patience| patience.as_mut().poll(cx).is_ready())

@@ -6,6 +6,7 @@ pub mod door;
 pub mod engine;
 pub mod files;
 mod http;
+mod limits;
 mod listen;
 mod metrics;
 mod process;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::MAX_MESSAGE;
 use ergodic_proto::status::UserError;
+use ergodic_proto::transfer::CHUNK;
 use ergodic_proto::v1::admin_service_server::AdminServiceServer;
 use ergodic_proto::v1::file_service_server::FileServiceServer;
 use ergodic_proto::v1::sweep_service_server::SweepServiceServer;
@@ -33,11 +35,12 @@ use tonic::transport::Server;
 use crate::core::{Core, StoredRow, Sweep, SweepRow, SweepState, Timing, main_metric};
 use crate::store::place::Place;
 use crate::store::writer::WriterHandle;
-use crate::store::{Leader, Reader, Store, StoreError};
+use crate::store::{Damage, Leader, Reader, Store, StoreError, Write, Writer};
 use data::DataCatalog;
 use door::{Caller, Door, DoorOptions, Guard, Tokens};
 use engine::{Engine, EngineHandle, Event};
 use files::Shelf;
+use limits::{Limited, Limits};
 use metrics::Metrics;
 
 /// How to serve.
@@ -57,6 +60,10 @@ pub struct ServeOptions {
     pub door: Option<DoorOptions>,
     /// A lease ends after this time without a heartbeat.
     pub lease_ttl: Duration,
+    /// Whether curves and predictions are checked, too, before it serves.
+    pub check: bool,
+    /// Requests per second that a token, or an address where nobody is asked for one, may make; none for any number.
+    pub rate_limit: Option<u32>,
 }
 
 /// A coordinator that is up.
@@ -83,6 +90,8 @@ pub(crate) struct Shared {
     pub(crate) epoch: u64,
     pub(crate) catalog: DataCatalog,
     pub(crate) lease_ttl: Duration,
+    pub(crate) limits: Limits,
+    pub(crate) rate_limit: Option<u32>,
     pub(crate) stopping: tokio::sync::watch::Receiver<bool>,
 }
 
@@ -124,8 +133,8 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
     let (shutdown, stopping) = tokio::sync::watch::channel(false);
     // From now on, because a large store takes longer to read than a claim to lead lasts.
     let deposed = tokio::spawn(keep_leading(store.clone(), leader.epoch, stopping.clone()));
-    let core = tokio::task::block_in_place(|| recover(store.as_ref(), leader.epoch, options.lease_ttl))?;
-    let writer = tokio::task::block_in_place(|| store.writer(leader.epoch)).map_err(store_error)?;
+    let mut writer = tokio::task::block_in_place(|| store.writer(leader.epoch)).map_err(store_error)?;
+    let core = tokio::task::block_in_place(|| recover(store.as_ref(), writer.as_mut(), leader.epoch, &options))?;
     let (writer, writer_thread) = WriterHandle::start(writer).map_err(internal)?;
     let metrics = Metrics::new(writer.meter());
     let (engine, handle) = Engine::new(core, writer);
@@ -139,6 +148,8 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
         epoch: leader.epoch,
         catalog: DataCatalog { source: options.data_dir, shelf: Shelf::new(files) },
         lease_ttl: options.lease_ttl,
+        limits: Limits::new(),
+        rate_limit: options.rate_limit,
         stopping: stopping.clone(),
     });
     spawn_ticks(handle.clone(), stopping.clone());
@@ -256,22 +267,34 @@ pub(crate) fn store_error(error: StoreError) -> UserError {
     let code = match error {
         StoreError::Taken(_) | StoreError::Foreign(_) => ErrorCode::Refused,
         StoreError::Cut(_) | StoreError::Deposed(_) => ErrorCode::Unreachable,
-        StoreError::Failed(_) => ErrorCode::Internal,
+        StoreError::Failed(_) | StoreError::Damaged(_) => ErrorCode::Internal,
     };
     UserError::new(code, error.to_string())
 }
 
 /// The core as the store knows it: sweeps with their rows, and leases with a fresh time to live.
-fn recover(store: &dyn Store, epoch: u64, lease_ttl: Duration) -> Result<Core, UserError> {
+fn recover(store: &dyn Store, writer: &mut dyn Writer, epoch: u64, options: &ServeOptions) -> Result<Core, UserError> {
     let reader = store.reader().map_err(store_error)?;
     let (leases, next_lease) = reader.leases().map_err(store_error)?;
-    let mut core = Core::new(Timing { lease_ttl }, epoch, next_lease);
-    for row in reader.sweeps().map_err(store_error)? {
+    let mut core = Core::new(Timing { lease_ttl: options.lease_ttl }, epoch, next_lease);
+    for mut row in reader.sweeps().map_err(store_error)? {
         let spec = Spec::read(&row.source).map_err(|e| {
             let message = format!("the stored sweep {} cannot be read by this version: {e}", row.id);
             UserError::new(ErrorCode::Version, message)
         })?;
-        recover_sweep(&mut core, reader.as_ref(), row, spec)?;
+        let (rows, damages) = sound_rows(reader.as_ref(), row.number, &spec, options.check).map_err(store_error)?;
+        if !damages.is_empty() {
+            set_aside(writer, &mut row, &damages).map_err(store_error)?;
+        }
+        if !rows.is_empty() || row.state == SweepState::Running {
+            tracing::info!(sweep = row.id, rows = rows.len(), "sweep taken up");
+        }
+        let mut audits = reader.audits(row.number).map_err(store_error)?;
+        // The row that one compares with may have been set aside.
+        audits.retain(|audit| damages.iter().all(|damage| damage.key != audit.key));
+        let mut sweep = Sweep::new(Arc::new(row), Arc::new(spec));
+        sweep.remember_audits(audits.into_iter().map(|audit| (audit.key, audit.process, audit.finding)));
+        core.on_sweep(sweep, rows, Duration::ZERO);
     }
     for lease in leases {
         // Leases that turn out empty are left in the store: nothing can be written under them that is not a duplicate.
@@ -280,25 +303,32 @@ fn recover(store: &dyn Store, epoch: u64, lease_ttl: Duration) -> Result<Core, U
     Ok(core)
 }
 
-fn recover_sweep(core: &mut Core, reader: &dyn Reader, row: SweepRow, spec: Spec) -> Result<(), UserError> {
+/// What the core keeps of a sweep's rows, and which of them are damaged.
+fn sound_rows(
+    reader: &dyn Reader,
+    sweep: i64,
+    spec: &Spec,
+    all_of_it: bool,
+) -> Result<(Vec<StoredRow>, Vec<Damage>), StoreError> {
     let (metric, _) = main_metric(&spec.measure.metrics);
     let mut rows = Vec::new();
-    let keep = |trial: crate::store::StoredTrial| {
+    let damages = reader.sound_trials(sweep, all_of_it, &mut |trial| {
         let result = trial.result;
         let metric = result.metrics.get(metric).copied().unwrap_or(f64::NAN);
         rows.push(StoredRow { key: result.key, outcome: result.outcome, metric, seconds: result.seconds });
-        true
-    };
-    let mut keep = keep;
-    reader.trials(row.number, &mut keep).map_err(store_error)?;
-    let running = row.state == SweepState::Running;
-    if !rows.is_empty() || running {
-        tracing::info!(sweep = row.id, rows = rows.len(), "sweep taken up");
+    })?;
+    Ok((rows, damages))
+}
+
+/// Trials are pure functions: those whose rows are damaged are run again.
+fn set_aside(writer: &mut dyn Writer, row: &mut SweepRow, damages: &[Damage]) -> Result<(), StoreError> {
+    for Damage { key, what, why, .. } in damages {
+        tracing::error!(sweep = row.id, trial = %key, "its {what} is damaged ({why}): set aside, to be run again");
     }
-    let audits = reader.audits(row.number).map_err(store_error)?;
-    let mut sweep = Sweep::new(Arc::new(row), Arc::new(spec));
-    sweep.remember_audits(audits.into_iter().map(|audit| (audit.key, audit.process, audit.finding)));
-    core.on_sweep(sweep, rows, Duration::ZERO);
+    writer.commit(&[&Write::SetAside(row.number, damages.iter().map(|damage| damage.key).collect())])?;
+    if row.state == SweepState::Completed {
+        row.state = SweepState::Running;
+    }
     Ok(())
 }
 
@@ -326,8 +356,10 @@ async fn serve(
         .max_encoding_message_size(MAX_MESSAGE);
     let files = FileServiceServer::new(files::Files(shared.clone()))
         .accept_compressed(CompressionEncoding::Zstd)
-        .max_decoding_message_size(MAX_MESSAGE);
+        // A piece of a file, and what stands around it.
+        .max_decoding_message_size(2 * CHUNK);
     let metrics = shared.metrics.clone();
+    let limited = Limited::new(shared.limits.clone(), shared.rate_limit);
     let sweeps = SweepServiceServer::new(sweeps::Sweeps(shared))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(64 << 20);
@@ -341,6 +373,7 @@ async fn serve(
         // The guard comes first: what it turns away is not counted, and names nothing.
         .layer(Guard::new(tokens))
         .layer(metrics)
+        .layer(limited)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .initial_connection_window_size(8 << 20)

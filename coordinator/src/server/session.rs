@@ -20,6 +20,8 @@ use crate::core::{Fence, Joining};
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// Messages that may wait for a worker to read them.
 const OUTBOX: usize = 64;
+/// What a message takes besides its own bytes while it waits to be heard.
+const OVERHEAD: usize = 512;
 /// Longest name of a worker, in bytes.
 const MAX_NAME: usize = 128;
 
@@ -29,6 +31,7 @@ pub(super) async fn open(
     caller: Option<Caller>,
     mut inbound: Streaming<v1::SessionRequest>,
 ) -> Result<mpsc::Receiver<Result<v1::SessionResponse, Status>>, Status> {
+    let place = shared.limits.sessions.place()?;
     let first = tokio::time::timeout(HELLO_WITHIN, inbound.message())
         .await
         .map_err(|_| Status::deadline_exceeded("no hello within ten seconds"))??;
@@ -48,6 +51,7 @@ pub(super) async fn open(
             () = shared.locked_out(caller) => tracing::warn!(worker, "its token was revoked or has expired"),
         }
         shared.engine.tell(Event::SessionEnded(worker, session));
+        drop(place);
     });
     Ok(messages)
 }
@@ -98,9 +102,11 @@ async fn listen(shared: &Shared, worker: &str, mut inbound: Streaming<v1::Sessio
             _ = stopping.wait_for(|stop| *stop) => return,
         };
         let Ok(Ok(Some(v1::SessionRequest { message: Some(message) }))) = message else { return };
+        // Whoever says more than is heard waits here, and then where it says it.
+        let Some(room) = shared.limits.said.wait(message.encoded_len() + OVERHEAD).await else { return };
         let Some(saying) = understand(message) else { return };
         let leaves = matches!(saying, Saying::Goodbye);
-        shared.engine.tell(Event::Said(worker.to_owned(), saying));
+        shared.engine.tell(Event::Said(worker.to_owned(), saying, room));
         if leaves {
             return;
         }

@@ -1,7 +1,6 @@
 //! `SweepService`: what users ask.
 
 use std::collections::BTreeSet;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,24 +14,23 @@ use ergodic_proto::seal::Sealed as _;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::sweep_service_server::SweepService;
 use ergodic_proto::{PROTOCOL, v1};
-use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
 use super::door::Caller;
 use super::engine::Event;
+use super::limits::{Pages, Place, Stream};
 use super::status::{cell_lines, sweep_status, worker_statuses};
 use super::{Shared, process, store_error};
 use crate::core::audits::Finding;
 use crate::core::lookup::Whereabouts;
 use crate::core::suspects::ENOUGH;
 use crate::core::{Core, Steering, Sweep, SweepRow, SweepState, Tallies};
-use crate::stats::table::{Entry, Query, TableError};
+use crate::stats::compare::{Comparison, Contest, Contrast};
+use crate::stats::table::{Entry, Query, Question, Rows, TableError};
 use crate::store::{Reader, StoredTrial};
 
 pub(super) struct Sweeps(pub(super) Arc<Shared>);
-
-type ResponseStream<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
 
 /// Rows per page of `Trials`.
 const PAGE: usize = 512;
@@ -51,11 +49,13 @@ struct Found {
 
 #[tonic::async_trait]
 impl SweepService for Sweeps {
-    type WatchStream = ResponseStream<v1::WatchResponse>;
-    type TrialsStream = ResponseStream<v1::TrialsResponse>;
-    type PredictionsStream = ResponseStream<v1::PredictionsResponse>;
+    type WatchStream = Stream<v1::WatchResponse>;
+    type TrialsStream = Stream<v1::TrialsResponse>;
+    type PredictionsStream = Stream<v1::PredictionsResponse>;
 
     async fn launch(&self, request: Request<v1::LaunchRequest>) -> Result<Response<v1::LaunchResponse>, Status> {
+        // Whoever hangs up meanwhile leaves the work behind: it counts until it is done.
+        let place = Arc::new(self.0.limits.launches.place()?);
         let mut request = request.into_inner();
         if !request.is_whole() {
             return Err(Status::data_loss("the sweep was damaged on its way here: launch it again"));
@@ -65,14 +65,14 @@ impl SweepService for Sweeps {
             .ok_or_else(|| Status::invalid_argument("the field source of LaunchRequest is missing"))?
             .try_into()
             .map_err(|e: WireError| Status::invalid_argument(e.to_string()))?;
-        let source = self.settle_numerics(source).await?;
+        let source = self.settle_numerics(source, place.clone()).await?;
         if request.resume
             && let Some(number) = self.unfinished(&source).await?
         {
             let status = self.steered(number, Steering::Resume).await?;
             return Ok(Response::new(v1::LaunchResponse { status }));
         }
-        let (row, spec) = self.prepare(source).await?;
+        let (row, spec) = self.prepare(source, place).await?;
         let (reply, stored) = oneshot::channel();
         self.0.engine.tell(Event::Launch(Box::new(row), Arc::new(spec), reply));
         let number = stored.await.map_err(|_| stopping())?.map_err(|e| Status::from(store_error(e)))?;
@@ -91,9 +91,10 @@ impl SweepService for Sweeps {
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let place = self.0.limits.watchers.place()?;
         let caller = request.extensions().get::<Caller>().cloned();
         let id = self.about(&request.into_inner().sweep, |_, sweep| sweep.id.clone()).await?;
-        let (messages, stream) = mpsc::channel(2);
+        let (messages, stream) = Pages::new(place);
         let shared = self.0.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -101,7 +102,7 @@ impl SweepService for Sweeps {
                 () = shared.locked_out(caller) => {}
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        Ok(Response::new(stream))
     }
 
     async fn workers(&self, _: Request<v1::WorkersRequest>) -> Result<Response<v1::WorkersResponse>, Status> {
@@ -112,9 +113,10 @@ impl SweepService for Sweeps {
     async fn table(&self, request: Request<v1::TableRequest>) -> Result<Response<v1::TableResponse>, Status> {
         let request = request.into_inner();
         let found = self.find(&request.sweep).await?;
-        let query = Query::new(&found.spec, &request.by, &request.metric, &request.at).map_err(table_error)?;
-        let (asked, spec, number) = (query.clone(), found.spec.clone(), found.number);
-        let rows = self.read(move |reader| asked.table(&spec, reader, number).map_err(table_error)).await?;
+        let question = Question { by: &request.by, metric: &request.metric, at: &request.at, stats: &request.stats };
+        let query = Query::new(&found.spec, &question).map_err(table_error)?;
+        let asked = query.clone();
+        let rows = self.read_rows(&found, move |rows| asked.table(rows)).await?;
         Ok(Response::new(v1::TableResponse {
             sweep: found.id,
             name: found.spec.name.clone(),
@@ -126,18 +128,18 @@ impl SweepService for Sweeps {
             trials: found.spec.trials(),
             data: found.data,
             numerics: found.spec.numerics.clone(),
+            columns: query.columns(),
         }))
     }
 
     async fn trials(&self, request: Request<v1::TrialsRequest>) -> Result<Response<Self::TrialsStream>, Status> {
         let request = request.into_inner();
         let found = self.find(&request.sweep).await?;
-        let (pages, stream) = mpsc::channel(2);
         if let Some(key) = request.trial {
             let page = self.single_trial(&found, key.into()).await?;
-            let _ = pages.send(Ok(page)).await;
-            return Ok(Response::new(Box::pin(ReceiverStream::new(stream))));
+            return Ok(Response::new(Box::pin(tokio_stream::once(Ok(page)))));
         }
+        let (pages, stream) = Pages::new(self.0.limits.readers.place()?);
         let shared = self.0.clone();
         tokio::task::spawn_blocking(move || {
             let sent = shared.store.reader().map_err(store_error).and_then(|r| send_trials(r.as_ref(), &found, &pages));
@@ -145,7 +147,7 @@ impl SweepService for Sweeps {
                 let _ = pages.blocking_send(Err(error.into()));
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        Ok(Response::new(stream))
     }
 
     async fn predictions(
@@ -160,32 +162,58 @@ impl SweepService for Sweeps {
             );
             return Err(UserError::new(ErrorCode::NotFound, message).into());
         };
-        let (pages, stream) = mpsc::channel(2);
+        let (pages, stream) = Pages::new(self.0.limits.readers.place()?);
         let shared = self.0.clone();
         tokio::task::spawn_blocking(move || {
             if let Err(error) = send_predictions(&shared, &found, &probe, &pages) {
                 let _ = pages.blocking_send(Err(error.into()));
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        Ok(Response::new(stream))
     }
 
     async fn curves(&self, request: Request<v1::CurvesRequest>) -> Result<Response<v1::CurvesResponse>, Status> {
         let request = request.into_inner();
         let found = self.find(&request.sweep).await?;
-        let query = Query::new(&found.spec, &[], &request.metric, "").map_err(table_error)?;
-        let (asked, spec, number) = (query.clone(), found.spec.clone(), found.number);
-        let points = self.read(move |reader| asked.curves(&spec, reader, number).map_err(table_error)).await?;
+        let question = Question { metric: &request.metric, stats: &request.stats, ..Question::default() };
+        let query = Query::new(&found.spec, &question).map_err(table_error)?;
+        let asked = query.clone();
+        let points = self.read_rows(&found, move |rows| asked.curves(rows)).await?;
         let point = |entry: &Entry| v1::CurvePoint {
             values: entry.values.iter().map(Into::into).collect(),
             step: entry.step,
             summary: Some(to_summary(entry)),
+            figures: to_figures(&entry.figures),
+            note: entry.note.clone(),
         };
         Ok(Response::new(v1::CurvesResponse {
             sweep: found.id,
             metric: query.metric().name().into_owned(),
             axes: query.axis_names(&found.spec),
             points: points.iter().map(point).collect(),
+            columns: query.columns(),
+        }))
+    }
+
+    async fn compare(&self, request: Request<v1::CompareRequest>) -> Result<Response<v1::CompareResponse>, Status> {
+        let request = request.into_inner();
+        let found = self.find(&request.sweep).await?;
+        let baseline: Vec<_> = request.baseline.into_iter().map(|choice| (choice.axis, choice.value)).collect();
+        let contest = Contest { baseline: &baseline, metric: &request.metric, at: &request.at, level: request.level };
+        let comparison = Comparison::new(&found.spec, &contest).map_err(table_error)?;
+        let asked = comparison.clone();
+        let rows = self.read_rows(&found, move |rows| asked.contrasts(rows)).await?;
+        Ok(Response::new(v1::CompareResponse {
+            sweep: found.id,
+            name: found.spec.name.clone(),
+            metric: comparison.metric().name().into_owned(),
+            baseline: comparison.baseline(&found.spec),
+            axes: found.spec.grid.axes().iter().map(|axis| axis.name.clone()).collect(),
+            rows: rows.iter().map(to_contrast).collect(),
+            done: found.done,
+            trials: found.spec.trials(),
+            data: found.data,
+            numerics: found.spec.numerics.clone(),
         }))
     }
 
@@ -262,14 +290,28 @@ impl Sweeps {
         &self,
         work: impl FnOnce(&dyn Reader) -> Result<T, UserError> + Send + 'static,
     ) -> Result<T, Status> {
-        let shared = self.0.clone();
-        let task = tokio::task::spawn_blocking(move || work(shared.store.reader().map_err(store_error)?.as_ref()));
+        let (shared, place) = (self.0.clone(), self.0.limits.readers.place()?);
+        let task = tokio::task::spawn_blocking(move || {
+            let _held = place;
+            work(shared.store.reader().map_err(store_error)?.as_ref())
+        });
         let result = task.await.map_err(|e| Status::internal(e.to_string()))?;
         result.map_err(Into::into)
     }
 
+    /// Reads the rows of a sweep.
+    async fn read_rows<T: Send + 'static>(
+        &self,
+        found: &Found,
+        work: impl FnOnce(Rows<'_>) -> Result<T, TableError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let (spec, sweep, data) = (found.spec.clone(), found.number, found.data_hash.unwrap_or_default());
+        self.read(move |reader| work(Rows { spec: &spec, sweep, data, reader }).map_err(table_error)).await
+    }
+
     /// Steers a sweep; its status once that is durable.
     async fn steered(&self, number: i64, steering: Steering) -> Result<Option<v1::SweepStatus>, Status> {
+        let _place = self.0.limits.changes.place()?;
         let (reply, done) = oneshot::channel();
         self.0.engine.tell(Event::Steer(number, steering, reply));
         done.await.map_err(|_| stopping())?.map_err(Status::from)?;
@@ -291,9 +333,13 @@ impl Sweeps {
     }
 
     /// Pins a sweep to its numerics class in full, by a setting: a later version of this program must not take it for its own.
-    async fn settle_numerics(&self, mut source: SpecSource) -> Result<SpecSource, Status> {
+    async fn settle_numerics(&self, mut source: SpecSource, place: Arc<Place>) -> Result<SpecSource, Status> {
         let read = source.clone();
-        let spec = tokio::task::spawn_blocking(move || Spec::read(&read)).await;
+        let spec = tokio::task::spawn_blocking(move || {
+            let _held = place;
+            Spec::read(&read)
+        });
+        let spec = spec.await;
         // What is wrong with it is told later.
         let Ok(Ok(Spec { numerics, .. })) = spec else { return Ok(source) };
         let class = if numerics == CUDA_F32 { self.offered_cuda().await? } else { numerics };
@@ -325,9 +371,10 @@ impl Sweeps {
     }
 
     /// Reads the sweep file and pins the dataset: everything that can be wrong is found here, before anything is stored.
-    async fn prepare(&self, source: SpecSource) -> Result<(SweepRow, Spec), Status> {
+    async fn prepare(&self, source: SpecSource, place: Arc<Place>) -> Result<(SweepRow, Spec), Status> {
         let catalog = self.0.catalog.clone();
         let task = tokio::task::spawn_blocking(move || {
+            let _held = place;
             let bad = |message: String| UserError::new(ErrorCode::BadInput, message);
             let spec = Spec::read(&source).map_err(|e| bad(e.to_string()))?;
             let data = catalog.pin(&spec, &source.files).map_err(|e| bad(e.to_string()))?;
@@ -503,7 +550,7 @@ fn with_trouble(shared: &Shared, status: v1::SweepStatus) -> v1::SweepStatus {
     v1::SweepStatus { trouble: shared.metrics.trouble().unwrap_or_default(), ..status }
 }
 
-async fn watch(shared: Arc<Shared>, id: String, messages: mpsc::Sender<Result<v1::WatchResponse, Status>>) {
+async fn watch(shared: Arc<Shared>, id: String, messages: Pages<v1::WatchResponse>) {
     let mut changes = shared.engine.changes();
     let mut stop = shared.stopping.clone();
     loop {
@@ -514,7 +561,7 @@ async fn watch(shared: Arc<Shared>, id: String, messages: mpsc::Sender<Result<v1
         };
         let ended = !matches!(status.state(), v1::SweepState::Running | v1::SweepState::Paused);
         // A slow reader holds up this task alone.
-        if messages.send(Ok(v1::WatchResponse { status: Some(status) })).await.is_err() || ended {
+        if !messages.send(Ok(v1::WatchResponse { status: Some(status) })).await || ended {
             return;
         }
         tokio::select! {
@@ -530,12 +577,48 @@ async fn watch(shared: Arc<Shared>, id: String, messages: mpsc::Sender<Result<v1
 fn table_error(error: TableError) -> UserError {
     match error {
         TableError::Unknown(message) => UserError::new(ErrorCode::NotFound, message),
+        TableError::Bad(message) => UserError::new(ErrorCode::BadInput, message),
         TableError::Store(error) => store_error(error),
     }
 }
 
 fn to_row(entry: &Entry) -> v1::TableRow {
-    v1::TableRow { values: entry.values.iter().map(Into::into).collect(), summary: Some(to_summary(entry)) }
+    v1::TableRow {
+        values: entry.values.iter().map(Into::into).collect(),
+        summary: Some(to_summary(entry)),
+        figures: to_figures(&entry.figures),
+        note: entry.note.clone(),
+    }
+}
+
+fn to_contrast(contrast: &Contrast) -> v1::Contrast {
+    let paired = &contrast.paired;
+    v1::Contrast {
+        values: contrast.values.iter().map(Into::into).collect(),
+        n: paired.n,
+        mean: paired.mean,
+        baseline: paired.baseline,
+        difference: paired.difference,
+        std: paired.std,
+        low: paired.interval.map(|ends| ends.0),
+        high: paired.interval.map(|ends| ends.1),
+        above: paired.above,
+        below: paired.below,
+        sign_p: paired.sign_p,
+        sign_holm: contrast.sign_holm,
+        wilcoxon_p: paired.wilcoxon.map(|test| test.p),
+        wilcoxon_holm: contrast.wilcoxon_holm,
+        wilcoxon_exact: paired.wilcoxon.is_some_and(|test| test.exact),
+        correlation: paired.correlation,
+        unpaired: paired.unpaired,
+        saved: paired.saved(),
+        note: contrast.note.clone(),
+    }
+}
+
+/// What is not defined is NaN on the wire.
+fn to_figures(figures: &[Option<f64>]) -> Vec<f64> {
+    figures.iter().map(|x| x.unwrap_or(f64::NAN)).collect()
 }
 
 fn to_summary(entry: &Entry) -> v1::Summary {
@@ -566,11 +649,7 @@ fn first_page(found: &Found) -> v1::TrialsResponse {
     }
 }
 
-fn send_trials(
-    reader: &dyn Reader,
-    found: &Found,
-    pages: &mpsc::Sender<Result<v1::TrialsResponse, Status>>,
-) -> Result<(), UserError> {
+fn send_trials(reader: &dyn Reader, found: &Found, pages: &Pages<v1::TrialsResponse>) -> Result<(), UserError> {
     let mut page = first_page(found);
     let mut cell: (u64, Vec<v1::AxisValue>) = (u64::MAX, Vec::new());
     reader
@@ -584,7 +663,7 @@ fn send_trials(
                 values: cell.1.clone(),
                 worker: row.worker,
             });
-            page.rows.len() < PAGE || pages.blocking_send(Ok(std::mem::take(&mut page))).is_ok()
+            page.rows.len() < PAGE || pages.blocking_send(Ok(std::mem::take(&mut page)))
         })
         .map_err(store_error)?;
     // An empty last page is sent too: a sweep without rows still has columns.
@@ -600,7 +679,7 @@ fn send_predictions(
     shared: &Shared,
     found: &Found,
     probe: &Probe,
-    pages: &mpsc::Sender<Result<v1::PredictionsResponse, Status>>,
+    pages: &Pages<v1::PredictionsResponse>,
 ) -> Result<(), UserError> {
     let (images, labels) = probe_set(shared, found, probe)?;
     let axes = found.spec.grid.axes().iter().map(|axis| axis.name.clone()).collect();
@@ -619,7 +698,7 @@ fn send_predictions(
             return true;
         }
         bytes = 0;
-        pages.blocking_send(Ok(std::mem::take(&mut page))).is_ok()
+        pages.blocking_send(Ok(std::mem::take(&mut page)))
     };
     reader.predictions(found.number, &mut send).map_err(store_error)?;
     let _ = pages.blocking_send(Ok(page));

@@ -1,28 +1,27 @@
 //! `WorkerService`: what workers ask.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use ergodic_common::TrialResult;
 use ergodic_proto::seal::Sealed as _;
 use ergodic_proto::v1::worker_service_server::WorkerService;
 use ergodic_proto::{MAX_BATCH, PROTOCOL, v1};
+use prost::Message as _;
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::door::Caller;
 use super::engine::{Delivery, Event, Refusal};
+use super::limits::{Place, Stream};
 use super::{Shared, session};
 use crate::core::{StoredRow, main_metric};
 
 pub(super) struct Workers(pub(super) Arc<Shared>);
 
-type ResponseStream<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
-
 #[tonic::async_trait]
 impl WorkerService for Workers {
-    type SessionStream = ResponseStream<v1::SessionResponse>;
+    type SessionStream = Stream<v1::SessionResponse>;
 
     async fn session(
         &self,
@@ -42,7 +41,8 @@ impl WorkerService for Workers {
             return Err(Status::data_loss("these results were damaged on their way here: send them again"));
         }
         let (sweep, metric, metrics) = self.sweep_of(&request.sweep).await?;
-        let delivery = to_delivery(request, sweep, metric, metrics)?;
+        let held = self.0.limits.results.bytes(request.encoded_len())?;
+        let delivery = to_delivery(request, sweep, metric, metrics, held)?;
         let rows = delivery.rows.clone();
         let (reply, answered) = oneshot::channel();
         self.0.engine.tell(Event::Results(Box::new(Delivery { reply, ..delivery })));
@@ -51,6 +51,7 @@ impl WorkerService for Workers {
             Refusal::NotLeased(key) => {
                 Status::permission_denied(format!("the trial {key} is not in the lease it was delivered under"))
             }
+            Refusal::Busy => self.0.limits.results.full(),
             Refusal::Store(error) => Status::unavailable(error.to_string()),
         })?;
         self.0.metrics.stored(report.stored.iter().map(|at| &rows[*at]));
@@ -101,6 +102,7 @@ fn to_delivery(
     sweep: i64,
     metric: usize,
     metrics: usize,
+    held: Place,
 ) -> Result<Delivery, Status> {
     let invalid = |message: String| Status::invalid_argument(message);
     if request.results.len() > MAX_BATCH {
@@ -122,5 +124,5 @@ fn to_delivery(
     let rows = results.iter().map(row).collect();
     // Replaced by the caller, who waits at the other end.
     let (reply, _) = oneshot::channel();
-    Ok(Delivery { worker: request.worker, fence: session::from_wire(&fence), sweep, results, rows, reply })
+    Ok(Delivery { worker: request.worker, fence: session::from_wire(&fence), sweep, results, rows, held, reply })
 }

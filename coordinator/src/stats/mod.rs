@@ -1,7 +1,22 @@
 //! Statistics over stored rows, recomputed from them in (cell, repeat) order, so that they never depend on the order
 //! in which results arrived.
+//!
+//! `sample` has the statistics of one sample, `statistic` finds them by name, `table` groups stored rows and asks for them;
+//! `paired` and `compare` do the same for differences between cells.
 
+pub mod bootstrap;
+pub mod chance;
+pub mod compare;
+pub mod paired;
+pub mod sample;
+pub mod special;
+pub mod statistic;
 pub mod summary;
 pub mod table;
 
+pub use sample::Sample;
 pub use summary::Summary;
+pub use table::TableError;
+
+#[cfg(test)]
+mod tests;

@@ -6,20 +6,28 @@ use ergodic_common::axis::Axis;
 use ergodic_common::config::Length;
 use ergodic_common::error::nearest;
 use ergodic_common::metric::Metric;
+use ergodic_common::seed::{Purpose, Stream};
 use ergodic_common::tree::Value;
+use ergodic_common::trial::Curve;
 use ergodic_common::{Outcome, Spec, TrialKey};
 use rayon::prelude::*;
 
-use super::Summary;
+use super::bootstrap::RESAMPLES;
+use super::chance::{chance, has_chance};
+use super::statistic::{Figures, Statistic};
+use super::{Sample, Summary};
 use crate::core::{Counts, main_metric};
 use crate::store::{Reader, StoreError};
 
 /// A question that cannot be answered, in words; or the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// There is no such axis, metric or step.
+    /// There is no such axis, metric, statistic or step.
     #[error("{0}")]
     Unknown(String),
+    /// It asks for something impossible.
+    #[error("{0}")]
+    Bad(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -36,33 +44,107 @@ pub struct Entry {
     pub summary: Summary,
     /// Trials by outcome.
     pub counts: Counts,
+    /// The statistics asked for by name, one number per column; `None` where one is not defined.
+    pub figures: Vec<Option<f64>>,
+    /// Why some are not, or what else is to be known of them; empty if nothing is.
+    pub note: String,
 }
 
-/// Which axes, which metric.
+/// What is asked of a sweep.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Question<'a> {
+    /// Axes to group by, which may be named by the last parts of their paths; empty for all.
+    pub by: &'a [String],
+    /// The metric; empty for the main one.
+    pub metric: &'a str,
+    /// When; empty for the end of the trial.
+    pub at: &'a str,
+    /// Statistics by name, besides the summary.
+    pub stats: &'a [String],
+}
+
+/// Which axes, which metric, which statistics.
 #[derive(Debug, Clone)]
 pub struct Query {
     axes: Vec<usize>,
     metric: (usize, Metric),
     at: Option<Length>,
+    stats: Vec<Statistic>,
+}
+
+/// Where the rows of a sweep are.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    /// The sweep.
+    pub spec: &'a Spec,
+    /// Its number in the store.
+    pub sweep: i64,
+    /// The store.
+    pub reader: &'a dyn Reader,
+    /// BLAKE3 of the dataset that it was pinned to, which belongs to the identity of its cells; zeros without one.
+    pub data: [u8; 32],
+}
+
+/// What cells are, apart from where their rows stand.
+#[derive(Clone, Copy)]
+struct Cells<'a> {
+    spec: &'a Spec,
+    data: [u8; 32],
+}
+
+/// Trials of some cells, in the order (cell, repeat).
+#[derive(Debug, Clone, Default)]
+struct Group {
+    /// The cells that have rows.
+    cells: Vec<u64>,
+    /// Values of completed trials.
+    values: Vec<f64>,
+    /// Diverged trials by the moment asked for: the step, and what the trial counts as.
+    diverged: Vec<(u64, Option<f64>)>,
+    counts: Counts,
 }
 
 impl Query {
-    /// Checks a question against a sweep. Axes may be named by the last parts of their paths; an empty metric means the
-    /// main one; an empty `at` the end of the trial.
+    /// Checks a question against a sweep.
     ///
     /// # Errors
-    /// There is no such axis, metric or step.
-    pub fn new(spec: &Spec, by: &[String], metric: &str, at: &str) -> Result<Self, TableError> {
-        let axes = match by {
+    /// There is no such axis, metric, statistic or step.
+    pub fn new(spec: &Spec, question: &Question<'_>) -> Result<Self, TableError> {
+        let axes = match question.by {
             [] => (0..spec.grid.axes().len()).collect(),
             names => names.iter().map(|name| find_axis(spec.grid.axes(), name)).collect::<Result<_, _>>()?,
         };
-        Ok(Self { axes, metric: find_metric(&spec.measure.metrics, metric)?, at: find_step(at)? })
+        let metric = find_metric(&spec.measure.metrics, question.metric)?;
+        let stats = Statistic::list(question.stats)?;
+        if stats.iter().any(Statistic::counts_diverged) && !has_chance(&metric.1) {
+            let message = format!(
+                "statistics that count diverged trials (_all) are of accuracies and losses: {} has no value that a \
+                 diverged trial could count as",
+                metric.1.name()
+            );
+            return Err(TableError::Bad(message));
+        }
+        Ok(Self { axes, metric, at: find_step(question.at)?, stats })
     }
 
     /// The metric.
     pub fn metric(&self) -> &Metric {
         &self.metric.1
+    }
+
+    /// Its place among the sweep's metrics.
+    pub(super) fn column(&self) -> usize {
+        self.metric.0
+    }
+
+    /// The moment; none for the end of the trial.
+    pub(super) fn at(&self) -> Option<Length> {
+        self.at
+    }
+
+    /// Columns of the statistics asked for by name.
+    pub fn columns(&self) -> Vec<String> {
+        self.stats.iter().flat_map(Statistic::columns).collect()
     }
 
     /// Names of the axes.
@@ -83,67 +165,97 @@ impl Query {
     /// grid is small enough to print.
     ///
     /// # Errors
-    /// The store failed, or no curve has a sample at the step asked for.
-    pub fn table(&self, spec: &Spec, reader: &dyn Reader, sweep: i64) -> Result<Vec<Entry>, TableError> {
-        let mut groups: BTreeMap<Vec<u64>, (Vec<f64>, Counts)> = BTreeMap::new();
+    /// The store failed, no curve has a sample at the step asked for, or it would take too long.
+    pub fn table(&self, rows: Rows<'_>) -> Result<Vec<Entry>, TableError> {
+        let mut groups = self.outcomes(rows)?;
+        if let Some(at) = self.at {
+            self.sample_curves(rows, at, &mut groups)?;
+        }
+        self.check_work(groups.values().map(|group| group.values.len() + group.diverged.len()))?;
+        let cells = rows.cells();
+        Ok(groups.into_par_iter().map(|(key, group)| self.entry(cells, &key, 0, group)).collect())
+    }
+
+    /// Trials by outcome, with their final values where these are asked for.
+    fn outcomes(&self, rows: Rows<'_>) -> Result<BTreeMap<Vec<u64>, Group>, TableError> {
+        let spec = rows.spec;
+        let mut groups: BTreeMap<Vec<u64>, Group> = BTreeMap::new();
         if spec.grid.numbers() <= MOST_EMPTY_ROWS {
             for cell in spec.grid.iter() {
                 groups.entry(self.group(spec, cell)).or_default();
             }
         }
         let mut last = (u64::MAX, Vec::new());
-        reader.trials(sweep, &mut |row| {
+        let mut about = (u64::MAX, None, None);
+        rows.reader.trials(rows.sweep, &mut |row| {
             let result = row.result;
-            if last.0 != result.key.cell {
-                last = (result.key.cell, self.group(spec, result.key.cell));
+            let cell = result.key.cell;
+            if last.0 != cell {
+                last = (cell, self.group(spec, cell));
+                groups.entry(last.1.clone()).or_default().cells.push(cell);
             }
-            let (values, counts) = groups.entry(last.1.clone()).or_default();
-            counts.add(&result.outcome);
-            let value = result.metrics.get(self.metric.0).copied().filter(|x| x.is_finite());
-            if let (Outcome::Completed, Some(value), None) = (result.outcome, value, self.at) {
-                values.push(value);
+            let Some(group) = groups.get_mut(&last.1) else { return true };
+            group.counts.add(&result.outcome);
+            match result.outcome {
+                Outcome::Completed if self.at.is_none() => {
+                    group.values.extend(result.metrics.get(self.metric.0).filter(|x| x.is_finite()));
+                }
+                Outcome::Diverged { step } if !self.stats.is_empty() => {
+                    if about.0 != cell {
+                        let config = spec.grid.config(cell).ok();
+                        let limit = self.at.and_then(|at| Some(config.as_ref()?.to_steps(at)));
+                        about = (cell, limit, config.and_then(|config| chance(&self.metric.1, &config)));
+                    }
+                    if about.1.is_none_or(|limit| step <= limit) {
+                        group.diverged.push((step, about.2));
+                    }
+                }
+                _ => {}
             }
             true
         })?;
-        if let Some(at) = self.at {
-            self.sample_curves(spec, reader, sweep, at, &mut groups)?;
-        }
-        let entry = |(group, (values, counts)): (Vec<u64>, (Vec<f64>, Counts))| Entry {
-            values: self.values(spec, &group),
-            step: 0,
-            summary: Summary::of(&values),
-            counts,
-        };
-        Ok(groups.into_par_iter().map(entry).collect())
+        Ok(groups)
     }
 
     fn sample_curves(
         &self,
-        spec: &Spec,
-        reader: &dyn Reader,
-        sweep: i64,
+        rows: Rows<'_>,
         at: Length,
-        groups: &mut BTreeMap<Vec<u64>, (Vec<f64>, Counts)>,
+        groups: &mut BTreeMap<Vec<u64>, Group>,
     ) -> Result<(), TableError> {
-        let width = spec.measure.metrics.len();
-        let mut seen = (0_u64, 0_u64);
-        let mut cell: Option<(u64, u64, Vec<u64>)> = None;
-        reader.curves(sweep, &mut |key, curve| {
-            if cell.as_ref().is_none_or(|(number, ..)| *number != key.cell) {
-                let step = spec.grid.config(key.cell).map_or(0, |config| config.to_steps(at));
-                cell = Some((key.cell, step, self.group(spec, key.cell)));
+        let mut group = (u64::MAX, Vec::new());
+        self.samples(rows, at, &mut |key, value| {
+            if group.0 != key.cell {
+                group = (key.cell, self.group(rows.spec, key.cell));
             }
-            let Some((_, step, group)) = &cell else { return };
-            seen.0 += 1;
-            if let Ok(row) = curve.steps.binary_search(step) {
-                seen.1 += 1;
+            groups.entry(group.1.clone()).or_default().values.push(value);
+        })
+    }
+
+    /// Hands out the finite values of completed trials at a moment, in the order (cell, repeat).
+    pub(super) fn samples(
+        &self,
+        rows: Rows<'_>,
+        at: Length,
+        each: &mut dyn FnMut(TrialKey, f64),
+    ) -> Result<(), TableError> {
+        let width = rows.spec.measure.metrics.len();
+        let (mut curves, mut sampled) = (0_u64, 0_u64);
+        let mut moment = (u64::MAX, 0);
+        rows.reader.curves(rows.sweep, &mut |key, curve| {
+            if moment.0 != key.cell {
+                moment = (key.cell, rows.spec.grid.config(key.cell).map_or(0, |config| config.to_steps(at)));
+            }
+            curves += 1;
+            if let Ok(row) = curve.steps.binary_search(&moment.1) {
+                sampled += 1;
                 let value = curve.values[row * width + self.metric.0];
                 if value.is_finite() {
-                    groups.entry(group.clone()).or_default().0.push(value);
+                    each(key, value);
                 }
             }
         })?;
-        if seen.0 > 0 && seen.1 == 0 {
+        if curves > 0 && sampled == 0 {
             let message = "no curve has a sample at this step: `ergodic curves` lists the steps there are";
             return Err(TableError::Unknown(message.into()));
         }
@@ -153,32 +265,103 @@ impl Query {
     /// Statistics per group and step, in the order (group, step).
     ///
     /// # Errors
-    /// The store failed.
-    pub fn curves(&self, spec: &Spec, reader: &dyn Reader, sweep: i64) -> Result<Vec<Entry>, TableError> {
-        let width = spec.measure.metrics.len();
+    /// The store failed, or it would take too long.
+    pub fn curves(&self, rows: Rows<'_>) -> Result<Vec<Entry>, TableError> {
+        let width = rows.spec.measure.metrics.len();
         let mut points: BTreeMap<(Vec<u64>, u64), Vec<f64>> = BTreeMap::new();
-        let mut take = |key: TrialKey, curve: ergodic_common::trial::Curve| {
-            let group = self.group(spec, key.cell);
+        let mut take = |key: TrialKey, curve: Curve| {
+            let group = self.group(rows.spec, key.cell);
             for (step, row) in curve.steps.iter().zip(curve.values.chunks_exact(width)) {
                 let values = points.entry((group.clone(), *step)).or_default();
                 values.extend(Some(row[self.metric.0]).filter(|x| x.is_finite()));
             }
         };
-        reader.curves(sweep, &mut take)?;
-        let entry = |((group, step), values): ((Vec<u64>, u64), Vec<f64>)| Entry {
-            values: self.values(spec, &group),
-            step,
-            summary: Summary::of(&values),
-            counts: Counts { completed: values.len() as u64, ..Counts::default() },
+        rows.reader.curves(rows.sweep, &mut take)?;
+        // What is asked for by name may be about trials that diverged, which have no part in the curves.
+        let outcomes = if self.stats.is_empty() { BTreeMap::new() } else { self.outcomes(rows)? };
+        self.check_work(points.values().map(Vec::len))?;
+        let cells = rows.cells();
+        let entry = |((key, step), values): ((Vec<u64>, u64), Vec<f64>)| {
+            let group = outcomes.get(&key).map_or_else(|| Group::completed(&values), |group| group.by(step));
+            self.entry(cells, &key, step, Group { values, ..group })
         };
         Ok(points.into_par_iter().map(entry).collect())
     }
+
+    fn entry(&self, of: Cells<'_>, key: &[u64], step: u64, group: Group) -> Entry {
+        let Group { cells, values, diverged, counts } = group;
+        let resampling = || of.resampling(&cells);
+        let counting = self.stats.iter().any(Statistic::counts_diverged);
+        let counted = || diverged.iter().map(|(_, value)| *value).collect::<Option<Vec<f64>>>();
+        let all = counting.then(counted).flatten().map(|counted| Sample::new([&values[..], &counted].concat()));
+        let figures = Figures {
+            all,
+            completed: Sample::new(values),
+            diverged_at: Sample::new(diverged.iter().map(|(step, _)| *step as f64).collect()),
+            counts,
+            resampling: &resampling,
+        };
+        Entry {
+            values: self.values(of.spec, key),
+            step,
+            summary: Summary::of(&figures.completed),
+            counts,
+            figures: self.stats.iter().flat_map(|statistic| statistic.of(&figures)).collect(),
+            note: if self.stats.is_empty() { String::new() } else { figures.note(&self.stats) },
+        }
+    }
+
+    /// Refuses what would keep a core busy for minutes.
+    fn check_work(&self, sizes: impl Iterator<Item = usize>) -> Result<(), TableError> {
+        let asked = self.stats.iter().filter(|statistic| statistic.resamples()).count();
+        let draws = (sizes.sum::<usize>() * asked).saturating_mul(RESAMPLES);
+        if draws > MOST_DRAWS {
+            let message = format!(
+                "a bootstrap of so many values would take {draws} draws, of at most {MOST_DRAWS}: use ci95, which \
+                 agrees with it for large samples, or ask for less"
+            );
+            return Err(TableError::Bad(message));
+        }
+        Ok(())
+    }
 }
 
-/// Above this many cells, rows are listed only where there are results.
-const MOST_EMPTY_ROWS: u64 = 10_000;
+impl<'a> Rows<'a> {
+    fn cells(self) -> Cells<'a> {
+        Cells { spec: self.spec, data: self.data }
+    }
+}
 
-fn find_axis(axes: &[Axis], name: &str) -> Result<usize, TableError> {
+impl Cells<'_> {
+    /// The stream of resamples of some cells: by what they are, and not by where they stand in the grid.
+    fn resampling(self, cells: &[u64]) -> Stream {
+        let configs = cells.iter().filter_map(|cell| self.spec.grid.config(*cell).ok());
+        let identity: Vec<u8> = configs.flat_map(|config| self.spec.cell_hash(&config, &self.data)).collect();
+        let streams = self.spec.streams(TrialKey { cell: 0, repeat: 0 }, [0; 32]);
+        streams.open(Purpose::Bootstrap, &identity)
+    }
+}
+
+impl Group {
+    /// Completed trials that nothing else is known of.
+    fn completed(values: &[f64]) -> Self {
+        Self { counts: Counts { completed: values.len() as u64, ..Counts::default() }, ..Self::default() }
+    }
+
+    /// As it was after a step, without values.
+    fn by(&self, step: u64) -> Self {
+        let diverged = self.diverged.iter().filter(|(at, _)| *at <= step).copied().collect();
+        Self { cells: self.cells.clone(), values: Vec::new(), diverged, counts: self.counts }
+    }
+}
+
+/// Most draws of one table: about a minute on two cores.
+const MOST_DRAWS: usize = 20_000_000_000;
+
+/// Above this many cells, rows are listed only where there are results.
+pub(super) const MOST_EMPTY_ROWS: u64 = 10_000;
+
+pub(super) fn find_axis(axes: &[Axis], name: &str) -> Result<usize, TableError> {
     if let Some(at) = axes.iter().position(|axis| axis.name == name) {
         return Ok(at);
     }

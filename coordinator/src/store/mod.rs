@@ -10,6 +10,8 @@ mod sql;
 pub mod sqlite;
 pub mod writer;
 
+use std::fmt;
+
 use ergodic_common::terms::Share;
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{TrialKey, TrialResult};
@@ -35,6 +37,33 @@ pub enum StoreError {
     /// Another coordinator leads since: this one may write nothing any more.
     #[error("{0}")]
     Deposed(String),
+    /// What is stored of a trial is not what was stored.
+    #[error("{0}")]
+    Damaged(Box<Damage>),
+}
+
+/// What is stored of a trial, and is not what was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The sweep: its id, where it is known, else its number.
+    pub sweep: String,
+    /// The trial.
+    pub key: TrialKey,
+    /// What of it.
+    pub what: &'static str,
+    /// How that shows.
+    pub why: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sweep, key, what, why } = self;
+        write!(
+            f,
+            "the store is damaged: the {what} of the trial {key} of the sweep {sweep}: {why}. Start the coordinator again \
+             with `ergodic serve --check`, which sets damaged rows aside and has their trials run again"
+        )
+    }
 }
 
 impl StoreError {
@@ -97,6 +126,9 @@ pub enum Write {
     AuditFailed(i64, TrialKey, String),
     /// Rows of failed trials become attempts, and failed audits are due again, so that they can be run again; a completed sweep is running again.
     Retry(i64),
+    /// What is damaged of these trials' rows becomes an attempt, so that they can be run again; a completed sweep is running
+    /// again.
+    SetAside(i64, Vec<TrialKey>),
     /// Nothing of consequence: whether the store takes a write at all.
     Probe,
 }
@@ -232,22 +264,34 @@ pub trait Reader {
     /// The store cannot be read.
     fn leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError>;
 
-    /// Hands out the rows of a sweep in the order (cell, repeat).
+    /// Hands out the rows of a sweep that are as they were stored, in any order; those that are not. Where curves and predictions are
+    /// looked at too, this takes its time.
     ///
     /// # Errors
     /// The store cannot be read.
+    fn sound_trials(
+        &self,
+        sweep: i64,
+        all_of_it: bool,
+        each: &mut dyn FnMut(StoredTrial),
+    ) -> Result<Vec<Damage>, StoreError>;
+
+    /// Hands out the rows of a sweep in the order (cell, repeat).
+    ///
+    /// # Errors
+    /// The store cannot be read, or is damaged.
     fn trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError>;
 
     /// One row, with its curve and predictions.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// The store cannot be read, or is damaged.
     fn trial(&self, sweep: i64, key: TrialKey) -> Result<Option<StoredTrial>, StoreError>;
 
     /// What became of a trial before it was run again, the first attempt first.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// The store cannot be read, or is damaged.
     fn attempts(&self, sweep: i64, key: TrialKey) -> Result<Vec<Attempt>, StoreError>;
 
     /// The audits of a sweep in the order (cell, repeat).
@@ -265,12 +309,12 @@ pub trait Reader {
     /// Hands out the curves of completed trials of a sweep in the order (cell, repeat).
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// The store cannot be read, or is damaged.
     fn curves(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Curve)) -> Result<(), StoreError>;
 
     /// Hands out what was predicted for the probe set, trial by trial in the order (cell, repeat).
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// The store cannot be read, or is damaged.
     fn predictions(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Predictions) -> bool) -> Result<(), StoreError>;
 }

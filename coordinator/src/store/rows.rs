@@ -1,15 +1,20 @@
-//! Numbers as bytes: little-endian, so that a row is the same on every machine and two rows can be compared as bytes.
+//! Numbers as bytes: little-endian, so that a row is the same on every machine and two rows can be compared as bytes. And
+//! the checksums of rows, which are those of what they mean, and the same in every database.
+
+use std::borrow::Cow;
 
 use ergodic_common::pin::FilePin;
 use ergodic_common::trial::{Curve, Predictions};
-use ergodic_common::{Outcome, TrialResult};
+use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use ergodic_proto::v1;
 use prost::Message as _;
 
-use crate::core::SweepState;
+use super::Attempt;
+use super::sql::Value;
 use crate::core::audits::Finding;
 use crate::core::interval::IntervalSet;
+use crate::core::{LeaseRow, SweepRow, SweepState};
 
 /// Doubles, one after the other.
 pub fn from_f64s(values: &[f64]) -> Vec<u8> {
@@ -93,12 +98,12 @@ pub fn from_outcome(outcome: &Outcome) -> (i64, Option<i64>, Option<&str>) {
     }
 }
 
-/// The outcome of [`from_outcome`]; `None` for an unknown number.
+/// The outcome of [`from_outcome`]; `None` for what is none.
 pub fn to_outcome(kind: i64, step: Option<i64>, cause: Option<String>) -> Option<Outcome> {
-    match kind {
-        1 => Some(Outcome::Completed),
-        2 => Some(Outcome::Diverged { step: step.unwrap_or_default() as u64 }),
-        FAILED => Some(Outcome::Failed { cause: cause.unwrap_or_default() }),
+    match (kind, step, cause) {
+        (1, None, None) => Some(Outcome::Completed),
+        (2, Some(step), None) => Some(Outcome::Diverged { step: step as u64 }),
+        (FAILED, None, Some(cause)) => Some(Outcome::Failed { cause }),
         _ => None,
     }
 }
@@ -156,4 +161,121 @@ pub fn from_state(state: SweepState) -> i64 {
 /// The state of [`from_state`]; `None` for an unknown number.
 pub fn to_state(number: i64) -> Option<SweepState> {
     SweepState::ALL.into_iter().find(|s| from_state(*s) == number)
+}
+
+/// A text as PostgreSQL can have it: without the character 0. It can come up in what is meant for people, such as why a
+/// trial failed.
+pub fn without_nul(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
+}
+
+/// The checksum of a row: eight bytes of BLAKE3 over its table's name and its fields, each with its kind and length.
+fn checksum(table: &str, fields: &[Value<'_>]) -> i64 {
+    let mut bytes = Vec::with_capacity(512);
+    let mut put = |kind: u8, field: &[u8]| {
+        bytes.push(kind);
+        bytes.extend((field.len() as u32).to_le_bytes());
+        bytes.extend(field);
+    };
+    put(0, table.as_bytes());
+    for field in fields {
+        match *field {
+            Value::Bytes(None) | Value::MaybeText(None) => put(1, &[]),
+            Value::Int(value) => put(2, &value.to_le_bytes()),
+            // A database may store -0.0 as 0.0.
+            Value::Real(value) => put(3, &(value + 0.0).to_le_bytes()),
+            Value::Text(value) | Value::MaybeText(Some(value)) => put(4, without_nul(value).as_bytes()),
+            Value::Bytes(Some(value)) => put(5, value),
+        }
+    }
+    let hash = blake3::hash(&bytes);
+    let (head, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
+    i64::from_le_bytes(*head)
+}
+
+/// Of a row of `trials`.
+pub fn trial_checksum(sweep: i64, worker: &str, result: &TrialResult) -> i64 {
+    let (outcome, step, cause) = from_outcome(&result.outcome);
+    let metrics = from_f64s(&result.metrics);
+    let fields = [
+        sweep.into(),
+        result.key.cell.into(),
+        result.key.repeat.into(),
+        outcome.into(),
+        step.map_or(Value::Bytes(None), Value::Int),
+        cause.map_or(Value::Bytes(None), Value::Text),
+        result.steps.into(),
+        Value::Real(result.seconds),
+        worker.into(),
+        Value::Bytes(Some(&result.digest)),
+        Value::Bytes(Some(&metrics)),
+        result.isa.as_str().into(),
+        Value::Bytes(result.weights.as_ref().map(|hash| &hash[..])),
+    ];
+    checksum("trials", &fields)
+}
+
+/// Of a row of `curves`, by the trial that it belongs to.
+pub fn curve_checksum(sweep: i64, key: TrialKey, data: &[u8]) -> i64 {
+    checksum("curves", &[sweep.into(), key.cell.into(), key.repeat.into(), Value::Bytes(Some(data))])
+}
+
+/// Of a row of `predictions`.
+pub fn predictions_checksum(sweep: i64, key: TrialKey, data: &[u8]) -> i64 {
+    checksum("predictions", &[sweep.into(), key.cell.into(), key.repeat.into(), Value::Bytes(Some(data))])
+}
+
+/// Of a row of `attempts`.
+pub fn attempt_checksum(sweep: i64, key: TrialKey, number: i64, attempt: &Attempt) -> i64 {
+    let fields = [
+        sweep.into(),
+        key.cell.into(),
+        key.repeat.into(),
+        number.into(),
+        attempt.cause.as_str().into(),
+        attempt.worker.as_str().into(),
+        Value::Real(attempt.seconds),
+    ];
+    checksum("attempts", &fields)
+}
+
+/// Of a row of `leases`.
+pub fn lease_checksum(row: &LeaseRow) -> i64 {
+    let trials = from_intervals(&row.trials);
+    let mut fields = vec![
+        row.fence.lease.into(),
+        row.fence.epoch.into(),
+        row.sweep.into(),
+        row.class.into(),
+        row.worker.as_str().into(),
+        Value::Bytes(Some(&trials)),
+    ];
+    // Those of fresh trials are as before there were others.
+    fields.extend(row.audits.as_deref().map(Value::Text));
+    checksum("leases", &fields)
+}
+
+/// Of a row of `sweeps`.
+pub fn sweep_checksum(row: &SweepRow) -> i64 {
+    let files = from_files(&row.source.files);
+    let mut fields = vec![
+        row.number.into(),
+        row.id.as_str().into(),
+        row.source.file.as_str().into(),
+        row.source.text.as_str().into(),
+        Value::Bytes(Some(&files)),
+        Value::Bytes(row.data.hash.as_ref().map(|hash| &hash[..])),
+        row.data.train.into(),
+        row.data.words.as_str().into(),
+        from_state(row.state).into(),
+        Value::Real(row.launched_at),
+        row.tallies.releases.into(),
+        row.tallies.duplicates.into(),
+        row.tallies.mismatches.into(),
+        row.tallies.fenced.into(),
+        i64::from(row.share.priority).into(),
+        Value::Real(row.share.weight),
+    ];
+    fields.extend(row.source.settings.iter().map(|setting| Value::from(setting.as_str())));
+    checksum("sweeps", &fields)
 }

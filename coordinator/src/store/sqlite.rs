@@ -8,17 +8,20 @@ use ergodic_common::{TrialKey, TrialResult};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, Row, ToSql, params, params_from_iter};
 
-use super::rows::{from_curve, from_f64s, from_outcome, kept_predictions};
+use super::rows::{
+    curve_checksum, from_curve, from_f64s, from_outcome, kept_predictions, predictions_checksum, trial_checksum,
+};
 use super::sql::{Each, Fields, Sql, Value, apply, whole_trials_one_by_one};
 use super::{Leader, Reader, Store, StoreError, Write, Writer, Written};
 
 /// What makes each version of the schema out of the one before.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("schema.sql"),
     include_str!("schema2.sql"),
     include_str!("schema3.sql"),
     include_str!("schema4.sql"),
     include_str!("schema5.sql"),
+    include_str!("schema6.sql"),
     include_str!("schema8.sql"),
 ];
 /// The first SQLite without the bug that could corrupt a WAL on reset.
@@ -220,9 +223,16 @@ fn insert_trial(sqlite: &Connection, sweep: i64, worker: &str, result: &TrialRes
     if exists {
         return Ok(false);
     }
-    let curve = sqlite.prepare_cached("INSERT INTO curves (data) VALUES (?1)")?.insert([from_curve(&result.curve)])?;
+    let data = from_curve(&result.curve);
+    let curve = sqlite
+        .prepare_cached("INSERT INTO curves (data, checksum) VALUES (?1, ?2)")?
+        .insert(params![data, curve_checksum(sweep, result.key, &data)])?;
     sqlite
-        .prepare_cached("INSERT INTO trials VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)")?
+        .prepare_cached(
+            "INSERT INTO trials (sweep, cell, repeat, outcome, step, cause, steps, seconds, worker, digest, metrics, curve, isa,
+                                 weights, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+        )?
         .execute(params![
         sweep,
         result.key.cell as i64,
@@ -237,14 +247,16 @@ fn insert_trial(sqlite: &Connection, sweep: i64, worker: &str, result: &TrialRes
         from_f64s(&result.metrics),
         curve,
         result.isa,
-        result.weights.as_ref().map(|hash| hash.as_slice())
+        result.weights.as_ref().map(|hash| hash.as_slice()),
+        trial_checksum(sweep, worker, result),
     ])?;
     if let Some(predictions) = kept_predictions(result) {
-        sqlite.prepare_cached("INSERT INTO predictions VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+        sqlite.prepare_cached("INSERT INTO predictions VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
             sweep,
             result.key.cell as i64,
             result.key.repeat,
-            predictions
+            predictions,
+            predictions_checksum(sweep, result.key, &predictions),
         ])?;
     }
     Ok(true)

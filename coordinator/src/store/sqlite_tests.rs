@@ -361,3 +361,127 @@ fn a_failed_transaction_leaves_nothing() {
     writer.commit(&twice).expect_err("an id is unique");
     assert!(store.reader().expect("a reader").sweeps().expect("read").is_empty());
 }
+
+/// All that can be asked about sweeps 1 and 2 and the trials that a flipped bit could turn one into; the number of leases.
+fn read_everything(reader: &dyn Reader) -> Result<usize, StoreError> {
+    reader.sweeps()?;
+    for sweep in [1, 2] {
+        reader.trials(sweep, &mut |_| true)?;
+        reader.curves(sweep, &mut |_, _| {})?;
+        reader.predictions(sweep, &mut |_, _| true)?;
+        for (cell, repeat) in [(3, 0), (3, 1), (3, 2), (3, 3), (4, 0), (4, 1), (4, 2)] {
+            let key = TrialKey { cell, repeat };
+            reader.trial(sweep, key)?;
+            reader.attempts(sweep, key)?;
+        }
+    }
+    Ok(reader.leases()?.0.len())
+}
+
+/// A store with two rows, a curve and predictions each, an attempt and a lease.
+fn with_a_row_in_every_table(dir: &Path) -> SqliteStore {
+    let store = SqliteStore::open(dir).expect("opened");
+    let mut writer = store.writer(1).expect("a writer");
+    commit(writer.as_mut(), &Write::Sweep(sweep()));
+    commit(writer.as_mut(), &Write::Lease(lease(9, 1)));
+    commit(writer.as_mut(), &Write::Verdict(1, TrialResult::failed(TrialKey { cell: 3, repeat: 2 }, "it\0".into(), 2)));
+    commit(writer.as_mut(), &Write::Retry(1));
+    commit(writer.as_mut(), &batch(1, 9, vec![result(0, 0.5), result(2, 0.7)]));
+    store
+}
+
+#[test]
+fn no_field_of_any_row_changes_unnoticed() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = with_a_row_in_every_table(dir.path());
+    let connection = connect(&store.path).expect("a connection");
+    assert_eq!(read_everything(&connection).expect("nothing is damaged"), 1);
+    let text = |sql: &str| -> Vec<String> {
+        let mut statement = connection.prepare(sql).expect("a statement");
+        let rows = statement.query_map([], |row| row.get(0)).expect("rows");
+        rows.map(|row| row.expect("a text")).collect()
+    };
+    for table in ["sweeps", "leases", "trials", "curves", "predictions", "attempts"] {
+        for column in text(&format!("SELECT name FROM pragma_table_info('{table}')")) {
+            let change = format!(
+                "SAVEPOINT before; UPDATE {table} SET {column} = CASE typeof({column})
+                     WHEN 'text' THEN {column} || '1' WHEN 'blob' THEN CAST({column} || x'01' AS BLOB) WHEN 'null' THEN 1
+                     ELSE {column} + 1 END
+                 WHERE rowid = (SELECT min(rowid) FROM {table})"
+            );
+            // These have no rowid.
+            let change = match table {
+                "trials" => change.replace("rowid = (SELECT min(rowid) FROM trials)", "repeat = 0"),
+                "attempts" => change.replace("rowid = (SELECT min(rowid) FROM attempts)", "attempt = 0"),
+                _ => change,
+            };
+            connection.execute_batch(&change).unwrap_or_else(|e| panic!("{table}.{column}: {e}"));
+            let read = read_everything(&connection);
+            connection.execute_batch("ROLLBACK TO before; RELEASE before").expect("undone");
+            match (table, read) {
+                ("leases", read) => assert_eq!(read.expect("it is told and left out"), 0, "{table}.{column}"),
+                (_, Ok(_)) => panic!("{table}.{column} was changed and nobody noticed"),
+                ("sweeps", Err(error)) => assert!(error.to_string().contains("row of the sweep"), "{column}: {error}"),
+                // A curve or an earlier attempt that is not to be found is told by the row that leads to it.
+                (_, Err(error)) => assert!(
+                    error.to_string().contains("of the trial 3/") || error.to_string().contains("of the trial 4/"),
+                    "{table}.{column}: {error}"
+                ),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = with_a_row_in_every_table(dir.path());
+    let mut writer = store.writer(1).expect("a writer");
+    commit(writer.as_mut(), &Write::State(1, SweepState::Completed));
+    let connection = connect(&store.path).expect("a connection");
+    let keys = [0, 2].map(|repeat| TrialKey { cell: 3, repeat });
+    let damaged = |all_of_it: bool| {
+        let reader = store.reader().expect("a reader");
+        let mut sound = Vec::new();
+        let damages = reader.sound_trials(1, all_of_it, &mut |row| sound.push(row.result.key)).expect("read");
+        (sound, damages.iter().map(|damage| (damage.key, damage.what)).collect::<Vec<_>>())
+    };
+    assert_eq!(damaged(true), (keys.to_vec(), vec![]));
+    assert_eq!(
+        commit(writer.as_mut(), &Write::SetAside(1, keys.to_vec())),
+        Written::Retried(vec![], vec![]),
+        "both are sound"
+    );
+    // The first row leads to the curve of the second one, whose predictions have changed.
+    connection.execute_batch("UPDATE trials SET curve = curve + 1 WHERE repeat = 0").expect("changed");
+    connection
+        .execute_batch("UPDATE predictions SET data = CAST(data || x'01' AS BLOB) WHERE repeat = 2")
+        .expect("changed");
+    assert_eq!(damaged(false), (keys.to_vec(), vec![]), "rows alone are sound");
+    assert_eq!(damaged(true), (vec![], vec![(keys[0], "curve"), (keys[1], "predictions")]));
+    let aside = Write::SetAside(1, keys[..1].to_vec());
+    assert_eq!(commit(writer.as_mut(), &aside), Written::Retried(keys[..1].to_vec(), vec![]));
+    let reader = store.reader().expect("a reader");
+    assert_eq!(reader.sweeps().expect("read")[0].state, SweepState::Running);
+    assert!(reader.attempts(1, keys[0]).expect("read")[0].cause.contains("curve was damaged"));
+    let error = reader.trial(1, keys[1]).expect_err("the other is damaged").to_string();
+    assert!(error.contains("predictions of the trial 3/2 of the sweep abc") && error.contains("--check"), "{error}");
+    connection
+        .execute_batch("UPDATE predictions SET data = x'0200000005000000000000000a0000000000000001020304'")
+        .expect("mended");
+    assert_eq!(damaged(true), (keys[1..].to_vec(), vec![]), "its curve is still there");
+    let again = report(commit(writer.as_mut(), &batch(1, 9, vec![result(0, 0.5)])));
+    assert_eq!(again.stored, [0]);
+    assert_eq!(damaged(true), (keys.to_vec(), vec![]));
+}
+
+#[test]
+fn a_damaged_row_is_neither_equal_nor_different() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = with_a_row_in_every_table(dir.path());
+    let connection = connect(&store.path).expect("a connection");
+    connection.execute_batch("UPDATE trials SET digest = zeroblob(32) WHERE repeat = 2").expect("changed");
+    let mut writer = store.writer(1).expect("a writer");
+    let same = report(commit(writer.as_mut(), &batch(1, 9, vec![result(2, 0.7)])));
+    assert_eq!((same.known.len(), same.mismatches), (1, 0));
+}

@@ -1,5 +1,6 @@
 //! The writer's thread: takes whatever has queued up, commits it in one transaction, then answers everyone.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,8 +17,10 @@ pub type Answer = Box<dyn FnOnce(Result<Written, StoreError>) + Send>;
 
 /// Most writes in one transaction: bounds the time to an answer.
 const MAX_GROUP: usize = 64;
-/// Writes that may wait; beyond that, those who write wait.
-const QUEUE: usize = 256;
+/// Writes that may wait; beyond that, whoever writes waits. Without results, a write is small.
+const QUEUE: usize = 4096;
+/// While so many writes wait, no further results are taken.
+const BEHIND: usize = 256;
 /// Whoever could not deliver tries again within this time.
 const TRIED_AGAIN_WITHIN: Duration = Duration::from_secs(30);
 
@@ -25,6 +28,7 @@ const TRIED_AGAIN_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct WriterHandle {
     queue: SyncSender<(Write, Answer)>,
+    waiting: Arc<AtomicUsize>,
     meter: Arc<Meter>,
 }
 
@@ -81,8 +85,11 @@ impl WriterHandle {
         let (queue, waiting) = sync_channel(QUEUE);
         let meter = Arc::new(Meter::new());
         let writer = Metered { writer, meter: meter.clone() };
-        let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || run(writer, &waiting))?;
-        Ok((Self { queue, meter }, thread))
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = count.clone();
+        let work = move || run(writer, &waiting, &counted);
+        let thread = std::thread::Builder::new().name("store-writer".into()).spawn(work)?;
+        Ok((Self { queue, waiting: count, meter }, thread))
     }
 
     /// How the writer is doing.
@@ -90,8 +97,14 @@ impl WriterHandle {
         self.meter.clone()
     }
 
+    /// Whether there is room for results, which are large, and can wait where they are.
+    pub fn takes_results(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) < BEHIND
+    }
+
     /// Queues a write; `answer` is called on the writer's thread once it is durable, or has failed.
     pub fn write(&self, write: Write, answer: Answer) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         if let Err(gone) = self.queue.send((write, answer)) {
             (gone.0.1)(Err(StoreError::Failed("the writer has stopped".into())));
         }
@@ -113,10 +126,11 @@ impl Metered {
     }
 }
 
-fn run(mut writer: Metered, waiting: &Receiver<(Write, Answer)>) {
+fn run(mut writer: Metered, waiting: &Receiver<(Write, Answer)>, count: &AtomicUsize) {
     while let Ok(first) = waiting.recv() {
         let mut group = vec![first];
         group.extend(waiting.try_iter().take(MAX_GROUP - 1));
+        count.fetch_sub(group.len(), Ordering::Relaxed);
         let (writes, answers): (Vec<Write>, Vec<Answer>) = group.into_iter().unzip();
         let results = writes.iter().any(|write| matches!(write, Write::Results(_)));
         if results {

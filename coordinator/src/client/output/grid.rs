@@ -3,14 +3,14 @@
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
-use super::table::{best_row, incidents, mean_and_interval};
+use super::table::{best_row, figure, incidents, mean_and_interval};
 use super::{Records, colours, text_value};
 
-/// Mean ± 95 % CI by two axes, the best cell marked. The table must have exactly these two axes, rows first.
+/// Mean ± 95 % CI by two axes, the best cell marked; or the columns asked for, one after the other. The table must have exactly these two axes, rows first.
 pub fn grid(table: &v1::TableResponse) -> (String, Records) {
     let rows = distinct(table, 0);
     let columns = distinct(table, 1);
-    let best = best_row(table);
+    let best = best_row(table).filter(|_| table.columns.is_empty());
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
     let corner = format!("{} \\ {}", table.axes[0], table.axes[1]);
@@ -25,8 +25,7 @@ pub fn grid(table: &v1::TableResponse) -> (String, Records) {
         for column in &columns {
             let at =
                 table.rows.iter().position(|r| text_value(&r.values[0]) == *row && text_value(&r.values[1]) == *column);
-            let summary = at.and_then(|at| table.rows[at].summary);
-            let text = summary.as_ref().map_or_else(String::new, cell_text);
+            let text = at.map_or_else(String::new, |at| cell_text(&table.rows[at]));
             record.push(if text.is_empty() { Value::Null } else { json!(text) });
             line.push(styled(text, at.is_some() && at == best));
         }
@@ -36,10 +35,14 @@ pub fn grid(table: &v1::TableResponse) -> (String, Records) {
     (format!("{out}\n"), records)
 }
 
-fn cell_text(s: &v1::Summary) -> String {
-    match incidents(s).as_str() {
-        "" => mean_and_interval(s),
-        incidents => format!("{} ({incidents})", mean_and_interval(s)),
+fn cell_text(row: &v1::TableRow) -> String {
+    let Some(s) = &row.summary else { return String::new() };
+    let figures: Vec<String> = row.figures.iter().map(|x| figure(&json!(x))).collect();
+    let text = if figures.is_empty() { mean_and_interval(s) } else { figures.join(" / ") };
+    // A note says it in more words.
+    match if row.note.is_empty() { incidents(s) } else { row.note.clone() }.as_str() {
+        "" => text,
+        known => format!("{text} ({known})"),
     }
 }
 

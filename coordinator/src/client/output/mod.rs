@@ -13,7 +13,7 @@ use serde_json::json;
 
 pub use grid::grid;
 pub use records::{Records, plain};
-pub use table::{best_row, people, summary_records, trial_records};
+pub use table::{best_row, people, short_figure, summary_records, trial_records};
 
 /// `--format`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]

@@ -8,8 +8,11 @@ use super::{Records, colours, json_number, json_value, text_value};
 const STATISTICS: [&str; 10] =
     ["n", "diverged", "failed", "mean", "std", "ci95_low", "ci95_high", "min", "median", "max"];
 
-/// Axis values, then statistics.
-pub fn summary_records(axes: &[String], rows: &[v1::TableRow]) -> Records {
+/// Axis values, then statistics: those of every table, or the columns asked for, with what is to be known of them.
+pub fn summary_records(axes: &[String], columns: &[String], rows: &[v1::TableRow]) -> Records {
+    if !columns.is_empty() {
+        return figure_records(axes, columns, rows);
+    }
     let columns = axes.iter().cloned().chain(STATISTICS.map(str::to_owned)).collect();
     let row = |row: &v1::TableRow| {
         let s = row.summary.unwrap_or_default();
@@ -17,6 +20,23 @@ pub fn summary_records(axes: &[String], rows: &[v1::TableRow]) -> Records {
         let numbers = [s.mean, s.std, s.ci95_low, s.ci95_high, s.min, s.median, s.max].map(json_float);
         row.values.iter().map(json_value).chain(counts).chain(numbers).collect()
     };
+    Records { columns, rows: rows.iter().map(row).collect() }
+}
+
+/// Counts stand in every such table, whether asked for or not, so that no row looks like more than it is.
+const COUNTS: [&str; 3] = ["n", "diverged", "failed"];
+
+fn figure_records(axes: &[String], columns: &[String], rows: &[v1::TableRow]) -> Records {
+    let kept: Vec<usize> = (0..columns.len()).filter(|at| !COUNTS.contains(&columns[*at].as_str())).collect();
+    let names = kept.iter().map(|at| columns[*at].clone()).chain(["note".to_owned()]);
+    let row = |row: &v1::TableRow| {
+        let s = row.summary.unwrap_or_default();
+        let counts = [s.n, s.diverged, s.failed].map(|n| json!(n));
+        let figures = kept.iter().map(|at| json_float(row.figures.get(*at).copied()));
+        let note = if row.note.is_empty() { Value::Null } else { json!(row.note) };
+        row.values.iter().map(json_value).chain(counts).chain(figures).chain([note]).collect()
+    };
+    let columns = axes.iter().cloned().chain(COUNTS.map(str::to_owned)).chain(names).collect();
     Records { columns, rows: rows.iter().map(row).collect() }
 }
 
@@ -95,8 +115,57 @@ pub(super) fn incidents(s: &v1::Summary) -> String {
     parts.join(", ")
 }
 
+/// The columns asked for, for people.
+fn chosen(table: &v1::TableResponse) -> String {
+    let records = figure_records(&table.axes, &table.columns, &table.rows);
+    let mut out = comfy_table::Table::new();
+    out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    out.set_header(&records.columns);
+    for (row, values) in table.rows.iter().zip(&records.rows) {
+        let axes = row.values.iter().map(text_value);
+        out.add_row(axes.chain(values[table.axes.len()..].iter().map(figure)));
+    }
+    for i in table.axes.len()..records.columns.len() - 1 {
+        if let Some(column) = out.column_mut(i) {
+            column.set_cell_alignment(comfy_table::CellAlignment::Right);
+        }
+    }
+    format!("{out}\n")
+}
+
+/// A number for people, in six digits; a dash for none.
+pub(super) fn figure(value: &Value) -> String {
+    match value.as_f64() {
+        Some(x) if value.is_f64() => six_digits(x),
+        _ if value.is_null() => "–".to_owned(),
+        _ => super::plain(value),
+    }
+}
+
+/// A number for people in four digits, enough for a difference or a p; a dash for none.
+pub fn short_figure(x: Option<f64>) -> String {
+    match x.filter(|x| x.is_finite()) {
+        None => "–".to_owned(),
+        Some(x) if x != 0.0 && x.abs() < 1e-4 => format!("{x:.1e}"),
+        Some(x) => format!("{x:.4}"),
+    }
+}
+
+/// Six digits, without those zeros at the end that say nothing.
+fn six_digits(x: f64) -> String {
+    if x == 0.0 || !(1e-4..1e9).contains(&x.abs()) {
+        return if x == 0.0 { "0".to_owned() } else { format!("{x:.5e}") };
+    }
+    let decimals = (5.0 - x.abs().log10().floor()).clamp(0.0, 9.0) as usize;
+    let text = format!("{x:.decimals$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
 /// One line per row for people, the best one marked.
 pub fn people(table: &v1::TableResponse) -> String {
+    if !table.columns.is_empty() {
+        return chosen(table);
+    }
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
     let header = ["n", &format!("{} mean ± 95 % CI", table.metric), "std", "min", "median", "max", ""];
@@ -147,7 +216,7 @@ mod tests {
             ci95_high: mean.map(|m| m + 0.012),
             ..v1::Summary::default()
         };
-        v1::TableRow { values: vec![v1::AxisValue { kind }], summary: Some(summary) }
+        v1::TableRow { values: vec![v1::AxisValue { kind }], summary: Some(summary), ..v1::TableRow::default() }
     }
 
     #[test]
@@ -164,9 +233,31 @@ mod tests {
 
     #[test]
     fn machines_get_every_digit_and_null_for_nothing() {
-        let records = summary_records(&["lr".into()], &[row(0.1, Some(1.0 / 3.0)), row(5e-5, None)]);
+        let records = summary_records(&["lr".into()], &[], &[row(0.1, Some(1.0 / 3.0)), row(5e-5, None)]);
         let csv = records.csv();
         assert!(csv.contains("0.3333333333333333") && csv.contains("5e-5") | csv.contains("0.00005"), "{csv}");
         assert_eq!(records.objects()[1]["mean"], Value::Null);
+    }
+
+    #[test]
+    fn columns_asked_for_say_why_something_is_missing() {
+        let columns: Vec<String> = ["se", "n", "q05"].map(str::to_owned).to_vec();
+        let full = v1::TableRow { figures: vec![0.25, 3.0, 0.5], ..row(0.1, Some(0.5)) };
+        let lone = v1::TableRow { figures: vec![f64::NAN, 1.0, 2e-7], note: "one value".into(), ..row(0.2, None) };
+        let table = v1::TableResponse {
+            axes: vec!["lr".into()],
+            columns: columns.clone(),
+            rows: vec![full, lone],
+            ..v1::TableResponse::default()
+        };
+        let csv = summary_records(&table.axes, &columns, &table.rows).csv();
+        let header = "lr,n,diverged,failed,se,q05,note\n";
+        assert_eq!(csv, format!("{header}0.1,3,0,0,0.25,0.5,\n0.2,3,0,0,,2e-7,one value\n"));
+        let text = people(&table);
+        assert!(text.contains("one value") && text.contains("2.00000e-7") && text.contains('–'), "{text}");
+        assert_eq!(
+            ["0.9712", "123.456", "1", "0"],
+            [0.9712, 123.456, 1.0, 0.0].map(six_digits).each_ref().map(|s| &s[..])
+        );
     }
 }

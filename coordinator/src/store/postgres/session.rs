@@ -16,9 +16,12 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Postgres, Row};
 use tokio::runtime::Runtime;
 use tokio_stream::StreamExt as _;
 
-use crate::store::StoreError;
-use crate::store::rows::{from_curve, from_f64s, from_outcome, kept_predictions};
+use crate::store::rows::{
+    attempt_checksum, curve_checksum, from_curve, from_f64s, from_outcome, kept_predictions, predictions_checksum,
+    trial_checksum, without_nul,
+};
 use crate::store::sql::{Each, Fields, Sql, Value, key, whole_trials};
+use crate::store::{Attempt, StoreError};
 
 /// How long the database may take to take a connection, and for an answer.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -105,11 +108,6 @@ fn query<'q>(sql: &'static str, values: &'q [Value<'q>]) -> Query<'q, Postgres, 
     })
 }
 
-/// PostgreSQL has texts without the character 0 only. It can come up in what is meant for people, such as why a trial failed.
-fn without_nul(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
-}
-
 impl Fields for PgRow {
     fn maybe_int(&self, at: usize) -> Result<Option<i64>, StoreError> {
         self.try_get(at).map_err(to_store_error)
@@ -173,19 +171,37 @@ impl Sql for Session {
         let fresh: Vec<usize> = (0..results.len()).filter(|at| seen.insert(results[*at].key)).collect();
         let curves = self.insert_rows(sweep, worker, fresh.iter().map(|at| &results[*at]))?;
         let stored: Vec<usize> = fresh.into_iter().filter(|at| curves.contains_key(&results[*at].key)).collect();
-        self.insert_curves(&curves, stored.iter().map(|at| &results[*at]))?;
+        self.insert_curves(sweep, &curves, stored.iter().map(|at| &results[*at]))?;
         self.insert_predictions(sweep, stored.iter().map(|at| &results[*at]))?;
         Ok(stored)
     }
 
     fn whole_trials(&self, sweep: i64, keys: &[TrialKey], each: Each<'_>) -> Result<(), StoreError> {
         let text = whole_trials!(
-            "FROM unnest($2::bigint[], $3::bigint[]) AS asked (cell, repeat)
-             JOIN trials USING (cell, repeat) JOIN curves USING (curve) LEFT JOIN predictions USING (sweep, cell, repeat)
-             WHERE sweep = $1"
+            "unnest($2::bigint[], $3::bigint[]) AS asked (cell, repeat) JOIN trials USING (cell, repeat)",
+            "WHERE sweep = $1"
         );
         let (cells, repeats) = columns(keys.iter().copied());
         self.stream(sqlx::query(text).bind(sweep).bind(cells).bind(repeats), each)
+    }
+
+    fn insert_attempts(&self, sweep: i64, attempts: &[(TrialKey, i64, Attempt)]) -> Result<(), StoreError> {
+        let text = "INSERT INTO attempts (sweep, cell, repeat, attempt, cause, worker, seconds, checksum)
+                    SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[],
+                        $7::float8[], $8::bigint[])";
+        let (cells, repeats) = columns(attempts.iter().map(|(key, ..)| *key));
+        let checksum =
+            |(key, number, attempt): &(TrialKey, i64, Attempt)| attempt_checksum(sweep, *key, *number, attempt);
+        let query = sqlx::query(text)
+            .bind(sweep)
+            .bind(cells)
+            .bind(repeats)
+            .bind(attempts.iter().map(|(_, number, _)| *number).collect::<Vec<_>>())
+            .bind(attempts.iter().map(|(.., attempt)| without_nul(&attempt.cause)).collect::<Vec<_>>())
+            .bind(attempts.iter().map(|(.., attempt)| without_nul(&attempt.worker)).collect::<Vec<_>>())
+            .bind(attempts.iter().map(|(.., attempt)| attempt.seconds).collect::<Vec<_>>())
+            .bind(attempts.iter().map(checksum).collect::<Vec<_>>());
+        self.stream(query, &mut |_| Ok(true))
     }
 }
 
@@ -198,9 +214,10 @@ impl Session {
         results: impl Iterator<Item = &'r TrialResult> + Clone,
     ) -> Result<HashMap<TrialKey, i64>, StoreError> {
         let text = "INSERT INTO trials
-                        (sweep, worker, cell, repeat, outcome, step, cause, steps, seconds, digest, metrics, isa, weights)
+                        (sweep, worker, cell, repeat, outcome, step, cause, steps, seconds, digest, metrics, isa, weights,
+                         checksum)
                     SELECT $1, $2, * FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[],
-                        $8::bigint[], $9::float8[], $10::bytea[], $11::bytea[], $12::text[], $13::bytea[])
+                        $8::bigint[], $9::float8[], $10::bytea[], $11::bytea[], $12::text[], $13::bytea[], $14::bigint[])
                     ON CONFLICT (sweep, cell, repeat) DO NOTHING RETURNING cell, repeat, curve";
         let (cells, repeats) = columns(results.clone().map(|result| result.key));
         let outcomes = || results.clone().map(|result| from_outcome(&result.outcome));
@@ -217,7 +234,8 @@ impl Session {
             .bind(results.clone().map(|r| &r.digest[..]).collect::<Vec<_>>())
             .bind(results.clone().map(|r| from_f64s(&r.metrics)).collect::<Vec<_>>())
             .bind(results.clone().map(|r| r.isa.as_str()).collect::<Vec<_>>())
-            .bind(results.map(|r| r.weights.as_ref().map(|hash| &hash[..])).collect::<Vec<_>>());
+            .bind(results.clone().map(|r| r.weights.as_ref().map(|hash| &hash[..])).collect::<Vec<_>>())
+            .bind(results.map(|r| trial_checksum(sweep, worker, r)).collect::<Vec<_>>());
         let mut curves = HashMap::new();
         self.stream(query, &mut |row| {
             curves.insert(key(row)?, row.int(2)?);
@@ -228,16 +246,22 @@ impl Session {
 
     fn insert_curves<'r>(
         &self,
+        sweep: i64,
         curves: &HashMap<TrialKey, i64>,
         results: impl Iterator<Item = &'r TrialResult>,
     ) -> Result<(), StoreError> {
-        let (numbers, data): (Vec<i64>, Vec<Vec<u8>>) =
-            results.map(|result| (curves[&result.key], from_curve(&result.curve))).unzip();
+        let row = |result: &TrialResult| {
+            let data = from_curve(&result.curve);
+            (curves[&result.key], (curve_checksum(sweep, result.key, &data), data))
+        };
+        let (numbers, rest): (Vec<i64>, Vec<(i64, Vec<u8>)>) = results.map(row).unzip();
+        let (checksums, data): (Vec<i64>, Vec<Vec<u8>>) = rest.into_iter().unzip();
         if numbers.is_empty() {
             return Ok(());
         }
-        let text = "INSERT INTO curves SELECT * FROM unnest($1::bigint[], $2::bytea[])";
-        self.stream(sqlx::query(text).bind(numbers).bind(data), &mut |_| Ok(true))
+        let text = "INSERT INTO curves (curve, data, checksum)
+                    SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bigint[])";
+        self.stream(sqlx::query(text).bind(numbers).bind(data).bind(checksums), &mut |_| Ok(true))
     }
 
     fn insert_predictions<'r>(
@@ -250,9 +274,13 @@ impl Session {
         if keys.is_empty() {
             return Ok(());
         }
+        let checksums = keys.iter().zip(&data).map(|(key, data)| predictions_checksum(sweep, *key, data));
+        let checksums: Vec<i64> = checksums.collect();
         let (cells, repeats) = columns(keys.into_iter());
-        let text = "INSERT INTO predictions SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::bytea[])";
-        self.stream(sqlx::query(text).bind(sweep).bind(cells).bind(repeats).bind(data), &mut |_| Ok(true))
+        let text = "INSERT INTO predictions (sweep, cell, repeat, data, checksum)
+                    SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::bytea[], $5::bigint[])";
+        let query = sqlx::query(text).bind(sweep).bind(cells).bind(repeats).bind(data).bind(checksums);
+        self.stream(query, &mut |_| Ok(true))
     }
 }
 

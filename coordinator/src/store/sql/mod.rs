@@ -6,7 +6,9 @@ mod write;
 
 use ergodic_common::TrialKey;
 
+use super::Attempt;
 use super::StoreError;
+use super::rows::attempt_checksum;
 pub(super) use read::{key, whole_trial, whole_trials, whole_trials_one_by_one};
 pub(super) use write::apply;
 
@@ -91,6 +93,26 @@ pub(super) trait Sql {
 
     /// Hands out the whole rows of those of these trials that have one.
     fn whole_trials(&self, sweep: i64, keys: &[TrialKey], each: Each<'_>) -> Result<(), StoreError>;
+
+    /// Stores attempts, each with its trial and its number.
+    fn insert_attempts(&self, sweep: i64, attempts: &[(TrialKey, i64, Attempt)]) -> Result<(), StoreError> {
+        let text = "INSERT INTO attempts (sweep, cell, repeat, attempt, cause, worker, seconds, checksum)
+                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        for (key, number, attempt) in attempts {
+            let values = [
+                sweep.into(),
+                key.cell.into(),
+                key.repeat.into(),
+                (*number).into(),
+                attempt.cause.as_str().into(),
+                attempt.worker.as_str().into(),
+                Value::Real(attempt.seconds),
+                attempt_checksum(sweep, *key, *number, attempt).into(),
+            ];
+            self.execute(text, &values)?;
+        }
+        Ok(())
+    }
 }
 
 /// All rows that a statement yields.

@@ -7,26 +7,45 @@ use ergodic_common::{TrialKey, TrialResult};
 
 use super::{Each, Fields, Sql, all, damaged, number};
 use crate::core::{DataPin, Fence, LeaseRow, SweepRow, Tallies};
-use crate::store::rows::{to_curve, to_f64s, to_files, to_finding, to_intervals, to_outcome, to_predictions, to_state};
-use crate::store::{Attempt, Audit, Reader, StoreError, StoredTrial};
+use crate::store::rows::{
+    attempt_checksum, curve_checksum, lease_checksum, predictions_checksum, sweep_checksum, to_curve, to_f64s,
+    to_files, to_finding, to_intervals, to_outcome, to_predictions, to_state, trial_checksum,
+};
+use crate::store::{Attempt, Audit, Damage, Reader, StoreError, StoredTrial};
 
-/// The columns of [`small_trial`], and whence.
-macro_rules! small_trials {
+/// The columns of [`sweep`], and which.
+macro_rules! sweeps {
     ($rest:literal) => {
         concat!(
-            "SELECT cell, repeat, outcome, step, cause, steps, seconds, worker, digest, metrics, isa, weights, sweep, curve
-             FROM trials ",
+            "SELECT number, id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files, releases,
+                    duplicates, mismatches, fenced, priority, weight, checksum
+             FROM sweeps ",
             $rest
         )
     };
 }
 
-/// The columns of [`whole_trial`]; a statement goes on with whence.
-macro_rules! whole_trials {
+/// The columns of [`small_trial`], and whence.
+macro_rules! small_trials {
     ($rest:literal) => {
         concat!(
-            "SELECT cell, repeat, outcome, step, cause, steps, seconds, worker, digest, metrics, isa, weights,
-                    curves.data, predictions.data ",
+            "SELECT cell, repeat, outcome, step, cause, steps, seconds, worker, digest, metrics, isa, weights, checksum
+             FROM trials ",
+            $rest
+        )
+    };
+}
+pub(super) use small_trials;
+
+/// The columns of [`whole_trial`]; a statement goes on with whence. A trial whose curve is missing has a row, too.
+macro_rules! whole_trials {
+    ($from:literal, $rest:literal) => {
+        concat!(
+            "SELECT cell, repeat, outcome, step, cause, steps, seconds, worker, digest, metrics, isa, weights, trials.checksum,
+                    curves.data, curves.checksum, predictions.data, predictions.checksum
+             FROM ",
+            $from,
+            " LEFT JOIN curves USING (curve) LEFT JOIN predictions USING (sweep, cell, repeat) ",
             $rest
         )
     };
@@ -42,40 +61,88 @@ macro_rules! audits {
 
 impl<S: Sql> Reader for S {
     fn sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
-        let text = "SELECT number, id, file, text, settings, data_hash, data_train, data_words, state, launched_at,
-                           files, releases, duplicates, mismatches, fenced, priority, weight
-                    FROM sweeps ORDER BY number";
-        all(self, text, &[], sweep)
+        all(self, sweeps!("ORDER BY number"), &[], sweep)
     }
 
     fn leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError> {
-        let text = "SELECT lease, epoch, sweep, class, worker, trials, audits FROM leases ORDER BY lease";
+        let text = "SELECT lease, epoch, sweep, class, worker, trials, checksum, audits FROM leases ORDER BY lease";
         let next = number(self, "SELECT value FROM meta WHERE key = 'next_lease'", &[])?;
-        Ok((all(self, text, &[], lease)?, next.ok_or_else(|| damaged(0, "the number of the next lease"))? as u64))
+        let mut leases = Vec::new();
+        self.select(text, &[], &mut |row| {
+            match lease(row) {
+                Ok(lease) => leases.push(lease),
+                // Of a lease that nobody knows, nothing is stored any more.
+                Err(error) => tracing::error!(
+                    lease = row.int(0).ok(),
+                    "the row of a lease is damaged ({error}): it counts as ended, its trials are given out again"
+                ),
+            }
+            Ok(true)
+        })?;
+        Ok((leases, next.ok_or_else(|| damaged(0, "the number of the next lease"))? as u64))
+    }
+
+    fn sound_trials(
+        &self,
+        sweep: i64,
+        all_of_it: bool,
+        each: &mut dyn FnMut(StoredTrial),
+    ) -> Result<Vec<Damage>, StoreError> {
+        let mut damages = Vec::new();
+        let mut take = |trial: Result<StoredTrial, StoreError>| match trial {
+            Ok(trial) => {
+                each(trial);
+                Ok(true)
+            }
+            Err(StoreError::Damaged(damage)) => {
+                damages.push(*damage);
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        };
+        if all_of_it {
+            let text = whole_trials!("trials", "WHERE sweep = $1");
+            self.select(text, &[sweep.into()], &mut |row| take(whole_trial(sweep, row)))?;
+            // Those that belong to no row.
+            damages.extend(damaged_predictions(self, sweep)?);
+        } else {
+            let text = small_trials!("WHERE sweep = $1 ORDER BY cell, repeat");
+            self.select(text, &[sweep.into()], &mut |row| take(small_trial(sweep, row)))?;
+        }
+        damages.sort_by_key(|damage| damage.key);
+        damages.dedup_by_key(|damage| damage.key);
+        Ok(damages)
     }
 
     fn trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError> {
         let text = small_trials!("WHERE sweep = $1 ORDER BY cell, repeat");
-        self.select(text, &[sweep.into()], &mut |row| Ok(each(small_trial(row)?)))
+        let read = self.select(text, &[sweep.into()], &mut |row| Ok(each(small_trial(sweep, row)?)));
+        read.map_err(|error| with_id(self, sweep, error))
     }
 
     fn trial(&self, sweep: i64, key: TrialKey) -> Result<Option<StoredTrial>, StoreError> {
         let mut found = None;
-        self.whole_trials(sweep, &[key], &mut |row| {
-            found = Some(whole_trial(row)?);
+        let read = self.whole_trials(sweep, &[key], &mut |row| {
+            found = Some(whole_trial(sweep, row)?);
             Ok(true)
-        })?;
+        });
+        read.map_err(|error| with_id(self, sweep, error))?;
         Ok(found)
     }
 
     fn attempts(&self, sweep: i64, key: TrialKey) -> Result<Vec<Attempt>, StoreError> {
-        let text = "SELECT cause, worker, seconds FROM attempts
+        let text = "SELECT cell, repeat, cause, worker, seconds, attempt, checksum FROM attempts
                     WHERE sweep = $1 AND cell = $2 AND repeat = $3 ORDER BY attempt";
         let attempt = |row: &dyn Fields| {
-            let cause = row.maybe_text(0)?.unwrap_or_default().to_owned();
-            Ok(Attempt { cause, worker: row.text(1)?.to_owned(), seconds: row.real(2)? })
+            of_trial(sweep, row, "earlier attempt", || {
+                let cause = row.maybe_text(2)?.unwrap_or_default().to_owned();
+                let attempt = Attempt { cause, worker: row.text(3)?.to_owned(), seconds: row.real(4)? };
+                check(row, 6, || attempt_checksum(sweep, key, row.int(5).unwrap_or_default(), &attempt))?;
+                Ok(attempt)
+            })
         };
-        all(self, text, &[sweep.into(), key.cell.into(), key.repeat.into()], attempt)
+        let attempts = all(self, text, &[sweep.into(), key.cell.into(), key.repeat.into()], attempt);
+        attempts.map_err(|error| with_id(self, sweep, error))
     }
 
     fn audits(&self, sweep: i64) -> Result<Vec<Audit>, StoreError> {
@@ -93,20 +160,44 @@ impl<S: Sql> Reader for S {
     }
 
     fn curves(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Curve)) -> Result<(), StoreError> {
-        let text = "SELECT cell, repeat, data FROM trials JOIN curves USING (curve)
+        let text = "SELECT cell, repeat, data, curves.checksum FROM trials LEFT JOIN curves USING (curve)
                     WHERE sweep = $1 AND outcome = 1 ORDER BY cell, repeat";
-        self.select(text, &[sweep.into()], &mut |row| {
-            each(key(row)?, to_curve(row.bytes(2)?).ok_or_else(|| damaged(2, "a curve"))?);
+        let read = self.select(text, &[sweep.into()], &mut |row| {
+            each(key(row)?, curve(sweep, row, 2)?);
             Ok(true)
-        })
+        });
+        read.map_err(|error| with_id(self, sweep, error))
     }
 
     fn predictions(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Predictions) -> bool) -> Result<(), StoreError> {
-        let text = "SELECT cell, repeat, data FROM predictions WHERE sweep = $1 ORDER BY cell, repeat";
-        self.select(text, &[sweep.into()], &mut |row| {
-            Ok(each(key(row)?, to_predictions(row.bytes(2)?).ok_or_else(|| damaged(2, "predictions"))?))
-        })
+        let text = "SELECT cell, repeat, data, checksum FROM predictions WHERE sweep = $1 ORDER BY cell, repeat";
+        let read = self.select(text, &[sweep.into()], &mut |row| Ok(each(key(row)?, predictions(sweep, row, 2)?)));
+        read.map_err(|error| with_id(self, sweep, error))
     }
+}
+
+/// A damage with the id of its sweep, once no statement is under way.
+fn with_id(sql: &impl Sql, sweep: i64, error: StoreError) -> StoreError {
+    let StoreError::Damaged(mut damage) = error else { return error };
+    let id = all(sql, "SELECT id FROM sweeps WHERE number = $1", &[sweep.into()], |row| Ok(row.text(0)?.to_owned()));
+    if let Some(id) = id.ok().and_then(|mut ids| ids.pop()) {
+        damage.sweep = id;
+    }
+    StoreError::Damaged(damage)
+}
+
+fn damaged_predictions(sql: &impl Sql, sweep: i64) -> Result<Vec<Damage>, StoreError> {
+    let mut damages = Vec::new();
+    let text = "SELECT cell, repeat, data, checksum FROM predictions WHERE sweep = $1";
+    sql.select(text, &[sweep.into()], &mut |row| match predictions(sweep, row, 2) {
+        Ok(_) => Ok(true),
+        Err(StoreError::Damaged(damage)) => {
+            damages.push(*damage);
+            Ok(true)
+        }
+        Err(error) => Err(error),
+    })?;
+    Ok(damages)
 }
 
 /// One statement for each of them: for a database that is called and not sent to.
@@ -116,14 +207,32 @@ pub(in crate::store) fn whole_trials_one_by_one(
     keys: &[TrialKey],
     each: Each<'_>,
 ) -> Result<(), StoreError> {
-    let text = whole_trials!(
-        "FROM trials JOIN curves USING (curve) LEFT JOIN predictions USING (sweep, cell, repeat)
-         WHERE sweep = $1 AND cell = $2 AND repeat = $3"
-    );
+    let text = whole_trials!("trials", "WHERE sweep = $1 AND cell = $2 AND repeat = $3");
     keys.iter().try_for_each(|key| sql.select(text, &[sweep.into(), key.cell.into(), key.repeat.into()], each))
 }
 
+/// The sweep of this number, if there is one.
+pub(super) fn sweep_of(sql: &impl Sql, number: i64) -> Result<Option<SweepRow>, StoreError> {
+    Ok(all(sql, sweeps!("WHERE number = $1"), &[number.into()], sweep)?.pop())
+}
+
 fn sweep(row: &dyn Fields) -> Result<SweepRow, StoreError> {
+    let named = |error: StoreError| {
+        let (number, id) = (row.int(0).unwrap_or_default(), row.text(1).unwrap_or("?"));
+        StoreError::Failed(format!(
+            "the store is damaged: the row of the sweep {id}, number {number}: {}. Put the store back from a backup",
+            plain(error)
+        ))
+    };
+    let read = || {
+        let sweep = unchecked_sweep(row)?;
+        check(row, 17, || sweep_checksum(&sweep))?;
+        Ok(sweep)
+    };
+    read().map_err(named)
+}
+
+fn unchecked_sweep(row: &dyn Fields) -> Result<SweepRow, StoreError> {
     Ok(SweepRow {
         number: row.int(0)?,
         id: row.text(1)?.to_owned(),
@@ -154,14 +263,16 @@ fn sweep(row: &dyn Fields) -> Result<SweepRow, StoreError> {
 }
 
 fn lease(row: &dyn Fields) -> Result<LeaseRow, StoreError> {
-    Ok(LeaseRow {
+    let lease = LeaseRow {
         fence: Fence { lease: row.int(0)? as u64, epoch: row.int(1)? as u64 },
         sweep: row.int(2)?,
         class: row.int(3)?.try_into().map_err(|_| damaged(3, "a class"))?,
         worker: row.text(4)?.to_owned(),
         trials: to_intervals(row.bytes(5)?),
-        audits: row.maybe_text(6)?.map(str::to_owned),
-    })
+        audits: row.maybe_text(7)?.map(str::to_owned),
+    };
+    check(row, 6, || lease_checksum(&lease))?;
+    Ok(lease)
 }
 
 fn audit(row: &dyn Fields) -> Result<Audit, StoreError> {
@@ -180,7 +291,45 @@ pub(in crate::store) fn key(row: &dyn Fields) -> Result<TrialKey, StoreError> {
     Ok(TrialKey { cell: row.int(0)? as u64, repeat: row.int(1)?.try_into().map_err(|_| damaged(1, "a repeat"))? })
 }
 
-fn small_trial(row: &dyn Fields) -> Result<StoredTrial, StoreError> {
+/// Compares the checksum in a column, if there is one, with what it should be.
+fn check(row: &dyn Fields, at: usize, wanted: impl FnOnce() -> i64) -> Result<(), StoreError> {
+    match row.maybe_int(at)? {
+        Some(stored) if stored != wanted() => Err(StoreError::Failed("it does not fit its checksum".into())),
+        _ => Ok(()),
+    }
+}
+
+/// Whatever is wrong with a row that begins with its trial is told with the trial.
+fn of_trial<T>(
+    sweep: i64,
+    row: &dyn Fields,
+    what: &'static str,
+    read: impl FnOnce() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    read().map_err(|error| match key(row) {
+        Ok(key) => {
+            StoreError::Damaged(Box::new(Damage { sweep: format!("number {sweep}"), key, what, why: plain(error) }))
+        }
+        Err(error) => error,
+    })
+}
+
+fn plain(error: StoreError) -> String {
+    match error {
+        StoreError::Failed(why) => why,
+        other => other.to_string(),
+    }
+}
+
+pub(super) fn small_trial(sweep: i64, row: &dyn Fields) -> Result<StoredTrial, StoreError> {
+    of_trial(sweep, row, "row", || {
+        let trial = unchecked_trial(row)?;
+        check(row, 12, || trial_checksum(sweep, &trial.worker, &trial.result))?;
+        Ok(trial)
+    })
+}
+
+fn unchecked_trial(row: &dyn Fields) -> Result<StoredTrial, StoreError> {
     let cause = row.maybe_text(4)?.map(str::to_owned);
     let outcome = to_outcome(row.int(2)?, row.maybe_int(3)?, cause).ok_or_else(|| damaged(2, "a known outcome"))?;
     Ok(StoredTrial {
@@ -201,11 +350,29 @@ fn small_trial(row: &dyn Fields) -> Result<StoredTrial, StoreError> {
 }
 
 /// A row with its curve and predictions.
-pub(in crate::store) fn whole_trial(row: &dyn Fields) -> Result<StoredTrial, StoreError> {
-    let mut trial = small_trial(row)?;
-    trial.result.curve = to_curve(row.bytes(12)?).ok_or_else(|| damaged(12, "a curve"))?;
-    if let Some(bytes) = row.maybe_bytes(13)? {
-        trial.result.predictions = to_predictions(bytes).ok_or_else(|| damaged(13, "predictions"))?;
+pub(in crate::store) fn whole_trial(sweep: i64, row: &dyn Fields) -> Result<StoredTrial, StoreError> {
+    let mut trial = small_trial(sweep, row)?;
+    trial.result.curve = curve(sweep, row, 13)?;
+    if of_trial(sweep, row, "predictions", || row.maybe_bytes(15))?.is_some() {
+        trial.result.predictions = predictions(sweep, row, 15)?;
     }
     Ok(trial)
+}
+
+/// The curve in a column, the next one of which is its checksum.
+fn curve(sweep: i64, row: &dyn Fields, at: usize) -> Result<Curve, StoreError> {
+    of_trial(sweep, row, "curve", || {
+        let (key, data) = (key(row)?, row.bytes(at)?);
+        check(row, at + 1, || curve_checksum(sweep, key, data))?;
+        to_curve(data).ok_or_else(|| damaged(at, "a curve"))
+    })
+}
+
+/// The predictions in a column, the next one of which is their checksum.
+fn predictions(sweep: i64, row: &dyn Fields, at: usize) -> Result<Predictions, StoreError> {
+    of_trial(sweep, row, "predictions", || {
+        let (key, data) = (key(row)?, row.bytes(at)?);
+        check(row, at + 1, || predictions_checksum(sweep, key, data))?;
+        to_predictions(data).ok_or_else(|| damaged(at, "predictions"))
+    })
 }

@@ -1,15 +1,19 @@
 //! Writes as statements, within a transaction that the caller begins and commits.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ergodic_common::terms::Share;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
+use super::read::{small_trial, small_trials, sweep_of};
 use super::{Sql, Value, all, damaged, key, number, whole_trial};
 use crate::core::audits::Finding;
-use crate::core::{Ended, LeaseRow, SweepRow, SweepState, Tallies, WorkerId};
-use crate::store::rows::{FAILED, differences, from_files, from_finding, from_intervals, from_state};
-use crate::store::{Batch, Report, StoreError, Write, Written};
+use crate::core::{Ended, LeaseRow, SweepRow, SweepState, WorkerId};
+use crate::store::rows::{
+    FAILED, curve_checksum, differences, from_files, from_finding, from_intervals, from_state, lease_checksum,
+    sweep_checksum,
+};
+use crate::store::{Attempt, Batch, Damage, Report, StoreError, Write, Written};
 
 /// Applies a write.
 pub(in crate::store) fn apply(sql: &impl Sql, write: &Write) -> Result<Written, StoreError> {
@@ -29,6 +33,7 @@ pub(in crate::store) fn apply(sql: &impl Sql, write: &Write) -> Result<Written, 
             let (trials, audits) = (retry(sql, *sweep)?, retry_audits(sql, *sweep)?);
             Ok(Written::Retried(trials, audits))
         }
+        Write::SetAside(sweep, keys) => set_aside(sql, *sweep, keys).map(|keys| Written::Retried(keys, Vec::new())),
         Write::Probe => probe(sql).map(|()| Written::Done),
     }
 }
@@ -54,10 +59,41 @@ fn insert_sweep(sql: &impl Sql, row: &SweepRow) -> Result<i64, StoreError> {
         i64::from(row.share.priority).into(),
         Value::Real(row.share.weight),
     ];
-    number(sql, text, &values)?.ok_or_else(|| damaged(0, "the sweep's number"))
+    let number = number(sql, text, &values)?.ok_or_else(|| damaged(0, "the sweep's number"))?;
+    // Its checksum covers its number.
+    put_sweep(sql, &SweepRow { number, ..row.clone() })?;
+    Ok(number)
+}
+
+/// Writes what changes of a sweep's row, and its checksum.
+fn put_sweep(sql: &impl Sql, row: &SweepRow) -> Result<(), StoreError> {
+    let text = "UPDATE sweeps SET state = $1, priority = $2, weight = $3, releases = $4, duplicates = $5,
+                       mismatches = $6, fenced = $7, checksum = $8
+                WHERE number = $9";
+    let values = [
+        from_state(row.state).into(),
+        i64::from(row.share.priority).into(),
+        Value::Real(row.share.weight),
+        row.tallies.releases.into(),
+        row.tallies.duplicates.into(),
+        row.tallies.mismatches.into(),
+        row.tallies.fenced.into(),
+        sweep_checksum(row).into(),
+        row.number.into(),
+    ];
+    sql.execute(text, &values).map(|_| ())
+}
+
+/// Changes a sweep's row, if there is one.
+fn change_sweep(sql: &impl Sql, sweep: i64, change: impl FnOnce(&mut SweepRow)) -> Result<(), StoreError> {
+    let Some(mut row) = sweep_of(sql, sweep)? else { return Ok(()) };
+    change(&mut row);
+    put_sweep(sql, &row)
 }
 
 fn put_lease(sql: &impl Sql, row: &LeaseRow) -> Result<(), StoreError> {
+    let text = "INSERT INTO leases (lease, epoch, sweep, class, worker, trials, checksum, audits)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
     let trials = from_intervals(&row.trials);
     let values = [
         row.fence.lease.into(),
@@ -66,10 +102,9 @@ fn put_lease(sql: &impl Sql, row: &LeaseRow) -> Result<(), StoreError> {
         row.class.into(),
         row.worker.as_str().into(),
         Value::Bytes(Some(&trials)),
+        lease_checksum(row).into(),
         Value::MaybeText(row.audits.as_deref()),
     ];
-    let text = "INSERT INTO leases (lease, epoch, sweep, class, worker, trials, audits)
-                VALUES ($1, $2, $3, $4, $5, $6, $7)";
     sql.execute(text, &values)?;
     let next = [(row.fence.lease + 1).into()];
     sql.execute("UPDATE meta SET value = $1 WHERE key = 'next_lease' AND value < $1", &next)?;
@@ -77,18 +112,27 @@ fn put_lease(sql: &impl Sql, row: &LeaseRow) -> Result<(), StoreError> {
 }
 
 fn shrink_lease(sql: &impl Sql, row: &LeaseRow) -> Result<(), StoreError> {
+    let text = "UPDATE leases SET sweep = $1, class = $2, worker = $3, trials = $4, checksum = $5, audits = $6
+                WHERE lease = $7 AND epoch = $8";
     let trials = from_intervals(&row.trials);
-    let values = [Value::Bytes(Some(&trials)), row.fence.lease.into(), row.fence.epoch.into()];
-    sql.execute("UPDATE leases SET trials = $1 WHERE lease = $2 AND epoch = $3", &values).map(|_| ())
+    let values = [
+        row.sweep.into(),
+        row.class.into(),
+        row.worker.as_str().into(),
+        Value::Bytes(Some(&trials)),
+        lease_checksum(row).into(),
+        Value::MaybeText(row.audits.as_deref()),
+        row.fence.lease.into(),
+        row.fence.epoch.into(),
+    ];
+    sql.execute(text, &values).map(|_| ())
 }
 
 fn end_leases(sql: &impl Sql, ended: &[Ended]) -> Result<(), StoreError> {
     for Ended { fence, lost } in ended {
         let place = [fence.lease.into(), fence.epoch.into()];
-        if *lost {
-            let count = "UPDATE sweeps SET releases = releases + 1
-                         WHERE number = (SELECT sweep FROM leases WHERE lease = $1 AND epoch = $2)";
-            sql.execute(count, &place)?;
+        if *lost && let Some(sweep) = number(sql, "SELECT sweep FROM leases WHERE lease = $1 AND epoch = $2", &place)? {
+            change_sweep(sql, sweep, |row| row.tallies.releases += 1)?;
         }
         sql.execute("DELETE FROM leases WHERE lease = $1 AND epoch = $2", &place)?;
     }
@@ -96,7 +140,7 @@ fn end_leases(sql: &impl Sql, ended: &[Ended]) -> Result<(), StoreError> {
 }
 
 fn set_state(sql: &impl Sql, sweep: i64, state: SweepState) -> Result<(), StoreError> {
-    sql.execute("UPDATE sweeps SET state = $1 WHERE number = $2", &[from_state(state).into(), sweep.into()])?;
+    change_sweep(sql, sweep, |row| row.state = state)?;
     if !state.is_open() {
         sql.execute("DELETE FROM leases WHERE sweep = $1", &[sweep.into()])?;
     }
@@ -104,8 +148,7 @@ fn set_state(sql: &impl Sql, sweep: i64, state: SweepState) -> Result<(), StoreE
 }
 
 fn set_share(sql: &impl Sql, sweep: i64, share: Share) -> Result<(), StoreError> {
-    let values = [i64::from(share.priority).into(), Value::Real(share.weight), sweep.into()];
-    sql.execute("UPDATE sweeps SET priority = $1, weight = $2 WHERE number = $3", &values).map(|_| ())
+    change_sweep(sql, sweep, |row| row.share = share)
 }
 
 /// Stores what has no row yet if the fence holds, and compares the rest with the rows that are there.
@@ -159,16 +202,23 @@ fn compare(sql: &impl Sql, batch: &Batch, report: &mut Report) -> Result<(), Sto
     let keys: Vec<TrialKey> = rest.iter().map(|(_, result)| result.key).collect();
     let mut rows = HashMap::new();
     sql.whole_trials(batch.sweep, &keys, &mut |row| {
-        let row = whole_trial(row)?.result;
-        rows.insert(row.key, row);
+        match whole_trial(batch.sweep, row) {
+            Ok(row) => drop(rows.insert(row.result.key, Some(row.result))),
+            // Nothing to compare with: it is told, and the worker, which cannot help it, is answered.
+            Err(StoreError::Damaged(damage)) => {
+                tracing::error!("{damage}");
+                rows.insert(damage.key, None);
+            }
+            Err(error) => return Err(error),
+        }
         Ok(true)
     })?;
     for (at, result) in rest {
         let Some(row) = rows.get(&result.key) else { continue };
-        let different = differences(row, result);
+        let different = row.as_ref().map(|row| differences(row, result));
         report.known.push(result.key);
-        report.mismatches += u64::from(!different.is_empty());
-        let finding = audit(sql, batch, result, &different)?;
+        report.mismatches += u64::from(different.as_ref().is_some_and(|different| !different.is_empty()));
+        let finding = audit(sql, batch, result, different.as_deref())?;
         report.audited.extend(finding.map(|finding| (at, finding)));
     }
     Ok(())
@@ -179,15 +229,16 @@ fn audit(
     sql: &impl Sql,
     batch: &Batch,
     result: &TrialResult,
-    different: &[&'static str],
+    different: Option<&[&'static str]>,
 ) -> Result<Option<Finding>, StoreError> {
     if !batch.audit && !batch.chosen.contains(&result.key) {
         return Ok(None);
     }
-    let (finding, why) = match &result.outcome {
-        Outcome::Failed { cause } => (Finding::Failed, cause.clone()),
-        _ if different.is_empty() => (Finding::Same, String::new()),
-        _ => (Finding::Different, different.join(", ")),
+    let (finding, why) = match (&result.outcome, different) {
+        (Outcome::Failed { cause }, _) => (Finding::Failed, cause.clone()),
+        (_, None) => (Finding::Failed, "the row is damaged".into()),
+        (_, Some([])) => (Finding::Same, String::new()),
+        (_, Some(different)) => (Finding::Different, different.join(", ")),
     };
     let text = "UPDATE audits SET finding = $1, auditor = $2, auditor_process = $3, why = $4
                 WHERE sweep = $5 AND cell = $6 AND repeat = $7 AND finding = 0 AND process <> $3";
@@ -213,28 +264,25 @@ fn fail_audit(sql: &impl Sql, sweep: i64, key: TrialKey, why: &str) -> Result<()
 
 /// Adds what a batch was besides new rows to its sweep's tallies.
 fn count(sql: &impl Sql, sweep: i64, report: &Report) -> Result<(), StoreError> {
-    let mut tallies = Tallies::default();
+    if report.known.is_empty() && !report.fenced {
+        return Ok(());
+    }
     // What was audited did not come again by itself.
     let compared = (report.known.len() - report.audited.len()) as u64;
-    tallies.count(compared, report.mismatches, report.fenced);
-    let Tallies { duplicates, mismatches, fenced, .. } = tallies;
-    if tallies != Tallies::default() {
-        let text = "UPDATE sweeps SET duplicates = duplicates + $1, mismatches = mismatches + $2, fenced = fenced + $3
-                    WHERE number = $4";
-        sql.execute(text, &[duplicates.into(), mismatches.into(), fenced.into(), sweep.into()])?;
-    }
-    Ok(())
+    change_sweep(sql, sweep, |row| row.tallies.count(compared, report.mismatches, report.fenced))
 }
 
 /// Moves rows of failed trials to the attempts.
 fn retry(sql: &impl Sql, sweep: i64) -> Result<Vec<TrialKey>, StoreError> {
     let failed = [sweep.into(), FAILED.into()];
-    let text = "SELECT cell, repeat FROM trials WHERE sweep = $1 AND outcome = $2 ORDER BY cell, repeat";
-    let keys = all(sql, text, &failed, key)?;
+    let text = small_trials!("WHERE sweep = $1 AND outcome = $2 ORDER BY cell, repeat");
+    let rows = all(sql, text, &failed, |row| small_trial(sweep, row))?;
+    let attempts = rows.iter().map(|row| {
+        let cause = if let Outcome::Failed { cause } = &row.result.outcome { cause.clone() } else { String::new() };
+        (row.result.key, Attempt { cause, worker: row.worker.clone(), seconds: row.result.seconds })
+    });
+    insert_attempts(sql, sweep, attempts.collect())?;
     for change in [
-        "INSERT INTO attempts SELECT sweep, cell, repeat, (SELECT count(*) FROM attempts AS old WHERE old.sweep = t.sweep
-             AND old.cell = t.cell AND old.repeat = t.repeat), cause, worker, seconds
-         FROM trials AS t WHERE sweep = $1 AND outcome = $2",
         "DELETE FROM predictions WHERE EXISTS (SELECT 1 FROM trials AS t WHERE t.sweep = $1 AND outcome = $2
              AND predictions.sweep = t.sweep AND predictions.cell = t.cell AND predictions.repeat = t.repeat)",
         "DELETE FROM curves WHERE curve IN (SELECT curve FROM trials WHERE sweep = $1 AND outcome = $2)",
@@ -242,12 +290,67 @@ fn retry(sql: &impl Sql, sweep: i64) -> Result<Vec<TrialKey>, StoreError> {
     ] {
         sql.execute(change, &failed)?;
     }
-    let (from, to) = (from_state(SweepState::Completed), from_state(SweepState::Running));
-    sql.execute(
-        "UPDATE sweeps SET state = $1 WHERE number = $2 AND state = $3",
-        &[to.into(), sweep.into(), from.into()],
-    )?;
-    Ok(keys)
+    go_on(sql, sweep)?;
+    Ok(rows.into_iter().map(|row| row.result.key).collect())
+}
+
+/// Appends attempts to those that there are.
+fn insert_attempts(sql: &impl Sql, sweep: i64, attempts: Vec<(TrialKey, Attempt)>) -> Result<(), StoreError> {
+    let text = "SELECT cell, repeat, count(*) FROM attempts WHERE sweep = $1 GROUP BY cell, repeat";
+    let counts: HashMap<TrialKey, i64> =
+        all(sql, text, &[sweep.into()], |row| Ok((key(row)?, row.int(2)?)))?.into_iter().collect();
+    let numbered = attempts.into_iter().map(|(key, attempt)| (key, counts.get(&key).copied().unwrap_or(0), attempt));
+    sql.insert_attempts(sweep, &numbered.collect::<Vec<_>>())
+}
+
+/// A completed sweep has trials left again.
+fn go_on(sql: &impl Sql, sweep: i64) -> Result<(), StoreError> {
+    change_sweep(sql, sweep, |row| {
+        if row.state == SweepState::Completed {
+            row.state = SweepState::Running;
+        }
+    })
+}
+
+/// Moves what is damaged of these trials to the attempts; which they were.
+fn set_aside(sql: &impl Sql, sweep: i64, keys: &[TrialKey]) -> Result<Vec<TrialKey>, StoreError> {
+    let mut damaged = Vec::new();
+    // Curves that are sound, so that the row that leads to them does not lead to another trial's.
+    let mut curves = HashMap::new();
+    let mut seen = HashSet::new();
+    sql.whole_trials(sweep, keys, &mut |row| {
+        let key = key(row)?;
+        seen.insert(key);
+        curves.insert(key, row.maybe_bytes(13).ok().flatten().map_or(0, |data| curve_checksum(sweep, key, data)));
+        match whole_trial(sweep, row) {
+            Ok(_) => {}
+            Err(StoreError::Damaged(damage)) => damaged.push(*damage),
+            Err(error) => return Err(error),
+        }
+        Ok(true)
+    })?;
+    let attempt = |damage: &Damage| {
+        let cause = format!("its {} was damaged: {}", damage.what, damage.why);
+        (damage.key, Attempt { cause, worker: String::new(), seconds: 0.0 })
+    };
+    insert_attempts(sql, sweep, damaged.iter().map(attempt).collect())?;
+    let rowless = keys.iter().filter(|key| !seen.contains(key));
+    for key in damaged.iter().map(|damage| &damage.key).chain(rowless) {
+        let place = [sweep.into(), key.cell.into(), key.repeat.into()];
+        let curve = curves.get(key).copied().unwrap_or_default();
+        sql.execute(
+            "DELETE FROM curves WHERE checksum = $4 AND curve IN
+                 (SELECT curve FROM trials WHERE sweep = $1 AND cell = $2 AND repeat = $3)",
+            &[place[0], place[1], place[2], curve.into()],
+        )?;
+        sql.execute("DELETE FROM predictions WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
+        sql.execute("DELETE FROM trials WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
+        sql.execute("DELETE FROM audits WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
+    }
+    if !damaged.is_empty() {
+        go_on(sql, sweep)?;
+    }
+    Ok(damaged.into_iter().map(|damage| damage.key).collect())
 }
 
 /// Failed audits are due again; these, with the processes whose rows they are of.

@@ -1,0 +1,41 @@
+//! The bootstrap interval of a mean.
+
+use ergodic_common::seed::Stream;
+
+use super::Sample;
+use super::special::{normal_below, normal_quantile};
+
+/// Resamples of each sample.
+pub const RESAMPLES: usize = 9_999;
+
+/// Confidence interval of the mean, bias-corrected and accelerated (Efron 1987): quantiles of the means of
+/// [`RESAMPLES`] resamples, shifted for their bias and for the sample's skewness; from 2 values on.
+pub fn interval(sample: &Sample, level: f64, stream: &mut Stream) -> Option<(f64, f64)> {
+    let (mean, n) = (sample.mean()?, u32::try_from(sample.n()).ok()?);
+    if n < 2 {
+        return None;
+    }
+    let off: Vec<f64> = sample.values().iter().map(|x| x - mean).collect();
+    let mut resample = || (0..n).map(|_| off[stream.below(n) as usize]).sum::<f64>() / f64::from(n);
+    let means = Sample::new((0..RESAMPLES).map(|_| resample()).collect());
+    let [skew, squares] = [3, 2].map(|power| off.iter().map(|x| x.powi(power)).sum::<f64>());
+    if squares == 0.0 {
+        return Some((mean, mean));
+    }
+    let bias = normal_quantile(share_below_zero(means.values()));
+    let acceleration = skew / (6.0 * squares.powf(1.5));
+    let end = |z: f64| {
+        let shifted = bias + (bias + z) / (1.0 - acceleration * (bias + z));
+        means.quantile(normal_below(shifted)).map(|off| mean + off)
+    };
+    let z = normal_quantile(0.5 + 0.5 * level);
+    Some((end(-z)?, end(z)?))
+}
+
+/// Share of resamples below the sample's mean, those equal to it counting half; never 0 or 1.
+fn share_below_zero(means: &[f64]) -> f64 {
+    let below = means.iter().filter(|x| **x < 0.0).count() as f64;
+    let equal = means.iter().filter(|x| **x == 0.0).count() as f64;
+    let n = means.len() as f64;
+    ((below + 0.5 * equal) / n).clamp(0.5 / n, 1.0 - 0.5 / n)
+}

@@ -1,0 +1,9 @@
+-- Version 6: rows carry a checksum of their content, their key included (rows.rs says which). Rows from before have none
+-- and are not checked.
+
+ALTER TABLE sweeps ADD COLUMN checksum INTEGER;
+ALTER TABLE leases ADD COLUMN checksum INTEGER;
+ALTER TABLE trials ADD COLUMN checksum INTEGER;
+ALTER TABLE curves ADD COLUMN checksum INTEGER;      -- with the key of its trial, which may lead to no other curve
+ALTER TABLE predictions ADD COLUMN checksum INTEGER;
+ALTER TABLE attempts ADD COLUMN checksum INTEGER;

@@ -1,0 +1,147 @@
+//! Asking again where a coordinator has no room at the moment, for workers and clients alike: no sooner than it says, and not
+//! for ever.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::{Request, Response};
+use http_body::{Body as _, Frame};
+use tokio::time::Instant;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::Bytes;
+use tonic::transport::{Channel, Error};
+
+use crate::MAX_MESSAGE;
+use crate::status::{busy, retry_after};
+
+/// Whoever is told to come again later gives up after this time.
+pub const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
+
+/// A wait of at least this time, and up to twice as long the first time, three times the second, so that those who were
+/// turned away together do not come back together.
+pub fn spread(wait: Duration, attempt: u32) -> Duration {
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+    let share = f64::from(nanos % 1000) / 1000.0;
+    wait + wait.mul_f64(share * f64::from(attempt.clamp(1, 8)))
+}
+
+/// A channel that asks again by itself. What is sent piece by piece while it is being made, such as a session, cannot be
+/// sent again: there, the answer goes to whoever asked.
+#[derive(Debug, Clone)]
+pub struct Patient(Channel);
+
+impl Patient {
+    /// Over this channel.
+    pub(crate) fn new(channel: Channel) -> Self {
+        Self(channel)
+    }
+}
+
+impl tower_service::Service<Request<Body>> for Patient {
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // The channel that is ready is the one to be used.
+        let next = self.0.clone();
+        let channel = std::mem::replace(&mut self.0, next);
+        Box::pin(ask(channel, request))
+    }
+}
+
+async fn ask(mut channel: Channel, request: Request<Body>) -> Result<Response<Body>, Error> {
+    use tower_service::Service as _;
+    let (head, body) = request.into_parts();
+    let (started, mut attempt) = (Instant::now(), 1);
+    let mut body = Pieces::gather(body).await;
+    loop {
+        let again = body.again();
+        let answer = channel.call(Request::from_parts(head.clone(), Body::new(body))).await?;
+        let status = Status::from_header_map(answer.headers());
+        let wait = status.as_ref().and_then(retry_after).map(|wait| spread(wait, attempt));
+        let (Some(status), Some(wait), Some(again)) = (status, wait, again) else { return Ok(answer) };
+        if started.elapsed() + wait > GIVE_UP_AFTER {
+            let tried = started.elapsed().as_secs();
+            let message = format!("{} (asked {attempt} times in {tried} s, and gave up)", status.message());
+            return Ok(busy(&message, wait).into_http());
+        }
+        tokio::time::sleep(wait).await;
+        std::future::poll_fn(|context| channel.poll_ready(context)).await?;
+        (body, attempt) = (again, attempt + 1);
+    }
+}
+
+/// A body, of which what was there at once is kept.
+struct Pieces {
+    first: VecDeque<Bytes>,
+    rest: Rest,
+}
+
+/// What follows.
+enum Rest {
+    Nothing,
+    /// What comes later, or was too much to keep.
+    Body(Body),
+    /// What went wrong where it was made.
+    Failure(Status),
+}
+
+impl Pieces {
+    /// Takes what is there of a body, up to a message.
+    async fn gather(mut body: Body) -> Self {
+        let (mut first, mut bytes) = (VecDeque::new(), 0);
+        while bytes <= MAX_MESSAGE {
+            // What is not there yet is not waited for: it may depend on the answer.
+            let next = std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut body).poll_frame(context))).await;
+            match next {
+                Poll::Ready(None) => return Self { first, rest: Rest::Nothing },
+                Poll::Ready(Some(Err(status))) => return Self { first, rest: Rest::Failure(status) },
+                Poll::Pending => break,
+                Poll::Ready(Some(Ok(frame))) => {
+                    // A request has no trailers.
+                    let piece = frame.into_data().unwrap_or_default();
+                    bytes += piece.len();
+                    first.push_back(piece);
+                }
+            }
+        }
+        Self { first, rest: Rest::Body(body) }
+    }
+
+    /// The same once more, if all of it is kept.
+    fn again(&self) -> Option<Self> {
+        matches!(self.rest, Rest::Nothing).then(|| Self { first: self.first.clone(), rest: Rest::Nothing })
+    }
+}
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(piece) = self.first.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        match std::mem::replace(&mut self.rest, Rest::Nothing) {
+            Rest::Nothing => Poll::Ready(None),
+            Rest::Failure(status) => Poll::Ready(Some(Err(status))),
+            Rest::Body(mut body) => {
+                let next = Pin::new(&mut body).poll_frame(context);
+                self.rest = Rest::Body(body);
+                next
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_empty() && matches!(self.rest, Rest::Nothing)
+    }
+}
