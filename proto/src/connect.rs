@@ -18,6 +18,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -92,16 +93,36 @@ impl Access {
 /// # Errors
 /// The address is none, a file cannot be used, or the token would travel unprotected beyond this machine.
 pub fn lazy(url: &str, access: &Access) -> Result<Connection, UserError> {
-    let endpoint = endpoint(url)?
-        // Sooner than the leases of a worker end, whose network swallows everything.
-        .http2_keep_alive_interval(Duration::from_secs(5))
-        .keep_alive_timeout(Duration::from_secs(5))
-        .keep_alive_while_idle(true);
+    let endpoint = patient(url)?;
     let channel = match tls(&endpoint, access)? {
         Some(tls) => endpoint.connect_with_connector_lazy(tls),
         None => endpoint.connect_lazy(),
     };
     Ok(InterceptedService::new(Patient::new(channel), access.credentials()))
+}
+
+/// The same over whatever `connector` connects, for which nobody needs a token.
+///
+/// # Errors
+/// The address is none.
+pub fn lazy_over<C, S>(url: &str, connector: C) -> Result<Connection, UserError>
+where
+    C: tower_service::Service<Uri, Response = TokioIo<S>, Error = io::Error> + Send + 'static,
+    C::Future: Send,
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let channel = patient(url)?.connect_with_connector_lazy(connector);
+    Ok(InterceptedService::new(Patient::new(channel), Credentials::default()))
+}
+
+/// For a connection that is kept.
+fn patient(url: &str) -> Result<Endpoint, UserError> {
+    let endpoint = endpoint(url)?
+        // Sooner than the leases of a worker end, whose network swallows everything.
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true);
+    Ok(endpoint)
 }
 
 /// A connection that is there.

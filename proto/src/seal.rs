@@ -51,6 +51,12 @@ impl Sealed for v1::GetSweepResponse {
     }
 }
 
+impl Sealed for v1::CheckpointHead {
+    fn seal(&mut self) -> &mut Vec<u8> {
+        &mut self.seal
+    }
+}
+
 impl Sealed for v1::LaunchRequest {
     fn seal(&mut self) -> &mut Vec<u8> {
         &mut self.seal

@@ -13,6 +13,8 @@ use crate::v1::file_service_client::FileServiceClient;
 pub const CHUNK: usize = 1 << 20;
 /// Largest file that is taken, in bytes.
 pub const MAX_FILE: u64 = 4 << 30;
+/// Largest checkpoint that is taken, in bytes.
+pub const MAX_CHECKPOINT: u64 = 1 << 30;
 /// How long a piece may be waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -1,6 +1,8 @@
 //! End-to-end tests over the real programs.
 
 mod audit;
+mod backup;
+mod checkpoints;
 mod clock;
 mod commands;
 mod crashes;
@@ -21,6 +23,7 @@ mod partitions;
 mod postgres;
 mod races;
 mod refusals;
+mod removal;
 mod same_bits;
 mod terms;
 mod torn;

@@ -16,6 +16,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::empty_sweep;
 
+type Messages<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
+
 /// Hands everything on, but the first result of one repeat never whole.
 struct Middleman {
     coordinator: WorkerServiceClient<Channel>,
@@ -26,7 +28,8 @@ struct Middleman {
 
 #[tonic::async_trait]
 impl WorkerService for Middleman {
-    type SessionStream = Pin<Box<dyn tokio_stream::Stream<Item = Result<v1::SessionResponse, Status>> + Send>>;
+    type SessionStream = Messages<v1::SessionResponse>;
+    type FetchCheckpointStream = Messages<v1::FetchCheckpointResponse>;
 
     async fn session(
         &self,
@@ -57,6 +60,21 @@ impl WorkerService for Middleman {
 
     async fn get_sweep(&self, request: Request<v1::GetSweepRequest>) -> Result<Response<v1::GetSweepResponse>, Status> {
         self.coordinator.clone().get_sweep(request.into_inner()).await
+    }
+
+    async fn keep_checkpoint(
+        &self,
+        request: Request<Streaming<v1::KeepCheckpointRequest>>,
+    ) -> Result<Response<v1::KeepCheckpointResponse>, Status> {
+        self.coordinator.clone().keep_checkpoint(request.into_inner().map_while(Result::ok)).await
+    }
+
+    async fn fetch_checkpoint(
+        &self,
+        request: Request<v1::FetchCheckpointRequest>,
+    ) -> Result<Response<Self::FetchCheckpointStream>, Status> {
+        let pieces = self.coordinator.clone().fetch_checkpoint(request.into_inner()).await?.into_inner();
+        Ok(Response::new(Box::pin(pieces)))
     }
 }
 

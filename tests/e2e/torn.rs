@@ -99,11 +99,16 @@ fn flip(database: &Path, query: &str) {
     // Closing it brings what was written ahead into the database.
     drop(connection);
     let mut bytes = std::fs::read(database).expect("the database can be read");
-    let places = bytes.windows(value.len()).enumerate().filter(|(_, window)| **window == value);
-    let places: Vec<usize> = places.map(|(at, _)| at).collect();
-    assert!(!places.is_empty(), "{query}: the file does not have it");
-    // Pages that are in use no more may have it, too.
-    places.iter().for_each(|at| bytes[at + value.len() / 2] ^= 1);
+    // A long value is spread over pages; pages that are in use no more may have it, too.
+    let length = value.len().min(512);
+    let places = |piece: &[u8]| -> Vec<usize> {
+        let windows = bytes.windows(length).enumerate();
+        windows.filter(|(_, window)| *window == piece).map(|(at, _)| at).collect()
+    };
+    let found = value.windows(length).step_by(length / 2).map(places).find(|places| !places.is_empty());
+    for at in found.expect("the file has the value") {
+        bytes[at + length / 2] ^= 1;
+    }
     std::fs::write(database, bytes).expect("the database can be written");
 }
 

@@ -1,6 +1,7 @@
 //! A real cluster for tests: real programs, real processes, real gRPC, real stores.
 
 mod cluster;
+pub mod fuzz;
 mod invariants;
 mod postgres;
 mod process;

@@ -167,6 +167,46 @@ impl RawWorker {
         self.as_worker(self).deliver(grant, results).await
     }
 
+    /// Keeps the first trial of a grant.
+    ///
+    /// # Errors
+    /// The coordinator does not.
+    pub async fn keep(&self, grant: &v1::Grant, steps: u64, checkpoint: &[u8]) -> Result<(), Status> {
+        let head = v1::CheckpointHead {
+            worker: self.id.clone(),
+            fence: grant.fence,
+            sweep: grant.sweep.clone(),
+            key: Some(v1::TrialKey { cell: grant.cells[0], repeat: grant.repeats[0] }),
+            steps,
+            hash: blake3::hash(checkpoint).as_bytes().to_vec(),
+            seal: Vec::new(),
+        };
+        let first = v1::KeepCheckpointRequest { head: Some(head.sealed()), chunk: Vec::new() };
+        let pieces = checkpoint.chunks(1 << 20);
+        let pieces = pieces.map(|chunk| v1::KeepCheckpointRequest { head: None, chunk: chunk.to_vec() });
+        let messages: Vec<_> = std::iter::once(first).chain(pieces).collect();
+        self.client.clone().keep_checkpoint(tokio_stream::iter(messages)).await.map(|_| ())
+    }
+
+    /// What is kept of the first trial of a grant.
+    ///
+    /// # Errors
+    /// The coordinator does not hand it out.
+    pub async fn kept(&self, grant: &v1::Grant) -> Result<Vec<u8>, Status> {
+        let request = v1::FetchCheckpointRequest {
+            worker: self.id.clone(),
+            fence: grant.fence,
+            sweep: grant.sweep.clone(),
+            key: Some(v1::TrialKey { cell: grant.cells[0], repeat: grant.repeats[0] }),
+        };
+        let mut pieces = self.client.clone().fetch_checkpoint(request).await?.into_inner();
+        let mut checkpoint = Vec::new();
+        while let Some(piece) = pieces.message().await? {
+            checkpoint.extend(piece.chunk);
+        }
+        Ok(checkpoint)
+    }
+
     /// A made-up result for the `i`-th trial of a grant, with one metric.
     pub fn result(grant: &v1::Grant, i: usize, metric: f64) -> v1::TrialResult {
         v1::TrialResult {

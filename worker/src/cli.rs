@@ -15,12 +15,14 @@ use serde_json::json;
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
+use crate::checkpoints::Checkpoints;
 use crate::datasets::Places;
 use crate::deliver;
 use crate::device::DeviceChoice;
 use crate::link::Links;
 use crate::memory;
 use crate::session::{self, Identity};
+use crate::shelf::Keeping;
 use crate::single;
 use crate::slots::{self, Equipment, Office};
 use crate::train::{self, BenchReport, Isa};
@@ -139,9 +141,23 @@ struct JoinArgs {
     /// Form of the log on stderr
     #[arg(long, value_enum, env = "ERGODIC_LOG_FORMAT", default_value_t)]
     log_format: LogFormat,
-    /// Keep unfinished trials here, every minute and when leaving, and go on from there with the same bits
+    /// How often the coordinator gets a checkpoint of a trial that takes long, so that another worker can go on from there
+    #[arg(long, default_value = "60s", value_parser = parse_every, value_name = "TIME|off")]
+    checkpoint_every: Every,
+    /// Keep checkpoints here as well
     #[arg(long, env = "ERGODIC_CHECKPOINTS", value_name = "DIR")]
     checkpoint_dir: Option<PathBuf>,
+}
+
+/// How often something is done, if at all.
+#[derive(Debug, Clone, Copy)]
+struct Every(Option<Duration>);
+
+fn parse_every(text: &str) -> Result<Every, String> {
+    match text {
+        "off" | "0" | "0s" => Ok(Every(None)),
+        _ => parse_duration(text).map(|every| Every(Some(every))).map_err(|why| format!("{why}; or off")),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -256,11 +272,21 @@ async fn work(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
     let links = Links::to(&join, &args.access.clone().read()?)?;
     let office = Arc::new(Office::new(slots));
     let equipment = Equipment { threads: args.threads, isa, device: args.device, shelf: args.checkpoint_dir };
-    let numerics = slots::start(&office, slots, &equipment)?;
+    let worker = new_id();
+    let keeping = args.checkpoint_every.0.map(|every| {
+        let checkpoints = Checkpoints::start(&links, &worker);
+        Keeping { every, checkpoints }
+    });
+    if keeping.is_none() && equipment.shelf.is_some() {
+        let message =
+            "--checkpoint-dir: with --checkpoint-every off nothing would be kept there; leave out one of the two";
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
+    let numerics = slots::start(&office, slots, &equipment, keeping.as_ref())?;
     let identity = Identity {
         join,
         numerics,
-        worker: new_id(),
+        worker,
         name: args.name.unwrap_or_else(|| format!("{}:{}", host(), std::process::id())),
         slots,
         idle_exit: args.idle_exit,
@@ -307,8 +333,8 @@ async fn drain_on_signal(office: Arc<Office>, drain: Duration, at_eof: bool, lea
     std::process::exit(1);
 }
 
-/// How long delivering the last results and saying goodbye may take.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// How long sending the last checkpoints, delivering the last results and saying goodbye may take.
+const FAREWELL: Duration = Duration::from_secs(8);
 
 /// Waits until whoever holds the other end of stdin is gone. On a thread of its own, which nobody waits for.
 async fn stdin_closed() {

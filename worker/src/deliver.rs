@@ -25,7 +25,7 @@ const BELIEVED_AFTER: u32 = 2;
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// Delivers for as long as the worker lives.
-pub(crate) fn start(office: &Arc<Office>, links: &Links, worker: &str) {
+pub fn start(office: &Arc<Office>, links: &Links, worker: &str) {
     for _ in 0..IN_FLIGHT {
         tokio::spawn(courier(office.clone(), links.clone(), worker.to_owned()));
     }
@@ -57,6 +57,9 @@ async fn send(links: &Links, worker: &str, parcel: &Parcel) {
                 tracing::warn!(%status, results = piece.len(), "results refused; trying halves of them");
                 let (first, second) = piece.split_at(piece.len() / 2);
                 pieces.extend([second, first]);
+            }
+            Err(status) if status.code() == Code::NotFound => {
+                tracing::warn!(%status, results = piece.len(), "the sweep is over; its results are dropped");
             }
             Err(status) => post.deliver_as_failures(piece, &status).await,
         }

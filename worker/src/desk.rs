@@ -3,7 +3,7 @@
 //! Plain decisions over a state, without threads, IO or a clock; `slots` and
 //! `session` share one behind a lock.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -51,6 +51,8 @@ pub struct Assignment {
     pub stop: Arc<AtomicBool>,
     /// How long it may take.
     pub limit: Option<Duration>,
+    /// Whether the coordinator keeps a checkpoint of it.
+    pub kept: bool,
 }
 
 /// Results of one lease on their way to the coordinator.
@@ -70,6 +72,10 @@ pub struct Parcel {
 struct Lease {
     sweep: Arc<Sweep>,
     queued: VecDeque<TrialKey>,
+    /// Trials that can go on from a checkpoint.
+    kept: BTreeSet<TrialKey>,
+    /// Whether the coordinator has taken it away.
+    revoked: bool,
     /// Trials given back.
     yielded: Vec<TrialKey>,
     running: BTreeMap<TrialKey, Arc<AtomicBool>>,
@@ -134,11 +140,13 @@ impl Desk {
         self.renewal.as_ref().is_some_and(|renewal| 3 * now.saturating_sub(renewal.heard) >= 2 * renewal.ttl)
     }
 
-    /// A lease was granted.
-    pub fn grant(&mut self, fence: Fence, sweep: Arc<Sweep>, trials: Vec<TrialKey>) {
+    /// A lease was granted, some of whose trials can go on from a checkpoint.
+    pub fn grant(&mut self, fence: Fence, sweep: Arc<Sweep>, trials: Vec<TrialKey>, kept: BTreeSet<TrialKey>) {
         let lease = Lease {
             sweep,
             queued: trials.into(),
+            kept,
+            revoked: false,
             yielded: Vec::new(),
             running: BTreeMap::new(),
             finished: Vec::new(),
@@ -150,10 +158,16 @@ impl Desk {
     /// A lease is no longer ours: forget its trials. Finished ones are still delivered, to be compared.
     pub fn revoke(&mut self, fence: Fence) {
         if let Some(lease) = self.leases.get_mut(&fence) {
+            lease.revoked = true;
             lease.queued.clear();
             lease.running.values().for_each(|stop| stop.store(true, Ordering::Relaxed));
         }
         self.clear_done();
+    }
+
+    /// Whether a lease is no longer ours.
+    pub fn is_revoked(&self, fence: Fence) -> bool {
+        self.leases.get(&fence).is_none_or(|lease| lease.revoked)
     }
 
     /// Gives back up to so many trials of a lease that are not begun, those that would be the last. All that were given
@@ -178,7 +192,8 @@ impl Desk {
         let stop = Arc::new(AtomicBool::new(false));
         lease.running.insert(key, stop.clone());
         let limit = lease.sweep.spec.terms.time_limit;
-        Some(Assignment { fence: *fence, key, sweep: lease.sweep.clone(), stop, limit })
+        let kept = lease.kept.contains(&key);
+        Some(Assignment { fence: *fence, key, sweep: lease.sweep.clone(), stop, limit, kept })
     }
 
     /// A trial ended; `None` when it was stopped before its end.
@@ -325,7 +340,7 @@ mod tests {
 
     fn desk(trials: u32) -> Desk {
         let mut desk = Desk::new(2);
-        desk.grant(FENCE, Arc::new(Sweep::for_tests()), keys(trials));
+        desk.grant(FENCE, Arc::new(Sweep::for_tests()), keys(trials), BTreeSet::from([keys(2)[1]]));
         desk
     }
 
@@ -392,7 +407,8 @@ mod tests {
         let mut desk = desk(5);
         let running = desk.begin(Now::ZERO).expect("a trial waits");
         assert_eq!(desk.give_back(FENCE, 2), keys(5)[3..]);
-        assert_eq!(desk.begin(Now::ZERO).map(|a| a.key), Some(keys(5)[1]));
+        assert_eq!(desk.begin(Now::ZERO).map(|a| (a.key, a.kept)), Some((keys(5)[1], true)));
+        assert!(!running.kept, "no checkpoint of it was granted");
         assert_eq!(desk.give_back(FENCE, 9), [keys(5)[3], keys(5)[4], keys(5)[2]]);
         assert!(desk.begin(Now::ZERO).is_none() && desk.running() == 2 && running.key == keys(5)[0]);
         assert!(desk.give_back(Fence { lease: 7, epoch: 1 }, 9).is_empty());
@@ -403,7 +419,9 @@ mod tests {
         let mut desk = desk(3);
         run_one(&mut desk, 5.0, 1);
         let running = desk.begin(Now::ZERO).expect("a trial waits");
+        assert!(!desk.is_revoked(FENCE));
         desk.revoke(FENCE);
+        assert!(desk.is_revoked(FENCE));
         assert!(running.stop.load(Ordering::Relaxed) && desk.queued() == 0);
         desk.finish(running.fence, running.key, None);
         let parcel = desk.parcel(false).expect("one result is left");

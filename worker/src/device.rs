@@ -10,7 +10,7 @@ use crate::train::Place;
 
 /// What `--device` names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum DeviceChoice {
+pub enum DeviceChoice {
     /// The trainer's own engine, of the class `cpu-f32`.
     #[default]
     Cpu,

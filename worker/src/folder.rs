@@ -1,21 +1,13 @@
 //! Unfinished trials as files, one each, so that a worker that was stopped or killed goes on where it was.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
 use ergodic_common::trial::hex;
-
-use crate::train::Shelf;
-
-/// A trial is kept as often as this.
-const EVERY: Duration = Duration::from_secs(60);
 
 /// A folder of checkpoints, which several workers may share.
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
-    kept: Mutex<Instant>,
 }
 
 impl Folder {
@@ -23,34 +15,21 @@ impl Folder {
     pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
         let place = |e: std::io::Error| std::io::Error::other(format!("--checkpoint-dir {}: {e}", path.display()));
         std::fs::create_dir_all(path).map_err(place)?;
-        Ok(Self { path: path.to_owned(), kept: Mutex::new(Instant::now()) })
+        Ok(Self { path: path.to_owned() })
     }
 
     fn file(&self, identity: &[u8; 32]) -> PathBuf {
         self.path.join(format!("{}.trial", hex(identity)))
     }
 
-    fn now(&self) {
-        *self.kept.lock().expect("nothing panics while it holds the time") = Instant::now();
-    }
-}
-
-impl Shelf for Folder {
-    fn take(&self, identity: &[u8; 32]) -> Option<Vec<u8>> {
-        self.now();
-        let bytes = std::fs::read(self.file(identity)).ok()?;
-        tracing::info!(checkpoint = %self.file(identity).display(), "going on from a checkpoint");
-        Some(bytes)
-    }
-
-    fn wants(&self, _: u64) -> bool {
-        self.kept.lock().expect("nothing panics while it holds the time").elapsed() >= EVERY
+    /// What was kept last under this identity.
+    pub(crate) fn take(&self, identity: &[u8; 32]) -> Option<Vec<u8>> {
+        std::fs::read(self.file(identity)).ok()
     }
 
     /// Written beside and renamed, so that a crash leaves the old one or the new one. A full disk costs the checkpoint, not
     /// the trial.
-    fn keep(&self, identity: &[u8; 32], checkpoint: &[u8]) {
-        self.now();
+    pub(crate) fn keep(&self, identity: &[u8; 32], checkpoint: &[u8]) {
         let (file, part) = (self.file(identity), self.path.join(format!("{}.{}", hex(identity), std::process::id())));
         let written = std::fs::write(&part, checkpoint).and_then(|()| std::fs::rename(&part, &file));
         if let Err(error) = written {
@@ -59,7 +38,8 @@ impl Shelf for Folder {
         }
     }
 
-    fn clear(&self, identity: &[u8; 32]) {
+    /// The trial has ended: nothing of it is needed any more.
+    pub(crate) fn clear(&self, identity: &[u8; 32]) {
         let _ = std::fs::remove_file(self.file(identity));
     }
 }

@@ -1,19 +1,21 @@
 //! Ergodic's worker: joins a coordinator and trains. The only crate that links Candle.
 //!
 //! [`train`] runs one trial. [`desk`] holds what was granted and what was finished; `slots` are the threads that take
-//! from it; `session` talks with the coordinator; `sweeps` and [`datasets`] fetch what trials need; [`cli`] reads the
+//! from it, and `shelf` is where they keep what is unfinished; `session` talks with the coordinator; `sweeps` and [`datasets`] fetch what trials need; [`cli`] reads the
 //! command line.
 
+mod checkpoints;
 pub mod cli;
 pub mod datasets;
-mod deliver;
+pub mod deliver;
 pub mod desk;
-mod device;
+pub mod device;
 mod folder;
-mod link;
+pub mod link;
 mod memory;
-mod session;
+pub mod session;
+mod shelf;
 mod single;
-mod slots;
+pub mod slots;
 mod sweeps;
 pub mod train;

@@ -12,7 +12,7 @@ use tonic::codec::CompressionEncoding;
 
 /// The coordinators that a worker may ask, one at a time: all that it does goes to the same one.
 #[derive(Debug, Clone)]
-pub(crate) struct Links {
+pub struct Links {
     all: Arc<[Link]>,
     at: Arc<AtomicUsize>,
 }
@@ -22,9 +22,14 @@ impl Links {
     ///
     /// # Errors
     /// As for [`Link::to`].
-    pub(crate) fn to(urls: &str, access: &Access) -> Result<Self, UserError> {
+    pub fn to(urls: &str, access: &Access) -> Result<Self, UserError> {
         let all = urls.split(',').map(|url| Link::to(url.trim(), access)).collect::<Result<_, _>>()?;
         Ok(Self { all, at: Arc::default() })
+    }
+
+    /// The coordinator at the other end of one link.
+    pub fn only(link: Link) -> Self {
+        Self { all: [link].into(), at: Arc::default() }
     }
 
     /// The one to ask now.
@@ -45,6 +50,8 @@ pub struct Link {
     pub work: WorkerServiceClient<Connection>,
     /// Files.
     pub files: FileServiceClient<Connection>,
+    /// Checkpoints, which are not worth compressing.
+    pub bulk: WorkerServiceClient<Connection>,
 }
 
 impl Link {
@@ -55,14 +62,17 @@ impl Link {
     pub fn to(url: &str, access: &Access) -> Result<Self, UserError> {
         let connection = connect::lazy(url, access)
             .map_err(|error| UserError::new(error.code, format!("--join {url}: {}", error.message)))?;
+        Ok(Self::over(connection, !connect::is_loopback(url)))
+    }
+
+    /// Over a connection, along which messages are `small`, or as they are.
+    pub fn over(connection: Connection, small: bool) -> Self {
         let work = WorkerServiceClient::new(connection.clone())
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
+        let bulk = work.clone();
         let files = FileServiceClient::new(connection).max_decoding_message_size(MAX_MESSAGE);
-        Ok(if connect::is_loopback(url) {
-            Self { work, files }
-        } else {
-            Self { work: work.send_compressed(CompressionEncoding::Zstd), files }
-        })
+        let work = if small { work.send_compressed(CompressionEncoding::Zstd) } else { work };
+        Self { work, files, bulk }
     }
 }

@@ -25,21 +25,21 @@ use crate::sweeps::{self, Sweep};
 
 /// How a worker presents itself, and what it may do.
 #[derive(Debug, Clone)]
-pub(crate) struct Identity {
+pub struct Identity {
     /// The coordinator's address.
-    pub(crate) join: String,
+    pub join: String,
     /// 32 hex digits.
-    pub(crate) worker: String,
+    pub worker: String,
     /// For people.
-    pub(crate) name: String,
+    pub name: String,
     /// The class of what it computes.
-    pub(crate) numerics: String,
+    pub numerics: String,
     /// Trials at a time.
-    pub(crate) slots: u32,
+    pub slots: u32,
     /// Leave after being idle for this long.
-    pub(crate) idle_exit: Option<Duration>,
+    pub idle_exit: Option<Duration>,
     /// Bytes that trials may fill, if there is a limit.
-    pub(crate) memory: Option<u64>,
+    pub memory: Option<u64>,
 }
 
 /// A coordinator that was never reached is given up after this time.
@@ -89,7 +89,7 @@ enum End {
 ///
 /// # Errors
 /// The coordinator refuses this worker, or was never reached.
-pub(crate) async fn keep(
+pub async fn keep(
     identity: &Identity,
     office: &Arc<Office>,
     links: Links,
@@ -301,6 +301,7 @@ impl<'a> Session<'a> {
         let Some(fence) = grant.fence.as_ref().map(from_wire) else { return true };
         let keys = grant.cells.iter().zip(&grant.repeats);
         let keys: Vec<TrialKey> = keys.map(|(cell, repeat)| TrialKey { cell: *cell, repeat: *repeat }).collect();
+        let kept = grant.kept.into_iter().map(TrialKey::from).collect();
         let identity = self.identity;
         let fetching = sweeps.get(&grant.sweep, |spec| lack(identity, spec, &keys));
         let sweep = self.meanwhile(fence, fetching).await;
@@ -309,7 +310,7 @@ impl<'a> Session<'a> {
                 tracing::debug!(lease = fence.lease, trials = keys.len(), "lease granted");
                 self.office.with(|desk| {
                     if !desk.is_closed() {
-                        desk.grant(fence, sweep, keys)
+                        desk.grant(fence, sweep, keys, kept)
                     }
                 });
                 self.wish().await

@@ -27,7 +27,7 @@ pub(crate) async fn trial(
     let sweep = Sweep::fetch(sweep, &mut links.current(), places, |_| None).await.map_err(told)?;
     let (fence, stop) = (Fence { lease: 0, epoch: 0 }, Arc::new(AtomicBool::new(false)));
     // A limit is there for others' sake, and nobody waits here but the one who asked.
-    let assignment = Assignment { fence, key, sweep: Arc::new(sweep), stop, limit: None };
+    let assignment = Assignment { fence, key, sweep: Arc::new(sweep), stop, limit: None, kept: false };
     let ran = tokio::task::spawn_blocking(move || {
         let machine = Machine::new(&equipment)?;
         let (wanted, ours) = (&assignment.sweep.spec.numerics, machine.numerics());
@@ -35,7 +35,7 @@ pub(crate) async fn trial(
             let message = format!("the sweep is of numerics class {wanted}, and this program computes {ours} here");
             return Err(UserError::new(ErrorCode::Version, message));
         }
-        Ok(run(&assignment, &machine))
+        Ok(run(&assignment, &machine, None))
     });
     let ran = ran.await.map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))??;
     match ran {

@@ -13,10 +13,11 @@ use tokio::sync::Notify;
 use crate::desk::{Assignment, Desk, Now};
 use crate::device::DeviceChoice;
 use crate::folder::Folder;
+use crate::shelf::{Keeping, TrialShelf};
 use crate::train::{self, Deadline, Finished, Isa, Job, Place};
 
 /// The desk, and ways to hear of changes on it.
-pub(crate) struct Office {
+pub struct Office {
     desk: Mutex<Desk>,
     started: Instant,
     /// Wakes slots: there may be a trial.
@@ -29,7 +30,7 @@ pub(crate) struct Office {
 
 impl Office {
     /// An empty desk for so many slots.
-    pub(crate) fn new(slots: u32) -> Self {
+    pub fn new(slots: u32) -> Self {
         Self {
             desk: Mutex::new(Desk::new(slots)),
             started: Instant::now(),
@@ -40,19 +41,32 @@ impl Office {
     }
 
     /// Looks at the desk, or changes it. Nothing under this lock waits, trains or panics.
-    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Desk) -> T) -> T {
+    pub fn with<T>(&self, act: impl FnOnce(&mut Desk) -> T) -> T {
         let result = act(&mut self.lock());
         self.work.notify_all();
         result
     }
 
     /// Time since the worker started.
-    pub(crate) fn now(&self) -> Now {
+    pub fn now(&self) -> Now {
         self.started.elapsed()
     }
 
     fn lock(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().expect("nothing panics while it holds the desk")
+    }
+
+    /// Books the end of a trial, and wakes whoever has to do with it. Without a result, it was stopped.
+    pub fn finish(&self, assignment: &Assignment, result: Option<Finished>) {
+        let wishes = {
+            let mut desk = self.lock();
+            desk.finish(assignment.fence, assignment.key, result);
+            desk.wish().is_some()
+        };
+        self.finished.notify_one();
+        if wishes {
+            self.changed.notify_one();
+        }
     }
 
     /// Waits for a trial; `None` once the desk is closed.
@@ -72,32 +86,37 @@ impl Office {
 
 /// What slots are to train with.
 #[derive(Debug, Clone)]
-pub(crate) struct Equipment {
+pub struct Equipment {
     /// Threads for one trial.
-    pub(crate) threads: u32,
+    pub threads: u32,
     /// Instruction set of the trainer's own engine.
-    pub(crate) isa: Isa,
+    pub isa: Isa,
     /// Where networks run.
-    pub(crate) device: DeviceChoice,
+    pub device: DeviceChoice,
     /// Folder of unfinished trials.
-    pub(crate) shelf: Option<PathBuf>,
+    pub shelf: Option<PathBuf>,
 }
 
 /// Starts the slots' threads. The numerics class of what they compute.
 ///
 /// # Errors
 /// The operating system gives no thread, or the device or the folder cannot be used.
-pub(crate) fn start(office: &Arc<Office>, slots: u32, equipment: &Equipment) -> Result<String, UserError> {
+pub(crate) fn start(
+    office: &Arc<Office>,
+    slots: u32,
+    equipment: &Equipment,
+    keeping: Option<&Keeping>,
+) -> Result<String, UserError> {
     let mut numerics = String::new();
     for n in 0..slots {
-        let (office, equipment) = (office.clone(), equipment.clone());
+        let (office, equipment, keeping) = (office.clone(), equipment.clone(), keeping.cloned());
         let (report, ready) = std::sync::mpsc::channel();
         let failed = |e: String| UserError::new(ErrorCode::Internal, format!("cannot start slot {n}: {e}"));
         // A device belongs to the thread that opened it.
         let slot = move || match Machine::new(&equipment) {
             Ok(machine) => {
                 let _ = report.send(Ok(machine.numerics().to_owned()));
-                work(&office, &machine);
+                work(&office, &machine, keeping.as_ref());
             }
             Err(error) => _ = report.send(Err(error)),
         };
@@ -108,48 +127,44 @@ pub(crate) fn start(office: &Arc<Office>, slots: u32, equipment: &Equipment) -> 
 }
 
 /// What a slot trains with.
-pub(crate) struct Machine {
+pub struct Machine {
     isa: Isa,
     /// The device, if it is not the trainer's own engine.
     place: Option<Place>,
     /// Threads for one trial, if more than the slot's own.
     pool: Option<rayon::ThreadPool>,
-    /// Where unfinished trials are kept.
-    shelf: Option<Folder>,
+    /// Where unfinished trials are kept here.
+    folder: Option<Folder>,
 }
 
 impl Machine {
     /// For the thread that calls this.
-    pub(crate) fn new(equipment: &Equipment) -> Result<Self, UserError> {
+    ///
+    /// # Errors
+    /// The device or the folder cannot be used.
+    pub fn new(equipment: &Equipment) -> Result<Self, UserError> {
         let failed = |e: String| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
         let pool = train::pool(equipment.threads).map_err(|e| failed(e.to_string()))?;
-        let shelf = equipment.shelf.as_deref().map(Folder::open).transpose().map_err(|e| failed(e.to_string()))?;
-        Ok(Self { isa: equipment.isa, place: equipment.device.open()?, pool, shelf })
+        let folder = equipment.shelf.as_deref().map(Folder::open).transpose().map_err(|e| failed(e.to_string()))?;
+        Ok(Self { isa: equipment.isa, place: equipment.device.open()?, pool, folder })
     }
 
     /// The class of what it computes.
-    pub(crate) fn numerics(&self) -> &str {
+    pub fn numerics(&self) -> &str {
         self.place.as_ref().map_or(CPU_F32, |place| &place.numerics)
     }
 }
 
-fn work(office: &Office, machine: &Machine) {
+fn work(office: &Office, machine: &Machine, keeping: Option<&Keeping>) {
     while let Some(assignment) = office.next() {
-        let result = run(&assignment, machine);
-        let wishes = {
-            let mut desk = office.lock();
-            desk.finish(assignment.fence, assignment.key, result);
-            desk.wish().is_some()
-        };
-        office.finished.notify_one();
-        if wishes {
-            office.changed.notify_one();
-        }
+        let shelf = keeping.map(|keeping| TrialShelf::new(keeping, machine.folder.as_ref(), office, &assignment));
+        let result = run(&assignment, machine, shelf.as_ref().map(|shelf| shelf as &dyn train::Shelf));
+        office.finish(&assignment, result);
     }
 }
 
-/// Runs a trial; `None` when it was stopped.
-pub(crate) fn run(assignment: &Assignment, machine: &Machine) -> Option<Finished> {
+/// Runs a trial, from what is kept of it on the shelf; `None` when it was stopped.
+pub fn run(assignment: &Assignment, machine: &Machine, shelf: Option<&dyn train::Shelf>) -> Option<Finished> {
     tracing::debug!(trial = %assignment.key, lease = assignment.fence.lease, "trial begins");
     let attempt = catch_unwind(AssertUnwindSafe(|| {
         let sweep = &assignment.sweep;
@@ -165,7 +180,7 @@ pub(crate) fn run(assignment: &Assignment, machine: &Machine) -> Option<Finished
             isa: machine.isa,
             place: machine.place.as_ref(),
             pool: machine.pool.as_ref(),
-            shelf: machine.shelf.as_ref().map(|shelf| shelf as &dyn train::Shelf),
+            shelf,
             deadline: assignment.limit.map(Deadline::after),
         };
         Ok(train::run(&job, &assignment.stop))

@@ -73,6 +73,12 @@ pub enum Command {
     Cancel(SteerArgs),
     /// Run a sweep's failed trials again, and audits that failed or that nobody could make
     Retry(SteerArgs),
+    /// Remove sweeps that have ended, with their results and the files that no other sweep needs
+    Rm(RemoveArgs),
+    /// Write everything that a coordinator keeps into a file, as of one moment, while it goes on
+    Backup(BackupArgs),
+    /// Make a store out of such a file, of whichever kind
+    Restore(RestoreArgs),
     /// Make, list and revoke the tokens that a coordinator asks for
     #[command(subcommand)]
     Token(TokenCommand),
@@ -304,6 +310,44 @@ pub struct SteerArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub target: Target,
+}
+
+/// `ergodic backup`
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// Where to write it
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+}
+
+/// `ergodic restore`
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// What `ergodic backup` wrote
+    pub file: PathBuf,
+    /// A new directory, or an empty PostgreSQL database as postgres://USER:PASSWORD@HOST:PORT/NAME
+    #[arg(long, value_name = "DIR|URL")]
+    pub store: PathBuf,
+    /// Directory for datasets and weights, needed with a database [default: data, in the store's directory]
+    #[arg(long, value_name = "DIR")]
+    pub files: Option<PathBuf>,
+}
+
+/// `ergodic rm`
+#[derive(Debug, Args)]
+pub struct RemoveArgs {
+    /// The sweeps: ids, unique beginnings of them, or "latest"
+    #[arg(required = true, value_name = "ID")]
+    pub ids: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    /// Cancel those that have not ended
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `ergodic share`

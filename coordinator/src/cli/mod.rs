@@ -14,14 +14,14 @@ use crate::client::commands::{self, TableOptions};
 use crate::client::compare::{CompareOptions, compare};
 use crate::client::output::Format;
 use crate::client::watch::{eprintln_line, follow};
-use crate::client::{kept, plan, tokens};
+use crate::client::{backup, kept, plan, tokens};
 use crate::failpoint;
-use crate::local::{bench, replay, run, soak};
+use crate::local::{bench, replay, restore, run, soak};
 use crate::program::{Success, interrupted, say, start_logging};
 use crate::server::door::DoorOptions;
 use crate::server::{self, ServeOptions};
 use crate::store::place::Place;
-use args::{BenchCommand, Cli, Command, LaunchArgs, PlanArgs, ServeArgs, SteerArgs, TokenCommand};
+use args::{BenchCommand, Cli, Command, LaunchArgs, PlanArgs, RemoveArgs, ServeArgs, SteerArgs, TokenCommand};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -129,6 +129,13 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
             let status = commands::share(&mut client, &args.id, args.priority, args.weight).await?;
             say(commands::show_status(&status, Format::Table))
         }
+        Command::Rm(args) => remove(args).await,
+        Command::Backup(args) => say(backup::backup(&mut args.target.connect().await?, &args.output).await?),
+        Command::Restore(args) => {
+            let restored =
+                tokio::task::block_in_place(|| restore::restore(&args.file, &args.store, args.files.as_deref()));
+            say(restored?)
+        }
         Command::Bench(BenchCommand::Overhead(args)) => bench::overhead(args).await,
         Command::Bench(BenchCommand::Soak(args)) => soak::soak(args).await,
     }
@@ -137,6 +144,15 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
 async fn steer(args: &SteerArgs, steering: Steering) -> Result<Success, UserError> {
     let status = commands::steer(&mut args.target.connect().await?, &args.id, steering).await?;
     say(commands::show_status(&status, Format::Table))
+}
+
+/// Each is told when it is removed: what is said stays true if the next one cannot be.
+async fn remove(args: RemoveArgs) -> Result<Success, UserError> {
+    let mut client = args.target.connect().await?;
+    for id in &args.ids {
+        say(commands::remove(&mut client, id, args.force).await?)?;
+    }
+    Ok(Success::Fine)
 }
 
 fn show_plan(args: &PlanArgs) -> Result<Success, UserError> {

@@ -185,6 +185,7 @@ pub fn show_status(s: &v1::SweepStatus, format: Format) -> String {
         ("audits_different", json!(s.audit.map(|audit| audit.different))),
         ("audits_failed", json!(s.audit.map(|audit| audit.failed))),
         ("audits_left", json!(s.audit.as_ref().map(audits_left))),
+        ("checkpoints", json!(s.checkpoints)),
         ("workers", json!(s.workers)),
         ("slots", json!(s.slots)),
         ("rate", json!(s.rate)),
@@ -219,6 +220,12 @@ fn status_for_people(s: &v1::SweepStatus) -> String {
         );
     }
     out += &audits_for_people(s).map_or_else(String::new, |audits| format!("  {audits}\n"));
+    if s.checkpoints > 0 {
+        out += &format!(
+            "  checkpoints of unfinished trials: {}; `explain {} CELL/REPEAT` says of which step\n",
+            s.checkpoints, s.id
+        );
+    }
     if !s.trouble.is_empty() {
         out += &format!("  TROUBLE: the coordinator cannot store results: {}\n", s.trouble);
     }
@@ -425,6 +432,18 @@ pub async fn share(
 async fn send_steer(client: &mut Client, request: v1::SteerRequest) -> Result<v1::SweepStatus, UserError> {
     let response = client.sweeps.steer(request).await.map_err(|e| client.error(&e))?;
     response.into_inner().status.ok_or_else(|| incomplete("SteerResponse"))
+}
+
+/// `ergodic rm`, of one sweep
+///
+/// # Errors
+/// There is no such sweep, it has not ended, or nobody answers.
+pub async fn remove(client: &mut Client, sweep: &str, force: bool) -> Result<String, UserError> {
+    let request = v1::RemoveRequest { sweep: sweep.to_owned(), force };
+    let removed = client.sweeps.remove(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let v1::RemoveResponse { sweep, name, trials, files, bytes } = removed;
+    let megabytes = bytes as f64 / 1e6;
+    Ok(format!("removed {sweep} ({name}): {trials} rows, {files} files of {megabytes:.1} MB\n"))
 }
 
 /// `ergodic explain`

@@ -2,6 +2,7 @@
 
 use ergodic_common::ErrorCode;
 use ergodic_proto::MAX_MESSAGE;
+use ergodic_proto::archive::MAX_RECORD;
 use ergodic_proto::connect::{self, Access, Connection};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::admin_service_client::AdminServiceClient;
@@ -59,7 +60,8 @@ impl Client {
             .max_encoding_message_size(MAX_MESSAGE);
         let files = FileServiceClient::new(connection.clone()).max_decoding_message_size(MAX_MESSAGE);
         let target = (url.to_owned(), access.clone());
-        Ok(Self { url: url.to_owned(), target, sweeps, files, admin: AdminServiceClient::new(connection) })
+        let admin = AdminServiceClient::new(connection).max_decoding_message_size(MAX_RECORD);
+        Ok(Self { url: url.to_owned(), target, sweeps, files, admin })
     }
 
     /// What a failed call means to the user.

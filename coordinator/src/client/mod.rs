@@ -2,6 +2,7 @@
 //!
 //! Imports the vocabulary and the wire only, never the server.
 
+pub mod backup;
 pub mod commands;
 pub mod compare;
 mod connect;

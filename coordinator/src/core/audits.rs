@@ -140,8 +140,10 @@ impl Audits {
     /// Takes those of a lease that was found in the store.
     pub(super) fn take_recorded(&mut self, origin: &str, class: u32, recorded: &IntervalSet) -> IntervalSet {
         let mut taken = IntervalSet::default();
+        // What is recorded may be damaged and without an end; what waits is not.
         self.edit(origin, class, |trials| {
-            recorded.iter().filter(|n| trials.remove(*n)).for_each(|n| taken.insert(n, n + 1));
+            let waiting: Vec<u64> = trials.iter().filter(|n| recorded.contains(*n)).collect();
+            waiting.into_iter().filter(|n| trials.remove(*n)).for_each(|n| taken.insert(n, n + 1));
         });
         self.leased += taken.len();
         taken

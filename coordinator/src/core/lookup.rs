@@ -227,6 +227,11 @@ impl Core {
             if sum != sweep.spec.trials() {
                 return Err(format!("{}: {sum} trials accounted for, of {}", sweep.id, sweep.spec.trials()));
             }
+            let useless =
+                |key: &&TrialKey| !sweep.state.is_open() || self.whereabouts(sweep, **key) == Whereabouts::Done;
+            if let Some(key) = sweep.kept.keys().find(useless) {
+                return Err(format!("{}: a checkpoint of {key} is kept, which is not unfinished", sweep.id));
+            }
             for lease in of_sweep() {
                 let pending = &sweep.classes[lease.row.class as usize].pending;
                 let elsewhere = |n: u64| pending.contains(n) || sweep.suspects.waits((lease.row.class, n));

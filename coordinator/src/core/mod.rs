@@ -9,6 +9,7 @@
 //! [`Core::check`] states it, and the model test holds the core to it.
 
 pub mod audits;
+mod checkpoints;
 mod grant;
 pub mod interval;
 pub mod live;
@@ -107,6 +108,8 @@ pub enum Effect {
     SetShare(i64, Share),
     /// Store a failed row for a trial that killed too many workers.
     Condemn(Verdict),
+    /// Remove what is kept of trials of a sweep that are not unfinished any more.
+    Discard(i64, Vec<TrialKey>),
 }
 
 /// What is to be stored of a trial, or of its audit, that killed too many workers.
@@ -276,10 +279,9 @@ impl Core {
 
     /// A lease found in the store after a restart: it gets a fresh time to live.
     pub fn on_recorded_lease(&mut self, row: LeaseRow, now: Now) -> Vec<Effect> {
-        let Some(sweep) = self.sweeps.get_mut(&row.sweep).filter(|s| s.state.is_open()) else {
-            return vec![Effect::EndLeases(vec![Ended { fence: row.fence, lost: false }])];
-        };
-        let (mut row, granted) = (row.clone(), row.trials);
+        let over = || vec![Effect::EndLeases(vec![Ended { fence: row.fence, lost: false }])];
+        let Some(sweep) = self.sweeps.get_mut(&row.sweep).filter(|s| s.state.is_open()) else { return over() };
+        let (mut row, granted) = (row.clone(), row.trials.clone());
         row.trials = sweep.take_recorded(&row);
         if row.trials.is_empty() {
             return vec![Effect::EndLeases(vec![Ended { fence: row.fence, lost: false }])];
@@ -444,6 +446,8 @@ impl Core {
         self.learn_pace(worker, sweep_number, &audited, now);
         self.settle_audits(sweep_number, &committed.audited);
         let mut effects = self.strike_off(sweep_number, fence, &holders);
+        let ended = committed.stored.iter().map(|row| row.key).chain(committed.known.iter().copied());
+        effects.extend(self.discard(sweep_number, ended));
         effects.extend(self.end_if_done(sweep_number, now));
         effects.extend(self.feed_workers(now));
         effects
@@ -458,7 +462,9 @@ impl Core {
             return Vec::new();
         }
         sweep.settle(row);
-        self.end_if_done(sweep_number, now)
+        let mut effects = self.discard(sweep_number, std::iter::once(row.key));
+        effects.extend(self.end_if_done(sweep_number, now));
+        effects
     }
 
     /// It is stored that the audit of a trial failed.
@@ -508,9 +514,32 @@ impl Core {
             let fences: Vec<Fence> = of_sweep.map(|l| l.row.fence).collect();
             effects.extend(self.revoke(&fences));
             effects.extend(self.end_leases(&fences, false));
+            effects.extend(self.discard_all(sweep_number));
         }
         effects.extend(self.feed_workers(now));
         Ok(effects)
+    }
+
+    /// A user removes a sweep. One that has not ended is cancelled first, if that is wanted.
+    ///
+    /// # Errors
+    /// It has not ended, in words.
+    pub fn on_remove(&mut self, sweep_number: i64, force: bool, now: Now) -> Result<Vec<Effect>, String> {
+        match self.sweeps.get(&sweep_number) {
+            Some(sweep) if sweep.state.is_open() && !force => {
+                let id = &sweep.id;
+                Err(format!("the sweep {id} has not ended: `ergodic cancel {id}` first, or remove it with --force"))
+            }
+            Some(sweep) if sweep.state.is_open() => self.on_steer(sweep_number, Steering::Cancel, now),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// A sweep that had ended is no more.
+    pub fn on_removed(&mut self, sweep_number: i64) {
+        self.sweeps.remove(&sweep_number);
+        self.verdicts.retain(|verdict| verdict.sweep != sweep_number);
+        self.workers.values_mut().for_each(|worker| drop(worker.unable.remove(&sweep_number)));
     }
 
     /// The rows of these failed trials are gone, and these failed audits are due again: they are run again, and so are

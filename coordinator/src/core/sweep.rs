@@ -1,6 +1,6 @@
 //! A sweep as it is stored, and as the core sees it: what is pending, what has a row, how fast it goes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ergodic_common::metric::Metric;
@@ -142,6 +142,8 @@ pub struct Sweep {
     pub(super) expects: Now,
     /// Identities of cells whose trials were chosen from lately.
     pub(super) hashes: HashMap<u64, [u8; 32]>,
+    /// Unfinished trials of which a checkpoint is kept, with the steps after which it was made.
+    pub(super) kept: BTreeMap<TrialKey, u64>,
     pub(super) classes: Vec<Class>,
     pub(super) leased: u64,
     pub(super) rate: Rate,
@@ -223,6 +225,7 @@ impl Sweep {
             audits: Audits::default(),
             expects: Now::ZERO,
             hashes: HashMap::new(),
+            kept: BTreeMap::new(),
             classes,
             leased: 0,
             rate: Rate::default(),
@@ -233,6 +236,11 @@ impl Sweep {
     /// The metric that tells cells apart: the first of test_acc and test_loss that is measured, else the first one.
     pub fn main_metric(&self) -> (usize, Metric) {
         main_metric(&self.spec.measure.metrics)
+    }
+
+    /// Unfinished trials of which a checkpoint is kept.
+    pub fn checkpoints(&self) -> u64 {
+        self.kept.len() as u64
     }
 
     /// Trials in leases.
@@ -294,9 +302,12 @@ impl Sweep {
         if let Some(origin) = &lease.audits {
             return self.audits.take_recorded(origin, lease.class, &lease.trials);
         }
-        let pending = &mut self.classes[lease.class as usize].pending;
+        let Some(class) = self.classes.get_mut(lease.class as usize) else { return IntervalSet::default() };
+        // A store that is damaged may name trials that no sweep has.
+        let end = self.spec.class_trials(lease.class);
+        let trials = lease.trials.ranges().flat_map(|(from, to)| from..to.min(end));
         let mut taken = IntervalSet::default();
-        lease.trials.iter().filter(|n| pending.remove(*n)).for_each(|n| taken.insert(n, n + 1));
+        trials.filter(|n| class.pending.remove(*n)).for_each(|n| taken.insert(n, n + 1));
         self.leased += taken.len();
         taken
     }

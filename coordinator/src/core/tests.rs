@@ -70,6 +70,8 @@ struct World {
     asked: Vec<(WorkerId, Fence, u64)>,
     /// Duration of a trial.
     seconds: f64,
+    /// Checkpoints as files.
+    kept: BTreeSet<TrialKey>,
 }
 
 impl World {
@@ -91,6 +93,7 @@ impl World {
             condemned: Vec::new(),
             asked: Vec::new(),
             seconds: 0.5,
+            kept: BTreeSet::new(),
         };
         let effects = world.core.on_sweep(audited(1, repeats, audit), [], world.now);
         world.carry_out(effects);
@@ -113,6 +116,7 @@ impl World {
                 }
                 Effect::SetState(_, state) => self.states.push(state),
                 Effect::SetShare(..) | Effect::Shrink(_) => {}
+                Effect::Discard(_, keys) => keys.iter().for_each(|key| _ = self.kept.remove(key)),
                 Effect::AskBack { worker, fence, trials } => self.asked.push((worker, fence, trials)),
                 Effect::Condemn(verdict) if verdict.audit => {
                     self.find(verdict.key, "nobody", Finding::Failed);
@@ -131,6 +135,20 @@ impl World {
             self.carry_out(more);
         }
         self.core.check().expect("the invariant holds");
+        let kept = self.core.sweep(1).map_or(0, Sweep::checkpoints);
+        assert_eq!(kept, self.kept.len() as u64, "what is known to be kept is what is kept");
+    }
+
+    /// A worker keeps a trial of its first lease; the file is in its place before the core hears of it.
+    fn keep(&mut self, worker: &str, n: usize) {
+        let Some((fence, keys)) = self.granted.get(worker).and_then(|held| held.first_key_value()) else { return };
+        let (fence, key) = (*fence, keys[n % keys.len()]);
+        if self.core.works_on(worker, fence, 1, key) {
+            assert!(!self.rows.contains(&key), "a trial with a row is kept");
+            self.kept.insert(key);
+            let effects = self.core.on_kept(1, key, n as u64);
+            self.carry_out(effects);
+        }
     }
 
     fn join(&mut self, worker: &str) {
@@ -188,6 +206,8 @@ impl World {
     /// The coordinator dies and another one takes up what the store holds.
     fn restart(&mut self, repeats: u32, leases: Vec<LeaseRow>) {
         self.core = Core::new(Timing { lease_ttl: TTL }, self.core.epoch + 1, self.core.next_lease);
+        // They are looked at when all leases are known.
+        let files = std::mem::take(&mut self.kept);
         let failed = |key: &TrialKey| self.condemned.iter().any(|verdict| verdict.key == *key);
         let row = |key: &TrialKey| {
             let outcome = if failed(key) { Outcome::Failed { cause: String::new() } } else { Outcome::Completed };
@@ -202,6 +222,11 @@ impl World {
             let effects = self.core.on_recorded_lease(lease, self.now);
             self.carry_out(effects);
         }
+        for key in files {
+            self.kept.insert(key);
+            let effects = self.core.on_kept(1, key, 1);
+            self.carry_out(effects);
+        }
     }
 }
 
@@ -212,7 +237,7 @@ proptest! {
     fn every_trial_ends_once_whatever_workers_do(
         repeats in 1_u32..30,
         audit in prop::sample::select(vec![0.0, 0.3, 1.0]),
-        steps in prop::collection::vec((0..12_u8, 0..3_usize, 1..9_usize), 0..120),
+        steps in prop::collection::vec((0..13_u8, 0..3_usize, 1..9_usize), 0..120),
     ) {
         let names = ["a", "b", "c"];
         let mut world = World::auditing(repeats, audit);
@@ -228,6 +253,7 @@ proptest! {
                 9 => world.steer(if n % 2 == 0 { Steering::Pause } else { Steering::Resume }),
                 10 => world.retry(),
                 11 => world.answer(),
+                12 => world.keep(worker, n),
                 // It says what it runs, so that it can be blamed for.
                 8 => {
                     let held: Vec<Fence> = world.granted.get(worker).into_iter().flat_map(|h| h.keys().copied()).collect();
@@ -269,7 +295,7 @@ proptest! {
         let sweep = world.core.sweep(1).expect("launched");
         prop_assert_eq!(sweep.counts.done(), trials);
         prop_assert_eq!(sweep.state, SweepState::Completed);
-        prop_assert_eq!(sweep.leased(), 0);
+        prop_assert_eq!((sweep.leased(), sweep.checkpoints()), (0, 0));
         prop_assert!(world.states.contains(&SweepState::Completed));
     }
 }
@@ -587,6 +613,51 @@ fn repeats_are_interleaved_over_cells_and_classes() {
             assert!(high.zip(low).is_some_and(|(h, l)| h - l <= 4), "{seen:?}");
         }
     }
+}
+
+#[test]
+fn a_trial_is_kept_by_the_holder_of_its_lease_alone_and_until_it_has_its_row() {
+    let mut world = World::new(4);
+    world.join("a");
+    world.want("a");
+    let (fence, keys) =
+        world.granted["a"].first_key_value().map(|(fence, keys)| (*fence, keys.clone())).expect("granted");
+    let key = keys[0];
+    assert!(world.core.works_on("a", fence, 1, key));
+    let foreign = TrialKey { cell: key.cell, repeat: 3 };
+    let (older, newer) = (Fence { epoch: fence.epoch - 1, ..fence }, Fence { epoch: fence.epoch + 1, ..fence });
+    for (worker, fence, sweep, key) in [
+        ("b", fence, 1, key),
+        ("a", older, 1, key),
+        ("a", newer, 1, key),
+        ("a", fence, 2, key),
+        ("a", fence, 1, foreign),
+    ] {
+        assert!(!world.core.works_on(worker, fence, sweep, key), "{worker} {fence:?} {sweep} {key}");
+    }
+    world.keep("a", 0);
+    assert_eq!((world.core.kept(1, key), world.kept.len()), (Some(0), 1));
+    world.deliver("a", 1);
+    assert_eq!((world.core.kept(1, key), world.kept.len()), (None, 0));
+    assert!(!world.core.works_on("a", fence, 1, key), "it has its row");
+    // One that was on its way into its place meanwhile.
+    assert_eq!(world.core.on_kept(1, key, 7), [Effect::Discard(1, vec![key])]);
+    assert_eq!(world.core.on_kept(9, key, 7), [Effect::Discard(9, vec![key])]);
+}
+
+#[test]
+fn a_checkpoint_outlives_its_worker_and_not_its_sweep() {
+    let mut world = World::new(4);
+    world.join("a");
+    world.want("a");
+    world.keep("a", 0);
+    let key = *world.kept.first().expect("kept");
+    world.die("a", &[key]);
+    world.join("b");
+    world.want("b");
+    assert!(world.held_by("b").contains(&key) && world.core.kept(1, key).is_some());
+    world.steer(Steering::Cancel);
+    assert!(world.kept.is_empty());
 }
 
 #[test]

@@ -3,5 +3,6 @@
 pub mod bench;
 pub mod programs;
 pub mod replay;
+pub mod restore;
 pub mod run;
 pub mod soak;

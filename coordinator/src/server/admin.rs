@@ -1,4 +1,4 @@
-//! `AdminService`: tokens.
+//! `AdminService`: tokens and backups.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +8,20 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::token::Role;
 use ergodic_proto::v1;
 use ergodic_proto::v1::admin_service_server::AdminService;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::door::{Caller, Tokens};
+use super::{Shared, backup};
 
 /// Longest note, in bytes.
 const MAX_NOTE: usize = 200;
 
-pub(super) struct Admin(pub(super) Option<Arc<Tokens>>);
+pub(super) struct Admin {
+    pub(super) tokens: Option<Arc<Tokens>>,
+    pub(super) shared: Arc<Shared>,
+}
 
 impl Admin {
     fn tokens(&self) -> Result<Arc<Tokens>, Status> {
@@ -23,12 +29,21 @@ impl Admin {
             let message = "this coordinator asks nobody for a token: serve with --secure, or listen beyond loopback";
             Status::from(UserError::new(ErrorCode::Refused, message))
         };
-        self.0.clone().ok_or_else(none)
+        self.tokens.clone().ok_or_else(none)
     }
 }
 
 #[tonic::async_trait]
 impl AdminService for Admin {
+    type BackupStream = ReceiverStream<Result<v1::BackupRecord, Status>>;
+
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        let (records, stream) = mpsc::channel(2);
+        let shared = self.shared.clone();
+        tokio::task::spawn_blocking(move || backup::send(&shared, records));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
     async fn new_token(&self, request: Request<v1::NewTokenRequest>) -> Result<Response<v1::NewTokenResponse>, Status> {
         let tokens = self.tokens()?;
         let request = request.into_inner();

@@ -1,6 +1,6 @@
 //! The event loop: the one owner of the core's state. Select → react → persist → carry out the effects.
 //!
-//! It runs on a thread of its own. Its queue has no bound of its own because those who fill it have: requests, sessions and
+//! The server gives it a thread of its own. Its queue has no bound of its own because those who fill it have: requests, sessions and
 //! watchers wait for their answer and are limited in number, what is said and delivered holds a [`Place`] for its bytes until
 //! it is heard or stored, and what comes back from the store's writer was in its queue, which is short.
 
@@ -13,6 +13,7 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::checkpoints::{Incoming, Keeper};
 use super::limits::Place;
 use super::store_error;
 use crate::core::{
@@ -21,7 +22,7 @@ use crate::core::{
 };
 use crate::failpoint;
 use crate::store::writer::WriterHandle;
-use crate::store::{Batch, Report, StoreError, Write, Written};
+use crate::store::{Batch, Cleared, Report, StoreError, Write, Written};
 
 /// Messages to a worker.
 pub type Outbox = mpsc::Sender<Result<v1::SessionResponse, tonic::Status>>;
@@ -46,10 +47,20 @@ pub enum Event {
     LeaseStored(LeaseRow, String, Vec<TrialKey>, Result<(), StoreError>),
     /// The verdict on a trial is durable, or is not.
     Condemned(Verdict, Result<(), StoreError>),
+    /// A checkpoint has come.
+    Keep(Box<Incoming>),
+    /// It is in its place, after so many steps of the trial.
+    Kept(i64, TrialKey, u64),
     /// A user steers a sweep.
     Steer(i64, Steering, oneshot::Sender<Result<(), UserError>>),
     /// Its failed trials have no rows any more, or still have them.
     Retried(i64, Result<Retried, StoreError>, oneshot::Sender<Result<(), UserError>>),
+    /// A user removes a sweep, or has it ended and removed.
+    Remove(i64, bool, oneshot::Sender<Result<(), UserError>>),
+    /// It is no more, or still there.
+    Removed(i64, Result<(), StoreError>, oneshot::Sender<Result<(), UserError>>),
+    /// Some of a removed sweep's rows are to be cleared.
+    Clear(i64, oneshot::Sender<Result<Cleared, StoreError>>),
     /// Whether the store takes a write.
     Probe(oneshot::Sender<Result<(), StoreError>>),
     /// A question.
@@ -149,6 +160,7 @@ pub struct Engine {
     core: Core,
     started: Instant,
     writer: WriterHandle,
+    keeper: Keeper,
     sessions: HashMap<WorkerId, (u64, Outbox)>,
     next_session: u64,
     events: mpsc::UnboundedSender<Event>,
@@ -156,16 +168,24 @@ pub struct Engine {
     changed: watch::Sender<u64>,
 }
 
+/// The loop's queue.
+pub type Queue = (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>);
+
 impl Engine {
+    /// A queue for a loop that is not there yet.
+    pub fn queue() -> Queue {
+        mpsc::unbounded_channel()
+    }
+
     /// A loop around `core`, not yet running.
-    pub fn new(core: Core, writer: WriterHandle) -> (Self, EngineHandle) {
-        let (events, waiting) = mpsc::unbounded_channel();
+    pub fn new(core: Core, writer: WriterHandle, keeper: Keeper, (events, waiting): Queue) -> (Self, EngineHandle) {
         let (changed, changes) = watch::channel(0);
         let handle = EngineHandle { events: events.clone(), changed: changes };
         let engine = Self {
             core,
             started: Instant::now(),
             writer,
+            keeper,
             sessions: HashMap::new(),
             next_session: 0,
             events,
@@ -176,8 +196,8 @@ impl Engine {
     }
 
     /// Runs until told to stop.
-    pub fn run(mut self) {
-        while let Some(event) = self.waiting.blocking_recv() {
+    pub async fn run(mut self) {
+        while let Some(event) = self.waiting.recv().await {
             let changes = !matches!(event, Event::Ask(_) | Event::Probe(_) | Event::Tick);
             if matches!(event, Event::Stop) {
                 return;
@@ -216,8 +236,16 @@ impl Engine {
             Event::Committed(delivery, result) => self.committed(*delivery, result, now),
             Event::LeaseStored(lease, sweep, keys, stored) => self.send_grant(&lease, sweep, &keys, stored),
             Event::Condemned(verdict, stored) => self.condemned(verdict, stored, now),
+            Event::Keep(incoming) => {
+                self.keeper.keep(&self.core, incoming);
+                Vec::new()
+            }
+            Event::Kept(sweep, key, steps) => self.core.on_kept(sweep, key, steps),
             Event::Steer(sweep, steering, reply) => self.steer(sweep, steering, reply, now),
             Event::Retried(sweep, retried, reply) => self.retried(sweep, retried, reply, now),
+            Event::Remove(sweep, force, reply) => self.remove(sweep, force, reply, now),
+            Event::Removed(sweep, removed, reply) => self.removed(sweep, removed, reply),
+            Event::Clear(sweep, reply) => self.clear(sweep, reply),
             Event::Probe(reply) => self.probe(reply),
             Event::Ask(question) => {
                 question(&self.core);
@@ -429,6 +457,7 @@ impl Engine {
             }
             Effect::SetShare(sweep, share) => self.persist(Write::Share(sweep, share)),
             Effect::Condemn(verdict) => self.condemn(verdict),
+            Effect::Discard(sweep, keys) => self.keeper.discard(&self.core, sweep, &keys),
             Effect::Revoke(worker, fences) => {
                 tracing::info!(worker, leases = fences.len(), "leases revoked");
                 let fences = fences.into_iter().map(to_wire).collect();
@@ -465,6 +494,54 @@ impl Engine {
         let outcome = Outcome::Failed { cause: verdict.cause };
         let row = StoredRow { key: verdict.key, outcome, metric: f64::NAN, seconds: 0.0 };
         self.core.on_condemned(verdict.sweep, &row, now)
+    }
+
+    /// What is to be done first is done before the sweep is removed: the writer keeps the order.
+    fn remove(
+        &mut self,
+        sweep: i64,
+        force: bool,
+        reply: oneshot::Sender<Result<(), UserError>>,
+        now: Now,
+    ) -> Vec<Effect> {
+        let effects = match self.core.on_remove(sweep, force, now) {
+            Ok(effects) => effects,
+            Err(why) => {
+                let _ = reply.send(Err(UserError::new(ErrorCode::Refused, why)));
+                return Vec::new();
+            }
+        };
+        for effect in effects {
+            self.carry_out(effect);
+        }
+        let events = self.events.clone();
+        let answer = Box::new(move |written: Result<Written, StoreError>| {
+            let _ = events.send(Event::Removed(sweep, written.map(|_| ()), reply));
+        });
+        self.writer.write(Write::Remove(sweep), answer);
+        Vec::new()
+    }
+
+    fn removed(
+        &mut self,
+        sweep: i64,
+        removed: Result<(), StoreError>,
+        reply: oneshot::Sender<Result<(), UserError>>,
+    ) -> Vec<Effect> {
+        if removed.is_ok() {
+            self.core.on_removed(sweep);
+        }
+        let _ = reply.send(removed.map_err(store_error));
+        Vec::new()
+    }
+
+    fn clear(&self, sweep: i64, reply: oneshot::Sender<Result<Cleared, StoreError>>) -> Vec<Effect> {
+        let answer = |written: Result<Written, StoreError>| {
+            let cleared = |written| if let Written::Cleared(cleared) = written { cleared } else { Cleared::default() };
+            drop(reply.send(written.map(cleared)));
+        };
+        self.writer.write(Write::Clear(sweep), Box::new(answer));
+        Vec::new()
     }
 
     fn probe(&self, reply: oneshot::Sender<Result<(), StoreError>>) -> Vec<Effect> {
@@ -515,6 +592,11 @@ impl Engine {
             sweep,
             cells: keys.iter().map(|key| key.cell).collect(),
             repeats: keys.iter().map(|key| key.repeat).collect(),
+            kept: keys
+                .iter()
+                .filter(|key| self.core.kept(lease.sweep, **key).is_some())
+                .map(|key| (*key).into())
+                .collect(),
         };
         self.send(&lease.worker, v1::session_response::Message::Grant(grant));
         Vec::new()

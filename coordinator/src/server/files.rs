@@ -1,10 +1,11 @@
 //! `FileService`: files named by their hash, in a folder of the store.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ergodic_common::ErrorCode;
@@ -26,12 +27,14 @@ const PIECE_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct Shelf {
     folder: PathBuf,
+    /// Files that somebody was told are here, and of which no row is known yet: they are not removed.
+    promised: Arc<Mutex<HashSet<[u8; 32]>>>,
 }
 
 impl Shelf {
     /// The shelf in this folder, which need not exist yet.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder }
+        Self { folder, promised: Arc::default() }
     }
 
     /// The place of the file of this hash, made from the hash alone.
@@ -44,15 +47,52 @@ impl Shelf {
         self.place(hash).exists()
     }
 
-    /// Keeps a file.
+    /// Whether the file of this hash is there. If so, it stays until what names it has been stored, or was given up.
+    pub fn promise(&self, hash: &[u8; 32]) -> bool {
+        let mut promised = self.promised();
+        let kept = self.has(hash);
+        if kept {
+            promised.insert(*hash);
+        }
+        kept
+    }
+
+    /// What was to name these files has been stored, or was given up.
+    pub fn settle<'a>(&self, hashes: impl IntoIterator<Item = &'a [u8; 32]>) {
+        let mut promised = self.promised();
+        for hash in hashes {
+            promised.remove(hash);
+        }
+    }
+
+    /// Removes a file that nothing names any more; how many bytes it had. One that was promised stays.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn remove(&self, hash: &[u8; 32]) -> std::io::Result<Option<u64>> {
+        let promised = self.promised();
+        let place = self.place(hash);
+        match std::fs::metadata(&place) {
+            Ok(there) if !promised.contains(hash) => std::fs::remove_file(place).map(|()| Some(there.len())),
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn promised(&self) -> MutexGuard<'_, HashSet<[u8; 32]>> {
+        self.promised.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a file, and promises it.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn keep(&self, hash: &[u8; 32], bytes: &[u8]) -> std::io::Result<()> {
-        if self.has(hash) {
+        if self.promise(hash) {
             return Ok(());
         }
-        let mut part = Part::begin(self)?;
+        let mut part = Part::begin(&self.folder)?;
         part.write(bytes)?;
         part.finish(self, hash)
     }
@@ -60,7 +100,7 @@ impl Shelf {
 
 /// A file that is being written: beside the others and renamed when it is whole, so that a file of a hash's name has that
 /// hash. Dropped before that, it leaves nothing.
-struct Part {
+pub(super) struct Part {
     path: PathBuf,
     file: File,
     hasher: blake3::Hasher,
@@ -68,30 +108,48 @@ struct Part {
 }
 
 impl Part {
-    fn begin(shelf: &Shelf) -> std::io::Result<Self> {
+    pub(super) fn begin(folder: &Path) -> std::io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        std::fs::create_dir_all(&shelf.folder)?;
+        std::fs::create_dir_all(folder)?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         // Coordinators in two containers may share the folder, and have the same process id.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let path = shelf.folder.join(format!("{now}-{}-{number}.part", std::process::id()));
+        let path = folder.join(format!("{now}-{}-{number}.part", std::process::id()));
         let file = File::create_new(&path)?;
         Ok(Self { path, file, hasher: blake3::Hasher::new(), len: 0 })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+    /// Writes what is no part of the content: it counts neither for its length nor for its hash.
+    pub(super) fn head(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.file.write_all(bytes)
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.hasher.update(bytes);
         self.len += bytes.len() as u64;
         self.file.write_all(bytes)
     }
 
-    fn hash(&self) -> [u8; 32] {
+    pub(super) fn hash(&self) -> [u8; 32] {
         *self.hasher.finalize().as_bytes()
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// In this place from now on, instead of what was there. Whether that outlives a power cut is open.
+    pub(super) fn place(self, path: &Path) -> std::io::Result<()> {
+        path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        std::fs::rename(&self.path, path)
     }
 
     fn finish(self, shelf: &Shelf, hash: &[u8; 32]) -> std::io::Result<()> {
         self.file.sync_all()?;
+        let mut promised = shelf.promised();
         std::fs::rename(&self.path, shelf.place(hash))?;
+        promised.insert(*hash);
+        drop(promised);
         sync_folder(&shelf.folder)
     }
 }
@@ -120,7 +178,7 @@ impl FileService for Files {
         let first = next(&mut pieces).await?.ok_or_else(|| Status::invalid_argument("PutRequest: nothing was sent"))?;
         let hash = to_hash("PutRequest", first.hash)?;
         let shelf = &self.0.catalog.shelf;
-        let mut part = Part::begin(shelf).map_err(|e| unkept(shelf, &e))?;
+        let mut part = Part::begin(&shelf.folder).map_err(|e| unkept(shelf, &e))?;
         let mut chunk = first.chunk;
         loop {
             block_in_place(|| part.write(&chunk)).map_err(|e| unkept(shelf, &e))?;
@@ -145,7 +203,7 @@ impl FileService for Files {
 
     async fn has(&self, request: Request<v1::HasRequest>) -> Result<Response<v1::HasResponse>, Status> {
         let hash = to_hash("HasRequest", request.into_inner().hash)?;
-        Ok(Response::new(v1::HasResponse { kept: self.0.catalog.shelf.has(&hash) }))
+        Ok(Response::new(v1::HasResponse { kept: self.0.catalog.shelf.promise(&hash) }))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
@@ -155,7 +213,7 @@ impl FileService for Files {
             Status::from(UserError::new(ErrorCode::NotFound, format!("no file of hash {} is kept here", hex(&hash))))
         })?;
         let (pieces, stream) = Pages::new(place);
-        tokio::task::spawn_blocking(move || send(file, &pieces));
+        tokio::task::spawn_blocking(move || send(file, &pieces, |chunk| v1::FetchResponse { chunk }));
         Ok(Response::new(stream))
     }
 }
@@ -177,14 +235,15 @@ fn unkept(shelf: &Shelf, error: &std::io::Error) -> Status {
     UserError::new(ErrorCode::Internal, message).into()
 }
 
-fn send(mut file: File, pieces: &Pages<v1::FetchResponse>) {
+/// Sends the rest of a file in pieces.
+pub(super) fn send<T: Send + 'static>(mut file: File, pieces: &Pages<T>, wrapped: impl Fn(Vec<u8>) -> T) {
     loop {
         let mut chunk = vec![0; CHUNK];
         let piece = match file.read(&mut chunk) {
             Ok(0) => return,
             Ok(n) => {
                 chunk.truncate(n);
-                Ok(v1::FetchResponse { chunk })
+                Ok(wrapped(chunk))
             }
             Err(e) => Err(Status::internal(format!("cannot read the file: {e}"))),
         };

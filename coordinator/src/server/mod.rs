@@ -1,6 +1,8 @@
 //! The coordinator process: store, event loop, gRPC services, and an orderly end.
 
 mod admin;
+pub(crate) mod backup;
+mod checkpoints;
 pub mod data;
 pub mod door;
 pub mod engine;
@@ -10,13 +12,14 @@ mod limits;
 mod listen;
 mod metrics;
 mod process;
-mod session;
+mod removal;
+pub mod session;
 mod status;
 mod sweeps;
-mod workers;
+pub mod workers;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,14 +31,18 @@ use ergodic_proto::v1::admin_service_server::AdminServiceServer;
 use ergodic_proto::v1::file_service_server::FileServiceServer;
 use ergodic_proto::v1::sweep_service_server::SweepServiceServer;
 use ergodic_proto::v1::worker_service_server::WorkerServiceServer;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio_stream::Stream;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
+use tonic::transport::server::Connected;
 
 use crate::core::{Core, StoredRow, Sweep, SweepRow, SweepState, Timing, main_metric};
 use crate::store::place::Place;
-use crate::store::writer::WriterHandle;
+use crate::store::writer::{WriterHandle, WriterLoop};
 use crate::store::{Damage, Leader, Reader, Store, StoreError, Write, Writer};
+use checkpoints::{Checkpoints, Keeper};
 use data::DataCatalog;
 use door::{Caller, Door, DoorOptions, Guard, Tokens};
 use engine::{Engine, EngineHandle, Event};
@@ -89,6 +96,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) epoch: u64,
     pub(crate) catalog: DataCatalog,
+    pub(crate) checkpoints: Checkpoints,
     pub(crate) lease_ttl: Duration,
     pub(crate) limits: Limits,
     pub(crate) rate_limit: Option<u32>,
@@ -119,7 +127,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// # Errors
 /// The store is taken or damaged, the address cannot be listened on, or the door cannot be kept.
 pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
-    let files = files_dir(&options)?;
+    let files = files_dir(options.files.as_deref(), &options.store)?;
     let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, e.to_string());
     let store = tokio::task::block_in_place(|| options.store.open()).map_err(store_error)?;
     let (listener, leader) = lead(&options, store.as_ref()).await?;
@@ -134,33 +142,104 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
     // From now on, because a large store takes longer to read than a claim to lead lasts.
     let deposed = tokio::spawn(keep_leading(store.clone(), leader.epoch, stopping.clone()));
     let mut writer = tokio::task::block_in_place(|| store.writer(leader.epoch)).map_err(store_error)?;
-    let core = tokio::task::block_in_place(|| recover(store.as_ref(), writer.as_mut(), leader.epoch, &options))?;
-    let (writer, writer_thread) = WriterHandle::start(writer).map_err(internal)?;
-    let metrics = Metrics::new(writer.meter());
-    let (engine, handle) = Engine::new(core, writer);
-    let loop_thread =
-        std::thread::Builder::new().name("event-loop".into()).spawn(move || engine.run()).map_err(internal)?;
-    let shared = Arc::new(Shared {
-        metrics,
-        tokens: door.as_ref().map(|door| door.tokens.clone()),
-        engine: handle.clone(),
+    let checkpoints = Checkpoints::new(&files);
+    let (core, removals) = tokio::task::block_in_place(|| {
+        let (mut core, removals) =
+            recover(store.as_ref(), writer.as_mut(), leader.epoch, options.lease_ttl, options.check)?;
+        checkpoints.recover(&mut core);
+        Ok::<_, UserError>((core, removals))
+    })?;
+    let (tls, tokens) = door.map_or((None, None), |door| (Some(door.tls), Some(door.tokens)));
+    let secure = tls.is_some();
+    let parts = assemble(Setup {
         store: store.clone(),
         epoch: leader.epoch,
-        catalog: DataCatalog { source: options.data_dir, shelf: Shelf::new(files) },
+        core,
+        writer,
+        files,
+        data_dir: options.data_dir,
+        tokens,
         lease_ttl: options.lease_ttl,
-        limits: Limits::new(),
         rate_limit: options.rate_limit,
         stopping: stopping.clone(),
     });
-    spawn_ticks(handle.clone(), stopping.clone());
+    let Parts { engine, writer, services, keeper } = parts.map_err(internal)?;
+    tokio::spawn(removal::go_on(services.0.clone(), removals));
+    let handle = services.0.engine.clone();
+    let runtime = tokio::runtime::Handle::current();
+    let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    let loop_thread = thread("event-loop").spawn(move || runtime.block_on(engine.run())).map_err(internal)?;
+    let writer_thread = thread("store-writer").spawn(move || writer.run()).map_err(internal)?;
     if let Some(listener) = http {
         tracing::info!(address = %listener.local_addr().map_err(internal)?, "health and metrics over http");
-        tokio::spawn(http::serve(listener, shared.clone()));
+        tokio::spawn(http::serve(listener, services.0.clone()));
     }
-    let secure = door.is_some();
-    let server = tokio::spawn(serve(listener, door, shared, stopping));
-    let threads = vec![loop_thread, writer_thread];
+    let server = tokio::spawn(services.serve(listen::incoming(listener, tls, stopping)));
+    let threads = vec![loop_thread, writer_thread, keeper];
     Ok(Running { address, secure, epoch: leader.epoch, store, handle, shutdown, server, threads, deposed })
+}
+
+/// What a coordinator is put together from.
+pub struct Setup {
+    /// Where results are kept.
+    pub store: Arc<dyn Store>,
+    /// In which it leads.
+    pub epoch: u64,
+    /// What it knows.
+    pub core: Core,
+    /// The store's one writer.
+    pub writer: Box<dyn Writer>,
+    /// Where files of sweeps and trials are kept.
+    pub files: PathBuf,
+    /// Where dataset files are.
+    pub data_dir: Option<PathBuf>,
+    /// Who may ask, unless everybody may.
+    pub tokens: Option<Arc<Tokens>>,
+    /// A lease ends after this time without a heartbeat.
+    pub lease_ttl: Duration,
+    /// Requests that a peer may make in a second, if there is a limit.
+    pub rate_limit: Option<u32>,
+    /// Says when to end.
+    pub stopping: tokio::sync::watch::Receiver<bool>,
+}
+
+/// A coordinator put together, whose two loops and services are for its owner to run.
+pub struct Parts {
+    /// Decides: [`Engine::run`].
+    pub engine: Engine,
+    /// Makes durable: [`WriterLoop::run`].
+    pub writer: WriterLoop,
+    /// Answer workers and users: [`Services::serve`].
+    pub services: Services,
+    /// Puts checkpoints into their places, and ends with the engine.
+    pub keeper: std::thread::JoinHandle<()>,
+}
+
+/// Puts a coordinator together.
+///
+/// # Errors
+/// The operating system gives no thread.
+pub fn assemble(setup: Setup) -> std::io::Result<Parts> {
+    let (handle, writer) = WriterHandle::new(setup.writer);
+    let metrics = Metrics::new(handle.meter());
+    let checkpoints = Checkpoints::new(&setup.files);
+    let (events, waiting) = Engine::queue();
+    let (keeps, keeper) = Keeper::start(checkpoints.clone(), events.clone())?;
+    let (engine, handle) = Engine::new(setup.core, handle, keeps, (events, waiting));
+    let shared = Shared {
+        metrics,
+        tokens: setup.tokens,
+        engine: handle,
+        store: setup.store,
+        epoch: setup.epoch,
+        catalog: DataCatalog { source: setup.data_dir, shelf: Shelf::new(setup.files) },
+        checkpoints,
+        lease_ttl: setup.lease_ttl,
+        limits: Limits::new(),
+        rate_limit: setup.rate_limit,
+        stopping: setup.stopping,
+    };
+    Ok(Parts { engine, writer, services: Services(Arc::new(shared)), keeper })
 }
 
 async fn bind(option: &str, address: SocketAddr) -> Result<TcpListener, UserError> {
@@ -206,9 +285,9 @@ fn url(address: SocketAddr, secure: bool) -> String {
 }
 
 /// A store in a directory has its files beside it. With a database, any coordinator may need them after a take-over.
-fn files_dir(options: &ServeOptions) -> Result<PathBuf, UserError> {
-    match (&options.files, &options.store) {
-        (Some(dir), _) => Ok(dir.clone()),
+pub(crate) fn files_dir(files: Option<&Path>, store: &Place) -> Result<PathBuf, UserError> {
+    match (files, store) {
+        (Some(dir), _) => Ok(dir.to_owned()),
         (None, Place::Directory(dir)) => Ok(dir.join("data")),
         (None, Place::Database(_)) => {
             let message = "--files: with a database as the store, say in which directory datasets and weights are kept; \
@@ -272,17 +351,27 @@ pub(crate) fn store_error(error: StoreError) -> UserError {
     UserError::new(code, error.to_string())
 }
 
-/// The core as the store knows it: sweeps with their rows, and leases with a fresh time to live.
-fn recover(store: &dyn Store, writer: &mut dyn Writer, epoch: u64, options: &ServeOptions) -> Result<Core, UserError> {
+/// The core as the store knows it: sweeps with their rows, and leases with a fresh time to live. And sweeps that were
+/// removed, and have rows left.
+///
+/// # Errors
+/// The store cannot be read, or holds what no coordinator of this version wrote.
+pub fn recover(
+    store: &dyn Store,
+    writer: &mut dyn Writer,
+    epoch: u64,
+    lease_ttl: Duration,
+    all_of_it: bool,
+) -> Result<(Core, Vec<i64>), UserError> {
     let reader = store.reader().map_err(store_error)?;
     let (leases, next_lease) = reader.leases().map_err(store_error)?;
-    let mut core = Core::new(Timing { lease_ttl: options.lease_ttl }, epoch, next_lease);
+    let mut core = Core::new(Timing { lease_ttl }, epoch, next_lease);
     for mut row in reader.sweeps().map_err(store_error)? {
         let spec = Spec::read(&row.source).map_err(|e| {
             let message = format!("the stored sweep {} cannot be read by this version: {e}", row.id);
             UserError::new(ErrorCode::Version, message)
         })?;
-        let (rows, damages) = sound_rows(reader.as_ref(), row.number, &spec, options.check).map_err(store_error)?;
+        let (rows, damages) = sound_rows(reader.as_ref(), row.number, &spec, all_of_it).map_err(store_error)?;
         if !damages.is_empty() {
             set_aside(writer, &mut row, &damages).map_err(store_error)?;
         }
@@ -300,7 +389,11 @@ fn recover(store: &dyn Store, writer: &mut dyn Writer, epoch: u64, options: &Ser
         // Leases that turn out empty are left in the store: nothing can be written under them that is not a duplicate.
         core.on_recorded_lease(lease, Duration::ZERO);
     }
-    Ok(core)
+    core.check().map_err(|why| {
+        let message = format!("the store is damaged ({why}): go back to a copy of it, or begin a new one with --store");
+        UserError::new(ErrorCode::Internal, message)
+    })?;
+    Ok((core, reader.removals().map_err(store_error)?))
 }
 
 /// What the core keeps of a sweep's rows, and which of them are damaged.
@@ -311,13 +404,20 @@ fn sound_rows(
     all_of_it: bool,
 ) -> Result<(Vec<StoredRow>, Vec<Damage>), StoreError> {
     let (metric, _) = main_metric(&spec.measure.metrics);
-    let mut rows = Vec::new();
+    let (mut rows, mut stranger) = (Vec::new(), None);
     let damages = reader.sound_trials(sweep, all_of_it, &mut |trial| {
         let result = trial.result;
+        if !spec.holds(result.key) {
+            stranger = Some(result.key);
+            return;
+        }
         let metric = result.metrics.get(metric).copied().unwrap_or(f64::NAN);
         rows.push(StoredRow { key: result.key, outcome: result.outcome, metric, seconds: result.seconds });
     })?;
-    Ok((rows, damages))
+    match stranger {
+        Some(key) => Err(StoreError::Failed(format!("it has a row of {key}, which is no trial of its sweep"))),
+        None => Ok((rows, damages)),
+    }
 }
 
 /// Trials are pure functions: those whose rows are damaged are run again.
@@ -344,12 +444,34 @@ fn spawn_ticks(handle: EngineHandle, mut stopping: tokio::sync::watch::Receiver<
     });
 }
 
-async fn serve(
-    listener: TcpListener,
-    door: Option<Door>,
+/// The gRPC services.
+pub struct Services(Arc<Shared>);
+
+impl Services {
+    /// Answers on these connections, and has the core look at the clock, until it is time to end.
+    ///
+    /// # Errors
+    /// No more connections can be had.
+    pub async fn serve<C>(
+        self,
+        connections: impl Stream<Item = std::io::Result<C>>,
+    ) -> Result<(), tonic::transport::Error>
+    where
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        spawn_ticks(self.0.engine.clone(), self.0.stopping.clone());
+        serve(connections, self.0).await
+    }
+}
+
+async fn serve<C>(
+    connections: impl Stream<Item = std::io::Result<C>>,
     shared: Arc<Shared>,
-    mut stopping: tokio::sync::watch::Receiver<bool>,
-) -> Result<(), tonic::transport::Error> {
+) -> Result<(), tonic::transport::Error>
+where
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let (mut stopping, tokens) = (shared.stopping.clone(), shared.tokens.clone());
     let workers = WorkerServiceServer::new(workers::Workers(shared.clone()))
         .accept_compressed(CompressionEncoding::Zstd)
         .max_decoding_message_size(MAX_MESSAGE)
@@ -360,12 +482,11 @@ async fn serve(
         .max_decoding_message_size(2 * CHUNK);
     let metrics = shared.metrics.clone();
     let limited = Limited::new(shared.limits.clone(), shared.rate_limit);
+    let admin = admin::Admin { tokens: tokens.clone(), shared: shared.clone() };
+    let admin = AdminServiceServer::new(admin).max_decoding_message_size(64 << 10);
     let sweeps = SweepServiceServer::new(sweeps::Sweeps(shared))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(64 << 20);
-    let (tls, tokens) = door.map_or((None, None), |door| (Some(door.tls), Some(door.tokens)));
-    let admin = AdminServiceServer::new(admin::Admin(tokens.clone())).max_decoding_message_size(64 << 10);
-    let connections = listen::incoming(listener, tls, stopping.clone());
     let stopped = async move {
         let _ = stopping.wait_for(|stop| *stop).await;
     };

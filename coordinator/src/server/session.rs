@@ -64,7 +64,11 @@ async fn welcome(shared: &Shared, outbox: &Outbox) {
     let _ = outbox.send(Ok(message)).await;
 }
 
-fn check_hello(hello: v1::Hello) -> Result<Joining, Status> {
+/// Who joins, if it may.
+///
+/// # Errors
+/// The worker speaks another protocol, or a field is not what it should be.
+pub fn check_hello(hello: v1::Hello) -> Result<Joining, Status> {
     if !(PROTOCOL.saturating_sub(1)..=PROTOCOL).contains(&hello.protocol) {
         let message = format!(
             "this coordinator ({BUILD}) speaks protocol {PROTOCOL}, the worker ({}) speaks {}: update the older of the two",
@@ -113,8 +117,8 @@ async fn listen(shared: &Shared, worker: &str, mut inbound: Streaming<v1::Sessio
     }
 }
 
-/// A second hello is no part of the protocol: it ends the session.
-fn understand(message: Request) -> Option<Saying> {
+/// What a message says. A second hello is no part of the protocol: it ends the session.
+pub fn understand(message: Request) -> Option<Saying> {
     match message {
         Request::Hello(_) => None,
         Request::Heartbeat(beat) => {

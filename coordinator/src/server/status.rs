@@ -47,6 +47,7 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
         // The core does not know the store.
         trouble: String::new(),
         audit: audit_status(sweep),
+        checkpoints: sweep.checkpoints(),
     }
 }
 
@@ -82,7 +83,7 @@ pub(crate) fn cell_lines(sweep: &Sweep, cell: u64) -> Vec<String> {
     lines
 }
 
-fn state(state: SweepState) -> v1::SweepState {
+pub(super) fn state(state: SweepState) -> v1::SweepState {
     match state {
         SweepState::Running => v1::SweepState::Running,
         SweepState::Completed => v1::SweepState::Completed,

@@ -20,8 +20,9 @@ use tonic::{Request, Response, Status};
 use super::door::Caller;
 use super::engine::Event;
 use super::limits::{Pages, Place, Stream};
+use super::removal::Removed;
 use super::status::{cell_lines, sweep_status, worker_statuses};
-use super::{Shared, process, store_error};
+use super::{Shared, process, removal, store_error};
 use crate::core::audits::Finding;
 use crate::core::lookup::Whereabouts;
 use crate::core::suspects::ENOUGH;
@@ -73,9 +74,11 @@ impl SweepService for Sweeps {
             return Ok(Response::new(v1::LaunchResponse { status }));
         }
         let (row, spec) = self.prepare(source, place).await?;
+        let files: Vec<[u8; 32]> = row.source.files.iter().map(|pin| pin.hash).chain(row.data.hash).collect();
         let (reply, stored) = oneshot::channel();
         self.0.engine.tell(Event::Launch(Box::new(row), Arc::new(spec), reply));
         let number = stored.await.map_err(|_| stopping())?.map_err(|e| Status::from(store_error(e)))?;
+        self.0.catalog.shelf.settle(&files);
         let status = self.ask(move |core| core.sweep(number).map(|sweep| sweep_status(core, sweep))).await?;
         Ok(Response::new(v1::LaunchResponse { status }))
     }
@@ -234,6 +237,13 @@ impl SweepService for Sweeps {
         let number = self.about(&request.sweep, |_, sweep| sweep.number).await?;
         let status = self.steered(number, steering).await?;
         Ok(Response::new(v1::SteerResponse { status }))
+    }
+
+    async fn remove(&self, request: Request<v1::RemoveRequest>) -> Result<Response<v1::RemoveResponse>, Status> {
+        let v1::RemoveRequest { sweep, force } = request.into_inner();
+        let (record, name) = self.about(&sweep, |_, sweep| (sweep.record.clone(), sweep.spec.name.clone())).await?;
+        let Removed { trials, files, bytes } = removal::remove(&self.0, record.clone(), force).await?;
+        Ok(Response::new(v1::RemoveResponse { sweep: record.id.clone(), name, trials, files, bytes }))
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
@@ -412,9 +422,11 @@ impl Sweeps {
                 return Err(UserError::new(ErrorCode::NotFound, message));
             }
             let state = sweep.state;
-            Ok((sweep.number, cell_lines(sweep, key.cell), core.whereabouts(sweep, key), core.explain(sweep), state))
+            let kept = core.kept(sweep.number, key);
+            let lines = (cell_lines(sweep, key.cell), core.explain(sweep));
+            Ok((sweep.number, lines, core.whereabouts(sweep, key), kept, state))
         };
-        let (number, mut lines, place, sweep_lines, state) = self.about(id, place).await??;
+        let (number, (mut lines, sweep_lines), place, kept, state) = self.about(id, place).await??;
         match place {
             Whereabouts::Done => {
                 let row = self.read(move |reader| reader.trial(number, key).map_err(store_error)).await?;
@@ -445,6 +457,9 @@ impl Sweeps {
             }
         }
         lines.extend(self.explain_audit(number, key).await?);
+        lines.extend(
+            kept.map(|steps| format!("A checkpoint of it after {steps} steps is kept: it goes on from there.")),
+        );
         let attempts = self.read(move |reader| reader.attempts(number, key).map_err(store_error)).await?;
         lines.extend(attempts.iter().map(|attempt| match &attempt.worker[..] {
             "" => format!("An earlier attempt failed: {}.", attempt.cause),

@@ -22,6 +22,7 @@ pub(super) struct Workers(pub(super) Arc<Shared>);
 #[tonic::async_trait]
 impl WorkerService for Workers {
     type SessionStream = Stream<v1::SessionResponse>;
+    type FetchCheckpointStream = Stream<v1::FetchCheckpointResponse>;
 
     async fn session(
         &self,
@@ -44,9 +45,11 @@ impl WorkerService for Workers {
         let held = self.0.limits.results.bytes(request.encoded_len())?;
         let delivery = to_delivery(request, sweep, metric, metrics, held)?;
         let rows = delivery.rows.clone();
+        let weights: Vec<[u8; 32]> = delivery.results.iter().filter_map(|result| result.weights).collect();
         let (reply, answered) = oneshot::channel();
         self.0.engine.tell(Event::Results(Box::new(Delivery { reply, ..delivery })));
         let report = answered.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
+        self.0.catalog.shelf.settle(&weights);
         let report = report.map_err(|refusal| match refusal {
             Refusal::NotLeased(key) => {
                 Status::permission_denied(format!("the trial {key} is not in the lease it was delivered under"))
@@ -72,7 +75,7 @@ impl WorkerService for Workers {
             .ask(move |core| core.sweeps().find(|sweep| sweep.id == wanted).map(|sweep| sweep.record.clone()))
             .await
             .map_err(|e| Status::unavailable(e.to_string()))?
-            .ok_or_else(|| Status::not_found(format!("there is no sweep {id}")))?;
+            .ok_or_else(|| Status::not_found(format!("there is no sweep {id}: if it was here, it was removed")))?;
         let answer = v1::GetSweepResponse {
             source: Some((&record.source).into()),
             data_hash: record.data.hash.map_or_else(Vec::new, |hash| hash.to_vec()),
@@ -80,6 +83,21 @@ impl WorkerService for Workers {
             seal: Vec::new(),
         };
         Ok(Response::new(if protocol == PROTOCOL { answer.sealed() } else { answer }))
+    }
+
+    async fn keep_checkpoint(
+        &self,
+        request: Request<Streaming<v1::KeepCheckpointRequest>>,
+    ) -> Result<Response<v1::KeepCheckpointResponse>, Status> {
+        self.0.keep_checkpoint(request.into_inner()).await?;
+        Ok(Response::new(v1::KeepCheckpointResponse {}))
+    }
+
+    async fn fetch_checkpoint(
+        &self,
+        request: Request<v1::FetchCheckpointRequest>,
+    ) -> Result<Response<Self::FetchCheckpointStream>, Status> {
+        Ok(Response::new(self.0.fetch_checkpoint(request.into_inner()).await?))
     }
 }
 
@@ -93,11 +111,15 @@ impl Workers {
             Some((sweep.number, main_metric(metrics).0, metrics.len()))
         });
         let found = found.await.map_err(|e| Status::unavailable(e.to_string()))?;
-        found.ok_or_else(|| Status::not_found(format!("there is no sweep {id}")))
+        found.ok_or_else(|| Status::not_found(format!("there is no sweep {id}: if it was here, it was removed")))
     }
 }
 
-fn to_delivery(
+/// A batch for a sweep of so many `metrics`, of which `metric` is the main one.
+///
+/// # Errors
+/// A field is missing or not what it should be.
+pub fn to_delivery(
     request: v1::CommitResultsRequest,
     sweep: i64,
     metric: usize,

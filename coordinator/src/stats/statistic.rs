@@ -185,7 +185,7 @@ fn family(name: &str) -> Option<Result<Kind, TableError>> {
     let fits = |x: &f64| if family.ends { (low..=high).contains(x) } else { low <= *x && *x < high };
     Some(match percent.filter(fits) {
         None => {
-            let upper = if family.ends { "up to" } else { "below" };
+            let upper = if family.ends { "up to" } else { "to below" };
             let message = format!(
                 "'{name}': expected a percentage from {low} {upper} {high} after {}, as in {}",
                 family.prefix, family.example

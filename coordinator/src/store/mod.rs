@@ -129,6 +129,14 @@ pub enum Write {
     /// What is damaged of these trials' rows becomes an attempt, so that they can be run again; a completed sweep is running
     /// again.
     SetAside(i64, Vec<TrialKey>),
+    /// A sweep is no more. Its trials' rows are there until they are cleared.
+    Remove(i64),
+    /// Some of the rows of a removed sweep: few enough not to hold up other writes.
+    Clear(i64),
+    /// Rows from a backup, of trials that have none, and earlier attempts, which are appended.
+    Adopt(i64, Vec<StoredTrial>, Vec<(TrialKey, Attempt)>),
+    /// Audits from a backup, of trials that have none.
+    AdoptAudits(i64, Vec<Audit>),
     /// Nothing of consequence: whether the store takes a write at all.
     Probe,
 }
@@ -144,6 +152,19 @@ pub enum Written {
     Results(Report),
     /// Trials to be run again, and audits, with the processes whose rows they are of.
     Retried(Vec<TrialKey>, Vec<(TrialKey, WorkerId)>),
+    /// What was cleared of a removed sweep.
+    Cleared(Cleared),
+}
+
+/// Rows of a removed sweep that are there no more.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cleared {
+    /// How many trials had one.
+    pub trials: u64,
+    /// Hashes of files of weights that no trial names any more.
+    pub weights: Vec<[u8; 32]>,
+    /// Whether rows may be left.
+    pub more: bool,
 }
 
 /// What became of a batch.
@@ -258,6 +279,18 @@ pub trait Reader {
     /// The store cannot be read.
     fn sweeps(&self) -> Result<Vec<SweepRow>, StoreError>;
 
+    /// Removed sweeps whose rows are not all cleared.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn removals(&self) -> Result<Vec<i64>, StoreError>;
+
+    /// Whether a trial names this file of weights.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn names(&self, weights: &[u8; 32]) -> Result<bool, StoreError>;
+
     /// All leases in force, and the smallest number no lease ever had.
     ///
     /// # Errors
@@ -305,6 +338,12 @@ pub trait Reader {
     /// # Errors
     /// The store cannot be read.
     fn audit(&self, sweep: i64, key: TrialKey) -> Result<Option<Audit>, StoreError>;
+
+    /// Hands out all attempts of a sweep, those of a trial in their order.
+    ///
+    /// # Errors
+    /// The store cannot be read, or is damaged.
+    fn all_attempts(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Attempt)) -> Result<(), StoreError>;
 
     /// Hands out the curves of completed trials of a sweep in the order (cell, repeat).
     ///

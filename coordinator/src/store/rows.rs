@@ -239,16 +239,15 @@ pub fn attempt_checksum(sweep: i64, key: TrialKey, number: i64, attempt: &Attemp
     checksum("attempts", &fields)
 }
 
-/// Of a row of `leases`.
-pub fn lease_checksum(row: &LeaseRow) -> i64 {
-    let trials = from_intervals(&row.trials);
+/// Of a row of `leases`, with its trials as they are stored.
+pub fn lease_checksum(row: &LeaseRow, trials: &[u8]) -> i64 {
     let mut fields = vec![
         row.fence.lease.into(),
         row.fence.epoch.into(),
         row.sweep.into(),
         row.class.into(),
         row.worker.as_str().into(),
-        Value::Bytes(Some(&trials)),
+        Value::Bytes(Some(trials)),
     ];
     // Those of fresh trials are as before there were others.
     fields.extend(row.audits.as_deref().map(Value::Text));

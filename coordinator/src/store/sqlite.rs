@@ -15,13 +15,14 @@ use super::sql::{Each, Fields, Sql, Value, apply, whole_trials_one_by_one};
 use super::{Leader, Reader, Store, StoreError, Write, Writer, Written};
 
 /// What makes each version of the schema out of the one before.
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     include_str!("schema.sql"),
     include_str!("schema2.sql"),
     include_str!("schema3.sql"),
     include_str!("schema4.sql"),
     include_str!("schema5.sql"),
     include_str!("schema6.sql"),
+    include_str!("schema7.sql"),
     include_str!("schema8.sql"),
 ];
 /// The first SQLite without the bug that could corrupt a WAL on reset.

@@ -8,7 +8,7 @@ use super::*;
 use crate::core::audits::Finding;
 use crate::core::interval::IntervalSet;
 use crate::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
-use crate::store::{Audit, Batch, Report, StoredTrial};
+use crate::store::{Audit, Batch, Cleared, Report, StoredTrial};
 
 fn sweep() -> SweepRow {
     SweepRow {
@@ -405,7 +405,7 @@ fn no_field_of_any_row_changes_unnoticed() {
         for column in text(&format!("SELECT name FROM pragma_table_info('{table}')")) {
             let change = format!(
                 "SAVEPOINT before; UPDATE {table} SET {column} = CASE typeof({column})
-                     WHEN 'text' THEN {column} || '1' WHEN 'blob' THEN CAST({column} || x'01' AS BLOB) WHEN 'null' THEN 1
+                     WHEN 'text' THEN {column} || '1' WHEN 'blob' THEN CAST(x'7f' || substr({column}, 2) AS BLOB) WHEN 'null' THEN 1
                      ELSE {column} + 1 END
                  WHERE rowid = (SELECT min(rowid) FROM {table})"
             );
@@ -470,7 +470,8 @@ fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
         .execute_batch("UPDATE predictions SET data = x'0200000005000000000000000a0000000000000001020304'")
         .expect("mended");
     assert_eq!(damaged(true), (keys[1..].to_vec(), vec![]), "its curve is still there");
-    let again = report(commit(writer.as_mut(), &batch(1, 9, vec![result(0, 0.5)])));
+    commit(writer.as_mut(), &Write::Lease(lease(10, 1)));
+    let again = report(commit(writer.as_mut(), &batch(1, 10, vec![result(0, 0.5)])));
     assert_eq!(again.stored, [0]);
     assert_eq!(damaged(true), (keys.to_vec(), vec![]));
 }
@@ -484,4 +485,49 @@ fn a_damaged_row_is_neither_equal_nor_different() {
     let mut writer = store.writer(1).expect("a writer");
     let same = report(commit(writer.as_mut(), &batch(1, 9, vec![result(2, 0.7)])));
     assert_eq!((same.known.len(), same.mismatches), (1, 0));
+    let key = TrialKey { cell: 3, repeat: 2 };
+    assert_eq!(commit(writer.as_mut(), &Write::SetAside(1, vec![key])), Written::Retried(vec![key], vec![]));
+    let left = ["trials", "curves", "predictions"].map(|table| {
+        let text = format!("SELECT count(*) FROM {table}");
+        connection.query_row(&text, [], |row| row.get::<_, i64>(0)).expect("it can be counted")
+    });
+    assert_eq!(left, [1, 1, 1], "what belonged to it has gone with it");
+}
+
+#[test]
+fn a_removed_sweep_is_cleared_bit_by_bit_and_takes_only_what_is_its_own() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = with_a_row_in_every_table(dir.path());
+    let mut writer = store.writer(1).expect("a writer");
+    commit(writer.as_mut(), &Write::Sweep(SweepRow { id: "abd".into(), ..sweep() }));
+    commit(writer.as_mut(), &Write::Lease(lease(10, 2)));
+    let other = TrialResult { weights: Some([8; 32]), ..result(1, 0.7) };
+    commit(
+        writer.as_mut(),
+        &batch(1, 9, (10..1500).map(|n| TrialResult { weights: None, ..result(n, 0.5) }).collect()),
+    );
+    commit(writer.as_mut(), &batch(1, 9, vec![other]));
+    commit(writer.as_mut(), &batch(2, 10, vec![result(0, 0.5)]));
+    commit(writer.as_mut(), &Write::Remove(1));
+    let reader = store.reader().expect("a reader");
+    assert_eq!(reader.sweeps().expect("read").iter().map(|sweep| sweep.number).collect::<Vec<_>>(), [2]);
+    assert_eq!(reader.removals().expect("read"), [1]);
+    let late = report(commit(writer.as_mut(), &batch(1, 9, vec![result(5, 0.5)])));
+    assert!(late.fenced && late.stored.is_empty(), "its leases are no more");
+    commit(writer.as_mut(), &Write::Verdict(1, TrialResult::failed(TrialKey { cell: 9, repeat: 9 }, "late".into(), 2)));
+    let cleared = |trials, weights, more| Written::Cleared(Cleared { trials, weights, more });
+    // Other weights are named by the other sweep's trial.
+    assert_eq!(commit(writer.as_mut(), &Write::Clear(1)), cleared(1000, vec![[8; 32]], true));
+    assert_eq!(commit(writer.as_mut(), &Write::Clear(1)), cleared(493, vec![], true));
+    assert_eq!(commit(writer.as_mut(), &Write::Clear(1)), cleared(0, vec![], false));
+    assert_eq!(commit(writer.as_mut(), &Write::Clear(2)), cleared(0, vec![], false), "it is there");
+    let connection = connect(&store.path).expect("a connection");
+    let count = |table: &str| -> i64 {
+        let text = format!("SELECT count(*) FROM {table}");
+        connection.query_row(&text, [], |row| row.get(0)).expect("it can be counted")
+    };
+    let tables = ["sweeps", "leases", "trials", "curves", "predictions", "attempts", "removals"];
+    assert_eq!(tables.map(count), [1, 1, 1, 1, 1, 0, 0]);
+    let number = commit(writer.as_mut(), &Write::Sweep(sweep()));
+    assert_eq!(number, Written::Sweep(3), "numbers are not used again");
 }

@@ -1,4 +1,4 @@
-//! The writer's thread: takes whatever has queued up, commits it in one transaction, then answers everyone.
+//! The writer's loop: takes whatever has queued up, commits it in one transaction, then answers everyone.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -77,19 +77,14 @@ impl Meter {
 }
 
 impl WriterHandle {
-    /// Starts the thread. It ends when the last handle is gone.
-    ///
-    /// # Errors
-    /// The operating system gives no thread.
-    pub fn start(writer: Box<dyn Writer>) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+    /// A handle, and the loop that it hands writes to.
+    pub fn new(writer: Box<dyn Writer>) -> (Self, WriterLoop) {
         let (queue, waiting) = sync_channel(QUEUE);
         let meter = Arc::new(Meter::new());
         let writer = Metered { writer, meter: meter.clone() };
         let count = Arc::new(AtomicUsize::new(0));
-        let counted = count.clone();
-        let work = move || run(writer, &waiting, &counted);
-        let thread = std::thread::Builder::new().name("store-writer".into()).spawn(work)?;
-        Ok((Self { queue, waiting: count, meter }, thread))
+        let writes = WriterLoop { writer, waiting, count: count.clone() };
+        (Self { queue, waiting: count, meter }, writes)
     }
 
     /// How the writer is doing.
@@ -102,7 +97,7 @@ impl WriterHandle {
         self.waiting.load(Ordering::Relaxed) < BEHIND
     }
 
-    /// Queues a write; `answer` is called on the writer's thread once it is durable, or has failed.
+    /// Queues a write; `answer` is called by the writer's loop once it is durable, or has failed.
     pub fn write(&self, write: Write, answer: Answer) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         if let Err(gone) = self.queue.send((write, answer)) {
@@ -126,23 +121,45 @@ impl Metered {
     }
 }
 
-fn run(mut writer: Metered, waiting: &Receiver<(Write, Answer)>, count: &AtomicUsize) {
-    while let Ok(first) = waiting.recv() {
+/// Commits what is handed to it. The server gives it a thread of its own.
+pub struct WriterLoop {
+    writer: Metered,
+    waiting: Receiver<(Write, Answer)>,
+    /// How many wait.
+    count: Arc<AtomicUsize>,
+}
+
+impl WriterLoop {
+    /// Runs until the last handle is gone.
+    pub fn run(mut self) {
+        while let Ok(first) = self.waiting.recv() {
+            self.commit_group(first);
+        }
+    }
+
+    /// Commits what has queued up, as far as one transaction goes, and waits for nothing.
+    pub fn turn(&mut self) {
+        if let Ok(first) = self.waiting.try_recv() {
+            self.commit_group(first);
+        }
+    }
+
+    fn commit_group(&mut self, first: (Write, Answer)) {
         let mut group = vec![first];
-        group.extend(waiting.try_iter().take(MAX_GROUP - 1));
-        count.fetch_sub(group.len(), Ordering::Relaxed);
+        group.extend(self.waiting.try_iter().take(MAX_GROUP - 1));
+        self.count.fetch_sub(group.len(), Ordering::Relaxed);
         let (writes, answers): (Vec<Write>, Vec<Answer>) = group.into_iter().unzip();
         let results = writes.iter().any(|write| matches!(write, Write::Results(_)));
         if results {
             failpoint::reach(failpoint::BEFORE_COMMIT);
         }
-        let committed = writer.commit(&writes.iter().collect::<Vec<_>>());
+        let committed = self.writer.commit(&writes.iter().collect::<Vec<_>>());
         if results {
             failpoint::reach(failpoint::AFTER_COMMIT);
         }
         match committed {
             Ok(written) => answers.into_iter().zip(written).for_each(|(answer, written)| answer(Ok(written))),
-            Err(_) if writes.len() > 1 => one_by_one(&mut writer, &writes, answers),
+            Err(_) if writes.len() > 1 => one_by_one(&mut self.writer, &writes, answers),
             Err(error) => answers.into_iter().for_each(|answer| answer(Err(error.clone()))),
         }
     }

@@ -4,19 +4,22 @@ use super::Job;
 
 /// Where unfinished trials are kept.
 pub trait Shelf: Sync {
-    /// What was kept last under this identity.
-    fn take(&self, identity: &[u8; 32]) -> Option<Vec<u8>>;
+    /// All that was kept under this identity, in any order; what does not fit is passed over.
+    fn take(&self, identity: &[u8; 32]) -> Vec<Vec<u8>>;
     /// Whether to keep the trial now, after so many steps.
     fn wants(&self, steps: u64) -> bool;
     /// Keeps a trial in place of what was kept of it before.
-    fn keep(&self, identity: &[u8; 32], checkpoint: &[u8]);
+    fn keep(&self, identity: &[u8; 32], steps: u64, checkpoint: Vec<u8>);
+    /// Whether a trial that is to stop does so at once, and is not to reach the end of its step to be kept there.
+    fn gives_up(&self) -> bool;
     /// The trial has ended: nothing of it is needed any more.
     fn clear(&self, identity: &[u8; 32]);
 }
 
-/// What a trial's result is a function of, hashed: a checkpoint is of no use to another one.
+/// What a trial's result is a function of, hashed: a checkpoint is of no use to another one. A change of what is packed gets
+/// another key, so that an older form does not fit.
 pub(super) fn identity(job: &Job<'_>) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 checkpoint v1");
+    let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 checkpoint v2");
     let described = format!("{} {:?} {:?} {:?} {:?}", job.numerics(), job.key, job.config, job.streams, job.measure);
     *hasher.update(described.as_bytes()).finalize().as_bytes()
 }
@@ -62,6 +65,14 @@ impl Packer {
         self.bytes.extend(hash);
         self.bytes
     }
+}
+
+/// Reads a checkpoint of this trial: the steps that are done, and what follows. `None` if it is damaged, or of another trial
+/// or form.
+pub(super) fn open<'a>(checkpoint: &'a [u8], identity: &[u8; 32]) -> Option<(u64, Unpacker<'a>)> {
+    let mut unpacker = Unpacker::new(checkpoint)?;
+    unpacker.bytes().filter(|found| found == identity)?;
+    Some((unpacker.number()?, unpacker))
 }
 
 /// Reads what a [`Packer`] wrote. Everything is `None` once something is missing.

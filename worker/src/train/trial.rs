@@ -9,7 +9,7 @@ use ergodic_common::trial::{Outcome, TrialResult};
 use ergodic_common::weights::Weights;
 
 use super::augment::Moves;
-use super::checkpoint::{self, Packer, Shelf, Unpacker};
+use super::checkpoint::{self, Packer, Shelf};
 use super::compute::Compute;
 use super::data::TrialData;
 use super::loss::Tally;
@@ -92,13 +92,25 @@ impl<'a, S: Lanes> Training<'a, S> {
         if sampler.wants_start() {
             read(&self.state.weights, |w| sampler.start(w))?;
         }
-        for step in self.resume(&mut sampler)?..steps {
+        let begun = match self.resume(&mut sampler) {
+            Some(steps) => steps,
+            None => {
+                // What does not fit may have been put back in part.
+                self = Self::new(self.s, self.job, self.net, self.data)?;
+                sampler = Sampler::new(self.job.config, self.job.measure, self.engine.layout());
+                if sampler.wants_start() {
+                    read(&self.state.weights, |w| sampler.start(w))?;
+                }
+                0
+            }
+        };
+        for step in begun..steps {
             let stopped = stop.load(Ordering::Relaxed);
             if let Some(place) = &self.place
                 && step > 0
                 && (stopped || place.shelf.wants(step))
             {
-                place.shelf.keep(&place.identity, &self.pack(&sampler, step)?);
+                place.shelf.keep(&place.identity, step, self.pack(&place.identity, &sampler, step)?);
             }
             if stopped || self.job.is_late() {
                 return Ok(self.broken_off(step, stop));
@@ -125,8 +137,9 @@ impl<'a, S: Lanes> Training<'a, S> {
     }
 
     /// The trial as it is after so many steps.
-    fn pack(&self, sampler: &Sampler<'_>, steps: u64) -> Result<Vec<u8>> {
+    fn pack(&self, identity: &[u8; 32], sampler: &Sampler<'_>, steps: u64) -> Result<Vec<u8>> {
         let mut packer = Packer::default();
+        packer.bytes(identity);
         packer.number(steps);
         self.state.pack(&mut packer)?;
         sampler.pack(&mut packer);
@@ -134,21 +147,30 @@ impl<'a, S: Lanes> Training<'a, S> {
         Ok(packer.finish())
     }
 
-    /// Puts back what was kept of this trial. The number of steps that are done.
-    fn resume(&mut self, sampler: &mut Sampler<'_>) -> Result<u64> {
-        let place = self.place.as_ref();
-        let Some(kept) = place.and_then(|place| place.shelf.take(&place.identity)) else { return Ok(0) };
-        // A damaged one is worth nothing, but harms nothing: the trial begins anew.
-        let Some(mut unpacker) = Unpacker::new(&kept) else { return Ok(0) };
+    /// Puts back the furthest of what was kept of this trial: the number of steps that are done. `None` when it does not
+    /// fit after all, and the trial is to begin anew.
+    fn resume(&mut self, sampler: &mut Sampler<'_>) -> Option<u64> {
+        let (trial, Some(place)) = (self.job.key, &self.place) else { return Some(0) };
+        let kept = place.shelf.take(&place.identity);
+        let fitting = kept.iter().filter_map(|kept| checkpoint::open(kept, &place.identity));
+        let Some((steps, mut unpacker)) = fitting.max_by_key(|(steps, _)| *steps) else {
+            if !kept.is_empty() {
+                tracing::warn!(%trial, "what is kept of it is damaged or of another trial or version; it begins anew");
+            }
+            return Some(0);
+        };
         let mut unpack = || {
-            let steps = unpacker.number()?;
             self.state.unpack(&mut unpacker)?;
             sampler.unpack(&mut unpacker)?;
             self.predictor.unpack(&mut unpacker)?;
-            unpacker.is_done().then_some(steps)
+            (unpacker.is_done() && steps <= self.job.config.steps()).then_some(steps)
         };
-        // Its identity is in its name and its hash was right: another network cannot be in it.
-        unpack().ok_or_else(|| candle_core::Error::msg("a kept trial cannot be read; remove the checkpoint directory"))
+        let done = unpack();
+        match done {
+            Some(steps) => tracing::info!(%trial, steps, "going on from a checkpoint"),
+            None => tracing::error!(%trial, "what is kept of it cannot be read; it begins anew"),
+        }
+        done
     }
 
     /// Takes the weights into their average, if they are due after so many steps.
@@ -163,9 +185,10 @@ impl<'a, S: Lanes> Training<'a, S> {
     }
 
     /// Whether to break off what follows a step. A trial can be kept between two steps only, so one that is kept does it
-    /// first.
+    /// first, unless that takes too long.
     fn breaks_off(&self, stop: &AtomicBool) -> bool {
-        self.job.is_late() || self.place.is_none() && stop.load(Ordering::Relaxed)
+        let kept = self.place.as_ref().is_some_and(|place| !place.shelf.gives_up());
+        self.job.is_late() || stop.load(Ordering::Relaxed) && !kept
     }
 
     /// What a trial leaves that is broken off after so many steps: nothing when `stop` was raised, otherwise a failure.

@@ -26,7 +26,8 @@ use ergodic_proto::token::Role;
 use tokio_rustls::TlsAcceptor;
 
 pub(crate) use guard::{Caller, Guard};
-pub(crate) use tokens::{Record, Tokens};
+pub(crate) use tokens::Record;
+pub use tokens::Tokens;
 
 /// How the door is kept.
 #[derive(Debug, Clone)]

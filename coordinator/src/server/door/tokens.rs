@@ -51,7 +51,7 @@ pub(crate) enum Invalid {
 }
 
 /// All tokens.
-pub(crate) struct Tokens {
+pub struct Tokens {
     path: PathBuf,
     fingerprint: Option<[u8; 32]>,
     records: RwLock<Vec<Record>>,

@@ -5,7 +5,8 @@ use ergodic_common::terms::Share;
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{TrialKey, TrialResult};
 
-use super::{Each, Fields, Sql, all, damaged, number};
+use super::{Each, Fields, Sql, Value, all, damaged, number};
+use crate::core::interval::IntervalSet;
 use crate::core::{DataPin, Fence, LeaseRow, SweepRow, Tallies};
 use crate::store::rows::{
     attempt_checksum, curve_checksum, lease_checksum, predictions_checksum, sweep_checksum, to_curve, to_f64s,
@@ -62,6 +63,14 @@ macro_rules! audits {
 impl<S: Sql> Reader for S {
     fn sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
         all(self, sweeps!("ORDER BY number"), &[], sweep)
+    }
+
+    fn removals(&self) -> Result<Vec<i64>, StoreError> {
+        all(self, "SELECT sweep FROM removals ORDER BY sweep", &[], |row| row.int(0))
+    }
+
+    fn names(&self, weights: &[u8; 32]) -> Result<bool, StoreError> {
+        names(self, weights)
     }
 
     fn leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError> {
@@ -133,15 +142,7 @@ impl<S: Sql> Reader for S {
     fn attempts(&self, sweep: i64, key: TrialKey) -> Result<Vec<Attempt>, StoreError> {
         let text = "SELECT cell, repeat, cause, worker, seconds, attempt, checksum FROM attempts
                     WHERE sweep = $1 AND cell = $2 AND repeat = $3 ORDER BY attempt";
-        let attempt = |row: &dyn Fields| {
-            of_trial(sweep, row, "earlier attempt", || {
-                let cause = row.maybe_text(2)?.unwrap_or_default().to_owned();
-                let attempt = Attempt { cause, worker: row.text(3)?.to_owned(), seconds: row.real(4)? };
-                check(row, 6, || attempt_checksum(sweep, key, row.int(5).unwrap_or_default(), &attempt))?;
-                Ok(attempt)
-            })
-        };
-        let attempts = all(self, text, &[sweep.into(), key.cell.into(), key.repeat.into()], attempt);
+        let attempts = all(self, text, &[sweep.into(), key.cell.into(), key.repeat.into()], |row| attempt(sweep, row));
         attempts.map_err(|error| with_id(self, sweep, error))
     }
 
@@ -159,6 +160,16 @@ impl<S: Sql> Reader for S {
         Ok(all(self, text, &[sweep.into(), key.cell.into(), key.repeat.into()], audit)?.pop())
     }
 
+    fn all_attempts(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Attempt)) -> Result<(), StoreError> {
+        let text = "SELECT cell, repeat, cause, worker, seconds, attempt, checksum FROM attempts
+                    WHERE sweep = $1 ORDER BY cell, repeat, attempt";
+        let read = self.select(text, &[sweep.into()], &mut |row| {
+            each(key(row)?, attempt(sweep, row)?);
+            Ok(true)
+        });
+        read.map_err(|error| with_id(self, sweep, error))
+    }
+
     fn curves(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Curve)) -> Result<(), StoreError> {
         let text = "SELECT cell, repeat, data, curves.checksum FROM trials LEFT JOIN curves USING (curve)
                     WHERE sweep = $1 AND outcome = 1 ORDER BY cell, repeat";
@@ -174,6 +185,12 @@ impl<S: Sql> Reader for S {
         let read = self.select(text, &[sweep.into()], &mut |row| Ok(each(key(row)?, predictions(sweep, row, 2)?)));
         read.map_err(|error| with_id(self, sweep, error))
     }
+}
+
+/// Whether a trial names this file of weights.
+pub(super) fn names(sql: &impl Sql, weights: &[u8; 32]) -> Result<bool, StoreError> {
+    let text = "SELECT cell FROM trials WHERE weights = $1 LIMIT 1";
+    Ok(number(sql, text, &[Value::Bytes(Some(weights))])?.is_some())
 }
 
 /// A damage with the id of its sweep, once no statement is under way.
@@ -263,16 +280,17 @@ fn unchecked_sweep(row: &dyn Fields) -> Result<SweepRow, StoreError> {
 }
 
 fn lease(row: &dyn Fields) -> Result<LeaseRow, StoreError> {
+    let trials = row.bytes(5)?;
     let lease = LeaseRow {
         fence: Fence { lease: row.int(0)? as u64, epoch: row.int(1)? as u64 },
         sweep: row.int(2)?,
         class: row.int(3)?.try_into().map_err(|_| damaged(3, "a class"))?,
         worker: row.text(4)?.to_owned(),
-        trials: to_intervals(row.bytes(5)?),
+        trials: IntervalSet::default(),
         audits: row.maybe_text(7)?.map(str::to_owned),
     };
-    check(row, 6, || lease_checksum(&lease))?;
-    Ok(lease)
+    check(row, 6, || lease_checksum(&lease, trials))?;
+    Ok(LeaseRow { trials: to_intervals(trials), ..lease })
 }
 
 fn audit(row: &dyn Fields) -> Result<Audit, StoreError> {
@@ -357,6 +375,16 @@ pub(in crate::store) fn whole_trial(sweep: i64, row: &dyn Fields) -> Result<Stor
         trial.result.predictions = predictions(sweep, row, 15)?;
     }
     Ok(trial)
+}
+
+fn attempt(sweep: i64, row: &dyn Fields) -> Result<Attempt, StoreError> {
+    of_trial(sweep, row, "earlier attempt", || {
+        let cause = row.maybe_text(2)?.unwrap_or_default().to_owned();
+        let attempt = Attempt { cause, worker: row.text(3)?.to_owned(), seconds: row.real(4)? };
+        let (key, number) = (key(row)?, row.int(5)?);
+        check(row, 6, || attempt_checksum(sweep, key, number, &attempt))?;
+        Ok(attempt)
+    })
 }
 
 /// The curve in a column, the next one of which is its checksum.

@@ -1,19 +1,19 @@
 //! Writes as statements, within a transaction that the caller begins and commits.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use ergodic_common::terms::Share;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
-use super::read::{small_trial, small_trials, sweep_of};
-use super::{Sql, Value, all, damaged, key, number, whole_trial};
+use super::read::{names, small_trial, small_trials, sweep_of};
+use super::{Fields, Sql, Value, all, damaged, key, number, whole_trial};
 use crate::core::audits::Finding;
 use crate::core::{Ended, LeaseRow, SweepRow, SweepState, WorkerId};
 use crate::store::rows::{
     FAILED, curve_checksum, differences, from_files, from_finding, from_intervals, from_state, lease_checksum,
     sweep_checksum,
 };
-use crate::store::{Attempt, Batch, Damage, Report, StoreError, Write, Written};
+use crate::store::{Attempt, Audit, Batch, Cleared, Damage, Report, StoreError, StoredTrial, Write, Written};
 
 /// Applies a write.
 pub(in crate::store) fn apply(sql: &impl Sql, write: &Write) -> Result<Written, StoreError> {
@@ -25,15 +25,17 @@ pub(in crate::store) fn apply(sql: &impl Sql, write: &Write) -> Result<Written, 
         Write::State(sweep, state) => set_state(sql, *sweep, *state).map(|()| Written::Done),
         Write::Share(sweep, share) => set_share(sql, *sweep, *share).map(|()| Written::Done),
         Write::Results(batch) => put_results(sql, batch).map(Written::Results),
-        Write::Verdict(sweep, result) => {
-            sql.insert_trials(*sweep, "", std::slice::from_ref(result)).map(|_| Written::Done)
-        }
+        Write::Verdict(sweep, result) => put_verdict(sql, *sweep, result).map(|()| Written::Done),
         Write::AuditFailed(sweep, key, why) => fail_audit(sql, *sweep, *key, why).map(|()| Written::Done),
         Write::Retry(sweep) => {
             let (trials, audits) = (retry(sql, *sweep)?, retry_audits(sql, *sweep)?);
             Ok(Written::Retried(trials, audits))
         }
         Write::SetAside(sweep, keys) => set_aside(sql, *sweep, keys).map(|keys| Written::Retried(keys, Vec::new())),
+        Write::Remove(sweep) => remove(sql, *sweep).map(|()| Written::Done),
+        Write::Clear(sweep) => clear(sql, *sweep).map(Written::Cleared),
+        Write::Adopt(sweep, rows, attempts) => adopt(sql, *sweep, rows, attempts).map(|()| Written::Done),
+        Write::AdoptAudits(sweep, audits) => adopt_audits(sql, *sweep, audits).map(|()| Written::Done),
         Write::Probe => probe(sql).map(|()| Written::Done),
     }
 }
@@ -102,7 +104,7 @@ fn put_lease(sql: &impl Sql, row: &LeaseRow) -> Result<(), StoreError> {
         row.class.into(),
         row.worker.as_str().into(),
         Value::Bytes(Some(&trials)),
-        lease_checksum(row).into(),
+        lease_checksum(row, &trials).into(),
         Value::MaybeText(row.audits.as_deref()),
     ];
     sql.execute(text, &values)?;
@@ -120,7 +122,7 @@ fn shrink_lease(sql: &impl Sql, row: &LeaseRow) -> Result<(), StoreError> {
         row.class.into(),
         row.worker.as_str().into(),
         Value::Bytes(Some(&trials)),
-        lease_checksum(row).into(),
+        lease_checksum(row, &trials).into(),
         Value::MaybeText(row.audits.as_deref()),
         row.fence.lease.into(),
         row.fence.epoch.into(),
@@ -163,6 +165,14 @@ fn put_results(sql: &impl Sql, batch: &Batch) -> Result<Report, StoreError> {
     }
     count(sql, batch.sweep, &report)?;
     Ok(report)
+}
+
+/// A sweep that was removed meanwhile has no rows.
+fn put_verdict(sql: &impl Sql, sweep: i64, result: &TrialResult) -> Result<(), StoreError> {
+    if number(sql, "SELECT number FROM sweeps WHERE number = $1", &[sweep.into()])?.is_some() {
+        sql.insert_trials(sweep, "", std::slice::from_ref(result))?;
+    }
+    Ok(())
 }
 
 /// A change each time, so that there must be room for it.
@@ -294,7 +304,38 @@ fn retry(sql: &impl Sql, sweep: i64) -> Result<Vec<TrialKey>, StoreError> {
     Ok(rows.into_iter().map(|row| row.result.key).collect())
 }
 
-/// Appends attempts to those that there are.
+fn adopt(sql: &impl Sql, sweep: i64, rows: &[StoredTrial], attempts: &[(TrialKey, Attempt)]) -> Result<(), StoreError> {
+    let mut by_worker: BTreeMap<&str, Vec<TrialResult>> = BTreeMap::new();
+    for row in rows {
+        by_worker.entry(&row.worker).or_default().push(row.result.clone());
+    }
+    for (worker, results) in by_worker {
+        sql.insert_trials(sweep, worker, &results)?;
+    }
+    // One by one: a trial may come several times.
+    attempts.iter().try_for_each(|attempt| insert_attempts(sql, sweep, vec![attempt.clone()]))
+}
+
+fn adopt_audits(sql: &impl Sql, sweep: i64, audits: &[Audit]) -> Result<(), StoreError> {
+    let text = "INSERT INTO audits (sweep, cell, repeat, process, finding, auditor, auditor_process, why)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (sweep, cell, repeat) DO NOTHING";
+    for audit in audits {
+        let values = [
+            sweep.into(),
+            audit.key.cell.into(),
+            audit.key.repeat.into(),
+            audit.process.as_str().into(),
+            from_finding(audit.finding).into(),
+            audit.auditor.as_str().into(),
+            audit.auditor_process.as_str().into(),
+            audit.why.as_str().into(),
+        ];
+        sql.execute(text, &values)?;
+    }
+    Ok(())
+}
+
+/// Appends attempts, of each trial one, to those that there are.
 fn insert_attempts(sql: &impl Sql, sweep: i64, attempts: Vec<(TrialKey, Attempt)>) -> Result<(), StoreError> {
     let text = "SELECT cell, repeat, count(*) FROM attempts WHERE sweep = $1 GROUP BY cell, repeat";
     let counts: HashMap<TrialKey, i64> =
@@ -339,11 +380,12 @@ fn set_aside(sql: &impl Sql, sweep: i64, keys: &[TrialKey]) -> Result<Vec<TrialK
         let place = [sweep.into(), key.cell.into(), key.repeat.into()];
         let curve = curves.get(key).copied().unwrap_or_default();
         sql.execute(
-            "DELETE FROM curves WHERE checksum = $4 AND curve IN
-                 (SELECT curve FROM trials WHERE sweep = $1 AND cell = $2 AND repeat = $3)",
+            "DELETE FROM curves WHERE curve IN
+                 (SELECT curve FROM trials WHERE sweep = $1 AND cell = $2 AND repeat = $3) AND checksum = $4",
             &[place[0], place[1], place[2], curve.into()],
         )?;
         sql.execute("DELETE FROM predictions WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
+        sql.execute("DELETE FROM audits WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
         sql.execute("DELETE FROM trials WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
         sql.execute("DELETE FROM audits WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
     }
@@ -362,4 +404,57 @@ fn retry_audits(sql: &impl Sql, sweep: i64) -> Result<Vec<(TrialKey, WorkerId)>,
                  WHERE sweep = $1 AND finding = $2";
     sql.execute(again, &failed)?;
     Ok(audits)
+}
+
+/// Takes away what makes a sweep one: from here on, whatever comes of it finds no fence.
+fn remove(sql: &impl Sql, sweep: i64) -> Result<(), StoreError> {
+    if sql.execute("DELETE FROM sweeps WHERE number = $1", &[sweep.into()])? > 0 {
+        sql.execute("DELETE FROM leases WHERE sweep = $1", &[sweep.into()])?;
+        sql.execute("INSERT INTO removals (sweep) VALUES ($1)", &[sweep.into()])?;
+    }
+    Ok(())
+}
+
+/// Trials cleared in one transaction: it should take no longer than some dozen milliseconds.
+const CLEARED_AT_ONCE: i64 = 1000;
+
+/// Clears the first rows of a sweep that was removed; with the last ones, what is left of it.
+fn clear(sql: &impl Sql, sweep: i64) -> Result<Cleared, StoreError> {
+    let removed = number(sql, "SELECT sweep FROM removals WHERE sweep = $1", &[sweep.into()])?;
+    if removed.is_none() {
+        return Ok(Cleared::default());
+    }
+    let text = "SELECT cell, repeat, weights FROM trials WHERE sweep = $1 ORDER BY cell, repeat LIMIT $2";
+    let of_row = |row: &dyn Fields| Ok((row.int(0)?, row.int(1)?, row.maybe_hash(2).ok().flatten()));
+    let rows = all(sql, text, &[sweep.into(), CLEARED_AT_ONCE.into()], of_row)?;
+    let Some((cell, repeat, _)) = rows.last() else {
+        for rest in [
+            "DELETE FROM predictions WHERE sweep = $1",
+            "DELETE FROM attempts WHERE sweep = $1",
+            "DELETE FROM audits WHERE sweep = $1",
+            "DELETE FROM removals WHERE sweep = $1",
+        ] {
+            sql.execute(rest, &[sweep.into()])?;
+        }
+        return Ok(Cleared::default());
+    };
+    for part in [
+        "DELETE FROM curves WHERE curve IN
+             (SELECT curve FROM trials WHERE sweep = $1 AND (cell, repeat) <= ($2, $3))",
+        "DELETE FROM predictions WHERE sweep = $1 AND (cell, repeat) <= ($2, $3)",
+        "DELETE FROM audits WHERE sweep = $1 AND (cell, repeat) <= ($2, $3)",
+        "DELETE FROM trials WHERE sweep = $1 AND (cell, repeat) <= ($2, $3)",
+    ] {
+        sql.execute(part, &[sweep.into(), (*cell).into(), (*repeat).into()])?;
+    }
+    let mut weights: Vec<[u8; 32]> = rows.iter().filter_map(|(.., hash)| *hash).collect();
+    weights.sort_unstable();
+    weights.dedup();
+    let mut unnamed = Vec::new();
+    for hash in weights {
+        if !names(sql, &hash)? {
+            unnamed.push(hash);
+        }
+    }
+    Ok(Cleared { trials: rows.len() as u64, weights: unnamed, more: true })
 }

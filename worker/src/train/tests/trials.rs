@@ -165,19 +165,24 @@ struct Memory {
     wanted: u64,
     kept: Mutex<HashMap<[u8; 32], Vec<u8>>>,
     taken: AtomicU64,
+    /// What is handed out besides.
+    foreign: Vec<Vec<u8>>,
 }
 
 impl Shelf for Memory {
-    fn take(&self, identity: &[u8; 32]) -> Option<Vec<u8>> {
+    fn take(&self, identity: &[u8; 32]) -> Vec<Vec<u8>> {
         let found = self.kept.lock().expect("nobody panics").get(identity).cloned();
         self.taken.fetch_add(u64::from(found.is_some()), Ordering::Relaxed);
-        found
+        found.into_iter().chain(self.foreign.clone()).collect()
     }
     fn wants(&self, steps: u64) -> bool {
         steps == self.wanted
     }
-    fn keep(&self, identity: &[u8; 32], checkpoint: &[u8]) {
-        self.kept.lock().expect("nobody panics").insert(*identity, checkpoint.to_vec());
+    fn keep(&self, identity: &[u8; 32], _: u64, checkpoint: Vec<u8>) {
+        self.kept.lock().expect("nobody panics").insert(*identity, checkpoint);
+    }
+    fn gives_up(&self) -> bool {
+        false
     }
     fn clear(&self, _: &[u8; 32]) {}
 }
@@ -205,6 +210,28 @@ fn a_trial_that_goes_on_from_a_checkpoint_ends_in_the_same_bits() {
             assert_eq!(shelf.taken.load(Ordering::Relaxed), 1, "another trial's checkpoint is of no use");
         }
     }
+}
+
+/// Of what is kept, only that of the very trial is taken, and only if it is whole.
+#[test]
+fn what_does_not_fit_a_trial_is_passed_over() {
+    let (measure, (_, config)) = (cases::cheap_metrics(), short_trials().remove(1));
+    let expected = bits(&cases::result(&config, &measure, Isa::detect()));
+    let kept_of = |config: &TrialConfig, wanted| {
+        let shelf = Memory { wanted, ..Memory::default() };
+        cases::result_with(config, &measure, Isa::detect(), None, Some(&shelf));
+        let kept = shelf.kept.into_inner().expect("nobody panics");
+        kept.into_values().next().expect("it was kept")
+    };
+    let mut other = config.clone();
+    other.train.wd *= 2.0;
+    let whole = kept_of(&config, 1);
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    let foreign = vec![kept_of(&other, 2), damaged, whole[..whole.len() - 1].to_vec(), Vec::new()];
+    let shelf = Memory { wanted: u64::MAX, foreign, ..Memory::default() };
+    let result = cases::result_with(&config, &measure, Isa::detect(), None, Some(&shelf));
+    assert!(bits(&result) == expected);
 }
 
 #[test]

@@ -1,4 +1,4 @@
--- A later version: audits, and the leases for them.
+-- Version 4: audits, and the leases for them.
 
 -- Trials that are to be run a second time, by another worker process. One is due from the moment its trial has a row.
 CREATE TABLE audits (

@@ -1,0 +1,256 @@
+//! `ergodic restore`: a backup into a store that is empty, of whichever kind.
+//!
+//! The backup is read twice: nothing is written before all of it is known to be whole. Sweeps are paused until the last row
+//! is there.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use ergodic_common::terms::Share;
+use ergodic_common::trial::hex;
+use ergodic_common::{ErrorCode, TrialKey, TrialResult};
+use ergodic_proto::archive;
+use ergodic_proto::convert::WireError;
+use ergodic_proto::status::UserError;
+use ergodic_proto::transfer::MAX_FILE;
+use ergodic_proto::v1;
+use ergodic_proto::v1::backup_record::Kind;
+
+use crate::core::audits::Finding;
+use crate::core::interval::IntervalSet;
+use crate::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
+use crate::server::backup::VERSION;
+use crate::server::files::Shelf;
+use crate::server::{files_dir, store_error};
+use crate::store::place::Place;
+use crate::store::{Attempt, Audit, Store, StoreError, StoredTrial, Write, Writer, Written};
+
+/// Leases of the restored store are numbered this much higher than those of the store that the backup is of, which may have
+/// gone on since: no result comes under a lease of both.
+const LEASES_BETWEEN: u64 = 1 << 40;
+
+/// Restores a backup; what to say about it.
+///
+/// # Errors
+/// It is no whole backup, or the store is not empty or cannot be written.
+pub fn restore(path: &Path, place: &Path, files: Option<&Path>) -> Result<String, UserError> {
+    let place = Place::of(place);
+    let shelf = Shelf::new(files_dir(files, &place)?);
+    check(path)?;
+    let store = place.open().map_err(store_error)?;
+    let leader = store.claim("a restore").map_err(store_error)?;
+    if !leader.is_this {
+        let message = format!("--store: the coordinator at {} has it: stop it, or name another store", leader.url);
+        return Err(UserError::new(ErrorCode::Refused, message));
+    }
+    let restored = refuse_unless_empty(store.as_ref()).and_then(|()| {
+        let writer = store.writer(leader.epoch).map_err(store_error)?;
+        let mut restore = Restore { writer, shelf, sweeps: Vec::new(), rows: 0, next_lease: 1, file: None };
+        read(path, |record| restore.take(record))?;
+        restore.finish()
+    });
+    store.resign(leader.epoch);
+    restored
+}
+
+fn refuse_unless_empty(store: &dyn Store) -> Result<(), UserError> {
+    let reader = store.reader().map_err(store_error)?;
+    let (sweeps, removals) = (reader.sweeps().map_err(store_error)?, reader.removals().map_err(store_error)?);
+    if sweeps.is_empty() && removals.is_empty() {
+        return Ok(());
+    }
+    let message = "--store: there is a store already, with sweeps in it: name a new directory, or an empty database";
+    Err(UserError::new(ErrorCode::Refused, message))
+}
+
+/// Reads it all, and writes nothing.
+fn check(path: &Path) -> Result<(), UserError> {
+    read(path, |record| match record.kind {
+        Some(Kind::Head(head)) if head.version != VERSION => {
+            let message =
+                format!("{}: a backup by {}, of a newer version: use a newer ergodic", path.display(), head.build);
+            Err(UserError::new(ErrorCode::Version, message))
+        }
+        Some(_) => Ok(()),
+        None => Err(UserError::new(ErrorCode::Version, format!("{}: a record of a newer version", path.display()))),
+    })
+}
+
+fn read(path: &Path, mut each: impl FnMut(v1::BackupRecord) -> Result<(), UserError>) -> Result<(), UserError> {
+    struct Failure(UserError);
+    impl From<std::io::Error> for Failure {
+        fn from(error: std::io::Error) -> Self {
+            Self(UserError::new(ErrorCode::BadInput, error.to_string()))
+        }
+    }
+    let named = |message: String| UserError::new(ErrorCode::BadInput, format!("{}: {message}", path.display()));
+    let file = File::open(path).map_err(|e| named(e.to_string()))?;
+    let mut told = None;
+    let outcome = archive::read(file, |record| {
+        each(record).map_err(|error| {
+            told = Some(error.clone());
+            Failure(error)
+        })
+    });
+    match (outcome, told) {
+        (Ok(()), _) => Ok(()),
+        (Err(_), Some(error)) => Err(error),
+        (Err(Failure(error)), None) => Err(named(error.message)),
+    }
+}
+
+struct Restore {
+    writer: Box<dyn Writer>,
+    shelf: Shelf,
+    /// Numbers of sweeps, and the states that they are to have.
+    sweeps: Vec<(i64, SweepState)>,
+    rows: usize,
+    next_lease: u64,
+    /// The file that pieces are coming of.
+    file: Option<([u8; 32], Vec<u8>)>,
+}
+
+impl Restore {
+    fn take(&mut self, record: v1::BackupRecord) -> Result<(), UserError> {
+        if !matches!(record.kind, Some(Kind::File(_))) {
+            self.keep_file()?;
+        }
+        match record.kind {
+            Some(Kind::Head(head)) => self.next_lease = head.next_lease,
+            Some(Kind::Sweep(sweep)) => self.sweep(sweep)?,
+            Some(Kind::Trials(page)) => {
+                let rows = page.rows.into_iter().map(row).collect::<Result<Vec<_>, _>>()?;
+                self.rows += rows.len();
+                self.adopt(rows, Vec::new())?;
+            }
+            Some(Kind::Attempt(attempt)) => {
+                let key: TrialKey = attempt.key.ok_or_else(|| unfit("an attempt without a trial"))?.into();
+                let v1::BackupAttempt { cause, worker, seconds, .. } = attempt;
+                self.adopt(Vec::new(), vec![(key, Attempt { cause, worker, seconds })])?;
+            }
+            Some(Kind::Audits(page)) => {
+                let audits = page.audits.into_iter().map(audit).collect::<Result<Vec<_>, _>>()?;
+                let sweep = self.latest()?;
+                self.commit(&[Write::AdoptAudits(sweep, audits)])?;
+            }
+            Some(Kind::File(piece)) => self.piece(piece)?,
+            Some(Kind::End(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, writes: &[Write]) -> Result<Vec<Written>, UserError> {
+        self.writer.commit(&writes.iter().collect::<Vec<_>>()).map_err(store_error)
+    }
+
+    fn sweep(&mut self, sweep: v1::BackupSweep) -> Result<(), UserError> {
+        let row = sweep_row(sweep)?;
+        let state = row.state;
+        let written = self.commit(&[Write::Sweep(SweepRow { state: SweepState::Paused, ..row })])?;
+        let Some(Written::Sweep(number)) = written.first() else {
+            return Err(store_error(StoreError::Failed("it gave a sweep no number".into())));
+        };
+        self.sweeps.push((*number, state));
+        Ok(())
+    }
+
+    fn adopt(&mut self, rows: Vec<StoredTrial>, attempts: Vec<(TrialKey, Attempt)>) -> Result<(), UserError> {
+        let sweep = self.latest()?;
+        self.commit(&[Write::Adopt(sweep, rows, attempts)]).map(|_| ())
+    }
+
+    /// The sweep that rows come after.
+    fn latest(&self) -> Result<i64, UserError> {
+        self.sweeps.last().map(|(sweep, _)| *sweep).ok_or_else(|| unfit("rows before a sweep"))
+    }
+
+    fn piece(&mut self, piece: v1::BackupFile) -> Result<(), UserError> {
+        let hash = <[u8; 32]>::try_from(piece.hash).map_err(|_| unfit("a file without a hash"))?;
+        if self.file.as_ref().is_some_and(|(of, _)| *of != hash) {
+            self.keep_file()?;
+        }
+        let (_, content) = self.file.get_or_insert_with(|| (hash, Vec::new()));
+        content.extend(piece.chunk);
+        if content.len() as u64 > MAX_FILE { Err(unfit("a file that is too large")) } else { Ok(()) }
+    }
+
+    /// What a file is called is its hash.
+    fn keep_file(&mut self) -> Result<(), UserError> {
+        let Some((hash, content)) = self.file.take() else { return Ok(()) };
+        if *blake3::hash(&content).as_bytes() != hash {
+            return Err(unfit(&format!("another file than {}", hex(&hash))));
+        }
+        let unkept = |e: std::io::Error| {
+            let place: PathBuf = self.shelf.place(&hash);
+            UserError::new(ErrorCode::Internal, format!("{}: cannot be written: {e}", place.display()))
+        };
+        self.shelf.keep(&hash, &content).map_err(unkept)
+    }
+
+    fn finish(mut self) -> Result<String, UserError> {
+        self.keep_file()?;
+        let fence = Fence { lease: self.next_lease + LEASES_BETWEEN, epoch: 0 };
+        let (worker, trials) = (String::new(), IntervalSet::default());
+        let mut writes = vec![
+            Write::Lease(LeaseRow { fence, sweep: 0, class: 0, worker, trials, audits: None }),
+            Write::EndLeases(vec![Ended { fence, lost: false }]),
+        ];
+        writes.extend(self.sweeps.iter().map(|(number, state)| Write::State(*number, *state)));
+        self.commit(&writes)?;
+        Ok(format!("{} sweeps with {} rows restored\n", self.sweeps.len(), self.rows))
+    }
+}
+
+fn row(row: v1::TrialRow) -> Result<StoredTrial, UserError> {
+    let result = row.result.ok_or_else(|| unfit("a row without a result"))?;
+    let result = TrialResult::try_from(result).map_err(|e| unfit(&e.to_string()))?;
+    Ok(StoredTrial { result, worker: row.worker })
+}
+
+fn audit(audit: v1::BackupAudit) -> Result<Audit, UserError> {
+    let finding = match v1::Finding::try_from(audit.finding) {
+        Ok(v1::Finding::Unspecified) => None,
+        Ok(v1::Finding::Same) => Some(Finding::Same),
+        Ok(v1::Finding::Different) => Some(Finding::Different),
+        Ok(v1::Finding::Failed) => Some(Finding::Failed),
+        Err(_) => return Err(unfit("an audit without a known finding")),
+    };
+    let key = audit.key.ok_or_else(|| unfit("an audit without a trial"))?.into();
+    let v1::BackupAudit { process, auditor, auditor_process, why, .. } = audit;
+    Ok(Audit { key, process, finding, auditor, auditor_process, why })
+}
+
+fn sweep_row(sweep: v1::BackupSweep) -> Result<SweepRow, UserError> {
+    let state = match sweep.state() {
+        v1::SweepState::Running => SweepState::Running,
+        v1::SweepState::Completed => SweepState::Completed,
+        v1::SweepState::Cancelled => SweepState::Cancelled,
+        v1::SweepState::Paused => SweepState::Paused,
+        v1::SweepState::Unspecified => return Err(unfit("a sweep without a known state")),
+    };
+    let hash = sweep.data_hash.map(<[u8; 32]>::try_from).transpose();
+    let source = sweep.source.ok_or_else(|| unfit("a sweep without a file"))?;
+    Ok(SweepRow {
+        number: 0,
+        id: sweep.id,
+        source: source.try_into().map_err(|e: WireError| unfit(&e.to_string()))?,
+        data: DataPin {
+            hash: hash.map_err(|_| unfit("a dataset without a hash"))?,
+            train: sweep.data_train,
+            words: sweep.data_words,
+        },
+        state,
+        share: Share { priority: sweep.priority, weight: sweep.weight },
+        launched_at: sweep.launched_at,
+        tallies: Tallies {
+            releases: sweep.releases,
+            duplicates: sweep.duplicates,
+            mismatches: sweep.mismatches,
+            fenced: sweep.fenced,
+        },
+    })
+}
+
+fn unfit(what: &str) -> UserError {
+    UserError::new(ErrorCode::BadInput, format!("the backup cannot be restored: {what}"))
+}

@@ -1,0 +1,158 @@
+//! The store as a stream of records: sweeps with their rows, as of one moment, then the files that these name.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read as _;
+
+use ergodic_common::trial::hex;
+use ergodic_common::{BUILD, ErrorCode};
+use ergodic_proto::archive::Tally;
+use ergodic_proto::status::UserError;
+use ergodic_proto::transfer::CHUNK;
+use ergodic_proto::v1;
+use ergodic_proto::v1::backup_record::Kind;
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use super::files::Shelf;
+use super::status::state;
+use super::{Shared, store_error};
+use crate::core::SweepRow;
+use crate::core::audits::Finding;
+use crate::store::{Audit, Reader, StoreError, StoredTrial};
+
+/// Version of the records.
+pub(crate) const VERSION: u32 = 1;
+/// Bytes and rows per page.
+const PAGE: (usize, usize) = (1 << 20, 512);
+
+type Records = mpsc::Sender<Result<v1::BackupRecord, Status>>;
+
+/// Sends a backup to whoever asked for it, or what hinders it.
+pub(super) fn send(shared: &Shared, records: Records) {
+    let mut backup = Backup { records, tally: Tally::default(), files: BTreeSet::new(), wanted: true };
+    let sent = shared.store.reader().map_err(store_error).and_then(|reader| {
+        backup.store(reader.as_ref())?;
+        backup.files(&shared.catalog.shelf)
+    });
+    let last = sent.map(|()| backup.tally.end()).map_err(Status::from);
+    let _ = backup.records.blocking_send(last);
+}
+
+struct Backup {
+    records: Records,
+    tally: Tally,
+    files: BTreeSet<[u8; 32]>,
+    /// Whether anybody listens still.
+    wanted: bool,
+}
+
+impl Backup {
+    fn send(&mut self, kind: Kind) {
+        let record = v1::BackupRecord { kind: Some(kind) };
+        self.tally.add(&record);
+        self.wanted = self.wanted && self.records.blocking_send(Ok(record)).is_ok();
+    }
+
+    fn store(&mut self, reader: &dyn Reader) -> Result<(), UserError> {
+        let (_, next_lease) = reader.leases().map_err(store_error)?;
+        self.send(Kind::Head(v1::BackupHead { version: VERSION, build: BUILD.to_owned(), next_lease }));
+        for row in reader.sweeps().map_err(store_error)? {
+            self.files.extend(row.source.files.iter().map(|pin| pin.hash).chain(row.data.hash));
+            self.send(Kind::Sweep(to_wire(&row)));
+            self.rows(reader, &row).map_err(store_error)?;
+        }
+        Ok(())
+    }
+
+    fn rows(&mut self, reader: &dyn Reader, sweep: &SweepRow) -> Result<(), StoreError> {
+        let (mut page, mut bytes) = (v1::BackupTrials::default(), 0);
+        let damages = reader.sound_trials(sweep.number, true, &mut |StoredTrial { result, worker }| {
+            self.files.extend(result.weights);
+            let row = v1::TrialRow { result: Some(result.into()), values: Vec::new(), worker };
+            bytes += row.encoded_len();
+            page.rows.push(row);
+            if bytes >= PAGE.0 || page.rows.len() >= PAGE.1 {
+                bytes = 0;
+                self.send(Kind::Trials(std::mem::take(&mut page)));
+            }
+        })?;
+        if let Some(mut damage) = damages.into_iter().next() {
+            damage.sweep.clone_from(&sweep.id);
+            return Err(StoreError::Damaged(Box::new(damage)));
+        }
+        self.send(Kind::Trials(page));
+        reader.all_attempts(sweep.number, &mut |key, attempt| {
+            let crate::store::Attempt { cause, worker, seconds } = attempt;
+            self.send(Kind::Attempt(v1::BackupAttempt { key: Some(key.into()), cause, worker, seconds }));
+        })?;
+        for audits in reader.audits(sweep.number)?.chunks(PAGE.1) {
+            let audits = audits.iter().cloned().map(audit).collect();
+            self.send(Kind::Audits(v1::BackupAudits { audits }));
+        }
+        Ok(())
+    }
+
+    fn files(&mut self, shelf: &Shelf) -> Result<(), UserError> {
+        for hash in std::mem::take(&mut self.files) {
+            self.file(shelf, &hash).map_err(|e| {
+                let message = format!("the file {} that the store names cannot be backed up: {e}", hex(&hash));
+                UserError::new(ErrorCode::Internal, message)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, shelf: &Shelf, hash: &[u8; 32]) -> std::io::Result<()> {
+        let mut file = File::open(shelf.place(hash))?;
+        let mut hasher = blake3::Hasher::new();
+        loop {
+            let mut chunk = Vec::with_capacity(CHUNK);
+            (&mut file).take(CHUNK as u64).read_to_end(&mut chunk)?;
+            hasher.update(&chunk);
+            let last = chunk.len() < CHUNK;
+            self.send(Kind::File(v1::BackupFile { hash: hash.to_vec(), chunk }));
+            if last || !self.wanted {
+                break;
+            }
+        }
+        let whole = !self.wanted || hasher.finalize().as_bytes() == hash;
+        if whole { Ok(()) } else { Err(std::io::Error::other("it is damaged, it does not have its hash any more")) }
+    }
+}
+
+fn audit(audit: Audit) -> v1::BackupAudit {
+    let finding = match audit.finding {
+        None => v1::Finding::Unspecified,
+        Some(Finding::Same) => v1::Finding::Same,
+        Some(Finding::Different) => v1::Finding::Different,
+        Some(Finding::Failed) => v1::Finding::Failed,
+    };
+    v1::BackupAudit {
+        key: Some(audit.key.into()),
+        process: audit.process,
+        finding: finding.into(),
+        auditor: audit.auditor,
+        auditor_process: audit.auditor_process,
+        why: audit.why,
+    }
+}
+
+fn to_wire(row: &SweepRow) -> v1::BackupSweep {
+    v1::BackupSweep {
+        id: row.id.clone(),
+        source: Some((&row.source).into()),
+        data_hash: row.data.hash.map(|hash| hash.to_vec()),
+        data_train: row.data.train,
+        data_words: row.data.words.clone(),
+        state: state(row.state).into(),
+        launched_at: row.launched_at,
+        releases: row.tallies.releases,
+        duplicates: row.tallies.duplicates,
+        mismatches: row.tallies.mismatches,
+        fenced: row.tallies.fenced,
+        priority: row.share.priority,
+        weight: row.share.weight,
+    }
+}

@@ -1,0 +1,335 @@
+//! Checkpoints of unfinished trials, one file each: taken from whoever holds the lease on a trial, and handed to whoever
+//! holds it next.
+//!
+//! A file's place is made from the sweep's id, the cell's hash and the repeat, as we know them: nothing that a peer sends
+//! becomes a path. The loop decides, one thread carries out in the order in which it decided. Files are not synced: one
+//! that a power cut tore is noticed by its hash, and costs the time since the trial began.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ergodic_common::trial::hex;
+use ergodic_common::{ErrorCode, Spec, TrialKey};
+use ergodic_proto::seal::Sealed as _;
+use ergodic_proto::status::UserError;
+use ergodic_proto::transfer::MAX_CHECKPOINT;
+use ergodic_proto::v1;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::block_in_place;
+use tonic::{Status, Streaming};
+
+use super::Shared;
+use super::engine::Event;
+use super::files::{Part, send};
+use super::limits::{Pages, Stream};
+use super::session::from_wire;
+use crate::core::{Core, Fence, Sweep, SweepRow, WorkerId};
+
+/// How long a piece may be waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a file begins with. The next form of these files gets another one.
+const MARK: &[u8; 8] = b"ergckpt1";
+/// Bytes of a file before the checkpoint itself.
+const HEADER: usize = 8 + 8 + 4 + 8 + 32;
+
+/// What a file says of the checkpoint in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Header {
+    key: TrialKey,
+    steps: u64,
+    hash: [u8; 32],
+}
+
+impl Header {
+    fn encode(&self) -> Vec<u8> {
+        let (cell, repeat) = (self.key.cell.to_le_bytes(), self.key.repeat.to_le_bytes());
+        [&MARK[..], &cell, &repeat, &self.steps.to_le_bytes(), &self.hash].concat()
+    }
+
+    /// `None` if it is none.
+    fn decode(bytes: &[u8; HEADER]) -> Option<Self> {
+        let (mark, rest) = bytes.split_first_chunk::<8>()?;
+        let (cell, rest) = rest.split_first_chunk()?;
+        let (repeat, rest) = rest.split_first_chunk()?;
+        let (steps, rest) = rest.split_first_chunk()?;
+        let key = TrialKey { cell: u64::from_le_bytes(*cell), repeat: u32::from_le_bytes(*repeat) };
+        let steps = u64::from_le_bytes(*steps);
+        (mark == MARK).then_some(Self { key, steps, hash: rest.try_into().ok()? })
+    }
+
+    /// That of a file, which is read up to the checkpoint.
+    fn read(file: &mut File) -> Option<Self> {
+        let mut bytes = [0; HEADER];
+        file.read_exact(&mut bytes).ok()?;
+        Self::decode(&bytes)
+    }
+}
+
+/// The folder of checkpoints: one folder per sweep in it.
+#[derive(Debug, Clone)]
+pub(crate) struct Checkpoints {
+    folder: PathBuf,
+}
+
+impl Checkpoints {
+    /// In the folder of all files, which need not exist yet.
+    pub(crate) fn new(files: &Path) -> Self {
+        Self { folder: files.join("checkpoints") }
+    }
+
+    /// Where a trial is kept; `None` if the sweep has no such trial.
+    fn place(&self, record: &SweepRow, spec: &Spec, key: TrialKey) -> Option<PathBuf> {
+        let config = spec.holds(key).then(|| spec.grid.config(key.cell).ok()).flatten()?;
+        let cell = spec.cell_hash(&config, &record.data.hash.unwrap_or_default());
+        Some(self.folder.join(&record.id).join(format!("{}-{}", hex(&cell), key.repeat)))
+    }
+
+    /// Tells a core that has read its store what is kept, and removes what no unfinished trial needs.
+    pub(crate) fn recover(&self, core: &mut Core) {
+        for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if !path.is_dir() {
+                // A checkpoint that was on its way when a coordinator ended.
+                remove(&path);
+                continue;
+            }
+            let sweep = core.sweeps().find(|sweep| entry.file_name() == *sweep.id).map(|sweep| sweep.number);
+            for file in std::fs::read_dir(&path).into_iter().flatten().flatten() {
+                if !sweep.is_some_and(|sweep| self.take_up(core, sweep, &file.path())) {
+                    remove(&file.path());
+                }
+            }
+            // As long as there is something in it, it stays.
+            let _ = std::fs::remove_dir(&path);
+        }
+    }
+
+    /// Whether a file is what an unfinished trial of a sweep goes on from.
+    fn take_up(&self, core: &mut Core, number: i64, path: &Path) -> bool {
+        let Some(header) = File::open(path).ok().and_then(|mut file| Header::read(&mut file)) else { return false };
+        let Some(sweep) = core.sweep(number) else { return false };
+        let its_place = self.place(&sweep.record, &sweep.spec, header.key).as_deref() == Some(path);
+        its_place && core.on_kept(number, header.key, header.steps).is_empty()
+    }
+}
+
+/// A file that is gone already needs no removal.
+fn remove(path: &Path) {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "cannot remove a checkpoint");
+        }
+        _ => {}
+    }
+}
+
+/// A checkpoint that has come whole.
+pub struct Incoming {
+    worker: WorkerId,
+    fence: Fence,
+    sweep: i64,
+    key: TrialKey,
+    steps: u64,
+    part: Part,
+    reply: oneshot::Sender<Result<(), Status>>,
+}
+
+/// What is to be done with files.
+enum Order {
+    Place(Box<Incoming>, PathBuf),
+    Remove(Vec<PathBuf>),
+}
+
+/// Carries out what the loop decides, on a thread of its own.
+pub struct Keeper {
+    checkpoints: Checkpoints,
+    orders: std::sync::mpsc::Sender<Order>,
+}
+
+impl Keeper {
+    /// Starts the thread, which ends with the keeper.
+    pub(crate) fn start(
+        checkpoints: Checkpoints,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+        let (orders, waiting) = std::sync::mpsc::channel();
+        let work = move || waiting.into_iter().for_each(|order| carry_out(order, &events));
+        let thread = std::thread::Builder::new().name("checkpoints".into()).spawn(work)?;
+        Ok((Self { checkpoints, orders }, thread))
+    }
+
+    /// Puts a checkpoint into its place, unless its sender may not keep that trial.
+    pub(crate) fn keep(&self, core: &Core, incoming: Box<Incoming>) {
+        let works_on = core.works_on(&incoming.worker, incoming.fence, incoming.sweep, incoming.key);
+        let sweep = core.sweep(incoming.sweep).filter(|_| works_on);
+        match sweep.and_then(|sweep| self.checkpoints.place(&sweep.record, &sweep.spec, incoming.key)) {
+            Some(place) => self.order(Order::Place(incoming, place)),
+            None => drop(incoming.reply.send(Err(not_its(incoming.key)))),
+        }
+    }
+
+    /// Removes what is kept of these trials.
+    pub(crate) fn discard(&self, core: &Core, sweep: i64, keys: &[TrialKey]) {
+        let Some(sweep) = core.sweep(sweep) else { return };
+        let places = keys.iter().filter_map(|key| self.checkpoints.place(&sweep.record, &sweep.spec, *key));
+        self.order(Order::Remove(places.collect()));
+    }
+
+    fn order(&self, order: Order) {
+        // A thread that is gone is missed by nobody: the coordinator is going down.
+        let _ = self.orders.send(order);
+    }
+}
+
+fn carry_out(order: Order, events: &mpsc::UnboundedSender<Event>) {
+    match order {
+        Order::Place(incoming, place) => {
+            let Incoming { sweep, key, steps, part, reply, .. } = *incoming;
+            let placed = part.place(&place).map_err(|error| unkept(&place, &error));
+            if placed.is_ok() {
+                tracing::debug!(trial = %key, steps, "checkpoint kept");
+                let _ = events.send(Event::Kept(sweep, key, steps));
+            }
+            let _ = reply.send(placed);
+        }
+        Order::Remove(places) => places.iter().for_each(|place| {
+            remove(place);
+            // The sweep's folder goes with the last one.
+            place.parent().map(std::fs::remove_dir);
+        }),
+    }
+}
+
+fn not_its(key: TrialKey) -> Status {
+    Status::failed_precondition(format!("the trial {key} is in no lease of this worker under this fence"))
+}
+
+fn unkept(path: &Path, error: &std::io::Error) -> Status {
+    let message = format!("the coordinator cannot keep a checkpoint: {}: {error}", path.display());
+    UserError::new(ErrorCode::Internal, message).into()
+}
+
+/// Who asks for what, after a look at who holds the lease.
+struct Claim {
+    worker: WorkerId,
+    fence: Fence,
+    sweep: i64,
+    key: TrialKey,
+    place: PathBuf,
+}
+
+impl Shared {
+    async fn claim(
+        &self,
+        worker: String,
+        fence: Option<v1::Fence>,
+        id: String,
+        key: Option<v1::TrialKey>,
+    ) -> Result<Claim, Status> {
+        let missing = |field: &str| Status::invalid_argument(format!("the field {field} of the checkpoint is missing"));
+        let fence = from_wire(&fence.ok_or_else(|| missing("fence"))?);
+        let key = TrialKey::from(key.ok_or_else(|| missing("key"))?);
+        let asking = worker.clone();
+        let found = self.engine.ask(move |core| {
+            let of = |sweep: &&Sweep| sweep.id == id && core.works_on(&asking, fence, sweep.number, key);
+            core.sweeps().find(of).map(|sweep| (sweep.number, sweep.record.clone(), sweep.spec.clone()))
+        });
+        let found: Option<(i64, Arc<SweepRow>, Arc<Spec>)> =
+            found.await.map_err(|e| Status::unavailable(e.to_string()))?;
+        let (sweep, record, spec) = found.ok_or_else(|| not_its(key))?;
+        let place = self.checkpoints.place(&record, &spec, key).ok_or_else(|| not_its(key))?;
+        Ok(Claim { worker, fence, sweep, key, place })
+    }
+
+    /// Takes a checkpoint: answered when it is in its place.
+    pub(super) async fn keep_checkpoint(&self, mut pieces: Streaming<v1::KeepCheckpointRequest>) -> Result<(), Status> {
+        let _place = self.limits.uploads.place()?;
+        let first = next(&mut pieces).await?.ok_or_else(|| Status::invalid_argument("nothing was sent"))?;
+        let mut head = first.head.ok_or_else(|| Status::invalid_argument("the field head is missing"))?;
+        if head.seal.is_empty() || !head.is_whole() {
+            return Err(damaged());
+        }
+        let hash: [u8; 32] =
+            head.hash.try_into().map_err(|_| Status::invalid_argument("the field hash must have 32 bytes"))?;
+        let claim = self.claim(head.worker, head.fence, head.sweep, head.key).await?;
+        let header = Header { key: claim.key, steps: head.steps, hash };
+        let folder = &self.checkpoints.folder;
+        let begin = || {
+            let mut part = Part::begin(folder)?;
+            part.head(&header.encode())?;
+            Ok(part)
+        };
+        let mut part = block_in_place(begin).map_err(|e| unkept(folder, &e))?;
+        let mut chunk = first.chunk;
+        loop {
+            block_in_place(|| part.write(&chunk)).map_err(|e| unkept(folder, &e))?;
+            if part.len() > MAX_CHECKPOINT {
+                return Err(Status::invalid_argument(format!("the checkpoint has more than {MAX_CHECKPOINT} bytes")));
+            }
+            match next(&mut pieces).await? {
+                None => break,
+                Some(piece) => chunk = piece.chunk,
+            }
+        }
+        if part.hash() != hash {
+            return Err(damaged());
+        }
+        let (reply, kept) = oneshot::channel();
+        let Claim { worker, fence, sweep, key, .. } = claim;
+        let incoming = Incoming { worker, fence, sweep, key, steps: head.steps, part, reply };
+        self.engine.tell(Event::Keep(Box::new(incoming)));
+        kept.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?
+    }
+
+    /// Hands out what is kept of a trial.
+    pub(super) async fn fetch_checkpoint(
+        &self,
+        request: v1::FetchCheckpointRequest,
+    ) -> Result<Stream<v1::FetchCheckpointResponse>, Status> {
+        let place = self.limits.fetches.place()?;
+        let claim = self.claim(request.worker, request.fence, request.sweep, request.key).await?;
+        let (pieces, stream) = Pages::new(place);
+        let open = || {
+            let mut file = File::open(&claim.place)
+                .map_err(|_| Status::not_found(format!("no checkpoint of the trial {} is kept", claim.key)))?;
+            let header = Header::read(&mut file).filter(|header| header.key == claim.key);
+            header.map(|header| (file, header.hash)).ok_or_else(|| Status::not_found("what is kept is no checkpoint"))
+        };
+        let (file, hash) = block_in_place(open)?;
+        let first = v1::FetchCheckpointResponse { hash: hash.to_vec(), chunk: Vec::new() };
+        let _ = pieces.send(Ok(first)).await;
+        let piece = |chunk| v1::FetchCheckpointResponse { hash: Vec::new(), chunk };
+        tokio::task::spawn_blocking(move || send(file, &pieces, piece));
+        Ok(stream)
+    }
+}
+
+fn damaged() -> Status {
+    Status::data_loss("the checkpoint was damaged on its way here: send it again")
+}
+
+async fn next(pieces: &mut Streaming<v1::KeepCheckpointRequest>) -> Result<Option<v1::KeepCheckpointRequest>, Status> {
+    let piece = tokio::time::timeout(PATIENCE, pieces.message()).await;
+    piece.map_err(|_| Status::deadline_exceeded("the rest of the checkpoint did not come"))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_comes_back_and_anything_else_is_none() {
+        let header = Header { key: TrialKey { cell: 1 << 40, repeat: 7 }, steps: 123, hash: [9; 32] };
+        let bytes: [u8; HEADER] = header.encode().try_into().expect("as long as a header");
+        assert_eq!(Header::decode(&bytes), Some(header));
+        for at in 0..8 {
+            let mut other = bytes;
+            other[at] ^= 1;
+            assert_eq!(Header::decode(&other), None);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! A backup as a file: a line that says what it is, then records, each with its length before it, compressed with zstd. The
+//! last one has a hash of all others.
+
+use std::io::{BufReader, Read, Write};
+
+use prost::Message as _;
+
+use crate::MAX_MESSAGE;
+use crate::v1;
+use crate::v1::backup_record::Kind;
+
+/// The first bytes of a backup.
+const MAGIC: &[u8] = b"ergodic backup 1\n";
+/// A record is at most this long: a page of rows, the last of which may be as long as a message.
+pub const MAX_RECORD: usize = 4 * MAX_MESSAGE;
+
+/// Counts and hashes records.
+#[derive(Debug, Default)]
+pub struct Tally {
+    records: u64,
+    hasher: blake3::Hasher,
+}
+
+impl Tally {
+    /// Takes one more.
+    pub fn add(&mut self, record: &v1::BackupRecord) {
+        self.take(&record.encode_length_delimited_to_vec());
+    }
+
+    fn take(&mut self, encoded: &[u8]) {
+        self.records += 1;
+        self.hasher.update(encoded);
+    }
+
+    /// The last record.
+    pub fn end(&self) -> v1::BackupRecord {
+        let end = v1::BackupEnd { records: self.records, hash: self.hasher.finalize().as_bytes().to_vec() };
+        v1::BackupRecord { kind: Some(Kind::End(end)) }
+    }
+}
+
+/// Writes a backup.
+pub struct Archive<W: Write> {
+    stream: zstd::Encoder<'static, W>,
+    tally: Tally,
+    whole: bool,
+}
+
+impl<W: Write> Archive<W> {
+    /// Begins one.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn begin(mut file: W) -> std::io::Result<Self> {
+        file.write_all(MAGIC)?;
+        Ok(Self { stream: zstd::Encoder::new(file, 3)?, tally: Tally::default(), whole: false })
+    }
+
+    /// Appends a record.
+    ///
+    /// # Errors
+    /// It cannot be written, or is an end that does not fit what came before it.
+    pub fn append(&mut self, record: &v1::BackupRecord) -> std::io::Result<()> {
+        if matches!(record.kind, Some(Kind::End(_))) {
+            self.whole = *record == self.tally.end();
+            if !self.whole {
+                return Err(damaged("it was damaged on its way"));
+            }
+        }
+        let encoded = record.encode_length_delimited_to_vec();
+        self.tally.take(&encoded);
+        self.stream.write_all(&encoded)
+    }
+
+    /// Ends it; the file.
+    ///
+    /// # Errors
+    /// It cannot be written, or the last record was no end.
+    pub fn finish(self) -> std::io::Result<W> {
+        if !self.whole {
+            return Err(damaged("it broke off"));
+        }
+        self.stream.finish()
+    }
+}
+
+/// Hands out the records of a backup, the end excepted.
+///
+/// # Errors
+/// It cannot be read or is no whole backup, in words; or what `each` says.
+pub fn read<E: From<std::io::Error>>(
+    mut file: impl Read,
+    mut each: impl FnMut(v1::BackupRecord) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut magic = [0; MAGIC.len()];
+    file.read_exact(&mut magic).map_err(|_| damaged("this is no backup"))?;
+    if magic != MAGIC {
+        return Err(damaged("this is no backup, or one of a newer version").into());
+    }
+    let mut stream = BufReader::new(zstd::Decoder::new(file).map_err(torn)?);
+    let mut tally = Tally::default();
+    loop {
+        let encoded = next(&mut stream)?;
+        let record =
+            v1::BackupRecord::decode_length_delimited(&encoded[..]).map_err(|_| damaged("a record is damaged"))?;
+        if matches!(record.kind, Some(Kind::End(_))) {
+            return if record == tally.end() { Ok(()) } else { Err(damaged("its records do not fit its end").into()) };
+        }
+        tally.take(&encoded);
+        each(record)?;
+    }
+}
+
+/// The next record as it is encoded, its length included.
+fn next(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
+    let mut encoded = Vec::new();
+    loop {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).map_err(torn)?;
+        encoded.push(byte[0]);
+        if byte[0] < 0x80 {
+            break;
+        }
+        if encoded.len() > 5 {
+            return Err(damaged("a record is damaged"));
+        }
+    }
+    let length = prost::decode_length_delimiter(&encoded[..]).map_err(|_| damaged("a record is damaged"))?;
+    if length > MAX_RECORD {
+        return Err(damaged("a record is damaged"));
+    }
+    let head = encoded.len();
+    encoded.resize(head + length, 0);
+    stream.read_exact(&mut encoded[head..]).map_err(torn)?;
+    Ok(encoded)
+}
+
+fn torn(error: std::io::Error) -> std::io::Error {
+    match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => damaged("it breaks off"),
+        _ => damaged(&format!("it is damaged: {error}")),
+    }
+}
+
+fn damaged(what: &str) -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records() -> Vec<v1::BackupRecord> {
+        let piece = |n: u8| v1::BackupFile { hash: vec![n; 32], chunk: vec![n; 1000 * usize::from(n)] };
+        (1..4).map(|n| v1::BackupRecord { kind: Some(Kind::File(piece(n))) }).collect()
+    }
+
+    fn archive() -> Vec<u8> {
+        let mut archive = Archive::begin(Vec::new()).expect("memory can be written");
+        let mut tally = Tally::default();
+        for record in records() {
+            tally.add(&record);
+            archive.append(&record).expect("appended");
+        }
+        archive.append(&tally.end()).expect("appended");
+        archive.finish().expect("whole")
+    }
+
+    fn read_all(bytes: &[u8]) -> std::io::Result<Vec<v1::BackupRecord>> {
+        let mut all = Vec::new();
+        read(bytes, |record| {
+            all.push(record);
+            Ok::<(), std::io::Error>(())
+        })?;
+        Ok(all)
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        assert_eq!(read_all(&archive()).expect("whole"), records());
+    }
+
+    #[test]
+    fn whatever_is_cut_or_changed_is_noticed() {
+        let whole = archive();
+        for len in 0..whole.len() {
+            assert!(read_all(&whole[..len]).is_err(), "cut at {len}");
+        }
+        for at in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[at] ^= 1;
+            // Some bits of a compressed stream mean nothing.
+            assert!(read_all(&changed).map_or(true, |all| all == records()), "changed at {at}");
+        }
+    }
+
+    #[test]
+    fn a_backup_without_its_end_is_none() {
+        let mut archive = Archive::begin(Vec::new()).expect("memory can be written");
+        archive.append(&records()[0]).expect("appended");
+        let wrong = Tally::default().end();
+        assert!(archive.append(&wrong).is_err());
+        assert!(archive.finish().is_err());
+    }
+}

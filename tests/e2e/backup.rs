@@ -1,0 +1,110 @@
+//! `ergodic backup` and `ergodic restore`: a store elsewhere, of either kind, that goes on as if nothing had happened.
+
+use ergodic_tests::{Cluster, Postgres, run, skip, stdout};
+
+use crate::kept::KEEPING;
+use crate::work;
+
+fn text(path: &std::path::Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+#[test]
+fn a_backup_of_a_running_sweep_goes_on_elsewhere_to_the_same_rows() {
+    let (sweep, wanted) = work();
+    let mut cluster = Cluster::start(&[]);
+    let worker = cluster.worker(2, &[]);
+    let kept = cluster.launch(KEEPING);
+    cluster.wait_for_end(&kept);
+    let id = cluster.launch(&sweep);
+    cluster.wait_until(&id, "it is under way", |status| status["done"].as_u64() > Some(50));
+    let file = cluster.path("backup");
+    let said = cluster.ask(&["backup", "-o", &text(&file)]);
+    assert!(said.contains("2 sweeps"), "{said}");
+    let weights = cluster.path("w1");
+    cluster.ask(&["weights", &kept, "0/1", "-o", &text(&weights)]);
+    let of_kept = (cluster.rows(&kept), cluster.ask(&["predictions", &kept]), cluster.ask(&["curves", &kept]));
+    worker.kill();
+
+    let mut elsewhere = Cluster::start(&[]);
+    let coordinator = elsewhere.take_coordinator();
+    coordinator.signal("TERM");
+    assert_eq!(coordinator.wait(), 0);
+    std::fs::remove_dir_all(elsewhere.path("store")).expect("the store can be removed");
+    let store = text(&elsewhere.path("store"));
+    stdout(&["restore", &text(&file), "--store", &store]);
+    let again = run(&["restore", &text(&file), "--store", &store]);
+    assert!(again.code == 4 && again.stderr.contains("with sweeps in it"), "{again:?}");
+    elsewhere.restart_coordinator(&[]);
+    let before = elsewhere.status(&id);
+    assert!(before["done"].as_u64() >= Some(50) && before["state"] == "running", "{before}");
+    let restored = (elsewhere.rows(&kept), elsewhere.ask(&["predictions", &kept]), elsewhere.ask(&["curves", &kept]));
+    assert!(restored == of_kept, "rows are not what they were");
+    let same = elsewhere.path("w2");
+    elsewhere.ask(&["weights", &kept, "0/1", "-o", &text(&same)]);
+    assert_eq!(std::fs::read(same).expect("weights"), std::fs::read(weights).expect("weights"));
+    let worker = elsewhere.worker(2, &[]);
+    elsewhere.settle(&id, wanted, vec![worker]);
+}
+
+#[test]
+fn what_is_no_whole_backup_makes_no_store() {
+    let mut cluster = Cluster::start(&[]);
+    let _worker = cluster.worker(2, &[]);
+    let id = cluster.launch(KEEPING);
+    cluster.wait_for_end(&id);
+    let file = cluster.path("backup");
+    cluster.ask(&["backup", "-o", &text(&file)]);
+    let whole = std::fs::read(&file).expect("the backup");
+    let mut changed = whole.clone();
+    let middle = changed.len() / 2;
+    changed[middle] ^= 1;
+    for content in [&whole[..whole.len() / 2], &changed, b"something else"] {
+        std::fs::write(&file, content).expect("it can be written");
+        let store = cluster.path("new");
+        let refused = run(&["restore", &text(&file), "--store", &text(&store)]);
+        assert!(refused.code == 2 && refused.stderr.contains(&text(&file)), "{refused:?}");
+        assert!(!store.exists());
+    }
+    // Nothing half is left where a backup could not be made.
+    let nowhere = cluster.run(&["backup", "-o", &text(&cluster.path("none/backup"))]);
+    assert_eq!(nowhere.code, 2, "{nowhere:?}");
+    let data = cluster.path("store/data");
+    std::fs::remove_dir_all(data).expect("the files can be removed");
+    let failed = cluster.run(&["backup", "-o", &text(&cluster.path("half"))]);
+    assert!(failed.code == 70 && failed.stderr.contains("cannot be backed up"), "{failed:?}");
+    let left = std::fs::read_dir(cluster.path("")).expect("a folder").flatten();
+    let left: Vec<_> = left.filter(|entry| entry.file_name().to_string_lossy().starts_with("half")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_backup_moves_a_store_to_postgres_and_back() {
+    let database = match Postgres::start() {
+        Ok(database) => database,
+        Err(why) => return skip("a_backup_moves_a_store_to_postgres_and_back", "postgres", &why),
+    };
+    let mut cluster = Cluster::start(&[]);
+    let worker = cluster.worker(2, &[]);
+    let id = cluster.launch(KEEPING);
+    cluster.wait_for_end(&id);
+    worker.kill();
+    let answers = |cluster: &Cluster| {
+        let seconds = cluster.ask(&["trials", &id, "--format", "csv"]);
+        (seconds, cluster.ask(&["predictions", &id]), cluster.ask(&["curves", &id]), cluster.ask(&["list"]))
+    };
+    let wanted = answers(&cluster);
+    let (first, second) = (text(&cluster.path("first")), text(&cluster.path("second")));
+    cluster.ask(&["backup", "-o", &first]);
+    let files = text(&cluster.path("files"));
+    let refused = run(&["restore", &first, "--store", &database.url()]);
+    assert!(refused.code == 2 && refused.stderr.contains("--files"), "{refused:?}");
+    stdout(&["restore", &first, "--store", &database.url(), "--files", &files]);
+    let in_postgres = Cluster::start(&["--store", &database.url(), "--files", &files]);
+    assert!(answers(&in_postgres) == wanted, "rows are not what they were");
+    in_postgres.ask(&["backup", "-o", &second]);
+    let back = text(&cluster.path("back"));
+    stdout(&["restore", &second, "--store", &back]);
+    let back = Cluster::on_store(&back);
+    assert!(answers(&back) == wanted, "rows are not what they were");
+}

@@ -1,0 +1,307 @@
+//! The machines of the simulation: a coordinator and workers, made of the programs' own parts.
+//!
+//! Simulated are the network (turmoil), time, chance, the death of a process, and how long a trial and a commit take. A
+//! slot is a task rather than a thread, the two loops of the coordinator are tasks too; connections are taken and made
+//! without TLS, limits and handshakes. All else is what the programs run.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ergodic::server::{Parts, Setup, assemble, recover};
+use ergodic::store::Store;
+use ergodic::store::sqlite::SqliteStore;
+use ergodic_common::Spec;
+use ergodic_common::spec::SpecSource;
+use ergodic_common::trial::CPU_F32;
+use ergodic_proto::connect::lazy_over;
+use ergodic_proto::seal::Sealed as _;
+use ergodic_proto::v1;
+use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
+use ergodic_worker::datasets::Places;
+use ergodic_worker::deliver;
+use ergodic_worker::desk::Assignment;
+use ergodic_worker::device::DeviceChoice;
+use ergodic_worker::link::{Link, Links};
+use ergodic_worker::session::{self, Identity};
+use ergodic_worker::slots::{self, Equipment, Machine, Office};
+use ergodic_worker::train::Isa;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
+use turmoil::net::{TcpListener, TcpStream};
+
+use crate::ledger::{Shared, Watched};
+
+const PORT: u16 = 7700;
+/// Short, so that much happens in little time.
+const LEASE_TTL: Duration = Duration::from_secs(4);
+/// How long an end may take.
+const GRACE: Duration = Duration::from_secs(5);
+/// Trials that a worker runs at a time.
+const SLOTS: u32 = 2;
+
+/// A sweep of many empty trials in two shape classes.
+const SWEEP: &str = "name = \"s\"\nrepeats = 60\nseed = 3\n[data]\ntrain = 64\n[model]\nkind = \"empty\"\n[grid]\n\
+                     lr = [0.1, 0.2, 0.3]\nbatch_size = [8, 16]\n";
+
+/// The sweep that everybody works on.
+pub(crate) fn sweep() -> (SpecSource, Arc<Spec>) {
+    let source = SpecSource { file: "s".into(), text: SWEEP.into(), settings: Vec::new(), files: Vec::new() };
+    let spec = Spec::read(&source).expect("a valid sweep");
+    (source, Arc::new(spec))
+}
+
+/// What outlives the coordinator's process: its disk, and the one that looks at it.
+#[derive(Clone)]
+pub(crate) struct Disk {
+    pub(crate) dir: PathBuf,
+    pub(crate) ledger: Shared,
+    pub(crate) spec: Arc<Spec>,
+    pub(crate) seed: u64,
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// Serves until it is told to stop.
+pub(crate) async fn coordinator(disk: Disk) -> turmoil::Result {
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&disk.dir)?);
+    disk.ledger.look().compare(store.reader()?.as_ref());
+    let epoch = store.claim("http://coordinator:7700")?.epoch;
+    let mut writer = store.writer(epoch)?;
+    let (core, _) = recover(store.as_ref(), writer.as_mut(), epoch, LEASE_TTL, false)?;
+    let watched = Watched { writer, spec: disk.spec.clone(), ledger: disk.ledger.clone() };
+    let Parts { engine, mut writer, services, .. } = assemble(Setup {
+        store,
+        epoch,
+        core,
+        writer: Box::new(watched),
+        files: disk.dir.join("data"),
+        data_dir: None,
+        tokens: None,
+        lease_ttl: LEASE_TTL,
+        rate_limit: None,
+        stopping: disk.stop.clone(),
+    })?;
+    tokio::spawn(engine.run());
+    tokio::spawn(async move {
+        for turn in 0_u64.. {
+            // A commit takes from one to eight hundredths of a second.
+            sleep(Duration::from_millis(10 + 10 * (mix(disk.seed ^ turn) % 8))).await;
+            writer.turn();
+        }
+    });
+    let connections = incoming().await?;
+    let mut stop = disk.stop;
+    let stopped = async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+        sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = services.serve(connections) => Ok(served?),
+        // As the program does, which waits for nobody who holds a connection open.
+        () = stopped => Ok(()),
+    }
+}
+
+async fn incoming() -> io::Result<ReceiverStream<io::Result<Accepted>>> {
+    let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
+    let (ready, connections) = mpsc::channel(64);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            if ready.send(Ok(Accepted(stream))).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(ReceiverStream::new(connections))
+}
+
+/// A connection that somebody made.
+struct Accepted(TcpStream);
+
+impl Connected for Accepted {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Accepted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Accepted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// Makes connections in the simulated network.
+#[derive(Clone)]
+struct Connector;
+
+impl tower_service::Service<http::Uri> for Connector {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: http::Uri) -> Self::Future {
+        Box::pin(async move {
+            let host = uri.host().unwrap_or_default();
+            Ok(TokioIo::new(TcpStream::connect((host, PORT)).await?))
+        })
+    }
+}
+
+const COORDINATOR: &str = "http://coordinator:7700";
+
+/// Launches the sweep.
+pub(crate) async fn user(source: SpecSource) -> turmoil::Result {
+    let mut sweeps = SweepServiceClient::new(lazy_over(COORDINATOR, Connector)?);
+    let request = v1::LaunchRequest { source: Some((&source).into()), ..v1::LaunchRequest::default() };
+    sweeps.launch(request.sealed()).await?;
+    Ok(())
+}
+
+/// What can be done to a worker's process from outside.
+pub(crate) struct Leash {
+    office: Arc<Office>,
+    leave: watch::Sender<bool>,
+}
+
+impl Leash {
+    /// SIGTERM.
+    pub(crate) fn leave(&self) {
+        self.office.with(|desk| desk.close());
+        let _ = self.leave.send(true);
+    }
+}
+
+/// A worker's machine: which process runs on it, if any, and how many did.
+#[derive(Clone, Default)]
+pub(crate) struct Machines(Rc<RefCell<Vec<Leash>>>);
+
+impl Machines {
+    /// Every process that ever was is told to leave; those that are dead do not hear it.
+    pub(crate) fn leave(&self) {
+        self.0.borrow().iter().for_each(Leash::leave);
+    }
+
+    fn begin(&self, leash: Leash) -> usize {
+        self.0.borrow_mut().push(leash);
+        self.0.borrow().len()
+    }
+}
+
+/// Works until it is told to leave.
+pub(crate) async fn worker(machines: Machines, seed: u64, cache: PathBuf) -> turmoil::Result {
+    let office = Arc::new(Office::new(SLOTS));
+    let (leave, leaving) = watch::channel(false);
+    let process = machines.begin(Leash { office: office.clone(), leave });
+    let links = Links::only(Link::over(lazy_over(COORDINATOR, Connector)?, true));
+    let identity = Identity {
+        join: COORDINATOR.into(),
+        worker: format!("{process:032x}"),
+        name: format!("process-{process}"),
+        numerics: CPU_F32.into(),
+        slots: SLOTS,
+        idle_exit: None,
+        memory: None,
+    };
+    deliver::start(&office, &links, &identity.worker);
+    for _ in 0..SLOTS {
+        tokio::task::spawn_local(slot(office.clone(), seed));
+    }
+    let places = Places { data_dir: None, cache };
+    session::keep(&identity, &office, links, &places, leaving).await?;
+    Ok(())
+}
+
+/// Runs trials as a slot's thread does; what they take is said by the seed.
+async fn slot(office: Arc<Office>, seed: u64) {
+    let equipment = Equipment { threads: 1, isa: Isa::Portable, device: DeviceChoice::Cpu, shelf: None };
+    let machine = Machine::new(&equipment).expect("a slot without a device");
+    loop {
+        let now = office.now();
+        match office.with(|desk| desk.begin(now)) {
+            None => sleep(Duration::from_millis(20)).await,
+            Some(assignment) => {
+                let whole = take_time(&assignment, seed).await;
+                let result = whole.and_then(|took| {
+                    let mut finished = slots::run(&assignment, &machine, None)?;
+                    finished.result.seconds = took.as_secs_f64();
+                    Some(finished)
+                });
+                office.finish(&assignment, result);
+            }
+        }
+    }
+}
+
+/// How long the trial took; nothing if it was stopped.
+async fn take_time(assignment: &Assignment, seed: u64) -> Option<Duration> {
+    const LOOK: Duration = Duration::from_millis(50);
+    let key = assignment.key;
+    let chance = mix(seed ^ mix(key.cell << 32 | u64::from(key.repeat)));
+    // One in sixteen takes seconds, the others tenths of one.
+    let looks = if chance % 16 == 0 { 20 + (chance >> 8) % 60 } else { 1 + (chance >> 8) % 10 };
+    for _ in 0..looks {
+        sleep(LOOK).await;
+        if assignment.stop.load(Ordering::Relaxed) {
+            return None;
+        }
+    }
+    Some(LOOK * looks as u32)
+}
+
+/// A number that says nothing of this one.
+pub(crate) fn mix(n: u64) -> u64 {
+    let n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    n ^ (n >> 31)
+}
+
+/// The digest of all rows, without when and where they were computed.
+pub(crate) fn digest(dir: &Path) -> String {
+    let store = SqliteStore::open(dir).expect("the coordinator has ended");
+    let reader = store.reader().expect("a reader");
+    let mut hasher = blake3::Hasher::new();
+    for sweep in reader.sweeps().expect("sweeps can be read") {
+        let mut keys = Vec::new();
+        let mut keep = |trial: ergodic::store::StoredTrial| {
+            keys.push(trial.result.key);
+            true
+        };
+        reader.trials(sweep.number, &mut keep).expect("rows can be read");
+        for key in keys {
+            let row = reader.trial(sweep.number, key).expect("a row can be read").expect("it was there a moment ago");
+            let result = ergodic_common::TrialResult { seconds: 0.0, ..row.result };
+            hasher.update(&ergodic_proto::result_to_bytes(result));
+        }
+    }
+    hasher.finalize().to_hex()[..16].to_owned()
+}

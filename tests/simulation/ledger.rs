@@ -1,0 +1,139 @@
+//! Looks over the store's shoulder: every write and what became of it, against rules that neither core nor store knows.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use ergodic::core::{Ended, LeaseRow, SweepState};
+use ergodic::store::{Batch, Reader, Report, StoreError, Write, Writer, Written};
+use ergodic_common::{Spec, TrialKey};
+
+/// What is durable.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    /// Leases in force, as they were granted.
+    leases: BTreeMap<u64, LeaseRow>,
+    /// The largest number that a lease ever had.
+    last_lease: u64,
+    /// Trials with a row, and the lease it was stored under.
+    rows: BTreeMap<TrialKey, u64>,
+    /// Whether the sweep has ended.
+    pub(crate) ended: bool,
+    /// Batches that came under a lease that was none any more.
+    pub(crate) fenced: u64,
+    /// Results that had a row already.
+    pub(crate) known: u64,
+    /// Leases that were lost.
+    pub(crate) lost: u64,
+}
+
+impl Ledger {
+    /// Rows there are.
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows.len() as u64
+    }
+
+    /// Leases in force.
+    pub(crate) fn leases(&self) -> usize {
+        self.leases.len()
+    }
+
+    /// The store has what was made durable, and nothing else.
+    pub(crate) fn compare(&self, reader: &dyn Reader) {
+        let (leases, next) = reader.leases().expect("leases can be read");
+        let of_store: Vec<(u64, u64)> = leases.iter().map(|row| (row.fence.lease, row.fence.epoch)).collect();
+        let known: Vec<(u64, u64)> = self.leases.values().map(|row| (row.fence.lease, row.fence.epoch)).collect();
+        assert_eq!(of_store, known, "leases in force");
+        assert!(next > self.last_lease, "a lease's number would be given out again");
+        let mut rows = Vec::new();
+        for sweep in reader.sweeps().expect("sweeps can be read") {
+            let mut keep = |trial: ergodic::store::StoredTrial| {
+                rows.push(trial.result.key);
+                true
+            };
+            reader.trials(sweep.number, &mut keep).expect("rows can be read");
+        }
+        assert_eq!(rows, self.rows.keys().copied().collect::<Vec<_>>(), "rows");
+    }
+
+    fn note(&mut self, spec: &Spec, write: &Write, written: &Written) {
+        match (write, written) {
+            (Write::Lease(row), _) => {
+                assert!(row.fence.lease > self.last_lease, "the lease {} was there before", row.fence.lease);
+                self.last_lease = row.fence.lease;
+                self.leases.insert(row.fence.lease, row.clone());
+            }
+            (Write::EndLeases(ended), _) => ended.iter().for_each(|ended| self.end(ended)),
+            (Write::State(_, state), _) => {
+                if matches!(state, SweepState::Completed | SweepState::Cancelled) {
+                    self.ended = true;
+                    self.leases.clear();
+                }
+            }
+            (Write::Results(batch), Written::Results(report)) => self.note_results(spec, batch, report),
+            (Write::AuditFailed(_, key, why), _) => panic!("the audit of the trial {key} was given up: {why}"),
+            (Write::Verdict(_, result), _) => panic!("the trial {} was given up: {:?}", result.key, result.outcome),
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, ended: &Ended) {
+        if self.leases.get(&ended.fence.lease).is_some_and(|row| row.fence == ended.fence) {
+            self.leases.remove(&ended.fence.lease);
+            self.lost += u64::from(ended.lost);
+        }
+    }
+
+    fn note_results(&mut self, spec: &Spec, batch: &Batch, report: &Report) {
+        let lease = self.leases.get(&batch.fence.lease).filter(|row| row.fence == batch.fence);
+        assert_eq!(report.mismatches, 0, "other bits");
+        assert_eq!(report.fenced, batch.compare_only || lease.is_none(), "{:?} and the lease {lease:?}", batch.fence);
+        self.fenced += u64::from(report.fenced);
+        self.known += report.known.len() as u64;
+        let audits = lease.is_some_and(|row| row.audits.is_some());
+        assert!(
+            lease.is_none() || batch.audit == audits,
+            "the lease {lease:?} and a batch for audits: {}",
+            batch.audit
+        );
+        assert!(!batch.audit || report.stored.is_empty(), "an audit stored a row under {:?}", batch.fence);
+        for at in &report.stored {
+            let key = batch.results[*at].key;
+            let (class, n) = spec.grid.locate(key);
+            let granted = lease.is_some_and(|row| row.class == class && row.trials.contains(n));
+            assert!(granted, "the trial {key} was stored under {:?}, which does not hold it: {lease:?}", batch.fence);
+            let before = self.rows.insert(key, batch.fence.lease);
+            assert_eq!(before, None, "the trial {key} was stored again under the lease {}", batch.fence.lease);
+        }
+        // A batch may bring a trial twice; whatever was not stored has a row.
+        let others = batch.results.iter().enumerate().filter(|(at, _)| !report.stored.contains(at));
+        let lacking: Vec<TrialKey> =
+            others.map(|(_, result)| result.key).filter(|key| !self.rows.contains_key(key)).collect();
+        assert!(report.fenced || lacking.is_empty(), "acknowledged and not stored: {lacking:?}");
+    }
+}
+
+/// The ledger, kept by whoever lives longer than a coordinator.
+#[derive(Clone, Default)]
+pub(crate) struct Shared(Arc<Mutex<Ledger>>);
+
+impl Shared {
+    pub(crate) fn look(&self) -> MutexGuard<'_, Ledger> {
+        self.0.lock().expect("a failed check ends the process")
+    }
+}
+
+/// A writer that is looked at.
+pub(crate) struct Watched {
+    pub(crate) writer: Box<dyn Writer>,
+    pub(crate) spec: Arc<Spec>,
+    pub(crate) ledger: Shared,
+}
+
+impl Writer for Watched {
+    fn commit(&mut self, writes: &[&Write]) -> Result<Vec<Written>, StoreError> {
+        let written = self.writer.commit(writes)?;
+        let mut ledger = self.ledger.look();
+        writes.iter().zip(&written).for_each(|(write, written)| ledger.note(&self.spec, write, written));
+        Ok(written)
+    }
+}

@@ -1,0 +1,447 @@
+//! What is done with bytes from outside, one function per kind: each must come to an end without a panic, whatever the bytes.
+//!
+//! libFuzzer calls these (`tests/fuzz`), and so do the ordinary tests, with the committed corpus and mutations of it.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use ergodic::client::output::Format;
+use ergodic::client::plan::plan;
+use ergodic::core::interval::IntervalSet;
+use ergodic::core::{
+    Admission, Committed, Core, DataPin, Effect, Fence, LeaseRow, Now, StoredRow, Sweep, SweepRow, SweepState, Tallies,
+    Timing,
+};
+use ergodic::server::engine::Saying;
+use ergodic::server::{recover, session, workers};
+use ergodic::stats::table::{Query, Question, Rows};
+use ergodic::store::place::Place;
+use ergodic::store::sqlite::SqliteStore;
+use ergodic::store::{Batch, Reader, Store, StoreError, Write, rows};
+use ergodic_common::config::{ModelConfig, TrialConfig};
+use ergodic_common::dataset::Dataset;
+use ergodic_common::duration::parse_duration;
+use ergodic_common::net::{Net, Shape};
+use ergodic_common::pin::FilePin;
+use ergodic_common::spec::SpecSource;
+use ergodic_common::terms::Share;
+use ergodic_common::trial::{CPU_F32, Curve, Predictions};
+use ergodic_common::weights::Weights;
+use ergodic_common::{Spec, TrialKey, TrialResult};
+use ergodic_proto::connect::{Access, is_loopback, lazy};
+use ergodic_proto::seal::Sealed as _;
+use ergodic_proto::token::Token;
+use ergodic_proto::v1::session_request::Message as Request;
+use ergodic_proto::{PROTOCOL, v1};
+use prost::Message;
+
+/// A kind of bytes from outside.
+pub struct Target {
+    /// Its name, which is that of its folder in the corpus too.
+    pub name: &'static str,
+    /// What is done with them.
+    pub run: fn(&[u8]),
+}
+
+/// All of them.
+pub const TARGETS: [Target; 6] = [
+    Target { name: "sweep", run: sweep },
+    Target { name: "wire", run: wire },
+    Target { name: "rows", run: stored_bytes },
+    Target { name: "store", run: store },
+    Target { name: "address", run: address },
+    Target { name: "file", run: file },
+];
+
+/// Longest sweep file that is tried: longer ones say nothing new.
+const LONGEST: usize = 64 << 10;
+/// Cells of a grid that are looked at.
+const LOOKED_AT: usize = 32;
+
+/// A sweep file, followed by settings, each after a zero byte: read, planned, and its grid walked.
+///
+/// # Panics
+/// The grid contradicts itself.
+pub fn sweep(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if text.len() > LONGEST {
+        return;
+    }
+    let mut parts = text.split('\0').map(str::to_owned);
+    let text = parts.next().unwrap_or_default();
+    let source = SpecSource { file: "f".into(), text, settings: parts.collect(), files: Vec::new() };
+    source.named_files();
+    let Ok(spec) = Spec::read(&source) else { return };
+    for format in [Format::Json, Format::Table] {
+        plan(&spec, format);
+    }
+    assert!(spec.grid.cells() > 0, "a sweep has cells");
+    for cell in spec.grid.iter().take(LOOKED_AT) {
+        let config = spec.grid.config(cell).expect("every cell of a grid that was read resolves");
+        spec.cell_hash(&config, &[0; 32]);
+        assert_eq!(spec.grid.values(cell).len(), spec.grid.axes().len());
+        spec.grid.derived(cell);
+        let key = TrialKey { cell, repeat: spec.repeats - 1 };
+        let (class, n) = spec.grid.locate(key);
+        assert_eq!(spec.grid.class_trial(class, n), key, "a trial is where it stands");
+        assert!(n < spec.class_trials(class) && spec.holds(key));
+    }
+}
+
+/// A message that a peer can send: the first byte says which, the rest is its encoding. It is decoded, converted, checked,
+/// and told to a core that has a sweep, a worker and a lease.
+///
+/// # Panics
+/// The core's books do not add up afterwards.
+pub fn wire(bytes: &[u8]) {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    match kind % 8 {
+        0 => with(bytes, |request: v1::SessionRequest| say(&[request])),
+        1 => with(bytes, commit),
+        2 => with(bytes, launch),
+        3 => with(bytes, |request: v1::TableRequest| {
+            let v1::TableRequest { by, metric, at, stats, .. } = &request;
+            _ = Query::new(&empty_sweep().spec, &Question { by, metric, at, stats });
+        }),
+        4 => with(bytes, |answer: v1::GetSweepResponse| {
+            let mut answer = answer;
+            answer.is_whole();
+            _ = answer.source.map(SpecSource::try_from);
+        }),
+        5 => {
+            let status = tonic::Status::with_details(tonic::Code::Internal, "", bytes.to_vec().into());
+            _ = ergodic_proto::status::UserError::from(&status);
+        }
+        // Several things said in one session.
+        6 => {
+            let mut rest = bytes;
+            let next = || v1::SessionRequest::decode_length_delimited(&mut rest).ok();
+            say(&std::iter::from_fn(next).take(64).collect::<Vec<_>>());
+        }
+        _ => with(bytes, |pin: v1::FilePin| {
+            if let Ok(pin) = FilePin::try_from(pin) {
+                assert_eq!(FilePin::try_from(v1::FilePin::from(&pin)), Ok(pin));
+            }
+        }),
+    }
+}
+
+fn with<M: Message + Default>(bytes: &[u8], act: impl FnOnce(M)) {
+    if let Ok(message) = M::decode(bytes) {
+        act(message);
+    }
+}
+
+/// Says these in a session of the worker that holds the lease.
+fn say(requests: &[v1::SessionRequest]) {
+    let mut core = busy_core();
+    for (at, request) in requests.iter().cloned().enumerate() {
+        let now = Now::from_millis(at as u64);
+        let Some(message) = request.message else { continue };
+        if let Request::Hello(hello) = message {
+            if let Ok(joining) = session::check_hello(hello) {
+                core.on_joined(joining, now);
+            }
+            continue;
+        }
+        match session::understand(message) {
+            Some(Saying::Heartbeat(running, queued, held)) => core.on_heartbeat(WORKER, running, queued, &held, now),
+            Some(Saying::Want(idle)) => _ = core.on_want(WORKER, idle, now),
+            Some(Saying::Release(fence, why)) => _ = core.on_release(WORKER, fence, why, now),
+            Some(Saying::Yielded(fence, keys)) => _ = core.on_yielded(WORKER, fence, &keys, now),
+            Some(Saying::Goodbye) => _ = core.on_goodbye(WORKER, now),
+            None => return,
+        }
+        core.check().expect("the books add up");
+    }
+    // What it said may count when it dies.
+    core.on_session_ended(WORKER, Now::from_secs(1));
+    core.on_tick(Now::from_secs(2));
+    core.on_tick(Now::from_secs(100));
+    core.check().expect("the books add up");
+    core.sweeps().for_each(|sweep| _ = core.explain(sweep));
+}
+
+fn commit(mut request: v1::CommitResultsRequest) {
+    request.is_whole();
+    let Ok(delivery) = workers::to_delivery(request, 1, 0, 1, place()) else { return };
+    for result in &delivery.results {
+        let again =
+            TrialResult::try_from(v1::TrialResult::from(result.clone())).expect("what was taken is taken again");
+        assert!(rows::differences(&again, result).is_empty());
+        bytes_of(result);
+    }
+    let mut core = busy_core();
+    let keys: Vec<TrialKey> = delivery.rows.iter().map(|row| row.key).collect();
+    if let Ok(Admission::Store { sweep }) = core.admit(&delivery.worker, delivery.fence, &keys) {
+        // As the store does, which takes the first result of a trial only.
+        let mut stored: Vec<StoredRow> = Vec::new();
+        for row in delivery.rows {
+            if stored.iter().all(|known| known.key != row.key) {
+                stored.push(row);
+            }
+        }
+        let committed = Committed { stored, ..Committed::default() };
+        core.on_committed(&delivery.worker, delivery.fence, sweep, &committed, Now::from_secs(1));
+        core.check().expect("the books add up");
+    }
+}
+
+/// Room for a batch.
+fn place() -> tokio::sync::OwnedSemaphorePermit {
+    let room = Arc::new(tokio::sync::Semaphore::new(1));
+    room.try_acquire_owned().expect("nobody else asks")
+}
+
+fn launch(mut request: v1::LaunchRequest) {
+    request.is_whole();
+    let Some(Ok(source)) = request.source.map(SpecSource::try_from) else { return };
+    if source.text.len() <= LONGEST && Spec::read(&source).is_ok() {
+        assert!(SpecSource::try_from(v1::SpecSource::from(&source)).is_ok());
+    }
+}
+
+/// What a store keeps as bytes: the first byte says what they are to be. What can be read is written as it was.
+///
+/// # Panics
+/// It is not.
+pub fn stored_bytes(bytes: &[u8]) {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    match kind % 6 {
+        0 => {
+            if let Some(curve) = rows::to_curve(bytes) {
+                let len = 4 + 8 * (curve.steps.len() + curve.values.len());
+                assert_eq!(rows::from_curve(&curve), bytes[..len]);
+            }
+        }
+        1 => {
+            if let Some(predictions) = rows::to_predictions(bytes) {
+                assert_eq!(rows::from_predictions(&predictions), bytes);
+            }
+        }
+        2 => {
+            let values = rows::to_f64s(bytes);
+            assert_eq!(rows::from_f64s(&values), bytes[..8 * values.len()]);
+        }
+        3 => {
+            if let Some(files) = rows::to_files(bytes) {
+                assert_eq!(rows::to_files(&rows::from_files(&files)), Some(files));
+            }
+        }
+        4 => {
+            let set = rows::to_intervals(bytes);
+            assert_eq!(rows::to_intervals(&rows::from_intervals(&set)), set);
+        }
+        _ => {
+            if let Some(result) = ergodic_proto::result_from_bytes(bytes) {
+                bytes_of(&result);
+            }
+        }
+    }
+}
+
+/// A result's curve and predictions as they are stored, and back.
+fn bytes_of(result: &TrialResult) {
+    let curve = rows::to_curve(&rows::from_curve(&result.curve)).expect("a curve");
+    assert_eq!(curve.steps, result.curve.steps);
+    assert_eq!(rows::to_predictions(&rows::from_predictions(&result.predictions)), Some(result.predictions.clone()));
+}
+
+/// A whole database. Where the first byte is odd, the rest is the database; otherwise it is a list of edits to a good one,
+/// four bytes each: where, and what is put there.
+///
+/// # Panics
+/// Bytes that were read are other than sound, and were not refused.
+pub fn store(bytes: &[u8]) {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    let database = if kind % 2 == 1 { bytes.to_vec() } else { edited(good_database(), bytes) };
+    let dir = tempfile::tempdir_in(memory()).expect("a temporary directory");
+    std::fs::write(dir.path().join("ergodic.sqlite"), database).expect("a file can be written");
+    let Ok(store) = SqliteStore::open(dir.path()) else { return };
+    let Ok(mut writer) = store.writer(1) else { return };
+    let Ok((mut core, _)) = recover(&store, writer.as_mut(), 1, TTL, true) else { return };
+    core.check().expect("the books add up");
+    core.on_tick(Now::from_secs(1000));
+    core.check().expect("the books add up");
+    if let Ok(reader) = store.reader() {
+        let numbers: Vec<i64> = core.sweeps().map(|sweep| sweep.number).collect();
+        numbers.iter().for_each(|number| _ = read_all(reader.as_ref(), *number));
+        for sweep in core.sweeps() {
+            if let Ok(query) = Query::new(&sweep.spec, &Question::default()) {
+                let data = sweep.record.data.hash.unwrap_or_default();
+                let rows = Rows { spec: &sweep.spec, sweep: sweep.number, reader: reader.as_ref(), data };
+                _ = query.table(rows);
+                _ = query.curves(rows);
+            }
+        }
+    }
+}
+
+fn read_all(reader: &dyn Reader, sweep: i64) -> Result<(), StoreError> {
+    let mut keys = Vec::new();
+    reader.trials(sweep, &mut |trial| {
+        keys.push(trial.result.key);
+        keys.len() < LOOKED_AT
+    })?;
+    for key in keys {
+        reader.trial(sweep, key)?;
+        reader.attempts(sweep, key)?;
+    }
+    reader.curves(sweep, &mut |_, _| {})?;
+    reader.predictions(sweep, &mut |_, _| true)
+}
+
+fn edited(database: &[u8], edits: &[u8]) -> Vec<u8> {
+    let mut database = database.to_vec();
+    for [a, b, c, byte] in edits.as_chunks::<4>().0 {
+        let at = u32::from_le_bytes([*a, *b, *c, 0]) as usize % database.len();
+        database[at] = *byte;
+    }
+    database
+}
+
+/// What a user passes as an address, a token, a store or a time.
+///
+/// # Panics
+/// A token is not written as it was read, or is shown.
+pub fn address(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let token = text.parse::<Token>().ok();
+    if let Some(token) = &token {
+        assert_eq!(token.reveal().parse::<Token>().as_ref(), Ok(token));
+        assert!(!format!("{token:?}").contains(&token.reveal()));
+    }
+    is_loopback(text);
+    _ = parse_duration(text);
+    let shown = format!("{:?}", Place::of(Path::new(text)));
+    assert!(!text.starts_with("postgres://") || shown == "Database");
+    let _runtime = runtime().enter();
+    for token in [None, token] {
+        _ = lazy(text, &Access { token, ..Access::default() });
+    }
+}
+
+/// Connecting needs a runtime to be there, and runs nothing on it before it is used.
+fn runtime() -> &'static tokio::runtime::Runtime {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"))
+}
+
+/// A file that somebody put into the store: a dataset, or weights for a network.
+///
+/// # Panics
+/// What was read is not written as it was.
+pub fn file(bytes: &[u8]) {
+    if let Ok(dataset) = Dataset::decode(bytes) {
+        assert!(dataset.train.len() + dataset.test.len() <= bytes.len());
+    }
+    _ = FilePin::of("f.safetensors", bytes);
+    let net = small_net();
+    if let Ok(weights) = Weights::decode(bytes, net) {
+        assert_eq!(Weights::decode(&weights.encode(net, None), net).map_err(|e| e.to_string()), Ok(weights));
+    }
+}
+
+fn small_net() -> &'static Net {
+    static NET: OnceLock<Net> = OnceLock::new();
+    NET.get_or_init(|| {
+        let text = "name = \"t\"\n[data]\ndataset = \"glyphs\"\n[model]\nkind = \"mlp\"\nhidden = [2]\naffine = true\n[train]\n\
+                    steps = 1\nbatch_size = 2\nlr = 0.1\n";
+        let config: TrialConfig = spec(text).grid.config(0).expect("the only cell");
+        let model: &ModelConfig = &config.model;
+        Net::new(model, Shape { height: 1, width: 2, channels: 1 }, 2).expect("a network")
+    })
+}
+
+// --- a core with something to lose, and a store with something in it ---
+
+const TTL: Duration = Duration::from_secs(30);
+const WORKER: &str = "0123456789abcdef0123456789abcdef";
+
+fn spec(text: &str) -> Spec {
+    let source = SpecSource { file: "f".into(), text: text.into(), settings: Vec::new(), files: Vec::new() };
+    Spec::read(&source).expect("a valid sweep")
+}
+
+fn empty_row() -> SweepRow {
+    let text = "name = \"t\"\nrepeats = 4\n[data]\ntrain = 64\n[model]\nkind = \"empty\"\n[grid]\nlr = [0.1, 0.2, 0.3]\n\
+                batch_size = [8, 16]\n[where]\nkeep = \"lr * batch_size < 4\"\n";
+    SweepRow {
+        number: 1,
+        id: "0".repeat(12),
+        source: SpecSource { file: "f".into(), text: text.into(), settings: Vec::new(), files: Vec::new() },
+        data: DataPin::default(),
+        state: SweepState::Running,
+        share: Share::default(),
+        launched_at: 0.0,
+        tallies: Tallies::default(),
+    }
+}
+
+fn empty_sweep() -> Sweep {
+    let row = empty_row();
+    let spec = Arc::new(spec(&row.source.text));
+    Sweep::new(Arc::new(row), spec)
+}
+
+/// One sweep, one worker, which holds lease 1 of epoch 1.
+fn busy_core() -> Core {
+    let mut core = Core::new(Timing { lease_ttl: TTL }, 1, 1);
+    core.on_sweep(empty_sweep(), [], Now::ZERO);
+    let hello = v1::Hello {
+        protocol: PROTOCOL,
+        worker: WORKER.into(),
+        name: "w".into(),
+        slots: 2,
+        numerics: vec![CPU_F32.into()],
+        ..v1::Hello::default()
+    };
+    core.on_joined(session::check_hello(hello).expect("a good hello"), Now::ZERO);
+    let granted = core.on_want(WORKER, 2, Now::ZERO);
+    assert!(matches!(&granted[..], [Effect::Grant { lease, .. }] if lease.fence == Fence { lease: 1, epoch: 1 }));
+    core
+}
+
+/// The bytes of a store in which a sweep is half done.
+fn good_database() -> &'static [u8] {
+    static DATABASE: OnceLock<Vec<u8>> = OnceLock::new();
+    DATABASE.get_or_init(|| {
+        let dir = tempfile::tempdir_in(memory()).expect("a temporary directory");
+        let store = SqliteStore::open(dir.path()).expect("a new store");
+        let fence = Fence { lease: 1, epoch: 1 };
+        let trials = IntervalSet::of(0, 8);
+        let lease = LeaseRow { fence, sweep: 1, class: 0, worker: WORKER.into(), trials, audits: None };
+        let results = (0..2).map(|repeat| TrialResult {
+            metrics: vec![0.5],
+            curve: Curve { steps: vec![1, 2], values: vec![0.25, 0.5] },
+            predictions: Predictions { steps: vec![2], classes: vec![1, 0] },
+            ..TrialResult::completed(TrialKey { cell: 0, repeat })
+        });
+        let batch = Batch {
+            sweep: 1,
+            fence,
+            worker: "w".into(),
+            process: "w".into(),
+            results: results.collect(),
+            compare_only: false,
+            audit: false,
+            chosen: Vec::new(),
+        };
+        let mut writer = store.writer(1).expect("its writer");
+        for write in [Write::Sweep(empty_row()), Write::Lease(lease), Write::Results(batch)] {
+            writer.commit(&[&write]).expect("a good write");
+        }
+        drop((writer, store));
+        std::fs::read(dir.path().join("ergodic.sqlite")).expect("the database")
+    })
+}
+
+/// Where small files cost nothing.
+fn memory() -> &'static Path {
+    static PLACE: OnceLock<std::path::PathBuf> = OnceLock::new();
+    PLACE.get_or_init(|| {
+        let shared = Path::new("/dev/shm");
+        if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() }
+    })
+}

@@ -1,0 +1,149 @@
+//! Histories: what is written, in any order, to a model and to both stores.
+
+use ergodic::core::audits::Finding;
+use ergodic::core::interval::IntervalSet;
+use ergodic::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
+use ergodic::store::{Attempt, Audit, Batch, StoredTrial, Write};
+use ergodic_common::spec::SpecSource;
+use ergodic_common::terms::Share;
+use ergodic_common::trial::{Curve, Predictions};
+use ergodic_common::{Outcome, TrialKey, TrialResult};
+use proptest::prelude::*;
+
+/// A step of a history.
+#[derive(Debug, Clone)]
+pub(crate) enum Step {
+    /// One more sweep.
+    Launch,
+    /// Writes of one transaction.
+    Commit(Vec<Write>),
+    /// The store is closed and opened again, by a coordinator that leads from then on.
+    Reopen,
+}
+
+/// Sweeps are numbered 1 to 3, leases 1 to 6; of either, some are not there.
+pub(crate) fn steps() -> BoxedStrategy<Step> {
+    prop_oneof![
+        1 => Just(Step::Launch),
+        1 => Just(Step::Reopen),
+        12 => proptest::collection::vec(write(), 1..4).prop_map(Step::Commit),
+    ]
+    .boxed()
+}
+
+fn write() -> impl Strategy<Value = Write> {
+    let fence = || (1..7_u64, 1..3_u64).prop_map(|(lease, epoch)| Fence { lease, epoch });
+    let sweeps = || 1..4_i64;
+    let results = || proptest::collection::vec((0..8_u32, 0..5_u8).prop_map(|(n, kind)| result(n, kind)), 0..8);
+    let state = proptest::sample::select(SweepState::ALL.to_vec());
+    let lease = move |len: u64| {
+        (fence(), sweeps()).prop_map(move |(fence, sweep)| {
+            let trials = IntervalSet::of(fence.lease, fence.lease + len);
+            let audits = (fence.lease % 2 == 0).then(|| "v".to_owned());
+            LeaseRow { fence, sweep, class: 1, worker: "w".into(), trials, audits }
+        })
+    };
+    prop_oneof![
+        8 => lease(10).prop_map(Write::Lease),
+        2 => lease(5).prop_map(Write::Shrink),
+        2 => (sweeps(), -3..4_i32).prop_map(|(sweep, priority)| Write::Share(sweep, Share { priority, weight: 0.5 })),
+        4 => proptest::collection::vec((fence(), any::<bool>()).prop_map(|(fence, lost)| Ended { fence, lost }), 0..3)
+            .prop_map(Write::EndLeases),
+        2 => (sweeps(), state).prop_map(|(sweep, state)| Write::State(sweep, state)),
+        16 => (sweeps(), fence(), results(), 0..6_u8, "[vw]").prop_map(|(sweep, fence, results, how, process)| {
+            // The first repeats are.
+            let chosen = results.iter().map(|result| result.key).filter(|key| key.repeat == 0).collect();
+            let (compare_only, audit, worker) = (how == 0, how == 1, format!("{process}1"));
+            Write::Results(Batch { sweep, fence, worker, process, results, compare_only, audit, chosen })
+        }),
+        2 => (sweeps(), 0..8_u32).prop_map(|(sweep, n)| Write::AuditFailed(sweep, key(n), "it kills".into())),
+        1 => (sweeps(), proptest::collection::vec(0..8_u32, 0..3)).prop_map(|(sweep, trials)| {
+            Write::AdoptAudits(sweep, trials.into_iter().map(audit).collect())
+        }),
+        2 => (sweeps(), 0..8_u32).prop_map(|(sweep, n)| Write::Verdict(sweep, TrialResult::failed(key(n), "it kills".into(), 2))),
+        2 => sweeps().prop_map(Write::Retry),
+        1 => (sweeps(), proptest::collection::vec(0..8_u32, 0..3))
+            .prop_map(|(sweep, trials)| Write::SetAside(sweep, trials.into_iter().map(key).collect())),
+        1 => sweeps().prop_map(Write::Remove),
+        2 => sweeps().prop_map(Write::Clear),
+        1 => (sweeps(), results(), proptest::collection::vec(0..8_u32, 0..3)).prop_map(|(sweep, results, trials)| {
+            let rows = results.into_iter().enumerate();
+            let rows = rows.map(|(at, result)| StoredTrial { result, worker: format!("w{}", at % 2) });
+            let attempt = |n| (key(n), Attempt { cause: "it broke".into(), worker: "w".into(), seconds: 0.5 });
+            Write::Adopt(sweep, rows.collect(), trials.into_iter().map(attempt).collect())
+        }),
+        1 => Just(Write::Probe),
+    ]
+}
+
+fn audit(n: u32) -> Audit {
+    Audit {
+        key: key(n),
+        process: "v".into(),
+        finding: (n % 2 == 0).then_some(Finding::Different),
+        auditor: "w1".into(),
+        auditor_process: "w".into(),
+        why: "digest".into(),
+    }
+}
+
+pub(crate) fn key(n: u32) -> TrialKey {
+    TrialKey { cell: u64::from(n / 2), repeat: n % 2 }
+}
+
+pub(crate) fn result(n: u32, kind: u8) -> TrialResult {
+    let metric = if kind == 1 { f64::NAN } else { f64::from(kind) };
+    let plain = TrialResult {
+        steps: 10,
+        seconds: 0.25,
+        metrics: vec![metric, -0.0],
+        digest: [n as u8; 32],
+        curve: Curve { steps: vec![5, 10], values: vec![1.0, f64::NAN, metric, -0.0] },
+        isa: "avx2".into(),
+        ..TrialResult::completed(key(n))
+    };
+    match kind {
+        2 => TrialResult { outcome: Outcome::Diverged { step: 4 }, ..plain },
+        3 => TrialResult {
+            predictions: Predictions { steps: vec![5], classes: vec![1, 2] },
+            weights: Some([7; 32]),
+            ..plain
+        },
+        4 => TrialResult { outcome: Outcome::Failed { cause: "a b".into() }, ..plain },
+        _ => plain,
+    }
+}
+
+pub(crate) fn sweep(id: &str) -> SweepRow {
+    SweepRow {
+        number: 0,
+        id: id.into(),
+        source: SpecSource { file: "f".into(), text: "t".into(), settings: vec!["a=\"1\"".into()], files: Vec::new() },
+        data: DataPin { hash: (id == "abc").then_some([7; 32]), train: 5, words: "five".into() },
+        state: SweepState::Running,
+        launched_at: 1.5,
+        tallies: Tallies::default(),
+        share: Share::default(),
+    }
+}
+
+pub(crate) fn lease(number: u64, sweep: i64) -> LeaseRow {
+    let fence = Fence { lease: number, epoch: 1 };
+    LeaseRow { fence, sweep, class: 0, worker: "w".into(), trials: IntervalSet::of(0, 10), audits: None }
+}
+
+/// A batch under a lease of [`lease`].
+pub(crate) fn results_of(sweep: i64, lease: u64, results: Vec<TrialResult>) -> Write {
+    let fence = Fence { lease, epoch: 1 };
+    let (worker, process) = ("w".into(), "w".into());
+    Write::Results(Batch {
+        sweep,
+        fence,
+        worker,
+        process,
+        results,
+        compare_only: false,
+        audit: false,
+        chosen: Vec::new(),
+    })
+}

@@ -1,0 +1,552 @@
+//! What a store is to do, as plain maps, and a test that both stores do it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use ergodic::core::audits::Finding;
+use ergodic::core::{LeaseRow, SweepRow, SweepState};
+use ergodic::store::postgres::PostgresStore;
+use ergodic::store::sqlite::SqliteStore;
+use ergodic::store::{
+    Attempt, Audit, Batch, Cleared, Damage, Reader, Report, Store, StoreError, StoredTrial, Write, Writer, Written,
+};
+use ergodic_common::trial::{Curve, Predictions};
+use ergodic_common::{Outcome, TrialKey, TrialResult};
+use ergodic_tests::{Postgres, skip};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
+
+use super::history::{Step, key, steps, sweep};
+
+type Trials = BTreeMap<(i64, TrialKey), StoredTrial>;
+
+/// The state of a store.
+#[derive(Debug, Clone)]
+struct Model {
+    epoch: u64,
+    launched: i64,
+    next_lease: u64,
+    sweeps: BTreeMap<i64, SweepRow>,
+    leases: BTreeMap<u64, LeaseRow>,
+    trials: Trials,
+    attempts: BTreeMap<(i64, TrialKey), Vec<Attempt>>,
+    audits: BTreeMap<(i64, TrialKey), Audit>,
+    removals: BTreeSet<i64>,
+    /// What became of the last writes; `None` if they failed.
+    written: Option<Vec<Written>>,
+}
+
+impl Model {
+    fn new() -> Self {
+        Self {
+            epoch: 1,
+            launched: 0,
+            next_lease: 1,
+            sweeps: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            trials: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            audits: BTreeMap::new(),
+            removals: BTreeSet::new(),
+            written: None,
+        }
+    }
+
+    /// The sweep that was launched last, as it was given to the store.
+    fn latest(&self) -> SweepRow {
+        sweep(&format!("sweep{}", self.launched))
+    }
+
+    fn launch(mut self) -> Self {
+        self.launched += 1;
+        let row = SweepRow { number: self.launched, ..self.latest() };
+        self.sweeps.insert(self.launched, row);
+        self.written = Some(vec![Written::Sweep(self.launched)]);
+        self
+    }
+
+    /// All of it, or nothing.
+    fn commit(self, writes: &[Write]) -> Self {
+        let mut after = self.clone();
+        let written: Option<Vec<Written>> = writes.iter().map(|write| after.write(write)).collect();
+        let model = if written.is_some() { after } else { self };
+        Self { written, ..model }
+    }
+
+    fn write(&mut self, write: &Write) -> Option<Written> {
+        match write {
+            Write::Sweep(_) => unreachable!("sweeps are launched one by one"),
+            Write::Lease(row) => self.lease(row)?,
+            Write::Shrink(row) => {
+                let lease = self.leases.get_mut(&row.fence.lease).filter(|lease| lease.fence == row.fence);
+                lease.into_iter().for_each(|lease| *lease = row.clone());
+            }
+            Write::EndLeases(ended) => ended.iter().for_each(|ended| self.end_lease(ended.fence.lease, ended)),
+            Write::State(sweep, state) => {
+                self.sweeps.entry(*sweep).and_modify(|row| row.state = *state);
+                if !state.is_open() {
+                    self.leases.retain(|_, lease| lease.sweep != *sweep);
+                }
+            }
+            Write::Share(sweep, share) => drop(self.sweeps.entry(*sweep).and_modify(|row| row.share = *share)),
+            Write::Results(batch) => return Some(Written::Results(self.results(batch))),
+            Write::Verdict(sweep, result) => {
+                if self.sweeps.contains_key(sweep) {
+                    let row = StoredTrial { result: result.clone(), worker: String::new() };
+                    self.trials.entry((*sweep, result.key)).or_insert(row);
+                }
+            }
+            Write::AuditFailed(sweep, key, why) => {
+                let due = self.audits.get_mut(&(*sweep, *key)).filter(|audit| audit.finding.is_none());
+                if let Some(audit) = due {
+                    (audit.finding, audit.why) = (Some(Finding::Failed), why.clone());
+                }
+            }
+            Write::Retry(sweep) => return Some(Written::Retried(self.retry(*sweep), self.retry_audits(*sweep))),
+            // Here nothing is ever damaged.
+            Write::SetAside(..) => return Some(Written::Retried(Vec::new(), Vec::new())),
+            Write::Remove(sweep) => {
+                if self.sweeps.remove(sweep).is_some() {
+                    self.leases.retain(|_, lease| lease.sweep != *sweep);
+                    self.removals.insert(*sweep);
+                }
+            }
+            Write::Clear(sweep) => return Some(Written::Cleared(self.clear(*sweep))),
+            Write::Adopt(sweep, rows, attempts) => {
+                // Worker by worker.
+                let mut rows = rows.clone();
+                rows.sort_by(|a, b| a.worker.cmp(&b.worker));
+                for row in rows {
+                    self.trials.entry((*sweep, row.result.key)).or_insert(row);
+                }
+                let mut append = |(key, attempt): &(TrialKey, Attempt)| {
+                    self.attempts.entry((*sweep, *key)).or_default().push(attempt.clone());
+                };
+                attempts.iter().for_each(&mut append);
+            }
+            Write::AdoptAudits(sweep, audits) => {
+                for audit in audits {
+                    self.audits.entry((*sweep, audit.key)).or_insert_with(|| audit.clone());
+                }
+            }
+            Write::Probe => {}
+        }
+        Some(Written::Done)
+    }
+
+    /// A number stands for one lease.
+    fn lease(&mut self, row: &LeaseRow) -> Option<()> {
+        if self.leases.contains_key(&row.fence.lease) {
+            return None;
+        }
+        self.leases.insert(row.fence.lease, row.clone());
+        self.next_lease = self.next_lease.max(row.fence.lease + 1);
+        Some(())
+    }
+
+    fn end_lease(&mut self, lease: u64, ended: &ergodic::core::Ended) {
+        let Some(row) = self.leases.get(&lease).filter(|row| row.fence == ended.fence) else { return };
+        if ended.lost {
+            self.sweeps.entry(row.sweep).and_modify(|sweep| sweep.tallies.releases += 1);
+        }
+        self.leases.remove(&lease);
+    }
+
+    fn results(&mut self, batch: &Batch) -> Report {
+        let lease = self.leases.get(&batch.fence.lease);
+        let holds = lease.is_some_and(|lease| lease.fence == batch.fence && lease.sweep == batch.sweep);
+        let mut report = Report { fenced: batch.compare_only || !holds, ..Report::default() };
+        for (at, result) in batch.results.iter().enumerate() {
+            let place = (batch.sweep, result.key);
+            if !report.fenced && !batch.audit && !self.trials.contains_key(&place) {
+                self.trials.insert(place, StoredTrial { result: result.clone(), worker: batch.worker.clone() });
+                report.stored.push(at);
+                if batch.chosen.contains(&result.key) && !failed(result) {
+                    self.audits.insert(place, due(result.key, &batch.process));
+                    report.due.push(result.key);
+                }
+            }
+        }
+        // What comes twice in a batch is compared with its own row.
+        for (at, result) in batch.results.iter().enumerate().filter(|(at, _)| !report.stored.contains(at)) {
+            let Some(row) = self.trials.get(&(batch.sweep, result.key)) else { continue };
+            report.known.push(result.key);
+            let other = contradict(&row.result, result);
+            report.mismatches += u64::from(other);
+            let audit = self.audits.get_mut(&(batch.sweep, result.key));
+            let audit = audit.filter(|audit| audit.finding.is_none() && audit.process != batch.process);
+            if let Some(audit) = audit.filter(|_| batch.audit || batch.chosen.contains(&result.key)) {
+                let finding = match other {
+                    _ if failed(result) => Finding::Failed,
+                    true => Finding::Different,
+                    false => Finding::Same,
+                };
+                let why = match &result.outcome {
+                    Outcome::Failed { cause } => cause.clone(),
+                    _ => differing(&row.result, result),
+                };
+                let (auditor, auditor_process) = (batch.worker.clone(), batch.process.clone());
+                *audit = Audit { finding: Some(finding), auditor, auditor_process, why, ..audit.clone() };
+                report.audited.push((at, finding));
+            }
+        }
+        let (known, mismatches) = ((report.known.len() - report.audited.len()) as u64, report.mismatches);
+        self.sweeps.entry(batch.sweep).and_modify(|row| row.tallies.count(known, mismatches, report.fenced));
+        report
+    }
+
+    fn retry(&mut self, sweep: i64) -> Vec<TrialKey> {
+        let of_sweep = self.of_sweep(sweep).into_iter().filter(|row| failed(&row.result));
+        let rows: Vec<StoredTrial> = of_sweep.collect();
+        for StoredTrial { result, worker } in &rows {
+            self.trials.remove(&(sweep, result.key));
+            if let Outcome::Failed { cause } = &result.outcome {
+                let attempt = Attempt { cause: cause.clone(), worker: worker.clone(), seconds: result.seconds };
+                self.attempts.entry((sweep, result.key)).or_default().push(attempt);
+            }
+        }
+        let completed = self.sweeps.get_mut(&sweep).filter(|row| row.state == SweepState::Completed);
+        completed.into_iter().for_each(|row| row.state = SweepState::Running);
+        rows.into_iter().map(|row| row.result.key).collect()
+    }
+
+    fn retry_audits(&mut self, sweep: i64) -> Vec<(TrialKey, String)> {
+        let failed =
+            self.audits.iter_mut().filter(|((of, _), audit)| *of == sweep && audit.finding == Some(Finding::Failed));
+        let again = failed.map(|((_, key), audit)| {
+            *audit = due(*key, &audit.process);
+            (*key, audit.process.clone())
+        });
+        again.collect()
+    }
+
+    /// A history has fewer trials than are cleared at once.
+    fn clear(&mut self, sweep: i64) -> Cleared {
+        let rows = self.of_sweep(sweep);
+        if !self.removals.contains(&sweep) {
+            return Cleared::default();
+        }
+        if rows.is_empty() {
+            self.removals.remove(&sweep);
+            self.attempts.retain(|(of, _), _| *of != sweep);
+            self.audits.retain(|(of, _), _| *of != sweep);
+            return Cleared::default();
+        }
+        self.trials.retain(|(of, _), _| *of != sweep);
+        let last = rows.iter().map(|row| row.result.key).max();
+        self.audits.retain(|(of, key), _| *of != sweep || Some(*key) > last);
+        let weights: BTreeSet<[u8; 32]> = rows.iter().filter_map(|row| row.result.weights).collect();
+        let named = |hash: &[u8; 32]| self.trials.values().any(|row| row.result.weights == Some(*hash));
+        let weights = weights.into_iter().filter(|hash| !named(hash)).collect();
+        Cleared { trials: rows.len() as u64, weights, more: true }
+    }
+
+    fn of_sweep(&self, sweep: i64) -> Vec<StoredTrial> {
+        self.trials.iter().filter(|((of, _), _)| *of == sweep).map(|(_, row)| row.clone()).collect()
+    }
+}
+
+/// An audit that nobody has made.
+fn due(key: TrialKey, process: &str) -> Audit {
+    let (auditor, auditor_process, why) = Default::default();
+    Audit { key, process: process.to_owned(), finding: None, auditor, auditor_process, why }
+}
+
+fn failed(result: &TrialResult) -> bool {
+    matches!(result.outcome, Outcome::Failed { .. })
+}
+
+/// Whether two results of a trial are different ones. A failure is none.
+fn contradict(a: &TrialResult, b: &TrialResult) -> bool {
+    let failed = failed(a) || failed(b);
+    // In words, because NaN is not equal to itself.
+    let words = |r: &TrialResult| format!("{:?}", TrialResult { seconds: 0.0, isa: String::new(), ..r.clone() });
+    !failed && words(a) != words(b)
+}
+
+/// In what two results differ that are no failures, in the order in which it is told.
+fn differing(a: &TrialResult, b: &TrialResult) -> String {
+    if failed(a) || failed(b) {
+        return String::new();
+    }
+    let words = |r: &TrialResult| {
+        [
+            ("outcome", format!("{:?}", r.outcome)),
+            ("steps", format!("{:?}", r.steps)),
+            ("digest", format!("{:?}", r.digest)),
+            ("metrics", format!("{:?}", r.metrics)),
+            ("curve", format!("{:?}", r.curve)),
+            ("weights", format!("{:?}", r.weights)),
+            ("predictions", format!("{:?}", r.predictions)),
+        ]
+    };
+    let pairs = words(a).into_iter().zip(words(b));
+    let different: Vec<&str> = pairs.filter(|(a, b)| a != b).map(|((what, _), _)| what).collect();
+    different.join(", ")
+}
+
+/// A row as it is handed out with many others.
+fn small(row: &StoredTrial) -> StoredTrial {
+    let result = TrialResult { curve: Curve::default(), predictions: Predictions::default(), ..row.result.clone() };
+    StoredTrial { result, worker: row.worker.clone() }
+}
+
+impl Reader for Model {
+    fn sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
+        Ok(self.sweeps.values().cloned().collect())
+    }
+
+    fn removals(&self) -> Result<Vec<i64>, StoreError> {
+        Ok(self.removals.iter().copied().collect())
+    }
+
+    fn names(&self, weights: &[u8; 32]) -> Result<bool, StoreError> {
+        Ok(self.trials.values().any(|row| row.result.weights == Some(*weights)))
+    }
+
+    fn leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError> {
+        Ok((self.leases.values().cloned().collect(), self.next_lease))
+    }
+
+    fn sound_trials(
+        &self,
+        sweep: i64,
+        all_of_it: bool,
+        each: &mut dyn FnMut(StoredTrial),
+    ) -> Result<Vec<Damage>, StoreError> {
+        let rows = self.of_sweep(sweep).into_iter();
+        rows.for_each(|row| each(if all_of_it { row } else { small(&row) }));
+        Ok(Vec::new())
+    }
+
+    fn trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError> {
+        let _ = self.of_sweep(sweep).iter().all(|row| each(small(row)));
+        Ok(())
+    }
+
+    fn trial(&self, sweep: i64, key: TrialKey) -> Result<Option<StoredTrial>, StoreError> {
+        Ok(self.trials.get(&(sweep, key)).cloned())
+    }
+
+    fn attempts(&self, sweep: i64, key: TrialKey) -> Result<Vec<Attempt>, StoreError> {
+        Ok(self.attempts.get(&(sweep, key)).cloned().unwrap_or_default())
+    }
+
+    fn all_attempts(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Attempt)) -> Result<(), StoreError> {
+        let of_sweep = self.attempts.iter().filter(|((of, _), _)| *of == sweep);
+        of_sweep.for_each(|((_, key), attempts)| attempts.iter().for_each(|attempt| each(*key, attempt.clone())));
+        Ok(())
+    }
+
+    fn audits(&self, sweep: i64) -> Result<Vec<Audit>, StoreError> {
+        let of_rows = self.audits.iter().filter(|(place, _)| place.0 == sweep && self.trials.contains_key(place));
+        Ok(of_rows.map(|(_, audit)| audit.clone()).collect())
+    }
+
+    fn audit(&self, sweep: i64, key: TrialKey) -> Result<Option<Audit>, StoreError> {
+        Ok(self.audits.get(&(sweep, key)).cloned())
+    }
+
+    fn curves(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Curve)) -> Result<(), StoreError> {
+        let completed = self.of_sweep(sweep).into_iter().filter(|row| row.result.outcome == Outcome::Completed);
+        completed.for_each(|row| each(row.result.key, row.result.curve));
+        Ok(())
+    }
+
+    fn predictions(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Predictions) -> bool) -> Result<(), StoreError> {
+        let mut some = self.of_sweep(sweep).into_iter().filter(|row| !row.result.predictions.steps.is_empty());
+        let _ = some.all(|row| each(row.result.key, row.result.predictions));
+        Ok(())
+    }
+}
+
+/// All that a store can be asked, in words: NaN is not equal to itself.
+fn view(reader: &dyn Reader) -> String {
+    let mut view = format!(
+        "{:?}\n{:?}\n{:?} {:?}\n",
+        reader.sweeps().expect("sweeps"),
+        reader.leases().expect("leases"),
+        reader.removals().expect("removals"),
+        reader.names(&[7; 32]).expect("names")
+    );
+    for sweep in 1..4 {
+        view += &of_sweep(reader, sweep);
+    }
+    view
+}
+
+fn of_sweep(reader: &dyn Reader, sweep: i64) -> String {
+    let (mut view, mut sound) = (String::new(), BTreeMap::new());
+    for all_of_it in [false, true] {
+        let mut each = |row: StoredTrial| drop(sound.insert((all_of_it, row.result.key), format!("{row:?}")));
+        let damages = reader.sound_trials(sweep, all_of_it, &mut each).expect("sound rows");
+        assert_eq!(damages, [], "sweep {sweep}");
+    }
+    let mut add = |what: String| view += &(what + "\n");
+    add(format!("{sound:?}"));
+    reader
+        .trials(sweep, &mut |row| {
+            add(format!("{row:?}"));
+            true
+        })
+        .expect("rows");
+    reader.curves(sweep, &mut |key, curve| add(format!("{key} {curve:?}"))).expect("curves");
+    reader
+        .predictions(sweep, &mut |key, what| {
+            add(format!("{key} {what:?}"));
+            true
+        })
+        .expect("predictions");
+    reader.all_attempts(sweep, &mut |key, attempt| add(format!("{key} {attempt:?}"))).expect("attempts");
+    add(format!("{:?}", reader.audits(sweep)));
+    for n in 0..8 {
+        add(format!("{:?}", reader.audit(sweep, key(n))));
+        add(format!("{:?} {:?}", reader.trial(sweep, key(n)), reader.attempts(sweep, key(n))));
+    }
+    view
+}
+
+impl ReferenceStateMachine for Model {
+    type State = Self;
+    type Transition = Step;
+
+    fn init_state() -> BoxedStrategy<Self> {
+        Just(Self::new().launch()).boxed()
+    }
+
+    fn transitions(_: &Self) -> BoxedStrategy<Step> {
+        steps()
+    }
+
+    fn apply(state: Self, step: &Step) -> Self {
+        match step {
+            Step::Launch => state.launch(),
+            Step::Commit(writes) => state.commit(writes),
+            Step::Reopen => Self { epoch: state.epoch + 1, written: None, ..state },
+        }
+    }
+
+    fn preconditions(state: &Self, step: &Step) -> bool {
+        !matches!(step, Step::Launch) || state.launched < 3
+    }
+}
+
+/// A store and its writer.
+struct Open<S> {
+    store: S,
+    writer: Box<dyn Writer>,
+}
+
+impl<S: Store> Open<S> {
+    /// Leads, in this epoch.
+    fn new(store: S, epoch: u64) -> Self {
+        let leader = store.claim("http://here").expect("claimed");
+        assert!(leader.is_this && leader.epoch == epoch, "{leader:?} in epoch {epoch}");
+        let writer = store.writer(epoch).expect("a writer");
+        Self { store, writer }
+    }
+
+    fn commit(&mut self, writes: &[Write], model: &Model) {
+        let written = self.writer.commit(&writes.iter().collect::<Vec<_>>());
+        assert_eq!(written.as_ref().ok(), model.written.as_ref(), "{written:?}");
+    }
+
+    fn check(&self, model: &Model) {
+        assert_eq!(view(self.store.reader().expect("a reader").as_ref()), view(model));
+    }
+}
+
+/// Both stores; the one in PostgreSQL where there is a server.
+struct Both {
+    dir: tempfile::TempDir,
+    sqlite: Option<Open<SqliteStore>>,
+    postgres: Option<(String, Open<PostgresStore>)>,
+}
+
+impl Both {
+    fn commit(&mut self, writes: &[Write], model: &Model) {
+        self.sqlite.as_mut().expect("it is open").commit(writes, model);
+        if let Some((_, postgres)) = &mut self.postgres {
+            postgres.commit(writes, model);
+        }
+    }
+
+    fn reopen(&mut self, epoch: u64) {
+        // It belongs to one coordinator at a time.
+        self.sqlite = None;
+        self.sqlite = Some(Open::new(SqliteStore::open(self.dir.path()).expect("opened again"), epoch));
+        if let Some((schema, old)) = &mut self.postgres {
+            let store = with_server(|server| {
+                server.ask(&format!("UPDATE {schema}.term SET expires_at = '-infinity'"));
+                PostgresStore::open(&url(server, schema)).expect("opened again")
+            });
+            let new = Open::new(store.expect("the server is there"), epoch);
+            let refused = old.writer.commit(&[&Write::Probe]);
+            assert!(matches!(refused, Err(StoreError::Deposed(_))), "{refused:?}");
+            *old = new;
+        }
+    }
+}
+
+impl StateMachineTest for Both {
+    type SystemUnderTest = Self;
+    type Reference = Model;
+
+    fn init_test(model: &Model) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let sqlite = Some(Open::new(SqliteStore::open(dir.path()).expect("opened"), 1));
+        let postgres = with_server(|server| {
+            let schema = format!("s{}", server.ask("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 's%'"));
+            server.ask(&format!("CREATE SCHEMA {schema}"));
+            let store = PostgresStore::open(&url(server, &schema)).expect("opened");
+            (schema, Open::new(store, 1))
+        });
+        let mut both = Self { dir, sqlite, postgres };
+        both.commit(&[Write::Sweep(model.latest())], model);
+        both
+    }
+
+    fn apply(mut both: Self, model: &Model, step: Step) -> Self {
+        match step {
+            Step::Launch => both.commit(&[Write::Sweep(model.latest())], model),
+            Step::Commit(writes) => both.commit(&writes, model),
+            Step::Reopen => both.reopen(model.epoch),
+        }
+        both
+    }
+
+    fn check_invariants(both: &Self, model: &Model) {
+        both.sqlite.as_ref().expect("it is open").check(model);
+        if let Some((_, postgres)) = &both.postgres {
+            postgres.check(model);
+        }
+    }
+}
+
+fn url(server: &Postgres, schema: &str) -> String {
+    format!("{}&options[search_path]={schema}", server.url())
+}
+
+/// Stopped at the end of the test.
+static SERVER: Mutex<Option<Postgres>> = Mutex::new(None);
+
+fn with_server<T>(work: impl FnOnce(&Postgres) -> T) -> Option<T> {
+    SERVER.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(work)
+}
+
+#[test]
+fn both_stores_do_what_the_model_does() {
+    match Postgres::start() {
+        Ok(server) => *SERVER.lock().expect("nobody else has it") = Some(server),
+        Err(why) => skip("both_stores_do_what_the_model_does (PostgreSQL)", "postgres", &why),
+    }
+    let config = ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() };
+    let histories = Model::sequential_strategy(1..24);
+    let outcome = TestRunner::new(config.clone()).run(&histories, |(model, steps, seen)| {
+        Both::test_sequential(config.clone(), model, steps, seen);
+        Ok(())
+    });
+    drop(SERVER.lock().unwrap_or_else(PoisonError::into_inner).take());
+    assert!(outcome.is_ok(), "{}", outcome.expect_err("it failed"));
+}
