@@ -1,7 +1,7 @@
 //! Audits: trials that are run a second time by another worker process, and what is told of them.
 
 use ergodic_proto::v1;
-use ergodic_tests::{Cluster, RawWorker};
+use ergodic_tests::{Cluster, RawWorker, stdout};
 use serde_json::Value;
 
 use crate::{block_on, empty_sweep, http, work};
@@ -40,12 +40,12 @@ fn two_workers_audit_each_other_and_rows_are_those_of_a_run_without_audits() {
 
 #[test]
 fn a_plan_says_how_many_trials_an_audit_adds() {
-    let cluster = Cluster::start(&[]);
-    let path = cluster.path("plan.toml");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("plan.toml");
     std::fs::write(&path, format!("audit = 0.01\n{}", empty_sweep(1000))).expect("written");
     let path = path.to_string_lossy();
-    assert!(cluster.ask(&["plan", &path]).contains("audit: about 10 trials (1 %) are run again by another worker"));
-    let plan: Value = serde_json::from_str(&cluster.ask(&["plan", &path, "--format", "json"])).expect("JSON");
+    assert!(stdout(&["plan", &path]).contains("audit: about 10 trials (1 %) are run again by another worker"));
+    let plan: Value = serde_json::from_str(&stdout(&["plan", &path, "--format", "json"])).expect("JSON");
     assert_eq!((&plan["trials"], &plan["audits"]), (&1000.into(), &10.into()));
 }
 
