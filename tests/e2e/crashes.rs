@@ -47,11 +47,11 @@ fn a_sweep_outlives_all_its_workers() {
 fn dies_at(place: &str) -> Value {
     let (text, wanted) = work();
     let mut cluster = Cluster::counted(&["--lease-ttl", "10s"]);
-    let workers = vec![cluster.worker(1, &[]), cluster.worker(1, &[])];
-    let id = cluster.launch(&text);
-    cluster.wait_until(&id, "it is under way", under_way);
+    // Before there are results: a kill while they come may fall between a commit and its acknowledgement, too.
     cluster.take_coordinator().kill();
     cluster.restart_coordinator(&[("FAILPOINTS", &format!("{place}=1*off->return"))]);
+    let workers = vec![cluster.worker(1, &[]), cluster.worker(1, &[])];
+    let id = cluster.launch(&text);
     let dying = cluster.take_coordinator();
     dying.wait_for_log("dying here");
     dying.wait_for_death();
