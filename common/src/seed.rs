@@ -107,6 +107,14 @@ pub fn uniform_at(key: &[u8; 32], i: u64) -> f64 {
     unit(rng.next_u64())
 }
 
+/// The lot, in [0, 1), that decides whether a trial is audited.
+pub fn audit_lot(sweep_seed: u64, cell: &[u8; 32], repeat: u32) -> f64 {
+    let mut key = Key::new(sweep_seed, "audit");
+    key.part(b"cell", cell);
+    key.part(b"each", &repeat.to_le_bytes());
+    uniform_at(&key.finish(), 0)
+}
+
 /// A stream of bits for something that belongs to no trial, such as the `i`-th generated image.
 pub fn fixed_stream(name: &str, i: u64) -> Stream {
     let mut key = Key::new(0, name);

@@ -309,6 +309,13 @@ impl Spec {
         *hasher.finalize().as_bytes()
     }
 
+    /// Whether the trial of this repeat of a cell is to be audited. That depends on what the cell is alone: not on the order
+    /// in which trials are run, nor on which others there are, and a larger share audits the same ones and more.
+    pub fn audits(&self, cell_hash: &[u8; 32], repeat: u32) -> bool {
+        let share = self.terms.audit;
+        share > 0.0 && seed::audit_lot(self.seed, cell_hash, repeat) < share
+    }
+
     /// The random streams of a trial.
     pub fn streams(&self, key: TrialKey, cell_hash: [u8; 32]) -> Streams {
         Streams { sweep_seed: self.seed, repeat: key.repeat, cell: cell_hash, plan: self.seeds.clone() }

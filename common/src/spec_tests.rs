@@ -139,14 +139,33 @@ fn a_cell_keeps_its_hash_when_the_sweep_is_extended_or_reworded() {
 }
 
 #[test]
+fn a_lot_decides_what_is_audited_whatever_else_the_sweep_has() {
+    let spec = |audit: &str, grid: &str| Spec::read(&source(grid, &[audit])).expect("a valid sweep");
+    let chosen = |spec: &Spec, cell: u64| {
+        let hash = spec.cell_hash(&spec.grid.config(cell).expect("resolves"), &[1; 32]);
+        (0..2000).filter(|repeat| spec.audits(&hash, *repeat)).collect::<Vec<u32>>()
+    };
+    let (few, wide) = (spec("audit=0.1", "[grid]\nlr = [0.1]\n"), spec("audit=0.1", "[grid]\nlr = [0.01, 0.1]\n"));
+    assert!((150..250).contains(&chosen(&few, 0).len()), "a tenth: {}", chosen(&few, 0).len());
+    assert_eq!(chosen(&few, 0), chosen(&wide, 1), "an extension keeps the choice");
+    assert_ne!(chosen(&wide, 0), chosen(&wide, 1));
+    let more = chosen(&spec("audit=0.5", "[grid]\nlr = [0.1]\n"), 0);
+    assert!(chosen(&few, 0).iter().all(|repeat| more.contains(repeat)), "a larger share adds to the choice");
+    assert_eq!(chosen(&spec("audit=1", "[grid]\nlr = [0.1]\n"), 0).len(), 2000);
+    assert!(chosen(&spec("audit=0", "[grid]\nlr = [0.1]\n"), 0).is_empty());
+}
+
+#[test]
 fn terms_are_read_checked_and_no_part_of_a_cells_identity() {
     let with = |settings: &[&str]| Spec::read(&source("", settings)).expect("a valid sweep");
     let (plain, limited) = (with(&[]), with(&["time_limit=10m"]));
     assert_eq!((plain.terms.time_limit, limited.terms.time_limit), (None, Some(Duration::from_secs(600))));
     let shared = with(&["priority=-5", "weight=2.5"]);
     assert_eq!((plain.terms.share, shared.terms.share), (Share::default(), Share { priority: -5, weight: 2.5 }));
+    let audited = with(&["audit=0.25"]);
+    assert_eq!((plain.terms.audit, audited.terms.audit), (0.0, 0.25));
     let hash = |spec: &Spec| spec.cell_hash(&spec.grid.config(0).expect("a cell"), &[0; 32]);
-    assert_eq!((hash(&plain), hash(&plain)), (hash(&limited), hash(&shared)));
+    assert_eq!([hash(&limited), hash(&shared), hash(&audited)], [hash(&plain); 3]);
     for (setting, words) in [
         ("time_limit=0s", "time_limit: expected a time above 0"),
         ("time_limit=10", "found 10"),
@@ -154,6 +173,8 @@ fn terms_are_read_checked_and_no_part_of_a_cells_identity() {
         ("priority=0.5", "priority"),
         ("weight=0", "weight: expected a finite number >= 0.000001"),
         ("time_limits=10m", "did you mean 'time_limit'"),
+        ("audit=1.01", "audit: expected a finite number >= 0 and <= 1, found 1.01"),
+        ("audit=-0.1", "audit"),
     ] {
         let message = refusal("", &[setting]);
         assert!(message.contains(words), "{message}");

@@ -14,6 +14,8 @@ pub struct Terms {
     pub time_limit: Option<Duration>,
     /// What it is given of workers that others want too, unless a user says otherwise later.
     pub share: Share,
+    /// `audit`: this share of trials is run a second time, in another worker process, and compared.
+    pub audit: f64,
 }
 
 /// A sweep's claim on workers that several sweeps want.
@@ -33,6 +35,8 @@ impl Default for Share {
 
 /// Priorities.
 const PRIORITIES: Range = Range { low: -100.0, high: 100.0, above: false, below: false, whole: true };
+/// Shares of trials.
+const AUDITS: Range = Range { low: 0.0, high: 1.0, above: false, below: false, whole: false };
 /// Weights. Beyond these, virtual times would lose their seconds.
 const WEIGHTS: Range = Range { low: 1e-6, high: 1e6, above: false, below: false, whole: false };
 
@@ -67,7 +71,8 @@ impl Terms {
     /// # Errors
     /// One of them is none.
     pub fn read(root: &Reader<'_>) -> Result<Self, SpecError> {
-        Ok(Self { time_limit: read_time_limit(root)?, share: Share::read(root)? })
+        let audit = root.number("audit", AUDITS)?.unwrap_or(0.0);
+        Ok(Self { time_limit: read_time_limit(root)?, share: Share::read(root)?, audit })
     }
 }
 

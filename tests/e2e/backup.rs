@@ -14,7 +14,7 @@ fn a_backup_of_a_running_sweep_goes_on_elsewhere_to_the_same_rows() {
     let (sweep, wanted) = work();
     let mut cluster = Cluster::start(&[]);
     let worker = cluster.worker(2, &[]);
-    let kept = cluster.launch(KEEPING);
+    let kept = cluster.launch(&format!("audit = 1.0\n{KEEPING}"));
     cluster.wait_for_end(&kept);
     let id = cluster.launch(&sweep);
     cluster.wait_until(&id, "it is under way", |status| status["done"].as_u64() > Some(50));
@@ -23,6 +23,10 @@ fn a_backup_of_a_running_sweep_goes_on_elsewhere_to_the_same_rows() {
     assert!(said.contains("2 sweeps"), "{said}");
     let weights = cluster.path("w1");
     cluster.ask(&["weights", &kept, "0/1", "-o", &text(&weights)]);
+    let audits =
+        |cluster: &Cluster| ["due", "left"].map(|what| cluster.status(&kept)[format!("audits_{what}")].as_u64());
+    let due = audits(&cluster);
+    assert!(due[0] > Some(0) && due[1] == due[0], "nobody else was there to make them: {due:?}");
     let of_kept = (cluster.rows(&kept), cluster.ask(&["predictions", &kept]), cluster.ask(&["curves", &kept]));
     worker.kill();
 
@@ -40,6 +44,7 @@ fn a_backup_of_a_running_sweep_goes_on_elsewhere_to_the_same_rows() {
     assert!(before["done"].as_u64() >= Some(50) && before["state"] == "running", "{before}");
     let restored = (elsewhere.rows(&kept), elsewhere.ask(&["predictions", &kept]), elsewhere.ask(&["curves", &kept]));
     assert!(restored == of_kept, "rows are not what they were");
+    assert_eq!(audits(&elsewhere), due, "audits that are due");
     let same = elsewhere.path("w2");
     elsewhere.ask(&["weights", &kept, "0/1", "-o", &text(&same)]);
     assert_eq!(std::fs::read(same).expect("weights"), std::fs::read(weights).expect("weights"));

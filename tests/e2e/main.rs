@@ -1,5 +1,6 @@
 //! End-to-end tests over the real programs.
 
+mod audit;
 mod backup;
 mod checkpoints;
 mod clock;
@@ -17,6 +18,7 @@ mod kept;
 mod layering;
 mod limits;
 mod network;
+mod parcels;
 mod partitions;
 mod postgres;
 mod races;

@@ -70,6 +70,7 @@ impl Ledger {
                 }
             }
             (Write::Results(batch), Written::Results(report)) => self.note_results(spec, batch, report),
+            (Write::AuditFailed(_, key, why), _) => panic!("the audit of the trial {key} was given up: {why}"),
             (Write::Verdict(_, result), _) => panic!("the trial {} was given up: {:?}", result.key, result.outcome),
             _ => {}
         }
@@ -88,6 +89,13 @@ impl Ledger {
         assert_eq!(report.fenced, batch.compare_only || lease.is_none(), "{:?} and the lease {lease:?}", batch.fence);
         self.fenced += u64::from(report.fenced);
         self.known += report.known.len() as u64;
+        let audits = lease.is_some_and(|row| row.audits.is_some());
+        assert!(
+            lease.is_none() || batch.audit == audits,
+            "the lease {lease:?} and a batch for audits: {}",
+            batch.audit
+        );
+        assert!(!batch.audit || report.stored.is_empty(), "an audit stored a row under {:?}", batch.fence);
         for at in &report.stored {
             let key = batch.results[*at].key;
             let (class, n) = spec.grid.locate(key);

@@ -169,7 +169,7 @@ fn commit(mut request: v1::CommitResultsRequest) {
     for result in &delivery.results {
         let again =
             TrialResult::try_from(v1::TrialResult::from(result.clone())).expect("what was taken is taken again");
-        assert!(rows::same_bits(&again, result));
+        assert!(rows::differences(&again, result).is_empty());
         bytes_of(result);
     }
     let mut core = busy_core();
@@ -411,14 +411,23 @@ fn good_database() -> &'static [u8] {
         let store = SqliteStore::open(dir.path()).expect("a new store");
         let fence = Fence { lease: 1, epoch: 1 };
         let trials = IntervalSet::of(0, 8);
-        let lease = LeaseRow { fence, sweep: 1, class: 0, worker: WORKER.into(), trials };
+        let lease = LeaseRow { fence, sweep: 1, class: 0, worker: WORKER.into(), trials, audits: None };
         let results = (0..2).map(|repeat| TrialResult {
             metrics: vec![0.5],
             curve: Curve { steps: vec![1, 2], values: vec![0.25, 0.5] },
             predictions: Predictions { steps: vec![2], classes: vec![1, 0] },
             ..TrialResult::completed(TrialKey { cell: 0, repeat })
         });
-        let batch = Batch { sweep: 1, fence, worker: "w".into(), results: results.collect(), compare_only: false };
+        let batch = Batch {
+            sweep: 1,
+            fence,
+            worker: "w".into(),
+            process: "w".into(),
+            results: results.collect(),
+            compare_only: false,
+            audit: false,
+            chosen: Vec::new(),
+        };
         let mut writer = store.writer(1).expect("its writer");
         for write in [Write::Sweep(empty_row()), Write::Lease(lease), Write::Results(batch)] {
             writer.commit(&[&write]).expect("a good write");

@@ -1,8 +1,9 @@
 //! Histories: what is written, in any order, to a model and to both stores.
 
+use ergodic::core::audits::Finding;
 use ergodic::core::interval::IntervalSet;
 use ergodic::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
-use ergodic::store::{Attempt, Batch, StoredTrial, Write};
+use ergodic::store::{Attempt, Audit, Batch, StoredTrial, Write};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
 use ergodic_common::trial::{Curve, Predictions};
@@ -38,7 +39,8 @@ fn write() -> impl Strategy<Value = Write> {
     let lease = move |len: u64| {
         (fence(), sweeps()).prop_map(move |(fence, sweep)| {
             let trials = IntervalSet::of(fence.lease, fence.lease + len);
-            LeaseRow { fence, sweep, class: 1, worker: "w".into(), trials }
+            let audits = (fence.lease % 2 == 0).then(|| "v".to_owned());
+            LeaseRow { fence, sweep, class: 1, worker: "w".into(), trials, audits }
         })
     };
     prop_oneof![
@@ -48,8 +50,15 @@ fn write() -> impl Strategy<Value = Write> {
         4 => proptest::collection::vec((fence(), any::<bool>()).prop_map(|(fence, lost)| Ended { fence, lost }), 0..3)
             .prop_map(Write::EndLeases),
         2 => (sweeps(), state).prop_map(|(sweep, state)| Write::State(sweep, state)),
-        16 => (sweeps(), fence(), results(), any::<bool>()).prop_map(|(sweep, fence, results, compare_only)| {
-            Write::Results(Batch { sweep, fence, worker: "w".into(), results, compare_only })
+        16 => (sweeps(), fence(), results(), 0..6_u8, "[vw]").prop_map(|(sweep, fence, results, how, process)| {
+            // The first repeats are.
+            let chosen = results.iter().map(|result| result.key).filter(|key| key.repeat == 0).collect();
+            let (compare_only, audit, worker) = (how == 0, how == 1, format!("{process}1"));
+            Write::Results(Batch { sweep, fence, worker, process, results, compare_only, audit, chosen })
+        }),
+        2 => (sweeps(), 0..8_u32).prop_map(|(sweep, n)| Write::AuditFailed(sweep, key(n), "it kills".into())),
+        1 => (sweeps(), proptest::collection::vec(0..8_u32, 0..3)).prop_map(|(sweep, trials)| {
+            Write::AdoptAudits(sweep, trials.into_iter().map(audit).collect())
         }),
         2 => (sweeps(), 0..8_u32).prop_map(|(sweep, n)| Write::Verdict(sweep, TrialResult::failed(key(n), "it kills".into(), 2))),
         2 => sweeps().prop_map(Write::Retry),
@@ -65,6 +74,17 @@ fn write() -> impl Strategy<Value = Write> {
         }),
         1 => Just(Write::Probe),
     ]
+}
+
+fn audit(n: u32) -> Audit {
+    Audit {
+        key: key(n),
+        process: "v".into(),
+        finding: (n % 2 == 0).then_some(Finding::Different),
+        auditor: "w1".into(),
+        auditor_process: "w".into(),
+        why: "digest".into(),
+    }
 }
 
 pub(crate) fn key(n: u32) -> TrialKey {
@@ -109,11 +129,21 @@ pub(crate) fn sweep(id: &str) -> SweepRow {
 
 pub(crate) fn lease(number: u64, sweep: i64) -> LeaseRow {
     let fence = Fence { lease: number, epoch: 1 };
-    LeaseRow { fence, sweep, class: 0, worker: "w".into(), trials: IntervalSet::of(0, 10) }
+    LeaseRow { fence, sweep, class: 0, worker: "w".into(), trials: IntervalSet::of(0, 10), audits: None }
 }
 
 /// A batch under a lease of [`lease`].
 pub(crate) fn results_of(sweep: i64, lease: u64, results: Vec<TrialResult>) -> Write {
     let fence = Fence { lease, epoch: 1 };
-    Write::Results(Batch { sweep, fence, worker: "w".into(), results, compare_only: false })
+    let (worker, process) = ("w".into(), "w".into());
+    Write::Results(Batch {
+        sweep,
+        fence,
+        worker,
+        process,
+        results,
+        compare_only: false,
+        audit: false,
+        chosen: Vec::new(),
+    })
 }

@@ -72,7 +72,7 @@ fn a_damaged_row_in_postgres_is_named_and_set_aside() {
     let told = reader.attempts(1, history::key(3)).expect_err("it is damaged").to_string();
     assert!(told.contains("the earlier attempt of the trial 1/1 of the sweep abc"), "{told}");
     let aside = writer.commit(&[&Write::SetAside(1, keys.clone())]).expect("they are set aside");
-    assert!(matches!(&aside[0], Written::Retried(set) if set.len() == 3), "{aside:?}");
+    assert!(matches!(&aside[0], Written::Retried(set, _) if set.len() == 3), "{aside:?}");
     assert_eq!(damages(true), []);
     writer.commit(&[&results_of(1, 1, vec![result(0, 3), result(1, 3), result(2, 0)])]).expect("stored again");
     let row = store.reader().expect("a reader").trial(1, keys[1]).expect("read").expect("a row");

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
+use ergodic::core::audits::Finding;
 use ergodic::core::{LeaseRow, SweepRow, SweepState};
 use ergodic::store::postgres::PostgresStore;
 use ergodic::store::sqlite::SqliteStore;
 use ergodic::store::{
-    Attempt, Batch, Cleared, Damage, Reader, Report, Store, StoreError, StoredTrial, Write, Writer, Written,
+    Attempt, Audit, Batch, Cleared, Damage, Reader, Report, Store, StoreError, StoredTrial, Write, Writer, Written,
 };
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{Outcome, TrialKey, TrialResult};
@@ -30,6 +31,7 @@ struct Model {
     leases: BTreeMap<u64, LeaseRow>,
     trials: Trials,
     attempts: BTreeMap<(i64, TrialKey), Vec<Attempt>>,
+    audits: BTreeMap<(i64, TrialKey), Audit>,
     removals: BTreeSet<i64>,
     /// What became of the last writes; `None` if they failed.
     written: Option<Vec<Written>>,
@@ -45,6 +47,7 @@ impl Model {
             leases: BTreeMap::new(),
             trials: BTreeMap::new(),
             attempts: BTreeMap::new(),
+            audits: BTreeMap::new(),
             removals: BTreeSet::new(),
             written: None,
         }
@@ -94,9 +97,15 @@ impl Model {
                     self.trials.entry((*sweep, result.key)).or_insert(row);
                 }
             }
-            Write::Retry(sweep) => return Some(Written::Retried(self.retry(*sweep))),
+            Write::AuditFailed(sweep, key, why) => {
+                let due = self.audits.get_mut(&(*sweep, *key)).filter(|audit| audit.finding.is_none());
+                if let Some(audit) = due {
+                    (audit.finding, audit.why) = (Some(Finding::Failed), why.clone());
+                }
+            }
+            Write::Retry(sweep) => return Some(Written::Retried(self.retry(*sweep), self.retry_audits(*sweep))),
             // Here nothing is ever damaged.
-            Write::SetAside(..) => return Some(Written::Retried(Vec::new())),
+            Write::SetAside(..) => return Some(Written::Retried(Vec::new(), Vec::new())),
             Write::Remove(sweep) => {
                 if self.sweeps.remove(sweep).is_some() {
                     self.leases.retain(|_, lease| lease.sweep != *sweep);
@@ -115,6 +124,11 @@ impl Model {
                     self.attempts.entry((*sweep, *key)).or_default().push(attempt.clone());
                 };
                 attempts.iter().for_each(&mut append);
+            }
+            Write::AdoptAudits(sweep, audits) => {
+                for audit in audits {
+                    self.audits.entry((*sweep, audit.key)).or_insert_with(|| audit.clone());
+                }
             }
             Write::Probe => {}
         }
@@ -145,21 +159,44 @@ impl Model {
         let mut report = Report { fenced: batch.compare_only || !holds, ..Report::default() };
         for (at, result) in batch.results.iter().enumerate() {
             let place = (batch.sweep, result.key);
-            if !report.fenced && !self.trials.contains_key(&place) {
+            if !report.fenced && !batch.audit && !self.trials.contains_key(&place) {
                 self.trials.insert(place, StoredTrial { result: result.clone(), worker: batch.worker.clone() });
                 report.stored.push(at);
-            } else if let Some(row) = self.trials.get(&place) {
-                report.known.push(result.key);
-                report.mismatches += u64::from(contradict(&row.result, result));
+                if batch.chosen.contains(&result.key) && !failed(result) {
+                    self.audits.insert(place, due(result.key, &batch.process));
+                    report.due.push(result.key);
+                }
             }
         }
-        let (known, mismatches) = (report.known.len() as u64, report.mismatches);
+        // What comes twice in a batch is compared with its own row.
+        for (at, result) in batch.results.iter().enumerate().filter(|(at, _)| !report.stored.contains(at)) {
+            let Some(row) = self.trials.get(&(batch.sweep, result.key)) else { continue };
+            report.known.push(result.key);
+            let other = contradict(&row.result, result);
+            report.mismatches += u64::from(other);
+            let audit = self.audits.get_mut(&(batch.sweep, result.key));
+            let audit = audit.filter(|audit| audit.finding.is_none() && audit.process != batch.process);
+            if let Some(audit) = audit.filter(|_| batch.audit || batch.chosen.contains(&result.key)) {
+                let finding = match other {
+                    _ if failed(result) => Finding::Failed,
+                    true => Finding::Different,
+                    false => Finding::Same,
+                };
+                let why = match &result.outcome {
+                    Outcome::Failed { cause } => cause.clone(),
+                    _ => differing(&row.result, result),
+                };
+                let (auditor, auditor_process) = (batch.worker.clone(), batch.process.clone());
+                *audit = Audit { finding: Some(finding), auditor, auditor_process, why, ..audit.clone() };
+                report.audited.push((at, finding));
+            }
+        }
+        let (known, mismatches) = ((report.known.len() - report.audited.len()) as u64, report.mismatches);
         self.sweeps.entry(batch.sweep).and_modify(|row| row.tallies.count(known, mismatches, report.fenced));
         report
     }
 
     fn retry(&mut self, sweep: i64) -> Vec<TrialKey> {
-        let failed = |result: &TrialResult| matches!(result.outcome, Outcome::Failed { .. });
         let of_sweep = self.of_sweep(sweep).into_iter().filter(|row| failed(&row.result));
         let rows: Vec<StoredTrial> = of_sweep.collect();
         for StoredTrial { result, worker } in &rows {
@@ -174,6 +211,16 @@ impl Model {
         rows.into_iter().map(|row| row.result.key).collect()
     }
 
+    fn retry_audits(&mut self, sweep: i64) -> Vec<(TrialKey, String)> {
+        let failed =
+            self.audits.iter_mut().filter(|((of, _), audit)| *of == sweep && audit.finding == Some(Finding::Failed));
+        let again = failed.map(|((_, key), audit)| {
+            *audit = due(*key, &audit.process);
+            (*key, audit.process.clone())
+        });
+        again.collect()
+    }
+
     /// A history has fewer trials than are cleared at once.
     fn clear(&mut self, sweep: i64) -> Cleared {
         let rows = self.of_sweep(sweep);
@@ -183,9 +230,12 @@ impl Model {
         if rows.is_empty() {
             self.removals.remove(&sweep);
             self.attempts.retain(|(of, _), _| *of != sweep);
+            self.audits.retain(|(of, _), _| *of != sweep);
             return Cleared::default();
         }
         self.trials.retain(|(of, _), _| *of != sweep);
+        let last = rows.iter().map(|row| row.result.key).max();
+        self.audits.retain(|(of, key), _| *of != sweep || Some(*key) > last);
         let weights: BTreeSet<[u8; 32]> = rows.iter().filter_map(|row| row.result.weights).collect();
         let named = |hash: &[u8; 32]| self.trials.values().any(|row| row.result.weights == Some(*hash));
         let weights = weights.into_iter().filter(|hash| !named(hash)).collect();
@@ -197,12 +247,43 @@ impl Model {
     }
 }
 
+/// An audit that nobody has made.
+fn due(key: TrialKey, process: &str) -> Audit {
+    let (auditor, auditor_process, why) = Default::default();
+    Audit { key, process: process.to_owned(), finding: None, auditor, auditor_process, why }
+}
+
+fn failed(result: &TrialResult) -> bool {
+    matches!(result.outcome, Outcome::Failed { .. })
+}
+
 /// Whether two results of a trial are different ones. A failure is none.
 fn contradict(a: &TrialResult, b: &TrialResult) -> bool {
-    let failed = [a, b].iter().any(|result| matches!(result.outcome, Outcome::Failed { .. }));
+    let failed = failed(a) || failed(b);
     // In words, because NaN is not equal to itself.
     let words = |r: &TrialResult| format!("{:?}", TrialResult { seconds: 0.0, isa: String::new(), ..r.clone() });
     !failed && words(a) != words(b)
+}
+
+/// In what two results differ that are no failures, in the order in which it is told.
+fn differing(a: &TrialResult, b: &TrialResult) -> String {
+    if failed(a) || failed(b) {
+        return String::new();
+    }
+    let words = |r: &TrialResult| {
+        [
+            ("outcome", format!("{:?}", r.outcome)),
+            ("steps", format!("{:?}", r.steps)),
+            ("digest", format!("{:?}", r.digest)),
+            ("metrics", format!("{:?}", r.metrics)),
+            ("curve", format!("{:?}", r.curve)),
+            ("weights", format!("{:?}", r.weights)),
+            ("predictions", format!("{:?}", r.predictions)),
+        ]
+    };
+    let pairs = words(a).into_iter().zip(words(b));
+    let different: Vec<&str> = pairs.filter(|(a, b)| a != b).map(|((what, _), _)| what).collect();
+    different.join(", ")
 }
 
 /// A row as it is handed out with many others.
@@ -258,6 +339,15 @@ impl Reader for Model {
         Ok(())
     }
 
+    fn audits(&self, sweep: i64) -> Result<Vec<Audit>, StoreError> {
+        let of_rows = self.audits.iter().filter(|(place, _)| place.0 == sweep && self.trials.contains_key(place));
+        Ok(of_rows.map(|(_, audit)| audit.clone()).collect())
+    }
+
+    fn audit(&self, sweep: i64, key: TrialKey) -> Result<Option<Audit>, StoreError> {
+        Ok(self.audits.get(&(sweep, key)).cloned())
+    }
+
     fn curves(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Curve)) -> Result<(), StoreError> {
         let completed = self.of_sweep(sweep).into_iter().filter(|row| row.result.outcome == Outcome::Completed);
         completed.for_each(|row| each(row.result.key, row.result.curve));
@@ -309,7 +399,9 @@ fn of_sweep(reader: &dyn Reader, sweep: i64) -> String {
         })
         .expect("predictions");
     reader.all_attempts(sweep, &mut |key, attempt| add(format!("{key} {attempt:?}"))).expect("attempts");
+    add(format!("{:?}", reader.audits(sweep)));
     for n in 0..8 {
+        add(format!("{:?}", reader.audit(sweep, key(n))));
         add(format!("{:?} {:?}", reader.trial(sweep, key(n)), reader.attempts(sweep, key(n))));
     }
     view

@@ -12,6 +12,7 @@ use crate::desk::Parcel;
 use crate::link::{Link, Links};
 use crate::session::Backoff;
 use crate::slots::Office;
+use crate::train::Finished;
 
 /// Parcels under way at a time: one is stored while the next one travels.
 const IN_FLIGHT: usize = 2;
@@ -43,56 +44,107 @@ async fn courier(office: Arc<Office>, links: Links, worker: String) {
     }
 }
 
-/// Sends a parcel until it is answered. Whatever looks like transport means "outcome unknown": the same again, which is
-/// safe because a second delivery is only compared.
+/// Sends a parcel until all of it is answered. Where it is refused, it is sent in halves, until what is refused stands alone:
+/// one result that cannot be taken does not take the others with it.
 async fn send(links: &Links, worker: &str, parcel: &Parcel) {
-    let request = |results: Vec<v1::TrialResult>| {
-        let fence = Some(v1::Fence { lease: parcel.fence.lease, epoch: parcel.fence.epoch });
-        let (worker, sweep) = (worker.to_owned(), parcel.sweep.clone());
-        v1::CommitResultsRequest { worker, fence, results, sweep, seal: Vec::new() }.sealed()
-    };
-    let mut message = request(parcel.results.iter().map(|finished| finished.result.clone().into()).collect());
-    let (mut tried_as_failures, mut refusals) = (false, 0);
-    let mut backoff = Backoff::new();
-    loop {
-        let link = links.current();
-        let files = if tried_as_failures { Ok(()) } else { send_files(&link, parcel).await };
-        let answer = match files {
-            Ok(()) => commit(&link, message.clone()).await,
-            Err(status) => Err(status),
-        };
-        match answer {
-            Ok(answer) => return report(parcel, &answer),
-            Err(status) if is_final(status.code()) && refusals < BELIEVED_AFTER => {
-                tracing::warn!(%status, "results refused; trying again");
-                refusals += 1;
-                backoff.wait().await;
+    let post = Post { links, worker, parcel };
+    // What is yet to be sent, the next piece last.
+    let mut pieces = vec![&parcel.results[..]];
+    while let Some(piece) = pieces.pop() {
+        match post.deliver(piece).await {
+            Ok(answer) => report(parcel, piece, &answer),
+            Err(status) if is_divisible(piece, status.code()) => {
+                tracing::warn!(%status, results = piece.len(), "results refused; trying halves of them");
+                let (first, second) = piece.split_at(piece.len() / 2);
+                pieces.extend([second, first]);
             }
             Err(status) if status.code() == Code::NotFound => {
-                return tracing::warn!(%status, results = parcel.results.len(), "the sweep is over; its results are dropped");
+                tracing::warn!(%status, results = piece.len(), "the sweep is over; its results are dropped");
             }
-            Err(status) if is_final(status.code()) && !tried_as_failures => {
-                tracing::error!(%status, "the coordinator does not take these results; they are failures then");
-                let failure = |result: &TrialResult| as_failure(result, status.message()).into();
-                message = request(parcel.results.iter().map(|finished| failure(&finished.result)).collect());
-                (tried_as_failures, refusals) = (true, 0);
-            }
-            Err(status) if is_final(status.code()) => {
-                tracing::error!(%status, results = parcel.results.len(), "the coordinator does not take these results");
-                return;
-            }
-            Err(status) => {
-                tracing::warn!(%status, "results not delivered; trying again");
-                refusals = 0;
-                backoff.wait_after(&status).await;
-            }
+            Err(status) => post.deliver_as_failures(piece, &status).await,
         }
     }
 }
 
+/// Whether a refusal may be about one of several results. Nothing is lost by sending them apart.
+fn is_divisible(piece: &[Finished], code: Code) -> bool {
+    piece.len() > 1 && is_final(code) && code != Code::NotFound
+}
+
+/// A parcel under way.
+struct Post<'a> {
+    links: &'a Links,
+    worker: &'a str,
+    parcel: &'a Parcel,
+}
+
+impl Post<'_> {
+    /// Sends a piece of the parcel, with its files. A refusal is returned.
+    async fn deliver(&self, piece: &[Finished]) -> Result<v1::CommitResultsResponse, Status> {
+        let results = piece.iter().map(|finished| finished.result.clone().into()).collect();
+        self.until_answered(results, piece, |code| is_divisible(piece, code)).await
+    }
+
+    /// Trials whose results are not taken end as failed, with the reason.
+    async fn deliver_as_failures(&self, piece: &[Finished], why: &Status) {
+        let trials: Vec<String> = piece.iter().take(3).map(|finished| finished.result.key.to_string()).collect();
+        let trials = trials.join(", ");
+        tracing::error!(%why, results = piece.len(), trials, "the coordinator does not take these results; they are failures then");
+        let results = piece.iter().map(|finished| as_failure(&finished.result, why.message()).into()).collect();
+        match self.until_answered(results, &[], |_| false).await {
+            Ok(answer) => report(self.parcel, piece, &answer),
+            Err(status) => {
+                tracing::error!(%status, results = piece.len(), "the coordinator does not take these results")
+            }
+        }
+    }
+
+    /// Sends results until they are answered. Whatever looks like transport means "outcome unknown": the same again, which
+    /// is safe because a second delivery is only compared. A refusal that is not believed `at_once` must come several times.
+    async fn until_answered(
+        &self,
+        results: Vec<v1::TrialResult>,
+        files: &[Finished],
+        at_once: impl Fn(Code) -> bool,
+    ) -> Result<v1::CommitResultsResponse, Status> {
+        let message = self.request(results);
+        let (mut refusals, mut backoff) = (0, Backoff::new());
+        loop {
+            let link = self.links.current();
+            let answer = match send_files(&link, files).await {
+                Ok(()) => commit(&link, message.clone()).await,
+                Err(status) => Err(status),
+            };
+            match answer {
+                Ok(answer) => return Ok(answer),
+                Err(status) if is_final(status.code()) && (at_once(status.code()) || refusals == BELIEVED_AFTER) => {
+                    return Err(status);
+                }
+                Err(status) if is_final(status.code()) => {
+                    tracing::warn!(%status, "results refused; trying again");
+                    refusals += 1;
+                    backoff.wait().await;
+                }
+                Err(status) => {
+                    tracing::warn!(%status, "results not delivered; trying again");
+                    refusals = 0;
+                    backoff.wait_after(&status).await;
+                }
+            }
+        }
+    }
+
+    fn request(&self, results: Vec<v1::TrialResult>) -> v1::CommitResultsRequest {
+        let Parcel { fence, sweep, .. } = self.parcel;
+        let fence = Some(v1::Fence { lease: fence.lease, epoch: fence.epoch });
+        let (worker, sweep) = (self.worker.to_owned(), sweep.clone());
+        v1::CommitResultsRequest { worker, fence, results, sweep, seal: Vec::new() }.sealed()
+    }
+}
+
 /// Files go before the results that name them: what has a row can be fetched.
-async fn send_files(link: &Link, parcel: &Parcel) -> Result<(), Status> {
-    for finished in &parcel.results {
+async fn send_files(link: &Link, results: &[Finished]) -> Result<(), Status> {
+    for finished in results {
         if let (Some(hash), Some(file)) = (finished.result.weights, &finished.weights) {
             transfer::put(&mut link.files.clone(), hash, file.clone()).await?;
         }
@@ -120,13 +172,13 @@ fn is_final(code: Code) -> bool {
     )
 }
 
-fn report(parcel: &Parcel, answer: &v1::CommitResultsResponse) {
+fn report(parcel: &Parcel, piece: &[Finished], answer: &v1::CommitResultsResponse) {
     let v1::CommitResultsResponse { stored, duplicates, fenced, .. } = answer;
     tracing::debug!(lease = parcel.fence.lease, stored, duplicates, fenced, "results acknowledged");
     if answer.mismatches > 0 {
         tracing::error!(mismatches = answer.mismatches, "results differ from rows stored earlier");
     }
     if answer.fenced {
-        tracing::warn!(results = parcel.results.len(), "the lease had ended: results were compared, not stored");
+        tracing::warn!(results = piece.len(), "the lease had ended: results were compared, not stored");
     }
 }

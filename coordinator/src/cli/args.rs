@@ -71,7 +71,7 @@ pub enum Command {
     Resume(SteerArgs),
     /// Stop a sweep; results already stored stay
     Cancel(SteerArgs),
-    /// Run a sweep's failed trials again
+    /// Run a sweep's failed trials again, and audits that failed or that nobody could make
     Retry(SteerArgs),
     /// Remove sweeps that have ended, with their results and the files that no other sweep needs
     Rm(RemoveArgs),

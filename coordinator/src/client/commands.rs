@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::Client;
 use super::output::{self, Format, Records};
-use super::watch::{describe, done, duration, state_word};
+use super::watch::{audits_for_people, audits_left, describe, done, duration, state_word};
 
 /// What to print of a table, and how.
 #[derive(Debug, Clone, Default)]
@@ -179,6 +179,12 @@ pub fn show_status(s: &v1::SweepStatus, format: Format) -> String {
         ("duplicates", json!(s.duplicates)),
         ("mismatches", json!(s.mismatches)),
         ("fenced", json!(s.fenced)),
+        ("audit", json!(s.audit.map_or(0.0, |audit| audit.share))),
+        ("audits_due", json!(s.audit.map(|audit| audit.due))),
+        ("audits_same", json!(s.audit.map(|audit| audit.same))),
+        ("audits_different", json!(s.audit.map(|audit| audit.different))),
+        ("audits_failed", json!(s.audit.map(|audit| audit.failed))),
+        ("audits_left", json!(s.audit.as_ref().map(audits_left))),
         ("checkpoints", json!(s.checkpoints)),
         ("workers", json!(s.workers)),
         ("slots", json!(s.slots)),
@@ -213,6 +219,7 @@ fn status_for_people(s: &v1::SweepStatus) -> String {
             s.releases, s.duplicates, s.fenced
         );
     }
+    out += &audits_for_people(s).map_or_else(String::new, |audits| format!("  {audits}\n"));
     if s.checkpoints > 0 {
         out += &format!(
             "  checkpoints of unfinished trials: {}; `explain {} CELL/REPEAT` says of which step\n",
@@ -223,7 +230,7 @@ fn status_for_people(s: &v1::SweepStatus) -> String {
         out += &format!("  TROUBLE: the coordinator cannot store results: {}\n", s.trouble);
     }
     if s.mismatches > 0 {
-        out += &format!("  ALARM: {} of them differed from the stored row\n", s.mismatches);
+        out += &format!("  ALARM: {} results differed from the stored row\n", s.mismatches);
     }
     out
 }

@@ -32,7 +32,8 @@ struct ClassPlan {
 pub fn plan(spec: &Spec, format: Format) -> String {
     let classes = classes(spec);
     let repeats = f64::from(spec.repeats);
-    let core_seconds: f64 = classes.iter().map(|c| c.cells as f64 * repeats * c.flops / ASSUMED_FLOPS).sum();
+    let once: f64 = classes.iter().map(|c| c.cells as f64 * repeats * c.flops / ASSUMED_FLOPS).sum();
+    let core_seconds = once * (1.0 + spec.terms.audit);
     let memory = classes.iter().map(|c| c.bytes).max().unwrap_or(0);
     match format {
         Format::Json => format!(
@@ -42,6 +43,7 @@ pub fn plan(spec: &Spec, format: Format) -> String {
                 "cells": spec.grid.cells(),
                 "repeats": spec.repeats,
                 "trials": spec.trials(),
+                "audits": audits(spec),
                 "numerics": spec.numerics,
                 "axes": spec.grid.axes().iter().map(|a| json!({ "name": a.name, "values": a.len() })).collect::<Vec<_>>(),
                 "shape_classes": classes.iter().map(class_json).collect::<Vec<_>>(),
@@ -126,6 +128,10 @@ fn people(spec: &Spec, classes: &[ClassPlan], core_seconds: f64, memory: u64) ->
         spec.trials(),
         spec.numerics
     );
+    if spec.terms.audit > 0.0 {
+        let share = 100.0 * spec.terms.audit;
+        out += &format!("  audit: about {} trials ({share} %) are run again by another worker process\n", audits(spec));
+    }
     for axis in spec.grid.axes() {
         let ends = match axis.len() {
             1 => axis.value(0).to_string(),
@@ -165,6 +171,11 @@ fn people(spec: &Spec, classes: &[ClassPlan], core_seconds: f64, memory: u64) ->
         out += &format!("kept: {} of weights and {} of predictions\n", bytes(weights), bytes(predictions));
     }
     out
+}
+
+/// How many trials should be audited: a lot decides, and needs the dataset's hash.
+fn audits(spec: &Spec) -> u64 {
+    (spec.terms.audit * spec.trials() as f64).round() as u64
 }
 
 /// Bytes that all trials keep of weights and of predictions.

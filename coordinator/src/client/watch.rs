@@ -118,12 +118,35 @@ impl Progress {
                 status.mismatches, status.id
             ));
         }
+        audits_for_people(status).iter().for_each(|audits| eprintln_line(audits));
     }
 }
 
 /// Trials that have a row.
 pub fn done(status: &v1::SweepStatus) -> u64 {
     status.completed + status.diverged + status.failed
+}
+
+/// `audit: 12 of 12 trials run again by another worker process, 12 with the same bits`
+pub fn audits_for_people(status: &v1::SweepStatus) -> Option<String> {
+    let audit = status.audit.as_ref()?;
+    let (left, made) = (audits_left(audit), audit.due - audits_left(audit));
+    let what = "trials run again by another worker process";
+    let mut line = format!("audit: {made} of {} {what}, {} with the same bits", audit.due, audit.same);
+    let parts = [(audit.different, "with OTHER bits"), (audit.failed, "failed")];
+    parts.iter().filter(|(n, _)| *n > 0).for_each(|(n, what)| line += &format!(", {n} {what}"));
+    line += &match (left, status.state()) {
+        (0, _) => String::new(),
+        (left, v1::SweepState::Completed) => format!("; no other worker process was there for {left}"),
+        (left, v1::SweepState::Cancelled) => format!("; {left} were not made"),
+        (left, _) => format!("; {left} to come"),
+    };
+    Some(line)
+}
+
+/// Audits that found nothing yet.
+pub fn audits_left(audit: &v1::AuditStatus) -> u64 {
+    audit.due.saturating_sub(audit.same + audit.different + audit.failed)
 }
 
 /// `12.5/s  eta 1m 20s  2 workers/4 slots  3 diverged  best test_acc 0.981 at lr=0.1`
@@ -143,6 +166,11 @@ pub fn describe(status: &v1::SweepStatus) -> String {
         });
     }
     parts.extend(Some(outcomes(status)).filter(|text| !text.is_empty()));
+    if let Some(left) =
+        status.audit.as_ref().map(audits_left).filter(|left| *left > 0 && status.state() == v1::SweepState::Running)
+    {
+        parts.push(format!("{left} to be audited"));
+    }
     if status.best_n > 0 {
         parts.push(format!("best {} {:.4} at {}", status.metric, status.best_mean, status.best_cell));
     }

@@ -6,14 +6,19 @@ use super::lookup::Whereabouts;
 use super::{Core, Effect, Fence, Sweep};
 
 impl Core {
-    /// Whether a worker holds the lease that a trial is in: only then may it keep the trial, or go on with what was kept.
+    /// Whether a worker holds the lease that an unfinished trial is in: only then may it keep the trial, or go on with what was kept.
     pub fn works_on(&self, worker: &str, fence: Fence, sweep: i64, key: TrialKey) -> bool {
         let holds = |lease: &super::Lease| {
             let spec = &self.sweeps[&lease.row.sweep].spec;
-            lease.row.fence == fence && lease.row.worker == worker && lease.row.sweep == sweep && spec.holds(key) && {
-                let (class, n) = spec.grid.locate(key);
-                class == lease.row.class && lease.row.trials.contains(n)
-            }
+            lease.row.fence == fence
+                && lease.row.worker == worker
+                && lease.row.sweep == sweep
+                && lease.row.audits.is_none()
+                && spec.holds(key)
+                && {
+                    let (class, n) = spec.grid.locate(key);
+                    class == lease.row.class && lease.row.trials.contains(n)
+                }
         };
         self.leases.get(&fence.lease).is_some_and(holds)
     }

@@ -16,6 +16,10 @@ enum Offer {
     Pending,
     /// Trials to be run alone.
     Suspect,
+    /// Trials that another process has run.
+    Audit,
+    /// The same, to be run alone.
+    AuditAlone,
 }
 
 impl Core {
@@ -39,7 +43,7 @@ impl Core {
     }
 
     /// Sweeps come in turn. Of a sweep's trials, suspects come last, and run alone: the first worker that can run them
-    /// finishes what it has, and is given nothing else meanwhile.
+    /// finishes what it has, and is given nothing else meanwhile. Audits come after all trials that have no row.
     fn grant(&mut self, id: &str, now: Now) -> Option<Effect> {
         let idle = self.workers.get(id)?.wants?;
         if self.holds_suspect(id) {
@@ -52,9 +56,11 @@ impl Core {
             match offer {
                 Offer::Pending => return self.lease_pending(id, sweep, idle, now),
                 Offer::Suspect if self.is_free(id) => return self.lease_suspect(id, sweep, now),
+                Offer::Audit => return self.lease_audits(id, sweep, idle, now),
+                Offer::AuditAlone if self.is_free(id) => return self.lease_audit_alone(id, sweep, now),
                 // It makes room.
-                Offer::Suspect if self.is_first_for(id, sweep, now) => return None,
-                Offer::Suspect => {}
+                Offer::Suspect | Offer::AuditAlone if self.is_first_for(id, sweep, now) => return None,
+                Offer::Suspect | Offer::AuditAlone => {}
             }
         }
         None
@@ -70,28 +76,27 @@ impl Core {
         if !self.can_work(id, sweep, now) {
             return None;
         }
-        match sweep.has_pending() {
-            true => Some(Offer::Pending),
-            false => sweep.suspects.next().map(|_| Offer::Suspect),
+        if sweep.has_pending() {
+            return Some(Offer::Pending);
         }
+        let suspect = sweep.suspects.next().map(|_| Offer::Suspect);
+        let audit = || sweep.audits.next_for(id).map(|_| Offer::Audit);
+        suspect.or_else(audit).or_else(|| sweep.audits.next_suspect_for(id).map(|_| Offer::AuditAlone))
     }
 
     /// Whether a worker is there for trials of a sweep.
     pub(super) fn can_work(&self, id: &str, sweep: &Sweep, now: Now) -> bool {
-        let able = |worker: &Worker| {
-            let unable = worker.unable.get(&sweep.number);
-            worker.connected
-                && worker.numerics.contains(&sweep.spec.numerics)
-                && unable.is_none_or(|(since, _)| now.saturating_sub(*since) > UNABLE_FOR)
-        };
+        let able = |worker: &Worker| worker.connected && worker.is_able(sweep, now);
         sweep.state == SweepState::Running && self.workers.get(id).is_some_and(able)
     }
 
-    /// Whether a worker is the first that can work on a sweep, has never said that it could not, and runs no suspect yet.
+    /// Whether a worker is the first that can take a sweep's next suspect, has never said that it could not work on it, and
+    /// runs no suspect yet.
     fn is_first_for(&self, id: &str, sweep: i64, now: Now) -> bool {
         let sweep = &self.sweeps[&sweep];
+        let alone = |id: &str| matches!(self.offer(id, sweep, now), Some(Offer::Suspect | Offer::AuditAlone));
         let willing = |(id, worker): &(&WorkerId, &Worker)| {
-            self.can_work(id, sweep, now) && !worker.unable.contains_key(&sweep.number) && !self.holds_suspect(id)
+            alone(id) && !worker.unable.contains_key(&sweep.number) && !self.holds_suspect(id)
         };
         self.workers.iter().find(willing).is_some_and(|(first, _)| first == id)
     }
@@ -106,46 +111,79 @@ impl Core {
         self.leases.values().filter(|lease| lease.row.worker == worker).any(|lease| {
             let mut trials = lease.row.trials.iter();
             let (first, more) = (trials.next(), trials.next().is_some());
-            let suspects = &self.sweeps[&lease.row.sweep].suspects;
+            let sweep = &self.sweeps[&lease.row.sweep];
+            let suspects = if lease.row.audits.is_some() { &sweep.audits.suspects } else { &sweep.suspects };
             first.is_some_and(|n| !more && suspects.is_apart((lease.row.class, n)))
         })
     }
 
     fn lease_suspect(&mut self, id: &str, number: i64, now: Now) -> Option<Effect> {
         let (class, n) = self.sweeps.get_mut(&number)?.suspects.lease_next()?;
-        self.lease(id, number, class, IntervalSet::of(n, n + 1), now)
+        self.lease(id, number, class, IntervalSet::of(n, n + 1), None, now)
+    }
+
+    fn lease_audit_alone(&mut self, id: &str, number: i64, now: Now) -> Option<Effect> {
+        let ((class, n), origin) = self.sweeps.get_mut(&number)?.audits.take_suspect_for(id)?;
+        self.lease(id, number, class, IntervalSet::of(n, n + 1), Some(origin), now)
     }
 
     fn lease_pending(&mut self, id: &str, number: i64, idle: u32, now: Now) -> Option<Effect> {
-        let all_slots = self.workers.values().filter(|w| w.connected).map(|w| w.slots).sum();
-        let slots = self.workers.get(id)?.slots;
-        let sweep = self.sweeps.get_mut(&number)?;
-        let class = sweep.next_class();
-        let demand = Demand {
-            unleased: sweep.classes[class].pending.len(),
-            slots,
-            idle,
-            all_slots,
-            trial_seconds: sweep.classes[class].seconds,
-        };
-        let trials = sweep.classes[class].pending.take(lease_size(demand));
-        self.lease(id, number, class as u32, trials, now)
+        let sweep = self.sweeps.get(&number)?;
+        let class = sweep.next_class() as u32;
+        let size = self.size_for(id, number, class, sweep.classes[class as usize].pending.len(), idle)?;
+        let trials = self.sweeps.get_mut(&number)?.classes[class as usize].pending.take(size);
+        self.lease(id, number, class, trials, None, now)
     }
 
-    /// Gives trials to a worker, which no other place holds any more.
-    fn lease(&mut self, id: &str, number: i64, class: u32, trials: IntervalSet, now: Now) -> Option<Effect> {
+    fn lease_audits(&mut self, id: &str, number: i64, idle: u32, now: Now) -> Option<Effect> {
+        let (origin, class, waiting) = self.sweeps.get(&number)?.audits.next_for(id)?;
+        let size = self.size_for(id, number, class, waiting, idle)?;
+        let trials = self.sweeps.get_mut(&number)?.audits.take(&origin, class, size);
+        self.lease(id, number, class, trials, Some(origin), now)
+    }
+
+    /// How many of these unleased trials of a class a worker is given.
+    fn size_for(&self, id: &str, number: i64, class: u32, unleased: u64, idle: u32) -> Option<u64> {
+        let all_slots = self.workers.values().filter(|w| w.connected).map(|w| w.slots).sum();
+        let slots = self.workers.get(id)?.slots;
+        let trial_seconds = self.sweeps.get(&number)?.classes[class as usize].seconds;
+        Some(lease_size(Demand { unleased, slots, idle, all_slots, trial_seconds }))
+    }
+
+    /// Gives trials to a worker, which no other place holds any more: such that have no rows, or those of another process, to
+    /// be audited.
+    fn lease(
+        &mut self,
+        id: &str,
+        number: i64,
+        class: u32,
+        trials: IntervalSet,
+        audits: Option<WorkerId>,
+        now: Now,
+    ) -> Option<Effect> {
         let booked = self.book(number, class, trials.len(), now);
         let sweep = self.sweeps.get_mut(&number)?;
-        sweep.leased += trials.len();
+        if audits.is_none() {
+            sweep.leased += trials.len();
+        }
         let keys = trials.iter().map(|n| sweep.spec.grid.class_trial(class, n)).collect();
         let fence = Fence { lease: self.next_lease, epoch: self.epoch };
         self.next_lease += 1;
-        let row = LeaseRow { fence, sweep: number, class, worker: id.to_owned(), trials };
+        let row = LeaseRow { fence, sweep: number, class, worker: id.to_owned(), trials, audits };
         let sweep = sweep.id.clone();
         let granted = row.trials.clone();
         let expires = now + self.timing.lease_ttl;
         self.leases.insert(fence.lease, Lease::new(row.clone(), granted, now, expires, booked));
         self.workers.get_mut(id)?.wants = None;
         Some(Effect::Grant { lease: row, sweep, keys })
+    }
+}
+
+impl Worker {
+    /// Whether it computes what a sweep asks for, and has not said of late that it could not work on it.
+    pub(super) fn is_able(&self, sweep: &Sweep, now: Now) -> bool {
+        let unable = self.unable.get(&sweep.number);
+        self.numerics.contains(&sweep.spec.numerics)
+            && unable.is_none_or(|(since, _)| now.saturating_sub(*since) > UNABLE_FOR)
     }
 }

@@ -7,6 +7,7 @@ use ergodic_common::spec::short;
 use ergodic_common::terms::Share;
 use ergodic_common::{Spec, TrialKey};
 
+use super::audits::AuditCounts;
 use super::suspects::ENOUGH;
 use super::{Core, Fence, Sweep, SweepState, Worker, WorkerId};
 
@@ -87,18 +88,34 @@ impl Core {
         if sweep.suspects.waits((class, n)) {
             return Whereabouts::Suspect(sweep.suspects.killed_by((class, n)).cloned().collect());
         }
-        let holds = |l: &&super::Lease| l.row.sweep == sweep.number && l.row.class == class && l.row.trials.contains(n);
-        match self.leases.values().find(holds) {
-            None => Whereabouts::Done,
-            Some(lease) => {
-                let worker = self.workers.get(&lease.row.worker);
-                Whereabouts::Leased {
-                    fence: lease.row.fence,
-                    worker: worker.map_or_else(|| lease.row.worker.clone(), |w| w.name.clone()),
-                    running: worker.is_some_and(|w| w.running.contains(&(lease.row.fence.lease, key))),
-                }
-            }
+        self.holder(sweep, key, false).unwrap_or(Whereabouts::Done)
+    }
+
+    /// Where the audit of a trial is: done if it was made, or none is due.
+    pub fn whereabouts_of_audit(&self, sweep: &Sweep, key: TrialKey) -> Whereabouts {
+        let place = sweep.spec.grid.locate(key);
+        let killed: Vec<String> = sweep.audits.suspects.killed_by(place).cloned().collect();
+        match sweep.audits.waits(place) {
+            true if killed.is_empty() => Whereabouts::Pending,
+            true => Whereabouts::Suspect(killed),
+            false => self.holder(sweep, key, true).unwrap_or(Whereabouts::Done),
         }
+    }
+
+    /// The lease that a trial, or its audit, is in.
+    fn holder(&self, sweep: &Sweep, key: TrialKey, audit: bool) -> Option<Whereabouts> {
+        let (class, n) = sweep.spec.grid.locate(key);
+        let holds = |l: &&super::Lease| {
+            let of_class = l.row.sweep == sweep.number && l.row.class == class;
+            of_class && l.row.audits.is_some() == audit && l.row.trials.contains(n)
+        };
+        let lease = self.leases.values().find(holds)?;
+        let worker = self.workers.get(&lease.row.worker);
+        Some(Whereabouts::Leased {
+            fence: lease.row.fence,
+            worker: worker.map_or_else(|| lease.row.worker.clone(), |w| w.name.clone()),
+            running: worker.is_some_and(|w| w.running.contains(&(lease.row.fence.lease, key))),
+        })
     }
 
     /// Why a sweep is where it is, one finding per line.
@@ -126,6 +143,7 @@ impl Core {
         if let Some(limit) = sweep.spec.terms.time_limit.filter(|_| sweep.state.is_open()) {
             lines.push(format!("A trial that takes longer than {} is broken off and fails.", typed(limit)));
         }
+        lines.extend(explain_audits(sweep));
         if sweep.tallies.mismatches > 0 {
             lines.push(format!(
                 "ALARM: {} results differed from rows stored earlier, though every trial should yield the same bits.",
@@ -199,7 +217,8 @@ impl Core {
     pub fn check(&self) -> Result<(), String> {
         for sweep in self.sweeps.values() {
             let pending: u64 = sweep.classes.iter().map(|c| c.pending.len()).sum();
-            let of_sweep = || self.leases.values().filter(|l| l.row.sweep == sweep.number);
+            let all = || self.leases.values().filter(|l| l.row.sweep == sweep.number);
+            let of_sweep = || all().filter(|l| l.row.audits.is_none());
             let leased: u64 = of_sweep().map(|l| l.row.trials.len()).sum();
             if leased != sweep.leased {
                 return Err(format!("{}: {leased} trials in leases, {} counted", sweep.id, sweep.leased));
@@ -220,9 +239,51 @@ impl Core {
                     return Err(format!("{}: trial {n} waits and is leased", sweep.id));
                 }
             }
+            self.check_audits(sweep)?;
         }
         Ok(())
     }
+}
+
+impl Core {
+    /// Every audit that is not settled waits or is in one lease, which is not that of the process whose row it is.
+    fn check_audits(&self, sweep: &Sweep) -> Result<(), String> {
+        let of_sweep = || self.leases.values().filter(|l| l.row.sweep == sweep.number);
+        let audits = || of_sweep().filter(|l| l.row.audits.is_some());
+        let leased: u64 = audits().map(|l| l.row.trials.len()).sum();
+        let (waiting, left) = (sweep.audits.waiting(), sweep.audits.counts.left());
+        if leased != sweep.audits.leased || waiting + leased != left {
+            let counted = sweep.audits.leased;
+            return Err(format!("{}: {left} audits left, {waiting} wait, {leased} leased ({counted})", sweep.id));
+        }
+        match audits().find(|l| l.row.audits.as_ref() == Some(&l.row.worker)) {
+            Some(lease) => Err(format!("{}: {} audits itself", sweep.id, lease.row.worker)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How far a sweep's audits are, if it has any.
+fn explain_audits(sweep: &Sweep) -> Option<String> {
+    let AuditCounts { due, same, different, failed } = sweep.audits.counts;
+    if sweep.spec.terms.audit == 0.0 {
+        return None;
+    }
+    let made =
+        format!("Audit: {} of {due} trials were run again by another worker process", due - sweep.audits.counts.left());
+    let found = format!("{same} yielded the same bits, {different} others, {failed} failed");
+    let rest = match (sweep.audits.counts.left(), sweep.state) {
+        (0, _) => String::new(),
+        (left, SweepState::Completed) => {
+            format!(
+                " For {left} no other worker process was there: `ergodic retry {}` makes them once one is.",
+                sweep.id
+            )
+        }
+        (left, SweepState::Cancelled) => format!(" {left} will not be made."),
+        (left, _) => format!(" {left} are still to come."),
+    };
+    Some(format!("{made}: {found}.{rest}"))
 }
 
 /// A cell in words: `lr=0.1, wd=5e-4`.

@@ -4,9 +4,11 @@
 //! carry out, in order. Everything else in this crate moves bytes.
 //!
 //! Invariant: every trial of a running sweep is in exactly one of four places – *pending* (in its class' interval
-//! set), *waiting* (a suspect that nobody holds), *leased* (in exactly one lease), or *done* (it has a row in the store).
+//! set), *waiting* (a suspect that nobody holds), *leased* (in exactly one lease), or *done* (it has a row in the
+//! store). Of those that are done, some are audited: each of these waits, is in one lease for audits, or was settled.
 //! [`Core::check`] states it, and the model test holds the core to it.
 
+pub mod audits;
 mod checkpoints;
 mod grant;
 pub mod interval;
@@ -26,6 +28,7 @@ use std::time::Duration;
 use ergodic_common::TrialKey;
 use ergodic_common::terms::Share;
 
+use audits::Finding;
 use interval::IntervalSet;
 use suspects::Place;
 
@@ -68,6 +71,8 @@ pub struct LeaseRow {
     pub worker: WorkerId,
     /// Trial numbers within the class.
     pub trials: IntervalSet,
+    /// The process whose rows it audits; none if its trials have no rows yet.
+    pub audits: Option<WorkerId>,
 }
 
 /// What to do about an event, in order.
@@ -107,7 +112,7 @@ pub enum Effect {
     Discard(i64, Vec<TrialKey>),
 }
 
-/// What is to be stored of a trial that killed too many workers.
+/// What is to be stored of a trial, or of its audit, that killed too many workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
     /// Number of its sweep.
@@ -118,6 +123,8 @@ pub struct Verdict {
     pub cause: String,
     /// Metrics that its sweep measures.
     pub metrics: usize,
+    /// Whether it has a row, and only its audit failed.
+    pub audit: bool,
 }
 
 /// Time limits.
@@ -211,6 +218,10 @@ pub struct Committed {
     pub mismatches: u64,
     /// Whether the fence held no more, so that rows were only compared.
     pub fenced: bool,
+    /// Of the stored ones, those whose audits are due.
+    pub due: Vec<TrialKey>,
+    /// Of those that had a row already, those that were thereby audited.
+    pub audited: Vec<(StoredRow, Finding)>,
 }
 
 /// All that the coordinator knows and decides.
@@ -258,7 +269,10 @@ impl Core {
         for row in rows {
             sweep.settle(&row);
         }
-        let mut effects = self.end_if_done(number);
+        if sweep.audits.has_waiting() {
+            sweep.expects = now + self.timing.lease_ttl;
+        }
+        let mut effects = self.end_if_done(number, now);
         effects.extend(self.feed_workers(now));
         effects
     }
@@ -267,16 +281,11 @@ impl Core {
     pub fn on_recorded_lease(&mut self, row: LeaseRow, now: Now) -> Vec<Effect> {
         let over = || vec![Effect::EndLeases(vec![Ended { fence: row.fence, lost: false }])];
         let Some(sweep) = self.sweeps.get_mut(&row.sweep).filter(|s| s.state.is_open()) else { return over() };
-        let Some(class) = sweep.classes.get_mut(row.class as usize) else { return over() };
-        let end = sweep.spec.class_trials(row.class);
-        let (mut row, granted) = (LeaseRow { trials: IntervalSet::default(), ..row.clone() }, row.trials);
-        // A store that is damaged may name trials that no sweep has.
-        let trials = granted.ranges().flat_map(|(from, to)| from..to.min(end));
-        trials.filter(|n| class.pending.remove(*n)).for_each(|n| row.trials.insert(n, n + 1));
+        let (mut row, granted) = (row.clone(), row.trials.clone());
+        row.trials = sweep.take_recorded(&row);
         if row.trials.is_empty() {
             return vec![Effect::EndLeases(vec![Ended { fence: row.fence, lost: false }])];
         }
-        sweep.leased += row.trials.len();
         let expires = now + self.timing.lease_ttl;
         self.leases.insert(row.fence.lease, Lease::new(row, granted, now, expires, 0.0));
         Vec::new()
@@ -393,8 +402,15 @@ impl Core {
         };
         match keys.iter().find(|key| !granted(key)) {
             Some(key) => Err(*key),
+            None if lease.row.audits.is_some() => Ok(Admission::Audit { sweep: lease.row.sweep }),
             None => Ok(Admission::Store { sweep: lease.row.sweep }),
         }
+    }
+
+    /// Which of these trials are to be audited.
+    pub fn chosen(&mut self, sweep: i64, keys: &[TrialKey]) -> Vec<TrialKey> {
+        let Some(sweep) = self.sweeps.get_mut(&sweep) else { return Vec::new() };
+        keys.iter().copied().filter(|key| sweep.chooses(*key)).collect()
     }
 
     /// The store took a batch, or compared it.
@@ -406,13 +422,19 @@ impl Core {
         committed: &Committed,
         now: Now,
     ) -> Vec<Effect> {
+        let audited: Vec<StoredRow> = committed.audited.iter().map(|(row, _)| row.clone()).collect();
         self.settle_accounts(fence, sweep_number, &committed.stored);
+        self.settle_accounts(fence, sweep_number, &audited);
         let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
-        sweep.tallies.count(committed.known.len() as u64, committed.mismatches, committed.fenced);
+        let compared = (committed.known.len() - audited.len()) as u64;
+        sweep.tallies.count(compared, committed.mismatches, committed.fenced);
         let mut holders = Vec::new();
         for row in &committed.stored {
             let (class, n) = sweep.settle(row);
             holders.push((class, n));
+        }
+        for key in &committed.due {
+            sweep.audits.add(sweep.spec.grid.locate(*key), &worker.to_owned(), None);
         }
         sweep.rate.count(committed.stored.len() as u64, now);
         holders.extend(committed.known.iter().map(|key| sweep.spec.grid.locate(*key)));
@@ -421,16 +443,18 @@ impl Core {
             worker.heard = now;
         }
         self.learn_pace(worker, sweep_number, &committed.stored, now);
+        self.learn_pace(worker, sweep_number, &audited, now);
+        self.settle_audits(sweep_number, &committed.audited);
         let mut effects = self.strike_off(sweep_number, fence, &holders);
         let ended = committed.stored.iter().map(|row| row.key).chain(committed.known.iter().copied());
         effects.extend(self.discard(sweep_number, ended));
-        effects.extend(self.end_if_done(sweep_number));
+        effects.extend(self.end_if_done(sweep_number, now));
         effects.extend(self.feed_workers(now));
         effects
     }
 
     /// The verdict on a trial is stored.
-    pub fn on_condemned(&mut self, sweep_number: i64, row: &StoredRow) -> Vec<Effect> {
+    pub fn on_condemned(&mut self, sweep_number: i64, row: &StoredRow, now: Now) -> Vec<Effect> {
         let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
         let (class, n) = sweep.spec.grid.locate(row.key);
         // Where a worker that was thought dead has delivered it meanwhile, it has its row.
@@ -439,8 +463,19 @@ impl Core {
         }
         sweep.settle(row);
         let mut effects = self.discard(sweep_number, std::iter::once(row.key));
-        effects.extend(self.end_if_done(sweep_number));
+        effects.extend(self.end_if_done(sweep_number, now));
         effects
+    }
+
+    /// It is stored that the audit of a trial failed.
+    pub fn on_audit_failed(&mut self, sweep_number: i64, key: TrialKey, now: Now) -> Vec<Effect> {
+        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
+        let place = sweep.spec.grid.locate(key);
+        // Where a worker that was thought dead has delivered it meanwhile, it was made.
+        if sweep.audits.suspects.waits(place) {
+            sweep.audits.settle(place, Finding::Failed);
+        }
+        self.end_if_done(sweep_number, now)
     }
 
     /// The verdict on a trial could not be stored: it is tried again on a later tick.
@@ -462,7 +497,7 @@ impl Core {
             }
             (Steering::Cancel, SweepState::Completed | SweepState::Cancelled) => return Ok(Vec::new()),
             (_, SweepState::Cancelled) => return refuse("was cancelled: launch it again"),
-            (Steering::Retry, _) if sweep.counts.failed == 0 => return refuse("has no failed trial to be run again"),
+            (Steering::Retry, _) if !sweep.has_failures() => return refuse("has no failed trial to be run again"),
             (Steering::Retry, _) => return Ok(Vec::new()),
             (Steering::Pause, _) => SweepState::Paused,
             (Steering::Resume, _) => SweepState::Running,
@@ -507,10 +542,23 @@ impl Core {
         self.workers.values_mut().for_each(|worker| drop(worker.unable.remove(&sweep_number)));
     }
 
-    /// The rows of these failed trials are gone: they are run again.
-    pub fn on_retried(&mut self, sweep_number: i64, keys: &[TrialKey], now: Now) -> Vec<Effect> {
+    /// The rows of these failed trials are gone, and these failed audits are due again: they are run again, and so are
+    /// audits for which no worker was there.
+    pub fn on_retried(
+        &mut self,
+        sweep_number: i64,
+        trials: &[TrialKey],
+        audits: &[(TrialKey, WorkerId)],
+        now: Now,
+    ) -> Vec<Effect> {
         let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
-        keys.iter().for_each(|key| sweep.reopen(*key));
+        trials.iter().for_each(|key| sweep.reopen(*key));
+        for (key, origin) in audits {
+            sweep.audits.reopen(sweep.spec.grid.locate(*key), origin);
+        }
+        if sweep.state == SweepState::Completed {
+            sweep.state = SweepState::Running;
+        }
         self.feed_workers(now)
     }
 
@@ -542,6 +590,9 @@ impl Core {
         self.workers.retain(|id, worker| !idle(id, worker, leases));
         self.sweeps.values_mut().for_each(|sweep| sweep.rate.count(0, now));
         effects.extend(self.feed_workers(now));
+        // Whoever might have made the last audits may have gone.
+        let open: Vec<i64> = self.sweeps.values().filter(|s| s.state.is_open()).map(|s| s.number).collect();
+        effects.extend(open.into_iter().flat_map(|sweep| self.end_if_done(sweep, now)));
         effects
     }
 
@@ -588,12 +639,13 @@ impl Core {
                 continue;
             };
             let name = worker.name.clone();
-            for (number, place) in self.in_flight(worker, &fences) {
+            for (number, place, audit) in self.in_flight(worker, &fences) {
                 let sweep = self.sweeps.get_mut(&number).expect("a lease's sweep is kept as long as the lease");
-                let Some(killed) = sweep.suspects.blame((&id, &name), place) else { continue };
+                let suspects = if audit { &mut sweep.audits.suspects } else { &mut sweep.suspects };
+                let Some(killed) = suspects.blame((&id, &name), place) else { continue };
                 let cause = format!("{} workers died with it in flight: {}", killed.len(), killed.join(", "));
                 let (key, metrics) = (sweep.spec.grid.class_trial(place.0, place.1), sweep.spec.measure.metrics.len());
-                effects.push(Effect::Condemn(Verdict { sweep: number, key, cause, metrics }));
+                effects.push(Effect::Condemn(Verdict { sweep: number, key, cause, metrics, audit }));
             }
         }
         effects
@@ -601,8 +653,8 @@ impl Core {
 
     /// Which trials of these leases a worker was running, by sweep: those that it last said, and where these are fewer
     /// than its slots, the next ones in the order in which it runs them. If it has said none, results that it had not
-    /// delivered stand in between.
-    fn in_flight(&self, worker: &Worker, fences: &[Fence]) -> Vec<(i64, Place)> {
+    /// delivered stand in between. With each, whether it was an audit.
+    fn in_flight(&self, worker: &Worker, fences: &[Fence]) -> Vec<(i64, Place, bool)> {
         let rows: Vec<&LeaseRow> = fences.iter().map(|fence| &self.leases[&fence.lease].row).collect();
         let mut blamed = Vec::new();
         for row in &rows {
@@ -610,11 +662,12 @@ impl Core {
             let said = worker.running.iter().filter(|(lease, key)| *lease == row.fence.lease && spec.holds(*key));
             let places = said.map(|(_, key)| spec.grid.locate(*key));
             let left = places.filter(|(class, n)| *class == row.class && row.trials.contains(*n));
-            blamed.extend(left.map(|place| (row.sweep, place)));
+            blamed.extend(left.map(|place| (row.sweep, place, row.audits.is_some())));
         }
         let slots = worker.slots as usize;
         let wanted = if blamed.is_empty() { slots + UNDELIVERED } else { slots.max(blamed.len()) };
-        let next = rows.iter().flat_map(|row| row.trials.iter().map(|n| (row.sweep, (row.class, n))));
+        let of = |row: &LeaseRow, n| (row.sweep, (row.class, n), row.audits.is_some());
+        let next = rows.iter().flat_map(|row| row.trials.iter().map(|n| of(row, n)));
         for trial in next.take(wanted) {
             if blamed.len() < wanted && !blamed.contains(&trial) {
                 blamed.push(trial);
@@ -629,6 +682,7 @@ impl Core {
             for (class, n) in sweep.suspects.forgive(worker) {
                 sweep.classes[class as usize].pending.insert(n, n + 1);
             }
+            sweep.audits.forgive(worker);
         }
     }
 
@@ -641,19 +695,31 @@ impl Core {
             let lost = lost && !lease.row.trials.is_empty();
             ended.push(Ended { fence: *fence, lost });
             let sweep = self.sweeps.get_mut(&lease.row.sweep).expect("a lease's sweep is kept as long as the lease");
-            sweep.leased -= lease.row.trials.len();
-            let rest = sweep.suspects.take_back(lease.row.class, lease.row.trials);
-            sweep.classes[lease.row.class as usize].pending.insert_all(&rest);
+            let left = lease.row.trials.clone();
+            sweep.take_back(&lease.row, left);
             sweep.tallies.releases += u64::from(lost);
         }
         if ended.is_empty() { Vec::new() } else { vec![Effect::EndLeases(ended)] }
     }
 
-    /// Takes trials that have a row out of whichever lease holds them, and ends leases that are thereby empty.
+    /// Audits were made: takes them from wherever they are.
+    fn settle_audits(&mut self, sweep_number: i64, audited: &[(StoredRow, Finding)]) {
+        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return };
+        for (row, finding) in audited {
+            let (class, n) = sweep.spec.grid.locate(row.key);
+            let of_class = |lease: &&mut Lease| lease.row.sweep == sweep_number && lease.row.class == class;
+            let mut leases = self.leases.values_mut().filter(of_class).filter(|lease| lease.row.audits.is_some());
+            sweep.audits.leased -= u64::from(leases.any(|lease| lease.row.trials.remove(n)));
+            sweep.audits.settle((class, n), *finding);
+        }
+    }
+
+    /// Takes trials that have a row out of whichever lease is to yield it, and ends leases that are thereby empty.
     fn strike_off(&mut self, sweep_number: i64, fence: Fence, trials: &[(u32, u64)]) -> Vec<Effect> {
         let sweep = self.sweeps.get_mut(&sweep_number).expect("the caller has looked it up");
         let mut left: Vec<(u32, u64)> = Vec::new();
-        if let Some(lease) = self.leases.get_mut(&fence.lease).filter(|l| l.row.fence == fence) {
+        let yields = |lease: &&mut Lease| lease.row.audits.is_none();
+        if let Some(lease) = self.leases.get_mut(&fence.lease).filter(|l| l.row.fence == fence).filter(yields) {
             for (class, n) in trials {
                 match lease.row.class == *class && lease.row.trials.remove(*n) {
                     true => sweep.leased -= 1,
@@ -665,7 +731,7 @@ impl Core {
         }
         for (class, n) in left {
             let holders = self.leases.values_mut().filter(|l| l.row.sweep == sweep_number && l.row.class == class);
-            for lease in holders {
+            for lease in holders.filter(yields) {
                 sweep.leased -= u64::from(lease.row.trials.remove(n));
             }
         }
@@ -673,13 +739,29 @@ impl Core {
         self.end_leases(&done, false)
     }
 
-    fn end_if_done(&mut self, sweep_number: i64) -> Vec<Effect> {
-        let sweep = self.sweeps.get_mut(&sweep_number).expect("the caller has looked it up");
-        if sweep.state.is_open() && sweep.counts.done() == sweep.spec.trials() {
-            sweep.state = SweepState::Completed;
-            return vec![Effect::SetState(sweep_number, SweepState::Completed)];
+    fn end_if_done(&mut self, sweep_number: i64, now: Now) -> Vec<Effect> {
+        let sweep = &self.sweeps[&sweep_number];
+        if !sweep.state.is_open() || sweep.counts.done() < sweep.spec.trials() || self.may_be_audited(sweep, now) {
+            return Vec::new();
         }
-        Vec::new()
+        self.sweeps.entry(sweep_number).and_modify(|sweep| sweep.state = SweepState::Completed);
+        vec![Effect::SetState(sweep_number, SweepState::Completed)]
+    }
+
+    /// Whether an audit is left that somebody makes, or that a worker could make which is there or may yet come back.
+    fn may_be_audited(&self, sweep: &Sweep, now: Now) -> bool {
+        let audits = &sweep.audits;
+        if audits.counts.left() == 0 {
+            return false;
+        }
+        // Of one that was given up, the failure is yet to be stored.
+        let given_up = audits.suspects.waiting() > 0 && audits.suspects.next().is_none();
+        let there = |worker: &Worker| worker.connected || now.saturating_sub(worker.heard) <= self.timing.lease_ttl;
+        let could = |origin: &WorkerId| {
+            let mut others = self.workers.iter().filter(|(id, worker)| *id != origin && there(worker));
+            others.any(|(_, worker)| worker.is_able(sweep, now))
+        };
+        audits.leased > 0 || given_up || now < sweep.expects || audits.origins().any(could)
     }
 }
 
@@ -693,6 +775,11 @@ const HELD_UP: Duration = Duration::from_secs(1);
 pub enum Admission {
     /// Under this sweep.
     Store {
+        /// Number of the sweep.
+        sweep: i64,
+    },
+    /// As audits of trials of this sweep, which have their rows.
+    Audit {
         /// Number of the sweep.
         sweep: i64,
     },

@@ -56,7 +56,7 @@ impl Core {
     pub(super) fn line_up(&mut self, now: Now) {
         let competes = |sweep: &Sweep| {
             sweep.state == SweepState::Running
-                && (sweep.has_pending() || sweep.suspects.next().is_some())
+                && (sweep.has_pending() || sweep.suspects.next().is_some() || sweep.audits.has_waiting())
                 && self.workers.keys().any(|id| self.can_work(id, sweep, now))
         };
         let competing: Vec<(i64, bool)> = self.sweeps.values().map(|sweep| (sweep.number, competes(sweep))).collect();

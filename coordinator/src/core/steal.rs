@@ -53,7 +53,10 @@ impl Core {
     fn worth_asking(&self, id: &str, idle: &[WorkerId], now: Now) -> Option<(Fence, u64)> {
         let worth = |lease: &Lease| {
             let sweep = &self.sweeps[&lease.row.sweep];
-            let asks = lease.row.worker != id && lease.asked <= now && sweep.state == SweepState::Running;
+            let whose = [Some(&lease.row.worker), lease.row.audits.as_ref()];
+            let asks = !whose.iter().flatten().any(|other| *other == id)
+                && lease.asked <= now
+                && sweep.state == SweepState::Running;
             let usual =
                 sweep.classes[lease.row.class as usize].seconds.filter(|_| asks && self.can_work(id, sweep, now))?;
             let outlook = self.outlook(lease, usual, now)?;
@@ -102,14 +105,12 @@ impl Core {
         }
         lease.asked = now;
         lease.yielded.insert_all(&back);
-        sweep.leased -= back.len();
         sweep.turn.give_back(lease.booked * back.len() as f64);
-        let (class, left) = (lease.row.class as usize, lease.row.trials.is_empty());
+        let left = lease.row.trials.is_empty();
         let mut kept = lease.row.clone();
         kept.trials = lease.granted.clone();
         lease.yielded.iter().for_each(|n| _ = kept.trials.remove(n));
-        let rest = sweep.suspects.take_back(class as u32, back);
-        sweep.classes[class].pending.insert_all(&rest);
+        sweep.take_back(&kept, back);
         let mut effects = if left {
             self.leases.remove(&fence.lease);
             vec![Effect::EndLeases(vec![Ended { fence, lost: false }])]

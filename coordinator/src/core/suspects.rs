@@ -78,14 +78,24 @@ impl Suspects {
 
     /// The next one to be run, unless it has been condemned.
     pub fn next(&self) -> Option<Place> {
-        self.waiting.iter().copied().find(|place| self.all[place].len() < ENOUGH)
+        self.next_of(|_| true)
+    }
+
+    /// The next one of these.
+    pub fn next_of(&self, of: impl Fn(Place) -> bool) -> Option<Place> {
+        self.waiting.iter().copied().find(|place| self.all[place].len() < ENOUGH && of(*place))
     }
 
     /// Takes the next one to be run.
     pub fn lease_next(&mut self) -> Option<Place> {
         let next = self.next()?;
-        self.waiting.remove(&next);
+        self.lease(next);
         Some(next)
+    }
+
+    /// Takes one to be run.
+    pub fn lease(&mut self, place: Place) {
+        self.waiting.remove(&place);
     }
 
     /// It has a row: nothing is held against it any more.

@@ -1,6 +1,6 @@
 //! A sweep as it is stored, and as the core sees it: what is pending, what has a row, how fast it goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ergodic_common::metric::Metric;
@@ -8,11 +8,12 @@ use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
 use ergodic_common::{Outcome, Spec, TrialKey};
 
-use super::Now;
+use super::audits::{Audits, Finding};
 use super::interval::IntervalSet;
 use super::live::Live;
 use super::shares::Turn;
 use super::suspects::Suspects;
+use super::{LeaseRow, Now, WorkerId};
 
 /// The state of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +87,7 @@ pub struct Tallies {
     pub releases: u64,
     /// Results that came again and were compared with their row.
     pub duplicates: u64,
-    /// Of these, different ones.
+    /// Results that differed from their row, of these and of audits.
     pub mismatches: u64,
     /// Batches under a fence that held no more.
     pub fenced: u64,
@@ -135,6 +136,12 @@ pub struct Sweep {
     pub live: Live,
     /// Trials that may kill workers.
     pub suspects: Suspects,
+    /// Trials that are run a second time.
+    pub audits: Audits,
+    /// Until then, workers from before a restart may come back for its audits.
+    pub(super) expects: Now,
+    /// Identities of cells whose trials were chosen from lately.
+    pub(super) hashes: HashMap<u64, [u8; 32]>,
     /// Unfinished trials of which a checkpoint is kept, with the steps after which it was made.
     pub(super) kept: BTreeMap<TrialKey, u64>,
     pub(super) classes: Vec<Class>,
@@ -215,6 +222,9 @@ impl Sweep {
             counts: Counts::default(),
             live: Live::default(),
             suspects: Suspects::default(),
+            audits: Audits::default(),
+            expects: Now::ZERO,
+            hashes: HashMap::new(),
             kept: BTreeMap::new(),
             classes,
             leased: 0,
@@ -264,14 +274,65 @@ impl Sweep {
         (class, n)
     }
 
+    /// Whether a trial is one of those that are audited.
+    pub(super) fn chooses(&mut self, key: TrialKey) -> bool {
+        if self.spec.terms.audit == 0.0 || !self.spec.holds(key) {
+            return false;
+        }
+        if self.hashes.len() >= REMEMBERED {
+            self.hashes.clear();
+        }
+        let (spec, data) = (&self.spec, self.record.data.hash.unwrap_or([0; 32]));
+        let hash = self.hashes.entry(key.cell).or_insert_with(|| {
+            // A cell of a grid that was read can be resolved.
+            spec.grid.config(key.cell).map_or([0; 32], |config| spec.cell_hash(&config, &data))
+        });
+        spec.audits(hash, key.repeat)
+    }
+
+    /// Audits as the store knows them: trials, whose rows they have, and what was found.
+    pub fn remember_audits(&mut self, audits: impl IntoIterator<Item = (TrialKey, WorkerId, Option<Finding>)>) {
+        for (key, origin, finding) in audits {
+            self.audits.add(self.spec.grid.locate(key), &origin, finding);
+        }
+    }
+
+    /// Takes the trials of a lease that was found in the store, as far as they are still to be run.
+    pub(super) fn take_recorded(&mut self, lease: &LeaseRow) -> IntervalSet {
+        if let Some(origin) = &lease.audits {
+            return self.audits.take_recorded(origin, lease.class, &lease.trials);
+        }
+        let Some(class) = self.classes.get_mut(lease.class as usize) else { return IntervalSet::default() };
+        // A store that is damaged may name trials that no sweep has.
+        let end = self.spec.class_trials(lease.class);
+        let trials = lease.trials.ranges().flat_map(|(from, to)| from..to.min(end));
+        let mut taken = IntervalSet::default();
+        trials.filter(|n| class.pending.remove(*n)).for_each(|n| taken.insert(n, n + 1));
+        self.leased += taken.len();
+        taken
+    }
+
+    /// Whether something failed, or was left undone, that can be run again.
+    pub(super) fn has_failures(&self) -> bool {
+        let left = self.state == SweepState::Completed && self.audits.counts.left() > 0;
+        self.counts.failed + self.audits.counts.failed > 0 || left
+    }
+
+    /// Takes trials of a lease back that it no longer holds.
+    pub(super) fn take_back(&mut self, lease: &LeaseRow, trials: IntervalSet) {
+        if let Some(origin) = &lease.audits {
+            return self.audits.take_back(origin, lease.class, trials);
+        }
+        self.leased -= trials.len();
+        let rest = self.suspects.take_back(lease.class, trials);
+        self.classes[lease.class as usize].pending.insert_all(&rest);
+    }
+
     /// Takes back a failed trial, to be run again.
     pub(super) fn reopen(&mut self, key: TrialKey) {
         let (class, n) = self.spec.grid.locate(key);
         self.counts.failed -= 1;
         self.classes[class as usize].pending.insert(n, n + 1);
-        if self.state == SweepState::Completed {
-            self.state = SweepState::Running;
-        }
     }
 
     /// Whether trials wait that are no suspects.
@@ -290,6 +351,8 @@ impl Sweep {
     }
 }
 
+/// Cells whose identity is remembered.
+const REMEMBERED: usize = 100_000;
 /// From this duration on, in seconds, too few trials end in a while for their count to tell the rate.
 const LONG_TRIAL: f64 = 2.0;
 

@@ -10,13 +10,19 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod audits;
 mod shares;
 
 const TTL: Duration = Duration::from_secs(30);
 
 fn sweep(number: i64, repeats: u32) -> Sweep {
+    audited(number, repeats, 0.0)
+}
+
+/// A sweep of which this share is audited.
+fn audited(number: i64, repeats: u32, audit: f64) -> Sweep {
     let text = format!(
-        "name = \"t\"\nrepeats = {repeats}\n[data]\ntrain = 64\n[model]\nkind = \"empty\"\n[grid]\nlr = [0.1, 0.2, 0.3]\n\
+        "audit = {audit:?}\nname = \"t\"\nrepeats = {repeats}\n[data]\ntrain = 64\n[model]\nkind = \"empty\"\n[grid]\nlr = [0.1, 0.2, 0.3]\n\
          batch_size = [8, 16]\n[where]\nkeep = \"lr * batch_size < 4\"\n"
     );
     let source = SpecSource { file: "t".into(), text, settings: vec![], files: Vec::new() };
@@ -51,6 +57,12 @@ struct World {
     now: Now,
     fences: BTreeSet<Fence>,
     rows: BTreeSet<TrialKey>,
+    /// Share of trials that are audited.
+    audit: f64,
+    /// Audits that are due, with the process that the row is of.
+    due: BTreeMap<TrialKey, WorkerId>,
+    /// What the others found, with the same.
+    found: BTreeMap<TrialKey, (WorkerId, Finding)>,
     granted: BTreeMap<WorkerId, BTreeMap<Fence, Vec<TrialKey>>>,
     states: Vec<SweepState>,
     condemned: Vec<Verdict>,
@@ -64,11 +76,18 @@ struct World {
 
 impl World {
     fn new(repeats: u32) -> Self {
+        Self::auditing(repeats, 0.0)
+    }
+
+    fn auditing(repeats: u32, audit: f64) -> Self {
         let mut world = Self {
             core: Core::new(Timing { lease_ttl: TTL }, 1, 1),
             now: Now::ZERO,
             fences: BTreeSet::new(),
             rows: BTreeSet::new(),
+            audit,
+            due: BTreeMap::new(),
+            found: BTreeMap::new(),
             granted: BTreeMap::new(),
             states: Vec::new(),
             condemned: Vec::new(),
@@ -76,7 +95,7 @@ impl World {
             seconds: 0.5,
             kept: BTreeSet::new(),
         };
-        let effects = world.core.on_sweep(sweep(1, repeats), [], world.now);
+        let effects = world.core.on_sweep(audited(1, repeats, audit), [], world.now);
         world.carry_out(effects);
         world
     }
@@ -99,12 +118,16 @@ impl World {
                 Effect::SetShare(..) | Effect::Shrink(_) => {}
                 Effect::Discard(_, keys) => keys.iter().for_each(|key| _ = self.kept.remove(key)),
                 Effect::AskBack { worker, fence, trials } => self.asked.push((worker, fence, trials)),
+                Effect::Condemn(verdict) if verdict.audit => {
+                    self.find(verdict.key, "nobody", Finding::Failed);
+                    more.extend(self.core.on_audit_failed(verdict.sweep, verdict.key, self.now));
+                }
                 Effect::Condemn(verdict) => {
                     assert!(self.rows.insert(verdict.key), "a trial with a row is condemned");
                     self.condemned.push(verdict.clone());
                     let outcome = Outcome::Failed { cause: verdict.cause };
                     let row = StoredRow { key: verdict.key, outcome, metric: f64::NAN, seconds: 0.0 };
-                    more.extend(self.core.on_condemned(verdict.sweep, &row));
+                    more.extend(self.core.on_condemned(verdict.sweep, &row, self.now));
                 }
             }
         }
@@ -148,18 +171,36 @@ impl World {
         }
         let admission = self.core.admit(worker, fence, now).expect("trials of the lease");
         let fenced = admission == Admission::Compare || !self.fences.contains(&fence);
+        let audit = matches!(admission, Admission::Audit { .. });
+        let chosen = self.core.chosen(1, now);
         let mut committed = Committed { fenced, ..Committed::default() };
         for key in now {
             let row = StoredRow { key: *key, outcome: Outcome::Completed, metric: 0.5, seconds: self.seconds };
             if self.rows.contains(key) {
                 committed.known.push(*key);
+                if self.find(*key, worker, Finding::Same) {
+                    committed.audited.push((row, Finding::Same));
+                }
             } else if !fenced {
+                assert!(!audit, "an audit of a trial without a row");
                 self.rows.insert(*key);
                 committed.stored.push(row);
+                if chosen.contains(key) {
+                    self.due.insert(*key, worker.to_owned());
+                    committed.due.push(*key);
+                }
             }
         }
         let effects = self.core.on_committed(worker, fence, 1, &committed, self.now);
         self.carry_out(effects);
+    }
+
+    /// Somebody has run a trial again whose audit is due, and is another process: as the store would have it.
+    fn find(&mut self, key: TrialKey, worker: &str, finding: Finding) -> bool {
+        let Some(origin) = self.due.get(&key).filter(|origin| *origin != worker) else { return false };
+        self.found.insert(key, (origin.clone(), finding));
+        self.due.remove(&key);
+        true
     }
 
     /// The coordinator dies and another one takes up what the store holds.
@@ -173,8 +214,10 @@ impl World {
             StoredRow { key: *key, outcome, metric: 0.5, seconds: 0.5 }
         };
         let rows: Vec<StoredRow> = self.rows.iter().map(row).collect();
-        let effects = self.core.on_sweep(sweep(1, repeats), rows, self.now);
-        self.carry_out(effects);
+        let mut sweep = audited(1, repeats, self.audit);
+        sweep.remember_audits(self.due.iter().map(|(key, origin)| (*key, origin.clone(), None)));
+        sweep.remember_audits(self.found.iter().map(|(key, (origin, found))| (*key, origin.clone(), Some(*found))));
+        self.core.on_sweep(sweep, rows, self.now);
         for lease in leases {
             let effects = self.core.on_recorded_lease(lease, self.now);
             self.carry_out(effects);
@@ -193,10 +236,11 @@ proptest! {
     #[test]
     fn every_trial_ends_once_whatever_workers_do(
         repeats in 1_u32..30,
+        audit in prop::sample::select(vec![0.0, 0.3, 1.0]),
         steps in prop::collection::vec((0..13_u8, 0..3_usize, 1..9_usize), 0..120),
     ) {
         let names = ["a", "b", "c"];
-        let mut world = World::new(repeats);
+        let mut world = World::auditing(repeats, audit);
         let trials = world.core.sweep(1).expect("launched").spec.trials();
         for (what, who, n) in steps {
             let worker = names[who];
@@ -237,13 +281,17 @@ proptest! {
         world.carry_out(effects);
         world.join("z");
         for _ in 0..10_000 {
-            if world.rows.len() as u64 == trials {
+            if world.core.sweep(1).expect("launched").state == SweepState::Completed {
                 break;
             }
             world.want("z");
             world.deliver("z", usize::MAX);
         }
         prop_assert_eq!(world.rows.len() as u64, trials);
+        let counts = world.core.sweep(1).expect("launched").audits.counts;
+        prop_assert_eq!((counts.left() as usize, (counts.due - counts.left()) as usize), (world.due.len(), world.found.len()));
+        prop_assert!(world.due.values().all(|origin| origin == "z"), "what z could audit was left: {:?}", world.due);
+        prop_assert!(audit < 1.0 || counts.due == trials - world.condemned.len() as u64);
         let sweep = world.core.sweep(1).expect("launched");
         prop_assert_eq!(sweep.counts.done(), trials);
         prop_assert_eq!(sweep.state, SweepState::Completed);
@@ -291,7 +339,10 @@ impl World {
         if self.core.on_steer(1, Steering::Retry, self.now).is_ok() {
             let failed: Vec<TrialKey> = self.condemned.drain(..).map(|verdict| verdict.key).collect();
             failed.iter().for_each(|key| _ = self.rows.remove(key));
-            let effects = self.core.on_retried(1, &failed, self.now);
+            let again = self.found.extract_if(.., |_, (_, finding)| *finding == Finding::Failed);
+            let again: Vec<(TrialKey, WorkerId)> = again.map(|(key, (origin, _))| (key, origin)).collect();
+            self.due.extend(again.iter().cloned());
+            let effects = self.core.on_retried(1, &failed, &again, self.now);
             self.carry_out(effects);
         }
     }
@@ -462,7 +513,8 @@ fn one_worker_makes_room_for_a_suspect_while_the_others_go_on_with_the_next_swee
 #[test]
 fn a_verdict_that_cannot_be_stored_is_tried_again() {
     let mut core = Core::new(Timing { lease_ttl: TTL }, 1, 1);
-    let verdict = Verdict { sweep: 1, key: TrialKey { cell: 0, repeat: 0 }, cause: "why".into(), metrics: 2 };
+    let verdict =
+        Verdict { sweep: 1, key: TrialKey { cell: 0, repeat: 0 }, cause: "why".into(), metrics: 2, audit: false };
     core.on_condemn_failed(verdict.clone());
     assert_eq!(core.on_tick(TTL), [Effect::Condemn(verdict)]);
     assert!(core.on_tick(TTL).is_empty());

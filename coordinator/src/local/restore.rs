@@ -16,13 +16,14 @@ use ergodic_proto::transfer::MAX_FILE;
 use ergodic_proto::v1;
 use ergodic_proto::v1::backup_record::Kind;
 
+use crate::core::audits::Finding;
 use crate::core::interval::IntervalSet;
 use crate::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
 use crate::server::backup::VERSION;
 use crate::server::files::Shelf;
 use crate::server::{files_dir, store_error};
 use crate::store::place::Place;
-use crate::store::{Attempt, Store, StoreError, StoredTrial, Write, Writer, Written};
+use crate::store::{Attempt, Audit, Store, StoreError, StoredTrial, Write, Writer, Written};
 
 /// Leases of the restored store are numbered this much higher than those of the store that the backup is of, which may have
 /// gone on since: no result comes under a lease of both.
@@ -127,6 +128,11 @@ impl Restore {
                 let v1::BackupAttempt { cause, worker, seconds, .. } = attempt;
                 self.adopt(Vec::new(), vec![(key, Attempt { cause, worker, seconds })])?;
             }
+            Some(Kind::Audits(page)) => {
+                let audits = page.audits.into_iter().map(audit).collect::<Result<Vec<_>, _>>()?;
+                let sweep = self.latest()?;
+                self.commit(&[Write::AdoptAudits(sweep, audits)])?;
+            }
             Some(Kind::File(piece)) => self.piece(piece)?,
             Some(Kind::End(_)) | None => {}
         }
@@ -149,8 +155,13 @@ impl Restore {
     }
 
     fn adopt(&mut self, rows: Vec<StoredTrial>, attempts: Vec<(TrialKey, Attempt)>) -> Result<(), UserError> {
-        let (sweep, _) = *self.sweeps.last().ok_or_else(|| unfit("rows before a sweep"))?;
+        let sweep = self.latest()?;
         self.commit(&[Write::Adopt(sweep, rows, attempts)]).map(|_| ())
+    }
+
+    /// The sweep that rows come after.
+    fn latest(&self) -> Result<i64, UserError> {
+        self.sweeps.last().map(|(sweep, _)| *sweep).ok_or_else(|| unfit("rows before a sweep"))
     }
 
     fn piece(&mut self, piece: v1::BackupFile) -> Result<(), UserError> {
@@ -181,7 +192,7 @@ impl Restore {
         let fence = Fence { lease: self.next_lease + LEASES_BETWEEN, epoch: 0 };
         let (worker, trials) = (String::new(), IntervalSet::default());
         let mut writes = vec![
-            Write::Lease(LeaseRow { fence, sweep: 0, class: 0, worker, trials }),
+            Write::Lease(LeaseRow { fence, sweep: 0, class: 0, worker, trials, audits: None }),
             Write::EndLeases(vec![Ended { fence, lost: false }]),
         ];
         writes.extend(self.sweeps.iter().map(|(number, state)| Write::State(*number, *state)));
@@ -194,6 +205,19 @@ fn row(row: v1::TrialRow) -> Result<StoredTrial, UserError> {
     let result = row.result.ok_or_else(|| unfit("a row without a result"))?;
     let result = TrialResult::try_from(result).map_err(|e| unfit(&e.to_string()))?;
     Ok(StoredTrial { result, worker: row.worker })
+}
+
+fn audit(audit: v1::BackupAudit) -> Result<Audit, UserError> {
+    let finding = match v1::Finding::try_from(audit.finding) {
+        Ok(v1::Finding::Unspecified) => None,
+        Ok(v1::Finding::Same) => Some(Finding::Same),
+        Ok(v1::Finding::Different) => Some(Finding::Different),
+        Ok(v1::Finding::Failed) => Some(Finding::Failed),
+        Err(_) => return Err(unfit("an audit without a known finding")),
+    };
+    let key = audit.key.ok_or_else(|| unfit("an audit without a trial"))?.into();
+    let v1::BackupAudit { process, auditor, auditor_process, why, .. } = audit;
+    Ok(Audit { key, process, finding, auditor, auditor_process, why })
 }
 
 fn sweep_row(sweep: v1::BackupSweep) -> Result<SweepRow, UserError> {

@@ -19,7 +19,8 @@ use super::files::Shelf;
 use super::status::state;
 use super::{Shared, store_error};
 use crate::core::SweepRow;
-use crate::store::{Reader, StoreError, StoredTrial};
+use crate::core::audits::Finding;
+use crate::store::{Audit, Reader, StoreError, StoredTrial};
 
 /// Version of the records.
 pub(crate) const VERSION: u32 = 1;
@@ -85,7 +86,12 @@ impl Backup {
         reader.all_attempts(sweep.number, &mut |key, attempt| {
             let crate::store::Attempt { cause, worker, seconds } = attempt;
             self.send(Kind::Attempt(v1::BackupAttempt { key: Some(key.into()), cause, worker, seconds }));
-        })
+        })?;
+        for audits in reader.audits(sweep.number)?.chunks(PAGE.1) {
+            let audits = audits.iter().cloned().map(audit).collect();
+            self.send(Kind::Audits(v1::BackupAudits { audits }));
+        }
+        Ok(())
     }
 
     fn files(&mut self, shelf: &Shelf) -> Result<(), UserError> {
@@ -113,6 +119,23 @@ impl Backup {
         }
         let whole = !self.wanted || hasher.finalize().as_bytes() == hash;
         if whole { Ok(()) } else { Err(std::io::Error::other("it is damaged, it does not have its hash any more")) }
+    }
+}
+
+fn audit(audit: Audit) -> v1::BackupAudit {
+    let finding = match audit.finding {
+        None => v1::Finding::Unspecified,
+        Some(Finding::Same) => v1::Finding::Same,
+        Some(Finding::Different) => v1::Finding::Different,
+        Some(Finding::Failed) => v1::Finding::Failed,
+    };
+    v1::BackupAudit {
+        key: Some(audit.key.into()),
+        process: audit.process,
+        finding: finding.into(),
+        auditor: audit.auditor,
+        auditor_process: audit.auditor_process,
+        why: audit.why,
     }
 }
 

@@ -54,7 +54,7 @@ pub enum Event {
     /// A user steers a sweep.
     Steer(i64, Steering, oneshot::Sender<Result<(), UserError>>),
     /// Its failed trials have no rows any more, or still have them.
-    Retried(i64, Result<Vec<TrialKey>, StoreError>, oneshot::Sender<Result<(), UserError>>),
+    Retried(i64, Result<Retried, StoreError>, oneshot::Sender<Result<(), UserError>>),
     /// A user removes a sweep, or has it ended and removed.
     Remove(i64, bool, oneshot::Sender<Result<(), UserError>>),
     /// It is no more, or still there.
@@ -70,6 +70,9 @@ pub enum Event {
     /// The coordinator goes.
     Stop,
 }
+
+/// Trials, and audits with the processes whose rows they are of.
+pub type Retried = (Vec<TrialKey>, Vec<(TrialKey, WorkerId)>);
 
 /// What a worker can say.
 pub enum Saying {
@@ -232,7 +235,7 @@ impl Engine {
             Event::Results(delivery) => self.deliver(delivery),
             Event::Committed(delivery, result) => self.committed(*delivery, result, now),
             Event::LeaseStored(lease, sweep, keys, stored) => self.send_grant(&lease, sweep, &keys, stored),
-            Event::Condemned(verdict, stored) => self.condemned(verdict, stored),
+            Event::Condemned(verdict, stored) => self.condemned(verdict, stored, now),
             Event::Keep(incoming) => {
                 self.keeper.keep(&self.core, incoming);
                 Vec::new()
@@ -319,21 +322,25 @@ impl Engine {
             return Vec::new();
         }
         let keys: Vec<TrialKey> = delivery.rows.iter().map(|row| row.key).collect();
-        let compare_only = match self.core.admit(&delivery.worker, delivery.fence, &keys) {
+        let (compare_only, audit) = match self.core.admit(&delivery.worker, delivery.fence, &keys) {
             Err(key) => {
                 let _ = delivery.reply.send(Err(Refusal::NotLeased(key)));
                 return Vec::new();
             }
-            Ok(Admission::Store { sweep }) => sweep != delivery.sweep,
-            Ok(Admission::Compare) => true,
+            Ok(Admission::Store { sweep }) => (sweep != delivery.sweep, false),
+            Ok(Admission::Audit { sweep }) => (sweep != delivery.sweep, true),
+            Ok(Admission::Compare) => (true, false),
         };
         let name = self.core.workers().find(|(id, _)| **id == delivery.worker).map(|(_, w)| w.name.clone());
         let batch = Batch {
             sweep: delivery.sweep,
             fence: delivery.fence,
             worker: name.unwrap_or_else(|| delivery.worker.clone()),
+            process: delivery.worker.clone(),
             results: std::mem::take(&mut delivery.results),
             compare_only,
+            audit,
+            chosen: self.core.chosen(delivery.sweep, &keys),
         };
         let events = self.events.clone();
         let answer = Box::new(move |written: Result<Written, StoreError>| {
@@ -364,6 +371,8 @@ impl Engine {
             known: report.known.clone(),
             mismatches: report.mismatches,
             fenced: report.fenced,
+            due: report.due.clone(),
+            audited: report.audited.iter().map(|(at, finding)| (delivery.rows[*at].clone(), *finding)).collect(),
         };
         let effects = self.core.on_committed(&delivery.worker, delivery.fence, delivery.sweep, &committed, now);
         failpoint::reach(failpoint::BEFORE_ACKNOWLEDGEMENT);
@@ -409,7 +418,10 @@ impl Engine {
     fn retry(&self, sweep: i64, reply: oneshot::Sender<Result<(), UserError>>) {
         let events = self.events.clone();
         let answer = Box::new(move |written: Result<Written, StoreError>| {
-            let retried = written.map(|written| if let Written::Retried(keys) = written { keys } else { Vec::new() });
+            let retried = written.map(|written| match written {
+                Written::Retried(trials, audits) => (trials, audits),
+                _ => Retried::default(),
+            });
             let _ = events.send(Event::Retried(sweep, retried, reply));
         });
         self.writer.write(Write::Retry(sweep), answer);
@@ -418,12 +430,12 @@ impl Engine {
     fn retried(
         &mut self,
         sweep: i64,
-        retried: Result<Vec<TrialKey>, StoreError>,
+        retried: Result<Retried, StoreError>,
         reply: oneshot::Sender<Result<(), UserError>>,
         now: Now,
     ) -> Vec<Effect> {
         let (answer, effects) = match retried {
-            Ok(keys) => (Ok(()), self.core.on_retried(sweep, &keys, now)),
+            Ok((trials, audits)) => (Ok(()), self.core.on_retried(sweep, &trials, &audits, now)),
             Err(error) => (Err(store_error(error)), Vec::new()),
         };
         let _ = reply.send(answer);
@@ -454,26 +466,34 @@ impl Engine {
         }
     }
 
-    /// Stores a failed row for a trial that killed too many workers.
+    /// Stores a failed row for a trial that killed too many workers, or that its audit failed if it has a row.
     fn condemn(&self, verdict: Verdict) {
-        tracing::error!(trial = %verdict.key, cause = verdict.cause, "given up");
-        let result = TrialResult::failed(verdict.key, verdict.cause.clone(), verdict.metrics);
-        let (events, write) = (self.events.clone(), Write::Verdict(verdict.sweep, result));
+        tracing::error!(trial = %verdict.key, cause = verdict.cause, audit = verdict.audit, "given up");
+        let write = if verdict.audit {
+            Write::AuditFailed(verdict.sweep, verdict.key, verdict.cause.clone())
+        } else {
+            let result = TrialResult::failed(verdict.key, verdict.cause.clone(), verdict.metrics);
+            Write::Verdict(verdict.sweep, result)
+        };
+        let events = self.events.clone();
         let answer = Box::new(move |written: Result<Written, StoreError>| {
             let _ = events.send(Event::Condemned(verdict, written.map(|_| ())));
         });
         self.writer.write(write, answer);
     }
 
-    fn condemned(&mut self, verdict: Verdict, stored: Result<(), StoreError>) -> Vec<Effect> {
+    fn condemned(&mut self, verdict: Verdict, stored: Result<(), StoreError>, now: Now) -> Vec<Effect> {
         if let Err(error) = stored {
             tracing::error!(%error, trial = %verdict.key, "its failure could not be stored");
             self.core.on_condemn_failed(verdict);
             return Vec::new();
         }
+        if verdict.audit {
+            return self.core.on_audit_failed(verdict.sweep, verdict.key, now);
+        }
         let outcome = Outcome::Failed { cause: verdict.cause };
         let row = StoredRow { key: verdict.key, outcome, metric: f64::NAN, seconds: 0.0 };
-        self.core.on_condemned(verdict.sweep, &row)
+        self.core.on_condemned(verdict.sweep, &row, now)
     }
 
     /// What is to be done first is done before the sweep is removed: the writer keeps the order.

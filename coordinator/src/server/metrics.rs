@@ -17,6 +17,7 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 
 use super::process;
+use crate::core::audits::AuditCounts;
 use crate::core::{Core, StoredRow, SweepState, Tallies};
 use crate::store::writer::Meter;
 
@@ -44,6 +45,11 @@ struct In {
     state: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Found {
+    finding: &'static str,
+}
+
 /// The core's numbers at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
@@ -55,6 +61,10 @@ pub(crate) struct Snapshot {
     slots: u64,
     leases: u64,
     tallies: Tallies,
+    /// Of all sweeps.
+    audits: AuditCounts,
+    /// Of open sweeps.
+    audits_left: u64,
 }
 
 impl Metrics {
@@ -119,7 +129,9 @@ impl Snapshot {
             all.tallies.duplicates += duplicates;
             all.tallies.mismatches += mismatches;
             all.tallies.fenced += fenced;
+            all.audits.add(sweep.audits.counts);
             if sweep.state.is_open() {
+                all.audits_left += sweep.audits.counts.left();
                 waiting += sweep.spec.trials() - sweep.counts.done() - sweep.leased();
                 leased += sweep.leased();
                 completed += sweep.counts.completed;
@@ -165,8 +177,15 @@ impl Snapshot {
         let Tallies { releases, duplicates, mismatches, fenced } = self.tallies;
         registry.register("leases_lost", "Leases that ended with trials left, of all sweeps", counter(releases));
         registry.register("duplicate_results", "Results that came again, of all sweeps", counter(duplicates));
-        registry.register("mismatched_results", "Of these, different ones: an alarm", counter(mismatches));
+        registry.register("mismatched_results", "Results that differed from their row: an alarm", counter(mismatches));
         registry.register("fenced_batches", "Batches under a lease that was over, of all sweeps", counter(fenced));
+        let AuditCounts { same, different, failed, .. } = self.audits;
+        let audits = Family::<Found, Counter>::default();
+        for (finding, count) in [("same", same), ("different", different), ("failed", failed)] {
+            audits.get_or_create(&Found { finding }).inc_by(count);
+        }
+        registry.register("audits", "Trials run again by another worker process, of all sweeps, by finding", audits);
+        registry.register("audits_left", "Audits of open sweeps that are still to come", gauge(self.audits_left));
     }
 }
 

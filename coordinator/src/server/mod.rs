@@ -378,7 +378,12 @@ pub fn recover(
         if !rows.is_empty() || row.state == SweepState::Running {
             tracing::info!(sweep = row.id, rows = rows.len(), "sweep taken up");
         }
-        core.on_sweep(Sweep::new(Arc::new(row), Arc::new(spec)), rows, Duration::ZERO);
+        let mut audits = reader.audits(row.number).map_err(store_error)?;
+        // The row that one compares with may have been set aside.
+        audits.retain(|audit| damages.iter().all(|damage| damage.key != audit.key));
+        let mut sweep = Sweep::new(Arc::new(row), Arc::new(spec));
+        sweep.remember_audits(audits.into_iter().map(|audit| (audit.key, audit.process, audit.finding)));
+        core.on_sweep(sweep, rows, Duration::ZERO);
     }
     for lease in leases {
         // Leases that turn out empty are left in the store: nothing can be written under them that is not a duplicate.

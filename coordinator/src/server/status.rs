@@ -3,6 +3,7 @@
 use ergodic_common::spec::short;
 use ergodic_proto::v1;
 
+use crate::core::audits::AuditCounts;
 use crate::core::lookup::describe_cell;
 use crate::core::{Core, Sweep, SweepState};
 
@@ -45,8 +46,14 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
         weight: sweep.share.weight,
         // The core does not know the store.
         trouble: String::new(),
+        audit: audit_status(sweep),
         checkpoints: sweep.checkpoints(),
     }
+}
+
+fn audit_status(sweep: &Sweep) -> Option<v1::AuditStatus> {
+    let (share, AuditCounts { due, same, different, failed }) = (sweep.spec.terms.audit, sweep.audits.counts);
+    (share > 0.0).then_some(v1::AuditStatus { share, due, same, different, failed })
 }
 
 /// All workers.

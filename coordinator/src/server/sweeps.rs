@@ -23,6 +23,7 @@ use super::limits::{Pages, Place, Stream};
 use super::removal::Removed;
 use super::status::{cell_lines, sweep_status, worker_statuses};
 use super::{Shared, process, removal, store_error};
+use crate::core::audits::Finding;
 use crate::core::lookup::Whereabouts;
 use crate::core::suspects::ENOUGH;
 use crate::core::{Core, Steering, Sweep, SweepRow, SweepState, Tallies};
@@ -455,6 +456,7 @@ impl Sweeps {
                 }
             }
         }
+        lines.extend(self.explain_audit(number, key).await?);
         lines.extend(
             kept.map(|steps| format!("A checkpoint of it after {steps} steps is kept: it goes on from there.")),
         );
@@ -467,6 +469,48 @@ impl Sweeps {
         }));
         Ok(lines)
     }
+}
+
+impl Sweeps {
+    /// What became of a trial's audit, if it has one.
+    async fn explain_audit(&self, number: i64, key: TrialKey) -> Result<Option<String>, Status> {
+        let read = move |reader: &dyn Reader| {
+            let (audit, row) = (reader.audit(number, key), reader.trial(number, key));
+            Ok((audit.map_err(store_error)?, row.map_err(store_error)?))
+        };
+        let (Some(audit), row) = self.read(read).await? else { return Ok(None) };
+        let place = self.ask(move |core| {
+            let sweep = core.sweep(number)?;
+            Some((core.whereabouts_of_audit(sweep, key), sweep.state))
+        });
+        let first = named(&row.map(|row| row.worker).unwrap_or_default(), &audit.process);
+        let second = named(&audit.auditor, &audit.auditor_process);
+        Ok(Some(match audit.finding {
+            Some(Finding::Same) => format!("Audit: {second} ran it again, after {first}, and got the same bits."),
+            Some(Finding::Different) => format!(
+                "ALARM: {second} ran it again and got other bits than {first}, whose row is kept; what differs: {}.",
+                audit.why
+            ),
+            Some(Finding::Failed) if audit.auditor.is_empty() => format!("Its audit was given up: {}.", audit.why),
+            Some(Finding::Failed) => format!("Its audit, by {second}, failed: {}.", audit.why),
+            None => match place.await? {
+                Some((Whereabouts::Leased { worker, running, .. }, _)) => {
+                    let how = if running { "is being run again by" } else { "is to be run again by" };
+                    format!("Audit: it {how} {worker}, after {first}.")
+                }
+                Some((_, SweepState::Completed)) => {
+                    format!("It was chosen to be audited, but no other worker process than {first} was there.")
+                }
+                Some((_, SweepState::Cancelled)) => "It was chosen to be audited, and will not be.".into(),
+                _ => format!("It is to be audited by another worker process than {first}."),
+            },
+        }))
+    }
+}
+
+/// A worker process in words: several may have the same name.
+fn named(worker: &str, process: &str) -> String {
+    format!("{worker} (process {})", process.get(..8).unwrap_or(process))
 }
 
 fn ended(row: &StoredTrial) -> String {

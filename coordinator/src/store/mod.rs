@@ -16,7 +16,8 @@ use ergodic_common::terms::Share;
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{TrialKey, TrialResult};
 
-use crate::core::{Ended, Fence, LeaseRow, SweepRow, SweepState};
+use crate::core::audits::Finding;
+use crate::core::{Ended, Fence, LeaseRow, SweepRow, SweepState, WorkerId};
 
 /// Why the store did not do as asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -90,10 +91,16 @@ pub struct Batch {
     pub fence: Fence,
     /// Name of the worker, kept with the rows.
     pub worker: String,
+    /// Its id.
+    pub process: WorkerId,
     /// The results.
     pub results: Vec<TrialResult>,
     /// Do not store, whatever the fence.
     pub compare_only: bool,
+    /// Do not store: the lease is one for audits.
+    pub audit: bool,
+    /// Those of the trials that are to be audited.
+    pub chosen: Vec<TrialKey>,
 }
 
 /// Something to be made durable.
@@ -115,7 +122,9 @@ pub enum Write {
     Results(Batch),
     /// The row of a trial that no worker could run, unless it has one.
     Verdict(i64, TrialResult),
-    /// Rows of failed trials become attempts, so that they can be run again; a completed sweep is running again.
+    /// The audit of a trial was given up, for this reason.
+    AuditFailed(i64, TrialKey, String),
+    /// Rows of failed trials become attempts, and failed audits are due again, so that they can be run again; a completed sweep is running again.
     Retry(i64),
     /// What is damaged of these trials' rows becomes an attempt, so that they can be run again; a completed sweep is running
     /// again.
@@ -126,6 +135,8 @@ pub enum Write {
     Clear(i64),
     /// Rows from a backup, of trials that have none, and earlier attempts, which are appended.
     Adopt(i64, Vec<StoredTrial>, Vec<(TrialKey, Attempt)>),
+    /// Audits from a backup, of trials that have none.
+    AdoptAudits(i64, Vec<Audit>),
     /// Nothing of consequence: whether the store takes a write at all.
     Probe,
 }
@@ -139,8 +150,8 @@ pub enum Written {
     Sweep(i64),
     /// The batch's fate.
     Results(Report),
-    /// Trials to be run again.
-    Retried(Vec<TrialKey>),
+    /// Trials to be run again, and audits, with the processes whose rows they are of.
+    Retried(Vec<TrialKey>, Vec<(TrialKey, WorkerId)>),
     /// What was cleared of a removed sweep.
     Cleared(Cleared),
 }
@@ -167,6 +178,10 @@ pub struct Report {
     pub mismatches: u64,
     /// Whether the fence held no more.
     pub fenced: bool,
+    /// Of the stored ones, those whose audits are due.
+    pub due: Vec<TrialKey>,
+    /// Positions of those of the known ones that were thereby audited, with what was found.
+    pub audited: Vec<(usize, Finding)>,
 }
 
 /// A stored row.
@@ -187,6 +202,23 @@ pub struct Attempt {
     pub worker: String,
     /// Duration, in seconds.
     pub seconds: f64,
+}
+
+/// An audit, made or due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    /// Of which trial.
+    pub key: TrialKey,
+    /// The process that computed its row.
+    pub process: WorkerId,
+    /// What was found; none while it is due.
+    pub finding: Option<Finding>,
+    /// Name of the worker that ran it again; empty if none did.
+    pub auditor: String,
+    /// Its process.
+    pub auditor_process: WorkerId,
+    /// What differed, or why it failed.
+    pub why: String,
 }
 
 /// The coordinator that may write to a store.
@@ -294,6 +326,18 @@ pub trait Reader {
     /// # Errors
     /// The store cannot be read, or is damaged.
     fn attempts(&self, sweep: i64, key: TrialKey) -> Result<Vec<Attempt>, StoreError>;
+
+    /// The audits of a sweep in the order (cell, repeat).
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn audits(&self, sweep: i64) -> Result<Vec<Audit>, StoreError>;
+
+    /// The audit of one trial, if it has one.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn audit(&self, sweep: i64, key: TrialKey) -> Result<Option<Audit>, StoreError>;
 
     /// Hands out all attempts of a sweep, those of a trial in their order.
     ///

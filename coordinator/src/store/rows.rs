@@ -12,6 +12,7 @@ use prost::Message as _;
 
 use super::Attempt;
 use super::sql::Value;
+use crate::core::audits::Finding;
 use crate::core::interval::IntervalSet;
 use crate::core::{LeaseRow, SweepRow, SweepState};
 
@@ -112,19 +113,39 @@ pub fn kept_predictions(result: &TrialResult) -> Option<Vec<u8>> {
     (!result.predictions.steps.is_empty()).then(|| from_predictions(&result.predictions))
 }
 
-/// Whether a result equals its row bit for bit, apart from when, where and with which instructions it was computed. A
+/// In what a result differs from its row bit for bit, apart from when, where and with which instructions it was computed. A
 /// failure is no result of training and contradicts none.
-pub fn same_bits(row: &TrialResult, result: &TrialResult) -> bool {
+pub fn differences(row: &TrialResult, result: &TrialResult) -> Vec<&'static str> {
     let failed = |outcome: &Outcome| matches!(outcome, Outcome::Failed { .. });
-    failed(&row.outcome)
-        || failed(&result.outcome)
-        || row.outcome == result.outcome
-            && row.steps == result.steps
-            && row.digest == result.digest
-            && from_f64s(&row.metrics) == from_f64s(&result.metrics)
-            && from_curve(&row.curve) == from_curve(&result.curve)
-            && row.weights == result.weights
-            && kept_predictions(row) == kept_predictions(result)
+    if failed(&row.outcome) || failed(&result.outcome) {
+        return Vec::new();
+    }
+    let same = [
+        ("outcome", row.outcome == result.outcome),
+        ("steps", row.steps == result.steps),
+        ("digest", row.digest == result.digest),
+        ("metrics", from_f64s(&row.metrics) == from_f64s(&result.metrics)),
+        ("curve", from_curve(&row.curve) == from_curve(&result.curve)),
+        ("weights", row.weights == result.weights),
+        ("predictions", kept_predictions(row) == kept_predictions(result)),
+    ];
+    same.into_iter().filter(|(_, same)| !same).map(|(what, _)| what).collect()
+}
+
+/// The number of what an audit found; 0 while it is due.
+pub fn from_finding(finding: Option<Finding>) -> i64 {
+    match finding {
+        None => 0,
+        Some(Finding::Same) => 1,
+        Some(Finding::Different) => 2,
+        Some(Finding::Failed) => 3,
+    }
+}
+
+/// What was found, by [`from_finding`]; `None` for an unknown number.
+pub fn to_finding(number: i64) -> Option<Option<Finding>> {
+    let all = [None, Some(Finding::Same), Some(Finding::Different), Some(Finding::Failed)];
+    all.into_iter().find(|finding| from_finding(*finding) == number)
 }
 
 /// The number of a state.
@@ -159,11 +180,11 @@ fn checksum(table: &str, fields: &[Value<'_>]) -> i64 {
     put(0, table.as_bytes());
     for field in fields {
         match *field {
-            Value::Bytes(None) => put(1, &[]),
+            Value::Bytes(None) | Value::MaybeText(None) => put(1, &[]),
             Value::Int(value) => put(2, &value.to_le_bytes()),
             // A database may store -0.0 as 0.0.
             Value::Real(value) => put(3, &(value + 0.0).to_le_bytes()),
-            Value::Text(value) => put(4, without_nul(value).as_bytes()),
+            Value::Text(value) | Value::MaybeText(Some(value)) => put(4, without_nul(value).as_bytes()),
             Value::Bytes(Some(value)) => put(5, value),
         }
     }
@@ -220,7 +241,7 @@ pub fn attempt_checksum(sweep: i64, key: TrialKey, number: i64, attempt: &Attemp
 
 /// Of a row of `leases`, with its trials as they are stored.
 pub fn lease_checksum(row: &LeaseRow, trials: &[u8]) -> i64 {
-    let fields = [
+    let mut fields = vec![
         row.fence.lease.into(),
         row.fence.epoch.into(),
         row.sweep.into(),
@@ -228,6 +249,8 @@ pub fn lease_checksum(row: &LeaseRow, trials: &[u8]) -> i64 {
         row.worker.as_str().into(),
         Value::Bytes(Some(trials)),
     ];
+    // Those of fresh trials are as before there were others.
+    fields.extend(row.audits.as_deref().map(Value::Text));
     checksum("leases", &fields)
 }
 

@@ -15,7 +15,7 @@ use super::sql::{Each, Fields, Sql, Value, apply, whole_trials_one_by_one};
 use super::{Leader, Reader, Store, StoreError, Write, Writer, Written};
 
 /// What makes each version of the schema out of the one before.
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     include_str!("schema.sql"),
     include_str!("schema2.sql"),
     include_str!("schema3.sql"),
@@ -23,6 +23,7 @@ const MIGRATIONS: [&str; 7] = [
     include_str!("schema5.sql"),
     include_str!("schema6.sql"),
     include_str!("schema7.sql"),
+    include_str!("schema8.sql"),
 ];
 /// The first SQLite without the bug that could corrupt a WAL on reset.
 const OLDEST_SQLITE: i32 = 3_051_003;
@@ -159,9 +160,9 @@ impl ToSql for Value<'_> {
         Ok(ToSqlOutput::Borrowed(match self {
             Self::Int(value) => ValueRef::Integer(*value),
             Self::Real(value) => ValueRef::Real(*value),
-            Self::Text(value) => ValueRef::Text(value.as_bytes()),
+            Self::Text(value) | Self::MaybeText(Some(value)) => ValueRef::Text(value.as_bytes()),
             Self::Bytes(Some(value)) => ValueRef::Blob(value),
-            Self::Bytes(None) => ValueRef::Null,
+            Self::Bytes(None) | Self::MaybeText(None) => ValueRef::Null,
         }))
     }
 }

@@ -5,9 +5,10 @@ use ergodic_common::terms::Share;
 use ergodic_common::trial::{Curve, Predictions};
 
 use super::*;
+use crate::core::audits::Finding;
 use crate::core::interval::IntervalSet;
 use crate::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
-use crate::store::{Batch, Cleared, Report, StoredTrial};
+use crate::store::{Audit, Batch, Cleared, Report, StoredTrial};
 
 fn sweep() -> SweepRow {
     SweepRow {
@@ -29,6 +30,7 @@ fn lease(number: u64, sweep: i64) -> LeaseRow {
         class: 0,
         worker: "w".into(),
         trials: IntervalSet::of(0, 10),
+        audits: None,
     }
 }
 
@@ -53,8 +55,14 @@ fn result(repeat: u32, metric: f64) -> TrialResult {
 }
 
 fn batch(sweep: i64, lease: u64, results: Vec<TrialResult>) -> Write {
-    let fence = Fence { lease, epoch: 1 };
-    Write::Results(Batch { sweep, fence, worker: "w".into(), results, compare_only: false })
+    Write::Results(batch_of("w", sweep, lease, results))
+}
+
+/// Every trial of it is to be audited.
+fn batch_of(process: &str, sweep: i64, lease: u64, results: Vec<TrialResult>) -> Batch {
+    let (fence, chosen) = (Fence { lease, epoch: 1 }, results.iter().map(|result| result.key).collect());
+    let (worker, process) = (process.to_uppercase(), process.to_owned());
+    Batch { sweep, fence, worker, process, results, compare_only: false, audit: false, chosen }
 }
 
 fn commit(writer: &mut dyn Writer, write: &Write) -> Written {
@@ -77,11 +85,13 @@ fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
     commit(writer.as_mut(), &Write::Lease(lease(9, number)));
 
     let first = report(commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5), result(1, 0.7)])));
-    assert_eq!(first, Report { stored: vec![0, 1], ..Report::default() });
+    let due = |repeats: &[u32]| repeats.iter().map(|repeat| TrialKey { cell: 3, repeat: *repeat }).collect();
+    assert_eq!(first, Report { stored: vec![0, 1], due: due(&[0, 1]), ..Report::default() });
 
     let again = TrialResult { seconds: 9.0, isa: "portable".into(), ..result(0, 0.5) };
     let second = report(commit(writer.as_mut(), &batch(number, 9, vec![again, result(2, 0.1)])));
-    assert_eq!(second, Report { stored: vec![1], known: vec![TrialKey { cell: 3, repeat: 0 }], ..Report::default() });
+    // Its own process compares, and audits nothing.
+    assert_eq!(second, Report { stored: vec![1], known: due(&[0]), due: due(&[2]), ..Report::default() });
 
     let different = report(commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.6)])));
     assert_eq!((different.stored.len(), different.mismatches), (0, 1));
@@ -104,6 +114,61 @@ fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
     assert_eq!(curves, [(0, 0.5), (2, 0.1)]);
     let tallies = Tallies { releases: 1, duplicates: 3, mismatches: 1, fenced: 1 };
     assert_eq!(reader.sweeps().expect("read")[0].tallies, tallies);
+}
+
+#[test]
+fn audits_compare_store_nothing_and_are_counted_once_by_another_process() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = SqliteStore::open(dir.path()).expect("opened");
+    let mut writer = store.writer(1).expect("a writer");
+    let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
+    commit(writer.as_mut(), &Write::Lease(lease(9, number)));
+    let failed = TrialResult::failed(TrialKey { cell: 3, repeat: 7 }, "it fails".into(), 2);
+    let first = vec![result(0, 0.5), result(1, 0.5), result(2, 0.5), result(3, 0.5), failed];
+    let stored = report(commit(writer.as_mut(), &Write::Results(batch_of("w", number, 9, first))));
+    assert_eq!((stored.stored.len(), stored.due.len()), (5, 4), "what failed has nothing to compare with");
+    let lease = LeaseRow { worker: "x".into(), audits: Some("w".into()), ..lease(10, number) };
+    commit(writer.as_mut(), &Write::Lease(lease.clone()));
+    assert_eq!(store.reader().and_then(|r| r.leases()).expect("read").0.pop(), Some(lease));
+
+    let broken = TrialResult::failed(result(2, 0.5).key, "out of time".into(), 2);
+    let again = vec![result(0, 0.5), TrialResult { steps: 11, ..result(1, 0.6) }, broken];
+    let audit = Batch { audit: true, chosen: vec![], ..batch_of("x", number, 10, again) };
+    let audit = Write::Results(audit);
+    let found = report(commit(writer.as_mut(), &audit));
+    assert_eq!(found.audited, [(0, Finding::Same), (1, Finding::Different), (2, Finding::Failed)]);
+    assert_eq!((found.stored.len(), found.known.len(), found.mismatches, found.fenced), (0, 3, 1, false));
+    let again = report(commit(writer.as_mut(), &audit));
+    assert_eq!((again.audited.len(), again.mismatches), (0, 1), "a delivery that is repeated counts as such");
+    let late = Batch { compare_only: true, ..batch_of("w", number, 9, vec![result(3, 0.5)]) };
+    assert!(report(commit(writer.as_mut(), &Write::Results(late.clone()))).audited.is_empty(), "it is its own row");
+    let late = Batch { process: "y".into(), ..late };
+    assert_eq!(report(commit(writer.as_mut(), &Write::Results(late))).audited, [(0, Finding::Same)]);
+
+    let reader = || store.reader().expect("a reader");
+    let audits = reader().audits(number).expect("read");
+    let findings: Vec<Option<Finding>> = audits.iter().map(|audit| audit.finding).collect();
+    assert_eq!(findings, [Finding::Same, Finding::Different, Finding::Failed, Finding::Same].map(Some));
+    let Audit { process, auditor, auditor_process, why, .. } = audits[1].clone();
+    assert_eq!([process, auditor, auditor_process], ["w", "X", "x"]);
+    assert_eq!(why, "steps, metrics, curve");
+    assert_eq!((audits[2].why.as_str(), reader().audit(number, failed_key()).expect("read")), ("out of time", None));
+    let tallies = reader().sweeps().expect("read")[0].tallies;
+    assert_eq!((tallies.duplicates, tallies.mismatches), (4, 2), "the audits are not among the duplicates");
+
+    let key = audits[2].key;
+    let retried = commit(writer.as_mut(), &Write::Retry(number));
+    assert_eq!(retried, Written::Retried(vec![failed_key()], vec![(key, "w".into())]));
+    assert_eq!(reader().audit(number, key).expect("read").and_then(|audit| audit.finding), None);
+    commit(writer.as_mut(), &Write::AuditFailed(number, key, "it kills".into()));
+    commit(writer.as_mut(), &Write::AuditFailed(number, audits[0].key, "it kills".into()));
+    let given_up = reader().audits(number).expect("read");
+    assert_eq!((given_up[2].finding, given_up[2].why.as_str()), (Some(Finding::Failed), "it kills"));
+    assert_eq!(given_up[0].finding, Some(Finding::Same), "what was found stays");
+}
+
+fn failed_key() -> TrialKey {
+    TrialKey { cell: 3, repeat: 7 }
 }
 
 #[test]
@@ -139,9 +204,9 @@ fn failed_trials_become_attempts_and_may_have_a_row_again() {
         let failed = TrialResult::failed(key, cause.into(), 2);
         commit(writer.as_mut(), &Write::Verdict(number, failed));
         commit(writer.as_mut(), &Write::State(number, SweepState::Completed));
-        assert_eq!(commit(writer.as_mut(), &Write::Retry(number)), Written::Retried(vec![key]));
+        assert_eq!(commit(writer.as_mut(), &Write::Retry(number)), Written::Retried(vec![key], vec![]));
     }
-    assert_eq!(commit(writer.as_mut(), &Write::Retry(number)), Written::Retried(vec![]));
+    assert_eq!(commit(writer.as_mut(), &Write::Retry(number)), Written::Retried(vec![], vec![]));
     let reader = store.reader().expect("a reader");
     let attempts = reader.attempts(number, key).expect("read");
     assert_eq!(attempts.iter().map(|a| &a.cause[..]).collect::<Vec<_>>(), ["once", "twice"]);
@@ -384,7 +449,11 @@ fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
         (sound, damages.iter().map(|damage| (damage.key, damage.what)).collect::<Vec<_>>())
     };
     assert_eq!(damaged(true), (keys.to_vec(), vec![]));
-    assert_eq!(commit(writer.as_mut(), &Write::SetAside(1, keys.to_vec())), Written::Retried(vec![]), "both are sound");
+    assert_eq!(
+        commit(writer.as_mut(), &Write::SetAside(1, keys.to_vec())),
+        Written::Retried(vec![], vec![]),
+        "both are sound"
+    );
     // The first row leads to the curve of the second one, whose predictions have changed.
     connection.execute_batch("UPDATE trials SET curve = curve + 1 WHERE repeat = 0").expect("changed");
     connection
@@ -393,7 +462,7 @@ fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
     assert_eq!(damaged(false), (keys.to_vec(), vec![]), "rows alone are sound");
     assert_eq!(damaged(true), (vec![], vec![(keys[0], "curve"), (keys[1], "predictions")]));
     let aside = Write::SetAside(1, keys[..1].to_vec());
-    assert_eq!(commit(writer.as_mut(), &aside), Written::Retried(keys[..1].to_vec()));
+    assert_eq!(commit(writer.as_mut(), &aside), Written::Retried(keys[..1].to_vec(), vec![]));
     let reader = store.reader().expect("a reader");
     assert_eq!(reader.sweeps().expect("read")[0].state, SweepState::Running);
     assert!(reader.attempts(1, keys[0]).expect("read")[0].cause.contains("curve was damaged"));
@@ -419,7 +488,7 @@ fn a_damaged_row_is_neither_equal_nor_different() {
     let same = report(commit(writer.as_mut(), &batch(1, 9, vec![result(2, 0.7)])));
     assert_eq!((same.known.len(), same.mismatches), (1, 0));
     let key = TrialKey { cell: 3, repeat: 2 };
-    assert_eq!(commit(writer.as_mut(), &Write::SetAside(1, vec![key])), Written::Retried(vec![key]));
+    assert_eq!(commit(writer.as_mut(), &Write::SetAside(1, vec![key])), Written::Retried(vec![key], vec![]));
     let left = ["trials", "curves", "predictions"].map(|table| {
         let text = format!("SELECT count(*) FROM {table}");
         connection.query_row(&text, [], |row| row.get::<_, i64>(0)).expect("it can be counted")

@@ -103,6 +103,7 @@ fn query<'q>(sql: &'static str, values: &'q [Value<'q>]) -> Query<'q, Postgres, 
         Value::Int(value) => query.bind(value),
         Value::Real(value) => query.bind(value),
         Value::Text(value) => query.bind(without_nul(value)),
+        Value::MaybeText(value) => query.bind(value.map(without_nul)),
         Value::Bytes(value) => query.bind(value),
     })
 }

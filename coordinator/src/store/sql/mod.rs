@@ -18,6 +18,7 @@ pub(super) enum Value<'a> {
     Int(i64),
     Real(f64),
     Text(&'a str),
+    MaybeText(Option<&'a str>),
     Bytes(Option<&'a [u8]>),
 }
 

@@ -10,9 +10,9 @@ use crate::core::interval::IntervalSet;
 use crate::core::{DataPin, Fence, LeaseRow, SweepRow, Tallies};
 use crate::store::rows::{
     attempt_checksum, curve_checksum, lease_checksum, predictions_checksum, sweep_checksum, to_curve, to_f64s,
-    to_files, to_intervals, to_outcome, to_predictions, to_state, trial_checksum,
+    to_files, to_finding, to_intervals, to_outcome, to_predictions, to_state, trial_checksum,
 };
-use crate::store::{Attempt, Damage, Reader, StoreError, StoredTrial};
+use crate::store::{Attempt, Audit, Damage, Reader, StoreError, StoredTrial};
 
 /// The columns of [`sweep`], and which.
 macro_rules! sweeps {
@@ -53,6 +53,13 @@ macro_rules! whole_trials {
 }
 pub(in crate::store) use whole_trials;
 
+/// The columns of [`audit`], and whence.
+macro_rules! audits {
+    ($rest:literal) => {
+        concat!("SELECT cell, repeat, process, finding, auditor, auditor_process, why FROM audits ", $rest)
+    };
+}
+
 impl<S: Sql> Reader for S {
     fn sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
         all(self, sweeps!("ORDER BY number"), &[], sweep)
@@ -67,7 +74,7 @@ impl<S: Sql> Reader for S {
     }
 
     fn leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError> {
-        let text = "SELECT lease, epoch, sweep, class, worker, trials, checksum FROM leases ORDER BY lease";
+        let text = "SELECT lease, epoch, sweep, class, worker, trials, checksum, audits FROM leases ORDER BY lease";
         let next = number(self, "SELECT value FROM meta WHERE key = 'next_lease'", &[])?;
         let mut leases = Vec::new();
         self.select(text, &[], &mut |row| {
@@ -137,6 +144,20 @@ impl<S: Sql> Reader for S {
                     WHERE sweep = $1 AND cell = $2 AND repeat = $3 ORDER BY attempt";
         let attempts = all(self, text, &[sweep.into(), key.cell.into(), key.repeat.into()], |row| attempt(sweep, row));
         attempts.map_err(|error| with_id(self, sweep, error))
+    }
+
+    fn audits(&self, sweep: i64) -> Result<Vec<Audit>, StoreError> {
+        all(
+            self,
+            audits!("JOIN trials USING (sweep, cell, repeat) WHERE sweep = $1 ORDER BY cell, repeat"),
+            &[sweep.into()],
+            audit,
+        )
+    }
+
+    fn audit(&self, sweep: i64, key: TrialKey) -> Result<Option<Audit>, StoreError> {
+        let text = audits!("WHERE sweep = $1 AND cell = $2 AND repeat = $3");
+        Ok(all(self, text, &[sweep.into(), key.cell.into(), key.repeat.into()], audit)?.pop())
     }
 
     fn all_attempts(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Attempt)) -> Result<(), StoreError> {
@@ -266,9 +287,21 @@ fn lease(row: &dyn Fields) -> Result<LeaseRow, StoreError> {
         class: row.int(3)?.try_into().map_err(|_| damaged(3, "a class"))?,
         worker: row.text(4)?.to_owned(),
         trials: IntervalSet::default(),
+        audits: row.maybe_text(7)?.map(str::to_owned),
     };
     check(row, 6, || lease_checksum(&lease, trials))?;
     Ok(LeaseRow { trials: to_intervals(trials), ..lease })
+}
+
+fn audit(row: &dyn Fields) -> Result<Audit, StoreError> {
+    Ok(Audit {
+        key: key(row)?,
+        process: row.text(2)?.to_owned(),
+        finding: to_finding(row.int(3)?).ok_or_else(|| damaged(3, "a known finding"))?,
+        auditor: row.text(4)?.to_owned(),
+        auditor_process: row.text(5)?.to_owned(),
+        why: row.text(6)?.to_owned(),
+    })
 }
 
 /// The trial that a row begins with.

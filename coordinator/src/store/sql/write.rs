@@ -7,11 +7,13 @@ use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use super::read::{names, small_trial, small_trials, sweep_of};
 use super::{Fields, Sql, Value, all, damaged, key, number, whole_trial};
-use crate::core::{Ended, LeaseRow, SweepRow, SweepState};
+use crate::core::audits::Finding;
+use crate::core::{Ended, LeaseRow, SweepRow, SweepState, WorkerId};
 use crate::store::rows::{
-    FAILED, curve_checksum, from_files, from_intervals, from_state, lease_checksum, same_bits, sweep_checksum,
+    FAILED, curve_checksum, differences, from_files, from_finding, from_intervals, from_state, lease_checksum,
+    sweep_checksum,
 };
-use crate::store::{Attempt, Batch, Cleared, Damage, Report, StoreError, StoredTrial, Write, Written};
+use crate::store::{Attempt, Audit, Batch, Cleared, Damage, Report, StoreError, StoredTrial, Write, Written};
 
 /// Applies a write.
 pub(in crate::store) fn apply(sql: &impl Sql, write: &Write) -> Result<Written, StoreError> {
@@ -24,11 +26,16 @@ pub(in crate::store) fn apply(sql: &impl Sql, write: &Write) -> Result<Written, 
         Write::Share(sweep, share) => set_share(sql, *sweep, *share).map(|()| Written::Done),
         Write::Results(batch) => put_results(sql, batch).map(Written::Results),
         Write::Verdict(sweep, result) => put_verdict(sql, *sweep, result).map(|()| Written::Done),
-        Write::Retry(sweep) => retry(sql, *sweep).map(Written::Retried),
-        Write::SetAside(sweep, keys) => set_aside(sql, *sweep, keys).map(Written::Retried),
+        Write::AuditFailed(sweep, key, why) => fail_audit(sql, *sweep, *key, why).map(|()| Written::Done),
+        Write::Retry(sweep) => {
+            let (trials, audits) = (retry(sql, *sweep)?, retry_audits(sql, *sweep)?);
+            Ok(Written::Retried(trials, audits))
+        }
+        Write::SetAside(sweep, keys) => set_aside(sql, *sweep, keys).map(|keys| Written::Retried(keys, Vec::new())),
         Write::Remove(sweep) => remove(sql, *sweep).map(|()| Written::Done),
         Write::Clear(sweep) => clear(sql, *sweep).map(Written::Cleared),
         Write::Adopt(sweep, rows, attempts) => adopt(sql, *sweep, rows, attempts).map(|()| Written::Done),
+        Write::AdoptAudits(sweep, audits) => adopt_audits(sql, *sweep, audits).map(|()| Written::Done),
         Write::Probe => probe(sql).map(|()| Written::Done),
     }
 }
@@ -87,8 +94,8 @@ fn change_sweep(sql: &impl Sql, sweep: i64, change: impl FnOnce(&mut SweepRow)) 
 }
 
 fn put_lease(sql: &impl Sql, row: &LeaseRow) -> Result<(), StoreError> {
-    let text = "INSERT INTO leases (lease, epoch, sweep, class, worker, trials, checksum)
-                VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    let text = "INSERT INTO leases (lease, epoch, sweep, class, worker, trials, checksum, audits)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
     let trials = from_intervals(&row.trials);
     let values = [
         row.fence.lease.into(),
@@ -98,6 +105,7 @@ fn put_lease(sql: &impl Sql, row: &LeaseRow) -> Result<(), StoreError> {
         row.worker.as_str().into(),
         Value::Bytes(Some(&trials)),
         lease_checksum(row, &trials).into(),
+        Value::MaybeText(row.audits.as_deref()),
     ];
     sql.execute(text, &values)?;
     let next = [(row.fence.lease + 1).into()];
@@ -106,8 +114,8 @@ fn put_lease(sql: &impl Sql, row: &LeaseRow) -> Result<(), StoreError> {
 }
 
 fn shrink_lease(sql: &impl Sql, row: &LeaseRow) -> Result<(), StoreError> {
-    let text = "UPDATE leases SET sweep = $1, class = $2, worker = $3, trials = $4, checksum = $5
-                WHERE lease = $6 AND epoch = $7";
+    let text = "UPDATE leases SET sweep = $1, class = $2, worker = $3, trials = $4, checksum = $5, audits = $6
+                WHERE lease = $7 AND epoch = $8";
     let trials = from_intervals(&row.trials);
     let values = [
         row.sweep.into(),
@@ -115,6 +123,7 @@ fn shrink_lease(sql: &impl Sql, row: &LeaseRow) -> Result<(), StoreError> {
         row.worker.as_str().into(),
         Value::Bytes(Some(&trials)),
         lease_checksum(row, &trials).into(),
+        Value::MaybeText(row.audits.as_deref()),
         row.fence.lease.into(),
         row.fence.epoch.into(),
     ];
@@ -147,8 +156,9 @@ fn set_share(sql: &impl Sql, sweep: i64, share: Share) -> Result<(), StoreError>
 /// Stores what has no row yet if the fence holds, and compares the rest with the rows that are there.
 fn put_results(sql: &impl Sql, batch: &Batch) -> Result<Report, StoreError> {
     let mut report = Report { fenced: batch.compare_only || !fence_holds(sql, batch)?, ..Report::default() };
-    if !report.fenced {
+    if !report.fenced && !batch.audit {
         report.stored = sql.insert_trials(batch.sweep, &batch.worker, &batch.results)?;
+        report.due = begin_audits(sql, batch, &report.stored)?;
     }
     if report.stored.len() < batch.results.len() {
         compare(sql, batch, &mut report)?;
@@ -177,12 +187,29 @@ fn fence_holds(sql: &impl Sql, batch: &Batch) -> Result<bool, StoreError> {
     Ok(number(sql, text, &values)?.is_some())
 }
 
+/// Chosen trials were stored: their audits are due, unless there is nothing to compare with.
+fn begin_audits(sql: &impl Sql, batch: &Batch, stored: &[usize]) -> Result<Vec<TrialKey>, StoreError> {
+    let text = "INSERT INTO audits (sweep, cell, repeat, process) VALUES ($1, $2, $3, $4)
+                ON CONFLICT (sweep, cell, repeat) DO UPDATE SET process = $4, finding = 0, auditor = '',
+                    auditor_process = '', why = ''";
+    let mut due = Vec::new();
+    for result in stored.iter().map(|at| &batch.results[*at]) {
+        let key = result.key;
+        if batch.chosen.contains(&key) && !matches!(result.outcome, Outcome::Failed { .. }) {
+            let values = [batch.sweep.into(), key.cell.into(), key.repeat.into(), batch.process.as_str().into()];
+            sql.execute(text, &values)?;
+            due.push(key);
+        }
+    }
+    Ok(due)
+}
+
 /// Compares what was not stored with the rows that there are.
 fn compare(sql: &impl Sql, batch: &Batch, report: &mut Report) -> Result<(), StoreError> {
     let mut stored = report.stored.iter().peekable();
     let rest = batch.results.iter().enumerate().filter(|(at, _)| stored.next_if_eq(&at).is_none());
-    let rest: Vec<&TrialResult> = rest.map(|(_, result)| result).collect();
-    let keys: Vec<TrialKey> = rest.iter().map(|result| result.key).collect();
+    let rest: Vec<(usize, &TrialResult)> = rest.collect();
+    let keys: Vec<TrialKey> = rest.iter().map(|(_, result)| result.key).collect();
     let mut rows = HashMap::new();
     sql.whole_trials(batch.sweep, &keys, &mut |row| {
         match whole_trial(batch.sweep, row) {
@@ -196,13 +223,53 @@ fn compare(sql: &impl Sql, batch: &Batch, report: &mut Report) -> Result<(), Sto
         }
         Ok(true)
     })?;
-    for result in rest {
-        if let Some(row) = rows.get(&result.key) {
-            report.known.push(result.key);
-            report.mismatches += u64::from(row.as_ref().is_some_and(|row| !same_bits(row, result)));
-        }
+    for (at, result) in rest {
+        let Some(row) = rows.get(&result.key) else { continue };
+        let different = row.as_ref().map(|row| differences(row, result));
+        report.known.push(result.key);
+        report.mismatches += u64::from(different.as_ref().is_some_and(|different| !different.is_empty()));
+        let finding = audit(sql, batch, result, different.as_deref())?;
+        report.audited.extend(finding.map(|finding| (at, finding)));
     }
     Ok(())
+}
+
+/// Whoever computes a trial again whose audit is due, and is another process than the one that the row is of, has made it.
+fn audit(
+    sql: &impl Sql,
+    batch: &Batch,
+    result: &TrialResult,
+    different: Option<&[&'static str]>,
+) -> Result<Option<Finding>, StoreError> {
+    if !batch.audit && !batch.chosen.contains(&result.key) {
+        return Ok(None);
+    }
+    let (finding, why) = match (&result.outcome, different) {
+        (Outcome::Failed { cause }, _) => (Finding::Failed, cause.clone()),
+        (_, None) => (Finding::Failed, "the row is damaged".into()),
+        (_, Some([])) => (Finding::Same, String::new()),
+        (_, Some(different)) => (Finding::Different, different.join(", ")),
+    };
+    let text = "UPDATE audits SET finding = $1, auditor = $2, auditor_process = $3, why = $4
+                WHERE sweep = $5 AND cell = $6 AND repeat = $7 AND finding = 0 AND process <> $3";
+    let values = [
+        from_finding(Some(finding)).into(),
+        batch.worker.as_str().into(),
+        batch.process.as_str().into(),
+        why.as_str().into(),
+        batch.sweep.into(),
+        result.key.cell.into(),
+        result.key.repeat.into(),
+    ];
+    Ok((sql.execute(text, &values)? > 0).then_some(finding))
+}
+
+fn fail_audit(sql: &impl Sql, sweep: i64, key: TrialKey, why: &str) -> Result<(), StoreError> {
+    let text =
+        "UPDATE audits SET finding = $1, why = $2 WHERE sweep = $3 AND cell = $4 AND repeat = $5 AND finding = 0";
+    let failed = from_finding(Some(Finding::Failed)).into();
+    let values = [failed, why.into(), sweep.into(), key.cell.into(), key.repeat.into()];
+    sql.execute(text, &values).map(|_| ())
 }
 
 /// Adds what a batch was besides new rows to its sweep's tallies.
@@ -210,7 +277,9 @@ fn count(sql: &impl Sql, sweep: i64, report: &Report) -> Result<(), StoreError> 
     if report.known.is_empty() && !report.fenced {
         return Ok(());
     }
-    change_sweep(sql, sweep, |row| row.tallies.count(report.known.len() as u64, report.mismatches, report.fenced))
+    // What was audited did not come again by itself.
+    let compared = (report.known.len() - report.audited.len()) as u64;
+    change_sweep(sql, sweep, |row| row.tallies.count(compared, report.mismatches, report.fenced))
 }
 
 /// Moves rows of failed trials to the attempts.
@@ -245,6 +314,25 @@ fn adopt(sql: &impl Sql, sweep: i64, rows: &[StoredTrial], attempts: &[(TrialKey
     }
     // One by one: a trial may come several times.
     attempts.iter().try_for_each(|attempt| insert_attempts(sql, sweep, vec![attempt.clone()]))
+}
+
+fn adopt_audits(sql: &impl Sql, sweep: i64, audits: &[Audit]) -> Result<(), StoreError> {
+    let text = "INSERT INTO audits (sweep, cell, repeat, process, finding, auditor, auditor_process, why)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (sweep, cell, repeat) DO NOTHING";
+    for audit in audits {
+        let values = [
+            sweep.into(),
+            audit.key.cell.into(),
+            audit.key.repeat.into(),
+            audit.process.as_str().into(),
+            from_finding(audit.finding).into(),
+            audit.auditor.as_str().into(),
+            audit.auditor_process.as_str().into(),
+            audit.why.as_str().into(),
+        ];
+        sql.execute(text, &values)?;
+    }
+    Ok(())
 }
 
 /// Appends attempts, of each trial one, to those that there are.
@@ -297,12 +385,25 @@ fn set_aside(sql: &impl Sql, sweep: i64, keys: &[TrialKey]) -> Result<Vec<TrialK
             &[place[0], place[1], place[2], curve.into()],
         )?;
         sql.execute("DELETE FROM predictions WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
+        sql.execute("DELETE FROM audits WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
         sql.execute("DELETE FROM trials WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
+        sql.execute("DELETE FROM audits WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
     }
     if !damaged.is_empty() {
         go_on(sql, sweep)?;
     }
     Ok(damaged.into_iter().map(|damage| damage.key).collect())
+}
+
+/// Failed audits are due again; these, with the processes whose rows they are of.
+fn retry_audits(sql: &impl Sql, sweep: i64) -> Result<Vec<(TrialKey, WorkerId)>, StoreError> {
+    let failed = [sweep.into(), from_finding(Some(Finding::Failed)).into()];
+    let text = "SELECT cell, repeat, process FROM audits WHERE sweep = $1 AND finding = $2 ORDER BY cell, repeat";
+    let audits = all(sql, text, &failed, |row| Ok((key(row)?, row.text(2)?.to_owned())))?;
+    let again = "UPDATE audits SET finding = 0, auditor = '', auditor_process = '', why = ''
+                 WHERE sweep = $1 AND finding = $2";
+    sql.execute(again, &failed)?;
+    Ok(audits)
 }
 
 /// Takes away what makes a sweep one: from here on, whatever comes of it finds no fence.
@@ -330,6 +431,7 @@ fn clear(sql: &impl Sql, sweep: i64) -> Result<Cleared, StoreError> {
         for rest in [
             "DELETE FROM predictions WHERE sweep = $1",
             "DELETE FROM attempts WHERE sweep = $1",
+            "DELETE FROM audits WHERE sweep = $1",
             "DELETE FROM removals WHERE sweep = $1",
         ] {
             sql.execute(rest, &[sweep.into()])?;
@@ -340,6 +442,7 @@ fn clear(sql: &impl Sql, sweep: i64) -> Result<Cleared, StoreError> {
         "DELETE FROM curves WHERE curve IN
              (SELECT curve FROM trials WHERE sweep = $1 AND (cell, repeat) <= ($2, $3))",
         "DELETE FROM predictions WHERE sweep = $1 AND (cell, repeat) <= ($2, $3)",
+        "DELETE FROM audits WHERE sweep = $1 AND (cell, repeat) <= ($2, $3)",
         "DELETE FROM trials WHERE sweep = $1 AND (cell, repeat) <= ($2, $3)",
     ] {
         sql.execute(part, &[sweep.into(), (*cell).into(), (*repeat).into()])?;

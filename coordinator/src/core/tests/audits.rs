@@ -1,0 +1,238 @@
+//! Audits: who may make them, when a sweep waits for them, and what becomes of those that fail.
+
+use super::*;
+
+impl World {
+    fn counts(&self) -> (u64, u64, u64, u64) {
+        let counts = self.core.sweep(1).expect("launched").audits.counts;
+        (counts.due, counts.same, counts.failed, counts.left())
+    }
+
+    fn state(&self) -> SweepState {
+        self.core.sweep(1).expect("launched").state
+    }
+
+    /// Takes and delivers until nothing is there for this worker.
+    fn work(&mut self, worker: &str) {
+        self.want(worker);
+        while !self.held_by(worker).is_empty() {
+            self.deliver(worker, usize::MAX);
+            self.want(worker);
+        }
+    }
+
+    fn tick(&mut self) {
+        self.core.clock = self.now;
+        let effects = self.core.on_tick(self.now);
+        self.carry_out(effects);
+    }
+}
+
+#[test]
+fn whoever_is_alone_audits_nothing_and_the_sweep_ends() {
+    let mut world = World::auditing(4, 1.0);
+    world.join("a");
+    world.work("a");
+    let trials = world.rows.len() as u64;
+    assert_eq!((world.state(), world.counts()), (SweepState::Completed, (trials, 0, 0, trials)));
+    let lines = world.core.explain(world.core.sweep(1).expect("launched")).join("\n");
+    assert!(lines.contains(&format!("For {trials} no other worker process was there")), "{lines}");
+}
+
+#[test]
+fn another_process_of_whatever_name_audits_after_all_fresh_trials_are_given_out() {
+    let mut world = World::auditing(4, 1.0);
+    world.join("a");
+    let joining = Joining { name: "a".into(), ..joining("b", Vec::new()) };
+    let effects = world.core.on_joined(joining, world.now);
+    world.carry_out(effects);
+    world.want("a");
+    world.deliver("a", 1);
+    world.want("b");
+    let rows = world.rows.clone();
+    assert!(world.held_by("b").iter().all(|key| !rows.contains(key)), "fresh trials go first");
+    while world.core.sweep(1).expect("launched").has_pending() {
+        world.deliver("a", usize::MAX);
+        world.want("a");
+    }
+    world.deliver("a", usize::MAX);
+    // What is left for the first one is what the other has not yet delivered.
+    world.want("a");
+    assert!(world.held_by("a").is_empty() && world.state() == SweepState::Running);
+    for _ in 0..2 {
+        world.work("b");
+        world.work("a");
+    }
+    let trials = world.rows.len() as u64;
+    assert_eq!((world.state(), world.counts()), (SweepState::Completed, (trials, trials, 0, 0)));
+}
+
+#[test]
+fn a_sweep_waits_for_an_auditor_that_may_come_back_and_no_longer() {
+    let mut world = World::auditing(2, 1.0);
+    for worker in ["a", "b"] {
+        world.join(worker);
+    }
+    world.core.on_session_ended("b", world.now);
+    world.work("a");
+    assert_eq!(world.state(), SweepState::Running);
+    world.now += TTL / 2;
+    world.tick();
+    assert_eq!(world.state(), SweepState::Running, "it may come back");
+    world.now += TTL;
+    world.tick();
+    assert_eq!(world.state(), SweepState::Completed);
+    assert_eq!(world.counts().1, 0);
+
+    // One has joined meanwhile: what was left is made when somebody asks for it.
+    world.join("c");
+    world.work("c");
+    assert_eq!(world.counts().1, 0, "the sweep has ended");
+    world.retry();
+    world.work("c");
+    let trials = world.rows.len() as u64;
+    assert_eq!((world.state(), world.counts()), (SweepState::Completed, (trials, trials, 0, 0)));
+}
+
+#[test]
+fn one_that_cannot_work_on_the_sweep_or_computes_something_else_is_not_waited_for() {
+    let mut world = World::auditing(2, 1.0);
+    let other = Joining { numerics: vec!["other/1".into()], ..joining("c", Vec::new()) };
+    let effects = world.core.on_joined(other, world.now);
+    world.carry_out(effects);
+    world.join("b");
+    world.want("b");
+    let fence = *world.granted["b"].keys().next().expect("granted");
+    world.granted.clear();
+    let effects = world.core.on_release("b", fence, "no data".into(), world.now);
+    world.carry_out(effects);
+    world.join("a");
+    world.work("a");
+    assert_eq!((world.state(), world.counts().1), (SweepState::Completed, 0));
+}
+
+#[test]
+fn after_a_restart_it_is_known_whose_the_rows_are_and_workers_are_waited_for() {
+    let mut world = World::auditing(4, 1.0);
+    world.join("a");
+    world.join("b");
+    world.work("a");
+    world.want("b");
+    world.deliver("b", 1);
+    let leases: Vec<LeaseRow> = world.core.leases.values().map(|l| l.row.clone()).collect();
+    assert!(world.counts().1 == 1 && leases.iter().all(|row| row.audits.as_deref() == Some("a")), "{leases:?}");
+    world.restart(4, leases);
+    assert_eq!((world.state(), world.counts().1), (SweepState::Running, 1));
+    world.join("a");
+    world.want("a");
+    assert!(world.held_by("a").is_empty(), "they are its own rows");
+    world.now += TTL / 2;
+    world.tick();
+    assert_eq!(world.state(), SweepState::Running, "the other one may come back");
+    world.join("b");
+    world.work("b");
+    let trials = world.rows.len() as u64;
+    assert_eq!((world.state(), world.counts()), (SweepState::Completed, (trials, trials, 0, 0)));
+}
+
+#[test]
+fn a_late_result_of_another_process_is_an_audit_and_one_that_comes_again_is_none() {
+    let mut world = World::auditing(1, 1.0);
+    world.join("a");
+    world.want("a");
+    let (fence, keys) = world.granted["a"].first_key_value().map(|(f, k)| (*f, k.clone())).expect("granted");
+    world.core.on_session_ended("a", world.now);
+    world.now += 3 * TTL;
+    world.tick();
+    world.join("b");
+    world.work("b");
+    assert!(world.rows.contains(&keys[0]) && world.state() == SweepState::Completed);
+    let committed = Committed { known: vec![keys[0]], fenced: true, ..Committed::default() };
+    let row = StoredRow { key: keys[0], outcome: Outcome::Completed, metric: 0.5, seconds: 1.0 };
+    let audited = Committed { audited: vec![(row, Finding::Same)], ..committed.clone() };
+    for (committed, duplicates) in [(audited, 0), (committed, 1)] {
+        let effects = world.core.on_committed("a", fence, 1, &committed, world.now);
+        world.carry_out(effects);
+        let tallies = world.core.sweep(1).expect("launched").tallies;
+        assert_eq!((world.counts().1, tallies.duplicates), (1, duplicates));
+    }
+}
+
+#[test]
+fn an_audit_that_kills_three_workers_fails_alone_and_its_row_stays() {
+    let mut world = World::auditing(4, 1.0);
+    world.join("a");
+    world.work("a");
+    let trials = world.rows.len() as u64;
+    // It ended because nobody else was there, and goes on.
+    world.retry();
+    let mut poison = None;
+    for worker in ["b", "c", "d", "e"] {
+        world.join(worker);
+        for _ in 0..1000 {
+            world.want(worker);
+            let held = world.held_by(worker);
+            let poison = *poison.get_or_insert_with(|| held[0]);
+            if held.contains(&poison) || held.is_empty() {
+                break;
+            }
+            world.deliver(worker, usize::MAX);
+        }
+        let poison = poison.expect("an audit was given out");
+        if world.held_by(worker).contains(&poison) {
+            assert!(worker != "d" || world.held_by(worker) == [poison], "{worker}: {:?}", world.held_by(worker));
+            world.die(worker, &[poison]);
+        }
+    }
+    assert!(world.condemned.is_empty(), "its trial has its row");
+    assert_eq!((world.state(), world.counts()), (SweepState::Completed, (trials, trials - 1, 1, 0)));
+    assert_eq!(world.core.sweep(1).expect("launched").counts.completed, trials);
+
+    world.retry();
+    assert_eq!((world.state(), world.counts()), (SweepState::Running, (trials, trials - 1, 0, 1)));
+    world.work("e");
+    assert_eq!((world.state(), world.counts()), (SweepState::Completed, (trials, trials, 0, 0)));
+}
+
+#[test]
+fn audits_are_paused_cancelled_given_back_and_taken_over_like_trials() {
+    let mut world = World::auditing(40, 1.0);
+    world.seconds = 0.01;
+    world.join("a");
+    world.join("b");
+    world.work("a");
+    let audits = world.counts().3;
+    world.steer(Steering::Pause);
+    world.want("b");
+    assert!(world.held_by("b").is_empty() && world.state() == SweepState::Paused);
+    world.steer(Steering::Resume);
+    let held = world.held_by("b").len();
+    assert!(held > 1, "{held}");
+    // It says nothing more; a third one has nothing to do.
+    world.join("c");
+    world.work("c");
+    assert!(world.asked.is_empty() || world.counts().3 > 0);
+    for _ in 0..8 {
+        world.now += Duration::from_secs(1);
+        world.tick();
+    }
+    assert_eq!(world.asked.len(), 1, "its audits may be had by the third one");
+    world.answer();
+    let taken = world.held_by("c");
+    assert!(!taken.is_empty() && world.held_by("b").len() < held, "{taken:?}");
+    let effects = world.core.on_goodbye("b", world.now);
+    world.carry_out(effects);
+    world.granted.remove("b");
+    world.deliver("c", usize::MAX);
+    world.work("c");
+    assert_eq!((world.state(), world.counts()), (SweepState::Completed, (audits, audits, 0, 0)));
+
+    let mut world = World::auditing(4, 1.0);
+    world.join("a");
+    world.join("b");
+    world.work("a");
+    world.want("b");
+    world.steer(Steering::Cancel);
+    world.tick();
+    assert!(world.fences.is_empty() && world.state() == SweepState::Cancelled && world.counts().3 > 0);
+}
