@@ -152,7 +152,7 @@ struct JoinArgs {
     #[arg(long, env = "ERGODIC_SPOOL", value_name = "DIR")]
     spool: Option<PathBuf>,
     /// How much may wait there, as in 8GiB; beyond it, no trial is begun
-    #[arg(long, default_value = "1GiB", value_parser = memory::parse, value_name = "SIZE")]
+    #[arg(long, default_value = "1GiB", requires = "spool", value_parser = memory::parse, value_name = "SIZE")]
     spool_size: u64,
 }
 

@@ -208,6 +208,7 @@ fn work(office: &Office, machine: &Machine, keeping: Option<&Keeping>) {
         let shelf = keeping.map(|keeping| TrialShelf::new(keeping, machine.folder.as_ref(), office, &assignment));
         let result = run(&assignment, machine, shelf.as_ref().map(|shelf| shelf as &dyn train::Shelf));
         office.finish(&assignment, result);
+        tracing::debug!(trial = %assignment.key, lease = assignment.fence.lease, "trial ends");
     }
 }
 

@@ -317,3 +317,106 @@ fn pack(sender: &Sender, results: Vec<Finished>) -> Vec<(String, Parcel)> {
     }
     parcels.into_iter().map(|parcel| (sender.worker.clone(), parcel)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::format::tests::{finished, sender};
+    use super::*;
+
+    const FENCE: Fence = Fence { lease: 3, epoch: 2 };
+    const LIMIT: u64 = 1 << 20;
+
+    fn keep(spool: &Spool, repeat: u32) -> io::Result<Place> {
+        spool.keep(&spool.entry(FENCE, "a1b2c3d4", &finished(repeat, None)))
+    }
+
+    fn acknowledge(spool: &Spool, repeats: &[u32]) {
+        let keys: Vec<TrialKey> = repeats.iter().map(|repeat| TrialKey { cell: 1, repeat: *repeat }).collect();
+        spool.acknowledge(FENCE, "a1b2c3d4", &keys);
+    }
+
+    /// Repeats that an earlier worker left, with its id.
+    fn left(spool: &Spool) -> Vec<(String, u32)> {
+        let parcels = spool.segments_left().into_iter().flat_map(|segment| spool.parcels(segment).expect("readable"));
+        let results = |(worker, parcel): (String, Parcel)| {
+            parcel.keys().into_iter().map(|key| (worker.clone(), key.repeat)).collect::<Vec<_>>()
+        };
+        parcels.flat_map(results).collect()
+    }
+
+    #[test]
+    fn the_next_worker_finds_what_was_not_acknowledged_under_the_name_of_the_one_before() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let first = Spool::open(dir.path(), "first", LIMIT).expect("opened");
+        let places: Vec<Place> = (0..4).map(|repeat| keep(&first, repeat).expect("room")).collect();
+        acknowledge(&first, &[1, 3]);
+        assert_eq!(first.fetch(&places[2]).expect("readable"), finished(2, None));
+        drop(first);
+        let second = Spool::open(dir.path(), "second", LIMIT).expect("opened");
+        assert_eq!(second.left(), 2);
+        keep(&second, 7).expect("room");
+        let of_first = [("first".to_owned(), 0), ("first".to_owned(), 2)];
+        assert_eq!(left(&second), of_first);
+        drop(second);
+        let third = Spool::open(dir.path(), "third", LIMIT).expect("opened");
+        assert_eq!(left(&third), [&of_first[..], &[("second".to_owned(), 7)]].concat());
+        third.segments_left().into_iter().for_each(|segment| third.discard(segment));
+        assert!(numbers(dir.path()).expect("readable").is_empty());
+    }
+
+    #[test]
+    fn a_segment_goes_when_its_last_result_is_acknowledged() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let spool = Spool::open(dir.path(), "w", LIMIT).expect("opened");
+        (0..2).for_each(|repeat| _ = keep(&spool, repeat).expect("room"));
+        acknowledge(&spool, &[0]);
+        assert_eq!(numbers(dir.path()).expect("readable").len(), 1);
+        acknowledge(&spool, &[1]);
+        assert!(numbers(dir.path()).expect("readable").is_empty());
+        keep(&spool, 2).expect("room");
+        assert_eq!(numbers(dir.path()).expect("readable"), BTreeSet::from([1]));
+    }
+
+    #[test]
+    fn a_torn_tail_and_an_empty_file_are_no_obstacle() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let record = format::result(&sender(), &finished(5, None));
+        std::fs::write(path(dir.path(), 0), []).expect("written");
+        std::fs::write(path(dir.path(), 4), [&record[..], &record[..30]].concat()).expect("written");
+        let spool = Spool::open(dir.path(), "w", LIMIT).expect("opened");
+        assert_eq!(left(&spool), [(sender().worker, 5)]);
+        keep(&spool, 1).expect("room");
+        assert_eq!(numbers(dir.path()).expect("readable"), BTreeSet::from([4, 5]));
+    }
+
+    #[test]
+    fn what_has_no_room_is_owed_until_there_is_some_or_it_is_acknowledged() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let size = format::result(&Sender { worker: "w".into(), ..sender() }, &finished(1, None)).len() as u64;
+        let spool = Spool::open(dir.path(), "w", size).expect("opened");
+        keep(&spool, 0).expect("room");
+        let entry = spool.entry(FENCE, "a1b2c3d4", &finished(1, None));
+        let error = spool.keep(&entry).expect_err("it is full");
+        assert!(error.to_string().contains("--spool-size"), "{error}");
+        assert!(spool.settle(&entry).is_err());
+        acknowledge(&spool, &[0]);
+        spool.settle(&entry).expect("there is room");
+        let late = spool.entry(FENCE, "a1b2c3d4", &finished(2, None));
+        assert!(spool.keep(&late).is_err());
+        acknowledge(&spool, &[2]);
+        spool.settle(&late).expect("nothing is owed");
+        drop(spool);
+        assert_eq!(left(&Spool::open(dir.path(), "x", LIMIT).expect("opened")), [("w".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn a_folder_is_one_workers() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let first = Spool::open(dir.path(), "first", LIMIT).expect("opened");
+        let error = Spool::open(dir.path(), "second", LIMIT).expect_err("in use");
+        let place = format!("--spool {}: another worker", dir.path().display());
+        assert!(error.message.starts_with(&place), "{}", error.message);
+        drop(first);
+        Spool::open(dir.path(), "second", LIMIT).expect("free");
+    }
+}
