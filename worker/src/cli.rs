@@ -314,7 +314,8 @@ async fn work(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
 /// On the first signal no trial is begun any more; what runs may go on for a while and is then stopped, on a second
 /// signal at once: batch systems may send two. Whatever is stopped is given back.
 ///
-/// A coordinator that is gone by then is not waited for: what it did not acknowledge is lost with this process, unless a spool has it.
+/// A coordinator that is gone by then is not waited for: what it did not acknowledge is lost with this process, unless
+/// a spool has it.
 async fn drain_on_signal(office: Arc<Office>, drain: Duration, at_eof: bool, leave: watch::Sender<bool>) {
     let drain = tokio::select! {
         () = signalled() => drain,
