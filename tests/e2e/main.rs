@@ -25,6 +25,7 @@ mod races;
 mod refusals;
 mod removal;
 mod same_bits;
+mod spool;
 mod terms;
 mod torn;
 

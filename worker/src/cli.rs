@@ -25,6 +25,7 @@ use crate::session::{self, Identity};
 use crate::shelf::Keeping;
 use crate::single;
 use crate::slots::{self, Equipment, Office};
+use crate::spool::Spool;
 use crate::train::{self, BenchReport, Isa};
 
 /// Joins an Ergodic coordinator and trains.
@@ -147,6 +148,12 @@ struct JoinArgs {
     /// Keep checkpoints here as well
     #[arg(long, env = "ERGODIC_CHECKPOINTS", value_name = "DIR")]
     checkpoint_dir: Option<PathBuf>,
+    /// Keep results here until they are delivered: they outlive this worker, and the next one with this folder delivers them
+    #[arg(long, env = "ERGODIC_SPOOL", value_name = "DIR")]
+    spool: Option<PathBuf>,
+    /// How much may wait there, as in 8GiB; beyond it, no trial is begun
+    #[arg(long, default_value = "1GiB", requires = "spool", value_parser = memory::parse, value_name = "SIZE")]
+    spool_size: u64,
 }
 
 /// How often something is done, if at all.
@@ -270,9 +277,10 @@ async fn work(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
         UserError::new(ErrorCode::BadInput, message)
     })?;
     let links = Links::to(&join, &args.access.clone().read()?)?;
-    let office = Arc::new(Office::new(slots));
-    let equipment = Equipment { threads: args.threads, isa, device: args.device, shelf: args.checkpoint_dir };
     let worker = new_id();
+    let spool = args.spool.as_deref().map(|folder| Spool::open(folder, &worker, args.spool_size)).transpose()?;
+    let office = Arc::new(Office::new(slots).spooling(spool));
+    let equipment = Equipment { threads: args.threads, isa, device: args.device, shelf: args.checkpoint_dir };
     let keeping = args.checkpoint_every.0.map(|every| {
         let checkpoints = Checkpoints::start(&links, &worker);
         Keeping { every, checkpoints }
@@ -306,7 +314,8 @@ async fn work(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
 /// On the first signal no trial is begun any more; what runs may go on for a while and is then stopped, on a second
 /// signal at once: batch systems may send two. Whatever is stopped is given back.
 ///
-/// A coordinator that is gone by then is not waited for: what it did not acknowledge is lost with this process.
+/// A coordinator that is gone by then is not waited for: what it did not acknowledge is lost with this process, unless
+/// a spool has it.
 async fn drain_on_signal(office: Arc<Office>, drain: Duration, at_eof: bool, leave: watch::Sender<bool>) {
     let drain = tokio::select! {
         () = signalled() => drain,
@@ -328,8 +337,9 @@ async fn drain_on_signal(office: Arc<Office>, drain: Duration, at_eof: bool, lea
         tracing::warn!(running, "stopping running trials; they are given back");
     }
     tokio::time::sleep(FAREWELL).await;
-    let lost = office.with(|desk| desk.unacknowledged());
-    tracing::warn!(lost, "the coordinator did not take leave; ending all the same");
+    let results = office.with(|desk| desk.unacknowledged());
+    let fate = if office.spool().is_some() { "wait in the spool" } else { "are lost" };
+    tracing::warn!(results, "the coordinator did not take leave; ending all the same: results not acknowledged {fate}");
     std::process::exit(1);
 }
 

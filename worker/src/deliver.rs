@@ -12,6 +12,7 @@ use crate::desk::Parcel;
 use crate::link::{Link, Links};
 use crate::session::Backoff;
 use crate::slots::Office;
+use crate::spool::Spool;
 use crate::train::Finished;
 
 /// Parcels under way at a time: one is stored while the next one travels.
@@ -29,19 +30,69 @@ pub fn start(office: &Arc<Office>, links: &Links, worker: &str) {
     for _ in 0..IN_FLIGHT {
         tokio::spawn(courier(office.clone(), links.clone(), worker.to_owned()));
     }
+    if let Some(spool) = office.spool().filter(|spool| spool.left() > 0) {
+        tokio::spawn(deliver_left(spool.clone(), links.clone()));
+    }
 }
 
 async fn courier(office: Arc<Office>, links: Links, worker: String) {
     loop {
         let waited = tokio::time::timeout(PATIENCE, office.finished.notified()).await.is_err();
-        while let Some(parcel) = office.with(|desk| desk.parcel(waited)) {
+        while let Some(mut parcel) = office.with(|desk| desk.parcel(waited)) {
             // The other courier may find something too.
             office.finished.notify_one();
-            send(&links, &worker, &parcel).await;
+            let keys = parcel.keys();
+            if !parcel.spooled.is_empty() {
+                parcel = at_spool(&office, parcel, |spool, parcel| spool.fill(parcel)).await;
+            }
+            if !parcel.results.is_empty() {
+                send(&links, &worker, &parcel).await;
+            }
+            let parcel = at_spool(&office, parcel, move |spool, p| spool.acknowledge(p.fence, &p.sweep, &keys)).await;
             office.with(|desk| desk.acknowledge(&parcel));
             office.changed.notify_one();
         }
     }
+}
+
+/// Does something with the spool, if there is one, where nobody waits for the disk.
+async fn at_spool(
+    office: &Office,
+    mut parcel: Parcel,
+    act: impl FnOnce(&Spool, &mut Parcel) + Send + 'static,
+) -> Parcel {
+    let Some(spool) = office.spool().cloned() else { return parcel };
+    let acted = tokio::task::spawn_blocking(move || {
+        act(&spool, &mut parcel);
+        parcel
+    });
+    acted.await.expect("nothing panics at the spool")
+}
+
+/// Delivers what an earlier worker left in the spool, under its name and its leases: whatever the coordinator answers,
+/// stored, compared or of a sweep that is over, is the end of it.
+async fn deliver_left(spool: Arc<Spool>, links: Links) {
+    tracing::info!(results = spool.left(), "the spool holds results of an earlier worker");
+    let mut results = 0;
+    for segment in spool.segments_left() {
+        let reader = spool.clone();
+        let read =
+            tokio::task::spawn_blocking(move || reader.parcels(segment)).await.expect("nothing panics at the spool");
+        let parcels = match read {
+            Ok(parcels) => parcels,
+            Err(error) => {
+                tracing::error!(segment, %error, "a part of the spool cannot be read");
+                continue;
+            }
+        };
+        for (worker, parcel) in parcels {
+            send(&links, &worker, &parcel).await;
+            results += parcel.results.len();
+        }
+        let remover = spool.clone();
+        tokio::task::spawn_blocking(move || remover.discard(segment)).await.expect("nothing panics at the spool");
+    }
+    tracing::info!(results, "results of an earlier worker delivered");
 }
 
 /// Sends a parcel until all of it is answered. Where it is refused, it is sent in halves, until what is refused stands alone:

@@ -1,5 +1,7 @@
 //! What lies on a worker's desk: trials granted and not begun, trials running, results not yet acknowledged.
 //!
+//! Results wait in memory, those that a spool keeps beyond what memory may hold as their places there.
+//!
 //! Plain decisions over a state, without threads, IO or a clock; `slots` and
 //! `session` share one behind a lock.
 
@@ -66,6 +68,45 @@ pub struct Parcel {
     pub sweep: String,
     /// The results.
     pub results: Vec<Finished>,
+    /// Where more of them lie in the spool.
+    pub spooled: Vec<Place>,
+}
+
+impl Parcel {
+    /// Trials whose results it holds.
+    pub fn keys(&self) -> Vec<TrialKey> {
+        let here = self.results.iter().map(|finished| finished.result.key);
+        here.chain(self.spooled.iter().map(|place| place.key)).collect()
+    }
+}
+
+/// Where a result lies in the spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Of which trial.
+    pub key: TrialKey,
+    /// The segment's number.
+    pub segment: u64,
+    /// Its first byte there.
+    pub offset: u64,
+    /// How long it is.
+    pub bytes: usize,
+}
+
+#[derive(Debug)]
+enum Waiting {
+    Here(Finished),
+    Spooled(Place),
+}
+
+impl Waiting {
+    /// Bytes on the wire, roughly.
+    fn size(&self) -> usize {
+        match self {
+            Self::Here(finished) => finished.size(),
+            Self::Spooled(place) => place.bytes,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -79,7 +120,7 @@ struct Lease {
     /// Trials given back.
     yielded: Vec<TrialKey>,
     running: BTreeMap<TrialKey, Arc<AtomicBool>>,
-    finished: Vec<Finished>,
+    finished: Vec<Waiting>,
     /// Results in parcels.
     away: usize,
 }
@@ -98,11 +139,18 @@ pub struct Desk {
     /// Moving average of a trial's duration.
     seconds: Option<f64>,
     outbox_bytes: usize,
-    parcels: BTreeMap<u64, usize>,
+    parcels: BTreeMap<u64, Away>,
     next_parcel: u64,
     closed: bool,
     /// What is known of the leases' renewal; nothing while there is no session.
     renewal: Option<Renewal>,
+}
+
+/// What is known of a parcel under way: bytes it takes of the memory for results, and its results.
+#[derive(Debug, Default)]
+struct Away {
+    bytes: usize,
+    results: usize,
 }
 
 #[derive(Debug)]
@@ -198,22 +246,38 @@ impl Desk {
 
     /// A trial ended; `None` when it was stopped before its end.
     pub fn finish(&mut self, fence: Fence, key: TrialKey, finished: Option<Finished>) {
+        self.finish_spooled(fence, key, finished, None);
+    }
+
+    /// The same with the result's place in the spool, where there is one: a result that has one needs no memory once that
+    /// is full.
+    pub fn finish_spooled(&mut self, fence: Fence, key: TrialKey, finished: Option<Finished>, place: Option<Place>) {
         let Some(lease) = self.leases.get_mut(&fence) else { return };
         lease.running.remove(&key);
         if let Some(finished) = finished {
-            let seconds = finished.result.seconds;
+            let (seconds, bytes) = (finished.result.seconds, finished.size());
             self.seconds = Some(self.seconds.map_or(seconds, |s| 0.9 * s + 0.1 * seconds));
-            self.outbox_bytes += size(&finished);
-            lease.finished.push(finished);
+            match place.filter(|_| self.outbox_bytes + bytes >= OUTBOX_BYTES) {
+                Some(place) => lease.finished.push(Waiting::Spooled(place)),
+                None => {
+                    self.outbox_bytes += bytes;
+                    lease.finished.push(Waiting::Here(finished));
+                }
+            }
         }
         self.clear_done();
+    }
+
+    /// Whether a lease's results are still wanted: what is finished under one that is not on the desk goes nowhere.
+    pub fn holds(&self, fence: Fence) -> bool {
+        self.leases.contains_key(&fence)
     }
 
     /// Results to deliver now: enough of them, or any when `all` is said or nothing else is going on.
     pub fn parcel(&mut self, all: bool) -> Option<Parcel> {
         let calm = self.running() == 0 && (self.closed || self.queued() == 0);
         let worth = |lease: &Lease| {
-            let bytes: usize = lease.finished.iter().map(size).sum();
+            let bytes: usize = lease.finished.iter().map(Waiting::size).sum();
             lease.finished.len() >= WORTHWHILE || bytes >= WORTHWHILE_BYTES
         };
         let ready = |lease: &Lease| {
@@ -222,23 +286,31 @@ impl Desk {
         };
         let (fence, lease) = self.leases.iter_mut().find(|(_, lease)| ready(lease))?;
         let mut bytes = 0;
-        let fits = |finished: &Finished| {
-            bytes += size(finished);
+        let fits = |waiting: &Waiting| {
+            bytes += waiting.size();
             bytes <= BATCH_BYTES
         };
         let count = lease.finished.iter().take(BATCH).map(fits).take_while(|fits| *fits).count().max(1);
-        let results: Vec<Finished> = lease.finished.drain(..count).collect();
-        lease.away += results.len();
+        let (mut results, mut spooled) = (Vec::new(), Vec::new());
+        for waiting in lease.finished.drain(..count) {
+            match waiting {
+                Waiting::Here(finished) => results.push(finished),
+                Waiting::Spooled(place) => spooled.push(place),
+            }
+        }
+        lease.away += count;
         self.next_parcel += 1;
-        self.parcels.insert(self.next_parcel, results.iter().map(size).sum());
-        Some(Parcel { number: self.next_parcel, fence: *fence, sweep: lease.sweep.id.clone(), results })
+        let away = Away { bytes: results.iter().map(Finished::size).sum(), results: count };
+        self.parcels.insert(self.next_parcel, away);
+        Some(Parcel { number: self.next_parcel, fence: *fence, sweep: lease.sweep.id.clone(), results, spooled })
     }
 
     /// The coordinator has answered for a parcel: it is forgotten.
     pub fn acknowledge(&mut self, parcel: &Parcel) {
-        self.outbox_bytes -= self.parcels.remove(&parcel.number).unwrap_or(0);
+        let away = self.parcels.remove(&parcel.number).unwrap_or_default();
+        self.outbox_bytes -= away.bytes;
         if let Some(lease) = self.leases.get_mut(&parcel.fence) {
-            lease.away -= parcel.results.len();
+            lease.away -= away.results;
         }
         self.clear_done();
     }
@@ -309,11 +381,13 @@ impl Desk {
     }
 }
 
-/// Memory that a result takes, roughly what it takes on the wire.
-fn size(finished: &Finished) -> usize {
-    let Finished { result, weights } = finished;
-    let numbers = result.metrics.len() + result.curve.steps.len() + result.curve.values.len();
-    96 + 8 * numbers + result.predictions.classes.len() + weights.as_ref().map_or(0, Vec::len)
+impl Finished {
+    /// Memory that it takes, roughly what it takes on the wire.
+    pub(crate) fn size(&self) -> usize {
+        let Self { result, weights } = self;
+        let numbers = result.metrics.len() + result.curve.steps.len() + result.curve.values.len();
+        96 + 8 * numbers + result.predictions.classes.len() + weights.as_ref().map_or(0, Vec::len)
+    }
 }
 
 #[cfg(test)]
@@ -382,9 +456,29 @@ mod tests {
         }
         assert!(runs > 10 && desk.begin(Now::ZERO).is_none() && desk.wish().is_none());
         let parcel = desk.parcel(false).expect("plenty is ready");
-        assert!(parcel.results.iter().map(size).sum::<usize>() <= BATCH_BYTES);
+        assert!(parcel.results.iter().map(Finished::size).sum::<usize>() <= BATCH_BYTES);
         desk.acknowledge(&parcel);
         assert!(desk.begin(Now::ZERO).is_some());
+    }
+
+    #[test]
+    fn what_a_spool_keeps_takes_no_memory_once_that_is_full() {
+        let mut desk = desk(1000);
+        let mut runs = 0;
+        while let Some(a) = desk.begin(Now::ZERO) {
+            let place = Place { key: a.key, segment: 1, offset: 0, bytes: 1 << 20 };
+            desk.finish_spooled(a.fence, a.key, Some(result(a.key, 0.001, 50_000)), Some(place));
+            runs += 1;
+        }
+        assert_eq!((runs, desk.unacknowledged()), (1000, 1000));
+        assert!((OUTBOX_BYTES - (1 << 20)..OUTBOX_BYTES).contains(&desk.outbox_bytes));
+        let (mut here, mut spooled, mut keys) = (0, 0, BTreeSet::new());
+        while let Some(parcel) = desk.parcel(false) {
+            (here, spooled) = (here + parcel.results.len(), spooled + parcel.spooled.len());
+            keys.extend(parcel.keys());
+            desk.acknowledge(&parcel);
+        }
+        assert!(here > 10 && spooled > 10 && keys.len() == 1000 && desk.is_empty() && desk.outbox_bytes == 0);
     }
 
     #[test]

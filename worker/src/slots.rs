@@ -3,23 +3,29 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ergodic_common::trial::CPU_F32;
 use ergodic_common::{ErrorCode, TrialResult};
 use ergodic_proto::status::UserError;
 use tokio::sync::Notify;
 
-use crate::desk::{Assignment, Desk, Now};
+use crate::desk::{Assignment, Desk, Now, Place};
 use crate::device::DeviceChoice;
 use crate::folder::Folder;
 use crate::shelf::{Keeping, TrialShelf};
-use crate::train::{self, Deadline, Finished, Isa, Job, Place};
+use crate::spool::{Entry, Spool};
+use crate::train::{self, Deadline, Finished, Isa, Job};
+
+/// How often a slot that waits for room in the spool looks again.
+const ROOM_AGAIN: Duration = Duration::from_secs(1);
 
 /// The desk, and ways to hear of changes on it.
 pub struct Office {
     desk: Mutex<Desk>,
     started: Instant,
+    /// Where results are kept until they are acknowledged, if anywhere.
+    spool: Option<Arc<Spool>>,
     /// Wakes slots: there may be a trial.
     work: Condvar,
     /// Wakes the session: something was finished or taken.
@@ -34,10 +40,22 @@ impl Office {
         Self {
             desk: Mutex::new(Desk::new(slots)),
             started: Instant::now(),
+            spool: None,
             work: Condvar::new(),
             changed: Notify::new(),
             finished: Notify::new(),
         }
+    }
+
+    /// The same with a spool.
+    #[must_use]
+    pub fn spooling(self, spool: Option<Spool>) -> Self {
+        Self { spool: spool.map(Arc::new), ..self }
+    }
+
+    /// The spool.
+    pub(crate) fn spool(&self) -> Option<&Arc<Spool>> {
+        self.spool.as_ref()
     }
 
     /// Looks at the desk, or changes it. Nothing under this lock waits, trains or panics.
@@ -57,16 +75,34 @@ impl Office {
     }
 
     /// Books the end of a trial, and wakes whoever has to do with it. Without a result, it was stopped.
+    ///
+    /// Where there is a spool, the result is in it before anybody hears of it. One that finds no room there goes its way all
+    /// the same, and the slot begins nothing until it has found it, or is acknowledged.
     pub fn finish(&self, assignment: &Assignment, result: Option<Finished>) {
+        let (place, owed) = match self.spool.as_ref().zip(result.as_ref()) {
+            Some((spool, finished)) => keep(spool, assignment, finished),
+            None => (None, None),
+        };
         let wishes = {
             let mut desk = self.lock();
-            desk.finish(assignment.fence, assignment.key, result);
+            desk.finish_spooled(assignment.fence, assignment.key, result, place);
             desk.wish().is_some()
         };
         self.finished.notify_one();
         if wishes {
             self.changed.notify_one();
         }
+        if let Some((spool, entry)) = self.spool.as_ref().zip(owed) {
+            self.wait_for_room(spool, &entry);
+        }
+    }
+
+    /// Blocks the slot until a result has room in the spool, or needs none any more.
+    fn wait_for_room(&self, spool: &Spool, entry: &Entry) {
+        while self.with(|desk| !desk.is_closed() && desk.holds(entry.fence())) && spool.settle(entry).is_err() {
+            std::thread::sleep(ROOM_AGAIN);
+        }
+        tracing::info!("the slot goes on");
     }
 
     /// Waits for a trial; `None` once the desk is closed.
@@ -80,6 +116,18 @@ impl Office {
                 return Some(assignment);
             }
             desk = self.work.wait(desk).expect("nothing panics while it holds the desk");
+        }
+    }
+}
+
+/// Keeps a result in the spool: its place there, or what is owed to it.
+fn keep(spool: &Spool, assignment: &Assignment, finished: &Finished) -> (Option<Place>, Option<Entry>) {
+    let entry = spool.entry(assignment.fence, &assignment.sweep.id, finished);
+    match spool.keep(&entry) {
+        Ok(place) => (Some(place), None),
+        Err(error) => {
+            tracing::warn!(%error, "no room in the spool: the slot waits until there is some");
+            (None, Some(entry))
         }
     }
 }
@@ -130,7 +178,7 @@ pub(crate) fn start(
 pub struct Machine {
     isa: Isa,
     /// The device, if it is not the trainer's own engine.
-    place: Option<Place>,
+    place: Option<train::Place>,
     /// Threads for one trial, if more than the slot's own.
     pool: Option<rayon::ThreadPool>,
     /// Where unfinished trials are kept here.
@@ -160,6 +208,7 @@ fn work(office: &Office, machine: &Machine, keeping: Option<&Keeping>) {
         let shelf = keeping.map(|keeping| TrialShelf::new(keeping, machine.folder.as_ref(), office, &assignment));
         let result = run(&assignment, machine, shelf.as_ref().map(|shelf| shelf as &dyn train::Shelf));
         office.finish(&assignment, result);
+        tracing::debug!(trial = %assignment.key, lease = assignment.fence.lease, "trial ends");
     }
 }
 
