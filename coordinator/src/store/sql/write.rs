@@ -387,7 +387,6 @@ fn set_aside(sql: &impl Sql, sweep: i64, keys: &[TrialKey]) -> Result<Vec<TrialK
         sql.execute("DELETE FROM predictions WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
         sql.execute("DELETE FROM audits WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
         sql.execute("DELETE FROM trials WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
-        sql.execute("DELETE FROM audits WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
     }
     if !damaged.is_empty() {
         go_on(sql, sweep)?;
