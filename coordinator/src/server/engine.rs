@@ -605,8 +605,8 @@ impl Engine {
     /// A worker that does not read its messages loses its session: its leases expire unless it comes back.
     fn send(&mut self, worker: &str, message: v1::session_response::Message) {
         let response = v1::SessionResponse { message: Some(message) };
-        let sent = self.sessions.get(worker).map(|(_, outbox)| outbox.try_send(Ok(response)));
-        if let Some(Err(_)) = sent {
+        let sent = self.sessions.get(worker).map(|(_, outbox)| outbox.try_send(Ok(response)).is_ok());
+        if sent == Some(false) {
             self.sessions.remove(worker);
             self.core.on_session_ended(worker, self.now());
         }
