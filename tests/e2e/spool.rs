@@ -67,7 +67,7 @@ fn a_worker_that_is_cut_off_goes_on_until_its_spool_is_full() {
     cluster.take_coordinator().kill();
     cluster.restart_coordinator(&[("FAILPOINTS", "before-commit=3*off->return")]);
     let id = cluster.launch(BULKY);
-    let worker = cluster.worker(1, &["--spool", &spool.path().to_string_lossy(), "--spool-size", "80MiB"]);
+    let worker = cluster.worker(1, &["--spool", &spool.path().to_string_lossy(), "--spool-size", "60MiB"]);
     cluster.take_coordinator().wait_for_death();
     worker.wait_for_log("no room in the spool");
     let (open, in_memory) = (Done::of(&worker.log()).open(), (64 << 20) / (96 + 8 * 4001));
