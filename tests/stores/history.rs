@@ -80,7 +80,7 @@ fn audit(n: u32) -> Audit {
     Audit {
         key: key(n),
         process: "v".into(),
-        finding: (n % 2 == 0).then_some(Finding::Different),
+        finding: n.is_multiple_of(2).then_some(Finding::Different),
         auditor: "w1".into(),
         auditor_process: "w".into(),
         why: "digest".into(),

@@ -95,7 +95,7 @@ pub struct Place {
 
 #[derive(Debug)]
 enum Waiting {
-    Here(Finished),
+    Here(Box<Finished>),
     Spooled(Place),
 }
 
@@ -261,7 +261,7 @@ impl Desk {
                 Some(place) => lease.finished.push(Waiting::Spooled(place)),
                 None => {
                     self.outbox_bytes += bytes;
-                    lease.finished.push(Waiting::Here(finished));
+                    lease.finished.push(Waiting::Here(Box::new(finished)));
                 }
             }
         }
@@ -294,7 +294,7 @@ impl Desk {
         let (mut results, mut spooled) = (Vec::new(), Vec::new());
         for waiting in lease.finished.drain(..count) {
             match waiting {
-                Waiting::Here(finished) => results.push(finished),
+                Waiting::Here(finished) => results.push(*finished),
                 Waiting::Spooled(place) => spooled.push(place),
             }
         }
