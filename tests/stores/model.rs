@@ -105,7 +105,12 @@ impl Model {
             }
             Write::Retry(sweep) => return Some(Written::Retried(self.retry(*sweep), self.retry_audits(*sweep))),
             // Here nothing is ever damaged.
-            Write::SetAside(..) => return Some(Written::Retried(Vec::new(), Vec::new())),
+            // All rows are sound. What is left of a trial without one goes.
+            Write::SetAside(sweep, keys) => {
+                let rowless = keys.iter().map(|key| (*sweep, *key)).filter(|place| !self.trials.contains_key(place));
+                rowless.for_each(|place| _ = self.audits.remove(&place));
+                return Some(Written::Retried(Vec::new(), Vec::new()));
+            }
             Write::Remove(sweep) => {
                 if self.sweeps.remove(sweep).is_some() {
                     self.leases.retain(|_, lease| lease.sweep != *sweep);
