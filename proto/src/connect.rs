@@ -25,7 +25,7 @@ use tokio_rustls::client::TlsStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use crate::patient::Patient;
@@ -98,7 +98,7 @@ pub fn lazy(url: &str, access: &Access) -> Result<Connection, UserError> {
         Some(tls) => endpoint.connect_with_connector_lazy(tls),
         None => endpoint.connect_lazy(),
     };
-    Ok(InterceptedService::new(Patient::new(channel), access.credentials()))
+    Ok(InterceptedService::new(Patient::new(channel, Some(access)), access.credentials()))
 }
 
 /// The same over whatever `connector` connects, for which nobody needs a token.
@@ -112,7 +112,7 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let channel = patient(url)?.connect_with_connector_lazy(connector);
-    Ok(InterceptedService::new(Patient::new(channel), Credentials::default()))
+    Ok(InterceptedService::new(Patient::new(channel, None), Credentials::default()))
 }
 
 /// For a connection that is kept.
@@ -130,13 +130,18 @@ fn patient(url: &str) -> Result<Endpoint, UserError> {
 /// # Errors
 /// As for [`lazy`]; or nobody answers, or one who is not to be trusted.
 pub async fn now(url: &str, access: &Access) -> Result<Connection, UserError> {
+    let channel = channel(url, access).await?;
+    Ok(InterceptedService::new(Patient::new(channel, Some(access)), access.credentials()))
+}
+
+/// A channel that is there.
+pub(crate) async fn channel(url: &str, access: &Access) -> Result<Channel, UserError> {
     let endpoint = endpoint(url)?;
     let channel = match tls(&endpoint, access)? {
         Some(tls) => endpoint.connect_with_connector(tls).await,
         None => endpoint.connect().await,
     };
-    let unreachable = |e: tonic::transport::Error| UserError::new(ErrorCode::Unreachable, reason(&e));
-    Ok(InterceptedService::new(Patient::new(channel.map_err(unreachable)?), access.credentials()))
+    channel.map_err(|e| UserError::new(ErrorCode::Unreachable, reason(&e)))
 }
 
 /// Whether an address is of this very machine.

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,10 +16,15 @@ use tonic::codegen::Bytes;
 use tonic::transport::{Channel, Error};
 
 use crate::MAX_MESSAGE;
-use crate::status::{busy, retry_after};
+use crate::connect::{Access, channel};
+use crate::status::{busy, elsewhere, leader, retry_after};
 
 /// Whoever is told to come again later gives up after this time.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
+/// Whoever finds no coordinator that leads gives up after this time, in which another one would have taken over.
+const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(15);
+/// Pause before the next look for the one that leads.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// A wait of at least this time, and up to twice as long the first time, three times the second, so that those who were
 /// turned away together do not come back together.
@@ -28,15 +34,19 @@ pub fn spread(wait: Duration, attempt: u32) -> Duration {
     wait + wait.mul_f64(share * f64::from(attempt.clamp(1, 8)))
 }
 
-/// A channel that asks again by itself. What is sent piece by piece while it is being made, such as a session, cannot be
-/// sent again: there, the answer goes to whoever asked.
+/// A channel that asks again by itself, or asks the coordinator that leads where another one was asked. What is sent piece
+/// by piece while it is being made, such as a session, cannot be sent again: there, the answer goes to whoever asked.
 #[derive(Debug, Clone)]
-pub struct Patient(Channel);
+pub struct Patient {
+    channel: Channel,
+    /// What opens the door of the one that leads; without, it is not looked for.
+    access: Option<Arc<Access>>,
+}
 
 impl Patient {
     /// Over this channel.
-    pub(crate) fn new(channel: Channel) -> Self {
-        Self(channel)
+    pub(crate) fn new(channel: Channel, access: Option<&Access>) -> Self {
+        Self { channel, access: access.cloned().map(Arc::new) }
     }
 }
 
@@ -46,36 +56,88 @@ impl tower_service::Service<Request<Body>> for Patient {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.0.poll_ready(context)
+        self.channel.poll_ready(context)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         // The channel that is ready is the one to be used.
-        let next = self.0.clone();
-        let channel = std::mem::replace(&mut self.0, next);
-        Box::pin(ask(channel, request))
+        let next = self.channel.clone();
+        let channel = std::mem::replace(&mut self.channel, next);
+        Box::pin(ask(channel, self.access.clone(), request))
     }
 }
 
-async fn ask(mut channel: Channel, request: Request<Body>) -> Result<Response<Body>, Error> {
+async fn ask(home: Channel, access: Option<Arc<Access>>, request: Request<Body>) -> Result<Response<Body>, Error> {
     use tower_service::Service as _;
     let (head, body) = request.into_parts();
-    let (started, mut attempt) = (Instant::now(), 1);
-    let mut body = Pieces::gather(body).await;
+    let mut asking = Asking { home: home.clone(), access, started: Instant::now(), attempt: 1 };
+    let (mut channel, mut body) = (home, Pieces::gather(body).await);
     loop {
         let again = body.again();
         let answer = channel.call(Request::from_parts(head.clone(), Body::new(body))).await?;
-        let status = Status::from_header_map(answer.headers());
-        let wait = status.as_ref().and_then(retry_after).map(|wait| spread(wait, attempt));
-        let (Some(status), Some(wait), Some(again)) = (status, wait, again) else { return Ok(answer) };
-        if started.elapsed() + wait > GIVE_UP_AFTER {
-            let tried = started.elapsed().as_secs();
-            let message = format!("{} (asked {attempt} times in {tried} s, and gave up)", status.message());
-            return Ok(busy(&message, wait).into_http());
+        let Some((status, again)) = Status::from_header_map(answer.headers()).zip(again) else { return Ok(answer) };
+        channel = match asking.next(&status).await {
+            Next::Ask(channel) => channel,
+            Next::GiveUp(status) => return Ok(status.into_http()),
+            Next::Believe => return Ok(answer),
+        };
+        std::future::poll_fn(|context| channel.poll_ready(context)).await?;
+        body = again;
+        asking.attempt += 1;
+    }
+}
+
+/// A request that has not been dealt with.
+struct Asking {
+    home: Channel,
+    access: Option<Arc<Access>>,
+    started: Instant,
+    attempt: u32,
+}
+
+/// What follows from an answer.
+enum Next {
+    /// This one is to be asked, now.
+    Ask(Channel),
+    /// It took too long.
+    GiveUp(Status),
+    /// It is the answer.
+    Believe,
+}
+
+impl Asking {
+    /// Waits where there is no room, and finds the one that leads where another one was asked.
+    async fn next(&self, status: &Status) -> Next {
+        match (retry_after(status), leader(status), &self.access) {
+            (Some(wait), ..) => self.later(status, spread(wait, self.attempt)).await,
+            (None, Some(url), Some(access)) => self.at_the_leader(&url, access).await,
+            _ => Next::Believe,
+        }
+    }
+
+    async fn later(&self, status: &Status, wait: Duration) -> Next {
+        if self.started.elapsed() + wait > GIVE_UP_AFTER {
+            let (times, tried) = (self.attempt, self.started.elapsed().as_secs());
+            let message = format!("{} (asked {times} times in {tried} s, and gave up)", status.message());
+            return Next::GiveUp(busy(&message, wait));
         }
         tokio::time::sleep(wait).await;
-        std::future::poll_fn(|context| channel.poll_ready(context)).await?;
-        (body, attempt) = (again, attempt + 1);
+        Next::Ask(self.home.clone())
+    }
+
+    /// Nothing was done with the request, so that it can be sent to another. While one follows another, several may be sent to
+    /// before one says that it leads.
+    async fn at_the_leader(&self, url: &str, access: &Access) -> Next {
+        if self.attempt > 1 {
+            tokio::time::sleep(spread(LOOK_AGAIN_AFTER, 1)).await;
+        }
+        let found = if url.is_empty() { None } else { Some(channel(url, access).await) };
+        match found {
+            Some(Ok(channel)) if self.started.elapsed() < TAKEN_OVER_WITHIN => Next::Ask(channel),
+            _ if self.started.elapsed() < TAKEN_OVER_WITHIN => Next::Ask(self.home.clone()),
+            Some(Err(error)) => Next::GiveUp(elsewhere(url, &format!(", and cannot be reached from here ({error})"))),
+            _ => Next::GiveUp(elsewhere(url, "")),
+        }
     }
 }
 

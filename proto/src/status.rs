@@ -39,7 +39,7 @@ fn grpc_code(code: ErrorCode) -> Code {
 impl From<UserError> for Status {
     fn from(error: UserError) -> Self {
         let (code, message) = (error.code.exit_code().into(), error.message.clone());
-        let detail = ErrorDetail { code, message, retry_after_ms: 0 };
+        let detail = ErrorDetail { code, message, retry_after_ms: 0, leader: None };
         Self::with_details(grpc_code(error.code), error.message, detail.encode_to_vec().into())
     }
 }
@@ -48,7 +48,7 @@ impl From<UserError> for Status {
 pub fn busy(message: &str, retry_after: Duration) -> Status {
     let code = ErrorCode::Refused.exit_code().into();
     let retry_after_ms = (retry_after.as_millis() as u64).max(1);
-    let detail = ErrorDetail { code, message: message.to_owned(), retry_after_ms };
+    let detail = ErrorDetail { code, message: message.to_owned(), retry_after_ms, leader: None };
     Status::with_details(Code::ResourceExhausted, message, detail.encode_to_vec().into())
 }
 
@@ -56,6 +56,23 @@ pub fn busy(message: &str, retry_after: Duration) -> Status {
 pub fn retry_after(status: &Status) -> Option<Duration> {
     let detail = ErrorDetail::decode(status.details()).ok().filter(|_| status.code() == Code::ResourceExhausted)?;
     Some(Duration::from_millis(detail.retry_after_ms)).filter(|wait| !wait.is_zero())
+}
+
+/// This coordinator stands by: `leader` is the address of the one to be asked, or empty where none is known to lead. What
+/// else is to be said of it follows.
+pub fn elsewhere(leader: &str, more: &str) -> Status {
+    let message = match leader {
+        "" => format!("this coordinator stands by, and none leads at the moment{more}"),
+        leader => format!("this coordinator stands by; the one at {leader} leads{more}"),
+    };
+    let code = ErrorCode::Unreachable.exit_code().into();
+    let detail = ErrorDetail { code, message: message.clone(), retry_after_ms: 0, leader: Some(leader.to_owned()) };
+    Status::with_details(Code::Unavailable, message, detail.encode_to_vec().into())
+}
+
+/// Who leads, if a coordinator that stands by said so; empty where it knows none.
+pub fn leader(status: &Status) -> Option<String> {
+    ErrorDetail::decode(status.details()).ok().filter(|_| status.code() == Code::Unavailable)?.leader
 }
 
 /// Of a peer that sends no details, the status' own code and message are read.
@@ -99,6 +116,14 @@ mod tests {
         assert_eq!(UserError::from(&status), UserError::new(ErrorCode::Refused, "too much"));
         assert_eq!(retry_after(&Status::resource_exhausted("a large message")), None);
         assert_eq!(retry_after(&UserError::new(ErrorCode::Internal, "why").into()), None);
+    }
+
+    #[test]
+    fn a_coordinator_that_stands_by_says_who_leads_and_nobody_else_does() {
+        assert_eq!(leader(&elsewhere("http://a:1", "")).as_deref(), Some("http://a:1"));
+        assert_eq!(leader(&elsewhere("", "")).as_deref(), Some(""));
+        assert_eq!(leader(&UserError::new(ErrorCode::Unreachable, "why").into()), None);
+        assert_eq!(leader(&Status::unavailable("gone")), None);
     }
 
     #[test]

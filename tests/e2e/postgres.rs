@@ -1,8 +1,8 @@
 //! Coordinators on a PostgreSQL database: the same rows as on SQLite, whatever happens to the server or to the leader.
 
-use ergodic_tests::{Cluster, Postgres, run, skip};
+use ergodic_tests::{Cluster, Postgres, note, run, skip, wait_for};
 
-use crate::{SWEEP, empty_sweep, repeated};
+use crate::{SWEEP, empty_sweep, http, repeated};
 
 /// A database, unless it has to be skipped.
 fn database(test: &str) -> Option<Postgres> {
@@ -10,8 +10,12 @@ fn database(test: &str) -> Option<Postgres> {
 }
 
 fn on(database: &Postgres, files: &tempfile::TempDir) -> Cluster {
-    let files = files.path().to_string_lossy().into_owned();
-    Cluster::start(&["--store", &database.url(), "--files", &files, "--lease-ttl", "2s"])
+    with(database, files, &[])
+}
+
+fn with(database: &Postgres, files: &tempfile::TempDir, options: &[&str]) -> Cluster {
+    let (url, files) = (database.url(), files.path().to_string_lossy().into_owned());
+    Cluster::start(&[&["--store", &url, "--files", &files, "--lease-ttl", "2s"], options].concat())
 }
 
 fn folder() -> tempfile::TempDir {
@@ -59,27 +63,46 @@ fn a_database_that_restarts_costs_nothing_but_time() {
 }
 
 #[test]
-fn another_coordinator_takes_over_when_the_leader_is_killed() {
-    let Some(database) = database("another_coordinator_takes_over_when_the_leader_is_killed") else { return };
+fn a_coordinator_that_stands_by_answers_reads_and_takes_over_when_the_leader_is_killed() {
+    let Some(database) = database("a_coordinator_that_stands_by_answers_reads_and_takes_over") else { return };
     let files = folder();
     let sweep = repeated(60);
     let mut first = on(&database, &files);
-    let worker = first.worker(1, &[]);
-    let id = first.launch(&sweep);
-    first.wait_until(&id, "it is under way", |status| status["done"].as_u64() > Some(0));
+    let mut second = with(&database, &files, &["--http", "127.0.0.1:0"]);
+    second.wait_for_log("standing by");
+    // What the second one does not do, it has done: launching, steering, giving out work.
+    let id = second.launch(&sweep);
+    let _worker = second.worker(1, &[]);
+    second.wait_until(&id, "it is under way", |status| status["done"].as_u64() > Some(0));
+    second.ask(&["pause", &id]);
+    first.wait_until(&id, "it stands still", |status| status["leased"] == 0);
+    assert_eq!(second.rows(&id), first.rows(&id));
+    for asked in [&["table", &id, "--format", "json"][..], &["curves", &id, "--format", "csv"]] {
+        assert_eq!(second.ask(asked), first.ask(asked));
+    }
+    second.wait_until(&id, "it is read anew", |status| status["done"] == first.status(&id)["done"]);
+    assert_eq!(second.status(&id)["leader"], first.url.as_str());
+    assert_eq!(first.status(&id)["leader"], serde_json::Value::Null);
+    assert_eq!(second.ask(&["workers", "--format", "csv"]).lines().count(), 2, "the leader knows the worker");
+    let http = http::address(&second);
+    let (code, why) = http::get(&http, "/readyz");
+    assert!(code == 503 && why.contains(&first.url), "{code} {why}");
+    assert_eq!(http::get(&http, "/readyz/reads").0, 200);
+    let leads = || http::get(&http, "/metrics").1.contains("ergodic_leads 1\n");
+    assert!(!leads());
+    second.ask(&["resume", &id]);
     first.take_coordinator().kill();
-    worker.kill();
-    // Comes up when the time of the one before is over.
-    let mut second = on(&database, &files);
-    assert_ne!(second.status(&id)["state"], "completed", "it was killed in mid-sweep");
-    let _worker = second.worker(2, &[]);
+    let killed = std::time::Instant::now();
+    second.wait_for_log("leading epoch=2");
+    note(&format!("another coordinator led {:.1} s after the leader was killed", killed.elapsed().as_secs_f64()));
     second.wait_for_end(&id);
     assert_eq!(second.rows(&id), undisturbed(&sweep));
     assert_eq!(database.ask("SELECT epoch FROM leader"), "2");
+    assert!(leads() && http::get(&http, "/readyz").0 == 200);
 }
 
 #[test]
-fn a_leader_that_slept_longer_than_its_time_writes_nothing_any_more() {
+fn a_leader_that_slept_longer_than_its_time_writes_nothing_any_more_and_stands_by() {
     let Some(database) = database("a_leader_that_slept_longer_than_its_time_writes_nothing_any_more") else { return };
     let files = folder();
     let sweep = repeated(60);
@@ -87,18 +110,43 @@ fn a_leader_that_slept_longer_than_its_time_writes_nothing_any_more() {
     let _old = first.worker(1, &[]);
     let id = first.launch(&sweep);
     first.wait_until(&id, "it is under way", |status| status["done"].as_u64() > Some(0));
-    let sleeper = first.take_coordinator();
-    sleeper.signal("STOP");
+    first.coordinator().freeze();
     let mut second = on(&database, &files);
+    second.wait_for_log("leading epoch=2");
     let _new = second.worker(2, &[]);
     second.wait_for_end(&id);
     let written = || database.ask("SELECT epoch, commits FROM leader");
     let before = written();
     assert!(before.starts_with("2|"), "{before}");
-    sleeper.signal("CONT");
-    assert_eq!(sleeper.wait(), 4);
+    first.coordinator().thaw();
+    first.wait_for_log("another coordinator leads since");
+    first.wait_until(&id, "it stands by", |status| status["leader"] == second.url.as_str());
     assert_eq!(written(), before, "nobody else has written");
-    assert_eq!(second.rows(&id), undisturbed(&sweep));
+    assert_eq!(first.rows(&id), undisturbed(&sweep));
+    // It takes over in turn.
+    second.take_coordinator().kill();
+    first.wait_for_log("leading epoch=3");
+    assert_eq!(first.status(&id)["state"], "completed");
+}
+
+#[test]
+fn a_leader_whose_database_is_gone_for_longer_than_its_claim_lasts_comes_back() {
+    let Some(database) = database("a_leader_whose_database_is_gone_for_longer_than_its_claim_lasts") else { return };
+    let files = folder();
+    let sweep = repeated(60);
+    let mut cluster = with(&database, &files, &["--http", "127.0.0.1:0"]);
+    let http = http::address(&cluster);
+    let _worker = cluster.worker(1, &[]);
+    let id = cluster.launch(&sweep);
+    cluster.wait_until(&id, "it is under way", |status| status["done"].as_u64() > Some(0));
+    database.stop();
+    cluster.wait_for_log("the claim to lead is over");
+    wait_for("it says that it cannot read", || http::get(&http, "/readyz/reads").0 == 503);
+    database.go_on();
+    cluster.wait_for_log("leading epoch=2");
+    let status = cluster.wait_for_end(&id);
+    assert_eq!(status["mismatches"], 0);
+    assert_eq!(cluster.rows(&id), undisturbed(&sweep));
 }
 
 #[test]

@@ -78,7 +78,7 @@ pub(crate) async fn coordinator(disk: Disk) -> turmoil::Result {
     disk.ledger.look().compare(store.reader()?.as_ref());
     let epoch = store.claim("http://coordinator:7700")?.epoch;
     let mut writer = store.writer(epoch)?;
-    let (core, _) = recover(store.as_ref(), writer.as_mut(), epoch, LEASE_TTL, false)?;
+    let (core, _) = recover(store.as_ref(), Some(writer.as_mut()), epoch, LEASE_TTL, false)?;
     let watched = Watched { writer, spec: disk.spec.clone(), ledger: disk.ledger.clone() };
     let Parts { engine, mut writer, services, .. } = assemble(Setup {
         store,

@@ -44,6 +44,22 @@ impl Postgres {
         self.control(&["restart", "--mode=immediate"]);
     }
 
+    /// Stops the server, cutting off whoever is connected.
+    ///
+    /// # Panics
+    /// It does not stop.
+    pub fn stop(&self) {
+        self.control(&["stop", "--mode=immediate"]);
+    }
+
+    /// Starts it again.
+    ///
+    /// # Panics
+    /// It does not come up.
+    pub fn go_on(&self) {
+        self.control(&["start"]);
+    }
+
     /// What a query yields, unadorned.
     ///
     /// # Panics

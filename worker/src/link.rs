@@ -1,7 +1,6 @@
 //! The connection to a coordinator, or to the one of several that leads.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use ergodic_proto::MAX_MESSAGE;
 use ergodic_proto::connect::{self, Access, Connection};
@@ -14,7 +13,17 @@ use tonic::codec::CompressionEncoding;
 #[derive(Debug, Clone)]
 pub struct Links {
     all: Arc<[Link]>,
-    at: Arc<AtomicUsize>,
+    access: Access,
+    at: Arc<Mutex<At>>,
+}
+
+/// Which one is asked.
+#[derive(Debug, Default)]
+struct At {
+    /// The place among all.
+    place: usize,
+    /// The one that leads, as one of them said.
+    leader: Option<Link>,
 }
 
 impl Links {
@@ -24,22 +33,36 @@ impl Links {
     /// As for [`Link::to`].
     pub fn to(urls: &str, access: &Access) -> Result<Self, UserError> {
         let all = urls.split(',').map(|url| Link::to(url.trim(), access)).collect::<Result<_, _>>()?;
-        Ok(Self { all, at: Arc::default() })
+        Ok(Self { all, access: access.clone(), at: Arc::default() })
     }
 
     /// The coordinator at the other end of one link.
     pub fn only(link: Link) -> Self {
-        Self { all: [link].into(), at: Arc::default() }
+        Self { all: [link].into(), access: Access::default(), at: Arc::default() }
     }
 
     /// The one to ask now.
     pub(crate) fn current(&self) -> Link {
-        self.all[self.at.load(Ordering::Relaxed) % self.all.len()].clone()
+        let at = self.at();
+        at.leader.clone().unwrap_or_else(|| self.all[at.place % self.all.len()].clone())
     }
 
     /// It does not serve: the next one is to be asked.
     pub(crate) fn turn(&self) {
-        self.at.fetch_add(1, Ordering::Relaxed);
+        let mut at = self.at();
+        if at.leader.take().is_none() {
+            at.place += 1;
+        }
+    }
+
+    /// It stands by: the one at this address, which leads, is to be asked.
+    pub(crate) fn follow(&self, url: &str) -> Result<(), UserError> {
+        self.at().leader = Some(Link::to(url, &self.access)?);
+        Ok(())
+    }
+
+    fn at(&self) -> MutexGuard<'_, At> {
+        self.at.lock().expect("nothing panics while it holds the place")
     }
 }
 

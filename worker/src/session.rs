@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
 use ergodic_proto::connect::{Connection, reason};
 use ergodic_proto::patient::spread;
-use ergodic_proto::status::{UserError, retry_after};
+use ergodic_proto::status::{UserError, leader, retry_after};
 use ergodic_proto::v1::session_request::Message as Request;
 use ergodic_proto::v1::session_response::Message as Response;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
@@ -133,10 +133,14 @@ pub async fn keep(
                 }
                 let (coordinator, why) = (&identity.join, reason(&status));
                 tracing::warn!(coordinator, why, "not joined; trying again");
+                // Whoever stands by has answered: it may lead any moment.
+                if leader(&status).is_some() {
+                    backoff = Backoff::new();
+                }
                 refused_with = Some(status);
             }
         }
-        links.turn();
+        turn_to_another(&links, refused_with.as_ref());
         // With nothing left to deliver there is no reason to wait for a coordinator.
         let bored = identity.idle_exit.is_some_and(|limit| last_joined.elapsed() > limit);
         let free = office.with(|desk| desk.unacknowledged() == 0 && desk.running() == 0);
@@ -147,6 +151,20 @@ pub async fn keep(
             Some(status) => backoff.wait_after(&status).await,
             None => backoff.wait().await,
         }
+    }
+}
+
+/// One that stands by says who leads; after any other end, the next one is tried.
+fn turn_to_another(links: &Links, refused_with: Option<&tonic::Status>) {
+    match refused_with.and_then(leader).filter(|url| !url.is_empty()) {
+        Some(url) => {
+            tracing::info!(leader = url, "the coordinator stands by");
+            if let Err(error) = links.follow(&url) {
+                tracing::warn!(%error, "the coordinator that leads cannot be asked");
+                links.turn();
+            }
+        }
+        None => links.turn(),
     }
 }
 

@@ -237,6 +237,10 @@ pub struct ServeArgs {
     /// PEM file of authorities: only who shows a certificate of theirs may connect
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     pub client_ca: Option<PathBuf>,
+    /// URL at which other machines reach this coordinator, for those that ask another one on the same store [default: the address
+    /// that it listens on, or this machine's name]
+    #[arg(long, env = "ERGODIC_ADVERTISE", value_name = "URL", value_parser = coordinator_url)]
+    pub advertise: Option<String>,
     /// Address for /healthz, /readyz and /metrics over plain HTTP [default: none]
     #[arg(long, env = "ERGODIC_HTTP", value_name = "ADDR")]
     pub http: Option<SocketAddr>,
@@ -540,6 +544,12 @@ pub struct NewTokenArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub target: Target,
+}
+
+fn coordinator_url(text: &str) -> Result<String, String> {
+    let expected = "expected something like https://host:7700";
+    let (scheme, rest) = text.split_once("://").ok_or(expected)?;
+    if matches!(scheme, "http" | "https") && !rest.is_empty() { Ok(text.to_owned()) } else { Err(expected.to_owned()) }
 }
 
 fn role(text: &str) -> Result<Role, String> {

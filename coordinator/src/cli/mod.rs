@@ -169,26 +169,25 @@ async fn serve(args: ServeArgs) -> Result<Success, UserError> {
         store: Place::of(&args.store),
         files: args.files.clone(),
         data_dir: args.data_dir.clone(),
+        advertise: args.advertise.clone(),
         http: args.http,
         door: door(&args)?,
         lease_ttl: args.lease_ttl,
         check: args.check,
         rate_limit: Some(args.rate_limit).filter(|limit| *limit > 0),
     };
-    let mut running = tokio::select! {
+    // From the first moment on, so that no signal is missed.
+    let mut told_to_stop = std::pin::pin!(interrupted());
+    let running = tokio::select! {
+        biased;
+        () = &mut told_to_stop => return Ok(Success::Fine),
         running = server::start(options) => running?,
-        // While it stands by there is nothing to be stopped.
-        () = interrupted() => return Ok(Success::Fine),
     };
     tracing::info!(address = running.url(), "listening");
     say(format!("{}\n", running.url()))?;
-    let result = tokio::select! {
-        () = interrupted() => Ok(Success::Fine),
-        error = running.deposed() => Err(error),
-    };
-    tracing::info!("stopping");
+    told_to_stop.await;
     running.stop().await;
-    result
+    Ok(Success::Fine)
 }
 
 /// Whoever can be reached from other machines asks who they are, unless told otherwise.

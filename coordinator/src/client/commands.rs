@@ -192,6 +192,7 @@ pub fn show_status(s: &v1::SweepStatus, format: Format) -> String {
         ("eta_seconds", json!(s.eta_seconds)),
         ("best_cell", json!(s.best_cell)),
         ("best_mean", if s.best_n > 0 { json!(s.best_mean) } else { json!(null) }),
+        ("leader", if s.leader.is_empty() { json!(null) } else { json!(s.leader) }),
         ("trouble", if s.trouble.is_empty() { json!(null) } else { json!(s.trouble) }),
     ];
     if format == Format::Json {
@@ -225,6 +226,9 @@ fn status_for_people(s: &v1::SweepStatus) -> String {
             "  checkpoints of unfinished trials: {}; `explain {} CELL/REPEAT` says of which step\n",
             s.checkpoints, s.id
         );
+    }
+    if !s.leader.is_empty() {
+        out += &format!("  as it is stored; the coordinator at {} leads, and knows of workers and rates\n", s.leader);
     }
     if !s.trouble.is_empty() {
         out += &format!("  TROUBLE: the coordinator cannot store results: {}\n", s.trouble);

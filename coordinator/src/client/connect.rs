@@ -4,7 +4,7 @@ use ergodic_common::ErrorCode;
 use ergodic_proto::MAX_MESSAGE;
 use ergodic_proto::archive::MAX_RECORD;
 use ergodic_proto::connect::{self, Access, Connection};
-use ergodic_proto::status::UserError;
+use ergodic_proto::status::{UserError, leader};
 use ergodic_proto::v1::admin_service_client::AdminServiceClient;
 use ergodic_proto::v1::file_service_client::FileServiceClient;
 use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
@@ -25,8 +25,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the first of these addresses, separated by commas, where a coordinator answers: of
-    /// those that share a store, only the one that leads does.
+    /// Connects to the first of these addresses, separated by commas, where a coordinator answers. What it does not do because
+    /// it stands by, the connection asks of the one that leads.
     ///
     /// # Errors
     /// An address is none, or nobody answers who is to be trusted.
@@ -67,7 +67,12 @@ impl Client {
     /// What a failed call means to the user.
     pub fn error(&self, status: &Status) -> UserError {
         let error = UserError::from(status);
-        if error.code == ErrorCode::Unreachable { unreachable(&self.url, &connect::reason(status)) } else { error }
+        // One that stands by has answered.
+        if error.code == ErrorCode::Unreachable && leader(status).is_none() {
+            unreachable(&self.url, &connect::reason(status))
+        } else {
+            error
+        }
     }
 }
 

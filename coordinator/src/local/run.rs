@@ -49,6 +49,7 @@ pub async fn run(args: RunArgs) -> Result<Success, UserError> {
         store: Place::Directory(dir.clone()),
         files: None,
         data_dir: args.data_dir.clone(),
+        advertise: None,
         http: None,
         // Nobody but this machine can reach it.
         door: None,

@@ -130,6 +130,12 @@ pub struct EngineHandle {
 pub struct Stopped;
 
 impl EngineHandle {
+    /// A handle to somebody who answers questions in the loop's place, and what is asked.
+    pub(super) fn aside() -> (Self, mpsc::UnboundedReceiver<Event>) {
+        let (events, questions) = Engine::queue();
+        (Self { events, changed: watch::channel(0).1 }, questions)
+    }
+
     /// Tells the loop something.
     pub fn tell(&self, event: Event) {
         // A loop that is gone needs to hear nothing.

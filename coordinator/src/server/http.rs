@@ -14,6 +14,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::Listener;
+use ergodic_proto::status::elsewhere;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, oneshot};
@@ -41,12 +42,13 @@ struct Http {
 }
 
 /// Serves until the coordinator stops.
-pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) -> std::io::Result<()> {
+pub(super) async fn serve(listener: Arc<TcpListener>, shared: Arc<Shared>) -> std::io::Result<()> {
     let mut stopping = shared.stopping.clone();
     let http = Arc::new(Http { shared, ready: Mutex::new(None) });
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
+        .route("/readyz/reads", get(reads))
         .route("/metrics", get(metrics))
         .with_state(http);
     let stopped = async move {
@@ -68,8 +70,20 @@ async fn readyz(State(http): State<Arc<Http>>) -> (StatusCode, String) {
     }
 }
 
+/// Whether questions are answered, by one that leads or one that stands by.
+async fn reads(State(http): State<Arc<Http>>) -> (StatusCode, String) {
+    match tokio::time::timeout(READY_WITHIN, http.shared.engine.ask(|_| ())).await {
+        Ok(Ok(())) => (StatusCode::OK, "ready\n".to_owned()),
+        Ok(Err(_)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", http.shared.unanswered().message())),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the store has not answered within a second\n".to_owned()),
+    }
+}
+
 /// Whether the store takes results, as far as is known, and a write, which is tried.
 async fn can_serve(shared: &Shared) -> Result<(), String> {
+    if let Some(leader) = shared.standing.leader() {
+        return Err(elsewhere(&leader, "").message().to_owned());
+    }
     if let Some(why) = shared.metrics.trouble() {
         return Err(why);
     }
@@ -88,13 +102,15 @@ async fn metrics(State(http): State<Arc<Http>>) -> Response {
             let kind = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
             (kind, http.shared.metrics.text(&snapshot)).into_response()
         }
-        Err(stopped) => (StatusCode::SERVICE_UNAVAILABLE, format!("{stopped}\n")).into_response(),
+        Err(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", http.shared.unanswered().message())).into_response()
+        }
     }
 }
 
 /// Takes connections while there is room; the others are closed at once.
 struct Limited {
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     crowd: Arc<Crowd>,
 }
 

@@ -30,7 +30,7 @@ pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 /// Hands out connections until it is told to stop.
 pub(super) fn incoming(
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     tls: Option<TlsAcceptor>,
     mut stopping: watch::Receiver<bool>,
 ) -> ReceiverStream<io::Result<Connection>> {

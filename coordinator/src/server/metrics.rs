@@ -27,6 +27,7 @@ pub(crate) struct Metrics {
     requests: Family<Call, Counter>,
     trial_seconds: Family<Ended, Histogram>,
     meter: Arc<Meter>,
+    leads: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,11 +69,11 @@ pub(crate) struct Snapshot {
 }
 
 impl Metrics {
-    /// Beside what the store's writer counts.
-    pub(crate) fn new(meter: Arc<Meter>) -> Self {
+    /// Beside what the store's writer counts, of a coordinator that leads or stands by.
+    pub(crate) fn new(meter: Arc<Meter>, leads: bool) -> Self {
         // From a millisecond to three hours.
         let histogram = || Histogram::new(exponential_buckets(0.001, 4.0, 12));
-        Self { requests: Family::default(), trial_seconds: Family::new_with_constructor(histogram), meter }
+        Self { requests: Family::default(), trial_seconds: Family::new_with_constructor(histogram), meter, leads }
     }
 
     /// Trials have got their rows.
@@ -101,6 +102,9 @@ impl Metrics {
         let seconds = self.trial_seconds.clone();
         registry.register_with_unit("trial", "Durations of trials that got their row here", Unit::Seconds, seconds);
         self.meter.register(&mut registry);
+        let leads = Gauge::<i64>::default();
+        leads.set(self.leads.into());
+        registry.register("leads", "1 if this coordinator leads, 0 if it stands by", leads);
         now.register(&mut registry);
         register_process(&mut registry);
         let mut out = String::new();

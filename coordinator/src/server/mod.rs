@@ -12,10 +12,14 @@ mod limits;
 mod listen;
 mod metrics;
 mod process;
+mod recover;
 mod removal;
 pub mod session;
+mod standing;
 mod status;
 mod sweeps;
+mod turns;
+mod view;
 pub mod workers;
 
 use std::net::SocketAddr;
@@ -23,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ergodic_common::{ErrorCode, Spec};
+use ergodic_common::ErrorCode;
 use ergodic_proto::MAX_MESSAGE;
 use ergodic_proto::status::UserError;
 use ergodic_proto::transfer::CHUNK;
@@ -34,14 +38,15 @@ use ergodic_proto::v1::worker_service_server::WorkerServiceServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_stream::Stream;
+use tonic::Status;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
-use crate::core::{Core, StoredRow, Sweep, SweepRow, SweepState, Timing, main_metric};
+use crate::core::Core;
 use crate::store::place::Place;
 use crate::store::writer::{WriterHandle, WriterLoop};
-use crate::store::{Damage, Leader, Reader, Store, StoreError, Write, Writer};
+use crate::store::{Store, StoreError, Writer};
 use checkpoints::{Checkpoints, Keeper};
 use data::DataCatalog;
 use door::{Caller, Door, DoorOptions, Guard, Tokens};
@@ -49,6 +54,9 @@ use engine::{Engine, EngineHandle, Event};
 use files::Shelf;
 use limits::{Limited, Limits};
 use metrics::Metrics;
+pub use recover::recover;
+use standing::Standing;
+use turns::Life;
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -61,6 +69,8 @@ pub struct ServeOptions {
     pub files: Option<PathBuf>,
     /// Where dataset files are.
     pub data_dir: Option<PathBuf>,
+    /// What other coordinators, and who asks them, are told of where this one is.
+    pub advertise: Option<String>,
     /// Where to tell over HTTP how the coordinator is doing; port 0 picks a free one.
     pub http: Option<SocketAddr>,
     /// Whether peers are asked who they are, and how.
@@ -78,14 +88,8 @@ pub struct Running {
     /// Where it listens.
     pub address: SocketAddr,
     secure: bool,
-    epoch: u64,
-    store: Arc<dyn Store>,
-    handle: EngineHandle,
     shutdown: tokio::sync::watch::Sender<bool>,
-    server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
-    threads: Vec<std::thread::JoinHandle<()>>,
-    /// Ends when another coordinator leads.
-    deposed: tokio::task::JoinHandle<()>,
+    life: tokio::task::JoinHandle<()>,
 }
 
 /// Shared by all services.
@@ -94,7 +98,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) engine: EngineHandle,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) epoch: u64,
+    pub(crate) standing: Standing,
     pub(crate) catalog: DataCatalog,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) lease_ttl: Duration,
@@ -104,6 +108,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// What a question is answered with that the core did not answer.
+    pub(crate) fn unanswered(&self) -> Status {
+        match self.standing {
+            Standing::Leads(_) => Status::unavailable("the coordinator is stopping"),
+            Standing::StandsBy(_) => Status::unavailable("the coordinator stands by, and cannot read the store"),
+        }
+    }
+
     /// Returns when the token that opened a stream opens nothing any more.
     pub(crate) async fn locked_out(&self, caller: Option<Caller>) {
         match (&self.tokens, caller) {
@@ -115,14 +127,8 @@ impl Shared {
 
 /// How often the core looks at the clock.
 const TICK: Duration = Duration::from_millis(200);
-/// How often the leader renews its claim, a third of how long it lasts.
-const RENEW_EVERY: Duration = Duration::from_secs(2);
-/// How often a coordinator that stands by tries to lead.
-const CLAIM_EVERY: Duration = Duration::from_secs(1);
-/// How long open connections are waited for at the end.
-const GRACE: Duration = Duration::from_secs(5);
 
-/// Opens the store, takes up where it was left, and serves.
+/// Opens the store, takes up where it was left, and serves; or stands by while another coordinator leads on that store.
 ///
 /// # Errors
 /// The store is taken or damaged, the address cannot be listened on, or the door cannot be kept.
@@ -130,53 +136,22 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
     let files = files_dir(options.files.as_deref(), &options.store)?;
     let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, e.to_string());
     let store = tokio::task::block_in_place(|| options.store.open()).map_err(store_error)?;
-    let (listener, leader) = lead(&options, store.as_ref()).await?;
-    // Not before it leads: whoever led until now may have made tokens.
-    let door = options.door.as_ref().map(Door::open).transpose()?;
+    let listener = Arc::new(bind("--listen", options.listen).await?);
+    let address = listener.local_addr().map_err(internal)?;
     let http = match options.http {
-        Some(address) => Some(bind("--http", address).await?),
+        Some(address) => Some(Arc::new(bind("--http", address).await?)),
         None => None,
     };
-    let address = listener.local_addr().map_err(internal)?;
-    let (shutdown, stopping) = tokio::sync::watch::channel(false);
-    // From now on, because a large store takes longer to read than a claim to lead lasts.
-    let deposed = tokio::spawn(keep_leading(store.clone(), leader.epoch, stopping.clone()));
-    let mut writer = tokio::task::block_in_place(|| store.writer(leader.epoch)).map_err(store_error)?;
-    let checkpoints = Checkpoints::new(&files);
-    let (core, removals) = tokio::task::block_in_place(|| {
-        let (mut core, removals) =
-            recover(store.as_ref(), writer.as_mut(), leader.epoch, options.lease_ttl, options.check)?;
-        checkpoints.recover(&mut core);
-        Ok::<_, UserError>((core, removals))
-    })?;
-    let (tls, tokens) = door.map_or((None, None), |door| (Some(door.tls), Some(door.tokens)));
-    let secure = tls.is_some();
-    let parts = assemble(Setup {
-        store: store.clone(),
-        epoch: leader.epoch,
-        core,
-        writer,
-        files,
-        data_dir: options.data_dir,
-        tokens,
-        lease_ttl: options.lease_ttl,
-        rate_limit: options.rate_limit,
-        stopping: stopping.clone(),
-    });
-    let Parts { engine, writer, services, keeper } = parts.map_err(internal)?;
-    tokio::spawn(removal::go_on(services.0.clone(), removals));
-    let handle = services.0.engine.clone();
-    let runtime = tokio::runtime::Handle::current();
-    let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
-    let loop_thread = thread("event-loop").spawn(move || runtime.block_on(engine.run())).map_err(internal)?;
-    let writer_thread = thread("store-writer").spawn(move || writer.run()).map_err(internal)?;
-    if let Some(listener) = http {
+    if let Some(listener) = &http {
         tracing::info!(address = %listener.local_addr().map_err(internal)?, "health and metrics over http");
-        tokio::spawn(http::serve(listener, services.0.clone()));
     }
-    let server = tokio::spawn(services.serve(listen::incoming(listener, tls, stopping)));
-    let threads = vec![loop_thread, writer_thread, keeper];
-    Ok(Running { address, secure, epoch: leader.epoch, store, handle, shutdown, server, threads, deposed })
+    let door = options.door.as_ref().map(Door::open).transpose()?;
+    let secure = door.is_some();
+    let (shutdown, stopping) = tokio::sync::watch::channel(false);
+    let url = options.advertise.clone().unwrap_or_else(|| url(&reachable(address), secure));
+    let life = Life { options, url, listener, http, door, store, files, stopping };
+    let first = life.first_turn().await?;
+    Ok(Running { address, secure, shutdown, life: tokio::spawn(life.go_on(first)) })
 }
 
 /// What a coordinator is put together from.
@@ -221,7 +196,7 @@ pub struct Parts {
 /// The operating system gives no thread.
 pub fn assemble(setup: Setup) -> std::io::Result<Parts> {
     let (handle, writer) = WriterHandle::new(setup.writer);
-    let metrics = Metrics::new(handle.meter());
+    let metrics = Metrics::new(handle.meter(), true);
     let checkpoints = Checkpoints::new(&setup.files);
     let (events, waiting) = Engine::queue();
     let (keeps, keeper) = Keeper::start(checkpoints.clone(), events.clone())?;
@@ -231,7 +206,7 @@ pub fn assemble(setup: Setup) -> std::io::Result<Parts> {
         tokens: setup.tokens,
         engine: handle,
         store: setup.store,
-        epoch: setup.epoch,
+        standing: Standing::Leads(setup.epoch),
         catalog: DataCatalog { source: setup.data_dir, shelf: Shelf::new(setup.files) },
         checkpoints,
         lease_ttl: setup.lease_ttl,
@@ -252,36 +227,27 @@ async fn bind(option: &str, address: SocketAddr) -> Result<TcpListener, UserErro
 impl Running {
     /// Ends streams, waits a little for open connections, and makes sure that what was acknowledged is on disk.
     pub async fn stop(self) {
-        // Streams end by themselves on this signal; a client that holds its connection open is not waited for.
         let _ = self.shutdown.send(true);
-        let _ = tokio::time::timeout(GRACE, self.server).await;
-        self.handle.tell(Event::Stop);
-        drop(self.handle);
-        let join = tokio::task::spawn_blocking(move || {
-            for thread in self.threads {
-                let _ = thread.join();
-            }
-            self.store.resign(self.epoch);
-        });
-        let _ = tokio::time::timeout(GRACE, join).await;
+        let _ = self.life.await;
     }
 
-    /// The address to tell workers and clients.
+    /// The address to tell workers and clients of this machine.
     pub fn url(&self) -> String {
-        url(self.address, self.secure)
-    }
-
-    /// Waits until another coordinator leads on the same store, which may be never.
-    pub async fn deposed(&mut self) -> UserError {
-        let _ = (&mut self.deposed).await;
-        let message =
-            "another coordinator leads since on the same store: this one ends, and may be started again to stand by";
-        UserError::new(ErrorCode::Refused, message)
+        url(&self.address.to_string(), self.secure)
     }
 }
 
-fn url(address: SocketAddr, secure: bool) -> String {
+fn url(address: &str, secure: bool) -> String {
     format!("{}://{address}", if secure { "https" } else { "http" })
+}
+
+/// Where others reach who listens there, as far as it can be guessed: by the machine's name, if it is everywhere.
+fn reachable(address: SocketAddr) -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        name if address.ip().is_unspecified() && !name.is_empty() => format!("{name}:{}", address.port()),
+        _ => address.to_string(),
+    }
 }
 
 /// A store in a directory has its files beside it. With a database, any coordinator may need them after a take-over.
@@ -297,51 +263,6 @@ pub(crate) fn files_dir(files: Option<&Path>, store: &Place) -> Result<PathBuf, 
     }
 }
 
-/// Listens and leads. While another coordinator leads, it does neither, and tries again every second.
-async fn lead(options: &ServeOptions, store: &dyn Store) -> Result<(TcpListener, Leader), UserError> {
-    let mut told = None;
-    loop {
-        let listener = bind("--listen", options.listen).await?;
-        let address = listener.local_addr().map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?;
-        match tokio::task::block_in_place(|| store.claim(&url(address, options.door.is_some()))) {
-            Ok(leader) if leader.is_this => return Ok((listener, leader)),
-            Ok(leader) if told != Some(leader.epoch) => {
-                tracing::info!(leader = leader.url, epoch = leader.epoch, "standing by");
-                told = Some(leader.epoch);
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "cannot lead yet"),
-        }
-        drop(listener);
-        tokio::time::sleep(CLAIM_EVERY).await;
-    }
-}
-
-/// Renews the claim to lead until it is lost. A database that does not answer takes nothing away: whether another
-/// coordinator took over shows when it answers again.
-async fn keep_leading(store: Arc<dyn Store>, epoch: u64, mut stopping: tokio::sync::watch::Receiver<bool>) {
-    loop {
-        let stops = tokio::select! {
-            () = tokio::time::sleep(RENEW_EVERY) => false,
-            stop = stopping.wait_for(|stop| *stop) => stop.is_ok(),
-        };
-        if stops {
-            // Whoever stops goes on leading until the last write is durable.
-            return std::future::pending().await;
-        }
-        let asked = store.clone();
-        match tokio::task::spawn_blocking(move || asked.renew(epoch)).await {
-            Ok(Ok(true)) => {}
-            Ok(Ok(false)) => {
-                tracing::error!(epoch, "another coordinator leads since");
-                return;
-            }
-            Ok(Err(error)) => tracing::warn!(%error, "the claim to lead could not be renewed"),
-            Err(error) => tracing::warn!(%error, "the claim to lead could not be renewed"),
-        }
-    }
-}
-
 pub(crate) fn store_error(error: StoreError) -> UserError {
     let code = match error {
         StoreError::Taken(_) | StoreError::Foreign(_) => ErrorCode::Refused,
@@ -349,87 +270,6 @@ pub(crate) fn store_error(error: StoreError) -> UserError {
         StoreError::Failed(_) | StoreError::Damaged(_) => ErrorCode::Internal,
     };
     UserError::new(code, error.to_string())
-}
-
-/// The core as the store knows it: sweeps with their rows, and leases with a fresh time to live. And sweeps that were
-/// removed, and have rows left.
-///
-/// # Errors
-/// The store cannot be read, or holds what no coordinator of this version wrote.
-pub fn recover(
-    store: &dyn Store,
-    writer: &mut dyn Writer,
-    epoch: u64,
-    lease_ttl: Duration,
-    all_of_it: bool,
-) -> Result<(Core, Vec<i64>), UserError> {
-    let reader = store.reader().map_err(store_error)?;
-    let (leases, next_lease) = reader.leases().map_err(store_error)?;
-    let mut core = Core::new(Timing { lease_ttl }, epoch, next_lease);
-    for mut row in reader.sweeps().map_err(store_error)? {
-        let spec = Spec::read(&row.source).map_err(|e| {
-            let message = format!("the stored sweep {} cannot be read by this version: {e}", row.id);
-            UserError::new(ErrorCode::Version, message)
-        })?;
-        let (rows, damages) = sound_rows(reader.as_ref(), row.number, &spec, all_of_it).map_err(store_error)?;
-        if !damages.is_empty() {
-            set_aside(writer, &mut row, &damages).map_err(store_error)?;
-        }
-        if !rows.is_empty() || row.state == SweepState::Running {
-            tracing::info!(sweep = row.id, rows = rows.len(), "sweep taken up");
-        }
-        let mut audits = reader.audits(row.number).map_err(store_error)?;
-        // The row that one compares with may have been set aside.
-        audits.retain(|audit| damages.iter().all(|damage| damage.key != audit.key));
-        let mut sweep = Sweep::new(Arc::new(row), Arc::new(spec));
-        sweep.remember_audits(audits.into_iter().map(|audit| (audit.key, audit.process, audit.finding)));
-        core.on_sweep(sweep, rows, Duration::ZERO);
-    }
-    for lease in leases {
-        // Leases that turn out empty are left in the store: nothing can be written under them that is not a duplicate.
-        core.on_recorded_lease(lease, Duration::ZERO);
-    }
-    core.check().map_err(|why| {
-        let message = format!("the store is damaged ({why}): go back to a copy of it, or begin a new one with --store");
-        UserError::new(ErrorCode::Internal, message)
-    })?;
-    Ok((core, reader.removals().map_err(store_error)?))
-}
-
-/// What the core keeps of a sweep's rows, and which of them are damaged.
-fn sound_rows(
-    reader: &dyn Reader,
-    sweep: i64,
-    spec: &Spec,
-    all_of_it: bool,
-) -> Result<(Vec<StoredRow>, Vec<Damage>), StoreError> {
-    let (metric, _) = main_metric(&spec.measure.metrics);
-    let (mut rows, mut stranger) = (Vec::new(), None);
-    let damages = reader.sound_trials(sweep, all_of_it, &mut |trial| {
-        let result = trial.result;
-        if !spec.holds(result.key) {
-            stranger = Some(result.key);
-            return;
-        }
-        let metric = result.metrics.get(metric).copied().unwrap_or(f64::NAN);
-        rows.push(StoredRow { key: result.key, outcome: result.outcome, metric, seconds: result.seconds });
-    })?;
-    match stranger {
-        Some(key) => Err(StoreError::Failed(format!("it has a row of {key}, which is no trial of its sweep"))),
-        None => Ok((rows, damages)),
-    }
-}
-
-/// Trials are pure functions: those whose rows are damaged are run again.
-fn set_aside(writer: &mut dyn Writer, row: &mut SweepRow, damages: &[Damage]) -> Result<(), StoreError> {
-    for Damage { key, what, why, .. } in damages {
-        tracing::error!(sweep = row.id, trial = %key, "its {what} is damaged ({why}): set aside, to be run again");
-    }
-    writer.commit(&[&Write::SetAside(row.number, damages.iter().map(|damage| damage.key).collect())])?;
-    if row.state == SweepState::Completed {
-        row.state = SweepState::Running;
-    }
-    Ok(())
 }
 
 fn spawn_ticks(handle: EngineHandle, mut stopping: tokio::sync::watch::Receiver<bool>) {
@@ -480,6 +320,7 @@ where
         .accept_compressed(CompressionEncoding::Zstd)
         // A piece of a file, and what stands around it.
         .max_decoding_message_size(2 * CHUNK);
+    let guard = Guard::new(tokens.clone(), shared.standing.clone());
     let metrics = shared.metrics.clone();
     let limited = Limited::new(shared.limits.clone(), shared.rate_limit);
     let admin = admin::Admin { tokens: tokens.clone(), shared: shared.clone() };
@@ -492,7 +333,7 @@ where
     };
     Server::builder()
         // The guard comes first: what it turns away is not counted, and names nothing.
-        .layer(Guard::new(tokens))
+        .layer(guard)
         .layer(metrics)
         .layer(limited)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))

@@ -55,6 +55,9 @@ pub(super) async fn go_on(shared: Arc<Shared>, sweeps: Vec<i64>) {
         while let Err(error) = clear(&shared, sweep, &mut removed).await {
             tracing::warn!(%error, sweep, "the rows of a removed sweep could not be cleared yet");
             tokio::time::sleep(PAUSE).await;
+            if *shared.stopping.borrow() {
+                return;
+            }
         }
         tracing::info!(sweep, trials = removed.trials, files = removed.files, "a removed sweep is cleared");
     }

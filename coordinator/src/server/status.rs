@@ -44,8 +44,9 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
         best_n: best.map_or(0, |(_, running)| running.n),
         priority: sweep.share.priority,
         weight: sweep.share.weight,
-        // The core does not know the store.
+        // The core does not know the store, nor who leads.
         trouble: String::new(),
+        leader: String::new(),
         audit: audit_status(sweep),
         checkpoints: sweep.checkpoints(),
     }

@@ -90,7 +90,7 @@ impl SweepService for Sweeps {
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         let status = self.about(&request.into_inner().sweep, sweep_status).await?;
-        Ok(Response::new(v1::StatusResponse { status: Some(with_trouble(&self.0, status)) }))
+        Ok(Response::new(v1::StatusResponse { status: Some(completed(&self.0, status)) }))
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
@@ -262,14 +262,15 @@ impl SweepService for Sweeps {
             protocol: PROTOCOL,
             cpu_seconds: process::cpu_seconds(),
             peak_rss_bytes: process::peak_rss_bytes(),
-            epoch: self.0.epoch,
+            epoch: self.0.standing.epoch(),
+            leader: self.0.standing.leader().unwrap_or_default(),
         }))
     }
 }
 
 impl Sweeps {
     async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&Core) -> T + Send + 'static) -> Result<T, Status> {
-        self.0.engine.ask(question).await.map_err(|_| stopping())
+        self.0.engine.ask(question).await.map_err(|_| self.0.unanswered())
     }
 
     /// Asks about the sweep that `id` means.
@@ -561,8 +562,9 @@ fn new_id(source: &SpecSource, launched_at: f64) -> String {
 }
 
 /// Adds what the core does not know.
-fn with_trouble(shared: &Shared, status: v1::SweepStatus) -> v1::SweepStatus {
-    v1::SweepStatus { trouble: shared.metrics.trouble().unwrap_or_default(), ..status }
+fn completed(shared: &Shared, status: v1::SweepStatus) -> v1::SweepStatus {
+    let leader = shared.standing.leader().unwrap_or_default();
+    v1::SweepStatus { trouble: shared.metrics.trouble().unwrap_or_default(), leader, ..status }
 }
 
 async fn watch(shared: Arc<Shared>, id: String, messages: Pages<v1::WatchResponse>) {
@@ -571,7 +573,7 @@ async fn watch(shared: Arc<Shared>, id: String, messages: Pages<v1::WatchRespons
     loop {
         let wanted = id.clone();
         let status = shared.engine.ask(move |core| core.find(&wanted).ok().map(|sweep| sweep_status(core, sweep)));
-        let Ok(Some(status)) = status.await.map(|status| status.map(|status| with_trouble(&shared, status))) else {
+        let Ok(Some(status)) = status.await.map(|status| status.map(|status| completed(&shared, status))) else {
             return;
         };
         let ended = !matches!(status.state(), v1::SweepState::Running | v1::SweepState::Paused);

@@ -232,6 +232,13 @@ pub struct Leader {
     pub is_this: bool,
 }
 
+impl Leader {
+    /// None is known.
+    pub fn nobody() -> Self {
+        Self { epoch: 0, url: String::new(), is_this: false }
+    }
+}
+
 /// A place where results are kept, for one coordinator or for several of which one leads.
 pub trait Store: Send + Sync {
     /// Leads from now on, as the coordinator at `url`, unless another one does; who leads.

@@ -42,7 +42,9 @@ pub struct Meter {
 }
 
 impl Meter {
-    fn new() -> Self {
+    /// Nothing counted yet.
+    #[allow(clippy::new_without_default, reason = "one belongs to each writer, none is anybody's default")]
+    pub fn new() -> Self {
         // From a tenth of a millisecond to seven seconds.
         let seconds = Histogram::new(exponential_buckets(1e-4, 4.0, 9));
         Self { seconds, writes: Counter::default(), failures: Counter::default(), trouble: Mutex::new(None) }

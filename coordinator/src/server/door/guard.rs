@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 
 use super::Tokens;
 use crate::server::listen::Admitted;
+use crate::server::standing::Standing;
 
 /// Who asks, for the services behind the door; absent where nobody is asked who they are.
 #[derive(Debug, Clone)]
@@ -21,18 +22,22 @@ pub(crate) struct Caller {
     pub(crate) token: String,
 }
 
-/// Asks everybody for a token, or nobody.
+/// Asks everybody for a token, or nobody; and sends on what another coordinator is to be asked.
 #[derive(Clone)]
-pub(crate) struct Guard(Option<Arc<Tokens>>);
+pub(crate) struct Guard {
+    tokens: Option<Arc<Tokens>>,
+    standing: Standing,
+}
 
 impl Guard {
     /// Asks for these tokens; without any, lets everybody in as far as an administrator's services are not meant.
-    pub(crate) fn new(tokens: Option<Arc<Tokens>>) -> Self {
-        Self(tokens)
+    pub(crate) fn new(tokens: Option<Arc<Tokens>>, standing: Standing) -> Self {
+        Self { tokens, standing }
     }
 
     fn admit(&self, request: &mut Request<Body>) -> Result<(), Status> {
         self.check(request)?;
+        self.standing.check(request.uri().path())?;
         if let Some(admitted) = request.extensions().get::<Admitted>() {
             admitted.note();
         }
@@ -40,7 +45,7 @@ impl Guard {
     }
 
     fn check(&self, request: &mut Request<Body>) -> Result<(), Status> {
-        let Some(tokens) = &self.0 else { return Ok(()) };
+        let Some(tokens) = &self.tokens else { return Ok(()) };
         let token = bearer(request)?;
         let role = tokens.admit(&token).map_err(|why| unauthenticated(&why.to_string()))?;
         let path = request.uri().path();

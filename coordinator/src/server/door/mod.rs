@@ -22,7 +22,6 @@ use std::sync::Arc;
 
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
-use ergodic_proto::token::Role;
 use tokio_rustls::TlsAcceptor;
 
 pub(crate) use guard::{Caller, Guard};
@@ -61,18 +60,28 @@ impl Door {
         std::fs::create_dir_all(&options.dir).map_err(failed)?;
         let own = match options.certificate {
             Some(_) => None,
-            None => Some(tls::Authority::open(&options.dir)?),
+            None => {
+                // Of several coordinators that start together, one makes it.
+                let _alone = lock(&options.dir).map_err(failed)?;
+                Some(tls::Authority::open(&options.dir)?)
+            }
         };
         let fingerprint = own.as_ref().map(tls::Authority::fingerprint);
         let tokens = Tokens::open(&options.dir, fingerprint)?;
-        if tokens.is_empty() {
-            let token = tokens.make(Role::Admin, None, "made when the coordinator first served").map_err(failed)?;
+        if let Some(token) = tokens.make_first("made when the coordinator first served").map_err(failed)? {
             let path = options.dir.join("admin.token");
             write_secret(&path, format!("{}\n", token.reveal()).as_bytes()).map_err(failed)?;
             tracing::info!(file = %path.display(), "a token for administrators was made");
         }
         Ok(Self { tls: tls::acceptor(options, own.as_ref())?, tokens: Arc::new(tokens) })
     }
+}
+
+/// Held while what is in the directory is changed.
+fn lock(dir: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join("lock"))?;
+    file.lock()?;
+    Ok(file)
 }
 
 /// Replaces a file that nobody else may read: written beside, made durable, renamed.

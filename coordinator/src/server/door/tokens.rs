@@ -1,8 +1,9 @@
 //! The tokens a coordinator has made, kept as a file of their hashes.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ergodic_common::ErrorCode;
@@ -13,7 +14,7 @@ use rustls::crypto::SecureRandom;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::write_secret;
+use super::{lock, write_secret};
 
 /// What is kept of a token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -50,43 +51,52 @@ pub(crate) enum Invalid {
     Expired,
 }
 
-/// All tokens.
+/// All tokens. Their file may be shared: what another coordinator makes or revokes counts here, too.
 pub struct Tokens {
-    path: PathBuf,
+    dir: PathBuf,
     fingerprint: Option<[u8; 32]>,
-    records: RwLock<Vec<Record>>,
+    kept: RwLock<Kept>,
     /// Counts revocations, so that sessions can end.
     revoked: watch::Sender<u64>,
+}
+
+/// The file as it was read last.
+#[derive(Default)]
+struct Kept {
+    records: Vec<Record>,
+    /// Changes whenever the file is replaced.
+    stamp: Option<(u64, SystemTime)>,
 }
 
 impl Tokens {
     /// The tokens kept in `dir`; new ones carry this fingerprint.
     pub(super) fn open(dir: &Path, fingerprint: Option<[u8; 32]>) -> Result<Self, UserError> {
-        let path = dir.join("tokens.json");
-        let refuse = |why: String| UserError::new(ErrorCode::Refused, format!("{}: {why}", path.display()));
-        let records: Vec<Record> = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| refuse(format!("not a list of tokens: {e}")))?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(e) => return Err(refuse(e.to_string())),
-        };
-        if let Some(record) = records.iter().find(|record| record.role().is_none()) {
-            return Err(refuse(format!("the token {} has no known role: '{}'", record.id, record.role)));
-        }
-        Ok(Self { path, fingerprint, records: RwLock::new(records), revoked: watch::channel(0).0 })
+        let refuse =
+            |why: io::Error| UserError::new(ErrorCode::Refused, format!("{}: {why}", dir.join(FILE).display()));
+        let kept = RwLock::new(Kept::read(dir).map_err(refuse)?);
+        Ok(Self { dir: dir.to_owned(), fingerprint, kept, revoked: watch::channel(0).0 })
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.read().is_empty()
+    /// Makes a token for administrators where there is none for anybody.
+    pub(super) fn make_first(&self, note: &str) -> io::Result<Option<Token>> {
+        self.change(
+            |records| {
+                if records.is_empty() { self.add(records, Role::Admin, None, note).map(Some) } else { Ok(None) }
+            },
+        )
     }
 
     /// All of them, oldest first.
     pub(crate) fn list(&self) -> Vec<Record> {
-        self.read().clone()
+        self.fresh().records.clone()
     }
 
     /// Makes a token; it is durable before it is handed out.
     pub(crate) fn make(&self, role: Role, lifetime: Option<Duration>, note: &str) -> io::Result<Token> {
-        let mut records = self.write();
+        self.change(|records| self.add(records, role, lifetime, note))
+    }
+
+    fn add(&self, records: &mut Vec<Record>, role: Role, lifetime: Option<Duration>, note: &str) -> io::Result<Token> {
         let token = loop {
             let (mut id, mut secret) = ([0; 4], [0; 16]);
             fill(&mut id)?;
@@ -97,8 +107,7 @@ impl Tokens {
             }
         };
         let created_at = now();
-        let mut all = records.clone();
-        all.push(Record {
+        records.push(Record {
             id: token.id.clone(),
             role: role.name().to_owned(),
             hash: hex(&token.hash()),
@@ -106,28 +115,57 @@ impl Tokens {
             created_at,
             expires_at: lifetime.map_or(0, |lifetime| created_at.saturating_add(lifetime.as_secs())),
         });
-        self.keep(&all)?;
-        *records = all;
         Ok(token)
     }
 
     /// Revokes a token; whether there was one.
     pub(crate) fn revoke(&self, id: &str) -> io::Result<bool> {
-        let mut records = self.write();
-        let rest: Vec<Record> = records.iter().filter(|record| record.id != id).cloned().collect();
-        if rest.len() == records.len() {
-            return Ok(false);
+        let revoked = self.change(|records| {
+            let before = records.len();
+            records.retain(|record| record.id != id);
+            Ok(records.len() < before)
+        })?;
+        if revoked {
+            self.revoked.send_modify(|n| *n += 1);
         }
-        self.keep(&rest)?;
-        *records = rest;
-        self.revoked.send_modify(|n| *n += 1);
-        Ok(true)
+        Ok(revoked)
+    }
+
+    /// Changes what is kept, as it is now, one coordinator after another.
+    fn change<T>(&self, change: impl FnOnce(&mut Vec<Record>) -> io::Result<T>) -> io::Result<T> {
+        let _alone = lock(&self.dir)?;
+        let mut records = Kept::read(&self.dir)?.records;
+        let before = records.len();
+        let changed = change(&mut records)?;
+        if records.len() != before {
+            write_secret(&self.dir.join(FILE), &serde_json::to_vec_pretty(&records).map_err(io::Error::other)?)?;
+        }
+        *self.kept.write().expect(UNBROKEN) = Kept::read(&self.dir)?;
+        Ok(changed)
+    }
+
+    /// What is kept, read again if the file was replaced.
+    fn fresh(&self) -> RwLockReadGuard<'_, Kept> {
+        let known = self.kept.read().expect(UNBROKEN);
+        // A file that is gone for a moment, or cannot be read, takes nothing away.
+        if stamp(&self.dir).is_none_or(|stamp| Some(stamp) == known.stamp) {
+            return known;
+        }
+        drop(known);
+        match Kept::read(&self.dir) {
+            Ok(kept) => {
+                *self.kept.write().expect(UNBROKEN) = kept;
+                self.revoked.send_modify(|n| *n += 1);
+            }
+            Err(error) => tracing::warn!(%error, "the tokens cannot be read again"),
+        }
+        self.kept.read().expect(UNBROKEN)
     }
 
     /// The role that a token gives.
     pub(crate) fn admit(&self, token: &Token) -> Result<Role, Invalid> {
-        let records = self.read();
-        let record = records.iter().find(|record| record.id == token.id).ok_or(Invalid::Unknown)?;
+        let kept = self.fresh();
+        let record = kept.records.iter().find(|record| record.id == token.id).ok_or(Invalid::Unknown)?;
         let kept: Option<[u8; 32]> = from_hex(&record.hash).and_then(|bytes| bytes.try_into().ok());
         // Hashes of BLAKE3 are compared in constant time.
         if kept.is_none_or(|kept| blake3::Hash::from(kept) != blake3::Hash::from(token.hash())) {
@@ -140,28 +178,47 @@ impl Tokens {
     pub(crate) async fn ended(&self, id: &str) {
         let mut revoked = self.revoked.subscribe();
         loop {
-            let valid = self.read().iter().find(|record| record.id == id).is_some_and(|record| check(record).is_ok());
-            if !valid {
+            let valid = |record: &Record| record.id == id && check(record).is_ok();
+            if !self.fresh().records.iter().any(valid) {
                 return;
             }
             let _ = tokio::time::timeout(LOOK, revoked.changed()).await;
         }
     }
+}
 
-    fn keep(&self, records: &[Record]) -> io::Result<()> {
-        write_secret(&self.path, &serde_json::to_vec_pretty(records).map_err(io::Error::other)?)
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, Vec<Record>> {
-        self.records.read().expect("nothing panics while it holds the tokens")
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Vec<Record>> {
-        self.records.write().expect("nothing panics while it holds the tokens")
+impl Kept {
+    /// Those in the file of a directory, or none.
+    fn read(dir: &Path) -> io::Result<Self> {
+        // Before the content: what is replaced in between is read again later.
+        let stamp = stamp(dir);
+        let records: Vec<Record> = match std::fs::read(dir.join(FILE)) {
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|e| io::Error::other(format!("not a list of tokens: {e}")))?
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(e),
+        };
+        match records.iter().find(|record| record.role().is_none()) {
+            Some(record) => {
+                Err(io::Error::other(format!("the token {} has no known role: '{}'", record.id, record.role)))
+            }
+            None => Ok(Self { records, stamp }),
+        }
     }
 }
 
-/// How often the clock is looked at for tokens that expire under an open session.
+/// What tells one file from the one that replaces it.
+fn stamp(dir: &Path) -> Option<(u64, SystemTime)> {
+    let metadata = std::fs::metadata(dir.join(FILE)).ok()?;
+    Some((metadata.ino(), metadata.modified().ok()?))
+}
+
+/// Where tokens are kept.
+const FILE: &str = "tokens.json";
+/// Why a lock can be had.
+const UNBROKEN: &str = "nothing panics while it holds the tokens";
+/// How often the clock and the file are looked at for tokens that end under an open session.
 const LOOK: Duration = Duration::from_secs(30);
 
 fn check(record: &Record) -> Result<Role, Invalid> {
@@ -204,6 +261,26 @@ mod tests {
         assert!(again.revoke(&made.id).expect("it can be written"));
         assert!(!again.revoke(&made.id).expect("nothing is to be written"));
         assert_eq!(again.admit(&made), Err(Invalid::Unknown));
+    }
+
+    #[test]
+    fn coordinators_that_share_a_directory_share_its_tokens() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let here = Tokens::open(dir.path(), None).expect("an empty directory will do");
+        let there = Tokens::open(dir.path(), None).expect("an empty directory will do");
+        let (one, other) = std::thread::scope(|scope| {
+            let many = |tokens: &Tokens| -> Vec<Token> {
+                (0..20).map(|_| tokens.make(Role::Worker, None, "").expect("it can be made")).collect()
+            };
+            let (here, there) = (&here, &there);
+            let (one, other) = (scope.spawn(move || many(here)), scope.spawn(move || many(there)));
+            (one.join().expect("no panic"), other.join().expect("no panic"))
+        });
+        for token in one.iter().chain(&other) {
+            assert_eq!((here.admit(token), there.admit(token)), (Ok(Role::Worker), Ok(Role::Worker)));
+        }
+        assert!(there.revoke(&one[0].id).expect("it can be written"));
+        assert_eq!(here.admit(&one[0]), Err(Invalid::Unknown));
     }
 
     #[test]

@@ -1,0 +1,93 @@
+//! From what is stored to what a coordinator knows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ergodic_common::{ErrorCode, Spec};
+use ergodic_proto::status::UserError;
+
+use super::store_error;
+use crate::core::{Core, StoredRow, Sweep, SweepRow, SweepState, Timing, main_metric};
+use crate::store::{Damage, Reader, Store, StoreError, Write, Writer};
+
+/// The core as the store knows it: sweeps with their rows, and leases with a fresh time to live. And sweeps that were
+/// removed, and have rows left. Rows that are damaged are set aside by `writer`, or passed over without one.
+///
+/// # Errors
+/// The store cannot be read, or holds what no coordinator of this version wrote.
+pub fn recover(
+    store: &dyn Store,
+    mut writer: Option<&mut dyn Writer>,
+    epoch: u64,
+    lease_ttl: Duration,
+    all_of_it: bool,
+) -> Result<(Core, Vec<i64>), UserError> {
+    let reader = store.reader().map_err(store_error)?;
+    let (leases, next_lease) = reader.leases().map_err(store_error)?;
+    let mut core = Core::new(Timing { lease_ttl }, epoch, next_lease);
+    for mut row in reader.sweeps().map_err(store_error)? {
+        let spec = Spec::read(&row.source).map_err(|e| {
+            let message = format!("the stored sweep {} cannot be read by this version: {e}", row.id);
+            UserError::new(ErrorCode::Version, message)
+        })?;
+        let (rows, damages) = sound_rows(reader.as_ref(), row.number, &spec, all_of_it).map_err(store_error)?;
+        if let Some(writer) = &mut writer {
+            set_aside(*writer, &mut row, &damages).map_err(store_error)?;
+            tracing::info!(sweep = row.id, rows = rows.len(), "sweep taken up");
+        }
+        let mut audits = reader.audits(row.number).map_err(store_error)?;
+        // The row that one compares with may have been set aside.
+        audits.retain(|audit| damages.iter().all(|damage| damage.key != audit.key));
+        let mut sweep = Sweep::new(Arc::new(row), Arc::new(spec));
+        sweep.remember_audits(audits.into_iter().map(|audit| (audit.key, audit.process, audit.finding)));
+        core.on_sweep(sweep, rows, Duration::ZERO);
+    }
+    for lease in leases {
+        // Leases that turn out empty are left in the store: nothing can be written under them that is not a duplicate.
+        core.on_recorded_lease(lease, Duration::ZERO);
+    }
+    core.check().map_err(|why| {
+        let message = format!("the store is damaged ({why}): go back to a copy of it, or begin a new one with --store");
+        UserError::new(ErrorCode::Internal, message)
+    })?;
+    Ok((core, reader.removals().map_err(store_error)?))
+}
+
+/// What the core keeps of a sweep's rows, and which of them are damaged.
+fn sound_rows(
+    reader: &dyn Reader,
+    sweep: i64,
+    spec: &Spec,
+    all_of_it: bool,
+) -> Result<(Vec<StoredRow>, Vec<Damage>), StoreError> {
+    let (metric, _) = main_metric(&spec.measure.metrics);
+    let (mut rows, mut stranger) = (Vec::new(), None);
+    let damages = reader.sound_trials(sweep, all_of_it, &mut |trial| {
+        let result = trial.result;
+        if !spec.holds(result.key) {
+            stranger = Some(result.key);
+            return;
+        }
+        let metric = result.metrics.get(metric).copied().unwrap_or(f64::NAN);
+        rows.push(StoredRow { key: result.key, outcome: result.outcome, metric, seconds: result.seconds });
+    })?;
+    match stranger {
+        Some(key) => Err(StoreError::Failed(format!("it has a row of {key}, which is no trial of its sweep"))),
+        None => Ok((rows, damages)),
+    }
+}
+
+/// Trials are pure functions: those whose rows are damaged are run again.
+fn set_aside(writer: &mut dyn Writer, row: &mut SweepRow, damages: &[Damage]) -> Result<(), StoreError> {
+    if damages.is_empty() {
+        return Ok(());
+    }
+    for Damage { key, what, why, .. } in damages {
+        tracing::error!(sweep = row.id, trial = %key, "its {what} is damaged ({why}): set aside, to be run again");
+    }
+    writer.commit(&[&Write::SetAside(row.number, damages.iter().map(|damage| damage.key).collect())])?;
+    if row.state == SweepState::Completed {
+        row.state = SweepState::Running;
+    }
+    Ok(())
+}

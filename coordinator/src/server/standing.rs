@@ -1,0 +1,88 @@
+//! Whether this coordinator leads or stands by, and what it answers then.
+
+use ergodic_proto::status::elsewhere;
+use tokio::sync::watch;
+use tonic::Status;
+
+use crate::store::Leader;
+
+/// What a coordinator does on a store that several may share.
+#[derive(Debug, Clone)]
+pub(crate) enum Standing {
+    /// It decides and writes, in this epoch.
+    Leads(u64),
+    /// It answers from what is stored, while this one leads.
+    StandsBy(watch::Receiver<Leader>),
+}
+
+impl Standing {
+    /// The epoch in which somebody leads.
+    pub(crate) fn epoch(&self) -> u64 {
+        match self {
+            Self::Leads(epoch) => *epoch,
+            Self::StandsBy(leader) => leader.borrow().epoch,
+        }
+    }
+
+    /// The address of the coordinator that leads, if it is another one; empty where none is known.
+    pub(crate) fn leader(&self) -> Option<String> {
+        match self {
+            Self::Leads(_) => None,
+            Self::StandsBy(leader) => Some(leader.borrow().url.clone()),
+        }
+    }
+
+    /// Whether a request, by its path, is for this coordinator.
+    ///
+    /// # Errors
+    /// It is for the one that leads, whose address goes with the answer.
+    pub(crate) fn check(&self, path: &str) -> Result<(), Status> {
+        match self.leader() {
+            Some(leader) if !reads_only(path) => Err(elsewhere(&leader, "")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What can be answered from what is stored. Workers, and why a sweep does not run, are known to the one that leads.
+fn reads_only(path: &str) -> bool {
+    let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
+    match service {
+        "ergodic.v1.SweepService" => matches!(
+            method,
+            "List" | "Status" | "Watch" | "Table" | "Trials" | "Predictions" | "Curves" | "Compare" | "Info"
+        ),
+        "ergodic.v1.FileService" => matches!(method, "Has" | "Fetch"),
+        "ergodic.v1.WorkerService" => method == "GetSweep",
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ergodic_proto::status::leader;
+
+    use super::*;
+
+    #[test]
+    fn who_stands_by_answers_reads_and_sends_all_else_to_the_leader() {
+        let there = Leader { epoch: 3, url: "http://a:1".into(), is_this: false };
+        let (_told, told) = watch::channel(there);
+        let (stands_by, leads) = (Standing::StandsBy(told), Standing::Leads(3));
+        for path in ["/ergodic.v1.SweepService/Table", "/ergodic.v1.FileService/Fetch"] {
+            assert!(stands_by.check(path).is_ok() && leads.check(path).is_ok(), "{path}");
+        }
+        for path in [
+            "/ergodic.v1.SweepService/Launch",
+            "/ergodic.v1.SweepService/Steer",
+            "/ergodic.v1.FileService/Put",
+            "/ergodic.v1.WorkerService/Session",
+            "/ergodic.v1.AdminService/NewToken",
+            "/",
+        ] {
+            assert!(leads.check(path).is_ok(), "{path}");
+            let status = stands_by.check(path).expect_err("it is not for this one");
+            assert_eq!(leader(&status).as_deref(), Some("http://a:1"), "{path}");
+        }
+    }
+}

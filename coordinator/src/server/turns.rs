@@ -1,0 +1,276 @@
+//! A coordinator's life: on a store that several share it stands by or leads, in turn. Each turn has services of its own on the
+//! same address; who is connected when one ends connects again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::UserError;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, block_in_place, spawn_blocking};
+
+use super::checkpoints::Checkpoints;
+use super::data::DataCatalog;
+use super::door::Door;
+use super::engine::{EngineHandle, Event};
+use super::files::Shelf;
+use super::limits::Limits;
+use super::metrics::Metrics;
+use super::recover::recover;
+use super::standing::Standing;
+use super::view::View;
+use super::{Parts, ServeOptions, Services, Setup, Shared, assemble, http, listen, removal, store_error};
+use crate::core::Core;
+use crate::store::writer::Meter;
+use crate::store::{Leader, Store, Writer};
+
+/// How often the leader renews its claim, a third of how long it lasts.
+const RENEW_EVERY: Duration = Duration::from_secs(2);
+/// A leader that could not renew it for so long may lead no more.
+const CLAIM_LASTS: Duration = Duration::from_secs(6);
+/// How often a coordinator that stands by tries to lead.
+const CLAIM_EVERY: Duration = Duration::from_secs(1);
+/// Pause after a store could not be taken up.
+const FAILED_PAUSE: Duration = Duration::from_secs(10);
+/// How long open connections are waited for at the end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What stays the same over all turns.
+pub(super) struct Life {
+    pub(super) options: ServeOptions,
+    /// Where others reach this coordinator.
+    pub(super) url: String,
+    pub(super) listener: Arc<TcpListener>,
+    pub(super) http: Option<Arc<TcpListener>>,
+    pub(super) door: Option<Door>,
+    pub(super) store: Arc<dyn Store>,
+    /// Where files of sweeps and trials are kept.
+    pub(super) files: PathBuf,
+    pub(super) stopping: watch::Receiver<bool>,
+}
+
+/// Services that are up, and what is behind them.
+pub(super) struct Turn {
+    kind: Kind,
+    over: watch::Sender<bool>,
+    engine: EngineHandle,
+    server: JoinHandle<Result<(), tonic::transport::Error>>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+enum Kind {
+    StandsBy(watch::Sender<Leader>),
+    /// In this epoch, until the task ends.
+    Leads(u64, JoinHandle<()>),
+}
+
+impl Life {
+    /// Leads, if nobody else does.
+    ///
+    /// # Errors
+    /// The store cannot be taken up.
+    pub(super) async fn first_turn(&self) -> Result<Turn, UserError> {
+        match self.claim().await {
+            Ok(leader) if leader.is_this => self.lead(leader.epoch).await,
+            Ok(leader) => self.stand_by(leader),
+            Err(error) => {
+                tracing::warn!(%error, "cannot lead yet");
+                self.stand_by(Leader::nobody())
+            }
+        }
+    }
+
+    /// One turn after another, until told to stop.
+    pub(super) async fn go_on(self, mut turn: Turn) {
+        let mut stopping = self.stopping.clone();
+        loop {
+            let next = tokio::select! {
+                next = self.next(&mut turn) => next,
+                _ = stopping.wait_for(|stop| *stop) => break,
+            };
+            // While its connections end, the next turn's are taken.
+            tokio::spawn(std::mem::replace(&mut turn, next).end(self.store.clone()));
+        }
+        tracing::info!("stopping");
+        turn.end(self.store).await;
+    }
+
+    /// The turn after this one, when its time has come.
+    async fn next(&self, turn: &mut Turn) -> Turn {
+        loop {
+            let next = match &mut turn.kind {
+                Kind::StandsBy(leader) => self.lead(self.chosen(leader).await).await,
+                Kind::Leads(_, deposed) => {
+                    let _ = deposed.await;
+                    self.stand_by(Leader::nobody())
+                }
+            };
+            match next {
+                Ok(turn) => return turn,
+                Err(error) => tracing::error!(%error, "the store cannot be taken up"),
+            }
+            tokio::time::sleep(FAILED_PAUSE).await;
+        }
+    }
+
+    /// The epoch in which this coordinator leads, once it does.
+    async fn chosen(&self, leader: &watch::Sender<Leader>) -> u64 {
+        loop {
+            match self.claim().await {
+                Ok(claimed) if claimed.is_this => return claimed.epoch,
+                Ok(other) => drop(leader.send_if_modified(|known| {
+                    let changed = *known != other;
+                    if changed {
+                        tracing::info!(leader = other.url, epoch = other.epoch, "standing by");
+                        *known = other;
+                    }
+                    changed
+                })),
+                Err(error) => tracing::warn!(%error, "cannot lead yet"),
+            }
+            tokio::time::sleep(CLAIM_EVERY).await;
+        }
+    }
+
+    async fn claim(&self) -> Result<Leader, UserError> {
+        let (store, url) = (self.store.clone(), self.url.clone());
+        let claimed = spawn_blocking(move || store.claim(&url)).await;
+        claimed.map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?.map_err(store_error)
+    }
+
+    /// Takes the store up and serves.
+    async fn lead(&self, epoch: u64) -> Result<Turn, UserError> {
+        let (over, is_over) = watch::channel(false);
+        // From now on, because a large store takes longer to read than a claim to lead lasts.
+        let deposed = tokio::spawn(keep_leading(self.store.clone(), epoch, is_over.clone()));
+        let (core, removals, writer) = block_in_place(|| self.take_up(epoch))?;
+        let parts = assemble(Setup {
+            store: self.store.clone(),
+            epoch,
+            core,
+            writer,
+            files: self.files.clone(),
+            data_dir: self.options.data_dir.clone(),
+            tokens: self.door.as_ref().map(|door| door.tokens.clone()),
+            lease_ttl: self.options.lease_ttl,
+            rate_limit: self.options.rate_limit,
+            stopping: is_over,
+        });
+        let Parts { engine, writer, services, keeper } = parts.map_err(internal)?;
+        tokio::spawn(removal::go_on(services.0.clone(), removals));
+        let runtime = tokio::runtime::Handle::current();
+        let event_loop = thread("event-loop", move || runtime.block_on(engine.run()))?;
+        let store_writer = thread("store-writer", move || writer.run())?;
+        tracing::info!(epoch, "leading");
+        Ok(self.open(Kind::Leads(epoch, deposed), over, services, vec![event_loop, store_writer, keeper]))
+    }
+
+    fn take_up(&self, epoch: u64) -> Result<(Core, Vec<i64>, Box<dyn Writer>), UserError> {
+        let ServeOptions { lease_ttl, check, .. } = self.options;
+        let mut writer = self.store.writer(epoch).map_err(store_error)?;
+        let (mut core, removals) = recover(self.store.as_ref(), Some(writer.as_mut()), epoch, lease_ttl, check)?;
+        Checkpoints::new(&self.files).recover(&mut core);
+        Ok((core, removals, writer))
+    }
+
+    /// Serves what can be answered without leading.
+    fn stand_by(&self, leader: Leader) -> Result<Turn, UserError> {
+        tracing::info!(leader = leader.url, epoch = leader.epoch, "standing by");
+        let (over, is_over) = watch::channel(false);
+        let (told, leader) = watch::channel(leader);
+        let (engine, questions) = EngineHandle::aside();
+        let lease_ttl = self.options.lease_ttl;
+        let view = View { store: self.store.clone(), leader: leader.clone(), lease_ttl };
+        let view = thread("view", move || view.run(questions))?;
+        let services = Services(Arc::new(Shared {
+            metrics: Metrics::new(Arc::new(Meter::new()), false),
+            tokens: self.door.as_ref().map(|door| door.tokens.clone()),
+            engine,
+            store: self.store.clone(),
+            standing: Standing::StandsBy(leader),
+            catalog: DataCatalog { source: self.options.data_dir.clone(), shelf: Shelf::new(self.files.clone()) },
+            checkpoints: Checkpoints::new(&self.files),
+            lease_ttl,
+            limits: Limits::new(),
+            rate_limit: self.options.rate_limit,
+            stopping: is_over,
+        }));
+        Ok(self.open(Kind::StandsBy(told), over, services, vec![view]))
+    }
+
+    /// Takes connections.
+    fn open(
+        &self,
+        kind: Kind,
+        over: watch::Sender<bool>,
+        services: Services,
+        threads: Vec<std::thread::JoinHandle<()>>,
+    ) -> Turn {
+        let engine = services.0.engine.clone();
+        if let Some(listener) = &self.http {
+            tokio::spawn(http::serve(listener.clone(), services.0.clone()));
+        }
+        let tls = self.door.as_ref().map(|door| door.tls.clone());
+        let server = tokio::spawn(services.serve(listen::incoming(self.listener.clone(), tls, over.subscribe())));
+        Turn { kind, over, engine, server, threads }
+    }
+}
+
+impl Turn {
+    /// Ends streams, waits a little for open connections, and makes sure that what was acknowledged is durable.
+    async fn end(self, store: Arc<dyn Store>) {
+        // Streams end by themselves on this signal; a client that holds its connection open is not waited for.
+        let _ = self.over.send(true);
+        let _ = tokio::time::timeout(GRACE, self.server).await;
+        self.engine.tell(Event::Stop);
+        drop(self.engine);
+        let join = spawn_blocking(move || {
+            for thread in self.threads {
+                let _ = thread.join();
+            }
+            if let Kind::Leads(epoch, _) = self.kind {
+                store.resign(epoch);
+            }
+        });
+        let _ = tokio::time::timeout(GRACE, join).await;
+    }
+}
+
+fn internal(error: std::io::Error) -> UserError {
+    UserError::new(ErrorCode::Internal, error.to_string())
+}
+
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>, UserError> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(internal)
+}
+
+/// Renews the claim to lead until it is lost, or may be, because the database has not answered for as long as it lasts.
+async fn keep_leading(store: Arc<dyn Store>, epoch: u64, mut over: watch::Receiver<bool>) {
+    let mut renewed = Instant::now();
+    loop {
+        let ends = tokio::select! {
+            () = tokio::time::sleep(RENEW_EVERY) => false,
+            _ = over.wait_for(|over| *over) => true,
+        };
+        if ends {
+            // Whoever stops goes on leading until the last write is durable.
+            return std::future::pending().await;
+        }
+        let (asked, at) = (store.clone(), Instant::now());
+        match spawn_blocking(move || asked.renew(epoch)).await {
+            Ok(Ok(true)) => renewed = at,
+            Ok(Ok(false)) => {
+                tracing::error!(epoch, "another coordinator leads since");
+                return;
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "the claim to lead could not be renewed"),
+            Err(error) => tracing::warn!(%error, "the claim to lead could not be renewed"),
+        }
+        if renewed.elapsed() > CLAIM_LASTS {
+            tracing::error!(epoch, "the claim to lead is over, and could not be renewed");
+            return;
+        }
+    }
+}
