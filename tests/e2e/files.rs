@@ -5,7 +5,7 @@ use ergodic_tests::{Cluster, run};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
 /// A sweep of small trainings on this dataset, with more under `[model]`.
-fn sweep(dataset: &str, model: &str) -> String {
+pub(crate) fn sweep(dataset: &str, model: &str) -> String {
     format!(
         "name = \"files\"\nrepeats = 2\nseed = 3\n[data]\ndataset = \"{dataset}\"\ntrain = 500\ntest = 100\n\
          [model]\nkind = \"mlp\"\nhidden = [24]\n{model}\n[train]\nsteps = 20\nbatch_size = 32\n\
@@ -14,7 +14,7 @@ fn sweep(dataset: &str, model: &str) -> String {
 }
 
 /// The generated dataset as a file, as bytes or as floats in [0, 1].
-fn glyphs_file(floats: bool) -> Vec<u8> {
+pub(crate) fn glyphs_file(floats: bool) -> Vec<u8> {
     let data = glyphs();
     let x = |part: &Images| -> Vec<u8> {
         if floats {

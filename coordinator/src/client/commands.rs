@@ -95,6 +95,9 @@ fn read_named(sweep_file: &str, named: &str) -> Result<Vec<u8>, UserError> {
 pub async fn launch(client: &mut Client, file: &SweepFile, resume: bool) -> Result<v1::SweepStatus, UserError> {
     // Files are sent for a sweep that can be run.
     Spec::read(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
+    if !file.contents.is_empty() {
+        client.go_to_the_leader().await?;
+    }
     for (pin, content) in file.source.files.iter().zip(&file.contents) {
         transfer::put(&mut client.files, pin.hash, content.clone()).await.map_err(|e| client.error(&e))?;
     }

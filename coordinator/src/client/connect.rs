@@ -5,6 +5,7 @@ use ergodic_proto::MAX_MESSAGE;
 use ergodic_proto::archive::MAX_RECORD;
 use ergodic_proto::connect::{self, Access, Connection};
 use ergodic_proto::status::{UserError, leader};
+use ergodic_proto::v1;
 use ergodic_proto::v1::admin_service_client::AdminServiceClient;
 use ergodic_proto::v1::file_service_client::FileServiceClient;
 use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
@@ -48,6 +49,19 @@ impl Client {
     /// As for [`Client::connect`].
     pub async fn again(&self) -> Result<Self, UserError> {
         Self::connect(&self.target.0, &self.target.1).await
+    }
+
+    /// Goes over to the coordinator that leads, if this one stands by: for what is too large to be sent twice.
+    ///
+    /// # Errors
+    /// One of them does not answer.
+    pub async fn go_to_the_leader(&mut self) -> Result<(), UserError> {
+        let info = self.sweeps.info(v1::InfoRequest {}).await.map_err(|e| self.error(&e))?.into_inner();
+        if !info.leader.is_empty() {
+            let leader = Self::connect_to(&info.leader, &self.target.1).await?;
+            *self = Self { target: self.target.clone(), ..leader };
+        }
+        Ok(())
     }
 
     async fn connect_to(url: &str, access: &Access) -> Result<Self, UserError> {

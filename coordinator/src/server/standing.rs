@@ -52,7 +52,8 @@ fn reads_only(path: &str) -> bool {
             method,
             "List" | "Status" | "Watch" | "Table" | "Trials" | "Predictions" | "Curves" | "Compare" | "Info"
         ),
-        "ergodic.v1.FileService" => matches!(method, "Has" | "Fetch"),
+        // `Has` is a promise to keep the file for a while.
+        "ergodic.v1.FileService" => method == "Fetch",
         "ergodic.v1.WorkerService" => method == "GetSweep",
         _ => false,
     }
