@@ -41,6 +41,12 @@ const AUDITS: Range = Range { low: 0.0, high: 1.0, above: false, below: false, w
 const WEIGHTS: Range = Range { low: 1e-6, high: 1e6, above: false, below: false, whole: false };
 
 impl Share {
+    /// With another priority, another weight, or both.
+    #[must_use]
+    pub fn with(self, priority: Option<i32>, weight: Option<f64>) -> Self {
+        Self { priority: priority.unwrap_or(self.priority), weight: weight.unwrap_or(self.weight) }
+    }
+
     /// Whether a priority and a weight may be such.
     ///
     /// # Errors

@@ -93,7 +93,7 @@ impl Access {
 /// # Errors
 /// The address is none, a file cannot be used, or the token would travel unprotected beyond this machine.
 pub fn lazy(url: &str, access: &Access) -> Result<Connection, UserError> {
-    let endpoint = patient(url)?;
+    let endpoint = endpoint(url)?;
     let channel = match tls(&endpoint, access)? {
         Some(tls) => endpoint.connect_with_connector_lazy(tls),
         None => endpoint.connect_lazy(),
@@ -111,18 +111,8 @@ where
     C::Future: Send,
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let channel = patient(url)?.connect_with_connector_lazy(connector);
+    let channel = endpoint(url)?.connect_with_connector_lazy(connector);
     Ok(InterceptedService::new(Patient::new(channel, None), Credentials::default()))
-}
-
-/// For a connection that is kept.
-fn patient(url: &str) -> Result<Endpoint, UserError> {
-    let endpoint = endpoint(url)?
-        // Sooner than the leases of a worker end, whose network swallows everything.
-        .http2_keep_alive_interval(Duration::from_secs(5))
-        .keep_alive_timeout(Duration::from_secs(5))
-        .keep_alive_while_idle(true);
-    Ok(endpoint)
 }
 
 /// A connection that is there.
@@ -161,6 +151,14 @@ pub fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     innermost.to_string()
 }
 
+/// Why a request failed, in words.
+pub fn words(status: &Status) -> String {
+    match std::error::Error::source(status) {
+        Some(source) => reason(source),
+        None => status.message().to_owned(),
+    }
+}
+
 fn endpoint(url: &str) -> Result<Endpoint, UserError> {
     let bad = || {
         let message = format!(
@@ -173,7 +171,12 @@ fn endpoint(url: &str) -> Result<Endpoint, UserError> {
     if !matches!(endpoint.uri().scheme_str(), Some("http" | "https")) || endpoint.uri().host().is_none() {
         return Err(bad());
     }
-    Ok(endpoint.connect_timeout(CONNECT_WITHIN).tcp_nodelay(true))
+    let endpoint = endpoint.connect_timeout(CONNECT_WITHIN).tcp_nodelay(true);
+    // Whoever falls silent is noticed: sooner than the leases of a worker end, whose network swallows everything.
+    Ok(endpoint
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true))
 }
 
 /// What connects to this address, unless it is a plain one.

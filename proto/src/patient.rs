@@ -16,7 +16,7 @@ use tonic::codegen::Bytes;
 use tonic::transport::{Channel, Error};
 
 use crate::MAX_MESSAGE;
-use crate::connect::{Access, channel};
+use crate::connect::{Access, channel, reason};
 use crate::status::{busy, elsewhere, leader, retry_after};
 
 /// Whoever is told to come again later gives up after this time.
@@ -70,11 +70,15 @@ impl tower_service::Service<Request<Body>> for Patient {
 async fn ask(home: Channel, access: Option<Arc<Access>>, request: Request<Body>) -> Result<Response<Body>, Error> {
     use tower_service::Service as _;
     let (head, body) = request.into_parts();
-    let mut asking = Asking { home: home.clone(), access, started: Instant::now(), attempt: 1 };
+    let mut asking = Asking { home: home.clone(), access, started: Instant::now(), attempt: 1, sent_to: String::new() };
     let (mut channel, mut body) = (home, Pieces::gather(body).await);
     loop {
         let again = body.again();
-        let answer = channel.call(Request::from_parts(head.clone(), Body::new(body))).await?;
+        let answer = match channel.call(Request::from_parts(head.clone(), Body::new(body))).await {
+            Ok(answer) => answer,
+            Err(error) if asking.sent_to.is_empty() => return Err(error),
+            Err(error) => return Ok(lost(&asking.sent_to, &error).into_http()),
+        };
         let Some((status, again)) = Status::from_header_map(answer.headers()).zip(again) else { return Ok(answer) };
         channel = match asking.next(&status).await {
             Next::Ask(channel) => channel,
@@ -93,6 +97,17 @@ struct Asking {
     access: Option<Arc<Access>>,
     started: Instant,
     attempt: u32,
+    /// The leader that it is sent to, unless it is the coordinator that was asked first.
+    sent_to: String,
+}
+
+/// Whether it was done is not known, so that it is not sent again.
+fn lost(leader: &str, error: &Error) -> Status {
+    let why = reason(error);
+    elsewhere(
+        leader,
+        &format!(", and fell silent while it was asked ({why}): it may have done what it was asked, or not"),
+    )
 }
 
 /// What follows from an answer.
@@ -107,10 +122,10 @@ enum Next {
 
 impl Asking {
     /// Waits where there is no room, and finds the one that leads where another one was asked.
-    async fn next(&self, status: &Status) -> Next {
+    async fn next(&mut self, status: &Status) -> Next {
         match (retry_after(status), leader(status), &self.access) {
             (Some(wait), ..) => self.later(status, spread(wait, self.attempt)).await,
-            (None, Some(url), Some(access)) => self.at_the_leader(&url, access).await,
+            (None, Some(url), Some(access)) => self.at_the_leader(url, access.clone()).await,
             _ => Next::Believe,
         }
     }
@@ -127,16 +142,20 @@ impl Asking {
 
     /// Nothing was done with the request, so that it can be sent to another. While one follows another, several may be sent to
     /// before one says that it leads.
-    async fn at_the_leader(&self, url: &str, access: &Access) -> Next {
+    async fn at_the_leader(&mut self, url: String, access: Arc<Access>) -> Next {
         if self.attempt > 1 {
             tokio::time::sleep(spread(LOOK_AGAIN_AFTER, 1)).await;
         }
-        let found = if url.is_empty() { None } else { Some(channel(url, access).await) };
+        let found = if url.is_empty() { None } else { Some(channel(&url, &access).await) };
+        self.sent_to = String::new();
         match found {
-            Some(Ok(channel)) if self.started.elapsed() < TAKEN_OVER_WITHIN => Next::Ask(channel),
+            Some(Ok(channel)) if self.started.elapsed() < TAKEN_OVER_WITHIN => {
+                self.sent_to = url;
+                Next::Ask(channel)
+            }
             _ if self.started.elapsed() < TAKEN_OVER_WITHIN => Next::Ask(self.home.clone()),
-            Some(Err(error)) => Next::GiveUp(elsewhere(url, &format!(", and cannot be reached from here ({error})"))),
-            _ => Next::GiveUp(elsewhere(url, "")),
+            Some(Err(error)) => Next::GiveUp(elsewhere(&url, &format!(", and cannot be reached from here ({error})"))),
+            _ => Next::GiveUp(elsewhere(&url, "")),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
-use ergodic_proto::connect::{Connection, reason};
+use ergodic_proto::connect::{Connection, words};
 use ergodic_proto::patient::spread;
 use ergodic_proto::status::{UserError, leader, retry_after};
 use ergodic_proto::v1::session_request::Message as Request;
@@ -127,11 +127,11 @@ pub async fn keep(
                     let message = format!(
                         "no coordinator answers at {} ({}): is `ergodic serve` running there?",
                         identity.join,
-                        reason(&status)
+                        words(&status)
                     );
                     return Err(UserError::new(ErrorCode::Unreachable, message));
                 }
-                let (coordinator, why) = (&identity.join, reason(&status));
+                let (coordinator, why) = (&identity.join, words(&status));
                 tracing::warn!(coordinator, why, "not joined; trying again");
                 // Whoever stands by has answered: it may lead any moment.
                 if leader(&status).is_some() {

@@ -1,15 +1,20 @@
 //! A connection to a coordinator.
 
+use std::time::Duration;
+
 use ergodic_common::ErrorCode;
 use ergodic_proto::MAX_MESSAGE;
 use ergodic_proto::archive::MAX_RECORD;
 use ergodic_proto::connect::{self, Access, Connection};
-use ergodic_proto::status::{UserError, leader};
+use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use ergodic_proto::v1::admin_service_client::AdminServiceClient;
 use ergodic_proto::v1::file_service_client::FileServiceClient;
 use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
-use tonic::Status;
+use tonic::{Code, Status};
+
+/// How long the first of several addresses may take to answer before the next one is asked.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 /// A coordinator that answered.
 #[derive(Debug, Clone)]
@@ -33,8 +38,13 @@ impl Client {
     /// An address is none, or nobody answers who is to be trusted.
     pub async fn connect(urls: &str, access: &Access) -> Result<Self, UserError> {
         let mut first_error = None;
+        let several = urls.contains(',');
         for url in urls.split(',').map(str::trim) {
-            match Self::connect_to(url, access).await {
+            let connected = match Self::connect_to(url, access).await {
+                Ok(client) if several => client.if_it_answers().await,
+                connected => connected,
+            };
+            match connected {
                 Ok(client) => return Ok(Self { target: (urls.to_owned(), access.clone()), ..client }),
                 Err(error) if error.code != ErrorCode::Unreachable => return Err(error),
                 Err(error) => first_error = first_error.or(Some(error)),
@@ -64,6 +74,15 @@ impl Client {
         Ok(())
     }
 
+    /// A frozen coordinator takes connections, too. Any answer will do, except that it cannot answer.
+    async fn if_it_answers(mut self) -> Result<Self, UserError> {
+        match tokio::time::timeout(ANSWERS_WITHIN, self.sweeps.info(v1::InfoRequest {})).await {
+            Err(_) => Err(unreachable(&self.url, "no answer within five seconds")),
+            Ok(Err(status)) if status.code() == Code::Unavailable => Err(self.error(&status)),
+            Ok(_) => Ok(self),
+        }
+    }
+
     async fn connect_to(url: &str, access: &Access) -> Result<Self, UserError> {
         let connection = connect::now(url, access).await.map_err(|error| match error.code {
             ErrorCode::Unreachable => unreachable(url, &error.message),
@@ -81,8 +100,8 @@ impl Client {
     /// What a failed call means to the user.
     pub fn error(&self, status: &Status) -> UserError {
         let error = UserError::from(status);
-        // One that stands by has answered.
-        if error.code == ErrorCode::Unreachable && leader(status).is_none() {
+        // Whoever sends details has answered.
+        if error.code == ErrorCode::Unreachable && status.details().is_empty() {
             unreachable(&self.url, &connect::reason(status))
         } else {
             error

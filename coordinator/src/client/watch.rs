@@ -161,6 +161,8 @@ pub fn describe(status: &v1::SweepStatus) -> String {
     }
     if status.state() == v1::SweepState::Running {
         parts.push(match status.workers {
+            // One that stands by knows of none.
+            0 if !status.leader.is_empty() => format!("the coordinator at {} leads", status.leader),
             0 => "no worker yet".to_owned(),
             n => format!("{n} worker{}/{} slots", if n == 1 { "" } else { "s" }, status.slots),
         });

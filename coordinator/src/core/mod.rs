@@ -104,12 +104,19 @@ pub enum Effect {
     Revoke(WorkerId, Vec<Fence>),
     /// Make a sweep's state durable.
     SetState(i64, SweepState),
-    /// Make a sweep's share of the workers durable.
-    SetShare(i64, Share),
     /// Store a failed row for a trial that killed too many workers.
     Condemn(Verdict),
     /// Remove what is kept of trials of a sweep that are not unfinished any more.
     Discard(i64, Vec<TrialKey>),
+}
+
+/// What a user changes about a sweep: first stored, then so.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Change {
+    /// Its state.
+    State(SweepState),
+    /// Its share of the workers.
+    Share(Share),
 }
 
 /// What is to be stored of a trial, or of its audit, that killed too many workers.
@@ -483,33 +490,44 @@ impl Core {
         self.verdicts.push(verdict);
     }
 
-    /// A user pauses, resumes or cancels a sweep, or changes its share; for a retry, whether there is something to be run again. What is so
-    /// already needs no effect.
+    /// A user pauses, resumes or cancels a sweep, or changes its share: what is to be stored first, if it is not so already.
+    /// For a retry, whether there is something to be run again.
     ///
     /// # Errors
     /// The sweep's state does not allow it, in words.
-    pub fn on_steer(&mut self, sweep_number: i64, steering: Steering, now: Now) -> Result<Vec<Effect>, String> {
-        let Some(sweep) = self.sweeps.get(&sweep_number) else { return Ok(Vec::new()) };
+    pub fn may_steer(&self, sweep_number: i64, steering: Steering) -> Result<Option<Change>, String> {
+        let Some(sweep) = self.sweeps.get(&sweep_number) else { return Ok(None) };
         let refuse = |why: &str| Err(format!("the sweep {} {why}", sweep.id));
-        let state = match (steering, sweep.state) {
+        let change = match (steering, sweep.state) {
             (Steering::Pause | Steering::Resume | Steering::Share { .. }, SweepState::Completed) => {
                 return refuse("is complete: nothing is left to run");
             }
-            (Steering::Cancel, SweepState::Completed | SweepState::Cancelled) => return Ok(Vec::new()),
+            (Steering::Cancel, SweepState::Completed | SweepState::Cancelled) => return Ok(None),
             (_, SweepState::Cancelled) => return refuse("was cancelled: launch it again"),
             (Steering::Retry, _) if !sweep.has_failures() => return refuse("has no failed trial to be run again"),
-            (Steering::Retry, _) => return Ok(Vec::new()),
-            (Steering::Pause, _) => SweepState::Paused,
-            (Steering::Resume, _) => SweepState::Running,
-            (Steering::Cancel, _) => SweepState::Cancelled,
-            (Steering::Share { priority, weight }, _) => return Ok(self.reshare(sweep_number, priority, weight, now)),
+            (Steering::Retry, _) => return Ok(None),
+            (Steering::Pause, _) => Change::State(SweepState::Paused),
+            (Steering::Resume, _) => Change::State(SweepState::Running),
+            (Steering::Cancel, _) => Change::State(SweepState::Cancelled),
+            (Steering::Share { priority, weight }, _) => Change::Share(sweep.share.with(priority, weight)),
         };
-        if sweep.state == state {
-            return Ok(Vec::new());
+        let so_already = change == Change::State(sweep.state) || change == Change::Share(sweep.share);
+        Ok(Some(change).filter(|_| !so_already))
+    }
+
+    /// It is stored that a user steers a sweep.
+    pub fn on_steered(&mut self, sweep_number: i64, change: Change, now: Now) -> Vec<Effect> {
+        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
+        // Where it came to its end meanwhile, that was stored afterwards.
+        if !sweep.state.is_open() {
+            return Vec::new();
         }
-        self.sweeps.entry(sweep_number).and_modify(|sweep| sweep.state = state);
-        let mut effects = vec![Effect::SetState(sweep_number, state)];
-        if state == SweepState::Cancelled {
+        let mut effects = Vec::new();
+        match change {
+            Change::Share(share) => self.reshare(sweep_number, share),
+            Change::State(state) => sweep.state = state,
+        }
+        if change == Change::State(SweepState::Cancelled) {
             let of_sweep = self.leases.values().filter(|l| l.row.sweep == sweep_number);
             let fences: Vec<Fence> = of_sweep.map(|l| l.row.fence).collect();
             effects.extend(self.revoke(&fences));
@@ -517,21 +535,20 @@ impl Core {
             effects.extend(self.discard_all(sweep_number));
         }
         effects.extend(self.feed_workers(now));
-        Ok(effects)
+        effects
     }
 
-    /// A user removes a sweep. One that has not ended is cancelled first, if that is wanted.
+    /// Whether a sweep may be removed.
     ///
     /// # Errors
     /// It has not ended, in words.
-    pub fn on_remove(&mut self, sweep_number: i64, force: bool, now: Now) -> Result<Vec<Effect>, String> {
+    pub fn may_remove(&self, sweep_number: i64) -> Result<(), String> {
         match self.sweeps.get(&sweep_number) {
-            Some(sweep) if sweep.state.is_open() && !force => {
+            Some(sweep) if sweep.state.is_open() => {
                 let id = &sweep.id;
                 Err(format!("the sweep {id} has not ended: `ergodic cancel {id}` first, or remove it with --force"))
             }
-            Some(sweep) if sweep.state.is_open() => self.on_steer(sweep_number, Steering::Cancel, now),
-            _ => Ok(Vec::new()),
+            _ => Ok(()),
         }
     }
 

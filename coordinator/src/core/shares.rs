@@ -7,7 +7,7 @@
 
 use ergodic_common::terms::Share;
 
-use super::{Core, Effect, Fence, Lease, Now, StoredRow, Sweep, SweepState};
+use super::{Core, Fence, Lease, Now, StoredRow, Sweep, SweepState};
 
 /// How long a trial is taken to last while nothing is known, in seconds.
 const GUESS: f64 = 1.0;
@@ -112,18 +112,11 @@ impl Core {
     }
 
     /// Gives a sweep another share. It keeps its distance to the others, who may be those of another priority.
-    pub(super) fn reshare(&mut self, number: i64, priority: Option<i32>, weight: Option<f64>, now: Now) -> Vec<Effect> {
-        let Some(sweep) = self.sweeps.get_mut(&number) else { return Vec::new() };
-        let old = sweep.share;
-        sweep.share = Share { priority: priority.unwrap_or(old.priority), weight: weight.unwrap_or(old.weight) };
-        if sweep.share == old {
-            return Vec::new();
-        }
+    pub(super) fn reshare(&mut self, number: i64, share: Share) {
+        let Some(sweep) = self.sweeps.get_mut(&number) else { return };
+        let old = std::mem::replace(&mut sweep.share, share);
         let clock = |priority| self.clocks.get(&priority).copied().unwrap_or(0.0);
-        sweep.turn.passed += clock(sweep.share.priority) - clock(old.priority);
-        let mut effects = vec![Effect::SetShare(number, sweep.share)];
-        effects.extend(self.feed_workers(now));
-        effects
+        sweep.turn.passed += clock(share.priority) - clock(old.priority);
     }
 
     /// Slots that a running sweep can count on, as workers are shared now; none where a higher priority may take them all.

@@ -5,6 +5,10 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use ergodic_common::terms::Share;
 use ergodic_common::trial::hex;
@@ -38,19 +42,51 @@ pub fn restore(path: &Path, place: &Path, files: Option<&Path>) -> Result<String
     let shelf = Shelf::new(files_dir(files, &place)?);
     check(path)?;
     let store = place.open().map_err(store_error)?;
-    let leader = store.claim("a restore").map_err(store_error)?;
+    // Who stands by has nobody to name meanwhile.
+    let leader = store.claim("").map_err(store_error)?;
     if !leader.is_this {
         let message = format!("--store: the coordinator at {} has it: stop it, or name another store", leader.url);
         return Err(UserError::new(ErrorCode::Refused, message));
     }
+    let claim = Claim::keep(store.clone(), leader.epoch)?;
     let restored = refuse_unless_empty(store.as_ref()).and_then(|()| {
         let writer = store.writer(leader.epoch).map_err(store_error)?;
         let mut restore = Restore { writer, shelf, sweeps: Vec::new(), rows: 0, next_lease: 1, file: None };
-        read(path, |record| restore.take(record))?;
-        restore.finish()
+        let restored = read(path, |record| restore.take(record)).and_then(|()| restore.finish());
+        restored.inspect_err(|_| restore.undo())
     });
-    store.resign(leader.epoch);
+    claim.give_up();
     restored
+}
+
+/// How often the claim to the store is renewed, a third of how long it lasts.
+const RENEW_EVERY: Duration = Duration::from_secs(2);
+
+/// A claim that is renewed until it is given up.
+struct Claim {
+    over: Sender<()>,
+    renewing: JoinHandle<()>,
+}
+
+impl Claim {
+    fn keep(store: Arc<dyn Store>, epoch: u64) -> Result<Self, UserError> {
+        let (over, is_over) = channel();
+        let renew = move || {
+            while is_over.recv_timeout(RENEW_EVERY) == Err(RecvTimeoutError::Timeout) {
+                // One that was lost shows in the next write.
+                let _ = store.renew(epoch);
+            }
+            store.resign(epoch);
+        };
+        let renewing = std::thread::Builder::new().name("claim".to_owned()).spawn(renew);
+        let renewing = renewing.map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?;
+        Ok(Self { over, renewing })
+    }
+
+    fn give_up(self) {
+        drop(self.over);
+        let _ = self.renewing.join();
+    }
 }
 
 fn refuse_unless_empty(store: &dyn Store) -> Result<(), UserError> {
@@ -187,7 +223,23 @@ impl Restore {
         self.shelf.keep(&hash, &content).map_err(unkept)
     }
 
-    fn finish(mut self) -> Result<String, UserError> {
+    /// Takes back what was restored of a backup that could not be restored whole.
+    fn undo(&mut self) {
+        for (number, _) in std::mem::take(&mut self.sweeps) {
+            let mut written = self.writer.commit(&[&Write::Remove(number)]);
+            while written.is_ok() {
+                written = self.writer.commit(&[&Write::Clear(number)]);
+                if written.as_ref().is_ok_and(|all| !matches!(&all[..], [Written::Cleared(cleared)] if cleared.more)) {
+                    break;
+                }
+            }
+            if let Err(error) = written {
+                tracing::warn!(%error, sweep = number, "what was restored of a sweep could not be taken back");
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<String, UserError> {
         self.keep_file()?;
         let fence = Fence { lease: self.next_lease + LEASES_BETWEEN, epoch: 0 };
         let (worker, trials) = (String::new(), IntervalSet::default());

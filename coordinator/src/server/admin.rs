@@ -54,7 +54,8 @@ impl AdminService for Admin {
             return Err(Status::invalid_argument(format!("note: expected one line of at most {MAX_NOTE} bytes")));
         }
         let lifetime = (request.expires_in_seconds > 0).then(|| Duration::from_secs(request.expires_in_seconds));
-        let token = tokens.make(role, lifetime, &request.note).map_err(unkept)?;
+        let made = tokio::task::spawn_blocking(move || tokens.make(role, lifetime, &request.note)).await;
+        let token = made.map_err(|e| Status::internal(e.to_string()))?.map_err(unkept)?;
         tracing::info!(token = token.id, role = role.name(), "token made");
         Ok(Response::new(v1::NewTokenResponse { token: token.reveal() }))
     }
@@ -82,7 +83,9 @@ impl AdminService for Admin {
             let message = format!("the token {id} is the one that asks: revoke it with another one");
             return Err(UserError::new(ErrorCode::Refused, message).into());
         }
-        if !tokens.revoke(&id).map_err(unkept)? {
+        let named = id.clone();
+        let revoked = tokio::task::spawn_blocking(move || tokens.revoke(&named)).await;
+        if !revoked.map_err(|e| Status::internal(e.to_string()))?.map_err(unkept)? {
             let message = format!("there is no token {id}; see `ergodic token list`");
             return Err(UserError::new(ErrorCode::NotFound, message).into());
         }

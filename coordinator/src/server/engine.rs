@@ -17,8 +17,8 @@ use super::checkpoints::{Incoming, Keeper};
 use super::limits::Place;
 use super::store_error;
 use crate::core::{
-    Admission, Committed, Core, Effect, Fence, Joining, LeaseRow, Now, Steering, StoredRow, Sweep, SweepRow, Verdict,
-    WorkerId,
+    Admission, Change, Committed, Core, Effect, Fence, Joining, LeaseRow, Now, Steering, StoredRow, Sweep, SweepRow,
+    Verdict, WorkerId,
 };
 use crate::failpoint;
 use crate::store::writer::WriterHandle;
@@ -53,10 +53,12 @@ pub enum Event {
     Kept(i64, TrialKey, u64),
     /// A user steers a sweep.
     Steer(i64, Steering, oneshot::Sender<Result<(), UserError>>),
+    /// What that changes is durable, or is not.
+    Steered(i64, Change, Result<(), StoreError>, oneshot::Sender<Result<(), UserError>>),
     /// Its failed trials have no rows any more, or still have them.
     Retried(i64, Result<Retried, StoreError>, oneshot::Sender<Result<(), UserError>>),
-    /// A user removes a sweep, or has it ended and removed.
-    Remove(i64, bool, oneshot::Sender<Result<(), UserError>>),
+    /// A user removes a sweep.
+    Remove(i64, oneshot::Sender<Result<(), UserError>>),
     /// It is no more, or still there.
     Removed(i64, Result<(), StoreError>, oneshot::Sender<Result<(), UserError>>),
     /// Some of a removed sweep's rows are to be cleared.
@@ -247,9 +249,10 @@ impl Engine {
                 Vec::new()
             }
             Event::Kept(sweep, key, steps) => self.core.on_kept(sweep, key, steps),
-            Event::Steer(sweep, steering, reply) => self.steer(sweep, steering, reply, now),
+            Event::Steer(sweep, steering, reply) => self.steer(sweep, steering, reply),
+            Event::Steered(sweep, change, stored, reply) => self.steered(sweep, change, stored, reply, now),
             Event::Retried(sweep, retried, reply) => self.retried(sweep, retried, reply, now),
-            Event::Remove(sweep, force, reply) => self.remove(sweep, force, reply, now),
+            Event::Remove(sweep, reply) => self.remove(sweep, reply),
             Event::Removed(sweep, removed, reply) => self.removed(sweep, removed, reply),
             Event::Clear(sweep, reply) => self.clear(sweep, reply),
             Event::Probe(reply) => self.probe(reply),
@@ -387,37 +390,40 @@ impl Engine {
         effects
     }
 
-    /// The user is answered when it is durable, not before. A change of state or share is the first effect.
-    fn steer(
+    /// Nothing is changed before it is durable.
+    fn steer(&self, sweep: i64, steering: Steering, reply: oneshot::Sender<Result<(), UserError>>) -> Vec<Effect> {
+        match self.core.may_steer(sweep, steering) {
+            Err(why) => drop(reply.send(Err(UserError::new(ErrorCode::Refused, why)))),
+            Ok(None) if steering == Steering::Retry => self.retry(sweep, reply),
+            Ok(None) => drop(reply.send(Ok(()))),
+            Ok(Some(change)) => {
+                let events = self.events.clone();
+                let answer = Box::new(move |written: Result<Written, StoreError>| {
+                    let _ = events.send(Event::Steered(sweep, change, written.map(|_| ()), reply));
+                });
+                let write = match change {
+                    Change::State(state) => Write::State(sweep, state),
+                    Change::Share(share) => Write::Share(sweep, share),
+                };
+                self.writer.write(write, answer);
+            }
+        }
+        Vec::new()
+    }
+
+    fn steered(
         &mut self,
         sweep: i64,
-        steering: Steering,
+        change: Change,
+        stored: Result<(), StoreError>,
         reply: oneshot::Sender<Result<(), UserError>>,
         now: Now,
     ) -> Vec<Effect> {
-        let mut effects = match self.core.on_steer(sweep, steering, now) {
-            Ok(effects) => effects,
-            Err(why) => {
-                let _ = reply.send(Err(UserError::new(ErrorCode::Refused, why)));
-                return Vec::new();
-            }
+        let (answer, effects) = match stored {
+            Ok(()) => (Ok(()), self.core.on_steered(sweep, change, now)),
+            Err(error) => (Err(store_error(error)), Vec::new()),
         };
-        let write = effects.first().and_then(|effect| match effect {
-            Effect::SetState(sweep, state) => Some(Write::State(*sweep, *state)),
-            Effect::SetShare(sweep, share) => Some(Write::Share(*sweep, *share)),
-            _ => None,
-        });
-        match write {
-            Some(write) => {
-                effects.remove(0);
-                let answer = |written: Result<Written, StoreError>| {
-                    drop(reply.send(written.map(|_| ()).map_err(store_error)));
-                };
-                self.writer.write(write, Box::new(answer));
-            }
-            None if steering == Steering::Retry => self.retry(sweep, reply),
-            None => drop(reply.send(Ok(()))),
-        }
+        let _ = reply.send(answer);
         effects
     }
 
@@ -461,7 +467,6 @@ impl Engine {
                 tracing::info!(sweep, ?state, "sweep ended");
                 self.persist(Write::State(sweep, state));
             }
-            Effect::SetShare(sweep, share) => self.persist(Write::Share(sweep, share)),
             Effect::Condemn(verdict) => self.condemn(verdict),
             Effect::Discard(sweep, keys) => self.keeper.discard(&self.core, sweep, &keys),
             Effect::Revoke(worker, fences) => {
@@ -502,23 +507,10 @@ impl Engine {
         self.core.on_condemned(verdict.sweep, &row, now)
     }
 
-    /// What is to be done first is done before the sweep is removed: the writer keeps the order.
-    fn remove(
-        &mut self,
-        sweep: i64,
-        force: bool,
-        reply: oneshot::Sender<Result<(), UserError>>,
-        now: Now,
-    ) -> Vec<Effect> {
-        let effects = match self.core.on_remove(sweep, force, now) {
-            Ok(effects) => effects,
-            Err(why) => {
-                let _ = reply.send(Err(UserError::new(ErrorCode::Refused, why)));
-                return Vec::new();
-            }
-        };
-        for effect in effects {
-            self.carry_out(effect);
+    fn remove(&self, sweep: i64, reply: oneshot::Sender<Result<(), UserError>>) -> Vec<Effect> {
+        if let Err(why) = self.core.may_remove(sweep) {
+            let _ = reply.send(Err(UserError::new(ErrorCode::Refused, why)));
+            return Vec::new();
         }
         let events = self.events.clone();
         let answer = Box::new(move |written: Result<Written, StoreError>| {

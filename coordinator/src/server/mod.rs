@@ -2,6 +2,7 @@
 
 mod admin;
 pub(crate) mod backup;
+mod change;
 mod checkpoints;
 pub mod data;
 pub mod door;
@@ -103,6 +104,8 @@ pub(crate) struct Shared {
     pub(crate) checkpoints: Checkpoints,
     pub(crate) lease_ttl: Duration,
     pub(crate) limits: Limits,
+    /// Held while a sweep is changed.
+    pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
     pub(crate) rate_limit: Option<u32>,
     pub(crate) stopping: tokio::sync::watch::Receiver<bool>,
 }
@@ -110,10 +113,11 @@ pub(crate) struct Shared {
 impl Shared {
     /// What a question is answered with that the core did not answer.
     pub(crate) fn unanswered(&self) -> Status {
-        match self.standing {
-            Standing::Leads(_) => Status::unavailable("the coordinator is stopping"),
-            Standing::StandsBy(_) => Status::unavailable("the coordinator stands by, and cannot read the store"),
-        }
+        let message = match self.standing {
+            Standing::Leads(_) => "the coordinator is stopping",
+            Standing::StandsBy(_) => "the coordinator stands by, and cannot read the store",
+        };
+        UserError::new(ErrorCode::Unreachable, message).into()
     }
 
     /// Returns when the token that opened a stream opens nothing any more.
@@ -135,7 +139,9 @@ const TICK: Duration = Duration::from_millis(200);
 pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
     let files = files_dir(options.files.as_deref(), &options.store)?;
     let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, e.to_string());
-    let store = tokio::task::block_in_place(|| options.store.open()).map_err(store_error)?;
+    let place = options.store.clone();
+    let opened = tokio::task::spawn_blocking(move || place.open()).await;
+    let store = opened.map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?.map_err(store_error)?;
     let listener = Arc::new(bind("--listen", options.listen).await?);
     let address = listener.local_addr().map_err(internal)?;
     let http = match options.http {
@@ -211,6 +217,7 @@ pub fn assemble(setup: Setup) -> std::io::Result<Parts> {
         checkpoints,
         lease_ttl: setup.lease_ttl,
         limits: Limits::new(),
+        changing: Arc::default(),
         rate_limit: setup.rate_limit,
         stopping: setup.stopping,
     };
@@ -253,7 +260,10 @@ fn reachable(address: SocketAddr) -> String {
 /// A store in a directory has its files beside it. With a database, any coordinator may need them after a take-over.
 pub(crate) fn files_dir(files: Option<&Path>, store: &Place) -> Result<PathBuf, UserError> {
     match (files, store) {
-        (Some(dir), _) => Ok(dir.to_owned()),
+        (Some(dir), _) => match std::fs::create_dir_all(dir) {
+            Ok(()) => Ok(dir.to_owned()),
+            Err(e) => Err(UserError::new(ErrorCode::Refused, format!("--files {}: {e}", dir.display()))),
+        },
         (None, Place::Directory(dir)) => Ok(dir.join("data")),
         (None, Place::Database(_)) => {
             let message = "--files: with a database as the store, say in which directory datasets and weights are kept; \
@@ -320,7 +330,7 @@ where
         .accept_compressed(CompressionEncoding::Zstd)
         // A piece of a file, and what stands around it.
         .max_decoding_message_size(2 * CHUNK);
-    let guard = Guard::new(tokens.clone(), shared.standing.clone());
+    let guard = Guard::new(tokens.clone(), shared.standing.clone(), stopping.clone());
     let metrics = shared.metrics.clone();
     let limited = Limited::new(shared.limits.clone(), shared.rate_limit);
     let admin = admin::Admin { tokens: tokens.clone(), shared: shared.clone() };

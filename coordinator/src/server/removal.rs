@@ -10,9 +10,10 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::Shared;
+use super::change::{self, told};
 use super::engine::Event;
 use super::store_error;
-use crate::core::{Core, SweepRow};
+use crate::core::{Core, Steering, SweepRow};
 use crate::store::{Cleared, StoreError};
 
 /// How long to wait before rows that could not be cleared are tried again.
@@ -31,16 +32,20 @@ pub(super) struct Removed {
 /// # Errors
 /// It has not ended, or the store failed.
 pub(super) async fn remove(shared: &Arc<Shared>, record: Arc<SweepRow>, force: bool) -> Result<Removed, Status> {
-    let stopping = || Status::unavailable("the coordinator is stopping");
-    let (reply, done) = oneshot::channel();
-    shared.engine.tell(Event::Remove(record.number, force, reply));
-    done.await.map_err(|_| stopping())?.map_err(Status::from)?;
-    tracing::info!(sweep = record.id, "sweep removed");
     let shared = shared.clone();
     // To the end, even if whoever asked goes away.
     let task = tokio::spawn(async move {
+        let number = record.number;
+        change::alone(&shared, move |shared| async move {
+            if force {
+                told(&shared, |reply| Event::Steer(number, Steering::Cancel, reply)).await?;
+            }
+            told(&shared, |reply| Event::Remove(number, reply)).await
+        })
+        .await?;
+        tracing::info!(sweep = record.id, "sweep removed");
         let mut removed = Removed::default();
-        let cleared = clear(&shared, record.number, &mut removed).await;
+        let cleared = clear(&shared, number, &mut removed).await;
         cleared.map_err(|e| Status::from(store_error(e)))?;
         take_off(&shared, of_record(&record), &mut removed).await;
         Ok(removed)

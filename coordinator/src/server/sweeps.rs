@@ -11,7 +11,7 @@ use ergodic_common::trial::{CUDA_F32, Predictions};
 use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
 use ergodic_proto::convert::WireError;
 use ergodic_proto::seal::Sealed as _;
-use ergodic_proto::status::UserError;
+use ergodic_proto::status::{UserError, elsewhere};
 use ergodic_proto::v1::sweep_service_server::SweepService;
 use ergodic_proto::{PROTOCOL, v1};
 use tokio::sync::oneshot;
@@ -22,7 +22,7 @@ use super::engine::Event;
 use super::limits::{Pages, Place, Stream};
 use super::removal::Removed;
 use super::status::{cell_lines, sweep_status, worker_statuses};
-use super::{Shared, process, removal, store_error};
+use super::{Shared, change, process, removal, store_error};
 use crate::core::audits::Finding;
 use crate::core::lookup::Whereabouts;
 use crate::core::suspects::ENOUGH;
@@ -281,7 +281,11 @@ impl Sweeps {
     ) -> Result<T, Status> {
         let id = id.to_owned();
         let answer = self.ask(move |core| core.find(&id).map(|sweep| question(core, sweep))).await?;
-        answer.map_err(|message| UserError::new(ErrorCode::NotFound, message).into())
+        answer.map_err(|message| match self.0.standing.leader() {
+            // What was launched a moment ago may not have been read yet.
+            Some(leader) if !leader.is_empty() => elsewhere(&leader, ""),
+            _ => UserError::new(ErrorCode::NotFound, message).into(),
+        })
     }
 
     async fn find(&self, id: &str) -> Result<Found, Status> {
@@ -322,10 +326,7 @@ impl Sweeps {
 
     /// Steers a sweep; its status once that is durable.
     async fn steered(&self, number: i64, steering: Steering) -> Result<Option<v1::SweepStatus>, Status> {
-        let _place = self.0.limits.changes.place()?;
-        let (reply, done) = oneshot::channel();
-        self.0.engine.tell(Event::Steer(number, steering, reply));
-        done.await.map_err(|_| stopping())?.map_err(Status::from)?;
+        change::steer(&self.0, number, steering).await?;
         self.ask(move |core| core.sweep(number).map(|sweep| sweep_status(core, sweep))).await
     }
 

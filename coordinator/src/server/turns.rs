@@ -3,13 +3,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, block_in_place, spawn_blocking};
+use tokio::time::Instant;
 
 use super::checkpoints::Checkpoints;
 use super::data::DataCatalog;
@@ -103,7 +104,10 @@ impl Life {
             let next = match &mut turn.kind {
                 Kind::StandsBy(leader) => self.lead(self.chosen(leader).await).await,
                 Kind::Leads(_, deposed) => {
-                    let _ = deposed.await;
+                    // It may have been waited for already, and what followed failed.
+                    if !deposed.is_finished() {
+                        let _ = deposed.await;
+                    }
                     self.stand_by(Leader::nobody())
                 }
             };
@@ -140,8 +144,17 @@ impl Life {
         claimed.map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?.map_err(store_error)
     }
 
-    /// Takes the store up and serves.
+    /// Takes the store up and serves; or lets another coordinator do so.
     async fn lead(&self, epoch: u64) -> Result<Turn, UserError> {
+        let led = self.try_to_lead(epoch).await;
+        if led.is_err() {
+            let store = self.store.clone();
+            let _ = spawn_blocking(move || store.resign(epoch)).await;
+        }
+        led
+    }
+
+    async fn try_to_lead(&self, epoch: u64) -> Result<Turn, UserError> {
         let (over, is_over) = watch::channel(false);
         // From now on, because a large store takes longer to read than a claim to lead lasts.
         let deposed = tokio::spawn(keep_leading(self.store.clone(), epoch, is_over.clone()));
@@ -194,6 +207,7 @@ impl Life {
             checkpoints: Checkpoints::new(&self.files),
             lease_ttl,
             limits: Limits::new(),
+            changing: Arc::default(),
             rate_limit: self.options.rate_limit,
             stopping: is_over,
         }));
@@ -255,20 +269,22 @@ async fn keep_leading(store: Arc<dyn Store>, epoch: u64, mut over: watch::Receiv
             _ = over.wait_for(|over| *over) => true,
         };
         if ends {
-            // Whoever stops goes on leading until the last write is durable.
+            // Whoever stops goes on leading until the last write is durable; whoever could not begin has resigned.
             return std::future::pending().await;
         }
         let (asked, at) = (store.clone(), Instant::now());
-        match spawn_blocking(move || asked.renew(epoch)).await {
-            Ok(Ok(true)) => renewed = at,
-            Ok(Ok(false)) => {
+        let renewing = spawn_blocking(move || asked.renew(epoch));
+        match tokio::time::timeout_at(renewed + CLAIM_LASTS, renewing).await {
+            Ok(Ok(Ok(true))) => renewed = at,
+            Ok(Ok(Ok(false))) => {
                 tracing::error!(epoch, "another coordinator leads since");
                 return;
             }
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "the claim to lead could not be renewed"),
             Ok(Err(error)) => tracing::warn!(%error, "the claim to lead could not be renewed"),
-            Err(error) => tracing::warn!(%error, "the claim to lead could not be renewed"),
+            Err(_) => {}
         }
-        if renewed.elapsed() > CLAIM_LASTS {
+        if renewed.elapsed() >= CLAIM_LASTS {
             tracing::error!(epoch, "the claim to lead is over, and could not be renewed");
             return;
         }

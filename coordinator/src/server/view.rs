@@ -13,7 +13,7 @@ use crate::core::Core;
 use crate::store::{Leader, Store};
 
 /// An answer is of a reading no older than this,
-const FRESH_FOR: Duration = Duration::from_secs(1);
+const FRESH_FOR: Duration = Duration::from_millis(50);
 /// or than so many times what it took, so that a large store is not read all the time.
 const COST: u32 = 10;
 

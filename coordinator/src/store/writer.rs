@@ -161,15 +161,24 @@ impl WriterLoop {
         }
         match committed {
             Ok(written) => answers.into_iter().zip(written).for_each(|(answer, written)| answer(Ok(written))),
-            Err(_) if writes.len() > 1 => one_by_one(&mut self.writer, &writes, answers),
+            Err(StoreError::Failed(_) | StoreError::Damaged(_)) if writes.len() > 1 => {
+                one_by_one(&mut self.writer, &writes, answers)
+            }
             Err(error) => answers.into_iter().for_each(|answer| answer(Err(error.clone()))),
         }
     }
 }
 
-/// After a failure of the whole group, so that one bad write does not fail its neighbours.
+/// After a failure of the whole group, so that one bad write does not fail its neighbours. What fails whatever is written
+/// is not tried again for each.
 fn one_by_one(writer: &mut Metered, writes: &[Write], answers: Vec<Answer>) {
+    let mut cut_off: Option<StoreError> = None;
     for (write, answer) in writes.iter().zip(answers) {
-        answer(writer.commit(&[write]).map(|mut written| written.remove(0)));
+        let written = match &cut_off {
+            Some(error) => Err(error.clone()),
+            None => writer.commit(&[write]).map(|mut written| written.remove(0)),
+        };
+        cut_off = written.as_ref().err().filter(|e| matches!(e, StoreError::Cut(_) | StoreError::Deposed(_))).cloned();
+        answer(written);
     }
 }

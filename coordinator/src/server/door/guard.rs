@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 use ergodic_proto::token::{Role, Token};
 use http::header::AUTHORIZATION;
 use http::{Request, Response};
+use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
@@ -27,12 +29,13 @@ pub(crate) struct Caller {
 pub(crate) struct Guard {
     tokens: Option<Arc<Tokens>>,
     standing: Standing,
+    stopping: watch::Receiver<bool>,
 }
 
 impl Guard {
     /// Asks for these tokens; without any, lets everybody in as far as an administrator's services are not meant.
-    pub(crate) fn new(tokens: Option<Arc<Tokens>>, standing: Standing) -> Self {
-        Self { tokens, standing }
+    pub(crate) fn new(tokens: Option<Arc<Tokens>>, standing: Standing, stopping: watch::Receiver<bool>) -> Self {
+        Self { tokens, standing, stopping }
     }
 
     fn admit(&self, request: &mut Request<Body>) -> Result<(), Status> {
@@ -93,6 +96,29 @@ impl<S> tower_layer::Layer<S> for Guard {
     }
 }
 
+/// How long what is being answered may take when the services end: less than they wait for it.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
+
+/// Whoever waits for something that does not come to its end with the services, a write to a database that is away, say, is
+/// told so.
+async fn unless_cut_off<E>(
+    answer: impl Future<Output = Result<Response<Body>, E>>,
+    mut stopping: watch::Receiver<bool>,
+) -> Result<Response<Body>, E> {
+    let cut_off = async {
+        let _ = stopping.wait_for(|stop| *stop).await;
+        tokio::time::sleep(ANSWERED_WITHIN).await;
+    };
+    tokio::select! {
+        biased;
+        answer = answer => answer,
+        () = cut_off => {
+            let message = "the coordinator stops, or leads no more: it may have done what it was asked, or not";
+            Ok(Status::from(UserError::new(ErrorCode::Unreachable, message)).into_http())
+        }
+    }
+}
+
 /// A service behind the guard.
 #[derive(Clone)]
 pub(crate) struct Guarded<S> {
@@ -116,7 +142,7 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         match self.guard.admit(&mut request) {
-            Ok(()) => Box::pin(self.inner.call(request)),
+            Ok(()) => Box::pin(unless_cut_off(self.inner.call(request), self.guard.stopping.clone())),
             Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
         }
     }

@@ -14,11 +14,12 @@ mod guard;
 mod tls;
 mod tokens;
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
@@ -27,6 +28,9 @@ use tokio_rustls::TlsAcceptor;
 pub(crate) use guard::{Caller, Guard};
 pub(crate) use tokens::Record;
 pub use tokens::Tokens;
+
+/// How long another coordinator may take that changes what is in the directory.
+const LOCKED_WITHIN: Duration = Duration::from_secs(5);
 
 /// How the door is kept.
 #[derive(Debug, Clone)]
@@ -77,11 +81,21 @@ impl Door {
     }
 }
 
-/// Held while what is in the directory is changed.
+/// Held while what is in the directory is changed, which takes milliseconds.
 fn lock(dir: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join("lock"))?;
-    file.lock()?;
-    Ok(file)
+    let path = dir.join("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+    let started = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if started.elapsed() > LOCKED_WITHIN => {
+                return Err(io::Error::other(format!("{} is held by another process", path.display())));
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
 }
 
 /// Replaces a file that nobody else may read: written beside, made durable, renamed.
