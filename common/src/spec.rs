@@ -123,7 +123,8 @@ pub enum Moment {
 }
 
 impl Moment {
-    fn parse(text: &str) -> Option<Self> {
+    /// "20 epochs", "500 steps", or "final".
+    pub fn parse(text: &str) -> Option<Self> {
         if text.trim() == "final" { Some(Self::Final) } else { Length::parse(text).map(Self::After) }
     }
 

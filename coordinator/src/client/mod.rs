@@ -6,6 +6,8 @@ pub mod backup;
 pub mod commands;
 pub mod compare;
 mod connect;
+pub mod distance;
+pub mod effects;
 pub mod kept;
 pub mod output;
 pub mod plan;
