@@ -66,6 +66,8 @@ pub enum Command {
     Distance(DistanceArgs),
     /// What each axis does, where the variance is, and which cell is best, with the probability that it really is
     Effects(EffectsArgs),
+    /// What each random stream that a sweep crosses does to a metric's variance
+    Variance(VarianceArgs),
     /// What trials predicted for the probe set, one row per trial, step and test image
     Predictions(PredictionsArgs),
     /// Fetch the weights that a trial kept, as a safetensors file in PyTorch's layout
@@ -533,6 +535,28 @@ pub struct EffectsArgs {
     /// Only this part [default: of csv and md one part, effects or interaction; otherwise all]
     #[arg(long, value_enum)]
     pub part: Option<Part>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `ergodic variance`
+#[derive(Debug, Args)]
+pub struct VarianceArgs {
+    /// The sweep: its id, a unique beginning of it, or "latest"
+    pub id: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    /// Metric [default: test_acc if it is measured]
+    #[arg(long)]
+    pub metric: Option<String>,
+    /// Sample the curves here, as in "20 epochs", instead of at the end
+    #[arg(long, value_name = "STEP")]
+    pub at: Option<String>,
+    /// Level of the confidence intervals, in percent
+    #[arg(long, default_value_t = 95.0, value_name = "PERCENT")]
+    pub level: f64,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,

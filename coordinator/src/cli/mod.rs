@@ -15,6 +15,7 @@ use crate::client::compare::{CompareOptions, compare};
 use crate::client::distance::{DistanceOptions, distance};
 use crate::client::effects::{EffectsOptions, effects};
 use crate::client::output::Format;
+use crate::client::variance::{VarianceOptions, variance};
 use crate::client::watch::{eprintln_line, follow};
 use crate::client::{backup, kept, plan, tokens};
 use crate::failpoint;
@@ -119,6 +120,12 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
                 format: args.format,
             };
             say(effects(&mut client, &args.id, &options).await?)
+        }
+        Command::Variance(args) => {
+            let mut client = args.target.connect().await?;
+            let options =
+                VarianceOptions { metric: args.metric, at: args.at, level: args.level, format: args.format };
+            say(variance(&mut client, &args.id, &options).await?)
         }
         Command::Predictions(args) => {
             kept::predictions(&mut args.target.connect().await?, &args.id, args.format).await?;

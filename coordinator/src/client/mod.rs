@@ -12,6 +12,7 @@ pub mod kept;
 pub mod output;
 pub mod plan;
 pub mod tokens;
+pub mod variance;
 pub mod watch;
 
 pub use connect::Client;

@@ -7,6 +7,7 @@ use tonic::{Response, Status};
 use super::sweeps::{Sweeps, table_error};
 use crate::stats::distance::{Apart, Choice, Distances, Question};
 use crate::stats::effects::{Analysis, Asked, Best, Level, Term};
+use crate::stats::variance::{Component, Decomposition, Variances};
 
 impl Sweeps {
     /// `SweepService.Distance`
@@ -67,6 +68,44 @@ impl Sweeps {
             numerics: spec.numerics.clone(),
         }))
     }
+
+    /// `SweepService.Variance`
+    pub(super) async fn answer_variance(
+        &self,
+        request: v1::VarianceRequest,
+    ) -> Result<Response<v1::VarianceResponse>, Status> {
+        let found = self.find(&request.sweep).await?;
+        let asked =
+            Variances::new(&found.spec, &request.metric, &request.at, request.level).map_err(table_error)?;
+        let metric = asked.metric().name().into_owned();
+        let cells = self.read_rows(&found, move |rows| asked.answer(rows)).await?;
+        let spec = &found.spec;
+        Ok(Response::new(v1::VarianceResponse {
+            sweep: found.id,
+            name: spec.name.clone(),
+            metric,
+            axes: spec.grid.axes().iter().map(|axis| axis.name.clone()).collect(),
+            cells: cells.into_iter().map(|cell| to_variance(spec, cell)).collect(),
+            done: found.done,
+            trials: spec.trials(),
+            data: found.data,
+            numerics: spec.numerics.clone(),
+        }))
+    }
+}
+
+fn to_variance(spec: &Spec, found: Decomposition) -> v1::VarianceCell {
+    let component = |component: Component| v1::VarianceComponent {
+        name: component.name,
+        df: component.df,
+        variance: component.variance,
+        share: component.share,
+        low: component.ends.map(|ends| ends.0),
+        high: component.ends.map(|ends| ends.1),
+    };
+    let Decomposition { cell, n, components, note } = found;
+    let values = spec.grid.values(cell).iter().map(Into::into).collect();
+    v1::VarianceCell { cell, values, n, components: components.into_iter().map(component).collect(), note }
 }
 
 fn to_effect(spec: &Spec, level: &Level) -> v1::Effect {

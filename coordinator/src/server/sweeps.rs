@@ -228,6 +228,10 @@ impl SweepService for Sweeps {
         self.answer_effects(request.into_inner()).await
     }
 
+    async fn variance(&self, request: Request<v1::VarianceRequest>) -> Result<Response<v1::VarianceResponse>, Status> {
+        self.answer_variance(request.into_inner()).await
+    }
+
     async fn steer(&self, request: Request<v1::SteerRequest>) -> Result<Response<v1::SteerResponse>, Status> {
         let request = request.into_inner();
         let steering = match request.steering() {

@@ -59,6 +59,12 @@ pub(super) struct Trials {
 }
 
 impl Trials {
+    /// Trials that all have a value.
+    #[cfg(test)]
+    pub(super) fn with(values: Vec<(u32, f64)>) -> Self {
+        Self { ended: values.len() as u64, values }
+    }
+
     /// How many ended without a value.
     pub(super) fn lost(&self) -> u64 {
         self.ended - (self.values.len() as u64).min(self.ended)

@@ -16,6 +16,7 @@ pub mod special;
 pub mod statistic;
 pub mod summary;
 pub mod table;
+pub mod variance;
 
 pub use sample::Sample;
 pub use summary::Summary;
