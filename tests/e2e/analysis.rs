@@ -68,7 +68,8 @@ fn by_hand(cluster: &Cluster, id: &str, cells: [&str; 2], step: &str) -> (f64, f
 }
 
 fn check_pair(cluster: &Cluster, id: &str) {
-    let ask = |more: &[&str]| cluster.ask(&[&["distance", id, "--between", "lr=0.05,wd=0", "lr=0.2,wd=0"], more].concat());
+    let ask =
+        |more: &[&str]| cluster.ask(&[&["distance", id, "--between", "lr=0.05,wd=0", "lr=0.2,wd=0"], more].concat());
     let found = json(&ask(&["--format", "json"]));
     assert_eq!((&found["points"], list(&found, "rows").len()), (&50.into(), 2));
     for (row, (at, step)) in list(&found, "rows").iter().zip([("10 steps", "10"), ("final", "30")]) {
@@ -87,7 +88,9 @@ fn check_pair(cluster: &Cluster, id: &str) {
         assert_eq!(list(&turned, "rows")[0][key], list(&found, "rows")[1][key], "{key}");
     }
     assert_eq!(ask(&["--format", "json"]), ask(&["--format", "json"]), "splits are drawn from the sweep's seed");
-    assert!(ask(&["--format", "csv"]).starts_with("a.cell,a.lr,a.wd,b.cell,b.lr,b.wd,at,n,distance,null,statistic,p,test,"));
+    assert!(
+        ask(&["--format", "csv"]).starts_with("a.cell,a.lr,a.wd,b.cell,b.lr,b.wd,at,n,distance,null,statistic,p,test,")
+    );
     let people = ask(&[]);
     assert!(people.contains("A: lr=0.05 wd=0") && people.contains("within A") && people.contains("final"), "{people}");
     let random = json(&ask(&["--format", "json", "--permutations", "99", "--at", "final"]));
@@ -166,11 +169,17 @@ fn check_effects(cluster: &Cluster, id: &str) {
     let sure: f64 = best.iter().filter_map(|row| row["p_best"].as_f64()).sum();
     assert!((sure - 1.0).abs() < 1e-9);
     let notes = found["notes"].to_string();
-    assert!(notes.contains("left out: 2: (lr=1e38, wd=0), (lr=1e38, wd=1e-3)") || notes.contains("left out: 2"), "{notes}");
+    assert!(
+        notes.contains("left out: 2: (lr=1e38, wd=0), (lr=1e38, wd=1e-3)") || notes.contains("left out: 2"),
+        "{notes}"
+    );
     assert_eq!(ask(&["--format", "json"]), ask(&["--format", "json"]), "resamples are drawn from the sweep's seed");
     assert!(ask(&["--format", "csv"]).starts_with("axis,value,cells,mean,effect,ci_low,ci_high\nlr,0.05,2,"));
     assert!(ask(&["--format", "csv", "--part", "shares"]).starts_with("term,df,squares,share,share_between\nlr,1,"));
-    assert!(ask(&["--format", "md", "--part", "best"]).starts_with("| cell | lr | wd | n | without_value | mean | p_best |"));
+    assert!(
+        ask(&["--format", "md", "--part", "best"])
+            .starts_with("| cell | lr | wd | n | without_value | mean | p_best |")
+    );
     let people = ask(&["--interaction", "lr,wd", "--level", "90"]);
     let words = ["90 % CI", "p(best)", "between cells", "lr \\ wd", "note: cells without a value"];
     assert!(words.iter().all(|word| people.contains(word)) && !people.contains("NaN"), "{people}");
@@ -226,7 +235,9 @@ fn crossed_streams_are_told_apart() {
     let wanted = ((0..3).map(init).map(|x| x * x).sum::<f64>() - both) / 2.0;
     let near = |row: &Value, wanted: f64| (row["variance"].as_f64().expect("a number") - wanted).abs() < 1e-12;
     assert!(near(&rows[0], wanted) && near(&rows[2], both), "{found} {wanted} {both}");
-    assert!(rows[4]["note"].as_str().is_some_and(|note| note.contains("0 of 12 trials have a value (12 ended without)")));
+    assert!(
+        rows[4]["note"].as_str().is_some_and(|note| note.contains("0 of 12 trials have a value (12 ended without)"))
+    );
     let people = cluster.ask(&["variance", &id]);
     assert!(people.contains("init × order") && people.contains("Satterthwaite") && !people.contains("NaN"), "{people}");
     assert!(cluster.ask(&["variance", &id, "--format", "csv"]).starts_with("lr,component,n,df,variance,share,ci_low,"));
@@ -236,7 +247,11 @@ fn crossed_streams_are_told_apart() {
     refused(&cluster.run(&["variance", &id, "--metric", "test_los"]), 5, &["did you mean 'test_loss'"]);
     let hot = cluster.launch(&CROSSED.replace("[0.2, 1e38]", "[1e38]"));
     cluster.wait_for_end(&hot);
-    refused(&cluster.run(&["variance", &hot]), 5, &["no cell has a value of test_acc of all its trials", "0 of 6 trials"]);
+    refused(
+        &cluster.run(&["variance", &hot]),
+        5,
+        &["no cell has a value of test_acc of all its trials", "0 of 6 trials"],
+    );
 }
 
 fn check_effects_refusals(cluster: &Cluster, id: &str) {

@@ -123,8 +123,7 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
         }
         Command::Variance(args) => {
             let mut client = args.target.connect().await?;
-            let options =
-                VarianceOptions { metric: args.metric, at: args.at, level: args.level, format: args.format };
+            let options = VarianceOptions { metric: args.metric, at: args.at, level: args.level, format: args.format };
             say(variance(&mut client, &args.id, &options).await?)
         }
         Command::Predictions(args) => {

@@ -126,8 +126,10 @@ const SIDE_BY_SIDE: usize = 12;
 
 fn all_for_people(found: &v1::DistanceResponse) -> String {
     let first = found.rows.first();
-    let (at, n) = first.map_or((String::new(), 0), |row| (row.at.clone(), found.rows.iter().map(|r| r.n).max().unwrap_or(0)));
-    let notes: String = found.rows.iter().filter(|row| !row.note.is_empty()).map(|row| format!("{}\n", row.note)).collect();
+    let (at, n) =
+        first.map_or((String::new(), 0), |row| (row.at.clone(), found.rows.iter().map(|r| r.n).max().unwrap_or(0)));
+    let notes: String =
+        found.rows.iter().filter(|row| !row.note.is_empty()).map(|row| format!("{}\n", row.note)).collect();
     let body = if found.cells.len() <= SIDE_BY_SIDE {
         let distances = matrix(found, |row| if row.a == row.b { row.null } else { row.distance });
         let agreement = matrix(found, |row| row.agreement);
@@ -141,7 +143,8 @@ fn all_for_people(found: &v1::DistanceResponse) -> String {
     } else {
         list(found)
     };
-    let (title, end) = (format!("{} ({}): {at}, {} probe points", found.name, found.sweep, found.points), provenance(found));
+    let (title, end) =
+        (format!("{} ({}): {at}, {} probe points", found.name, found.sweep, found.points), provenance(found));
     format!("{title}, the {n} repeats that all cells with predictions have\n{body}{notes}{end}")
 }
 

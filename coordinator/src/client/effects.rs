@@ -93,17 +93,12 @@ fn names(columns: &[&str]) -> Vec<String> {
 }
 
 fn figures(effect: &v1::Effect) -> Vec<Value> {
-    vec![
-        json!(effect.cells),
-        json!(effect.mean),
-        json!(effect.effect),
-        json!(effect.low),
-        json!(effect.high),
-    ]
+    vec![json!(effect.cells), json!(effect.mean), json!(effect.effect), json!(effect.low), json!(effect.high)]
 }
 
 fn effect_records(found: &v1::EffectsResponse) -> Records {
-    let row = |effect: &v1::Effect| [vec![json!(effect.axes.join("+")), value(&effect.values)], figures(effect)].concat();
+    let row =
+        |effect: &v1::Effect| [vec![json!(effect.axes.join("+")), value(&effect.values)], figures(effect)].concat();
     Records {
         columns: names(&["axis", "value", "cells", "mean", "effect", "ci_low", "ci_high"]),
         rows: found.effects.iter().map(row).collect(),
@@ -112,13 +107,7 @@ fn effect_records(found: &v1::EffectsResponse) -> Records {
 
 fn share_records(found: &v1::EffectsResponse) -> Records {
     let row = |share: &v1::VarianceShare| {
-        vec![
-            json!(share.name),
-            json!(share.df),
-            json!(share.squares),
-            json!(share.share),
-            json!(share.between),
-        ]
+        vec![json!(share.name), json!(share.df), json!(share.squares), json!(share.share), json!(share.between)]
     };
     Records {
         columns: names(&["term", "df", "squares", "share", "share_between"]),
@@ -237,7 +226,8 @@ fn best_for_people(found: &v1::EffectsResponse) -> String {
     let row = |best: &v1::BestCell| {
         let lost = if best.lost > 0 { format!("{} without a value", best.lost) } else { String::new() };
         let first = [best.cell.to_string()].into_iter().chain(best.values.iter().map(text_value));
-        let figures = [short_figure(Some(best.mean)), best.probability.map_or_else(|| short_figure(None), |p| format!("{p:.3}"))];
+        let figures =
+            [short_figure(Some(best.mean)), best.probability.map_or_else(|| short_figure(None), |p| format!("{p:.3}"))];
         first.chain([best.n.to_string()]).chain(figures).chain([lost]).collect()
     };
     let rows = table(&header, found.best.iter().map(row));

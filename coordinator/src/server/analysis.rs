@@ -75,8 +75,7 @@ impl Sweeps {
         request: v1::VarianceRequest,
     ) -> Result<Response<v1::VarianceResponse>, Status> {
         let found = self.find(&request.sweep).await?;
-        let asked =
-            Variances::new(&found.spec, &request.metric, &request.at, request.level).map_err(table_error)?;
+        let asked = Variances::new(&found.spec, &request.metric, &request.at, request.level).map_err(table_error)?;
         let metric = asked.metric().name().into_owned();
         let cells = self.read_rows(&found, move |rows| asked.answer(rows)).await?;
         let spec = &found.spec;

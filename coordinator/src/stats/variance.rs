@@ -99,7 +99,9 @@ impl Variances {
             let components = if is_whole { self.layout.components(&values, self.level) } else { Vec::new() };
             let note = match is_whole {
                 true => note(&components),
-                false => format!("{n} of {expected} trials have a value ({} ended without): all are needed", trials.lost()),
+                false => {
+                    format!("{n} of {expected} trials have a value ({} ended without): all are needed", trials.lost())
+                }
             };
             Decomposition { cell, n, components, note }
         };
@@ -316,7 +318,8 @@ mod tests {
             let mut stream = fixed_stream("components", round);
             let mut draw = |n: usize, deviation: f64| (0..n).map(|_| deviation * stream.normal()).collect::<Vec<f64>>();
             let (a, b, rest) = (draw(12, deviations[0]), draw(10, deviations[1]), draw(120, deviations[2]));
-            let values: Vec<f64> = (0..120).map(|repeat| 5.0 + a[repeat / 10] + b[repeat % 10] + rest[repeat]).collect();
+            let values: Vec<f64> =
+                (0..120).map(|repeat| 5.0 + a[repeat / 10] + b[repeat % 10] + rest[repeat]).collect();
             for (at, component) in layout.components(&values, 0.95).iter().enumerate() {
                 let truth = deviations[at] * deviations[at];
                 sums[at] += component.variance / truth / ROUNDS as f64;

@@ -55,7 +55,9 @@ fn of_chunk(cells: &[&Labels], classes: usize, range: &Range<usize>) -> Vec<u64>
     for (cell, counts) in cells.iter().zip(&mut counts) {
         count(cell.rows().into_iter(), range, classes, counts);
     }
-    let product = |a: &[i32], b: &[i32]| a.iter().zip(b).map(|(a, b)| u64::from(a.unsigned_abs()) * u64::from(b.unsigned_abs())).sum::<u64>();
+    let product = |a: &[i32], b: &[i32]| {
+        a.iter().zip(b).map(|(a, b)| u64::from(a.unsigned_abs()) * u64::from(b.unsigned_abs())).sum::<u64>()
+    };
     let mut alike = vec![0; cells.len() * cells.len()];
     for a in 0..cells.len() {
         for b in a..cells.len() {

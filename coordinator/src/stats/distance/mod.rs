@@ -298,7 +298,9 @@ impl Distances {
         let notes = (0..self.cells.len()).map(|at| self.note_of(spec, gathered, at)).filter(|note| !note.is_empty());
         let notes: Vec<String> = notes.take(5).collect();
         let why = match notes.is_empty() {
-            true => format!("the sweep has {} per cell", if spec.repeats == 1 { "one repeat" } else { "too few repeats" }),
+            true => {
+                format!("the sweep has {} per cell", if spec.repeats == 1 { "one repeat" } else { "too few repeats" })
+            }
             false => notes.join("; "),
         };
         TableError::Unknown(format!(
@@ -323,8 +325,13 @@ fn agreeing(agreement: &Agreement<'_>, a: usize, b: usize) -> Apart {
 /// The values of a cell in words.
 pub fn cell_in_words(spec: &Spec, cell: u64) -> String {
     let values = spec.grid.values(cell);
-    let words: Vec<String> =
-        spec.grid.axes().iter().zip(&values).map(|(axis, v): (_, &Value)| format!("{}={}", axis.name, short(v))).collect();
+    let words: Vec<String> = spec
+        .grid
+        .axes()
+        .iter()
+        .zip(&values)
+        .map(|(axis, v): (_, &Value)| format!("{}={}", axis.name, short(v)))
+        .collect();
     if words.is_empty() { "the only cell".to_owned() } else { words.join(", ") }
 }
 

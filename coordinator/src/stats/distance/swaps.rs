@@ -109,7 +109,7 @@ impl Patterns {
                 let row = &table[usize::from(*word)];
                 sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
             }
-            sums.iter().map(|sum| u64::from(sum.unsigned_abs())).sum()
+            sums.iter().map(|sum| u64::from(sum.unsigned_abs())).sum::<u64>()
         };
         self.words.chunks_exact(self.blocks).map(of).collect()
     }

@@ -77,17 +77,16 @@ proptest! {
     }
 }
 
-/// Trials of two cells with the same law, which streams in common tie together; a class is moved up with probability `shift`
-/// in the second one.
+/// Trials of two cells with the same law, which streams in common tie together at most points; a class is moved up with
+/// probability `shift` in the second one.
 fn cells(n: usize, points: usize, shift: f64, stream: &mut Stream) -> [Vec<Vec<u8>>; 2] {
     let mut both = [Vec::new(), Vec::new()];
     for _ in 0..n {
         // What the repeat's streams say of every point, and what the cell makes of it.
         let said: Vec<f64> = (0..points).map(|_| stream.uniform()).collect();
         for (cell, moved) in [(0, 0.0), (1, shift)] {
-            let own = stream.uniform() < 0.3;
             let class = |said: f64, stream: &mut Stream| {
-                let u = if own { stream.uniform() } else { said };
+                let u = if stream.uniform() < 0.4 { stream.uniform() } else { said };
                 (3.0 * u * u) as u8 + u8::from(stream.uniform() < moved)
             };
             both[cell].push(said.iter().map(|said| class(*said, stream)).collect());
@@ -99,10 +98,10 @@ fn cells(n: usize, points: usize, shift: f64, stream: &mut Stream) -> [Vec<Vec<u
 #[test]
 fn p_is_uniform_where_laws_are_equal_and_small_where_they_are_not() {
     const ROUNDS: u64 = 1500;
-    for (n, permutations) in [(7, 99), (7, 9999), (24, 99)] {
+    for (n, permutations) in [(7, 99), (24, 99)] {
         let p = |round: u64, shift: f64| {
             let mut stream = fixed_stream("uniform p", (n as u64) << 32 | round);
-            let [a, b] = cells(n, 5, shift, &mut stream);
+            let [a, b] = cells(n, 60, shift, &mut stream);
             test(&slices(&a), &slices(&b), permutations, &mut stream).expect("repeats").p
         };
         let found: Vec<f64> = (0..ROUNDS).map(|round| p(round, 0.0)).collect();
@@ -110,10 +109,10 @@ fn p_is_uniform_where_laws_are_equal_and_small_where_they_are_not() {
             let share = found.iter().filter(|p| **p <= alpha).count() as f64 / ROUNDS as f64;
             let noise = 4.0 * (alpha * (1.0 - alpha) / ROUNDS as f64).sqrt();
             assert!(share < alpha + noise, "{n} {permutations} {alpha}: {share}");
-            // Of 64 patterns some are as far apart as others: p has steps.
-            assert!(share > alpha - noise - 0.03, "{n} {permutations} {alpha}: {share}");
+            // Distances are whole numbers of trials, some of them equal, and of seven repeats there are 64 patterns.
+            assert!(share > alpha - noise - 0.04, "{n} {permutations} {alpha}: {share}");
         }
-        let seen = (0..200).filter(|round| p(*round, 0.5) <= 0.05).count();
+        let seen = (0..200).filter(|round| p(*round, 0.8) <= 0.05).count();
         assert!(seen > 140, "{n} {permutations}: {seen} of 200");
     }
 }
@@ -145,7 +144,7 @@ fn cells_that_never_agree_are_two_apart_and_constant_ones_have_no_null() {
     assert_eq!((apart.distance, apart.p, apart.exact), (2.0, 0.125, true));
     let equal = test(&both[0], &both[0], 9999, &mut fixed_stream("apart", 0)).expect("repeats");
     assert_eq!((equal.distance, equal.p), (0.0, 1.0));
-    assert_eq!(Halves::of(&[vec![&a[0]], vec![&b[0]]], 3, &mut fixed_stream("apart", 0)), None);
+    assert_eq!(Halves::of(&[vec![&a[0][..]], vec![&b[0][..]]], 3, &mut fixed_stream("apart", 0)), None);
 }
 
 #[test]

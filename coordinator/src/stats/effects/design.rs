@@ -8,30 +8,30 @@ use crate::stats::TableError;
 
 /// One axis, or several that move together.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Factor {
+pub(super) struct Factor {
     /// The axes.
-    pub axes: Vec<usize>,
+    pub(super) axes: Vec<usize>,
     /// One value per axis, for each level, in the order of the grid.
-    pub levels: Vec<Vec<Value>>,
+    pub(super) levels: Vec<Vec<Value>>,
     /// The level of each cell.
-    pub of: Vec<usize>,
+    pub(super) of: Vec<usize>,
 }
 
 /// Cells and the model of their means: a mean, what each level adds, what pairs of levels add.
 #[derive(Debug, Clone)]
-pub struct Design {
+pub(super) struct Design {
     /// Numbers of the cells.
-    pub cells: Vec<u64>,
+    pub(super) cells: Vec<u64>,
     /// Factors with at least two levels.
-    pub factors: Vec<Factor>,
+    pub(super) factors: Vec<Factor>,
     /// Axes of which one value is left.
-    pub constant: Vec<usize>,
+    pub(super) constant: Vec<usize>,
     /// All columns, the mean's first.
-    pub columns: Columns,
+    pub(super) columns: Columns,
     /// The columns of each factor.
-    pub main: Vec<Vec<usize>>,
+    pub(super) main: Vec<Vec<usize>>,
     /// Two factors, and the columns of what pairs of their levels add.
-    pub pairs: Vec<(usize, usize, Vec<usize>)>,
+    pub(super) pairs: Vec<(usize, usize, Vec<usize>)>,
 }
 
 /// Most columns of a model.
@@ -42,7 +42,7 @@ impl Design {
     ///
     /// # Errors
     /// There is nothing to compare, or too much.
-    pub fn new(spec: &Spec, cells: Vec<u64>) -> Result<Self, TableError> {
+    pub(super) fn new(spec: &Spec, cells: Vec<u64>) -> Result<Self, TableError> {
         let (factors, constant) = factors(spec, &cells);
         if factors.is_empty() {
             let message = format!(
@@ -68,19 +68,19 @@ impl Design {
     }
 
     /// The mean's column and those of all factors.
-    pub fn additive(&self) -> Vec<usize> {
+    pub(super) fn additive(&self) -> Vec<usize> {
         std::iter::once(0).chain(self.main.iter().flatten().copied()).collect()
     }
 
     /// Names of a factor's axes.
-    pub fn name(&self, spec: &Spec, factor: usize) -> String {
+    pub(super) fn name(&self, spec: &Spec, factor: usize) -> String {
         let names: Vec<&str> =
             self.factors[factor].axes.iter().map(|axis| spec.grid.axes()[*axis].name.as_str()).collect();
         names.join("+")
     }
 
     /// The factor that an axis belongs to.
-    pub fn factor_of(&self, axis: usize) -> Option<usize> {
+    pub(super) fn factor_of(&self, axis: usize) -> Option<usize> {
         self.factors.iter().position(|factor| factor.axes.contains(&axis))
     }
 }
@@ -142,7 +142,8 @@ fn check_size(spec: &Spec, factors: &[Factor]) -> Result<(), TableError> {
         return Ok(());
     }
     let largest = factors.iter().max_by_key(|factor| factor.levels.len());
-    let (name, levels) = largest.map_or(("", 0), |factor| (&spec.grid.axes()[factor.axes[0]].name, factor.levels.len()));
+    let (name, levels) =
+        largest.map_or(("", 0), |factor| (spec.grid.axes()[factor.axes[0]].name.as_str(), factor.levels.len()));
     Err(TableError::Bad(format!(
         "effects are of axes with few values: '{name}' has {levels}, and all pairs of values are more than {MOST_COLUMNS} \
          differences; see `ergodic table --by {name}` instead"

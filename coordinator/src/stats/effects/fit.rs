@@ -6,7 +6,7 @@
 
 /// Columns of a model over cells, with their products.
 #[derive(Debug, Clone)]
-pub struct Columns {
+pub(super) struct Columns {
     /// `[column][cell]`
     columns: Vec<Vec<f64>>,
     /// Products of columns, `[column][column]`.
@@ -26,14 +26,14 @@ const NOTHING: f64 = 1e-9;
 
 impl Columns {
     /// Takes these columns, each with one number per cell.
-    pub fn new(columns: Vec<Vec<f64>>) -> Self {
+    pub(super) fn new(columns: Vec<Vec<f64>>) -> Self {
         let product = |a: &Vec<f64>, b: &Vec<f64>| dot(a, b);
         let products = columns.iter().flat_map(|a| columns.iter().map(move |b| product(a, b))).collect();
         Self { columns, products }
     }
 
     /// Sum of squares of `y` that these columns leave unexplained, and how many of them count.
-    pub fn residual(&self, chosen: &[usize], y: &[f64]) -> (f64, usize) {
+    pub(super) fn residual(&self, chosen: &[usize], y: &[f64]) -> (f64, usize) {
         let triangle = self.triangle(chosen);
         let z = triangle.forward(|column| dot(&self.columns[column], y));
         let explained: f64 = z.iter().map(|z| z * z).sum();
@@ -42,7 +42,7 @@ impl Columns {
 
     /// Coefficients of these columns as linear functions of a value per cell, `[column][cell]`; `None` where they cannot be
     /// told apart.
-    pub fn solution(&self, chosen: &[usize]) -> Option<Vec<Vec<f64>>> {
+    pub(super) fn solution(&self, chosen: &[usize]) -> Option<Vec<Vec<f64>>> {
         let triangle = self.triangle(chosen);
         if triangle.kept.len() < chosen.len() {
             return None;

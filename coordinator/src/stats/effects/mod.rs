@@ -174,7 +174,8 @@ impl Analysis {
         let (a, b) = (factor(axes[0])?, factor(axes[1])?);
         let pairs = design.factors[a].levels.len() * design.factors[b].levels.len();
         if a == b {
-            let message = format!("interaction: '{}' and '{}' move together: they have none", name(axes[0]), name(axes[1]));
+            let message =
+                format!("interaction: '{}' and '{}' move together: they have none", name(axes[0]), name(axes[1]));
             return Err(TableError::Bad(message));
         }
         if pairs > MOST_PAIRS {
@@ -240,10 +241,8 @@ impl<'a> Model<'a> {
         let Some((a, b)) = self.pair else { return Vec::new() };
         let factors = &self.design.factors;
         let grand = self.grand(means);
-        let starts: Vec<usize> = factors
-            .iter()
-            .scan(0, |next, factor| Some(std::mem::replace(next, *next + factor.levels.len())))
-            .collect();
+        let starts: Vec<usize> =
+            factors.iter().scan(0, |next, factor| Some(std::mem::replace(next, *next + factor.levels.len()))).collect();
         let left = |cell: usize| {
             let added = factors.iter().zip(&starts).map(|(factor, start)| effects[start + factor.of[cell]]);
             means[cell] - grand - added.sum::<f64>()
@@ -271,11 +270,7 @@ impl<'a> Model<'a> {
             let effects = self.effects(means);
             let top = means.iter().map(|mean| sign.unwrap_or(0.0) * mean).fold(f64::NEG_INFINITY, f64::max);
             let is_top = |at: &usize| sign.is_some_and(|sign| sign * means[*at] == top);
-            Draw {
-                pairs: self.interactions(means, &effects),
-                effects,
-                best: (0..means.len()).filter(is_top).collect(),
-            }
+            Draw { pairs: self.interactions(means, &effects), effects, best: (0..means.len()).filter(is_top).collect() }
         })
     }
 

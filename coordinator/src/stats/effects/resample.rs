@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 /// Values by repeat and cell, some of which may be missing.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Blocks {
+pub(super) struct Blocks {
     cells: usize,
     /// `[repeat][cell]`, 0 where there is none.
     values: Vec<f64>,
@@ -18,7 +18,7 @@ const BATCH: usize = 256;
 
 impl Blocks {
     /// Takes values of cells by repeat, in the order of repeats. Repeats without any are left out.
-    pub fn new(cells: &[&[(u32, f64)]]) -> Self {
+    pub(super) fn new(cells: &[&[(u32, f64)]]) -> Self {
         let mut repeats: Vec<u32> = cells.iter().flat_map(|values| values.iter().map(|(repeat, _)| *repeat)).collect();
         repeats.sort_unstable();
         repeats.dedup();
@@ -34,23 +34,28 @@ impl Blocks {
     }
 
     /// Number of repeats.
-    pub fn repeats(&self) -> usize {
+    pub(super) fn repeats(&self) -> usize {
         self.values.len() / self.cells.max(1)
     }
 
     /// Whether every cell has every repeat.
-    pub fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.present.iter().all(|present| *present == 1.0)
     }
 
     /// Values of a repeat, one per cell.
-    pub fn row(&self, repeat: usize) -> &[f64] {
+    pub(super) fn row(&self, repeat: usize) -> &[f64] {
         &self.values[repeat * self.cells..(repeat + 1) * self.cells]
     }
 
     /// Draws as many whole repeats as there are, with replacement, `resamples` times, and asks `of` for something about the
     /// cell means over them; in order. A resample in which a cell has no value says nothing and is left out.
-    pub fn resample<T: Send>(&self, resamples: usize, stream: &mut Stream, of: impl Fn(&[f64]) -> T + Sync) -> Vec<T> {
+    pub(super) fn resample<T: Send>(
+        &self,
+        resamples: usize,
+        stream: &mut Stream,
+        of: impl Fn(&[f64]) -> T + Sync,
+    ) -> Vec<T> {
         let repeats = self.repeats();
         let mut all = Vec::with_capacity(resamples);
         for start in (0..resamples).step_by(BATCH) {
@@ -67,7 +72,7 @@ impl Blocks {
     }
 
     /// Mean of each cell over weighted repeats; `None` if one has none.
-    pub fn means(&self, weights: &[f64]) -> Option<Vec<f64>> {
+    pub(super) fn means(&self, weights: &[f64]) -> Option<Vec<f64>> {
         let (mut sums, mut counts) = (vec![0.0; self.cells], vec![0.0; self.cells]);
         let rows = self.values.chunks_exact(self.cells).zip(self.present.chunks_exact(self.cells));
         for (weight, (values, present)) in weights.iter().zip(rows).filter(|(weight, _)| **weight > 0.0) {

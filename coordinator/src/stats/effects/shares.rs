@@ -27,7 +27,7 @@ pub struct Term {
 }
 
 /// The analysis of cells with these values and means; what is to be known of it is added to `notes`.
-pub fn terms(
+pub(super) fn terms(
     spec: &Spec,
     design: &Design,
     values: &[&[(u32, f64)]],
@@ -78,7 +78,7 @@ fn explained(spec: &Spec, design: &Design, y: &[f64]) -> Vec<(String, u64, f64)>
         let others = (0..all.len()).filter(|other| *other != term && !contains(*other, term));
         let base: Vec<usize> = std::iter::once(0).chain(others.flat_map(|other| all[other].iter().copied())).collect();
         let (without, rank) = design.columns.residual(&base, y);
-        let (with, larger) = design.columns.residual(&[&base[..], columns].concat(), y);
+        let (with, larger) = design.columns.residual(&[&base[..], *columns].concat(), y);
         found.push((name(term), (larger - rank) as u64, (without - with).max(0.0)));
     }
     let whole: Vec<usize> = std::iter::once(0).chain(all.concat()).collect();
