@@ -230,7 +230,7 @@ impl<'a> Model<'a> {
             let free: Vec<f64> = free.collect();
             // Over all levels they sum to 0.
             let last = -free.iter().sum::<f64>();
-            effects.extend(free.into_iter().chain([last]));
+            effects.extend(free.into_iter().chain([last]).map(|effect| settled(effect, means)));
         }
         effects
     }
@@ -247,7 +247,7 @@ impl<'a> Model<'a> {
             let added = factors.iter().zip(&starts).map(|(factor, start)| effects[start + factor.of[cell]]);
             means[cell] - grand - added.sum::<f64>()
         };
-        self.by_pair(a, b, left)
+        self.by_pair(a, b, left).into_iter().map(|left| left.map(|left| settled(left, means))).collect()
     }
 
     /// Mean of something of each cell over the cells of each pair of levels.
@@ -308,6 +308,12 @@ impl<'a> Model<'a> {
         };
         (0..plain.len()).map(of).collect()
     }
+}
+
+/// A difference between means, or 0 where it is nothing but their rounding.
+fn settled(difference: f64, means: &[f64]) -> f64 {
+    let largest = means.iter().fold(0.0, |largest: f64, mean| largest.max(mean.abs()));
+    if difference.abs() <= 1e-13 * largest { 0.0 } else { difference }
 }
 
 /// Half of the resamples must say something.

@@ -187,6 +187,12 @@ fn whole_repeats_are_resampled_so_that_what_they_share_cancels() {
     assert!(drawn.iter().all(|draw| draw.best == [1]));
     let (low, high) = model.levels(&case.means(), &drawn, 0.95)[1].ends.expect("an interval");
     assert!((low - 0.005).abs() < 1e-9 && (high - 0.005).abs() < 1e-9, "{low} {high}");
+    // What two equal cells differ by is 0, and no rounding.
+    let equal = Case::new(sweep(&[3, 2], ""), (0..6).collect(), (0..6).map(|_| of(0.1)).collect());
+    let model = Model::new(&equal.spec, &equal.design, Some((0, 1))).expect("a full grid");
+    let effects = model.effects(&equal.means());
+    assert!(effects.iter().all(|effect| *effect == 0.0));
+    assert!(model.interactions(&equal.means(), &effects).iter().all(|left| *left == Some(0.0)));
     let (terms, _) = case.terms();
     let share = |name: &str| terms.iter().find(|term| term.name == name).and_then(|term| term.share).expect("a share");
     assert!(share("repeats") > 0.999 && share("residual") < 1e-9);
