@@ -98,26 +98,30 @@ fn effects_and_sums_of_squares_agree_with_statsmodels() {
             wanted.iter().zip(&found).for_each(|(wanted, found)| close(*found, *wanted, name));
             close(found.iter().sum(), 0.0, name);
         }
-        let (terms, _) = case.terms();
-        let word = |name: &str| {
-            let parts = name.split(" × ").map(|part| names.iter().find(|n| n.0 == part).map_or(part, |n| n.1));
-            parts.collect::<Vec<_>>().join(" × ")
-        };
-        for (name, wanted) in fixture["squares"].as_object().expect("an object") {
-            let term = terms.iter().find(|term| word(&term.name) == *name).unwrap_or_else(|| panic!("no {name}"));
-            let wanted = numbers(wanted);
-            assert_eq!(term.df as f64, wanted[0], "{name}");
-            close(term.squares, wanted[1], name);
-        }
-        let inside: f64 = terms.iter().filter(|term| term.between.is_none()).map(|term| term.squares).sum();
-        close(inside, fixture["within"].as_f64().expect("a number"), "within");
-        let all: f64 = terms.iter().filter_map(|term| term.share).sum();
-        // In a full grid, nothing is counted twice or left out.
-        let is_full = case.design.cells.len() as u64 == case.spec.grid.cells();
-        assert!(!is_full || (all - 1.0).abs() < 1e-12, "{all}");
-        let df: u64 = terms.iter().map(|term| term.df).sum();
-        assert_eq!(df as usize, case.values.iter().map(Vec::len).sum::<usize>() - 1);
+        check_squares(&case, fixture, &names);
     }
+}
+
+fn check_squares(case: &Case, fixture: &Json, names: &[(&str, &str)]) {
+    let (terms, _) = case.terms();
+    let word = |name: &str| {
+        let parts = name.split(" × ").map(|part| names.iter().find(|n| n.0 == part).map_or(part, |n| n.1));
+        parts.collect::<Vec<_>>().join(" × ")
+    };
+    for (name, wanted) in fixture["squares"].as_object().expect("an object") {
+        let term = terms.iter().find(|term| word(&term.name) == *name).unwrap_or_else(|| panic!("no {name}"));
+        let wanted = numbers(wanted);
+        assert_eq!(term.df as f64, wanted[0], "{name}");
+        close(term.squares, wanted[1], name);
+    }
+    let inside: f64 = terms.iter().filter(|term| term.between.is_none()).map(|term| term.squares).sum();
+    close(inside, fixture["within"].as_f64().expect("a number"), "within");
+    let all: f64 = terms.iter().filter_map(|term| term.share).sum();
+    // In a full grid, nothing is counted twice or left out.
+    let is_full = case.design.cells.len() as u64 == case.spec.grid.cells();
+    assert!(!is_full || (all - 1.0).abs() < 1e-12, "{all}");
+    let df: u64 = terms.iter().map(|term| term.df).sum();
+    assert_eq!(df as usize, case.values.iter().map(Vec::len).sum::<usize>() - 1);
 }
 
 #[test]
@@ -220,7 +224,12 @@ fn what_is_missing_is_said() {
     let (terms, notes) = case.terms();
     assert!(notes[0].contains("1 of 10 trials have no value"), "{notes:?}");
     assert_eq!(terms.last().map(|term| (term.name.as_str(), term.df)), Some(("within cells", 4)));
+}
+
+#[test]
+fn what_cannot_be_known_is_left_out_or_refused() {
     // One repeat says nothing of chance.
+    let spec = sweep(&[2, 3], "");
     let lone = Case::new(spec.clone(), (0..6).collect(), (0..6).map(|cell| vec![(3, f64::from(cell))]).collect());
     let blocks = Blocks::new(&lone.slices());
     let model = Model::new(&lone.spec, &lone.design, None).expect("a full grid");
@@ -228,8 +237,8 @@ fn what_is_missing_is_said() {
     assert!(drawn.is_empty() && model.levels(&lone.means(), &drawn, 0.95)[0].ends.is_none());
     assert!(super::notes(&spec, &lone.design, &blocks, &drawn).join(" ").contains("one repeat"));
     // Two cells that share no level.
-    let apart = Case::new(spec.clone(), vec![0, 4], vec![value(1.0), value(2.0)]);
-    assert_eq!(apart.design.factors.len(), 1, "the two axes move together");
+    let apart = Design::new(&spec, vec![0, 4]).expect("factors");
+    assert_eq!(apart.factors.len(), 1, "the two axes move together");
     let error = Design::new(&spec, vec![2]).expect_err("one cell").to_string();
     assert!(error.contains("only one cell of the sweep's 6"), "{error}");
     // Four cells in two blocks that have no level in common.
