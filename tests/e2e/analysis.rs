@@ -126,7 +126,7 @@ fn check_distance_refusals(cluster: &Cluster, id: &str) {
     ask(&["--between", "0", "17"], 5, &["no cell 17"]);
     ask(&["--between", "0", "lr"], 2, &["--between", "lr=0.1,wd=5e-4"]);
     ask(&["--between", "0", "2", "--at", "20 steps"], 5, &["'20 steps'", "\"10 steps\", \"final\""]);
-    ask(&["--between", "0", "2", "--permutations", "5"], 2, &["permutations", "from 99 to 999999"]);
+    ask(&["--between", "0", "2", "--permutations", "5"], 2, &["permutations", "from 99 to 99999"]);
     ask(&["--between", "0", "4"], 5, &["needs two repeats", "left out of lr=1e38, wd=0: 6 diverged"]);
     let empty = cluster.launch(&crate::empty_sweep(2));
     refused(&cluster.run(&["distance", &empty]), 5, &["keeps no predictions", "probe = { points"]);

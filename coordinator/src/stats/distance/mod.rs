@@ -91,11 +91,13 @@ struct Gathered {
 /// Most cells of which any two are looked at.
 pub const MOST_CELLS: usize = 64;
 /// Most bytes of predictions that are held at a time.
-const MOST_BYTES: u64 = 256 << 20;
-/// Most predictions that are swapped in one answer: a minute or so on two cores.
+const MOST_BYTES: u64 = 64 << 20;
+/// Most sums of one answer: a minute or so on two cores.
 const MOST_SUMS: u64 = 400_000_000_000;
+/// Most swaps of single repeats; a byte holds six.
+const MOST_SWAPS: u64 = 400_000_000;
 /// Fewest and most random swaps.
-const SWAPS: std::ops::RangeInclusive<u32> = 99..=999_999;
+const SWAPS: std::ops::RangeInclusive<u32> = 99..=99_999;
 
 impl Distances {
     /// Checks a question against a sweep.
@@ -144,15 +146,37 @@ impl Distances {
             );
             return Err(TableError::Bad(message));
         }
-        let sums = looks.saturating_mul(self.points as u64).saturating_mul(self.permutations.unwrap_or(1).into());
-        if sums > MOST_SUMS {
-            let message = format!(
-                "permutations: so many swaps of so many predictions would take minutes ({sums} sums, of at most \
-                 {MOST_SUMS}): ask for fewer, or for one moment with --at"
-            );
-            return Err(TableError::Bad(message));
+        match self.permutations {
+            Some(permutations) => self.check_swaps(spec, looks * self.points as u64, permutations),
+            None => self.check_pairs(spec),
         }
-        Ok(())
+    }
+
+    fn check_swaps(&self, spec: &Spec, labels: u64, permutations: u32) -> Result<(), TableError> {
+        let (sums, swaps) = (labels * u64::from(permutations), u64::from(spec.repeats) * u64::from(permutations));
+        if sums <= MOST_SUMS && swaps <= MOST_SWAPS {
+            return Ok(());
+        }
+        let message = format!(
+            "permutations: {permutations} swaps of {} repeats, of {labels} predictions in all, are too many: ask for fewer, \
+             or for one moment with --at",
+            spec.repeats
+        );
+        Err(TableError::Bad(message))
+    }
+
+    fn check_pairs(&self, spec: &Spec) -> Result<(), TableError> {
+        let classes = spec.grid.config(self.cells[0]).map_or(u64::from(u8::MAX), |c| c.data.dataset.classes().into());
+        let pairs = self.cells.len() as u64 * self.cells.len() as u64;
+        if pairs * halves::SPLITS as u64 * classes * self.points as u64 <= MOST_SUMS {
+            return Ok(());
+        }
+        let message = format!(
+            "any two of {} cells at {} points with {classes} classes are too many: name two of the cells with --between",
+            self.cells.len(),
+            self.points
+        );
+        Err(TableError::Bad(message))
     }
 
     /// Numbers of the cells, in the order in which [`Apart`] counts them.

@@ -2,7 +2,9 @@
 //!
 //! `tests/oracles/analysis.py` makes the fixture.
 
+use ergodic_common::Spec;
 use ergodic_common::seed::{Stream, fixed_stream};
+use ergodic_common::spec::SpecSource;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -10,6 +12,7 @@ use super::agreement::Agreement;
 use super::halves::Halves;
 use super::labels::{Labels, common};
 use super::swaps::{smallest, test};
+use super::{Choice, Distances, Question};
 
 fn fixture() -> Value {
     serde_json::from_str(include_str!("../../../../tests/oracles/analysis.json")).expect("the fixture is JSON")
@@ -163,4 +166,24 @@ fn only_repeats_that_all_have_are_common() {
     let none = Labels::new(1);
     assert_eq!(Agreement::of(&[&a, &none]).between(0, 1), (None, None));
     assert_eq!(Agreement::of(&[&none]).within(0), None);
+}
+
+#[test]
+fn what_would_take_too_much_is_refused() {
+    let refusal = |repeats: u32, points: u32, permutations: u32| {
+        let text = format!(
+            "name = \"t\"\nrepeats = {repeats}\n[data]\ndataset = \"glyphs\"\n[model]\nkind = \"cnn4\"\n[train]\nsteps = 9\n\
+             batch_size = 8\n[grid]\nlr = [0.1, 0.2]\n[measure]\nprobe = {{ points = {points} }}\n"
+        );
+        let source = SpecSource { file: "t".into(), text, settings: vec![], files: Vec::new() };
+        let spec = Spec::read(&source).expect("a valid sweep");
+        let between = [Choice::Number(0), Choice::Values(vec![("lr".into(), "0.2".into())])];
+        let asked = Distances::new(&spec, &Question { between: &between, at: "", permutations });
+        asked.err().map_or_else(String::new, |error| error.to_string())
+    };
+    assert_eq!([refusal(500, 1000, 9999), refusal(1000, 1000, 99_999), refusal(500, 1000, 99)].concat(), "");
+    assert!(refusal(40_000, 1000, 9999).contains("2 cells × 40000 repeats × 1000 points × 1 moments are too many"));
+    assert!(refusal(30_000, 1000, 9999).contains("permutations: 9999 swaps of 30000 repeats"));
+    assert!(refusal(5000, 1, 99_999).contains("ask for fewer"));
+    assert!(refusal(500, 1, 98).contains("from 99 to 99999, found 98") && refusal(500, 1, 100_000).contains("from 99"));
 }
