@@ -56,13 +56,42 @@ impl Purpose {
     }
 }
 
-/// Which streams depart from the default, `seeds = { per_cell = […], fixed = […] }`.
+/// Which streams depart from the default, `seeds = { per_cell = […], fixed = […], crossed = { … } }`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SeedPlan {
     /// Streams that differ from cell to cell.
     pub per_cell: Vec<Purpose>,
     /// Streams that are the same in all repeats.
     pub fixed: Vec<Purpose>,
+    /// Streams of which there are so many each, every one with every one of the others, in the order of [`NAMED`].
+    pub crossed: Vec<(Purpose, u32)>,
+}
+
+impl SeedPlan {
+    /// Which of its streams a purpose uses in a repeat: for those that are crossed a digit of the repeat's number, that of the
+    /// last one fastest.
+    pub fn number(&self, purpose: Purpose, repeat: u32) -> u32 {
+        let mut rest = repeat;
+        for (crossed, count) in self.crossed.iter().rev() {
+            if *crossed == purpose {
+                return rest % count;
+            }
+            rest /= count;
+        }
+        repeat
+    }
+
+    /// Repeats in which every crossed stream meets every other one once; 1 if none is crossed.
+    pub fn combinations(&self) -> u64 {
+        self.crossed.iter().fold(1, |product, (_, count)| product.saturating_mul(u64::from(*count)))
+    }
+
+    /// What a cell's identity depends on. What was added later stands there only where it is used.
+    pub fn identity(&self) -> String {
+        let Self { per_cell, fixed, crossed } = self;
+        let crossed = if crossed.is_empty() { String::new() } else { format!(", crossed: {crossed:?}") };
+        format!("SeedPlan {{ per_cell: {per_cell:?}, fixed: {fixed:?}{crossed} }}")
+    }
 }
 
 /// The streams of one trial.
@@ -84,7 +113,8 @@ impl Streams {
         let mut key = Key::new(self.sweep_seed, purpose.word());
         let once = matches!(purpose, Purpose::Subset | Purpose::Probe | Purpose::LabelNoise | Purpose::Bootstrap)
             || self.plan.fixed.contains(&purpose);
-        key.part(if once { b"once" } else { b"each" }, &if once { 0 } else { self.repeat }.to_le_bytes());
+        let number = self.plan.number(purpose, self.repeat);
+        key.part(if once { b"once" } else { b"each" }, &if once { 0 } else { number }.to_le_bytes());
         if self.plan.per_cell.contains(&purpose) {
             key.part(b"cell", &self.cell);
         }
@@ -213,14 +243,34 @@ mod tests {
 
     #[test]
     fn a_plan_fixes_or_breaks_single_streams() {
-        let fixed = SeedPlan { fixed: vec![Purpose::Init], per_cell: vec![] };
+        let fixed = SeedPlan { fixed: vec![Purpose::Init], ..SeedPlan::default() };
         let (a, b) = (streams(1, fixed.clone()), streams(2, fixed));
         assert_eq!(first(&a, Purpose::Init, b"w"), first(&b, Purpose::Init, b"w"));
         assert_ne!(first(&a, Purpose::Order, b"w"), first(&b, Purpose::Order, b"w"));
-        let broken = SeedPlan { per_cell: vec![Purpose::Init], fixed: vec![] };
+        let broken = SeedPlan { per_cell: vec![Purpose::Init], ..SeedPlan::default() };
         let a = streams(1, broken);
         let b = Streams { cell: [9; 32], ..a.clone() };
         assert_ne!(first(&a, Purpose::Init, b"w"), first(&b, Purpose::Init, b"w"));
+    }
+
+    #[test]
+    fn crossed_streams_meet_each_other_once() {
+        let crossed = vec![(Purpose::Init, 3), (Purpose::Order, 2)];
+        let plan = SeedPlan { crossed, ..SeedPlan::default() };
+        assert_eq!(plan.combinations(), 6);
+        let of = |repeat, purpose| first(&streams(repeat, plan.clone()), purpose, b"w");
+        let pairs: std::collections::BTreeSet<_> =
+            (0..6).map(|repeat| (of(repeat, Purpose::Init), of(repeat, Purpose::Order))).collect();
+        assert_eq!(pairs.len(), 6);
+        assert_eq!((of(2, Purpose::Init), of(0, Purpose::Order)), (of(3, Purpose::Init), of(2, Purpose::Order)));
+        // The next six are the same again, but for what is not crossed.
+        assert_eq!((of(1, Purpose::Init), of(1, Purpose::Order)), (of(7, Purpose::Init), of(7, Purpose::Order)));
+        assert_ne!(of(1, Purpose::Augment), of(7, Purpose::Augment));
+        // The first ones are those of a sweep that crosses nothing.
+        let plain = streams(1, SeedPlan::default());
+        assert_eq!(of(2, Purpose::Init), first(&plain, Purpose::Init, b"w"));
+        assert_ne!(plan.identity(), SeedPlan::default().identity());
+        assert_eq!(SeedPlan::default().identity(), "SeedPlan { per_cell: [], fixed: [] }");
     }
 
     /// Pinned, because every published result hangs on them.

@@ -123,7 +123,8 @@ pub enum Moment {
 }
 
 impl Moment {
-    fn parse(text: &str) -> Option<Self> {
+    /// "20 epochs", "500 steps", or "final".
+    pub fn parse(text: &str) -> Option<Self> {
         if text.trim() == "final" { Some(Self::Final) } else { Length::parse(text).map(Self::After) }
     }
 
@@ -180,6 +181,7 @@ impl Spec {
         spec.check_cells()?;
         spec.check_metrics()?;
         spec.check_settings(source)?;
+        spec.check_crossed()?;
         let trials = spec.grid.cells().saturating_mul(u64::from(spec.repeats));
         if trials > MAX_TRIALS {
             let message = format!("{trials} trials are too many; at most {MAX_TRIALS} are possible: use fewer repeats");
@@ -197,6 +199,20 @@ impl Spec {
             self.check_kept(&config)?;
         }
         Ok(())
+    }
+
+    /// Every crossed stream must meet every other one equally often.
+    fn check_crossed(&self) -> Result<(), SpecError> {
+        let combinations = self.seeds.combinations();
+        if u64::from(self.repeats).is_multiple_of(combinations) {
+            return Ok(());
+        }
+        let message = format!(
+            "{} repeats do not meet all {combinations} combinations of the streams in seeds.crossed equally often: set \
+             repeats = {combinations}, or a multiple",
+            self.repeats
+        );
+        Err(SpecError::new(tree::Place::Default, "repeats", message))
     }
 
     /// A trial's curve must fit into a message.
@@ -302,7 +318,7 @@ impl Spec {
         fields.sort_unstable();
         let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 cell v1");
         hasher.update(data).update(&self.seed.to_le_bytes()).update(self.numerics.as_bytes());
-        hasher.update(format!("{:?}", self.seeds).as_bytes());
+        hasher.update(self.seeds.identity().as_bytes());
         for (path, value) in fields {
             hasher.update(path.as_bytes()).update(b"=").update(value.as_bytes()).update(b"\n");
         }
@@ -471,9 +487,32 @@ fn read_seeds(root: &Reader<'_>) -> Result<SeedPlan, SpecError> {
         }
         Ok(purposes)
     };
-    let plan = SeedPlan { per_cell: read("per_cell")?, fixed: read("fixed")? };
+    let plan = SeedPlan { per_cell: read("per_cell")?, fixed: read("fixed")?, crossed: read_crossed(&r)? };
     r.finish()?;
-    Ok(plan)
+    match plan.crossed.iter().find(|(purpose, _)| plan.fixed.contains(purpose)) {
+        Some((purpose, _)) => {
+            let name = seed::NAMED.iter().find(|(_, named)| named == purpose).map_or("", |named| named.0);
+            Err(r.error("crossed", format!("the stream '{name}' is fixed, too: it cannot be both")))
+        }
+        None => Ok(plan),
+    }
+}
+
+/// `seeds.crossed`: how many streams there are of each purpose.
+fn read_crossed(seeds: &Reader<'_>) -> Result<Vec<(Purpose, u32)>, SpecError> {
+    if seeds.node("crossed").is_none() {
+        return Ok(Vec::new());
+    }
+    let r = seeds.section("crossed")?;
+    let mut crossed = Vec::new();
+    for (name, purpose) in seed::NAMED {
+        crossed.extend(r.whole(name, Range::whole(2, 1_000_000))?.map(|count| (purpose, count as u32)));
+    }
+    r.finish()?;
+    if crossed.len() < 2 {
+        return Err(seeds.error("crossed", "name two streams or more, as in crossed = { init = 10, order = 20 }"));
+    }
+    Ok(crossed)
 }
 
 /// The text of a [`Value`] for people, short enough for a table.

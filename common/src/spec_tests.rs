@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use crate::Spec;
 use crate::config::{ModelKind, Toy};
 use crate::pin::FilePin;
+use crate::seed::Purpose;
 use crate::spec::SpecSource;
 use crate::terms::Share;
 use crate::trial::TrialKey;
@@ -153,6 +154,25 @@ fn a_lot_decides_what_is_audited_whatever_else_the_sweep_has() {
     assert!(chosen(&few, 0).iter().all(|repeat| more.contains(repeat)), "a larger share adds to the choice");
     assert_eq!(chosen(&spec("audit=1", "[grid]\nlr = [0.1]\n"), 0).len(), 2000);
     assert!(chosen(&spec("audit=0", "[grid]\nlr = [0.1]\n"), 0).is_empty());
+}
+
+#[test]
+fn crossed_streams_are_read_checked_and_part_of_a_cells_identity() {
+    let with = |settings: &[&str]| Spec::read(&source("", settings)).expect("a valid sweep");
+    let crossed = with(&["repeats=12", "seeds.crossed={ order = 3, init = 2 }"]);
+    assert_eq!(crossed.seeds.crossed, [(Purpose::Init, 2), (Purpose::Order, 3)]);
+    let hash = |spec: &Spec| spec.cell_hash(&spec.grid.config(0).expect("a cell"), &[0; 32]);
+    assert_ne!(hash(&crossed), hash(&with(&["repeats=12"])));
+    for (settings, words) in [
+        (["repeats=7", "seeds.crossed={ init = 2, order = 3 }"], "repeats: 7 repeats do not meet all 6 combinations"),
+        (["repeats=6", "seeds.crossed={ init = 6 }"], "seeds.crossed: name two streams or more"),
+        (["repeats=6", "seeds.crossed={ init = 6, order = 1 }"], "seeds.crossed.order: expected a whole number >= 2"),
+        (["repeats=6", "seeds.crossed={ init = 2, ordre = 3 }"], "did you mean 'order'"),
+        (["repeats=6", "seeds={ fixed = [\"init\"], crossed = { init = 2, order = 3 } }"], "'init' is fixed, too"),
+    ] {
+        let message = refusal("", &settings);
+        assert!(message.contains(words), "{message}");
+    }
 }
 
 #[test]

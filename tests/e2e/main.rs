@@ -1,5 +1,6 @@
 //! End-to-end tests over the real programs.
 
+mod analysis;
 mod audit;
 mod backup;
 mod checkpoints;

@@ -13,6 +13,7 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::token::Role;
 
 use crate::client::Client;
+use crate::client::effects::Part;
 use crate::client::kept::PredictionFormat;
 use crate::client::output::Format;
 use crate::program::LogFormat;
@@ -61,6 +62,12 @@ pub enum Command {
     Curves(CurvesArgs),
     /// Cells against a baseline, repeat by repeat: difference, interval, tests, and what pairing saved
     Compare(CompareArgs),
+    /// How far what cells predict for the probe set is apart, beside what chance makes of it
+    Distance(DistanceArgs),
+    /// What each axis does, where the variance is, and which cell is best, with the probability that it really is
+    Effects(EffectsArgs),
+    /// What each random stream that a sweep crosses does to a metric's variance
+    Variance(VarianceArgs),
     /// What trials predicted for the probe set, one row per trial, step and test image
     Predictions(PredictionsArgs),
     /// Fetch the weights that a trial kept, as a safetensors file in PyTorch's layout
@@ -473,6 +480,78 @@ pub struct CompareArgs {
     /// What to compare with, as in lr=0.1,wd=5e-4; axes that are not named have the value that they have in the cell compared
     #[arg(long, value_name = "AXIS=VALUE,…")]
     pub baseline: String,
+    /// Metric [default: test_acc if it is measured]
+    #[arg(long)]
+    pub metric: Option<String>,
+    /// Sample the curves here, as in "20 epochs", instead of at the end
+    #[arg(long, value_name = "STEP")]
+    pub at: Option<String>,
+    /// Level of the confidence intervals, in percent
+    #[arg(long, default_value_t = 95.0, value_name = "PERCENT")]
+    pub level: f64,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `ergodic distance`
+#[derive(Debug, Args)]
+pub struct DistanceArgs {
+    /// The sweep: its id, a unique beginning of it, or "latest"
+    pub id: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    /// Two cells, each as in lr=0.1,wd=5e-4 or by its number, with a test of their difference [default: any two of all cells]
+    #[arg(long, num_args = 2, value_names = ["CELL", "CELL"])]
+    pub between: Vec<String>,
+    /// When, as in "20 epochs" or final [default: between two cells, every moment that the sweep kept; otherwise the last]
+    #[arg(long, value_name = "STEP")]
+    pub at: Option<String>,
+    /// Random swaps of the test
+    #[arg(long, default_value_t = 9999, value_name = "N")]
+    pub permutations: u32,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `ergodic effects`
+#[derive(Debug, Args)]
+pub struct EffectsArgs {
+    /// The sweep: its id, a unique beginning of it, or "latest"
+    pub id: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    /// Metric [default: test_acc if it is measured]
+    #[arg(long)]
+    pub metric: Option<String>,
+    /// Sample the curves here, as in "20 epochs", instead of at the end
+    #[arg(long, value_name = "STEP")]
+    pub at: Option<String>,
+    /// Level of the confidence intervals, in percent
+    #[arg(long, default_value_t = 95.0, value_name = "PERCENT")]
+    pub level: f64,
+    /// Two axes, as in lr,wd: what each pair of their values adds to what both add
+    #[arg(long, value_delimiter = ',', value_name = "AXES")]
+    pub interaction: Vec<String>,
+    /// Only this part [default: of csv and md one part, effects or interaction; otherwise all]
+    #[arg(long, value_enum)]
+    pub part: Option<Part>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `ergodic variance`
+#[derive(Debug, Args)]
+pub struct VarianceArgs {
+    /// The sweep: its id, a unique beginning of it, or "latest"
+    pub id: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
     /// Metric [default: test_acc if it is measured]
     #[arg(long)]
     pub metric: Option<String>,

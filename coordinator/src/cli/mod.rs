@@ -12,7 +12,10 @@ use ergodic_proto::v1::Steering;
 
 use crate::client::commands::{self, TableOptions};
 use crate::client::compare::{CompareOptions, compare};
+use crate::client::distance::{DistanceOptions, distance};
+use crate::client::effects::{EffectsOptions, effects};
 use crate::client::output::Format;
+use crate::client::variance::{VarianceOptions, variance};
 use crate::client::watch::{eprintln_line, follow};
 use crate::client::{backup, kept, plan, tokens};
 use crate::failpoint;
@@ -95,6 +98,33 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
                 format: args.format,
             };
             say(compare(&mut client, &args.id, &options).await?)
+        }
+        Command::Distance(args) => {
+            let mut client = args.target.connect().await?;
+            let options = DistanceOptions {
+                between: args.between,
+                at: args.at,
+                permutations: args.permutations,
+                format: args.format,
+            };
+            say(distance(&mut client, &args.id, &options).await?)
+        }
+        Command::Effects(args) => {
+            let mut client = args.target.connect().await?;
+            let options = EffectsOptions {
+                metric: args.metric,
+                at: args.at,
+                level: args.level,
+                interaction: args.interaction,
+                part: args.part,
+                format: args.format,
+            };
+            say(effects(&mut client, &args.id, &options).await?)
+        }
+        Command::Variance(args) => {
+            let mut client = args.target.connect().await?;
+            let options = VarianceOptions { metric: args.metric, at: args.at, level: args.level, format: args.format };
+            say(variance(&mut client, &args.id, &options).await?)
         }
         Command::Predictions(args) => {
             kept::predictions(&mut args.target.connect().await?, &args.id, args.format).await?;

@@ -31,7 +31,7 @@ pub struct CompareOptions {
 pub async fn compare(client: &mut Client, sweep: &str, options: &CompareOptions) -> Result<String, UserError> {
     let request = v1::CompareRequest {
         sweep: sweep.to_owned(),
-        baseline: choices(&options.baseline)?,
+        baseline: choices("--baseline", &options.baseline)?,
         metric: options.metric.clone().unwrap_or_default(),
         at: options.at.clone().unwrap_or_default(),
         level: options.level / 100.0,
@@ -52,8 +52,8 @@ pub async fn compare(client: &mut Client, sweep: &str, options: &CompareOptions)
     Ok(render(&records, options.format, |_| people(&compared, options.level)))
 }
 
-/// `lr=0.1,wd=5e-4`; commas within brackets and quotes belong to a value.
-fn choices(text: &str) -> Result<Vec<v1::AxisChoice>, UserError> {
+/// What was given with an option, `lr=0.1,wd=5e-4`; commas within brackets and quotes belong to a value.
+pub(super) fn choices(option: &str, text: &str) -> Result<Vec<v1::AxisChoice>, UserError> {
     let (mut parts, mut depth, mut quoted) = (vec![String::new()], 0_i32, false);
     for c in text.chars() {
         match c {
@@ -80,7 +80,7 @@ fn choices(text: &str) -> Result<Vec<v1::AxisChoice>, UserError> {
     };
     let all: Option<Vec<_>> = parts.iter().map(choice).collect();
     all.ok_or_else(|| {
-        let message = format!("--baseline: expected axes with their values, as in lr=0.1,wd=5e-4, found '{text}'");
+        let message = format!("{option}: expected axes with their values, as in lr=0.1,wd=5e-4, found '{text}'");
         UserError::new(ErrorCode::BadInput, message)
     })
 }
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn a_baseline_is_read_as_typed() {
         let read = |text| {
-            let all = choices(text).map_err(|e| e.to_string())?;
+            let all = choices("--baseline", text).map_err(|e| e.to_string())?;
             Ok::<_, String>(all.into_iter().map(|c| (c.axis, c.value)).collect::<Vec<_>>())
         };
         let pair = |axis: &str, value: &str| (axis.to_owned(), value.to_owned());

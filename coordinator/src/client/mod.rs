@@ -6,10 +6,13 @@ pub mod backup;
 pub mod commands;
 pub mod compare;
 mod connect;
+pub mod distance;
+pub mod effects;
 pub mod kept;
 pub mod output;
 pub mod plan;
 pub mod tokens;
+pub mod variance;
 pub mod watch;
 
 pub use connect::Client;

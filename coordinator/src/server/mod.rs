@@ -1,6 +1,7 @@
 //! The coordinator process: store, event loop, gRPC services, and an orderly end.
 
 mod admin;
+mod analysis;
 pub(crate) mod backup;
 mod change;
 mod checkpoints;

@@ -39,12 +39,12 @@ const PAGE: usize = 512;
 const WATCH_PAUSE: Duration = Duration::from_millis(250);
 
 /// What the answer to a question about a sweep starts from.
-struct Found {
+pub(super) struct Found {
     number: i64,
-    id: String,
-    spec: Arc<Spec>,
-    done: u64,
-    data: String,
+    pub(super) id: String,
+    pub(super) spec: Arc<Spec>,
+    pub(super) done: u64,
+    pub(super) data: String,
     data_hash: Option<[u8; 32]>,
 }
 
@@ -220,6 +220,18 @@ impl SweepService for Sweeps {
         }))
     }
 
+    async fn distance(&self, request: Request<v1::DistanceRequest>) -> Result<Response<v1::DistanceResponse>, Status> {
+        self.answer_distance(request.into_inner()).await
+    }
+
+    async fn effects(&self, request: Request<v1::EffectsRequest>) -> Result<Response<v1::EffectsResponse>, Status> {
+        self.answer_effects(request.into_inner()).await
+    }
+
+    async fn variance(&self, request: Request<v1::VarianceRequest>) -> Result<Response<v1::VarianceResponse>, Status> {
+        self.answer_variance(request.into_inner()).await
+    }
+
     async fn steer(&self, request: Request<v1::SteerRequest>) -> Result<Response<v1::SteerResponse>, Status> {
         let request = request.into_inner();
         let steering = match request.steering() {
@@ -288,7 +300,7 @@ impl Sweeps {
         })
     }
 
-    async fn find(&self, id: &str) -> Result<Found, Status> {
+    pub(super) async fn find(&self, id: &str) -> Result<Found, Status> {
         let found = |_: &Core, sweep: &Sweep| Found {
             number: sweep.number,
             id: sweep.id.clone(),
@@ -315,7 +327,7 @@ impl Sweeps {
     }
 
     /// Reads the rows of a sweep.
-    async fn read_rows<T: Send + 'static>(
+    pub(super) async fn read_rows<T: Send + 'static>(
         &self,
         found: &Found,
         work: impl FnOnce(Rows<'_>) -> Result<T, TableError> + Send + 'static,
@@ -592,7 +604,7 @@ async fn watch(shared: Arc<Shared>, id: String, messages: Pages<v1::WatchRespons
     }
 }
 
-fn table_error(error: TableError) -> UserError {
+pub(super) fn table_error(error: TableError) -> UserError {
     match error {
         TableError::Unknown(message) => UserError::new(ErrorCode::NotFound, message),
         TableError::Bad(message) => UserError::new(ErrorCode::BadInput, message),

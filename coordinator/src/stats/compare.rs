@@ -52,9 +52,23 @@ pub struct Contrast {
 
 /// Values of a cell by repeat, and how many of its trials ended without one.
 #[derive(Debug, Default)]
-struct Trials {
-    values: Vec<(u32, f64)>,
+pub(super) struct Trials {
+    /// In the order of repeats.
+    pub(super) values: Vec<(u32, f64)>,
     ended: u64,
+}
+
+impl Trials {
+    /// Trials that all have a value.
+    #[cfg(test)]
+    pub(super) fn with(values: Vec<(u32, f64)>) -> Self {
+        Self { ended: values.len() as u64, values }
+    }
+
+    /// How many ended without a value.
+    pub(super) fn lost(&self) -> u64 {
+        self.ended - (self.values.len() as u64).min(self.ended)
+    }
 }
 
 impl Comparison {
@@ -106,7 +120,7 @@ impl Comparison {
     /// The store failed, or there is nothing to compare.
     pub fn contrasts(&self, rows: Rows<'_>) -> Result<Vec<Contrast>, TableError> {
         let spec = rows.spec;
-        let trials = self.trials(rows)?;
+        let trials = trials(&self.query, rows)?;
         let cells: Vec<u64> = match spec.grid.numbers() <= MOST_EMPTY_ROWS {
             true => spec.grid.iter().collect(),
             false => trials.keys().copied().collect(),
@@ -127,27 +141,6 @@ impl Comparison {
             (contrast.sign_holm, contrast.wilcoxon_holm) = (sign, wilcoxon);
         }
         Ok(contrasts)
-    }
-
-    fn trials(&self, rows: Rows<'_>) -> Result<BTreeMap<u64, Trials>, TableError> {
-        let mut trials: BTreeMap<u64, Trials> = BTreeMap::new();
-        let at: Option<Length> = self.query.at();
-        rows.reader.trials(rows.sweep, &mut |row| {
-            let result = row.result;
-            let cell = trials.entry(result.key.cell).or_default();
-            cell.ended += 1;
-            let value = result.metrics.get(self.query.column()).copied().filter(|x| x.is_finite());
-            if let (Outcome::Completed, Some(value), None) = (result.outcome, value, at) {
-                cell.values.push((result.key.repeat, value));
-            }
-            true
-        })?;
-        if let Some(at) = at {
-            self.query.samples(rows, at, &mut |key, value| {
-                trials.entry(key.cell).or_default().values.push((key.repeat, value));
-            })?;
-        }
-        Ok(trials)
     }
 
     fn contrast(&self, spec: &Spec, trials: &BTreeMap<u64, Trials>, cell: u64, baseline: Option<u64>) -> Contrast {
@@ -177,6 +170,31 @@ impl Comparison {
     }
 }
 
+/// Values of a query's metric by cell.
+///
+/// # Errors
+/// The store failed, or no curve has a sample at the moment asked for.
+pub(super) fn trials(query: &Query, rows: Rows<'_>) -> Result<BTreeMap<u64, Trials>, TableError> {
+    let mut trials: BTreeMap<u64, Trials> = BTreeMap::new();
+    let at: Option<Length> = query.at();
+    rows.reader.trials(rows.sweep, &mut |row| {
+        let result = row.result;
+        let cell = trials.entry(result.key.cell).or_default();
+        cell.ended += 1;
+        let value = result.metrics.get(query.column()).copied().filter(|x| x.is_finite());
+        if let (Outcome::Completed, Some(value), None) = (result.outcome, value, at) {
+            cell.values.push((result.key.repeat, value));
+        }
+        true
+    })?;
+    if let Some(at) = at {
+        query.samples(rows, at, &mut |key, value| {
+            trials.entry(key.cell).or_default().values.push((key.repeat, value));
+        })?;
+    }
+    Ok(trials)
+}
+
 /// Values of repeats that both have; both are in the order of repeats.
 fn common(here: &[(u32, f64)], there: &[(u32, f64)]) -> Vec<(f64, f64)> {
     let mut rest = there.iter().peekable();
@@ -199,8 +217,7 @@ fn note(paired: &Paired, here: &Trials, there: &Trials, has_baseline: bool) -> S
         _ if paired.std == Some(0.0) => notes.push("the same difference in every repeat".to_owned()),
         _ => {}
     }
-    let lost = |trials: &Trials| trials.ended - (trials.values.len() as u64).min(trials.ended);
-    match (lost(here), lost(there)) {
+    match (here.lost(), there.lost()) {
         (0, 0) => {}
         (here, there) => notes.push(format!("without a value: {here} trials here, {there} of the baseline")),
     }
@@ -208,7 +225,7 @@ fn note(paired: &Paired, here: &Trials, there: &Trials, has_baseline: bool) -> S
 }
 
 /// The index of the value that a user means by `text`: as a number, or in the words of a table.
-fn find_value(axis: &Axis, text: &str) -> Result<u64, TableError> {
+pub(super) fn find_value(axis: &Axis, text: &str) -> Result<u64, TableError> {
     let text = text.trim();
     let wanted: Option<f64> = text.parse().ok();
     let same = |i: &u64| wanted.is_some() && axis.number(*i) == wanted;

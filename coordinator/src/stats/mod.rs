@@ -2,17 +2,21 @@
 //! in which results arrived.
 //!
 //! `sample` has the statistics of one sample, `statistic` finds them by name, `table` groups stored rows and asks for them;
-//! `paired` and `compare` do the same for differences between cells.
+//! `paired` and `compare` do the same for differences between cells, `distance` for their predictions; `effects` takes a grid
+//! apart into what its axes do.
 
 pub mod bootstrap;
 pub mod chance;
 pub mod compare;
+pub mod distance;
+pub mod effects;
 pub mod paired;
 pub mod sample;
 pub mod special;
 pub mod statistic;
 pub mod summary;
 pub mod table;
+pub mod variance;
 
 pub use sample::Sample;
 pub use summary::Summary;

@@ -106,6 +106,53 @@ fn stirling(x: f64) -> f64 {
         / x
 }
 
+/// Quantile of the χ² distribution with any number of degrees of freedom above 0, 0 < p < 1.
+pub fn chi_squared_quantile(p: f64, degrees: f64) -> f64 {
+    let shape = 0.5 * degrees;
+    let mut high = shape.max(1.0);
+    while gamma_below(shape, high) < p && high < 1e300 {
+        high *= 2.0;
+    }
+    let mut low = 0.0;
+    // Halved until the ends are neighbours: the function is monotone, and its slope may be none at 0.
+    loop {
+        let middle = 0.5 * (low + high);
+        if middle <= low || middle >= high {
+            return 2.0 * high;
+        }
+        if gamma_below(shape, middle) < p { low = middle } else { high = middle }
+    }
+}
+
+/// The regularized incomplete gamma function P(a, x), x > 0: by its series below a + 1, by its continued fraction (Lentz's
+/// method) above.
+fn gamma_below(a: f64, x: f64) -> f64 {
+    let front = libm::exp(a * libm::log(x) - x - libm::lgamma(a));
+    if x < a + 1.0 {
+        let (mut term, mut sum, mut k) = (1.0 / a, 1.0 / a, a);
+        while term > sum * f64::EPSILON {
+            k += 1.0;
+            term *= x / k;
+            sum += term;
+        }
+        return front * sum;
+    }
+    let mut b = x + 1.0 - a;
+    let (mut c, mut d) = (f64::MAX, 1.0 / b);
+    let mut fraction = d;
+    for i in 1..100_000 {
+        let step = -f64::from(i) * (f64::from(i) - a);
+        b += 2.0;
+        d = 1.0 / (step * d + b);
+        c = b + step / c;
+        fraction *= d * c;
+        if (d * c - 1.0).abs() < f64::EPSILON {
+            break;
+        }
+    }
+    1.0 - front * fraction
+}
+
 /// Probability of at most `k` heads among `n` throws of a fair coin. Terms are taken relative to the middle one and
 /// divided by the sum of all, so that nothing overflows.
 pub fn coin_tail(k: u64, n: u64) -> f64 {

@@ -327,6 +327,11 @@ impl Query {
 }
 
 impl<'a> Rows<'a> {
+    /// The stream of resamples of some cells.
+    pub(super) fn resampling(self, cells: &[u64]) -> Stream {
+        self.cells().resampling(cells)
+    }
+
     fn cells(self) -> Cells<'a> {
         Cells { spec: self.spec, data: self.data }
     }
@@ -356,7 +361,7 @@ impl Group {
 }
 
 /// Most draws of one table: about a minute on two cores.
-const MOST_DRAWS: usize = 20_000_000_000;
+pub(super) const MOST_DRAWS: usize = 20_000_000_000;
 
 /// Above this many cells, rows are listed only where there are results.
 pub(super) const MOST_EMPTY_ROWS: u64 = 10_000;

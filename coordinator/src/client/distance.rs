@@ -1,0 +1,174 @@
+//! `ergodic distance`: how far what cells predict is apart.
+
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+use serde_json::{Value, json};
+
+use super::Client;
+use super::commands::{render, simple_table};
+use super::compare::choices;
+use super::output::{Format, Records, json_value, short_figure, text_value};
+
+/// What is to be compared, and how it is printed.
+#[derive(Debug, Clone)]
+pub struct DistanceOptions {
+    /// Two cells as typed, `lr=0.1,wd=5e-4` or a number; or none.
+    pub between: Vec<String>,
+    /// Moment.
+    pub at: Option<String>,
+    /// Random swaps.
+    pub permutations: u32,
+    /// Format.
+    pub format: Format,
+}
+
+/// `ergodic distance`
+///
+/// # Errors
+/// There is no such sweep, axis, value, cell or moment, nothing to compare, or nobody answers.
+pub async fn distance(client: &mut Client, sweep: &str, options: &DistanceOptions) -> Result<String, UserError> {
+    let request = v1::DistanceRequest {
+        sweep: sweep.to_owned(),
+        between: options.between.iter().map(|text| cell(text)).collect::<Result<_, _>>()?,
+        at: options.at.clone().unwrap_or_default(),
+        permutations: options.permutations,
+    };
+    let is_pair = !request.between.is_empty();
+    let found = client.sweeps.distance(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let records = records(&found, is_pair);
+    if options.format == Format::Json {
+        let rows: Vec<String> = records.objects().iter().map(|row| format!("    {row}")).collect();
+        return Ok(format!(
+            "{{\n  \"sweep\": {},\n  \"points\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
+            json!(found.sweep),
+            found.points,
+            rows.join(",\n")
+        ));
+    }
+    Ok(render(&records, options.format, |_| if is_pair { pair_for_people(&found) } else { all_for_people(&found) }))
+}
+
+/// A cell as typed: its number, or values of axes.
+fn cell(text: &str) -> Result<v1::CellChoice, UserError> {
+    match text.trim().parse() {
+        Ok(number) => Ok(v1::CellChoice { cell: Some(number), values: Vec::new() }),
+        Err(_) => Ok(v1::CellChoice { cell: None, values: choices("--between", text)? }),
+    }
+}
+
+/// The one cell and the other, then figures; what only a test between two cells has is left out without one.
+fn records(found: &v1::DistanceResponse, is_pair: bool) -> Records {
+    let sides = ["a", "b"];
+    let of_cells = sides.iter().flat_map(|side| {
+        let axes = found.axes.iter().map(move |axis| format!("{side}.{axis}"));
+        [format!("{side}.cell")].into_iter().chain(axes)
+    });
+    let (before, test) = (["at", "n", "distance", "null"], ["statistic", "p", "test"]);
+    let after = ["agreement", "agreement_same", "agreement_a", "agreement_b", "note"];
+    let test = if is_pair { &test[..] } else { &[] };
+    let figures = before.iter().chain(test).chain(&after).map(|name| (*name).to_owned());
+    let row = |row: &v1::Distance| {
+        let cells = [row.a, row.b].into_iter().flat_map(|at| found.cells.get(at as usize));
+        let cells = cells.flat_map(|cell| [json!(cell.cell)].into_iter().chain(cell.values.iter().map(json_value)));
+        let how = row.p.map(|_| if row.exact { "exact" } else { "random" });
+        let before = [json!(row.at), json!(row.n), json!(row.distance), json!(row.null)];
+        let test = if is_pair { vec![json!(row.statistic), json!(row.p), json!(how)] } else { Vec::new() };
+        let shares = [row.agreement, row.agreement_same, row.agreement_a, row.agreement_b].map(|x| json!(x));
+        let note = Some(&row.note).filter(|note| !note.is_empty());
+        cells.chain(before).chain(test).chain(shares).chain([json!(note)]).collect::<Vec<Value>>()
+    };
+    let known = |row: &&v1::Distance| (row.a.max(row.b) as usize) < found.cells.len();
+    Records { columns: of_cells.chain(figures).collect(), rows: found.rows.iter().filter(known).map(row).collect() }
+}
+
+/// A cell's values in one word: `lr=0.1 wd=0`.
+fn name(found: &v1::DistanceResponse, at: usize) -> String {
+    let Some(cell) = found.cells.get(at) else { return String::new() };
+    let words = found.axes.iter().zip(&cell.values).map(|(axis, value)| format!("{axis}={}", text_value(value)));
+    let words: Vec<String> = words.collect();
+    if words.is_empty() { format!("cell {}", cell.cell) } else { words.join(" ") }
+}
+
+fn provenance(found: &v1::DistanceResponse) -> String {
+    let part = match found.done == found.trials {
+        true => format!("{} trials", found.trials),
+        false => format!("{} of {} trials so far", found.done, found.trials),
+    };
+    format!("{part} · {} · {}\n", found.data, found.numerics)
+}
+
+fn pair_for_people(found: &v1::DistanceResponse) -> String {
+    let header = ["at", "n", "distance", "null", "p", "agreement", "same repeat", "within A", "within B", ""];
+    let row = |row: &v1::Distance| {
+        let shares = [row.agreement, row.agreement_same, row.agreement_a, row.agreement_b].map(short_figure);
+        let first = [row.at.clone(), row.n.to_string()];
+        let figures = [row.distance, row.null, row.p].map(short_figure);
+        let cells = first.into_iter().chain(figures).chain(shares).chain([row.note.clone()]);
+        cells.map(Value::String).collect::<Vec<Value>>()
+    };
+    let rows: Vec<Vec<Value>> = found.rows.iter().map(row).collect();
+    format!(
+        "{} ({}): what two cells predict for {} probe points\nA: {}\nB: {}\n{}distance: ℓ1, in [0, 2], of n/2 repeats of A \
+         and n/2 others of B; null: the same of halves of one cell; p: by swaps of the cells within repeats\nagreement: \
+         probability that two trials of different repeats predict the same class\n{}",
+        found.name,
+        found.sweep,
+        found.points,
+        name(found, 0),
+        name(found, 1),
+        simple_table(&header.map(str::to_owned), &rows),
+        provenance(found)
+    )
+}
+
+/// Most cells that stand side by side.
+const SIDE_BY_SIDE: usize = 12;
+
+fn all_for_people(found: &v1::DistanceResponse) -> String {
+    let first = found.rows.first();
+    let (at, n) =
+        first.map_or((String::new(), 0), |row| (row.at.clone(), found.rows.iter().map(|r| r.n).max().unwrap_or(0)));
+    let notes: String =
+        found.rows.iter().filter(|row| !row.note.is_empty()).map(|row| format!("{}\n", row.note)).collect();
+    let body = if found.cells.len() <= SIDE_BY_SIDE {
+        let distances = matrix(found, |row| if row.a == row.b { row.null } else { row.distance });
+        let agreement = matrix(found, |row| row.agreement);
+        format!(
+            "ℓ1 distance, in [0, 2], of {} repeats of the one cell and {} others of the other; on the diagonal the null, of \
+             halves of one cell\n{distances}agreement: probability that two trials of different repeats predict the same \
+             class\n{agreement}",
+            n / 2,
+            n / 2
+        )
+    } else {
+        list(found)
+    };
+    let (title, end) =
+        (format!("{} ({}): {at}, {} probe points", found.name, found.sweep, found.points), provenance(found));
+    format!("{title}, the {n} repeats that all cells with predictions have\n{body}{notes}{end}")
+}
+
+fn matrix(found: &v1::DistanceResponse, figure: impl Fn(&v1::Distance) -> Option<f64>) -> String {
+    let cells = 0..found.cells.len();
+    let number = |at: usize| found.cells[at].cell.to_string();
+    let header: Vec<String> = ["cell".to_owned(), String::new()].into_iter().chain(cells.clone().map(number)).collect();
+    let of = |a: usize, b: usize| {
+        let same = |row: &&v1::Distance| (row.a as usize, row.b as usize) == (a.min(b), a.max(b));
+        short_figure(found.rows.iter().find(same).and_then(&figure))
+    };
+    let row = |a: usize| {
+        let figures = cells.clone().map(|b| of(a, b));
+        [number(a), name(found, a)].into_iter().chain(figures).map(Value::String).collect::<Vec<Value>>()
+    };
+    simple_table(&header, &cells.clone().map(row).collect::<Vec<_>>())
+}
+
+fn list(found: &v1::DistanceResponse) -> String {
+    let header = ["cell", "beside", "distance", "null", "agreement"].map(str::to_owned);
+    let row = |row: &v1::Distance| {
+        let names = [row.a, row.b].map(|at| name(found, at as usize));
+        let figures = [row.distance, row.null, row.agreement].map(short_figure);
+        names.into_iter().chain(figures).map(Value::String).collect::<Vec<Value>>()
+    };
+    simple_table(&header, &found.rows.iter().map(row).collect::<Vec<_>>())
+}

@@ -1,0 +1,254 @@
+//! `ergodic effects`: what each axis does, where the variance is, and which cell is best.
+
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+use serde_json::{Value, json};
+
+use super::Client;
+use super::commands::simple_table;
+use super::output::{Format, Records, json_value, short_figure, text_value};
+
+/// What is to be known, and how it is printed.
+#[derive(Debug, Clone)]
+pub struct EffectsOptions {
+    /// Metric.
+    pub metric: Option<String>,
+    /// Step.
+    pub at: Option<String>,
+    /// Level of the intervals, in percent.
+    pub level: f64,
+    /// Two axes, or none.
+    pub interaction: Vec<String>,
+    /// Only this part.
+    pub part: Option<Part>,
+    /// Format.
+    pub format: Format,
+}
+
+/// `--part`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// What each value of each axis adds.
+    Effects,
+    /// Where the variance is.
+    Shares,
+    /// The cells with the best means.
+    Best,
+    /// What pairs of values of two axes add.
+    Interaction,
+}
+
+const PARTS: [Part; 4] = [Part::Effects, Part::Shares, Part::Best, Part::Interaction];
+
+/// `ergodic effects`
+///
+/// # Errors
+/// There is no such sweep, axis or metric, nothing to compare, or nobody answers.
+pub async fn effects(client: &mut Client, sweep: &str, options: &EffectsOptions) -> Result<String, UserError> {
+    if options.part == Some(Part::Interaction) && options.interaction.is_empty() {
+        let message = "--part interaction: of which two axes? Name them, as in --interaction lr,wd";
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
+    let request = v1::EffectsRequest {
+        sweep: sweep.to_owned(),
+        metric: options.metric.clone().unwrap_or_default(),
+        at: options.at.clone().unwrap_or_default(),
+        level: options.level / 100.0,
+        interaction: options.interaction.clone(),
+    };
+    let found = client.sweeps.effects(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let single = options.part.unwrap_or(match options.interaction.is_empty() {
+        true => Part::Effects,
+        false => Part::Interaction,
+    });
+    Ok(match options.format {
+        Format::Json => in_json(&found, options),
+        Format::Csv => records(&found, single).csv(),
+        Format::Md => records(&found, single).markdown(),
+        Format::Table => for_people(&found, options),
+    })
+}
+
+/// One part as rows.
+fn records(found: &v1::EffectsResponse, part: Part) -> Records {
+    match part {
+        Part::Effects => effect_records(found),
+        Part::Shares => share_records(found),
+        Part::Best => best_records(found),
+        Part::Interaction => interaction_records(found),
+    }
+}
+
+/// Values as they are; of axes that move together, one text.
+fn value(values: &[v1::AxisValue]) -> Value {
+    match values {
+        [value] => json_value(value),
+        _ => json!(values.iter().map(text_value).collect::<Vec<_>>().join(" ")),
+    }
+}
+
+fn names(columns: &[&str]) -> Vec<String> {
+    columns.iter().map(|column| (*column).to_owned()).collect()
+}
+
+fn figures(effect: &v1::Effect) -> Vec<Value> {
+    vec![json!(effect.cells), json!(effect.mean), json!(effect.effect), json!(effect.low), json!(effect.high)]
+}
+
+fn effect_records(found: &v1::EffectsResponse) -> Records {
+    let row =
+        |effect: &v1::Effect| [vec![json!(effect.axes.join("+")), value(&effect.values)], figures(effect)].concat();
+    Records {
+        columns: names(&["axis", "value", "cells", "mean", "effect", "ci_low", "ci_high"]),
+        rows: found.effects.iter().map(row).collect(),
+    }
+}
+
+fn share_records(found: &v1::EffectsResponse) -> Records {
+    let row = |share: &v1::VarianceShare| {
+        vec![json!(share.name), json!(share.df), json!(share.squares), json!(share.share), json!(share.between)]
+    };
+    Records {
+        columns: names(&["term", "df", "squares", "share", "share_between"]),
+        rows: found.shares.iter().map(row).collect(),
+    }
+}
+
+fn best_records(found: &v1::EffectsResponse) -> Records {
+    let row = |best: &v1::BestCell| {
+        let before = [json!(best.cell)].into_iter().chain(best.values.iter().map(json_value));
+        let after = [json!(best.n), json!(best.lost), json!(best.mean), json!(best.probability)];
+        before.chain(after).collect()
+    };
+    let axes = ["cell".to_owned()].into_iter().chain(found.axes.iter().cloned());
+    Records {
+        columns: axes.chain(names(&["n", "without_value", "mean", "p_best"])).collect(),
+        rows: found.best.iter().map(row).collect(),
+    }
+}
+
+fn interaction_records(found: &v1::EffectsResponse) -> Records {
+    let axes = found.interaction.first().map(|effect| effect.axes.clone()).unwrap_or_default();
+    let row = |effect: &v1::Effect| effect.values.iter().map(json_value).chain(figures(effect)).collect();
+    let columns = axes.into_iter().chain(names(&["cells", "mean", "effect", "ci_low", "ci_high"]));
+    Records { columns: columns.collect(), rows: found.interaction.iter().map(row).collect() }
+}
+
+fn is_wanted(options: &EffectsOptions, part: Part) -> bool {
+    match options.part {
+        Some(wanted) => wanted == part,
+        None => part != Part::Interaction || !options.interaction.is_empty(),
+    }
+}
+
+fn in_json(found: &v1::EffectsResponse, options: &EffectsOptions) -> String {
+    let mut fields = vec![
+        format!("  \"sweep\": {}", json!(found.sweep)),
+        format!("  \"metric\": {}", json!(found.metric)),
+        format!("  \"level\": {}", json!(options.level / 100.0)),
+        format!("  \"mean\": {}", json!(found.mean)),
+        format!("  \"notes\": {}", json!(found.notes)),
+    ];
+    for part in PARTS.into_iter().filter(|part| is_wanted(options, *part)) {
+        let name = match part {
+            Part::Effects => "effects",
+            Part::Shares => "shares",
+            Part::Best => "best",
+            Part::Interaction => "interaction",
+        };
+        let rows: Vec<String> = records(found, part).objects().iter().map(|row| format!("    {row}")).collect();
+        fields.push(format!("  \"{name}\": [\n{}\n  ]", rows.join(",\n")));
+    }
+    format!("{{\n{}\n}}\n", fields.join(",\n"))
+}
+
+fn for_people(found: &v1::EffectsResponse, options: &EffectsOptions) -> String {
+    let part = match found.done == found.trials {
+        true => format!("{} trials", found.trials),
+        false => format!("{} of {} trials so far", found.done, found.trials),
+    };
+    let mean = short_figure(Some(found.mean));
+    let mut out = format!("{} ({}): {}, mean of cells {mean}\n", found.name, found.sweep, found.metric);
+    for part in PARTS.into_iter().filter(|part| is_wanted(options, *part)) {
+        out += &match part {
+            Part::Effects => effects_for_people(found, options.level),
+            Part::Shares => shares_for_people(found),
+            Part::Best => best_for_people(found),
+            Part::Interaction => interaction_for_people(found),
+        };
+    }
+    found.notes.iter().for_each(|note| out += &format!("note: {note}\n"));
+    format!("{out}{part} · {} · {}\n", found.data, found.numerics)
+}
+
+fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let rows: Vec<Vec<Value>> = rows.map(|row| row.into_iter().map(Value::String).collect()).collect();
+    simple_table(&names(header), &rows)
+}
+
+fn in_words(values: &[v1::AxisValue]) -> String {
+    values.iter().map(text_value).collect::<Vec<_>>().join(" ")
+}
+
+fn effects_for_people(found: &v1::EffectsResponse, level: f64) -> String {
+    let interval = format!("{level} % CI of the effect");
+    let header = ["axis", "value", "cells", "mean", "effect", &interval];
+    let row = |effect: &v1::Effect| {
+        let ends = match (effect.low, effect.high) {
+            (Some(low), Some(high)) => format!("{} … {}", short_figure(Some(low)), short_figure(Some(high))),
+            _ => short_figure(None),
+        };
+        let figures = [effect.mean, effect.effect].map(short_figure);
+        let first = [effect.axes.join("+"), in_words(&effect.values), effect.cells.to_string()];
+        first.into_iter().chain(figures).chain([ends]).collect()
+    };
+    let rows = table(&header, found.effects.iter().map(row));
+    format!("what each value adds, averaged over the other axes; interval by resampling whole repeats\n{rows}")
+}
+
+fn shares_for_people(found: &v1::EffectsResponse) -> String {
+    let percent = |x: Option<f64>| x.map_or_else(|| short_figure(None), |x| format!("{:.1} %", 100.0 * x));
+    let row = |share: &v1::VarianceShare| {
+        let squares = if share.squares == 0.0 { "0".to_owned() } else { format!("{:.3e}", share.squares) };
+        vec![share.name.clone(), share.df.to_string(), squares, percent(share.share), percent(share.between)]
+    };
+    let rows = table(&["term", "df", "sum of squares", "of all", "between cells"], found.shares.iter().map(row));
+    format!("where the variance is\n{rows}")
+}
+
+fn best_for_people(found: &v1::EffectsResponse) -> String {
+    if found.best.is_empty() {
+        return String::new();
+    }
+    let axes: Vec<&str> = found.axes.iter().map(String::as_str).collect();
+    let header = [&["cell"], &axes[..], &["n", "mean", "p(best)", ""]].concat();
+    let row = |best: &v1::BestCell| {
+        let lost = if best.lost > 0 { format!("{} without a value", best.lost) } else { String::new() };
+        let first = [best.cell.to_string()].into_iter().chain(best.values.iter().map(text_value));
+        let figures =
+            [short_figure(Some(best.mean)), best.probability.map_or_else(|| short_figure(None), |p| format!("{p:.3}"))];
+        first.chain([best.n.to_string()]).chain(figures).chain([lost]).collect()
+    };
+    let rows = table(&header, found.best.iter().map(row));
+    format!("best cells; p(best): share of resamples of whole repeats in which the cell's mean is the best\n{rows}")
+}
+
+/// The values of the one factor down the side, those of the other along the top.
+fn interaction_for_people(found: &v1::EffectsResponse) -> String {
+    let Some(first) = found.interaction.first() else { return String::new() };
+    // The last axis' values are the other factor's: they change fastest.
+    let width = found.interaction.iter().skip(1).position(|effect| effect.values.first() != first.values.first());
+    let width = width.map_or(found.interaction.len(), |at| at + 1);
+    let side = |effect: &v1::Effect| in_words(&effect.values[..effect.values.len().min(1)]);
+    let top = |effect: &v1::Effect| in_words(&effect.values[effect.values.len().min(1)..]);
+    let corner = format!("{} \\ {}", first.axes[0], first.axes[1..].join(" "));
+    let tops: Vec<String> = found.interaction.iter().take(width).map(top).collect();
+    let header: Vec<&str> = [corner.as_str()].into_iter().chain(tops.iter().map(String::as_str)).collect();
+    let row = |effects: &[v1::Effect]| {
+        let figures = effects.iter().map(|effect| short_figure(effect.effect));
+        effects.first().map(side).into_iter().chain(figures).collect()
+    };
+    let rows = table(&header, found.interaction.chunks(width).map(row));
+    format!("interaction: what a pair of values adds to what both add\n{rows}")
+}

@@ -1,0 +1,122 @@
+//! `ergodic variance`: what each random stream does to a metric's variance.
+
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+use serde_json::{Value, json};
+
+use super::Client;
+use super::commands::{render, simple_table};
+use super::output::{Format, Records, json_value, short_figure, text_value};
+
+/// What is to be known, and how it is printed.
+#[derive(Debug, Clone)]
+pub struct VarianceOptions {
+    /// Metric.
+    pub metric: Option<String>,
+    /// Step.
+    pub at: Option<String>,
+    /// Level of the intervals, in percent.
+    pub level: f64,
+    /// Format.
+    pub format: Format,
+}
+
+/// `ergodic variance`
+///
+/// # Errors
+/// There is no such sweep or metric, the sweep crosses no streams, trials are missing, or nobody answers.
+pub async fn variance(client: &mut Client, sweep: &str, options: &VarianceOptions) -> Result<String, UserError> {
+    let request = v1::VarianceRequest {
+        sweep: sweep.to_owned(),
+        metric: options.metric.clone().unwrap_or_default(),
+        at: options.at.clone().unwrap_or_default(),
+        level: options.level / 100.0,
+    };
+    let found = client.sweeps.variance(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let records = records(&found);
+    if options.format == Format::Json {
+        let rows: Vec<String> = records.objects().iter().map(|row| format!("    {row}")).collect();
+        return Ok(format!(
+            "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"level\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
+            json!(found.sweep),
+            json!(found.metric),
+            json!(options.level / 100.0),
+            rows.join(",\n")
+        ));
+    }
+    Ok(render(&records, options.format, |_| people(&found, options.level)))
+}
+
+/// One row per cell and component; of a cell without any, one row that says why.
+fn records(found: &v1::VarianceResponse) -> Records {
+    let figures = ["component", "n", "df", "variance", "share", "ci_low", "ci_high", "note"].map(str::to_owned);
+    let rows = found.cells.iter().flat_map(|cell| {
+        let start = move || cell.values.iter().map(json_value);
+        let note = json!(Some(&cell.note).filter(|note| !note.is_empty()));
+        let blank = [Value::Null, json!(cell.n)].into_iter().chain((0..5).map(|_| Value::Null)).chain([note.clone()]);
+        let none = cell.components.is_empty().then(|| start().chain(blank).collect::<Vec<Value>>());
+        let row = move |component: &v1::VarianceComponent| {
+            let figures = [
+                json!(component.name),
+                json!(cell.n),
+                json!(component.df),
+                json!(component.variance),
+                json!(component.share),
+                json!(component.low),
+                json!(component.high),
+                note.clone(),
+            ];
+            start().chain(figures).collect::<Vec<Value>>()
+        };
+        none.into_iter().chain(cell.components.iter().map(row))
+    });
+    Records { columns: found.axes.iter().cloned().chain(figures).collect(), rows: rows.collect() }
+}
+
+fn people(found: &v1::VarianceResponse, level: f64) -> String {
+    let interval = format!("{level} % CI");
+    let after = ["component", "df", "variance", "share", "deviation", &interval, ""];
+    let header: Vec<String> = found.axes.iter().cloned().chain(after.map(str::to_owned)).collect();
+    let rows: Vec<Vec<Value>> = found.cells.iter().flat_map(cell_for_people).collect();
+    let part = match found.done == found.trials {
+        true => format!("{} trials", found.trials),
+        false => format!("{} of {} trials so far", found.done, found.trials),
+    };
+    format!(
+        "{} ({}): {}, where the variance of repeats comes from\n{}by the method of moments; interval of the variance: \
+         Satterthwaite's, for estimates above 0\n{part} · {} · {}\n",
+        found.name,
+        found.sweep,
+        found.metric,
+        simple_table(&header, &rows),
+        found.data,
+        found.numerics
+    )
+}
+
+/// Names and note stand in a cell's first row alone.
+fn cell_for_people(cell: &v1::VarianceCell) -> Vec<Vec<Value>> {
+    let first = |at: usize, text: String| if at == 0 { text } else { String::new() };
+    let start = |at: usize| cell.values.iter().map(move |value| first(at, text_value(value)));
+    let scientific = |x: f64| if x == 0.0 { "0".to_owned() } else { format!("{x:.2e}") };
+    let nothing = || short_figure(None);
+    let text = |cells: Vec<String>| cells.into_iter().map(Value::String).collect::<Vec<Value>>();
+    if cell.components.is_empty() {
+        let blank = (0..6).map(|_| nothing()).chain([cell.note.clone()]);
+        return vec![text(start(0).chain(blank).collect())];
+    }
+    let row = |(at, component): (usize, &v1::VarianceComponent)| {
+        let ends = component.low.zip(component.high);
+        let figures = [
+            component.name.clone(),
+            component.df.to_string(),
+            scientific(component.variance),
+            component.share.map_or_else(nothing, |share| format!("{:.1} %", 100.0 * share)),
+            Some(component.variance).filter(|x| *x >= 0.0).map_or_else(nothing, |x| short_figure(Some(x.sqrt()))),
+            ends.map_or_else(nothing, |(low, high)| format!("{} … {}", scientific(low), scientific(high))),
+            first(at, cell.note.clone()),
+        ];
+        text(start(at).chain(figures).collect())
+    };
+    cell.components.iter().enumerate().map(row).collect()
+}

@@ -1,0 +1,157 @@
+//! What users ask of a sweep's repeats beyond tables: the answers of `SweepService` that have a file of their own.
+
+use ergodic_common::Spec;
+use ergodic_proto::v1;
+use tonic::{Response, Status};
+
+use super::sweeps::{Sweeps, table_error};
+use crate::stats::distance::{Apart, Choice, Distances, Question};
+use crate::stats::effects::{Analysis, Asked, Best, Level, Term};
+use crate::stats::variance::{Component, Decomposition, Variances};
+
+impl Sweeps {
+    /// `SweepService.Distance`
+    pub(super) async fn answer_distance(
+        &self,
+        request: v1::DistanceRequest,
+    ) -> Result<Response<v1::DistanceResponse>, Status> {
+        let found = self.find(&request.sweep).await?;
+        let between: Vec<Choice> = request.between.into_iter().map(to_choice).collect();
+        let question = Question { between: &between, at: &request.at, permutations: request.permutations };
+        let distances = Distances::new(&found.spec, &question).map_err(table_error)?;
+        let asked = distances.clone();
+        let rows = self.read_rows(&found, move |rows| asked.answer(rows)).await?;
+        let cell = |cell: &u64| v1::DistanceCell {
+            cell: *cell,
+            values: found.spec.grid.values(*cell).iter().map(Into::into).collect(),
+        };
+        Ok(Response::new(v1::DistanceResponse {
+            sweep: found.id,
+            name: found.spec.name.clone(),
+            axes: found.spec.grid.axes().iter().map(|axis| axis.name.clone()).collect(),
+            cells: distances.cells().iter().map(cell).collect(),
+            rows: rows.into_iter().map(to_distance).collect(),
+            points: found.spec.measure.probe.as_ref().map_or(0, |probe| probe.points),
+            done: found.done,
+            trials: found.spec.trials(),
+            data: found.data,
+            numerics: found.spec.numerics.clone(),
+        }))
+    }
+
+    /// `SweepService.Effects`
+    pub(super) async fn answer_effects(
+        &self,
+        request: v1::EffectsRequest,
+    ) -> Result<Response<v1::EffectsResponse>, Status> {
+        let found = self.find(&request.sweep).await?;
+        let v1::EffectsRequest { metric, at, level, interaction, .. } = request;
+        let asked = Asked { metric: &metric, at: &at, level, interaction: &interaction };
+        let analysis = Analysis::new(&found.spec, &asked).map_err(table_error)?;
+        let metric = analysis.metric().name().into_owned();
+        let effects = self.read_rows(&found, move |rows| analysis.answer(rows)).await?;
+        let spec = &found.spec;
+        Ok(Response::new(v1::EffectsResponse {
+            sweep: found.id,
+            name: spec.name.clone(),
+            metric,
+            axes: spec.grid.axes().iter().map(|axis| axis.name.clone()).collect(),
+            mean: effects.mean,
+            effects: effects.levels.iter().map(|level| to_effect(spec, level)).collect(),
+            shares: effects.terms.into_iter().map(to_share).collect(),
+            best: effects.best.iter().map(|best| to_best(spec, best)).collect(),
+            interaction: effects.pairs.iter().map(|pair| to_effect(spec, pair)).collect(),
+            notes: effects.notes,
+            done: found.done,
+            trials: spec.trials(),
+            data: found.data,
+            numerics: spec.numerics.clone(),
+        }))
+    }
+
+    /// `SweepService.Variance`
+    pub(super) async fn answer_variance(
+        &self,
+        request: v1::VarianceRequest,
+    ) -> Result<Response<v1::VarianceResponse>, Status> {
+        let found = self.find(&request.sweep).await?;
+        let asked = Variances::new(&found.spec, &request.metric, &request.at, request.level).map_err(table_error)?;
+        let metric = asked.metric().name().into_owned();
+        let cells = self.read_rows(&found, move |rows| asked.answer(rows)).await?;
+        let spec = &found.spec;
+        Ok(Response::new(v1::VarianceResponse {
+            sweep: found.id,
+            name: spec.name.clone(),
+            metric,
+            axes: spec.grid.axes().iter().map(|axis| axis.name.clone()).collect(),
+            cells: cells.into_iter().map(|cell| to_variance(spec, cell)).collect(),
+            done: found.done,
+            trials: spec.trials(),
+            data: found.data,
+            numerics: spec.numerics.clone(),
+        }))
+    }
+}
+
+fn to_variance(spec: &Spec, found: Decomposition) -> v1::VarianceCell {
+    let component = |component: Component| v1::VarianceComponent {
+        name: component.name,
+        df: component.df,
+        variance: component.variance,
+        share: component.share,
+        low: component.ends.map(|ends| ends.0),
+        high: component.ends.map(|ends| ends.1),
+    };
+    let Decomposition { cell, n, components, note } = found;
+    let values = spec.grid.values(cell).iter().map(Into::into).collect();
+    v1::VarianceCell { cell, values, n, components: components.into_iter().map(component).collect(), note }
+}
+
+fn to_effect(spec: &Spec, level: &Level) -> v1::Effect {
+    v1::Effect {
+        axes: level.axes.iter().map(|axis| spec.grid.axes()[*axis].name.clone()).collect(),
+        values: level.values.iter().map(Into::into).collect(),
+        cells: level.cells,
+        mean: level.mean,
+        effect: level.effect,
+        low: level.ends.map(|ends| ends.0),
+        high: level.ends.map(|ends| ends.1),
+    }
+}
+
+fn to_share(term: Term) -> v1::VarianceShare {
+    let Term { name, df, squares, share, between } = term;
+    v1::VarianceShare { name, df, squares, share, between }
+}
+
+fn to_best(spec: &Spec, best: &Best) -> v1::BestCell {
+    let Best { cell, n, lost, mean, probability } = *best;
+    let values = spec.grid.values(cell).iter().map(Into::into).collect();
+    v1::BestCell { cell, values, n, lost, mean, probability }
+}
+
+fn to_choice(choice: v1::CellChoice) -> Choice {
+    match choice.cell {
+        Some(cell) => Choice::Number(cell),
+        None => Choice::Values(choice.values.into_iter().map(|choice| (choice.axis, choice.value)).collect()),
+    }
+}
+
+fn to_distance(apart: Apart) -> v1::Distance {
+    v1::Distance {
+        a: apart.a as u32,
+        b: apart.b as u32,
+        at: apart.at,
+        n: apart.n,
+        distance: apart.distance,
+        null: apart.null,
+        statistic: apart.swaps.map(|swaps| swaps.distance),
+        p: apart.swaps.map(|swaps| swaps.p),
+        exact: apart.swaps.is_some_and(|swaps| swaps.exact),
+        agreement: apart.agreement,
+        agreement_same: apart.agreement_same,
+        agreement_a: apart.agreement_a,
+        agreement_b: apart.agreement_b,
+        note: apart.note,
+    }
+}

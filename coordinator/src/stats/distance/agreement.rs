@@ -1,0 +1,72 @@
+//! How often two trials predict the same class: the share of pairs of trials that do, over all points.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::labels::{Labels, chunks, common, count};
+
+/// Agreement between trials of some cells.
+#[derive(Debug, Clone)]
+pub struct Agreement<'a> {
+    cells: Vec<&'a Labels>,
+    /// Pairs of a trial of the one cell and a trial of the other that predict the same class at a point, over all points:
+    /// `[cell][cell]`, the second one not before the first.
+    alike: Vec<u64>,
+}
+
+impl<'a> Agreement<'a> {
+    /// Counts pairs of trials of these cells, which have the same points.
+    pub fn of(cells: &[&'a Labels]) -> Self {
+        let classes = cells.iter().map(|cell| cell.classes()).max().unwrap_or(0).max(1);
+        let points = cells.first().map_or(0, |cell| cell.points);
+        let add = |a: Vec<u64>, b: Vec<u64>| a.iter().zip(&b).map(|(a, b)| a + b).collect();
+        let sums = chunks(points).into_par_iter().map(|range| of_chunk(cells, classes, &range));
+        let alike = sums.reduce(|| vec![0; cells.len() * cells.len()], add);
+        Self { cells: cells.to_vec(), alike }
+    }
+
+    /// Probability that trials of two different repeats of a cell predict the same class. From 2 repeats on.
+    pub fn within(&self, cell: usize) -> Option<f64> {
+        let (n, points) = (self.cells[cell].repeats().len() as u64, self.cells[cell].points as u64);
+        // A trial agrees with itself.
+        let alike = self.alike[cell * self.cells.len() + cell] - n * points;
+        (n > 1 && points > 0).then(|| alike as f64 / (n * (n - 1) * points) as f64)
+    }
+
+    /// The same of trials of two cells: of different repeats, and of the same one, which has the same streams.
+    /// `None` where there are no such pairs.
+    pub fn between(&self, a: usize, b: usize) -> (Option<f64>, Option<f64>) {
+        let (one, other) = (self.cells[a], self.cells[b]);
+        let shared = common(&[one, other]);
+        let same_repeat: u64 = one.rows_of(&shared).iter().zip(other.rows_of(&shared)).map(|(a, b)| equal(a, b)).sum();
+        let alike = self.alike[a.min(b) * self.cells.len() + a.max(b)] - same_repeat;
+        let pairs = one.repeats().len() * other.repeats().len() - shared.len();
+        let share = |alike: u64, pairs: usize| {
+            let all = pairs as u64 * one.points as u64;
+            (all > 0).then(|| alike as f64 / all as f64)
+        };
+        (share(alike, pairs), share(same_repeat, shared.len()))
+    }
+}
+
+fn of_chunk(cells: &[&Labels], classes: usize, range: &Range<usize>) -> Vec<u64> {
+    let mut counts = vec![Vec::new(); cells.len()];
+    for (cell, counts) in cells.iter().zip(&mut counts) {
+        count(cell.rows().into_iter(), range, classes, counts);
+    }
+    let product = |a: &[i32], b: &[i32]| {
+        a.iter().zip(b).map(|(a, b)| u64::from(a.unsigned_abs()) * u64::from(b.unsigned_abs())).sum::<u64>()
+    };
+    let mut alike = vec![0; cells.len() * cells.len()];
+    for a in 0..cells.len() {
+        for b in a..cells.len() {
+            alike[a * cells.len() + b] = product(&counts[a], &counts[b]);
+        }
+    }
+    alike
+}
+
+fn equal(a: &[u8], b: &[u8]) -> u64 {
+    a.iter().zip(b).filter(|(a, b)| a == b).count() as u64
+}

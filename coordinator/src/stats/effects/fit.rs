@@ -1,0 +1,105 @@
+//! Least squares over the cells of a grid.
+//!
+//! A cell's mean is explained by a mean, by what each factor's level adds, and by what pairs of levels add, in sum-to-zero
+//! coding: over the levels of a factor, what they add sums to 0. In a full grid these parts are orthogonal, and least squares
+//! are the averages that one would write down; where cells are missing they still say what each part adds beyond the others.
+
+/// Columns of a model over cells, with their products.
+#[derive(Debug, Clone)]
+pub(super) struct Columns {
+    /// `[column][cell]`
+    columns: Vec<Vec<f64>>,
+    /// Products of columns, `[column][column]`.
+    products: Vec<f64>,
+}
+
+/// A triangular factor of some columns' products, without those that others explain (Cholesky).
+struct Triangle {
+    /// Columns that count.
+    kept: Vec<usize>,
+    /// Rows of the factor, `[row][..=row]`.
+    rows: Vec<Vec<f64>>,
+}
+
+/// What is left of a column that others explain, of its length, within rounding.
+const NOTHING: f64 = 1e-9;
+
+impl Columns {
+    /// Takes these columns, each with one number per cell.
+    pub(super) fn new(columns: Vec<Vec<f64>>) -> Self {
+        let product = |a: &Vec<f64>, b: &Vec<f64>| dot(a, b);
+        let products = columns.iter().flat_map(|a| columns.iter().map(move |b| product(a, b))).collect();
+        Self { columns, products }
+    }
+
+    /// Sum of squares of `y` that these columns leave unexplained, and how many of them count.
+    pub(super) fn residual(&self, chosen: &[usize], y: &[f64]) -> (f64, usize) {
+        let triangle = self.triangle(chosen);
+        let z = triangle.forward(|column| dot(&self.columns[column], y));
+        let explained: f64 = z.iter().map(|z| z * z).sum();
+        ((dot(y, y) - explained).max(0.0), triangle.kept.len())
+    }
+
+    /// Coefficients of these columns as linear functions of a value per cell, `[column][cell]`; `None` where they cannot be
+    /// told apart.
+    pub(super) fn solution(&self, chosen: &[usize]) -> Option<Vec<Vec<f64>>> {
+        let triangle = self.triangle(chosen);
+        if triangle.kept.len() < chosen.len() {
+            return None;
+        }
+        let cells = self.columns.first().map_or(0, Vec::len);
+        let mut solution = vec![vec![0.0; cells]; chosen.len()];
+        for cell in 0..cells {
+            let z = triangle.forward(|column| self.columns[column][cell]);
+            for (row, x) in solution.iter_mut().zip(triangle.back(z)) {
+                row[cell] = x;
+            }
+        }
+        Some(solution)
+    }
+
+    fn product(&self, a: usize, b: usize) -> f64 {
+        self.products[a * self.columns.len() + b]
+    }
+
+    fn triangle(&self, chosen: &[usize]) -> Triangle {
+        let mut triangle = Triangle { kept: Vec::new(), rows: Vec::new() };
+        for column in chosen {
+            let mut row: Vec<f64> = triangle.forward(|other| self.product(*column, other));
+            let left = self.product(*column, *column) - row.iter().map(|x| x * x).sum::<f64>();
+            if left > NOTHING * self.product(*column, *column) {
+                row.push(left.sqrt());
+                triangle.kept.push(*column);
+                triangle.rows.push(row);
+            }
+        }
+        triangle
+    }
+}
+
+impl Triangle {
+    /// Solves L·z = b, b given by column.
+    fn forward(&self, b: impl Fn(usize) -> f64) -> Vec<f64> {
+        let mut z: Vec<f64> = Vec::with_capacity(self.kept.len());
+        for (column, row) in self.kept.iter().zip(&self.rows) {
+            let (diagonal, before) = (row[row.len() - 1], dot(&row[..row.len() - 1], &z));
+            z.push((b(*column) - before) / diagonal);
+        }
+        z
+    }
+
+    /// Solves Lᵀ·x = z.
+    fn back(&self, mut z: Vec<f64>) -> Vec<f64> {
+        for at in (0..z.len()).rev() {
+            z[at] /= self.rows[at][at];
+            for before in 0..at {
+                z[before] -= self.rows[at][before] * z[at];
+            }
+        }
+        z
+    }
+}
+
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}

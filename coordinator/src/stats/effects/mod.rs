@@ -1,0 +1,408 @@
+//! What each axis of a grid does to a metric, and which cell is best.
+
+mod design;
+mod fit;
+mod resample;
+mod shares;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use ergodic_common::Spec;
+use ergodic_common::metric::Metric;
+use ergodic_common::tree::Value;
+
+use super::Sample;
+use super::bootstrap::RESAMPLES;
+use super::compare::{Trials, trials};
+use super::distance::cell_in_words;
+use super::table::{MOST_DRAWS, Query, Question, Rows, TableError, find_axis};
+use design::Design;
+use resample::Blocks;
+pub use shares::Term;
+
+/// What is to be known.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The metric; empty for the main one.
+    pub metric: &'a str,
+    /// When; empty for the end of the trial.
+    pub at: &'a str,
+    /// Level of the confidence intervals, as a share.
+    pub level: f64,
+    /// Two axes whose interaction is to be shown, or none.
+    pub interaction: &'a [String],
+}
+
+/// A question that was checked against a sweep.
+#[derive(Debug, Clone)]
+pub struct Analysis {
+    query: Query,
+    level: f64,
+    interaction: Option<[usize; 2]>,
+}
+
+/// What the cells say.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Effects {
+    /// Mean of the cells' means; where cells are missing, of the means of levels.
+    pub mean: f64,
+    /// Each level of each factor.
+    pub levels: Vec<Level>,
+    /// Where the variance is.
+    pub terms: Vec<Term>,
+    /// The cells with the best means, the best first; empty where neither larger nor smaller is better.
+    pub best: Vec<Best>,
+    /// Each pair of levels of the two factors asked for.
+    pub pairs: Vec<Level>,
+    /// What is to be known of all this.
+    pub notes: Vec<String>,
+}
+
+/// A level of a factor, or a pair of levels of two.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Level {
+    /// Axes of the factor, or of both.
+    pub axes: Vec<usize>,
+    /// One value per axis.
+    pub values: Vec<Value>,
+    /// Cells that have it.
+    pub cells: u64,
+    /// Mean over the levels of the other factors, by least squares where cells are missing. Of a pair, the mean of its
+    /// cells; `None` without any.
+    pub mean: Option<f64>,
+    /// What it adds to the mean of all; of a pair, what it adds to what its two levels add.
+    pub effect: Option<f64>,
+    /// Confidence interval of the effect, from whole repeats resampled.
+    pub ends: Option<(f64, f64)>,
+}
+
+/// A cell among the best.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Best {
+    /// Its number.
+    pub cell: u64,
+    /// Trials with a value.
+    pub n: u64,
+    /// Trials that ended without one.
+    pub lost: u64,
+    /// Their mean.
+    pub mean: f64,
+    /// Share of resamples of whole repeats in which its mean is the best one.
+    pub probability: Option<f64>,
+}
+
+/// Cells that are named as the best.
+const NAMED: usize = 10;
+/// Most pairs of levels that are shown.
+const MOST_PAIRS: usize = 400;
+
+impl Analysis {
+    /// Checks a question against a sweep.
+    ///
+    /// # Errors
+    /// There is no such axis, metric or step, or the level is none.
+    pub fn new(spec: &Spec, asked: &Asked<'_>) -> Result<Self, TableError> {
+        if !(0.5..1.0).contains(&asked.level) {
+            let message =
+                format!("the level {}: expected one from 50 up to, and below, 100 percent", asked.level * 100.0);
+            return Err(TableError::Bad(message));
+        }
+        let query = Query::new(spec, &Question { metric: asked.metric, at: asked.at, ..Question::default() })?;
+        let axes = asked.interaction.iter().map(|name| find_axis(spec.grid.axes(), name));
+        let interaction = match axes.collect::<Result<Vec<usize>, _>>()?[..] {
+            [] => None,
+            [a, b] if a != b => Some([a, b]),
+            _ => {
+                let message = "interaction: expected two different axes, as in --interaction lr,wd";
+                return Err(TableError::Bad(message.into()));
+            }
+        };
+        Ok(Self { query, level: asked.level, interaction })
+    }
+
+    /// The metric.
+    pub fn metric(&self) -> &Metric {
+        self.query.metric()
+    }
+
+    /// What the stored rows say.
+    ///
+    /// # Errors
+    /// The store failed, there is nothing to compare, or it would take too long.
+    pub fn answer(&self, rows: Rows<'_>) -> Result<Effects, TableError> {
+        let spec = rows.spec;
+        let trials = trials(&self.query, rows)?;
+        let cells: Vec<u64> = trials.iter().filter(|(_, t)| !t.values.is_empty()).map(|(cell, _)| *cell).collect();
+        if cells.is_empty() {
+            let message = format!("no trial has a value of {}: {}", self.metric().name(), ended(spec, &trials));
+            return Err(TableError::Unknown(message));
+        }
+        let design = Design::new(spec, cells)?;
+        let pair = self.pair(spec, &design)?;
+        let values: Vec<&[(u32, f64)]> = design.cells.iter().map(|cell| &trials[cell].values[..]).collect();
+        let blocks = Blocks::new(&values);
+        check_work(&design, &blocks)?;
+        let model = Model::new(spec, &design, pair)?;
+        let means: Vec<f64> = values.iter().filter_map(|values| mean(values)).collect();
+        let sign = self.metric().larger_is_better().map(|larger| if larger { 1.0 } else { -1.0 });
+        let drawn = model.resampled(&blocks, sign, &mut rows.resampling(&design.cells));
+        let mut notes = notes(spec, &design, &blocks, &drawn);
+        notes.extend(notes_of_best(self.metric(), sign));
+        let terms = shares::terms(spec, &design, &values, &blocks, &means, &mut notes);
+        Ok(Effects {
+            mean: model.grand(&means),
+            levels: model.levels(&means, &drawn, self.level),
+            terms,
+            best: sign.map_or_else(Vec::new, |sign| best(&design, &trials, &means, sign, &drawn)),
+            pairs: model.pairs(&means, &drawn, self.level),
+            notes,
+        })
+    }
+
+    /// The two factors whose interaction is to be shown.
+    fn pair(&self, spec: &Spec, design: &Design) -> Result<Option<(usize, usize)>, TableError> {
+        let Some(axes) = self.interaction else { return Ok(None) };
+        let name = |axis: usize| &spec.grid.axes()[axis].name;
+        let factor = |axis: usize| {
+            design.factor_of(axis).ok_or_else(|| {
+                let message = format!("interaction: '{}' has one value in all cells that have results", name(axis));
+                TableError::Unknown(message)
+            })
+        };
+        let (a, b) = (factor(axes[0])?, factor(axes[1])?);
+        let pairs = design.factors[a].levels.len() * design.factors[b].levels.len();
+        if a == b {
+            let message =
+                format!("interaction: '{}' and '{}' move together: they have none", name(axes[0]), name(axes[1]));
+            return Err(TableError::Bad(message));
+        }
+        if pairs > MOST_PAIRS {
+            let message = format!("interaction: {pairs} pairs of values are too many to show: at most {MOST_PAIRS}");
+            return Err(TableError::Bad(message));
+        }
+        Ok(Some((a, b)))
+    }
+}
+
+/// A design with its effects as linear functions of cell means.
+struct Model<'a> {
+    design: &'a Design,
+    /// Coefficients of the additive model, `[column][cell]`.
+    solution: Vec<Vec<f64>>,
+    pair: Option<(usize, usize)>,
+}
+
+/// What one resample says.
+struct Draw {
+    effects: Vec<f64>,
+    pairs: Vec<Option<f64>>,
+    /// Cells with the best mean: one, but for ties.
+    best: Vec<usize>,
+}
+
+impl<'a> Model<'a> {
+    fn new(spec: &Spec, design: &'a Design, pair: Option<(usize, usize)>) -> Result<Self, TableError> {
+        let solution = design.columns.solution(&design.additive()).ok_or_else(|| {
+            let names: Vec<String> = (0..design.factors.len()).map(|factor| design.name(spec, factor)).collect();
+            TableError::Unknown(format!(
+                "what {} do cannot be told apart: of the sweep's {} cells, {} have results, which do not link all values",
+                names.join(", "),
+                spec.grid.cells(),
+                design.cells.len()
+            ))
+        })?;
+        Ok(Self { design, solution, pair })
+    }
+
+    /// The mean of all, given cell means.
+    fn grand(&self, means: &[f64]) -> f64 {
+        fit::dot(&self.solution[0], means)
+    }
+
+    /// What each level of each factor adds, factor after factor.
+    fn effects(&self, means: &[f64]) -> Vec<f64> {
+        let mut effects = Vec::new();
+        let mut columns = self.solution[1..].iter();
+        for factor in &self.design.factors {
+            let free = columns.by_ref().take(factor.levels.len() - 1).map(|column| fit::dot(column, means));
+            let free: Vec<f64> = free.collect();
+            // Over all levels they sum to 0.
+            let last = -free.iter().sum::<f64>();
+            effects.extend(free.into_iter().chain([last]).map(|effect| settled(effect, means)));
+        }
+        effects
+    }
+
+    /// What each pair of levels of the two factors adds to what the levels add: the mean over its cells of what the
+    /// additive model leaves.
+    fn interactions(&self, means: &[f64], effects: &[f64]) -> Vec<Option<f64>> {
+        let Some((a, b)) = self.pair else { return Vec::new() };
+        let factors = &self.design.factors;
+        let grand = self.grand(means);
+        let starts: Vec<usize> =
+            factors.iter().scan(0, |next, factor| Some(std::mem::replace(next, *next + factor.levels.len()))).collect();
+        let left = |cell: usize| {
+            let added = factors.iter().zip(&starts).map(|(factor, start)| effects[start + factor.of[cell]]);
+            means[cell] - grand - added.sum::<f64>()
+        };
+        self.by_pair(a, b, left).into_iter().map(|left| left.map(|left| settled(left, means))).collect()
+    }
+
+    /// Mean of something of each cell over the cells of each pair of levels.
+    fn by_pair(&self, a: usize, b: usize, of: impl Fn(usize) -> f64) -> Vec<Option<f64>> {
+        let (a, b) = (&self.design.factors[a], &self.design.factors[b]);
+        let mut sums = vec![(0.0, 0.0); a.levels.len() * b.levels.len()];
+        for cell in 0..self.design.cells.len() {
+            let (sum, n) = &mut sums[a.of[cell] * b.levels.len() + b.of[cell]];
+            *sum += of(cell);
+            *n += 1.0;
+        }
+        sums.iter().map(|(sum, n)| (*n > 0.0).then(|| sum / n)).collect()
+    }
+
+    fn resampled(&self, blocks: &Blocks, sign: Option<f64>, stream: &mut ergodic_common::seed::Stream) -> Vec<Draw> {
+        if blocks.repeats() < 2 {
+            return Vec::new();
+        }
+        blocks.resample(RESAMPLES, stream, |means| {
+            let effects = self.effects(means);
+            let top = means.iter().map(|mean| sign.unwrap_or(0.0) * mean).fold(f64::NEG_INFINITY, f64::max);
+            let is_top = |at: &usize| sign.is_some_and(|sign| sign * means[*at] == top);
+            Draw { pairs: self.interactions(means, &effects), effects, best: (0..means.len()).filter(is_top).collect() }
+        })
+    }
+
+    fn levels(&self, means: &[f64], drawn: &[Draw], level: f64) -> Vec<Level> {
+        let (grand, effects) = (self.grand(means), self.effects(means));
+        let places = self.design.factors.iter().flat_map(|factor| (0..factor.levels.len()).map(move |at| (factor, at)));
+        let of = |(place, (factor, at)): (usize, (&design::Factor, usize))| Level {
+            axes: factor.axes.clone(),
+            values: factor.levels[at].clone(),
+            cells: factor.of.iter().filter(|of| **of == at).count() as u64,
+            mean: Some(grand + effects[place]),
+            effect: Some(effects[place]),
+            ends: interval(drawn.iter().map(|draw| draw.effects[place]), level),
+        };
+        places.enumerate().map(of).collect()
+    }
+
+    fn pairs(&self, means: &[f64], drawn: &[Draw], level: f64) -> Vec<Level> {
+        let Some((a, b)) = self.pair else { return Vec::new() };
+        let effects = self.interactions(means, &self.effects(means));
+        let plain = self.by_pair(a, b, |cell| means[cell]);
+        let (a, b) = (&self.design.factors[a], &self.design.factors[b]);
+        let cells = |i: usize, j: usize| a.of.iter().zip(&b.of).filter(|(a, b)| (**a, **b) == (i, j)).count() as u64;
+        let of = |place: usize| {
+            let (i, j) = (place / b.levels.len(), place % b.levels.len());
+            let ends = interval(drawn.iter().filter_map(|draw| draw.pairs[place]), level);
+            Level {
+                axes: [&a.axes[..], &b.axes].concat(),
+                values: [&a.levels[i][..], &b.levels[j]].concat(),
+                cells: cells(i, j),
+                mean: plain[place],
+                effect: effects[place],
+                ends: ends.filter(|_| effects[place].is_some()),
+            }
+        };
+        (0..plain.len()).map(of).collect()
+    }
+}
+
+/// A difference between means, or 0 where it is nothing but their rounding.
+fn settled(difference: f64, means: &[f64]) -> f64 {
+    let largest = means.iter().fold(0.0, |largest: f64, mean| largest.max(mean.abs()));
+    if difference.abs() <= 1e-13 * largest { 0.0 } else { difference }
+}
+
+/// Half of the resamples must say something.
+fn interval(drawn: impl Iterator<Item = f64>, level: f64) -> Option<(f64, f64)> {
+    let sample = Sample::new(drawn.collect());
+    let ends = [0.5 - 0.5 * level, 0.5 + 0.5 * level].map(|share| sample.quantile(share));
+    Some((ends[0]?, ends[1]?)).filter(|_| 2 * sample.n() > RESAMPLES)
+}
+
+fn mean(values: &[(u32, f64)]) -> Option<f64> {
+    Sample::new(values.iter().map(|(_, value)| *value).collect()).mean()
+}
+
+/// Cells by their means, the best first.
+fn best(design: &Design, trials: &BTreeMap<u64, Trials>, means: &[f64], sign: f64, drawn: &[Draw]) -> Vec<Best> {
+    let mut shares = vec![0.0; means.len()];
+    for draw in drawn {
+        draw.best.iter().for_each(|at| shares[*at] += 1.0 / draw.best.len() as f64);
+    }
+    let known = 2 * drawn.len() > RESAMPLES;
+    let mut order: Vec<usize> = (0..means.len()).collect();
+    order.sort_by(|a, b| (sign * means[*b]).total_cmp(&(sign * means[*a])));
+    let of = |at: &usize| {
+        let trials = &trials[&design.cells[*at]];
+        Best {
+            cell: design.cells[*at],
+            n: trials.values.len() as u64,
+            lost: trials.lost(),
+            mean: means[*at],
+            probability: known.then(|| shares[*at] / drawn.len() as f64),
+        }
+    };
+    order.iter().take(NAMED).map(of).collect()
+}
+
+fn notes(spec: &Spec, design: &Design, blocks: &Blocks, drawn: &[Draw]) -> Vec<String> {
+    let mut notes = Vec::new();
+    let missing = spec.grid.cells() - design.cells.len() as u64;
+    if missing > 0 {
+        let here = |cell: &u64| design.cells.binary_search(cell).is_err();
+        let words: Vec<String> =
+            spec.grid.iter().filter(here).take(3).map(|cell| format!("({})", cell_in_words(spec, cell))).collect();
+        let more = if missing > 3 { ", …" } else { "" };
+        notes.push(format!("cells without a value, left out: {missing}: {}{more}", words.join(", ")));
+    }
+    let full: usize = design.factors.iter().map(|factor| factor.levels.len()).product();
+    if full > design.cells.len() {
+        notes.push(format!(
+            "the grid has {} of {full} combinations: means and effects are by least squares, and shares, each beyond all \
+             other terms, do not add up to the whole",
+            design.cells.len()
+        ));
+    }
+    let names: Vec<&str> = design.constant.iter().map(|axis| spec.grid.axes()[*axis].name.as_str()).collect();
+    if !names.is_empty() {
+        notes.push(format!("one value left, no effect: {}", names.join(", ")));
+    }
+    match (blocks.repeats(), RESAMPLES - drawn.len()) {
+        (..=1, _) => notes.push("one repeat: no intervals, no probabilities, no variance between repeats".into()),
+        (_, 0) => {}
+        (_, left) if 2 * left >= RESAMPLES => {
+            notes.push("no intervals and probabilities: a cell has values of too few repeats to be resampled".into());
+        }
+        (_, left) => notes.push(format!("in {left} of {RESAMPLES} resamples a cell had no value: they are left out")),
+    }
+    notes
+}
+
+fn notes_of_best(metric: &Metric, sign: Option<f64>) -> Option<String> {
+    sign.is_none().then(|| format!("no best cell: neither larger nor smaller values of {} are better", metric.name()))
+}
+
+/// How the trials of a sweep without values ended.
+fn ended(spec: &Spec, trials: &BTreeMap<u64, Trials>) -> String {
+    match trials.values().map(Trials::lost).sum::<u64>() {
+        0 => "none has ended yet".into(),
+        lost => format!("{lost} of {} ended without one; see `ergodic table --stat p_diverged`", spec.trials()),
+    }
+}
+
+/// Refuses what would keep a core busy for minutes.
+fn check_work(design: &Design, blocks: &Blocks) -> Result<(), TableError> {
+    let draws = (blocks.repeats() + design.additive().len()) * design.cells.len() * RESAMPLES;
+    if draws > MOST_DRAWS {
+        let message = format!(
+            "resampling so many trials would take {draws} draws, of at most {MOST_DRAWS}: ask for effects in a sweep of \
+             fewer cells or repeats"
+        );
+        return Err(TableError::Bad(message));
+    }
+    Ok(())
+}

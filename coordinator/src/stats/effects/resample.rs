@@ -1,0 +1,87 @@
+//! Cell means over resampled repeats.
+
+use ergodic_common::seed::Stream;
+use rayon::prelude::*;
+
+/// Values by repeat and cell, some of which may be missing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Blocks {
+    cells: usize,
+    /// `[repeat][cell]`, 0 where there is none.
+    values: Vec<f64>,
+    /// Whether there is one: 1 or 0.
+    present: Vec<f64>,
+}
+
+/// Resamples that are made at a time.
+const BATCH: usize = 256;
+
+impl Blocks {
+    /// Takes values of cells by repeat, in the order of repeats. Repeats without any are left out.
+    pub(super) fn new(cells: &[&[(u32, f64)]]) -> Self {
+        let mut repeats: Vec<u32> = cells.iter().flat_map(|values| values.iter().map(|(repeat, _)| *repeat)).collect();
+        repeats.sort_unstable();
+        repeats.dedup();
+        let size = repeats.len() * cells.len();
+        let mut blocks = Self { cells: cells.len(), values: vec![0.0; size], present: vec![0.0; size] };
+        for (cell, values) in cells.iter().enumerate() {
+            for (repeat, value) in *values {
+                let row = repeats.binary_search(repeat).expect("every repeat is in the list");
+                (blocks.values[row * cells.len() + cell], blocks.present[row * cells.len() + cell]) = (*value, 1.0);
+            }
+        }
+        blocks
+    }
+
+    /// Number of repeats.
+    pub(super) fn repeats(&self) -> usize {
+        self.values.len() / self.cells.max(1)
+    }
+
+    /// Whether every cell has every repeat.
+    pub(super) fn is_complete(&self) -> bool {
+        self.present.iter().all(|present| *present == 1.0)
+    }
+
+    /// Values of a repeat, one per cell.
+    pub(super) fn row(&self, repeat: usize) -> &[f64] {
+        &self.values[repeat * self.cells..(repeat + 1) * self.cells]
+    }
+
+    /// Draws as many whole repeats as there are, with replacement, `resamples` times, and asks `of` for something about the
+    /// cell means over them; in order. A resample in which a cell has no value says nothing and is left out.
+    pub(super) fn resample<T: Send>(
+        &self,
+        resamples: usize,
+        stream: &mut Stream,
+        of: impl Fn(&[f64]) -> T + Sync,
+    ) -> Vec<T> {
+        let repeats = self.repeats();
+        let mut all = Vec::with_capacity(resamples);
+        for start in (0..resamples).step_by(BATCH) {
+            let mut draw = || {
+                let mut weights = vec![0.0; repeats];
+                (0..repeats).for_each(|_| weights[stream.below(repeats as u32) as usize] += 1.0);
+                weights
+            };
+            let batch: Vec<Vec<f64>> = (0..BATCH.min(resamples - start)).map(|_| draw()).collect();
+            let found: Vec<Option<T>> = batch.par_iter().map(|weights| Some(of(&self.means(weights)?))).collect();
+            all.extend(found.into_iter().flatten());
+        }
+        all
+    }
+
+    /// Mean of each cell over weighted repeats; `None` if one has none.
+    pub(super) fn means(&self, weights: &[f64]) -> Option<Vec<f64>> {
+        let (mut sums, mut counts) = (vec![0.0; self.cells], vec![0.0; self.cells]);
+        let rows = self.values.chunks_exact(self.cells).zip(self.present.chunks_exact(self.cells));
+        for (weight, (values, present)) in weights.iter().zip(rows).filter(|(weight, _)| **weight > 0.0) {
+            for (at, (value, present)) in values.iter().zip(present).enumerate() {
+                sums[at] += weight * value;
+                counts[at] += weight * present;
+            }
+        }
+        let means = sums.iter().zip(&counts).map(|(sum, count)| (*count > 0.0).then(|| sum / count));
+        means.collect()
+    }
+}

@@ -1,0 +1,250 @@
+//! Effects against statsmodels, and against what they promise.
+//!
+//! `tests/oracles/analysis.py` makes the fixture.
+
+use ergodic_common::spec::SpecSource;
+
+use ergodic_common::seed::{Stream, fixed_stream};
+use serde_json::Value as Json;
+
+use super::design::Design;
+use super::resample::Blocks;
+use super::*;
+
+/// A sweep of axes with so many values each, and what else `[grid]` has.
+fn sweep(levels: &[usize], more: &str) -> Spec {
+    let names = ["batch_size", "lr", "\"model.width\""];
+    let axis = |(name, n): (&&str, &usize)| {
+        let values: Vec<String> = (0..*n).map(|level| (10 * (level + 1)).to_string()).collect();
+        format!("{name} = [{}]\n", values.join(", "))
+    };
+    let axes: String = names.iter().zip(levels).map(axis).collect();
+    let text = format!(
+        "name = \"t\"\nrepeats = 9\n[data]\ndataset = \"glyphs\"\n[model]\nkind = \"cnn4\"\n[train]\nepochs = 1\nlr = 0.1\n\
+         [grid]\n{axes}{more}"
+    );
+    let source = SpecSource { file: "t".into(), text, settings: vec![], files: Vec::new() };
+    Spec::read(&source).expect("a valid sweep")
+}
+
+/// Cells and their values, as the store has them.
+struct Case {
+    spec: Spec,
+    design: Design,
+    values: Vec<Vec<(u32, f64)>>,
+}
+
+impl Case {
+    fn new(spec: Spec, cells: Vec<u64>, values: Vec<Vec<(u32, f64)>>) -> Self {
+        let design = Design::new(&spec, cells).expect("there are cells to compare");
+        Self { spec, design, values }
+    }
+
+    fn slices(&self) -> Vec<&[(u32, f64)]> {
+        self.values.iter().map(Vec::as_slice).collect()
+    }
+
+    fn means(&self) -> Vec<f64> {
+        self.values.iter().filter_map(|values| mean(values)).collect()
+    }
+
+    fn terms(&self) -> (Vec<Term>, Vec<String>) {
+        let mut notes = Vec::new();
+        let (slices, blocks) = (self.slices(), Blocks::new(&self.slices()));
+        let terms = shares::terms(&self.spec, &self.design, &slices, &blocks, &self.means(), &mut notes);
+        (terms, notes)
+    }
+}
+
+fn numbers(value: &Json) -> Vec<f64> {
+    serde_json::from_value(value.clone()).expect("a list of numbers")
+}
+
+fn close(found: f64, wanted: f64, what: &str) {
+    assert!((found - wanted).abs() <= 1e-9 * wanted.abs().max(1.0), "{what}: {found} is not {wanted}");
+}
+
+/// Cells of a fixture, which names them by their levels.
+fn case(fixture: &Json) -> Case {
+    let levels: Vec<usize> = serde_json::from_value(fixture["levels"].clone()).expect("levels");
+    let spec = sweep(&levels, "");
+    let cells: Vec<Vec<u64>> = serde_json::from_value(fixture["cells"].clone()).expect("cells");
+    let number = |indices: &Vec<u64>| {
+        let found = spec.grid.iter().find(|cell| spec.grid.value_indices(*cell) == *indices);
+        found.expect("such a cell")
+    };
+    let cells: Vec<u64> = cells.iter().map(number).collect();
+    let values: Vec<Vec<f64>> = serde_json::from_value(fixture["values"].clone()).expect("values");
+    let values = values.into_iter().map(|values| (0..).zip(values).collect()).collect();
+    Case::new(spec, cells, values)
+}
+
+#[test]
+fn effects_and_sums_of_squares_agree_with_statsmodels() {
+    let fixture: Json =
+        serde_json::from_str(include_str!("../../../../tests/oracles/analysis.json")).expect("the fixture is JSON");
+    let names = [("batch_size", "a"), ("lr", "b"), ("model.width", "c")];
+    let fixtures = fixture["variance"].as_array().expect("a list");
+    assert_eq!(fixtures.len(), 4);
+    for fixture in fixtures {
+        let case = case(fixture);
+        let model = Model::new(&case.spec, &case.design, None).expect("a full grid, or nearly");
+        let means = case.means();
+        close(model.grand(&means), fixture["mean"].as_f64().expect("a mean"), "mean");
+        let mut effects = model.effects(&means).into_iter();
+        for (factor, (_, name)) in case.design.factors.iter().zip(names) {
+            let wanted = numbers(&fixture["effects"][name]);
+            let found: Vec<f64> = effects.by_ref().take(factor.levels.len()).collect();
+            wanted.iter().zip(&found).for_each(|(wanted, found)| close(*found, *wanted, name));
+            close(found.iter().sum(), 0.0, name);
+        }
+        check_squares(&case, fixture, &names);
+    }
+}
+
+fn check_squares(case: &Case, fixture: &Json, names: &[(&str, &str)]) {
+    let (terms, _) = case.terms();
+    let word = |name: &str| {
+        let parts = name.split(" × ").map(|part| names.iter().find(|n| n.0 == part).map_or(part, |n| n.1));
+        parts.collect::<Vec<_>>().join(" × ")
+    };
+    for (name, wanted) in fixture["squares"].as_object().expect("an object") {
+        let term = terms.iter().find(|term| word(&term.name) == *name).unwrap_or_else(|| panic!("no {name}"));
+        let wanted = numbers(wanted);
+        assert_eq!(term.df as f64, wanted[0], "{name}");
+        close(term.squares, wanted[1], name);
+    }
+    let inside: f64 = terms.iter().filter(|term| term.between.is_none()).map(|term| term.squares).sum();
+    close(inside, fixture["within"].as_f64().expect("a number"), "within");
+    let all: f64 = terms.iter().filter_map(|term| term.share).sum();
+    // In a full grid, nothing is counted twice or left out.
+    let is_full = case.design.cells.len() as u64 == case.spec.grid.cells();
+    assert!(!is_full || (all - 1.0).abs() < 1e-12, "{all}");
+    let df: u64 = terms.iter().map(|term| term.df).sum();
+    assert_eq!(df as usize, case.values.iter().map(Vec::len).sum::<usize>() - 1);
+}
+
+#[test]
+fn axes_that_move_together_are_one_factor_and_constant_ones_none() {
+    let spec = sweep(&[3, 3, 2], "zip = [[\"batch_size\", \"lr\"]]\n");
+    assert_eq!(spec.grid.cells(), 6);
+    let design = Design::new(&spec, spec.grid.iter().collect()).expect("factors");
+    let axes: Vec<&[usize]> = design.factors.iter().map(|factor| &factor.axes[..]).collect();
+    assert_eq!((axes, design.name(&spec, 0)), (vec![&[0, 1][..], &[2]], "batch_size+lr".to_owned()));
+    let (first, last) = (&design.factors[0].levels[0], &design.factors[0].levels[2]);
+    assert_eq!((first, last), (&vec![Value::Int(10), Value::Int(10)], &vec![Value::Int(30), Value::Int(30)]));
+    // Of the cells of one width, the width does nothing.
+    let narrow = spec.grid.iter().filter(|cell| spec.grid.value_indices(*cell)[2] == 0).collect();
+    let design = Design::new(&spec, narrow).expect("factors");
+    assert_eq!((design.factors.len(), design.constant), (1, vec![2]));
+}
+
+/// Values of a grid of two axes whose repeats have something in common; `effect` per level of the first axis.
+fn draw(cells: usize, repeats: usize, effect: impl Fn(usize) -> f64, stream: &mut Stream) -> Vec<Vec<(u32, f64)>> {
+    let common: Vec<f64> = (0..repeats).map(|_| stream.normal()).collect();
+    let mut values = Vec::new();
+    for cell in 0..cells {
+        let of = |(repeat, common): (u32, &f64)| (repeat, effect(cell) + common + stream.normal());
+        values.push((0..).zip(&common).map(of).collect());
+    }
+    values
+}
+
+#[test]
+fn intervals_cover_and_the_best_cell_is_as_sure_as_it_says() {
+    const ROUNDS: u64 = 120;
+    let spec = sweep(&[2, 2], "");
+    let (mut covered, mut sum, mut hits) = (0.0, 0.0, 0.0);
+    for round in 0..ROUNDS {
+        let mut stream = fixed_stream("effects", round);
+        // The first axis adds ±0.4; the last cell is the best one.
+        let effect = |cell: usize| if cell < 2 { -0.4 } else { 0.4 } + if cell == 3 { 0.1 } else { 0.0 };
+        let case = Case::new(spec.clone(), vec![0, 1, 2, 3], draw(4, 30, effect, &mut stream));
+        let model = Model::new(&case.spec, &case.design, None).expect("a full grid");
+        let drawn = model.resampled(&Blocks::new(&case.slices()), Some(1.0), &mut stream);
+        let levels = model.levels(&case.means(), &drawn, 0.9);
+        let (low, high) = levels[0].ends.expect("an interval");
+        covered += f64::from(u8::from(low <= -0.425 && -0.425 <= high)) / ROUNDS as f64;
+        let trials = case.design.cells.iter().zip(&case.values);
+        let trials = trials.map(|(cell, values)| (*cell, Trials::with(values.clone()))).collect();
+        let best = best(&case.design, &trials, &case.means(), 1.0, &drawn);
+        close(best.iter().filter_map(|best| best.probability).sum(), 1.0, "probabilities");
+        sum += best[0].probability.expect("resamples") / ROUNDS as f64;
+        hits += f64::from(u8::from(best[0].cell == 3)) / ROUNDS as f64;
+    }
+    // Percentiles of thirty repeats are a little short.
+    assert!((0.8..=0.96).contains(&covered), "{covered}");
+    // A cell that is said to be the best with some probability is so about as often.
+    assert!((sum - hits).abs() < 0.12 && hits > 0.5, "{sum} {hits}");
+}
+
+#[test]
+fn whole_repeats_are_resampled_so_that_what_they_share_cancels() {
+    let spec = sweep(&[2], "");
+    let mut stream = fixed_stream("shared", 0);
+    let common: Vec<f64> = (0..12).map(|_| 100.0 * stream.normal()).collect();
+    let of = |shift: f64| (0..).zip(&common).map(|(repeat, x)| (repeat, x + shift)).collect::<Vec<(u32, f64)>>();
+    let case = Case::new(spec, vec![0, 1], vec![of(0.0), of(0.01)]);
+    let model = Model::new(&case.spec, &case.design, None).expect("a full grid");
+    let drawn = model.resampled(&Blocks::new(&case.slices()), Some(1.0), &mut stream);
+    assert_eq!(drawn.len(), RESAMPLES);
+    assert!(drawn.iter().all(|draw| draw.best == [1]));
+    let (low, high) = model.levels(&case.means(), &drawn, 0.95)[1].ends.expect("an interval");
+    assert!((low - 0.005).abs() < 1e-9 && (high - 0.005).abs() < 1e-9, "{low} {high}");
+    // What two equal cells differ by is 0, and no rounding.
+    let equal = Case::new(sweep(&[3, 2], ""), (0..6).collect(), (0..6).map(|_| of(0.1)).collect());
+    let model = Model::new(&equal.spec, &equal.design, Some((0, 1))).expect("a full grid");
+    let effects = model.effects(&equal.means());
+    assert!(effects.iter().all(|effect| *effect == 0.0));
+    assert!(model.interactions(&equal.means(), &effects).iter().all(|left| *left == Some(0.0)));
+    let (terms, _) = case.terms();
+    let share = |name: &str| terms.iter().find(|term| term.name == name).and_then(|term| term.share).expect("a share");
+    assert!(share("repeats") > 0.999 && share("residual") < 1e-9);
+}
+
+#[test]
+fn what_is_missing_is_said() {
+    let spec = sweep(&[2, 3], "");
+    let value = |x: f64| vec![(0, x), (1, x + 1.0)];
+    // One of six cells has no value, another one only one.
+    let values = vec![value(1.0), value(2.0), value(4.0), value(3.0), vec![(1, 9.0)]];
+    let case = Case::new(spec.clone(), vec![0, 1, 2, 3, 5], values);
+    let model = Model::new(&case.spec, &case.design, Some((0, 1))).expect("it links all levels");
+    let blocks = Blocks::new(&case.slices());
+    let drawn = model.resampled(&blocks, None, &mut fixed_stream("missing", 0));
+    // The second repeat is missing in a quarter of the resamples.
+    assert!((7300..7700).contains(&drawn.len()), "{}", drawn.len());
+    let notes = notes(&spec, &case.design, &blocks, &drawn).join("\n");
+    for word in ["left out: 1: (batch_size=20, lr=20)", "5 of 6 combinations", "resamples a cell had no value"] {
+        assert!(notes.contains(word), "{word}: {notes}");
+    }
+    let pairs = model.pairs(&case.means(), &drawn, 0.95);
+    assert_eq!((pairs.len(), pairs[4].cells, pairs[4].mean, pairs[4].effect, pairs[4].ends), (6, 0, None, None, None));
+    assert!(pairs.iter().filter(|pair| pair.cells > 0).all(|pair| pair.effect.is_some() && pair.ends.is_some()));
+    let (terms, notes) = case.terms();
+    assert!(notes[0].contains("1 of 10 trials have no value"), "{notes:?}");
+    assert_eq!(terms.last().map(|term| (term.name.as_str(), term.df)), Some(("within cells", 4)));
+}
+
+#[test]
+fn what_cannot_be_known_is_left_out_or_refused() {
+    // One repeat says nothing of chance.
+    let spec = sweep(&[2, 3], "");
+    let lone = Case::new(spec.clone(), (0..6).collect(), (0..6).map(|cell| vec![(3, f64::from(cell))]).collect());
+    let blocks = Blocks::new(&lone.slices());
+    let model = Model::new(&lone.spec, &lone.design, None).expect("a full grid");
+    let drawn = model.resampled(&blocks, Some(1.0), &mut fixed_stream("missing", 0));
+    assert!(drawn.is_empty() && model.levels(&lone.means(), &drawn, 0.95)[0].ends.is_none());
+    assert!(super::notes(&spec, &lone.design, &blocks, &drawn).join(" ").contains("one repeat"));
+    // Two cells that share no level.
+    let apart = Design::new(&spec, vec![0, 4]).expect("factors");
+    assert_eq!(apart.factors.len(), 1, "the two axes move together");
+    let error = Design::new(&spec, vec![2]).expect_err("one cell").to_string();
+    assert!(error.contains("only one cell of the sweep's 6"), "{error}");
+    // Four cells in two blocks that have no level in common.
+    let spec = sweep(&[4, 4], "");
+    let cells: Vec<u64> = vec![0, 1, 4, 5, 10, 11, 14, 15];
+    let design = Design::new(&spec, cells).expect("factors");
+    let error = Model::new(&spec, &design, None).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.contains("batch_size, lr do cannot be told apart"), "{error}");
+}

@@ -1,0 +1,349 @@
+//! How much of the variance of repeats comes from the initial weights, from the order of images, and so on, where a sweep
+//! crosses these streams.
+//!
+//! Every stream of one purpose meets every one of the others, so that each cell is a balanced random-effects layout:
+//! x = μ + a + b + (ab) + e, all of them independent with variances of their own. Components are estimated by the method of
+//! moments, from mean squares and their expectations (Searle, Casella and McCulloch 1992, chapter 4); they may be negative, which says
+//! that a component is small for so few streams. Intervals are Satterthwaite's (1946): as if the estimate were χ² with as many
+//! degrees of freedom as fit its variance.
+
+use ergodic_common::Spec;
+use ergodic_common::metric::Metric;
+use ergodic_common::seed::NAMED;
+
+use super::compare::trials;
+use super::special::chi_squared_quantile;
+use super::table::{Query, Question, Rows, TableError};
+
+/// A question that was checked against a sweep.
+#[derive(Debug, Clone)]
+pub struct Variances {
+    query: Query,
+    level: f64,
+    layout: Layout,
+}
+
+/// Which streams are crossed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Layout {
+    /// Names, the one that changes slowest from repeat to repeat first.
+    pub names: Vec<String>,
+    /// How many streams of each.
+    pub sizes: Vec<usize>,
+    /// How often each combination occurs.
+    pub replicates: usize,
+}
+
+/// Where the variance of a cell's trials comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decomposition {
+    /// The cell.
+    pub cell: u64,
+    /// Trials with a value.
+    pub n: u64,
+    /// One component for each stream, for what several do together, and for the rest; none where trials are missing.
+    pub components: Vec<Component>,
+    /// Why they are missing, or what else is to be known; empty if nothing is.
+    pub note: String,
+}
+
+/// A component of a variance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Component {
+    /// A stream, several of them, or the rest, in words.
+    pub name: String,
+    /// Degrees of freedom of its mean square.
+    pub df: u64,
+    /// The estimate, which may be negative.
+    pub variance: f64,
+    /// Its share of the sum of all; `None` if all values are equal.
+    pub share: Option<f64>,
+    /// Confidence interval of the variance; none of an estimate that is not above 0.
+    pub ends: Option<(f64, f64)>,
+}
+
+impl Variances {
+    /// Checks a question against a sweep.
+    ///
+    /// # Errors
+    /// The sweep crosses no streams, there is no such metric or step, or the level is none.
+    pub fn new(spec: &Spec, metric: &str, at: &str, level: f64) -> Result<Self, TableError> {
+        if spec.seeds.crossed.is_empty() {
+            let message = "the sweep crosses no random streams, so that what each does to the variance cannot be told: set \
+                           seeds = { crossed = { init = 10, order = 20 } } and repeats = 200 in the next one";
+            return Err(TableError::Unknown(message.into()));
+        }
+        if !(0.5..1.0).contains(&level) {
+            let message = format!("the level {}: expected one from 50 up to, and below, 100 percent", level * 100.0);
+            return Err(TableError::Bad(message));
+        }
+        let query = Query::new(spec, &Question { metric, at, ..Question::default() })?;
+        Ok(Self { query, level, layout: Layout::of(spec) })
+    }
+
+    /// The metric.
+    pub fn metric(&self) -> &Metric {
+        self.query.metric()
+    }
+
+    /// Each cell that has trials.
+    ///
+    /// # Errors
+    /// The store failed, or no cell has all its trials.
+    pub fn answer(&self, rows: Rows<'_>) -> Result<Vec<Decomposition>, TableError> {
+        let expected = u64::from(rows.spec.repeats);
+        let of = |(cell, trials): (u64, super::compare::Trials)| {
+            let n = trials.values.len() as u64;
+            let values: Vec<f64> = trials.values.iter().map(|(_, value)| *value).collect();
+            let is_whole = n == expected;
+            let components = if is_whole { self.layout.components(&values, self.level) } else { Vec::new() };
+            let note = match is_whole {
+                true => note(&components),
+                false => {
+                    format!("{n} of {expected} trials have a value ({} ended without): all are needed", trials.lost())
+                }
+            };
+            Decomposition { cell, n, components, note }
+        };
+        let answer: Vec<Decomposition> = trials(&self.query, rows)?.into_iter().map(of).collect();
+        if answer.iter().any(|cell| !cell.components.is_empty()) {
+            return Ok(answer);
+        }
+        let why = answer.first().map_or("none has ended yet", |cell| &cell.note);
+        Err(TableError::Unknown(format!("no cell has a value of {} of all its trials: {why}", self.metric().name())))
+    }
+}
+
+fn note(components: &[Component]) -> String {
+    let negative = components.iter().any(|component| component.variance < 0.0);
+    match (components.iter().all(|component| component.variance == 0.0), negative) {
+        (true, _) => "all values are equal".into(),
+        (_, true) => "a negative estimate says that the component is too small to be seen with so few streams".into(),
+        _ => String::new(),
+    }
+}
+
+impl Layout {
+    fn of(spec: &Spec) -> Self {
+        let crossed = &spec.seeds.crossed;
+        let name = |purpose| NAMED.iter().find(|(_, named)| *named == purpose).map_or("", |(word, _)| word).to_owned();
+        Self {
+            names: crossed.iter().map(|(purpose, _)| name(*purpose)).collect(),
+            sizes: crossed.iter().map(|(_, count)| *count as usize).collect(),
+            replicates: (u64::from(spec.repeats) / spec.seeds.combinations()) as usize,
+        }
+    }
+
+    fn combinations(&self) -> usize {
+        self.sizes.iter().product()
+    }
+
+    /// Components of these values, one for each repeat in order.
+    pub fn components(&self, values: &[f64], level: f64) -> Vec<Component> {
+        let squares = self.mean_squares(values);
+        let all = (1 << self.sizes.len()) - 1;
+        let mut components: Vec<Component> = (1..=all).map(|set| self.component(set, &squares, level)).collect();
+        if let Some((rest, df)) = squares[0] {
+            let combination = [(1.0, rest, df)];
+            components.push(component("residual".into(), &combination, level));
+        }
+        let total: f64 = components.iter().map(|component| component.variance).sum();
+        if total > 0.0 {
+            components.iter_mut().for_each(|component| component.share = Some(component.variance / total));
+        }
+        components
+    }
+
+    /// Mean square and degrees of freedom of each set of streams, a bit for each; of the empty set, those within combinations.
+    fn mean_squares(&self, values: &[f64]) -> Vec<Option<(f64, f64)>> {
+        let count = self.sizes.len();
+        let middle = values.iter().sum::<f64>() / values.len() as f64;
+        let centred: Vec<f64> = values.iter().map(|x| x - middle).collect();
+        let means: Vec<Vec<f64>> = (0..1 << count).map(|set| self.means(set, &centred)).collect();
+        let of = |set: usize| match set {
+            0 => self.within(&centred, &means[(1 << count) - 1]),
+            _ => Some(self.between(set, &means, values.len())),
+        };
+        (0..1 << count).map(of).collect()
+    }
+
+    /// Mean of each combination of the streams in a set.
+    fn means(&self, set: usize, values: &[f64]) -> Vec<f64> {
+        let groups = self.size(set);
+        let mut sums = vec![0.0; groups];
+        values.iter().enumerate().for_each(|(repeat, x)| sums[self.place(set, repeat)] += x);
+        let each = (values.len() / groups) as f64;
+        sums.iter().map(|sum| sum / each).collect()
+    }
+
+    fn has(set: usize, stream: usize) -> bool {
+        set >> stream & 1 == 1
+    }
+
+    /// Number of combinations of the streams in a set.
+    fn size(&self, set: usize) -> usize {
+        (0..self.sizes.len()).filter(|stream| Self::has(set, *stream)).map(|stream| self.sizes[stream]).product()
+    }
+
+    /// The combination of the streams in a set that a repeat has; the last stream changes fastest.
+    fn place(&self, set: usize, repeat: usize) -> usize {
+        let (mut rest, mut place, mut step) = (repeat % self.combinations(), 0, 1);
+        for stream in (0..self.sizes.len()).rev() {
+            if Self::has(set, stream) {
+                place += step * (rest % self.sizes[stream]);
+                step *= self.sizes[stream];
+            }
+            rest /= self.sizes[stream];
+        }
+        place
+    }
+
+    /// What a set of streams does beyond its parts: means with alternating signs.
+    fn between(&self, set: usize, means: &[Vec<f64>], n: usize) -> (f64, f64) {
+        let mut squares = 0.0;
+        // The first repeats, as many as there are combinations, have each once.
+        for repeat in 0..self.combinations() {
+            let parts = (0..=set).filter(|part| part & set == *part);
+            let signed = parts.map(|part: usize| {
+                let odd = (set.count_ones() - part.count_ones()) % 2 == 1;
+                if odd { -means[part][self.place(part, repeat)] } else { means[part][self.place(part, repeat)] }
+            });
+            let effect: f64 = signed.sum();
+            squares += effect * effect;
+        }
+        let streams = (0..self.sizes.len()).filter(|stream| Self::has(set, *stream));
+        let df = streams.map(|stream| self.sizes[stream] as f64 - 1.0).product();
+        (squares * (n / self.combinations()) as f64 / df, df)
+    }
+
+    fn within(&self, values: &[f64], means: &[f64]) -> Option<(f64, f64)> {
+        let all = (1 << self.sizes.len()) - 1;
+        let off = |(repeat, x): (usize, &f64)| x - means[self.place(all, repeat)];
+        let squares: f64 = values.iter().enumerate().map(off).map(|off| off * off).sum();
+        let df = (values.len() - self.combinations()) as f64;
+        (self.replicates > 1).then_some((squares / df, df))
+    }
+
+    /// The component of a set of streams: a combination of the mean squares of the sets that contain it.
+    fn component(&self, set: usize, squares: &[Option<(f64, f64)>], level: f64) -> Component {
+        let all = (1 << self.sizes.len()) - 1;
+        // As often as the set's effect occurs among the trials.
+        let each = (self.replicates * self.size(all & !set)) as f64;
+        let larger = (set..=all).filter(|larger| larger & set == set);
+        let mut combination: Vec<(f64, f64, f64)> = larger
+            .filter_map(|larger| {
+                let sign = if (larger.count_ones() - set.count_ones()) % 2 == 1 { -1.0 } else { 1.0 };
+                squares[larger].map(|(square, df)| (sign / each, square, df))
+            })
+            .collect();
+        // All streams together stand against what is within combinations, if these occur more than once.
+        if set == all {
+            combination.extend(squares[0].map(|(square, df)| (-1.0 / each, square, df)));
+        }
+        component(self.name(set), &combination, level)
+    }
+
+    fn name(&self, set: usize) -> String {
+        let names = (0..self.sizes.len()).filter(|stream| Self::has(set, *stream));
+        let name = names.map(|stream| self.names[stream].as_str()).collect::<Vec<_>>().join(" × ");
+        let is_last = set == (1 << self.sizes.len()) - 1 && self.replicates == 1;
+        if is_last { format!("{name}, with the residual") } else { name }
+    }
+}
+
+/// The combination Σ factor·square, each square with its degrees of freedom, of which the first one's are told.
+fn component(name: String, combination: &[(f64, f64, f64)], level: f64) -> Component {
+    let variance: f64 = combination.iter().map(|(factor, square, _)| factor * square).sum();
+    let spread = |(factor, square, df): &(f64, f64, f64)| (factor * square) * (factor * square) / df;
+    let df = variance * variance / combination.iter().map(spread).sum::<f64>();
+    let end = |tail: f64| df * variance / chi_squared_quantile(tail, df);
+    let ends = (variance > 0.0).then(|| (end(0.5 + 0.5 * level), end(0.5 - 0.5 * level)));
+    let ends = ends.filter(|(low, high)| low.is_finite() && high.is_finite());
+    Component { name, df: combination.first().map_or(0, |first| first.2 as u64), variance, share: None, ends }
+}
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::seed::fixed_stream;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn fixture(key: &str) -> Vec<Value> {
+        let fixture: Value =
+            serde_json::from_str(include_str!("../../../tests/oracles/analysis.json")).expect("the fixture is JSON");
+        fixture[key].as_array().expect("a list").clone()
+    }
+
+    fn layout(sizes: &[usize], replicates: usize) -> Layout {
+        let names = ["init", "order", "augment"].map(str::to_owned);
+        Layout { names: names[..sizes.len()].to_vec(), sizes: sizes.to_vec(), replicates }
+    }
+
+    #[test]
+    fn quantiles_agree_with_scipy() {
+        for case in fixture("chi_squared") {
+            let [p, df, wanted] = serde_json::from_value(case.clone()).expect("three numbers");
+            let found = chi_squared_quantile(p, df);
+            assert!((found - wanted).abs() <= 1e-9 * wanted, "{found} is not {wanted}: {case}");
+        }
+    }
+
+    #[test]
+    fn components_are_what_mean_squares_by_statsmodels_say() {
+        let cases = fixture("components");
+        assert_eq!(cases.len(), 4);
+        for case in cases {
+            let sizes: Vec<usize> = serde_json::from_value(case["sizes"].clone()).expect("sizes");
+            let values: Vec<f64> = serde_json::from_value(case["values"].clone()).expect("values");
+            let wanted: Vec<f64> = serde_json::from_value(case["components"].clone()).expect("components");
+            let replicates = case["replicates"].as_u64().expect("a number") as usize;
+            let found = layout(&sizes, replicates).components(&values, 0.95);
+            assert_eq!(found.len(), wanted.len());
+            for (found, wanted) in found.iter().zip(&wanted) {
+                assert!((found.variance - wanted).abs() < 1e-9, "{found:?} is not {wanted}");
+            }
+            let df: u64 = found.iter().map(|component| component.df).sum();
+            assert_eq!(df as usize, values.len() - 1);
+        }
+    }
+
+    #[test]
+    fn estimates_are_unbiased_and_intervals_cover() {
+        const ROUNDS: u64 = 400;
+        let layout = layout(&[12, 10], 1);
+        let deviations = [1.0, 0.5, 0.7];
+        let (mut sums, mut covered) = ([0.0; 3], [0.0; 3]);
+        for round in 0..ROUNDS {
+            let mut stream = fixed_stream("components", round);
+            let mut draw = |n: usize, deviation: f64| (0..n).map(|_| deviation * stream.normal()).collect::<Vec<f64>>();
+            let (a, b, rest) = (draw(12, deviations[0]), draw(10, deviations[1]), draw(120, deviations[2]));
+            let values: Vec<f64> =
+                (0..120).map(|repeat| 5.0 + a[repeat / 10] + b[repeat % 10] + rest[repeat]).collect();
+            for (at, component) in layout.components(&values, 0.95).iter().enumerate() {
+                let truth = deviations[at] * deviations[at];
+                sums[at] += component.variance / truth / ROUNDS as f64;
+                let covers = component.ends.is_some_and(|(low, high)| low <= truth && truth <= high);
+                covered[at] += f64::from(u8::from(covers)) / ROUNDS as f64;
+            }
+        }
+        assert!(sums.iter().all(|mean| (mean - 1.0).abs() < 0.1), "{sums:?}");
+        assert!(covered.iter().all(|share| (0.92..=0.98).contains(share)), "{covered:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_said_and_never_nan() {
+        let equal = layout(&[2, 3], 1).components(&[0.5; 6], 0.95);
+        assert!(equal.iter().all(|c| c.variance == 0.0 && c.ends.is_none() && c.share.is_none()));
+        assert_eq!(note(&equal), "all values are equal");
+        // All the variance is in what the two do together: their own parts come out negative.
+        let checkered = layout(&[2, 2], 1).components(&[1.0, -1.0, -1.0, 1.0], 0.95);
+        assert!(checkered[0].variance < 0.0 && checkered[0].ends.is_none() && checkered[2].variance == 4.0);
+        assert!(note(&checkered).contains("negative"));
+        assert_eq!(checkered[2].name, "init × order, with the residual");
+        // Streams that decide everything leave nothing to the rest.
+        let twice = layout(&[2, 2], 2).components(&[1.0, 2.0, 5.0, 6.0, 1.0, 2.0, 5.0, 6.0], 0.95);
+        assert_eq!((twice[3].name.as_str(), twice[3].variance, twice[2].variance), ("residual", 0.0, 0.0));
+        assert!(twice[0].share > Some(0.9));
+    }
+}
