@@ -14,6 +14,7 @@ use tokio::process::Child;
 use super::programs::{WorkerCommand, find_worker, terminate};
 use crate::cli::args::RunArgs;
 use crate::client::Client;
+use crate::client::growth::size_for_people;
 use crate::client::commands::{self, SweepFile, TableOptions};
 use crate::client::watch::{done, eprintln_line, follow};
 use crate::program::{LogFormat, Success, interrupted, say, start_logging};
@@ -160,12 +161,10 @@ async fn show(client: &mut Client, args: &RunArgs, id: &str, end: End, dir: &Pat
 fn announce(status: &v1::SweepStatus, dir: &Path, url: &str) {
     let verb = if done(status) > 0 { "continuing" } else { "running" };
     eprintln_line(&format!(
-        "{verb} {} ({}): {} cells × {} repeats = {} trials, {}; results in {}, coordinator at {url}",
+        "{verb} {} ({}): {}, {}; results in {}, coordinator at {url}",
         status.name,
         status.id,
-        status.cells,
-        status.repeats,
-        status.trials,
+        size_for_people(status),
         status.numerics,
         dir.display()
     ));

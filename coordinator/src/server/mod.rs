@@ -6,11 +6,13 @@ mod checkpoints;
 pub mod data;
 pub mod door;
 pub mod engine;
+mod extend;
 pub mod files;
 mod http;
 mod limits;
 mod listen;
 mod metrics;
+mod needs;
 mod process;
 mod removal;
 pub mod session;
@@ -38,7 +40,7 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
-use crate::core::{Core, StoredRow, Sweep, SweepRow, SweepState, Timing, main_metric};
+use crate::core::{Core, StoredRow, Sweep, SweepRow, SweepState, Timing};
 use crate::store::place::Place;
 use crate::store::writer::{WriterHandle, WriterLoop};
 use crate::store::{Damage, Leader, Reader, Store, StoreError, Write, Writer};
@@ -403,7 +405,6 @@ fn sound_rows(
     spec: &Spec,
     all_of_it: bool,
 ) -> Result<(Vec<StoredRow>, Vec<Damage>), StoreError> {
-    let (metric, _) = main_metric(&spec.measure.metrics);
     let (mut rows, mut stranger) = (Vec::new(), None);
     let damages = reader.sound_trials(sweep, all_of_it, &mut |trial| {
         let result = trial.result;
@@ -411,8 +412,7 @@ fn sound_rows(
             stranger = Some(result.key);
             return;
         }
-        let metric = result.metrics.get(metric).copied().unwrap_or(f64::NAN);
-        rows.push(StoredRow { key: result.key, outcome: result.outcome, metric, seconds: result.seconds });
+        rows.push(StoredRow::of(&result, spec));
     })?;
     match stranger {
         Some(key) => Err(StoreError::Failed(format!("it has a row of {key}, which is no trial of its sweep"))),

@@ -21,7 +21,7 @@ use super::door::Caller;
 use super::engine::Event;
 use super::limits::{Pages, Place, Stream};
 use super::removal::Removed;
-use super::status::{cell_lines, sweep_status, worker_statuses};
+use super::status::{sweep_status, trial_lines, worker_statuses};
 use super::{Shared, process, removal, store_error};
 use crate::core::audits::Finding;
 use crate::core::lookup::Whereabouts;
@@ -39,11 +39,12 @@ const PAGE: usize = 512;
 const WATCH_PAUSE: Duration = Duration::from_millis(250);
 
 /// What the answer to a question about a sweep starts from.
-struct Found {
-    number: i64,
-    id: String,
-    spec: Arc<Spec>,
+pub(super) struct Found {
+    pub(super) number: i64,
+    pub(super) id: String,
+    pub(super) spec: Arc<Spec>,
     done: u64,
+    trials: u64,
     data: String,
     data_hash: Option<[u8; 32]>,
 }
@@ -79,7 +80,7 @@ impl SweepService for Sweeps {
         self.0.engine.tell(Event::Launch(Box::new(row), Arc::new(spec), reply));
         let number = stored.await.map_err(|_| stopping())?.map_err(|e| Status::from(store_error(e)))?;
         self.0.catalog.shelf.settle(&files);
-        let status = self.ask(move |core| core.sweep(number).map(|sweep| sweep_status(core, sweep))).await?;
+        let status = self.status_of(number).await?;
         Ok(Response::new(v1::LaunchResponse { status }))
     }
 
@@ -128,7 +129,7 @@ impl SweepService for Sweeps {
             rows: rows.iter().map(to_row).collect(),
             better: query.metric().larger_is_better().map_or(0, |larger| if larger { 1 } else { -1 }),
             done: found.done,
-            trials: found.spec.trials(),
+            trials: found.trials,
             data: found.data,
             numerics: found.spec.numerics.clone(),
             columns: query.columns(),
@@ -214,10 +215,14 @@ impl SweepService for Sweeps {
             axes: found.spec.grid.axes().iter().map(|axis| axis.name.clone()).collect(),
             rows: rows.iter().map(to_contrast).collect(),
             done: found.done,
-            trials: found.spec.trials(),
+            trials: found.trials,
             data: found.data,
             numerics: found.spec.numerics.clone(),
         }))
+    }
+
+    async fn needs(&self, request: Request<v1::NeedsRequest>) -> Result<Response<v1::NeedsResponse>, Status> {
+        Ok(Response::new(self.needed(request.into_inner()).await?))
     }
 
     async fn steer(&self, request: Request<v1::SteerRequest>) -> Result<Response<v1::SteerResponse>, Status> {
@@ -237,6 +242,10 @@ impl SweepService for Sweeps {
         let number = self.about(&request.sweep, |_, sweep| sweep.number).await?;
         let status = self.steered(number, steering).await?;
         Ok(Response::new(v1::SteerResponse { status }))
+    }
+
+    async fn extend(&self, request: Request<v1::ExtendRequest>) -> Result<Response<v1::ExtendResponse>, Status> {
+        Ok(Response::new(self.extended(request.into_inner()).await?))
     }
 
     async fn remove(&self, request: Request<v1::RemoveRequest>) -> Result<Response<v1::RemoveResponse>, Status> {
@@ -268,12 +277,12 @@ impl SweepService for Sweeps {
 }
 
 impl Sweeps {
-    async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&Core) -> T + Send + 'static) -> Result<T, Status> {
+    pub(super) async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&Core) -> T + Send + 'static) -> Result<T, Status> {
         self.0.engine.ask(question).await.map_err(|_| stopping())
     }
 
     /// Asks about the sweep that `id` means.
-    async fn about<T: Send + 'static>(
+    pub(super) async fn about<T: Send + 'static>(
         &self,
         id: &str,
         question: impl FnOnce(&Core, &Sweep) -> T + Send + 'static,
@@ -283,12 +292,13 @@ impl Sweeps {
         answer.map_err(|message| UserError::new(ErrorCode::NotFound, message).into())
     }
 
-    async fn find(&self, id: &str) -> Result<Found, Status> {
+    pub(super) async fn find(&self, id: &str) -> Result<Found, Status> {
         let found = |_: &Core, sweep: &Sweep| Found {
             number: sweep.number,
             id: sweep.id.clone(),
             spec: sweep.spec.clone(),
             done: sweep.counts.done(),
+            trials: sweep.total(),
             data: sweep.record.data.words.clone(),
             data_hash: sweep.record.data.hash,
         };
@@ -310,7 +320,7 @@ impl Sweeps {
     }
 
     /// Reads the rows of a sweep.
-    async fn read_rows<T: Send + 'static>(
+    pub(super) async fn read_rows<T: Send + 'static>(
         &self,
         found: &Found,
         work: impl FnOnce(Rows<'_>) -> Result<T, TableError> + Send + 'static,
@@ -325,6 +335,10 @@ impl Sweeps {
         let (reply, done) = oneshot::channel();
         self.0.engine.tell(Event::Steer(number, steering, reply));
         done.await.map_err(|_| stopping())?.map_err(Status::from)?;
+        self.status_of(number).await
+    }
+
+    pub(super) async fn status_of(&self, number: i64) -> Result<Option<v1::SweepStatus>, Status> {
         self.ask(move |core| core.sweep(number).map(|sweep| sweep_status(core, sweep))).await
     }
 
@@ -381,7 +395,7 @@ impl Sweeps {
     }
 
     /// Reads the sweep file and pins the dataset: everything that can be wrong is found here, before anything is stored.
-    async fn prepare(&self, source: SpecSource, place: Arc<Place>) -> Result<(SweepRow, Spec), Status> {
+    pub(super) async fn prepare(&self, source: SpecSource, place: Arc<Place>) -> Result<(SweepRow, Spec), Status> {
         let catalog = self.0.catalog.clone();
         let task = tokio::task::spawn_blocking(move || {
             let _held = place;
@@ -423,7 +437,7 @@ impl Sweeps {
             }
             let state = sweep.state;
             let kept = core.kept(sweep.number, key);
-            let lines = (cell_lines(sweep, key.cell), core.explain(sweep));
+            let lines = (trial_lines(sweep, key), core.explain(sweep));
             Ok((sweep.number, lines, core.whereabouts(sweep, key), kept, state))
         };
         let (number, (mut lines, sweep_lines), place, kept, state) = self.about(id, place).await??;
@@ -431,6 +445,9 @@ impl Sweeps {
             Whereabouts::Done => {
                 let row = self.read(move |reader| reader.trial(number, key).map_err(store_error)).await?;
                 lines.extend(row.map(|row| ended(&row)));
+            }
+            Whereabouts::Unneeded => {
+                lines.push(format!("The trial {key} is not run: as far as is known, fewer repeats of its cell will do."));
             }
             Whereabouts::Leased { fence, worker, running } => lines.push(format!(
                 "The trial {key} is {} {worker}, under lease {} of epoch {}.",
@@ -589,7 +606,7 @@ async fn watch(shared: Arc<Shared>, id: String, messages: Pages<v1::WatchRespons
     }
 }
 
-fn table_error(error: TableError) -> UserError {
+pub(super) fn table_error(error: TableError) -> UserError {
     match error {
         TableError::Unknown(message) => UserError::new(ErrorCode::NotFound, message),
         TableError::Bad(message) => UserError::new(ErrorCode::BadInput, message),

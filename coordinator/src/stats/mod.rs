@@ -2,12 +2,15 @@
 //! in which results arrived.
 //!
 //! `sample` has the statistics of one sample, `statistic` finds them by name, `table` groups stored rows and asks for them;
-//! `paired` and `compare` do the same for differences between cells.
+//! `paired` and `compare` do the same for differences between cells. `precision` and `needs` say how many repeats make a mean
+//! known well enough.
 
 pub mod bootstrap;
 pub mod chance;
 pub mod compare;
+pub mod needs;
 pub mod paired;
+pub mod precision;
 pub mod sample;
 pub mod special;
 pub mod statistic;
