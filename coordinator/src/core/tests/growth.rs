@@ -149,7 +149,11 @@ impl Lab {
         self.carry_out(effects);
     }
 
+    /// All others leave without a word; one worker runs what is left.
     fn finish(&mut self) {
+        self.now += TTL;
+        let there: Vec<WorkerId> = self.core.workers.keys().cloned().collect();
+        there.iter().for_each(|worker| self.core.on_session_ended(worker, self.now));
         self.fall_silent();
         self.granted.clear();
         for _ in 0..10_000 {
