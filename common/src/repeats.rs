@@ -38,7 +38,9 @@ pub(crate) fn read_repeats(root: &Reader<'_>) -> Result<(u32, Option<Until>), Sp
     }
     let r = root.section("repeats")?;
     let Some(most) = r.whole("max", Range::whole(2, MAX_TRIALS))? else {
-        return Err(r.error("max", "how many repeats at most? Set max = 500, or a number of repeats instead of a table"));
+        return Err(
+            r.error("max", "how many repeats at most? Set max = 500, or a number of repeats instead of a table")
+        );
     };
     let min = r.whole("min", Range::whole(2, MAX_TRIALS))?.unwrap_or(most.min(FIRST_LOOK.into()));
     if min > most {
@@ -132,7 +134,10 @@ mod tests {
         let until = "until = { metric = \"test_acc\", ci95 = 0.001 }";
         for (text, words) in [
             (format!("[repeats]\nmin = 2\n{until}"), "repeats.max: how many"),
-            (format!("[repeats]\nmin = 30\nmax = 20\n{until}"), "repeats.min: expected at most max, which is 20, found 30"),
+            (
+                format!("[repeats]\nmin = 30\nmax = 20\n{until}"),
+                "repeats.min: expected at most max, which is 20, found 30",
+            ),
             (format!("[repeats]\nmin = 1\nmax = 20\n{until}"), "repeats.min: expected a whole number >= 2"),
             (format!("[repeats]\nmaxx = 20\nmax = 20\n{until}"), "unknown key 'maxx'"),
             ("[repeats]\nmax = 20".into(), "repeats.until: until what"),

@@ -130,7 +130,10 @@ fn grows_by_a_file(mut cluster: Cluster) {
     let first = csv(&cluster, &old);
     let path = file(&cluster, "wider.toml", &wider());
     let said = cluster.run(&["extend", &old, &path]);
-    assert!(said.stderr.contains(&format!("460 trials are to be run, 200 have their results, of the sweep {old}\n")), "{said:?}");
+    assert!(
+        said.stderr.contains(&format!("460 trials are to be run, 200 have their results, of the sweep {old}\n")),
+        "{said:?}"
+    );
     let new = said.stdout.trim().to_owned();
     assert!(said.code == 0 && new != old, "{said:?}");
     let status = cluster.wait_for_end(&new);
@@ -238,7 +241,10 @@ fn cells_end_when_they_are_known_whoever_runs_them_and_whatever_happens() {
     }
     let ladder = [10, 12, 15, 18, 22, 27, 33, 41, 51, 63, 78, 80];
     let ends: BTreeSet<usize> = repeats.values().map(BTreeSet::len).collect();
-    assert!(repeats.values().all(|repeats| repeats.iter().copied().eq(0..repeats.len() as u32)), "prefixes: {repeats:?}");
+    assert!(
+        repeats.values().all(|repeats| repeats.iter().copied().eq(0..repeats.len() as u32)),
+        "prefixes: {repeats:?}"
+    );
     assert!(ends.iter().all(|n| ladder.contains(n)) && ends.len() > 1, "{ends:?}");
     let known = repeats.values().filter(|repeats| repeats.len() < 80).count();
     assert_eq!(repeats.len(), 4);

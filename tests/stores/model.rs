@@ -8,7 +8,8 @@ use ergodic::core::{LeaseRow, SweepRow, SweepState};
 use ergodic::store::postgres::PostgresStore;
 use ergodic::store::sqlite::SqliteStore;
 use ergodic::store::{
-    Attempt, Audit, Batch, Cleared, Damage, Inheritance, Reader, Report, Store, StoreError, StoredTrial, Write, Writer, Written,
+    Attempt, Audit, Batch, Cleared, Damage, Inheritance, Reader, Report, Store, StoreError, StoredTrial, Write, Writer,
+    Written,
 };
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{Outcome, TrialKey, TrialResult};

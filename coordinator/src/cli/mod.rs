@@ -12,9 +12,9 @@ use ergodic_proto::v1::Steering;
 
 use crate::client::commands::{self, TableOptions};
 use crate::client::compare::{CompareOptions, compare};
+use crate::client::growth::{self, More};
 use crate::client::output::Format;
 use crate::client::watch::{eprintln_line, follow};
-use crate::client::growth::{self, More};
 use crate::client::{backup, kept, needs, plan, tokens};
 use crate::failpoint;
 use crate::local::{bench, replay, restore, run, soak};
@@ -22,7 +22,9 @@ use crate::program::{Success, interrupted, say, start_logging};
 use crate::server::door::DoorOptions;
 use crate::server::{self, ServeOptions};
 use crate::store::place::Place;
-use args::{BenchCommand, Cli, Command, ExtendArgs, LaunchArgs, PlanArgs, RemoveArgs, ServeArgs, SteerArgs, TokenCommand};
+use args::{
+    BenchCommand, Cli, Command, ExtendArgs, LaunchArgs, PlanArgs, RemoveArgs, ServeArgs, SteerArgs, TokenCommand,
+};
 
 /// Runs the program.
 pub fn main() -> ExitCode {

@@ -111,7 +111,11 @@ fn for_people(needs: &v1::NeedsResponse, ci95: f64) -> String {
 /// `400 trials more, 2.2 core-hours, 17m 0s on 8 slots`
 fn work(missing: &v1::MissingTrials) -> String {
     let hours = missing.slot_seconds / 3600.0;
-    let cores = if hours < 0.1 { format!("{:.1} core-seconds", missing.slot_seconds) } else { format!("{hours:.1} core-hours") };
+    let cores = if hours < 0.1 {
+        format!("{:.1} core-seconds", missing.slot_seconds)
+    } else {
+        format!("{hours:.1} core-hours")
+    };
     let eta = match missing.eta_seconds {
         Some(seconds) => format!("{} with the workers that are joined", duration(seconds)),
         None => "no worker is joined that could do it".into(),

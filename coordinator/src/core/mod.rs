@@ -578,7 +578,9 @@ impl Core {
         match self.sweeps.get(&sweep_number) {
             Some(sweep) if sweep.state == SweepState::Cancelled => {
                 let id = &sweep.id;
-                Err(format!("the sweep {id} was cancelled: `ergodic extend {id} SPEC` makes a new one with its results"))
+                Err(format!(
+                    "the sweep {id} was cancelled: `ergodic extend {id} SPEC` makes a new one with its results"
+                ))
             }
             Some(sweep) if sweep.record.source == *from => Ok(()),
             _ => Err("the sweep was changed or removed meanwhile: try again".into()),

@@ -216,8 +216,7 @@ impl Sweep {
         let growth = spec.until.as_ref().map(|until| Growth::new(&spec, until));
         let repeats = u64::from(growth.as_ref().map_or(spec.repeats, Growth::least));
         let pending = |class| IntervalSet::of(0, spec.grid.class_cells(class) * repeats);
-        let classes =
-            (0..spec.grid.classes()).map(|class| Class { pending: pending(class), seconds: None }).collect();
+        let classes = (0..spec.grid.classes()).map(|class| Class { pending: pending(class), seconds: None }).collect();
         Self {
             id: record.id.clone(),
             number: record.number,

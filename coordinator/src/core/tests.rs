@@ -127,7 +127,8 @@ impl World {
                     assert!(self.rows.insert(verdict.key), "a trial with a row is condemned");
                     self.condemned.push(verdict.clone());
                     let outcome = Outcome::Failed { cause: verdict.cause };
-                    let row = StoredRow { key: verdict.key, outcome, metric: f64::NAN, decides: f64::NAN, seconds: 0.0 };
+                    let row =
+                        StoredRow { key: verdict.key, outcome, metric: f64::NAN, decides: f64::NAN, seconds: 0.0 };
                     more.extend(self.core.on_condemned(verdict.sweep, &row, self.now));
                 }
             }
@@ -176,7 +177,13 @@ impl World {
         let chosen = self.core.chosen(1, now);
         let mut committed = Committed { fenced, ..Committed::default() };
         for key in now {
-            let row = StoredRow { key: *key, outcome: Outcome::Completed, metric: 0.5, decides: f64::NAN, seconds: self.seconds };
+            let row = StoredRow {
+                key: *key,
+                outcome: Outcome::Completed,
+                metric: 0.5,
+                decides: f64::NAN,
+                seconds: self.seconds,
+            };
             if self.rows.contains(key) {
                 committed.known.push(*key);
                 if self.find(*key, worker, Finding::Same) {

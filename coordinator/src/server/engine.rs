@@ -597,11 +597,7 @@ impl Engine {
         effects
     }
 
-    fn inherit(
-        &self,
-        inheritance: Box<Inheritance>,
-        reply: oneshot::Sender<Result<i64, StoreError>>,
-    ) -> Vec<Effect> {
+    fn inherit(&self, inheritance: Box<Inheritance>, reply: oneshot::Sender<Result<i64, StoreError>>) -> Vec<Effect> {
         let (events, from) = (self.events.clone(), inheritance.from);
         let answer = Box::new(move |written: Result<Written, StoreError>| {
             let stored = written.map(|written| if let Written::Sweep(number) = written { number } else { 0 });

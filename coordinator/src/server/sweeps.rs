@@ -277,7 +277,10 @@ impl SweepService for Sweeps {
 }
 
 impl Sweeps {
-    pub(super) async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&Core) -> T + Send + 'static) -> Result<T, Status> {
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Core) -> T + Send + 'static,
+    ) -> Result<T, Status> {
         self.0.engine.ask(question).await.map_err(|_| stopping())
     }
 
@@ -447,7 +450,9 @@ impl Sweeps {
                 lines.extend(row.map(|row| ended(&row)));
             }
             Whereabouts::Unneeded => {
-                lines.push(format!("The trial {key} is not run: as far as is known, fewer repeats of its cell will do."));
+                lines.push(format!(
+                    "The trial {key} is not run: as far as is known, fewer repeats of its cell will do."
+                ));
             }
             Whereabouts::Leased { fence, worker, running } => lines.push(format!(
                 "The trial {key} is {} {worker}, under lease {} of epoch {}.",

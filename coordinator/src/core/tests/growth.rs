@@ -5,7 +5,7 @@ use ergodic_common::repeats::ladder;
 use super::*;
 use crate::stats::precision::{LEVEL, quantile};
 
-const TARGET: f64 = 0.1;
+const TARGET: f64 = 0.05;
 
 fn text(min: u32, max: u32) -> String {
     format!(
@@ -215,11 +215,16 @@ fn the_next_repeats_go_where_the_interval_is_widest() {
     lab.want("a");
     lab.finish();
     let widest = lab.sweep().spec.grid.iter().max().expect("some cells");
-    assert_eq!(lab.order[0], TrialKey { cell: widest, repeat: 10 });
+    assert!(lab.order[0].cell == widest && lab.order[0].repeat >= 10, "{:?}", lab.order);
+    let narrow = lab.order.iter().filter(|key| key.cell != widest).count();
+    assert!(narrow > 0, "others go on, too: {:?}", lab.order);
     let lines = lab.core.explain(lab.sweep()).join("\n");
     let standing = lab.sweep().growth.as_ref().expect("it grows").standing();
     assert!(standing.reached.contains_key(&10) && standing.reached.len() > 1, "{standing:?}");
-    let words = format!("5 of 5 cells know the mean of test_loss to ± 0.1 (cells at so many repeats: {} at 10", standing.reached[&10]);
+    let words = format!(
+        "5 of 5 cells know the mean of test_loss to ± {TARGET} (cells at so many repeats: {} at 10",
+        standing.reached[&10]
+    );
     assert!(lines.contains(&words), "{lines}");
     let last = TrialKey { cell: widest, repeat: 199 };
     assert_eq!(lab.core.whereabouts(lab.sweep(), last), super::super::lookup::Whereabouts::Unneeded);
@@ -267,7 +272,10 @@ fn a_sweep_that_is_complete_goes_on_when_it_is_given_more_repeats() {
     let effects = world.core.on_extended(1, record.source.clone(), spec, world.now);
     world.carry_out(effects);
     assert_eq!(world.states, [SweepState::Running]);
-    assert!(world.held_by("a").iter().all(|key| !first.contains(key) && key.repeat >= 3), "only what is missing is run");
+    assert!(
+        world.held_by("a").iter().all(|key| !first.contains(key) && key.repeat >= 3),
+        "only what is missing is run"
+    );
     assert_eq!(run(&mut world), 5 * cells);
     assert_eq!(world.core.sweep(1).expect("launched").state, SweepState::Completed);
 }

@@ -69,10 +69,7 @@ pub(super) fn inherit(sql: &impl Sql, inheritance: &Inheritance) -> Result<i64, 
 
 /// Rows that follow one, or the first ones.
 fn next_rows(sql: &impl Sql, sweep: i64, after: Option<TrialKey>) -> Result<Vec<StoredTrial>, StoreError> {
-    let text = whole_trials!(
-        "trials",
-        "WHERE sweep = $1 AND (cell, repeat) > ($2, $3) ORDER BY cell, repeat LIMIT $4"
-    );
+    let text = whole_trials!("trials", "WHERE sweep = $1 AND (cell, repeat) > ($2, $3) ORDER BY cell, repeat LIMIT $4");
     let (cell, repeat) = after.map_or((-1, -1), |key| (key.cell as i64, i64::from(key.repeat)));
     let (mut rows, mut numbers) = (Vec::new(), 0);
     sql.select(text, &[sweep.into(), cell.into(), repeat.into(), COPIED_AT_ONCE.into()], &mut |row| {

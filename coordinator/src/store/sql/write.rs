@@ -312,7 +312,12 @@ fn retry(sql: &impl Sql, sweep: i64) -> Result<Vec<TrialKey>, StoreError> {
     Ok(rows.into_iter().map(|row| row.result.key).collect())
 }
 
-pub(super) fn adopt(sql: &impl Sql, sweep: i64, rows: &[StoredTrial], attempts: &[(TrialKey, Attempt)]) -> Result<(), StoreError> {
+pub(super) fn adopt(
+    sql: &impl Sql,
+    sweep: i64,
+    rows: &[StoredTrial],
+    attempts: &[(TrialKey, Attempt)],
+) -> Result<(), StoreError> {
     let mut by_worker: BTreeMap<&str, Vec<TrialResult>> = BTreeMap::new();
     for row in rows {
         by_worker.entry(&row.worker).or_default().push(row.result.clone());
