@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn a_setting_changes_the_number_of_repeats() {
         let plain = "name = \"t\"\nrepeats = 5\n[model]\nkind = \"empty\"\n".to_owned();
-        let table = "name = \"t\"\n[model]\nkind = \"empty\"\n[repeats]\nmax = 5\nuntil = { metric = \"test_acc\", ci95 = 1 }\n";
+        let table = "name = \"t\"\n[model]\nkind = \"empty\"\n[repeats]\nmin = 3\nmax = 5\nuntil = { metric = \"test_acc\", ci95 = 1 }\n";
         for (text, field) in [(plain, "repeats"), (table.to_owned(), "repeats.max")] {
             let first = source(text, &["numerics=\"cpu-f32\""]);
             let until = Spec::read(&first).expect("a valid sweep").until;
