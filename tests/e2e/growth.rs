@@ -221,9 +221,9 @@ fn what_does_not_fit_the_rows_there_are_is_refused_by_name_and_changes_nothing()
 }
 
 /// The toy sweep with more cells, all of which start at one point and differ the more the larger their steps, each repeated
-/// until its mean is known to ± 0.3.
+/// until its mean is known to ± 0.05.
 fn until() -> String {
-    let until = "[repeats]\nmin = 10\nmax = 80\nuntil = { metric = \"weight_norm_sq\", ci95 = 0.3 }\n[model]";
+    let until = "[repeats]\nmin = 10\nmax = 80\nuntil = { metric = \"weight_norm_sq\", ci95 = 0.05 }\n[model]";
     let cells = TOY.replace("[0.1, 0.4]", "[0.01, 0.1, 0.4, 1.0]").replace("dim  = 4", "start = [1, 1, 1, 1]");
     cells.replace("repeats = 100\n", "").replace("[model]", until)
 }
@@ -254,7 +254,7 @@ fn cells_end_when_they_are_known_whoever_runs_them_and_whatever_happens() {
     assert_eq!(status["cells_known"].as_u64().zip(status["cells_exhausted"].as_u64()).map(|(a, b)| a + b), Some(4));
     assert_eq!((&status["trials"], &status["done"]), (&status["expected_trials"], &(rows.lines().count() - 1).into()));
     let explained = quiet.ask(&["explain", &id]);
-    assert!(explained.contains("of 4 cells know the mean of weight_norm_sq to ± 0.3"), "{explained}");
+    assert!(explained.contains("of 4 cells know the mean of weight_norm_sq to ± 0.05"), "{explained}");
     let beyond = quiet.ask(&["explain", &id, "0/79"]);
     assert!(repeats[&0].len() == 80 || beyond.contains("fewer repeats of its cell will do"), "{beyond}");
 

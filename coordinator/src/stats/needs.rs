@@ -59,14 +59,14 @@ struct Pilot {
 }
 
 impl Pilot {
-    fn needs(self, cell: u64, target: f64) -> CellNeeds {
+    fn needs(self, cell: u64, target: f64, first: u32) -> CellNeeds {
         let (n, rows) = (self.values.len() as u64, self.rows);
         let std = Sample::new(self.values).std();
         // Trials without a value take repeats, too.
         let repeats = |values: u64| (values as f64 * rows as f64 / n as f64).ceil() as u64;
         let values = |level| std.and_then(|std| needed(std, target, level, MAX_TRIALS));
         let rung = |values: u64| {
-            let mut rungs = ladder(FIRST_LOOK, MAX_TRIALS as u32).map(u64::from);
+            let mut rungs = ladder(first, MAX_TRIALS as u32).map(u64::from);
             rungs.find(|rung| *rung >= repeats(values))
         };
         CellNeeds {
@@ -88,10 +88,11 @@ impl Pilot {
 pub fn needs(rows: Rows<'_>, query: &Query, target: f64) -> Result<Needs, TableError> {
     let mut cells: Vec<CellNeeds> = Vec::new();
     let mut pilot: Option<(u64, Pilot)> = None;
+    let first = rows.spec.until.as_ref().map_or(FIRST_LOOK, |until| until.min);
     rows.reader.trials(rows.sweep, &mut |row| {
         let result = row.result;
         if let Some((cell, done)) = pilot.take_if(|(cell, _)| *cell != result.key.cell) {
-            cells.push(done.needs(cell, target));
+            cells.push(done.needs(cell, target, first));
         }
         let (_, pilot) = pilot.get_or_insert_with(|| (result.key.cell, Pilot::default()));
         pilot.rows += 1;
@@ -103,7 +104,7 @@ pub fn needs(rows: Rows<'_>, query: &Query, target: f64) -> Result<Needs, TableE
         pilot.values.extend(Some(value).filter(|x| result.outcome == Outcome::Completed && x.is_finite()));
         true
     })?;
-    cells.extend(pilot.map(|(cell, done)| done.needs(cell, target)));
+    cells.extend(pilot.map(|(cell, done)| done.needs(cell, target, first)));
     Ok(sum_up(cells, rows.spec.grid.cells()))
 }
 
@@ -144,15 +145,15 @@ mod tests {
     fn a_cell_needs_what_its_spread_asks_for() {
         // Standard deviation 1.
         let values: Vec<f64> = (0..20).map(|i| if i % 2 == 0 { 1.0 } else { -1.0 } * 0.95_f64.sqrt()).collect();
-        let cell = pilot(&values, 0).needs(3, 0.1);
+        let cell = pilot(&values, 0).needs(3, 0.1, 20);
         assert!((cell.std.expect("a spread") - 1.0).abs() < 1e-12);
         assert_eq!((cell.repeats, cell.seconds), (Some(387), 2.0));
         // (2.326/0.1)² = 541, on the ladder 20, 25, 31, …, 531, 663.
         assert_eq!(cell.until, Some(663));
         // One in five has no value.
-        assert_eq!(pilot(&values, 5).needs(3, 0.1).repeats, Some(484));
-        assert_eq!(pilot(&[1.0], 4).needs(3, 0.1).repeats, None, "one value has no spread");
-        assert_eq!(pilot(&[0.0, 1.0], 0).needs(3, 1e-9).repeats, None, "more than there can be");
+        assert_eq!(pilot(&values, 5).needs(3, 0.1, 20).repeats, Some(484));
+        assert_eq!(pilot(&[1.0], 4).needs(3, 0.1, 20).repeats, None, "one value has no spread");
+        assert_eq!(pilot(&[0.0, 1.0], 0).needs(3, 1e-9, 20).repeats, None, "more than there can be");
     }
 
     #[test]
