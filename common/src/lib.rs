@@ -4,7 +4,7 @@
 //! them; a cell resolves to a [`TrialConfig`]; a trial is a (cell, repeat) pair whose random
 //! choices come from [`Streams`](seed::Streams) and whose end is a [`TrialResult`].
 //!
-//! Reading order: [`error`], [`tree`], [`reader`], [`config`], [`expr`], [`axis`], [`grid`], [`spec`], [`seed`],
+//! Reading order: [`error`], [`tree`], [`reader`], [`config`], [`expr`], [`axis`], [`grid`], [`repeats`], [`spec`], [`seed`],
 //! [`net`], [`metric`], [`trial`], [`dataset`].
 //!
 //! Nothing here is async, opens a socket or reads a clock. The only input is the reading of dataset files in
@@ -22,6 +22,7 @@ pub mod net;
 mod normal;
 pub mod pin;
 pub mod reader;
+pub mod repeats;
 pub mod seed;
 pub mod spec;
 pub mod terms;

@@ -6,6 +6,7 @@ use crate::grid::Grid;
 use crate::metric::Metric;
 use crate::pin::{ENDING, FilePin};
 use crate::reader::{Range, Reader, quoted};
+use crate::repeats::{Until, read_repeats};
 use crate::seed::{self, Purpose, SeedPlan, Streams};
 use crate::terms::Terms;
 use crate::tree::{self, Node, Table, Value};
@@ -75,8 +76,10 @@ fn name_files(value: &Value, paths: &mut Vec<String>) {
 pub struct Spec {
     /// `name`
     pub name: String,
-    /// Repeats per cell.
+    /// Repeats per cell, or the most there may be.
     pub repeats: u32,
+    /// When fewer repeats of a cell will do.
+    pub until: Option<Until>,
     /// `seed`
     pub seed: u64,
     /// `seeds`
@@ -168,9 +171,11 @@ impl Spec {
         let (numerics, terms) = (read_numerics(&r), Terms::read(&r));
         // A misspelt section is a better answer than what is missing because of it.
         r.finish()?;
+        let (repeats, until) = repeats?;
         let spec = Self {
             name: name?,
-            repeats: repeats?,
+            repeats,
+            until,
             seed,
             seeds: seeds?,
             numerics: numerics?,
@@ -180,6 +185,7 @@ impl Spec {
         };
         spec.check_cells()?;
         spec.check_metrics()?;
+        spec.until.iter().try_for_each(|until| until.check(&spec.measure.metrics))?;
         spec.check_settings(source)?;
         spec.check_crossed()?;
         let trials = spec.grid.cells().saturating_mul(u64::from(spec.repeats));
@@ -296,7 +302,7 @@ impl Spec {
         Ok(())
     }
 
-    /// Trials in all.
+    /// Trials in all, or the most there may be.
     pub fn trials(&self) -> u64 {
         self.grid.cells() * u64::from(self.repeats)
     }
@@ -465,10 +471,6 @@ fn read_numerics(r: &Reader<'_>) -> Result<String, SpecError> {
             Err(r.error("numerics", format!("unknown value '{other}', {hint}")))
         }
     }
-}
-
-fn read_repeats(r: &Reader<'_>) -> Result<u32, SpecError> {
-    Ok(r.whole("repeats", Range::whole(1, MAX_TRIALS))?.unwrap_or(1) as u32)
 }
 
 fn read_seeds(root: &Reader<'_>) -> Result<SeedPlan, SpecError> {

@@ -13,7 +13,7 @@ fn version_and_help_are_there_for_every_command() {
     let (_, help) = say(&["--help"]);
     for command in [
         "run", "plan", "serve", "launch", "list", "status", "watch", "workers", "table", "trials", "curves", "pause",
-        "resume", "cancel", "retry", "explain", "bench",
+        "resume", "cancel", "retry", "extend", "explain", "bench",
     ] {
         assert!(help.contains(command), "{help}");
         assert_eq!(say(&[command, "--help"]).0, Some(0));

@@ -57,6 +57,12 @@ impl Sealed for v1::CheckpointHead {
     }
 }
 
+impl Sealed for v1::ExtendRequest {
+    fn seal(&mut self) -> &mut Vec<u8> {
+        &mut self.seal
+    }
+}
+
 impl Sealed for v1::LaunchRequest {
     fn seal(&mut self) -> &mut Vec<u8> {
         &mut self.seal

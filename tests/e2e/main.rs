@@ -12,6 +12,7 @@ mod disk;
 mod door;
 mod exactness;
 mod files;
+mod growth;
 mod herd;
 mod hostile;
 mod http;

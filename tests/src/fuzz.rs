@@ -3,7 +3,7 @@
 //! libFuzzer calls these (`tests/fuzz`), and so do the ordinary tests, with the committed corpus and mutations of it.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use ergodic::client::output::Format;
@@ -163,9 +163,13 @@ fn say(requests: &[v1::SessionRequest]) {
     core.sweeps().for_each(|sweep| _ = core.explain(sweep));
 }
 
+/// A sweep that measures one thing.
+static ONE_METRIC: LazyLock<Spec> =
+    LazyLock::new(|| spec("name = \"t\"\n[model]\nkind = \"empty\"\n[measure]\nmetrics = [\"test_acc\"]\n"));
+
 fn commit(mut request: v1::CommitResultsRequest) {
     request.is_whole();
-    let Ok(delivery) = workers::to_delivery(request, 1, 0, 1, place()) else { return };
+    let Ok(delivery) = workers::to_delivery(request, 1, &ONE_METRIC, place()) else { return };
     for result in &delivery.results {
         let again =
             TrialResult::try_from(v1::TrialResult::from(result.clone())).expect("what was taken is taken again");

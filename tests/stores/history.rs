@@ -3,7 +3,7 @@
 use ergodic::core::audits::Finding;
 use ergodic::core::interval::IntervalSet;
 use ergodic::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
-use ergodic::store::{Attempt, Audit, Batch, StoredTrial, Write};
+use ergodic::store::{Attempt, Audit, Batch, Inheritance, StoredTrial, Write};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
 use ergodic_common::trial::{Curve, Predictions};
@@ -15,6 +15,8 @@ use proptest::prelude::*;
 pub(crate) enum Step {
     /// One more sweep.
     Launch,
+    /// One more, with the rows of this one, whose cells are so much further on in it.
+    Inherit(i64, u64),
     /// Writes of one transaction.
     Commit(Vec<Write>),
     /// The store is closed and opened again, by a coordinator that leads from then on.
@@ -25,6 +27,7 @@ pub(crate) enum Step {
 pub(crate) fn steps() -> BoxedStrategy<Step> {
     prop_oneof![
         1 => Just(Step::Launch),
+        1 => (1..4_i64, 0..3_u64).prop_map(|(from, shift)| Step::Inherit(from, shift)),
         1 => Just(Step::Reopen),
         12 => proptest::collection::vec(write(), 1..4).prop_map(Step::Commit),
     ]
@@ -72,6 +75,7 @@ fn write() -> impl Strategy<Value = Write> {
             let attempt = |n| (key(n), Attempt { cause: "it broke".into(), worker: "w".into(), seconds: 0.5 });
             Write::Adopt(sweep, rows.collect(), trials.into_iter().map(attempt).collect())
         }),
+        2 => (sweeps(), 0..3_usize, 0..3_usize).prop_map(|(sweep, from, to)| Write::Extend(sweep, source(from), source(to))),
         1 => Just(Write::Probe),
     ]
 }
@@ -114,11 +118,22 @@ pub(crate) fn result(n: u32, kind: u8) -> TrialResult {
     }
 }
 
+/// Sweeps have the first of these at their launch.
+fn source(n: usize) -> SpecSource {
+    let settings = (0..n).map(|n| format!("repeats={n}")).chain(["a=\"1\"".into()]).collect();
+    SpecSource { file: "f".into(), text: "t".into(), settings, files: Vec::new() }
+}
+
+/// Of the four cells, the last one is left out.
+pub(crate) fn inheritance(row: SweepRow, from: i64, shift: u64) -> Inheritance {
+    Inheritance { row, from, cells: (0..3).map(|cell| (cell, cell + shift)).collect() }
+}
+
 pub(crate) fn sweep(id: &str) -> SweepRow {
     SweepRow {
         number: 0,
         id: id.into(),
-        source: SpecSource { file: "f".into(), text: "t".into(), settings: vec!["a=\"1\"".into()], files: Vec::new() },
+        source: source(0),
         data: DataPin { hash: (id == "abc").then_some([7; 32]), train: 5, words: "five".into() },
         state: SweepState::Running,
         launched_at: 1.5,

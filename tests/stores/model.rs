@@ -8,7 +8,8 @@ use ergodic::core::{LeaseRow, SweepRow, SweepState};
 use ergodic::store::postgres::PostgresStore;
 use ergodic::store::sqlite::SqliteStore;
 use ergodic::store::{
-    Attempt, Audit, Batch, Cleared, Damage, Reader, Report, Store, StoreError, StoredTrial, Write, Writer, Written,
+    Attempt, Audit, Batch, Cleared, Damage, Inheritance, Reader, Report, Store, StoreError, StoredTrial, Write, Writer,
+    Written,
 };
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{Outcome, TrialKey, TrialResult};
@@ -17,7 +18,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 
-use super::history::{Step, key, steps, sweep};
+use super::history::{Step, inheritance, key, steps, sweep};
 
 type Trials = BTreeMap<(i64, TrialKey), StoredTrial>;
 
@@ -66,6 +67,31 @@ impl Model {
         self
     }
 
+    /// A sweep that is not there has no rows, and hands on none.
+    fn inherit(mut self, from: i64, shift: u64) -> Self {
+        let Some(old) = self.sweeps.get_mut(&from) else { return Self { written: None, ..self } };
+        if old.state.is_open() {
+            old.state = SweepState::Cancelled;
+            self.leases.retain(|_, lease| lease.sweep != from);
+        }
+        let model = self.launch();
+        let Inheritance { cells, .. } = inheritance(model.latest(), from, shift);
+        let place = |(sweep, key): &(i64, TrialKey)| {
+            let (_, cell) = cells.iter().find(|(old, _)| *old == key.cell).filter(|_| *sweep == from)?;
+            Some((model.launched, TrialKey { cell: *cell, ..*key }))
+        };
+        let (mut trials, mut attempts, mut audits) =
+            (model.trials.clone(), model.attempts.clone(), model.audits.clone());
+        for (at, row) in &model.trials {
+            let Some(to) = place(at) else { continue };
+            let result = TrialResult { key: to.1, ..row.result.clone() };
+            trials.insert(to, StoredTrial { result, worker: row.worker.clone() });
+            audits.extend(model.audits.get(at).map(|audit| (to, Audit { key: to.1, ..audit.clone() })));
+        }
+        attempts.extend(model.attempts.iter().filter_map(|(at, all)| Some((place(at)?, all.clone()))));
+        Self { trials, attempts, audits, ..model }
+    }
+
     /// All of it, or nothing.
     fn commit(self, writes: &[Write]) -> Self {
         let mut after = self.clone();
@@ -76,7 +102,11 @@ impl Model {
 
     fn write(&mut self, write: &Write) -> Option<Written> {
         match write {
-            Write::Sweep(_) => unreachable!("sweeps are launched one by one"),
+            Write::Sweep(_) | Write::Inherit(_) => unreachable!("sweeps are launched one by one"),
+            Write::Extend(sweep, from, to) => {
+                let row = self.sweeps.get_mut(sweep).filter(|row| row.source == *from);
+                return Some(Written::Extended(row.map(|row| row.source = to.clone()).is_some()));
+            }
             Write::Lease(row) => self.lease(row)?,
             Write::Shrink(row) => {
                 let lease = self.leases.get_mut(&row.fence.lease).filter(|lease| lease.fence == row.fence);
@@ -427,13 +457,14 @@ impl ReferenceStateMachine for Model {
     fn apply(state: Self, step: &Step) -> Self {
         match step {
             Step::Launch => state.launch(),
+            Step::Inherit(from, shift) => state.inherit(*from, *shift),
             Step::Commit(writes) => state.commit(writes),
             Step::Reopen => Self { epoch: state.epoch + 1, written: None, ..state },
         }
     }
 
     fn preconditions(state: &Self, step: &Step) -> bool {
-        !matches!(step, Step::Launch) || state.launched < 3
+        !matches!(step, Step::Launch | Step::Inherit(..)) || state.launched < 3
     }
 }
 
@@ -515,6 +546,10 @@ impl StateMachineTest for Both {
     fn apply(mut both: Self, model: &Model, step: Step) -> Self {
         match step {
             Step::Launch => both.commit(&[Write::Sweep(model.latest())], model),
+            Step::Inherit(from, shift) => {
+                let inheritance = inheritance(model.latest(), from, shift);
+                both.commit(&[Write::Inherit(Box::new(inheritance))], model);
+            }
             Step::Commit(writes) => both.commit(&writes, model),
             Step::Reopen => both.reopen(model.epoch),
         }

@@ -80,6 +80,8 @@ pub enum Command {
     Cancel(SteerArgs),
     /// Run a sweep's failed trials again, and audits that failed or that nobody could make
     Retry(SteerArgs),
+    /// More of a sweep: more repeats, or what another sweep file adds to it; only what is missing is run
+    Extend(ExtendArgs),
     /// Remove sweeps that have ended, with their results and the files that no other sweep needs
     Rm(RemoveArgs),
     /// Write everything that a coordinator keeps into a file, as of one moment, while it goes on
@@ -197,12 +199,29 @@ pub struct RunArgs {
 /// `ergodic plan`
 #[derive(Debug, Args)]
 pub struct PlanArgs {
+    /// The sweep file; with --precision, a sweep that has some results: its id, a unique beginning of it, or "latest"
+    #[arg(value_name = "SPEC|ID")]
+    pub what: String,
+    /// Override a field of the file, as in train.epochs=5; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "precision")]
+    pub settings: Vec<String>,
+    /// What it takes to know the mean of a metric in every cell to plus or minus this, with 95 % confidence
+    #[arg(long, value_name = "METRIC=HALF_WIDTH", value_parser = parse_precision)]
+    pub precision: Option<(String, f64)>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub spec: SpecArgs,
+    pub target: Target,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
+}
+
+fn parse_precision(text: &str) -> Result<(String, f64), String> {
+    let (metric, width) = text.split_once('=').unwrap_or_default();
+    match width.trim().parse::<f64>() {
+        Ok(width) if width.is_finite() && width > 0.0 => Ok((metric.trim().to_owned(), width)),
+        _ => Err("expected a metric and a number above 0, as in test_acc=0.001".into()),
+    }
 }
 
 /// `ergodic serve`
@@ -318,6 +337,25 @@ pub struct WatchArgs {
 pub struct SteerArgs {
     /// The sweep: its id, a unique beginning of it, or "latest"
     pub id: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+}
+
+/// `ergodic extend`
+#[derive(Debug, Args)]
+pub struct ExtendArgs {
+    /// The sweep: its id, a unique beginning of it, or "latest"
+    pub id: String,
+    /// A sweep file with all its cells and more: it is launched as a new sweep that begins with the results of this one
+    #[arg(required_unless_present = "repeats")]
+    pub spec: Option<String>,
+    /// Override a field of the file, as in train.epochs=5; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "spec")]
+    pub settings: Vec<String>,
+    /// Repeats per cell, or the most of them, instead of fewer
+    #[arg(long, value_name = "N", conflicts_with = "spec", value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeats: Option<u32>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub target: Target,

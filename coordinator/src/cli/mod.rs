@@ -14,17 +14,20 @@ use crate::client::commands::{self, TableOptions};
 use crate::client::compare::{CompareOptions, compare};
 use crate::client::distance::{DistanceOptions, distance};
 use crate::client::effects::{EffectsOptions, effects};
+use crate::client::growth::{self, More};
 use crate::client::output::Format;
 use crate::client::variance::{VarianceOptions, variance};
 use crate::client::watch::{eprintln_line, follow};
-use crate::client::{backup, kept, plan, tokens};
+use crate::client::{backup, kept, needs, plan, tokens};
 use crate::failpoint;
 use crate::local::{bench, replay, restore, run, soak};
 use crate::program::{Success, interrupted, say, start_logging};
 use crate::server::door::DoorOptions;
 use crate::server::{self, ServeOptions};
 use crate::store::place::Place;
-use args::{BenchCommand, Cli, Command, LaunchArgs, PlanArgs, RemoveArgs, ServeArgs, SteerArgs, TokenCommand};
+use args::{
+    BenchCommand, Cli, Command, ExtendArgs, LaunchArgs, PlanArgs, RemoveArgs, ServeArgs, SteerArgs, TokenCommand,
+};
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -52,7 +55,7 @@ fn fail(error: &UserError) -> ExitCode {
 async fn dispatch(command: Command) -> Result<Success, UserError> {
     match command {
         Command::Run(args) => run::run(args).await,
-        Command::Plan(args) => show_plan(&args),
+        Command::Plan(args) => show_plan(&args).await,
         Command::Serve(args) => serve(args).await,
         Command::Launch(args) => launch(args).await,
         Command::List(args) => say(commands::list(&mut args.target.connect().await?, args.format).await?),
@@ -159,6 +162,7 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
             let status = commands::share(&mut client, &args.id, args.priority, args.weight).await?;
             say(commands::show_status(&status, Format::Table))
         }
+        Command::Extend(args) => extend(args).await,
         Command::Rm(args) => remove(args).await,
         Command::Backup(args) => say(backup::backup(&mut args.target.connect().await?, &args.output).await?),
         Command::Restore(args) => {
@@ -176,6 +180,17 @@ async fn steer(args: &SteerArgs, steering: Steering) -> Result<Success, UserErro
     say(commands::show_status(&status, Format::Table))
 }
 
+/// Stdout is the id alone, as of a launch.
+async fn extend(args: ExtendArgs) -> Result<Success, UserError> {
+    let more = match (&args.spec, args.repeats) {
+        (Some(spec), _) => More::File(commands::read_source(spec, &args.settings)?),
+        (None, repeats) => More::Repeats(repeats.unwrap_or_default()),
+    };
+    let extended = growth::extend(&mut args.target.connect().await?, &args.id, &more).await?;
+    eprintln_line(&growth::extended_for_people(&extended));
+    say(extended.status.map_or_else(String::new, |status| format!("{}\n", status.id)))
+}
+
 /// Each is told when it is removed: what is said stays true if the next one cannot be.
 async fn remove(args: RemoveArgs) -> Result<Success, UserError> {
     let mut client = args.target.connect().await?;
@@ -185,8 +200,12 @@ async fn remove(args: RemoveArgs) -> Result<Success, UserError> {
     Ok(Success::Fine)
 }
 
-fn show_plan(args: &PlanArgs) -> Result<Success, UserError> {
-    let file = commands::read_source(&args.spec.spec, &args.spec.settings)?;
+async fn show_plan(args: &PlanArgs) -> Result<Success, UserError> {
+    if let Some((metric, ci95)) = &args.precision {
+        let mut client = args.target.connect().await?;
+        return say(needs::needs(&mut client, &args.what, metric, *ci95, args.format).await?);
+    }
+    let file = commands::read_source(&args.what, &args.settings)?;
     let spec = Spec::read(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
     say(plan::plan(&spec, args.format))
 }

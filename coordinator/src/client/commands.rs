@@ -13,6 +13,7 @@ use ergodic_proto::{transfer, v1};
 use serde_json::json;
 
 use super::Client;
+use super::growth::{precision_for_people, size_for_people};
 use super::output::{self, Format, Records};
 use super::watch::{audits_for_people, audits_left, describe, done, duration, state_word};
 
@@ -189,6 +190,12 @@ pub fn show_status(s: &v1::SweepStatus, format: Format) -> String {
         ("audits_failed", json!(s.audit.map(|audit| audit.failed))),
         ("audits_left", json!(s.audit.as_ref().map(audits_left))),
         ("checkpoints", json!(s.checkpoints)),
+        ("until_metric", json!(s.precision.as_ref().map(|p| &p.metric))),
+        ("until_ci95", json!(s.precision.as_ref().map(|p| p.ci95))),
+        ("least_repeats", json!(s.precision.as_ref().map(|p| p.min))),
+        ("cells_known", json!(s.precision.as_ref().map(|p| p.reached))),
+        ("cells_exhausted", json!(s.precision.as_ref().map(|p| p.exhausted))),
+        ("expected_trials", json!(s.precision.as_ref().map_or(s.trials, |p| p.expected_trials))),
         ("workers", json!(s.workers)),
         ("slots", json!(s.slots)),
         ("rate", json!(s.rate)),
@@ -211,7 +218,7 @@ pub fn show_status(s: &v1::SweepStatus, format: Format) -> String {
 
 fn status_for_people(s: &v1::SweepStatus) -> String {
     let mut out = format!("{} ({}) is {}\n", s.name, s.id, state_word(s.state()));
-    out += &format!("  {} cells × {} repeats = {} trials on {}\n", s.cells, s.repeats, s.trials, s.numerics);
+    out += &format!("  {} on {}\n", size_for_people(s), s.numerics);
     out += &format!("  data: {}\n", s.data);
     if (s.priority, s.weight) != (0, 1.0) {
         out += &format!("  priority {}, weight {}\n", s.priority, s.weight);
@@ -223,6 +230,7 @@ fn status_for_people(s: &v1::SweepStatus) -> String {
             s.releases, s.duplicates, s.fenced
         );
     }
+    out += &precision_for_people(s).map_or_else(String::new, |known| format!("  {known}\n"));
     out += &audits_for_people(s).map_or_else(String::new, |audits| format!("  {audits}\n"));
     if s.checkpoints > 0 {
         out += &format!(

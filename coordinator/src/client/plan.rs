@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ergodic_common::config::{Length, ModelKind};
 use ergodic_common::net::{COPIES_SAVED, Net};
+use ergodic_common::repeats::Until;
 use ergodic_common::{Spec, TrialConfig};
 use serde_json::json;
 
@@ -42,6 +43,7 @@ pub fn plan(spec: &Spec, format: Format) -> String {
                 "name": spec.name,
                 "cells": spec.grid.cells(),
                 "repeats": spec.repeats,
+                "least_repeats": spec.until.as_ref().map_or(spec.repeats, |until| until.min),
                 "trials": spec.trials(),
                 "audits": audits(spec),
                 "numerics": spec.numerics,
@@ -120,14 +122,10 @@ fn evaluations(spec: &Spec, config: &TrialConfig) -> u64 {
 }
 
 fn people(spec: &Spec, classes: &[ClassPlan], core_seconds: f64, memory: u64) -> String {
-    let mut out = format!(
-        "{}: {} cells × {} repeats = {} trials, {}\n",
-        spec.name,
-        spec.grid.cells(),
-        spec.repeats,
-        spec.trials(),
-        spec.numerics
-    );
+    let mut out = format!("{}: {}, {}\n", spec.name, size(spec), spec.numerics);
+    if let Some(Until { metric, ci95, .. }) = &spec.until {
+        out += &format!("  each cell until the mean of {} is known to ± {ci95}\n", metric.name());
+    }
     if spec.terms.audit > 0.0 {
         let share = 100.0 * spec.terms.audit;
         out += &format!("  audit: about {} trials ({share} %) are run again by another worker process\n", audits(spec));
@@ -160,10 +158,11 @@ fn people(spec: &Spec, classes: &[ClassPlan], core_seconds: f64, memory: u64) ->
     }
     let data = dataset_bytes(spec);
     out += &format!(
-        "memory: {} per slot, and {} for the dataset once per worker\ntime: about {} of one core at {} GFLOP/s\n",
+        "memory: {} per slot, and {} for the dataset once per worker\ntime: about {} of one core{} at {} GFLOP/s\n",
         bytes(memory),
         bytes(data),
         brief(core_seconds),
+        if spec.until.is_some() { ", if all repeats are needed," } else { "" },
         ASSUMED_FLOPS / 1e9
     );
     let (weights, predictions) = kept(spec, classes);
@@ -171,6 +170,17 @@ fn people(spec: &Spec, classes: &[ClassPlan], core_seconds: f64, memory: u64) ->
         out += &format!("kept: {} of weights and {} of predictions\n", bytes(weights), bytes(predictions));
     }
     out
+}
+
+/// `6 cells × 20 to 500 repeats = 120 to 3000 trials`
+fn size(spec: &Spec) -> String {
+    let (cells, repeats, trials) = (spec.grid.cells(), spec.repeats, spec.trials());
+    match &spec.until {
+        None => format!("{cells} cells × {repeats} repeats = {trials} trials"),
+        Some(Until { min, .. }) => {
+            format!("{cells} cells × {min} to {repeats} repeats = {} to {trials} trials", cells * u64::from(*min))
+        }
+    }
 }
 
 /// How many trials should be audited: a lot decides, and needs the dataset's hash.

@@ -9,6 +9,7 @@ use ergodic_proto::v1;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Client;
+use super::growth::precision_for_people;
 
 /// Time between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -83,13 +84,14 @@ impl Progress {
         let message = describe(status);
         match &self.bar {
             Some(bar) => {
-                bar.set_length(status.trials);
+                bar.set_length(expected(status));
                 bar.set_position(done(status));
                 bar.set_message(message);
             }
             None if self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY) => {
                 self.last_line = Some(Instant::now());
-                eprintln_line(&format!("{}/{} trials  {message}", done(status), status.trials));
+                let about = if expected(status) > status.trials { "about " } else { "" };
+                eprintln_line(&format!("{}/{about}{} trials  {message}", done(status), expected(status)));
             }
             None => {}
         }
@@ -118,6 +120,7 @@ impl Progress {
                 status.mismatches, status.id
             ));
         }
+        precision_for_people(status).iter().for_each(|known| eprintln_line(known));
         audits_for_people(status).iter().for_each(|audits| eprintln_line(audits));
     }
 }
@@ -125,6 +128,11 @@ impl Progress {
 /// Trials that have a row.
 pub fn done(status: &v1::SweepStatus) -> u64 {
     status.completed + status.diverged + status.failed
+}
+
+/// Trials that it should come to.
+fn expected(status: &v1::SweepStatus) -> u64 {
+    status.precision.as_ref().map_or(status.trials, |precision| precision.expected_trials)
 }
 
 /// `audit: 12 of 12 trials run again by another worker process, 12 with the same bits`
@@ -172,6 +180,9 @@ pub fn describe(status: &v1::SweepStatus) -> String {
         status.audit.as_ref().map(audits_left).filter(|left| *left > 0 && status.state() == v1::SweepState::Running)
     {
         parts.push(format!("{left} to be audited"));
+    }
+    if let Some(precision) = &status.precision {
+        parts.push(format!("{}/{} cells known", precision.reached, status.cells));
     }
     if status.best_n > 0 {
         parts.push(format!("best {} {:.4} at {}", status.metric, status.best_mean, status.best_cell));

@@ -2,7 +2,6 @@
 
 use ergodic_common::TrialKey;
 
-use super::lookup::Whereabouts;
 use super::{Core, Effect, Fence, Sweep};
 
 impl Core {
@@ -25,9 +24,7 @@ impl Core {
 
     /// A checkpoint lies in its place, after so many steps of a trial. Of one that is not unfinished none is needed.
     pub fn on_kept(&mut self, sweep_number: i64, key: TrialKey, steps: u64) -> Vec<Effect> {
-        let needs = |sweep: &Sweep| {
-            sweep.state.is_open() && sweep.spec.holds(key) && self.whereabouts(sweep, key) != Whereabouts::Done
-        };
+        let needs = |sweep: &Sweep| sweep.state.is_open() && sweep.spec.holds(key) && self.is_unfinished(sweep, key);
         if !self.sweeps.get(&sweep_number).is_some_and(needs) {
             return vec![Effect::Discard(sweep_number, vec![key])];
         }

@@ -128,10 +128,11 @@ impl Core {
     }
 
     fn lease_pending(&mut self, id: &str, number: i64, idle: u32, now: Now) -> Option<Effect> {
-        let sweep = self.sweeps.get(&number)?;
+        let sweep = self.sweeps.get_mut(&number)?;
         let class = sweep.next_class() as u32;
-        let size = self.size_for(id, number, class, sweep.classes[class as usize].pending.len(), idle)?;
-        let trials = self.sweeps.get_mut(&number)?.classes[class as usize].pending.take(size);
+        let waiting = sweep.classes[class as usize].pending.len();
+        let size = self.size_for(id, number, class, waiting, idle)?;
+        let trials = self.sweeps.get_mut(&number)?.take_pending(class, size);
         self.lease(id, number, class, trials, None, now)
     }
 

@@ -33,6 +33,11 @@ impl IntervalSet {
         self.ranges.keys().next().copied()
     }
 
+    /// The smallest number that it does not hold.
+    pub fn first_gap(&self) -> u64 {
+        self.ranges.get(&0).copied().unwrap_or(0)
+    }
+
     /// Whether it holds `n`.
     pub fn contains(&self, n: u64) -> bool {
         self.ranges.range(..=n).next_back().is_some_and(|(_, to)| n < *to)
@@ -127,6 +132,7 @@ mod tests {
                 prop_assert_eq!(set.iter().collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
                 prop_assert_eq!(set.len(), model.len() as u64);
                 prop_assert!((0..80).all(|x| set.contains(x) == model.contains(&x)));
+                prop_assert_eq!(Some(set.first_gap()), (0..80).find(|x| !model.contains(x)));
                 let gaps = set.ranges().zip(set.ranges().skip(1)).all(|((_, a), (b, _))| a < b);
                 prop_assert!(gaps, "ranges touch: {:?}", set);
             }

@@ -29,6 +29,8 @@ pub enum Whereabouts {
     },
     /// It has a row.
     Done,
+    /// Its cell has not come to so many repeats, and perhaps never will.
+    Unneeded,
 }
 
 impl Core {
@@ -82,6 +84,9 @@ impl Core {
     /// Where a trial of a running sweep is.
     pub fn whereabouts(&self, sweep: &Sweep, key: TrialKey) -> Whereabouts {
         let (class, n) = sweep.spec.grid.locate(key);
+        if !sweep.needs(key) {
+            return Whereabouts::Unneeded;
+        }
         if sweep.classes[class as usize].pending.contains(n) {
             return Whereabouts::Pending;
         }
@@ -89,6 +94,11 @@ impl Core {
             return Whereabouts::Suspect(sweep.suspects.killed_by((class, n)).cloned().collect());
         }
         self.holder(sweep, key, false).unwrap_or(Whereabouts::Done)
+    }
+
+    /// Whether a trial is to be run and has no row.
+    pub(super) fn is_unfinished(&self, sweep: &Sweep, key: TrialKey) -> bool {
+        !matches!(self.whereabouts(sweep, key), Whereabouts::Done | Whereabouts::Unneeded)
     }
 
     /// Where the audit of a trial is: done if it was made, or none is due.
@@ -120,7 +130,7 @@ impl Core {
 
     /// Why a sweep is where it is, one finding per line.
     pub fn explain(&self, sweep: &Sweep) -> Vec<String> {
-        let total = sweep.spec.trials();
+        let total = sweep.total();
         let done = sweep.counts.done();
         let mut lines = vec![format!(
             "{} of {total} trials have a row ({} completed, {} diverged, {} failed); {} are in leases, {} wait.",
@@ -143,6 +153,7 @@ impl Core {
         if let Some(limit) = sweep.spec.terms.time_limit.filter(|_| sweep.state.is_open()) {
             lines.push(format!("A trial that takes longer than {} is broken off and fails.", typed(limit)));
         }
+        lines.extend(explain_growth(sweep));
         lines.extend(explain_audits(sweep));
         if sweep.tallies.mismatches > 0 {
             lines.push(format!(
@@ -224,11 +235,10 @@ impl Core {
                 return Err(format!("{}: {leased} trials in leases, {} counted", sweep.id, sweep.leased));
             }
             let sum = pending + sweep.suspects.waiting() + leased + sweep.counts.done();
-            if sum != sweep.spec.trials() {
-                return Err(format!("{}: {sum} trials accounted for, of {}", sweep.id, sweep.spec.trials()));
+            if sum != sweep.total() {
+                return Err(format!("{}: {sum} trials accounted for, of {}", sweep.id, sweep.total()));
             }
-            let useless =
-                |key: &&TrialKey| !sweep.state.is_open() || self.whereabouts(sweep, **key) == Whereabouts::Done;
+            let useless = |key: &&TrialKey| !sweep.state.is_open() || !self.is_unfinished(sweep, **key);
             if let Some(key) = sweep.kept.keys().find(useless) {
                 return Err(format!("{}: a checkpoint of {key} is kept, which is not unfinished", sweep.id));
             }
@@ -261,6 +271,26 @@ impl Core {
             None => Ok(()),
         }
     }
+}
+
+/// How far its cells are, if these end when they are known well enough.
+fn explain_growth(sweep: &Sweep) -> Option<String> {
+    let (growth, until) = (sweep.growth.as_ref()?, sweep.spec.until.as_ref()?);
+    let (standing, cells, name) = (growth.standing(), sweep.spec.grid.cells(), until.metric.name());
+    let (known, open) = (standing.known(), standing.open(cells));
+    let mut line = format!("{known} of {cells} cells know the mean of {name} to ± {}", until.ci95);
+    if known > 0 {
+        let parts: Vec<String> = standing.reached.iter().map(|(n, cells)| format!("{cells} at {n}")).collect();
+        line += &format!(" (cells at so many repeats: {})", parts.join(", "));
+    }
+    if standing.exhausted > 0 {
+        line += &format!("; {} do not with all {} repeats", standing.exhausted, sweep.spec.repeats);
+    }
+    if open > 0 {
+        let expected = growth.expected();
+        line += &format!("; {open} go on, by their spread so far to about {expected} trials of the sweep in all");
+    }
+    Some(line + ".")
 }
 
 /// How far a sweep's audits are, if it has any.

@@ -11,9 +11,11 @@
 pub mod audits;
 mod checkpoints;
 mod grant;
+pub mod growth;
 pub mod interval;
 pub mod live;
 pub mod lookup;
+mod pending;
 mod shares;
 pub mod sizing;
 mod steal;
@@ -23,10 +25,12 @@ pub mod sweep;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
-use ergodic_common::TrialKey;
+use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
+use ergodic_common::{Spec, TrialKey};
 
 use audits::Finding;
 use interval::IntervalSet;
@@ -275,6 +279,10 @@ impl Core {
         let sweep = self.sweeps.entry(number).insert_entry(sweep).into_mut();
         for row in rows {
             sweep.settle(&row);
+        }
+        // Its end may have been stored before what made it go on.
+        if sweep.state == SweepState::Completed && sweep.counts.done() < sweep.total() {
+            sweep.state = SweepState::Running;
         }
         if sweep.audits.has_waiting() {
             sweep.expects = now + self.timing.lease_ttl;
@@ -579,6 +587,37 @@ impl Core {
         self.feed_workers(now)
     }
 
+    /// Whether a sweep's file may be replaced by one with more repeats.
+    ///
+    /// # Errors
+    /// It may not, in words.
+    pub fn may_extend(&self, sweep_number: i64, from: &SpecSource) -> Result<(), String> {
+        match self.sweeps.get(&sweep_number) {
+            Some(sweep) if sweep.state == SweepState::Cancelled => {
+                let id = &sweep.id;
+                Err(format!(
+                    "the sweep {id} was cancelled: `ergodic extend {id} SPEC` makes a new one with its results"
+                ))
+            }
+            Some(sweep) if sweep.record.source == *from => Ok(()),
+            _ => Err("the sweep was changed or removed meanwhile: try again".into()),
+        }
+    }
+
+    /// It is stored that a sweep has another file, which asks for more repeats of the same cells.
+    pub fn on_extended(&mut self, sweep_number: i64, source: SpecSource, spec: Arc<Spec>, now: Now) -> Vec<Effect> {
+        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
+        sweep.extend(source, spec);
+        let mut effects = Vec::new();
+        if sweep.state == SweepState::Completed && sweep.counts.done() < sweep.total() {
+            sweep.state = SweepState::Running;
+            effects.push(Effect::SetState(sweep_number, SweepState::Running));
+        }
+        effects.extend(self.end_if_done(sweep_number, now));
+        effects.extend(self.feed_workers(now));
+        effects
+    }
+
     /// Time passed: ends the leases of silent workers.
     pub fn on_tick(&mut self, now: Now) -> Vec<Effect> {
         // A coordinator that was itself held up, with its machine or its disk, heard nobody: that time does not count.
@@ -697,7 +736,9 @@ impl Core {
     fn forgive(&mut self, worker: &str) {
         for sweep in self.sweeps.values_mut() {
             for (class, n) in sweep.suspects.forgive(worker) {
-                sweep.classes[class as usize].pending.insert(n, n + 1);
+                let back = IntervalSet::of(n, n + 1);
+                sweep.classes[class as usize].pending.insert_all(&back);
+                sweep.show_again(class, &back);
             }
             sweep.audits.forgive(worker);
         }
@@ -758,7 +799,7 @@ impl Core {
 
     fn end_if_done(&mut self, sweep_number: i64, now: Now) -> Vec<Effect> {
         let sweep = &self.sweeps[&sweep_number];
-        if !sweep.state.is_open() || sweep.counts.done() < sweep.spec.trials() || self.may_be_audited(sweep, now) {
+        if !sweep.state.is_open() || sweep.counts.done() < sweep.total() || self.may_be_audited(sweep, now) {
             return Vec::new();
         }
         self.sweeps.entry(sweep_number).and_modify(|sweep| sweep.state = SweepState::Completed);

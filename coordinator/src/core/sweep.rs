@@ -6,9 +6,10 @@ use std::sync::Arc;
 use ergodic_common::metric::Metric;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
-use ergodic_common::{Outcome, Spec, TrialKey};
+use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 
 use super::audits::{Audits, Finding};
+use super::growth::Growth;
 use super::interval::IntervalSet;
 use super::live::Live;
 use super::shares::Turn;
@@ -138,6 +139,8 @@ pub struct Sweep {
     pub suspects: Suspects,
     /// Trials that are run a second time.
     pub audits: Audits,
+    /// How far its cells are, if these end when they are known well enough.
+    pub growth: Option<Growth>,
     /// Until then, workers from before a restart may come back for its audits.
     pub(super) expects: Now,
     /// Identities of cells whose trials were chosen from lately.
@@ -201,6 +204,8 @@ pub struct StoredRow {
     pub outcome: Outcome,
     /// The sweep's main metric.
     pub metric: f64,
+    /// The metric that decides how often a cell is repeated; NaN where none does.
+    pub decides: f64,
     /// Duration of the attempt.
     pub seconds: f64,
 }
@@ -208,9 +213,10 @@ pub struct StoredRow {
 impl Sweep {
     /// A sweep none of whose trials has a row yet.
     pub fn new(record: Arc<SweepRow>, spec: Arc<Spec>) -> Self {
-        let classes = (0..spec.grid.classes())
-            .map(|class| Class { pending: IntervalSet::of(0, spec.class_trials(class)), seconds: None })
-            .collect();
+        let growth = spec.until.as_ref().map(|until| Growth::new(&spec, until));
+        let repeats = u64::from(growth.as_ref().map_or(spec.repeats, Growth::least));
+        let pending = |class| IntervalSet::of(0, spec.grid.class_cells(class) * repeats);
+        let classes = (0..spec.grid.classes()).map(|class| Class { pending: pending(class), seconds: None }).collect();
         Self {
             id: record.id.clone(),
             number: record.number,
@@ -223,6 +229,7 @@ impl Sweep {
             live: Live::default(),
             suspects: Suspects::default(),
             audits: Audits::default(),
+            growth,
             expects: Now::ZERO,
             hashes: HashMap::new(),
             kept: BTreeMap::new(),
@@ -236,6 +243,21 @@ impl Sweep {
     /// The metric that tells cells apart: the first of test_acc and test_loss that is measured, else the first one.
     pub fn main_metric(&self) -> (usize, Metric) {
         main_metric(&self.spec.measure.metrics)
+    }
+
+    /// Trials to be run, as far as is known: where cells end when they are known well enough, it grows.
+    pub fn total(&self) -> u64 {
+        self.growth.as_ref().map_or_else(|| self.spec.trials(), Growth::total)
+    }
+
+    /// Trials that it should come to.
+    pub fn expected(&self) -> u64 {
+        self.growth.as_ref().map_or_else(|| self.spec.trials(), Growth::expected)
+    }
+
+    /// Whether a trial is to be run, or was, as far as is known.
+    pub fn needs(&self, key: TrialKey) -> bool {
+        self.spec.holds(key) && self.growth.as_ref().is_none_or(|growth| key.repeat < growth.allowed(key.cell))
     }
 
     /// Unfinished trials of which a checkpoint is kept.
@@ -263,6 +285,7 @@ impl Sweep {
         let (class, n) = self.spec.grid.locate(row.key);
         self.counts.add(&row.outcome);
         self.live.add(row.key.cell, &row.outcome, row.metric);
+        self.grow(row);
         let class_state = &mut self.classes[class as usize];
         class_state.pending.remove(n);
         self.suspects.acquit((class, n));
@@ -326,28 +349,20 @@ impl Sweep {
         self.leased -= trials.len();
         let rest = self.suspects.take_back(lease.class, trials);
         self.classes[lease.class as usize].pending.insert_all(&rest);
+        self.show_again(lease.class, &rest);
     }
 
     /// Takes back a failed trial, to be run again.
     pub(super) fn reopen(&mut self, key: TrialKey) {
         let (class, n) = self.spec.grid.locate(key);
         self.counts.failed -= 1;
+        self.growth.iter_mut().for_each(|growth| growth.reopen(key));
         self.classes[class as usize].pending.insert(n, n + 1);
     }
 
     /// Whether trials wait that are no suspects.
     pub(super) fn has_pending(&self) -> bool {
         self.classes.iter().any(|class| !class.pending.is_empty())
-    }
-
-    /// The class whose next repeat is the lowest, so that every partial table is balanced over all cells.
-    pub(super) fn next_class(&self) -> usize {
-        let next_repeat = |class: usize| {
-            let cells = self.spec.grid.class_cells(class as u32);
-            self.classes[class].pending.first().map(|n| n / cells)
-        };
-        let open = (0..self.classes.len()).filter_map(|class| Some((next_repeat(class)?, class)));
-        open.min().map_or(0, |(_, class)| class)
     }
 }
 
@@ -361,6 +376,26 @@ pub fn main_metric(metrics: &[Metric]) -> (usize, Metric) {
     let wanted = [&Metric::TestAcc, &Metric::TestLoss, &metrics[0]];
     let at = wanted.iter().find_map(|m| metrics.iter().position(|x| x == *m)).unwrap_or(0);
     (at, metrics[at].clone())
+}
+
+/// Where the metric that decides how often a cell is repeated stands among those measured, if one does.
+fn deciding_metric(spec: &Spec) -> Option<usize> {
+    let until = spec.until.as_ref()?;
+    spec.measure.metrics.iter().position(|metric| *metric == until.metric)
+}
+
+impl StoredRow {
+    /// What the core keeps of a result of a sweep.
+    pub fn of(result: &TrialResult, spec: &Spec) -> Self {
+        let value = |at: usize| result.metrics.get(at).copied().unwrap_or(f64::NAN);
+        Self {
+            key: result.key,
+            outcome: result.outcome.clone(),
+            metric: value(main_metric(&spec.measure.metrics).0),
+            decides: deciding_metric(spec).map_or(f64::NAN, value),
+            seconds: result.seconds,
+        }
+    }
 }
 
 impl Rate {

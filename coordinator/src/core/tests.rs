@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod audits;
+mod growth;
 mod shares;
 
 const TTL: Duration = Duration::from_secs(30);
@@ -126,7 +127,8 @@ impl World {
                     assert!(self.rows.insert(verdict.key), "a trial with a row is condemned");
                     self.condemned.push(verdict.clone());
                     let outcome = Outcome::Failed { cause: verdict.cause };
-                    let row = StoredRow { key: verdict.key, outcome, metric: f64::NAN, seconds: 0.0 };
+                    let row =
+                        StoredRow { key: verdict.key, outcome, metric: f64::NAN, decides: f64::NAN, seconds: 0.0 };
                     more.extend(self.core.on_condemned(verdict.sweep, &row, self.now));
                 }
             }
@@ -175,7 +177,13 @@ impl World {
         let chosen = self.core.chosen(1, now);
         let mut committed = Committed { fenced, ..Committed::default() };
         for key in now {
-            let row = StoredRow { key: *key, outcome: Outcome::Completed, metric: 0.5, seconds: self.seconds };
+            let row = StoredRow {
+                key: *key,
+                outcome: Outcome::Completed,
+                metric: 0.5,
+                decides: f64::NAN,
+                seconds: self.seconds,
+            };
             if self.rows.contains(key) {
                 committed.known.push(*key);
                 if self.find(*key, worker, Finding::Same) {
@@ -211,7 +219,7 @@ impl World {
         let failed = |key: &TrialKey| self.condemned.iter().any(|verdict| verdict.key == *key);
         let row = |key: &TrialKey| {
             let outcome = if failed(key) { Outcome::Failed { cause: String::new() } } else { Outcome::Completed };
-            StoredRow { key: *key, outcome, metric: 0.5, seconds: 0.5 }
+            StoredRow { key: *key, outcome, metric: 0.5, decides: f64::NAN, seconds: 0.5 }
         };
         let rows: Vec<StoredRow> = self.rows.iter().map(row).collect();
         let mut sweep = audited(1, repeats, self.audit);

@@ -15,6 +15,7 @@ use super::programs::{WorkerCommand, find_worker, terminate};
 use crate::cli::args::RunArgs;
 use crate::client::Client;
 use crate::client::commands::{self, SweepFile, TableOptions};
+use crate::client::growth::size_for_people;
 use crate::client::watch::{done, eprintln_line, follow};
 use crate::program::{LogFormat, Success, interrupted, say, start_logging};
 use crate::server::{self, ServeOptions};
@@ -161,12 +162,10 @@ async fn show(client: &mut Client, args: &RunArgs, id: &str, end: End, dir: &Pat
 fn announce(status: &v1::SweepStatus, dir: &Path, url: &str) {
     let verb = if done(status) > 0 { "continuing" } else { "running" };
     eprintln_line(&format!(
-        "{verb} {} ({}): {} cells × {} repeats = {} trials, {}; results in {}, coordinator at {url}",
+        "{verb} {} ({}): {}, {}; results in {}, coordinator at {url}",
         status.name,
         status.id,
-        status.cells,
-        status.repeats,
-        status.trials,
+        size_for_people(status),
         status.numerics,
         dir.display()
     ));

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ergodic_common::spec::SpecSource;
 use ergodic_common::{ErrorCode, Outcome, Spec, TrialKey, TrialResult};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -22,7 +23,7 @@ use crate::core::{
 };
 use crate::failpoint;
 use crate::store::writer::WriterHandle;
-use crate::store::{Batch, Cleared, Report, StoreError, Write, Written};
+use crate::store::{Batch, Cleared, Inheritance, Report, StoreError, Write, Written};
 
 /// Messages to a worker.
 pub type Outbox = mpsc::Sender<Result<v1::SessionResponse, tonic::Status>>;
@@ -57,6 +58,16 @@ pub enum Event {
     Steered(i64, Change, Result<(), StoreError>, oneshot::Sender<Result<(), UserError>>),
     /// Its failed trials have no rows any more, or still have them.
     Retried(i64, Result<Retried, StoreError>, oneshot::Sender<Result<(), UserError>>),
+    /// A sweep is to have a file that asks for more repeats of its cells, in place of the first of these.
+    Extend(i64, SpecSource, SpecSource, Arc<Spec>, oneshot::Sender<Result<(), UserError>>),
+    /// It has it, if the answer is yes.
+    Extended(i64, SpecSource, Arc<Spec>, Result<bool, StoreError>, oneshot::Sender<Result<(), UserError>>),
+    /// A new sweep is to be stored with the rows of another one.
+    Inherit(Box<Inheritance>, oneshot::Sender<Result<i64, StoreError>>),
+    /// It is stored, and the other one, of this number, has ended.
+    Inherited(i64, Result<i64, StoreError>, oneshot::Sender<Result<i64, StoreError>>),
+    /// A sweep that is stored begins with these rows.
+    TakeUp(Box<Sweep>, Vec<StoredRow>, oneshot::Sender<()>),
     /// A user removes a sweep.
     Remove(i64, oneshot::Sender<Result<(), UserError>>),
     /// It is no more, or still there.
@@ -252,6 +263,15 @@ impl Engine {
             Event::Steer(sweep, steering, reply) => self.steer(sweep, steering, reply),
             Event::Steered(sweep, change, stored, reply) => self.steered(sweep, change, stored, reply, now),
             Event::Retried(sweep, retried, reply) => self.retried(sweep, retried, reply, now),
+            Event::Extend(sweep, from, to, spec, reply) => self.extend(sweep, from, to, spec, reply),
+            Event::Extended(sweep, to, spec, stored, reply) => self.extended(sweep, to, spec, stored, reply, now),
+            Event::Inherit(inheritance, reply) => self.inherit(inheritance, reply),
+            Event::Inherited(from, stored, reply) => self.inherited(from, stored, reply, now),
+            Event::TakeUp(sweep, rows, reply) => {
+                let effects = self.core.on_sweep(*sweep, rows, now);
+                let _ = reply.send(());
+                effects
+            }
             Event::Remove(sweep, reply) => self.remove(sweep, reply),
             Event::Removed(sweep, removed, reply) => self.removed(sweep, removed, reply),
             Event::Clear(sweep, reply) => self.clear(sweep, reply),
@@ -464,7 +484,8 @@ impl Engine {
             Effect::Shrink(lease) => self.persist(Write::Shrink(lease)),
             Effect::EndLeases(ended) => self.persist(Write::EndLeases(ended)),
             Effect::SetState(sweep, state) => {
-                tracing::info!(sweep, ?state, "sweep ended");
+                let what = if state.is_open() { "sweep goes on" } else { "sweep ended" };
+                tracing::info!(sweep, ?state, "{what}");
                 self.persist(Write::State(sweep, state));
             }
             Effect::Condemn(verdict) => self.condemn(verdict),
@@ -503,7 +524,7 @@ impl Engine {
             return self.core.on_audit_failed(verdict.sweep, verdict.key, now);
         }
         let outcome = Outcome::Failed { cause: verdict.cause };
-        let row = StoredRow { key: verdict.key, outcome, metric: f64::NAN, seconds: 0.0 };
+        let row = StoredRow { key: verdict.key, outcome, metric: f64::NAN, decides: f64::NAN, seconds: 0.0 };
         self.core.on_condemned(verdict.sweep, &row, now)
     }
 
@@ -531,6 +552,71 @@ impl Engine {
         }
         let _ = reply.send(removed.map_err(store_error));
         Vec::new()
+    }
+
+    /// Whoever changes a sweep's file meanwhile comes first: the store looks at it again.
+    fn extend(
+        &self,
+        sweep: i64,
+        from: SpecSource,
+        to: SpecSource,
+        spec: Arc<Spec>,
+        reply: oneshot::Sender<Result<(), UserError>>,
+    ) -> Vec<Effect> {
+        if let Err(why) = self.core.may_extend(sweep, &from) {
+            let _ = reply.send(Err(UserError::new(ErrorCode::Refused, why)));
+            return Vec::new();
+        }
+        let (events, extended) = (self.events.clone(), to.clone());
+        let answer = Box::new(move |written: Result<Written, StoreError>| {
+            let stored = written.map(|written| written == Written::Extended(true));
+            let _ = events.send(Event::Extended(sweep, extended, spec, stored, reply));
+        });
+        self.writer.write(Write::Extend(sweep, from, to), answer);
+        Vec::new()
+    }
+
+    fn extended(
+        &mut self,
+        sweep: i64,
+        source: SpecSource,
+        spec: Arc<Spec>,
+        stored: Result<bool, StoreError>,
+        reply: oneshot::Sender<Result<(), UserError>>,
+        now: Now,
+    ) -> Vec<Effect> {
+        let changed = "the sweep was changed or removed meanwhile: try again";
+        let (answer, effects) = match stored {
+            Ok(true) => (Ok(()), self.core.on_extended(sweep, source, spec, now)),
+            Ok(false) => (Err(UserError::new(ErrorCode::Refused, changed)), Vec::new()),
+            Err(error) => (Err(store_error(error)), Vec::new()),
+        };
+        let _ = reply.send(answer);
+        effects
+    }
+
+    fn inherit(&self, inheritance: Box<Inheritance>, reply: oneshot::Sender<Result<i64, StoreError>>) -> Vec<Effect> {
+        let (events, from) = (self.events.clone(), inheritance.from);
+        let answer = Box::new(move |written: Result<Written, StoreError>| {
+            let stored = written.map(|written| if let Written::Sweep(number) = written { number } else { 0 });
+            let _ = events.send(Event::Inherited(from, stored, reply));
+        });
+        self.writer.write(Write::Inherit(inheritance), answer);
+        Vec::new()
+    }
+
+    /// In the store the other sweep has ended already, if it had not.
+    fn inherited(
+        &mut self,
+        from: i64,
+        stored: Result<i64, StoreError>,
+        reply: oneshot::Sender<Result<i64, StoreError>>,
+        now: Now,
+    ) -> Vec<Effect> {
+        let ends = stored.is_ok() && self.core.sweep(from).is_some_and(|sweep| sweep.state.is_open());
+        let _ = reply.send(stored);
+        // One that is open may be cancelled.
+        if ends { self.core.on_steer(from, Steering::Cancel, now).unwrap_or_default() } else { Vec::new() }
     }
 
     fn clear(&self, sweep: i64, reply: oneshot::Sender<Result<Cleared, StoreError>>) -> Vec<Effect> {

@@ -136,7 +136,7 @@ impl Snapshot {
             all.audits.add(sweep.audits.counts);
             if sweep.state.is_open() {
                 all.audits_left += sweep.audits.counts.left();
-                waiting += sweep.spec.trials() - sweep.counts.done() - sweep.leased();
+                waiting += sweep.total() - sweep.counts.done() - sweep.leased();
                 leased += sweep.leased();
                 completed += sweep.counts.completed;
                 diverged += sweep.counts.diverged;

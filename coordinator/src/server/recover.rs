@@ -7,7 +7,7 @@ use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::status::UserError;
 
 use super::store_error;
-use crate::core::{Core, StoredRow, Sweep, SweepRow, SweepState, Timing, main_metric};
+use crate::core::{Core, StoredRow, Sweep, SweepRow, SweepState, Timing};
 use crate::store::{Damage, Reader, Store, StoreError, Write, Writer};
 
 /// The core as the store knows it: sweeps with their rows, and leases with a fresh time to live. And sweeps that were
@@ -54,13 +54,12 @@ pub fn recover(
 }
 
 /// What the core keeps of a sweep's rows, and which of them are damaged.
-fn sound_rows(
+pub(super) fn sound_rows(
     reader: &dyn Reader,
     sweep: i64,
     spec: &Spec,
     all_of_it: bool,
 ) -> Result<(Vec<StoredRow>, Vec<Damage>), StoreError> {
-    let (metric, _) = main_metric(&spec.measure.metrics);
     let (mut rows, mut stranger) = (Vec::new(), None);
     let damages = reader.sound_trials(sweep, all_of_it, &mut |trial| {
         let result = trial.result;
@@ -68,8 +67,7 @@ fn sound_rows(
             stranger = Some(result.key);
             return;
         }
-        let metric = result.metrics.get(metric).copied().unwrap_or(f64::NAN);
-        rows.push(StoredRow { key: result.key, outcome: result.outcome, metric, seconds: result.seconds });
+        rows.push(StoredRow::of(&result, spec));
     })?;
     match stranger {
         Some(key) => Err(StoreError::Failed(format!("it has a row of {key}, which is no trial of its sweep"))),

@@ -50,7 +50,19 @@ fn reads_only(path: &str) -> bool {
     match service {
         "ergodic.v1.SweepService" => matches!(
             method,
-            "List" | "Status" | "Watch" | "Table" | "Trials" | "Predictions" | "Curves" | "Compare" | "Info"
+            "List"
+                | "Status"
+                | "Watch"
+                | "Table"
+                | "Trials"
+                | "Predictions"
+                | "Curves"
+                | "Compare"
+                | "Distance"
+                | "Effects"
+                | "Variance"
+                | "Needs"
+                | "Info"
         ),
         // `Has` is a promise to keep the file for a while.
         "ergodic.v1.FileService" => method == "Fetch",

@@ -1,5 +1,6 @@
 //! The core's state in the words of the wire.
 
+use ergodic_common::TrialKey;
 use ergodic_common::spec::short;
 use ergodic_proto::v1;
 
@@ -9,8 +10,7 @@ use crate::core::{Core, Sweep, SweepState};
 
 /// How a sweep is doing.
 pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
-    let trials = sweep.spec.trials();
-    let left = trials - sweep.counts.done();
+    let left = sweep.expected() - sweep.counts.done();
     let (workers, slots) = core.capacity(&sweep.spec);
     let running = sweep.state == SweepState::Running;
     let rate = if running { sweep.rate(core.slots_for(sweep)) } else { 0.0 };
@@ -22,7 +22,7 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
         state: state(sweep.state).into(),
         cells: sweep.spec.grid.cells(),
         repeats: sweep.spec.repeats,
-        trials,
+        trials: sweep.total(),
         completed: sweep.counts.completed,
         diverged: sweep.counts.diverged,
         failed: sweep.counts.failed,
@@ -49,7 +49,20 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
         leader: String::new(),
         audit: audit_status(sweep),
         checkpoints: sweep.checkpoints(),
+        precision: precision_status(sweep),
     }
+}
+
+fn precision_status(sweep: &Sweep) -> Option<v1::PrecisionStatus> {
+    let (growth, until) = (sweep.growth.as_ref()?, sweep.spec.until.as_ref()?);
+    Some(v1::PrecisionStatus {
+        metric: until.metric.name().into_owned(),
+        ci95: until.ci95,
+        min: until.min,
+        reached: growth.standing().known(),
+        exhausted: growth.standing().exhausted,
+        expected_trials: growth.expected(),
+    })
 }
 
 fn audit_status(sweep: &Sweep) -> Option<v1::AuditStatus> {
@@ -74,12 +87,24 @@ pub(crate) fn worker_statuses(core: &Core, now: f64) -> Vec<v1::WorkerStatus> {
     core.workers().map(status).collect()
 }
 
-/// The config of a cell, one line per field, for `explain`.
-pub(crate) fn cell_lines(sweep: &Sweep, cell: u64) -> Vec<String> {
+/// What the cell of a trial is, and how well it is known, for `explain`.
+pub(crate) fn trial_lines(sweep: &Sweep, key: TrialKey) -> Vec<String> {
+    let cell = key.cell;
     let mut lines = vec![format!("cell {cell}: {}", describe_cell(&sweep.spec, cell))];
     for (field, value) in sweep.spec.grid.derived(cell) {
         let value = ergodic_common::tree::Value::Float(value);
         lines.push(format!("derived: {field} = {}", short(&value)));
+    }
+    if let (Some(growth), Some(until)) = (&sweep.growth, &sweep.spec.until) {
+        let (name, target) = (until.metric.name(), until.ci95);
+        lines.push(match growth.reached(cell) {
+            Some(n) => format!("The mean of {name} of its cell was known to ± {target} after {n} repeats."),
+            None => format!(
+                "The mean of {name} of its cell is not known to ± {target}; {} of at most {} repeats are run.",
+                growth.allowed(cell),
+                sweep.spec.repeats
+            ),
+        });
     }
     lines
 }

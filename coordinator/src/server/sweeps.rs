@@ -21,7 +21,7 @@ use super::door::Caller;
 use super::engine::Event;
 use super::limits::{Pages, Place, Stream};
 use super::removal::Removed;
-use super::status::{cell_lines, sweep_status, worker_statuses};
+use super::status::{sweep_status, trial_lines, worker_statuses};
 use super::{Shared, change, process, removal, store_error};
 use crate::core::audits::Finding;
 use crate::core::lookup::Whereabouts;
@@ -40,10 +40,11 @@ const WATCH_PAUSE: Duration = Duration::from_millis(250);
 
 /// What the answer to a question about a sweep starts from.
 pub(super) struct Found {
-    number: i64,
+    pub(super) number: i64,
     pub(super) id: String,
     pub(super) spec: Arc<Spec>,
     pub(super) done: u64,
+    pub(super) trials: u64,
     pub(super) data: String,
     data_hash: Option<[u8; 32]>,
 }
@@ -79,7 +80,7 @@ impl SweepService for Sweeps {
         self.0.engine.tell(Event::Launch(Box::new(row), Arc::new(spec), reply));
         let number = stored.await.map_err(|_| stopping())?.map_err(|e| Status::from(store_error(e)))?;
         self.0.catalog.shelf.settle(&files);
-        let status = self.ask(move |core| core.sweep(number).map(|sweep| sweep_status(core, sweep))).await?;
+        let status = self.status_of(number).await?;
         Ok(Response::new(v1::LaunchResponse { status }))
     }
 
@@ -128,7 +129,7 @@ impl SweepService for Sweeps {
             rows: rows.iter().map(to_row).collect(),
             better: query.metric().larger_is_better().map_or(0, |larger| if larger { 1 } else { -1 }),
             done: found.done,
-            trials: found.spec.trials(),
+            trials: found.trials,
             data: found.data,
             numerics: found.spec.numerics.clone(),
             columns: query.columns(),
@@ -214,7 +215,7 @@ impl SweepService for Sweeps {
             axes: found.spec.grid.axes().iter().map(|axis| axis.name.clone()).collect(),
             rows: rows.iter().map(to_contrast).collect(),
             done: found.done,
-            trials: found.spec.trials(),
+            trials: found.trials,
             data: found.data,
             numerics: found.spec.numerics.clone(),
         }))
@@ -230,6 +231,10 @@ impl SweepService for Sweeps {
 
     async fn variance(&self, request: Request<v1::VarianceRequest>) -> Result<Response<v1::VarianceResponse>, Status> {
         self.answer_variance(request.into_inner()).await
+    }
+
+    async fn needs(&self, request: Request<v1::NeedsRequest>) -> Result<Response<v1::NeedsResponse>, Status> {
+        Ok(Response::new(self.needed(request.into_inner()).await?))
     }
 
     async fn steer(&self, request: Request<v1::SteerRequest>) -> Result<Response<v1::SteerResponse>, Status> {
@@ -249,6 +254,10 @@ impl SweepService for Sweeps {
         let number = self.about(&request.sweep, |_, sweep| sweep.number).await?;
         let status = self.steered(number, steering).await?;
         Ok(Response::new(v1::SteerResponse { status }))
+    }
+
+    async fn extend(&self, request: Request<v1::ExtendRequest>) -> Result<Response<v1::ExtendResponse>, Status> {
+        Ok(Response::new(self.extended(request.into_inner()).await?))
     }
 
     async fn remove(&self, request: Request<v1::RemoveRequest>) -> Result<Response<v1::RemoveResponse>, Status> {
@@ -281,12 +290,15 @@ impl SweepService for Sweeps {
 }
 
 impl Sweeps {
-    async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&Core) -> T + Send + 'static) -> Result<T, Status> {
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Core) -> T + Send + 'static,
+    ) -> Result<T, Status> {
         self.0.engine.ask(question).await.map_err(|_| self.0.unanswered())
     }
 
     /// Asks about the sweep that `id` means.
-    async fn about<T: Send + 'static>(
+    pub(super) async fn about<T: Send + 'static>(
         &self,
         id: &str,
         question: impl FnOnce(&Core, &Sweep) -> T + Send + 'static,
@@ -306,6 +318,7 @@ impl Sweeps {
             id: sweep.id.clone(),
             spec: sweep.spec.clone(),
             done: sweep.counts.done(),
+            trials: sweep.total(),
             data: sweep.record.data.words.clone(),
             data_hash: sweep.record.data.hash,
         };
@@ -339,6 +352,10 @@ impl Sweeps {
     /// Steers a sweep; its status once that is durable.
     async fn steered(&self, number: i64, steering: Steering) -> Result<Option<v1::SweepStatus>, Status> {
         change::steer(&self.0, number, steering).await?;
+        self.status_of(number).await
+    }
+
+    pub(super) async fn status_of(&self, number: i64) -> Result<Option<v1::SweepStatus>, Status> {
         self.ask(move |core| core.sweep(number).map(|sweep| sweep_status(core, sweep))).await
     }
 
@@ -395,7 +412,7 @@ impl Sweeps {
     }
 
     /// Reads the sweep file and pins the dataset: everything that can be wrong is found here, before anything is stored.
-    async fn prepare(&self, source: SpecSource, place: Arc<Place>) -> Result<(SweepRow, Spec), Status> {
+    pub(super) async fn prepare(&self, source: SpecSource, place: Arc<Place>) -> Result<(SweepRow, Spec), Status> {
         let catalog = self.0.catalog.clone();
         let task = tokio::task::spawn_blocking(move || {
             let _held = place;
@@ -437,7 +454,7 @@ impl Sweeps {
             }
             let state = sweep.state;
             let kept = core.kept(sweep.number, key);
-            let lines = (cell_lines(sweep, key.cell), core.explain(sweep));
+            let lines = (trial_lines(sweep, key), core.explain(sweep));
             Ok((sweep.number, lines, core.whereabouts(sweep, key), kept, state))
         };
         let (number, (mut lines, sweep_lines), place, kept, state) = self.about(id, place).await??;
@@ -445,6 +462,11 @@ impl Sweeps {
             Whereabouts::Done => {
                 let row = self.read(move |reader| reader.trial(number, key).map_err(store_error)).await?;
                 lines.extend(row.map(|row| ended(&row)));
+            }
+            Whereabouts::Unneeded => {
+                lines.push(format!(
+                    "The trial {key} is not run: as far as is known, fewer repeats of its cell will do."
+                ));
             }
             Whereabouts::Leased { fence, worker, running } => lines.push(format!(
                 "The trial {key} is {} {worker}, under lease {} of epoch {}.",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ergodic_common::TrialResult;
+use ergodic_common::{Spec, TrialResult};
 use ergodic_proto::seal::Sealed as _;
 use ergodic_proto::v1::worker_service_server::WorkerService;
 use ergodic_proto::{MAX_BATCH, PROTOCOL, v1};
@@ -15,7 +15,7 @@ use super::door::Caller;
 use super::engine::{Delivery, Event, Refusal};
 use super::limits::{Place, Stream};
 use super::{Shared, session};
-use crate::core::{StoredRow, main_metric};
+use crate::core::StoredRow;
 
 pub(super) struct Workers(pub(super) Arc<Shared>);
 
@@ -41,9 +41,9 @@ impl WorkerService for Workers {
         if !request.is_whole() {
             return Err(Status::data_loss("these results were damaged on their way here: send them again"));
         }
-        let (sweep, metric, metrics) = self.sweep_of(&request.sweep).await?;
+        let (sweep, spec) = self.sweep_of(&request.sweep).await?;
         let held = self.0.limits.results.bytes(request.encoded_len())?;
-        let delivery = to_delivery(request, sweep, metric, metrics, held)?;
+        let delivery = to_delivery(request, sweep, &spec, held)?;
         let rows = delivery.rows.clone();
         let weights: Vec<[u8; 32]> = delivery.results.iter().filter_map(|result| result.weights).collect();
         let (reply, answered) = oneshot::channel();
@@ -102,30 +102,29 @@ impl WorkerService for Workers {
 }
 
 impl Workers {
-    /// Number of a sweep, position of its main metric, and number of its metrics.
-    async fn sweep_of(&self, id: &str) -> Result<(i64, usize, usize), Status> {
+    /// Number of a sweep, and what it is.
+    async fn sweep_of(&self, id: &str) -> Result<(i64, Arc<Spec>), Status> {
         let wanted = id.to_owned();
         let found = self.0.engine.ask(move |core| {
             let sweep = core.sweeps().find(|sweep| sweep.id == wanted)?;
-            let metrics = &sweep.spec.measure.metrics;
-            Some((sweep.number, main_metric(metrics).0, metrics.len()))
+            Some((sweep.number, sweep.spec.clone()))
         });
         let found = found.await.map_err(|e| Status::unavailable(e.to_string()))?;
         found.ok_or_else(|| Status::not_found(format!("there is no sweep {id}: if it was here, it was removed")))
     }
 }
 
-/// A batch for a sweep of so many `metrics`, of which `metric` is the main one.
+/// A batch for the sweep of this number.
 ///
 /// # Errors
 /// A field is missing or not what it should be.
 pub fn to_delivery(
     request: v1::CommitResultsRequest,
     sweep: i64,
-    metric: usize,
-    metrics: usize,
+    spec: &Spec,
     held: Place,
 ) -> Result<Delivery, Status> {
+    let metrics = spec.measure.metrics.len();
     let invalid = |message: String| Status::invalid_argument(message);
     if request.results.len() > MAX_BATCH {
         return Err(invalid(format!("{} results in one batch; at most {MAX_BATCH} are taken", request.results.len())));
@@ -137,13 +136,7 @@ pub fn to_delivery(
         let found = result.metrics.len();
         return Err(invalid(format!("the trial {} has {found} metrics, the sweep has {metrics}", result.key)));
     }
-    let row = |result: &TrialResult| StoredRow {
-        key: result.key,
-        outcome: result.outcome.clone(),
-        metric: result.metrics[metric],
-        seconds: result.seconds,
-    };
-    let rows = results.iter().map(row).collect();
+    let rows = results.iter().map(|result| StoredRow::of(result, spec)).collect();
     // Replaced by the caller, who waits at the other end.
     let (reply, _) = oneshot::channel();
     Ok(Delivery { worker: request.worker, fence: session::from_wire(&fence), sweep, results, rows, held, reply })

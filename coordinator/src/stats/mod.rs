@@ -3,14 +3,16 @@
 //!
 //! `sample` has the statistics of one sample, `statistic` finds them by name, `table` groups stored rows and asks for them;
 //! `paired` and `compare` do the same for differences between cells, `distance` for their predictions; `effects` takes a grid
-//! apart into what its axes do.
+//! apart into what its axes do. `precision` and `needs` say how many repeats make a mean known well enough.
 
 pub mod bootstrap;
 pub mod chance;
 pub mod compare;
 pub mod distance;
 pub mod effects;
+pub mod needs;
 pub mod paired;
+pub mod precision;
 pub mod sample;
 pub mod special;
 pub mod statistic;

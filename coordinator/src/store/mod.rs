@@ -12,6 +12,7 @@ pub mod writer;
 
 use std::fmt;
 
+use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{TrialKey, TrialResult};
@@ -137,6 +138,10 @@ pub enum Write {
     Adopt(i64, Vec<StoredTrial>, Vec<(TrialKey, Attempt)>),
     /// Audits from a backup, of trials that have none.
     AdoptAudits(i64, Vec<Audit>),
+    /// A sweep whose file is the first of these has the second one from now on. Its trials stay what they are.
+    Extend(i64, SpecSource, SpecSource),
+    /// A new sweep that has the rows of another one, which ends if it has not ended.
+    Inherit(Box<Inheritance>),
     /// Nothing of consequence: whether the store takes a write at all.
     Probe,
 }
@@ -154,6 +159,19 @@ pub enum Written {
     Retried(Vec<TrialKey>, Vec<(TrialKey, WorkerId)>),
     /// What was cleared of a removed sweep.
     Cleared(Cleared),
+    /// Whether the sweep's file was the one that was to be replaced.
+    Extended(bool),
+}
+
+/// A new sweep, and whose rows it begins with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inheritance {
+    /// The new sweep.
+    pub row: SweepRow,
+    /// Number of the other one.
+    pub from: i64,
+    /// Cells of the other sweep, ascending, each with its number in the new one.
+    pub cells: Vec<(u64, u64)>,
 }
 
 /// Rows of a removed sweep that are there no more.

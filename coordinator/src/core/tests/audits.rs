@@ -148,7 +148,7 @@ fn a_late_result_of_another_process_is_an_audit_and_one_that_comes_again_is_none
     world.work("b");
     assert!(world.rows.contains(&keys[0]) && world.state() == SweepState::Completed);
     let committed = Committed { known: vec![keys[0]], fenced: true, ..Committed::default() };
-    let row = StoredRow { key: keys[0], outcome: Outcome::Completed, metric: 0.5, seconds: 1.0 };
+    let row = StoredRow { key: keys[0], outcome: Outcome::Completed, metric: 0.5, decides: f64::NAN, seconds: 1.0 };
     let audited = Committed { audited: vec![(row, Finding::Same)], ..committed.clone() };
     for (committed, duplicates) in [(audited, 0), (committed, 1)] {
         let effects = world.core.on_committed("a", fence, 1, &committed, world.now);

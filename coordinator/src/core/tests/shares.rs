@@ -71,7 +71,7 @@ impl Cluster {
             let (_, lease, keys) = self.busy.remove(&worker).expect("it was there");
             let seconds = self.seconds[&lease.sweep];
             *self.done.entry(lease.sweep).or_default() += seconds * keys.len() as f64;
-            let row = |key| StoredRow { key, outcome: Outcome::Completed, metric: 0.5, seconds };
+            let row = |key| StoredRow { key, outcome: Outcome::Completed, metric: 0.5, decides: f64::NAN, seconds };
             let committed = Committed { stored: keys.into_iter().map(row).collect(), ..Committed::default() };
             let effects = self.core.on_committed(&worker, lease.fence, lease.sweep, &committed, self.now);
             self.carry_out(effects);

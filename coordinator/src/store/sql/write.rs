@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use ergodic_common::terms::Share;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
+use super::grow::{extend, inherit};
 use super::read::{names, small_trial, small_trials, sweep_of};
 use super::{Fields, Sql, Value, all, damaged, key, number, whole_trial};
 use crate::core::audits::Finding;
@@ -36,12 +37,14 @@ pub(in crate::store) fn apply(sql: &impl Sql, write: &Write) -> Result<Written, 
         Write::Clear(sweep) => clear(sql, *sweep).map(Written::Cleared),
         Write::Adopt(sweep, rows, attempts) => adopt(sql, *sweep, rows, attempts).map(|()| Written::Done),
         Write::AdoptAudits(sweep, audits) => adopt_audits(sql, *sweep, audits).map(|()| Written::Done),
+        Write::Extend(sweep, from, to) => extend(sql, *sweep, from, to).map(Written::Extended),
+        Write::Inherit(inheritance) => inherit(sql, inheritance).map(Written::Sweep),
         Write::Probe => probe(sql).map(|()| Written::Done),
     }
 }
 
-fn insert_sweep(sql: &impl Sql, row: &SweepRow) -> Result<i64, StoreError> {
-    let settings = serde_json::to_string(&row.source.settings).map_err(|e| StoreError::Failed(e.to_string()))?;
+pub(super) fn insert_sweep(sql: &impl Sql, row: &SweepRow) -> Result<i64, StoreError> {
+    let settings = settings_text(row)?;
     let text =
         "INSERT INTO sweeps (id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files,
                              priority, weight)
@@ -67,8 +70,13 @@ fn insert_sweep(sql: &impl Sql, row: &SweepRow) -> Result<i64, StoreError> {
     Ok(number)
 }
 
+/// Settings as they are stored.
+pub(super) fn settings_text(row: &SweepRow) -> Result<String, StoreError> {
+    serde_json::to_string(&row.source.settings).map_err(|e| StoreError::Failed(e.to_string()))
+}
+
 /// Writes what changes of a sweep's row, and its checksum.
-fn put_sweep(sql: &impl Sql, row: &SweepRow) -> Result<(), StoreError> {
+pub(super) fn put_sweep(sql: &impl Sql, row: &SweepRow) -> Result<(), StoreError> {
     let text = "UPDATE sweeps SET state = $1, priority = $2, weight = $3, releases = $4, duplicates = $5,
                        mismatches = $6, fenced = $7, checksum = $8
                 WHERE number = $9";
@@ -141,7 +149,7 @@ fn end_leases(sql: &impl Sql, ended: &[Ended]) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn set_state(sql: &impl Sql, sweep: i64, state: SweepState) -> Result<(), StoreError> {
+pub(super) fn set_state(sql: &impl Sql, sweep: i64, state: SweepState) -> Result<(), StoreError> {
     change_sweep(sql, sweep, |row| row.state = state)?;
     if !state.is_open() {
         sql.execute("DELETE FROM leases WHERE sweep = $1", &[sweep.into()])?;
@@ -304,7 +312,12 @@ fn retry(sql: &impl Sql, sweep: i64) -> Result<Vec<TrialKey>, StoreError> {
     Ok(rows.into_iter().map(|row| row.result.key).collect())
 }
 
-fn adopt(sql: &impl Sql, sweep: i64, rows: &[StoredTrial], attempts: &[(TrialKey, Attempt)]) -> Result<(), StoreError> {
+pub(super) fn adopt(
+    sql: &impl Sql,
+    sweep: i64,
+    rows: &[StoredTrial],
+    attempts: &[(TrialKey, Attempt)],
+) -> Result<(), StoreError> {
     let mut by_worker: BTreeMap<&str, Vec<TrialResult>> = BTreeMap::new();
     for row in rows {
         by_worker.entry(&row.worker).or_default().push(row.result.clone());
@@ -316,7 +329,7 @@ fn adopt(sql: &impl Sql, sweep: i64, rows: &[StoredTrial], attempts: &[(TrialKey
     attempts.iter().try_for_each(|attempt| insert_attempts(sql, sweep, vec![attempt.clone()]))
 }
 
-fn adopt_audits(sql: &impl Sql, sweep: i64, audits: &[Audit]) -> Result<(), StoreError> {
+pub(super) fn adopt_audits(sql: &impl Sql, sweep: i64, audits: &[Audit]) -> Result<(), StoreError> {
     let text = "INSERT INTO audits (sweep, cell, repeat, process, finding, auditor, auditor_process, why)
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (sweep, cell, repeat) DO NOTHING";
     for audit in audits {

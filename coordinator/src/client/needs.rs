@@ -1,0 +1,124 @@
+//! `ergodic plan ID --precision METRIC=HALF_WIDTH`: after a pilot, what it takes to know every cell so well.
+
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+use serde_json::json;
+
+use super::Client;
+use super::commands::{render, simple_table};
+use super::output::{Format, Records, json_number, json_value, text_value};
+use super::watch::duration;
+
+/// `ergodic plan ID --precision METRIC=HALF_WIDTH`
+///
+/// # Errors
+/// There is no such sweep or metric, or nobody answers.
+pub async fn needs(
+    client: &mut Client,
+    sweep: &str,
+    metric: &str,
+    ci95: f64,
+    format: Format,
+) -> Result<String, UserError> {
+    let request = v1::NeedsRequest { sweep: sweep.to_owned(), metric: metric.to_owned(), ci95 };
+    let needs = client.sweeps.needs(request).await.map_err(|e| client.error(&e))?.into_inner();
+    Ok(match format {
+        Format::Json => as_json(&needs, ci95),
+        _ => render(&records(&needs), format, |_| for_people(&needs, ci95)),
+    })
+}
+
+const COLUMNS: [&str; 6] = ["rows", "n", "std", "seconds", "repeats", "until"];
+
+fn records(needs: &v1::NeedsResponse) -> Records {
+    let row = |cell: &v1::CellNeeds| {
+        let values = cell.values.iter().map(json_value);
+        let figures = [
+            json!(cell.rows),
+            json!(cell.n),
+            json_number(cell.std),
+            json_number(Some(cell.seconds)),
+            json!(cell.repeats),
+            json!(cell.until),
+        ];
+        values.chain(figures).collect()
+    };
+    let columns = needs.axes.iter().cloned().chain(COLUMNS.map(str::to_owned)).collect();
+    Records { columns, rows: needs.rows.iter().map(row).collect() }
+}
+
+fn as_json(needs: &v1::NeedsResponse, ci95: f64) -> String {
+    let missing = |missing: &Option<v1::MissingTrials>| {
+        missing.as_ref().map(|missing| {
+            json!({
+                "trials": missing.trials,
+                "core_seconds": missing.slot_seconds,
+                "eta_seconds": json_number(missing.eta_seconds),
+            })
+        })
+    };
+    let object = json!({
+        "sweep": needs.sweep,
+        "metric": needs.metric,
+        "ci95": ci95,
+        "cells": needs.cells,
+        "repeats_now": needs.has,
+        "repeats": needs.repeats,
+        "same": missing(&needs.same),
+        "until": missing(&needs.until),
+        "slots": needs.slots,
+        "rows": records(needs).objects(),
+    });
+    format!("{object}\n")
+}
+
+fn for_people(needs: &v1::NeedsResponse, ci95: f64) -> String {
+    let v1::NeedsResponse { sweep, name, metric, .. } = needs;
+    let mut out = format!("{name} ({sweep}): what it takes to know {metric} to ± {ci95} with 95 % confidence\n");
+    let row = |cell: &v1::CellNeeds| {
+        let figures = [json!(cell.n), json_number(cell.std), json!(cell.repeats), json!(cell.until)];
+        cell.values.iter().map(|value| json!(text_value(value))).chain(figures).collect()
+    };
+    let columns: Vec<String> =
+        needs.axes.iter().cloned().chain(["n", "std", "repeats", "until"].map(str::to_owned)).collect();
+    let rows: Vec<Vec<serde_json::Value>> = needs.rows.iter().map(row).collect();
+    out += &simple_table(&columns, &rows);
+    out += &match (needs.repeats, &needs.same) {
+        (Some(repeats), Some(missing)) if missing.trials == 0 => {
+            format!("the same repeats for all cells: {repeats} are enough, and all are there\n")
+        }
+        (Some(repeats), Some(missing)) => {
+            let what = work(missing);
+            let how = match repeats > u64::from(needs.has) {
+                true => format!(": `ergodic extend {sweep} --repeats {repeats}`"),
+                false => String::new(),
+            };
+            format!("the same repeats for all cells: {repeats}, {what}{how}\n")
+        }
+        _ => "not known yet: every cell needs two trials with a value, and fewer repeats than there can be\n".into(),
+    };
+    if let Some(missing) = &needs.until {
+        let until = format!("[repeats] until = {{ metric = \"{metric}\", ci95 = {ci95} }}");
+        out += &format!("each cell until it is known, by {until}: {}\n", work(missing));
+    }
+    let unseen = needs.cells - needs.rows.len() as u64;
+    if unseen > 0 {
+        out += &format!("{unseen} cells have no results yet: they are taken to be like the others\n");
+    }
+    out
+}
+
+/// `400 trials more, 2.2 core-hours, 17m 0s on 8 slots`
+fn work(missing: &v1::MissingTrials) -> String {
+    let hours = missing.slot_seconds / 3600.0;
+    let cores = if hours < 0.1 {
+        format!("{:.1} core-seconds", missing.slot_seconds)
+    } else {
+        format!("{hours:.1} core-hours")
+    };
+    let eta = match missing.eta_seconds {
+        Some(seconds) => format!("{} with the workers that are joined", duration(seconds)),
+        None => "no worker is joined that could do it".into(),
+    };
+    format!("{} trials more, {cores}, {eta}", missing.trials)
+}

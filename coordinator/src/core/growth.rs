@@ -1,0 +1,260 @@
+//! Cells that are repeated until the mean of a metric is known well enough.
+//!
+//! A cell climbs the [ladder](ergodic_common::repeats::ladder): its next repeats are *allowed* when all repeats below
+//! its rung have a row and the interval that they give is too wide. So which trials are run depends on what they yield
+//! alone, not on who ran them, nor in what order they ended; only which of the allowed ones comes first depends on what is
+//! known so far: those of the cell with the widest interval. What is allowed stays so. Where a row is taken away, to be
+//! made again, the cell is judged anew once it is back.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
+
+use ergodic_common::repeats::{Until, ladder};
+use ergodic_common::{Outcome, Spec, TrialKey};
+
+use super::interval::IntervalSet;
+use crate::stats::precision::{LEVEL, half_width, quantile};
+
+/// How far the cells of a sweep are.
+#[derive(Debug)]
+pub struct Growth {
+    target: f64,
+    rungs: Vec<u32>,
+    /// Cells that have rows.
+    cells: HashMap<u64, Cell>,
+    /// Trials allowed.
+    total: u64,
+    /// Trials that it should come to.
+    expected: u64,
+    /// Cells that were allowed more repeats, the widest interval first. Those of which none wait any more are taken out when
+    /// they are met.
+    open: BTreeSet<(Reverse<u64>, u64)>,
+    /// Student's quantiles by the number of values.
+    quantiles: HashMap<u64, f64>,
+    standing: Standing,
+}
+
+/// How far a cell is.
+#[derive(Debug, Clone)]
+struct Cell {
+    /// Values by repeat; NaN where there is none.
+    values: Vec<f64>,
+    /// Repeats that have a row.
+    rows: IntervalSet,
+    /// Repeats below this may be run.
+    allowed: u32,
+    /// Rungs that it was judged at since the last change to what they stand on.
+    judged: usize,
+    /// Half the width of its interval at the last of them; infinite where nothing is known.
+    width: f64,
+    /// The rung at which it was known well enough.
+    reached: Option<u32>,
+    /// Repeats that it should come to.
+    expected: u32,
+}
+
+/// Where the cells of a sweep stand.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Cells known well enough, by the number of repeats at which they were.
+    pub reached: BTreeMap<u32, u64>,
+    /// Cells that were not with as many repeats as there may be.
+    pub exhausted: u64,
+}
+
+impl Standing {
+    /// Cells that go on, of so many.
+    pub fn open(&self, cells: u64) -> u64 {
+        cells - self.known() - self.exhausted
+    }
+
+    /// Cells known well enough.
+    pub fn known(&self) -> u64 {
+        self.reached.values().sum()
+    }
+
+    /// A cell begins to count, or counts no more, where it stands.
+    fn count(&mut self, cell: &Cell, rungs: usize, begins: bool) {
+        let change = |n: &mut u64| *n = if begins { *n + 1 } else { *n - 1 };
+        match cell.reached {
+            Some(rung) => {
+                let n = self.reached.entry(rung).or_default();
+                change(n);
+                if *n == 0 {
+                    self.reached.remove(&rung);
+                }
+            }
+            None if cell.judged == rungs => change(&mut self.exhausted),
+            None => {}
+        }
+    }
+}
+
+impl Growth {
+    /// Nothing is known of any cell.
+    pub(super) fn new(spec: &Spec, until: &Until) -> Self {
+        let rungs: Vec<u32> = ladder(until.min, spec.repeats).collect();
+        let total = spec.grid.cells() * u64::from(rungs[0]);
+        Self {
+            target: until.ci95,
+            rungs,
+            cells: HashMap::new(),
+            total,
+            expected: total,
+            open: BTreeSet::new(),
+            quantiles: HashMap::new(),
+            standing: Standing::default(),
+        }
+    }
+
+    /// Trials that may be run, as far as is known.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Trials that it should come to, by the spread of what is there.
+    pub fn expected(&self) -> u64 {
+        self.expected
+    }
+
+    /// Repeats that every cell has.
+    pub(super) fn least(&self) -> u32 {
+        self.rungs[0]
+    }
+
+    /// Repeats of a cell that may be run.
+    pub fn allowed(&self, cell: u64) -> u32 {
+        self.cells.get(&cell).map_or(self.rungs[0], |cell| cell.allowed)
+    }
+
+    /// The number of repeats at which a cell was known well enough.
+    pub fn reached(&self, cell: u64) -> Option<u32> {
+        self.cells.get(&cell)?.reached
+    }
+
+    /// Where all cells stand.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// A trial has a row. The repeats of its cell that may be run from now on, if there are more.
+    pub(super) fn settle(&mut self, key: TrialKey, outcome: &Outcome, value: f64) -> Option<Range<u32>> {
+        let first = self.rungs[0];
+        let cell = self.cells.entry(key.cell).or_insert_with(|| Cell::new(first));
+        let at = key.repeat as usize;
+        if cell.values.len() <= at {
+            cell.values.resize(at + 1, f64::NAN);
+        }
+        cell.values[at] = if *outcome == Outcome::Completed { value } else { f64::NAN };
+        cell.rows.insert(at as u64, at as u64 + 1);
+        self.judge(key.cell)
+    }
+
+    /// A trial's row is gone: what was found with it counts no more.
+    pub(super) fn reopen(&mut self, key: TrialKey) {
+        let Some(cell) = self.cells.get_mut(&key.cell) else { return };
+        cell.rows.remove(key.repeat.into());
+        cell.values[key.repeat as usize] = f64::NAN;
+        self.standing.count(cell, self.rungs.len(), false);
+        (cell.judged, cell.reached) = (0, None);
+    }
+
+    /// There may be more repeats: what may be run of which cells from now on.
+    pub(super) fn extend(&mut self, spec: &Spec, until: &Until) -> Vec<(u64, Range<u32>)> {
+        let before = self.rungs[0];
+        let mut allowed = Vec::new();
+        *self = Self { cells: std::mem::take(&mut self.cells), ..Self::new(spec, until) };
+        let (first, least) = (self.rungs[0], u64::from(self.rungs[0]));
+        let had: u64 = self.cells.values().map(|cell| u64::from(cell.allowed)).sum();
+        let untouched = spec.grid.cells() - self.cells.len() as u64;
+        (self.total, self.expected) = (had + untouched * least, 0);
+        self.expected = self.cells.values().map(|cell| u64::from(cell.expected)).sum::<u64>() + untouched * least;
+        for number in spec.grid.iter() {
+            match self.cells.get_mut(&number) {
+                None if before < first => allowed.push((number, before..first)),
+                None => {}
+                Some(cell) => {
+                    (cell.judged, cell.reached) = (0, None);
+                    allowed.extend(self.judge(number).map(|range| (number, range)));
+                }
+            }
+        }
+        allowed
+    }
+
+    /// Climbs as far as there are rows for; the repeats that may be run from now on, if there are more.
+    fn judge(&mut self, number: u64) -> Option<Range<u32>> {
+        let cell = self.cells.get_mut(&number)?;
+        let (before, was) = (cell.allowed, (Reverse(cell.width.to_bits()), number));
+        let complete = cell.rows.first_gap();
+        self.standing.count(cell, self.rungs.len(), false);
+        while cell.reached.is_none()
+            && let Some(rung) = self.rungs.get(cell.judged).filter(|rung| complete >= u64::from(**rung))
+        {
+            let quantile = |n| *self.quantiles.entry(n).or_insert_with(|| quantile(LEVEL, n));
+            cell.width = half_width(&cell.values[..*rung as usize], quantile).unwrap_or(f64::INFINITY);
+            cell.reached = (cell.width <= self.target).then_some(*rung);
+            cell.judged += 1;
+        }
+        self.standing.count(cell, self.rungs.len(), true);
+        let wanted = cell.reached.or_else(|| self.rungs.get(cell.judged).copied()).unwrap_or(before);
+        // Rows beyond may be there when one before them was taken away.
+        let covers = self.rungs.iter().copied().find(|rung| *rung as usize >= cell.values.len()).unwrap_or(before);
+        cell.allowed = before.max(wanted).max(covers);
+        self.total += u64::from(cell.allowed - before);
+        let expected = cell.expect(&self.rungs, self.target);
+        self.expected = self.expected + u64::from(expected) - u64::from(cell.expected);
+        cell.expected = expected;
+        if self.open.remove(&was) || cell.allowed > before {
+            self.open.insert((Reverse(cell.width.to_bits()), number));
+        }
+        (cell.allowed > before).then_some(before..cell.allowed)
+    }
+
+    /// Trials of a cell were given back: they are met again.
+    pub(super) fn put_back(&mut self, number: u64) {
+        if let Some(cell) = self.cells.get(&number) {
+            self.open.insert((Reverse(cell.width.to_bits()), number));
+        }
+    }
+
+    /// Cells of which more repeats may wait, the widest interval first.
+    pub(super) fn widest(&self) -> impl Iterator<Item = u64> + '_ {
+        self.open.iter().map(|(_, cell)| *cell)
+    }
+
+    /// None of a cell's repeats wait any more.
+    pub(super) fn close(&mut self, number: u64) {
+        if let Some(cell) = self.cells.get(&number) {
+            self.open.remove(&(Reverse(cell.width.to_bits()), number));
+        }
+    }
+}
+
+impl Cell {
+    fn new(first: u32) -> Self {
+        Self {
+            values: Vec::new(),
+            rows: IntervalSet::default(),
+            allowed: first,
+            judged: 0,
+            width: f64::INFINITY,
+            reached: None,
+            expected: first,
+        }
+    }
+
+    /// Repeats that it should come to: the width falls with the square root of their number.
+    fn expect(&self, rungs: &[u32], target: f64) -> u32 {
+        let last = rungs.last().copied().unwrap_or_default();
+        let (Some(at), None) = (self.judged.checked_sub(1), self.reached) else { return self.allowed };
+        if !self.width.is_finite() {
+            return self.allowed;
+        }
+        let ratio = self.width / target;
+        let wanted = f64::from(rungs[at]) * ratio * ratio;
+        let rung = rungs.iter().copied().find(|rung| f64::from(*rung) >= wanted);
+        rung.unwrap_or(last).max(self.allowed)
+    }
+}

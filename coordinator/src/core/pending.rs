@@ -1,0 +1,119 @@
+//! Which of a sweep's waiting trials come next, and which are added.
+
+use std::sync::Arc;
+
+use ergodic_common::spec::SpecSource;
+use ergodic_common::{Spec, TrialKey};
+
+use super::interval::IntervalSet;
+use super::sweep::{StoredRow, Sweep, SweepRow};
+
+impl Sweep {
+    /// The class that the next trials are of: that whose next repeat is the lowest, so that every partial table is balanced
+    /// over all cells. Beyond the repeats that every cell has, that of the cell with the widest interval.
+    pub(super) fn next_class(&mut self) -> usize {
+        let next_repeat = |class: usize| {
+            let cells = self.spec.grid.class_cells(class as u32);
+            self.classes[class].pending.first().map(|n| n / cells)
+        };
+        let open = (0..self.classes.len()).filter_map(|class| Some((next_repeat(class)?, class)));
+        let (repeat, class) = open.min().unwrap_or_default();
+        match &self.growth {
+            Some(growth) if repeat >= u64::from(growth.least()) => self.widest_class().unwrap_or(class),
+            _ => class,
+        }
+    }
+
+    /// The class of the cell with the widest interval of which a repeat waits.
+    fn widest_class(&mut self) -> Option<usize> {
+        loop {
+            let cell = self.growth.as_ref()?.widest().next()?;
+            if !self.waiting_of(cell, 1).is_empty() {
+                return Some(self.spec.grid.locate(TrialKey { cell, repeat: 0 }).0 as usize);
+            }
+            self.growth.as_mut()?.close(cell);
+        }
+    }
+
+    /// Repeats of a cell that wait, beyond those that every cell has, as numbers in its class.
+    fn waiting_of(&self, cell: u64, most: u64) -> IntervalSet {
+        let mut waiting = IntervalSet::default();
+        let Some(growth) = &self.growth else { return waiting };
+        let (class, first) = self.spec.grid.locate(TrialKey { cell, repeat: 0 });
+        let (cells, pending) = (self.spec.grid.class_cells(class), &self.classes[class as usize].pending);
+        let numbers = (growth.least()..growth.allowed(cell)).map(|repeat| u64::from(repeat) * cells + first);
+        let take = numbers.filter(|n| pending.contains(*n)).take(most as usize);
+        take.for_each(|n| waiting.insert(n, n + 1));
+        waiting
+    }
+
+    /// Takes up to so many trials of a class for a lease, at least one if one waits.
+    pub(super) fn take_pending(&mut self, class: u32, most: u64) -> IntervalSet {
+        let taken = self.take_widest(class, most);
+        let pending = &mut self.classes[class as usize].pending;
+        if taken.is_empty() {
+            return pending.take(most);
+        }
+        taken.iter().for_each(|n| _ = pending.remove(n));
+        taken
+    }
+
+    /// Those of cells with wide intervals, once every cell of the class has what every cell has.
+    fn take_widest(&mut self, class: u32, most: u64) -> IntervalSet {
+        let mut taken = IntervalSet::default();
+        let cells = self.spec.grid.class_cells(class).max(1);
+        let Some(growth) = &self.growth else { return taken };
+        if self.classes[class as usize].pending.first().is_none_or(|n| n / cells < u64::from(growth.least())) {
+            return taken;
+        }
+        let mut closed = Vec::new();
+        let of_class = |cell: &u64| self.spec.grid.locate(TrialKey { cell: *cell, repeat: 0 }).0 == class;
+        for cell in growth.widest().filter(of_class) {
+            match self.waiting_of(cell, most - taken.len()) {
+                none if none.is_empty() => closed.push(cell),
+                waiting => taken.insert_all(&waiting),
+            }
+            if taken.len() == most {
+                break;
+            }
+        }
+        self.growth.iter_mut().for_each(|growth| closed.iter().for_each(|cell| growth.close(*cell)));
+        taken
+    }
+
+    /// A row may allow further repeats of its cell.
+    pub(super) fn grow(&mut self, row: &StoredRow) {
+        let allowed = self.growth.as_mut().and_then(|growth| growth.settle(row.key, &row.outcome, row.decides));
+        allowed.into_iter().flatten().for_each(|repeat| self.add(TrialKey { repeat, ..row.key }));
+    }
+
+    fn add(&mut self, key: TrialKey) {
+        let (class, n) = self.spec.grid.locate(key);
+        self.classes[class as usize].pending.insert(n, n + 1);
+    }
+
+    /// Trials of a class wait again.
+    pub(super) fn show_again(&mut self, class: u32, trials: &IntervalSet) {
+        let Some(growth) = &mut self.growth else { return };
+        trials.iter().for_each(|n| growth.put_back(self.spec.grid.class_trial(class, n).cell));
+    }
+
+    /// From now on there are more repeats of the same cells. These come last in every class, so that all others keep
+    /// their numbers.
+    pub(super) fn extend(&mut self, source: SpecSource, spec: Arc<Spec>) {
+        let before = std::mem::replace(&mut self.spec, spec);
+        self.record = Arc::new(SweepRow { source, ..(*self.record).clone() });
+        match (&mut self.growth, &self.spec.until) {
+            (Some(growth), Some(until)) => {
+                for (cell, repeats) in growth.extend(&self.spec, until) {
+                    repeats.for_each(|repeat| self.add(TrialKey { cell, repeat }));
+                }
+            }
+            _ => {
+                for (class, state) in self.classes.iter_mut().enumerate() {
+                    state.pending.insert(before.class_trials(class as u32), self.spec.class_trials(class as u32));
+                }
+            }
+        }
+    }
+}

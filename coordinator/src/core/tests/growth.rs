@@ -1,0 +1,290 @@
+//! Cells that end when they are known well enough, and sweeps that are given more repeats.
+
+use ergodic_common::repeats::ladder;
+
+use super::*;
+use crate::stats::precision::{LEVEL, quantile};
+
+const TARGET: f64 = 0.05;
+
+fn text(min: u32, max: u32) -> String {
+    format!(
+        "name = \"t\"\n[data]\ntrain = 64\n[model]\nkind = \"empty\"\n[measure]\nmetrics = [\"test_acc\", \"test_loss\"]\n\
+         [repeats]\nmin = {min}\nmax = {max}\nuntil = {{ metric = \"test_loss\", ci95 = {TARGET} }}\n\
+         [grid]\nlr = [0.1, 0.2, 0.3]\nbatch_size = [8, 16]\n[where]\nkeep = \"lr * batch_size < 4\"\n"
+    )
+}
+
+/// A sweep that is repeated from `min` to `max` times.
+fn growing(min: u32, max: u32) -> Sweep {
+    let source = SpecSource { file: "t".into(), text: text(min, max), settings: vec![], files: Vec::new() };
+    let spec = Arc::new(Spec::read(&source).expect("a valid sweep"));
+    let record = SweepRow { source, ..(*sweep(1, 1).record).clone() };
+    Sweep::new(Arc::new(record), spec)
+}
+
+/// What a trial yields: the larger the number of its cell, the more its values differ; one in nine diverges.
+fn row(key: TrialKey) -> StoredRow {
+    let mut hash = (key.cell * 1_000_003 + u64::from(key.repeat)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    hash ^= hash >> 29;
+    let value = key.cell as f64 * 0.08 * ((hash % 1000) as f64 / 500.0 - 1.0);
+    let diverges = hash.is_multiple_of(9);
+    let outcome = if diverges { Outcome::Diverged { step: 1 } } else { Outcome::Completed };
+    StoredRow { key, outcome, metric: 0.5, decides: if diverges { f64::NAN } else { value }, seconds: 0.5 }
+}
+
+/// The trials that are to be run, one cell after the other, by the definition.
+fn wanted(spec: &Spec, min: u32, max: u32) -> BTreeSet<TrialKey> {
+    let enough = |cell: u64, n: u32| {
+        let values = (0..n).map(|repeat| row(TrialKey { cell, repeat }).decides).filter(|x| x.is_finite());
+        let values: Vec<f64> = values.collect();
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
+        values.len() > 1 && quantile(LEVEL, values.len() as u64) * (variance / n).sqrt() <= TARGET
+    };
+    let cells = spec.grid.iter().map(|cell| (cell, ladder(min, max).find(|n| enough(cell, *n)).unwrap_or(max)));
+    cells.flat_map(|(cell, n)| (0..n).map(move |repeat| TrialKey { cell, repeat })).collect()
+}
+
+/// A core, its store, and workers that do nothing wrong but vanish.
+struct Lab {
+    core: Core,
+    now: Now,
+    min: u32,
+    max: u32,
+    rows: BTreeMap<TrialKey, StoredRow>,
+    granted: BTreeMap<WorkerId, BTreeMap<Fence, Vec<TrialKey>>>,
+    /// Trials in the order in which they were granted.
+    order: Vec<TrialKey>,
+}
+
+impl Lab {
+    fn new(min: u32, max: u32) -> Self {
+        let mut core = Core::new(Timing { lease_ttl: TTL }, 1, 1);
+        core.on_sweep(growing(min, max), [], Now::ZERO);
+        Self { core, now: Now::ZERO, min, max, rows: BTreeMap::new(), granted: BTreeMap::new(), order: Vec::new() }
+    }
+
+    fn sweep(&self) -> &Sweep {
+        self.core.sweep(1).expect("launched")
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Grant { lease, keys, .. } => {
+                    self.order.extend(&keys);
+                    self.granted.entry(lease.worker).or_default().insert(lease.fence, keys);
+                }
+                Effect::Revoke(worker, fences) => {
+                    self.granted.entry(worker).or_default().retain(|fence, _| !fences.contains(fence));
+                }
+                Effect::Condemn(verdict) => panic!("nobody is to blame: {verdict:?}"),
+                _ => {}
+            }
+        }
+        self.core.check().expect("the invariant holds");
+        let (done, total, expected) = (self.rows.len() as u64, self.sweep().total(), self.sweep().expected());
+        assert!(self.sweep().counts.done() == done && done <= total && total <= expected, "{done} {total} {expected}");
+    }
+
+    fn want(&mut self, worker: &str) {
+        let held = self.granted.get(worker).map_or_else(Vec::new, |leases| leases.keys().copied().collect());
+        let effects = self.core.on_joined(joining(worker, held), self.now);
+        self.carry_out(effects);
+        let effects = self.core.on_want(worker, 2, self.now);
+        self.carry_out(effects);
+    }
+
+    /// Delivers some trials of a lease, from its end.
+    fn deliver(&mut self, worker: &str, n: usize) {
+        let Some((fence, mut keys)) = self.granted.get_mut(worker).and_then(|held| held.pop_last()) else { return };
+        let delivered = keys.split_off(keys.len().saturating_sub(n));
+        if !keys.is_empty() {
+            self.granted.get_mut(worker).expect("it was there").insert(fence, keys);
+        }
+        let mut committed = Committed::default();
+        committed.fenced = self.core.admit(worker, fence, &delivered) == Ok(Admission::Compare);
+        for key in delivered {
+            match self.rows.contains_key(&key) {
+                true => committed.known.push(key),
+                false if committed.fenced => {}
+                false => {
+                    self.rows.insert(key, row(key));
+                    committed.stored.push(row(key));
+                }
+            }
+        }
+        let effects = self.core.on_committed(worker, fence, 1, &committed, self.now);
+        self.carry_out(effects);
+    }
+
+    /// All fall silent for longer than leases last.
+    fn fall_silent(&mut self) {
+        self.now += TTL;
+        self.core.clock = self.now;
+        let effects = self.core.on_tick(self.now);
+        self.carry_out(effects);
+    }
+
+    fn restart(&mut self, shuffle: usize) {
+        let leases: Vec<LeaseRow> = self.core.leases.values().map(|lease| lease.row.clone()).collect();
+        self.core = Core::new(Timing { lease_ttl: TTL }, self.core.epoch + 1, self.core.next_lease);
+        let mut rows: Vec<StoredRow> = self.rows.values().cloned().collect();
+        let n = rows.len().max(1);
+        rows.rotate_left(shuffle % n);
+        let effects = self.core.on_sweep(growing(self.min, self.max), rows, self.now);
+        self.carry_out(effects);
+        for lease in leases {
+            let effects = self.core.on_recorded_lease(lease, self.now);
+            self.carry_out(effects);
+        }
+    }
+
+    fn extend(&mut self, more: u32) {
+        self.max += more;
+        let Sweep { record, spec, .. } = growing(self.min, self.max);
+        let effects = self.core.on_extended(1, record.source.clone(), spec, self.now);
+        self.carry_out(effects);
+    }
+
+    /// All others leave without a word; one worker runs what is left.
+    fn finish(&mut self) {
+        self.now += TTL;
+        let there: Vec<WorkerId> = self.core.workers.keys().cloned().collect();
+        there.iter().for_each(|worker| self.core.on_session_ended(worker, self.now));
+        self.fall_silent();
+        self.granted.clear();
+        for _ in 0..10_000 {
+            if self.sweep().state == SweepState::Completed {
+                break;
+            }
+            self.want("z");
+            self.deliver("z", usize::MAX);
+        }
+        assert_eq!(self.sweep().state, SweepState::Completed);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn which_trials_are_run_depends_on_their_results_alone(
+        min in 2_u32..12,
+        more in 0_u32..40,
+        steps in prop::collection::vec((0..12_u8, 0..3_usize, 1..30_usize), 0..120),
+    ) {
+        let names = ["a", "b", "c"];
+        let mut lab = Lab::new(min, min + more);
+        for (what, who, n) in steps {
+            lab.now += Duration::from_millis(300);
+            match what {
+                0..=3 => lab.want(names[who]),
+                4..=8 => lab.deliver(names[who], n),
+                9 => lab.fall_silent(),
+                10 => lab.restart(n),
+                _ => lab.extend(n as u32 % 4),
+            }
+        }
+        lab.finish();
+        let rows: BTreeSet<TrialKey> = lab.rows.keys().copied().collect();
+        let wanted = wanted(&lab.sweep().spec, lab.min, lab.max);
+        // What was run up to an earlier most is no rung of the ladder of a later one.
+        let extra: Vec<&TrialKey> = rows.difference(&wanted).collect();
+        prop_assert!(wanted.is_subset(&rows) && (extra.is_empty() || lab.max > min + more), "{extra:?}");
+        let standing = lab.sweep().growth.as_ref().expect("it grows").standing().clone();
+        prop_assert_eq!(standing.open(lab.sweep().spec.grid.cells()), 0);
+        let total = rows.len() as u64;
+        lab.restart(0);
+        prop_assert_eq!((lab.sweep().total(), lab.sweep().expected(), lab.sweep().state), (total, total, SweepState::Completed));
+        prop_assert_eq!(lab.sweep().growth.as_ref().expect("it grows").standing(), &standing);
+    }
+}
+
+#[test]
+fn the_next_repeats_go_where_the_interval_is_widest() {
+    let mut lab = Lab::new(10, 200);
+    let least: u64 = lab.sweep().total();
+    while (lab.rows.len() as u64) < least {
+        lab.want("a");
+        lab.deliver("a", usize::MAX);
+    }
+    lab.order.clear();
+    lab.want("a");
+    lab.finish();
+    let widest = lab.sweep().spec.grid.iter().max().expect("some cells");
+    assert!(lab.order[0].cell == widest && lab.order[0].repeat >= 10, "{:?}", lab.order);
+    let narrow = lab.order.iter().filter(|key| key.cell != widest).count();
+    assert!(narrow > 0, "others go on, too: {:?}", lab.order);
+    let lines = lab.core.explain(lab.sweep()).join("\n");
+    let standing = lab.sweep().growth.as_ref().expect("it grows").standing();
+    assert!(standing.reached.contains_key(&10) && standing.reached.len() > 1, "{standing:?}");
+    let words = format!(
+        "5 of 5 cells know the mean of test_loss to ± {TARGET} (cells at so many repeats: {} at 10",
+        standing.reached[&10]
+    );
+    assert!(lines.contains(&words), "{lines}");
+    let last = TrialKey { cell: widest, repeat: 199 };
+    assert_eq!(lab.core.whereabouts(lab.sweep(), last), super::super::lookup::Whereabouts::Unneeded);
+}
+
+#[test]
+fn a_failed_trial_that_is_run_again_has_its_cell_judged_again() {
+    let mut lab = Lab::new(4, 8);
+    lab.finish();
+    let key = *lab.rows.keys().next().expect("a row");
+    let mut rows = lab.rows.clone();
+    let failed = StoredRow { outcome: Outcome::Failed { cause: "it broke".into() }, decides: f64::NAN, ..row(key) };
+    rows.insert(key, failed);
+    lab.core = Core::new(Timing { lease_ttl: TTL }, 2, 1000);
+    lab.core.on_sweep(growing(4, 8), rows.into_values(), lab.now);
+    assert_eq!(lab.sweep().counts.failed, 1);
+    lab.rows.remove(&key);
+    let effects = lab.core.on_retried(1, &[key], &[], lab.now);
+    lab.carry_out(effects);
+    let growth = lab.sweep().growth.as_ref().expect("it grows");
+    assert_eq!((growth.standing().open(5), growth.reached(key.cell)), (1, None));
+    lab.finish();
+    assert_eq!(lab.rows.keys().copied().collect::<BTreeSet<_>>(), wanted(&lab.sweep().spec, 4, 8));
+}
+
+#[test]
+fn a_sweep_that_is_complete_goes_on_when_it_is_given_more_repeats() {
+    let mut world = World::new(3);
+    world.join("a");
+    let run = |world: &mut World| {
+        for _ in 0..100 {
+            world.want("a");
+            world.deliver("a", usize::MAX);
+        }
+        world.rows.len() as u64
+    };
+    let cells = world.core.sweep(1).expect("launched").spec.grid.cells();
+    assert_eq!(run(&mut world), 3 * cells);
+    let first = world.rows.clone();
+    let Sweep { record, spec, .. } = sweep(1, 5);
+    assert!(world.core.may_extend(1, &record.source).is_err_and(|why| why.contains("changed")));
+    let source = world.core.sweep(1).expect("launched").record.source.clone();
+    assert_eq!(world.core.may_extend(1, &source), Ok(()));
+    world.states.clear();
+    let effects = world.core.on_extended(1, record.source.clone(), spec, world.now);
+    world.carry_out(effects);
+    assert_eq!(world.states, [SweepState::Running]);
+    assert!(
+        world.held_by("a").iter().all(|key| !first.contains(key) && key.repeat >= 3),
+        "only what is missing is run"
+    );
+    assert_eq!(run(&mut world), 5 * cells);
+    assert_eq!(world.core.sweep(1).expect("launched").state, SweepState::Completed);
+}
+
+#[test]
+fn a_sweep_whose_end_was_stored_before_what_it_lacks_goes_on() {
+    let mut core = Core::new(Timing { lease_ttl: TTL }, 1, 1);
+    let mut unfinished = sweep(1, 5);
+    unfinished.state = SweepState::Completed;
+    core.on_sweep(unfinished, [], Now::ZERO);
+    assert_eq!(core.sweep(1).expect("launched").state, SweepState::Running);
+}

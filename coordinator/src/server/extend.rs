@@ -1,0 +1,222 @@
+//! More of a sweep. More repeats of its cells are a change of its file: it grows where it is. Whatever another file asks
+//! for, more values or another axis, is a new sweep that begins with the rows of the old one: a cell is what it resolves
+//! to, so that those of the old one are found in the new grid wherever they stand there. The old sweep ends and stays as it
+//! is, so that what was said of it stays true.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ergodic_common::spec::SpecSource;
+use ergodic_common::{ErrorCode, Spec};
+use ergodic_proto::convert::WireError;
+use ergodic_proto::seal::Sealed as _;
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+use tokio::sync::oneshot;
+use tonic::Status;
+
+use super::engine::Event;
+use super::limits::Place;
+use super::recover::sound_rows;
+use super::store_error;
+use super::sweeps::Sweeps;
+use crate::core::lookup::describe_cell;
+use crate::core::{DataPin, Sweep, SweepRow, SweepState};
+use crate::store::Inheritance;
+
+/// The sweep that is to be extended.
+struct Old {
+    record: Arc<SweepRow>,
+    spec: Arc<Spec>,
+    state: SweepState,
+}
+
+fn bad(message: impl Into<String>) -> UserError {
+    UserError::new(ErrorCode::BadInput, message.into())
+}
+
+fn refused(message: impl Into<String>) -> UserError {
+    UserError::new(ErrorCode::Refused, message.into())
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the coordinator is stopping")
+}
+
+impl Sweeps {
+    /// Answers when what is to be added is durable.
+    pub(super) async fn extended(&self, mut request: v1::ExtendRequest) -> Result<v1::ExtendResponse, Status> {
+        let place = Arc::new(self.0.limits.launches.place()?);
+        if !request.is_whole() {
+            return Err(Status::data_loss("the sweep was damaged on its way here: extend it again"));
+        }
+        let found = |sweep: &Sweep| Old { record: sweep.record.clone(), spec: sweep.spec.clone(), state: sweep.state };
+        let old = self.about(&request.sweep, move |_, sweep| found(sweep)).await?;
+        let (from, was_open) = (old.record.id.clone(), old.state.is_open());
+        let (number, ended) = match (request.source, request.repeats) {
+            (None, 0) => return Err(Status::invalid_argument("ExtendRequest has neither repeats nor a source")),
+            (None, repeats) => (self.repeat_more(old, repeats, place).await?, false),
+            (Some(source), 0) => {
+                let source = source.try_into().map_err(|e: WireError| Status::invalid_argument(e.to_string()))?;
+                (self.go_on_as(old, source, place).await?, was_open)
+            }
+            (Some(_), _) => return Err(Status::invalid_argument("ExtendRequest has both repeats and a source")),
+        };
+        Ok(v1::ExtendResponse { status: self.status_of(number).await?, from, ended })
+    }
+
+    /// More repeats of the same cells.
+    async fn repeat_more(&self, old: Old, repeats: u32, place: Arc<Place>) -> Result<i64, Status> {
+        let (number, from) = (old.record.number, old.record.source.clone());
+        let has = old.spec.repeats;
+        if repeats <= has {
+            let message = format!("repeats: the sweep {} has {has} per cell: ask for more than that", old.record.id);
+            return Err(bad(message).into());
+        }
+        let to = from.with_repeats(old.spec.until.as_ref(), repeats);
+        let read = to.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let _held = place;
+            Spec::read(&read)
+        });
+        let spec = task.await.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| bad(e.to_string()))?;
+        let (reply, stored) = oneshot::channel();
+        self.0.engine.tell(Event::Extend(number, from, to, Arc::new(spec), reply));
+        stored.await.map_err(|_| stopping())?.map_err(Status::from)?;
+        tracing::info!(sweep = old.record.id, repeats, "sweep extended");
+        Ok(number)
+    }
+
+    /// A new sweep with the rows of the old one.
+    async fn go_on_as(&self, old: Old, mut source: SpecSource, place: Arc<Place>) -> Result<i64, Status> {
+        let read = source.clone();
+        let spec = tokio::task::spawn_blocking(move || Spec::read(&read)).await;
+        let spec = spec.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| bad(e.to_string()))?;
+        // A class by its engine alone is that of the rows.
+        let engine = old.spec.numerics.split('/').next() == Some(&spec.numerics);
+        let numerics = if engine { &old.spec.numerics } else { &spec.numerics };
+        source.settings.push(format!("numerics=\"{numerics}\""));
+        let (row, spec) = self.prepare(source, place.clone()).await?;
+        let files: Vec<[u8; 32]> = row.source.files.iter().map(|pin| pin.hash).chain(row.data.hash).collect();
+        let spec = Arc::new(spec);
+        let (wanted, was) = (spec.clone(), old.record.data.clone());
+        let (id, now) = (old.record.id.clone(), row.data.clone());
+        let task = tokio::task::spawn_blocking(move || {
+            let _held = place;
+            match_cells(&id, (&old.spec, &was), (&wanted, &now)).map(|cells| (old, cells))
+        });
+        let (old, cells) = task.await.map_err(|e| Status::internal(e.to_string()))??;
+        let inheritance = Inheritance { row, from: old.record.number, cells };
+        let this = Self(self.0.clone());
+        // To the end, even if whoever asked goes away.
+        let number = tokio::spawn(async move { this.inherit(inheritance, spec).await });
+        let number = number.await.map_err(|e| Status::internal(e.to_string()))??;
+        self.0.catalog.shelf.settle(&files);
+        Ok(number)
+    }
+
+    async fn inherit(&self, inheritance: Inheritance, spec: Arc<Spec>) -> Result<i64, Status> {
+        let (reply, stored) = oneshot::channel();
+        let mut row = inheritance.row.clone();
+        self.0.engine.tell(Event::Inherit(Box::new(inheritance), reply));
+        row.number = stored.await.map_err(|_| stopping())?.map_err(|e| Status::from(store_error(e)))?;
+        let (number, shared) = (row.number, self.0.clone());
+        let task = tokio::task::spawn_blocking(move || {
+            let reader = shared.store.reader().map_err(store_error)?;
+            let (rows, _) = sound_rows(reader.as_ref(), number, &spec, false).map_err(store_error)?;
+            let audits = reader.audits(number).map_err(store_error)?;
+            let mut sweep = Sweep::new(Arc::new(row), spec);
+            sweep.remember_audits(audits.into_iter().map(|audit| (audit.key, audit.process, audit.finding)));
+            Ok::<_, UserError>((sweep, rows))
+        });
+        let (sweep, rows) = task.await.map_err(|e| Status::internal(e.to_string()))??;
+        tracing::info!(sweep = sweep.id, rows = rows.len(), "sweep launched with the rows of another");
+        let (reply, taken) = oneshot::channel();
+        self.0.engine.tell(Event::TakeUp(Box::new(sweep), rows, reply));
+        taken.await.map_err(|_| stopping())?;
+        Ok(number)
+    }
+}
+
+/// The cells of an old sweep, each with its number in a new one.
+///
+/// # Errors
+/// The new one does not have all of them, or asks for less, or for nothing else.
+fn match_cells(
+    id: &str,
+    (old, old_data): (&Spec, &DataPin),
+    (new, new_data): (&Spec, &DataPin),
+) -> Result<Vec<(u64, u64)>, UserError> {
+    check_same(id, old, new)?;
+    if old_data.hash != new_data.hash {
+        let message = format!(
+            "data: the results of {id} are of other data ({}) than the file asks for ({}): they cannot be taken over",
+            old_data.words, new_data.words
+        );
+        return Err(refused(message));
+    }
+    let data = old_data.hash.unwrap_or_default();
+    let identity = |spec: &Spec, cell: u64| -> Result<[u8; 32], UserError> {
+        let config = spec.grid.config(cell).map_err(|e| bad(e.to_string()))?;
+        Ok(spec.cell_hash(&config, &data))
+    };
+    let mut places: HashMap<[u8; 32], (u64, Option<u64>)> = HashMap::new();
+    for cell in old.grid.iter() {
+        places.insert(identity(old, cell)?, (cell, None));
+    }
+    for cell in new.grid.iter() {
+        if let Some((_, place)) = places.get_mut(&identity(new, cell)?) {
+            *place = Some(cell);
+        }
+    }
+    let mut cells = Vec::with_capacity(places.len());
+    let mut missing = None;
+    for (cell, place) in places.into_values() {
+        match place {
+            Some(place) => cells.push((cell, place)),
+            None => missing = Some(missing.map_or(cell, |other: u64| other.min(cell))),
+        }
+    }
+    if let Some(cell) = missing {
+        let message = format!(
+            "the file has no cell like the cell {cell} of {id} ({}): a sweep that takes over results has all cells that \
+             they are of, with the same fields of [data], [model] and [train]",
+            describe_cell(old, cell)
+        );
+        return Err(refused(message));
+    }
+    if (new.grid.cells(), new.repeats) == (old.grid.cells(), old.repeats) {
+        return Err(refused(format!("the file asks for the trials that {id} has, and for no others")));
+    }
+    cells.sort_unstable();
+    Ok(cells)
+}
+
+/// What all results of a sweep have in common must stay.
+fn check_same(id: &str, old: &Spec, new: &Spec) -> Result<(), UserError> {
+    let differs = |field: &str, was: String, is: String| {
+        let message =
+            format!("{field}: the results of {id} are of {was}, the file asks for {is}: they cannot be taken over");
+        Err(refused(message))
+    };
+    if old.numerics != new.numerics {
+        return differs("numerics", old.numerics.clone(), new.numerics.clone());
+    }
+    if old.seed != new.seed {
+        return differs("seed", format!("seed {}", old.seed), format!("seed {}", new.seed));
+    }
+    if old.seeds != new.seeds {
+        let message = format!("seeds: the results of {id} have other random streams: they cannot be taken over");
+        return Err(refused(message));
+    }
+    if old.measure != new.measure {
+        let message = format!(
+            "measure: what was measured in {id} cannot be changed afterwards: leave [measure] as it is, or launch the file"
+        );
+        return Err(refused(message));
+    }
+    if new.repeats < old.repeats {
+        return differs("repeats", format!("{} per cell", old.repeats), new.repeats.to_string());
+    }
+    Ok(())
+}

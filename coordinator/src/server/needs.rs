@@ -1,0 +1,54 @@
+//! What a precision takes: asked of a sweep after a pilot.
+
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+use tonic::Status;
+
+use super::sweeps::{Sweeps, table_error};
+use crate::stats::needs::{CellNeeds, Missing, needs};
+use crate::stats::table::{Query, Question};
+
+impl Sweeps {
+    pub(super) async fn needed(&self, request: v1::NeedsRequest) -> Result<v1::NeedsResponse, Status> {
+        let target = request.ci95;
+        if !(target.is_finite() && target > 0.0) {
+            let message = format!("precision: expected a number above 0, found {target}");
+            return Err(UserError::new(ErrorCode::BadInput, message).into());
+        }
+        let found = self.find(&request.sweep).await?;
+        let query = Query::new(&found.spec, &Question { metric: &request.metric, ..Question::default() });
+        let query = query.map_err(table_error)?;
+        let asked = query.clone();
+        let needs = self.read_rows(&found, move |rows| needs(rows, &asked, target)).await?;
+        let number = found.number;
+        let slots = self.ask(move |core| core.sweep(number).map_or(0.0, |sweep| core.slots_for(sweep))).await?;
+        let missing = |missing: Missing| v1::MissingTrials {
+            trials: missing.trials,
+            slot_seconds: missing.slot_seconds,
+            eta_seconds: (slots > 0.0).then(|| missing.slot_seconds / slots),
+        };
+        let row = |cell: &CellNeeds| v1::CellNeeds {
+            values: found.spec.grid.values(cell.cell).iter().map(Into::into).collect(),
+            rows: cell.rows,
+            n: cell.n,
+            std: cell.std,
+            seconds: cell.seconds,
+            repeats: cell.repeats,
+            until: cell.until,
+        };
+        Ok(v1::NeedsResponse {
+            sweep: found.id.clone(),
+            name: found.spec.name.clone(),
+            metric: query.metric().name().into_owned(),
+            axes: found.spec.grid.axes().iter().map(|axis| axis.name.clone()).collect(),
+            rows: needs.cells.iter().map(row).collect(),
+            cells: found.spec.grid.cells(),
+            has: found.spec.repeats,
+            repeats: needs.repeats,
+            same: needs.same.map(missing),
+            until: needs.until.map(missing),
+            slots,
+        })
+    }
+}

@@ -1,0 +1,183 @@
+//! What it takes to know the cells of a sweep to a precision, by the spread and the duration of the trials that are there.
+
+use ergodic_common::Outcome;
+use ergodic_common::repeats::{FIRST_LOOK, ladder};
+use ergodic_common::spec::MAX_TRIALS;
+
+use super::precision::{LEVEL, needed};
+use super::table::{Query, Rows};
+use super::{Sample, TableError};
+
+/// What is known of a cell.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CellNeeds {
+    /// Its number.
+    pub cell: u64,
+    /// Trials with a row, whatever became of them.
+    pub rows: u64,
+    /// Completed ones with a value.
+    pub n: u64,
+    /// Standard deviation of these values; from 2 on.
+    pub std: Option<f64>,
+    /// Mean duration of its trials that did not fail, in seconds; 0 if there are none.
+    pub seconds: f64,
+    /// Repeats that it needs for the interval at 95 %; `None` where that is not known, or more than there can be.
+    pub repeats: Option<u64>,
+    /// Repeats after which it would be found to be known well enough, if that ended it.
+    pub until: Option<u64>,
+}
+
+/// What is missing of trials.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Missing {
+    /// How many.
+    pub trials: u64,
+    /// What they should take, in seconds of one slot.
+    pub slot_seconds: f64,
+}
+
+/// What a sweep needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Needs {
+    /// The cells that have rows, ascending.
+    pub cells: Vec<CellNeeds>,
+    /// Repeats with which every cell of these is known well enough; `None` if one of them is not.
+    pub repeats: Option<u64>,
+    /// What is missing to as many in every cell of the sweep.
+    pub same: Option<Missing>,
+    /// What is missing if each cell ends when it is found to be known well enough.
+    pub until: Option<Missing>,
+}
+
+/// Trials of one cell.
+#[derive(Debug, Default)]
+struct Pilot {
+    values: Vec<f64>,
+    rows: u64,
+    timed: u64,
+    seconds: f64,
+}
+
+impl Pilot {
+    fn needs(self, cell: u64, target: f64, first: u32) -> CellNeeds {
+        let (n, rows) = (self.values.len() as u64, self.rows);
+        let std = Sample::new(self.values).std();
+        // Trials without a value take repeats, too.
+        let repeats = |values: u64| (values as f64 * rows as f64 / n as f64).ceil() as u64;
+        let values = |level| std.and_then(|std| needed(std, target, level, MAX_TRIALS));
+        let rung = |values: u64| {
+            let mut rungs = ladder(first, MAX_TRIALS as u32).map(u64::from);
+            rungs.find(|rung| *rung >= repeats(values))
+        };
+        CellNeeds {
+            cell,
+            rows,
+            n,
+            std,
+            seconds: if self.timed > 0 { self.seconds / self.timed as f64 } else { 0.0 },
+            repeats: values(0.95).map(repeats).filter(|repeats| *repeats <= MAX_TRIALS),
+            until: values(LEVEL).and_then(rung),
+        }
+    }
+}
+
+/// What the cells of a sweep need for the mean of a metric to be known to ± `target`.
+///
+/// # Errors
+/// The store failed.
+pub fn needs(rows: Rows<'_>, query: &Query, target: f64) -> Result<Needs, TableError> {
+    let mut cells: Vec<CellNeeds> = Vec::new();
+    let mut pilot: Option<(u64, Pilot)> = None;
+    let first = rows.spec.until.as_ref().map_or(FIRST_LOOK, |until| until.min);
+    rows.reader.trials(rows.sweep, &mut |row| {
+        let result = row.result;
+        if let Some((cell, done)) = pilot.take_if(|(cell, _)| *cell != result.key.cell) {
+            cells.push(done.needs(cell, target, first));
+        }
+        let (_, pilot) = pilot.get_or_insert_with(|| (result.key.cell, Pilot::default()));
+        pilot.rows += 1;
+        if !matches!(result.outcome, Outcome::Failed { .. }) {
+            pilot.timed += 1;
+            pilot.seconds += result.seconds;
+        }
+        let value = result.metrics.get(query.column()).copied().unwrap_or(f64::NAN);
+        pilot.values.extend(Some(value).filter(|x| result.outcome == Outcome::Completed && x.is_finite()));
+        true
+    })?;
+    cells.extend(pilot.map(|(cell, done)| done.needs(cell, target, first)));
+    Ok(sum_up(cells, rows.spec.grid.cells()))
+}
+
+/// Adds up what cells need, of a sweep of so many.
+fn sum_up(cells: Vec<CellNeeds>, all: u64) -> Needs {
+    let repeats = cells.iter().map(|cell| cell.repeats).collect::<Option<Vec<u64>>>();
+    let repeats = repeats.and_then(|repeats| repeats.into_iter().max());
+    // Of cells without rows nothing is known: what they have in common with the others is that they take as long.
+    let unknown = all - cells.len() as u64;
+    let usual = cells.iter().map(|cell| cell.seconds).sum::<f64>() / cells.len().max(1) as f64;
+    let missing = |wanted: &dyn Fn(&CellNeeds) -> Option<u64>| {
+        let mut missing = Missing::default();
+        for cell in &cells {
+            let trials = wanted(cell)?.saturating_sub(cell.rows);
+            missing.trials += trials;
+            missing.slot_seconds += trials as f64 * cell.seconds;
+        }
+        Some(missing)
+    };
+    let same = missing(&|_| repeats).map(|missing| {
+        let trials = unknown * repeats.unwrap_or_default();
+        Missing { trials: missing.trials + trials, slot_seconds: missing.slot_seconds + trials as f64 * usual }
+    });
+    let until = missing(&|cell| cell.until).filter(|_| unknown == 0);
+    Needs { repeats, same: same.filter(|_| repeats.is_some()), until, cells }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pilot(values: &[f64], without: u64) -> Pilot {
+        let rows = values.len() as u64 + without;
+        Pilot { values: values.to_vec(), rows, timed: rows, seconds: 2.0 * rows as f64 }
+    }
+
+    #[test]
+    fn a_cell_needs_what_its_spread_asks_for() {
+        // Standard deviation 1.
+        let values: Vec<f64> = (0..20).map(|i| if i % 2 == 0 { 1.0 } else { -1.0 } * 0.95_f64.sqrt()).collect();
+        let cell = pilot(&values, 0).needs(3, 0.1, 20);
+        assert!((cell.std.expect("a spread") - 1.0).abs() < 1e-12);
+        assert_eq!((cell.repeats, cell.seconds), (Some(387), 2.0));
+        // (2.326/0.1)² = 541, on the ladder 20, 25, 31, …, 531, 663.
+        assert_eq!(cell.until, Some(663));
+        // One in five has no value.
+        assert_eq!(pilot(&values, 5).needs(3, 0.1, 20).repeats, Some(484));
+        assert_eq!(pilot(&[1.0], 4).needs(3, 0.1, 20).repeats, None, "one value has no spread");
+        assert_eq!(pilot(&[0.0, 1.0], 0).needs(3, 1e-9, 20).repeats, None, "more than there can be");
+    }
+
+    #[test]
+    fn a_sweep_needs_as_many_repeats_as_its_widest_cell_or_each_cell_its_own() {
+        let cell = |cell, rows, repeats, until| CellNeeds {
+            cell,
+            rows,
+            n: rows,
+            std: Some(1.0),
+            seconds: if cell == 0 { 2.0 } else { 4.0 },
+            repeats,
+            until,
+        };
+        let cells = vec![cell(0, 20, Some(10), Some(20)), cell(1, 20, Some(50), Some(72))];
+        let needs = sum_up(cells.clone(), 2);
+        assert_eq!(needs.repeats, Some(50));
+        assert_eq!(needs.same, Some(Missing { trials: 60, slot_seconds: 30.0 * 2.0 + 30.0 * 4.0 }));
+        assert_eq!(needs.until, Some(Missing { trials: 52, slot_seconds: 52.0 * 4.0 }));
+        let more = sum_up(cells.clone(), 3);
+        assert_eq!(more.same.map(|missing| missing.trials), Some(110));
+        assert_eq!(more.until, None, "a cell without rows");
+        let unknown = sum_up(vec![cells[0], cell(1, 20, None, None)], 2);
+        assert_eq!((unknown.repeats, unknown.same, unknown.until), (None, None, None));
+        let nothing = sum_up(Vec::new(), 2);
+        assert_eq!((nothing.repeats, nothing.same, nothing.until), (None, None, None));
+    }
+}
