@@ -20,6 +20,7 @@ mod limits;
 mod network;
 mod parcels;
 mod partitions;
+mod pictures;
 mod postgres;
 mod races;
 mod refusals;

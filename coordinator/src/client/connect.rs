@@ -8,6 +8,7 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1::admin_service_client::AdminServiceClient;
 use ergodic_proto::v1::file_service_client::FileServiceClient;
 use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
+use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
 use tonic::Status;
 
 /// A coordinator that answered.
@@ -20,6 +21,8 @@ pub struct Client {
     pub sweeps: SweepServiceClient<Connection>,
     /// Its files.
     pub files: FileServiceClient<Connection>,
+    /// What it tells workers, of which users may ask for sweep files.
+    pub workers: WorkerServiceClient<Connection>,
     /// Its tokens.
     pub admin: AdminServiceClient<Connection>,
 }
@@ -60,8 +63,9 @@ impl Client {
             .max_encoding_message_size(MAX_MESSAGE);
         let files = FileServiceClient::new(connection.clone()).max_decoding_message_size(MAX_MESSAGE);
         let target = (url.to_owned(), access.clone());
+        let workers = WorkerServiceClient::new(connection.clone()).max_decoding_message_size(MAX_MESSAGE);
         let admin = AdminServiceClient::new(connection).max_decoding_message_size(MAX_RECORD);
-        Ok(Self { url: url.to_owned(), target, sweeps, files, admin })
+        Ok(Self { url: url.to_owned(), target, sweeps, files, workers, admin })
     }
 
     /// What a failed call means to the user.

@@ -9,7 +9,10 @@ mod connect;
 pub mod kept;
 pub mod output;
 pub mod plan;
+pub mod plot;
+pub mod report;
 pub mod tokens;
 pub mod watch;
+mod watch_grid;
 
 pub use connect::Client;

@@ -332,6 +332,7 @@ impl Sweep {
     pub(super) fn reopen(&mut self, key: TrialKey) {
         let (class, n) = self.spec.grid.locate(key);
         self.counts.failed -= 1;
+        self.live.forget_failed(key.cell);
         self.classes[class as usize].pending.insert(n, n + 1);
     }
 

@@ -7,6 +7,7 @@ pub mod data;
 pub mod door;
 pub mod engine;
 pub mod files;
+mod grid;
 mod http;
 mod limits;
 mod listen;
