@@ -83,7 +83,8 @@ fn first_figure(row: &v1::TableRow) -> Option<f64> {
 /// The colour itself where the terminal says that it can show it; the nearest of the 6 × 6 × 6 of xterm elsewhere.
 fn terminal([r, g, b]: [u8; 3]) -> comfy_table::Color {
     let all = std::env::var("COLORTERM").is_ok_and(|word| word == "truecolor" || word == "24bit");
-    let level = |c: u8| (f64::from(c) / 51.0).round() as u8;
+    const LEVELS: [u8; 6] = [0, 95, 135, 175, 215, 255];
+    let level = |c: u8| (0..6).min_by_key(|at| LEVELS[usize::from(*at)].abs_diff(c)).unwrap_or(0);
     match all {
         true => comfy_table::Color::Rgb { r, g, b },
         false => comfy_table::Color::AnsiValue(16 + 36 * level(r) + 6 * level(g) + level(b)),
@@ -100,4 +101,25 @@ pub(super) fn distinct(table: &v1::TableResponse, axis: usize) -> Vec<String> {
         }
     }
     seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_warm_by_their_place_among_all() {
+        let row = |mean| v1::TableRow {
+            summary: Some(v1::Summary { mean, ..v1::Summary::default() }),
+            ..v1::TableRow::default()
+        };
+        let rows = [Some(0.5), None, Some(1.5), Some(1.0)].map(row);
+        let table = v1::TableResponse { rows: rows.to_vec(), ..v1::TableResponse::default() };
+        let warmth = Warmth::of(&table).expect("three figures");
+        assert_eq!(rows.each_ref().map(|row| warmth.share(row)), [Some(0.0), None, Some(1.0), Some(0.5)]);
+        assert!(
+            Warmth::of(&v1::TableResponse { rows: rows[..2].to_vec(), ..table }).is_none(),
+            "one is neither warm nor cold"
+        );
+    }
 }

@@ -6,7 +6,7 @@ use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
-use super::{Client, PlotOptions, bad, key, row_name, subtitle, varying};
+use super::{Client, PlotOptions, bad, key, pooled_by, row_name, subtitle, varying};
 use crate::client::commands::{ask_curves, ask_table};
 use crate::client::output::exact_value;
 use crate::plot::Scene;
@@ -30,7 +30,8 @@ pub(super) async fn curves(client: &mut Client, sweep: &str, options: &PlotOptio
     }
     options.selection.apply(std::slice::from_mut(&mut table))?;
     let title = format!("{}: {}, mean and 95 % CI", table.name, table.metric);
-    let drawn = of_points(&table, found.points, options.log);
+    let mut drawn = of_points(&table, found.points, options.log);
+    drawn.notes.extend(pooled_by(client, sweep, options, &table).await?);
     curves::draw(&drawn, &options.look(title, subtitle(&table, options))).map_err(bad)
 }
 

@@ -11,6 +11,7 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
 use super::Client;
+use super::commands::ask_table;
 use super::output::{Selection, text_value};
 use crate::plot::{Level, Look, Scene};
 
@@ -228,4 +229,18 @@ fn level(value: &v1::AxisValue) -> Level {
 fn pooled(all: &[String], table: &v1::TableResponse) -> Option<String> {
     let others: Vec<&str> = all.iter().filter(|axis| !table.axes.contains(axis)).map(String::as_str).collect();
     (!others.is_empty()).then(|| format!("Pooled over {}.", others.join(", ")))
+}
+
+/// The same where axes to group by were named.
+async fn pooled_by(
+    client: &mut Client,
+    sweep: &str,
+    options: &PlotOptions,
+    table: &v1::TableResponse,
+) -> Result<Option<String>, UserError> {
+    if options.by.is_empty() {
+        return Ok(None);
+    }
+    let whole = ask_table(client, options.table_request(sweep, Vec::new(), Vec::new())).await?;
+    Ok(pooled(&whole.axes, table))
 }

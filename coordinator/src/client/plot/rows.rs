@@ -7,7 +7,7 @@ use ergodic_common::error::nearest;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
-use super::{Client, PlotOptions, bad, key, row_name, subtitle, text_value, varying};
+use super::{Client, PlotOptions, bad, key, pooled_by, row_name, subtitle, text_value, varying};
 use crate::client::commands::{ask_table, ask_trials};
 use crate::client::compare::{choices, contrasts};
 use crate::client::output::{exact_value, short_figure};
@@ -32,7 +32,9 @@ pub(super) async fn distribution(client: &mut Client, sweep: &str, options: &Plo
     };
     let cells: Vec<Cell> = table.rows.iter().map(cell).collect();
     let title = format!("{}: {} of every trial", table.name, table.metric);
+    let pooled = pooled_by(client, sweep, options, &table).await?.map_or_else(String::new, |text| format!(". {text}"));
     let key = if axes.is_empty() { "all trials".to_owned() } else { key(&axes) };
+    let key = format!("{key}{}", pooled.trim_end_matches('.'));
     distribution::draw(&table.metric, &key, &cells, options.log, &options.look(title, subtitle(&table, options)))
         .map_err(bad)
 }

@@ -157,7 +157,10 @@ async fn curves(
     }
     match table.better {
         0 => options.by = table.axes.iter().take(1).cloned().collect(),
-        _ => options.selection.top = Some(8),
+        _ => {
+            options.selection.top = Some(8);
+            page.paragraph("Curves of the eight cells with the best means:");
+        }
     }
     figure(client, &table.sweep, &options, page).await
 }
