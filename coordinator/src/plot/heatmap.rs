@@ -410,11 +410,14 @@ fn draw_contours(scene: &mut Scene, map: &Heatmap, grid: &Grid) {
         }
         labels.push((level, longest));
     }
-    // Contours that lie close have their labels at different places.
-    let shares = [0.12, 0.5, 0.88];
-    for ((level, line), share) in labels.iter().zip(shares) {
-        if let Some(place) = along(line, share) {
+    // Contours that lie close have their labels at different places; one that has no room is told by its dashes.
+    let mut placed: Vec<(f64, f64)> = Vec::new();
+    for ((level, line), preferred) in labels.iter().zip([0.12, 0.5, 0.88]) {
+        let shares = [preferred, 0.5, 0.3, 0.7, 0.15, 0.85];
+        let free = |(x, y): &(f64, f64)| placed.iter().all(|(a, b)| (a - x).abs() > 30.0 || (b - y).abs() > 15.0);
+        if let Some(place) = shares.iter().filter_map(|share| along(line, *share)).find(free) {
             scene.label(place, &format!("{level}"), SMALL, INK);
+            placed.push(place);
         }
     }
 }

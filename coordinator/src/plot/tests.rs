@@ -339,8 +339,12 @@ proptest! {
             let (c, r) = (x.floor() as usize, y.floor() as usize);
             let (fx, fy) = (x - x.floor(), y - y.floor());
             prop_assert!(fx == 0.0 || fy == 0.0, "contours cross the lines between neighbours");
-            let at = |r: usize, c: usize| grid[r.min(rows - 1)][c.min(columns - 1)].expect("beside a sample");
-            let value = at(r, c) * (1.0 - fx - fy) + at(r, c + 1) * fx + at(r + 1, c) * fy;
+            let at = |r: usize, c: usize| grid[r][c].expect("a line is between two samples");
+            let value = match (fx > 0.0, fy > 0.0) {
+                (true, _) => at(r, c) * (1.0 - fx) + at(r, c + 1) * fx,
+                (_, true) => at(r, c) * (1.0 - fy) + at(r + 1, c) * fy,
+                _ => at(r, c),
+            };
             prop_assert!((value - level).abs() < 1e-9, "{value} at {x}, {y}");
         }
         let whole = grid.iter().flatten().all(Option::is_some);
