@@ -9,6 +9,7 @@ pub mod client;
 pub mod core;
 mod failpoint;
 pub mod local;
+pub mod plot;
 pub mod program;
 pub mod server;
 pub mod stats;

@@ -22,6 +22,7 @@ mod limits;
 mod network;
 mod parcels;
 mod partitions;
+mod pictures;
 mod postgres;
 mod races;
 mod refusals;

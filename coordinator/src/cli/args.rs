@@ -15,7 +15,8 @@ use ergodic_proto::token::Role;
 use crate::client::Client;
 use crate::client::effects::Part;
 use crate::client::kept::PredictionFormat;
-use crate::client::output::Format;
+use crate::client::output::{Format, Selection};
+use crate::client::plot::Kind;
 use crate::program::LogFormat;
 
 /// Sweeps of repeated trainings, on every machine you can spare.
@@ -56,6 +57,10 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Statistics per cell
     Table(TableArgs),
+    /// Draw a picture: heat map, curves, distributions, paired differences or phase diagram, as SVG or PNG
+    Plot(PlotArgs),
+    /// Write a page with tables, figures, provenance and the sweep file, which needs nothing else
+    Report(ReportArgs),
     /// One row per trial, ordered by cell and repeat
     Trials(SweepArgs),
     /// Statistics per cell and step
@@ -474,9 +479,12 @@ pub struct TableArgs {
     /// Print a grid: axis along the top
     #[arg(long, value_name = "AXIS", requires = "rows")]
     pub cols: Option<String>,
-    /// Metric [default: test_acc if it is measured]
-    #[arg(long)]
-    pub metric: Option<String>,
+    /// Metrics, as in test_acc,test_loss [default: test_acc if it is measured]
+    #[arg(long, value_delimiter = ',', value_name = "METRICS")]
+    pub metric: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub selection: SelectionArgs,
     /// Sample the curves here, as in "20 epochs", instead of at the end
     #[arg(long, value_name = "STEP")]
     pub at: Option<String>,
@@ -486,6 +494,92 @@ pub struct TableArgs {
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
+}
+
+/// Which rows of a table, in which order.
+#[derive(Debug, Args)]
+pub struct SelectionArgs {
+    /// Only rows for which this holds, of axes and statistics, as in "lr <= 0.1 && n > 3"; words in quotes
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub condition: Option<String>,
+    /// Order by an axis or a statistic, as in mean; with a minus in front, the largest first
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    pub sort: Option<String>,
+    /// At most so many rows: the first ones, or without --sort those with the best means
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub top: Option<u32>,
+}
+
+impl SelectionArgs {
+    /// What they choose.
+    pub fn read(self) -> Selection {
+        Selection { condition: self.condition, sort: self.sort, top: self.top.map(|n| n as usize) }
+    }
+}
+
+/// `ergodic plot`
+#[derive(Debug, Args)]
+pub struct PlotArgs {
+    /// The sweep: its id, a unique beginning of it, or "latest"
+    pub id: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    /// Kind of picture
+    #[arg(long, value_enum, default_value_t = Kind::Heatmap)]
+    pub kind: Kind,
+    /// Where to write it: a name that ends in .svg or .png [default: as SVG on stdout]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Metric [default: test_acc if it is measured]
+    #[arg(long)]
+    pub metric: Option<String>,
+    /// Of heatmap, phase and pairs: sample the curves here, as in "20 epochs", instead of at the end
+    #[arg(long, value_name = "STEP")]
+    pub at: Option<String>,
+    /// Of heatmap and phase: the axis upwards [default: the second with several values]
+    #[arg(long, value_name = "AXIS", requires = "cols")]
+    pub rows: Option<String>,
+    /// Of heatmap and phase: the axis to the right [default: the first with several values]
+    #[arg(long, value_name = "AXIS", requires = "rows")]
+    pub cols: Option<String>,
+    /// Of curves and distribution: axes to group by; the others are pooled [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "AXES")]
+    pub by: Vec<String>,
+    /// Of heatmap: a statistic of one number, as in median, std, q05 [default: mean]
+    #[arg(long, value_name = "NAME")]
+    pub stat: Option<String>,
+    /// Of pairs: what to compare with, as for `compare`
+    #[arg(long, value_name = "AXIS=VALUE,…")]
+    pub baseline: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub selection: SelectionArgs,
+    /// The metric on a logarithmic scale
+    #[arg(long, alias = "log-y")]
+    pub log: bool,
+    /// Title [default: the sweep's name and the metric]
+    #[arg(long, value_name = "TEXT")]
+    pub title: Option<String>,
+    /// Width in pixels, 96 to the inch; PNG has two dots to a pixel
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(160..=8000))]
+    pub width: Option<u32>,
+    /// Height in pixels
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(120..=8000))]
+    pub height: Option<u32>,
+}
+
+/// `ergodic report`
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// The sweep: its id, a unique beginning of it, or "latest"
+    pub id: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    /// Where to write index.html
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
 }
 
 /// `ergodic curves`

@@ -16,6 +16,8 @@ use crate::client::distance::{DistanceOptions, distance};
 use crate::client::effects::{EffectsOptions, effects};
 use crate::client::growth::{self, More};
 use crate::client::output::Format;
+use crate::client::plot::{PlotOptions, plot};
+use crate::client::report::report;
 use crate::client::variance::{VarianceOptions, variance};
 use crate::client::watch::{eprintln_line, follow};
 use crate::client::{backup, kept, needs, plan, tokens};
@@ -26,7 +28,8 @@ use crate::server::door::DoorOptions;
 use crate::server::{self, ServeOptions};
 use crate::store::place::Place;
 use args::{
-    BenchCommand, Cli, Command, ExtendArgs, LaunchArgs, PlanArgs, RemoveArgs, ServeArgs, SteerArgs, TokenCommand,
+    BenchCommand, Cli, Command, ExtendArgs, LaunchArgs, PlanArgs, PlotArgs, RemoveArgs, ServeArgs, SteerArgs,
+    TokenCommand,
 };
 
 /// Runs the program.
@@ -79,13 +82,16 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
                 by: args.by,
                 rows: args.rows,
                 columns: args.cols,
-                metric: args.metric,
+                metrics: args.metric,
+                selection: args.selection.read(),
                 at: args.at,
                 stats: args.stat,
                 format: args.format,
             };
             say(commands::table(&mut client, &args.id, &options).await?)
         }
+        Command::Plot(args) => draw(args).await,
+        Command::Report(args) => say(report(&mut args.target.connect().await?, &args.id, &args.output).await?),
         Command::Trials(args) => say(commands::trials(&mut args.target.connect().await?, &args.id, args.format).await?),
         Command::Curves(args) => {
             let mut client = args.target.connect().await?;
@@ -172,6 +178,29 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
         }
         Command::Bench(BenchCommand::Overhead(args)) => bench::overhead(args).await,
         Command::Bench(BenchCommand::Soak(args)) => soak::soak(args).await,
+    }
+}
+
+async fn draw(args: PlotArgs) -> Result<Success, UserError> {
+    let options = PlotOptions {
+        kind: args.kind,
+        metric: args.metric,
+        at: args.at,
+        rows: args.rows,
+        columns: args.cols,
+        by: args.by,
+        stat: args.stat,
+        baseline: args.baseline,
+        selection: args.selection.read(),
+        log: args.log,
+        title: args.title,
+        width: args.width,
+        height: args.height,
+    };
+    let mut client = args.target.connect().await?;
+    match plot(&mut client, &args.id, &options, args.output.as_deref()).await? {
+        Some(svg) => say(svg),
+        None => Ok(Success::Fine),
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::Client;
 use super::growth::{precision_for_people, size_for_people};
-use super::output::{self, Format, Records};
+use super::output::{self, Format, Records, Selection};
 use super::watch::{audits_for_people, audits_left, describe, done, duration, state_word};
 
 /// What to print of a table, and how.
@@ -26,8 +26,10 @@ pub struct TableOptions {
     pub rows: Option<String>,
     /// Axis along the top of a grid.
     pub columns: Option<String>,
-    /// Metric.
-    pub metric: Option<String>,
+    /// Metrics; none for the main one.
+    pub metrics: Vec<String>,
+    /// Which rows, in which order.
+    pub selection: Selection,
     /// Step.
     pub at: Option<String>,
     /// Statistics by name, instead of those of every table.
@@ -290,16 +292,63 @@ pub async fn table(client: &mut Client, sweep: &str, options: &TableOptions) -> 
         _ => return Err(UserError::new(ErrorCode::BadInput, "--rows and --cols go together: give both")),
     };
     let by = grid_axes.as_ref().map_or_else(|| options.by.clone(), |axes| axes.to_vec());
-    let request = v1::TableRequest {
-        sweep: sweep.to_owned(),
-        metric: options.metric.clone().unwrap_or_default(),
-        by,
-        at: options.at.clone().unwrap_or_default(),
-        stats: options.stats.clone(),
-    };
+    let main = [String::new()];
+    let metrics = if options.metrics.is_empty() { &main[..] } else { &options.metrics };
+    let mut tables = Vec::with_capacity(metrics.len());
+    for metric in metrics {
+        let request = v1::TableRequest {
+            sweep: sweep.to_owned(),
+            metric: metric.clone(),
+            by: by.clone(),
+            at: options.at.clone().unwrap_or_default(),
+            stats: options.stats.clone(),
+        };
+        tables.push(ask_table(client, request).await?);
+    }
+    options.selection.apply(&mut tables)?;
+    Ok(match &tables[..] {
+        [table] => show_table(table, grid_axes.is_some(), options.format),
+        tables => show_tables(tables, grid_axes.is_some(), options.format),
+    })
+}
+
+/// Statistics per cell.
+///
+/// # Errors
+/// There is no such sweep, axis, metric or statistic, or nobody answers.
+pub(super) async fn ask_table(client: &mut Client, request: v1::TableRequest) -> Result<v1::TableResponse, UserError> {
+    let stats = request.stats.clone();
     let table = client.sweeps.table(request).await.map_err(|e| client.error(&e))?.into_inner();
-    check_columns(&options.stats, &table.columns)?;
-    Ok(show_table(&table, grid_axes.is_some(), options.format))
+    check_columns(&stats, &table.columns)?;
+    Ok(table)
+}
+
+/// Statistics per cell and step.
+///
+/// # Errors
+/// As for [`ask_table`].
+pub(super) async fn ask_curves(
+    client: &mut Client,
+    request: v1::CurvesRequest,
+) -> Result<v1::CurvesResponse, UserError> {
+    let stats = request.stats.clone();
+    let curves = client.sweeps.curves(request).await.map_err(|e| client.error(&e))?.into_inner();
+    check_columns(&stats, &curves.columns)?;
+    Ok(curves)
+}
+
+/// All rows of a sweep, in pages, of which there is at least one.
+///
+/// # Errors
+/// There is no such sweep, or nobody answers.
+pub(super) async fn ask_trials(client: &mut Client, sweep: &str) -> Result<Vec<v1::TrialsResponse>, UserError> {
+    let request = v1::TrialsRequest { sweep: sweep.to_owned(), trial: None };
+    let mut stream = client.sweeps.trials(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let mut pages = Vec::new();
+    while let Some(page) = stream.message().await.map_err(|e| client.error(&e))? {
+        pages.push(page);
+    }
+    Ok(pages)
 }
 
 /// A coordinator of an older version overlooks what it does not know.
@@ -327,10 +376,39 @@ fn show_table(table: &v1::TableResponse, grid: bool, format: Format) -> String {
         (Format::Md, false) => records.markdown(),
         (Format::Csv, true) => output::grid(table).1.csv(),
         (Format::Md, true) => output::grid(table).1.markdown(),
+        (Format::Latex, false) => output::latex(std::slice::from_ref(table)),
+        (Format::Latex, true) => output::latex_grid(table),
         (Format::Table, grid) => {
             let body = if grid { output::grid(table).0 } else { output::people(table) };
             format!("{}{body}{}", heading(table), provenance(table))
         }
+    }
+}
+
+/// Tables of several metrics over the same cells.
+fn show_tables(tables: &[v1::TableResponse], grid: bool, format: Format) -> String {
+    match (format, grid) {
+        (Format::Json, _) => {
+            let rows: Vec<String> = output::tidy(tables).objects().iter().map(|row| format!("    {row}")).collect();
+            let metrics: Vec<&str> = tables.iter().map(|table| table.metric.as_str()).collect();
+            let (sweep, metrics) = (json!(tables[0].sweep), json!(metrics));
+            format!(
+                "{{\n  \"sweep\": {sweep},\n  \"metrics\": {metrics},\n  \"rows\": [\n{}\n  ]\n}}\n",
+                rows.join(",\n")
+            )
+        }
+        (Format::Csv, false) => output::tidy(tables).csv(),
+        (Format::Md, false) => output::tidy(tables).markdown(),
+        (Format::Latex, false) => output::latex(tables),
+        (Format::Csv, true) => output::tidy_grids(tables).csv(),
+        (Format::Md, true) => output::tidy_grids(tables).markdown(),
+        (Format::Latex, true) => tables.iter().map(output::latex_grid).collect::<Vec<_>>().join("\n"),
+        (Format::Table, false) if tables[0].columns.is_empty() => {
+            let metrics: Vec<&str> = tables.iter().map(|table| table.metric.as_str()).collect();
+            let head = heading(&v1::TableResponse { metric: metrics.join(", "), ..tables[0].clone() });
+            format!("{head}{}{}", output::side_by_side(tables), provenance(&tables[0]))
+        }
+        (Format::Table, _) => tables.iter().map(|table| show_table(table, grid, format)).collect::<Vec<_>>().join("\n"),
     }
 }
 
@@ -355,12 +433,7 @@ fn provenance(table: &v1::TableResponse) -> String {
 /// # Errors
 /// There is no such sweep, or nobody answers.
 pub async fn trials(client: &mut Client, sweep: &str, format: Format) -> Result<String, UserError> {
-    let request = v1::TrialsRequest { sweep: sweep.to_owned(), trial: None };
-    let mut stream = client.sweeps.trials(request).await.map_err(|e| client.error(&e))?.into_inner();
-    let mut pages = Vec::new();
-    while let Some(page) = stream.message().await.map_err(|e| client.error(&e))? {
-        pages.push(page);
-    }
+    let pages = ask_trials(client, sweep).await?;
     Ok(render(&output::trial_records(&pages), format, |r| simple_table(&r.columns, &r.rows)))
 }
 
@@ -386,9 +459,9 @@ pub async fn curves(
     stats: &[String],
     format: Format,
 ) -> Result<String, UserError> {
-    let request = v1::CurvesRequest { sweep: sweep.to_owned(), metric: metric.to_owned(), stats: stats.to_vec() };
-    let curves = client.sweeps.curves(request).await.map_err(|e| client.error(&e))?.into_inner();
-    check_columns(stats, &curves.columns)?;
+    let (metric, stats) = (metric.to_owned(), stats.to_vec());
+    let request = v1::CurvesRequest { sweep: sweep.to_owned(), metric, stats, by: Vec::new() };
+    let curves = ask_curves(client, request).await?;
     let row = |point: v1::CurvePoint| {
         let step = v1::AxisValue { kind: Some(v1::axis_value::Kind::Number(point.step as f64)) };
         let values = point.values.into_iter().chain([step]).collect();
@@ -489,6 +562,7 @@ pub(super) fn render(records: &Records, format: Format, people: impl FnOnce(&Rec
         Format::Json => records.json(),
         Format::Csv => records.csv(),
         Format::Md => records.markdown(),
+        Format::Latex => output::latex_records(records),
     }
 }
 

@@ -29,14 +29,8 @@ pub struct CompareOptions {
 /// # Errors
 /// There is no such sweep, axis, value or metric, nothing to compare, or nobody answers.
 pub async fn compare(client: &mut Client, sweep: &str, options: &CompareOptions) -> Result<String, UserError> {
-    let request = v1::CompareRequest {
-        sweep: sweep.to_owned(),
-        baseline: choices("--baseline", &options.baseline)?,
-        metric: options.metric.clone().unwrap_or_default(),
-        at: options.at.clone().unwrap_or_default(),
-        level: options.level / 100.0,
-    };
-    let compared = client.sweeps.compare(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let (metric, at) = (options.metric.as_deref(), options.at.as_deref());
+    let compared = contrasts(client, sweep, &options.baseline, metric, at, options.level / 100.0).await?;
     let records = records(&compared);
     if options.format == Format::Json {
         let rows: Vec<String> = records.objects().iter().map(|row| format!("    {row}")).collect();
@@ -50,6 +44,28 @@ pub async fn compare(client: &mut Client, sweep: &str, options: &CompareOptions)
         ));
     }
     Ok(render(&records, options.format, |_| people(&compared, options.level)))
+}
+
+/// Asks for the cells against a baseline, as typed; `level` is a share.
+///
+/// # Errors
+/// As for [`compare`].
+pub(super) async fn contrasts(
+    client: &mut Client,
+    sweep: &str,
+    baseline: &str,
+    metric: Option<&str>,
+    at: Option<&str>,
+    level: f64,
+) -> Result<v1::CompareResponse, UserError> {
+    let request = v1::CompareRequest {
+        sweep: sweep.to_owned(),
+        baseline: choices("--baseline", baseline)?,
+        metric: metric.unwrap_or_default().to_owned(),
+        at: at.unwrap_or_default().to_owned(),
+        level,
+    };
+    Ok(client.sweeps.compare(request).await.map_err(|e| client.error(&e))?.into_inner())
 }
 
 /// What was given with an option, `lr=0.1,wd=5e-4`; commas within brackets and quotes belong to a value.

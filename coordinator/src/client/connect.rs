@@ -11,6 +11,7 @@ use ergodic_proto::v1;
 use ergodic_proto::v1::admin_service_client::AdminServiceClient;
 use ergodic_proto::v1::file_service_client::FileServiceClient;
 use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
+use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
 use tonic::{Code, Status};
 
 /// How long the first of several addresses may take to answer before the next one is asked.
@@ -26,6 +27,8 @@ pub struct Client {
     pub sweeps: SweepServiceClient<Connection>,
     /// Its files.
     pub files: FileServiceClient<Connection>,
+    /// What it tells workers, of which users may ask for sweep files.
+    pub workers: WorkerServiceClient<Connection>,
     /// Its tokens.
     pub admin: AdminServiceClient<Connection>,
 }
@@ -93,8 +96,9 @@ impl Client {
             .max_encoding_message_size(MAX_MESSAGE);
         let files = FileServiceClient::new(connection.clone()).max_decoding_message_size(MAX_MESSAGE);
         let target = (url.to_owned(), access.clone());
+        let workers = WorkerServiceClient::new(connection.clone()).max_decoding_message_size(MAX_MESSAGE);
         let admin = AdminServiceClient::new(connection).max_decoding_message_size(MAX_RECORD);
-        Ok(Self { url: url.to_owned(), target, sweeps, files, admin })
+        Ok(Self { url: url.to_owned(), target, sweeps, files, workers, admin })
     }
 
     /// What a failed call means to the user.

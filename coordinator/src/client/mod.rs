@@ -13,8 +13,11 @@ pub mod kept;
 pub mod needs;
 pub mod output;
 pub mod plan;
+pub mod plot;
+pub mod report;
 pub mod tokens;
 pub mod variance;
 pub mod watch;
+mod watch_grid;
 
 pub use connect::Client;

@@ -1,4 +1,4 @@
-//! Following a sweep: a progress bar on a terminal, a line now and then elsewhere. Always on stderr.
+//! Following a sweep: its grid and a progress bar on a terminal, a line now and then elsewhere. Always on stderr.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Client;
 use super::growth::precision_for_people;
+use super::watch_grid::lines;
 
 /// Time between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -61,7 +62,7 @@ async fn follow_once(
         if !matches!(status.state(), v1::SweepState::Running | v1::SweepState::Paused) {
             return Ok(Some(status));
         }
-        progress.show(&status);
+        progress.show(&status, message.grid.as_ref());
     }
     Ok(None)
 }
@@ -74,19 +75,22 @@ struct Progress {
 impl Progress {
     fn new() -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}");
+            let style = ProgressStyle::with_template("{msg}\n{wide_bar} {pos}/{len}");
             ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
         Self { bar, last_line: None }
     }
 
-    fn show(&mut self, status: &v1::SweepStatus) {
+    fn show(&mut self, status: &v1::SweepStatus, grid: Option<&v1::WatchGrid>) {
         let message = describe(status);
         match &self.bar {
             Some(bar) => {
+                let (width, height) = terminal();
+                let mut above = grid.map(|grid| lines(grid, &status.metric, width, height)).unwrap_or_default();
+                above.extend(folded(&message, width));
                 bar.set_length(expected(status));
                 bar.set_position(done(status));
-                bar.set_message(message);
+                bar.set_message(above.join("\n"));
             }
             None if self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY) => {
                 self.last_line = Some(Instant::now());
@@ -123,6 +127,25 @@ impl Progress {
         precision_for_people(status).iter().for_each(|known| eprintln_line(known));
         audits_for_people(status).iter().for_each(|audits| eprintln_line(audits));
     }
+}
+
+/// Characters per line and lines of the terminal at stderr.
+fn terminal() -> (usize, usize) {
+    let size = rustix::termios::tcgetwinsize(std::io::stderr()).ok().filter(|size| size.ws_col > 0);
+    // One column less: some terminals break a line that is full.
+    size.map_or((79, 24), |size| (usize::from(size.ws_col) - 1, usize::from(size.ws_row)))
+}
+
+/// Lines of a description, broken between its parts.
+fn folded(message: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for part in message.split("  ") {
+        match lines.last_mut().filter(|line| line.chars().count() + 2 + part.chars().count() <= width) {
+            Some(line) => *line += &format!("  {part}"),
+            None => lines.push(part.chars().take(width).collect()),
+        }
+    }
+    lines
 }
 
 /// Trials that have a row.
@@ -242,6 +265,8 @@ mod tests {
     #[test]
     fn durations_and_rates_are_short() {
         assert_eq!([0.2, 59.5, 61.0, 7500.0, 200_000.0].map(duration), ["1s", "1m 0s", "1m 1s", "2h 5m", "2d 7h"]);
+        assert_eq!(folded("one  two three  four", 10), ["one", "two three", "four"]);
+        assert_eq!(folded("one  two three  four", 80), ["one  two three  four"]);
         assert_eq!([0.123, 12.34, 1234.0].map(significant), ["0.12", "12.3", "1234"]);
     }
 }

@@ -357,6 +357,7 @@ impl Sweep {
         let (class, n) = self.spec.grid.locate(key);
         self.counts.failed -= 1;
         self.growth.iter_mut().for_each(|growth| growth.reopen(key));
+        self.live.forget_failed(key.cell);
         self.classes[class as usize].pending.insert(n, n + 1);
     }
 

@@ -137,7 +137,7 @@ async fn show(client: &mut Client, args: &RunArgs, id: &str, end: End, dir: &Pat
     let options = TableOptions {
         rows: args.rows.clone(),
         columns: args.cols.clone(),
-        metric: args.metric.clone(),
+        metrics: args.metric.clone().into_iter().collect(),
         format: args.format,
         ..TableOptions::default()
     };

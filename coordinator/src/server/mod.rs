@@ -10,6 +10,7 @@ pub mod door;
 pub mod engine;
 mod extend;
 pub mod files;
+mod grid;
 mod http;
 mod limits;
 mod listen;

@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status};
 
 use super::door::Caller;
 use super::engine::Event;
+use super::grid::watch_grid;
 use super::limits::{Pages, Place, Stream};
 use super::removal::Removed;
 use super::status::{sweep_status, trial_lines, worker_statuses};
@@ -179,7 +180,7 @@ impl SweepService for Sweeps {
     async fn curves(&self, request: Request<v1::CurvesRequest>) -> Result<Response<v1::CurvesResponse>, Status> {
         let request = request.into_inner();
         let found = self.find(&request.sweep).await?;
-        let question = Question { metric: &request.metric, stats: &request.stats, ..Question::default() };
+        let question = Question { by: &request.by, metric: &request.metric, at: "", stats: &request.stats };
         let query = Query::new(&found.spec, &question).map_err(table_error)?;
         let asked = query.clone();
         let points = self.read_rows(&found, move |rows| asked.curves(rows)).await?;
@@ -607,13 +608,13 @@ async fn watch(shared: Arc<Shared>, id: String, messages: Pages<v1::WatchRespons
     let mut stop = shared.stopping.clone();
     loop {
         let wanted = id.clone();
-        let status = shared.engine.ask(move |core| core.find(&wanted).ok().map(|sweep| sweep_status(core, sweep)));
-        let Ok(Some(status)) = status.await.map(|status| status.map(|status| completed(&shared, status))) else {
-            return;
-        };
+        let seen = |core: &Core, sweep: &Sweep| (sweep_status(core, sweep), watch_grid(sweep));
+        let answer = shared.engine.ask(move |core| core.find(&wanted).ok().map(|sweep| seen(core, sweep)));
+        let Ok(Some((status, grid))) = answer.await else { return };
+        let status = completed(&shared, status);
         let ended = !matches!(status.state(), v1::SweepState::Running | v1::SweepState::Paused);
         // A slow reader holds up this task alone.
-        if !messages.send(Ok(v1::WatchResponse { status: Some(status) })).await || ended {
+        if !messages.send(Ok(v1::WatchResponse { status: Some(status), grid })).await || ended {
             return;
         }
         tokio::select! {

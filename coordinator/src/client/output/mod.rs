@@ -1,7 +1,10 @@
-//! Printing: the same rows as a table for people, and as JSON, CSV or Markdown for machines.
+//! Printing: the same rows as a table for people, and as JSON, CSV, Markdown or LaTeX for machines and papers.
 
 mod grid;
+mod latex;
 mod records;
+mod select;
+mod several;
 mod table;
 
 use std::io::{self, IsTerminal, Write};
@@ -12,8 +15,11 @@ use ergodic_proto::v1;
 use serde_json::json;
 
 pub use grid::grid;
+pub use latex::{latex, latex_grid, latex_records};
 pub use records::{Records, plain};
-pub use table::{best_row, people, short_figure, summary_records, trial_records};
+pub use select::Selection;
+pub use several::{side_by_side, tidy, tidy_grids};
+pub use table::{best_row, incidents, mean_and_interval, people, short_figure, summary_records, trial_records};
 
 /// `--format`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -27,6 +33,8 @@ pub enum Format {
     Csv,
     /// A Markdown table.
     Md,
+    /// A LaTeX table for the package booktabs.
+    Latex,
 }
 
 /// Whether colours may be used on stdout.
@@ -62,6 +70,11 @@ pub fn json_number(x: Option<f64>) -> serde_json::Value {
         Some(x) if x.fract() == 0.0 && x.abs() < 9e15 => json!(x as i64),
         Some(x) => json!(x),
     }
+}
+
+/// An axis value in words that no other value has: [`text_value`] is short, and may be rounded.
+pub fn exact_value(value: &v1::AxisValue) -> String {
+    plain(&json_value(value))
 }
 
 /// An axis value for people.

@@ -91,7 +91,7 @@ pub fn best_row(table: &v1::TableResponse) -> Option<usize> {
 }
 
 /// `0.9712 ± 0.0013`; without an interval below two trials, a dash without any.
-pub(super) fn mean_and_interval(s: &v1::Summary) -> String {
+pub fn mean_and_interval(s: &v1::Summary) -> String {
     match (s.mean, s.ci95_high) {
         (Some(mean), Some(high)) => {
             let half = high - mean;
@@ -109,7 +109,7 @@ fn decimals(half: f64) -> usize {
 }
 
 /// What is to be known of trials that did not complete: `2 diverged, 1 failed`.
-pub(super) fn incidents(s: &v1::Summary) -> String {
+pub fn incidents(s: &v1::Summary) -> String {
     let part = |n: u64, what: &str| (n > 0).then(|| format!("{n} {what}"));
     let parts: Vec<String> = [part(s.diverged, "diverged"), part(s.failed, "failed")].into_iter().flatten().collect();
     parts.join(", ")

@@ -1,0 +1,255 @@
+//! Tables for papers: LaTeX with booktabs, and nothing else than that.
+
+use std::fmt::Write as _;
+
+use ergodic_proto::v1;
+use serde_json::json;
+
+use super::grid::distinct;
+use super::table::{best_row, figure, incidents, mean_and_interval};
+use super::{Records, text_value};
+
+/// One row per cell, and one column per metric with mean and interval; or the statistics asked for. The tables have the
+/// same rows in the same order.
+pub fn latex(tables: &[v1::TableResponse]) -> String {
+    let first = &tables[0];
+    let notes: Vec<String> = first.rows.iter().map(note).collect();
+    let noted = notes.iter().any(|note| !note.is_empty());
+    let head = first.axes.iter().map(|axis| escaped(axis)).chain(["$n$".to_owned()]);
+    let columns: Vec<Vec<String>> = tables.iter().map(names).collect();
+    let head: Vec<String> = head.chain(columns.concat()).chain(noted.then(String::new)).collect();
+    let best: Vec<Option<usize>> = tables.iter().map(best_row).collect();
+    let line = |at: usize| {
+        let row = &first.rows[at];
+        let n = row.summary.unwrap_or_default().n.to_string();
+        let figures = tables.iter().zip(&best).flat_map(|(table, best)| figures(table, at, *best == Some(at)));
+        let note = noted.then(|| escaped(&notes[at]));
+        row.values.iter().map(|v| value(&text_value(v))).chain([n]).chain(figures).chain(note).collect::<Vec<_>>()
+    };
+    let lines: Vec<Vec<String>> = (0..first.rows.len()).map(line).collect();
+    let align = format!("{}{}", "r".repeat(head.len() - usize::from(noted)), if noted { "l" } else { "" });
+    format!("{}{}", comment(tables), tabular(&align, &[head], &lines))
+}
+
+/// One table spread over two axes, rows first.
+pub fn latex_grid(table: &v1::TableResponse) -> String {
+    let (rows, columns) = (distinct(table, 0), distinct(table, 1));
+    let best = best_row(table);
+    let line = |row: &String| {
+        let cell = |column: &String| {
+            let here = |r: &v1::TableRow| text_value(&r.values[0]) == *row && text_value(&r.values[1]) == *column;
+            let Some(at) = table.rows.iter().position(here) else { return String::new() };
+            let text = figures(table, at, best == Some(at)).join(" / ");
+            let note = note(&table.rows[at]);
+            if note.is_empty() { text } else { format!("{text} ({})", escaped(&note)) }
+        };
+        std::iter::once(value(row)).chain(columns.iter().map(cell)).collect::<Vec<_>>()
+    };
+    let lines: Vec<Vec<String>> = rows.iter().map(line).collect();
+    let last = columns.len() + 1;
+    let above = format!(
+        " & \\multicolumn{{{}}}{{c}}{{{}}} \\\\\n\\cmidrule(lr){{2-{last}}}\n",
+        columns.len(),
+        escaped(&table.axes[1])
+    );
+    let head = std::iter::once(format!("{above}{}", escaped(&table.axes[0]))).chain(columns.iter().map(|c| value(c)));
+    format!("{}{}", comment(std::slice::from_ref(table)), tabular(&"r".repeat(last), &[head.collect()], &lines))
+}
+
+/// Any records.
+pub fn latex_records(records: &Records) -> String {
+    let head = records.columns.iter().map(|column| escaped(column)).collect();
+    let cell = |x: &serde_json::Value| if x.is_number() { value(&super::plain(x)) } else { escaped(&super::plain(x)) };
+    let lines: Vec<Vec<String>> = records.rows.iter().map(|row| row.iter().map(cell).collect()).collect();
+    tabular(&"l".repeat(records.columns.len()), &[head], &lines)
+}
+
+/// What the table is of, and what it needs.
+fn comment(tables: &[v1::TableResponse]) -> String {
+    let first = &tables[0];
+    let metrics: Vec<&str> = tables.iter().map(|table| table.metric.as_str()).collect();
+    let what = match spread_of(first) {
+        Some("std") => "mean ± standard deviation".to_owned(),
+        Some(_) => "mean ± standard error".to_owned(),
+        None if first.columns.is_empty() => "mean ± half of its 95 % confidence interval (Student's t)".to_owned(),
+        None => first.columns.join(", "),
+    };
+    let done = if first.done == first.trials { String::new() } else { format!("{} of ", first.done) };
+    format!(
+        "% {} ({}): {}; {what}, over completed trials\n% {done}{} trials; {}; {}\n% \\usepackage{{booktabs}}\n",
+        first.name.replace(char::is_control, " "),
+        first.sweep,
+        metrics.join(", "),
+        first.trials,
+        first.data,
+        first.numerics
+    )
+}
+
+/// Where mean and one measure of spread are asked for, they are written as one figure.
+fn spread_of(table: &v1::TableResponse) -> Option<&str> {
+    match &table.columns[..] {
+        [mean, spread] if mean == "mean" && (spread == "std" || spread == "se") => Some(spread.as_str()),
+        _ => None,
+    }
+}
+
+fn names(table: &v1::TableResponse) -> Vec<String> {
+    let metric = escaped(&table.metric);
+    if table.columns.is_empty() || spread_of(table).is_some() {
+        return vec![metric];
+    }
+    table.columns.iter().map(|column| format!("{metric} {}", escaped(column))).collect()
+}
+
+/// A row's figures, one per name.
+fn figures(table: &v1::TableResponse, at: usize, best: bool) -> Vec<String> {
+    let row = &table.rows[at];
+    let s = row.summary.unwrap_or_default();
+    let bold = |text: String| match text.strip_prefix('$').and_then(|text| text.strip_suffix('$')) {
+        Some(inner) if best => format!("$\\mathbf{{{inner}}}$"),
+        _ => text,
+    };
+    if table.columns.is_empty() {
+        return vec![bold(math(&mean_and_interval(&s)))];
+    }
+    if spread_of(table).is_some() {
+        let as_half = |half: f64| v1::Summary { ci95_high: s.mean.map(|mean| mean + half), ..s };
+        let spread = row.figures.get(1).copied().filter(|x| x.is_finite());
+        let s = spread.map_or(v1::Summary { ci95_high: None, ..s }, as_half);
+        return vec![bold(math(&mean_and_interval(&s)))];
+    }
+    row.figures.iter().map(|x| math(&figure(&json!(x)))).collect()
+}
+
+fn note(row: &v1::TableRow) -> String {
+    if row.note.is_empty() { incidents(&row.summary.unwrap_or_default()) } else { row.note.clone() }
+}
+
+fn tabular(align: &str, head: &[Vec<String>], lines: &[Vec<String>]) -> String {
+    let mut out = format!("\\begin{{tabular}}{{{align}}}\n\\toprule\n");
+    head.iter().for_each(|line| out += &format!("{} \\\\\n", line.join(" & ")));
+    out += "\\midrule\n";
+    lines.iter().for_each(|line| {
+        let _ = writeln!(out, "{} \\\\", line.join(" & "));
+    });
+    out + "\\bottomrule\n\\end{tabular}\n"
+}
+
+/// An axis value: a number as such, anything else as text.
+fn value(text: &str) -> String {
+    if text.parse::<f64>().is_ok() { math(text) } else { escaped(text) }
+}
+
+/// A figure in maths mode, powers of ten written out; a dash where there is none.
+fn math(text: &str) -> String {
+    if text == "–" {
+        return "--".to_owned();
+    }
+    let part = |number: &str| match number.split_once('e') {
+        Some((digits, power)) if digits.parse::<f64>().is_ok() => {
+            let digits = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
+            if digits == "1" { format!("10^{{{power}}}") } else { format!("{digits} \\times 10^{{{power}}}") }
+        }
+        _ => number.to_owned(),
+    };
+    format!("${}$", text.split(" ± ").map(part).collect::<Vec<_>>().join(" \\pm "))
+}
+
+/// Text in which nothing means anything to TeX.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' | '%' | '$' | '#' | '_' | '{' | '}' => out.extend(['\\', c]),
+            '\\' => out.push_str("\\textbackslash{}"),
+            '~' => out.push_str("\\textasciitilde{}"),
+            '^' => out.push_str("\\textasciicircum{}"),
+            '<' | '>' | '|' | '"' => {
+                let _ = write!(out, "\\char{}{{}}", u32::from(c));
+            }
+            // What TeX has no glyph for, in T1.
+            '≈' => out.push_str("$\\approx$"),
+            '×' => out.push_str("$\\times$"),
+            c if c.is_control() => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(columns: &[&str]) -> v1::TableResponse {
+        let row = |(kind, wd, mean): (&str, f64, Option<f64>)| {
+            let word = v1::AxisValue { kind: Some(v1::axis_value::Kind::Text(kind.to_owned())) };
+            let number = v1::AxisValue { kind: Some(v1::axis_value::Kind::Number(wd)) };
+            let summary = v1::Summary {
+                n: if mean.is_some() { 3 } else { 0 },
+                diverged: if mean.is_some() { 0 } else { 3 },
+                mean,
+                ci95_high: mean.map(|m| m + 0.0125),
+                ..v1::Summary::default()
+            };
+            let figures = if columns.is_empty() { vec![] } else { vec![mean.unwrap_or(f64::NAN), 2e-7] };
+            v1::TableRow { values: vec![word, number], summary: Some(summary), figures, ..v1::TableRow::default() }
+        };
+        v1::TableResponse {
+            sweep: "abcd".into(),
+            name: "50 %".into(),
+            metric: "test_acc".into(),
+            axes: vec!["train.loss_kind".into(), "wd".into()],
+            rows: [("a_b", 0.0, Some(0.5)), ("a_b", 5e-5, Some(0.75)), ("c&d", 0.0, None)].map(row).to_vec(),
+            better: 1,
+            columns: columns.iter().map(|c| (*c).to_owned()).collect(),
+            ..v1::TableResponse::default()
+        }
+    }
+
+    #[test]
+    fn names_are_escaped_and_figures_are_maths() {
+        let text = latex(&[table(&[])]);
+        let body: Vec<&str> = text.lines().filter(|line| line.ends_with("\\\\")).collect();
+        assert_eq!(
+            body,
+            [
+                "train.loss\\_kind & wd & $n$ & test\\_acc &  \\\\",
+                "a\\_b & $0$ & 3 & $0.500 \\pm 0.013$ &  \\\\",
+                "a\\_b & $5 \\times 10^{-5}$ & 3 & $\\mathbf{0.750 \\pm 0.013}$ &  \\\\",
+                "c\\&d & $0$ & 0 & -- & 3 diverged \\\\",
+            ]
+        );
+        assert!(
+            text.starts_with("% 50 % (abcd): test_acc; mean ± half") && text.contains("\\begin{tabular}{rrrrl}"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn mean_and_deviation_are_one_figure_and_other_statistics_one_column_each() {
+        let spread = latex(&[table(&["mean", "std"])]);
+        assert!(
+            spread.contains("mean ± standard deviation") && spread.contains("$0.50000000 \\pm 0.00000020$"),
+            "{spread}"
+        );
+        let both = latex(&[table(&["q05", "median"]), table(&[])]);
+        assert!(both.contains("test\\_acc q05 & test\\_acc median & test\\_acc &"), "{both}");
+        assert!(both.contains("$2 \\times 10^{-7}$") && !both.contains("NaN"), "{both}");
+    }
+
+    #[test]
+    fn a_grid_names_both_axes() {
+        let text = latex_grid(&table(&[]));
+        let head = " & \\multicolumn{2}{c}{wd} \\\\\n\\cmidrule(lr){2-3}\ntrain.loss\\_kind & $0$ & $5 \\times 10^{-5}$ \\\\\n";
+        assert!(text.contains(head), "{text}");
+        assert!(text.contains("c\\&d & -- (3 diverged) &  \\\\"), "{text}");
+        let records = Records { columns: vec!["a_b".into()], rows: vec![vec![json!("50 %")], vec![json!(1e-7)]] };
+        assert!(
+            latex_records(&records).contains("a\\_b \\\\\n\\midrule\n50 \\% \\\\\n$10^{-7}$ \\\\"),
+            "{}",
+            latex_records(&records)
+        );
+    }
+}

@@ -1,0 +1,313 @@
+//! Which rows of a table are shown, and in which order: `--where`, `--sort` and `--top`.
+
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
+
+use ergodic_common::ErrorCode;
+use ergodic_common::error::nearest;
+use ergodic_common::expr::Expr;
+use ergodic_common::tree::Value;
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+
+use super::{exact_value, text_value};
+
+/// A choice of rows, as typed.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Selection {
+    /// A condition on axes and statistics, as in `lr <= 0.1 && n > 3`.
+    pub condition: Option<String>,
+    /// An axis or statistic; with a minus in front, the largest first.
+    pub sort: Option<String>,
+    /// How many rows at most: the first ones, or without `sort` those with the best means.
+    pub top: Option<usize>,
+}
+
+/// Statistics that every row has.
+const STATISTICS: [&str; 10] =
+    ["n", "diverged", "failed", "mean", "std", "ci95_low", "ci95_high", "min", "median", "max"];
+
+impl Selection {
+    /// Whether all rows are shown as they came.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Positions of the rows to show, in order.
+    ///
+    /// # Errors
+    /// A name is unknown, the condition is none, nothing fulfils it, or nobody can say what is best.
+    pub fn rows(&self, table: &v1::TableResponse) -> Result<Vec<usize>, UserError> {
+        let mut rows: Vec<usize> = (0..table.rows.len()).collect();
+        if let Some(text) = &self.condition {
+            let condition = Condition::read(text, table)?;
+            rows.retain(|at| condition.holds(&table.rows[*at]));
+            if rows.is_empty() && !table.rows.is_empty() {
+                let message = format!("--where: none of {} rows fulfils '{text}'", table.rows.len());
+                return Err(UserError::new(ErrorCode::NotFound, message));
+            }
+        }
+        match (&self.sort, self.top) {
+            (Some(key), _) => sort(table, key, &mut rows)?,
+            (None, Some(_)) if table.better == 0 => {
+                let message = format!(
+                    "--top: {} is neither better large nor small: say --sort -mean or --sort mean",
+                    table.metric
+                );
+                return Err(UserError::new(ErrorCode::BadInput, message));
+            }
+            (None, Some(_)) => sort(table, if table.better > 0 { "-mean" } else { "mean" }, &mut rows)?,
+            (None, None) => {}
+        }
+        rows.truncate(self.top.unwrap_or(usize::MAX));
+        Ok(rows)
+    }
+
+    /// Keeps the rows to show of tables over the same cells: the first one decides. A row that one of them lacks, because it
+    /// came while they were asked for, is in none.
+    ///
+    /// # Errors
+    /// As for [`Selection::rows`].
+    pub fn apply(&self, tables: &mut [v1::TableResponse]) -> Result<(), UserError> {
+        if self.is_empty() && tables.len() < 2 {
+            return Ok(());
+        }
+        let Some(first) = tables.first() else { return Ok(()) };
+        let mut kept: Vec<Vec<String>> = self.rows(first)?.into_iter().map(|at| key(&first.rows[at])).collect();
+        for table in tables.iter() {
+            let known: HashSet<Vec<String>> = table.rows.iter().map(key).collect();
+            kept.retain(|key| known.contains(key));
+        }
+        for table in tables {
+            let mut by_key: HashMap<_, _> = table.rows.drain(..).map(|row| (key(&row), row)).collect();
+            table.rows = kept.iter().filter_map(|key| by_key.remove(key)).collect();
+        }
+        Ok(())
+    }
+}
+
+/// A row's values, exactly.
+fn key(row: &v1::TableRow) -> Vec<String> {
+    row.values.iter().map(exact_value).collect()
+}
+
+/// Where a number of a row comes from.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Axis(usize),
+    Statistic(usize),
+    Column(usize),
+    Constant(f64),
+}
+
+fn source(table: &v1::TableResponse, name: &str) -> Option<Source> {
+    let suffix = format!(".{name}");
+    let ends: Vec<usize> = (0..table.axes.len()).filter(|at| table.axes[*at].ends_with(&suffix)).collect();
+    let axis = table.axes.iter().position(|axis| axis == name);
+    let axis = axis.or(Some(&ends).filter(|ends| ends.len() == 1).map(|ends| ends[0]));
+    let column = || table.columns.iter().position(|column| column == name).map(Source::Column);
+    let statistic = || STATISTICS.iter().position(|known| *known == name).map(Source::Statistic);
+    axis.map(Source::Axis).or_else(column).or_else(statistic)
+}
+
+fn unknown(table: &v1::TableResponse, option: &str, name: &str) -> UserError {
+    let known = table.axes.iter().map(String::as_str);
+    let known = known.chain(table.columns.iter().map(String::as_str)).chain(STATISTICS);
+    let message = format!("{option}: the table has no axis or statistic '{name}', {}", nearest(name, known));
+    UserError::new(ErrorCode::NotFound, message)
+}
+
+impl Source {
+    fn of(self, row: &v1::TableRow, words: &Words) -> f64 {
+        let number = |x: Option<f64>| x.unwrap_or(f64::NAN);
+        let s = row.summary.unwrap_or_default();
+        match self {
+            Self::Axis(at) => words.number(&row.values[at]),
+            Self::Column(at) => number(row.figures.get(at).copied()),
+            Self::Constant(x) => x,
+            Self::Statistic(at) => match STATISTICS[at] {
+                "n" => s.n as f64,
+                "diverged" => s.diverged as f64,
+                "failed" => s.failed as f64,
+                "mean" => number(s.mean),
+                "std" => number(s.std),
+                "ci95_low" => number(s.ci95_low),
+                "ci95_high" => number(s.ci95_high),
+                "min" => number(s.min),
+                "median" => number(s.median),
+                _ => number(s.max),
+            },
+        }
+    }
+}
+
+/// Words in a condition stand for numbers, since expressions are about these: a word is equal to itself alone.
+#[derive(Debug, Default)]
+struct Words(Vec<String>);
+
+impl Words {
+    fn number(&self, value: &v1::AxisValue) -> f64 {
+        let value = Value::from(value);
+        match &value {
+            Value::Bool(flag) => f64::from(u8::from(*flag)),
+            Value::Str(text) => self.0.iter().position(|word| word == text).map_or(f64::NAN, |at| at as f64),
+            other => other.as_f64().unwrap_or(f64::NAN),
+        }
+    }
+}
+
+struct Condition {
+    expression: Expr,
+    names: Vec<Source>,
+    words: Words,
+}
+
+impl Condition {
+    fn read(text: &str, table: &v1::TableResponse) -> Result<Self, UserError> {
+        let bad = |why: String| {
+            let message =
+                format!("--where: expected a condition such as \"lr <= 0.1 && n > 3\", found '{text}': {why}");
+            UserError::new(ErrorCode::BadInput, message)
+        };
+        let (replaced, words) = without_words(text).map_err(bad)?;
+        let expression = Expr::parse(&replaced).map_err(bad)?;
+        let constant = |name: &str| match name {
+            "true" => Some(Source::Constant(1.0)),
+            "false" => Some(Source::Constant(0.0)),
+            _ => None,
+        };
+        let find =
+            |name: &&str| constant(name).or_else(|| source(table, name)).ok_or_else(|| unknown(table, "--where", name));
+        let names = expression.names().iter().map(find).collect::<Result<_, _>>()?;
+        Ok(Self { expression, names, words })
+    }
+
+    fn holds(&self, row: &v1::TableRow) -> bool {
+        let values: Vec<f64> = self.names.iter().map(|name| name.of(row, &self.words)).collect();
+        let value = self.expression.eval(&values);
+        // What is not defined fulfils nothing.
+        value != 0.0 && !value.is_nan()
+    }
+}
+
+/// Puts the place among the words for every word in quotes.
+fn without_words(text: &str) -> Result<(String, Words), String> {
+    let mut words = Words::default();
+    let mut out = String::new();
+    for (at, part) in text.split('"').enumerate() {
+        if at % 2 == 0 {
+            out.push_str(part);
+            continue;
+        }
+        let place = words.0.iter().position(|word| word == part).unwrap_or_else(|| {
+            words.0.push(part.to_owned());
+            words.0.len() - 1
+        });
+        out.push_str(&place.to_string());
+    }
+    if text.matches('"').count() % 2 == 1 { Err("a quote is open".to_owned()) } else { Ok((out, words)) }
+}
+
+fn sort(table: &v1::TableResponse, key: &str, rows: &mut [usize]) -> Result<(), UserError> {
+    let (name, descending) = key.strip_prefix('-').map_or((key, false), |name| (name, true));
+    let by = source(table, name).ok_or_else(|| unknown(table, "--sort", name))?;
+    let none = Words::default();
+    let order = |a: &usize, b: &usize| {
+        let (a, b) = (&table.rows[*a], &table.rows[*b]);
+        let (x, y) = (by.of(a, &none), by.of(b, &none));
+        // What has no number comes last, whichever way; words by the alphabet.
+        let order = match (by, x.is_nan(), y.is_nan()) {
+            (Source::Axis(at), true, true) => text_value(&a.values[at]).cmp(&text_value(&b.values[at])),
+            (_, true, true) => return Ordering::Equal,
+            (_, true, false) => return Ordering::Greater,
+            (_, false, true) => return Ordering::Less,
+            (_, false, false) => x.total_cmp(&y),
+        };
+        if descending { order.reverse() } else { order }
+    };
+    rows.sort_by(order);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> v1::TableResponse {
+        let row = |(lr, kind, mean, n): (f64, &str, Option<f64>, u64)| {
+            let number = v1::AxisValue { kind: Some(v1::axis_value::Kind::Number(lr)) };
+            let word = v1::AxisValue { kind: Some(v1::axis_value::Kind::Text(kind.to_owned())) };
+            let summary = Some(v1::Summary { n, mean, diverged: 4 - n, ..v1::Summary::default() });
+            v1::TableRow { values: vec![number, word], summary, ..v1::TableRow::default() }
+        };
+        let rows = [
+            (0.1, "sgd", Some(0.5), 4),
+            (0.2, "adamw", None, 0),
+            (0.4, "sgd", Some(0.7), 3),
+            (0.8, "adamw", Some(0.6), 4),
+        ];
+        v1::TableResponse {
+            axes: vec!["train.lr".into(), "train.optimizer.kind".into()],
+            rows: rows.map(row).to_vec(),
+            better: 1,
+            metric: "test_acc".into(),
+            ..v1::TableResponse::default()
+        }
+    }
+
+    fn rows(condition: &str, sort: &str, top: usize) -> Result<Vec<usize>, String> {
+        let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let selection = Selection { condition: given(condition), sort: given(sort), top: Some(top).filter(|n| *n > 0) };
+        selection.rows(&table()).map_err(|e| e.message)
+    }
+
+    #[test]
+    fn conditions_are_about_axes_and_statistics() {
+        assert_eq!(rows("lr <= 0.2", "", 0), Ok(vec![0, 1]));
+        assert_eq!(rows("train.lr * 2 > 0.3 && n > 3", "", 0), Ok(vec![3]));
+        assert_eq!(rows("kind == \"sgd\"", "", 0), Ok(vec![0, 2]));
+        assert_eq!(rows("kind != \"sgd\" || diverged > 0", "", 0), Ok(vec![1, 2, 3]));
+        // A mean that there is not fulfils nothing.
+        assert_eq!(rows("mean < 0.65", "", 0), Ok(vec![0, 3]));
+        for (bad, words) in [
+            ("lrr < 1", "did you mean 'train.lr'"),
+            ("lr <", "expected a condition"),
+            ("kind == \"sgd", "a quote is open"),
+            ("lr > 5", "none of 4 rows"),
+        ] {
+            assert!(
+                rows(bad, "", 0).is_err_and(|e| e.contains("--where") && e.contains(words)),
+                "{bad}: {:?}",
+                rows(bad, "", 0)
+            );
+        }
+    }
+
+    #[test]
+    fn rows_are_sorted_with_what_has_no_value_last() {
+        assert_eq!(rows("", "mean", 0), Ok(vec![0, 3, 2, 1]));
+        assert_eq!(rows("", "-mean", 0), Ok(vec![2, 3, 0, 1]));
+        assert_eq!(rows("", "-lr", 2), Ok(vec![3, 2]));
+        assert_eq!(rows("", "kind", 0), Ok(vec![1, 3, 0, 2]));
+        assert!(rows("", "meen", 0).is_err_and(|e| e.contains("did you mean 'mean'")));
+    }
+
+    #[test]
+    fn tables_of_several_metrics_keep_the_same_rows() {
+        let mut other = table();
+        other.rows.reverse();
+        other.rows.pop();
+        let mut both = [table(), other];
+        Selection::default().apply(&mut both).expect("nothing is asked for");
+        let keys = both.each_ref().map(|table| table.rows.iter().map(key).collect::<Vec<_>>());
+        assert_eq!((keys[0].len(), &keys[0]), (3, &keys[1]));
+    }
+
+    #[test]
+    fn the_top_rows_are_the_best_ones() {
+        assert_eq!(rows("", "", 2), Ok(vec![2, 3]));
+        let table = v1::TableResponse { better: 0, ..table() };
+        let top = Selection { top: Some(1), ..Selection::default() };
+        assert!(top.rows(&table).is_err_and(|e| e.message.contains("--sort -mean")));
+    }
+}

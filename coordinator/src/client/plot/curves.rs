@@ -1,0 +1,92 @@
+//! Mean curves.
+
+use std::collections::HashMap;
+
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+
+use super::{Client, PlotOptions, bad, key, pooled_by, row_name, subtitle, varying};
+use crate::client::commands::{ask_curves, ask_table};
+use crate::client::output::exact_value;
+use crate::plot::Scene;
+use crate::plot::curves::{self, Curves, Line, Point};
+
+pub(super) async fn curves(client: &mut Client, sweep: &str, options: &PlotOptions) -> Result<Scene, UserError> {
+    let mut table = ask_table(client, options.table_request(sweep, options.by.clone(), Vec::new())).await?;
+    let request = v1::CurvesRequest {
+        sweep: sweep.to_owned(),
+        metric: table.metric.clone(),
+        stats: Vec::new(),
+        by: options.by.clone(),
+    };
+    let found = ask_curves(client, request).await?;
+    if found.axes != table.axes {
+        let message = "the coordinator is of an older version, which pools no curves: leave out --by";
+        return Err(UserError::new(ErrorCode::Version, message));
+    }
+    if found.points.is_empty() {
+        return Err(bad(no_curves(&table)));
+    }
+    options.selection.apply(std::slice::from_mut(&mut table))?;
+    let title = format!("{}: {}, mean and 95 % CI", table.name, table.metric);
+    let mut drawn = of_points(&table, found.points, options.log);
+    drawn.notes.extend(pooled_by(client, sweep, options, &table).await?);
+    curves::draw(&drawn, &options.look(title, subtitle(&table, options))).map_err(bad)
+}
+
+fn no_curves(table: &v1::TableResponse) -> String {
+    let sum = |count: fn(&v1::Summary) -> u64| {
+        table.rows.iter().filter_map(|row| row.summary.as_ref()).map(count).sum::<u64>()
+    };
+    match (sum(|s| s.n), sum(|s| s.diverged), sum(|s| s.failed)) {
+        (0, 0, 0) => "there is no curve yet: no trial has ended".to_owned(),
+        (0, diverged, failed) => {
+            format!("there is no curve: of the trials that have ended, {diverged} diverged and {failed} failed")
+        }
+        _ => "there is no curve: the sweep samples none; set `every` under [measure]".to_owned(),
+    }
+}
+
+fn of_points(table: &v1::TableResponse, points: Vec<v1::CurvePoint>, log: bool) -> Curves {
+    let axes = varying(table);
+    let words = |values: &[v1::AxisValue]| values.iter().map(exact_value).collect::<Vec<_>>();
+    let mut by_row: HashMap<Vec<String>, Vec<Point>> = HashMap::new();
+    for point in points {
+        let s = point.summary.unwrap_or_default();
+        let Some(mean) = s.mean else { continue };
+        let interval = s.ci95_low.zip(s.ci95_high);
+        by_row.entry(words(&point.values)).or_default().push(Point { step: point.step as f64, mean, interval });
+    }
+    let (mut lines, mut missing) = (Vec::new(), Vec::new());
+    for row in &table.rows {
+        let (s, name) = (row.summary.unwrap_or_default(), row_name(row, &axes));
+        match by_row.remove(&words(&row.values)) {
+            Some(points) => lines.push(Line { label: format!("{name}{}", diverged(&s)), points }),
+            None => missing.push((name, s)),
+        }
+    }
+    let mut notes: Vec<String> = without(&missing).into_iter().collect();
+    if lines.iter().flat_map(|line| &line.points).all(|point| point.interval.is_none()) {
+        notes.push("No band: no cell has two completed trials.".to_owned());
+    }
+    Curves { metric: table.metric.clone(), key: key(&axes), lines, notes, log }
+}
+
+fn diverged(s: &v1::Summary) -> String {
+    let all = s.n + s.diverged + s.failed;
+    if s.diverged > 0 { format!("  ({} of {all} div.)", s.diverged) } else { String::new() }
+}
+
+/// Cells that have no curve, and why.
+fn without(missing: &[(String, v1::Summary)]) -> Option<String> {
+    let why = |s: &v1::Summary| match (s.n + s.failed, s.diverged) {
+        (0, 0) => "no result yet".to_owned(),
+        (0, n) => format!("all {n} diverged"),
+        _ => "no sample".to_owned(),
+    };
+    let named: Vec<String> = missing.iter().take(6).map(|(name, s)| format!("{name} ({})", why(s))).collect();
+    let more = missing.len().saturating_sub(named.len());
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    (!named.is_empty()).then(|| format!("Without a curve: {}{more}.", named.join("; ")))
+}

@@ -1,0 +1,99 @@
+//! Heat maps and phase diagrams.
+
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+
+use super::{Client, Kind, PlotOptions, bad, level, pooled, subtitle, varying};
+use crate::client::commands::ask_table;
+use crate::plot::heatmap::{self, Cell, Heatmap};
+use crate::plot::{Factor, Scene};
+
+pub(super) async fn map(client: &mut Client, sweep: &str, options: &PlotOptions) -> Result<Scene, UserError> {
+    let whole = ask_table(client, options.table_request(sweep, Vec::new(), Vec::new())).await?;
+    let by = axes(&whole, options)?;
+    let stat = match options.kind {
+        Kind::Phase => "p_diverged",
+        _ => options.stat.as_deref().unwrap_or("mean"),
+    };
+    let stats = if stat == "mean" { Vec::new() } else { vec![stat.to_owned()] };
+    let mut table = ask_table(client, options.table_request(sweep, by, stats)).await?;
+    if stat != "mean" && table.columns.first().map(String::as_str) != Some(stat) {
+        let message = format!(
+            "--stat: a heat map shows one number per cell, and '{stat}' is {}: choose one number, such as mean, std, median, q05 or p_diverged",
+            table.columns.join(" and ")
+        );
+        return Err(bad(message));
+    }
+    options.selection.apply(std::slice::from_mut(&mut table))?;
+    let mut map = of_table(&table, stat, options);
+    map.notes.extend(pooled(&whole.axes, &table));
+    let title = match options.kind {
+        Kind::Phase => format!("{}: share of trials that diverged", table.name),
+        _ => format!("{}: {}", table.name, map.name),
+    };
+    heatmap::draw(&map, &options.look(title, subtitle(&table, options))).map_err(bad)
+}
+
+/// The axes upwards and to the right: those asked for, or the first two that have several values.
+fn axes(whole: &v1::TableResponse, options: &PlotOptions) -> Result<Vec<String>, UserError> {
+    match (&options.rows, &options.columns) {
+        (Some(rows), Some(columns)) if rows == columns => {
+            Err(bad(format!("--rows and --cols are both '{rows}': name two axes")))
+        }
+        (Some(rows), Some(columns)) => Ok(vec![rows.clone(), columns.clone()]),
+        (None, None) => match &varying(whole)[..] {
+            [first, second, ..] => Ok(vec![second.1.clone(), first.1.clone()]),
+            axes => {
+                let found = match axes {
+                    [(_, name)] => format!("only '{name}' has several values"),
+                    _ => "none has several values".to_owned(),
+                };
+                Err(bad(format!(
+                    "this kind of picture takes two axes, and of this sweep {found}: try --kind curves or distribution"
+                )))
+            }
+        },
+        _ => Err(bad("--rows and --cols go together: give both".to_owned())),
+    }
+}
+
+fn of_table(table: &v1::TableResponse, stat: &str, options: &PlotOptions) -> Heatmap {
+    let factor = |axis: usize| {
+        let mut levels = Vec::new();
+        for row in &table.rows {
+            let level = level(&row.values[axis]);
+            if !levels.contains(&level) {
+                levels.push(level);
+            }
+        }
+        Factor::new(&table.axes[axis], levels)
+    };
+    let (rows, columns) = (factor(0), factor(1));
+    let place = |factor: &Factor, value: &v1::AxisValue| {
+        let level = level(value);
+        factor.levels.iter().position(|known| *known == level)
+    };
+    let cell = |row: &v1::TableRow| {
+        let s = row.summary.unwrap_or_default();
+        let mean = stat == "mean";
+        Some(Cell {
+            row: place(&rows, &row.values[0])?,
+            column: place(&columns, &row.values[1])?,
+            value: if mean { s.mean } else { row.figures.first().copied().filter(|x| x.is_finite()) },
+            half: s.ci95_high.zip(s.mean).map(|(high, mean)| high - mean).filter(|_| mean),
+            trials: [s.n, s.diverged, s.failed],
+        })
+    };
+    let cells: Vec<Cell> = table.rows.iter().filter_map(cell).collect();
+    let lone = stat == "mean" && cells.iter().all(|cell| cell.half.is_none());
+    let phase = options.kind == Kind::Phase;
+    Heatmap {
+        cells,
+        name: if phase { "P(diverged)".to_owned() } else { format!("{stat} {}", table.metric) },
+        shares: phase,
+        log: options.log,
+        notes: lone.then(|| "No cell has two completed trials: there is no interval.".to_owned()).into_iter().collect(),
+        rows,
+        columns,
+    }
+}

@@ -1,0 +1,204 @@
+//! Pictures of one row per cell: distributions, and differences from a baseline.
+
+use std::collections::HashMap;
+
+use ergodic_common::ErrorCode;
+use ergodic_common::error::nearest;
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+
+use super::{Client, PlotOptions, bad, key, pooled_by, row_name, subtitle, text_value, varying};
+use crate::client::commands::{ask_table, ask_trials};
+use crate::client::compare::{choices, contrasts};
+use crate::client::output::{exact_value, short_figure};
+use crate::plot::Scene;
+use crate::plot::distribution::{self, Cell};
+use crate::plot::pairs::{self, Pair};
+
+/// Final values by cell or group of cells.
+pub(super) async fn distribution(client: &mut Client, sweep: &str, options: &PlotOptions) -> Result<Scene, UserError> {
+    let mut table = ask_table(client, options.table_request(sweep, options.by.clone(), Vec::new())).await?;
+    options.selection.apply(std::slice::from_mut(&mut table))?;
+    let mut values: HashMap<Vec<String>, Vec<f64>> = HashMap::new();
+    for (row, value) in final_values(client, sweep, &table.metric, &table.axes).await? {
+        values.entry(row.group).or_default().push(value);
+    }
+    let axes = varying(&table);
+    let cell = |row: &v1::TableRow| {
+        let s = row.summary.unwrap_or_default();
+        let group: Vec<String> = row.values.iter().map(exact_value).collect();
+        let values = values.remove(&group).unwrap_or_default();
+        Cell { label: row_name(row, &axes), values, diverged: s.diverged, failed: s.failed }
+    };
+    let cells: Vec<Cell> = table.rows.iter().map(cell).collect();
+    let title = format!("{}: {} of every trial", table.name, table.metric);
+    let pooled = pooled_by(client, sweep, options, &table).await?.map_or_else(String::new, |text| format!(". {text}"));
+    let key = if axes.is_empty() { "all trials".to_owned() } else { key(&axes) };
+    let key = format!("{key}{}", pooled.trim_end_matches('.'));
+    distribution::draw(&table.metric, &key, &cells, options.log, &options.look(title, subtitle(&table, options)))
+        .map_err(bad)
+}
+
+/// A trial among others.
+struct Row {
+    /// Its values of the axes asked for, in words.
+    group: Vec<String>,
+    repeat: u32,
+}
+
+/// The final values of completed trials.
+async fn final_values(
+    client: &mut Client,
+    sweep: &str,
+    metric: &str,
+    axes: &[String],
+) -> Result<Vec<(Row, f64)>, UserError> {
+    let pages = ask_trials(client, sweep).await?;
+    let Some(first) = pages.first() else { return Ok(Vec::new()) };
+    let column = first.metrics.iter().position(|name| name == metric);
+    let places: Vec<usize> = axes.iter().filter_map(|axis| first.axes.iter().position(|name| name == axis)).collect();
+    let value = |row: &v1::TrialRow| {
+        let result = row.result.as_ref().filter(|result| result.outcome() == v1::OutcomeKind::Completed)?;
+        let value = result.metrics.get(column?).copied().filter(|x| x.is_finite())?;
+        let group = places.iter().map(|at| exact_value(&row.values[*at])).collect();
+        Some((Row { group, repeat: result.key.unwrap_or_default().repeat }, value))
+    };
+    Ok(pages.iter().flat_map(|page| &page.rows).filter_map(value).collect())
+}
+
+/// Every cell against its baseline.
+pub(super) async fn pairs(client: &mut Client, sweep: &str, options: &PlotOptions) -> Result<Scene, UserError> {
+    let whole = ask_table(client, options.table_request(sweep, Vec::new(), Vec::new())).await?;
+    let Some(baseline) = &options.baseline else { return Err(no_baseline(&whole)) };
+    let compared = contrasts(client, sweep, baseline, options.metric.as_deref(), options.at.as_deref(), LEVEL).await?;
+    let mut table = as_table(&compared, &whole);
+    options.selection.apply(std::slice::from_mut(&mut table))?;
+    let mut notes = vec![format!("Rows: {}. Point and bar: mean difference and its 95 % CI.", key(&varying(&table)))];
+    let differences = match &options.at {
+        Some(at) => {
+            notes.push(format!("Single repeats are not shown, since the trials' rows hold their ends, and not {at}."));
+            HashMap::new()
+        }
+        None => {
+            notes[0] += " Dots: single repeats, each of which has the same random streams in both cells.";
+            differences(client, sweep, &compared, baseline).await?
+        }
+    };
+    notes[0] += " ▲▼: repeats above and below the baseline; p: Wilcoxon's signed-rank test, with Holm's correction.";
+    let axes = varying(&table);
+    let pair = |row: &v1::TableRow| {
+        let contrast = compared.rows.iter().find(|contrast| contrast.values == row.values)?;
+        let group: Vec<String> = row.values.iter().map(exact_value).collect();
+        Some(Pair {
+            label: row_name(row, &axes),
+            differences: differences.get(&group).cloned().unwrap_or_default(),
+            mean: contrast.difference,
+            interval: contrast.low.zip(contrast.high),
+            remark: remark(contrast),
+        })
+    };
+    let shown: Vec<Pair> = table.rows.iter().filter_map(pair).collect();
+    let title = format!("{}: {} against {}, repeat by repeat", table.name, table.metric, compared.baseline);
+    pairs::draw(&compared.metric, &compared.baseline, &shown, &notes, &options.look(title, subtitle(&table, options)))
+        .map_err(bad)
+}
+
+/// Level of the intervals.
+const LEVEL: f64 = 0.95;
+
+fn no_baseline(whole: &v1::TableResponse) -> UserError {
+    let values = |at: usize| {
+        let mut seen: Vec<String> = Vec::new();
+        for row in &whole.rows {
+            let text = text_value(&row.values[at]);
+            if !seen.contains(&text) && seen.len() < 6 {
+                seen.push(text);
+            }
+        }
+        seen.join(", ")
+    };
+    let axes: Vec<String> = varying(whole).iter().map(|(at, name)| format!("{name} ({})", values(*at))).collect();
+    bad(format!("--kind pairs: say against what, as in --baseline lr=0.1; axes of this sweep: {}", axes.join("; ")))
+}
+
+/// The comparison's cells as rows of a table, so that they can be chosen and sorted as such: by mean difference.
+fn as_table(compared: &v1::CompareResponse, whole: &v1::TableResponse) -> v1::TableResponse {
+    let row = |contrast: &v1::Contrast| v1::TableRow {
+        values: contrast.values.clone(),
+        summary: Some(v1::Summary {
+            n: contrast.n,
+            mean: contrast.difference,
+            std: contrast.std,
+            ci95_low: contrast.low,
+            ci95_high: contrast.high,
+            ..v1::Summary::default()
+        }),
+        ..v1::TableRow::default()
+    };
+    v1::TableResponse {
+        axes: compared.axes.clone(),
+        metric: compared.metric.clone(),
+        done: compared.done,
+        trials: compared.trials,
+        rows: compared.rows.iter().map(row).collect(),
+        columns: Vec::new(),
+        ..whole.clone()
+    }
+}
+
+fn remark(contrast: &v1::Contrast) -> String {
+    match (contrast.difference, contrast.wilcoxon_holm) {
+        (None, _) => contrast.note.split(';').next().unwrap_or_default().to_owned(),
+        (_, None) => format!("n = {}  ▲ {}  ▼ {}", contrast.n, contrast.above, contrast.below),
+        (_, p) => format!("n = {}  ▲ {}  ▼ {}  p = {}", contrast.n, contrast.above, contrast.below, short_figure(p)),
+    }
+}
+
+/// Cell minus baseline by repeat, for every cell compared.
+async fn differences(
+    client: &mut Client,
+    sweep: &str,
+    compared: &v1::CompareResponse,
+    baseline: &str,
+) -> Result<HashMap<Vec<String>, Vec<f64>>, UserError> {
+    let chosen = resolved(compared, baseline)?;
+    let mut values: HashMap<(Vec<String>, u32), f64> = HashMap::new();
+    for (row, value) in final_values(client, sweep, &compared.metric, &compared.axes).await? {
+        values.insert((row.group, row.repeat), value);
+    }
+    let mut differences: HashMap<Vec<String>, Vec<(u32, f64)>> = HashMap::new();
+    for ((group, repeat), value) in &values {
+        let mut other = group.clone();
+        chosen.iter().for_each(|(at, word)| other[*at].clone_from(word));
+        if let Some(base) = values.get(&(other, *repeat)) {
+            differences.entry(group.clone()).or_default().push((*repeat, value - base));
+        }
+    }
+    let in_order = |(group, mut all): (Vec<String>, Vec<(u32, f64)>)| {
+        all.sort_by_key(|(repeat, _)| *repeat);
+        (group, all.into_iter().map(|(_, difference)| difference).collect())
+    };
+    Ok(differences.into_iter().map(in_order).collect())
+}
+
+/// The places of the axes that the baseline names, with its values as rows have them in words.
+fn resolved(compared: &v1::CompareResponse, baseline: &str) -> Result<Vec<(usize, String)>, UserError> {
+    let resolve = |choice: v1::AxisChoice| {
+        let suffix = format!(".{}", choice.axis);
+        let exact = compared.axes.iter().position(|axis| *axis == choice.axis);
+        let at = exact.or_else(|| compared.axes.iter().position(|axis| axis.ends_with(&suffix)));
+        let Some(at) = at else {
+            let hint = nearest(&choice.axis, compared.axes.iter().map(String::as_str));
+            return Err(UserError::new(
+                ErrorCode::NotFound,
+                format!("the sweep has no axis '{}', {hint}", choice.axis),
+            ));
+        };
+        let same = choice.value.parse::<f64>().map_or_else(
+            |_| choice.value.clone(),
+            |x| exact_value(&v1::AxisValue { kind: Some(v1::axis_value::Kind::Number(x)) }),
+        );
+        Ok((at, same))
+    };
+    choices(baseline)?.into_iter().map(resolve).collect()
+}

@@ -1,0 +1,248 @@
+//! `ergodic report`: tables, figures, provenance and the sweep file on one page that needs nothing else.
+
+mod page;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ergodic_common::spec::SpecSource;
+use ergodic_common::{BUILD, ErrorCode, Spec};
+use ergodic_proto::convert::WireError;
+use ergodic_proto::seal::Sealed as _;
+use ergodic_proto::status::UserError;
+use ergodic_proto::{PROTOCOL, v1};
+
+use super::Client;
+use super::commands::{ask_table, ask_trials, status};
+use super::plot::{Kind, PlotOptions, picture, varying, write};
+use super::watch::{done, duration, state_word};
+use page::Page;
+
+/// Most rows of a table on the page.
+const MOST_ROWS: usize = 200;
+
+/// Writes `index.html` into a directory, which is made where it is missing; gives what to tell.
+///
+/// # Errors
+/// There is no such sweep, the file cannot be written, or nobody answers.
+pub async fn report(client: &mut Client, sweep: &str, dir: &Path) -> Result<String, UserError> {
+    let status = status(client, sweep).await?;
+    let file = sweep_file(client, &status.id).await?;
+    let trials = ask_trials(client, &status.id).await?;
+    let metrics = trials.first().map(|page| page.metrics.clone()).unwrap_or_default();
+    let mut page = Page::new(&format!("{} ({})", status.name, status.id), &standing(&status));
+    // The one that tells cells apart comes first.
+    let (main, others): (Vec<String>, Vec<String>) = metrics.into_iter().partition(|metric| *metric == status.metric);
+    for metric in main.iter().chain(&others) {
+        page.section(metric);
+        let options = |kind| PlotOptions { metric: Some(metric.clone()), ..PlotOptions::new(kind) };
+        let table = table(client, &status.id, metric, &mut page).await?;
+        figure(client, &status.id, &options(Kind::Heatmap), &mut page).await?;
+        curves(client, &table, options(Kind::Curves), &mut page).await?;
+        if *metric == status.metric {
+            figure(client, &status.id, &options(Kind::Distribution), &mut page).await?;
+        }
+    }
+    if status.diverged > 0 {
+        page.section("Divergence");
+        figure(client, &status.id, &PlotOptions::new(Kind::Phase), &mut page).await?;
+    }
+    page.statistics();
+    page.section("Provenance");
+    page.facts(&provenance(client, &status, &file, &trials).await?);
+    page.section("Sweep file");
+    page.verbatim(&file.source.text);
+    if !file.source.settings.is_empty() {
+        page.paragraph(&format!("Settings given at the launch: {}", file.source.settings.join("  ")));
+    }
+    let place = dir.join("index.html");
+    std::fs::create_dir_all(dir).map_err(|e| {
+        UserError::new(ErrorCode::BadInput, format!("cannot make the directory {}: {e}", dir.display()))
+    })?;
+    write(&place, page.html().as_bytes())?;
+    Ok(format!("{}\n", place.display()))
+}
+
+/// The sweep file with the hash of the dataset that it was pinned to.
+struct SweepText {
+    source: SpecSource,
+    data: Vec<u8>,
+}
+
+async fn sweep_file(client: &mut Client, sweep: &str) -> Result<SweepText, UserError> {
+    let request = v1::GetSweepRequest { sweep: sweep.to_owned(), protocol: PROTOCOL };
+    let mut answer = client.workers.get_sweep(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let damaged = || UserError::new(ErrorCode::Unreachable, "the sweep file was damaged on its way here: ask again");
+    if !answer.is_whole() {
+        return Err(damaged());
+    }
+    let source = answer.source.take().ok_or_else(damaged)?;
+    let source = source.try_into().map_err(|e: WireError| UserError::new(ErrorCode::Version, e.to_string()))?;
+    Ok(SweepText { source, data: answer.data_hash })
+}
+
+/// `completed · 9 cells × 5 repeats = 45 trials · 3 diverged`
+fn standing(status: &v1::SweepStatus) -> String {
+    let mut out = format!(
+        "{} · {} cells × {} repeats = {} trials",
+        state_word(status.state()),
+        status.cells,
+        status.repeats,
+        status.trials
+    );
+    if done(status) < status.trials {
+        out += &format!(" · {} done so far", done(status));
+    }
+    let parts = [(status.diverged, "diverged"), (status.failed, "failed")];
+    parts.iter().filter(|(n, _)| *n > 0).for_each(|(n, what)| out += &format!(" · {n} {what}"));
+    if status.mismatches > 0 {
+        out += &format!(" · ALARM: {} results came a second time with other bits", status.mismatches);
+    }
+    out
+}
+
+async fn table(
+    client: &mut Client,
+    sweep: &str,
+    metric: &str,
+    page: &mut Page,
+) -> Result<v1::TableResponse, UserError> {
+    let (sweep, metric) = (sweep.to_owned(), metric.to_owned());
+    let request = v1::TableRequest { sweep, metric, ..v1::TableRequest::default() };
+    let mut table = ask_table(client, request).await?;
+    let all = table.rows.len();
+    let several = varying(&table);
+    table.rows.truncate(MOST_ROWS);
+    page.table(&table);
+    if all > MOST_ROWS {
+        let id = &table.sweep;
+        page.paragraph(&format!("The first {MOST_ROWS} of {all} cells; all of them: ergodic table {id} --format csv"));
+    }
+    // Nobody needs the rows any more.
+    Ok(v1::TableResponse { axes: several.into_iter().map(|(_, name)| name).collect(), rows: Vec::new(), ..table })
+}
+
+/// A figure, or why there is none.
+async fn figure(client: &mut Client, sweep: &str, options: &PlotOptions, page: &mut Page) -> Result<(), UserError> {
+    match picture(client, sweep, options).await {
+        Ok(scene) => page.figure(&scene.svg()),
+        Err(error) if matches!(error.code, ErrorCode::BadInput | ErrorCode::NotFound) => {
+            page.paragraph(&format!("No {}: {}.", name(options.kind), error.message.trim_end_matches('.')));
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Heatmap => "heat map",
+        Kind::Curves => "curves",
+        Kind::Distribution => "distributions",
+        Kind::Pairs => "differences",
+        Kind::Phase => "phase diagram",
+    }
+}
+
+/// One curve per cell; of too many cells, the best ones, or where nothing is better, one per value of the first axis.
+async fn curves(
+    client: &mut Client,
+    table: &v1::TableResponse,
+    mut options: PlotOptions,
+    page: &mut Page,
+) -> Result<(), UserError> {
+    if let Ok(scene) = picture(client, &table.sweep, &options).await {
+        page.figure(&scene.svg());
+        return Ok(());
+    }
+    match table.better {
+        0 => options.by = table.axes.iter().take(1).cloned().collect(),
+        _ => {
+            options.selection.top = Some(8);
+            page.paragraph("Curves of the eight cells with the best means:");
+        }
+    }
+    figure(client, &table.sweep, &options, page).await
+}
+
+async fn provenance(
+    client: &mut Client,
+    status: &v1::SweepStatus,
+    file: &SweepText,
+    trials: &[v1::TrialsResponse],
+) -> Result<Vec<(&'static str, String)>, UserError> {
+    let info = client.sweeps.info(v1::InfoRequest {}).await.map_err(|e| client.error(&e))?.into_inner();
+    let seed = Spec::read(&file.source).map_or_else(|_| "see the sweep file".to_owned(), |spec| spec.seed.to_string());
+    let hash: String = file.data.iter().map(|byte| format!("{byte:02x}")).collect();
+    let files: Vec<String> = file
+        .source
+        .files
+        .iter()
+        .map(|pin| format!("{} blake3 {}", pin.path, pin.hash.iter().map(|b| format!("{b:02x}")).collect::<String>()))
+        .collect();
+    let mut facts = vec![
+        ("sweep", format!("{} ({})", status.name, status.id)),
+        ("launched", utc(status.launched_at)),
+        ("numerics class", status.numerics.clone()),
+        ("seed", seed),
+        ("data", status.data.clone()),
+        ("dataset, blake3", if hash.is_empty() { "none".to_owned() } else { hash }),
+        ("files", files.join("; ")),
+        ("computed by", workers(trials)),
+        ("time of all trials", duration(seconds(trials))),
+        ("coordinator", info.build),
+        ("this page", format!("ergodic {BUILD}")),
+    ];
+    let audits = super::watch::audits_for_people(status).unwrap_or_default();
+    facts.push(("audits", audits.trim_start_matches("audit: ").to_owned()));
+    facts.retain(|(_, value)| !value.is_empty());
+    Ok(facts)
+}
+
+fn rows(trials: &[v1::TrialsResponse]) -> impl Iterator<Item = (&v1::TrialRow, &v1::TrialResult)> {
+    trials.iter().flat_map(|page| &page.rows).filter_map(|row| Some((row, row.result.as_ref()?)))
+}
+
+/// `spare (avx2): 40 trials; …`
+fn workers(trials: &[v1::TrialsResponse]) -> String {
+    let mut by: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    rows(trials).for_each(|(row, result)| *by.entry((&row.worker, &result.isa)).or_default() += 1);
+    let one = |((worker, isa), n): (&(&str, &str), &u64)| match *isa {
+        "" => format!("{worker}: {n} trials"),
+        isa => format!("{worker} ({isa}): {n} trials"),
+    };
+    by.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+fn seconds(trials: &[v1::TrialsResponse]) -> f64 {
+    rows(trials).map(|(_, result)| result.seconds).sum()
+}
+
+/// `2026-11-28 04:51:29 UTC`. Days to dates as in Hinnant, "chrono-compatible low-level date algorithms" (2013).
+fn utc(seconds: f64) -> String {
+    let seconds = seconds.max(0.0) as u64;
+    let (days, time) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", time / 3600, time / 60 % 60, time % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_dates() {
+        assert_eq!(utc(0.0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(utc(951_782_399.0), "2000-02-28 23:59:59 UTC");
+        assert_eq!(utc(951_782_400.0), "2000-02-29 00:00:00 UTC");
+        assert_eq!(utc(1_795_841_489.9), "2026-11-28 04:51:29 UTC");
+        assert_eq!(utc(4_107_542_399.0), "2100-02-28 23:59:59 UTC");
+        assert_eq!(utc(4_107_542_400.0), "2100-03-01 00:00:00 UTC");
+    }
+}

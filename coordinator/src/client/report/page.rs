@@ -1,0 +1,135 @@
+//! The page: HTML with its style inside, no script, nothing from elsewhere.
+
+use std::fmt::Write as _;
+
+use ergodic_proto::v1;
+
+use crate::client::output::{best_row, incidents, mean_and_interval, short_figure, text_value};
+
+/// Light or dark as the reader's system has it; figures stay on white, and paper is white.
+const STYLE: &str = "
+:root { color-scheme: light dark; --ink: #1a1a1a; --paper: #fff; --grey: #595959; --line: #d0d0d0; --best: #e8f4ea; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e6e6; --paper: #16181b; --grey: #a8a8a8; --line: #3c4046; --best: #1e3a27; }
+}
+@media print { :root { --ink: #000; --paper: #fff; --grey: #444; --line: #bbb; --best: #eee; } figure, tr { break-inside: avoid; } }
+body { margin: 2rem auto; max-width: 60rem; padding: 0 1rem; background: var(--paper); color: var(--ink);
+  font: 15px/1.5 system-ui, 'DejaVu Sans', Verdana, sans-serif; }
+h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.2rem; margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
+.standing, p.note { color: var(--grey); } .scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0; }
+th, td { padding: .2rem .8rem; text-align: right; white-space: nowrap; } thead th { border-bottom: 1.5px solid var(--ink); }
+table.data { border-top: 1.5px solid var(--ink); border-bottom: 1.5px solid var(--ink); } tr.best { background: var(--best); }
+table.facts th, table.facts td { text-align: left; vertical-align: top; white-space: normal; overflow-wrap: anywhere; }
+table.facts th { font-weight: normal; color: var(--grey); white-space: nowrap; }
+figure { margin: 1.5rem 0; background: #fff; border-radius: 4px; padding: .5rem; width: fit-content; max-width: 100%; box-sizing: border-box; }
+figure svg { max-width: 100%; height: auto; display: block; }
+pre { border: 1px solid var(--line); padding: 1rem; overflow-x: auto; font-size: 13px; }
+";
+
+/// What is to be known of the figures of every table, in the words of the README.
+const STATISTICS: [&str; 4] = [
+    "n counts completed trials; means, deviations and intervals are over these. Diverged trials are a result and are counted beside them; failed ones count nowhere.",
+    "Everything is recomputed from the stored rows in the order of cells and repeats. Deviations have n − 1 in the denominator; intervals are mean ± t·s/√n at 95 %, by Student's t with n − 1 degrees of freedom.",
+    "Where a sample is small and skewed, such intervals cover less than they say. Intervals of different cells are not adjusted for their number.",
+    "Repeat r has the same random streams in every cell unless the sweep file says otherwise: cells are best compared repeat by repeat (ergodic compare), and intervals that overlap do not say that they do not differ.",
+];
+
+/// A page in the making.
+pub(super) struct Page {
+    title: String,
+    body: String,
+}
+
+impl Page {
+    pub(super) fn new(title: &str, standing: &str) -> Self {
+        let body = format!("<h1>{}</h1>\n<p class=\"standing\">{}</p>\n", escaped(title), escaped(standing));
+        Self { title: title.to_owned(), body }
+    }
+
+    pub(super) fn section(&mut self, name: &str) {
+        let _ = writeln!(self.body, "<h2>{}</h2>", escaped(name));
+    }
+
+    pub(super) fn paragraph(&mut self, text: &str) {
+        let _ = writeln!(self.body, "<p class=\"note\">{}</p>", escaped(text));
+    }
+
+    /// An SVG document of ours, as it is.
+    pub(super) fn figure(&mut self, svg: &str) {
+        let _ = writeln!(self.body, "<figure>\n{svg}</figure>");
+    }
+
+    pub(super) fn verbatim(&mut self, text: &str) {
+        let _ = writeln!(self.body, "<pre>{}</pre>", escaped(text));
+    }
+
+    pub(super) fn facts(&mut self, facts: &[(&str, String)]) {
+        self.body += "<table class=\"facts\">\n";
+        for (name, value) in facts {
+            let _ = writeln!(self.body, "<tr><th>{}</th><td>{}</td></tr>", escaped(name), escaped(value));
+        }
+        self.body += "</table>\n";
+    }
+
+    pub(super) fn table(&mut self, table: &v1::TableResponse) {
+        let head = ["n", "mean ± 95 % CI", "std", "min", "median", "max", ""].map(str::to_owned);
+        self.body += "<div class=\"scroll\"><table class=\"data\">\n<thead><tr>";
+        for name in table.axes.iter().chain(&head) {
+            let _ = write!(self.body, "<th>{}</th>", escaped(name));
+        }
+        self.body += "</tr></thead>\n<tbody>\n";
+        let best = best_row(table);
+        for (at, row) in table.rows.iter().enumerate() {
+            let s = row.summary.unwrap_or_default();
+            let figures = [s.std, s.min, s.median, s.max].map(short_figure);
+            let cells = row.values.iter().map(text_value).chain([s.n.to_string(), mean_and_interval(&s)]);
+            self.body += if best == Some(at) { "<tr class=\"best\">" } else { "<tr>" };
+            for cell in cells.chain(figures).chain([incidents(&s)]) {
+                let _ = write!(self.body, "<td>{}</td>", escaped(&cell));
+            }
+            self.body += "</tr>\n";
+        }
+        self.body += "</tbody></table></div>\n";
+    }
+
+    pub(super) fn statistics(&mut self) {
+        self.section("Statistics");
+        STATISTICS.iter().for_each(|text| self.paragraph(text));
+    }
+
+    pub(super) fn html(&self) -> String {
+        format!(
+            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
+             content=\"width=device-width, initial-scale=1\">\n<title>{}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{}</body>\n</html>\n",
+            escaped(&self.title),
+            self.body
+        )
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_user_wrote_is_markup() {
+        let bad = "<script>alert('x')</script>&\"";
+        let mut page = Page::new(bad, bad);
+        page.section(bad);
+        page.paragraph(bad);
+        page.verbatim(bad);
+        page.facts(&[("name", bad.to_owned())]);
+        let value = v1::AxisValue { kind: Some(v1::axis_value::Kind::Text(bad.to_owned())) };
+        let row = v1::TableRow { values: vec![value], ..v1::TableRow::default() };
+        page.table(&v1::TableResponse { axes: vec![bad.to_owned()], rows: vec![row], ..v1::TableResponse::default() });
+        let html = page.html();
+        assert!(!html.contains("<script") && html.matches("&lt;script&gt;").count() == 9, "{html}");
+        // Of a cell without trials there is no number, and that is seen.
+        assert!(html.contains("<td>0</td><td>–</td>") && !html.contains("NaN"), "{html}");
+    }
+}

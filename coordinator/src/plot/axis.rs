@@ -1,0 +1,207 @@
+//! Scales with their ticks, and the levels of a factor as cells beside each other.
+
+use super::fixed;
+
+/// A map from values to [0, 1].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scale {
+    pub(super) from: f64,
+    pub(super) to: f64,
+    pub(super) log: bool,
+}
+
+impl Scale {
+    /// Over an interval; where that has no length, a little around it.
+    pub(super) fn over(from: f64, to: f64, log: bool) -> Self {
+        if to > from {
+            return Self { from, to, log };
+        }
+        let room = if from == 0.0 { 1.0 } else { from.abs() * 0.1 };
+        if log {
+            Self { from: from / 1.5, to: from * 1.5, log }
+        } else {
+            Self { from: from - room, to: from + room, log }
+        }
+    }
+
+    /// With some room at both ends.
+    pub(super) fn padded(self, share: f64) -> Self {
+        if self.log {
+            let factor = libm::pow(self.to / self.from, share);
+            return Self { from: self.from / factor, to: self.to * factor, ..self };
+        }
+        let room = (self.to - self.from) * share;
+        Self { from: self.from - room, to: self.to + room, ..self }
+    }
+
+    /// The place of a value, cut off at the ends.
+    pub(super) fn place(&self, x: f64) -> f64 {
+        let share = match self.log {
+            true => libm::log(x.max(f64::MIN_POSITIVE) / self.from) / libm::log(self.to / self.from),
+            false => (x - self.from) / (self.to - self.from),
+        };
+        share.clamp(0.0, 1.0)
+    }
+
+    /// At most so many round values within, with their labels.
+    pub(super) fn ticks(&self, most: usize) -> Vec<(f64, String)> {
+        let decades = self.log.then(|| self.decades(most)).unwrap_or_default();
+        // Less than two of these on a logarithmic scale say nothing.
+        if decades.len() >= 2 { decades } else { self.linear(most) }
+    }
+
+    fn linear(&self, most: usize) -> Vec<(f64, String)> {
+        let step = nice_step((self.to - self.from) / most.max(1) as f64);
+        let first = libm::ceil(self.from / step - 1e-9) as i64;
+        let last = libm::floor(self.to / step + 1e-9) as i64;
+        let size = self.from.abs().max(self.to.abs());
+        let decimals = (-libm::floor(libm::log10(step) + 1e-9)).max(0.0) as usize;
+        let label = |x: f64| {
+            if size < 1e-3 || size >= 1e6 { scientific(x) } else { fixed(x, decimals) }
+        };
+        (first..=last).map(|i| i as f64 * step).map(|x| (x, label(x))).collect()
+    }
+
+    /// Powers of ten, with 2 and 5 times these where there are few, and not all of them where there are many.
+    fn decades(&self, most: usize) -> Vec<(f64, String)> {
+        let (low, high) = (libm::floor(libm::log10(self.from)) as i32, libm::ceil(libm::log10(self.to)) as i32);
+        let values = |factors: &[f64], every: i32| -> Vec<f64> {
+            let powers = (low..=high).filter(|power| power.rem_euclid(every) == 0);
+            let all = powers.flat_map(|power| factors.iter().map(move |f| f * libm::exp10(f64::from(power))));
+            let near = 1e-9;
+            all.filter(|x| *x >= self.from * (1.0 - near) && *x <= self.to * (1.0 + near)).collect()
+        };
+        let choices = [(&[1.0, 2.0, 5.0][..], 1), (&[1.0, 3.0], 1), (&[1.0], 1), (&[1.0], 2), (&[1.0], 3), (&[1.0], 6)];
+        let fitting = choices.iter().map(|(factors, every)| values(factors, *every)).find(|all| all.len() <= most);
+        fitting.unwrap_or_default().into_iter().map(|x| (x, power_label(x))).collect()
+    }
+}
+
+/// 1, 2 or 5 times a power of ten, at least `x`.
+fn nice_step(x: f64) -> f64 {
+    let power = libm::exp10(libm::floor(libm::log10(x)));
+    [1.0, 2.0, 5.0].into_iter().map(|f| f * power).find(|step| *step >= x * 0.85).unwrap_or(10.0 * power)
+}
+
+fn power_label(x: f64) -> String {
+    if (1e-4..1e6).contains(&x) {
+        fixed(x, (-libm::floor(libm::log10(x) + 1e-9)).max(0.0) as usize)
+    } else {
+        scientific(x)
+    }
+}
+
+/// `5e−4`
+fn scientific(x: f64) -> String {
+    if x == 0.0 {
+        return "0".to_owned();
+    }
+    let text = format!("{x:.2e}");
+    let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
+    let digits = digits.trim_end_matches('0').trim_end_matches('.');
+    format!("{digits}e{power}").replace('-', "−")
+}
+
+/// A value of a factor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Level {
+    /// As people write it.
+    pub text: String,
+    /// The number that it is, if it is one.
+    pub number: Option<f64>,
+}
+
+/// An axis of a sweep with the levels that are shown, in ascending order of numbers, or as they came.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Factor {
+    /// Its name.
+    pub name: String,
+    /// Its levels.
+    pub levels: Vec<Level>,
+}
+
+/// How levels lie beside each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spacing {
+    /// By their logarithms.
+    Log,
+    /// By their values.
+    Linear,
+    /// Each as wide as the others.
+    Even,
+}
+
+impl Factor {
+    /// A factor of these levels, in order.
+    pub fn new(name: &str, mut levels: Vec<Level>) -> Self {
+        if levels.iter().all(|level| level.number.is_some()) {
+            levels.sort_by(|a, b| a.number.unwrap_or(0.0).total_cmp(&b.number.unwrap_or(0.0)));
+        }
+        Self { name: name.to_owned(), levels }
+    }
+
+    fn numbers(&self) -> Option<Vec<f64>> {
+        self.levels.iter().map(|level| level.number).collect()
+    }
+
+    /// By their logarithms or values where that leaves no cell too narrow to be seen; whichever is more even.
+    pub(super) fn spacing(&self) -> Spacing {
+        let Some(numbers) = self.numbers().filter(|numbers| numbers.len() > 2) else { return Spacing::Even };
+        let narrowest = |numbers: Vec<f64>| {
+            let span = numbers[numbers.len() - 1] - numbers[0];
+            let gaps = numbers.windows(2).map(|pair| pair[1] - pair[0]);
+            gaps.fold(f64::INFINITY, f64::min) * (numbers.len() - 1) as f64 / span
+        };
+        let log = numbers[0] > 0.0;
+        let by_log = if log { narrowest(numbers.iter().map(|x| libm::log(*x)).collect()) } else { 0.0 };
+        let by_value = narrowest(numbers);
+        match by_log.max(by_value) {
+            best if best < 0.4 => Spacing::Even,
+            _ if by_log >= by_value => Spacing::Log,
+            _ => Spacing::Linear,
+        }
+    }
+
+    /// Where the levels end, from 0 to 1: one more than levels.
+    pub(super) fn edges(&self) -> Vec<f64> {
+        let n = self.levels.len();
+        let spacing = self.spacing();
+        let numbers = self.numbers().filter(|_| spacing != Spacing::Even);
+        let Some(numbers) = numbers else { return (0..=n).map(|i| i as f64 / n as f64).collect() };
+        let at: Vec<f64> = match spacing {
+            Spacing::Log => numbers.iter().map(|x| libm::log(*x)).collect(),
+            _ => numbers,
+        };
+        let inner = at.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0);
+        let first = at[0] - (at[1] - at[0]) / 2.0;
+        let last = at[n - 1] + (at[n - 1] - at[n - 2]) / 2.0;
+        let all: Vec<f64> = [first].into_iter().chain(inner).chain([last]).collect();
+        all.iter().map(|x| (x - first) / (last - first)).collect()
+    }
+
+    /// Where labels stand, from 0 to 1, and what they say: every level, or where these do not fit or are no round numbers,
+    /// round values of the scale. `fits` says whether labels of such levels can stand beside each other.
+    pub(super) fn ticks(&self, most: usize, fits: impl Fn(&str, f64) -> bool) -> Vec<(f64, String)> {
+        let edges = self.edges();
+        let middle = |at: usize| (edges[at] + edges[at + 1]) / 2.0;
+        let spacing = self.spacing();
+        let fitting =
+            self.levels.iter().zip(edges.windows(2)).all(|(level, ends)| fits(&level.text, ends[1] - ends[0]));
+        let round = self.levels.iter().all(|level| level.text.len() <= 6);
+        if spacing == Spacing::Even || (fitting && round) {
+            return self.levels.iter().enumerate().map(|(at, level)| (middle(at), level.text.clone())).collect();
+        }
+        let numbers = self.numbers().unwrap_or_default();
+        let scale = Scale { from: numbers[0], to: numbers[numbers.len() - 1], log: spacing == Spacing::Log };
+        let (first, last) = (middle(0), middle(self.levels.len() - 1));
+        scale.ticks(most).into_iter().map(|(x, label)| (first + scale.place(x) * (last - first), label)).collect()
+    }
+
+    /// Its name, and how its levels lie if that is worth a word.
+    pub(super) fn label(&self) -> String {
+        match self.spacing() {
+            Spacing::Log => format!("{} (log scale)", self.name),
+            _ => self.name.clone(),
+        }
+    }
+}

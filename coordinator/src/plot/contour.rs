@@ -1,0 +1,84 @@
+//! Lines of equal value over a grid of samples.
+
+/// A line through the grid: column and row, counted from 0, with fractions between the samples.
+pub type Line = Vec<(f64, f64)>;
+
+/// The lines where linear interpolation between neighbouring samples has the value `level` (marching squares: Lorensen and
+/// Cline 1987, in the plane). `grid` has rows of equal length; there is no line beside a sample that is missing. Where a
+/// square could be crossed in two ways, its mean decides.
+pub fn lines(grid: &[Vec<Option<f64>>], level: f64) -> Vec<Line> {
+    let mut segments = Vec::new();
+    for row in 0..grid.len().saturating_sub(1) {
+        for column in 0..grid[row].len().saturating_sub(1) {
+            // Around the square, beginning at its lower left corner.
+            let corners = [(0, 0), (1, 0), (1, 1), (0, 1)].map(|(c, r)| (column + c, row + r));
+            let values = corners.map(|(c, r)| grid[r][c]);
+            if let [Some(a), Some(b), Some(c), Some(d)] = values {
+                square(corners, [a, b, c, d], level, &mut segments);
+            }
+        }
+    }
+    joined(segments)
+}
+
+type Segment = ((f64, f64), (f64, f64));
+
+fn square(corners: [(usize, usize); 4], values: [f64; 4], level: f64, segments: &mut Vec<Segment>) {
+    let above = values.map(|value| value >= level);
+    let crossing = |side: usize| {
+        let (from, to) = (side, (side + 1) % 4);
+        (above[from] != above[to]).then(|| between(corners[from], corners[to], values[from], values[to], level))
+    };
+    let found: Vec<(f64, f64)> = (0..4).filter_map(crossing).collect();
+    match found[..] {
+        [a, b] => segments.push((a, b)),
+        [bottom, right, top, left] => {
+            let high = values.iter().sum::<f64>() / 4.0 >= level;
+            // The corners that are on the other side than the middle are cut off.
+            if high == above[0] {
+                segments.extend([(bottom, right), (top, left)]);
+            } else {
+                segments.extend([(left, bottom), (right, top)]);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn between(from: (usize, usize), to: (usize, usize), a: f64, b: f64, level: f64) -> (f64, f64) {
+    // Always from the smaller place to the larger, so that both squares at a side get the same bits.
+    let (from, to, a, b) = if from <= to { (from, to, a, b) } else { (to, from, b, a) };
+    let part = (level - a) / (b - a);
+    let mix = |x: usize, y: usize| x as f64 + part * (y as f64 - x as f64);
+    (mix(from.0, to.0), mix(from.1, to.1))
+}
+
+/// Segments with a common end become one line.
+fn joined(segments: Vec<Segment>) -> Vec<Line> {
+    let mut lines: Vec<Line> = Vec::new();
+    let mut left = segments;
+    while let Some((a, b)) = left.pop() {
+        let mut line = vec![a, b];
+        loop {
+            let end = line[line.len() - 1];
+            if let Some(other) = take_from(&mut left, end) {
+                line.push(other);
+                continue;
+            }
+            let start = line[0];
+            match take_from(&mut left, start) {
+                Some(other) => line.insert(0, other),
+                None => break,
+            }
+        }
+        lines.push(line);
+    }
+    lines
+}
+
+/// Takes a segment with this end, and gives its other end.
+fn take_from(segments: &mut Vec<Segment>, end: (f64, f64)) -> Option<(f64, f64)> {
+    let at = segments.iter().position(|(a, b)| *a == end || *b == end)?;
+    let (a, b) = segments.remove(at);
+    Some(if a == end { b } else { a })
+}

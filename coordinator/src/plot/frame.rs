@@ -1,0 +1,194 @@
+//! What pictures have in common: a heading, notes below, axes with ticks, and names of rows.
+
+use super::Look;
+use super::axis::Scale;
+use super::colour::{FAINT, GREY, INK};
+use super::font;
+use super::scene::{Anchor, Area, Scene, Stroke};
+
+/// Height of ordinary text, in pixels.
+pub(super) const TEXT: f64 = 12.0;
+/// Of what is said beside.
+pub(super) const SMALL: f64 = 10.5;
+const TITLE: f64 = 14.0;
+const MARGIN: f64 = 12.0;
+const NOTE_LEADING: f64 = 14.0;
+/// Smallest width and height of what is drawn within the frame.
+const LEAST: f64 = 60.0;
+
+/// A picture with its heading and notes, and the room that is left.
+pub(super) struct Sheet {
+    pub(super) scene: Scene,
+    pub(super) body: Area,
+}
+
+impl Sheet {
+    /// `size` is what the picture would like to have, without its heading and notes.
+    pub(super) fn new(look: &Look, size: (f64, f64), notes: &[String]) -> Self {
+        let (width, _) = look.size(size.0, 0.0);
+        let room = width - 2.0 * MARGIN;
+        let notes: Vec<String> = notes.iter().flat_map(|note| wrapped(note, SMALL, room)).collect();
+        let top =
+            MARGIN + if look.title.is_empty() { 0.0 } else { 20.0 } + if look.subtitle.is_empty() { 0.0 } else { 15.0 };
+        let below = MARGIN + notes.len() as f64 * NOTE_LEADING;
+        let (width, height) = look.size(size.0, top + size.1 + below);
+        let mut scene = Scene::new(width, height, &look.title);
+        if !look.title.is_empty() {
+            let title = font::fitting(&look.title, TITLE, room);
+            scene.text((MARGIN, MARGIN + TITLE * 0.8), &title, TITLE, INK, Anchor::Start);
+        }
+        if !look.subtitle.is_empty() {
+            let subtitle = font::fitting(&look.subtitle, SMALL, room);
+            scene.text((MARGIN, top - 5.0), &subtitle, SMALL, GREY, Anchor::Start);
+        }
+        for (at, note) in notes.iter().enumerate() {
+            let y = height - below + (at as f64 + 1.0) * NOTE_LEADING - 1.0;
+            scene.text((MARGIN, y), note, SMALL, GREY, Anchor::Start);
+        }
+        let body = Area { left: MARGIN, top: top + 4.0, right: width - MARGIN, bottom: height - below };
+        Self { scene, body }
+    }
+
+    /// The area within the body that such margins leave.
+    ///
+    /// # Errors
+    /// It is too small to show anything.
+    pub(super) fn within(&self, left: f64, right: f64, bottom: f64) -> Result<Area, String> {
+        let Area { left: l, top, right: r, bottom: b } = self.body;
+        let area = Area { left: l + left, top: top + 4.0, right: r - right, bottom: b - bottom };
+        let (short, low) = (LEAST - area.width(), LEAST - area.height());
+        if short > 0.0 || low > 0.0 {
+            let (w, h) = (self.scene.width + short.max(0.0), self.scene.height + low.max(0.0));
+            return Err(format!(
+                "the picture is too small for its labels: it takes at least --width {w:.0} --height {h:.0}"
+            ));
+        }
+        Ok(area)
+    }
+}
+
+/// Lines of a text, broken between words.
+fn wrapped(text: &str, size: f64, room: f64) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let last = lines.last_mut().expect("there is always a line");
+        let longer = if last.is_empty() { word.to_owned() } else { format!("{last} {word}") };
+        if last.is_empty() || font::width(&longer, size) <= room { *last = longer } else { lines.push(word.to_owned()) }
+    }
+    lines.into_iter().map(|line| font::fitting(&line, size, room)).collect()
+}
+
+pub(super) fn widest<'a>(texts: impl IntoIterator<Item = &'a str>, size: f64) -> f64 {
+    texts.into_iter().map(|text| font::width(text, size)).fold(0.0, f64::max)
+}
+
+/// A frame of thin lines.
+pub(super) fn frame(scene: &mut Scene, area: Area) {
+    scene.area(area, None, Some(Stroke::new(GREY, 1.0)));
+}
+
+/// Ticks and their labels below an area, with lines through it; labels that would touch are left out.
+pub(super) fn ticks_below(scene: &mut Scene, area: Area, scale: &Scale, name: &str) {
+    let most = (area.width() / 50.0).clamp(2.0, 10.0) as usize;
+    let mut free_from = f64::NEG_INFINITY;
+    for (value, label) in scale.ticks(most) {
+        let x = area.left + scale.place(value) * area.width();
+        scene.line(vec![(x, area.top), (x, area.bottom)], Stroke::new(FAINT, 0.75));
+        scene.line(vec![(x, area.bottom), (x, area.bottom + 4.0)], Stroke::new(GREY, 1.0));
+        let half = font::width(&label, TEXT) / 2.0;
+        if x - half >= free_from {
+            scene.text((x, area.bottom + 17.0), &label, TEXT, INK, Anchor::Middle);
+            free_from = x + half + 6.0;
+        }
+    }
+    let name = font::fitting(name, TEXT, area.width());
+    scene.text((area.centre().0, area.bottom + 35.0), &name, TEXT, INK, Anchor::Middle);
+}
+
+/// Room that ticks below an area take.
+pub(super) const BELOW: f64 = 40.0;
+
+/// Ticks of an axis at the left.
+pub(super) fn ticks_left(height: f64, scale: &Scale) -> Vec<(f64, String)> {
+    scale.ticks((height / 34.0).clamp(2.0, 9.0) as usize)
+}
+
+/// Room that these take, with the name of the axis.
+pub(super) fn room_left(ticks: &[(f64, String)]) -> f64 {
+    widest(ticks.iter().map(|(_, label)| label.as_str()), TEXT) + 30.0
+}
+
+/// Draws them, with lines through the area.
+pub(super) fn draw_left(scene: &mut Scene, area: Area, scale: &Scale, ticks: &[(f64, String)], name: &str) {
+    for (value, label) in ticks {
+        let y = area.bottom - scale.place(*value) * area.height();
+        scene.line(vec![(area.left, y), (area.right, y)], Stroke::new(FAINT, 0.75));
+        scene.line(vec![(area.left - 4.0, y), (area.left, y)], Stroke::new(GREY, 1.0));
+        scene.text((area.left - 7.0, y + TEXT * 0.36), label, TEXT, INK, Anchor::End);
+    }
+    name_left(scene, area, area.left - room_left(ticks), name);
+}
+
+/// The name of an axis, written upwards; `left` is where its room begins.
+pub(super) fn name_left(scene: &mut Scene, area: Area, left: f64, name: &str) {
+    let name = font::fitting(name, TEXT, area.height());
+    scene.turned((left + TEXT, area.centre().1), &name, TEXT, INK, Anchor::Middle);
+}
+
+/// Pictures of one row per cell: names at the left, values along the width, a remark at the right.
+pub(super) struct Rows {
+    pub(super) sheet: Sheet,
+    pub(super) area: Area,
+    pub(super) scale: Scale,
+    height: f64,
+}
+
+impl Rows {
+    /// # Errors
+    /// It is too small.
+    pub(super) fn new(
+        look: &Look,
+        notes: &[String],
+        names: &[String],
+        remarks: &[String],
+        scale: Scale,
+        axis: &str,
+    ) -> Result<Self, String> {
+        let height = (names.len() as f64 * 34.0 + BELOW + 8.0).max(150.0);
+        let mut sheet = Sheet::new(look, (640.0, height), notes);
+        let room = sheet.body.width() * 0.38;
+        let left = widest(names.iter().map(String::as_str), TEXT).min(room) + 10.0;
+        let right = widest(remarks.iter().map(String::as_str), SMALL).min(room) + 12.0;
+        let area = sheet.within(left, right, BELOW)?;
+        ticks_below(&mut sheet.scene, area, &scale, axis);
+        frame(&mut sheet.scene, area);
+        let mut rows = Self { sheet, area, scale, height: area.height() / names.len().max(1) as f64 };
+        if rows.height < 13.0 {
+            let needed = rows.sheet.scene.height + (13.0 - rows.height) * names.len() as f64;
+            return Err(format!("the picture is too low for {} rows: it takes --height {needed:.0}", names.len()));
+        }
+        for (at, (name, remark)) in names.iter().zip(remarks).enumerate() {
+            let y = rows.middle(at);
+            let name = font::fitting(name, TEXT, room);
+            rows.sheet.scene.text((area.left - 8.0, y + TEXT * 0.36), &name, TEXT, INK, Anchor::End);
+            let remark = font::fitting(remark, SMALL, room);
+            rows.sheet.scene.text((area.right + 8.0, y + SMALL * 0.36), &remark, SMALL, GREY, Anchor::Start);
+        }
+        Ok(rows)
+    }
+
+    /// The middle of a row.
+    pub(super) fn middle(&self, row: usize) -> f64 {
+        self.area.top + (row as f64 + 0.5) * self.height
+    }
+
+    /// Half of what a row may fill.
+    pub(super) fn half(&self) -> f64 {
+        (self.height * 0.38).min(16.0)
+    }
+
+    /// Where a value lies.
+    pub(super) fn x(&self, value: f64) -> f64 {
+        self.area.left + self.scale.place(value) * self.area.width()
+    }
+}

@@ -1,0 +1,158 @@
+//! A picture as a list of marks, which [`svg`](super::svg) and [`png`](super::png) draw alike.
+
+use super::colour::Colour;
+use super::font;
+
+/// Where a text's point lies in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Anchor {
+    Start,
+    Middle,
+    End,
+}
+
+/// How a line is drawn.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stroke {
+    pub(super) colour: Colour,
+    pub(super) width: f64,
+    /// Lengths drawn and left out in turn; empty for a whole line.
+    pub(super) dash: &'static [f64],
+}
+
+impl Stroke {
+    pub(super) fn new(colour: Colour, width: f64) -> Self {
+        Self { colour, width, dash: &[] }
+    }
+}
+
+/// How an area is filled.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fill {
+    pub(super) colour: Colour,
+    /// From 0, which is not to be seen, to 1.
+    pub(super) opacity: f64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Shape {
+    Path { points: Vec<(f64, f64)>, closed: bool },
+    Circle { at: (f64, f64), radius: f64 },
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Text {
+    /// On the base line.
+    pub(super) at: (f64, f64),
+    pub(super) text: String,
+    pub(super) size: f64,
+    pub(super) colour: Colour,
+    pub(super) anchor: Anchor,
+    /// Written upwards.
+    pub(super) turned: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Mark {
+    Shape(Shape, Option<Fill>, Option<Stroke>),
+    Text(Text),
+}
+
+/// A picture: marks on white, in pixels from the upper left corner.
+#[derive(Debug, Clone)]
+pub struct Scene {
+    pub(super) width: f64,
+    pub(super) height: f64,
+    pub(super) marks: Vec<Mark>,
+    /// What it shows, for whoever cannot see it.
+    pub(super) description: String,
+}
+
+/// A rectangle.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Area {
+    pub(super) left: f64,
+    pub(super) top: f64,
+    pub(super) right: f64,
+    pub(super) bottom: f64,
+}
+
+impl Area {
+    pub(super) fn width(&self) -> f64 {
+        self.right - self.left
+    }
+
+    pub(super) fn height(&self) -> f64 {
+        self.bottom - self.top
+    }
+
+    pub(super) fn centre(&self) -> (f64, f64) {
+        ((self.left + self.right) / 2.0, (self.top + self.bottom) / 2.0)
+    }
+}
+
+impl Scene {
+    pub(super) fn new(width: f64, height: f64, description: &str) -> Self {
+        Self { width, height, marks: Vec::new(), description: description.to_owned() }
+    }
+
+    pub(super) fn line(&mut self, points: Vec<(f64, f64)>, stroke: Stroke) {
+        self.marks.push(Mark::Shape(Shape::Path { points, closed: false }, None, Some(stroke)));
+    }
+
+    pub(super) fn polygon(&mut self, points: Vec<(f64, f64)>, fill: Option<Fill>, stroke: Option<Stroke>) {
+        self.marks.push(Mark::Shape(Shape::Path { points, closed: true }, fill, stroke));
+    }
+
+    pub(super) fn area(&mut self, area: Area, fill: Option<Fill>, stroke: Option<Stroke>) {
+        let Area { left, top, right, bottom } = area;
+        self.polygon(vec![(left, top), (right, top), (right, bottom), (left, bottom)], fill, stroke);
+    }
+
+    pub(super) fn circle(&mut self, at: (f64, f64), radius: f64, fill: Option<Fill>, stroke: Option<Stroke>) {
+        self.marks.push(Mark::Shape(Shape::Circle { at, radius }, fill, stroke));
+    }
+
+    /// Parallel lines over an area, from lower left to upper right.
+    pub(super) fn hatch(&mut self, area: Area, stroke: Stroke) {
+        let (w, h) = (area.width(), area.height());
+        let mut at = 4.0;
+        while at < w + h {
+            let from = if at <= h { (0.0, at) } else { (at - h, h) };
+            let to = if at <= w { (at, 0.0) } else { (w, at - w) };
+            let place = |(x, y): (f64, f64)| (area.left + x, area.top + y);
+            self.line(vec![place(from), place(to)], stroke);
+            at += 6.0;
+        }
+    }
+
+    pub(super) fn text(&mut self, at: (f64, f64), text: &str, size: f64, colour: Colour, anchor: Anchor) {
+        self.marks.push(Mark::Text(Text { at, text: text.to_owned(), size, colour, anchor, turned: false }));
+    }
+
+    /// A text written upwards.
+    pub(super) fn turned(&mut self, at: (f64, f64), text: &str, size: f64, colour: Colour, anchor: Anchor) {
+        self.marks.push(Mark::Text(Text { at, text: text.to_owned(), size, colour, anchor, turned: true }));
+    }
+
+    /// A text on a patch of white, over lines.
+    pub(super) fn label(&mut self, at: (f64, f64), text: &str, size: f64, colour: Colour) {
+        let half = font::width(text, size) / 2.0 + 2.0;
+        let area = Area { left: at.0 - half, right: at.0 + half, top: at.1 - size * 0.55, bottom: at.1 + size * 0.55 };
+        self.area(area, Some(Fill { colour: super::colour::PAPER, opacity: 0.85 }), None);
+        self.text((at.0, at.1 + size * 0.36), text, size, colour, Anchor::Middle);
+    }
+
+    /// The picture as an SVG document.
+    pub fn svg(&self) -> String {
+        super::svg::document(self)
+    }
+
+    /// The picture as PNG, in so many dots to a pixel.
+    ///
+    /// # Errors
+    /// It would be too large.
+    pub fn png(&self, dots: f64) -> Result<Vec<u8>, String> {
+        super::png::image(self, dots)
+    }
+}

@@ -1,0 +1,441 @@
+//! Golden pictures, and what must hold of every picture.
+//!
+//! `ERGODIC_GOLDEN=write cargo test -p ergodic --lib plot` writes the golden pictures anew: look at them before committing.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::axis::{Scale, Spacing};
+use super::curves::{Curves, Line, Point};
+use super::heatmap::{Cell, Heatmap};
+use super::pairs::Pair;
+use super::scene::{Anchor, Area, Mark, Shape, Text};
+use super::*;
+
+fn numbers(values: &[f64]) -> Vec<Level> {
+    values.iter().map(|x| Level { text: format!("{x}"), number: Some(*x) }).collect()
+}
+
+fn words(values: &[&str]) -> Vec<Level> {
+    values.iter().map(|text| Level { text: (*text).to_owned(), number: None }).collect()
+}
+
+fn look(title: &str) -> Look {
+    Look { title: title.to_owned(), subtitle: "abcdefgh · 12 trials <of> 12 & more".to_owned(), ..Look::default() }
+}
+
+/// Numbers between 0 and 1 that look like chance and are the same everywhere.
+fn noise(i: usize) -> f64 {
+    f64::from((i as u32).wrapping_mul(2_654_435_761) >> 8) / f64::from(1 << 24)
+}
+
+/// Four cells of each kind: complete, some diverged, all diverged, without result; and a place that is no cell.
+fn heat() -> Heatmap {
+    let (lr, wd) = ([0.01, 0.03, 0.1, 0.3, 1.0], [0.0, 1e-4, 1e-3]);
+    let mut cells = Vec::new();
+    for (column, _) in lr.iter().enumerate() {
+        for (row, _) in wd.iter().enumerate() {
+            let trials = match (row, column) {
+                (0, 0) => continue,
+                (1, 0) => [0, 0, 0],
+                (2, 4) => [0, 12, 0],
+                (_, 3 | 4) => [9, 3, 0],
+                _ => [12, 0, 0],
+            };
+            let value = (trials[0] > 0).then(|| 0.5 + 0.4 * noise(3 * column + row));
+            cells.push(Cell { row, column, value, half: value.map(|_| 0.0125), trials });
+        }
+    }
+    Heatmap {
+        rows: Factor::new("wd", numbers(&wd)),
+        columns: Factor::new("lr", numbers(&lr)),
+        cells,
+        name: "mean test_acc".to_owned(),
+        shares: false,
+        log: false,
+        notes: vec!["Pooled over batch_size.".to_owned()],
+    }
+}
+
+fn phase() -> Heatmap {
+    let lr: Vec<f64> = (0..9).map(|i| 0.01 * libm::exp2(f64::from(i))).collect();
+    let wd: Vec<f64> = (0..7).map(|i| 1e-5 * libm::exp2(1.5 * f64::from(i))).collect();
+    let cell = |(row, column): (usize, usize)| {
+        let p = (0.2 * column as f64 + 0.1 * row as f64 - 1.0 + 0.2 * noise(row * 9 + column)).clamp(0.0, 1.0);
+        let diverged = libm::round(20.0 * p) as u64;
+        let value = Some(diverged as f64 / 20.0);
+        Cell { row, column, value, half: None, trials: [20 - diverged, diverged, 0] }
+    };
+    let places = (0..wd.len()).flat_map(|row| (0..lr.len()).map(move |column| (row, column)));
+    Heatmap {
+        cells: places.map(cell).collect(),
+        rows: Factor::new("train.wd", numbers(&wd)),
+        columns: Factor::new("train.lr", numbers(&lr)),
+        name: "P(diverged)".to_owned(),
+        shares: true,
+        log: false,
+        notes: Vec::new(),
+    }
+}
+
+/// As from a random search: hardly a place of the grid is taken.
+fn scattered() -> Heatmap {
+    let axis = |from: usize| (0..40).map(|i| 1e-3 * libm::exp2(10.0 * noise(from + i))).collect::<Vec<f64>>();
+    let (lr, wd) = (axis(100), axis(300));
+    let (rows, columns) = (Factor::new("wd", numbers(&wd)), Factor::new("lr", numbers(&lr)));
+    let place = |factor: &Factor, x: f64| factor.levels.iter().position(|l| l.number == Some(x)).expect("a level");
+    let cell = |i: usize| {
+        let value = (i % 10 != 0).then(|| noise(i));
+        let trials = [u64::from(value.is_some()), u64::from(i % 20 == 0), 0];
+        Cell { row: place(&rows, wd[i]), column: place(&columns, lr[i]), value, half: None, trials }
+    };
+    Heatmap { cells: (0..40).map(cell).collect(), rows: rows.clone(), columns: columns.clone(), ..heat() }
+}
+
+fn curves_of(lines: usize, log: bool) -> Curves {
+    let point = |line: usize, step: usize| {
+        let mean = 2.0 / (1.0 + 0.1 * step as f64 * (1.0 + line as f64)) + 0.05 * noise(line * 50 + step);
+        let half = 0.1 / (1.0 + 0.05 * step as f64);
+        Point { step: 10.0 * step as f64, mean, interval: (step > 1).then_some((mean - half, mean + half)) }
+    };
+    let line = |i: usize| Line {
+        label: format!("{}", 0.01 * (i + 1) as f64),
+        points: (1..=30).map(|s| point(i, s)).collect(),
+    };
+    Curves {
+        metric: "train_loss".to_owned(),
+        key: "lr".to_owned(),
+        lines: (0..lines).map(line).collect(),
+        notes: vec!["Without a curve: 1e38 (all 12 diverged).".to_owned()],
+        log,
+    }
+}
+
+fn cells() -> Vec<distribution::Cell> {
+    let cell = |(at, (n, diverged)): (usize, (usize, u64))| distribution::Cell {
+        label: format!("{} · sgd", 0.1 * (at + 1) as f64),
+        values: (0..n).map(|i| 0.8 + 0.1 * noise(at * 1000 + i) * noise(7 + at * 1000 + i)).collect(),
+        diverged,
+        failed: u64::from(at == 1),
+    };
+    [(1, 0), (12, 3), (60, 0), (300, 0), (0, 12)].into_iter().enumerate().map(cell).collect()
+}
+
+fn pairs_of(cells: usize) -> Vec<Pair> {
+    let pair = |at: usize| {
+        let differences: Vec<f64> = (0..20).map(|i| 0.02 * (noise(at * 20 + i) - 0.2 * at as f64)).collect();
+        let mean = differences.iter().sum::<f64>() / 20.0;
+        Pair {
+            label: format!("lr {at}"),
+            mean: Some(mean),
+            interval: Some((mean - 0.003, mean + 0.003)),
+            differences,
+            remark: "n = 20  ▲ 12  ▼ 8".to_owned(),
+        }
+    };
+    let none = Pair {
+        label: "1e38".to_owned(),
+        differences: vec![],
+        mean: None,
+        interval: None,
+        remark: "no repeat in common".to_owned(),
+    };
+    (0..cells).map(pair).chain([none]).collect()
+}
+
+fn pictures() -> Vec<(&'static str, Scene)> {
+    let drawn = |scene: Result<Scene, String>| scene.expect("it can be drawn");
+    let inits = Factor::new("init.scheme", words(&["kaiming-normal", "xavier-uniform", "orthogonal"]));
+    let pairs = pairs::draw("test_acc", "lr=0.1", &pairs_of(4), &["Rows: lr.".to_owned()], &look("pairs"));
+    let of_words = Heatmap {
+        columns: inits,
+        cells: heat().cells.into_iter().filter(|cell| cell.column < 3).collect(),
+        notes: Vec::new(),
+        log: true,
+        ..heat()
+    };
+    vec![
+        ("heatmap", drawn(heatmap::draw(&heat(), &look("lr-wd: mean test_acc")))),
+        ("heatmap-words", drawn(heatmap::draw(&of_words, &Look { width: Some(360.0), ..look("words") }))),
+        ("heatmap-random", drawn(heatmap::draw(&scattered(), &look("random search")))),
+        ("phase", drawn(heatmap::draw(&phase(), &look("lr-wd: share of trials that diverged")))),
+        ("curves", drawn(curves::draw(&curves_of(4, false), &look("curves")))),
+        ("curves-log", drawn(curves::draw(&curves_of(16, true), &look("curves, log")))),
+        ("distribution", drawn(distribution::draw("test_acc", "lr · kind", &cells(), false, &look("trials")))),
+        ("pairs", drawn(pairs)),
+    ]
+}
+
+#[test]
+fn pictures_are_as_they_were_when_somebody_looked_at_them() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").join("tests/plots");
+    let writing = std::env::var("ERGODIC_GOLDEN").is_ok_and(|word| word == "write");
+    for (name, scene) in pictures() {
+        let (file, svg) = (dir.join(format!("{name}.svg")), scene.svg());
+        if writing {
+            std::fs::create_dir_all(&dir).expect("a directory can be made");
+            std::fs::write(&file, &svg).expect("a file can be written");
+        }
+        let golden = std::fs::read_to_string(&file).expect("a golden picture");
+        let other = svg.lines().zip(golden.lines()).find(|(new, old)| new != old);
+        assert!(svg == golden, "{name}: {other:?}");
+    }
+}
+
+/// The bytes of a PNG depend on nothing of the machine: see the features of tiny-skia in Cargo.toml.
+#[test]
+fn a_png_has_the_same_bytes_everywhere() {
+    let hashes: Vec<String> = pictures()
+        .iter()
+        .map(|(_, scene)| blake3::hash(&scene.png(2.0).expect("an image")).to_hex()[..16].to_owned())
+        .collect();
+    assert_eq!(hashes, PNGS);
+}
+
+const PNGS: [&str; 8] = [
+    "a15a0019aad6d992",
+    "3ca71ef9bd0c4838",
+    "95a6972bd708069f",
+    "a0b80e7fea4e075f",
+    "be98e627920ae516",
+    "878f9ed34440c12d",
+    "7756aff87b03cf2b",
+    "09fda16141c0f5ba",
+];
+
+#[test]
+fn a_png_that_is_too_large_is_refused() {
+    let huge = Look { width: Some(8000.0), height: Some(8000.0), ..look("huge") };
+    let scene = heatmap::draw(&heat(), &huge).expect("it can be drawn");
+    assert!(scene.png(2.0).is_err_and(|e| e.contains("too large")));
+}
+
+/// The place that a text takes.
+fn extent(text: &Text) -> Area {
+    let width = font::width(&text.text, text.size);
+    let before = match text.anchor {
+        Anchor::Start => 0.0,
+        Anchor::Middle => width / 2.0,
+        Anchor::End => width,
+    };
+    let ((x, y), up, down) = (text.at, text.size * 0.76, text.size * 0.2);
+    match text.turned {
+        false => Area { left: x - before, right: x - before + width, top: y - up, bottom: y + down },
+        true => Area { left: x - up, right: x + down, top: y + before - width, bottom: y + before },
+    }
+}
+
+/// Texts do not touch each other, nothing lies outside, and every number is one.
+fn check(scene: &Scene) -> Result<(), TestCaseError> {
+    let texts: Vec<&Text> =
+        scene.marks.iter().filter_map(|m| if let Mark::Text(t) = m { Some(t) } else { None }).collect();
+    for (at, text) in texts.iter().enumerate() {
+        let a = extent(text);
+        let inside = a.left >= -0.5 && a.top >= -0.5 && a.right <= scene.width + 0.5 && a.bottom <= scene.height + 0.5;
+        prop_assert!(inside, "'{}' is outside: {a:?} of {} × {}", text.text, scene.width, scene.height);
+        for other in &texts[at + 1..] {
+            let b = extent(other);
+            let apart = a.right <= b.left || b.right <= a.left || a.bottom <= b.top || b.bottom <= a.top;
+            prop_assert!(apart, "'{}' and '{}' touch: {a:?}, {b:?}", text.text, other.text);
+        }
+    }
+    for mark in &scene.marks {
+        let points = match mark {
+            Mark::Shape(Shape::Path { points, .. }, ..) => points.clone(),
+            Mark::Shape(Shape::Circle { at, .. }, ..) => vec![*at],
+            Mark::Text(text) => vec![text.at],
+        };
+        for (x, y) in points {
+            let inside = (-1.0..=scene.width + 1.0).contains(&x) && (-1.0..=scene.height + 1.0).contains(&y);
+            prop_assert!(inside, "{x}, {y} is outside of {} × {}", scene.width, scene.height);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_golden_pictures_have_no_texts_that_touch() {
+    for (name, scene) in pictures() {
+        assert_eq!(check(&scene).map_err(|e| format!("{name}: {e}")), Ok(()));
+    }
+}
+
+/// A factor of `n` levels: on a log or linear scale, or words.
+fn factor(name: &str, n: usize, kind: u8) -> Factor {
+    let number = |i: usize| match kind {
+        0 => 1e-4 * libm::exp2(i as f64 * 0.37),
+        1 => 3.0 * i as f64 - 5.0,
+        _ => {
+            if i == 0 {
+                0.0
+            } else {
+                libm::exp10(-(i as f64))
+            }
+        }
+    };
+    match kind {
+        3 => Factor::new(name, (0..n).map(|i| Level { text: format!("word-{i}"), number: None }).collect()),
+        _ => Factor::new(
+            name,
+            (0..n).map(|i| Level { text: format!("{:.3e}", number(i)), number: Some(number(i)) }).collect(),
+        ),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn grids_of_any_size_are_legible_or_refused(
+        (rows, columns) in (1_usize..40, 1_usize..40), kinds in (0_u8..4, 0_u8..4), shares: bool,
+        width in proptest::option::of(200.0..1200.0_f64), height in proptest::option::of(150.0..900.0_f64),
+        from in -1e3..1e3_f64, span in prop_oneof![Just(0.0), 1e-9..1e6_f64],
+    ) {
+        let places = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+        let cell = |(row, column): (usize, usize)| {
+            let x = noise(row * columns + column);
+            let value = (x > 0.1).then_some(if shares { x } else { from + span * x });
+            Cell { row, column, value, half: value.map(|_| span / 50.0), trials: [10, u64::from(x < 0.3), 0] }
+        };
+        let map = Heatmap {
+            cells: places.map(cell).collect(),
+            rows: factor("some.long.name", rows, kinds.0),
+            columns: factor("lr", columns, kinds.1),
+            shares,
+            ..heat()
+        };
+        match heatmap::draw(&map, &Look { width, height, ..look("any") }) {
+            Ok(scene) => check(&scene)?,
+            Err(why) => prop_assert!(why.contains("too small") || why.contains("no cell has a value"), "{why}"),
+        }
+    }
+
+    #[test]
+    fn curves_and_rows_of_any_number_are_legible_or_refused(
+        n in 1_usize..25, log: bool, width in 200.0..1000.0_f64, height in 150.0..900.0_f64,
+    ) {
+        let look = Look { width: Some(width), height: Some(height), ..look("any") };
+        let distribution = distribution::draw("test_acc", "lr", &cells()[..n.clamp(1, 5)], log, &look);
+        for drawn in [curves::draw(&curves_of(n, log), &look), distribution, pairs::draw("m", "b", &pairs_of(n), &[], &look)] {
+            match drawn {
+                Ok(scene) => check(&scene)?,
+                Err(why) => prop_assert!(["too small", "too low", "cannot be told apart"].iter().any(|w| why.contains(w)), "{why}"),
+            }
+        }
+    }
+
+    #[test]
+    fn ticks_are_few_round_and_told_apart(from in -1e4..1e4_f64, span in 1e-6..1e6_f64, log: bool, most in 2_usize..10) {
+        let scale = if log { Scale::over(from.abs() + 1e-5, from.abs() + 1e-5 + span, true) } else { Scale::over(from, from + span, false) };
+        let ticks = scale.ticks(most);
+        prop_assert!(ticks.len() <= most + 2, "{ticks:?}");
+        for pair in ticks.windows(2) {
+            prop_assert!(pair[0].0 < pair[1].0 && pair[0].1 != pair[1].1, "{ticks:?}");
+        }
+        let near = (scale.to - scale.from) * 1e-6;
+        prop_assert!(ticks.iter().all(|(x, _)| *x >= scale.from - near && *x <= scale.to + near));
+    }
+
+    /// On each contour, the interpolated samples have its value.
+    #[test]
+    fn contours_lie_where_the_value_is(rows in 2_usize..9, columns in 2_usize..9, salt in 0_usize..1000, level in 0.05..0.95_f64) {
+        let grid: Vec<Vec<Option<f64>>> = (0..rows)
+            .map(|r| (0..columns).map(|c| Some(noise(salt + r * 31 + c)).filter(|x| *x < 0.97)).collect())
+            .collect();
+        let lines = contour::lines(&grid, level);
+        for (x, y) in lines.iter().flatten() {
+            let (c, r) = (x.floor() as usize, y.floor() as usize);
+            let (fx, fy) = (x - x.floor(), y - y.floor());
+            prop_assert!(fx == 0.0 || fy == 0.0, "contours cross the lines between neighbours");
+            let at = |r: usize, c: usize| grid[r][c].expect("a line is between two samples");
+            let value = match (fx > 0.0, fy > 0.0) {
+                (true, _) => at(r, c) * (1.0 - fx) + at(r, c + 1) * fx,
+                (_, true) => at(r, c) * (1.0 - fy) + at(r + 1, c) * fy,
+                _ => at(r, c),
+            };
+            prop_assert!((value - level).abs() < 1e-9, "{value} at {x}, {y}");
+        }
+        let whole = grid.iter().flatten().all(Option::is_some);
+        let crossed = grid.iter().flatten().any(|x| *x >= Some(level)) && grid.iter().flatten().any(|x| *x < Some(level));
+        prop_assert!(!whole || lines.is_empty() != crossed);
+    }
+}
+
+#[test]
+fn a_contour_of_a_plane_is_one_straight_line() {
+    let grid: Vec<Vec<Option<f64>>> = (0..4).map(|_| (0..5).map(|c| Some(f64::from(c) / 4.0)).collect()).collect();
+    let lines = contour::lines(&grid, 0.5 + 1.0 / 16.0);
+    assert_eq!(lines.len(), 1);
+    assert_eq!(lines[0].len(), 4);
+    assert!(lines[0].iter().all(|(x, _)| *x == 2.25), "{lines:?}");
+    let all = Some(1.0);
+    assert!(
+        contour::lines(&[vec![all, None], vec![Some(0.0), Some(0.0)]], 0.5).is_empty(),
+        "none beside what is missing"
+    );
+}
+
+#[test]
+fn levels_lie_by_their_logarithms_where_these_are_even() {
+    let spacing = |values: &[f64]| Factor::new("lr", numbers(values)).spacing();
+    assert_eq!(spacing(&[0.01, 0.03, 0.1, 0.3, 1.0]), Spacing::Log);
+    assert_eq!(spacing(&[1.0, 2.0, 3.0, 4.0]), Spacing::Linear);
+    assert_eq!(spacing(&[0.0, 1e-4, 1e-3, 1e-2]), Spacing::Even);
+    assert_eq!(Factor::new("kind", words(&["b", "a"])).levels[0].text, "b", "words stay in their order");
+    let edges = Factor::new("lr", numbers(&[1.0, 0.01, 0.1])).edges();
+    let even = [0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0];
+    assert!(edges.iter().zip(even).all(|(a, b)| (a - b).abs() < 1e-12), "{edges:?}");
+}
+
+#[test]
+fn what_cannot_be_drawn_is_said() {
+    let without = |trials: [u64; 3]| {
+        let mut map = heat();
+        map.cells.iter_mut().for_each(|cell| (cell.value, cell.half, cell.trials) = (None, None, trials));
+        heatmap::draw(&map, &look("none")).map(|_| ()).expect_err("nothing to draw")
+    };
+    assert!(
+        without([0, 12, 0]).contains("mean test_acc: all 168 trials that have ended diverged"),
+        "{}",
+        without([0, 12, 0])
+    );
+    assert!(without([0, 0, 0]).contains("no trial has ended yet"));
+    assert!(without([0, 1, 1]).contains("14 diverged and 14 failed"));
+    let negative = Heatmap { log: true, cells: vec![Cell { value: Some(-1.0), ..heat().cells[1].clone() }], ..heat() };
+    assert!(heatmap::draw(&negative, &look("log")).is_err_and(|e| e.contains("leave out --log")));
+    let nothing = Curves { lines: vec![Line { label: String::new(), points: vec![] }], ..curves_of(1, false) };
+    assert!(curves::draw(&nothing, &look("none")).is_err_and(|e| e.contains("no value of train_loss")));
+    assert!(
+        curves::draw(&curves_of(22, false), &look("many"))
+            .is_err_and(|e| e.contains("--by AXIS") && e.contains("at most 21"))
+    );
+    let diverged = &cells()[4..];
+    assert!(
+        distribution::draw("test_acc", "lr", diverged, false, &look("none")).is_err_and(|e| e.contains("all diverged"))
+    );
+    let none = &pairs_of(0);
+    assert!(
+        pairs::draw("test_acc", "lr=0.1", none, &[], &look("none")).is_err_and(|e| e.contains("in common with lr=0.1"))
+    );
+    let small = Look { width: Some(160.0), height: Some(120.0), ..look("small") };
+    assert!(curves::draw(&curves_of(4, false), &small).is_err_and(|e| e.contains("--height")));
+}
+
+#[test]
+fn names_cannot_break_out_of_an_svg() {
+    let title = "<script>\"&\u{1}";
+    let svg = curves::draw(&curves_of(1, false), &look(title)).expect("it can be drawn").svg();
+    assert!(svg.contains("&lt;script&gt;&quot;&amp;\u{fffd}") && !svg.contains("<script"), "{svg}");
+}
+
+#[test]
+fn colours_of_figures_grow_lighter_evenly() {
+    let lightness = |share: f64| {
+        let [r, g, b] = colour::of_value(share).map(f64::from);
+        0.2126 * r + 0.7152 * g + 0.0722 * b
+    };
+    let steps: Vec<f64> = (0..=20).map(|i| lightness(f64::from(i) / 20.0)).collect();
+    assert!(steps.is_sorted(), "{steps:?}");
+    assert_eq!((colour::on([255, 255, 255]), colour::on([0, 0, 0])), (colour::INK, colour::PAPER));
+}
