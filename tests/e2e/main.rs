@@ -10,6 +10,7 @@ mod deploy;
 mod disk;
 mod door;
 mod exactness;
+mod export;
 mod files;
 mod herd;
 mod hostile;

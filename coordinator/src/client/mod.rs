@@ -6,6 +6,7 @@ pub mod backup;
 pub mod commands;
 pub mod compare;
 mod connect;
+pub mod export;
 pub mod kept;
 pub mod output;
 pub mod plan;
