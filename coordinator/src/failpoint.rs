@@ -1,4 +1,4 @@
-//! Named places at which a coordinator of a test build can be told to die, as if it were killed there.
+//! Named places at which a program of a test build can be told to die, as if it were killed there.
 //!
 //! The feature `failpoints` builds them in; programs for use are built without, and a place is then nothing at all. The
 //! variable `FAILPOINTS` says where and when, in the words of the crate `fail`: `after-commit=5*off->return` dies when it
@@ -12,6 +12,9 @@ pub(crate) const AFTER_COMMIT: &str = "after-commit";
 pub(crate) const BEFORE_ACKNOWLEDGEMENT: &str = "before-acknowledgement";
 /// The worker's answer is on its way.
 pub(crate) const AFTER_ACKNOWLEDGEMENT: &str = "after-acknowledgement";
+
+/// All parts of a dataset are written, and its manifest does not name them.
+pub(crate) const BEFORE_MANIFEST: &str = "before-manifest";
 
 /// Dies here if that was asked for.
 #[cfg(feature = "failpoints")]

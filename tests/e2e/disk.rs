@@ -1,5 +1,6 @@
 //! A disk that fills up: nothing is acknowledged that is not on it, and the sweep goes on when there is room.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -53,6 +54,15 @@ fn a_full_disk_costs_nothing_but_time() {
         code == 503 && why.contains("full")
     });
     assert_eq!(get(&http, "/healthz").0, 200);
+    // The last bytes, too. What a user changes is so once it is stored, and not before, however often it is asked for.
+    let last = disk.0.join("last");
+    let mut bytes = std::fs::File::create(&last).expect("an empty file needs no room");
+    while bytes.write_all(&[0; 512]).is_ok() {}
+    for _ in 0..2 {
+        let answer = cluster.run(&["share", &id, "--weight", "7"]);
+        assert_eq!(answer.code == 0, cluster.status(&id)["weight"] == 7.0, "{answer:?}");
+    }
+    std::fs::remove_file(&last).expect("a file can be removed");
     std::fs::remove_file(&filler).expect("a file can be removed");
     let status = cluster.wait_for_end(&id);
     assert_eq!((&status["completed"], &status["mismatches"]), (&20_000.into(), &0.into()));

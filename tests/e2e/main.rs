@@ -11,6 +11,7 @@ mod deploy;
 mod disk;
 mod door;
 mod exactness;
+mod export;
 mod files;
 mod growth;
 mod herd;

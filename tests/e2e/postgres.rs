@@ -117,6 +117,10 @@ fn a_leader_that_slept_longer_than_its_time_stands_by_and_leads_again_in_turn() 
     first.coordinator().freeze();
     let mut second = on(&database, &files);
     second.wait_for_log("leading epoch=2");
+    // Who asks is not left waiting by one that takes connections and says nothing.
+    assert_eq!(run(&["list", "--coordinator", &first.url]).code, 3);
+    let either = format!("{},{}", first.url, second.url);
+    assert_eq!(run(&["status", &id, "--coordinator", &either]).code, 0);
     let _new = second.worker(2, &[]);
     second.wait_for_end(&id);
     second.coordinator().freeze();

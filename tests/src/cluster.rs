@@ -43,8 +43,21 @@ pub fn run(args: &[&str]) -> Finished {
     run_under(&[], args)
 }
 
+/// The same with these variables set.
+///
+/// # Panics
+/// It cannot be started.
+pub fn run_with(environment: &[(&str, &str)], args: &[&str]) -> Finished {
+    let mut command = command("ergodic");
+    finished(command.envs(environment.iter().copied()).args(args))
+}
+
 fn run_under(launcher: &[String], args: &[&str]) -> Finished {
-    let output = command_under(launcher, "ergodic").args(args).output().expect("ergodic starts");
+    finished(command_under(launcher, "ergodic").args(args))
+}
+
+fn finished(command: &mut Command) -> Finished {
+    let output = command.output().expect("ergodic starts");
     Finished {
         code: output.status.code().unwrap_or(256),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -18,7 +18,7 @@ use ergodic::server::{recover, session, workers};
 use ergodic::stats::table::{Query, Question, Rows};
 use ergodic::store::place::Place;
 use ergodic::store::sqlite::SqliteStore;
-use ergodic::store::{Batch, Reader, Store, StoreError, Write, rows};
+use ergodic::store::{Batch, Part, Reader, Store, StoreError, Write, rows};
 use ergodic_common::config::{ModelConfig, TrialConfig};
 use ergodic_common::dataset::Dataset;
 use ergodic_common::duration::parse_duration;
@@ -268,13 +268,13 @@ pub fn store(bytes: &[u8]) {
     core.check().expect("the books add up");
     core.on_tick(Now::from_secs(1000));
     core.check().expect("the books add up");
-    if let Ok(reader) = store.reader() {
+    if let (Ok(reader), Ok(readers)) = (store.reader(), store.readers(2)) {
         let numbers: Vec<i64> = core.sweeps().map(|sweep| sweep.number).collect();
         numbers.iter().for_each(|number| _ = read_all(reader.as_ref(), *number));
         for sweep in core.sweeps() {
             if let Ok(query) = Query::new(&sweep.spec, &Question::default()) {
                 let data = sweep.record.data.hash.unwrap_or_default();
-                let rows = Rows { spec: &sweep.spec, sweep: sweep.number, reader: reader.as_ref(), data };
+                let rows = Rows { spec: &sweep.spec, sweep: sweep.number, readers: &readers, data };
                 _ = query.table(rows);
                 _ = query.curves(rows);
             }
@@ -292,7 +292,8 @@ fn read_all(reader: &dyn Reader, sweep: i64) -> Result<(), StoreError> {
         reader.trial(sweep, key)?;
         reader.attempts(sweep, key)?;
     }
-    reader.curves(sweep, &mut |_, _| {})?;
+    reader.ended(sweep, Part::ALL, &mut |_| {})?;
+    reader.curves(sweep, Part::ALL, &mut |_, curve| drop(curve.to_curve()))?;
     reader.predictions(sweep, &mut |_, _| true)
 }
 

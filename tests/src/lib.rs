@@ -8,7 +8,7 @@ mod process;
 mod proxy;
 mod raw;
 
-pub use cluster::{Cluster, Finished, Program, run, stdout, wait_for};
+pub use cluster::{Cluster, Finished, Program, run, run_with, stdout, wait_for};
 pub use invariants::Done;
 pub use postgres::Postgres;
 pub use process::Process;

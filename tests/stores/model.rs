@@ -6,10 +6,11 @@ use std::sync::{Mutex, PoisonError};
 use ergodic::core::audits::Finding;
 use ergodic::core::{LeaseRow, SweepRow, SweepState};
 use ergodic::store::postgres::PostgresStore;
+use ergodic::store::rows::{Numbers, from_curve, from_f64s};
 use ergodic::store::sqlite::SqliteStore;
 use ergodic::store::{
-    Attempt, Audit, Batch, Cleared, Damage, Inheritance, Reader, Report, Store, StoreError, StoredTrial, Write, Writer,
-    Written,
+    Attempt, Audit, Batch, Cleared, CurveView, Damage, EndedTrial, Inheritance, Part, Position, Reader, Report, Store,
+    StoreError, StoredTrial, Write, Writer, Written,
 };
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{Outcome, TrialKey, TrialResult};
@@ -360,6 +361,17 @@ impl Reader for Model {
         Ok(())
     }
 
+    /// The model gives rows no numbers.
+    fn positions(&self, sweep: i64, _: u64) -> Result<[Position; 2], StoreError> {
+        let rows = self.of_sweep(sweep).len() as u64;
+        Ok([Position::default(), Position { rows, ..Position::default() }])
+    }
+
+    fn rows_after(&self, sweep: i64, _: u64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError> {
+        let _ = self.of_sweep(sweep).into_iter().all(each);
+        Ok(())
+    }
+
     fn trial(&self, sweep: i64, key: TrialKey) -> Result<Option<StoredTrial>, StoreError> {
         Ok(self.trials.get(&(sweep, key)).cloned())
     }
@@ -383,9 +395,19 @@ impl Reader for Model {
         Ok(self.audits.get(&(sweep, key)).cloned())
     }
 
-    fn curves(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Curve)) -> Result<(), StoreError> {
+    fn ended(&self, sweep: i64, part: Part, each: &mut dyn FnMut(EndedTrial<'_>)) -> Result<(), StoreError> {
+        for row in self.of_sweep(sweep).into_iter().filter(|row| part.holds(row.result.key)) {
+            let TrialResult { key, outcome, metrics, .. } = row.result;
+            each(EndedTrial { key, outcome, metrics: Numbers::new(&from_f64s(&metrics)) });
+        }
+        Ok(())
+    }
+
+    fn curves(&self, sweep: i64, part: Part, each: &mut dyn FnMut(TrialKey, CurveView<'_>)) -> Result<(), StoreError> {
         let completed = self.of_sweep(sweep).into_iter().filter(|row| row.result.outcome == Outcome::Completed);
-        completed.for_each(|row| each(row.result.key, row.result.curve));
+        for row in completed.filter(|row| part.holds(row.result.key)) {
+            each(row.result.key, CurveView::new(&from_curve(&row.result.curve)).expect("a curve"));
+        }
         Ok(())
     }
 
@@ -426,7 +448,20 @@ fn of_sweep(reader: &dyn Reader, sweep: i64) -> String {
             true
         })
         .expect("rows");
-    reader.curves(sweep, &mut |key, curve| add(format!("{key} {curve:?}"))).expect("curves");
+    add(format!("{} rows", reader.positions(sweep, 0).expect("rows")[1].rows));
+    let mut whole = |row: StoredTrial| {
+        add(format!("{row:?}"));
+        true
+    };
+    reader.rows_after(sweep, 0, &mut whole).expect("whole rows");
+    for part in Part::cut(4, 8, 3) {
+        let mut ended = |trial: EndedTrial<'_>| {
+            let EndedTrial { key, outcome, metrics } = trial;
+            add(format!("{key} {outcome:?} {:?}", (0..9).map(|at| metrics.get(at)).collect::<Vec<_>>()));
+        };
+        reader.ended(sweep, part, &mut ended).expect("rows");
+        reader.curves(sweep, part, &mut |key, curve| add(format!("{key} {:?}", curve.to_curve()))).expect("curves");
+    }
     reader
         .predictions(sweep, &mut |key, what| {
             add(format!("{key} {what:?}"));

@@ -75,6 +75,8 @@ pub enum Command {
     Variance(VarianceArgs),
     /// What trials predicted for the probe set, one row per trial, step and test image
     Predictions(PredictionsArgs),
+    /// Write a sweep's cells, trials, curves and predictions as Parquet, into a directory or an object store
+    Export(ExportArgs),
     /// Fetch the weights that a trial kept, as a safetensors file in PyTorch's layout
     Weights(WeightsArgs),
     /// Hold a sweep: what is begun is finished, nothing more is given out
@@ -711,6 +713,40 @@ pub struct PredictionsArgs {
     pub format: PredictionFormat,
 }
 
+/// `ergodic export`
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The sweep: its id, a unique beginning of it, or "latest"
+    pub id: String,
+    /// A directory, or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX: the dataset is in sweeps/ID below it, and
+    /// if there is one, new rows are added
+    #[arg(short, long, value_name = "DIR|URL")]
+    pub output: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    /// Format of the tables
+    #[arg(long, value_enum, default_value_t)]
+    pub format: ExportFormat,
+    /// Go on until the sweep has ended
+    #[arg(long)]
+    pub follow: bool,
+    /// With --follow, time between two additions
+    #[arg(long, default_value = "60s", value_parser = parse_duration, value_name = "TIME", requires = "follow")]
+    pub every: Duration,
+    /// Write all rows again, into few files
+    #[arg(long)]
+    pub anew: bool,
+}
+
+/// `--format` of `ergodic export`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum ExportFormat {
+    /// Apache Parquet.
+    #[default]
+    Parquet,
+}
+
 /// `ergodic weights`
 #[derive(Debug, Args)]
 pub struct WeightsArgs {
@@ -784,6 +820,25 @@ pub enum BenchCommand {
     Overhead(OverheadArgs),
     /// The same while workers are killed, and a restart: everything is counted at the end
     Soak(SoakArgs),
+    /// Ask for the tables, curves and dataset of a large sweep with made-up results
+    Tables(TablesArgs),
+}
+
+/// `ergodic bench tables`
+#[derive(Debug, Args)]
+pub struct TablesArgs {
+    /// Trials of the sweep, a multiple of 250
+    #[arg(long, default_value_t = 120_000, value_name = "N", value_parser = clap::value_parser!(u32).range(250..=10_000_000))]
+    pub trials: u32,
+    /// Points of each trial's curve, of ten metrics each
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub points: u32,
+    /// Keep the store here, and use it again [default: a temporary directory, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
 }
 
 /// `ergodic bench soak`

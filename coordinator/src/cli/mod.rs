@@ -14,15 +14,16 @@ use crate::client::commands::{self, TableOptions};
 use crate::client::compare::{CompareOptions, compare};
 use crate::client::distance::{DistanceOptions, distance};
 use crate::client::effects::{EffectsOptions, effects};
+use crate::client::export::ExportOptions;
 use crate::client::growth::{self, More};
 use crate::client::output::Format;
 use crate::client::plot::{PlotOptions, plot};
 use crate::client::report::report;
 use crate::client::variance::{VarianceOptions, variance};
 use crate::client::watch::{eprintln_line, follow};
-use crate::client::{backup, kept, needs, plan, tokens};
+use crate::client::{backup, export, kept, needs, plan, tokens};
 use crate::failpoint;
-use crate::local::{bench, replay, restore, run, soak};
+use crate::local::{bench, replay, restore, run, soak, tables};
 use crate::program::{Success, interrupted, say, start_logging};
 use crate::server::door::DoorOptions;
 use crate::server::{self, ServeOptions};
@@ -139,6 +140,12 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
             kept::predictions(&mut args.target.connect().await?, &args.id, args.format).await?;
             Ok(Success::Fine)
         }
+        Command::Export(args) => {
+            let _failpoints = failpoint::set_up();
+            let options =
+                ExportOptions { output: args.output, follow: args.follow, every: args.every, anew: args.anew };
+            say(export::export(&mut args.target.connect().await?, &args.id, &options).await?)
+        }
         Command::Weights(args) => {
             let told = kept::weights(&mut args.target.connect().await?, &args.id, args.trial, &args.output).await?;
             eprintln_line(told.trim_end());
@@ -178,6 +185,7 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
         }
         Command::Bench(BenchCommand::Overhead(args)) => bench::overhead(args).await,
         Command::Bench(BenchCommand::Soak(args)) => soak::soak(args).await,
+        Command::Bench(BenchCommand::Tables(args)) => tables::tables(args).await,
     }
 }
 

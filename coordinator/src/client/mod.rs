@@ -8,6 +8,7 @@ pub mod compare;
 mod connect;
 pub mod distance;
 pub mod effects;
+pub mod export;
 pub mod growth;
 pub mod kept;
 pub mod needs;

@@ -174,6 +174,13 @@ impl Counts {
         }
     }
 
+    /// Adds others.
+    pub fn extend(&mut self, others: &Self) {
+        self.completed += others.completed;
+        self.diverged += others.diverged;
+        self.failed += others.failed;
+    }
+
     /// All of them.
     pub fn done(&self) -> u64 {
         self.completed + self.diverged + self.failed

@@ -6,3 +6,4 @@ pub mod replay;
 pub mod restore;
 pub mod run;
 pub mod soak;
+pub mod tables;

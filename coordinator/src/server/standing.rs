@@ -62,6 +62,7 @@ fn reads_only(path: &str) -> bool {
                 | "Effects"
                 | "Variance"
                 | "Needs"
+                | "Rows"
                 | "Info"
         ),
         // `Has` is a promise to keep the file for a while.

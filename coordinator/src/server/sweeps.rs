@@ -22,6 +22,7 @@ use super::engine::Event;
 use super::grid::watch_grid;
 use super::limits::{Pages, Place, Stream};
 use super::removal::Removed;
+use super::rows::{self, Asked};
 use super::status::{sweep_status, trial_lines, worker_statuses};
 use super::{Shared, change, process, removal, store_error};
 use crate::core::audits::Finding;
@@ -36,6 +37,8 @@ pub(super) struct Sweeps(pub(super) Arc<Shared>);
 
 /// Rows per page of `Trials`.
 const PAGE: usize = 512;
+/// For fewer rows another reader is not worth its opening.
+const ROWS_PER_READER: u64 = 10_000;
 /// Shortest time between two messages of `Watch`.
 const WATCH_PAUSE: Duration = Duration::from_millis(250);
 
@@ -55,6 +58,7 @@ impl SweepService for Sweeps {
     type WatchStream = Stream<v1::WatchResponse>;
     type TrialsStream = Stream<v1::TrialsResponse>;
     type PredictionsStream = Stream<v1::PredictionsResponse>;
+    type RowsStream = Stream<v1::RowsResponse>;
 
     async fn launch(&self, request: Request<v1::LaunchRequest>) -> Result<Response<v1::LaunchResponse>, Status> {
         // Whoever hangs up meanwhile leaves the work behind: it counts until it is done.
@@ -171,6 +175,29 @@ impl SweepService for Sweeps {
         let shared = self.0.clone();
         tokio::task::spawn_blocking(move || {
             if let Err(error) = send_predictions(&shared, &found, &probe, &pages) {
+                let _ = pages.blocking_send(Err(error.into()));
+            }
+        });
+        Ok(Response::new(stream))
+    }
+
+    async fn rows(&self, request: Request<v1::RowsRequest>) -> Result<Response<Self::RowsStream>, Status> {
+        let v1::RowsRequest { sweep, after } = request.into_inner();
+        let found = self.find(&sweep).await?;
+        // Later than the sweep was found, and earlier than its rows are read: it never says more than there is.
+        let (source, status) =
+            self.about(&found.id, |core, sweep| (sweep.record.source.clone(), sweep_status(core, sweep))).await?;
+        let asked = Asked { number: found.number, status: Some(status), source, data_hash: found.data_hash, after };
+        let (pages, stream) = Pages::new(self.0.limits.readers.place()?);
+        let shared = self.0.clone();
+        tokio::task::spawn_blocking(move || {
+            let probe = || match &found.spec.measure.probe {
+                Some(probe) => probe_set(&shared, &found, probe),
+                None => Ok(Default::default()),
+            };
+            let sent =
+                shared.store.reader().map_err(store_error).and_then(|r| rows::send(r.as_ref(), asked, probe, &pages));
+            if let Err(error) = sent {
                 let _ = pages.blocking_send(Err(error.into()));
             }
         });
@@ -340,14 +367,29 @@ impl Sweeps {
         result.map_err(Into::into)
     }
 
-    /// Reads the rows of a sweep.
+    /// Reads the rows of a sweep, on several threads where there are many of them.
     pub(super) async fn read_rows<T: Send + 'static>(
         &self,
         found: &Found,
         work: impl FnOnce(Rows<'_>) -> Result<T, TableError> + Send + 'static,
     ) -> Result<T, Status> {
         let (spec, sweep, data) = (found.spec.clone(), found.number, found.data_hash.unwrap_or_default());
-        self.read(move |reader| work(Rows { spec: &spec, sweep, data, reader }).map_err(table_error)).await
+        let (shared, places) = (self.0.clone(), self.places(found.done)?);
+        let task = tokio::task::spawn_blocking(move || {
+            let readers = shared.store.readers(places.len()).map_err(store_error)?;
+            work(Rows { spec: &spec, sweep, data, readers: &readers }).map_err(table_error)
+        });
+        let result: Result<T, UserError> = task.await.map_err(|e| Status::internal(e.to_string()))?;
+        result.map_err(Into::into)
+    }
+
+    /// Places for the readers of so many rows: one at least, and as many more as help and are free.
+    fn places(&self, rows: u64) -> Result<Vec<Place>, Status> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let wanted = threads.min((rows / ROWS_PER_READER) as usize);
+        let first = self.0.limits.readers.place()?;
+        let others = (1..wanted).map_while(|_| self.0.limits.readers.place().ok());
+        Ok(std::iter::once(first).chain(others).collect())
     }
 
     /// Steers a sweep; its status once that is durable.

@@ -7,10 +7,11 @@ use ergodic_common::config::Length;
 use ergodic_common::metric::Metric;
 use ergodic_common::spec::short;
 use ergodic_common::tree::{Value, number};
-use ergodic_common::{Outcome, Spec};
+use ergodic_common::{Outcome, Spec, TrialKey};
 
 use super::paired::{Paired, holm};
 use super::table::{MOST_EMPTY_ROWS, Query, Question, Rows, TableError, find_axis};
+use crate::store::{Part, Reader, StoreError};
 
 /// What is to be compared.
 #[derive(Debug, Clone, Copy)]
@@ -176,23 +177,34 @@ impl Comparison {
 /// The store failed, or no curve has a sample at the moment asked for.
 pub(super) fn trials(query: &Query, rows: Rows<'_>) -> Result<BTreeMap<u64, Trials>, TableError> {
     let mut trials: BTreeMap<u64, Trials> = BTreeMap::new();
-    let at: Option<Length> = query.at();
-    rows.reader.trials(rows.sweep, &mut |row| {
-        let result = row.result;
-        let cell = trials.entry(result.key.cell).or_default();
+    for (key, value) in rows.each_part(|reader, part| ended(query, rows, reader, part))?.into_iter().flatten() {
+        let cell = trials.entry(key.cell).or_default();
         cell.ended += 1;
-        let value = result.metrics.get(query.column()).copied().filter(|x| x.is_finite());
-        if let (Outcome::Completed, Some(value), None) = (result.outcome, value, at) {
-            cell.values.push((result.key.repeat, value));
-        }
-        true
-    })?;
-    if let Some(at) = at {
+        cell.values.extend(value.map(|value| (key.repeat, value)));
+    }
+    if let Some(at) = query.at() {
         query.samples(rows, at, &mut |key, value| {
             trials.entry(key.cell).or_default().values.push((key.repeat, value));
         })?;
     }
     Ok(trials)
+}
+
+/// A part of the trials, with the final values of completed ones if these are asked for.
+fn ended(
+    query: &Query,
+    rows: Rows<'_>,
+    reader: &dyn Reader,
+    part: Part,
+) -> Result<Vec<(TrialKey, Option<f64>)>, StoreError> {
+    let at: Option<Length> = query.at();
+    let mut ended = Vec::new();
+    reader.ended(rows.sweep, part, &mut |trial| {
+        let counts = trial.outcome == Outcome::Completed && at.is_none();
+        let value = trial.metrics.get(query.column()).filter(|x| counts && x.is_finite());
+        ended.push((trial.key, value));
+    })?;
+    Ok(ended)
 }
 
 /// Values of repeats that both have; both are in the order of repeats.

@@ -7,6 +7,7 @@ use ergodic_common::spec::MAX_TRIALS;
 use super::precision::{LEVEL, needed};
 use super::table::{Query, Rows};
 use super::{Sample, TableError};
+use crate::store::StoredTrial;
 
 /// What is known of a cell.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -89,7 +90,7 @@ pub fn needs(rows: Rows<'_>, query: &Query, target: f64) -> Result<Needs, TableE
     let mut cells: Vec<CellNeeds> = Vec::new();
     let mut pilot: Option<(u64, Pilot)> = None;
     let first = rows.spec.until.as_ref().map_or(FIRST_LOOK, |until| until.min);
-    rows.reader.trials(rows.sweep, &mut |row| {
+    let mut take = |row: StoredTrial| {
         let result = row.result;
         if let Some((cell, done)) = pilot.take_if(|(cell, _)| *cell != result.key.cell) {
             cells.push(done.needs(cell, target, first));
@@ -103,7 +104,8 @@ pub fn needs(rows: Rows<'_>, query: &Query, target: f64) -> Result<Needs, TableE
         let value = result.metrics.get(query.column()).copied().unwrap_or(f64::NAN);
         pilot.values.extend(Some(value).filter(|x| result.outcome == Outcome::Completed && x.is_finite()));
         true
-    })?;
+    };
+    rows.readers.with_one(|reader| reader.trials(rows.sweep, &mut take))?;
     cells.extend(pilot.map(|(cell, done)| done.needs(cell, target, first)));
     Ok(sum_up(cells, rows.spec.grid.cells()))
 }

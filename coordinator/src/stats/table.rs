@@ -8,7 +8,6 @@ use ergodic_common::error::nearest;
 use ergodic_common::metric::Metric;
 use ergodic_common::seed::{Purpose, Stream};
 use ergodic_common::tree::Value;
-use ergodic_common::trial::Curve;
 use ergodic_common::{Outcome, Spec, TrialKey};
 use rayon::prelude::*;
 
@@ -17,7 +16,7 @@ use super::chance::{chance, has_chance};
 use super::statistic::{Figures, Statistic};
 use super::{Sample, Summary};
 use crate::core::{Counts, main_metric};
-use crate::store::{Reader, StoreError};
+use crate::store::{CurveView, Part, Reader, Readers, StoreError};
 
 /// A question that cannot be answered, in words; or the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +79,7 @@ pub struct Rows<'a> {
     /// Its number in the store.
     pub sweep: i64,
     /// The store.
-    pub reader: &'a dyn Reader,
+    pub readers: &'a Readers,
     /// BLAKE3 of the dataset that it was pinned to, which belongs to the identity of its cells; zeros without one.
     pub data: [u8; 32],
 }
@@ -90,6 +89,46 @@ pub struct Rows<'a> {
 struct Cells<'a> {
     spec: &'a Spec,
     data: [u8; 32],
+}
+
+/// Trials of one cell, in the order of their repeats.
+#[derive(Debug, Default)]
+struct CellRows {
+    cell: u64,
+    /// As in [`Group`].
+    values: Vec<f64>,
+    diverged: Vec<(u64, Option<f64>)>,
+    counts: Counts,
+}
+
+/// What trials have at a moment.
+#[derive(Debug, Default)]
+struct Samples {
+    curves: u64,
+    /// Of these, how many have a row there.
+    sampled: u64,
+    values: Vec<(TrialKey, f64)>,
+}
+
+/// One metric of the curves of a cell: the finite values at each step, steps ascending.
+#[derive(Debug, Default)]
+struct Points(Vec<(u64, Vec<f64>)>);
+
+impl Points {
+    /// Adds a curve, in rows of so many values.
+    fn add(&mut self, curve: CurveView<'_>, width: usize, column: usize) {
+        for (row, step) in curve.steps().enumerate() {
+            // The curves of a cell have the same steps, unless something is wrong.
+            let at = match self.0.get(row) {
+                Some((there, _)) if *there == step => row,
+                _ => self.0.binary_search_by_key(&step, |(there, _)| *there).unwrap_or_else(|at| {
+                    self.0.insert(at, (step, Vec::new()));
+                    at
+                }),
+            };
+            self.0[at].1.extend(curve.value(row, width, column).filter(|x| x.is_finite()));
+        }
+    }
 }
 
 /// Trials of some cells, in the order (cell, repeat).
@@ -185,36 +224,37 @@ impl Query {
                 groups.entry(self.group(spec, cell)).or_default();
             }
         }
-        let mut last = (u64::MAX, Vec::new());
+        for cell in rows.each_part(|reader, part| self.ended(rows, reader, part))?.into_iter().flatten() {
+            groups.entry(self.group(spec, cell.cell)).or_default().extend(cell);
+        }
+        Ok(groups)
+    }
+
+    /// How a part of the trials ended, cell by cell.
+    fn ended(&self, rows: Rows<'_>, reader: &dyn Reader, part: Part) -> Result<Vec<CellRows>, StoreError> {
+        let mut cells: Vec<CellRows> = Vec::new();
         let mut about = (u64::MAX, None, None);
-        rows.reader.trials(rows.sweep, &mut |row| {
-            let result = row.result;
-            let cell = result.key.cell;
-            if last.0 != cell {
-                last = (cell, self.group(spec, cell));
-                groups.entry(last.1.clone()).or_default().cells.push(cell);
-            }
-            let Some(group) = groups.get_mut(&last.1) else { return true };
-            group.counts.add(&result.outcome);
-            match result.outcome {
+        reader.ended(rows.sweep, part, &mut |trial| {
+            let cell = row_of(&mut cells, trial.key.cell);
+            cell.counts.add(&trial.outcome);
+            match trial.outcome {
                 Outcome::Completed if self.at.is_none() => {
-                    group.values.extend(result.metrics.get(self.metric.0).filter(|x| x.is_finite()));
+                    cell.values.extend(trial.metrics.get(self.metric.0).filter(|x| x.is_finite()));
                 }
                 Outcome::Diverged { step } if !self.stats.is_empty() => {
-                    if about.0 != cell {
-                        let config = spec.grid.config(cell).ok();
+                    if about.0 != cell.cell {
+                        let config = rows.spec.grid.config(cell.cell).ok();
                         let limit = self.at.and_then(|at| Some(config.as_ref()?.to_steps(at)));
-                        about = (cell, limit, config.and_then(|config| chance(&self.metric.1, &config)));
+                        about = (cell.cell, limit, config.and_then(|config| chance(&self.metric.1, &config)));
                     }
                     if about.1.is_none_or(|limit| step <= limit) {
-                        group.diverged.push((step, about.2));
+                        cell.diverged.push((step, about.2));
                     }
                 }
                 _ => {}
             }
-            true
         })?;
-        Ok(groups)
+        Ok(cells)
     }
 
     fn sample_curves(
@@ -239,27 +279,31 @@ impl Query {
         at: Length,
         each: &mut dyn FnMut(TrialKey, f64),
     ) -> Result<(), TableError> {
-        let width = rows.spec.measure.metrics.len();
-        let (mut curves, mut sampled) = (0_u64, 0_u64);
-        let mut moment = (u64::MAX, 0);
-        rows.reader.curves(rows.sweep, &mut |key, curve| {
-            if moment.0 != key.cell {
-                moment = (key.cell, rows.spec.grid.config(key.cell).map_or(0, |config| config.to_steps(at)));
-            }
-            curves += 1;
-            if let Ok(row) = curve.steps.binary_search(&moment.1) {
-                sampled += 1;
-                let value = curve.values[row * width + self.metric.0];
-                if value.is_finite() {
-                    each(key, value);
-                }
-            }
-        })?;
-        if curves > 0 && sampled == 0 {
+        let parts = rows.each_part(|reader, part| self.samples_of(rows, reader, part, at))?;
+        if parts.iter().any(|part| part.curves > 0) && parts.iter().all(|part| part.sampled == 0) {
             let message = "no curve has a sample at this step: `ergodic curves` lists the steps there are";
             return Err(TableError::Unknown(message.into()));
         }
+        parts.into_iter().flat_map(|part| part.values).for_each(|(key, value)| each(key, value));
         Ok(())
+    }
+
+    fn samples_of(&self, rows: Rows<'_>, reader: &dyn Reader, part: Part, at: Length) -> Result<Samples, StoreError> {
+        let width = rows.spec.measure.metrics.len();
+        let mut samples = Samples::default();
+        let mut moment = (u64::MAX, 0);
+        reader.curves(rows.sweep, part, &mut |key, curve| {
+            if moment.0 != key.cell {
+                moment = (key.cell, rows.spec.grid.config(key.cell).map_or(0, |config| config.to_steps(at)));
+            }
+            samples.curves += 1;
+            if let Some(row) = curve.find(moment.1) {
+                samples.sampled += 1;
+                let value = curve.value(row, width, self.metric.0).filter(|x| x.is_finite());
+                samples.values.extend(value.map(|value| (key, value)));
+            }
+        })?;
+        Ok(samples)
     }
 
     /// Statistics per group and step, in the order (group, step).
@@ -267,16 +311,15 @@ impl Query {
     /// # Errors
     /// The store failed, or it would take too long.
     pub fn curves(&self, rows: Rows<'_>) -> Result<Vec<Entry>, TableError> {
-        let width = rows.spec.measure.metrics.len();
         let mut points: BTreeMap<(Vec<u64>, u64), Vec<f64>> = BTreeMap::new();
-        let mut take = |key: TrialKey, curve: Curve| {
-            let group = self.group(rows.spec, key.cell);
-            for (step, row) in curve.steps.iter().zip(curve.values.chunks_exact(width)) {
-                let values = points.entry((group.clone(), *step)).or_default();
-                values.extend(Some(row[self.metric.0]).filter(|x| x.is_finite()));
+        for (cell, curves) in rows.each_part(|reader, part| self.curves_of(rows, reader, part))?.into_iter().flatten() {
+            let group = self.group(rows.spec, cell);
+            for (step, values) in curves.0 {
+                let all = points.entry((group.clone(), step)).or_default();
+                // Most cells are in one part, as a whole.
+                if all.is_empty() { *all = values } else { all.extend(values) }
             }
-        };
-        rows.reader.curves(rows.sweep, &mut take)?;
+        }
         // What is asked for by name may be about trials that diverged, which have no part in the curves.
         let outcomes = if self.stats.is_empty() { BTreeMap::new() } else { self.outcomes(rows)? };
         self.check_work(points.values().map(Vec::len))?;
@@ -286,6 +329,21 @@ impl Query {
             self.entry(cells, &key, step, Group { values, ..group })
         };
         Ok(points.into_par_iter().map(entry).collect())
+    }
+
+    /// The curves of a part of the trials, cell by cell.
+    fn curves_of(&self, rows: Rows<'_>, reader: &dyn Reader, part: Part) -> Result<Vec<(u64, Points)>, StoreError> {
+        let width = rows.spec.measure.metrics.len();
+        let mut cells: Vec<(u64, Points)> = Vec::new();
+        reader.curves(rows.sweep, part, &mut |key, curve| {
+            if cells.last().is_none_or(|(cell, _)| *cell != key.cell) {
+                cells.push((key.cell, Points::default()));
+            }
+            if let Some((_, points)) = cells.last_mut() {
+                points.add(curve, width, self.metric.0);
+            }
+        })?;
+        Ok(cells)
     }
 
     fn entry(&self, of: Cells<'_>, key: &[u64], step: u64, group: Group) -> Entry {
@@ -332,6 +390,14 @@ impl<'a> Rows<'a> {
         self.cells().resampling(cells)
     }
 
+    /// Does something with each part of the rows, on several threads; what came of it, in the order (cell, repeat).
+    pub(super) fn each_part<T: Send>(
+        self,
+        work: impl Fn(&dyn Reader, Part) -> Result<T, StoreError> + Sync,
+    ) -> Result<Vec<T>, StoreError> {
+        self.readers.each(&self.readers.parts(self.spec.grid.numbers(), self.spec.repeats), work)
+    }
+
     fn cells(self) -> Cells<'a> {
         Cells { spec: self.spec, data: self.data }
     }
@@ -347,7 +413,25 @@ impl Cells<'_> {
     }
 }
 
+/// The row of a cell, which is the last one if there is one.
+fn row_of(cells: &mut Vec<CellRows>, cell: u64) -> &mut CellRows {
+    if cells.last().is_none_or(|last| last.cell != cell) {
+        cells.push(CellRows { cell, ..CellRows::default() });
+    }
+    cells.last_mut().expect("it was pushed if it was not there")
+}
+
 impl Group {
+    /// Adds trials of a cell that come after all that are here.
+    fn extend(&mut self, rows: CellRows) {
+        if self.cells.last() != Some(&rows.cell) {
+            self.cells.push(rows.cell);
+        }
+        self.values.extend(rows.values);
+        self.diverged.extend(rows.diverged);
+        self.counts.extend(&rows.counts);
+    }
+
     /// Completed trials that nothing else is known of.
     fn completed(values: &[f64]) -> Self {
         Self { counts: Counts { completed: values.len() as u64, ..Counts::default() }, ..Self::default() }

@@ -3,13 +3,22 @@
 //! `tests/oracles/statistics.py` makes the fixture and says how both sides draw the samples.
 
 use ergodic_common::seed::{Stream, fixed_stream};
+use ergodic_common::spec::SpecSource;
+use ergodic_common::terms::Share;
+use ergodic_common::trial::Curve;
+use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 use serde_json::Value;
 
 use super::Sample;
 use super::bootstrap;
+use super::compare::{Comparison, Contest};
 use super::paired::{Paired, holm, sign_test, wilcoxon};
 use super::sample::wilson;
 use super::special::{normal_quantile, t_quantile};
+use super::table::{Query, Question, Rows};
+use crate::core::{DataPin, SweepRow, SweepState, Tallies};
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Store as _, StoredTrial, Write};
 
 fn fixture() -> Value {
     serde_json::from_str(include_str!("../../../tests/oracles/statistics.json")).expect("the fixture is JSON")
@@ -262,5 +271,82 @@ fn p_values_are_uniform_or_conservative_where_there_is_nothing_to_find() {
             // With thirty repeats, Wilcoxon's p has steps too small to see.
             assert!(n < 30 || wilcoxon > alpha - noise - 0.004, "{n} {coarse} {alpha}: {wilcoxon}");
         }
+    }
+}
+
+// --- rows, in however many parts they are read ---
+
+/// A store with a sweep of six cells, of which some trials diverged, failed, or have no value; and its sweep file.
+fn stored_sweep(dir: &std::path::Path) -> (SqliteStore, Spec) {
+    let text = "name = \"parts\"\nrepeats = 9\n[model]\nkind = \"empty\"\n[train]\nsteps = 3\n[grid]\nlr = [0.1, 0.2, 0.3]\n\
+                wd = [0.0, 1.0]\n[measure]\nevery = \"1 step\"\nmetrics = [\"train_loss\", \"test_acc\"]\n";
+    let source = SpecSource { file: "parts".into(), text: text.into(), settings: Vec::new(), files: Vec::new() };
+    let spec = Spec::read(&source).expect("a sweep");
+    let row = SweepRow {
+        number: 0,
+        id: "parts".into(),
+        source,
+        data: DataPin { hash: None, train: 0, words: String::new() },
+        state: SweepState::Completed,
+        share: Share::default(),
+        launched_at: 0.0,
+        tallies: Tallies::default(),
+    };
+    let mut stream = fixed_stream("parts", 0);
+    let mut rows = Vec::new();
+    for key in (0..6).flat_map(|cell| (0..9).map(move |repeat| TrialKey { cell, repeat })) {
+        let lot = stream.uniform();
+        let outcome = match lot {
+            _ if lot < 0.1 => Outcome::Failed { cause: "by lot".into() },
+            _ if lot < 0.3 => Outcome::Diverged { step: 2 },
+            _ => Outcome::Completed,
+        };
+        let mut values: Vec<f64> = (0..6).map(|_| stream.normal()).collect();
+        if lot > 0.9 {
+            values[5] = f64::NAN;
+        }
+        let curve = Curve { steps: vec![1, 2, 3], values: values.clone() };
+        let result = TrialResult { outcome, metrics: values[4..].to_vec(), curve, ..TrialResult::completed(key) };
+        rows.push(StoredTrial { result, worker: "w".into() });
+    }
+    stream.shuffle(&mut rows);
+    let store = SqliteStore::open(dir).expect("a store");
+    let mut writer = store.writer(1).expect("a writer");
+    writer.commit(&[&Write::Sweep(row), &Write::Adopt(1, rows, Vec::new())]).expect("committed");
+    (store, spec)
+}
+
+#[test]
+fn figures_have_the_same_bits_whatever_the_number_of_readers() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (store, spec) = stored_sweep(dir.path());
+    let by = ["lr".to_owned()];
+    let stats = ["mean", "boot95", "p_diverged", "mean_all", "q05"].map(str::to_owned);
+    let questions = [
+        Question::default(),
+        Question { by: &by, stats: &stats, ..Question::default() },
+        Question { at: "2 steps", metric: "train_loss", stats: &stats[..1], ..Question::default() },
+    ];
+    let answers = |readers: usize| {
+        let readers = store.readers(readers).expect("readers");
+        let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
+        let mut answers = Vec::new();
+        for question in &questions {
+            let query = Query::new(&spec, question).expect("a question");
+            answers.push(query.table(rows).expect("a table"));
+            answers.push(query.curves(rows).expect("curves"));
+        }
+        let baseline = [("lr".to_owned(), "0.1".to_owned())];
+        let contrasts = ["", "2 steps"].map(|at| {
+            let contest = Contest { baseline: &baseline, metric: "", at, level: 0.95 };
+            Comparison::new(&spec, &contest).and_then(|asked| asked.contrasts(rows)).expect("contrasts")
+        });
+        (answers, contrasts)
+    };
+    let one = answers(1);
+    assert_eq!(one.0[0].iter().map(|entry| entry.counts.done()).sum::<u64>(), 54);
+    assert!(one.0[0].iter().any(|entry| entry.summary.n < entry.counts.completed), "some have no value");
+    for readers in [2, 3, 7] {
+        assert_eq!(answers(readers), one, "{readers} readers");
     }
 }

@@ -3,6 +3,7 @@
 //! One [`Writer`] per store, owned by one thread, applies writes in batches, one transaction each; any number of
 //! [`Reader`]s look at what was committed.
 
+pub mod parts;
 pub mod place;
 pub mod postgres;
 pub mod rows;
@@ -14,11 +15,13 @@ use std::fmt;
 
 use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
-use ergodic_common::trial::{Curve, Predictions};
-use ergodic_common::{TrialKey, TrialResult};
+use ergodic_common::trial::Predictions;
+use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use crate::core::audits::Finding;
 use crate::core::{Ended, Fence, LeaseRow, SweepRow, SweepState, WorkerId};
+pub use parts::{Part, Readers};
+pub use rows::CurveView;
 
 /// Why the store did not do as asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -285,6 +288,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// The store cannot be read.
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError>;
+
+    /// Several views of the same moment, at least one and at most `most`.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn readers(&self, most: usize) -> Result<Readers, StoreError>;
 }
 
 /// Applies writes.
@@ -296,8 +305,39 @@ pub trait Writer: Send {
     fn commit(&mut self, writes: &[&Write]) -> Result<Vec<Written>, StoreError>;
 }
 
-/// Looks at what was committed.
-pub trait Reader {
+/// A position among the rows of a sweep, in the order in which they were stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The number of the last row up to it; 0 before the first.
+    pub row: u64,
+    /// Of all rows up to it, in whatever order: others have another one.
+    pub print: u64,
+    /// How many these are.
+    pub rows: u64,
+}
+
+impl Position {
+    /// Takes in one more row.
+    fn add(&mut self, row: u64, print: u64) {
+        self.row = self.row.max(row);
+        self.print = self.print.wrapping_add(print);
+        self.rows += 1;
+    }
+}
+
+/// How a trial ended, and with which final metrics.
+#[derive(Debug)]
+pub struct EndedTrial<'a> {
+    /// Which trial.
+    pub key: TrialKey,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Its final metrics.
+    pub metrics: rows::Numbers<'a>,
+}
+
+/// Looks at what was committed. A thread may take it over, and several may not have it at once.
+pub trait Reader: Send {
     /// All sweeps in the order of launch.
     ///
     /// # Errors
@@ -340,6 +380,19 @@ pub trait Reader {
     /// The store cannot be read, or is damaged.
     fn trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError>;
 
+    /// The position of the row of this number, and that of the last row of a sweep.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn positions(&self, sweep: i64, row: u64) -> Result<[Position; 2], StoreError>;
+
+    /// Hands out the rows of a sweep that were stored after the one of this number, in the order (cell, repeat), with curves and
+    /// predictions.
+    ///
+    /// # Errors
+    /// The store cannot be read, or is damaged.
+    fn rows_after(&self, sweep: i64, row: u64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError>;
+
     /// One row, with its curve and predictions.
     ///
     /// # Errors
@@ -370,11 +423,17 @@ pub trait Reader {
     /// The store cannot be read, or is damaged.
     fn all_attempts(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Attempt)) -> Result<(), StoreError>;
 
-    /// Hands out the curves of completed trials of a sweep in the order (cell, repeat).
+    /// Hands out how a part of a sweep's trials ended, in the order (cell, repeat).
     ///
     /// # Errors
     /// The store cannot be read, or is damaged.
-    fn curves(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Curve)) -> Result<(), StoreError>;
+    fn ended(&self, sweep: i64, part: Part, each: &mut dyn FnMut(EndedTrial<'_>)) -> Result<(), StoreError>;
+
+    /// Hands out the curves of the completed ones of a part of a sweep's trials, in the order (cell, repeat).
+    ///
+    /// # Errors
+    /// The store cannot be read, or is damaged.
+    fn curves(&self, sweep: i64, part: Part, each: &mut dyn FnMut(TrialKey, CurveView<'_>)) -> Result<(), StoreError>;
 
     /// Hands out what was predicted for the probe set, trial by trial in the order (cell, repeat).
     ///

@@ -2,6 +2,7 @@
 //! the checksums of rows, which are those of what they mean, and the same in every database.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 
 use ergodic_common::pin::FilePin;
 use ergodic_common::trial::{Curve, Predictions};
@@ -26,6 +27,59 @@ pub fn to_f64s(bytes: &[u8]) -> Vec<f64> {
     bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect()
 }
 
+/// Doubles as they are stored.
+#[derive(Debug, Clone, Copy)]
+pub struct Numbers<'a>(&'a [[u8; 8]]);
+
+impl<'a> Numbers<'a> {
+    /// Those of [`from_f64s`].
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes.as_chunks::<8>().0)
+    }
+
+    /// One of them.
+    pub fn get(&self, at: usize) -> Option<f64> {
+        self.0.get(at).map(|bytes| f64::from_le_bytes(*bytes))
+    }
+}
+
+/// A curve as it is stored: read where it is, because those who ask for one metric of many need not pay for all.
+#[derive(Debug, Clone, Copy)]
+pub struct CurveView<'a> {
+    steps: &'a [[u8; 8]],
+    values: Numbers<'a>,
+}
+
+impl<'a> CurveView<'a> {
+    /// That of [`from_curve`]; `None` for other bytes.
+    pub fn new(bytes: &'a [u8]) -> Option<Self> {
+        let (head, rest) = bytes.split_first_chunk::<4>()?;
+        let (steps, values) = rest.split_at_checked(8 * u32::from_le_bytes(*head) as usize)?;
+        Some(Self { steps: steps.as_chunks::<8>().0, values: Numbers::new(values) })
+    }
+
+    /// Its steps, ascending.
+    pub fn steps(&self) -> impl ExactSizeIterator<Item = u64> + 'a {
+        self.steps.iter().map(|bytes| u64::from_le_bytes(*bytes))
+    }
+
+    /// The row of a step.
+    pub fn find(&self, step: u64) -> Option<usize> {
+        self.steps.binary_search_by_key(&step, |bytes| u64::from_le_bytes(*bytes)).ok()
+    }
+
+    /// A value of a row, of so many in each.
+    pub fn value(&self, row: usize, width: usize, column: usize) -> Option<f64> {
+        self.values.get(row * width + column)
+    }
+
+    /// All of it.
+    pub fn to_curve(&self) -> Curve {
+        let values = self.values.0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
+        Curve { steps: self.steps().collect(), values }
+    }
+}
+
 /// Number of steps, steps, then values.
 pub fn from_curve(curve: &Curve) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(4 + 8 * (curve.steps.len() + curve.values.len()));
@@ -37,10 +91,7 @@ pub fn from_curve(curve: &Curve) -> Vec<u8> {
 
 /// The curve of [`from_curve`]; `None` for other bytes.
 pub fn to_curve(bytes: &[u8]) -> Option<Curve> {
-    let (head, rest) = bytes.split_first_chunk::<4>()?;
-    let (steps, values) = rest.split_at_checked(8 * u32::from_le_bytes(*head) as usize)?;
-    let steps = steps.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect();
-    Some(Curve { steps, values: to_f64s(values) })
+    CurveView::new(bytes).map(|curve| curve.to_curve())
 }
 
 /// Number of steps, steps, then classes.
@@ -169,50 +220,103 @@ pub fn without_nul(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
 }
 
+thread_local! {
+    /// What is hashed, in one piece: BLAKE3 takes many kilobytes at a time faster than as many small parts.
+    static HASHED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// The checksum of a row: eight bytes of BLAKE3 over its table's name and its fields, each with its kind and length.
 fn checksum(table: &str, fields: &[Value<'_>]) -> i64 {
-    let mut bytes = Vec::with_capacity(512);
-    let mut put = |kind: u8, field: &[u8]| {
-        bytes.push(kind);
-        bytes.extend((field.len() as u32).to_le_bytes());
-        bytes.extend(field);
-    };
-    put(0, table.as_bytes());
-    for field in fields {
-        match *field {
-            Value::Bytes(None) | Value::MaybeText(None) => put(1, &[]),
-            Value::Int(value) => put(2, &value.to_le_bytes()),
-            // A database may store -0.0 as 0.0.
-            Value::Real(value) => put(3, &(value + 0.0).to_le_bytes()),
-            Value::Text(value) | Value::MaybeText(Some(value)) => put(4, without_nul(value).as_bytes()),
-            Value::Bytes(Some(value)) => put(5, value),
+    HASHED.with_borrow_mut(|bytes| {
+        bytes.clear();
+        let mut put = |kind: u8, field: &[u8]| {
+            bytes.push(kind);
+            bytes.extend_from_slice(&(field.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(field);
+        };
+        put(0, table.as_bytes());
+        for field in fields {
+            match *field {
+                Value::Bytes(None) | Value::MaybeText(None) => put(1, &[]),
+                Value::Int(value) => put(2, &value.to_le_bytes()),
+                // A database may store -0.0 as 0.0.
+                Value::Real(value) => put(3, &(value + 0.0).to_le_bytes()),
+                Value::Text(value) | Value::MaybeText(Some(value)) => put(4, without_nul(value).as_bytes()),
+                Value::Bytes(Some(value)) => put(5, value),
+            }
         }
+        let hash = blake3::hash(bytes);
+        let (head, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
+        i64::from_le_bytes(*head)
+    })
+}
+
+/// A row of `trials` as it is stored, without its curve and its checksum.
+#[derive(Debug, Clone, Copy)]
+pub struct TrialFields<'a> {
+    /// Which trial.
+    pub key: TrialKey,
+    /// How it ended; with `step` and `cause` what [`from_outcome`] yields.
+    pub outcome: i64,
+    /// Of a divergence.
+    pub step: Option<i64>,
+    /// Of a failure.
+    pub cause: Option<&'a str>,
+    /// Steps done.
+    pub steps: i64,
+    /// Duration, in seconds.
+    pub seconds: f64,
+    /// Name of the worker.
+    pub worker: &'a str,
+    /// Of the weights.
+    pub digest: &'a [u8],
+    /// As [`from_f64s`] has them.
+    pub metrics: &'a [u8],
+    /// The instruction set.
+    pub isa: &'a str,
+    /// Hash of a kept file.
+    pub weights: Option<&'a [u8]>,
+}
+
+impl TrialFields<'_> {
+    /// Its checksum.
+    pub fn checksum(&self, sweep: i64) -> i64 {
+        let fields = [
+            sweep.into(),
+            self.key.cell.into(),
+            self.key.repeat.into(),
+            self.outcome.into(),
+            self.step.map_or(Value::Bytes(None), Value::Int),
+            self.cause.map_or(Value::Bytes(None), Value::Text),
+            self.steps.into(),
+            Value::Real(self.seconds),
+            self.worker.into(),
+            Value::Bytes(Some(self.digest)),
+            Value::Bytes(Some(self.metrics)),
+            self.isa.into(),
+            Value::Bytes(self.weights),
+        ];
+        checksum("trials", &fields)
     }
-    let hash = blake3::hash(&bytes);
-    let (head, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
-    i64::from_le_bytes(*head)
 }
 
 /// Of a row of `trials`.
 pub fn trial_checksum(sweep: i64, worker: &str, result: &TrialResult) -> i64 {
     let (outcome, step, cause) = from_outcome(&result.outcome);
-    let metrics = from_f64s(&result.metrics);
-    let fields = [
-        sweep.into(),
-        result.key.cell.into(),
-        result.key.repeat.into(),
-        outcome.into(),
-        step.map_or(Value::Bytes(None), Value::Int),
-        cause.map_or(Value::Bytes(None), Value::Text),
-        result.steps.into(),
-        Value::Real(result.seconds),
-        worker.into(),
-        Value::Bytes(Some(&result.digest)),
-        Value::Bytes(Some(&metrics)),
-        result.isa.as_str().into(),
-        Value::Bytes(result.weights.as_ref().map(|hash| &hash[..])),
-    ];
-    checksum("trials", &fields)
+    let fields = TrialFields {
+        key: result.key,
+        outcome,
+        step,
+        cause,
+        steps: result.steps as i64,
+        seconds: result.seconds,
+        worker,
+        digest: &result.digest,
+        metrics: &from_f64s(&result.metrics),
+        isa: &result.isa,
+        weights: result.weights.as_ref().map(|hash| &hash[..]),
+    };
+    fields.checksum(sweep)
 }
 
 /// Of a row of `curves`, by the trial that it belongs to.

@@ -3,6 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use ergodic_common::{TrialKey, TrialResult};
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -12,7 +13,7 @@ use super::rows::{
     curve_checksum, from_curve, from_f64s, from_outcome, kept_predictions, predictions_checksum, trial_checksum,
 };
 use super::sql::{Each, Fields, Sql, Value, apply, whole_trials_one_by_one};
-use super::{Leader, Reader, Store, StoreError, Write, Writer, Written};
+use super::{Leader, Reader, Readers, Store, StoreError, Write, Writer, Written};
 
 /// What makes each version of the schema out of the one before.
 const MIGRATIONS: [&str; 8] = [
@@ -32,6 +33,8 @@ const OLDEST_SQLITE: i32 = 3_051_003;
 pub struct SqliteStore {
     path: PathBuf,
     epoch: u64,
+    /// Held by the writer while it commits, so that readers can be made to see the same moment. Nobody else writes.
+    commits: Arc<RwLock<()>>,
     /// Held, not read: the lock lasts as long as the file is open.
     _lock: File,
 }
@@ -51,7 +54,7 @@ impl SqliteStore {
         let lock = lock(dir)?;
         let path = dir.join("ergodic.sqlite");
         let epoch = begin(&path).map_err(|e| e.about(&path))?;
-        Ok(Self { path, epoch, _lock: lock })
+        Ok(Self { path, epoch, commits: Arc::default(), _lock: lock })
     }
 }
 
@@ -129,27 +132,45 @@ impl Store for SqliteStore {
     fn resign(&self, _: u64) {}
 
     fn writer(&self, _: u64) -> Result<Box<dyn Writer>, StoreError> {
-        Ok(Box::new(SqliteWriter { connection: connect(&self.path)? }))
+        Ok(Box::new(SqliteWriter { connection: connect(&self.path)?, commits: self.commits.clone() }))
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        Ok(Box::new(self.open_reader()?))
+    }
+
+    fn readers(&self, most: usize) -> Result<Readers, StoreError> {
+        let readers = (0..most.max(1)).map(|_| self.open_reader()).collect::<Result<Vec<_>, _>>()?;
+        let _none_commits = self.commits.read().unwrap_or_else(PoisonError::into_inner);
+        for reader in &readers {
+            // What a transaction sees is settled by its first look.
+            reader.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))?;
+        }
+        Ok(Readers::new(readers.into_iter().map(|reader| Box::new(reader) as Box<dyn Reader>).collect()))
+    }
+}
+
+impl SqliteStore {
+    fn open_reader(&self) -> Result<Connection, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&self.path, flags)?;
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
         // Ends with the connection; until then all statements see the same moment.
         connection.execute_batch("BEGIN")?;
-        Ok(Box::new(connection))
+        Ok(connection)
     }
 }
 
 struct SqliteWriter {
     connection: Connection,
+    commits: Arc<RwLock<()>>,
 }
 
 impl Writer for SqliteWriter {
     fn commit(&mut self, writes: &[&Write]) -> Result<Vec<Written>, StoreError> {
         let transaction = self.connection.transaction()?;
         let written = writes.iter().map(|write| apply(&*transaction, write)).collect::<Result<_, _>>()?;
+        let _commits = self.commits.write().unwrap_or_else(PoisonError::into_inner);
         transaction.commit()?;
         Ok(written)
     }

@@ -8,7 +8,7 @@ use super::*;
 use crate::core::audits::Finding;
 use crate::core::interval::IntervalSet;
 use crate::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
-use crate::store::{Audit, Batch, Cleared, Report, StoredTrial};
+use crate::store::{Audit, Batch, Cleared, CurveView, Part, Position, Report, StoredTrial};
 
 fn sweep() -> SweepRow {
     SweepRow {
@@ -110,7 +110,8 @@ fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
     assert_eq!(rows.iter().map(|r| r.result.key.repeat).collect::<Vec<_>>(), [0, 1, 2]);
     assert_eq!(rows[1].result.outcome, Outcome::Diverged { step: 4 });
     let mut curves = Vec::new();
-    reader.curves(number, &mut |key, curve| curves.push((key.repeat, curve.values[2]))).expect("read");
+    let mut push = |key: TrialKey, curve: CurveView<'_>| curves.push((key.repeat, curve.to_curve().values[2]));
+    reader.curves(number, Part::ALL, &mut push).expect("read");
     assert_eq!(curves, [(0, 0.5), (2, 0.1)]);
     let tallies = Tallies { releases: 1, duplicates: 3, mismatches: 1, fenced: 1 };
     assert_eq!(reader.sweeps().expect("read")[0].tallies, tallies);
@@ -367,7 +368,8 @@ fn read_everything(reader: &dyn Reader) -> Result<usize, StoreError> {
     reader.sweeps()?;
     for sweep in [1, 2] {
         reader.trials(sweep, &mut |_| true)?;
-        reader.curves(sweep, &mut |_, _| {})?;
+        reader.ended(sweep, Part::ALL, &mut |_| {})?;
+        reader.curves(sweep, Part::ALL, &mut |_, _| {})?;
         reader.predictions(sweep, &mut |_, _| true)?;
         for (cell, repeat) in [(3, 0), (3, 1), (3, 2), (3, 3), (4, 0), (4, 1), (4, 2)] {
             let key = TrialKey { cell, repeat };
@@ -532,4 +534,63 @@ fn a_removed_sweep_is_cleared_bit_by_bit_and_takes_only_what_is_its_own() {
     assert_eq!(tables.map(count), [1, 1, 1, 1, 1, 0, 0]);
     let number = commit(writer.as_mut(), &Write::Sweep(sweep()));
     assert_eq!(number, Written::Sweep(3), "numbers are not used again");
+}
+
+#[test]
+fn several_readers_see_the_same_moment() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = SqliteStore::open(dir.path()).expect("opened");
+    let mut writer = store.writer(1).expect("a writer");
+    let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
+    commit(writer.as_mut(), &Write::Lease(lease(9, number)));
+    std::thread::scope(|threads| {
+        let rows = 300_u64;
+        threads.spawn(move || {
+            (0..rows).for_each(|n| drop(commit(writer.as_mut(), &batch(number, 9, vec![result(n as u32, 0.5)]))));
+        });
+        let mut seen = 0;
+        while seen < rows {
+            let readers = store.readers(4).expect("readers");
+            let count = |reader: &dyn Reader, _: Part| reader.positions(number, 0).map(|[_, end]| end.rows);
+            let counts = readers.each(&[Part::ALL; 16], count).expect("read");
+            assert!(counts.iter().all(|count| *count == counts[0]), "{counts:?}");
+            seen = counts[0];
+        }
+    });
+}
+
+#[test]
+fn a_position_tells_what_came_later_and_is_none_where_rows_are_others() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = SqliteStore::open(dir.path()).expect("opened");
+    let mut writer = store.writer(1).expect("a writer");
+    let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
+    commit(writer.as_mut(), &Write::Lease(lease(9, number)));
+    let failed = TrialResult::failed(TrialKey { cell: 3, repeat: 9 }, "it fails".into(), 2);
+    commit(writer.as_mut(), &batch(number, 9, vec![result(7, 0.5), failed.clone(), result(2, 0.5)]));
+    let positions = |row| store.reader().and_then(|reader| reader.positions(number, row)).expect("read");
+    let after = |row| {
+        let mut keys = Vec::new();
+        let mut push = |row: StoredTrial| {
+            assert!(row.result.outcome != Outcome::Completed || row.result == result(row.result.key.repeat, 0.5));
+            keys.push(row.result.key.repeat);
+            true
+        };
+        store.reader().and_then(|reader| reader.rows_after(number, row, &mut push)).expect("read");
+        keys
+    };
+    let [start, first] = positions(0);
+    assert_eq!((start, first.rows, after(0)), (Position::default(), 3, vec![2, 7, 9]));
+
+    commit(writer.as_mut(), &batch(number, 9, vec![result(8, 0.5), result(0, 0.5)]));
+    let [here, second] = positions(first.row);
+    assert_eq!((here, second.rows, after(first.row)), (first, 5, vec![0, 8]));
+    assert_eq!((positions(second.row)[0], after(second.row)), (second, vec![]));
+
+    // The failed trial is run again, with whatever result: what was known up to here is not any more.
+    commit(writer.as_mut(), &Write::Retry(number));
+    assert!(positions(first.row)[0] != first && positions(second.row)[0] != second);
+    commit(writer.as_mut(), &batch(number, 9, vec![result(9, 0.5)]));
+    let [here, end] = positions(second.row);
+    assert!(here != second && end.rows == 5 && end.print != second.print);
 }

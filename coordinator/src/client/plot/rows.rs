@@ -200,5 +200,5 @@ fn resolved(compared: &v1::CompareResponse, baseline: &str) -> Result<Vec<(usize
         );
         Ok((at, same))
     };
-    choices(baseline)?.into_iter().map(resolve).collect()
+    choices("--baseline", baseline)?.into_iter().map(resolve).collect()
 }

@@ -17,6 +17,7 @@ use ergodic_common::{Spec, TrialKey};
 use super::compare::find_value;
 use super::table::{Rows, TableError, find_axis};
 use crate::core::Counts;
+use crate::store::Part;
 use agreement::Agreement;
 use halves::Halves;
 use labels::{Labels, common};
@@ -211,21 +212,22 @@ impl Distances {
         };
         // Of a cell beside itself there is one position only.
         let places: BTreeMap<u64, usize> = self.cells.iter().enumerate().map(|(at, cell)| (*cell, at)).collect();
-        rows.reader.trials(rows.sweep, &mut |row| {
-            if let Some(at) = places.get(&row.result.key.cell) {
-                gathered.counts[*at].add(&row.result.outcome);
-            }
-            true
-        })?;
         let steps: Vec<Vec<u64>> = self.cells.iter().map(|cell| self.steps(rows.spec, *cell)).collect();
-        rows.reader.predictions(rows.sweep, &mut |TrialKey { cell, repeat }, predictions| {
-            let Some(at) = places.get(&cell) else { return true };
-            for (labels, step) in gathered.labels.iter_mut().zip(&steps[*at]) {
-                let look = predictions.steps.binary_search(step).ok();
-                let classes = look.and_then(|look| predictions.classes.chunks_exact(self.points).nth(look));
-                classes.into_iter().for_each(|classes| labels[*at].push(repeat, classes));
-            }
-            true
+        rows.readers.with_one(|reader| {
+            reader.ended(rows.sweep, Part::ALL, &mut |trial| {
+                if let Some(at) = places.get(&trial.key.cell) {
+                    gathered.counts[*at].add(&trial.outcome);
+                }
+            })?;
+            reader.predictions(rows.sweep, &mut |TrialKey { cell, repeat }, predictions| {
+                let Some(at) = places.get(&cell) else { return true };
+                for (labels, step) in gathered.labels.iter_mut().zip(&steps[*at]) {
+                    let look = predictions.steps.binary_search(step).ok();
+                    let classes = look.and_then(|look| predictions.classes.chunks_exact(self.points).nth(look));
+                    classes.into_iter().for_each(|classes| labels[*at].push(repeat, classes));
+                }
+                true
+            })
         })?;
         Ok(gathered)
     }

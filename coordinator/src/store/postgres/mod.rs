@@ -15,7 +15,7 @@ use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 
 use super::sql::{Fields, Sql, apply, number};
-use super::{Leader, Reader, Store, StoreError, Write, Writer, Written};
+use super::{Leader, Reader, Readers, Store, StoreError, Write, Writer, Written};
 use session::Session;
 
 /// What makes each version of the schema out of the one before.
@@ -190,6 +190,11 @@ impl Store for PostgresStore {
         let session = self.session("ergodic reader")?;
         session.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
         Ok(Box::new(session))
+    }
+
+    /// One: the connections of a database are few, and several programs share them.
+    fn readers(&self, _most: usize) -> Result<Readers, StoreError> {
+        Ok(Readers::new(vec![self.reader()?]))
     }
 }
 

@@ -3,16 +3,16 @@
 use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
 use ergodic_common::trial::{Curve, Predictions};
-use ergodic_common::{TrialKey, TrialResult};
+use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use super::{Each, Fields, Sql, Value, all, damaged, number};
 use crate::core::interval::IntervalSet;
 use crate::core::{DataPin, Fence, LeaseRow, SweepRow, Tallies};
 use crate::store::rows::{
-    attempt_checksum, curve_checksum, lease_checksum, predictions_checksum, sweep_checksum, to_curve, to_f64s,
-    to_files, to_finding, to_intervals, to_outcome, to_predictions, to_state, trial_checksum,
+    Numbers, TrialFields, attempt_checksum, curve_checksum, lease_checksum, predictions_checksum, sweep_checksum,
+    to_f64s, to_files, to_finding, to_intervals, to_outcome, to_predictions, to_state,
 };
-use crate::store::{Attempt, Audit, Damage, Reader, StoreError, StoredTrial};
+use crate::store::{Attempt, Audit, CurveView, Damage, EndedTrial, Part, Position, Reader, StoreError, StoredTrial};
 
 /// The columns of [`sweep`], and which.
 macro_rules! sweeps {
@@ -60,7 +60,7 @@ macro_rules! audits {
     };
 }
 
-impl<S: Sql> Reader for S {
+impl<S: Sql + Send> Reader for S {
     fn sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
         all(self, sweeps!("ORDER BY number"), &[], sweep)
     }
@@ -129,6 +129,32 @@ impl<S: Sql> Reader for S {
         read.map_err(|error| with_id(self, sweep, error))
     }
 
+    fn positions(&self, sweep: i64, row: u64) -> Result<[Position; 2], StoreError> {
+        // What is stored later has a greater number: of a row that is removed the number may be given out again, and then it is
+        // the print that tells. The checksum covers all that matters; old rows without one are told apart by their digest.
+        let text = "SELECT cell, repeat, curve, checksum, digest FROM trials WHERE sweep = $1";
+        let [mut here, mut end] = [Position::default(); 2];
+        self.select(text, &[sweep.into()], &mut |fields| {
+            let number = fields.int(2)? as u64;
+            let print = match fields.maybe_int(3)? {
+                Some(checksum) => checksum as u64,
+                None => curve_checksum(sweep, key(fields)?, fields.bytes(4)?) as u64,
+            };
+            end.add(number, print);
+            if number <= row {
+                here.add(number, print);
+            }
+            Ok(true)
+        })?;
+        Ok([here, end])
+    }
+
+    fn rows_after(&self, sweep: i64, row: u64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError> {
+        let text = whole_trials!("trials", "WHERE sweep = $1 AND curve > $2 ORDER BY cell, repeat");
+        let read = self.select(text, &[sweep.into(), row.into()], &mut |row| Ok(each(whole_trial(sweep, row)?)));
+        read.map_err(|error| with_id(self, sweep, error))
+    }
+
     fn trial(&self, sweep: i64, key: TrialKey) -> Result<Option<StoredTrial>, StoreError> {
         let mut found = None;
         let read = self.whole_trials(sweep, &[key], &mut |row| {
@@ -170,11 +196,24 @@ impl<S: Sql> Reader for S {
         read.map_err(|error| with_id(self, sweep, error))
     }
 
-    fn curves(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Curve)) -> Result<(), StoreError> {
+    fn ended(&self, sweep: i64, part: Part, each: &mut dyn FnMut(EndedTrial<'_>)) -> Result<(), StoreError> {
+        let text = small_trials!(
+            "WHERE sweep = $1 AND (cell, repeat) >= ($2, $3) AND (cell, repeat) < ($4, $5) ORDER BY cell, repeat"
+        );
+        let read = self.select(text, &within(sweep, part), &mut |row| {
+            each(ended(sweep, row)?);
+            Ok(true)
+        });
+        read.map_err(|error| with_id(self, sweep, error))
+    }
+
+    fn curves(&self, sweep: i64, part: Part, each: &mut dyn FnMut(TrialKey, CurveView<'_>)) -> Result<(), StoreError> {
         let text = "SELECT cell, repeat, data, curves.checksum FROM trials LEFT JOIN curves USING (curve)
-                    WHERE sweep = $1 AND outcome = 1 ORDER BY cell, repeat";
-        let read = self.select(text, &[sweep.into()], &mut |row| {
-            each(key(row)?, curve(sweep, row, 2)?);
+                    WHERE sweep = $1 AND (cell, repeat) >= ($2, $3) AND (cell, repeat) < ($4, $5) AND outcome = 1
+                    ORDER BY cell, repeat";
+        let read = self.select(text, &within(sweep, part), &mut |row| {
+            let (key, data) = checked_curve(sweep, row, 2)?;
+            each(key, data);
             Ok(true)
         });
         read.map_err(|error| with_id(self, sweep, error))
@@ -185,6 +224,11 @@ impl<S: Sql> Reader for S {
         let read = self.select(text, &[sweep.into()], &mut |row| Ok(each(key(row)?, predictions(sweep, row, 2)?)));
         read.map_err(|error| with_id(self, sweep, error))
     }
+}
+
+/// Parameters of a statement about a part of a sweep's trials.
+fn within(sweep: i64, Part { from, to }: Part) -> [Value<'static>; 5] {
+    [sweep.into(), from.cell.into(), from.repeat.into(), to.cell.into(), to.repeat.into()]
 }
 
 /// Whether a trial names this file of weights.
@@ -339,38 +383,64 @@ fn plain(error: StoreError) -> String {
     }
 }
 
-pub(super) fn small_trial(sweep: i64, row: &dyn Fields) -> Result<StoredTrial, StoreError> {
+/// The fields of a row, if they fit its checksum.
+fn trial_fields<'r>(sweep: i64, row: &'r dyn Fields) -> Result<TrialFields<'r>, StoreError> {
+    let fields = TrialFields {
+        key: key(row)?,
+        outcome: row.int(2)?,
+        step: row.maybe_int(3)?,
+        cause: row.maybe_text(4)?,
+        steps: row.int(5)?,
+        seconds: row.real(6)?,
+        worker: row.text(7)?,
+        digest: row.bytes(8)?,
+        metrics: row.bytes(9)?,
+        isa: row.text(10)?,
+        weights: row.maybe_bytes(11)?,
+    };
+    check(row, 12, || fields.checksum(sweep))?;
+    Ok(fields)
+}
+
+fn outcome(fields: &TrialFields<'_>) -> Result<Outcome, StoreError> {
+    let cause = fields.cause.map(str::to_owned);
+    to_outcome(fields.outcome, fields.step, cause).ok_or_else(|| damaged(2, "a known outcome"))
+}
+
+/// What statistics need of a row.
+fn ended<'r>(sweep: i64, row: &'r dyn Fields) -> Result<EndedTrial<'r>, StoreError> {
     of_trial(sweep, row, "row", || {
-        let trial = unchecked_trial(row)?;
-        check(row, 12, || trial_checksum(sweep, &trial.worker, &trial.result))?;
-        Ok(trial)
+        let fields = trial_fields(sweep, row)?;
+        let metrics = Numbers::new(fields.metrics);
+        Ok(EndedTrial { key: fields.key, outcome: outcome(&fields)?, metrics })
     })
 }
 
-fn unchecked_trial(row: &dyn Fields) -> Result<StoredTrial, StoreError> {
-    let cause = row.maybe_text(4)?.map(str::to_owned);
-    let outcome = to_outcome(row.int(2)?, row.maybe_int(3)?, cause).ok_or_else(|| damaged(2, "a known outcome"))?;
-    Ok(StoredTrial {
-        result: TrialResult {
-            key: key(row)?,
-            outcome,
-            steps: row.int(5)? as u64,
-            seconds: row.real(6)?,
-            metrics: to_f64s(row.bytes(9)?),
-            digest: row.maybe_hash(8)?.ok_or_else(|| damaged(8, "a digest"))?,
-            curve: Curve::default(),
-            predictions: Predictions::default(),
-            weights: row.maybe_hash(11)?,
-            isa: row.text(10)?.to_owned(),
-        },
-        worker: row.text(7)?.to_owned(),
+pub(super) fn small_trial(sweep: i64, row: &dyn Fields) -> Result<StoredTrial, StoreError> {
+    of_trial(sweep, row, "row", || {
+        let fields = trial_fields(sweep, row)?;
+        Ok(StoredTrial {
+            result: TrialResult {
+                key: fields.key,
+                outcome: outcome(&fields)?,
+                steps: fields.steps as u64,
+                seconds: fields.seconds,
+                metrics: to_f64s(fields.metrics),
+                digest: row.maybe_hash(8)?.ok_or_else(|| damaged(8, "a digest"))?,
+                curve: Curve::default(),
+                predictions: Predictions::default(),
+                weights: row.maybe_hash(11)?,
+                isa: fields.isa.to_owned(),
+            },
+            worker: fields.worker.to_owned(),
+        })
     })
 }
 
 /// A row with its curve and predictions.
 pub(in crate::store) fn whole_trial(sweep: i64, row: &dyn Fields) -> Result<StoredTrial, StoreError> {
     let mut trial = small_trial(sweep, row)?;
-    trial.result.curve = curve(sweep, row, 13)?;
+    trial.result.curve = checked_curve(sweep, row, 13)?.1.to_curve();
     if of_trial(sweep, row, "predictions", || row.maybe_bytes(15))?.is_some() {
         trial.result.predictions = predictions(sweep, row, 15)?;
     }
@@ -387,12 +457,12 @@ fn attempt(sweep: i64, row: &dyn Fields) -> Result<Attempt, StoreError> {
     })
 }
 
-/// The curve in a column, the next one of which is its checksum.
-fn curve(sweep: i64, row: &dyn Fields, at: usize) -> Result<Curve, StoreError> {
+/// The curve in a column, the next one of which is its checksum, and its trial.
+fn checked_curve<'r>(sweep: i64, row: &'r dyn Fields, at: usize) -> Result<(TrialKey, CurveView<'r>), StoreError> {
     of_trial(sweep, row, "curve", || {
         let (key, data) = (key(row)?, row.bytes(at)?);
         check(row, at + 1, || curve_checksum(sweep, key, data))?;
-        to_curve(data).ok_or_else(|| damaged(at, "a curve"))
+        Ok((key, CurveView::new(data).ok_or_else(|| damaged(at, "a curve"))?))
     })
 }
 

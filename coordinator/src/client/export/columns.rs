@@ -1,0 +1,286 @@
+//! Rows of a sweep as columns: the schema of a dataset's tables, and their record batches.
+
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, BooleanArray, Float64Array, Int16Array, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow_schema::{ArrowError, DataType, Field, Schema};
+use ergodic_common::axis::{Axis, Values};
+use ergodic_common::tree::Value;
+use ergodic_common::trial::hex;
+use ergodic_common::{Outcome, Spec, TrialResult};
+
+/// Which columns a sweep has besides those that all sweeps have.
+#[derive(Debug, Clone)]
+pub(super) struct Columns {
+    axes: Vec<AxisColumn>,
+    /// Fields that `[derive]` computes.
+    derived: Vec<String>,
+    metrics: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+struct AxisColumn {
+    name: String,
+    kind: DataType,
+}
+
+/// A trial with what a row of `trials` says about it.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub(super) result: TrialResult,
+    pub(super) worker: String,
+}
+
+/// The images that predictions are of, and their labels.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ProbeSet {
+    pub(super) images: Vec<u32>,
+    pub(super) labels: Vec<u8>,
+}
+
+/// What stands before the metrics in `trials`, apart from the axes.
+const TRIALS: [&str; 11] =
+    ["cell", "repeat", "outcome", "step", "cause", "steps", "seconds", "worker", "isa", "digest", "weights"];
+
+impl Columns {
+    pub(super) fn of(spec: &Spec) -> Self {
+        let metrics: Vec<String> = spec.measure.metrics.iter().map(|metric| metric.name().into_owned()).collect();
+        let derived: Vec<String> = spec.grid.iter().next().map_or_else(Vec::new, |cell| {
+            spec.grid.derived(cell).into_iter().map(|(field, _)| field.to_owned()).collect()
+        });
+        let taken = |name: &String| {
+            name == "hash" || TRIALS.contains(&name.as_str()) || metrics.contains(name) || derived.contains(name)
+        };
+        let column = |axis: &Axis| {
+            let name = if taken(&axis.name) { format!("axis.{}", axis.name) } else { axis.name.clone() };
+            AxisColumn { name, kind: kind_of(axis) }
+        };
+        Self { axes: spec.grid.axes().iter().map(column).collect(), derived, metrics }
+    }
+
+    /// How many metrics a point of a curve has.
+    pub(super) fn metrics(&self) -> usize {
+        self.metrics.len()
+    }
+
+    fn axis_fields(&self) -> impl Iterator<Item = Field> {
+        self.axes.iter().map(|axis| Field::new(&axis.name, axis.kind.clone(), false))
+    }
+
+    fn metric_fields(&self) -> impl Iterator<Item = Field> {
+        self.metrics.iter().map(|metric| Field::new(metric, DataType::Float64, true))
+    }
+
+    /// One row per trial.
+    pub(super) fn trials(&self) -> Arc<Schema> {
+        let key = [int64("cell"), int32("repeat")];
+        let about = [
+            Field::new("outcome", DataType::Utf8, false),
+            Field::new("step", DataType::Int64, true),
+            Field::new("cause", DataType::Utf8, true),
+            int64("steps"),
+            Field::new("seconds", DataType::Float64, false),
+            Field::new("worker", DataType::Utf8, false),
+            Field::new("isa", DataType::Utf8, true),
+            Field::new("digest", DataType::Utf8, false),
+            Field::new("weights", DataType::Utf8, true),
+        ];
+        schema(key.into_iter().chain(self.axis_fields()).chain(about).chain(self.metric_fields()))
+    }
+
+    /// One row per trial and step.
+    pub(super) fn curves(&self) -> Arc<Schema> {
+        schema([int64("cell"), int32("repeat"), int64("step")].into_iter().chain(self.metric_fields()))
+    }
+
+    /// One row per cell.
+    pub(super) fn cells(&self) -> Arc<Schema> {
+        let derived = self.derived.iter().map(|field| Field::new(field, DataType::Float64, true));
+        let identity = [int64("cell"), Field::new("hash", DataType::Utf8, false)];
+        schema(identity.into_iter().chain(self.axis_fields()).chain(derived))
+    }
+
+    /// One row per trial, step and image.
+    pub(super) fn predictions() -> Arc<Schema> {
+        let class = |name: &str| Field::new(name, DataType::Int16, false);
+        schema([int64("cell"), int32("repeat"), int64("step"), int32("image"), class("label"), class("class")])
+    }
+
+    /// Rows of `trials`.
+    pub(super) fn trials_of(&self, spec: &Spec, rows: &[Row]) -> Result<RecordBatch, ArrowError> {
+        let results = || rows.iter().map(|row| &row.result);
+        let mut columns = keys(results().map(|result| result.key));
+        columns.extend(self.axes_of(spec, results().map(|result| result.key.cell)));
+        let step = |result: &TrialResult| match result.outcome {
+            Outcome::Diverged { step } => Some(step as i64),
+            _ => None,
+        };
+        let cause = |row: &'_ Row| match &row.result.outcome {
+            Outcome::Failed { cause } => Some(cause.clone()),
+            _ => None,
+        };
+        columns.extend([
+            text(results().map(|result| result.outcome.word())),
+            Arc::new(results().map(step).collect::<Int64Array>()),
+            Arc::new(rows.iter().map(cause).collect::<StringArray>()),
+            Arc::new(results().map(|result| Some(result.steps as i64)).collect::<Int64Array>()) as ArrayRef,
+            Arc::new(results().map(|result| Some(result.seconds)).collect::<Float64Array>()),
+            text(rows.iter().map(|row| &row.worker)),
+            Arc::new(results().map(|result| Some(&result.isa).filter(|isa| !isa.is_empty())).collect::<StringArray>()),
+            text(results().map(|result| hex(&result.digest))),
+            Arc::new(results().map(|result| result.weights.map(|hash| hex(&hash))).collect::<StringArray>()),
+        ]);
+        let metric = |at: usize| numbers(results().map(|result| result.metrics.get(at).copied()).collect());
+        columns.extend((0..self.metrics.len()).map(metric));
+        RecordBatch::try_new(self.trials(), columns)
+    }
+
+    /// Rows of `curves`.
+    pub(super) fn curves_of(&self, rows: &[Row]) -> Result<RecordBatch, ArrowError> {
+        let points = rows.iter().map(|row| row.result.curve.steps.len()).sum();
+        let (mut cells, mut repeats, mut steps) =
+            (Vec::with_capacity(points), Vec::with_capacity(points), Vec::with_capacity(points));
+        for TrialResult { key, curve, .. } in rows.iter().map(|row| &row.result) {
+            let length = curve.steps.len();
+            cells.resize(cells.len() + length, key.cell as i64);
+            repeats.resize(repeats.len() + length, key.repeat as i32);
+            steps.extend(curve.steps.iter().map(|step| *step as i64));
+        }
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from(cells)),
+            Arc::new(Int32Array::from(repeats)),
+            Arc::new(Int64Array::from(steps)),
+        ];
+        let width = self.metrics.len().max(1);
+        for at in 0..self.metrics.len() {
+            let mut column = Vec::with_capacity(points);
+            for curve in rows.iter().map(|row| &row.result.curve) {
+                column.extend(curve.values.iter().skip(at).step_by(width));
+            }
+            columns.push(known(column));
+        }
+        RecordBatch::try_new(self.curves(), columns)
+    }
+
+    /// Rows of `predictions`.
+    pub(super) fn predictions_of(rows: &[Row], probe: &ProbeSet) -> Result<RecordBatch, ArrowError> {
+        let images = probe.images.len();
+        let (mut cells, mut repeats, mut steps) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut numbers, mut labels, mut classes): (Vec<i32>, Vec<i16>, Vec<i16>) = Default::default();
+        for TrialResult { key, predictions, .. } in rows.iter().map(|row| &row.result) {
+            for (step, predicted) in predictions.steps.iter().zip(predictions.classes.chunks_exact(images.max(1))) {
+                cells.resize(cells.len() + images, key.cell as i64);
+                repeats.resize(repeats.len() + images, key.repeat as i32);
+                steps.resize(steps.len() + images, *step as i64);
+                numbers.extend(probe.images.iter().map(|image| *image as i32));
+                labels.extend(probe.labels.iter().map(|label| i16::from(*label)));
+                classes.extend(predicted.iter().map(|class| i16::from(*class)));
+            }
+        }
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from(cells)),
+            Arc::new(Int32Array::from(repeats)),
+            Arc::new(Int64Array::from(steps)),
+            Arc::new(Int32Array::from(numbers)),
+            Arc::new(Int16Array::from(labels)),
+            Arc::new(Int16Array::from(classes)),
+        ];
+        RecordBatch::try_new(Self::predictions(), columns)
+    }
+
+    /// Rows of `cells`.
+    pub(super) fn cells_of(&self, spec: &Spec, data: &[u8; 32], cells: &[u64]) -> Result<RecordBatch, ArrowError> {
+        let hash = |cell: &u64| {
+            // Every cell of a sweep that was launched resolves to a config.
+            spec.grid.config(*cell).map(|config| hex(&spec.cell_hash(&config, data))).unwrap_or_default()
+        };
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from_iter_values(cells.iter().map(|cell| *cell as i64))),
+            text(cells.iter().map(hash)),
+        ];
+        columns.extend(self.axes_of(spec, cells.iter().copied()));
+        let derived: Vec<Vec<f64>> =
+            cells.iter().map(|cell| spec.grid.derived(*cell).into_iter().map(|(_, value)| value).collect()).collect();
+        let of_field = |at: usize| numbers(derived.iter().map(|values: &Vec<f64>| values.get(at).copied()).collect());
+        columns.extend((0..self.derived.len()).map(of_field));
+        RecordBatch::try_new(self.cells(), columns)
+    }
+
+    /// The values of all axes in these cells, one column per axis.
+    fn axes_of(&self, spec: &Spec, cells: impl Iterator<Item = u64>) -> Vec<ArrayRef> {
+        let mut columns: Vec<Vec<Value>> = vec![Vec::new(); self.axes.len()];
+        let mut last: (u64, Vec<Value>) = (u64::MAX, Vec::new());
+        for cell in cells {
+            if last.0 != cell {
+                last = (cell, spec.grid.values(cell));
+            }
+            columns.iter_mut().zip(&last.1).for_each(|(column, value)| column.push(value.clone()));
+        }
+        self.axes.iter().zip(&columns).map(|(axis, values)| axis_column(&axis.kind, values)).collect()
+    }
+}
+
+/// The type of an axis' column: the narrowest that has all of its values.
+fn kind_of(axis: &Axis) -> DataType {
+    let Values::Listed(items) = &axis.values else { return DataType::Float64 };
+    let all = |is: fn(&Value) -> bool| items.iter().all(|item| is(&item.value));
+    if all(|value| matches!(value, Value::Int(_))) {
+        DataType::Int64
+    } else if all(|value| value.as_f64().is_some()) {
+        DataType::Float64
+    } else if all(|value| matches!(value, Value::Bool(_))) {
+        DataType::Boolean
+    } else {
+        DataType::Utf8
+    }
+}
+
+fn axis_column(kind: &DataType, values: &[Value]) -> ArrayRef {
+    let whole = |value: &Value| if let Value::Int(whole) = value { *whole } else { 0 };
+    match kind {
+        DataType::Int64 => Arc::new(Int64Array::from_iter_values(values.iter().map(whole))),
+        DataType::Float64 => {
+            Arc::new(Float64Array::from_iter_values(values.iter().map(|value| value.as_f64().unwrap_or(f64::NAN))))
+        }
+        DataType::Boolean => {
+            Arc::new(BooleanArray::from_iter(values.iter().map(|value| Some(*value == Value::Bool(true)))))
+        }
+        _ => text(values.iter().map(Value::to_string)),
+    }
+}
+
+fn schema(fields: impl IntoIterator<Item = Field>) -> Arc<Schema> {
+    Arc::new(Schema::new(fields.into_iter().collect::<Vec<_>>()))
+}
+
+fn int64(name: &str) -> Field {
+    Field::new(name, DataType::Int64, false)
+}
+
+fn int32(name: &str) -> Field {
+    Field::new(name, DataType::Int32, false)
+}
+
+fn keys(keys: impl Iterator<Item = ergodic_common::TrialKey> + Clone) -> Vec<ArrayRef> {
+    vec![
+        Arc::new(Int64Array::from_iter_values(keys.clone().map(|key| key.cell as i64))),
+        Arc::new(Int32Array::from_iter_values(keys.map(|key| key.repeat as i32))),
+    ]
+}
+
+fn text(values: impl Iterator<Item = impl AsRef<str>>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(values))
+}
+
+/// What is not defined is NaN in a row, and null in a table. Infinities stay: a loss may well be one.
+fn numbers(values: Vec<Option<f64>>) -> ArrayRef {
+    Arc::new(Float64Array::from_iter(values.into_iter().map(|value| value.filter(|x| !x.is_nan()))))
+}
+
+/// The same where all are there; most often, all are defined too.
+fn known(values: Vec<f64>) -> ArrayRef {
+    match values.iter().any(|x| x.is_nan()) {
+        false => Arc::new(Float64Array::from(values)),
+        true => numbers(values.into_iter().map(Some).collect()),
+    }
+}

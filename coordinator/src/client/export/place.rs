@@ -1,0 +1,203 @@
+//! Where a dataset is kept: a directory, or a prefix in an object store. Objects are written whole and never changed, but for the
+//! manifest, which is what readers begin with.
+
+use std::fs::File;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::UserError;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion};
+use tokio_stream::StreamExt as _;
+use url::Url;
+
+const MANIFEST: &str = "manifest.json";
+/// Held by whoever writes to a directory. Readers of tables look into their folders, and do not see it.
+const LOCK: &str = ".lock";
+
+/// Where the dataset of one sweep is.
+pub(super) struct Place {
+    store: Arc<dyn ObjectStore>,
+    /// For people.
+    name: String,
+    /// In a directory, and the lock on it. An object store has none: there, the manifest is replaced only if it is the one that
+    /// was read.
+    local: Option<(PathBuf, File)>,
+}
+
+/// The manifest that is replaced next.
+pub(super) struct Found {
+    pub(super) text: Option<Vec<u8>>,
+    version: Option<UpdateVersion>,
+}
+
+/// A place that was named: a directory, or a URL.
+pub(super) enum Named {
+    Directory(PathBuf),
+    Url(Url),
+}
+
+impl Named {
+    /// What `text` names: a URL such as `s3://bucket/prefix`, else a directory.
+    ///
+    /// # Errors
+    /// It is no URL of an object store.
+    pub(super) fn of(text: &str) -> Result<Self, UserError> {
+        let Some((scheme, _)) = text.split_once("://") else { return Ok(Self::Directory(text.into())) };
+        let bad = |why: &str| {
+            let message = format!(
+                "-o {text}: {why}: expected a directory, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"
+            );
+            UserError::new(ErrorCode::BadInput, message)
+        };
+        if !["s3", "s3a", "gs", "az", "abfs", "abfss", "azure"].contains(&scheme) {
+            return Err(bad(&format!("'{scheme}' is no object store that is known")));
+        }
+        Url::parse(text).map(Self::Url).map_err(|e| bad(&e.to_string()))
+    }
+
+    /// The place of a sweep's dataset below it.
+    ///
+    /// # Errors
+    /// It cannot be used, or somebody else is writing there.
+    pub(super) fn sweep(&self, id: &str) -> Result<Place, UserError> {
+        match self {
+            Self::Directory(dir) => directory(&dir.join("sweeps").join(id)),
+            Self::Url(url) => objects(url, id),
+        }
+    }
+}
+
+fn directory(dir: &FilePath) -> Result<Place, UserError> {
+    let failed = |what: &dyn std::fmt::Display| {
+        let message =
+            format!("{}: cannot be used for a dataset ({what}): name another directory with -o", dir.display());
+        UserError::new(ErrorCode::BadInput, message)
+    };
+    std::fs::create_dir_all(dir).map_err(|e| failed(&e))?;
+    let lock = File::options().create(true).truncate(false).write(true).open(dir.join(LOCK)).map_err(|e| failed(&e))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => {
+            let message = format!("{}: another export is writing there: wait for it, or stop it", dir.display());
+            return Err(UserError::new(ErrorCode::Refused, message));
+        }
+        Err(std::fs::TryLockError::Error(e)) => return Err(failed(&e)),
+    }
+    let store = LocalFileSystem::new_with_prefix(dir).map_err(|e| failed(&e))?;
+    Ok(Place { store: Arc::new(store), name: dir.display().to_string(), local: Some((dir.to_owned(), lock)) })
+}
+
+/// Credentials and endpoints come from the environment, under the names that the clouds' own tools have for them.
+fn objects(url: &Url, id: &str) -> Result<Place, UserError> {
+    let settings = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?.to_ascii_lowercase(), value.into_string().ok()?)));
+    // A variable called BUCKET, say, is about something else.
+    let settings =
+        settings.filter(|(name, _)| ["aws_", "google_", "azure_"].iter().any(|cloud| name.starts_with(cloud)));
+    let (store, prefix) = object_store::parse_url_opts(url, settings).map_err(|e| {
+        let message = format!("-o {url}: {e}: set what the object store needs in the environment, as in AWS_REGION");
+        UserError::new(ErrorCode::BadInput, message)
+    })?;
+    let prefix = prefix.join("sweeps").join(id);
+    let name = format!("{}/sweeps/{id}", url.as_str().trim_end_matches('/'));
+    Ok(Place { store: Arc::new(PrefixStore::new(store, prefix)), name, local: None })
+}
+
+impl Place {
+    /// For people.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether nobody else can be writing there.
+    pub(super) fn is_locked(&self) -> bool {
+        self.local.is_some()
+    }
+
+    fn failed(&self, what: &str, error: &object_store::Error) -> UserError {
+        UserError::new(ErrorCode::Internal, format!("{}: {what}: {error}", self.name))
+    }
+
+    /// The manifest that is there.
+    pub(super) async fn manifest(&self) -> Result<Found, UserError> {
+        match self.store.get(&Path::from(MANIFEST)).await {
+            Err(object_store::Error::NotFound { .. }) => Ok(Found { text: None, version: None }),
+            Err(error) => Err(self.failed("the manifest cannot be read", &error)),
+            Ok(found) => {
+                let version = UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
+                let text = found.bytes().await.map_err(|e| self.failed("the manifest cannot be read", &e))?;
+                Ok(Found { text: Some(text.to_vec()), version: Some(version) })
+            }
+        }
+    }
+
+    /// Paths of Parquet files that are there.
+    pub(super) async fn files(&self) -> Result<Vec<String>, UserError> {
+        let mut listed = self.store.list(None);
+        let mut files = Vec::new();
+        while let Some(file) = listed.next().await {
+            let path = file.map_err(|e| self.failed("its files cannot be listed", &e))?.location.to_string();
+            if path.ends_with(".parquet") {
+                files.push(path);
+            }
+        }
+        Ok(files)
+    }
+
+    /// Writes a part that is not there yet.
+    pub(super) async fn put(&self, path: &str, bytes: Vec<u8>) -> Result<(), UserError> {
+        let put = self.store.put(&Path::from(path), PutPayload::from(bytes)).await;
+        put.map_err(|e| self.failed(&format!("{path} cannot be written"), &e))?;
+        self.sync(path).await
+    }
+
+    /// Replaces the manifest, if it is still the one that was read. The new one, as it can be replaced.
+    pub(super) async fn commit(&self, found: &Found, text: Vec<u8>) -> Result<Found, UserError> {
+        let mode = match (&self.local, &found.version) {
+            (Some(_), _) => PutMode::Overwrite,
+            (None, None) => PutMode::Create,
+            (None, Some(version)) => PutMode::Update(version.clone()),
+        };
+        let payload = PutPayload::from(text.clone());
+        let put = self.store.put_opts(&Path::from(MANIFEST), payload, PutOptions::from(mode)).await;
+        let put = put.map_err(|error| match error {
+            object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => {
+                let message = format!("{}: another export wrote there meanwhile: start this one again", self.name);
+                UserError::new(ErrorCode::Refused, message)
+            }
+            error => self.failed("the manifest cannot be written", &error),
+        })?;
+        self.sync(MANIFEST).await?;
+        let version = UpdateVersion { e_tag: put.e_tag, version: put.version };
+        Ok(Found { text: Some(text), version: Some(version) })
+    }
+
+    /// Removes what belongs to no dataset.
+    pub(super) async fn remove(&self, paths: &[String]) -> Result<(), UserError> {
+        for path in paths {
+            match self.store.delete(&Path::from(path.as_str())).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(self.failed(&format!("{path} cannot be removed"), &error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// What is in a directory is on the disk before a manifest names it.
+    async fn sync(&self, path: &str) -> Result<(), UserError> {
+        let Some((dir, _)) = &self.local else { return Ok(()) };
+        let file = dir.join(path);
+        let synced = tokio::task::spawn_blocking(move || {
+            File::open(&file)?.sync_all()?;
+            file.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+        });
+        let failed = |e: &dyn std::fmt::Display| {
+            UserError::new(ErrorCode::Internal, format!("{}: {path} cannot be written: {e}", self.name))
+        };
+        synced.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))
+    }
+}

@@ -1,0 +1,68 @@
+//! `Rows`: what a dataset outside of the store does not have yet, and the position up to which it then has it.
+
+use ergodic_common::BUILD;
+use ergodic_common::spec::SpecSource;
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+use prost::Message as _;
+
+use super::limits::Pages;
+use super::store_error;
+use crate::store::{Position, Reader};
+
+/// Bytes and rows per page.
+const PAGE: (usize, usize) = (1 << 20, 512);
+
+/// Of which sweep rows are sent.
+pub(super) struct Asked {
+    pub(super) number: i64,
+    pub(super) status: Option<v1::SweepStatus>,
+    pub(super) source: SpecSource,
+    pub(super) data_hash: Option<[u8; 32]>,
+    /// Rows after this position, if it is one.
+    pub(super) after: Option<v1::Cursor>,
+}
+
+/// Sends the rows after a position. Where that is none any more, all rows: whoever asked has others.
+pub(super) fn send(
+    reader: &dyn Reader,
+    asked: Asked,
+    probe: impl FnOnce() -> Result<(Vec<u32>, Vec<u8>), UserError>,
+    pages: &Pages<v1::RowsResponse>,
+) -> Result<(), UserError> {
+    let after = asked.after.unwrap_or_default();
+    let [here, end] = reader.positions(asked.number, after.row).map_err(store_error)?;
+    let all = after.row == 0 || (here.row, here.print) != (after.row, after.print);
+    let from = if all { Position::default() } else { here };
+    let rows = end.rows - from.rows;
+    let (images, labels) = if rows > 0 { probe()? } else { Default::default() };
+    let head = v1::RowsHead {
+        status: asked.status,
+        source: Some((&asked.source).into()),
+        data_hash: asked.data_hash.map(|hash| hash.to_vec()),
+        rows,
+        all_rows: end.rows,
+        all,
+        cursor: Some(v1::Cursor { row: end.row, print: end.print }),
+        images,
+        labels,
+        build: BUILD.to_owned(),
+    };
+    let mut page = v1::RowsResponse { head: Some(head), rows: Vec::new() };
+    let mut bytes = 0;
+    let mut send = |row: crate::store::StoredTrial| {
+        let row = v1::TrialRow { result: Some(row.result.into()), values: Vec::new(), worker: row.worker };
+        bytes += row.encoded_len();
+        page.rows.push(row);
+        if bytes < PAGE.0 && page.rows.len() < PAGE.1 {
+            return true;
+        }
+        bytes = 0;
+        pages.blocking_send(Ok(std::mem::take(&mut page)))
+    };
+    if rows > 0 {
+        reader.rows_after(asked.number, from.row, &mut send).map_err(store_error)?;
+    }
+    let _ = pages.blocking_send(Ok(page));
+    Ok(())
+}

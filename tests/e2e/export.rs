@@ -1,0 +1,363 @@
+//! Datasets: what `ergodic export` writes says the same as the tables, grows with the sweep, and is whole at every moment.
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::{Float64Type, Int16Type, Int32Type, Int64Type};
+use arrow_array::{Array, RecordBatch};
+use ergodic_tests::{Cluster, Finished, run_with, skip, wait_for};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::kept::KEEPING;
+
+type Rows = Vec<Map<String, Value>>;
+
+/// A dataset in a directory.
+struct Dataset(PathBuf);
+
+impl Dataset {
+    fn manifest(&self) -> Value {
+        let text = std::fs::read_to_string(self.0.join("manifest.json")).expect("a manifest");
+        serde_json::from_str(&text).expect("it is JSON")
+    }
+
+    fn parts(&self, table: &str) -> Vec<Value> {
+        self.manifest()["tables"][table]["parts"].as_array().expect("a list of parts").clone()
+    }
+
+    /// Rows of a table in the order (cell, repeat, step), read from what the manifest names, which is as it says.
+    fn rows(&self, table: &str) -> Rows {
+        let mut rows = Rows::new();
+        for part in self.parts(table) {
+            let path = self.0.join(part["path"].as_str().expect("a path"));
+            let bytes = std::fs::read(&path).expect("a part");
+            assert_eq!(part["bytes"], bytes.len());
+            assert_eq!(part["sha256"], sha256(&bytes));
+            let before = rows.len();
+            for batch in ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(path).expect("a part"))
+                .and_then(ParquetRecordBatchReaderBuilder::build)
+                .expect("it is Parquet")
+            {
+                rows.extend(objects(&batch.expect("rows")));
+            }
+            assert_eq!(part["rows"], rows.len() - before);
+            let keys: Vec<_> = rows[before..].iter().map(place).collect();
+            assert!(keys.is_sorted(), "{table}: rows of a part are sorted");
+        }
+        assert_eq!(self.manifest()["tables"][table]["rows"], rows.len());
+        rows.sort_by_key(place);
+        rows
+    }
+
+    /// Parquet files below it, whether the manifest names them or not.
+    fn files(&self) -> BTreeSet<String> {
+        let folders = std::fs::read_dir(&self.0).expect("a directory").flatten().filter(|entry| entry.path().is_dir());
+        let files = folders.flat_map(|folder| std::fs::read_dir(folder.path()).expect("a folder").flatten());
+        files.map(|file| file.path().strip_prefix(&self.0).expect("below it").display().to_string()).collect()
+    }
+
+    /// Those that the manifest names.
+    fn named(&self) -> BTreeSet<String> {
+        paths(&self.manifest())
+    }
+}
+
+/// The parts that a manifest names.
+fn paths(manifest: &Value) -> BTreeSet<String> {
+    let tables = manifest["tables"].as_object().expect("tables").values();
+    let parts = tables.flat_map(|table| table["parts"].as_array().expect("parts"));
+    parts.map(|part| part["path"].as_str().expect("a path").to_owned()).collect()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn place(row: &Map<String, Value>) -> [Option<u64>; 4] {
+    ["cell", "repeat", "step", "image"].map(|column| row.get(column).and_then(Value::as_u64))
+}
+
+fn objects(batch: &RecordBatch) -> Rows {
+    let value = |column: &dyn Array, row: usize| {
+        if column.is_null(row) {
+            return Value::Null;
+        }
+        match column.data_type().to_string().as_str() {
+            "Int16" => json!(column.as_primitive::<Int16Type>().value(row)),
+            "Int32" => json!(column.as_primitive::<Int32Type>().value(row)),
+            "Int64" => json!(column.as_primitive::<Int64Type>().value(row)),
+            "Float64" => json!(column.as_primitive::<Float64Type>().value(row)),
+            "Utf8" => json!(column.as_string::<i32>().value(row)),
+            other => panic!("a column of {other}"),
+        }
+    };
+    let names: Vec<String> = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
+    let row = |row| names.iter().cloned().zip(batch.columns().iter().map(|c| value(c.as_ref(), row))).collect();
+    (0..batch.num_rows()).map(row).collect()
+}
+
+fn export(cluster: &Cluster, id: &str, to: &Path, options: &[&str]) -> Dataset {
+    let path = to.display().to_string();
+    cluster.ask(&[&["export", id, "-o", &path], options].concat());
+    Dataset(to.join("sweeps").join(id))
+}
+
+fn same_number(a: &Value, b: &Value) -> bool {
+    a.as_f64().map(f64::to_bits) == b.as_f64().map(f64::to_bits)
+}
+
+/// Rows of `trials` say what `ergodic trials` says.
+fn check_trials(rows: &Rows, cluster: &Cluster, id: &str) {
+    let text = cluster.ask(&["trials", id, "--format", "json"]);
+    let told: Vec<Value> = serde_json::from_str(&text).expect("valid JSON");
+    assert_eq!(rows.len(), told.len());
+    for (row, told) in rows.iter().zip(&told) {
+        let outcome = match &row["step"] {
+            Value::Null => row["outcome"].as_str().expect("a word").to_owned(),
+            step => format!("{}@{step}", row["outcome"].as_str().expect("a word")),
+        };
+        assert_eq!(outcome, told["outcome"]);
+        for text in ["worker", "isa", "digest", "cause"] {
+            assert_eq!(row[text], told[text], "{text} of {row:?}");
+        }
+        for number in ["cell", "repeat", "steps", "seconds", "lr", "test_acc"] {
+            assert!(same_number(&row[number], &told[number]), "{number} of {row:?} and {told}");
+        }
+    }
+}
+
+/// Rows of `predictions` say what `ergodic predictions` says.
+fn check_predictions(rows: &Rows, cluster: &Cluster, id: &str) {
+    let csv = cluster.ask(&["predictions", id]);
+    let names = ["cell", "repeat", "step", "image", "label", "class"];
+    let line = |row: &Map<String, Value>| names.map(|name| row[name].to_string()).join(",");
+    let told: BTreeSet<&str> = csv.lines().skip(1).map(|line| line.split_once(',').expect("an axis first").1).collect();
+    let lines: Vec<String> = rows.iter().map(line).collect();
+    assert_eq!((lines.len(), told.len()), (csv.lines().count() - 1, csv.lines().count() - 1));
+    assert!(lines.iter().all(|line| told.contains(line.as_str())));
+}
+
+#[test]
+fn a_dataset_says_what_the_tables_say_and_a_second_export_adds_nothing() {
+    let mut cluster = Cluster::start(&[]);
+    let _worker = cluster.worker(2, &[]);
+    let id = cluster.launch(KEEPING);
+    cluster.wait_for_end(&id);
+    let to = cluster.path("dataset");
+    let dataset = export(&cluster, &id, &to, &[]);
+
+    check_trials(&dataset.rows("trials"), &cluster, &id);
+    check_predictions(&dataset.rows("predictions"), &cluster, &id);
+    check_curves(&dataset, &cluster, &id);
+    let cells = dataset.rows("cells");
+    assert_eq!(cells.iter().map(|cell| &cell["lr"]).collect::<Vec<_>>(), [&json!(0.05), &json!(1e38)]);
+    let hash = cells[0]["hash"].as_str().expect("a hash");
+    assert!(hash.len() == 64 && hash != cells[1]["hash"], "{cells:?}");
+
+    let manifest = dataset.manifest();
+    assert_eq!((&manifest["complete"], &manifest["serial"]), (&json!(true), &json!(1)));
+    assert_eq!(manifest["sweep"]["spec"]["text"], KEEPING);
+    assert_eq!(manifest["hosts"].as_object().expect("hosts").values().filter_map(Value::as_u64).sum::<u64>(), 4);
+    assert!(manifest["sweep"]["numerics"].as_str().is_some_and(|class| class.starts_with("cpu-f32/")));
+    assert_eq!(dataset.files(), dataset.named());
+    let again = export(&cluster, &id, &to, &[]);
+    assert_eq!(again.manifest(), manifest);
+    assert_eq!(again.files(), dataset.named());
+    let anew = export(&cluster, &id, &to, &["--anew"]);
+    assert_eq!(anew.manifest()["serial"], 2);
+    assert!(anew.files() == anew.named() && anew.files().is_disjoint(&paths(&manifest)));
+    check_trials(&anew.rows("trials"), &cluster, &id);
+}
+
+/// The last point of a completed trial's curve has its final metrics, and means over trials are those of `ergodic curves`.
+fn check_curves(dataset: &Dataset, cluster: &Cluster, id: &str) {
+    let (trials, curves) = (dataset.rows("trials"), dataset.rows("curves"));
+    let completed: Vec<_> = trials.iter().filter(|trial| trial["outcome"] == "completed").collect();
+    assert!(completed.len() == 2 && trials.len() == 4);
+    for trial in &completed {
+        let of_trial = |point: &&Map<String, Value>| place(point)[..2] == place(trial)[..2];
+        let last = curves.iter().rfind(of_trial).expect("a curve");
+        assert!(same_number(&last["test_acc"], &trial["test_acc"]) && last["step"] == trial["steps"]);
+    }
+    let told: Vec<Value> = serde_json::from_str(&cluster.ask(&["curves", id, "--format", "json"])).expect("valid JSON");
+    for told in told.iter().filter(|told| told["n"] != 0) {
+        let here = |point: &&Map<String, Value>| {
+            let completed = completed.iter().any(|trial| place(trial)[..2] == place(point)[..2]);
+            completed && point["step"] == told["step"]
+        };
+        let values: Vec<f64> = curves.iter().filter(here).filter_map(|point| point["test_acc"].as_f64()).collect();
+        assert_eq!(told["n"], values.len());
+        assert!(
+            (values.iter().sum::<f64>() / values.len() as f64 - told["mean"].as_f64().expect("a mean")).abs() < 1e-12
+        );
+    }
+}
+
+#[test]
+fn a_dataset_grows_with_its_sweep_and_is_whole_when_an_export_is_broken_off() {
+    let mut cluster = Cluster::start(&[]);
+    let worker = cluster.worker(1, &[]);
+    let id = cluster.launch(&super::repeated(40));
+    cluster.wait_until(&id, "some trials are done", |status| status["done"].as_u64() > Some(20));
+    worker.signal("TERM");
+    assert_eq!(worker.wait(), 0);
+    let to = cluster.path("dataset");
+    let early = export(&cluster, &id, &to, &[]);
+    let (manifest, first) = (early.manifest(), early.rows("trials"));
+    assert_eq!((&manifest["complete"], first.len() > 20), (&json!(false), true));
+    check_trials(&first, &cluster, &id);
+
+    let _worker = cluster.worker(2, &[]);
+    cluster.wait_for_end(&id);
+    let path = to.display().to_string();
+    let args = ["export", &id, "-o", &path, "--coordinator", &cluster.url];
+    let died = run_with(&[("FAILPOINTS", "before-manifest=return")], &args);
+    assert_ne!(died.code, 0);
+    assert_eq!(early.manifest(), manifest, "what there was is whole");
+    assert!(early.files().len() > early.named().len(), "parts that belong to no dataset are there");
+    assert_eq!(early.rows("trials"), first);
+
+    let all = export(&cluster, &id, &to, &[]);
+    assert_eq!((&all.manifest()["complete"], &all.manifest()["serial"]), (&json!(true), &json!(2)));
+    assert_eq!(all.files(), all.named(), "and are there no more");
+    assert!(paths(&manifest).is_subset(&all.named()), "parts that are there are left alone");
+    check_trials(&all.rows("trials"), &cluster, &id);
+    let fresh = export(&cluster, &id, &cluster.path("other"), &[]);
+    for table in ["cells", "trials", "curves"] {
+        assert_eq!(all.rows(table), fresh.rows(table));
+    }
+}
+
+#[test]
+fn an_export_follows_a_sweep_to_its_end() {
+    let mut cluster = Cluster::start(&[]);
+    let _worker = cluster.worker(2, &[]);
+    let id = cluster.launch(&super::repeated(20));
+    let dataset = export(&cluster, &id, &cluster.path("dataset"), &["--follow", "--every", "100ms"]);
+    assert_eq!(dataset.manifest()["complete"], true);
+    assert_eq!(cluster.status(&id)["state"], "completed");
+    check_trials(&dataset.rows("trials"), &cluster, &id);
+}
+
+#[test]
+fn places_that_are_none_are_refused_in_words() {
+    let mut cluster = Cluster::start(&[]);
+    let _worker = cluster.worker(1, &[]);
+    let id = cluster.launch(&super::empty_sweep(3));
+    cluster.wait_for_end(&id);
+    let to = |place: &str| cluster.run(&["export", &id, "-o", place]);
+    let refused = to("ftp://somewhere/else");
+    assert!(refused.code == 2 && refused.stderr.contains("s3://BUCKET/PREFIX"), "{refused:?}");
+    let file = cluster.path("file");
+    std::fs::write(&file, "in the way").expect("a file can be written");
+    let refused = to(&file.display().to_string());
+    assert!(refused.code == 2 && refused.stderr.contains("cannot be used for a dataset"), "{refused:?}");
+    let dataset = export(&cluster, &id, &cluster.path("dataset"), &[]);
+    let newer = serde_json::to_string(&json!({ "format": "ergodic dataset", "version": 99 })).expect("JSON");
+    std::fs::write(dataset.0.join("manifest.json"), newer).expect("a file can be written");
+    let refused = to(&cluster.path("dataset").display().to_string());
+    assert!(refused.code == 2 && refused.stderr.contains("version 99"), "{refused:?}");
+}
+
+/// A local server of the S3 protocol, stopped when dropped.
+struct S3 {
+    server: Child,
+    address: String,
+}
+
+impl Drop for S3 {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+impl S3 {
+    fn start() -> Option<Self> {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+        let port = free.port().to_string();
+        let mut command = Command::new("moto_server");
+        let command = command.args(["-H", "127.0.0.1", "-p", &port]).stdout(Stdio::null()).stderr(Stdio::null());
+        let server = Self { server: command.spawn().ok()?, address: free.to_string() };
+        wait_for("the S3 server answers", || TcpStream::connect(&server.address).is_ok());
+        assert!(server.ask("PUT", "/results").0.contains("200"), "a bucket is made");
+        Some(server)
+    }
+
+    /// Status line and body.
+    fn ask(&self, method: &str, path: &str) -> (String, Vec<u8>) {
+        let mut stream = TcpStream::connect(&self.address).expect("it answers");
+        write!(stream, "{method} {path} HTTP/1.0\r\nHost: {}\r\nContent-Length: 0\r\n\r\n", self.address)
+            .expect("asked");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an answer");
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("the end of the head");
+        let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+        (head.lines().next().unwrap_or_default().to_owned(), answer[end + 4..].to_vec())
+    }
+
+    fn get(&self, path: &str) -> Vec<u8> {
+        let (status, body) = self.ask("GET", path);
+        assert!(status.contains("200"), "{path}: {status}");
+        body
+    }
+
+    fn export(&self, cluster: &Cluster, id: &str) -> Finished {
+        let endpoint = format!("http://{}", self.address);
+        let environment = [
+            ("AWS_ENDPOINT_URL", endpoint.as_str()),
+            ("AWS_ALLOW_HTTP", "true"),
+            ("AWS_ACCESS_KEY_ID", "anybody"),
+            ("AWS_SECRET_ACCESS_KEY", "anything"),
+            ("AWS_REGION", "us-east-1"),
+        ];
+        run_with(&environment, &["export", id, "-o", "s3://results/of/all", "--coordinator", &cluster.url])
+    }
+}
+
+#[test]
+fn an_object_store_holds_the_same_dataset() {
+    let Some(s3) = S3::start() else {
+        return skip(
+            "an_object_store_holds_the_same_dataset",
+            "moto_server",
+            "it is not on PATH (pip install 'moto[server]')",
+        );
+    };
+    let mut cluster = Cluster::start(&[]);
+    let worker = cluster.worker(1, &[]);
+    let id = cluster.launch(&super::repeated(30));
+    cluster.wait_until(&id, "some trials are done", |status| status["done"].as_u64() > Some(10));
+    worker.signal("TERM");
+    assert_eq!(worker.wait(), 0);
+    let early = s3.export(&cluster, &id);
+    assert_eq!(early.code, 0, "{early:?}");
+    let _worker = cluster.worker(2, &[]);
+    cluster.wait_for_end(&id);
+    for _ in 0..2 {
+        let exported = s3.export(&cluster, &id);
+        assert_eq!(exported.code, 0, "{exported:?}");
+    }
+
+    let base = format!("/results/of/all/sweeps/{id}");
+    let manifest: Value = serde_json::from_slice(&s3.get(&format!("{base}/manifest.json"))).expect("a manifest");
+    assert_eq!((&manifest["serial"], &manifest["complete"]), (&json!(2), &json!(true)));
+    let copy = Dataset(cluster.path("copy"));
+    for path in paths(&manifest) {
+        let file = copy.0.join(&path);
+        std::fs::create_dir_all(file.parent().expect("a folder")).expect("a folder can be made");
+        std::fs::write(file, s3.get(&format!("{base}/{path}"))).expect("a file can be written");
+    }
+    std::fs::write(copy.0.join("manifest.json"), manifest.to_string()).expect("a file can be written");
+    check_trials(&copy.rows("trials"), &cluster, &id);
+    let local = export(&cluster, &id, &cluster.path("local"), &[]);
+    for table in ["cells", "trials", "curves"] {
+        assert_eq!(copy.rows(table), local.rows(table));
+    }
+}
