@@ -61,12 +61,12 @@ pub fn size_for_people(s: &v1::SweepStatus) -> String {
     }
 }
 
-/// `4 of 6 cells know the mean of test_acc to ± 0.001, 1 does not with all 500 repeats`
+/// `4 of 6 cells know the mean of test_acc to ± 0.001; not even with all 500 repeats: 1`
 pub fn precision_for_people(s: &v1::SweepStatus) -> Option<String> {
     let v1::PrecisionStatus { metric, ci95, reached, exhausted, .. } = s.precision.as_ref()?;
     let mut line = format!("{reached} of {} cells know the mean of {metric} to ± {ci95}", s.cells);
     if *exhausted > 0 {
-        line += &format!(", {exhausted} do not with all {} repeats", s.repeats);
+        line += &format!("; not even with all {} repeats: {exhausted}", s.repeats);
     }
     Some(line)
 }

@@ -284,7 +284,7 @@ fn explain_growth(sweep: &Sweep) -> Option<String> {
         line += &format!(" (cells at so many repeats: {})", parts.join(", "));
     }
     if standing.exhausted > 0 {
-        line += &format!("; {} do not with all {} repeats", standing.exhausted, sweep.spec.repeats);
+        line += &format!("; not even with all {} repeats: {}", sweep.spec.repeats, standing.exhausted);
     }
     if open > 0 {
         let expected = growth.expected();

@@ -104,8 +104,8 @@ impl Lab {
         if !keys.is_empty() {
             self.granted.get_mut(worker).expect("it was there").insert(fence, keys);
         }
-        let mut committed = Committed::default();
-        committed.fenced = self.core.admit(worker, fence, &delivered) == Ok(Admission::Compare);
+        let fenced = self.core.admit(worker, fence, &delivered) == Ok(Admission::Compare);
+        let mut committed = Committed { fenced, ..Committed::default() };
         for key in delivered {
             match self.rows.contains_key(&key) {
                 true => committed.known.push(key),
