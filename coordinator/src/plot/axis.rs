@@ -57,7 +57,7 @@ impl Scale {
         let size = self.from.abs().max(self.to.abs());
         let decimals = (-libm::floor(libm::log10(step) + 1e-9)).max(0.0) as usize;
         let label = |x: f64| {
-            if size < 1e-3 || size >= 1e6 { scientific(x) } else { fixed(x, decimals) }
+            if (1e-3..1e6).contains(&size) { fixed(x, decimals) } else { scientific(x) }
         };
         (first..=last).map(|i| i as f64 * step).map(|x| (x, label(x))).collect()
     }

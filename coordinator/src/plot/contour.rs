@@ -8,8 +8,8 @@ pub type Line = Vec<(f64, f64)>;
 /// square could be crossed in two ways, its mean decides.
 pub fn lines(grid: &[Vec<Option<f64>>], level: f64) -> Vec<Line> {
     let mut segments = Vec::new();
-    for row in 0..grid.len().saturating_sub(1) {
-        for column in 0..grid[row].len().saturating_sub(1) {
+    for (row, pair) in grid.windows(2).enumerate() {
+        for column in 0..pair[0].len().saturating_sub(1) {
             // Around the square, beginning at its lower left corner.
             let corners = [(0, 0), (1, 0), (1, 1), (0, 1)].map(|(c, r)| (column + c, row + r));
             let values = corners.map(|(c, r)| grid[r][c]);

@@ -79,7 +79,7 @@ pub fn draw(curves: &Curves, look: &Look) -> Result<Scene, String> {
     }
     frame::frame(&mut sheet.scene, area);
     if legend > 0.0 {
-        draw_legend(&mut sheet.scene, area, curves, legend)?;
+        draw_legend(&mut sheet.scene, area, curves)?;
     }
     Ok(sheet.scene)
 }
@@ -104,7 +104,8 @@ fn shown(curves: &Curves) -> Result<Vec<Line>, String> {
     let lines: Vec<Line> = curves.lines.iter().map(kept).collect();
     if lines.iter().all(|line| line.points.is_empty()) {
         let why = if curves.log { " above 0" } else { "" };
-        return Err(format!("there is no value of {}{why} to draw a curve of", curves.metric));
+        let notes: String = curves.notes.iter().map(|note| format!(". {}", note.trim_end_matches('.'))).collect();
+        return Err(format!("there is no value of {}{why} to draw a curve of{notes}", curves.metric));
     }
     Ok(lines)
 }
@@ -155,7 +156,7 @@ fn legend_width(curves: &Curves) -> f64 {
     frame::widest([curves.key.as_str()], SMALL).max(labels + SAMPLE + 6.0) + 16.0
 }
 
-fn draw_legend(scene: &mut Scene, area: Area, curves: &Curves, width: f64) -> Result<(), String> {
+fn draw_legend(scene: &mut Scene, area: Area, curves: &Curves) -> Result<(), String> {
     let left = area.right + 12.0;
     let room = scene.width - left - 8.0;
     let key = super::font::fitting(&curves.key, SMALL, room);
@@ -165,7 +166,6 @@ fn draw_legend(scene: &mut Scene, area: Area, curves: &Curves, width: f64) -> Re
         let needed = scene.height + (12.5 - leading) * curves.lines.len() as f64;
         return Err(format!("the picture is too low for its legend: it takes --height {needed:.0}"));
     }
-    debug_assert!(width > 0.0);
     for (at, line) in curves.lines.iter().enumerate() {
         let y = area.top + 16.0 + (at as f64 + 0.5) * leading;
         scene.line(vec![(left, y), (left + SAMPLE, y)], stroke(at));

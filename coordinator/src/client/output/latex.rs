@@ -190,7 +190,7 @@ mod tests {
                 n: if mean.is_some() { 3 } else { 0 },
                 diverged: if mean.is_some() { 0 } else { 3 },
                 mean,
-                ci95_high: mean.map(|m| m + 0.0125),
+                ci95_high: mean.map(|m| m + 0.0131),
                 ..v1::Summary::default()
             };
             let figures = if columns.is_empty() { vec![] } else { vec![mean.unwrap_or(f64::NAN), 2e-7] };

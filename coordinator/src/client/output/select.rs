@@ -111,8 +111,10 @@ fn source(table: &v1::TableResponse, name: &str) -> Option<Source> {
 }
 
 fn unknown(table: &v1::TableResponse, option: &str, name: &str) -> UserError {
-    let known = table.axes.iter().map(String::as_str);
-    let known = known.chain(table.columns.iter().map(String::as_str)).chain(STATISTICS);
+    // An axis may be named by the last part of its path.
+    let axes = || table.axes.iter().map(String::as_str);
+    let parts = axes().filter_map(|axis| axis.rsplit_once('.').map(|(_, last)| last));
+    let known = axes().chain(parts).chain(table.columns.iter().map(String::as_str)).chain(STATISTICS);
     let message = format!("{option}: the table has no axis or statistic '{name}', {}", nearest(name, known));
     UserError::new(ErrorCode::NotFound, message)
 }
@@ -270,7 +272,7 @@ mod tests {
         // A mean that there is not fulfils nothing.
         assert_eq!(rows("mean < 0.65", "", 0), Ok(vec![0, 3]));
         for (bad, words) in [
-            ("lrr < 1", "did you mean 'train.lr'"),
+            ("lrr < 1", "did you mean 'lr'"),
             ("lr <", "expected a condition"),
             ("kind == \"sgd", "a quote is open"),
             ("lr > 5", "none of 4 rows"),

@@ -4,7 +4,7 @@ mod curves;
 mod maps;
 mod rows;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
@@ -165,7 +165,7 @@ fn check(options: &PlotOptions) -> Result<(), UserError> {
         (options.selection.sort.is_some() && map, "--sort", "curves, distribution and pairs"),
     ];
     match refusals.iter().find(|(refused, _, _)| *refused) {
-        Some((_, option, kinds)) => Err(bad(format!("{option}: is for the kinds {kinds} alone"))),
+        Some((_, option, kinds)) => Err(bad(format!("{option}: only for --kind {kinds}"))),
         None => Ok(()),
     }
 }
@@ -184,7 +184,7 @@ fn form(path: &Path) -> Result<Form, UserError> {
 /// # Errors
 /// It cannot be written.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), UserError> {
-    std::fs::write(path, bytes).map_err(|e| bad(format!("cannot write {}: {e}", PathBuf::from(path).display())))
+    std::fs::write(path, bytes).map_err(|e| bad(format!("cannot write {}: {e}", path.display())))
 }
 
 fn bad(message: String) -> UserError {
