@@ -293,8 +293,9 @@ impl S3 {
     /// Status line and body.
     fn ask(&self, method: &str, path: &str) -> (String, Vec<u8>) {
         let mut stream = TcpStream::connect(&self.address).expect("it answers");
-        write!(stream, "{method} {path} HTTP/1.0\r\nHost: {}\r\nContent-Length: 0\r\n\r\n", self.address)
-            .expect("asked");
+        // What is in a bucket that is made so can be read by anybody.
+        let head = format!("Host: {}\r\nContent-Length: 0\r\nx-amz-acl: public-read", self.address);
+        write!(stream, "{method} {path} HTTP/1.0\r\n{head}\r\n\r\n").expect("asked");
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("an answer");
         let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("the end of the head");
