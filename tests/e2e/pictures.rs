@@ -88,11 +88,7 @@ fn check_bad_requests(cluster: &Cluster, id: &str) {
     refused(&ask(&["--kind", "pairs", "--baseline", "lr=3"]), 5, &["'3'"]);
     refused(&ask(&["--kind", "phase", "--stat", "mean"]), 2, &["--stat", "heatmap"]);
     refused(&ask(&["--kind", "curves", "--by", "lrr"]), 5, &["lrr", "did you mean 'lr'"]);
-    refused(
-        &ask(&["--kind", "curves", "--where", "lr > 1"]),
-        2,
-        &["no value of test_acc", "0 (all 12 diverged)"],
-    );
+    refused(&ask(&["--kind", "curves", "--where", "lr > 1"]), 2, &["no value of test_acc", "0 (all 12 diverged)"]);
     refused(
         &ask(&["--where", "lr > 1"]),
         2,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Client;
 use super::commands::simple_table;
-use super::output::{Format, Records, json_value, short_figure, text_value};
+use super::output::{Format, Records, json_value, latex_records, short_figure, text_value};
 
 /// What is to be known, and how it is printed.
 #[derive(Debug, Clone)]
@@ -66,6 +66,7 @@ pub async fn effects(client: &mut Client, sweep: &str, options: &EffectsOptions)
         Format::Json => in_json(&found, options),
         Format::Csv => records(&found, single).csv(),
         Format::Md => records(&found, single).markdown(),
+        Format::Latex => latex_records(&records(&found, single)),
         Format::Table => for_people(&found, options),
     })
 }

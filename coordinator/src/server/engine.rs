@@ -19,7 +19,7 @@ use super::limits::Place;
 use super::store_error;
 use crate::core::{
     Admission, Change, Committed, Core, Effect, Fence, Joining, LeaseRow, Now, Steering, StoredRow, Sweep, SweepRow,
-    Verdict, WorkerId,
+    SweepState, Verdict, WorkerId,
 };
 use crate::failpoint;
 use crate::store::writer::WriterHandle;
@@ -615,8 +615,7 @@ impl Engine {
     ) -> Vec<Effect> {
         let ends = stored.is_ok() && self.core.sweep(from).is_some_and(|sweep| sweep.state.is_open());
         let _ = reply.send(stored);
-        // One that is open may be cancelled.
-        if ends { self.core.on_steer(from, Steering::Cancel, now).unwrap_or_default() } else { Vec::new() }
+        if ends { self.core.on_steered(from, Change::State(SweepState::Cancelled), now) } else { Vec::new() }
     }
 
     fn clear(&self, sweep: i64, reply: oneshot::Sender<Result<Cleared, StoreError>>) -> Vec<Effect> {

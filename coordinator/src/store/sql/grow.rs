@@ -18,7 +18,12 @@ const COPIED_AT_ONCE: i64 = 256;
 const COPIED_NUMBERS: usize = 4 << 20;
 
 /// Replaces a sweep's file by another one, if it is still the one that it was; whether it was.
-pub(super) fn extend(sql: &impl Sql, sweep: i64, from: &SpecSource, to: &SpecSource) -> Result<bool, StoreError> {
+pub(super) fn extend(
+    sql: &(impl Sql + Send),
+    sweep: i64,
+    from: &SpecSource,
+    to: &SpecSource,
+) -> Result<bool, StoreError> {
     let Some(row) = sweep_of(sql, sweep)?.filter(|row| row.source == *from) else { return Ok(false) };
     let row = SweepRow { source: to.clone(), ..row };
     let (settings, files) = (settings_text(&row)?, from_files(&to.files));
@@ -35,7 +40,7 @@ pub(super) fn extend(sql: &impl Sql, sweep: i64, from: &SpecSource, to: &SpecSou
 }
 
 /// Stores a new sweep with the rows, attempts and audits of another one, which takes no more of them. Its number.
-pub(super) fn inherit(sql: &impl Sql, inheritance: &Inheritance) -> Result<i64, StoreError> {
+pub(super) fn inherit(sql: &(impl Sql + Send), inheritance: &Inheritance) -> Result<i64, StoreError> {
     let Inheritance { row, from, cells } = inheritance;
     let Some(old) = sweep_of(sql, *from)? else {
         return Err(StoreError::Failed("the sweep that was to be extended was removed meanwhile".into()));
@@ -68,7 +73,7 @@ pub(super) fn inherit(sql: &impl Sql, inheritance: &Inheritance) -> Result<i64, 
 }
 
 /// Rows that follow one, or the first ones.
-fn next_rows(sql: &impl Sql, sweep: i64, after: Option<TrialKey>) -> Result<Vec<StoredTrial>, StoreError> {
+fn next_rows(sql: &(impl Sql + Send), sweep: i64, after: Option<TrialKey>) -> Result<Vec<StoredTrial>, StoreError> {
     let text = whole_trials!("trials", "WHERE sweep = $1 AND (cell, repeat) > ($2, $3) ORDER BY cell, repeat LIMIT $4");
     let (cell, repeat) = after.map_or((-1, -1), |key| (key.cell as i64, i64::from(key.repeat)));
     let (mut rows, mut numbers) = (Vec::new(), 0);
@@ -83,7 +88,7 @@ fn next_rows(sql: &impl Sql, sweep: i64, after: Option<TrialKey>) -> Result<Vec<
 
 /// Earlier attempts: few trials have some.
 fn inherit_attempts(
-    sql: &impl Sql,
+    sql: &(impl Sql + Send),
     from: i64,
     to: i64,
     place: &impl Fn(TrialKey) -> Option<TrialKey>,

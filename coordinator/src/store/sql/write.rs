@@ -17,7 +17,7 @@ use crate::store::rows::{
 use crate::store::{Attempt, Audit, Batch, Cleared, Damage, Report, StoreError, StoredTrial, Write, Written};
 
 /// Applies a write.
-pub(in crate::store) fn apply(sql: &impl Sql, write: &Write) -> Result<Written, StoreError> {
+pub(in crate::store) fn apply(sql: &(impl Sql + Send), write: &Write) -> Result<Written, StoreError> {
     match write {
         Write::Sweep(row) => insert_sweep(sql, row).map(Written::Sweep),
         Write::Lease(row) => put_lease(sql, row).map(|()| Written::Done),
