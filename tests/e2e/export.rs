@@ -185,8 +185,8 @@ fn check_curves(dataset: &Dataset, cluster: &Cluster, id: &str) {
         let last = curves.iter().rfind(of_trial).expect("a curve");
         assert!(same_number(&last["test_acc"], &trial["test_acc"]) && last["step"] == trial["steps"]);
     }
-    let told: Vec<Value> = serde_json::from_str(&cluster.ask(&["curves", id, "--format", "json"])).expect("valid JSON");
-    for told in told.iter().filter(|told| told["n"] != 0) {
+    let told: Value = serde_json::from_str(&cluster.ask(&["curves", id, "--format", "json"])).expect("valid JSON");
+    for told in told["rows"].as_array().expect("rows").iter().filter(|told| told["n"] != 0) {
         let here = |point: &&Map<String, Value>| {
             let completed = completed.iter().any(|trial| place(trial)[..2] == place(point)[..2]);
             completed && point["step"] == told["step"]

@@ -125,7 +125,7 @@ fn a_leader_that_slept_longer_than_its_time_stands_by_and_leads_again_in_turn() 
     second.wait_for_end(&id);
     second.coordinator().freeze();
     first.coordinator().thaw();
-    first.wait_for_log("another coordinator leads since");
+    first.wait_for_log("standing by");
     // It takes over in turn, and the other one stands by.
     first.wait_for_log("leading epoch=3");
     assert_eq!(first.rows(&id), undisturbed(&sweep));
