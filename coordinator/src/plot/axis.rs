@@ -45,7 +45,7 @@ impl Scale {
 
     /// At most so many round values within, with their labels.
     pub(super) fn ticks(&self, most: usize) -> Vec<(f64, String)> {
-        let decades = self.log.then(|| self.decades(most)).unwrap_or_default();
+        let decades = if self.log { self.decades(most) } else { Default::default() };
         // Less than two of these on a logarithmic scale say nothing.
         if decades.len() >= 2 { decades } else { self.linear(most) }
     }

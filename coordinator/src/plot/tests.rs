@@ -86,8 +86,8 @@ fn scattered() -> Heatmap {
     let (rows, columns) = (Factor::new("wd", numbers(&wd)), Factor::new("lr", numbers(&lr)));
     let place = |factor: &Factor, x: f64| factor.levels.iter().position(|l| l.number == Some(x)).expect("a level");
     let cell = |i: usize| {
-        let value = (i % 10 != 0).then(|| noise(i));
-        let trials = [u64::from(value.is_some()), u64::from(i % 20 == 0), 0];
+        let value = (!i.is_multiple_of(10)).then(|| noise(i));
+        let trials = [u64::from(value.is_some()), u64::from(i.is_multiple_of(20)), 0];
         Cell { row: place(&rows, wd[i]), column: place(&columns, lr[i]), value, half: None, trials }
     };
     Heatmap { cells: (0..40).map(cell).collect(), rows: rows.clone(), columns: columns.clone(), ..heat() }

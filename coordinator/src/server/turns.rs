@@ -67,6 +67,9 @@ enum Kind {
     Leads(u64, JoinHandle<()>),
 }
 
+/// The core as it was left, sweeps that were removed and have rows left, and the store's one writer.
+type TakenUp = (Core, Vec<i64>, Box<dyn Writer>);
+
 impl Life {
     /// Leads, if nobody else does.
     ///
@@ -180,7 +183,7 @@ impl Life {
         Ok(self.open(Kind::Leads(epoch, deposed), over, services, vec![event_loop, store_writer, keeper]))
     }
 
-    fn take_up(&self, epoch: u64) -> Result<(Core, Vec<i64>, Box<dyn Writer>), UserError> {
+    fn take_up(&self, epoch: u64) -> Result<TakenUp, UserError> {
         let ServeOptions { lease_ttl, check, .. } = self.options;
         let mut writer = self.store.writer(epoch).map_err(store_error)?;
         let (mut core, removals) = recover(self.store.as_ref(), Some(writer.as_mut()), epoch, lease_ttl, check)?;
