@@ -1,6 +1,6 @@
 //! Cells that are repeated until the mean of a metric is known well enough.
 //!
-//! A cell climbs the [ladder](ergodic_common::repeats::ladder): its next repeats are *allowed* when all repeats below
+//! A cell climbs the [`ladder`]: its next repeats are *allowed* when all repeats below
 //! its rung have a row and the interval that they give is too wide. So which trials are run depends on what they yield
 //! alone, not on who ran them, nor in what order they ended; only which of the allowed ones comes first depends on what is
 //! known so far: those of the cell with the widest interval. What is allowed stays so. Where a row is taken away, to be
