@@ -447,8 +447,12 @@ fn bar_ticks(scale: &Scale, height: f64) -> Vec<(f64, String)> {
 }
 
 fn bar_width(scale: &Scale) -> f64 {
-    let labels = bar_ticks(scale, 200.0);
-    let widest = frame::widest(labels.iter().map(|(_, label)| label.as_str()), TEXT);
+    // How high it is to be is not known yet, and with it how many labels there are, and with how many decimals.
+    let width = |height: f64| {
+        let labels = bar_ticks(scale, height);
+        frame::widest(labels.iter().map(|(_, label)| label.as_str()), TEXT)
+    };
+    let widest = (2..=8).map(|labels| width(f64::from(labels) * 36.0)).fold(0.0, f64::max);
     18.0 + BAR + 7.0 + widest + 22.0
 }
 
