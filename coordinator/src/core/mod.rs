@@ -36,7 +36,7 @@ use audits::Finding;
 use interval::IntervalSet;
 use suspects::Place;
 
-pub use sweep::{Counts, DataPin, Steering, StoredRow, Sweep, SweepRow, SweepState, Tallies, main_metric};
+pub use sweep::{Counts, DataPin, KeptMetrics, Steering, StoredRow, Sweep, SweepRow, SweepState, Tallies, main_metric};
 
 /// Time since the coordinator started, by its monotonic clock.
 pub type Now = Duration;
@@ -277,9 +277,7 @@ impl Core {
     pub fn on_sweep(&mut self, sweep: Sweep, rows: impl IntoIterator<Item = StoredRow>, now: Now) -> Vec<Effect> {
         let number = sweep.number;
         let sweep = self.sweeps.entry(number).insert_entry(sweep).into_mut();
-        for row in rows {
-            sweep.settle(&row);
-        }
+        sweep.settle_all(rows);
         // Its end may have been stored before what made it go on.
         if sweep.state == SweepState::Completed && sweep.counts.done() < sweep.total() {
             sweep.state = SweepState::Running;

@@ -289,17 +289,35 @@ impl Sweep {
 
     /// Books a row; returns where the trial stands.
     pub(super) fn settle(&mut self, row: &StoredRow) -> (u32, u64) {
+        let (class, n) = self.book(row);
+        self.classes[class as usize].pending.remove(n);
+        self.suspects.acquit((class, n));
+        (class, n)
+    }
+
+    /// Books the rows that a sweep begins with, in any order.
+    pub(super) fn settle_all(&mut self, rows: impl IntoIterator<Item = StoredRow>) {
+        let mut done = vec![Vec::new(); self.classes.len()];
+        for row in rows {
+            let (class, n) = self.book(&row);
+            done[class as usize].push(n);
+        }
+        for (class, mut done) in self.classes.iter_mut().zip(done) {
+            done.sort_unstable();
+            class.pending.remove_all(&done);
+        }
+    }
+
+    /// All that a row changes, but for what waits; returns where the trial stands.
+    fn book(&mut self, row: &StoredRow) -> (u32, u64) {
         let (class, n) = self.spec.grid.locate(row.key);
         self.counts.add(&row.outcome);
         self.live.add(row.key.cell, &row.outcome, row.metric);
         self.grow(row);
-        let class_state = &mut self.classes[class as usize];
-        class_state.pending.remove(n);
-        self.suspects.acquit((class, n));
         // A failed trial tells nothing about how long trials take.
         if !matches!(row.outcome, Outcome::Failed { .. }) {
-            let average = class_state.seconds.map_or(row.seconds, |s| 0.9 * s + 0.1 * row.seconds);
-            class_state.seconds = Some(average);
+            let seconds = &mut self.classes[class as usize].seconds;
+            *seconds = Some(seconds.map_or(row.seconds, |s| 0.9 * s + 0.1 * row.seconds));
         }
         (class, n)
     }
@@ -386,23 +404,37 @@ pub fn main_metric(metrics: &[Metric]) -> (usize, Metric) {
     (at, metrics[at].clone())
 }
 
-/// Where the metric that decides how often a cell is repeated stands among those measured, if one does.
-fn deciding_metric(spec: &Spec) -> Option<usize> {
-    let until = spec.until.as_ref()?;
-    spec.measure.metrics.iter().position(|metric| *metric == until.metric)
+/// Where the metrics stand that the core keeps of every row of a sweep.
+#[derive(Debug, Clone, Copy)]
+pub struct KeptMetrics {
+    main: usize,
+    /// The one that decides how often a cell is repeated, if one does.
+    deciding: Option<usize>,
 }
 
-impl StoredRow {
-    /// What the core keeps of a result of a sweep.
-    pub fn of(result: &TrialResult, spec: &Spec) -> Self {
-        let value = |at: usize| result.metrics.get(at).copied().unwrap_or(f64::NAN);
-        Self {
-            key: result.key,
-            outcome: result.outcome.clone(),
-            metric: value(main_metric(&spec.measure.metrics).0),
-            decides: deciding_metric(spec).map_or(f64::NAN, value),
-            seconds: result.seconds,
-        }
+impl KeptMetrics {
+    /// Those of a sweep.
+    pub fn of(spec: &Spec) -> Self {
+        let metrics = &spec.measure.metrics;
+        let deciding = spec.until.as_ref().and_then(|until| metrics.iter().position(|metric| *metric == until.metric));
+        Self { main: main_metric(metrics).0, deciding }
+    }
+
+    /// What the core keeps of a trial that ended so, by its final metrics and its duration in seconds.
+    pub fn row(
+        self,
+        key: TrialKey,
+        outcome: Outcome,
+        metrics: impl Fn(usize) -> Option<f64>,
+        seconds: f64,
+    ) -> StoredRow {
+        let value = |at: usize| metrics(at).unwrap_or(f64::NAN);
+        StoredRow { key, outcome, metric: value(self.main), decides: self.deciding.map_or(f64::NAN, value), seconds }
+    }
+
+    /// What the core keeps of a result.
+    pub fn row_of(self, result: &TrialResult) -> StoredRow {
+        self.row(result.key, result.outcome.clone(), |at| result.metrics.get(at).copied(), result.seconds)
     }
 }
 

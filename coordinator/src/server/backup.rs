@@ -68,7 +68,7 @@ impl Backup {
 
     fn rows(&mut self, reader: &dyn Reader, sweep: &SweepRow) -> Result<(), StoreError> {
         let (mut page, mut bytes) = (v1::BackupTrials::default(), 0);
-        let damages = reader.sound_trials(sweep.number, true, &mut |StoredTrial { result, worker }| {
+        let damages = reader.sound_trials(sweep.number, &mut |StoredTrial { result, worker }| {
             self.files.extend(result.weights);
             let row = v1::TrialRow { result: Some(result.into()), values: Vec::new(), worker };
             bytes += row.encoded_len();

@@ -17,7 +17,7 @@ use tonic::Status;
 
 use super::engine::Event;
 use super::limits::Place;
-use super::recover::sound_rows;
+use super::recover::{sound_rows, threads};
 use super::store_error;
 use super::sweeps::Sweeps;
 use crate::core::lookup::describe_cell;
@@ -122,9 +122,9 @@ impl Sweeps {
         row.number = stored.await.map_err(|_| stopping())?.map_err(|e| Status::from(store_error(e)))?;
         let (number, shared) = (row.number, self.0.clone());
         let task = tokio::task::spawn_blocking(move || {
-            let reader = shared.store.reader().map_err(store_error)?;
-            let (rows, _) = sound_rows(reader.as_ref(), number, &spec, false).map_err(store_error)?;
-            let audits = reader.audits(number).map_err(store_error)?;
+            let readers = shared.store.readers(threads()).map_err(store_error)?;
+            let (rows, _) = sound_rows(&readers, number, &spec, false).map_err(store_error)?;
+            let audits = readers.with_one(|reader| reader.audits(number)).map_err(store_error)?;
             let mut sweep = Sweep::new(Arc::new(row), spec);
             sweep.remember_audits(audits.into_iter().map(|audit| (audit.key, audit.process, audit.finding)));
             Ok::<_, UserError>((sweep, rows))

@@ -15,7 +15,7 @@ use super::door::Caller;
 use super::engine::{Delivery, Event, Refusal};
 use super::limits::{Place, Stream};
 use super::{Shared, session};
-use crate::core::StoredRow;
+use crate::core::KeptMetrics;
 
 pub(super) struct Workers(pub(super) Arc<Shared>);
 
@@ -136,7 +136,8 @@ pub fn to_delivery(
         let found = result.metrics.len();
         return Err(invalid(format!("the trial {} has {found} metrics, the sweep has {metrics}", result.key)));
     }
-    let rows = results.iter().map(|result| StoredRow::of(result, spec)).collect();
+    let kept = KeptMetrics::of(spec);
+    let rows = results.iter().map(|result| kept.row_of(result)).collect();
     // Replaced by the caller, who waits at the other end.
     let (reply, _) = oneshot::channel();
     Ok(Delivery { worker: request.worker, fence: session::from_wire(&fence), sweep, results, rows, held, reply })

@@ -334,6 +334,8 @@ pub struct EndedTrial<'a> {
     pub outcome: Outcome,
     /// Its final metrics.
     pub metrics: rows::Numbers<'a>,
+    /// Duration, in seconds.
+    pub seconds: f64,
 }
 
 /// Looks at what was committed. A thread may take it over, and several may not have it at once.
@@ -362,16 +364,23 @@ pub trait Reader: Send {
     /// The store cannot be read.
     fn leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError>;
 
-    /// Hands out the rows of a sweep that are as they were stored, in any order; those that are not. Where curves and predictions are
-    /// looked at too, this takes its time.
+    /// Hands out the rows of a sweep that are as they were stored, with curves and predictions, in any order; those that are not.
+    /// It takes its time.
     ///
     /// # Errors
     /// The store cannot be read.
-    fn sound_trials(
+    fn sound_trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial)) -> Result<Vec<Damage>, StoreError>;
+
+    /// Hands out how a part of a sweep's trials ended, in the order (cell, repeat), of those whose rows are as they were stored;
+    /// those whose are not. Curves and predictions are not looked at.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn sound_ends(
         &self,
         sweep: i64,
-        all_of_it: bool,
-        each: &mut dyn FnMut(StoredTrial),
+        part: Part,
+        each: &mut dyn FnMut(EndedTrial<'_>),
     ) -> Result<Vec<Damage>, StoreError>;
 
     /// Hands out the rows of a sweep in the order (cell, repeat).

@@ -447,7 +447,11 @@ fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
     let damaged = |all_of_it: bool| {
         let reader = store.reader().expect("a reader");
         let mut sound = Vec::new();
-        let damages = reader.sound_trials(1, all_of_it, &mut |row| sound.push(row.result.key)).expect("read");
+        let damages = match all_of_it {
+            true => reader.sound_trials(1, &mut |row| sound.push(row.result.key)),
+            false => reader.sound_ends(1, Part::ALL, &mut |row| sound.push(row.key)),
+        };
+        let damages = damages.expect("read");
         (sound, damages.iter().map(|damage| (damage.key, damage.what)).collect::<Vec<_>>())
     };
     assert_eq!(damaged(true), (keys.to_vec(), vec![]));

@@ -91,35 +91,25 @@ impl<S: Sql + Send> Reader for S {
         Ok((leases, next.ok_or_else(|| damaged(0, "the number of the next lease"))? as u64))
     }
 
-    fn sound_trials(
-        &self,
-        sweep: i64,
-        all_of_it: bool,
-        each: &mut dyn FnMut(StoredTrial),
-    ) -> Result<Vec<Damage>, StoreError> {
+    fn sound_trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial)) -> Result<Vec<Damage>, StoreError> {
         let mut damages = Vec::new();
-        let mut take = |trial: Result<StoredTrial, StoreError>| match trial {
-            Ok(trial) => {
-                each(trial);
-                Ok(true)
-            }
-            Err(StoreError::Damaged(damage)) => {
-                damages.push(*damage);
-                Ok(true)
-            }
-            Err(error) => Err(error),
-        };
-        if all_of_it {
-            let text = whole_trials!("trials", "WHERE sweep = $1");
-            self.select(text, &[sweep.into()], &mut |row| take(whole_trial(sweep, row)))?;
-            // Those that belong to no row.
-            damages.extend(damaged_predictions(self, sweep)?);
-        } else {
-            let text = small_trials!("WHERE sweep = $1 ORDER BY cell, repeat");
-            self.select(text, &[sweep.into()], &mut |row| take(small_trial(sweep, row)))?;
-        }
+        let text = whole_trials!("trials", "WHERE sweep = $1");
+        self.select(text, &[sweep.into()], &mut |row| sound(whole_trial(sweep, row), &mut damages, &mut *each))?;
+        // Those that belong to no row.
+        damages.extend(damaged_predictions(self, sweep)?);
         damages.sort_by_key(|damage| damage.key);
         damages.dedup_by_key(|damage| damage.key);
+        Ok(damages)
+    }
+
+    fn sound_ends(
+        &self,
+        sweep: i64,
+        part: Part,
+        each: &mut dyn FnMut(EndedTrial<'_>),
+    ) -> Result<Vec<Damage>, StoreError> {
+        let mut damages = Vec::new();
+        self.select(ENDED, &within(sweep, part), &mut |row| sound(ended(sweep, row), &mut damages, &mut *each))?;
         Ok(damages)
     }
 
@@ -197,10 +187,7 @@ impl<S: Sql + Send> Reader for S {
     }
 
     fn ended(&self, sweep: i64, part: Part, each: &mut dyn FnMut(EndedTrial<'_>)) -> Result<(), StoreError> {
-        let text = small_trials!(
-            "WHERE sweep = $1 AND (cell, repeat) >= ($2, $3) AND (cell, repeat) < ($4, $5) ORDER BY cell, repeat"
-        );
-        let read = self.select(text, &within(sweep, part), &mut |row| {
+        let read = self.select(ENDED, &within(sweep, part), &mut |row| {
             each(ended(sweep, row)?);
             Ok(true)
         });
@@ -224,6 +211,25 @@ impl<S: Sql + Send> Reader for S {
         let read = self.select(text, &[sweep.into()], &mut |row| Ok(each(key(row)?, predictions(sweep, row, 2)?)));
         read.map_err(|error| with_id(self, sweep, error))
     }
+}
+
+/// The rows of a part of a sweep's trials, as [`ended`] reads them.
+const ENDED: &str = small_trials!(
+    "WHERE sweep = $1 AND (cell, repeat) >= ($2, $3) AND (cell, repeat) < ($4, $5) ORDER BY cell, repeat"
+);
+
+/// Goes on past what is damaged, and remembers it.
+fn sound<T>(
+    read: Result<T, StoreError>,
+    damages: &mut Vec<Damage>,
+    each: &mut dyn FnMut(T),
+) -> Result<bool, StoreError> {
+    match read {
+        Ok(sound) => each(sound),
+        Err(StoreError::Damaged(damage)) => damages.push(*damage),
+        Err(error) => return Err(error),
+    }
+    Ok(true)
 }
 
 /// Parameters of a statement about a part of a sweep's trials.
@@ -250,14 +256,7 @@ fn with_id(sql: &impl Sql, sweep: i64, error: StoreError) -> StoreError {
 fn damaged_predictions(sql: &impl Sql, sweep: i64) -> Result<Vec<Damage>, StoreError> {
     let mut damages = Vec::new();
     let text = "SELECT cell, repeat, data, checksum FROM predictions WHERE sweep = $1";
-    sql.select(text, &[sweep.into()], &mut |row| match predictions(sweep, row, 2) {
-        Ok(_) => Ok(true),
-        Err(StoreError::Damaged(damage)) => {
-            damages.push(*damage);
-            Ok(true)
-        }
-        Err(error) => Err(error),
-    })?;
+    sql.select(text, &[sweep.into()], &mut |row| sound(predictions(sweep, row, 2), &mut damages, &mut drop))?;
     Ok(damages)
 }
 
@@ -412,7 +411,7 @@ fn ended<'r>(sweep: i64, row: &'r dyn Fields) -> Result<EndedTrial<'r>, StoreErr
     of_trial(sweep, row, "row", || {
         let fields = trial_fields(sweep, row)?;
         let metrics = Numbers::new(fields.metrics);
-        Ok(EndedTrial { key: fields.key, outcome: outcome(&fields)?, metrics })
+        Ok(EndedTrial { key: fields.key, outcome: outcome(&fields)?, metrics, seconds: fields.seconds })
     })
 }
 
