@@ -1,7 +1,8 @@
-//! How often each cell is repeated: so many times, or until the mean of a metric is known well enough.
+//! How often each cell is repeated: so many times, or until the mean of a metric is known well enough, or as long as it is
+//! among the best.
 //!
 //! Stopping early by what was seen biases what is seen, the less so the fewer the looks and the later the first one.
-//! So a cell is looked at on a fixed *ladder* of numbers of repeats only, and only when all repeats below a rung have
+//! So cells are looked at on a fixed *ladder* of numbers of repeats only, and only when all repeats below a rung have
 //! ended: what is found does not depend on the order in which trials arrive.
 
 use crate::error::{SpecError, nearest};
@@ -13,12 +14,28 @@ use crate::tree::{Node, Value};
 /// When the repeats of a cell end before the most there may be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Until {
-    /// Least repeats of a cell, from 2 on.
+    /// Least repeats of a cell.
     pub min: u32,
-    /// The metric whose mean is to be known, one of those measured.
+    /// The metric that decides, one of those measured.
     pub metric: Metric,
-    /// The mean is to be known to plus or minus this, with 95 % confidence; in units of the metric, above 0.
-    pub ci95: f64,
+    /// What it decides by.
+    pub rule: Rule,
+}
+
+/// What decides whether a cell goes on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rule {
+    /// Each cell until its mean is known to plus or minus `ci95`, with 95 % confidence; in units of the metric, above 0.
+    Precision {
+        /// Half the width of the interval.
+        ci95: f64,
+    },
+    /// Successive halving (Jamieson and Talwalkar 2016), where repeats are what is spent: at every rung, one cell in `factor`
+    /// goes on, those with the best means.
+    Halving {
+        /// From 2 on.
+        factor: u32,
+    },
 }
 
 /// The first look where a sweep file says none: from here on, simulations show the stated coverage.
@@ -42,36 +59,106 @@ pub(crate) fn read_repeats(root: &Reader<'_>) -> Result<(u32, Option<Until>), Sp
             r.error("max", "how many repeats at most? Set max = 500, or a number of repeats instead of a table")
         );
     };
-    let min = r.whole("min", Range::whole(2, MAX_TRIALS))?.unwrap_or(most.min(FIRST_LOOK.into()));
-    if min > most {
-        return Err(r.error("min", format!("expected at most max, which is {most}, found {min}")));
+    let until = match (r.node("until").is_some(), r.node("halving").is_some()) {
+        (true, false) => read_until(&r, most)?,
+        (false, true) => read_halving(&r)?,
+        (true, true) => {
+            return Err(r.error(
+                "halving",
+                "a cell is repeated either until it is known or as long as it is among the best: leave \
+                                           out until or halving",
+            ));
+        }
+        (false, false) => {
+            let message = format!("until what is a cell repeated? Say so: set {PRECISION}, or {HALVING}");
+            return Err(r.error("until", message));
+        }
+    };
+    let (min, halves) = (u64::from(until.min), matches!(until.rule, Rule::Halving { .. }));
+    if min > most || (halves && min == most) {
+        let bound = if halves { "less than" } else { "at most" };
+        return Err(r.error("min", format!("expected {bound} max, which is {most}, found {min}")));
     }
-    let until = Until { min: min as u32, ..read_until(&r)? };
     r.finish()?;
     Ok((most as u32, Some(until)))
 }
 
-fn read_until(repeats: &Reader<'_>) -> Result<Until, SpecError> {
-    let example = "set until = { metric = \"test_acc\", ci95 = 0.001 }";
-    if repeats.node("until").is_none() {
-        return Err(repeats.error("until", format!("until what is a cell repeated? Say so: {example}")));
-    }
+const PRECISION: &str = "until = { metric = \"test_acc\", ci95 = 0.001 }";
+const HALVING: &str = "halving = { metric = \"test_acc\", factor = 3 }";
+
+fn read_until(repeats: &Reader<'_>, most: u64) -> Result<Until, SpecError> {
+    let min = repeats.whole("min", Range::whole(2, MAX_TRIALS))?.unwrap_or(most.min(FIRST_LOOK.into()));
     let r = repeats.section("until")?;
-    let Some(node) = r.node("metric") else {
-        return Err(r.error("metric", format!("the mean of which metric is to be known? Say so: {example}")));
-    };
+    let metric = read_metric(&r, &format!("the mean of which metric is to be known? Say so: set {PRECISION}"))?;
+    let ci95 = r.number("ci95", Range::POSITIVE)?;
+    let ci95 =
+        ci95.ok_or_else(|| r.error("ci95", format!("how well is the mean to be known? Say so: set {PRECISION}")))?;
+    r.finish()?;
+    Ok(Until { min: min as u32, metric, rule: Rule::Precision { ci95 } })
+}
+
+fn read_halving(repeats: &Reader<'_>) -> Result<Until, SpecError> {
+    let min = repeats.whole("min", Range::whole(1, MAX_TRIALS))?;
+    let min = min.ok_or_else(|| {
+        repeats.error("min", "how many repeats does every cell have before the first choice? Set min = 2")
+    })?;
+    let r = repeats.section("halving")?;
+    let metric = read_metric(&r, &format!("by which metric are cells chosen? Say so: set {HALVING}"))?;
+    if metric.larger_is_better().is_none() {
+        let message = format!("of {} neither more nor less is better: choose by an accuracy or a loss", metric.name());
+        return Err(r.error("metric", message));
+    }
+    let factor = r.whole("factor", Range::whole(2, 1000))?;
+    let factor =
+        factor.ok_or_else(|| r.error("factor", format!("one cell in how many goes on? Say so: set {HALVING}")))?;
+    r.finish()?;
+    Ok(Until { min: min as u32, metric, rule: Rule::Halving { factor: factor as u32 } })
+}
+
+fn read_metric(r: &Reader<'_>, question: &str) -> Result<Metric, SpecError> {
+    let Some(node) = r.node("metric") else { return Err(r.error("metric", question)) };
     let name = node.value.as_str().unwrap_or_default();
-    let metric = Metric::named(name).ok_or_else(|| {
+    Metric::named(name).ok_or_else(|| {
         let hint = nearest(name, Metric::WORDS.iter().map(|(word, _)| *word));
         r.error("metric", format!("unknown metric {}, {hint}", quoted(&node.value)))
-    })?;
-    let ci95 = r.number("ci95", Range::POSITIVE)?;
-    let ci95 = ci95.ok_or_else(|| r.error("ci95", format!("how well is the mean to be known? Say so: {example}")))?;
-    r.finish()?;
-    Ok(Until { min: 0, metric, ci95 })
+    })
 }
 
 impl Until {
+    /// Numbers of repeats at which cells are looked at, of `most` at most, which is the last one.
+    pub fn rungs(&self, most: u32) -> Vec<u32> {
+        match self.rule {
+            Rule::Precision { .. } => ladder(self.min, most).collect(),
+            Rule::Halving { factor } => {
+                let next = |rung: &u32| (*rung < most).then(|| rung.saturating_mul(factor).min(most));
+                std::iter::successors(Some(self.min.min(most)), next).collect()
+            }
+        }
+    }
+
+    /// Trials of so many cells with `most` repeats at most: the fewest there can be, and, where that is known before any of
+    /// them has ended, how many there will be.
+    pub fn trials(&self, cells: u64, most: u32) -> (u64, Option<u64>) {
+        let rungs = self.rungs(most);
+        let least = cells * u64::from(rungs[0]);
+        let Rule::Halving { factor } = self.rule else { return (least, None) };
+        let mut standing = cells;
+        let further = rungs.windows(2).map(|two| {
+            standing = standing.div_ceil(factor.into());
+            standing * u64::from(two[1] - two[0])
+        });
+        let all = least + further.sum::<u64>();
+        (all, Some(all))
+    }
+
+    /// The section of the sweep file that says so.
+    fn section(&self) -> &'static str {
+        match self.rule {
+            Rule::Precision { .. } => "repeats.until",
+            Rule::Halving { .. } => "repeats.halving",
+        }
+    }
+
     /// Only what is measured can be known.
     pub(crate) fn check(&self, measured: &[Metric]) -> Result<(), SpecError> {
         if measured.contains(&self.metric) {
@@ -81,7 +168,7 @@ impl Until {
         let hint = nearest(&self.metric.name(), names.iter().map(|name| &**name));
         let message =
             format!("{} is not measured, {hint}: name it in the list metrics under [measure]", self.metric.name());
-        Err(SpecError::new(crate::tree::Place::Default, "repeats.until.metric", message))
+        Err(SpecError::new(crate::tree::Place::Default, format!("{}.metric", self.section()), message))
     }
 }
 
@@ -121,7 +208,7 @@ mod tests {
     fn repeats_may_end_when_a_mean_is_known() {
         let until = "until = { metric = \"test_acc\", ci95 = 0.001 }\n";
         let spec = read(&format!("[repeats]\nmin = 30\nmax = 500\n{until}"), &[]).expect("a valid sweep");
-        let wanted = Until { min: 30, metric: Metric::TestAcc, ci95: 0.001 };
+        let wanted = Until { min: 30, metric: Metric::TestAcc, rule: Rule::Precision { ci95: 0.001 } };
         assert_eq!((spec.repeats, spec.until), (500, Some(wanted)));
         let least = |text: &str| read(text, &[]).expect("a valid sweep").until.map(|until| until.min);
         assert_eq!(least(&format!("[repeats]\nmax = 500\n{until}")), Some(FIRST_LOOK));
@@ -130,10 +217,43 @@ mod tests {
     }
 
     #[test]
+    fn repeats_may_be_for_those_among_the_best() {
+        let spec = read("[repeats]\nmin = 2\nmax = 50\nhalving = { metric = \"test_acc\", factor = 3 }", &[]);
+        let until = spec.expect("a valid sweep").until.expect("there is a rule");
+        assert_eq!(until, Until { min: 2, metric: Metric::TestAcc, rule: Rule::Halving { factor: 3 } });
+        assert_eq!(until.rungs(50), [2, 6, 18, 50]);
+        assert_eq!(until.rungs(54), [2, 6, 18, 54]);
+        assert_eq!(until.rungs(2), [2]);
+        // 10 cells to 2 repeats, 4 to 6, 2 to 18, 1 to 50.
+        assert_eq!(until.trials(10, 50), (20 + 16 + 24 + 32, Some(92)));
+    }
+
+    #[test]
     fn what_is_wrong_with_repeats_is_told_by_field() {
         let until = "until = { metric = \"test_acc\", ci95 = 0.001 }";
+        let halving = "halving = { metric = \"test_acc\", factor = 3 }";
         for (text, words) in [
             (format!("[repeats]\nmin = 2\n{until}"), "repeats.max: how many"),
+            (format!("[repeats]\nmin = 2\nmax = 9\n{until}\n{halving}"), "repeats.halving: a cell is repeated either"),
+            (format!("[repeats]\nmax = 9\n{halving}"), "repeats.min: how many repeats does every"),
+            (format!("[repeats]\nmin = 10\nmax = 9\n{halving}"), "repeats.min: expected less than max, which is 9"),
+            (
+                "[repeats]\nmin = 1\nmax = 9\nhalving = { metric = \"test_acc\" }".into(),
+                "halving.factor: one cell in how",
+            ),
+            ("[repeats]\nmin = 1\nmax = 9\nhalving = { factor = 2 }".into(), "repeats.halving.metric: by which"),
+            (
+                "[repeats]\nmin = 1\nmax = 9\nhalving = { metric = \"test_acc\", factor = 1 }".into(),
+                "repeats.halving.factor: expected a whole number >= 2",
+            ),
+            (
+                "[repeats]\nmin = 1\nmax = 9\nhalving = { metric = \"weight_norm\", factor = 2 }".into(),
+                "repeats.halving.metric: of weight_norm neither",
+            ),
+            (
+                "[repeats]\nmin = 1\nmax = 9\nhalving = { metric = \"test_loss\", factor = 2 }".into(),
+                "repeats.halving.metric: test_loss is not measured",
+            ),
             (
                 format!("[repeats]\nmin = 30\nmax = 20\n{until}"),
                 "repeats.min: expected at most max, which is 20, found 30",

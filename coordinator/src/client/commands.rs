@@ -13,7 +13,7 @@ use ergodic_proto::{transfer, v1};
 use serde_json::json;
 
 use super::Client;
-use super::growth::{precision_for_people, size_for_people};
+use super::growth::{expected, halving_for_people, precision_for_people, size_for_people};
 use super::output::{self, Format, Records, Selection};
 use super::watch::{audits_for_people, audits_left, describe, done, duration, state_word};
 
@@ -194,10 +194,15 @@ pub fn show_status(s: &v1::SweepStatus, format: Format) -> String {
         ("checkpoints", json!(s.checkpoints)),
         ("until_metric", json!(s.precision.as_ref().map(|p| &p.metric))),
         ("until_ci95", json!(s.precision.as_ref().map(|p| p.ci95))),
-        ("least_repeats", json!(s.precision.as_ref().map(|p| p.min))),
+        ("least_repeats", json!(s.precision.as_ref().map(|p| p.min).or(s.halving.as_ref().map(|h| h.min)))),
         ("cells_known", json!(s.precision.as_ref().map(|p| p.reached))),
         ("cells_exhausted", json!(s.precision.as_ref().map(|p| p.exhausted))),
-        ("expected_trials", json!(s.precision.as_ref().map_or(s.trials, |p| p.expected_trials))),
+        ("halving_metric", json!(s.halving.as_ref().map(|h| &h.metric))),
+        ("halving_factor", json!(s.halving.as_ref().map(|h| h.factor))),
+        ("rung", json!(s.halving.as_ref().map(|h| h.rung))),
+        ("cells_standing", json!(s.halving.as_ref().map(|h| h.standing))),
+        ("cells_ready", json!(s.halving.as_ref().map(|h| h.ready))),
+        ("expected_trials", json!(expected(s))),
         ("workers", json!(s.workers)),
         ("slots", json!(s.slots)),
         ("rate", json!(s.rate)),
@@ -232,7 +237,8 @@ fn status_for_people(s: &v1::SweepStatus) -> String {
             s.releases, s.duplicates, s.fenced
         );
     }
-    out += &precision_for_people(s).map_or_else(String::new, |known| format!("  {known}\n"));
+    let growth = precision_for_people(s).or(halving_for_people(s));
+    out += &growth.map_or_else(String::new, |known| format!("  {known}\n"));
     out += &audits_for_people(s).map_or_else(String::new, |audits| format!("  {audits}\n"));
     if s.checkpoints > 0 {
         out += &format!(

@@ -1,4 +1,4 @@
-//! Sweeps that grow: `ergodic extend`, and what is told of cells that are repeated until they are known well enough.
+//! Sweeps that grow: `ergodic extend`, and what is told of cells whose results decide how often they are repeated.
 
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::seal::Sealed as _;
@@ -52,13 +52,29 @@ pub fn extended_for_people(extended: &v1::ExtendResponse) -> String {
 /// `6 cells × 20 to 500 repeats = 120 trials so far, about 340 in all`
 pub fn size_for_people(s: &v1::SweepStatus) -> String {
     let v1::SweepStatus { cells, repeats, trials, .. } = s;
-    match &s.precision {
-        None => format!("{cells} cells × {repeats} repeats = {trials} trials"),
-        Some(v1::PrecisionStatus { min, expected_trials, .. }) => {
-            let size = format!("{cells} cells × {min} to {repeats} repeats = {trials} trials");
-            if expected_trials > trials { format!("{size} so far, about {expected_trials} in all") } else { size }
-        }
-    }
+    let (min, about) = match (&s.precision, &s.halving) {
+        (None, None) => return format!("{cells} cells × {repeats} repeats = {trials} trials"),
+        (Some(precision), _) => (precision.min, "about "),
+        // How many go on is known before.
+        (None, Some(halving)) => (halving.min, ""),
+    };
+    let size = format!("{cells} cells × {min} to {repeats} repeats = {trials} trials");
+    let expected = expected(s);
+    if expected > *trials { format!("{size} so far, {about}{expected} in all") } else { size }
+}
+
+/// Trials that it should come to.
+pub fn expected(s: &v1::SweepStatus) -> u64 {
+    let precision = s.precision.as_ref().map(|precision| precision.expected_trials);
+    let halving = s.halving.as_ref().map(|halving| halving.expected_trials);
+    precision.or(halving).unwrap_or(s.trials)
+}
+
+/// `by test_acc, 4 of 12 cells are repeated 18 times: 1 of them has been`
+pub fn halving_for_people(s: &v1::SweepStatus) -> Option<String> {
+    let v1::HalvingStatus { metric, rung, standing, ready, .. } = s.halving.as_ref()?;
+    let (is, has) = (if *standing == 1 { "is" } else { "are" }, if *ready == 1 { "has" } else { "have" });
+    Some(format!("by {metric}, {standing} of {} cells {is} repeated {rung} times: {ready} of them {has} been", s.cells))
 }
 
 /// `4 of 6 cells know the mean of test_acc to ± 0.001; not even with all 500 repeats: 1`

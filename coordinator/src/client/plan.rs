@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ergodic_common::config::{Length, ModelKind};
 use ergodic_common::net::{COPIES_SAVED, Net};
-use ergodic_common::repeats::Until;
+use ergodic_common::repeats::{Rule, Until};
 use ergodic_common::{Spec, TrialConfig};
 use serde_json::json;
 
@@ -32,7 +32,9 @@ struct ClassPlan {
 /// The plan in the format asked for.
 pub fn plan(spec: &Spec, format: Format) -> String {
     let classes = classes(spec);
-    let repeats = f64::from(spec.repeats);
+    // Where only the best cells are repeated further, these are taken to be as costly as all.
+    let trials = certain_trials(spec).unwrap_or(spec.trials());
+    let repeats = trials as f64 / spec.grid.cells() as f64;
     let once: f64 = classes.iter().map(|c| c.cells as f64 * repeats * c.flops / ASSUMED_FLOPS).sum();
     let core_seconds = once * (1.0 + spec.terms.audit);
     let memory = classes.iter().map(|c| c.bytes).max().unwrap_or(0);
@@ -44,7 +46,7 @@ pub fn plan(spec: &Spec, format: Format) -> String {
                 "cells": spec.grid.cells(),
                 "repeats": spec.repeats,
                 "least_repeats": spec.until.as_ref().map_or(spec.repeats, |until| until.min),
-                "trials": spec.trials(),
+                "trials": trials,
                 "audits": audits(spec),
                 "numerics": spec.numerics,
                 "axes": spec.grid.axes().iter().map(|a| json!({ "name": a.name, "values": a.len() })).collect::<Vec<_>>(),
@@ -123,9 +125,7 @@ fn evaluations(spec: &Spec, config: &TrialConfig) -> u64 {
 
 fn people(spec: &Spec, classes: &[ClassPlan], core_seconds: f64, memory: u64) -> String {
     let mut out = format!("{}: {}, {}\n", spec.name, size(spec), spec.numerics);
-    if let Some(Until { metric, ci95, .. }) = &spec.until {
-        out += &format!("  each cell until the mean of {} is known to ± {ci95}\n", metric.name());
-    }
+    out += &spec.until.as_ref().map_or_else(String::new, |until| rule(spec, until));
     if spec.terms.audit > 0.0 {
         let share = 100.0 * spec.terms.audit;
         out += &format!("  audit: about {} trials ({share} %) are run again by another worker process\n", audits(spec));
@@ -162,7 +162,7 @@ fn people(spec: &Spec, classes: &[ClassPlan], core_seconds: f64, memory: u64) ->
         bytes(memory),
         bytes(data),
         brief(core_seconds),
-        if spec.until.is_some() { ", if all repeats are needed," } else { "" },
+        if certain_trials(spec).is_none() { ", if all repeats are needed," } else { "" },
         ASSUMED_FLOPS / 1e9
     );
     let (weights, predictions) = kept(spec, classes);
@@ -174,11 +174,31 @@ fn people(spec: &Spec, classes: &[ClassPlan], core_seconds: f64, memory: u64) ->
 
 /// `6 cells × 20 to 500 repeats = 120 to 3000 trials`
 fn size(spec: &Spec) -> String {
-    let (cells, repeats, trials) = (spec.grid.cells(), spec.repeats, spec.trials());
-    match &spec.until {
-        None => format!("{cells} cells × {repeats} repeats = {trials} trials"),
-        Some(Until { min, .. }) => {
-            format!("{cells} cells × {min} to {repeats} repeats = {} to {trials} trials", cells * u64::from(*min))
+    let (cells, repeats, most) = (spec.grid.cells(), spec.repeats, spec.trials());
+    let Some(until) = &spec.until else { return format!("{cells} cells × {repeats} repeats = {most} trials") };
+    let trials = match until.trials(cells, repeats) {
+        (_, Some(trials)) => trials.to_string(),
+        (least, None) => format!("{least} to {most}"),
+    };
+    format!("{cells} cells × {} to {repeats} repeats = {trials} trials", until.min)
+}
+
+/// How many trials there will be, if that is known before any of them has ended.
+fn certain_trials(spec: &Spec) -> Option<u64> {
+    spec.until.as_ref().map_or(Some(spec.trials()), |until| until.trials(spec.grid.cells(), spec.repeats).1)
+}
+
+/// What decides how often a cell is repeated.
+fn rule(spec: &Spec, until: &Until) -> String {
+    let name = until.metric.name();
+    match until.rule {
+        Rule::Precision { ci95 } => format!("  each cell until the mean of {name} is known to ± {ci95}\n"),
+        Rule::Halving { factor } => {
+            let rungs: Vec<String> = until.rungs(spec.repeats).iter().map(u32::to_string).collect();
+            format!(
+                "  after {} repeats one cell in {factor} goes on, by the mean of {name}\n",
+                rungs[..rungs.len() - 1].join(", ")
+            )
         }
     }
 }

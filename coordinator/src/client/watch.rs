@@ -9,7 +9,7 @@ use ergodic_proto::v1;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Client;
-use super::growth::precision_for_people;
+use super::growth::{expected, halving_for_people, precision_for_people};
 use super::watch_grid::lines;
 
 /// Time between two lines where there is no terminal.
@@ -124,7 +124,7 @@ impl Progress {
                 status.mismatches, status.id
             ));
         }
-        precision_for_people(status).iter().for_each(|known| eprintln_line(known));
+        precision_for_people(status).or(halving_for_people(status)).iter().for_each(|known| eprintln_line(known));
         audits_for_people(status).iter().for_each(|audits| eprintln_line(audits));
     }
 }
@@ -151,11 +151,6 @@ fn folded(message: &str, width: usize) -> Vec<String> {
 /// Trials that have a row.
 pub fn done(status: &v1::SweepStatus) -> u64 {
     status.completed + status.diverged + status.failed
-}
-
-/// Trials that it should come to.
-fn expected(status: &v1::SweepStatus) -> u64 {
-    status.precision.as_ref().map_or(status.trials, |precision| precision.expected_trials)
 }
 
 /// `audit: 12 of 12 trials run again by another worker process, 12 with the same bits`
@@ -206,6 +201,9 @@ pub fn describe(status: &v1::SweepStatus) -> String {
     }
     if let Some(precision) = &status.precision {
         parts.push(format!("{}/{} cells known", precision.reached, status.cells));
+    }
+    if let Some(halving) = &status.halving {
+        parts.push(format!("{} of {} cells to {} repeats", halving.standing, status.cells, halving.rung));
     }
     if status.best_n > 0 {
         parts.push(format!("best {} {:.4} at {}", status.metric, status.best_mean, status.best_cell));

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use ergodic_common::duration::typed;
+use ergodic_common::repeats::{Rule, Until};
 use ergodic_common::spec::short;
 use ergodic_common::terms::Share;
 use ergodic_common::{Spec, TrialKey};
 
 use super::audits::AuditCounts;
+use super::growth::{Growth, Halving, Precision};
 use super::suspects::ENOUGH;
 use super::{Core, Fence, Sweep, SweepState, Worker, WorkerId};
 
@@ -273,12 +275,20 @@ impl Core {
     }
 }
 
-/// How far its cells are, if these end when they are known well enough.
+/// How far its cells are, if that decides how often they are repeated.
 fn explain_growth(sweep: &Sweep) -> Option<String> {
-    let (growth, until) = (sweep.growth.as_ref()?, sweep.spec.until.as_ref()?);
+    let until = sweep.spec.until.as_ref()?;
+    match (sweep.growth.as_ref()?, until.rule) {
+        (Growth::Precision(growth), Rule::Precision { ci95 }) => Some(explain_precision(sweep, growth, until, ci95)),
+        (Growth::Halving(growth), Rule::Halving { factor }) => Some(explain_halving(sweep, growth, until, factor)),
+        _ => None,
+    }
+}
+
+fn explain_precision(sweep: &Sweep, growth: &Precision, until: &Until, ci95: f64) -> String {
     let (standing, cells, name) = (growth.standing(), sweep.spec.grid.cells(), until.metric.name());
     let (known, open) = (standing.known(), standing.open(cells));
-    let mut line = format!("{known} of {cells} cells know the mean of {name} to ± {}", until.ci95);
+    let mut line = format!("{known} of {cells} cells know the mean of {name} to ± {ci95}");
     if known > 0 {
         let parts: Vec<String> = standing.reached.iter().map(|(n, cells)| format!("{cells} at {n}")).collect();
         line += &format!(" (cells at so many repeats: {})", parts.join(", "));
@@ -287,10 +297,25 @@ fn explain_growth(sweep: &Sweep) -> Option<String> {
         line += &format!("; not even with all {} repeats: {}", sweep.spec.repeats, standing.exhausted);
     }
     if open > 0 {
-        let expected = growth.expected();
+        let expected = sweep.expected();
         line += &format!("; {open} go on, by their spread so far to about {expected} trials of the sweep in all");
     }
-    Some(line + ".")
+    line + "."
+}
+
+fn explain_halving(sweep: &Sweep, growth: &Halving, until: &Until, factor: u32) -> String {
+    let (cells, name, rung) = (sweep.spec.grid.cells(), until.metric.name(), growth.rung());
+    let (standing, ready) = growth.standing();
+    let climb = match standing {
+        all if all == cells => format!("all {cells} cells are"),
+        1 => format!("the best of {cells} cells is"),
+        best => format!("the {best} best of {cells} cells are"),
+    };
+    let then = match rung < sweep.spec.repeats {
+        true => format!("; then one in {factor} goes on, by the mean of {name}"),
+        false => String::new(),
+    };
+    format!("By successive halving, {climb} repeated {rung} times ({ready} of {standing} done){then}.")
 }
 
 /// How far a sweep's audits are, if it has any.

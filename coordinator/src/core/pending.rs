@@ -5,12 +5,13 @@ use std::sync::Arc;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{Spec, TrialKey};
 
+use super::growth::Allowed;
 use super::interval::IntervalSet;
 use super::sweep::{StoredRow, Sweep, SweepRow};
 
 impl Sweep {
     /// The class that the next trials are of: that whose next repeat is the lowest, so that every partial table is balanced
-    /// over all cells. Beyond the repeats that every cell has, that of the cell with the widest interval.
+    /// over all cells. Beyond the repeats that every cell has, that of the cell that comes before others.
     pub(super) fn next_class(&mut self) -> usize {
         let next_repeat = |class: usize| {
             let cells = self.spec.grid.class_cells(class as u32);
@@ -19,15 +20,15 @@ impl Sweep {
         let open = (0..self.classes.len()).filter_map(|class| Some((next_repeat(class)?, class)));
         let (repeat, class) = open.min().unwrap_or_default();
         match &self.growth {
-            Some(growth) if repeat >= u64::from(growth.least()) => self.widest_class().unwrap_or(class),
+            Some(growth) if repeat >= u64::from(growth.least()) => self.urgent_class().unwrap_or(class),
             _ => class,
         }
     }
 
-    /// The class of the cell with the widest interval of which a repeat waits.
-    fn widest_class(&mut self) -> Option<usize> {
+    /// The class of the first cell that comes before others and of which a repeat waits.
+    fn urgent_class(&mut self) -> Option<usize> {
         loop {
-            let cell = self.growth.as_ref()?.widest().next()?;
+            let cell = self.growth.as_ref()?.urgent().next()?;
             if !self.waiting_of(cell, 1).is_empty() {
                 return Some(self.spec.grid.locate(TrialKey { cell, repeat: 0 }).0 as usize);
             }
@@ -49,7 +50,7 @@ impl Sweep {
 
     /// Takes up to so many trials of a class for a lease, at least one if one waits.
     pub(super) fn take_pending(&mut self, class: u32, most: u64) -> IntervalSet {
-        let taken = self.take_widest(class, most);
+        let taken = self.take_urgent(class, most);
         let pending = &mut self.classes[class as usize].pending;
         if taken.is_empty() {
             return pending.take(most);
@@ -58,8 +59,8 @@ impl Sweep {
         taken
     }
 
-    /// Those of cells with wide intervals, once every cell of the class has what every cell has.
-    fn take_widest(&mut self, class: u32, most: u64) -> IntervalSet {
+    /// Those of cells that come before others, once every cell of the class has what every cell has.
+    fn take_urgent(&mut self, class: u32, most: u64) -> IntervalSet {
         let mut taken = IntervalSet::default();
         let cells = self.spec.grid.class_cells(class).max(1);
         let Some(growth) = &self.growth else { return taken };
@@ -68,7 +69,7 @@ impl Sweep {
         }
         let mut closed = Vec::new();
         let of_class = |cell: &u64| self.spec.grid.locate(TrialKey { cell: *cell, repeat: 0 }).0 == class;
-        for cell in growth.widest().filter(of_class) {
+        for cell in growth.urgent().filter(of_class) {
             match self.waiting_of(cell, most - taken.len()) {
                 none if none.is_empty() => closed.push(cell),
                 waiting => taken.insert_all(&waiting),
@@ -83,8 +84,22 @@ impl Sweep {
 
     /// A row may allow further repeats of its cell.
     pub(super) fn grow(&mut self, row: &StoredRow) {
-        let allowed = self.growth.as_mut().and_then(|growth| growth.settle(row.key, &row.outcome, row.decides));
-        allowed.into_iter().flatten().for_each(|repeat| self.add(TrialKey { repeat, ..row.key }));
+        let Some(growth) = &mut self.growth else { return };
+        let allowed = growth.settle(&self.spec, row.key, &row.outcome, row.decides);
+        self.allow(allowed);
+    }
+
+    /// A row that is gone may change what was found, and thereby allow further repeats.
+    pub(super) fn judge_without(&mut self, key: TrialKey) {
+        let Some(growth) = &mut self.growth else { return };
+        let allowed = growth.reopen(&self.spec, key);
+        self.allow(allowed);
+    }
+
+    fn allow(&mut self, allowed: Allowed) {
+        for (cell, repeats) in allowed {
+            repeats.for_each(|repeat| self.add(TrialKey { cell, repeat }));
+        }
     }
 
     fn add(&mut self, key: TrialKey) {
@@ -105,9 +120,8 @@ impl Sweep {
         self.record = Arc::new(SweepRow { source, ..(*self.record).clone() });
         match (&mut self.growth, &self.spec.until) {
             (Some(growth), Some(until)) => {
-                for (cell, repeats) in growth.extend(&self.spec, until) {
-                    repeats.for_each(|repeat| self.add(TrialKey { cell, repeat }));
-                }
+                let allowed = growth.extend(&self.spec, until);
+                self.allow(allowed);
             }
             _ => {
                 for (class, state) in self.classes.iter_mut().enumerate() {

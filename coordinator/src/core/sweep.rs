@@ -381,7 +381,7 @@ impl Sweep {
     pub(super) fn reopen(&mut self, key: TrialKey) {
         let (class, n) = self.spec.grid.locate(key);
         self.counts.failed -= 1;
-        self.growth.iter_mut().for_each(|growth| growth.reopen(key));
+        self.judge_without(key);
         self.live.forget_failed(key.cell);
         self.classes[class as usize].pending.insert(n, n + 1);
     }

@@ -1,10 +1,12 @@
 //! The core's state in the words of the wire.
 
 use ergodic_common::TrialKey;
+use ergodic_common::repeats::Rule;
 use ergodic_common::spec::short;
 use ergodic_proto::v1;
 
 use crate::core::audits::AuditCounts;
+use crate::core::growth::Growth;
 use crate::core::lookup::describe_cell;
 use crate::core::{Core, Sweep, SweepState};
 
@@ -50,18 +52,35 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
         audit: audit_status(sweep),
         checkpoints: sweep.checkpoints(),
         precision: precision_status(sweep),
+        halving: halving_status(sweep),
     }
 }
 
 fn precision_status(sweep: &Sweep) -> Option<v1::PrecisionStatus> {
-    let (growth, until) = (sweep.growth.as_ref()?, sweep.spec.until.as_ref()?);
+    let (Some(Growth::Precision(growth)), Some(until)) = (&sweep.growth, &sweep.spec.until) else { return None };
+    let Rule::Precision { ci95 } = until.rule else { return None };
     Some(v1::PrecisionStatus {
         metric: until.metric.name().into_owned(),
-        ci95: until.ci95,
+        ci95,
         min: until.min,
         reached: growth.standing().known(),
         exhausted: growth.standing().exhausted,
-        expected_trials: growth.expected(),
+        expected_trials: sweep.expected(),
+    })
+}
+
+fn halving_status(sweep: &Sweep) -> Option<v1::HalvingStatus> {
+    let (Some(Growth::Halving(growth)), Some(until)) = (&sweep.growth, &sweep.spec.until) else { return None };
+    let Rule::Halving { factor } = until.rule else { return None };
+    let (standing, ready) = growth.standing();
+    Some(v1::HalvingStatus {
+        metric: until.metric.name().into_owned(),
+        factor,
+        min: until.min,
+        rung: growth.rung(),
+        standing,
+        ready,
+        expected_trials: sweep.expected(),
     })
 }
 
@@ -95,18 +114,29 @@ pub(crate) fn trial_lines(sweep: &Sweep, key: TrialKey) -> Vec<String> {
         let value = ergodic_common::tree::Value::Float(value);
         lines.push(format!("derived: {field} = {}", short(&value)));
     }
-    if let (Some(growth), Some(until)) = (&sweep.growth, &sweep.spec.until) {
-        let (name, target) = (until.metric.name(), until.ci95);
-        lines.push(match growth.reached(cell) {
-            Some(n) => format!("The mean of {name} of its cell was known to ± {target} after {n} repeats."),
-            None => format!(
-                "The mean of {name} of its cell is not known to ± {target}; {} of at most {} repeats are run.",
-                growth.allowed(cell),
-                sweep.spec.repeats
-            ),
-        });
-    }
+    lines.extend(growth_line(sweep, cell));
     lines
+}
+
+/// How far a cell is, if that decides how often it is repeated.
+fn growth_line(sweep: &Sweep, cell: u64) -> Option<String> {
+    let (growth, until) = (sweep.growth.as_ref()?, sweep.spec.until.as_ref()?);
+    let (name, allowed, most) = (until.metric.name(), growth.allowed(cell), sweep.spec.repeats);
+    Some(match (growth, until.rule) {
+        (Growth::Precision(growth), Rule::Precision { ci95 }) => match growth.reached(cell) {
+            Some(n) => format!("The mean of {name} of its cell was known to ± {ci95} after {n} repeats."),
+            None => format!(
+                "The mean of {name} of its cell is not known to ± {ci95}; {allowed} of at most {most} repeats are run."
+            ),
+        },
+        (Growth::Halving(growth), _) => match growth.out_after(cell) {
+            Some(n) => format!("By {name} its cell was not among the best after {n} repeats."),
+            None => {
+                format!("Its cell is among the best so far, by {name}; {allowed} of at most {most} repeats are run.")
+            }
+        },
+        _ => return None,
+    })
 }
 
 pub(super) fn state(state: SweepState) -> v1::SweepState {

@@ -508,7 +508,7 @@ impl Sweeps {
             }
             Whereabouts::Unneeded => {
                 lines.push(format!(
-                    "The trial {key} is not run: as far as is known, fewer repeats of its cell will do."
+                    "The trial {key} is not run: as far as is known, its cell needs fewer repeats."
                 ));
             }
             Whereabouts::Leased { fence, worker, running } => lines.push(format!(

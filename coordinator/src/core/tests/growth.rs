@@ -1,23 +1,36 @@
-//! Cells that end when they are known well enough, and sweeps that are given more repeats.
+//! Cells whose results decide how often they are repeated, and sweeps that are given more repeats.
 
 use ergodic_common::repeats::ladder;
 
 use super::*;
+use crate::core::growth::{Growth, Halving, Precision};
 use crate::stats::precision::{LEVEL, quantile};
 
 const TARGET: f64 = 0.05;
 
-fn text(min: u32, max: u32) -> String {
+/// What decides how often a cell is repeated.
+#[derive(Debug, Clone, Copy)]
+enum By {
+    Precision,
+    /// One cell in so many goes on.
+    Halving(u32),
+}
+
+fn text(by: By, min: u32, max: u32) -> String {
+    let rule = match by {
+        By::Precision => format!("until = {{ metric = \"test_loss\", ci95 = {TARGET} }}"),
+        By::Halving(factor) => format!("halving = {{ metric = \"test_loss\", factor = {factor} }}"),
+    };
     format!(
         "name = \"t\"\n[data]\ntrain = 64\n[model]\nkind = \"empty\"\n[measure]\nmetrics = [\"test_acc\", \"test_loss\"]\n\
-         [repeats]\nmin = {min}\nmax = {max}\nuntil = {{ metric = \"test_loss\", ci95 = {TARGET} }}\n\
+         [repeats]\nmin = {min}\nmax = {max}\n{rule}\n\
          [grid]\nlr = [0.1, 0.2, 0.3]\nbatch_size = [8, 16]\n[where]\nkeep = \"lr * batch_size < 4\"\n"
     )
 }
 
 /// A sweep that is repeated from `min` to `max` times.
-fn growing(min: u32, max: u32) -> Sweep {
-    let source = SpecSource { file: "t".into(), text: text(min, max), settings: vec![], files: Vec::new() };
+fn growing(by: By, min: u32, max: u32) -> Sweep {
+    let source = SpecSource { file: "t".into(), text: text(by, min, max), settings: vec![], files: Vec::new() };
     let spec = Arc::new(Spec::read(&source).expect("a valid sweep"));
     let record = SweepRow { source, ..(*sweep(1, 1).record).clone() };
     Sweep::new(Arc::new(record), spec)
@@ -33,8 +46,37 @@ fn row(key: TrialKey) -> StoredRow {
     StoredRow { key, outcome, metric: 0.5, decides: if diverges { f64::NAN } else { value }, seconds: 0.5 }
 }
 
-/// The trials that are to be run, one cell after the other, by the definition.
-fn wanted(spec: &Spec, min: u32, max: u32) -> BTreeSet<TrialKey> {
+/// The trials that are to be run, by the definition.
+fn wanted(by: By, spec: &Spec, min: u32, max: u32) -> BTreeSet<TrialKey> {
+    match by {
+        By::Precision => wanted_to_know(spec, min, max),
+        By::Halving(factor) => wanted_of_the_best(spec, factor, min, max),
+    }
+}
+
+/// One rung after the other, of which one cell in `factor` goes on. Less is better; a network that knows nothing has the
+/// loss ln 10.
+fn wanted_of_the_best(spec: &Spec, factor: u32, min: u32, max: u32) -> BTreeSet<TrialKey> {
+    let mut standing: Vec<u64> = spec.grid.iter().collect();
+    let (mut from, mut to, mut trials) = (0, min.min(max), BTreeSet::new());
+    loop {
+        trials.extend(standing.iter().flat_map(|cell| (from..to).map(|repeat| TrialKey { cell: *cell, repeat })));
+        if to == max {
+            return trials;
+        }
+        let mean = |cell: &u64| {
+            let values = (0..to).map(|repeat| row(TrialKey { cell: *cell, repeat }));
+            let values = values.map(|row| if row.decides.is_nan() { 10_f64.ln() } else { row.decides });
+            values.sum::<f64>() / f64::from(to)
+        };
+        standing.sort_by(|a, b| mean(a).total_cmp(&mean(b)).then(a.cmp(b)));
+        standing.truncate(standing.len().div_ceil(factor as usize));
+        (from, to) = (to, max.min(to * factor));
+    }
+}
+
+/// One cell after the other.
+fn wanted_to_know(spec: &Spec, min: u32, max: u32) -> BTreeSet<TrialKey> {
     let enough = |cell: u64, n: u32| {
         let values = (0..n).map(|repeat| row(TrialKey { cell, repeat }).decides).filter(|x| x.is_finite());
         let values: Vec<f64> = values.collect();
@@ -51,6 +93,7 @@ fn wanted(spec: &Spec, min: u32, max: u32) -> BTreeSet<TrialKey> {
 struct Lab {
     core: Core,
     now: Now,
+    by: By,
     min: u32,
     max: u32,
     rows: BTreeMap<TrialKey, StoredRow>,
@@ -60,10 +103,24 @@ struct Lab {
 }
 
 impl Lab {
-    fn new(min: u32, max: u32) -> Self {
+    fn new(by: By, min: u32, max: u32) -> Self {
         let mut core = Core::new(Timing { lease_ttl: TTL }, 1, 1);
-        core.on_sweep(growing(min, max), [], Now::ZERO);
-        Self { core, now: Now::ZERO, min, max, rows: BTreeMap::new(), granted: BTreeMap::new(), order: Vec::new() }
+        core.on_sweep(growing(by, min, max), [], Now::ZERO);
+        Self { core, now: Now::ZERO, by, min, max, rows: BTreeMap::new(), granted: BTreeMap::new(), order: Vec::new() }
+    }
+
+    fn precision(&self) -> &Precision {
+        match self.sweep().growth.as_ref() {
+            Some(Growth::Precision(growth)) => growth,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn halving(&self) -> &Halving {
+        match self.sweep().growth.as_ref() {
+            Some(Growth::Halving(growth)) => growth,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn sweep(&self) -> &Sweep {
@@ -134,7 +191,7 @@ impl Lab {
         let mut rows: Vec<StoredRow> = self.rows.values().cloned().collect();
         let n = rows.len().max(1);
         rows.rotate_left(shuffle % n);
-        let effects = self.core.on_sweep(growing(self.min, self.max), rows, self.now);
+        let effects = self.core.on_sweep(growing(self.by, self.min, self.max), rows, self.now);
         self.carry_out(effects);
         for lease in leases {
             let effects = self.core.on_recorded_lease(lease, self.now);
@@ -144,7 +201,7 @@ impl Lab {
 
     fn extend(&mut self, more: u32) {
         self.max += more;
-        let Sweep { record, spec, .. } = growing(self.min, self.max);
+        let Sweep { record, spec, .. } = growing(self.by, self.min, self.max);
         let effects = self.core.on_extended(1, record.source.clone(), spec, self.now);
         self.carry_out(effects);
     }
@@ -172,12 +229,13 @@ proptest! {
 
     #[test]
     fn which_trials_are_run_depends_on_their_results_alone(
+        by in prop_oneof![Just(By::Precision), (2_u32..5).prop_map(By::Halving)],
         min in 2_u32..12,
-        more in 0_u32..40,
+        more in 1_u32..40,
         steps in prop::collection::vec((0..12_u8, 0..3_usize, 1..30_usize), 0..120),
     ) {
         let names = ["a", "b", "c"];
-        let mut lab = Lab::new(min, min + more);
+        let mut lab = Lab::new(by, min, min + more);
         for (what, who, n) in steps {
             lab.now += Duration::from_millis(300);
             match what {
@@ -190,22 +248,33 @@ proptest! {
         }
         lab.finish();
         let rows: BTreeSet<TrialKey> = lab.rows.keys().copied().collect();
-        let wanted = wanted(&lab.sweep().spec, lab.min, lab.max);
+        let wanted = wanted(by, &lab.sweep().spec, lab.min, lab.max);
         // What was run up to an earlier most is no rung of the ladder of a later one.
         let extra: Vec<&TrialKey> = rows.difference(&wanted).collect();
         prop_assert!(wanted.is_subset(&rows) && (extra.is_empty() || lab.max > min + more), "{extra:?}");
-        let standing = lab.sweep().growth.as_ref().expect("it grows").standing().clone();
-        prop_assert_eq!(standing.open(lab.sweep().spec.grid.cells()), 0);
+        let standing = |lab: &Lab| match lab.sweep().growth.as_ref() {
+            Some(Growth::Precision(growth)) => format!("{:?}", growth.standing()),
+            Some(Growth::Halving(growth)) => format!("{} {:?}", growth.rung(), growth.standing()),
+            None => String::new(),
+        };
+        let before = standing(&lab);
+        match by {
+            By::Precision => prop_assert_eq!(lab.precision().standing().open(lab.sweep().spec.grid.cells()), 0),
+            By::Halving(_) => {
+                let (climb, ready) = lab.halving().standing();
+                prop_assert_eq!((lab.halving().rung(), ready), (lab.max, climb));
+            }
+        }
         let total = rows.len() as u64;
         lab.restart(0);
         prop_assert_eq!((lab.sweep().total(), lab.sweep().expected(), lab.sweep().state), (total, total, SweepState::Completed));
-        prop_assert_eq!(lab.sweep().growth.as_ref().expect("it grows").standing(), &standing);
+        prop_assert_eq!(standing(&lab), before);
     }
 }
 
 #[test]
 fn the_next_repeats_go_where_the_interval_is_widest() {
-    let mut lab = Lab::new(10, 200);
+    let mut lab = Lab::new(By::Precision, 10, 200);
     let least: u64 = lab.sweep().total();
     while (lab.rows.len() as u64) < least {
         lab.want("a");
@@ -219,7 +288,7 @@ fn the_next_repeats_go_where_the_interval_is_widest() {
     let narrow = lab.order.iter().filter(|key| key.cell != widest).count();
     assert!(narrow > 0, "others go on, too: {:?}", lab.order);
     let lines = lab.core.explain(lab.sweep()).join("\n");
-    let standing = lab.sweep().growth.as_ref().expect("it grows").standing();
+    let standing = lab.precision().standing();
     assert!(standing.reached.contains_key(&10) && standing.reached.len() > 1, "{standing:?}");
     let words = format!(
         "5 of 5 cells know the mean of test_loss to ± {TARGET} (cells at so many repeats: {} at 10",
@@ -232,22 +301,61 @@ fn the_next_repeats_go_where_the_interval_is_widest() {
 
 #[test]
 fn a_failed_trial_that_is_run_again_has_its_cell_judged_again() {
-    let mut lab = Lab::new(4, 8);
+    let mut lab = Lab::new(By::Precision, 4, 8);
     lab.finish();
     let key = *lab.rows.keys().next().expect("a row");
     let mut rows = lab.rows.clone();
     let failed = StoredRow { outcome: Outcome::Failed { cause: "it broke".into() }, decides: f64::NAN, ..row(key) };
     rows.insert(key, failed);
     lab.core = Core::new(Timing { lease_ttl: TTL }, 2, 1000);
-    lab.core.on_sweep(growing(4, 8), rows.into_values(), lab.now);
+    lab.core.on_sweep(growing(By::Precision, 4, 8), rows.into_values(), lab.now);
     assert_eq!(lab.sweep().counts.failed, 1);
     lab.rows.remove(&key);
     let effects = lab.core.on_retried(1, &[key], &[], lab.now);
     lab.carry_out(effects);
-    let growth = lab.sweep().growth.as_ref().expect("it grows");
+    let growth = lab.precision();
     assert_eq!((growth.standing().open(5), growth.reached(key.cell)), (1, None));
     lab.finish();
-    assert_eq!(lab.rows.keys().copied().collect::<BTreeSet<_>>(), wanted(&lab.sweep().spec, 4, 8));
+    assert_eq!(lab.rows.keys().copied().collect::<BTreeSet<_>>(), wanted(By::Precision, &lab.sweep().spec, 4, 8));
+}
+
+#[test]
+fn the_best_cells_of_a_rung_go_on() {
+    // Values scatter around 0, and a diverged trial counts ln 10.
+    let mut lab = Lab::new(By::Halving(2), 3, 20);
+    let plan = 5 * 3 + 3 * 3 + 2 * 6 + 8;
+    assert_eq!((lab.sweep().total(), lab.sweep().expected()), (15, plan));
+    lab.finish();
+    assert_eq!((lab.rows.len() as u64, lab.halving().rung(), lab.halving().standing()), (plan, 20, (1, 1)));
+    let out: Vec<Option<u32>> = lab.sweep().spec.grid.iter().map(|cell| lab.halving().out_after(cell)).collect();
+    let out_after = |n| out.iter().filter(|out| **out == n).count();
+    assert_eq!([Some(3), Some(6), Some(12), None].map(out_after), [2, 1, 1, 1], "{out:?}");
+    let lines = lab.core.explain(lab.sweep()).join("\n");
+    assert!(lines.contains("the best of 5 cells is repeated 20 times (1 of 1 done)."), "{lines}");
+}
+
+#[test]
+fn a_failed_trial_that_is_run_again_has_its_rung_decided_again() {
+    let by = By::Halving(2);
+    let mut lab = Lab::new(by, 2, 8);
+    lab.finish();
+    let best = *lab.rows.keys().max_by_key(|key| key.repeat).expect("rows");
+    let key = TrialKey { repeat: 0, ..best };
+    // As if it had failed: others went on meanwhile.
+    let mut rows = lab.rows.clone();
+    rows.insert(
+        key,
+        StoredRow { outcome: Outcome::Failed { cause: "it broke".into() }, decides: f64::NAN, ..row(key) },
+    );
+    lab.core = Core::new(Timing { lease_ttl: TTL }, 2, 1000);
+    lab.core.on_sweep(growing(by, 2, 8), rows.into_values(), lab.now);
+    lab.rows.remove(&key);
+    let effects = lab.core.on_retried(1, &[key], &[], lab.now);
+    lab.carry_out(effects);
+    assert_eq!((lab.halving().rung(), lab.halving().standing()), (2, (5, 4)));
+    lab.finish();
+    let rows: BTreeSet<TrialKey> = lab.rows.keys().copied().collect();
+    assert!(wanted(by, &lab.sweep().spec, 2, 8).is_subset(&rows));
 }
 
 #[test]

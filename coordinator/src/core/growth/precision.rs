@@ -1,24 +1,22 @@
 //! Cells that are repeated until the mean of a metric is known well enough.
 //!
-//! A cell climbs the [`ladder`]: its next repeats are *allowed* when all repeats below
-//! its rung have a row and the interval that they give is too wide. So which trials are run depends on what they yield
-//! alone, not on who ran them, nor in what order they ended; only which of the allowed ones comes first depends on what is
-//! known so far: those of the cell with the widest interval. What is allowed stays so. Where a row is taken away, to be
-//! made again, the cell is judged anew once it is back.
+//! A cell climbs the [`ladder`](ergodic_common::repeats::ladder): its next repeats are allowed when all repeats below
+//! its rung have a row and the interval that they give is too wide. Only which of the allowed ones comes first depends on what is
+//! known so far: those of the cell with the widest interval.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
-use ergodic_common::repeats::{Until, ladder};
 use ergodic_common::{Outcome, Spec, TrialKey};
 
-use super::interval::IntervalSet;
+use super::Allowed;
+use crate::core::interval::IntervalSet;
 use crate::stats::precision::{LEVEL, half_width, quantile};
 
 /// How far the cells of a sweep are.
 #[derive(Debug)]
-pub struct Growth {
+pub struct Precision {
     target: f64,
     rungs: Vec<u32>,
     /// Cells that have rows.
@@ -91,13 +89,12 @@ impl Standing {
     }
 }
 
-impl Growth {
+impl Precision {
     /// Nothing is known of any cell.
-    pub(super) fn new(spec: &Spec, until: &Until) -> Self {
-        let rungs: Vec<u32> = ladder(until.min, spec.repeats).collect();
+    pub(super) fn new(spec: &Spec, target: f64, rungs: Vec<u32>) -> Self {
         let total = spec.grid.cells() * u64::from(rungs[0]);
         Self {
-            target: until.ci95,
+            target,
             rungs,
             cells: HashMap::new(),
             total,
@@ -108,23 +105,20 @@ impl Growth {
         }
     }
 
-    /// Trials that may be run, as far as is known.
-    pub fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u64 {
         self.total
     }
 
     /// Trials that it should come to, by the spread of what is there.
-    pub fn expected(&self) -> u64 {
+    pub(super) fn expected(&self) -> u64 {
         self.expected
     }
 
-    /// Repeats that every cell has.
     pub(super) fn least(&self) -> u32 {
         self.rungs[0]
     }
 
-    /// Repeats of a cell that may be run.
-    pub fn allowed(&self, cell: u64) -> u32 {
+    pub(super) fn allowed(&self, cell: u64) -> u32 {
         self.cells.get(&cell).map_or(self.rungs[0], |cell| cell.allowed)
     }
 
@@ -138,8 +132,7 @@ impl Growth {
         &self.standing
     }
 
-    /// A trial has a row. The repeats of its cell that may be run from now on, if there are more.
-    pub(super) fn settle(&mut self, key: TrialKey, outcome: &Outcome, value: f64) -> Option<Range<u32>> {
+    pub(super) fn settle(&mut self, key: TrialKey, outcome: &Outcome, value: f64) -> Allowed {
         let first = self.rungs[0];
         let cell = self.cells.entry(key.cell).or_insert_with(|| Cell::new(first));
         let at = key.repeat as usize;
@@ -148,10 +141,9 @@ impl Growth {
         }
         cell.values[at] = if *outcome == Outcome::Completed { value } else { f64::NAN };
         cell.rows.insert(at as u64, at as u64 + 1);
-        self.judge(key.cell)
+        self.judge(key.cell).map(|range| (key.cell, range)).into_iter().collect()
     }
 
-    /// A trial's row is gone: what was found with it counts no more.
     pub(super) fn reopen(&mut self, key: TrialKey) {
         let Some(cell) = self.cells.get_mut(&key.cell) else { return };
         cell.rows.remove(key.repeat.into());
@@ -160,11 +152,10 @@ impl Growth {
         (cell.judged, cell.reached) = (0, None);
     }
 
-    /// There may be more repeats: what may be run of which cells from now on.
-    pub(super) fn extend(&mut self, spec: &Spec, until: &Until) -> Vec<(u64, Range<u32>)> {
+    pub(super) fn extend(&mut self, spec: &Spec, rungs: Vec<u32>) -> Allowed {
         let before = self.rungs[0];
-        let mut allowed = Vec::new();
-        *self = Self { cells: std::mem::take(&mut self.cells), ..Self::new(spec, until) };
+        let mut allowed = Allowed::new();
+        *self = Self { cells: std::mem::take(&mut self.cells), ..Self::new(spec, self.target, rungs) };
         let (first, least) = (self.rungs[0], u64::from(self.rungs[0]));
         let had: u64 = self.cells.values().map(|cell| u64::from(cell.allowed)).sum();
         let untouched = spec.grid.cells() - self.cells.len() as u64;
