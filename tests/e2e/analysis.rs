@@ -1,5 +1,7 @@
 //! What one may conclude from repeats: distances, effects, over a real sweep, as a user sees them.
 
+use std::collections::BTreeMap;
+
 use ergodic_tests::Cluster;
 use serde_json::Value;
 
@@ -67,6 +69,21 @@ fn by_hand(cluster: &Cluster, id: &str, cells: [&str; 2], step: &str) -> (f64, f
     (distance, a.iter().zip(&b).filter(|(a, b)| a == b).count() as f64 / 300.0)
 }
 
+/// The same distance from the distributions that are printed.
+fn by_distributions(cluster: &Cluster, id: &str, cells: [&str; 2], step: &str) -> f64 {
+    let csv = cluster.ask(&["predictions", id, "--distributions"]);
+    let mut shares: BTreeMap<(&str, &str), [f64; 2]> = BTreeMap::new();
+    for line in csv.lines().skip(1) {
+        let fields: Vec<&str> = line.split(',').collect();
+        let (cell, at, image, class, n) = (fields[2], fields[3], fields[4], fields[6], fields[7]);
+        if let (Some(side), true) = (cells.iter().position(|wanted| *wanted == cell), at == step) {
+            assert_eq!(n, "6", "{line}");
+            shares.entry((image, class)).or_default()[side] = fields[8].parse().expect("a share");
+        }
+    }
+    shares.values().map(|[a, b]| (a - b).abs()).sum::<f64>() / 50.0
+}
+
 fn check_pair(cluster: &Cluster, id: &str) {
     let ask =
         |more: &[&str]| cluster.ask(&[&["distance", id, "--between", "lr=0.05,wd=0", "lr=0.2,wd=0"], more].concat());
@@ -76,6 +93,8 @@ fn check_pair(cluster: &Cluster, id: &str) {
         let (distance, same) = by_hand(cluster, id, ["0", "2"], step);
         assert_eq!((&row["at"], &row["n"], &row["test"]), (&at.into(), &6.into(), &"exact".into()));
         assert!((row["statistic"].as_f64().expect("a distance") - distance).abs() < 1e-12, "{row}");
+        let printed = by_distributions(cluster, id, ["0", "2"], step);
+        assert!((printed - distance).abs() < 1e-12, "{printed} {distance}");
         assert!((row["agreement_same"].as_f64().expect("a share") - same).abs() < 1e-12, "{row}");
         assert!(row["distance"].as_f64() > Some(0.0) && row["null"].as_f64() > Some(0.0), "{row}");
         // Of six repeats there are 32 patterns of swaps.

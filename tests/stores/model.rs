@@ -345,14 +345,18 @@ impl Reader for Model {
         Ok((self.leases.values().cloned().collect(), self.next_lease))
     }
 
-    fn sound_trials(
+    fn sound_trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial)) -> Result<Vec<Damage>, StoreError> {
+        self.of_sweep(sweep).into_iter().for_each(each);
+        Ok(Vec::new())
+    }
+
+    fn sound_ends(
         &self,
         sweep: i64,
-        all_of_it: bool,
-        each: &mut dyn FnMut(StoredTrial),
+        part: Part,
+        each: &mut dyn FnMut(EndedTrial<'_>),
     ) -> Result<Vec<Damage>, StoreError> {
-        let rows = self.of_sweep(sweep).into_iter();
-        rows.for_each(|row| each(if all_of_it { row } else { small(&row) }));
+        self.ended(sweep, part, each)?;
         Ok(Vec::new())
     }
 
@@ -397,8 +401,8 @@ impl Reader for Model {
 
     fn ended(&self, sweep: i64, part: Part, each: &mut dyn FnMut(EndedTrial<'_>)) -> Result<(), StoreError> {
         for row in self.of_sweep(sweep).into_iter().filter(|row| part.holds(row.result.key)) {
-            let TrialResult { key, outcome, metrics, .. } = row.result;
-            each(EndedTrial { key, outcome, metrics: Numbers::new(&from_f64s(&metrics)) });
+            let TrialResult { key, outcome, metrics, seconds, .. } = row.result;
+            each(EndedTrial { key, outcome, metrics: Numbers::new(&from_f64s(&metrics)), seconds });
         }
         Ok(())
     }
@@ -435,11 +439,9 @@ fn view(reader: &dyn Reader) -> String {
 
 fn of_sweep(reader: &dyn Reader, sweep: i64) -> String {
     let (mut view, mut sound) = (String::new(), BTreeMap::new());
-    for all_of_it in [false, true] {
-        let mut each = |row: StoredTrial| drop(sound.insert((all_of_it, row.result.key), format!("{row:?}")));
-        let damages = reader.sound_trials(sweep, all_of_it, &mut each).expect("sound rows");
-        assert_eq!(damages, [], "sweep {sweep}");
-    }
+    let mut each = |row: StoredTrial| drop(sound.insert(row.result.key, format!("{row:?}")));
+    let damages = reader.sound_trials(sweep, &mut each).expect("sound rows");
+    assert_eq!(damages, [], "sweep {sweep}");
     let mut add = |what: String| view += &(what + "\n");
     add(format!("{sound:?}"));
     reader
@@ -456,10 +458,11 @@ fn of_sweep(reader: &dyn Reader, sweep: i64) -> String {
     reader.rows_after(sweep, 0, &mut whole).expect("whole rows");
     for part in Part::cut(4, 8, 3) {
         let mut ended = |trial: EndedTrial<'_>| {
-            let EndedTrial { key, outcome, metrics } = trial;
-            add(format!("{key} {outcome:?} {:?}", (0..9).map(|at| metrics.get(at)).collect::<Vec<_>>()));
+            let EndedTrial { key, outcome, metrics, seconds } = trial;
+            add(format!("{key} {outcome:?} {seconds} {:?}", (0..9).map(|at| metrics.get(at)).collect::<Vec<_>>()));
         };
         reader.ended(sweep, part, &mut ended).expect("rows");
+        assert_eq!(reader.sound_ends(sweep, part, &mut ended).expect("sound rows"), [], "sweep {sweep}");
         reader.curves(sweep, part, &mut |key, curve| add(format!("{key} {:?}", curve.to_curve()))).expect("curves");
     }
     reader

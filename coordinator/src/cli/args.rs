@@ -14,9 +14,9 @@ use ergodic_proto::token::Role;
 
 use crate::client::Client;
 use crate::client::effects::Part;
-use crate::client::kept::PredictionFormat;
 use crate::client::output::{Format, Selection};
 use crate::client::plot::Kind;
+use crate::client::predictions::PredictionFormat;
 use crate::program::LogFormat;
 
 /// Sweeps of repeated trainings, on every machine you can spare.
@@ -708,6 +708,9 @@ pub struct PredictionsArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub target: Target,
+    /// Instead, the distributions of labels: per cell, step and test image, the share of trials that predict each class
+    #[arg(long)]
+    pub distributions: bool,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     pub format: PredictionFormat,

@@ -21,7 +21,7 @@ use crate::client::plot::{PlotOptions, plot};
 use crate::client::report::report;
 use crate::client::variance::{VarianceOptions, variance};
 use crate::client::watch::{eprintln_line, follow};
-use crate::client::{backup, export, kept, needs, plan, tokens};
+use crate::client::{backup, export, kept, needs, plan, predictions, tokens};
 use crate::failpoint;
 use crate::local::{bench, replay, restore, run, soak, tables};
 use crate::program::{Success, interrupted, say, start_logging};
@@ -137,7 +137,8 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
             say(variance(&mut client, &args.id, &options).await?)
         }
         Command::Predictions(args) => {
-            kept::predictions(&mut args.target.connect().await?, &args.id, args.format).await?;
+            let mut client = args.target.connect().await?;
+            predictions::predictions(&mut client, &args.id, args.format, args.distributions).await?;
             Ok(Success::Fine)
         }
         Command::Export(args) => {

@@ -15,6 +15,7 @@ pub mod needs;
 pub mod output;
 pub mod plan;
 pub mod plot;
+pub mod predictions;
 pub mod report;
 pub mod tokens;
 pub mod variance;

@@ -507,9 +507,7 @@ impl Sweeps {
                 lines.extend(row.map(|row| ended(&row)));
             }
             Whereabouts::Unneeded => {
-                lines.push(format!(
-                    "The trial {key} is not run: as far as is known, its cell needs fewer repeats."
-                ));
+                lines.push(format!("The trial {key} is not run: as far as is known, its cell needs fewer repeats."));
             }
             Whereabouts::Leased { fence, worker, running } => lines.push(format!(
                 "The trial {key} is {} {worker}, under lease {} of epoch {}.",

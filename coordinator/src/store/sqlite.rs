@@ -29,6 +29,10 @@ const MIGRATIONS: [&str; 8] = [
 /// The first SQLite without the bug that could corrupt a WAL on reset.
 const OLDEST_SQLITE: i32 = 3_051_003;
 
+/// Pages in the log before they are brought to their places in the database, 32 MiB of them: a page of rows is written again
+/// with nearly every commit while its cell's trials come, and this way it is brought there once for many of them.
+const CHECKPOINT_PAGES: i64 = 8192;
+
 /// A directory with a database and the lock that keeps other coordinators out.
 pub struct SqliteStore {
     path: PathBuf,
@@ -95,6 +99,7 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cache_size", -32_768)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }

@@ -218,7 +218,8 @@ impl Cell {
 
     /// Allows as many repeats, if it has fewer.
     fn allow(&mut self, repeats: u32) -> Option<std::ops::Range<u32>> {
-        let before = std::mem::replace(&mut self.allowed, self.allowed.max(repeats));
+        let before = self.allowed;
+        self.allowed = before.max(repeats);
         (self.allowed > before).then_some(before..self.allowed)
     }
 }
