@@ -169,7 +169,25 @@ fn a_dataset_says_what_the_tables_say_and_a_second_export_adds_nothing() {
     let again = export(&cluster, &id, &to, &[]);
     assert_eq!(again.manifest(), manifest);
     assert_eq!(again.files(), dataset.named());
+    let others = ["trials/summary.parquet", "analysis/fit.parquet"].map(|file| dataset.0.join(file));
+    for file in &others {
+        std::fs::create_dir_all(file.parent().expect("a folder")).expect("it can be made");
+        std::fs::write(file, "somebody else's").expect("a file can be written");
+    }
+    let part = dataset.0.join(dataset.parts("trials")[0]["path"].as_str().expect("a path"));
+    for (what, word) in [("shorter", "bytes, and"), ("gone", "is not there")] {
+        match what {
+            "gone" => std::fs::remove_file(&part).expect("it was there"),
+            _ => std::fs::write(&part, "PAR1").expect("it can be written"),
+        }
+        let refused = cluster.run(&["export", &id, "-o", &to.display().to_string()]);
+        assert!(refused.code == 5 && refused.stderr.contains(word) && refused.stderr.contains("--anew"), "{refused:?}");
+    }
     let anew = export(&cluster, &id, &to, &["--anew"]);
+    for file in &others {
+        assert_eq!(std::fs::read(file).expect("it is there still"), b"somebody else's");
+        std::fs::remove_file(file).expect("it is there");
+    }
     assert_eq!(anew.manifest()["serial"], 2);
     assert!(anew.files() == anew.named() && anew.files().is_disjoint(&paths(&manifest)));
     check_trials(&anew.rows("trials"), &cluster, &id);
@@ -187,9 +205,13 @@ fn check_curves(dataset: &Dataset, cluster: &Cluster, id: &str) {
     }
     let told: Value = serde_json::from_str(&cluster.ask(&["curves", id, "--format", "json"])).expect("valid JSON");
     for told in told["rows"].as_array().expect("rows").iter().filter(|told| told["n"] != 0) {
+        let lives = |trial: &Map<String, Value>| {
+            let end = trial["step"].as_u64().unwrap_or(u64::MAX);
+            same_number(&trial["lr"], &told["lr"]) && Some(end) > told["step"].as_u64()
+        };
         let here = |point: &&Map<String, Value>| {
-            let completed = completed.iter().any(|trial| place(trial)[..2] == place(point)[..2]);
-            completed && point["step"] == told["step"]
+            let trial = trials.iter().find(|trial| place(trial)[..2] == place(point)[..2]).expect("its trial");
+            lives(trial) && point["step"] == told["step"]
         };
         let values: Vec<f64> = curves.iter().filter(here).filter_map(|point| point["test_acc"].as_f64()).collect();
         assert_eq!(told["n"], values.len());
@@ -259,6 +281,13 @@ fn places_that_are_none_are_refused_in_words() {
     let refused = to(&file.display().to_string());
     assert!(refused.code == 2 && refused.stderr.contains("cannot be used for a dataset"), "{refused:?}");
     let dataset = export(&cluster, &id, &cluster.path("dataset"), &[]);
+    let twin = cluster.launch(&super::empty_sweep(2));
+    cluster.wait_for_end(&twin);
+    let place = cluster.path("dataset").join("sweeps").join(&twin);
+    std::fs::create_dir_all(&place).expect("a folder can be made");
+    std::fs::copy(dataset.0.join("manifest.json"), place.join("manifest.json")).expect("copied");
+    let refused = cluster.run(&["export", &twin, "-o", &cluster.path("dataset").display().to_string()]);
+    assert!(refused.code == 2 && refused.stderr.contains(&format!("the dataset of the sweep {id}")), "{refused:?}");
     let newer = serde_json::to_string(&json!({ "format": "ergodic dataset", "version": 99 })).expect("JSON");
     std::fs::write(dataset.0.join("manifest.json"), newer).expect("a file can be written");
     let refused = to(&cluster.path("dataset").display().to_string());

@@ -293,7 +293,7 @@ fn read_all(reader: &dyn Reader, sweep: i64) -> Result<(), StoreError> {
         reader.attempts(sweep, key)?;
     }
     reader.ended(sweep, Part::ALL, &mut |_| {})?;
-    reader.curves(sweep, Part::ALL, &mut |_, curve| drop(curve.to_curve()))?;
+    reader.curves(sweep, Part::ALL, &mut |trial| drop(trial.curve.to_curve()))?;
     reader.predictions(sweep, &mut |_, _| true)
 }
 

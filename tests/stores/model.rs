@@ -9,8 +9,8 @@ use ergodic::store::postgres::PostgresStore;
 use ergodic::store::rows::{Numbers, from_curve, from_f64s};
 use ergodic::store::sqlite::SqliteStore;
 use ergodic::store::{
-    Attempt, Audit, Batch, Cleared, CurveView, Damage, EndedTrial, Inheritance, Part, Position, Reader, Report, Store,
-    StoreError, StoredTrial, Write, Writer, Written,
+    Attempt, Audit, Batch, Cleared, CurveView, Damage, EndedTrial, Inheritance, Part, Position, Reader, Report,
+    SampledTrial, Store, StoreError, StoredTrial, Write, Writer, Written,
 };
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{Outcome, TrialKey, TrialResult};
@@ -407,10 +407,15 @@ impl Reader for Model {
         Ok(())
     }
 
-    fn curves(&self, sweep: i64, part: Part, each: &mut dyn FnMut(TrialKey, CurveView<'_>)) -> Result<(), StoreError> {
-        let completed = self.of_sweep(sweep).into_iter().filter(|row| row.result.outcome == Outcome::Completed);
-        for row in completed.filter(|row| part.holds(row.result.key)) {
-            each(row.result.key, CurveView::new(&from_curve(&row.result.curve)).expect("a curve"));
+    fn curves(&self, sweep: i64, part: Part, each: &mut dyn FnMut(SampledTrial<'_>)) -> Result<(), StoreError> {
+        for row in self.of_sweep(sweep).into_iter().filter(|row| part.holds(row.result.key)) {
+            let diverged_at = match row.result.outcome {
+                Outcome::Completed => None,
+                Outcome::Diverged { step } => Some(step),
+                Outcome::Failed { .. } => continue,
+            };
+            let bytes = from_curve(&row.result.curve);
+            each(SampledTrial { key: row.result.key, diverged_at, curve: CurveView::new(&bytes).expect("a curve") });
         }
         Ok(())
     }
@@ -463,7 +468,10 @@ fn of_sweep(reader: &dyn Reader, sweep: i64) -> String {
         };
         reader.ended(sweep, part, &mut ended).expect("rows");
         assert_eq!(reader.sound_ends(sweep, part, &mut ended).expect("sound rows"), [], "sweep {sweep}");
-        reader.curves(sweep, part, &mut |key, curve| add(format!("{key} {:?}", curve.to_curve()))).expect("curves");
+        let mut sampled = |trial: SampledTrial<'_>| {
+            add(format!("{} {:?} {:?}", trial.key, trial.diverged_at, trial.curve.to_curve()));
+        };
+        reader.curves(sweep, part, &mut sampled).expect("curves");
     }
     reader
         .predictions(sweep, &mut |key, what| {

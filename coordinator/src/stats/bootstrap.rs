@@ -3,22 +3,31 @@
 use ergodic_common::seed::Stream;
 
 use super::Sample;
+use super::sample::Cluster;
 use super::special::{normal_below, normal_quantile};
 
 /// Resamples of each sample.
 pub const RESAMPLES: usize = 9_999;
 
 /// Confidence interval of the mean, bias-corrected and accelerated (Efron 1987): quantiles of the means of
-/// [`RESAMPLES`] resamples, shifted for their bias and for the sample's skewness; from 2 values on.
+/// [`RESAMPLES`] resamples, shifted for their bias and for the sample's skewness; from 2 values on. Of
+/// a pooled sample whole repeats are drawn; from 2 of them on.
 pub fn interval(sample: &Sample, level: f64, stream: &mut Stream) -> Option<(f64, f64)> {
-    let (mean, n) = (sample.mean()?, u32::try_from(sample.n()).ok()?);
+    let mean = sample.mean()?;
+    let single = |x: &f64| Cluster { above: x - mean, n: 1 };
+    // What is drawn: values, or whole repeats of several cells.
+    let drawn = sample.repeats().map_or_else(|| sample.values().iter().map(single).collect(), <[Cluster]>::to_vec);
+    let n = u32::try_from(drawn.len()).ok()?;
     if n < 2 {
         return None;
     }
-    let off: Vec<f64> = sample.values().iter().map(|x| x - mean).collect();
-    let mut resample = || (0..n).map(|_| off[stream.below(n) as usize]).sum::<f64>() / f64::from(n);
+    let mut resample = || {
+        let draws = (0..n).map(|_| drawn[stream.below(n) as usize]);
+        let (above, values) = draws.fold((0.0, 0.0), |(above, n), x| (above + x.above, n + f64::from(x.n)));
+        above / values
+    };
     let means = Sample::new((0..RESAMPLES).map(|_| resample()).collect());
-    let [skew, squares] = [3, 2].map(|power| off.iter().map(|x| x.powi(power)).sum::<f64>());
+    let [skew, squares] = [3, 2].map(|power| drawn.iter().map(|x| x.above.powi(power)).sum::<f64>());
     if squares == 0.0 {
         return Some((mean, mean));
     }

@@ -1,5 +1,7 @@
 //! Statistics of one sample, from its values in the order of cells and repeats.
 
+use std::collections::BTreeMap;
+
 use super::special::t_quantile;
 
 /// Finite values, in the order in which they are added up, and sorted.
@@ -9,6 +11,17 @@ pub struct Sample {
     sorted: Vec<f64>,
     mean: f64,
     squares: f64,
+    /// What the values of a repeat have in common with each other makes them no independent ones.
+    repeats: Option<Vec<Cluster>>,
+}
+
+/// The values of one repeat.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Cluster {
+    /// Sum of what they are above the sample's mean.
+    pub above: f64,
+    /// How many.
+    pub n: u32,
 }
 
 impl Sample {
@@ -24,7 +37,26 @@ impl Sample {
         let equal = sorted.first() == sorted.last();
         // Equal values have their own value as mean, and no spread, whatever rounding says.
         let mean = if equal { sorted.first().copied().unwrap_or(0.0) } else { first + drift / n };
-        Self { values, sorted, mean, squares: if equal { 0.0 } else { squares.max(0.0) } }
+        Self { values, sorted, mean, squares: if equal { 0.0 } else { squares.max(0.0) }, repeats: None }
+    }
+
+    /// A sample of values of several cells, each with the number of its repeat: the trials of a repeat share their random
+    /// streams, so that only repeats are independent of each other. Standard error and intervals are those of whole repeats.
+    pub fn pooled(values: Vec<f64>, repeats: &[u32]) -> Self {
+        let mut sample = Self::new(values);
+        let mut clusters: BTreeMap<u32, Cluster> = BTreeMap::new();
+        for (x, repeat) in sample.values.iter().zip(repeats) {
+            let cluster = clusters.entry(*repeat).or_default();
+            cluster.above += x - sample.mean;
+            cluster.n += 1;
+        }
+        sample.repeats = Some(clusters.into_values().collect());
+        sample
+    }
+
+    /// Repeats of a pooled sample.
+    pub fn repeats(&self) -> Option<&[Cluster]> {
+        self.repeats.as_deref()
     }
 
     /// Number of values.
@@ -52,14 +84,19 @@ impl Sample {
         self.variance().map(f64::sqrt)
     }
 
-    /// Standard error of the mean, std/√n; from 2 values on.
+    /// Standard error of the mean, std/√n; from 2 values on. Pooled, √(R/(R − 1)·Σₖuₖ²)/n of R repeats with sums uₖ of what
+    /// their values are above the mean (Liang and Zeger 1986); from 2 repeats on.
     pub fn standard_error(&self) -> Option<f64> {
-        self.std().map(|std| std / (self.n() as f64).sqrt())
+        let Some(repeats) = &self.repeats else { return self.std().map(|std| std / (self.n() as f64).sqrt()) };
+        let count = repeats.len() as f64;
+        let squares = sum(repeats.iter().map(|repeat| repeat.above * repeat.above));
+        (count > 1.0).then(|| (count / (count - 1.0) * squares).sqrt() / self.n() as f64)
     }
 
-    /// Confidence interval of the mean by Student's t, n − 1 degrees of freedom; from 2 values on.
+    /// Confidence interval of the mean by Student's t, n − 1 degrees of freedom; from 2 values on. Pooled, of repeats.
     pub fn t_interval(&self, level: f64) -> Option<(f64, f64)> {
-        let half = t_quantile(0.5 + 0.5 * level, (self.n() as f64 - 1.0).max(1.0)) * self.standard_error()?;
+        let independent = self.repeats.as_ref().map_or(self.n(), Vec::len) as f64;
+        let half = t_quantile(0.5 + 0.5 * level, (independent - 1.0).max(1.0)) * self.standard_error()?;
         Some((self.mean - half, self.mean + half))
     }
 
@@ -138,6 +175,27 @@ mod tests {
         assert_eq!((one.quantile(0.95), one.trimmed_mean(0.25)), (Some(2.0), Some(2.0)));
         let equal = Sample::new(vec![0.1; 7]);
         assert_eq!((equal.mean(), equal.std(), equal.t_interval(0.95)), (Some(0.1), Some(0.0), Some((0.1, 0.1))));
+    }
+
+    #[test]
+    fn pooled_values_are_as_many_as_their_repeats() {
+        // Two cells whose trials have all in common but an offset: as much is known as of one cell.
+        let of_a: Vec<f64> = vec![1.0, 4.0, 2.0, 9.0];
+        let values: Vec<f64> = of_a.iter().flat_map(|x| [*x, x + 100.0]).collect();
+        let pooled = Sample::pooled(values.clone(), &[0, 0, 1, 1, 2, 2, 3, 3]);
+        let one = Sample::new(of_a);
+        let near = |a: Option<f64>, b: Option<f64>| (a.expect("defined") - b.expect("defined")).abs() < 1e-12;
+        assert!(
+            near(pooled.standard_error(), one.standard_error()) && near(pooled.mean(), one.mean().map(|x| x + 50.0))
+        );
+        let (low, high) = pooled.t_interval(0.95).expect("four repeats");
+        let (wanted_low, wanted_high) = one.t_interval(0.95).expect("four values");
+        assert!((high - low - (wanted_high - wanted_low)).abs() < 1e-12);
+        assert_eq!(pooled.std(), Sample::new(values).std());
+        // Each in a repeat of its own, they are a plain sample.
+        let alone = Sample::pooled(vec![1.0, 4.0, 2.0, 9.0], &[7, 1, 2, 3]);
+        assert!(near(alone.standard_error(), one.standard_error()));
+        assert_eq!(Sample::pooled(vec![1.0, 4.0], &[3, 3]).t_interval(0.95), None, "one repeat");
     }
 
     #[test]

@@ -256,6 +256,14 @@ impl Figures<'_> {
         } else if n < counts.completed {
             notes.push(format!("{} completed trials have no value here", counts.completed - n));
         }
+        let repeats = self.completed.repeats().map(<[_]>::len);
+        if n > 1 && spread && repeats == Some(1) {
+            notes.push("values of one repeat: no interval".to_owned());
+        }
+        let of_shares = asked.iter().any(|statistic| matches!(statistic.kind, Kind::ShareDiverged(_)));
+        if of_shares && repeats.is_some_and(|repeats| (repeats as u64) < n) {
+            notes.push("the interval of p_diverged takes trials of one repeat as independent".to_owned());
+        }
         if n == 1 && spread {
             notes.push("one value: no spread, no interval".to_owned());
         }

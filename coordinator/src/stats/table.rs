@@ -16,7 +16,7 @@ use super::chance::{chance, has_chance};
 use super::statistic::{Figures, Statistic};
 use super::{Sample, Summary};
 use crate::core::{Counts, main_metric};
-use crate::store::{CurveView, Part, Reader, Readers, StoreError};
+use crate::store::{Part, Reader, Readers, SampledTrial, StoreError};
 
 /// A question that cannot be answered, in words; or the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +66,8 @@ pub struct Question<'a> {
 #[derive(Debug, Clone)]
 pub struct Query {
     axes: Vec<usize>,
+    /// Whether a row may be of several cells.
+    pooled: bool,
     metric: (usize, Metric),
     at: Option<Length>,
     stats: Vec<Statistic>,
@@ -96,9 +98,50 @@ struct Cells<'a> {
 struct CellRows {
     cell: u64,
     /// As in [`Group`].
-    values: Vec<f64>,
-    diverged: Vec<(u64, Option<f64>)>,
+    values: Values,
+    diverged: Vec<Divergence>,
     counts: Counts,
+}
+
+/// Finite values of trials.
+#[derive(Debug, Clone, Default)]
+struct Values {
+    values: Vec<f64>,
+    /// Of which repeat each is; empty where one cell is not pooled with others.
+    repeats: Vec<u32>,
+}
+
+/// A trial that diverged.
+#[derive(Debug, Clone, Copy)]
+struct Divergence {
+    repeat: u32,
+    step: u64,
+    /// What it counts as, where it is to count.
+    value: Option<f64>,
+}
+
+impl Values {
+    fn push(&mut self, value: f64, repeat: u32, pooled: bool) {
+        self.values.push(value);
+        if pooled {
+            self.repeats.push(repeat);
+        }
+    }
+
+    fn extend(&mut self, more: Self) {
+        // Most cells are in one part, as a whole.
+        match self.values.is_empty() {
+            true => *self = more,
+            false => {
+                self.values.extend(more.values);
+                self.repeats.extend(more.repeats);
+            }
+        }
+    }
+
+    fn sample(self, pooled: bool) -> Sample {
+        if pooled { Sample::pooled(self.values, &self.repeats) } else { Sample::new(self.values) }
+    }
 }
 
 /// What trials have at a moment.
@@ -112,21 +155,24 @@ struct Samples {
 
 /// One metric of the curves of a cell: the finite values at each step, steps ascending.
 #[derive(Debug, Default)]
-struct Points(Vec<(u64, Vec<f64>)>);
+struct Points(Vec<(u64, Values)>);
 
 impl Points {
-    /// Adds a curve, in rows of so many values.
-    fn add(&mut self, curve: CurveView<'_>, width: usize, column: usize) {
-        for (row, step) in curve.steps().enumerate() {
+    /// Adds a trial's curve, in rows of so many values.
+    fn add(&mut self, trial: SampledTrial<'_>, (width, column): (usize, usize), pooled: bool) {
+        let SampledTrial { key, curve, .. } = trial;
+        for (row, step) in curve.steps().enumerate().take_while(|(_, step)| trial.lives_at(*step)) {
             // The curves of a cell have the same steps, unless something is wrong.
             let at = match self.0.get(row) {
                 Some((there, _)) if *there == step => row,
                 _ => self.0.binary_search_by_key(&step, |(there, _)| *there).unwrap_or_else(|at| {
-                    self.0.insert(at, (step, Vec::new()));
+                    self.0.insert(at, (step, Values::default()));
                     at
                 }),
             };
-            self.0[at].1.extend(curve.value(row, width, column).filter(|x| x.is_finite()));
+            if let Some(value) = curve.value(row, width, column).filter(|x| x.is_finite()) {
+                self.0[at].1.push(value, key.repeat, pooled);
+            }
         }
     }
 }
@@ -136,10 +182,11 @@ impl Points {
 struct Group {
     /// The cells that have rows.
     cells: Vec<u64>,
-    /// Values of completed trials.
-    values: Vec<f64>,
-    /// Diverged trials by the moment asked for: the step, and what the trial counts as.
-    diverged: Vec<(u64, Option<f64>)>,
+    /// Values of trials that completed, or had not diverged by the moment asked for.
+    values: Values,
+    /// Those that had diverged by then.
+    diverged: Vec<Divergence>,
+    /// Trials that live at the moment asked for count as completed.
     counts: Counts,
 }
 
@@ -163,7 +210,8 @@ impl Query {
             );
             return Err(TableError::Bad(message));
         }
-        Ok(Self { axes, metric, at: find_step(question.at)?, stats })
+        let pooled = (0..spec.grid.axes().len()).any(|axis| !axes.contains(&axis));
+        Ok(Self { axes, pooled, metric, at: find_step(question.at)?, stats })
     }
 
     /// The metric.
@@ -210,7 +258,7 @@ impl Query {
         if let Some(at) = self.at {
             self.sample_curves(rows, at, &mut groups)?;
         }
-        self.check_work(groups.values().map(|group| group.values.len() + group.diverged.len()))?;
+        self.check_work(groups.values().map(|group| group.values.values.len() + group.diverged.len()))?;
         let cells = rows.cells();
         Ok(groups.into_par_iter().map(|(key, group)| self.entry(cells, &key, 0, group)).collect())
     }
@@ -235,23 +283,24 @@ impl Query {
         let mut cells: Vec<CellRows> = Vec::new();
         let mut about = (u64::MAX, None, None);
         reader.ended(rows.sweep, part, &mut |trial| {
-            let cell = row_of(&mut cells, trial.key.cell);
-            cell.counts.add(&trial.outcome);
-            match trial.outcome {
-                Outcome::Completed if self.at.is_none() => {
-                    cell.values.extend(trial.metrics.get(self.metric.0).filter(|x| x.is_finite()));
+            let (cell, repeat) = (row_of(&mut cells, trial.key.cell), trial.key.repeat);
+            let Outcome::Diverged { step } = trial.outcome else {
+                cell.counts.add(&trial.outcome);
+                let counts = trial.outcome == Outcome::Completed && self.at.is_none();
+                if let Some(value) = trial.metrics.get(self.metric.0).filter(|x| counts && x.is_finite()) {
+                    cell.values.push(value, repeat, self.pooled);
                 }
-                Outcome::Diverged { step } if !self.stats.is_empty() => {
-                    if about.0 != cell.cell {
-                        let config = rows.spec.grid.config(cell.cell).ok();
-                        let limit = self.at.and_then(|at| Some(config.as_ref()?.to_steps(at)));
-                        about = (cell.cell, limit, config.and_then(|config| chance(&self.metric.1, &config)));
-                    }
-                    if about.1.is_none_or(|limit| step <= limit) {
-                        cell.diverged.push((step, about.2));
-                    }
-                }
-                _ => {}
+                return;
+            };
+            if about.0 != cell.cell {
+                let config = rows.spec.grid.config(cell.cell).ok();
+                let limit = self.at.and_then(|at| Some(config.as_ref()?.to_steps(at)));
+                about = (cell.cell, limit, config.and_then(|config| chance(&self.metric.1, &config)));
+            }
+            let lives = about.1.is_some_and(|limit| step > limit);
+            cell.counts.add(if lives { &Outcome::Completed } else { &trial.outcome });
+            if !lives && !self.stats.is_empty() {
+                cell.diverged.push(Divergence { repeat, step, value: about.2 });
             }
         })?;
         Ok(cells)
@@ -268,11 +317,11 @@ impl Query {
             if group.0 != key.cell {
                 group = (key.cell, self.group(rows.spec, key.cell));
             }
-            groups.entry(group.1.clone()).or_default().values.push(value);
+            groups.entry(group.1.clone()).or_default().values.push(value, key.repeat, self.pooled);
         })
     }
 
-    /// Hands out the finite values of completed trials at a moment, in the order (cell, repeat).
+    /// Hands out the finite values of trials that had not diverged by a moment, in the order (cell, repeat).
     pub(super) fn samples(
         &self,
         rows: Rows<'_>,
@@ -281,8 +330,7 @@ impl Query {
     ) -> Result<(), TableError> {
         let parts = rows.each_part(|reader, part| self.samples_of(rows, reader, part, at))?;
         if parts.iter().any(|part| part.curves > 0) && parts.iter().all(|part| part.sampled == 0) {
-            let message = "no curve has a sample at this step: `ergodic curves` lists the steps there are";
-            return Err(TableError::Unknown(message.into()));
+            return Err(TableError::Unknown(self.no_sample(rows, at)?));
         }
         parts.into_iter().flat_map(|part| part.values).for_each(|(key, value)| each(key, value));
         Ok(())
@@ -292,9 +340,13 @@ impl Query {
         let width = rows.spec.measure.metrics.len();
         let mut samples = Samples::default();
         let mut moment = (u64::MAX, 0);
-        reader.curves(rows.sweep, part, &mut |key, curve| {
+        reader.curves(rows.sweep, part, &mut |trial| {
+            let SampledTrial { key, curve, .. } = trial;
             if moment.0 != key.cell {
                 moment = (key.cell, rows.spec.grid.config(key.cell).map_or(0, |config| config.to_steps(at)));
+            }
+            if !trial.lives_at(moment.1) {
+                return;
             }
             samples.curves += 1;
             if let Some(row) = curve.find(moment.1) {
@@ -306,26 +358,45 @@ impl Query {
         Ok(samples)
     }
 
+    /// That no trial has a sample at a moment, with the steps around it at which the first one has some.
+    fn no_sample(&self, rows: Rows<'_>, at: Length) -> Result<String, TableError> {
+        let mut around: Option<(u64, Vec<u64>)> = None;
+        rows.readers.with_one(|reader| {
+            reader.curves(rows.sweep, Part::ALL, &mut |SampledTrial { key, curve, .. }| {
+                if around.is_none() {
+                    let wanted = rows.spec.grid.config(key.cell).map_or(0, |config| config.to_steps(at));
+                    let below = curve.steps().take_while(|step| *step < wanted).last();
+                    let above = curve.steps().find(|step| *step > wanted);
+                    around = Some((wanted, below.into_iter().chain(above).collect()));
+                }
+            })
+        })?;
+        let (wanted, around) = around.unwrap_or_default();
+        let nearest = around.iter().map(u64::to_string).collect::<Vec<_>>().join(" and ");
+        Ok(format!(
+            "at: no trial was sampled after step {wanted}; the nearest samples are after step {nearest}, and \
+             `ergodic curves` lists all"
+        ))
+    }
+
     /// Statistics per group and step, in the order (group, step).
     ///
     /// # Errors
     /// The store failed, or it would take too long.
     pub fn curves(&self, rows: Rows<'_>) -> Result<Vec<Entry>, TableError> {
-        let mut points: BTreeMap<(Vec<u64>, u64), Vec<f64>> = BTreeMap::new();
+        let mut points: BTreeMap<(Vec<u64>, u64), Values> = BTreeMap::new();
         for (cell, curves) in rows.each_part(|reader, part| self.curves_of(rows, reader, part))?.into_iter().flatten() {
             let group = self.group(rows.spec, cell);
             for (step, values) in curves.0 {
-                let all = points.entry((group.clone(), step)).or_default();
-                // Most cells are in one part, as a whole.
-                if all.is_empty() { *all = values } else { all.extend(values) }
+                points.entry((group.clone(), step)).or_default().extend(values);
             }
         }
-        // What is asked for by name may be about trials that diverged, which have no part in the curves.
+        // What is asked for by name may be about trials that had diverged, which have no part in the curves any more.
         let outcomes = if self.stats.is_empty() { BTreeMap::new() } else { self.outcomes(rows)? };
-        self.check_work(points.values().map(Vec::len))?;
+        self.check_work(points.values().map(|point| point.values.len()))?;
         let cells = rows.cells();
-        let entry = |((key, step), values): ((Vec<u64>, u64), Vec<f64>)| {
-            let group = outcomes.get(&key).map_or_else(|| Group::completed(&values), |group| group.by(step));
+        let entry = |((key, step), values): ((Vec<u64>, u64), Values)| {
+            let group = outcomes.get(&key).map_or_else(|| Group::completed(&values.values), |group| group.by(step));
             self.entry(cells, &key, step, Group { values, ..group })
         };
         Ok(points.into_par_iter().map(entry).collect())
@@ -333,14 +404,14 @@ impl Query {
 
     /// The curves of a part of the trials, cell by cell.
     fn curves_of(&self, rows: Rows<'_>, reader: &dyn Reader, part: Part) -> Result<Vec<(u64, Points)>, StoreError> {
-        let width = rows.spec.measure.metrics.len();
+        let at = (rows.spec.measure.metrics.len(), self.metric.0);
         let mut cells: Vec<(u64, Points)> = Vec::new();
-        reader.curves(rows.sweep, part, &mut |key, curve| {
-            if cells.last().is_none_or(|(cell, _)| *cell != key.cell) {
-                cells.push((key.cell, Points::default()));
+        reader.curves(rows.sweep, part, &mut |trial| {
+            if cells.last().is_none_or(|(cell, _)| *cell != trial.key.cell) {
+                cells.push((trial.key.cell, Points::default()));
             }
             if let Some((_, points)) = cells.last_mut() {
-                points.add(curve, width, self.metric.0);
+                points.add(trial, at, self.pooled);
             }
         })?;
         Ok(cells)
@@ -350,12 +421,19 @@ impl Query {
         let Group { cells, values, diverged, counts } = group;
         let resampling = || of.resampling(&cells);
         let counting = self.stats.iter().any(Statistic::counts_diverged);
-        let counted = || diverged.iter().map(|(_, value)| *value).collect::<Option<Vec<f64>>>();
-        let all = counting.then(counted).flatten().map(|counted| Sample::new([&values[..], &counted].concat()));
+        let counted = || {
+            let values = diverged.iter().map(|trial| trial.value).collect::<Option<Vec<f64>>>()?;
+            Some(Values { values, repeats: diverged.iter().map(|trial| trial.repeat).collect() })
+        };
+        let all = counting.then(counted).flatten().map(|counted| {
+            let mut all = values.clone();
+            all.extend(counted);
+            all.sample(self.pooled)
+        });
         let figures = Figures {
             all,
-            completed: Sample::new(values),
-            diverged_at: Sample::new(diverged.iter().map(|(step, _)| *step as f64).collect()),
+            completed: values.sample(self.pooled),
+            diverged_at: Sample::new(diverged.iter().map(|trial| trial.step as f64).collect()),
             counts,
             resampling: &resampling,
         };
@@ -439,8 +517,11 @@ impl Group {
 
     /// As it was after a step, without values.
     fn by(&self, step: u64) -> Self {
-        let diverged = self.diverged.iter().filter(|(at, _)| *at <= step).copied().collect();
-        Self { cells: self.cells.clone(), values: Vec::new(), diverged, counts: self.counts }
+        let diverged: Vec<Divergence> = self.diverged.iter().filter(|trial| trial.step <= step).copied().collect();
+        let lived = self.diverged.len() as u64 - diverged.len() as u64;
+        let Counts { completed, failed, .. } = self.counts;
+        let counts = Counts { completed: completed + lived, diverged: diverged.len() as u64, failed };
+        Self { cells: self.cells.clone(), values: Values::default(), diverged, counts }
     }
 }
 
@@ -481,15 +562,16 @@ fn find_metric(metrics: &[Metric], name: &str) -> Result<(usize, Metric), TableE
 }
 
 fn find_step(at: &str) -> Result<Option<Length>, TableError> {
-    if at.is_empty() {
+    let at = at.trim();
+    if at.is_empty() || at == "final" {
         return Ok(None);
     }
-    let parsed = at.trim().split_once(' ').and_then(|(count, unit)| match unit.trim() {
+    let parsed = at.split_once(' ').and_then(|(count, unit)| match unit.trim() {
         "epoch" | "epochs" => count.parse().ok().map(Length::Epochs),
         "step" | "steps" => count.parse().ok().map(Length::Steps),
         _ => None,
     });
     let unknown =
-        || TableError::Unknown(format!("expected something like \"20 epochs\" or \"500 steps\", found '{at}'"));
+        || TableError::Bad(format!("at: expected something like \"20 epochs\", \"500 steps\" or final, found '{at}'"));
     parsed.map(Some).ok_or_else(unknown)
 }

@@ -2,6 +2,8 @@
 //!
 //! `tests/oracles/statistics.py` makes the fixture and says how both sides draw the samples.
 
+use std::collections::BTreeMap;
+
 use ergodic_common::seed::{Stream, fixed_stream};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
@@ -348,5 +350,80 @@ fn figures_have_the_same_bits_whatever_the_number_of_readers() {
     assert!(one.0[0].iter().any(|entry| entry.summary.n < entry.counts.completed), "some have no value");
     for readers in [2, 3, 7] {
         assert_eq!(answers(readers), one, "{readers} readers");
+    }
+}
+
+#[test]
+fn a_trial_that_diverges_later_is_one_that_lives() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (store, spec) = stored_sweep(dir.path());
+    let mut stored: Vec<StoredTrial> = Vec::new();
+    let mut take = |row: StoredTrial| {
+        stored.push(row);
+        true
+    };
+    store.reader().expect("a reader").rows_after(1, 0, &mut take).expect("rows");
+    let readers = store.readers(1).expect("readers");
+    let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
+    let stats = ["n", "mean", "diverged", "p_diverged", "mean_all"].map(str::to_owned);
+    for (at, step) in [("1 step", 1), ("2 steps", 2), ("3 steps", 3)] {
+        let query = Query::new(&spec, &Question { at, stats: &stats, ..Question::default() }).expect("a question");
+        let (table, curves) = (query.table(rows).expect("a table"), query.curves(rows).expect("curves"));
+        for (cell, entry) in table.iter().enumerate() {
+            let of_cell = stored.iter().filter(|row| row.result.key.cell == cell as u64);
+            let ends = of_cell.filter(|row| !matches!(row.result.outcome, Outcome::Failed { .. }));
+            let (dead, living): (Vec<_>, Vec<_>) =
+                ends.partition(|row| step >= 2 && row.result.outcome == Outcome::Diverged { step: 2 });
+            let value = |row: &&StoredTrial| row.result.curve.values[2 * step - 1];
+            let values: Vec<f64> = living.iter().map(value).filter(|x| x.is_finite()).collect();
+            let sum = values.iter().sum::<f64>();
+            let (n, lost) = (values.len() as f64, dead.len() as f64);
+            let wanted = [n, sum / n, lost, lost / (lost + living.len() as f64), (sum + 0.1 * lost) / (n + lost)];
+            let point = curves.iter().find(|point| point.step == step as u64 && point.values == entry.values);
+            for figures in [&entry.figures, &point.expect("a point").figures] {
+                // Behind the share stand the ends of its interval.
+                let found = [0, 1, 2, 3, 6].map(|at| figures[at].expect("defined"));
+                let near = found.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 1e-12);
+                assert!(near, "cell {cell} after step {step}: {found:?} {wanted:?}");
+            }
+        }
+    }
+    let stranger = Query::new(&spec, &Question { at: "7 steps", ..Question::default() }).expect("a question");
+    let why = stranger.table(rows).expect_err("no such sample").to_string();
+    assert!(why.contains("after step 7") && why.contains("nearest samples are after step 3"), "{why}");
+}
+
+#[test]
+fn the_interval_of_several_cells_is_one_of_repeats() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (store, spec) = stored_sweep(dir.path());
+    let readers = store.readers(1).expect("readers");
+    let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
+    let (by, stats) = (["lr".to_owned()], ["n", "se", "std"].map(str::to_owned));
+    let query = Query::new(&spec, &Question { by: &by, stats: &stats, ..Question::default() }).expect("a question");
+    let mut values: BTreeMap<u64, BTreeMap<u32, Vec<f64>>> = BTreeMap::new();
+    let mut take = |row: StoredTrial| {
+        let result = row.result;
+        if result.outcome == Outcome::Completed && result.metrics[1].is_finite() {
+            values
+                .entry(result.key.cell / 2)
+                .or_default()
+                .entry(result.key.repeat)
+                .or_default()
+                .push(result.metrics[1]);
+        }
+        true
+    };
+    store.reader().expect("a reader").trials(1, &mut take).expect("rows");
+    for (entry, repeats) in query.table(rows).expect("a table").iter().zip(values.values()) {
+        let n = repeats.values().map(Vec::len).sum::<usize>() as f64;
+        let mean = repeats.values().flatten().sum::<f64>() / n;
+        let squares: f64 = repeats.values().map(|of| of.iter().map(|x| x - mean).sum::<f64>().powi(2)).sum();
+        let count = repeats.len() as f64;
+        let wanted = (count / (count - 1.0) * squares).sqrt() / n;
+        assert_eq!(entry.figures[0], Some(n));
+        assert!((entry.figures[1].expect("defined") - wanted).abs() < 1e-12, "{:?} {wanted}", entry.figures);
+        let half = entry.summary.ci95.map(|(low, high)| (high - low) / 2.0).expect("defined");
+        assert!((half - wanted * t_quantile(0.975, count - 1.0)).abs() < 1e-12);
     }
 }

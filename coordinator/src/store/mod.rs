@@ -338,6 +338,24 @@ pub struct EndedTrial<'a> {
     pub seconds: f64,
 }
 
+/// What a trial's metrics were on its way.
+#[derive(Debug, Clone, Copy)]
+pub struct SampledTrial<'a> {
+    /// Which trial.
+    pub key: TrialKey,
+    /// The step at which it diverged, if it did.
+    pub diverged_at: Option<u64>,
+    /// Its samples.
+    pub curve: CurveView<'a>,
+}
+
+impl SampledTrial<'_> {
+    /// Whether it was trained on beyond a step.
+    pub fn lives_at(&self, step: u64) -> bool {
+        self.diverged_at.is_none_or(|end| end > step)
+    }
+}
+
 /// Looks at what was committed. A thread may take it over, and several may not have it at once.
 pub trait Reader: Send {
     /// All sweeps in the order of launch.
@@ -438,11 +456,12 @@ pub trait Reader: Send {
     /// The store cannot be read, or is damaged.
     fn ended(&self, sweep: i64, part: Part, each: &mut dyn FnMut(EndedTrial<'_>)) -> Result<(), StoreError>;
 
-    /// Hands out the curves of the completed ones of a part of a sweep's trials, in the order (cell, repeat).
+    /// Hands out the curves of a part of a sweep's trials, in the order (cell, repeat), of those that completed, and of those that
+    /// diverged as far as they came.
     ///
     /// # Errors
     /// The store cannot be read, or is damaged.
-    fn curves(&self, sweep: i64, part: Part, each: &mut dyn FnMut(TrialKey, CurveView<'_>)) -> Result<(), StoreError>;
+    fn curves(&self, sweep: i64, part: Part, each: &mut dyn FnMut(SampledTrial<'_>)) -> Result<(), StoreError>;
 
     /// Hands out what was predicted for the probe set, trial by trial in the order (cell, repeat).
     ///

@@ -8,7 +8,7 @@ use super::*;
 use crate::core::audits::Finding;
 use crate::core::interval::IntervalSet;
 use crate::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
-use crate::store::{Audit, Batch, Cleared, CurveView, Part, Position, Report, StoredTrial};
+use crate::store::{Audit, Batch, Cleared, Part, Position, Report, SampledTrial, StoredTrial};
 
 fn sweep() -> SweepRow {
     SweepRow {
@@ -110,9 +110,12 @@ fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
     assert_eq!(rows.iter().map(|r| r.result.key.repeat).collect::<Vec<_>>(), [0, 1, 2]);
     assert_eq!(rows[1].result.outcome, Outcome::Diverged { step: 4 });
     let mut curves = Vec::new();
-    let mut push = |key: TrialKey, curve: CurveView<'_>| curves.push((key.repeat, curve.to_curve().values[2]));
+    let mut push = |trial: SampledTrial<'_>| {
+        curves.push((trial.key.repeat, trial.diverged_at, trial.curve.to_curve().values[2]));
+    };
     reader.curves(number, Part::ALL, &mut push).expect("read");
-    assert_eq!(curves, [(0, 0.5), (2, 0.1)]);
+    assert_eq!(curves.iter().map(|curve| (curve.0, curve.1)).collect::<Vec<_>>(), [(0, None), (1, Some(4)), (2, None)]);
+    assert_eq!((curves[0].2, curves[2].2), (0.5, 0.1));
     let tallies = Tallies { releases: 1, duplicates: 3, mismatches: 1, fenced: 1 };
     assert_eq!(reader.sweeps().expect("read")[0].tallies, tallies);
 }
@@ -369,7 +372,7 @@ fn read_everything(reader: &dyn Reader) -> Result<usize, StoreError> {
     for sweep in [1, 2] {
         reader.trials(sweep, &mut |_| true)?;
         reader.ended(sweep, Part::ALL, &mut |_| {})?;
-        reader.curves(sweep, Part::ALL, &mut |_, _| {})?;
+        reader.curves(sweep, Part::ALL, &mut |_| {})?;
         reader.predictions(sweep, &mut |_, _| true)?;
         for (cell, repeat) in [(3, 0), (3, 1), (3, 2), (3, 3), (4, 0), (4, 1), (4, 2)] {
             let key = TrialKey { cell, repeat };

@@ -178,9 +178,14 @@ impl Manifest {
         table.parts.extend(part);
     }
 
+    /// All parts.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.tables.values().flat_map(|table| &table.parts)
+    }
+
     /// The paths of all parts.
     pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
-        self.tables.values().flat_map(|table| &table.parts).map(|part| part.path.as_str())
+        self.parts().map(|part| part.path.as_str())
     }
 }
 

@@ -9,6 +9,7 @@ mod manifest;
 mod place;
 mod write;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -46,6 +47,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// # Errors
 /// There is no such sweep, the place cannot be written, or nobody answers.
 pub async fn export(client: &mut Client, sweep: &str, options: &ExportOptions) -> Result<String, UserError> {
+    if options.output.trim().is_empty() {
+        return Err(UserError::new(ErrorCode::BadInput, "-o: expected a directory or a URL, found nothing"));
+    }
     let named = Named::of(&options.output)?;
     let id = commands::status(client, sweep).await?.id;
     let mut export = Export::open(named.sweep(&id)?, id, options.anew).await?;
@@ -112,6 +116,11 @@ impl Export {
             })
         };
         let manifest = found.text.as_ref().map(read).transpose()?;
+        if let Some(other) = manifest.as_ref().map(|manifest| &manifest.sweep.id).filter(|other| **other != id) {
+            let message =
+                format!("{}: this is the dataset of the sweep {other}: name another place with -o", place.name());
+            return Err(UserError::new(ErrorCode::BadInput, message));
+        }
         Ok(Self { id, place: Arc::new(place), found, manifest, anew, added: 0 })
     }
 
@@ -119,7 +128,11 @@ impl Export {
     async fn pull(&mut self, client: &mut Client) -> Result<bool, UserError> {
         // Of an export that was broken off. In an object store another one may be at work on them; it cannot commit them any more
         // once this one has.
-        let mut strays = self.strays().await?;
+        let files = self.place.files().await?;
+        if !self.anew {
+            self.check_parts(&files)?;
+        }
+        let mut strays = self.strays(files);
         if self.place.is_locked() {
             self.place.remove(&std::mem::take(&mut strays)).await?;
         }
@@ -156,11 +169,24 @@ impl Export {
         Ok(has_ended(&pull.status))
     }
 
-    /// Parquet files that the manifest does not name.
-    async fn strays(&self) -> Result<Vec<String>, UserError> {
-        let mut files = self.place.files().await?;
-        files.retain(|file| self.manifest.iter().flat_map(Manifest::paths).all(|path| path != file));
-        Ok(files)
+    /// What the manifest names must be there: more would be added to less.
+    fn check_parts(&self, files: &BTreeMap<String, u64>) -> Result<(), UserError> {
+        for part in self.manifest.iter().flat_map(Manifest::parts) {
+            let what = match files.get(&part.path) {
+                Some(bytes) if *bytes == part.bytes => continue,
+                Some(bytes) => format!("has {bytes} bytes, and {} by the manifest", part.bytes),
+                None => "is not there, and the manifest names it".to_owned(),
+            };
+            let message = format!("{}/{} {what}: write all rows anew with --anew", self.place.name(), part.path);
+            return Err(UserError::new(ErrorCode::Refused, message));
+        }
+        Ok(())
+    }
+
+    /// Parts that the manifest does not name. Files of other people's are none of ours.
+    fn strays(&self, files: BTreeMap<String, u64>) -> Vec<String> {
+        let named = |file: &String| self.manifest.iter().flat_map(Manifest::paths).any(|path| path == file);
+        files.into_keys().filter(|file| is_part(file) && !named(file)).collect()
     }
 
     fn tools(&self, pull: &Pull) -> Tools {
@@ -206,6 +232,18 @@ impl Export {
             bytes as f64 / 1e6
         )
     }
+}
+
+/// Whether a path is one that parts are written under: `trials/000001-1f6c3a90-00016.parquet`.
+fn is_part(path: &str) -> bool {
+    let all = |text: &str, kind: fn(&char) -> bool| text.chars().all(|c| kind(&c));
+    let Some((table, name)) = path.split_once('/') else { return false };
+    let fields: Vec<&str> = name.strip_suffix(".parquet").unwrap_or_default().split('-').collect();
+    let [serial, nonce, number] = fields[..] else { return false };
+    TABLES.contains(&table)
+        && (serial.len() >= 6 && all(serial, char::is_ascii_digit))
+        && (nonce.len() == 8 && all(nonce, char::is_ascii_hexdigit))
+        && (number.len() >= 5 && all(number, char::is_ascii_digit))
 }
 
 /// What is pulled, apart from the rows.
@@ -265,4 +303,28 @@ fn incomplete(field: &str) -> UserError {
 
 fn bad(error: &WireError) -> UserError {
     UserError::new(ErrorCode::Internal, format!("the coordinator's answer cannot be used: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_peoples_files_are_no_parts() {
+        for part in ["trials/000001-1f6c3a90-00016.parquet", "cells/1234567-00000000-123456.parquet"] {
+            assert!(is_part(part), "{part}");
+        }
+        for other in [
+            "trials/summary.parquet",
+            "analysis/000001-1f6c3a90-00016.parquet",
+            "trials/mine/000001-1f6c3a90-00016.parquet",
+            "000001-1f6c3a90-00016.parquet",
+            "trials/000001-1f6c3a90-00016.parquet.bak",
+            "trials/00001-1f6c3a90-00016.parquet",
+            "trials/000001-1f6c3a9g-00016.parquet",
+            "manifest.json",
+        ] {
+            assert!(!is_part(other), "{other}");
+        }
+    }
 }

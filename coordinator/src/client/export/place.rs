@@ -1,6 +1,7 @@
 //! Where a dataset is kept: a directory, or a prefix in an object store. Objects are written whole and never changed, but for the
 //! manifest, which is what readers begin with.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -135,15 +136,13 @@ impl Place {
         }
     }
 
-    /// Paths of Parquet files that are there.
-    pub(super) async fn files(&self) -> Result<Vec<String>, UserError> {
+    /// Files that are there, by their paths, with their sizes in bytes.
+    pub(super) async fn files(&self) -> Result<BTreeMap<String, u64>, UserError> {
         let mut listed = self.store.list(None);
-        let mut files = Vec::new();
+        let mut files = BTreeMap::new();
         while let Some(file) = listed.next().await {
-            let path = file.map_err(|e| self.failed("its files cannot be listed", &e))?.location.to_string();
-            if path.ends_with(".parquet") {
-                files.push(path);
-            }
+            let file = file.map_err(|e| self.failed("its files cannot be listed", &e))?;
+            files.insert(file.location.to_string(), file.size);
         }
         Ok(files)
     }

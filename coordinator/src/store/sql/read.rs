@@ -12,7 +12,9 @@ use crate::store::rows::{
     Numbers, TrialFields, attempt_checksum, curve_checksum, lease_checksum, predictions_checksum, sweep_checksum,
     to_f64s, to_files, to_finding, to_intervals, to_outcome, to_predictions, to_state,
 };
-use crate::store::{Attempt, Audit, CurveView, Damage, EndedTrial, Part, Position, Reader, StoreError, StoredTrial};
+use crate::store::{
+    Attempt, Audit, CurveView, Damage, EndedTrial, Part, Position, Reader, SampledTrial, StoreError, StoredTrial,
+};
 
 /// The columns of [`sweep`], and which.
 macro_rules! sweeps {
@@ -194,13 +196,13 @@ impl<S: Sql + Send> Reader for S {
         read.map_err(|error| with_id(self, sweep, error))
     }
 
-    fn curves(&self, sweep: i64, part: Part, each: &mut dyn FnMut(TrialKey, CurveView<'_>)) -> Result<(), StoreError> {
-        let text = "SELECT cell, repeat, data, curves.checksum FROM trials LEFT JOIN curves USING (curve)
-                    WHERE sweep = $1 AND (cell, repeat) >= ($2, $3) AND (cell, repeat) < ($4, $5) AND outcome = 1
+    fn curves(&self, sweep: i64, part: Part, each: &mut dyn FnMut(SampledTrial<'_>)) -> Result<(), StoreError> {
+        let text = "SELECT cell, repeat, data, curves.checksum, step FROM trials LEFT JOIN curves USING (curve)
+                    WHERE sweep = $1 AND (cell, repeat) >= ($2, $3) AND (cell, repeat) < ($4, $5) AND outcome IN (1, 2)
                     ORDER BY cell, repeat";
         let read = self.select(text, &within(sweep, part), &mut |row| {
-            let (key, data) = checked_curve(sweep, row, 2)?;
-            each(key, data);
+            let (key, curve) = checked_curve(sweep, row, 2)?;
+            each(SampledTrial { key, diverged_at: row.maybe_int(4)?.map(|step| step as u64), curve });
             Ok(true)
         });
         read.map_err(|error| with_id(self, sweep, error))
