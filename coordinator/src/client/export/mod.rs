@@ -4,7 +4,7 @@
 //! the manifest names them, which is replaced in one piece. `DATASET.md` describes the result.
 
 mod columns;
-mod encode;
+pub(super) mod encode;
 mod manifest;
 mod place;
 mod write;
