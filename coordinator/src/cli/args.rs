@@ -77,6 +77,8 @@ pub enum Command {
     Predictions(PredictionsArgs),
     /// Write a sweep's cells, trials, curves and predictions as Parquet, into a directory or an object store
     Export(ExportArgs),
+    /// Ask trials, curves, cells and predictions of one or several sweeps in SQL (if the program was built with it)
+    Sql(SqlArgs),
     /// Fetch the weights that a trial kept, as a safetensors file in PyTorch's layout
     Weights(WeightsArgs),
     /// Hold a sweep: what is begun is finished, nothing more is given out
@@ -779,6 +781,26 @@ pub enum ExportFormat {
     /// Apache Parquet.
     #[default]
     Parquet,
+}
+
+/// `ergodic sql`
+#[derive(Debug, Args)]
+pub struct SqlArgs {
+    /// A query of the tables sweeps, cells, trials, curves and predictions; `SHOW COLUMNS FROM trials` tells what is in them
+    pub query: String,
+    /// A sweep: its id, a unique beginning of it, or "latest"; may be given several times [default: all]
+    #[arg(long = "sweep", value_name = "ID")]
+    pub sweeps: Vec<String>,
+    /// Where `ergodic export` wrote: a directory, or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX [default: what
+    /// the coordinator has now]
+    #[arg(long, value_name = "DIR|URL")]
+    pub from: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sink: SinkArgs,
 }
 
 /// `ergodic weights`

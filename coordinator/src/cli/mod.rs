@@ -19,6 +19,8 @@ use crate::client::growth::{self, More};
 use crate::client::output::{Format, RowFormat};
 use crate::client::plot::{PlotOptions, plot};
 use crate::client::report::report;
+#[cfg(feature = "sql")]
+use crate::client::sql::{SqlOptions, query, query_coordinator};
 use crate::client::variance::{VarianceOptions, variance};
 use crate::client::watch::{eprintln_line, follow};
 use crate::client::{backup, export, kept, needs, plan, tokens};
@@ -29,7 +31,7 @@ use crate::server::door::DoorOptions;
 use crate::server::{self, ServeOptions};
 use crate::store::place::Place;
 use args::{
-    BenchCommand, Cli, Command, CurvesArgs, ExtendArgs, LaunchArgs, PlanArgs, PlotArgs, RemoveArgs, ServeArgs, 
+    BenchCommand, Cli, Command, CurvesArgs, ExtendArgs, LaunchArgs, PlanArgs, PlotArgs, RemoveArgs, ServeArgs, SqlArgs,
     SteerArgs, TableArgs, TokenCommand, TrialsArgs,
 };
 
@@ -130,6 +132,7 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
                 ExportOptions { output: args.output, follow: args.follow, every: args.every, anew: args.anew };
             say(export::export(&mut args.target.connect().await?, &args.id, &options).await?)
         }
+        Command::Sql(args) => sql(args).await,
         Command::Weights(args) => {
             let told = kept::weights(&mut args.target.connect().await?, &args.id, args.trial, &args.output).await?;
             eprintln_line(told.trim_end());
@@ -213,6 +216,29 @@ async fn curves(args: CurvesArgs) -> Result<Success, UserError> {
         None => sink.parquet(&commands::curve_columns(&mut client, id, metric, stats).await?)?,
     }
     Ok(Success::Fine)
+}
+
+/// Whoever interrupts it leaves no rows behind that were fetched for it.
+#[cfg(feature = "sql")]
+async fn sql(args: SqlArgs) -> Result<Success, UserError> {
+    let options = SqlOptions { query: args.query, sweeps: args.sweeps, sink: args.sink.read()? };
+    let asked = async {
+        match &args.from {
+            Some(from) => query(from, &options).await,
+            None => query_coordinator(&mut args.target.connect().await?, &options).await,
+        }
+    };
+    tokio::select! {
+        () = interrupted() => Ok(Success::Interrupted),
+        answered = asked => answered.map(|()| Success::Fine),
+    }
+}
+
+#[cfg(not(feature = "sql"))]
+async fn sql(_: SqlArgs) -> Result<Success, UserError> {
+    let message = "this program was built without SQL: build it with `cargo build --release --locked --features ergodic/sql`, or \
+                   ask the files that `ergodic export` writes with DuckDB";
+    Err(UserError::new(ErrorCode::BadInput, message))
 }
 
 async fn draw(args: PlotArgs) -> Result<Success, UserError> {

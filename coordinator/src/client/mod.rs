@@ -16,6 +16,8 @@ pub mod output;
 pub mod plan;
 pub mod plot;
 pub mod report;
+#[cfg(feature = "sql")]
+pub mod sql;
 pub mod tokens;
 pub mod variance;
 pub mod watch;

@@ -23,9 +23,11 @@ pub use latex::{latex, latex_grid, latex_records};
 pub use records::{Records, plain};
 pub use select::Selection;
 pub use several::{side_by_side, tidy, tidy_grids};
+#[cfg(feature = "sql")]
+pub(super) use sink::Output;
 pub use sink::{RowFormat, Sink};
 pub use table::{
-    best_row, incidents, mean_and_interval, people, short_figure, summary_records, trial_records,
+    best_row, grid_of, incidents, mean_and_interval, people, short_figure, summary_records, trial_records,
 };
 pub use typed::axis_types;
 
