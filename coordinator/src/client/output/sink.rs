@@ -111,7 +111,7 @@ impl Sink {
     pub(in crate::client) fn open(&self) -> io::Result<Output> {
         match &self.file {
             None => Ok(Output::Stdout(BufWriter::new(io::stdout()))),
-            Some(path) => NewFile::begin(path).map(|file| Output::File(BufWriter::new(file))),
+            Some(path) => NewFile::begin(path).map(|file| Output::File(Box::new(BufWriter::new(file)))),
         }
     }
 
@@ -129,7 +129,7 @@ impl Sink {
 /// What is being written. A file is there once it is finished.
 pub(in crate::client) enum Output {
     Stdout(BufWriter<Stdout>),
-    File(BufWriter<NewFile>),
+    File(Box<BufWriter<NewFile>>),
 }
 
 impl Output {

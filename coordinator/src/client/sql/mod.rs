@@ -73,10 +73,8 @@ pub async fn query_coordinator(client: &mut Client, options: &SqlOptions) -> Res
     let sweeps = wanted(client, &options.sweeps).await?;
     let trials = sweeps.iter().map(done).sum::<u64>();
     if trials >= MANY_TRIALS {
-        eprintln_line(&format!(
-            "fetching {trials} trials of {} sweeps; for further queries, `ergodic export` keeps them for --from",
-            sweeps.len()
-        ));
+        let words = "for further queries, `ergodic export` keeps them for --from";
+        eprintln_line(&format!("fetching {trials} trials; {words}"));
     }
     let folder = tempfile::Builder::new().prefix("ergodic-sql-").tempdir().map_err(|e| {
         let message = format!("no temporary directory for the rows can be made: {e}: set TMPDIR");
