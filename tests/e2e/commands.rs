@@ -30,6 +30,7 @@ fn every_view_of_a_finished_sweep_agrees() {
     check_curves(&cluster, &id);
     check_statistics(&cluster, &id);
     check_compare(&cluster, &id, trials);
+    check_files(&cluster, &id);
 
     let explained = cluster.ask(&["explain", &id, "4/0"]);
     assert!(explained.contains("lr=1e38") && explained.contains("diverged at step"), "{explained}");
@@ -166,6 +167,63 @@ fn check_compare(cluster: &Cluster, id: &str, trials: &[Value]) {
     refused("lr", 2, &["--baseline", "lr=0.1,wd=5e-4"]);
     refused("lr=0.2,lr=0.05", 2, &["'lr'", "twice"]);
     refused("lr=1e38", 5, &["nothing can be compared with lr=1e38", "12 of the baseline"]);
+}
+
+/// What goes to a file is what is printed, in columns that have types; a file is replaced when all of it is there.
+fn check_files(cluster: &Cluster, id: &str) {
+    let file = |name: &str| cluster.path(name).display().to_string();
+    for (name, format) in [("rows.csv", "csv"), ("rows.json", "json"), ("rows.md", "md"), ("rows.tex", "latex")] {
+        let printed = cluster.ask(&["table", id, "--format", format]);
+        assert_eq!(cluster.ask(&["table", id, "-o", &file(name)]), "");
+        assert_eq!(std::fs::read_to_string(file(name)).expect("a file"), printed);
+    }
+    for asked in [
+        &["table", id][..],
+        &["table", id, "--stat", "mean,ci99,p_diverged,mean_all"],
+        &["table", id, "--metric", "test_acc,train_loss", "--where", "wd == 0", "--sort", "-mean"],
+        &["trials", id],
+        &["curves", id],
+    ] {
+        cluster.ask(&[asked, &["-o", &file("rows.parquet")]].concat());
+        let csv = cluster.ask(&[asked, &["--format", "csv"]].concat());
+        check_columns(&super::export::parquet(&cluster.path("rows.parquet")), &csv);
+    }
+    let spread = ["table", id, "--rows", "wd", "--cols", "lr", "-o", &file("spread.parquet")];
+    cluster.ask(&spread);
+    let spread = super::export::parquet(&cluster.path("spread.parquet"));
+    assert!(spread.len() == 6 && spread.iter().all(|row| row["wd"].is_f64() && row["n"].is_u64()), "{spread:?}");
+    assert!(cluster.ask(&["table", id, "--format", "parquet"]).starts_with("PAR1"), "a pipe takes it");
+
+    let refused = |more: &[&str], code, words: &[&str]| {
+        super::refusals::refused(&cluster.run(&[&["table", id], more].concat()), code, words);
+    };
+    refused(&["-o", &file("rows.xlsx")], 2, &["rows.xlsx", ".csv, .json, .md, .tex, .parquet", "--format"]);
+    refused(&["-o", &file("none/rows.csv")], 2, &["none/rows.csv", "cannot be written"]);
+    refused(&["-o", &file("rows.csv"), "--metric", "test_ac"], 5, &["'test_acc'"]);
+    assert!(std::fs::read_to_string(file("rows.csv")).is_ok_and(|rows| rows.lines().count() == 7));
+    let left = std::fs::read_dir(cluster.path("")).expect("a directory").flatten();
+    assert!(left.into_iter().all(|file| !file.file_name().to_string_lossy().ends_with(".part")));
+}
+
+/// Columns say what CSV says; what is empty there is null.
+pub(super) fn check_columns(rows: &super::export::Rows, csv: &str) {
+    let header: Vec<&str> = csv.lines().next().expect("a header").split(',').collect();
+    assert!(rows.len() == csv.lines().count() - 1 && !rows.is_empty());
+    for (row, line) in rows.iter().zip(csv.lines().skip(1)) {
+        assert_eq!(row.len(), header.len(), "{row:?}");
+        for (name, told) in header.iter().zip(line.split(',')) {
+            let same = match &row[*name] {
+                Value::Null => told.is_empty(),
+                Value::String(text) => text == told,
+                number => number.as_f64().is_some_and(|x| told.parse() == Ok(x)),
+            };
+            assert!(same, "{name}: {} and {told}", row[*name]);
+        }
+    }
+    let whole = ["n", "step", "steps", "cell", "repeat"];
+    for (name, row) in whole.iter().filter(|name| header.contains(name)).map(|name| (name, &rows[0])) {
+        assert!(row[*name].is_u64(), "{name}");
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::kept::KEEPING;
 
-type Rows = Vec<Map<String, Value>>;
+pub(super) type Rows = Vec<Map<String, Value>>;
 
 /// A dataset in a directory.
 struct Dataset(PathBuf);
@@ -40,12 +40,7 @@ impl Dataset {
             assert_eq!(part["bytes"], bytes.len());
             assert_eq!(part["sha256"], sha256(&bytes));
             let before = rows.len();
-            for batch in ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(path).expect("a part"))
-                .and_then(ParquetRecordBatchReaderBuilder::build)
-                .expect("it is Parquet")
-            {
-                rows.extend(objects(&batch.expect("rows")));
-            }
+            rows.extend(parquet(&path));
             assert_eq!(part["rows"], rows.len() - before);
             let keys: Vec<_> = rows[before..].iter().map(place).collect();
             assert!(keys.is_sorted(), "{table}: rows of a part are sorted");
@@ -81,6 +76,13 @@ fn sha256(bytes: &[u8]) -> String {
 
 fn place(row: &Map<String, Value>) -> [Option<u64>; 4] {
     ["cell", "repeat", "step", "image"].map(|column| row.get(column).and_then(Value::as_u64))
+}
+
+/// Rows of a Parquet file.
+pub(super) fn parquet(path: &Path) -> Rows {
+    let file = std::fs::File::open(path).expect("a file");
+    let batches = ParquetRecordBatchReaderBuilder::try_new(file).and_then(ParquetRecordBatchReaderBuilder::build);
+    batches.expect("it is Parquet").flat_map(|batch| objects(&batch.expect("rows"))).collect()
 }
 
 fn objects(batch: &RecordBatch) -> Rows {

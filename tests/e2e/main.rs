@@ -30,6 +30,8 @@ mod refusals;
 mod removal;
 mod same_bits;
 mod spool;
+#[cfg(feature = "sql")]
+mod sql;
 mod terms;
 mod torn;
 

@@ -14,7 +14,7 @@ use ergodic_proto::token::Role;
 
 use crate::client::Client;
 use crate::client::effects::Part;
-use crate::client::output::{Format, Selection};
+use crate::client::output::{Format, RowFormat, Selection, Sink};
 use crate::client::plot::Kind;
 use crate::client::predictions::PredictionFormat;
 use crate::program::LogFormat;
@@ -62,7 +62,7 @@ pub enum Command {
     /// Write a page with tables, figures, provenance and the sweep file, which needs nothing else
     Report(ReportArgs),
     /// One row per trial, ordered by cell and repeat
-    Trials(SweepArgs),
+    Trials(TrialsArgs),
     /// Statistics per cell and step
     Curves(CurvesArgs),
     /// Cells against a baseline, repeat by repeat: difference, interval, tests, and what pairing saved
@@ -77,6 +77,8 @@ pub enum Command {
     Predictions(PredictionsArgs),
     /// Write a sweep's cells, trials, curves and predictions as Parquet, into a directory or an object store
     Export(ExportArgs),
+    /// Ask trials, curves, cells and predictions of one or several sweeps in SQL (if the program was built with it)
+    Sql(SqlArgs),
     /// Fetch the weights that a trial kept, as a safetensors file in PyTorch's layout
     Weights(WeightsArgs),
     /// Hold a sweep: what is begun is finished, nothing more is given out
@@ -493,9 +495,43 @@ pub struct TableArgs {
     /// Statistics by name, as in mean,ci99,boot95,q05,median,iqm,trim10,se,p_diverged; with _all, diverged trials count
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub stat: Vec<String>,
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sink: SinkArgs,
+}
+
+/// Where rows go, and how they are written.
+#[derive(Debug, Args)]
+pub struct SinkArgs {
+    /// A file to write it to, in place of what is there, instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Output format [default: what the ending of the file says: .csv, .json, .md, .tex or .parquet; without a file, table]
+    #[arg(long, value_enum)]
+    pub format: Option<RowFormat>,
+}
+
+impl SinkArgs {
+    /// What they choose.
+    ///
+    /// # Errors
+    /// As for [`Sink::of`].
+    pub fn read(self) -> Result<Sink, UserError> {
+        Sink::of(self.output, self.format)
+    }
+}
+
+/// `ergodic trials`
+#[derive(Debug, Args)]
+pub struct TrialsArgs {
+    /// The sweep: its id, a unique beginning of it, or "latest"
+    pub id: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sink: SinkArgs,
 }
 
 /// Which rows of a table, in which order.
@@ -598,9 +634,9 @@ pub struct CurvesArgs {
     /// Statistics by name, as for `table`
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub stat: Vec<String>,
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sink: SinkArgs,
 }
 
 /// `ergodic compare`
@@ -748,6 +784,26 @@ pub enum ExportFormat {
     /// Apache Parquet.
     #[default]
     Parquet,
+}
+
+/// `ergodic sql`
+#[derive(Debug, Args)]
+pub struct SqlArgs {
+    /// A query of the tables sweeps, cells, trials, curves and predictions; `SHOW COLUMNS FROM trials` tells what is in them
+    pub query: String,
+    /// A sweep: its id, a unique beginning of it, or "latest"; may be given several times [default: all]
+    #[arg(long = "sweep", value_name = "ID")]
+    pub sweeps: Vec<String>,
+    /// Where `ergodic export` wrote: a directory, or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX [default: what
+    /// the coordinator has now]
+    #[arg(long, value_name = "DIR|URL")]
+    pub from: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: Target,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sink: SinkArgs,
 }
 
 /// `ergodic weights`

@@ -16,9 +16,11 @@ use crate::client::distance::{DistanceOptions, distance};
 use crate::client::effects::{EffectsOptions, effects};
 use crate::client::export::ExportOptions;
 use crate::client::growth::{self, More};
-use crate::client::output::Format;
+use crate::client::output::{Format, RowFormat};
 use crate::client::plot::{PlotOptions, plot};
 use crate::client::report::report;
+#[cfg(feature = "sql")]
+use crate::client::sql::{SqlOptions, query, query_coordinator};
 use crate::client::variance::{VarianceOptions, variance};
 use crate::client::watch::{eprintln_line, follow};
 use crate::client::{backup, export, kept, needs, plan, predictions, tokens};
@@ -29,8 +31,8 @@ use crate::server::door::DoorOptions;
 use crate::server::{self, ServeOptions};
 use crate::store::place::Place;
 use args::{
-    BenchCommand, Cli, Command, ExtendArgs, LaunchArgs, PlanArgs, PlotArgs, RemoveArgs, ServeArgs, SteerArgs,
-    TokenCommand,
+    BenchCommand, Cli, Command, CurvesArgs, ExtendArgs, LaunchArgs, PlanArgs, PlotArgs, RemoveArgs, ServeArgs, SqlArgs,
+    SteerArgs, TableArgs, TokenCommand, TrialsArgs,
 };
 
 /// Runs the program.
@@ -77,27 +79,11 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
             say(commands::explain(&mut client, &args.id, args.trial, args.format).await?)
         }
         Command::Replay(args) => replay::replay(args).await,
-        Command::Table(args) => {
-            let mut client = args.target.connect().await?;
-            let options = TableOptions {
-                by: args.by,
-                rows: args.rows,
-                columns: args.cols,
-                metrics: args.metric,
-                selection: args.selection.read(),
-                at: args.at,
-                stats: args.stat,
-                format: args.format,
-            };
-            say(commands::table(&mut client, &args.id, &options).await?)
-        }
+        Command::Table(args) => table(args).await,
         Command::Plot(args) => draw(args).await,
         Command::Report(args) => say(report(&mut args.target.connect().await?, &args.id, &args.output).await?),
-        Command::Trials(args) => say(commands::trials(&mut args.target.connect().await?, &args.id, args.format).await?),
-        Command::Curves(args) => {
-            let mut client = args.target.connect().await?;
-            say(commands::curves(&mut client, &args.id, &args.metric, &args.stat, args.format).await?)
-        }
+        Command::Trials(args) => trials(args).await,
+        Command::Curves(args) => curves(args).await,
         Command::Compare(args) => {
             let mut client = args.target.connect().await?;
             let options = CompareOptions {
@@ -147,6 +133,7 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
                 ExportOptions { output: args.output, follow: args.follow, every: args.every, anew: args.anew };
             say(export::export(&mut args.target.connect().await?, &args.id, &options).await?)
         }
+        Command::Sql(args) => sql(args).await,
         Command::Weights(args) => {
             let told = kept::weights(&mut args.target.connect().await?, &args.id, args.trial, &args.output).await?;
             eprintln_line(told.trim_end());
@@ -188,6 +175,71 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
         Command::Bench(BenchCommand::Soak(args)) => soak::soak(args).await,
         Command::Bench(BenchCommand::Tables(args)) => tables::tables(args).await,
     }
+}
+
+async fn table(args: TableArgs) -> Result<Success, UserError> {
+    // What cannot be written is told before anything is asked.
+    let sink = args.sink.read()?;
+    let mut client = args.target.connect().await?;
+    let options = TableOptions {
+        by: args.by,
+        rows: args.rows,
+        columns: args.cols,
+        metrics: args.metric,
+        selection: args.selection.read(),
+        at: args.at,
+        stats: args.stat,
+        format: sink.format.text().unwrap_or_default(),
+    };
+    match sink.format {
+        RowFormat::Parquet => sink.parquet(&commands::table_columns(&mut client, &args.id, &options).await?)?,
+        _ => sink.text(&commands::table(&mut client, &args.id, &options).await?)?,
+    }
+    Ok(Success::Fine)
+}
+
+async fn trials(args: TrialsArgs) -> Result<Success, UserError> {
+    let sink = args.sink.read()?;
+    let mut client = args.target.connect().await?;
+    match sink.format.text() {
+        Some(format) => sink.text(&commands::trials(&mut client, &args.id, format).await?)?,
+        None => sink.parquet(&commands::trial_columns(&mut client, &args.id).await?)?,
+    }
+    Ok(Success::Fine)
+}
+
+async fn curves(args: CurvesArgs) -> Result<Success, UserError> {
+    let sink = args.sink.read()?;
+    let mut client = args.target.connect().await?;
+    let (id, metric, stats) = (&args.id, &args.metric, &args.stat);
+    match sink.format.text() {
+        Some(format) => sink.text(&commands::curves(&mut client, id, metric, stats, format).await?)?,
+        None => sink.parquet(&commands::curve_columns(&mut client, id, metric, stats).await?)?,
+    }
+    Ok(Success::Fine)
+}
+
+/// Whoever interrupts it leaves no rows behind that were fetched for it.
+#[cfg(feature = "sql")]
+async fn sql(args: SqlArgs) -> Result<Success, UserError> {
+    let options = SqlOptions { query: args.query, sweeps: args.sweeps, sink: args.sink.read()? };
+    let asked = async {
+        match &args.from {
+            Some(from) => query(from, &options).await,
+            None => query_coordinator(&mut args.target.connect().await?, &options).await,
+        }
+    };
+    tokio::select! {
+        () = interrupted() => Ok(Success::Interrupted),
+        answered = asked => answered.map(|()| Success::Fine),
+    }
+}
+
+#[cfg(not(feature = "sql"))]
+async fn sql(_: SqlArgs) -> Result<Success, UserError> {
+    let message = "this program was built without SQL: build it with `cargo build --release --locked --features ergodic/sql`, or \
+                   ask the files that `ergodic export` writes with DuckDB";
+    Err(UserError::new(ErrorCode::BadInput, message))
 }
 
 async fn draw(args: PlotArgs) -> Result<Success, UserError> {

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use arrow_array::RecordBatch;
+use arrow_schema::{ArrowError, DataType};
 use ergodic_common::dataset::DataError;
 use ergodic_common::pin::FilePin;
 use ergodic_common::spec::SpecSource;
@@ -292,12 +294,43 @@ pub async fn workers(client: &mut Client, format: Format) -> Result<String, User
 /// # Errors
 /// There is no such sweep, axis or metric, or nobody answers.
 pub async fn table(client: &mut Client, sweep: &str, options: &TableOptions) -> Result<String, UserError> {
-    let grid_axes = match (&options.rows, &options.columns) {
-        (Some(rows), Some(columns)) => Some([rows.clone(), columns.clone()]),
-        (None, None) => None,
+    let mut tables = ask_tables(client, sweep, options).await?;
+    options.selection.apply(&mut tables)?;
+    let grid = options.rows.is_some();
+    Ok(match &tables[..] {
+        [table] => show_table(table, grid, options.format),
+        tables => show_tables(tables, grid, options.format),
+    })
+}
+
+/// `ergodic table` as columns: one row per cell, and per metric if there are several, also of a grid.
+///
+/// # Errors
+/// As for [`table`].
+pub async fn table_columns(client: &mut Client, sweep: &str, options: &TableOptions) -> Result<RecordBatch, UserError> {
+    let mut tables = ask_tables(client, sweep, options).await?;
+    let first = &tables[0];
+    // Of all rows, so that a column's type does not depend on which of them are wanted.
+    let axes = output::axis_types(first.axes.len(), first.rows.iter().map(|row| row.values.as_slice()));
+    options.selection.apply(&mut tables)?;
+    let records = match &tables[..] {
+        [table] => output::summary_records(&table.axes, &table.columns, &table.rows),
+        tables => output::tidy(tables),
+    };
+    records.batch(&axes).map_err(|e| unfit(&e))
+}
+
+/// One table for each metric.
+async fn ask_tables(
+    client: &mut Client,
+    sweep: &str,
+    options: &TableOptions,
+) -> Result<Vec<v1::TableResponse>, UserError> {
+    let by = match (&options.rows, &options.columns) {
+        (Some(rows), Some(columns)) => vec![rows.clone(), columns.clone()],
+        (None, None) => options.by.clone(),
         _ => return Err(UserError::new(ErrorCode::BadInput, "--rows and --cols go together: give both")),
     };
-    let by = grid_axes.as_ref().map_or_else(|| options.by.clone(), |axes| axes.to_vec());
     let main = [String::new()];
     let metrics = if options.metrics.is_empty() { &main[..] } else { &options.metrics };
     let mut tables = Vec::with_capacity(metrics.len());
@@ -311,11 +344,7 @@ pub async fn table(client: &mut Client, sweep: &str, options: &TableOptions) -> 
         };
         tables.push(ask_table(client, request).await?);
     }
-    options.selection.apply(&mut tables)?;
-    Ok(match &tables[..] {
-        [table] => show_table(table, grid_axes.is_some(), options.format),
-        tables => show_tables(tables, grid_axes.is_some(), options.format),
-    })
+    Ok(tables)
 }
 
 /// Statistics per cell.
@@ -443,6 +472,18 @@ pub async fn trials(client: &mut Client, sweep: &str, format: Format) -> Result<
     Ok(render(&output::trial_records(&pages), format, |r| simple_table(&r.columns, &r.rows)))
 }
 
+/// `ergodic trials` as columns.
+///
+/// # Errors
+/// As for [`trials`].
+pub async fn trial_columns(client: &mut Client, sweep: &str) -> Result<RecordBatch, UserError> {
+    let pages = ask_trials(client, sweep).await?;
+    let axes = pages.first().map_or(0, |page| page.axes.len());
+    let rows = pages.iter().flat_map(|page| &page.rows).map(|row| row.values.as_slice());
+    let axes = output::axis_types(axes, rows);
+    output::trial_records(&pages).batch(&axes).map_err(|e| unfit(&e))
+}
+
 /// The stored row of one trial, with its sweep's id and columns.
 ///
 /// # Errors
@@ -465,6 +506,41 @@ pub async fn curves(
     stats: &[String],
     format: Format,
 ) -> Result<String, UserError> {
+    let Curves { sweep, metric, records, .. } = curve_records(client, sweep, metric, stats).await?;
+    if format == Format::Json {
+        let objects: Vec<String> = records.objects().iter().map(|o| format!("    {o}")).collect();
+        let (sweep, metric) = (json!(sweep), json!(metric));
+        return Ok(format!(
+            "{{\n  \"sweep\": {sweep},\n  \"metric\": {metric},\n  \"rows\": [\n{}\n  ]\n}}\n",
+            objects.join(",\n")
+        ));
+    }
+    Ok(render(&records, format, |r| format!("{metric} over steps\n{}", simple_table(&r.columns, &r.rows))))
+}
+
+/// `ergodic curves` as columns.
+///
+/// # Errors
+/// As for [`curves`].
+pub async fn curve_columns(
+    client: &mut Client,
+    sweep: &str,
+    metric: &str,
+    stats: &[String],
+) -> Result<RecordBatch, UserError> {
+    let curves = curve_records(client, sweep, metric, stats).await?;
+    curves.records.batch(&curves.axes).map_err(|e| unfit(&e))
+}
+
+struct Curves {
+    sweep: String,
+    metric: String,
+    /// Types of the axes and of the step, which are the first columns.
+    axes: Vec<DataType>,
+    records: Records,
+}
+
+async fn curve_records(client: &mut Client, sweep: &str, metric: &str, stats: &[String]) -> Result<Curves, UserError> {
     let (metric, stats) = (metric.to_owned(), stats.to_vec());
     let request = v1::CurvesRequest { sweep: sweep.to_owned(), metric, stats, by: Vec::new() };
     let curves = ask_curves(client, request).await?;
@@ -479,16 +555,8 @@ pub async fn curves(
     if curves.columns.is_empty() {
         drop_columns(&mut records, &["diverged", "failed"]);
     }
-    if format == Format::Json {
-        let objects: Vec<String> = records.objects().iter().map(|o| format!("    {o}")).collect();
-        return Ok(format!(
-            "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
-            json!(curves.sweep),
-            json!(curves.metric),
-            objects.join(",\n")
-        ));
-    }
-    Ok(render(&records, format, |r| format!("{} over steps\n{}", curves.metric, simple_table(&r.columns, &r.rows))))
+    let types = output::axis_types(axes.len(), rows.iter().map(|row| row.values.as_slice()));
+    Ok(Curves { sweep: curves.sweep, metric: curves.metric, axes: types, records })
 }
 
 fn drop_columns(records: &mut Records, names: &[&str]) {
@@ -584,6 +652,10 @@ pub(super) fn simple_table(columns: &[String], rows: &[Vec<serde_json::Value>]) 
         }));
     }
     format!("{out}\n")
+}
+
+fn unfit(error: &ArrowError) -> UserError {
+    UserError::new(ErrorCode::Internal, format!("the answer cannot be put into columns: {error}"))
 }
 
 fn incomplete(message: &str) -> UserError {

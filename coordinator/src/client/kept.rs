@@ -7,6 +7,7 @@ use ergodic_common::{ErrorCode, Outcome, TrialKey, TrialResult};
 use ergodic_proto::status::UserError;
 use ergodic_proto::transfer;
 
+use super::output::NewFile;
 use super::{Client, commands};
 
 /// Writes the trained weights of a trial into a file and says what they are.
@@ -20,7 +21,8 @@ pub async fn weights(client: &mut Client, sweep: &str, key: TrialKey, path: &Pat
     let result = result.ok_or_else(|| UserError::new(ErrorCode::Internal, "the coordinator sent no readable row"))?;
     let hash = result.weights.ok_or_else(|| no_weights(&page.sweep, &result))?;
     let file = transfer::fetch(&mut client.files, hash).await.map_err(|e| client.error(&e))?;
-    write(path, &file).map_err(|e| {
+    let written = NewFile::begin(path).and_then(|mut new| new.write_all(&file).and_then(|()| new.finish()));
+    written.map_err(|e| {
         UserError::new(ErrorCode::BadInput, format!("{}: cannot write the weights: {e}", path.display()))
     })?;
     Ok(format!("{}: weights of trial {key} of {}, {} bytes\n", path.display(), page.sweep, file.len()))
@@ -32,22 +34,4 @@ fn no_weights(sweep: &str, result: &TrialResult) -> UserError {
         other => format!("it {}, and only completed trials have any", other.word()),
     };
     UserError::new(ErrorCode::NotFound, format!("the trial {} of {sweep} kept no weights: {why}", result.key))
-}
-
-/// A regular file is written beside and renamed, so that whoever finds it finds all of it; a pipe or a device is written to.
-fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let there = std::fs::metadata(path).ok();
-    if there.as_ref().is_some_and(|there| !there.is_file()) {
-        return std::fs::OpenOptions::new().write(true).open(path)?.write_all(bytes);
-    }
-    // A link stays one: what it leads to is replaced.
-    let target = if there.is_some() { path.canonicalize()? } else { path.to_owned() };
-    let mut part = target.as_os_str().to_owned();
-    part.push(format!(".{}.part", std::process::id()));
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&part)?;
-    let written = file
-        .write_all(bytes)
-        .and_then(|()| there.map_or(Ok(()), |there| file.set_permissions(there.permissions())))
-        .and_then(|()| std::fs::rename(&part, &target));
-    written.inspect_err(|_| drop(std::fs::remove_file(&part)))
 }

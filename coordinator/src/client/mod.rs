@@ -17,6 +17,8 @@ pub mod plan;
 pub mod plot;
 pub mod predictions;
 pub mod report;
+#[cfg(feature = "sql")]
+pub mod sql;
 pub mod tokens;
 pub mod variance;
 pub mod watch;

@@ -184,6 +184,9 @@ fn pictures_are_as_they_were_when_somebody_looked_at_them() {
 }
 
 /// The bytes of a PNG depend on nothing of the machine: see the features of tiny-skia in Cargo.toml.
+///
+/// A build with SQL reads Parquet of all kinds, brings another compressor with it, and has other bytes for the same pixels.
+#[cfg(not(feature = "sql"))]
 #[test]
 fn a_png_has_the_same_bytes_everywhere() {
     let hashes: Vec<String> = pictures()
@@ -193,6 +196,7 @@ fn a_png_has_the_same_bytes_everywhere() {
     assert_eq!(hashes, PNGS);
 }
 
+#[cfg(not(feature = "sql"))]
 const PNGS: [&str; 8] = [
     "6b4fe8e9119cffae",
     "c32a8b16073b973f",

@@ -11,7 +11,7 @@ use ergodic_common::{Outcome, Spec, TrialResult};
 
 /// Which columns a sweep has besides those that all sweeps have.
 #[derive(Debug, Clone)]
-pub(super) struct Columns {
+pub(in crate::client) struct Columns {
     axes: Vec<AxisColumn>,
     /// Fields that `[derive]` computes.
     derived: Vec<String>,
@@ -101,7 +101,7 @@ impl Columns {
     }
 
     /// One row per trial, step and image.
-    pub(super) fn predictions() -> Arc<Schema> {
+    pub(in crate::client) fn predictions() -> Arc<Schema> {
         let class = |name: &str| Field::new(name, DataType::Int16, false);
         schema([int64("cell"), int32("repeat"), int64("step"), int32("image"), class("label"), class("class")])
     }

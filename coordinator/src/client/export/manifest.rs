@@ -16,97 +16,97 @@ const FORMAT: &str = "ergodic dataset";
 const REVISION: Option<&str> = option_env!("ERGODIC_GIT_REVISION");
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Manifest {
-    pub(super) format: String,
-    pub(super) version: u32,
+pub(in crate::client) struct Manifest {
+    pub(in crate::client) format: String,
+    pub(in crate::client) version: u32,
     /// How often the dataset was committed.
-    pub(super) serial: u64,
-    pub(super) sweep: Sweep,
-    pub(super) data: Data,
-    pub(super) builds: Builds,
+    pub(in crate::client) serial: u64,
+    pub(in crate::client) sweep: Sweep,
+    pub(in crate::client) data: Data,
+    pub(in crate::client) builds: Builds,
     /// Names of workers, with the trials of each.
-    pub(super) hosts: BTreeMap<String, u64>,
+    pub(in crate::client) hosts: BTreeMap<String, u64>,
     /// Whether every trial of the sweep has its row.
-    pub(super) complete: bool,
-    pub(super) cursor: Cursor,
-    pub(super) tables: BTreeMap<String, Table>,
+    pub(in crate::client) complete: bool,
+    pub(in crate::client) cursor: Cursor,
+    pub(in crate::client) tables: BTreeMap<String, Table>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Sweep {
-    pub(super) id: String,
-    pub(super) name: String,
-    pub(super) numerics: String,
-    pub(super) seed: u64,
-    pub(super) cells: u64,
-    pub(super) repeats: u32,
-    pub(super) trials: u64,
-    pub(super) launched_at: f64,
-    pub(super) spec: SpecFile,
+pub(in crate::client) struct Sweep {
+    pub(in crate::client) id: String,
+    pub(in crate::client) name: String,
+    pub(in crate::client) numerics: String,
+    pub(in crate::client) seed: u64,
+    pub(in crate::client) cells: u64,
+    pub(in crate::client) repeats: u32,
+    pub(in crate::client) trials: u64,
+    pub(in crate::client) launched_at: f64,
+    pub(in crate::client) spec: SpecFile,
 }
 
 /// The sweep file with what was set besides.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct SpecFile {
-    pub(super) file: String,
-    pub(super) text: String,
-    pub(super) settings: Vec<String>,
+pub(in crate::client) struct SpecFile {
+    pub(in crate::client) file: String,
+    pub(in crate::client) text: String,
+    pub(in crate::client) settings: Vec<String>,
     /// Files that it names, with the BLAKE3 of their content.
-    pub(super) files: BTreeMap<String, String>,
+    pub(in crate::client) files: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Data {
-    pub(super) words: String,
+pub(in crate::client) struct Data {
+    pub(in crate::client) words: String,
     /// BLAKE3 of the canonical form.
-    pub(super) blake3: Option<String>,
+    pub(in crate::client) blake3: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Builds {
+pub(in crate::client) struct Builds {
     /// Of the coordinator that the rows came from, when they were last asked for.
-    pub(super) coordinator: String,
+    pub(in crate::client) coordinator: String,
     /// Of the program that wrote the dataset.
-    pub(super) export: String,
-    pub(super) git_revision: Option<String>,
+    pub(in crate::client) export: String,
+    pub(in crate::client) git_revision: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Cursor {
-    pub(super) row: u64,
+pub(in crate::client) struct Cursor {
+    pub(in crate::client) row: u64,
     /// 16 hex digits.
-    pub(super) print: String,
+    pub(in crate::client) print: String,
     /// Rows of `trials`.
-    pub(super) rows: u64,
+    pub(in crate::client) rows: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Table {
-    pub(super) rows: u64,
-    pub(super) columns: Vec<Column>,
-    pub(super) parts: Vec<Part>,
+pub(in crate::client) struct Table {
+    pub(in crate::client) rows: u64,
+    pub(in crate::client) columns: Vec<Column>,
+    pub(in crate::client) parts: Vec<Part>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Column {
-    pub(super) name: String,
+pub(in crate::client) struct Column {
+    pub(in crate::client) name: String,
     #[serde(rename = "type")]
-    pub(super) kind: String,
-    pub(super) nullable: bool,
+    pub(in crate::client) kind: String,
+    pub(in crate::client) nullable: bool,
 }
 
 /// A file of the dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Part {
+pub(in crate::client) struct Part {
     /// Relative to the manifest.
-    pub(super) path: String,
-    pub(super) rows: u64,
-    pub(super) bytes: u64,
-    pub(super) sha256: String,
+    pub(in crate::client) path: String,
+    pub(in crate::client) rows: u64,
+    pub(in crate::client) bytes: u64,
+    pub(in crate::client) sha256: String,
 }
 
 /// The tables of a dataset, in the order in which people look at them.
-pub(super) const TABLES: [&str; 4] = ["cells", "trials", "curves", "predictions"];
+pub(in crate::client) const TABLES: [&str; 4] = ["cells", "trials", "curves", "predictions"];
 
 impl Manifest {
     /// That of a dataset without parts.
@@ -196,6 +196,21 @@ impl Cursor {
 
     pub(super) fn to_wire(&self) -> Option<v1::Cursor> {
         Some(v1::Cursor { row: self.row, print: u64::from_str_radix(&self.print, 16).ok()? })
+    }
+}
+
+impl Column {
+    /// The type that it says.
+    #[cfg(feature = "sql")]
+    pub(in crate::client) fn data_type(&self) -> DataType {
+        match self.kind.as_str() {
+            "int16" => DataType::Int16,
+            "int32" => DataType::Int32,
+            "int64" => DataType::Int64,
+            "float64" => DataType::Float64,
+            "boolean" => DataType::Boolean,
+            _ => DataType::Utf8,
+        }
     }
 }
 

@@ -3,10 +3,12 @@
 //! Rows are pulled from where the last pull ended, written as new parts beside those that are there, and belong to the dataset when
 //! the manifest names them, which is replaced in one piece. `DATASET.md` describes the result.
 
-mod columns;
-mod encode;
-mod manifest;
+pub(super) mod columns;
+pub(super) mod encode;
+pub(super) mod manifest;
 mod place;
+#[cfg(feature = "sql")]
+pub(super) mod read;
 mod write;
 
 use std::collections::BTreeMap;
@@ -47,10 +49,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// # Errors
 /// There is no such sweep, the place cannot be written, or nobody answers.
 pub async fn export(client: &mut Client, sweep: &str, options: &ExportOptions) -> Result<String, UserError> {
-    if options.output.trim().is_empty() {
-        return Err(UserError::new(ErrorCode::BadInput, "-o: expected a directory or a URL, found nothing"));
-    }
-    let named = Named::of(&options.output)?;
+    let named = Named::of("-o", &options.output)?;
     let id = commands::status(client, sweep).await?.id;
     let mut export = Export::open(named.sweep(&id)?, id, options.anew).await?;
     let mut away_since: Option<Instant> = None;

@@ -15,7 +15,7 @@ use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPay
 use tokio_stream::StreamExt as _;
 use url::Url;
 
-const MANIFEST: &str = "manifest.json";
+pub(super) const MANIFEST: &str = "manifest.json";
 /// Held by whoever writes to a directory. Readers of tables look into their folders, and do not see it.
 const LOCK: &str = ".lock";
 
@@ -42,15 +42,19 @@ pub(super) enum Named {
 }
 
 impl Named {
-    /// What `text` names: a URL such as `s3://bucket/prefix`, else a directory.
+    /// What `text`, the value of this option, names: a URL such as `s3://bucket/prefix`, else a directory.
     ///
     /// # Errors
     /// It is no URL of an object store.
-    pub(super) fn of(text: &str) -> Result<Self, UserError> {
+    pub(super) fn of(option: &str, text: &str) -> Result<Self, UserError> {
+        if text.trim().is_empty() {
+            let message = format!("{option}: expected a directory or the URL of an object store, found nothing");
+            return Err(UserError::new(ErrorCode::BadInput, message));
+        }
         let Some((scheme, _)) = text.split_once("://") else { return Ok(Self::Directory(text.into())) };
         let bad = |why: &str| {
             let message = format!(
-                "-o {text}: {why}: expected a directory, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"
+                "{option} {text}: {why}: expected a directory, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"
             );
             UserError::new(ErrorCode::BadInput, message)
         };
@@ -68,6 +72,26 @@ impl Named {
         match self {
             Self::Directory(dir) => directory(&dir.join("sweeps").join(id)),
             Self::Url(url) => objects(url, id),
+        }
+    }
+
+    /// The place itself, to read what is there.
+    ///
+    /// # Errors
+    /// There is no such directory, or the object store cannot be used.
+    #[cfg(feature = "sql")]
+    pub(super) fn reading(&self) -> Result<Arc<dyn ObjectStore>, UserError> {
+        match self {
+            Self::Url(url) => {
+                bucket(url, "--from").map(|(store, prefix)| Arc::new(PrefixStore::new(store, prefix)) as _)
+            }
+            Self::Directory(dir) => {
+                LocalFileSystem::new_with_prefix(dir).map(|store| Arc::new(store) as _).map_err(|e| {
+                    let message =
+                        format!("--from {}: {e}: name the directory that `ergodic export` wrote to", dir.display());
+                    UserError::new(ErrorCode::BadInput, message)
+                })
+            }
         }
     }
 }
@@ -92,20 +116,24 @@ fn directory(dir: &FilePath) -> Result<Place, UserError> {
     Ok(Place { store: Arc::new(store), name: dir.display().to_string(), local: Some((dir.to_owned(), lock)) })
 }
 
-/// Credentials and endpoints come from the environment, under the names that the clouds' own tools have for them.
 fn objects(url: &Url, id: &str) -> Result<Place, UserError> {
+    let (store, prefix) = bucket(url, "-o")?;
+    let name = format!("{}/sweeps/{id}", url.as_str().trim_end_matches('/'));
+    Ok(Place { store: Arc::new(PrefixStore::new(store, prefix.join("sweeps").join(id))), name, local: None })
+}
+
+/// Credentials and endpoints come from the environment, under the names that the clouds' own tools have for them.
+fn bucket(url: &Url, option: &str) -> Result<(Box<dyn ObjectStore>, Path), UserError> {
     let settings = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?.to_ascii_lowercase(), value.into_string().ok()?)));
     // A variable called BUCKET, say, is about something else.
     let settings =
         settings.filter(|(name, _)| ["aws_", "google_", "azure_"].iter().any(|cloud| name.starts_with(cloud)));
-    let (store, prefix) = object_store::parse_url_opts(url, settings).map_err(|e| {
-        let message = format!("-o {url}: {e}: set what the object store needs in the environment, as in AWS_REGION");
+    object_store::parse_url_opts(url, settings).map_err(|e| {
+        let message =
+            format!("{option} {url}: {e}: set what the object store needs in the environment, as in AWS_REGION");
         UserError::new(ErrorCode::BadInput, message)
-    })?;
-    let prefix = prefix.join("sweeps").join(id);
-    let name = format!("{}/sweeps/{id}", url.as_str().trim_end_matches('/'));
-    Ok(Place { store: Arc::new(PrefixStore::new(store, prefix)), name, local: None })
+    })
 }
 
 impl Place {

@@ -1,11 +1,14 @@
-//! Printing: the same rows as a table for people, and as JSON, CSV, Markdown or LaTeX for machines and papers.
+//! Printing: the same rows as a table for people, and as JSON, CSV, Markdown, LaTeX or Parquet for machines and papers.
 
+mod file;
 mod grid;
 mod latex;
 mod records;
 mod select;
 mod several;
+mod sink;
 mod table;
+mod typed;
 
 use std::io::{self, IsTerminal, Write};
 
@@ -14,12 +17,19 @@ use ergodic_common::tree::Value;
 use ergodic_proto::v1;
 use serde_json::json;
 
+pub use file::NewFile;
 pub use grid::grid;
 pub use latex::{latex, latex_grid, latex_records};
 pub use records::{Records, plain};
 pub use select::Selection;
 pub use several::{side_by_side, tidy, tidy_grids};
-pub use table::{best_row, incidents, mean_and_interval, people, short_figure, summary_records, trial_records};
+#[cfg(feature = "sql")]
+pub(super) use sink::Output;
+pub use sink::{RowFormat, Sink};
+pub use table::{
+    best_row, grid_of, incidents, mean_and_interval, people, short_figure, summary_records, trial_records,
+};
+pub use typed::axis_types;
 
 /// `--format`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]

@@ -133,6 +133,21 @@ fn chosen(table: &v1::TableResponse) -> String {
     format!("{out}\n")
 }
 
+/// Any records for people: numbers to the right, in six digits.
+pub fn grid_of(records: &Records) -> String {
+    let mut out = comfy_table::Table::new();
+    out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    out.set_header(&records.columns);
+    let cell = |value: &Value| {
+        let to = if value.is_number() { comfy_table::CellAlignment::Right } else { comfy_table::CellAlignment::Left };
+        comfy_table::Cell::new(figure(value)).set_alignment(to)
+    };
+    for row in &records.rows {
+        out.add_row(row.iter().map(cell));
+    }
+    format!("{out}\n")
+}
+
 /// A number for people, in six digits; a dash for none.
 pub(super) fn figure(value: &Value) -> String {
     match value.as_f64() {
