@@ -517,13 +517,23 @@ fn read_crossed(seeds: &Reader<'_>) -> Result<Vec<(Purpose, u32)>, SpecError> {
     Ok(crossed)
 }
 
+/// A number in four digits, written out where that is short.
+fn four_digits(x: f64) -> String {
+    if !(1e-4..1e6).contains(&x.abs()) {
+        return format!("{x:.3e}");
+    }
+    // Rounded first: 9.9999 has two digits before its point.
+    let power = format!("{x:.3e}").split_once('e').and_then(|(_, power)| power.parse::<i32>().ok()).unwrap_or(0);
+    let text = format!("{x:.0$}", (3 - power).max(0) as usize);
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
 /// The text of a [`Value`] for people, short enough for a table.
 pub fn short(value: &Value) -> String {
     match value {
         Value::Float(x) => {
             let text = tree::number(*x);
-            let brief = format!("{x:.3e}");
-            if text.len() <= 9 { text } else { brief }
+            if text.len() <= 9 { text } else { four_digits(*x) }
         }
         other => other.to_string(),
     }

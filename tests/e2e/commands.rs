@@ -76,7 +76,7 @@ fn check_table(cluster: &Cluster, id: &str, trials: &[Value]) {
     assert!(people.contains("±") && people.contains('★') && people.contains("12 diverged"), "{people}");
     assert!(!people.contains('\u{1b}'), "no colours away from a terminal");
     let csv = cluster.ask(&["table", id, "--format", "csv"]);
-    assert!(csv.starts_with("lr,wd,n,diverged,failed,mean,std,ci95_low,ci95_high,min,median,max\n"), "{csv}");
+    assert!(csv.starts_with("lr,wd,n,diverged,failed,mean,std,ci95_low,ci95_high,min,median,max,note\n"), "{csv}");
     assert!(cluster.ask(&["table", id, "--format", "md"]).starts_with("| lr | wd | n |"));
 }
 

@@ -407,9 +407,9 @@ fn show_table(table: &v1::TableResponse, grid: bool, format: Format) -> String {
                 rows.join(",\n")
             )
         }
-        (Format::Csv, false) => records.csv(),
+        // Whoever computes with it wants columns, not a grid of texts.
+        (Format::Csv, _) => records.csv(),
         (Format::Md, false) => records.markdown(),
-        (Format::Csv, true) => output::grid(table).1.csv(),
         (Format::Md, true) => output::grid(table).1.markdown(),
         (Format::Latex, false) => output::latex(std::slice::from_ref(table)),
         (Format::Latex, true) => output::latex_grid(table),
@@ -432,10 +432,9 @@ fn show_tables(tables: &[v1::TableResponse], grid: bool, format: Format) -> Stri
                 rows.join(",\n")
             )
         }
-        (Format::Csv, false) => output::tidy(tables).csv(),
+        (Format::Csv, _) => output::tidy(tables).csv(),
         (Format::Md, false) => output::tidy(tables).markdown(),
         (Format::Latex, false) => output::latex(tables),
-        (Format::Csv, true) => output::tidy_grids(tables).csv(),
         (Format::Md, true) => output::tidy_grids(tables).markdown(),
         (Format::Latex, true) => tables.iter().map(output::latex_grid).collect::<Vec<_>>().join("\n"),
         (Format::Table, false) if tables[0].columns.is_empty() => {

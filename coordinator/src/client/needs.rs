@@ -1,5 +1,6 @@
 //! `ergodic plan ID --precision METRIC=HALF_WIDTH`: after a pilot, what it takes to know every cell so well.
 
+use ergodic_common::spec::MAX_TRIALS;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::json;
@@ -66,6 +67,7 @@ fn as_json(needs: &v1::NeedsResponse, ci95: f64) -> String {
         "repeats": needs.repeats,
         "same": missing(&needs.same),
         "until": missing(&needs.until),
+        "cells_without_values": needs.without,
         "slots": needs.slots,
         "rows": records(needs).objects(),
     });
@@ -95,11 +97,18 @@ fn for_people(needs: &v1::NeedsResponse, ci95: f64) -> String {
             };
             format!("the same repeats for all cells: {repeats}, {what}{how}\n")
         }
-        _ => "not known yet: every cell needs two trials with a value, and fewer repeats than there can be\n".into(),
+        _ if needs.rows.iter().any(|cell| cell.std.is_some() && cell.repeats.is_none()) => {
+            format!("more than {MAX_TRIALS} repeats of a cell would be needed: ask for less precision\n")
+        }
+        _ => "not known yet: every cell needs two trials with a value\n".into(),
     };
     if let Some(missing) = &needs.until {
         let until = format!("[repeats] until = {{ metric = \"{metric}\", ci95 = {ci95} }}");
         out += &format!("each cell until it is known, by {until}: {}\n", work(missing));
+    }
+    if needs.without > 0 {
+        out +=
+            &format!("left out: {} cells without any value, because their trials diverged or failed\n", needs.without);
     }
     let unseen = needs.cells - needs.rows.len() as u64;
     if unseen > 0 {

@@ -49,6 +49,7 @@ impl Sweeps {
             same: needs.same.map(missing),
             until: needs.until.map(missing),
             slots,
+            without: needs.without,
         })
     }
 }

@@ -48,6 +48,8 @@ pub struct Needs {
     pub same: Option<Missing>,
     /// What is missing if each cell ends when it is found to be known well enough.
     pub until: Option<Missing>,
+    /// Cells whose trials, from two on, all diverged or failed: no repeats would do, and they are left out of all this.
+    pub without: u64,
 }
 
 /// Trials of one cell.
@@ -112,14 +114,16 @@ pub fn needs(rows: Rows<'_>, query: &Query, target: f64) -> Result<Needs, TableE
 
 /// Adds up what cells need, of a sweep of so many.
 fn sum_up(cells: Vec<CellNeeds>, all: u64) -> Needs {
-    let repeats = cells.iter().map(|cell| cell.repeats).collect::<Option<Vec<u64>>>();
+    let counts = |cell: &&CellNeeds| cell.n > 0 || cell.rows < 2;
+    let without = cells.iter().filter(|cell| !counts(cell)).count() as u64;
+    let repeats = cells.iter().filter(counts).map(|cell| cell.repeats).collect::<Option<Vec<u64>>>();
     let repeats = repeats.and_then(|repeats| repeats.into_iter().max());
     // Of cells without rows nothing is known: what they have in common with the others is that they take as long.
     let unknown = all - cells.len() as u64;
     let usual = cells.iter().map(|cell| cell.seconds).sum::<f64>() / cells.len().max(1) as f64;
     let missing = |wanted: &dyn Fn(&CellNeeds) -> Option<u64>| {
         let mut missing = Missing::default();
-        for cell in &cells {
+        for cell in cells.iter().filter(counts) {
             let trials = wanted(cell)?.saturating_sub(cell.rows);
             missing.trials += trials;
             missing.slot_seconds += trials as f64 * cell.seconds;
@@ -131,7 +135,8 @@ fn sum_up(cells: Vec<CellNeeds>, all: u64) -> Needs {
         Missing { trials: missing.trials + trials, slot_seconds: missing.slot_seconds + trials as f64 * usual }
     });
     let until = missing(&|cell| cell.until).filter(|_| unknown == 0);
-    Needs { repeats, same: same.filter(|_| repeats.is_some()), until, cells }
+    let until = until.filter(|_| repeats.is_some());
+    Needs { repeats, same: same.filter(|_| repeats.is_some()), until, without, cells }
 }
 
 #[cfg(test)]
@@ -179,6 +184,9 @@ mod tests {
         assert_eq!(more.until, None, "a cell without rows");
         let unknown = sum_up(vec![cells[0], cell(1, 20, None, None)], 2);
         assert_eq!((unknown.repeats, unknown.same, unknown.until), (None, None, None));
+        let dead = CellNeeds { n: 0, std: None, ..cell(1, 20, None, None) };
+        let rest = sum_up(vec![cells[0], dead], 2);
+        assert_eq!((rest.repeats, rest.same.map(|missing| missing.trials), rest.without), (Some(10), Some(0), 1));
         let nothing = sum_up(Vec::new(), 2);
         assert_eq!((nothing.repeats, nothing.same, nothing.until), (None, None, None));
     }

@@ -80,6 +80,11 @@ impl Statistic {
     /// # Errors
     /// There is none, or its percentage is impossible.
     pub fn named(name: &str) -> Result<Self, TableError> {
+        if name.is_empty() {
+            let message =
+                "stat: expected names of statistics with commas between them, as in mean,ci95, found an empty one";
+            return Err(TableError::Bad(message.to_owned()));
+        }
         let (base, all) = name.strip_suffix("_all").map_or((name, false), |base| (base, true));
         let word = WORDS.iter().find(|(word, _)| *word == base).map(|(_, kind)| *kind);
         let kind = match word {

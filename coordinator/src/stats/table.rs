@@ -196,10 +196,14 @@ impl Query {
     /// # Errors
     /// There is no such axis, metric, statistic or step.
     pub fn new(spec: &Spec, question: &Question<'_>) -> Result<Self, TableError> {
-        let axes = match question.by {
+        let axes: Vec<usize> = match question.by {
             [] => (0..spec.grid.axes().len()).collect(),
             names => names.iter().map(|name| find_axis(spec.grid.axes(), name)).collect::<Result<_, _>>()?,
         };
+        if let Some(twice) = (1..axes.len()).find(|at| axes[..*at].contains(&axes[*at])) {
+            let name = &spec.grid.axes()[axes[twice]].name;
+            return Err(TableError::Bad(format!("by: the axis '{name}' stands twice")));
+        }
         let metric = find_metric(&spec.measure.metrics, question.metric)?;
         let stats = Statistic::list(question.stats)?;
         if stats.iter().any(Statistic::counts_diverged) && !has_chance(&metric.1) {

@@ -43,7 +43,8 @@ impl Selection {
             let condition = Condition::read(text, table)?;
             rows.retain(|at| condition.holds(&table.rows[*at]));
             if rows.is_empty() && !table.rows.is_empty() {
-                let message = format!("--where: none of {} rows fulfils '{text}'", table.rows.len());
+                let exact = if text.contains("==") { "; numbers are printed rounded: ask for a range" } else { "" };
+                let message = format!("--where: none of {} rows fulfils '{text}'{exact}", table.rows.len());
                 return Err(UserError::new(ErrorCode::NotFound, message));
             }
         }
@@ -172,6 +173,9 @@ impl Condition {
             UserError::new(ErrorCode::BadInput, message)
         };
         let (replaced, words) = without_words(text).map_err(bad)?;
+        if !replaced.contains(['<', '>', '=', '!']) {
+            return Err(bad("it compares nothing".to_owned()));
+        }
         let expression = Expr::parse(&replaced).map_err(bad)?;
         let constant = |name: &str| match name {
             "true" => Some(Source::Constant(1.0)),
@@ -275,6 +279,8 @@ mod tests {
             ("lrr < 1", "did you mean 'lr'"),
             ("lr <", "expected a condition"),
             ("kind == \"sgd", "a quote is open"),
+            ("mean", "it compares nothing"),
+            ("lr == 0.3", "printed rounded"),
             ("lr > 5", "none of 4 rows"),
         ] {
             assert!(

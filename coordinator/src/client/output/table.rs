@@ -13,14 +13,26 @@ pub fn summary_records(axes: &[String], columns: &[String], rows: &[v1::TableRow
     if !columns.is_empty() {
         return figure_records(axes, columns, rows);
     }
-    let columns = axes.iter().cloned().chain(STATISTICS.map(str::to_owned)).collect();
+    let names = STATISTICS.into_iter().chain(["note"]).map(str::to_owned);
     let row = |row: &v1::TableRow| {
         let s = row.summary.unwrap_or_default();
         let counts = [s.n, s.diverged, s.failed].map(|n| json!(n));
         let numbers = [s.mean, s.std, s.ci95_low, s.ci95_high, s.min, s.median, s.max].map(json_float);
-        row.values.iter().map(json_value).chain(counts).chain(numbers).collect()
+        row.values.iter().map(json_value).chain(counts).chain(numbers).chain([json!(missing(&s))]).collect()
     };
+    let columns = axes.iter().cloned().chain(names).collect();
     Records { columns, rows: rows.iter().map(row).collect() }
+}
+
+/// Why something of a row is not there.
+fn missing(s: &v1::Summary) -> Option<String> {
+    match (s.n, s.diverged, s.failed) {
+        (0, 0, 0) => Some("no trial has a value".to_owned()),
+        (0, diverged, 0) => Some(format!("all {diverged} diverged")),
+        (0, _, _) => Some("no trial completed".to_owned()),
+        (1, _, _) => Some("one value: no spread, no interval".to_owned()),
+        _ => None,
+    }
 }
 
 /// Counts stand in every such table, whether asked for or not, so that no row looks like more than it is.
@@ -95,17 +107,31 @@ pub fn mean_and_interval(s: &v1::Summary) -> String {
     match (s.mean, s.ci95_high) {
         (Some(mean), Some(high)) => {
             let half = high - mean;
-            let digits = decimals(half);
-            format!("{mean:.digits$} ± {half:.digits$}")
+            let power = |x: f64| if x == 0.0 { 0 } else { x.abs().log10().floor() as i32 };
+            if half.abs().max(mean.abs()) < HUGE {
+                let digits = decimals(half);
+                return format!("{mean:.digits$} ± {half:.digits$}");
+            }
+            let digits = (power(mean) - power(half) + 1).clamp(1, 8) as usize;
+            format!("{mean:.digits$e} ± {half:.1e}")
         }
-        (Some(mean), None) => format!("{mean:.4}"),
+        (Some(mean), None) => number(mean, 4),
         (None, _) => "–".to_owned(),
     }
 }
 
-/// Decimals that show two digits of `half`, between 2 and 8.
+/// From here on a number is written with its power of ten.
+const HUGE: f64 = 1e7;
+
+/// A number with so many decimals, or, where it is huge or these show nothing of it, with its power of ten.
+fn number(x: f64, decimals: usize) -> String {
+    let small = 10_f64.powi(1 - decimals as i32);
+    if x == 0.0 || (small..HUGE).contains(&x.abs()) { format!("{x:.decimals$}") } else { format!("{x:.3e}") }
+}
+
+/// Decimals that show two digits of `half`, at most 8.
 fn decimals(half: f64) -> usize {
-    if half <= 0.0 || !half.is_finite() { 4 } else { (1.0 - half.log10().floor()).clamp(2.0, 8.0) as usize }
+    if half <= 0.0 || !half.is_finite() { 4 } else { (1.0 - half.log10().floor()).clamp(0.0, 8.0) as usize }
 }
 
 /// What is to be known of trials that did not complete: `2 diverged, 1 failed`.
@@ -186,7 +212,7 @@ pub fn people(table: &v1::TableResponse) -> String {
     let header = ["n", &format!("{} mean ± 95 % CI", table.metric), "std", "min", "median", "max", ""];
     out.set_header(table.axes.iter().map(String::as_str).chain(header));
     let best = best_row(table);
-    let number = |x: Option<f64>| x.map_or_else(|| "–".to_owned(), |x| format!("{x:.5}"));
+    let number = |x: Option<f64>| x.map_or_else(|| "–".to_owned(), |x| number(x, 5));
     for (at, row) in table.rows.iter().enumerate() {
         let s = row.summary.unwrap_or_default();
         let mark = if best == Some(at) { "★ " } else { "" };
@@ -250,8 +276,25 @@ mod tests {
     fn machines_get_every_digit_and_null_for_nothing() {
         let records = summary_records(&["lr".into()], &[], &[row(0.1, Some(1.0 / 3.0)), row(5e-5, None)]);
         let csv = records.csv();
+        assert!(csv.ends_with(",no trial has a value\n"), "{csv}");
         assert!(csv.contains("0.3333333333333333") && csv.contains("5e-5") | csv.contains("0.00005"), "{csv}");
         assert_eq!(records.objects()[1]["mean"], Value::Null);
+    }
+
+    #[test]
+    fn figures_show_what_is_known_and_no_more() {
+        let shown = |mean: f64, half: f64| {
+            let (ci95_low, ci95_high) = (Some(mean - half), Some(mean + half));
+            mean_and_interval(&v1::Summary { mean: Some(mean), ci95_low, ci95_high, ..v1::Summary::default() })
+        };
+        assert_eq!(shown(0.97123, 0.00131), "0.9712 ± 0.0013");
+        assert_eq!(shown(66_144.2, 62_641.7), "66144 ± 62642");
+        assert_eq!(shown(1.378_440e43, 3.2173e42), "1.38e43 ± 3.2e42");
+        assert_eq!(shown(5.0, 0.0), "5.0000 ± 0.0000");
+        assert_eq!(
+            [0.971_234, 0.000_301, 2.5e9, 0.0].map(|x| number(x, 4)),
+            ["0.9712", "3.010e-4", "2.500e9", "0.0000"]
+        );
     }
 
     #[test]
