@@ -276,9 +276,18 @@ mod tests {
     fn machines_get_every_digit_and_null_for_nothing() {
         let records = summary_records(&["lr".into()], &[], &[row(0.1, Some(1.0 / 3.0)), row(5e-5, None)]);
         let csv = records.csv();
-        assert!(csv.ends_with(",no trial has a value\n"), "{csv}");
         assert!(csv.contains("0.3333333333333333") && csv.contains("5e-5") | csv.contains("0.00005"), "{csv}");
         assert_eq!(records.objects()[1]["mean"], Value::Null);
+    }
+
+    #[test]
+    fn a_row_says_why_something_is_missing() {
+        let note = |n, diverged, failed| missing(&v1::Summary { n, diverged, failed, ..v1::Summary::default() });
+        assert_eq!(note(0, 0, 0).as_deref(), Some("no trial has a value"));
+        assert_eq!(note(0, 5, 0).as_deref(), Some("all 5 diverged"));
+        assert_eq!(note(0, 5, 1).as_deref(), Some("no trial completed"));
+        assert_eq!(note(1, 5, 1).as_deref(), Some("one value: no spread, no interval"));
+        assert_eq!(note(2, 5, 1), None);
     }
 
     #[test]
