@@ -10,7 +10,7 @@ use super::store_error;
 use crate::core::{Core, KeptMetrics, StoredRow, Sweep, SweepRow, SweepState, Timing};
 use crate::store::{Damage, Readers, Store, StoreError, Write, Writer};
 
-/// Threads that read a store, at most: more connections to a database than this are not worth their making.
+/// Threads that read a store for a start, at most: what they find is put together by one.
 const THREADS: usize = 4;
 
 /// As many as there are cores.
