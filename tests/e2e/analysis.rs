@@ -277,7 +277,7 @@ fn check_effects_refusals(cluster: &Cluster, id: &str) {
         refused(&cluster.run(&[&["effects", id], args].concat()), code, words);
     };
     ask(&["--metric", "test_ac"], 5, &["'test_ac'", "did you mean 'test_acc'"]);
-    ask(&["--at", "17 steps"], 5, &["no curve has a sample", "ergodic curves"]);
+    ask(&["--at", "17 steps"], 5, &["no trial was sampled after step", "ergodic curves"]);
     ask(&["--level", "100"], 2, &["level 100", "below"]);
     ask(&["--interaction", "lr"], 2, &["two different axes"]);
     ask(&["--interaction", "lr,wdd"], 5, &["'wdd'", "did you mean 'wd'"]);
