@@ -81,7 +81,7 @@ fn check_bad_requests(cluster: &Cluster, id: &str) {
     refused(&ask(&["--metric", "test_akk"]), 5, &["test_akk", "did you mean 'test_acc'"]);
     refused(&ask(&["--rows", "lr", "--cols", "wdd"]), 5, &["wdd", "did you mean 'wd'"]);
     refused(&ask(&["--rows", "lr", "--cols", "lr"]), 2, &["both 'lr'"]);
-    refused(&ask(&["--at", "7 steps"]), 5, &["no curve has a sample at this step"]);
+    refused(&ask(&["--at", "7 steps"]), 5, &["no trial was sampled after step 7"]);
     refused(&ask(&["--stat", "ci95"]), 2, &["ci95_low and ci95_high", "one number"]);
     refused(&ask(&["--stat", "meen"]), 5, &["'meen'", "did you mean 'mean'"]);
     refused(&ask(&["--kind", "pairs"]), 2, &["--baseline", "lr (0.05, 0.2, 1e38)"]);
