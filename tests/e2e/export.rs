@@ -183,7 +183,7 @@ fn a_dataset_says_what_the_tables_say_and_a_second_export_adds_nothing() {
             _ => std::fs::write(&part, "PAR1").expect("it can be written"),
         }
         let refused = cluster.run(&["export", &id, "-o", &to.display().to_string()]);
-        assert!(refused.code == 5 && refused.stderr.contains(word) && refused.stderr.contains("--anew"), "{refused:?}");
+        assert!(refused.code == 4 && refused.stderr.contains(word) && refused.stderr.contains("--anew"), "{refused:?}");
     }
     let anew = export(&cluster, &id, &to, &["--anew"]);
     for file in &others {
