@@ -76,7 +76,18 @@ async fn ask(home: Channel, access: Option<Arc<Access>>, request: Request<Body>)
         let again = body.again();
         let answer = match channel.call(Request::from_parts(head.clone(), Body::new(body))).await {
             Ok(answer) => answer,
-            Err(error) if asking.sent_to.is_empty() => return Err(error),
+            Err(error) if asking.sent_to.is_empty() => {
+                let Some(again) = again.filter(|_| asking.attempt == 1 && only_reads(&head) && broke_off(&error))
+                else {
+                    return Err(error);
+                };
+                tokio::time::sleep(spread(LOOK_AGAIN_AFTER, 1)).await;
+                channel = asking.home.clone();
+                std::future::poll_fn(|context| channel.poll_ready(context)).await?;
+                body = again;
+                asking.attempt += 1;
+                continue;
+            }
             Err(error) => return Ok(lost(&asking.sent_to, &error).into_http()),
         };
         let Some((status, again)) = Status::from_header_map(answer.headers()).zip(again) else { return Ok(answer) };
@@ -89,6 +100,40 @@ async fn ask(home: Channel, access: Option<Arc<Access>>, request: Request<Body>)
         body = again;
         asking.attempt += 1;
     }
+}
+
+/// Requests that change nothing, and can be sent again whatever became of them.
+const READS: [&str; 15] = [
+    "List",
+    "Status",
+    "Workers",
+    "Table",
+    "Trials",
+    "Predictions",
+    "Curves",
+    "Compare",
+    "Distance",
+    "Effects",
+    "Variance",
+    "Needs",
+    "Explain",
+    "Info",
+    "Has",
+];
+
+fn only_reads(head: &http::request::Parts) -> bool {
+    head.uri.path().rsplit('/').next().is_some_and(|method| READS.contains(&method))
+}
+
+/// Whether there was a connection, and it broke: as when a coordinator begins another turn, which ends those of the last one.
+fn broke_off(error: &Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let mut innermost: &(dyn std::error::Error + 'static) = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    let kind = innermost.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    matches!(kind, Some(BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof))
 }
 
 /// A request that has not been dealt with.
