@@ -71,8 +71,10 @@ impl Scale {
             let near = 1e-9;
             all.filter(|x| *x >= self.from * (1.0 - near) && *x <= self.to * (1.0 + near)).collect()
         };
-        let choices = [(&[1.0, 2.0, 5.0][..], 1), (&[1.0, 3.0], 1), (&[1.0], 1), (&[1.0], 2), (&[1.0], 3), (&[1.0], 6)];
-        let fitting = choices.iter().map(|(factors, every)| values(factors, *every)).find(|all| all.len() <= most);
+        let few = [&[1.0, 2.0, 5.0][..], &[1.0, 3.0]].map(|factors| (factors, 1));
+        let many = [1, 2, 3, 6, 10, 20, 50, 100, 200].map(|every| (&[1.0][..], every));
+        let mut choices = few.into_iter().chain(many).map(|(factors, every)| values(factors, every));
+        let fitting = choices.find(|all| all.len() <= most);
         fitting.unwrap_or_default().into_iter().map(|x| (x, power_label(x))).collect()
     }
 }

@@ -643,10 +643,11 @@ fn empty_notes(map: &Heatmap, scattered: bool) -> Vec<String> {
 }
 
 /// What colours make more, or less, of than there is.
-fn colour_notes(map: &Heatmap, scale: &Scale) -> Option<String> {
+fn colour_notes(map: &Heatmap, scale: &Scale) -> Vec<String> {
     let mut values: Vec<f64> = map.cells.iter().filter_map(|cell| cell.value).collect();
+    let mut notes = Vec::new();
     if map.shares || values.len() < 2 {
-        return None;
+        return notes;
     }
     let ends: Option<Vec<(f64, f64)>> =
         map.cells.iter().filter_map(|cell| Some((cell.value?, cell.half))).map(|(x, half)| Some((x, half?))).collect();
@@ -654,11 +655,13 @@ fn colour_notes(map: &Heatmap, scale: &Scale) -> Option<String> {
         let low = ends.iter().map(|(x, half)| x - half).fold(f64::NEG_INFINITY, f64::max);
         let high = ends.iter().map(|(x, half)| x + half).fold(f64::INFINITY, f64::min);
         if low <= high + 1e-9 * high.abs() {
-            return Some("The intervals of all cells overlap: differences of colour are within them.".to_owned());
+            notes.push("The intervals of all cells overlap: differences of colour are within them.".to_owned());
         }
     }
     values.sort_by(f64::total_cmp);
     let (least, middle, most) = (values[0], values[values.len() / 2], values[values.len() - 1]);
-    let crowded = !map.log && least > 0.0 && most > 1e3 * least && scale.place(middle) < 0.1;
-    crowded.then(|| "Most numbers are far below the largest: --log tells their colours apart.".to_owned())
+    if !map.log && least > 0.0 && most > 1e3 * least && scale.place(middle) < 0.1 {
+        notes.push("Most numbers are far below the largest: --log tells their colours apart.".to_owned());
+    }
+    notes
 }

@@ -522,6 +522,13 @@ fn labels_are_values_of_cells_and_all_or_every_so_manieth_stands_there() {
 }
 
 #[test]
+fn many_powers_of_ten_have_few_ticks() {
+    let ticks = Scale { from: 0.09, to: 2.6e44, log: true }.ticks(5);
+    let labels: Vec<&str> = ticks.iter().map(|(_, label)| label.as_str()).collect();
+    assert_eq!(labels, ["1", "1e10", "1e20", "1e30", "1e40"]);
+}
+
+#[test]
 fn long_titles_are_wrapped() {
     let name = format!("{}: mean test_acc", "three-axes-with-a-very-long-name".repeat(2));
     let narrow = Look { width: Some(440.0), ..look(&name) };
