@@ -30,7 +30,7 @@ fn what_users_look_at_is_drawn_and_what_cannot_be_is_said() {
 }
 
 fn check_pictures(cluster: &Cluster, id: &str) {
-    let kinds: [(&[&str], &[&str]); 7] = [
+    let kinds: [(&[&str], &[&str]); 8] = [
         (&["--kind", "heatmap"], &["mean test_acc", "Crossed: all trials diverged.", "±"]),
         (
             &["--kind", "heatmap", "--rows", "lr", "--cols", "wd", "--stat", "q05", "--metric", "train_loss"],
@@ -39,6 +39,10 @@ fn check_pictures(cluster: &Cluster, id: &str) {
         (
             &["--kind", "heatmap", "--at", "20 steps", "--metric", "effective_lr", "--log", "--where", "lr < 1"],
             &["at 20 steps", "log scale"],
+        ),
+        (
+            &["--stat", "diverged_at", "--metric", "train_loss"],
+            &[": diverged_at<", "The number is over the trials that diverged", "Hatched: no trial diverged."],
         ),
         (
             &["--kind", "curves", "--metric", "train_loss"],
@@ -157,6 +161,8 @@ fn check_report(cluster: &Cluster, id: &str) {
         "<h2>effective_lr</h2>",
         "<h2>Divergence</h2>",
         "n − 1 in the denominator",
+        "★ The best cell, of the highest mean",
+        "overflow-x: visible",
         "name    = &quot;small&quot;",
         "<th>seed</th><td>7</td>",
         "cpu-f32/",

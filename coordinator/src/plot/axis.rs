@@ -71,8 +71,10 @@ impl Scale {
             let near = 1e-9;
             all.filter(|x| *x >= self.from * (1.0 - near) && *x <= self.to * (1.0 + near)).collect()
         };
-        let choices = [(&[1.0, 2.0, 5.0][..], 1), (&[1.0, 3.0], 1), (&[1.0], 1), (&[1.0], 2), (&[1.0], 3), (&[1.0], 6)];
-        let fitting = choices.iter().map(|(factors, every)| values(factors, *every)).find(|all| all.len() <= most);
+        let few = [&[1.0, 2.0, 5.0][..], &[1.0, 3.0]].map(|factors| (factors, 1));
+        let many = [1, 2, 3, 6, 10, 20, 50, 100, 200].map(|every| (&[1.0][..], every));
+        let mut choices = few.into_iter().chain(many).map(|(factors, every)| values(factors, every));
+        let fitting = choices.find(|all| all.len() <= most);
         fitting.unwrap_or_default().into_iter().map(|x| (x, power_label(x))).collect()
     }
 }
@@ -100,6 +102,17 @@ fn scientific(x: f64) -> String {
     let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
     let digits = digits.trim_end_matches('0').trim_end_matches('.');
     format!("{digits}e{power}").replace('-', "−")
+}
+
+/// Of labels at ascending or descending places all, or every second, or every third …, so that they do not touch; `half` is
+/// half of what a label takes, with half of the gap to the next.
+pub(super) fn apart(ticks: Vec<(f64, String)>, half: impl Fn(&str) -> f64) -> Vec<(f64, String)> {
+    let free = |every: usize| {
+        let kept: Vec<&(f64, String)> = ticks.iter().step_by(every).collect();
+        kept.windows(2).all(|pair| (pair[0].0 - pair[1].0).abs() >= half(&pair[0].1) + half(&pair[1].1))
+    };
+    let every = (1..=ticks.len().max(1)).find(|every| free(*every)).unwrap_or(1);
+    ticks.into_iter().step_by(every).collect()
 }
 
 /// A value of a factor.
@@ -179,22 +192,16 @@ impl Factor {
         all.iter().map(|x| (x - first) / (last - first)).collect()
     }
 
-    /// Where labels stand, from 0 to 1, and what they say: every level, or where these do not fit or are no round numbers,
-    /// round values of the scale. `fits` says whether labels of such levels can stand beside each other.
-    pub(super) fn ticks(&self, most: usize, fits: impl Fn(&str, f64) -> bool) -> Vec<(f64, String)> {
+    /// Where the levels' labels stand, from 0 to 1, and what they say.
+    pub(super) fn ticks(&self) -> Vec<(f64, String)> {
         let edges = self.edges();
-        let middle = |at: usize| (edges[at] + edges[at + 1]) / 2.0;
-        let spacing = self.spacing();
-        let fitting =
-            self.levels.iter().zip(edges.windows(2)).all(|(level, ends)| fits(&level.text, ends[1] - ends[0]));
-        let round = self.levels.iter().all(|level| level.text.len() <= 6);
-        if spacing == Spacing::Even || (fitting && round) {
-            return self.levels.iter().enumerate().map(|(at, level)| (middle(at), level.text.clone())).collect();
-        }
-        let numbers = self.numbers().unwrap_or_default();
-        let scale = Scale { from: numbers[0], to: numbers[numbers.len() - 1], log: spacing == Spacing::Log };
-        let (first, last) = (middle(0), middle(self.levels.len() - 1));
-        scale.ticks(most).into_iter().map(|(x, label)| (first + scale.place(x) * (last - first), label)).collect()
+        let middles = edges.windows(2).map(|ends| (ends[0] + ends[1]) / 2.0);
+        middles.zip(&self.levels).map(|(middle, level)| (middle, level.text.clone())).collect()
+    }
+
+    /// Whether all levels are numbers, so that something lies between them.
+    pub(super) fn is_numeric(&self) -> bool {
+        self.levels.iter().all(|level| level.number.is_some())
     }
 
     /// Its name, and how its levels lie if that is worth a word.

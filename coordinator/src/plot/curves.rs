@@ -57,8 +57,11 @@ pub fn draw(curves: &Curves, look: &Look) -> Result<Scene, String> {
     if left_out > 0 {
         notes.push(format!("{left_out} points at or below 0 have no place on a logarithmic scale."));
     }
+    let (x, (y, cut)) = (steps(&lines), values(&lines, curves.log));
+    if cut {
+        notes.push("Bands are cut where they leave the frame: they are far wider than most, or reach 0.".to_owned());
+    }
     let mut sheet = Sheet::new(look, (640.0, 380.0), &notes);
-    let (x, y) = (steps(&lines), values(&lines, curves.log));
     let legend = if lines.len() > 1 || !lines[0].label.is_empty() { legend_width(curves) } else { 0.0 };
     let ticks = frame::ticks_left(sheet.body.height() - frame::BELOW, &y);
     let area = sheet.within(frame::room_left(&ticks), legend.min(sheet.body.width() * 0.4), frame::BELOW)?;
@@ -115,18 +118,35 @@ fn steps(lines: &[Line]) -> Scale {
     Scale::over(all().fold(f64::INFINITY, f64::min).min(0.0), all().fold(f64::NEG_INFINITY, f64::max), false)
 }
 
-/// Holds all means, and bands as far as they do not dwarf these.
-fn values(lines: &[Line], log: bool) -> Scale {
+/// How far the means and the bands may lie apart, in units of what most of them take.
+const WIDE: f64 = 6.0;
+
+/// Holds all means and all bands, but of bands that dwarf these a part only; and whether some are cut.
+fn values(lines: &[Line], log: bool) -> (Scale, bool) {
     let points = || lines.iter().flat_map(|line| &line.points);
+    // On a logarithmic scale everything is told by logarithms; a band that reaches 0 has no lower end there.
+    let put = |x: f64| if log { libm::log(x) } else { x };
+    let back = |x: f64| if log { libm::exp(x) } else { x };
+    let has_end = |x: &f64| !log || *x > 0.0;
+    let lows = || points().filter_map(|p| p.interval).map(|(low, _)| low);
+    let highs = || points().filter_map(|p| p.interval).map(|(_, high)| put(high));
+    let means = || points().map(|p| put(p.mean));
     let least = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::INFINITY, f64::min);
     let most = |values: &mut dyn Iterator<Item = f64>| values.fold(f64::NEG_INFINITY, f64::max);
-    let (low, high) = (least(&mut points().map(|p| p.mean)), most(&mut points().map(|p| p.mean)));
-    let means = Scale::over(low, high, log);
-    let around = if low == high { means } else { means.padded(0.5) };
-    let interval = |p: &Point| p.interval.unwrap_or((p.mean, p.mean));
-    let from = least(&mut points().map(|p| interval(p).0).filter(|x| !log || *x > 0.0)).min(low).max(around.from);
-    let to = most(&mut points().map(|p| interval(p).1)).max(high).min(around.to);
-    Scale::over(from, to, log).padded(0.03)
+    let (low, high) = (least(&mut means()), most(&mut means()));
+    let from = least(&mut lows().filter(has_end).map(put)).min(low);
+    let to = most(&mut highs()).max(high);
+    let mut widths: Vec<f64> = points()
+        .filter_map(|p| Some((p, p.interval?)))
+        .map(|(p, (low, high))| if has_end(&low) { put(high) - put(low) } else { 2.0 * (put(high) - put(p.mean)) })
+        .collect();
+    widths.sort_by(f64::total_cmp);
+    let usual = widths.get(widths.len() / 2).map_or(0.0, |width| width.max(high - low));
+    let (from, to, wide) = match usual > 0.0 && to - from > WIDE * usual {
+        true => (from.max(low - usual), to.min(high + usual), true),
+        false => (from, to, false),
+    };
+    (Scale::over(back(from), back(to), log).padded(0.03), wide || !lows().all(|x| has_end(&x)))
 }
 
 fn band(scene: &mut Scene, line: &Line, at: usize, lines: usize, place: &dyn Fn(f64, f64) -> (f64, f64)) {

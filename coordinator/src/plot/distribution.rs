@@ -47,15 +47,34 @@ pub fn draw(metric: &str, key: &str, cells: &[Cell], log: bool, look: &Look) -> 
     let scale = Scale::over(all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max), log);
     let names: Vec<String> = cells.iter().map(|cell| cell.label.clone()).collect();
     let remarks: Vec<String> = cells.iter().map(remark).collect();
-    let notes = [format!(
-        "Rows: {key}. One dot per completed trial (up to {MOST_DOTS}), over their density; the box holds the middle half, its line is the median."
-    )];
+    let notes = [format!("Rows: {key}. {}", legend(cells))];
     let axis = format!("{metric}{}", if log { " (log scale)" } else { "" });
     let mut rows = Rows::new(look, &notes, &names, &remarks, scale.padded(0.04), &axis)?;
     for (at, cell) in cells.iter().enumerate() {
         draw_cell(&mut rows, at, cell);
     }
     Ok(rows.sheet.scene)
+}
+
+/// What the marks are, of those that occur.
+fn legend(cells: &[Cell]) -> String {
+    let some = |wanted: &dyn Fn(&Cell) -> bool| cells.iter().any(wanted);
+    let (dense, many) = (some(&is_dense), some(&|cell| cell.values.len() > MOST_DOTS));
+    let limit = if many { format!(" (of at most {MOST_DOTS})") } else { String::new() };
+    let dots = match (some(&|cell| (1..=MOST_DOTS).contains(&cell.values.len())), dense) {
+        (true, true) => format!("One dot per completed trial{limit}, over their density"),
+        (true, false) => format!("One dot per completed trial{limit}"),
+        (false, _) => "Shaded: density of the completed trials".to_owned(),
+    };
+    match some(&|cell| cell.values.len() > 1) {
+        true => format!("{dots}; the box holds the middle half, its line is the median."),
+        false => format!("{dots}."),
+    }
+}
+
+/// Whether its density is drawn.
+fn is_dense(cell: &Cell) -> bool {
+    cell.values.len() >= LEAST_DENSE && cell.values.iter().any(|x| *x != cell.values[0])
 }
 
 fn remark(cell: &Cell) -> String {
@@ -76,7 +95,7 @@ fn draw_cell(rows: &mut Rows, at: usize, cell: &Cell) {
     let (y, half) = (rows.middle(at), rows.half());
     let blue = SERIES[0];
     let density = Density::of(&places);
-    if places.len() >= LEAST_DENSE && last > first {
+    if is_dense(cell) && last > first {
         let steps = 60;
         let x = |i: usize| first + (last - first) * i as f64 / f64::from(steps);
         let edge = |i: usize, side: f64| (x(i), y + side * half * density.at(x(i)));
@@ -155,7 +174,8 @@ impl<'a> Density<'a> {
     }
 }
 
-/// The `i`-th number of van der Corput's sequence in base 2: neighbours lie apart, and nothing is drawn by lot.
+/// The `i`-th number of van der Corput's sequence in base 2, which begins in the middle: neighbours lie apart, and nothing is
+/// drawn by lot.
 pub(super) fn scattered(i: usize) -> f64 {
-    f64::from((i as u32).reverse_bits()) / 4_294_967_296.0
+    f64::from((i as u32).wrapping_add(1).reverse_bits()) / 4_294_967_296.0
 }

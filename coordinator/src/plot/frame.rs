@@ -12,7 +12,10 @@ pub(super) const TEXT: f64 = 12.0;
 pub(super) const SMALL: f64 = 10.5;
 const TITLE: f64 = 14.0;
 const MARGIN: f64 = 12.0;
+const TITLE_LEADING: f64 = 20.0;
 const NOTE_LEADING: f64 = 14.0;
+/// Most lines of a title, and of what stands below it.
+const MOST_LINES: usize = 3;
 /// Smallest width and height of what is drawn within the frame.
 const LEAST: f64 = 60.0;
 
@@ -28,18 +31,21 @@ impl Sheet {
         let (width, _) = look.size(size.0, 0.0);
         let room = width - 2.0 * MARGIN;
         let notes: Vec<String> = notes.iter().flat_map(|note| wrapped(note, SMALL, room)).collect();
-        let top =
-            MARGIN + if look.title.is_empty() { 0.0 } else { 20.0 } + if look.subtitle.is_empty() { 0.0 } else { 15.0 };
+        let titles = limited(wrapped(&look.title, TITLE, room), TITLE, room);
+        let subtitles = limited(wrapped(&look.subtitle, SMALL, room), SMALL, room);
+        let (below_title, below_subtitle) =
+            (TITLE_LEADING * titles.len() as f64, NOTE_LEADING * subtitles.len() as f64);
+        let top = MARGIN + below_title + below_subtitle + if subtitles.is_empty() { 0.0 } else { 1.0 };
         let below = MARGIN + notes.len() as f64 * NOTE_LEADING;
         let (width, height) = look.size(size.0, top + size.1 + below);
         let mut scene = Scene::new(width, height, &look.title);
-        if !look.title.is_empty() {
-            let title = font::fitting(&look.title, TITLE, room);
-            scene.text((MARGIN, MARGIN + TITLE * 0.8), &title, TITLE, INK, Anchor::Start);
+        for (at, title) in titles.iter().enumerate() {
+            let y = MARGIN + TITLE * 0.8 + at as f64 * TITLE_LEADING;
+            scene.text((MARGIN, y), title, TITLE, INK, Anchor::Start);
         }
-        if !look.subtitle.is_empty() {
-            let subtitle = font::fitting(&look.subtitle, SMALL, room);
-            scene.text((MARGIN, top - 5.0), &subtitle, SMALL, GREY, Anchor::Start);
+        for (at, subtitle) in subtitles.iter().enumerate() {
+            let y = MARGIN + below_title + 10.0 + at as f64 * NOTE_LEADING;
+            scene.text((MARGIN, y), subtitle, SMALL, GREY, Anchor::Start);
         }
         for (at, note) in notes.iter().enumerate() {
             let y = height - below + (at as f64 + 1.0) * NOTE_LEADING - 1.0;
@@ -67,13 +73,44 @@ impl Sheet {
     }
 }
 
-/// Lines of a text, broken between words.
+/// The first lines, with … where there are more.
+fn limited(mut lines: Vec<String>, size: f64, room: f64) -> Vec<String> {
+    if lines.len() > MOST_LINES {
+        let cut = format!("{} {}", lines[MOST_LINES - 1], lines[MOST_LINES]);
+        lines.truncate(MOST_LINES - 1);
+        lines.push(font::fitting(&cut, size, room));
+    }
+    lines
+}
+
+/// A word as parts that fit, broken after a mark where there is one.
+fn parts(word: &str, size: f64, room: f64) -> Vec<String> {
+    if font::width(word, size) <= room {
+        return vec![word.to_owned()];
+    }
+    let (mut parts, mut part) = (Vec::new(), String::new());
+    for c in word.chars() {
+        if !part.is_empty() && font::width(&format!("{part}{c}"), size) > room {
+            let mark = part.rfind(['-', '_', '.', '/', ',']).map(|at| at + 1).filter(|at| 2 * at > part.len());
+            let rest = part.split_off(mark.unwrap_or(part.len()));
+            parts.push(std::mem::replace(&mut part, rest));
+        }
+        part.push(c);
+    }
+    parts.push(part);
+    parts
+}
+
+/// Lines of a text, broken between words, and within those that are too long for a line.
 fn wrapped(text: &str, size: f64, room: f64) -> Vec<String> {
+    if text.is_empty() {
+        return Vec::new();
+    }
     let mut lines = vec![String::new()];
-    for word in text.split(' ') {
+    for word in text.split(' ').flat_map(|word| parts(word, size, room)) {
         let last = lines.last_mut().expect("there is always a line");
-        let longer = if last.is_empty() { word.to_owned() } else { format!("{last} {word}") };
-        if last.is_empty() || font::width(&longer, size) <= room { *last = longer } else { lines.push(word.to_owned()) }
+        let longer = if last.is_empty() { word.clone() } else { format!("{last} {word}") };
+        if last.is_empty() || font::width(&longer, size) <= room { *last = longer } else { lines.push(word) }
     }
     lines.into_iter().map(|line| font::fitting(&line, size, room)).collect()
 }

@@ -1,6 +1,6 @@
 //! A number per cell of two axes as colour; phase diagrams are such, of shares and with contours.
 
-use super::axis::{Scale, Spacing};
+use super::axis::{self, Scale, Spacing};
 use super::colour::{self, Colour, FAINT, GREY, INK, PAPER, SERIES};
 use super::frame::{self, SMALL, Sheet, TEXT};
 use super::scene::{Anchor, Area, Fill, Scene, Stroke};
@@ -21,6 +21,19 @@ pub struct Cell {
     pub trials: [u64; 3],
 }
 
+/// Which trials the numbers are over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// Those that completed.
+    Completed,
+    /// Those that completed and those that diverged.
+    Both,
+    /// Those that diverged, of which the number is when they did.
+    Diverged,
+    /// All of them, which are counted.
+    Counts,
+}
+
 /// What is drawn.
 #[derive(Debug, Clone)]
 pub struct Heatmap {
@@ -32,6 +45,10 @@ pub struct Heatmap {
     pub cells: Vec<Cell>,
     /// What the numbers are.
     pub name: String,
+    /// Which trials they are over.
+    pub over: Over,
+    /// Whether cells of the sweep were left out.
+    pub partial: bool,
     /// Whether they are shares, from 0 to 1, with lines at 0.1, 0.5 and 0.9.
     pub shares: bool,
     /// Whether colours follow the logarithm.
@@ -58,9 +75,9 @@ pub fn draw(map: &Heatmap, look: &Look) -> Result<Scene, String> {
             "{rows} × {columns} cells are too many for one picture, of at most {MOST}: choose with --where"
         ));
     }
-    let mut sheet = Sheet::new(look, wanted(map, scattered), &notes(map, scattered));
     let bar = bar_width(&scale);
     if scattered {
+        let mut sheet = Sheet::new(look, wanted(map, scattered), &notes(map, &scale, None));
         let ends = [&map.rows, &map.columns].map(spread);
         let ticks = frame::ticks_left(sheet.body.height() - frame::BELOW, &ends[0]);
         let area = sheet.within(frame::room_left(&ticks), bar, frame::BELOW)?;
@@ -71,22 +88,47 @@ pub fn draw(map: &Heatmap, look: &Look) -> Result<Scene, String> {
         draw_bar(&mut sheet.scene, map, area, &scale);
         return Ok(sheet.scene);
     }
-    let labels = row_ticks(map, sheet.body);
-    let left = frame::widest(labels.iter().map(|(_, label)| label.as_str()), TEXT).min(sheet.body.width() / 3.0) + 30.0;
-    let room = sheet.body.width() - left - bar;
-    let turned = is_turned(&map.columns, room);
-    let below = if turned { turned_room(&map.columns, sheet.body.height()) + 28.0 } else { frame::BELOW };
-    let area = sheet.within(left, bar, below)?;
-    let grid = Grid::new(map, area);
+    // What is written into cells is known when their size is, which the notes about what is written take a part of. Fewer
+    // notes leave more room.
+    let all = Texts { values: true, halves: true, incidents: true, ..Texts::none() };
+    let texts = Texts::new(map, &Layout::new(map, look, &notes(map, &scale, Some(&all)), bar)?.grid, &scale);
+    let Layout { mut sheet, grid, left, below, turned } =
+        Layout::new(map, look, &notes(map, &scale, Some(&texts)), bar)?;
     draw_cells(&mut sheet.scene, map, &grid, &scale);
     name_rows(&mut sheet.scene, map, &grid, left);
     name_columns(&mut sheet.scene, map, &grid, turned, below);
-    if map.shares {
-        draw_contours(&mut sheet.scene, map, &grid);
-    }
-    frame::frame(&mut sheet.scene, area);
-    draw_bar(&mut sheet.scene, map, area, &scale);
+    let contours = contours(map);
+    let labels = draw_contours(&mut sheet.scene, &grid, &contours);
+    let taken: Vec<Area> = map
+        .cells
+        .iter()
+        .flat_map(|cell| texts.draw(&mut sheet.scene, map, cell, &grid, &scale, !contours.is_empty()))
+        .collect();
+    label_contours(&mut sheet.scene, &labels, &taken);
+    frame::frame(&mut sheet.scene, grid.area);
+    draw_bar(&mut sheet.scene, map, grid.area, &scale);
     Ok(sheet.scene)
+}
+
+/// What stands where.
+struct Layout {
+    sheet: Sheet,
+    grid: Grid,
+    left: f64,
+    below: f64,
+    turned: bool,
+}
+
+impl Layout {
+    fn new(map: &Heatmap, look: &Look, notes: &[String], bar: f64) -> Result<Self, String> {
+        let sheet = Sheet::new(look, wanted(map, false), notes);
+        let names = frame::widest(map.rows.levels.iter().map(|level| level.text.as_str()), TEXT);
+        let left = names.min(sheet.body.width() / 3.0) + 30.0;
+        let turned = is_turned(&map.columns, sheet.body.width() - left - bar);
+        let below = if turned { turned_room(&map.columns, sheet.body.height()) + 28.0 } else { frame::BELOW };
+        let grid = Grid::new(map, sheet.within(left, bar, below)?);
+        Ok(Self { sheet, grid, left, below, turned })
+    }
 }
 
 /// The values' place among the colours.
@@ -120,15 +162,25 @@ fn why_empty(map: &Heatmap) -> String {
 
 /// Values drawn by lot make a grid of which hardly a place is taken: its cells are drawn as points.
 fn is_scattered(map: &Heatmap) -> bool {
-    let numbers = |factor: &Factor| factor.levels.iter().all(|level| level.number.is_some());
     let places = map.rows.levels.len() * map.columns.levels.len();
-    places > 36 && places > 4 * map.cells.len() && numbers(&map.rows) && numbers(&map.columns)
+    places > 36 && places > 4 * map.cells.len() && map.rows.is_numeric() && map.columns.is_numeric()
 }
 
 impl Heatmap {
     /// Numbers grow upwards; words stand in their order from the top.
     fn upwards(&self) -> bool {
-        self.rows.levels.iter().all(|level| level.number.is_some())
+        self.rows.is_numeric()
+    }
+
+    /// Whether a cell is marked by how many of its trials diverged.
+    fn is_marked(&self, cell: &Cell) -> bool {
+        let told = matches!(self.over, Over::Completed | Over::Both);
+        told && cell.value.is_some() && cell.trials[1] > 0
+    }
+
+    /// Whether a cell has no number since all of its trials diverged.
+    fn is_crossed(&self, cell: &Cell) -> bool {
+        cell.value.is_none() && cell.trials[0] == 0 && cell.trials[1] > 0
     }
 }
 
@@ -180,12 +232,10 @@ fn fill(map: &Heatmap, scale: &Scale, value: f64) -> Colour {
 }
 
 fn draw_cells(scene: &mut Scene, map: &Heatmap, grid: &Grid, scale: &Scale) {
-    let texts = Texts::new(map, grid, scale);
-    let texts = if map.shares && has_contours(map) { Texts::none() } else { texts };
     for cell in &map.cells {
         let area = grid.cell(cell.row, cell.column);
         let Some(value) = cell.value else {
-            draw_empty(scene, area, cell);
+            draw_empty(scene, area, map.is_crossed(cell));
             continue;
         };
         let colour = fill(map, scale, value);
@@ -196,18 +246,16 @@ fn draw_cells(scene: &mut Scene, map: &Heatmap, grid: &Grid, scale: &Scale) {
             Stroke::new(if map.shares { FAINT } else { PAPER }, 1.0)
         };
         scene.area(area, Some(Fill { colour, opacity: 1.0 }), Some(line));
-        if cell.trials[1] > 0 && !map.shares {
-            draw_corner(scene, area);
+        if map.is_marked(cell) {
+            draw_share(scene, area, cell);
         }
-        texts.draw(scene, cell, area, colour::on(colour));
     }
 }
 
-/// Hatched where there is no result; crossed out where all trials diverged.
-fn draw_empty(scene: &mut Scene, area: Area, cell: &Cell) {
-    let line = Stroke::new(GREY, 0.6);
-    if cell.trials[1] == 0 {
-        scene.hatch(area, line);
+/// Hatched where there is no number; crossed out where all trials diverged.
+fn draw_empty(scene: &mut Scene, area: Area, crossed: bool) {
+    if !crossed {
+        scene.hatch(area, Stroke::new(GREY, 0.6));
         return;
     }
     scene.area(area, Some(Fill { colour: FAINT, opacity: 1.0 }), Some(Stroke::new(PAPER, 1.0)));
@@ -217,11 +265,16 @@ fn draw_empty(scene: &mut Scene, area: Area, cell: &Cell) {
     scene.line(vec![(left, bottom), (right, top)], cross);
 }
 
-/// Some diverged.
-fn draw_corner(scene: &mut Scene, area: Area) {
-    let size = (area.width().min(area.height()) * 0.22).clamp(3.0, 11.0);
-    let corner = vec![(area.right - size, area.top), (area.right, area.top), (area.right, area.top + size)];
-    scene.polygon(corner, Some(Fill { colour: SERIES[1], opacity: 1.0 }), Some(Stroke::new(PAPER, 0.8)));
+/// Largest width of the bar of a share.
+const SHARE: f64 = 6.0;
+
+/// A bar at the right edge, as high as the share of the trials that diverged.
+fn draw_share(scene: &mut Scene, area: Area, cell: &Cell) {
+    let share = cell.trials[1] as f64 / cell.trials.iter().sum::<u64>() as f64;
+    let width = (area.width() * 0.08).clamp(2.0, SHARE).min(area.width() / 3.0);
+    let height = (share * area.height()).max(2.0).min(area.height());
+    let bar = Area { left: area.right - width, top: area.bottom - height, ..area };
+    scene.area(bar, Some(Fill { colour: SERIES[1], opacity: 1.0 }), Some(Stroke::new(PAPER, 0.8)));
 }
 
 /// What is written into cells: all have it, or none.
@@ -238,18 +291,28 @@ impl Texts {
     }
 
     fn new(map: &Heatmap, grid: &Grid, scale: &Scale) -> Self {
-        let decimals = decimals(map, scale);
-        let none = Self { decimals, ..Self::none() };
+        let none = Self { decimals: decimals(map, scale), ..Self::none() };
+        // Room at the sides and above and below: beside a bar, and so much that a line is seen to pass.
+        let (aside, above) = match contours(map).is_empty() {
+            false => (20.0, 17.0),
+            true if map.cells.iter().any(|cell| map.is_marked(cell)) => (2.0 * SHARE + 3.0, 3.0),
+            true => (5.0, 3.0),
+        };
         let fits = |lines: f64, widest: &dyn Fn(&Cell) -> f64| {
             map.cells.iter().filter(|cell| cell.value.is_some()).all(|cell| {
                 let area = grid.cell(cell.row, cell.column);
-                widest(cell) <= area.width() - 5.0 && lines * 13.0 + 3.0 <= area.height()
+                widest(cell) + aside <= area.width() && lines * 13.0 + above <= area.height()
             })
         };
+        let some = |wanted: &dyn Fn(&Cell) -> bool| map.cells.iter().any(wanted);
         let values = fits(1.0, &|cell| font::width(&none.value(cell), TEXT));
-        let halves = values && fits(2.0, &|cell| font::width(&none.half(cell), SMALL));
+        let halves =
+            values && some(&|cell| cell.half.is_some()) && fits(2.0, &|cell| font::width(&none.half(cell), SMALL));
         let most = if halves { 3.0 } else { 2.0 };
-        let incidents = values && !map.shares && fits(most, &|cell| font::width(&incident(cell), SMALL));
+        let incidents = values
+            && map.over != Over::Counts
+            && some(&|cell| cell.value.is_some() && cell.trials[1] > 0)
+            && fits(most, &|cell| font::width(&incident(cell), SMALL));
         Self { values, halves, incidents, ..none }
     }
 
@@ -263,7 +326,17 @@ impl Texts {
         cell.half.map_or_else(String::new, |half| format!("± {}", text(half)))
     }
 
-    fn draw(&self, scene: &mut Scene, cell: &Cell, area: Area, colour: Colour) {
+    /// Writes them, and gives the places that are taken; on a patch of the cell's colour where lines may pass.
+    fn draw(
+        &self,
+        scene: &mut Scene,
+        map: &Heatmap,
+        cell: &Cell,
+        grid: &Grid,
+        scale: &Scale,
+        patch: bool,
+    ) -> Vec<Area> {
+        let Some(value) = cell.value else { return Vec::new() };
         let lines: Vec<(String, f64)> = [
             self.values.then(|| (self.value(cell), TEXT)),
             self.halves.then(|| (self.half(cell), SMALL)),
@@ -273,17 +346,26 @@ impl Texts {
         .flatten()
         .filter(|(text, _)| !text.is_empty())
         .collect();
-        let (x, middle) = area.centre();
+        let colour = fill(map, scale, value);
+        let (x, middle) = grid.cell(cell.row, cell.column).centre();
         let first = middle - (lines.len() as f64 - 1.0) * 6.5;
+        let mut taken = Vec::new();
         for (at, (text, size)) in lines.iter().enumerate() {
-            let y = first + at as f64 * 13.0 + size * 0.36;
-            scene.text((x, y), text, *size, colour, Anchor::Middle);
+            let (y, half) = (first + at as f64 * 13.0, font::width(text, *size) / 2.0 + 2.0);
+            let area = Area { left: x - half, right: x + half, top: y - size * 0.6, bottom: y + size * 0.6 };
+            if patch {
+                scene.area(area, Some(Fill { colour, opacity: 0.85 }), None);
+            }
+            scene.text((x, y + size * 0.36), text, *size, colour::on(colour), Anchor::Middle);
+            taken.push(area);
         }
+        taken
     }
 }
 
 fn incident(cell: &Cell) -> String {
-    if cell.trials[1] > 0 { format!("{} div.", cell.trials[1]) } else { String::new() }
+    let all: u64 = cell.trials.iter().sum();
+    if cell.trials[1] > 0 { format!("{}/{all} div.", cell.trials[1]) } else { String::new() }
 }
 
 /// Decimals that tell cells apart; none where sizes differ too much for a fixed number.
@@ -295,30 +377,23 @@ fn decimals(map: &Heatmap, scale: &Scale) -> Option<usize> {
     if !(1e-3..1e5).contains(&largest) || map.log {
         return None;
     }
+    if map.cells.iter().all(|cell| cell.half.is_none() && cell.value.is_none_or(|x| x == libm::trunc(x))) {
+        return Some(0);
+    }
     let step = (scale.to - scale.from) / 200.0;
     Some((-libm::floor(libm::log10(step))).clamp(0.0, 5.0) as usize)
 }
 
-/// What stands at the left: places on the page, and labels.
-fn row_ticks(map: &Heatmap, area: Area) -> Vec<(f64, String)> {
-    let fits = |_: &str, share: f64| share * area.height() >= 14.0;
-    let ticks = map.rows.ticks((area.height() / 34.0).clamp(2.0, 9.0) as usize, fits);
-    let place = |x: f64| if map.upwards() { area.bottom - x * area.height() } else { area.top + x * area.height() };
-    ticks.into_iter().map(|(x, label)| (place(x), label)).collect()
-}
-
 fn name_rows(scene: &mut Scene, map: &Heatmap, grid: &Grid, left: f64) {
-    let mut taken: Vec<f64> = Vec::new();
-    for (y, label) in row_ticks(map, grid.area) {
-        if taken.iter().any(|other| (other - y).abs() < 13.5) {
-            continue;
-        }
-        taken.push(y);
+    let area = grid.area;
+    let place = |x: f64| if map.upwards() { area.bottom - x * area.height() } else { area.top + x * area.height() };
+    let ticks = map.rows.ticks().into_iter().map(|(x, label)| (place(x), label)).collect();
+    for (y, label) in axis::apart(ticks, |_| 6.75) {
         let text = font::fitting(&label, TEXT, left - 26.0);
-        scene.line(vec![(grid.area.left - 4.0, y), (grid.area.left, y)], Stroke::new(GREY, 1.0));
-        scene.text((grid.area.left - 7.0, y + TEXT * 0.36), &text, TEXT, INK, Anchor::End);
+        scene.line(vec![(area.left - 4.0, y), (area.left, y)], Stroke::new(GREY, 1.0));
+        scene.text((area.left - 7.0, y + TEXT * 0.36), &text, TEXT, INK, Anchor::End);
     }
-    frame::name_left(scene, grid.area, grid.area.left - left, &map.rows.label());
+    frame::name_left(scene, area, area.left - left, &map.rows.label());
 }
 
 /// Whether words are too long to stand beside each other.
@@ -334,15 +409,9 @@ fn turned_room(columns: &Factor, height: f64) -> f64 {
 
 fn name_columns(scene: &mut Scene, map: &Heatmap, grid: &Grid, turned: bool, below: f64) {
     let (area, bottom) = (grid.area, grid.area.bottom);
-    let fits = |text: &str, share: f64| font::width(text, TEXT) + 8.0 <= share * area.width();
-    let mut free_from = f64::NEG_INFINITY;
-    for (place, label) in map.columns.ticks((area.width() / 55.0).clamp(2.0, 10.0) as usize, fits) {
-        let x = area.left + place * area.width();
-        let half = if turned { TEXT / 2.0 } else { font::width(&label, TEXT) / 2.0 };
-        if x - half < free_from {
-            continue;
-        }
-        free_from = x + half + if turned { 2.0 } else { 8.0 };
+    let ticks = map.columns.ticks().into_iter().map(|(x, label)| (area.left + x * area.width(), label)).collect();
+    let half = |label: &str| if turned { 7.0 } else { font::width(label, TEXT) / 2.0 + 4.0 };
+    for (x, label) in axis::apart(ticks, half) {
         scene.line(vec![(x, bottom), (x, bottom + 4.0)], Stroke::new(GREY, 1.0));
         if turned {
             let text = font::fitting(&label, TEXT, below - 34.0);
@@ -367,7 +436,7 @@ fn draw_points(scene: &mut Scene, map: &Heatmap, area: Area, ends: &[Scale; 2], 
                 let colour = fill(map, scale, value);
                 scene.circle((x, y), radius, Some(Fill { colour, opacity: 1.0 }), Some(Stroke::new(INK, 0.7)));
             }
-            None if cell.trials[1] > 0 => {
+            None if map.is_crossed(cell) => {
                 let cross = Stroke::new(SERIES[1], 1.6);
                 scene.line(vec![(x - 4.0, y - 4.0), (x + 4.0, y + 4.0)], cross);
                 scene.line(vec![(x - 4.0, y + 4.0), (x + 4.0, y - 4.0)], cross);
@@ -383,14 +452,22 @@ fn samples(map: &Heatmap) -> Vec<Vec<Option<f64>>> {
     values
 }
 
-/// Numbers under lines cannot be read: where there are lines, these say it.
-fn has_contours(map: &Heatmap) -> bool {
+/// The lines of shares with their level and dashes, of those levels that are reached. Between words lies nothing.
+fn contours(map: &Heatmap) -> Vec<(f64, &'static [f64], Vec<contour::Line>)> {
+    if !map.shares || !map.rows.is_numeric() || !map.columns.is_numeric() {
+        return Vec::new();
+    }
     let values = samples(map);
-    CONTOURS.iter().any(|(level, _)| !contour::lines(&values, *level).is_empty())
+    let all = CONTOURS.into_iter().map(|(level, dash)| (level, dash, contour::lines(&values, level)));
+    all.filter(|(_, _, lines)| !lines.is_empty()).collect()
 }
 
-fn draw_contours(scene: &mut Scene, map: &Heatmap, grid: &Grid) {
-    let values = samples(map);
+/// Draws them, and gives the longest line of each level.
+fn draw_contours(
+    scene: &mut Scene,
+    grid: &Grid,
+    contours: &[(f64, &'static [f64], Vec<contour::Line>)],
+) -> Vec<(f64, Vec<(f64, f64)>)> {
     let middle = |edges: &[f64], place: f64| {
         let at = (place as usize).min(edges.len() - 2);
         let centre = |i: usize| (edges[i] + edges[i + 1]) / 2.0;
@@ -398,9 +475,9 @@ fn draw_contours(scene: &mut Scene, map: &Heatmap, grid: &Grid) {
         centre(at) + (place - at as f64) * (centre(next) - centre(at))
     };
     let mut labels = Vec::new();
-    for (level, dash) in CONTOURS {
+    for (level, dash, lines) in contours {
         let mut longest: Vec<(f64, f64)> = Vec::new();
-        for line in contour::lines(&values, level) {
+        for line in lines {
             let line: Vec<_> = line.iter().map(|(c, r)| (middle(&grid.columns, *c), middle(&grid.rows, *r))).collect();
             scene.line(line.clone(), Stroke::new(PAPER, 4.0));
             scene.line(line.clone(), Stroke { dash, ..Stroke::new(INK, 1.8) });
@@ -408,15 +485,26 @@ fn draw_contours(scene: &mut Scene, map: &Heatmap, grid: &Grid) {
                 longest = line;
             }
         }
-        labels.push((level, longest));
+        labels.push((*level, longest));
     }
-    // Contours that lie close have their labels at different places; one that has no room is told by its dashes.
+    labels
+}
+
+/// Contours that lie close have their labels at different places, and beside the numbers; one that has no room is told by its
+/// dashes.
+fn label_contours(scene: &mut Scene, labels: &[(f64, Vec<(f64, f64)>)], taken: &[Area]) {
     let mut placed: Vec<(f64, f64)> = Vec::new();
     for ((level, line), preferred) in labels.iter().zip([0.12, 0.5, 0.88]) {
-        let shares = [preferred, 0.5, 0.3, 0.7, 0.15, 0.85];
-        let free = |(x, y): &(f64, f64)| placed.iter().all(|(a, b)| (a - x).abs() > 30.0 || (b - y).abs() > 15.0);
+        let text = format!("{level}");
+        let (half, tall) = (font::width(&text, SMALL) / 2.0 + 2.0, SMALL * 0.6);
+        let shares = [preferred, 0.5, 0.3, 0.7, 0.15, 0.85, 0.4, 0.6, 0.22, 0.78];
+        let free = |(x, y): &(f64, f64)| {
+            let beside = |a: &Area| x + half < a.left || x - half > a.right || y + tall < a.top || y - tall > a.bottom;
+            let apart = placed.iter().all(|(a, b)| (a - x).abs() > 30.0 || (b - y).abs() > 15.0);
+            apart && taken.iter().all(beside)
+        };
         if let Some(place) = shares.iter().filter_map(|share| along(line, *share)).find(free) {
-            scene.label(place, &format!("{level}"), SMALL, INK);
+            scene.label(place, &text, SMALL, INK);
             placed.push(place);
         }
     }
@@ -485,29 +573,95 @@ fn draw_bar(scene: &mut Scene, map: &Heatmap, area: Area, scale: &Scale) {
     scene.turned((scene.width - 14.0, area.centre().1), &name, size, INK, Anchor::Middle);
 }
 
-/// What marks mean, of those that occur.
-fn notes(map: &Heatmap, scattered: bool) -> Vec<String> {
+/// What marks mean, of those that are drawn: `texts` are what is written into cells, which points have none of.
+fn notes(map: &Heatmap, scale: &Scale, texts: Option<&Texts>) -> Vec<String> {
+    let none = Texts::none();
+    let (scattered, texts) = (texts.is_none(), texts.unwrap_or(&none));
     let some = |wanted: &dyn Fn(&Cell) -> bool| map.cells.iter().any(wanted);
-    let mut parts = Vec::new();
-    if some(&|cell| cell.value.is_none() && cell.trials[1] > 0) {
-        parts.push("Crossed: all trials diverged.");
+    let mut parts: Vec<String> = empty_notes(map, scattered);
+    if !scattered && map.cells.len() < map.rows.levels.len() * map.columns.levels.len() {
+        let chosen = if map.partial { ", or one that was not chosen" } else { "" };
+        parts.push(format!("Blank: no such cell{chosen}."));
     }
-    if some(&|cell| cell.value.is_none() && cell.trials[1] == 0) {
-        parts.push(if scattered { "Dashed circle: no result." } else { "Hatched: no result." });
+    let div = if texts.incidents { " (div.)" } else { "" };
+    let bars = !scattered && some(&|cell| map.is_marked(cell));
+    let bar = if bars {
+        format!("Bar at a cell's right edge: share of its trials that diverged{div}; ")
+    } else {
+        String::new()
+    };
+    match map.over {
+        Over::Completed if bars => parts.push(format!("{bar}the number is over those that completed.")),
+        Over::Both if bars => parts.push(format!("{bar}the number counts these, too.")),
+        Over::Diverged => parts.push(format!("The number is over the trials that diverged{div}, in steps.")),
+        _ => {}
     }
-    if !scattered && !map.shares && some(&|cell| cell.value.is_some() && cell.trials[1] > 0) {
-        parts.push("Corner: some diverged (div.); the number is over those that completed.");
+    if texts.halves {
+        parts.push("±: half of the 95 % CI of the mean.".to_owned());
     }
-    if !scattered && some(&|cell| cell.half.is_some()) {
-        parts.push("±, where there is room: half of the 95 % CI of the mean.");
-    }
-    let even = |factor: &Factor| factor.spacing() == Spacing::Even && factor.levels.len() > 2;
-    if map.shares && !scattered && has_contours(map) {
-        parts.push("Lines: P = 0.1 (dotted), 0.5 (solid), 0.9 (dashed), linear between the cells' centres.");
+    parts.extend(colour_notes(map, scale));
+    let drawn = if scattered { Vec::new() } else { contours(map) };
+    if !drawn.is_empty() {
+        let kind = |dash: &[f64]| match dash {
+            [] => "solid",
+            [first, ..] if *first < 3.0 => "dotted",
+            _ => "dashed",
+        };
+        let levels: Vec<String> = drawn.iter().map(|(level, dash, _)| format!("{level} ({})", kind(dash))).collect();
+        parts.push(format!("Lines: P = {}, linear between the cells' centres.", levels.join(", ")));
+        let even = |factor: &Factor| factor.spacing() == Spacing::Even && factor.levels.len() > 2;
         if even(&map.rows) || even(&map.columns) {
-            parts.push("An axis without a scale has equal steps from value to value.");
+            parts.push("An axis without a scale has equal steps from value to value.".to_owned());
         }
     }
     let said = parts.join(" ");
     map.notes.iter().cloned().chain(Some(said).filter(|said| !said.is_empty())).collect()
+}
+
+/// Why cells have no number.
+fn empty_notes(map: &Heatmap, scattered: bool) -> Vec<String> {
+    let mut parts = Vec::new();
+    let crossed: Vec<&Cell> = map.cells.iter().filter(|cell| map.is_crossed(cell)).collect();
+    if !crossed.is_empty() {
+        let failed = if crossed.iter().any(|cell| cell.trials[2] > 0) { " or failed" } else { "" };
+        parts.push(format!("Crossed: all trials diverged{failed}."));
+    }
+    let hatched = || map.cells.iter().filter(|cell| cell.value.is_none() && !map.is_crossed(cell));
+    let why = |cell: &Cell| match (cell.trials[0], map.over) {
+        (0, _) => "no result",
+        (_, Over::Diverged) => "no trial diverged",
+        _ => "too few trials for it",
+    };
+    let mut reasons: Vec<&str> = hatched().map(why).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    if !reasons.is_empty() {
+        let mark = if scattered { "Dashed circle" } else { "Hatched" };
+        parts.push(format!("{mark}: {}.", reasons.join(", or ")));
+    }
+    parts
+}
+
+/// What colours make more, or less, of than there is.
+fn colour_notes(map: &Heatmap, scale: &Scale) -> Vec<String> {
+    let mut values: Vec<f64> = map.cells.iter().filter_map(|cell| cell.value).collect();
+    let mut notes = Vec::new();
+    if map.shares || values.len() < 2 {
+        return notes;
+    }
+    let ends: Option<Vec<(f64, f64)>> =
+        map.cells.iter().filter_map(|cell| Some((cell.value?, cell.half))).map(|(x, half)| Some((x, half?))).collect();
+    if let Some(ends) = ends {
+        let low = ends.iter().map(|(x, half)| x - half).fold(f64::NEG_INFINITY, f64::max);
+        let high = ends.iter().map(|(x, half)| x + half).fold(f64::INFINITY, f64::min);
+        if low <= high + 1e-9 * high.abs() {
+            notes.push("The intervals of all cells overlap: differences of colour are within them.".to_owned());
+        }
+    }
+    values.sort_by(f64::total_cmp);
+    let (least, middle, most) = (values[0], values[values.len() / 2], values[values.len() - 1]);
+    if !map.log && least > 0.0 && most > 1e3 * least && scale.place(middle) < 0.1 {
+        notes.push("Most numbers are far below the largest: --log tells their colours apart.".to_owned());
+    }
+    notes
 }

@@ -55,8 +55,8 @@ fn fixed(x: f64, decimals: usize) -> String {
     text.replace('-', "−")
 }
 
-/// Three digits of a number whose size is not known.
-fn brief(x: f64) -> String {
+/// Three digits of a number whose size is not known: `0.0901`, `943`, `2.74e5`.
+pub fn brief(x: f64) -> String {
     if x != 0.0 && !(1e-3..1e5).contains(&x.abs()) {
         return format!("{x:.2e}").replace('-', "−");
     }

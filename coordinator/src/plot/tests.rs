@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::axis::{Scale, Spacing};
 use super::curves::{Curves, Line, Point};
-use super::heatmap::{Cell, Heatmap};
+use super::heatmap::{Cell, Heatmap, Over};
 use super::pairs::Pair;
 use super::scene::{Anchor, Area, Mark, Shape, Text};
 use super::*;
@@ -52,6 +52,8 @@ fn heat() -> Heatmap {
         columns: Factor::new("lr", numbers(&lr)),
         cells,
         name: "mean test_acc".to_owned(),
+        over: Over::Completed,
+        partial: false,
         shares: false,
         log: false,
         notes: vec!["Pooled over batch_size.".to_owned()],
@@ -73,6 +75,8 @@ fn phase() -> Heatmap {
         rows: Factor::new("train.wd", numbers(&wd)),
         columns: Factor::new("train.lr", numbers(&lr)),
         name: "P(diverged)".to_owned(),
+        over: Over::Counts,
+        partial: false,
         shares: true,
         log: false,
         notes: Vec::new(),
@@ -198,14 +202,14 @@ fn a_png_has_the_same_bytes_everywhere() {
 
 #[cfg(not(feature = "sql"))]
 const PNGS: [&str; 8] = [
-    "6b4fe8e9119cffae",
-    "c32a8b16073b973f",
+    "c63e85733a64e929",
+    "854b7ce4fe9cf579",
     "95a6972bd708069f",
-    "a0b80e7fea4e075f",
+    "051e20c72591762e",
     "be98e627920ae516",
-    "878f9ed34440c12d",
-    "7756aff87b03cf2b",
-    "09fda16141c0f5ba",
+    "53fe10a5789f9f42",
+    "86be639eb95da000",
+    "d8a56e47e052e911",
 ];
 
 #[test]
@@ -424,6 +428,139 @@ fn what_cannot_be_drawn_is_said() {
     );
     let small = Look { width: Some(160.0), height: Some(120.0), ..look("small") };
     assert!(curves::draw(&curves_of(4, false), &small).is_err_and(|e| e.contains("--height")));
+}
+
+/// What stands in a picture, as one text.
+fn said(scene: &Scene) -> String {
+    let texts = scene.marks.iter().filter_map(|m| if let Mark::Text(t) = m { Some(t.text.as_str()) } else { None });
+    texts.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn bands_are_within_the_frame_or_said_to_be_cut() {
+    let drawn = |halves: &[f64], log: bool| {
+        let line = |half: &f64| {
+            let point = |step: u8| {
+                let mean = 0.3 + 0.001 * f64::from(step);
+                Point { step: f64::from(step), mean, interval: Some((mean - half, mean + half)) }
+            };
+            Line { label: format!("{half}"), points: (1..=9).map(point).collect() }
+        };
+        let curves = Curves { lines: halves.iter().map(line).collect(), log, notes: vec![], ..curves_of(1, false) };
+        curves::draw(&curves, &look("bands")).expect("it can be drawn")
+    };
+    // The values at the left tell how far the frame reaches.
+    let wide = said(&drawn(&[0.11, 0.11], false));
+    assert!(wide.contains("0.20") && wide.contains("0.40") && !wide.contains("cut"), "{wide}");
+    let one = said(&drawn(&[0.01, 0.01, 0.01, 300.0], false));
+    assert!(one.contains("Bands are cut") && one.contains("0.29") && !one.contains("100"), "{one}");
+    let below = said(&drawn(&[0.11, 0.4], true));
+    assert!(below.contains("Bands are cut"), "{below}");
+}
+
+#[test]
+fn captions_tell_the_marks_that_are_drawn_and_are_true_of_the_statistic() {
+    let drawn = |map: &Heatmap| said(&heatmap::draw(map, &look("caption")).expect("it can be drawn"));
+    let of = |over: Over, value: fn([u64; 3]) -> Option<f64>| {
+        let mut map = Heatmap { over, ..heat() };
+        map.cells.iter_mut().for_each(|cell| (cell.value, cell.half) = (value(cell.trials), None));
+        drawn(&map)
+    };
+    let mean = drawn(&heat());
+    for words in
+        ["Crossed: all trials diverged.", "Hatched: no result.", "Blank: no such cell.", "3/12 div.", "completed"]
+    {
+        assert!(mean.contains(words), "'{words}' in: {mean}");
+    }
+    let at = of(Over::Diverged, |trials| (trials[1] > 0).then_some(7.5));
+    assert!(at.contains("Hatched: no result, or no trial diverged.") && at.contains("3/12 div."), "{at}");
+    assert!(
+        !at.contains("completed") && !at.contains("Crossed") && !at.contains("Bar at") && !at.contains('±'),
+        "{at}"
+    );
+    let counts = of(Over::Counts, |trials| Some(trials[0] as f64));
+    assert!(!counts.contains("div") && !counts.contains("Hatched") && !counts.contains("12.0"), "{counts}");
+    let std = of(Over::Completed, |trials| (trials[0] > 9).then_some(0.5));
+    assert!(std.contains("Hatched: no result, or too few trials for it."), "{std}");
+    let part = drawn(&Heatmap { partial: true, ..heat() });
+    assert!(part.contains("not chosen"), "{part}");
+}
+
+#[test]
+fn colours_that_say_more_or_less_than_the_numbers_are_told() {
+    let of = |value: fn(usize) -> f64, half: f64| {
+        let mut map = heat();
+        map.cells.iter_mut().enumerate().for_each(|(at, cell)| {
+            cell.value = Some(value(at));
+            cell.half = Some(half);
+        });
+        said(&heatmap::draw(&map, &look("colours")).expect("it can be drawn"))
+    };
+    assert!(of(|at| 0.1 + 1e-5 * at as f64, 9e-4).contains("intervals of all cells overlap"));
+    assert!(!of(|at| 0.1 + 1e-2 * at as f64, 9e-4).contains("overlap"));
+    assert!(of(|at| if at == 3 { 1e9 } else { 0.1 }, 0.01).contains("--log"));
+    assert!(!of(|at| libm::exp10(0.1 * at as f64), 0.01).contains("--log"));
+}
+
+#[test]
+fn between_words_there_are_no_contours_and_shares_are_numbers_where_there_is_room() {
+    let lines = |map: &Heatmap| {
+        let scene = heatmap::draw(map, &look("phase")).expect("it can be drawn");
+        (said(&scene).contains("Lines: P = "), said(&scene).contains("1.00"))
+    };
+    assert_eq!(lines(&phase()), (true, true));
+    let schemes = Factor::new("init", words(&["a", "b", "c", "d", "e", "f", "g"]));
+    assert_eq!(lines(&Heatmap { rows: schemes, ..phase() }), (false, true));
+}
+
+#[test]
+fn labels_are_values_of_cells_and_all_or_every_so_manieth_stands_there() {
+    let ticks = |n: usize| (0..n).map(|i| (20.0 * i as f64, format!("{i}"))).collect::<Vec<_>>();
+    let labels = |half: f64| axis::apart(ticks(7), |_| half).into_iter().map(|(_, label)| label).collect::<Vec<_>>();
+    assert_eq!(labels(10.0).len(), 7);
+    assert_eq!(labels(10.5), ["0", "2", "4", "6"]);
+    assert_eq!(labels(1e9), ["0"]);
+    let map = Heatmap { columns: Factor::new("lr", numbers(&[0.01, 0.0316, 0.1, 0.316, 1.0])), ..heat() };
+    let said = said(&heatmap::draw(&map, &look("ticks")).expect("it can be drawn"));
+    assert!(said.contains(" 0.01 0.0316 0.1 0.316 1 "), "{said}");
+}
+
+#[test]
+fn many_powers_of_ten_have_few_ticks() {
+    let ticks = Scale { from: 0.09, to: 2.6e44, log: true }.ticks(5);
+    let labels: Vec<&str> = ticks.iter().map(|(_, label)| label.as_str()).collect();
+    assert_eq!(labels, ["1", "1e10", "1e20", "1e30", "1e40"]);
+}
+
+#[test]
+fn long_titles_are_wrapped() {
+    let name = format!("{}: mean test_acc", "three-axes-with-a-very-long-name".repeat(2));
+    let narrow = Look { width: Some(440.0), ..look(&name) };
+    let scene = heatmap::draw(&heat(), &narrow).expect("it can be drawn");
+    assert_eq!(check(&scene).map_err(|e| e.to_string()), Ok(()));
+    let text = said(&scene);
+    assert!(text.contains("mean test_acc") && !text.contains('…'), "{text}");
+    let endless = Look { width: Some(440.0), ..look(&"x".repeat(1000)) };
+    assert!(said(&heatmap::draw(&heat(), &endless).expect("it can be drawn")).contains('…'));
+}
+
+#[test]
+fn one_trial_is_a_dot_in_the_middle_of_its_row_and_has_neither_box_nor_density() {
+    let cell = |n: usize| distribution::Cell { values: vec![0.5; n], ..cells()[0].clone() };
+    let scene = distribution::draw("test_acc", "lr", &[cell(1)], false, &look("one")).expect("it can be drawn");
+    let dots = scene.marks.iter().filter_map(|mark| match mark {
+        Mark::Shape(Shape::Circle { at, .. }, ..) => Some(at.1),
+        _ => None,
+    });
+    let name = scene.marks.iter().find_map(|mark| match mark {
+        Mark::Text(text) if text.text == "n = 1" => Some(text.at.1 - text.size * 0.36),
+        _ => None,
+    });
+    let dots: Vec<f64> = dots.collect();
+    assert!(dots.len() == 1 && name.is_some_and(|y| (y - dots[0]).abs() < 1e-9), "{dots:?}, {name:?}");
+    assert!(!said(&scene).contains("box") && !said(&scene).contains("density"));
+    let many = said(&distribution::draw("m", "lr", &cells(), false, &look("many")).expect("it can be drawn"));
+    assert!(many.contains("box") && many.contains("density") && many.contains("at most 200"), "{many}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use ergodic_proto::v1;
 
 use super::{Client, Kind, PlotOptions, bad, level, pooled, subtitle, varying};
 use crate::client::commands::ask_table;
-use crate::plot::heatmap::{self, Cell, Heatmap};
+use crate::plot::heatmap::{self, Cell, Heatmap, Over};
 use crate::plot::{Factor, Scene};
 
 pub(super) async fn map(client: &mut Client, sweep: &str, options: &PlotOptions) -> Result<Scene, UserError> {
@@ -24,8 +24,9 @@ pub(super) async fn map(client: &mut Client, sweep: &str, options: &PlotOptions)
         );
         return Err(bad(message));
     }
+    let all = table.rows.len();
     options.selection.apply(std::slice::from_mut(&mut table))?;
-    let mut map = of_table(&table, stat, options);
+    let mut map = Heatmap { partial: table.rows.len() < all, ..of_table(&table, stat, options) };
     map.notes.extend(pooled(&whole.axes, &table));
     let title = match options.kind {
         Kind::Phase => format!("{}: share of trials that diverged", table.name),
@@ -54,6 +55,17 @@ fn axes(whole: &v1::TableResponse, options: &PlotOptions) -> Result<Vec<String>,
             }
         },
         _ => Err(bad("--rows and --cols go together: give both".to_owned())),
+    }
+}
+
+/// Which trials a statistic is over.
+fn over(stat: &str) -> Over {
+    match stat {
+        "n" | "diverged" | "failed" => Over::Counts,
+        _ if stat.starts_with("p_diverged") => Over::Counts,
+        _ if stat.starts_with("diverged_at") => Over::Diverged,
+        _ if stat.ends_with("_all") => Over::Both,
+        _ => Over::Completed,
     }
 }
 
@@ -87,9 +99,17 @@ fn of_table(table: &v1::TableResponse, stat: &str, options: &PlotOptions) -> Hea
     let cells: Vec<Cell> = table.rows.iter().filter_map(cell).collect();
     let lone = stat == "mean" && cells.iter().all(|cell| cell.half.is_none());
     let phase = options.kind == Kind::Phase;
+    let name = match over(stat) {
+        _ if phase => "P(diverged)".to_owned(),
+        // These are the same whatever is measured.
+        Over::Counts | Over::Diverged => stat.to_owned(),
+        Over::Completed | Over::Both => format!("{stat} {}", table.metric),
+    };
     Heatmap {
         cells,
-        name: if phase { "P(diverged)".to_owned() } else { format!("{stat} {}", table.metric) },
+        name,
+        over: over(stat),
+        partial: false,
         shares: phase,
         log: options.log,
         notes: lone.then(|| "No cell has two completed trials: there is no interval.".to_owned()).into_iter().collect(),

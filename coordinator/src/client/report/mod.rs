@@ -109,11 +109,10 @@ async fn table(
 ) -> Result<v1::TableResponse, UserError> {
     let (sweep, metric) = (sweep.to_owned(), metric.to_owned());
     let request = v1::TableRequest { sweep, metric, ..v1::TableRequest::default() };
-    let mut table = ask_table(client, request).await?;
+    let table = ask_table(client, request).await?;
     let all = table.rows.len();
     let several = varying(&table);
-    table.rows.truncate(MOST_ROWS);
-    page.table(&table);
+    page.table(&table, MOST_ROWS);
     if all > MOST_ROWS {
         let id = &table.sweep;
         page.paragraph(&format!("The first {MOST_ROWS} of {all} cells; all of them: ergodic table {id} --format csv"));

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use ergodic_proto::v1;
 
 use crate::client::output::{best_row, incidents, mean_and_interval, short_figure, text_value};
+use crate::plot::brief;
 
 /// Light or dark as the reader's system has it; figures stay on white, and paper is white.
 const STYLE: &str = "
@@ -12,19 +13,27 @@ const STYLE: &str = "
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e6e6; --paper: #16181b; --grey: #a8a8a8; --line: #3c4046; --best: #1e3a27; }
 }
-@media print { :root { --ink: #000; --paper: #fff; --grey: #444; --line: #bbb; --best: #eee; } figure, tr { break-inside: avoid; } }
 body { margin: 2rem auto; max-width: 60rem; padding: 0 1rem; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, 'DejaVu Sans', Verdana, sans-serif; }
 h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.2rem; margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
 .standing, p.note { color: var(--grey); } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0; }
 th, td { padding: .2rem .8rem; text-align: right; white-space: nowrap; } thead th { border-bottom: 1.5px solid var(--ink); }
-table.data { border-top: 1.5px solid var(--ink); border-bottom: 1.5px solid var(--ink); } tr.best { background: var(--best); }
+table.data { border-top: 1.5px solid var(--ink); border-bottom: 1.5px solid var(--ink); } tr.best { background: var(--best); font-weight: 600; }
 table.facts th, table.facts td { text-align: left; vertical-align: top; white-space: normal; overflow-wrap: anywhere; }
 table.facts th { font-weight: normal; color: var(--grey); white-space: nowrap; }
 figure { margin: 1.5rem 0; background: #fff; border-radius: 4px; padding: .5rem; width: fit-content; max-width: 100%; box-sizing: border-box; }
 figure svg { max-width: 100%; height: auto; display: block; }
 pre { border: 1px solid var(--line); padding: 1rem; overflow-x: auto; font-size: 13px; }
+@media print {
+  :root { color-scheme: light; --ink: #000; --paper: #fff; --grey: #444; --line: #bbb; --best: #eee; }
+  body { margin: 0; max-width: none; padding: 0; font-size: 10pt; } figure, tr { break-inside: avoid; }
+  h2 { break-after: avoid; } thead { display: table-header-group; } .scroll { overflow-x: visible; }
+  table.data { font-size: 8.5pt; } th, td { padding: .15rem .35rem; }
+  table.data th { white-space: normal; overflow-wrap: anywhere; vertical-align: bottom; }
+  tr.best { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; overflow-x: visible; }
+}
 ";
 
 /// What is to be known of the figures of every table, in the words of the README.
@@ -72,25 +81,38 @@ impl Page {
         self.body += "</table>\n";
     }
 
-    pub(super) fn table(&mut self, table: &v1::TableResponse) {
+    /// The first rows of a table.
+    pub(super) fn table(&mut self, table: &v1::TableResponse, most: usize) {
         let head = ["n", "mean ± 95 % CI", "std", "min", "median", "max", ""].map(str::to_owned);
         self.body += "<div class=\"scroll\"><table class=\"data\">\n<thead><tr>";
         for name in table.axes.iter().chain(&head) {
             let _ = write!(self.body, "<th>{}</th>", escaped(name));
         }
         self.body += "</tr></thead>\n<tbody>\n";
-        let best = best_row(table);
-        for (at, row) in table.rows.iter().enumerate() {
+        let best = best(table);
+        let shown = &table.rows[..table.rows.len().min(most)];
+        for row in shown {
             let s = row.summary.unwrap_or_default();
-            let figures = [s.std, s.min, s.median, s.max].map(short_figure);
-            let cells = row.values.iter().map(text_value).chain([s.n.to_string(), mean_and_interval(&s)]);
-            self.body += if best == Some(at) { "<tr class=\"best\">" } else { "<tr>" };
+            let is_best = best.is_some() && s.mean == best;
+            let figures = [s.std, s.min, s.median, s.max].map(figure);
+            let mean = format!("{}{}", if is_best { "★ " } else { "" }, mean(&s));
+            let cells = row.values.iter().map(text_value).chain([s.n.to_string(), mean]);
+            self.body += if is_best { "<tr class=\"best\">" } else { "<tr>" };
             for cell in cells.chain(figures).chain([incidents(&s)]) {
                 let _ = write!(self.body, "<td>{}</td>", escaped(&cell));
             }
             self.body += "</tr>\n";
         }
         self.body += "</tbody></table></div>\n";
+        if let Some(best) = best {
+            let which = if table.better > 0 { "highest" } else { "lowest" };
+            let ties = shown.iter().filter(|row| row.summary.and_then(|s| s.mean) == Some(best)).count();
+            self.paragraph(&match ties {
+                0 => format!("The best cell, of the {which} mean, is not among these."),
+                1 => format!("★ The best cell, of the {which} mean; see below for what intervals say."),
+                _ => format!("★ The {ties} best cells, which have the same {which} mean."),
+            });
+        }
     }
 
     pub(super) fn statistics(&mut self) {
@@ -105,6 +127,28 @@ impl Page {
             escaped(&self.title),
             self.body
         )
+    }
+}
+
+/// The best mean of the rows, if it tells some of them from others.
+fn best(table: &v1::TableResponse) -> Option<f64> {
+    let best = table.rows[best_row(table)?].summary?.mean;
+    table.rows.iter().any(|row| row.summary.and_then(|s| s.mean) != best).then_some(best).flatten()
+}
+
+/// From here on a number is written in its scientific form.
+const LARGE: f64 = 1e5;
+
+fn figure(x: Option<f64>) -> String {
+    x.filter(|x| x.is_finite() && x.abs() >= LARGE).map_or_else(|| short_figure(x), brief)
+}
+
+fn mean(s: &v1::Summary) -> String {
+    let Some(mean) = s.mean else { return mean_and_interval(s) };
+    match s.ci95_high.map(|high| high - mean) {
+        Some(half) if half.max(mean.abs()) >= LARGE => format!("{} ± {}", brief(mean), brief(half)),
+        None if mean.abs() >= LARGE => brief(mean),
+        _ => mean_and_interval(s),
     }
 }
 
@@ -126,10 +170,44 @@ mod tests {
         page.facts(&[("name", bad.to_owned())]);
         let value = v1::AxisValue { kind: Some(v1::axis_value::Kind::Text(bad.to_owned())) };
         let row = v1::TableRow { values: vec![value], ..v1::TableRow::default() };
-        page.table(&v1::TableResponse { axes: vec![bad.to_owned()], rows: vec![row], ..v1::TableResponse::default() });
+        page.table(
+            &v1::TableResponse { axes: vec![bad.to_owned()], rows: vec![row], ..v1::TableResponse::default() },
+            9,
+        );
         let html = page.html();
         assert!(!html.contains("<script") && html.matches("&lt;script&gt;").count() == 9, "{html}");
         // Of a cell without trials there is no number, and that is seen.
         assert!(html.contains("<td>0</td><td>–</td>") && !html.contains("NaN"), "{html}");
+    }
+
+    fn page_of(means: &[f64]) -> String {
+        let row = |mean: &f64| {
+            let s = v1::Summary { n: 3, mean: Some(*mean), ci95_high: Some(2.5 * mean), ..v1::Summary::default() };
+            v1::TableRow { summary: Some(v1::Summary { max: Some(*mean), ..s }), ..v1::TableRow::default() }
+        };
+        let rows = means.iter().map(row).collect();
+        let mut page = Page::new("", "");
+        page.table(&v1::TableResponse { rows, better: -1, ..v1::TableResponse::default() }, 3);
+        page.html()
+    }
+
+    #[test]
+    fn the_best_rows_are_all_starred_and_the_star_is_explained() {
+        let one = page_of(&[0.5, 0.25]);
+        assert!(
+            one.contains("<tr class=\"best\"><td>3</td><td>★ 0.25 ± 0.38")
+                && one.contains("★ The best cell, of the lowest")
+        );
+        let ties = page_of(&[0.25, 0.5, 0.25]);
+        assert!(ties.matches("<td>★").count() == 2 && ties.contains("★ The 2 best cells"), "{ties}");
+        assert!(!page_of(&[0.25, 0.25]).contains('★'), "all are the same");
+        assert!(page_of(&[0.5, 0.5, 0.5, 0.25]).contains("is not among these"));
+    }
+
+    #[test]
+    fn large_numbers_are_short() {
+        let html = page_of(&[1.5e44, 0.25]);
+        assert!(html.contains("<td>1.50e44 ± 2.25e44</td>") && html.contains("<td>1.50e44</td>"), "{html}");
+        assert!(!html.contains("00000000"), "{html}");
     }
 }
