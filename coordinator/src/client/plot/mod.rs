@@ -238,21 +238,6 @@ fn label(value: &v1::AxisValue) -> String {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_of_axes_are_written_without_powers_of_ten() {
-        let of = |x: f64| label(&v1::AxisValue { kind: Some(v1::axis_value::Kind::Number(x)) });
-        assert_eq!(
-            [0.1, 0.031_622_776_6, 67.347_722_6, 106.881_234_5, 128.0].map(of),
-            ["0.1", "0.03162", "67.35", "106.9", "128"]
-        );
-        assert_eq!([0.0, 0.001, 4.641_588_8e-3, 1e38].map(of), ["0", "0.001", "0.004642", "1e38"]);
-    }
-}
-
 /// Axes of the sweep that are no axes of the table.
 fn pooled(all: &[String], table: &v1::TableResponse) -> Option<String> {
     let others: Vec<&str> = all.iter().filter(|axis| !table.axes.contains(axis)).map(String::as_str).collect();
@@ -271,4 +256,19 @@ async fn pooled_by(
     }
     let whole = ask_table(client, options.table_request(sweep, Vec::new(), Vec::new())).await?;
     Ok(pooled(&whole.axes, table))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_axes_are_written_without_powers_of_ten() {
+        let of = |x: f64| label(&v1::AxisValue { kind: Some(v1::axis_value::Kind::Number(x)) });
+        assert_eq!(
+            [0.1, 0.031_622_776_6, 67.347_722_6, 106.881_234_5, 128.0].map(of),
+            ["0.1", "0.03162", "67.35", "106.9", "128"]
+        );
+        assert_eq!([0.0, 0.001, 4.641_588_8e-3, 1e38].map(of), ["0", "0.001", "0.004642", "1e38"]);
+    }
 }
