@@ -510,7 +510,14 @@ impl ReferenceStateMachine for Model {
     }
 
     fn preconditions(state: &Self, step: &Step) -> bool {
-        !matches!(step, Step::Launch | Step::Inherit(..)) || state.launched < 3
+        match step {
+            Step::Launch | Step::Inherit(..) => state.launched < 3,
+            // Nothing is put back for a sweep that was never launched, whose number another one gets.
+            Step::Commit(writes) => {
+                writes.iter().all(|write| !matches!(write, Write::Adopt(sweep, ..) if *sweep > state.launched))
+            }
+            Step::Reopen => true,
+        }
     }
 }
 
