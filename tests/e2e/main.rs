@@ -21,6 +21,7 @@ mod kept;
 mod layering;
 mod limits;
 mod network;
+mod numbers;
 mod parcels;
 mod partitions;
 mod pictures;

@@ -7,8 +7,8 @@ use arrow_array::RecordBatch;
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 
-use super::Format;
 use super::file::NewFile;
+use super::{Format, colours, guarded};
 use crate::client::export::encode;
 
 /// `--format` of commands whose rows can go to a file.
@@ -91,7 +91,9 @@ impl Sink {
     /// It cannot be written.
     pub fn text(&self, text: &str) -> Result<(), UserError> {
         // Stdout being a terminal, there may be colours.
-        if self.file.is_some() { self.bytes(without_colours(text).as_bytes()) } else { self.bytes(text.as_bytes()) }
+        let to_terminal = self.file.is_none();
+        let text = if to_terminal { text.to_owned() } else { without_colours(text) };
+        self.bytes(guarded(&text, to_terminal && colours()).as_bytes())
     }
 
     /// Writes rows as Parquet.
