@@ -35,6 +35,7 @@ mod spool;
 mod sql;
 mod terms;
 mod torn;
+mod written;
 
 use std::sync::OnceLock;
 

@@ -19,7 +19,7 @@ use ergodic_common::tree::Value;
 use ergodic_proto::v1;
 use serde_json::json;
 
-pub use file::NewFile;
+pub use file::{NewFile, is_stream, unwritten, write_file};
 pub use grid::grid;
 pub use latex::{latex, latex_grid, latex_records};
 pub use records::{Records, plain};

@@ -7,7 +7,7 @@ use arrow_array::RecordBatch;
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 
-use super::file::NewFile;
+use super::file::{NewFile, unwritten};
 use super::{Format, colours, guarded};
 use crate::client::export::encode;
 
@@ -123,7 +123,7 @@ impl Sink {
             (Ok(()), _) => Ok(()),
             (Err(error), None) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             (Err(error), None) => Err(UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {error}"))),
-            (Err(error), Some(path)) => Err(bad(format!("-o {}: cannot be written: {error}", path.display()))),
+            (Err(error), Some(path)) => Err(unwritten(path, &error)),
         }
     }
 }
@@ -138,7 +138,7 @@ impl Output {
     pub(in crate::client) fn finish(self) -> io::Result<()> {
         match self {
             Self::Stdout(mut out) => out.flush(),
-            Self::File(out) => out.into_inner().map_err(io::IntoInnerError::into_error)?.finish(),
+            Self::File(out) => out.into_inner().map_err(io::IntoInnerError::into_error)?.finish().map(|_| ()),
         }
     }
 }

@@ -12,7 +12,7 @@ use ergodic_proto::v1;
 
 use super::Client;
 use super::commands::ask_table;
-use super::output::{AxisWords, Selection};
+use super::output::{AxisWords, Selection, is_stream, write_file};
 use crate::plot::{Level, Look, Scene};
 
 /// `--kind`
@@ -129,7 +129,7 @@ pub async fn plot(
         Form::Svg => scene.svg().into_bytes(),
         Form::Png => scene.png(DOTS).map_err(bad)?,
     };
-    write(path, &bytes)?;
+    write_file(path, &bytes)?;
     Ok(None)
 }
 
@@ -175,16 +175,10 @@ fn form(path: &Path) -> Result<Form, UserError> {
     match ending.as_deref() {
         Some("svg") => Ok(Form::Svg),
         Some("png") => Ok(Form::Png),
+        // A pipe has no ending.
+        _ if is_stream(path) => Ok(Form::Svg),
         _ => Err(bad(format!("-o {}: expected a name that ends in .svg or .png", path.display()))),
     }
-}
-
-/// Writes a file.
-///
-/// # Errors
-/// It cannot be written.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), UserError> {
-    std::fs::write(path, bytes).map_err(|e| bad(format!("cannot write {}: {e}", path.display())))
 }
 
 fn bad(message: String) -> UserError {
