@@ -1,8 +1,10 @@
 //! One named factor of the grid, listed or generated; generated values are computed on demand, never stored.
 
 use crate::error::SpecError;
+use crate::figures::{Distinct, is_rounded, is_short};
 use crate::reader::{Range, Reader};
 use crate::seed;
+use crate::spec::in_words;
 use crate::tree::{Node, Place, Value};
 
 /// A named factor of the grid.
@@ -51,6 +53,9 @@ pub struct Span {
 
 /// Most values an axis may have; also the most cells of a sweep.
 pub const MAX_POINTS: u64 = 10_000_000;
+
+/// Of an axis of more values than this nobody looks for the fewest digits that tell them apart.
+const MOST_COMPARED: u64 = 1_000;
 
 impl Axis {
     /// Reads the entry `node` that stands under `name` in `[grid]`.
@@ -115,6 +120,38 @@ impl Axis {
             Values::Listed(items) => items[i as usize].clone(),
             _ => Node { value: self.value(i), place: self.place.clone() },
         }
+    }
+
+    /// How its numbers are written so that they are told apart.
+    pub fn distinct(&self) -> Distinct {
+        match self.len() {
+            0..=MOST_COMPARED => Distinct::of((0..self.len()).filter_map(|i| self.number(i))),
+            _ => Distinct::exactly(),
+        }
+    }
+
+    /// One of its values for people, told from the others.
+    pub fn write(&self, value: &Value) -> String {
+        match value {
+            Value::Float(x) if !is_short(*x) => self.distinct().write(*x),
+            other => in_words(other, Distinct::default()),
+        }
+    }
+
+    /// The values that may be meant by a text: the one that is exactly that, or else those that some table has so, because it
+    /// rounds them.
+    pub fn meant(&self, text: &str) -> Vec<u64> {
+        let text = text.trim();
+        let wanted: Option<f64> = text.parse().ok();
+        let same = |i: &u64| {
+            let value = self.value(*i);
+            (wanted.is_some() && value.as_f64() == wanted) || value.as_str() == Some(text) || value.to_string() == text
+        };
+        if let Some(i) = (0..self.len()).find(same) {
+            return vec![i];
+        }
+        let Some(wanted) = wanted else { return Vec::new() };
+        (0..self.len()).filter(|i| self.number(*i).is_some_and(|x| is_rounded(x, wanted))).collect()
     }
 
     /// Whether the values are drawn at random: such axes of equal length are drawn jointly.

@@ -2,6 +2,7 @@
 
 use crate::config::{Length, ModelKind, TrialConfig};
 use crate::error::{SpecError, nearest};
+use crate::figures::Distinct;
 use crate::grid::Grid;
 use crate::metric::Metric;
 use crate::pin::{ENDING, FilePin};
@@ -9,6 +10,7 @@ use crate::reader::{Range, Reader, quoted};
 use crate::repeats::{Until, read_repeats};
 use crate::seed::{self, Purpose, SeedPlan, Streams};
 use crate::terms::Terms;
+use crate::text::shown;
 use crate::tree::{self, Node, Table, Value};
 use crate::trial::{CPU_F32, CUDA_F32, TrialKey};
 
@@ -517,24 +519,16 @@ fn read_crossed(seeds: &Reader<'_>) -> Result<Vec<(Purpose, u32)>, SpecError> {
     Ok(crossed)
 }
 
-/// A number in four digits, written out where that is short.
-fn four_digits(x: f64) -> String {
-    if !(1e-4..1e6).contains(&x.abs()) {
-        return format!("{x:.3e}");
-    }
-    // Rounded first: 9.9999 has two digits before its point.
-    let power = format!("{x:.3e}").split_once('e').and_then(|(_, power)| power.parse::<i32>().ok()).unwrap_or(0);
-    let text = format!("{x:.0$}", (3 - power).max(0) as usize);
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+/// The text of a [`Value`] that stands alone, for people, short enough for a table. Values of one axis are told apart by
+/// [`Axis::write`](crate::axis::Axis::write).
+pub fn short(value: &Value) -> String {
+    in_words(value, Distinct::default())
 }
 
-/// The text of a [`Value`] for people, short enough for a table.
-pub fn short(value: &Value) -> String {
+/// The text of a [`Value`] for people, numbers as these say.
+pub fn in_words(value: &Value, numbers: Distinct) -> String {
     match value {
-        Value::Float(x) => {
-            let text = tree::number(*x);
-            if text.len() <= 9 { text } else { four_digits(*x) }
-        }
-        other => other.to_string(),
+        Value::Float(x) => numbers.write(*x),
+        other => shown(&other.to_string()).into_owned(),
     }
 }

@@ -1,32 +1,12 @@
 //! A disk that fills up: nothing is acknowledged that is not on it, and the sweep goes on when there is room.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use ergodic_tests::{Cluster, skip, wait_for};
+use ergodic_tests::{Cluster, SmallDisk, skip, wait_for};
 use serde_json::Value;
 
 use crate::empty_sweep;
 use crate::http::{address, get};
-
-/// A small file system in memory, unmounted when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: &Path, mib: u32) -> Option<Self> {
-        std::fs::create_dir_all(at).expect("a directory can be made");
-        let size = format!("size={mib}m");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
-        mount.is_ok_and(|output| output.status.success()).then(|| Self(at.to_owned()))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
 
 #[test]
 fn a_full_disk_costs_nothing_but_time() {
@@ -34,13 +14,13 @@ fn a_full_disk_costs_nothing_but_time() {
     let Some(disk) = SmallDisk::mount(&dir.path().join("disk"), 32) else {
         return skip("a_full_disk_costs_nothing_but_time", "tmpfs", "mounting one needs root");
     };
-    let store = disk.0.join("store");
+    let store = disk.path().join("store");
     let mut cluster = Cluster::start(&["--store", &store.to_string_lossy(), "--http", "127.0.0.1:0"]);
     let http = address(&cluster);
     assert_eq!(get(&http, "/readyz").0, 200);
     let id = cluster.launch(&empty_sweep(20_000));
     // All but half a MiB is taken by somebody else.
-    let filler = disk.0.join("filler");
+    let filler = disk.path().join("filler");
     std::fs::write(&filler, vec![0_u8; 31 << 20]).expect("a file can be written");
     let _worker = cluster.worker(1, &[]);
     cluster.wait_for_log("could not be stored");
@@ -55,7 +35,7 @@ fn a_full_disk_costs_nothing_but_time() {
     });
     assert_eq!(get(&http, "/healthz").0, 200);
     // The last bytes, too. What a user changes is so once it is stored, and not before, however often it is asked for.
-    let last = disk.0.join("last");
+    let last = disk.path().join("last");
     let mut bytes = std::fs::File::create(&last).expect("an empty file needs no room");
     while bytes.write_all(&[0; 512]).is_ok() {}
     for _ in 0..2 {

@@ -21,6 +21,7 @@ mod kept;
 mod layering;
 mod limits;
 mod network;
+mod numbers;
 mod parcels;
 mod partitions;
 mod pictures;
@@ -34,6 +35,7 @@ mod spool;
 mod sql;
 mod terms;
 mod torn;
+mod written;
 
 use std::sync::OnceLock;
 

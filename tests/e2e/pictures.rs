@@ -81,7 +81,11 @@ fn check_pictures(cluster: &Cluster, id: &str) {
 fn check_bad_requests(cluster: &Cluster, id: &str) {
     let ask = |args: &[&str]| cluster.run(&[&["plot", id], args].concat());
     refused(&ask(&["-o", "x.pdf"]), 2, &["x.pdf", ".svg or .png"]);
-    refused(&ask(&["-o", "/nowhere/at/all.svg"]), 2, &["/nowhere/at/all.svg", "cannot write"]);
+    refused(
+        &ask(&["-o", "/nowhere/at/all.svg"]),
+        2,
+        &["/nowhere/at/all.svg", "cannot be written", "/nowhere/at does not exist"],
+    );
     refused(&ask(&["--metric", "test_akk"]), 5, &["test_akk", "did you mean 'test_acc'"]);
     refused(&ask(&["--rows", "lr", "--cols", "wdd"]), 5, &["wdd", "did you mean 'wd'"]);
     refused(&ask(&["--rows", "lr", "--cols", "lr"]), 2, &["both 'lr'"]);

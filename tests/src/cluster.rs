@@ -27,7 +27,7 @@ pub struct Finished {
 ///
 /// # Panics
 /// It was not built.
-fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
     let dir = test.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps");
     let path = dir.join(name);

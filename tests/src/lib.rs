@@ -1,6 +1,7 @@
 //! A real cluster for tests: real programs, real processes, real gRPC, real stores.
 
 mod cluster;
+mod disk;
 pub mod fuzz;
 mod invariants;
 mod postgres;
@@ -8,7 +9,8 @@ mod process;
 mod proxy;
 mod raw;
 
-pub use cluster::{Cluster, Finished, Program, run, run_with, stdout, wait_for};
+pub use cluster::{Cluster, Finished, Program, program, run, run_with, stdout, wait_for};
+pub use disk::SmallDisk;
 pub use invariants::Done;
 pub use postgres::Postgres;
 pub use process::Process;

@@ -5,8 +5,11 @@ use std::path::Path;
 use arrow_array::RecordBatch;
 use arrow_schema::{ArrowError, DataType};
 use ergodic_common::dataset::DataError;
+use ergodic_common::figures::significant;
 use ergodic_common::pin::FilePin;
 use ergodic_common::spec::SpecSource;
+use ergodic_common::text::shown;
+use ergodic_common::tree::number;
 use ergodic_common::{ErrorCode, Spec, TrialKey};
 use ergodic_proto::convert::MAX_FILES;
 use ergodic_proto::seal::Sealed as _;
@@ -152,7 +155,7 @@ pub async fn list(client: &mut Client, format: Format) -> Result<String, UserErr
     if sweeps.is_empty() && format == Format::Table {
         return Ok("no sweep yet: launch one with `ergodic launch SPEC`\n".into());
     }
-    Ok(render(&records, format, |r| simple_table(&r.columns[..11], &r.rows)))
+    Ok(render(&records, format, |r| table_of(r, 11)))
 }
 
 /// The status of one sweep.
@@ -221,16 +224,17 @@ pub fn show_status(s: &v1::SweepStatus, format: Format) -> String {
     let records = Records {
         columns: facts.iter().map(|(k, _)| (*k).to_owned()).collect(),
         rows: vec![facts.into_iter().map(|(_, v)| v).collect()],
+        axes: 0,
     };
     render(&records, format, |_| status_for_people(s))
 }
 
 fn status_for_people(s: &v1::SweepStatus) -> String {
-    let mut out = format!("{} ({}) is {}\n", s.name, s.id, state_word(s.state()));
-    out += &format!("  {} on {}\n", size_for_people(s), s.numerics);
-    out += &format!("  data: {}\n", s.data);
+    let mut out = format!("{} ({}) is {}\n", shown(&s.name), s.id, state_word(s.state()));
+    out += &format!("  {} on {}\n", size_for_people(s), shown(&s.numerics));
+    out += &format!("  data: {}\n", shown(&s.data));
     if (s.priority, s.weight) != (0, 1.0) {
-        out += &format!("  priority {}, weight {}\n", s.priority, s.weight);
+        out += &format!("  priority {}, weight {}\n", s.priority, number(s.weight));
     }
     out += &format!("  {} done, {} in leases  {}\n", done(s), s.leased, describe(s));
     if s.releases + s.duplicates + s.fenced > 0 {
@@ -249,10 +253,13 @@ fn status_for_people(s: &v1::SweepStatus) -> String {
         );
     }
     if !s.leader.is_empty() {
-        out += &format!("  as it is stored; the coordinator at {} leads, and knows of workers and rates\n", s.leader);
+        out += &format!(
+            "  as it is stored; the coordinator at {} leads, and knows of workers and rates\n",
+            shown(&s.leader)
+        );
     }
     if !s.trouble.is_empty() {
-        out += &format!("  TROUBLE: the coordinator cannot store results: {}\n", s.trouble);
+        out += &format!("  TROUBLE: the coordinator cannot store results: {}\n", shown(&s.trouble));
     }
     if s.mismatches > 0 {
         out += &format!("  ALARM: {} results differed from the stored row\n", s.mismatches);
@@ -286,7 +293,7 @@ pub async fn workers(client: &mut Client, format: Format) -> Result<String, User
     if workers.is_empty() && format == Format::Table {
         return Ok("no worker is joined: start one with `ergodic-worker --join URL`\n".into());
     }
-    Ok(render(&records, format, |r| simple_table(&r.columns[..8], &r.rows)))
+    Ok(render(&records, format, |r| table_of(r, 8)))
 }
 
 /// `ergodic table`
@@ -451,7 +458,7 @@ fn heading(table: &v1::TableResponse) -> String {
         true => "mean ± 95 % CI over completed trials".to_owned(),
         false => table.columns.join(" / "),
     };
-    format!("{} ({}): {}, {what}\n", table.name, table.sweep, table.metric)
+    format!("{} ({}): {}, {what}\n", shown(&table.name), table.sweep, table.metric)
 }
 
 fn provenance(table: &v1::TableResponse) -> String {
@@ -459,7 +466,7 @@ fn provenance(table: &v1::TableResponse) -> String {
         true => format!("{} trials", table.trials),
         false => format!("{} of {} trials so far", table.done, table.trials),
     };
-    format!("{part} · {} · {}\n", table.data, table.numerics)
+    format!("{part} · {} · {}\n", shown(&table.data), shown(&table.numerics))
 }
 
 /// `ergodic trials`
@@ -468,7 +475,7 @@ fn provenance(table: &v1::TableResponse) -> String {
 /// There is no such sweep, or nobody answers.
 pub async fn trials(client: &mut Client, sweep: &str, format: Format) -> Result<String, UserError> {
     let pages = ask_trials(client, sweep).await?;
-    Ok(render(&output::trial_records(&pages), format, |r| simple_table(&r.columns, &r.rows)))
+    Ok(render(&output::trial_records(&pages), format, |r| table_of(r, r.columns.len())))
 }
 
 /// `ergodic trials` as columns.
@@ -514,7 +521,7 @@ pub async fn curves(
             objects.join(",\n")
         ));
     }
-    Ok(render(&records, format, |r| format!("{metric} over steps\n{}", simple_table(&r.columns, &r.rows))))
+    Ok(render(&records, format, |r| format!("{metric} over steps\n{}", table_of(r, r.columns.len()))))
 }
 
 /// `ergodic curves` as columns.
@@ -603,8 +610,8 @@ pub async fn remove(client: &mut Client, sweep: &str, force: bool) -> Result<Str
     let request = v1::RemoveRequest { sweep: sweep.to_owned(), force };
     let removed = client.sweeps.remove(request).await.map_err(|e| client.error(&e))?.into_inner();
     let v1::RemoveResponse { sweep, name, trials, files, bytes } = removed;
-    let megabytes = bytes as f64 / 1e6;
-    Ok(format!("removed {sweep} ({name}): {trials} rows, {files} files of {megabytes:.1} MB\n"))
+    let megabytes = significant(bytes as f64 / 1e6, 3);
+    Ok(format!("removed {sweep} ({}): {trials} rows, {files} files of {megabytes} MB\n", shown(&name)))
 }
 
 /// `ergodic explain`
@@ -621,12 +628,12 @@ pub async fn explain(
     let lines = client.sweeps.explain(request).await.map_err(|e| client.error(&e))?.into_inner().lines;
     Ok(match format {
         Format::Json => format!("{}\n", json!(lines)),
-        _ => lines.iter().map(|line| format!("{line}\n")).collect(),
+        _ => lines.iter().map(|line| format!("{}\n", shown(line))).collect(),
     })
 }
 
 pub(super) fn records(columns: &[&str], rows: Vec<Vec<serde_json::Value>>) -> Records {
-    Records { columns: columns.iter().map(|c| (*c).to_owned()).collect(), rows }
+    Records { columns: columns.iter().map(|c| (*c).to_owned()).collect(), rows, axes: 0 }
 }
 
 pub(super) fn render(records: &Records, format: Format, people: impl FnOnce(&Records) -> String) -> String {
@@ -639,16 +646,19 @@ pub(super) fn render(records: &Records, format: Format, people: impl FnOnce(&Rec
     }
 }
 
-/// The first columns of records, for people.
+/// Rows for people; texts in them are as they are to be shown.
 pub(super) fn simple_table(columns: &[String], rows: &[Vec<serde_json::Value>]) -> String {
+    let records = Records { columns: columns.to_vec(), rows: rows.to_vec(), axes: 0 };
+    table_of(&records, columns.len())
+}
+
+/// The first columns of records, for people.
+fn table_of(records: &Records, columns: usize) -> String {
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-    out.set_header(columns);
-    for row in rows {
-        out.add_row(row.iter().take(columns.len()).map(|value| match value.as_f64() {
-            Some(x) if value.is_f64() => format!("{x:.6}"),
-            _ => output::plain(value),
-        }));
+    out.set_header(records.columns[..columns].iter().map(|name| shown(name)));
+    for row in records.in_words("") {
+        out.add_row(row.into_iter().take(columns));
     }
     format!("{out}\n")
 }

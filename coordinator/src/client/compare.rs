@@ -1,13 +1,14 @@
 //! `ergodic compare`: cells against a baseline, repeat by repeat.
 
 use ergodic_common::ErrorCode;
+use ergodic_common::text::shown;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
 use super::Client;
 use super::commands::{render, simple_table};
-use super::output::{Format, Records, json_value, short_figure, text_value};
+use super::output::{AxisWords, Format, Records, estimate, json_value, short_figure};
 
 /// What to compare, and how to print it.
 #[derive(Debug, Clone)]
@@ -151,6 +152,7 @@ fn records(compared: &v1::CompareResponse) -> Records {
     Records {
         columns: compared.axes.iter().cloned().chain(COLUMNS.map(str::to_owned)).collect(),
         rows: compared.rows.iter().map(row).collect(),
+        axes: compared.axes.len(),
     }
 }
 
@@ -159,15 +161,13 @@ fn people(compared: &v1::CompareResponse, level: f64) -> String {
     let after = ["n", "difference", &interval, "above/below", "sign p", "Wilcoxon p", "saved", ""];
     let header: Vec<String> = compared.axes.iter().cloned().chain(after.map(str::to_owned)).collect();
     let number = |x: Option<f64>| short_figure(x);
+    let words = AxisWords::of(compared.axes.len(), compared.rows.iter().map(|row| row.values.as_slice()));
     let row = |row: &v1::Contrast| {
-        let ends = match (row.low, row.high) {
-            (Some(low), Some(high)) => format!("{} … {}", number(Some(low)), number(Some(high))),
-            _ => number(None),
-        };
+        let (difference, ends) = estimate(row.difference, row.low.zip(row.high));
         let approximate = if row.wilcoxon_p.is_some() && !row.wilcoxon_exact { "≈ " } else { "" };
         let cells = [
             row.n.to_string(),
-            number(row.difference),
+            difference,
             ends,
             format!("{}/{}", row.above, row.below),
             number(row.sign_holm),
@@ -175,7 +175,7 @@ fn people(compared: &v1::CompareResponse, level: f64) -> String {
             row.saved.map_or_else(|| number(None), |saved| format!("{saved:.0}")),
             row.note.clone(),
         ];
-        row.values.iter().map(text_value).chain(cells).map(Value::String).collect::<Vec<Value>>()
+        words.row(&row.values).chain(cells).map(Value::String).collect::<Vec<Value>>()
     };
     let rows: Vec<Vec<Value>> = compared.rows.iter().map(row).collect();
     let part = match compared.done == compared.trials {
@@ -185,13 +185,13 @@ fn people(compared: &v1::CompareResponse, level: f64) -> String {
     format!(
         "{} ({}): {} against {}, paired by repeat\n{}p with Holm's correction over the cells, ≈ by the normal \
          approximation; saved: further repeats of each cell that an unpaired comparison would need\n{part} · {} · {}\n",
-        compared.name,
+        shown(&compared.name),
         compared.sweep,
         compared.metric,
         compared.baseline,
         simple_table(&header, &rows),
-        compared.data,
-        compared.numerics
+        shown(&compared.data),
+        shown(&compared.numerics)
     )
 }
 

@@ -1,5 +1,6 @@
 //! `ergodic distance`: how far what cells predict is apart.
 
+use ergodic_common::text::shown;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 use super::Client;
 use super::commands::{render, simple_table};
 use super::compare::choices;
-use super::output::{Format, Records, json_value, short_figure, text_value};
+use super::output::{AxisWords, Format, Records, json_value, short_figure};
 
 /// What is to be compared, and how it is printed.
 #[derive(Debug, Clone)]
@@ -78,15 +79,20 @@ fn records(found: &v1::DistanceResponse, is_pair: bool) -> Records {
         cells.chain(before).chain(test).chain(shares).chain([json!(note)]).collect::<Vec<Value>>()
     };
     let known = |row: &&v1::Distance| (row.a.max(row.b) as usize) < found.cells.len();
-    Records { columns: of_cells.chain(figures).collect(), rows: found.rows.iter().filter(known).map(row).collect() }
+    let columns: Vec<String> = of_cells.chain(figures).collect();
+    let axes = 2 * (1 + found.axes.len());
+    Records { columns, rows: found.rows.iter().filter(known).map(row).collect(), axes }
 }
 
-/// A cell's values in one word: `lr=0.1 wd=0`.
-fn name(found: &v1::DistanceResponse, at: usize) -> String {
-    let Some(cell) = found.cells.get(at) else { return String::new() };
-    let words = found.axes.iter().zip(&cell.values).map(|(axis, value)| format!("{axis}={}", text_value(value)));
-    let words: Vec<String> = words.collect();
-    if words.is_empty() { format!("cell {}", cell.cell) } else { words.join(" ") }
+/// Each cell's values in one word: `lr=0.1 wd=0`.
+fn names(found: &v1::DistanceResponse) -> Vec<String> {
+    let words = AxisWords::of(found.axes.len(), found.cells.iter().map(|cell| cell.values.as_slice()));
+    let name = |cell: &v1::DistanceCell| {
+        let parts = found.axes.iter().zip(words.row(&cell.values)).map(|(axis, value)| format!("{axis}={value}"));
+        let parts: Vec<String> = parts.collect();
+        if parts.is_empty() { format!("cell {}", cell.cell) } else { parts.join(" ") }
+    };
+    found.cells.iter().map(name).collect()
 }
 
 fn provenance(found: &v1::DistanceResponse) -> String {
@@ -94,7 +100,7 @@ fn provenance(found: &v1::DistanceResponse) -> String {
         true => format!("{} trials", found.trials),
         false => format!("{} of {} trials so far", found.done, found.trials),
     };
-    format!("{part} · {} · {}\n", found.data, found.numerics)
+    format!("{part} · {} · {}\n", shown(&found.data), shown(&found.numerics))
 }
 
 fn pair_for_people(found: &v1::DistanceResponse) -> String {
@@ -107,15 +113,16 @@ fn pair_for_people(found: &v1::DistanceResponse) -> String {
         cells.map(Value::String).collect::<Vec<Value>>()
     };
     let rows: Vec<Vec<Value>> = found.rows.iter().map(row).collect();
+    let names = names(found);
     format!(
         "{} ({}): what two cells predict for {} probe points\nA: {}\nB: {}\n{}distance: ℓ1, in [0, 2], of n/2 repeats of A \
          and n/2 others of B; null: the same of halves of one cell; p: by swaps of the cells within repeats\nagreement: \
          probability that two trials of different repeats predict the same class\n{}",
-        found.name,
+        shown(&found.name),
         found.sweep,
         found.points,
-        name(found, 0),
-        name(found, 1),
+        names.first().map_or("", String::as_str),
+        names.get(1).map_or("", String::as_str),
         simple_table(&header.map(str::to_owned), &rows),
         provenance(found)
     )
@@ -144,12 +151,13 @@ fn all_for_people(found: &v1::DistanceResponse) -> String {
         list(found)
     };
     let (title, end) =
-        (format!("{} ({}): {at}, {} probe points", found.name, found.sweep, found.points), provenance(found));
+        (format!("{} ({}): {at}, {} probe points", shown(&found.name), found.sweep, found.points), provenance(found));
     format!("{title}, the {n} repeats that all cells with predictions have\n{body}{notes}{end}")
 }
 
 fn matrix(found: &v1::DistanceResponse, figure: impl Fn(&v1::Distance) -> Option<f64>) -> String {
     let cells = 0..found.cells.len();
+    let names = names(found);
     let number = |at: usize| found.cells[at].cell.to_string();
     let header: Vec<String> = ["cell".to_owned(), String::new()].into_iter().chain(cells.clone().map(number)).collect();
     let of = |a: usize, b: usize| {
@@ -158,15 +166,16 @@ fn matrix(found: &v1::DistanceResponse, figure: impl Fn(&v1::Distance) -> Option
     };
     let row = |a: usize| {
         let figures = cells.clone().map(|b| of(a, b));
-        [number(a), name(found, a)].into_iter().chain(figures).map(Value::String).collect::<Vec<Value>>()
+        [number(a), names[a].clone()].into_iter().chain(figures).map(Value::String).collect::<Vec<Value>>()
     };
     simple_table(&header, &cells.clone().map(row).collect::<Vec<_>>())
 }
 
 fn list(found: &v1::DistanceResponse) -> String {
     let header = ["cell", "beside", "distance", "null", "agreement"].map(str::to_owned);
+    let all = names(found);
     let row = |row: &v1::Distance| {
-        let names = [row.a, row.b].map(|at| name(found, at as usize));
+        let names = [row.a, row.b].map(|at| all.get(at as usize).cloned().unwrap_or_default());
         let figures = [row.distance, row.null, row.agreement].map(short_figure);
         names.into_iter().chain(figures).map(Value::String).collect::<Vec<Value>>()
     };

@@ -1,13 +1,17 @@
 //! `ergodic effects`: what each axis does, where the variance is, and which cell is best.
 
 use ergodic_common::ErrorCode;
+use ergodic_common::figures::significant;
+use ergodic_common::text::shown;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
 use super::Client;
 use super::commands::simple_table;
-use super::output::{Format, Records, json_value, latex_records, short_figure, text_value};
+use super::output::{
+    AxisWords, Format, NamedAxisWords, Records, estimate, exact_value, json_value, latex_records, short_figure,
+};
 
 /// What is to be known, and how it is printed.
 #[derive(Debug, Clone)]
@@ -85,7 +89,7 @@ fn records(found: &v1::EffectsResponse, part: Part) -> Records {
 fn value(values: &[v1::AxisValue]) -> Value {
     match values {
         [value] => json_value(value),
-        _ => json!(values.iter().map(text_value).collect::<Vec<_>>().join(" ")),
+        _ => json!(values.iter().map(exact_value).collect::<Vec<_>>().join(" ")),
     }
 }
 
@@ -103,6 +107,7 @@ fn effect_records(found: &v1::EffectsResponse) -> Records {
     Records {
         columns: names(&["axis", "value", "cells", "mean", "effect", "ci_low", "ci_high"]),
         rows: found.effects.iter().map(row).collect(),
+        axes: 2,
     }
 }
 
@@ -113,6 +118,7 @@ fn share_records(found: &v1::EffectsResponse) -> Records {
     Records {
         columns: names(&["term", "df", "squares", "share", "share_between"]),
         rows: found.shares.iter().map(row).collect(),
+        axes: 0,
     }
 }
 
@@ -126,14 +132,16 @@ fn best_records(found: &v1::EffectsResponse) -> Records {
     Records {
         columns: axes.chain(names(&["n", "without_value", "mean", "p_best"])).collect(),
         rows: found.best.iter().map(row).collect(),
+        axes: 1 + found.axes.len(),
     }
 }
 
 fn interaction_records(found: &v1::EffectsResponse) -> Records {
     let axes = found.interaction.first().map(|effect| effect.axes.clone()).unwrap_or_default();
     let row = |effect: &v1::Effect| effect.values.iter().map(json_value).chain(figures(effect)).collect();
+    let of_axes = axes.len();
     let columns = axes.into_iter().chain(names(&["cells", "mean", "effect", "ci_low", "ci_high"]));
-    Records { columns: columns.collect(), rows: found.interaction.iter().map(row).collect() }
+    Records { columns: columns.collect(), rows: found.interaction.iter().map(row).collect(), axes: of_axes }
 }
 
 fn is_wanted(options: &EffectsOptions, part: Part) -> bool {
@@ -170,7 +178,7 @@ fn for_people(found: &v1::EffectsResponse, options: &EffectsOptions) -> String {
         false => format!("{} of {} trials so far", found.done, found.trials),
     };
     let mean = short_figure(Some(found.mean));
-    let mut out = format!("{} ({}): {}, mean of cells {mean}\n", found.name, found.sweep, found.metric);
+    let mut out = format!("{} ({}): {}, mean of cells {mean}\n", shown(&found.name), found.sweep, found.metric);
     for part in PARTS.into_iter().filter(|part| is_wanted(options, *part)) {
         out += &match part {
             Part::Effects => effects_for_people(found, options.level),
@@ -180,7 +188,7 @@ fn for_people(found: &v1::EffectsResponse, options: &EffectsOptions) -> String {
         };
     }
     found.notes.iter().for_each(|note| out += &format!("note: {note}\n"));
-    format!("{out}{part} · {} · {}\n", found.data, found.numerics)
+    format!("{out}{part} · {} · {}\n", shown(&found.data), shown(&found.numerics))
 }
 
 fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
@@ -188,30 +196,31 @@ fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     simple_table(&names(header), &rows)
 }
 
-fn in_words(values: &[v1::AxisValue]) -> String {
-    values.iter().map(text_value).collect::<Vec<_>>().join(" ")
+/// The values of axes in words.
+fn axis_words(effects: &[v1::Effect]) -> NamedAxisWords {
+    NamedAxisWords::of(effects.iter().flat_map(|effect| effect.axes.iter().zip(&effect.values)))
 }
 
 fn effects_for_people(found: &v1::EffectsResponse, level: f64) -> String {
     let interval = format!("{level} % CI of the effect");
     let header = ["axis", "value", "cells", "mean", "effect", &interval];
+    let words = axis_words(&found.effects);
     let row = |effect: &v1::Effect| {
-        let ends = match (effect.low, effect.high) {
-            (Some(low), Some(high)) => format!("{} … {}", short_figure(Some(low)), short_figure(Some(high))),
-            _ => short_figure(None),
-        };
-        let figures = [effect.mean, effect.effect].map(short_figure);
-        let first = [effect.axes.join("+"), in_words(&effect.values), effect.cells.to_string()];
-        first.into_iter().chain(figures).chain([ends]).collect()
+        let interval = effect.low.zip(effect.high);
+        let (figure, ends) = estimate(effect.effect, interval);
+        // A mean is as uncertain as what it is above or below the others.
+        let mean = estimate(effect.mean, interval).0;
+        let first = [effect.axes.join("+"), words.write(&effect.axes, &effect.values), effect.cells.to_string()];
+        first.into_iter().chain([mean, figure, ends]).collect()
     };
     let rows = table(&header, found.effects.iter().map(row));
     format!("what each value adds, averaged over the other axes; interval by resampling whole repeats\n{rows}")
 }
 
 fn shares_for_people(found: &v1::EffectsResponse) -> String {
-    let percent = |x: Option<f64>| x.map_or_else(|| short_figure(None), |x| format!("{:.1} %", 100.0 * x));
+    let percent = |x: Option<f64>| x.map_or_else(|| short_figure(None), |x| format!("{} %", significant(100.0 * x, 3)));
     let row = |share: &v1::VarianceShare| {
-        let squares = if share.squares == 0.0 { "0".to_owned() } else { format!("{:.3e}", share.squares) };
+        let squares = significant(share.squares, 4);
         vec![share.name.clone(), share.df.to_string(), squares, percent(share.share), percent(share.between)]
     };
     let rows = table(&["term", "df", "sum of squares", "of all", "between cells"], found.shares.iter().map(row));
@@ -224,11 +233,12 @@ fn best_for_people(found: &v1::EffectsResponse) -> String {
     }
     let axes: Vec<&str> = found.axes.iter().map(String::as_str).collect();
     let header = [&["cell"], &axes[..], &["n", "mean", "p(best)", ""]].concat();
+    let words = AxisWords::of(found.axes.len(), found.best.iter().map(|best| best.values.as_slice()));
     let row = |best: &v1::BestCell| {
         let lost = if best.lost > 0 { format!("{} without a value", best.lost) } else { String::new() };
-        let first = [best.cell.to_string()].into_iter().chain(best.values.iter().map(text_value));
+        let first = [best.cell.to_string()].into_iter().chain(words.row(&best.values));
         let figures =
-            [short_figure(Some(best.mean)), best.probability.map_or_else(|| short_figure(None), |p| format!("{p:.3}"))];
+            [short_figure(Some(best.mean)), best.probability.map_or_else(|| short_figure(None), |p| significant(p, 3))];
         first.chain([best.n.to_string()]).chain(figures).chain([lost]).collect()
     };
     let rows = table(&header, found.best.iter().map(row));
@@ -241,8 +251,10 @@ fn interaction_for_people(found: &v1::EffectsResponse) -> String {
     // The last axis' values are the other factor's: they change fastest.
     let width = found.interaction.iter().skip(1).position(|effect| effect.values.first() != first.values.first());
     let width = width.map_or(found.interaction.len(), |at| at + 1);
-    let side = |effect: &v1::Effect| in_words(&effect.values[..effect.values.len().min(1)]);
-    let top = |effect: &v1::Effect| in_words(&effect.values[effect.values.len().min(1)..]);
+    let words = axis_words(&found.interaction);
+    let cut = |effect: &v1::Effect| effect.values.len().min(effect.axes.len()).min(1);
+    let side = |effect: &v1::Effect| words.write(&effect.axes[..cut(effect)], &effect.values[..cut(effect)]);
+    let top = |effect: &v1::Effect| words.write(&effect.axes[cut(effect)..], &effect.values[cut(effect)..]);
     let corner = format!("{} \\ {}", first.axes[0], first.axes[1..].join(" "));
     let tops: Vec<String> = found.interaction.iter().take(width).map(top).collect();
     let header: Vec<&str> = [corner.as_str()].into_iter().chain(tops.iter().map(String::as_str)).collect();

@@ -1,5 +1,6 @@
 //! Sweeps that grow: `ergodic extend`, and what is told of cells whose results decide how often they are repeated.
 
+use ergodic_common::tree::number;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::seal::Sealed as _;
 use ergodic_proto::status::UserError;
@@ -80,7 +81,7 @@ pub fn halving_for_people(s: &v1::SweepStatus) -> Option<String> {
 /// `4 of 6 cells know the mean of test_acc to ± 0.001; not even with all 500 repeats: 1`
 pub fn precision_for_people(s: &v1::SweepStatus) -> Option<String> {
     let v1::PrecisionStatus { metric, ci95, reached, exhausted, .. } = s.precision.as_ref()?;
-    let mut line = format!("{reached} of {} cells know the mean of {metric} to ± {ci95}", s.cells);
+    let mut line = format!("{reached} of {} cells know the mean of {metric} to ± {}", s.cells, number(*ci95));
     if *exhausted > 0 {
         line += &format!("; not even with all {} repeats: {exhausted}", s.repeats);
     }

@@ -7,7 +7,7 @@ use ergodic_common::{ErrorCode, Outcome, TrialKey, TrialResult};
 use ergodic_proto::status::UserError;
 use ergodic_proto::transfer;
 
-use super::output::NewFile;
+use super::output::{NewFile, unwritten};
 use super::{Client, commands};
 
 /// Writes the trained weights of a trial into a file and says what they are.
@@ -22,9 +22,7 @@ pub async fn weights(client: &mut Client, sweep: &str, key: TrialKey, path: &Pat
     let hash = result.weights.ok_or_else(|| no_weights(&page.sweep, &result))?;
     let file = transfer::fetch(&mut client.files, hash).await.map_err(|e| client.error(&e))?;
     let written = NewFile::begin(path).and_then(|mut new| new.write_all(&file).and_then(|()| new.finish()));
-    written.map_err(|e| {
-        UserError::new(ErrorCode::BadInput, format!("{}: cannot write the weights: {e}", path.display()))
-    })?;
+    written.map_err(|e| unwritten(path, &e))?;
     Ok(format!("{}: weights of trial {key} of {}, {} bytes\n", path.display(), page.sweep, file.len()))
 }
 

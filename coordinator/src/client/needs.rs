@@ -1,13 +1,15 @@
 //! `ergodic plan ID --precision METRIC=HALF_WIDTH`: after a pilot, what it takes to know every cell so well.
 
+use ergodic_common::figures::significant;
 use ergodic_common::spec::MAX_TRIALS;
+use ergodic_common::tree::number;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::json;
 
 use super::Client;
 use super::commands::{render, simple_table};
-use super::output::{Format, Records, json_number, json_value, text_value};
+use super::output::{AxisWords, Format, Records, json_number, json_value};
 use super::watch::duration;
 
 /// `ergodic plan ID --precision METRIC=HALF_WIDTH`
@@ -45,7 +47,7 @@ fn records(needs: &v1::NeedsResponse) -> Records {
         values.chain(figures).collect()
     };
     let columns = needs.axes.iter().cloned().chain(COLUMNS.map(str::to_owned)).collect();
-    Records { columns, rows: needs.rows.iter().map(row).collect() }
+    Records { columns, rows: needs.rows.iter().map(row).collect(), axes: needs.axes.len() }
 }
 
 fn as_json(needs: &v1::NeedsResponse, ci95: f64) -> String {
@@ -76,10 +78,12 @@ fn as_json(needs: &v1::NeedsResponse, ci95: f64) -> String {
 
 fn for_people(needs: &v1::NeedsResponse, ci95: f64) -> String {
     let v1::NeedsResponse { sweep, name, metric, .. } = needs;
+    let ci95 = number(ci95);
     let mut out = format!("{name} ({sweep}): what it takes to know {metric} to ± {ci95} with 95 % confidence\n");
+    let words = AxisWords::of(needs.axes.len(), needs.rows.iter().map(|cell| cell.values.as_slice()));
     let row = |cell: &v1::CellNeeds| {
         let figures = [json!(cell.n), json_number(cell.std), json!(cell.repeats), json!(cell.until)];
-        cell.values.iter().map(|value| json!(text_value(value))).chain(figures).collect()
+        words.row(&cell.values).map(|text| json!(text)).chain(figures).collect()
     };
     let columns: Vec<String> =
         needs.axes.iter().cloned().chain(["n", "std", "repeats", "until"].map(str::to_owned)).collect();
@@ -121,9 +125,9 @@ fn for_people(needs: &v1::NeedsResponse, ci95: f64) -> String {
 fn work(missing: &v1::MissingTrials) -> String {
     let hours = missing.slot_seconds / 3600.0;
     let cores = if hours < 0.1 {
-        format!("{:.1} core-seconds", missing.slot_seconds)
+        format!("{} core-seconds", significant(missing.slot_seconds, 3))
     } else {
-        format!("{hours:.1} core-hours")
+        format!("{} core-hours", significant(hours, 3))
     };
     let eta = match missing.eta_seconds {
         Some(seconds) => format!("{} with the workers that are joined", duration(seconds)),

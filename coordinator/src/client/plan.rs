@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use ergodic_common::config::{Length, ModelKind};
+use ergodic_common::figures::significant;
 use ergodic_common::net::{COPIES_SAVED, Net};
 use ergodic_common::repeats::{Rule, Until};
+use ergodic_common::tree::number;
 use ergodic_common::{Spec, TrialConfig};
 use serde_json::json;
 
@@ -127,13 +129,13 @@ fn people(spec: &Spec, classes: &[ClassPlan], core_seconds: f64, memory: u64) ->
     let mut out = format!("{}: {}, {}\n", spec.name, size(spec), spec.numerics);
     out += &spec.until.as_ref().map_or_else(String::new, |until| rule(spec, until));
     if spec.terms.audit > 0.0 {
-        let share = 100.0 * spec.terms.audit;
+        let share = significant(100.0 * spec.terms.audit, 6);
         out += &format!("  audit: about {} trials ({share} %) are run again by another worker process\n", audits(spec));
     }
     for axis in spec.grid.axes() {
         let ends = match axis.len() {
-            1 => axis.value(0).to_string(),
-            n => format!("{} … {}", axis.value(0), axis.value(n - 1)),
+            1 => axis.write(&axis.value(0)),
+            n => format!("{} … {}", axis.write(&axis.value(0)), axis.write(&axis.value(n - 1))),
         };
         out += &format!("  axis {}: {} values, {ends}\n", axis.name, axis.len());
     }
@@ -192,7 +194,7 @@ fn certain_trials(spec: &Spec) -> Option<u64> {
 fn rule(spec: &Spec, until: &Until) -> String {
     let name = until.metric.name();
     match until.rule {
-        Rule::Precision { ci95 } => format!("  each cell until the mean of {name} is known to ± {ci95}\n"),
+        Rule::Precision { ci95 } => format!("  each cell until the mean of {name} is known to ± {}\n", number(ci95)),
         Rule::Halving { factor } => {
             let rungs: Vec<String> = until.rungs(spec.repeats).iter().map(u32::to_string).collect();
             format!(
@@ -230,5 +232,5 @@ fn bytes(n: u64) -> String {
 }
 
 fn brief(seconds: f64) -> String {
-    if seconds < 1.0 { format!("{:.1} ms", seconds * 1e3) } else { duration(seconds) }
+    if seconds < 1.0 { format!("{} ms", significant(seconds * 1e3, 2)) } else { duration(seconds) }
 }

@@ -194,7 +194,7 @@ fn start(format: PredictionFormat, first: &v1::PredictionsResponse, values: &[v1
 
 /// Values as the beginning of a line of CSV.
 fn csv_start(values: &[Value]) -> String {
-    let records = Records { columns: values.iter().map(plain).collect(), rows: Vec::new() };
+    let records = Records { columns: values.iter().map(plain).collect(), rows: Vec::new(), axes: 0 };
     if values.is_empty() { String::new() } else { format!("{},", records.csv().trim_end()) }
 }
 

@@ -1,11 +1,9 @@
 //! `ergodic token`: making, listing and revoking what opens a coordinator's door.
 
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 use ergodic_proto::token::Role;
 use ergodic_proto::v1;
@@ -13,7 +11,7 @@ use serde_json::json;
 
 use super::Client;
 use super::commands::{records, render, simple_table};
-use super::output::Format;
+use super::output::{Format, NewFile, unwritten};
 use super::watch::duration;
 
 /// `ergodic token new`: the token for stdout, or nothing if it went to a file.
@@ -28,24 +26,14 @@ pub async fn make(
     output: Option<&Path>,
 ) -> Result<String, UserError> {
     // What cannot be written is not made.
-    let file = output.map(|path| create(path).map(|file| (path, file))).transpose()?;
+    let new = |path| NewFile::private_and_new(path).map_err(|e| unwritten(path, &e));
+    let file = output.map(|path| new(path).map(|file| (path, file))).transpose()?;
     let expires_in_seconds = expires.map_or(0, |time| time.as_secs().max(1));
     let request = v1::NewTokenRequest { role: role.name().to_owned(), expires_in_seconds, note: note.to_owned() };
-    let made = client.admin.new_token(request).await.map_err(|e| client.error(&e));
-    let Some((path, mut file)) = file else { return Ok(format!("{}\n", made?.into_inner().token)) };
-    let kept = made.and_then(|made| {
-        let failed = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("{}: {e}", path.display()));
-        writeln!(file, "{}", made.into_inner().token).and_then(|()| file.sync_all()).map_err(failed)
-    });
-    if kept.is_err() {
-        let _ = std::fs::remove_file(path);
-    }
-    kept.map(|()| String::new())
-}
-
-fn create(path: &Path) -> Result<std::fs::File, UserError> {
-    let options = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    options.map_err(|e| UserError::new(ErrorCode::BadInput, format!("-o {}: {e}", path.display())))
+    let made = client.admin.new_token(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let Some((path, mut file)) = file else { return Ok(format!("{}\n", made.token)) };
+    let kept = writeln!(file, "{}", made.token).and_then(|()| file.finish());
+    kept.map(|_| String::new()).map_err(|e| unwritten(path, &e))
 }
 
 /// `ergodic token list`

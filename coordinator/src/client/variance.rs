@@ -1,12 +1,14 @@
 //! `ergodic variance`: what each random stream does to a metric's variance.
 
+use ergodic_common::figures::significant;
+use ergodic_common::text::shown;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
 use super::Client;
 use super::commands::{render, simple_table};
-use super::output::{Format, Records, json_value, short_figure, text_value};
+use super::output::{AxisWords, Format, Records, json_value, short_figure};
 
 /// What is to be known, and how it is printed.
 #[derive(Debug, Clone)]
@@ -70,14 +72,19 @@ fn records(found: &v1::VarianceResponse) -> Records {
         };
         none.into_iter().chain(cell.components.iter().map(row))
     });
-    Records { columns: found.axes.iter().cloned().chain(figures).collect(), rows: rows.collect() }
+    Records {
+        columns: found.axes.iter().cloned().chain(figures).collect(),
+        rows: rows.collect(),
+        axes: found.axes.len(),
+    }
 }
 
 fn people(found: &v1::VarianceResponse, level: f64) -> String {
     let interval = format!("{level} % CI");
     let after = ["component", "df", "variance", "share", "deviation", &interval, ""];
     let header: Vec<String> = found.axes.iter().cloned().chain(after.map(str::to_owned)).collect();
-    let rows: Vec<Vec<Value>> = found.cells.iter().flat_map(cell_for_people).collect();
+    let words = AxisWords::of(found.axes.len(), found.cells.iter().map(|cell| cell.values.as_slice()));
+    let rows: Vec<Vec<Value>> = found.cells.iter().flat_map(|cell| cell_for_people(cell, &words)).collect();
     let part = match found.done == found.trials {
         true => format!("{} trials", found.trials),
         false => format!("{} of {} trials so far", found.done, found.trials),
@@ -85,20 +92,20 @@ fn people(found: &v1::VarianceResponse, level: f64) -> String {
     format!(
         "{} ({}): {}, where the variance of repeats comes from\n{}by the method of moments; interval of the variance: \
          Satterthwaite's, for estimates above 0\n{part} · {} · {}\n",
-        found.name,
+        shown(&found.name),
         found.sweep,
         found.metric,
         simple_table(&header, &rows),
-        found.data,
-        found.numerics
+        shown(&found.data),
+        shown(&found.numerics)
     )
 }
 
 /// Names and note stand in a cell's first row alone.
-fn cell_for_people(cell: &v1::VarianceCell) -> Vec<Vec<Value>> {
+fn cell_for_people(cell: &v1::VarianceCell, words: &AxisWords) -> Vec<Vec<Value>> {
     let first = |at: usize, text: String| if at == 0 { text } else { String::new() };
-    let start = |at: usize| cell.values.iter().map(move |value| first(at, text_value(value)));
-    let scientific = |x: f64| if x == 0.0 { "0".to_owned() } else { format!("{x:.2e}") };
+    let start = |at: usize| words.row(&cell.values).map(move |text| first(at, text));
+    let figure = |x: f64| significant(x, 3);
     let nothing = || short_figure(None);
     let text = |cells: Vec<String>| cells.into_iter().map(Value::String).collect::<Vec<Value>>();
     if cell.components.is_empty() {
@@ -110,10 +117,10 @@ fn cell_for_people(cell: &v1::VarianceCell) -> Vec<Vec<Value>> {
         let figures = [
             component.name.clone(),
             component.df.to_string(),
-            scientific(component.variance),
-            component.share.map_or_else(nothing, |share| format!("{:.1} %", 100.0 * share)),
+            figure(component.variance),
+            component.share.map_or_else(nothing, |share| format!("{} %", figure(100.0 * share))),
             Some(component.variance).filter(|x| *x >= 0.0).map_or_else(nothing, |x| short_figure(Some(x.sqrt()))),
-            ends.map_or_else(nothing, |(low, high)| format!("{} … {}", scientific(low), scientific(high))),
+            ends.map_or_else(nothing, |(low, high)| format!("{} … {}", figure(low), figure(high))),
             first(at, cell.note.clone()),
         ];
         text(start(at).chain(figures).collect())

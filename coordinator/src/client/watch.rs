@@ -4,6 +4,8 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use ergodic_common::ErrorCode;
+use ergodic_common::figures::significant;
+use ergodic_common::text::{shown, shown_lines};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -90,7 +92,7 @@ impl Progress {
                 above.extend(folded(&message, width));
                 bar.set_length(expected(status));
                 bar.set_position(done(status));
-                bar.set_message(above.join("\n"));
+                bar.set_message(shown_lines(&above.join("\n")).into_owned());
             }
             None if self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY) => {
                 self.last_line = Some(Instant::now());
@@ -182,7 +184,7 @@ pub fn describe(status: &v1::SweepStatus) -> String {
         parts.push(format!("paused: `ergodic resume {}` goes on", status.id));
     }
     if status.rate > 0.0 {
-        parts.push(format!("{}/s", significant(status.rate)));
+        parts.push(format!("{}/s", significant(status.rate, 3)));
         parts.push(format!("eta {}", duration(status.eta_seconds)));
     }
     if status.state() == v1::SweepState::Running {
@@ -206,7 +208,12 @@ pub fn describe(status: &v1::SweepStatus) -> String {
         parts.push(format!("{} of {} cells to {} repeats", halving.standing, status.cells, halving.rung));
     }
     if status.best_n > 0 {
-        parts.push(format!("best {} {:.4} at {}", status.metric, status.best_mean, status.best_cell));
+        parts.push(format!(
+            "best {} {} at {}",
+            status.metric,
+            significant(status.best_mean, 4),
+            shown(&status.best_cell)
+        ));
     }
     parts.join("  ")
 }
@@ -229,15 +236,6 @@ pub fn state_word(state: v1::SweepState) -> &'static str {
     }
 }
 
-/// Three significant digits.
-pub fn significant(x: f64) -> String {
-    match x {
-        x if x >= 100.0 => format!("{x:.0}"),
-        x if x >= 10.0 => format!("{x:.1}"),
-        x => format!("{x:.2}"),
-    }
-}
-
 /// `45s`, `3m 20s`, `2h 5m`, `3d 4h`
 pub fn duration(seconds: f64) -> String {
     let s = seconds.max(0.0).ceil() as u64;
@@ -253,7 +251,7 @@ pub fn duration(seconds: f64) -> String {
 #[allow(clippy::print_stderr, reason = "progress and prose belong on stderr")]
 pub fn eprintln_line(line: &str) {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", shown_lines(line));
 }
 
 #[cfg(test)]
@@ -261,10 +259,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_and_rates_are_short() {
+    fn durations_are_short() {
         assert_eq!([0.2, 59.5, 61.0, 7500.0, 200_000.0].map(duration), ["1s", "1m 0s", "1m 1s", "2h 5m", "2d 7h"]);
         assert_eq!(folded("one  two three  four", 10), ["one", "two three", "four"]);
         assert_eq!(folded("one  two three  four", 80), ["one  two three  four"]);
-        assert_eq!([0.123, 12.34, 1234.0].map(significant), ["0.12", "12.3", "1234"]);
     }
 }

@@ -150,7 +150,7 @@ mod tests {
                 "lr \\ wd  0e-5       1e-5",
                 "0.0      ······     ███···",
                 "0.1      ██████ 3✗  ██████ 8✗",
-                "test_acc ± 0.0100 to ± 0.0300 (95 % CI of a cell's mean);  ✗ diverged  ! failed",
+                "test_acc ± 0.01 to ± 0.03 (95 % CI of a cell's mean);  ✗ diverged  ! failed",
             ]
         );
         let narrow = lines(&grid(2, 4), "test_acc", 24, 30);

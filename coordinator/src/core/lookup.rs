@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use ergodic_common::duration::typed;
 use ergodic_common::repeats::{Rule, Until};
-use ergodic_common::spec::short;
 use ergodic_common::terms::Share;
+use ergodic_common::tree::number;
 use ergodic_common::{Spec, TrialKey};
 
 use super::audits::AuditCounts;
@@ -219,7 +219,7 @@ impl Core {
             lines.push(format!("Its priority is {priority}; of a higher one, and first, are: {before}."));
         }
         if !beside.is_empty() {
-            lines.push(format!("Its weight is {weight}; it shares workers with: {beside}."));
+            lines.push(format!("Its weight is {}; it shares workers with: {beside}.", number(weight)));
         }
     }
 
@@ -288,6 +288,7 @@ fn explain_growth(sweep: &Sweep) -> Option<String> {
 fn explain_precision(sweep: &Sweep, growth: &Precision, until: &Until, ci95: f64) -> String {
     let (standing, cells, name) = (growth.standing(), sweep.spec.grid.cells(), until.metric.name());
     let (known, open) = (standing.known(), standing.open(cells));
+    let ci95 = number(ci95);
     let mut line = format!("{known} of {cells} cells know the mean of {name} to ± {ci95}");
     if known > 0 {
         let parts: Vec<String> = standing.reached.iter().map(|(n, cells)| format!("{cells} at {n}")).collect();
@@ -344,7 +345,12 @@ fn explain_audits(sweep: &Sweep) -> Option<String> {
 /// A cell in words: `lr=0.1, wd=5e-4`.
 pub fn describe_cell(spec: &Spec, cell: u64) -> String {
     let values = spec.grid.values(cell);
-    let parts: Vec<String> =
-        spec.grid.axes().iter().zip(&values).map(|(axis, value)| format!("{}={}", axis.name, short(value))).collect();
+    let parts: Vec<String> = spec
+        .grid
+        .axes()
+        .iter()
+        .zip(&values)
+        .map(|(axis, value)| format!("{}={}", axis.name, axis.write(value)))
+        .collect();
     if parts.is_empty() { "the only cell".to_owned() } else { parts.join(", ") }
 }

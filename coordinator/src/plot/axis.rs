@@ -56,8 +56,10 @@ impl Scale {
         let last = libm::floor(self.to / step + 1e-9) as i64;
         let size = self.from.abs().max(self.to.abs());
         let decimals = (-libm::floor(libm::log10(step) + 1e-9)).max(0.0) as usize;
+        // As many digits as tell one from the next.
+        let digits = (libm::floor(libm::log10(size) + 1e-9) - libm::floor(libm::log10(step) + 1e-9) + 1.0).max(3.0);
         let label = |x: f64| {
-            if (1e-3..1e6).contains(&size) { fixed(x, decimals) } else { scientific(x) }
+            if (1e-3..1e6).contains(&size) { fixed(x, decimals) } else { scientific(x, digits as usize) }
         };
         (first..=last).map(|i| i as f64 * step).map(|x| (x, label(x))).collect()
     }
@@ -89,16 +91,16 @@ fn power_label(x: f64) -> String {
     if (1e-4..1e6).contains(&x) {
         fixed(x, (-libm::floor(libm::log10(x) + 1e-9)).max(0.0) as usize)
     } else {
-        scientific(x)
+        scientific(x, 3)
     }
 }
 
-/// `5e−4`
-fn scientific(x: f64) -> String {
+/// `5e−4`, in at most so many digits.
+fn scientific(x: f64, digits: usize) -> String {
     if x == 0.0 {
         return "0".to_owned();
     }
-    let text = format!("{x:.2e}");
+    let text = format!("{x:.*e}", digits - 1);
     let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
     let digits = digits.trim_end_matches('0').trim_end_matches('.');
     format!("{digits}e{power}").replace('-', "−")

@@ -322,7 +322,10 @@ impl Texts {
     }
 
     fn half(&self, cell: &Cell) -> String {
-        let text = |half| self.decimals.map_or_else(|| brief(half), |decimals| fixed(half, decimals));
+        // Half of an interval that is far narrower than the values are apart is not nothing.
+        let fits = |decimals: &usize, half: f64| half == 0.0 || half >= 0.5 * libm::exp10(-(*decimals as f64));
+        let decimals = |half| self.decimals.filter(|decimals| fits(decimals, half));
+        let text = |half| decimals(half).map_or_else(|| brief(half), |decimals| fixed(half, decimals));
         cell.half.map_or_else(String::new, |half| format!("± {}", text(half)))
     }
 
@@ -381,7 +384,7 @@ fn decimals(map: &Heatmap, scale: &Scale) -> Option<usize> {
         return Some(0);
     }
     let step = (scale.to - scale.from) / 200.0;
-    Some((-libm::floor(libm::log10(step))).clamp(0.0, 5.0) as usize)
+    Some((-libm::floor(libm::log10(step))).clamp(0.0, 9.0) as usize)
 }
 
 fn name_rows(scene: &mut Scene, map: &Heatmap, grid: &Grid, left: f64) {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use ergodic_common::text::shown;
+
 use super::colour::{Colour, PAPER};
 use super::font::FAMILIES;
 use super::scene::{Anchor, Fill, Mark, Scene, Shape, Stroke, Text};
@@ -86,16 +88,15 @@ fn hex([r, g, b]: Colour) -> String {
     format!("#{r:02x}{g:02x}{b:02x}")
 }
 
-/// XML has no control characters, not even escaped ones.
+/// XML has no control characters, not even as entities.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
+    for c in shown(text).chars() {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
             c => out.push(c),
         }
     }

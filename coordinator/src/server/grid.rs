@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ergodic_common::Spec;
-use ergodic_common::spec::short;
+use ergodic_common::spec::in_words;
 use ergodic_proto::v1;
 
 use crate::core::Sweep;
@@ -51,7 +51,8 @@ pub(crate) fn watch_grid(sweep: &Sweep) -> Option<v1::WatchGrid> {
 
 fn names(spec: &Spec, axis: Option<&usize>) -> (String, Vec<String>) {
     let Some(axis) = axis.map(|at| &spec.grid.axes()[*at]) else { return Default::default() };
-    (axis.name.clone(), (0..axis.len()).map(|i| short(&axis.value(i))).collect())
+    let distinct = axis.distinct();
+    (axis.name.clone(), (0..axis.len()).map(|i| in_words(&axis.value(i), distinct)).collect())
 }
 
 fn add(sum: &mut Tally, tally: &Tally) {

@@ -3,6 +3,7 @@
 use ergodic_common::TrialKey;
 use ergodic_common::repeats::Rule;
 use ergodic_common::spec::short;
+use ergodic_common::tree::number;
 use ergodic_proto::v1;
 
 use crate::core::audits::AuditCounts;
@@ -123,9 +124,9 @@ fn growth_line(sweep: &Sweep, cell: u64) -> Option<String> {
     let (growth, until) = (sweep.growth.as_ref()?, sweep.spec.until.as_ref()?);
     let (name, allowed, most) = (until.metric.name(), growth.allowed(cell), sweep.spec.repeats);
     Some(match (growth, until.rule) {
-        (Growth::Precision(growth), Rule::Precision { ci95 }) => match growth.reached(cell) {
-            Some(n) => format!("The mean of {name} of its cell was known to ± {ci95} after {n} repeats."),
-            None => format!(
+        (Growth::Precision(growth), Rule::Precision { ci95 }) => match (growth.reached(cell), number(ci95)) {
+            (Some(n), ci95) => format!("The mean of {name} of its cell was known to ± {ci95} after {n} repeats."),
+            (None, ci95) => format!(
                 "The mean of {name} of its cell is not known to ± {ci95}; {allowed} of at most {most} repeats are run."
             ),
         },

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ergodic_common::dataset::Dataset;
+use ergodic_common::figures::significant;
 use ergodic_common::spec::{Probe, SpecSource};
 use ergodic_common::terms::Share;
 use ergodic_common::trial::{CUDA_F32, Predictions};
@@ -541,7 +542,11 @@ impl Sweeps {
         lines.extend(attempts.iter().map(|attempt| match &attempt.worker[..] {
             "" => format!("An earlier attempt failed: {}.", attempt.cause),
             worker => {
-                format!("An earlier attempt on {worker} failed after {:.3} s: {}.", attempt.seconds, attempt.cause)
+                format!(
+                    "An earlier attempt on {worker} failed after {} s: {}.",
+                    significant(attempt.seconds, 4),
+                    attempt.cause
+                )
             }
         }));
         Ok(lines)
@@ -603,7 +608,11 @@ fn ended(row: &StoredTrial) -> String {
     let isa = if result.isa.is_empty() { String::new() } else { format!(", on {}", result.isa) };
     let what = format!("The trial {} {how}.", result.key);
     // Whoever is given up was computed by nobody.
-    if row.worker.is_empty() { what } else { format!("{what} It took {} {:.3} s{isa}.", row.worker, result.seconds) }
+    if row.worker.is_empty() {
+        what
+    } else {
+        format!("{what} It took {} {} s{isa}.", row.worker, significant(result.seconds, 4))
+    }
 }
 
 /// A change of a sweep's share.

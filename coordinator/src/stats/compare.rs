@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use ergodic_common::axis::Axis;
 use ergodic_common::config::Length;
 use ergodic_common::metric::Metric;
-use ergodic_common::spec::short;
 use ergodic_common::tree::{Value, number};
 use ergodic_common::{Outcome, Spec, TrialKey};
 
@@ -110,7 +109,7 @@ impl Comparison {
     pub fn baseline(&self, spec: &Spec) -> String {
         let word = |(axis, index): &(usize, u64)| {
             let axis = &spec.grid.axes()[*axis];
-            format!("{}={}", axis.name, short(&axis.value(*index)))
+            format!("{}={}", axis.name, axis.write(&axis.value(*index)))
         };
         self.baseline.iter().map(word).collect::<Vec<_>>().join(", ")
     }
@@ -236,27 +235,37 @@ fn note(paired: &Paired, here: &Trials, there: &Trials, has_baseline: bool) -> S
     notes.join("; ")
 }
 
-/// The index of the value that a user means by `text`: as a number, or in the words of a table.
+/// The index of the value that a user means by `text`: the one that is exactly that, or the only one that tables round to it.
 pub(super) fn find_value(axis: &Axis, text: &str) -> Result<u64, TableError> {
     let text = text.trim();
-    let wanted: Option<f64> = text.parse().ok();
-    let same = |i: &u64| wanted.is_some() && axis.number(*i) == wanted;
-    let in_words = |i: &u64| {
-        let value = axis.value(*i);
-        short(&value) == text || value.to_string() == text || value.as_str() == Some(text)
-    };
-    let found = (0..axis.len()).find(same).or_else(|| (0..axis.len()).find(in_words));
-    found.ok_or_else(|| {
-        let hint = match wanted.and_then(|wanted| nearest_number(axis, wanted)) {
-            Some(nearest) => format!("the nearest is {}", number(nearest)),
-            None => {
-                let words: Vec<String> = (0..axis.len().min(50)).map(|i| short(&axis.value(i))).collect();
-                ergodic_common::error::nearest(text, words.iter().map(String::as_str))
-            }
-        };
-        TableError::Unknown(format!("the axis '{}' has no value '{text}', {hint}", axis.name))
-    })
+    match axis.meant(text)[..] {
+        [only] => Ok(only),
+        [] => {
+            let hint = match text.parse().ok().and_then(|wanted| nearest_number(axis, wanted)) {
+                Some(nearest) => format!("the nearest is {}", number(nearest)),
+                None => {
+                    let words: Vec<String> = (0..axis.len().min(50)).map(|i| axis.value(i).to_string()).collect();
+                    ergodic_common::error::nearest(text, words.iter().map(String::as_str))
+                }
+            };
+            Err(TableError::Unknown(format!("the axis '{}' has no value '{text}', {hint}", axis.name)))
+        }
+        ref several => {
+            let all: Vec<String> = several.iter().take(MOST_NAMED).map(|i| axis.value(*i).to_string()).collect();
+            let more = several.len() - all.len();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            Err(TableError::Bad(format!(
+                "the axis '{}' has {} values that '{text}' may stand for, rounded: {}{more}; give one in full",
+                axis.name,
+                several.len(),
+                all.join(", ")
+            )))
+        }
+    }
 }
+
+/// Candidates that are named.
+const MOST_NAMED: usize = 8;
 
 fn nearest_number(axis: &Axis, wanted: f64) -> Option<f64> {
     let numbers = (0..axis.len()).filter_map(|i| axis.number(i));

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use ergodic_common::figures::significant;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{ErrorCode, Spec, TrialResult};
 use ergodic_proto::convert::WireError;
@@ -221,14 +222,14 @@ impl Export {
         let so_far = if manifest.complete { "" } else { " so far" };
         let rows = |table: &&str| Some(format!("{table} {}", manifest.tables.get(*table)?.rows));
         format!(
-            "{}: {} trials added, {} of {} in all{so_far}; rows: {}; {} files of {:.1} MB\n",
+            "{}: {} trials added, {} of {} in all{so_far}; rows: {}; {} files of {} MB\n",
             self.place.name(),
             self.added,
             manifest.cursor.rows,
             manifest.sweep.trials,
             TABLES.iter().filter_map(rows).collect::<Vec<_>>().join(", "),
             parts().count(),
-            bytes as f64 / 1e6
+            significant(bytes as f64 / 1e6, 3)
         )
     }
 }

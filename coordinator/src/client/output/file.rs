@@ -1,11 +1,17 @@
-//! Files that are there when they are whole.
+//! How every command writes a file: it is there when it is whole. What is no file is written into, and stays what it is.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::UserError;
 
 /// A file that is being written: it gets its name, in place of what is there, when it is finished, and is removed when it is dropped
-/// before. A pipe or a device is written to.
+/// before. A pipe, a device or what the shell has opened is written into.
 #[derive(Debug)]
 pub struct NewFile {
     file: File,
@@ -13,6 +19,7 @@ pub struct NewFile {
     names: Option<(PathBuf, PathBuf)>,
     /// What is there.
     old: Option<Metadata>,
+    bytes: u64,
 }
 
 impl NewFile {
@@ -21,30 +28,71 @@ impl NewFile {
     /// # Errors
     /// Nothing can be written there.
     pub fn begin(path: &Path) -> io::Result<Self> {
-        let old = std::fs::metadata(path).ok();
-        if old.as_ref().is_some_and(|old| !old.is_file()) {
-            return Ok(Self { file: OpenOptions::new().write(true).open(path)?, names: None, old: None });
-        }
-        // A link stays one: what it leads to is replaced.
-        let target = if old.is_some() { path.canonicalize()? } else { path.to_owned() };
-        let mut part = target.as_os_str().to_owned();
-        part.push(format!(".{}.part", std::process::id()));
-        let file = OpenOptions::new().write(true).create_new(true).open(&part)?;
-        Ok(Self { file, names: Some((part.into(), target)), old })
+        Self::with_mode(path, 0o666)
     }
 
-    /// Gives it its name, and the permissions of what was there.
+    /// Begins a file for its owner alone, whatever is there.
     ///
     /// # Errors
-    /// It cannot be renamed.
-    pub fn finish(mut self) -> io::Result<()> {
+    /// Nothing can be written there.
+    pub fn private(path: &Path) -> io::Result<Self> {
+        let mut new = Self::with_mode(path, 0o600)?;
+        new.old = None;
+        Ok(new)
+    }
+
+    /// Begins a file for its owner alone, where there is none.
+    ///
+    /// # Errors
+    /// There is one, or nothing can be written there.
+    pub fn private_and_new(path: &Path) -> io::Result<Self> {
+        match std::fs::metadata(path) {
+            Ok(old) if old.is_file() && opened_by_shell(path).is_none() => Err(io::ErrorKind::AlreadyExists.into()),
+            _ => Self::private(path),
+        }
+    }
+
+    fn with_mode(path: &Path, mode: u32) -> io::Result<Self> {
+        if let Some(file) = opened_by_shell(path) {
+            return Ok(Self::into_what_is_there(file?));
+        }
+        // A link stays one: what it leads to is replaced, or made.
+        let target = followed(path)?;
+        let old = match std::fs::metadata(&target) {
+            Ok(old) => Some(old),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(old) = &old {
+            // Whoever may not write to it may not replace it, either.
+            let file = OpenOptions::new().write(true).open(&target)?;
+            if !old.is_file() {
+                return Ok(Self::into_what_is_there(file));
+            }
+        }
+        let (file, part) = create_beside(&target, mode)?;
+        Ok(Self { file, names: Some((part, target)), old, bytes: 0 })
+    }
+
+    fn into_what_is_there(file: File) -> Self {
+        Self { file, names: None, old: None, bytes: 0 }
+    }
+
+    /// Gives it its name, and the permissions of what was there; how many bytes it has.
+    ///
+    /// # Errors
+    /// Not all of it is on the disk, or it cannot be renamed.
+    pub fn finish(mut self) -> io::Result<u64> {
+        self.file.flush()?;
+        let Some((part, target)) = &self.names else { return Ok(self.bytes) };
         if let Some(old) = &self.old {
             self.file.set_permissions(old.permissions())?;
         }
-        let Some((part, target)) = &self.names else { return Ok(()) };
+        // Some file systems tell only now that they are full.
+        self.file.sync_all()?;
         std::fs::rename(part, target)?;
         self.names = None;
-        Ok(())
+        Ok(self.bytes)
     }
 }
 
@@ -58,11 +106,102 @@ impl Drop for NewFile {
 
 impl Write for NewFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        let written = self.file.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+/// Whether what is there is no file: something that reads, or the shell's.
+pub fn is_stream(path: &Path) -> bool {
+    opened_by_shell(path).is_some() || std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir())
+}
+
+/// Writes a whole file.
+///
+/// # Errors
+/// It cannot be written, in words.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), UserError> {
+    let written = NewFile::begin(path).and_then(|mut new| new.write_all(bytes).and_then(|()| new.finish()));
+    written.map(|_| ()).map_err(|error| unwritten(path, &error))
+}
+
+/// Why a file could not be written, and what to do.
+pub fn unwritten(path: &Path, error: &io::Error) -> UserError {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let advice = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "there is no room for it, and nothing of it is left there: make room, or name another place".to_owned()
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            format!("neither it nor a file beside it, in {}, may be written: name another place", folder.display())
+        }
+        io::ErrorKind::NotFound => format!("the directory {} does not exist: make it", folder.display()),
+        io::ErrorKind::IsADirectory => "it is a directory: name a file in it".to_owned(),
+        io::ErrorKind::AlreadyExists => "it is there already: name another file, or remove it".to_owned(),
+        io::ErrorKind::BrokenPipe => "whoever read it has gone away".to_owned(),
+        _ => "name another place".to_owned(),
+    };
+    UserError::new(ErrorCode::BadInput, format!("-o {}: cannot be written ({error}): {advice}", path.display()))
+}
+
+/// Most links that are followed, as the kernel has it.
+const MOST_LINKS: usize = 40;
+
+/// Where a path leads to in the end, whether there is something or not.
+fn followed(path: &Path) -> io::Result<PathBuf> {
+    let mut at = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        match std::fs::read_link(&at) {
+            Ok(next) => at = at.parent().unwrap_or(Path::new("")).join(next),
+            Err(_) => return Ok(at),
+        }
+    }
+    Err(io::Error::other("too many links lead to each other"))
+}
+
+/// What this process was given open, if the path means that: `/dev/stdout`, or `/dev/fd/63` of a shell's `>(…)`. Even a file is
+/// written into from where the shell is in it, since whoever opened it goes on with it.
+fn opened_by_shell(path: &Path) -> Option<io::Result<File>> {
+    let own =
+        [PathBuf::from("/proc/self/fd"), PathBuf::from(format!("/proc/{}/fd", std::process::id())), "/dev/fd".into()];
+    let mut at = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        if at.parent().is_some_and(|folder| own.iter().any(|own| own == folder)) {
+            return Some(descriptor(&at));
+        }
+        let next = std::fs::read_link(&at).ok()?;
+        at = at.parent().unwrap_or(Path::new("")).join(next);
+    }
+    None
+}
+
+fn descriptor(path: &Path) -> io::Result<File> {
+    let number = path.file_name().and_then(|name| name.to_str());
+    match number {
+        Some("1") => io::stdout().as_fd().try_clone_to_owned().map(File::from),
+        Some("2") => io::stderr().as_fd().try_clone_to_owned().map(File::from),
+        // Of others there is no safe way to a copy; what is opened anew begins at the end.
+        _ if std::fs::metadata(path)?.file_type().is_socket() => Err(io::ErrorKind::Unsupported.into()),
+        _ => OpenOptions::new().append(true).open(path),
+    }
+}
+
+/// A file beside another one, under a name that nothing has.
+fn create_beside(target: &Path, mode: u32) -> io::Result<(File, PathBuf)> {
+    static BEGUN: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let number = BEGUN.fetch_add(1, Ordering::Relaxed);
+        let part = target.with_file_name(format!(".ergodic-{}-{number}.part", std::process::id()));
+        match OpenOptions::new().write(true).create_new(true).mode(mode).open(&part) {
+            // Left by a program that had the same number once.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            opened => return opened.map(|file| (file, part)),
+        }
     }
 }
 
@@ -79,17 +218,45 @@ mod tests {
             let mut file = NewFile::begin(&path).expect("a file can be begun");
             file.write_all(text.as_bytes()).map(|()| file).expect("it can be written")
         };
-        write("first").finish().expect("it can be renamed");
+        assert_eq!(write("first").finish().expect("it can be renamed"), 5);
         assert_eq!(read(), "first");
         let second = write("second");
         assert_eq!(read(), "first", "as long as the other one is not whole");
         drop(second);
         assert_eq!((read().as_str(), std::fs::read_dir(dir.path()).expect("a directory").count()), ("first", 1));
         let link = dir.path().join("link");
-        std::os::unix::fs::symlink(&path, &link).expect("a link");
+        std::os::unix::fs::symlink("rows.csv", &link).expect("a link");
         let mut third = NewFile::begin(&link).expect("a file can be begun");
         third.write_all(b"third").and_then(|()| third.finish()).expect("it can be written");
         assert!(link.is_symlink() && read() == "third");
         assert!(NewFile::begin(&dir.path().join("none/rows.csv")).is_err());
+    }
+
+    #[test]
+    fn a_link_to_nothing_leads_to_the_file_that_is_made() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (link, target) = (dir.path().join("link"), dir.path().join("target"));
+        std::os::unix::fs::symlink("target", &link).expect("a link");
+        write_file(&link, b"text").expect("it can be written");
+        assert!(link.is_symlink() && !target.is_symlink());
+        assert_eq!(std::fs::read(&target).expect("a file"), b"text");
+        std::os::unix::fs::symlink("round", dir.path().join("round")).expect("a link");
+        assert!(write_file(&dir.path().join("round"), b"").is_err_and(|e| e.message.contains("links")));
+    }
+
+    #[test]
+    fn private_files_are_private_and_new_ones_new() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("token");
+        std::fs::write(&path, "old").expect("written");
+        let refused = NewFile::private_and_new(&path).expect_err("it is there");
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        let mut new = NewFile::private(&path).expect("it can be replaced");
+        new.write_all(b"new").and_then(|()| new.finish()).expect("it can be written");
+        let mode = std::fs::metadata(&path).expect("a file").permissions().mode();
+        assert_eq!((mode & 0o777, std::fs::read(&path).expect("a file")), (0o600, b"new".to_vec()));
+        let device = NewFile::private_and_new(Path::new("/dev/null")).expect("a device is no file");
+        assert!(device.names.is_none());
     }
 }

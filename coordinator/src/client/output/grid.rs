@@ -1,32 +1,32 @@
 //! A table spread over two axes: one for the rows, one for the columns.
 
+use std::collections::HashMap;
+
+use ergodic_common::text::shown;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
-use super::table::{best_row, figure, incidents, mean_and_interval};
-use super::{Records, colours, text_value};
+use super::table::{best_row, incidents, mean_and_interval};
+use super::words::figure;
+use super::{AxisWords, Records, colours, exact_value};
 use crate::plot::heat;
 
 /// Mean ± 95 % CI by two axes, the best cell marked; or the columns asked for, one after the other. The table must have exactly these two axes, rows first.
 pub fn grid(table: &v1::TableResponse) -> (String, Records) {
-    let rows = distinct(table, 0);
-    let columns = distinct(table, 1);
+    let spread = Spread::of(table);
     let best = best_row(table).filter(|_| table.columns.is_empty());
     let warmth = Warmth::of(table);
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
-    let corner = format!("{} \\ {}", table.axes[0], table.axes[1]);
-    out.set_header(std::iter::once(corner.clone()).chain(columns.iter().cloned()));
-    let mut records = Records {
-        columns: std::iter::once(corner).chain(columns.iter().cloned()).collect(),
-        rows: Vec::with_capacity(rows.len()),
-    };
-    for row in &rows {
-        let mut line = vec![comfy_table::Cell::new(row)];
-        let mut record = vec![json!(row)];
-        for column in &columns {
-            let at =
-                table.rows.iter().position(|r| text_value(&r.values[0]) == *row && text_value(&r.values[1]) == *column);
+    let corner = format!("{} \\ {}", shown(&table.axes[0]), shown(&table.axes[1]));
+    let head: Vec<String> = std::iter::once(corner).chain(spread.columns.iter().cloned()).collect();
+    out.set_header(&head);
+    let mut records = Records { columns: head, rows: Vec::with_capacity(spread.rows.len()), axes: 0 };
+    for (row, name) in spread.rows.iter().enumerate() {
+        let mut line = vec![comfy_table::Cell::new(name)];
+        let mut record = vec![json!(name)];
+        for column in 0..spread.columns.len() {
+            let at = spread.at(row, column);
             let text = at.map_or_else(String::new, |at| cell_text(&table.rows[at]));
             record.push(if text.is_empty() { Value::Null } else { json!(text) });
             let warmth = at.and_then(|at| warmth.as_ref()?.share(&table.rows[at]));
@@ -45,7 +45,7 @@ fn cell_text(row: &v1::TableRow) -> String {
     // A note says it in more words.
     match if row.note.is_empty() { incidents(s) } else { row.note.clone() }.as_str() {
         "" => text,
-        known => format!("{text} ({known})"),
+        known => format!("{text} ({})", shown(known)),
     }
 }
 
@@ -91,16 +91,39 @@ fn terminal([r, g, b]: [u8; 3]) -> comfy_table::Color {
     }
 }
 
-/// The values of an axis in the order of the table.
-pub(super) fn distinct(table: &v1::TableResponse, axis: usize) -> Vec<String> {
-    let mut seen = Vec::new();
-    for row in &table.rows {
-        let text = text_value(&row.values[axis]);
-        if !seen.contains(&text) {
-            seen.push(text);
+/// The rows of a table in their places: by the values themselves, however these are written.
+pub(super) struct Spread {
+    /// The values of the first axis in words, in the order of the table.
+    pub(super) rows: Vec<String>,
+    /// Those of the second.
+    pub(super) columns: Vec<String>,
+    places: HashMap<(usize, usize), usize>,
+}
+
+impl Spread {
+    pub(super) fn of(table: &v1::TableResponse) -> Self {
+        let words = AxisWords::of_table(table);
+        let mut axes = [Vec::new(), Vec::new()];
+        let mut known = [HashMap::new(), HashMap::new()];
+        let mut places = HashMap::new();
+        for (at, row) in table.rows.iter().enumerate() {
+            let place = [0, 1].map(|axis| {
+                let value = &row.values[axis];
+                *known[axis].entry(exact_value(value)).or_insert_with(|| {
+                    axes[axis].push(words.write(axis, value));
+                    axes[axis].len() - 1
+                })
+            });
+            places.insert((place[0], place[1]), at);
         }
+        let [rows, columns] = axes;
+        Self { rows, columns, places }
     }
-    seen
+
+    /// Which row of the table stands there.
+    pub(super) fn at(&self, row: usize, column: usize) -> Option<usize> {
+        self.places.get(&(row, column)).copied()
+    }
 }
 
 #[cfg(test)]
@@ -121,5 +144,39 @@ mod tests {
             Warmth::of(&v1::TableResponse { rows: rows[..2].to_vec(), ..table }).is_none(),
             "one is neither warm nor cold"
         );
+    }
+
+    /// Axes whose values look alike when they are rounded, and whose numbers are small.
+    fn alike() -> v1::TableResponse {
+        let number = |x: f64| v1::AxisValue { kind: Some(v1::axis_value::Kind::Number(x)) };
+        let row = |(i, wd): (u32, f64)| {
+            let mean = Some(2.3e-10 * f64::from(i + 1));
+            let summary = v1::Summary { n: 3, mean, ci95_high: mean.map(|x| x + 4e-11), ..v1::Summary::default() };
+            let lr = number(1.999 + 0.002 * f64::from(i) / 63.0);
+            v1::TableRow { values: vec![lr, number(wd)], summary: Some(summary), ..v1::TableRow::default() }
+        };
+        let rows = (0..64).flat_map(|i| [(i, 0.0), (i, 1e-7)]).map(row).collect();
+        v1::TableResponse { axes: vec!["lr".into(), "wd".into()], rows, ..v1::TableResponse::default() }
+    }
+
+    #[test]
+    fn every_cell_has_a_place_of_its_own_in_every_layout() {
+        let table = alike();
+        let (text, records) = grid(&table);
+        let latex = crate::client::output::latex_grid(&table);
+        assert_eq!(records.rows.len(), 64);
+        let mut names: Vec<&Value> = records.rows.iter().map(|row| &row[0]).collect();
+        names.dedup();
+        assert_eq!((names.len(), &names[0], &names[63]), (64, &&json!("1.999"), &&json!("2.001")));
+        for (layout, separator) in [(&text, "±"), (&records.markdown(), "±"), (&latex, "\\pm")] {
+            assert_eq!(layout.matches(separator).count(), 128, "{layout}");
+            assert!(!layout.contains("0.0000"), "{layout}");
+        }
+        assert!(text.contains("2.30e-10 ± 4.0e-11") && text.contains("1e-7"), "{text}");
+        let people = crate::client::output::people(&table);
+        let mut lines: Vec<&str> = people.lines().filter(|line| line.contains('±') && !line.contains("CI")).collect();
+        lines.sort_unstable();
+        lines.dedup();
+        assert_eq!(lines.len(), 128, "{people}");
     }
 }

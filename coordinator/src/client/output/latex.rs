@@ -2,12 +2,14 @@
 
 use std::fmt::Write as _;
 
+use ergodic_common::text::shown;
 use ergodic_proto::v1;
 use serde_json::json;
 
-use super::grid::distinct;
-use super::table::{best_row, figure, incidents, mean_and_interval};
-use super::{Records, text_value};
+use super::grid::Spread;
+use super::table::{best_row, incidents, mean_and_interval};
+use super::words::figure;
+use super::{AxisWords, Records};
 
 /// One row per cell, and one column per metric with mean and interval; or the statistics asked for. The tables have the
 /// same rows in the same order.
@@ -19,12 +21,13 @@ pub fn latex(tables: &[v1::TableResponse]) -> String {
     let columns: Vec<Vec<String>> = tables.iter().map(names).collect();
     let head: Vec<String> = head.chain(columns.concat()).chain(noted.then(String::new)).collect();
     let best: Vec<Option<usize>> = tables.iter().map(best_row).collect();
+    let words = AxisWords::of_table(first);
     let line = |at: usize| {
         let row = &first.rows[at];
         let n = row.summary.unwrap_or_default().n.to_string();
         let figures = tables.iter().zip(&best).flat_map(|(table, best)| figures(table, at, *best == Some(at)));
         let note = noted.then(|| escaped(&notes[at]));
-        row.values.iter().map(|v| value(&text_value(v))).chain([n]).chain(figures).chain(note).collect::<Vec<_>>()
+        words.row(&row.values).map(|text| value(&text)).chain([n]).chain(figures).chain(note).collect::<Vec<_>>()
     };
     let lines: Vec<Vec<String>> = (0..first.rows.len()).map(line).collect();
     let align = format!("{}{}", "r".repeat(head.len() - usize::from(noted)), if noted { "l" } else { "" });
@@ -33,34 +36,36 @@ pub fn latex(tables: &[v1::TableResponse]) -> String {
 
 /// One table spread over two axes, rows first.
 pub fn latex_grid(table: &v1::TableResponse) -> String {
-    let (rows, columns) = (distinct(table, 0), distinct(table, 1));
+    let spread = Spread::of(table);
     let best = best_row(table);
-    let line = |row: &String| {
-        let cell = |column: &String| {
-            let here = |r: &v1::TableRow| text_value(&r.values[0]) == *row && text_value(&r.values[1]) == *column;
-            let Some(at) = table.rows.iter().position(here) else { return String::new() };
+    let line = |(row, name): (usize, &String)| {
+        let cell = |column: usize| {
+            let Some(at) = spread.at(row, column) else { return String::new() };
             let text = figures(table, at, best == Some(at)).join(" / ");
             let note = note(&table.rows[at]);
             if note.is_empty() { text } else { format!("{text} ({})", escaped(&note)) }
         };
-        std::iter::once(value(row)).chain(columns.iter().map(cell)).collect::<Vec<_>>()
+        std::iter::once(value(name)).chain((0..spread.columns.len()).map(cell)).collect::<Vec<_>>()
     };
-    let lines: Vec<Vec<String>> = rows.iter().map(line).collect();
-    let last = columns.len() + 1;
+    let lines: Vec<Vec<String>> = spread.rows.iter().enumerate().map(line).collect();
+    let last = spread.columns.len() + 1;
     let above = format!(
         " & \\multicolumn{{{}}}{{c}}{{{}}} \\\\\n\\cmidrule(lr){{2-{last}}}\n",
-        columns.len(),
+        spread.columns.len(),
         escaped(&table.axes[1])
     );
-    let head = std::iter::once(format!("{above}{}", escaped(&table.axes[0]))).chain(columns.iter().map(|c| value(c)));
+    let head = std::iter::once(format!("{above}{}", escaped(&table.axes[0])));
+    let head = head.chain(spread.columns.iter().map(|name| value(name)));
     format!("{}{}", comment(std::slice::from_ref(table)), tabular(&"r".repeat(last), &[head.collect()], &lines))
 }
 
-/// Any records.
+/// Any records, for people.
 pub fn latex_records(records: &Records) -> String {
     let head = records.columns.iter().map(|column| escaped(column)).collect();
-    let cell = |x: &serde_json::Value| if x.is_number() { value(&super::plain(x)) } else { escaped(&super::plain(x)) };
-    let lines: Vec<Vec<String>> = records.rows.iter().map(|row| row.iter().map(cell).collect()).collect();
+    let cell = |(x, text): (&serde_json::Value, &String)| if x.is_number() { value(text) } else { escaped(text) };
+    let words = records.in_words("");
+    let cells = records.rows.iter().zip(&words);
+    let lines: Vec<Vec<String>> = cells.map(|(row, words)| row.iter().zip(words).map(cell).collect()).collect();
     tabular(&"l".repeat(records.columns.len()), &[head], &lines)
 }
 
@@ -77,12 +82,12 @@ fn comment(tables: &[v1::TableResponse]) -> String {
     let done = if first.done == first.trials { String::new() } else { format!("{} of ", first.done) };
     format!(
         "% {} ({}): {}; {what}, over completed trials\n% {done}{} trials; {}; {}\n% \\usepackage{{booktabs}}\n",
-        first.name.replace(char::is_control, " "),
+        shown(&first.name),
         first.sweep,
         metrics.join(", "),
         first.trials,
-        first.data,
-        first.numerics
+        shown(&first.data),
+        shown(&first.numerics)
     )
 }
 
@@ -159,7 +164,7 @@ fn math(text: &str) -> String {
 /// Text in which nothing means anything to TeX.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
+    for c in shown(text).chars() {
         match c {
             '&' | '%' | '$' | '#' | '_' | '{' | '}' => out.extend(['\\', c]),
             '\\' => out.push_str("\\textbackslash{}"),
@@ -171,7 +176,6 @@ fn escaped(text: &str) -> String {
             // What TeX has no glyph for, in T1.
             '≈' => out.push_str("$\\approx$"),
             '×' => out.push_str("$\\times$"),
-            c if c.is_control() => out.push(' '),
             c => out.push(c),
         }
     }
@@ -245,7 +249,8 @@ mod tests {
         let head = " & \\multicolumn{2}{c}{wd} \\\\\n\\cmidrule(lr){2-3}\ntrain.loss\\_kind & $0$ & $5 \\times 10^{-5}$ \\\\\n";
         assert!(text.contains(head), "{text}");
         assert!(text.contains("c\\&d & -- (3 diverged) &  \\\\"), "{text}");
-        let records = Records { columns: vec!["a_b".into()], rows: vec![vec![json!("50 %")], vec![json!(1e-7)]] };
+        let records =
+            Records { columns: vec!["a_b".into()], rows: vec![vec![json!("50 %")], vec![json!(1e-7)]], axes: 0 };
         assert!(
             latex_records(&records).contains("a\\_b \\\\\n\\midrule\n50 \\% \\\\\n$10^{-7}$ \\\\"),
             "{}",

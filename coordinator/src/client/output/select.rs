@@ -10,7 +10,7 @@ use ergodic_common::tree::Value;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
-use super::{exact_value, text_value};
+use super::exact_value;
 
 /// A choice of rows, as typed.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -223,7 +223,7 @@ fn sort(table: &v1::TableResponse, key: &str, rows: &mut [usize]) -> Result<(), 
         let (x, y) = (by.of(a, &none), by.of(b, &none));
         // What has no number comes last, whichever way; words by the alphabet.
         let order = match (by, x.is_nan(), y.is_nan()) {
-            (Source::Axis(at), true, true) => text_value(&a.values[at]).cmp(&text_value(&b.values[at])),
+            (Source::Axis(at), true, true) => exact_value(&a.values[at]).cmp(&exact_value(&b.values[at])),
             (_, true, true) => return Ordering::Equal,
             (_, true, false) => return Ordering::Greater,
             (_, false, true) => return Ordering::Less,

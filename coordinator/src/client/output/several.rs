@@ -1,10 +1,11 @@
 //! Several metrics at once.
 
+use ergodic_common::text::shown;
 use ergodic_proto::v1;
 use serde_json::json;
 
 use super::table::{best_row, mean_and_interval};
-use super::{Records, grid, summary_records, text_value};
+use super::{AxisWords, Records, grid, summary_records};
 
 /// Statistics in tidy form: one row per cell and metric, which the column `metric` names.
 pub fn tidy(tables: &[v1::TableResponse]) -> Records {
@@ -25,6 +26,7 @@ pub fn tidy_grids(tables: &[v1::TableResponse]) -> Records {
 
 fn append(all: &mut Records, mut records: Records, at: usize, metric: &str) {
     records.columns.insert(at, "metric".to_owned());
+    all.axes = records.axes;
     records.rows.iter_mut().for_each(|row| row.insert(at, json!(metric)));
     all.columns = records.columns;
     all.rows.append(&mut records.rows);
@@ -36,7 +38,17 @@ pub fn side_by_side(tables: &[v1::TableResponse]) -> String {
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
     let metrics = tables.iter().map(|table| table.metric.clone());
-    out.set_header(first.axes.iter().cloned().chain(["n".to_owned()]).chain(metrics).chain([String::new()]));
+    out.set_header(
+        first
+            .axes
+            .iter()
+            .cloned()
+            .chain(["n".to_owned()])
+            .chain(metrics)
+            .chain([String::new()])
+            .map(|name| shown(&name).into_owned()),
+    );
+    let words = AxisWords::of_table(first);
     let best: Vec<Option<usize>> = tables.iter().map(best_row).collect();
     for (at, row) in first.rows.iter().enumerate() {
         let s = row.summary.unwrap_or_default();
@@ -45,7 +57,7 @@ pub fn side_by_side(tables: &[v1::TableResponse]) -> String {
             format!("{mark}{}", mean_and_interval(&table.rows[at].summary.unwrap_or_default()))
         };
         let figures = tables.iter().zip(&best).map(figure);
-        let cells = row.values.iter().map(text_value).chain([s.n.to_string()]).chain(figures);
+        let cells = words.row(&row.values).chain([s.n.to_string()]).chain(figures);
         out.add_row(cells.chain([super::table::incidents(&s)]));
     }
     for i in first.axes.len()..=first.axes.len() + tables.len() {

@@ -7,8 +7,8 @@ use arrow_array::RecordBatch;
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 
-use super::Format;
-use super::file::NewFile;
+use super::file::{NewFile, unwritten};
+use super::{Format, colours, guarded};
 use crate::client::export::encode;
 
 /// `--format` of commands whose rows can go to a file.
@@ -91,7 +91,9 @@ impl Sink {
     /// It cannot be written.
     pub fn text(&self, text: &str) -> Result<(), UserError> {
         // Stdout being a terminal, there may be colours.
-        if self.file.is_some() { self.bytes(without_colours(text).as_bytes()) } else { self.bytes(text.as_bytes()) }
+        let to_terminal = self.file.is_none();
+        let text = if to_terminal { text.to_owned() } else { without_colours(text) };
+        self.bytes(guarded(&text, to_terminal && colours()).as_bytes())
     }
 
     /// Writes rows as Parquet.
@@ -121,7 +123,7 @@ impl Sink {
             (Ok(()), _) => Ok(()),
             (Err(error), None) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             (Err(error), None) => Err(UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {error}"))),
-            (Err(error), Some(path)) => Err(bad(format!("-o {}: cannot be written: {error}", path.display()))),
+            (Err(error), Some(path)) => Err(unwritten(path, &error)),
         }
     }
 }
@@ -136,7 +138,7 @@ impl Output {
     pub(in crate::client) fn finish(self) -> io::Result<()> {
         match self {
             Self::Stdout(mut out) => out.flush(),
-            Self::File(out) => out.into_inner().map_err(io::IntoInnerError::into_error)?.finish(),
+            Self::File(out) => out.into_inner().map_err(io::IntoInnerError::into_error)?.finish().map(|_| ()),
         }
     }
 }

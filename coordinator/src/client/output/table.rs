@@ -1,9 +1,11 @@
 //! Statistics and trials as records, and statistics for people.
 
+use ergodic_common::figures::{Place, significant, with_half_width};
+use ergodic_common::text::shown;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
-use super::{Records, colours, json_number, json_value, text_value};
+use super::{AxisWords, Records, colours, json_number, json_value};
 
 const STATISTICS: [&str; 10] =
     ["n", "diverged", "failed", "mean", "std", "ci95_low", "ci95_high", "min", "median", "max"];
@@ -21,7 +23,7 @@ pub fn summary_records(axes: &[String], columns: &[String], rows: &[v1::TableRow
         row.values.iter().map(json_value).chain(counts).chain(numbers).chain([json!(missing(&s))]).collect()
     };
     let columns = axes.iter().cloned().chain(names).collect();
-    Records { columns, rows: rows.iter().map(row).collect() }
+    Records { columns, rows: rows.iter().map(row).collect(), axes: axes.len() }
 }
 
 /// Why something of a row is not there.
@@ -49,7 +51,7 @@ fn figure_records(axes: &[String], columns: &[String], rows: &[v1::TableRow]) ->
         row.values.iter().map(json_value).chain(counts).chain(figures).chain([note]).collect()
     };
     let columns = axes.iter().cloned().chain(COUNTS.map(str::to_owned)).chain(names).collect();
-    Records { columns, rows: rows.iter().map(row).collect() }
+    Records { columns, rows: rows.iter().map(row).collect(), axes: axes.len() }
 }
 
 /// A statistic keeps its point even when it is whole.
@@ -64,7 +66,7 @@ pub fn trial_records(pages: &[v1::TrialsResponse]) -> Records {
     let after = ["digest", "cause"].map(str::to_owned);
     let columns = first.axes.iter().cloned().chain(before).chain(first.metrics.iter().cloned()).chain(after);
     let rows = pages.iter().flat_map(|page| &page.rows).map(|row| trial_row(row, &first.numerics));
-    Records { columns: columns.collect(), rows: rows.collect() }
+    Records { columns: columns.collect(), rows: rows.collect(), axes: first.axes.len() }
 }
 
 fn trial_row(row: &v1::TrialRow, numerics: &str) -> Vec<Value> {
@@ -105,33 +107,26 @@ pub fn best_row(table: &v1::TableResponse) -> Option<usize> {
 /// `0.9712 ± 0.0013`; without an interval below two trials, a dash without any.
 pub fn mean_and_interval(s: &v1::Summary) -> String {
     match (s.mean, s.ci95_high) {
-        (Some(mean), Some(high)) => {
-            let half = high - mean;
-            let power = |x: f64| if x == 0.0 { 0 } else { x.abs().log10().floor() as i32 };
-            if half.abs().max(mean.abs()) < HUGE {
-                let digits = decimals(half);
-                return format!("{mean:.digits$} ± {half:.digits$}");
-            }
-            let digits = (power(mean) - power(half) + 1).clamp(1, 8) as usize;
-            format!("{mean:.digits$e} ± {half:.1e}")
-        }
-        (Some(mean), None) => number(mean, 4),
-        (None, _) => "–".to_owned(),
+        (Some(mean), Some(high)) => with_half_width(mean, high - mean),
+        (mean, _) => short_figure(mean),
     }
 }
 
-/// From here on a number is written with its power of ten.
-const HUGE: f64 = 1e7;
-
-/// A number with so many decimals, or, where it is huge or these show nothing of it, with its power of ten.
-fn number(x: f64, decimals: usize) -> String {
-    let small = 10_f64.powi(1 - decimals as i32);
-    if x == 0.0 || (small..HUGE).contains(&x.abs()) { format!("{x:.decimals$}") } else { format!("{x:.3e}") }
+/// Deviation, least value, median and largest value of a row: to the third digit of the deviation, or where there is none in five digits.
+pub fn figures_of_trials(s: &v1::Summary) -> [String; 4] {
+    let largest = [s.min, s.median, s.max].into_iter().flatten().map(f64::abs).fold(0.0, f64::max);
+    let place = s.std.and_then(|std| Place::of(std, 3, largest));
+    let write = |x: f64| place.map_or_else(|| significant(x, 5), |place| place.write(x));
+    [s.std, s.min, s.median, s.max].map(|x| x.map_or_else(|| "–".to_owned(), write))
 }
 
-/// Decimals that show two digits of `half`, at most 8.
-fn decimals(half: f64) -> usize {
-    if half <= 0.0 || !half.is_finite() { 4 } else { (1.0 - half.log10().floor()).clamp(0.0, 8.0) as usize }
+/// A figure and the ends of its interval, all to the second digit of half of its width; dashes for what there is not.
+pub fn estimate(x: Option<f64>, ends: Option<(f64, f64)>) -> (String, String) {
+    let largest = ends.map_or(0.0, |(low, high)| low.abs().max(high.abs())).max(x.unwrap_or(0.0).abs());
+    let place = ends.and_then(|(low, high)| Place::of((high - low) / 2.0, 2, largest));
+    let write = |x: f64| place.map_or_else(|| significant(x, 4), |place| place.write(x));
+    let interval = ends.map_or_else(|| short_figure(None), |(low, high)| format!("{} … {}", write(low), write(high)));
+    (x.map_or_else(|| short_figure(None), write), interval)
 }
 
 /// What is to be known of trials that did not complete: `2 diverged, 1 failed`.
@@ -146,10 +141,9 @@ fn chosen(table: &v1::TableResponse) -> String {
     let records = figure_records(&table.axes, &table.columns, &table.rows);
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-    out.set_header(&records.columns);
-    for (row, values) in table.rows.iter().zip(&records.rows) {
-        let axes = row.values.iter().map(text_value);
-        out.add_row(axes.chain(values[table.axes.len()..].iter().map(figure)));
+    out.set_header(records.columns.iter().map(|name| shown(name)));
+    for row in records.in_words("–") {
+        out.add_row(row);
     }
     for i in table.axes.len()..records.columns.len() - 1 {
         if let Some(column) = out.column_mut(i) {
@@ -163,43 +157,20 @@ fn chosen(table: &v1::TableResponse) -> String {
 pub fn grid_of(records: &Records) -> String {
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-    out.set_header(&records.columns);
-    let cell = |value: &Value| {
+    out.set_header(records.columns.iter().map(|name| shown(name)));
+    let cell = |(value, text): (&Value, String)| {
         let to = if value.is_number() { comfy_table::CellAlignment::Right } else { comfy_table::CellAlignment::Left };
-        comfy_table::Cell::new(figure(value)).set_alignment(to)
+        comfy_table::Cell::new(text).set_alignment(to)
     };
-    for row in &records.rows {
-        out.add_row(row.iter().map(cell));
+    for (row, words) in records.rows.iter().zip(records.in_words("–")) {
+        out.add_row(row.iter().zip(words).map(cell));
     }
     format!("{out}\n")
 }
 
-/// A number for people, in six digits; a dash for none.
-pub(super) fn figure(value: &Value) -> String {
-    match value.as_f64() {
-        Some(x) if value.is_f64() => six_digits(x),
-        _ if value.is_null() => "–".to_owned(),
-        _ => super::plain(value),
-    }
-}
-
 /// A number for people in four digits, enough for a difference or a p; a dash for none.
 pub fn short_figure(x: Option<f64>) -> String {
-    match x.filter(|x| x.is_finite()) {
-        None => "–".to_owned(),
-        Some(x) if x != 0.0 && x.abs() < 1e-4 => format!("{x:.1e}"),
-        Some(x) => format!("{x:.4}"),
-    }
-}
-
-/// Six digits, without those zeros at the end that say nothing.
-fn six_digits(x: f64) -> String {
-    if x == 0.0 || !(1e-4..1e9).contains(&x.abs()) {
-        return if x == 0.0 { "0".to_owned() } else { format!("{x:.5e}") };
-    }
-    let decimals = (5.0 - x.abs().log10().floor()).clamp(0.0, 9.0) as usize;
-    let text = format!("{x:.decimals$}");
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    x.filter(|x| x.is_finite()).map_or_else(|| "–".to_owned(), |x| significant(x, 4))
 }
 
 /// One line per row for people, the best one marked.
@@ -210,26 +181,15 @@ pub fn people(table: &v1::TableResponse) -> String {
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
     let header = ["n", &format!("{} mean ± 95 % CI", table.metric), "std", "min", "median", "max", ""];
-    out.set_header(table.axes.iter().map(String::as_str).chain(header));
+    out.set_header(table.axes.iter().map(String::as_str).chain(header).map(shown));
     let best = best_row(table);
-    let number = |x: Option<f64>| x.map_or_else(|| "–".to_owned(), |x| number(x, 5));
+    let words = AxisWords::of_table(table);
     for (at, row) in table.rows.iter().enumerate() {
         let s = row.summary.unwrap_or_default();
         let mark = if best == Some(at) { "★ " } else { "" };
-        let cells: Vec<String> = row
-            .values
-            .iter()
-            .map(text_value)
-            .chain([
-                s.n.to_string(),
-                format!("{mark}{}", mean_and_interval(&s)),
-                number(s.std),
-                number(s.min),
-                number(s.median),
-                number(s.max),
-                incidents(&s),
-            ])
-            .collect();
+        let mean = format!("{mark}{}", mean_and_interval(&s));
+        let cells = words.row(&row.values).chain([s.n.to_string(), mean]).chain(figures_of_trials(&s));
+        let cells: Vec<String> = cells.chain([incidents(&s)]).collect();
         let style = |text: String| {
             let cell = comfy_table::Cell::new(text);
             if best == Some(at) && colours() { cell.fg(comfy_table::Color::Green) } else { cell }
@@ -292,17 +252,36 @@ mod tests {
 
     #[test]
     fn figures_show_what_is_known_and_no_more() {
-        let shown = |mean: f64, half: f64| {
+        let summary = |mean: f64, half: f64| {
             let (ci95_low, ci95_high) = (Some(mean - half), Some(mean + half));
-            mean_and_interval(&v1::Summary { mean: Some(mean), ci95_low, ci95_high, ..v1::Summary::default() })
+            v1::Summary { mean: Some(mean), ci95_low, ci95_high, ..v1::Summary::default() }
         };
-        assert_eq!(shown(0.97123, 0.00131), "0.9712 ± 0.0013");
-        assert_eq!(shown(66_144.2, 62_641.7), "66144 ± 62642");
-        assert_eq!(shown(1.378_440e43, 3.2173e42), "1.38e43 ± 3.2e42");
-        assert_eq!(shown(5.0, 0.0), "5.0000 ± 0.0000");
+        assert_eq!(mean_and_interval(&summary(0.97123, 0.00131)), "0.9712 ± 0.0013");
+        assert_eq!(mean_and_interval(&summary(2.3e-10, 4e-11)), "2.30e-10 ± 4.0e-11");
+        assert_eq!(mean_and_interval(&v1::Summary { ci95_high: None, ..summary(0.97123, 1.0) }), "0.9712");
+        let s = v1::Summary {
+            std: Some(0.026_9),
+            min: Some(0.668),
+            median: Some(0.7),
+            max: Some(0.72),
+            ..Default::default()
+        };
+        assert_eq!(figures_of_trials(&s), ["0.0269", "0.6680", "0.7000", "0.7200"]);
+        let tiny =
+            v1::Summary { std: Some(2.69e-11), min: Some(1e-10), median: Some(2e-10), max: None, ..Default::default() };
+        assert_eq!(figures_of_trials(&tiny), ["2.69e-11", "1.000e-10", "2.000e-10", "–"]);
+        let alone = v1::Summary { std: None, min: Some(0.971_234), ..Default::default() };
+        assert_eq!(figures_of_trials(&alone), ["–", "0.97123", "–", "–"]);
+        let shown = |x, ends| {
+            let (figure, interval) = estimate(x, ends);
+            [figure, interval]
+        };
+        assert_eq!(shown(Some(0.012_34), Some((0.01, 0.014_7))), ["0.0123", "0.0100 … 0.0147"]);
+        assert_eq!(shown(Some(-1.2e-9), Some((-1.5e-9, -9e-10))), ["-1.20e-9", "-1.50e-9 … -9.0e-10"]);
+        assert_eq!(shown(Some(0.25), None), ["0.25", "–"]);
         assert_eq!(
-            [0.971_234, 0.000_301, 2.5e9, 0.0].map(|x| number(x, 4)),
-            ["0.9712", "3.010e-4", "2.500e9", "0.0000"]
+            [0.971_234, 0.000_301, 2.5e9, 0.0].map(|x| short_figure(Some(x))),
+            ["0.9712", "0.000301", "2.5e9", "0"]
         );
     }
 
@@ -321,10 +300,6 @@ mod tests {
         let header = "lr,n,diverged,failed,se,q05,note\n";
         assert_eq!(csv, format!("{header}0.1,3,0,0,0.25,0.5,\n0.2,3,0,0,,2e-7,one value\n"));
         let text = people(&table);
-        assert!(text.contains("one value") && text.contains("2.00000e-7") && text.contains('–'), "{text}");
-        assert_eq!(
-            ["0.9712", "123.456", "1", "0"],
-            [0.9712, 123.456, 1.0, 0.0].map(six_digits).each_ref().map(|s| &s[..])
-        );
+        assert!(text.contains("one value") && text.contains("2e-7") && text.contains('–'), "{text}");
     }
 }

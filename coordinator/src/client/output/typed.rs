@@ -96,6 +96,7 @@ mod tests {
                 vec![json!(0.1), json!(32), json!(3), json!(1.0), Value::Null],
                 vec![json!(1), json!(64), json!(0), Value::Null, json!("all diverged")],
             ],
+            axes: 2,
         };
         let batch = records.batch(&axes).expect("columns of equal length");
         let schema = batch.schema();

@@ -8,7 +8,7 @@ use ergodic_proto::v1;
 
 use super::{Client, PlotOptions, bad, key, pooled_by, row_name, subtitle, varying};
 use crate::client::commands::{ask_curves, ask_table};
-use crate::client::output::exact_value;
+use crate::client::output::{AxisWords, exact_value};
 use crate::plot::Scene;
 use crate::plot::curves::{self, Curves, Line, Point};
 
@@ -59,8 +59,9 @@ fn of_points(table: &v1::TableResponse, points: Vec<v1::CurvePoint>, log: bool) 
         by_row.entry(words(&point.values)).or_default().push(Point { step: point.step as f64, mean, interval });
     }
     let (mut lines, mut missing) = (Vec::new(), Vec::new());
+    let names = AxisWords::of_table(table);
     for row in &table.rows {
-        let (s, name) = (row.summary.unwrap_or_default(), row_name(row, &axes));
+        let (s, name) = (row.summary.unwrap_or_default(), row_name(row, &axes, &names));
         match by_row.remove(&words(&row.values)) {
             Some(points) => lines.push(Line { label: format!("{name}{}", diverged(&s)), points }),
             None => missing.push((name, s)),

@@ -5,6 +5,7 @@ use ergodic_proto::v1;
 
 use super::{Client, Kind, PlotOptions, bad, level, pooled, subtitle, varying};
 use crate::client::commands::ask_table;
+use crate::client::output::AxisWords;
 use crate::plot::heatmap::{self, Cell, Heatmap, Over};
 use crate::plot::{Factor, Scene};
 
@@ -70,10 +71,11 @@ fn over(stat: &str) -> Over {
 }
 
 fn of_table(table: &v1::TableResponse, stat: &str, options: &PlotOptions) -> Heatmap {
+    let words = AxisWords::of_table(table);
     let factor = |axis: usize| {
         let mut levels = Vec::new();
         for row in &table.rows {
-            let level = level(&row.values[axis]);
+            let level = level(&words, axis, &row.values[axis]);
             if !levels.contains(&level) {
                 levels.push(level);
             }
@@ -81,16 +83,16 @@ fn of_table(table: &v1::TableResponse, stat: &str, options: &PlotOptions) -> Hea
         Factor::new(&table.axes[axis], levels)
     };
     let (rows, columns) = (factor(0), factor(1));
-    let place = |factor: &Factor, value: &v1::AxisValue| {
-        let level = level(value);
+    let place = |factor: &Factor, axis: usize, value: &v1::AxisValue| {
+        let level = level(&words, axis, value);
         factor.levels.iter().position(|known| *known == level)
     };
     let cell = |row: &v1::TableRow| {
         let s = row.summary.unwrap_or_default();
         let mean = stat == "mean";
         Some(Cell {
-            row: place(&rows, &row.values[0])?,
-            column: place(&columns, &row.values[1])?,
+            row: place(&rows, 0, &row.values[0])?,
+            column: place(&columns, 1, &row.values[1])?,
             value: if mean { s.mean } else { row.figures.first().copied().filter(|x| x.is_finite()) },
             half: s.ci95_high.zip(s.mean).map(|(high, mean)| high - mean).filter(|_| mean),
             trials: [s.n, s.diverged, s.failed],

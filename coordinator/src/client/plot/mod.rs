@@ -12,7 +12,7 @@ use ergodic_proto::v1;
 
 use super::Client;
 use super::commands::ask_table;
-use super::output::{Selection, text_value};
+use super::output::{AxisWords, Selection, is_stream, write_file};
 use crate::plot::{Level, Look, Scene};
 
 /// `--kind`
@@ -129,7 +129,7 @@ pub async fn plot(
         Form::Svg => scene.svg().into_bytes(),
         Form::Png => scene.png(DOTS).map_err(bad)?,
     };
-    write(path, &bytes)?;
+    write_file(path, &bytes)?;
     Ok(None)
 }
 
@@ -175,16 +175,10 @@ fn form(path: &Path) -> Result<Form, UserError> {
     match ending.as_deref() {
         Some("svg") => Ok(Form::Svg),
         Some("png") => Ok(Form::Png),
+        // A pipe has no ending.
+        _ if is_stream(path) => Ok(Form::Svg),
         _ => Err(bad(format!("-o {}: expected a name that ends in .svg or .png", path.display()))),
     }
-}
-
-/// Writes a file.
-///
-/// # Errors
-/// It cannot be written.
-pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), UserError> {
-    std::fs::write(path, bytes).map_err(|e| bad(format!("cannot write {}: {e}", path.display())))
 }
 
 fn bad(message: String) -> UserError {
@@ -208,8 +202,8 @@ pub(super) fn varying(table: &v1::TableResponse) -> Vec<(usize, String)> {
 }
 
 /// A row by those of its values that tell it from others: `0.1 · adamw`.
-fn row_name(row: &v1::TableRow, axes: &[(usize, String)]) -> String {
-    axes.iter().map(|(at, _)| label(&row.values[*at])).collect::<Vec<_>>().join(" · ")
+fn row_name(row: &v1::TableRow, axes: &[(usize, String)], words: &AxisWords) -> String {
+    axes.iter().map(|(at, _)| words.write(*at, &row.values[*at])).collect::<Vec<_>>().join(" · ")
 }
 
 /// What these values are of: `lr · optimizer.kind`.
@@ -217,25 +211,12 @@ fn key(axes: &[(usize, String)]) -> String {
     axes.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>().join(" · ")
 }
 
-fn level(value: &v1::AxisValue) -> Level {
+fn level(words: &AxisWords, axis: usize, value: &v1::AxisValue) -> Level {
     let number = match value.kind {
         Some(v1::axis_value::Kind::Number(x)) => Some(x),
         _ => None,
     };
-    Level { text: label(value), number }
-}
-
-/// A value as a picture has it: without the power of ten that a table gives a number of many digits.
-fn label(value: &v1::AxisValue) -> String {
-    let text = text_value(value);
-    match value.kind {
-        Some(v1::axis_value::Kind::Number(x)) if text.contains('e') && (1e-3..1e5).contains(&x.abs()) => {
-            let decimals = (3.0 - libm::floor(libm::log10(x.abs()))).clamp(0.0, 6.0) as usize;
-            let text = format!("{x:.decimals$}");
-            if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
-        }
-        _ => text,
-    }
+    Level { text: words.write(axis, value), number }
 }
 
 /// Axes of the sweep that are no axes of the table.
@@ -256,19 +237,4 @@ async fn pooled_by(
     }
     let whole = ask_table(client, options.table_request(sweep, Vec::new(), Vec::new())).await?;
     Ok(pooled(&whole.axes, table))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_of_axes_are_written_without_powers_of_ten() {
-        let of = |x: f64| label(&v1::AxisValue { kind: Some(v1::axis_value::Kind::Number(x)) });
-        assert_eq!(
-            [0.1, 0.031_622_776_6, 67.347_722_6, 106.881_234_5, 128.0].map(of),
-            ["0.1", "0.03162", "67.35", "106.9", "128"]
-        );
-        assert_eq!([0.0, 0.001, 4.641_588_8e-3, 1e38].map(of), ["0", "0.001", "0.004642", "1e38"]);
-    }
 }

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use ergodic_common::ErrorCode;
 use ergodic_common::error::nearest;
+use ergodic_common::figures::is_rounded;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
-use super::{Client, PlotOptions, bad, key, pooled_by, row_name, subtitle, text_value, varying};
+use super::{Client, PlotOptions, bad, key, pooled_by, row_name, subtitle, varying};
 use crate::client::commands::{ask_table, ask_trials};
 use crate::client::compare::{choices, contrasts};
-use crate::client::output::{exact_value, short_figure};
+use crate::client::output::{AxisWords, exact_value, short_figure};
 use crate::plot::Scene;
 use crate::plot::distribution::{self, Cell};
 use crate::plot::pairs::{self, Pair};
@@ -24,11 +25,12 @@ pub(super) async fn distribution(client: &mut Client, sweep: &str, options: &Plo
         values.entry(row.group).or_default().push(value);
     }
     let axes = varying(&table);
+    let names = AxisWords::of_table(&table);
     let cell = |row: &v1::TableRow| {
         let s = row.summary.unwrap_or_default();
         let group: Vec<String> = row.values.iter().map(exact_value).collect();
         let values = values.remove(&group).unwrap_or_default();
-        Cell { label: row_name(row, &axes), values, diverged: s.diverged, failed: s.failed }
+        Cell { label: row_name(row, &axes, &names), values, diverged: s.diverged, failed: s.failed }
     };
     let cells: Vec<Cell> = table.rows.iter().map(cell).collect();
     let title = format!("{}: {} of every trial", table.name, table.metric);
@@ -81,16 +83,18 @@ pub(super) async fn pairs(client: &mut Client, sweep: &str, options: &PlotOption
         }
         None => {
             notes[0] += " Dots: single repeats, each of which has the same random streams in both cells.";
-            differences(client, sweep, &compared, baseline).await?
+            let chosen = resolved(&whole, &compared, baseline)?;
+            differences(client, sweep, &compared, &chosen).await?
         }
     };
     notes[0] += " ▲▼: repeats above and below the baseline; p: Wilcoxon's signed-rank test, with Holm's correction.";
     let axes = varying(&table);
+    let names = AxisWords::of_table(&table);
     let pair = |row: &v1::TableRow| {
         let contrast = compared.rows.iter().find(|contrast| contrast.values == row.values)?;
         let group: Vec<String> = row.values.iter().map(exact_value).collect();
         Some(Pair {
-            label: row_name(row, &axes),
+            label: row_name(row, &axes, &names),
             differences: differences.get(&group).cloned().unwrap_or_default(),
             mean: contrast.difference,
             interval: contrast.low.zip(contrast.high),
@@ -107,10 +111,11 @@ pub(super) async fn pairs(client: &mut Client, sweep: &str, options: &PlotOption
 const LEVEL: f64 = 0.95;
 
 fn no_baseline(whole: &v1::TableResponse) -> UserError {
+    let words = AxisWords::of_table(whole);
     let values = |at: usize| {
         let mut seen: Vec<String> = Vec::new();
         for row in &whole.rows {
-            let text = text_value(&row.values[at]);
+            let text = words.write(at, &row.values[at]);
             if !seen.contains(&text) && seen.len() < 6 {
                 seen.push(text);
             }
@@ -159,9 +164,8 @@ async fn differences(
     client: &mut Client,
     sweep: &str,
     compared: &v1::CompareResponse,
-    baseline: &str,
+    chosen: &[(usize, String)],
 ) -> Result<HashMap<Vec<String>, Vec<f64>>, UserError> {
-    let chosen = resolved(compared, baseline)?;
     let mut values: HashMap<(Vec<String>, u32), f64> = HashMap::new();
     for (row, value) in final_values(client, sweep, &compared.metric, &compared.axes).await? {
         values.insert((row.group, row.repeat), value);
@@ -181,24 +185,40 @@ async fn differences(
     Ok(differences.into_iter().map(in_order).collect())
 }
 
-/// The places of the axes that the baseline names, with its values as rows have them in words.
-fn resolved(compared: &v1::CompareResponse, baseline: &str) -> Result<Vec<(usize, String)>, UserError> {
+/// The places of the axes that the baseline names, with its values as rows have them in words: those that the coordinator has
+/// taken them for, which are in the table of the whole sweep.
+fn resolved(
+    whole: &v1::TableResponse,
+    compared: &v1::CompareResponse,
+    baseline: &str,
+) -> Result<Vec<(usize, String)>, UserError> {
     let resolve = |choice: v1::AxisChoice| {
         let suffix = format!(".{}", choice.axis);
-        let exact = compared.axes.iter().position(|axis| *axis == choice.axis);
-        let at = exact.or_else(|| compared.axes.iter().position(|axis| axis.ends_with(&suffix)));
-        let Some(at) = at else {
+        let place = |axes: &[String]| {
+            let exact = axes.iter().position(|axis| *axis == choice.axis);
+            exact.or_else(|| axes.iter().position(|axis| axis.ends_with(&suffix)))
+        };
+        let (Some(at), Some(in_whole)) = (place(&compared.axes), place(&whole.axes)) else {
             let hint = nearest(&choice.axis, compared.axes.iter().map(String::as_str));
             return Err(UserError::new(
                 ErrorCode::NotFound,
                 format!("the sweep has no axis '{}', {hint}", choice.axis),
             ));
         };
-        let same = choice.value.parse::<f64>().map_or_else(
-            |_| choice.value.clone(),
-            |x| exact_value(&v1::AxisValue { kind: Some(v1::axis_value::Kind::Number(x)) }),
-        );
-        Ok((at, same))
+        Ok((at, meant(whole.rows.iter().map(|row| &row.values[in_whole]), &choice.value)))
     };
     choices("--baseline", baseline)?.into_iter().map(resolve).collect()
+}
+
+/// The value that is exactly this, or else the one that is rounded to it.
+fn meant<'a>(values: impl Iterator<Item = &'a v1::AxisValue> + Clone, text: &str) -> String {
+    let number = |value: &v1::AxisValue| match value.kind {
+        Some(v1::axis_value::Kind::Number(x)) => Some(x),
+        _ => None,
+    };
+    let wanted: Option<f64> = text.parse().ok();
+    let same = |value: &&v1::AxisValue| (wanted.is_some() && number(value) == wanted) || exact_value(value) == text;
+    let rounded = |value: &&v1::AxisValue| number(value).zip(wanted).is_some_and(|(x, wanted)| is_rounded(x, wanted));
+    let found = values.clone().find(same).or_else(|| values.clone().find(rounded));
+    found.map_or_else(|| text.to_owned(), exact_value)
 }

@@ -14,7 +14,8 @@ use ergodic_proto::{PROTOCOL, v1};
 
 use super::Client;
 use super::commands::{ask_table, ask_trials, status};
-use super::plot::{Kind, PlotOptions, picture, varying, write};
+use super::output::write_file;
+use super::plot::{Kind, PlotOptions, picture, varying};
 use super::watch::{done, duration, state_word};
 use page::Page;
 
@@ -57,9 +58,10 @@ pub async fn report(client: &mut Client, sweep: &str, dir: &Path) -> Result<Stri
     }
     let place = dir.join("index.html");
     std::fs::create_dir_all(dir).map_err(|e| {
-        UserError::new(ErrorCode::BadInput, format!("cannot make the directory {}: {e}", dir.display()))
+        let message = format!("-o {}: the directory cannot be made ({e}): name another place", dir.display());
+        UserError::new(ErrorCode::BadInput, message)
     })?;
-    write(&place, page.html().as_bytes())?;
+    write_file(&place, page.html().as_bytes())?;
     Ok(format!("{}\n", place.display()))
 }
 

@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
+use ergodic_common::text::shown_lines;
 use ergodic_proto::v1;
 
-use crate::client::output::{best_row, incidents, mean_and_interval, short_figure, text_value};
-use crate::plot::brief;
+use crate::client::output::{AxisWords, best_row, figures_of_trials, incidents, mean_and_interval};
 
 /// Light or dark as the reader's system has it; figures stay on white, and paper is white.
 const STYLE: &str = "
@@ -90,13 +90,14 @@ impl Page {
         }
         self.body += "</tr></thead>\n<tbody>\n";
         let best = best(table);
+        let words = AxisWords::of_table(table);
         let shown = &table.rows[..table.rows.len().min(most)];
         for row in shown {
             let s = row.summary.unwrap_or_default();
             let is_best = best.is_some() && s.mean == best;
-            let figures = [s.std, s.min, s.median, s.max].map(figure);
-            let mean = format!("{}{}", if is_best { "★ " } else { "" }, mean(&s));
-            let cells = row.values.iter().map(text_value).chain([s.n.to_string(), mean]);
+            let figures = figures_of_trials(&s);
+            let mean = format!("{}{}", if is_best { "★ " } else { "" }, mean_and_interval(&s));
+            let cells = words.row(&row.values).chain([s.n.to_string(), mean]);
             self.body += if is_best { "<tr class=\"best\">" } else { "<tr>" };
             for cell in cells.chain(figures).chain([incidents(&s)]) {
                 let _ = write!(self.body, "<td>{}</td>", escaped(&cell));
@@ -136,24 +137,14 @@ fn best(table: &v1::TableResponse) -> Option<f64> {
     table.rows.iter().any(|row| row.summary.and_then(|s| s.mean) != best).then_some(best).flatten()
 }
 
-/// From here on a number is written in its scientific form.
-const LARGE: f64 = 1e5;
-
-fn figure(x: Option<f64>) -> String {
-    x.filter(|x| x.is_finite() && x.abs() >= LARGE).map_or_else(|| short_figure(x), brief)
-}
-
-fn mean(s: &v1::Summary) -> String {
-    let Some(mean) = s.mean else { return mean_and_interval(s) };
-    match s.ci95_high.map(|high| high - mean) {
-        Some(half) if half.max(mean.abs()) >= LARGE => format!("{} ± {}", brief(mean), brief(half)),
-        None if mean.abs() >= LARGE => brief(mean),
-        _ => mean_and_interval(s),
-    }
-}
-
+/// Text that is no markup, and does not mislead; lines stay.
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+    shown_lines(text)
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
 }
 
 #[cfg(test)]
@@ -207,7 +198,7 @@ mod tests {
     #[test]
     fn large_numbers_are_short() {
         let html = page_of(&[1.5e44, 0.25]);
-        assert!(html.contains("<td>1.50e44 ± 2.25e44</td>") && html.contains("<td>1.50e44</td>"), "{html}");
+        assert!(html.contains("<td>1.5e44 ± 2.2e44</td>") && html.contains("<td>1.5e44</td>"), "{html}");
         assert!(!html.contains("00000000"), "{html}");
     }
 }

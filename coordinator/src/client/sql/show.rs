@@ -63,13 +63,13 @@ impl Answer<'_> {
             columns.map(|column| Ok(column?.into_iter())).collect::<Result<_, DataFusionError>>()?;
         let row = |_| columns.iter_mut().filter_map(Iterator::next).collect();
         let rows = (0..batch.num_rows()).map(row).collect();
-        Ok(Some(Records { columns: self.names.clone(), rows }))
+        Ok(Some(Records { columns: self.names.clone(), rows, axes: self.names.len() }))
     }
 
     async fn csv(mut self) -> Result<(), Failure> {
         let sink = self.sink;
         let mut writing = Writing::begin(sink);
-        writing.put(&Records { columns: self.names.clone(), rows: Vec::new() }.csv());
+        writing.put(&Records { columns: self.names.clone(), rows: Vec::new(), axes: self.names.len() }.csv());
         while writing.goes_on() {
             let Some(records) = self.next(NotFinite::Word).await? else { break };
             // Each piece has a header of its own, of one line unless a name has several.
@@ -135,7 +135,7 @@ impl Answer<'_> {
 
     /// The first rows, and whether there are more.
     async fn first(&mut self, most: usize) -> Result<(Records, bool), DataFusionError> {
-        let mut all = Records { columns: self.names.clone(), rows: Vec::new() };
+        let mut all = Records { columns: self.names.clone(), rows: Vec::new(), axes: self.names.len() };
         while all.rows.len() <= most
             && let Some(mut records) = self.next(NotFinite::Word).await?
         {

@@ -10,7 +10,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use ergodic_common::config::Length;
-use ergodic_common::spec::{Moment, short};
+use ergodic_common::spec::Moment;
 use ergodic_common::tree::Value;
 use ergodic_common::{Spec, TrialKey};
 
@@ -356,7 +356,7 @@ pub fn cell_in_words(spec: &Spec, cell: u64) -> String {
         .axes()
         .iter()
         .zip(&values)
-        .map(|(axis, v): (_, &Value)| format!("{}={}", axis.name, short(v)))
+        .map(|(axis, v): (_, &Value)| format!("{}={}", axis.name, axis.write(v)))
         .collect();
     if words.is_empty() { "the only cell".to_owned() } else { words.join(", ") }
 }

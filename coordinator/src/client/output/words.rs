@@ -1,0 +1,88 @@
+//! Values in words for people: those of an axis so that they are told apart, numbers of others in six digits, and text so that nothing
+//! in it misleads.
+
+use std::collections::HashMap;
+
+use ergodic_common::figures::{Distinct, significant};
+use ergodic_common::spec::in_words;
+use ergodic_common::text::shown;
+use ergodic_proto::v1;
+use serde_json::Value;
+
+/// How the values of axes are written, axis by axis.
+#[derive(Debug, Clone, Default)]
+pub struct AxisWords(Vec<Distinct>);
+
+impl AxisWords {
+    /// For so many axes with the values in these rows.
+    pub fn of<'a>(axes: usize, rows: impl Iterator<Item = &'a [v1::AxisValue]> + Clone) -> Self {
+        let of = |axis: usize| Distinct::of(rows.clone().filter_map(|row| number(row.get(axis)?)));
+        Self((0..axes).map(of).collect())
+    }
+
+    /// For the rows of a table.
+    pub fn of_table(table: &v1::TableResponse) -> Self {
+        Self::of(table.axes.len(), table.rows.iter().map(|row| row.values.as_slice()))
+    }
+
+    /// A value of an axis.
+    pub fn write(&self, axis: usize, value: &v1::AxisValue) -> String {
+        in_words(&value.into(), self.0.get(axis).copied().unwrap_or(Distinct::exactly()))
+    }
+
+    /// One value of each axis.
+    pub fn row<'a>(&'a self, values: &'a [v1::AxisValue]) -> impl Iterator<Item = String> + 'a {
+        values.iter().enumerate().map(|(axis, value)| self.write(axis, value))
+    }
+}
+
+/// The same for axes that are told by their names.
+#[derive(Debug, Clone, Default)]
+pub struct NamedAxisWords(HashMap<String, Distinct>);
+
+impl NamedAxisWords {
+    /// For these values of axes.
+    pub fn of<'a>(values: impl Iterator<Item = (&'a String, &'a v1::AxisValue)>) -> Self {
+        let mut numbers: HashMap<String, Vec<f64>> = HashMap::new();
+        for (axis, value) in values {
+            numbers.entry(axis.clone()).or_default().extend(number(value));
+        }
+        Self(numbers.into_iter().map(|(axis, numbers)| (axis, Distinct::of(numbers.into_iter()))).collect())
+    }
+
+    /// Values of several axes in one text.
+    pub fn write(&self, axes: &[String], values: &[v1::AxisValue]) -> String {
+        let distinct = |at: usize| axes.get(at).and_then(|axis| self.0.get(axis)).copied();
+        let word =
+            |(at, value): (usize, &v1::AxisValue)| in_words(&value.into(), distinct(at).unwrap_or(Distinct::exactly()));
+        values.iter().enumerate().map(word).collect::<Vec<_>>().join(" ")
+    }
+}
+
+fn number(value: &v1::AxisValue) -> Option<f64> {
+    match value.kind {
+        Some(v1::axis_value::Kind::Number(x)) => Some(x),
+        _ => None,
+    }
+}
+
+/// How the values of a column of records are written.
+pub(super) fn of_column<'a>(values: impl Iterator<Item = &'a Value>) -> impl Fn(&Value) -> String {
+    let distinct = Distinct::of(values.filter(|value| value.is_f64()).filter_map(Value::as_f64));
+    move |value| match value.as_f64() {
+        Some(x) if value.is_f64() => distinct.write(x),
+        _ => figure(value),
+    }
+}
+
+/// A value that is none of an axis; a dash for none.
+pub(super) fn figure(value: &Value) -> String {
+    match value {
+        Value::Null => "–".to_owned(),
+        Value::String(text) => shown(text).into_owned(),
+        other => match other.as_f64() {
+            Some(x) if other.is_f64() => significant(x, 6),
+            _ => other.to_string(),
+        },
+    }
+}
