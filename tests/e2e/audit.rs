@@ -1,7 +1,7 @@
 //! Audits: trials that are run a second time by another worker process, and what is told of them.
 
 use ergodic_proto::v1;
-use ergodic_tests::{Cluster, RawWorker, stdout};
+use ergodic_tests::{Cluster, Gate, RawWorker, stdout};
 use serde_json::Value;
 
 use crate::{block_on, empty_sweep, http, work};
@@ -17,6 +17,7 @@ fn two_workers_audit_each_other_and_rows_are_those_of_a_run_without_audits() {
     let (text, wanted) = work();
     let mut cluster = Cluster::counted(&["--http", "127.0.0.1:0"]);
     let workers = vec![cluster.worker(1, &["--name", "same"]), cluster.worker(1, &["--name", "same"])];
+    cluster.wait_for_workers(2);
     let id = cluster.launch(&format!("audit = 0.2\n{text}"));
     let status = cluster.wait_for_end(&id);
     let [due, same, ..] = audits(&status);
@@ -104,11 +105,22 @@ fn a_worker_that_computes_other_bits_is_found_by_an_audit_and_told_with_both_wor
 fn a_coordinator_killed_among_audits_neither_repeats_nor_forgets_one() {
     let (text, wanted) = work();
     let mut cluster = Cluster::counted(&["--lease-ttl", "10s"]);
-    let workers = vec![cluster.worker(1, &[]), cluster.worker(1, &[])];
+    // The second worker has a gate of its own: it comes to audits when the first one has run the trials.
+    let gate = Gate::at(&cluster.path("gate-of-the-second"));
+    gate.hold_after(0);
+    let held = ["env", &format!("FAILPOINTS={}", gate.failpoints())];
+    let url = cluster.url.clone();
+    let workers = vec![cluster.worker(1, &[]), cluster.worker_under(&held, &url, 1, &[])];
+    cluster.wait_for_workers(2);
     let id = cluster.launch(&format!("audit = 1\n{text}"));
+    cluster.wait_until(&id, "all trials are begun", |status| {
+        status["done"].as_u64().zip(status["leased"].as_u64()).is_some_and(|(done, leased)| done + leased >= 360)
+    });
+    gate.hold_after(10);
     let under_way = |status: &Value| audits(status)[1] > 30 && audits(status)[4] > 30;
     let before = cluster.wait_until(&id, "audits are made", under_way);
     cluster.kill_and_restart_coordinator();
+    gate.open();
     let after = cluster.status(&id);
     assert!(audits(&after)[1] >= audits(&before)[1] && after["state"] == "running", "{before}\n{after}");
     let (status, done) = cluster.settle(&id, wanted, workers);

@@ -3,7 +3,7 @@
 use ergodic_tests::{Cluster, Postgres, run, skip, stdout};
 
 use crate::kept::KEEPING;
-use crate::work;
+use crate::{trials, work};
 
 fn text(path: &std::path::Path) -> String {
     path.to_string_lossy().into_owned()
@@ -16,8 +16,9 @@ fn a_backup_of_a_running_sweep_goes_on_elsewhere_to_the_same_rows() {
     let worker = cluster.worker(2, &[]);
     let kept = cluster.launch(&format!("audit = 1.0\n{KEEPING}"));
     cluster.wait_for_end(&kept);
+    cluster.gate.hold_after(9);
     let id = cluster.launch(&sweep);
-    cluster.wait_until(&id, "it is under way", |status| status["done"].as_u64() > Some(50));
+    cluster.wait_until_held(&id, trials(9));
     let file = cluster.path("backup");
     let said = cluster.ask(&["backup", "-o", &text(&file)]);
     assert!(said.contains("2 sweeps"), "{said}");
@@ -41,7 +42,7 @@ fn a_backup_of_a_running_sweep_goes_on_elsewhere_to_the_same_rows() {
     assert!(again.code == 4 && again.stderr.contains("with sweeps in it"), "{again:?}");
     elsewhere.restart_coordinator(&[]);
     let before = elsewhere.status(&id);
-    assert!(before["done"].as_u64() >= Some(50) && before["state"] == "running", "{before}");
+    assert_eq!((&before["done"], &before["state"]), (&trials(9).into(), &"running".into()), "{before}");
     let restored = (elsewhere.rows(&kept), elsewhere.ask(&["predictions", &kept]), elsewhere.ask(&["curves", &kept]));
     assert!(restored == of_kept, "rows are not what they were");
     assert_eq!(audits(&elsewhere), due, "audits that are due");

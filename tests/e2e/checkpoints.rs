@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use ergodic_tests::{Cluster, RawWorker};
+use ergodic_tests::{Cluster, RawWorker, paced, paced_steps};
 use tonic::Code;
 
 use crate::{block_on, empty_sweep};
 
-/// One trial that takes seconds, with state of every kind.
+/// One trial with state of every kind.
 const LONG: &str = r#"
 name    = "long"
 seed    = 3
@@ -20,16 +20,19 @@ augment = "crop-flip"
 kind   = "mlp"
 hidden = [8]
 [train]
-steps      = 100000
+steps      = 4000
 batch_size = 8
 lr         = 0.01
 optimizer  = { momentum = 0.9 }
 average    = { kind = "ema", decay = 0.99 }
 [measure]
-every   = "5000 steps"
+every   = "200 steps"
 metrics = ["test_acc", "average_test_acc", "train_loss", "init_distance"]
-probe   = { points = 20, at = ["10000 steps", "final"] }
+probe   = { points = 20, at = ["400 steps", "final"] }
 "#;
+
+/// The step at which it is held.
+const HELD: u64 = 1000;
 
 /// Rows, curves and predictions of the sweep's only trial.
 fn yielded(cluster: &Cluster, id: &str) -> [String; 3] {
@@ -43,7 +46,7 @@ fn undisturbed() -> &'static [String; 3] {
     YIELDED.get_or_init(|| {
         let mut cluster = Cluster::start(&[]);
         let _worker = cluster.worker(1, &["--checkpoint-every", "off"]);
-        let id = cluster.launch(LONG);
+        let id = cluster.launch(&paced(LONG));
         cluster.wait_for_end(&id);
         yielded(&cluster, &id)
     })
@@ -78,11 +81,13 @@ fn kept_step(cluster: &Cluster, id: &str) -> Option<u64> {
 
 /// Starts the trial on a worker and kills it when it is kept. Gives the sweep's id.
 fn killed_when_kept(cluster: &mut Cluster) -> String {
+    cluster.gate.hold_at_step(paced_steps(HELD));
     let victim = cluster.worker(1, &["--checkpoint-every", "50ms"]);
-    let id = cluster.launch(LONG);
+    let id = cluster.launch(&paced(LONG));
     cluster.wait_until(&id, "the trial is kept", |status| status["checkpoints"] == 1);
     victim.kill();
-    assert_eq!(cluster.status(&id)["done"], 0, "the kill came too late");
+    cluster.gate.open();
+    assert_eq!(cluster.status(&id)["done"], 0);
     id
 }
 
@@ -109,8 +114,9 @@ fn what_a_killed_worker_ran_goes_on_elsewhere_with_the_same_bits() {
 #[test]
 fn a_worker_told_to_leave_sends_a_checkpoint_before_it_gives_the_trial_back() {
     let mut cluster = cluster();
+    cluster.gate.hold_at_step(paced_steps(HELD));
     let first = cluster.worker(1, &["--checkpoint-every", "1h", "--drain", "1200ms"]);
-    let id = cluster.launch(LONG);
+    let id = cluster.launch(&paced(LONG));
     cluster.wait_until(&id, "the trial is running", |_| {
         let workers: serde_json::Value =
             serde_json::from_str(&cluster.ask(&["workers", "--format", "json"])).expect("the workers are JSON");
@@ -121,6 +127,7 @@ fn a_worker_told_to_leave_sends_a_checkpoint_before_it_gives_the_trial_back() {
     assert_eq!(first.wait(), 0, "{log}");
     let status = cluster.status(&id);
     assert_eq!((&status["done"], &status["leased"], &status["checkpoints"]), (&0.into(), &0.into(), &1.into()));
+    cluster.gate.open();
     assert!(goes_on(&mut cluster, &id) > 0);
     assert_eq!(cluster.status(&id)["releases"], 0, "the lease was given back, not lost");
 }
@@ -205,8 +212,9 @@ fn only_the_holder_of_a_lease_keeps_its_trials_or_has_what_was_kept() {
 #[test]
 fn a_cancelled_sweep_leaves_no_checkpoint() {
     let mut cluster = Cluster::start(&[]);
+    cluster.gate.hold_at_step(paced_steps(HELD));
     let worker = cluster.worker(1, &["--checkpoint-every", "50ms"]);
-    let id = cluster.launch(LONG);
+    let id = cluster.launch(&paced(LONG));
     cluster.wait_until(&id, "the trial is kept", |status| status["checkpoints"] == 1);
     cluster.ask(&["cancel", &id]);
     worker.signal("TERM");

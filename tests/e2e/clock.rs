@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ergodic_tests::{Cluster, skip};
 
-use crate::{empty_sweep, work};
+use crate::{empty_sweep, trials, work};
 
 /// The library that puts a made-up clock before a program.
 fn library() -> Option<PathBuf> {
@@ -38,15 +38,18 @@ fn a_clock_that_jumps_takes_no_lease_away_and_gives_none() {
         ("FAKETIME_NO_CACHE", "1"),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
     ]);
+    cluster.gate.hold_after(5);
     let workers = vec![cluster.worker(1, &[]), cluster.worker(1, &[])];
     let id = cluster.launch(&text);
     let mut times = vec![launched_at(&cluster, &id)];
-    for (n, offset) in [(30, "+1h"), (90, "-1h")] {
-        cluster.wait_until(&id, "it is under way", |s| s["done"].as_u64() > Some(n) && s["leased"].as_u64() > Some(0));
+    for (repeats, offset) in [(5, "+1h"), (15, "-1h")] {
+        cluster.gate.hold_after(repeats);
+        cluster.wait_until_held(&id, trials(repeats));
         set(offset);
         let other = cluster.launch(&empty_sweep(1));
         times.push(launched_at(&cluster, &other));
     }
+    cluster.gate.open();
     assert!(times[1] - times[0] > 3500.0 && times[2] - times[1] < -7000.0, "the clock did not jump: {times:?}");
     let (status, done) = cluster.settle(&id, wanted, workers);
     assert_eq!((&status["releases"], &status["fenced"]), (&0.into(), &0.into()), "{status}");

@@ -4,22 +4,21 @@
 use ergodic_tests::{Cluster, Done, Program};
 use serde_json::Value;
 
-use crate::work;
+use crate::{trials, work};
 
-fn under_way(status: &Value) -> bool {
-    status["done"].as_u64() > Some(30) && status["leased"].as_u64() > Some(0)
-}
+/// Repeats that the gate lets through before a fault.
+const BEFORE: u32 = 7;
 
 #[test]
 fn a_killed_worker_costs_what_it_had_not_delivered() {
     let (text, wanted) = work();
     let mut cluster = Cluster::counted(&["--lease-ttl", "1s"]);
+    cluster.gate.hold_after(BEFORE);
     let victim = cluster.worker(2, &[]);
     let id = cluster.launch(&text);
-    cluster.wait_until(&id, "the victim is at work", under_way);
+    cluster.wait_until_held(&id, trials(BEFORE));
     victim.kill();
-    let left = cluster.status(&id);
-    assert!(left["leased"].as_u64() > Some(0) && left["state"] != "completed", "the kill came too late: {left}");
+    cluster.gate.open();
     let died = Done::of(&cluster.worker_logs().next().expect("a log"));
     let heir = cluster.worker(2, &[]);
     let (status, done) = cluster.settle(&id, wanted, vec![heir]);
@@ -32,12 +31,15 @@ fn a_killed_worker_costs_what_it_had_not_delivered() {
 fn a_sweep_outlives_all_its_workers() {
     let (text, wanted) = work();
     let mut cluster = Cluster::counted(&["--lease-ttl", "1s"]);
+    cluster.gate.hold_after(BEFORE);
     let victims = [cluster.worker(1, &[]), cluster.worker(1, &[])];
+    cluster.wait_for_workers(2);
     let id = cluster.launch(&text);
-    cluster.wait_until(&id, "they are at work", under_way);
+    cluster.wait_until_held(&id, trials(BEFORE));
     victims.into_iter().for_each(Program::kill);
+    cluster.gate.open();
     let status = cluster.wait_until(&id, "nobody holds a trial", |s| s["leased"] == 0);
-    assert_eq!(status["state"], "running", "the kills came too late");
+    assert_eq!(status["state"], "running");
     let heirs = vec![cluster.worker(1, &[]), cluster.worker(1, &[])];
     let (status, _) = cluster.settle(&id, wanted, heirs);
     assert!(status["releases"].as_u64() >= Some(1) && status["failed"] == 0, "{status}");
@@ -119,19 +121,23 @@ fn a_worker_that_is_cut_off_goes_on_until_its_outbox_is_full() {
 fn a_worker_that_comes_back_from_the_dead_is_compared_and_taken_in_again() {
     let (text, wanted) = work();
     let mut cluster = Cluster::counted(&["--lease-ttl", "1s"]);
+    cluster.gate.hold_after(BEFORE);
     let zombie = cluster.worker(1, &[]);
     let id = cluster.launch(&text);
-    cluster.wait_until(&id, "it is at work", under_way);
-    // Some results lie finished on its desk, and none is on its way.
-    let gathering = || (10..30).contains(&Done::of(&zombie.log()).open());
-    loop {
-        zombie.wait_until("it gathers results", gathering);
+    cluster.wait_until_held(&id, trials(BEFORE));
+    // Some results lie finished on its desk, and none is on its way: of two repeats they are too few to be sent at once,
+    // unless a lease ends with them. Then there are others.
+    for repeats in (BEFORE + 2..60).step_by(2) {
+        cluster.gate.hold_after(repeats);
+        zombie.wait_until("the next repeats are done", || Done::of(&zombie.log()).begun > trials(repeats));
         zombie.freeze();
-        if gathering() {
+        if Done::of(&zombie.log()).open() > 10 {
             break;
         }
         zombie.thaw();
+        cluster.wait_until_held(&id, trials(repeats));
     }
+    cluster.gate.open();
     cluster.wait_until(&id, "its lease has run out", |s| s["releases"].as_u64() >= Some(1));
     let heir = cluster.worker(1, &[]);
     cluster.wait_for_end(&id);
@@ -145,13 +151,15 @@ fn a_worker_that_comes_back_from_the_dead_is_compared_and_taken_in_again() {
 fn a_coordinator_that_was_held_up_takes_no_lease_away() {
     let (text, wanted) = work();
     let mut cluster = Cluster::counted(&["--lease-ttl", "4s"]);
+    cluster.gate.hold_after(BEFORE);
     let worker = cluster.worker(1, &[]);
     let id = cluster.launch(&text);
-    cluster.wait_until(&id, "it is under way", under_way);
+    cluster.wait_until_held(&id, trials(BEFORE));
     cluster.coordinator().freeze();
     // The worker notices after a lease's time to live.
     worker.wait_for_log("connection lost");
     cluster.coordinator().thaw();
+    cluster.gate.open();
     let (status, done) = cluster.settle(&id, wanted, vec![worker]);
     assert_eq!((&status["releases"], &status["fenced"]), (&0.into(), &0.into()), "{status}");
     assert_eq!(Some(done.begun), status["trials"].as_u64(), "running trials were begun again");

@@ -6,7 +6,7 @@ use ergodic_tests::{Cluster, Program, run, wait_for};
 
 use crate::refusals::refused;
 use crate::same_bits::reference;
-use crate::{SWEEP, repeated};
+use crate::{SWEEP, repeated, trials};
 
 /// A coordinator that asks for tokens, addressed as its administrator.
 pub(crate) fn guarded(options: &[&str]) -> Cluster {
@@ -111,15 +111,16 @@ fn nobody_comes_in_without_the_right_token() {
 fn a_revoked_token_ends_its_sessions_and_an_expired_one_opens_nothing() {
     let mut cluster = guarded(&["--lease-ttl", "1s"]);
     let (first, second) = (token(&cluster, "worker", &[]), token(&cluster, "worker", &["--note", "2"]));
+    cluster.gate.hold_after(2);
     let victim = worker(&mut cluster, &first);
-    let id = cluster.launch(&repeated(200));
-    cluster
-        .wait_until(&id, "the worker is at work", |s| s["done"].as_u64() > Some(0) && s["leased"].as_u64() > Some(0));
+    let id = cluster.launch(&repeated(20));
+    cluster.wait_until_held(&id, trials(2));
     let text = std::fs::read_to_string(&first).expect("the token was kept");
     let name = text.split('.').nth(1).expect("a token has a name").to_owned();
     assert_eq!(cluster.ask(&["token", "revoke", &name]), "");
     assert_eq!(victim.wait(), 4);
-    assert_ne!(cluster.status(&id)["state"], "completed", "the token was revoked too late");
+    assert_eq!(cluster.status(&id)["done"], trials(2));
+    cluster.gate.open();
     let _heir = worker(&mut cluster, &second);
     cluster.wait_for_end(&id);
     refused(&cluster.run(&["token", "revoke", &name]), 5, &[&name]);

@@ -110,13 +110,15 @@ fn more_repeats_run_exactly_what_is_missing_and_leave_every_row_as_it_is() {
 #[test]
 fn a_running_sweep_is_extended_and_a_coordinator_that_dies_forgets_nothing_of_it() {
     let mut cluster = Cluster::start(&["--lease-ttl", "2s"]);
+    cluster.gate.hold_after(10_000);
     let sweep = crate::empty_sweep(20_000);
     let id = cluster.launch(&sweep);
     let _worker = cluster.worker(2, &[]);
-    cluster.wait_until(&id, "it is under way", |status| status["done"].as_u64() > Some(0));
+    cluster.wait_until_held(&id, 10_000);
     cluster.ask(&["extend", &id, "--repeats", "30000"]);
     cluster.kill_and_restart_coordinator();
     assert_eq!(cluster.status(&id)["trials"], 30_000);
+    cluster.gate.open();
     let status = cluster.wait_for_end(&id);
     assert_eq!((&status["completed"], &status["mismatches"]), (&30_000.into(), &0.into()));
     assert_eq!(cluster.rows(&id).lines().count(), 30_001);
@@ -260,13 +262,16 @@ fn cells_end_when_they_are_known_whoever_runs_them_and_whatever_happens() {
 
     let mut wild = Cluster::start(&["--lease-ttl", "1s"]);
     let id = wild.launch(&until());
-    for _ in 0..3 {
+    for repeats in [4, 9, 20] {
         let before = wild.status(&id)["done"].clone();
+        wild.gate.hold_after(repeats);
         let worker = wild.worker(2, &[]);
-        wild.wait_until(&id, "it goes on", |status| status["done"] != before || status["state"] == "completed");
+        wild.wait_until(&id, "it goes on", |status| status["done"] != before);
+        assert_eq!(wild.status(&id)["state"], "running");
         wild.kill_and_restart_coordinator();
         drop(worker);
     }
+    wild.gate.open();
     let _last = wild.worker(3, &[]);
     wild.wait_for_end(&id);
     assert_eq!(wild.rows(&id), rows, "not one trial more or less");
@@ -286,13 +291,16 @@ fn the_best_cells_are_repeated_further_whoever_runs_them_and_whatever_happens() 
     let status = wild.status(&id);
     let trials = 8 * 4 + 3 * 8 + 18;
     assert_eq!((&status["trials"], &status["expected_trials"]), (&32.into(), &trials.into()), "{status}");
-    for _ in 0..3 {
+    for repeats in [2, 7, 20] {
         let before = wild.status(&id)["done"].clone();
+        wild.gate.hold_after(repeats);
         let worker = wild.worker(2, &[]);
-        wild.wait_until(&id, "it goes on", |status| status["done"] != before || status["state"] == "completed");
+        wild.wait_until(&id, "it goes on", |status| status["done"] != before);
+        assert_eq!(wild.status(&id)["state"], "running");
         wild.kill_and_restart_coordinator();
         drop(worker);
     }
+    wild.gate.open();
     let _last = wild.worker(3, &[]);
     let status = wild.wait_for_end(&id);
     let rows = wild.rows(&id);

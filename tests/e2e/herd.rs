@@ -7,7 +7,7 @@ use ergodic_proto::v1::session_request::Message as Request;
 use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
 use ergodic_tests::{Cluster, RawWorker, connection};
 
-use crate::{SWEEP, block_on, empty_sweep};
+use crate::{SWEEP, block_on, empty_sweep, trials};
 
 /// More memory than this no crowd makes a coordinator hold, in MiB.
 const MEMORY: u64 = 200;
@@ -70,6 +70,7 @@ fn a_hundred_thousand_small_messages_are_all_answered() {
 #[test]
 fn a_worker_that_does_not_listen_loses_its_session_and_holds_up_nobody() {
     let mut cluster = Cluster::start(&[]);
+    cluster.gate.hold_after(1000);
     let _worker = cluster.worker(1, &[]);
     let id = cluster.launch(&empty_sweep(20_000));
     block_on(async {
@@ -79,6 +80,7 @@ fn a_worker_that_does_not_listen_loses_its_session_and_holds_up_nobody() {
                 break;
             }
         }
+        cluster.gate.open();
         cluster.wait_for_end(&id);
         drop(deaf);
     });
@@ -90,10 +92,11 @@ fn a_worker_that_does_not_listen_loses_its_session_and_holds_up_nobody() {
 #[test]
 fn readers_that_stall_hold_up_nobody() {
     let mut cluster = Cluster::start(&[]);
+    cluster.gate.hold_after(10_000);
     let id = cluster.launch(&empty_sweep(30_000));
     block_on(async {
         let worker = cluster.worker(2, &[]);
-        cluster.wait_until(&id, "it is under way", |s| s["done"].as_u64() > Some(10_000));
+        cluster.wait_until_held(&id, 10_000);
         // Each is sent megabytes, and takes none.
         let mut stalled = Vec::new();
         for _ in 0..20 {
@@ -103,6 +106,7 @@ fn readers_that_stall_hold_up_nobody() {
             let rows = client.trials(request).await.expect("its rows can be read");
             stalled.push((client, watching, rows));
         }
+        cluster.gate.open();
         cluster.wait_for_end(&id);
         drop((stalled, worker));
     });
@@ -114,9 +118,10 @@ fn readers_that_stall_hold_up_nobody() {
 #[test]
 fn a_coordinator_told_to_stop_waits_for_no_open_stream_and_for_no_dead_client() {
     let mut cluster = Cluster::start(&[]);
+    cluster.gate.hold_after(2);
     let dead = cluster.worker(1, &[]);
-    let id = cluster.launch(&SWEEP.replace("repeats = 12", "repeats = 500"));
-    cluster.wait_until(&id, "it is under way", |s| s["done"].as_u64() > Some(5));
+    let id = cluster.launch(SWEEP);
+    cluster.wait_until_held(&id, trials(2));
     dead.freeze();
     block_on(async {
         let workers = join(&cluster.url, 100).await;

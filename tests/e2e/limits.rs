@@ -163,12 +163,14 @@ fn crowded(descriptors: u32) {
     let options = ["--http", "127.0.0.1:0", "--lease-ttl", "5s"];
     let mut cluster = Cluster::under(&["prlimit", &limit], "127.0.0.1:0", &options);
     let http = address(&cluster);
+    cluster.gate.hold_after(1000);
     let worker = cluster.worker(1, &[]);
     let id = cluster.launch(&empty_sweep(20_000));
-    cluster.wait_until(&id, "it is under way", |s| s["done"].as_u64() > Some(0));
+    cluster.wait_until_held(&id, 1000);
     let to: SocketAddr = cluster.url.trim_start_matches("http://").parse().expect("an address");
     block_on(async {
         let held = crowd(to, 200, 8).await;
+        cluster.gate.open();
         // The worker goes on, and what it delivers is stored.
         let complete = "ergodic_sweeps{state=\"completed\"} 1";
         wait_for("the sweep is complete", || get(&http, "/metrics").1.contains(complete));

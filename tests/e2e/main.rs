@@ -39,6 +39,8 @@ mod written;
 
 use std::sync::OnceLock;
 
+use ergodic_tests::paced;
+
 /// A sweep of many short real trainings: six cells of a small network with batch norm on generated digits.
 const SWEEP: &str = r#"
 name    = "small"
@@ -63,9 +65,14 @@ every   = "10 steps"
 metrics = ["test_acc", "train_loss", "effective_lr"]
 "#;
 
-/// The same trials in `n` repeats.
+/// The same trials in `n` repeats, as long as `ERGODIC_TEST_TRIALS` has them.
 fn repeated(n: u32) -> String {
-    SWEEP.replace("repeats = 12", &format!("repeats = {n}"))
+    paced(&SWEEP.replace("repeats = 12", &format!("repeats = {n}")))
+}
+
+/// Trials of [`SWEEP`], and of those that have its cells, in so many repeats.
+const fn trials(repeats: u32) -> u64 {
+    6 * repeats as u64
 }
 
 /// A sweep of 360 of these trials, and its rows from a run without faults, made once for all tests.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ergodic_proto::v1;
 use ergodic_tests::{Cluster, Proxy, RawWorker, Weather};
 
-use crate::{block_on, empty_sweep, work};
+use crate::{block_on, empty_sweep, trials, work};
 
 /// What a made-up result says, so that it is the same whoever delivers it.
 fn metric(grant: &v1::Grant, i: usize) -> f64 {
@@ -69,14 +69,17 @@ fn connections_that_are_slow_or_cut_restart_no_trial() {
     let mut cluster = Cluster::counted(&["--lease-ttl", "10s"]);
     let proxy = Proxy::before(&cluster.url);
     let workers = vec![cluster.worker_by(&proxy.url, 1, &[]), cluster.worker_by(&proxy.url, 1, &[])];
+    cluster.gate.hold_after(4);
     let id = cluster.launch(&text);
-    for n in [20, 60, 100, 140] {
-        let both_at_work = |s: &serde_json::Value| s["done"].as_u64() > Some(n) && s["workers"] == 2;
+    for repeats in [4, 11, 18, 25] {
+        cluster.gate.hold_after(repeats);
+        let both_at_work = |s: &serde_json::Value| s["done"] == trials(repeats) && s["workers"] == 2;
         cluster.wait_until(&id, "both workers are at work", both_at_work);
         proxy.cut();
-        proxy.set(Weather::Slow(Duration::from_millis(if n == 60 { 100 } else { 0 })));
+        proxy.set(Weather::Slow(Duration::from_millis(if repeats == 11 { 100 } else { 0 })));
     }
     proxy.set(Weather::Fair);
+    cluster.gate.open();
     let (status, done) = cluster.settle(&id, wanted, workers);
     assert!(proxy.harm() >= 8, "two workers were to be cut off four times: {}", proxy.harm());
     assert_eq!(status["releases"], 0, "{status}");
@@ -88,13 +91,15 @@ fn a_network_that_swallows_everything_is_noticed_and_heals_without_a_restart() {
     let (text, wanted) = work();
     let mut cluster = Cluster::counted(&["--lease-ttl", "2s"]);
     let proxy = Proxy::before(&cluster.url);
+    cluster.gate.hold_after(6);
     let worker = cluster.worker_by(&proxy.url, 1, &[]);
     let id = cluster.launch(&text);
-    cluster.wait_until(&id, "it is under way", |s| s["done"].as_u64() > Some(30) && s["leased"].as_u64() > Some(0));
+    cluster.wait_until_held(&id, trials(6));
     proxy.set(Weather::Silent);
     cluster.wait_until(&id, "its lease has run out", |s| s["releases"].as_u64() >= Some(1));
     worker.wait_for_log("connection lost");
     proxy.set(Weather::Fair);
+    cluster.gate.open();
     cluster.wait_for_end(&id);
     assert!(proxy.harm() > 0);
     // What hangs on the other side of the hole is closed by whoever asks in vain whether it lives.

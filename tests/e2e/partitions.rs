@@ -4,7 +4,7 @@ use std::process::Command;
 
 use ergodic_tests::{Cluster, skip};
 
-use crate::work;
+use crate::{trials, work};
 
 /// Network namespaces, one for the coordinator and one per worker, each worker's joined with the coordinator's by a cable.
 /// All of it is gone when dropped.
@@ -84,6 +84,7 @@ fn workers_behind_a_cut_cable_and_behind_a_silent_one_come_back_and_nothing_is_l
     let there = networks.coordinator();
     let launcher = ["ip", "netns", "exec", &there];
     let mut cluster = Cluster::under(&launcher, "0.0.0.0:0", &["--insecure", "--lease-ttl", "2s"]).counting();
+    cluster.gate.hold_after(5);
     let (_, port) = cluster.url.rsplit_once(':').expect("an address has a port");
     let port = port.to_owned();
     let workers: Vec<_> = (0..2)
@@ -93,7 +94,7 @@ fn workers_behind_a_cut_cable_and_behind_a_silent_one_come_back_and_nothing_is_l
         })
         .collect();
     let id = cluster.launch(&text);
-    let at_work = |s: &serde_json::Value| s["done"].as_u64() > Some(20) && s["workers"] == 2;
+    let at_work = |s: &serde_json::Value| s["done"] == trials(5) && s["workers"] == 2;
     cluster.wait_until(&id, "both workers are at work", at_work);
     let behind = format!("{}/32", Networks::address(0, 2));
     networks.within(&there, &["route", "add", "blackhole", &behind]).expect("a route can be closed");
@@ -107,6 +108,7 @@ fn workers_behind_a_cut_cable_and_behind_a_silent_one_come_back_and_nothing_is_l
     for worker in &workers {
         worker.wait_for_log_times(" joined", 2);
     }
+    cluster.gate.open();
     let (status, _) = cluster.settle(&id, wanted, workers);
     assert_eq!(status["failed"], 0, "{status}");
 }

@@ -2,7 +2,7 @@
 
 use ergodic_tests::{Cluster, Postgres, note, run, skip, wait_for};
 
-use crate::{SWEEP, empty_sweep, files, http, repeated};
+use crate::{SWEEP, empty_sweep, files, http, repeated, trials};
 
 /// A database, unless it has to be skipped.
 fn database(test: &str) -> Option<Postgres> {
@@ -52,10 +52,14 @@ fn a_database_that_restarts_costs_nothing_but_time() {
     let mut cluster = on(&database, &files);
     let id = cluster.launch(&empty_sweep(20_000));
     let _worker = cluster.worker(2, &[]);
-    for done in [1, 5_000] {
-        cluster.wait_until(&id, "it is under way", |status| status["done"].as_u64() >= Some(done));
+    for done in [100, 5_000] {
+        cluster.gate.hold_after(done);
+        cluster.wait_until_held(&id, done.into());
+        // Half of them are done while the server stops and starts.
+        cluster.gate.hold_after(2 * done);
         database.restart();
     }
+    cluster.gate.open();
     let status = cluster.wait_for_end(&id);
     assert_eq!((&status["completed"], &status["mismatches"]), (&20_000.into(), &0.into()));
     assert_eq!(cluster.rows(&id).lines().count(), 20_001);
@@ -75,11 +79,12 @@ fn a_coordinator_that_stands_by_answers_reads_and_takes_over_when_the_leader_is_
     std::fs::write(second.path("floats.safetensors"), files::glyphs_file(true)).expect("written");
     let filed = second.launch(&files::sweep("floats.safetensors", ""));
     second.ask(&["cancel", &filed]);
+    second.gate.hold_after(2);
     let id = second.launch(&sweep);
     let _worker = second.worker(1, &[]);
-    second.wait_until(&id, "it is under way", |status| status["done"].as_u64() > Some(0));
+    second.wait_until_held(&id, trials(2));
     second.ask(&["pause", &id]);
-    first.wait_until(&id, "it stands still", |status| status["leased"] == 0);
+    assert_eq!(first.status(&id)["state"], "paused");
     assert_eq!(second.rows(&id), first.rows(&id));
     for asked in [&["table", &id, "--format", "json"][..], &["curves", &id, "--format", "csv"]] {
         assert_eq!(second.ask(asked), first.ask(asked));
@@ -98,6 +103,7 @@ fn a_coordinator_that_stands_by_answers_reads_and_takes_over_when_the_leader_is_
     first.take_coordinator().kill();
     let killed = std::time::Instant::now();
     second.wait_for_log("leading epoch=2");
+    second.gate.open();
     note(&format!("another coordinator led {:.1} s after the leader was killed", killed.elapsed().as_secs_f64()));
     second.wait_for_end(&id);
     assert_eq!(second.rows(&id), undisturbed(&sweep));
@@ -111,9 +117,10 @@ fn a_leader_that_slept_longer_than_its_time_stands_by_and_leads_again_in_turn() 
     let files = folder();
     let sweep = repeated(60);
     let mut first = on(&database, &files);
+    first.gate.hold_after(2);
     let _old = first.worker(1, &[]);
     let id = first.launch(&sweep);
-    first.wait_until(&id, "it is under way", |status| status["done"].as_u64() > Some(0));
+    first.wait_until_held(&id, trials(2));
     first.coordinator().freeze();
     let mut second = on(&database, &files);
     second.wait_for_log("leading epoch=2");
@@ -123,6 +130,7 @@ fn a_leader_that_slept_longer_than_its_time_stands_by_and_leads_again_in_turn() 
     assert_eq!(run(&["status", &id, "--coordinator", &either]).code, 0);
     let _new = second.worker(2, &[]);
     second.wait_for_end(&id);
+    first.gate.open();
     second.coordinator().freeze();
     first.coordinator().thaw();
     first.wait_for_log("standing by");
@@ -142,10 +150,12 @@ fn a_leader_whose_database_is_gone_for_longer_than_its_claim_lasts_comes_back() 
     let sweep = repeated(60);
     let mut cluster = with(&database, &files, &["--http", "127.0.0.1:0"]);
     let http = http::address(&cluster);
+    cluster.gate.hold_after(2);
     let _worker = cluster.worker(1, &[]);
     let id = cluster.launch(&sweep);
-    cluster.wait_until(&id, "it is under way", |status| status["done"].as_u64() > Some(0));
+    cluster.wait_until_held(&id, trials(2));
     database.stop();
+    cluster.gate.open();
     cluster.wait_for_log("the claim to lead is over");
     wait_for("it says that it cannot read", || http::get(&http, "/readyz/reads").0 == 503);
     database.go_on();

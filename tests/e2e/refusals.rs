@@ -2,7 +2,7 @@
 
 use ergodic_tests::{Cluster, Finished, run};
 
-use crate::SWEEP;
+use crate::{SWEEP, trials};
 
 pub(crate) fn refused(finished: &Finished, code: i32, words: &[&str]) {
     assert_eq!(finished.code, code, "{}", finished.stderr);
@@ -129,9 +129,10 @@ fn a_second_coordinator_on_a_store_or_an_address_is_refused() {
 #[test]
 fn a_coordinator_told_to_stop_does_so_in_good_order() {
     let mut cluster = Cluster::start(&[]);
+    cluster.gate.hold_after(2);
     let _worker = cluster.worker(1, &[]);
     let id = cluster.launch(SWEEP);
-    cluster.wait_until(&id, "it is under way", |s| s["done"].as_u64() > Some(0));
+    cluster.wait_until_held(&id, trials(2));
     let coordinator = cluster.take_coordinator();
     coordinator.signal("TERM");
     assert_eq!(coordinator.wait(), 0);

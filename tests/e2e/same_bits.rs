@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use ergodic_tests::{Cluster, Program, run, stdout, wait_for};
+use ergodic_tests::{Cluster, Gate, Program, paced, paced_steps, run, stdout, wait_for};
 
-use crate::{SWEEP, repeated, work};
+use crate::{SWEEP, repeated, trials, work};
 
 /// Rows of a sweep of six cells run in one process without any fault, the reference for all others.
 pub(crate) fn reference(text: &str) -> String {
@@ -29,29 +29,15 @@ fn run_and_clusters_of_any_size_give_the_same_rows() {
     let wanted = reference(SWEEP);
     assert_eq!((wanted.lines().count(), count(&wanted, "diverged@"), count(&wanted, "failed")), (73, 24, 0));
     let mut cluster = Cluster::start(&[]);
+    cluster.gate.hold_after(2);
     let _first = [cluster.worker(1, &[]), cluster.worker(2, &["--isa", "portable"])];
     let id = cluster.launch(SWEEP);
-    cluster.wait_until(&id, "it is under way", |status| status["done"].as_u64() > Some(5));
+    cluster.wait_until_held(&id, trials(2));
     let _third = cluster.worker(3, &[]);
+    cluster.wait_for_workers(3);
+    cluster.gate.open();
     let status = cluster.wait_for_end(&id);
     assert_eq!(status["mismatches"], 0);
-    assert_eq!(cluster.rows(&id), wanted);
-}
-
-#[test]
-fn a_killed_worker_costs_nothing_but_time() {
-    let (text, wanted) = work();
-    let mut cluster = Cluster::start(&["--lease-ttl", "1s"]);
-    let victim = cluster.worker(2, &[]);
-    let id = cluster.launch(&text);
-    cluster
-        .wait_until(&id, "the victim is at work", |s| s["done"].as_u64() > Some(30) && s["leased"].as_u64() > Some(0));
-    victim.kill();
-    let held = cluster.status(&id);
-    assert_ne!(held["state"], "completed", "the kill came too late");
-    let _heir = cluster.worker(2, &[]);
-    let status = cluster.wait_for_end(&id);
-    assert!(status["releases"].as_u64() >= Some(1), "nothing was given out again: {status}");
     assert_eq!(cluster.rows(&id), wanted);
 }
 
@@ -59,15 +45,16 @@ fn a_killed_worker_costs_nothing_but_time() {
 fn a_killed_coordinator_keeps_what_it_acknowledged_and_its_workers() {
     let (text, wanted) = work();
     let mut cluster = Cluster::start(&["--lease-ttl", "5s"]);
+    cluster.gate.hold_after(0);
     let workers = [cluster.worker(1, &[]), cluster.worker(1, &[])];
     let id = cluster.launch(&text);
-    for n in [30, 90, 150] {
-        let before = cluster.wait_until(&id, "it is under way", |s| s["done"].as_u64() > Some(n));
-        assert_ne!(before["state"], "completed", "the kill came too late");
+    for repeats in [5, 15, 25] {
+        cluster.gate.hold_after(repeats);
+        cluster.wait_until_held(&id, trials(repeats));
         cluster.kill_and_restart_coordinator();
-        let after = cluster.status(&id);
-        assert!(after["done"].as_u64() >= before["done"].as_u64(), "acknowledged results are gone: {before} {after}");
+        assert_eq!(cluster.status(&id)["done"], trials(repeats), "acknowledged results are gone");
     }
+    cluster.gate.open();
     let status = cluster.wait_for_end(&id);
     assert_eq!((&status["mismatches"], &status["releases"]), (&0.into(), &0.into()), "{status}");
     assert_eq!(cluster.rows(&id), wanted);
@@ -81,10 +68,14 @@ fn a_killed_coordinator_keeps_what_it_acknowledged_and_its_workers() {
 fn a_worker_told_to_leave_gives_back_what_it_has_not_begun() {
     let (text, wanted) = work();
     let mut cluster = Cluster::start(&["--lease-ttl", "60s"]);
+    cluster.gate.hold_after(6);
     let leaving = cluster.worker(1, &[]);
     let id = cluster.launch(&text);
-    cluster.wait_until(&id, "it is at work", |s| s["done"].as_u64() > Some(30) && s["leased"].as_u64() > Some(0));
+    cluster.wait_until_held(&id, trials(6));
     leaving.signal("TERM");
+    // What it runs it may finish.
+    leaving.wait_for_log("leaving");
+    cluster.gate.open();
     assert_eq!(leaving.wait(), 0);
     let status = cluster.status(&id);
     assert_eq!((&status["leased"], &status["state"]), (&0.into(), &"running".into()), "{status}");
@@ -101,11 +92,17 @@ fn an_interrupted_run_continues_where_it_stopped() {
     std::fs::write(&file, &text).expect("a file can be written");
     let (file, store) = (file.to_string_lossy().into_owned(), dir.path().join("store").to_string_lossy().into_owned());
     let args = ["run", &file, "--dir", &store];
-    let running = Program::start(&args, &dir.path().join("log"));
+    let gate = Gate::at(&dir.path().join("gate"));
+    gate.hold_after(6);
+    let held = gate.failpoints();
+    let running = Program::start_with(&[("FAILPOINTS", &held)], &args, &dir.path().join("log"));
     let cluster = Cluster::of_run(&running);
-    cluster.wait_until("latest", "it is under way", |s| s["done"].as_u64() > Some(30));
+    cluster.wait_until_held("latest", trials(6));
     running.signal("INT");
-    assert_eq!(running.wait(), 130, "the interrupt came too late");
+    // What its workers run they may finish.
+    Program::wait_for_file(&dir.path().join("store/worker-1.log"), "leaving");
+    gate.open();
+    assert_eq!(running.wait(), 130);
     let again = run(&args);
     assert_eq!(again.code, 0, "{}", again.stderr);
     assert!(again.stderr.contains("continuing small"), "{}", again.stderr);
@@ -130,11 +127,14 @@ fn a_late_mistake_costs_no_results_and_an_early_one_no_time() {
 fn a_run_that_is_killed_takes_its_workers_along() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let file = dir.path().join("sweep.toml");
-    std::fs::write(&file, repeated(500)).expect("a file can be written");
+    std::fs::write(&file, repeated(10)).expect("a file can be written");
     let (file, store) = (file.to_string_lossy().into_owned(), dir.path().join("store").to_string_lossy().into_owned());
-    let running = Program::start(&["run", &file, "--dir", &store], &dir.path().join("log"));
+    let gate = Gate::at(&dir.path().join("gate"));
+    gate.hold_after(2);
+    let (args, held) = (["run", &file, "--dir", &store], gate.failpoints());
+    let running = Program::start_with(&[("FAILPOINTS", &held)], &args, &dir.path().join("log"));
     let cluster = Cluster::of_run(&running);
-    cluster.wait_until("latest", "it is under way", |s| s["done"].as_u64() > Some(10));
+    cluster.wait_until_held("latest", trials(2));
     running.kill();
     let log = dir.path().join("store/worker-1.log");
     Program::wait_for_file(&log, "leaving");
@@ -183,7 +183,7 @@ fn write_mnist(dir: &std::path::Path, train: u32, test: u32) {
     }
 }
 
-/// One trial that takes seconds.
+/// One trial of which a part is run by another worker.
 const LONG: &str = r#"
 name    = "long"
 seed    = 3
@@ -195,13 +195,13 @@ augment = "crop-flip"
 kind   = "mlp"
 hidden = [8]
 [train]
-steps      = 60000
+steps      = 6000
 batch_size = 8
 lr         = 0.01
 optimizer  = { momentum = 0.9 }
 average    = { kind = "ema", decay = 0.99 }
 [measure]
-every   = "5000 steps"
+every   = "500 steps"
 metrics = ["test_acc", "average_test_acc", "train_loss", "init_distance"]
 "#;
 
@@ -209,18 +209,16 @@ metrics = ["test_acc", "average_test_acc", "train_loss", "init_distance"]
 fn a_worker_goes_on_from_where_another_one_was_stopped() {
     let mut cluster = Cluster::start(&["--lease-ttl", "1s"]);
     let kept = cluster.path("kept");
-    let options = ["--drain", "100ms", "--checkpoint-dir", &kept.to_string_lossy()];
+    let options = ["--drain", "100ms", "--checkpoint-every", "20ms", "--checkpoint-dir", &kept.to_string_lossy()];
+    cluster.gate.hold_at_step(paced_steps(3000));
     let first = cluster.worker(1, &options);
-    let id = cluster.launch(LONG);
-    cluster.wait_until(&id, "the trial is running", |_| {
-        let workers = cluster.ask(&["workers", "--format", "json"]);
-        let workers: serde_json::Value = serde_json::from_str(&workers).expect("the workers are JSON");
-        workers[0]["running"] == 1
-    });
+    let id = cluster.launch(&paced(LONG));
+    let files = || std::fs::read_dir(&kept).into_iter().flatten().count();
+    first.wait_until("the trial is kept", || files() == 1);
     first.signal("TERM");
     assert_eq!(first.wait(), 0);
-    let files = || std::fs::read_dir(&kept).expect("the folder was made").count();
     assert_eq!((files(), cluster.status(&id)["done"].as_u64()), (1, Some(0)));
+    cluster.gate.open();
     let second = cluster.worker(1, &options);
     cluster.wait_for_end(&id);
     assert!(second.log().contains("going on from a checkpoint"), "{}", second.log());

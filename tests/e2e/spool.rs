@@ -2,14 +2,9 @@
 
 use std::path::Path;
 
-use ergodic_tests::{Cluster, Done, Program};
+use ergodic_tests::{Cluster, Done, Program, paced};
 
-use crate::{SWEEP, same_bits};
-
-/// Trials that take long enough for a queue of them to last a while.
-fn unhurried() -> String {
-    SWEEP.replace("steps      = 40", "steps      = 800").replace("10 steps", "100 steps")
-}
+use crate::{SWEEP, same_bits, trials};
 
 /// Trials granted to a worker, lease by lease.
 fn granted(worker: &Program) -> Vec<u64> {
@@ -26,17 +21,20 @@ fn segments(spool: &Path) -> usize {
 
 #[test]
 fn what_a_killed_worker_left_in_its_spool_is_delivered_by_the_next() {
-    let text = unhurried();
+    let text = paced(SWEEP);
     let wanted = same_bits::reference(&text);
     let spool = tempfile::tempdir().expect("a temporary directory");
     let with_spool = ["--spool", &spool.path().to_string_lossy()];
     let mut cluster = Cluster::counted(&["--lease-ttl", "60s"]);
+    cluster.gate.hold_after(2);
     let victim = cluster.worker(1, &with_spool);
     let id = cluster.launch(&text);
-    // With a queue that lasts, it has no question open.
-    victim.wait_until("it has a queue", || granted(&victim).last().is_some_and(|trials| *trials >= 20));
-    cluster.take_coordinator().kill();
+    // Its results have been taken and its questions answered, and it has a queue.
+    cluster.wait_until_held(&id, trials(2));
     let held: u64 = granted(&victim).iter().sum();
+    assert!(held > trials(2) + 10, "{held} trials were granted");
+    cluster.take_coordinator().kill();
+    cluster.gate.open();
     victim.wait_for_log_times("trial ends", held as usize);
     let intruder = cluster.worker(1, &with_spool);
     let refusal = format!("--spool {}: another worker uses this folder", with_spool[1]);

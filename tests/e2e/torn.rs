@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 
 use ergodic_tests::{Cluster, Finished, run};
 use rusqlite::Connection;
-use serde_json::Value;
 
-use crate::work;
+use crate::{trials, work};
 
 /// A finished sweep in a store that nobody has open: the cluster, and the database's path.
 fn finished(text: &str) -> (Cluster, PathBuf) {
@@ -56,10 +55,11 @@ fn what_a_torn_write_ahead_log_lacks_is_run_again() {
     // From here on the sweep itself is in the database, and its rows are ahead of it.
     stop(&mut cluster);
     cluster.restart_coordinator(&[]);
+    cluster.gate.hold_after(20);
     let worker = cluster.worker(2, &[]);
-    let under_way = |status: &Value| status["done"].as_u64() > Some(100);
-    let before = cluster.wait_until(&id, "it is under way", under_way);
+    cluster.wait_until_held(&id, trials(20));
     worker.kill();
+    cluster.gate.open();
     cluster.take_coordinator().kill();
     let log = cluster.path("store/ergodic.sqlite-wal");
     let whole = std::fs::read(&log).expect("what was written ahead");
@@ -76,7 +76,7 @@ fn what_a_torn_write_ahead_log_lacks_is_run_again() {
         std::fs::write(&log, content).expect("the log can be written");
         cluster.restart_coordinator(&[]);
         let left = cluster.status(&id);
-        assert!(left["done"].as_u64() < before["done"].as_u64(), "the log lacked nothing: {left}, {before} before");
+        assert!(left["done"].as_u64() < Some(trials(20)), "the log lacked nothing: {left}");
         let worker = cluster.worker(2, &[]);
         cluster.wait_for_end(&id);
         assert_eq!(cluster.rows(&id), wanted);
@@ -187,9 +187,10 @@ fn run_again(cluster: &mut Cluster, id: &str) {
 fn a_lease_whose_row_is_damaged_counts_as_ended() {
     let (text, wanted) = work();
     let mut cluster = Cluster::start(&["--lease-ttl", "2s"]);
+    cluster.gate.hold_after(9);
     let worker = cluster.worker(2, &[]);
     let id = cluster.launch(&text);
-    cluster.wait_until(&id, "it is under way", |status| status["done"].as_u64() > Some(50));
+    cluster.wait_until_held(&id, trials(9));
     worker.freeze();
     cluster.take_coordinator().kill();
     flip(&cluster.path("store/ergodic.sqlite"), "SELECT worker FROM leases");
@@ -197,5 +198,6 @@ fn a_lease_whose_row_is_damaged_counts_as_ended() {
     let log = cluster.coordinator().log();
     assert!(log.contains("the row of a lease is damaged"), "{log}");
     worker.thaw();
+    cluster.gate.open();
     cluster.settle(&id, wanted, vec![worker]);
 }

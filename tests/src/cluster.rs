@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::gate::Gate;
 use crate::process::Process;
 
 /// How long anything may take before a test gives up and shows what it knows.
@@ -122,7 +123,17 @@ impl Program {
     /// # Panics
     /// It cannot be started.
     pub fn start(args: &[&str], log: &Path) -> Self {
-        let child = command("ergodic").args(args).stdout(append(log)).stderr(append(log)).spawn();
+        Self::start_with(&[], args, log)
+    }
+
+    /// The same with these variables set.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn start_with(environment: &[(&str, &str)], args: &[&str], log: &Path) -> Self {
+        let mut command = command("ergodic");
+        let command = command.envs(environment.iter().copied()).args(args);
+        let child = command.stdout(append(log)).stderr(append(log)).spawn();
         Self { child: child.expect("ergodic starts"), log: log.to_owned() }
     }
 
@@ -272,6 +283,8 @@ pub struct Cluster {
     descriptors: usize,
     /// What workers are told to log.
     log: &'static str,
+    /// Before the trials of its workers.
+    pub gate: Gate,
 }
 
 impl Cluster {
@@ -290,8 +303,10 @@ impl Cluster {
     pub fn under(launcher: &[&str], listen: &str, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let options = options.iter().map(|o| (*o).to_owned()).collect();
+        let gate = Gate::at(&dir.path().join("gate"));
         let mut cluster = Self {
             dir,
+            gate,
             url: String::new(),
             coordinator: None,
             options,
@@ -337,7 +352,8 @@ impl Cluster {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let url = run.wait_for_log("coordinator at ");
         let (options, launcher, access) = (Vec::new(), Vec::new(), Vec::new());
-        Self { dir, url, coordinator: None, options, launcher, access, started: 0, descriptors: 0, log: "info" }
+        let gate = Gate::at(&dir.path().join("gate"));
+        Self { dir, url, coordinator: None, options, launcher, access, started: 0, descriptors: 0, log: "info", gate }
     }
 
     fn start_coordinator(&mut self, listen: &str, environment: &[(&str, &str)]) {
@@ -361,6 +377,12 @@ impl Cluster {
         first.trim().clone_into(&mut self.url);
         self.descriptors = program.process().descriptors();
         self.coordinator = Some(program);
+    }
+
+    /// The folder of its store, unless that is a database.
+    pub(crate) fn store(&self) -> Option<PathBuf> {
+        let given = self.options.iter().position(|option| option == "--store").map(|at| &self.options[at + 1]);
+        given.map_or_else(|| Some(self.path("store")), |given| (!given.contains("://")).then(|| PathBuf::from(given)))
     }
 
     /// A path below the cluster's directory.
@@ -451,6 +473,7 @@ impl Cluster {
             .arg(self.path("cache"))
             .args(options)
             .env("ERGODIC_LOG", self.log)
+            .env("FAILPOINTS", self.gate.failpoints())
             .stdout(Stdio::null())
             .stderr(append(&log))
             .spawn()
@@ -512,6 +535,27 @@ impl Cluster {
             assert!(start.elapsed() < DEADLINE, "waited in vain until {what}: {status}\n{}", self.logs());
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Waits until so many workers have joined.
+    ///
+    /// # Panics
+    /// They never do.
+    pub fn wait_for_workers(&self, number: usize) {
+        let joined = || {
+            let workers: Value =
+                serde_json::from_str(&self.ask(&["workers", "--format", "json"])).expect("the workers are JSON");
+            workers.as_array().is_some_and(|workers| workers.len() >= number)
+        };
+        wait_for(&format!("{number} workers have joined"), joined);
+    }
+
+    /// Waits until exactly so many trials of a sweep are done: those that the gate lets through.
+    ///
+    /// # Panics
+    /// They never are.
+    pub fn wait_until_held(&self, id: &str, done: u64) -> Value {
+        self.wait_until(id, "all that is let through is done", |status| status["done"] == done && status["leased"] != 0)
     }
 
     /// Waits for a sweep's end.

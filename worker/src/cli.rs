@@ -19,6 +19,7 @@ use crate::checkpoints::Checkpoints;
 use crate::datasets::Places;
 use crate::deliver;
 use crate::device::DeviceChoice;
+use crate::failpoint;
 use crate::link::Links;
 use crate::memory;
 use crate::session::{self, Identity};
@@ -252,6 +253,7 @@ fn join(args: JoinArgs) -> Result<(), UserError> {
         LogFormat::Pretty => logs.init(),
         LogFormat::Json => logs.json().flatten_event(true).init(),
     }
+    let _failpoints = failpoint::set_up();
     let isa = isa(&args.isa)?;
     let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
     // Training has the other threads; control needs one.

@@ -57,6 +57,13 @@ pub struct Assignment {
     pub kept: bool,
 }
 
+impl Assignment {
+    /// Whether it is not to be finished.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
 /// Results of one lease on their way to the coordinator.
 #[derive(Debug, Clone)]
 pub struct Parcel {

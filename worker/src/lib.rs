@@ -10,6 +10,7 @@ pub mod datasets;
 pub mod deliver;
 pub mod desk;
 pub mod device;
+mod failpoint;
 mod folder;
 pub mod link;
 mod memory;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::checkpoints::{Checkpoints, Flight};
 use crate::desk::Assignment;
+use crate::failpoint;
 use crate::folder::Folder;
 use crate::slots::Office;
 use crate::train::Shelf;
@@ -63,8 +64,9 @@ impl<'a> TrialShelf<'a> {
         self.office.with(|desk| desk.is_revoked(self.assignment.fence))
     }
 
-    fn is_stopped(&self) -> bool {
-        self.assignment.stop.load(std::sync::atomic::Ordering::Relaxed)
+    fn is_due(&self) -> bool {
+        let mut state = self.lock();
+        state.kept.elapsed() >= self.keeping.every && state.flight.as_mut().is_none_or(Flight::is_over)
     }
 }
 
@@ -75,9 +77,9 @@ impl Shelf for TrialShelf<'_> {
         here.into_iter().chain(there).collect()
     }
 
-    fn wants(&self, _: u64) -> bool {
-        let mut state = self.lock();
-        state.kept.elapsed() >= self.keeping.every && state.flight.as_mut().is_none_or(Flight::is_over)
+    fn wants(&self, steps: u64) -> bool {
+        failpoint::pass(self.assignment.key, steps, || !self.assignment.is_stopped() && !self.is_due());
+        self.is_due()
     }
 
     fn keep(&self, identity: &[u8; 32], steps: u64, checkpoint: Vec<u8>) {
@@ -85,7 +87,7 @@ impl Shelf for TrialShelf<'_> {
         if let Some(folder) = self.folder {
             folder.keep(identity, &checkpoint);
         }
-        let last = self.is_stopped();
+        let last = self.assignment.is_stopped();
         if last && (self.is_revoked() || self.begun.elapsed() < WORTHWHILE) {
             return;
         }

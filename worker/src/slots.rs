@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use crate::desk::{Assignment, Desk, Now, Place};
 use crate::device::DeviceChoice;
+use crate::failpoint;
 use crate::folder::Folder;
 use crate::shelf::{Keeping, TrialShelf};
 use crate::spool::{Entry, Spool};
@@ -215,6 +216,7 @@ fn work(office: &Office, machine: &Machine, keeping: Option<&Keeping>) {
 /// Runs a trial, from what is kept of it on the shelf; `None` when it was stopped.
 pub fn run(assignment: &Assignment, machine: &Machine, shelf: Option<&dyn train::Shelf>) -> Option<Finished> {
     tracing::debug!(trial = %assignment.key, lease = assignment.fence.lease, "trial begins");
+    failpoint::pass(assignment.key, 0, || !assignment.is_stopped());
     let attempt = catch_unwind(AssertUnwindSafe(|| {
         let sweep = &assignment.sweep;
         let cell = sweep.cell(assignment.key.cell)?;
