@@ -1,15 +1,13 @@
 //! Datasets: what `ergodic export` writes says the same as the tables, grows with the sweep, and is whole at every moment.
 
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Float64Type, Int16Type, Int32Type, Int64Type};
 use arrow_array::{Array, RecordBatch};
-use ergodic_tests::{Cluster, Finished, run_with, skip, wait_for};
+use ergodic_tests::{Cluster, Finished, Program, S3, run_with, skip};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -226,18 +224,17 @@ fn check_curves(dataset: &Dataset, cluster: &Cluster, id: &str) {
 #[test]
 fn a_dataset_grows_with_its_sweep_and_is_whole_when_an_export_is_broken_off() {
     let mut cluster = Cluster::start(&[]);
-    let worker = cluster.worker(1, &[]);
+    cluster.gate.hold_after(4);
+    let _worker = cluster.worker(2, &[]);
     let id = cluster.launch(&super::repeated(40));
-    cluster.wait_until(&id, "some trials are done", |status| status["done"].as_u64() > Some(20));
-    worker.signal("TERM");
-    assert_eq!(worker.wait(), 0);
+    cluster.wait_until_held(&id, super::trials(4));
     let to = cluster.path("dataset");
     let early = export(&cluster, &id, &to, &[]);
     let (manifest, first) = (early.manifest(), early.rows("trials"));
-    assert_eq!((&manifest["complete"], first.len() > 20), (&json!(false), true));
+    assert_eq!((&manifest["complete"], first.len()), (&json!(false), 24));
     check_trials(&first, &cluster, &id);
 
-    let _worker = cluster.worker(2, &[]);
+    cluster.gate.open();
     cluster.wait_for_end(&id);
     let path = to.display().to_string();
     let args = ["export", &id, "-o", &path, "--coordinator", &cluster.url];
@@ -261,9 +258,18 @@ fn a_dataset_grows_with_its_sweep_and_is_whole_when_an_export_is_broken_off() {
 #[test]
 fn an_export_follows_a_sweep_to_its_end() {
     let mut cluster = Cluster::start(&[]);
+    cluster.gate.hold_after(3);
     let _worker = cluster.worker(2, &[]);
     let id = cluster.launch(&super::repeated(20));
-    let dataset = export(&cluster, &id, &cluster.path("dataset"), &["--follow", "--every", "100ms"]);
+    cluster.wait_until_held(&id, super::trials(3));
+    let dataset = Dataset(cluster.path("dataset").join("sweeps").join(&id));
+    let to = cluster.path("dataset").display().to_string();
+    let args = ["export", &id, "-o", &to, "--follow", "--every", "100ms", "--coordinator", &cluster.url];
+    let following = Program::start(&args, &cluster.path("following.log"));
+    following.wait_until("what is done is exported", || dataset.0.join("manifest.json").exists());
+    assert_eq!(dataset.manifest()["complete"], false);
+    cluster.gate.open();
+    assert_eq!(following.wait(), 0);
     assert_eq!(dataset.manifest()["complete"], true);
     assert_eq!(cluster.status(&id)["state"], "completed");
     check_trials(&dataset.rows("trials"), &cluster, &id);
@@ -276,8 +282,10 @@ fn places_that_are_none_are_refused_in_words() {
     let id = cluster.launch(&super::empty_sweep(3));
     cluster.wait_for_end(&id);
     let to = |place: &str| cluster.run(&["export", &id, "-o", place]);
-    let refused = to("ftp://somewhere/else");
-    assert!(refused.code == 2 && refused.stderr.contains("s3://BUCKET/PREFIX"), "{refused:?}");
+    for place in ["ftp://somewhere/else", "gs://bucket/prefix", "az://container/prefix"] {
+        let refused = to(place);
+        assert!(refused.code == 2 && refused.stderr.contains("s3://BUCKET/PREFIX"), "{refused:?}");
+    }
     let file = cluster.path("file");
     std::fs::write(&file, "in the way").expect("a file can be written");
     let refused = to(&file.display().to_string());
@@ -296,84 +304,30 @@ fn places_that_are_none_are_refused_in_words() {
     assert!(refused.code == 2 && refused.stderr.contains("version 99"), "{refused:?}");
 }
 
-/// A local server of the S3 protocol, stopped when dropped.
-struct S3 {
-    server: Child,
-    address: String,
-}
-
-impl Drop for S3 {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
-impl S3 {
-    fn start() -> Option<Self> {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-        let port = free.port().to_string();
-        let mut command = Command::new("moto_server");
-        let command = command.args(["-H", "127.0.0.1", "-p", &port]).stdout(Stdio::null()).stderr(Stdio::null());
-        let server = Self { server: command.spawn().ok()?, address: free.to_string() };
-        wait_for("the S3 server answers", || TcpStream::connect(&server.address).is_ok());
-        assert!(server.ask("PUT", "/results").0.contains("200"), "a bucket is made");
-        Some(server)
-    }
-
-    /// Status line and body.
-    fn ask(&self, method: &str, path: &str) -> (String, Vec<u8>) {
-        let mut stream = TcpStream::connect(&self.address).expect("it answers");
-        // What is in a bucket that is made so can be read by anybody.
-        let head = format!("Host: {}\r\nContent-Length: 0\r\nx-amz-acl: public-read", self.address);
-        write!(stream, "{method} {path} HTTP/1.0\r\n{head}\r\n\r\n").expect("asked");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("an answer");
-        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("the end of the head");
-        let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-        (head.lines().next().unwrap_or_default().to_owned(), answer[end + 4..].to_vec())
-    }
-
-    fn get(&self, path: &str) -> Vec<u8> {
-        let (status, body) = self.ask("GET", path);
-        assert!(status.contains("200"), "{path}: {status}");
-        body
-    }
-
-    fn export(&self, cluster: &Cluster, id: &str) -> Finished {
-        let endpoint = format!("http://{}", self.address);
-        let environment = [
-            ("AWS_ENDPOINT_URL", endpoint.as_str()),
-            ("AWS_ALLOW_HTTP", "true"),
-            ("AWS_ACCESS_KEY_ID", "anybody"),
-            ("AWS_SECRET_ACCESS_KEY", "anything"),
-            ("AWS_REGION", "us-east-1"),
-        ];
-        run_with(&environment, &["export", id, "-o", "s3://results/of/all", "--coordinator", &cluster.url])
-    }
+/// What `ergodic export` to an S3 server ends with, beside what its environment says.
+fn export_to(s3: &S3, cluster: &Cluster, id: &str) -> Finished {
+    let environment = s3.environment();
+    let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    run_with(&environment, &["export", id, "-o", "s3://results/of/all", "--coordinator", &cluster.url])
 }
 
 #[test]
 fn an_object_store_holds_the_same_dataset() {
-    let Some(s3) = S3::start() else {
-        return skip(
-            "an_object_store_holds_the_same_dataset",
-            "moto_server",
-            "it is not on PATH (pip install 'moto[server]')",
-        );
+    let s3 = match S3::start() {
+        Ok(s3) => s3,
+        Err(why) => return skip("an_object_store_holds_the_same_dataset", "s3", &why),
     };
     let mut cluster = Cluster::start(&[]);
-    let worker = cluster.worker(1, &[]);
-    let id = cluster.launch(&super::repeated(30));
-    cluster.wait_until(&id, "some trials are done", |status| status["done"].as_u64() > Some(10));
-    worker.signal("TERM");
-    assert_eq!(worker.wait(), 0);
-    let early = s3.export(&cluster, &id);
-    assert_eq!(early.code, 0, "{early:?}");
+    cluster.gate.hold_after(3);
     let _worker = cluster.worker(2, &[]);
+    let id = cluster.launch(&super::repeated(30));
+    cluster.wait_until_held(&id, super::trials(3));
+    let early = export_to(&s3, &cluster, &id);
+    assert_eq!(early.code, 0, "{early:?}");
+    cluster.gate.open();
     cluster.wait_for_end(&id);
     for _ in 0..2 {
-        let exported = s3.export(&cluster, &id);
+        let exported = export_to(&s3, &cluster, &id);
         assert_eq!(exported.code, 0, "{exported:?}");
     }
 
@@ -392,4 +346,52 @@ fn an_object_store_holds_the_same_dataset() {
     for table in ["cells", "trials", "curves"] {
         assert_eq!(copy.rows(table), local.rows(table));
     }
+}
+
+#[test]
+fn a_server_that_ignores_conditional_writes_is_refused_and_left_as_it_was() {
+    let s3 = match S3::careless() {
+        Ok(s3) => s3,
+        Err(why) => {
+            return skip("a_server_that_ignores_conditional_writes_is_refused_and_left_as_it_was", "rclone-s3", &why);
+        }
+    };
+    let mut cluster = Cluster::start(&[]);
+    let _worker = cluster.worker(1, &[]);
+    let id = cluster.launch(&super::empty_sweep(3));
+    cluster.wait_for_end(&id);
+    let refused = export_to(&s3, &cluster, &id);
+    assert!(refused.code == 2 && refused.stderr.contains("conditional writes"), "{refused:?}");
+    assert!(refused.stderr.contains(&format!("s3://results/of/all/sweeps/{id}")), "{refused:?}");
+    assert!(s3.objects().is_empty(), "{:?}", s3.objects());
+}
+
+#[test]
+fn an_export_without_credentials_says_so_and_asks_nobody_for_them() {
+    let mut cluster = Cluster::start(&[]);
+    let _worker = cluster.worker(1, &[]);
+    let id = cluster.launch(&super::empty_sweep(3));
+    cluster.wait_for_end(&id);
+    // Whoever asked a machine for its role, or the store itself, would come to this door.
+    let door = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    door.set_nonblocking(true).expect("it can be asked without waiting");
+    let url = format!("http://{}", door.local_addr().expect("an address"));
+    let to = |environment: &[(&str, &str)]| {
+        let address = [("AWS_ENDPOINT_URL", url.as_str()), ("AWS_ALLOW_HTTP", "true"), ("http_proxy", url.as_str())];
+        let environment = [&address, environment].concat();
+        run_with(&environment, &["export", &id, "-o", "s3://results/of/all", "--coordinator", &cluster.url])
+    };
+    for environment in [
+        &[][..],
+        &[("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")],
+        &[("AWS_SKIP_SIGNATURE", "false")],
+        &[("AWS_WEB_IDENTITY_TOKEN_FILE", "/a/token")],
+    ] {
+        let refused = to(environment);
+        let words = ["no credentials", "AWS_ACCESS_KEY_ID", "s3://results/of/all"];
+        assert!(refused.code == 2 && words.iter().all(|word| refused.stderr.contains(word)), "{refused:?}");
+    }
+    let half = to(&[("AWS_ACCESS_KEY_ID", "anybody")]);
+    assert!(half.code == 2 && half.stderr.contains("AWS_SECRET_ACCESS_KEY"), "{half:?}");
+    assert!(door.accept().is_err(), "somebody was asked");
 }

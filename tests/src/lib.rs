@@ -9,6 +9,7 @@ mod postgres;
 mod process;
 mod proxy;
 mod raw;
+mod s3;
 
 pub use cluster::{Cluster, Finished, Program, program, run, run_with, stdout, wait_for};
 pub use disk::SmallDisk;
@@ -18,6 +19,7 @@ pub use postgres::Postgres;
 pub use process::Process;
 pub use proxy::{Proxy, Weather};
 pub use raw::{Courier, RawWorker, connection};
+pub use s3::S3;
 
 /// How long trials are beside what is usual, as `ERGODIC_TEST_TRIALS` says.
 fn pace() -> f64 {

@@ -757,8 +757,7 @@ pub struct PredictionsArgs {
 pub struct ExportArgs {
     /// The sweep: its id, a unique beginning of it, or "latest"
     pub id: String,
-    /// A directory, or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX: the dataset is in sweeps/ID below it, and
-    /// if there is one, new rows are added
+    /// A directory, or s3://BUCKET/PREFIX: the dataset is in sweeps/ID below it, and if there is one, new rows are added
     #[arg(short, long, value_name = "DIR|URL")]
     pub output: String,
     #[command(flatten)]
@@ -794,8 +793,7 @@ pub struct SqlArgs {
     /// A sweep: its id, a unique beginning of it, or "latest"; may be given several times [default: all]
     #[arg(long = "sweep", value_name = "ID")]
     pub sweeps: Vec<String>,
-    /// Where `ergodic export` wrote: a directory, or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX [default: what
-    /// the coordinator has now]
+    /// Where `ergodic export` wrote: a directory, or s3://BUCKET/PREFIX [default: what the coordinator has now]
     #[arg(long, value_name = "DIR|URL")]
     pub from: Option<String>,
     #[command(flatten)]

@@ -108,6 +108,7 @@ struct Export {
 
 impl Export {
     async fn open(place: Place, id: String, anew: bool) -> Result<Self, UserError> {
+        place.check(&nonce()).await?;
         let found = place.manifest().await?;
         let read = |text: &Vec<u8>| {
             Manifest::read(text).map_err(|why| {
@@ -191,15 +192,12 @@ impl Export {
 
     fn tools(&self, pull: &Pull) -> Tools {
         let serial = self.manifest.as_ref().map_or(0, |manifest| manifest.serial) + 1;
-        // Two exports to one object store may write at a time, though only one of them can commit.
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let nonce = blake3::hash(format!("{} {}", std::process::id(), now.as_nanos()).as_bytes());
         Tools {
             place: self.place.clone(),
             spec: pull.spec.clone(),
             columns: Arc::new(Columns::of(&pull.spec)),
             probe: Arc::new(ProbeSet { images: pull.head.images.clone(), labels: pull.head.labels.clone() }),
-            prefix: format!("{serial:06}-{}", &nonce.to_hex()[..8]),
+            prefix: format!("{serial:06}-{}", nonce()),
         }
     }
 
@@ -232,6 +230,12 @@ impl Export {
             significant(bytes as f64 / 1e6, 3)
         )
     }
+}
+
+/// Eight digits that no other export has: two of them to one object store may write at a time, though only one can commit.
+fn nonce() -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    blake3::hash(format!("{} {}", std::process::id(), now.as_nanos()).as_bytes()).to_hex()[..8].to_owned()
 }
 
 /// Whether a path is one that parts are written under: `trials/000001-1f6c3a90-00016.parquet`.

@@ -53,12 +53,16 @@ impl Named {
         }
         let Some((scheme, _)) = text.split_once("://") else { return Ok(Self::Directory(text.into())) };
         let bad = |why: &str| {
-            let message = format!(
-                "{option} {text}: {why}: expected a directory, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"
-            );
+            let message = format!("{option} {text}: {why}: expected a directory or s3://BUCKET/PREFIX");
             UserError::new(ErrorCode::BadInput, message)
         };
-        if !["s3", "s3a", "gs", "az", "abfs", "abfss", "azure"].contains(&scheme) {
+        if ["gs", "az", "abfs", "abfss", "azure"].contains(&scheme) {
+            return Err(bad(&format!(
+                "'{scheme}' is a kind of object store that this program does not write to (write to a directory, and copy \
+                 that there with the store's own tools)"
+            )));
+        }
+        if !["s3", "s3a"].contains(&scheme) {
             return Err(bad(&format!("'{scheme}' is no object store that is known")));
         }
         Url::parse(text).map(Self::Url).map_err(|e| bad(&e.to_string()))
@@ -122,13 +126,35 @@ fn objects(url: &Url, id: &str) -> Result<Place, UserError> {
     Ok(Place { store: Arc::new(PrefixStore::new(store, prefix.join("sweeps").join(id))), name, local: None })
 }
 
+/// Whether settings say who asks, or how to find out. Where they do not, `object_store` would ask an address of the local
+/// network that clouds have for their machines: elsewhere that is nobody, and nobody asked for it.
+fn say_who_asks(settings: &BTreeMap<String, String>) -> bool {
+    let all = |names: &[&str]| names.iter().all(|name| settings.contains_key(*name));
+    let skips =
+        settings.get("aws_skip_signature").is_some_and(|skips| !["false", "0", "no", "off"].contains(&&**skips));
+    skips
+        || all(&["aws_access_key_id", "aws_secret_access_key"])
+        || all(&["aws_web_identity_token_file", "aws_role_arn"])
+        || all(&["aws_container_credentials_relative_uri"])
+        || all(&["aws_container_credentials_full_uri", "aws_container_authorization_token_file"])
+        || all(&["aws_metadata_endpoint"])
+}
+
 /// Credentials and endpoints come from the environment, under the names that the clouds' own tools have for them.
 fn bucket(url: &Url, option: &str) -> Result<(Box<dyn ObjectStore>, Path), UserError> {
     let settings = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?.to_ascii_lowercase(), value.into_string().ok()?)));
-    // A variable called BUCKET, say, is about something else.
-    let settings =
-        settings.filter(|(name, _)| ["aws_", "google_", "azure_"].iter().any(|cloud| name.starts_with(cloud)));
+    // A variable called BUCKET, say, is about something else, and one that is empty says nothing.
+    let settings = settings.filter(|(name, value)| name.starts_with("aws_") && !value.is_empty());
+    let settings: BTreeMap<String, String> = settings.collect();
+    if !say_who_asks(&settings) {
+        let message = format!(
+            "{option} {url}: there are no credentials in the environment: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY \
+             (files below ~/.aws are not read), AWS_SKIP_SIGNATURE=true for a bucket that asks for none, or \
+             AWS_METADATA_ENDPOINT where a machine of the cloud is to be asked for its role"
+        );
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
     object_store::parse_url_opts(url, settings).map_err(|e| {
         let message =
             format!("{option} {url}: {e}: set what the object store needs in the environment, as in AWS_REGION");
@@ -149,6 +175,57 @@ impl Place {
 
     fn failed(&self, what: &str, error: &object_store::Error) -> UserError {
         UserError::new(ErrorCode::Internal, format!("{}: {what}: {error}", self.name))
+    }
+
+    /// Tries whether an object store keeps what its protocol promises, where datasets count on it: two exports at a time
+    /// must not undo each other's commits, and readers ask for parts of files.
+    ///
+    /// # Errors
+    /// It does not, or it cannot be written.
+    pub(super) async fn check(&self, nonce: &str) -> Result<(), UserError> {
+        if self.is_locked() {
+            return Ok(());
+        }
+        let path = Path::from(format!(".check-{nonce}"));
+        let broken = self.broken_promise(&path).await.map_err(|e| self.failed("it cannot be used", &e));
+        let removed = self.store.delete(&path).await.map_err(|e| self.failed(&format!("{path} cannot be removed"), &e));
+        if let Some(broken) = broken? {
+            let message = format!(
+                "{}: cannot be used for a dataset: this object store {broken}: name a place on another one, or write to a \
+                 directory with -o and copy that there",
+                self.name
+            );
+            return Err(UserError::new(ErrorCode::BadInput, message));
+        }
+        removed
+    }
+
+    /// What the object store does other than it should, if anything.
+    async fn broken_promise(&self, path: &Path) -> Result<Option<&'static str>, object_store::Error> {
+        let put = async |text: &'static str, mode: PutMode| {
+            let put = self.store.put_opts(path, PutPayload::from_static(text.as_bytes()), PutOptions::from(mode)).await;
+            match put {
+                Ok(put) => Ok(Some(UpdateVersion { e_tag: put.e_tag, version: put.version })),
+                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        let Some(first) = put("first", PutMode::Create).await? else {
+            return Ok(Some("says that an object is there which nobody has written"));
+        };
+        if put("second", PutMode::Create).await?.is_some() {
+            return Ok(Some(
+                "ignores conditional writes (If-None-Match), so that two exports would undo each other's work",
+            ));
+        }
+        if put("third", PutMode::Update(first.clone())).await?.is_none() {
+            return Ok(Some("refuses conditional writes (If-Match) that it should take"));
+        }
+        if put("fourth", PutMode::Update(first)).await?.is_some() {
+            return Ok(Some("ignores conditional writes (If-Match), so that two exports would undo each other's work"));
+        }
+        let part = self.store.get_range(path, 1..4).await?;
+        Ok((part.as_ref() != b"hir").then_some("does not give parts of objects as they were asked for (Range)"))
     }
 
     /// The manifest that is there.
