@@ -33,6 +33,7 @@ mod same_bits;
 mod spool;
 #[cfg(feature = "sql")]
 mod sql;
+mod storm;
 mod terms;
 mod torn;
 mod written;

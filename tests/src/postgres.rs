@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::process::children_of;
+
 /// A server that listens on a socket in a temporary directory, and nowhere else. Stopped and removed when dropped.
 #[derive(Debug)]
 pub struct Postgres {
@@ -60,6 +62,31 @@ impl Postgres {
         self.control(&["start"]);
     }
 
+    /// SIGSTOP for all of its processes: connections stay open, and nobody answers.
+    ///
+    /// # Panics
+    /// It does not run.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Panics
+    /// It does not run.
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let file = std::fs::read_to_string(self.data().join("postmaster.pid")).expect("the server runs");
+        let first: u32 = file.lines().next().and_then(|line| line.trim().parse().ok()).expect("its number");
+        // The one that makes others first.
+        for process in std::iter::once(first).chain(children_of(first)) {
+            run("kill", &[&format!("-{name}"), &process.to_string()]);
+        }
+    }
+
     /// What a query yields, unadorned.
     ///
     /// # Panics
@@ -88,6 +115,9 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
+        if self.data().join("postmaster.pid").exists() {
+            self.thaw();
+        }
         let (program, data) = (self.programs.join("pg_ctl").display().to_string(), self.data().display().to_string());
         as_postgres(&program, &["stop", "--mode=immediate", "--wait", "--silent", "--pgdata", &data]);
         let _ = std::fs::remove_dir_all(&self.dir);

@@ -56,6 +56,18 @@ impl Process {
     }
 }
 
+/// Processes that this one has started and that run still.
+pub(crate) fn children_of(parent: u32) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").expect("Linux shows its processes").flatten();
+    let numbers = processes.filter_map(|process| process.file_name().to_string_lossy().parse().ok());
+    let is_child = |number: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).unwrap_or_default();
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        fields.split_whitespace().nth(1) == Some(&parent.to_string())
+    };
+    numbers.filter(is_child).collect()
+}
+
 /// Command lines of all processes that name this path.
 pub(crate) fn naming(path: &std::path::Path) -> Vec<String> {
     let processes = std::fs::read_dir("/proc").expect("Linux shows its processes").flatten();
