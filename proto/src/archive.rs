@@ -9,8 +9,11 @@ use crate::MAX_MESSAGE;
 use crate::v1;
 use crate::v1::backup_record::Kind;
 
-/// The first bytes of a backup.
-const MAGIC: &[u8] = b"ergodic backup 1\n";
+/// The first bytes of a backup. Records of the version before had no launcher of a sweep, which programs of that version would
+/// leave out of the hash.
+const MAGIC: &[u8] = b"ergodic backup 2\n";
+/// Those of the version before.
+const OLD_MAGIC: &[u8] = b"ergodic backup 1\n";
 /// A record is at most this long: a page of rows, the last of which may be as long as a message.
 pub const MAX_RECORD: usize = 4 * MAX_MESSAGE;
 
@@ -94,7 +97,7 @@ pub fn read<E: From<std::io::Error>>(
 ) -> Result<(), E> {
     let mut magic = [0; MAGIC.len()];
     file.read_exact(&mut magic).map_err(|_| damaged("this is no backup"))?;
-    if magic != MAGIC {
+    if magic != MAGIC && magic != OLD_MAGIC {
         return Err(damaged("this is no backup, or one of a newer version").into());
     }
     let mut stream = BufReader::new(zstd::Decoder::new(file).map_err(torn)?);

@@ -35,6 +35,9 @@ pub fn result_from_bytes(bytes: &[u8]) -> Option<TrialResult> {
 /// does not know a field of a message that is [sealed](seal); a coordinator takes workers of this version and of the one before.
 pub const PROTOCOL: u32 = 1;
 
+/// Metadata in which clients say who asks, as user@host.
+pub const USER: &str = "ergodic-user-bin";
+
 /// Largest message either side accepts, in bytes.
 pub const MAX_MESSAGE: usize = 8 << 20;
 

@@ -77,7 +77,7 @@ fn nobody_comes_in_without_the_right_token() {
     refused(&run(&list), 2, &[&cluster.url, "--token-file", "--ca"]);
     refused(&ask_as(&cluster, &for_worker, &["list"]), 4, &["role worker", "List"]);
     refused(&ask_as(&cluster, &for_user, &["token", "list"]), 4, &["role user", "ListTokens"]);
-    refused(&ask_as(&cluster, &for_worker, &["cancel", "latest"]), 4, &["role worker", "Steer"]);
+    refused(&ask_as(&cluster, &for_worker, &["cancel", "abc"]), 4, &["role worker", "Steer"]);
     let spec = cluster.path("sweep.toml");
     std::fs::write(&spec, SWEEP).expect("a file can be written");
     refused(&ask_as(&cluster, &for_worker, &["launch", &spec.to_string_lossy()]), 4, &["role worker"]);

@@ -95,7 +95,7 @@ fn more_repeats_run_exactly_what_is_missing_and_leave_every_row_as_it_is() {
         let refused = cluster.run(&["extend", &id, "--repeats", repeats]);
         assert!(refused.code == 2 && refused.stderr.contains("has 200 per cell"), "{refused:?}");
     }
-    cluster.ask(&["extend", "latest", "--repeats", "203"]);
+    cluster.ask(&["extend", "latest", "--yes", "--repeats", "203"]);
     cluster.wait_for_end(&id);
     assert_eq!(cluster.done().begun, 406);
     drop(worker);

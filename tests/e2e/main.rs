@@ -18,6 +18,7 @@ mod herd;
 mod hostile;
 mod http;
 mod kept;
+mod latest;
 mod layering;
 mod limits;
 mod network;

@@ -48,7 +48,7 @@ fn a_removed_sweep_takes_its_rows_and_the_files_that_nobody_else_names() {
     cluster.ask(&["weights", &first, "0/1", "-o", &cluster.path("w").to_string_lossy()]);
     assert_eq!(cluster.run(&["status", &second]).code, 5);
 
-    let said = cluster.ask(&["rm", "latest"]);
+    let said = cluster.ask(&["rm", "latest", "--yes"]);
     assert!(said.starts_with(&format!("removed {first} (keeping): 4 rows, 3 files")), "{said}");
     assert_eq!((files(&cluster).len(), rows(&cluster)), (0, vec![0; 7]));
     let again = cluster.run(&["rm", &first]);

@@ -69,7 +69,7 @@ fn what_is_no_file_is_written_into_and_links_stay() {
         assert_eq!(ask(&cluster, &args, &file).code, 0, "{args:?}");
         let wanted = fs::read(&file).expect("a file");
         let same = |what: &str, found: &[u8]| match ending {
-            ".token" => assert!(found.starts_with(b"ergodic") && found.ends_with(b"\n"), "{what}"),
+            ".token" => assert!(found.starts_with(b"user.") && found.ends_with(b"\n"), "{what}"),
             _ => assert!(found == wanted, "{args:?}: {what} has {} bytes of {}", found.len(), wanted.len()),
         };
 

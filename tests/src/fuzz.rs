@@ -380,6 +380,7 @@ fn empty_row() -> SweepRow {
         state: SweepState::Running,
         share: Share::default(),
         launched_at: 0.0,
+        launched_by: String::new(),
         tallies: Tallies::default(),
     }
 }

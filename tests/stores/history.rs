@@ -137,6 +137,7 @@ pub(crate) fn sweep(id: &str) -> SweepRow {
         data: DataPin { hash: (id == "abc").then_some([7; 32]), train: 5, words: "five".into() },
         state: SweepState::Running,
         launched_at: 1.5,
+        launched_by: "anna@lab".into(),
         tallies: Tallies::default(),
         share: Share::default(),
     }

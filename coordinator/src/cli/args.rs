@@ -208,7 +208,7 @@ pub struct RunArgs {
 /// `ergodic plan`
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// The sweep file; with --precision, a sweep that has some results: its id, a unique beginning of it, or "latest"
+    /// The sweep file; with --precision, a sweep that has some results: its id, a unique beginning of it, or "latest", your last one
     #[arg(value_name = "SPEC|ID")]
     pub what: String,
     /// Override a field of the file, as in train.epochs=5; may be given several times
@@ -321,7 +321,7 @@ pub struct ListArgs {
 /// Commands about one sweep.
 #[derive(Debug, Args)]
 pub struct SweepArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest"
+    /// The sweep: its id, a unique beginning of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -334,7 +334,7 @@ pub struct SweepArgs {
 /// `ergodic watch`
 #[derive(Debug, Args)]
 pub struct WatchArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest"
+    /// The sweep: its id, a unique beginning of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -344,17 +344,20 @@ pub struct WatchArgs {
 /// `ergodic pause`, `resume`, `cancel` and `retry`
 #[derive(Debug, Args)]
 pub struct SteerArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest"
+    /// The sweep: its id, a unique beginning of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub target: Target,
+    /// Take "latest" for granted, whatever it is
+    #[arg(long, short)]
+    pub yes: bool,
 }
 
 /// `ergodic extend`
 #[derive(Debug, Args)]
 pub struct ExtendArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest"
+    /// The sweep: its id, a unique beginning of it, or "latest", your last one
     pub id: String,
     /// A sweep file with all its cells and more: it is launched as a new sweep that begins with the results of this one
     #[arg(required_unless_present = "repeats")]
@@ -368,6 +371,9 @@ pub struct ExtendArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub target: Target,
+    /// Take "latest" for granted, whatever it is
+    #[arg(long, short)]
+    pub yes: bool,
 }
 
 /// `ergodic backup`
@@ -397,7 +403,7 @@ pub struct RestoreArgs {
 /// `ergodic rm`
 #[derive(Debug, Args)]
 pub struct RemoveArgs {
-    /// The sweeps: ids, unique beginnings of them, or "latest"
+    /// The sweeps: ids, unique beginnings of them, or "latest", your last one
     #[arg(required = true, value_name = "ID")]
     pub ids: Vec<String>,
     #[command(flatten)]
@@ -406,12 +412,15 @@ pub struct RemoveArgs {
     /// Cancel those that have not ended
     #[arg(long)]
     pub force: bool,
+    /// Take "latest" for granted, whatever it is
+    #[arg(long, short)]
+    pub yes: bool,
 }
 
 /// `ergodic share`
 #[derive(Debug, Args)]
 pub struct ShareArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest"
+    /// The sweep: its id, a unique beginning of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -422,12 +431,15 @@ pub struct ShareArgs {
     /// Above 0: sweeps of the same priority share workers in proportion to their weights
     #[arg(long, value_name = "W")]
     pub weight: Option<f64>,
+    /// Take "latest" for granted, whatever it is
+    #[arg(long, short)]
+    pub yes: bool,
 }
 
 /// `ergodic explain`
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest"
+    /// The sweep: its id, a unique beginning of it, or "latest", your last one
     pub id: String,
     /// A trial of it, as cell/repeat
     pub trial: Option<TrialKey>,
@@ -442,7 +454,7 @@ pub struct ExplainArgs {
 /// `ergodic replay`
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest"
+    /// The sweep: its id, a unique beginning of it, or "latest", your last one
     pub id: String,
     /// A trial of it, as cell/repeat
     pub trial: TrialKey,
@@ -469,7 +481,7 @@ pub struct ReplayArgs {
 /// `ergodic table`
 #[derive(Debug, Args)]
 pub struct TableArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest"
+    /// The sweep: its id, a unique beginning of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -524,7 +536,7 @@ impl SinkArgs {
 /// `ergodic trials`
 #[derive(Debug, Args)]
 pub struct TrialsArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest"
+    /// The sweep: its id, a unique beginning of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -558,7 +570,7 @@ impl SelectionArgs {
 /// `ergodic plot`
 #[derive(Debug, Args)]
 pub struct PlotArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest"
+    /// The sweep: its id, a unique beginning of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -610,7 +622,7 @@ pub struct PlotArgs {
 /// `ergodic report`
 #[derive(Debug, Args)]
 pub struct ReportArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest"
+    /// The sweep: its id, a unique beginning of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -623,7 +635,7 @@ pub struct ReportArgs {
 /// `ergodic curves`
 #[derive(Debug, Args)]
 pub struct CurvesArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest"
+    /// The sweep: its id, a unique beginning of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -642,7 +654,7 @@ pub struct CurvesArgs {
 /// `ergodic compare`
 #[derive(Debug, Args)]
 pub struct CompareArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest"
+    /// The sweep: its id, a unique beginning of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -667,7 +679,7 @@ pub struct CompareArgs {
 /// `ergodic distance`
 #[derive(Debug, Args)]
 pub struct DistanceArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest"
+    /// The sweep: its id, a unique beginning of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -689,7 +701,7 @@ pub struct DistanceArgs {
 /// `ergodic effects`
 #[derive(Debug, Args)]
 pub struct EffectsArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest"
+    /// The sweep: its id, a unique beginning of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -717,7 +729,7 @@ pub struct EffectsArgs {
 /// `ergodic variance`
 #[derive(Debug, Args)]
 pub struct VarianceArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest"
+    /// The sweep: its id, a unique beginning of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -739,7 +751,7 @@ pub struct VarianceArgs {
 /// `ergodic predictions`
 #[derive(Debug, Args)]
 pub struct PredictionsArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest"
+    /// The sweep: its id, a unique beginning of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -755,7 +767,7 @@ pub struct PredictionsArgs {
 /// `ergodic export`
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest"
+    /// The sweep: its id, a unique beginning of it, or "latest", your last one
     pub id: String,
     /// A directory, or s3://BUCKET/PREFIX: the dataset is in sweeps/ID below it, and if there is one, new rows are added
     #[arg(short, long, value_name = "DIR|URL")]
@@ -790,7 +802,7 @@ pub enum ExportFormat {
 pub struct SqlArgs {
     /// A query of the tables sweeps, cells, trials, curves and predictions; `SHOW COLUMNS FROM trials` tells what is in them
     pub query: String,
-    /// A sweep: its id, a unique beginning of it, or "latest"; may be given several times [default: all]
+    /// A sweep: its id, a unique beginning of it, or "latest", your last one; may be given several times [default: all]
     #[arg(long = "sweep", value_name = "ID")]
     pub sweeps: Vec<String>,
     /// Where `ergodic export` wrote: a directory, or s3://BUCKET/PREFIX [default: what the coordinator has now]
@@ -807,7 +819,7 @@ pub struct SqlArgs {
 /// `ergodic weights`
 #[derive(Debug, Args)]
 pub struct WeightsArgs {
-    /// The sweep: its id, a unique beginning of it, or "latest"
+    /// The sweep: its id, a unique beginning of it, or "latest", your last one
     pub id: String,
     /// A trial of it, as cell/repeat
     pub trial: TrialKey,

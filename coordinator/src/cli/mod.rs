@@ -16,6 +16,7 @@ use crate::client::distance::{DistanceOptions, distance};
 use crate::client::effects::{EffectsOptions, effects};
 use crate::client::export::ExportOptions;
 use crate::client::growth::{self, More};
+use crate::client::latest::{meant, meant_to_change};
 use crate::client::output::{Format, RowFormat};
 use crate::client::plot::{PlotOptions, plot};
 use crate::client::report::report;
@@ -23,7 +24,7 @@ use crate::client::report::report;
 use crate::client::sql::{SqlOptions, query, query_coordinator};
 use crate::client::variance::{VarianceOptions, variance};
 use crate::client::watch::{eprintln_line, follow};
-use crate::client::{backup, export, kept, needs, plan, predictions, tokens};
+use crate::client::{Client, backup, export, kept, needs, plan, predictions, tokens};
 use crate::failpoint;
 use crate::local::{bench, replay, restore, run, soak, tables};
 use crate::program::{Success, interrupted, say, start_logging};
@@ -66,26 +67,31 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
         Command::Launch(args) => launch(args).await,
         Command::List(args) => say(commands::list(&mut args.target.connect().await?, args.format).await?),
         Command::Status(args) => {
-            let status = commands::status(&mut args.target.connect().await?, &args.id).await?;
+            let (mut client, id) = open(&args.target, &args.id).await?;
+            let status = commands::status(&mut client, &id).await?;
             say(commands::show_status(&status, args.format))
         }
         Command::Watch(args) => {
-            let status = follow(&mut args.target.connect().await?, &args.id).await?;
+            let (mut client, id) = open(&args.target, &args.id).await?;
+            let status = follow(&mut client, &id).await?;
             Ok(if status.failed > 0 { Success::TrialsFailed } else { Success::Fine })
         }
         Command::Workers(args) => say(commands::workers(&mut args.target.connect().await?, args.format).await?),
         Command::Explain(args) => {
-            let mut client = args.target.connect().await?;
-            say(commands::explain(&mut client, &args.id, args.trial, args.format).await?)
+            let (mut client, id) = open(&args.target, &args.id).await?;
+            say(commands::explain(&mut client, &id, args.trial, args.format).await?)
         }
         Command::Replay(args) => replay::replay(args).await,
         Command::Table(args) => table(args).await,
         Command::Plot(args) => draw(args).await,
-        Command::Report(args) => say(report(&mut args.target.connect().await?, &args.id, &args.output).await?),
+        Command::Report(args) => {
+            let (mut client, id) = open(&args.target, &args.id).await?;
+            say(report(&mut client, &id, &args.output).await?)
+        }
         Command::Trials(args) => trials(args).await,
         Command::Curves(args) => curves(args).await,
         Command::Compare(args) => {
-            let mut client = args.target.connect().await?;
+            let (mut client, id) = open(&args.target, &args.id).await?;
             let options = CompareOptions {
                 baseline: args.baseline,
                 metric: args.metric,
@@ -93,20 +99,20 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
                 level: args.level,
                 format: args.format,
             };
-            say(compare(&mut client, &args.id, &options).await?)
+            say(compare(&mut client, &id, &options).await?)
         }
         Command::Distance(args) => {
-            let mut client = args.target.connect().await?;
+            let (mut client, id) = open(&args.target, &args.id).await?;
             let options = DistanceOptions {
                 between: args.between,
                 at: args.at,
                 permutations: args.permutations,
                 format: args.format,
             };
-            say(distance(&mut client, &args.id, &options).await?)
+            say(distance(&mut client, &id, &options).await?)
         }
         Command::Effects(args) => {
-            let mut client = args.target.connect().await?;
+            let (mut client, id) = open(&args.target, &args.id).await?;
             let options = EffectsOptions {
                 metric: args.metric,
                 at: args.at,
@@ -115,34 +121,36 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
                 part: args.part,
                 format: args.format,
             };
-            say(effects(&mut client, &args.id, &options).await?)
+            say(effects(&mut client, &id, &options).await?)
         }
         Command::Variance(args) => {
-            let mut client = args.target.connect().await?;
+            let (mut client, id) = open(&args.target, &args.id).await?;
             let options = VarianceOptions { metric: args.metric, at: args.at, level: args.level, format: args.format };
-            say(variance(&mut client, &args.id, &options).await?)
+            say(variance(&mut client, &id, &options).await?)
         }
         Command::Predictions(args) => {
-            let mut client = args.target.connect().await?;
-            predictions::predictions(&mut client, &args.id, args.format, args.distributions).await?;
+            let (mut client, id) = open(&args.target, &args.id).await?;
+            predictions::predictions(&mut client, &id, args.format, args.distributions).await?;
             Ok(Success::Fine)
         }
         Command::Export(args) => {
             let _failpoints = failpoint::set_up();
             let options =
                 ExportOptions { output: args.output, follow: args.follow, every: args.every, anew: args.anew };
-            say(export::export(&mut args.target.connect().await?, &args.id, &options).await?)
+            let (mut client, id) = open(&args.target, &args.id).await?;
+            say(export::export(&mut client, &id, &options).await?)
         }
         Command::Sql(args) => sql(args).await,
         Command::Weights(args) => {
-            let told = kept::weights(&mut args.target.connect().await?, &args.id, args.trial, &args.output).await?;
+            let (mut client, id) = open(&args.target, &args.id).await?;
+            let told = kept::weights(&mut client, &id, args.trial, &args.output).await?;
             eprintln_line(told.trim_end());
             Ok(Success::Fine)
         }
-        Command::Pause(args) => steer(&args, Steering::Pause).await,
-        Command::Resume(args) => steer(&args, Steering::Resume).await,
-        Command::Cancel(args) => steer(&args, Steering::Cancel).await,
-        Command::Retry(args) => steer(&args, Steering::Retry).await,
+        Command::Pause(args) => steer(&args, "pause", Steering::Pause).await,
+        Command::Resume(args) => steer(&args, "resume", Steering::Resume).await,
+        Command::Cancel(args) => steer(&args, "cancel", Steering::Cancel).await,
+        Command::Retry(args) => steer(&args, "retry", Steering::Retry).await,
         Command::Token(TokenCommand::New(args)) => say(tokens::make(
             &mut args.target.connect().await?,
             args.role,
@@ -160,7 +168,8 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
         }
         Command::Share(args) => {
             let mut client = args.target.connect().await?;
-            let status = commands::share(&mut client, &args.id, args.priority, args.weight).await?;
+            let id = meant_to_change(&mut client, &args.id, "share", args.yes).await?;
+            let status = commands::share(&mut client, &id, args.priority, args.weight).await?;
             say(commands::show_status(&status, Format::Table))
         }
         Command::Extend(args) => extend(args).await,
@@ -177,10 +186,17 @@ async fn dispatch(command: Command) -> Result<Success, UserError> {
     }
 }
 
+/// A coordinator, and the sweep there that is meant.
+async fn open(target: &args::Target, id: &str) -> Result<(Client, String), UserError> {
+    let mut client = target.connect().await?;
+    let id = meant(&mut client, id).await?;
+    Ok((client, id))
+}
+
 async fn table(args: TableArgs) -> Result<Success, UserError> {
     // What cannot be written is told before anything is asked.
     let sink = args.sink.read()?;
-    let mut client = args.target.connect().await?;
+    let (mut client, id) = open(&args.target, &args.id).await?;
     let options = TableOptions {
         by: args.by,
         rows: args.rows,
@@ -192,26 +208,26 @@ async fn table(args: TableArgs) -> Result<Success, UserError> {
         format: sink.format.text().unwrap_or_default(),
     };
     match sink.format {
-        RowFormat::Parquet => sink.parquet(&commands::table_columns(&mut client, &args.id, &options).await?)?,
-        _ => sink.text(&commands::table(&mut client, &args.id, &options).await?)?,
+        RowFormat::Parquet => sink.parquet(&commands::table_columns(&mut client, &id, &options).await?)?,
+        _ => sink.text(&commands::table(&mut client, &id, &options).await?)?,
     }
     Ok(Success::Fine)
 }
 
 async fn trials(args: TrialsArgs) -> Result<Success, UserError> {
     let sink = args.sink.read()?;
-    let mut client = args.target.connect().await?;
+    let (mut client, id) = open(&args.target, &args.id).await?;
     match sink.format.text() {
-        Some(format) => sink.text(&commands::trials(&mut client, &args.id, format).await?)?,
-        None => sink.parquet(&commands::trial_columns(&mut client, &args.id).await?)?,
+        Some(format) => sink.text(&commands::trials(&mut client, &id, format).await?)?,
+        None => sink.parquet(&commands::trial_columns(&mut client, &id).await?)?,
     }
     Ok(Success::Fine)
 }
 
 async fn curves(args: CurvesArgs) -> Result<Success, UserError> {
     let sink = args.sink.read()?;
-    let mut client = args.target.connect().await?;
-    let (id, metric, stats) = (&args.id, &args.metric, &args.stat);
+    let (mut client, id) = open(&args.target, &args.id).await?;
+    let (id, metric, stats) = (&id, &args.metric, &args.stat);
     match sink.format.text() {
         Some(format) => sink.text(&commands::curves(&mut client, id, metric, stats, format).await?)?,
         None => sink.parquet(&commands::curve_columns(&mut client, id, metric, stats).await?)?,
@@ -258,15 +274,17 @@ async fn draw(args: PlotArgs) -> Result<Success, UserError> {
         width: args.width,
         height: args.height,
     };
-    let mut client = args.target.connect().await?;
-    match plot(&mut client, &args.id, &options, args.output.as_deref()).await? {
+    let (mut client, id) = open(&args.target, &args.id).await?;
+    match plot(&mut client, &id, &options, args.output.as_deref()).await? {
         Some(svg) => say(svg),
         None => Ok(Success::Fine),
     }
 }
 
-async fn steer(args: &SteerArgs, steering: Steering) -> Result<Success, UserError> {
-    let status = commands::steer(&mut args.target.connect().await?, &args.id, steering).await?;
+async fn steer(args: &SteerArgs, command: &str, steering: Steering) -> Result<Success, UserError> {
+    let mut client = args.target.connect().await?;
+    let id = meant_to_change(&mut client, &args.id, command, args.yes).await?;
+    let status = commands::steer(&mut client, &id, steering).await?;
     say(commands::show_status(&status, Format::Table))
 }
 
@@ -276,7 +294,9 @@ async fn extend(args: ExtendArgs) -> Result<Success, UserError> {
         (Some(spec), _) => More::File(commands::read_source(spec, &args.settings)?),
         (None, repeats) => More::Repeats(repeats.unwrap_or_default()),
     };
-    let extended = growth::extend(&mut args.target.connect().await?, &args.id, &more).await?;
+    let mut client = args.target.connect().await?;
+    let id = meant_to_change(&mut client, &args.id, "extend", args.yes).await?;
+    let extended = growth::extend(&mut client, &id, &more).await?;
     eprintln_line(&growth::extended_for_people(&extended));
     say(extended.status.map_or_else(String::new, |status| format!("{}\n", status.id)))
 }
@@ -284,7 +304,12 @@ async fn extend(args: ExtendArgs) -> Result<Success, UserError> {
 /// Each is told when it is removed: what is said stays true if the next one cannot be.
 async fn remove(args: RemoveArgs) -> Result<Success, UserError> {
     let mut client = args.target.connect().await?;
+    // What is meant by all of them is settled before the first one goes.
+    let mut ids = Vec::with_capacity(args.ids.len());
     for id in &args.ids {
+        ids.push(meant_to_change(&mut client, id, "rm", args.yes).await?);
+    }
+    for id in &ids {
         say(commands::remove(&mut client, id, args.force).await?)?;
     }
     Ok(Success::Fine)
@@ -292,8 +317,8 @@ async fn remove(args: RemoveArgs) -> Result<Success, UserError> {
 
 async fn show_plan(args: &PlanArgs) -> Result<Success, UserError> {
     if let Some((metric, ci95)) = &args.precision {
-        let mut client = args.target.connect().await?;
-        return say(needs::needs(&mut client, &args.what, metric, *ci95, args.format).await?);
+        let (mut client, id) = open(&args.target, &args.what).await?;
+        return say(needs::needs(&mut client, &id, metric, *ci95, args.format).await?);
     }
     let file = commands::read_source(&args.what, &args.settings)?;
     let spec = Spec::read(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;

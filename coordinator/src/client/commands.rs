@@ -19,6 +19,7 @@ use serde_json::json;
 
 use super::Client;
 use super::growth::{expected, halving_for_people, precision_for_people, size_for_people};
+use super::latest::signed;
 use super::output::{self, Format, Records, Selection};
 use super::watch::{audits_for_people, audits_left, describe, done, duration, state_word};
 
@@ -110,7 +111,7 @@ pub async fn launch(client: &mut Client, file: &SweepFile, resume: bool) -> Resu
         transfer::put(&mut client.files, pin.hash, content.clone()).await.map_err(|e| client.error(&e))?;
     }
     let request = v1::LaunchRequest { source: Some((&file.source).into()), resume, seal: Vec::new() }.sealed();
-    let response = client.sweeps.launch(request).await.map_err(|e| client.error(&e))?;
+    let response = client.sweeps.launch(signed(request)).await.map_err(|e| client.error(&e))?;
     response.into_inner().status.ok_or_else(|| incomplete("LaunchResponse"))
 }
 
@@ -133,6 +134,7 @@ pub async fn list(client: &mut Client, format: Format) -> Result<String, UserErr
         "failed",
         "priority",
         "weight",
+        "launched_by",
         "launched_at",
     ];
     let row = |s: &v1::SweepStatus| {
@@ -148,6 +150,7 @@ pub async fn list(client: &mut Client, format: Format) -> Result<String, UserErr
             json!(s.failed),
             json!(s.priority),
             json!(s.weight),
+            json!(launched_by(s)),
             json!(s.launched_at),
         ]
     };
@@ -155,7 +158,7 @@ pub async fn list(client: &mut Client, format: Format) -> Result<String, UserErr
     if sweeps.is_empty() && format == Format::Table {
         return Ok("no sweep yet: launch one with `ergodic launch SPEC`\n".into());
     }
-    Ok(render(&records, format, |r| table_of(r, 11)))
+    Ok(render(&records, format, |r| table_of(r, 12)))
 }
 
 /// The status of one sweep.
@@ -176,6 +179,7 @@ pub fn show_status(s: &v1::SweepStatus, format: Format) -> String {
         ("state", json!(state_word(s.state()))),
         ("priority", json!(s.priority)),
         ("weight", json!(s.weight)),
+        ("launched_by", json!(launched_by(s))),
         ("numerics", json!(s.numerics)),
         ("data", json!(s.data)),
         ("cells", json!(s.cells)),
@@ -229,10 +233,16 @@ pub fn show_status(s: &v1::SweepStatus, format: Format) -> String {
     render(&records, format, |_| status_for_people(s))
 }
 
+/// Who launched it, if that is known.
+fn launched_by(s: &v1::SweepStatus) -> Option<&str> {
+    Some(s.launched_by.as_str()).filter(|by| !by.is_empty())
+}
+
 fn status_for_people(s: &v1::SweepStatus) -> String {
     let mut out = format!("{} ({}) is {}\n", shown(&s.name), s.id, state_word(s.state()));
     out += &format!("  {} on {}\n", size_for_people(s), shown(&s.numerics));
     out += &format!("  data: {}\n", shown(&s.data));
+    out += &launched_by(s).map_or_else(String::new, |by| format!("  launched by {}\n", shown(by)));
     if (s.priority, s.weight) != (0, 1.0) {
         out += &format!("  priority {}, weight {}\n", s.priority, number(s.weight));
     }

@@ -8,6 +8,7 @@ use ergodic_proto::{transfer, v1};
 
 use super::Client;
 use super::commands::SweepFile;
+use super::latest::signed;
 use super::watch::done;
 
 /// What is to be added to a sweep.
@@ -35,7 +36,7 @@ pub async fn extend(client: &mut Client, sweep: &str, more: &More) -> Result<v1:
             request.source = Some((&file.source).into());
         }
     }
-    Ok(client.sweeps.extend(request.sealed()).await.map_err(|e| client.error(&e))?.into_inner())
+    Ok(client.sweeps.extend(signed(request.sealed())).await.map_err(|e| client.error(&e))?.into_inner())
 }
 
 /// What was added, in a line.

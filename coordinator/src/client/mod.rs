@@ -11,6 +11,7 @@ pub mod effects;
 pub mod export;
 pub mod growth;
 pub mod kept;
+pub mod latest;
 pub mod needs;
 pub mod output;
 pub mod plan;

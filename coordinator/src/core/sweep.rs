@@ -76,6 +76,8 @@ pub struct SweepRow {
     pub share: Share,
     /// Unix time of the launch, in seconds.
     pub launched_at: f64,
+    /// Who launched it; empty if that is not known.
+    pub launched_by: String,
     /// What had happened to it when the row was read.
     pub tallies: Tallies,
 }

@@ -36,6 +36,7 @@ fn audited(number: i64, repeats: u32, audit: f64) -> Sweep {
         state: SweepState::Running,
         share: Share::default(),
         launched_at: 0.0,
+        launched_by: String::new(),
         tallies: Tallies::default(),
     };
     Sweep::new(Arc::new(record), spec)

@@ -11,6 +11,7 @@ use tokio::process::Command;
 use super::programs::find_worker;
 use crate::cli::args::ReplayArgs;
 use crate::client::commands;
+use crate::client::latest::meant;
 use crate::program::{Success, say};
 
 /// Runs the trial again and says whether it ended in the stored bits.
@@ -19,7 +20,8 @@ use crate::program::{Success, say};
 /// The trial has no row, it cannot be run here, or its bits differ.
 pub async fn replay(args: ReplayArgs) -> Result<Success, UserError> {
     let mut client = args.target.connect().await?;
-    let page = commands::trial(&mut client, &args.id, args.trial).await?;
+    let sweep = meant(&mut client, &args.id).await?;
+    let page = commands::trial(&mut client, &sweep, args.trial).await?;
     let stored = stored(&page)?;
     if let Outcome::Failed { cause } = &stored.outcome {
         let message = format!("the trial {} failed and has no bits to compare: {cause}", args.trial);

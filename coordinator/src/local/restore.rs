@@ -294,6 +294,7 @@ fn sweep_row(sweep: v1::BackupSweep) -> Result<SweepRow, UserError> {
         state,
         share: Share { priority: sweep.priority, weight: sweep.weight },
         launched_at: sweep.launched_at,
+        launched_by: sweep.launched_by,
         tallies: Tallies {
             releases: sweep.releases,
             duplicates: sweep.duplicates,

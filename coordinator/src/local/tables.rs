@@ -165,6 +165,7 @@ fn fill(args: &TablesArgs, dir: &Path) -> Result<(), UserError> {
         state: SweepState::Cancelled,
         share: Share::default(),
         launched_at: 0.0,
+        launched_by: String::new(),
         tallies: Tallies::default(),
     };
     let written = commit(writer.as_mut(), &Write::Sweep(row))?;

@@ -148,6 +148,7 @@ fn to_wire(row: &SweepRow) -> v1::BackupSweep {
         data_words: row.data.words.clone(),
         state: state(row.state).into(),
         launched_at: row.launched_at,
+        launched_by: row.launched_by.clone(),
         releases: row.tallies.releases,
         duplicates: row.tallies.duplicates,
         mismatches: row.tallies.mismatches,

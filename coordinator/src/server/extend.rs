@@ -45,7 +45,11 @@ fn stopping() -> Status {
 
 impl Sweeps {
     /// Answers when what is to be added is durable.
-    pub(super) async fn extended(&self, mut request: v1::ExtendRequest) -> Result<v1::ExtendResponse, Status> {
+    pub(super) async fn extended(
+        &self,
+        mut request: v1::ExtendRequest,
+        by: String,
+    ) -> Result<v1::ExtendResponse, Status> {
         let place = Arc::new(self.0.limits.launches.place()?);
         if !request.is_whole() {
             return Err(Status::data_loss("the sweep was damaged on its way here: extend it again"));
@@ -58,7 +62,7 @@ impl Sweeps {
             (None, repeats) => (self.repeat_more(old, repeats, place).await?, false),
             (Some(source), 0) => {
                 let source = source.try_into().map_err(|e: WireError| Status::invalid_argument(e.to_string()))?;
-                (self.go_on_as(old, source, place).await?, was_open)
+                (self.go_on_as(old, source, by, place).await?, was_open)
             }
             (Some(_), _) => return Err(Status::invalid_argument("ExtendRequest has both repeats and a source")),
         };
@@ -88,7 +92,7 @@ impl Sweeps {
     }
 
     /// A new sweep with the rows of the old one.
-    async fn go_on_as(&self, old: Old, mut source: SpecSource, place: Arc<Place>) -> Result<i64, Status> {
+    async fn go_on_as(&self, old: Old, mut source: SpecSource, by: String, place: Arc<Place>) -> Result<i64, Status> {
         let read = source.clone();
         let spec = tokio::task::spawn_blocking(move || Spec::read(&read)).await;
         let spec = spec.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| bad(e.to_string()))?;
@@ -96,7 +100,7 @@ impl Sweeps {
         let engine = old.spec.numerics.split('/').next() == Some(&spec.numerics);
         let numerics = if engine { &old.spec.numerics } else { &spec.numerics };
         source.settings.push(format!("numerics=\"{numerics}\""));
-        let (row, spec) = self.prepare(source, place.clone()).await?;
+        let (row, spec) = self.prepare(source, by, place.clone()).await?;
         let files: Vec<[u8; 32]> = row.source.files.iter().map(|pin| pin.hash).chain(row.data.hash).collect();
         let spec = Arc::new(spec);
         let (wanted, was) = (spec.clone(), old.record.data.clone());

@@ -39,6 +39,7 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
         rate,
         eta_seconds: if rate > 0.0 { left as f64 / rate } else { 0.0 },
         launched_at: sweep.record.launched_at,
+        launched_by: sweep.record.launched_by.clone(),
         numerics: sweep.spec.numerics.clone(),
         data: sweep.record.data.words.clone(),
         metric: metric.name().into_owned(),

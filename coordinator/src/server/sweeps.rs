@@ -8,13 +8,14 @@ use ergodic_common::dataset::Dataset;
 use ergodic_common::figures::significant;
 use ergodic_common::spec::{Probe, SpecSource};
 use ergodic_common::terms::Share;
+use ergodic_common::text::shown;
 use ergodic_common::trial::{CUDA_F32, Predictions};
 use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
 use ergodic_proto::convert::WireError;
 use ergodic_proto::seal::Sealed as _;
 use ergodic_proto::status::{UserError, elsewhere};
 use ergodic_proto::v1::sweep_service_server::SweepService;
-use ergodic_proto::{PROTOCOL, v1};
+use ergodic_proto::{PROTOCOL, USER, v1};
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
@@ -64,6 +65,7 @@ impl SweepService for Sweeps {
     async fn launch(&self, request: Request<v1::LaunchRequest>) -> Result<Response<v1::LaunchResponse>, Status> {
         // Whoever hangs up meanwhile leaves the work behind: it counts until it is done.
         let place = Arc::new(self.0.limits.launches.place()?);
+        let by = asker(&request);
         let mut request = request.into_inner();
         if !request.is_whole() {
             return Err(Status::data_loss("the sweep was damaged on its way here: launch it again"));
@@ -80,7 +82,7 @@ impl SweepService for Sweeps {
             let status = self.steered(number, Steering::Resume).await?;
             return Ok(Response::new(v1::LaunchResponse { status }));
         }
-        let (row, spec) = self.prepare(source, place).await?;
+        let (row, spec) = self.prepare(source, by, place).await?;
         let files: Vec<[u8; 32]> = row.source.files.iter().map(|pin| pin.hash).chain(row.data.hash).collect();
         let (reply, stored) = oneshot::channel();
         self.0.engine.tell(Event::Launch(Box::new(row), Arc::new(spec), reply));
@@ -286,7 +288,8 @@ impl SweepService for Sweeps {
     }
 
     async fn extend(&self, request: Request<v1::ExtendRequest>) -> Result<Response<v1::ExtendResponse>, Status> {
-        Ok(Response::new(self.extended(request.into_inner()).await?))
+        let by = asker(&request);
+        Ok(Response::new(self.extended(request.into_inner(), by).await?))
     }
 
     async fn remove(&self, request: Request<v1::RemoveRequest>) -> Result<Response<v1::RemoveResponse>, Status> {
@@ -306,8 +309,9 @@ impl SweepService for Sweeps {
         Ok(Response::new(v1::ExplainResponse { lines }))
     }
 
-    async fn info(&self, _: Request<v1::InfoRequest>) -> Result<Response<v1::InfoResponse>, Status> {
+    async fn info(&self, request: Request<v1::InfoRequest>) -> Result<Response<v1::InfoResponse>, Status> {
         Ok(Response::new(v1::InfoResponse {
+            you: asker(&request),
             build: BUILD.to_owned(),
             protocol: PROTOCOL,
             cpu_seconds: process::cpu_seconds(),
@@ -456,7 +460,12 @@ impl Sweeps {
     }
 
     /// Reads the sweep file and pins the dataset: everything that can be wrong is found here, before anything is stored.
-    pub(super) async fn prepare(&self, source: SpecSource, place: Arc<Place>) -> Result<(SweepRow, Spec), Status> {
+    pub(super) async fn prepare(
+        &self,
+        source: SpecSource,
+        launched_by: String,
+        place: Arc<Place>,
+    ) -> Result<(SweepRow, Spec), Status> {
         let catalog = self.0.catalog.clone();
         let task = tokio::task::spawn_blocking(move || {
             let _held = place;
@@ -467,7 +476,7 @@ impl Sweeps {
             let id = new_id(&source, launched_at);
             let (state, tallies) = (SweepState::Running, Tallies::default());
             let share = spec.terms.share;
-            Ok((SweepRow { number: 0, id, source, data, state, share, launched_at, tallies }, spec))
+            Ok((SweepRow { number: 0, id, source, data, state, share, launched_at, launched_by, tallies }, spec))
         });
         let prepared: Result<_, UserError> = task.await.map_err(|e| Status::internal(e.to_string()))?;
         prepared.map_err(Into::into)
@@ -635,6 +644,19 @@ fn stopping() -> Status {
 
 fn core_age(core: &Core) -> f64 {
     core.age().as_secs_f64()
+}
+
+/// Most bytes of what a client says of its user.
+const MOST_OF_A_NAME: usize = 256;
+
+/// Who asks: the token, or whoever the client says where tokens are not asked for.
+fn asker<T>(request: &Request<T>) -> String {
+    if let Some(caller) = request.extensions().get::<Caller>() {
+        return caller.token.clone();
+    }
+    let said = request.metadata().get_bin(USER).and_then(|said| said.to_bytes().ok()).unwrap_or_default();
+    let said = &said[..said.len().min(MOST_OF_A_NAME)];
+    shown(&String::from_utf8_lossy(said)).into_owned()
 }
 
 /// Eight letters and digits that no earlier sweep has.

@@ -292,6 +292,7 @@ fn stored_sweep(dir: &std::path::Path) -> (SqliteStore, Spec) {
         state: SweepState::Completed,
         share: Share::default(),
         launched_at: 0.0,
+        launched_by: String::new(),
         tallies: Tallies::default(),
     };
     let mut stream = fixed_stream("parts", 0);

@@ -380,5 +380,9 @@ pub fn sweep_checksum(row: &SweepRow) -> i64 {
         Value::Real(row.share.weight),
     ];
     fields.extend(row.source.settings.iter().map(|setting| Value::from(setting.as_str())));
+    // Those of sweeps of which nobody knows are as before anybody did.
+    if !row.launched_by.is_empty() {
+        fields.extend([Value::from("launched by"), Value::from(row.launched_by.as_str())]);
+    }
     checksum("sweeps", &fields)
 }

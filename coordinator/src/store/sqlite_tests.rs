@@ -19,6 +19,7 @@ fn sweep() -> SweepRow {
         state: SweepState::Running,
         share: Share { priority: -3, weight: 0.5 },
         launched_at: 1.5,
+        launched_by: "anna@lab".into(),
         tallies: Tallies::default(),
     }
 }

@@ -42,6 +42,9 @@ pub(in crate::client) struct Sweep {
     pub(in crate::client) repeats: u32,
     pub(in crate::client) trials: u64,
     pub(in crate::client) launched_at: f64,
+    /// Empty where it is not known.
+    #[serde(default)]
+    pub(in crate::client) launched_by: String,
     pub(in crate::client) spec: SpecFile,
 }
 
@@ -121,6 +124,7 @@ impl Manifest {
             repeats: status.repeats,
             trials: status.trials,
             launched_at: status.launched_at,
+            launched_by: status.launched_by.clone(),
             spec: SpecFile {
                 file: source.file.clone(),
                 text: source.text.clone(),

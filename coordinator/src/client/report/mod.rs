@@ -184,6 +184,7 @@ async fn provenance(
     let mut facts = vec![
         ("sweep", format!("{} ({})", status.name, status.id)),
         ("launched", utc(status.launched_at)),
+        ("launched by", status.launched_by.clone()),
         ("numerics class", status.numerics.clone()),
         ("seed", seed),
         ("data", status.data.clone()),

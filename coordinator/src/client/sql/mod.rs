@@ -24,6 +24,7 @@ use ergodic_proto::v1;
 
 use super::export::read::Library;
 use super::export::{ExportOptions, export};
+use super::latest::meant;
 use super::output::Sink;
 use super::watch::{done, eprintln_line};
 use super::{Client, commands};
@@ -92,7 +93,8 @@ pub async fn query_coordinator(client: &mut Client, options: &SqlOptions) -> Res
 async fn wanted(client: &mut Client, named: &[String]) -> Result<Vec<v1::SweepStatus>, UserError> {
     let mut sweeps: Vec<v1::SweepStatus> = Vec::new();
     for name in named {
-        let status = commands::status(client, name).await?;
+        let name = meant(client, name).await?;
+        let status = commands::status(client, &name).await?;
         if sweeps.iter().all(|other| other.id != status.id) {
             sweeps.push(status);
         }

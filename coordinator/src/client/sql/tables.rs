@@ -58,7 +58,7 @@ fn sweeps(manifests: &[Manifest]) -> Result<RecordBatch> {
     };
     let launched = manifests.iter().map(|manifest| (manifest.sweep.launched_at * 1e3).round() as i64);
     let complete: Vec<bool> = manifests.iter().map(|manifest| manifest.complete).collect();
-    let columns: [(&str, ArrayRef); 11] = [
+    let columns: [(&str, ArrayRef); 12] = [
         ("id", text(|manifest| &manifest.sweep.id)),
         ("name", text(|manifest| &manifest.sweep.name)),
         ("cells", whole(|manifest| manifest.sweep.cells)),
@@ -67,6 +67,7 @@ fn sweeps(manifests: &[Manifest]) -> Result<RecordBatch> {
         ("done", whole(|manifest| manifest.cursor.rows)),
         ("complete", Arc::new(BooleanArray::from(complete))),
         ("launched_at", Arc::new(TimestampMillisecondArray::from_iter_values(launched))),
+        ("launched_by", text(|manifest| &manifest.sweep.launched_by)),
         ("seed", Arc::new(UInt64Array::from_iter_values(manifests.iter().map(|manifest| manifest.sweep.seed)))),
         ("numerics", text(|manifest| &manifest.sweep.numerics)),
         ("data", text(|manifest| &manifest.data.words)),

@@ -21,7 +21,7 @@ macro_rules! sweeps {
     ($rest:literal) => {
         concat!(
             "SELECT number, id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files, releases,
-                    duplicates, mismatches, fenced, priority, weight, checksum
+                    duplicates, mismatches, fenced, priority, weight, checksum, launched_by
              FROM sweeps ",
             $rest
         )
@@ -311,6 +311,7 @@ fn unchecked_sweep(row: &dyn Fields) -> Result<SweepRow, StoreError> {
         },
         state: to_state(row.int(8)?).ok_or_else(|| damaged(8, "a known state"))?,
         launched_at: row.real(9)?,
+        launched_by: row.text(18)?.to_owned(),
         tallies: Tallies {
             releases: row.int(11)? as u64,
             duplicates: row.int(12)? as u64,

@@ -47,8 +47,8 @@ pub(super) fn insert_sweep(sql: &impl Sql, row: &SweepRow) -> Result<i64, StoreE
     let settings = settings_text(row)?;
     let text =
         "INSERT INTO sweeps (id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files,
-                             priority, weight)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING number";
+                             priority, weight, launched_by)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING number";
     let files = from_files(&row.source.files);
     let values = [
         row.id.as_str().into(),
@@ -63,6 +63,7 @@ pub(super) fn insert_sweep(sql: &impl Sql, row: &SweepRow) -> Result<i64, StoreE
         Value::Bytes(Some(&files)),
         i64::from(row.share.priority).into(),
         Value::Real(row.share.weight),
+        row.launched_by.as_str().into(),
     ];
     let number = number(sql, text, &values)?.ok_or_else(|| damaged(0, "the sweep's number"))?;
     // Its checksum covers its number.

@@ -1,0 +1,152 @@
+//! What "latest" means: the sweep that whoever asks launched last. A command that changes something names it and asks.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ergodic_common::ErrorCode;
+use ergodic_common::text::shown;
+use ergodic_proto::status::UserError;
+use ergodic_proto::{USER, v1};
+use tonic::Request;
+use tonic::metadata::MetadataValue;
+
+use super::Client;
+use super::commands::status;
+use super::watch::{done, duration, eprintln_line, state_word};
+
+/// The word for one's own last sweep.
+const LATEST: &str = "latest";
+/// Sweeps of others that are named.
+const MOST_NAMED: usize = 5;
+
+/// A request that says who makes it, for a coordinator that asks for no tokens.
+pub fn signed<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert_bin(USER, MetadataValue::from_bytes(user_at_host().as_bytes()));
+    request
+}
+
+fn user_at_host() -> String {
+    let named = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
+    let user = named.unwrap_or_else(|| format!("uid-{}", rustix::process::getuid().as_raw()));
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match host.trim() {
+        "" => user,
+        host => format!("{user}@{host}"),
+    }
+}
+
+/// The sweep that is meant, for a command that only reads: for "latest", the last one of whoever asks.
+///
+/// # Errors
+/// They launched none, or nobody answers.
+pub async fn meant(client: &mut Client, id: &str) -> Result<String, UserError> {
+    if id != LATEST {
+        return Ok(id.to_owned());
+    }
+    let info = client.sweeps.info(signed(v1::InfoRequest {})).await.map_err(|e| client.error(&e))?.into_inner();
+    // One of an older version knows nobody.
+    if info.you.is_empty() {
+        return Ok(id.to_owned());
+    }
+    let sweeps = client.sweeps.list(v1::ListRequest {}).await.map_err(|e| client.error(&e))?.into_inner().sweeps;
+    own_latest(&sweeps, &info.you)
+}
+
+/// A sweep of which nobody knows whose it is may be anybody's.
+fn own_latest(sweeps: &[v1::SweepStatus], you: &str) -> Result<String, UserError> {
+    let is_own = |sweep: &&v1::SweepStatus| sweep.launched_by == you || sweep.launched_by.is_empty();
+    if let Some(own) = sweeps.iter().rev().find(is_own) {
+        return Ok(own.id.clone());
+    }
+    if sweeps.is_empty() {
+        return Err(UserError::new(ErrorCode::NotFound, "there is no sweep yet: launch one"));
+    }
+    let name =
+        |sweep: &v1::SweepStatus| format!("{} ({}) by {}", sweep.id, shown(&sweep.name), shown(&sweep.launched_by));
+    let named: Vec<String> = sweeps.iter().rev().take(MOST_NAMED).map(name).collect();
+    let more = if sweeps.len() > named.len() { ", …" } else { "" };
+    let message = format!(
+        "latest: {} launched no sweep here; those of others are {}{more}: name one by its id",
+        shown(you),
+        named.join(", ")
+    );
+    Err(UserError::new(ErrorCode::NotFound, message))
+}
+
+/// The sweep that is meant, for a command that changes it: "latest" is named, and has to be agreed to, by `--yes` or on a terminal.
+///
+/// # Errors
+/// It was not agreed to; else as for [`meant`].
+pub async fn meant_to_change(client: &mut Client, id: &str, command: &str, yes: bool) -> Result<String, UserError> {
+    if id != LATEST {
+        return Ok(id.to_owned());
+    }
+    let id = meant(client, id).await?;
+    let status = status(client, &id).await?;
+    let what = described(&status);
+    if yes {
+        eprintln_line(&format!("latest is {what}"));
+        return Ok(status.id);
+    }
+    if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        let message = format!("latest is {what}: name it by its id, `ergodic {command} {}`, or say --yes", status.id);
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
+    match agreed(&format!("{command} {what}?")) {
+        true => Ok(status.id),
+        false => Err(UserError::new(ErrorCode::Refused, "nothing was changed")),
+    }
+}
+
+/// `abcdefgh (lr-wd), completed, 45 of 45 trials done, launched 3m 20s ago by anna@lab`
+fn described(status: &v1::SweepStatus) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
+    let by = if status.launched_by.is_empty() { String::new() } else { format!(" by {}", shown(&status.launched_by)) };
+    format!(
+        "{} ({}), {}, {} of {} trials done, launched {} ago{by}",
+        status.id,
+        shown(&status.name),
+        state_word(status.state()),
+        done(status),
+        status.trials,
+        duration(now - status.launched_at)
+    )
+}
+
+fn agreed(question: &str) -> bool {
+    let mut terminal = std::io::stderr();
+    let asked = write!(terminal, "{question} [y/N] ").and_then(|()| terminal.flush());
+    let mut answer = String::new();
+    let heard = asked.and_then(|()| std::io::stdin().lock().read_line(&mut answer));
+    heard.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sweep(id: &str, by: &str) -> v1::SweepStatus {
+        v1::SweepStatus { id: id.into(), name: "lr".into(), launched_by: by.into(), ..v1::SweepStatus::default() }
+    }
+
+    #[test]
+    fn the_latest_is_ones_own() {
+        let sweeps = [
+            sweep("a", "anna@lab"),
+            sweep("b", ""),
+            sweep("c", "ben@lab"),
+            sweep("d", "anna@lab"),
+            sweep("e", "ben@lab"),
+        ];
+        assert_eq!(own_latest(&sweeps, "anna@lab").ok().as_deref(), Some("d"));
+        assert_eq!(own_latest(&sweeps, "ben@lab").ok().as_deref(), Some("e"));
+        assert_eq!(own_latest(&sweeps, "cora@lab").ok().as_deref(), Some("b"), "nobody knows whose it is");
+        let others = own_latest(&sweeps[2..], "cora@lab").expect_err("these are of others").message;
+        assert!(
+            others.contains("cora@lab launched no sweep here")
+                && others.contains("e (lr) by ben@lab, d (lr) by anna@lab")
+        );
+        assert_eq!(own_latest(&[], "cora@lab").map_err(|e| e.code), Err(ErrorCode::NotFound));
+    }
+}
