@@ -9,6 +9,7 @@ use prost::Message as _;
 pub mod archive;
 pub mod connect;
 pub mod convert;
+pub mod log;
 pub mod patient;
 pub mod seal;
 pub mod status;

@@ -37,6 +37,7 @@ mod sql;
 mod storm;
 mod terms;
 mod torn;
+mod words;
 mod written;
 
 use std::sync::OnceLock;

@@ -37,8 +37,6 @@ impl RawWorker {
     /// # Panics
     /// Nobody answers.
     pub async fn join(url: &str, id: &str, protocol: u32) -> Result<Self, Status> {
-        let mut client = WorkerServiceClient::new(connection(url).await);
-        let (outgoing, messages) = mpsc::channel(16);
         let hello = v1::Hello {
             protocol,
             build: "by hand".into(),
@@ -48,6 +46,20 @@ impl RawWorker {
             numerics: vec![CPU_F32.into()],
             held: Vec::new(),
         };
+        Self::greet(url, hello).await
+    }
+
+    /// Joins as whoever says this.
+    ///
+    /// # Errors
+    /// The coordinator refuses.
+    ///
+    /// # Panics
+    /// Nobody answers.
+    pub async fn greet(url: &str, hello: v1::Hello) -> Result<Self, Status> {
+        let mut client = WorkerServiceClient::new(connection(url).await);
+        let (outgoing, messages) = mpsc::channel(16);
+        let id = hello.worker.clone();
         outgoing.send(v1::SessionRequest { message: Some(Request::Hello(hello)) }).await.expect("the channel is open");
         let stream = tokio_stream::wrappers::ReceiverStream::new(messages);
         let mut incoming = client.session(stream).await?.into_inner();
@@ -55,7 +67,7 @@ impl RawWorker {
             Some(v1::SessionResponse { message: Some(Response::Welcome(_)) }) => {}
             other => panic!("expected a welcome, found {other:?}"),
         }
-        Ok(Self { client, id: id.repeat(32)[..32].to_owned(), outgoing, incoming })
+        Ok(Self { client, id, outgoing, incoming })
     }
 
     /// Joins with the right protocol version.

@@ -8,8 +8,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ergodic_common::duration::parse_duration;
 use ergodic_common::spec::SpecSource;
+use ergodic_common::text::shown_lines;
 use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
 use ergodic_proto::connect::Access;
+use ergodic_proto::log::OneLineEach;
 use ergodic_proto::status::UserError;
 use serde_json::json;
 use tokio::sync::watch;
@@ -239,7 +241,7 @@ pub fn main() -> ExitCode {
 
 fn complain(error: &UserError) {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "error: {error}");
+    let _ = writeln!(std::io::stderr(), "error: {}", shown_lines(&error.to_string()));
 }
 
 fn isa(name: &str) -> Result<Isa, UserError> {
@@ -248,7 +250,10 @@ fn isa(name: &str) -> Result<Isa, UserError> {
 
 fn join(args: JoinArgs) -> Result<(), UserError> {
     let filter = EnvFilter::try_from_env("ERGODIC_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| OneLineEach(std::io::stderr()))
+        .with_target(false);
     match args.log_format {
         LogFormat::Pretty => logs.init(),
         LogFormat::Json => logs.json().flatten_event(true).init(),

@@ -70,7 +70,7 @@ pub fn print(text: &str) -> io::Result<()> {
 }
 
 /// Text in which nothing moves a cursor: the last to look at what others may have written. Colours may be in it.
-pub(super) fn guarded(text: &str, colours: bool) -> Cow<'_, str> {
+pub(in crate::client) fn guarded(text: &str, colours: bool) -> Cow<'_, str> {
     if !text.chars().any(|c| misleads(c) && !matches!(c, '\n' | '\t')) {
         return Cow::Borrowed(text);
     }

@@ -20,7 +20,7 @@ use tokio_stream::StreamExt as _;
 use super::Failure;
 use crate::client::commands::render;
 use crate::client::export::encode::properties;
-use crate::client::output::{Format, Output, Records, RowFormat, Sink, grid_of};
+use crate::client::output::{Format, Output, Records, RowFormat, Sink, grid_of, guarded};
 
 /// Most rows of a table for people, who have other formats for more.
 const ROWS_FOR_PEOPLE: usize = 1000;
@@ -157,7 +157,7 @@ impl Writing {
 
     fn put(&mut self, text: &str) {
         let written = match &mut self.0 {
-            Ok(output) => output.write_all(text.as_bytes()),
+            Ok(output) => output.write_all(guarded(text, false).as_bytes()),
             Err(_) => Ok(()),
         };
         if let Err(error) = written {

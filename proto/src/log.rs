@@ -1,0 +1,35 @@
+//! Lines of a log in which nothing that others wrote moves a cursor or begins another line.
+
+use std::io::{self, Write};
+
+use ergodic_common::text::shown;
+
+/// Writes events, each of which comes as one piece with the end of its line.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OneLineEach<W>(pub W);
+
+impl<W: Write> Write for OneLineEach<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let (line, end) = text.strip_suffix('\n').map_or((text.as_ref(), ""), |line| (line, "\n"));
+        self.0.write_all(format!("{}{end}", shown(line)).as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line_whatever_is_in_it() {
+        let mut out = OneLineEach(Vec::new());
+        write!(out, "{}", "joined name=a\u{1b}[2J\nINFO forged\u{202e}\n").expect("written");
+        out.write_all(b"next\n").expect("written");
+        assert_eq!(String::from_utf8_lossy(&out.0), "joined name=a\\u001b[2J\\nINFO forged\\u202e\nnext\n");
+    }
+}
