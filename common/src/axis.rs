@@ -2,6 +2,7 @@
 
 use crate::error::SpecError;
 use crate::figures::{Distinct, is_rounded, is_short};
+use crate::grammar::Reading;
 use crate::reader::{Range, Reader};
 use crate::seed;
 use crate::spec::in_words;
@@ -62,12 +63,17 @@ impl Axis {
     ///
     /// # Errors
     /// An empty or duplicate axis, a log range through zero, a number that is none.
-    pub fn read(name: &str, field: Option<String>, node: &Node, sweep_seed: u64) -> Result<Self, SpecError> {
+    pub fn read(
+        name: &str,
+        field: Option<String>,
+        node: &Node,
+        (sweep_seed, reading): (u64, Reading),
+    ) -> Result<Self, SpecError> {
         let path = format!("grid.{name}");
         let values = match &node.value {
             Value::List(items) => Values::Listed(items.clone()),
             Value::Table(table) => {
-                let reader = Reader::element(table, &node.place, path.clone());
+                let reader = Reader::element(table, &node.place, path.clone(), reading);
                 read_generated(reader, name, sweep_seed)?
             }
             other => {
@@ -159,10 +165,20 @@ impl Axis {
         matches!(self.values, Values::Random { .. })
     }
 
-    /// Indices whose values stand for all: of a generated axis over a continuous field the ends are enough, since
+    /// Indices whose values stand for all: of an axis over a continuous field the smallest and the largest are enough, since
     /// every field accepts an interval.
     pub fn representatives(&self, continuous: bool) -> Vec<u64> {
         match &self.values {
+            Values::Listed(items) if continuous && items.iter().all(|item| item.value.as_f64().is_some()) => {
+                let number = |i: &u64| self.number(*i).unwrap_or(f64::NAN);
+                let (least, most) = (
+                    (0..self.len()).min_by(|a, b| number(a).total_cmp(&number(b))),
+                    (0..self.len()).max_by(|a, b| number(a).total_cmp(&number(b))),
+                );
+                let mut ends: Vec<u64> = least.into_iter().chain(most).collect();
+                ends.dedup();
+                ends
+            }
             Values::Listed(_) => (0..self.len()).collect(),
             _ if continuous => vec![0, self.len() - 1],
             _ => (0..self.len()).collect(),
@@ -295,7 +311,7 @@ mod tests {
 
     fn axis(text: &str) -> Result<Axis, SpecError> {
         let tree = crate::tree::parse(&format!("x = {text}")).expect("valid TOML");
-        Axis::read("x", None, tree.get("x").expect("x is there"), 7)
+        Axis::read("x", None, tree.get("x").expect("x is there"), (7, Reading::new(crate::grammar::GRAMMAR)))
     }
 
     fn numbers(text: &str) -> Vec<f64> {

@@ -17,6 +17,11 @@ pub struct SpecError {
     pub message: String,
 }
 
+/// Longest setting that is shown whole, in characters.
+const SHOWN: usize = 200;
+/// Longest name that is compared with known ones, in bytes.
+const COMPARED: usize = 200;
+
 impl SpecError {
     /// An error at `path`, found at `place`; the file's name is filled in by whoever knows it.
     pub fn new(place: Place, path: impl Into<String>, message: impl Into<String>) -> Self {
@@ -35,7 +40,11 @@ impl fmt::Display for SpecError {
         match &self.place {
             Place::Line(line) if self.file.is_empty() => write!(f, "line {line}: ")?,
             Place::Line(line) => write!(f, "{}:{line}: ", self.file)?,
-            Place::Set(setting) => write!(f, "--set {setting}: ")?,
+            Place::Set(setting) => {
+                let cut = setting.char_indices().nth(SHOWN).map_or(setting.len(), |(at, _)| at);
+                let rest = if cut < setting.len() { "…" } else { "" };
+                write!(f, "--set {}{rest}: ", &setting[..cut])?;
+            }
             Place::Default if self.file.is_empty() => {}
             Place::Default => write!(f, "{}: ", self.file)?,
         }
@@ -99,10 +108,12 @@ impl ErrorCode {
 /// `, did you mean 'x'?` for the known name nearest to `name`, or the list of all when none is near.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
-    let best = known.iter().map(|k| (strsim::damerau_levenshtein(name, k), *k)).min();
+    let compared = known.iter().filter(|_| name.len() <= COMPARED);
+    let best = compared.map(|k| (strsim::damerau_levenshtein(name, k), *k)).min();
     match best {
         Some((distance, best)) if distance <= 1 + name.len().max(best.len()) / 3 => format!("did you mean '{best}'?"),
         Some(_) => format!("known: {}", known.join(", ")),
+        None if !known.is_empty() => format!("known: {}", known.join(", ")),
         None => "nothing may stand here".to_owned(),
     }
 }

@@ -4,7 +4,7 @@
 //! them; a cell resolves to a [`TrialConfig`]; a trial is a (cell, repeat) pair whose random
 //! choices come from [`Streams`](seed::Streams) and whose end is a [`TrialResult`].
 //!
-//! Reading order: [`error`], [`tree`], [`reader`], [`config`], [`expr`], [`axis`], [`grid`], [`repeats`], [`spec`], [`seed`],
+//! Reading order: [`error`], [`tree`], [`grammar`], [`reader`], [`config`], [`expr`], [`axis`], [`grid`], [`repeats`], [`spec`], [`seed`],
 //! [`net`], [`metric`], [`trial`], [`dataset`].
 //!
 //! Nothing here is async, opens a socket or reads a clock. The only input is the reading of dataset files in
@@ -17,6 +17,7 @@ pub mod duration;
 pub mod error;
 pub mod expr;
 pub mod figures;
+pub mod grammar;
 pub mod grid;
 pub mod metric;
 pub mod net;

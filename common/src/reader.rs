@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use crate::error::{SpecError, nearest};
+use crate::grammar::Reading;
 use crate::pin::{ENDING, FilePin};
 use crate::tree::{Node, Place, Table, Value};
 
@@ -52,6 +53,9 @@ impl Range {
     }
 }
 
+/// The largest whole number up to which all are exact.
+const EXACT: u64 = 1 << 53;
+
 /// A table being read. Asking for a key makes it known; [`Reader::finish`] refuses the keys nobody asked for.
 pub struct Reader<'a> {
     table: &'a Table,
@@ -59,14 +63,15 @@ pub struct Reader<'a> {
     path: String,
     known: RefCell<Vec<&'static str>>,
     files: &'a [FilePin],
+    reading: Reading,
 }
 
 static EMPTY: Table = Table(Vec::new());
 
 impl<'a> Reader<'a> {
     /// Reads the whole document.
-    pub fn root(table: &'a Table) -> Self {
-        Self { table, place: Place::Default, path: String::new(), known: RefCell::default(), files: &[] }
+    pub fn root(table: &'a Table, reading: Reading) -> Self {
+        Self { table, place: Place::Default, path: String::new(), known: RefCell::default(), files: &[], reading }
     }
 
     /// The same, for a document that names these files.
@@ -80,11 +85,11 @@ impl<'a> Reader<'a> {
     /// Something other than a table stands there.
     pub fn section(&self, key: &'static str) -> Result<Self, SpecError> {
         let path = self.path_of(key);
-        let (known, files) = (RefCell::default(), self.files);
+        let (known, files, reading) = (RefCell::default(), self.files, self.reading);
         match self.node(key) {
-            None => Ok(Self { table: &EMPTY, place: self.place.clone(), path, known, files }),
+            None => Ok(Self { table: &EMPTY, place: self.place.clone(), path, known, files, reading }),
             Some(Node { value: Value::Table(table), place }) => {
-                Ok(Self { table, place: place.clone(), path, known, files })
+                Ok(Self { table, place: place.clone(), path, known, files, reading })
             }
             Some(node) => Err(SpecError::new(
                 node.place.clone(),
@@ -95,8 +100,21 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads `table`, an element of a list, under the name `path`.
-    pub fn element(table: &'a Table, place: &Place, path: String) -> Self {
-        Self { table, place: place.clone(), path, known: RefCell::default(), files: &[] }
+    pub fn element(table: &'a Table, place: &Place, path: String, reading: Reading) -> Self {
+        Self { table, place: place.clone(), path, known: RefCell::default(), files: &[], reading }
+    }
+
+    /// How the document is read.
+    pub fn reading(&self) -> Reading {
+        self.reading
+    }
+
+    /// Refuses what earlier versions of this program accepted at `key`, unless the sweep is stored: those keep what they have.
+    ///
+    /// # Errors
+    /// The sweep is new.
+    pub fn refuse(&self, key: &str, message: impl FnOnce() -> String) -> Result<(), SpecError> {
+        self.reading.refuse(|| self.error(key, message()))
     }
 
     /// The value under `key`, which is thereby known.
@@ -134,7 +152,19 @@ impl<'a> Reader<'a> {
     /// Something else stands there.
     pub fn whole(&self, key: &'static str, range: Range) -> Result<Option<u64>, SpecError> {
         debug_assert!(range.whole, "a whole number needs a range of whole numbers");
-        Ok(self.number(key, range)?.map(|x| x as u64))
+        let found = self.number(key, range)?.map(|x| x as u64);
+        // Beyond 2^53 not every whole number is one of the numbers that fractions are made of: it would be taken for its neighbour.
+        let rounded = match self.table.get(key).map(|node| &node.value) {
+            Some(Value::Int(i)) => u64::try_from(*i).ok() != found,
+            Some(Value::Float(x)) => *x >= EXACT as f64,
+            _ => false,
+        };
+        if rounded {
+            let message =
+                || format!("expected {}, written without a point or exponent and at most {EXACT}", range.describe());
+            self.refuse(key, message)?;
+        }
+        Ok(found)
     }
 
     /// `true` or `false`.

@@ -201,7 +201,7 @@ mod tests {
 
     fn source(text: String, settings: &[&str]) -> SpecSource {
         let settings = settings.iter().map(|s| (*s).to_owned()).collect();
-        SpecSource { file: "t.toml".into(), text, settings, files: Vec::new() }
+        SpecSource { file: "t.toml".into(), text, settings, ..SpecSource::default() }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use crate::config::{Length, ModelKind, TrialConfig};
 use crate::error::{SpecError, nearest};
 use crate::figures::Distinct;
-use crate::grid::Grid;
+use crate::grammar::{GRAMMAR, Reading};
+use crate::grid::{Grid, Wanted};
 use crate::metric::Metric;
 use crate::pin::{ENDING, FilePin};
 use crate::reader::{Range, Reader, quoted};
@@ -20,6 +21,8 @@ pub const MAX_TRIALS: u64 = 1_000_000_000;
 const MAX_CURVE_NUMBERS: u64 = 200_000;
 /// Most predictions that a trial keeps: probe points times moments.
 pub const MAX_PREDICTIONS: u64 = 1_000_000;
+/// Most cells that are resolved for [`Spec::print`].
+const PRINTED_CELLS: u64 = 256;
 /// Longest sweep file, in bytes.
 pub const MAX_TEXT: usize = 4 << 20;
 
@@ -34,9 +37,28 @@ pub struct SpecSource {
     pub settings: Vec<String>,
     /// The files that it names, by their content.
     pub files: Vec<FilePin>,
+    /// The version of the grammar in which it is read.
+    pub grammar: u32,
+    /// What its cells resolve to ([`Spec::print`]), of a sweep that is stored. None is known where an earlier version of
+    /// this program stored it.
+    pub cells: Option<[u8; 32]>,
+}
+
+/// An empty file in today's grammar.
+impl Default for SpecSource {
+    fn default() -> Self {
+        let (file, text, settings, files) = (String::new(), String::new(), Vec::new(), Vec::new());
+        Self { file, text, settings, files, grammar: GRAMMAR, cells: None }
+    }
 }
 
 impl SpecSource {
+    /// The name that the file gives the sweep, whatever else is wrong with it.
+    pub fn name(&self) -> Option<String> {
+        let document = tree::parse(&self.text).ok()?;
+        Some(document.get("name")?.value.as_str()?.chars().filter(|c| !c.is_control()).take(64).collect())
+    }
+
     /// The paths of files that the text and the settings name, as they stand there. What cannot be read names none: that
     /// is for [`Spec::read`] to say.
     pub fn named_files(&self) -> Vec<String> {
@@ -143,15 +165,33 @@ impl Moment {
 }
 
 impl Spec {
-    /// Reads and checks a sweep file.
+    /// Reads the file of a sweep that is stored, or was accepted before: it means what it meant then, and nothing of it is
+    /// refused that was not refused then.
     ///
     /// # Errors
     /// The first thing in it that cannot be carried out, with file, line and field.
     pub fn read(source: &SpecSource) -> Result<Self, SpecError> {
-        Self::read_checked(source).map_err(|e| e.in_file(&source.file))
+        Self::read_checked(source, Reading::stored(source.grammar), &|| true).map_err(|e| e.in_file(&source.file))
     }
 
-    fn read_checked(source: &SpecSource) -> Result<Self, SpecError> {
+    /// Reads and checks the file of a new sweep: one that is planned, run, launched, or made of another one.
+    ///
+    /// # Errors
+    /// The first thing in it that cannot be carried out, or is refused, with file, line and field.
+    pub fn read_new(source: &SpecSource) -> Result<Self, SpecError> {
+        Self::read_new_while(source, &|| true)
+    }
+
+    /// The same as long as somebody waits for it.
+    ///
+    /// # Errors
+    /// As for [`Spec::read_new`]; or nobody waits any more.
+    pub fn read_new_while(source: &SpecSource, wanted: Wanted<'_>) -> Result<Self, SpecError> {
+        Self::read_checked(source, Reading::new(source.grammar), wanted).map_err(|e| e.in_file(&source.file))
+    }
+
+    fn read_checked(source: &SpecSource, reading: Reading, wanted: Wanted<'_>) -> Result<Self, SpecError> {
+        let reading = reading.check()?;
         if source.text.len() > MAX_TEXT {
             let message = format!("the file has {} bytes; at most {MAX_TEXT} are possible", source.text.len());
             return Err(SpecError::new(tree::Place::Default, "", message));
@@ -164,7 +204,7 @@ impl Spec {
                 .set(&full_path(&path), node)
                 .map_err(|at| SpecError::new(place, path, format!("'{at}' is not a table")))?;
         }
-        let r = Reader::root(&document);
+        let r = Reader::root(&document, reading);
         for key in ["data", "model", "train", "grid", "derive", "where"] {
             r.node(key);
         }
@@ -183,7 +223,7 @@ impl Spec {
             numerics: numerics?,
             measure: measure?,
             terms: terms?,
-            grid: Grid::read(&document, seed, &source.files)?,
+            grid: Grid::read(&document, seed, &source.files, (reading, wanted))?,
         };
         spec.check_cells()?;
         spec.check_metrics()?;
@@ -331,6 +371,33 @@ impl Spec {
             hasher.update(path.as_bytes()).update(b"=").update(value.as_bytes()).update(b"\n");
         }
         *hasher.finalize().as_bytes()
+    }
+
+    /// The earliest version of the grammar in which the file means the same: older programs may work on its sweep.
+    pub fn grammar(&self) -> u32 {
+        self.grid.grammar()
+    }
+
+    /// A digest of what the cells are: their numbers, the order in which they are run, and what they resolve to. Programs that find
+    /// different ones for a text would take the rows of some cells for those of others. Of more cells than a few hundred, those that
+    /// are kept and what expressions yield are looked at in all, and so many drawn by lot in full.
+    pub fn print(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 cells v1");
+        self.grid.print(&mut hasher);
+        for cell in self.grid.sample(PRINTED_CELLS) {
+            let (class, n) = self.grid.locate(TrialKey { cell, repeat: 0 });
+            hasher.update(&cell.to_le_bytes()).update(&class.to_le_bytes()).update(&n.to_le_bytes());
+            match self.grid.config(cell) {
+                Ok(config) => hasher.update(&self.cell_hash(&config, &[0; 32])),
+                Err(error) => hasher.update(error.to_string().as_bytes()),
+            };
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    /// Whether the cells are those that the sweep had when it was stored, as far as that is known.
+    pub fn is_as_stored(&self, source: &SpecSource) -> bool {
+        source.cells.is_none_or(|cells| cells == self.print())
     }
 
     /// Whether the trial of this repeat of a cell is to be audited. That depends on what the cell is alone: not on the order

@@ -31,7 +31,7 @@ optimizer = { kind = "sgd", momentum = 0.9 }
 
 fn source(rest: &str, settings: &[&str]) -> SpecSource {
     let settings = settings.iter().map(|s| (*s).to_owned()).collect();
-    SpecSource { file: "sweep.toml".into(), text: format!("{BASE}{rest}"), settings, files: Vec::new() }
+    SpecSource { file: "sweep.toml".into(), text: format!("{BASE}{rest}"), settings, ..SpecSource::default() }
 }
 
 fn read(rest: &str) -> Spec {
@@ -353,7 +353,7 @@ fn the_toy_loss_needs_no_images_and_says_what_it_has() {
     let spec = |rest: &str| {
         let measure = if rest.contains("[measure]") { "" } else { "[measure]\nmetrics = [\"train_loss\"]\n" };
         let text = format!("name = \"t\"\n[model]\nkind = \"toy\"\n{rest}{measure}");
-        let source = SpecSource { file: "t.toml".into(), text, settings: Vec::new(), files: Vec::new() };
+        let source = SpecSource { file: "t.toml".into(), text, ..SpecSource::default() };
         Spec::read(&source).map_err(|e| e.to_string())
     };
     let train = "[train]\nsteps = 9\nlr = 0.1\n";
@@ -385,7 +385,7 @@ fn models_norms_and_schedules_say_what_they_need() {
         let text = format!(
             "name = \"a\"\n[data]\ndataset = \"mnist\"\n[model]\n{model}\n[train]\nepochs = 1\nbatch_size = 8\nlr = 0.1\nwd = 0\n{train}\n"
         );
-        let source = SpecSource { file: "a.toml".into(), text, settings: Vec::new(), files: Vec::new() };
+        let source = SpecSource { file: "a.toml".into(), text, ..SpecSource::default() };
         Spec::read(&source).map(|_| ()).map_err(|e| e.to_string())
     };
     for good in [
@@ -447,4 +447,143 @@ fn models_norms_and_schedules_say_what_they_need() {
         let error = spec("kind = \"mlp\"", train).expect_err(train);
         assert!(error.contains(path) && error.contains(words), "{train}: {error}");
     }
+}
+
+/// What is said of a new sweep that is taken where it is stored already.
+fn new_refusal(rest: &str, settings: &[&str]) -> String {
+    let source = source(rest, settings);
+    let stored = Spec::read(&source).map(|spec| spec.print());
+    assert!(stored.is_ok(), "of a stored sweep nothing new is refused: {stored:?}");
+    Spec::read_new(&source).expect_err(rest).to_string()
+}
+
+#[test]
+fn what_became_a_refusal_is_one_for_new_sweeps_alone() {
+    let mlp = |norm: &str| format!("model={{ kind = \"mlp\", hidden = [4], {norm} }}");
+    for (settings, words) in [
+        (
+            vec!["train.schedule=[{ epoch = 1, lr = 0.1 }, { step = 5, lr = 0.2 }]".to_owned()],
+            "write them in the order",
+        ),
+        (vec!["train.schedule=[{ step = 31, lr = 0.1 }, { epoch = 1, wd = 0.2 }]".to_owned()], "write them as one"),
+        (vec!["seed=9007199254740993".to_owned()], "at most 9007199254740992"),
+        (vec!["seed=9007199254740993.0".to_owned()], "without a point"),
+        (vec![mlp("norm = \"batch\""), "train.batch_size=1".to_owned()], "batch norm"),
+        (vec![mlp("norm = \"group\", groups = 4")], "another norm"),
+    ] {
+        let error = new_refusal("", &settings.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(error.contains(words), "{settings:?}: {error}");
+    }
+    // Values that mean the same, and values that do not go together.
+    for (values, words) in [
+        ("[[{ epoch = 1, lr = \"x0.1\" }], [{ epoch = 1, lr = \"x0.10\" }]]", "resolve to the same trial"),
+        ("[[{ epoch = 1, lr = \"x0.1\" }], [{ step = 31, lr = \"x0.1\" }]]", "resolve to the same trial"),
+    ] {
+        let error = new_refusal(&format!("[grid]\n\"train.schedule\" = {values}\n"), &[]);
+        assert!(error.contains(words), "{values}: {error}");
+    }
+    let late = "[grid]\n\"train.steps\" = [90, 40]\n\"train.schedule\" = [[{ step = 30, lr = 0.1 }], [{ step = 50, lr = 0.1 }]]\n";
+    let steps = source(late, &[]);
+    let steps = SpecSource { text: steps.text.replace("epochs = 2\n", ""), ..steps };
+    assert!(Spec::read(&steps).is_ok(), "as it was");
+    let error = Spec::read_new(&steps).expect_err("a schedule beyond the end").to_string();
+    assert!(error.contains("begins after 50 steps"), "{error}");
+    // An axis is looked at in all of its values.
+    let orders =
+        "[grid]\n\"train.schedule\" = [[{ step = 5, lr = 0.1 }], [{ epoch = 1, lr = 0.1 }, { step = 5, lr = 0.2 }]]\n";
+    assert!(new_refusal(orders, &[]).contains("write them in the order"));
+    let exact = Spec::read_new(&source("", &["seed=9007199254740992"])).expect("the largest seed");
+    assert_eq!(exact.seed, 1 << 53);
+}
+
+#[test]
+fn a_grammar_keeps_its_meaning() {
+    let rest = "[grid]\nx = [0.001, 0.01, 0.1, 0.6]\n[derive]\nlr = \"x\"\nwd = \"-x^2 * -1\"\n[where]\nkeep = \"0.001 < x < 0.5\"\n";
+    let first = SpecSource { grammar: 1, ..source(rest, &[]) };
+    let cells = |spec: &Spec| spec.grid.iter().collect::<Vec<_>>();
+    // In version 1, (-x)^2 · -1 is below 0.
+    assert!(Spec::read(&first).expect_err("below 0").to_string().contains(">= 0"));
+    let squares = SpecSource { text: first.text.replace(" * -1", ""), ..first };
+    let was = Spec::read(&squares).expect("a stored sweep");
+    assert_eq!((cells(&was), was.grammar()), (vec![0], 1));
+    assert_eq!(was.grid.derived(0)[1].1, 1e-6);
+    let now = Spec::read_new(&source(rest, &[])).expect("a new sweep");
+    assert_eq!((cells(&now), now.grammar()), (vec![1, 2], 2));
+    assert!((now.grid.derived(1)[1].1 - 1e-4).abs() < 1e-12);
+    // A client that shows its user version 1 is told.
+    let error = Spec::read_new(&squares).expect_err("of an older client").to_string();
+    assert!(error.contains("means something else"), "{error}");
+    // What both mean is stored as the first one, and means the same there.
+    let plain = "[grid]\nx = [0.1, 0.2]\n[derive]\nlr = \"x / 2\"\n[where]\nkeep = \"x < 0.15\"\n";
+    let [old, new] =
+        [1, 2].map(|grammar| Spec::read_new(&SpecSource { grammar, ..source(plain, &[]) }).expect("valid"));
+    assert_eq!((old.print(), old.grammar(), new.grammar()), (new.print(), 1, 1));
+    let later = SpecSource { grammar: 3, ..source(plain, &[]) };
+    assert!(Spec::read(&later).expect_err("a later grammar").to_string().contains("use a newer one"));
+}
+
+#[test]
+fn a_number_is_no_condition_in_a_file() {
+    for keep in ["lr", "lr * 2", "-(lr < 1)"] {
+        let error = refusal(&format!("[grid]\nlr = [0.1, 0.2]\n[where]\nkeep = \"{keep}\"\n"), &[]);
+        assert!(error.contains("expected a condition"), "{keep}: {error}");
+        let old =
+            SpecSource { grammar: 1, ..source(&format!("[grid]\nlr = [0.1, 0.2]\n[where]\nkeep = \"{keep}\"\n"), &[]) };
+        assert!(Spec::read(&old).is_ok(), "{keep}: a stored sweep keeps it");
+        assert!(Spec::read_new(&old).is_err(), "{keep}");
+    }
+    let nowhere = refusal("[grid]\nlr = [0.1, 0.2]\n[where]\nkeep = \"sqrt(0.15 - lr) < 1\"\n", &[]);
+    assert!(nowhere.contains("the expression has no value") && nowhere.contains("lr=0.2"), "{nowhere}");
+}
+
+#[test]
+fn what_cells_are_shows_in_their_print() {
+    let base =
+        "[grid]\nlr = [0.1, 0.2, 0.3]\nx = [1, 2]\n[derive]\nwd = \"lr * x\"\n[where]\nkeep = \"lr * x < 0.5\"\n";
+    let print = |rest: &str| read(rest).print();
+    let whole = print(base);
+    assert_eq!(whole, print(base));
+    for (from, to) in [("lr * x\"", "lr + x\""), ("< 0.5", "< 0.25"), ("0.3]", "0.31]"), ("[1, 2]", "[2, 1]")] {
+        assert_ne!(whole, print(&base.replace(from, to)), "{to}");
+    }
+    // Repeats and measurements are no part of cells.
+    let more = Spec::read(&source(base, &["repeats=9", "measure.every='5 steps'"])).expect("valid");
+    assert_eq!(whole, more.print());
+    // Of many cells some are looked at, and what is kept of all.
+    let many = "[grid]\nlr = { linear = [0.1, 0.2], points = 2000 }\nwd = { linear = [0, 1], points = 100 }\n[where]\nkeep = \"lr != 0.15\"\n";
+    assert_ne!(print(many), print(&many.replace("lr != 0.15", "lr != 0.1")));
+}
+
+#[test]
+fn what_a_file_costs_is_bounded_before_it_is_begun() {
+    let axes = "[grid]\nx = { linear = [0.1, 0.2], points = 1000000 }\nlr = { linear = [0.1, 0.2], points = 10 }\n";
+    let long = format!("x < 1{}", " && lr * x < 1".repeat(200));
+    let error = new_refusal_only(&format!("{axes}[where]\nkeep = \"{long}\"\n"));
+    assert!(error.contains("for 10000000 cells: shorten them"), "{error}");
+    let error = new_refusal_only(&format!("{axes}[where]\nkeep = \"x < 1{}\"\n", " && x < 1".repeat(1000)));
+    assert!(error.contains("at most 4096 are possible"), "{error}");
+    let many: String = (0..101).map(|n| format!("x{n} = [1]\n")).collect();
+    assert!(new_refusal_only(&format!("[grid]\n{many}")).contains("101 axes are too many"));
+    // Each value knows its line, and looking for it costs little: this took a minute for each ten thousand once.
+    let values: Vec<String> = (1..=300_000).map(|n| format!("{n}e-7")).collect();
+    let spec = read(&format!("[grid]\nlr = [{}]\n", values.join(",\n")));
+    assert_eq!(spec.grid.cells(), 300_000);
+    let set = format!("grid.lr=[{}]", values[..50_000].join(","));
+    assert_eq!(Spec::read_new(&source("", &[&set])).expect("valid").grid.cells(), 50_000);
+}
+
+fn new_refusal_only(rest: &str) -> String {
+    Spec::read_new(&source(rest, &[])).expect_err("refused").to_string()
+}
+
+#[test]
+fn reading_ends_when_nobody_waits_for_it() {
+    let text = "[grid]\nx = { linear = [0.1, 0.2], points = 1000000 }\nlr = { linear = [0.1, 0.2], points = 10 }\n[where]\nkeep = \"x < 2\"\n";
+    let asked = std::cell::Cell::new(0);
+    let wanted = || {
+        asked.set(asked.get() + 1);
+        asked.get() < 3
+    };
+    let error = Spec::read_new_while(&source(text, &[]), &wanted).expect_err("nobody waits").to_string();
+    assert!(error.contains("nobody waits") && asked.get() == 3, "{error}");
 }

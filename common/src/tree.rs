@@ -1,6 +1,7 @@
 //! The untyped tree of a sweep file, in which every value remembers where it came from.
 
 use std::fmt;
+use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -12,8 +13,8 @@ use crate::error::SpecError;
 pub enum Place {
     /// A line of the sweep file, counted from 1.
     Line(u32),
-    /// A `--set key=value`.
-    Set(String),
+    /// A `--set key=value`, which all values in it have in common.
+    Set(Arc<str>),
     /// Nowhere: it is a default.
     Default,
 }
@@ -157,11 +158,12 @@ impl Table {
 /// # Errors
 /// Text that is not TOML, with its line.
 pub fn parse(text: &str) -> Result<Table, SpecError> {
+    let lines = Lines::of(text);
     let document = DeTable::parse(text).map_err(|e| {
-        let place = e.span().map_or(Place::Default, |span| Place::Line(line_of(text, span.start)));
+        let place = e.span().map_or(Place::Default, |span| Place::Line(lines.number(span.start)));
         SpecError::new(place, "", format!("this is not valid TOML: {}", e.message()))
     })?;
-    table(text, document.get_ref(), &Place::Default)
+    table(&lines, document.get_ref(), &Place::Default)
 }
 
 /// Parses one `--set key=value`; a value that is no TOML is taken as a string, so that `data.dataset=mnist` works.
@@ -169,7 +171,7 @@ pub fn parse(text: &str) -> Result<Table, SpecError> {
 /// # Errors
 /// A setting without `=` or with an empty key.
 pub fn parse_setting(setting: &str) -> Result<(String, Node), SpecError> {
-    let place = Place::Set(setting.to_owned());
+    let place = Place::Set(setting.into());
     let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
     let (key, value) = (key.trim(), value.trim());
     if key.is_empty() || value.is_empty() {
@@ -195,24 +197,33 @@ fn relocate(mut node: Node, place: &Place) -> Node {
     node
 }
 
-fn line_of(text: &str, offset: usize) -> u32 {
-    let end = offset.min(text.len());
-    1 + text.as_bytes()[..end].iter().filter(|b| **b == b'\n').count() as u32
+/// Where the lines of a text end.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn of(text: &str) -> Self {
+        Self(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect())
+    }
+
+    /// The line, counted from 1, in which the byte at `offset` is.
+    fn number(&self, offset: usize) -> u32 {
+        1 + self.0.partition_point(|end| *end < offset) as u32
+    }
 }
 
-fn table(text: &str, from: &DeTable<'_>, outer: &Place) -> Result<Table, SpecError> {
+fn table(lines: &Lines, from: &DeTable<'_>, outer: &Place) -> Result<Table, SpecError> {
     let mut entries: Vec<(usize, String, Node)> = Vec::with_capacity(from.len());
     for (key, value) in from {
         let name = key.get_ref().to_string();
-        entries.push((key.span().start, name.clone(), node(text, &name, value, outer)?));
+        entries.push((key.span().start, name.clone(), node(lines, &name, value, outer)?));
     }
     entries.sort_by_key(|(at, ..)| *at);
     Ok(Table(entries.into_iter().map(|(_, key, node)| (key, node)).collect()))
 }
 
-fn node(text: &str, key: &str, from: &Spanned<DeValue<'_>>, outer: &Place) -> Result<Node, SpecError> {
+fn node(lines: &Lines, key: &str, from: &Spanned<DeValue<'_>>, outer: &Place) -> Result<Node, SpecError> {
     let span = from.span();
-    let place = if span.is_empty() { outer.clone() } else { Place::Line(line_of(text, span.start)) };
+    let place = if span.is_empty() { outer.clone() } else { Place::Line(lines.number(span.start)) };
     let bad = |message: &str| Err(SpecError::new(place.clone(), key, message));
     let value = match from.get_ref() {
         DeValue::String(s) => Value::Str(s.to_string()),
@@ -228,9 +239,9 @@ fn node(text: &str, key: &str, from: &Spanned<DeValue<'_>>, outer: &Place) -> Re
         },
         DeValue::Datetime(_) => return bad("a date cannot stand here"),
         DeValue::Array(items) => {
-            Value::List(items.iter().map(|item| node(text, key, item, &place)).collect::<Result<_, _>>()?)
+            Value::List(items.iter().map(|item| node(lines, key, item, &place)).collect::<Result<_, _>>()?)
         }
-        DeValue::Table(inner) => Value::Table(table(text, inner, &place)?),
+        DeValue::Table(inner) => Value::Table(table(lines, inner, &place)?),
     };
     Ok(Node { value, place })
 }

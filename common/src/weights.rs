@@ -191,7 +191,12 @@ mod tests {
         let tree = tree::parse(&format!(
             "[data]\ndataset = \"cifar10\"\n[model]\n{model}\n[train]\nsteps = 1\nbatch_size = 1\nlr = 0.1\n"
         ));
-        let config = TrialConfig::read(&tree.expect("valid TOML"), &[]).expect("a valid config");
+        let config = TrialConfig::read(
+            &tree.expect("valid TOML"),
+            &[],
+            crate::grammar::Reading::stored(crate::grammar::GRAMMAR),
+        )
+        .expect("a valid config");
         Net::of(&config).expect("a network")
     }
 

@@ -123,6 +123,9 @@ impl From<&SpecSource> for v1::SpecSource {
             text: source.text.clone(),
             settings: source.settings.clone(),
             files: source.files.iter().map(Into::into).collect(),
+            // The first one is not said: so a program that knows no other can check a seal.
+            grammar: if source.grammar == 1 { 0 } else { source.grammar },
+            cells: source.cells.map(|cells| cells.to_vec()),
         }
     }
 }
@@ -137,7 +140,11 @@ impl TryFrom<v1::SpecSource> for SpecSource {
             return Err(WireError { message: "SpecSource", field: "files", problem: "are too many" });
         }
         let files = wire.files.into_iter().map(FilePin::try_from).collect::<Result<_, _>>()?;
-        Ok(Self { file: wire.file, text: wire.text, settings: wire.settings, files })
+        let cells = wire.cells.map(<[u8; 32]>::try_from).transpose();
+        let cells =
+            cells.map_err(|_| WireError { message: "SpecSource", field: "cells", problem: "is not 32 bytes long" })?;
+        let v1::SpecSource { file, text, settings, grammar, .. } = wire;
+        Ok(Self { file, text, settings, files, grammar: grammar.max(1), cells })
     }
 }
 
@@ -230,7 +237,14 @@ mod tests {
         let images = FileData { hash: [3; 32], sizes: (10, 5), shape: (2, 3, 1), classes: 4, floats: true };
         let pin = FilePin { path: "d.safetensors".into(), hash: [3; 32], images: Some(images) };
         let files = vec![pin.clone(), FilePin { images: None, ..pin }];
-        let source = SpecSource { file: "f".into(), text: "t".into(), settings: vec!["a=1".into()], files };
+        let source = SpecSource {
+            file: "f".into(),
+            text: "t".into(),
+            settings: vec!["a=1".into()],
+            files,
+            grammar: 2,
+            cells: Some([5; 32]),
+        };
         let there = v1::SpecSource::from(&source);
         assert_eq!(SpecSource::try_from(there.clone()), Ok(source));
         let files = vec![there.files[1].clone(); 65];

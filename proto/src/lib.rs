@@ -34,7 +34,7 @@ pub fn result_from_bytes(bytes: &[u8]) -> Option<TrialResult> {
 
 /// The protocol version. Raised by one whenever a program of the version before could misunderstand a message, or
 /// does not know a field of a message that is [sealed](seal); a coordinator takes workers of this version and of the one before.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Metadata in which clients say who asks, as user@host.
 pub const USER: &str = "ergodic-user-bin";

@@ -124,6 +124,36 @@ fn a_message_of_a_hundred_mebibytes_is_out_of_range() {
 }
 
 #[test]
+fn launches_whose_senders_have_gone_make_room_for_others() {
+    survives("launches of large grids, whose senders hang up", |cluster| {
+        let sweep = |rest: &str| {
+            let text = format!(
+                "name = \"t\"\nrepeats = 1\n[model]\nkind = \"toy\"\ndim = 4\n[train]\nlr = 0.1\nsteps = 1\n[measure]\nmetrics = \
+                 [\"train_loss\"]\n{rest}"
+            );
+            let source = v1::SpecSource { text, grammar: 2, ..v1::SpecSource::default() };
+            v1::LaunchRequest { source: Some(source), ..v1::LaunchRequest::default() }
+        };
+        let large = sweep(&format!(
+            "[grid]\nlr = {{ linear = [0.1, 0.2], points = 10000000 }}\n[where]\nkeep = \"lr < 1{}\"\n",
+            " && lr < 1".repeat(20)
+        ));
+        block_on(async {
+            let channel = connection(&cluster.url).await;
+            let launch = |request: v1::LaunchRequest| {
+                let mut client = SweepServiceClient::new(channel.clone());
+                async move { client.launch(request).await }
+            };
+            let senders: Vec<_> = (0..4).map(|_| tokio::spawn(launch(large.clone()))).collect();
+            // Until all places are taken, and then until they are free.
+            while launch(sweep("")).await.is_ok() {}
+            senders.iter().for_each(tokio::task::JoinHandle::abort);
+            while launch(sweep("")).await.is_err() {}
+        });
+    });
+}
+
+#[test]
 fn a_message_that_swells_when_it_is_unpacked_is_refused() {
     survives("a zstd bomb of 256 MiB", |cluster| {
         block_on(async {

@@ -57,7 +57,7 @@ const SWEEP: &str = "name = \"s\"\nrepeats = 60\nseed = 3\n[data]\ntrain = 64\n[
 
 /// The sweep that everybody works on.
 pub(crate) fn sweep() -> (SpecSource, Arc<Spec>) {
-    let source = SpecSource { file: "s".into(), text: SWEEP.into(), settings: Vec::new(), files: Vec::new() };
+    let source = SpecSource { file: "s".into(), text: SWEEP.into(), ..SpecSource::default() };
     let spec = Spec::read(&source).expect("a valid sweep");
     (source, Arc::new(spec))
 }

@@ -70,7 +70,7 @@ pub fn sweep(bytes: &[u8]) {
     }
     let mut parts = text.split('\0').map(str::to_owned);
     let text = parts.next().unwrap_or_default();
-    let source = SpecSource { file: "f".into(), text, settings: parts.collect(), files: Vec::new() };
+    let source = SpecSource { file: "f".into(), text, settings: parts.collect(), ..SpecSource::default() };
     source.named_files();
     let Ok(spec) = Spec::read(&source) else { return };
     for format in [Format::Json, Format::Table] {
@@ -365,7 +365,7 @@ const TTL: Duration = Duration::from_secs(30);
 const WORKER: &str = "0123456789abcdef0123456789abcdef";
 
 fn spec(text: &str) -> Spec {
-    let source = SpecSource { file: "f".into(), text: text.into(), settings: Vec::new(), files: Vec::new() };
+    let source = SpecSource { file: "f".into(), text: text.into(), ..SpecSource::default() };
     Spec::read(&source).expect("a valid sweep")
 }
 
@@ -375,7 +375,7 @@ fn empty_row() -> SweepRow {
     SweepRow {
         number: 1,
         id: "0".repeat(12),
-        source: SpecSource { file: "f".into(), text: text.into(), settings: Vec::new(), files: Vec::new() },
+        source: SpecSource { file: "f".into(), text: text.into(), ..SpecSource::default() },
         data: DataPin::default(),
         state: SweepState::Running,
         share: Share::default(),

@@ -76,6 +76,7 @@ fn write() -> impl Strategy<Value = Write> {
             Write::Adopt(sweep, rows.collect(), trials.into_iter().map(attempt).collect())
         }),
         2 => (sweeps(), 0..3_usize, 0..3_usize).prop_map(|(sweep, from, to)| Write::Extend(sweep, source(from), source(to))),
+        1 => (sweeps(), 0..2_u8).prop_map(|(sweep, n)| Write::Cells(sweep, [n; 32])),
         1 => Just(Write::Probe),
     ]
 }
@@ -121,7 +122,7 @@ pub(crate) fn result(n: u32, kind: u8) -> TrialResult {
 /// Sweeps have the first of these at their launch.
 fn source(n: usize) -> SpecSource {
     let settings = (0..n).map(|n| format!("repeats={n}")).chain(["a=\"1\"".into()]).collect();
-    SpecSource { file: "f".into(), text: "t".into(), settings, files: Vec::new() }
+    SpecSource { file: "f".into(), text: "t".into(), settings, ..SpecSource::default() }
 }
 
 /// Of the four cells, the last one is left out.

@@ -166,6 +166,9 @@ impl Model {
                     self.audits.entry((*sweep, audit.key)).or_insert_with(|| audit.clone());
                 }
             }
+            Write::Cells(sweep, cells) => {
+                self.sweeps.entry(*sweep).and_modify(|row| row.source.cells = Some(*cells));
+            }
             Write::Probe => {}
         }
         Some(Written::Done)

@@ -50,7 +50,7 @@ impl Trial {
             "name = \"bench\"\n[data]\ndataset = \"{dataset}\"\n[model]\n{model}\nfixed_head = true\n[train]\n\
              steps = {steps}\nbatch_size = {batch}\nlr = 0.01\nwd = 5e-4\noptimizer = {{ momentum = 0.9 }}\n"
         );
-        let source = SpecSource { file: "bench".into(), text, settings: Vec::new(), files: Vec::new() };
+        let source = SpecSource { file: "bench".into(), text, ..SpecSource::default() };
         let spec = Spec::read(&source).expect("a valid sweep");
         let mut config = spec.grid.config(0).expect("its only cell");
         (config.data.train, config.data.test, config.data.order) = (batch, 1, Order::Sequential);

@@ -420,7 +420,7 @@ fn bench(args: &BenchArgs) -> Result<(), UserError> {
          batch_size = {}\nlr = 0.1\nwd = 5e-4\noptimizer = {{ momentum = 0.9 }}\n",
         args.batch
     );
-    let source = SpecSource { file: "bench".into(), text, settings: Vec::new(), files: Vec::new() };
+    let source = SpecSource { file: "bench".into(), text, ..SpecSource::default() };
     let bad = |e: ergodic_common::SpecError| UserError::new(ErrorCode::BadInput, e.to_string());
     let config = Spec::read(&source).and_then(|spec| spec.grid.config(0)).map_err(bad)?;
     let place = args.device.open()?;

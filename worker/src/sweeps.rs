@@ -8,7 +8,7 @@ use ergodic_common::config::{DatasetName, TrialConfig};
 use ergodic_common::dataset::Dataset;
 use ergodic_common::net::{COPIES_SAVED, Net};
 use ergodic_common::spec::SpecSource;
-use ergodic_common::{Spec, TrialKey};
+use ergodic_common::{BUILD, Spec, TrialKey};
 use ergodic_proto::convert::WireError;
 use ergodic_proto::seal::Sealed as _;
 use ergodic_proto::{PROTOCOL, v1};
@@ -92,8 +92,17 @@ impl Sweep {
             .try_into()
             .map_err(|e: WireError| SweepError::Wrong(e.to_string()))?;
         let pins = source.files.clone();
-        let read = tokio::task::spawn_blocking(move || Spec::read(&source)).await;
-        let spec = read.map_err(|e| SweepError::Wrong(e.to_string()))?.map_err(|e| SweepError::Wrong(e.to_string()))?;
+        let read = tokio::task::spawn_blocking(move || {
+            let spec = Spec::read(&source).map_err(|e| e.to_string())?;
+            // A worker of another build must not take one cell for another.
+            match spec.is_as_stored(&source) {
+                true => Ok(spec),
+                false => Err(format!(
+                    "by this worker's version, {BUILD}, its cells would be others: use that of the coordinator"
+                )),
+            }
+        });
+        let spec = read.await.map_err(|e| SweepError::Wrong(e.to_string()))?.map_err(SweepError::Wrong)?;
         if let Some(why) = against(&spec) {
             return Err(SweepError::Wrong(why));
         }
@@ -168,8 +177,8 @@ impl Sweep {
     #[cfg(test)]
     pub(crate) fn for_tests() -> Self {
         let text = "name = \"t\"\n[model]\nkind = \"empty\"\n".to_owned();
-        let spec = Spec::read(&SpecSource { file: String::new(), text, settings: Vec::new(), files: Vec::new() })
-            .expect("a valid sweep");
+        let spec =
+            Spec::read(&SpecSource { file: String::new(), text, ..SpecSource::default() }).expect("a valid sweep");
         let starts = HashMap::new();
         Self { id: "t".into(), spec, data: None, starts, cells: Mutex::default(), subsets: Mutex::default() }
     }

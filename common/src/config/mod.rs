@@ -6,6 +6,8 @@ mod schedule;
 mod train;
 
 use crate::error::{SpecError, nearest};
+use crate::grammar::Reading;
+use crate::net;
 use crate::pin::FilePin;
 use crate::reader::{Range, Reader};
 use crate::tree::Table;
@@ -99,8 +101,8 @@ impl TrialConfig {
     ///
     /// # Errors
     /// The first field that cannot be, by path and place.
-    pub fn read(root: &Table, files: &[FilePin]) -> Result<Self, SpecError> {
-        let reader = Reader::root(root).with_files(files);
+    pub fn read(root: &Table, files: &[FilePin], reading: Reading) -> Result<Self, SpecError> {
+        let reader = Reader::root(root, reading).with_files(files);
         let model = ModelConfig::read(&reader)?;
         let data = DataConfig::read(&reader)?;
         let train = TrainConfig::read(&reader, &model.kind)?;
@@ -112,6 +114,7 @@ impl TrialConfig {
         config.check_shapes(&reader)?;
         config.check_layers(&reader)?;
         config.check_schedule(&reader)?;
+        config.check_norm(&reader)?;
         Ok(config)
     }
 
@@ -154,7 +157,7 @@ impl TrialConfig {
         Ok(())
     }
 
-    /// Whether every entry of the schedule comes before the end.
+    /// Whether every entry of the schedule comes before the end, and after the one before it: entries are applied as they stand there.
     fn check_schedule(&self, reader: &Reader<'_>) -> Result<(), SpecError> {
         let steps = self.steps();
         for (at, entry) in self.train.schedule.iter().enumerate() {
@@ -164,6 +167,20 @@ impl TrialConfig {
                 return Err(reader.section("train")?.error("schedule", message));
             }
         }
+        let from = |at: usize| self.to_steps(self.train.schedule[at].from);
+        if let Some(at) = (1..self.train.schedule.len()).find(|at| from(*at) <= from(at - 1)) {
+            let message = || match from(at - 1) {
+                same if same == from(at) => {
+                    format!("the entries {} and {at} both begin after {same} steps: write them as one", at - 1)
+                }
+                later => format!(
+                    "entry {at} begins after {} steps, and stands behind one that begins after {later}: write them in the \
+                     order in which they begin",
+                    from(at)
+                ),
+            };
+            reader.section("train")?.refuse("schedule", message)?;
+        }
         let Some(Curve { form: CurveForm::Piecewise { points }, .. }) = &self.train.curve else { return Ok(()) };
         if let Some(pair) = points.windows(2).find(|pair| self.to_steps(pair[0].0) >= self.to_steps(pair[1].0)) {
             let (a, b) = (self.to_steps(pair[0].0), self.to_steps(pair[1].0));
@@ -172,6 +189,36 @@ impl TrialConfig {
             return Err(reader.section("train")?.section("schedule")?.error("points", message));
         }
         Ok(())
+    }
+
+    /// A number that is its own mean is nothing without it: no norm may be over one number alone.
+    fn check_norm(&self, reader: &Reader<'_>) -> Result<(), SpecError> {
+        let batch = self.batch() as usize;
+        let over = |shape: net::Shape| match self.model.norm {
+            Norm::Batch => batch * shape.height * shape.width,
+            Norm::Group { groups } => shape.channels / (groups as usize).max(1) * shape.height * shape.width,
+            Norm::Layer => shape.channels * shape.height * shape.width,
+            Norm::None => usize::MAX,
+        };
+        // Only then may that be: networks are not made for nothing.
+        let possible = batch == 1 || matches!(self.model.norm, Norm::Group { .. } | Norm::Layer);
+        let net = if possible { net::Net::of(self) } else { None };
+        let Some(layer) = net.iter().flat_map(|net| &net.layers).find(|l| l.norm.is_some() && over(l.output) == 1)
+        else {
+            return Ok(());
+        };
+        let (section, field, what) = match self.model.norm {
+            Norm::Batch => ("train", "batch_size", "with batches of one image, batch norm"),
+            _ => ("model", "norm", "this norm"),
+        };
+        let message = || {
+            format!(
+                "{what} subtracts the mean of one number from itself in the layer {}, and nothing is left to train on: \
+                 choose larger batches or layers, or another norm",
+                layer.name
+            )
+        };
+        reader.section(section)?.refuse(field, message)
     }
 
     fn check_batch(&self, reader: &Reader<'_>) -> Result<(), SpecError> {

@@ -141,7 +141,7 @@ impl Curve {
                 let message = "expected a point like { epoch = 10, lr = 0.1 }";
                 return Err(SpecError::new(item.place.clone(), path, message));
             };
-            let point = Reader::element(table, &item.place, path);
+            let point = Reader::element(table, &item.place, path, r.reading());
             let from = read_from(&point)?;
             let lr = Change::read(&point, "lr", Range::NON_NEGATIVE)?;
             let lr = lr.ok_or_else(|| point.error("lr", "this is needed: the learning rate at this point"))?;

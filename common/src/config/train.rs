@@ -223,7 +223,7 @@ impl TrainConfig {
                 let message = "expected an entry like { epoch = 20, lr = \"x0.1\" }";
                 return Err(SpecError::new(item.place.clone(), path, message));
             };
-            let entry = Reader::element(table, &item.place, path);
+            let entry = Reader::element(table, &item.place, path, r.reading());
             schedule.push(ScheduleStep::read(&entry)?);
             entry.finish()?;
         }

@@ -3,8 +3,10 @@
 pub mod files;
 mod formats;
 mod glyphs;
+mod looks;
 
 pub use glyphs::glyphs;
+pub use looks::Looks;
 
 use crate::config::{DataConfig, DatasetName};
 use crate::seed::{Purpose, Streams};

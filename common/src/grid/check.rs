@@ -1,18 +1,82 @@
 //! The one pass over the cells, and the checks that every cell of the grid can be run.
 
-use super::Grid;
+use std::collections::HashMap;
+
 use super::kept::Kept;
+use super::{Grid, Wanted};
 use crate::axis::{Axis, Values};
 use crate::config::{may_be_idle, range_of};
 use crate::error::SpecError;
 use crate::reader::{Range, quoted};
-use crate::tree::Place;
+use crate::tree::{Place, Table, Value};
+
+/// Most steps that expressions take over all cells: some seconds.
+const MAX_STEPS: u64 = 1 << 30;
+/// Most settings that are read to try all values: some seconds.
+const MAX_NODES: u64 = 20_000_000;
+/// Cells after which somebody must still wait for the rest.
+const CELLS_BETWEEN: u64 = 1 << 14;
+/// Resolved cells after which somebody must still wait for the rest.
+const CONFIGS_BETWEEN: usize = 64;
+
+fn go_on(wanted: Wanted<'_>) -> Result<(), SpecError> {
+    if wanted() {
+        return Ok(());
+    }
+    Err(SpecError::new(Place::Default, "", "nobody waits any more for what it means"))
+}
+
+/// Values in a table, and in what stands in it.
+fn nodes(table: &Table) -> u64 {
+    fn of(value: &Value) -> u64 {
+        match value {
+            Value::List(items) => 1 + items.iter().map(|item| of(&item.value)).sum::<u64>(),
+            Value::Table(table) => 1 + nodes(table),
+            _ => 1,
+        }
+    }
+    table.0.iter().map(|(_, node)| of(&node.value)).sum()
+}
+
+/// Most cells that are resolved to find values that are spelled in two ways.
+const SPELLED: u32 = 20_000;
 
 impl Grid {
+    /// What there is to do must be bounded before it is begun: launches wait for each other.
+    pub(super) fn check_cost(&self) -> Result<(), SpecError> {
+        let steps: u64 = self.formulas().map(|formula| formula.expr.cost()).sum();
+        let work = self.product.saturating_mul(steps);
+        if work > MAX_STEPS {
+            let message = || {
+                let cells = self.product;
+                let message = format!(
+                    "the expressions in [derive] and [where] have {steps} operations and values, to be worked out for {cells} cells: \
+                     shorten them, or use fewer values; at most {MAX_STEPS} in all are possible"
+                );
+                SpecError::new(Place::Default, "grid", message)
+            };
+            self.reading.refuse(message)?;
+        }
+        let listed = self.axes.iter().filter(|axis| matches!(axis.values, Values::Listed(_)));
+        let tried = listed.map(Axis::len).sum::<u64>().saturating_add(self.classes);
+        let size = nodes(&self.base);
+        if tried.saturating_mul(size) > MAX_NODES {
+            let message = || {
+                let message = format!(
+                    "{tried} listed values and shape classes of a file with {size} settings are too many to be checked: list fewer \
+                     values, or have them generated, as in {{ log = [0.01, 1.0], points = 5 }}"
+                );
+                SpecError::new(Place::Default, "grid", message)
+            };
+            self.reading.refuse(message)?;
+        }
+        Ok(())
+    }
+
     /// The one pass over the cells: evaluates `[where]` and `[derive]`, and looks for cells that are equal.
     ///
     /// Returns, for each value of each factor, a kept cell that has it.
-    pub(super) fn pass_over_cells(&mut self) -> Result<Witnesses, SpecError> {
+    pub(super) fn pass_over_cells(&mut self, wanted: Wanted<'_>) -> Result<Witnesses, SpecError> {
         let mut witnesses = Witnesses::default();
         if self.keep.is_none() && self.derived.is_empty() {
             return Ok(witnesses);
@@ -26,10 +90,14 @@ impl Grid {
         let ranges: Vec<_> = self.derived.iter().map(|d| range_of(&d.field)).collect();
         witnesses.0 = self.factors.iter().map(|f| vec![None; f.len as usize]).collect();
         for position in 0..self.product {
+            if position % CELLS_BETWEEN == 0 {
+                go_on(wanted)?;
+            }
             let axis = |a: usize| numbers[a][digits[homes[a]] as usize];
             let derived = self.derived_values(&axis);
             if self.keeps(&axis, &derived, &digits)? {
                 self.check_derived(&derived, &ranges, &digits)?;
+                self.derived_print = derived.iter().fold(self.derived_print, |h, x| mixed(h, x.to_bits()));
                 if let Some(kept) = &mut kept {
                     kept.set(position);
                 }
@@ -92,10 +160,9 @@ impl Grid {
 
     /// Equal for cells that resolve to the same config: what fields' axes and derived fields say.
     fn fingerprint(&self, digits: &[u64], homes: &[usize], derived: &[f64]) -> u64 {
-        let mix = |h: u64, x: u64| (h ^ x).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
         let fields = self.axes.iter().zip(homes).filter(|(axis, _)| axis.field.is_some());
-        let h = fields.fold(0x1234_5678_u64, |h, (_, home)| mix(h, digits[*home] + 1));
-        derived.iter().fold(h, |h, x| mix(h, (x + 0.0).to_bits()))
+        let h = fields.fold(0x1234_5678_u64, |h, (_, home)| mixed(h, digits[*home] + 1));
+        derived.iter().fold(h, |h, x| mixed(h, (x + 0.0).to_bits()))
     }
 
     fn refuse_equal_cells(&self, mut prints: Vec<(u64, u32)>) -> Result<(), SpecError> {
@@ -110,13 +177,16 @@ impl Grid {
     }
 
     /// Every value of every axis, tried in a cell that has it.
-    pub(super) fn check_values(&self, witnesses: &Witnesses) -> Result<(), SpecError> {
+    pub(super) fn check_values(&self, witnesses: &Witnesses, wanted: Wanted<'_>) -> Result<(), SpecError> {
         for (at, axis) in self.axes.iter().enumerate() {
             let Some(field) = &axis.field else { continue };
             let factor = self.factor_of(at);
             let range = range_of(field);
             let continuous = range.is_some_and(|r| !r.whole);
-            for i in axis.representatives(continuous) {
+            for (n, i) in axis.representatives(continuous).into_iter().enumerate() {
+                if n % CONFIGS_BETWEEN == 0 {
+                    go_on(wanted)?;
+                }
                 if let Some(range) = range {
                     let node = axis.node(i);
                     if !node.value.as_f64().is_some_and(|x| range.holds(x)) {
@@ -156,8 +226,11 @@ impl Grid {
     }
 
     /// One cell of every shape class: whether batch, data and length go together, and every axis means something.
-    pub(super) fn check_classes(&self) -> Result<(), SpecError> {
+    pub(super) fn check_classes(&self, wanted: Wanted<'_>) -> Result<(), SpecError> {
         for class in 0..self.classes() {
+            if class as usize % CONFIGS_BETWEEN == 0 {
+                go_on(wanted)?;
+            }
             if self.class_cells(class) > 0 {
                 let cell = self.class_cell(class, 0);
                 let fields = self.config(cell)?.fields();
@@ -184,6 +257,43 @@ impl Grid {
         Ok(())
     }
 
+    /// What is no number can be written in several ways: `"x0.1"` or `"x0.10"`, by epoch or by step. Two values that mean the same would be
+    /// trained twice; and two that are fine by themselves may not go together.
+    pub(super) fn check_spellings(&self, wanted: Wanted<'_>) -> Result<(), SpecError> {
+        if !self.reading.new {
+            return Ok(());
+        }
+        let spelled = |axis: &Axis| match &axis.values {
+            Values::Listed(items) => axis.field.is_some() && items.iter().any(|item| item.value.as_f64().is_none()),
+            _ => false,
+        };
+        let mut left = SPELLED;
+        for (at, axis) in self.axes.iter().enumerate().filter(|(_, axis)| axis.len() > 1 && spelled(axis)) {
+            let factor = self.factor_of(at);
+            for class in (0..self.classes()).filter(|class| self.class_cells(*class) > 0) {
+                let mut digits = self.digits(self.class_cell(class, 0));
+                go_on(wanted)?;
+                let mut seen = HashMap::new();
+                for i in 0..axis.len() {
+                    digits[factor] = i;
+                    let cell = self.number(&digits);
+                    if !self.holds(cell) {
+                        continue;
+                    }
+                    let fields = self.config(cell).map_err(|e| self.blame(e, axis, i))?.fields();
+                    if let Some(other) = seen.insert(fields, cell) {
+                        return Err(self.equal_cells(other, cell));
+                    }
+                    left -= 1;
+                    if left == 0 {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn equal_cells(&self, a: u64, b: u64) -> SpecError {
         let [a, b] = [a, b].map(|cell| self.describe(&self.digits(cell)));
         let message = format!("the cells {a} and {b} resolve to the same trial: drop one, or let another field differ");
@@ -199,6 +309,10 @@ impl Grid {
             self.axis_digits(digits).map(|(axis, digit)| format!("{}={}", axis.name, axis.value(digit))).collect();
         parts.join(", ")
     }
+}
+
+fn mixed(h: u64, x: u64) -> u64 {
+    (h ^ x).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
 }
 
 /// For each value of each factor, a kept cell that has it; empty when every cell is kept.

@@ -24,6 +24,13 @@ impl Kept {
         self.words[at as usize / 64] >> (at % 64) & 1 == 1
     }
 
+    /// Puts which ones are there into a hash.
+    pub(super) fn print(&self, hasher: &mut blake3::Hasher) {
+        for word in &self.words {
+            hasher.update(&word.to_le_bytes());
+        }
+    }
+
     pub(super) fn index(&mut self) {
         for block in self.words.chunks(BLOCK) {
             self.ranks.push(self.count as u32);

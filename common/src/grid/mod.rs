@@ -13,11 +13,16 @@ use crate::axis::Axis;
 use crate::config::TrialConfig;
 use crate::error::SpecError;
 use crate::expr::Expr;
+use crate::grammar::Reading;
 use crate::pin::FilePin;
+use crate::seed;
 use crate::tree::{Node, Place, Table, Value};
 use crate::trial::TrialKey;
 use kept::Kept;
 use read::{product_of, read_axes, read_factors, section};
+
+/// Whether anybody still waits for what a file means. Where nobody does, its reading ends.
+pub type Wanted<'a> = &'a dyn Fn() -> bool;
 
 /// All cells of a sweep.
 #[derive(Debug, Clone)]
@@ -34,6 +39,12 @@ pub struct Grid {
     product: u64,
     classes: u64,
     kept: Option<Kept>,
+    /// How it is read.
+    reading: Reading,
+    /// The earliest version of the grammar in which it means the same.
+    grammar: u32,
+    /// Of the numbers that expressions yield.
+    derived_print: u64,
 }
 
 /// A factor of the product: one axis, or several that move together.
@@ -54,6 +65,8 @@ struct Derived {
 struct Formula {
     expr: Expr,
     inputs: Vec<Input>,
+    /// Whether it says something that is true or false, as far as that is asked of it.
+    is_condition: bool,
     place: Place,
 }
 
@@ -69,7 +82,12 @@ impl Grid {
     ///
     /// # Errors
     /// Anything that would make a cell, or two equal ones, that cannot be run.
-    pub fn read(document: &Table, sweep_seed: u64, files: &[FilePin]) -> Result<Self, SpecError> {
+    pub fn read(
+        document: &Table,
+        sweep_seed: u64,
+        files: &[FilePin],
+        (reading, wanted): (Reading, Wanted<'_>),
+    ) -> Result<Self, SpecError> {
         let mut base = Table::default();
         for key in ["data", "model", "train"] {
             if let Some(node) = document.get(key) {
@@ -77,7 +95,7 @@ impl Grid {
             }
         }
         let grid = section(document, "grid")?;
-        let axes = read_axes(grid, sweep_seed)?;
+        let axes = read_axes(grid, sweep_seed, reading)?;
         let factors = read_factors(grid, &axes)?;
         let product = product_of(&factors)?;
         let mut this = Self {
@@ -91,15 +109,27 @@ impl Grid {
             product,
             classes: 1,
             kept: None,
+            reading,
+            grammar: 1,
+            derived_print: 0,
         };
         this.read_derived(section(document, "derive")?)?;
         this.read_where(section(document, "where")?)?;
         this.check_names_used()?;
         this.order_by_shape()?;
-        let witnesses = this.pass_over_cells()?;
-        this.check_values(&witnesses)?;
-        this.check_classes()?;
+        this.check_cost()?;
+        let witnesses = this.pass_over_cells(wanted)?;
+        this.check_values(&witnesses, wanted)?;
+        this.check_classes(wanted)?;
+        this.check_spellings(wanted)?;
+        // What was accepted is refused no more.
+        this.reading.new = false;
         Ok(this)
+    }
+
+    /// The earliest version of the grammar in which the file means the same.
+    pub fn grammar(&self) -> u32 {
+        self.grammar
     }
 
     /// The axes in the order of the file.
@@ -153,6 +183,12 @@ impl Grid {
         let (from, _) = self.class_range(class);
         let k = self.kept.as_ref().map_or(position - from, |kept| kept.rank(position) - kept.rank(from));
         (class, u64::from(key.repeat) * self.class_cells(class) + k)
+    }
+
+    /// The config of one cell of every shape class: dataset, sizes and architecture do not vary within one.
+    pub fn class_configs(&self) -> Vec<TrialConfig> {
+        let classes = (0..self.classes()).filter(|class| self.class_cells(*class) > 0);
+        classes.filter_map(|class| self.config(self.class_cell(class, 0)).ok()).collect()
     }
 
     /// All kept cells in the order of their numbers.
@@ -214,7 +250,32 @@ impl Grid {
         for (derived, value) in self.derived.iter().zip(values) {
             put(&derived.field, Node { value: Value::Float(value), place: derived.formula.place.clone() })?;
         }
-        TrialConfig::read(&tree, &self.files)
+        TrialConfig::read(&tree, &self.files, self.reading)
+    }
+
+    /// Puts what is cheap to know of all cells into a hash: how they are numbered and ordered, which are kept, and what
+    /// expressions yield.
+    pub(crate) fn print(&self, hasher: &mut blake3::Hasher) {
+        hasher.update(&self.product.to_le_bytes()).update(&self.classes.to_le_bytes());
+        for factor in &self.order {
+            hasher.update(&(*factor as u64).to_le_bytes()).update(&self.factors[*factor].len.to_le_bytes());
+        }
+        hasher.update(&self.derived_print.to_le_bytes());
+        if let Some(kept) = &self.kept {
+            kept.print(hasher);
+        }
+    }
+
+    /// So many kept cells, drawn by a lot that is always the same, or all of them where there are no more.
+    pub(crate) fn sample(&self, most: u64) -> Vec<u64> {
+        let cells = self.cells();
+        let nth = |n: u64| self.cell_at(self.kept.as_ref().map_or(n, |kept| kept.select(n)));
+        if cells <= most {
+            return (0..cells).map(nth).collect();
+        }
+        let key = blake3::derive_key("ergodic 2026 printed cells v1", &cells.to_le_bytes());
+        let drawn = |i: u64| ((seed::uniform_at(&key, i) * cells as f64) as u64).min(cells - 1);
+        (0..most).map(|i| nth(drawn(i))).collect()
     }
 
     // --- numbers, digits, positions ---

@@ -7,6 +7,7 @@ use crate::axis::{Axis, MAX_POINTS};
 use crate::config::{NUMERIC_FIELDS, SHORT_NAMES, decides_shape, range_of};
 use crate::error::{SpecError, nearest};
 use crate::expr::Expr;
+use crate::grammar::{GRAMMAR, Reading};
 use crate::metric::Metric;
 use crate::reader::quoted;
 use crate::tree::{Node, Place, Table, Value};
@@ -38,6 +39,8 @@ const RESERVED: [&str; 23] = [
     "digest",
 ];
 
+/// Most axes of a new sweep.
+const MAX_AXES: usize = 100;
 /// Most shape classes of a sweep.
 const MAX_CLASSES: u64 = 100_000;
 
@@ -75,12 +78,18 @@ impl Grid {
                     format!("unknown key '{name}', did you mean 'keep'?"),
                 ));
             }
-            self.keep = Some(self.read_formula(&path, node)?);
+            let formula = self.read_formula(&path, node)?;
+            if !formula.is_condition {
+                let message =
+                    "expected a condition such as \"lr * wd <= 1e-3\", found a number that nothing is compared with";
+                return Err(SpecError::new(node.place.clone(), path, message));
+            }
+            self.keep = Some(formula);
         }
         Ok(())
     }
 
-    fn read_formula(&self, path: &str, node: &Node) -> Result<Formula, SpecError> {
+    fn read_formula(&mut self, path: &str, node: &Node) -> Result<Formula, SpecError> {
         let error = |message: String| SpecError::new(node.place.clone(), path, message);
         let Some(text) = node.value.as_str() else {
             return Err(error(format!(
@@ -88,9 +97,27 @@ impl Grid {
                 quoted(&node.value)
             )));
         };
-        let expr = Expr::parse(text).map_err(|e| error(format!("cannot read \"{text}\": {e}")))?;
+        let parse = |grammar| {
+            Expr::parse(text, grammar).map_err(|e| {
+                let shown: String = text.chars().take(200).collect();
+                error(format!("cannot read \"{shown}\": {e}"))
+            })
+        };
+        // Today's grammar first: it bounds what an older one takes its time for.
+        let now = if self.reading.new { Some(parse(GRAMMAR)?) } else { None };
+        let expr = parse(self.reading.grammar)?;
+        let mut is_condition = expr.is_condition();
+        if let Some(now) = now.filter(|_| self.reading.grammar < GRAMMAR) {
+            // What its sender's program means by it must be what is meant by it now: or its user is shown one sweep and gets another.
+            is_condition = now.is_condition();
+            if now.grammar() > self.reading.grammar {
+                let message = format!("since version {} of the grammar this means something else", now.grammar());
+                return Err(error(message + ": use an ergodic of the coordinator's version"));
+            }
+        }
+        self.grammar = self.grammar.max(expr.grammar());
         let inputs = expr.names().iter().map(|name| self.input(name)).collect::<Result<_, _>>().map_err(error)?;
-        Ok(Formula { expr, inputs, place: node.place.clone() })
+        Ok(Formula { expr, inputs, is_condition, place: node.place.clone() })
     }
 
     /// What a name in an expression stands for: an axis, an earlier derived field, or a number of the sweep file.
@@ -189,9 +216,14 @@ fn field_of(name: &str) -> Option<String> {
     }
 }
 
-pub(super) fn read_axes(grid: &Table, sweep_seed: u64) -> Result<Vec<Axis>, SpecError> {
+pub(super) fn read_axes(grid: &Table, sweep_seed: u64, reading: Reading) -> Result<Vec<Axis>, SpecError> {
     let mut axes: Vec<Axis> = Vec::new();
-    for (name, node) in flat_entries(grid) {
+    let entries = flat_entries(grid);
+    if entries.len() > MAX_AXES {
+        let message = format!("{} axes are too many; at most {MAX_AXES} are possible", entries.len());
+        reading.refuse(|| SpecError::new(Place::Default, "grid", message))?;
+    }
+    for (name, node) in entries {
         let field = field_of(&name);
         if let Some(field) = &field
             && !["data.", "model.", "train."].iter().any(|section| field.starts_with(section))
@@ -207,7 +239,7 @@ pub(super) fn read_axes(grid: &Table, sweep_seed: u64) -> Result<Vec<Axis>, Spec
             let message = format!("'{name}' is a column of every table: call the axis something else");
             return Err(SpecError::new(node.place.clone(), format!("grid.{name}"), message));
         }
-        axes.push(Axis::read(&name, field, node, sweep_seed)?);
+        axes.push(Axis::read(&name, field, node, (sweep_seed, reading))?);
     }
     Ok(axes)
 }

@@ -217,6 +217,9 @@ pub struct PlanArgs {
     /// What it takes to know the mean of a metric in every cell to plus or minus this, with 95 % confidence
     #[arg(long, value_name = "METRIC=HALF_WIDTH", value_parser = parse_precision)]
     pub precision: Option<(String, f64)>,
+    /// Directory with datasets, to look at the one that the sweep names
+    #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub target: Target,

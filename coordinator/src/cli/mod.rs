@@ -321,8 +321,9 @@ async fn show_plan(args: &PlanArgs) -> Result<Success, UserError> {
         return say(needs::needs(&mut client, &id, metric, *ci95, args.format).await?);
     }
     let file = commands::read_source(&args.what, &args.settings)?;
-    let spec = Spec::read(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
-    say(plan::plan(&spec, args.format))
+    let spec = Spec::read_new(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
+    let looks = plan::looks(&file, &spec, args.data_dir.as_deref())?;
+    say(plan::plan(&spec, looks.as_ref(), args.format))
 }
 
 async fn serve(args: ServeArgs) -> Result<Success, UserError> {

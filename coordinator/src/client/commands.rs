@@ -21,7 +21,7 @@ use super::Client;
 use super::growth::{expected, halving_for_people, precision_for_people, size_for_people};
 use super::latest::signed;
 use super::output::{self, Format, Records, Selection};
-use super::watch::{audits_for_people, audits_left, describe, done, duration, state_word};
+use super::watch::{audits_for_people, audits_left, describe, done, duration, eprintln_line, standing_word};
 
 /// What to print of a table, and how.
 #[derive(Debug, Clone, Default)]
@@ -67,7 +67,7 @@ pub fn read_source(path: &str, settings: &[String]) -> Result<SweepFile, UserErr
         };
         UserError::new(ErrorCode::BadInput, message)
     })?;
-    let mut source = SpecSource { file: path.to_owned(), text, settings: settings.to_vec(), files: Vec::new() };
+    let mut source = SpecSource { file: path.to_owned(), text, settings: settings.to_vec(), ..SpecSource::default() };
     let mut contents = Vec::new();
     let named = source.named_files();
     if named.len() > MAX_FILES {
@@ -97,22 +97,29 @@ fn read_named(sweep_file: &str, named: &str) -> Result<Vec<u8>, UserError> {
     })
 }
 
-/// Launches a sweep, once the coordinator has the files that it names.
+/// Launches a sweep, once the coordinator has the files that it names, and shows what its data look like.
 ///
 /// # Errors
 /// It was refused, or nobody answers.
 pub async fn launch(client: &mut Client, file: &SweepFile, resume: bool) -> Result<v1::SweepStatus, UserError> {
     // Files are sent for a sweep that can be run.
-    Spec::read(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
+    let spec = Spec::read_new(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
     if !file.contents.is_empty() {
         client.go_to_the_leader().await?;
     }
     for (pin, content) in file.source.files.iter().zip(&file.contents) {
         transfer::put(&mut client.files, pin.hash, content.clone()).await.map_err(|e| client.error(&e))?;
     }
-    let request = v1::LaunchRequest { source: Some((&file.source).into()), resume, seal: Vec::new() }.sealed();
+    // Older coordinators take it where they read it alike.
+    let source = SpecSource { grammar: spec.grammar(), ..file.source.clone() };
+    let request = v1::LaunchRequest { source: Some((&source).into()), resume, seal: Vec::new() }.sealed();
     let response = client.sweeps.launch(signed(request)).await.map_err(|e| client.error(&e))?;
-    response.into_inner().status.ok_or_else(|| incomplete("LaunchResponse"))
+    let v1::LaunchResponse { status, looks } = response.into_inner();
+    let status = status.ok_or_else(|| incomplete("LaunchResponse"))?;
+    if !looks.is_empty() {
+        eprintln_line(&format!("data: {}; {}", shown(&status.data), shown(&looks)));
+    }
+    Ok(status)
 }
 
 /// `ergodic list`
@@ -141,7 +148,7 @@ pub async fn list(client: &mut Client, format: Format) -> Result<String, UserErr
         vec![
             json!(s.id),
             json!(s.name),
-            json!(state_word(s.state())),
+            json!(standing_word(s)),
             json!(s.cells),
             json!(s.repeats),
             json!(s.trials),
@@ -176,7 +183,8 @@ pub fn show_status(s: &v1::SweepStatus, format: Format) -> String {
     let facts: Vec<(&str, serde_json::Value)> = vec![
         ("id", json!(s.id)),
         ("name", json!(s.name)),
-        ("state", json!(state_word(s.state()))),
+        ("state", json!(standing_word(s))),
+        ("withheld", if s.withheld.is_empty() { json!(null) } else { json!(s.withheld) }),
         ("priority", json!(s.priority)),
         ("weight", json!(s.weight)),
         ("launched_by", json!(launched_by(s))),
@@ -239,7 +247,13 @@ fn launched_by(s: &v1::SweepStatus) -> Option<&str> {
 }
 
 fn status_for_people(s: &v1::SweepStatus) -> String {
-    let mut out = format!("{} ({}) is {}\n", shown(&s.name), s.id, state_word(s.state()));
+    let mut out = format!("{} ({}) is {}\n", shown(&s.name), s.id, standing_word(s));
+    if !s.withheld.is_empty() {
+        out += &format!("  NOTHING OF IT IS RUN: {}\n", shown(&s.withheld));
+    }
+    if s.unreadable {
+        return out + &format!("  `ergodic rm {}` removes it\n", s.id);
+    }
     out += &format!("  {} on {}\n", size_for_people(s), shown(&s.numerics));
     out += &format!("  data: {}\n", shown(&s.data));
     out += &launched_by(s).map_or_else(String::new, |by| format!("  launched by {}\n", shown(by)));

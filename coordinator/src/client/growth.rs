@@ -1,5 +1,6 @@
 //! Sweeps that grow: `ergodic extend`, and what is told of cells whose results decide how often they are repeated.
 
+use ergodic_common::spec::SpecSource;
 use ergodic_common::tree::number;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::seal::Sealed as _;
@@ -29,11 +30,13 @@ pub async fn extend(client: &mut Client, sweep: &str, more: &More) -> Result<v1:
     match more {
         More::Repeats(repeats) => request.repeats = *repeats,
         More::File(file) => {
-            Spec::read(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
+            let spec = Spec::read_new(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
             for (pin, content) in file.source.files.iter().zip(&file.contents) {
                 transfer::put(&mut client.files, pin.hash, content.clone()).await.map_err(|e| client.error(&e))?;
             }
-            request.source = Some((&file.source).into());
+            // Older coordinators take it where they read it alike.
+            let source = SpecSource { grammar: spec.grammar(), ..file.source.clone() };
+            request.source = Some((&source).into());
         }
     }
     Ok(client.sweeps.extend(signed(request.sealed())).await.map_err(|e| client.error(&e))?.into_inner())

@@ -1,15 +1,19 @@
 //! `ergodic plan`: what a sweep would be, worked out here and stored nowhere.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use ergodic_common::config::{Length, ModelKind};
+use ergodic_common::config::{DatasetName, Length, ModelKind};
+use ergodic_common::dataset::{DataError, Dataset, Looks, files};
 use ergodic_common::figures::significant;
 use ergodic_common::net::{COPIES_SAVED, Net};
 use ergodic_common::repeats::{Rule, Until};
 use ergodic_common::tree::number;
-use ergodic_common::{Spec, TrialConfig};
+use ergodic_common::{ErrorCode, Spec, TrialConfig};
+use ergodic_proto::status::UserError;
 use serde_json::json;
 
+use super::commands::SweepFile;
 use super::output::Format;
 use super::watch::duration;
 
@@ -31,8 +35,32 @@ struct ClassPlan {
     flops: f64,
 }
 
+/// What the data of a sweep look like, as far as they are here.
+///
+/// # Errors
+/// They will not do.
+pub fn looks(file: &SweepFile, spec: &Spec, data_dir: Option<&Path>) -> Result<Option<Looks>, UserError> {
+    let configs = spec.grid.class_configs();
+    let Some(first) = configs.iter().find(|config| config.model.kind.sees_images()) else { return Ok(None) };
+    let train = configs.iter().map(|config| config.data.train).max().unwrap_or_default();
+    let look = || match first.data.dataset {
+        DatasetName::File(data) => {
+            let mut files = file.source.files.iter().zip(&file.contents);
+            let Some((pin, content)) = files.find(|(pin, _)| pin.hash == data.hash) else { return Ok(None) };
+            Dataset::decode(content)?.looks(&pin.path, &pin.hash, spec, &configs).map(Some)
+        }
+        name if name != DatasetName::Glyphs && data_dir.is_none() => Ok(None),
+        name => {
+            let dataset = files::load(name, data_dir, train)?;
+            let hash = blake3::hash(&dataset.encode());
+            dataset.looks(name.word(), hash.as_bytes(), spec, &configs).map(Some)
+        }
+    };
+    look().map_err(|e: DataError| UserError::new(ErrorCode::BadInput, format!("{}: {e}", file.source.file)))
+}
+
 /// The plan in the format asked for.
-pub fn plan(spec: &Spec, format: Format) -> String {
+pub fn plan(spec: &Spec, looks: Option<&Looks>, format: Format) -> String {
     let classes = classes(spec);
     // Where only the best cells are repeated further, these are taken to be as costly as all.
     let trials = certain_trials(spec).unwrap_or(spec.trials());
@@ -51,6 +79,8 @@ pub fn plan(spec: &Spec, format: Format) -> String {
                 "trials": trials,
                 "audits": audits(spec),
                 "numerics": spec.numerics,
+                "data": looks.map(|looks| &looks.words),
+                "data_looks": looks.map(|looks| &looks.line),
                 "axes": spec.grid.axes().iter().map(|a| json!({ "name": a.name, "values": a.len() })).collect::<Vec<_>>(),
                 "shape_classes": classes.iter().map(class_json).collect::<Vec<_>>(),
                 "slot_bytes": memory,
@@ -59,7 +89,7 @@ pub fn plan(spec: &Spec, format: Format) -> String {
                 "prediction_bytes": kept(spec, &classes).1,
             })
         ),
-        _ => people(spec, &classes, core_seconds, memory),
+        _ => people(spec, &classes, looks, core_seconds, memory),
     }
 }
 
@@ -125,7 +155,7 @@ fn evaluations(spec: &Spec, config: &TrialConfig) -> u64 {
     if tests { config.steps().div_ceil(every.max(1)) } else { 0 }
 }
 
-fn people(spec: &Spec, classes: &[ClassPlan], core_seconds: f64, memory: u64) -> String {
+fn people(spec: &Spec, classes: &[ClassPlan], looks: Option<&Looks>, core_seconds: f64, memory: u64) -> String {
     let mut out = format!("{}: {}, {}\n", spec.name, size(spec), spec.numerics);
     out += &spec.until.as_ref().map_or_else(String::new, |until| rule(spec, until));
     if spec.terms.audit > 0.0 {
@@ -142,6 +172,7 @@ fn people(spec: &Spec, classes: &[ClassPlan], core_seconds: f64, memory: u64) ->
     if spec.grid.cells() < spec.grid.numbers() {
         out += &format!("  [where] keeps {} of {} cells\n", spec.grid.cells(), spec.grid.numbers());
     }
+    out += &data_line(spec, looks);
     let plural = if classes.len() == 1 { "class" } else { "classes" };
     out += &format!("{} shape {plural}:\n", classes.len());
     for class in classes.iter().take(LISTED) {
@@ -172,6 +203,19 @@ fn people(spec: &Spec, classes: &[ClassPlan], core_seconds: f64, memory: u64) ->
         out += &format!("kept: {} of weights and {} of predictions\n", bytes(weights), bytes(predictions));
     }
     out
+}
+
+/// `data: glyphs: all 10000 training images, …; 28×28×1, …`
+fn data_line(spec: &Spec, looks: Option<&Looks>) -> String {
+    let configs = spec.grid.class_configs();
+    match (looks, configs.iter().find(|config| config.model.kind.sees_images())) {
+        (Some(Looks { words, line }), _) => format!("  data: {words}; {line}\n"),
+        (None, Some(first)) => {
+            let word = first.data.dataset.word();
+            format!("  data: {word}, which was not looked at: say where it is with --data-dir DIR\n")
+        }
+        (None, None) => String::new(),
+    }
 }
 
 /// `6 cells × 20 to 500 repeats = 120 to 3000 trials`

@@ -61,7 +61,8 @@ async fn follow_once(
     let mut stream = stream.map_err(|e| client.error(&e))?.into_inner();
     while let Some(message) = stream.message().await.map_err(|e| client.error(&e))? {
         let Some(status) = message.status else { continue };
-        if !matches!(status.state(), v1::SweepState::Running | v1::SweepState::Paused) {
+        let open = matches!(status.state(), v1::SweepState::Running | v1::SweepState::Paused);
+        if !open || !status.withheld.is_empty() {
             return Ok(Some(status));
         }
         progress.show(&status, message.grid.as_ref());
@@ -118,8 +119,11 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        let state = state_word(status.state());
+        let state = standing_word(status);
         eprintln_line(&format!("{state}: {}/{} trials  {}", done(status), status.trials, outcomes(status)));
+        if !status.withheld.is_empty() {
+            eprintln_line(&format!("NOTHING OF IT IS RUN: {}", status.withheld));
+        }
         if status.mismatches > 0 {
             eprintln_line(&format!(
                 "ALARM: {} results came a second time with other bits; see `ergodic explain {}`",
@@ -223,6 +227,15 @@ fn outcomes(status: &v1::SweepStatus) -> String {
     let part = |n: u64, what: &str| (n > 0).then(|| format!("{n} {what}"));
     let parts = [part(status.diverged, "diverged"), part(status.failed, "failed")];
     parts.into_iter().flatten().collect::<Vec<_>>().join("  ")
+}
+
+/// How a sweep is doing, in a word or two.
+pub fn standing_word(status: &v1::SweepStatus) -> &'static str {
+    match (status.unreadable, status.withheld.is_empty()) {
+        (true, _) => "unreadable",
+        (false, false) => "read-only",
+        (false, true) => state_word(status.state()),
+    }
 }
 
 /// A state in one word.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::interval::IntervalSet;
 use super::sizing::{Demand, lease_size};
-use super::{Core, Effect, Fence, Lease, LeaseRow, Now, Sweep, SweepState, Worker, WorkerId};
+use super::{Core, Effect, Fence, Lease, LeaseRow, Now, Sweep, Worker, WorkerId};
 
 /// A worker that cannot work on a sweep is not offered it again for this long.
 const UNABLE_FOR: Duration = Duration::from_secs(30);
@@ -87,7 +87,7 @@ impl Core {
     /// Whether a worker is there for trials of a sweep.
     pub(super) fn can_work(&self, id: &str, sweep: &Sweep, now: Now) -> bool {
         let able = |worker: &Worker| worker.connected && worker.is_able(sweep, now);
-        sweep.state == SweepState::Running && self.workers.get(id).is_some_and(able)
+        sweep.is_running() && self.workers.get(id).is_some_and(able)
     }
 
     /// Whether a worker is the first that can take a sweep's next suspect, has never said that it could not work on it, and

@@ -1,6 +1,7 @@
 //! Questions to the core that change nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ergodic_common::duration::typed;
 use ergodic_common::repeats::{Rule, Until};
@@ -11,7 +12,7 @@ use ergodic_common::{Spec, TrialKey};
 use super::audits::AuditCounts;
 use super::growth::{Growth, Halving, Precision};
 use super::suspects::ENOUGH;
-use super::{Core, Fence, Sweep, SweepState, Worker, WorkerId};
+use super::{Core, Fence, Sweep, SweepRow, SweepState, Unreadable, Worker, WorkerId};
 
 /// Where a trial is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +36,17 @@ pub enum Whereabouts {
     Unneeded,
 }
 
+/// A sweep that is meant.
+#[derive(Debug, Clone, Copy)]
+pub enum Meant<'a> {
+    /// As it is.
+    Sweep(&'a Sweep),
+    /// One that cannot be read.
+    Unreadable(&'a Unreadable),
+}
+
 impl Core {
-    /// All sweeps in the order of launch.
+    /// All sweeps that can be read, in the order of launch.
     pub fn sweeps(&self) -> impl Iterator<Item = &Sweep> {
         self.sweeps.values()
     }
@@ -46,17 +56,53 @@ impl Core {
         self.sweeps.get(&number)
     }
 
+    /// Sweeps that cannot be read, in the order of launch.
+    pub fn unreadable(&self) -> impl Iterator<Item = &Unreadable> {
+        self.unreadable.values()
+    }
+
+    /// Ids of sweeps that this program neither runs nor changes.
+    pub fn left_alone(&self) -> impl Iterator<Item = &String> {
+        let shown = self.sweeps.values().filter(|sweep| sweep.withheld.is_some()).map(|sweep| &sweep.id);
+        shown.chain(self.unreadable.values().map(|sweep| &sweep.record.id))
+    }
+
+    /// All sweeps as they are stored, in the order of launch.
+    pub fn records(&self) -> impl Iterator<Item = &Arc<SweepRow>> {
+        let mut records: Vec<&Arc<SweepRow>> = self.sweeps.values().map(|sweep| &sweep.record).collect();
+        records.extend(self.unreadable.values().map(|sweep| &sweep.record));
+        records.sort_unstable_by_key(|record| record.number);
+        records.into_iter()
+    }
+
     /// The sweep meant by an id, a unique prefix of one, or "latest".
     ///
     /// # Errors
-    /// None or several are meant, in words.
+    /// None or several are meant, or one that cannot be read, in words.
     pub fn find(&self, id: &str) -> Result<&Sweep, String> {
-        if id == "latest" {
-            return self.sweeps.values().next_back().ok_or_else(|| "there is no sweep yet: launch one".to_owned());
+        match self.find_any(id)? {
+            Meant::Sweep(sweep) => Ok(sweep),
+            Meant::Unreadable(Unreadable { record, why }) => {
+                Err(format!("the sweep {} cannot be read by this program: {why}", record.id))
+            }
         }
-        let mut matching = self.sweeps.values().filter(|sweep| !id.is_empty() && sweep.id.starts_with(id));
+    }
+
+    /// The sweep meant by an id, whether it can be read or not.
+    ///
+    /// # Errors
+    /// None or several are meant, in words.
+    pub fn find_any(&self, id: &str) -> Result<Meant<'_>, String> {
+        let meant = |record: &Arc<SweepRow>| match self.unreadable.get(&record.number) {
+            Some(unreadable) => Meant::Unreadable(unreadable),
+            None => Meant::Sweep(&self.sweeps[&record.number]),
+        };
+        if id == "latest" {
+            return self.records().last().map(meant).ok_or_else(|| "there is no sweep yet: launch one".to_owned());
+        }
+        let mut matching = self.records().filter(|record| !id.is_empty() && record.id.starts_with(id));
         match (matching.next(), matching.next()) {
-            (Some(sweep), None) => Ok(sweep),
+            (Some(record), None) => Ok(meant(record)),
             (None, _) => Err(format!("there is no sweep '{id}'; `ergodic list` shows all")),
             (Some(a), Some(b)) => Err(format!("'{id}' is the beginning of {} and of {}: give more of it", a.id, b.id)),
         }
@@ -141,9 +187,13 @@ impl Core {
             sweep.counts.diverged,
             sweep.counts.failed,
             sweep.leased,
-            total - done - sweep.leased
+            total.saturating_sub(done + sweep.leased)
         )];
+        if let Some(why) = &sweep.withheld {
+            lines.push(format!("The sweep is only shown, and nothing of it is run or changed: {why}."));
+        }
         match sweep.state {
+            SweepState::Running if sweep.withheld.is_some() => {}
             SweepState::Completed => lines.push("The sweep is complete.".into()),
             SweepState::Cancelled => lines.push("The sweep was cancelled: nothing more is run.".into()),
             SweepState::Running => self.explain_running(sweep, &mut lines),
@@ -228,32 +278,34 @@ impl Core {
     /// # Errors
     /// What does not add up.
     pub fn check(&self) -> Result<(), String> {
-        for sweep in self.sweeps.values() {
-            let pending: u64 = sweep.classes.iter().map(|c| c.pending.len()).sum();
-            let all = || self.leases.values().filter(|l| l.row.sweep == sweep.number);
-            let of_sweep = || all().filter(|l| l.row.audits.is_none());
-            let leased: u64 = of_sweep().map(|l| l.row.trials.len()).sum();
-            if leased != sweep.leased {
-                return Err(format!("{}: {leased} trials in leases, {} counted", sweep.id, sweep.leased));
-            }
-            let sum = pending + sweep.suspects.waiting() + leased + sweep.counts.done();
-            if sum != sweep.total() {
-                return Err(format!("{}: {sum} trials accounted for, of {}", sweep.id, sweep.total()));
-            }
-            let useless = |key: &&TrialKey| !sweep.state.is_open() || !self.is_unfinished(sweep, **key);
-            if let Some(key) = sweep.kept.keys().find(useless) {
-                return Err(format!("{}: a checkpoint of {key} is kept, which is not unfinished", sweep.id));
-            }
-            for lease in of_sweep() {
-                let pending = &sweep.classes[lease.row.class as usize].pending;
-                let elsewhere = |n: u64| pending.contains(n) || sweep.suspects.waits((lease.row.class, n));
-                if let Some(n) = lease.row.trials.iter().find(|n| elsewhere(*n)) {
-                    return Err(format!("{}: trial {n} waits and is leased", sweep.id));
-                }
-            }
-            self.check_audits(sweep)?;
+        self.sweeps.values().filter(|sweep| sweep.withheld.is_none()).try_for_each(|sweep| self.check_sweep(sweep))
+    }
+
+    /// The same of one sweep.
+    pub(super) fn check_sweep(&self, sweep: &Sweep) -> Result<(), String> {
+        let pending: u64 = sweep.classes.iter().map(|c| c.pending.len()).sum();
+        let all = || self.leases.values().filter(|l| l.row.sweep == sweep.number);
+        let of_sweep = || all().filter(|l| l.row.audits.is_none());
+        let leased: u64 = of_sweep().map(|l| l.row.trials.len()).sum();
+        if leased != sweep.leased {
+            return Err(format!("{}: {leased} trials in leases, {} counted", sweep.id, sweep.leased));
         }
-        Ok(())
+        let sum = pending + sweep.suspects.waiting() + leased + sweep.counts.done();
+        if sum != sweep.total() {
+            return Err(format!("{}: {sum} trials accounted for, of {}", sweep.id, sweep.total()));
+        }
+        let useless = |key: &&TrialKey| !sweep.state.is_open() || !self.is_unfinished(sweep, **key);
+        if let Some(key) = sweep.kept.keys().find(useless) {
+            return Err(format!("{}: a checkpoint of {key} is kept, which is not unfinished", sweep.id));
+        }
+        for lease in of_sweep() {
+            let pending = &sweep.classes[lease.row.class as usize].pending;
+            let elsewhere = |n: u64| pending.contains(n) || sweep.suspects.waits((lease.row.class, n));
+            if let Some(n) = lease.row.trials.iter().find(|n| elsewhere(*n)) {
+                return Err(format!("{}: trial {n} waits and is leased", sweep.id));
+            }
+        }
+        self.check_audits(sweep)
     }
 }
 

@@ -36,7 +36,9 @@ use audits::Finding;
 use interval::IntervalSet;
 use suspects::Place;
 
-pub use sweep::{Counts, DataPin, KeptMetrics, Steering, StoredRow, Sweep, SweepRow, SweepState, Tallies, main_metric};
+pub use sweep::{
+    Counts, DataPin, KeptMetrics, Steering, StoredRow, Sweep, SweepRow, SweepState, Tallies, Unreadable, main_metric,
+};
 
 /// Time since the coordinator started, by its monotonic clock.
 pub type Now = Duration;
@@ -242,6 +244,8 @@ pub struct Core {
     epoch: u64,
     next_lease: u64,
     sweeps: BTreeMap<i64, Sweep>,
+    /// Those that cannot be read, by their numbers.
+    unreadable: BTreeMap<i64, Unreadable>,
     workers: BTreeMap<WorkerId, Worker>,
     leases: HashMap<u64, Lease>,
     /// Where sweeps of a priority are in virtual time.
@@ -260,6 +264,7 @@ impl Core {
             epoch,
             next_lease,
             sweeps: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
             workers: BTreeMap::new(),
             leases: HashMap::new(),
             clocks: BTreeMap::new(),
@@ -279,7 +284,7 @@ impl Core {
         let sweep = self.sweeps.entry(number).insert_entry(sweep).into_mut();
         sweep.settle_all(rows);
         // Its end may have been stored before what made it go on.
-        if sweep.state == SweepState::Completed && sweep.counts.done() < sweep.total() {
+        if sweep.state == SweepState::Completed && sweep.withheld.is_none() && sweep.counts.done() < sweep.total() {
             sweep.state = SweepState::Running;
         }
         if sweep.audits.has_waiting() {
@@ -290,10 +295,31 @@ impl Core {
         effects
     }
 
+    /// A sweep of the store cannot be read: it is listed, and can be removed.
+    pub fn on_unreadable(&mut self, sweep: Unreadable) {
+        self.unreadable.insert(sweep.record.number, sweep);
+    }
+
+    /// What the store has of these sweeps makes no sense: they are as if they could not be read.
+    pub fn set_aside_senseless(&mut self) {
+        let senseless = self.sweeps.values().filter(|sweep| sweep.withheld.is_none());
+        let senseless = senseless.filter_map(|sweep| Some((sweep.number, self.check_sweep(sweep).err()?)));
+        for (number, why) in senseless.collect::<Vec<_>>() {
+            let Some(sweep) = self.sweeps.remove(&number) else { continue };
+            self.leases.retain(|_, lease| lease.row.sweep != number);
+            self.on_unreadable(Unreadable {
+                record: sweep.record,
+                why: format!("what is stored of it makes no sense: {why}"),
+            });
+        }
+    }
+
     /// A lease found in the store after a restart: it gets a fresh time to live.
     pub fn on_recorded_lease(&mut self, row: LeaseRow, now: Now) -> Vec<Effect> {
         let over = || vec![Effect::EndLeases(vec![Ended { fence: row.fence, lost: false }])];
-        let Some(sweep) = self.sweeps.get_mut(&row.sweep).filter(|s| s.state.is_open()) else { return over() };
+        let Some(sweep) = self.sweeps.get_mut(&row.sweep).filter(|s| s.state.is_open() && s.withheld.is_none()) else {
+            return over();
+        };
         let (mut row, granted) = (row.clone(), row.trials.clone());
         row.trials = sweep.take_recorded(&row);
         if row.trials.is_empty() {
@@ -504,6 +530,9 @@ impl Core {
     pub fn may_steer(&self, sweep_number: i64, steering: Steering) -> Result<Option<Change>, String> {
         let Some(sweep) = self.sweeps.get(&sweep_number) else { return Ok(None) };
         let refuse = |why: &str| Err(format!("the sweep {} {why}", sweep.id));
+        if let Some(why) = sweep.withheld.as_ref().filter(|_| steering != Steering::Cancel) {
+            return refuse(&format!("is only shown by this program: {why}"));
+        }
         let change = match (steering, sweep.state) {
             (Steering::Pause | Steering::Resume | Steering::Share { .. }, SweepState::Completed) => {
                 return refuse("is complete: nothing is left to run");
@@ -560,6 +589,7 @@ impl Core {
 
     /// A sweep that had ended is no more.
     pub fn on_removed(&mut self, sweep_number: i64) {
+        self.unreadable.remove(&sweep_number);
         self.sweeps.remove(&sweep_number);
         self.verdicts.retain(|verdict| verdict.sweep != sweep_number);
         self.workers.values_mut().for_each(|worker| drop(worker.unable.remove(&sweep_number)));
@@ -591,6 +621,9 @@ impl Core {
     /// It may not, in words.
     pub fn may_extend(&self, sweep_number: i64, from: &SpecSource) -> Result<(), String> {
         match self.sweeps.get(&sweep_number) {
+            Some(Sweep { id, withheld: Some(why), .. }) => {
+                Err(format!("the sweep {id} is only shown by this program: {why}"))
+            }
             Some(sweep) if sweep.state == SweepState::Cancelled => {
                 let id = &sweep.id;
                 Err(format!(
@@ -797,7 +830,8 @@ impl Core {
 
     fn end_if_done(&mut self, sweep_number: i64, now: Now) -> Vec<Effect> {
         let sweep = &self.sweeps[&sweep_number];
-        if !sweep.state.is_open() || sweep.counts.done() < sweep.total() || self.may_be_audited(sweep, now) {
+        let goes_on = sweep.counts.done() < sweep.total() || self.may_be_audited(sweep, now);
+        if !sweep.state.is_open() || sweep.withheld.is_some() || goes_on {
             return Vec::new();
         }
         self.sweeps.entry(sweep_number).and_modify(|sweep| sweep.state = SweepState::Completed);

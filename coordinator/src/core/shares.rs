@@ -7,7 +7,7 @@
 
 use ergodic_common::terms::Share;
 
-use super::{Core, Fence, Lease, Now, StoredRow, Sweep, SweepState};
+use super::{Core, Fence, Lease, Now, StoredRow, Sweep};
 
 /// How long a trial is taken to last while nothing is known, in seconds.
 const GUESS: f64 = 1.0;
@@ -31,7 +31,7 @@ impl Turn {
 impl Core {
     /// Running sweeps in turn: those of a higher priority first, of the same one those that have passed less virtual time.
     pub(super) fn in_turn(&self, now: Now) -> Vec<&Sweep> {
-        let running = self.sweeps.values().filter(|sweep| sweep.state == SweepState::Running);
+        let running = self.sweeps.values().filter(|sweep| sweep.is_running());
         let mut sweeps: Vec<(f64, &Sweep)> = running.map(|sweep| (self.passed(sweep, now), sweep)).collect();
         sweeps.sort_by(|(a_passed, a), (b_passed, b)| {
             let of_priority = b.share.priority.cmp(&a.share.priority);
@@ -55,7 +55,7 @@ impl Core {
     /// Lets sweeps that begin to compete start where the others of their priority are.
     pub(super) fn line_up(&mut self, now: Now) {
         let competes = |sweep: &Sweep| {
-            sweep.state == SweepState::Running
+            sweep.is_running()
                 && (sweep.has_pending() || sweep.suspects.next().is_some() || sweep.audits.has_waiting())
                 && self.workers.keys().any(|id| self.can_work(id, sweep, now))
         };
@@ -133,7 +133,7 @@ impl Core {
 
     /// Other sweeps that want the workers of this one.
     pub(super) fn rivals(&self, sweep: &Sweep) -> Vec<&Sweep> {
-        let running = self.sweeps.values().filter(|s| s.state == SweepState::Running && s.number != sweep.number);
+        let running = self.sweeps.values().filter(|s| s.is_running() && s.number != sweep.number);
         running.filter(|rival| rival.turn.competes && rival.spec.numerics == sweep.spec.numerics).collect()
     }
 }

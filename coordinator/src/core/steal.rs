@@ -9,7 +9,7 @@ use std::time::Duration;
 use ergodic_common::{Outcome, TrialKey};
 
 use super::interval::IntervalSet;
-use super::{Core, Effect, Ended, Fence, Lease, Now, StoredRow, SweepState, Worker, WorkerId};
+use super::{Core, Effect, Ended, Fence, Lease, Now, StoredRow, Worker, WorkerId};
 
 /// A trial is moved where it should end earlier by at least this time, in seconds.
 const WORTH: f64 = 2.0;
@@ -54,9 +54,7 @@ impl Core {
         let worth = |lease: &Lease| {
             let sweep = &self.sweeps[&lease.row.sweep];
             let whose = [Some(&lease.row.worker), lease.row.audits.as_ref()];
-            let asks = !whose.iter().flatten().any(|other| *other == id)
-                && lease.asked <= now
-                && sweep.state == SweepState::Running;
+            let asks = !whose.iter().flatten().any(|other| *other == id) && lease.asked <= now && sweep.is_running();
             let usual =
                 sweep.classes[lease.row.class as usize].seconds.filter(|_| asks && self.can_work(id, sweep, now))?;
             let outlook = self.outlook(lease, usual, now)?;

@@ -116,6 +116,15 @@ pub struct DataPin {
     pub words: String,
 }
 
+/// A sweep that is stored, and that this program cannot read.
+#[derive(Debug, Clone)]
+pub struct Unreadable {
+    /// As it is stored.
+    pub record: Arc<SweepRow>,
+    /// Why not, in words.
+    pub why: String,
+}
+
 /// A sweep as the core sees it.
 #[derive(Debug)]
 pub struct Sweep {
@@ -129,6 +138,8 @@ pub struct Sweep {
     pub record: Arc<SweepRow>,
     /// Its state.
     pub state: SweepState,
+    /// Why it is only shown, and nothing of it is run or changed; none of a sweep that this program carries on.
+    pub withheld: Option<String>,
     /// Its share of the workers.
     pub share: Share,
     /// Trials with a row.
@@ -231,6 +242,7 @@ impl Sweep {
             number: record.number,
             spec,
             state: record.state,
+            withheld: None,
             share: record.share,
             tallies: record.tallies,
             record,
@@ -247,6 +259,11 @@ impl Sweep {
             rate: Rate::default(),
             turn: Turn::default(),
         }
+    }
+
+    /// Whether trials of it are given out.
+    pub fn is_running(&self) -> bool {
+        self.state == SweepState::Running && self.withheld.is_none()
     }
 
     /// The metric that tells cells apart: the first of test_acc and test_loss that is measured, else the first one.

@@ -26,7 +26,7 @@ fn audited(number: i64, repeats: u32, audit: f64) -> Sweep {
         "audit = {audit:?}\nname = \"t\"\nrepeats = {repeats}\n[data]\ntrain = 64\n[model]\nkind = \"empty\"\n[grid]\nlr = [0.1, 0.2, 0.3]\n\
          batch_size = [8, 16]\n[where]\nkeep = \"lr * batch_size < 4\"\n"
     );
-    let source = SpecSource { file: "t".into(), text, settings: vec![], files: Vec::new() };
+    let source = SpecSource { file: "t".into(), text, ..SpecSource::default() };
     let spec = Arc::new(Spec::read(&source).expect("a valid sweep"));
     let record = SweepRow {
         number,

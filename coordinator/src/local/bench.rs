@@ -101,7 +101,7 @@ pub(super) fn sweep_file(trials: u32) -> SweepFile {
          metrics = [\"train_loss\", \"test_acc\", \"weight_norm\", \"effective_lr\", \"grad_norm\", \"angular_update\"]\n",
         trials / 100
     );
-    let source = SpecSource { file: "overhead".into(), text, settings: Vec::new(), files: Vec::new() };
+    let source = SpecSource { file: "overhead".into(), text, ..SpecSource::default() };
     SweepFile { source, contents: Vec::new() }
 }
 

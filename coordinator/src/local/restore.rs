@@ -102,7 +102,7 @@ fn refuse_unless_empty(store: &dyn Store) -> Result<(), UserError> {
 /// Reads it all, and writes nothing.
 fn check(path: &Path) -> Result<(), UserError> {
     read(path, |record| match record.kind {
-        Some(Kind::Head(head)) if head.version != VERSION => {
+        Some(Kind::Head(head)) if !(1..=VERSION).contains(&head.version) => {
             let message =
                 format!("{}: a backup by {}, of a newer version: use a newer ergodic", path.display(), head.build);
             Err(UserError::new(ErrorCode::Version, message))

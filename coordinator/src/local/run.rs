@@ -33,7 +33,7 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(10);
 pub async fn run(args: RunArgs) -> Result<Success, UserError> {
     start_logging("warn", LogFormat::Pretty);
     let file = commands::read_source(&args.spec.spec, &args.spec.settings)?;
-    let spec = Spec::read(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
+    let spec = Spec::read_new(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
     check_table_options(&args, &spec)?;
     if spec.numerics != CPU_F32 {
         let message = format!(

@@ -139,7 +139,7 @@ fn source(args: &TablesArgs) -> SpecSource {
         args.trials / CELLS,
         10 * args.points
     );
-    SpecSource { file: "tables".into(), text, settings: Vec::new(), files: Vec::new() }
+    SpecSource { file: "tables".into(), text, ..SpecSource::default() }
 }
 
 /// Fills a store, unless it is full of the same already.

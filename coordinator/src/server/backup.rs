@@ -22,8 +22,8 @@ use crate::core::SweepRow;
 use crate::core::audits::Finding;
 use crate::store::{Audit, Reader, StoreError, StoredTrial};
 
-/// Version of the records.
-pub(crate) const VERSION: u32 = 1;
+/// Newest version of the records.
+pub(crate) const VERSION: u32 = 2;
 /// Bytes and rows per page.
 const PAGE: (usize, usize) = (1 << 20, 512);
 
@@ -57,8 +57,11 @@ impl Backup {
 
     fn store(&mut self, reader: &dyn Reader) -> Result<(), UserError> {
         let (_, next_lease) = reader.leases().map_err(store_error)?;
-        self.send(Kind::Head(v1::BackupHead { version: VERSION, build: BUILD.to_owned(), next_lease }));
-        for row in reader.sweeps().map_err(store_error)? {
+        let sweeps = reader.sweeps().map_err(store_error)?;
+        // Programs that know the first grammar alone know version 1 alone.
+        let version = if sweeps.iter().all(|row| row.source.grammar == 1) { 1 } else { VERSION };
+        self.send(Kind::Head(v1::BackupHead { version, build: BUILD.to_owned(), next_lease }));
+        for row in sweeps {
             self.files.extend(row.source.files.iter().map(|pin| pin.hash).chain(row.data.hash));
             self.send(Kind::Sweep(to_wire(&row)));
             self.rows(reader, &row).map_err(store_error)?;

@@ -97,6 +97,10 @@ impl Checkpoints {
                 remove(&path);
                 continue;
             }
+            // Another version of this program may go on with what this one leaves alone.
+            if core.left_alone().any(|id| entry.file_name() == **id) {
+                continue;
+            }
             let sweep = core.sweeps().find(|sweep| entry.file_name() == *sweep.id).map(|sweep| sweep.number);
             for file in std::fs::read_dir(&path).into_iter().flatten().flatten() {
                 if !sweep.is_some_and(|sweep| self.take_up(core, sweep, &file.path())) {

@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 
 use ergodic_common::config::DatasetName;
-use ergodic_common::dataset::{DataError, files};
+use ergodic_common::dataset::{DataError, Dataset, Looks, files};
 use ergodic_common::net::Net;
 use ergodic_common::pin::FilePin;
-use ergodic_common::trial::hex;
 use ergodic_common::weights::Weights;
 use ergodic_common::{Spec, TrialConfig};
 
@@ -23,17 +22,17 @@ pub struct DataCatalog {
 }
 
 impl DataCatalog {
-    /// Finds the dataset of a sweep, keeps its canonical form, and says what it is.
+    /// Finds the dataset of a new sweep, keeps its canonical form, and says what it is and what it looks like.
     ///
     /// # Errors
     /// Files that are missing or damaged or do not fit the sweep, a kept form that cannot be written.
-    pub fn pin(&self, spec: &Spec, files: &[FilePin]) -> Result<DataPin, DataError> {
-        let configs = class_configs(spec);
+    pub fn pin(&self, spec: &Spec, files: &[FilePin]) -> Result<(DataPin, String), DataError> {
+        let configs = spec.grid.class_configs();
         for pin in files {
             self.check(pin, &configs)?;
         }
         let Some(first) = configs.iter().find(|c| c.model.kind.sees_images()) else {
-            return Ok(DataPin { words: "no data".into(), ..DataPin::default() });
+            return Ok((DataPin { words: "no data".into(), ..DataPin::default() }, String::new()));
         };
         let name = first.data.dataset;
         if let Some(other) = configs.iter().find(|c| c.data.dataset != name) {
@@ -42,32 +41,26 @@ impl DataCatalog {
                 "a sweep trains on one dataset, this one on {a} and {b}: launch two sweeps"
             )));
         }
-        let (train, test) = (configs.iter().map(|c| c.data.train).max(), configs.iter().map(|c| c.data.test).max());
-        let (train, test) = (train.unwrap_or_default(), test.unwrap_or_default());
-        let (hash, (all_train, all_test)) = match name {
-            DatasetName::File(data) => (data.hash, (data.sizes.0 as usize, data.sizes.1 as usize)),
-            name => self.keep(name, train)?,
+        let train = configs.iter().map(|c| c.data.train).max().unwrap_or_default();
+        let (hash, Looks { words, line }) = match name {
+            DatasetName::File(data) => {
+                let named = files.iter().find(|pin| pin.hash == data.hash).map_or(name.word(), |pin| pin.path.as_str());
+                let unread = |e| DataError(format!("{named}: the file did not come with the sweep: {e}"));
+                let bytes = std::fs::read(self.shelf.place(&data.hash)).map_err(unread)?;
+                (data.hash, Dataset::decode(&bytes)?.looks(named, &data.hash, spec, &configs)?)
+            }
+            name => {
+                let dataset = files::load(name, self.source.as_deref(), train)?;
+                let bytes = dataset.encode();
+                let hash = *blake3::hash(&bytes).as_bytes();
+                let looks = dataset.looks(name.word(), &hash, spec, &configs)?;
+                let unkept =
+                    |e| DataError(format!("{}: cannot keep the dataset: {e}", self.shelf.place(&hash).display()));
+                self.shelf.keep(&hash, &bytes).map_err(unkept)?;
+                (hash, looks)
+            }
         };
-        let named = files.iter().find(|pin| pin.hash == hash).map_or(name.word(), |pin| pin.path.as_str());
-        let words = format!(
-            "{named}: {train} of {all_train} training images, {test} of {all_test} test images, class-balanced by seed {}; \
-             blake3 {}",
-            spec.seed,
-            &hex(&hash)[..16]
-        );
-        Ok(DataPin { hash: Some(hash), train, words })
-    }
-
-    /// Keeps a dataset's canonical form. Its hash, and how many training and test images it has.
-    fn keep(&self, name: DatasetName, train: u32) -> Result<([u8; 32], (usize, usize)), DataError> {
-        let dataset = files::load(name, self.source.as_deref(), train)?;
-        let sizes = (dataset.train.len(), dataset.test.len());
-        let bytes = dataset.encode();
-        drop(dataset);
-        let hash = *blake3::hash(&bytes).as_bytes();
-        let unkept = |e| DataError(format!("{}: cannot keep the dataset: {e}", self.shelf.place(&hash).display()));
-        self.shelf.keep(&hash, &bytes).map_err(unkept)?;
-        Ok((hash, sizes))
+        Ok((DataPin { hash: Some(hash), train, words }, line))
     }
 
     /// Whether a file that a sweep names is kept, is what it is said to be, and fits the networks that start from it.
@@ -85,11 +78,4 @@ impl DataCatalog {
         }
         Ok(())
     }
-}
-
-/// The config of one cell of every shape class: dataset and sizes do not vary within one.
-fn class_configs(spec: &Spec) -> Vec<TrialConfig> {
-    let grid = &spec.grid;
-    let classes = (0..grid.classes()).filter(|class| grid.class_cells(*class) > 0);
-    classes.filter_map(|class| grid.config(grid.class_cell(class, 0)).ok()).collect()
 }

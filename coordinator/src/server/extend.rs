@@ -19,7 +19,7 @@ use super::engine::Event;
 use super::limits::Place;
 use super::recover::{sound_rows, threads};
 use super::store_error;
-use super::sweeps::Sweeps;
+use super::sweeps::{Prepared, Sweeps, asker};
 use crate::core::lookup::describe_cell;
 use crate::core::{DataPin, Sweep, SweepRow, SweepState};
 use crate::store::Inheritance;
@@ -54,8 +54,11 @@ impl Sweeps {
         if !request.is_whole() {
             return Err(Status::data_loss("the sweep was damaged on its way here: extend it again"));
         }
-        let found = |sweep: &Sweep| Old { record: sweep.record.clone(), spec: sweep.spec.clone(), state: sweep.state };
-        let old = self.about(&request.sweep, move |_, sweep| found(sweep)).await?;
+        let found = |sweep: &Sweep| match &sweep.withheld {
+            Some(why) => Err(refused(format!("the sweep {} is only shown by this program: {why}", sweep.id))),
+            None => Ok(Old { record: sweep.record.clone(), spec: sweep.spec.clone(), state: sweep.state }),
+        };
+        let old = self.about(&request.sweep, move |_, sweep| found(sweep)).await??;
         let (from, was_open) = (old.record.id.clone(), old.state.is_open());
         let (number, ended) = match (request.source, request.repeats) {
             (None, 0) => return Err(Status::invalid_argument("ExtendRequest has neither repeats nor a source")),
@@ -81,6 +84,7 @@ impl Sweeps {
         let read = to.clone();
         let task = tokio::task::spawn_blocking(move || {
             let _held = place;
+            // What it has is accepted: it has more of it.
             Spec::read(&read)
         });
         let spec = task.await.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| bad(e.to_string()))?;
@@ -94,13 +98,14 @@ impl Sweeps {
     /// A new sweep with the rows of the old one.
     async fn go_on_as(&self, old: Old, mut source: SpecSource, by: String, place: Arc<Place>) -> Result<i64, Status> {
         let read = source.clone();
-        let spec = tokio::task::spawn_blocking(move || Spec::read(&read)).await;
+        let (_asker, asked) = asker();
+        let spec = tokio::task::spawn_blocking(move || Spec::read_new_while(&read, &asked)).await;
         let spec = spec.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| bad(e.to_string()))?;
         // A class by its engine alone is that of the rows.
         let engine = old.spec.numerics.split('/').next() == Some(&spec.numerics);
         let numerics = if engine { &old.spec.numerics } else { &spec.numerics };
         source.settings.push(format!("numerics=\"{numerics}\""));
-        let (row, spec) = self.prepare(source, by, place.clone()).await?;
+        let Prepared { row, spec, .. } = self.prepare(source, by, place.clone()).await?;
         let files: Vec<[u8; 32]> = row.source.files.iter().map(|pin| pin.hash).chain(row.data.hash).collect();
         let spec = Arc::new(spec);
         let (wanted, was) = (spec.clone(), old.record.data.clone());

@@ -87,7 +87,7 @@ async fn take_off(shared: &Arc<Shared>, hashes: Vec<[u8; 32]>, removed: &mut Rem
     if hashes.is_empty() {
         return;
     }
-    let of_sweeps = |core: &Core| core.sweeps().flat_map(|sweep| of_record(&sweep.record)).collect::<HashSet<_>>();
+    let of_sweeps = |core: &Core| core.records().flat_map(|record| of_record(record)).collect::<HashSet<_>>();
     let Ok(named) = shared.engine.ask(of_sweeps).await else { return };
     let asked = shared.clone();
     let task = tokio::task::spawn_blocking(move || {

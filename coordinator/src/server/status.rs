@@ -9,13 +9,13 @@ use ergodic_proto::v1;
 use crate::core::audits::AuditCounts;
 use crate::core::growth::Growth;
 use crate::core::lookup::describe_cell;
-use crate::core::{Core, Sweep, SweepState};
+use crate::core::{Core, Sweep, SweepState, Unreadable};
 
 /// How a sweep is doing.
 pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
-    let left = sweep.expected() - sweep.counts.done();
+    let left = sweep.expected().saturating_sub(sweep.counts.done());
     let (workers, slots) = core.capacity(&sweep.spec);
-    let running = sweep.state == SweepState::Running;
+    let running = sweep.is_running();
     let rate = if running { sweep.rate(core.slots_for(sweep)) } else { 0.0 };
     let (_, metric) = sweep.main_metric();
     let best = metric.larger_is_better().and_then(|larger| sweep.live.best(larger));
@@ -55,7 +55,38 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
         checkpoints: sweep.checkpoints(),
         precision: precision_status(sweep),
         halving: halving_status(sweep),
+        withheld: sweep.withheld.clone().unwrap_or_default(),
+        unreadable: false,
     }
+}
+
+/// What is known of a sweep that cannot be read.
+pub(crate) fn unreadable_status(sweep: &Unreadable) -> v1::SweepStatus {
+    let Unreadable { record, why } = sweep;
+    v1::SweepStatus {
+        id: record.id.clone(),
+        name: record.source.name().unwrap_or_else(|| "?".to_owned()),
+        state: state(record.state).into(),
+        releases: record.tallies.releases,
+        duplicates: record.tallies.duplicates,
+        mismatches: record.tallies.mismatches,
+        fenced: record.tallies.fenced,
+        launched_at: record.launched_at,
+        data: record.data.words.clone(),
+        priority: record.share.priority,
+        weight: record.share.weight,
+        withheld: why.clone(),
+        unreadable: true,
+        ..v1::SweepStatus::default()
+    }
+}
+
+/// All sweeps in the order of launch.
+pub(crate) fn all_statuses(core: &Core) -> Vec<v1::SweepStatus> {
+    let mut all: Vec<(i64, v1::SweepStatus)> = core.sweeps().map(|s| (s.number, sweep_status(core, s))).collect();
+    all.extend(core.unreadable().map(|sweep| (sweep.record.number, unreadable_status(sweep))));
+    all.sort_by_key(|(number, _)| *number);
+    all.into_iter().map(|(_, status)| status).collect()
 }
 
 fn precision_status(sweep: &Sweep) -> Option<v1::PrecisionStatus> {

@@ -25,17 +25,25 @@ use super::grid::watch_grid;
 use super::limits::{Pages, Place, Stream};
 use super::removal::Removed;
 use super::rows::{self, Asked};
-use super::status::{sweep_status, trial_lines, worker_statuses};
+use super::status::{all_statuses, sweep_status, trial_lines, unreadable_status, worker_statuses};
 use super::{Shared, change, process, removal, store_error};
 use crate::core::audits::Finding;
-use crate::core::lookup::Whereabouts;
+use crate::core::lookup::{Meant, Whereabouts};
 use crate::core::suspects::ENOUGH;
-use crate::core::{Core, Steering, Sweep, SweepRow, SweepState, Tallies};
+use crate::core::{Core, Steering, Sweep, SweepRow, SweepState, Tallies, Unreadable};
 use crate::stats::compare::{Comparison, Contest, Contrast};
 use crate::stats::table::{Entry, Query, Question, Rows, TableError};
 use crate::store::{Reader, StoredTrial};
 
 pub(super) struct Sweeps(pub(super) Arc<Shared>);
+
+/// A new sweep that can be stored.
+pub(super) struct Prepared {
+    pub(super) row: SweepRow,
+    pub(super) spec: Spec,
+    /// What its data look like, in words.
+    pub(super) looks: String,
+}
 
 /// Rows per page of `Trials`.
 const PAGE: usize = 512;
@@ -63,9 +71,9 @@ impl SweepService for Sweeps {
     type RowsStream = Stream<v1::RowsResponse>;
 
     async fn launch(&self, request: Request<v1::LaunchRequest>) -> Result<Response<v1::LaunchResponse>, Status> {
-        // Whoever hangs up meanwhile leaves the work behind: it counts until it is done.
+        // Whoever hangs up meanwhile leaves the work behind until it notices: it counts until it has ended.
         let place = Arc::new(self.0.limits.launches.place()?);
-        let by = asker(&request);
+        let by = name_of_asker(&request);
         let mut request = request.into_inner();
         if !request.is_whole() {
             return Err(Status::data_loss("the sweep was damaged on its way here: launch it again"));
@@ -80,25 +88,29 @@ impl SweepService for Sweeps {
             && let Some(number) = self.unfinished(&source).await?
         {
             let status = self.steered(number, Steering::Resume).await?;
-            return Ok(Response::new(v1::LaunchResponse { status }));
+            return Ok(Response::new(v1::LaunchResponse { status, looks: String::new() }));
         }
-        let (row, spec) = self.prepare(source, by, place).await?;
+        let Prepared { row, spec, looks } = self.prepare(source, by, place).await?;
         let files: Vec<[u8; 32]> = row.source.files.iter().map(|pin| pin.hash).chain(row.data.hash).collect();
         let (reply, stored) = oneshot::channel();
         self.0.engine.tell(Event::Launch(Box::new(row), Arc::new(spec), reply));
         let number = stored.await.map_err(|_| stopping())?.map_err(|e| Status::from(store_error(e)))?;
         self.0.catalog.shelf.settle(&files);
         let status = self.status_of(number).await?;
-        Ok(Response::new(v1::LaunchResponse { status }))
+        Ok(Response::new(v1::LaunchResponse { status, looks }))
     }
 
     async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
-        let sweeps = self.ask(|core| core.sweeps().map(|sweep| sweep_status(core, sweep)).collect()).await?;
+        let sweeps = self.ask(|core| all_statuses(core)).await?;
         Ok(Response::new(v1::ListResponse { sweeps }))
     }
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
-        let status = self.about(&request.into_inner().sweep, sweep_status).await?;
+        let status = |core: &Core, meant: Meant<'_>| match meant {
+            Meant::Sweep(sweep) => sweep_status(core, sweep),
+            Meant::Unreadable(sweep) => unreadable_status(sweep),
+        };
+        let status = self.about_any(&request.into_inner().sweep, status).await?;
         Ok(Response::new(v1::StatusResponse { status: Some(completed(&self.0, status)) }))
     }
 
@@ -185,11 +197,12 @@ impl SweepService for Sweeps {
     }
 
     async fn rows(&self, request: Request<v1::RowsRequest>) -> Result<Response<Self::RowsStream>, Status> {
-        let v1::RowsRequest { sweep, after } = request.into_inner();
+        let v1::RowsRequest { sweep, after, grammar } = request.into_inner();
         let found = self.find(&sweep).await?;
         // Later than the sweep was found, and earlier than its rows are read: it never says more than there is.
         let (source, status) =
             self.about(&found.id, |core, sweep| (sweep.record.source.clone(), sweep_status(core, sweep))).await?;
+        reads(grammar, &source, "ergodic")?;
         let asked = Asked { number: found.number, status: Some(status), source, data_hash: found.data_hash, after };
         let (pages, stream) = Pages::new(self.0.limits.readers.place()?);
         let shared = self.0.clone();
@@ -288,13 +301,17 @@ impl SweepService for Sweeps {
     }
 
     async fn extend(&self, request: Request<v1::ExtendRequest>) -> Result<Response<v1::ExtendResponse>, Status> {
-        let by = asker(&request);
+        let by = name_of_asker(&request);
         Ok(Response::new(self.extended(request.into_inner(), by).await?))
     }
 
     async fn remove(&self, request: Request<v1::RemoveRequest>) -> Result<Response<v1::RemoveResponse>, Status> {
         let v1::RemoveRequest { sweep, force } = request.into_inner();
-        let (record, name) = self.about(&sweep, |_, sweep| (sweep.record.clone(), sweep.spec.name.clone())).await?;
+        let named = |_: &Core, meant: Meant<'_>| match meant {
+            Meant::Sweep(sweep) => (sweep.record.clone(), sweep.spec.name.clone()),
+            Meant::Unreadable(sweep) => (sweep.record.clone(), sweep.record.source.name().unwrap_or_default()),
+        };
+        let (record, name) = self.about_any(&sweep, named).await?;
         let Removed { trials, files, bytes } = removal::remove(&self.0, record.clone(), force).await?;
         Ok(Response::new(v1::RemoveResponse { sweep: record.id.clone(), name, trials, files, bytes }))
     }
@@ -302,7 +319,7 @@ impl SweepService for Sweeps {
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
         let request = request.into_inner();
         let mut lines = match request.trial {
-            None => self.about(&request.sweep, |core, sweep| core.explain(sweep)).await?,
+            None => self.about_any(&request.sweep, explain).await?,
             Some(key) => self.explain_trial(&request.sweep, key.into()).await?,
         };
         lines.extend(self.0.metrics.trouble().map(|why| format!("The coordinator cannot store results: {why}.")));
@@ -311,7 +328,7 @@ impl SweepService for Sweeps {
 
     async fn info(&self, request: Request<v1::InfoRequest>) -> Result<Response<v1::InfoResponse>, Status> {
         Ok(Response::new(v1::InfoResponse {
-            you: asker(&request),
+            you: name_of_asker(&request),
             build: BUILD.to_owned(),
             protocol: PROTOCOL,
             cpu_seconds: process::cpu_seconds(),
@@ -336,8 +353,24 @@ impl Sweeps {
         id: &str,
         question: impl FnOnce(&Core, &Sweep) -> T + Send + 'static,
     ) -> Result<T, Status> {
+        let about = |core: &Core, meant: Meant<'_>| match meant {
+            Meant::Sweep(sweep) => Ok(question(core, sweep)),
+            Meant::Unreadable(Unreadable { record, why }) => {
+                let message = format!("the sweep {} cannot be read by this program: {why}", record.id);
+                Err(UserError::new(ErrorCode::Version, message))
+            }
+        };
+        Ok(self.about_any(id, about).await??)
+    }
+
+    /// The same, whether the sweep can be read or not.
+    async fn about_any<T: Send + 'static>(
+        &self,
+        id: &str,
+        question: impl FnOnce(&Core, Meant<'_>) -> T + Send + 'static,
+    ) -> Result<T, Status> {
         let id = id.to_owned();
-        let answer = self.ask(move |core| core.find(&id).map(|sweep| question(core, sweep))).await?;
+        let answer = self.ask(move |core| core.find_any(&id).map(|meant| question(core, meant))).await?;
         answer.map_err(|message| match self.0.standing.leader() {
             // What was launched a moment ago may not have been read yet.
             Some(leader) if !leader.is_empty() => elsewhere(&leader, ""),
@@ -414,6 +447,8 @@ impl Sweeps {
             let same = |sweep: &&Sweep| {
                 let old = &sweep.record.source;
                 sweep.state.is_open()
+                    && sweep.withheld.is_none()
+                    && old.grammar == source.grammar
                     && (&old.text, &old.settings, &old.files) == (&source.text, &source.settings, &source.files)
             };
             core.sweeps().filter(same).last().map(|sweep| sweep.number)
@@ -424,13 +459,17 @@ impl Sweeps {
     /// Pins a sweep to its numerics class in full, by a setting: a later version of this program must not take it for its own.
     async fn settle_numerics(&self, mut source: SpecSource, place: Arc<Place>) -> Result<SpecSource, Status> {
         let read = source.clone();
+        let (_asker, asked) = asker();
         let spec = tokio::task::spawn_blocking(move || {
             let _held = place;
-            Spec::read(&read)
+            Spec::read_new_while(&read, &asked)
         });
         let spec = spec.await;
         // What is wrong with it is told later.
-        let Ok(Ok(Spec { numerics, .. })) = spec else { return Ok(source) };
+        let Ok(Ok(spec)) = spec else { return Ok(source) };
+        // Older programs work on it where they can.
+        source.grammar = spec.grammar();
+        let numerics = spec.numerics;
         let class = if numerics == CUDA_F32 { self.offered_cuda().await? } else { numerics };
         source.settings.push(format!("numerics=\"{class}\""));
         Ok(source)
@@ -465,18 +504,23 @@ impl Sweeps {
         source: SpecSource,
         launched_by: String,
         place: Arc<Place>,
-    ) -> Result<(SweepRow, Spec), Status> {
+    ) -> Result<Prepared, Status> {
         let catalog = self.0.catalog.clone();
+        let (_asker, asked) = asker();
         let task = tokio::task::spawn_blocking(move || {
             let _held = place;
             let bad = |message: String| UserError::new(ErrorCode::BadInput, message);
-            let spec = Spec::read(&source).map_err(|e| bad(e.to_string()))?;
-            let data = catalog.pin(&spec, &source.files).map_err(|e| bad(e.to_string()))?;
+            let mut source = source;
+            let spec = Spec::read_new_while(&source, &asked).map_err(|e| bad(e.to_string()))?;
+            source.grammar = spec.grammar();
+            source.cells = Some(spec.print());
+            let (data, looks) = catalog.pin(&spec, &source.files).map_err(|e| bad(e.to_string()))?;
             let launched_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
             let id = new_id(&source, launched_at);
             let (state, tallies) = (SweepState::Running, Tallies::default());
             let share = spec.terms.share;
-            Ok((SweepRow { number: 0, id, source, data, state, share, launched_at, launched_by, tallies }, spec))
+            let row = SweepRow { number: 0, id, source, data, state, share, launched_at, launched_by, tallies };
+            Ok(Prepared { row, spec, looks })
         });
         let prepared: Result<_, UserError> = task.await.map_err(|e| Status::internal(e.to_string()))?;
         prepared.map_err(Into::into)
@@ -650,13 +694,47 @@ fn core_age(core: &Core) -> f64 {
 const MOST_OF_A_NAME: usize = 256;
 
 /// Who asks: the token, or whoever the client says where tokens are not asked for.
-fn asker<T>(request: &Request<T>) -> String {
+fn name_of_asker<T>(request: &Request<T>) -> String {
     if let Some(caller) = request.extensions().get::<Caller>() {
         return caller.token.clone();
     }
     let said = request.metadata().get_bin(USER).and_then(|said| said.to_bytes().ok()).unwrap_or_default();
     let said = &said[..said.len().min(MOST_OF_A_NAME)];
     shown(&String::from_utf8_lossy(said)).into_owned()
+}
+
+/// Somebody who waits as long as the first half is there, which the second one tells: work on another thread ends with its request.
+pub(super) fn asker() -> (Arc<()>, impl Fn() -> bool) {
+    let asker = Arc::new(());
+    let waits = Arc::downgrade(&asker);
+    (asker, move || waits.strong_count() > 0)
+}
+
+/// Why a sweep is where it is.
+fn explain(core: &Core, meant: Meant<'_>) -> Vec<String> {
+    match meant {
+        Meant::Sweep(sweep) => core.explain(sweep),
+        Meant::Unreadable(Unreadable { record, why }) => vec![
+            format!("The sweep cannot be read by this program, and nothing of it is run: {why}."),
+            format!("`ergodic rm {}` removes it; a backup takes it along as it is.", record.id),
+        ],
+    }
+}
+
+/// Sends a sweep file to programs alone that read it as it is meant.
+///
+/// # Errors
+/// The program, which reads grammars up to this version, would misunderstand it.
+pub(super) fn reads(grammar: u32, source: &SpecSource, program: &str) -> Result<(), Status> {
+    if source.grammar <= grammar.max(1) {
+        return Ok(());
+    }
+    let message = format!(
+        "the sweep is in version {} of the grammar, which this {program} is too old to know: use one of the coordinator's \
+         version, {BUILD}",
+        source.grammar
+    );
+    Err(UserError::new(ErrorCode::Version, message).into())
 }
 
 /// Eight letters and digits that no earlier sweep has.
@@ -683,7 +761,8 @@ async fn watch(shared: Arc<Shared>, id: String, messages: Pages<v1::WatchRespons
         let answer = shared.engine.ask(move |core| core.find(&wanted).ok().map(|sweep| seen(core, sweep)));
         let Ok(Some((status, grid))) = answer.await else { return };
         let status = completed(&shared, status);
-        let ended = !matches!(status.state(), v1::SweepState::Running | v1::SweepState::Paused);
+        let open = matches!(status.state(), v1::SweepState::Running | v1::SweepState::Paused);
+        let ended = !open || !status.withheld.is_empty();
         // A slow reader holds up this task alone.
         if !messages.send(Ok(v1::WatchResponse { status: Some(status), grid })).await || ended {
             return;

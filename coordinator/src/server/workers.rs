@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ergodic_common::grammar::GRAMMAR;
 use ergodic_common::{Spec, TrialResult};
 use ergodic_proto::seal::Sealed as _;
 use ergodic_proto::v1::worker_service_server::WorkerService;
@@ -14,6 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::door::Caller;
 use super::engine::{Delivery, Event, Refusal};
 use super::limits::{Place, Stream};
+use super::sweeps::reads;
 use super::{Shared, session};
 use crate::core::KeptMetrics;
 
@@ -76,6 +78,8 @@ impl WorkerService for Workers {
             .await
             .map_err(|e| Status::unavailable(e.to_string()))?
             .ok_or_else(|| Status::not_found(format!("there is no sweep {id}: if it was here, it was removed")))?;
+        // Those of protocol 1 know the first grammar alone.
+        reads(if protocol < 2 { 1 } else { GRAMMAR }, &record.source, "program")?;
         let answer = v1::GetSweepResponse {
             source: Some((&record.source).into()),
             data_hash: record.data.hash.map_or_else(Vec::new, |hash| hash.to_vec()),

@@ -282,7 +282,7 @@ fn p_values_are_uniform_or_conservative_where_there_is_nothing_to_find() {
 fn stored_sweep(dir: &std::path::Path) -> (SqliteStore, Spec) {
     let text = "name = \"parts\"\nrepeats = 9\n[model]\nkind = \"empty\"\n[train]\nsteps = 3\n[grid]\nlr = [0.1, 0.2, 0.3]\n\
                 wd = [0.0, 1.0]\n[measure]\nevery = \"1 step\"\nmetrics = [\"train_loss\", \"test_acc\"]\n";
-    let source = SpecSource { file: "parts".into(), text: text.into(), settings: Vec::new(), files: Vec::new() };
+    let source = SpecSource { file: "parts".into(), text: text.into(), ..SpecSource::default() };
     let spec = Spec::read(&source).expect("a sweep");
     let row = SweepRow {
         number: 0,

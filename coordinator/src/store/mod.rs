@@ -145,6 +145,8 @@ pub enum Write {
     Extend(i64, SpecSource, SpecSource),
     /// A new sweep that has the rows of another one, which ends if it has not ended.
     Inherit(Box<Inheritance>),
+    /// What the cells of a sweep resolve to, which was not known when it was stored.
+    Cells(i64, [u8; 32]),
     /// Nothing of consequence: whether the store takes a write at all.
     Probe,
 }

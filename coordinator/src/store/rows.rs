@@ -384,5 +384,10 @@ pub fn sweep_checksum(row: &SweepRow) -> i64 {
     if !row.launched_by.is_empty() {
         fields.extend([Value::from("launched by"), Value::from(row.launched_by.as_str())]);
     }
+    // Those of earlier programs are as they were.
+    if row.source.grammar > 1 || row.source.cells.is_some() {
+        fields.push(row.source.grammar.into());
+        fields.push(Value::Bytes(row.source.cells.as_ref().map(|cells| &cells[..])));
+    }
     checksum("sweeps", &fields)
 }

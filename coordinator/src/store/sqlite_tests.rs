@@ -14,7 +14,14 @@ fn sweep() -> SweepRow {
     SweepRow {
         number: 0,
         id: "abc".into(),
-        source: SpecSource { file: "f".into(), text: "t".into(), settings: vec!["a=1".into()], files: vec![pin()] },
+        source: SpecSource {
+            file: "f".into(),
+            text: "t".into(),
+            settings: vec!["a=1".into()],
+            files: vec![pin()],
+            grammar: 2,
+            cells: Some([3; 32]),
+        },
         data: DataPin { hash: Some([7; 32]), train: 5, words: "five".into() },
         state: SweepState::Running,
         share: Share { priority: -3, weight: 0.5 },

@@ -54,8 +54,16 @@ pub(in crate::client) struct SpecFile {
     pub(in crate::client) file: String,
     pub(in crate::client) text: String,
     pub(in crate::client) settings: Vec<String>,
+    /// The version of the grammar in which it is read.
+    #[serde(default = "first_grammar")]
+    pub(in crate::client) grammar: u32,
     /// Files that it names, with the BLAKE3 of their content.
     pub(in crate::client) files: BTreeMap<String, String>,
+}
+
+/// Of datasets that do not say it.
+fn first_grammar() -> u32 {
+    1
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -129,6 +137,7 @@ impl Manifest {
                 file: source.file.clone(),
                 text: source.text.clone(),
                 settings: source.settings.clone(),
+                grammar: source.grammar,
                 files,
             },
         };

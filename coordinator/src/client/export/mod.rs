@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use ergodic_common::figures::significant;
+use ergodic_common::grammar::GRAMMAR;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{ErrorCode, Spec, TrialResult};
 use ergodic_proto::convert::WireError;
@@ -139,7 +140,7 @@ impl Export {
         }
         let known = self.manifest.as_ref().filter(|_| !self.anew);
         let after = known.and_then(|manifest| manifest.cursor.to_wire());
-        let request = v1::RowsRequest { sweep: self.id.clone(), after };
+        let request = v1::RowsRequest { sweep: self.id.clone(), after, grammar: GRAMMAR };
         let mut pages = client.sweeps.rows(request).await.map_err(|e| client.error(&e))?.into_inner();
         let first = pages.message().await.map_err(|e| client.error(&e))?.unwrap_or_default();
         let pull = Pull::begin(first.head)?;
@@ -268,6 +269,11 @@ impl Pull {
             let message = format!("the sweep cannot be read by this version: {e}");
             UserError::new(ErrorCode::Version, message)
         })?;
+        if !spec.is_as_stored(&source) {
+            let message = "by this program the cells of the sweep would be others than those whose results are stored: use the \
+                           version that launched it";
+            return Err(UserError::new(ErrorCode::Version, message));
+        }
         let status = head.status.clone().ok_or_else(|| incomplete("status"))?;
         let cursor = head.cursor.ok_or_else(|| incomplete("cursor"))?;
         Ok(Self { head, status, cursor, source, spec: Arc::new(spec) })

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use ergodic_common::ErrorCode;
 use ergodic_common::error::nearest;
-use ergodic_common::expr::Expr;
+use ergodic_common::expr::{Expr, WordExpr, other_word_number, word_number};
 use ergodic_common::tree::Value;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -153,7 +153,11 @@ impl Words {
         let value = Value::from(value);
         match &value {
             Value::Bool(flag) => f64::from(u8::from(*flag)),
-            Value::Str(text) => self.0.iter().position(|word| word == text).map_or(f64::NAN, |at| at as f64),
+            // Nothing is compared with words.
+            Value::Str(_) if self.0.is_empty() => f64::NAN,
+            Value::Str(text) => {
+                self.0.iter().position(|word| word == text).map_or_else(|| other_word_number(text), word_number)
+            }
             other => other.as_f64().unwrap_or(f64::NAN),
         }
     }
@@ -172,11 +176,7 @@ impl Condition {
                 format!("--where: expected a condition such as \"lr <= 0.1 && n > 3\", found '{text}': {why}");
             UserError::new(ErrorCode::BadInput, message)
         };
-        let (replaced, words) = without_words(text).map_err(bad)?;
-        if !replaced.contains(['<', '>', '=', '!']) {
-            return Err(bad("it compares nothing".to_owned()));
-        }
-        let expression = Expr::parse(&replaced).map_err(bad)?;
+        let WordExpr { expr: expression, words } = WordExpr::parse(text).map_err(bad)?;
         let constant = |name: &str| match name {
             "true" => Some(Source::Constant(1.0)),
             "false" => Some(Source::Constant(0.0)),
@@ -185,7 +185,7 @@ impl Condition {
         let find =
             |name: &&str| constant(name).or_else(|| source(table, name)).ok_or_else(|| unknown(table, "--where", name));
         let names = expression.names().iter().map(find).collect::<Result<_, _>>()?;
-        Ok(Self { expression, names, words })
+        Ok(Self { expression, names, words: Words(words) })
     }
 
     fn holds(&self, row: &v1::TableRow) -> bool {
@@ -194,24 +194,6 @@ impl Condition {
         // What is not defined fulfils nothing.
         value != 0.0 && !value.is_nan()
     }
-}
-
-/// Puts the place among the words for every word in quotes.
-fn without_words(text: &str) -> Result<(String, Words), String> {
-    let mut words = Words::default();
-    let mut out = String::new();
-    for (at, part) in text.split('"').enumerate() {
-        if at % 2 == 0 {
-            out.push_str(part);
-            continue;
-        }
-        let place = words.0.iter().position(|word| word == part).unwrap_or_else(|| {
-            words.0.push(part.to_owned());
-            words.0.len() - 1
-        });
-        out.push_str(&place.to_string());
-    }
-    if text.matches('"').count() % 2 == 1 { Err("a quote is open".to_owned()) } else { Ok((out, words)) }
 }
 
 fn sort(table: &v1::TableResponse, key: &str, rows: &mut [usize]) -> Result<(), UserError> {
@@ -243,7 +225,8 @@ mod tests {
         let row = |(lr, kind, mean, n): (f64, &str, Option<f64>, u64)| {
             let number = v1::AxisValue { kind: Some(v1::axis_value::Kind::Number(lr)) };
             let word = v1::AxisValue { kind: Some(v1::axis_value::Kind::Text(kind.to_owned())) };
-            let summary = Some(v1::Summary { n, mean, diverged: 4 - n, ..v1::Summary::default() });
+            let (min, max) = (mean.map(|m| 1.2 * m - 0.2), mean.filter(|m| *m > 0.65).map(|m| m + 0.1));
+            let summary = Some(v1::Summary { n, mean, min, max, diverged: 4 - n, ..v1::Summary::default() });
             v1::TableRow { values: vec![number, word], summary, ..v1::TableRow::default() }
         };
         let rows = [
@@ -275,6 +258,12 @@ mod tests {
         assert_eq!(rows("kind != \"sgd\" || diverged > 0", "", 0), Ok(vec![1, 2, 3]));
         // A mean that there is not fulfils nothing.
         assert_eq!(rows("mean < 0.65", "", 0), Ok(vec![0, 3]));
+        assert_eq!(rows("mean != 0.7", "", 0), Ok(vec![0, 3]));
+        assert_eq!(rows("0.1 < lr < 0.8", "", 0), Ok(vec![1, 2]));
+        assert_eq!(rows("-lr^2 < -0.1", "", 0), Ok(vec![2, 3]));
+        assert_eq!(rows("max > 0.5 && min < max", "", 0), Ok(vec![2]));
+        assert_eq!(rows("lr < \"sgd\"", "", 0).map_err(|e| e.contains("no order")), Err(true));
+        assert_eq!(rows("n == \"sgd\"", "", 0).map_err(|e| e.contains("none of 4")), Err(true));
         for (bad, words) in [
             ("lrr < 1", "did you mean 'lr'"),
             ("lr <", "expected a condition"),

@@ -30,7 +30,7 @@ fn text(by: By, min: u32, max: u32) -> String {
 
 /// A sweep that is repeated from `min` to `max` times.
 fn growing(by: By, min: u32, max: u32) -> Sweep {
-    let source = SpecSource { file: "t".into(), text: text(by, min, max), settings: vec![], files: Vec::new() };
+    let source = SpecSource { file: "t".into(), text: text(by, min, max), ..SpecSource::default() };
     let spec = Arc::new(Spec::read(&source).expect("a valid sweep"));
     let record = SweepRow { source, ..(*sweep(1, 1).record).clone() };
     Sweep::new(Arc::new(record), spec)

@@ -175,7 +175,7 @@ fn what_would_take_too_much_is_refused() {
             "name = \"t\"\nrepeats = {repeats}\n[data]\ndataset = \"glyphs\"\n[model]\nkind = \"cnn4\"\n[train]\nsteps = 9\n\
              batch_size = 8\n[grid]\nlr = [0.1, 0.2]\n[measure]\nprobe = {{ points = {points} }}\n"
         );
-        let source = SpecSource { file: "t".into(), text, settings: vec![], files: Vec::new() };
+        let source = SpecSource { file: "t".into(), text, ..SpecSource::default() };
         let spec = Spec::read(&source).expect("a valid sweep");
         let between = [Choice::Number(0), Choice::Values(vec![("lr".into(), "0.2".into())])];
         let asked = Distances::new(&spec, &Question { between: &between, at: "", permutations });

@@ -23,7 +23,7 @@ fn sweep(levels: &[usize], more: &str) -> Spec {
         "name = \"t\"\nrepeats = 9\n[data]\ndataset = \"glyphs\"\n[model]\nkind = \"cnn4\"\n[train]\nepochs = 1\nlr = 0.1\n\
          [grid]\n{axes}{more}"
     );
-    let source = SpecSource { file: "t".into(), text, settings: vec![], files: Vec::new() };
+    let source = SpecSource { file: "t".into(), text, ..SpecSource::default() };
     Spec::read(&source).expect("a valid sweep")
 }
 

@@ -21,7 +21,7 @@ macro_rules! sweeps {
     ($rest:literal) => {
         concat!(
             "SELECT number, id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files, releases,
-                    duplicates, mismatches, fenced, priority, weight, checksum, launched_by
+                    duplicates, mismatches, fenced, priority, weight, checksum, launched_by, grammar, cells
              FROM sweeps ",
             $rest
         )
@@ -303,6 +303,8 @@ fn unchecked_sweep(row: &dyn Fields) -> Result<SweepRow, StoreError> {
             text: row.text(3)?.to_owned(),
             settings: serde_json::from_str(row.text(4)?).map_err(|_| damaged(4, "a list of settings"))?,
             files: to_files(row.bytes(10)?).ok_or_else(|| damaged(10, "pinned files"))?,
+            grammar: row.int(19)?.try_into().map_err(|_| damaged(19, "a version of the grammar"))?,
+            cells: row.maybe_hash(20)?,
         },
         data: DataPin {
             hash: row.maybe_hash(5)?,

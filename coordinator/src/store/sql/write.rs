@@ -39,6 +39,9 @@ pub(in crate::store) fn apply(sql: &(impl Sql + Send), write: &Write) -> Result<
         Write::AdoptAudits(sweep, audits) => adopt_audits(sql, *sweep, audits).map(|()| Written::Done),
         Write::Extend(sweep, from, to) => extend(sql, *sweep, from, to).map(Written::Extended),
         Write::Inherit(inheritance) => inherit(sql, inheritance).map(Written::Sweep),
+        Write::Cells(sweep, cells) => {
+            change_sweep(sql, *sweep, |row| row.source.cells = Some(*cells)).map(|()| Written::Done)
+        }
         Write::Probe => probe(sql).map(|()| Written::Done),
     }
 }
@@ -47,8 +50,8 @@ pub(super) fn insert_sweep(sql: &impl Sql, row: &SweepRow) -> Result<i64, StoreE
     let settings = settings_text(row)?;
     let text =
         "INSERT INTO sweeps (id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files,
-                             priority, weight, launched_by)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING number";
+                             priority, weight, launched_by, grammar)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING number";
     let files = from_files(&row.source.files);
     let values = [
         row.id.as_str().into(),
@@ -64,6 +67,7 @@ pub(super) fn insert_sweep(sql: &impl Sql, row: &SweepRow) -> Result<i64, StoreE
         i64::from(row.share.priority).into(),
         Value::Real(row.share.weight),
         row.launched_by.as_str().into(),
+        row.source.grammar.into(),
     ];
     let number = number(sql, text, &values)?.ok_or_else(|| damaged(0, "the sweep's number"))?;
     // Its checksum covers its number.
@@ -79,8 +83,8 @@ pub(super) fn settings_text(row: &SweepRow) -> Result<String, StoreError> {
 /// Writes what changes of a sweep's row, and its checksum.
 pub(super) fn put_sweep(sql: &impl Sql, row: &SweepRow) -> Result<(), StoreError> {
     let text = "UPDATE sweeps SET state = $1, priority = $2, weight = $3, releases = $4, duplicates = $5,
-                       mismatches = $6, fenced = $7, checksum = $8
-                WHERE number = $9";
+                       mismatches = $6, fenced = $7, checksum = $8, cells = $9
+                WHERE number = $10";
     let values = [
         from_state(row.state).into(),
         i64::from(row.share.priority).into(),
@@ -90,6 +94,7 @@ pub(super) fn put_sweep(sql: &impl Sql, row: &SweepRow) -> Result<(), StoreError
         row.tallies.mismatches.into(),
         row.tallies.fenced.into(),
         sweep_checksum(row).into(),
+        Value::Bytes(row.source.cells.as_ref().map(|cells| cells.as_slice())),
         row.number.into(),
     ];
     sql.execute(text, &values).map(|_| ())

@@ -1,15 +1,13 @@
-//! The expressions of `[derive]` and `[where]`.
+//! Expressions as version 1 of the grammar has them, which stored sweeps may have. It stays as it is.
 //!
-//! Parsing is `exmex`'s; the operators are our own, so that every machine computes the same bits: powers, roots and
-//! logarithms come from `libm`, never from the host's C library. A comparison yields 1 or 0. As in `exmex`, a sign
+//! Parsing is `exmex`'s; the operators are our own. A comparison yields 1 or 0, also in a chain of them. As in `exmex`, a sign
 //! binds tighter than a power: `-x^2` is `(-x)^2`.
 
 use exmex::prelude::*;
 use exmex::{BinOp, MakeOperators, MatchLiteral, Operator, literal_matcher_from_pattern};
 
-fn truth(condition: bool) -> f64 {
-    f64::from(u8::from(condition))
-}
+use super::code::Code;
+use super::truth;
 
 fn binary(apply: fn(f64, f64) -> f64, prio: i64) -> BinOp<f64> {
     BinOp { apply, prio, is_commutative: false }
@@ -53,34 +51,51 @@ impl MakeOperators<f64> for Operators {
 
 /// A parsed expression over named numbers.
 #[derive(Clone, Debug)]
-pub struct Expr {
-    text: String,
+pub(super) struct First {
     flat: FlatEx<f64, Operators, Number>,
+    len: usize,
 }
 
-impl Expr {
-    /// Parses `text`. Dotted names such as `model.init.scale` are names.
-    ///
-    /// # Errors
-    /// What is wrong with the text, in words.
-    pub fn parse(text: &str) -> Result<Self, String> {
+/// How often two expressions are evaluated to see whether they mean the same.
+const TRIES: u64 = 64;
+
+impl First {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let flat = FlatEx::parse(&brace_dotted_names(text)).map_err(|e| e.msg().to_owned())?;
-        Ok(Self { text: text.to_owned(), flat })
+        Ok(Self { flat, len: text.len() })
     }
 
-    /// The text it was parsed from.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// Names used, sorted.
-    pub fn names(&self) -> Vec<&str> {
+    pub(super) fn names(&self) -> Vec<&str> {
         self.flat.var_names().iter().map(String::as_str).collect()
     }
 
-    /// Its value, given those of [`names`](Self::names) in that order; NaN where it has none.
-    pub fn eval(&self, values: &[f64]) -> f64 {
+    pub(super) fn eval(&self, values: &[f64]) -> f64 {
         self.flat.eval(values).unwrap_or(f64::NAN)
+    }
+
+    /// At least as many as it has operators.
+    pub(super) fn cost(&self) -> u64 {
+        self.len as u64
+    }
+
+    /// Whether it means the same as an expression of a later grammar, wherever that means something: by its names, and by its values for numbers of either sign and
+    /// all sizes, equal ones among them. Two that differ as trees differ for nearly all of these.
+    pub(super) fn agrees_with(&self, code: &Code) -> bool {
+        if self.names() != code.names() {
+            return false;
+        }
+        let names = self.names().len() as u64;
+        let number = |n: u64| {
+            let lot = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let sizes = [0.0, 1e-3, 0.1, 0.5, 1.0, 2.0, 3.0, 40.0];
+            let size = sizes[(lot >> 61) as usize] * if lot >> 60 & 1 == 0 { 1.0 } else { -1.0 };
+            if lot >> 58 & 3 == 0 { size } else { size * ((lot >> 32) & 0xff_ffff) as f64 / f64::from(1 << 23) }
+        };
+        (0..TRIES).all(|attempt| {
+            let values: Vec<f64> = (0..names).map(|name| number(attempt * names + name + 1)).collect();
+            let (a, b) = (self.eval(&values), code.eval(&values));
+            a.to_bits() == b.to_bits() || b.is_nan()
+        })
     }
 }
 
@@ -101,38 +116,4 @@ fn brace_dotted_names(text: &str) -> String {
         rest = tail;
     }
     out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn eval(text: &str, values: &[f64]) -> f64 {
-        Expr::parse(text).expect("valid expression").eval(values)
-    }
-
-    #[test]
-    fn arithmetic_and_comparisons_have_the_usual_precedence() {
-        assert_eq!(eval("1 + 2 * 3 ^ 2 / 9", &[]), 3.0);
-        assert_eq!(eval("lr * wd <= 1e-3 && lr < 1", &[0.1, 1e-2]), 1.0);
-        assert_eq!(eval("lr * wd <= 1e-3 || lr > 1", &[0.5, 1e-2]), 0.0);
-        assert_eq!(eval("8 - 4 - 2", &[]), 2.0);
-        assert_eq!(eval("max(2, x) / min(4, x)", &[3.0]), 1.0);
-        assert_eq!(eval("1.5e-3 * 2E3", &[]), 3.0);
-    }
-
-    #[test]
-    fn dotted_names_are_names_and_numbers_are_not() {
-        let expr = Expr::parse("model.init.scale * 0.5 + a_1").expect("valid expression");
-        assert_eq!(expr.names(), ["a_1", "model.init.scale"]);
-        assert_eq!(expr.eval(&[1.0, 4.0]), 3.0);
-    }
-
-    #[test]
-    fn nonsense_is_an_error_not_a_panic() {
-        for text in ["", "lr *", "(lr", "lr lr", "lr <", "1..2", "{", "𝛼 🦀", "a..b", "min(", ",", "lr wd +"] {
-            let _ = Expr::parse(text).map(|e| e.eval(&vec![1.0; e.names().len()]));
-        }
-        assert!(Expr::parse("lr *").is_err());
-    }
 }

@@ -1,0 +1,139 @@
+//! The expressions of `[derive]`, `[where]` and `--where`.
+//!
+//! ```text
+//! condition := and { "||" and }                    and := chain { "&&" chain }
+//! chain     := sum { ("<" | "<=" | ">" | ">=" | "==" | "!=") sum }
+//! sum       := product { ("+" | "-") product }     product := signed { ("*" | "/") signed }
+//! signed    := ("+" | "-") signed | power          power   := value [ "^" signed ]
+//! value     := number | name | "{" any name "}" | function "(" condition { "," condition } ")" | "(" condition ")"
+//! ```
+//!
+//! They mean what they mean in mathematics: `-x^2` is −(x²), `2^3^2` is 2⁹, and a chain holds where each of its comparisons
+//! does, `0.01 < lr < 0.1` where lr is between the two. What a comparison yields counts as 1 or 0 where a number is wanted; a
+//! number is no condition. Functions are sqrt, exp, ln, log2, log10, abs, floor, ceil, round, and min and max of two or more; without
+//! parentheses behind them these are names like any others. Of what has no value, such as the root of a negative number, nothing is true
+//! and nothing is false.
+//!
+//! Every machine computes the same bits: powers, roots and logarithms come from `libm`, never from the host's C library.
+
+mod code;
+mod first;
+mod parse;
+#[cfg(test)]
+mod tests;
+
+use code::Code;
+use first::First;
+use parse::Parsed;
+
+/// Longest expression, in bytes.
+const MAX_LEN: usize = 4096;
+
+/// A parsed expression over named numbers.
+#[derive(Debug, Clone)]
+pub struct Expr {
+    form: Form,
+    grammar: u32,
+}
+
+#[derive(Debug, Clone)]
+enum Form {
+    First(First),
+    Code(Code),
+}
+
+/// A condition that may compare names with words in quotes.
+#[derive(Debug, Clone)]
+pub struct WordExpr {
+    /// The condition; a word stands for [`word_number`] of its place in `words`.
+    pub expr: Expr,
+    /// The words in it.
+    pub words: Vec<String>,
+}
+
+impl Expr {
+    /// Parses `text` as a version of the grammar of sweep files does ([`GRAMMAR`](crate::grammar::GRAMMAR)). Dotted names such as
+    /// `model.init.scale` are names.
+    ///
+    /// # Errors
+    /// What is wrong with the text, in words.
+    pub fn parse(text: &str, grammar: u32) -> Result<Self, String> {
+        if grammar == 1 {
+            return Ok(Self { form: Form::First(First::parse(text)?), grammar });
+        }
+        let Parsed { code, words, is_new } = parse::parse(text)?;
+        if let Some(word) = words.first() {
+            return Err(format!("expected numbers, found the word \"{word}\""));
+        }
+        // Older programs read what they can.
+        let as_before = !is_new && First::parse(text).is_ok_and(|first| first.agrees_with(&code));
+        Ok(Self { form: Form::Code(code), grammar: if as_before { 1 } else { 2 } })
+    }
+
+    /// The names used, sorted.
+    pub fn names(&self) -> Vec<&str> {
+        match &self.form {
+            Form::First(first) => first.names(),
+            Form::Code(code) => code.names(),
+        }
+    }
+
+    /// Its value, given those of [`names`](Self::names) in that order; NaN where it has none.
+    pub fn eval(&self, values: &[f64]) -> f64 {
+        match &self.form {
+            Form::First(first) => first.eval(values),
+            Form::Code(code) => code.eval(values),
+        }
+    }
+
+    /// Whether it says something that is true or false. Version 1 of the grammar takes any number for that.
+    pub fn is_condition(&self) -> bool {
+        match &self.form {
+            Form::First(_) => true,
+            Form::Code(code) => code.is_condition(),
+        }
+    }
+
+    /// The earliest version of the grammar in which its text means the same, as far as it is parsed in that or a later one.
+    pub fn grammar(&self) -> u32 {
+        self.grammar
+    }
+
+    /// How many steps its evaluation takes, about.
+    pub fn cost(&self) -> u64 {
+        match &self.form {
+            Form::First(first) => first.cost(),
+            Form::Code(code) => code.cost(),
+        }
+    }
+}
+
+impl WordExpr {
+    /// Parses a condition.
+    ///
+    /// # Errors
+    /// What is wrong with the text, in words.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let Parsed { code, words, .. } = parse::parse(text)?;
+        if !code.is_condition() {
+            return Err("it compares nothing".to_owned());
+        }
+        Ok(Self { expr: Expr { form: Form::Code(code), grammar: 2 }, words })
+    }
+}
+
+/// The number that the `at`-th word of a condition stands for. No value of an axis and no statistic is such a number.
+pub fn word_number(at: usize) -> f64 {
+    f64::from_bits(f64::MAX.to_bits() - at as u64)
+}
+
+/// The number that a word stands for which is none of those in a condition.
+pub fn other_word_number(word: &str) -> f64 {
+    // 2^40 numbers away from the others, so that two words of a table are equal only if they are the same, or by chance.
+    let print = word.bytes().fold(0_u64, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3).rotate_left(5));
+    f64::from_bits(f64::MAX.to_bits() - (1 << 40) - (print >> 24))
+}
+
+fn truth(condition: bool) -> f64 {
+    f64::from(u8::from(condition))
+}

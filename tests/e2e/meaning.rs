@@ -1,0 +1,161 @@
+//! Sweeps that are stored keep their meaning, whatever a later program makes of their files.
+
+use std::path::{Path, PathBuf};
+
+use ergodic::core::SweepRow;
+use ergodic::store::sqlite::SqliteStore;
+use ergodic::store::{Store as _, Write};
+use ergodic_tests::{Cluster, run, stdout};
+
+/// Of a store that a program made which knew version 1 of the grammar alone, `first.toml` says of what.
+fn old(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("old-store").join(name)
+}
+
+/// A cluster on a store that another program left behind.
+fn on_old_store() -> Cluster {
+    let mut cluster = Cluster::start(&[]);
+    stop(&mut cluster);
+    let store = cluster.path("store");
+    std::fs::remove_dir_all(&store).expect("the store can be removed");
+    std::fs::create_dir(&store).expect("a directory can be made");
+    std::fs::copy(old("ergodic.sqlite"), store.join("ergodic.sqlite")).expect("the store can be copied");
+    cluster.restart_coordinator(&[]);
+    cluster
+}
+
+fn stop(cluster: &mut Cluster) {
+    let coordinator = cluster.take_coordinator();
+    coordinator.signal("TERM");
+    assert_eq!(coordinator.wait(), 0);
+}
+
+/// Writes into the store while no coordinator has it.
+fn tamper(cluster: &Cluster, write: impl Fn(SweepRow) -> Write) {
+    let store = SqliteStore::open(&cluster.path("store")).expect("the store opens");
+    let epoch = store.claim("").expect("it can be led").epoch;
+    let sweeps = store.reader().and_then(|reader| reader.sweeps()).expect("it can be read");
+    let write = write(sweeps.into_iter().next().expect("a sweep"));
+    store.writer(epoch).and_then(|mut writer| writer.commit(&[&write])).expect("written");
+}
+
+/// What a command says, and that it ends with an error.
+fn refused(cluster: &Cluster, args: &[&str]) -> String {
+    let finished = cluster.run(args);
+    assert_ne!(finished.code, 0, "{args:?}: {}", finished.stdout);
+    finished.stderr
+}
+
+fn states(cluster: &Cluster) -> Vec<(String, String)> {
+    let list: serde_json::Value =
+        serde_json::from_str(&cluster.ask(&["list", "--format", "json"])).expect("a list in JSON");
+    let word = |sweep: &serde_json::Value, key: &str| sweep[key].as_str().unwrap_or_default().to_owned();
+    list.as_array().expect("a list").iter().map(|sweep| (word(sweep, "name"), word(sweep, "state"))).collect()
+}
+
+fn pair(name: &str, state: &str) -> (String, String) {
+    (name.to_owned(), state.to_owned())
+}
+
+/// Values of cells, n and means: other figures may be computed otherwise.
+fn means(table: &str) -> Vec<Vec<String>> {
+    let mut lines = table.lines().map(|line| line.split(',').map(str::to_owned).collect::<Vec<_>>());
+    let head = lines.next().expect("a head");
+    let at = ["lr", "root", "n", "mean"].map(|name| head.iter().position(|column| column == name).expect("a column"));
+    lines.map(|line| at.iter().map(|at| line[*at].clone()).collect()).collect()
+}
+
+#[test]
+fn sweeps_that_an_earlier_program_stored_are_what_they_were() {
+    let mut cluster = on_old_store();
+    let check = |cluster: &Cluster| {
+        assert_eq!(states(cluster), [pair("first", "completed"), pair("second", "completed")]);
+        let rows = cluster.ask(&["trials", "gp8ibdea", "--format", "csv"]);
+        assert_eq!(rows, std::fs::read_to_string(old("trials.csv")).expect("rows"));
+        let table = cluster.ask(&["table", "gp8ibdea", "--metric", "train_loss", "--format", "csv"]);
+        assert_eq!(means(&table), means(&std::fs::read_to_string(old("table.csv")).expect("a table")));
+        let status = cluster.status("gp8ibdea");
+        assert_eq!((&status["cells"], &status["trials"], &status["withheld"]), (&4.into(), &28.into(), &().into()));
+    };
+    check(&cluster);
+    // Its cells were noted by the first start, and are compared by the second one.
+    stop(&mut cluster);
+    cluster.restart_coordinator(&[]);
+    check(&cluster);
+
+    // The same file is refused of a new sweep, since nothing of it may be taken for something else silently.
+    let new = run(&["plan", &old("first.toml").to_string_lossy()]);
+    assert!(new.code != 0 && new.stderr.contains("first.toml"), "{new:?}");
+
+    // A backup of them takes along what they mean.
+    let (backup, store) = (cluster.path("backup"), cluster.path("elsewhere"));
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    cluster.ask(&["backup", "-o", &text(&backup)]);
+    stdout(&["restore", &text(&backup), "--store", &text(&store)]);
+    check(&Cluster::on_store(&text(&store)));
+}
+
+#[test]
+fn a_sweep_whose_cells_would_be_others_is_shown_and_not_run() {
+    let mut cluster = on_old_store();
+    stop(&mut cluster);
+    // As if a later program found other cells.
+    tamper(&cluster, |row| Write::Cells(row.number, [9; 32]));
+    cluster.restart_coordinator(&[]);
+    assert_eq!(states(&cluster), [pair("first", "read-only"), pair("second", "completed")]);
+    assert!(cluster.ask(&["status", "gp8ibdea"]).contains("NOTHING OF IT IS RUN"));
+    assert!(cluster.ask(&["explain", "gp8ibdea"]).contains("its cells would be others"));
+    for args in [&["retry", "gp8ibdea"][..], &["extend", "gp8ibdea", "--repeats", "20"], &["pause", "gp8ibdea"]] {
+        let why = refused(&cluster, args);
+        assert!(why.contains("only shown by this program"), "{args:?}: {why}");
+    }
+    assert!(refused(&cluster, &["export", "gp8ibdea", "-o", "/nowhere"]).contains("use the version that launched it"));
+    let rows = cluster.ask(&["trials", "gp8ibdea", "--format", "csv"]);
+    assert_eq!(rows, std::fs::read_to_string(old("trials.csv")).expect("rows"));
+    cluster.ask(&["rm", "gp8ibdea"]);
+    assert_eq!(states(&cluster), [pair("second", "completed")]);
+}
+
+#[test]
+fn trials_of_cells_that_would_be_others_are_not_given_out() {
+    let mut cluster = Cluster::start(&[]);
+    let sweep = |name: &str| {
+        format!(
+            "name = \"{name}\"\nrepeats = 3\n[model]\nkind = \"toy\"\ndim = 4\n[train]\nsteps = 5\n[grid]\nlr = [0.1, 0.2]\n[measure]\nmetrics = [\"train_loss\"]\n"
+        )
+    };
+    let held = cluster.launch(&sweep("held"));
+    stop(&mut cluster);
+    tamper(&cluster, |row| Write::Cells(row.number, [9; 32]));
+    cluster.restart_coordinator(&[]);
+    let _worker = cluster.worker(1, &[]);
+    let other = cluster.launch(&sweep("other"));
+    cluster.wait_for_end(&other);
+    assert_eq!(cluster.status(&held)["done"], 0);
+    assert_eq!(states(&cluster), [pair("held", "read-only"), pair("other", "completed")]);
+    let worker = cluster.ask(&["explain", &held]);
+    assert!(worker.contains("only shown"), "{worker}");
+    cluster.ask(&["cancel", &held]);
+    cluster.ask(&["rm", &held]);
+}
+
+#[test]
+fn a_sweep_that_cannot_be_read_keeps_no_other_one_from_being_served() {
+    let mut cluster = on_old_store();
+    stop(&mut cluster);
+    tamper(&cluster, |row| {
+        let mut broken = row.source.clone();
+        broken.text = "name = \"first\"\nfuture = 1\n".into();
+        Write::Extend(row.number, row.source, broken)
+    });
+    cluster.restart_coordinator(&[]);
+    assert_eq!(states(&cluster), [pair("first", "unreadable"), pair("second", "completed")]);
+    for command in ["status", "explain"] {
+        let said = cluster.ask(&[command, "gp8ibdea"]);
+        assert!(said.contains("unknown key 'future'") && said.contains("ergodic rm gp8ibdea"), "{said}");
+    }
+    assert!(refused(&cluster, &["table", "gp8ibdea"]).contains("cannot be read by this program"));
+    assert!(cluster.ask(&["table", "97s4e6q5"]).contains("second"));
+    cluster.ask(&["rm", "gp8ibdea"]);
+    assert_eq!(states(&cluster), [pair("second", "completed")]);
+}
