@@ -502,7 +502,7 @@ impl Measure {
 }
 
 /// `--set lr=0.1` means the same as `--set train.lr=0.1`.
-fn full_path(path: &str) -> String {
+pub(crate) fn full_path(path: &str) -> String {
     let short = crate::config::SHORT_NAMES.iter().find(|(short, _)| *short == path);
     short.map_or_else(|| path.to_owned(), |(_, full)| (*full).to_owned())
 }

@@ -7,6 +7,7 @@ use ergodic_common::TrialResult;
 use prost::Message as _;
 
 pub mod archive;
+pub mod bounds;
 pub mod connect;
 pub mod convert;
 pub mod log;

@@ -103,14 +103,17 @@ async fn ask(home: Channel, access: Option<Arc<Access>>, request: Request<Body>)
 }
 
 /// Requests that change nothing, and can be sent again whatever became of them.
-const READS: [&str; 15] = [
+const READS: [&str; 18] = [
     "List",
+    "ListPages",
     "Status",
     "Workers",
     "Table",
+    "TablePages",
     "Trials",
     "Predictions",
     "Curves",
+    "CurvePages",
     "Compare",
     "Distance",
     "Effects",

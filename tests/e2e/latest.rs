@@ -18,7 +18,7 @@ fn ask_as(cluster: &Cluster, user: &str, args: &[&str]) -> Finished {
 fn launch_as(cluster: &Cluster, user: &str) -> String {
     let path = cluster.path("sweep.toml");
     std::fs::write(&path, empty_sweep(2)).expect("a file can be written");
-    let launched = ask_as(cluster, user, &["launch", &path.to_string_lossy()]);
+    let launched = ask_as(cluster, user, &["launch", &path.to_string_lossy(), "--again"]);
     assert_eq!(launched.code, 0, "{launched:?}");
     launched.stdout.trim().to_owned()
 }

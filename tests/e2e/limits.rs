@@ -80,6 +80,61 @@ fn readers_beyond_those_that_there_is_room_for_come_in_when_others_leave() {
     assert!(held < 200, "the coordinator holds {held} MiB");
 }
 
+/// Cells whose curves have a hundred points each, and are three hundred thousand points in all.
+fn many_curves() -> String {
+    "name = \"curves\"\nrepeats = 1\n[model]\nkind = \"empty\"\n[train]\nsteps = 100\n[grid]\n\
+     lr = { log = [0.001, 1.0], points = 60 }\nwd = { log = [1e-5, 1e-2], points = 50 }\n\
+     [measure]\nevery = \"1 step\"\nmetrics = [\"test_acc\"]\n"
+        .to_owned()
+}
+
+#[test]
+fn curves_of_many_cells_come_in_pages_and_their_readers_share_a_budget() {
+    let mut cluster = Cluster::start(&[]);
+    let _worker = cluster.worker(2, &[]);
+    let id = cluster.launch(&many_curves());
+    cluster.wait_for_end(&id);
+    let before = cluster.peak_memory_mib();
+    let request = v1::CurvesRequest { sweep: id.clone(), ..v1::CurvesRequest::default() };
+    block_on(async {
+        let client = SweepServiceClient::new(connection(&cluster.url).await).max_decoding_message_size(64 << 20);
+        // In one piece they would take more than all answers may.
+        let refused = client.clone().curves(request.clone()).await.expect_err("too much");
+        let what = "of at most 256 MiB for all answers: a newer `ergodic` takes it page by page";
+        assert!(refused.code() == tonic::Code::PermissionDenied && refused.message().contains(what), "{refused}");
+        let reading: Vec<_> = (0..4)
+            .map(|_| {
+                let (mut client, request) = (client.clone(), request.clone());
+                tokio::spawn(async move {
+                    let mut pages = client.curve_pages(request).await.expect("they are read").into_inner();
+                    let (mut points, mut largest) = (0, 0);
+                    while let Some(page) = pages.message().await.expect("a page") {
+                        points += page.points.len();
+                        largest = largest.max(page.points.len());
+                    }
+                    (points, largest)
+                })
+            })
+            .collect();
+        for reader in reading {
+            let (points, largest) = reader.await.expect("it ends");
+            assert!(points == 300_000 && largest <= 2_000, "{points} points, {largest} in a page");
+        }
+    });
+    let more = cluster.peak_memory_mib() - before;
+    assert!(more < 150, "{more} MiB more for four readers");
+    // What is read in pages is what there is.
+    let table = cluster.ask(&["table", &id, "--format", "csv"]);
+    assert_eq!(table.lines().count(), 3001);
+    let large =
+        cluster.launch(&many_curves().replace("points = 60", "points = 6000").replace("steps = 100", "steps = 1"));
+    for asked in [&["plot", &large][..], &["report", &large, "-o", "/nowhere"]] {
+        let refused = cluster.run(asked);
+        let words = ["300000 cells cannot be read", "ergodic export"];
+        assert!(refused.code == 2 && words.iter().all(|word| refused.stderr.contains(word)), "{refused:?}");
+    }
+}
+
 #[test]
 fn watchers_that_do_not_read_hold_up_nobody() {
     let mut cluster = Cluster::start(&[]);

@@ -3,6 +3,7 @@
 mod analysis;
 mod audit;
 mod backup;
+mod bounds;
 mod checkpoints;
 mod clock;
 mod commands;
@@ -32,6 +33,7 @@ mod postgres;
 mod races;
 mod refusals;
 mod removal;
+mod reuse;
 mod same_bits;
 mod spool;
 #[cfg(feature = "sql")]

@@ -481,7 +481,7 @@ impl Cluster {
         Program { child, log }
     }
 
-    /// Writes a sweep file and launches it; gives its id.
+    /// Writes a sweep file and launches it, whatever the store has of it already; gives its id.
     ///
     /// # Panics
     /// It is refused.
@@ -489,7 +489,7 @@ impl Cluster {
         let path = self.path("sweep.toml");
         std::fs::write(&path, text).expect("a file can be written");
         let path = path.to_string_lossy().into_owned();
-        let id = self.ask(&["launch", &path]);
+        let id = self.ask(&["launch", &path, "--again"]);
         assert!(id.trim().len() == 8 && id.ends_with('\n'), "the id alone: {id:?}");
         id.trim().to_owned()
     }

@@ -1,13 +1,15 @@
 //! Histories: what is written, in any order, to a model and to both stores.
 
+use std::sync::Arc;
+
 use ergodic::core::audits::Finding;
 use ergodic::core::interval::IntervalSet;
 use ergodic::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
-use ergodic::store::{Attempt, Audit, Batch, Inheritance, StoredTrial, Write};
+use ergodic::store::{Attempt, Audit, Batch, Gathering, Inheritance, SameCell, Source, StoredTrial, Twin, Write};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
 use ergodic_common::trial::{Curve, Predictions};
-use ergodic_common::{Outcome, TrialKey, TrialResult};
+use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 use proptest::prelude::*;
 
 /// A step of a history.
@@ -17,6 +19,8 @@ pub(crate) enum Step {
     Launch,
     /// One more, with the rows of this one, whose cells are so much further on in it.
     Inherit(i64, u64),
+    /// One more, with copies of rows of this one, whose cells are so much further on in it.
+    Gather(i64, u64),
     /// Writes of one transaction.
     Commit(Vec<Write>),
     /// The store is closed and opened again, by a coordinator that leads from then on.
@@ -28,6 +32,7 @@ pub(crate) fn steps() -> BoxedStrategy<Step> {
     prop_oneof![
         1 => Just(Step::Launch),
         1 => (1..4_i64, 0..3_u64).prop_map(|(from, shift)| Step::Inherit(from, shift)),
+        1 => (1..4_i64, 0..3_u64).prop_map(|(from, shift)| Step::Gather(from, shift)),
         1 => Just(Step::Reopen),
         12 => proptest::collection::vec(write(), 1..4).prop_map(Step::Commit),
     ]
@@ -128,6 +133,20 @@ fn source(n: usize) -> SpecSource {
 /// Of the four cells, the last one is left out.
 pub(crate) fn inheritance(row: SweepRow, from: i64, shift: u64) -> Inheritance {
     Inheritance { row, from, cells: (0..3).map(|cell| (cell, cell + shift)).collect() }
+}
+
+/// Of three cells the first repeats, without what they keep; the last cell is run again and compared.
+pub(crate) fn gathering(row: SweepRow, from: i64, shift: u64) -> Gathering {
+    let text = "name = 'a'\n[data]\ndataset = 'glyphs'\n[model]\nkind = 'mlp'\n[train]\nsteps = 9\nlr = 0.1\n[measure]\n\
+                metrics = ['test_acc', 'train_loss']\n";
+    let source = SpecSource { file: "f".into(), text: text.into(), settings: Vec::new(), files: Vec::new() };
+    let spec = Spec::read(&source).expect("a sweep file");
+    let select = spec.measure.select(&spec.measure, &spec.grid.config(0).expect("a cell")).expect("itself");
+    let select = Arc::new(select);
+    let cell = |cell| SameCell { from: cell, to: cell + shift, below: 1, identity: [0; 32], select: select.clone() };
+    let sources = vec![Source { sweep: from, cells: (0..3).map(cell).collect() }];
+    let twins = vec![Twin { cell: 3, other_sweep: from, other_cell: 3 }];
+    Gathering { row, seed: 1, audit: 1.0, sources, twins }
 }
 
 pub(crate) fn sweep(id: &str) -> SweepRow {

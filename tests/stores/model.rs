@@ -19,7 +19,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 
-use super::history::{Step, inheritance, key, steps, sweep};
+use super::history::{Step, gathering, inheritance, key, steps, sweep};
 
 type Trials = BTreeMap<(i64, TrialKey), StoredTrial>;
 
@@ -34,6 +34,8 @@ struct Model {
     trials: Trials,
     attempts: BTreeMap<(i64, TrialKey), Vec<Attempt>>,
     audits: BTreeMap<(i64, TrialKey), Audit>,
+    /// Cells that are compared with those of another sweep.
+    twins: BTreeMap<(i64, u64), (i64, u64)>,
     removals: BTreeSet<i64>,
     /// What became of the last writes; `None` if they failed.
     written: Option<Vec<Written>>,
@@ -50,6 +52,7 @@ impl Model {
             trials: BTreeMap::new(),
             attempts: BTreeMap::new(),
             audits: BTreeMap::new(),
+            twins: BTreeMap::new(),
             removals: BTreeSet::new(),
             written: None,
         }
@@ -93,6 +96,39 @@ impl Model {
         Self { trials, attempts, audits, ..model }
     }
 
+    /// A sweep that is not there has nothing to copy, and the new one begins without.
+    fn gather(self, from: i64, shift: u64) -> Self {
+        let there = self.sweeps.contains_key(&from);
+        let mut model = self.launch();
+        let sweep = model.launched;
+        let of_source = |(of, key): &(i64, TrialKey)| there && *of == from && key.cell < 3 && key.repeat == 0;
+        let rows = model.trials.iter().filter(|(at, row)| of_source(at) && !failed(&row.result));
+        let rows: Vec<(TrialKey, StoredTrial)> = rows.map(|((_, key), row)| (*key, row.clone())).collect();
+        model.written = Some(vec![Written::Gathered(sweep, rows.len() as u64)]);
+        for (key, StoredTrial { result, worker }) in rows {
+            let to = TrialKey { cell: key.cell + shift, ..key };
+            let result = TrialResult { key: to, predictions: Default::default(), weights: None, ..result };
+            model.trials.insert((sweep, to), StoredTrial { result, worker });
+            let audit = model.audits.get(&(from, key)).cloned().unwrap_or(due(key, ""));
+            model.audits.insert((sweep, to), Audit { key: to, ..audit });
+        }
+        model.twins.insert((sweep, 3), (from, 3));
+        model
+    }
+
+    /// How many of these fresh rows differ from those of another sweep.
+    fn contradicted(&self, batch: &Batch, stored: &[usize]) -> u64 {
+        let other = |result: &TrialResult| {
+            let (other, cell) = self.twins.get(&(batch.sweep, result.key.cell))?;
+            self.trials.get(&(*other, TrialKey { cell: *cell, ..result.key }))
+        };
+        let differs = |result: &&TrialResult| {
+            let row = other(result).filter(|row| !failed(&row.result) && !failed(result));
+            row.is_some_and(|row| (&row.result.outcome, row.result.digest) != (&result.outcome, result.digest))
+        };
+        stored.iter().map(|at| &batch.results[*at]).filter(differs).count() as u64
+    }
+
     /// All of it, or nothing.
     fn commit(self, writes: &[Write]) -> Self {
         let mut after = self.clone();
@@ -103,7 +139,7 @@ impl Model {
 
     fn write(&mut self, write: &Write) -> Option<Written> {
         match write {
-            Write::Sweep(_) | Write::Inherit(_) => unreachable!("sweeps are launched one by one"),
+            Write::Sweep(_) | Write::Inherit(_) | Write::Gather(_) => unreachable!("sweeps are launched one by one"),
             Write::Extend(sweep, from, to) => {
                 let row = self.sweeps.get_mut(sweep).filter(|row| row.source == *from);
                 return Some(Written::Extended(row.map(|row| row.source = to.clone()).is_some()));
@@ -207,6 +243,7 @@ impl Model {
                 }
             }
         }
+        report.contradicted = self.contradicted(batch, &report.stored);
         // What comes twice in a batch is compared with its own row.
         for (at, result) in batch.results.iter().enumerate().filter(|(at, _)| !report.stored.contains(at)) {
             let Some(row) = self.trials.get(&(batch.sweep, result.key)) else { continue };
@@ -230,7 +267,8 @@ impl Model {
                 report.audited.push((at, finding));
             }
         }
-        let (known, mismatches) = ((report.known.len() - report.audited.len()) as u64, report.mismatches);
+        let known = (report.known.len() - report.audited.len()) as u64;
+        let mismatches = report.mismatches + report.contradicted;
         self.sweeps.entry(batch.sweep).and_modify(|row| row.tallies.count(known, mismatches, report.fenced));
         report
     }
@@ -270,6 +308,7 @@ impl Model {
             self.removals.remove(&sweep);
             self.attempts.retain(|(of, _), _| *of != sweep);
             self.audits.retain(|(of, _), _| *of != sweep);
+            self.twins.retain(|(of, _), _| *of != sweep);
             return Cleared::default();
         }
         self.trials.retain(|(of, _), _| *of != sweep);
@@ -507,6 +546,7 @@ impl ReferenceStateMachine for Model {
         match step {
             Step::Launch => state.launch(),
             Step::Inherit(from, shift) => state.inherit(*from, *shift),
+            Step::Gather(from, shift) => state.gather(*from, *shift),
             Step::Commit(writes) => state.commit(writes),
             Step::Reopen => Self { epoch: state.epoch + 1, written: None, ..state },
         }
@@ -514,7 +554,7 @@ impl ReferenceStateMachine for Model {
 
     fn preconditions(state: &Self, step: &Step) -> bool {
         match step {
-            Step::Launch | Step::Inherit(..) => state.launched < 3,
+            Step::Launch | Step::Inherit(..) | Step::Gather(..) => state.launched < 3,
             // Nothing is put back for a sweep that was never launched, whose number another one gets.
             Step::Commit(writes) => {
                 writes.iter().all(|write| !matches!(write, Write::Adopt(sweep, ..) if *sweep > state.launched))
@@ -605,6 +645,10 @@ impl StateMachineTest for Both {
             Step::Inherit(from, shift) => {
                 let inheritance = inheritance(model.latest(), from, shift);
                 both.commit(&[Write::Inherit(Box::new(inheritance))], model);
+            }
+            Step::Gather(from, shift) => {
+                let gathering = gathering(model.latest(), from, shift);
+                both.commit(&[Write::Gather(Box::new(gathering))], model);
             }
             Step::Commit(writes) => both.commit(&writes, model),
             Step::Reopen => both.reopen(model.epoch),

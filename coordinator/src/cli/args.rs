@@ -173,9 +173,12 @@ pub struct SpecArgs {
 /// `ergodic run`
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub spec: SpecArgs,
+    /// The sweep file; with --dir, an unfinished sweep there: its id, or a unique beginning of it
+    #[arg(value_name = "SPEC|ID")]
+    pub what: String,
+    /// Override a field, as in train.epochs=5; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub settings: Vec<String>,
     /// Worker processes to start
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub workers: u32,
@@ -185,6 +188,9 @@ pub struct RunArgs {
     /// Where results are kept; an unfinished run of the same sweep there is continued [default: ergodic-runs/NAME]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+    /// Run all trials, also those of which the results are there
+    #[arg(long)]
+    pub again: bool,
     /// Where dataset files are
     #[arg(long, env = "ERGODIC_DATA", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -308,6 +314,9 @@ pub struct LaunchArgs {
     /// Follow it to its end and print its table, after the id
     #[arg(long)]
     pub watch: bool,
+    /// Run all of its trials, also those of which another sweep has the results
+    #[arg(long)]
+    pub again: bool,
 }
 
 /// `ergodic list`, `ergodic workers`
@@ -415,6 +424,9 @@ pub struct RemoveArgs {
     /// Cancel those that have not ended
     #[arg(long)]
     pub force: bool,
+    /// Remove them from this folder of `ergodic run`, which no coordinator serves
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
     /// Take "latest" for granted, whatever it is
     #[arg(long, short)]
     pub yes: bool,

@@ -7,9 +7,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ergodic_common::{ErrorCode, Spec};
+use ergodic_proto::connect::Access;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::Steering;
 
+use crate::client::Client;
 use crate::client::commands::{self, TableOptions};
 use crate::client::compare::{CompareOptions, compare};
 use crate::client::distance::{DistanceOptions, distance};
@@ -303,16 +305,34 @@ async fn extend(args: ExtendArgs) -> Result<Success, UserError> {
 
 /// Each is told when it is removed: what is said stays true if the next one cannot be.
 async fn remove(args: RemoveArgs) -> Result<Success, UserError> {
-    let mut client = args.target.connect().await?;
+    let embedded = match &args.dir {
+        Some(dir) => Some(run::embedded(dir, None).await?),
+        None => None,
+    };
+    let connected = match &embedded {
+        Some(server) => Client::connect(&server.url(), &Access::default()).await,
+        None => args.target.connect().await,
+    };
+    let removed = match connected {
+        Ok(mut client) => remove_all(&mut client, &args).await,
+        Err(error) => Err(error),
+    };
+    if let Some(server) = embedded {
+        server.stop().await;
+    }
+    removed.map(|()| Success::Fine)
+}
+
+async fn remove_all(client: &mut Client, args: &RemoveArgs) -> Result<(), UserError> {
     // What is meant by all of them is settled before the first one goes.
     let mut ids = Vec::with_capacity(args.ids.len());
     for id in &args.ids {
-        ids.push(meant_to_change(&mut client, id, "rm", args.yes).await?);
+        ids.push(meant_to_change(client, id, "rm", args.yes).await?);
     }
     for id in &ids {
-        say(commands::remove(&mut client, id, args.force).await?)?;
+        say(commands::remove(client, id, args.force).await?)?;
     }
-    Ok(Success::Fine)
+    Ok(())
 }
 
 async fn show_plan(args: &PlanArgs) -> Result<Success, UserError> {
@@ -381,7 +401,10 @@ fn auth_dir(args: &ServeArgs) -> PathBuf {
 async fn launch(args: LaunchArgs) -> Result<Success, UserError> {
     let file = commands::read_source(&args.spec.spec, &args.spec.settings)?;
     let mut client = args.target.connect().await?;
-    let status = commands::launch(&mut client, &file, false).await?;
+    let what = if args.again { commands::Run::Again } else { commands::Run::Missing };
+    let launched = commands::launch(&mut client, &file, what).await?;
+    commands::reused_for_people(&launched).iter().for_each(|line| eprintln_line(line));
+    let status = launched.status.unwrap_or_default();
     say(format!("{}\n", status.id))?;
     if !args.watch {
         return Ok(Success::Fine);

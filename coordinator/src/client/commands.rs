@@ -16,6 +16,7 @@ use ergodic_proto::seal::Sealed as _;
 use ergodic_proto::status::UserError;
 use ergodic_proto::{transfer, v1};
 use serde_json::json;
+use tonic::Code;
 
 use super::Client;
 use super::growth::{expected, halving_for_people, precision_for_people, size_for_people};
@@ -97,11 +98,22 @@ fn read_named(sweep_file: &str, named: &str) -> Result<Vec<u8>, UserError> {
     })
 }
 
+/// What of a sweep is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Run {
+    /// All of it, whatever other sweeps have.
+    Again,
+    /// What no sweep of the store has the results of.
+    Missing,
+    /// The same, and an unfinished sweep of the same content goes on.
+    GoOn,
+}
+
 /// Launches a sweep, once the coordinator has the files that it names, and shows what its data look like.
 ///
 /// # Errors
 /// It was refused, or nobody answers.
-pub async fn launch(client: &mut Client, file: &SweepFile, resume: bool) -> Result<v1::SweepStatus, UserError> {
+pub async fn launch(client: &mut Client, file: &SweepFile, run: Run) -> Result<v1::LaunchResponse, UserError> {
     // Files are sent for a sweep that can be run.
     let spec = Spec::read_new(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
     if !file.contents.is_empty() {
@@ -110,16 +122,54 @@ pub async fn launch(client: &mut Client, file: &SweepFile, resume: bool) -> Resu
     for (pin, content) in file.source.files.iter().zip(&file.contents) {
         transfer::put(&mut client.files, pin.hash, content.clone()).await.map_err(|e| client.error(&e))?;
     }
+    let (resume, reuse) = (run == Run::GoOn, run != Run::Again);
     // Older coordinators take it where they read it alike.
     let source = SpecSource { grammar: spec.grammar(), ..file.source.clone() };
-    let request = v1::LaunchRequest { source: Some((&source).into()), resume, seal: Vec::new() }.sealed();
-    let response = client.sweeps.launch(signed(request)).await.map_err(|e| client.error(&e))?;
-    let v1::LaunchResponse { status, looks } = response.into_inner();
-    let status = status.ok_or_else(|| incomplete("LaunchResponse"))?;
-    if !looks.is_empty() {
-        eprintln_line(&format!("data: {}; {}", shown(&status.data), shown(&looks)));
+    let request = v1::LaunchRequest { source: Some((&source).into()), resume, reuse, seal: Vec::new() }.sealed();
+    let launched = client.sweeps.launch(signed(request)).await.map_err(|e| client.error(&e))?.into_inner();
+    let status = launched.status.as_ref().ok_or_else(|| incomplete("LaunchResponse"))?;
+    if !launched.looks.is_empty() {
+        eprintln_line(&format!("data: {}; {}", shown(&status.data), shown(&launched.looks)));
     }
-    Ok(status)
+    Ok(launched)
+}
+
+/// What need not be run, in lines for people; none where all of it is run.
+pub fn reused_for_people(launched: &v1::LaunchResponse) -> Vec<String> {
+    let mut lines = Vec::new();
+    let Some(status) = &launched.status else { return lines };
+    let id = &status.id;
+    if launched.found {
+        lines.push(match status.state() {
+            _ if launched.retried > 0 => {
+                format!("{id} is the same: its failed trials are run again ({})", launched.retried)
+            }
+            v1::SweepState::Completed => {
+                format!("{id} has the results of all these trials: nothing is run (--again runs them once more)")
+            }
+            v1::SweepState::Paused => format!("{id} is the same, and paused: `ergodic resume {id}` lets it go on"),
+            _ => format!("{id} is the same, and goes on: {} of {} trials are done", done(status), status.trials),
+        });
+    }
+    if launched.copied > 0 {
+        let (copied, from) = (launched.copied, launched.from.join(", "));
+        let left = status.trials.saturating_sub(done(status));
+        lines.push(format!(
+            "{copied} results are taken over from {from}; {left} trials are to be run (--again runs all)"
+        ));
+    }
+    if launched.compared > 0 {
+        let cells = if launched.compared == 1 { "cell has" } else { "cells have" };
+        lines.push(format!(
+            "{} {cells} results that lack something of what is measured now: they are run again, and the digests compared",
+            launched.compared
+        ));
+    }
+    if !launched.unread.is_empty() {
+        let ids = launched.unread.join(", ");
+        lines.push(format!("not looked for trials in {ids}: these sweeps, or this one, have too many cells"));
+    }
+    lines
 }
 
 /// `ergodic list`
@@ -127,8 +177,7 @@ pub async fn launch(client: &mut Client, file: &SweepFile, resume: bool) -> Resu
 /// # Errors
 /// Nobody answers.
 pub async fn list(client: &mut Client, format: Format) -> Result<String, UserError> {
-    let response = client.sweeps.list(v1::ListRequest {}).await.map_err(|e| client.error(&e))?;
-    let sweeps = response.into_inner().sweeps;
+    let sweeps = ask_sweeps(client).await?;
     let columns = [
         "id",
         "name",
@@ -166,6 +215,26 @@ pub async fn list(client: &mut Client, format: Format) -> Result<String, UserErr
         return Ok("no sweep yet: launch one with `ergodic launch SPEC`\n".into());
     }
     Ok(render(&records, format, |r| table_of(r, 12)))
+}
+
+/// All sweeps.
+///
+/// # Errors
+/// Nobody answers.
+pub async fn ask_sweeps(client: &mut Client) -> Result<Vec<v1::SweepStatus>, UserError> {
+    let mut pages = match client.sweeps.list_pages(v1::ListRequest {}).await {
+        Ok(pages) => pages.into_inner(),
+        Err(status) if status.code() == Code::Unimplemented => {
+            let all = client.sweeps.list(v1::ListRequest {}).await.map_err(|e| client.error(&e))?;
+            return Ok(all.into_inner().sweeps);
+        }
+        Err(status) => return Err(client.error(&status)),
+    };
+    let mut sweeps = Vec::new();
+    while let Some(page) = pages.message().await.map_err(|e| client.error(&e))? {
+        sweeps.extend(page.sweeps);
+    }
+    Ok(sweeps)
 }
 
 /// The status of one sweep.
@@ -384,7 +453,22 @@ async fn ask_tables(
 /// There is no such sweep, axis, metric or statistic, or nobody answers.
 pub(super) async fn ask_table(client: &mut Client, request: v1::TableRequest) -> Result<v1::TableResponse, UserError> {
     let stats = request.stats.clone();
-    let table = client.sweeps.table(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let table = match client.sweeps.table_pages(request.clone()).await {
+        Ok(pages) => {
+            let mut pages = pages.into_inner();
+            let first = pages.message().await.map_err(|e| client.error(&e))?;
+            let mut table = first.ok_or_else(|| incomplete("TableResponse"))?;
+            while let Some(page) = pages.message().await.map_err(|e| client.error(&e))? {
+                table.rows.extend(page.rows);
+            }
+            table
+        }
+        // An older coordinator sends it in one piece.
+        Err(status) if status.code() == Code::Unimplemented => {
+            client.sweeps.table(request).await.map_err(|e| client.error(&e))?.into_inner()
+        }
+        Err(status) => return Err(client.error(&status)),
+    };
     check_columns(&stats, &table.columns)?;
     Ok(table)
 }
@@ -398,7 +482,21 @@ pub(super) async fn ask_curves(
     request: v1::CurvesRequest,
 ) -> Result<v1::CurvesResponse, UserError> {
     let stats = request.stats.clone();
-    let curves = client.sweeps.curves(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let curves = match client.sweeps.curve_pages(request.clone()).await {
+        Ok(pages) => {
+            let mut pages = pages.into_inner();
+            let first = pages.message().await.map_err(|e| client.error(&e))?;
+            let mut curves = first.ok_or_else(|| incomplete("CurvesResponse"))?;
+            while let Some(page) = pages.message().await.map_err(|e| client.error(&e))? {
+                curves.points.extend(page.points);
+            }
+            curves
+        }
+        Err(status) if status.code() == Code::Unimplemented => {
+            client.sweeps.curves(request).await.map_err(|e| client.error(&e))?.into_inner()
+        }
+        Err(status) => return Err(client.error(&status)),
+    };
     check_columns(&stats, &curves.columns)?;
     Ok(curves)
 }

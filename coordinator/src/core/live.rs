@@ -83,6 +83,11 @@ impl Live {
         }
     }
 
+    /// Cells of which something is known.
+    pub fn cells(&self) -> impl ExactSizeIterator<Item = u64> + '_ {
+        self.cells.keys().copied()
+    }
+
     /// What is known of a cell.
     pub fn cell(&self, cell: u64) -> Tally {
         self.cells.get(&cell).copied().unwrap_or_default()

@@ -51,6 +51,11 @@ impl Core {
         self.sweeps.values()
     }
 
+    /// Sweeps from this number on, in the order of launch.
+    pub fn sweeps_from(&self, number: i64) -> impl Iterator<Item = &Sweep> {
+        self.sweeps.range(number..).map(|(_, sweep)| sweep)
+    }
+
     /// The sweep of this number.
     pub fn sweep(&self, number: i64) -> Option<&Sweep> {
         self.sweeps.get(&number)

@@ -16,6 +16,7 @@ pub mod interval;
 pub mod live;
 pub mod lookup;
 mod pending;
+pub mod reuse;
 mod shares;
 pub mod sizing;
 mod steal;
@@ -24,7 +25,7 @@ pub mod sweep;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -351,6 +352,7 @@ impl Core {
             wants: None,
             unable: BTreeMap::new(),
         };
+        self.make_room_for(&joining.worker);
         self.workers.insert(joining.worker.clone(), worker);
         self.forgive(&joining.worker);
         let forgotten = self.leases_of(&joining.worker, |fence| !joining.held.contains(&fence));
@@ -683,6 +685,15 @@ impl Core {
         effects
     }
 
+    /// Whoever comes and goes under ever new names is not remembered for as long as others.
+    fn make_room_for(&mut self, joining: &str) {
+        if self.workers.len() < MOST_WORKERS || self.workers.contains_key(joining) {
+            return;
+        }
+        let holders: HashSet<&WorkerId> = self.leases.values().map(|lease| &lease.row.worker).collect();
+        self.workers.retain(|id, worker| worker.connected || holders.contains(id));
+    }
+
     // --- leases ---
 
     /// Whether a worker holds this lease.
@@ -857,6 +868,8 @@ impl Core {
 
 /// Results that a worker may have finished and not delivered when it dies.
 const UNDELIVERED: usize = 64;
+/// Workers that are remembered: twice as many as may have sessions.
+const MOST_WORKERS: usize = 16_384;
 /// A tick this late means that the coordinator itself was held up.
 const HELD_UP: Duration = Duration::from_secs(1);
 

@@ -14,6 +14,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::programs::{WorkerCommand, find_worker, terminate};
+use super::run::hold_unfinished;
 use crate::cli::args::OverheadArgs;
 use crate::client::commands::SweepFile;
 use crate::client::output::Format;
@@ -55,13 +56,16 @@ struct Measured {
 async fn measure(args: &OverheadArgs, program: &Path, dir: &Path) -> Result<Measured, UserError> {
     let (coordinator, url) = start_coordinator(dir, &[]).await?;
     let mut client = Client::connect(&url, &Access::default()).await?;
+    // Whatever else is in the directory takes no part.
+    hold_unfinished(&mut client).await?;
     let command = |n: u32| worker(program, &url, dir, n);
     let workers = (1..=args.workers).map(|n| command(n).start()).collect::<Result<Vec<Child>, _>>()?;
     wait_for_workers(&mut client, args.workers).await?;
     let before = info(&mut client).await?;
     let start = Instant::now();
-    let launched = commands::launch(&mut client, &sweep_file(args.trials), false).await?;
-    let status = follow(&mut client, &launched.id).await?;
+    let launched = commands::launch(&mut client, &sweep_file(args.trials), commands::Run::Again).await?;
+    let id = launched.status.unwrap_or_default().id;
+    let status = follow(&mut client, &id).await?;
     let seconds = start.elapsed().as_secs_f64();
     let after = info(&mut client).await?;
     if status.completed != u64::from(args.trials) {

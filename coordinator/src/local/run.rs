@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ergodic_common::error::nearest;
+use ergodic_common::spec::SpecSource;
 use ergodic_common::trial::CPU_F32;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::connect::Access;
 use ergodic_proto::status::UserError;
-use ergodic_proto::v1;
+use ergodic_proto::{PROTOCOL, v1};
 use tokio::process::Child;
 
 use super::programs::{WorkerCommand, find_worker, terminate};
@@ -26,43 +27,28 @@ const RESTARTS: u32 = 20;
 /// How long workers may take to leave.
 const LEAVE_WITHIN: Duration = Duration::from_secs(10);
 
+/// What is to be run.
+enum Task {
+    /// The sweep of this file.
+    File(Box<SweepFile>),
+    /// A sweep that is in the folder.
+    Stored(String),
+}
+
 /// Runs a sweep on this machine.
 ///
 /// # Errors
 /// The sweep, its data or the worker program will not do; or workers keep dying.
 pub async fn run(args: RunArgs) -> Result<Success, UserError> {
     start_logging("warn", LogFormat::Pretty);
-    let file = commands::read_source(&args.spec.spec, &args.spec.settings)?;
-    let spec = Spec::read_new(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
-    check_table_options(&args, &spec)?;
-    if spec.numerics != CPU_F32 {
-        let message = format!(
-            "numerics: the workers that run starts compute {CPU_F32}, not {}: use serve, a worker of that class and launch",
-            spec.numerics
-        );
-        return Err(UserError::new(ErrorCode::BadInput, message));
-    }
+    let (task, name) = read_task(&args)?;
     let program = find_worker(args.worker_bin.as_deref()).await?;
-    let dir = args.dir.clone().unwrap_or_else(|| Path::new("ergodic-runs").join(&spec.name));
+    let dir = args.dir.clone().unwrap_or_else(|| Path::new("ergodic-runs").join(name));
     let existed = dir.exists();
-    let options = ServeOptions {
-        listen: ([127, 0, 0, 1], 0).into(),
-        store: Place::Directory(dir.clone()),
-        files: None,
-        data_dir: args.data_dir.clone(),
-        advertise: None,
-        http: None,
-        // Nobody but this machine can reach it.
-        door: None,
-        // Workers are processes of this machine: one that is not heard of for so long is gone.
-        lease_ttl: Duration::from_secs(5),
-        check: false,
-        rate_limit: None,
-    };
-    let server = server::start(options).await?;
-    let launched = launch(&file, &server.url()).await;
-    let refused = launched.is_err();
-    let result = match launched {
+    let server = embedded(&dir, args.data_dir.clone()).await?;
+    let begun = begin(&task, &args, &server.url(), &dir).await;
+    let refused = begun.is_err();
+    let result = match begun {
         Ok((client, status)) => work_and_show(&args, client, &status, &program, &dir).await,
         Err(error) => Err(error),
     };
@@ -74,6 +60,57 @@ pub async fn run(args: RunArgs) -> Result<Success, UserError> {
         let _ = dir.parent().map(std::fs::remove_dir);
     }
     result
+}
+
+/// A coordinator on a folder, which only this machine can reach.
+///
+/// # Errors
+/// The folder cannot be used.
+pub async fn embedded(dir: &Path, data_dir: Option<PathBuf>) -> Result<server::Running, UserError> {
+    let options = ServeOptions {
+        listen: ([127, 0, 0, 1], 0).into(),
+        store: Place::Directory(dir.to_owned()),
+        files: None,
+        data_dir,
+        advertise: None,
+        http: None,
+        door: None,
+        // Workers are processes of this machine: one that is not heard of for so long is gone.
+        lease_ttl: Duration::from_secs(5),
+        check: false,
+        rate_limit: None,
+    };
+    server::start(options).await
+}
+
+/// What is to be run, as far as it can be told without the folder, and the name of the sweep if it is a file's.
+fn read_task(args: &RunArgs) -> Result<(Task, String), UserError> {
+    let file = match commands::read_source(&args.what, &args.settings) {
+        Err(_) if is_stored(args) => return Ok((Task::Stored(args.what.clone()), String::new())),
+        read => read?,
+    };
+    let spec = Spec::read_new(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
+    check_spec(args, &spec)?;
+    Ok((Task::File(Box::new(file)), spec.name))
+}
+
+/// Whether a sweep in the folder may be meant: no file of that name is there, and it looks like an id.
+fn is_stored(args: &RunArgs) -> bool {
+    let id =
+        (1..=8).contains(&args.what.len()) && args.what.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    id && !Path::new(&args.what).exists() && args.dir.as_ref().is_some_and(|dir| dir.is_dir())
+}
+
+fn check_spec(args: &RunArgs, spec: &Spec) -> Result<(), UserError> {
+    check_table_options(args, spec)?;
+    if spec.numerics != CPU_F32 {
+        let message = format!(
+            "numerics: the workers that run starts compute {CPU_F32}, not {}: use serve, a worker of that class and launch",
+            spec.numerics
+        );
+        return Err(UserError::new(ErrorCode::BadInput, message));
+    }
+    Ok(())
 }
 
 /// What the table at the end is to show must exist before anything is trained.
@@ -95,10 +132,89 @@ fn check_table_options(args: &RunArgs, spec: &Spec) -> Result<(), UserError> {
     }
 }
 
-async fn launch(file: &SweepFile, url: &str) -> Result<(Client, v1::SweepStatus), UserError> {
+/// Takes up the sweep that is to be run, and no other one.
+async fn begin(task: &Task, args: &RunArgs, url: &str, dir: &Path) -> Result<(Client, v1::SweepStatus), UserError> {
     let mut client = Client::connect(url, &Access::default()).await?;
-    let status = commands::launch(&mut client, file, true).await?;
+    let left = hold_unfinished(&mut client).await?;
+    let begun = match task {
+        Task::File(file) => launch(&mut client, file, args.again).await,
+        Task::Stored(id) => go_on(&mut client, id, args).await,
+    };
+    let status = match begun {
+        Ok(status) => status,
+        Err(error) => {
+            // As if nothing had been asked.
+            for sweep in left.iter().filter(|sweep| sweep.state() == v1::SweepState::Running) {
+                commands::steer(&mut client, &sweep.id, v1::Steering::Resume).await?;
+            }
+            return Err(error);
+        }
+    };
+    name_what_is_left(left.iter().filter(|sweep| sweep.id != status.id), dir);
     Ok((client, status))
+}
+
+/// Holds sweeps that an interrupted run, or another one, left, so that they take no workers; these, as they were.
+///
+/// # Errors
+/// Nobody answers.
+pub(super) async fn hold_unfinished(client: &mut Client) -> Result<Vec<v1::SweepStatus>, UserError> {
+    let all = commands::ask_sweeps(client).await?;
+    let open = |sweep: &v1::SweepStatus| matches!(sweep.state(), v1::SweepState::Running | v1::SweepState::Paused);
+    let left: Vec<_> = all.into_iter().filter(open).collect();
+    for sweep in left.iter().filter(|sweep| sweep.state() == v1::SweepState::Running) {
+        commands::steer(client, &sweep.id, v1::Steering::Pause).await?;
+    }
+    Ok(left)
+}
+
+async fn launch(client: &mut Client, file: &SweepFile, again: bool) -> Result<v1::SweepStatus, UserError> {
+    let what = if again { commands::Run::Again } else { commands::Run::GoOn };
+    let launched = commands::launch(client, file, what).await?;
+    let told = commands::reused_for_people(&launched);
+    let status = launched.status.unwrap_or_default();
+    // Of one that goes on it is told below.
+    if !launched.found || launched.retried > 0 || status.state() == v1::SweepState::Completed {
+        told.iter().for_each(|line| eprintln_line(line));
+    }
+    Ok(status)
+}
+
+/// Goes on with a sweep that is in the folder.
+async fn go_on(client: &mut Client, id: &str, args: &RunArgs) -> Result<v1::SweepStatus, UserError> {
+    let status = commands::status(client, id).await?;
+    let request = v1::GetSweepRequest { sweep: status.id.clone(), protocol: PROTOCOL };
+    let stored = client.workers.get_sweep(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let bad = |message: String| UserError::new(ErrorCode::Internal, message);
+    let source = stored.source.ok_or_else(|| bad(format!("the sweep {} has no file", status.id)))?;
+    let source = SpecSource::try_from(source).map_err(|e| bad(e.to_string()))?;
+    let spec = Spec::read(&source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
+    check_spec(args, &spec)?;
+    match status.state() {
+        v1::SweepState::Completed => Ok(status),
+        _ => commands::steer(client, &status.id, v1::Steering::Resume).await,
+    }
+}
+
+/// Sweeps that are named at most.
+const NAMED: usize = 8;
+
+/// Says of sweeps that take no part what can be done with them.
+fn name_what_is_left<'a>(left: impl Iterator<Item = &'a v1::SweepStatus>, dir: &Path) {
+    let (left, dir) = (left.collect::<Vec<_>>(), dir.display());
+    for sweep in left.iter().take(NAMED) {
+        let (v1::SweepStatus { name, id, trials, .. }, ended) = (sweep, done(sweep));
+        eprintln_line(&format!(
+            "left unfinished here and held: {name} ({id}), {ended} of {trials} trials; `ergodic run {id} --dir {dir}` goes on \
+             with it, `ergodic rm {id} --force --dir {dir}` removes it"
+        ));
+    }
+    if left.len() > NAMED {
+        eprintln_line(&format!(
+            "and {} more: `ergodic serve --store {dir}` and `ergodic list` show them",
+            left.len() - NAMED
+        ));
+    }
 }
 
 async fn work_and_show(
@@ -108,6 +224,9 @@ async fn work_and_show(
     program: &Path,
     dir: &Path,
 ) -> Result<Success, UserError> {
+    if status.state() == v1::SweepState::Completed {
+        return show(&mut client, args, &status.id, End::Done(Box::new(status.clone())), dir).await;
+    }
     let url = client.url.clone();
     announce(status, dir, &url);
     let slots = args.slots.unwrap_or_else(|| slots_each(args.workers));
@@ -145,7 +264,10 @@ async fn show(client: &mut Client, args: &RunArgs, id: &str, end: End, dir: &Pat
     say(table)?;
     match end {
         End::Interrupted => {
-            eprintln_line("interrupted: the same command continues where this one stopped");
+            eprintln_line(&format!(
+                "interrupted: the same command, without --again, continues where this one stopped; so does `ergodic run {id} --dir {}`",
+                dir.display()
+            ));
             Ok(Success::Interrupted)
         }
         End::Done(status) => {

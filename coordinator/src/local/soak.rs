@@ -12,6 +12,7 @@ use tokio::process::Child;
 
 use super::bench::{info, leave, start_coordinator, sweep_file, wait_for_workers, worker};
 use super::programs::{WorkerCommand, find_worker};
+use super::run::hold_unfinished;
 use crate::cli::args::SoakArgs;
 use crate::client::output::Format;
 use crate::client::watch::follow;
@@ -52,15 +53,18 @@ async fn measure(args: &SoakArgs, program: &Path, dir: &Path) -> Result<Measured
     // A killed worker's trials are to come back soon.
     let (coordinator, url) = start_coordinator(dir, &["--lease-ttl", "5s"]).await?;
     let mut client = Client::connect(&url, &Access::default()).await?;
+    // Whatever else is in the directory takes no part.
+    hold_unfinished(&mut client).await?;
     let command = |n: u32| worker(program, &url, dir, n);
     let workers = (1..=args.workers).map(|n| command(n).start()).collect::<Result<Vec<Child>, _>>()?;
     wait_for_workers(&mut client, args.workers).await?;
     let before = info(&mut client).await?;
     let start = Instant::now();
-    let launched = commands::launch(&mut client, &sweep_file(args.trials), false).await?;
+    let launched = commands::launch(&mut client, &sweep_file(args.trials), commands::Run::Again).await?;
+    let id = launched.status.unwrap_or_default().id;
     let mut victims = Victims { workers, killed: 0, next: args.workers };
     let status = tokio::select! {
-        status = follow(&mut client, &launched.id) => status?,
+        status = follow(&mut client, &id) => status?,
         error = victims.kill_one_every(args.kill_every, command) => return Err(error),
     };
     let seconds = start.elapsed().as_secs_f64();

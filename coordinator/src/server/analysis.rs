@@ -19,6 +19,9 @@ impl Sweeps {
         let between: Vec<Choice> = request.between.into_iter().map(to_choice).collect();
         let question = Question { between: &between, at: &request.at, permutations: request.permutations };
         let distances = Distances::new(&found.spec, &question).map_err(table_error)?;
+        let trials = (distances.cells().len() as u64).saturating_mul(found.spec.repeats.into()).min(found.done);
+        let points = found.spec.measure.probe.as_ref().map_or(0, |probe| probe.points);
+        let _room = self.room_for_cells(&found, trials.saturating_mul(points.into())).await?;
         let asked = distances.clone();
         let rows = self.read_rows(&found, move |rows| asked.answer(rows)).await?;
         let cell = |cell: &u64| v1::DistanceCell {
@@ -49,6 +52,7 @@ impl Sweeps {
         let asked = Asked { metric: &metric, at: &at, level, interaction: &interaction };
         let analysis = Analysis::new(&found.spec, &asked).map_err(table_error)?;
         let metric = analysis.metric().name().into_owned();
+        let _room = self.room_for_cells(&found, 0).await?;
         let effects = self.read_rows(&found, move |rows| analysis.answer(rows)).await?;
         let spec = &found.spec;
         Ok(Response::new(v1::EffectsResponse {
@@ -77,6 +81,7 @@ impl Sweeps {
         let found = self.find(&request.sweep).await?;
         let asked = Variances::new(&found.spec, &request.metric, &request.at, request.level).map_err(table_error)?;
         let metric = asked.metric().name().into_owned();
+        let _room = self.room_for_cells(&found, 0).await?;
         let cells = self.read_rows(&found, move |rows| asked.answer(rows)).await?;
         let spec = &found.spec;
         Ok(Response::new(v1::VarianceResponse {

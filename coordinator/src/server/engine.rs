@@ -23,7 +23,7 @@ use crate::core::{
 };
 use crate::failpoint;
 use crate::store::writer::WriterHandle;
-use crate::store::{Batch, Cleared, Inheritance, Report, StoreError, Write, Written};
+use crate::store::{Batch, Cleared, Gathering, Inheritance, Report, StoreError, Write, Written};
 
 /// Messages to a worker.
 pub type Outbox = mpsc::Sender<Result<v1::SessionResponse, tonic::Status>>;
@@ -64,6 +64,8 @@ pub enum Event {
     Extended(i64, SpecSource, Arc<Spec>, Result<bool, StoreError>, oneshot::Sender<Result<(), UserError>>),
     /// A new sweep is to be stored with the rows of another one.
     Inherit(Box<Inheritance>, oneshot::Sender<Result<i64, StoreError>>),
+    /// A new sweep is to be stored with copies of rows of others.
+    Gather(Box<Gathering>, oneshot::Sender<Result<(i64, u64), StoreError>>),
     /// It is stored, and the other one, of this number, has ended.
     Inherited(i64, Result<i64, StoreError>, oneshot::Sender<Result<i64, StoreError>>),
     /// A sweep that is stored begins with these rows.
@@ -266,6 +268,7 @@ impl Engine {
             Event::Extend(sweep, from, to, spec, reply) => self.extend(sweep, from, to, spec, reply),
             Event::Extended(sweep, to, spec, stored, reply) => self.extended(sweep, to, spec, stored, reply, now),
             Event::Inherit(inheritance, reply) => self.inherit(inheritance, reply),
+            Event::Gather(gathering, reply) => self.gather(gathering, reply),
             Event::Inherited(from, stored, reply) => self.inherited(from, stored, reply, now),
             Event::TakeUp(sweep, rows, reply) => {
                 let effects = self.core.on_sweep(*sweep, rows, now);
@@ -392,13 +395,14 @@ impl Engine {
                 return Vec::new();
             }
         };
-        if report.mismatches > 0 {
-            tracing::error!(worker = delivery.worker, mismatches = report.mismatches, "a trial yielded other bits");
+        let mismatches = report.mismatches + report.contradicted;
+        if mismatches > 0 {
+            tracing::error!(worker = delivery.worker, mismatches, "a trial yielded other bits");
         }
         let committed = Committed {
             stored: report.stored.iter().map(|at| delivery.rows[*at].clone()).collect(),
             known: report.known.clone(),
-            mismatches: report.mismatches,
+            mismatches,
             fenced: report.fenced,
             due: report.due.clone(),
             audited: report.audited.iter().map(|(at, finding)| (delivery.rows[*at].clone(), *finding)).collect(),
@@ -602,6 +606,15 @@ impl Engine {
             let _ = events.send(Event::Inherited(from, stored, reply));
         });
         self.writer.write(Write::Inherit(inheritance), answer);
+        Vec::new()
+    }
+
+    fn gather(&self, gathering: Box<Gathering>, reply: oneshot::Sender<Result<(i64, u64), StoreError>>) -> Vec<Effect> {
+        let answer = |written: Result<Written, StoreError>| {
+            let gathered = |written| if let Written::Gathered(sweep, rows) = written { (sweep, rows) } else { (0, 0) };
+            drop(reply.send(written.map(gathered)));
+        };
+        self.writer.write(Write::Gather(gathering), Box::new(answer));
         Vec::new()
     }
 

@@ -129,6 +129,13 @@ impl Sweeps {
         let mut row = inheritance.row.clone();
         self.0.engine.tell(Event::Inherit(Box::new(inheritance), reply));
         row.number = stored.await.map_err(|_| stopping())?.map_err(|e| Status::from(store_error(e)))?;
+        let number = row.number;
+        self.take_up(row, spec).await?;
+        Ok(number)
+    }
+
+    /// Takes up a sweep that was stored with rows.
+    pub(super) async fn take_up(&self, row: SweepRow, spec: Arc<Spec>) -> Result<(), Status> {
         let (number, shared) = (row.number, self.0.clone());
         let task = tokio::task::spawn_blocking(move || {
             let readers = shared.store.readers(threads()).map_err(store_error)?;
@@ -142,8 +149,7 @@ impl Sweeps {
         tracing::info!(sweep = sweep.id, rows = rows.len(), "sweep launched with the rows of another");
         let (reply, taken) = oneshot::channel();
         self.0.engine.tell(Event::TakeUp(Box::new(sweep), rows, reply));
-        taken.await.map_err(|_| stopping())?;
-        Ok(number)
+        taken.await.map_err(|_| stopping())
     }
 }
 

@@ -19,6 +19,7 @@ mod needs;
 pub(crate) mod process;
 mod recover;
 mod removal;
+mod reuse;
 mod rows;
 pub mod session;
 mod standing;
@@ -111,6 +112,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     /// Held while a sweep is changed.
     pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) launching: reuse::Launching,
     pub(crate) rate_limit: Option<u32>,
     pub(crate) stopping: tokio::sync::watch::Receiver<bool>,
 }
@@ -223,6 +225,7 @@ pub fn assemble(setup: Setup) -> std::io::Result<Parts> {
         lease_ttl: setup.lease_ttl,
         limits: Limits::new(),
         changing: Arc::default(),
+        launching: reuse::Launching::default(),
         rate_limit: setup.rate_limit,
         stopping: setup.stopping,
     };

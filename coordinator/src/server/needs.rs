@@ -20,6 +20,7 @@ impl Sweeps {
         let query = Query::new(&found.spec, &Question { metric: &request.metric, ..Question::default() });
         let query = query.map_err(table_error)?;
         let asked = query.clone();
+        let _room = self.room_for_cells(&found, 0).await?;
         let needs = self.read_rows(&found, move |rows| needs(rows, &asked, target)).await?;
         let number = found.number;
         let slots = self.ask(move |core| core.sweep(number).map_or(0.0, |sweep| core.slots_for(sweep))).await?;

@@ -51,6 +51,9 @@ fn reads_only(path: &str) -> bool {
         "ergodic.v1.SweepService" => matches!(
             method,
             "List"
+                | "ListPages"
+                | "TablePages"
+                | "CurvePages"
                 | "Status"
                 | "Watch"
                 | "Table"

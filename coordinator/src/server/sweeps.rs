@@ -16,11 +16,9 @@ use ergodic_proto::seal::Sealed as _;
 use ergodic_proto::status::{UserError, elsewhere};
 use ergodic_proto::v1::sweep_service_server::SweepService;
 use ergodic_proto::{PROTOCOL, USER, v1};
-use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
 use super::door::Caller;
-use super::engine::Event;
 use super::grid::watch_grid;
 use super::limits::{Pages, Place, Stream};
 use super::removal::Removed;
@@ -49,6 +47,13 @@ pub(super) struct Prepared {
 const PAGE: usize = 512;
 /// For fewer rows another reader is not worth its opening.
 const ROWS_PER_READER: u64 = 10_000;
+/// Sweeps per page of `ListPages`.
+const LISTED: usize = 500;
+/// What to do where an answer in one piece would be too large.
+const IN_ONE_PIECE: &str = "a newer `ergodic` takes it page by page; or name fewer axes (--by)";
+/// What to do where even pages are.
+const FEWER_ROWS: &str =
+    "name fewer axes (--by), or all of them, and no --at; or `ergodic export` it and ask the files";
 /// Shortest time between two messages of `Watch`.
 const WATCH_PAUSE: Duration = Duration::from_millis(250);
 
@@ -69,6 +74,9 @@ impl SweepService for Sweeps {
     type TrialsStream = Stream<v1::TrialsResponse>;
     type PredictionsStream = Stream<v1::PredictionsResponse>;
     type RowsStream = Stream<v1::RowsResponse>;
+    type TablePagesStream = Stream<v1::TableResponse>;
+    type CurvePagesStream = Stream<v1::CurvesResponse>;
+    type ListPagesStream = Stream<v1::ListResponse>;
 
     async fn launch(&self, request: Request<v1::LaunchRequest>) -> Result<Response<v1::LaunchResponse>, Status> {
         // Whoever hangs up meanwhile leaves the work behind until it notices: it counts until it has ended.
@@ -88,16 +96,42 @@ impl SweepService for Sweeps {
             && let Some(number) = self.unfinished(&source).await?
         {
             let status = self.steered(number, Steering::Resume).await?;
-            return Ok(Response::new(v1::LaunchResponse { status, looks: String::new() }));
+            return Ok(Response::new(v1::LaunchResponse { status, found: true, ..Default::default() }));
         }
-        let Prepared { row, spec, looks } = self.prepare(source, by, place).await?;
+        let Prepared { row, spec, looks } = self.prepare(source, by, place.clone()).await?;
+        if request.reuse {
+            let launched = self.launch_missing(row, spec, request.resume, place).await?;
+            return Ok(Response::new(v1::LaunchResponse { looks, ..launched }));
+        }
         let files: Vec<[u8; 32]> = row.source.files.iter().map(|pin| pin.hash).chain(row.data.hash).collect();
-        let (reply, stored) = oneshot::channel();
-        self.0.engine.tell(Event::Launch(Box::new(row), Arc::new(spec), reply));
-        let number = stored.await.map_err(|_| stopping())?.map_err(|e| Status::from(store_error(e)))?;
+        let number = self.store_new(row, Arc::new(spec)).await?;
         self.0.catalog.shelf.settle(&files);
         let status = self.status_of(number).await?;
-        Ok(Response::new(v1::LaunchResponse { status, looks }))
+        Ok(Response::new(v1::LaunchResponse { status, looks, ..Default::default() }))
+    }
+
+    async fn list_pages(&self, _: Request<v1::ListRequest>) -> Result<Response<Self::ListPagesStream>, Status> {
+        let (pages, stream) = Pages::new(self.0.limits.readers.place()?);
+        let this = Self(self.0.clone());
+        tokio::spawn(async move {
+            let mut from = i64::MIN;
+            loop {
+                let page = this.ask(move |core| {
+                    let sweeps = core.sweeps_from(from).take(LISTED);
+                    sweeps.map(|sweep| (sweep.number, sweep_status(core, sweep))).collect::<Vec<_>>()
+                });
+                let page = page.await;
+                let last = page.as_ref().ok().filter(|page| page.len() == LISTED).and_then(|page| page.last());
+                let next = last.map(|(number, _)| number + 1);
+                let sweeps = page.map(|page| page.into_iter().map(|(_, status)| status).collect());
+                let sent = pages.send(sweeps.map(|sweeps| v1::ListResponse { sweeps })).await;
+                match next {
+                    Some(next) if sent => from = next,
+                    _ => return,
+                }
+            }
+        });
+        Ok(Response::new(stream))
     }
 
     async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
@@ -140,20 +174,36 @@ impl SweepService for Sweeps {
         let question = Question { by: &request.by, metric: &request.metric, at: &request.at, stats: &request.stats };
         let query = Query::new(&found.spec, &question).map_err(table_error)?;
         let asked = query.clone();
+        let _room = self.room(query.takes(&found.spec, found.done, false, false), IN_ONE_PIECE).await?;
         let rows = self.read_rows(&found, move |rows| asked.table(rows)).await?;
-        Ok(Response::new(v1::TableResponse {
-            sweep: found.id,
-            name: found.spec.name.clone(),
-            metric: query.metric().name().into_owned(),
-            axes: query.axis_names(&found.spec),
-            rows: rows.iter().map(to_row).collect(),
-            better: query.metric().larger_is_better().map_or(0, |larger| if larger { 1 } else { -1 }),
-            done: found.done,
-            trials: found.trials,
-            data: found.data,
-            numerics: found.spec.numerics.clone(),
-            columns: query.columns(),
-        }))
+        let table = table_without_rows(&found, &query);
+        Ok(Response::new(v1::TableResponse { rows: rows.iter().map(to_row).collect(), ..table }))
+    }
+
+    async fn table_pages(
+        &self,
+        request: Request<v1::TableRequest>,
+    ) -> Result<Response<Self::TablePagesStream>, Status> {
+        let request = request.into_inner();
+        let found = self.find(&request.sweep).await?;
+        let question = Question { by: &request.by, metric: &request.metric, at: &request.at, stats: &request.stats };
+        let query = Query::new(&found.spec, &question).map_err(table_error)?;
+        let room = self.room(query.takes(&found.spec, found.done, false, true), FEWER_ROWS).await?;
+        let table = table_without_rows(&found, &query);
+        let work = move |rows: Rows<'_>, pages: &Pages<v1::TableResponse>| -> Result<(), TableError> {
+            let _room = room;
+            let mut page = table;
+            query.table_pages(rows, &mut |entries| {
+                page.rows = entries.iter().map(to_row).collect();
+                pages.blocking_send(Ok(std::mem::take(&mut page)))
+            })?;
+            // An empty table has columns, too.
+            if !page.sweep.is_empty() {
+                let _ = pages.blocking_send(Ok(page));
+            }
+            Ok(())
+        };
+        Ok(Response::new(self.send_rows(&found, work)?))
     }
 
     async fn trials(&self, request: Request<v1::TrialsRequest>) -> Result<Response<Self::TrialsStream>, Status> {
@@ -226,21 +276,35 @@ impl SweepService for Sweeps {
         let question = Question { by: &request.by, metric: &request.metric, at: "", stats: &request.stats };
         let query = Query::new(&found.spec, &question).map_err(table_error)?;
         let asked = query.clone();
+        let _room = self.room(query.takes(&found.spec, found.done, true, false), IN_ONE_PIECE).await?;
         let points = self.read_rows(&found, move |rows| asked.curves(rows)).await?;
-        let point = |entry: &Entry| v1::CurvePoint {
-            values: entry.values.iter().map(Into::into).collect(),
-            step: entry.step,
-            summary: Some(to_summary(entry)),
-            figures: to_figures(&entry.figures),
-            note: entry.note.clone(),
+        let curves = curves_without_points(&found, &query);
+        Ok(Response::new(v1::CurvesResponse { points: points.iter().map(to_point).collect(), ..curves }))
+    }
+
+    async fn curve_pages(
+        &self,
+        request: Request<v1::CurvesRequest>,
+    ) -> Result<Response<Self::CurvePagesStream>, Status> {
+        let request = request.into_inner();
+        let found = self.find(&request.sweep).await?;
+        let question = Question { by: &request.by, metric: &request.metric, at: "", stats: &request.stats };
+        let query = Query::new(&found.spec, &question).map_err(table_error)?;
+        let room = self.room(query.takes(&found.spec, found.done, true, true), FEWER_ROWS).await?;
+        let curves = curves_without_points(&found, &query);
+        let work = move |rows: Rows<'_>, pages: &Pages<v1::CurvesResponse>| -> Result<(), TableError> {
+            let _room = room;
+            let mut page = curves;
+            query.curve_pages(rows, &mut |entries| {
+                page.points = entries.iter().map(to_point).collect();
+                pages.blocking_send(Ok(std::mem::take(&mut page)))
+            })?;
+            if !page.sweep.is_empty() {
+                let _ = pages.blocking_send(Ok(page));
+            }
+            Ok(())
         };
-        Ok(Response::new(v1::CurvesResponse {
-            sweep: found.id,
-            metric: query.metric().name().into_owned(),
-            axes: query.axis_names(&found.spec),
-            points: points.iter().map(point).collect(),
-            columns: query.columns(),
-        }))
+        Ok(Response::new(self.send_rows(&found, work)?))
     }
 
     async fn compare(&self, request: Request<v1::CompareRequest>) -> Result<Response<v1::CompareResponse>, Status> {
@@ -250,6 +314,7 @@ impl SweepService for Sweeps {
         let contest = Contest { baseline: &baseline, metric: &request.metric, at: &request.at, level: request.level };
         let comparison = Comparison::new(&found.spec, &contest).map_err(table_error)?;
         let asked = comparison.clone();
+        let _room = self.room_for_cells(&found, 0).await?;
         let rows = self.read_rows(&found, move |rows| asked.contrasts(rows)).await?;
         Ok(Response::new(v1::CompareResponse {
             sweep: found.id,
@@ -421,6 +486,41 @@ impl Sweeps {
         result.map_err(Into::into)
     }
 
+    /// Room for an answer about all cells, and so many bytes besides.
+    pub(super) async fn room_for_cells(&self, found: &Found, more: u64) -> Result<Place, Status> {
+        let cells = found.spec.grid.cells().min(found.done).saturating_mul(1024);
+        let bytes = found.done.saturating_mul(32).saturating_add(cells).saturating_add(more);
+        self.room(bytes, "ask about fewer cells or trials, or `ergodic export` the sweep and ask the files").await
+    }
+
+    /// Room for an answer of so many bytes.
+    async fn room(&self, bytes: u64, instead: &str) -> Result<Place, Status> {
+        self.0.limits.answers.answer(bytes, instead).await
+    }
+
+    /// The same as [`Self::read_rows`] for what is sent page by page.
+    fn send_rows<T: Send + 'static>(
+        &self,
+        found: &Found,
+        work: impl FnOnce(Rows<'_>, &Pages<T>) -> Result<(), TableError> + Send + 'static,
+    ) -> Result<Stream<T>, Status> {
+        let (spec, sweep, data) = (found.spec.clone(), found.number, found.data_hash.unwrap_or_default());
+        let (shared, mut places) = (self.0.clone(), self.places(found.done)?);
+        let count = places.len();
+        let (pages, stream) = Pages::new(places.remove(0));
+        tokio::task::spawn_blocking(move || {
+            let _held = places;
+            let readers = shared.store.readers(count).map_err(store_error);
+            let sent = readers.and_then(|readers| {
+                work(Rows { spec: &spec, sweep, data, readers: &readers }, &pages).map_err(table_error)
+            });
+            if let Err(error) = sent {
+                let _ = pages.blocking_send(Err(error.into()));
+            }
+        });
+        Ok(stream)
+    }
+
     /// Places for the readers of so many rows: one at least, and as many more as help and are free.
     fn places(&self, rows: u64) -> Result<Vec<Place>, Status> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -431,7 +531,7 @@ impl Sweeps {
     }
 
     /// Steers a sweep; its status once that is durable.
-    async fn steered(&self, number: i64, steering: Steering) -> Result<Option<v1::SweepStatus>, Status> {
+    pub(super) async fn steered(&self, number: i64, steering: Steering) -> Result<Option<v1::SweepStatus>, Status> {
         change::steer(&self.0, number, steering).await?;
         self.status_of(number).await
     }
@@ -682,10 +782,6 @@ fn share(priority: Option<i32>, weight: Option<f64>) -> Result<Steering, Status>
     }
 }
 
-fn stopping() -> Status {
-    Status::unavailable("the coordinator is stopping")
-}
-
 fn core_age(core: &Core) -> f64 {
     core.age().as_secs_f64()
 }
@@ -782,6 +878,42 @@ pub(super) fn table_error(error: TableError) -> UserError {
         TableError::Unknown(message) => UserError::new(ErrorCode::NotFound, message),
         TableError::Bad(message) => UserError::new(ErrorCode::BadInput, message),
         TableError::Store(error) => store_error(error),
+    }
+}
+
+fn table_without_rows(found: &Found, query: &Query) -> v1::TableResponse {
+    v1::TableResponse {
+        sweep: found.id.clone(),
+        name: found.spec.name.clone(),
+        metric: query.metric().name().into_owned(),
+        axes: query.axis_names(&found.spec),
+        rows: Vec::new(),
+        better: query.metric().larger_is_better().map_or(0, |larger| if larger { 1 } else { -1 }),
+        done: found.done,
+        trials: found.trials,
+        data: found.data.clone(),
+        numerics: found.spec.numerics.clone(),
+        columns: query.columns(),
+    }
+}
+
+fn curves_without_points(found: &Found, query: &Query) -> v1::CurvesResponse {
+    v1::CurvesResponse {
+        sweep: found.id.clone(),
+        metric: query.metric().name().into_owned(),
+        axes: query.axis_names(&found.spec),
+        points: Vec::new(),
+        columns: query.columns(),
+    }
+}
+
+fn to_point(entry: &Entry) -> v1::CurvePoint {
+    v1::CurvePoint {
+        values: entry.values.iter().map(Into::into).collect(),
+        step: entry.step,
+        summary: Some(to_summary(entry)),
+        figures: to_figures(&entry.figures),
+        note: entry.note.clone(),
     }
 }
 

@@ -211,6 +211,7 @@ impl Life {
             lease_ttl,
             limits: Limits::new(),
             changing: Arc::default(),
+            launching: super::reuse::Launching::default(),
             rate_limit: self.options.rate_limit,
             stopping: is_over,
         }));

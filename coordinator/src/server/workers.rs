@@ -63,7 +63,7 @@ impl WorkerService for Workers {
         Ok(Response::new(v1::CommitResultsResponse {
             stored: report.stored.len() as u32,
             duplicates: (report.known.len() as u64 - report.mismatches) as u32,
-            mismatches: report.mismatches as u32,
+            mismatches: (report.mismatches + report.contradicted) as u32,
             fenced: report.fenced,
         }))
     }

@@ -258,7 +258,11 @@ impl Query {
     /// # Errors
     /// The store failed, no curve has a sample at the step asked for, or it would take too long.
     pub fn table(&self, rows: Rows<'_>) -> Result<Vec<Entry>, TableError> {
-        let mut groups = self.outcomes(rows)?;
+        self.table_within(rows, Within::ALL)
+    }
+
+    fn table_within(&self, rows: Rows<'_>, within: Within) -> Result<Vec<Entry>, TableError> {
+        let mut groups = self.outcomes(rows, within)?;
         if let Some(at) = self.at {
             self.sample_curves(rows, at, &mut groups)?;
         }
@@ -268,15 +272,16 @@ impl Query {
     }
 
     /// Trials by outcome, with their final values where these are asked for.
-    fn outcomes(&self, rows: Rows<'_>) -> Result<BTreeMap<Vec<u64>, Group>, TableError> {
+    fn outcomes(&self, rows: Rows<'_>, within: Within) -> Result<BTreeMap<Vec<u64>, Group>, TableError> {
         let spec = rows.spec;
         let mut groups: BTreeMap<Vec<u64>, Group> = BTreeMap::new();
         if spec.grid.numbers() <= MOST_EMPTY_ROWS {
-            for cell in spec.grid.iter() {
+            for cell in spec.grid.iter().filter(|cell| within.holds(*cell)) {
                 groups.entry(self.group(spec, cell)).or_default();
             }
         }
-        for cell in rows.each_part(|reader, part| self.ended(rows, reader, part))?.into_iter().flatten() {
+        let parts = rows.each_part_of(within, |reader, part| self.ended(rows, reader, part))?;
+        for cell in parts.into_iter().flatten() {
             groups.entry(self.group(spec, cell.cell)).or_default().extend(cell);
         }
         Ok(groups)
@@ -388,15 +393,20 @@ impl Query {
     /// # Errors
     /// The store failed, or it would take too long.
     pub fn curves(&self, rows: Rows<'_>) -> Result<Vec<Entry>, TableError> {
+        self.curves_within(rows, Within::ALL)
+    }
+
+    fn curves_within(&self, rows: Rows<'_>, within: Within) -> Result<Vec<Entry>, TableError> {
         let mut points: BTreeMap<(Vec<u64>, u64), Values> = BTreeMap::new();
-        for (cell, curves) in rows.each_part(|reader, part| self.curves_of(rows, reader, part))?.into_iter().flatten() {
+        let parts = rows.each_part_of(within, |reader, part| self.curves_of(rows, reader, part))?;
+        for (cell, curves) in parts.into_iter().flatten() {
             let group = self.group(rows.spec, cell);
             for (step, values) in curves.0 {
                 points.entry((group.clone(), step)).or_default().extend(values);
             }
         }
         // What is asked for by name may be about trials that had diverged, which have no part in the curves any more.
-        let outcomes = if self.stats.is_empty() { BTreeMap::new() } else { self.outcomes(rows)? };
+        let outcomes = if self.stats.is_empty() { BTreeMap::new() } else { self.outcomes(rows, within)? };
         self.check_work(points.values().map(|point| point.values.len()))?;
         let cells = rows.cells();
         let entry = |((key, step), values): ((Vec<u64>, u64), Values)| {
@@ -466,6 +476,112 @@ impl Query {
     }
 }
 
+/// Cells of a sweep, by their numbers: from one on, up to and without another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Within {
+    from: u64,
+    to: u64,
+}
+
+impl Within {
+    const ALL: Self = Self { from: 0, to: Part::ALL.to.cell };
+
+    fn holds(self, cell: u64) -> bool {
+        (self.from..self.to).contains(&cell)
+    }
+}
+
+/// Points of curves, or rows of a table, that are worked out at a time.
+const PAGE: u64 = 2_000;
+/// Values of trials that are read for them.
+const PAGE_VALUES: u64 = 1_000_000;
+/// What an entry takes while it is on its way to a peer, about, in bytes.
+const ENTRY_BYTES: u64 = 1024;
+/// What a value takes.
+const VALUE_BYTES: u64 = 16;
+
+impl Query {
+    /// Rows of a table, page by page: as many at a time as can be told apart from the others.
+    ///
+    /// # Errors
+    /// As for [`Query::table`].
+    pub fn table_pages(&self, rows: Rows<'_>, each: &mut dyn FnMut(Vec<Entry>) -> bool) -> Result<(), TableError> {
+        // Whether there is a sample at a moment is known at the end.
+        if self.at.is_some() {
+            return hand_out(self.table(rows)?, each);
+        }
+        self.pages(rows, 1, &|within| self.table_within(rows, within), each)
+    }
+
+    /// Points of curves, page by page.
+    ///
+    /// # Errors
+    /// As for [`Query::curves`].
+    pub fn curve_pages(&self, rows: Rows<'_>, each: &mut dyn FnMut(Vec<Entry>) -> bool) -> Result<(), TableError> {
+        self.pages(rows, samples(rows.spec), &|within| self.curves_within(rows, within), each)
+    }
+
+    /// Where a row is of one cell, cells are taken a few at a time.
+    fn pages(
+        &self,
+        rows: Rows<'_>,
+        samples: u64,
+        work_out: &dyn Fn(Within) -> Result<Vec<Entry>, TableError>,
+        each: &mut dyn FnMut(Vec<Entry>) -> bool,
+    ) -> Result<(), TableError> {
+        if self.pooled {
+            return hand_out(work_out(Within::ALL)?, each);
+        }
+        let (numbers, repeats) = (rows.spec.grid.numbers(), u64::from(rows.spec.repeats));
+        let cells = (PAGE / samples).min(PAGE_VALUES / samples.saturating_mul(repeats)).max(1);
+        let mut from = 0;
+        while from < numbers {
+            let within = Within { from, to: from.saturating_add(cells).min(numbers) };
+            let page = work_out(within)?;
+            if !page.is_empty() && !each(page) {
+                return Ok(());
+            }
+            from = within.to;
+        }
+        Ok(())
+    }
+
+    /// How many bytes it takes to answer, about, of so many trials: of a table, or of curves; in pages or in one piece.
+    pub fn takes(&self, spec: &Spec, done: u64, curves: bool, paged: bool) -> u64 {
+        let samples = if curves { samples(spec) } else { 1 };
+        if paged && !self.pooled && (curves || self.at.is_none()) {
+            // Of curves, a cell is read as a whole.
+            let values =
+                PAGE_VALUES.max(samples.saturating_mul(u64::from(spec.repeats))).min(done.saturating_mul(samples));
+            return (4 * PAGE).min(done.saturating_mul(samples)) * ENTRY_BYTES + values * VALUE_BYTES;
+        }
+        let places = self.axes.iter().fold(1_u64, |n, axis| n.saturating_mul(spec.grid.axes()[*axis].len()));
+        let rows = places.min(done.max(MOST_EMPTY_ROWS)).min(spec.grid.cells());
+        let values = done.saturating_mul(samples).saturating_mul(VALUE_BYTES);
+        rows.saturating_mul(samples).saturating_mul(ENTRY_BYTES).saturating_add(values)
+    }
+}
+
+/// The most samples that a trial of a sweep has.
+fn samples(spec: &Spec) -> u64 {
+    let classes = (0..spec.grid.classes()).filter(|class| spec.grid.class_cells(*class) > 0);
+    let of_class = |class| {
+        let config = spec.grid.config(spec.grid.class_cell(class, 0)).ok()?;
+        Some(config.steps().div_ceil(config.to_steps(spec.measure.every).max(1)))
+    };
+    classes.filter_map(of_class).max().unwrap_or(1).max(1)
+}
+
+fn hand_out(mut entries: Vec<Entry>, each: &mut dyn FnMut(Vec<Entry>) -> bool) -> Result<(), TableError> {
+    while !entries.is_empty() {
+        let rest = entries.split_off(entries.len().min(PAGE as usize));
+        if !each(std::mem::replace(&mut entries, rest)) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 impl<'a> Rows<'a> {
     /// The stream of resamples of some cells.
     pub(super) fn resampling(self, cells: &[u64]) -> Stream {
@@ -478,6 +594,26 @@ impl<'a> Rows<'a> {
         work: impl Fn(&dyn Reader, Part) -> Result<T, StoreError> + Sync,
     ) -> Result<Vec<T>, StoreError> {
         self.readers.each(&self.readers.parts(self.spec.grid.numbers(), self.spec.repeats), work)
+    }
+
+    /// The same with the parts of these cells.
+    fn each_part_of<T: Send>(
+        self,
+        within: Within,
+        work: impl Fn(&dyn Reader, Part) -> Result<T, StoreError> + Sync,
+    ) -> Result<Vec<T>, StoreError> {
+        if within == Within::ALL {
+            return self.each_part(work);
+        }
+        let mut parts = self.readers.parts(within.to - within.from, self.spec.repeats);
+        for part in &mut parts {
+            part.from.cell += within.from;
+            part.to.cell = part.to.cell.saturating_add(within.from);
+        }
+        if let Some(last) = parts.last_mut() {
+            last.to = TrialKey { cell: within.to, repeat: 0 };
+        }
+        self.readers.each(&parts, work)
     }
 
     fn cells(self) -> Cells<'a> {

@@ -12,7 +12,9 @@ pub mod sqlite;
 pub mod writer;
 
 use std::fmt;
+use std::sync::Arc;
 
+use ergodic_common::reuse::Selection;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
 use ergodic_common::trial::Predictions;
@@ -147,6 +149,8 @@ pub enum Write {
     Inherit(Box<Inheritance>),
     /// What the cells of a sweep resolve to, which was not known when it was stored.
     Cells(i64, [u8; 32]),
+    /// A new sweep that begins with copies of rows of others.
+    Gather(Box<Gathering>),
     /// Nothing of consequence: whether the store takes a write at all.
     Probe,
 }
@@ -158,6 +162,8 @@ pub enum Written {
     Done,
     /// The sweep's number.
     Sweep(i64),
+    /// The sweep's number, and how many rows it began with.
+    Gathered(i64, u64),
     /// The batch's fate.
     Results(Report),
     /// Trials to be run again, and audits, with the processes whose rows they are of.
@@ -177,6 +183,56 @@ pub struct Inheritance {
     pub from: i64,
     /// Cells of the other sweep, ascending, each with its number in the new one.
     pub cells: Vec<(u64, u64)>,
+}
+
+/// A new sweep, and which rows of other sweeps it begins with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gathering {
+    /// The new sweep.
+    pub row: SweepRow,
+    /// Its seed, by which the lot falls on trials that are audited.
+    pub seed: u64,
+    /// Their share.
+    pub audit: f64,
+    /// Where rows come from. Of several rows of a trial the first one counts.
+    pub sources: Vec<Source>,
+    /// Cells that are run again, to be compared.
+    pub twins: Vec<Twin>,
+}
+
+/// A sweep that has rows of trials of another one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Source {
+    /// Its number.
+    pub sweep: i64,
+    /// Which.
+    pub cells: Vec<SameCell>,
+}
+
+/// A cell that two sweeps have.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SameCell {
+    /// Its number in the sweep that has rows.
+    pub from: u64,
+    /// Its number in the new one.
+    pub to: u64,
+    /// Repeats from this one on are not wanted.
+    pub below: u32,
+    /// What it is.
+    pub identity: [u8; 32],
+    /// What of its results is wanted.
+    pub select: Arc<Selection>,
+}
+
+/// A cell of a new sweep of which another one has rows that lack something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Twin {
+    /// The cell.
+    pub cell: u64,
+    /// Number of the other sweep.
+    pub other_sweep: i64,
+    /// The cell there.
+    pub other_cell: u64,
 }
 
 /// Rows of a removed sweep that are there no more.
@@ -199,6 +255,8 @@ pub struct Report {
     pub known: Vec<TrialKey>,
     /// Of these, how many differ from their row.
     pub mismatches: u64,
+    /// Of the stored ones, how many differ from the row that another sweep has of the same trial.
+    pub contradicted: u64,
     /// Whether the fence held no more.
     pub fenced: bool,
     /// Of the stored ones, those whose audits are due.

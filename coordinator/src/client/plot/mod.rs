@@ -11,8 +11,9 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
 use super::Client;
-use super::commands::ask_table;
+use super::commands::{ask_table, status};
 use super::output::{AxisWords, Selection, is_stream, write_file};
+use super::watch::done;
 use crate::plot::{Level, Look, Scene};
 
 /// `--kind`
@@ -139,12 +140,37 @@ pub async fn plot(
 /// As for [`plot`].
 pub async fn picture(client: &mut Client, sweep: &str, options: &PlotOptions) -> Result<Scene, UserError> {
     check(options)?;
+    check_size("a picture", options, &status(client, sweep).await?)?;
     match options.kind {
         Kind::Heatmap | Kind::Phase => maps::map(client, sweep, options).await,
         Kind::Curves => curves::curves(client, sweep, options).await,
         Kind::Distribution => rows::distribution(client, sweep, options).await,
         Kind::Pairs => rows::pairs(client, sweep, options).await,
     }
+}
+
+/// Cells of a sweep of which a picture is made.
+const MOST_CELLS: u64 = 100_000;
+/// The same with a curve for each.
+pub(super) const MOST_CURVES: u64 = 5_000;
+/// Trials of which each is shown.
+const MOST_TRIALS: u64 = 2_000_000;
+
+/// Refuses what nobody could look at, and what would take all memory.
+pub(super) fn check_size(what: &str, options: &PlotOptions, sweep: &v1::SweepStatus) -> Result<(), UserError> {
+    let (cells, trials) = (sweep.cells, done(sweep));
+    let most = if options.kind == Kind::Curves { MOST_CURVES } else { MOST_CELLS };
+    let instead = "name axes with --by where the kind has it, pool cells with `ergodic table ID --by AXIS,AXIS`, or take them out \
+                   with `ergodic export` or `ergodic sql`";
+    if cells > most && options.by.is_empty() {
+        return Err(bad(format!("{what} of {cells} cells cannot be read; at most {most} are shown: {instead}")));
+    }
+    if trials > MOST_TRIALS && matches!(options.kind, Kind::Distribution | Kind::Pairs) {
+        return Err(bad(format!(
+            "{what} of {trials} trials cannot be read; at most {MOST_TRIALS} are shown: {instead}"
+        )));
+    }
+    Ok(())
 }
 
 /// Options that would be without effect are refused.

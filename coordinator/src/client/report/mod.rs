@@ -15,7 +15,7 @@ use ergodic_proto::{PROTOCOL, v1};
 use super::Client;
 use super::commands::{ask_table, ask_trials, status};
 use super::output::write_file;
-use super::plot::{Kind, PlotOptions, picture, varying};
+use super::plot::{Kind, MOST_CURVES, PlotOptions, check_size, picture, varying};
 use super::watch::{done, duration, state_word};
 use page::Page;
 
@@ -28,6 +28,8 @@ const MOST_ROWS: usize = 200;
 /// There is no such sweep, the file cannot be written, or nobody answers.
 pub async fn report(client: &mut Client, sweep: &str, dir: &Path) -> Result<String, UserError> {
     let status = status(client, sweep).await?;
+    // What its largest figures are refused for, all of it is.
+    check_size("a page", &PlotOptions::new(Kind::Distribution), &status)?;
     let file = sweep_file(client, &status.id).await?;
     let trials = ask_trials(client, &status.id).await?;
     let metrics = trials.first().map(|page| page.metrics.clone()).unwrap_or_default();
@@ -158,6 +160,8 @@ async fn curves(
     }
     match table.better {
         0 => options.by = table.axes.iter().take(1).cloned().collect(),
+        // Curves of all of them are not asked for.
+        _ if table.rows.len() as u64 > MOST_CURVES => options.by = table.axes.iter().take(1).cloned().collect(),
         _ => {
             options.selection.top = Some(8);
             page.paragraph("Curves of the eight cells with the best means:");

@@ -102,7 +102,7 @@ async fn wanted(client: &mut Client, named: &[String]) -> Result<Vec<v1::SweepSt
     if !named.is_empty() {
         return Ok(sweeps);
     }
-    let sweeps = client.sweeps.list(v1::ListRequest {}).await.map_err(|e| client.error(&e))?.into_inner().sweeps;
+    let sweeps = commands::ask_sweeps(client).await?;
     let trials = sweeps.iter().map(done).sum::<u64>();
     match sweeps.len() {
         0 => Err(UserError::new(ErrorCode::NotFound, "no sweep yet: launch one with `ergodic launch SPEC`")),

@@ -9,7 +9,8 @@ mod rate;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ergodic_proto::status::busy;
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::{UserError, busy};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
@@ -31,6 +32,8 @@ const SESSIONS: usize = 8192;
 const WATCHERS: usize = 1024;
 /// Clients that read rows, predictions, tables or curves: each has a thread and a view of the store.
 const READERS: usize = 64;
+/// Bytes that all their answers take, and what is read for them.
+const ANSWERS: usize = 256 << 20;
 /// Files that are being sent to peers.
 const FETCHES: usize = 128;
 /// Files that are being kept.
@@ -40,6 +43,8 @@ const LAUNCHES: usize = 4;
 /// Sweeps that are being paused, resumed, cancelled and so on.
 const CHANGES: usize = 16;
 
+/// Whoever asks for much waits for so long until others have their answers.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// Whoever finds no room is to come again after this time.
 const COME_AGAIN: Duration = Duration::from_secs(1);
 
@@ -76,6 +81,21 @@ impl Room {
         self.free.clone().acquire_many_owned(bytes).await.ok()
     }
 
+    /// So many bytes for an answer, after a wait where others have them.
+    ///
+    /// # Errors
+    /// There are never so many, and what to do is said; or not for a while.
+    pub(crate) async fn answer(&self, bytes: u64, instead: &str) -> Result<Place, Status> {
+        if bytes > self.most as u64 {
+            let (wanted, most) = (bytes >> 20, self.most >> 20);
+            let message =
+                format!("the answer would take about {wanted} MiB, of at most {most} MiB for all answers: {instead}");
+            return Err(UserError::new(ErrorCode::Refused, message).into());
+        }
+        let place = tokio::time::timeout(ANSWER_WITHIN, self.wait(bytes as usize)).await;
+        place.ok().flatten().ok_or_else(|| self.full())
+    }
+
     /// The answer that there is no room.
     pub(crate) fn full(&self) -> Status {
         busy(&format!("the coordinator is busy: {}", self.what), COME_AGAIN)
@@ -92,6 +112,7 @@ pub(crate) struct Limits {
     pub(crate) sessions: Room,
     pub(crate) watchers: Room,
     pub(crate) readers: Room,
+    pub(crate) answers: Room,
     pub(crate) fetches: Room,
     pub(crate) uploads: Room,
     pub(crate) launches: Room,
@@ -109,6 +130,7 @@ impl Limits {
             sessions: Room::of(SESSIONS, "it has as many workers as it can"),
             watchers: Room::of(WATCHERS, "too many clients follow sweeps"),
             readers: Room::of(READERS, "too many clients read results"),
+            answers: Room::of(ANSWERS, "too much is being worked out for others"),
             fetches: Room::of(FETCHES, "it sends as many files as it can"),
             uploads: Room::of(UPLOADS, "it takes as many files as it can"),
             launches: Room::of(LAUNCHES, "other sweeps are being launched"),

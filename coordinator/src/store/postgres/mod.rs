@@ -19,13 +19,14 @@ use super::{Leader, Reader, Readers, Store, StoreError, Write, Writer, Written};
 use session::Session;
 
 /// What makes each version of the schema out of the one before.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("schema.sql"),
     include_str!("schema2.sql"),
     include_str!("schema3.sql"),
     include_str!("schema4.sql"),
     include_str!("schema5.sql"),
     include_str!("schema6.sql"),
+    include_str!("schema7.sql"),
 ];
 /// Held while the schema is looked at and changed.
 const SCHEMA_LOCK: &str = "SELECT pg_advisory_xact_lock(7310020260001)";

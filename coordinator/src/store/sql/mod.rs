@@ -1,6 +1,7 @@
 //! What the two databases have in common: nearly every statement, and what becomes of their rows. Parameters are
 //! numbered in the order in which they first appear, which is how both of them understand `$1`.
 
+mod gather;
 mod grow;
 mod read;
 mod write;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use ergodic_common::terms::Share;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
+use super::gather::{contradictions, gather};
 use super::grow::{extend, inherit};
 use super::read::{names, small_trial, small_trials, sweep_of};
 use super::{Fields, Sql, Value, all, damaged, key, number, whole_trial};
@@ -42,6 +43,7 @@ pub(in crate::store) fn apply(sql: &(impl Sql + Send), write: &Write) -> Result<
         Write::Cells(sweep, cells) => {
             change_sweep(sql, *sweep, |row| row.source.cells = Some(*cells)).map(|()| Written::Done)
         }
+        Write::Gather(gathering) => gather(sql, gathering).map(|(sweep, rows)| Written::Gathered(sweep, rows)),
         Write::Probe => probe(sql).map(|()| Written::Done),
     }
 }
@@ -168,11 +170,12 @@ fn set_share(sql: &impl Sql, sweep: i64, share: Share) -> Result<(), StoreError>
 }
 
 /// Stores what has no row yet if the fence holds, and compares the rest with the rows that are there.
-fn put_results(sql: &impl Sql, batch: &Batch) -> Result<Report, StoreError> {
+fn put_results(sql: &(impl Sql + Send), batch: &Batch) -> Result<Report, StoreError> {
     let mut report = Report { fenced: batch.compare_only || !fence_holds(sql, batch)?, ..Report::default() };
     if !report.fenced && !batch.audit {
         report.stored = sql.insert_trials(batch.sweep, &batch.worker, &batch.results)?;
         report.due = begin_audits(sql, batch, &report.stored)?;
+        report.contradicted = contradictions(sql, batch, &report.stored)?;
     }
     if report.stored.len() < batch.results.len() {
         compare(sql, batch, &mut report)?;
@@ -288,12 +291,13 @@ fn fail_audit(sql: &impl Sql, sweep: i64, key: TrialKey, why: &str) -> Result<()
 
 /// Adds what a batch was besides new rows to its sweep's tallies.
 fn count(sql: &impl Sql, sweep: i64, report: &Report) -> Result<(), StoreError> {
-    if report.known.is_empty() && !report.fenced {
+    if report.known.is_empty() && report.contradicted == 0 && !report.fenced {
         return Ok(());
     }
     // What was audited did not come again by itself.
     let compared = (report.known.len() - report.audited.len()) as u64;
-    change_sweep(sql, sweep, |row| row.tallies.count(compared, report.mismatches, report.fenced))
+    let different = report.mismatches + report.contradicted;
+    change_sweep(sql, sweep, |row| row.tallies.count(compared, different, report.fenced))
 }
 
 /// Moves rows of failed trials to the attempts.
@@ -450,6 +454,7 @@ fn clear(sql: &impl Sql, sweep: i64) -> Result<Cleared, StoreError> {
             "DELETE FROM predictions WHERE sweep = $1",
             "DELETE FROM attempts WHERE sweep = $1",
             "DELETE FROM audits WHERE sweep = $1",
+            "DELETE FROM twins WHERE sweep = $1",
             "DELETE FROM removals WHERE sweep = $1",
         ] {
             sql.execute(rest, &[sweep.into()])?;

@@ -1,0 +1,100 @@
+//! What a sweep file says, however it is written: comments, order of keys and spelling of numbers do not count.
+
+use crate::spec::{SpecSource, full_path};
+use crate::tree::{self, Table, Value, number};
+
+impl SpecSource {
+    /// The hash of all that the file says, its settings and the content of the files that it names included: two files of one
+    /// meaning ask for the same sweep. `None` for what cannot be read, which is for [`Spec::read`](crate::Spec::read) to say.
+    pub fn meaning(&self) -> Option<[u8; 32]> {
+        let mut document = tree::parse(&self.text).ok()?;
+        for setting in &self.settings {
+            let (path, node) = tree::parse_setting(setting).ok()?;
+            document.set(&full_path(&path), node).ok()?;
+        }
+        let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 sweep meaning v1");
+        add_table(&mut hasher, &document);
+        // Read in another way, the same words may mean something else. Those of the first grammar are as they were.
+        if self.grammar > 1 {
+            add(&mut hasher, b'g', &self.grammar.to_string());
+        }
+        let mut files: Vec<(&str, &[u8; 32])> = self.files.iter().map(|pin| (pin.path.as_str(), &pin.hash)).collect();
+        files.sort_unstable();
+        for (path, hash) in files {
+            add(&mut hasher, b'f', path);
+            hasher.update(hash);
+        }
+        Some(*hasher.finalize().as_bytes())
+    }
+}
+
+/// A kind, a length, and a text: no two lists of these run together.
+fn add(hasher: &mut blake3::Hasher, kind: u8, text: &str) {
+    hasher.update(&[kind]).update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+}
+
+/// The order of axes is that of a table's columns, so that in `[grid]` order counts; elsewhere it says nothing.
+fn add_table(hasher: &mut blake3::Hasher, table: &Table) {
+    let mut entries: Vec<(&str, &Value)> = table.0.iter().map(|(key, node)| (key.as_str(), &node.value)).collect();
+    entries.sort_by_key(|(key, _)| *key);
+    hasher.update(b"t").update(&(entries.len() as u64).to_le_bytes());
+    for (key, value) in entries {
+        add(hasher, b'k', key);
+        if key == "grid"
+            && let Value::Table(axes) = value
+        {
+            axes.0.iter().for_each(|(axis, _)| add(hasher, b'a', axis));
+        }
+        add_value(hasher, value);
+    }
+}
+
+fn add_value(hasher: &mut blake3::Hasher, value: &Value) {
+    match value {
+        Value::Bool(flag) => add(hasher, b'b', if *flag { "true" } else { "false" }),
+        // A seed may have more digits than a float keeps.
+        Value::Int(whole) if *whole as f64 as i64 != *whole => add(hasher, b'i', &whole.to_string()),
+        Value::Int(whole) => add(hasher, b'n', &number(*whole as f64)),
+        Value::Float(x) => add(hasher, b'n', &number(*x)),
+        Value::Str(text) => add(hasher, b's', text),
+        Value::List(items) => {
+            hasher.update(b"l").update(&(items.len() as u64).to_le_bytes());
+            items.iter().for_each(|item| add_value(hasher, &item.value));
+        }
+        Value::Table(table) => add_table(hasher, table),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meaning(text: &str, settings: &[&str]) -> Option<[u8; 32]> {
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        SpecSource { file: "f".into(), text: text.into(), settings, ..SpecSource::default() }.meaning()
+    }
+
+    #[test]
+    fn how_a_file_is_written_says_nothing() {
+        let plain = meaning("seed = 1\nname = 'a'\n[grid]\nlr = [0.1, 1]\nwd = [0.0]\n", &[]);
+        for (text, settings) in [
+            ("# a comment\nname = \"a\"\nseed = 1\n[grid]\nlr = [0.10, 1.0]\nwd = [0]\n", &[][..]),
+            ("name = 'a'\nseed = 2\n[grid]\nlr = [1e-1, 1]\nwd = [0.0]\n", &["seed=1"]),
+            ("name = 'a'\nseed = 1\ngrid = { lr = [0.1, 1], wd = [0] }\n", &[]),
+        ] {
+            assert_eq!(meaning(text, settings), plain, "{text}");
+        }
+        for text in [
+            "seed = 1\nname = 'b'\n[grid]\nlr = [0.1, 1]\nwd = [0.0]\n",
+            "seed = 1\nname = 'a'\n[grid]\nlr = [1, 0.1]\nwd = [0.0]\n",
+            // Other columns.
+            "seed = 1\nname = 'a'\n[grid]\nwd = [0.0]\nlr = [0.1, 1]\n",
+            "seed = 1\nname = 'a'\n[grid]\nlr = ['0.1', 1]\nwd = [0.0]\n",
+            "seed = 1\nname = 'a'\n[grid]\nlr = [[0.1], 1]\nwd = [0.0]\n",
+        ] {
+            assert!(meaning(text, &[]).is_some() && meaning(text, &[]) != plain, "{text}");
+        }
+        assert_eq!(meaning("name = ", &[]), None);
+        assert_ne!(meaning("seed = 9007199254740992", &[]), meaning("seed = 9007199254740993", &[]));
+    }
+}

@@ -1,0 +1,123 @@
+//! What of a trial's result another sweep can use that asks for the same trial.
+
+use crate::TrialConfig;
+use crate::spec::Measure;
+use crate::trial::{Curve, Predictions, TrialResult};
+
+/// How the result that a sweep asks for is made out of one that has more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    /// Where each metric stands.
+    metrics: Vec<usize>,
+    /// Metrics that there are.
+    width: usize,
+    /// Steps of the predictions that are asked for.
+    looks: Vec<u64>,
+    /// Whether the weights are asked for.
+    weights: bool,
+}
+
+impl Measure {
+    /// How to make out of a result of this what `wanted` asks for, of a trial of this config; `None` if it lacks something.
+    ///
+    /// Samples must be taken at the same steps: what is averaged since the last one depends on when that was.
+    pub fn select(&self, wanted: &Self, config: &TrialConfig) -> Option<Selection> {
+        if config.to_steps(self.every) != config.to_steps(wanted.every) || wanted.save && !self.save {
+            return None;
+        }
+        let place = |metric| self.metrics.iter().position(|measured| measured == metric);
+        let metrics = wanted.metrics.iter().map(place).collect::<Option<Vec<_>>>()?;
+        let looks = match (&self.probe, &wanted.probe) {
+            (_, None) => Vec::new(),
+            (Some(kept), Some(asked)) if kept.points == asked.points => {
+                let kept: Vec<u64> = kept.at.iter().map(|moment| moment.step(config)).collect();
+                let asked: Vec<u64> = asked.at.iter().map(|moment| moment.step(config)).collect();
+                asked.iter().all(|step| kept.contains(step)).then_some(asked)?
+            }
+            _ => return None,
+        };
+        Some(Selection { metrics, width: self.metrics.len(), looks, weights: wanted.save })
+    }
+}
+
+impl Selection {
+    /// The result that is asked for.
+    pub fn of(&self, result: TrialResult) -> TrialResult {
+        let pick = |row: &[f64]| -> Vec<f64> { self.metrics.iter().filter_map(|at| row.get(*at).copied()).collect() };
+        let Curve { steps, values } = result.curve;
+        let values = values.chunks(self.width.max(1)).flat_map(pick).collect();
+        TrialResult {
+            metrics: pick(&result.metrics),
+            curve: Curve { steps, values },
+            predictions: self.predictions(&result.predictions),
+            weights: result.weights.filter(|_| self.weights),
+            ..result
+        }
+    }
+
+    fn predictions(&self, all: &Predictions) -> Predictions {
+        let points = all.classes.len().checked_div(all.steps.len()).unwrap_or(0);
+        let mut picked = Predictions::default();
+        for (step, classes) in all.steps.iter().zip(all.classes.chunks(points.max(1))) {
+            if self.looks.contains(step) {
+                picked.steps.push(*step);
+                picked.classes.extend(classes);
+            }
+        }
+        picked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Spec;
+    use crate::spec::SpecSource;
+    use crate::trial::{Curve, Predictions, TrialKey, TrialResult};
+
+    fn spec(measure: &str) -> Spec {
+        let text = format!(
+            "name = 'a'\n[data]\ndataset = 'glyphs'\ntrain = 640\n[model]\nkind = 'mlp'\n[train]\nepochs = 4\nbatch_size = 64\nlr = 0.1\n\
+             [measure]\n{measure}"
+        );
+        Spec::read(&SpecSource { file: "f".into(), text, settings: vec![], files: vec![] }).expect("a sweep file")
+    }
+
+    #[test]
+    fn a_result_serves_whoever_asks_for_less_and_nobody_who_asks_for_more() {
+        let has = spec(
+            "every = '1 epoch'\nmetrics = ['train_loss', 'test_acc', 'weight_norm']\nsave = ['final']\n\
+             probe = { points = 2, at = ['20 steps', 'final'] }",
+        );
+        let config = has.grid.config(0).expect("a cell");
+        let result = TrialResult {
+            metrics: vec![1.0, 2.0, 3.0],
+            curve: Curve { steps: vec![10, 20], values: vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0] },
+            predictions: Predictions { steps: vec![20, 40], classes: vec![1, 2, 3, 4] },
+            weights: Some([7; 32]),
+            ..TrialResult::completed(TrialKey { cell: 0, repeat: 0 })
+        };
+        let serves = |measure: &str| {
+            let selection = has.measure.select(&spec(measure).measure, &config)?;
+            Some(selection.of(result.clone()))
+        };
+        let all = "every = '10 steps'\nmetrics = ['train_loss', 'test_acc', 'weight_norm']\nsave = ['final']\n\
+                   probe = { points = 2, at = ['20 steps', '40 steps'] }";
+        assert_eq!(serves(all), Some(result.clone()), "the same, said in other words");
+        let less = serves("metrics = ['weight_norm', 'train_loss']\nprobe = { points = 2 }").expect("it has that");
+        assert_eq!((less.metrics, less.curve.values), (vec![3.0, 1.0], vec![3.0, 1.0, 6.0, 4.0]));
+        assert_eq!((less.predictions.steps, less.predictions.classes), (vec![40], vec![3, 4]));
+        assert_eq!((less.weights, less.curve.steps), (None, vec![10, 20]));
+        let none = serves("metrics = ['test_acc']").expect("it has that");
+        assert_eq!(none.predictions, Predictions::default());
+        for more in [
+            "metrics = ['test_loss']",
+            "every = '20 steps'\nmetrics = ['test_acc']",
+            "probe = { points = 3 }\nmetrics = ['test_acc']",
+            "probe = { points = 2, at = ['30 steps'] }\nmetrics = ['test_acc']",
+        ] {
+            assert_eq!(serves(more), None, "{more}");
+        }
+        let lean = spec("metrics = ['test_acc']");
+        assert!(lean.measure.select(&spec("metrics = ['test_acc']\nsave = ['final']").measure, &config).is_none());
+    }
+}

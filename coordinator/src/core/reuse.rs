@@ -1,0 +1,76 @@
+//! Which rows of other sweeps a new one begins with: those of the trials that it would run itself.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ergodic_common::{Spec, TrialKey};
+
+use super::{StoredRow, Sweep, SweepRow, SweepState};
+
+/// How a sweep compares with one that is to be launched.
+#[derive(Debug, Clone)]
+pub struct Neighbour {
+    /// Its number.
+    pub number: i64,
+    /// As it was launched.
+    pub record: Arc<SweepRow>,
+    /// What it is.
+    pub spec: Arc<Spec>,
+    /// Its state.
+    pub state: SweepState,
+    /// Trials with a row.
+    pub done: u64,
+    /// Failed ones.
+    pub failed: u64,
+}
+
+impl Sweep {
+    /// The same in brief, if trials of this sweep may be those of a sweep on this data: of the same seed, streams and numerics
+    /// class.
+    pub fn neighbour(&self, spec: &Spec, data: Option<[u8; 32]>) -> Option<Neighbour> {
+        let same = (self.spec.seed, &self.spec.numerics, &self.spec.seeds) == (spec.seed, &spec.numerics, &spec.seeds);
+        (same && self.withheld.is_none() && self.record.data.hash == data).then(|| Neighbour {
+            number: self.number,
+            record: self.record.clone(),
+            spec: self.spec.clone(),
+            state: self.state,
+            done: self.counts.done(),
+            failed: self.counts.failed,
+        })
+    }
+
+    /// Cells with a row; `None` if they are more than so many.
+    pub fn begun_cells(&self, most: usize) -> Option<Vec<u64>> {
+        (self.live.cells().len() <= most).then(|| self.live.cells().collect())
+    }
+
+    /// Trials of a cell that are still to be run, of the repeats below this one.
+    pub fn left_of(&self, cell: u64, below: u32) -> u64 {
+        let allowed = self.growth.as_ref().map_or(self.spec.repeats, |growth| growth.allowed(cell));
+        let tally = self.live.cell(cell);
+        u64::from(allowed.min(below).saturating_sub(tally.completed + tally.diverged + tally.failed))
+    }
+}
+
+/// For every cell the repeat from which on rows are not wanted. Where results decide how often a cell is repeated, those that the
+/// sweep would not run are none of its trials.
+pub fn wanted_below(record: &SweepRow, spec: &Arc<Spec>, rows: Vec<StoredRow>) -> HashMap<u64, u32> {
+    let cells: Vec<u64> = rows.iter().map(|row| row.key.cell).collect();
+    let mut sweep = Sweep::new(Arc::new(record.clone()), spec.clone());
+    let mut waiting: HashMap<TrialKey, StoredRow> = HashMap::new();
+    // Of several rows of a trial the first one counts.
+    for row in rows {
+        waiting.entry(row.key).or_insert(row);
+    }
+    loop {
+        let mut now: Vec<TrialKey> = waiting.keys().copied().filter(|key| sweep.needs(*key)).collect();
+        if now.is_empty() {
+            break;
+        }
+        now.sort_unstable();
+        let now: Vec<StoredRow> = now.iter().filter_map(|key| waiting.remove(key)).collect();
+        sweep.settle_all(now);
+    }
+    let allowed = |cell| sweep.growth.as_ref().map_or(spec.repeats, |growth| growth.allowed(cell));
+    cells.into_iter().map(|cell| (cell, allowed(cell))).collect()
+}

@@ -1,0 +1,167 @@
+//! Sweeps that begin with rows that others have of the same trials.
+
+use std::collections::{BTreeMap, HashMap};
+
+use ergodic_common::seed::audit_lot;
+use ergodic_common::{Outcome, TrialKey, TrialResult};
+
+use super::read::{small_trial, small_trials};
+use super::write::{adopt_audits, insert_sweep};
+use super::{Sql, Value, all, number, whole_trial, whole_trials};
+use crate::store::{Audit, Batch, Gathering, Reader, SameCell, Source, StoreError, StoredTrial};
+
+/// Rows copied at a time, if they are small.
+const COPIED_AT_ONCE: usize = 256;
+/// Numbers in curves and predictions after which no more rows are read before these are copied.
+const COPIED_NUMBERS: usize = 4 << 20;
+
+/// Stores a new sweep with the rows of others; its number, and how many these are.
+pub(super) fn gather(sql: &(impl Sql + Send), gathering: &Gathering) -> Result<(i64, u64), StoreError> {
+    let sweep = insert_sweep(sql, &gathering.row)?;
+    let mut copied = 0;
+    for source in &gathering.sources {
+        // One that was removed meanwhile has rows only until they are cleared.
+        let there = number(sql, "SELECT number FROM sweeps WHERE number = $1", &[source.sweep.into()])?;
+        if there.is_some() {
+            copied += Copying { sql, sweep, source, gathering, rows: Vec::new(), numbers: 0 }.copy()?;
+        }
+    }
+    let text = "INSERT INTO twins (sweep, cell, other_sweep, other_cell) VALUES ($1, $2, $3, $4)
+                ON CONFLICT (sweep, cell, other_sweep) DO NOTHING";
+    for twin in &gathering.twins {
+        sql.execute(text, &[sweep.into(), twin.cell.into(), twin.other_sweep.into(), twin.other_cell.into()])?;
+    }
+    Ok((sweep, copied))
+}
+
+/// Rows on their way from one sweep to another.
+struct Copying<'a, S> {
+    sql: &'a S,
+    sweep: i64,
+    source: &'a Source,
+    gathering: &'a Gathering,
+    /// As they are in the new sweep, each with where its cell stands among those of the source.
+    rows: Vec<(StoredTrial, usize)>,
+    numbers: usize,
+}
+
+impl<S: Sql + Send> Copying<'_, S> {
+    fn copy(mut self) -> Result<u64, StoreError> {
+        let known = if self.gathering.audit > 0.0 { self.sql.audits(self.source.sweep)? } else { Vec::new() };
+        let known: HashMap<TrialKey, Audit> = known.into_iter().map(|audit| (audit.key, audit)).collect();
+        let mut copied = 0;
+        for (at, cell) in self.source.cells.iter().enumerate() {
+            let mut next = 0;
+            while next < cell.below {
+                next = self.read(at, next)?;
+                if self.rows.len() >= COPIED_AT_ONCE || self.numbers >= COPIED_NUMBERS {
+                    copied += self.store(&known)?;
+                }
+            }
+        }
+        Ok(copied + self.store(&known)?)
+    }
+
+    /// Reads rows of a cell from a repeat on; the repeat that comes after the last one.
+    fn read(&mut self, at: usize, from: u32) -> Result<u32, StoreError> {
+        let cell: &SameCell = &self.source.cells[at];
+        let text = whole_trials!(
+            "trials",
+            "WHERE sweep = $1 AND cell = $2 AND repeat >= $3 AND repeat < $4 AND outcome IN (1, 2) ORDER BY repeat"
+        );
+        let (sweep, mut next) = (self.source.sweep, cell.below);
+        let values = [sweep.into(), cell.from.into(), from.into(), cell.below.into()];
+        self.sql.select(text, &values, &mut |row| {
+            match whole_trial(sweep, row) {
+                Ok(row) => {
+                    let repeat = row.result.key.repeat;
+                    let result = TrialResult { key: TrialKey { cell: cell.to, repeat }, ..cell.select.of(row.result) };
+                    self.numbers += result.curve.values.len() + result.predictions.classes.len() / 8;
+                    self.rows.push((StoredTrial { result, worker: row.worker }, at));
+                    next = repeat + 1;
+                }
+                // Its trial is run again.
+                Err(StoreError::Damaged(damage)) => tracing::error!("{damage}"),
+                Err(error) => return Err(error),
+            }
+            let more = self.rows.len() < COPIED_AT_ONCE && self.numbers < COPIED_NUMBERS;
+            if more {
+                next = cell.below;
+            }
+            Ok(more)
+        })?;
+        Ok(next)
+    }
+
+    /// Stores what was read, but for trials that have a row by now; how many.
+    fn store(&mut self, known: &HashMap<TrialKey, Audit>) -> Result<u64, StoreError> {
+        let mut by_worker: BTreeMap<String, (Vec<TrialResult>, Vec<usize>)> = BTreeMap::new();
+        for (row, cell) in std::mem::take(&mut self.rows) {
+            let (results, cells) = by_worker.entry(row.worker).or_default();
+            results.push(row.result);
+            cells.push(cell);
+        }
+        self.numbers = 0;
+        let (mut copied, mut audits) = (0, Vec::new());
+        for (worker, (results, cells)) in by_worker {
+            for at in self.sql.insert_trials(self.sweep, &worker, &results)? {
+                copied += 1;
+                audits.extend(self.audit_of(results[at].key, &self.source.cells[cells[at]], known));
+            }
+        }
+        adopt_audits(self.sql, self.sweep, &audits)?;
+        Ok(copied)
+    }
+
+    /// The audit of a copied row, if it is to have one. Whose row it is, is known only of those that were chosen in the other
+    /// sweep too; of others, any process makes it.
+    fn audit_of(&self, key: TrialKey, cell: &SameCell, known: &HashMap<TrialKey, Audit>) -> Option<Audit> {
+        if audit_lot(self.gathering.seed, &cell.identity, key.repeat) >= self.gathering.audit {
+            return None;
+        }
+        let (auditor, auditor_process, why) = Default::default();
+        let due = Audit { key, process: String::new(), finding: None, auditor, auditor_process, why };
+        let made = known.get(&TrialKey { cell: cell.from, repeat: key.repeat });
+        Some(made.map_or(due, |made| Audit { key, ..made.clone() }))
+    }
+}
+
+/// How many of these fresh rows differ from the one that another sweep has of the same trial.
+pub(super) fn contradictions(sql: &(impl Sql + Send), batch: &Batch, stored: &[usize]) -> Result<u64, StoreError> {
+    let some = "SELECT cell FROM twins WHERE sweep = $1 LIMIT 1";
+    if stored.is_empty() || number(sql, some, &[batch.sweep.into()])?.is_none() {
+        return Ok(0);
+    }
+    let mut different = 0;
+    for result in stored.iter().map(|at| &batch.results[*at]) {
+        if !matches!(result.outcome, Outcome::Failed { .. }) {
+            different += u64::from(contradicts(sql, batch.sweep, result)?);
+        }
+    }
+    Ok(different)
+}
+
+fn contradicts(sql: &(impl Sql + Send), sweep: i64, result: &TrialResult) -> Result<bool, StoreError> {
+    let text = "SELECT other_sweep, other_cell FROM twins WHERE sweep = $1 AND cell = $2 ORDER BY other_sweep";
+    let twins = all(sql, text, &[sweep.into(), result.key.cell.into()], |row| Ok((row.int(0)?, row.int(1)?)))?;
+    let text = small_trials!("WHERE sweep = $1 AND cell = $2 AND repeat = $3 AND outcome IN (1, 2)");
+    for (other, cell) in twins {
+        let values = [other.into(), cell.into(), Value::from(result.key.repeat)];
+        let row = match all(sql, text, &values, |row| small_trial(other, row)) {
+            Ok(mut rows) => rows.pop(),
+            // Nothing to compare with.
+            Err(StoreError::Damaged(damage)) => {
+                tracing::error!("{damage}");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let of = |result: &TrialResult| (result.outcome.clone(), result.steps, result.digest);
+        if row.as_ref().is_some_and(|row| of(&row.result) != of(result)) {
+            let (trial, other_cell) = (result.key, cell);
+            tracing::error!(sweep, %trial, other_sweep = other, other_cell, "a trial yielded other bits than in another sweep");
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,142 @@
+//! Every text and every list of every request has a bound: whoever sends more, in whatever role, is told which field it is.
+
+use ergodic_proto::bounds::{BOUNDS, Bound, Field, Kind, MESSAGES, METHODS, Method};
+use ergodic_proto::connect::{self, Access, Connection};
+use prost::bytes::{Buf as _, BufMut as _};
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::{Code, Request, Status};
+
+use crate::block_on;
+use crate::door::{guarded, token};
+
+/// Messages as bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Bytes;
+
+impl Codec for Bytes {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        *self
+    }
+
+    fn decoder(&mut self) -> Self {
+        *self
+    }
+}
+
+impl Encoder for Bytes {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, bytes: Vec<u8>, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        to.put_slice(&bytes);
+        Ok(())
+    }
+}
+
+impl Decoder for Bytes {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining()).to_vec()))
+    }
+}
+
+fn varint(mut number: usize, to: &mut Vec<u8>) {
+    while number >= 0x80 {
+        to.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    to.push(number as u8);
+}
+
+/// A field that holds these bytes.
+fn field(number: u32, bytes: &[u8]) -> Vec<u8> {
+    let mut encoded = Vec::new();
+    varint((number as usize) << 3 | 2, &mut encoded);
+    varint(bytes.len(), &mut encoded);
+    encoded.extend(bytes);
+    encoded
+}
+
+/// Just more than a bound allows, in each way.
+fn beyond(bound: &Bound, of: &Field) -> Vec<Vec<u8>> {
+    let mut ways = Vec::new();
+    if of.kind == Kind::Text {
+        ways.push(field(of.number, &vec![b'x'; bound.bytes + 1]));
+    }
+    if of.repeated {
+        ways.push(match of.kind {
+            Kind::Number(width) => field(of.number, &vec![0; (bound.items + 1) * width.max(1)]),
+            _ => field(of.number, &[]).repeat(bound.items + 1),
+        });
+    }
+    ways
+}
+
+/// Requests of a method that are as they should be, but for one field that is too large; with that field's bound.
+fn too_large(method: &Method) -> Vec<(&'static Bound, Vec<u8>)> {
+    let at = MESSAGES.iter().position(|shape| shape.name == method.request).expect("a message");
+    let mut found = Vec::new();
+    // Messages, and in which fields they lie.
+    let mut waiting = vec![(at, Vec::<u32>::new())];
+    while let Some((at, path)) = waiting.pop() {
+        for of in MESSAGES[at].fields {
+            let wrap = |bytes: Vec<u8>| path.iter().rev().fold(bytes, |bytes, number| field(*number, &bytes));
+            let bound = BOUNDS.iter().find(|bound| (bound.message, bound.field) == (MESSAGES[at].name, of.name));
+            for bytes in bound.iter().flat_map(|bound| beyond(bound, of)) {
+                found.extend(bound.map(|bound| (bound, wrap(bytes))));
+            }
+            if let Kind::Message(inner) = of.kind {
+                waiting.push((inner, [&path[..], &[of.number]].concat()));
+            }
+        }
+    }
+    found
+}
+
+async fn ask(connection: &Connection, method: &Method, bytes: Vec<u8>) -> Result<(), Status> {
+    let mut client = tonic::client::Grpc::new(connection.clone());
+    client.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
+    let path = http::uri::PathAndQuery::from_static(method.path);
+    let messages = tokio_stream::once(bytes);
+    let answer = client.streaming(Request::new(messages), path, Bytes).await?;
+    answer.into_inner().message().await.map(|_| ())
+}
+
+#[test]
+fn what_is_larger_than_its_bound_is_refused_by_name_in_every_role() {
+    let mut cluster = guarded(&["--rate-limit", "0"]);
+    let admin = cluster.path("store/auth/admin.token");
+    let tokens = [admin, token(&cluster, "user", &[]), token(&cluster, "worker", &[])];
+    let (mut refused, mut turned_away) = (0, 0);
+    block_on(async {
+        for token in &tokens {
+            let access = Access::default().with_token_file(Some(token.as_path())).expect("a token");
+            let connection = connect::now(&cluster.url, &access).await.expect("it lets us in");
+            for method in METHODS {
+                for (bound, bytes) in too_large(method) {
+                    let status = ask(&connection, method, bytes).await.expect_err(method.path);
+                    let what = format!("the field {} of {}", bound.field, bound.message);
+                    match status.code() {
+                        Code::InvalidArgument if status.message().contains(&what) => refused += 1,
+                        // Not everybody may ask everything.
+                        Code::PermissionDenied if !token.ends_with("admin.token") => turned_away += 1,
+                        _ => panic!("{} with too much in {what}: {status}", method.path),
+                    }
+                }
+            }
+        }
+    });
+    assert!(refused > 150 && turned_away > 20, "{refused} refused, {turned_away} turned away");
+    cluster.ask(&["list"]);
+    let held = cluster.peak_memory_mib();
+    assert!(held < 250, "the coordinator holds {held} MiB");
+    let log = cluster.take_coordinator().log();
+    assert!(!log.contains("panicked"), "{log}");
+}
