@@ -25,6 +25,7 @@ pub mod net;
 mod normal;
 pub mod pin;
 pub mod reader;
+pub mod refuse;
 pub mod repeats;
 pub mod reuse;
 pub mod seed;

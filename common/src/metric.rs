@@ -109,6 +109,20 @@ impl Metric {
         )
     }
 
+    /// The values that it can have, where they are bounded on both sides.
+    pub fn range(&self) -> Option<(f64, f64)> {
+        match self {
+            Self::GradWeightCos => Some((-1.0, 1.0)),
+            Self::AngularUpdate => Some((0.0, std::f64::consts::PI)),
+            _ => self.larger_is_better()?.then_some((0.0, 1.0)),
+        }
+    }
+
+    /// Whether it is a value of the loss that is minimised, and so is another quantity where that is another one.
+    pub fn is_loss(&self) -> bool {
+        self.larger_is_better() == Some(false)
+    }
+
     /// Whether larger values are better (`Some(true)`), smaller ones are (`Some(false)`), or neither.
     pub fn larger_is_better(&self) -> Option<bool> {
         match self {

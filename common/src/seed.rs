@@ -2,8 +2,8 @@
 //!
 //! Each choice has a stream of its own, keyed by (sweep seed, purpose, repeat) and what the purpose adds. By default the
 //! repeat's streams are shared by all cells (common random numbers), so that cells can be compared pairwise.
-//! A stream is ChaCha8 under a key derived with BLAKE3; normal variates are Box–Muller in f64 with `libm`, so that every
-//! machine draws the same bits.
+//! A stream is ChaCha8 under a key derived with BLAKE3; normal variates come from a ziggurat (`normal.rs`) in f64 with
+//! `libm`, so that every machine draws the same bits.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -40,7 +40,8 @@ pub const NAMED: [(&str, Purpose); 4] =
     [("init", Purpose::Init), ("head", Purpose::Head), ("order", Purpose::Order), ("augment", Purpose::Augment)];
 
 impl Purpose {
-    fn word(self) -> &'static str {
+    /// Its name.
+    pub fn word(self) -> &'static str {
         match self {
             Self::Init => "init",
             Self::Head => "head",

@@ -225,7 +225,7 @@ fn what_does_not_fit_the_rows_there_are_is_refused_by_name_and_changes_nothing()
 /// The toy sweep with more cells, all of which start at one point and differ the more the larger their steps, each repeated
 /// until its mean is known to ± 0.05.
 fn until() -> String {
-    let until = "[repeats]\nmin = 10\nmax = 80\nuntil = { metric = \"weight_norm_sq\", ci95 = 0.05 }\n[model]";
+    let until = "[repeats]\nmin = 40\nmax = 160\nuntil = { metric = \"weight_norm_sq\", ci95 = 0.05 }\n[model]";
     let cells = TOY.replace("[0.1, 0.4]", "[0.01, 0.1, 0.4, 1.0]").replace("dim  = 4", "start = [1, 1, 1, 1]");
     cells.replace("repeats = 100\n", "").replace("[model]", until)
 }
@@ -243,22 +243,22 @@ fn cells_end_when_they_are_known_whoever_runs_them_and_whatever_happens() {
         let field = |at: usize| line.split(',').nth(at).and_then(|field| field.parse().ok()).expect("a number");
         repeats.entry(field(cell)).or_default().insert(field(repeat));
     }
-    let ladder = [10, 12, 15, 18, 22, 27, 33, 41, 51, 63, 78, 80];
+    let ladder = [40, 50, 62, 77, 96, 120, 150, 160];
     let ends: BTreeSet<usize> = repeats.values().map(BTreeSet::len).collect();
     assert!(
         repeats.values().all(|repeats| repeats.iter().copied().eq(0..repeats.len() as u32)),
         "prefixes: {repeats:?}"
     );
     assert!(ends.iter().all(|n| ladder.contains(n)) && ends.len() > 1, "{ends:?}");
-    let known = repeats.values().filter(|repeats| repeats.len() < 80).count();
+    let known = repeats.values().filter(|repeats| repeats.len() < 160).count();
     assert_eq!(repeats.len(), 4);
     assert!(status["cells_known"].as_u64() >= Some(known as u64), "{status}");
     assert_eq!(status["cells_known"].as_u64().zip(status["cells_exhausted"].as_u64()).map(|(a, b)| a + b), Some(4));
     assert_eq!((&status["trials"], &status["done"]), (&status["expected_trials"], &(rows.lines().count() - 1).into()));
     let explained = quiet.ask(&["explain", &id]);
     assert!(explained.contains("of 4 cells know the mean of weight_norm_sq to ± 0.05"), "{explained}");
-    let beyond = quiet.ask(&["explain", &id, "0/79"]);
-    assert!(repeats[&0].len() == 80 || beyond.contains("its cell needs fewer repeats"), "{beyond}");
+    let beyond = quiet.ask(&["explain", &id, "0/159"]);
+    assert!(repeats[&0].len() == 160 || beyond.contains("its cell needs fewer repeats"), "{beyond}");
 
     let mut wild = Cluster::start(&["--lease-ttl", "1s"]);
     let id = wild.launch(&until());
@@ -314,8 +314,21 @@ fn the_best_cells_are_repeated_further_whoever_runs_them_and_whatever_happens() 
     }
     let mut standing: Vec<usize> = (0..8).collect();
     for (rung, kept) in [(4, 3), (12, 1)] {
-        let mean = |cell: &usize| losses[cell][..rung].iter().sum::<f64>() / rung as f64;
-        standing.sort_by(|a, b| mean(a).total_cmp(&mean(b)));
+        // How many others did better in the same repeat, equals counting half; and the means of those that are alike.
+        let beaten = |cell: usize| {
+            let by = |repeat: usize| {
+                let better = |other: &usize| losses[other][repeat] < losses[&cell][repeat];
+                let equal = |other: &usize| losses[other][repeat] == losses[&cell][repeat];
+                2 * standing.iter().filter(|other| better(other)).count()
+                    + standing.iter().filter(|other| equal(other)).count()
+            };
+            (0..rung).map(by).sum::<usize>()
+        };
+        let mean = |cell: usize| losses[&cell][..rung].iter().sum::<f64>() / rung as f64;
+        let mut ordered: Vec<(usize, f64, usize)> =
+            standing.iter().map(|cell| (beaten(*cell), mean(*cell), *cell)).collect();
+        ordered.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        standing = ordered.into_iter().map(|(_, _, cell)| cell).collect();
         let out = standing.split_off(kept);
         assert!(out.iter().all(|cell| losses[cell].len() == rung), "{out:?} are out after {rung}: {losses:?}");
     }

@@ -165,7 +165,7 @@ fn check_report(cluster: &Cluster, id: &str) {
         "<h2>effective_lr</h2>",
         "<h2>Divergence</h2>",
         "n − 1 in the denominator",
-        "★ The best cell, of the highest mean",
+        "★ best, by the ranks of trials within repeats",
         "overflow-x: visible",
         "name    = &quot;small&quot;",
         "<th>seed</th><td>7</td>",

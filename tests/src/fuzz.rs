@@ -102,7 +102,7 @@ pub fn wire(bytes: &[u8]) {
         2 => with(bytes, launch),
         3 => with(bytes, |request: v1::TableRequest| {
             let v1::TableRequest { by, metric, at, stats, .. } = &request;
-            _ = Query::new(&empty_sweep().spec, &Question { by, metric, at, stats });
+            _ = Query::new(&empty_sweep().spec, &Question { by, metric, at, stats, ..Question::default() });
         }),
         4 => with(bytes, |answer: v1::GetSweepResponse| {
             let mut answer = answer;

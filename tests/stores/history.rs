@@ -139,7 +139,7 @@ pub(crate) fn inheritance(row: SweepRow, from: i64, shift: u64) -> Inheritance {
 pub(crate) fn gathering(row: SweepRow, from: i64, shift: u64) -> Gathering {
     let text = "name = 'a'\n[data]\ndataset = 'glyphs'\n[model]\nkind = 'mlp'\n[train]\nsteps = 9\nlr = 0.1\n[measure]\n\
                 metrics = ['test_acc', 'train_loss']\n";
-    let source = SpecSource { file: "f".into(), text: text.into(), settings: Vec::new(), files: Vec::new() };
+    let source = SpecSource { file: "f".into(), text: text.into(), ..SpecSource::default() };
     let spec = Spec::read(&source).expect("a sweep file");
     let select = spec.measure.select(&spec.measure, &spec.grid.config(0).expect("a cell")).expect("itself");
     let select = Arc::new(select);

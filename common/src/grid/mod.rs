@@ -218,6 +218,11 @@ impl Grid {
         (agree && self.holds(found)).then_some(found)
     }
 
+    /// Fields that are computed per cell.
+    pub fn derived_fields(&self) -> impl Iterator<Item = &str> {
+        self.derived.iter().map(|derived| derived.field.as_str())
+    }
+
     /// Fields computed by `[derive]`, with their values in a cell.
     pub fn derived(&self, cell: u64) -> Vec<(&str, f64)> {
         let digits = self.digits(cell);

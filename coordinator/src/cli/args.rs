@@ -69,7 +69,12 @@ pub enum Command {
     Compare(CompareArgs),
     /// How far what cells predict for the probe set is apart, beside what chance makes of it
     Distance(DistanceArgs),
-    /// What each axis does, where the variance is, and which cell is best, with the probability that it really is
+    /// What each axis does, where the variance is, and which cells may be the best
+    ///
+    /// Cells are ordered by the mean ranks of their trials within repeats. Cells marked with a hollow star cannot be told from the best
+    /// one: the set contains the truly best cell in 95 % of all cases. p(best) is the share of resamples of whole repeats in which a
+    /// cell is the best; it is not the probability that it is, but more for the cell that was lucky: of 20 equal cells, the one that
+    /// looks best gets 0.38.
     Effects(EffectsArgs),
     /// What each random stream that a sweep crosses does to a metric's variance
     Variance(VarianceArgs),
@@ -504,6 +509,10 @@ pub struct TableArgs {
     /// Axes to group by, as in lr,wd; the others are pooled [default: all]
     #[arg(long, value_delimiter = ',', value_name = "AXES", conflicts_with_all = ["rows", "cols"])]
     pub by: Vec<String>,
+    /// What counts alike in rows of several cells: trials with a value, so that cells in which more completed weigh more, or cells,
+    /// as in `effects`; means and their intervals only, all else is of trials
+    #[arg(long, value_enum, default_value_t)]
+    pub weight: Weight,
     /// Print a grid: axis down the side
     #[arg(long, value_name = "AXIS", requires = "cols")]
     pub rows: Option<String>,
@@ -561,6 +570,16 @@ pub struct TrialsArgs {
     pub sink: SinkArgs,
 }
 
+/// `--weight`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Weight {
+    /// Each trial that has a value.
+    #[default]
+    Trials,
+    /// Each cell that has values.
+    Cells,
+}
+
 /// Which rows of a table, in which order.
 #[derive(Debug, Args)]
 pub struct SelectionArgs {
@@ -570,7 +589,7 @@ pub struct SelectionArgs {
     /// Order by an axis or a statistic, as in mean; with a minus in front, the largest first
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     pub sort: Option<String>,
-    /// At most so many rows: the first ones, or without --sort those with the best means
+    /// At most so many rows: the first ones, or without --sort the best ones, by the mean ranks of trials within repeats
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub top: Option<u32>,
 }

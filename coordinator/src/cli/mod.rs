@@ -35,7 +35,7 @@ use crate::server::{self, ServeOptions};
 use crate::store::place::Place;
 use args::{
     BenchCommand, Cli, Command, CurvesArgs, ExtendArgs, LaunchArgs, PlanArgs, PlotArgs, RemoveArgs, ServeArgs, SqlArgs,
-    SteerArgs, TableArgs, TokenCommand, TrialsArgs,
+    SteerArgs, TableArgs, TokenCommand, TrialsArgs, Weight,
 };
 
 /// Runs the program.
@@ -207,6 +207,7 @@ async fn table(args: TableArgs) -> Result<Success, UserError> {
         selection: args.selection.read(),
         at: args.at,
         stats: args.stat,
+        cells_alike: args.weight == Weight::Cells,
         format: sink.format.text().unwrap_or_default(),
     };
     match sink.format {
@@ -341,7 +342,7 @@ async fn show_plan(args: &PlanArgs) -> Result<Success, UserError> {
         return say(needs::needs(&mut client, &id, metric, *ci95, args.format).await?);
     }
     let file = commands::read_source(&args.what, &args.settings)?;
-    let spec = Spec::read_new(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
+    let spec = commands::read_new(&file.source)?;
     let looks = plan::looks(&file, &spec, args.data_dir.as_deref())?;
     say(plan::plan(&spec, looks.as_ref(), args.format))
 }

@@ -7,10 +7,11 @@ use arrow_schema::{ArrowError, DataType};
 use ergodic_common::dataset::DataError;
 use ergodic_common::figures::significant;
 use ergodic_common::pin::FilePin;
+use ergodic_common::refuse::{refuse_misleading, settings_of_new};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::text::shown;
 use ergodic_common::tree::number;
-use ergodic_common::{ErrorCode, Spec, TrialKey};
+use ergodic_common::{ErrorCode, Spec, SpecError, TrialKey};
 use ergodic_proto::convert::MAX_FILES;
 use ergodic_proto::seal::Sealed as _;
 use ergodic_proto::status::UserError;
@@ -41,6 +42,8 @@ pub struct TableOptions {
     pub at: Option<String>,
     /// Statistics by name, instead of those of every table.
     pub stats: Vec<String>,
+    /// Whether cells count alike in rows of several.
+    pub cells_alike: bool,
     /// Format.
     pub format: Format,
 }
@@ -110,12 +113,30 @@ pub enum Run {
 }
 
 /// Launches a sweep, once the coordinator has the files that it names, and shows what its data look like.
+/// Reads a sweep that is to be launched, as its launch would: with what new sweeps get where their files leave something open.
+///
+/// # Errors
+/// It is none, or is refused to new sweeps.
+pub fn read_new(source: &SpecSource) -> Result<Spec, UserError> {
+    let bad = |e: SpecError| UserError::new(ErrorCode::BadInput, e.to_string());
+    let spec = Spec::read_new(source).map_err(bad)?;
+    refuse_misleading(&spec).map_err(|e| bad(e.in_file(&source.file)))?;
+    let settings = settings_of_new(&spec);
+    if settings.is_empty() {
+        return Ok(spec);
+    }
+    let mut source = source.clone();
+    source.settings.extend(settings);
+    Spec::read_new(&source).map_err(bad)
+}
+
+/// Launches a sweep, once the coordinator has the files that it names, and shows what its data look like.
 ///
 /// # Errors
 /// It was refused, or nobody answers.
 pub async fn launch(client: &mut Client, file: &SweepFile, run: Run) -> Result<v1::LaunchResponse, UserError> {
     // Files are sent for a sweep that can be run.
-    let spec = Spec::read_new(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
+    let spec = read_new(&file.source)?;
     if !file.contents.is_empty() {
         client.go_to_the_leader().await?;
     }
@@ -441,6 +462,7 @@ async fn ask_tables(
             by: by.clone(),
             at: options.at.clone().unwrap_or_default(),
             stats: options.stats.clone(),
+            cells_alike: options.cells_alike,
         };
         tables.push(ask_table(client, request).await?);
     }
@@ -544,7 +566,7 @@ fn show_table(table: &v1::TableResponse, grid: bool, format: Format) -> String {
         (Format::Latex, true) => output::latex_grid(table),
         (Format::Table, grid) => {
             let body = if grid { output::grid(table).0 } else { output::people(table) };
-            format!("{}{body}{}", heading(table), provenance(table))
+            format!("{}{body}{}{}", heading(table), output::legend(table), provenance(table))
         }
     }
 }
@@ -569,7 +591,7 @@ fn show_tables(tables: &[v1::TableResponse], grid: bool, format: Format) -> Stri
         (Format::Table, false) if tables[0].columns.is_empty() => {
             let metrics: Vec<&str> = tables.iter().map(|table| table.metric.as_str()).collect();
             let head = heading(&v1::TableResponse { metric: metrics.join(", "), ..tables[0].clone() });
-            format!("{head}{}{}", output::side_by_side(tables), provenance(&tables[0]))
+            format!("{head}{}{}{}", output::side_by_side(tables), output::legend(&tables[0]), provenance(&tables[0]))
         }
         (Format::Table, _) => tables.iter().map(|table| show_table(table, grid, format)).collect::<Vec<_>>().join("\n"),
     }
@@ -675,7 +697,8 @@ async fn curve_records(client: &mut Client, sweep: &str, metric: &str, stats: &[
     let row = |point: v1::CurvePoint| {
         let step = v1::AxisValue { kind: Some(v1::axis_value::Kind::Number(point.step as f64)) };
         let values = point.values.into_iter().chain([step]).collect();
-        v1::TableRow { values, summary: point.summary, figures: point.figures, note: point.note }
+        let (summary, figures, note) = (point.summary, point.figures, point.note);
+        v1::TableRow { values, summary, figures, note, ..v1::TableRow::default() }
     };
     let rows: Vec<v1::TableRow> = curves.points.into_iter().map(row).collect();
     let axes: Vec<String> = curves.axes.into_iter().chain(["step".to_owned()]).collect();

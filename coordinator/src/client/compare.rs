@@ -36,11 +36,12 @@ pub async fn compare(client: &mut Client, sweep: &str, options: &CompareOptions)
     if options.format == Format::Json {
         let rows: Vec<String> = records.objects().iter().map(|row| format!("    {row}")).collect();
         return Ok(format!(
-            "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"baseline\": {},\n  \"level\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
+            "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"baseline\": {},\n  \"level\": {},\n  \"note\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
             json!(compared.sweep),
             json!(compared.metric),
             json!(compared.baseline),
             json!(options.level / 100.0),
+            json!(Some(&compared.note).filter(|note| !note.is_empty())),
             rows.join(",\n")
         ));
     }
@@ -182,9 +183,10 @@ fn people(compared: &v1::CompareResponse, level: f64) -> String {
         true => format!("{} trials", compared.trials),
         false => format!("{} of {} trials so far", compared.done, compared.trials),
     };
+    let note = if compared.note.is_empty() { String::new() } else { format!("note: {}\n", compared.note) };
     format!(
         "{} ({}): {} against {}, paired by repeat\n{}p with Holm's correction over the cells, ≈ by the normal \
-         approximation; saved: further repeats of each cell that an unpaired comparison would need\n{part} · {} · {}\n",
+         approximation; saved: further repeats of each cell that an unpaired comparison would need\n{note}{part} · {} · {}\n",
         shown(&compared.name),
         compared.sweep,
         compared.metric,

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use super::Client;
 use super::commands::simple_table;
 use super::output::{
-    AxisWords, Format, NamedAxisWords, Records, estimate, exact_value, json_value, latex_records, short_figure,
+    AxisWords, Format, NamedAxisWords, Records, estimate, exact_value, json_number, json_value, latex_records,
+    short_figure,
 };
 
 /// What is to be known, and how it is printed.
@@ -125,12 +126,13 @@ fn share_records(found: &v1::EffectsResponse) -> Records {
 fn best_records(found: &v1::EffectsResponse) -> Records {
     let row = |best: &v1::BestCell| {
         let before = [json!(best.cell)].into_iter().chain(best.values.iter().map(json_value));
-        let after = [json!(best.n), json!(best.lost), json!(best.mean), json!(best.probability)];
+        let ranked = [json!(best.mean_rank), json!(best.may_be_best), json!(best.probability)];
+        let after = [json!(best.n), json!(best.lost), json_number(Some(best.mean))].into_iter().chain(ranked);
         before.chain(after).collect()
     };
     let axes = ["cell".to_owned()].into_iter().chain(found.axes.iter().cloned());
     Records {
-        columns: axes.chain(names(&["n", "without_value", "mean", "p_best"])).collect(),
+        columns: axes.chain(names(&["n", "without_value", "mean", "mean_rank", "may_be_best", "p_best"])).collect(),
         rows: found.best.iter().map(row).collect(),
         axes: 1 + found.axes.len(),
     }
@@ -232,17 +234,26 @@ fn best_for_people(found: &v1::EffectsResponse) -> String {
         return String::new();
     }
     let axes: Vec<&str> = found.axes.iter().map(String::as_str).collect();
-    let header = [&["cell"], &axes[..], &["n", "mean", "p(best)", ""]].concat();
+    let header = [&["cell"], &axes[..], &["n", "mean", "mean rank", "p(best)", ""]].concat();
     let words = AxisWords::of(found.axes.len(), found.best.iter().map(|best| best.values.as_slice()));
     let row = |best: &v1::BestCell| {
         let lost = if best.lost > 0 { format!("{} without a value", best.lost) } else { String::new() };
-        let first = [best.cell.to_string()].into_iter().chain(words.row(&best.values));
-        let figures =
-            [short_figure(Some(best.mean)), best.probability.map_or_else(|| short_figure(None), |p| significant(p, 3))];
+        let mark = match best.may_be_best {
+            true if best.cell == found.best[0].cell => "★ ",
+            true => "☆ ",
+            false => "",
+        };
+        let first = [format!("{mark}{}", best.cell)].into_iter().chain(words.row(&best.values));
+        let digits = |x: Option<f64>| x.map_or_else(|| short_figure(None), |x| significant(x, 3));
+        let figures = [short_figure(Some(best.mean)), digits(best.mean_rank), digits(best.probability)];
         first.chain([best.n.to_string()]).chain(figures).chain([lost]).collect()
     };
     let rows = table(&header, found.best.iter().map(row));
-    format!("best cells; p(best): share of resamples of whole repeats in which the cell's mean is the best\n{rows}")
+    let others = found.may_be_best.saturating_sub(1);
+    format!(
+        "best cells, by the ranks of trials within repeats; ☆ cannot be told from the best one, ★, at 95 % ({others} others); p(best): \
+         share of resamples of whole repeats in which the cell is the best, more than the probability that it is\n{rows}"
+    )
 }
 
 /// The values of the one factor down the side, those of the other along the top.

@@ -93,14 +93,25 @@ impl Live {
         self.cells.get(&cell).copied().unwrap_or_default()
     }
 
-    /// The cell with the best mean so far; ties go to the lower number.
+    /// The cell that looks best so far, by its mean, to which a diverged trial counts as much as the worst that any cell's mean is;
+    /// ties go to the lower number. Tables rank trials within repeats, which needs all of their values.
     pub fn best(&self, larger_is_better: bool) -> Option<(u64, Running)> {
         let sign = if larger_is_better { 1.0 } else { -1.0 };
-        let better = |a: &(u64, Running), b: &(u64, Running)| {
-            (sign * a.1.mean).total_cmp(&(sign * b.1.mean)).then(b.0.cmp(&a.0))
+        let valued = || self.cells.iter().filter(|(_, tally)| tally.metric.n > 0);
+        let worst = valued().map(|(_, tally)| sign * tally.metric.mean).fold(f64::INFINITY, f64::min);
+        let score = |tally: &Tally| {
+            let (n, diverged) = (tally.metric.n as f64, f64::from(tally.diverged));
+            (n * sign * tally.metric.mean + diverged * worst) / (n + diverged)
         };
-        let valued = self.cells.iter().map(|(cell, tally)| (*cell, tally.metric)).filter(|(_, metric)| metric.n > 0);
-        valued.max_by(better)
+        // Of cells without a mean above the worst, those in which fewer diverged.
+        let key = |tally: &Tally| {
+            (score(tally), -f64::from(tally.diverged) / (tally.metric.n as f64 + f64::from(tally.diverged)))
+        };
+        let better = |a: &(&u64, &Tally), b: &(&u64, &Tally)| {
+            let (x, y) = (key(a.1), key(b.1));
+            x.0.total_cmp(&y.0).then(x.1.total_cmp(&y.1)).then(b.0.cmp(a.0))
+        };
+        valued().max_by(better).map(|(cell, tally)| (*cell, tally.metric))
     }
 }
 
@@ -116,6 +127,19 @@ mod tests {
         assert_eq!(running.mean, 1e6 + 3.5);
         assert!((running.variance().expect("four values") - 7.0).abs() < 1e-9);
         assert_eq!(Running { n: 1, ..running }.variance(), None);
+    }
+
+    #[test]
+    fn a_cell_whose_few_survivors_are_good_is_not_the_best() {
+        let mut live = Live::default();
+        for value in [0.5, 0.6, 0.4] {
+            live.add(1, &Outcome::Completed, value);
+            live.add(2, &Outcome::Diverged { step: 1 }, f64::NAN);
+            live.add(3, &Outcome::Completed, 0.1);
+        }
+        live.add(2, &Outcome::Completed, 0.9);
+        assert_eq!(live.best(true).map(|(cell, _)| cell), Some(1));
+        assert_eq!(live.best(false).map(|(cell, _)| cell), Some(3));
     }
 
     #[test]

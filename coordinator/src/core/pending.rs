@@ -85,7 +85,7 @@ impl Sweep {
     /// A row may allow further repeats of its cell.
     pub(super) fn grow(&mut self, row: &StoredRow) {
         let Some(growth) = &mut self.growth else { return };
-        let allowed = growth.settle(&self.spec, row.key, &row.outcome, row.decides);
+        let allowed = growth.settle(row.key, &row.outcome, row.decides);
         self.allow(allowed);
     }
 
@@ -93,6 +93,13 @@ impl Sweep {
     pub(super) fn judge_without(&mut self, key: TrialKey) {
         let Some(growth) = &mut self.growth else { return };
         let allowed = growth.reopen(&self.spec, key);
+        self.allow(allowed);
+    }
+
+    /// All rows of a sweep that has ended are there: it stands by its choices.
+    pub(super) fn decide(&mut self) {
+        let Some(growth) = &mut self.growth else { return };
+        let allowed = growth.decide(&self.spec);
         self.allow(allowed);
     }
 

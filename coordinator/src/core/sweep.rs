@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ergodic_common::metric::Metric;
+use ergodic_common::refuse::mixed_losses;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
 use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
@@ -148,6 +149,8 @@ pub struct Sweep {
     pub tallies: Tallies,
     /// The main metric per cell.
     pub live: Live,
+    /// Whether the main metric is the same quantity in all cells.
+    pub is_ranked: bool,
     /// Trials that may kill workers.
     pub suspects: Suspects,
     /// Trials that are run a second time.
@@ -234,6 +237,7 @@ impl Sweep {
     /// A sweep none of whose trials has a row yet.
     pub fn new(record: Arc<SweepRow>, spec: Arc<Spec>) -> Self {
         let growth = spec.until.as_ref().map(|until| Growth::new(&spec, until));
+        let is_ranked = mixed_losses(&spec, &main_metric(&spec.measure.metrics).1).is_none();
         let repeats = u64::from(growth.as_ref().map_or(spec.repeats, Growth::least));
         let pending = |class| IntervalSet::of(0, spec.grid.class_cells(class) * repeats);
         let classes = (0..spec.grid.classes()).map(|class| Class { pending: pending(class), seconds: None }).collect();
@@ -248,6 +252,7 @@ impl Sweep {
             record,
             counts: Counts::default(),
             live: Live::default(),
+            is_ranked,
             suspects: Suspects::default(),
             audits: Audits::default(),
             growth,
@@ -317,9 +322,14 @@ impl Sweep {
     /// Books the rows that a sweep begins with, in any order.
     pub(super) fn settle_all(&mut self, rows: impl IntoIterator<Item = StoredRow>) {
         let mut done = vec![Vec::new(); self.classes.len()];
+        let has_ended = self.state == SweepState::Completed;
+        self.growth.iter_mut().filter(|_| has_ended).for_each(Growth::stand);
         for row in rows {
             let (class, n) = self.book(&row);
             done[class as usize].push(n);
+        }
+        if has_ended {
+            self.decide();
         }
         for (class, mut done) in self.classes.iter_mut().zip(done) {
             done.sort_unstable();

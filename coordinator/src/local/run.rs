@@ -89,7 +89,7 @@ fn read_task(args: &RunArgs) -> Result<(Task, String), UserError> {
         Err(_) if is_stored(args) => return Ok((Task::Stored(args.what.clone()), String::new())),
         read => read?,
     };
-    let spec = Spec::read_new(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
+    let spec = commands::read_new(&file.source)?;
     check_spec(args, &spec)?;
     Ok((Task::File(Box::new(file)), spec.name))
 }

@@ -65,6 +65,7 @@ impl Sweeps {
             shares: effects.terms.into_iter().map(to_share).collect(),
             best: effects.best.iter().map(|best| to_best(spec, best)).collect(),
             interaction: effects.pairs.iter().map(|pair| to_effect(spec, pair)).collect(),
+            may_be_best: effects.may_be_best,
             notes: effects.notes,
             done: found.done,
             trials: spec.trials(),
@@ -130,9 +131,11 @@ fn to_share(term: Term) -> v1::VarianceShare {
 }
 
 fn to_best(spec: &Spec, best: &Best) -> v1::BestCell {
-    let Best { cell, n, lost, mean, probability } = *best;
+    let Best { cell, n, lost, mean, place, probability } = *best;
     let values = spec.grid.values(cell).iter().map(Into::into).collect();
-    v1::BestCell { cell, values, n, lost, mean, probability }
+    let (mean_rank, may_be_best) = (Some(place.mean_rank), place.may_be_best);
+    // What is not defined is NaN on the wire.
+    v1::BestCell { cell, values, n, lost, mean: mean.unwrap_or(f64::NAN), probability, mean_rank, may_be_best }
 }
 
 fn to_choice(choice: v1::CellChoice) -> Choice {

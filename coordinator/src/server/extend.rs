@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use ergodic_common::refuse::{refuse_copies, settings_of_new};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::convert::WireError;
@@ -84,8 +85,7 @@ impl Sweeps {
         let read = to.clone();
         let task = tokio::task::spawn_blocking(move || {
             let _held = place;
-            // What it has is accepted: it has more of it.
-            Spec::read(&read)
+            Spec::read(&read).and_then(|spec| refuse_copies(&spec).map(|()| spec))
         });
         let spec = task.await.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| bad(e.to_string()))?;
         let (reply, stored) = oneshot::channel();
@@ -104,8 +104,9 @@ impl Sweeps {
         // A class by its engine alone is that of the rows.
         let engine = old.spec.numerics.split('/').next() == Some(&spec.numerics);
         let numerics = if engine { &old.spec.numerics } else { &spec.numerics };
+        source.settings.extend(settings_of_new(&spec));
         source.settings.push(format!("numerics=\"{numerics}\""));
-        let Prepared { row, spec, .. } = self.prepare(source, by, place.clone()).await?;
+        let Prepared { row, spec, .. } = self.prepare(source, by, place.clone(), refuse_copies).await?;
         let files: Vec<[u8; 32]> = row.source.files.iter().map(|pin| pin.hash).chain(row.data.hash).collect();
         let spec = Arc::new(spec);
         let (wanted, was) = (spec.clone(), old.record.data.clone());

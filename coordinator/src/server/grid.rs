@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use ergodic_common::Spec;
+use ergodic_common::repeats::Until;
 use ergodic_common::spec::in_words;
 use ergodic_proto::v1;
 
 use crate::core::Sweep;
 use crate::core::live::Tally;
+use crate::stats::precision::stopped;
 use crate::stats::special::t_quantile;
 
 /// Most places of the grid, so that a message stays small.
@@ -29,7 +31,7 @@ pub(crate) fn watch_grid(sweep: &Sweep) -> Option<v1::WatchGrid> {
         let indices = grid.value_indices(cell);
         let index = |i: usize| several.get(i).map_or(0, |at| indices[*at]);
         let tally = sweep.live.cell(cell);
-        halves.extend(half(&tally));
+        halves.extend(half(&sweep.spec, &tally));
         let place = places.entry((index(0), index(1))).or_default();
         place.0 += u64::from(sweep.spec.repeats);
         add(&mut place.1, &tally);
@@ -62,11 +64,16 @@ fn add(sum: &mut Tally, tally: &Tally) {
     sum.failed += tally.failed;
 }
 
-/// Half of the 95 % confidence interval of a mean, by Student's t.
-fn half(tally: &Tally) -> Option<f64> {
+/// Half of the 95 % confidence interval of a mean, by Student's t; at a higher level where repeats end when it looks narrow. Of crossed
+/// streams nothing is known as long as trials are counted alone.
+fn half(spec: &Spec, tally: &Tally) -> Option<f64> {
+    if !spec.seeds.crossed.is_empty() {
+        return None;
+    }
+    let level = if spec.until.as_ref().is_some_and(Until::stops) { stopped(0.95) } else { 0.95 };
     let variance = tally.metric.variance()?;
     let n = tally.metric.n as f64;
-    Some(t_quantile(0.975, n - 1.0) * libm::sqrt(variance / n))
+    Some(t_quantile(0.5 + 0.5 * level, n - 1.0) * libm::sqrt(variance / n))
 }
 
 fn to_cell(trials: u64, tally: &Tally) -> v1::WatchCell {

@@ -18,7 +18,8 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
     let running = sweep.is_running();
     let rate = if running { sweep.rate(core.slots_for(sweep)) } else { 0.0 };
     let (_, metric) = sweep.main_metric();
-    let best = metric.larger_is_better().and_then(|larger| sweep.live.best(larger));
+    let larger = metric.larger_is_better().filter(|_| sweep.is_ranked);
+    let best = larger.and_then(|larger| sweep.live.best(larger));
     v1::SweepStatus {
         id: sweep.id.clone(),
         name: sweep.spec.name.clone(),

@@ -6,11 +6,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ergodic_common::dataset::Dataset;
 use ergodic_common::figures::significant;
+use ergodic_common::refuse::{refuse_misleading, settings_of_new};
 use ergodic_common::spec::{Probe, SpecSource};
 use ergodic_common::terms::Share;
 use ergodic_common::text::shown;
 use ergodic_common::trial::{CUDA_F32, Predictions};
-use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
+use ergodic_common::{BUILD, ErrorCode, Spec, SpecError, TrialKey};
 use ergodic_proto::convert::WireError;
 use ergodic_proto::seal::Sealed as _;
 use ergodic_proto::status::{UserError, elsewhere};
@@ -30,7 +31,7 @@ use crate::core::lookup::{Meant, Whereabouts};
 use crate::core::suspects::ENOUGH;
 use crate::core::{Core, Steering, Sweep, SweepRow, SweepState, Tallies, Unreadable};
 use crate::stats::compare::{Comparison, Contest, Contrast};
-use crate::stats::table::{Entry, Query, Question, Rows, TableError};
+use crate::stats::table::{Entry, Query, Question, Rows, TableError, Weighting};
 use crate::store::{Reader, StoredTrial};
 
 pub(super) struct Sweeps(pub(super) Arc<Shared>);
@@ -98,7 +99,7 @@ impl SweepService for Sweeps {
             let status = self.steered(number, Steering::Resume).await?;
             return Ok(Response::new(v1::LaunchResponse { status, found: true, ..Default::default() }));
         }
-        let Prepared { row, spec, looks } = self.prepare(source, by, place.clone()).await?;
+        let Prepared { row, spec, looks } = self.prepare(source, by, place.clone(), refuse_misleading).await?;
         if request.reuse {
             let launched = self.launch_missing(row, spec, request.resume, place).await?;
             return Ok(Response::new(v1::LaunchResponse { looks, ..launched }));
@@ -171,7 +172,7 @@ impl SweepService for Sweeps {
     async fn table(&self, request: Request<v1::TableRequest>) -> Result<Response<v1::TableResponse>, Status> {
         let request = request.into_inner();
         let found = self.find(&request.sweep).await?;
-        let question = Question { by: &request.by, metric: &request.metric, at: &request.at, stats: &request.stats };
+        let question = table_question(&request);
         let query = Query::new(&found.spec, &question).map_err(table_error)?;
         let asked = query.clone();
         let _room = self.room(query.takes(&found.spec, found.done, false, false), IN_ONE_PIECE).await?;
@@ -186,7 +187,7 @@ impl SweepService for Sweeps {
     ) -> Result<Response<Self::TablePagesStream>, Status> {
         let request = request.into_inner();
         let found = self.find(&request.sweep).await?;
-        let question = Question { by: &request.by, metric: &request.metric, at: &request.at, stats: &request.stats };
+        let question = table_question(&request);
         let query = Query::new(&found.spec, &question).map_err(table_error)?;
         let room = self.room(query.takes(&found.spec, found.done, false, true), FEWER_ROWS).await?;
         let table = table_without_rows(&found, &query);
@@ -273,7 +274,8 @@ impl SweepService for Sweeps {
     async fn curves(&self, request: Request<v1::CurvesRequest>) -> Result<Response<v1::CurvesResponse>, Status> {
         let request = request.into_inner();
         let found = self.find(&request.sweep).await?;
-        let question = Question { by: &request.by, metric: &request.metric, at: "", stats: &request.stats };
+        let (by, stats) = (&request.by, &request.stats);
+        let question = Question { by, metric: &request.metric, stats, ..Question::default() };
         let query = Query::new(&found.spec, &question).map_err(table_error)?;
         let asked = query.clone();
         let _room = self.room(query.takes(&found.spec, found.done, true, false), IN_ONE_PIECE).await?;
@@ -288,7 +290,8 @@ impl SweepService for Sweeps {
     ) -> Result<Response<Self::CurvePagesStream>, Status> {
         let request = request.into_inner();
         let found = self.find(&request.sweep).await?;
-        let question = Question { by: &request.by, metric: &request.metric, at: "", stats: &request.stats };
+        let (by, stats) = (&request.by, &request.stats);
+        let question = Question { by, metric: &request.metric, stats, ..Question::default() };
         let query = Query::new(&found.spec, &question).map_err(table_error)?;
         let room = self.room(query.takes(&found.spec, found.done, true, true), FEWER_ROWS).await?;
         let curves = curves_without_points(&found, &query);
@@ -322,6 +325,7 @@ impl SweepService for Sweeps {
             metric: comparison.metric().name().into_owned(),
             baseline: comparison.baseline(&found.spec),
             axes: found.spec.grid.axes().iter().map(|axis| axis.name.clone()).collect(),
+            note: comparison.too_few(&rows),
             rows: rows.iter().map(to_contrast).collect(),
             done: found.done,
             trials: found.trials,
@@ -569,6 +573,7 @@ impl Sweeps {
         let Ok(Ok(spec)) = spec else { return Ok(source) };
         // Older programs work on it where they can.
         source.grammar = spec.grammar();
+        source.settings.extend(settings_of_new(&spec));
         let numerics = spec.numerics;
         let class = if numerics == CUDA_F32 { self.offered_cuda().await? } else { numerics };
         source.settings.push(format!("numerics=\"{class}\""));
@@ -599,11 +604,14 @@ impl Sweeps {
     }
 
     /// Reads the sweep file and pins the dataset: everything that can be wrong is found here, before anything is stored.
+    ///
+    /// `refuse` says what is asked of it beyond that it can be read.
     pub(super) async fn prepare(
         &self,
         source: SpecSource,
         launched_by: String,
         place: Arc<Place>,
+        refuse: fn(&Spec) -> Result<(), SpecError>,
     ) -> Result<Prepared, Status> {
         let catalog = self.0.catalog.clone();
         let (_asker, asked) = asker();
@@ -612,9 +620,13 @@ impl Sweeps {
             let bad = |message: String| UserError::new(ErrorCode::BadInput, message);
             let mut source = source;
             let spec = Spec::read_new_while(&source, &asked).map_err(|e| bad(e.to_string()))?;
+            refuse(&spec).map_err(|e| bad(e.in_file(&source.file).to_string()))?;
             source.grammar = spec.grammar();
             source.cells = Some(spec.print());
             let (data, looks) = catalog.pin(&spec, &source.files).map_err(|e| bad(e.to_string()))?;
+            let spec = Spec::read(&source).map_err(|e| bad(e.to_string()))?;
+            refuse(&spec).map_err(|e| bad(e.to_string()))?;
+            let data = catalog.pin(&spec, &source.files).map_err(|e| bad(e.to_string()))?;
             let launched_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
             let id = new_id(&source, launched_at);
             let (state, tallies) = (SweepState::Running, Tallies::default());
@@ -881,6 +893,11 @@ pub(super) fn table_error(error: TableError) -> UserError {
     }
 }
 
+fn table_question(request: &v1::TableRequest) -> Question<'_> {
+    let weighting = if request.cells_alike { Weighting::Cells } else { Weighting::Trials };
+    Question { by: &request.by, metric: &request.metric, at: &request.at, stats: &request.stats, weighting }
+}
+
 fn table_without_rows(found: &Found, query: &Query) -> v1::TableResponse {
     v1::TableResponse {
         sweep: found.id.clone(),
@@ -894,6 +911,8 @@ fn table_without_rows(found: &Found, query: &Query) -> v1::TableResponse {
         data: found.data.clone(),
         numerics: found.spec.numerics.clone(),
         columns: query.columns(),
+        weighting: query.weighting().unwrap_or_default().to_owned(),
+        unranked: query.unranked(&found.spec).unwrap_or_default(),
     }
 }
 
@@ -923,6 +942,9 @@ fn to_row(entry: &Entry) -> v1::TableRow {
         summary: Some(to_summary(entry)),
         figures: to_figures(&entry.figures),
         note: entry.note.clone(),
+        place: entry.place.map(|place| place.place),
+        mean_rank: entry.place.map(|place| place.mean_rank),
+        may_be_best: entry.place.is_some_and(|place| place.may_be_best),
     }
 }
 

@@ -11,9 +11,9 @@ pub const RESAMPLES: usize = 9_999;
 
 /// Confidence interval of the mean, bias-corrected and accelerated (Efron 1987): quantiles of the means of
 /// [`RESAMPLES`] resamples, shifted for their bias and for the sample's skewness; from 2 values on. Of
-/// a pooled sample whole repeats are drawn; from 2 of them on.
+/// a pooled sample whole repeats are drawn; from 2 of them on. Repeats that share crossed streams are no draws: they have none.
 pub fn interval(sample: &Sample, level: f64, stream: &mut Stream) -> Option<(f64, f64)> {
-    let mean = sample.mean()?;
+    let mean = sample.mean().filter(|mean| mean.is_finite() && !sample.is_crossed())?;
     let single = |x: &f64| Cluster { above: x - mean, n: 1 };
     // What is drawn: values, or whole repeats of several cells.
     let drawn = sample.repeats().map_or_else(|| sample.values().iter().map(single).collect(), <[Cluster]>::to_vec);
@@ -31,7 +31,10 @@ pub fn interval(sample: &Sample, level: f64, stream: &mut Stream) -> Option<(f64
     if squares == 0.0 {
         return Some((mean, mean));
     }
-    let bias = normal_quantile(share_below_zero(means.values()));
+    // Resamples of the same mean, added up in another order or not, are equal to it.
+    let largest = drawn.iter().fold(0.0_f64, |most, x| most.max(x.above.abs()));
+    let rounding = 4.0 * f64::EPSILON * (mean.abs() + f64::from(n) * largest);
+    let bias = normal_quantile(share_below_zero(means.values(), rounding));
     let acceleration = skew / (6.0 * squares.powf(1.5));
     let end = |z: f64| {
         let shifted = bias + (bias + z) / (1.0 - acceleration * (bias + z));
@@ -41,10 +44,10 @@ pub fn interval(sample: &Sample, level: f64, stream: &mut Stream) -> Option<(f64
     Some((end(-z)?, end(z)?))
 }
 
-/// Share of resamples below the sample's mean, those equal to it counting half; never 0 or 1.
-fn share_below_zero(means: &[f64]) -> f64 {
-    let below = means.iter().filter(|x| **x < 0.0).count() as f64;
-    let equal = means.iter().filter(|x| **x == 0.0).count() as f64;
+/// Share of resamples below the sample's mean, those equal to it within rounding counting half; never 0 or 1.
+fn share_below_zero(means: &[f64], rounding: f64) -> f64 {
+    let below = means.iter().filter(|x| **x < -rounding).count() as f64;
+    let equal = means.iter().filter(|x| x.abs() <= rounding).count() as f64;
     let n = means.len() as f64;
     ((below + 0.5 * equal) / n).clamp(0.5 / n, 1.0 - 0.5 / n)
 }

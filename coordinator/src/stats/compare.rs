@@ -8,7 +8,10 @@ use ergodic_common::metric::Metric;
 use ergodic_common::tree::{Value, number};
 use ergodic_common::{Outcome, Spec, TrialKey};
 
+use super::best::Ends;
+use super::crossed::Crossing;
 use super::paired::{Paired, holm};
+use super::rank::End;
 use super::table::{MOST_EMPTY_ROWS, Query, Question, Rows, TableError, find_axis};
 use crate::store::{Part, Reader, StoreError};
 
@@ -33,6 +36,9 @@ pub struct Comparison {
     /// Axis and index of its value.
     baseline: Vec<(usize, u64)>,
     level: f64,
+    crossing: Option<Crossing>,
+    /// Streams that are the same in all repeats, in words.
+    fixed: String,
 }
 
 /// A cell beside its baseline.
@@ -55,6 +61,8 @@ pub struct Contrast {
 pub(super) struct Trials {
     /// In the order of repeats.
     pub(super) values: Vec<(u32, f64)>,
+    /// How all of them ended, likewise; infinite values too.
+    pub(super) ends: Ends,
     ended: u64,
 }
 
@@ -62,7 +70,8 @@ impl Trials {
     /// Trials that all have a value.
     #[cfg(test)]
     pub(super) fn with(values: Vec<(u32, f64)>) -> Self {
-        Self { ended: values.len() as u64, values }
+        let ends = values.iter().map(|(repeat, value)| (*repeat, End::Completed(*value))).collect();
+        Self { ended: values.len() as u64, values, ends }
     }
 
     /// How many ended without a value.
@@ -97,7 +106,9 @@ impl Comparison {
             let message = format!("which cell is the baseline? Name values of axes, of {}", names.join(", "));
             return Err(TableError::Bad(message));
         }
-        Ok(Self { query, baseline, level: contest.level })
+        let fixed: Vec<&str> = spec.seeds.fixed.iter().map(|purpose| purpose.word()).collect();
+        let (crossing, fixed) = (Crossing::of(spec), fixed.join(", "));
+        Ok(Self { query, baseline, level: contest.level, crossing, fixed })
     }
 
     /// The metric.
@@ -147,10 +158,16 @@ impl Comparison {
         let empty = Trials::default();
         let of = |cell: Option<u64>| cell.and_then(|cell| trials.get(&cell)).unwrap_or(&empty);
         let (here, there) = (of(Some(cell)), of(baseline));
-        let paired = Paired::of(&common(&here.values, &there.values), self.level);
+        let pairs = common(&here.values, &there.values);
+        let both: Vec<(f64, f64)> = pairs.iter().map(|(_, pair)| *pair).collect();
+        let mut paired = Paired::of(&both, self.level);
+        if let Some(crossing) = &self.crossing {
+            let repeats: Vec<u32> = pairs.iter().map(|(repeat, _)| *repeat).collect();
+            paired.cross(&both, &repeats, crossing, self.level);
+        }
         Contrast {
             values: spec.grid.values(cell),
-            note: note(&paired, here, there, baseline.is_some()),
+            note: self.note(&paired, here, there, baseline.is_some()),
             paired,
             sign_holm: None,
             wilcoxon_holm: None,
@@ -176,63 +193,114 @@ impl Comparison {
 /// The store failed, or no curve has a sample at the moment asked for.
 pub(super) fn trials(query: &Query, rows: Rows<'_>) -> Result<BTreeMap<u64, Trials>, TableError> {
     let mut trials: BTreeMap<u64, Trials> = BTreeMap::new();
-    for (key, value) in rows.each_part(|reader, part| ended(query, rows, reader, part))?.into_iter().flatten() {
+    for (key, end) in rows.each_part(|reader, part| ended(query, rows, reader, part))?.into_iter().flatten() {
         let cell = trials.entry(key.cell).or_default();
         cell.ended += 1;
-        cell.values.extend(value.map(|value| (key.repeat, value)));
+        cell.take(key.repeat, end);
     }
     if let Some(at) = query.at() {
         query.samples(rows, at, &mut |key, value| {
-            trials.entry(key.cell).or_default().values.push((key.repeat, value));
+            trials.entry(key.cell).or_default().take(key.repeat, Some(End::Completed(value)));
         })?;
+        trials.values_mut().for_each(|trials| trials.ends.sort_unstable_by_key(|(repeat, _)| *repeat));
     }
     Ok(trials)
 }
 
-/// A part of the trials, with the final values of completed ones if these are asked for.
+impl Trials {
+    fn take(&mut self, repeat: u32, end: Option<End>) {
+        self.ends.extend(end.map(|end| (repeat, end)));
+        if let Some(End::Completed(value)) = end
+            && value.is_finite()
+        {
+            self.values.push((repeat, value));
+        }
+    }
+}
+
+/// How a part of the trials ended; nothing of those of which their curves tell.
 fn ended(
     query: &Query,
     rows: Rows<'_>,
     reader: &dyn Reader,
     part: Part,
-) -> Result<Vec<(TrialKey, Option<f64>)>, StoreError> {
+) -> Result<Vec<(TrialKey, Option<End>)>, StoreError> {
     let at: Option<Length> = query.at();
+    let mut limit = (u64::MAX, None);
     let mut ended = Vec::new();
     reader.ended(rows.sweep, part, &mut |trial| {
-        let counts = trial.outcome == Outcome::Completed && at.is_none();
-        let value = trial.metrics.get(query.column()).filter(|x| counts && x.is_finite());
-        ended.push((trial.key, value));
+        if limit.0 != trial.key.cell {
+            let steps = |at| Some(rows.spec.grid.config(trial.key.cell).ok()?.to_steps(at));
+            limit = (trial.key.cell, at.and_then(steps));
+        }
+        let end = match trial.outcome {
+            Outcome::Completed if at.is_some() => None,
+            Outcome::Completed => Some(End::Completed(trial.metrics.get(query.column()).unwrap_or(f64::NAN))),
+            Outcome::Diverged { step } if limit.1.is_some_and(|limit| step > limit) => None,
+            Outcome::Diverged { .. } => Some(End::Diverged),
+            Outcome::Failed { .. } => Some(End::Failed),
+        };
+        ended.push((trial.key, end));
     })?;
     Ok(ended)
 }
 
 /// Values of repeats that both have; both are in the order of repeats.
-fn common(here: &[(u32, f64)], there: &[(u32, f64)]) -> Vec<(f64, f64)> {
+fn common(here: &[(u32, f64)], there: &[(u32, f64)]) -> Vec<(u32, (f64, f64))> {
     let mut rest = there.iter().peekable();
     let mut pairs = Vec::with_capacity(here.len().min(there.len()));
     for (repeat, value) in here {
         while rest.next_if(|(other, _)| other < repeat).is_some() {}
-        pairs.extend(rest.next_if(|(other, _)| other == repeat).map(|(_, baseline)| (*value, *baseline)));
+        pairs.extend(rest.next_if(|(other, _)| other == repeat).map(|(_, baseline)| (*repeat, (*value, *baseline))));
     }
     pairs
 }
 
-fn note(paired: &Paired, here: &Trials, there: &Trials, has_baseline: bool) -> String {
-    if !has_baseline {
-        return "the sweep has no such baseline for this cell".into();
+impl Comparison {
+    fn note(&self, paired: &Paired, here: &Trials, there: &Trials, has_baseline: bool) -> String {
+        if !has_baseline {
+            return "the sweep has no such baseline for this cell".into();
+        }
+        let mut notes = Vec::new();
+        match paired.n {
+            0 => notes.push("no repeat in common".to_owned()),
+            1 => notes.push("one repeat in common: no interval, no test".to_owned()),
+            _ if paired.std == Some(0.0) => notes.push("the same difference in every repeat".to_owned()),
+            _ => {}
+        }
+        if self.crossing.is_some() && paired.n > 1 {
+            let interval = if paired.interval.is_none() { ", too few levels of one for an interval" } else { "" };
+            notes.push(format!("repeats share crossed streams: no sign test, no Wilcoxon{interval}"));
+        }
+        if !self.fixed.is_empty() && paired.n > 1 {
+            notes.push(format!("given the fixed {}", self.fixed));
+        }
+        match (here.lost(), there.lost()) {
+            (0, 0) => {}
+            (here, there) => notes.push(format!("without a value: {here} trials here, {there} of the baseline")),
+        }
+        notes.join("; ")
     }
-    let mut notes = Vec::new();
-    match paired.n {
-        0 => notes.push("no repeat in common".to_owned()),
-        1 => notes.push("one repeat in common: no interval, no test".to_owned()),
-        _ if paired.std == Some(0.0) => notes.push("the same difference in every repeat".to_owned()),
-        _ => {}
+
+    /// Why no cell can be told apart by its p, whatever its trials say: with so few repeats none is small enough for so many
+    /// cells. Empty if one can, or no test is made.
+    pub fn too_few(&self, contrasts: &[Contrast]) -> String {
+        let tested = || contrasts.iter().filter(|contrast| contrast.paired.sign_p.is_some());
+        let Some(n) = tested().map(|contrast| contrast.paired.n).max() else { return String::new() };
+        let (tests, needed) = (tested().count(), repeats_for(tested().count()));
+        if n >= needed {
+            return String::new();
+        }
+        format!(
+            "with {n} repeats and {tests} cells, no p can be below 0.05 after Holm's correction, however large the differences: with \
+             {needed} repeats one can"
+        )
     }
-    match (here.lost(), there.lost()) {
-        (0, 0) => {}
-        (here, there) => notes.push(format!("without a value: {here} trials here, {there} of the baseline")),
-    }
-    notes.join("; ")
+}
+
+/// Fewest repeats with which the smallest p there can be, of all signs alike, is significant at 5 % among so many tests.
+fn repeats_for(tests: usize) -> u64 {
+    (1..).find(|n| 2.0 * 0.5_f64.powi(*n) * tests as f64 <= 0.05).map_or(0, |n| n as u64)
 }
 
 /// The index of the value that a user means by `text`: the one that is exactly that, or the only one that tables round to it.
@@ -280,7 +348,13 @@ mod tests {
     fn only_repeats_that_both_have_are_common() {
         let here = [(0, 1.0), (2, 3.0), (3, 4.0), (7, 8.0)];
         let there = [(1, 20.0), (2, 30.0), (5, 60.0), (7, 80.0), (9, 1.0)];
-        assert_eq!(common(&here, &there), [(3.0, 30.0), (8.0, 80.0)]);
+        assert_eq!(common(&here, &there), [(2, (3.0, 30.0)), (7, (8.0, 80.0))]);
         assert_eq!(common(&here, &[]), []);
+    }
+
+    #[test]
+    fn so_many_cells_need_so_many_repeats() {
+        // 2·2⁻ⁿ·m ≤ 0.05: the smallest p of 7 repeats is 0.0156, that of 14 0.000122, which 239 times is 0.029.
+        assert_eq!([1, 3, 4, 8, 239].map(repeats_for), [6, 7, 8, 9, 14]);
     }
 }

@@ -1,7 +1,7 @@
 //! What it takes to know the cells of a sweep to a precision, by the spread and the duration of the trials that are there.
 
 use ergodic_common::Outcome;
-use ergodic_common::repeats::{FIRST_LOOK, ladder};
+use ergodic_common::repeats::{LEAST_LOOK, ladder};
 use ergodic_common::spec::MAX_TRIALS;
 
 use super::precision::{LEVEL, needed};
@@ -89,9 +89,14 @@ impl Pilot {
 /// # Errors
 /// The store failed.
 pub fn needs(rows: Rows<'_>, query: &Query, target: f64) -> Result<Needs, TableError> {
+    if !rows.spec.seeds.crossed.is_empty() {
+        let message = "precision: the sweep crosses random streams, whose repeats are no independent ones: more repeats of the same \
+                       streams make its means no better known; see `ergodic variance` for which streams there should be more of";
+        return Err(TableError::Bad(message.into()));
+    }
     let mut cells: Vec<CellNeeds> = Vec::new();
     let mut pilot: Option<(u64, Pilot)> = None;
-    let first = rows.spec.until.as_ref().map_or(FIRST_LOOK, |until| until.min);
+    let first = rows.spec.until.as_ref().map_or(LEAST_LOOK, |until| until.min);
     let mut take = |row: StoredTrial| {
         let result = row.result;
         if let Some((cell, done)) = pilot.take_if(|(cell, _)| *cell != result.key.cell) {

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use super::Sample;
+use super::crossed::Crossing;
 use super::special::{coin_tail, normal_tail};
 
 /// What the differences between two cells over their common repeats say; `None` where these are too few.
@@ -61,6 +62,12 @@ impl Paired {
                 .zip(differences.variance())
                 .and_then(|((a, b), paired)| (paired > 0.0).then(|| pairs.len() as f64 * (a + b) / paired)),
         }
+    }
+
+    /// Where repeats share crossed streams, the interval is that of the streams, and nothing stands that takes repeats as independent.
+    pub fn cross(&mut self, pairs: &[(f64, f64)], repeats: &[u32], crossing: &Crossing, level: f64) {
+        self.interval = Sample::crossed(differences(pairs), repeats, crossing).t_interval(level).filter(|_| self.n > 1);
+        (self.sign_p, self.wilcoxon, self.unpaired) = (None, None, None);
     }
 
     /// Repeats that pairing saved in each cell; negative where it costs some.

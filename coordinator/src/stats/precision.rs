@@ -5,13 +5,22 @@
 //! For skewed ones it costs several percent of coverage. So the interval that decides is wider than the one that is
 //! promised: it is taken at [`LEVEL`], by simulation the lowest with which mean ± half-width covers the true mean in at
 //! least 95 % of all cases for normal and for exponential values, on a ladder that grows by a quarter from
-//! 20 repeats on. The price is 1.4 times as many repeats.
+//! 20 repeats on. The price is 1.4 times as many repeats. Where 15 % of trials end far off, twenty of them may all end alike:
+//! new sweeps look at 40 first, and then it is 94 %.
+//!
+//! The interval that is printed of such a cell is narrow because it was stopped at, and covers as often only at the same level.
 
 use super::Sample;
 use super::special::t_quantile;
 
 /// Level of the interval by Student's t that decides whether a cell is known well enough.
 pub const LEVEL: f64 = 0.98;
+
+/// The level of Student's t at which an interval covers in such a share of cases after repeats ended because it looked narrow:
+/// what is outside is as much rarer as at [`LEVEL`], which stands for 95 %. For other levels that is no more than plausible.
+pub fn stopped(level: f64) -> f64 {
+    1.0 - (1.0 - level) * (1.0 - LEVEL) / 0.05
+}
 
 /// Student's quantile for an interval of this level around the mean of `n` ≥ 2 values.
 pub fn quantile(level: f64, n: u64) -> f64 {
@@ -43,7 +52,7 @@ pub fn needed(std: f64, target: f64, level: f64, most: u64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use ergodic_common::repeats::{FIRST_LOOK, ladder};
+    use ergodic_common::repeats::{FIRST_LOOK, LEAST_LOOK, ladder};
     use ergodic_common::seed::{Stream, fixed_stream};
 
     use super::*;
@@ -69,39 +78,67 @@ mod tests {
         assert!((two - 12.706_204_736 * 0.5).abs() < 1e-8, "{two}");
     }
 
-    /// Stops as a cell does; whether mean ± target covers 0, and how many values that took.
-    fn stops(target: f64, quantiles: &[f64], rungs: &[u32], mut draw: impl FnMut() -> f64) -> (bool, u32) {
+    /// How a cell stopped.
+    struct Stopped {
+        /// Whether mean ± target covers 0.
+        decided: bool,
+        /// Whether the interval that is printed does.
+        printed: bool,
+        n: u32,
+    }
+
+    /// Stops as a cell does.
+    fn stops(target: f64, quantiles: &[f64], rungs: &[u32], mut draw: impl FnMut() -> f64) -> Stopped {
         let mut values: Vec<f64> = Vec::new();
+        let mut width = f64::INFINITY;
         for rung in rungs {
             values.extend((values.len()..*rung as usize).map(|_| draw()));
-            let width = half_width(&values, |n| quantiles[n as usize]).expect("more than one value");
+            width = half_width(&values, |n| quantiles[n as usize]).expect("more than one value");
             if width <= target {
                 break;
             }
         }
         let mean = values.iter().sum::<f64>() / values.len() as f64;
-        (mean.abs() <= target, values.len() as u32)
+        Stopped { decided: mean.abs() <= target, printed: mean.abs() <= width, n: values.len() as u32 }
+    }
+
+    /// Shares of 4 000 cells in which what is decided covers, and what is printed, and their mean number of repeats.
+    fn coverage(first: u32, wanted: f64, draw: &dyn Fn(&mut Stream) -> f64) -> (f64, f64, f64) {
+        let (rungs, cells): (Vec<u32>, u32) = (ladder(first, 1000).collect(), 4000);
+        let quantiles: Vec<f64> = (0..=1000).map(|n| quantile(LEVEL, n)).collect();
+        let target = 1.96 / wanted.sqrt();
+        let mut stream = fixed_stream("stopped means", 0);
+        let all: Vec<Stopped> = (0..cells).map(|_| stops(target, &quantiles, &rungs, || draw(&mut stream))).collect();
+        let share = |of: fn(&Stopped) -> bool| all.iter().filter(|cell| of(cell)).count() as f64 / f64::from(cells);
+        let repeats = all.iter().map(|cell| f64::from(cell.n)).sum::<f64>() / f64::from(cells);
+        (share(|cell| cell.decided), share(|cell| cell.printed), repeats)
+    }
+
+    /// Mean 0 and variance 1; skewness 2.
+    fn exponential(s: &mut Stream) -> f64 {
+        -libm::log1p(-s.uniform()) - 1.0
+    }
+
+    /// Mean 0 and variance 1; 15 % are ten deviations of the others away.
+    fn outliers(s: &mut Stream) -> f64 {
+        let far = if s.uniform() < 0.15 { 10.0 } else { 0.0 };
+        (s.normal() + far - 1.5) / (1.0_f64 + 100.0 * 0.15 * 0.85).sqrt()
     }
 
     #[test]
     fn stopped_means_are_as_good_as_promised() {
-        let rungs: Vec<u32> = ladder(FIRST_LOOK, 1000).collect();
-        let quantiles: Vec<f64> = (0..=1000).map(|n| quantile(LEVEL, n)).collect();
-        // Mean 0 and variance 1, both; the second one's skewness is 2.
-        let exponential = |s: &mut Stream| -libm::log1p(-s.uniform()) - 1.0;
-        let draws: [&dyn Fn(&mut Stream) -> f64; 2] = [&Stream::normal, &exponential];
-        let mut stream = fixed_stream("stopped means", 0);
-        for (draw, name) in draws.iter().zip(["normal", "exponential"]) {
+        assert!((stopped(0.95) - LEVEL).abs() < 1e-12);
+        let draws: [(&dyn Fn(&mut Stream) -> f64, &str); 3] =
+            [(&Stream::normal, "normal"), (&exponential, "exponential"), (&outliers, "outliers")];
+        for (draw, name) in draws {
             for wanted in [30.0_f64, 60.0, 120.0, 240.0] {
-                let (target, n) = (1.96 / wanted.sqrt(), 4000);
-                let all: Vec<(bool, u32)> =
-                    (0..n).map(|_| stops(target, &quantiles, &rungs, || draw(&mut stream))).collect();
-                let covered = all.iter().filter(|(covered, _)| *covered).count() as f64 / f64::from(n);
-                let repeats = all.iter().map(|(_, n)| f64::from(*n)).sum::<f64>() / f64::from(n);
-                // Three standard errors of a share of 95 % below it.
-                assert!(covered >= 0.95 - 3.0 * (0.95_f64 * 0.05 / f64::from(n)).sqrt(), "{name}, {wanted}: {covered}");
+                let (decided, printed, repeats) = coverage(LEAST_LOOK, wanted, draw);
+                assert!(decided >= 0.94 && printed >= 0.94, "{name}, {wanted}: {decided} decided, {printed} printed");
                 assert!((wanted..2.0 * wanted).contains(&repeats), "{name}, {wanted}: {repeats} repeats");
             }
         }
+        // What is looked at earlier may look known where it is not.
+        let (decided, printed, _) = coverage(FIRST_LOOK, 60.0, &outliers);
+        assert!(decided < 0.94 && printed < 0.93, "{decided} {printed}");
     }
 }

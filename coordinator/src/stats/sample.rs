@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::crossed::{Crossing, Spread};
 use super::special::t_quantile;
 
-/// Finite values, in the order in which they are added up, and sorted.
+/// Values that are numbers, in the order in which they are added up, and sorted. Of infinite ones, which a loss can have, there are
+/// quantiles, and a mean, which is infinite; no spread.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sample {
     values: Vec<f64>,
@@ -13,6 +15,8 @@ pub struct Sample {
     squares: f64,
     /// What the values of a repeat have in common with each other makes them no independent ones.
     repeats: Option<Vec<Cluster>>,
+    /// Where repeats share crossed streams: how well the mean is known, if it is known how well.
+    crossed: Option<Option<Spread>>,
 }
 
 /// The values of one repeat.
@@ -25,7 +29,7 @@ pub struct Cluster {
 }
 
 impl Sample {
-    /// A sample of finite values. Sums are compensated (Neumaier 1974); the squares are those around the mean, corrected
+    /// A sample of values. Sums are compensated (Neumaier 1974); the squares are those around the mean, corrected
     /// for the mean's rounding (Chan, Golub and LeVeque 1983).
     pub fn new(values: Vec<f64>) -> Self {
         let n = values.len() as f64;
@@ -35,28 +39,90 @@ impl Sample {
         let mut sorted = values.clone();
         sorted.sort_unstable_by(f64::total_cmp);
         let equal = sorted.first() == sorted.last();
+        if values.iter().any(|x| x.is_infinite()) {
+            let mean = sum(values.iter().copied());
+            return Self { values, sorted, mean, squares: f64::NAN, repeats: None, crossed: None };
+        }
         // Equal values have their own value as mean, and no spread, whatever rounding says.
         let mean = if equal { sorted.first().copied().unwrap_or(0.0) } else { first + drift / n };
-        Self { values, sorted, mean, squares: if equal { 0.0 } else { squares.max(0.0) }, repeats: None }
+        Self { values, sorted, mean, squares: if equal { 0.0 } else { squares.max(0.0) }, repeats: None, crossed: None }
     }
 
     /// A sample of values of several cells, each with the number of its repeat: the trials of a repeat share their random
     /// streams, so that only repeats are independent of each other. Standard error and intervals are those of whole repeats.
     pub fn pooled(values: Vec<f64>, repeats: &[u32]) -> Self {
         let mut sample = Self::new(values);
+        sample.repeats = Some(sample.clusters(repeats).into_values().collect());
+        sample
+    }
+
+    /// A sample of values, each with the number of its repeat, of a sweep that crosses random streams: standard error and
+    /// intervals are those of its streams.
+    pub fn crossed(values: Vec<f64>, repeats: &[u32], crossing: &Crossing) -> Self {
+        let mut sample = Self::new(values);
+        let clusters: Vec<(u32, Cluster)> = sample.clusters(repeats).into_iter().collect();
+        sample.crossed = Some(if sample.squares == 0.0 && sample.n() > 1 {
+            // Where all are equal, as many degrees of freedom as there are say so.
+            Some(Spread { variance: 0.0, degrees: 1.0 })
+        } else {
+            crossing.spread(&clusters)
+        });
+        sample.repeats = Some(clusters.into_iter().map(|(_, cluster)| cluster).collect());
+        sample
+    }
+
+    /// The same sample with the mean of the means of its cells, which count alike, whatever their numbers of values; each value
+    /// has its cell. Spread and quantiles stay those of all values.
+    #[must_use]
+    pub fn alike(mut self, repeats: &[u32], cells: &[u64], crossing: Option<&Crossing>) -> Self {
+        let mut by_cell: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+        cells.iter().zip(&self.values).for_each(|(cell, x)| by_cell.entry(*cell).or_default().push(*x));
+        let (values, count) = (self.n() as f64, by_cell.len() as f64);
+        let means: BTreeMap<u64, (f64, f64)> = by_cell
+            .into_iter()
+            .map(|(cell, of_cell)| (cell, (of_cell.len() as f64, Self::new(of_cell).mean)))
+            .collect();
         let mut clusters: BTreeMap<u32, Cluster> = BTreeMap::new();
-        for (x, repeat) in sample.values.iter().zip(repeats) {
+        for ((x, repeat), cell) in self.values.iter().zip(repeats).zip(cells) {
+            let (n, mean) = means[cell];
             let cluster = clusters.entry(*repeat).or_default();
-            cluster.above += x - sample.mean;
+            cluster.above += (x - mean) * values / (count * n);
             cluster.n += 1;
         }
-        sample.repeats = Some(clusters.into_values().collect());
-        sample
+        if count > 0.0 {
+            self.mean = Self::new(means.into_values().map(|(_, mean)| mean).collect()).mean;
+        }
+        if self.crossed.is_some() {
+            self.crossed =
+                Some(crossing.and_then(|c| c.spread(&clusters.iter().map(|(r, c)| (*r, *c)).collect::<Vec<_>>())));
+        }
+        self.repeats = Some(clusters.into_values().collect());
+        self
+    }
+
+    fn clusters(&self, repeats: &[u32]) -> BTreeMap<u32, Cluster> {
+        let mut clusters: BTreeMap<u32, Cluster> = BTreeMap::new();
+        for (x, repeat) in self.values.iter().zip(repeats) {
+            let cluster = clusters.entry(*repeat).or_default();
+            cluster.above += x - self.mean;
+            cluster.n += 1;
+        }
+        clusters
+    }
+
+    /// Whether its repeats share crossed streams.
+    pub fn is_crossed(&self) -> bool {
+        self.crossed.is_some()
     }
 
     /// Repeats of a pooled sample.
     pub fn repeats(&self) -> Option<&[Cluster]> {
         self.repeats.as_deref()
+    }
+
+    /// Whether all values are finite.
+    pub fn is_finite(&self) -> bool {
+        !self.squares.is_nan()
     }
 
     /// Number of values.
@@ -71,12 +137,12 @@ impl Sample {
 
     /// Arithmetic mean; from 1 value on.
     pub fn mean(&self) -> Option<f64> {
-        (self.n() > 0).then_some(self.mean)
+        (self.n() > 0 && !self.mean.is_nan()).then_some(self.mean)
     }
 
     /// Variance, n − 1 in the denominator; from 2 values on.
     pub fn variance(&self) -> Option<f64> {
-        (self.n() > 1).then(|| self.squares / (self.n() as f64 - 1.0))
+        (self.n() > 1 && self.is_finite()).then(|| self.squares / (self.n() as f64 - 1.0))
     }
 
     /// Standard deviation; from 2 values on.
@@ -86,18 +152,34 @@ impl Sample {
 
     /// Standard error of the mean, std/√n; from 2 values on. Pooled, √(R/(R − 1)·Σₖuₖ²)/n of R repeats with sums uₖ of what
     /// their values are above the mean (Liang and Zeger 1986); from 2 repeats on.
+    /// Of crossed streams, that of [`Crossing::spread`].
     pub fn standard_error(&self) -> Option<f64> {
+        if !self.is_finite() {
+            return None;
+        }
+        if let Some(crossed) = self.crossed {
+            return crossed.map(|spread| spread.variance.sqrt());
+        }
         let Some(repeats) = &self.repeats else { return self.std().map(|std| std / (self.n() as f64).sqrt()) };
         let count = repeats.len() as f64;
         let squares = sum(repeats.iter().map(|repeat| repeat.above * repeat.above));
         (count > 1.0).then(|| (count / (count - 1.0) * squares).sqrt() / self.n() as f64)
     }
 
-    /// Confidence interval of the mean by Student's t, n − 1 degrees of freedom; from 2 values on. Pooled, of repeats.
+    /// Confidence interval of the mean by Student's t, n − 1 degrees of freedom; from 2 values on. Pooled, of repeats; of crossed
+    /// streams with the degrees of freedom that belong to them.
     pub fn t_interval(&self, level: f64) -> Option<(f64, f64)> {
-        let independent = self.repeats.as_ref().map_or(self.n(), Vec::len) as f64;
-        let half = t_quantile(0.5 + 0.5 * level, (independent - 1.0).max(1.0)) * self.standard_error()?;
+        let half = t_quantile(0.5 + 0.5 * level, self.degrees()) * self.standard_error()?;
         Some((self.mean - half, self.mean + half))
+    }
+
+    /// Degrees of freedom of the standard error.
+    pub fn degrees(&self) -> f64 {
+        let independent = || self.repeats.as_ref().map_or(self.n(), Vec::len) as f64;
+        match self.crossed.flatten() {
+            Some(spread) => spread.degrees.max(1.0),
+            None => (independent() - 1.0).max(1.0),
+        }
     }
 
     /// Quantile of a share in [0, 1]: the value at position share·(n − 1) of the sorted ones, counted from 0, between two
@@ -108,6 +190,12 @@ impl Sample {
         let a = *self.sorted.get(below as usize)?;
         let b = self.sorted.get(below as usize + 1).copied().unwrap_or(a);
         let part = position - below;
+        if part == 0.0 || a == b {
+            return Some(a);
+        }
+        if a.is_infinite() || b.is_infinite() {
+            return Some(if a.is_infinite() { a } else { b });
+        }
         Some(if part < 0.5 { a + (b - a) * part } else { b - (b - a) * (1.0 - part) })
     }
 
@@ -146,6 +234,11 @@ pub(super) fn sum(values: impl Iterator<Item = f64>) -> f64 {
     let (mut total, mut lost) = (0.0_f64, 0.0);
     for x in values {
         let next = total + x;
+        if next.is_infinite() || next.is_nan() {
+            total = next;
+            lost = 0.0;
+            continue;
+        }
         lost += if total.abs() >= x.abs() { (total - next) + x } else { (x - next) + total };
         total = next;
     }
@@ -175,6 +268,37 @@ mod tests {
         assert_eq!((one.quantile(0.95), one.trimmed_mean(0.25)), (Some(2.0), Some(2.0)));
         let equal = Sample::new(vec![0.1; 7]);
         assert_eq!((equal.mean(), equal.std(), equal.t_interval(0.95)), (Some(0.1), Some(0.0), Some((0.1, 0.1))));
+    }
+
+    #[test]
+    fn infinite_values_have_quantiles_and_no_spread() {
+        let some = Sample::new(vec![1.0, f64::INFINITY, 2.0, f64::INFINITY, 3.0]);
+        assert_eq!((some.n(), some.mean(), some.std(), some.t_interval(0.95)), (5, Some(f64::INFINITY), None, None));
+        let quantiles = [0.0, 0.5, 0.6, 0.9, 1.0].map(|share| some.quantile(share));
+        assert_eq!(quantiles, [1.0, 3.0, f64::INFINITY, f64::INFINITY, f64::INFINITY].map(Some));
+        assert_eq!((some.min(), some.max(), some.trimmed_mean(0.4)), (Some(1.0), Some(f64::INFINITY), Some(3.0)));
+        let all = Sample::pooled(vec![f64::INFINITY; 3], &[0, 1, 2]);
+        assert_eq!((all.mean(), all.std(), all.standard_error()), (Some(f64::INFINITY), None, None));
+        assert_eq!(Sample::new(vec![f64::INFINITY, f64::NEG_INFINITY]).mean(), None);
+    }
+
+    #[test]
+    fn cells_that_count_alike_have_the_mean_of_their_means() {
+        // One of the first cell's three trials diverged.
+        let (values, repeats, cells) = (vec![1.0, 3.0, 10.0, 11.0, 15.0], [0, 2, 0, 1, 2], [0, 0, 1, 1, 1]);
+        let trials = Sample::pooled(values.clone(), &repeats);
+        let alike = trials.clone().alike(&repeats, &cells, None);
+        assert_eq!((trials.mean(), alike.mean(), alike.std()), (Some(8.0), Some(7.0), trials.std()));
+        // By hand: (1 − 2)/4 + (10 − 12)/6, (11 − 12)/6, (3 − 2)/4 + (15 − 12)/6, and 3/2 of the sum of their squares.
+        let of_repeats: [f64; 3] = [-7.0 / 12.0, -1.0 / 6.0, 0.75];
+        let wanted = (1.5 * of_repeats.iter().map(|x| x * x).sum::<f64>()).sqrt();
+        assert!((alike.standard_error().expect("three repeats") - wanted).abs() < 1e-12);
+        // Where all cells have all repeats, both are the same.
+        let (values, repeats, cells) = (vec![1.0, 3.0, 10.0, 15.0], [0, 1, 0, 1], [0, 0, 1, 1]);
+        let trials = Sample::pooled(values, &repeats);
+        let alike = trials.clone().alike(&repeats, &cells, None);
+        let near = |a: Option<f64>, b: Option<f64>| (a.expect("defined") - b.expect("defined")).abs() < 1e-12;
+        assert!(near(trials.mean(), alike.mean()) && near(trials.standard_error(), alike.standard_error()));
     }
 
     #[test]

@@ -54,6 +54,13 @@ pub fn t_quantile(p: f64, degrees: f64) -> f64 {
     t
 }
 
+/// Probability that Student's t with `degrees` ≥ 1 degrees of freedom is below `t`; to 1e-15, not to all digits of a small tail.
+pub fn t_below(t: f64, degrees: f64) -> f64 {
+    let scale = gamma_ratio(0.5 * degrees) / PI.sqrt();
+    let inside = scale * cosine_power(libm::atan(t.abs() / degrees.sqrt()), degrees - 1.0);
+    (0.5 + inside.min(0.5) * t.signum()).clamp(0.0, 1.0)
+}
+
 /// ∫ cosᵏ θ dθ from 0 to `to` < π/2: with t = √ν·tan θ, the integral of Student's density. The integrand is smooth
 /// for all ν, so that one rule of 32 points reaches the last digits.
 fn cosine_power(to: f64, k: f64) -> f64 {

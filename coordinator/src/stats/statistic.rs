@@ -3,9 +3,8 @@
 use ergodic_common::error::nearest;
 use ergodic_common::seed::Stream;
 
-use super::bootstrap;
 use super::sample::wilson;
-use super::{Sample, TableError};
+use super::{Sample, TableError, bootstrap, precision};
 use crate::core::Counts;
 
 /// A statistic that was asked for.
@@ -158,7 +157,7 @@ impl Statistic {
             Kind::Std => vec![sample.std()],
             Kind::Variance => vec![sample.variance()],
             Kind::StandardError => vec![sample.standard_error()],
-            Kind::Interval(level) => pair(sample.t_interval(level)),
+            Kind::Interval(level) => pair(sample.t_interval(group.level(level))),
             Kind::Bootstrap(level) => pair(bootstrap::interval(sample, level, &mut (group.resampling)())),
             Kind::Quantile(share) => vec![sample.quantile(share)],
             Kind::Min => vec![sample.min()],
@@ -231,6 +230,10 @@ pub struct Figures<'a> {
     pub counts: Counts,
     /// Opens the stream of resamples, the same for every statistic.
     pub resampling: &'a dyn Fn() -> Stream,
+    /// Random streams that are the same in all repeats, in words; empty if none is.
+    pub fixed: &'a str,
+    /// Whether repeats end when the interval looks narrow.
+    pub stops: bool,
 }
 
 impl Figures<'_> {
@@ -239,8 +242,17 @@ impl Figures<'_> {
         if n == 0 {
             return vec![None; 3];
         }
+        let share = Some(hits as f64 / n as f64);
+        if self.completed.is_crossed() {
+            return vec![share, None, None];
+        }
         let (low, high) = wilson(hits, n, level);
-        vec![Some(hits as f64 / n as f64), Some(low), Some(high)]
+        vec![share, Some(low), Some(high)]
+    }
+
+    /// The level at which Student's interval covers in the share of cases asked for.
+    pub fn level(&self, level: f64) -> f64 {
+        if self.stops { precision::stopped(level) } else { level }
     }
 
     /// What is to be known where statistics are missing or degenerate; empty if there is nothing.
@@ -266,7 +278,9 @@ impl Figures<'_> {
             notes.push("values of one repeat: no interval".to_owned());
         }
         let of_shares = asked.iter().any(|statistic| matches!(statistic.kind, Kind::ShareDiverged(_)));
-        if of_shares && repeats.is_some_and(|repeats| (repeats as u64) < n) {
+        let resampled = asked.iter().any(Statistic::resamples);
+        notes.extend(self.on_what_terms(asked.is_empty() || spread, of_shares, resampled));
+        if of_shares && !self.completed.is_crossed() && repeats.is_some_and(|repeats| (repeats as u64) < n) {
             notes.push("the interval of p_diverged takes trials of one repeat as independent".to_owned());
         }
         if n == 1 && spread {
@@ -275,10 +289,40 @@ impl Figures<'_> {
         if n > 1 && spread && self.completed.min() == self.completed.max() {
             notes.push("all values are equal".to_owned());
         }
+        if self.completed.values().iter().any(|x| x.is_infinite()) {
+            notes.push("a value is infinite, and so is the mean".to_owned());
+        }
         if self.all.is_none() && asked.iter().any(Statistic::counts_diverged) {
             notes.push("a diverged trial has no value of this metric".to_owned());
         }
         notes.join("; ")
+    }
+}
+
+impl Figures<'_> {
+    /// What intervals presuppose, and which there cannot be.
+    fn on_what_terms(&self, intervals: bool, of_shares: bool, resampled: bool) -> Vec<String> {
+        let (mut notes, sample) = (Vec::new(), &self.completed);
+        if intervals && sample.n() > 1 && !self.fixed.is_empty() {
+            notes.push(format!("given the fixed {}", self.fixed));
+        }
+        if intervals && sample.n() > 1 && self.stops {
+            let level = 100.0 * self.level(0.95);
+            notes.push(format!("repeats ended when the mean looked known: ci95 is Student's at {level:.0} %"));
+        }
+        if !sample.is_crossed() {
+            return notes;
+        }
+        if intervals && sample.n() > 1 && sample.standard_error().is_none() {
+            notes.push("too few levels of a crossed stream: no interval".into());
+        }
+        if resampled {
+            notes.push("repeats that share crossed streams cannot be resampled: no boot, use ci".into());
+        }
+        if of_shares {
+            notes.push("trials share crossed streams: no interval of p_diverged".into());
+        }
+        notes
     }
 }
 

@@ -11,7 +11,7 @@ pub struct Summary {
     pub mean: Option<f64>,
     /// Standard deviation, n − 1 in the denominator; from 2 values on.
     pub std: Option<f64>,
-    /// 95 % confidence interval of the mean by Student's t, n − 1 degrees of freedom; from 2 values on.
+    /// 95 % confidence interval of the mean by Student's t; from 2 values on.
     pub ci95: Option<(f64, f64)>,
     /// Smallest value.
     pub min: Option<f64>,
@@ -22,13 +22,13 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Summarises a sample.
-    pub fn of(sample: &Sample) -> Self {
+    /// Summarises a sample, with the interval at this level of Student's t.
+    pub fn of(sample: &Sample, level: f64) -> Self {
         Self {
             n: sample.n() as u64,
             mean: sample.mean(),
             std: sample.std(),
-            ci95: sample.t_interval(0.95),
+            ci95: sample.t_interval(level),
             min: sample.min(),
             median: sample.quantile(0.5),
             max: sample.max(),

@@ -6,13 +6,17 @@ use ergodic_common::axis::Axis;
 use ergodic_common::config::Length;
 use ergodic_common::error::nearest;
 use ergodic_common::metric::Metric;
+use ergodic_common::repeats::Until;
 use ergodic_common::seed::{Purpose, Stream};
 use ergodic_common::tree::Value;
 use ergodic_common::{Outcome, Spec, TrialKey};
 use rayon::prelude::*;
 
+use super::best::{self, Ends, Place};
 use super::bootstrap::RESAMPLES;
 use super::chance::{chance, has_chance};
+use super::crossed::Crossing;
+use super::rank::End;
 use super::statistic::{Figures, Statistic};
 use super::{Sample, Summary};
 use crate::core::{Counts, main_metric};
@@ -47,6 +51,8 @@ pub struct Entry {
     pub figures: Vec<Option<f64>>,
     /// Why some are not, or what else is to be known of them; empty if nothing is.
     pub note: String,
+    /// Where it stands among all rows; `None` where rows have no order, and of a point of a curve.
+    pub place: Option<Place>,
 }
 
 /// What is asked of a sweep.
@@ -60,6 +66,18 @@ pub struct Question<'a> {
     pub at: &'a str,
     /// Statistics by name, besides the summary.
     pub stats: &'a [String],
+    /// What counts alike where a row is of several cells.
+    pub weighting: Weighting,
+}
+
+/// What counts alike in a row of several cells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Weighting {
+    /// Each trial that has a value: cells in which fewer trials diverged weigh more.
+    #[default]
+    Trials,
+    /// Each cell that has values, as in `effects`.
+    Cells,
 }
 
 /// Which axes, which metric, which statistics.
@@ -71,6 +89,18 @@ pub struct Query {
     metric: (usize, Metric),
     at: Option<Length>,
     stats: Vec<Statistic>,
+    weighting: Weighting,
+    crossing: Option<Crossing>,
+    terms: Terms,
+}
+
+/// On what terms the intervals of a sweep hold.
+#[derive(Debug, Clone, Default)]
+struct Terms {
+    /// Streams that are the same in all repeats, in words; empty if none is.
+    fixed: String,
+    /// Whether cells end when they look known well enough.
+    stops: bool,
 }
 
 /// Where the rows of a sweep are.
@@ -101,30 +131,32 @@ struct CellRows {
     values: Values,
     diverged: Vec<Divergence>,
     counts: Counts,
+    /// How they ended, where that is asked for.
+    ends: Ends,
 }
 
-/// Finite values of trials.
+/// Values of trials that are numbers, infinite ones too.
 #[derive(Debug, Clone, Default)]
 struct Values {
     values: Vec<f64>,
-    /// Of which repeat each is; empty where one cell is not pooled with others.
-    repeats: Vec<u32>,
+    /// Of which cell and repeat each is; empty where that does not matter.
+    of: Vec<TrialKey>,
 }
 
 /// A trial that diverged.
 #[derive(Debug, Clone, Copy)]
 struct Divergence {
-    repeat: u32,
+    key: TrialKey,
     step: u64,
     /// What it counts as, where it is to count.
     value: Option<f64>,
 }
 
 impl Values {
-    fn push(&mut self, value: f64, repeat: u32, pooled: bool) {
+    fn push(&mut self, value: f64, key: TrialKey, matters: bool) {
         self.values.push(value);
-        if pooled {
-            self.repeats.push(repeat);
+        if matters {
+            self.of.push(key);
         }
     }
 
@@ -134,13 +166,9 @@ impl Values {
             true => *self = more,
             false => {
                 self.values.extend(more.values);
-                self.repeats.extend(more.repeats);
+                self.of.extend(more.of);
             }
         }
-    }
-
-    fn sample(self, pooled: bool) -> Sample {
-        if pooled { Sample::pooled(self.values, &self.repeats) } else { Sample::new(self.values) }
     }
 }
 
@@ -159,7 +187,7 @@ struct Points(Vec<(u64, Values)>);
 
 impl Points {
     /// Adds a trial's curve, in rows of so many values.
-    fn add(&mut self, trial: SampledTrial<'_>, (width, column): (usize, usize), pooled: bool) {
+    fn add(&mut self, trial: SampledTrial<'_>, (width, column): (usize, usize), matters: bool) {
         let SampledTrial { key, curve, .. } = trial;
         for (row, step) in curve.steps().enumerate().take_while(|(_, step)| trial.lives_at(*step)) {
             // The curves of a cell have the same steps, unless something is wrong.
@@ -170,8 +198,8 @@ impl Points {
                     at
                 }),
             };
-            if let Some(value) = curve.value(row, width, column).filter(|x| x.is_finite()) {
-                self.0[at].1.push(value, key.repeat, pooled);
+            if let Some(value) = curve.value(row, width, column).filter(|x| !x.is_nan()) {
+                self.0[at].1.push(value, key, matters);
             }
         }
     }
@@ -208,14 +236,41 @@ impl Query {
         let stats = Statistic::list(question.stats)?;
         if stats.iter().any(Statistic::counts_diverged) && !has_chance(&metric.1) {
             let message = format!(
-                "statistics that count diverged trials (_all) are of accuracies and losses: {} has no value that a \
-                 diverged trial could count as",
+                "statistics that count diverged trials (_all) are of accuracies: {} has no worst value that a diverged trial \
+                 could count as; p_diverged tells how many there are, and ranks take them as the worst",
                 metric.1.name()
             );
             return Err(TableError::Bad(message));
         }
         let pooled = (0..spec.grid.axes().len()).any(|axis| !axes.contains(&axis));
-        Ok(Self { axes, pooled, metric, at: find_step(question.at)?, stats })
+        let fixed: Vec<&str> = spec.seeds.fixed.iter().map(|purpose| purpose.word()).collect();
+        let terms = Terms { fixed: fixed.join(", "), stops: spec.until.as_ref().is_some_and(Until::stops) };
+        let (weighting, crossing) = (question.weighting, Crossing::of(spec));
+        Ok(Self { axes, pooled, metric, at: find_step(question.at)?, stats, weighting, crossing, terms })
+    }
+
+    /// Whether it matters of which cell and repeat a value is.
+    fn keys_matter(&self) -> bool {
+        self.pooled || self.crossing.is_some()
+    }
+
+    fn sample(&self, values: Values) -> Sample {
+        let Values { values, of } = values;
+        if !self.keys_matter() {
+            return Sample::new(values);
+        }
+        let repeats: Vec<u32> = of.iter().map(|key| key.repeat).collect();
+        let sample = match &self.crossing {
+            Some(crossing) => Sample::crossed(values, &repeats, crossing),
+            None => Sample::pooled(values, &repeats),
+        };
+        match self.weighting {
+            Weighting::Cells if self.pooled => {
+                let cells: Vec<u64> = of.iter().map(|key| key.cell).collect();
+                sample.alike(&repeats, &cells, self.crossing.as_ref())
+            }
+            _ => sample,
+        }
     }
 
     /// The metric.
@@ -258,46 +313,122 @@ impl Query {
     /// # Errors
     /// The store failed, no curve has a sample at the step asked for, or it would take too long.
     pub fn table(&self, rows: Rows<'_>) -> Result<Vec<Entry>, TableError> {
-        self.table_within(rows, Within::ALL)
+        let is_ranked = self.is_ranked(rows.spec);
+        let (mut groups, mut ends) = self.outcomes(rows, Within::ALL, is_ranked)?;
+        if let Some(at) = self.at {
+            self.sample_curves(rows, at, &mut groups, is_ranked.then_some(&mut ends))?;
+        }
+        let members: Vec<Vec<u64>> = groups.values().map(|group| group.cells.clone()).collect();
+        let places = match is_ranked {
+            true => best::places(rows.spec, self.metric(), &ends, &members),
+            false => vec![None; members.len()],
+        };
+        self.entries(rows, groups, places)
     }
 
-    fn table_within(&self, rows: Rows<'_>, within: Within) -> Result<Vec<Entry>, TableError> {
-        let mut groups = self.outcomes(rows, within)?;
-        if let Some(at) = self.at {
-            self.sample_curves(rows, at, &mut groups)?;
-        }
+    /// Rows of some cells, one each, with the places that these have among all.
+    fn table_within(
+        &self,
+        rows: Rows<'_>,
+        within: Within,
+        places: &BTreeMap<u64, Place>,
+    ) -> Result<Vec<Entry>, TableError> {
+        let (groups, _) = self.outcomes(rows, within, false)?;
+        let place = |group: &Group| places.get(group.cells.first()?).copied();
+        let places = groups.values().map(place).collect();
+        self.entries(rows, groups, places)
+    }
+
+    fn entries(
+        &self,
+        rows: Rows<'_>,
+        groups: BTreeMap<Vec<u64>, Group>,
+        places: Vec<Option<Place>>,
+    ) -> Result<Vec<Entry>, TableError> {
         self.check_work(groups.values().map(|group| group.values.values.len() + group.diverged.len()))?;
         let cells = rows.cells();
-        Ok(groups.into_par_iter().map(|(key, group)| self.entry(cells, &key, 0, group)).collect())
+        let mut entries: Vec<Entry> =
+            groups.into_par_iter().map(|(key, group)| self.entry(cells, &key, 0, group)).collect();
+        entries.iter_mut().zip(places).for_each(|(entry, place)| entry.place = place);
+        Ok(entries)
     }
 
-    /// Trials by outcome, with their final values where these are asked for.
-    fn outcomes(&self, rows: Rows<'_>, within: Within) -> Result<BTreeMap<Vec<u64>, Group>, TableError> {
+    /// Where each cell stands among all, at the end of its trials.
+    fn places_of_cells(&self, rows: Rows<'_>) -> Result<BTreeMap<u64, Place>, TableError> {
+        if !self.is_ranked(rows.spec) {
+            return Ok(BTreeMap::new());
+        }
+        let (_, ends) = self.outcomes(rows, Within::ALL, true)?;
+        let members: Vec<Vec<u64>> = ends.keys().map(|cell| vec![*cell]).collect();
+        let places = best::places(rows.spec, self.metric(), &ends, &members);
+        Ok(ends.keys().zip(places).filter_map(|(cell, place)| Some((*cell, place?))).collect())
+    }
+
+    fn is_ranked(&self, spec: &Spec) -> bool {
+        spec.grid.cells() > 1 && self.unranked(spec).is_none()
+    }
+
+    /// What counts alike in rows of several cells, if there are any.
+    pub fn weighting(&self) -> Option<&'static str> {
+        self.pooled.then_some(match self.weighting {
+            Weighting::Trials => "trials",
+            Weighting::Cells => "cells",
+        })
+    }
+
+    /// Why its rows have no order, if they have none.
+    pub fn unranked(&self, spec: &Spec) -> Option<String> {
+        best::unranked(spec, self.metric())
+    }
+
+    /// Trials by outcome, with their final values where these are asked for; and how each ended, if that is.
+    fn outcomes(
+        &self,
+        rows: Rows<'_>,
+        within: Within,
+        with_ends: bool,
+    ) -> Result<(BTreeMap<Vec<u64>, Group>, BTreeMap<u64, Ends>), TableError> {
         let spec = rows.spec;
+        let mut ends: BTreeMap<u64, Ends> = BTreeMap::new();
         let mut groups: BTreeMap<Vec<u64>, Group> = BTreeMap::new();
         if spec.grid.numbers() <= MOST_EMPTY_ROWS {
             for cell in spec.grid.iter().filter(|cell| within.holds(*cell)) {
                 groups.entry(self.group(spec, cell)).or_default();
             }
         }
-        let parts = rows.each_part_of(within, |reader, part| self.ended(rows, reader, part))?;
-        for cell in parts.into_iter().flatten() {
+        let parts = rows.each_part_of(within, |reader, part| self.ended(rows, reader, part, with_ends))?;
+        for mut cell in parts.into_iter().flatten() {
+            if with_ends {
+                ends.entry(cell.cell).or_default().append(&mut cell.ends);
+            }
             groups.entry(self.group(spec, cell.cell)).or_default().extend(cell);
         }
-        Ok(groups)
+        Ok((groups, ends))
     }
 
     /// How a part of the trials ended, cell by cell.
-    fn ended(&self, rows: Rows<'_>, reader: &dyn Reader, part: Part) -> Result<Vec<CellRows>, StoreError> {
+    fn ended(
+        &self,
+        rows: Rows<'_>,
+        reader: &dyn Reader,
+        part: Part,
+        with_ends: bool,
+    ) -> Result<Vec<CellRows>, StoreError> {
         let mut cells: Vec<CellRows> = Vec::new();
         let mut about = (u64::MAX, None, None);
         reader.ended(rows.sweep, part, &mut |trial| {
             let (cell, repeat) = (row_of(&mut cells, trial.key.cell), trial.key.repeat);
             let Outcome::Diverged { step } = trial.outcome else {
                 cell.counts.add(&trial.outcome);
-                let counts = trial.outcome == Outcome::Completed && self.at.is_none();
-                if let Some(value) = trial.metrics.get(self.metric.0).filter(|x| counts && x.is_finite()) {
-                    cell.values.push(value, repeat, self.pooled);
+                let has_completed = trial.outcome == Outcome::Completed;
+                let value = trial.metrics.get(self.metric.0).filter(|x| self.at.is_none() && !x.is_nan());
+                if let Some(value) = value.filter(|_| has_completed) {
+                    cell.values.push(value, trial.key, self.keys_matter());
+                }
+                // What it has at a moment, its curve says.
+                if with_ends && !(has_completed && self.at.is_some()) {
+                    let end = if has_completed { End::Completed(value.unwrap_or(f64::NAN)) } else { End::Failed };
+                    cell.ends.push((repeat, end));
                 }
                 return;
             };
@@ -308,8 +439,11 @@ impl Query {
             }
             let lives = about.1.is_some_and(|limit| step > limit);
             cell.counts.add(if lives { &Outcome::Completed } else { &trial.outcome });
+            if with_ends && !lives {
+                cell.ends.push((repeat, End::Diverged));
+            }
             if !lives && !self.stats.is_empty() {
-                cell.diverged.push(Divergence { repeat, step, value: about.2 });
+                cell.diverged.push(Divergence { key: trial.key, step, value: about.2 });
             }
         })?;
         Ok(cells)
@@ -320,17 +454,24 @@ impl Query {
         rows: Rows<'_>,
         at: Length,
         groups: &mut BTreeMap<Vec<u64>, Group>,
+        mut ends: Option<&mut BTreeMap<u64, Ends>>,
     ) -> Result<(), TableError> {
         let mut group = (u64::MAX, Vec::new());
         self.samples(rows, at, &mut |key, value| {
             if group.0 != key.cell {
                 group = (key.cell, self.group(rows.spec, key.cell));
             }
-            groups.entry(group.1.clone()).or_default().values.push(value, key.repeat, self.pooled);
-        })
+            groups.entry(group.1.clone()).or_default().values.push(value, key, self.keys_matter());
+            if let Some(ends) = &mut ends {
+                ends.entry(key.cell).or_default().push((key.repeat, End::Completed(value)));
+            }
+        })?;
+        let sort = |ends: &mut Ends| ends.sort_unstable_by_key(|(repeat, _)| *repeat);
+        ends.into_iter().for_each(|ends| ends.values_mut().for_each(sort));
+        Ok(())
     }
 
-    /// Hands out the finite values of trials that had not diverged by a moment, in the order (cell, repeat).
+    /// Hands out the values, as far as they are numbers, of trials that had not diverged by a moment, in the order (cell, repeat).
     pub(super) fn samples(
         &self,
         rows: Rows<'_>,
@@ -360,7 +501,7 @@ impl Query {
             samples.curves += 1;
             if let Some(row) = curve.find(moment.1) {
                 samples.sampled += 1;
-                let value = curve.value(row, width, self.metric.0).filter(|x| x.is_finite());
+                let value = curve.value(row, width, self.metric.0).filter(|x| !x.is_nan());
                 samples.values.extend(value.map(|value| (key, value)));
             }
         })?;
@@ -406,7 +547,7 @@ impl Query {
             }
         }
         // What is asked for by name may be about trials that had diverged, which have no part in the curves any more.
-        let outcomes = if self.stats.is_empty() { BTreeMap::new() } else { self.outcomes(rows, within)? };
+        let outcomes = if self.stats.is_empty() { BTreeMap::new() } else { self.outcomes(rows, within, false)?.0 };
         self.check_work(points.values().map(|point| point.values.len()))?;
         let cells = rows.cells();
         let entry = |((key, step), values): ((Vec<u64>, u64), Values)| {
@@ -425,7 +566,7 @@ impl Query {
                 cells.push((trial.key.cell, Points::default()));
             }
             if let Some((_, points)) = cells.last_mut() {
-                points.add(trial, at, self.pooled);
+                points.add(trial, at, self.keys_matter());
             }
         })?;
         Ok(cells)
@@ -437,27 +578,30 @@ impl Query {
         let counting = self.stats.iter().any(Statistic::counts_diverged);
         let counted = || {
             let values = diverged.iter().map(|trial| trial.value).collect::<Option<Vec<f64>>>()?;
-            Some(Values { values, repeats: diverged.iter().map(|trial| trial.repeat).collect() })
+            Some(Values { values, of: diverged.iter().map(|trial| trial.key).collect() })
         };
         let all = counting.then(counted).flatten().map(|counted| {
             let mut all = values.clone();
             all.extend(counted);
-            all.sample(self.pooled)
+            self.sample(all)
         });
         let figures = Figures {
             all,
-            completed: values.sample(self.pooled),
+            completed: self.sample(values),
             diverged_at: Sample::new(diverged.iter().map(|trial| trial.step as f64).collect()),
             counts,
             resampling: &resampling,
+            fixed: &self.terms.fixed,
+            stops: self.terms.stops,
         };
         Entry {
             values: self.values(of.spec, key),
             step,
-            summary: Summary::of(&figures.completed),
+            summary: Summary::of(&figures.completed, figures.level(0.95)),
             counts,
             figures: self.stats.iter().flat_map(|statistic| statistic.of(&figures)).collect(),
-            note: if self.stats.is_empty() { String::new() } else { figures.note(&self.stats) },
+            note: figures.note(&self.stats),
+            place: None,
         }
     }
 
@@ -499,6 +643,8 @@ const PAGE_VALUES: u64 = 1_000_000;
 const ENTRY_BYTES: u64 = 1024;
 /// What a value takes.
 const VALUE_BYTES: u64 = 16;
+/// What the end of a trial takes while cells are ranked.
+const END_BYTES: u64 = 64;
 
 impl Query {
     /// Rows of a table, page by page: as many at a time as can be told apart from the others.
@@ -507,10 +653,11 @@ impl Query {
     /// As for [`Query::table`].
     pub fn table_pages(&self, rows: Rows<'_>, each: &mut dyn FnMut(Vec<Entry>) -> bool) -> Result<(), TableError> {
         // Whether there is a sample at a moment is known at the end.
-        if self.at.is_some() {
+        if self.at.is_some() || self.pooled {
             return hand_out(self.table(rows)?, each);
         }
-        self.pages(rows, 1, &|within| self.table_within(rows, within), each)
+        let places = self.places_of_cells(rows)?;
+        self.pages(rows, 1, &|within| self.table_within(rows, within, &places), each)
     }
 
     /// Points of curves, page by page.
@@ -553,7 +700,10 @@ impl Query {
             // Of curves, a cell is read as a whole.
             let values =
                 PAGE_VALUES.max(samples.saturating_mul(u64::from(spec.repeats))).min(done.saturating_mul(samples));
-            return (4 * PAGE).min(done.saturating_mul(samples)) * ENTRY_BYTES + values * VALUE_BYTES;
+            // Where cells are ranked, all of them are.
+            let ends = if !curves && self.is_ranked(spec) { done.saturating_mul(END_BYTES) } else { 0 };
+            let page = (4 * PAGE).min(done.saturating_mul(samples)) * ENTRY_BYTES + values * VALUE_BYTES;
+            return page.saturating_add(ends);
         }
         let places = self.axes.iter().fold(1_u64, |n, axis| n.saturating_mul(spec.grid.axes()[*axis].len()));
         let rows = places.min(done.max(MOST_EMPTY_ROWS)).min(spec.grid.cells());

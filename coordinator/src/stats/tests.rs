@@ -14,10 +14,11 @@ use serde_json::Value;
 use super::Sample;
 use super::bootstrap;
 use super::compare::{Comparison, Contest};
+use super::needs::needs;
 use super::paired::{Paired, holm, sign_test, wilcoxon};
 use super::sample::wilson;
 use super::special::{normal_quantile, t_quantile};
-use super::table::{Query, Question, Rows};
+use super::table::{Query, Question, Rows, Weighting};
 use crate::core::{DataPin, SweepRow, SweepState, Tallies};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store as _, StoredTrial, Write};
@@ -280,9 +281,15 @@ fn p_values_are_uniform_or_conservative_where_there_is_nothing_to_find() {
 
 /// A store with a sweep of six cells, of which some trials diverged, failed, or have no value; and its sweep file.
 fn stored_sweep(dir: &std::path::Path) -> (SqliteStore, Spec) {
+    stored(dir, "", |_, _| {})
+}
+
+/// The same with more in its file, and other values.
+fn stored(dir: &std::path::Path, more: &str, change: impl Fn(TrialKey, &mut [f64])) -> (SqliteStore, Spec) {
     let text = "name = \"parts\"\nrepeats = 9\n[model]\nkind = \"empty\"\n[train]\nsteps = 3\n[grid]\nlr = [0.1, 0.2, 0.3]\n\
                 wd = [0.0, 1.0]\n[measure]\nevery = \"1 step\"\nmetrics = [\"train_loss\", \"test_acc\"]\n";
-    let source = SpecSource { file: "parts".into(), text: text.into(), ..SpecSource::default() };
+    let text = format!("{more}{text}");
+    let source = SpecSource { file: "parts".into(), text, ..SpecSource::default() };
     let spec = Spec::read(&source).expect("a sweep");
     let row = SweepRow {
         number: 0,
@@ -308,6 +315,7 @@ fn stored_sweep(dir: &std::path::Path) -> (SqliteStore, Spec) {
         if lot > 0.9 {
             values[5] = f64::NAN;
         }
+        change(key, &mut values);
         let curve = Curve { steps: vec![1, 2, 3], values: values.clone() };
         let result = TrialResult { outcome, metrics: values[4..].to_vec(), curve, ..TrialResult::completed(key) };
         rows.push(StoredTrial { result, worker: "w".into() });
@@ -427,4 +435,87 @@ fn the_interval_of_several_cells_is_one_of_repeats() {
         let half = entry.summary.ci95.map(|(low, high)| (high - low) / 2.0).expect("defined");
         assert!((half - wanted * t_quantile(0.975, count - 1.0)).abs() < 1e-12);
     }
+}
+
+#[test]
+fn what_is_infinite_stays_so_from_the_store_to_the_table() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let infinite = |key: TrialKey, values: &mut [f64]| {
+        if key.cell == 1 && key.repeat.is_multiple_of(2) {
+            values[4] = f64::INFINITY;
+        }
+    };
+    let (store, spec) = stored(dir.path(), "", infinite);
+    let readers = store.readers(1).expect("readers");
+    let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
+    let stats = ["mean", "median", "q00", "ci95"].map(str::to_owned);
+    for at in ["", "3 steps"] {
+        let question = Question { metric: "train_loss", at, stats: &stats, ..Question::default() };
+        let query = Query::new(&spec, &question).expect("a question");
+        let table = query.table(rows).expect("a table");
+        assert_eq!((table[1].summary.mean, table[1].summary.max), (Some(f64::INFINITY), Some(f64::INFINITY)));
+        assert_eq!(
+            (table[1].summary.n, table[1].figures[3], table[1].figures[0]),
+            (table[1].counts.completed, None, Some(f64::INFINITY))
+        );
+        assert!(
+            table[1].figures[2].is_some_and(f64::is_finite) && table[1].note.contains("infinite"),
+            "{}",
+            table[1].note
+        );
+        assert!(table[0].summary.mean.is_some_and(f64::is_finite));
+    }
+}
+
+#[test]
+fn cells_or_trials_count_alike_in_a_row_of_several() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (store, spec) = stored_sweep(dir.path());
+    let readers = store.readers(1).expect("readers");
+    let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
+    let by = ["lr".to_owned()];
+    let table = |by: &[String], weighting| {
+        let query = Query::new(&spec, &Question { by, weighting, ..Question::default() }).expect("a question");
+        query.table(rows).expect("a table")
+    };
+    let cells = table(&[], Weighting::Trials);
+    let (trials, alike) = (table(&by, Weighting::Trials), table(&by, Weighting::Cells));
+    for (row, (trials, alike)) in trials.iter().zip(&alike).enumerate() {
+        let of = [0, 1].map(|cell| &cells[2 * row + cell].summary);
+        let [a, b] = of.map(|summary| summary.mean.expect("a mean"));
+        let [n, m] = of.map(|summary| summary.n as f64);
+        assert!((trials.summary.mean.expect("a mean") - (n * a + m * b) / (n + m)).abs() < 1e-12);
+        assert!((alike.summary.mean.expect("a mean") - (a + b) / 2.0).abs() < 1e-12);
+        assert_eq!((trials.summary.std, trials.summary.n), (alike.summary.std, alike.summary.n));
+    }
+    assert!(trials.iter().zip(&alike).any(|(trials, alike)| trials.summary.mean != alike.summary.mean));
+}
+
+#[test]
+fn under_crossed_and_fixed_streams_tables_say_on_what_terms_intervals_hold() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let crossed = "seeds = { crossed = { init = 3, order = 3 }, fixed = [\"head\"] }\n";
+    let (store, spec) = stored(dir.path(), crossed, |_, _| {});
+    let readers = store.readers(1).expect("readers");
+    let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
+    let stats = ["ci95", "boot95", "p_diverged"].map(str::to_owned);
+    let query = Query::new(&spec, &Question { stats: &stats, ..Question::default() }).expect("a question");
+    let entry = &query.table(rows).expect("a table")[0];
+    assert!(entry.figures[0].is_some() && entry.figures[4].is_some(), "{entry:?}");
+    assert_eq!([2, 3, 5, 6].map(|at| entry.figures[at]), [None; 4]);
+    for words in ["given the fixed head", "no boot, use ci", "no interval of p_diverged"] {
+        assert!(entry.note.contains(words), "{}", entry.note);
+    }
+    let baseline = [("lr".to_owned(), "0.1".to_owned())];
+    let contest = Contest { baseline: &baseline, metric: "", at: "", level: 0.95 };
+    let contrasts = Comparison::new(&spec, &contest).and_then(|asked| asked.contrasts(rows)).expect("contrasts");
+    let first = &contrasts[0];
+    assert_eq!(
+        (first.paired.sign_p, first.paired.wilcoxon, first.sign_holm, first.paired.saved()),
+        (None, None, None, None)
+    );
+    assert!(first.paired.interval.is_some() && first.note.contains("no sign test, no Wilcoxon"), "{}", first.note);
+    let query = Query::new(&spec, &Question::default()).expect("a question");
+    let why = needs(rows, &query, 0.1).expect_err("more repeats would not do").to_string();
+    assert!(why.contains("crosses random streams"), "{why}");
 }

@@ -12,6 +12,7 @@ use ergodic_common::metric::Metric;
 use ergodic_common::seed::NAMED;
 
 use super::compare::trials;
+use super::crossed::Spread;
 use super::special::chi_squared_quantile;
 use super::table::{Query, Question, Rows, TableError};
 
@@ -92,11 +93,13 @@ impl Variances {
     /// The store failed, or no cell has all its trials.
     pub fn answer(&self, rows: Rows<'_>) -> Result<Vec<Decomposition>, TableError> {
         let expected = u64::from(rows.spec.repeats);
+        let most = self.metric().range().map(|(low, high)| 0.25 * (high - low) * (high - low));
         let of = |(cell, trials): (u64, super::compare::Trials)| {
             let n = trials.values.len() as u64;
             let values: Vec<f64> = trials.values.iter().map(|(_, value)| *value).collect();
             let is_whole = n == expected;
-            let components = if is_whole { self.layout.components(&values, self.level) } else { Vec::new() };
+            let mut components = if is_whole { self.layout.components(&values, self.level) } else { Vec::new() };
+            components.iter_mut().for_each(|component| component.bound(most));
             let note = match is_whole {
                 true => note(&components),
                 false => {
@@ -114,17 +117,32 @@ impl Variances {
     }
 }
 
-fn note(components: &[Component]) -> String {
-    let negative = components.iter().any(|component| component.variance < 0.0);
-    match (components.iter().all(|component| component.variance == 0.0), negative) {
-        (true, _) => "all values are equal".into(),
-        (_, true) => "a negative estimate says that the component is too small to be seen with so few streams".into(),
-        _ => String::new(),
+impl Component {
+    /// No variance is above what values within their range can have.
+    fn bound(&mut self, most: Option<f64>) {
+        if let (Some((low, high)), Some(most)) = (self.ends, most) {
+            self.ends = (low < most).then_some((low, high.min(most)));
+        }
     }
 }
 
+fn note(components: &[Component]) -> String {
+    if components.iter().all(|component| component.variance == 0.0) {
+        return "all values are equal".into();
+    }
+    let mut notes = Vec::new();
+    if components.iter().any(|component| component.variance < 0.0) {
+        notes.push("a negative estimate says that the component is too small to be seen with so few streams");
+    }
+    if components.iter().any(|component| component.variance > 0.0 && component.ends.is_none()) {
+        notes.push("a component without an interval is a small difference of large squares: as good as unknown");
+    }
+    notes.join("; ")
+}
+
 impl Layout {
-    fn of(spec: &Spec) -> Self {
+    /// That of a sweep that crosses streams.
+    pub(super) fn of(spec: &Spec) -> Self {
         let crossed = &spec.seeds.crossed;
         let name = |purpose| NAMED.iter().find(|(_, named)| *named == purpose).map_or("", |(word, _)| word).to_owned();
         Self {
@@ -138,11 +156,41 @@ impl Layout {
         self.sizes.iter().product()
     }
 
+    /// Which stream of one purpose a repeat has; the last one changes fastest.
+    pub(super) fn level(&self, stream: usize, repeat: usize) -> usize {
+        let faster: usize = self.sizes[stream + 1..].iter().product();
+        repeat / faster % self.sizes[stream]
+    }
+
+    /// How well the mean of these values, one for each repeat in order, is known: the sum of all components, each over the number
+    /// of its draws, those below 0 left out.
+    pub(super) fn spread_of_mean(&self, values: &[f64]) -> Spread {
+        let squares = self.mean_squares(values);
+        let all = (1 << self.sizes.len()) - 1;
+        let mut factors = vec![0.0; 1 << self.sizes.len()];
+        for set in 1..=all {
+            let combination = self.combination(set, &squares);
+            if value(combination.iter().map(|(_, term)| *term)) > 0.0 {
+                combination.iter().for_each(|(of, (factor, ..))| factors[*of] += factor / self.size(set) as f64);
+            }
+        }
+        factors[0] += 1.0 / values.len() as f64;
+        let terms = factors.iter().zip(&squares).filter_map(|(factor, square)| Some((*factor, (*square)?)));
+        let terms: Vec<(f64, f64)> = terms.map(|(factor, (square, df))| (factor * square, df)).collect();
+        let variance = terms.iter().map(|(term, _)| term).sum::<f64>().max(0.0);
+        let spread = terms.iter().map(|(term, df)| term * term / df).sum::<f64>();
+        Spread { variance, degrees: if spread > 0.0 { variance * variance / spread } else { 1.0 } }
+    }
+
     /// Components of these values, one for each repeat in order.
     pub fn components(&self, values: &[f64], level: f64) -> Vec<Component> {
         let squares = self.mean_squares(values);
         let all = (1 << self.sizes.len()) - 1;
-        let mut components: Vec<Component> = (1..=all).map(|set| self.component(set, &squares, level)).collect();
+        let of = |set: usize| {
+            let combination: Vec<_> = self.combination(set, &squares).into_iter().map(|(_, term)| term).collect();
+            component(self.name(set), &combination, level)
+        };
+        let mut components: Vec<Component> = (1..=all).map(of).collect();
         if let Some((rest, df)) = squares[0] {
             let combination = [(1.0, rest, df)];
             components.push(component("residual".into(), &combination, level));
@@ -158,11 +206,13 @@ impl Layout {
     fn mean_squares(&self, values: &[f64]) -> Vec<Option<(f64, f64)>> {
         let count = self.sizes.len();
         let middle = values.iter().sum::<f64>() / values.len() as f64;
+        // What is smaller is made by rounding.
+        let noise = NOISE * values.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
         let centred: Vec<f64> = values.iter().map(|x| x - middle).collect();
         let means: Vec<Vec<f64>> = (0..1 << count).map(|set| self.means(set, &centred)).collect();
         let of = |set: usize| match set {
-            0 => self.within(&centred, &means[(1 << count) - 1]),
-            _ => Some(self.between(set, &means, values.len())),
+            0 => self.within(&centred, &means[(1 << count) - 1], noise),
+            _ => Some(self.between(set, &means, values.len(), noise)),
         };
         (0..1 << count).map(of).collect()
     }
@@ -199,7 +249,7 @@ impl Layout {
     }
 
     /// What a set of streams does beyond its parts: means with alternating signs.
-    fn between(&self, set: usize, means: &[Vec<f64>], n: usize) -> (f64, f64) {
+    fn between(&self, set: usize, means: &[Vec<f64>], n: usize, noise: f64) -> (f64, f64) {
         let mut squares = 0.0;
         // The first repeats, as many as there are combinations, have each once.
         for repeat in 0..self.combinations() {
@@ -208,7 +258,7 @@ impl Layout {
                 let odd = (set.count_ones() - part.count_ones()) % 2 == 1;
                 if odd { -means[part][self.place(part, repeat)] } else { means[part][self.place(part, repeat)] }
             });
-            let effect: f64 = signed.sum();
+            let effect = settled(signed.sum(), noise);
             squares += effect * effect;
         }
         let streams = (0..self.sizes.len()).filter(|stream| Self::has(set, *stream));
@@ -216,31 +266,32 @@ impl Layout {
         (squares * (n / self.combinations()) as f64 / df, df)
     }
 
-    fn within(&self, values: &[f64], means: &[f64]) -> Option<(f64, f64)> {
+    fn within(&self, values: &[f64], means: &[f64], noise: f64) -> Option<(f64, f64)> {
         let all = (1 << self.sizes.len()) - 1;
-        let off = |(repeat, x): (usize, &f64)| x - means[self.place(all, repeat)];
+        let off = |(repeat, x): (usize, &f64)| settled(x - means[self.place(all, repeat)], noise);
         let squares: f64 = values.iter().enumerate().map(off).map(|off| off * off).sum();
         let df = (values.len() - self.combinations()) as f64;
         (self.replicates > 1).then_some((squares / df, df))
     }
 
-    /// The component of a set of streams: a combination of the mean squares of the sets that contain it.
-    fn component(&self, set: usize, squares: &[Option<(f64, f64)>], level: f64) -> Component {
+    /// The component of a set of streams, as a combination of the mean squares of the sets that contain it: of which each is,
+    /// its factor, its square, and its degrees of freedom.
+    fn combination(&self, set: usize, squares: &[Option<(f64, f64)>]) -> Vec<(usize, (f64, f64, f64))> {
         let all = (1 << self.sizes.len()) - 1;
         // As often as the set's effect occurs among the trials.
         let each = (self.replicates * self.size(all & !set)) as f64;
         let larger = (set..=all).filter(|larger| larger & set == set);
-        let mut combination: Vec<(f64, f64, f64)> = larger
+        let mut combination: Vec<(usize, (f64, f64, f64))> = larger
             .filter_map(|larger| {
                 let sign = if (larger.count_ones() - set.count_ones()) % 2 == 1 { -1.0 } else { 1.0 };
-                squares[larger].map(|(square, df)| (sign / each, square, df))
+                squares[larger].map(|(square, df)| (larger, (sign / each, square, df)))
             })
             .collect();
         // All streams together stand against what is within combinations, if these occur more than once.
         if set == all {
-            combination.extend(squares[0].map(|(square, df)| (-1.0 / each, square, df)));
+            combination.extend(squares[0].map(|(square, df)| (0, (-1.0 / each, square, df))));
         }
-        component(self.name(set), &combination, level)
+        combination
     }
 
     fn name(&self, set: usize) -> String {
@@ -251,16 +302,38 @@ impl Layout {
     }
 }
 
-/// The combination Σ factor·square, each square with its degrees of freedom, of which the first one's are told.
+/// Of the largest value, what rounding can make of equal means.
+const NOISE: f64 = 1e-14;
+
+/// A difference of means, or 0 where it is nothing but their rounding.
+fn settled(difference: f64, noise: f64) -> f64 {
+    if difference.abs() <= noise { 0.0 } else { difference }
+}
+
+/// Of what is taken from each other, what is left when all but its rounding cancels.
+const NOTHING: f64 = 1e-12;
+
+/// The combination Σ factor·square; 0 where it is nothing but rounding.
+fn value(combination: impl Iterator<Item = (f64, f64, f64)> + Clone) -> f64 {
+    let size: f64 = combination.clone().map(|(factor, square, _)| (factor * square).abs()).sum();
+    let value: f64 = combination.map(|(factor, square, _)| factor * square).sum();
+    if value.abs() <= NOTHING * size { 0.0 } else { value }
+}
+
+/// The combination of squares, each with its degrees of freedom, of which the first one's are told.
 fn component(name: String, combination: &[(f64, f64, f64)], level: f64) -> Component {
-    let variance: f64 = combination.iter().map(|(factor, square, _)| factor * square).sum();
+    let variance = value(combination.iter().copied());
     let spread = |(factor, square, df): &(f64, f64, f64)| (factor * square) * (factor * square) / df;
     let df = variance * variance / combination.iter().map(spread).sum::<f64>();
     let end = |tail: f64| df * variance / chi_squared_quantile(tail, df);
-    let ends = (variance > 0.0).then(|| (end(0.5 + 0.5 * level), end(0.5 - 0.5 * level)));
+    // With less than one degree of freedom, the difference of two squares is as good as unknown.
+    let ends = (variance > 0.0 && df >= LEAST_DEGREES).then(|| (end(0.5 + 0.5 * level), end(0.5 - 0.5 * level)));
     let ends = ends.filter(|(low, high)| low.is_finite() && high.is_finite());
     Component { name, df: combination.first().map_or(0, |first| first.2 as u64), variance, share: None, ends }
 }
+
+/// Least degrees of freedom of an interval: below, its ends are many orders of magnitude apart.
+const LEAST_DEGREES: f64 = 1.0;
 
 #[cfg(test)]
 mod tests {
@@ -329,6 +402,40 @@ mod tests {
         }
         assert!(sums.iter().all(|mean| (mean - 1.0).abs() < 0.1), "{sums:?}");
         assert!(covered.iter().all(|share| (0.92..=0.98).contains(share)), "{covered:?}");
+    }
+
+    #[test]
+    fn what_rounding_leaves_is_nothing() {
+        // What the first stream does is exactly what the two do together: two equal squares, which round differently.
+        let values: Vec<f64> =
+            [0.931, 0.927, 0.924, 0.930, 0.925, 0.929, 0.926, 0.928, 0.9275, 0.9285, 0.9265, 0.9295].into();
+        for scale in [1.0, 1e-3, 3e7, 1.0 / 3.0] {
+            let scaled: Vec<f64> = values.iter().map(|x| x * scale).collect();
+            for component in layout(&[3, 4], 1).components(&scaled, 0.95) {
+                let ends = component.ends.unwrap_or((1.0, 1.0));
+                assert!(ends.1 / ends.0 < 1e5, "{component:?}");
+            }
+        }
+        let of =
+            |squares: [f64; 2]| component(String::new(), &[(0.25, squares[0], 3.0), (-0.25, squares[1], 9.0)], 0.95);
+        let rounded = of([1.06e-7, 1.06e-7 * (1.0 - 4.0 * f64::EPSILON)]);
+        assert_eq!((rounded.variance, rounded.ends), (0.0, None));
+        // Nearly equal squares say as good as nothing of their difference.
+        let small = of([1.0, 0.99]);
+        assert!(small.variance > 0.0 && small.ends.is_none() && note(&[small]).contains("as good as unknown"));
+        // Of equal means, rounding makes no effects.
+        let noisy: Vec<f64> = (0..12).map(|i| if i % 2 == 0 { 0.3 } else { 0.1 + 0.2 }).collect();
+        assert!(layout(&[3, 4], 1).components(&noisy, 0.95).iter().all(|c| c.variance == 0.0 && c.ends.is_none()));
+    }
+
+    #[test]
+    fn no_interval_of_an_accuracy_is_above_a_quarter() {
+        let mut wide =
+            Component { name: String::new(), df: 1, variance: 0.01, share: None, ends: Some((1e-3, 2.5e19)) };
+        wide.bound(Metric::TestAcc.range().map(|(low, high)| 0.25 * (high - low) * (high - low)));
+        assert_eq!(wide.ends, Some((1e-3, 0.25)));
+        wide.bound(Metric::TestLoss.range().map(|_| 0.0));
+        assert_eq!(wide.ends, Some((1e-3, 0.25)), "a loss has no bound");
     }
 
     #[test]

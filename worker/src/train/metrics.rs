@@ -151,7 +151,9 @@ impl<'a> Sampler<'a> {
                 },
                 metric => self.value(metric, sample),
             };
-            self.curve.values.push(if value.is_finite() { value } else { f64::NAN });
+            // A loss may be infinite; of all else that says that it is not defined.
+            let is_known = value.is_finite() || metric.is_loss() && value.is_infinite();
+            self.curve.values.push(if is_known { value } else { f64::NAN });
         }
         self.seen = Tally::default();
         self.jump = 0.0;

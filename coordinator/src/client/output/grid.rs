@@ -6,7 +6,7 @@ use ergodic_common::text::shown;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
-use super::table::{best_row, incidents, mean_and_interval};
+use super::table::{best_row, incidents, mark, mean_and_interval};
 use super::words::figure;
 use super::{AxisWords, Records, colours, exact_value};
 use crate::plot::heat;
@@ -30,7 +30,8 @@ pub fn grid(table: &v1::TableResponse) -> (String, Records) {
             let text = at.map_or_else(String::new, |at| cell_text(&table.rows[at]));
             record.push(if text.is_empty() { Value::Null } else { json!(text) });
             let warmth = at.and_then(|at| warmth.as_ref()?.share(&table.rows[at]));
-            line.push(styled(text, at.is_some() && at == best, warmth));
+            let mark = at.map_or("", |at| mark(table, at, best));
+            line.push(styled(text, mark, warmth));
         }
         out.add_row(line);
         records.rows.push(record);
@@ -43,14 +44,14 @@ fn cell_text(row: &v1::TableRow) -> String {
     let figures: Vec<String> = row.figures.iter().map(|x| figure(&json!(x))).collect();
     let text = if figures.is_empty() { mean_and_interval(s) } else { figures.join(" / ") };
     // A note says it in more words.
-    match if row.note.is_empty() { incidents(s) } else { row.note.clone() }.as_str() {
+    match if row.note.is_empty() || figures.is_empty() { incidents(s) } else { row.note.clone() }.as_str() {
         "" => text,
         known => format!("{text} ({})", shown(known)),
     }
 }
 
-fn styled(text: String, best: bool, warmth: Option<f64>) -> comfy_table::Cell {
-    let text = if best { format!("★ {text}") } else { text };
+fn styled(text: String, mark: &str, warmth: Option<f64>) -> comfy_table::Cell {
+    let (text, best) = (format!("{mark}{text}"), mark.starts_with('★'));
     let cell = comfy_table::Cell::new(text).set_alignment(comfy_table::CellAlignment::Right);
     let Some((back, front)) = warmth.filter(|_| colours()).map(heat) else { return cell };
     let cell = cell.bg(terminal(back)).fg(terminal(front));

@@ -128,7 +128,11 @@ fn figures(table: &v1::TableResponse, at: usize, best: bool) -> Vec<String> {
 }
 
 fn note(row: &v1::TableRow) -> String {
-    if row.note.is_empty() { incidents(&row.summary.unwrap_or_default()) } else { row.note.clone() }
+    if row.note.is_empty() || row.figures.is_empty() {
+        incidents(&row.summary.unwrap_or_default())
+    } else {
+        row.note.clone()
+    }
 }
 
 fn tabular(align: &str, head: &[Vec<String>], lines: &[Vec<String>]) -> String {

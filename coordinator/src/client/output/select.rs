@@ -19,7 +19,7 @@ pub struct Selection {
     pub condition: Option<String>,
     /// An axis or statistic; with a minus in front, the largest first.
     pub sort: Option<String>,
-    /// How many rows at most: the first ones, or without `sort` those with the best means.
+    /// How many rows at most: the first ones, or without `sort` the best ones.
     pub top: Option<usize>,
 }
 
@@ -57,7 +57,12 @@ impl Selection {
                 );
                 return Err(UserError::new(ErrorCode::BadInput, message));
             }
-            (None, Some(_)) => sort(table, if table.better > 0 { "-mean" } else { "mean" }, &mut rows)?,
+            (None, Some(_)) if !table.unranked.is_empty() => {
+                let message = format!("--top: {}; or say --sort mean", table.unranked);
+                return Err(UserError::new(ErrorCode::BadInput, message));
+            }
+            // Rows without a place come last.
+            (None, Some(_)) => rows.sort_by_key(|at| table.rows[*at].place.unwrap_or(u64::MAX)),
             (None, None) => {}
         }
         rows.truncate(self.top.unwrap_or(usize::MAX));
@@ -227,7 +232,17 @@ mod tests {
             let word = v1::AxisValue { kind: Some(v1::axis_value::Kind::Text(kind.to_owned())) };
             let (min, max) = (mean.map(|m| 1.2 * m - 0.2), mean.filter(|m| *m > 0.65).map(|m| m + 0.1));
             let summary = Some(v1::Summary { n, mean, min, max, diverged: 4 - n, ..v1::Summary::default() });
-            v1::TableRow { values: vec![number, word], summary, ..v1::TableRow::default() }
+            // By their ranks, the cell with the second mean is the best one.
+            let place = mean.map(|mean| {
+                if mean == 0.6 {
+                    1
+                } else if mean == 0.7 {
+                    2
+                } else {
+                    3
+                }
+            });
+            v1::TableRow { values: vec![number, word], summary, place, ..v1::TableRow::default() }
         };
         let rows = [
             (0.1, "sgd", Some(0.5), 4),
@@ -302,7 +317,11 @@ mod tests {
 
     #[test]
     fn the_top_rows_are_the_best_ones() {
-        assert_eq!(rows("", "", 2), Ok(vec![2, 3]));
+        // By their ranks, not by their means.
+        assert_eq!(rows("", "", 2), Ok(vec![3, 2]));
+        let mixed = v1::TableResponse { unranked: "the losses differ".into(), ..table() };
+        let refused = Selection { top: Some(1), ..Selection::default() }.rows(&mixed);
+        assert!(refused.is_err_and(|e| e.message.contains("--top: the losses differ")));
         let table = v1::TableResponse { better: 0, ..table() };
         let top = Selection { top: Some(1), ..Selection::default() };
         assert!(top.rows(&table).is_err_and(|e| e.message.contains("--sort -mean")));

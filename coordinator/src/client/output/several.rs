@@ -4,7 +4,7 @@ use ergodic_common::text::shown;
 use ergodic_proto::v1;
 use serde_json::json;
 
-use super::table::{best_row, mean_and_interval};
+use super::table::{best_row, mark, mean_and_interval};
 use super::{AxisWords, Records, grid, summary_records};
 
 /// Statistics in tidy form: one row per cell and metric, which the column `metric` names.
@@ -53,7 +53,7 @@ pub fn side_by_side(tables: &[v1::TableResponse]) -> String {
     for (at, row) in first.rows.iter().enumerate() {
         let s = row.summary.unwrap_or_default();
         let figure = |(table, best): (&v1::TableResponse, &Option<usize>)| {
-            let mark = if *best == Some(at) { "★ " } else { "" };
+            let mark = mark(table, at, *best);
             format!("{mark}{}", mean_and_interval(&table.rows[at].summary.unwrap_or_default()))
         };
         let figures = tables.iter().zip(&best).map(figure);

@@ -20,10 +20,15 @@ pub fn summary_records(axes: &[String], columns: &[String], rows: &[v1::TableRow
         let s = row.summary.unwrap_or_default();
         let counts = [s.n, s.diverged, s.failed].map(|n| json!(n));
         let numbers = [s.mean, s.std, s.ci95_low, s.ci95_high, s.min, s.median, s.max].map(json_float);
-        row.values.iter().map(json_value).chain(counts).chain(numbers).chain([json!(missing(&s))]).collect()
+        row.values.iter().map(json_value).chain(counts).chain(numbers).chain([json!(known(row))]).collect()
     };
     let columns = axes.iter().cloned().chain(names).collect();
     Records { columns, rows: rows.iter().map(row).collect(), axes: axes.len() }
+}
+
+/// What is to be known of a row: why something is not there, or else on what terms it is.
+fn known(row: &v1::TableRow) -> Option<String> {
+    missing(&row.summary.unwrap_or_default()).or_else(|| Some(row.note.clone()).filter(|note| !note.is_empty()))
 }
 
 /// Why something of a row is not there.
@@ -56,7 +61,12 @@ fn figure_records(axes: &[String], columns: &[String], rows: &[v1::TableRow]) ->
 
 /// A statistic keeps its point even when it is whole.
 fn json_float(x: Option<f64>) -> Value {
-    x.filter(|x| x.is_finite()).map_or(Value::Null, |x| json!(x))
+    match x {
+        Some(x) if x.is_finite() => json!(x),
+        // JSON has no number for it, and null would say that there is none.
+        Some(x) if x.is_infinite() => json!(x.to_string()),
+        _ => Value::Null,
+    }
 }
 
 /// One row per trial: axes, repeat, outcome, steps, seconds, worker, instruction set, numerics, metrics, digest.
@@ -95,14 +105,56 @@ fn trial_row(row: &v1::TrialRow, numerics: &str) -> Vec<Value> {
     row.values.iter().map(json_value).chain(about).chain(metrics).chain([json!(digest), cause]).collect()
 }
 
-/// Position of the best row by its mean, if better means anything and a row has one.
+/// Position of the best row, if rows have an order.
 pub fn best_row(table: &v1::TableResponse) -> Option<usize> {
-    let sign = f64::from(table.better);
-    let means = table.rows.iter().enumerate().filter_map(|(at, r)| Some((at, sign * r.summary?.mean?)));
-    let best = means.max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
+    let places = table.rows.iter().enumerate().filter_map(|(at, row)| Some((row.place?, at)));
     // One row alone is not the best of anything.
-    best.filter(|_| table.better != 0 && table.rows.len() > 1).map(|(at, _)| at)
+    places.min().map(|(_, at)| at).filter(|_| table.rows.len() > 1)
 }
+
+/// What stands before the figures of a row: a star before the best one, a hollow one before those that cannot be told from it.
+pub(super) fn mark(table: &v1::TableResponse, at: usize, best: Option<usize>) -> &'static str {
+    match best {
+        Some(best) if best == at => "★ ",
+        Some(_) if table.rows[at].may_be_best => "☆ ",
+        _ => "",
+    }
+}
+
+/// What the marks of a table mean, and what else is to be known of its rows; one line each.
+pub fn legend(table: &v1::TableResponse) -> String {
+    let mut lines = Vec::new();
+    let others = table.rows.iter().filter(|row| row.may_be_best).count().saturating_sub(1);
+    match (best_row(table).is_some() && table.columns.is_empty(), others) {
+        (true, 0) => {
+            lines.push("★ best, by the ranks of trials within repeats; no other can be taken for it".to_owned())
+        }
+        (true, _) => lines.push(format!(
+            "★ best, by the ranks of trials within repeats; ☆ cannot be told from it: {others} of {} others, at 95 %",
+            table.rows.len() - 1
+        )),
+        _ if !table.unranked.is_empty() && table.better != 0 => lines.push(format!("no ★: {}", table.unranked)),
+        _ => {}
+    }
+    if table.weighting == "trials"
+        && table.rows.iter().any(|row| row.summary.is_some_and(|s| s.diverged + s.failed > 0))
+    {
+        lines.push(
+            "rows of several cells: each trial with a value counts alike, so that cells in which more completed weigh more; \
+             --weight cells"
+                .to_owned(),
+        );
+    }
+    if table.columns.is_empty() {
+        let told = table.rows.iter().filter(|row| row.summary.is_some_and(|s| s.n > 1) && !row.note.is_empty());
+        let notes: std::collections::BTreeSet<&str> = told.map(|row| row.note.as_str()).collect();
+        lines.extend(notes.into_iter().take(MOST_NOTES).map(|note| format!("note: {note}")));
+    }
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
+/// Most different notes below a table.
+const MOST_NOTES: usize = 3;
 
 /// `0.9712 ± 0.0013`; without an interval below two trials, a dash without any.
 pub fn mean_and_interval(s: &v1::Summary) -> String {
@@ -170,7 +222,7 @@ pub fn grid_of(records: &Records) -> String {
 
 /// A number for people in four digits, enough for a difference or a p; a dash for none.
 pub fn short_figure(x: Option<f64>) -> String {
-    x.filter(|x| x.is_finite()).map_or_else(|| "–".to_owned(), |x| significant(x, 4))
+    x.filter(|x| !x.is_nan()).map_or_else(|| "–".to_owned(), |x| significant(x, 4))
 }
 
 /// One line per row for people, the best one marked.
@@ -186,8 +238,7 @@ pub fn people(table: &v1::TableResponse) -> String {
     let words = AxisWords::of_table(table);
     for (at, row) in table.rows.iter().enumerate() {
         let s = row.summary.unwrap_or_default();
-        let mark = if best == Some(at) { "★ " } else { "" };
-        let mean = format!("{mark}{}", mean_and_interval(&s));
+        let mean = format!("{}{}", mark(table, at, best), mean_and_interval(&s));
         let cells = words.row(&row.values).chain([s.n.to_string(), mean]).chain(figures_of_trials(&s));
         let cells: Vec<String> = cells.chain([incidents(&s)]).collect();
         let style = |text: String| {
@@ -221,15 +272,37 @@ mod tests {
     }
 
     #[test]
-    fn the_best_row_is_marked_only_where_better_means_something() {
-        let rows = vec![row(0.1, Some(0.5)), row(0.2, None), row(0.3, Some(0.7)), row(0.4, Some(0.7))];
+    fn the_best_row_is_marked_and_those_that_cannot_be_told_from_it() {
+        let placed = |place, may_be_best, mean| v1::TableRow { place, may_be_best, ..row(0.1, mean) };
+        let rows = vec![
+            placed(Some(2), true, Some(0.7)),
+            placed(None, false, None),
+            placed(Some(1), true, Some(0.6)),
+            placed(Some(3), false, Some(0.5)),
+        ];
         let mut table = v1::TableResponse { rows, better: 1, axes: vec!["lr".into()], ..v1::TableResponse::default() };
         assert_eq!(best_row(&table), Some(2));
-        table.better = -1;
-        assert_eq!(best_row(&table), Some(0));
-        table.better = 0;
-        assert_eq!(best_row(&table), None);
-        assert!(people(&table).contains("0.500 ± 0.012"), "{}", people(&table));
+        let text = people(&table) + &legend(&table);
+        assert!(text.contains("☆ 0.700") && text.contains("★ 0.600") && text.contains(" 0.500 ± 0.012"), "{text}");
+        assert!(text.contains("☆ cannot be told from it: 1 of 3 others"), "{text}");
+        table.rows.iter_mut().for_each(|row| row.place = None);
+        table.unranked = "the losses differ".into();
+        assert_eq!((best_row(&table), legend(&table)), (None, "no ★: the losses differ\n".to_owned()));
+        table.rows.truncate(1);
+        table.rows[0].place = Some(1);
+        assert_eq!(best_row(&table), None, "one row is not the best of anything");
+    }
+
+    #[test]
+    fn what_is_infinite_is_said_to_be() {
+        let infinite =
+            v1::Summary { n: 2, mean: Some(f64::INFINITY), max: Some(f64::INFINITY), ..v1::Summary::default() };
+        let row =
+            v1::TableRow { summary: Some(infinite), note: "a value is infinite".into(), ..v1::TableRow::default() };
+        let records = summary_records(&[], &[], &[row]);
+        assert_eq!(records.objects()[0]["mean"], "inf");
+        assert!(records.csv().contains(",inf,") && records.csv().contains("a value is infinite"), "{}", records.csv());
+        assert_eq!(mean_and_interval(&infinite), "inf");
     }
 
     #[test]

@@ -70,10 +70,15 @@ fn column<'a>(kind: &DataType, values: impl Iterator<Item = &'a Value>) -> Array
     match kind {
         DataType::Int64 => Arc::new(values.map(Value::as_i64).collect::<Int64Array>()),
         DataType::Int32 => Arc::new(values.map(|x| x.as_i64()?.try_into().ok()).collect::<Int32Array>()),
-        DataType::Float64 => Arc::new(values.map(Value::as_f64).collect::<Float64Array>()),
+        DataType::Float64 => Arc::new(values.map(|x| x.as_f64().or_else(|| infinite(x))).collect::<Float64Array>()),
         DataType::Boolean => Arc::new(values.map(Value::as_bool).collect::<BooleanArray>()),
         _ => Arc::new(values.map(|x| (!x.is_null()).then(|| plain(x))).collect::<StringArray>()),
     }
+}
+
+/// What JSON has no number for is a word.
+fn infinite(value: &Value) -> Option<f64> {
+    value.as_str()?.parse().ok().filter(|x: &f64| x.is_infinite())
 }
 
 #[cfg(test)]

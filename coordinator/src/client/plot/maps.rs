@@ -5,7 +5,7 @@ use ergodic_proto::v1;
 
 use super::{Client, Kind, PlotOptions, bad, level, pooled, subtitle, varying};
 use crate::client::commands::ask_table;
-use crate::client::output::AxisWords;
+use crate::client::output::{AxisWords, best_row};
 use crate::plot::heatmap::{self, Cell, Heatmap, Over};
 use crate::plot::{Factor, Scene};
 
@@ -59,6 +59,16 @@ fn axes(whole: &v1::TableResponse, options: &PlotOptions) -> Result<Vec<String>,
     }
 }
 
+/// The best cell, and how many cannot be told from it.
+fn best_in_words(table: &v1::TableResponse, words: &AxisWords) -> Option<String> {
+    let best = &table.rows[best_row(table)?];
+    let values: Vec<String> = words.row(&best.values).collect();
+    let axes = table.axes.iter().zip(values).map(|(axis, value)| format!("{axis} {value}"));
+    let others = table.rows.iter().filter(|row| row.may_be_best).count().saturating_sub(1);
+    let best = axes.collect::<Vec<_>>().join(", ");
+    Some(format!("Best by ranks: {best}; {others} of {} others may be as good.", table.rows.len() - 1))
+}
+
 /// Which trials a statistic is over.
 fn over(stat: &str) -> Over {
     match stat {
@@ -101,21 +111,14 @@ fn of_table(table: &v1::TableResponse, stat: &str, options: &PlotOptions) -> Hea
     let cells: Vec<Cell> = table.rows.iter().filter_map(cell).collect();
     let lone = stat == "mean" && cells.iter().all(|cell| cell.half.is_none());
     let phase = options.kind == Kind::Phase;
+    let mut notes: Vec<String> =
+        lone.then(|| "No cell has two completed trials: there is no interval.".to_owned()).into_iter().collect();
+    notes.extend(best_in_words(table, &words).filter(|_| stat == "mean" && !phase));
     let name = match over(stat) {
         _ if phase => "P(diverged)".to_owned(),
         // These are the same whatever is measured.
         Over::Counts | Over::Diverged => stat.to_owned(),
         Over::Completed | Over::Both => format!("{stat} {}", table.metric),
     };
-    Heatmap {
-        cells,
-        name,
-        over: over(stat),
-        partial: false,
-        shares: phase,
-        log: options.log,
-        notes: lone.then(|| "No cell has two completed trials: there is no interval.".to_owned()).into_iter().collect(),
-        rows,
-        columns,
-    }
+    Heatmap { cells, name, over: over(stat), partial: false, shares: phase, log: options.log, notes, rows, columns }
 }

@@ -98,6 +98,7 @@ impl PlotOptions {
             by,
             at: self.at.clone().unwrap_or_default(),
             stats,
+            cells_alike: false,
         }
     }
 }

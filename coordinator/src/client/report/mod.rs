@@ -159,12 +159,13 @@ async fn curves(
         return Ok(());
     }
     match table.better {
+        _ if !table.unranked.is_empty() => options.by = table.axes.iter().take(1).cloned().collect(),
         0 => options.by = table.axes.iter().take(1).cloned().collect(),
         // Curves of all of them are not asked for.
         _ if table.rows.len() as u64 > MOST_CURVES => options.by = table.axes.iter().take(1).cloned().collect(),
         _ => {
             options.selection.top = Some(8);
-            page.paragraph("Curves of the eight cells with the best means:");
+            page.paragraph("Curves of the eight best cells:");
         }
     }
     figure(client, &table.sweep, &options, page).await

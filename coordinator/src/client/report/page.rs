@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use ergodic_common::text::shown_lines;
 use ergodic_proto::v1;
 
-use crate::client::output::{AxisWords, best_row, figures_of_trials, incidents, mean_and_interval};
+use crate::client::output::{AxisWords, best_row, figures_of_trials, incidents, legend, mean_and_interval};
 
 /// Light or dark as the reader's system has it; figures stay on white, and paper is white.
 const STYLE: &str = "
@@ -38,7 +38,7 @@ pre { border: 1px solid var(--line); padding: 1rem; overflow-x: auto; font-size:
 
 /// What is to be known of the figures of every table, in the words of the README.
 const STATISTICS: [&str; 4] = [
-    "n counts completed trials; means, deviations and intervals are over these. Diverged trials are a result and are counted beside them; failed ones count nowhere.",
+    "n counts completed trials; means, deviations and intervals are over these. Diverged trials are a result and are counted beside them, and are the last of their repeat where cells are ranked; failed ones count nowhere.",
     "Everything is recomputed from the stored rows in the order of cells and repeats. Deviations have n − 1 in the denominator; intervals are mean ± t·s/√n at 95 %, by Student's t with n − 1 degrees of freedom.",
     "Where a sample is small and skewed, such intervals cover less than they say. Intervals of different cells are not adjusted for their number.",
     "Repeat r has the same random streams in every cell unless the sweep file says otherwise: cells are best compared repeat by repeat (ergodic compare), and intervals that overlap do not say that they do not differ.",
@@ -89,14 +89,21 @@ impl Page {
             let _ = write!(self.body, "<th>{}</th>", escaped(name));
         }
         self.body += "</tr></thead>\n<tbody>\n";
-        let best = best(table);
+        let best = best_row(table);
         let words = AxisWords::of_table(table);
         let shown = &table.rows[..table.rows.len().min(most)];
-        for row in shown {
+        for (at, row) in shown.iter().enumerate() {
             let s = row.summary.unwrap_or_default();
-            let is_best = best.is_some() && s.mean == best;
+            let (is_best, may_be) = (best == Some(at), best.is_some() && row.may_be_best);
             let figures = figures_of_trials(&s);
-            let mean = format!("{}{}", if is_best { "★ " } else { "" }, mean_and_interval(&s));
+            let mark = if is_best {
+                "★ "
+            } else if may_be {
+                "☆ "
+            } else {
+                ""
+            };
+            let mean = format!("{mark}{}", mean_and_interval(&s));
             let cells = words.row(&row.values).chain([s.n.to_string(), mean]);
             self.body += if is_best { "<tr class=\"best\">" } else { "<tr>" };
             for cell in cells.chain(figures).chain([incidents(&s)]) {
@@ -105,15 +112,10 @@ impl Page {
             self.body += "</tr>\n";
         }
         self.body += "</tbody></table></div>\n";
-        if let Some(best) = best {
-            let which = if table.better > 0 { "highest" } else { "lowest" };
-            let ties = shown.iter().filter(|row| row.summary.and_then(|s| s.mean) == Some(best)).count();
-            self.paragraph(&match ties {
-                0 => format!("The best cell, of the {which} mean, is not among these."),
-                1 => format!("★ The best cell, of the {which} mean; see below for what intervals say."),
-                _ => format!("★ The {ties} best cells, which have the same {which} mean."),
-            });
+        if best.is_some_and(|best| best >= most) {
+            self.paragraph("The best cell is not among these.");
         }
+        legend(table).lines().for_each(|line| self.paragraph(line));
     }
 
     pub(super) fn statistics(&mut self) {
@@ -129,12 +131,6 @@ impl Page {
             self.body
         )
     }
-}
-
-/// The best mean of the rows, if it tells some of them from others.
-fn best(table: &v1::TableResponse) -> Option<f64> {
-    let best = table.rows[best_row(table)?].summary?.mean;
-    table.rows.iter().any(|row| row.summary.and_then(|s| s.mean) != best).then_some(best).flatten()
 }
 
 /// Text that is no markup, and does not mislead; lines stay.
@@ -176,22 +172,28 @@ mod tests {
             let s = v1::Summary { n: 3, mean: Some(*mean), ci95_high: Some(2.5 * mean), ..v1::Summary::default() };
             v1::TableRow { summary: Some(v1::Summary { max: Some(*mean), ..s }), ..v1::TableRow::default() }
         };
-        let rows = means.iter().map(row).collect();
+        let mut rows: Vec<v1::TableRow> = means.iter().map(row).collect();
+        let least = means.iter().copied().fold(f64::INFINITY, f64::min);
+        let mut places = 1..;
+        rows.iter_mut().zip(means).filter(|(_, mean)| **mean == least).for_each(|(row, _)| {
+            (row.place, row.may_be_best) = (places.next(), true);
+        });
         let mut page = Page::new("", "");
         page.table(&v1::TableResponse { rows, better: -1, ..v1::TableResponse::default() }, 3);
         page.html()
     }
 
     #[test]
-    fn the_best_rows_are_all_starred_and_the_star_is_explained() {
+    fn the_best_row_is_starred_beside_those_that_cannot_be_told_from_it() {
         let one = page_of(&[0.5, 0.25]);
         assert!(
             one.contains("<tr class=\"best\"><td>3</td><td>★ 0.25 ± 0.38")
-                && one.contains("★ The best cell, of the lowest")
+                && one.contains("no other can be taken for it"),
+            "{one}"
         );
         let ties = page_of(&[0.25, 0.5, 0.25]);
-        assert!(ties.matches("<td>★").count() == 2 && ties.contains("★ The 2 best cells"), "{ties}");
-        assert!(!page_of(&[0.25, 0.25]).contains('★'), "all are the same");
+        assert!(ties.matches("<td>★").count() == 1 && ties.matches("<td>☆").count() == 1, "{ties}");
+        assert!(ties.contains("☆ cannot be told from it: 1 of 2 others"), "{ties}");
         assert!(page_of(&[0.5, 0.5, 0.5, 0.25]).contains("is not among these"));
     }
 

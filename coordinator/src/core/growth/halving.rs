@@ -1,10 +1,11 @@
 //! Cells that are repeated as long as they are among the best: successive halving (Jamieson and Talwalkar 2016).
 //!
 //! All cells climb the first rung. When every trial below a rung has ended, of all cells that climb it, those with the best
-//! means go on, one in so many, rounded up. Nobody goes on before: who is among the best of an unfinished rung depends on
+//! mean ranks go on, one in so many, rounded up. Nobody goes on before: who is among the best of an unfinished rung depends on
 //! the order in which trials end.
 //!
-//! Diverged trials count as a network that knows nothing ([`chance`]), failed ones do not count.
+//! Who is among the best, the [ranks](crate::stats::rank) of trials within repeats decide: a diverged trial is the last one of its
+//! repeat, failed ones do not count.
 
 use std::collections::HashMap;
 
@@ -14,8 +15,7 @@ use ergodic_common::{Outcome, Spec, TrialKey};
 
 use super::Allowed;
 use crate::core::interval::IntervalSet;
-use crate::stats::chance::chance;
-use End::{Completed, Diverged, Unknown};
+use crate::stats::rank::{End, Ranks};
 
 /// How far the cells of a sweep are.
 #[derive(Debug)]
@@ -35,12 +35,14 @@ pub struct Halving {
     total: u64,
     /// Trials that all rungs come to.
     planned: u64,
+    /// The sweep has ended: who has rows beyond a rung was chosen at it.
+    stands: bool,
 }
 
 /// How far a cell is.
 #[derive(Debug, Default)]
 struct Cell {
-    /// How its repeats ended.
+    /// How its repeats ended; failed is also what has not.
     ends: Vec<End>,
     /// Repeats that have a row.
     rows: IntervalSet,
@@ -48,16 +50,6 @@ struct Cell {
     allowed: u32,
     /// The last rung that it climbs.
     stage: usize,
-}
-
-/// How a trial ended.
-#[derive(Debug, Clone, Copy, Default)]
-enum End {
-    Completed(f64),
-    Diverged,
-    /// It failed, or has not.
-    #[default]
-    Unknown,
 }
 
 impl Halving {
@@ -73,6 +65,7 @@ impl Halving {
             ready: 0,
             total: cells * u64::from(rungs[0]),
             planned: planned(spec, until),
+            stands: false,
             rungs,
         }
     }
@@ -109,7 +102,20 @@ impl Halving {
         Some(self.rungs[cell.stage])
     }
 
-    pub(super) fn settle(&mut self, spec: &Spec, key: TrialKey, outcome: &Outcome, value: f64) -> Allowed {
+    /// The sweep has ended: its rows are taken, and no choice is made before [`Halving::decide`].
+    pub(super) fn stand(&mut self) {
+        self.stands = true;
+    }
+
+    /// Makes the choices that the rows of an ended sweep show. Where they show none, as after a choice that was never acted
+    /// upon, the ranks decide.
+    pub(super) fn decide(&mut self, spec: &Spec) -> Allowed {
+        let allowed = self.begin_anew(spec);
+        self.stands = false;
+        allowed
+    }
+
+    pub(super) fn settle(&mut self, key: TrialKey, outcome: &Outcome, value: f64) -> Allowed {
         let rung = u64::from(self.rung());
         let cell = self.cells.entry(key.cell).or_insert_with(|| Cell { allowed: self.rungs[0], ..Cell::default() });
         let before = cell.rows.first_gap();
@@ -122,14 +128,16 @@ impl Halving {
         let mut allowed = Allowed::new();
         allowed.extend(cell.allow(covers.unwrap_or_default()).map(|range| (key.cell, range)));
         self.total += allowed.iter().map(|(_, range)| range.len() as u64).sum::<u64>();
-        allowed.extend(self.climb(spec));
+        if !self.stands {
+            allowed.extend(self.climb());
+        }
         allowed
     }
 
     pub(super) fn reopen(&mut self, spec: &Spec, key: TrialKey) -> Allowed {
         if let Some(cell) = self.cells.get_mut(&key.cell) {
             cell.rows.remove(key.repeat.into());
-            cell.ends[key.repeat as usize] = End::Unknown;
+            cell.ends[key.repeat as usize] = End::Failed;
         }
         self.begin_anew(spec)
     }
@@ -145,7 +153,7 @@ impl Halving {
         self.cells.values_mut().for_each(|cell| cell.stage = 0);
         (self.stage, self.standing) = (0, spec.grid.cells());
         self.count_ready();
-        self.climb(spec)
+        self.climb()
     }
 
     fn count_ready(&mut self) {
@@ -155,10 +163,10 @@ impl Halving {
     }
 
     /// As far as there are rows for; the repeats that may be run from now on.
-    fn climb(&mut self, spec: &Spec) -> Allowed {
+    fn climb(&mut self) -> Allowed {
         let mut allowed = Allowed::new();
         while self.ready == self.standing && self.stage + 1 < self.rungs.len() {
-            let best = self.best(spec);
+            let best = self.best();
             self.stage += 1;
             self.standing = best.len() as u64;
             let rung = self.rung();
@@ -175,30 +183,26 @@ impl Halving {
         allowed
     }
 
-    /// Those of the cells that climb the rung that go on, the best one first. Of equals, the one with the lower number.
-    fn best(&self, spec: &Spec) -> Vec<u64> {
-        let standing = self.cells.iter().filter(|(_, cell)| cell.stage == self.stage);
-        let mut scored: Vec<(f64, u64)> = standing.map(|(n, cell)| (self.score(spec, *n, cell), *n)).collect();
-        scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        scored.truncate(scored.len().div_ceil(self.factor as usize));
-        scored.into_iter().map(|(_, number)| number).collect()
+    /// Those of the cells that climb the rung that go on, the best one first.
+    fn best(&self) -> Vec<u64> {
+        let rung = self.rung() as usize;
+        let mut standing: Vec<(u64, &Cell)> = self.standing_cells().collect();
+        standing.sort_unstable_by_key(|(number, _)| *number);
+        let go_on = standing.len().div_ceil(self.factor as usize);
+        let went_on = || standing.iter().filter(|(_, cell)| cell.ends.len() > rung).map(|(number, _)| *number);
+        if self.stands && went_on().count() == go_on {
+            return went_on().collect();
+        }
+        let ends: Vec<Vec<(u32, End)>> =
+            standing.iter().map(|(_, cell)| (0..).zip(cell.ends[..rung].iter().copied()).collect()).collect();
+        let larger = self.metric.larger_is_better() == Some(true);
+        let ranks = Ranks::of(&ends.iter().map(Vec::as_slice).collect::<Vec<_>>(), larger);
+        let order = ranks.order(&ranks.plain());
+        order.into_iter().take(go_on).map(|at| standing[at].0).collect()
     }
 
-    /// The mean of what a cell yielded below the rung: the more, the better.
-    fn score(&self, spec: &Spec, number: u64, cell: &Cell) -> f64 {
-        let sign = if self.metric.larger_is_better() == Some(true) { 1.0 } else { -1.0 };
-        let ignorant = || {
-            let config = spec.grid.config(number).ok();
-            config.and_then(|config| chance(&self.metric, &config)).map_or(f64::NEG_INFINITY, |value| sign * value)
-        };
-        let scores = cell.ends[..self.rung() as usize].iter().filter_map(|end| match end {
-            Completed(value) if value.is_finite() => Some(sign * value),
-            Completed(_) => Some(f64::NEG_INFINITY),
-            Diverged => Some(ignorant()),
-            Unknown => None,
-        });
-        let (sum, n) = scores.fold((0.0, 0), |(sum, n), score| (sum + score, n + 1));
-        if n == 0 { f64::NEG_INFINITY } else { sum / f64::from(n) }
+    fn standing_cells(&self) -> impl Iterator<Item = (u64, &Cell)> {
+        self.cells.iter().filter(|(_, cell)| cell.stage == self.stage).map(|(number, cell)| (*number, cell))
     }
 }
 
@@ -206,12 +210,12 @@ impl Cell {
     fn take(&mut self, repeat: u32, outcome: &Outcome, value: f64) {
         let at = repeat as usize;
         if self.ends.len() <= at {
-            self.ends.resize(at + 1, Unknown);
+            self.ends.resize(at + 1, End::Failed);
         }
         self.ends[at] = match outcome {
-            Outcome::Completed => Completed(value),
-            Outcome::Diverged { .. } => Diverged,
-            Outcome::Failed { .. } => Unknown,
+            Outcome::Completed => End::Completed(value),
+            Outcome::Diverged { .. } => End::Diverged,
+            Outcome::Failed { .. } => End::Failed,
         };
         self.rows.insert(at as u64, at as u64 + 1);
     }

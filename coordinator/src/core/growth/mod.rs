@@ -69,11 +69,26 @@ impl Growth {
         }
     }
 
+    /// The rows that follow are those of a sweep that has ended, which stands by the choices that they show.
+    pub(super) fn stand(&mut self) {
+        if let Self::Halving(growth) = self {
+            growth.stand();
+        }
+    }
+
+    /// All of these rows are there.
+    pub(super) fn decide(&mut self, spec: &Spec) -> Allowed {
+        match self {
+            Self::Precision(_) => Allowed::new(),
+            Self::Halving(growth) => growth.decide(spec),
+        }
+    }
+
     /// A trial has a row, with this value of the deciding metric.
-    pub(super) fn settle(&mut self, spec: &Spec, key: TrialKey, outcome: &Outcome, value: f64) -> Allowed {
+    pub(super) fn settle(&mut self, key: TrialKey, outcome: &Outcome, value: f64) -> Allowed {
         match self {
             Self::Precision(growth) => growth.settle(key, outcome, value),
-            Self::Halving(growth) => growth.settle(spec, key, outcome, value),
+            Self::Halving(growth) => growth.settle(key, outcome, value),
         }
     }
 

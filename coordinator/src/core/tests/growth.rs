@@ -54,8 +54,8 @@ fn wanted(by: By, spec: &Spec, min: u32, max: u32) -> BTreeSet<TrialKey> {
     }
 }
 
-/// One rung after the other, of which one cell in `factor` goes on. Less is better; a network that knows nothing has the
-/// loss ln 10.
+/// One rung after the other, of which one cell in `factor` goes on: that with the lowest mean rank, by how many others did better
+/// in the same repeat. Less is better, and to diverge is worst.
 fn wanted_of_the_best(spec: &Spec, factor: u32, min: u32, max: u32) -> BTreeSet<TrialKey> {
     let mut standing: Vec<u64> = spec.grid.iter().collect();
     let (mut from, mut to, mut trials) = (0, min.min(max), BTreeSet::new());
@@ -64,12 +64,23 @@ fn wanted_of_the_best(spec: &Spec, factor: u32, min: u32, max: u32) -> BTreeSet<
         if to == max {
             return trials;
         }
-        let mean = |cell: &u64| {
-            let values = (0..to).map(|repeat| row(TrialKey { cell: *cell, repeat }));
-            let values = values.map(|row| if row.decides.is_nan() { 10_f64.ln() } else { row.decides });
-            values.sum::<f64>() / f64::from(to)
+        let loss = |cell: u64, repeat| Some(row(TrialKey { cell, repeat }).decides).filter(|x| x.is_finite());
+        let key = |cell, repeat| loss(cell, repeat).unwrap_or(f64::INFINITY);
+        let beaten = |cell: u64| {
+            let by = |repeat| {
+                let others = standing.iter().map(|other| key(*other, repeat).partial_cmp(&key(cell, repeat)));
+                others.map(|order| order.map_or(0, |order| 1 - order as i64)).sum::<i64>()
+            };
+            (0..to).map(by).sum::<i64>()
         };
-        standing.sort_by(|a, b| mean(a).total_cmp(&mean(b)).then(a.cmp(b)));
+        let mean = |cell: u64| {
+            let values: Vec<f64> = (0..to).filter_map(|repeat| loss(cell, repeat)).collect();
+            values.iter().sum::<f64>() / values.len() as f64
+        };
+        let mut ordered: Vec<(i64, f64, u64)> =
+            standing.iter().map(|cell| (beaten(*cell), mean(*cell), *cell)).collect();
+        ordered.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.cmp(&b.2)));
+        standing = ordered.into_iter().map(|(_, _, cell)| cell).collect();
         standing.truncate(standing.len().div_ceil(factor as usize));
         (from, to) = (to, max.min(to * factor));
     }
@@ -321,7 +332,6 @@ fn a_failed_trial_that_is_run_again_has_its_cell_judged_again() {
 
 #[test]
 fn the_best_cells_of_a_rung_go_on() {
-    // Values scatter around 0, and a diverged trial counts ln 10.
     let mut lab = Lab::new(By::Halving(2), 3, 20);
     let plan = 5 * 3 + 3 * 3 + 2 * 6 + 8;
     assert_eq!((lab.sweep().total(), lab.sweep().expected()), (15, plan));
@@ -356,6 +366,47 @@ fn a_failed_trial_that_is_run_again_has_its_rung_decided_again() {
     lab.finish();
     let rows: BTreeSet<TrialKey> = lab.rows.keys().copied().collect();
     assert!(wanted(by, &lab.sweep().spec, 2, 8).is_subset(&rows));
+}
+
+#[test]
+fn halving_by_a_loss_never_chooses_the_cell_in_which_all_diverged() {
+    // Completed trials lose more than a network that knows nothing, ln 10.
+    let source = SpecSource { file: "t".into(), text: text(By::Halving(5), 2, 4), ..SpecSource::default() };
+    let spec = Arc::new(Spec::read(&source).expect("a valid sweep"));
+    let record = SweepRow { source, ..(*sweep(1, 1).record).clone() };
+    let wild = spec.grid.iter().next().expect("a cell");
+    let rows = spec.grid.iter().flat_map(|cell| (0..2).map(move |repeat| TrialKey { cell, repeat })).map(|key| {
+        let outcome = if key.cell == wild { Outcome::Diverged { step: 1 } } else { Outcome::Completed };
+        StoredRow { outcome, decides: 5.0 + key.cell as f64, ..row(key) }
+    });
+    let rows: Vec<StoredRow> = rows.collect();
+    let mut core = Core::new(Timing { lease_ttl: TTL }, 1, 1);
+    core.on_sweep(Sweep::new(Arc::new(record), spec), rows, Now::ZERO);
+    let Some(Growth::Halving(growth)) = &core.sweep(1).expect("launched").growth else { panic!("it halves") };
+    assert_eq!((growth.rung(), growth.out_after(wild), growth.standing().0), (4, Some(2), 1));
+}
+
+#[test]
+fn a_sweep_that_has_ended_stands_by_the_choices_that_its_rows_show() {
+    // As another rule may have made them: the cells that went on are not those that would go on now.
+    let by = By::Halving(5);
+    let mut lab = Lab::new(by, 2, 8);
+    lab.finish();
+    let best = lab.rows.keys().find(|key| key.repeat == 7).expect("one went all the way").cell;
+    let other = lab.sweep().spec.grid.iter().find(|cell| *cell != best).expect("another cell");
+    let moved = |row: &StoredRow| match row.key {
+        TrialKey { cell, repeat } if cell == best && repeat >= 2 => self::row(TrialKey { cell: other, repeat }),
+        _ => row.clone(),
+    };
+    let rows: Vec<StoredRow> = lab.rows.values().map(moved).collect();
+    for (state, total) in [(SweepState::Completed, rows.len()), (SweepState::Running, rows.len() + 6)] {
+        let mut core = Core::new(Timing { lease_ttl: TTL }, 2, 1000);
+        let stored = Sweep { state, ..growing(by, 2, 8) };
+        core.on_sweep(stored, rows.clone(), lab.now);
+        let sweep = core.sweep(1).expect("launched");
+        assert_eq!((sweep.state, sweep.total()), (state, total as u64));
+        core.check().expect("the invariant holds");
+    }
 }
 
 #[test]

@@ -100,6 +100,10 @@ const MOST_SWAPS: u64 = 400_000_000;
 /// Fewest and most random swaps.
 const SWAPS: std::ops::RangeInclusive<u32> = 99..=99_999;
 
+/// What crossed streams do to distances.
+const CROSSED: &str = "repeats share crossed streams: halves and different repeats have some in common, so that distances are a little \
+                       small, and there is no test";
+
 impl Distances {
     /// Checks a question against a sweep.
     ///
@@ -248,7 +252,9 @@ impl Distances {
         let mut stream = rows.resampling(&cells);
         let halves = Halves::of(&both, a.classes().max(b.classes()), &mut stream);
         let enough = halves.is_some();
-        let swaps = swaps::test(&both[0], &both[1], permutations, &mut stream).filter(|_| enough);
+        let independent = rows.spec.seeds.crossed.is_empty();
+        let test = || swaps::test(&both[0], &both[1], permutations, &mut stream);
+        let swaps = (enough && independent).then(test).flatten();
         Apart {
             a: 0,
             b: 1,
@@ -281,7 +287,10 @@ impl Distances {
                 n: places.map_or(0, |_| shared.len() as u64),
                 distance: halves.filter(|_| a != b).map(|(halves, (a, b))| halves.between(a, b)),
                 null: halves.map(|(halves, (a, b))| 0.5 * (halves.between(a, a) + halves.between(b, b))),
-                note: if a == b { self.note_of(rows.spec, gathered, a) } else { String::new() },
+                note: match a == b {
+                    true => self.note_alone(rows.spec, gathered, a),
+                    false => String::new(),
+                },
                 ..agreeing(&agreement, a, b)
             }
         };
@@ -295,8 +304,10 @@ impl Distances {
             1 => vec!["one repeat in common: it has no halves".to_owned()],
             _ => Vec::new(),
         };
+        let independent = spec.seeds.crossed.is_empty();
+        notes.extend((n > 1 && !independent).then(|| CROSSED.to_owned()));
         let smallest = swaps::smallest(n, permutations);
-        if n > 1 && smallest > 0.01 {
+        if n > 1 && smallest > 0.01 && independent {
             notes.push(format!("with {n} repeats, no p below {smallest:.2} is possible"));
         }
         if n > swaps::MOST_REPEATS {
@@ -304,6 +315,13 @@ impl Distances {
         }
         notes.extend((0..self.cells.len()).map(|at| self.note_of(spec, gathered, at)).filter(|note| !note.is_empty()));
         notes.join("; ")
+    }
+
+    /// What is to be known of a cell beside itself.
+    fn note_alone(&self, spec: &Spec, gathered: &Gathered, at: usize) -> String {
+        let crossed = (!spec.seeds.crossed.is_empty()).then(|| CROSSED.to_owned());
+        let left_out = Some(self.note_of(spec, gathered, at)).filter(|note| !note.is_empty());
+        crossed.into_iter().chain(left_out).collect::<Vec<_>>().join("; ")
     }
 
     /// Trials of a cell that are left out; empty if none is.

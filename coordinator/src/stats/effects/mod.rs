@@ -11,12 +11,16 @@ use std::collections::BTreeMap;
 
 use ergodic_common::Spec;
 use ergodic_common::metric::Metric;
+use ergodic_common::seed::Stream;
 use ergodic_common::tree::Value;
 
 use super::Sample;
+use super::best::{self, Ends, Place};
 use super::bootstrap::RESAMPLES;
 use super::compare::{Trials, trials};
+use super::crossed::Crossing;
 use super::distance::cell_in_words;
+use super::rank::{End, Ranks};
 use super::table::{MOST_DRAWS, Query, Question, Rows, TableError, find_axis};
 use design::Design;
 use resample::Blocks;
@@ -52,8 +56,10 @@ pub struct Effects {
     pub levels: Vec<Level>,
     /// Where the variance is.
     pub terms: Vec<Term>,
-    /// The cells with the best means, the best first; empty where neither larger nor smaller is better.
+    /// The cells with the best mean ranks, the best first; empty where cells have no order.
     pub best: Vec<Best>,
+    /// How many of all cells cannot be told from the best.
+    pub may_be_best: u64,
     /// Each pair of levels of the two factors asked for.
     pub pairs: Vec<Level>,
     /// What is to be known of all this.
@@ -74,7 +80,8 @@ pub struct Level {
     pub mean: Option<f64>,
     /// What it adds to the mean of all; of a pair, what it adds to what its two levels add.
     pub effect: Option<f64>,
-    /// Confidence interval of the effect, from whole repeats resampled.
+    /// Confidence interval of the effect: from whole repeats resampled, or, where repeats share crossed streams, by what each
+    /// stream does (`crossed`).
     pub ends: Option<(f64, f64)>,
 }
 
@@ -88,8 +95,10 @@ pub struct Best {
     /// Trials that ended without one.
     pub lost: u64,
     /// Their mean.
-    pub mean: f64,
-    /// Share of resamples of whole repeats in which its mean is the best one.
+    pub mean: Option<f64>,
+    /// Where it stands.
+    pub place: Place,
+    /// Share of resamples of whole repeats in which its mean rank is the best one.
     pub probability: Option<f64>,
 }
 
@@ -146,16 +155,33 @@ impl Analysis {
         check_work(&design, &blocks)?;
         let model = Model::new(spec, &design, pair)?;
         let means: Vec<f64> = values.iter().filter_map(|values| mean(values)).collect();
-        let sign = self.metric().larger_is_better().map(|larger| if larger { 1.0 } else { -1.0 });
-        let drawn = model.resampled(&blocks, sign, &mut rows.resampling(&design.cells));
+        let crossing = Crossing::of(spec);
+        let drawn = match &crossing {
+            None => Drawn::Resamples(model.resampled(&blocks, &mut rows.resampling(&design.cells))),
+            Some(crossing) => Drawn::Repeats(model.repeated(&blocks), blocks.numbers().to_vec(), crossing.clone()),
+        };
         let mut notes = notes(spec, &design, &blocks, &drawn);
-        notes.extend(notes_of_best(self.metric(), sign));
+        let names: Vec<&str> = spec.seeds.fixed.iter().map(|purpose| purpose.word()).collect();
+        notes.extend((!names.is_empty()).then(|| format!("intervals are given the fixed {}", names.join(", "))));
         let terms = shares::terms(spec, &design, &values, &blocks, &means, &mut notes);
+        let ends: BTreeMap<u64, Ends> = trials.iter().map(|(cell, trials)| (*cell, trials.ends.clone())).collect();
+        let (best, may_be_best) = match best::unranked(spec, self.metric()) {
+            Some(why) => {
+                notes.push(format!("no best cell: {why}"));
+                (Vec::new(), 0)
+            }
+            None => {
+                let stream = crossing.is_none().then(|| rows.resampling(&design.cells));
+                notes.extend(stream.is_none().then(|| NO_PROBABILITY.to_owned()));
+                best_cells(spec, self.metric(), &trials, &ends, stream)
+            }
+        };
         Ok(Effects {
             mean: model.grand(&means),
             levels: model.levels(&means, &drawn, self.level),
             terms,
-            best: sign.map_or_else(Vec::new, |sign| best(&design, &trials, &means, sign, &drawn)),
+            best,
+            may_be_best,
             pairs: model.pairs(&means, &drawn, self.level),
             notes,
         })
@@ -194,13 +220,35 @@ struct Model<'a> {
     pair: Option<(usize, usize)>,
 }
 
-/// What one resample says.
+/// What one resample says, or one repeat.
 struct Draw {
     effects: Vec<f64>,
     pairs: Vec<Option<f64>>,
-    /// Cells with the best mean: one, but for ties.
-    best: Vec<usize>,
 }
+
+/// What intervals are made of.
+enum Drawn {
+    /// Resamples of whole repeats, which are independent.
+    Resamples(Vec<Draw>),
+    /// What each repeat says, and its number, where repeats share crossed streams; nothing where cells lack some.
+    Repeats(Vec<Draw>, Vec<u32>, Crossing),
+}
+
+impl Drawn {
+    fn interval(&self, level: f64, of: impl Fn(&Draw) -> Option<f64>) -> Option<(f64, f64)> {
+        match self {
+            Self::Resamples(draws) => interval(draws.iter().filter_map(of), level),
+            Self::Repeats(draws, repeats, crossing) => {
+                let values: Vec<f64> = draws.iter().map(of).collect::<Option<_>>()?;
+                Sample::crossed(values, repeats, crossing).t_interval(level).filter(|_| draws.len() > 1)
+            }
+        }
+    }
+}
+
+/// Why there is no p(best).
+const NO_PROBABILITY: &str = "no p(best): repeats that share crossed streams cannot be resampled; the set of cells that cannot be \
+                              told from the best allows for the streams";
 
 impl<'a> Model<'a> {
     fn new(spec: &Spec, design: &'a Design, pair: Option<(usize, usize)>) -> Result<Self, TableError> {
@@ -262,19 +310,27 @@ impl<'a> Model<'a> {
         sums.iter().map(|(sum, n)| (*n > 0.0).then(|| sum / n)).collect()
     }
 
-    fn resampled(&self, blocks: &Blocks, sign: Option<f64>, stream: &mut ergodic_common::seed::Stream) -> Vec<Draw> {
+    fn resampled(&self, blocks: &Blocks, stream: &mut Stream) -> Vec<Draw> {
         if blocks.repeats() < 2 {
             return Vec::new();
         }
-        blocks.resample(RESAMPLES, stream, |means| {
-            let effects = self.effects(means);
-            let top = means.iter().map(|mean| sign.unwrap_or(0.0) * mean).fold(f64::NEG_INFINITY, f64::max);
-            let is_top = |at: &usize| sign.is_some_and(|sign| sign * means[*at] == top);
-            Draw { pairs: self.interactions(means, &effects), effects, best: (0..means.len()).filter(is_top).collect() }
-        })
+        blocks.resample(RESAMPLES, stream, |means| self.draw(means))
     }
 
-    fn levels(&self, means: &[f64], drawn: &[Draw], level: f64) -> Vec<Level> {
+    /// What each repeat says by itself, if every cell has all of them.
+    fn repeated(&self, blocks: &Blocks) -> Vec<Draw> {
+        if !blocks.is_complete() {
+            return Vec::new();
+        }
+        (0..blocks.repeats()).map(|repeat| self.draw(blocks.row(repeat))).collect()
+    }
+
+    fn draw(&self, means: &[f64]) -> Draw {
+        let effects = self.effects(means);
+        Draw { pairs: self.interactions(means, &effects), effects }
+    }
+
+    fn levels(&self, means: &[f64], drawn: &Drawn, level: f64) -> Vec<Level> {
         let (grand, effects) = (self.grand(means), self.effects(means));
         let places = self.design.factors.iter().flat_map(|factor| (0..factor.levels.len()).map(move |at| (factor, at)));
         let of = |(place, (factor, at)): (usize, (&design::Factor, usize))| Level {
@@ -283,12 +339,12 @@ impl<'a> Model<'a> {
             cells: factor.of.iter().filter(|of| **of == at).count() as u64,
             mean: Some(grand + effects[place]),
             effect: Some(effects[place]),
-            ends: interval(drawn.iter().map(|draw| draw.effects[place]), level),
+            ends: drawn.interval(level, |draw| Some(draw.effects[place])),
         };
         places.enumerate().map(of).collect()
     }
 
-    fn pairs(&self, means: &[f64], drawn: &[Draw], level: f64) -> Vec<Level> {
+    fn pairs(&self, means: &[f64], drawn: &Drawn, level: f64) -> Vec<Level> {
         let Some((a, b)) = self.pair else { return Vec::new() };
         let effects = self.interactions(means, &self.effects(means));
         let plain = self.by_pair(a, b, |cell| means[cell]);
@@ -296,7 +352,7 @@ impl<'a> Model<'a> {
         let cells = |i: usize, j: usize| a.of.iter().zip(&b.of).filter(|(a, b)| (**a, **b) == (i, j)).count() as u64;
         let of = |place: usize| {
             let (i, j) = (place / b.levels.len(), place % b.levels.len());
-            let ends = interval(drawn.iter().filter_map(|draw| draw.pairs[place]), level);
+            let ends = drawn.interval(level, |draw| draw.pairs[place]);
             Level {
                 axes: [&a.axes[..], &b.axes].concat(),
                 values: [&a.levels[i][..], &b.levels[j]].concat(),
@@ -327,29 +383,58 @@ fn mean(values: &[(u32, f64)]) -> Option<f64> {
     Sample::new(values.iter().map(|(_, value)| *value).collect()).mean()
 }
 
-/// Cells by their means, the best first.
-fn best(design: &Design, trials: &BTreeMap<u64, Trials>, means: &[f64], sign: f64, drawn: &[Draw]) -> Vec<Best> {
-    let mut shares = vec![0.0; means.len()];
-    for draw in drawn {
-        draw.best.iter().for_each(|at| shares[*at] += 1.0 / draw.best.len() as f64);
-    }
-    let known = 2 * drawn.len() > RESAMPLES;
-    let mut order: Vec<usize> = (0..means.len()).collect();
-    order.sort_by(|a, b| (sign * means[*b]).total_cmp(&(sign * means[*a])));
-    let of = |at: &usize| {
-        let trials = &trials[&design.cells[*at]];
-        Best {
-            cell: design.cells[*at],
+/// Cells by their mean ranks, the best first, and how many cannot be told from the best.
+fn best_cells(
+    spec: &Spec,
+    metric: &Metric,
+    trials: &BTreeMap<u64, Trials>,
+    ends: &BTreeMap<u64, Ends>,
+    stream: Option<Stream>,
+) -> (Vec<Best>, u64) {
+    let rows: Vec<Vec<u64>> = ends.keys().map(|cell| vec![*cell]).collect();
+    let places = best::places(spec, metric, ends, &rows);
+    let probabilities = stream.map_or_else(BTreeMap::new, |stream| probabilities(spec, metric, ends, stream));
+    let of = |((cell, place), trials): ((&u64, &Option<Place>), &Trials)| {
+        Some(Best {
+            cell: *cell,
             n: trials.values.len() as u64,
             lost: trials.lost(),
-            mean: means[*at],
-            probability: known.then(|| shares[*at] / drawn.len() as f64),
-        }
+            mean: mean(&trials.values),
+            place: (*place)?,
+            probability: (!probabilities.is_empty()).then(|| probabilities.get(cell).copied().unwrap_or(0.0)),
+        })
     };
-    order.iter().take(NAMED).map(of).collect()
+    let mut all: Vec<Best> = ends.keys().zip(&places).zip(trials.values()).filter_map(of).collect();
+    all.sort_by_key(|best| best.place.place);
+    let may_be_best = all.iter().filter(|best| best.place.may_be_best).count() as u64;
+    all.truncate(NAMED);
+    (all, may_be_best)
 }
 
-fn notes(spec: &Spec, design: &Design, blocks: &Blocks, drawn: &[Draw]) -> Vec<String> {
+/// The share of resamples of whole repeats in which a cell has the best mean rank; nothing for cells that did not go on where others
+/// did, and for fewer than two repeats.
+fn probabilities(spec: &Spec, metric: &Metric, ends: &BTreeMap<u64, Ends>, mut stream: Stream) -> BTreeMap<u64, f64> {
+    let contenders = best::contenders(spec, ends);
+    let lists: Vec<&[(u32, End)]> = contenders.iter().map(|cell| ends[cell].as_slice()).collect();
+    let ranks = Ranks::of(&lists, metric.larger_is_better() == Some(true));
+    let repeats = ranks.repeats().len();
+    if repeats < 2 {
+        return BTreeMap::new();
+    }
+    let top = |weights: &[f64]| {
+        let mean_ranks = ranks.mean_ranks(weights);
+        let order = ranks.order(&mean_ranks);
+        let equals = order.iter().take_while(|at| ranks.compare(&mean_ranks, **at, order[0]).is_eq());
+        equals.copied().collect::<Vec<usize>>()
+    };
+    let mut shares: BTreeMap<u64, f64> = BTreeMap::new();
+    for best in resample::weighted(repeats, RESAMPLES, &mut stream, top) {
+        best.iter().for_each(|at| *shares.entry(contenders[*at]).or_default() += 1.0 / (best.len() * RESAMPLES) as f64);
+    }
+    shares
+}
+
+fn notes(spec: &Spec, design: &Design, blocks: &Blocks, drawn: &Drawn) -> Vec<String> {
     let mut notes = Vec::new();
     let missing = spec.grid.cells() - design.cells.len() as u64;
     if missing > 0 {
@@ -371,6 +456,16 @@ fn notes(spec: &Spec, design: &Design, blocks: &Blocks, drawn: &[Draw]) -> Vec<S
     if !names.is_empty() {
         notes.push(format!("one value left, no effect: {}", names.join(", ")));
     }
+    let drawn = match drawn {
+        Drawn::Resamples(draws) => draws,
+        Drawn::Repeats(draws, ..) => {
+            notes.push(match draws.len() {
+                0 => "no intervals: repeats share crossed streams, and a cell lacks some of them".into(),
+                _ => "intervals are those of the crossed streams, with Student's t".into(),
+            });
+            return notes;
+        }
+    };
     match (blocks.repeats(), RESAMPLES - drawn.len()) {
         (..=1, _) => notes.push("one repeat: no intervals, no probabilities, no variance between repeats".into()),
         (_, 0) => {}
@@ -380,10 +475,6 @@ fn notes(spec: &Spec, design: &Design, blocks: &Blocks, drawn: &[Draw]) -> Vec<S
         (_, left) => notes.push(format!("in {left} of {RESAMPLES} resamples a cell had no value: they are left out")),
     }
     notes
-}
-
-fn notes_of_best(metric: &Metric, sign: Option<f64>) -> Option<String> {
-    sign.is_none().then(|| format!("no best cell: neither larger nor smaller values of {} are better", metric.name()))
 }
 
 /// How the trials of a sweep without values ended.

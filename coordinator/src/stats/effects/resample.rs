@@ -7,6 +7,8 @@ use rayon::prelude::*;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Blocks {
     cells: usize,
+    /// Numbers of the repeats.
+    numbers: Vec<u32>,
     /// `[repeat][cell]`, 0 where there is none.
     values: Vec<f64>,
     /// Whether there is one: 1 or 0.
@@ -23,10 +25,11 @@ impl Blocks {
         repeats.sort_unstable();
         repeats.dedup();
         let size = repeats.len() * cells.len();
-        let mut blocks = Self { cells: cells.len(), values: vec![0.0; size], present: vec![0.0; size] };
+        let (values, present) = (vec![0.0; size], vec![0.0; size]);
+        let mut blocks = Self { cells: cells.len(), numbers: repeats, values, present };
         for (cell, values) in cells.iter().enumerate() {
             for (repeat, value) in *values {
-                let row = repeats.binary_search(repeat).expect("every repeat is in the list");
+                let row = blocks.numbers.binary_search(repeat).expect("every repeat is in the list");
                 (blocks.values[row * cells.len() + cell], blocks.present[row * cells.len() + cell]) = (*value, 1.0);
             }
         }
@@ -36,6 +39,11 @@ impl Blocks {
     /// Number of repeats.
     pub(super) fn repeats(&self) -> usize {
         self.values.len() / self.cells.max(1)
+    }
+
+    /// Numbers of the repeats.
+    pub(super) fn numbers(&self) -> &[u32] {
+        &self.numbers
     }
 
     /// Whether every cell has every repeat.
@@ -56,19 +64,8 @@ impl Blocks {
         stream: &mut Stream,
         of: impl Fn(&[f64]) -> T + Sync,
     ) -> Vec<T> {
-        let repeats = self.repeats();
-        let mut all = Vec::with_capacity(resamples);
-        for start in (0..resamples).step_by(BATCH) {
-            let mut draw = || {
-                let mut weights = vec![0.0; repeats];
-                (0..repeats).for_each(|_| weights[stream.below(repeats as u32) as usize] += 1.0);
-                weights
-            };
-            let batch: Vec<Vec<f64>> = (0..BATCH.min(resamples - start)).map(|_| draw()).collect();
-            let found: Vec<Option<T>> = batch.par_iter().map(|weights| Some(of(&self.means(weights)?))).collect();
-            all.extend(found.into_iter().flatten());
-        }
-        all
+        let found = weighted(self.repeats(), resamples, stream, |weights| Some(of(&self.means(weights)?)));
+        found.into_iter().flatten().collect()
     }
 
     /// Mean of each cell over weighted repeats; `None` if one has none.
@@ -84,4 +81,25 @@ impl Blocks {
         let means = sums.iter().zip(&counts).map(|(sum, count)| (*count > 0.0).then(|| sum / count));
         means.collect()
     }
+}
+
+/// Draws as many of so many repeats, with replacement, `resamples` times, and asks `of` for something about how often each was
+/// drawn; in order.
+pub(super) fn weighted<T: Send>(
+    repeats: usize,
+    resamples: usize,
+    stream: &mut Stream,
+    of: impl Fn(&[f64]) -> T + Sync,
+) -> Vec<T> {
+    let mut all = Vec::with_capacity(resamples);
+    for start in (0..resamples).step_by(BATCH) {
+        let mut draw = || {
+            let mut weights = vec![0.0; repeats];
+            (0..repeats).for_each(|_| weights[stream.below(repeats as u32) as usize] += 1.0);
+            weights
+        };
+        let batch: Vec<Vec<f64>> = (0..BATCH.min(resamples - start)).map(|_| draw()).collect();
+        all.par_extend(batch.par_iter().map(|weights| of(weights)));
+    }
+    all
 }

@@ -44,6 +44,15 @@ impl Case {
         self.values.iter().map(Vec::as_slice).collect()
     }
 
+    /// The cells, of an accuracy, by how good they are.
+    fn best(&self, stream: &mut Stream) -> Vec<Best> {
+        let trials = self.design.cells.iter().zip(&self.values);
+        let trials: BTreeMap<u64, Trials> =
+            trials.map(|(cell, values)| (*cell, Trials::with(values.clone()))).collect();
+        let ends = trials.iter().map(|(cell, trials)| (*cell, trials.ends.clone())).collect();
+        best_cells(&self.spec, &Metric::TestAcc, &trials, &ends, Some(stream.clone())).0
+    }
+
     fn means(&self) -> Vec<f64> {
         self.values.iter().filter_map(|values| mean(values)).collect()
     }
@@ -151,7 +160,7 @@ fn draw(cells: usize, repeats: usize, effect: impl Fn(usize) -> f64, stream: &mu
 }
 
 #[test]
-fn intervals_cover_and_the_best_cell_is_as_sure_as_it_says() {
+fn intervals_cover_and_the_best_cell_is_less_sure_than_it_looks() {
     const ROUNDS: u64 = 120;
     let spec = sweep(&[2, 2], "");
     let (mut covered, mut sum, mut hits) = (0.0, 0.0, 0.0);
@@ -161,21 +170,19 @@ fn intervals_cover_and_the_best_cell_is_as_sure_as_it_says() {
         let effect = |cell: usize| if cell < 2 { -0.4 } else { 0.4 } + if cell == 3 { 0.1 } else { 0.0 };
         let case = Case::new(spec.clone(), vec![0, 1, 2, 3], draw(4, 30, effect, &mut stream));
         let model = Model::new(&case.spec, &case.design, None).expect("a full grid");
-        let drawn = model.resampled(&Blocks::new(&case.slices()), Some(1.0), &mut stream);
+        let drawn = Drawn::Resamples(model.resampled(&Blocks::new(&case.slices()), &mut stream));
         let levels = model.levels(&case.means(), &drawn, 0.9);
         let (low, high) = levels[0].ends.expect("an interval");
         covered += f64::from(u8::from(low <= -0.425 && -0.425 <= high)) / ROUNDS as f64;
-        let trials = case.design.cells.iter().zip(&case.values);
-        let trials = trials.map(|(cell, values)| (*cell, Trials::with(values.clone()))).collect();
-        let best = best(&case.design, &trials, &case.means(), 1.0, &drawn);
+        let best = case.best(&mut stream);
         close(best.iter().filter_map(|best| best.probability).sum(), 1.0, "probabilities");
         sum += best[0].probability.expect("resamples") / ROUNDS as f64;
         hits += f64::from(u8::from(best[0].cell == 3)) / ROUNDS as f64;
     }
     // Percentiles of thirty repeats are a little short.
     assert!((0.8..=0.96).contains(&covered), "{covered}");
-    // A cell that is said to be the best with some probability is so about as often.
-    assert!((sum - hits).abs() < 0.12 && hits > 0.5, "{sum} {hits}");
+    // A cell that is said to be the best with some probability is so less often: it was chosen because it looks so.
+    assert!(sum > hits - 0.05 && sum < hits + 0.3 && hits > 0.4, "{sum} {hits}");
 }
 
 #[test]
@@ -186,9 +193,10 @@ fn whole_repeats_are_resampled_so_that_what_they_share_cancels() {
     let of = |shift: f64| (0..).zip(&common).map(|(repeat, x)| (repeat, x + shift)).collect::<Vec<(u32, f64)>>();
     let case = Case::new(spec, vec![0, 1], vec![of(0.0), of(0.01)]);
     let model = Model::new(&case.spec, &case.design, None).expect("a full grid");
-    let drawn = model.resampled(&Blocks::new(&case.slices()), Some(1.0), &mut stream);
+    let drawn = model.resampled(&Blocks::new(&case.slices()), &mut stream);
     assert_eq!(drawn.len(), RESAMPLES);
-    assert!(drawn.iter().all(|draw| draw.best == [1]));
+    let drawn = Drawn::Resamples(drawn);
+    assert_eq!(case.best(&mut stream)[0].probability, Some(1.0));
     let (low, high) = model.levels(&case.means(), &drawn, 0.95)[1].ends.expect("an interval");
     assert!((low - 0.005).abs() < 1e-9 && (high - 0.005).abs() < 1e-9, "{low} {high}");
     // What two equal cells differ by is 0, and no rounding.
@@ -211,9 +219,10 @@ fn what_is_missing_is_said() {
     let case = Case::new(spec.clone(), vec![0, 1, 2, 3, 5], values);
     let model = Model::new(&case.spec, &case.design, Some((0, 1))).expect("it links all levels");
     let blocks = Blocks::new(&case.slices());
-    let drawn = model.resampled(&blocks, None, &mut fixed_stream("missing", 0));
+    let drawn = model.resampled(&blocks, &mut fixed_stream("missing", 0));
     // The second repeat is missing in a quarter of the resamples.
     assert!((7300..7700).contains(&drawn.len()), "{}", drawn.len());
+    let drawn = Drawn::Resamples(drawn);
     let notes = notes(&spec, &case.design, &blocks, &drawn).join("\n");
     for word in ["left out: 1: (batch_size=20, lr=20)", "5 of 6 combinations", "resamples a cell had no value"] {
         assert!(notes.contains(word), "{word}: {notes}");
@@ -233,8 +242,10 @@ fn what_cannot_be_known_is_left_out_or_refused() {
     let lone = Case::new(spec.clone(), (0..6).collect(), (0..6).map(|cell| vec![(3, f64::from(cell))]).collect());
     let blocks = Blocks::new(&lone.slices());
     let model = Model::new(&lone.spec, &lone.design, None).expect("a full grid");
-    let drawn = model.resampled(&blocks, Some(1.0), &mut fixed_stream("missing", 0));
-    assert!(drawn.is_empty() && model.levels(&lone.means(), &drawn, 0.95)[0].ends.is_none());
+    let drawn = model.resampled(&blocks, &mut fixed_stream("missing", 0));
+    assert!(drawn.is_empty());
+    let drawn = Drawn::Resamples(drawn);
+    assert!(model.levels(&lone.means(), &drawn, 0.95)[0].ends.is_none());
     assert!(super::notes(&spec, &lone.design, &blocks, &drawn).join(" ").contains("one repeat"));
     // Two cells that share no level.
     let apart = Design::new(&spec, vec![0, 4]).expect("factors");
@@ -247,4 +258,48 @@ fn what_cannot_be_known_is_left_out_or_refused() {
     let design = Design::new(&spec, cells).expect("factors");
     let error = Model::new(&spec, &design, None).err().map(|error| error.to_string()).unwrap_or_default();
     assert!(error.contains("batch_size, lr do cannot be told apart"), "{error}");
+}
+
+#[test]
+fn of_twenty_equal_cells_the_best_one_gets_more_than_its_share() {
+    // What `ergodic effects --help` says of p(best): it is no probability of being the best.
+    const ROUNDS: u64 = 12;
+    let spec = sweep(&[5, 4], "");
+    let (mut sum, mut sets) = (0.0, 0);
+    for round in 0..ROUNDS {
+        let mut stream = fixed_stream("equal", round);
+        let case = Case::new(spec.clone(), (0..20).collect(), draw(20, 10, |_| 0.0, &mut stream));
+        let best = case.best(&mut stream);
+        sum += best[0].probability.expect("resamples") / ROUNDS as f64;
+        sets += best.iter().filter(|best| best.place.may_be_best).count();
+    }
+    assert!((0.25..0.55).contains(&sum), "{sum}");
+    assert_eq!(sets, 10 * ROUNDS as usize, "of those that are named, all may be the best");
+}
+
+#[test]
+fn under_crossed_streams_effects_are_those_of_the_streams() {
+    let mut spec = sweep(&[2], "");
+    let crossed = vec![(ergodic_common::seed::Purpose::Init, 4), (ergodic_common::seed::Purpose::Order, 4)];
+    spec.seeds.crossed = crossed;
+    let crossing = Crossing::of(&spec).expect("it crosses");
+    let covered = {
+        let hits = (0..200).filter(|round| {
+            let mut stream = fixed_stream("crossed effects", *round);
+            // What the initial weights do, they do differently in both cells: an effect of 0 with four independent values.
+            let init: Vec<f64> = (0..4).map(|_| stream.normal()).collect();
+            let of = |sign: f64| {
+                (0..16).map(|repeat| (repeat, sign * init[repeat as usize / 4])).collect::<Vec<(u32, f64)>>()
+            };
+            let case = Case::new(spec.clone(), vec![0, 1], vec![of(1.0), of(-1.0)]);
+            let model = Model::new(&case.spec, &case.design, None).expect("a full grid");
+            let blocks = Blocks::new(&case.slices());
+            let drawn = Drawn::Repeats(model.repeated(&blocks), blocks.numbers().to_vec(), crossing.clone());
+            let (low, high) = model.levels(&case.means(), &drawn, 0.95)[0].ends.expect("an interval");
+            low <= 0.0 && 0.0 <= high
+        });
+        hits.count() as f64 / 200.0
+    };
+    // Of 200, within two standard errors of 95 %.
+    assert!(covered >= 0.92, "{covered}");
 }

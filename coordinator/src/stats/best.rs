@@ -1,0 +1,301 @@
+//! Which rows of a table are the best, and which cannot be told from it.
+//!
+//! Cells are ordered by [`rank`](super::rank). A row is left in the set of those that may be the best unless its trials are worse
+//! than those of the row that looks best, repeat by repeat, at a level that allows for having looked for it: of k rows, 5 %/(k − 1)
+//! on one side. So the set contains the truly best row in 95 % of all cases (multiple comparisons with the best, Hsu 1981, with
+//! Bonferroni's correction). What is compared are values by a paired t test, or, where one of both rows has trials that diverged,
+//! the shares of other cells that did better in the same repeat.
+
+use std::collections::BTreeMap;
+
+use ergodic_common::Spec;
+use ergodic_common::metric::Metric;
+use ergodic_common::refuse::mixed_losses;
+use ergodic_common::repeats::Rule;
+
+use super::Sample;
+use super::crossed::Crossing;
+use super::rank::{End, Ranks};
+use super::special::t_below;
+
+/// What a cell's trials came to, in the order of repeats.
+pub type Ends = Vec<(u32, End)>;
+
+/// Where a row stands.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Place {
+    /// 1 is the best.
+    pub place: u64,
+    /// Mean rank of its trials within repeats; of several cells, of all of them.
+    pub mean_rank: f64,
+    /// Whether it cannot be told from the best; so of the best itself.
+    pub may_be_best: bool,
+}
+
+/// Share of cases in which the truly best row may be left out.
+const ERROR: f64 = 0.05;
+
+/// Why cells of this sweep cannot be ordered by a metric, if they cannot.
+pub fn unranked(spec: &Spec, metric: &Metric) -> Option<String> {
+    let name = metric.name();
+    if metric.larger_is_better().is_none() {
+        return Some(format!("of {name} neither more nor less is better"));
+    }
+    let [one, other] = mixed_losses(spec, metric)?;
+    Some(format!(
+        "cells are not ranked by {name}, which is another quantity where another loss is trained on ({one}, {other}): rank by an \
+         accuracy, or choose cells of one loss"
+    ))
+}
+
+/// How far a cell went: of a sweep that halves, those that went on stand before those that did not.
+fn stage(spec: &Spec, ends: &Ends) -> usize {
+    let Some(until) = spec.until.as_ref().filter(|until| matches!(until.rule, Rule::Halving { .. })) else { return 0 };
+    until.rungs(spec.repeats).iter().take_while(|rung| ends.len() >= **rung as usize).count()
+}
+
+/// The cells that are compared with each other for the first place: those that have any trial that completed or diverged, and that
+/// went as far as any.
+pub fn contenders(spec: &Spec, cells: &BTreeMap<u64, Ends>) -> Vec<u64> {
+    let says = |ends: &Ends| ends.iter().any(|(_, end)| *end != End::Failed);
+    let furthest = cells.values().filter(|ends| says(ends)).map(|ends| stage(spec, ends)).max();
+    let stands = |ends: &Ends| says(ends) && Some(stage(spec, ends)) == furthest;
+    cells.iter().filter(|(_, ends)| stands(ends)).map(|(cell, _)| *cell).collect()
+}
+
+/// Rows, each of some cells, in their order from the best one on. Cells without any trial that completed or diverged have no place.
+pub fn places(spec: &Spec, metric: &Metric, cells: &BTreeMap<u64, Ends>, rows: &[Vec<u64>]) -> Vec<Option<Place>> {
+    let mut places = vec![None; rows.len()];
+    if unranked(spec, metric).is_some() {
+        return places;
+    }
+    let contest = Contest::new(spec, metric.larger_is_better() == Some(true), cells, rows);
+    let order = contest.order();
+    let Some(best) = order.first().copied() else { return places };
+    for (at, row) in order.iter().enumerate() {
+        places[contest.rows[*row].at] = Some(Place {
+            place: at as u64 + 1,
+            mean_rank: contest.rows[*row].mean_rank,
+            may_be_best: *row == best || !contest.is_worse(*row, best),
+        });
+    }
+    places
+}
+
+/// Rows that have a place.
+struct Contest {
+    crossing: Option<Crossing>,
+    larger: bool,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    /// Its number among all rows.
+    at: usize,
+    stage: usize,
+    mean_rank: f64,
+    /// Mean over its cells of the means by which equal ranks are told apart.
+    mean: Option<f64>,
+    /// Per repeat: mean of the values, none where one is not finite or diverged, and mean share of others that did better.
+    repeats: BTreeMap<u32, (Option<f64>, f64)>,
+}
+
+impl Contest {
+    fn new(spec: &Spec, larger: bool, cells: &BTreeMap<u64, Ends>, rows: &[Vec<u64>]) -> Self {
+        let says = |ends: &Ends| ends.iter().any(|(_, end)| *end != End::Failed);
+        let alone = rows.iter().all(|row| row.len() <= 1);
+        let mut stages: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
+        for (cell, ends) in cells.iter().filter(|(_, ends)| says(ends)) {
+            // Rows of several cells are compared by what all cells have.
+            stages.entry(if alone { stage(spec, ends) } else { 0 }).or_default().push(*cell);
+        }
+        let mut known: BTreeMap<u64, (usize, Known)> = BTreeMap::new();
+        for (stage, members) in stages {
+            let ends: Vec<&[(u32, End)]> = members.iter().map(|cell| cells[cell].as_slice()).collect();
+            let ranks = Ranks::of(&ends, larger);
+            let mean_ranks = ranks.plain();
+            for (at, cell) in members.iter().enumerate() {
+                known.insert(*cell, (stage, Known::new(&ranks, at, mean_ranks[at], &cells[cell])));
+            }
+        }
+        let row = |(at, of): (usize, &Vec<u64>)| Row::new(at, of.iter().filter_map(|cell| known.get(cell)));
+        Self { crossing: Crossing::of(spec), larger, rows: rows.iter().enumerate().filter_map(row).collect() }
+    }
+
+    /// The best one first.
+    fn order(&self) -> Vec<usize> {
+        let sign = if self.larger { -1.0 } else { 1.0 };
+        let key = |at: &usize| {
+            let row = &self.rows[*at];
+            (std::cmp::Reverse(row.stage), row.mean_rank, row.mean.map_or(f64::INFINITY, |mean| sign * mean))
+        };
+        let mut order: Vec<usize> = (0..self.rows.len()).collect();
+        order.sort_by(|a, b| {
+            let (a, b) = (key(a), key(b));
+            a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.total_cmp(&b.2))
+        });
+        order
+    }
+
+    /// Whether a row is worse than the one that looks best, allowing for having looked for it.
+    fn is_worse(&self, row: usize, best: usize) -> bool {
+        let (row, best) = (&self.rows[row], &self.rows[best]);
+        let sign = if self.larger { -1.0 } else { 1.0 };
+        let common =
+            || row.repeats.iter().filter_map(|(repeat, here)| Some((*repeat, *here, *best.repeats.get(repeat)?)));
+        let values: Option<Vec<f64>> = common().map(|(_, here, there)| Some(sign * (here.0? - there.0?))).collect();
+        let differences = values.unwrap_or_else(|| common().map(|(_, here, there)| here.1 - there.1).collect());
+        let repeats: Vec<u32> = common().map(|(repeat, ..)| repeat).collect();
+        let others = self.rows.len() as f64 - 1.0;
+        p_above(differences, &repeats, self.crossing.as_ref()).is_some_and(|p| p <= ERROR / others)
+    }
+}
+
+/// p of the hypothesis that differences are not above 0, on one side, by Student's t. `None` for fewer than two.
+fn p_above(differences: Vec<f64>, repeats: &[u32], crossing: Option<&Crossing>) -> Option<f64> {
+    let sample = match crossing {
+        None => Sample::new(differences),
+        Some(crossing) => Sample::crossed(differences, repeats, crossing),
+    };
+    let (mean, error) = (sample.mean()?, sample.standard_error()?);
+    // What is smaller is the rounding of equal differences.
+    Some(match error > 1e-13 * mean.abs() {
+        true => t_below(-mean / error, sample.degrees()),
+        // All are equal: as many signs that are alike, of streams that are crossed a few at most.
+        false if mean > 0.0 && crossing.is_none() => 0.5_f64.powi(sample.n().min(1000) as i32),
+        false => 1.0,
+    })
+}
+
+/// What is known of a cell.
+struct Known {
+    mean_rank: Option<f64>,
+    repeats: BTreeMap<u32, (Option<f64>, f64)>,
+}
+
+impl Known {
+    fn new(ranks: &Ranks, at: usize, mean_rank: Option<f64>, ends: &Ends) -> Self {
+        let of = |(repeat, end): &(u32, End)| {
+            let value = if let End::Completed(value) = end { Some(*value).filter(|x| x.is_finite()) } else { None };
+            Some((*repeat, (value, ranks.share(*repeat, at)?)))
+        };
+        Self { mean_rank, repeats: ends.iter().filter_map(of).collect() }
+    }
+}
+
+impl Row {
+    fn new<'a>(at: usize, cells: impl Iterator<Item = &'a (usize, Known)>) -> Option<Self> {
+        let cells: Vec<&(usize, Known)> = cells.filter(|(_, known)| known.mean_rank.is_some()).collect();
+        let count = cells.len() as f64;
+        let mean_rank = cells.iter().filter_map(|(_, known)| known.mean_rank).sum::<f64>() / count;
+        let mut sums: BTreeMap<u32, (Option<f64>, f64, f64)> = BTreeMap::new();
+        for (repeat, (value, share)) in cells.iter().flat_map(|(_, known)| &known.repeats) {
+            let sum = sums.entry(*repeat).or_insert((Some(0.0), 0.0, 0.0));
+            *sum = (sum.0.zip(*value).map(|(sum, value)| sum + value), sum.1 + share, sum.2 + 1.0);
+        }
+        let repeats: BTreeMap<u32, (Option<f64>, f64)> = sums
+            .into_iter()
+            .map(|(repeat, (value, share, n))| (repeat, (value.map(|sum| sum / n), share / n)))
+            .collect();
+        let finite: Vec<f64> = cells.iter().flat_map(|(_, known)| known.repeats.values()).filter_map(|x| x.0).collect();
+        let mean = Sample::new(finite).mean();
+        let stage = cells.iter().map(|(stage, _)| *stage).max()?;
+        Some(Self { at, stage, mean_rank, mean, repeats })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::seed::fixed_stream;
+    use ergodic_common::spec::SpecSource;
+
+    use super::*;
+
+    fn sweep(axis: &str) -> Spec {
+        sweep_of(axis, "repeats = 12")
+    }
+
+    fn sweep_of(axis: &str, repeats: &str) -> Spec {
+        let text = format!(
+            "name = \"t\"\n{repeats}\n[data]\ndataset = \"glyphs\"\n[model]\nkind = \"cnn4\"\n[train]\nepochs = 1\nbatch_size = 32\nlr = 0.1\n\
+             [measure]\nmetrics = [\"test_acc\", \"test_loss\", \"weight_norm\"]\n[grid]\n{axis}\n"
+        );
+        let source = SpecSource { file: "t".into(), text, ..SpecSource::default() };
+        Spec::read(&source).expect("a valid sweep")
+    }
+
+    fn cells(n: usize) -> Spec {
+        sweep(&format!("lr = {{ linear = [0.1, 1.0], points = {n} }}"))
+    }
+
+    fn found(spec: &Spec, metric: &Metric, ends: Vec<Ends>) -> Vec<Option<Place>> {
+        let rows: Vec<Vec<u64>> = (0..ends.len() as u64).map(|cell| vec![cell]).collect();
+        places(spec, metric, &(0..).zip(ends).collect(), &rows)
+    }
+
+    #[test]
+    fn the_set_contains_the_best_cell_as_often_as_it_says() {
+        const ROUNDS: u64 = 400;
+        for (n, repeats) in [(2, 5), (9, 5), (20, 10)] {
+            let spec = cells(n);
+            // All are equal: any of them is the best one.
+            let left_out = (0..ROUNDS).filter(|round| {
+                let mut stream = fixed_stream("best", *round);
+                let mut cell =
+                    |_| (0..repeats).map(|repeat| (repeat, End::Completed(stream.normal()))).collect::<Ends>();
+                let places = found(&spec, &Metric::TestAcc, (0..n).map(&mut cell).collect());
+                !places[n - 1].expect("a place").may_be_best
+            });
+            let share = left_out.count() as f64 / ROUNDS as f64;
+            assert!(share <= 0.05 + 3.0 * (0.05_f64 * 0.95 / ROUNDS as f64).sqrt(), "{n} cells: {share}");
+        }
+    }
+
+    #[test]
+    fn what_is_clearly_worse_is_left_out_diverged_or_not() {
+        let mut stream = fixed_stream("worse", 0);
+        let mut cell = |mean: f64| -> Ends {
+            (0..12).map(|repeat| (repeat, End::Completed(mean + 0.01 * stream.normal()))).collect()
+        };
+        let (best, near, far, survivor) = (cell(0.9), cell(0.899), cell(0.7), cell(0.95));
+        let rarely = survivor.iter().map(|(repeat, end)| (*repeat, if *repeat < 2 { *end } else { End::Diverged }));
+        let ends = vec![best, near, far, rarely.collect(), (0..12).map(|repeat| (repeat, End::Diverged)).collect()];
+        let places = found(&cells(5), &Metric::TestAcc, ends);
+        let order: Vec<u64> = places.iter().flatten().map(|place| place.place).collect();
+        let may: Vec<bool> = places.iter().flatten().map(|place| place.may_be_best).collect();
+        assert!(order[0] + order[1] == 3 && order[2..] == [3, 4, 5], "{order:?}");
+        assert_eq!(may, [true, true, false, false, false]);
+    }
+
+    #[test]
+    fn a_row_of_several_cells_has_the_mean_of_their_ranks() {
+        let ends = |value: f64| -> Ends { (0..5).map(|repeat| (repeat, End::Completed(value))).collect() };
+        let spec = cells(4);
+        let all: BTreeMap<u64, Ends> = (0..).zip([0.1, 0.9, 0.5, 0.6].map(ends)).collect();
+        let places = places(&spec, &Metric::TestAcc, &all, &[vec![0, 1], vec![2, 3], vec![], vec![7]]);
+        let ranks: Vec<Option<(u64, f64)>> = places.iter().map(|p| p.map(|p| (p.place, p.mean_rank))).collect();
+        assert_eq!(ranks, [Some((2, 2.5)), Some((1, 2.5)), None, None], "equal ranks, and the lower mean second");
+    }
+
+    #[test]
+    fn losses_of_different_losses_are_not_ranked() {
+        let mixed = sweep("\"train.loss\" = [\"cross-entropy\", \"mse\"]");
+        let why = unranked(&mixed, &Metric::TestLoss).expect("another quantity");
+        assert!(why.contains("(cross-entropy, mse)"), "{why}");
+        assert_eq!((unranked(&mixed, &Metric::TestAcc), unranked(&cells(3), &Metric::TestLoss)), (None, None));
+        assert!(unranked(&mixed, &Metric::WeightNorm).is_some_and(|why| why.contains("neither")));
+        let ends: Vec<Ends> = vec![vec![(0, End::Completed(1.0))]; 2];
+        assert_eq!(found(&mixed, &Metric::TestLoss, ends), [None, None]);
+    }
+
+    #[test]
+    fn who_went_on_stands_before_who_did_not() {
+        let halving = "repeats = { min = 2, max = 4, halving = { metric = \"test_acc\", factor = 2 } }";
+        let spec = sweep_of("lr = [0.1, 0.2, 0.3, 0.4]", halving);
+        let ends = |values: &[f64]| -> Ends { (0..).zip(values.iter().map(|x| End::Completed(*x))).collect() };
+        // The first one was lucky twice, and did not go on when it was decided by something else.
+        let all = vec![ends(&[0.9, 0.9]), ends(&[0.5, 0.6, 0.5, 0.7]), ends(&[0.6, 0.6, 0.6, 0.6]), ends(&[0.1, 0.2])];
+        let order: Vec<u64> = found(&spec, &Metric::TestAcc, all).iter().flatten().map(|place| place.place).collect();
+        assert_eq!(order, [3, 2, 1, 4]);
+    }
+}
