@@ -1,12 +1,26 @@
 //! A disk that fills up: nothing is acknowledged that is not on it, and the sweep goes on when there is room.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 
-use ergodic_tests::{Cluster, SmallDisk, skip, wait_for};
+use ergodic_proto::v1;
+use ergodic_proto::v1::session_request::Message as Request;
+use ergodic_tests::{Cluster, RawWorker, SmallDisk, skip, wait_for};
 use serde_json::Value;
 
-use crate::empty_sweep;
+use crate::exactness::reach;
 use crate::http::{address, get};
+use crate::{block_on, empty_sweep};
+
+/// Takes all room that a disk has, until what is returned is removed.
+fn fill(disk: &SmallDisk) -> PathBuf {
+    let filler = disk.path().join("filler");
+    let mut bytes = std::fs::File::create(&filler).expect("an empty file needs no room");
+    for size in [1 << 20, 4096, 512] {
+        while bytes.write_all(&vec![0; size]).is_ok() {}
+    }
+    filler
+}
 
 #[test]
 fn a_full_disk_costs_nothing_but_time() {
@@ -49,4 +63,72 @@ fn a_full_disk_costs_nothing_but_time() {
     assert_eq!(status["trouble"], Value::Null);
     wait_for("the coordinator is ready again", || get(&http, "/readyz").0 == 200);
     assert_eq!(cluster.rows(&id).lines().count(), 20_001);
+}
+
+/// A worker reaches a trial of a sweep, tells that it runs it, and dies: which one it was.
+async fn die_of(cluster: &Cluster, name: &str, wanted: Option<(u64, u32)>) -> (u64, u32) {
+    let mut worker = RawWorker::joined(&cluster.url, name).await;
+    let beating = worker.keep_beating();
+    let (lease, (cell, repeat)) = reach(&mut worker, wanted).await;
+    beating.abort();
+    let _ = beating.await;
+    let running = vec![v1::RunningTrial { lease, key: Some(v1::TrialKey { cell, repeat }) }];
+    worker.say(Request::Heartbeat(v1::Heartbeat { running, ..v1::Heartbeat::default() })).await;
+    (cell, repeat)
+}
+
+#[test]
+fn a_verdict_that_waits_for_room_is_withdrawn_when_a_blamed_worker_comes_back() {
+    let test = "a_verdict_that_waits_for_room_is_withdrawn_when_a_blamed_worker_comes_back";
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let Some(disk) = SmallDisk::mount(&dir.path().join("disk"), 16) else {
+        return skip(test, "tmpfs", "mounting one needs root");
+    };
+    let store = disk.path().join("store").to_string_lossy().into_owned();
+    let mut cluster = Cluster::start(&["--store", &store, "--lease-ttl", "500ms"]);
+    let id = cluster.launch(&empty_sweep(4));
+    let filler = block_on(async {
+        let poison = Some(die_of(&cluster, "a", None).await);
+        die_of(&cluster, "b", poison).await;
+        let mut third = RawWorker::joined(&cluster.url, "c").await;
+        let beating = third.keep_beating();
+        let (lease, (cell, repeat)) = reach(&mut third, poison).await;
+        let filler = fill(&disk);
+        beating.abort();
+        let _ = beating.await;
+        let running = vec![v1::RunningTrial { lease, key: Some(v1::TrialKey { cell, repeat }) }];
+        third.say(Request::Heartbeat(v1::Heartbeat { running, ..v1::Heartbeat::default() })).await;
+        filler
+    });
+    cluster.wait_for_log("the failure of a trial could not be stored");
+    assert_eq!(cluster.status(&id)["failed"], 0);
+    // It was not dead.
+    block_on(async {
+        let mut back = RawWorker::joined(&cluster.url, "b").await;
+        back.beat().await;
+    });
+    std::fs::remove_file(filler).expect("a file can be removed");
+    let _worker = cluster.worker(1, &[]);
+    let status = cluster.wait_for_end(&id);
+    assert_eq!((&status["completed"], &status["failed"]), (&4.into(), &0.into()), "{status}");
+}
+
+#[test]
+fn a_full_disk_is_not_logged_over_and_over() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let Some(disk) = SmallDisk::mount(&dir.path().join("disk"), 16) else {
+        return skip("a_full_disk_is_not_logged_over_and_over", "tmpfs", "mounting one needs root");
+    };
+    let store = disk.path().join("store").to_string_lossy().into_owned();
+    let mut cluster = Cluster::start(&["--store", &store]);
+    let id = cluster.launch(&empty_sweep(20_000));
+    let worker = cluster.worker(1, &[]);
+    cluster.wait_until(&id, "it is under way", |status| status["done"].as_u64() > Some(0));
+    let filler = fill(&disk);
+    cluster.wait_for_log("results could not be stored");
+    worker.wait_for_log_times("results not delivered", 6);
+    let told = cluster.coordinator().log().matches("results could not be stored").count();
+    assert!(told <= 2, "{told} times");
+    std::fs::remove_file(filler).expect("a file can be removed");
+    cluster.wait_for_end(&id);
 }

@@ -87,7 +87,7 @@ fn a_worker_writes_only_what_it_was_granted() {
 }
 
 /// Takes leases until one holds this trial, or any where it is not yet known; delivers all others. The lease and the trial.
-async fn reach(worker: &mut RawWorker, wanted: Option<(u64, u32)>) -> (u64, (u64, u32)) {
+pub(crate) async fn reach(worker: &mut RawWorker, wanted: Option<(u64, u32)>) -> (u64, (u64, u32)) {
     loop {
         let grant = worker.lease().await;
         let keys: Vec<(u64, u32)> = grant.cells.iter().copied().zip(grant.repeats.iter().copied()).collect();

@@ -54,3 +54,19 @@ fn health_and_metrics_are_told_over_http() {
     assert!(metrics.ends_with("# EOF\n"), "{metrics}");
     assert_eq!(under_way["trouble"], serde_json::Value::Null);
 }
+
+#[test]
+fn slow_connections_of_one_address_starve_no_probe() {
+    let cluster = Cluster::start(&["--http", "127.0.0.1:0"]);
+    let address = address(&cluster);
+    let slow = |_| {
+        let mut stream = TcpStream::connect(&address).expect("the port is open");
+        write!(stream, "GET /readyz HTTP/1.1\r\nHost: ").expect("half a request");
+        stream
+    };
+    let mut held: Vec<TcpStream> = (0..200).map(slow).collect();
+    for n in 0..20 {
+        assert_eq!(get(&address, "/readyz"), (200, "ready\n".to_owned()), "with {} slow ones", held.len());
+        held.push(slow(n));
+    }
+}

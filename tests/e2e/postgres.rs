@@ -166,6 +166,22 @@ fn a_leader_whose_database_is_gone_for_longer_than_its_claim_lasts_comes_back() 
 }
 
 #[test]
+fn a_coordinator_that_starts_before_its_database_waits_for_it_and_says_so() {
+    let Some(database) = database("a_coordinator_that_starts_before_its_database_waits_for_it") else { return };
+    let files = folder();
+    database.stop();
+    let mut cluster = with(&database, &files, &["--http", "127.0.0.1:0"]);
+    cluster.wait_for_log("does not answer");
+    assert_eq!(http::get(&http::address(&cluster), "/healthz").0, 200);
+    assert_eq!(http::get(&http::address(&cluster), "/readyz").0, 503);
+    database.go_on();
+    cluster.wait_for_log("leading epoch=1");
+    let id = cluster.launch(&empty_sweep(10));
+    let _worker = cluster.worker(1, &[]);
+    assert_eq!(cluster.wait_for_end(&id)["completed"], 10);
+}
+
+#[test]
 fn databases_that_will_not_do_are_refused_without_telling_the_password() {
     let Some(database) = database("databases_that_will_not_do_are_refused") else { return };
     let files = folder();

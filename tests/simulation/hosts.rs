@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ergodic::server::files::Shelf;
 use ergodic::server::{Parts, Setup, assemble, recover};
 use ergodic::store::Store;
 use ergodic::store::sqlite::SqliteStore;
@@ -85,7 +86,7 @@ pub(crate) async fn coordinator(disk: Disk) -> turmoil::Result {
         epoch,
         core,
         writer: Box::new(watched),
-        files: disk.dir.join("data"),
+        shelf: Shelf::new(disk.dir.join("data")),
         data_dir: None,
         tokens: None,
         lease_ttl: LEASE_TTL,

@@ -263,8 +263,9 @@ pub fn store(bytes: &[u8]) {
     let dir = tempfile::tempdir_in(memory()).expect("a temporary directory");
     std::fs::write(dir.path().join("ergodic.sqlite"), database).expect("a file can be written");
     let Ok(store) = SqliteStore::open(dir.path()) else { return };
-    let Ok(mut writer) = store.writer(1) else { return };
-    let Ok((mut core, _)) = recover(&store, Some(writer.as_mut()), 1, TTL, true) else { return };
+    let Ok(leader) = store.claim("") else { return };
+    let Ok(mut writer) = store.writer(leader.epoch) else { return };
+    let Ok((mut core, _)) = recover(&store, Some(writer.as_mut()), leader.epoch, TTL, true) else { return };
     core.check().expect("the books add up");
     core.on_tick(Now::from_secs(1000));
     core.check().expect("the books add up");

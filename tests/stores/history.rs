@@ -69,6 +69,7 @@ fn write() -> impl Strategy<Value = Write> {
             Write::AdoptAudits(sweep, trials.into_iter().map(audit).collect())
         }),
         2 => (sweeps(), 0..8_u32).prop_map(|(sweep, n)| Write::Verdict(sweep, TrialResult::failed(key(n), "it kills".into(), 2))),
+        2 => (sweeps(), 0..8_u32, any::<bool>()).prop_map(|(sweep, n, audit)| Write::Withdraw(sweep, key(n), audit)),
         2 => sweeps().prop_map(Write::Retry),
         1 => (sweeps(), proptest::collection::vec(0..8_u32, 0..3))
             .prop_map(|(sweep, trials)| Write::SetAside(sweep, trials.into_iter().map(key).collect())),
@@ -82,6 +83,9 @@ fn write() -> impl Strategy<Value = Write> {
         }),
         2 => (sweeps(), 0..3_usize, 0..3_usize).prop_map(|(sweep, from, to)| Write::Extend(sweep, source(from), source(to))),
         1 => (sweeps(), 0..2_u8).prop_map(|(sweep, n)| Write::Cells(sweep, [n; 32])),
+        1 => (sweeps(), proptest::collection::vec(0..8_u32, 0..3))
+            .prop_map(|(sweep, trials)| Write::Redo(sweep, trials.into_iter().map(key).collect())),
+        1 => (0..9_u8).prop_map(|n| Write::TakeOff(vec![[n; 32]])),
         1 => Just(Write::Probe),
     ]
 }

@@ -159,16 +159,30 @@ impl Model {
             Write::Share(sweep, share) => drop(self.sweeps.entry(*sweep).and_modify(|row| row.share = *share)),
             Write::Results(batch) => return Some(Written::Results(self.results(batch))),
             Write::Verdict(sweep, result) => {
-                if self.sweeps.contains_key(sweep) {
-                    let row = StoredTrial { result: result.clone(), worker: String::new() };
-                    self.trials.entry((*sweep, result.key)).or_insert(row);
+                let place = (*sweep, result.key);
+                let stored = self.sweeps.contains_key(sweep) && !self.trials.contains_key(&place);
+                if stored {
+                    self.trials.insert(place, StoredTrial { result: result.clone(), worker: String::new() });
                 }
+                return Some(Written::Verdict(stored));
+            }
+            Write::Withdraw(sweep, key, audit) => return Some(self.withdraw(*sweep, *key, *audit)),
+            Write::LookUp(sweep, keys) => {
+                let rows = keys.iter().filter_map(|key| self.trials.get(&(*sweep, *key)));
+                let small = |row: &StoredTrial| TrialResult {
+                    curve: Default::default(),
+                    predictions: Default::default(),
+                    ..row.result.clone()
+                };
+                return Some(Written::Rows(rows.map(small).collect()));
             }
             Write::AuditFailed(sweep, key, why) => {
                 let due = self.audits.get_mut(&(*sweep, *key)).filter(|audit| audit.finding.is_none());
+                let stored = due.is_some();
                 if let Some(audit) = due {
                     (audit.finding, audit.why) = (Some(Finding::Failed), why.clone());
                 }
+                return Some(Written::Verdict(stored));
             }
             Write::Retry(sweep) => return Some(Written::Retried(self.retry(*sweep), self.retry_audits(*sweep))),
             // Here nothing is ever damaged.
@@ -206,8 +220,62 @@ impl Model {
                 self.sweeps.entry(*sweep).and_modify(|row| row.source.cells = Some(*cells));
             }
             Write::Probe => {}
+            Write::TakeOff(hashes) => {
+                let of_trials = |hash: &[u8; 32]| self.trials.values().any(|row| row.result.weights == Some(*hash));
+                let of_sweeps =
+                    |hash: &[u8; 32]| self.sweeps.values().any(|row| row.named_files().any(|it| it == *hash));
+                let unnamed = hashes.iter().filter(|hash| !of_trials(hash) && !of_sweeps(hash));
+                return Some(Written::Unnamed(unnamed.copied().collect()));
+            }
+            Write::Redo(sweep, keys) => return Some(Written::Redone(self.redo(*sweep, keys))),
+            Write::Identify(_) => unreachable!("what it yields depends on the store that is looked at"),
         }
         Some(Written::Done)
+    }
+
+    fn withdraw(&mut self, sweep: i64, key: TrialKey, audit: bool) -> Written {
+        let place = (sweep, key);
+        let (mut trials, mut audits) = (Vec::new(), Vec::new());
+        if audit {
+            let given_up =
+                |audit: &&mut Audit| audit.finding == Some(Finding::Failed) && audit.auditor_process.is_empty();
+            if let Some(audit) = self.audits.get_mut(&place).filter(given_up) {
+                (audit.finding, audit.why) = (None, String::new());
+                audits.push((key, audit.process.clone()));
+            }
+        } else {
+            let verdict =
+                |row: &&StoredTrial| matches!(row.result.outcome, Outcome::Failed { .. }) && row.worker.is_empty();
+            if self.trials.get(&place).filter(verdict).is_some() {
+                self.trials.remove(&place);
+                trials.push(key);
+            }
+        }
+        if !(trials.is_empty() && audits.is_empty()) {
+            self.go_on(sweep);
+        }
+        Written::Retried(trials, audits)
+    }
+
+    fn redo(&mut self, sweep: i64, keys: &[TrialKey]) -> Vec<(TrialKey, Option<Option<Finding>>)> {
+        let mut redone = Vec::new();
+        for key in keys.iter().filter(|key| self.trials.contains_key(&(sweep, **key))) {
+            let before = self.audits.get(&(sweep, *key)).map(|audit| audit.finding);
+            if before != Some(None) {
+                self.audits.insert((sweep, *key), due(*key, ""));
+            }
+            redone.push((*key, before));
+        }
+        if !redone.is_empty() {
+            self.go_on(sweep);
+        }
+        redone
+    }
+
+    /// A completed sweep has trials left again.
+    fn go_on(&mut self, sweep: i64) {
+        let completed = self.sweeps.get_mut(&sweep).filter(|row| row.state == SweepState::Completed);
+        completed.into_iter().for_each(|row| row.state = SweepState::Running);
     }
 
     /// A number stands for one lease.

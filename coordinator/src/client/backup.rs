@@ -11,6 +11,7 @@ use ergodic_proto::v1::backup_record::Kind;
 
 use super::Client;
 use super::output::{NewFile, unwritten};
+use super::watch::eprintln_line;
 
 /// Fetches a backup into a file, which is there when it is whole.
 ///
@@ -22,17 +23,29 @@ pub async fn backup(client: &mut Client, path: &Path) -> Result<String, UserErro
     let file = NewFile::private(path).map_err(unwritten)?;
     let mut archive = Archive::begin(BufWriter::new(file)).map_err(unwritten)?;
     let mut stream = client.admin.backup(v1::BackupRequest {}).await.map_err(|e| client.error(&e))?.into_inner();
-    let (mut sweeps, mut trials) = (0_u64, 0);
+    let (mut sweeps, mut trials, mut lost) = (0_u64, 0, Vec::new());
     while let Some(record) = stream.message().await.map_err(|e| client.error(&e))? {
         match &record.kind {
             Some(Kind::Sweep(_)) => sweeps += 1,
             Some(Kind::Trials(page)) => trials += page.rows.len(),
+            Some(Kind::Missing(missing)) => lost.push(missing.clone()),
             _ => {}
         }
         archive.append(&record).map_err(unwritten)?;
     }
     let file = archive.finish().and_then(|file| file.into_inner().map_err(IntoInnerError::into_error));
     let bytes = file.and_then(NewFile::finish).map_err(unwritten)?;
+    lost.iter().for_each(|missing| eprintln_line(&tell_lost(missing)));
     let megabytes = significant(bytes as f64 / 1e6, 3);
     Ok(format!("{}: {sweeps} sweeps with {trials} rows, {megabytes} MB\n", path.display()))
+}
+
+/// What is to be said of a file that a backup lacks.
+pub(crate) fn tell_lost(missing: &v1::BackupMissing) -> String {
+    let hash: String = missing.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (why, sweeps) = (&missing.why, missing.sweeps.join(", "));
+    format!(
+        "the backup lacks the file {hash} of {sweeps}: {why}. Weights of trials are computed again by `ergodic retry ID`; \
+         data come again when the sweep is launched from where they are"
+    )
 }

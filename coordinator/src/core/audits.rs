@@ -90,6 +90,16 @@ impl Audits {
         self.wait(origin, place.0, &IntervalSet::of(place.1, place.1 + 1));
     }
 
+    /// A trial is run once more by whoever may, after what its audit had found, if it had one. One that was due is so still.
+    pub(super) fn redo(&mut self, place: Place, before: Option<Option<Finding>>) {
+        match before {
+            None => self.counts.due += 1,
+            Some(None) => return,
+            Some(Some(finding)) => *self.counts.of(finding) -= 1,
+        }
+        self.wait(&WorkerId::new(), place.0, &IntervalSet::of(place.1, place.1 + 1));
+    }
+
     fn wait(&mut self, origin: &WorkerId, class: u32, trials: &IntervalSet) {
         if !trials.is_empty() {
             self.waiting.entry(origin.clone()).or_default().entry(class).or_default().insert_all(trials);

@@ -25,7 +25,7 @@ pub mod sweep;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -113,6 +113,10 @@ pub enum Effect {
     SetState(i64, SweepState),
     /// Store a failed row for a trial that killed too many workers.
     Condemn(Verdict),
+    /// Take a stored verdict back: a worker that was thought dead has come back.
+    Withdraw(Withdrawal),
+    /// Read the rows of these trials, which have some that the core does not know.
+    LookUp(i64, Vec<TrialKey>),
     /// Remove what is kept of trials of a sweep that are not unfinished any more.
     Discard(i64, Vec<TrialKey>),
 }
@@ -138,6 +142,17 @@ pub struct Verdict {
     /// Metrics that its sweep measures.
     pub metrics: usize,
     /// Whether it has a row, and only its audit failed.
+    pub audit: bool,
+}
+
+/// What is to be taken back of a trial, or of its audit, that killed fewer workers than was thought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Withdrawal {
+    /// Number of its sweep.
+    pub sweep: i64,
+    /// The trial.
+    pub key: TrialKey,
+    /// Whether only its audit was given up.
     pub audit: bool,
 }
 
@@ -253,6 +268,8 @@ pub struct Core {
     clocks: BTreeMap<i32, f64>,
     /// Verdicts that could not be stored yet.
     verdicts: Vec<Verdict>,
+    /// Verdicts that could not be taken back yet.
+    withdrawals: Vec<Withdrawal>,
     /// The latest time it was told.
     clock: Now,
 }
@@ -270,6 +287,7 @@ impl Core {
             leases: HashMap::new(),
             clocks: BTreeMap::new(),
             verdicts: Vec::new(),
+            withdrawals: Vec::new(),
             clock: Now::ZERO,
         }
     }
@@ -466,6 +484,10 @@ impl Core {
         let audited: Vec<StoredRow> = committed.audited.iter().map(|(row, _)| row.clone()).collect();
         self.settle_accounts(fence, sweep_number, &committed.stored);
         self.settle_accounts(fence, sweep_number, &audited);
+        let Some(sweep) = self.sweeps.get(&sweep_number) else { return Vec::new() };
+        // What is stored is so. A row that was never heard of is looked at, and its trial stays where it is until then.
+        let (strange, known): (Vec<TrialKey>, Vec<TrialKey>) =
+            committed.known.iter().partition(|key| self.is_unfinished(sweep, **key));
         let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
         let compared = (committed.known.len() - audited.len()) as u64;
         sweep.tallies.count(compared, committed.mismatches, committed.fenced);
@@ -478,45 +500,75 @@ impl Core {
             sweep.audits.add(sweep.spec.grid.locate(*key), &worker.to_owned(), None);
         }
         sweep.rate.count(committed.stored.len() as u64, now);
-        holders.extend(committed.known.iter().map(|key| sweep.spec.grid.locate(*key)));
+        holders.extend(known.iter().map(|key| sweep.spec.grid.locate(*key)));
         if let Some(worker) = self.workers.get_mut(worker) {
             worker.trials += committed.stored.len() as u64;
             worker.heard = now;
         }
         self.learn_pace(worker, sweep_number, &committed.stored, now);
         self.learn_pace(worker, sweep_number, &audited, now);
-        self.settle_audits(sweep_number, &committed.audited);
+        self.settle_audits(sweep_number, committed.audited.iter().map(|(row, finding)| (row.key, *finding)));
         let mut effects = self.strike_off(sweep_number, fence, &holders);
-        let ended = committed.stored.iter().map(|row| row.key).chain(committed.known.iter().copied());
+        if !strange.is_empty() {
+            effects.push(Effect::LookUp(sweep_number, strange));
+        }
+        let ended = committed.stored.iter().map(|row| row.key).chain(known);
         effects.extend(self.discard(sweep_number, ended));
         effects.extend(self.end_if_done(sweep_number, now));
         effects.extend(self.feed_workers(now));
         effects
     }
 
-    /// The verdict on a trial is stored.
-    pub fn on_condemned(&mut self, sweep_number: i64, row: &StoredRow, now: Now) -> Vec<Effect> {
+    /// These rows are in the store, however they came there.
+    pub fn on_looked_up(&mut self, sweep_number: i64, rows: &[StoredRow], now: Now) -> Vec<Effect> {
+        let Some(sweep) = self.sweeps.get(&sweep_number) else { return Vec::new() };
+        let mut seen = BTreeSet::new();
+        let unknown = rows.iter().filter(|row| sweep.spec.holds(row.key) && self.is_unfinished(sweep, row.key));
+        let unknown: Vec<&StoredRow> = unknown.filter(|row| seen.insert(row.key)).collect();
         let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
-        let (class, n) = sweep.spec.grid.locate(row.key);
-        // Where a worker that was thought dead has delivered it meanwhile, it has its row.
-        if !sweep.suspects.waits((class, n)) {
-            return Vec::new();
-        }
-        sweep.settle(row);
-        let mut effects = self.discard(sweep_number, std::iter::once(row.key));
+        let places: Vec<Place> = unknown.iter().map(|row| sweep.settle(row)).collect();
+        let keys: Vec<TrialKey> = unknown.iter().map(|row| row.key).collect();
+        let mut effects = self.strike_off(sweep_number, NO_LEASE, &places);
+        effects.extend(self.discard(sweep_number, keys.into_iter()));
         effects.extend(self.end_if_done(sweep_number, now));
+        effects.extend(self.feed_workers(now));
         effects
     }
 
-    /// It is stored that the audit of a trial failed.
-    pub fn on_audit_failed(&mut self, sweep_number: i64, key: TrialKey, now: Now) -> Vec<Effect> {
-        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
-        let place = sweep.spec.grid.locate(key);
-        // Where a worker that was thought dead has delivered it meanwhile, it was made.
-        if sweep.audits.suspects.waits(place) {
-            sweep.audits.settle(place, Finding::Failed);
+    /// The store has dealt with the verdict on a trial: this is its row, unless it had another one.
+    ///
+    /// Whether the trial has a row is decided there alone. A worker that was thought dead may have come back while the verdict
+    /// was under way: then it is taken back, in the same way.
+    pub fn on_condemned(&mut self, sweep_number: i64, row: &StoredRow, stored: bool, now: Now) -> Vec<Effect> {
+        let Some(sweep) = self.sweeps.get(&sweep_number) else { return Vec::new() };
+        if !stored {
+            let unknown = self.is_unfinished(sweep, row.key);
+            return if unknown { vec![Effect::LookUp(sweep_number, vec![row.key])] } else { Vec::new() };
         }
-        self.end_if_done(sweep_number, now)
+        let stands = sweep.suspects.is_given_up(sweep.spec.grid.locate(row.key));
+        let mut effects = self.on_looked_up(sweep_number, std::slice::from_ref(row), now);
+        if !stands {
+            effects.push(Effect::Withdraw(Withdrawal { sweep: sweep_number, key: row.key, audit: false }));
+        }
+        effects
+    }
+
+    /// The store has dealt with the verdict on the audit of a trial: it failed, unless it was made.
+    pub fn on_audit_failed(&mut self, sweep_number: i64, key: TrialKey, stored: bool, now: Now) -> Vec<Effect> {
+        let Some(sweep) = self.sweeps.get(&sweep_number).filter(|_| stored) else { return Vec::new() };
+        let stands = sweep.audits.suspects.is_given_up(sweep.spec.grid.locate(key));
+        self.settle_audits(sweep_number, std::iter::once((key, Finding::Failed)));
+        let mut effects = self.end_empty_leases();
+        effects.extend(self.end_if_done(sweep_number, now));
+        if !stands {
+            effects.push(Effect::Withdraw(Withdrawal { sweep: sweep_number, key, audit: true }));
+        }
+        effects
+    }
+
+    /// A verdict could not be taken back: it is tried again on a later tick.
+    pub fn on_withdraw_failed(&mut self, withdrawal: Withdrawal) {
+        self.withdrawals.push(withdrawal);
     }
 
     /// The verdict on a trial could not be stored: it is tried again on a later tick.
@@ -594,6 +646,7 @@ impl Core {
         self.unreadable.remove(&sweep_number);
         self.sweeps.remove(&sweep_number);
         self.verdicts.retain(|verdict| verdict.sweep != sweep_number);
+        self.withdrawals.retain(|withdrawal| withdrawal.sweep != sweep_number);
         self.workers.values_mut().for_each(|worker| drop(worker.unable.remove(&sweep_number)));
     }
 
@@ -611,10 +664,31 @@ impl Core {
         for (key, origin) in audits {
             sweep.audits.reopen(sweep.spec.grid.locate(*key), origin);
         }
+        let mut effects = Vec::new();
         if sweep.state == SweepState::Completed {
             sweep.state = SweepState::Running;
+            // Its end may have been on its way to the store behind what made it go on.
+            effects.push(Effect::SetState(sweep_number, SweepState::Running));
         }
-        self.feed_workers(now)
+        effects.extend(self.feed_workers(now));
+        effects
+    }
+
+    /// It is stored that trials are run once more, as audits that any process may make: files that their rows name are lost.
+    pub fn on_redone(
+        &mut self,
+        sweep_number: i64,
+        trials: &[(TrialKey, Option<Option<Finding>>)],
+        now: Now,
+    ) -> Vec<Effect> {
+        let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
+        for (key, before) in trials {
+            sweep.audits.redo(sweep.spec.grid.locate(*key), *before);
+        }
+        if !trials.is_empty() {
+            sweep.expects = now + self.timing.lease_ttl;
+        }
+        self.on_retried(sweep_number, &[], &[], now)
     }
 
     /// Whether a sweep's file may be replaced by one with more repeats.
@@ -668,7 +742,9 @@ impl Core {
             let holder = &self.leases[&fence.lease].row.worker;
             self.workers.entry(holder.clone()).and_modify(|worker| worker.wants = None);
         }
-        effects.extend(std::mem::take(&mut self.verdicts).into_iter().map(Effect::Condemn));
+        let verdicts = std::mem::take(&mut self.verdicts);
+        effects.extend(verdicts.into_iter().filter(|verdict| self.is_given_up(verdict)).map(Effect::Condemn));
+        effects.extend(std::mem::take(&mut self.withdrawals).into_iter().map(Effect::Withdraw));
         effects.extend(self.blame(&expired));
         effects.extend(self.end_leases(&expired, true));
         let limit = 2 * self.timing.lease_ttl;
@@ -774,6 +850,13 @@ impl Core {
         blamed
     }
 
+    /// Whether a verdict that waits still stands: nobody who was blamed has come back.
+    fn is_given_up(&self, verdict: &Verdict) -> bool {
+        let Some(sweep) = self.sweeps.get(&verdict.sweep) else { return false };
+        let suspects = if verdict.audit { &sweep.audits.suspects } else { &sweep.suspects };
+        suspects.is_given_up(sweep.spec.grid.locate(verdict.key))
+    }
+
     /// A worker is there after all: it did not die.
     fn forgive(&mut self, worker: &str) {
         for sweep in self.sweeps.values_mut() {
@@ -803,14 +886,14 @@ impl Core {
     }
 
     /// Audits were made: takes them from wherever they are.
-    fn settle_audits(&mut self, sweep_number: i64, audited: &[(StoredRow, Finding)]) {
+    fn settle_audits(&mut self, sweep_number: i64, audited: impl Iterator<Item = (TrialKey, Finding)>) {
         let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return };
-        for (row, finding) in audited {
-            let (class, n) = sweep.spec.grid.locate(row.key);
+        for (key, finding) in audited {
+            let (class, n) = sweep.spec.grid.locate(key);
             let of_class = |lease: &&mut Lease| lease.row.sweep == sweep_number && lease.row.class == class;
             let mut leases = self.leases.values_mut().filter(of_class).filter(|lease| lease.row.audits.is_some());
             sweep.audits.leased -= u64::from(leases.any(|lease| lease.row.trials.remove(n)));
-            sweep.audits.settle((class, n), *finding);
+            sweep.audits.settle((class, n), finding);
         }
     }
 
@@ -835,6 +918,10 @@ impl Core {
                 sweep.leased -= u64::from(lease.row.trials.remove(n));
             }
         }
+        self.end_empty_leases()
+    }
+
+    fn end_empty_leases(&mut self) -> Vec<Effect> {
         let done = self.leases.values().filter(|l| l.row.trials.is_empty()).map(|l| l.row.fence).collect::<Vec<_>>();
         self.end_leases(&done, false)
     }
@@ -866,6 +953,8 @@ impl Core {
     }
 }
 
+/// Of whatever is under no lease: these are numbered from 1 on.
+const NO_LEASE: Fence = Fence { lease: 0, epoch: 0 };
 /// Results that a worker may have finished and not delivered when it dies.
 const UNDELIVERED: usize = 64;
 /// Workers that are remembered: twice as many as may have sessions.

@@ -50,6 +50,11 @@ impl Suspects {
         self.all.get(&place).is_some_and(|killed| killed.len() >= ALONE)
     }
 
+    /// Whether enough workers died with a trial in flight, and none of these has come back.
+    pub fn is_given_up(&self, place: Place) -> bool {
+        self.all.get(&place).is_some_and(|killed| killed.len() >= ENOUGH)
+    }
+
     /// Whether a trial is to be run alone and held by nobody.
     pub fn waits(&self, place: Place) -> bool {
         self.waiting.contains(&place)

@@ -83,6 +83,13 @@ pub struct SweepRow {
     pub tallies: Tallies,
 }
 
+impl SweepRow {
+    /// Hashes of the files that it names.
+    pub fn named_files(&self) -> impl Iterator<Item = [u8; 32]> {
+        self.source.files.iter().map(|pin| pin.hash).chain(self.data.hash)
+    }
+}
+
 /// What happened to a sweep besides its rows. The store counts in the transactions in which it happens, the core when it
 /// hears of it, so that nothing is forgotten by a restart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

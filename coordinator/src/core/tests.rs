@@ -122,7 +122,7 @@ impl World {
                 Effect::AskBack { worker, fence, trials } => self.asked.push((worker, fence, trials)),
                 Effect::Condemn(verdict) if verdict.audit => {
                     self.find(verdict.key, "nobody", Finding::Failed);
-                    more.extend(self.core.on_audit_failed(verdict.sweep, verdict.key, self.now));
+                    more.extend(self.core.on_audit_failed(verdict.sweep, verdict.key, true, self.now));
                 }
                 Effect::Condemn(verdict) => {
                     assert!(self.rows.insert(verdict.key), "a trial with a row is condemned");
@@ -130,8 +130,9 @@ impl World {
                     let outcome = Outcome::Failed { cause: verdict.cause };
                     let row =
                         StoredRow { key: verdict.key, outcome, metric: f64::NAN, decides: f64::NAN, seconds: 0.0 };
-                    more.extend(self.core.on_condemned(verdict.sweep, &row, self.now));
+                    more.extend(self.core.on_condemned(verdict.sweep, &row, true, self.now));
                 }
+                other @ (Effect::Withdraw(_) | Effect::LookUp(..)) => panic!("all is known and stands: {other:?}"),
             }
         }
         if !more.is_empty() {
@@ -532,14 +533,107 @@ fn one_worker_makes_room_for_a_suspect_while_the_others_go_on_with_the_next_swee
     assert_eq!((holds(&world, "c", 1), holds(&world, "c", 2)), (0, 1));
 }
 
+/// Three workers die with one trial in flight; the verdict on it, which is under way.
+fn under_verdict(world: &mut World) -> Verdict {
+    world.join("a");
+    world.want("a");
+    let trial = world.held_by("a")[0];
+    world.die("a", &[trial]);
+    world.join("b");
+    world.want("b");
+    world.die("b", &[trial]);
+    world.join("c");
+    while !world.held_by("c").contains(&trial) {
+        world.deliver("c", usize::MAX);
+        world.want("c");
+    }
+    let held: Vec<Fence> = world.granted["c"].keys().copied().collect();
+    let running = world.running("c", |key| *key == trial);
+    world.core.on_heartbeat("c", running, 0, &held, world.now);
+    world.core.on_session_ended("c", world.now);
+    world.now += TTL;
+    world.core.clock = world.now;
+    let mut effects = world.core.on_tick(world.now);
+    let at = effects.iter().position(|effect| matches!(effect, Effect::Condemn(_))).expect("it is given up");
+    let Effect::Condemn(verdict) = effects.remove(at) else { unreachable!("it was found there") };
+    world.carry_out(effects);
+    assert_eq!(verdict.key, trial);
+    verdict
+}
+
+fn failure(verdict: &Verdict) -> StoredRow {
+    let outcome = Outcome::Failed { cause: verdict.cause.clone() };
+    StoredRow { key: verdict.key, outcome, metric: f64::NAN, decides: f64::NAN, seconds: 0.0 }
+}
+
+fn condemns(effects: &[Effect]) -> usize {
+    effects.iter().filter(|effect| matches!(effect, Effect::Condemn(_))).count()
+}
+
 #[test]
-fn a_verdict_that_cannot_be_stored_is_tried_again() {
-    let mut core = Core::new(Timing { lease_ttl: TTL }, 1, 1);
-    let verdict =
-        Verdict { sweep: 1, key: TrialKey { cell: 0, repeat: 0 }, cause: "why".into(), metrics: 2, audit: false };
-    core.on_condemn_failed(verdict.clone());
-    assert_eq!(core.on_tick(TTL), [Effect::Condemn(verdict)]);
-    assert!(core.on_tick(TTL).is_empty());
+fn a_verdict_that_cannot_be_stored_is_tried_again_unless_a_blamed_worker_comes_back() {
+    let mut world = World::new(1);
+    let verdict = under_verdict(&mut world);
+    world.core.on_condemn_failed(verdict.clone());
+    assert!(world.core.on_tick(world.now).contains(&Effect::Condemn(verdict.clone())));
+    assert_eq!(condemns(&world.core.on_tick(world.now)), 0);
+    world.core.on_condemn_failed(verdict);
+    world.join("b");
+    assert_eq!(condemns(&world.core.on_tick(world.now)), 0, "two have died of it, and one is back");
+    world.core.check().expect("the invariant holds");
+}
+
+#[test]
+fn a_verdict_under_way_when_a_blamed_worker_comes_back_is_settled_as_it_was_stored_and_taken_back() {
+    for (leased, stored) in [(false, true), (true, true), (true, false)] {
+        let mut world = World::new(1);
+        let verdict = under_verdict(&mut world);
+        world.join("b");
+        if leased {
+            while !world.held_by("b").contains(&verdict.key) {
+                world.deliver("b", usize::MAX);
+                world.want("b");
+            }
+        }
+        let row = failure(&verdict);
+        let effects = world.core.on_condemned(1, &row, stored, world.now);
+        world.core.check().expect("the invariant holds");
+        let sweep = world.core.sweep(1).expect("launched");
+        if !stored {
+            // It had a row by then, which is asked for, and is what counts.
+            assert_eq!(effects, [Effect::LookUp(1, vec![verdict.key])]);
+            let good = StoredRow { outcome: Outcome::Completed, ..row };
+            world.core.on_looked_up(1, &[good], world.now);
+            world.core.check().expect("the invariant holds");
+            assert_eq!(world.core.sweep(1).expect("launched").counts.failed, 0);
+            continue;
+        }
+        assert_eq!(sweep.counts.failed, 1, "as the store has it");
+        let withdrawal = Withdrawal { sweep: 1, key: verdict.key, audit: false };
+        assert_eq!(effects.last(), Some(&Effect::Withdraw(withdrawal)));
+        world.core.on_withdraw_failed(withdrawal);
+        assert!(world.core.on_tick(world.now).contains(&Effect::Withdraw(withdrawal)), "it is tried again");
+        let effects = world.core.on_retried(1, &[verdict.key], &[], world.now);
+        world.core.check().expect("the invariant holds");
+        assert_eq!(world.core.sweep(1).expect("launched").counts.failed, 0);
+        drop(effects);
+    }
+}
+
+#[test]
+fn a_row_that_nobody_told_of_is_looked_up_when_its_trial_is_delivered() {
+    let mut world = World::new(1);
+    world.join("a");
+    world.want("a");
+    let (fence, key) = (*world.granted["a"].keys().next().expect("a lease"), world.held_by("a")[0]);
+    let committed = Committed { known: vec![key], ..Committed::default() };
+    let effects = world.core.on_committed("a", fence, 1, &committed, world.now);
+    world.core.check().expect("it stays where it is until its row is known");
+    assert!(effects.contains(&Effect::LookUp(1, vec![key])), "{effects:?}");
+    let row = StoredRow { key, outcome: Outcome::Completed, metric: 0.5, decides: f64::NAN, seconds: 0.5 };
+    world.core.on_looked_up(1, &[row.clone(), row], world.now);
+    world.core.check().expect("the invariant holds");
+    assert_eq!(world.core.sweep(1).expect("launched").counts.completed, 1);
 }
 
 #[test]

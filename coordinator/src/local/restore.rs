@@ -20,6 +20,8 @@ use ergodic_proto::transfer::MAX_FILE;
 use ergodic_proto::v1;
 use ergodic_proto::v1::backup_record::Kind;
 
+use crate::client::backup::tell_lost;
+use crate::client::watch::eprintln_line;
 use crate::core::audits::Finding;
 use crate::core::interval::IntervalSet;
 use crate::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
@@ -170,6 +172,7 @@ impl Restore {
                 self.commit(&[Write::AdoptAudits(sweep, audits)])?;
             }
             Some(Kind::File(piece)) => self.piece(piece)?,
+            Some(Kind::Missing(missing)) => eprintln_line(&tell_lost(&missing)),
             Some(Kind::End(_)) | None => {}
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! The store as a stream of records: sweeps with their rows, as of one moment, then the files that these name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read as _;
 
@@ -27,11 +27,14 @@ pub(crate) const VERSION: u32 = 2;
 /// Bytes and rows per page.
 const PAGE: (usize, usize) = (1 << 20, 512);
 
+/// Sweeps that are told of a file that is lost, at most.
+const SWEEPS_NAMED: usize = 16;
+
 type Records = mpsc::Sender<Result<v1::BackupRecord, Status>>;
 
 /// Sends a backup to whoever asked for it, or what hinders it.
 pub(super) fn send(shared: &Shared, records: Records) {
-    let mut backup = Backup { records, tally: Tally::default(), files: BTreeSet::new(), wanted: true };
+    let mut backup = Backup { records, tally: Tally::default(), files: BTreeMap::new(), wanted: true };
     let sent = shared.store.reader().map_err(store_error).and_then(|reader| {
         backup.store(reader.as_ref())?;
         backup.files(&shared.catalog.shelf)
@@ -43,7 +46,8 @@ pub(super) fn send(shared: &Shared, records: Records) {
 struct Backup {
     records: Records,
     tally: Tally,
-    files: BTreeSet<[u8; 32]>,
+    /// Files that are named, with ids of the sweeps that name them.
+    files: BTreeMap<[u8; 32], BTreeSet<String>>,
     /// Whether anybody listens still.
     wanted: bool,
 }
@@ -62,7 +66,7 @@ impl Backup {
         let version = if sweeps.iter().all(|row| row.source.grammar == 1) { 1 } else { VERSION };
         self.send(Kind::Head(v1::BackupHead { version, build: BUILD.to_owned(), next_lease }));
         for row in sweeps {
-            self.files.extend(row.source.files.iter().map(|pin| pin.hash).chain(row.data.hash));
+            row.named_files().for_each(|hash| self.name(hash, &row.id));
             self.send(Kind::Sweep(to_wire(&row)));
             self.rows(reader, &row).map_err(store_error)?;
         }
@@ -72,7 +76,7 @@ impl Backup {
     fn rows(&mut self, reader: &dyn Reader, sweep: &SweepRow) -> Result<(), StoreError> {
         let (mut page, mut bytes) = (v1::BackupTrials::default(), 0);
         let damages = reader.sound_trials(sweep.number, &mut |StoredTrial { result, worker }| {
-            self.files.extend(result.weights);
+            result.weights.iter().for_each(|hash| self.name(*hash, &sweep.id));
             let row = v1::TrialRow { result: Some(result.into()), values: Vec::new(), worker };
             bytes += row.encoded_len();
             page.rows.push(row);
@@ -97,8 +101,22 @@ impl Backup {
         Ok(())
     }
 
+    fn name(&mut self, hash: [u8; 32], sweep: &str) {
+        let sweeps = self.files.entry(hash).or_default();
+        if sweeps.len() < SWEEPS_NAMED {
+            sweeps.insert(sweep.to_owned());
+        }
+    }
+
+    /// What is lost is told, and takes nothing else with it.
     fn files(&mut self, shelf: &Shelf) -> Result<(), UserError> {
-        for hash in std::mem::take(&mut self.files) {
+        for (hash, sweeps) in std::mem::take(&mut self.files) {
+            // Looked at before anything of it is sent.
+            if let Err(why) = shelf.check(&hash) {
+                let (hash, sweeps) = (hash.to_vec(), sweeps.into_iter().collect());
+                self.send(Kind::Missing(v1::BackupMissing { hash, why, sweeps }));
+                continue;
+            }
             self.file(shelf, &hash).map_err(|e| {
                 let message = format!("the file {} that the store names cannot be backed up: {e}", hex(&hash));
                 UserError::new(ErrorCode::Internal, message)
@@ -121,7 +139,7 @@ impl Backup {
             }
         }
         let whole = !self.wanted || hasher.finalize().as_bytes() == hash;
-        if whole { Ok(()) } else { Err(std::io::Error::other("it is damaged, it does not have its hash any more")) }
+        if whole { Ok(()) } else { Err(std::io::Error::other("it was damaged while it was sent")) }
     }
 }
 

@@ -15,11 +15,13 @@ use ergodic_proto::v1;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::checkpoints::{Incoming, Keeper};
+use super::complaints::Complaints;
 use super::limits::Place;
 use super::store_error;
+use crate::core::audits::Finding;
 use crate::core::{
-    Admission, Change, Committed, Core, Effect, Fence, Joining, LeaseRow, Now, Steering, StoredRow, Sweep, SweepRow,
-    SweepState, Verdict, WorkerId,
+    Admission, Change, Committed, Core, Effect, Fence, Joining, KeptMetrics, LeaseRow, Now, Steering, StoredRow, Sweep,
+    SweepRow, SweepState, Verdict, Withdrawal, WorkerId,
 };
 use crate::failpoint;
 use crate::store::writer::WriterHandle;
@@ -46,8 +48,14 @@ pub enum Event {
     Committed(Box<Delivery>, Result<Report, StoreError>),
     /// A lease is durable and may be sent, or is not.
     LeaseStored(LeaseRow, String, Vec<TrialKey>, Result<(), StoreError>),
-    /// The verdict on a trial is durable, or is not.
-    Condemned(Verdict, Result<(), StoreError>),
+    /// The store has dealt with the verdict on a trial: whether it gave it that row.
+    Condemned(Verdict, Result<bool, StoreError>),
+    /// A verdict was taken back: what is to be run again, if it stood.
+    Withdrawn(Withdrawal, Result<Retried, StoreError>),
+    /// Rows that the core did not know.
+    LookedUp(i64, Result<Vec<TrialResult>, StoreError>),
+    /// A change of leases or state is not durable.
+    NotStored(StoreError),
     /// A checkpoint has come.
     Keep(Box<Incoming>),
     /// It is in its place, after so many steps of the trial.
@@ -76,6 +84,12 @@ pub enum Event {
     Removed(i64, Result<(), StoreError>, oneshot::Sender<Result<(), UserError>>),
     /// Some of a removed sweep's rows are to be cleared.
     Clear(i64, oneshot::Sender<Result<Cleared, StoreError>>),
+    /// Files are to go that nothing names, as far as is known; how many of them went, and their bytes.
+    TakeOff(Vec<[u8; 32]>, oneshot::Sender<Result<(u64, u64), StoreError>>),
+    /// Trials of a sweep are to be run once more, because files that their rows name are lost.
+    Redo(i64, Vec<TrialKey>, oneshot::Sender<Result<(), UserError>>),
+    /// They are due, or are not.
+    Redone(i64, Result<Vec<(TrialKey, Option<Option<Finding>>)>, StoreError>, oneshot::Sender<Result<(), UserError>>),
     /// Whether the store takes a write.
     Probe(oneshot::Sender<Result<(), StoreError>>),
     /// A question.
@@ -187,6 +201,7 @@ pub struct Engine {
     events: mpsc::UnboundedSender<Event>,
     waiting: mpsc::UnboundedReceiver<Event>,
     changed: watch::Sender<u64>,
+    complaints: Complaints,
 }
 
 /// The loop's queue.
@@ -212,6 +227,7 @@ impl Engine {
             events,
             waiting,
             changed,
+            complaints: Complaints::default(),
         };
         (engine, handle)
     }
@@ -257,6 +273,12 @@ impl Engine {
             Event::Committed(delivery, result) => self.committed(*delivery, result, now),
             Event::LeaseStored(lease, sweep, keys, stored) => self.send_grant(&lease, sweep, &keys, stored),
             Event::Condemned(verdict, stored) => self.condemned(verdict, stored, now),
+            Event::Withdrawn(withdrawal, retried) => self.withdrawn(withdrawal, retried, now),
+            Event::LookedUp(sweep, rows) => self.looked_up(sweep, rows, now),
+            Event::NotStored(error) => {
+                self.complaints.say("a change of leases or state could not be stored", &error);
+                Vec::new()
+            }
             Event::Keep(incoming) => {
                 self.keeper.keep(&self.core, incoming);
                 Vec::new()
@@ -278,6 +300,9 @@ impl Engine {
             Event::Remove(sweep, reply) => self.remove(sweep, reply),
             Event::Removed(sweep, removed, reply) => self.removed(sweep, removed, reply),
             Event::Clear(sweep, reply) => self.clear(sweep, reply),
+            Event::TakeOff(hashes, reply) => self.take_off(hashes, reply),
+            Event::Redo(sweep, keys, reply) => self.redo(sweep, keys, reply),
+            Event::Redone(sweep, redone, reply) => self.redone(sweep, redone, reply, now),
             Event::Probe(reply) => self.probe(reply),
             Event::Ask(question) => {
                 question(&self.core);
@@ -390,7 +415,9 @@ impl Engine {
         let report = match result {
             Ok(report) => report,
             Err(error) => {
-                tracing::error!(%error, "results could not be stored");
+                if !matches!(error, StoreError::Missing(_)) {
+                    self.complaints.say("results could not be stored", &error);
+                }
                 let _ = delivery.reply.send(Err(Refusal::Store(error)));
                 return Vec::new();
             }
@@ -454,11 +481,7 @@ impl Engine {
     fn retry(&self, sweep: i64, reply: oneshot::Sender<Result<(), UserError>>) {
         let events = self.events.clone();
         let answer = Box::new(move |written: Result<Written, StoreError>| {
-            let retried = written.map(|written| match written {
-                Written::Retried(trials, audits) => (trials, audits),
-                _ => Retried::default(),
-            });
-            let _ = events.send(Event::Retried(sweep, retried, reply));
+            let _ = events.send(Event::Retried(sweep, written.map(to_retried), reply));
         });
         self.writer.write(Write::Retry(sweep), answer);
     }
@@ -493,6 +516,8 @@ impl Engine {
                 self.persist(Write::State(sweep, state));
             }
             Effect::Condemn(verdict) => self.condemn(verdict),
+            Effect::Withdraw(withdrawal) => self.withdraw(withdrawal),
+            Effect::LookUp(sweep, keys) => self.look_up(sweep, keys),
             Effect::Discard(sweep, keys) => self.keeper.discard(&self.core, sweep, &keys),
             Effect::Revoke(worker, fences) => {
                 tracing::info!(worker, leases = fences.len(), "leases revoked");
@@ -513,23 +538,74 @@ impl Engine {
         };
         let events = self.events.clone();
         let answer = Box::new(move |written: Result<Written, StoreError>| {
-            let _ = events.send(Event::Condemned(verdict, written.map(|_| ())));
+            let stored = written.map(|written| written == Written::Verdict(true));
+            let _ = events.send(Event::Condemned(verdict, stored));
         });
         self.writer.write(write, answer);
     }
 
-    fn condemned(&mut self, verdict: Verdict, stored: Result<(), StoreError>, now: Now) -> Vec<Effect> {
-        if let Err(error) = stored {
-            tracing::error!(%error, trial = %verdict.key, "its failure could not be stored");
-            self.core.on_condemn_failed(verdict);
-            return Vec::new();
-        }
+    fn condemned(&mut self, verdict: Verdict, stored: Result<bool, StoreError>, now: Now) -> Vec<Effect> {
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(error) => {
+                self.complaints.say("the failure of a trial could not be stored", &error);
+                self.core.on_condemn_failed(verdict);
+                return Vec::new();
+            }
+        };
         if verdict.audit {
-            return self.core.on_audit_failed(verdict.sweep, verdict.key, now);
+            return self.core.on_audit_failed(verdict.sweep, verdict.key, stored, now);
         }
         let outcome = Outcome::Failed { cause: verdict.cause };
         let row = StoredRow { key: verdict.key, outcome, metric: f64::NAN, decides: f64::NAN, seconds: 0.0 };
-        self.core.on_condemned(verdict.sweep, &row, now)
+        self.core.on_condemned(verdict.sweep, &row, stored, now)
+    }
+
+    /// After the verdict in the same queue: whatever became of that is seen by whoever takes it back.
+    fn withdraw(&self, withdrawal: Withdrawal) {
+        let Withdrawal { sweep, key, audit } = withdrawal;
+        tracing::info!(trial = %key, "a worker that was thought dead of it has come back: it is run again");
+        let events = self.events.clone();
+        let answer = Box::new(move |written: Result<Written, StoreError>| {
+            let _ = events.send(Event::Withdrawn(withdrawal, written.map(to_retried)));
+        });
+        self.writer.write(Write::Withdraw(sweep, key, audit), answer);
+    }
+
+    fn withdrawn(&mut self, withdrawal: Withdrawal, retried: Result<Retried, StoreError>, now: Now) -> Vec<Effect> {
+        match retried {
+            Ok((trials, audits)) => self.core.on_retried(withdrawal.sweep, &trials, &audits, now),
+            Err(error) => {
+                self.complaints.say("the failure of a trial could not be taken back", &error);
+                self.core.on_withdraw_failed(withdrawal);
+                Vec::new()
+            }
+        }
+    }
+
+    fn look_up(&self, sweep: i64, keys: Vec<TrialKey>) {
+        let events = self.events.clone();
+        let answer = Box::new(move |written: Result<Written, StoreError>| {
+            let rows = written.map(|written| if let Written::Rows(rows) = written { rows } else { Vec::new() });
+            let _ = events.send(Event::LookedUp(sweep, rows));
+        });
+        self.writer.write(Write::LookUp(sweep, keys), answer);
+    }
+
+    /// Where it fails, the trials are run again, and their rows are looked up again when they come.
+    fn looked_up(&mut self, number: i64, rows: Result<Vec<TrialResult>, StoreError>, now: Now) -> Vec<Effect> {
+        let Some(sweep) = self.core.sweep(number) else { return Vec::new() };
+        let kept = KeptMetrics::of(&sweep.spec);
+        match rows {
+            Ok(rows) => {
+                let rows: Vec<StoredRow> = rows.iter().map(|row| kept.row_of(row)).collect();
+                self.core.on_looked_up(number, &rows, now)
+            }
+            Err(error) => {
+                self.complaints.say("rows could not be looked up", &error);
+                Vec::new()
+            }
+        }
     }
 
     fn remove(&self, sweep: i64, reply: oneshot::Sender<Result<(), UserError>>) -> Vec<Effect> {
@@ -640,6 +716,40 @@ impl Engine {
         Vec::new()
     }
 
+    fn take_off(&self, hashes: Vec<[u8; 32]>, reply: oneshot::Sender<Result<(u64, u64), StoreError>>) -> Vec<Effect> {
+        let answer = |written: Result<Written, StoreError>| {
+            let gone = |written| if let Written::TakenOff(files, bytes) = written { (files, bytes) } else { (0, 0) };
+            drop(reply.send(written.map(gone)));
+        };
+        self.writer.write(Write::TakeOff(hashes), Box::new(answer));
+        Vec::new()
+    }
+
+    fn redo(&self, sweep: i64, keys: Vec<TrialKey>, reply: oneshot::Sender<Result<(), UserError>>) -> Vec<Effect> {
+        let events = self.events.clone();
+        let answer = Box::new(move |written: Result<Written, StoreError>| {
+            let redone = written.map(|written| if let Written::Redone(redone) = written { redone } else { Vec::new() });
+            let _ = events.send(Event::Redone(sweep, redone, reply));
+        });
+        self.writer.write(Write::Redo(sweep, keys), answer);
+        Vec::new()
+    }
+
+    fn redone(
+        &mut self,
+        sweep: i64,
+        redone: Result<Vec<(TrialKey, Option<Option<Finding>>)>, StoreError>,
+        reply: oneshot::Sender<Result<(), UserError>>,
+        now: Now,
+    ) -> Vec<Effect> {
+        let (answer, effects) = match redone {
+            Ok(trials) => (Ok(()), self.core.on_redone(sweep, &trials, now)),
+            Err(error) => (Err(store_error(error)), Vec::new()),
+        };
+        let _ = reply.send(answer);
+        effects
+    }
+
     fn probe(&self, reply: oneshot::Sender<Result<(), StoreError>>) -> Vec<Effect> {
         let answer = |written: Result<Written, StoreError>| drop(reply.send(written.map(|_| ())));
         self.writer.write(Write::Probe, Box::new(answer));
@@ -648,9 +758,10 @@ impl Engine {
 
     /// For writes whose loss a restart repairs: a lease that lives on expires, a state is worked out anew.
     fn persist(&self, write: Write) {
-        let answer = |written: Result<Written, StoreError>| {
+        let events = self.events.clone();
+        let answer = move |written: Result<Written, StoreError>| {
             if let Err(error) = written {
-                tracing::error!(%error, "a change of leases or state could not be stored");
+                let _ = events.send(Event::NotStored(error));
             }
         };
         self.writer.write(write, Box::new(answer));
@@ -673,7 +784,7 @@ impl Engine {
         stored: Result<(), StoreError>,
     ) -> Vec<Effect> {
         if let Err(error) = stored {
-            tracing::error!(%error, "a lease could not be stored");
+            self.complaints.say("a lease could not be stored", &error);
             return self.core.on_grant_failed(lease);
         }
         if !self.core.holds(&lease.worker, lease.fence) {
@@ -711,4 +822,8 @@ impl Engine {
 
 fn to_wire(fence: Fence) -> v1::Fence {
     v1::Fence { lease: fence.lease, epoch: fence.epoch }
+}
+
+fn to_retried(written: Written) -> Retried {
+    if let Written::Retried(trials, audits) = written { (trials, audits) } else { Retried::default() }
 }

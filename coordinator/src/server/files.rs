@@ -1,12 +1,12 @@
 //! `FileService`: files named by their hash, in a folder of the store.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ergodic_common::ErrorCode;
 use ergodic_common::trial::hex;
@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::Shared;
 use super::limits::{Pages, Stream};
+use crate::store::Kept;
 
 /// How long the next piece of a file may take to come.
 const PIECE_WITHIN: Duration = Duration::from_secs(60);
@@ -27,14 +28,30 @@ const PIECE_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct Shelf {
     folder: PathBuf,
-    /// Files that somebody was told are here, and of which no row is known yet: they are not removed.
-    promised: Arc<Mutex<HashSet<[u8; 32]>>>,
+    /// Files that somebody was told are here, and of which no row is known yet: they are not removed. It is a courtesy, which
+    /// spares senders a second time; what is stored names files that are there in any case (`store/writer.rs`).
+    promised: Arc<Mutex<HashMap<[u8; 32], Promise>>>,
 }
+
+/// Several may have been told of one file.
+#[derive(Debug)]
+struct Promise {
+    times: usize,
+    last: Instant,
+}
+
+/// Whoever was told so long ago that a file is here has gone.
+const PROMISED_FOR: Duration = Duration::from_secs(3600);
 
 impl Shelf {
     /// The shelf in this folder, which need not exist yet.
     pub fn new(folder: PathBuf) -> Self {
         Self { folder, promised: Arc::default() }
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The place of the file of this hash, made from the hash alone.
@@ -52,7 +69,7 @@ impl Shelf {
         let mut promised = self.promised();
         let kept = self.has(hash);
         if kept {
-            promised.insert(*hash);
+            count_up(&mut promised, hash);
         }
         kept
     }
@@ -61,7 +78,12 @@ impl Shelf {
     pub fn settle<'a>(&self, hashes: impl IntoIterator<Item = &'a [u8; 32]>) {
         let mut promised = self.promised();
         for hash in hashes {
-            promised.remove(hash);
+            if let Some(promise) = promised.get_mut(hash) {
+                promise.times -= 1;
+                if promise.times == 0 {
+                    promised.remove(hash);
+                }
+            }
         }
     }
 
@@ -70,17 +92,44 @@ impl Shelf {
     /// # Errors
     /// It cannot be removed.
     pub fn remove(&self, hash: &[u8; 32]) -> std::io::Result<Option<u64>> {
-        let promised = self.promised();
+        let mut promised = self.promised();
+        promised.retain(|_, promise| promise.last.elapsed() < PROMISED_FOR);
         let place = self.place(hash);
         match std::fs::metadata(&place) {
-            Ok(there) if !promised.contains(hash) => std::fs::remove_file(place).map(|()| Some(there.len())),
+            Ok(there) if !promised.contains_key(hash) => std::fs::remove_file(place).map(|()| Some(there.len())),
             Ok(_) => Ok(None),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    fn promised(&self) -> MutexGuard<'_, HashSet<[u8; 32]>> {
+    /// Whether a file is what its name says.
+    ///
+    /// # Errors
+    /// It is not, in words.
+    pub fn check(&self, hash: &[u8; 32]) -> Result<(), String> {
+        let mut hasher = blake3::Hasher::new();
+        let read = File::open(self.place(hash)).and_then(|file| hasher.update_reader(file).map(|_| ()));
+        match read {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err("it is missing".into()),
+            Err(error) => Err(format!("it cannot be read: {error}")),
+            Ok(()) if hasher.finalize().as_bytes() != hash => {
+                Err("it is damaged: it does not have its hash any more".into())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Gives a file that is damaged another name, so that a sound one can take its place.
+    ///
+    /// # Errors
+    /// It cannot be renamed.
+    pub fn set_aside(&self, hash: &[u8; 32]) -> std::io::Result<()> {
+        let place = self.place(hash);
+        std::fs::rename(&place, place.with_extension("damaged"))
+    }
+
+    fn promised(&self) -> MutexGuard<'_, HashMap<[u8; 32], Promise>> {
         self.promised.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -95,6 +144,21 @@ impl Shelf {
         let mut part = Part::begin(&self.folder)?;
         part.write(bytes)?;
         part.finish(self, hash)
+    }
+}
+
+fn count_up(promised: &mut HashMap<[u8; 32], Promise>, hash: &[u8; 32]) {
+    let promise = promised.entry(*hash).or_insert(Promise { times: 0, last: Instant::now() });
+    (promise.times, promise.last) = (promise.times + 1, Instant::now());
+}
+
+impl Kept for Shelf {
+    fn has(&self, hash: &[u8; 32]) -> bool {
+        self.has(hash)
+    }
+
+    fn remove(&self, hash: &[u8; 32]) -> std::io::Result<Option<u64>> {
+        self.remove(hash)
     }
 }
 
@@ -148,7 +212,7 @@ impl Part {
         self.file.sync_all()?;
         let mut promised = shelf.promised();
         std::fs::rename(&self.path, shelf.place(hash))?;
-        promised.insert(*hash);
+        count_up(&mut promised, hash);
         drop(promised);
         sync_folder(&shelf.folder)
     }

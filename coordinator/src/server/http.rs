@@ -1,10 +1,11 @@
 //! The HTTP port: whether the coordinator lives, whether it can serve, and what there is to count. Only numbers are told, and
 //! nobody is asked who they are: hence few connections, and short ones.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as Guarded, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use tokio::time::Sleep;
 
 use super::Shared;
 use super::engine::Event;
-use super::limits::{Crowd, Seat};
+use super::limits::network;
 use super::listen::{PAUSE, most_connections};
 use super::metrics::Snapshot;
 
@@ -54,8 +55,8 @@ pub(super) async fn serve(listener: Arc<TcpListener>, shared: Arc<Shared>) -> st
     let stopped = async move {
         let _ = stopping.wait_for(|stop| *stop).await;
     };
-    let crowd = Crowd::new((most_connections() / 8).clamp(8, MAX_CONNECTIONS));
-    axum::serve(Limited { listener, crowd }, router).with_graceful_shutdown(stopped).await
+    let visitors = Visitors::new((most_connections() / 8).clamp(8, MAX_CONNECTIONS));
+    axum::serve(Limited { listener, visitors }, router).with_graceful_shutdown(stopped).await
 }
 
 async fn readyz(State(http): State<Arc<Http>>) -> (StatusCode, String) {
@@ -84,7 +85,7 @@ async fn can_serve(shared: &Shared) -> Result<(), String> {
     if let Some(leader) = shared.standing.leader() {
         return Err(elsewhere(&leader, "").message().to_owned());
     }
-    if let Some(why) = shared.metrics.trouble() {
+    if let Some(why) = shared.trouble() {
         return Err(why);
     }
     let (reply, answered) = oneshot::channel();
@@ -108,10 +109,68 @@ async fn metrics(State(http): State<Arc<Http>>) -> Response {
     }
 }
 
-/// Takes connections while there is room; the others are closed at once.
+/// Those that are connected. Whoever comes when there is no room gets the place of the one that has been there longest: a probe
+/// is answered within a moment, however many others are slow.
+struct Visitors {
+    most: usize,
+    here: Guarded<Here>,
+}
+
+#[derive(Default)]
+struct Here {
+    next: u64,
+    /// In the order in which they came, with what ends them when it is dropped.
+    places: BTreeMap<u64, (IpAddr, oneshot::Sender<()>)>,
+}
+
+/// A place for one connection, free again when dropped.
+struct Visit {
+    visitors: Arc<Visitors>,
+    number: u64,
+    /// Answers when somebody else has the place.
+    displaced: oneshot::Receiver<()>,
+}
+
+impl Visitors {
+    fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { most, here: Guarded::default() })
+    }
+
+    fn here(&self) -> MutexGuard<'_, Here> {
+        self.here.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for whoever comes from there: no more than half of them are one address's.
+    fn take_in(self: &Arc<Self>, address: IpAddr) -> Visit {
+        let from = network(address);
+        let mut here = self.here();
+        let of_same = here.places.iter().filter(|(_, (other, _))| *other == from);
+        let oldest = match (of_same.clone().count() >= self.most / 2, here.places.len() >= self.most) {
+            (true, _) => of_same.map(|(number, _)| *number).next(),
+            (false, true) => here.places.keys().next().copied(),
+            (false, false) => None,
+        };
+        if let Some(number) = oldest {
+            here.places.remove(&number);
+        }
+        here.next += 1;
+        let (number, (held, displaced)) = (here.next, oneshot::channel());
+        here.places.insert(number, (from, held));
+        drop(here);
+        Visit { visitors: self.clone(), number, displaced }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.visitors.here().places.remove(&self.number);
+    }
+}
+
+/// Takes connections.
 struct Limited {
     listener: Arc<TcpListener>,
-    crowd: Arc<Crowd>,
+    visitors: Arc<Visitors>,
 }
 
 impl Listener for Limited {
@@ -122,9 +181,9 @@ impl Listener for Limited {
         loop {
             match self.listener.accept().await {
                 Ok((stream, address)) => {
-                    let Some(seat) = self.crowd.seat(address.ip()) else { continue };
+                    let visit = self.visitors.take_in(address.ip());
                     let end = Box::pin(tokio::time::sleep(CLOSED_AFTER));
-                    return (Brief { stream, end, _seat: seat }, address);
+                    return (Brief { stream, end, visit, is_over: false }, address);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be taken");
@@ -143,8 +202,8 @@ impl Listener for Limited {
 struct Brief {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,
-    /// Held, not read: its place among the connections.
-    _seat: Seat,
+    visit: Visit,
+    is_over: bool,
 }
 
 impl Brief {
@@ -154,10 +213,13 @@ impl Brief {
         context: &mut Context<'_>,
         work: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        match self.end.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => work(Pin::new(&mut self.stream), context),
+        self.is_over = self.is_over
+            || self.end.as_mut().poll(context).is_ready()
+            || Pin::new(&mut self.visit.displaced).poll(context).is_ready();
+        if self.is_over {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
+        work(Pin::new(&mut self.stream), context)
     }
 }
 

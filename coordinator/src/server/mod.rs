@@ -5,6 +5,8 @@ mod analysis;
 pub(crate) mod backup;
 mod change;
 mod checkpoints;
+mod collect;
+mod complaints;
 pub mod data;
 pub mod door;
 pub mod engine;
@@ -14,6 +16,7 @@ mod grid;
 mod http;
 mod limits;
 mod listen;
+mod lost;
 mod metrics;
 mod needs;
 pub(crate) mod process;
@@ -118,6 +121,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Why results cannot be stored, as far as is known.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let lost = || self.store.in_place().err().map(|error| error.to_string());
+        lost().or_else(|| self.metrics.trouble())
+    }
+
     /// What a question is answered with that the core did not answer.
     pub(crate) fn unanswered(&self) -> Status {
         let message = match self.standing {
@@ -147,7 +156,8 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
     let files = files_dir(options.files.as_deref(), &options.store)?;
     let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, e.to_string());
     let place = options.store.clone();
-    let opened = tokio::task::spawn_blocking(move || place.open()).await;
+    let private = options.door.is_some();
+    let opened = tokio::task::spawn_blocking(move || place.open_as(private)).await;
     let store = opened.map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?.map_err(store_error)?;
     let listener = Arc::new(bind("--listen", options.listen).await?);
     let address = listener.local_addr().map_err(internal)?;
@@ -162,7 +172,8 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
     let secure = door.is_some();
     let (shutdown, stopping) = tokio::sync::watch::channel(false);
     let url = options.advertise.clone().unwrap_or_else(|| url(&reachable(address), secure));
-    let life = Life { options, url, listener, http, door, store, files, stopping };
+    let shelf = Shelf::new(files);
+    let life = Life { options, url, listener, http, door, store, shelf, stopping };
     let first = life.first_turn().await?;
     Ok(Running { address, secure, shutdown, life: tokio::spawn(life.go_on(first)) })
 }
@@ -178,7 +189,7 @@ pub struct Setup {
     /// The store's one writer.
     pub writer: Box<dyn Writer>,
     /// Where files of sweeps and trials are kept.
-    pub files: PathBuf,
+    pub shelf: Shelf,
     /// Where dataset files are.
     pub data_dir: Option<PathBuf>,
     /// Who may ask, unless everybody may.
@@ -208,9 +219,9 @@ pub struct Parts {
 /// # Errors
 /// The operating system gives no thread.
 pub fn assemble(setup: Setup) -> std::io::Result<Parts> {
-    let (handle, writer) = WriterHandle::new(setup.writer);
+    let (handle, writer) = WriterHandle::new(setup.writer, Box::new(setup.shelf.clone()));
     let metrics = Metrics::new(handle.meter(), true);
-    let checkpoints = Checkpoints::new(&setup.files);
+    let checkpoints = Checkpoints::new(setup.shelf.folder());
     let (events, waiting) = Engine::queue();
     let (keeps, keeper) = Keeper::start(checkpoints.clone(), events.clone())?;
     let (engine, handle) = Engine::new(setup.core, handle, keeps, (events, waiting));
@@ -220,7 +231,7 @@ pub fn assemble(setup: Setup) -> std::io::Result<Parts> {
         engine: handle,
         store: setup.store,
         standing: Standing::Leads(setup.epoch),
-        catalog: DataCatalog { source: setup.data_dir, shelf: Shelf::new(setup.files) },
+        catalog: DataCatalog { source: setup.data_dir, shelf: setup.shelf },
         checkpoints,
         lease_ttl: setup.lease_ttl,
         limits: Limits::new(),
@@ -283,9 +294,9 @@ pub(crate) fn files_dir(files: Option<&Path>, store: &Place) -> Result<PathBuf, 
 
 pub(crate) fn store_error(error: StoreError) -> UserError {
     let code = match error {
-        StoreError::Taken(_) | StoreError::Foreign(_) => ErrorCode::Refused,
+        StoreError::Taken(_) | StoreError::Foreign(_) | StoreError::Missing(_) => ErrorCode::Refused,
         StoreError::Cut(_) | StoreError::Deposed(_) => ErrorCode::Unreachable,
-        StoreError::Failed(_) | StoreError::Damaged(_) => ErrorCode::Internal,
+        StoreError::Failed(_) | StoreError::Damaged(_) | StoreError::Lost(_) => ErrorCode::Internal,
     };
     UserError::new(code, error.to_string())
 }

@@ -2,7 +2,6 @@
 //!
 //! What a coordinator did not come to, the next one clears. Files that it did not come to stay.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use super::Shared;
 use super::change::{self, told};
 use super::engine::Event;
 use super::store_error;
-use crate::core::{Core, Steering, SweepRow};
+use crate::core::{Steering, SweepRow};
 use crate::store::{Cleared, StoreError};
 
 /// How long to wait before rows that could not be cleared are tried again.
@@ -47,7 +46,7 @@ pub(super) async fn remove(shared: &Arc<Shared>, record: Arc<SweepRow>, force: b
         let mut removed = Removed::default();
         let cleared = clear(&shared, number, &mut removed).await;
         cleared.map_err(|e| Status::from(store_error(e)))?;
-        take_off(&shared, of_record(&record), &mut removed).await;
+        take_off(&shared, record.named_files().collect(), &mut removed).await;
         Ok(removed)
     });
     task.await.map_err(|e| Status::internal(e.to_string()))?
@@ -59,9 +58,10 @@ pub(super) async fn go_on(shared: Arc<Shared>, sweeps: Vec<i64>) {
         let mut removed = Removed::default();
         while let Err(error) = clear(&shared, sweep, &mut removed).await {
             tracing::warn!(%error, sweep, "the rows of a removed sweep could not be cleared yet");
-            tokio::time::sleep(PAUSE).await;
-            if *shared.stopping.borrow() {
-                return;
+            let mut stopping = shared.stopping.clone();
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => {}
+                _ = stopping.wait_for(|stop| *stop) => return,
             }
         }
         tracing::info!(sweep, trials = removed.trials, files = removed.files, "a removed sweep is cleared");
@@ -82,35 +82,20 @@ async fn clear(shared: &Arc<Shared>, sweep: i64, removed: &mut Removed) -> Resul
     }
 }
 
-/// Takes those of these files off the shelf that neither a sweep nor a trial names. Where that cannot be known, they stay.
+/// Takes those of these files off the shelf that neither a sweep nor a trial names by then. Where that cannot be known, they
+/// stay until they are collected.
 async fn take_off(shared: &Arc<Shared>, hashes: Vec<[u8; 32]>, removed: &mut Removed) {
     if hashes.is_empty() {
         return;
     }
-    let of_sweeps = |core: &Core| core.records().flat_map(|record| of_record(record)).collect::<HashSet<_>>();
-    let Ok(named) = shared.engine.ask(of_sweeps).await else { return };
-    let asked = shared.clone();
-    let task = tokio::task::spawn_blocking(move || {
-        let mut sizes = Vec::new();
-        let reader = asked.store.reader().map_err(|e| e.to_string())?;
-        for hash in hashes.iter().filter(|hash| !named.contains(*hash)) {
-            if !reader.names(hash).map_err(|e| e.to_string())? {
-                sizes.extend(asked.catalog.shelf.remove(hash).map_err(|e| e.to_string())?);
-            }
+    let (reply, done) = oneshot::channel();
+    shared.engine.tell(Event::TakeOff(hashes, reply));
+    match done.await {
+        Ok(Ok((files, bytes))) => {
+            removed.files += files;
+            removed.bytes += bytes;
         }
-        Ok::<Vec<u64>, String>(sizes)
-    });
-    match task.await {
-        Ok(Ok(sizes)) => {
-            removed.files += sizes.len() as u64;
-            removed.bytes += sizes.iter().sum::<u64>();
-        }
-        Ok(Err(error)) => tracing::warn!(error, "files that nothing names any more could not be removed"),
-        Err(error) => tracing::warn!(%error, "files that nothing names any more could not be removed"),
+        Ok(Err(error)) => tracing::warn!(%error, "files that nothing names any more could not be removed"),
+        Err(_) => {}
     }
-}
-
-/// Files that a sweep itself names.
-fn of_record(record: &SweepRow) -> Vec<[u8; 32]> {
-    record.source.files.iter().map(|pin| pin.hash).chain(record.data.hash).collect()
 }

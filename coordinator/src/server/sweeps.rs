@@ -25,7 +25,7 @@ use super::limits::{Pages, Place, Stream};
 use super::removal::Removed;
 use super::rows::{self, Asked};
 use super::status::{all_statuses, sweep_status, trial_lines, unreadable_status, worker_statuses};
-use super::{Shared, change, process, removal, store_error};
+use super::{Shared, change, lost, process, removal, store_error};
 use crate::core::audits::Finding;
 use crate::core::lookup::{Meant, Whereabouts};
 use crate::core::suspects::ENOUGH;
@@ -365,7 +365,10 @@ impl SweepService for Sweeps {
             }
         };
         let number = self.about(&request.sweep, |_, sweep| sweep.number).await?;
-        let status = self.steered(number, steering).await?;
+        let status = match steering {
+            Steering::Retry => self.retried(number).await?,
+            _ => self.steered(number, steering).await?,
+        };
         Ok(Response::new(v1::SteerResponse { status }))
     }
 
@@ -391,7 +394,7 @@ impl SweepService for Sweeps {
             None => self.about_any(&request.sweep, explain).await?,
             Some(key) => self.explain_trial(&request.sweep, key.into()).await?,
         };
-        lines.extend(self.0.metrics.trouble().map(|why| format!("The coordinator cannot store results: {why}.")));
+        lines.extend(self.0.trouble().map(|why| format!("The coordinator cannot store results: {why}.")));
         Ok(Response::new(v1::ExplainResponse { lines }))
     }
 
@@ -538,6 +541,28 @@ impl Sweeps {
     pub(super) async fn steered(&self, number: i64, steering: Steering) -> Result<Option<v1::SweepStatus>, Status> {
         change::steer(&self.0, number, steering).await?;
         self.status_of(number).await
+    }
+
+    /// Has failed trials run again, and those whose files are lost.
+    async fn retried(&self, number: i64) -> Result<Option<v1::SweepStatus>, Status> {
+        let cancelled = move |core: &Core| core.sweep(number).is_some_and(|sweep| sweep.state == SweepState::Cancelled);
+        let mut lost = Vec::new();
+        if !self.ask(cancelled).await? {
+            lost = lost::trials(&self.0, number).await?;
+        }
+        if lost.is_empty() {
+            return self.steered(number, Steering::Retry).await;
+        }
+        tracing::info!(sweep = number, trials = lost.len(), "trials whose files are lost are run once more");
+        change::alone(&self.0, move |shared| async move {
+            change::told(&shared, |reply| Event::Redo(number, lost, reply)).await
+        })
+        .await?;
+        let failed = move |core: &Core| core.sweep(number).is_some_and(|sweep| sweep.counts.failed > 0);
+        match self.ask(failed).await? {
+            true => self.steered(number, Steering::Retry).await,
+            false => self.status_of(number).await,
+        }
     }
 
     pub(super) async fn status_of(&self, number: i64) -> Result<Option<v1::SweepStatus>, Status> {
@@ -857,7 +882,7 @@ fn new_id(source: &SpecSource, launched_at: f64) -> String {
 /// Adds what the core does not know.
 fn completed(shared: &Shared, status: v1::SweepStatus) -> v1::SweepStatus {
     let leader = shared.standing.leader().unwrap_or_default();
-    v1::SweepStatus { trouble: shared.metrics.trouble().unwrap_or_default(), leader, ..status }
+    v1::SweepStatus { trouble: shared.trouble().unwrap_or_default(), leader, ..status }
 }
 
 async fn watch(shared: Arc<Shared>, id: String, messages: Pages<v1::WatchResponse>) {

@@ -1,7 +1,6 @@
 //! A coordinator's life: on a store that several share it stands by or leads, in turn. Each turn has services of its own on the
 //! same address; who is connected when one ends connects again.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use tokio::task::{JoinHandle, block_in_place, spawn_blocking};
 use tokio::time::Instant;
 
 use super::checkpoints::Checkpoints;
+use super::complaints::Complaints;
 use super::data::DataCatalog;
 use super::door::Door;
 use super::engine::{EngineHandle, Event};
@@ -22,15 +22,15 @@ use super::metrics::Metrics;
 use super::recover::recover;
 use super::standing::Standing;
 use super::view::View;
-use super::{Parts, ServeOptions, Services, Setup, Shared, assemble, http, listen, removal, store_error};
+use super::{
+    Parts, ServeOptions, Services, Setup, Shared, assemble, collect, http, listen, lost, removal, store_error,
+};
 use crate::core::Core;
 use crate::store::writer::Meter;
-use crate::store::{Leader, Store, Writer};
+use crate::store::{Leader, Store, Write, Writer, Written};
 
-/// How often the leader renews its claim, a third of how long it lasts.
+/// How often the leader renews its claim: a third of how long it lasts, if it ends at all.
 const RENEW_EVERY: Duration = Duration::from_secs(2);
-/// A leader that could not renew it for so long may lead no more.
-const CLAIM_LASTS: Duration = Duration::from_secs(6);
 /// How often a coordinator that stands by tries to lead.
 const CLAIM_EVERY: Duration = Duration::from_secs(1);
 /// Pause after a store could not be taken up.
@@ -47,8 +47,8 @@ pub(super) struct Life {
     pub(super) http: Option<Arc<TcpListener>>,
     pub(super) door: Option<Door>,
     pub(super) store: Arc<dyn Store>,
-    /// Where files of sweeps and trials are kept.
-    pub(super) files: PathBuf,
+    /// Where files of sweeps and trials are kept. One for all turns: what was promised in one holds in the next.
+    pub(super) shelf: Shelf,
     pub(super) stopping: watch::Receiver<bool>,
 }
 
@@ -58,6 +58,7 @@ pub(super) struct Turn {
     over: watch::Sender<bool>,
     engine: EngineHandle,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
+    tasks: Vec<JoinHandle<()>>,
     threads: Vec<std::thread::JoinHandle<()>>,
 }
 
@@ -67,8 +68,9 @@ enum Kind {
     Leads(u64, JoinHandle<()>),
 }
 
-/// The core as it was left, sweeps that were removed and have rows left, and the store's one writer.
-type TakenUp = (Core, Vec<i64>, Box<dyn Writer>);
+/// The core as it was left, sweeps that were removed and have rows left, the store's one writer, and what the store is told by
+/// where its files are in a folder that another store might have, too.
+type TakenUp = (Core, Vec<i64>, Box<dyn Writer>, Option<i64>);
 
 impl Life {
     /// Leads, if nobody else does.
@@ -89,23 +91,38 @@ impl Life {
     /// One turn after another, until told to stop.
     pub(super) async fn go_on(self, mut turn: Turn) {
         let mut stopping = self.stopping.clone();
+        let mut ending = Ending(None);
         loop {
             let next = tokio::select! {
-                next = self.next(&mut turn) => next,
+                next = self.next(&mut turn, &mut ending) => next,
                 _ = stopping.wait_for(|stop| *stop) => break,
             };
+            let over = std::mem::replace(&mut turn, next);
+            let led = over.leads();
             // While its connections end, the next turn's are taken.
-            tokio::spawn(std::mem::replace(&mut turn, next).end(self.store.clone()));
+            let end = tokio::spawn(over.end(self.store.clone()));
+            if led {
+                ending = Ending(Some(end));
+            }
         }
         tracing::info!("stopping");
-        turn.end(self.store).await;
+        let ends = async {
+            turn.end(self.store).await;
+            ending.wait().await;
+        };
+        let _ = tokio::time::timeout(2 * GRACE, ends).await;
     }
 
     /// The turn after this one, when its time has come.
-    async fn next(&self, turn: &mut Turn) -> Turn {
+    async fn next(&self, turn: &mut Turn, ending: &mut Ending) -> Turn {
         loop {
             let next = match &mut turn.kind {
-                Kind::StandsBy(leader) => self.lead(self.chosen(leader).await).await,
+                Kind::StandsBy(leader) => {
+                    // What it began when it led last may still be written, and must not be while it leads again: it would read
+                    // a store that changes without its knowing.
+                    ending.wait().await;
+                    self.lead(self.chosen(leader).await).await
+                }
                 Kind::Leads(_, deposed) => {
                     // It may have been waited for already, and what followed failed.
                     if !deposed.is_finished() {
@@ -124,6 +141,7 @@ impl Life {
 
     /// The epoch in which this coordinator leads, once it does.
     async fn chosen(&self, leader: &watch::Sender<Leader>) -> u64 {
+        let mut complaints = Complaints::default();
         loop {
             match self.claim().await {
                 Ok(claimed) if claimed.is_this => return claimed.epoch,
@@ -135,7 +153,7 @@ impl Life {
                     }
                     changed
                 })),
-                Err(error) => tracing::warn!(%error, "cannot lead yet"),
+                Err(error) => complaints.say("cannot lead yet", &error),
             }
             tokio::time::sleep(CLAIM_EVERY).await;
         }
@@ -161,13 +179,13 @@ impl Life {
         let (over, is_over) = watch::channel(false);
         // From now on, because a large store takes longer to read than a claim to lead lasts.
         let deposed = tokio::spawn(keep_leading(self.store.clone(), epoch, is_over.clone()));
-        let (core, removals, writer) = block_in_place(|| self.take_up(epoch))?;
+        let (core, removals, writer, identity) = block_in_place(|| self.take_up(epoch))?;
         let parts = assemble(Setup {
             store: self.store.clone(),
             epoch,
             core,
             writer,
-            files: self.files.clone(),
+            shelf: self.shelf.clone(),
             data_dir: self.options.data_dir.clone(),
             tokens: self.door.as_ref().map(|door| door.tokens.clone()),
             lease_ttl: self.options.lease_ttl,
@@ -175,20 +193,33 @@ impl Life {
             stopping: is_over,
         });
         let Parts { engine, writer, services, keeper } = parts.map_err(internal)?;
-        tokio::spawn(removal::go_on(services.0.clone(), removals));
+        let clearing = tokio::spawn(removal::go_on(services.0.clone(), removals));
+        let collecting = tokio::spawn(collect::go_on(services.0.clone(), identity));
         let runtime = tokio::runtime::Handle::current();
         let event_loop = thread("event-loop", move || runtime.block_on(engine.run()))?;
         let store_writer = thread("store-writer", move || writer.run())?;
         tracing::info!(epoch, "leading");
-        Ok(self.open(Kind::Leads(epoch, deposed), over, services, vec![event_loop, store_writer, keeper]))
+        let threads = vec![event_loop, store_writer, keeper];
+        Ok(self.open(Kind::Leads(epoch, deposed), over, services, vec![clearing, collecting], threads))
     }
 
     fn take_up(&self, epoch: u64) -> Result<TakenUp, UserError> {
         let ServeOptions { lease_ttl, check, .. } = self.options;
         let mut writer = self.store.writer(epoch).map_err(store_error)?;
         let (mut core, removals) = recover(self.store.as_ref(), Some(writer.as_mut()), epoch, lease_ttl, check)?;
-        Checkpoints::new(&self.files).recover(&mut core);
-        Ok((core, removals, writer))
+        Checkpoints::new(self.shelf.folder()).recover(&mut core);
+        if check {
+            lost::tell(self.store.as_ref(), &self.shelf)?;
+        }
+        let mut identity = None;
+        if self.options.files.is_some() {
+            let written = writer.commit(&[&Write::Identify(new_identity())]).map_err(store_error)?;
+            identity = written.into_iter().find_map(|written| match written {
+                Written::Identity(identity) => Some(identity),
+                _ => None,
+            });
+        }
+        Ok((core, removals, writer, identity))
     }
 
     /// Serves what can be answered without leading.
@@ -206,8 +237,8 @@ impl Life {
             engine,
             store: self.store.clone(),
             standing: Standing::StandsBy(leader),
-            catalog: DataCatalog { source: self.options.data_dir.clone(), shelf: Shelf::new(self.files.clone()) },
-            checkpoints: Checkpoints::new(&self.files),
+            catalog: DataCatalog { source: self.options.data_dir.clone(), shelf: self.shelf.clone() },
+            checkpoints: Checkpoints::new(self.shelf.folder()),
             lease_ttl,
             limits: Limits::new(),
             changing: Arc::default(),
@@ -215,7 +246,7 @@ impl Life {
             rate_limit: self.options.rate_limit,
             stopping: is_over,
         }));
-        Ok(self.open(Kind::StandsBy(told), over, services, vec![view]))
+        Ok(self.open(Kind::StandsBy(told), over, services, Vec::new(), vec![view]))
     }
 
     /// Takes connections.
@@ -224,6 +255,7 @@ impl Life {
         kind: Kind,
         over: watch::Sender<bool>,
         services: Services,
+        tasks: Vec<JoinHandle<()>>,
         threads: Vec<std::thread::JoinHandle<()>>,
     ) -> Turn {
         let engine = services.0.engine.clone();
@@ -232,18 +264,26 @@ impl Life {
         }
         let tls = self.door.as_ref().map(|door| door.tls.clone());
         let server = tokio::spawn(services.serve(listen::incoming(self.listener.clone(), tls, over.subscribe())));
-        Turn { kind, over, engine, server, threads }
+        Turn { kind, over, engine, server, tasks, threads }
     }
 }
 
 impl Turn {
-    /// Ends streams, waits a little for open connections, and makes sure that what was acknowledged is durable.
+    fn leads(&self) -> bool {
+        matches!(self.kind, Kind::Leads(..))
+    }
+
+    /// Ends streams, waits a little for open connections, and returns when all that the turn began is done: what was
+    /// acknowledged is durable, and nothing more will be written.
     async fn end(self, store: Arc<dyn Store>) {
         // Streams end by themselves on this signal; a client that holds its connection open is not waited for.
         let _ = self.over.send(true);
         let _ = tokio::time::timeout(GRACE, self.server).await;
         self.engine.tell(Event::Stop);
         drop(self.engine);
+        for task in self.tasks {
+            let _ = task.await;
+        }
         let join = spawn_blocking(move || {
             for thread in self.threads {
                 let _ = thread.join();
@@ -252,8 +292,33 @@ impl Turn {
                 store.resign(epoch);
             }
         });
-        let _ = tokio::time::timeout(GRACE, join).await;
+        let _ = join.await;
     }
+}
+
+/// The end of the turn in which this coordinator led last, if it has led.
+struct Ending(Option<JoinHandle<()>>);
+
+impl Ending {
+    /// Returns when that turn is over, however long its last write takes.
+    async fn wait(&mut self) {
+        let Some(end) = &mut self.0 else { return };
+        if tokio::time::timeout(2 * GRACE, &mut *end).await.is_err() {
+            tracing::warn!(
+                "this coordinator leads no more, and its last write is not answered: it leads again after that"
+            );
+            let _ = end.await;
+        }
+        self.0 = None;
+    }
+}
+
+/// A number that no other store has.
+fn new_identity() -> i64 {
+    let mut bytes = [0; 8];
+    // Without chance, all stores that are made so share folders, and none collects in another one's.
+    let _ = rustls::crypto::ring::default_provider().secure_random.fill(&mut bytes);
+    i64::from_le_bytes(bytes)
 }
 
 fn internal(error: std::io::Error) -> UserError {
@@ -267,6 +332,7 @@ fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<std::threa
 /// Renews the claim to lead until it is lost, or may be, because the database has not answered for as long as it lasts.
 async fn keep_leading(store: Arc<dyn Store>, epoch: u64, mut over: watch::Receiver<bool>) {
     let mut renewed = Instant::now();
+    let mut complaints = Complaints::default();
     loop {
         let ends = tokio::select! {
             () = tokio::time::sleep(RENEW_EVERY) => false,
@@ -274,21 +340,27 @@ async fn keep_leading(store: Arc<dyn Store>, epoch: u64, mut over: watch::Receiv
         };
         if ends {
             // Whoever stops goes on leading until the last write is durable; whoever could not begin has resigned.
-            return std::future::pending().await;
+            return;
         }
         let (asked, at) = (store.clone(), Instant::now());
         let renewing = spawn_blocking(move || asked.renew(epoch));
-        match tokio::time::timeout_at(renewed + CLAIM_LASTS, renewing).await {
-            Ok(Ok(Ok(true))) => renewed = at,
-            Ok(Ok(Ok(false))) => {
+        let lasts = store.claim_lasts();
+        let answer = match lasts {
+            Some(lasts) => tokio::time::timeout_at(renewed + lasts, renewing).await.ok(),
+            // Nobody else can lead: a process, a disk or a machine that was held up goes on where it was.
+            None => Some(renewing.await),
+        };
+        match answer {
+            Some(Ok(Ok(true))) => renewed = at,
+            Some(Ok(Ok(false))) => {
                 tracing::error!(epoch, "another coordinator leads since");
                 return;
             }
-            Ok(Ok(Err(error))) => tracing::warn!(%error, "the claim to lead could not be renewed"),
-            Ok(Err(error)) => tracing::warn!(%error, "the claim to lead could not be renewed"),
-            Err(_) => {}
+            Some(Ok(Err(error))) => complaints.say("the claim to lead could not be renewed", &error),
+            Some(Err(error)) => complaints.say("the claim to lead could not be renewed", &error),
+            None => {}
         }
-        if renewed.elapsed() >= CLAIM_LASTS {
+        if lasts.is_some_and(|lasts| renewed.elapsed() >= lasts) {
             tracing::error!(epoch, "the claim to lead is over, and could not be renewed");
             return;
         }

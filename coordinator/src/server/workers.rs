@@ -18,6 +18,7 @@ use super::limits::{Place, Stream};
 use super::sweeps::reads;
 use super::{Shared, session};
 use crate::core::KeptMetrics;
+use crate::store::StoreError;
 
 pub(super) struct Workers(pub(super) Arc<Shared>);
 
@@ -57,6 +58,8 @@ impl WorkerService for Workers {
                 Status::permission_denied(format!("the trial {key} is not in the lease it was delivered under"))
             }
             Refusal::Busy => self.0.limits.results.full(),
+            // Whoever sends it again sends the file first.
+            Refusal::Store(error @ StoreError::Missing(_)) => Status::failed_precondition(error.to_string()),
             Refusal::Store(error) => Status::unavailable(error.to_string()),
         })?;
         self.0.metrics.stored(report.stored.iter().map(|at| &rows[*at]));

@@ -3,6 +3,7 @@
 //! One [`Writer`] per store, owned by one thread, applies writes in batches, one transaction each; any number of
 //! [`Reader`]s look at what was committed.
 
+mod folder;
 pub mod parts;
 pub mod place;
 pub mod postgres;
@@ -13,6 +14,7 @@ pub mod writer;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ergodic_common::reuse::Selection;
 use ergodic_common::spec::SpecSource;
@@ -40,6 +42,12 @@ pub enum StoreError {
     /// The database does not answer, or the connection to it broke off.
     #[error("the database does not answer: {0}")]
     Cut(String),
+    /// A file that it is in has no name any more, or another one has its name: nothing that is written would be found again.
+    #[error("{0}")]
+    Lost(String),
+    /// A file that is named does not lie beside the store.
+    #[error("{0}")]
+    Missing(String),
     /// Another coordinator leads since: this one may write nothing any more.
     #[error("{0}")]
     Deposed(String),
@@ -130,6 +138,10 @@ pub enum Write {
     Verdict(i64, TrialResult),
     /// The audit of a trial was given up, for this reason.
     AuditFailed(i64, TrialKey, String),
+    /// Takes back what one of these two stored of a trial, the last one where it is said so, so that it can be run again.
+    Withdraw(i64, TrialKey, bool),
+    /// Nothing is written: the rows that these trials have by then.
+    LookUp(i64, Vec<TrialKey>),
     /// Rows of failed trials become attempts, and failed audits are due again, so that they can be run again; a completed sweep is running again.
     Retry(i64),
     /// What is damaged of these trials' rows becomes an attempt, so that they can be run again; a completed sweep is running
@@ -153,6 +165,41 @@ pub enum Write {
     Gather(Box<Gathering>),
     /// Nothing of consequence: whether the store takes a write at all.
     Probe,
+    /// These files are to go, unless a sweep or a trial names them. Those that are named by none are taken away by whoever
+    /// commits it, before anything else is written.
+    TakeOff(Vec<[u8; 32]>),
+    /// These trials are to be run once more by whoever may, as audits are, because files that their rows name are lost.
+    Redo(i64, Vec<TrialKey>),
+    /// Puts this number down as what the store is told by, unless it has one.
+    Identify(i64),
+}
+
+impl Write {
+    /// Hashes of the files that are named by what is stored.
+    pub fn named_files(&self) -> Vec<[u8; 32]> {
+        match self {
+            Self::Results(batch) if !batch.compare_only && !batch.audit => {
+                batch.results.iter().filter_map(|result| result.weights).collect()
+            }
+            Self::Sweep(row) => row.named_files().collect(),
+            Self::Inherit(inheritance) => inheritance.row.named_files().collect(),
+            Self::Gather(gathering) => gathering.row.named_files().collect(),
+            Self::Extend(_, _, source) => source.files.iter().map(|pin| pin.hash).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Files that sweeps and rows name by their hashes, beside the store.
+pub trait Kept: Send {
+    /// Whether the file of this hash is there.
+    fn has(&self, hash: &[u8; 32]) -> bool;
+
+    /// Removes a file that nothing names; how many bytes it had, if it was there and nobody was told that it stays.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    fn remove(&self, hash: &[u8; 32]) -> std::io::Result<Option<u64>>;
 }
 
 /// What became of a write.
@@ -166,8 +213,21 @@ pub enum Written {
     Gathered(i64, u64),
     /// The batch's fate.
     Results(Report),
+    /// Whether the trial, or its audit, is a failure now by this verdict.
+    Verdict(bool),
+    /// Rows, without curves and predictions.
+    Rows(Vec<TrialResult>),
     /// Trials to be run again, and audits, with the processes whose rows they are of.
     Retried(Vec<TrialKey>, Vec<(TrialKey, WorkerId)>),
+    /// Of files that were to go, those that nothing names.
+    Unnamed(Vec<[u8; 32]>),
+    /// How many of them are gone, and how many bytes they had.
+    TakenOff(u64, u64),
+    /// Trials that are run once more, as audits, with what was known of their audit before: whether there was one, and what it
+    /// had found.
+    Redone(Vec<(TrialKey, Option<Option<Finding>>)>),
+    /// What the store is told by.
+    Identity(i64),
     /// What was cleared of a removed sweep.
     Cleared(Cleared),
     /// Whether the sweep's file was the one that was to be replaced.
@@ -328,6 +388,9 @@ pub trait Store: Send + Sync {
     /// The store cannot be written.
     fn claim(&self, url: &str) -> Result<Leader, StoreError>;
 
+    /// How long a claim to lead lasts that is not renewed; none where nobody else can lead meanwhile.
+    fn claim_lasts(&self) -> Option<Duration>;
+
     /// Goes on leading; whether that is so still.
     ///
     /// # Errors
@@ -336,6 +399,14 @@ pub trait Store: Send + Sync {
 
     /// Leads no more, so that another one may at once. Where that fails, it may in a while.
     fn resign(&self, epoch: u64);
+
+    /// Whether what is written would be found again.
+    ///
+    /// # Errors
+    /// It would not, in words.
+    fn in_place(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// The one writer of the leader of this epoch; asked for once.
     ///

@@ -29,8 +29,16 @@ impl Place {
     /// # Errors
     /// It cannot be reached or made, belongs to somebody else, or is of a newer version.
     pub fn open(&self) -> Result<Arc<dyn Store>, StoreError> {
+        self.open_as(false)
+    }
+
+    /// The same with a file that only its owner may read, where it is one and is to be private.
+    ///
+    /// # Errors
+    /// As for any other.
+    pub fn open_as(&self, private: bool) -> Result<Arc<dyn Store>, StoreError> {
         Ok(match self {
-            Self::Directory(dir) => Arc::new(SqliteStore::open(dir)?),
+            Self::Directory(dir) => Arc::new(SqliteStore::open_as(dir, private)?),
             Self::Database(url) => Arc::new(PostgresStore::open(url)?),
         })
     }

@@ -1,14 +1,14 @@
 //! The embedded store: SQLite in a directory, WAL, `synchronous=FULL`, one writer.
 
-use std::fs::{File, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use ergodic_common::{TrialKey, TrialResult};
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OpenFlags, Row, ToSql, params, params_from_iter};
+use rusqlite::{Connection, OpenFlags, Row, ToSql, TransactionBehavior, params, params_from_iter};
 
+use super::folder::{Lock, Names, make};
 use super::rows::{
     curve_checksum, from_curve, from_f64s, from_outcome, kept_predictions, predictions_checksum, trial_checksum,
 };
@@ -39,11 +39,22 @@ const CHECKPOINT_PAGES: i64 = 8192;
 /// A directory with a database and the lock that keeps other coordinators out.
 pub struct SqliteStore {
     path: PathBuf,
-    epoch: u64,
     /// Held by the writer while it commits, so that readers can be made to see the same moment. Nobody else writes.
     commits: Arc<RwLock<()>>,
-    /// Held, not read: the lock lasts as long as the file is open.
-    _lock: File,
+    hold: Mutex<Hold>,
+}
+
+/// What this process has of a store.
+struct Hold {
+    lock: Lock,
+    /// In which it leads, or is to.
+    epoch: u64,
+    /// Whether it has led in this epoch.
+    led: bool,
+    /// The files that the writer has open, for as long as it has: the log goes with whoever closes the database last.
+    names: Weak<Names>,
+    /// The database alone, since it was first written.
+    database: Option<Arc<Names>>,
 }
 
 impl SqliteStore {
@@ -52,46 +63,52 @@ impl SqliteStore {
     /// # Errors
     /// The directory cannot be made, belongs to a running coordinator, or holds something else.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_as(dir, false)
+    }
+
+    /// The same with a database that only its owner may read, if it is to be private.
+    ///
+    /// # Errors
+    /// As for any other.
+    pub fn open_as(dir: &Path, private: bool) -> Result<Self, StoreError> {
         let failed = |e: std::io::Error| {
             let message =
                 format!("{}: cannot be used as a store ({e}): name another directory with --store", dir.display());
             StoreError::Foreign(message)
         };
         std::fs::create_dir_all(dir).map_err(failed)?;
-        let lock = lock(dir)?;
+        let lock = Lock::take(dir)?;
         let path = dir.join("ergodic.sqlite");
+        make(&path, private).map_err(failed)?;
         let epoch = begin(&path).map_err(|e| e.about(&path))?;
-        Ok(Self { path, epoch, commits: Arc::default(), _lock: lock })
+        let hold = Mutex::new(Hold { lock, epoch, led: false, names: Weak::new(), database: None });
+        Ok(Self { path, commits: Arc::default(), hold })
+    }
+
+    fn hold(&self) -> MutexGuard<'_, Hold> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what this process has open is what others find.
+    fn check_names(&self) -> Result<(), StoreError> {
+        let names = {
+            let hold = self.hold();
+            hold.names.upgrade().or_else(|| hold.database.clone())
+        };
+        names.map_or(Ok(()), |names| names.check())
     }
 }
 
 fn begin(path: &Path) -> Result<u64, StoreError> {
     let connection = connect(path)?;
     migrate(&connection, path)?;
-    connection.execute("UPDATE meta SET value = value + 1 WHERE key = 'epoch'", [])?;
-    meta(&connection, "epoch")
+    next_epoch(&connection)
 }
 
-fn lock(dir: &Path) -> Result<File, StoreError> {
-    let path = dir.join("lock");
-    let failed = |e: std::io::Error| StoreError::Failed(format!("{}: {e}", path.display()));
-    let mut file = File::options().create(true).read(true).write(true).truncate(false).open(&path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {
-            file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).map_err(failed)?;
-            write!(file, "{}", std::process::id()).map_err(failed)?;
-            Ok(file)
-        }
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            file.read_to_string(&mut holder).map_err(failed)?;
-            Err(StoreError::Taken(format!(
-                "the store {} belongs to a running coordinator, process {holder}: stop that one, or use another directory",
-                dir.display()
-            )))
-        }
-        Err(TryLockError::Error(e)) => Err(failed(e)),
-    }
+fn next_epoch(connection: &Connection) -> Result<u64, StoreError> {
+    let text = "UPDATE meta SET value = value + 1 WHERE key = 'epoch' RETURNING value";
+    let epoch: i64 = connection.query_row(text, [], |row| row.get(0))?;
+    Ok(epoch as u64)
 }
 
 fn connect(path: &Path) -> Result<Connection, StoreError> {
@@ -128,19 +145,50 @@ fn meta(connection: &Connection, key: &str) -> Result<u64, StoreError> {
 }
 
 impl Store for SqliteStore {
-    /// Whoever holds the lock leads.
+    /// Whoever holds the lock leads, each time in an epoch of its own: what one process began before it must not count after.
     fn claim(&self, url: &str) -> Result<Leader, StoreError> {
-        Ok(Leader { epoch: self.epoch, url: url.to_owned(), is_this: true })
+        let mut hold = self.hold();
+        hold.lock.keep()?;
+        if hold.led {
+            hold.database.as_ref().map_or(Ok(()), |database| database.check())?;
+            hold.epoch = next_epoch(&connect(&self.path)?)?;
+        }
+        hold.led = true;
+        Ok(Leader { epoch: hold.epoch, url: url.to_owned(), is_this: true })
     }
 
-    fn renew(&self, _: u64) -> Result<bool, StoreError> {
-        Ok(true)
+    /// For ever: while the lock is held nobody else can lead.
+    fn claim_lasts(&self) -> Option<Duration> {
+        None
+    }
+
+    fn renew(&self, epoch: u64) -> Result<bool, StoreError> {
+        if let Err(error @ StoreError::Taken(_)) = self.hold().lock.keep() {
+            tracing::error!(%error, "the file 'lock' of the store was deleted or replaced");
+            return Ok(false);
+        }
+        self.check_names()?;
+        Ok(meta(&self.open_reader()?, "epoch")? == epoch)
     }
 
     fn resign(&self, _: u64) {}
 
-    fn writer(&self, _: u64) -> Result<Box<dyn Writer>, StoreError> {
-        Ok(Box::new(SqliteWriter { connection: connect(&self.path)?, commits: self.commits.clone() }))
+    fn in_place(&self) -> Result<(), StoreError> {
+        self.check_names()
+    }
+
+    fn writer(&self, epoch: u64) -> Result<Box<dyn Writer>, StoreError> {
+        let mut connection = connect(&self.path)?;
+        // The log is made by the first look.
+        let look = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        check_epoch(&look, epoch)?;
+        drop(look);
+        let names = Arc::new(Names::of(&self.path)?);
+        let mut hold = self.hold();
+        hold.database = Some(Arc::new(names.first()));
+        hold.names = Arc::downgrade(&names);
+        drop(hold);
+        Ok(Box::new(SqliteWriter { connection, epoch, commits: self.commits.clone(), names, brought_home: false }))
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
@@ -160,9 +208,11 @@ impl Store for SqliteStore {
 
 impl SqliteStore {
     fn open_reader(&self) -> Result<Connection, StoreError> {
+        // Another file of that name has other rows.
+        self.check_names()?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&self.path, flags)?;
-        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        connection.busy_timeout(Duration::from_secs(5))?;
         // Ends with the connection; until then all statements see the same moment.
         connection.execute_batch("BEGIN")?;
         Ok(connection)
@@ -170,18 +220,53 @@ impl SqliteStore {
 }
 
 struct SqliteWriter {
+    /// Given up first: the log may go with the connection.
+    names: Arc<Names>,
     connection: Connection,
+    epoch: u64,
     commits: Arc<RwLock<()>>,
+    /// Whether the rows of a log that has no name any more were brought into the database.
+    brought_home: bool,
 }
 
 impl Writer for SqliteWriter {
     fn commit(&mut self, writes: &[&Write]) -> Result<Vec<Written>, StoreError> {
-        let transaction = self.connection.transaction()?;
+        self.check_names()?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        check_epoch(&transaction, self.epoch)?;
         let written = writes.iter().map(|write| apply(&*transaction, write)).collect::<Result<_, _>>()?;
-        let _commits = self.commits.write().unwrap_or_else(PoisonError::into_inner);
+        let commits = self.commits.write().unwrap_or_else(PoisonError::into_inner);
         transaction.commit()?;
+        drop(commits);
+        // Before anybody is told: what went into a file without a name is not durable.
+        self.check_names()?;
         Ok(written)
     }
+}
+
+impl SqliteWriter {
+    fn check_names(&mut self) -> Result<(), StoreError> {
+        let checked = self.names.check();
+        if checked.is_err() && !self.brought_home && self.names.only_the_log_is_gone() {
+            // What was acknowledged stands in a log that ends with this process: the database has a name still.
+            let busy: i64 = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+            self.brought_home = busy == 0;
+            if self.brought_home {
+                tracing::error!("the store's log was deleted: what stood in it is in the database now");
+            }
+        }
+        checked
+    }
+}
+
+/// Whoever made a lock of its own, where the file of that name was deleted, counted up.
+fn check_epoch(connection: &Connection, epoch: u64) -> Result<(), StoreError> {
+    let now = meta(connection, "epoch")?;
+    if now == epoch {
+        return Ok(());
+    }
+    let message = format!("another coordinator has taken this store in epoch {now}, after the one of epoch {epoch}");
+    Err(StoreError::Deposed(message))
 }
 
 impl ToSql for Value<'_> {

@@ -275,7 +275,7 @@ fn everything_is_there_again_after_reopening() {
     let reader = store.reader().expect("a reader");
     assert_eq!(reader.sweeps().expect("read"), [SweepRow { number, ..sweep() }]);
     assert_eq!(reader.leases().expect("read"), (vec![lease(9, number)], 10));
-    let mut writer = store.writer(1).expect("a writer");
+    let mut writer = store.writer(2).expect("a writer");
     let less = LeaseRow { trials: IntervalSet::of(0, 4), ..lease(9, number) };
     commit(writer.as_mut(), &Write::Shrink(less.clone()));
     let share = Share { priority: 7, weight: 2.0 };
@@ -610,4 +610,38 @@ fn a_position_tells_what_came_later_and_is_none_where_rows_are_others() {
     commit(writer.as_mut(), &batch(number, 9, vec![result(9, 0.5)]));
     let [here, end] = positions(second.row);
     assert!(here != second && end.rows == 5 && end.print != second.print);
+}
+
+#[test]
+fn every_claim_has_an_epoch_of_its_own_and_a_writer_of_an_earlier_one_writes_nothing() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = SqliteStore::open(dir.path()).expect("opened");
+    let first = store.claim("here").expect("claimed");
+    let mut old = store.writer(first.epoch).expect("a writer");
+    commit(old.as_mut(), &Write::Probe);
+    assert!(store.renew(first.epoch).expect("asked"));
+    let second = store.claim("here").expect("claimed again");
+    assert_eq!((first.epoch, second.epoch), (1, 2));
+    let refused = old.commit(&[&Write::Probe]);
+    assert!(matches!(refused, Err(StoreError::Deposed(_))), "{refused:?}");
+    assert!(!store.renew(1).expect("asked") && store.renew(2).expect("asked"));
+    assert!(store.writer(1).is_err(), "it is over");
+    commit(store.writer(2).expect("a writer").as_mut(), &Write::Probe);
+    assert_eq!(store.claim_lasts(), None, "nobody else can lead");
+}
+
+#[test]
+fn what_only_its_owner_may_read_is_so_with_its_log() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mode = |name: &str| std::fs::metadata(dir.path().join(name)).expect("it is there").permissions().mode() & 0o777;
+    drop(SqliteStore::open(dir.path()).expect("opened for everybody"));
+    let store = SqliteStore::open_as(dir.path(), true).expect("opened");
+    let mut writer = store.writer(2).expect("a writer");
+    commit(writer.as_mut(), &Write::Probe);
+    assert_eq!(["ergodic.sqlite", "ergodic.sqlite-wal", "ergodic.sqlite-shm"].map(mode), [0o600; 3]);
+    let fresh = tempfile::tempdir().expect("a temporary directory");
+    let _store = SqliteStore::open_as(fresh.path(), true).expect("opened");
+    let found = std::fs::metadata(fresh.path().join("ergodic.sqlite")).expect("it is there");
+    assert_eq!(found.permissions().mode() & 0o777, 0o600);
 }

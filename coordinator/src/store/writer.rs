@@ -9,8 +9,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{StoreError, Write, Writer, Written};
+use super::{Kept, StoreError, Write, Writer, Written};
 use crate::failpoint;
+use ergodic_common::trial::hex;
 
 /// Called with what became of a write.
 pub type Answer = Box<dyn FnOnce(Result<Written, StoreError>) + Send>;
@@ -79,13 +80,13 @@ impl Meter {
 }
 
 impl WriterHandle {
-    /// A handle, and the loop that it hands writes to.
-    pub fn new(writer: Box<dyn Writer>) -> (Self, WriterLoop) {
+    /// A handle, and the loop that it hands writes to, which alone takes away files.
+    pub fn new(writer: Box<dyn Writer>, files: Box<dyn Kept>) -> (Self, WriterLoop) {
         let (queue, waiting) = sync_channel(QUEUE);
         let meter = Arc::new(Meter::new());
         let writer = Metered { writer, meter: meter.clone() };
         let count = Arc::new(AtomicUsize::new(0));
-        let writes = WriterLoop { writer, waiting, count: count.clone() };
+        let writes = WriterLoop { writer, files, waiting, held_over: None, count: count.clone() };
         (Self { queue, waiting: count, meter }, writes)
     }
 
@@ -126,7 +127,11 @@ impl Metered {
 /// Commits what is handed to it. The server gives it a thread of its own.
 pub struct WriterLoop {
     writer: Metered,
+    /// Only here are files looked for by whoever names them and taken away when nothing does, one after the other.
+    files: Box<dyn Kept>,
     waiting: Receiver<(Write, Answer)>,
+    /// The next write, which stands alone.
+    held_over: Option<(Write, Answer)>,
     /// How many wait.
     count: Arc<AtomicUsize>,
 }
@@ -134,22 +139,72 @@ pub struct WriterLoop {
 impl WriterLoop {
     /// Runs until the last handle is gone.
     pub fn run(mut self) {
-        while let Ok(first) = self.waiting.recv() {
+        while let Some(first) = self.held_over.take().or_else(|| self.waiting.recv().ok()) {
             self.commit_group(first);
         }
     }
 
     /// Commits what has queued up, as far as one transaction goes, and waits for nothing.
     pub fn turn(&mut self) {
-        if let Ok(first) = self.waiting.try_recv() {
+        if let Some(first) = self.held_over.take().or_else(|| self.waiting.try_recv().ok()) {
             self.commit_group(first);
         }
     }
 
-    fn commit_group(&mut self, first: (Write, Answer)) {
+    /// A write and what has queued up behind it, as far as one transaction goes.
+    fn group(&mut self, first: (Write, Answer)) -> Vec<(Write, Answer)> {
+        let stands_alone = |write: &Write| matches!(write, Write::TakeOff(_));
         let mut group = vec![first];
-        group.extend(self.waiting.try_iter().take(MAX_GROUP - 1));
+        while !stands_alone(&group[0].0) && group.len() < MAX_GROUP {
+            match self.waiting.try_recv() {
+                Ok(next) if stands_alone(&next.0) => {
+                    self.held_over = Some(next);
+                    break;
+                }
+                Ok(next) => group.push(next),
+                Err(_) => break,
+            }
+        }
+        group
+    }
+
+    /// Those whose files have come; the others are answered.
+    fn admit(&self, group: Vec<(Write, Answer)>) -> Vec<(Write, Answer)> {
+        let mut admitted = Vec::new();
+        for (write, answer) in group {
+            match write.named_files().into_iter().find(|hash| !self.files.has(hash)) {
+                None => admitted.push((write, answer)),
+                Some(hash) => {
+                    let message = format!("the file {} that is named is not here: send it first", hex(&hash));
+                    answer(Err(StoreError::Missing(message)));
+                }
+            }
+        }
+        admitted
+    }
+
+    /// Takes away files that nothing names: until it returns, nothing can be stored that does.
+    fn take_off(&self, hashes: &[[u8; 32]]) -> Written {
+        let (mut files, mut bytes) = (0, 0);
+        for hash in hashes {
+            match self.files.remove(hash) {
+                Ok(None) => {}
+                Ok(Some(size)) => (files, bytes) = (files + 1, bytes + size),
+                Err(error) => {
+                    tracing::warn!(%error, file = hex(hash), "a file that nothing names could not be removed")
+                }
+            }
+        }
+        Written::TakenOff(files, bytes)
+    }
+
+    fn commit_group(&mut self, first: (Write, Answer)) {
+        let group = self.group(first);
         self.count.fetch_sub(group.len(), Ordering::Relaxed);
+        let group = self.admit(group);
+        if group.is_empty() {
+            return;
+        }
         let (writes, answers): (Vec<Write>, Vec<Answer>) = group.into_iter().unzip();
         let results = writes.iter().any(|write| matches!(write, Write::Results(_)));
         if results {
@@ -160,7 +215,14 @@ impl WriterLoop {
             failpoint::reach(failpoint::AFTER_COMMIT);
         }
         match committed {
-            Ok(written) => answers.into_iter().zip(written).for_each(|(answer, written)| answer(Ok(written))),
+            Ok(written) => {
+                for (answer, written) in answers.into_iter().zip(written) {
+                    answer(Ok(match written {
+                        Written::Unnamed(hashes) => self.take_off(&hashes),
+                        written => written,
+                    }));
+                }
+            }
             Err(StoreError::Failed(_) | StoreError::Damaged(_)) if writes.len() > 1 => {
                 one_by_one(&mut self.writer, &writes, answers)
             }
@@ -178,7 +240,12 @@ fn one_by_one(writer: &mut Metered, writes: &[Write], answers: Vec<Answer>) {
             Some(error) => Err(error.clone()),
             None => writer.commit(&[write]).map(|mut written| written.remove(0)),
         };
-        cut_off = written.as_ref().err().filter(|e| matches!(e, StoreError::Cut(_) | StoreError::Deposed(_))).cloned();
+        cut_off = written.as_ref().err().filter(|e| ends_all(e)).cloned();
         answer(written);
     }
+}
+
+/// Whether what failed would fail whatever is written.
+fn ends_all(error: &StoreError) -> bool {
+    matches!(error, StoreError::Cut(_) | StoreError::Deposed(_) | StoreError::Lost(_))
 }

@@ -17,6 +17,7 @@ use tonic::Status;
 pub(crate) use crowd::{Crowd, Seat};
 pub(crate) use layer::Limited;
 pub(crate) use pages::{Pages, Stream};
+pub(crate) use rate::network;
 
 /// Requests that are being answered; one that is answered by a stream counts until that begins.
 const REQUESTS: usize = 1024;

@@ -48,37 +48,57 @@ const PARAMETERS: [&str; 11] = [
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long to wait before the next attempt.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long a claim to lead lasts, as the statements below say.
+const CLAIM_LASTS: Duration = Duration::from_secs(6);
 /// How long the claim to lead may take: shorter than it lasts.
 const CLAIM_WITHIN: Duration = Duration::from_secs(3);
 
 /// A database, by where it is and how to get in.
 pub struct PostgresStore {
     options: PgConnectOptions,
+    /// Whether its tables are those of this version.
+    made: Mutex<bool>,
     /// For the claim to lead.
     claims: Mutex<Option<Session>>,
 }
 
 impl PostgresStore {
-    /// Connects to the database at `url` and makes or updates its tables.
+    /// Connects to the database at `url` and makes or updates its tables. One that does not answer is waited for: the same is
+    /// done when it does.
     ///
     /// # Errors
-    /// The URL is none, nobody answers there, or the database is of a newer version.
+    /// The URL is none, or nothing that may answer some day, or the database is of a newer version.
     pub fn open(url: &str) -> Result<Self, StoreError> {
         let options = parse(url)?;
         let place = describe(&options);
-        let unusable = |e: StoreError| match e {
-            StoreError::Foreign(_) => e,
-            e => {
-                StoreError::Foreign(format!("{place}: cannot be used as a store ({e}): check --store and the database"))
+        let may_come = options.get_socket().is_none_or(|folder| folder.is_dir());
+        let store = Self { options, made: Mutex::new(false), claims: Mutex::new(None) };
+        match store.make_tables() {
+            Err(StoreError::Cut(why)) if may_come => {
+                tracing::warn!("{place} does not answer ({why}): waiting for it");
             }
-        };
-        let store = Self { options, claims: Mutex::new(None) };
-        let session = store.session("ergodic").map_err(unusable)?;
-        migrate(&session, &place).map_err(unusable)?;
+            Err(e @ StoreError::Foreign(_)) => return Err(e),
+            Err(e) => {
+                let message = format!("{place}: cannot be used as a store ({e}): check --store and the database");
+                return Err(StoreError::Foreign(message));
+            }
+            Ok(()) => {}
+        }
         Ok(store)
     }
 
+    fn make_tables(&self) -> Result<(), StoreError> {
+        let mut made = self.made.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !*made {
+            let session = Session::open(&self.options.clone().application_name("ergodic"))?;
+            migrate(&session, &describe(&self.options))?;
+            *made = true;
+        }
+        Ok(())
+    }
+
     fn session(&self, name: &str) -> Result<Session, StoreError> {
+        self.make_tables()?;
         Session::open(&self.options.clone().application_name(name))
     }
 
@@ -169,6 +189,10 @@ impl Store for PostgresStore {
                 leader
             })
         })
+    }
+
+    fn claim_lasts(&self) -> Option<Duration> {
+        Some(CLAIM_LASTS)
     }
 
     fn renew(&self, epoch: u64) -> Result<bool, StoreError> {

@@ -13,9 +13,11 @@ use crate::core::audits::Finding;
 use crate::core::{Ended, LeaseRow, SweepRow, SweepState, WorkerId};
 use crate::store::rows::{
     FAILED, curve_checksum, differences, from_files, from_finding, from_intervals, from_state, lease_checksum,
-    sweep_checksum,
+    sweep_checksum, to_finding,
 };
-use crate::store::{Attempt, Audit, Batch, Cleared, Damage, Report, StoreError, StoredTrial, Write, Written};
+use crate::store::{
+    Attempt, Audit, Batch, Cleared, Damage, Reader as _, Report, StoreError, StoredTrial, Write, Written,
+};
 
 /// Applies a write.
 pub(in crate::store) fn apply(sql: &(impl Sql + Send), write: &Write) -> Result<Written, StoreError> {
@@ -27,8 +29,15 @@ pub(in crate::store) fn apply(sql: &(impl Sql + Send), write: &Write) -> Result<
         Write::State(sweep, state) => set_state(sql, *sweep, *state).map(|()| Written::Done),
         Write::Share(sweep, share) => set_share(sql, *sweep, *share).map(|()| Written::Done),
         Write::Results(batch) => put_results(sql, batch).map(Written::Results),
-        Write::Verdict(sweep, result) => put_verdict(sql, *sweep, result).map(|()| Written::Done),
-        Write::AuditFailed(sweep, key, why) => fail_audit(sql, *sweep, *key, why).map(|()| Written::Done),
+        Write::Verdict(sweep, result) => put_verdict(sql, *sweep, result).map(Written::Verdict),
+        Write::AuditFailed(sweep, key, why) => fail_audit(sql, *sweep, *key, why).map(Written::Verdict),
+        Write::Withdraw(sweep, key, false) => {
+            withdraw(sql, *sweep, *key).map(|keys| Written::Retried(keys, Vec::new()))
+        }
+        Write::Withdraw(sweep, key, true) => {
+            withdraw_audit(sql, *sweep, *key).map(|audits| Written::Retried(Vec::new(), audits))
+        }
+        Write::LookUp(sweep, keys) => look_up(sql, *sweep, keys).map(Written::Rows),
         Write::Retry(sweep) => {
             let (trials, audits) = (retry(sql, *sweep)?, retry_audits(sql, *sweep)?);
             Ok(Written::Retried(trials, audits))
@@ -45,6 +54,9 @@ pub(in crate::store) fn apply(sql: &(impl Sql + Send), write: &Write) -> Result<
         }
         Write::Gather(gathering) => gather(sql, gathering).map(|(sweep, rows)| Written::Gathered(sweep, rows)),
         Write::Probe => probe(sql).map(|()| Written::Done),
+        Write::TakeOff(hashes) => unnamed(sql, hashes).map(Written::Unnamed),
+        Write::Redo(sweep, keys) => redo(sql, *sweep, keys).map(Written::Redone),
+        Write::Identify(number) => identify(sql, *number).map(Written::Identity),
     }
 }
 
@@ -185,11 +197,93 @@ fn put_results(sql: &(impl Sql + Send), batch: &Batch) -> Result<Report, StoreEr
 }
 
 /// A sweep that was removed meanwhile has no rows.
-fn put_verdict(sql: &impl Sql, sweep: i64, result: &TrialResult) -> Result<(), StoreError> {
-    if number(sql, "SELECT number FROM sweeps WHERE number = $1", &[sweep.into()])?.is_some() {
-        sql.insert_trials(sweep, "", std::slice::from_ref(result))?;
+fn put_verdict(sql: &impl Sql, sweep: i64, result: &TrialResult) -> Result<bool, StoreError> {
+    let there = number(sql, "SELECT number FROM sweeps WHERE number = $1", &[sweep.into()])?.is_some();
+    Ok(there && !sql.insert_trials(sweep, "", std::slice::from_ref(result))?.is_empty())
+}
+
+/// Takes a verdict back: the row of a failure that no worker lived to tell. Which trial has none any more.
+fn withdraw(sql: &impl Sql, sweep: i64, key: TrialKey) -> Result<Vec<TrialKey>, StoreError> {
+    let place = [sweep.into(), key.cell.into(), key.repeat.into(), FAILED.into()];
+    sql.execute(
+        "DELETE FROM curves WHERE curve IN (SELECT curve FROM trials
+             WHERE sweep = $1 AND cell = $2 AND repeat = $3 AND outcome = $4 AND worker = '')",
+        &place,
+    )?;
+    let text = "DELETE FROM trials WHERE sweep = $1 AND cell = $2 AND repeat = $3 AND outcome = $4 AND worker = ''";
+    if sql.execute(text, &place)? == 0 {
+        return Ok(Vec::new());
     }
-    Ok(())
+    go_on(sql, sweep)?;
+    Ok(vec![key])
+}
+
+/// The same of a verdict on an audit; with the process whose row it is of.
+fn withdraw_audit(sql: &impl Sql, sweep: i64, key: TrialKey) -> Result<Vec<(TrialKey, WorkerId)>, StoreError> {
+    let failed = from_finding(Some(Finding::Failed)).into();
+    let place = [sweep.into(), key.cell.into(), key.repeat.into(), failed];
+    let text = "UPDATE audits SET finding = 0, why = '' WHERE sweep = $1 AND cell = $2 AND repeat = $3 AND finding = $4
+                    AND auditor_process = '' RETURNING process";
+    let origins = all(sql, text, &place, |row| Ok((key, row.text(0)?.to_owned())))?;
+    if !origins.is_empty() {
+        go_on(sql, sweep)?;
+    }
+    Ok(origins)
+}
+
+fn look_up(sql: &impl Sql, sweep: i64, keys: &[TrialKey]) -> Result<Vec<TrialResult>, StoreError> {
+    let text = small_trials!("WHERE sweep = $1 AND cell = $2 AND repeat = $3");
+    let mut rows = Vec::new();
+    for key in keys {
+        let place = [sweep.into(), key.cell.into(), key.repeat.into()];
+        rows.extend(all(sql, text, &place, |row| small_trial(sweep, row))?.into_iter().map(|row| row.result));
+    }
+    Ok(rows)
+}
+
+/// Which of these files neither a sweep nor a trial names.
+fn unnamed(sql: &(impl Sql + Send), hashes: &[[u8; 32]]) -> Result<Vec<[u8; 32]>, StoreError> {
+    let of_sweeps: HashSet<[u8; 32]> = sql.sweeps()?.iter().flat_map(SweepRow::named_files).collect();
+    let mut unnamed = Vec::new();
+    for hash in hashes.iter().filter(|hash| !of_sweeps.contains(*hash)) {
+        if !names(sql, hash)? {
+            unnamed.push(*hash);
+        }
+    }
+    Ok(unnamed)
+}
+
+/// The audits of these trials are due, of whoever runs them: any process may.
+fn redo(sql: &impl Sql, sweep: i64, keys: &[TrialKey]) -> Result<Vec<(TrialKey, Option<Option<Finding>>)>, StoreError> {
+    let there = "SELECT sweep FROM trials WHERE sweep = $1 AND cell = $2 AND repeat = $3";
+    let before = "SELECT finding FROM audits WHERE sweep = $1 AND cell = $2 AND repeat = $3";
+    let due = "INSERT INTO audits (sweep, cell, repeat, process) VALUES ($1, $2, $3, '')
+               ON CONFLICT (sweep, cell, repeat) DO UPDATE SET process = '', finding = 0, auditor = '',
+                   auditor_process = '', why = ''";
+    let mut redone = Vec::new();
+    for key in keys {
+        let place = [sweep.into(), key.cell.into(), key.repeat.into()];
+        if number(sql, there, &place)?.is_none() {
+            continue;
+        }
+        let found =
+            all(sql, before, &place, |row| to_finding(row.int(0)?).ok_or_else(|| damaged(0, "a finding")))?.pop();
+        // One that is due already is made by whom it was to be made.
+        if found != Some(None) {
+            sql.execute(due, &place)?;
+        }
+        redone.push((*key, found));
+    }
+    if !redone.is_empty() {
+        go_on(sql, sweep)?;
+    }
+    Ok(redone)
+}
+
+fn identify(sql: &impl Sql, proposed: i64) -> Result<i64, StoreError> {
+    let text = "INSERT INTO meta (key, value) VALUES ('identity', $1) ON CONFLICT (key) DO NOTHING";
+    sql.execute(text, &[proposed.into()])?;
+    Ok(number(sql, "SELECT value FROM meta WHERE key = 'identity'", &[])?.unwrap_or(proposed))
 }
 
 /// A change each time, so that there must be room for it.
@@ -281,12 +375,12 @@ fn audit(
     Ok((sql.execute(text, &values)? > 0).then_some(finding))
 }
 
-fn fail_audit(sql: &impl Sql, sweep: i64, key: TrialKey, why: &str) -> Result<(), StoreError> {
+fn fail_audit(sql: &impl Sql, sweep: i64, key: TrialKey, why: &str) -> Result<bool, StoreError> {
     let text =
         "UPDATE audits SET finding = $1, why = $2 WHERE sweep = $3 AND cell = $4 AND repeat = $5 AND finding = 0";
     let failed = from_finding(Some(Finding::Failed)).into();
     let values = [failed, why.into(), sweep.into(), key.cell.into(), key.repeat.into()];
-    sql.execute(text, &values).map(|_| ())
+    Ok(sql.execute(text, &values)? > 0)
 }
 
 /// Adds what a batch was besides new rows to its sweep's tallies.

@@ -1,0 +1,166 @@
+//! Files that rows name: none goes while a row names it or is about to, and one that is lost is told of and computed again.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use ergodic_proto::v1;
+use ergodic_proto::v1::file_service_client::FileServiceClient;
+use ergodic_tests::{Cluster, Postgres, RawWorker, connection, run, skip};
+use tonic::Code;
+
+use crate::kept::KEEPING;
+use crate::{block_on, empty_sweep};
+
+/// Sends a file as a worker does, which asks first whether it is there.
+async fn send(url: &str, file: &[u8]) -> Vec<u8> {
+    let hash = blake3::hash(file).as_bytes().to_vec();
+    let mut files = FileServiceClient::new(connection(url).await);
+    let has = files.has(v1::HasRequest { hash: hash.clone() }).await.expect("it answers");
+    if !has.into_inner().kept {
+        let put = v1::PutRequest { hash: hash.clone(), chunk: file.to_vec() };
+        files.put(tokio_stream::iter([put])).await.expect("it is taken");
+    }
+    hash
+}
+
+fn naming(grant: &v1::Grant, weights: &[u8]) -> Vec<v1::TrialResult> {
+    vec![v1::TrialResult { weights: Some(weights.to_vec()), ..RawWorker::result(grant, 0, 0.5) }]
+}
+
+/// One sweep's result is stored and the sweep removed, while another worker was told that the file is here for its own.
+fn removed_between(cluster: &Cluster, folder: PathBuf) {
+    let (first, second) = (cluster.launch(&empty_sweep(1)), cluster.launch(&empty_sweep(1)));
+    block_on(async {
+        let (mut a, mut b) = (RawWorker::joined(&cluster.url, "a").await, RawWorker::joined(&cluster.url, "b").await);
+        let (of_a, of_b) = (a.lease().await, b.lease().await);
+        let (of_first, of_second) = if of_a.sweep == first { (&of_a, &of_b) } else { (&of_b, &of_a) };
+        assert_eq!((&of_first.sweep, &of_second.sweep), (&first, &second));
+        let (a, b) = if of_a.sweep == first { (a, b) } else { (b, a) };
+        let hash = send(&cluster.url, b"weights").await;
+        assert_eq!(send(&cluster.url, b"weights").await, hash);
+        a.deliver(of_first, naming(of_first, &hash)).await.expect("it is stored");
+        cluster.ask(&["rm", "--force", &first]);
+        let name = hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        assert!(folder.join(&name).exists(), "somebody was told that it is here");
+        b.deliver(of_second, naming(of_second, &hash)).await.expect("it is stored");
+        assert_eq!(std::fs::read(folder.join(&name)).expect("it is there"), b"weights");
+    });
+    assert_eq!(cluster.wait_for_end(&second)["completed"], 1);
+    let out = cluster.path("w").to_string_lossy().into_owned();
+    cluster.ask(&["weights", &second, "0/0", "-o", &out]);
+}
+
+#[test]
+fn a_file_that_two_were_told_of_stays_until_both_have_named_it() {
+    let cluster = Cluster::start(&[]);
+    removed_between(&cluster, cluster.path("store/data"));
+}
+
+#[test]
+fn a_file_that_two_were_told_of_stays_until_both_have_named_it_on_postgres() {
+    let database = match Postgres::start() {
+        Ok(database) => database,
+        Err(why) => return skip("a_file_that_two_were_told_of_stays (PostgreSQL)", "postgres", &why),
+    };
+    let files = tempfile::tempdir().expect("a temporary directory");
+    let folder = files.path().to_string_lossy().into_owned();
+    let cluster = Cluster::start(&["--store", &database.url(), "--files", &folder]);
+    removed_between(&cluster, files.path().to_owned());
+}
+
+#[test]
+fn a_result_that_names_a_file_that_never_came_is_refused_until_it_has_come() {
+    let cluster = Cluster::start(&[]);
+    let id = cluster.launch(&empty_sweep(1));
+    block_on(async {
+        let mut worker = RawWorker::joined(&cluster.url, "a").await;
+        let grant = worker.lease().await;
+        let hash = blake3::hash(b"late").as_bytes().to_vec();
+        let refused = worker.deliver(&grant, naming(&grant, &hash)).await.expect_err("the file is not here");
+        assert!(refused.code() == Code::FailedPrecondition && refused.message().contains("send it first"), "{refused}");
+        assert_eq!(cluster.status(&id)["done"], 0);
+        send(&cluster.url, b"late").await;
+        let taken = worker.deliver(&grant, naming(&grant, &hash)).await.expect("it is here now");
+        assert_eq!(taken.stored, 1);
+    });
+    assert_eq!(cluster.status(&id)["done"], 1);
+}
+
+fn files(cluster: &Cluster) -> BTreeSet<PathBuf> {
+    let entries = std::fs::read_dir(cluster.path("store/data")).expect("the folder of files");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths.filter(|path| path.extension().is_none() && path.is_file()).collect()
+}
+
+#[test]
+fn weights_that_are_lost_are_told_of_hinder_no_backup_and_are_computed_again() {
+    let mut cluster = Cluster::start(&[]);
+    let worker = cluster.worker(2, &[]);
+    let id = cluster.launch(KEEPING);
+    cluster.wait_for_end(&id);
+    let (before, wanted) = (files(&cluster), cluster.rows(&id));
+    let weights = ["0/0", "0/1"].map(|trial| {
+        let out = cluster.path("w");
+        cluster.ask(&["weights", &id, trial, "-o", &out.to_string_lossy()]);
+        std::fs::read(out).expect("written")
+    });
+    let place = |content: &Vec<u8>| cluster.path(&format!("store/data/{}", blake3::hash(content).to_hex()));
+    let (missing, damaged) = (place(&weights[0]), place(&weights[1]));
+    std::fs::remove_file(&missing).expect("removed");
+    let mut torn = weights[1].clone();
+    torn[100] ^= 1;
+    std::fs::write(&damaged, torn).expect("written");
+
+    let file = cluster.path("backup").to_string_lossy().into_owned();
+    let backup = cluster.run(&["backup", "-o", &file]);
+    assert!(backup.code == 0 && backup.stdout.contains("1 sweeps with 4 rows"), "{backup:?}");
+    assert_eq!(backup.stderr.matches("the backup lacks the file").count(), 2, "{backup:?}");
+    assert!(backup.stderr.contains("it is missing") && backup.stderr.contains("it is damaged"), "{backup:?}");
+    let elsewhere = cluster.path("elsewhere").to_string_lossy().into_owned();
+    let restored = run(&["restore", &file, "--store", &elsewhere]);
+    assert!(restored.code == 0 && restored.stderr.contains("the backup lacks the file"), "{restored:?}");
+
+    worker.kill();
+    cluster.take_coordinator().kill();
+    cluster.restart_with(&["--check"]);
+    cluster.wait_for_log("weights of trials are lost");
+    assert!(cluster.coordinator().log().contains(&format!("ergodic retry {id}")), "it says what to do");
+    let _worker = cluster.worker(2, &[]);
+    cluster.ask(&["retry", &id]);
+    cluster.wait_until(&id, "both are there again", |_| missing.exists() && damaged.exists());
+    cluster.wait_for_end(&id);
+    assert_eq!((files(&cluster), cluster.rows(&id)), (before, wanted));
+    assert_eq!([missing, damaged].map(|path| std::fs::read(path).expect("it is there")), weights);
+    let again = cluster.run(&["retry", &id]);
+    assert!(again.code == 4 && again.stderr.contains("no failed trial"), "nothing is lost any more: {again:?}");
+}
+
+#[test]
+fn files_that_nothing_names_are_collected_and_no_others() {
+    let mut cluster = Cluster::start(&[]);
+    let worker = cluster.worker(2, &[]);
+    let id = cluster.launch(KEEPING);
+    cluster.wait_for_end(&id);
+    worker.kill();
+    let named = files(&cluster);
+    block_on(async {
+        send(&cluster.url, b"forgotten").await;
+        send(&cluster.url, b"under way").await;
+    });
+    let place = |content: &[u8]| cluster.path(&format!("store/data/{}", blake3::hash(content).to_hex()));
+    let (forgotten, under_way) = (place(b"forgotten"), place(b"under way"));
+    let part = cluster.path("store/data/1-1-1.part");
+    std::fs::write(&part, b"half").expect("written");
+    let old = SystemTime::now() - Duration::from_secs(24 * 3600);
+    for path in named.iter().chain([&forgotten, &part]) {
+        let file = std::fs::File::options().append(true).open(path).expect("it is there");
+        file.set_modified(old).expect("its time can be set");
+    }
+    cluster.kill_and_restart_coordinator();
+    cluster.wait_for_log("files that nothing names were collected");
+    let mut left = named;
+    left.insert(under_way);
+    assert_eq!(files(&cluster), left);
+    assert!(!forgotten.exists() && !part.exists());
+}
