@@ -65,7 +65,7 @@ silently() {
 
 # --- shell scripts ---
 
-scripts=(check.sh cuda/build.sh slurm/workers.sbatch)
+scripts=(check.sh cuda/build.sh cuda/check.sh slurm/workers.sbatch)
 for script in "${scripts[@]}"; do
     check "bash -n $script" bash -n "$script"
 done
@@ -113,6 +113,18 @@ check "workers.sbatch gives the node's CPUs and passes options on" \
 check "workers.sbatch prefers the task's CPUs" batch_says "--slots 2 " "$url" "$worker" SLURM_CPUS_PER_TASK=2
 check "workers.sbatch keeps the cache on the node" batch_says "cache $scratch/ergodic-$(id -u)" "$url" "$worker"
 check "workers.sbatch leaves a given cache alone" batch_says "cache /data/c" "$url" "$worker" ERGODIC_CACHE=/data/c
+
+# --- CUDA: where there is no device, or none may be seen, the check says so and nothing else ---
+
+says_that_there_is_no_device() {
+    local said rc=0
+    said=$(CUDA_VISIBLE_DEVICES='' bash cuda/check.sh "$@" 2>&1) || rc=$?
+    [[ $rc == 4 && $said == *"there is no CUDA device here"* ]] && return
+    echo "exit code $rc: $said"
+    return 1
+}
+check "cuda/check.sh exits with 4 where there is no device" says_that_there_is_no_device
+check "cuda/check.sh looks for a device before it looks for programs" says_that_there_is_no_device "$scratch/none"
 
 # --- systemd ---
 

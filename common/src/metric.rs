@@ -5,21 +5,45 @@ use std::borrow::Cow;
 /// A metric sampled along a trial. All are `f64`; one that is not defined for a trial is NaN inside and null outside.
 ///
 /// "The weights" are the trained weights that a norm follows, or all trained weights where there is no norm.
+///
+/// A *plain* loss is the cross-entropy in nats with the whole target on the image's class, whatever label smoothing is trained
+/// with, so that it is the same quantity in all cells that are trained with cross-entropy; under `loss = "mse"` it is the mean
+/// squared error.
+///
+/// *Evaluation mode* means that batch norms use the statistics that `measure.statistics` names: "running" ones, which follow
+/// those of the training batches with a momentum of 0.1 per step, or "re-estimated" ones, which are means over the batches of an
+/// epoch of training images, not augmented, under the very weights that are evaluated. Running statistics are
+/// of weights that are some ten steps old. Where the weights' norm moves fast (a large η and λ, the beginning of a trial, a scale
+/// that is not yet in equilibrium) they belong to another network, and test losses differ from those of the network
+/// by far more than the rounding of training; where that is what is studied, choose "re-estimated".
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Metric {
-    /// Mean training loss over the steps since the last sample, in nats (mean squared error under `loss = "mse"`).
+    /// Mean plain loss of the training images in training mode, as they were shown (augmented, some with a wrong label),
+    /// over the steps since the last sample.
     TrainLoss,
     /// Share of training images classified rightly, in training mode, since the last sample, in [0, 1].
     TrainAcc,
-    /// Mean loss over the test set in evaluation mode, in nats.
+    /// What was minimised: `train_loss` with the targets that label smoothing makes; the same where there is none.
+    TrainSmoothedLoss,
+    /// Mean plain loss of the test set in evaluation mode.
     TestLoss,
     /// Share of the test set classified rightly in evaluation mode, in [0, 1].
     TestAcc,
-    /// `test_loss` of the averaged weights of `train.average`, with the running statistics of batch norms estimated
+    /// `test_loss` with the targets that label smoothing makes; the same where there is none.
+    TestSmoothedLoss,
+    /// Mean plain loss of the validation images (`data.validation`) in evaluation mode, as they are and with their own labels.
+    ValLoss,
+    /// Share of the validation images classified rightly in evaluation mode, in [0, 1].
+    ValAcc,
+    /// `test_loss` of the averaged weights of `train.average`, with the statistics of batch norms estimated
     /// anew over the training images; undefined before the average begins.
     AverageTestLoss,
     /// `test_acc` of the averaged weights, likewise.
     AverageTestAcc,
+    /// `val_loss` of the averaged weights, likewise.
+    AverageValLoss,
+    /// `val_acc` of the averaged weights, likewise.
+    AverageValAcc,
     /// ‖w‖ of the weights.
     WeightNorm,
     /// ‖w‖² of the weights.
@@ -44,18 +68,20 @@ pub enum Metric {
     /// ‖w − w'‖ over the weights, w' being those of the sample before (the initial ones for the first sample).
     SampleDistance,
     /// Trace of the covariance of a single image's gradient, over all trained parameters: B/2 times the mean of
-    /// ‖g − g'‖² over 32 pairs of gradients of batches of B training images drawn with replacement.
+    /// ‖g − g'‖² over 32 pairs of gradients of batches of B training images drawn with replacement and augmented as in
+    /// training.
     GradNoiseTrace,
     /// Tail index of the gradient noise: Hill's estimate (1975) from the largest 8 of the same 32 ‖g − g'‖.
     GradNoiseHill,
-    /// Largest eigenvalue of the Hessian of the last batch's loss over all trained parameters, by 20 steps of Lanczos's
-    /// method with central differences of gradients.
+    /// Largest eigenvalue of the Hessian of what was minimised on the last batch, in training mode, over all trained parameters:
+    /// Lanczos's method with exact products, until the eigenvalue is known to one part in a thousand. Undefined where 100 products do not
+    /// reach that.
     HessianTop,
 }
 
 impl Metric {
     /// Names as written in a sweep file, but for those of single layers.
-    pub const WORDS: [(&'static str, Self); 19] = [
+    pub const WORDS: [(&'static str, Self); 25] = [
         ("train_loss", Self::TrainLoss),
         ("train_acc", Self::TrainAcc),
         ("test_loss", Self::TestLoss),
@@ -75,6 +101,12 @@ impl Metric {
         ("grad_noise_trace", Self::GradNoiseTrace),
         ("grad_noise_hill", Self::GradNoiseHill),
         ("hessian_top", Self::HessianTop),
+        ("train_smoothed_loss", Self::TrainSmoothedLoss),
+        ("test_smoothed_loss", Self::TestSmoothedLoss),
+        ("val_loss", Self::ValLoss),
+        ("val_acc", Self::ValAcc),
+        ("average_val_loss", Self::AverageValLoss),
+        ("average_val_acc", Self::AverageValAcc),
     ];
 
     /// The name as written in a sweep file.
@@ -99,10 +131,16 @@ impl Metric {
         matches!(
             self,
             Self::TrainAcc
+                | Self::TrainSmoothedLoss
                 | Self::TestLoss
                 | Self::TestAcc
+                | Self::TestSmoothedLoss
+                | Self::ValLoss
+                | Self::ValAcc
                 | Self::AverageTestLoss
                 | Self::AverageTestAcc
+                | Self::AverageValLoss
+                | Self::AverageValAcc
                 | Self::GradNoiseTrace
                 | Self::GradNoiseHill
                 | Self::HessianTop
@@ -123,11 +161,22 @@ impl Metric {
         self.larger_is_better() == Some(false)
     }
 
+    /// Whether it is of the validation images.
+    pub fn needs_validation(&self) -> bool {
+        matches!(self, Self::ValLoss | Self::ValAcc | Self::AverageValLoss | Self::AverageValAcc)
+    }
+
     /// Whether larger values are better (`Some(true)`), smaller ones are (`Some(false)`), or neither.
     pub fn larger_is_better(&self) -> Option<bool> {
         match self {
-            Self::TrainAcc | Self::TestAcc | Self::AverageTestAcc => Some(true),
-            Self::TrainLoss | Self::TestLoss | Self::AverageTestLoss => Some(false),
+            Self::TrainAcc | Self::TestAcc | Self::ValAcc | Self::AverageTestAcc | Self::AverageValAcc => Some(true),
+            Self::TrainLoss
+            | Self::TrainSmoothedLoss
+            | Self::TestLoss
+            | Self::TestSmoothedLoss
+            | Self::ValLoss
+            | Self::AverageTestLoss
+            | Self::AverageValLoss => Some(false),
             _ => None,
         }
     }

@@ -283,7 +283,7 @@ impl Net {
     /// the sums of a batch, or of the test images evaluated at a time, and a batch's gradients.
     pub fn train_bytes(&self, config: &TrialConfig) -> u64 {
         let images = self.images_at_a_time(u64::from(config.batch()));
-        let kept = images.max(TEST_IMAGES.min(u64::from(config.data.test)));
+        let kept = images.max(TEST_IMAGES.min(u64::from(config.data.test.max(config.data.validation))));
         let numbers = |(at, l): (usize, &Layer)| {
             let streams = if self.adder_of(at).is_some() { 2 } else { 1 };
             let pooled = if l.pool == Pool::None { 0 } else { l.activation().len() };
@@ -294,6 +294,14 @@ impl Net {
         let copies = 2 + state + u64::from(config.train.average.is_some());
         let largest = self.layers.iter().map(|l| l.fan_in() * l.output.channels).max().unwrap_or(0) as u64;
         4 * (copies * self.sizes().0 + largest + (3 * 16 * largest).div_ceil(9) + activations)
+    }
+
+    /// Bytes that the metric `hessian_top` needs beside those: both passes over a batch and their tangents, and some vectors, in f64.
+    pub fn curvature_bytes(&self, config: &TrialConfig) -> u64 {
+        let images = self.images_at_a_time(u64::from(config.batch()));
+        let numbers = |l: &Layer| 5 * l.output.len() + 3 * l.activation().len();
+        let activations: u64 = self.layers.iter().map(|l| numbers(l) as u64).sum();
+        8 * (images * activations + u64::from(config.batch()) * self.input.len() as u64 + 7 * self.sizes().0)
     }
 
     /// Bytes of a file of trained weights: parameters, their average and the running statistics of norms.

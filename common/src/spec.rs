@@ -125,11 +125,25 @@ pub struct Measure {
     pub every: Length,
     /// What is sampled.
     pub metrics: Vec<Metric>,
+    /// Under which statistics of batch norms networks are evaluated.
+    pub statistics: Statistics,
     /// The probe set, if predictions are kept.
     pub probe: Option<Probe>,
     /// Whether the trained weights are kept.
     pub save: bool,
 }
+
+/// `[measure] statistics`: those of batch norms under which test, validation and probe images are evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Statistics {
+    /// Those that follow the training batches with a momentum.
+    Running,
+    /// Means over the batches of an epoch of training images, not augmented, under the weights that are evaluated.
+    ReEstimated,
+}
+
+const STATISTICS: [(&str, Statistics); 2] =
+    [("running", Statistics::Running), ("re-estimated", Statistics::ReEstimated)];
 
 /// `[measure] probe`: the fixed test inputs for which predictions are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -244,6 +258,7 @@ impl Spec {
             let config = self.grid.config(self.grid.class_cell(class, 0))?;
             self.check_curve(&config)?;
             self.check_toy(&config)?;
+            self.check_validation(&config)?;
             self.check_kept(&config)?;
         }
         Ok(())
@@ -284,6 +299,20 @@ impl Spec {
         let message = format!(
             "the toy loss has no {}: name metrics that it has, such as [\"train_loss\", \"weight_norm_sq\"]",
             metric.name()
+        );
+        Err(SpecError::new(tree::Place::Default, "measure.metrics", message))
+    }
+
+    /// What is measured on validation images needs some.
+    fn check_validation(&self, config: &TrialConfig) -> Result<(), SpecError> {
+        let undefined = self.measure.metrics.iter().find(|metric| metric.needs_validation());
+        let (true, 0, Some(metric)) = (config.model.kind.sees_images(), config.data.validation, undefined) else {
+            return Ok(());
+        };
+        let message = format!(
+            "{} needs images to validate on: set data.validation = {}, and so many training images are kept aside",
+            metric.name(),
+            (config.data.dataset.sizes().0 / 10).max(1)
         );
         Err(SpecError::new(tree::Place::Default, "measure.metrics", message))
     }
@@ -416,7 +445,7 @@ impl Spec {
 impl Measure {
     /// Samples of these metrics alone.
     pub fn sampling(every: Length, metrics: Vec<Metric>) -> Self {
-        Self { every, metrics, probe: None, save: false }
+        Self { every, metrics, statistics: Statistics::Running, probe: None, save: false }
     }
 
     fn read(root: &Reader<'_>) -> Result<Self, SpecError> {
@@ -431,9 +460,10 @@ impl Measure {
             None => vec![Metric::TrainLoss, Metric::TestAcc],
             Some(items) => Self::read_metrics(&r, items)?,
         };
+        let statistics = r.word("statistics", &STATISTICS)?.unwrap_or(Statistics::Running);
         let (probe, save) = (Self::read_probe(&r)?, Self::read_save(&r)?);
         r.finish()?;
-        Ok(Self { every, metrics, probe, save })
+        Ok(Self { every, metrics, statistics, probe, save })
     }
 
     fn read_probe(measure: &Reader<'_>) -> Result<Option<Probe>, SpecError> {

@@ -83,6 +83,26 @@ fn files_are_named_pinned_and_part_of_a_cells_identity() {
 }
 
 #[test]
+fn images_to_validate_on_are_taken_from_the_training_images() {
+    let config = |rest: &str| {
+        let text = BASE.replace("train = 1000\n", rest);
+        let spec = Spec::read(&SpecSource { text, ..source("", &[]) }).expect("a valid sweep");
+        spec.grid.config(0).expect("cell 0 resolves")
+    };
+    let (plain, some) = (config(""), config("validation = 400\n"));
+    assert_eq!((plain.data.train, plain.data.validation), (10_000, 0));
+    assert_eq!((some.data.train, some.data.validation, some.steps()), (9_600, 400, 600));
+    let fields = |config: &crate::TrialConfig| config.fields().iter().map(|(path, _)| *path).collect::<Vec<_>>();
+    assert!(!fields(&plain).contains(&"data.validation"), "cells without keep their identity");
+    assert!(fields(&some).contains(&"data.validation"));
+    // How many steps an epoch has depends on them.
+    let spec = read("[grid]\n\"data.validation\" = [0, 500]\n[measure]\nmetrics = [\"test_acc\"]\n");
+    assert_eq!(spec.grid.classes(), 2);
+    let message = refusal("[grid]\n\"data.validation\" = [0, 500]\n[measure]\nmetrics = [\"average_val_loss\"]\n", &[]);
+    assert!(message.contains("average_val_loss needs images"), "{message}");
+}
+
+#[test]
 fn derived_fields_use_free_names_axes_and_plain_fields() {
     let spec = read(
         "[grid]\nlr = [0.1, 0.5]\nintrinsic_lr = [1e-4, 5e-5]\n[derive]\nwd = \"intrinsic_lr / lr\"\n\
@@ -264,6 +284,10 @@ fn every_defect_is_named_with_its_line_and_remedy() {
         ("name=a b", &["letters"]),
         ("name=..", &["first a letter"]),
         ("data.train=20000", &["10000 images"]),
+        ("data.validation=9001", &["data.validation", "9001 images to validate on", "leaves 999", "lower"]),
+        ("data.validation=20000", &["data.validation", "10000 images"]),
+        ("measure.metrics=[\"val_acc\"]", &["measure.metrics", "val_acc", "data.validation = 1000"]),
+        ("measure.statistics=reestimated", &["measure.statistics", "did you mean 're-estimated'?"]),
         ("train.lr=nan", &["finite"]),
         ("train.optimizer.momentum=1", &["< 1"]),
         ("train.lr.x=1", &["'lr' is not a table"]),

@@ -4,9 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The numerics class of the CPU engine: its name and the version of its arithmetic.
-pub const CPU_F32: &str = "cpu-f32/5";
+pub const CPU_F32: &str = "cpu-f32/6";
 
-/// Numerics classes of CUDA devices, without what tells them apart: `cuda-f32/1/sm90/cublas13.1` is one of them.
+/// Numerics classes of CUDA devices, without what tells them apart: `cuda-f32/2/sm90/cublas13.1` is one of them.
 pub const CUDA_F32: &str = "cuda-f32";
 
 /// Names one trial of a sweep. Ordered by cell, then repeat. Written `cell/repeat`.

@@ -23,7 +23,7 @@ fn every_view_of_a_finished_sweep_agrees() {
     {
         assert!(trials.iter().all(|t| t.get(key).is_some()), "{key} is missing");
     }
-    assert!(trials.iter().all(|t| t["worker"] == "spare" && t["numerics"] == "cpu-f32/5"));
+    assert!(trials.iter().all(|t| t["worker"] == "spare" && t["numerics"] == "cpu-f32/6"));
     assert!(trials.iter().all(|t| t["digest"].as_str().is_some_and(|d| d.len() == 64)));
 
     check_table(&cluster, &id, trials);

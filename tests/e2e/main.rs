@@ -44,6 +44,7 @@ mod stalls;
 mod storm;
 mod terms;
 mod torn;
+mod validation;
 mod words;
 mod written;
 

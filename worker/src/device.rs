@@ -55,7 +55,7 @@ impl DeviceChoice {
 
 /// The version of what stock operations compute; raised when it changes.
 #[cfg(feature = "cuda")]
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A device, and what can change the bits that it computes.
 #[cfg(feature = "cuda")]

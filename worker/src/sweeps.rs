@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ergodic_common::config::{DatasetName, TrialConfig};
 use ergodic_common::dataset::Dataset;
+use ergodic_common::metric::Metric;
 use ergodic_common::net::{COPIES_SAVED, Net};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{BUILD, Spec, TrialKey};
@@ -35,7 +36,7 @@ pub struct Sweep {
 /// What decides the images that a cell uses.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Images {
-    sizes: (u32, u32),
+    sizes: (u32, u32, u32),
     label_noise: u64,
     standardize: bool,
 }
@@ -161,7 +162,7 @@ impl Sweep {
         let mut subsets = self.subsets.lock().map_err(|_| "another trial panicked while choosing its images")?;
         let data = &config.data;
         let images = Images {
-            sizes: (data.train, data.test),
+            sizes: (data.train, data.test, data.validation),
             label_noise: data.label_noise.to_bits(),
             standardize: data.standardize,
         };
@@ -214,7 +215,9 @@ pub(crate) fn bytes(spec: &Spec, cell: u64) -> (u64, u64) {
     let Some(config) = config else { return (0, 0) };
     let Some(net) = Net::of(&config) else { return (0, 0) };
     let saved = if spec.measure.save { COPIES_SAVED * net.saved_bytes(&config) } else { 0 };
-    (net.train_bytes(&config) + saved, config.data.dataset.bytes())
+    let curved = spec.measure.metrics.contains(&Metric::HessianTop);
+    let curvature = if curved { net.curvature_bytes(&config) } else { 0 };
+    (net.train_bytes(&config) + saved + curvature, config.data.dataset.bytes())
 }
 
 /// A sweep trains on one dataset, which the coordinator has checked.

@@ -95,6 +95,9 @@ const ORDERS: [(&str, Order); 4] = [
     ("full-batch", Order::FullBatch),
 ];
 
+/// Most pixels by which `crop-flip` moves an image along an axis.
+pub const CROP_REACH: u32 = 4;
+
 /// How a training image is changed each time it is visited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Augment {
@@ -118,6 +121,8 @@ pub struct DataConfig {
     pub train: u32,
     /// Test images used.
     pub test: u32,
+    /// Images of the training part that are kept aside: never trained on, and what metrics `val_*` are of.
+    pub validation: u32,
     /// How training images are visited.
     pub order: Order,
     /// How training images are changed.
@@ -133,25 +138,37 @@ impl DataConfig {
     /// So many images, shuffled, standardized and otherwise as they are.
     pub fn new(dataset: DatasetName, train: u32, test: u32) -> Self {
         let (order, augment) = (Order::Shuffle, Augment::None);
-        Self { dataset, train, test, order, augment, label_noise: 0.0, standardize: true }
+        Self { dataset, train, test, validation: 0, order, augment, label_noise: 0.0, standardize: true }
     }
 
     pub(super) fn read(root: &Reader<'_>) -> Result<Self, SpecError> {
         let r = root.section("data")?;
         let dataset = Self::read_dataset(&r)?;
         let (train_all, test_all) = dataset.sizes();
-        let size = |key, all: u32| -> Result<u32, SpecError> {
-            let n = r.whole(key, numeric(&r, key))?.unwrap_or(u64::from(all));
+        let size = |key, default: u32, all: u32| -> Result<u32, SpecError> {
+            let n = r.whole(key, numeric(&r, key))?.unwrap_or(u64::from(default));
             if n > u64::from(all) {
                 let message = format!("{} has {all} images here, not {n}", dataset.word());
                 return Err(r.error(key, message));
             }
             Ok(n as u32)
         };
+        let validation = size("validation", 0, train_all)?;
+        let train = size("train", train_all - validation, train_all)?;
+        if train == 0 || train + validation > train_all {
+            let message = format!(
+                "the {validation} images to validate on are taken from the {train_all} training images of {}, which leaves {}: \
+                 set data.train or data.validation lower",
+                dataset.word(),
+                train_all - validation
+            );
+            return Err(r.error("validation", message));
+        }
         let config = Self {
             dataset,
-            train: size("train", train_all)?,
-            test: size("test", test_all)?,
+            train,
+            test: size("test", test_all, test_all)?,
+            validation,
             order: r.word("order", &ORDERS)?.unwrap_or(Order::Shuffle),
             augment: r.word("augment", &AUGMENTS)?.unwrap_or(Augment::None),
             label_noise: r.number("label_noise", numeric(&r, "label_noise"))?.unwrap_or(0.0),
@@ -159,6 +176,26 @@ impl DataConfig {
         };
         r.finish()?;
         Ok(config)
+    }
+
+    /// Why its images cannot be changed as `augment` says: they have no sides to be mirrored or moved along.
+    pub fn cannot_augment(&self) -> Option<String> {
+        let (height, width, _) = self.dataset.shape();
+        let fits = match self.augment {
+            Augment::None => true,
+            Augment::Flip => width > 1,
+            // A window that is moved further than an image is large shows nothing of it.
+            Augment::CropFlip => height > CROP_REACH && width > CROP_REACH,
+        };
+        let word = word_of(&AUGMENTS, self.augment);
+        (!fits).then(|| {
+            format!(
+                "\"{word}\" needs images with sides, of more than {} pixels; those of {} have {height}×{width}, as [image, feature] data \
+                 have 1×1: set data.augment = \"none\", or give x_train and x_test as [image, height, width, channel]",
+                if self.augment == Augment::Flip { 1 } else { CROP_REACH },
+                self.dataset.word()
+            )
+        })
     }
 
     fn read_dataset(r: &Reader<'_>) -> Result<DatasetName, SpecError> {
@@ -182,6 +219,9 @@ impl DataConfig {
             ("data.test", self.test.to_string()),
             ("data.order", word_of(&ORDERS, self.order).to_owned()),
         ];
+        if self.validation > 0 {
+            fields.push(("data.validation", self.validation.to_string()));
+        }
         if self.augment != Augment::None {
             fields.push(("data.augment", word_of(&AUGMENTS, self.augment).to_owned()));
         }

@@ -12,7 +12,7 @@ use crate::pin::FilePin;
 use crate::reader::{Range, Reader};
 use crate::tree::Table;
 
-pub use data::{Augment, DataConfig, DatasetName, Order};
+pub use data::{Augment, CROP_REACH, DataConfig, DatasetName, Order};
 pub use model::{InitScheme, ModelConfig, ModelKind, Norm, Toy, VggDepth};
 pub use schedule::{Change, Curve, CurveForm, ScheduleStep};
 pub use train::{AdamW, Average, Loss, TrainConfig, WdOn};
@@ -46,9 +46,10 @@ pub const SHORT_NAMES: [(&str, &str); 4] = [
 ];
 
 /// Numeric fields and the numbers they accept. `[derive]` may compute these.
-pub const NUMERIC_FIELDS: [(&str, Range); 23] = [
+pub const NUMERIC_FIELDS: [(&str, Range); 24] = [
     ("data.train", Range::whole(1, 10_000_000)),
     ("data.test", Range::whole(1, 10_000_000)),
+    ("data.validation", Range::whole(0, 10_000_000)),
     ("data.label_noise", Range::FRACTION),
     ("model.width", Range::whole(1, 4096)),
     ("model.depth", Range::whole(8, 10_004)),
@@ -74,7 +75,8 @@ pub const NUMERIC_FIELDS: [(&str, Range); 23] = [
 
 /// Paths whose values decide a trial's shape class: architecture, batch size, number of steps.
 pub fn decides_shape(path: &str) -> bool {
-    matches!(path, "data.dataset" | "data.train" | "data.order" | "data.test" | "model" | "train.batch_size")
+    matches!(path, "data.dataset" | "data.train" | "data.order" | "data.test" | "data.validation" | "model")
+        || matches!(path, "train.batch_size")
         || matches!(path, "train.epochs" | "train.steps")
         || matches!(path, "model.kind" | "model.width" | "model.hidden" | "model.norm" | "model.affine")
         || matches!(path, "model.depth" | "model.widen" | "model.groups" | "model.dim")

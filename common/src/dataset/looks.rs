@@ -35,7 +35,8 @@ impl Dataset {
         self.refuse_misread(named)?;
         let largest = |size: fn(&DataConfig) -> u32| configs.iter().map(|c| size(&c.data)).max().unwrap_or_default();
         let (train, test) = (largest(|data| data.train), largest(|data| data.test));
-        for (field, word, n, part) in [("train", "training", train, &self.train), ("test", "test", test, &self.test)] {
+        let (needed, validation) = (largest(|data| data.train + data.validation), largest(|data| data.validation));
+        for (field, word, n, part) in [("train", "training", needed, &self.train), ("test", "test", test, &self.test)] {
             if n as usize > part.len() {
                 let there = part.len();
                 return Err(DataError(format!(
@@ -46,7 +47,9 @@ impl Dataset {
         let Some(first) = configs.iter().find(|config| config.model.kind.sees_images()) else {
             return Ok(Looks { words: "no data".into(), line: String::new() });
         };
-        let used = DataConfig { train, test, ..first.data.clone() };
+        // Where cells differ in both, as many as fit beside those to validate on.
+        let train = train.min(self.train.len() as u32 - validation);
+        let used = DataConfig { train, test, validation, ..first.data.clone() };
         // The choice ignores repeat and cell.
         let subset = self.subset(&used, &spec.streams(TrialKey { cell: 0, repeat: 0 }, [0; 32]))?;
         let up_to = configs.iter().any(|config| (config.data.train, config.data.test) != (train, test));
@@ -73,7 +76,12 @@ impl Dataset {
             (all, _) if all < *whole => format!("the first {all} of {whole} {word} images"),
             (all, _) => format!("all {all} {word} images"),
         };
-        let mut out = parts.iter().map(images).collect::<Vec<_>>().join(", ");
+        let [trained, tested] = parts.each_ref().map(images);
+        let aside = match subset.validation.len() {
+            0 => String::new(),
+            n => format!(", {n} others to validate on"),
+        };
+        let mut out = format!("{trained}{aside}, {tested}");
         let chosen = || parts.iter().filter(|(_, used, part, _)| used.len() < part.len());
         if chosen().next().is_none() {
             return out;

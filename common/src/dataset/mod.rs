@@ -107,26 +107,33 @@ impl Dataset {
     }
 
     /// The images that a trial uses: indices into the training and the test part, class-balanced as far as the
-    /// part allows, chosen by the sweep's seed. The whole part is used in its own order.
+    /// part allows, chosen by the sweep's seed. The whole part is used in its own order. Those to validate on are chosen first,
+    /// so that they are the same however many are trained on.
     ///
     /// # Errors
     /// More images are asked for than there are.
     pub fn subset(&self, config: &DataConfig, streams: &Streams) -> Result<Subset, DataError> {
-        let pick = |part: &Images, n: u32, which: &str| {
-            let n = n as usize;
-            if n > part.len() {
+        let (train, test) = (Vec::from_iter(0..self.train.len() as u32), Vec::from_iter(0..self.test.len() as u32));
+        let pick = |from: &[u32], labels: &[u8], n: u32, which: &str| {
+            if n as usize > from.len() {
                 let word = self.name.word();
-                return Err(DataError(format!("{word} has {} {which} images here, not {n}", part.len())));
+                return Err(DataError(format!("{word} has {} {which} images here, not {n}", from.len())));
             }
-            if n == part.len() {
-                return Ok((0..n as u32).collect());
+            if n as usize == from.len() {
+                return Ok(from.to_vec());
             }
-            let mut stream = streams.open(Purpose::Subset, which.as_bytes());
-            let mut order: Vec<u32> = (0..part.len() as u32).collect();
-            stream.shuffle(&mut order);
-            Ok(balanced(&order, &part.labels, n))
+            let mut order = from.to_vec();
+            streams.open(Purpose::Subset, which.as_bytes()).shuffle(&mut order);
+            Ok(balanced(&order, labels, n as usize))
         };
-        Ok(Subset { train: pick(&self.train, config.train, "train")?, test: pick(&self.test, config.test, "test")? })
+        let validation = pick(&train, &self.train.labels, config.validation, "validation")?;
+        // Both ascend.
+        let rest: Vec<u32> = train.into_iter().filter(|i| validation.binary_search(i).is_err()).collect();
+        Ok(Subset {
+            train: pick(&rest, &self.train.labels, config.train, "train")?,
+            test: pick(&test, &self.test.labels, config.test, "test")?,
+            validation,
+        })
     }
 
     /// The probe set: so many test images, class-balanced and chosen by the sweep's seed, whatever trials test on.
@@ -144,6 +151,8 @@ pub struct Subset {
     pub train: Vec<u32>,
     /// Into the test part, ascending.
     pub test: Vec<u32>,
+    /// Into the training part, ascending, and none of `train`.
+    pub validation: Vec<u32>,
 }
 
 /// `n` of `order`, taken in rounds of one per class, so that classes differ by at most one while they last.
@@ -211,5 +220,35 @@ mod tests {
         assert_eq!(classes.filter(|label| *label == 3).count(), 2);
         let too_many = DataConfig { train: 301, ..config };
         assert!(data.subset(&too_many, &streams(1)).is_err());
+    }
+
+    #[test]
+    fn images_to_validate_on_are_balanced_the_same_for_all_and_never_trained_on() {
+        let data = small();
+        let subset = |train, validation, seed| {
+            let config = DataConfig { validation, ..DataConfig::new(DatasetName::Glyphs, train, 300) };
+            let streams = Streams { sweep_seed: seed, repeat: 3, cell: [0; 32], plan: SeedPlan::default() };
+            data.subset(&config, &streams)
+        };
+        let all = subset(250, 50, 1).expect("enough images");
+        for train in [1, 100, 249] {
+            let some = subset(train, 50, 1).expect("enough images");
+            assert_eq!((some.train.len(), &some.validation), (train as usize, &all.validation));
+            assert!(some.train.iter().all(|i| !some.validation.contains(i)));
+        }
+        let mut counts = [0; 10];
+        all.validation.iter().for_each(|i| counts[data.train.labels[*i as usize] as usize] += 1);
+        assert_eq!(counts, [5; 10]);
+        assert_eq!(all.train.len() + all.validation.len(), 300);
+        assert_ne!(all.validation, subset(250, 50, 2).expect("enough images").validation);
+        assert!(subset(251, 50, 1).is_err());
+        // Without them, nothing about the others changes.
+        let config = DataConfig::new(DatasetName::Glyphs, 100, 300);
+        let streams = Streams { sweep_seed: 1, repeat: 0, cell: [0; 32], plan: SeedPlan::default() };
+        let mut order: Vec<u32> = (0..300).collect();
+        streams.open(Purpose::Subset, b"train").shuffle(&mut order);
+        let expected =
+            Subset { train: balanced(&order, &data.train.labels, 100), test: (0..300).collect(), validation: vec![] };
+        assert_eq!(data.subset(&config, &streams).expect("enough images"), expected);
     }
 }

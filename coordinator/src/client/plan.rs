@@ -6,8 +6,10 @@ use std::path::Path;
 use ergodic_common::config::{DatasetName, Length, ModelKind};
 use ergodic_common::dataset::{DataError, Dataset, Looks, files};
 use ergodic_common::figures::significant;
+use ergodic_common::metric::Metric;
 use ergodic_common::net::{COPIES_SAVED, Net};
 use ergodic_common::repeats::{Rule, Until};
+use ergodic_common::spec::Statistics;
 use ergodic_common::tree::number;
 use ergodic_common::{ErrorCode, Spec, TrialConfig};
 use ergodic_proto::status::UserError;
@@ -130,29 +132,48 @@ fn class_plan(spec: &Spec, config: &TrialConfig, cells: u64) -> ClassPlan {
         return ClassPlan { words, cells, parameters: numbers, trained: numbers, steps, bytes, saved: 0, flops };
     };
     let (parameters, trained) = net.sizes();
-    let samples = evaluations(spec, config) * u64::from(config.data.test);
-    let flops = (steps * batch) as f64 * net.train_flops() as f64 + samples as f64 * net.test_flops() as f64;
+    let passes = samples(spec, config) * evaluated(spec, config);
+    let flops = (steps * batch) as f64 * net.train_flops() as f64 + passes as f64 * net.test_flops() as f64;
     let saved = if spec.measure.save { net.saved_bytes(config) } else { 0 };
+    let curved = spec.measure.metrics.contains(&Metric::HessianTop);
+    let curvature = if curved { net.curvature_bytes(config) } else { 0 };
     ClassPlan {
         words,
         cells,
         parameters,
         trained,
         steps,
-        bytes: net.train_bytes(config) + COPIES_SAVED * saved,
+        bytes: net.train_bytes(config) + COPIES_SAVED * saved + curvature,
         saved,
         flops,
     }
 }
 
-/// How often a trial looks at the test set.
-fn evaluations(spec: &Spec, config: &TrialConfig) -> u64 {
-    let tests = spec.measure.metrics.iter().any(|m| m.name().starts_with("test"));
-    let every = match spec.measure.every {
-        Length::Steps(steps) => steps,
-        epochs @ Length::Epochs(_) => config.to_steps(epochs),
-    };
-    if tests { config.steps().div_ceil(every.max(1)) } else { 0 }
+/// How often a trial takes a sample.
+fn samples(spec: &Spec, config: &TrialConfig) -> u64 {
+    config.steps().div_ceil(config.to_steps(spec.measure.every).max(1))
+}
+
+/// Images that are evaluated for a sample.
+fn evaluated(spec: &Spec, config: &TrialConfig) -> u64 {
+    let asks = |some: &[Metric]| spec.measure.metrics.iter().any(|metric| some.contains(metric));
+    let (train, test) = (u64::from(config.data.train), u64::from(config.data.test));
+    let validation = u64::from(config.data.validation);
+    let tests = asks(&[Metric::TestLoss, Metric::TestAcc, Metric::TestSmoothedLoss]);
+    let validates = asks(&[Metric::ValLoss, Metric::ValAcc]);
+    let re_estimates = (tests || validates) && spec.measure.statistics == Statistics::ReEstimated;
+    let mut images = 0;
+    for (asked, part) in [(tests, test), (validates, validation), (re_estimates, train)] {
+        images += if asked { part } else { 0 };
+    }
+    if config.train.average.is_some() {
+        let tests = asks(&[Metric::AverageTestLoss, Metric::AverageTestAcc]);
+        let validates = asks(&[Metric::AverageValLoss, Metric::AverageValAcc]);
+        for (asked, part) in [(tests, test), (validates, validation), (tests || validates, train)] {
+            images += if asked { part } else { 0 };
+        }
+    }
+    images
 }
 
 fn people(spec: &Spec, classes: &[ClassPlan], looks: Option<&Looks>, core_seconds: f64, memory: u64) -> String {

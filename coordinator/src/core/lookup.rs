@@ -235,6 +235,16 @@ impl Core {
                 sweep.spec.numerics,
                 offered.join(", ")
             ));
+            let engine = |class: &str| class.split('/').next().unwrap_or_default().to_owned();
+            let ours = engine(&sweep.spec.numerics);
+            if self.workers.values().flat_map(|w| &w.numerics).any(|class| engine(class) == ours) {
+                lines.push(
+                    "That is another version of the same engine, and bits of different versions are not mixed in a sweep: for \
+                     what is missing of it, join a worker of the version that it was launched with, or launch its file again, as a sweep \
+                     of the version that is offered. Its rows stay as they are."
+                        .into(),
+                );
+            }
         } else {
             lines.push(format!("{able} workers with {slots} slots can run it."));
         }

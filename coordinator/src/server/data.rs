@@ -41,7 +41,7 @@ impl DataCatalog {
                 "a sweep trains on one dataset, this one on {a} and {b}: launch two sweeps"
             )));
         }
-        let train = configs.iter().map(|c| c.data.train).max().unwrap_or_default();
+        let needed = configs.iter().map(|c| c.data.train + c.data.validation).max().unwrap_or_default();
         let (hash, Looks { words, line }) = match name {
             DatasetName::File(data) => {
                 let named = files.iter().find(|pin| pin.hash == data.hash).map_or(name.word(), |pin| pin.path.as_str());
@@ -50,7 +50,7 @@ impl DataCatalog {
                 (data.hash, Dataset::decode(&bytes)?.looks(named, &data.hash, spec, &configs)?)
             }
             name => {
-                let dataset = files::load(name, self.source.as_deref(), train)?;
+                let dataset = files::load(name, self.source.as_deref(), needed)?;
                 let bytes = dataset.encode();
                 let hash = *blake3::hash(&bytes).as_bytes();
                 let looks = dataset.looks(name.word(), &hash, spec, &configs)?;
@@ -60,7 +60,7 @@ impl DataCatalog {
                 (hash, looks)
             }
         };
-        Ok((DataPin { hash: Some(hash), train, words }, line))
+        Ok((DataPin { hash: Some(hash), train: needed, words }, line))
     }
 
     /// Whether a file that a sweep names is kept, is what it is said to be, and fits the networks that start from it.

@@ -615,7 +615,7 @@ impl Sweeps {
         if offered.len() != 1 {
             let message = if offered.is_empty() {
                 "numerics: no joined worker computes on CUDA: start one with --device cuda:0 first, or name the class in \
-                 full, as in \"cuda-f32/1/sm90/cublas13.1\""
+                 full, as in \"cuda-f32/2/sm90/cublas13.1\""
                     .to_owned()
             } else {
                 format!(

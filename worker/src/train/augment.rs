@@ -1,10 +1,7 @@
 //! How training images are changed each time they are visited.
 
-use ergodic_common::config::{Augment, Order, TrialConfig};
+use ergodic_common::config::{Augment, CROP_REACH, Order, TrialConfig};
 use ergodic_common::seed::{Purpose, Stream, Streams};
-
-/// Most pixels by which an image is moved along an axis.
-const REACH: u32 = 4;
 
 /// A window on an image, moved and perhaps mirrored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +16,7 @@ pub(super) struct Move {
 impl Move {
     fn draw(augment: Augment, stream: &mut Stream) -> Self {
         let mut along = || match augment {
-            Augment::CropFlip => stream.below(2 * REACH + 1) as i8 - REACH as i8,
+            Augment::CropFlip => stream.below(2 * CROP_REACH + 1) as i8 - CROP_REACH as i8,
             Augment::None | Augment::Flip => 0,
         };
         let (down, right) = (along(), along());
@@ -32,6 +29,14 @@ impl Move {
         let y = y.checked_add_signed(isize::from(self.down)).filter(|y| *y < height)?;
         let x = x.checked_add_signed(isize::from(self.right)).filter(|x| *x < width)?;
         Some(y * width + x)
+    }
+}
+
+/// Moves of so many images; none where images stay as they are.
+pub(super) fn draw(augment: Augment, images: usize, stream: &mut Stream, into: &mut Vec<Move>) {
+    into.clear();
+    if augment != Augment::None {
+        into.extend((0..images).map(|_| Move::draw(augment, stream)));
     }
 }
 
@@ -62,9 +67,7 @@ impl<'a> Moves<'a> {
         let (period, within) = (step / self.period, (step % self.period) as usize);
         if self.drawn != Some(period) {
             let mut stream = self.streams.open(Purpose::Augment, &period.to_le_bytes());
-            self.moves.clear();
-            let images = self.period as usize * self.batch;
-            self.moves.extend((0..images).map(|_| Move::draw(self.augment, &mut stream)));
+            draw(self.augment, self.period as usize * self.batch, &mut stream, &mut self.moves);
             self.drawn = Some(period);
         }
         &self.moves[within * self.batch..][..self.batch]

@@ -19,7 +19,7 @@ pub trait Shelf: Sync {
 /// What a trial's result is a function of, hashed: a checkpoint is of no use to another one. A change of what is packed gets
 /// another key, so that an older form does not fit.
 pub(super) fn identity(job: &Job<'_>) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 checkpoint v2");
+    let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 checkpoint v3");
     let described = format!("{} {:?} {:?} {:?} {:?}", job.numerics(), job.key, job.config, job.streams, job.measure);
     *hasher.update(described.as_bytes()).finalize().as_bytes()
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ergodic_common::config::DataConfig;
 use ergodic_common::dataset::{DataError, Dataset, Images, Subset};
+use ergodic_common::net::Shape;
 use ergodic_common::seed::{Purpose, Streams};
 
 use super::augment::Move;
@@ -59,9 +60,19 @@ impl TrialData {
         &self.subset.test
     }
 
+    /// Indices of the images to validate on, among those of the training part.
+    pub(super) fn validation(&self) -> &[u32] {
+        &self.subset.validation
+    }
+
     /// Training images of these indices.
     pub(super) fn batch<'a>(&'a self, indices: &'a [u32]) -> Source<'a> {
         Source { labels: &self.labels, ..self.source(&self.dataset.train, indices) }
+    }
+
+    /// Images to validate on of these indices, with the labels that they have in the dataset.
+    pub(super) fn validation_batch<'a>(&'a self, indices: &'a [u32]) -> Source<'a> {
+        self.source(&self.dataset.train, indices)
     }
 
     /// Test images of these indices.
@@ -74,7 +85,8 @@ impl TrialData {
             Inputs::Tables(tables) => Pixels::Bytes(&part.pixels, tables),
             Inputs::Moments(moments) => Pixels::Floats(&part.floats, moments),
         };
-        Source { pixels, labels: &part.labels, indices, moves: &[] }
+        let (height, width, _) = self.dataset.name.shape();
+        Source { pixels, sides: (height as usize, width as usize), labels: &part.labels, indices, moves: &[] }
     }
 }
 
@@ -151,6 +163,8 @@ fn standardised(counts: &[u64; 256]) -> [f32; 256] {
 pub(super) struct Source<'a> {
     /// Of all images.
     pixels: Pixels<'a>,
+    /// Height and width of one.
+    sides: (usize, usize),
     labels: &'a [u8],
     /// Which of them.
     indices: &'a [u32],
@@ -167,10 +181,11 @@ enum Pixels<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// Inputs of one channel, as they are.
+    /// Inputs as they are.
     #[cfg(test)]
     pub(super) fn floats(pixels: &'a [f32], labels: &'a [u8], indices: &'a [u32]) -> Self {
-        Self { pixels: Pixels::Floats(pixels, &[(0.0, 1.0)]), labels, indices, moves: &[] }
+        let pixels = Pixels::Floats(pixels, &[(0.0, 1.0)]);
+        Self { pixels, sides: (1, 1), labels, indices, moves: &[] }
     }
 
     /// The same images, each moved.
@@ -198,7 +213,12 @@ impl<'a> Source<'a> {
         self.indices.iter().map(move |i| labels[*i as usize])
     }
 
-    /// Writes `count` images from the `first` on into the inside of a grid.
+    fn shape(&self, channels: usize) -> Shape {
+        let (height, width) = self.sides;
+        Shape { height, width, channels }
+    }
+
+    /// Writes `count` images from the `first` on into the inside of a grid, which may hold an image as a single pixel.
     pub(super) fn write(&self, first: usize, count: usize, grid: &Grid, out: &mut [f32]) {
         let len = grid.inner_len();
         let images = self.indices[first..first + count].iter().zip(out.chunks_exact_mut(grid.len()));
@@ -209,14 +229,14 @@ impl<'a> Source<'a> {
                 Pixels::Bytes(all, tables) => {
                     let input = |p: u8, c: usize| tables[c][usize::from(p)];
                     match by {
-                        Some(by) => write_moved(&all[place], by, tables.len(), input, grid, out),
+                        Some(by) => write_moved(&all[place], by, self.shape(tables.len()), input, grid, out),
                         None => write_bytes(&all[place], tables, grid, out),
                     }
                 }
                 Pixels::Floats(all, moments) => {
                     let input = |x: f32, c: usize| ((f64::from(x) - moments[c].0) / moments[c].1) as f32;
                     match by {
-                        Some(by) => write_moved(&all[place], by, moments.len(), input, grid, out),
+                        Some(by) => write_moved(&all[place], by, self.shape(moments.len()), input, grid, out),
                         None => write_floats(&all[place], moments.len(), input, grid, out),
                     }
                 }
@@ -243,22 +263,23 @@ fn write_floats(numbers: &[f32], channels: usize, input: impl Fn(f32, usize) -> 
     }
 }
 
-/// The same for an image seen through a window that is moved and mirrored; outside the image it is black, which is 0.
+/// The same for an image of this shape seen through a window that is moved and mirrored; outside the image it is black,
+/// which is 0. Pixels are those of the image, whatever the grid takes for one: a linear layer's is a whole image.
 fn write_moved<T: Copy + Default>(
     numbers: &[T],
     by: Move,
-    channels: usize,
+    Shape { height, width, channels }: Shape,
     input: impl Fn(T, usize) -> f32,
     grid: &Grid,
     out: &mut [f32],
 ) {
-    let row = grid.width * channels;
+    let row = width * channels;
     // An image inside a halo has a run for every row, and one without a halo a single one.
     let rows = grid.runs().flat_map(|(_, to, len)| (to..to + len).step_by(row));
     for (y, to) in rows.enumerate() {
         let pixels = out[to..to + row].chunks_exact_mut(channels);
         for (x, pixel) in pixels.enumerate() {
-            let from = by.source(y, x, grid.height, grid.width);
+            let from = by.source(y, x, height, width);
             for (c, value) in pixel.iter_mut().enumerate() {
                 *value = input(from.map_or_else(T::default, |from| numbers[from * channels + c]), c);
             }

@@ -5,8 +5,10 @@ use ergodic_common::config::Loss;
 /// What a pass over some images gave.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Tally {
-    /// Sum of the losses, in nats.
+    /// Sum of the losses that are minimised.
     pub(super) loss: f64,
+    /// The same without label smoothing.
+    pub(super) plain: f64,
     /// Images classified rightly.
     pub(super) right: u64,
     /// Images.
@@ -17,13 +19,19 @@ impl Tally {
     /// Adds another pass.
     pub(super) fn add(&mut self, other: Self) {
         self.loss += other.loss;
+        self.plain += other.plain;
         self.right += other.right;
         self.images += other.images;
     }
 
-    /// Mean loss.
+    /// Mean loss that is minimised.
     pub(super) fn mean_loss(&self) -> f64 {
         self.loss / self.images as f64
+    }
+
+    /// Mean loss without label smoothing.
+    pub(super) fn mean_plain_loss(&self) -> f64 {
+        self.plain / self.images as f64
     }
 
     /// Share of images classified rightly.
@@ -79,16 +87,19 @@ impl Objective {
     /// Loss of one image; `slopes` receives its gradient.
     fn image(&self, logits: &[f32], label: usize, slopes: &mut [f64]) -> Tally {
         let best = largest(logits);
-        let loss = match self.loss {
+        let (loss, plain) = match self.loss {
             Loss::CrossEntropy { smoothing } => cross_entropy(logits, label, smoothing, best, slopes),
-            Loss::Mse => squared_error(logits, label, slopes),
+            Loss::Mse => {
+                let loss = squared_error(logits, label, slopes);
+                (loss, loss)
+            }
         };
-        Tally { loss, right: u64::from(best == label), images: 1 }
+        Tally { loss, plain, right: u64::from(best == label), images: 1 }
     }
 }
 
-/// Targets are (1 − s)·one-hot + s/classes.
-fn cross_entropy(logits: &[f32], label: usize, smoothing: f64, best: usize, slopes: &mut [f64]) -> f64 {
+/// Targets are (1 − s)·one-hot + s/classes. The loss, and the one whose target is the class alone.
+fn cross_entropy(logits: &[f32], label: usize, smoothing: f64, best: usize, slopes: &mut [f64]) -> (f64, f64) {
     let above = |c: usize| logits[c] - logits[best];
     let mut sum = 0.0;
     for (c, exp) in slopes.iter_mut().enumerate() {
@@ -105,7 +116,8 @@ fn cross_entropy(logits: &[f32], label: usize, smoothing: f64, best: usize, slop
         let target = if c == label { base + (1.0 - smoothing) } else { base };
         *slope = *slope / sum - target;
     }
-    libm::log(sum) - target
+    let log = libm::log(sum);
+    (log - target, log - f64::from(above(label)))
 }
 
 fn squared_error(logits: &[f32], label: usize, slopes: &mut [f64]) -> f64 {

@@ -12,8 +12,14 @@ use super::loss::Tally;
 use super::params::Layout;
 use super::probe::Noise;
 
+/// Numbers that weights are made of: f32, or f64 for the toy loss.
+pub(super) trait Number: Copy + Into<f64> {}
+
+impl Number for f32 {}
+impl Number for f64 {}
+
 /// Collects the samples of one trial.
-pub(super) struct Sampler<'a> {
+pub(super) struct Sampler<'a, T = f32> {
     measure: &'a Measure,
     /// Steps between samples.
     every: u64,
@@ -27,9 +33,9 @@ pub(super) struct Sampler<'a> {
     /// Training since the last sample.
     seen: Tally,
     /// Weights before the step that a sample follows, at the sample before, and at the start, if a metric compares them.
-    before: Vec<f32>,
-    sampled: Vec<f32>,
-    initial: Vec<f32>,
+    before: Vec<T>,
+    sampled: Vec<T>,
+    initial: Vec<T>,
     /// ‖w‖² after the last step, and its largest change in a step since the last sample.
     norm_sq: f64,
     jump: f64,
@@ -39,15 +45,15 @@ pub(super) struct Sampler<'a> {
 }
 
 /// What a sample is taken from.
-pub(super) struct Sample<'a> {
+pub(super) struct Sample<'a, T = f32> {
     /// Steps done.
     pub(super) step: u64,
     /// η of the last step.
     pub(super) lr: f64,
     /// Packed parameters after it.
-    pub(super) weights: &'a [f32],
+    pub(super) weights: &'a [T],
     /// Gradient of the last batch.
-    pub(super) gradient: &'a [f32],
+    pub(super) gradient: &'a [T],
     /// What takes passes of its own.
     pub(super) probed: Probed,
 }
@@ -57,14 +63,17 @@ pub(super) struct Sample<'a> {
 pub(super) struct Probed {
     /// Of the test set.
     pub(super) test: Option<Tally>,
-    /// Of the test set under the averaged weights.
+    /// Of the images to validate on.
+    pub(super) validation: Option<Tally>,
+    /// Of both under the averaged weights.
     pub(super) average_test: Option<Tally>,
+    pub(super) average_validation: Option<Tally>,
     pub(super) noise: Option<Noise>,
     /// The Hessian's largest eigenvalue.
     pub(super) curvature: Option<f64>,
 }
 
-impl<'a> Sampler<'a> {
+impl<'a, T: Number> Sampler<'a, T> {
     pub(super) fn new(config: &TrialConfig, measure: &'a Measure, layout: &Layout) -> Self {
         let normed = layout.slots.iter().any(|s| s.param.trained && s.param.normed);
         Self {
@@ -106,7 +115,7 @@ impl<'a> Sampler<'a> {
     }
 
     /// Keeps the weights at the start.
-    pub(super) fn start(&mut self, weights: &[f32]) {
+    pub(super) fn start(&mut self, weights: &[T]) {
         if self.wants(&[Metric::InitDistance]) {
             self.initial = weights.to_vec();
         }
@@ -122,7 +131,7 @@ impl<'a> Sampler<'a> {
     }
 
     /// Looks at the weights after a step.
-    pub(super) fn watch(&mut self, weights: &[f32]) {
+    pub(super) fn watch(&mut self, weights: &[T]) {
         let norm_sq = squares(&self.weights, weights);
         self.jump = self.jump.max((norm_sq - self.norm_sq).abs());
         self.norm_sq = norm_sq;
@@ -134,13 +143,13 @@ impl<'a> Sampler<'a> {
     }
 
     /// Keeps the weights before a step.
-    pub(super) fn keep(&mut self, weights: &[f32]) {
+    pub(super) fn keep(&mut self, weights: &[T]) {
         self.before.clear();
         self.before.extend_from_slice(weights);
     }
 
     /// Takes a sample.
-    pub(super) fn take(&mut self, sample: &Sample<'_>) {
+    pub(super) fn take(&mut self, sample: &Sample<'_, T>) {
         self.curve.steps.push(sample.step);
         let mut layers = self.layers.iter();
         for metric in &self.measure.metrics {
@@ -162,17 +171,23 @@ impl<'a> Sampler<'a> {
         }
     }
 
-    fn value(&self, metric: &Metric, sample: &Sample<'_>) -> f64 {
+    fn value(&self, metric: &Metric, sample: &Sample<'_, T>) -> f64 {
         let norm_sq = || squares(&self.weights, sample.weights);
-        let loss = |tally: Option<Tally>| tally.map_or(f64::NAN, |t| t.mean_loss());
+        let loss = |tally: Option<Tally>| tally.map_or(f64::NAN, |t| t.mean_plain_loss());
         let accuracy = |tally: Option<Tally>| tally.map_or(f64::NAN, |t| t.accuracy());
         match metric {
-            Metric::TrainLoss => self.seen.mean_loss(),
+            Metric::TrainLoss => self.seen.mean_plain_loss(),
             Metric::TrainAcc => self.seen.accuracy(),
+            Metric::TrainSmoothedLoss => self.seen.mean_loss(),
             Metric::TestLoss => loss(sample.probed.test),
             Metric::TestAcc => accuracy(sample.probed.test),
+            Metric::TestSmoothedLoss => sample.probed.test.map_or(f64::NAN, |t| t.mean_loss()),
+            Metric::ValLoss => loss(sample.probed.validation),
+            Metric::ValAcc => accuracy(sample.probed.validation),
             Metric::AverageTestLoss => loss(sample.probed.average_test),
             Metric::AverageTestAcc => accuracy(sample.probed.average_test),
+            Metric::AverageValLoss => loss(sample.probed.average_validation),
+            Metric::AverageValAcc => accuracy(sample.probed.average_validation),
             Metric::WeightNorm => norm_sq().sqrt(),
             Metric::WeightNormSq => norm_sq(),
             Metric::EffectiveLr if self.normed => sample.lr / norm_sq(),
@@ -190,9 +205,21 @@ impl<'a> Sampler<'a> {
         }
     }
 
+    /// Final metrics and curve. A trial that diverged has no final metrics.
+    pub(super) fn finish(self, diverged: bool) -> (Vec<f64>, Curve) {
+        let width = self.measure.metrics.len();
+        let last = self.curve.values.len().saturating_sub(width);
+        let undefined = diverged || self.curve.values.is_empty();
+        let metrics = if undefined { vec![f64::NAN; width] } else { self.curve.values[last..].to_vec() };
+        (metrics, self.curve)
+    }
+}
+
+impl Sampler<'_> {
     /// All that later samples depend on.
     pub(super) fn pack(&self, to: &mut Packer) {
         to.float(self.seen.loss);
+        to.float(self.seen.plain);
         to.number(self.seen.right);
         to.number(self.seen.images);
         to.singles(&self.sampled);
@@ -205,7 +232,8 @@ impl<'a> Sampler<'a> {
 
     /// Puts back what was packed; `None` if it is of another trial.
     pub(super) fn unpack(&mut self, from: &mut Unpacker<'_>) -> Option<()> {
-        self.seen = Tally { loss: from.float()?, right: from.number()?, images: from.number()? };
+        let (loss, plain) = (from.float()?, from.float()?);
+        self.seen = Tally { loss, plain, right: from.number()?, images: from.number()? };
         self.sampled = from.singles().filter(|x| x.len() == self.sampled.len())?;
         self.initial = from.singles().filter(|x| x.len() == self.initial.len())?;
         (self.norm_sq, self.jump) = (from.float()?, from.float()?);
@@ -213,15 +241,6 @@ impl<'a> Sampler<'a> {
         let whole = values.len() == steps.len() * self.measure.metrics.len();
         self.curve = whole.then_some(Curve { steps, values })?;
         Some(())
-    }
-
-    /// Final metrics and curve. A trial that diverged has no final metrics.
-    pub(super) fn finish(self, diverged: bool) -> (Vec<f64>, Curve) {
-        let width = self.measure.metrics.len();
-        let last = self.curve.values.len().saturating_sub(width);
-        let undefined = diverged || self.curve.values.is_empty();
-        let metrics = if undefined { vec![f64::NAN; width] } else { self.curve.values[last..].to_vec() };
-        (metrics, self.curve)
     }
 }
 
@@ -237,23 +256,23 @@ fn layer_of(metric: &Metric, layout: &Layout) -> Option<Option<Range<usize>>> {
     Some(slot.map(|slot| slot.range.clone()))
 }
 
-fn squares(places: &[Range<usize>], x: &[f32]) -> f64 {
+fn squares<T: Number>(places: &[Range<usize>], x: &[T]) -> f64 {
     sum(places, |i| square(x[i]))
 }
 
-fn distance(places: &[Range<usize>], a: &[f32], b: &[f32]) -> f64 {
-    let change = |i: usize| f64::from(b[i]) - f64::from(a[i]);
+fn distance<T: Number>(places: &[Range<usize>], a: &[T], b: &[T]) -> f64 {
+    let change = |i: usize| b[i].into() - a[i].into();
     sum(places, |i| change(i) * change(i)).sqrt()
 }
 
 /// The cosine of the angle between two vectors; NaN where one of them is 0.
-fn cosine(places: &[Range<usize>], a: &[f32], b: &[f32]) -> f64 {
-    let product = sum(places, |i| f64::from(a[i]) * f64::from(b[i]));
+fn cosine<T: Number>(places: &[Range<usize>], a: &[T], b: &[T]) -> f64 {
+    let product = sum(places, |i| a[i].into() * b[i].into());
     product / (squares(places, a).sqrt() * squares(places, b).sqrt())
 }
 
-fn square(x: f32) -> f64 {
-    f64::from(x) * f64::from(x)
+fn square(x: impl Number) -> f64 {
+    x.into() * x.into()
 }
 
 /// Σ f(i) over the places, in eight interleaved sums, added in a fixed order.
@@ -271,12 +290,12 @@ pub(super) fn sum(places: &[Range<usize>], f: impl Fn(usize) -> f64) -> f64 {
 }
 
 /// The angle between two vectors, accurate for small ones too (Kahan 2006).
-fn angle(places: &[Range<usize>], a: &[f32], b: &[f32]) -> f64 {
-    let norm = |x: &[f32]| sum(places, |i| square(x[i])).sqrt();
+fn angle<T: Number>(places: &[Range<usize>], a: &[T], b: &[T]) -> f64 {
+    let norm = |x: &[T]| sum(places, |i| square(x[i])).sqrt();
     let (na, nb) = (norm(a), norm(b));
     let apart = |sign: f64| {
         let square = |i: usize| {
-            let d = f64::from(a[i]) / na + sign * f64::from(b[i]) / nb;
+            let d = a[i].into() / na + sign * b[i].into() / nb;
             d * d
         };
         sum(places, square).sqrt()

@@ -2,8 +2,8 @@
 //!
 //! Reading order: `data`, `order` and `augment` say what is trained on, `plan` and `params` lay out a network, `simd`,
 //! `taps`, `wgrad`, `tiles`, `norm`, `pool` and `loss` are the arithmetic, `layer` and `engine` put it together, `optimizer` holds the
-//! state as Candle tensors and `adamw` its second rule, `schedule`, `metrics` and `probe` surround it, `checkpoint` keeps it, and `trial` is the
-//! loop.
+//! state as Candle tensors and `adamw` its second rule, `schedule`, `metrics` and `probe` surround it, with `hessian` on `maps` for
+//! curvature, `checkpoint` keeps it, and `trial` is the loop.
 //!
 //! The numerics class of all this is [`CPU_F32`]: a change that alters any bit of any
 //! result raises its version.
@@ -16,8 +16,10 @@ mod composed;
 mod compute;
 mod data;
 mod engine;
+mod hessian;
 mod layer;
 mod loss;
+mod maps;
 mod metrics;
 mod norm;
 mod optimizer;
@@ -222,7 +224,7 @@ impl Program for Whole<'_> {
     fn run<S: Lanes>(self, s: S) {
         let ran = match self.subject {
             Subject::Net(net, data) => Training::new(s, self.job, net, data).and_then(|t| t.run(self.stop)),
-            Subject::Toy(toy) => toy::run(s, self.job, toy, self.stop),
+            Subject::Toy(toy) => Ok(toy::run(self.job, toy, self.stop)),
         };
         *self.ending = ran.unwrap_or_else(|error| Some(failed(self.job, error.to_string())));
     }

@@ -12,11 +12,11 @@ pub(super) const PAIRS: usize = 32;
 /// Of their distances, the largest that tell of the tail.
 const TAIL: usize = 8;
 
-/// Steps of Lanczos's method.
-const STEPS: usize = 20;
+/// Most products with the Hessian.
+const PRODUCTS: usize = 100;
 
-/// By what share of ‖w‖ the weights are moved to see the gradient change.
-const REACH: f64 = 1e-3;
+/// What an eigenvalue may be off by, relative to itself.
+const TOLERANCE: f64 = 1e-3;
 
 /// How gradients of batches scatter.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,49 +48,65 @@ fn hill(squares: &[f64]) -> f64 {
     TAIL as f64 / excess.sum::<f64>()
 }
 
-/// The largest eigenvalue of the Hessian of the loss whose gradient at given weights `gradient` writes: Lanczos's method
-/// on the trained parameters from a random direction, products with the Hessian being central differences.
+/// The largest eigenvalue of a symmetric matrix with rows and columns at `places` among `len`, which are 0 elsewhere, and whose
+/// products with vectors `product` makes: Lanczos's method from a random direction, until it is known. NaN where it was not
+/// after the most products that are made, `None` where there is no product.
 pub(super) fn curvature(
-    places: &[Range<usize>],
-    weights: &[f32],
+    (len, places): (usize, &[Range<usize>]),
     stream: &mut Stream,
-    mut gradient: impl FnMut(&[f32], &mut [f32]),
-) -> f64 {
-    let len = weights.len();
-    let dot = |a: &[f64], b: &[f64]| sum(places, |i| a[i] * b[i]);
-    let reach = REACH * sum(places, |i| f64::from(weights[i]) * f64::from(weights[i])).sqrt();
-    // Numbers that pad a block are 0 in every weight, and must stay so.
-    let mut vector: Vec<f64> = weights.iter().map(|w| if *w == 0.0 { 0.0 } else { stream.normal() }).collect();
-    let mut last = vec![0.0; len];
-    let (mut moved, mut above, mut below) = (vec![0.0; len], vec![0.0; len], vec![0.0; len]);
+    mut product: impl FnMut(&[f64]) -> Option<Vec<f64>>,
+) -> Option<f64> {
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let (mut vector, mut last) = (vec![0.0; len], vec![0.0; len]);
+    places.iter().cloned().flatten().for_each(|i| vector[i] = stream.normal());
     let (mut diagonal, mut beside) = (Vec::new(), Vec::<f64>::new());
     let mut length = dot(&vector, &vector).sqrt();
-    for _ in 0..STEPS {
-        // A direction without length has been reached: what was found is all there is.
-        if !(length > 0.0 && reach > 0.0) {
-            break;
-        }
+    while diagonal.len() < PRODUCTS && length > 0.0 {
         vector.iter_mut().for_each(|x| *x /= length);
-        for (sign, out) in [(reach, &mut above), (-reach, &mut below)] {
-            moved.copy_from_slice(weights);
-            for i in places.iter().cloned().flatten() {
-                moved[i] = (f64::from(weights[i]) + sign * vector[i]) as f32;
-            }
-            gradient(&moved, out);
-        }
+        let mut next = product(&vector)?;
         let back = beside.last().copied().unwrap_or(0.0);
-        let mut next = vec![0.0; len];
-        for i in places.iter().cloned().flatten() {
-            next[i] = (f64::from(above[i]) - f64::from(below[i])) / (2.0 * reach) - back * last[i];
-        }
+        next.iter_mut().zip(&last).for_each(|(x, before)| *x -= back * before);
         let along = dot(&next, &vector);
         next.iter_mut().zip(&vector).for_each(|(x, v)| *x -= along * v);
-        diagonal.push(along);
         length = dot(&next, &next).sqrt();
+        diagonal.push(along);
         beside.push(length);
+        let top = largest_eigenvalue(&diagonal, &beside);
+        // By no more than this it is off from an eigenvalue of the matrix, and by its square from most.
+        if length * last_component(&diagonal, &beside, top) <= TOLERANCE * top.abs() {
+            return Some(top);
+        }
         last = std::mem::replace(&mut vector, next);
     }
-    largest_eigenvalue(&diagonal, &beside)
+    Some(f64::NAN)
+}
+
+/// Of the unit eigenvector of a symmetric tridiagonal matrix that belongs to its largest eigenvalue, the size of its last
+/// component: inverse iteration, next to the eigenvalue on the side where all pivots are negative.
+fn last_component(diagonal: &[f64], beside: &[f64], top: f64) -> f64 {
+    let n = diagonal.len();
+    let scale = diagonal.iter().chain(&beside[..n - 1]).fold(0.0, |scale: f64, x| scale.max(x.abs()));
+    if scale == 0.0 {
+        return 1.0;
+    }
+    let shift = top + 1e-12 * scale;
+    let mut pivots = vec![diagonal[0] - shift; n];
+    for i in 1..n {
+        pivots[i] = diagonal[i] - shift - beside[i - 1] * beside[i - 1] / pivots[i - 1];
+    }
+    let mut vector = vec![1.0; n];
+    for _ in 0..3 {
+        for i in 1..n {
+            vector[i] -= beside[i - 1] / pivots[i - 1] * vector[i - 1];
+        }
+        vector[n - 1] /= pivots[n - 1];
+        for i in (0..n - 1).rev() {
+            vector[i] = (vector[i] - beside[i] * vector[i + 1]) / pivots[i];
+        }
+        let length = vector.iter().map(|x| x * x).sum::<f64>().sqrt();
+        vector.iter_mut().for_each(|x| *x /= length);
+    }
+    vector[n - 1].abs()
 }
 
 /// Of a symmetric tridiagonal matrix, by bisection on the signs of its pivots (Givens 1954).
@@ -150,15 +166,39 @@ mod tests {
     }
 
     #[test]
-    fn curvature_of_a_quadratic_is_its_largest_eigenvalue() {
-        let n = 64;
-        let eigenvalue = |i: usize| if i == 5 { 3.0 } else { (i % 7) as f32 * 0.25 - 1.0 };
-        let weights: Vec<f32> = (0..n).map(|i| 1.0 + i as f32 / 64.0).collect();
+    fn the_last_component_of_an_eigenvector_is_found() {
+        // That of the largest eigenvalue of the second difference is sin(knπ/(n + 1)) in its k-th component.
+        for n in [1_usize, 2, 5, 20] {
+            let (diagonal, beside) = (vec![2.0; n], vec![-1.0; n]);
+            let found = last_component(&diagonal, &beside, largest_eigenvalue(&diagonal, &beside));
+            let component = |k: usize| libm::sin((k * n) as f64 * std::f64::consts::PI / (n + 1) as f64);
+            let length = (1..=n).map(|k| component(k) * component(k)).sum::<f64>().sqrt();
+            assert!((found - component(n).abs() / length).abs() < 1e-9, "{n}: {found}");
+        }
+    }
+
+    /// The product with a diagonal matrix.
+    fn diagonal_top(eigenvalues: &[f64], places: &[Range<usize>]) -> Option<f64> {
         let mut stream = cases::streams(0).open(Purpose::Measure, b"");
-        let found = curvature(std::slice::from_ref(&(0..n)), &weights, &mut stream, |w, g| {
-            g.iter_mut().zip(w).enumerate().for_each(|(i, (g, w))| *g = eigenvalue(i) * w);
-        });
-        assert!((found - 3.0).abs() < 1e-3, "{found}");
+        curvature((eigenvalues.len(), places), &mut stream, |v| {
+            Some(v.iter().zip(eigenvalues).map(|(v, e)| v * e).collect())
+        })
+    }
+
+    #[test]
+    fn the_largest_eigenvalue_is_found_among_the_places_or_said_to_be_unknown() {
+        let mut eigenvalues: Vec<f64> = (0..300).map(|i| f64::from(i % 7) * 0.25 - 1.0).collect();
+        (eigenvalues[5], eigenvalues[200]) = (3.0, 7.0);
+        let found = diagonal_top(&eigenvalues, &[0..150, 250..300]).expect("nothing breaks off");
+        assert!((found - 3.0).abs() < 1e-6, "{found}");
+        let found = diagonal_top(&[-2.0, -5.0, -3.0], std::slice::from_ref(&(0..3))).expect("nothing breaks off");
+        assert!((found + 2.0).abs() < 1e-6, "{found}");
+        assert_eq!(diagonal_top(&[0.0; 4], std::slice::from_ref(&(0..4))), Some(0.0));
+        // Ten thousand eigenvalues that lie close, the largest ones closest.
+        let close: Vec<f64> = (0..10_000).map(|i| -1e-9 - libm::pow(f64::from(i) / 1e4, 4.0)).collect();
+        assert!(diagonal_top(&close, std::slice::from_ref(&(0..10_000))).is_some_and(f64::is_nan));
+        let mut stream = cases::streams(0).open(Purpose::Measure, b"");
+        assert_eq!(curvature((3, std::slice::from_ref(&(0..3))), &mut stream, |_| None), None);
     }
 
     #[test]

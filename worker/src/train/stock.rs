@@ -18,7 +18,7 @@ use super::plan::{self, Grid};
 pub struct Place {
     /// The device.
     pub device: Device,
-    /// What it computes, such as `cuda-f32/1/sm90/cublas13.1`.
+    /// What it computes, such as `cuda-f32/2/sm90/cublas13.1`.
     pub numerics: String,
     /// The device in a word, for result rows.
     pub name: &'static str,

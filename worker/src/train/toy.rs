@@ -1,130 +1,166 @@
 //! The scale-invariant toy loss of the theory: L(w) = w₁²/‖w‖², whose gradient 2(w₁e₁ − L·w)/‖w‖² is at right angles to w
 //! and falls as 1/‖w‖ (Li, Lyu and Arora 2020, appendix). Noise, if there is any, has these two properties as well: σ/‖w‖
 //! times a normal vector without its part along w.
+//!
+//! All of it is in f64. Without noise, w₁ falls by a hundred orders of magnitude while ‖w‖ shrinks, and grows back when the
+//! effective learning rate has become large enough; numbers of f32 end before that, and w would stay where the loss is 0.
 
-use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{CpuStorage, InplaceOp2, Layout as Strides, Result};
-use ergodic_common::config::Toy;
-use ergodic_common::seed::{Purpose, Streams};
+use ergodic_common::config::{AdamW, Toy, TrainConfig};
+use ergodic_common::seed::{Purpose, Stream, Streams};
 use ergodic_common::trial::{Outcome, TrialResult};
 
 use super::loss::Tally;
 use super::metrics::{Probed, Sample, Sampler};
-use super::optimizer::{State, Trained, numbers, read};
 use super::params::Layout;
 use super::schedule::Rates;
-use super::simd::Lanes;
-use super::{Finished, Job, late};
+use super::{Finished, Job, failed, late};
 
 /// Runs a trial to its end, or until its time is up. `None` when `stop` was raised.
-pub(super) fn run<S: Lanes>(s: S, job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -> Result<Option<Finished>> {
+pub(super) fn run(job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -> Option<Finished> {
     let (config, layout) = (job.config, Layout::flat(toy.dim as usize));
-    let state = State::new(start(job, toy, layout.len), Vec::new(), config.train.adamw)?;
-    let trained = Trained::new(&layout, config.train.wd_on);
+    let mut walk = Walk::new(start(job, toy, layout.len), toy.dim as usize);
     let mut sampler = Sampler::new(config, job.measure, &layout);
-    read(&state.weights, |w| sampler.start(w))?;
-    let (mut steps, mut outcome) = (config.steps(), Outcome::Completed);
+    sampler.start(&walk.w);
     for step in 0..config.steps() {
         if stop.load(Ordering::Relaxed) {
-            return Ok(None);
+            return None;
         }
         if job.is_late() {
-            return Ok(Some(late(job, step)));
+            return Some(late(job, step));
         }
         let (due, rates) = (sampler.due(step + 1), Rates::at(config, step));
         if due && sampler.wants_before() {
-            read(&state.weights, |w| sampler.keep(w))?;
+            sampler.keep(&walk.w);
         }
-        let slope = Slope { toy, streams: job.streams, step, loss: Cell::default() };
-        state.gradient.inplace_op2(&state.weights, &slope)?;
-        let loss = slope.loss.get();
-        if !loss.is_finite() || !state.descend(s, &trained, rates, config.train.nesterov, step)? {
-            (steps, outcome) = (step + 1, Outcome::Diverged { step: step + 1 });
-            break;
+        let loss = walk.slope(toy, job.streams, step);
+        walk.descend(&config.train, rates, step);
+        if !loss.is_finite() || !walk.w.iter().all(|x| x.is_finite()) {
+            return Some(end(job, &walk, sampler, step + 1, Outcome::Diverged { step: step + 1 }));
         }
-        sampler.trained(Tally { loss, right: 0, images: 1 });
+        if toy.noise == 0.0 && walk.w[0].is_subnormal() {
+            return Some(too_small(job, step + 1));
+        }
+        sampler.trained(Tally { loss, plain: loss, right: 0, images: 1 });
         if sampler.wants_each() {
-            read(&state.weights, |w| sampler.watch(w))?;
+            sampler.watch(&walk.w);
         }
         if due {
-            let take = |weights: &[f32], gradient: &[f32]| {
-                sampler.take(&Sample { step: step + 1, lr: rates.lr, weights, gradient, probed: Probed::default() });
-            };
-            sample(&state, take)?;
+            let (weights, gradient, probed) = (&walk.w[..], &walk.gradient[..], Probed::default());
+            sampler.take(&Sample { step: step + 1, lr: rates.lr, weights, gradient, probed });
         }
     }
-    end(job, &state, &layout, sampler, steps, outcome).map(Some)
+    Some(end(job, &walk, sampler, config.steps(), Outcome::Completed))
 }
 
-fn sample(state: &State, mut take: impl FnMut(&[f32], &[f32])) -> Result<()> {
-    read(&state.weights, |weights| read(&state.gradient, |gradient| take(weights, gradient)))?
-}
-
-fn end(
-    job: &Job<'_>,
-    state: &State,
-    layout: &Layout,
-    sampler: Sampler<'_>,
-    steps: u64,
-    outcome: Outcome,
-) -> Result<Finished> {
-    let digest = read(&state.weights, |w| layout.digest(w, &[]))?;
+fn end(job: &Job<'_>, walk: &Walk, sampler: Sampler<'_, f64>, steps: u64, outcome: Outcome) -> Finished {
     let (metrics, curve) = sampler.finish(outcome != Outcome::Completed);
-    let isa = job.computer().to_owned();
+    let (digest, isa) = (walk.digest(), job.computer().to_owned());
     let result = TrialResult { outcome, steps, metrics, digest, curve, isa, ..TrialResult::completed(job.key) };
-    Ok(Finished { result, weights: None })
+    Finished { result, weights: None }
+}
+
+/// What is left of a trial whose w₁ would become 0 by rounding, and stay it.
+fn too_small(job: &Job<'_>, steps: u64) -> Finished {
+    let cause = format!(
+        "w₁ is below the smallest number of f64 after step {steps}, and would be 0 from there on, which the loss that is not \
+         rounded never is: set model.noise above 0, or choose a larger lr·wd"
+    );
+    let mut ended = failed(job, cause);
+    (ended.result.steps, ended.result.isa) = (steps, job.computer().to_owned());
+    ended
 }
 
 /// Where it begins: the given point, or standard normal numbers; times the scale of the initialization.
-fn start(job: &Job<'_>, toy: &Toy, len: usize) -> Vec<f32> {
+fn start(job: &Job<'_>, toy: &Toy, len: usize) -> Vec<f64> {
     let scale = job.config.model.init_scale;
     let mut stream = job.streams.open(Purpose::Init, b"w");
     let given = |i: usize| toy.start.as_ref().map(|start| start[i]);
-    let mut weights: Vec<f32> =
-        (0..toy.dim as usize).map(|i| (given(i).unwrap_or_else(|| stream.normal()) * scale) as f32).collect();
+    let mut weights: Vec<f64> =
+        (0..toy.dim as usize).map(|i| given(i).unwrap_or_else(|| stream.normal()) * scale).collect();
     weights.resize(len, 0.0);
     weights
 }
 
-/// Writes the gradient.
-struct Slope<'a> {
-    toy: &'a Toy,
-    streams: &'a Streams,
-    step: u64,
-    loss: Cell<f64>,
+/// A descent on its way. What pads the vectors to whole blocks is 0 and stays 0.
+struct Walk {
+    dim: usize,
+    w: Vec<f64>,
+    gradient: Vec<f64>,
+    /// SGD's momentum, or AdamW's average of the gradient.
+    momentum: Vec<f64>,
+    /// AdamW's average of the squared gradient.
+    squares: Vec<f64>,
 }
 
-impl InplaceOp2 for Slope<'_> {
-    fn name(&self) -> &'static str {
-        "toy"
+impl Walk {
+    fn new(w: Vec<f64>, dim: usize) -> Self {
+        let zeros = vec![0.0; w.len()];
+        Self { dim, w, gradient: zeros.clone(), momentum: zeros.clone(), squares: zeros }
     }
 
-    fn cpu_fwd(&self, to: &mut CpuStorage, _: &Strides, from: &CpuStorage, _: &Strides) -> Result<()> {
-        let dim = self.toy.dim as usize;
-        let (w, gradient) = (&from.as_slice()?[..dim], &mut numbers(to)?[..dim]);
-        let square: f64 = w.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
-        let loss = f64::from(w[0]) * f64::from(w[0]) / square;
-        let noise = self.noise(w, square);
-        for (i, ((g, x), noise)) in gradient.iter_mut().zip(w).zip(noise).enumerate() {
+    /// Writes the gradient. The loss.
+    fn slope(&mut self, toy: &Toy, streams: &Streams, step: u64) -> f64 {
+        let mut noise = (toy.noise > 0.0).then(|| streams.open(Purpose::Order, &step.to_le_bytes()));
+        let (w, gradient) = (&self.w[..self.dim], &mut self.gradient[..self.dim]);
+        // Relative to the largest number, so that no square is too large or too small.
+        let largest = w.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
+        let square: f64 = w.iter().map(|x| (x / largest) * (x / largest)).sum();
+        let loss = (w[0] / largest) * (w[0] / largest) / square;
+        for (i, (g, x)) in gradient.iter_mut().zip(w).enumerate() {
             let pull = if i == 0 { 1.0 } else { 0.0 };
-            *g = (2.0 * (pull - loss) * f64::from(*x) / square + noise) as f32;
+            *g = 2.0 * (pull - loss) * (x / largest) / (largest * square);
         }
-        self.loss.set(loss);
-        Ok(())
+        if let Some(stream) = &mut noise {
+            let size = toy.noise / (largest * libm::sqrt(square));
+            add_noise(gradient, size, stream, |i| w[i] / largest, square);
+        }
+        loss
+    }
+
+    /// One step, counted from 0.
+    fn descend(&mut self, train: &TrainConfig, rates: Rates, step: u64) {
+        match train.adamw {
+            Some(adamw) => self.descend_adamw(adamw, rates, step),
+            None => self.descend_sgd(rates, train.nesterov),
+        }
+    }
+
+    fn descend_sgd(&mut self, Rates { lr, wd, momentum: mu }: Rates, nesterov: bool) {
+        for ((w, v), g) in self.w.iter_mut().zip(&mut self.momentum).zip(&self.gradient) {
+            let decayed = g + wd * *w;
+            *v = mu * *v + decayed;
+            *w -= lr * if nesterov { decayed + mu * *v } else { *v };
+        }
+    }
+
+    fn descend_adamw(&mut self, AdamW { beta1, beta2, eps }: AdamW, Rates { lr, wd, .. }: Rates, step: u64) {
+        let rise = |beta: f64| 1.0 - libm::pow(beta, (step + 1) as f64);
+        let (size, root) = (lr / rise(beta1), libm::sqrt(rise(beta2)));
+        let averages = self.momentum.iter_mut().zip(&mut self.squares);
+        for ((w, (m, v)), g) in self.w.iter_mut().zip(averages).zip(&self.gradient) {
+            *m += (1.0 - beta1) * (g - *m);
+            *v = beta2 * *v + (1.0 - beta2) * g * g;
+            *w = (1.0 - lr * wd) * *w - size * *m / (libm::sqrt(*v) / root + eps);
+        }
+    }
+
+    /// BLAKE3 of w, NaNs made equal.
+    fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        for x in &self.w[..self.dim] {
+            hasher.update(&if x.is_nan() { f64::NAN } else { *x }.to_le_bytes());
+        }
+        *hasher.finalize().as_bytes()
     }
 }
 
-impl Slope<'_> {
-    fn noise(&self, w: &[f32], square: f64) -> Vec<f64> {
-        if self.toy.noise == 0.0 {
-            return vec![0.0; w.len()];
-        }
-        let mut stream = self.streams.open(Purpose::Order, &self.step.to_le_bytes());
-        let normal: Vec<f64> = w.iter().map(|_| stream.normal()).collect();
-        let along = normal.iter().zip(w).map(|(n, x)| n * f64::from(*x)).sum::<f64>() / square;
-        let size = self.toy.noise / libm::sqrt(square);
-        normal.iter().zip(w).map(|(n, x)| size * (n - along * f64::from(*x))).collect()
+/// Adds normal numbers of this size without their part along a vector, given with its square.
+fn add_noise(to: &mut [f64], size: f64, stream: &mut Stream, along: impl Fn(usize) -> f64, square: f64) {
+    let normal: Vec<f64> = to.iter().map(|_| stream.normal()).collect();
+    let part = normal.iter().enumerate().map(|(i, n)| n * along(i)).sum::<f64>() / square;
+    for (i, (x, n)) in to.iter_mut().zip(normal).enumerate() {
+        *x += size * (n - part * along(i));
     }
 }

@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::{Error, Result};
 use ergodic_common::metric::Metric;
 use ergodic_common::net::{Net, TEST_IMAGES};
+use ergodic_common::spec::Statistics;
 use ergodic_common::trial::{Outcome, TrialResult};
 use ergodic_common::weights::Weights;
 
-use super::augment::Moves;
+use super::augment::{self, Moves};
 use super::checkpoint::{self, Packer, Shelf};
 use super::compute::Compute;
-use super::data::TrialData;
+use super::data::{Source, TrialData};
+use super::hessian::Hessian;
 use super::loss::Tally;
 use super::metrics::{Probed, Sample, Sampler};
 use super::optimizer::{State, Trained, read};
@@ -38,6 +40,8 @@ pub(super) struct Training<'a, S> {
     batches: Batches<'a>,
     moves: Moves<'a>,
     predictor: Predictor,
+    /// Statistics of batch norms that were re-estimated, and after how many steps.
+    estimated: Option<(u64, Vec<f32>)>,
     /// Where it is kept while it is unfinished.
     place: Option<Place<'a>>,
 }
@@ -61,8 +65,11 @@ fn start(layout: &Layout, net: &Net, job: &Job<'_>) -> Result<(Vec<f32>, Vec<f32
 impl<'a, S: Lanes> Training<'a, S> {
     pub(super) fn new(s: S, job: &'a Job<'a>, net: &'a Net, data: &'a TrialData) -> Result<Self> {
         let config = job.config;
+        if let Some(why) = config.data.cannot_augment() {
+            return Err(Error::msg(format!("data.augment: {why}")));
+        }
         let predictor = Predictor::new(config, job.measure, data, job.streams);
-        let test = TEST_CHUNK.min(data.test().len().max(predictor.images.len()));
+        let test = TEST_CHUNK.min(data.test().len().max(data.validation().len()).max(predictor.images.len()));
         let engine = Compute::new(job, net, test);
         let layout = engine.layout();
         let (weights, statistics) = start(layout, net, job)?;
@@ -71,7 +78,7 @@ impl<'a, S: Lanes> Training<'a, S> {
         let batches = Batches::new(config, job.streams, data.train());
         let moves = Moves::new(config, job.streams);
         let place = job.shelf.map(|shelf| Place { shelf, identity: checkpoint::identity(job) });
-        Ok(Self { s, job, net, data, engine, state, trained, batches, moves, predictor, place })
+        Ok(Self { s, job, net, data, engine, state, trained, batches, moves, predictor, estimated: None, place })
     }
 
     /// Loss and gradient of a step, counted from 0.
@@ -208,7 +215,7 @@ impl<'a, S: Lanes> Training<'a, S> {
             return Ok(true);
         }
         let weights = read(&self.state.weights, <[f32]>::to_vec)?;
-        let statistics = read(&self.state.statistics, <[f32]>::to_vec)?;
+        let Some(statistics) = self.statistics(&weights, steps, stop)? else { return Ok(false) };
         let mut classes = Vec::with_capacity(self.predictor.images.len());
         for images in self.predictor.images.chunks(TEST_CHUNK) {
             if self.breaks_off(stop) {
@@ -234,55 +241,106 @@ impl<'a, S: Lanes> Training<'a, S> {
     /// The passes over further images that the sample after so many steps needs. `None` when they were broken off.
     fn probe(&mut self, sampler: &Sampler<'_>, steps: u64, stop: &AtomicBool) -> Result<Option<Probed>> {
         let mut probed = Probed::default();
-        if sampler.wants(&[Metric::TestLoss, Metric::TestAcc]) {
+        let test = sampler.wants(&[Metric::TestLoss, Metric::TestAcc, Metric::TestSmoothedLoss]);
+        let validation = sampler.wants(&[Metric::ValLoss, Metric::ValAcc]);
+        if test || validation {
             let weights = read(&self.state.weights, <[f32]>::to_vec)?;
-            let statistics = read(&self.state.statistics, <[f32]>::to_vec)?;
-            probed.test = self.test(&weights, &statistics, stop)?;
+            let Some(statistics) = self.statistics(&weights, steps, stop)? else { return Ok(None) };
+            let (under, chosen) = ((&weights[..], &statistics[..]), (test, validation));
+            (probed.test, probed.validation) = self.evaluate(under, chosen, stop)?;
         }
-        if sampler.wants(&[Metric::AverageTestLoss, Metric::AverageTestAcc])
+        let test = sampler.wants(&[Metric::AverageTestLoss, Metric::AverageTestAcc]);
+        let validation = sampler.wants(&[Metric::AverageValLoss, Metric::AverageValAcc]);
+        if (test || validation)
             && let Some(average) = &self.state.average
         {
             let weights = read(average, <[f32]>::to_vec)?;
-            let statistics = self.estimate(&weights)?;
-            probed.average_test = self.test(&weights, &statistics, stop)?;
+            let Some(statistics) = self.estimate(&weights, stop)? else { return Ok(None) };
+            let (under, chosen) = ((&weights[..], &statistics[..]), (test, validation));
+            (probed.average_test, probed.average_validation) = self.evaluate(under, chosen, stop)?;
         }
         if sampler.wants(&[Metric::GradNoiseTrace, Metric::GradNoiseHill]) {
             probed.noise = Some(self.noise(steps)?);
         }
         if sampler.wants(&[Metric::HessianTop]) {
-            probed.curvature = Some(self.curvature(steps)?);
+            probed.curvature = self.curvature(steps, stop)?;
         }
         Ok((!self.breaks_off(stop)).then_some(probed))
     }
 
-    /// Evaluates the test set. `None` when that was broken off.
-    fn test(&mut self, weights: &[f32], statistics: &[f32], stop: &AtomicBool) -> Result<Option<Tally>> {
+    /// Evaluates the test set and the images to validate on, as far as they are asked for, under these weights and
+    /// statistics. `None` where that was broken off.
+    fn evaluate(
+        &mut self,
+        under: (&[f32], &[f32]),
+        (test, validation): (bool, bool),
+        stop: &AtomicBool,
+    ) -> Result<(Option<Tally>, Option<Tally>)> {
+        let data = self.data;
+        let (mut of_test, mut of_validation) = (None, None);
+        if test {
+            of_test = self.tally(under, data.test(), |images| data.test_batch(images), stop)?;
+        }
+        if validation {
+            of_validation = self.tally(under, data.validation(), |images| data.validation_batch(images), stop)?;
+        }
+        Ok((of_test, of_validation))
+    }
+
+    /// Evaluates images. `None` when that was broken off.
+    fn tally(
+        &mut self,
+        (weights, statistics): (&[f32], &[f32]),
+        images: &'a [u32],
+        batch: impl Fn(&'a [u32]) -> Source<'a>,
+        stop: &AtomicBool,
+    ) -> Result<Option<Tally>> {
         let mut tally = Tally::default();
-        for images in self.data.test().chunks(TEST_CHUNK) {
+        for images in images.chunks(TEST_CHUNK) {
             if self.breaks_off(stop) {
                 return Ok(None);
             }
-            tally.add(self.engine.evaluate(self.s, weights, statistics, &self.data.test_batch(images))?);
+            tally.add(self.engine.evaluate(self.s, weights, statistics, &batch(images))?);
         }
         Ok(Some(tally))
     }
 
-    /// Statistics of batch norms for these weights: means over the batches of an epoch in the order of the subset.
-    fn estimate(&mut self, weights: &[f32]) -> Result<Vec<f32>> {
+    /// Statistics of batch norms under which the weights after so many steps are evaluated. `None` when that was broken off.
+    fn statistics(&mut self, weights: &[f32], steps: u64, stop: &AtomicBool) -> Result<Option<Vec<f32>>> {
+        if self.job.measure.statistics == Statistics::Running {
+            return read(&self.state.statistics, <[f32]>::to_vec).map(Some);
+        }
+        if let Some((at, estimated)) = &self.estimated
+            && *at == steps
+        {
+            return Ok(Some(estimated.clone()));
+        }
+        let estimated = self.estimate(weights, stop)?;
+        self.estimated = estimated.clone().map(|estimated| (steps, estimated));
+        Ok(estimated)
+    }
+
+    /// Statistics of batch norms for these weights: means over the batches of an epoch in the order of the subset. `None` when
+    /// that was broken off.
+    fn estimate(&mut self, weights: &[f32], stop: &AtomicBool) -> Result<Option<Vec<f32>>> {
         let mut statistics = self.engine.layout().init_statistics();
         if !statistics.is_empty() {
             let batches = self.data.train().chunks_exact(self.job.config.batch() as usize);
             for (before, images) in (0..).zip(batches) {
+                if self.breaks_off(stop) {
+                    return Ok(None);
+                }
                 self.engine.estimate(self.s, weights, &self.data.batch(images), before, &mut statistics)?;
             }
         }
-        Ok(statistics)
+        Ok(Some(statistics))
     }
 
     /// Gradient noise at the present weights.
     fn noise(&mut self, steps: u64) -> Result<Noise> {
         let mut stream = probe::stream(self.job.streams, "noise", steps);
-        let (batch, mut images) = (self.job.config.batch() as usize, Vec::new());
+        let (batch, augment) = (self.job.config.batch() as usize, self.job.config.data.augment);
+        let (mut images, mut moves) = (Vec::new(), Vec::new());
         let (s, data, engine) = (self.s, self.data, &mut self.engine);
         let len = engine.layout().len;
         let trained = engine.layout().ranges(|p| p.trained);
@@ -290,27 +348,24 @@ impl<'a, S: Lanes> Training<'a, S> {
         read(&self.state.weights, |weights| {
             probe::noise(&trained, len, batch, |gradient| {
                 probe::draw(data.train(), batch, &mut stream, &mut images);
-                let pass = engine.train(s, weights, &data.batch(&images), gradient);
+                augment::draw(augment, batch, &mut stream, &mut moves);
+                let pass = engine.train(s, weights, &data.batch(&images).moved(&moves), gradient);
                 done = std::mem::replace(&mut done, Ok(Tally::default())).and(pass);
             })
         })
         .and_then(|noise| done.map(|_| noise))
     }
 
-    /// The Hessian's largest eigenvalue at the present weights, of the loss of the last batch.
-    fn curvature(&mut self, steps: u64) -> Result<f64> {
+    /// The largest eigenvalue of the Hessian of what was minimised on the last batch, at the present weights. `None` when that was
+    /// broken off.
+    fn curvature(&mut self, steps: u64, stop: &AtomicBool) -> Result<Option<f64>> {
         let mut stream = probe::stream(self.job.streams, "hessian", steps);
+        let parameters = read(&self.state.weights, |w| self.engine.layout().unpack(w))?;
         let batch = self.data.batch(self.batches.at(steps - 1)).moved(self.moves.at(steps - 1));
-        let (s, engine) = (self.s, &mut self.engine);
-        let trained = engine.layout().ranges(|p| p.trained);
-        let mut done = Ok(Tally::default());
-        read(&self.state.weights, |weights| {
-            probe::curvature(&trained, weights, &mut stream, |at, gradient| {
-                let pass = engine.train(s, at, &batch, gradient);
-                done = std::mem::replace(&mut done, Ok(Tally::default())).and(pass);
-            })
-        })
-        .and_then(|top| done.map(|_| top))
+        let hessian = Hessian::new(self.s, self.net, self.job.config.train.loss, &parameters, &batch);
+        let (len, trained) = hessian.shape();
+        let product = |direction: &[f64]| (!self.breaks_off(stop)).then(|| hessian.product(direction));
+        Ok(probe::curvature((len, &trained), &mut stream, product))
     }
 
     fn end(self, sampler: Sampler<'_>, steps: u64, outcome: Outcome) -> Result<Finished> {

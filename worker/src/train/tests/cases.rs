@@ -15,7 +15,7 @@ use ergodic_common::trial::{Outcome, TrialKey, TrialResult};
 
 use rayon::ThreadPool;
 
-use crate::train::{Isa, Job, Place, Shelf, TrialData, run};
+use crate::train::{Finished, Isa, Job, Place, Shelf, TrialData, run};
 
 /// The generated dataset, made once.
 pub(crate) fn dataset() -> Arc<Dataset> {
@@ -117,6 +117,16 @@ pub(crate) fn every_step() -> Average {
     Average { decay: None, from: Length::Steps(0), every: Length::Steps(1) }
 }
 
+/// Runs a trial on this dataset.
+pub(crate) fn result_with_data(
+    config: &TrialConfig,
+    measure: &Measure,
+    (dataset, isa): (Arc<Dataset>, Isa),
+    place: Option<&Place>,
+) -> TrialResult {
+    result_on_data(config, measure, isa, (None, None), (dataset, None), place)
+}
+
 /// Images that deep networks can take.
 pub(crate) fn on_its_images(mut config: TrialConfig) -> TrialConfig {
     if matches!(config.model.kind, ModelKind::Vgg { .. } | ModelKind::Preresnet { .. }) {
@@ -133,18 +143,45 @@ fn result_of(
     start: Option<&[u8]>,
     place: Option<&Place>,
 ) -> TrialResult {
-    let streams = streams(0);
     let dataset = match config.data.dataset {
         DatasetName::Glyphs => dataset(),
         name => noise(name),
     };
+    result_on_data(config, measure, isa, (pool, shelf), (dataset, start), place)
+}
+
+fn result_on_data(
+    config: &TrialConfig,
+    measure: &Measure,
+    isa: Isa,
+    (pool, shelf): (Option<&ThreadPool>, Option<&dyn Shelf>),
+    (dataset, start): (Arc<Dataset>, Option<&[u8]>),
+    place: Option<&Place>,
+) -> TrialResult {
+    finished_on_data(config, measure, isa, (pool, shelf), (dataset, start), place).result
+}
+
+/// All that a trial leaves.
+pub(crate) fn finished(config: &TrialConfig, measure: &Measure) -> Finished {
+    finished_on_data(config, measure, Isa::detect(), (None, None), (dataset(), None), None)
+}
+
+fn finished_on_data(
+    config: &TrialConfig,
+    measure: &Measure,
+    isa: Isa,
+    (pool, shelf): (Option<&ThreadPool>, Option<&dyn Shelf>),
+    (dataset, start): (Arc<Dataset>, Option<&[u8]>),
+    place: Option<&Place>,
+) -> Finished {
+    let streams = streams(0);
     let data = TrialData::new(dataset, &config.data, &streams).expect("the dataset has as many images");
     let key = TrialKey { cell: 0, repeat: 0 };
     let (data, deadline) = (Some(&data), None);
     let job = Job { config, streams: &streams, measure, data, start, key, isa, place, pool, shelf, deadline };
     let finished = run(&job, &AtomicBool::new(false)).expect("nobody stops it");
     assert_eq!(finished.weights.is_some(), measure.save && finished.result.outcome == Outcome::Completed);
-    finished.result
+    finished
 }
 
 /// Random images in the shape of a dataset. Unlike a real dataset, they never change.

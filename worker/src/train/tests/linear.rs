@@ -1,6 +1,6 @@
 //! A linear classifier trained by the textbook, in f64 and without any of the trainer's code but its data.
 
-use ergodic_common::config::TrialConfig;
+use ergodic_common::config::{Loss, TrialConfig};
 use ergodic_common::seed::{Purpose, Streams};
 
 use super::cases;
@@ -10,10 +10,11 @@ const CLASSES: usize = 10;
 /// Weights `[INPUTS][CLASSES]`, then biases.
 const ALL: usize = (INPUTS + 1) * CLASSES;
 
-/// Standardised images and labels of the training and the test part.
+/// Standardised images and their labels.
 struct Data {
     train: Vec<(Vec<f64>, usize)>,
     test: Vec<(Vec<f64>, usize)>,
+    validation: Vec<(Vec<f64>, usize)>,
 }
 
 fn data(config: &TrialConfig, streams: &Streams) -> Data {
@@ -27,32 +28,43 @@ fn data(config: &TrialConfig, streams: &Streams) -> Data {
         at.iter().map(image).collect::<Vec<_>>()
     };
     let (mut train, mut test) = (raw(&dataset.train, &subset.train), raw(&dataset.test, &subset.test));
+    let mut validation = raw(&dataset.train, &subset.validation);
     let pixels: Vec<f64> = train.iter().flat_map(|(x, _)| x.clone()).collect();
     let mean = pixels.iter().sum::<f64>() / pixels.len() as f64;
     let std = (pixels.iter().map(|p| (p - mean).powi(2)).sum::<f64>() / pixels.len() as f64).sqrt();
-    for (x, _) in train.iter_mut().chain(&mut test) {
+    for (x, _) in train.iter_mut().chain(&mut test).chain(&mut validation) {
         x.iter_mut().for_each(|p| *p = (*p - mean) / std);
     }
-    Data { train, test }
+    Data { train, test, validation }
 }
 
-/// Sum of losses, number of right answers, gradient of the mean loss.
-fn pass(w: &[f64], images: &[(Vec<f64>, usize)]) -> (f64, f64, Vec<f64>) {
-    let (mut loss, mut right, mut gradient) = (0.0, 0.0, vec![0.0; ALL]);
+/// What a pass over some images finds: sums of losses without and with smoothed targets, the number of right answers, and the
+/// gradient of the mean smoothed loss.
+struct Pass {
+    plain: f64,
+    smoothed: f64,
+    right: f64,
+    gradient: Vec<f64>,
+}
+
+fn pass(w: &[f64], images: &[(Vec<f64>, usize)], smoothing: f64) -> Pass {
+    let (mut plain, mut smoothed, mut right, mut gradient) = (0.0, 0.0, 0.0, vec![0.0; ALL]);
     for (x, label) in images {
         let logit = |c: usize| w[INPUTS * CLASSES + c] + (0..INPUTS).map(|i| x[i] * w[i * CLASSES + c]).sum::<f64>();
         let logits: Vec<f64> = (0..CLASSES).map(logit).collect();
         let total = logits.iter().map(|l| l.exp()).sum::<f64>();
-        loss += total.ln() - logits[*label];
+        let target = |c: usize| smoothing / CLASSES as f64 + if c == *label { 1.0 - smoothing } else { 0.0 };
+        plain += total.ln() - logits[*label];
+        smoothed += (0..CLASSES).map(|c| target(c) * (total.ln() - logits[c])).sum::<f64>();
         right += f64::from(u8::from(logits.iter().all(|l| *l <= logits[*label])));
         for c in 0..CLASSES {
-            let slope = logits[c].exp() / total - f64::from(u8::from(c == *label));
+            let slope = logits[c].exp() / total - target(c);
             let slope = slope / images.len() as f64;
             (0..INPUTS).for_each(|i| gradient[i * CLASSES + c] += slope * x[i]);
             gradient[INPUTS * CLASSES + c] += slope;
         }
     }
-    (loss, right, gradient)
+    Pass { plain, smoothed, right, gradient }
 }
 
 fn norm(x: &[f64]) -> f64 {
@@ -105,11 +117,13 @@ pub(super) fn trial(config: &TrialConfig, streams: &Streams, every: usize) -> Ve
     let mut v = vec![0.0; ALL];
     let (initial, mut sampled, mut jump) = (w.clone(), w.clone(), 0.0_f64);
     let (mut mean, mut taken) = (vec![0.0; ALL], 0.0);
-    let (mut rows, mut loss, mut right) = (Vec::new(), 0.0, 0.0);
+    let Loss::CrossEntropy { smoothing } = train.loss else { panic!("only cross-entropy is computed here") };
+    let (mut rows, mut loss, mut smoothed, mut right) = (Vec::new(), 0.0, 0.0, 0.0);
     let batches: Vec<_> = data.train.chunks_exact(train.batch_size as usize).collect();
     for step in 0..config.steps() as usize {
-        let (l, r, gradient) = pass(&w, batches[step % batches.len()]);
-        (loss, right) = (loss + l, right + r);
+        let seen = pass(&w, batches[step % batches.len()], smoothing);
+        (loss, smoothed, right) = (loss + seen.plain, smoothed + seen.smoothed, right + seen.right);
+        let gradient = seen.gradient;
         let before = w.clone();
         for i in 0..ALL {
             v[i] = train.momentum * v[i] + gradient[i] + train.wd * w[i];
@@ -120,33 +134,39 @@ pub(super) fn trial(config: &TrialConfig, streams: &Streams, every: usize) -> Ve
         mean.iter_mut().zip(&w).for_each(|(mean, w)| *mean += (w - *mean) / taken);
         if (step + 1) % every == 0 {
             let seen = (every * train.batch_size as usize) as f64;
-            let (test_loss, test_right, _) = pass(&w, &data.test);
-            let tests = data.test.len() as f64;
+            let (test, validation) = (pass(&w, &data.test, smoothing), pass(&w, &data.validation, smoothing));
+            let (tests, validations) = (data.test.len() as f64, data.validation.len() as f64);
             let change: Vec<f64> = w.iter().zip(&before).map(|(a, b)| a - b).collect();
             let dot: f64 = w.iter().zip(&before).map(|(a, b)| a * b).sum();
             let cosine = dot / norm(&w) / norm(&before);
-            let (mean_loss, mean_right, _) = pass(&mean, &data.test);
+            let (mean_test, mean_validation) = (pass(&mean, &data.test, 0.0), pass(&mean, &data.validation, 0.0));
             let along: f64 = gradient.iter().zip(&before).map(|(a, b)| a * b).sum();
             let apart = |from: &[f64]| norm(&w.iter().zip(from).map(|(a, b)| a - b).collect::<Vec<_>>());
             rows.push(vec![
                 loss / seen,
                 right / seen,
-                test_loss / tests,
-                test_right / tests,
+                test.plain / tests,
+                test.right / tests,
                 norm(&w),
                 norm(&w).powi(2),
                 f64::NAN,
                 norm(&gradient),
                 norm(&change),
                 cosine.acos(),
-                mean_loss / tests,
-                mean_right / tests,
+                mean_test.plain / tests,
+                mean_test.right / tests,
                 along / norm(&gradient) / norm(&before),
                 jump,
                 apart(&initial),
                 apart(&sampled),
+                smoothed / seen,
+                test.smoothed / tests,
+                validation.plain / validations,
+                validation.right / validations,
+                mean_validation.plain / validations,
+                mean_validation.right / validations,
             ]);
-            (loss, right, jump) = (0.0, 0.0, 0.0);
+            (loss, smoothed, right, jump) = (0.0, 0.0, 0.0, 0.0);
             sampled.clone_from(&w);
         }
     }

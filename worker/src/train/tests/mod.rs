@@ -4,6 +4,7 @@ pub(super) mod cases;
 mod devices;
 mod gradients;
 mod linear;
+mod meetings;
 mod ops;
 mod torch;
 mod toy;

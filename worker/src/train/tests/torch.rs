@@ -1,23 +1,29 @@
 //! Twenty steps of every architecture × norm against PyTorch in f64, from the same weights and batches.
 //!
-//! `tests/oracles/trajectories.py` makes the fixture and says how both sides draw weights, images and labels.
+//! `tests/oracles/trajectories.py` makes the fixture and says how both sides draw weights, images and labels. And the largest
+//! eigenvalues of Hessians, against its double backward (`tests/oracles/hessians.py`).
 
 use ergodic_common::config::{AdamW, InitScheme, Loss, ModelConfig, ModelKind, Norm, VggDepth, WdOn};
 use ergodic_common::net::{Net, Role, Shape};
+use ergodic_common::seed::Purpose;
 use serde_json::Value;
 
-use super::devices;
+use super::{cases, devices};
 use crate::train::compute::Compute;
 use crate::train::data::Source;
 use crate::train::engine::Engine;
+use crate::train::hessian::Hessian;
 use crate::train::optimizer::{State, Trained, read};
 use crate::train::params::Layout;
+use crate::train::probe;
 use crate::train::schedule::Rates;
 use crate::train::simd::Lanes;
 use crate::train::stock::StockEngine;
 use crate::train::{Isa, Place, Program};
 
 const FIXTURE: &str = include_str!("../../../../tests/oracles/trajectories.json");
+
+const HESSIANS: &str = include_str!("../../../../tests/oracles/hessians.json");
 
 /// Large enough that a gradient's rounding does not decide the direction of a step.
 const ADAMW_EPS: f64 = 1e-3;
@@ -72,6 +78,14 @@ fn model(config: &Value) -> (ModelConfig, Shape) {
         },
         input,
     )
+}
+
+/// Images and labels of a batch.
+fn drawn_batch(salt: &Value, b: usize, batch: usize, input: Shape) -> (Vec<f32>, Vec<u8>) {
+    let name = format!("batch{b}.images{salt}");
+    let images = values(&name, 1.0).take(batch * input.len()).map(|x| x as f32);
+    let labels = bits(&format!("batch{b}.labels")).take(batch).map(|z| (z % 10) as u8);
+    (images.collect(), labels.collect())
 }
 
 fn initial(layout: &Layout) -> Vec<f32> {
@@ -158,12 +172,7 @@ impl Program for Follow<'_> {
         let start = initial(engine.layout());
         let state = State::new(start.clone(), engine.layout().init_statistics(), adamw).expect("tensors on the CPU");
         let trained = Trained::new(engine.layout(), WdOn::All);
-        let drawn = |b: usize| {
-            let name = format!("batch{b}.images{}", config["salt"]);
-            let images = values(&name, 1.0).take(batch * input.len()).map(|x| x as f32);
-            let labels = bits(&format!("batch{b}.labels")).take(batch).map(|z| (z % 10) as u8);
-            (images.collect::<Vec<_>>(), labels.collect::<Vec<_>>())
-        };
+        let drawn = |b: usize| drawn_batch(&config["salt"], b, batch, input);
         let (batches, all) = ([drawn(0), drawn(1)], (0..batch as u32).collect::<Vec<_>>());
         let rates = Rates { lr: number("lr"), wd: number("weight_decay"), momentum: number("momentum") };
         let (mut losses, mut squares) = (Vec::new(), Vec::new());
@@ -224,4 +233,67 @@ fn follow(place: Option<&Place>) {
         followed += 1;
     }
     assert!(far.is_empty() && followed == 40, "{followed} cases; too far off:\n{}", far.join("\n"));
+}
+
+/// The largest eigenvalue of a Hessian, as the trainer finds it.
+struct Curved<'a> {
+    case: &'a Value,
+    found: &'a mut f64,
+}
+
+impl Curved<'_> {
+    /// The fixture's weights: those that trajectories start from, changed so that no norm's scale is 1 and no shift 0.
+    fn parameters(&self, net: &Net) -> Vec<Vec<f32>> {
+        let scale = self.case["config"]["scale"].as_f64().expect("a number");
+        let numbers = |param: &ergodic_common::net::Param| -> Vec<f32> {
+            let moved = |centre: f64, std| values(&format!("{} moved", param.name), std).map(move |x| centre + x);
+            let std = (2.0 / param.fan_in as f64).sqrt();
+            let numbers: Vec<f64> = match param.role {
+                Role::Weight => values(&param.name, std).map(|w| w * scale).take(param.len).collect(),
+                Role::NormScale => moved(1.0, 0.3).take(param.len).collect(),
+                Role::Bias | Role::NormShift => moved(0.0, 0.1).take(param.len).collect(),
+            };
+            numbers.into_iter().map(|x| x as f32).collect()
+        };
+        net.params().iter().map(numbers).collect()
+    }
+}
+
+impl Program for Curved<'_> {
+    fn run<S: Lanes>(self, s: S) {
+        let config = &self.case["config"];
+        let (mut model, input) = model(config);
+        model.fixed_head = config["fixed_head"] == true;
+        let net = Net::new(&model, input, 10).expect("not the empty model");
+        let batch = config["batch"].as_u64().expect("a number") as usize;
+        let smoothing = config["smoothing"].as_f64().expect("a number");
+        let loss = if config["loss"] == "mse" { Loss::Mse } else { Loss::CrossEntropy { smoothing } };
+        let (images, labels) = drawn_batch(&Value::from(0), 0, batch, input);
+        let all: Vec<u32> = (0..batch as u32).collect();
+        let source = Source::floats(&images, &labels, &all);
+        let hessian = Hessian::new(s, &net, loss, &self.parameters(&net), &source);
+        let (len, trained) = hessian.shape();
+        let mut stream = cases::streams(0).open(Purpose::Measure, b"");
+        let top = probe::curvature((len, &trained), &mut stream, |v| Some(hessian.product(v)));
+        *self.found = top.expect("nobody breaks it off");
+    }
+}
+
+#[test]
+fn the_largest_eigenvalue_is_that_of_pytorchs_double_backward() {
+    let fixture: Value = serde_json::from_str(HESSIANS).expect("the fixture is JSON");
+    let cases = fixture["cases"].as_array().expect("a list");
+    assert_eq!(cases.len(), 48, "every architecture with every norm, thrice");
+    for case in cases {
+        let expected = case["top"].as_f64().expect("a number");
+        for isa in [Isa::detect(), Isa::Portable] {
+            // Without vectors, deep networks take long; what they compute is the same to the bit.
+            if isa == Isa::Portable && case["config"]["arch"] != "mlp" {
+                continue;
+            }
+            let mut found = f64::NAN;
+            isa.run(Curved { case, found: &mut found });
+            assert!((found / expected - 1.0).abs() < 1e-5, "{}: {found} and {expected}", case["config"]);
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The toy loss.
 
-use ergodic_common::config::{Length, ModelKind, Norm, Toy, TrialConfig};
+use ergodic_common::config::{AdamW, Length, ModelKind, Norm, Toy, TrialConfig};
 use ergodic_common::metric::Metric;
 use ergodic_common::spec::Measure;
 use ergodic_common::trial::{Outcome, TrialResult};
@@ -31,7 +31,7 @@ fn descent_is_that_of_the_formula() {
     let start = vec![0.8, -0.5, 1.1];
     let toy = Toy { dim: 3, noise: 0.0, start: Some(start.clone()) };
     let result = result(&config(toy, 200), Isa::detect());
-    let mut w: Vec<f64> = start.iter().map(|x| f64::from(*x as f32)).collect();
+    let mut w = start;
     for row in rows(&result) {
         let loss = |w: &[f64]| w[0] * w[0] / w.iter().map(|x| x * x).sum::<f64>();
         // The gradient by central differences: an independent derivation.
@@ -41,10 +41,80 @@ fn descent_is_that_of_the_formula() {
             (at(1e-5) - at(-1e-5)) / 2e-5
         };
         let gradient: Vec<f64> = (0..3).map(slope).collect();
-        assert!((row[0] - loss(&w)).abs() < 1e-5, "{} is not {}", row[0], loss(&w));
-        assert!((row[3] - gradient.iter().map(|g| g * g).sum::<f64>().sqrt()).abs() < 1e-5);
+        assert!((row[0] - loss(&w)).abs() < 1e-9, "{} is not {}", row[0], loss(&w));
+        assert!((row[3] - gradient.iter().map(|g| g * g).sum::<f64>().sqrt()).abs() < 1e-9);
         w.iter_mut().zip(&gradient).for_each(|(x, g)| *x -= 0.1 * (g + 0.01 * *x));
-        assert!((row[1] - w.iter().map(|x| x * x).sum::<f64>()).abs() < 1e-4);
+        assert!((row[1] - w.iter().map(|x| x * x).sum::<f64>()).abs() < 1e-9);
+    }
+}
+
+/// With weight decay, w shrinks until the effective learning rate is too large for it to stay where the loss is small, and is
+/// thrown back: the theory's equilibrium. The loss in between is smaller than the square of any number of f32.
+#[test]
+fn weight_decay_has_an_equilibrium_however_small_the_loss_becomes() {
+    let mut config = config(Toy { dim: 2, noise: 0.0, start: Some(vec![1.0, 2.0]) }, 3000);
+    (config.train.lr, config.train.wd) = (0.1, 0.1);
+    let found = rows(&result(&config, Isa::detect()));
+    let smallest = found.iter().map(|row| row[0]).fold(1.0, f64::min);
+    assert!(smallest > 0.0 && smallest < 1e-90, "{smallest:e}");
+    for (step, row) in found.iter().enumerate().skip(200) {
+        assert!((0.01..1.0).contains(&row[1]), "‖w‖² is {} after step {}", row[1], step + 1);
+    }
+    // Until w is thrown back for the first time: the factors by which w₁ and w₂ change, w₁ as a sign and a logarithm.
+    let (mut log_w1, mut w2) = (0.0_f64, 2.0_f64);
+    for row in &found[..240] {
+        let square = (2.0 * log_w1).exp() + w2 * w2;
+        let loss = (2.0 * log_w1).exp() / square;
+        assert!((row[0].ln() - loss.ln()).abs() < 1e-6, "{:e} is not {loss:e}", row[0]);
+        log_w1 += (1.0 - 0.01 - 0.2 * (1.0 - loss) / square).abs().ln();
+        w2 *= 1.0 - 0.01 + 0.2 * loss / square;
+    }
+}
+
+#[test]
+fn a_trial_whose_w1_no_number_holds_any_more_fails_and_says_so() {
+    let mut config = config(Toy { dim: 2, noise: 0.0, start: Some(vec![1.0, 2.0]) }, 100_000);
+    (config.train.lr, config.train.wd) = (0.1, 0.001);
+    let measure = Measure::sampling(Length::Steps(1000), METRICS.to_vec());
+    let lost = cases::result(&config, &measure, Isa::detect());
+    assert!(matches!(&lost.outcome, Outcome::Failed { cause } if cause.contains("model.noise")), "{:?}", lost.outcome);
+    assert!(lost.steps > 1000);
+    // Where w₁ is 0 from the start nothing is lost, and noise keeps it above.
+    let toy = |noise, start: [f64; 2]| ModelKind::Toy(Toy { dim: 2, noise, start: Some(start.to_vec()) });
+    for kind in [toy(0.0, [0.0, 2.0]), toy(1e-3, [1.0, 2.0])] {
+        config.model.kind = kind;
+        assert_eq!(cases::result(&config, &measure, Isa::detect()).outcome, Outcome::Completed);
+    }
+}
+
+/// Every optimizer by its formula, on the gradient written out.
+#[test]
+fn optimizers_are_those_of_their_formulas() {
+    let start = vec![0.8, -0.5, 1.1];
+    for (momentum, nesterov, adamw) in [(0.9, false, false), (0.9, true, false), (0.0, false, true)] {
+        let mut config = config(Toy { dim: 3, noise: 0.0, start: Some(start.clone()) }, 50);
+        (config.train.momentum, config.train.nesterov) = (momentum, nesterov);
+        config.train.adamw = adamw.then_some(AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-3 });
+        let found = rows(&result(&config, Isa::detect()));
+        let (mut w, mut m, mut v) = (start.clone(), [0.0; 3], [0.0; 3]);
+        for (step, row) in found.iter().enumerate() {
+            let square: f64 = w.iter().map(|x| x * x).sum();
+            let loss = w[0] * w[0] / square;
+            for i in 0..3 {
+                let g = 2.0 * w[i] * (f64::from(u8::from(i == 0)) - loss) / square;
+                if adamw {
+                    let t = step as i32 + 1;
+                    (m[i], v[i]) = (0.9 * m[i] + 0.1 * g, 0.99 * v[i] + 0.01 * g * g);
+                    let (mean, size) = (m[i] / (1.0 - 0.9_f64.powi(t)), v[i] / (1.0 - 0.99_f64.powi(t)));
+                    w[i] = w[i] - 0.1 * 0.01 * w[i] - 0.1 * mean / (size.sqrt() + 1e-3);
+                } else {
+                    let decayed = g + 0.01 * w[i];
+                    m[i] = momentum * m[i] + decayed;
+                    w[i] -= 0.1 * if nesterov { decayed + momentum * m[i] } else { m[i] };
+                }
+            }
+            assert!((row[0] - loss).abs() < 1e-11, "{momentum} {nesterov} {adamw}: {} is not {loss}", row[0]);
+        }
     }
 }
 

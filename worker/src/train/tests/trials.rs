@@ -12,7 +12,7 @@ use ergodic_common::config::{
 use ergodic_common::metric::Metric;
 use ergodic_common::net::Net;
 use ergodic_common::seed::{Purpose, Streams};
-use ergodic_common::spec::Measure;
+use ergodic_common::spec::{Measure, Statistics};
 use ergodic_common::trial::{Outcome, TrialKey, TrialResult, hex};
 use ergodic_common::weights::Weights;
 
@@ -97,7 +97,7 @@ const FINGERPRINTED: [Metric; 10] = [
     Metric::AngularUpdate,
 ];
 
-/// Fingerprints of [`short_trials`]. They change only together with the numerics version `cpu-f32/5`.
+/// Fingerprints of [`short_trials`]. They change only together with the numerics version `cpu-f32/6`.
 const GOLDEN: [&str; 15] = [
     "31050562dd0f2fba949206be9cc65d9a6093f5fa5b07d68e4e6a1ee049a66ec0",
     "966c51cb0881b717683e0b674db875116ae64a78c7e3cfa0710ffadfd626696f",
@@ -439,6 +439,7 @@ fn metrics_are_what_they_are_defined_to_be() {
     (config.data.order, config.train.batch_size, config.data.test) = (Order::Sequential, 20, 30);
     (config.train.momentum, config.train.wd, config.train.lr, config.train.length) = (0.5, 0.1, 0.01, Length::Steps(6));
     config.train.average = Some(Average { decay: None, from: Length::Steps(0), every: Length::Steps(1) });
+    (config.train.loss, config.data.validation) = (Loss::CrossEntropy { smoothing: 0.2 }, 40);
     let measure = cases::cheap_metrics();
     let result = cases::result(&config, &measure, Isa::detect());
     let expected = super::linear::trial(&config, &cases::streams(0), 2);
@@ -464,6 +465,105 @@ fn noise_and_curvature_of_a_linear_model_are_those_of_its_quadratic_loss() {
     assert!((result.metrics[1] / trace - 1.0).abs() < 0.2, "{} {trace}", result.metrics[1]);
     assert!(result.metrics[2] > 1.0);
     assert!(bits(&result) == bits(&cases::result(&config, &measure, Isa::Portable)));
+}
+
+/// All training images are the same one: without augmentation every batch has the same gradient, and with mirrored ones there
+/// are two images, whose gradients scatter by a quarter of the square of their distance.
+#[test]
+fn gradient_noise_is_that_of_augmented_images() {
+    let mut config = cases::of(ModelKind::Mlp { hidden: vec![] }, Norm::None);
+    (config.data.train, config.train.batch_size, config.data.standardize) = (8, 1, false);
+    (config.train.loss, config.train.lr, config.train.length) = (Loss::Mse, 0.0, Length::Steps(1));
+    let mut dataset = (*cases::dataset()).clone();
+    let image: Vec<u8> = (0..784_u32).map(|i| (i * i % 251) as u8).collect();
+    dataset.train.pixels = image.repeat(dataset.train.len());
+    dataset.train.labels.fill(3);
+    let dataset = std::sync::Arc::new(dataset);
+    let mut trace = |augment| {
+        config.data.augment = augment;
+        let measure = Measure::sampling(Length::Steps(1), vec![Metric::GradNoiseTrace]);
+        cases::result_with_data(&config, &measure, (dataset.clone(), Isa::detect()), None).metrics[0]
+    };
+    assert_eq!(trace(Augment::None), 0.0);
+    let mut stream = cases::streams(0).open(Purpose::Head, b"head.weight");
+    let w: Vec<f64> = (0..7840).map(|_| (2.0_f64 / 784.0).sqrt() * stream.normal()).collect();
+    let gradient = |x: &[f64]| -> Vec<f64> {
+        let output = |c: usize| (0..784).map(|i| x[i] * w[i * 10 + c]).sum::<f64>() - f64::from(u8::from(c == 3));
+        let outputs: Vec<f64> = (0..10).map(output).collect();
+        (0..7850).map(|i| 0.2 * outputs[i % 10] * x.get(i / 10).unwrap_or(&1.0)).collect()
+    };
+    let plain: Vec<f64> = image.iter().map(|p| f64::from(*p) / 255.0).collect();
+    let mirrored: Vec<f64> = (0..784).map(|i| plain[i / 28 * 28 + 27 - i % 28]).collect();
+    let apart: f64 = gradient(&plain).iter().zip(gradient(&mirrored)).map(|(a, b)| (a - b) * (a - b)).sum();
+    // Of 32 pairs about a half are apart, so that what is found is a whole number of thirty-seconds of twice that.
+    let share = trace(Augment::Flip) / (apart / 2.0) * 32.0;
+    assert!((share - share.round()).abs() < 1e-3 && (6.0..27.0).contains(&share), "{share}");
+    assert!(trace(Augment::CropFlip) > 0.0);
+}
+
+/// What a network makes of the test set when its batch norms use means over the batches of an epoch, in f64.
+fn loss_under_estimates(config: &TrialConfig, file: &[u8]) -> f64 {
+    use crate::train::composed;
+    use candle_core::{DType, Device, Tensor};
+    let net = Net::of(config).expect("a network");
+    let weights = Weights::decode(file, &net).expect("the file of a trial");
+    let parameter = |numbers: &Vec<f32>| {
+        let numbers: Vec<f64> = numbers.iter().map(|x| f64::from(*x)).collect();
+        composed::parameter(&numbers, 1, DType::F64, &Device::Cpu).expect("a tensor")
+    };
+    let params: Vec<_> = weights.params.iter().map(parameter).collect();
+    let data = TrialData::new(cases::dataset(), &config.data, &cases::streams(0)).expect("enough images");
+    let images = |source: crate::train::data::Source<'_>| {
+        let mut images = vec![0.0; source.len() * 784];
+        source.write(0, source.len(), &plan::Grid::flat(784), &mut images);
+        let images = Tensor::from_vec(images, (1, source.len(), 28, 28, 1), &Device::Cpu);
+        images.and_then(|x| x.to_dtype(DType::F64)).expect("a tensor")
+    };
+    let batches: Vec<&[u32]> = data.train().chunks_exact(config.batch() as usize).collect();
+    let mut means: Option<Vec<[Tensor; 2]>> = None;
+    for batch in &batches {
+        let passed = composed::pass(&net, &params, &images(data.batch(batch)), None).expect("a pass");
+        let pixels = net.layers.iter().map(|l| (batch.len() * l.output.height * l.output.width) as f64);
+        let share = 1.0 / batches.len() as f64;
+        let of_batch = passed.moments.iter().zip(pixels).map(|([mean, variance], n)| {
+            [(mean * share).expect("a tensor"), (variance * (share * n / (n - 1.0))).expect("a tensor")]
+        });
+        means = Some(match means {
+            None => of_batch.collect(),
+            Some(before) => {
+                let add = |(a, b): ([Tensor; 2], [Tensor; 2])| [0, 1].map(|i| (&a[i] + &b[i]).expect("a tensor"));
+                before.into_iter().zip(of_batch).map(add).collect()
+            }
+        });
+    }
+    let test = data.test_batch(data.test());
+    let labels: Vec<u8> = test.labels().collect();
+    let passed = composed::pass(&net, &params, &images(test), means.as_ref()).expect("a pass");
+    let loss = Loss::CrossEntropy { smoothing: 0.0 };
+    let objective = composed::objective(&passed.logits, &labels, loss, 1.0 / labels.len() as f64).expect("a loss");
+    objective.get(0).and_then(|x| x.to_scalar()).expect("a number")
+}
+
+/// Where the norm falls by a fifth per step, running statistics are of another network.
+#[test]
+fn re_estimated_statistics_are_those_of_the_weights_and_running_ones_are_not() {
+    for (kind, affine) in [(ModelKind::Cnn4 { width: 4 }, true), (ModelKind::Mlp { hidden: vec![24, 17] }, false)] {
+        let mut config = cases::of(kind, Norm::Batch);
+        (config.train.lr, config.train.wd, config.train.momentum) = (0.02, 10.0, 0.0);
+        (config.train.length, config.model.affine) = (Length::Steps(8), affine);
+        let mut measure = Measure::sampling(Length::Steps(4), vec![Metric::TestLoss, Metric::TestAcc]);
+        measure.save = true;
+        let mut run = |statistics| {
+            measure.statistics = statistics;
+            cases::finished(&config, &measure)
+        };
+        let (running, estimated) = (run(Statistics::Running), run(Statistics::ReEstimated));
+        assert_eq!(running.result.digest, estimated.result.digest, "what is measured does not change what is trained");
+        let expected = loss_under_estimates(&config, &estimated.weights.expect("they are kept"));
+        let (wrong, right) = (running.result.metrics[0], estimated.result.metrics[0]);
+        assert!((right / expected - 1.0).abs() < 1e-5, "{right} is not {expected}");
+        assert!((wrong / expected - 1.0).abs() > 1e-3, "{wrong} is too near to {expected}");
+    }
 }
 
 #[test]

@@ -1,0 +1,574 @@
+//! Exact products with the Hessian of a batch's loss, in f64.
+//!
+//! The derivative of the gradient along a direction: the forward and the backward pass, differentiated once more (Pearlmutter
+//! 1994). ReLUs and max-pools choose as they do at the weights, and have no second derivative. What is called a tangent here is
+//! how a number changes per unit of the direction.
+
+use std::mem::take;
+use std::ops::Range;
+
+use ergodic_common::config::Loss;
+use ergodic_common::net::{Layer, Net, Over, Pool, Role};
+
+use super::data::Source;
+use super::maps::ExactMap;
+use super::plan::Grid;
+use super::simd::Lanes;
+
+/// The Hessian of what is minimised on a batch, over all parameters, those that are not trained held fast.
+pub(super) struct Hessian<'a, S> {
+    s: S,
+    loss: Loss,
+    classes: usize,
+    layers: Vec<LayerAt<'a>>,
+    /// All parameters, one after the other in logical order.
+    weights: Vec<f64>,
+    /// Places of the trained ones.
+    trained: Vec<Range<usize>>,
+    images: Vec<f64>,
+    labels: Vec<u8>,
+    /// Images that are passed over at a time.
+    at_a_time: usize,
+    /// The passes at the weights, where one covers the whole batch.
+    kept: Vec<Passed>,
+}
+
+struct LayerAt<'a> {
+    layer: &'a Layer,
+    map: ExactMap,
+    weight: Range<usize>,
+    bias: Option<Range<usize>>,
+    scale: Option<Range<usize>>,
+    shift: Option<Range<usize>>,
+    /// The layer that adds this one's z to its own.
+    adder: Option<usize>,
+    /// The weight with inputs and outputs exchanged; none for the first layer.
+    transposed: Vec<f64>,
+}
+
+/// What the passes over some images leave of a layer.
+struct Passed {
+    /// z, normalised if a norm follows.
+    x: Vec<f64>,
+    /// 1/√(variance + ε), of each set that a norm runs over.
+    inv: Vec<f64>,
+    /// Which of the pixels that are pooled is the largest.
+    largest: Vec<u8>,
+    /// What its readers see.
+    output: Vec<f64>,
+    /// ∂L/∂y behind scale and shift, and ∂L/∂z.
+    slope: Vec<f64>,
+    gradient: Vec<f64>,
+}
+
+/// How a layer changes along a direction.
+struct Tangent {
+    x: Vec<f64>,
+    /// Of `inv`, relative to it.
+    inv: Vec<f64>,
+    output: Vec<f64>,
+}
+
+impl<'a, S: Lanes> Hessian<'a, S> {
+    /// Of a batch of images, at parameters in the order of [`Net::params`].
+    pub(super) fn new(s: S, net: &'a Net, loss: Loss, parameters: &[Vec<f32>], batch: &Source<'_>) -> Self {
+        let weights: Vec<f64> = parameters.iter().flatten().map(|x| f64::from(*x)).collect();
+        let mut images = vec![0.0; batch.len() * net.input.len()];
+        batch.write(0, batch.len(), &Grid::flat(net.input.len()), &mut images);
+        let (mut places, mut trained, mut from) = (Vec::new(), Vec::new(), 0);
+        for param in net.params() {
+            let place = from..from + param.len;
+            from = place.end;
+            if param.trained {
+                trained.push(place.clone());
+            }
+            places.push((param.layer, param.role, place));
+        }
+        let layer_at = |(at, layer): (usize, &'a Layer)| {
+            let place = |role| places.iter().find(|(l, r, _)| (*l, *r) == (at, role)).map(|(.., place)| place.clone());
+            let weight = place(Role::Weight).expect("every layer has a weight");
+            let map = ExactMap::of(layer);
+            let transposed = layer.source.map(|_| map.transpose(&weights[weight.clone()])).unwrap_or_default();
+            let (bias, scale, shift) = (place(Role::Bias), place(Role::NormScale), place(Role::NormShift));
+            LayerAt { layer, map, weight, bias, scale, shift, adder: net.adder_of(at), transposed }
+        };
+        let layers = net.layers.iter().enumerate().map(layer_at).collect();
+        let mut this = Self {
+            s,
+            loss,
+            classes: net.classes,
+            layers,
+            weights,
+            trained,
+            images: images.into_iter().map(f64::from).collect(),
+            labels: batch.labels().collect(),
+            at_a_time: net.images_at_a_time(batch.len() as u64) as usize,
+            kept: Vec::new(),
+        };
+        if this.at_a_time == this.labels.len() {
+            this.kept = this.pass(0..this.labels.len());
+        }
+        this
+    }
+
+    /// Numbers in a direction, and the places of those that are not held fast.
+    pub(super) fn shape(&self) -> (usize, Vec<Range<usize>>) {
+        (self.weights.len(), self.trained.clone())
+    }
+
+    /// The product with a direction, which is 0 where parameters are held fast.
+    pub(super) fn product(&self, direction: &[f64]) -> Vec<f64> {
+        let mut product = vec![0.0; direction.len()];
+        for first in (0..self.labels.len()).step_by(self.at_a_time) {
+            let images = first..(first + self.at_a_time).min(self.labels.len());
+            let again = if self.kept.is_empty() { self.pass(images.clone()) } else { Vec::new() };
+            let passed = if self.kept.is_empty() { &again } else { &self.kept };
+            let tangents = self.tangents(passed, images.clone(), direction);
+            self.add_product(passed, &tangents, images, direction, &mut product);
+        }
+        product
+    }
+
+    fn input(&self, images: &Range<usize>) -> &[f64] {
+        let len = self.images.len() / self.labels.len();
+        &self.images[images.start * len..images.end * len]
+    }
+
+    /// Both passes at the weights.
+    fn pass(&self, images: Range<usize>) -> Vec<Passed> {
+        let mut passed: Vec<Passed> = Vec::with_capacity(self.layers.len());
+        let mut sums = vec![Vec::new(); self.layers.len()];
+        for (at, layer) in self.layers.iter().enumerate() {
+            let z = {
+                let inputs = layer.layer.source.map_or(self.input(&images), |source| &passed[source].output);
+                let mut z = layer.begin(&mut sums, images.len(), &self.weights);
+                layer.map.add_outputs(self.s, inputs, &self.weights[layer.weight.clone()], &mut z);
+                z
+            };
+            if layer.adder.is_some() {
+                sums[at].clone_from(&z);
+            }
+            passed.push(layer.activate(z, images.len(), &self.weights));
+        }
+        self.pass_back(&mut passed, images);
+        passed
+    }
+
+    fn pass_back(&self, passed: &mut [Passed], images: Range<usize>) {
+        let mut given = vec![Vec::new(); self.layers.len()];
+        if let (Some(last), Some(passed)) = (given.last_mut(), passed.last()) {
+            *last = self.slopes(&passed.output, &self.labels[images.clone()]);
+        }
+        for (at, layer) in self.layers.iter().enumerate().rev() {
+            let slope = layer.unpool(&passed[at], take(&mut given[at]), images.len(), &self.weights);
+            let mut gradient = layer.through_norm(&passed[at], &slope, &self.weights);
+            if let Some(adder) = layer.adder {
+                add(&mut gradient, &passed[adder].gradient);
+            }
+            if let Some(source) = layer.layer.source {
+                let to = room(&mut given[source], passed[source].output.len());
+                layer.map.add_input_gradient(self.s, &gradient, &layer.transposed, to);
+            }
+            (passed[at].slope, passed[at].gradient) = (slope, gradient);
+        }
+    }
+
+    /// The forward pass along a direction.
+    fn tangents(&self, passed: &[Passed], images: Range<usize>, direction: &[f64]) -> Vec<Tangent> {
+        let mut tangents: Vec<Tangent> = Vec::with_capacity(self.layers.len());
+        let mut sums = vec![Vec::new(); self.layers.len()];
+        for (at, layer) in self.layers.iter().enumerate() {
+            let mut z = layer.begin(&mut sums, images.len(), direction);
+            let source = layer.layer.source;
+            let inputs = source.map_or(self.input(&images), |source| &passed[source].output);
+            if layer.layer.trained {
+                layer.map.add_outputs(self.s, inputs, &direction[layer.weight.clone()], &mut z);
+            }
+            if let Some(source) = source {
+                let weight = &self.weights[layer.weight.clone()];
+                layer.map.add_outputs(self.s, &tangents[source].output, weight, &mut z);
+            }
+            if layer.adder.is_some() {
+                sums[at].clone_from(&z);
+            }
+            tangents.push(layer.tangent(&passed[at], z, images.len(), (&self.weights, direction)));
+        }
+        tangents
+    }
+
+    /// The backward pass along a direction; adds the tangents of all gradients.
+    fn add_product(
+        &self,
+        passed: &[Passed],
+        tangents: &[Tangent],
+        images: Range<usize>,
+        direction: &[f64],
+        product: &mut [f64],
+    ) {
+        let (mut given, mut gradients) = (vec![Vec::new(); self.layers.len()], vec![Vec::new(); self.layers.len()]);
+        if let (Some(last), Some(passed), Some(tangent)) = (given.last_mut(), passed.last(), tangents.last()) {
+            *last = self.slope_tangents(&passed.output, &tangent.output);
+        }
+        for (at, layer) in self.layers.iter().enumerate().rev() {
+            let (here, tangent) = (&passed[at], &tangents[at]);
+            let slope = layer.unpool(here, take(&mut given[at]), images.len(), &self.weights);
+            layer.add_affine(here, tangent, &slope, product);
+            let mut gradient = layer.through_norm_tangent(here, tangent, &slope, (&self.weights, direction));
+            if let Some(adder) = layer.adder {
+                add(&mut gradient, &take(&mut gradients[adder]));
+            }
+            self.add_weights(layer, (passed, tangents), &images, (&here.gradient, &gradient), product);
+            if let Some(source) = layer.layer.source {
+                let to = room(&mut given[source], passed[source].output.len());
+                layer.map.add_input_gradient(self.s, &gradient, &layer.transposed, to);
+                if layer.layer.trained {
+                    let turned = layer.map.transpose(&direction[layer.weight.clone()]);
+                    layer.map.add_input_gradient(self.s, &here.gradient, &turned, to);
+                }
+            }
+            if layer.layer.add.is_some() {
+                gradients[at] = gradient;
+            }
+        }
+    }
+
+    /// Adds the tangents of the gradients of a layer's weight and bias.
+    fn add_weights(
+        &self,
+        layer: &LayerAt<'_>,
+        (passed, tangents): (&[Passed], &[Tangent]),
+        images: &Range<usize>,
+        (gradient, changed): (&[f64], &[f64]),
+        product: &mut [f64],
+    ) {
+        if let Some(bias) = &layer.bias
+            && layer.layer.trained
+        {
+            let sums = &mut product[bias.clone()];
+            changed.chunks_exact(sums.len()).for_each(|pixel| add(sums, pixel));
+        }
+        if !layer.layer.trained {
+            return;
+        }
+        let (source, to) = (layer.layer.source, &mut product[layer.weight.clone()]);
+        let inputs = source.map_or(self.input(images), |source| &passed[source].output);
+        layer.map.add_weight_gradient(self.s, inputs, changed, to);
+        if let Some(source) = source {
+            layer.map.add_weight_gradient(self.s, &tangents[source].output, gradient, to);
+        }
+    }
+
+    /// ∂L/∂logits.
+    fn slopes(&self, logits: &[f64], labels: &[u8]) -> Vec<f64> {
+        let (share, classes) = (1.0 / self.labels.len() as f64, self.classes as f64);
+        let mut slopes = Vec::with_capacity(logits.len());
+        for (logits, label) in logits.chunks_exact(self.classes).zip(labels) {
+            let of_class = |c: usize| f64::from(u8::from(c == usize::from(*label)));
+            match self.loss {
+                Loss::CrossEntropy { smoothing } => {
+                    let target = |c| (1.0 - smoothing) * of_class(c) + smoothing / classes;
+                    slopes.extend(softmax(logits).iter().enumerate().map(|(c, p)| share * (p - target(c))));
+                }
+                Loss::Mse => {
+                    slopes.extend(logits.iter().enumerate().map(|(c, x)| share * 2.0 / classes * (x - of_class(c))));
+                }
+            }
+        }
+        slopes
+    }
+
+    fn slope_tangents(&self, logits: &[f64], tangents: &[f64]) -> Vec<f64> {
+        let (share, classes) = (1.0 / self.labels.len() as f64, self.classes as f64);
+        if self.loss == Loss::Mse {
+            return tangents.iter().map(|x| share * 2.0 / classes * x).collect();
+        }
+        let mut slopes = Vec::with_capacity(logits.len());
+        for (logits, tangents) in logits.chunks_exact(self.classes).zip(tangents.chunks_exact(self.classes)) {
+            let p = softmax(logits);
+            let mean: f64 = p.iter().zip(tangents).map(|(p, x)| p * x).sum();
+            slopes.extend(p.iter().zip(tangents).map(|(p, x)| share * p * (x - mean)));
+        }
+        slopes
+    }
+}
+
+fn softmax(logits: &[f64]) -> Vec<f64> {
+    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let mut all: Vec<f64> = logits.iter().map(|x| libm::exp(x - largest)).collect();
+    let sum: f64 = all.iter().sum();
+    all.iter_mut().for_each(|x| *x /= sum);
+    all
+}
+
+fn add(to: &mut [f64], more: &[f64]) {
+    to.iter_mut().zip(more).for_each(|(sum, x)| *sum += x);
+}
+
+/// So many zeros, unless there is something already.
+fn room(place: &mut Vec<f64>, len: usize) -> &mut [f64] {
+    if place.is_empty() {
+        place.resize(len, 0.0);
+    }
+    place
+}
+
+/// The sets of numbers that a norm makes alike: one per channel, or one per image and group of channels.
+struct Sets {
+    /// From one image's sets to the next one's.
+    per_image: usize,
+    /// The set of each channel, within an image's.
+    of_channel: Vec<usize>,
+    number: usize,
+    /// Numbers in a set.
+    size: f64,
+}
+
+impl Sets {
+    /// Calls `each` with every number's index and set.
+    fn each(&self, image_len: usize, len: usize, mut each: impl FnMut(usize, usize)) {
+        let channels = self.of_channel.len();
+        for pixel in (0..len).step_by(channels) {
+            let first = pixel / image_len * self.per_image;
+            self.of_channel.iter().enumerate().for_each(|(c, set)| each(pixel + c, first + set));
+        }
+    }
+
+    /// The mean of `f` over each set.
+    fn means(&self, image_len: usize, len: usize, f: impl Fn(usize) -> f64) -> Vec<f64> {
+        let mut means = vec![0.0; self.number];
+        self.each(image_len, len, |i, set| means[set] += f(i));
+        means.iter_mut().for_each(|sum| *sum /= self.size);
+        means
+    }
+}
+
+impl LayerAt<'_> {
+    /// Numbers of an image before pooling.
+    fn len(&self) -> usize {
+        self.map.output_len()
+    }
+
+    fn channels(&self) -> usize {
+        self.layer.output.channels
+    }
+
+    fn sets(&self, images: usize) -> Option<(Sets, f64)> {
+        let norm = self.layer.norm?;
+        let (channels, pixels) = (self.channels(), self.len() / self.channels());
+        let sets = match norm.over {
+            Over::Batch => {
+                let of_channel = (0..channels).collect();
+                Sets { per_image: 0, of_channel, number: channels, size: (images * pixels) as f64 }
+            }
+            Over::Groups(groups) => {
+                let within = channels / groups;
+                let of_channel = (0..channels).map(|c| c / within).collect();
+                Sets { per_image: groups, of_channel, number: images * groups, size: (pixels * within) as f64 }
+            }
+        };
+        Some((sets, norm.eps))
+    }
+
+    /// z, or its tangent, before the map is added: what another layer has left in `sums`, and the bias.
+    fn begin(&self, sums: &mut [Vec<f64>], images: usize, parameters: &[f64]) -> Vec<f64> {
+        let mut z = match self.layer.add {
+            Some(added) => take(&mut sums[added]),
+            None => vec![0.0; images * self.len()],
+        };
+        if let Some(bias) = &self.bias {
+            let bias = &parameters[bias.clone()];
+            z.chunks_exact_mut(bias.len()).for_each(|pixel| add(pixel, bias));
+        }
+        z
+    }
+
+    /// What stands at a place, if there is one.
+    fn numbers<'b>(&self, place: Option<&Range<usize>>, parameters: &'b [f64]) -> Option<&'b [f64]> {
+        place.map(|place| &parameters[place.clone()])
+    }
+
+    /// Behind scale and shift.
+    fn scaled(&self, x: &[f64], weights: &[f64]) -> Vec<f64> {
+        let (Some(scale), Some(shift)) =
+            (self.numbers(self.scale.as_ref(), weights), self.numbers(self.shift.as_ref(), weights))
+        else {
+            return x.to_vec();
+        };
+        let channels = self.channels();
+        x.iter().enumerate().map(|(i, x)| x * scale[i % channels] + shift[i % channels]).collect()
+    }
+
+    /// From z to what its readers see.
+    fn activate(&self, z: Vec<f64>, images: usize, weights: &[f64]) -> Passed {
+        let (mut x, mut inv) = (z, Vec::new());
+        if let Some((sets, eps)) = self.sets(images) {
+            let (image, len) = (self.len(), x.len());
+            let means = sets.means(image, len, |i| x[i]);
+            sets.each(image, len, |i, set| x[i] -= means[set]);
+            inv = sets.means(image, len, |i| x[i] * x[i]);
+            inv.iter_mut().for_each(|v| *v = if *v + eps == 0.0 { 0.0 } else { 1.0 / (*v + eps).sqrt() });
+            sets.each(image, len, |i, set| x[i] *= inv[set]);
+        }
+        let mut y = self.scaled(&x, weights);
+        if self.layer.relu {
+            y.iter_mut().for_each(|y| *y = if *y > 0.0 { *y } else { 0.0 });
+        }
+        let largest = if self.layer.pool == Pool::Max2 { self.largest(&y) } else { Vec::new() };
+        let output = self.pool(y, &largest);
+        Passed { x, inv, largest, output, slope: Vec::new(), gradient: Vec::new() }
+    }
+
+    /// Which of four pixels is the first of the largest, for every number behind a max-pool.
+    fn largest(&self, y: &[f64]) -> Vec<u8> {
+        let mut chosen = Vec::new();
+        self.each_pooled(y.len(), |_, members| {
+            let best = (1..4).fold(0, |best, i| if y[members[i]] > y[members[best]] { i } else { best });
+            chosen.push(best as u8);
+        });
+        chosen
+    }
+
+    /// Calls `each` with the index of every number behind a max-pool and those of the four that it is chosen from.
+    fn each_pooled(&self, len: usize, mut each: impl FnMut(usize, [usize; 4])) {
+        let (width, channels) = (self.layer.output.width, self.channels());
+        let pooled = self.layer.activation();
+        let mut at = 0;
+        for image in (0..len).step_by(self.len()) {
+            for y in 0..pooled.height {
+                for x in 0..pooled.width {
+                    for c in 0..channels {
+                        let corner = image + (2 * y * width + 2 * x) * channels + c;
+                        let below = corner + width * channels;
+                        each(at, [corner, corner + channels, below, below + channels]);
+                        at += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Activations, or their tangents, as readers see them.
+    fn pool(&self, y: Vec<f64>, largest: &[u8]) -> Vec<f64> {
+        let (channels, pixels) = (self.channels(), self.len() / self.channels());
+        match self.layer.pool {
+            Pool::None => y,
+            Pool::Average => {
+                let mut means = vec![0.0; y.len() / pixels];
+                for (image, means) in y.chunks_exact(self.len()).zip(means.chunks_exact_mut(channels)) {
+                    image.chunks_exact(channels).for_each(|pixel| add(means, pixel));
+                    means.iter_mut().for_each(|sum| *sum /= pixels as f64);
+                }
+                means
+            }
+            Pool::Max2 => {
+                let mut pooled = vec![0.0; largest.len()];
+                self.each_pooled(y.len(), |at, members| pooled[at] = y[members[usize::from(largest[at])]]);
+                pooled
+            }
+        }
+    }
+
+    /// From the gradient of what readers see, or its tangent, to that behind scale and shift; nothing if nobody reads it.
+    fn unpool(&self, passed: &Passed, given: Vec<f64>, images: usize, weights: &[f64]) -> Vec<f64> {
+        let (channels, pixels) = (self.channels(), self.len() / self.channels());
+        let mut slope = vec![0.0; images * self.len()];
+        if given.is_empty() {
+            return slope;
+        }
+        match self.layer.pool {
+            Pool::None => slope = given,
+            Pool::Average => {
+                let share = |x: &f64| x / pixels as f64;
+                for (image, given) in slope.chunks_exact_mut(self.len()).zip(given.chunks_exact(channels)) {
+                    for pixel in image.chunks_exact_mut(channels) {
+                        pixel.iter_mut().zip(given).for_each(|(to, x)| *to = share(x));
+                    }
+                }
+            }
+            Pool::Max2 => {
+                let len = slope.len();
+                self.each_pooled(len, |at, members| slope[members[usize::from(passed.largest[at])]] = given[at]);
+            }
+        }
+        if self.layer.relu {
+            let y = self.scaled(&passed.x, weights);
+            slope.iter_mut().zip(y).for_each(|(g, y)| *g = if y > 0.0 { *g } else { 0.0 });
+        }
+        slope
+    }
+
+    /// Times a norm's scale, if it has one.
+    fn times_scale(&self, slope: &[f64], weights: &[f64]) -> Vec<f64> {
+        let Some(scale) = self.numbers(self.scale.as_ref(), weights) else { return slope.to_vec() };
+        slope.iter().enumerate().map(|(i, g)| g * scale[i % scale.len()]).collect()
+    }
+
+    /// ∂L/∂z = inv·(u − mean(u) − x·mean(u·x)) with u = ∂L/∂x.
+    fn through_norm(&self, passed: &Passed, slope: &[f64], weights: &[f64]) -> Vec<f64> {
+        let mut u = self.times_scale(slope, weights);
+        let Some((sets, _)) = self.sets(u.len() / self.len()) else { return u };
+        let (image, len, x) = (self.len(), u.len(), &passed.x);
+        let (mean, mean_x) = (sets.means(image, len, |i| u[i]), sets.means(image, len, |i| u[i] * x[i]));
+        sets.each(image, len, |i, set| u[i] = passed.inv[set] * (u[i] - mean[set] - x[i] * mean_x[set]));
+        u
+    }
+
+    /// From the tangent of z to those of what follows.
+    fn tangent(&self, passed: &Passed, z: Vec<f64>, images: usize, (weights, direction): (&[f64], &[f64])) -> Tangent {
+        let (mut x, mut inv) = (z, Vec::new());
+        if let Some((sets, _)) = self.sets(images) {
+            let (image, len) = (self.len(), x.len());
+            let (mean, mean_x) = (sets.means(image, len, |i| x[i]), sets.means(image, len, |i| x[i] * passed.x[i]));
+            sets.each(image, len, |i, set| x[i] = passed.inv[set] * (x[i] - mean[set] - passed.x[i] * mean_x[set]));
+            inv = passed.inv.iter().zip(mean_x).map(|(inv, mean_x)| -inv * mean_x).collect();
+        }
+        let mut y = self.times_scale(&x, weights);
+        if let (Some(scale), Some(shift)) =
+            (self.numbers(self.scale.as_ref(), direction), self.numbers(self.shift.as_ref(), direction))
+        {
+            let c = |i: usize| i % scale.len();
+            y.iter_mut().enumerate().for_each(|(i, y)| *y += passed.x[i] * scale[c(i)] + shift[c(i)]);
+        }
+        if self.layer.relu {
+            let at_weights = self.scaled(&passed.x, weights);
+            y.iter_mut().zip(at_weights).for_each(|(y, there)| *y = if there > 0.0 { *y } else { 0.0 });
+        }
+        Tangent { x, inv, output: self.pool(y, &passed.largest) }
+    }
+
+    /// Adds the tangents of the gradients of a norm's scale and shift.
+    fn add_affine(&self, passed: &Passed, tangent: &Tangent, changed: &[f64], product: &mut [f64]) {
+        let (Some(scale), Some(shift)) = (&self.scale, &self.shift) else { return };
+        let channels = self.channels();
+        for (i, g) in changed.iter().enumerate() {
+            product[scale.start + i % channels] += g * passed.x[i] + passed.slope[i] * tangent.x[i];
+            product[shift.start + i % channels] += g;
+        }
+    }
+
+    /// The tangent of ∂L/∂z, from that of ∂L/∂y.
+    fn through_norm_tangent(
+        &self,
+        passed: &Passed,
+        tangent: &Tangent,
+        changed: &[f64],
+        (weights, direction): (&[f64], &[f64]),
+    ) -> Vec<f64> {
+        let mut du = self.times_scale(changed, weights);
+        if let Some(scale) = self.numbers(self.scale.as_ref(), direction) {
+            du.iter_mut().enumerate().for_each(|(i, du)| *du += passed.slope[i] * scale[i % scale.len()]);
+        }
+        let Some((sets, _)) = self.sets(du.len() / self.len()) else { return du };
+        let (image, len, x, dx) = (self.len(), du.len(), &passed.x, &tangent.x);
+        let u = self.times_scale(&passed.slope, weights);
+        let (mean, mean_x) = (sets.means(image, len, |i| u[i]), sets.means(image, len, |i| u[i] * x[i]));
+        let d_mean = sets.means(image, len, |i| du[i]);
+        let d_mean_x = sets.means(image, len, |i| du[i] * x[i] + u[i] * dx[i]);
+        sets.each(image, len, |i, set| {
+            let before = u[i] - mean[set] - x[i] * mean_x[set];
+            let after = du[i] - d_mean[set] - dx[i] * mean_x[set] - x[i] * d_mean_x[set];
+            du[i] = passed.inv[set] * (tangent.inv[set] * before + after);
+        });
+        du
+    }
+}

@@ -1,0 +1,237 @@
+//! Maps of layers in f64, with both of their adjoints, for what is measured now and then and must be exact.
+//!
+//! They are computed as they are defined, on channels without padding. Every number is one sequential sum of fused terms,
+//! whichever instruction set they are compiled for; images are worked on several at a time, to use weights often.
+
+use ergodic_common::net::{Layer, Map, Shape};
+
+use super::simd::{Kernel, Lanes};
+
+/// Images that are worked on together.
+const TOGETHER: usize = 4;
+
+/// Outputs that are worked on together.
+const BESIDE: usize = 8;
+
+/// A layer's map.
+pub(super) struct ExactMap {
+    /// Channels of input and output; a linear layer's input is one pixel.
+    inputs: usize,
+    outputs: usize,
+    /// Numbers of an image's input and output.
+    input_len: usize,
+    output_len: usize,
+    taps: Vec<Tap>,
+}
+
+/// What an output pixel sees through a row of the kernel.
+struct Tap {
+    /// Where the pixel stands in an image's output, and what it sees in its input.
+    output: usize,
+    input: usize,
+    /// The first row of the weight, and how many.
+    row: usize,
+    rows: usize,
+}
+
+impl ExactMap {
+    pub(super) fn of(layer: &Layer) -> Self {
+        let (kernel, stride, padding, input) = match layer.map {
+            Map::Conv { kernel, stride, padding } => (kernel, stride, padding, layer.input),
+            Map::Linear => (1, 1, 0, Shape { height: 1, width: 1, channels: layer.input.len() }),
+        };
+        let (inputs, outputs) = (input.channels, layer.output.channels);
+        // Indices into the kernel for which there is an input.
+        let inside = |output: usize, side: usize| {
+            let corner = output * stride;
+            let first = padding.saturating_sub(corner).min(kernel);
+            first..(side + padding).saturating_sub(corner).clamp(first, kernel)
+        };
+        let mut taps = Vec::new();
+        for y in 0..layer.output.height {
+            for x in 0..layer.output.width {
+                let columns = inside(x, input.width);
+                for ky in inside(y, input.height).filter(|_| !columns.is_empty()) {
+                    let (down, right) = (y * stride + ky - padding, x * stride + columns.start - padding);
+                    taps.push(Tap {
+                        output: (y * layer.output.width + x) * outputs,
+                        input: (down * input.width + right) * inputs,
+                        row: (ky * kernel + columns.start) * inputs,
+                        rows: columns.len() * inputs,
+                    });
+                }
+            }
+        }
+        Self { inputs, outputs, input_len: input.len(), output_len: layer.output.len(), taps }
+    }
+
+    /// Numbers of an image's output.
+    pub(super) fn output_len(&self) -> usize {
+        self.output_len
+    }
+
+    /// Adds the map's output for some inputs.
+    pub(super) fn add_outputs<S: Lanes>(&self, s: S, inputs: &[f64], weight: &[f64], outputs: &mut [f64]) {
+        s.dispatch(Outputs { map: self, inputs, weight, outputs });
+    }
+
+    /// Adds the gradient of some inputs, given that of the outputs and the transposed weight.
+    pub(super) fn add_input_gradient<S: Lanes>(&self, s: S, gradient: &[f64], transposed: &[f64], to: &mut [f64]) {
+        s.dispatch(InputGradient { map: self, gradient, transposed, to });
+    }
+
+    /// Adds the gradient of the weight, given inputs and the gradient of the outputs.
+    pub(super) fn add_weight_gradient<S: Lanes>(&self, s: S, inputs: &[f64], gradient: &[f64], to: &mut [f64]) {
+        s.dispatch(WeightGradient { map: self, inputs, gradient, to });
+    }
+
+    /// The weight with inputs and outputs exchanged at each place of the kernel.
+    pub(super) fn transpose(&self, weight: &[f64]) -> Vec<f64> {
+        let mut transposed = vec![0.0; weight.len()];
+        let place = self.inputs * self.outputs;
+        for (from, to) in weight.chunks_exact(place).zip(transposed.chunks_exact_mut(place)) {
+            for (i, row) in from.chunks_exact(self.outputs).enumerate() {
+                row.iter().enumerate().for_each(|(o, x)| to[o * self.inputs + i] = *x);
+            }
+        }
+        transposed
+    }
+}
+
+struct Outputs<'a> {
+    map: &'a ExactMap,
+    inputs: &'a [f64],
+    weight: &'a [f64],
+    outputs: &'a mut [f64],
+}
+
+impl Kernel for Outputs<'_> {
+    #[inline(always)]
+    fn run<S: Lanes>(self, _: S) {
+        let Self { map, inputs, weight, outputs } = self;
+        let mut inputs = inputs.chunks_exact(map.input_len);
+        let mut outputs = outputs.chunks_exact_mut(map.output_len);
+        while outputs.len() >= TOGETHER {
+            map_images::<TOGETHER>(map, next(&mut inputs), weight, next(&mut outputs));
+        }
+        while outputs.len() > 0 {
+            map_images::<1>(map, next(&mut inputs), weight, next(&mut outputs));
+        }
+    }
+}
+
+#[inline(always)]
+fn map_images<const I: usize>(map: &ExactMap, inputs: [&[f64]; I], weight: &[f64], mut outputs: [&mut [f64]; I]) {
+    for tap in &map.taps {
+        let seen = inputs.map(|x| &x[tap.input..][..tap.rows]);
+        let weight = &weight[tap.row * map.outputs..][..tap.rows * map.outputs];
+        multiply(seen, weight, outputs.each_mut().map(|y| &mut y[tap.output..][..map.outputs]));
+    }
+}
+
+struct InputGradient<'a> {
+    map: &'a ExactMap,
+    gradient: &'a [f64],
+    transposed: &'a [f64],
+    to: &'a mut [f64],
+}
+
+impl Kernel for InputGradient<'_> {
+    #[inline(always)]
+    fn run<S: Lanes>(self, _: S) {
+        let Self { map, gradient, transposed, to } = self;
+        let mut gradient = gradient.chunks_exact(map.output_len);
+        let mut to = to.chunks_exact_mut(map.input_len);
+        while to.len() >= TOGETHER {
+            return_images::<TOGETHER>(map, next(&mut gradient), transposed, next(&mut to));
+        }
+        while to.len() > 0 {
+            return_images::<1>(map, next(&mut gradient), transposed, next(&mut to));
+        }
+    }
+}
+
+#[inline(always)]
+fn return_images<const I: usize>(map: &ExactMap, gradient: [&[f64]; I], transposed: &[f64], mut to: [&mut [f64]; I]) {
+    for tap in &map.taps {
+        let given = gradient.map(|g| &g[tap.output..][..map.outputs]);
+        for pixel in (0..tap.rows).step_by(map.inputs) {
+            let weight = &transposed[(tap.row + pixel) * map.outputs..][..map.inputs * map.outputs];
+            multiply(given, weight, to.each_mut().map(|x| &mut x[tap.input + pixel..][..map.inputs]));
+        }
+    }
+}
+
+struct WeightGradient<'a> {
+    map: &'a ExactMap,
+    inputs: &'a [f64],
+    gradient: &'a [f64],
+    to: &'a mut [f64],
+}
+
+impl Kernel for WeightGradient<'_> {
+    #[inline(always)]
+    fn run<S: Lanes>(self, _: S) {
+        let Self { map, inputs, gradient, to } = self;
+        let mut inputs = inputs.chunks_exact(map.input_len);
+        let mut gradient = gradient.chunks_exact(map.output_len);
+        while gradient.len() >= TOGETHER {
+            add_images::<TOGETHER>(map, next(&mut inputs), next(&mut gradient), to);
+        }
+        while gradient.len() > 0 {
+            add_images::<1>(map, next(&mut inputs), next(&mut gradient), to);
+        }
+    }
+}
+
+#[inline(always)]
+fn add_images<const I: usize>(map: &ExactMap, inputs: [&[f64]; I], gradient: [&[f64]; I], to: &mut [f64]) {
+    for tap in &map.taps {
+        let seen = inputs.map(|x| &x[tap.input..][..tap.rows]);
+        let given = gradient.map(|g| &g[tap.output..][..map.outputs]);
+        let rows = to[tap.row * map.outputs..][..tap.rows * map.outputs].chunks_exact_mut(map.outputs);
+        for (r, row) in rows.enumerate() {
+            for (image, given) in seen.iter().zip(given) {
+                let x = image[r];
+                row.iter_mut().zip(given).for_each(|(sum, g)| *sum = x.mul_add(*g, *sum));
+            }
+        }
+    }
+}
+
+/// The next images.
+#[inline(always)]
+fn next<T, const I: usize>(images: &mut impl Iterator<Item = T>) -> [T; I] {
+    std::array::from_fn(|_| images.next().expect("there are as many images left"))
+}
+
+/// Adds the product of a vector per image with a matrix whose rows are as long as what is added to.
+#[inline(always)]
+fn multiply<const I: usize>(x: [&[f64]; I], matrix: &[f64], mut sums: [&mut [f64]; I]) {
+    let width = sums[0].len();
+    let whole = width / BESIDE * BESIDE;
+    for at in (0..whole).step_by(BESIDE) {
+        let mut block: [[f64; BESIDE]; I] = std::array::from_fn(|i| chunk(sums[i], at));
+        for (r, row) in matrix.chunks_exact(width).enumerate() {
+            let row = chunk(row, at);
+            for (block, x) in block.iter_mut().zip(x) {
+                let x = x[r];
+                block.iter_mut().zip(row).for_each(|(sum, w)| *sum = x.mul_add(w, *sum));
+            }
+        }
+        for (sums, block) in sums.iter_mut().zip(block) {
+            sums[at..at + BESIDE].copy_from_slice(&block);
+        }
+    }
+    for at in whole..width {
+        for (sums, x) in sums.iter_mut().zip(x) {
+            let column = matrix[at..].iter().step_by(width);
+            sums[at] = x.iter().zip(column).fold(sums[at], |sum, (x, w)| x.mul_add(*w, sum));
+        }
+    }
+}
+
+#[inline(always)]
+fn chunk(data: &[f64], at: usize) -> [f64; BESIDE] {
+    *data[at..at + BESIDE].first_chunk().expect("the slice is as long")
+}
