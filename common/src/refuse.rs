@@ -79,7 +79,7 @@ pub fn mixed_losses(spec: &Spec, metric: &Metric) -> Option<[String; 2]> {
         return None;
     }
     let configs = spec.grid.iter().take(MOST_CONFIGS).filter_map(|cell| spec.grid.config(cell).ok());
-    let mut quantities = configs.map(|config| quantity(&config));
+    let mut quantities = configs.map(|config| quantity(&config, smoothed(spec, metric)));
     let first = quantities.next()?;
     let other = quantities.find(|other| *other != first)?;
     Some([first, other])
@@ -97,12 +97,20 @@ fn varies_loss(spec: &Spec) -> bool {
     axes.filter_map(|axis| axis.field.as_deref()).any(says) || spec.grid.derived_fields().any(says)
 }
 
+/// Whether a metric is of the loss with its label smoothing. In earlier numerics classes every loss was.
+fn smoothed(spec: &Spec, metric: &Metric) -> bool {
+    let earlier = (1..6).any(|version| spec.numerics == format!("cpu-f32/{version}"));
+    earlier
+        || spec.numerics.starts_with("cuda-f32/1/")
+        || matches!(metric, Metric::TrainSmoothedLoss | Metric::TestSmoothedLoss)
+}
+
 /// What a loss is a value of.
-fn quantity(config: &TrialConfig) -> String {
+fn quantity(config: &TrialConfig, smoothed: bool) -> String {
     match (&config.model.kind, config.train.loss) {
         (ModelKind::Toy(_), _) => "the toy loss".into(),
         (_, Loss::Mse) => "mse".into(),
-        (_, Loss::CrossEntropy { smoothing }) if smoothing == 0.0 => "cross-entropy".into(),
+        (_, Loss::CrossEntropy { smoothing }) if smoothing == 0.0 || !smoothed => "cross-entropy".into(),
         (_, Loss::CrossEntropy { smoothing }) => format!("cross-entropy with label_smoothing = {smoothing}"),
     }
 }

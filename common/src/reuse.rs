@@ -25,6 +25,10 @@ impl Measure {
         if config.to_steps(self.every) != config.to_steps(wanted.every) || wanted.save && !self.save {
             return None;
         }
+        // Under other statistics, what is measured of the same images is another quantity of the same name.
+        if self.statistics != wanted.statistics {
+            return None;
+        }
         let place = |metric| self.metrics.iter().position(|measured| measured == metric);
         let metrics = wanted.metrics.iter().map(place).collect::<Option<Vec<_>>>()?;
         let looks = match (&self.probe, &wanted.probe) {
@@ -79,7 +83,7 @@ mod tests {
             "name = 'a'\n[data]\ndataset = 'glyphs'\ntrain = 640\n[model]\nkind = 'mlp'\n[train]\nepochs = 4\nbatch_size = 64\nlr = 0.1\n\
              [measure]\n{measure}"
         );
-        Spec::read(&SpecSource { file: "f".into(), text, settings: vec![], files: vec![] }).expect("a sweep file")
+        Spec::read(&SpecSource { file: "f".into(), text, ..SpecSource::default() }).expect("a sweep file")
     }
 
     #[test]

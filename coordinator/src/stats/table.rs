@@ -15,6 +15,7 @@ use rayon::prelude::*;
 use super::best::{self, Ends, Place};
 use super::bootstrap::RESAMPLES;
 use super::chance::{chance, has_chance};
+use super::compare::trials;
 use super::crossed::Crossing;
 use super::rank::End;
 use super::statistic::{Figures, Statistic};
@@ -87,6 +88,8 @@ pub struct Query {
     /// Whether a row may be of several cells.
     pooled: bool,
     metric: (usize, Metric),
+    /// The metric by which rows are ranked: that of the validation images, where there are some.
+    chooser: (usize, Metric),
     at: Option<Length>,
     stats: Vec<Statistic>,
     weighting: Weighting,
@@ -218,6 +221,9 @@ struct Group {
     counts: Counts,
 }
 
+/// By the places of their values on the axes that are asked for.
+type Groups = BTreeMap<Vec<u64>, Group>;
+
 impl Query {
     /// Checks a question against a sweep.
     ///
@@ -246,7 +252,8 @@ impl Query {
         let fixed: Vec<&str> = spec.seeds.fixed.iter().map(|purpose| purpose.word()).collect();
         let terms = Terms { fixed: fixed.join(", "), stops: spec.until.as_ref().is_some_and(Until::stops) };
         let (weighting, crossing) = (question.weighting, Crossing::of(spec));
-        Ok(Self { axes, pooled, metric, at: find_step(question.at)?, stats, weighting, crossing, terms })
+        let chooser = chooser(&spec.measure.metrics, &metric);
+        Ok(Self { axes, pooled, metric, chooser, at: find_step(question.at)?, stats, weighting, crossing, terms })
     }
 
     /// Whether it matters of which cell and repeat a value is.
@@ -276,6 +283,16 @@ impl Query {
     /// The metric.
     pub fn metric(&self) -> &Metric {
         &self.metric.1
+    }
+
+    /// The metric by which rows are ranked.
+    pub fn ranked_by(&self) -> &Metric {
+        &self.chooser.1
+    }
+
+    /// The same question about the metric by which rows are ranked, if that is another one.
+    pub(super) fn of_chooser(&self) -> Option<Self> {
+        (self.chooser.0 != self.metric.0).then(|| Self { metric: self.chooser.clone(), ..self.clone() })
     }
 
     /// Its place among the sweep's metrics.
@@ -314,13 +331,18 @@ impl Query {
     /// The store failed, no curve has a sample at the step asked for, or it would take too long.
     pub fn table(&self, rows: Rows<'_>) -> Result<Vec<Entry>, TableError> {
         let is_ranked = self.is_ranked(rows.spec);
-        let (mut groups, mut ends) = self.outcomes(rows, Within::ALL, is_ranked)?;
+        let chooser = self.of_chooser().filter(|_| is_ranked);
+        let with_ends = is_ranked && chooser.is_none();
+        let (mut groups, mut ends) = self.outcomes(rows, Within::ALL, with_ends)?;
         if let Some(at) = self.at {
-            self.sample_curves(rows, at, &mut groups, is_ranked.then_some(&mut ends))?;
+            self.sample_curves(rows, at, &mut groups, with_ends.then_some(&mut ends))?;
+        }
+        if let Some(chooser) = chooser {
+            ends = chooser.ends(rows)?;
         }
         let members: Vec<Vec<u64>> = groups.values().map(|group| group.cells.clone()).collect();
         let places = match is_ranked {
-            true => best::places(rows.spec, self.metric(), &ends, &members),
+            true => best::places(rows.spec, self.ranked_by(), &ends, &members),
             false => vec![None; members.len()],
         };
         self.entries(rows, groups, places)
@@ -339,12 +361,7 @@ impl Query {
         self.entries(rows, groups, places)
     }
 
-    fn entries(
-        &self,
-        rows: Rows<'_>,
-        groups: BTreeMap<Vec<u64>, Group>,
-        places: Vec<Option<Place>>,
-    ) -> Result<Vec<Entry>, TableError> {
+    fn entries(&self, rows: Rows<'_>, groups: Groups, places: Vec<Option<Place>>) -> Result<Vec<Entry>, TableError> {
         self.check_work(groups.values().map(|group| group.values.values.len() + group.diverged.len()))?;
         let cells = rows.cells();
         let mut entries: Vec<Entry> =
@@ -358,10 +375,15 @@ impl Query {
         if !self.is_ranked(rows.spec) {
             return Ok(BTreeMap::new());
         }
-        let (_, ends) = self.outcomes(rows, Within::ALL, true)?;
+        let ends = self.of_chooser().as_ref().unwrap_or(self).ends(rows)?;
         let members: Vec<Vec<u64>> = ends.keys().map(|cell| vec![*cell]).collect();
-        let places = best::places(rows.spec, self.metric(), &ends, &members);
+        let places = best::places(rows.spec, self.ranked_by(), &ends, &members);
         Ok(ends.keys().zip(places).filter_map(|(cell, place)| Some((*cell, place?))).collect())
+    }
+
+    /// How the trials of each cell ended.
+    fn ends(&self, rows: Rows<'_>) -> Result<BTreeMap<u64, Ends>, TableError> {
+        Ok(trials(self, rows)?.into_iter().map(|(cell, trials)| (cell, trials.ends)).collect())
     }
 
     fn is_ranked(&self, spec: &Spec) -> bool {
@@ -378,7 +400,7 @@ impl Query {
 
     /// Why its rows have no order, if they have none.
     pub fn unranked(&self, spec: &Spec) -> Option<String> {
-        best::unranked(spec, self.metric())
+        best::unranked(spec, self.ranked_by())
     }
 
     /// Trials by outcome, with their final values where these are asked for; and how each ended, if that is.
@@ -387,10 +409,10 @@ impl Query {
         rows: Rows<'_>,
         within: Within,
         with_ends: bool,
-    ) -> Result<(BTreeMap<Vec<u64>, Group>, BTreeMap<u64, Ends>), TableError> {
+    ) -> Result<(Groups, BTreeMap<u64, Ends>), TableError> {
         let spec = rows.spec;
         let mut ends: BTreeMap<u64, Ends> = BTreeMap::new();
-        let mut groups: BTreeMap<Vec<u64>, Group> = BTreeMap::new();
+        let mut groups: Groups = BTreeMap::new();
         if spec.grid.numbers() <= MOST_EMPTY_ROWS {
             for cell in spec.grid.iter().filter(|cell| within.holds(*cell)) {
                 groups.entry(self.group(spec, cell)).or_default();
@@ -453,7 +475,7 @@ impl Query {
         &self,
         rows: Rows<'_>,
         at: Length,
-        groups: &mut BTreeMap<Vec<u64>, Group>,
+        groups: &mut Groups,
         mut ends: Option<&mut BTreeMap<u64, Ends>>,
     ) -> Result<(), TableError> {
         let mut group = (u64::MAX, Vec::new());
@@ -849,6 +871,18 @@ fn find_metric(metrics: &[Metric], name: &str) -> Result<(usize, Metric), TableE
             Err(TableError::Unknown(format!("the sweep does not measure '{name}', {hint}")))
         }
     }
+}
+
+/// Cells that are chosen by what they are judged by look too good: where there are validation images, these choose.
+fn chooser(metrics: &[Metric], metric: &(usize, Metric)) -> (usize, Metric) {
+    let other = match metric.1 {
+        Metric::TestAcc => Metric::ValAcc,
+        Metric::TestLoss => Metric::ValLoss,
+        Metric::AverageTestAcc => Metric::AverageValAcc,
+        Metric::AverageTestLoss => Metric::AverageValLoss,
+        _ => return metric.clone(),
+    };
+    metrics.iter().position(|measured| *measured == other).map_or_else(|| metric.clone(), |at| (at, other))
 }
 
 fn find_step(at: &str) -> Result<Option<Length>, TableError> {

@@ -124,13 +124,14 @@ pub(super) fn mark(table: &v1::TableResponse, at: usize, best: Option<usize>) ->
 /// What the marks of a table mean, and what else is to be known of its rows; one line each.
 pub fn legend(table: &v1::TableResponse) -> String {
     let mut lines = Vec::new();
+    let by = if table.ranked_by.is_empty() { String::new() } else { format!(" by {}", table.ranked_by) };
     let others = table.rows.iter().filter(|row| row.may_be_best).count().saturating_sub(1);
     match (best_row(table).is_some() && table.columns.is_empty(), others) {
         (true, 0) => {
-            lines.push("★ best, by the ranks of trials within repeats; no other can be taken for it".to_owned())
+            lines.push(format!("★ best{by}, by the ranks of trials within repeats; no other can be taken for it"))
         }
         (true, _) => lines.push(format!(
-            "★ best, by the ranks of trials within repeats; ☆ cannot be told from it: {others} of {} others, at 95 %",
+            "★ best{by}, by the ranks of trials within repeats; ☆ cannot be told from it: {others} of {} others, at 95 %",
             table.rows.len() - 1
         )),
         _ if !table.unranked.is_empty() && table.better != 0 => lines.push(format!("no ★: {}", table.unranked)),

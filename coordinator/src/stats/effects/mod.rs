@@ -164,8 +164,12 @@ impl Analysis {
         let names: Vec<&str> = spec.seeds.fixed.iter().map(|purpose| purpose.word()).collect();
         notes.extend((!names.is_empty()).then(|| format!("intervals are given the fixed {}", names.join(", "))));
         let terms = shares::terms(spec, &design, &values, &blocks, &means, &mut notes);
-        let ends: BTreeMap<u64, Ends> = trials.iter().map(|(cell, trials)| (*cell, trials.ends.clone())).collect();
-        let (best, may_be_best) = match best::unranked(spec, self.metric()) {
+        let ranked_by = self.query.ranked_by();
+        let chosen = self.query.of_chooser().map(|query| super::compare::trials(&query, rows)).transpose()?;
+        notes.extend(chosen.is_some().then(|| format!("cells are ranked by {}", ranked_by.name())));
+        let ends: BTreeMap<u64, Ends> =
+            chosen.as_ref().unwrap_or(&trials).iter().map(|(cell, trials)| (*cell, trials.ends.clone())).collect();
+        let (best, may_be_best) = match best::unranked(spec, ranked_by) {
             Some(why) => {
                 notes.push(format!("no best cell: {why}"));
                 (Vec::new(), 0)
@@ -173,7 +177,7 @@ impl Analysis {
             None => {
                 let stream = crossing.is_none().then(|| rows.resampling(&design.cells));
                 notes.extend(stream.is_none().then(|| NO_PROBABILITY.to_owned()));
-                best_cells(spec, self.metric(), &trials, &ends, stream)
+                best_cells(spec, ranked_by, &trials, &ends, stream)
             }
         };
         Ok(Effects {
@@ -429,9 +433,9 @@ fn probabilities(spec: &Spec, metric: &Metric, ends: &BTreeMap<u64, Ends>, mut s
     };
     let mut shares: BTreeMap<u64, f64> = BTreeMap::new();
     for best in resample::weighted(repeats, RESAMPLES, &mut stream, top) {
-        best.iter().for_each(|at| *shares.entry(contenders[*at]).or_default() += 1.0 / (best.len() * RESAMPLES) as f64);
+        best.iter().for_each(|at| *shares.entry(contenders[*at]).or_default() += 1.0 / best.len() as f64);
     }
-    shares
+    shares.into_iter().map(|(cell, hits)| (cell, hits / RESAMPLES as f64)).collect()
 }
 
 fn notes(spec: &Spec, design: &Design, blocks: &Blocks, drawn: &Drawn) -> Vec<String> {
