@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::Spec;
 use crate::config::{ModelKind, Toy};
-use crate::pin::FilePin;
+use crate::pin::{FileData, FilePin};
 use crate::seed::Purpose;
 use crate::spec::SpecSource;
 use crate::terms::Share;
@@ -100,6 +100,32 @@ fn images_to_validate_on_are_taken_from_the_training_images() {
     assert_eq!(spec.grid.classes(), 2);
     let message = refusal("[grid]\n\"data.validation\" = [0, 500]\n[measure]\nmetrics = [\"average_val_loss\"]\n", &[]);
     assert!(message.contains("average_val_loss needs images"), "{message}");
+}
+
+#[test]
+fn images_without_sides_are_neither_mirrored_nor_moved() {
+    let read = |shape, augment: &str| {
+        let data = FileData { hash: [7; 32], sizes: (1000, 100), shape, classes: 3, floats: true };
+        let files = vec![FilePin { path: "d.safetensors".into(), hash: [7; 32], images: Some(data) }];
+        let settings = vec!["data.dataset='d.safetensors'".into(), format!("data.augment={augment}")];
+        Spec::read_new(&SpecSource { settings, files, ..source("", &[]) }).map(|_| ()).map_err(|e| e.to_string())
+    };
+    for (shape, augment, fine) in [
+        ((1, 1, 784), "none", true),
+        ((1, 1, 784), "flip", false),
+        ((1, 1, 784), "crop-flip", false),
+        ((1, 2, 3), "flip", true),
+        ((4, 28, 1), "crop-flip", false),
+        ((28, 4, 1), "crop-flip", false),
+        ((5, 5, 1), "crop-flip", true),
+    ] {
+        match read(shape, augment) {
+            Ok(()) => assert!(fine, "{shape:?} {augment}"),
+            Err(error) => {
+                assert!(!fine && error.contains("data.augment") && error.contains("[image, feature]"), "{error}")
+            }
+        }
+    }
 }
 
 #[test]

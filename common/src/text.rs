@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 /// Text of somebody else on one line: whatever does not stand for itself is escaped as in JSON: `\n`, `\u001b`.
 pub fn shown(text: &str) -> Cow<'_, str> {
-    escaped(text, |c| misleads(c))
+    escaped(text, misleads)
 }
 
 /// The same of text that has lines.

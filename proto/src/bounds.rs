@@ -158,6 +158,7 @@ pub const BOUNDS: &[Bound] = &[
     text("RevokeTokenRequest", "id", NAME),
     text("RowsRequest", "sweep", NAME),
     // Only a little more than its text may have, so that a file that is too long is told of as such.
+    text("SpecSource", "cells", HASH),
     list("SpecSource", "files", crate::convert::MAX_FILES),
     text("SpecSource", "file", PATH),
     text("SpecSource", "text", ergodic_common::spec::MAX_TEXT + 65_536),

@@ -28,7 +28,7 @@ mod tests {
     #[test]
     fn an_event_is_one_line_whatever_is_in_it() {
         let mut out = OneLineEach(Vec::new());
-        write!(out, "{}", "joined name=a\u{1b}[2J\nINFO forged\u{202e}\n").expect("written");
+        out.write_all("joined name=a\u{1b}[2J\nINFO forged\u{202e}\n".as_bytes()).expect("written");
         out.write_all(b"next\n").expect("written");
         assert_eq!(String::from_utf8_lossy(&out.0), "joined name=a\\u001b[2J\\nINFO forged\\u202e\nnext\n");
     }

@@ -183,7 +183,9 @@ fn check_effects(cluster: &Cluster, id: &str) {
     let wanted = (means[0] - means[1] - means[2] + means[3]) / 4.0;
     assert!(pairs.len() == 4 && near(&pairs[0]["effect"], wanted) && near(&pairs[1]["effect"], -wanted));
     let best = list(&found, "best");
-    assert!(best.len() == 4 && near(&best[0]["mean"], means.iter().copied().fold(0.0, f64::max)));
+    let mean_ranks: Vec<f64> = best.iter().filter_map(|row| row["mean_rank"].as_f64()).collect();
+    assert!(mean_ranks.len() == 6 && mean_ranks.is_sorted(), "{best:?}");
+    assert!(best[4]["mean"].is_null() && best[5]["mean"].is_null(), "who diverged comes last: {best:?}");
     let sure: f64 = best.iter().filter_map(|row| row["p_best"].as_f64()).sum();
     assert!((sure - 1.0).abs() < 1e-9);
     let notes = found["notes"].to_string();

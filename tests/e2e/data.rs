@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use ergodic_tests::{Cluster, run};
-use safetensors::Dtype;
-use safetensors::tensor::{TensorView, serialize};
+use safetensors::tensor::{Dtype, TensorView, serialize};
 
 /// A dataset file of `[image, …]` with labels from `first` on.
 fn dataset(path: &Path, shape: &[usize], first: u8) {
@@ -12,7 +11,7 @@ fn dataset(path: &Path, shape: &[usize], first: u8) {
     let numbers: Vec<u8> = (0..shape.iter().product::<usize>()).map(|at| (at * 31 % 251) as u8).collect();
     let labels: Vec<u8> = (0..images).map(|at| first + (at % 3) as u8).collect();
     let view = |shape: &[usize], bytes: &'static [u8]| TensorView::new(Dtype::U8, shape.to_vec(), bytes).expect("fits");
-    let (numbers, labels) = (numbers.leak(), labels.leak());
+    let (numbers, labels): (&'static [u8], &'static [u8]) = (numbers.leak(), labels.leak());
     let tensors = [
         ("x_train", view(shape, numbers)),
         ("y_train", view(&[images], labels)),

@@ -38,7 +38,7 @@ fn nothing_is_acknowledged_into_a_store_that_was_moved_away_and_it_goes_on_when_
     let (there, away) = (database(&cluster, ""), cluster.path("elsewhere"));
     std::fs::rename(&there, &away).expect("moved");
     wait_until_it_is_told(&cluster, &id, "was deleted or moved away");
-    let refused = cluster.run(&["launch", &cluster.path("sweep.toml").to_string_lossy()]);
+    let refused = cluster.run(&["launch", "--again", &cluster.path("sweep.toml").to_string_lossy()]);
     assert!(refused.code != 0 && refused.stderr.contains("was deleted or moved away"), "{refused:?}");
     let stored = done(&cluster, &id);
     worker.wait_for_log("results not delivered");
@@ -92,16 +92,13 @@ fn two_coordinators_on_one_folder_whose_lock_was_deleted_notice() {
     let mut first = Cluster::start(&[]);
     let store = first.path("store").to_string_lossy().into_owned();
     let id = first.launch(&text);
-    let old = first.worker(1, &[]);
-    first.wait_until(&id, "it is under way", |status| status["done"].as_u64() > Some(0));
-    // It stands still, so that it cannot make the file again at once.
+    // It stands still, so that it cannot make the file again at once; and while it writes nothing, so that it holds no lock of SQLite's.
     first.coordinator().freeze();
     std::fs::remove_file(first.path("store/lock")).expect("deleted");
     let mut second = Cluster::on_store(&store);
     first.coordinator().thaw();
     first.wait_for_log("standing by");
     assert!(first.coordinator().log().contains("another coordinator"), "{}", first.coordinator().log());
-    old.kill();
     let _new = second.worker(2, &[]);
     second.wait_for_end(&id);
     assert_eq!(second.rows(&id), wanted);

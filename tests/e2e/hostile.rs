@@ -16,8 +16,9 @@ use ergodic_proto::v1;
 use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
 use ergodic_tests::{Cluster, connection, note, wait_for};
-use tonic::Code;
 use tonic::codec::CompressionEncoding;
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
 
 use crate::block_on;
 use crate::door::guarded;
@@ -135,8 +136,8 @@ fn launches_whose_senders_have_gone_make_room_for_others() {
             v1::LaunchRequest { source: Some(source), ..v1::LaunchRequest::default() }
         };
         let large = sweep(&format!(
-            "[grid]\nlr = {{ linear = [0.1, 0.2], points = 10000000 }}\n[where]\nkeep = \"lr < 1{}\"\n",
-            " && lr < 1".repeat(20)
+            "[grid]\nlr = {{ linear = [0.1, 0.2], points = 500000 }}\n[where]\nkeep = \"lr < 1{}\"\n",
+            " && lr < 1".repeat(390)
         ));
         block_on(async {
             let channel = connection(&cluster.url).await;
@@ -144,13 +145,38 @@ fn launches_whose_senders_have_gone_make_room_for_others() {
                 let mut client = SweepServiceClient::new(channel.clone());
                 async move { client.launch(request).await }
             };
-            let senders: Vec<_> = (0..4).map(|_| tokio::spawn(launch(large.clone()))).collect();
+            let mut senders: Vec<_> =
+                (0..4).map(|_| tokio::spawn(launch_when_there_is_room(channel.clone(), large.clone()))).collect();
             // Until all places are taken, and then until they are free.
-            while launch(sweep("")).await.is_ok() {}
-            senders.iter().for_each(tokio::task::JoinHandle::abort);
-            while launch(sweep("")).await.is_err() {}
+            while is_launched(launch(sweep("")).await) {
+                for sender in senders.iter_mut().filter(|sender| sender.is_finished()) {
+                    panic!("a large one was over before: {:?}", sender.await);
+                }
+            }
+            senders.iter().for_each(|sender| sender.abort());
+            while !is_launched(launch(sweep("")).await) {}
         });
     });
+}
+
+async fn launch_when_there_is_room(channel: Channel, request: v1::LaunchRequest) -> Result<(), Status> {
+    loop {
+        match SweepServiceClient::new(channel.clone()).launch(request.clone()).await {
+            Err(refused) if refused.code() == Code::ResourceExhausted => {}
+            answer => return answer.map(|_| ()),
+        }
+    }
+}
+
+/// Whether a sweep was launched, or else there was no room for it.
+fn is_launched(answer: Result<Response<v1::LaunchResponse>, Status>) -> bool {
+    match answer {
+        Ok(_) => true,
+        Err(refused) => {
+            assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+            false
+        }
+    }
 }
 
 #[test]

@@ -109,7 +109,8 @@ fn a_sweep_whose_cells_would_be_others_is_shown_and_not_run() {
         let why = refused(&cluster, args);
         assert!(why.contains("only shown by this program"), "{args:?}: {why}");
     }
-    assert!(refused(&cluster, &["export", "gp8ibdea", "-o", "/nowhere"]).contains("use the version that launched it"));
+    let dataset = cluster.path("dataset").to_string_lossy().into_owned();
+    assert!(refused(&cluster, &["export", "gp8ibdea", "-o", &dataset]).contains("use the version that launched it"));
     let rows = cluster.ask(&["trials", "gp8ibdea", "--format", "csv"]);
     assert_eq!(rows, std::fs::read_to_string(old("trials.csv")).expect("rows"));
     cluster.ask(&["rm", "gp8ibdea"]);

@@ -86,7 +86,7 @@ fn what_the_store_has_the_results_of_is_not_run_again() {
     let third = launched(&cluster, &less, &format!("14 results are taken over from {second}; 0 trials are to be run"));
     assert_eq!(cluster.status(&third)["state"], "completed");
     // Another name and another priority are another sweep of the same trials.
-    let named = TOY.replace("\"toy\"", "\"other\"");
+    let named = TOY.replace("\"toy\"\nrepeats", "\"other\"\nrepeats");
     let fourth =
         launched(&cluster, &format!("priority = 3{}", named.replace("name", "\nname")), "20 results are taken over");
     assert_eq!(trained(&cluster), 42);
@@ -210,7 +210,7 @@ fn failed_trials_are_run_again_and_growing_sweeps_take_what_they_would_run() {
 
     let id = launched(&cluster, &TOY.replace("repeats = 5", "repeats = 60"), "");
     cluster.wait_for_end(&id);
-    let until = "[repeats]\nmin = 20\nmax = 80\nuntil = { metric = \"weight_norm_sq\", ci95 = 0.05 }\n[model]";
+    let until = "[repeats]\nmin = 40\nmax = 160\nuntil = { metric = \"weight_norm_sq\", ci95 = 0.05 }\n[model]";
     let growing = TOY.replace("repeats = 5\n", "").replace("[model]", until);
     let anew = cluster.launch(&growing);
     cluster.wait_for_end(&anew);

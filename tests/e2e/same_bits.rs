@@ -156,7 +156,10 @@ fn a_worker_without_files_fetches_the_dataset_by_its_hash() {
     cluster.wait_for_end(&id);
     assert!(bare.log().contains("dataset fetched"), "{}", bare.log());
     let status = cluster.status(&id);
-    assert!(status["data"].as_str().is_some_and(|d| d.contains("500 of 600 training images")), "{status}");
+    assert!(
+        status["data"].as_str().is_some_and(|d| d.contains("500 of the first 600 of 60000 training images")),
+        "{status}"
+    );
     let rows = cluster.rows(&id);
     drop(bare);
     // Another one finds it in the cache, and one with files of its own uses those; all agree.

@@ -10,6 +10,9 @@ use crate::{block_on, empty_sweep};
 /// Clears the screen, by two ways, turns the direction of reading, and begins a line.
 const HOSTILE: &str = "=1+1\u{1b}[2J\u{9b}31m\u{202e}\u{7}\r\nINFO forged <b>&";
 
+/// A name has no control characters, or is refused.
+const NAME: &str = "=1+1\u{202e}<b>";
+
 /// Whether a character does something instead of being seen. The end of a line is the reader's own.
 fn misleads(c: &char) -> bool {
     c.is_control() && *c != '\n'
@@ -31,7 +34,7 @@ fn words_of_a_worker_are_shown_and_do_nothing() {
             protocol: PROTOCOL,
             build: HOSTILE.into(),
             worker: "a".repeat(32),
-            name: HOSTILE.into(),
+            name: NAME.into(),
             slots: 1,
             numerics: vec![CPU_F32.into(), HOSTILE.into()],
             held: Vec::new(),
@@ -51,7 +54,7 @@ fn words_of_a_worker_are_shown_and_do_nothing() {
             let failed = |i| v1::TrialResult {
                 outcome: v1::OutcomeKind::Failed.into(),
                 cause: HOSTILE.into(),
-                isa: HOSTILE.into(),
+                isa: "avx2".into(),
                 digest: vec![0; 32],
                 ..RawWorker::result(&grant, i, 0.0)
             };
@@ -74,7 +77,7 @@ fn words_of_a_worker_are_shown_and_do_nothing() {
     assert!(cluster.ask(&["explain", &id, "0/0"]).contains("=1+1\\u001b[2J"));
     for format in ["table", "csv", "md", "latex", "json"] {
         let trials = cluster.ask(&["trials", &id, "--format", format]);
-        is_clean(format, &trials.replace("\"'=1+1\\u001b[2J\\u009b31m\\u202e\\u0007\\r\nINFO forged", ""));
+        is_clean(format, &trials);
         assert!(trials.contains("u001b[2J"), "{format}: {trials}");
     }
     let json: Value = serde_json::from_str(&cluster.ask(&["trials", &id, "--format", "json"])).expect("JSON");
@@ -90,8 +93,8 @@ fn words_of_a_worker_are_shown_and_do_nothing() {
     is_clean("report", &cluster.ask(&["report", &id, "-o", &page]));
     let page = std::fs::read_to_string(cluster.path("page/index.html")).expect("a page");
     is_clean("the page", &page);
-    assert!(page.contains("INFO forged &lt;b&gt;&amp;") && !page.contains("<b>"), "{page}");
+    assert!(page.contains("=1+1\\u202e&lt;b&gt;") && !page.contains("<b>"), "{page}");
     let log = std::fs::read_to_string(cluster.path("coordinator.log")).expect("a log");
-    assert!(log.contains("forged"), "{log}");
+    assert!(log.contains("=1+1\\u"), "{log}");
     is_clean("the coordinator's log", &log);
 }

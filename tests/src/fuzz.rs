@@ -74,7 +74,7 @@ pub fn sweep(bytes: &[u8]) {
     source.named_files();
     let Ok(spec) = Spec::read(&source) else { return };
     for format in [Format::Json, Format::Table] {
-        plan(&spec, format);
+        plan(&spec, None, format);
     }
     assert!(spec.grid.cells() > 0, "a sweep has cells");
     for cell in spec.grid.iter().take(LOOKED_AT) {

@@ -141,7 +141,7 @@ pub(crate) fn inheritance(row: SweepRow, from: i64, shift: u64) -> Inheritance {
 
 /// Of three cells the first repeats, without what they keep; the last cell is run again and compared.
 pub(crate) fn gathering(row: SweepRow, from: i64, shift: u64) -> Gathering {
-    let text = "name = 'a'\n[data]\ndataset = 'glyphs'\n[model]\nkind = 'mlp'\n[train]\nsteps = 9\nlr = 0.1\n[measure]\n\
+    let text = "name = 'a'\n[data]\ndataset = 'glyphs'\n[model]\nkind = 'mlp'\n[train]\nsteps = 9\nbatch_size = 32\nlr = 0.1\n[measure]\n\
                 metrics = ['test_acc', 'train_loss']\n";
     let source = SpecSource { file: "f".into(), text: text.into(), ..SpecSource::default() };
     let spec = Spec::read(&source).expect("a sweep file");

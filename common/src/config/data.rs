@@ -174,6 +174,9 @@ impl DataConfig {
             label_noise: r.number("label_noise", numeric(&r, "label_noise"))?.unwrap_or(0.0),
             standardize: r.bool("standardize")?.unwrap_or(true),
         };
+        if let Some(why) = config.cannot_augment() {
+            r.refuse("augment", || why)?;
+        }
         r.finish()?;
         Ok(config)
     }

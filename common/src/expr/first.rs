@@ -53,7 +53,19 @@ impl MakeOperators<f64> for Operators {
 #[derive(Clone, Debug)]
 pub(super) struct First {
     flat: FlatEx<f64, Operators, Number>,
-    len: usize,
+    tokens: usize,
+}
+
+/// Names, numbers and operators of an expression.
+fn count_tokens(text: &str) -> usize {
+    let kind = |c: char| match c {
+        _ if c.is_whitespace() || "()".contains(c) => 0,
+        _ if c.is_alphanumeric() || "_.{}".contains(c) => 1,
+        _ => 2,
+    };
+    let kinds = text.chars().map(kind);
+    let before = std::iter::once(0).chain(text.chars().map(kind));
+    kinds.zip(before).filter(|(this, last)| *this != 0 && this != last).count()
 }
 
 /// How often two expressions are evaluated to see whether they mean the same.
@@ -62,7 +74,7 @@ const TRIES: u64 = 64;
 impl First {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let flat = FlatEx::parse(&brace_dotted_names(text)).map_err(|e| e.msg().to_owned())?;
-        Ok(Self { flat, len: text.len() })
+        Ok(Self { flat, tokens: count_tokens(text) })
     }
 
     pub(super) fn names(&self) -> Vec<&str> {
@@ -73,9 +85,9 @@ impl First {
         self.flat.eval(values).unwrap_or(f64::NAN)
     }
 
-    /// At least as many as it has operators.
+    /// As many as it has operators and values.
     pub(super) fn cost(&self) -> u64 {
-        self.len as u64
+        self.tokens as u64
     }
 
     /// Whether it means the same as an expression of a later grammar, wherever that means something: by its names, and by its values for numbers of either sign and

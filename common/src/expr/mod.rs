@@ -38,7 +38,7 @@ pub struct Expr {
 
 #[derive(Debug, Clone)]
 enum Form {
-    First(First),
+    First(Box<First>),
     Code(Code),
 }
 
@@ -59,7 +59,7 @@ impl Expr {
     /// What is wrong with the text, in words.
     pub fn parse(text: &str, grammar: u32) -> Result<Self, String> {
         if grammar == 1 {
-            return Ok(Self { form: Form::First(First::parse(text)?), grammar });
+            return Ok(Self { form: Form::First(Box::new(First::parse(text)?)), grammar });
         }
         let Parsed { code, words, is_new } = parse::parse(text)?;
         if let Some(word) = words.first() {

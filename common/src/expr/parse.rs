@@ -6,7 +6,10 @@ use super::{MAX_LEN, word_number};
 /// Deepest nesting of parentheses, signs and powers: each takes some of the thread's stack.
 const MAX_NESTING: usize = 64;
 
-const UNARY: [(&str, fn(f64) -> f64); 9] = [
+type Unary = fn(f64) -> f64;
+type Binary = fn(f64, f64) -> f64;
+
+const UNARY: [(&str, Unary); 9] = [
     ("sqrt", libm::sqrt),
     ("exp", libm::exp),
     ("ln", libm::log),
@@ -18,7 +21,7 @@ const UNARY: [(&str, fn(f64) -> f64); 9] = [
     ("round", libm::round),
 ];
 
-const OF_SEVERAL: [(&str, fn(f64, f64) -> f64); 2] = [("min", f64::min), ("max", f64::max)];
+const OF_SEVERAL: [(&str, Binary); 2] = [("min", f64::min), ("max", f64::max)];
 
 /// Longer ones first where one begins like another.
 const SYMBOLS: [&str; 16] = ["||", "&&", "==", "!=", "<=", ">=", "<", ">", "+", "-", "*", "/", "^", "(", ")", ","];
@@ -258,7 +261,7 @@ impl<'a> Parser<'a> {
     /// Parts joined by operators on numbers, from the left.
     fn operators(
         &mut self,
-        operators: &[(&'static str, fn(f64, f64) -> f64)],
+        operators: &[(&'static str, Binary)],
         part: impl Fn(&mut Self) -> Result<Kind, String>,
     ) -> Result<Kind, String> {
         let mut kind = part(self)?;

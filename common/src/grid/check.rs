@@ -228,7 +228,7 @@ impl Grid {
     /// One cell of every shape class: whether batch, data and length go together, and every axis means something.
     pub(super) fn check_classes(&self, wanted: Wanted<'_>) -> Result<(), SpecError> {
         for class in 0..self.classes() {
-            if class as usize % CONFIGS_BETWEEN == 0 {
+            if (class as usize).is_multiple_of(CONFIGS_BETWEEN) {
                 go_on(wanted)?;
             }
             if self.class_cells(class) > 0 {

@@ -6,12 +6,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use ergodic_common::{ErrorCode, Spec};
+use ergodic_common::ErrorCode;
 use ergodic_proto::connect::Access;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::Steering;
 
-use crate::client::Client;
 use crate::client::commands::{self, TableOptions};
 use crate::client::compare::{CompareOptions, compare};
 use crate::client::distance::{DistanceOptions, distance};

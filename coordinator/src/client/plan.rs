@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ergodic_common::config::{DatasetName, Length, ModelKind};
+use ergodic_common::config::{DatasetName, ModelKind};
 use ergodic_common::dataset::{DataError, Dataset, Looks, files};
 use ergodic_common::figures::significant;
 use ergodic_common::metric::Metric;
@@ -44,7 +44,7 @@ struct ClassPlan {
 pub fn looks(file: &SweepFile, spec: &Spec, data_dir: Option<&Path>) -> Result<Option<Looks>, UserError> {
     let configs = spec.grid.class_configs();
     let Some(first) = configs.iter().find(|config| config.model.kind.sees_images()) else { return Ok(None) };
-    let train = configs.iter().map(|config| config.data.train).max().unwrap_or_default();
+    let train = configs.iter().map(|config| config.data.train + config.data.validation).max().unwrap_or_default();
     let look = || match first.data.dataset {
         DatasetName::File(data) => {
             let mut files = file.source.files.iter().zip(&file.contents);

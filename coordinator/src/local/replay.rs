@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use ergodic_common::text::shown;
 use ergodic_common::trial::hex;
 use ergodic_common::{ErrorCode, Outcome, TrialResult};
 use ergodic_proto::status::UserError;
@@ -24,7 +25,7 @@ pub async fn replay(args: ReplayArgs) -> Result<Success, UserError> {
     let page = commands::trial(&mut client, &sweep, args.trial).await?;
     let stored = stored(&page)?;
     if let Outcome::Failed { cause } = &stored.outcome {
-        let message = format!("the trial {} failed and has no bits to compare: {cause}", args.trial);
+        let message = format!("the trial {} failed and has no bits to compare: {}", args.trial, shown(cause));
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
     let again = run(&args, &client.url, &page.sweep).await?;

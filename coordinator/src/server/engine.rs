@@ -18,14 +18,13 @@ use super::checkpoints::{Incoming, Keeper};
 use super::complaints::Complaints;
 use super::limits::Place;
 use super::store_error;
-use crate::core::audits::Finding;
 use crate::core::{
     Admission, Change, Committed, Core, Effect, Fence, Joining, KeptMetrics, LeaseRow, Now, Steering, StoredRow, Sweep,
     SweepRow, SweepState, Verdict, Withdrawal, WorkerId,
 };
 use crate::failpoint;
 use crate::store::writer::WriterHandle;
-use crate::store::{Batch, Cleared, Gathering, Inheritance, Report, StoreError, Write, Written};
+use crate::store::{Batch, Cleared, Gathering, Inheritance, Redone, Report, StoreError, Write, Written};
 
 /// Messages to a worker.
 pub type Outbox = mpsc::Sender<Result<v1::SessionResponse, tonic::Status>>;
@@ -89,7 +88,7 @@ pub enum Event {
     /// Trials of a sweep are to be run once more, because files that their rows name are lost.
     Redo(i64, Vec<TrialKey>, oneshot::Sender<Result<(), UserError>>),
     /// They are due, or are not.
-    Redone(i64, Result<Vec<(TrialKey, Option<Option<Finding>>)>, StoreError>, oneshot::Sender<Result<(), UserError>>),
+    Redone(i64, Result<Vec<Redone>, StoreError>, oneshot::Sender<Result<(), UserError>>),
     /// Whether the store takes a write.
     Probe(oneshot::Sender<Result<(), StoreError>>),
     /// A question.
@@ -738,7 +737,7 @@ impl Engine {
     fn redone(
         &mut self,
         sweep: i64,
-        redone: Result<Vec<(TrialKey, Option<Option<Finding>>)>, StoreError>,
+        redone: Result<Vec<Redone>, StoreError>,
         reply: oneshot::Sender<Result<(), UserError>>,
         now: Now,
     ) -> Vec<Effect> {

@@ -20,7 +20,7 @@ use super::engine::Event;
 use super::limits::Place;
 use super::recover::{sound_rows, threads};
 use super::store_error;
-use super::sweeps::{Prepared, Sweeps, asker};
+use super::sweeps::{Prepared, Sweeps, waiting};
 use crate::core::lookup::describe_cell;
 use crate::core::{DataPin, Sweep, SweepRow, SweepState};
 use crate::store::Inheritance;
@@ -98,7 +98,7 @@ impl Sweeps {
     /// A new sweep with the rows of the old one.
     async fn go_on_as(&self, old: Old, mut source: SpecSource, by: String, place: Arc<Place>) -> Result<i64, Status> {
         let read = source.clone();
-        let (_asker, asked) = asker();
+        let (_asker, asked) = waiting();
         let spec = tokio::task::spawn_blocking(move || Spec::read_new_while(&read, &asked)).await;
         let spec = spec.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| bad(e.to_string()))?;
         // A class by its engine alone is that of the rows.

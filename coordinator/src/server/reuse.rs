@@ -275,7 +275,7 @@ impl Sweeps {
         let limited = blocking(place.clone(), move || {
             let mut rows = Vec::new();
             let reader = shared.store.reader().map_err(store_error)?;
-            for (source, spec) in sources.iter().zip(specs.into_iter()) {
+            for (source, spec) in sources.iter().zip(specs) {
                 let Some(spec) = spec else { continue };
                 let places: HashMap<u64, u64> = source.cells.iter().map(|cell| (cell.from, cell.to)).collect();
                 let deciding = looking.deciding_in(&spec);

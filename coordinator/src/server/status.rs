@@ -73,6 +73,7 @@ pub(crate) fn unreadable_status(sweep: &Unreadable) -> v1::SweepStatus {
         mismatches: record.tallies.mismatches,
         fenced: record.tallies.fenced,
         launched_at: record.launched_at,
+        launched_by: record.launched_by.clone(),
         data: record.data.words.clone(),
         priority: record.share.priority,
         weight: record.share.weight,
@@ -84,10 +85,18 @@ pub(crate) fn unreadable_status(sweep: &Unreadable) -> v1::SweepStatus {
 
 /// All sweeps in the order of launch.
 pub(crate) fn all_statuses(core: &Core) -> Vec<v1::SweepStatus> {
-    let mut all: Vec<(i64, v1::SweepStatus)> = core.sweeps().map(|s| (s.number, sweep_status(core, s))).collect();
-    all.extend(core.unreadable().map(|sweep| (sweep.record.number, unreadable_status(sweep))));
+    statuses_from(core, i64::MIN, usize::MAX).into_iter().map(|(_, status)| status).collect()
+}
+
+/// So many of them from a number on, with their numbers.
+pub(crate) fn statuses_from(core: &Core, number: i64, most: usize) -> Vec<(i64, v1::SweepStatus)> {
+    let read = core.sweeps_from(number).take(most).map(|sweep| (sweep.number, sweep_status(core, sweep)));
+    let unreadable = core.unreadable().filter(|sweep| sweep.record.number >= number);
+    let mut all: Vec<(i64, v1::SweepStatus)> =
+        read.chain(unreadable.map(|sweep| (sweep.record.number, unreadable_status(sweep)))).collect();
     all.sort_by_key(|(number, _)| *number);
-    all.into_iter().map(|(_, status)| status).collect()
+    all.truncate(most);
+    all
 }
 
 fn precision_status(sweep: &Sweep) -> Option<v1::PrecisionStatus> {

@@ -20,11 +20,12 @@ use ergodic_proto::{PROTOCOL, USER, v1};
 use tonic::{Request, Response, Status};
 
 use super::door::Caller;
+use super::engine::Event;
 use super::grid::watch_grid;
 use super::limits::{Pages, Place, Stream};
 use super::removal::Removed;
 use super::rows::{self, Asked};
-use super::status::{all_statuses, sweep_status, trial_lines, unreadable_status, worker_statuses};
+use super::status::{all_statuses, statuses_from, sweep_status, trial_lines, unreadable_status, worker_statuses};
 use super::{Shared, change, lost, process, removal, store_error};
 use crate::core::audits::Finding;
 use crate::core::lookup::{Meant, Whereabouts};
@@ -117,10 +118,7 @@ impl SweepService for Sweeps {
         tokio::spawn(async move {
             let mut from = i64::MIN;
             loop {
-                let page = this.ask(move |core| {
-                    let sweeps = core.sweeps_from(from).take(LISTED);
-                    sweeps.map(|sweep| (sweep.number, sweep_status(core, sweep))).collect::<Vec<_>>()
-                });
+                let page = this.ask(move |core| statuses_from(core, from, LISTED));
                 let page = page.await;
                 let last = page.as_ref().ok().filter(|page| page.len() == LISTED).and_then(|page| page.last());
                 let next = last.map(|(number, _)| number + 1);
@@ -136,7 +134,7 @@ impl SweepService for Sweeps {
     }
 
     async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
-        let sweeps = self.ask(|core| all_statuses(core)).await?;
+        let sweeps = self.ask(all_statuses).await?;
         Ok(Response::new(v1::ListResponse { sweeps }))
     }
 
@@ -588,7 +586,7 @@ impl Sweeps {
     /// Pins a sweep to its numerics class in full, by a setting: a later version of this program must not take it for its own.
     async fn settle_numerics(&self, mut source: SpecSource, place: Arc<Place>) -> Result<SpecSource, Status> {
         let read = source.clone();
-        let (_asker, asked) = asker();
+        let (_asker, asked) = waiting();
         let spec = tokio::task::spawn_blocking(move || {
             let _held = place;
             Spec::read_new_while(&read, &asked)
@@ -639,7 +637,7 @@ impl Sweeps {
         refuse: fn(&Spec) -> Result<(), SpecError>,
     ) -> Result<Prepared, Status> {
         let catalog = self.0.catalog.clone();
-        let (_asker, asked) = asker();
+        let (_asker, asked) = waiting();
         let task = tokio::task::spawn_blocking(move || {
             let _held = place;
             let bad = |message: String| UserError::new(ErrorCode::BadInput, message);
@@ -649,9 +647,6 @@ impl Sweeps {
             source.grammar = spec.grammar();
             source.cells = Some(spec.print());
             let (data, looks) = catalog.pin(&spec, &source.files).map_err(|e| bad(e.to_string()))?;
-            let spec = Spec::read(&source).map_err(|e| bad(e.to_string()))?;
-            refuse(&spec).map_err(|e| bad(e.to_string()))?;
-            let data = catalog.pin(&spec, &source.files).map_err(|e| bad(e.to_string()))?;
             let launched_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
             let id = new_id(&source, launched_at);
             let (state, tallies) = (SweepState::Running, Tallies::default());
@@ -837,7 +832,7 @@ fn name_of_asker<T>(request: &Request<T>) -> String {
 }
 
 /// Somebody who waits as long as the first half is there, which the second one tells: work on another thread ends with its request.
-pub(super) fn asker() -> (Arc<()>, impl Fn() -> bool) {
+pub(super) fn waiting() -> (Arc<()>, impl Fn() -> bool) {
     let asker = Arc::new(());
     let waits = Arc::downgrade(&asker);
     (asker, move || waits.strong_count() > 0)
@@ -938,6 +933,10 @@ fn table_without_rows(found: &Found, query: &Query) -> v1::TableResponse {
         columns: query.columns(),
         weighting: query.weighting().unwrap_or_default().to_owned(),
         unranked: query.unranked(&found.spec).unwrap_or_default(),
+        ranked_by: Some(query.ranked_by())
+            .filter(|by| *by != query.metric())
+            .map(|by| by.name().into_owned())
+            .unwrap_or_default(),
     }
 }
 

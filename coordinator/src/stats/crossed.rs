@@ -97,10 +97,10 @@ mod tests {
 
     /// How often 95 % intervals of the mean contain the true one, 0, of the repeats that `keep` leaves.
     fn covered(sizes: [usize; 2], deviations: [f64; 3], keep: impl Fn(u32) -> bool) -> f64 {
-        const ROUNDS: u64 = 1000;
+        const ROUNDS: u64 = 2000;
         let crossing = Crossing::new(&sizes);
         let hits = (0..ROUNDS).filter(|round| {
-            let values = draw(sizes, deviations, &mut fixed_stream("crossed", *round));
+            let values = draw(sizes, deviations, &mut fixed_stream("crossed means", *round));
             let kept: Vec<(u32, f64)> = (0..).zip(values).filter(|(repeat, _)| keep(*repeat)).collect();
             let repeats: Vec<u32> = kept.iter().map(|(repeat, _)| *repeat).collect();
             let sample = Sample::crossed(kept.iter().map(|(_, value)| *value).collect(), &repeats, &crossing);
@@ -123,7 +123,7 @@ mod tests {
         // What independent repeats would say is right for the rest alone.
         let plain = |deviations| {
             let hits = (0..400).filter(|round| {
-                let sample = Sample::new(draw([10, 20], deviations, &mut fixed_stream("crossed", *round)));
+                let sample = Sample::new(draw([10, 20], deviations, &mut fixed_stream("crossed means", *round)));
                 sample.t_interval(0.95).is_some_and(|(low, high)| low <= 0.0 && 0.0 <= high)
             });
             hits.count() as f64 / 400.0

@@ -128,7 +128,8 @@ mod tests {
     #[test]
     fn stopped_means_are_as_good_as_promised() {
         assert!((stopped(0.95) - LEVEL).abs() < 1e-12);
-        let draws: [(&dyn Fn(&mut Stream) -> f64, &str); 3] =
+        type Draw<'a> = &'a dyn Fn(&mut Stream) -> f64;
+        let draws: [(Draw<'_>, &str); 3] =
             [(&Stream::normal, "normal"), (&exponential, "exponential"), (&outliers, "outliers")];
         for (draw, name) in draws {
             for wanted in [30.0_f64, 60.0, 120.0, 240.0] {

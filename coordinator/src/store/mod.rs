@@ -202,6 +202,9 @@ pub trait Kept: Send {
     fn remove(&self, hash: &[u8; 32]) -> std::io::Result<Option<u64>>;
 }
 
+/// A trial that is run once more as an audit, with what was known of its audit before: whether there was one, and what it had found.
+pub type Redone = (TrialKey, Option<Option<Finding>>);
+
 /// What became of a write.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Written {
@@ -225,7 +228,7 @@ pub enum Written {
     TakenOff(u64, u64),
     /// Trials that are run once more, as audits, with what was known of their audit before: whether there was one, and what it
     /// had found.
-    Redone(Vec<(TrialKey, Option<Option<Finding>>)>),
+    Redone(Vec<Redone>),
     /// What the store is told by.
     Identity(i64),
     /// What was cleared of a removed sweep.

@@ -40,7 +40,7 @@ impl Kind {
         match self {
             Self::Audited => format!("{head}repeats = {repeats}\naudit = 0.2\n{toy}"),
             Self::Growing => format!(
-                "{head}[repeats]\nmin = 30\nmax = {repeats}\nuntil = {{ metric = \"weight_norm_sq\", ci95 = 0.02 }}\n{toy}"
+                "{head}[repeats]\nmin = 40\nmax = {repeats}\nuntil = {{ metric = \"weight_norm_sq\", ci95 = 0.02 }}\n{toy}"
             ),
             Self::Crossed => {
                 format!("{head}repeats = {repeats}\nseeds = {{ crossed = {{ init = 12, order = 10 }} }}\n{net}")

@@ -23,6 +23,8 @@ pub(super) fn run(job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -> Option<Finishe
     let mut walk = Walk::new(start(job, toy, layout.len), toy.dim as usize);
     let mut sampler = Sampler::new(config, job.measure, &layout);
     sampler.start(&walk.w);
+    // w₁ has left the numbers. Without weight decay that changes nothing: the loss is 0 to all digits for good.
+    let mut vanished = false;
     for step in 0..config.steps() {
         if stop.load(Ordering::Relaxed) {
             return None;
@@ -39,7 +41,8 @@ pub(super) fn run(job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -> Option<Finishe
         if !loss.is_finite() || !walk.w.iter().all(|x| x.is_finite()) {
             return Some(end(job, &walk, sampler, step + 1, Outcome::Diverged { step: step + 1 }));
         }
-        if toy.noise == 0.0 && walk.w[0].is_subnormal() {
+        vanished |= toy.noise == 0.0 && walk.w[0].is_subnormal();
+        if vanished && rates.wd > 0.0 {
             return Some(too_small(job, step + 1));
         }
         sampler.trained(Tally { loss, plain: loss, right: 0, images: 1 });

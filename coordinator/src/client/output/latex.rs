@@ -202,7 +202,14 @@ mod tests {
                 ..v1::Summary::default()
             };
             let figures = if columns.is_empty() { vec![] } else { vec![mean.unwrap_or(f64::NAN), 2e-7] };
-            v1::TableRow { values: vec![word, number], summary: Some(summary), figures, ..v1::TableRow::default() }
+            let place = (mean == Some(0.75)).then_some(1);
+            v1::TableRow {
+                values: vec![word, number],
+                summary: Some(summary),
+                figures,
+                place,
+                ..v1::TableRow::default()
+            }
         };
         v1::TableResponse {
             sweep: "abcd".into(),

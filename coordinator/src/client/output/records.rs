@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use ergodic_common::text::{shown, shown_lines};
+use ergodic_common::text::shown;
 use serde_json::{Map, Value};
 
 use super::words::{figure, of_column};
@@ -81,7 +81,7 @@ fn csv_text(value: &Value) -> String {
 /// Programs take a cell that begins so for a formula, unless it is a number.
 fn no_formula(text: &str) -> String {
     let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text.parse::<f64>().is_err();
-    format!("{}{}", if is_formula { "'" } else { "" }, shown_lines(text))
+    format!("{}{}", if is_formula { "'" } else { "" }, shown(text))
 }
 
 /// A value without quotes.
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(reader.headers().expect("a header").get(0), Some("'=lr"));
         let read: Vec<String> = reader.records().map(|row| row.expect("a row")[1].to_owned()).collect();
         let wanted =
-            ["'=1+1", "'@x", "'+a", "'-rm", "'\\tx", "-0.5", "+1e-3", "-inf", "a=b", "\\u001b[2Jx\\u202e", "a\nb"];
+            ["'=1+1", "'@x", "'+a", "'-rm", "'\\tx", "-0.5", "+1e-3", "-inf", "a=b", "\\u001b[2Jx\\u202e", "a\\nb"];
         assert_eq!(read, wanted);
         assert!(csv.contains("\n-1.5,") && !csv.contains('\u{1b}'), "{csv}");
         let markdown = records.markdown();

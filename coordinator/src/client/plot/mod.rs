@@ -212,7 +212,7 @@ fn bad(message: String) -> UserError {
     UserError::new(ErrorCode::BadInput, message)
 }
 
-/// `sbtm6suc · 45 trials · glyphs … · cpu-f32/5`
+/// `sbtm6suc · 45 trials · glyphs … · cpu-f32/6`
 fn subtitle(table: &v1::TableResponse, options: &PlotOptions) -> String {
     let part = match table.done == table.trials {
         true => format!("{} trials", table.trials),

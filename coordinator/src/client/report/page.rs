@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn large_numbers_are_short() {
         let html = page_of(&[1.5e44, 0.25]);
-        assert!(html.contains("<td>1.5e44 ± 2.2e44</td>") && html.contains("<td>1.5e44</td>"), "{html}");
+        assert!(html.contains("<td>1.5e44 ± 2.3e44</td>") && html.contains("<td>1.5e44</td>"), "{html}");
         assert!(!html.contains("00000000"), "{html}");
     }
 }

@@ -300,6 +300,6 @@ fn under_crossed_streams_effects_are_those_of_the_streams() {
         });
         hits.count() as f64 / 200.0
     };
-    // Of 200, within two standard errors of 95 %.
-    assert!(covered >= 0.92, "{covered}");
+    // Within three standard errors of 95 % of 200.
+    assert!(covered >= 0.9, "{covered}");
 }

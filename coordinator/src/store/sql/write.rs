@@ -16,7 +16,7 @@ use crate::store::rows::{
     sweep_checksum, to_finding,
 };
 use crate::store::{
-    Attempt, Audit, Batch, Cleared, Damage, Reader as _, Report, StoreError, StoredTrial, Write, Written,
+    Attempt, Audit, Batch, Cleared, Damage, Reader as _, Redone, Report, StoreError, StoredTrial, Write, Written,
 };
 
 /// Applies a write.
@@ -254,7 +254,7 @@ fn unnamed(sql: &(impl Sql + Send), hashes: &[[u8; 32]]) -> Result<Vec<[u8; 32]>
 }
 
 /// The audits of these trials are due, of whoever runs them: any process may.
-fn redo(sql: &impl Sql, sweep: i64, keys: &[TrialKey]) -> Result<Vec<(TrialKey, Option<Option<Finding>>)>, StoreError> {
+fn redo(sql: &impl Sql, sweep: i64, keys: &[TrialKey]) -> Result<Vec<Redone>, StoreError> {
     let there = "SELECT sweep FROM trials WHERE sweep = $1 AND cell = $2 AND repeat = $3";
     let before = "SELECT finding FROM audits WHERE sweep = $1 AND cell = $2 AND repeat = $3";
     let due = "INSERT INTO audits (sweep, cell, repeat, process) VALUES ($1, $2, $3, '')

