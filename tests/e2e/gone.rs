@@ -89,7 +89,7 @@ fn what_stood_in_a_log_that_was_deleted_is_in_the_database() {
 #[test]
 fn two_coordinators_on_one_folder_whose_lock_was_deleted_notice() {
     let (text, wanted) = crate::work();
-    let mut first = Cluster::start(&[]);
+    let first = Cluster::start(&[]);
     let store = first.path("store").to_string_lossy().into_owned();
     let id = first.launch(&text);
     // It stands still, so that it cannot make the file again at once; and while it writes nothing, so that it holds no lock of SQLite's.

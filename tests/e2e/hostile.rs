@@ -149,7 +149,7 @@ fn launches_whose_senders_have_gone_make_room_for_others() {
                 (0..4).map(|_| tokio::spawn(launch_when_there_is_room(channel.clone(), large.clone()))).collect();
             // Until all places are taken, and then until they are free.
             while is_launched(launch(sweep("")).await) {
-                for sender in senders.iter_mut().filter(|sender| sender.is_finished()) {
+                if let Some(sender) = senders.iter_mut().find(|sender| sender.is_finished()) {
                     panic!("a large one was over before: {:?}", sender.await);
                 }
             }
