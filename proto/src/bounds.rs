@@ -1,5 +1,6 @@
 //! How long each text and each list of a request may be: one table for all of them, looked at before a message is taken apart, so
-//! that what is too large is refused by name and takes no room.
+//! that what is too large is refused by name and takes no room. What nobody writes and a decoder takes all the same is refused, too,
+//! where more could come in by it: groups, messages that come twice and are joined, and fields that reach beyond their message.
 //!
 //! `build.rs` makes [`MESSAGES`] out of the `.proto` files: which field of a message is what. A test holds the table to it: every
 //! text and list that a peer can send has its bound here.
@@ -203,10 +204,10 @@ const FIELDS: usize = 64;
 /// How deep messages lie in one another, at most.
 const DEPTH: usize = 16;
 
-/// Looks at an encoded message. What cannot be read at all is for the decoder to tell.
+/// Looks at an encoded message. One that breaks off is for the decoder to tell of: it reads as far as this does.
 ///
 /// # Errors
-/// A field is larger than it may be.
+/// A field is larger than it may be, or such as nobody writes.
 pub fn check(message: &str, bytes: &[u8]) -> Result<(), Status> {
     static PLACES: OnceLock<HashMap<&'static str, usize>> = OnceLock::new();
     let places = PLACES.get_or_init(|| MESSAGES.iter().enumerate().map(|(at, shape)| (shape.name, at)).collect());
@@ -224,6 +225,8 @@ fn check_shape(at: usize, mut bytes: &[u8], depth: usize) -> Result<bool, Status
             0 => varint(&mut bytes).map(|_| &[][..]),
             1 => split(&mut bytes, 8),
             2 => varint(&mut bytes).and_then(|len| split(&mut bytes, usize::try_from(len).ok()?)),
+            // The decoder would skip it, and read what is behind it.
+            3 | 4 => return Err(Status::invalid_argument(format!("the message {} has a group, which none has", shape.name))),
             5 => split(&mut bytes, 4),
             _ => None,
         };
@@ -240,11 +243,16 @@ fn check_shape(at: usize, mut bytes: &[u8], depth: usize) -> Result<bool, Status
                 return Err(too_large(bound, &format!("has more than {} entries, which are the most", bound.items)));
             }
         }
-        if let Kind::Message(inner) = field.kind
-            && depth > 0
-            && !check_shape(inner, value, depth - 1)?
-        {
-            return Ok(false);
+        if let Kind::Message(inner) = field.kind {
+            counts[place] += usize::from(!field.repeated);
+            // The decoder would join the two.
+            if !field.repeated && counts[place] > 1 {
+                return Err(refused(shape.name, field.name, "comes more than once"));
+            }
+            // The decoder would read on beyond its end before it tells.
+            if depth == 0 || !check_shape(inner, value, depth - 1)? {
+                return Err(refused(shape.name, field.name, "cannot be read to its end"));
+            }
         }
     }
     Ok(true)
@@ -260,7 +268,11 @@ fn items(field: &Field, value: &[u8]) -> usize {
 }
 
 fn too_large(bound: &Bound, what: &str) -> Status {
-    Status::invalid_argument(format!("the field {} of {} {what}", bound.field, bound.message))
+    refused(bound.message, bound.field, what)
+}
+
+fn refused(message: &str, field: &str, why: &str) -> Status {
+    Status::invalid_argument(format!("the field {field} of {message} {why}"))
 }
 
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
@@ -355,9 +367,9 @@ mod tests {
 
     #[test]
     fn every_text_and_every_list_of_a_request_has_a_bound() {
+        assert!(MESSAGES.iter().all(|shape| shape.fields.len() <= FIELDS));
         let mut wanted = BTreeSet::new();
         for shape in requests().into_iter().map(|at| &MESSAGES[at]) {
-            assert!(shape.fields.len() <= FIELDS);
             for field in shape.fields.iter().filter(|field| field.repeated || field.kind == Kind::Text) {
                 wanted.insert((shape.name, field.name));
             }
@@ -395,8 +407,34 @@ mod tests {
         let one = [8_u8, 1].repeat(70_000);
         assert!(check("Yielded", &[16_u8, 1].repeat(65_537)).is_err() && check("Yielded", &one).is_ok());
         // What is no message is told of by whoever decodes it.
-        for broken in [&[0xff_u8; 20][..], &[10, 200], &[11]] {
+        for broken in [&[0xff_u8; 20][..], &[10, 200]] {
             assert!(check("Hello", broken).is_ok());
         }
+    }
+
+    #[test]
+    fn nothing_comes_in_beside_the_bounds() {
+        let why = |message: &str, bytes: &[u8]| {
+            check(message, bytes).map_err(|status| status.message().to_owned()).err().unwrap_or_default()
+        };
+        let hello = |held: usize| {
+            let hello = v1::Hello { held: vec![v1::Fence::default(); held], ..v1::Hello::default() };
+            v1::SessionRequest { message: Some(v1::session_request::Message::Hello(hello)) }.encode_to_vec()
+        };
+        assert_eq!(why("SessionRequest", &hello(40_000)), "");
+        // Two halves are one message to the decoder, which has too much in all.
+        let twice = hello(40_000).repeat(2);
+        assert!(v1::SessionRequest::decode(&*twice).is_ok());
+        assert_eq!(why("SessionRequest", &twice), "the field hello of SessionRequest comes more than once");
+        // So is what stands behind a group of a field that nobody knows; the tags 899 and 900 begin and end one of 112.
+        let long = v1::Hello { build: "x".repeat(129), ..v1::Hello::default() }.encode_to_vec();
+        let behind = [&[0x83_u8, 7, 0x84, 7][..], &long].concat();
+        assert!(v1::Hello::decode(&*behind).is_ok());
+        for group in [&behind[..], &[11], &[12], &[0x84, 7]] {
+            assert_eq!(why("Hello", group), "the message Hello has a group, which none has");
+        }
+        // A message of two bytes, the text in which has 130.
+        let beyond = [&[10_u8, 2, 0x22, 130, 1][..], &[b'x'; 130]].concat();
+        assert_eq!(why("SessionRequest", &beyond), "the field hello of SessionRequest cannot be read to its end");
     }
 }
