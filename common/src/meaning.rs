@@ -1,19 +1,17 @@
-//! What a sweep file says, however it is written: comments, order of keys and spelling of numbers do not count.
+//! What a sweep file says, however it is written: comments, spelling of numbers, and order of keys where it says nothing do not
+//! count.
 
-use crate::spec::{SpecSource, full_path};
-use crate::tree::{self, Table, Value, number};
+use crate::grid::is_axis_form;
+use crate::spec::SpecSource;
+use crate::tree::{Table, Value, number};
 
 impl SpecSource {
     /// The hash of all that the file says, its settings and the content of the files that it names included: two files of one
     /// meaning ask for the same sweep. `None` for what cannot be read, which is for [`Spec::read`](crate::Spec::read) to say.
     pub fn meaning(&self) -> Option<[u8; 32]> {
-        let mut document = tree::parse(&self.text).ok()?;
-        for setting in &self.settings {
-            let (path, node) = tree::parse_setting(setting).ok()?;
-            document.set(&full_path(&path), node).ok()?;
-        }
+        let document = self.document().ok()?;
         let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 sweep meaning v1");
-        add_table(&mut hasher, &document);
+        add_table(&mut hasher, &document, Order::SaysNothing);
         // Read in another way, the same words may mean something else. Those of the first grammar are as they were.
         if self.grammar > 1 {
             add(&mut hasher, b'g', &self.grammar.to_string());
@@ -33,23 +31,29 @@ fn add(hasher: &mut blake3::Hasher, kind: u8, text: &str) {
     hasher.update(&[kind]).update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
 }
 
-/// The order of axes is that of a table's columns, so that in `[grid]` order counts; elsewhere it says nothing.
-fn add_table(hasher: &mut blake3::Hasher, table: &Table) {
+/// What the order of the keys of a table says.
+#[derive(Clone, Copy, PartialEq)]
+enum Order {
+    SaysNothing,
+    /// Axes are numbered, and fields derived, in that of the file, also where they stand in tables of tables.
+    Counts,
+}
+
+fn add_table(hasher: &mut blake3::Hasher, table: &Table, order: Order) {
     let mut entries: Vec<(&str, &Value)> = table.0.iter().map(|(key, node)| (key.as_str(), &node.value)).collect();
-    entries.sort_by_key(|(key, _)| *key);
+    // How one axis is said is no list of axes.
+    let order = if entries.iter().any(|(key, _)| is_axis_form(key)) { Order::SaysNothing } else { order };
+    if order == Order::SaysNothing {
+        entries.sort_by_key(|(key, _)| *key);
+    }
     hasher.update(b"t").update(&(entries.len() as u64).to_le_bytes());
     for (key, value) in entries {
         add(hasher, b'k', key);
-        if key == "grid"
-            && let Value::Table(axes) = value
-        {
-            axes.0.iter().for_each(|(axis, _)| add(hasher, b'a', axis));
-        }
-        add_value(hasher, value);
+        add_value(hasher, value, if matches!(key, "grid" | "derive") { Order::Counts } else { order });
     }
 }
 
-fn add_value(hasher: &mut blake3::Hasher, value: &Value) {
+fn add_value(hasher: &mut blake3::Hasher, value: &Value, order: Order) {
     match value {
         Value::Bool(flag) => add(hasher, b'b', if *flag { "true" } else { "false" }),
         // A seed may have more digits than a float keeps.
@@ -59,9 +63,9 @@ fn add_value(hasher: &mut blake3::Hasher, value: &Value) {
         Value::Str(text) => add(hasher, b's', text),
         Value::List(items) => {
             hasher.update(b"l").update(&(items.len() as u64).to_le_bytes());
-            items.iter().for_each(|item| add_value(hasher, &item.value));
+            items.iter().for_each(|item| add_value(hasher, &item.value, order));
         }
-        Value::Table(table) => add_table(hasher, table),
+        Value::Table(table) => add_table(hasher, table, order),
     }
 }
 
@@ -95,6 +99,26 @@ mod tests {
             assert!(meaning(text, &[]).is_some() && meaning(text, &[]) != plain, "{text}");
         }
         assert_eq!(meaning("name = ", &[]), None);
+        assert_eq!(meaning("name = 'a'", &["name.x=1"]), None);
         assert_ne!(meaning("seed = 9007199254740992", &[]), meaning("seed = 9007199254740993", &[]));
+    }
+
+    #[test]
+    fn order_says_something_where_it_numbers_cells_or_derives_fields() {
+        for (one, other) in [
+            ("grid.lr = [1, 2]\ngrid.wd = [0, 1]", "grid.wd = [0, 1]\ngrid.lr = [1, 2]"),
+            ("[grid.model]\nwidth = [1, 2]\ndepth = [8, 14]", "[grid.model]\ndepth = [8, 14]\nwidth = [1, 2]"),
+            ("[grid]\ntrain.loss.label_smoothing = [0, 0.1]\ntrain.lr = [1, 2]", "[grid]\ntrain.lr = [1, 2]\ntrain.loss.label_smoothing = [0, 0.1]"),
+            ("[derive]\nwd = '2 * x'\nlr = 'x + 1'", "[derive]\nlr = 'x + 1'\nwd = '2 * x'"),
+        ] {
+            assert!(meaning(one, &[]).is_some() && meaning(one, &[]) != meaning(other, &[]), "{one}");
+        }
+        for (one, other) in [
+            ("[grid]\nlr = { log = [1, 2], points = 3 }", "[grid]\nlr = { points = 3, log = [1, 2] }"),
+            ("[grid.model]\nwidth = { linear = [1, 2], points = 2 }", "[grid.model.width]\npoints = 2\nlinear = [1, 2]"),
+            ("[data]\ntrain = 10\ntest = 5\n[derive]\nlr = 'x'", "[derive]\nlr = 'x'\n[data]\ntest = 5\ntrain = 10"),
+        ] {
+            assert_eq!(meaning(one, &[]), meaning(other, &[]), "{one}");
+        }
     }
 }

@@ -53,20 +53,32 @@ impl Default for SpecSource {
 }
 
 impl SpecSource {
-    /// The name that the file gives the sweep, whatever else is wrong with it.
+    /// What stands in the file, with the settings put into it.
+    ///
+    /// # Errors
+    /// The text is no TOML, or a setting none that can be made.
+    pub(crate) fn document(&self) -> Result<Table, SpecError> {
+        let mut document = tree::parse(&self.text)?;
+        for setting in &self.settings {
+            let (path, node) = tree::parse_setting(setting)?;
+            let place = node.place.clone();
+            document
+                .set(&full_path(&path), node)
+                .map_err(|at| SpecError::new(place, path, format!("'{at}' is not a table")))?;
+        }
+        Ok(document)
+    }
+
+    /// The name that the file and its settings give the sweep, whatever else is wrong with it.
     pub fn name(&self) -> Option<String> {
-        let document = tree::parse(&self.text).ok()?;
+        let document = self.document().or_else(|_| tree::parse(&self.text)).ok()?;
         Some(document.get("name")?.value.as_str()?.chars().filter(|c| !c.is_control()).take(64).collect())
     }
 
     /// The paths of files that the text and the settings name, as they stand there. What cannot be read names none: that
     /// is for [`Spec::read`] to say.
     pub fn named_files(&self) -> Vec<String> {
-        let Ok(mut document) = tree::parse(&self.text) else { return Vec::new() };
-        for (path, node) in self.settings.iter().filter_map(|setting| tree::parse_setting(setting).ok()) {
-            // One that cannot be made is told of by `read`.
-            let _ = document.set(&full_path(&path), node);
-        }
+        let Ok(document) = self.document() else { return Vec::new() };
         let mut paths = Vec::new();
         for field in [&["data", "dataset"][..], &["model", "init", "file"], &["grid"]] {
             field_of(&document, field).iter().for_each(|value| name_files(value, &mut paths));
@@ -210,14 +222,7 @@ impl Spec {
             let message = format!("the file has {} bytes; at most {MAX_TEXT} are possible", source.text.len());
             return Err(SpecError::new(tree::Place::Default, "", message));
         }
-        let mut document = tree::parse(&source.text)?;
-        for setting in &source.settings {
-            let (path, node) = tree::parse_setting(setting)?;
-            let place = node.place.clone();
-            document
-                .set(&full_path(&path), node)
-                .map_err(|at| SpecError::new(place, path, format!("'{at}' is not a table")))?;
-        }
+        let document = source.document()?;
         let r = Reader::root(&document, reading);
         for key in ["data", "model", "train", "grid", "derive", "where"] {
             r.node(key);

@@ -19,6 +19,7 @@ use crate::seed;
 use crate::tree::{Node, Place, Table, Value};
 use crate::trial::TrialKey;
 use kept::Kept;
+pub(crate) use read::is_axis_form;
 use read::{product_of, read_axes, read_factors, section};
 
 /// Whether anybody still waits for what a file means. Where nobody does, its reading ends.

@@ -266,7 +266,8 @@ fn flat_entries(grid: &Table) -> Vec<(String, &Node)> {
     out
 }
 
-fn is_axis_form(key: &str) -> bool {
+/// Whether this is a key of a table that says the values of an axis.
+pub(crate) fn is_axis_form(key: &str) -> bool {
     matches!(key, "values" | "linear" | "log" | "uniform" | "log_uniform" | "points" | "samples")
 }
 
