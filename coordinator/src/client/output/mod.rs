@@ -23,7 +23,7 @@ pub use file::{NewFile, is_stream, unwritten, write_file};
 pub use grid::grid;
 pub use latex::{latex, latex_grid, latex_records};
 pub use records::{Records, plain};
-pub use select::Selection;
+pub use select::{Selection, lacks_places};
 pub use several::{side_by_side, tidy, tidy_grids};
 #[cfg(feature = "sql")]
 pub(super) use sink::Output;

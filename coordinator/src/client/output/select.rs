@@ -61,6 +61,14 @@ impl Selection {
                 let message = format!("--top: {}; or say --sort mean", table.unranked);
                 return Err(UserError::new(ErrorCode::BadInput, message));
             }
+            (None, Some(_)) if lacks_places(table) => {
+                let sort = if table.better > 0 { "-mean" } else { "mean" };
+                let message = format!(
+                    "--top: the coordinator is of an older version and does not say which rows are the best: say --sort {sort}, or \
+                     update it"
+                );
+                return Err(UserError::new(ErrorCode::Refused, message));
+            }
             // Rows without a place come last.
             (None, Some(_)) => rows.sort_by_key(|at| table.rows[*at].place.unwrap_or(u64::MAX)),
             (None, None) => {}
@@ -90,6 +98,13 @@ impl Selection {
         }
         Ok(())
     }
+}
+
+/// Whether rows that have an order came without it, as from coordinators that do not know of it.
+pub fn lacks_places(table: &v1::TableResponse) -> bool {
+    let ended = |row: &v1::TableRow| row.summary.as_ref().is_some_and(|s| s.n + s.diverged > 0);
+    let is_ordered = table.better != 0 && table.unranked.is_empty() && table.rows.len() > 1;
+    is_ordered && table.rows.iter().any(ended) && table.rows.iter().all(|row| row.place.is_none())
 }
 
 /// A row's values, exactly.
@@ -322,8 +337,17 @@ mod tests {
         let mixed = v1::TableResponse { unranked: "the losses differ".into(), ..table() };
         let refused = Selection { top: Some(1), ..Selection::default() }.rows(&mixed);
         assert!(refused.is_err_and(|e| e.message.contains("--top: the losses differ")));
-        let table = v1::TableResponse { better: 0, ..table() };
+        // Whose coordinator says nothing of places is not shown whatever comes first.
+        let mut older = table();
+        older.rows.iter_mut().for_each(|row| row.place = None);
         let top = Selection { top: Some(1), ..Selection::default() };
+        assert!(
+            top.rows(&older).is_err_and(|e| e.message.contains("older version") && e.message.contains("--sort -mean"))
+        );
+        // Where nothing has ended yet, nothing is better.
+        older.rows.iter_mut().for_each(|row| row.summary = None);
+        assert_eq!(top.rows(&older).map_err(|e| e.message), Ok(vec![0]));
+        let table = v1::TableResponse { better: 0, ..table() };
         assert!(top.rows(&table).is_err_and(|e| e.message.contains("--sort -mean")));
     }
 }

@@ -14,7 +14,7 @@ use ergodic_proto::{PROTOCOL, v1};
 
 use super::Client;
 use super::commands::{ask_table, ask_trials, status};
-use super::output::write_file;
+use super::output::{lacks_places, write_file};
 use super::plot::{Kind, MOST_CURVES, PlotOptions, check_size, picture, varying};
 use super::watch::{done, duration, state_word};
 use page::Page;
@@ -159,7 +159,9 @@ async fn curves(
         return Ok(());
     }
     match table.better {
-        _ if !table.unranked.is_empty() => options.by = table.axes.iter().take(1).cloned().collect(),
+        _ if !table.unranked.is_empty() || lacks_places(table) => {
+            options.by = table.axes.iter().take(1).cloned().collect()
+        }
         0 => options.by = table.axes.iter().take(1).cloned().collect(),
         // Curves of all of them are not asked for.
         _ if table.rows.len() as u64 > MOST_CURVES => options.by = table.axes.iter().take(1).cloned().collect(),
