@@ -1,5 +1,7 @@
 //! One named factor of the grid, listed or generated; generated values are computed on demand, never stored.
 
+use std::sync::OnceLock;
+
 use crate::error::SpecError;
 use crate::figures::{Distinct, is_rounded, is_short};
 use crate::grammar::Reading;
@@ -19,6 +21,8 @@ pub struct Axis {
     pub place: Place,
     /// Its values.
     pub values: Values,
+    /// How its numbers are written, once somebody has asked.
+    distinct: OnceLock<Distinct>,
 }
 
 /// The values of an axis.
@@ -84,7 +88,8 @@ impl Axis {
                 return Err(SpecError::new(node.place.clone(), path, message));
             }
         };
-        let axis = Self { name: name.to_owned(), field, place: node.place.clone(), values };
+        let (name, distinct) = (name.to_owned(), OnceLock::new());
+        let axis = Self { name, field, place: node.place.clone(), values, distinct };
         axis.check()?;
         Ok(axis)
     }
@@ -130,10 +135,10 @@ impl Axis {
 
     /// How its numbers are written so that they are told apart.
     pub fn distinct(&self) -> Distinct {
-        match self.len() {
+        *self.distinct.get_or_init(|| match self.len() {
             0..=MOST_COMPARED => Distinct::of((0..self.len()).filter_map(|i| self.number(i))),
             _ => Distinct::exactly(),
-        }
+        })
     }
 
     /// One of its values for people, told from the others.
