@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+/// Most metrics of a trial.
+pub const MAX_METRICS: usize = 64;
+
 /// A metric sampled along a trial. All are `f64`; one that is not defined for a trial is NaN inside and null outside.
 ///
 /// "The weights" are the trained weights that a norm follows, or all trained weights where there is no norm.

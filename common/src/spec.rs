@@ -5,7 +5,7 @@ use crate::error::{SpecError, nearest};
 use crate::figures::Distinct;
 use crate::grammar::{GRAMMAR, Reading};
 use crate::grid::{Grid, Wanted};
-use crate::metric::Metric;
+use crate::metric::{MAX_METRICS, Metric};
 use crate::pin::{ENDING, FilePin};
 use crate::reader::{Range, Reader, quoted};
 use crate::repeats::{Until, read_repeats};
@@ -517,6 +517,11 @@ impl Measure {
     }
 
     fn read_metrics(r: &Reader<'_>, items: &[Node]) -> Result<Vec<Metric>, SpecError> {
+        if items.len() > MAX_METRICS {
+            r.refuse("metrics", || {
+                format!("{} metrics are too many; at most {MAX_METRICS} are possible", items.len())
+            })?;
+        }
         let mut metrics = Vec::new();
         for item in items {
             let name = item.value.as_str().unwrap_or_default();

@@ -9,11 +9,16 @@ use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
+use ergodic_common::grid::MAX_AXES;
+use ergodic_common::metric::MAX_METRICS;
+use ergodic_common::spec::{MAX_PREDICTIONS, MAX_TEXT};
 use prost::bytes::Buf as _;
 use prost::{Message, Name};
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
+
+use crate::convert::{MAX_CAUSE, MAX_CURVE, MAX_FILES, MAX_ISA};
 
 include!(concat!(env!("OUT_DIR"), "/messages.rs"));
 
@@ -90,7 +95,7 @@ const fn texts(message: &'static str, field: &'static str, items: usize, bytes: 
 const NAME: usize = 1024;
 /// A path.
 const PATH: usize = 4096;
-/// Names of axes, values of a cell, statistics, files and the like.
+/// Statistics, pairs of cells, and the like.
 const SEVERAL: usize = 64;
 /// A hash or a seal.
 const HASH: usize = 32;
@@ -103,7 +108,7 @@ const PIECE: usize = 4 << 20;
 pub const BOUNDS: &[Bound] = &[
     text("AxisChoice", "axis", NAME),
     text("AxisChoice", "value", NAME),
-    list("CellChoice", "values", SEVERAL),
+    list("CellChoice", "values", MAX_AXES),
     text("CheckpointHead", "hash", HASH),
     text("CheckpointHead", "seal", HASH),
     text("CheckpointHead", "sweep", NAME),
@@ -112,13 +117,13 @@ pub const BOUNDS: &[Bound] = &[
     text("CommitResultsRequest", "seal", HASH),
     text("CommitResultsRequest", "sweep", NAME),
     text("CommitResultsRequest", "worker", NAME),
-    list("CompareRequest", "baseline", SEVERAL),
+    list("CompareRequest", "baseline", MAX_AXES),
     text("CompareRequest", "at", NAME),
     text("CompareRequest", "metric", NAME),
     text("CompareRequest", "sweep", NAME),
     text("CurvesRequest", "metric", NAME),
     text("CurvesRequest", "sweep", NAME),
-    texts("CurvesRequest", "by", SEVERAL, NAME),
+    texts("CurvesRequest", "by", MAX_AXES, NAME),
     texts("CurvesRequest", "stats", SEVERAL, NAME),
     list("DistanceRequest", "between", SEVERAL),
     text("DistanceRequest", "at", NAME),
@@ -126,7 +131,7 @@ pub const BOUNDS: &[Bound] = &[
     text("EffectsRequest", "at", NAME),
     text("EffectsRequest", "metric", NAME),
     text("EffectsRequest", "sweep", NAME),
-    texts("EffectsRequest", "interaction", SEVERAL, NAME),
+    texts("EffectsRequest", "interaction", MAX_AXES, NAME),
     text("ExplainRequest", "sweep", NAME),
     text("ExtendRequest", "seal", HASH),
     text("ExtendRequest", "sweep", NAME),
@@ -160,25 +165,25 @@ pub const BOUNDS: &[Bound] = &[
     text("RowsRequest", "sweep", NAME),
     // Only a little more than its text may have, so that a file that is too long is told of as such.
     text("SpecSource", "cells", HASH),
-    list("SpecSource", "files", crate::convert::MAX_FILES),
+    list("SpecSource", "files", MAX_FILES),
     text("SpecSource", "file", PATH),
-    text("SpecSource", "text", ergodic_common::spec::MAX_TEXT + 65_536),
+    text("SpecSource", "text", MAX_TEXT + 65_536),
     texts("SpecSource", "settings", 4096, 1 << 20),
     text("StatusRequest", "sweep", NAME),
     text("SteerRequest", "sweep", NAME),
     text("TableRequest", "at", NAME),
     text("TableRequest", "metric", NAME),
     text("TableRequest", "sweep", NAME),
-    texts("TableRequest", "by", SEVERAL, NAME),
+    texts("TableRequest", "by", MAX_AXES, NAME),
     texts("TableRequest", "stats", SEVERAL, NAME),
-    list("TrialResult", "curve_steps", 100_000),
+    list("TrialResult", "curve_steps", MAX_CURVE),
     list("TrialResult", "curve_values", 400_000),
-    list("TrialResult", "metrics", 64),
-    list("TrialResult", "prediction_steps", 1_000_000),
-    text("TrialResult", "cause", 4096),
+    list("TrialResult", "metrics", MAX_METRICS),
+    list("TrialResult", "prediction_steps", MAX_PREDICTIONS as usize),
+    text("TrialResult", "cause", MAX_CAUSE),
     text("TrialResult", "digest", HASH),
-    text("TrialResult", "isa", 32),
-    text("TrialResult", "predictions", 1_000_000),
+    text("TrialResult", "isa", MAX_ISA),
+    text("TrialResult", "predictions", MAX_PREDICTIONS as usize),
     text("TrialResult", "weights", HASH),
     text("TrialsRequest", "sweep", NAME),
     text("VarianceRequest", "at", NAME),
@@ -226,7 +231,12 @@ fn check_shape(at: usize, mut bytes: &[u8], depth: usize) -> Result<bool, Status
             1 => split(&mut bytes, 8),
             2 => varint(&mut bytes).and_then(|len| split(&mut bytes, usize::try_from(len).ok()?)),
             // The decoder would skip it, and read what is behind it.
-            3 | 4 => return Err(Status::invalid_argument(format!("the message {} has a group, which none has", shape.name))),
+            3 | 4 => {
+                return Err(Status::invalid_argument(format!(
+                    "the message {} has a group, which none has",
+                    shape.name
+                )));
+            }
             5 => split(&mut bytes, 4),
             _ => None,
         };

@@ -1,5 +1,6 @@
 //! Conversions between wire and vocabulary.
 
+use ergodic_common::metric::MAX_METRICS;
 use ergodic_common::pin::{FileData, FilePin};
 use ergodic_common::spec::{MAX_PREDICTIONS, SpecSource};
 use ergodic_common::tree::Value;
@@ -61,14 +62,12 @@ impl From<TrialResult> for v1::TrialResult {
     }
 }
 
-/// Most metrics of a trial.
-const MAX_METRICS: usize = 64;
 /// Most rows of a curve.
-const MAX_CURVE: usize = 100_000;
+pub const MAX_CURVE: usize = 100_000;
 /// Longest cause of a failure, in bytes.
-const MAX_CAUSE: usize = 4096;
+pub const MAX_CAUSE: usize = 4096;
 /// Longest name of an instruction set, in bytes.
-const MAX_ISA: usize = 32;
+pub const MAX_ISA: usize = 32;
 
 impl TryFrom<v1::TrialResult> for TrialResult {
     type Error = WireError;
