@@ -2,8 +2,9 @@
 //!
 //! What a text means may change from version to version of this program, and so may what is refused of it. A sweep that is
 //! stored keeps its meaning: rows are stored under the numbers of cells, which would otherwise stand for other ones, and results
-//! that are there are not lost because nobody would accept their sweep today. So the text travels with the version of the grammar that it was
-//! launched in, and what became a refusal later is refused of new sweeps alone.
+//! that are there are not lost because nobody would accept their sweep today. So the text travels with a version of the grammar, the earliest
+//! in which it means what it did when it was launched, and what became a refusal later is refused of new sweeps alone. The text of a new
+//! sweep is read as today, and refused where it meant something else to the program that sent it.
 
 use crate::error::SpecError;
 use crate::tree::Place;
@@ -18,7 +19,7 @@ pub const GRAMMAR: u32 = 2;
 /// How a sweep file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
-    /// The version of the grammar, at most [`GRAMMAR`].
+    /// The version of the grammar, at most [`GRAMMAR`]. Of a new sweep, that of whoever sent it.
     pub grammar: u32,
     /// Whether the sweep is new: planned, run, launched, or what another one is extended to. Only then is refused what
     /// earlier versions of this program accepted.

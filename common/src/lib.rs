@@ -4,8 +4,8 @@
 //! them; a cell resolves to a [`TrialConfig`]; a trial is a (cell, repeat) pair whose random
 //! choices come from [`Streams`](seed::Streams) and whose end is a [`TrialResult`].
 //!
-//! Reading order: [`error`], [`tree`], [`grammar`], [`reader`], [`config`], [`expr`], [`axis`], [`grid`], [`repeats`], [`spec`], [`seed`],
-//! [`net`], [`metric`], [`trial`], [`dataset`].
+//! Reading order: [`error`], [`tree`], [`grammar`], [`reader`], [`config`], [`expr`], [`axis`], [`grid`], [`metric`], [`repeats`],
+//! [`spec`], [`refuse`], [`seed`], [`net`], [`trial`], [`reuse`], [`dataset`].
 //!
 //! Nothing here is async, opens a socket or reads a clock. The only input is the reading of dataset files in
 //! [`dataset::files`], which coordinator and workers must do identically.

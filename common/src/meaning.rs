@@ -108,14 +108,20 @@ mod tests {
         for (one, other) in [
             ("grid.lr = [1, 2]\ngrid.wd = [0, 1]", "grid.wd = [0, 1]\ngrid.lr = [1, 2]"),
             ("[grid.model]\nwidth = [1, 2]\ndepth = [8, 14]", "[grid.model]\ndepth = [8, 14]\nwidth = [1, 2]"),
-            ("[grid]\ntrain.loss.label_smoothing = [0, 0.1]\ntrain.lr = [1, 2]", "[grid]\ntrain.lr = [1, 2]\ntrain.loss.label_smoothing = [0, 0.1]"),
+            (
+                "[grid]\ntrain.loss.label_smoothing = [0, 0.1]\ntrain.lr = [1, 2]",
+                "[grid]\ntrain.lr = [1, 2]\ntrain.loss.label_smoothing = [0, 0.1]",
+            ),
             ("[derive]\nwd = '2 * x'\nlr = 'x + 1'", "[derive]\nlr = 'x + 1'\nwd = '2 * x'"),
         ] {
             assert!(meaning(one, &[]).is_some() && meaning(one, &[]) != meaning(other, &[]), "{one}");
         }
         for (one, other) in [
             ("[grid]\nlr = { log = [1, 2], points = 3 }", "[grid]\nlr = { points = 3, log = [1, 2] }"),
-            ("[grid.model]\nwidth = { linear = [1, 2], points = 2 }", "[grid.model.width]\npoints = 2\nlinear = [1, 2]"),
+            (
+                "[grid.model]\nwidth = { linear = [1, 2], points = 2 }",
+                "[grid.model.width]\npoints = 2\nlinear = [1, 2]",
+            ),
             ("[data]\ntrain = 10\ntest = 5\n[derive]\nlr = 'x'", "[derive]\nlr = 'x'\n[data]\ntest = 5\ntrain = 10"),
         ] {
             assert_eq!(meaning(one, &[]), meaning(other, &[]), "{one}");

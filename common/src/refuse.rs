@@ -1,4 +1,5 @@
-//! What is asked of new sweeps and not of stored ones: refused when a sweep is planned or launched, and never when it is read.
+//! What is asked of new sweeps and not of stored ones: refused when a sweep is planned, launched or extended, and never when it is
+//! read.
 
 use std::collections::BTreeSet;
 
@@ -15,11 +16,22 @@ use crate::tree::Place;
 /// # Errors
 /// The field, what is wrong with it, and what to do.
 pub fn refuse_misleading(spec: &Spec) -> Result<(), SpecError> {
-    refuse_early_looks(spec)?;
-    refuse_growth_of_crossed(spec)?;
-    refuse_halving_by_mixed_losses(spec)?;
+    RULES.iter().try_for_each(|rule| rule(spec))?;
     refuse_copies(spec)
 }
+
+/// Refuses what a stored sweep is to become, as if it were a new one; but a rule that the stored one breaks already, it may go on
+/// breaking. Not so where repeats are copies: of these there would be more.
+///
+/// # Errors
+/// As for [`refuse_misleading`].
+pub fn refuse_misleading_more(spec: &Spec, stored: &Spec) -> Result<(), SpecError> {
+    RULES.iter().filter(|rule| rule(stored).is_ok()).try_for_each(|rule| rule(spec))?;
+    refuse_copies(spec)
+}
+
+const RULES: [fn(&Spec) -> Result<(), SpecError>; 3] =
+    [refuse_early_looks, refuse_growth_of_crossed, refuse_halving_by_mixed_losses];
 
 /// Settings that a new sweep gets where its file leaves something open that was decided otherwise for older ones.
 pub fn settings_of_new(spec: &Spec) -> Vec<String> {
@@ -78,15 +90,12 @@ pub fn mixed_losses(spec: &Spec, metric: &Metric) -> Option<[String; 2]> {
     if !metric.is_loss() || !varies_loss(spec) {
         return None;
     }
-    let configs = spec.grid.iter().take(MOST_CONFIGS).filter_map(|cell| spec.grid.config(cell).ok());
-    let mut quantities = configs.map(|config| quantity(&config, smoothed(spec, metric)));
+    let smoothed = smoothed(spec, metric);
+    let mut quantities = spec.grid.varieties().map(|config| quantity(&config, smoothed));
     let first = quantities.next()?;
     let other = quantities.find(|other| *other != first)?;
     Some([first, other])
 }
-
-/// Most cells that are looked at for what they differ by.
-const MOST_CONFIGS: usize = 100_000;
 
 /// Whether anything that cells differ by has a say in what their loss is.
 fn varies_loss(spec: &Spec) -> bool {
@@ -115,14 +124,12 @@ fn quantity(config: &TrialConfig, smoothed: bool) -> String {
     }
 }
 
-/// Repeats that differ in nothing are the same trial, and count as if they were several. Of a stored sweep this is asked when it
-/// is given more repeats.
-///
-/// # Errors
-/// There are more repeats than different ones.
-pub fn refuse_copies(spec: &Spec) -> Result<(), SpecError> {
-    let configs = spec.grid.iter().take(MOST_CONFIGS).filter_map(|cell| spec.grid.config(cell).ok());
-    let uses: BTreeSet<Vec<&str>> = configs.map(|config| words(&used(&config))).collect();
+/// Repeats that differ in nothing are the same trial, and count as if they were several.
+fn refuse_copies(spec: &Spec) -> Result<(), SpecError> {
+    if spec.seeds.fixed.is_empty() && spec.seeds.crossed.is_empty() {
+        return Ok(());
+    }
+    let uses: BTreeSet<Vec<&str>> = spec.grid.varieties().map(|config| words(&used(&config))).collect();
     for names in uses.into_iter().filter(|names| !names.is_empty()) {
         let Some(distinct) = distinct(spec, &names) else { continue };
         if u64::from(spec.repeats) <= distinct {
@@ -189,10 +196,13 @@ mod tests {
     const TEXT: &str = "name = \"t\"\nREPEATS\n[data]\ndataset = \"glyphs\"\n[model]\nkind = \"cnn4\"\n[train]\nepochs = 1\nbatch_size = 32\n\
                         lr = 0.1\n[measure]\nmetrics = [\"test_acc\", \"test_loss\"]\n";
 
-    fn sweep(head: &str, more: &str) -> Spec {
+    fn sweep_source(head: &str, more: &str) -> SpecSource {
         let text = TEXT.replace("REPEATS", head) + more;
-        let source = SpecSource { file: "t".into(), text, ..SpecSource::default() };
-        Spec::read(&source).expect("what is refused of new sweeps can be read")
+        SpecSource { file: "t".into(), text, ..SpecSource::default() }
+    }
+
+    fn sweep(head: &str, more: &str) -> Spec {
+        Spec::read(&sweep_source(head, more)).expect("what is refused of new sweeps can be read")
     }
 
     fn why(head: &str, more: &str) -> String {
@@ -232,6 +242,84 @@ mod tests {
         let refused = why(&halving("test_loss"), losses);
         assert!(refused.contains("repeats.halving.metric") && refused.contains("(cross-entropy, mse)"), "{refused}");
         assert_eq!(why(&halving("test_acc"), losses) + &why(&halving("test_loss"), "[grid]\nlr = [0.1, 0.2]"), "");
+    }
+
+    /// However late in the grid, and however few of its cells, and whatever else it varies.
+    #[test]
+    fn the_last_of_many_cells_is_looked_at() {
+        let halving = "repeats = { min = 2, max = 4, halving = { metric = \"test_loss\", factor = 2 } }";
+        let many =
+            "[grid]\n\"train.loss\" = [\"cross-entropy\", \"mse\"]\nlr = { linear = [0, 1], points = 100_001 }\n";
+        assert!(why(halving, many).contains("(cross-entropy, mse)"));
+        let kept = |keep: &str| {
+            format!("{many}i = {{ linear = [0, 4], points = 2 }}\n[derive]\nwd = \"i\"\n[where]\nkeep = \"{keep}\"\n")
+        };
+        assert!(why(halving, &kept("lr < 2")).contains("(cross-entropy, mse)"));
+        // Only by what is smoothed away: the plain loss is one quantity.
+        let smoothed = "[grid]\n\"train.loss.label_smoothing\" = { linear = [0, 0.5], points = 100_001 }\n";
+        assert_eq!(why(halving, smoothed), "");
+        let ranked = halving.replace("test_loss", "test_smoothed_loss");
+        let with = |keep: &str| {
+            let mut source = sweep_source(&ranked, &format!("{smoothed}lr = [1, 2]\n[where]\nkeep = \"{keep}\"\n"));
+            source.settings = vec!["measure.metrics=[\"test_smoothed_loss\"]".into()];
+            refuse_misleading(&Spec::read(&source).expect("it can be read")).is_ok()
+        };
+        assert!(with("train.loss.label_smoothing == 0.5") && !with("train.loss.label_smoothing >= 0.499995 && lr > 1"));
+
+        let crossed = "repeats = 24\nseeds = { crossed = { init = 2, order = 3, head = 2 } }";
+        let orders = "[grid]\n\"data.augment\" = [\"flip\", \"none\"]\nlr = { linear = [0, 1], points = 100_001 }\n";
+        assert!(why(crossed, orders).contains("copies of 12"));
+    }
+
+    /// What a few cells show is what all of them do.
+    #[test]
+    fn varieties_show_what_all_cells_do() {
+        let all = |spec: &Spec, of: &dyn Fn(&TrialConfig) -> String| -> (BTreeSet<String>, BTreeSet<String>) {
+            let cells = spec.grid.iter().filter_map(|cell| spec.grid.config(cell).ok());
+            (cells.map(|config| of(&config)).collect(), spec.grid.varieties().map(|config| of(&config)).collect())
+        };
+        let nets = "\"data.order\" = [\"sequential\", \"shuffle\", \"full-batch\"]\n\"data.augment\" = [\"none\", \"flip\", \"crop-flip\"]\n\
+                    \"train.loss.label_smoothing\" = { linear = [0, 0.5], points = 6 }\nlr = [1, 2, 3]\n";
+        let toys = "\"model.noise\" = { linear = [1, 0], points = 5 }\nlr = [1, 2, 3]\n";
+        let derived = "lr = [1, 2, 3]\nx = { linear = [0, 4], points = 5 }\n[derive]\nwd = \"x\"\n\"model.noise\" = \"max(x - 1, 0) * (lr > 1)\"\n";
+        for (kind, grid, keep, most) in [
+            ("mlp", nets, "", 18),
+            ("mlp", nets, "train.loss.label_smoothing * lr < 0.5", 18),
+            ("mlp", nets, "train.loss.label_smoothing > 0.2 && lr == 3", 18),
+            ("toy", toys, "", 2),
+            ("toy", toys, "model.noise * lr > 0.5", 1),
+            ("toy", derived, "", 2),
+            ("toy", derived, "x < 2", 1),
+        ] {
+            let keep = if keep.is_empty() { String::new() } else { format!("[where]\nkeep = \"{keep}\"\n") };
+            let mut source = sweep_source("", &format!("[grid]\n{grid}{keep}"));
+            source.settings = vec![format!("model.kind={kind}"), "measure.metrics=[\"train_loss\"]".into()];
+            let spec = Spec::read(&source).expect("it can be read");
+            for smoothed in [false, true] {
+                let (wanted, found) = all(&spec, &|config| quantity(config, smoothed));
+                assert!(found.is_subset(&wanted) && found.len() >= wanted.len().min(2), "{wanted:?} {found:?}");
+            }
+            let (wanted, found) = all(&spec, &|config| words(&used(config)).join(" "));
+            assert_eq!(wanted, found, "{grid}{keep}");
+            assert!(spec.grid.varieties().count() <= most, "{grid}{keep}");
+        }
+    }
+
+    #[test]
+    fn what_a_sweep_does_already_it_may_go_on_doing() {
+        let until = |min: u32, max: u32| sweep(&format!("repeats = {{ min = {min}, max = {max}, {UNTIL}"), "");
+        let more = |new: &Spec, stored: &Spec| refuse_misleading_more(new, stored).map_err(|e| e.to_string());
+        assert_eq!(more(&until(20, 900), &until(20, 500)), Ok(()));
+        for stored in [until(40, 500), until(7, 7), sweep("repeats = 20", "")] {
+            assert!(more(&until(20, 900), &stored).is_err_and(|e| e.contains("repeats.min: expected 40 or more")));
+        }
+        let halving = "repeats = { min = 2, max = 4, halving = { metric = \"test_loss\", factor = 2 } }";
+        let losses = "[grid]\n\"train.loss\" = [\"cross-entropy\", \"mse\"]";
+        assert!(more(&sweep(halving, losses), &sweep(halving, "")).is_err_and(|e| e.contains("another quantity")));
+        assert_eq!(more(&sweep(halving, losses), &sweep(halving, losses)), Ok(()));
+        // Copies become no fewer.
+        let copies = |repeats: u32| sweep(&format!("repeats = {repeats}\n{CROSSED}"), "");
+        assert!(more(&copies(36), &copies(24)).is_err_and(|e| e.contains("copies of 12")));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use crate::error::{SpecError, nearest};
 use crate::metric::Metric;
 use crate::reader::{Range, Reader, quoted};
-use crate::spec::{MAX_TRIALS, SpecSource};
+use crate::spec::{MAX_TRIALS, Spec, SpecSource};
 use crate::tree::{Node, Value};
 
 /// When the repeats of a cell end before the most there may be.
@@ -185,26 +185,34 @@ impl Until {
 }
 
 impl SpecSource {
-    /// The same sweep with so many repeats per cell, or as many at most: by a setting, which takes the place of an
-    /// earlier one, and stands before the last one, which pins the numerics class of a launched sweep.
+    /// The same sweep, which is `of`, with so many repeats per cell, or as many at most.
     #[must_use]
-    pub fn with_repeats(&self, until: Option<&Until>, repeats: u32) -> Self {
-        let field = if until.is_some() { "repeats.max" } else { "repeats" };
-        let sets_it = |setting: &String| setting.split_once('=').is_some_and(|(path, _)| path.trim() == field);
+    pub fn with_repeats(&self, of: &Spec, repeats: u32) -> Self {
         let mut source = self.clone();
-        let setting = format!("{field}={repeats}");
-        match source.settings.iter().rposition(sets_it) {
-            Some(at) => source.settings[at] = setting,
-            None => source.settings.insert(source.settings.len().saturating_sub(1), setting),
+        source.set_whole(if of.until.is_some() { "repeats.max" } else { "repeats" }, repeats);
+        // Cells that were looked at when nothing could follow are now looked at to decide something: as late as those of new sweeps.
+        let once = |until: &Until| until.stops() && until.min == of.repeats && until.min < LEAST_LOOK;
+        if of.until.as_ref().is_some_and(once) {
+            source.set_whole("repeats.min", LEAST_LOOK.min(repeats));
         }
         source
+    }
+
+    /// By a setting, which takes the place of an earlier one, and stands before the last one, which pins the numerics class of a
+    /// launched sweep.
+    fn set_whole(&mut self, field: &str, value: u32) {
+        let sets_it = |setting: &String| setting.split_once('=').is_some_and(|(path, _)| path.trim() == field);
+        let setting = format!("{field}={value}");
+        match self.settings.iter().rposition(sets_it) {
+            Some(at) => self.settings[at] = setting,
+            None => self.settings.insert(self.settings.len().saturating_sub(1), setting),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Spec;
 
     fn read(repeats: &str, settings: &[&str]) -> Result<Spec, String> {
         let text = format!("name = \"t\"\n[model]\nkind = \"empty\"\n[measure]\nmetrics = [\"test_acc\"]\n{repeats}");
@@ -299,12 +307,34 @@ mod tests {
         let table = "name = \"t\"\n[model]\nkind = \"empty\"\n[repeats]\nmin = 3\nmax = 5\nuntil = { metric = \"test_acc\", ci95 = 1 }\n";
         for (text, field) in [(plain, "repeats"), (table.to_owned(), "repeats.max")] {
             let first = source(text, &["numerics=\"cpu-f32\""]);
-            let until = Spec::read(&first).expect("a valid sweep").until;
-            let once = first.with_repeats(until.as_ref(), 7);
+            let of = Spec::read(&first).expect("a valid sweep");
+            let once = first.with_repeats(&of, 7);
             assert_eq!(once.settings, [format!("{field}=7"), "numerics=\"cpu-f32\"".into()]);
-            let twice = once.with_repeats(until.as_ref(), 9);
+            let twice = once.with_repeats(&of, 9);
             let spec = Spec::read(&twice).expect("a valid sweep");
-            assert_eq!((spec.repeats, spec.until, twice.settings.len()), (9, until, 2));
+            assert_eq!((spec.repeats, spec.until, twice.settings.len()), (9, of.until, 2));
         }
+    }
+
+    #[test]
+    fn who_was_looked_at_once_is_not_looked_at_too_early_when_more_can_follow() {
+        let stored = |repeats: &str, settings: &[&str]| {
+            let text = format!(
+                "name = \"t\"\n[model]\nkind = \"empty\"\n[repeats]\n{repeats}\nuntil = {{ metric = \"test_acc\", ci95 = 1 }}\n"
+            );
+            source(text, settings)
+        };
+        let grown = |source: &SpecSource, repeats: u32| {
+            let of = Spec::read(source).expect("a valid sweep");
+            let spec = Spec::read(&source.with_repeats(&of, repeats)).expect("a valid sweep");
+            (spec.until.map(|until| until.min), spec.repeats)
+        };
+        let pinned = "numerics=\"cpu-f32\"";
+        assert_eq!(grown(&stored("max = 7", &["repeats.min=7", pinned]), 500), (Some(40), 500));
+        assert_eq!(grown(&stored("min = 20\nmax = 20", &[pinned]), 30), (Some(30), 30));
+        assert_eq!(grown(&stored("max = 7", &[pinned]), 500), (Some(40), 500));
+        // One that was looked at early goes on so, and a late one is late enough.
+        assert_eq!(grown(&stored("min = 20\nmax = 25", &[pinned]), 500), (Some(20), 500));
+        assert_eq!(grown(&stored("min = 60\nmax = 60", &[pinned]), 500), (Some(60), 500));
     }
 }

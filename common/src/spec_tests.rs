@@ -57,6 +57,8 @@ fn files_are_named_pinned_and_part_of_a_cells_identity() {
     let text = "[grid]\n\"model.init.file\" = [\"a.safetensors\", \"b.safetensors\"]\n";
     let named = SpecSource { settings: vec!["data.dataset='d.safetensors'".into()], ..source(text, &[]) };
     assert_eq!(named.named_files(), ["a.safetensors", "b.safetensors", "d.safetensors"]);
+    assert_eq!(source("", &["name=other"]).name().as_deref(), Some("other"));
+    assert_eq!(source("", &["wd.x=1"]).name(), source("", &[]).name(), "whatever else is wrong");
     let pin = |path: &str, hash| FilePin { path: path.into(), hash: [hash; 32], images: None };
     let with = |a, b| {
         let files = vec![pin("a.safetensors", a), pin("b.safetensors", b)];
@@ -539,6 +541,9 @@ fn what_became_a_refusal_is_one_for_new_sweeps_alone() {
     let error = Spec::read_new(&steps).expect_err("a schedule beyond the end").to_string();
     assert!(error.contains("begins after 50 steps"), "{error}");
     // An axis is looked at in all of its values.
+    let axis = "[grid]\n\"model.norm\" = [\"batch\", \"layer\"]\nlr = [1, 2]\n";
+    let error = new_refusal(axis, &["model={ kind = \"mlp\", hidden = [1] }"]);
+    assert!(error.contains("grid.model.norm") && error.contains("another norm"), "{error}");
     let orders =
         "[grid]\n\"train.schedule\" = [[{ step = 5, lr = 0.1 }], [{ epoch = 1, lr = 0.1 }, { step = 5, lr = 0.2 }]]\n";
     assert!(new_refusal(orders, &[]).contains("write them in the order"));
@@ -582,8 +587,13 @@ fn a_number_is_no_condition_in_a_file() {
         assert!(Spec::read(&old).is_ok(), "{keep}: a stored sweep keeps it");
         assert!(Spec::read_new(&old).is_err(), "{keep}");
     }
-    let nowhere = refusal("[grid]\nlr = [0.1, 0.2]\n[where]\nkeep = \"sqrt(0.15 - lr) < 1\"\n", &[]);
+    let root = "[grid]\nlr = [0.1, 0.2]\n[where]\nkeep = \"sqrt(0.15 - lr) < 1\"\n";
+    let nowhere = refusal(root, &[]);
     assert!(nowhere.contains("the expression has no value") && nowhere.contains("lr=0.2"), "{nowhere}");
+    // So it is in a new file, whichever grammar its sender knows: in the first one it was false.
+    let old = SpecSource { grammar: 1, ..source(root, &[]) };
+    assert_eq!(Spec::read(&old).expect("a stored sweep").grid.cells(), 1);
+    assert!(Spec::read_new(&old).is_err_and(|e| e.to_string().contains("the expression has no value")));
 }
 
 #[test]
@@ -612,8 +622,19 @@ fn what_a_file_costs_is_bounded_before_it_is_begun() {
     assert!(error.contains("for 10000000 cells: shorten them"), "{error}");
     let error = new_refusal_only(&format!("{axes}[where]\nkeep = \"x < 1{}\"\n", " && x < 1".repeat(1000)));
     assert!(error.contains("at most 4096 are possible"), "{error}");
-    let many: String = (0..101).map(|n| format!("x{n} = [1]\n")).collect();
-    assert!(new_refusal_only(&format!("[grid]\n{many}")).contains("101 axes are too many"));
+    let many: String = (0..65).map(|n| format!("x{n} = [1]\n")).collect();
+    let error = new_refusal_only(&format!("[grid]\n{many}"));
+    assert!(error.contains("grid: 65 axes are too many; at most 64"), "{error}");
+    let metrics: Vec<String> = (0..65).map(|n| format!("\"weight_norm_sq[{n}]\"")).collect();
+    let error = new_refusal_only(&format!("[measure]\nmetrics = [{}]\n", metrics.join(", ")));
+    assert!(error.contains("measure.metrics: 65 metrics are too many; at most 64"), "{error}");
+    // Spellings are compared in cells that are resolved in full, each with all that the file says.
+    let schedule: String = (1..=800).map(|step| format!("{{ step = {step}, lr = 0.1 }}, ")).collect();
+    let spelled =
+        "[grid]\n\"data.augment\" = [\"none\", \"flip\"]\n\"model.width\" = { linear = [1, 4000], points = 4000 }\n";
+    let settings = [&*format!("train.schedule=[{schedule}]")];
+    let error = Spec::read_new(&source(spelled, &settings)).expect_err("refused").to_string();
+    assert!(error.contains("are too many to be checked"), "{error}");
     // Each value knows its line, and looking for it costs little: this took a minute for each ten thousand once.
     let values: Vec<String> = (1..=300_000).map(|n| format!("{n}e-7")).collect();
     let spec = read(&format!("[grid]\nlr = [{}]\n", values.join(",\n")));

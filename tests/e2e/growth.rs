@@ -215,6 +215,11 @@ fn what_does_not_fit_the_rows_there_are_is_refused_by_name_and_changes_nothing()
         let refused = cluster.run(&["extend", &id, &path]);
         assert!(refused.code == 4 && refused.stderr.contains(words), "{words}: {refused:?}");
     }
+    // What is refused of new sweeps, as long as the old one does not do it, too.
+    let early = "repeats = { min = 20, max = 110, until = { metric = \"train_loss\", ci95 = 0.1 } }";
+    let path = file(&cluster, "other.toml", &wide.replace("repeats = 110", early));
+    let refused = cluster.run(&["extend", &id, &path]);
+    assert!(refused.code == 2 && refused.stderr.contains("repeats.min: expected 40 or more"), "{refused:?}");
     let path = file(&cluster, "other.toml", &wide.replace("kind = \"toy\"", "kind = \"toi\""));
     assert_eq!(cluster.run(&["extend", &id, &path]).code, 2);
     assert_eq!(cluster.run(&["extend", "nosuch", "--repeats", "9"]).code, 5);

@@ -116,7 +116,6 @@ impl TrialConfig {
         config.check_shapes(&reader)?;
         config.check_layers(&reader)?;
         config.check_schedule(&reader)?;
-        config.check_norm(&reader)?;
         Ok(config)
     }
 
@@ -193,8 +192,12 @@ impl TrialConfig {
         Ok(())
     }
 
-    /// A number that is its own mean is nothing without it: no norm may be over one number alone.
-    fn check_norm(&self, reader: &Reader<'_>) -> Result<(), SpecError> {
+    /// A number that is its own mean is nothing without it: no norm may be over one number alone. The same for all cells of a shape
+    /// class; refused of new sweeps alone.
+    pub(crate) fn check_norm(&self, root: &Table, reading: Reading) -> Result<(), SpecError> {
+        if !reading.new {
+            return Ok(());
+        }
         let batch = self.batch() as usize;
         let over = |shape: net::Shape| match self.model.norm {
             Norm::Batch => batch * shape.height * shape.width,
@@ -220,7 +223,7 @@ impl TrialConfig {
                 layer.name
             )
         };
-        reader.section(section)?.refuse(field, message)
+        Reader::root(root, reading).section(section)?.refuse(field, message)
     }
 
     fn check_batch(&self, reader: &Reader<'_>) -> Result<(), SpecError> {

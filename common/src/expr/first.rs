@@ -51,22 +51,7 @@ impl MakeOperators<f64> for Operators {
 
 /// A parsed expression over named numbers.
 #[derive(Clone, Debug)]
-pub(super) struct First {
-    flat: FlatEx<f64, Operators, Number>,
-    tokens: usize,
-}
-
-/// Names, numbers and operators of an expression.
-fn count_tokens(text: &str) -> usize {
-    let kind = |c: char| match c {
-        _ if c.is_whitespace() || "()".contains(c) => 0,
-        _ if c.is_alphanumeric() || "_.{}".contains(c) => 1,
-        _ => 2,
-    };
-    let kinds = text.chars().map(kind);
-    let before = std::iter::once(0).chain(text.chars().map(kind));
-    kinds.zip(before).filter(|(this, last)| *this != 0 && this != last).count()
-}
+pub(super) struct First(FlatEx<f64, Operators, Number>);
 
 /// How often two expressions are evaluated to see whether they mean the same.
 const TRIES: u64 = 64;
@@ -74,20 +59,15 @@ const TRIES: u64 = 64;
 impl First {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let flat = FlatEx::parse(&brace_dotted_names(text)).map_err(|e| e.msg().to_owned())?;
-        Ok(Self { flat, tokens: count_tokens(text) })
+        Ok(Self(flat))
     }
 
     pub(super) fn names(&self) -> Vec<&str> {
-        self.flat.var_names().iter().map(String::as_str).collect()
+        self.0.var_names().iter().map(String::as_str).collect()
     }
 
     pub(super) fn eval(&self, values: &[f64]) -> f64 {
-        self.flat.eval(values).unwrap_or(f64::NAN)
-    }
-
-    /// As many as it has operators and values.
-    pub(super) fn cost(&self) -> u64 {
-        self.tokens as u64
+        self.0.eval(values).unwrap_or(f64::NAN)
     }
 
     /// Whether it means the same as an expression of a later grammar, wherever that means something: by its names, and by its values for numbers of either sign and

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use super::kept::Kept;
+use super::varieties::Varieties;
 use super::{Grid, Wanted};
 use crate::axis::{Axis, Values};
-use crate::config::{may_be_idle, range_of};
+use crate::config::{TrialConfig, may_be_idle, range_of};
 use crate::error::SpecError;
 use crate::reader::{Range, quoted};
 use crate::tree::{Place, Table, Value};
@@ -39,38 +40,53 @@ fn nodes(table: &Table) -> u64 {
 }
 
 /// Most cells that are resolved to find values that are spelled in two ways.
-const SPELLED: u32 = 20_000;
+const SPELLED: u64 = 20_000;
 
 impl Grid {
     /// What there is to do must be bounded before it is begun: launches wait for each other.
+    ///
+    /// That of stored ones is what it is.
     pub(super) fn check_cost(&self) -> Result<(), SpecError> {
+        if !self.reading.new {
+            return Ok(());
+        }
         let steps: u64 = self.formulas().map(|formula| formula.expr.cost()).sum();
         let work = self.product.saturating_mul(steps);
         if work > MAX_STEPS {
-            let message = || {
-                let cells = self.product;
-                let message = format!(
-                    "the expressions in [derive] and [where] have {steps} operations and values, to be worked out for {cells} cells: \
-                     shorten them, or use fewer values; at most {MAX_STEPS} in all are possible"
-                );
-                SpecError::new(Place::Default, "grid", message)
-            };
-            self.reading.refuse(message)?;
+            let cells = self.product;
+            let message = format!(
+                "the expressions in [derive] and [where] have {steps} operations and values, to be worked out for {cells} cells: \
+                 shorten them, or use fewer values; at most {MAX_STEPS} in all are possible"
+            );
+            return Err(SpecError::new(Place::Default, "grid", message));
         }
         let listed = self.axes.iter().filter(|axis| matches!(axis.values, Values::Listed(_)));
-        let tried = listed.map(Axis::len).sum::<u64>().saturating_add(self.classes);
+        let tried =
+            listed.map(Axis::len).sum::<u64>().saturating_add(self.classes).saturating_add(self.spelled_cells());
         let size = nodes(&self.base);
         if tried.saturating_mul(size) > MAX_NODES {
-            let message = || {
-                let message = format!(
-                    "{tried} listed values and shape classes of a file with {size} settings are too many to be checked: list fewer \
-                     values, or have them generated, as in {{ log = [0.01, 1.0], points = 5 }}"
-                );
-                SpecError::new(Place::Default, "grid", message)
-            };
-            self.reading.refuse(message)?;
+            let message = format!(
+                "{tried} listed values and shape classes of a file with {size} settings are too many to be checked: list fewer \
+                 values, or have them generated, as in {{ log = [0.01, 1.0], points = 5 }}"
+            );
+            return Err(SpecError::new(Place::Default, "grid", message));
         }
         Ok(())
+    }
+
+    /// Axes whose values can be spelled in several ways.
+    fn spelled_axes(&self) -> impl Iterator<Item = (usize, &Axis)> {
+        let spelled = |axis: &Axis| match &axis.values {
+            Values::Listed(items) => axis.field.is_some() && items.iter().any(|item| item.value.as_f64().is_none()),
+            _ => false,
+        };
+        self.axes.iter().enumerate().filter(move |(_, axis)| axis.len() > 1 && spelled(axis))
+    }
+
+    /// Most cells that are resolved to find values that are spelled in two ways.
+    fn spelled_cells(&self) -> u64 {
+        let values: u64 = self.spelled_axes().map(|(_, axis)| axis.len()).sum();
+        values.saturating_mul(self.classes).min(SPELLED)
     }
 
     /// The one pass over the cells: evaluates `[where]` and `[derive]`, and looks for cells that are equal.
@@ -78,7 +94,9 @@ impl Grid {
     /// Returns, for each value of each factor, a kept cell that has it.
     pub(super) fn pass_over_cells(&mut self, wanted: Wanted<'_>) -> Result<Witnesses, SpecError> {
         let mut witnesses = Witnesses::default();
+        let mut varieties = Varieties::new(self);
         if self.keep.is_none() && self.derived.is_empty() {
+            self.varieties = varieties.of_all(self);
             return Ok(witnesses);
         }
         let numbers = self.numbers_used();
@@ -102,12 +120,14 @@ impl Grid {
                     kept.set(position);
                 }
                 witnesses.note(&digits, self.number(&digits));
+                varieties.note(&digits, &derived, || self.number(&digits));
                 if free {
                     prints.push((self.fingerprint(&digits, &homes, &derived), position as u32));
                 }
             }
-            self.advance(&mut digits);
+            self.advance(&self.order, &mut digits);
         }
+        self.varieties = varieties.into_cells();
         self.kept = kept.map(|mut kept| {
             kept.index();
             kept
@@ -147,15 +167,16 @@ impl Grid {
         self.axes.iter().zip(used).map(|(axis, used)| if used { all(axis) } else { Vec::new() }).collect()
     }
 
-    /// The digits of the next position.
-    fn advance(&self, digits: &mut [u64]) {
-        for f in self.order.iter().rev() {
+    /// The next digits of these factors, the last of which goes fastest; whether there are any.
+    pub(super) fn advance(&self, factors: &[usize], digits: &mut [u64]) -> bool {
+        for f in factors.iter().rev() {
             digits[*f] += 1;
             if digits[*f] < self.factors[*f].len {
-                return;
+                return true;
             }
             digits[*f] = 0;
         }
+        false
     }
 
     /// Equal for cells that resolve to the same config: what fields' axes and derived fields say.
@@ -225,6 +246,12 @@ impl Grid {
         }
     }
 
+    /// The same of whichever axis set it.
+    fn blame_any(&self, error: SpecError, cell: u64) -> SpecError {
+        let digits = self.digits(cell);
+        self.axis_digits(&digits).fold(error, |error, (axis, digit)| self.blame(error, axis, digit))
+    }
+
     /// One cell of every shape class: whether batch, data and length go together, and every axis means something.
     pub(super) fn check_classes(&self, wanted: Wanted<'_>) -> Result<(), SpecError> {
         for class in 0..self.classes() {
@@ -233,8 +260,10 @@ impl Grid {
             }
             if self.class_cells(class) > 0 {
                 let cell = self.class_cell(class, 0);
-                let fields = self.config(cell)?.fields();
-                self.check_axes_matter(cell, &fields)?;
+                let document = self.document(cell)?;
+                let config = TrialConfig::read(&document, &self.files, self.reading)?;
+                config.check_norm(&document, self.reading).map_err(|e| self.blame_any(e, cell))?;
+                self.check_axes_matter(cell, &config.fields())?;
             }
         }
         Ok(())
@@ -263,12 +292,8 @@ impl Grid {
         if !self.reading.new {
             return Ok(());
         }
-        let spelled = |axis: &Axis| match &axis.values {
-            Values::Listed(items) => axis.field.is_some() && items.iter().any(|item| item.value.as_f64().is_none()),
-            _ => false,
-        };
         let mut left = SPELLED;
-        for (at, axis) in self.axes.iter().enumerate().filter(|(_, axis)| axis.len() > 1 && spelled(axis)) {
+        for (at, axis) in self.spelled_axes() {
             let factor = self.factor_of(at);
             for class in (0..self.classes()).filter(|class| self.class_cells(*class) > 0) {
                 let mut digits = self.digits(self.class_cell(class, 0));

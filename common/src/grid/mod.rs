@@ -8,6 +8,7 @@
 mod check;
 mod kept;
 mod read;
+mod varieties;
 
 use crate::axis::Axis;
 use crate::config::TrialConfig;
@@ -19,6 +20,7 @@ use crate::seed;
 use crate::tree::{Node, Place, Table, Value};
 use crate::trial::TrialKey;
 use kept::Kept;
+pub use read::MAX_AXES;
 pub(crate) use read::is_axis_form;
 use read::{product_of, read_axes, read_factors, section};
 
@@ -46,6 +48,8 @@ pub struct Grid {
     grammar: u32,
     /// Of the numbers that expressions yield.
     derived_print: u64,
+    /// One cell of each variety.
+    varieties: Vec<u64>,
 }
 
 /// A factor of the product: one axis, or several that move together.
@@ -66,8 +70,6 @@ struct Derived {
 struct Formula {
     expr: Expr,
     inputs: Vec<Input>,
-    /// Whether it says something that is true or false, as far as that is asked of it.
-    is_condition: bool,
     place: Place,
 }
 
@@ -113,6 +115,7 @@ impl Grid {
             reading,
             grammar: 1,
             derived_print: 0,
+            varieties: Vec::new(),
         };
         this.read_derived(section(document, "derive")?)?;
         this.read_where(section(document, "where")?)?;
@@ -192,6 +195,12 @@ impl Grid {
         classes.filter_map(|class| self.config(self.class_cell(class, 0)).ok()).collect()
     }
 
+    /// Configs that show all there is among those of the kept cells of losses, and of random streams that are drawn from; a few,
+    /// however many cells there are.
+    pub fn varieties(&self) -> impl Iterator<Item = TrialConfig> + '_ {
+        self.varieties.iter().filter_map(|cell| self.config(*cell).ok())
+    }
+
     /// All kept cells in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
         (0..self.product).filter(|cell| self.kept.is_none() || self.holds(*cell))
@@ -241,6 +250,11 @@ impl Grid {
     /// # Errors
     /// None for a kept cell of a grid that was read; the check itself is made with this.
     pub fn config(&self, cell: u64) -> Result<TrialConfig, SpecError> {
+        TrialConfig::read(&self.document(cell)?, &self.files, self.reading)
+    }
+
+    /// `[data]`, `[model]` and `[train]` with what a cell has put into them.
+    fn document(&self, cell: u64) -> Result<Table, SpecError> {
         let digits = self.digits(cell);
         let mut tree = self.base.clone();
         let mut put = |path: &str, node: Node| {
@@ -256,7 +270,7 @@ impl Grid {
         for (derived, value) in self.derived.iter().zip(values) {
             put(&derived.field, Node { value: Value::Float(value), place: derived.formula.place.clone() })?;
         }
-        TrialConfig::read(&tree, &self.files, self.reading)
+        Ok(tree)
     }
 
     /// Puts what is cheap to know of all cells into a hash: how they are numbered and ordered, which are kept, and what

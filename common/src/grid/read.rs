@@ -39,8 +39,8 @@ const RESERVED: [&str; 23] = [
     "digest",
 ];
 
-/// Most axes of a new sweep.
-const MAX_AXES: usize = 100;
+/// Most axes of a new sweep, all of which requests can name.
+pub const MAX_AXES: usize = 64;
 /// Most shape classes of a sweep.
 const MAX_CLASSES: u64 = 100_000;
 
@@ -79,7 +79,7 @@ impl Grid {
                 ));
             }
             let formula = self.read_formula(&path, node)?;
-            if !formula.is_condition {
+            if !formula.expr.is_condition() {
                 let message =
                     "expected a condition such as \"lr * wd <= 1e-3\", found a number that nothing is compared with";
                 return Err(SpecError::new(node.place.clone(), path, message));
@@ -103,21 +103,16 @@ impl Grid {
                 error(format!("cannot read \"{shown}\": {e}"))
             })
         };
-        // Today's grammar first: it bounds what an older one takes its time for.
-        let now = if self.reading.new { Some(parse(GRAMMAR)?) } else { None };
-        let expr = parse(self.reading.grammar)?;
-        let mut is_condition = expr.is_condition();
-        if let Some(now) = now.filter(|_| self.reading.grammar < GRAMMAR) {
-            // What its sender's program means by it must be what is meant by it now: or its user is shown one sweep and gets another.
-            is_condition = now.is_condition();
-            if now.grammar() > self.reading.grammar {
-                let message = format!("since version {} of the grammar this means something else", now.grammar());
-                return Err(error(message + ": use an ergodic of the coordinator's version"));
-            }
+        // A new file is read as today, whoever sent it: an older grammar is for what is stored.
+        let expr = parse(if self.reading.new { GRAMMAR } else { self.reading.grammar })?;
+        // What its sender's program means by it must be what is meant by it now: or its user is shown one sweep and gets another.
+        if expr.grammar() > self.reading.grammar {
+            let message = format!("since version {} of the grammar this means something else", expr.grammar());
+            return Err(error(message + ": use an ergodic of the coordinator's version"));
         }
         self.grammar = self.grammar.max(expr.grammar());
         let inputs = expr.names().iter().map(|name| self.input(name)).collect::<Result<_, _>>().map_err(error)?;
-        Ok(Formula { expr, inputs, is_condition, place: node.place.clone() })
+        Ok(Formula { expr, inputs, place: node.place.clone() })
     }
 
     /// What a name in an expression stands for: an axis, an earlier derived field, or a number of the sweep file.

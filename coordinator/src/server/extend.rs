@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ergodic_common::refuse::{refuse_copies, settings_of_new};
+use ergodic_common::refuse::{refuse_misleading_more, settings_of_new};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::convert::WireError;
@@ -81,11 +81,11 @@ impl Sweeps {
             let message = format!("repeats: the sweep {} has {has} per cell: ask for more than that", old.record.id);
             return Err(bad(message).into());
         }
-        let to = from.with_repeats(old.spec.until.as_ref(), repeats);
-        let read = to.clone();
+        let to = from.with_repeats(&old.spec, repeats);
+        let (read, stored) = (to.clone(), old.spec.clone());
         let task = tokio::task::spawn_blocking(move || {
             let _held = place;
-            Spec::read(&read).and_then(|spec| refuse_copies(&spec).map(|()| spec))
+            Spec::read(&read).and_then(|spec| refuse_misleading_more(&spec, &stored).map(|()| spec))
         });
         let spec = task.await.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| bad(e.to_string()))?;
         let (reply, stored) = oneshot::channel();
@@ -106,7 +106,9 @@ impl Sweeps {
         let numerics = if engine { &old.spec.numerics } else { &spec.numerics };
         source.settings.extend(settings_of_new(&spec));
         source.settings.push(format!("numerics=\"{numerics}\""));
-        let Prepared { row, spec, .. } = self.prepare(source, by, place.clone(), refuse_copies).await?;
+        let stored = old.spec.clone();
+        let refuse = move |spec: &Spec| refuse_misleading_more(spec, &stored);
+        let Prepared { row, spec, .. } = self.prepare(source, by, place.clone(), refuse).await?;
         let files: Vec<[u8; 32]> = row.source.files.iter().map(|pin| pin.hash).chain(row.data.hash).collect();
         let spec = Arc::new(spec);
         let (wanted, was) = (spec.clone(), old.record.data.clone());

@@ -634,7 +634,7 @@ impl Sweeps {
         source: SpecSource,
         launched_by: String,
         place: Arc<Place>,
-        refuse: fn(&Spec) -> Result<(), SpecError>,
+        refuse: impl FnOnce(&Spec) -> Result<(), SpecError> + Send + 'static,
     ) -> Result<Prepared, Status> {
         let catalog = self.0.catalog.clone();
         let (_asker, asked) = waiting();
