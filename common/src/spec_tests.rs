@@ -58,7 +58,7 @@ fn files_are_named_pinned_and_part_of_a_cells_identity() {
     let named = SpecSource { settings: vec!["data.dataset='d.safetensors'".into()], ..source(text, &[]) };
     assert_eq!(named.named_files(), ["a.safetensors", "b.safetensors", "d.safetensors"]);
     assert_eq!(source("", &["name=other"]).name().as_deref(), Some("other"));
-    assert_eq!(source("", &["wd.x=1"]).name(), source("", &[]).name(), "whatever else is wrong");
+    assert_eq!(source("", &["name.x=1"]).name(), source("", &[]).name(), "whatever else is wrong");
     let pin = |path: &str, hash| FilePin { path: path.into(), hash: [hash; 32], images: None };
     let with = |a, b| {
         let files = vec![pin("a.safetensors", a), pin("b.safetensors", b)];
