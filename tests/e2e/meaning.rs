@@ -30,12 +30,12 @@ fn stop(cluster: &mut Cluster) {
     assert_eq!(coordinator.wait(), 0);
 }
 
-/// Writes into the store while no coordinator has it.
-fn tamper(cluster: &Cluster, write: impl Fn(SweepRow) -> Write) {
+/// Changes a sweep in the store while no coordinator has it.
+fn tamper(cluster: &Cluster, id: &str, write: impl Fn(SweepRow) -> Write) {
     let store = SqliteStore::open(&cluster.path("store")).expect("the store opens");
     let epoch = store.claim("").expect("it can be led").epoch;
     let sweeps = store.reader().and_then(|reader| reader.sweeps()).expect("it can be read");
-    let write = write(sweeps.into_iter().next().expect("a sweep"));
+    let write = write(sweeps.into_iter().find(|sweep| sweep.id == id).expect("the sweep"));
     store.writer(epoch).and_then(|mut writer| writer.commit(&[&write])).expect("written");
 }
 
@@ -100,7 +100,7 @@ fn a_sweep_whose_cells_would_be_others_is_shown_and_not_run() {
     let mut cluster = on_old_store();
     stop(&mut cluster);
     // As if a later program found other cells.
-    tamper(&cluster, |row| Write::Cells(row.number, [9; 32]));
+    tamper(&cluster, "gp8ibdea", |row| Write::Cells(row.number, [9; 32]));
     cluster.restart_coordinator(&[]);
     assert_eq!(states(&cluster), [pair("first", "read-only"), pair("second", "completed")]);
     assert!(cluster.ask(&["status", "gp8ibdea"]).contains("NOTHING OF IT IS RUN"));
@@ -117,20 +117,29 @@ fn a_sweep_whose_cells_would_be_others_is_shown_and_not_run() {
     assert_eq!(states(&cluster), [pair("second", "completed")]);
 }
 
+/// A sweep of six trials that take next to no time.
+fn toy(name: &str) -> String {
+    format!(
+        "name = \"{name}\"\nrepeats = 3\n[model]\nkind = \"toy\"\ndim = 4\n[train]\nsteps = 5\n[grid]\nlr = [0.1, 0.2]\n[measure]\nmetrics = [\"train_loss\"]\n"
+    )
+}
+
+/// A sweep with a file that only a later program can read.
+fn broken(row: SweepRow) -> Write {
+    let mut broken = row.source.clone();
+    broken.text = "name = \"first\"\nfuture = 1\n".into();
+    Write::Extend(row.number, row.source, broken)
+}
+
 #[test]
 fn trials_of_cells_that_would_be_others_are_not_given_out() {
     let mut cluster = Cluster::start(&[]);
-    let sweep = |name: &str| {
-        format!(
-            "name = \"{name}\"\nrepeats = 3\n[model]\nkind = \"toy\"\ndim = 4\n[train]\nsteps = 5\n[grid]\nlr = [0.1, 0.2]\n[measure]\nmetrics = [\"train_loss\"]\n"
-        )
-    };
-    let held = cluster.launch(&sweep("held"));
+    let held = cluster.launch(&toy("held"));
     stop(&mut cluster);
-    tamper(&cluster, |row| Write::Cells(row.number, [9; 32]));
+    tamper(&cluster, &held, |row| Write::Cells(row.number, [9; 32]));
     cluster.restart_coordinator(&[]);
     let _worker = cluster.worker(1, &[]);
-    let other = cluster.launch(&sweep("other"));
+    let other = cluster.launch(&toy("other"));
     cluster.wait_for_end(&other);
     assert_eq!(cluster.status(&held)["done"], 0);
     assert_eq!(states(&cluster), [pair("held", "read-only"), pair("other", "completed")]);
@@ -144,11 +153,7 @@ fn trials_of_cells_that_would_be_others_are_not_given_out() {
 fn a_sweep_that_cannot_be_read_keeps_no_other_one_from_being_served() {
     let mut cluster = on_old_store();
     stop(&mut cluster);
-    tamper(&cluster, |row| {
-        let mut broken = row.source.clone();
-        broken.text = "name = \"first\"\nfuture = 1\n".into();
-        Write::Extend(row.number, row.source, broken)
-    });
+    tamper(&cluster, "gp8ibdea", broken);
     cluster.restart_coordinator(&[]);
     assert_eq!(states(&cluster), [pair("first", "unreadable"), pair("second", "completed")]);
     for command in ["status", "explain"] {
@@ -159,4 +164,28 @@ fn a_sweep_that_cannot_be_read_keeps_no_other_one_from_being_served() {
     assert!(cluster.ask(&["table", "97s4e6q5"]).contains("second"));
     cluster.ask(&["rm", "gp8ibdea"]);
     assert_eq!(states(&cluster), [pair("second", "completed")]);
+}
+
+#[test]
+fn a_run_leaves_alone_what_cannot_be_carried_on_and_names_it() {
+    let mut cluster = Cluster::start(&[]);
+    let [shown, unread] = ["shown", "unread"].map(|name| cluster.launch(&toy(name)));
+    stop(&mut cluster);
+    tamper(&cluster, &shown, |row| Write::Cells(row.number, [9; 32]));
+    tamper(&cluster, &unread, broken);
+    let (file, store) = (cluster.path("sweep.toml"), cluster.path("store").to_string_lossy().into_owned());
+    std::fs::write(&file, toy("wanted")).expect("a file can be written");
+    let said = |what: &str, code: i32| {
+        let ran = run(&["run", what, "--dir", &store]);
+        assert_eq!(ran.code, code, "{}", ran.stderr);
+        ran.stderr
+    };
+    assert!(said("zzzz", 5).contains("there is no sweep 'zzzz'"));
+    let stderr = said(&file.to_string_lossy(), 0);
+    for left in [format!("left alone here: shown ({shown})"), format!("left alone here: first ({unread})")] {
+        assert!(stderr.contains(&left), "{stderr}");
+    }
+    assert!(!stderr.contains("left unfinished"), "{stderr}");
+    let served = Cluster::on_store(&store);
+    assert_eq!(states(&served), [pair("shown", "read-only"), pair("first", "unreadable"), pair("wanted", "completed")]);
 }

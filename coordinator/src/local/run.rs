@@ -144,7 +144,7 @@ async fn begin(task: &Task, args: &RunArgs, url: &str, dir: &Path) -> Result<(Cl
         Ok(status) => status,
         Err(error) => {
             // As if nothing had been asked.
-            for sweep in left.iter().filter(|sweep| sweep.state() == v1::SweepState::Running) {
+            for sweep in left.iter().filter(|sweep| is_given_out(sweep)) {
                 commands::steer(&mut client, &sweep.id, v1::Steering::Resume).await?;
             }
             return Err(error);
@@ -154,7 +154,8 @@ async fn begin(task: &Task, args: &RunArgs, url: &str, dir: &Path) -> Result<(Cl
     Ok((client, status))
 }
 
-/// Holds sweeps that an interrupted run, or another one, left, so that they take no workers; these, as they were.
+/// Holds sweeps that an interrupted run, or another one, left, so that they take no workers; these, as they were. Those that this
+/// program cannot carry on are among them, and left alone: they take none.
 ///
 /// # Errors
 /// Nobody answers.
@@ -162,10 +163,15 @@ pub(super) async fn hold_unfinished(client: &mut Client) -> Result<Vec<v1::Sweep
     let all = commands::ask_sweeps(client).await?;
     let open = |sweep: &v1::SweepStatus| matches!(sweep.state(), v1::SweepState::Running | v1::SweepState::Paused);
     let left: Vec<_> = all.into_iter().filter(open).collect();
-    for sweep in left.iter().filter(|sweep| sweep.state() == v1::SweepState::Running) {
+    for sweep in left.iter().filter(|sweep| is_given_out(sweep)) {
         commands::steer(client, &sweep.id, v1::Steering::Pause).await?;
     }
     Ok(left)
+}
+
+/// Whether trials of a sweep are given out to workers.
+fn is_given_out(sweep: &v1::SweepStatus) -> bool {
+    sweep.state() == v1::SweepState::Running && sweep.withheld.is_empty()
 }
 
 async fn launch(client: &mut Client, file: &SweepFile, again: bool) -> Result<v1::SweepStatus, UserError> {
@@ -203,7 +209,14 @@ const NAMED: usize = 8;
 fn name_what_is_left<'a>(left: impl Iterator<Item = &'a v1::SweepStatus>, dir: &Path) {
     let (left, dir) = (left.collect::<Vec<_>>(), dir.display());
     for sweep in left.iter().take(NAMED) {
-        let (v1::SweepStatus { name, id, trials, .. }, ended) = (sweep, done(sweep));
+        let (v1::SweepStatus { name, id, trials, withheld, .. }, ended) = (sweep, done(sweep));
+        if !withheld.is_empty() {
+            eprintln_line(&format!(
+                "left alone here: {name} ({id}), of which this program runs nothing: {withheld}; `ergodic rm {id} --force --dir {dir}` \
+                 removes it"
+            ));
+            continue;
+        }
         eprintln_line(&format!(
             "left unfinished here and held: {name} ({id}), {ended} of {trials} trials; `ergodic run {id} --dir {dir}` goes on \
              with it, `ergodic rm {id} --force --dir {dir}` removes it"
