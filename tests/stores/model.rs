@@ -470,6 +470,12 @@ impl Reader for Model {
         Ok(Vec::new())
     }
 
+    fn weights(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, [u8; 32])) -> Result<Vec<Damage>, StoreError> {
+        let named = self.of_sweep(sweep).into_iter().filter_map(|row| Some((row.result.key, row.result.weights?)));
+        named.for_each(|(key, hash)| each(key, hash));
+        Ok(Vec::new())
+    }
+
     fn trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError> {
         let _ = self.of_sweep(sweep).iter().all(|row| each(small(row)));
         Ok(())
@@ -565,6 +571,8 @@ fn of_sweep(reader: &dyn Reader, sweep: i64) -> String {
             true
         })
         .expect("rows");
+    let named = reader.weights(sweep, &mut |key, hash| add(format!("{key} names {hash:?}")));
+    assert_eq!(named.expect("weights"), [], "sweep {sweep}");
     add(format!("{} rows", reader.positions(sweep, 0).expect("rows")[1].rows));
     let mut whole = |row: StoredTrial| {
         add(format!("{row:?}"));

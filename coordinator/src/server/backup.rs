@@ -112,7 +112,8 @@ impl Backup {
     fn files(&mut self, shelf: &Shelf) -> Result<(), UserError> {
         for (hash, sweeps) in std::mem::take(&mut self.files) {
             // Looked at before anything of it is sent.
-            if let Err(why) = shelf.check(&hash) {
+            if let Err(flaw) = shelf.check(&hash) {
+                let why = flaw.to_string();
                 let (hash, sweeps) = (hash.to_vec(), sweeps.into_iter().collect());
                 self.send(Kind::Missing(v1::BackupMissing { hash, why, sweeps }));
                 continue;

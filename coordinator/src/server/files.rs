@@ -33,6 +33,20 @@ pub struct Shelf {
     promised: Arc<Mutex<HashMap<[u8; 32], Promise>>>,
 }
 
+/// What is wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    /// It is not there.
+    #[error("it is missing")]
+    Missing,
+    /// It was read, and is another one.
+    #[error("it is damaged: it does not have its hash any more")]
+    Damaged,
+    /// It is there, and may be sound: a disk, or a limit, hinders its reading.
+    #[error("it cannot be read: {0}")]
+    Unread(String),
+}
+
 /// Several may have been told of one file.
 #[derive(Debug)]
 struct Promise {
@@ -106,16 +120,14 @@ impl Shelf {
     /// Whether a file is what its name says.
     ///
     /// # Errors
-    /// It is not, in words.
-    pub fn check(&self, hash: &[u8; 32]) -> Result<(), String> {
+    /// It is not, or that cannot be told now.
+    pub fn check(&self, hash: &[u8; 32]) -> Result<(), Flaw> {
         let mut hasher = blake3::Hasher::new();
         let read = File::open(self.place(hash)).and_then(|file| hasher.update_reader(file).map(|_| ()));
         match read {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err("it is missing".into()),
-            Err(error) => Err(format!("it cannot be read: {error}")),
-            Ok(()) if hasher.finalize().as_bytes() != hash => {
-                Err("it is damaged: it does not have its hash any more".into())
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Flaw::Missing),
+            Err(error) => Err(Flaw::Unread(error.to_string())),
+            Ok(()) if hasher.finalize().as_bytes() != hash => Err(Flaw::Damaged),
             Ok(()) => Ok(()),
         }
     }

@@ -7,15 +7,15 @@ use ergodic_common::TrialKey;
 use ergodic_common::trial::hex;
 use ergodic_proto::status::UserError;
 
-use super::files::Shelf;
+use super::files::{Flaw, Shelf};
 use super::{Shared, store_error};
 use crate::core::SweepRow;
-use crate::store::{Reader, Store, StoreError};
+use crate::store::{Reader, Store};
 
 /// What was looked at, each file once.
 struct Look<'a> {
     shelf: &'a Shelf,
-    seen: HashMap<[u8; 32], Option<String>>,
+    seen: HashMap<[u8; 32], Option<Flaw>>,
 }
 
 impl<'a> Look<'a> {
@@ -23,40 +23,44 @@ impl<'a> Look<'a> {
         Self { shelf, seen: HashMap::new() }
     }
 
-    /// What is wrong with a file, if something is. One that is damaged gets another name, since whoever has the sound one would
-    /// be told that it is here.
-    fn at(&mut self, hash: &[u8; 32]) -> Option<&String> {
+    /// Why a file is lost, if it is. One that cannot be read now may be sound: it is told of, and left alone.
+    fn at(&mut self, hash: &[u8; 32]) -> Option<&Flaw> {
         let shelf = self.shelf;
-        let found = self.seen.entry(*hash).or_insert_with(|| {
-            let wrong = shelf.check(hash).err();
-            if wrong.is_some()
-                && shelf.has(hash)
-                && let Err(error) = shelf.set_aside(hash)
-            {
-                tracing::error!(%error, file = hex(hash), "a damaged file cannot be renamed");
-            }
-            wrong
-        });
-        found.as_ref()
+        self.seen.entry(*hash).or_insert_with(|| look_at(shelf, hash)).as_ref()
     }
 }
 
-/// Trials of a sweep whose rows name files that are lost, with the file and what is wrong with it.
-fn lost_weights(
-    reader: &dyn Reader,
-    sweep: i64,
-    look: &mut Look<'_>,
-) -> Result<BTreeMap<TrialKey, ([u8; 32], String)>, StoreError> {
-    let mut lost = BTreeMap::new();
-    reader.trials(sweep, &mut |row| {
-        if let Some(hash) = row.result.weights
-            && let Some(why) = look.at(&hash)
-        {
-            lost.insert(row.result.key, (hash, why.clone()));
+/// Why a file is lost, if it is. One that is damaged gets another name, since whoever has the sound one would be told that it is
+/// here.
+fn look_at(shelf: &Shelf, hash: &[u8; 32]) -> Option<Flaw> {
+    let flaw = shelf.check(hash).err()?;
+    match &flaw {
+        Flaw::Missing => {}
+        Flaw::Damaged => {
+            if let Err(error) = shelf.set_aside(hash) {
+                tracing::error!(%error, file = hex(hash), "a damaged file cannot be renamed");
+            }
         }
-        true
-    })?;
-    Ok(lost)
+        Flaw::Unread(why) => {
+            tracing::error!(why, file = hex(hash), "whether a file is sound cannot be told: it is left as it is");
+            return None;
+        }
+    }
+    Some(flaw)
+}
+
+/// Files of weights that the rows of a sweep name, with their trials. Rows that do not tell are passed over.
+fn named_weights(reader: &dyn Reader, sweep: i64) -> Result<Vec<(TrialKey, [u8; 32])>, UserError> {
+    let mut named = Vec::new();
+    let damages = reader.weights(sweep, &mut |key, hash| named.push((key, hash))).map_err(store_error)?;
+    damages.iter().for_each(|damage| tracing::error!("{damage}"));
+    Ok(named)
+}
+
+/// Those of these trials whose files are lost, with the file and what is wrong with it.
+fn lost_of(named: Vec<(TrialKey, [u8; 32])>, look: &mut Look<'_>) -> BTreeMap<TrialKey, ([u8; 32], Flaw)> {
+    let lost = named.into_iter().filter_map(|(key, hash)| Some((key, (hash, look.at(&hash)?.clone()))));
+    lost.collect()
 }
 
 /// Looks at every file that is named, and tells of those that are lost.
@@ -77,12 +81,12 @@ pub(super) fn tell(store: &dyn Store, shelf: &Shelf) -> Result<(), UserError> {
                 );
             }
         }
-        tell_of_weights(&row, &lost_weights(reader.as_ref(), row.number, &mut look).map_err(store_error)?);
+        tell_of_weights(&row, &lost_of(named_weights(reader.as_ref(), row.number)?, &mut look));
     }
     Ok(())
 }
 
-fn tell_of_weights(row: &SweepRow, lost: &BTreeMap<TrialKey, ([u8; 32], String)>) {
+fn tell_of_weights(row: &SweepRow, lost: &BTreeMap<TrialKey, ([u8; 32], Flaw)>) {
     if let Some((key, (hash, why))) = lost.first_key_value() {
         tracing::error!(
             sweep = row.id,
@@ -102,9 +106,36 @@ fn tell_of_weights(row: &SweepRow, lost: &BTreeMap<TrialKey, ([u8; 32], String)>
 pub(super) async fn trials(shared: &Arc<Shared>, sweep: i64) -> Result<Vec<TrialKey>, UserError> {
     let shared = shared.clone();
     let task = tokio::task::spawn_blocking(move || {
-        let reader = shared.store.reader().map_err(store_error)?;
-        let lost = lost_weights(reader.as_ref(), sweep, &mut Look::new(&shared.catalog.shelf)).map_err(store_error)?;
+        let named = named_weights(shared.store.reader().map_err(store_error)?.as_ref(), sweep)?;
+        let lost = lost_of(named, &mut Look::new(&shared.catalog.shelf));
         Ok(lost.into_keys().collect())
     });
     task.await.map_err(|e| UserError::new(ergodic_common::ErrorCode::Internal, e.to_string()))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_file_that_was_read_and_is_another_one_is_set_aside() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let shelf = Shelf::new(dir.path().to_owned());
+        let (sound, hash) = (b"weights", |content: &[u8]| *blake3::hash(content).as_bytes());
+        shelf.keep(&hash(sound), sound).expect("kept");
+        std::fs::write(shelf.place(&hash(b"torn")), b"other").expect("written");
+        // What stands here cannot be read, whoever reads it.
+        std::fs::create_dir(shelf.place(&hash(b"unread"))).expect("made");
+        let mut look = Look::new(&shelf);
+        for (content, wanted, there) in [
+            (&sound[..], None, true),
+            (b"torn", Some(Flaw::Damaged), false),
+            (b"unread", None, true),
+            (b"gone", Some(Flaw::Missing), false),
+        ] {
+            assert_eq!(look.at(&hash(content)).cloned(), wanted, "{content:?}");
+            assert_eq!(shelf.has(&hash(content)), there, "{content:?}");
+        }
+        assert!(shelf.place(&hash(b"torn")).with_extension("damaged").is_file());
+    }
 }

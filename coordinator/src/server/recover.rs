@@ -90,6 +90,9 @@ fn take_up(
     }
     if withheld.is_some() {
         tracing::error!(sweep = row.id, "the sweep is only shown: {OTHER_CELLS}");
+        for Damage { key, what, why, .. } in &damages {
+            tracing::error!(sweep = row.id, trial = %key, "its {what} is damaged ({why}), and left as it is");
+        }
     }
     let mut audits = readers.with_one(|reader| reader.audits(row.number))?;
     // The row that one compares with may have been set aside, or be of no trial.

@@ -535,6 +535,13 @@ pub trait Reader: Send {
         each: &mut dyn FnMut(EndedTrial<'_>),
     ) -> Result<Vec<Damage>, StoreError>;
 
+    /// Hands out which files of weights the rows of a sweep name, in the order (cell, repeat); the rows of which that cannot be
+    /// told. Nothing else of a row is looked at.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn weights(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, [u8; 32])) -> Result<Vec<Damage>, StoreError>;
+
     /// Hands out the rows of a sweep in the order (cell, repeat).
     ///
     /// # Errors

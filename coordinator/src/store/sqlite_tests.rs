@@ -496,6 +496,24 @@ fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
 }
 
 #[test]
+fn rows_that_name_weights_are_told_whatever_else_is_damaged() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = with_a_row_in_every_table(dir.path());
+    let mut writer = store.writer(1).expect("a writer");
+    let plain = TrialResult { weights: None, ..result(4, 0.5) };
+    commit(writer.as_mut(), &batch(1, 9, vec![plain, result(5, 0.5)]));
+    let connection = connect(&store.path).expect("a connection");
+    let change =
+        "UPDATE trials SET steps = 11 WHERE repeat IN (0, 4); UPDATE trials SET weights = x'01' WHERE repeat = 5";
+    connection.execute_batch(change).expect("changed");
+    let mut named = Vec::new();
+    let damages = store.reader().and_then(|reader| reader.weights(1, &mut |key, hash| named.push((key.repeat, hash))));
+    assert_eq!(named, [(0, [7; 32]), (2, [7; 32])]);
+    let damages = damages.expect("read");
+    assert_eq!(damages.iter().map(|damage| damage.key.repeat).collect::<Vec<_>>(), [5]);
+}
+
+#[test]
 fn a_damaged_row_is_neither_equal_nor_different() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = with_a_row_in_every_table(dir.path());

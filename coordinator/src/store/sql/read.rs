@@ -115,6 +115,18 @@ impl<S: Sql + Send> Reader for S {
         Ok(damages)
     }
 
+    fn weights(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, [u8; 32])) -> Result<Vec<Damage>, StoreError> {
+        let text =
+            "SELECT cell, repeat, weights FROM trials WHERE sweep = $1 AND weights IS NOT NULL ORDER BY cell, repeat";
+        let mut damages = Vec::new();
+        let hash = |row: &dyn Fields| Ok((key(row)?, row.maybe_hash(2)?));
+        self.select(text, &[sweep.into()], &mut |row| {
+            let named = of_trial(sweep, row, "row", || hash(row));
+            sound(named, &mut damages, &mut |(key, hash)| hash.into_iter().for_each(|hash| each(key, hash)))
+        })?;
+        Ok(damages)
+    }
+
     fn trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError> {
         let text = small_trials!("WHERE sweep = $1 ORDER BY cell, repeat");
         let read = self.select(text, &[sweep.into()], &mut |row| Ok(each(small_trial(sweep, row)?)));
