@@ -1,5 +1,7 @@
 //! Files that came and were never named, because whoever sent them went away: they go after a while.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,21 +17,19 @@ const EVERY: Duration = Duration::from_secs(3600);
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(6 * 3600);
 /// Files asked about in one transaction, which holds up results.
 const AT_ONCE: usize = 64;
-/// Says whose folder it is.
+/// Says whose files are in the folder, a store per line.
 const OWNER: &str = "store";
 
-/// Collects for as long as the coordinator leads. A folder that belongs to another store is left alone: what this one does not
-/// name, that one may.
+/// Collects for as long as the coordinator leads. A folder that may hold files of another store is left alone: what this one
+/// does not name, that one may. Another one may come at any time.
 pub(super) async fn go_on(shared: Arc<Shared>, identity: Option<i64>) {
-    if let Some(identity) = identity
-        && let Err(why) = own(shared.catalog.shelf.folder(), identity)
-    {
-        let folder = shared.catalog.shelf.folder().display().to_string();
-        tracing::warn!(folder, why, "files that nothing names are not collected");
-        return;
-    }
     let mut stopping = shared.stopping.clone();
     loop {
+        if let Err(why) = owns(shared.catalog.shelf.folder(), identity) {
+            let folder = shared.catalog.shelf.folder().display().to_string();
+            tracing::warn!(folder, why, "files that nothing names are not collected");
+            return;
+        }
         collect(&shared).await;
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
@@ -38,18 +38,59 @@ pub(super) async fn go_on(shared: Arc<Shared>, identity: Option<i64>) {
     }
 }
 
-/// Takes a folder for the store of this number, unless it is another one's.
-fn own(folder: &Path, identity: i64) -> Result<(), String> {
-    let failed = |e: std::io::Error| e.to_string();
-    let mine = format!("{identity:016x}\n");
-    std::fs::create_dir_all(folder).map_err(failed)?;
+/// Puts a store down as one whose files are in this folder, before it puts any there. Whether there were others before it, which
+/// may be those of a store that signed nothing, is put down as well.
+///
+/// # Errors
+/// The folder cannot be written.
+pub(super) fn sign(folder: &Path, identity: i64) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
     let path = folder.join(OWNER);
-    match std::fs::read_to_string(&path) {
-        Ok(owner) if owner == mine => Ok(()),
-        Ok(_) => Err("the folder holds the files of another store, too: give each store its own with --files".into()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => std::fs::write(&path, mine).map_err(failed),
-        Err(error) => Err(failed(error)),
+    let names =
+        std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+    let was_used = names.collect::<std::io::Result<Vec<_>>>()?.iter().any(|name| is_of_a_coordinator(name));
+    let first = if was_used { signature(identity) } else { alone(identity) };
+    match File::create_new(&path) {
+        Ok(mut file) => file.write_all(format!("{first}\n").as_bytes()),
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        Err(_) if has_signed(&std::fs::read_to_string(&path)?, identity) => Ok(()),
+        Err(_) => File::options().append(true).open(&path)?.write_all(format!("{}\n", signature(identity)).as_bytes()),
     }
+}
+
+/// Whether what this store does not name may go from a folder, because nobody else has files there. Beside its own directory a
+/// store without a number has none.
+fn owns(folder: &Path, identity: Option<i64>) -> Result<(), String> {
+    let signed = match std::fs::read_to_string(folder.join(OWNER)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && identity.is_none() => return Ok(()),
+        signed => signed.map_err(|e| e.to_string())?,
+    };
+    if identity.is_some_and(|identity| signed == format!("{}\n", alone(identity))) {
+        return Ok(());
+    }
+    Err(if identity.is_some_and(|identity| has_signed(&signed, identity)) && signed.lines().count() == 1 {
+        "there were files in the folder before this store came to it, and they may be those of another one".into()
+    } else {
+        "the folder holds the files of another store, too: give each store its own with --files".into()
+    })
+}
+
+/// Whether a coordinator makes files of this name, once it has taken up its store.
+fn is_of_a_coordinator(name: &str) -> bool {
+    name == "checkpoints" || name.ends_with(".part") || name.ends_with(".damaged") || hash_of(name).is_some()
+}
+
+fn has_signed(signed: &str, identity: i64) -> bool {
+    signed.lines().any(|line| line == signature(identity) || line == alone(identity))
+}
+
+fn signature(identity: i64) -> String {
+    format!("{identity:016x}")
+}
+
+/// The signature of a store that came to a folder without files.
+fn alone(identity: i64) -> String {
+    format!("{} was the first", signature(identity))
 }
 
 async fn collect(shared: &Arc<Shared>) {
@@ -118,10 +159,38 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_has_one_owner() {
+    fn a_folder_without_files_has_one_owner_until_another_store_comes() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        assert_eq!(own(dir.path(), 7), Ok(()));
-        assert_eq!(own(dir.path(), 7), Ok(()));
-        assert!(own(dir.path(), 8).expect_err("another store's").contains("--files"));
+        // Tokens may have been made before.
+        std::fs::create_dir(dir.path().join("auth")).expect("made");
+        let come = |identity| sign(dir.path(), identity).expect("signed");
+        for _ in 0..2 {
+            come(7);
+            assert_eq!(owns(dir.path(), Some(7)), Ok(()));
+        }
+        assert!(owns(dir.path(), None).is_err(), "the store that has the directory is not the one that has signed");
+        come(8);
+        come(7);
+        come(8);
+        for identity in [7, 8] {
+            assert!(owns(dir.path(), Some(identity)).expect_err("both have files").contains("--files"));
+        }
+        assert_eq!(std::fs::read_to_string(dir.path().join(OWNER)).expect("signed").lines().count(), 2);
+    }
+
+    #[test]
+    fn nobody_owns_a_folder_that_held_files_before() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(dir.path().join(hex(blake3::hash(b"weights").as_bytes())), b"weights").expect("written");
+        for _ in 0..2 {
+            sign(dir.path(), 7).expect("signed");
+            assert!(owns(dir.path(), Some(7)).expect_err("they may be another one's").contains("before this store"));
+        }
+        // As an earlier program signed, whatever it found.
+        std::fs::write(dir.path().join(OWNER), format!("{}\n", signature(7))).expect("written");
+        assert!(owns(dir.path(), Some(7)).is_err());
+        std::fs::remove_file(dir.path().join(OWNER)).expect("removed");
+        assert!(owns(dir.path(), Some(7)).is_err(), "nobody has signed");
+        assert_eq!(owns(dir.path(), None), Ok(()), "it is in the store's own directory");
     }
 }

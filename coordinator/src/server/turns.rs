@@ -206,20 +206,32 @@ impl Life {
     fn take_up(&self, epoch: u64) -> Result<TakenUp, UserError> {
         let ServeOptions { lease_ttl, check, .. } = self.options;
         let mut writer = self.store.writer(epoch).map_err(store_error)?;
+        let identity = self.identify(writer.as_mut())?;
         let (mut core, removals) = recover(self.store.as_ref(), Some(writer.as_mut()), epoch, lease_ttl, check)?;
         Checkpoints::new(self.shelf.folder()).recover(&mut core);
         if check {
             lost::tell(self.store.as_ref(), &self.shelf)?;
         }
-        let mut identity = None;
-        if self.options.files.is_some() {
-            let written = writer.commit(&[&Write::Identify(new_identity())]).map_err(store_error)?;
-            identity = written.into_iter().find_map(|written| match written {
-                Written::Identity(identity) => Some(identity),
-                _ => None,
-            });
-        }
         Ok((core, removals, writer, identity))
+    }
+
+    /// What the store is told by from others that may have files in the same folder, which it signs.
+    fn identify(&self, writer: &mut dyn Writer) -> Result<Option<i64>, UserError> {
+        if self.options.files.is_none() {
+            return Ok(None);
+        }
+        let written = writer.commit(&[&Write::Identify(new_identity())]).map_err(store_error)?;
+        let identity = written.into_iter().find_map(|written| match written {
+            Written::Identity(identity) => Some(identity),
+            _ => None,
+        });
+        if let Some(identity) = identity
+            && let Err(error) = collect::sign(self.shelf.folder(), identity)
+        {
+            // Where nobody has signed, nothing is collected.
+            tracing::warn!(%error, folder = %self.shelf.folder().display(), "the folder of files cannot be signed");
+        }
+        Ok(identity)
     }
 
     /// Serves what can be answered without leading.
