@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use ergodic_proto::v1;
 use ergodic_proto::v1::file_service_client::FileServiceClient;
 use ergodic_tests::{Cluster, Postgres, RawWorker, connection, run, skip};
+use rusqlite::Connection;
 use tonic::Code;
 
 use crate::kept::KEEPING;
@@ -134,6 +135,78 @@ fn weights_that_are_lost_are_told_of_hinder_no_backup_and_are_computed_again() {
     assert_eq!([missing, damaged].map(|path| std::fs::read(path).expect("it is there")), weights);
     let again = cluster.run(&["retry", &id]);
     assert!(again.code == 4 && again.stderr.contains("no failed trial"), "nothing is lost any more: {again:?}");
+}
+
+#[test]
+fn a_row_that_is_damaged_hinders_neither_a_retry_nor_a_check_of_weights_that_others_name() {
+    let mut cluster = Cluster::start(&[]);
+    let _worker = cluster.worker(2, &[]);
+    let id = cluster.launch(KEEPING);
+    cluster.wait_for_end(&id);
+    let out = cluster.path("w");
+    cluster.ask(&["weights", &id, "0/0", "-o", &out.to_string_lossy()]);
+    let content = std::fs::read(out).expect("written");
+    let place = cluster.path(&format!("store/data/{}", blake3::hash(&content).to_hex()));
+    std::fs::remove_file(&place).expect("removed");
+    let database = cluster.path("store/ergodic.sqlite");
+    let change = "UPDATE trials SET seconds = seconds + 1 WHERE cell = 0 AND repeat = 1";
+    Connection::open(database).and_then(|connection| connection.execute(change, [])).expect("changed");
+
+    cluster.ask(&["retry", &id]);
+    cluster.wait_until(&id, "it is there again", |_| place.exists());
+    cluster.take_coordinator().kill();
+    std::fs::remove_file(&place).expect("removed again");
+    cluster.restart_with(&["--check"]);
+    cluster.wait_for_log("weights of trials are lost");
+    assert!(cluster.coordinator().log().contains("its row is damaged"), "{}", cluster.coordinator().log());
+}
+
+#[test]
+fn a_retry_that_finds_lost_files_has_failed_audits_made_again_as_well() {
+    let cluster = Cluster::start(&[]);
+    let id = cluster.launch(&format!("audit = 1\n{}", empty_sweep(2)));
+    let audits = || {
+        let status = cluster.status(&id);
+        ["due", "same", "failed", "left"].map(|what| status[&format!("audits_{what}")].as_u64().expect("a number"))
+    };
+    block_on(async {
+        let mut first = RawWorker::joined(&cluster.url, "a").await;
+        let mut second = RawWorker::joined(&cluster.url, "b").await;
+        let _beating = [first.keep_beating(), second.keep_beating()];
+        let hash = send(&cluster.url, b"weights").await;
+        let result = |grant: &v1::Grant, i: usize| {
+            let weights = (grant.repeats[i] == 0).then(|| hash.clone());
+            v1::TrialResult { weights, ..RawWorker::result(grant, i, 0.5) }
+        };
+        let failure = |grant: &v1::Grant, i: usize| v1::TrialResult {
+            outcome: v1::OutcomeKind::Failed.into(),
+            cause: "it fails".into(),
+            ..RawWorker::result(grant, i, f64::NAN)
+        };
+        work_off(&mut first, &result).await;
+        work_off(&mut second, &failure).await;
+        cluster.wait_for_end(&id);
+        assert_eq!(audits(), [2, 0, 2, 0]);
+        let name = hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        std::fs::remove_file(cluster.path("store/data").join(name)).expect("removed");
+        cluster.ask(&["retry", &id]);
+        assert_eq!(audits(), [2, 0, 0, 2]);
+        send(&cluster.url, b"weights").await;
+        work_off(&mut second, &result).await;
+        cluster.wait_for_end(&id);
+        assert_eq!(audits(), [2, 2, 0, 0]);
+    });
+}
+
+/// Delivers such results of two trials, in however many leases these are given.
+async fn work_off(worker: &mut RawWorker, result: &impl Fn(&v1::Grant, usize) -> v1::TrialResult) {
+    let mut left = 2;
+    while left > 0 {
+        let grant = worker.lease().await;
+        let results = (0..grant.cells.len()).map(|i| result(&grant, i)).collect();
+        worker.deliver(&grant, results).await.expect("taken");
+        left -= grant.cells.len();
+    }
 }
 
 #[test]

@@ -168,13 +168,16 @@ impl Model {
             }
             Write::Withdraw(sweep, key, audit) => return Some(self.withdraw(*sweep, *key, *audit)),
             Write::LookUp(sweep, keys) => {
-                let rows = keys.iter().filter_map(|key| self.trials.get(&(*sweep, *key)));
+                let places = keys.iter().map(|key| (*sweep, *key)).filter(|place| self.trials.contains_key(place));
+                let audits = places.clone().filter_map(|place| self.audits.get(&place).cloned());
+                let rows = places.filter_map(|place| self.trials.get(&place));
                 let small = |row: &StoredTrial| TrialResult {
                     curve: Default::default(),
                     predictions: Default::default(),
                     ..row.result.clone()
                 };
-                return Some(Written::Rows(rows.map(small).collect()));
+                let audits = audits.map(|audit| (audit.key, audit.process, audit.finding));
+                return Some(Written::Rows(rows.map(small).collect(), audits.collect()));
             }
             Write::AuditFailed(sweep, key, why) => {
                 let due = self.audits.get_mut(&(*sweep, *key)).filter(|audit| audit.finding.is_none());
@@ -259,6 +262,9 @@ impl Model {
 
     fn redo(&mut self, sweep: i64, keys: &[TrialKey]) -> Vec<(TrialKey, Option<Option<Finding>>)> {
         let mut redone = Vec::new();
+        if self.sweeps.get(&sweep).is_none_or(|row| row.state == SweepState::Cancelled) {
+            return redone;
+        }
         for key in keys.iter().filter(|key| self.trials.contains_key(&(sweep, **key))) {
             let before = self.audits.get(&(sweep, *key)).map(|audit| audit.finding);
             if before != Some(None) {

@@ -8,6 +8,8 @@
 
 use std::collections::BTreeMap;
 
+use ergodic_common::TrialKey;
+
 use super::WorkerId;
 use super::interval::IntervalSet;
 use super::suspects::{Place, Suspects};
@@ -22,6 +24,9 @@ pub enum Finding {
     /// Nothing: the trial failed this time.
     Failed,
 }
+
+/// An audit as the store knows it: of which trial, the process that computed its row, and what was found if it was made.
+pub type Recorded = (TrialKey, WorkerId, Option<Finding>);
 
 /// How many audits were due, and what they found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

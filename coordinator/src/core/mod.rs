@@ -33,7 +33,7 @@ use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
 use ergodic_common::{Spec, TrialKey};
 
-use audits::Finding;
+use audits::{Finding, Recorded};
 use interval::IntervalSet;
 use suspects::Place;
 
@@ -507,7 +507,9 @@ impl Core {
         }
         self.learn_pace(worker, sweep_number, &committed.stored, now);
         self.learn_pace(worker, sweep_number, &audited, now);
-        self.settle_audits(sweep_number, committed.audited.iter().map(|(row, finding)| (row.key, *finding)));
+        // That a strange one was audited is looked up with its row.
+        let audited = committed.audited.iter().filter(|(row, _)| !strange.contains(&row.key));
+        self.settle_audits(sweep_number, audited.map(|(row, finding)| (row.key, *finding)));
         let mut effects = self.strike_off(sweep_number, fence, &holders);
         if !strange.is_empty() {
             effects.push(Effect::LookUp(sweep_number, strange));
@@ -519,14 +521,22 @@ impl Core {
         effects
     }
 
-    /// These rows are in the store, however they came there.
-    pub fn on_looked_up(&mut self, sweep_number: i64, rows: &[StoredRow], now: Now) -> Vec<Effect> {
+    /// These rows are in the store, however they came there, and these audits of them.
+    pub fn on_looked_up(
+        &mut self,
+        sweep_number: i64,
+        rows: &[StoredRow],
+        audits: &[Recorded],
+        now: Now,
+    ) -> Vec<Effect> {
         let Some(sweep) = self.sweeps.get(&sweep_number) else { return Vec::new() };
         let mut seen = BTreeSet::new();
         let unknown = rows.iter().filter(|row| sweep.spec.holds(row.key) && self.is_unfinished(sweep, row.key));
         let unknown: Vec<&StoredRow> = unknown.filter(|row| seen.insert(row.key)).collect();
         let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
         let places: Vec<Place> = unknown.iter().map(|row| sweep.settle(row)).collect();
+        // Audits of rows that were known are, too.
+        sweep.remember_audits(audits.iter().filter(|(key, ..)| seen.remove(key)).cloned());
         let keys: Vec<TrialKey> = unknown.iter().map(|row| row.key).collect();
         let mut effects = self.strike_off(sweep_number, NO_LEASE, &places);
         effects.extend(self.discard(sweep_number, keys.into_iter()));
@@ -546,7 +556,7 @@ impl Core {
             return if unknown { vec![Effect::LookUp(sweep_number, vec![row.key])] } else { Vec::new() };
         }
         let stands = sweep.suspects.is_given_up(sweep.spec.grid.locate(row.key));
-        let mut effects = self.on_looked_up(sweep_number, std::slice::from_ref(row), now);
+        let mut effects = self.on_looked_up(sweep_number, std::slice::from_ref(row), &[], now);
         if !stands {
             effects.push(Effect::Withdraw(Withdrawal { sweep: sweep_number, key: row.key, audit: false }));
         }
@@ -641,17 +651,34 @@ impl Core {
         }
     }
 
-    /// A sweep that had ended is no more.
-    pub fn on_removed(&mut self, sweep_number: i64) {
+    /// A sweep that had ended is no more. Should it have gone on meanwhile, what is leased of it counts for nothing.
+    pub fn on_removed(&mut self, sweep_number: i64) -> Vec<Effect> {
+        let of_sweep = self.leases.values().filter(|l| l.row.sweep == sweep_number);
+        let fences: Vec<Fence> = of_sweep.map(|l| l.row.fence).collect();
+        let mut effects = self.revoke(&fences);
+        effects.extend(self.end_leases(&fences, false));
         self.unreadable.remove(&sweep_number);
         self.sweeps.remove(&sweep_number);
         self.verdicts.retain(|verdict| verdict.sweep != sweep_number);
         self.withdrawals.retain(|withdrawal| withdrawal.sweep != sweep_number);
         self.workers.values_mut().for_each(|worker| drop(worker.unable.remove(&sweep_number)));
+        effects
+    }
+
+    /// Those of these trials of a sweep that are to be run and have no row, as far as is known.
+    fn unfinished_of(&self, sweep: &Sweep, keys: impl Iterator<Item = TrialKey>) -> HashSet<TrialKey> {
+        let of_sweep = self.leases.values().filter(|l| l.row.sweep == sweep.number && l.row.audits.is_none());
+        let leased: HashSet<Place> = of_sweep.flat_map(|l| l.row.trials.iter().map(|n| (l.row.class, n))).collect();
+        let is_unfinished = |key: &TrialKey| {
+            let (class, n) = sweep.spec.grid.locate(*key);
+            let waits = sweep.classes[class as usize].pending.contains(n) || sweep.suspects.waits((class, n));
+            waits || leased.contains(&(class, n))
+        };
+        keys.filter(|key| sweep.needs(*key)).filter(is_unfinished).collect()
     }
 
     /// The rows of these failed trials are gone, and these failed audits are due again: they are run again, and so are
-    /// audits for which no worker was there.
+    /// audits for which no worker was there. What was never heard of is run in any case.
     pub fn on_retried(
         &mut self,
         sweep_number: i64,
@@ -659,9 +686,11 @@ impl Core {
         audits: &[(TrialKey, WorkerId)],
         now: Now,
     ) -> Vec<Effect> {
+        let Some(sweep) = self.sweeps.get(&sweep_number) else { return Vec::new() };
+        let strange = self.unfinished_of(sweep, trials.iter().copied().chain(audits.iter().map(|(key, _)| *key)));
         let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
-        trials.iter().for_each(|key| sweep.reopen(*key));
-        for (key, origin) in audits {
+        trials.iter().filter(|key| !strange.contains(key)).for_each(|key| sweep.reopen(*key));
+        for (key, origin) in audits.iter().filter(|(key, _)| !strange.contains(key)) {
             sweep.audits.reopen(sweep.spec.grid.locate(*key), origin);
         }
         let mut effects = Vec::new();
@@ -674,6 +703,23 @@ impl Core {
         effects
     }
 
+    /// Whether trials of a sweep may be run once more.
+    ///
+    /// # Errors
+    /// It is only shown, or was cancelled or removed, in words.
+    pub fn may_redo(&self, sweep_number: i64) -> Result<(), String> {
+        match self.sweeps.get(&sweep_number) {
+            None => Err("the sweep was removed meanwhile".into()),
+            Some(Sweep { id, withheld: Some(why), .. }) => {
+                Err(format!("the sweep {id} is only shown by this program: {why}"))
+            }
+            Some(Sweep { id, state: SweepState::Cancelled, .. }) => {
+                Err(format!("the sweep {id} was cancelled: launch it again"))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
     /// It is stored that trials are run once more, as audits that any process may make: files that their rows name are lost.
     pub fn on_redone(
         &mut self,
@@ -681,8 +727,11 @@ impl Core {
         trials: &[(TrialKey, Option<Option<Finding>>)],
         now: Now,
     ) -> Vec<Effect> {
+        let Some(sweep) = self.sweeps.get(&sweep_number) else { return Vec::new() };
+        // The audit of a row that was never heard of is looked up with it.
+        let strange = self.unfinished_of(sweep, trials.iter().map(|(key, _)| *key));
         let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
-        for (key, before) in trials {
+        for (key, before) in trials.iter().filter(|(key, _)| !strange.contains(key)) {
             sweep.audits.redo(sweep.spec.grid.locate(*key), *before);
         }
         if !trials.is_empty() {

@@ -9,13 +9,13 @@ use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
 use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 
-use super::audits::{Audits, Finding};
+use super::audits::{Audits, Recorded};
 use super::growth::Growth;
 use super::interval::IntervalSet;
 use super::live::Live;
 use super::shares::Turn;
 use super::suspects::Suspects;
-use super::{LeaseRow, Now, WorkerId};
+use super::{LeaseRow, Now};
 
 /// The state of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -375,7 +375,7 @@ impl Sweep {
     }
 
     /// Audits as the store knows them: trials, whose rows they have, and what was found.
-    pub fn remember_audits(&mut self, audits: impl IntoIterator<Item = (TrialKey, WorkerId, Option<Finding>)>) {
+    pub fn remember_audits(&mut self, audits: impl IntoIterator<Item = Recorded>) {
         for (key, origin, finding) in audits {
             self.audits.add(self.spec.grid.locate(key), &origin, finding);
         }
@@ -397,7 +397,7 @@ impl Sweep {
     }
 
     /// Whether something failed, or was left undone, that can be run again.
-    pub(super) fn has_failures(&self) -> bool {
+    pub fn has_failures(&self) -> bool {
         let left = self.state == SweepState::Completed && self.audits.counts.left() > 0;
         self.counts.failed + self.audits.counts.failed > 0 || left
     }

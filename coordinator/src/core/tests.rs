@@ -603,7 +603,7 @@ fn a_verdict_under_way_when_a_blamed_worker_comes_back_is_settled_as_it_was_stor
             // It had a row by then, which is asked for, and is what counts.
             assert_eq!(effects, [Effect::LookUp(1, vec![verdict.key])]);
             let good = StoredRow { outcome: Outcome::Completed, ..row };
-            world.core.on_looked_up(1, &[good], world.now);
+            world.core.on_looked_up(1, &[good], &[], world.now);
             world.core.check().expect("the invariant holds");
             assert_eq!(world.core.sweep(1).expect("launched").counts.failed, 0);
             continue;
@@ -631,7 +631,7 @@ fn a_row_that_nobody_told_of_is_looked_up_when_its_trial_is_delivered() {
     world.core.check().expect("it stays where it is until its row is known");
     assert!(effects.contains(&Effect::LookUp(1, vec![key])), "{effects:?}");
     let row = StoredRow { key, outcome: Outcome::Completed, metric: 0.5, decides: f64::NAN, seconds: 0.5 };
-    world.core.on_looked_up(1, &[row.clone(), row], world.now);
+    world.core.on_looked_up(1, &[row.clone(), row], &[], world.now);
     world.core.check().expect("the invariant holds");
     assert_eq!(world.core.sweep(1).expect("launched").counts.completed, 1);
 }

@@ -18,6 +18,7 @@ use super::checkpoints::{Incoming, Keeper};
 use super::complaints::Complaints;
 use super::limits::Place;
 use super::store_error;
+use crate::core::audits::Recorded;
 use crate::core::{
     Admission, Change, Committed, Core, Effect, Fence, Joining, KeptMetrics, LeaseRow, Now, Steering, StoredRow, Sweep,
     SweepRow, SweepState, Verdict, Withdrawal, WorkerId,
@@ -52,7 +53,7 @@ pub enum Event {
     /// A verdict was taken back: what is to be run again, if it stood.
     Withdrawn(Withdrawal, Result<Retried, StoreError>),
     /// Rows that the core did not know.
-    LookedUp(i64, Result<Vec<TrialResult>, StoreError>),
+    LookedUp(i64, Result<Looked, StoreError>),
     /// A change of leases or state is not durable.
     NotStored(StoreError),
     /// A checkpoint has come.
@@ -98,6 +99,9 @@ pub enum Event {
     /// The coordinator goes.
     Stop,
 }
+
+/// Rows, and audits of these.
+pub type Looked = (Vec<TrialResult>, Vec<Recorded>);
 
 /// Trials, and audits with the processes whose rows they are of.
 pub type Retried = (Vec<TrialKey>, Vec<(TrialKey, WorkerId)>);
@@ -273,7 +277,7 @@ impl Engine {
             Event::LeaseStored(lease, sweep, keys, stored) => self.send_grant(&lease, sweep, &keys, stored),
             Event::Condemned(verdict, stored) => self.condemned(verdict, stored, now),
             Event::Withdrawn(withdrawal, retried) => self.withdrawn(withdrawal, retried, now),
-            Event::LookedUp(sweep, rows) => self.looked_up(sweep, rows, now),
+            Event::LookedUp(sweep, looked) => self.looked_up(sweep, looked, now),
             Event::NotStored(error) => {
                 self.complaints.say("a change of leases or state could not be stored", &error);
                 Vec::new()
@@ -585,20 +589,23 @@ impl Engine {
     fn look_up(&self, sweep: i64, keys: Vec<TrialKey>) {
         let events = self.events.clone();
         let answer = Box::new(move |written: Result<Written, StoreError>| {
-            let rows = written.map(|written| if let Written::Rows(rows) = written { rows } else { Vec::new() });
-            let _ = events.send(Event::LookedUp(sweep, rows));
+            let looked = written.map(|written| match written {
+                Written::Rows(rows, audits) => (rows, audits),
+                _ => Looked::default(),
+            });
+            let _ = events.send(Event::LookedUp(sweep, looked));
         });
         self.writer.write(Write::LookUp(sweep, keys), answer);
     }
 
     /// Where it fails, the trials are run again, and their rows are looked up again when they come.
-    fn looked_up(&mut self, number: i64, rows: Result<Vec<TrialResult>, StoreError>, now: Now) -> Vec<Effect> {
+    fn looked_up(&mut self, number: i64, looked: Result<Looked, StoreError>, now: Now) -> Vec<Effect> {
         let Some(sweep) = self.core.sweep(number) else { return Vec::new() };
         let kept = KeptMetrics::of(&sweep.spec);
-        match rows {
-            Ok(rows) => {
+        match looked {
+            Ok((rows, audits)) => {
                 let rows: Vec<StoredRow> = rows.iter().map(|row| kept.row_of(row)).collect();
-                self.core.on_looked_up(number, &rows, now)
+                self.core.on_looked_up(number, &rows, &audits, now)
             }
             Err(error) => {
                 self.complaints.say("rows could not be looked up", &error);
@@ -626,11 +633,9 @@ impl Engine {
         removed: Result<(), StoreError>,
         reply: oneshot::Sender<Result<(), UserError>>,
     ) -> Vec<Effect> {
-        if removed.is_ok() {
-            self.core.on_removed(sweep);
-        }
+        let effects = if removed.is_ok() { self.core.on_removed(sweep) } else { Vec::new() };
         let _ = reply.send(removed.map_err(store_error));
-        Vec::new()
+        effects
     }
 
     /// Whoever changes a sweep's file meanwhile comes first: the store looks at it again.
@@ -725,6 +730,10 @@ impl Engine {
     }
 
     fn redo(&self, sweep: i64, keys: Vec<TrialKey>, reply: oneshot::Sender<Result<(), UserError>>) -> Vec<Effect> {
+        if let Err(why) = self.core.may_redo(sweep) {
+            let _ = reply.send(Err(UserError::new(ErrorCode::Refused, why)));
+            return Vec::new();
+        }
         let events = self.events.clone();
         let answer = Box::new(move |written: Result<Written, StoreError>| {
             let redone = written.map(|written| if let Written::Redone(redone) = written { redone } else { Vec::new() });

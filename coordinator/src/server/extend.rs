@@ -19,10 +19,10 @@ use tonic::Status;
 use super::engine::Event;
 use super::limits::Place;
 use super::recover::{sound_rows, threads};
-use super::store_error;
 use super::sweeps::{Prepared, Sweeps, waiting};
+use super::{change, store_error};
 use crate::core::lookup::describe_cell;
-use crate::core::{DataPin, Sweep, SweepRow, SweepState};
+use crate::core::{Core, DataPin, Sweep, SweepRow, SweepState};
 use crate::store::Inheritance;
 
 /// The sweep that is to be extended.
@@ -88,9 +88,11 @@ impl Sweeps {
             Spec::read(&read).and_then(|spec| refuse_misleading_more(&spec, &stored).map(|()| spec))
         });
         let spec = task.await.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| bad(e.to_string()))?;
-        let (reply, stored) = oneshot::channel();
-        self.0.engine.tell(Event::Extend(number, from, to, Arc::new(spec), reply));
-        stored.await.map_err(|_| stopping())?.map_err(Status::from)?;
+        let spec = Arc::new(spec);
+        change::alone(&self.0, move |shared| async move {
+            change::told(&shared, |reply| Event::Extend(number, from, to, spec, reply)).await
+        })
+        .await?;
         tracing::info!(sweep = old.record.id, repeats, "sweep extended");
         Ok(number)
     }
@@ -118,11 +120,18 @@ impl Sweeps {
             match_cells(&id, (&old.spec, &was), (&wanted, &now)).map(|cells| (old, cells))
         });
         let (old, cells) = task.await.map_err(|e| Status::internal(e.to_string()))??;
-        let inheritance = Inheritance { row, from: old.record.number, cells };
-        let this = Self(self.0.clone());
-        // To the end, even if whoever asked goes away.
-        let number = tokio::spawn(async move { this.inherit(inheritance, spec).await });
-        let number = number.await.map_err(|e| Status::internal(e.to_string()))??;
+        let (from, source) = (old.record.number, old.record.source.clone());
+        let inheritance = Inheritance { row, from, cells };
+        let number = change::alone(&self.0, move |shared| async move {
+            let this = Self(shared);
+            // Its cells were matched with those of the sweep as it was then.
+            let same = move |core: &Core| core.sweep(from).is_some_and(|sweep| sweep.record.source == source);
+            if !this.ask(same).await? {
+                return Err(refused("the sweep was changed or removed meanwhile: try again").into());
+            }
+            this.inherit(inheritance, spec).await
+        })
+        .await?;
         self.0.catalog.shelf.settle(&files);
         Ok(number)
     }

@@ -543,9 +543,9 @@ impl Sweeps {
 
     /// Has failed trials run again, and those whose files are lost.
     async fn retried(&self, number: i64) -> Result<Option<v1::SweepStatus>, Status> {
-        let cancelled = move |core: &Core| core.sweep(number).is_some_and(|sweep| sweep.state == SweepState::Cancelled);
         let mut lost = Vec::new();
-        if !self.ask(cancelled).await? {
+        // Of others it is told below why not.
+        if self.ask(move |core| core.may_redo(number)).await?.is_ok() {
             lost = lost::trials(&self.0, number).await?;
         }
         if lost.is_empty() {
@@ -556,7 +556,7 @@ impl Sweeps {
             change::told(&shared, |reply| Event::Redo(number, lost, reply)).await
         })
         .await?;
-        let failed = move |core: &Core| core.sweep(number).is_some_and(|sweep| sweep.counts.failed > 0);
+        let failed = move |core: &Core| core.sweep(number).is_some_and(Sweep::has_failures);
         match self.ask(failed).await? {
             true => self.steered(number, Steering::Retry).await,
             false => self.status_of(number).await,

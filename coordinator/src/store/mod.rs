@@ -22,7 +22,7 @@ use ergodic_common::terms::Share;
 use ergodic_common::trial::Predictions;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
-use crate::core::audits::Finding;
+use crate::core::audits::{Finding, Recorded};
 use crate::core::{Ended, Fence, LeaseRow, SweepRow, SweepState, WorkerId};
 pub use parts::{Part, Readers};
 pub use rows::CurveView;
@@ -140,7 +140,7 @@ pub enum Write {
     AuditFailed(i64, TrialKey, String),
     /// Takes back what one of these two stored of a trial, the last one where it is said so, so that it can be run again.
     Withdraw(i64, TrialKey, bool),
-    /// Nothing is written: the rows that these trials have by then.
+    /// Nothing is written: the rows that these trials have by then, and their audits.
     LookUp(i64, Vec<TrialKey>),
     /// Rows of failed trials become attempts, and failed audits are due again, so that they can be run again; a completed sweep is running again.
     Retry(i64),
@@ -218,8 +218,8 @@ pub enum Written {
     Results(Report),
     /// Whether the trial, or its audit, is a failure now by this verdict.
     Verdict(bool),
-    /// Rows, without curves and predictions.
-    Rows(Vec<TrialResult>),
+    /// Rows, without curves and predictions, and the audits of these.
+    Rows(Vec<TrialResult>, Vec<Recorded>),
     /// Trials to be run again, and audits, with the processes whose rows they are of.
     Retried(Vec<TrialKey>, Vec<(TrialKey, WorkerId)>),
     /// Of files that were to go, those that nothing names.

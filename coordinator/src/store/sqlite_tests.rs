@@ -514,6 +514,25 @@ fn rows_that_name_weights_are_told_whatever_else_is_damaged() {
 }
 
 #[test]
+fn rows_are_looked_up_with_their_audits_and_nothing_is_run_once_more_of_a_cancelled_sweep() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = with_a_row_in_every_table(dir.path());
+    let mut writer = store.writer(1).expect("a writer");
+    let keys = [0, 1, 2].map(|repeat| TrialKey { cell: 3, repeat });
+    let again = Batch { audit: true, ..batch_of("x", 1, 9, vec![result(2, 0.7)]) };
+    commit(writer.as_mut(), &Write::Results(again));
+    let Written::Rows(rows, audits) = commit(writer.as_mut(), &Write::LookUp(1, keys.to_vec())) else { panic!("rows") };
+    assert_eq!(rows.iter().map(|row| row.key).collect::<Vec<_>>(), [keys[0], keys[2]]);
+    assert_eq!(audits, [(keys[0], "w".into(), None), (keys[2], "w".into(), Some(Finding::Same))]);
+
+    let redo = Write::Redo(1, keys.to_vec());
+    let due = Written::Redone(vec![(keys[0], Some(None)), (keys[2], Some(Some(Finding::Same)))]);
+    assert_eq!(commit(writer.as_mut(), &redo), due);
+    commit(writer.as_mut(), &Write::State(1, SweepState::Cancelled));
+    assert_eq!(commit(writer.as_mut(), &redo), Written::Redone(vec![]));
+}
+
+#[test]
 fn a_damaged_row_is_neither_equal_nor_different() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = with_a_row_in_every_table(dir.path());

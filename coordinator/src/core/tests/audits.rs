@@ -236,3 +236,64 @@ fn audits_are_paused_cancelled_given_back_and_taken_over_like_trials() {
     world.tick();
     assert!(world.fences.is_empty() && world.state() == SweepState::Cancelled && world.counts().3 > 0);
 }
+
+#[test]
+fn the_audit_of_a_row_that_nobody_told_of_is_looked_up_with_it() {
+    for made in [false, true] {
+        let mut world = World::auditing(1, 1.0);
+        world.join("a");
+        world.join("b");
+        world.want("a");
+        let (fence, key) = (*world.granted["a"].keys().next().expect("a lease"), world.held_by("a")[0]);
+        // The row was stored, and the answer got lost; another process has run the trial, too.
+        let row = StoredRow { key, outcome: Outcome::Completed, metric: 0.5, decides: f64::NAN, seconds: 0.5 };
+        let audited = made.then(|| (row.clone(), Finding::Same)).into_iter().collect();
+        let committed = Committed { known: vec![key], fenced: true, audited, ..Committed::default() };
+        let effects = world.core.on_committed("b", fence, 1, &committed, world.now);
+        assert!(effects.contains(&Effect::LookUp(1, vec![key])), "{effects:?}");
+        world.core.on_redone(1, &[(key, Some(made.then_some(Finding::Same)))], world.now);
+        world.core.on_retried(1, &[key], &[(key, "a".into())], world.now);
+        world.core.check().expect("its audit counts when its row does");
+        assert_eq!(world.counts(), (0, 0, 0, 0));
+
+        let audits = vec![(key, "a".into(), made.then_some(Finding::Same)); 2];
+        for _ in 0..2 {
+            world.core.on_looked_up(1, std::slice::from_ref(&row), &audits, world.now);
+            world.core.check().expect("the invariant holds");
+            assert_eq!(world.counts(), (1, u64::from(made), 0, u64::from(!made)));
+        }
+    }
+}
+
+#[test]
+fn a_sweep_that_went_on_while_it_was_removed_takes_its_leases_with_it() {
+    let mut world = World::auditing(4, 1.0);
+    world.join("a");
+    world.work("a");
+    assert_eq!(world.state(), SweepState::Completed);
+    world.retry();
+    world.join("b");
+    world.want("b");
+    assert!(!world.held_by("b").is_empty());
+    let effects = world.core.on_removed(1);
+    world.carry_out(effects);
+    assert!(world.fences.is_empty() && world.held_by("b").is_empty(), "{:?}", world.granted);
+    world.now += 3 * TTL;
+    world.tick();
+    world.join("b");
+    world.want("b");
+}
+
+#[test]
+fn nothing_is_run_once_more_of_a_sweep_that_is_shown_only_or_was_cancelled_or_removed() {
+    let mut world = World::new(1);
+    let why = |world: &World| world.core.may_redo(1).expect_err("it may not");
+    assert_eq!(world.core.may_redo(1), Ok(()));
+    world.core.sweeps.get_mut(&1).expect("launched").withheld = Some("its cells are others".into());
+    assert!(why(&world).contains("its cells are others"));
+    world.core.sweeps.get_mut(&1).expect("launched").withheld = None;
+    world.steer(Steering::Cancel);
+    assert!(why(&world).contains("was cancelled"));
+    world.core.on_removed(1);
+    assert!(why(&world).contains("removed"));
+}

@@ -37,7 +37,7 @@ pub(in crate::store) fn apply(sql: &(impl Sql + Send), write: &Write) -> Result<
         Write::Withdraw(sweep, key, true) => {
             withdraw_audit(sql, *sweep, *key).map(|audits| Written::Retried(Vec::new(), audits))
         }
-        Write::LookUp(sweep, keys) => look_up(sql, *sweep, keys).map(Written::Rows),
+        Write::LookUp(sweep, keys) => look_up(sql, *sweep, keys),
         Write::Retry(sweep) => {
             let (trials, audits) = (retry(sql, *sweep)?, retry_audits(sql, *sweep)?);
             Ok(Written::Retried(trials, audits))
@@ -231,14 +231,16 @@ fn withdraw_audit(sql: &impl Sql, sweep: i64, key: TrialKey) -> Result<Vec<(Tria
     Ok(origins)
 }
 
-fn look_up(sql: &impl Sql, sweep: i64, keys: &[TrialKey]) -> Result<Vec<TrialResult>, StoreError> {
+fn look_up(sql: &(impl Sql + Send), sweep: i64, keys: &[TrialKey]) -> Result<Written, StoreError> {
     let text = small_trials!("WHERE sweep = $1 AND cell = $2 AND repeat = $3");
-    let mut rows = Vec::new();
+    let (mut rows, mut audits) = (Vec::new(), Vec::new());
     for key in keys {
         let place = [sweep.into(), key.cell.into(), key.repeat.into()];
-        rows.extend(all(sql, text, &place, |row| small_trial(sweep, row))?.into_iter().map(|row| row.result));
+        let Some(row) = all(sql, text, &place, |row| small_trial(sweep, row))?.pop() else { continue };
+        rows.push(row.result);
+        audits.extend(sql.audit(sweep, *key)?.map(|audit| (audit.key, audit.process, audit.finding)));
     }
-    Ok(rows)
+    Ok(Written::Rows(rows, audits))
 }
 
 /// Which of these files neither a sweep nor a trial names.
@@ -261,6 +263,10 @@ fn redo(sql: &impl Sql, sweep: i64, keys: &[TrialKey]) -> Result<Vec<Redone>, St
                ON CONFLICT (sweep, cell, repeat) DO UPDATE SET process = '', finding = 0, auditor = '',
                    auditor_process = '', why = ''";
     let mut redone = Vec::new();
+    // A sweep that was cancelled, or removed, runs nothing any more.
+    if sweep_of(sql, sweep)?.is_none_or(|row| row.state == SweepState::Cancelled) {
+        return Ok(redone);
+    }
     for key in keys {
         let place = [sweep.into(), key.cell.into(), key.repeat.into()];
         if number(sql, there, &place)?.is_none() {
