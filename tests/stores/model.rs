@@ -102,7 +102,9 @@ impl Model {
         let mut model = self.launch();
         let sweep = model.launched;
         let of_source = |(of, key): &(i64, TrialKey)| there && *of == from && key.cell < 3 && key.repeat == 0;
-        let rows = model.trials.iter().filter(|(at, row)| of_source(at) && !failed(&row.result));
+        // Rows of which another process found other bits are not taken over.
+        let doubted = |at| model.audits.get(at).is_some_and(|audit| audit.finding == Some(Finding::Different));
+        let rows = model.trials.iter().filter(|(at, row)| of_source(at) && !failed(&row.result) && !doubted(*at));
         let rows: Vec<(TrialKey, StoredTrial)> = rows.map(|((_, key), row)| (*key, row.clone())).collect();
         model.written = Some(vec![Written::Gathered(sweep, rows.len() as u64)]);
         for (key, StoredTrial { result, worker }) in rows {

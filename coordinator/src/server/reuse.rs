@@ -19,6 +19,7 @@ use super::limits::Place;
 use super::recover::threads;
 use super::store_error;
 use super::sweeps::Sweeps;
+use crate::core::audits::Finding;
 use crate::core::reuse::{Neighbour, wanted_below};
 use crate::core::{Core, Steering, StoredRow, SweepRow, SweepState};
 use crate::store::{Gathering, Part, SameCell, Source, Twin};
@@ -279,9 +280,14 @@ impl Sweeps {
                 let Some(spec) = spec else { continue };
                 let places: HashMap<u64, u64> = source.cells.iter().map(|cell| (cell.from, cell.to)).collect();
                 let deciding = looking.deciding_in(&spec);
+                // Rows of which another process found other bits are not taken over.
+                let audits = reader.audits(source.sweep).map_err(store_error)?;
+                let doubted = audits.iter().filter(|audit| audit.finding == Some(Finding::Different));
+                let doubted: HashSet<TrialKey> = doubted.map(|audit| audit.key).collect();
                 reader
                     .sound_ends(source.sweep, Part::ALL, &mut |ended| {
-                        let Some(cell) = places.get(&ended.key.cell) else { return };
+                        let cell = places.get(&ended.key.cell).filter(|_| !doubted.contains(&ended.key));
+                        let Some(cell) = cell else { return };
                         let key = TrialKey { cell: *cell, ..ended.key };
                         let decides = deciding.and_then(|at| ended.metrics.get(at)).unwrap_or(f64::NAN);
                         if looking.spec.holds(key) && !matches!(ended.outcome, Outcome::Failed { .. }) {

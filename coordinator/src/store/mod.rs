@@ -268,7 +268,7 @@ pub struct Gathering {
 pub struct Source {
     /// Its number.
     pub sweep: i64,
-    /// Which.
+    /// Which, in the order of their numbers there.
     pub cells: Vec<SameCell>,
 }
 

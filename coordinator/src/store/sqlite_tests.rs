@@ -1,14 +1,16 @@
-use ergodic_common::Outcome;
 use ergodic_common::pin::{FileData, FilePin};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
 use ergodic_common::trial::{Curve, Predictions};
+use ergodic_common::{Outcome, Spec};
 
 use super::*;
 use crate::core::audits::Finding;
 use crate::core::interval::IntervalSet;
 use crate::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
-use crate::store::{Audit, Batch, Cleared, Part, Position, Report, SampledTrial, StoredTrial};
+use crate::store::{
+    Audit, Batch, Cleared, Gathering, Part, Position, Report, SameCell, SampledTrial, Source, StoredTrial,
+};
 
 fn sweep() -> SweepRow {
     SweepRow {
@@ -530,6 +532,56 @@ fn rows_are_looked_up_with_their_audits_and_nothing_is_run_once_more_of_a_cancel
     assert_eq!(commit(writer.as_mut(), &redo), due);
     commit(writer.as_mut(), &Write::State(1, SweepState::Cancelled));
     assert_eq!(commit(writer.as_mut(), &redo), Written::Redone(vec![]));
+}
+
+#[test]
+fn rows_are_gathered_wherever_they_stand_but_for_those_of_which_an_audit_found_other_bits() {
+    let text = "name = 'a'\n[data]\ndataset = 'glyphs'\n[model]\nkind = 'mlp'\n[train]\nsteps = 9\nbatch_size = 32\nlr = 0.1\n\
+                [measure]\nmetrics = ['test_acc', 'train_loss']\n";
+    let source = SpecSource { file: "f".into(), text: text.into(), ..SpecSource::default() };
+    let spec = Spec::read(&source).expect("a sweep file");
+    let select = spec.measure.select(&spec.measure, &spec.grid.config(0).expect("a cell"));
+    let select = Arc::new(select.expect("all of it"));
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = SqliteStore::open(dir.path()).expect("opened");
+    let mut writer = store.writer(1).expect("a writer");
+    let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
+    commit(writer.as_mut(), &Write::Lease(lease(9, number)));
+    let row = |cell: u64, repeat: u32| TrialResult {
+        key: TrialKey { cell, repeat },
+        weights: None,
+        predictions: Predictions::default(),
+        ..result(0, 0.5)
+    };
+    // More than are read at a time, and one far from the others.
+    let cells = || (0..900).chain([1 << 40]);
+    let rows = cells().flat_map(|cell| [row(cell, 0), row(cell, 1)]).collect();
+    commit(writer.as_mut(), &batch(number, 9, rows));
+    let other = TrialResult { steps: 11, ..row(6, 0) };
+    let audit = Batch { audit: true, ..batch_of("x", number, 9, vec![other]) };
+    assert_eq!(report(commit(writer.as_mut(), &Write::Results(audit))).audited, [(0, Finding::Different)]);
+
+    let wanted: Vec<(u64, u32)> =
+        cells().filter(|cell| cell % 3 == 0 || *cell > 880).map(|cell| (cell, (cell % 4) as u32)).collect();
+    let cell = |(from, below): &(u64, u32)| {
+        let (from, below, identity, select) = (*from, *below, [0; 32], select.clone());
+        SameCell { from, to: from + 1, below, identity, select }
+    };
+    let sources = vec![Source { sweep: number, cells: wanted.iter().map(cell).collect() }];
+    let new = SweepRow { id: "abd".into(), ..sweep() };
+    let gathering = Gathering { row: new, seed: 1, audit: 0.0, sources, twins: Vec::new() };
+    let written = commit(writer.as_mut(), &Write::Gather(Box::new(gathering)));
+    let mut keys = Vec::new();
+    let mut push = |row: StoredTrial| {
+        keys.push(row.result.key);
+        true
+    };
+    store.reader().and_then(|reader| reader.trials(2, &mut push)).expect("read");
+    let of_cell = |(cell, below): (u64, u32)| (0..below.min(2)).map(move |repeat| TrialKey { cell: cell + 1, repeat });
+    let doubted = TrialKey { cell: 7, repeat: 0 };
+    let expected: Vec<TrialKey> = wanted.into_iter().flat_map(of_cell).filter(|key| *key != doubted).collect();
+    assert!(keys == expected && expected.len() > 300, "{keys:?}");
+    assert_eq!(written, Written::Gathered(2, expected.len() as u64));
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::store::rows::{
     trial_checksum, without_nul,
 };
 use crate::store::sql::{Each, Fields, Sql, Value, key, whole_trials};
-use crate::store::{Attempt, StoreError};
+use crate::store::{Attempt, StoreError, Twin};
 
 /// How long the database may take to take a connection, and for an answer.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -201,6 +201,18 @@ impl Sql for Session {
             .bind(attempts.iter().map(|(.., attempt)| without_nul(&attempt.worker)).collect::<Vec<_>>())
             .bind(attempts.iter().map(|(.., attempt)| attempt.seconds).collect::<Vec<_>>())
             .bind(attempts.iter().map(checksum).collect::<Vec<_>>());
+        self.stream(query, &mut |_| Ok(true))
+    }
+
+    fn insert_twins(&self, sweep: i64, twins: &[Twin]) -> Result<(), StoreError> {
+        let text = "INSERT INTO twins (sweep, cell, other_sweep, other_cell)
+                    SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::bigint[])
+                    ON CONFLICT (sweep, cell, other_sweep) DO NOTHING";
+        let query = sqlx::query(text)
+            .bind(sweep)
+            .bind(twins.iter().map(|twin| twin.cell as i64).collect::<Vec<_>>())
+            .bind(twins.iter().map(|twin| twin.other_sweep).collect::<Vec<_>>())
+            .bind(twins.iter().map(|twin| twin.other_cell as i64).collect::<Vec<_>>());
         self.stream(query, &mut |_| Ok(true))
     }
 }

@@ -7,11 +7,14 @@ use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use super::read::{small_trial, small_trials};
 use super::write::{adopt_audits, insert_sweep};
-use super::{Sql, Value, all, number, whole_trial, whole_trials};
+use super::{Sql, Value, all, key, number, whole_trial, whole_trials};
+use crate::core::audits::Finding;
 use crate::store::{Audit, Batch, Gathering, Reader, SameCell, Source, StoreError, StoredTrial};
 
-/// Rows copied at a time, if they are small.
-const COPIED_AT_ONCE: usize = 256;
+/// Rows read at a time, if they are small.
+const COPIED_AT_ONCE: i64 = 256;
+/// Cells put down at a time that are run again.
+const TWINS_AT_ONCE: usize = 4096;
 /// Numbers in curves and predictions after which no more rows are read before these are copied.
 const COPIED_NUMBERS: usize = 4 << 20;
 
@@ -26,10 +29,8 @@ pub(super) fn gather(sql: &(impl Sql + Send), gathering: &Gathering) -> Result<(
             copied += Copying { sql, sweep, source, gathering, rows: Vec::new(), numbers: 0 }.copy()?;
         }
     }
-    let text = "INSERT INTO twins (sweep, cell, other_sweep, other_cell) VALUES ($1, $2, $3, $4)
-                ON CONFLICT (sweep, cell, other_sweep) DO NOTHING";
-    for twin in &gathering.twins {
-        sql.execute(text, &[sweep.into(), twin.cell.into(), twin.other_sweep.into(), twin.other_cell.into()])?;
+    for some in gathering.twins.chunks(TWINS_AT_ONCE) {
+        sql.insert_twins(sweep, some)?;
     }
     Ok((sweep, copied))
 }
@@ -47,50 +48,79 @@ struct Copying<'a, S> {
 
 impl<S: Sql + Send> Copying<'_, S> {
     fn copy(mut self) -> Result<u64, StoreError> {
-        let known = if self.gathering.audit > 0.0 { self.sql.audits(self.source.sweep)? } else { Vec::new() };
+        let known = self.sql.audits(self.source.sweep)?;
         let known: HashMap<TrialKey, Audit> = known.into_iter().map(|audit| (audit.key, audit)).collect();
-        let mut copied = 0;
-        for (at, cell) in self.source.cells.iter().enumerate() {
-            let mut next = 0;
-            while next < cell.below {
-                next = self.read(at, next)?;
-                if self.rows.len() >= COPIED_AT_ONCE || self.numbers >= COPIED_NUMBERS {
-                    copied += self.store(&known)?;
-                }
-            }
+        let (mut copied, mut next) = (0, self.wanted_from(TrialKey { cell: 0, repeat: 0 }));
+        while let Some(from) = next {
+            let rest = self.read(from, &known)?;
+            copied += self.store(&known)?;
+            next = rest.and_then(|rest| self.wanted_from(rest));
         }
-        Ok(copied + self.store(&known)?)
+        Ok(copied)
     }
 
-    /// Reads rows of a cell from a repeat on; the repeat that comes after the last one.
-    fn read(&mut self, at: usize, from: u32) -> Result<u32, StoreError> {
-        let cell: &SameCell = &self.source.cells[at];
+    /// The first trial from this one on that is wanted. What stands between wanted cells is passed over, far or near.
+    fn wanted_from(&self, from: TrialKey) -> Option<TrialKey> {
+        let cells = &self.source.cells;
+        let first = cells.partition_point(|cell| cell.from < from.cell);
+        let of_cell = |cell: &SameCell| {
+            let repeat = if cell.from == from.cell { from.repeat } else { 0 };
+            (repeat < cell.below).then_some(TrialKey { cell: cell.from, repeat })
+        };
+        cells[first..].iter().find_map(of_cell)
+    }
+
+    /// Where the cell of a trial that is wanted stands among those of the source.
+    fn place(&self, key: TrialKey) -> Option<usize> {
+        let at = self.source.cells.binary_search_by_key(&key.cell, |cell| cell.from).ok()?;
+        (key.repeat < self.source.cells[at].below).then_some(at)
+    }
+
+    /// Reads rows from a trial on, not many at a time; the trial from which on rows may be left.
+    fn read(&mut self, from: TrialKey, known: &HashMap<TrialKey, Audit>) -> Result<Option<TrialKey>, StoreError> {
         let text = whole_trials!(
             "trials",
-            "WHERE sweep = $1 AND cell = $2 AND repeat >= $3 AND repeat < $4 AND outcome IN (1, 2) ORDER BY repeat"
+            "WHERE sweep = $1 AND (cell, repeat) >= ($2, $3) AND cell <= $4 AND outcome IN (1, 2) ORDER BY cell, repeat LIMIT $5"
         );
-        let (sweep, mut next) = (self.source.sweep, cell.below);
-        let values = [sweep.into(), cell.from.into(), from.into(), cell.below.into()];
-        self.sql.select(text, &values, &mut |row| {
-            match whole_trial(sweep, row) {
-                Ok(row) => {
-                    let repeat = row.result.key.repeat;
-                    let result = TrialResult { key: TrialKey { cell: cell.to, repeat }, ..cell.select.of(row.result) };
-                    self.numbers += result.curve.values.len() + result.predictions.classes.len() / 8;
-                    self.rows.push((StoredTrial { result, worker: row.worker }, at));
-                    next = repeat + 1;
-                }
-                // Its trial is run again.
-                Err(StoreError::Damaged(damage)) => tracing::error!("{damage}"),
-                Err(error) => return Err(error),
+        let (sql, sweep) = (self.sql, self.source.sweep);
+        let last = self.source.cells.last().map_or(0, |cell| cell.from);
+        let (mut read, mut rest) = (0, None);
+        let values = [sweep.into(), from.cell.into(), from.repeat.into(), last.into(), COPIED_AT_ONCE.into()];
+        sql.select(text, &values, &mut |row| {
+            let trial = key(row)?;
+            read += 1;
+            // Whose row is right is not known where another process found other bits: its trial is run again.
+            let is_doubted = known.get(&trial).is_some_and(|audit| audit.finding == Some(Finding::Different));
+            if let Some(at) = self.place(trial).filter(|_| !is_doubted) {
+                self.take(whole_trial(sweep, row), at)?;
             }
-            let more = self.rows.len() < COPIED_AT_ONCE && self.numbers < COPIED_NUMBERS;
-            if more {
-                next = cell.below;
+            let more = self.numbers < COPIED_NUMBERS;
+            if !more || read == COPIED_AT_ONCE {
+                rest = Some(TrialKey { repeat: trial.repeat + 1, ..trial });
             }
             Ok(more)
         })?;
-        Ok(next)
+        Ok(rest)
+    }
+
+    /// Takes a row that was read, as it is in the new sweep.
+    fn take(&mut self, row: Result<StoredTrial, StoreError>, at: usize) -> Result<(), StoreError> {
+        match row {
+            Ok(row) => {
+                let cell = &self.source.cells[at];
+                let key = TrialKey { cell: cell.to, ..row.result.key };
+                let result = TrialResult { key, ..cell.select.of(row.result) };
+                self.numbers += result.curve.values.len() + result.predictions.classes.len() / 8;
+                self.rows.push((StoredTrial { result, worker: row.worker }, at));
+                Ok(())
+            }
+            // Its trial is run again.
+            Err(StoreError::Damaged(damage)) => {
+                tracing::error!("{damage}");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Stores what was read, but for trials that have a row by now; how many.

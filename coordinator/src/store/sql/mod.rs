@@ -10,6 +10,7 @@ use ergodic_common::TrialKey;
 
 use super::Attempt;
 use super::StoreError;
+use super::Twin;
 use super::rows::attempt_checksum;
 pub(super) use read::{key, whole_trial, whole_trials, whole_trials_one_by_one};
 pub(super) use write::apply;
@@ -112,6 +113,16 @@ pub(super) trait Sql {
                 attempt_checksum(sweep, *key, *number, attempt).into(),
             ];
             self.execute(text, &values)?;
+        }
+        Ok(())
+    }
+
+    /// Puts down cells of a sweep of which another one has rows, but for those that are put down.
+    fn insert_twins(&self, sweep: i64, twins: &[Twin]) -> Result<(), StoreError> {
+        let text = "INSERT INTO twins (sweep, cell, other_sweep, other_cell) VALUES ($1, $2, $3, $4)
+                    ON CONFLICT (sweep, cell, other_sweep) DO NOTHING";
+        for twin in twins {
+            self.execute(text, &[sweep.into(), twin.cell.into(), twin.other_sweep.into(), twin.other_cell.into()])?;
         }
         Ok(())
     }
