@@ -137,10 +137,8 @@ fn weights_that_are_lost_are_told_of_hinder_no_backup_and_are_computed_again() {
     assert!(again.code == 4 && again.stderr.contains("no failed trial"), "nothing is lost any more: {again:?}");
 }
 
-#[test]
-fn a_row_that_is_damaged_hinders_neither_a_retry_nor_a_check_of_weights_that_others_name() {
-    let mut cluster = Cluster::start(&[]);
-    let _worker = cluster.worker(2, &[]);
+/// A sweep that has ended, and the place of a file of its weights, which is gone.
+fn without_a_file(cluster: &Cluster) -> (String, PathBuf) {
     let id = cluster.launch(KEEPING);
     cluster.wait_for_end(&id);
     let out = cluster.path("w");
@@ -148,6 +146,41 @@ fn a_row_that_is_damaged_hinders_neither_a_retry_nor_a_check_of_weights_that_oth
     let content = std::fs::read(out).expect("written");
     let place = cluster.path(&format!("store/data/{}", blake3::hash(&content).to_hex()));
     std::fs::remove_file(&place).expect("removed");
+    (id, place)
+}
+
+#[test]
+fn a_launch_of_trials_that_are_there_has_lost_weights_computed_again() {
+    let mut cluster = Cluster::start(&[]);
+    let _worker = cluster.worker(2, &[]);
+    let (id, place) = without_a_file(&cluster);
+    let file = cluster.path("sweep.toml").to_string_lossy().into_owned();
+    let launch = || {
+        let launched = cluster.run(&["launch", &file]);
+        assert_eq!((launched.code, launched.stdout.trim()), (0, &id[..]), "{launched:?}");
+        launched.stderr
+    };
+    let said = launch();
+    assert!(said.contains("trials that failed, or lost a file, are run again (1)"), "{said}");
+    let status =
+        cluster.wait_until(&id, "it is there again", |status| place.exists() && status["state"] == "completed");
+    assert_eq!(
+        (&status["audits_due"], &status["audits_same"]),
+        (&1.into(), &1.into()),
+        "shown though none were asked for"
+    );
+    let explained = cluster.ask(&["explain", &id, "0/0"]);
+    assert!(explained.contains("ran it again, after ") && !explained.contains("(process )"), "{explained}");
+    assert!(cluster.ask(&["explain", &id]).contains("Audit: 1 of 1 trials"));
+    let said = launch();
+    assert!(said.contains("nothing is run"), "{said}");
+}
+
+#[test]
+fn a_row_that_is_damaged_hinders_neither_a_retry_nor_a_check_of_weights_that_others_name() {
+    let mut cluster = Cluster::start(&[]);
+    let _worker = cluster.worker(2, &[]);
+    let (id, place) = without_a_file(&cluster);
     let database = cluster.path("store/ergodic.sqlite");
     let change = "UPDATE trials SET seconds = seconds + 1 WHERE cell = 0 AND repeat = 1";
     Connection::open(database).and_then(|connection| connection.execute(change, [])).expect("changed");

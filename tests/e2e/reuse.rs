@@ -201,7 +201,7 @@ fn failed_trials_are_run_again_and_growing_sweeps_take_what_they_would_run() {
     let _worker = cluster.worker(2, &[]);
     let id = launched(&cluster, &hasty, "");
     assert_eq!(cluster.wait_for_end(&id)["failed"], 4);
-    assert_eq!(launched(&cluster, &hasty, "its failed trials are run again (4)"), id);
+    assert_eq!(launched(&cluster, &hasty, "trials that failed, or lost a file, are run again (4)"), id);
     assert_eq!(cluster.wait_for_end(&id)["failed"], 4);
     assert!(cluster.ask(&["explain", &id, "0/0"]).contains("An earlier attempt"));
     let patient = launched(&cluster, &slow, "");

@@ -163,7 +163,7 @@ pub fn reused_for_people(launched: &v1::LaunchResponse) -> Vec<String> {
     if launched.found {
         lines.push(match status.state() {
             _ if launched.retried > 0 => {
-                format!("{id} is the same: its failed trials are run again ({})", launched.retried)
+                format!("{id} is the same: trials that failed, or lost a file, are run again ({})", launched.retried)
             }
             v1::SweepState::Completed => {
                 format!("{id} has the results of all these trials: nothing is run (--again runs them once more)")

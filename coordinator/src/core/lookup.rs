@@ -389,7 +389,8 @@ fn explain_halving(sweep: &Sweep, growth: &Halving, until: &Until, factor: u32) 
 /// How far a sweep's audits are, if it has any.
 fn explain_audits(sweep: &Sweep) -> Option<String> {
     let AuditCounts { due, same, different, failed } = sweep.audits.counts;
-    if sweep.spec.terms.audit == 0.0 {
+    // Trials whose files were lost are audited, too.
+    if sweep.spec.terms.audit == 0.0 && due == 0 {
         return None;
     }
     let made =

@@ -335,14 +335,15 @@ impl Core {
 
     /// A lease found in the store after a restart: it gets a fresh time to live.
     pub fn on_recorded_lease(&mut self, row: LeaseRow, now: Now) -> Vec<Effect> {
-        let over = || vec![Effect::EndLeases(vec![Ended { fence: row.fence, lost: false }])];
+        let fence = row.fence;
+        let over = || vec![Effect::EndLeases(vec![Ended { fence, lost: false }])];
         let Some(sweep) = self.sweeps.get_mut(&row.sweep).filter(|s| s.state.is_open() && s.withheld.is_none()) else {
             return over();
         };
         let (mut row, granted) = (row.clone(), row.trials.clone());
         row.trials = sweep.take_recorded(&row);
         if row.trials.is_empty() {
-            return vec![Effect::EndLeases(vec![Ended { fence: row.fence, lost: false }])];
+            return over();
         }
         let expires = now + self.timing.lease_ttl;
         self.leases.insert(row.fence.lease, Lease::new(row, granted, now, expires, 0.0));

@@ -44,3 +44,8 @@ pub(super) async fn told(
     shared.engine.tell(event(reply));
     done.await.map_err(|_| shared.unanswered())?.map_err(Status::from)
 }
+
+/// What a change is answered with that the coordinator did not come to.
+pub(super) fn stopping() -> Status {
+    Status::unavailable("the coordinator is stopping")
+}

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ergodic_common::refuse::{refuse_misleading_more, settings_of_new};
 use ergodic_common::spec::SpecSource;
@@ -13,16 +14,17 @@ use ergodic_proto::convert::WireError;
 use ergodic_proto::seal::Sealed as _;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tonic::Status;
 
+use super::change::stopping;
 use super::engine::Event;
 use super::limits::Place;
 use super::recover::{sound_rows, threads};
 use super::sweeps::{Prepared, Sweeps, waiting};
-use super::{change, store_error};
+use super::{Shared, change, store_error};
 use crate::core::lookup::describe_cell;
-use crate::core::{Core, DataPin, Sweep, SweepRow, SweepState};
+use crate::core::{Core, DataPin, StoredRow, Sweep, SweepRow, SweepState};
 use crate::store::Inheritance;
 
 /// The sweep that is to be extended.
@@ -38,10 +40,6 @@ fn bad(message: impl Into<String>) -> UserError {
 
 fn refused(message: impl Into<String>) -> UserError {
     UserError::new(ErrorCode::Refused, message.into())
-}
-
-fn stopping() -> Status {
-    Status::unavailable("the coordinator is stopping")
 }
 
 impl Sweeps {
@@ -111,7 +109,7 @@ impl Sweeps {
         let stored = old.spec.clone();
         let refuse = move |spec: &Spec| refuse_misleading_more(spec, &stored);
         let Prepared { row, spec, .. } = self.prepare(source, by, place.clone(), refuse).await?;
-        let files: Vec<[u8; 32]> = row.source.files.iter().map(|pin| pin.hash).chain(row.data.hash).collect();
+        let files: Vec<[u8; 32]> = row.named_files().collect();
         let spec = Arc::new(spec);
         let (wanted, was) = (spec.clone(), old.record.data.clone());
         let (id, now) = (old.record.id.clone(), row.data.clone());
@@ -122,46 +120,82 @@ impl Sweeps {
         let (old, cells) = task.await.map_err(|e| Status::internal(e.to_string()))??;
         let (from, source) = (old.record.number, old.record.source.clone());
         let inheritance = Inheritance { row, from, cells };
-        let number = change::alone(&self.0, move |shared| async move {
-            let this = Self(shared);
-            // Its cells were matched with those of the sweep as it was then.
-            let same = move |core: &Core| core.sweep(from).is_some_and(|sweep| sweep.record.source == source);
-            if !this.ask(same).await? {
-                return Err(refused("the sweep was changed or removed meanwhile: try again").into());
-            }
-            this.inherit(inheritance, spec).await
-        })
-        .await?;
+        let this = Self(self.0.clone());
+        // To the end, even if whoever asked goes away.
+        let number = tokio::spawn(async move {
+            let row = this.inherit(inheritance, source).await?;
+            let number = row.number;
+            this.take_up(row, spec).await.map(|()| number)
+        });
+        let number = number.await.map_err(|e| Status::internal(e.to_string()))??;
         self.0.catalog.shelf.settle(&files);
         Ok(number)
     }
 
-    async fn inherit(&self, inheritance: Inheritance, spec: Arc<Spec>) -> Result<i64, Status> {
-        let (reply, stored) = oneshot::channel();
-        let mut row = inheritance.row.clone();
-        self.0.engine.tell(Event::Inherit(Box::new(inheritance), reply));
-        row.number = stored.await.map_err(|_| stopping())?.map_err(|e| Status::from(store_error(e)))?;
-        let number = row.number;
-        self.take_up(row, spec).await?;
-        Ok(number)
+    /// Stores a new sweep with the rows of another one, if that one has the same file still; the new one, as it is stored.
+    async fn inherit(&self, inheritance: Inheritance, source: SpecSource) -> Result<SweepRow, Status> {
+        let (from, row) = (inheritance.from, inheritance.row.clone());
+        change::alone(&self.0, move |shared| async move {
+            // Its cells were matched with those of the file that it had then.
+            let same = move |core: &Core| core.sweep(from).is_some_and(|sweep| sweep.record.source == source);
+            if !shared.engine.ask(same).await.map_err(|_| stopping())? {
+                return Err(refused("the sweep was changed or removed meanwhile: try again").into());
+            }
+            let (reply, stored) = oneshot::channel();
+            shared.engine.tell(Event::Inherit(Box::new(inheritance), reply));
+            let number = stored.await.map_err(|_| stopping())?.map_err(|e| Status::from(store_error(e)))?;
+            Ok(SweepRow { number, ..row })
+        })
+        .await
     }
 
-    /// Takes up a sweep that was stored with rows.
+    /// Takes up a sweep that was stored with rows. It is there, and would be launched a second time by whoever does not see it: what
+    /// hinders its reading is waited for.
     pub(super) async fn take_up(&self, row: SweepRow, spec: Arc<Spec>) -> Result<(), Status> {
-        let (number, shared) = (row.number, self.0.clone());
-        let task = tokio::task::spawn_blocking(move || {
-            let readers = shared.store.readers(threads()).map_err(store_error)?;
-            let (rows, _) = sound_rows(&readers, number, &spec, false).map_err(store_error)?;
-            let audits = readers.with_one(|reader| reader.audits(number)).map_err(store_error)?;
-            let mut sweep = Sweep::new(Arc::new(row), spec);
-            sweep.remember_audits(audits.into_iter().map(|audit| (audit.key, audit.process, audit.finding)));
-            Ok::<_, UserError>((sweep, rows))
-        });
-        let (sweep, rows) = task.await.map_err(|e| Status::internal(e.to_string()))??;
+        let record = Arc::new(row);
+        let read = || {
+            let (shared, record, spec) = (self.0.clone(), record.clone(), spec.clone());
+            let task = tokio::task::spawn_blocking(move || read_new(&shared, record, spec));
+            async move { task.await.map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))? }
+        };
+        let found = insist(read, PAUSE, self.0.stopping.clone()).await;
+        let (sweep, rows) = found.ok_or_else(stopping)?;
         tracing::info!(sweep = sweep.id, rows = rows.len(), "sweep launched with the rows of another");
         let (reply, taken) = oneshot::channel();
         self.0.engine.tell(Event::TakeUp(Box::new(sweep), rows, reply));
         taken.await.map_err(|_| stopping())
+    }
+}
+
+/// How long to wait before a sweep that could not be read is read again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A sweep that was stored with rows, and what the core keeps of these.
+fn read_new(shared: &Shared, record: Arc<SweepRow>, spec: Arc<Spec>) -> Result<(Sweep, Vec<StoredRow>), UserError> {
+    let readers = shared.store.readers(threads()).map_err(store_error)?;
+    let (rows, _) = sound_rows(&readers, record.number, &spec, false).map_err(store_error)?;
+    let audits = readers.with_one(|reader| reader.audits(record.number)).map_err(store_error)?;
+    let mut sweep = Sweep::new(record, spec);
+    sweep.remember_audits(audits.into_iter().map(|audit| (audit.key, audit.process, audit.finding)));
+    Ok((sweep, rows))
+}
+
+/// Reads until that succeeds; nothing if the coordinator stops before.
+async fn insist<T, F: Future<Output = Result<T, UserError>>>(
+    read: impl Fn() -> F,
+    pause: Duration,
+    mut stopping: watch::Receiver<bool>,
+) -> Option<T> {
+    loop {
+        match read().await {
+            Ok(found) => return Some(found),
+            Err(error) => tracing::error!(%error, "a new sweep is stored and cannot be read: it is tried again"),
+        }
+        tokio::select! {
+            biased;
+            _ = stopping.wait_for(|stop| *stop) => return None,
+            () = tokio::time::sleep(pause) => {}
+        }
     }
 }
 
@@ -246,4 +280,26 @@ fn check_same(id: &str, old: &Spec, new: &Spec) -> Result<(), UserError> {
         return differs("repeats", format!("{} per cell", old.repeats), new.repeats.to_string());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_read_again_until_the_coordinator_stops() {
+        let (stop, stopping) = watch::channel(false);
+        let times = Cell::new(0);
+        let read = |enough: u32| {
+            times.set(times.get() + 1);
+            let found = if times.get() >= enough { Ok(times.get()) } else { Err(bad("too many open files")) };
+            async move { found }
+        };
+        assert_eq!(insist(|| read(3), Duration::ZERO, stopping.clone()).await, Some(3));
+        stop.send_replace(true);
+        assert_eq!(insist(|| read(9), Duration::ZERO, stopping).await, None);
+        assert_eq!(times.get(), 4);
+    }
 }

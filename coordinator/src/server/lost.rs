@@ -113,6 +113,19 @@ pub(super) async fn trials(shared: &Arc<Shared>, sweep: i64) -> Result<Vec<Trial
     task.await.map_err(|e| UserError::new(ergodic_common::ErrorCode::Internal, e.to_string()))?
 }
 
+/// How many trials of a sweep name files of weights that are not there.
+///
+/// # Errors
+/// The store cannot be read.
+pub(super) async fn missing(shared: &Arc<Shared>, sweep: i64) -> Result<u64, UserError> {
+    let shared = shared.clone();
+    let task = tokio::task::spawn_blocking(move || {
+        let named = named_weights(shared.store.reader().map_err(store_error)?.as_ref(), sweep)?;
+        Ok(named.iter().filter(|(_, hash)| !shared.catalog.shelf.has(hash)).count() as u64)
+    });
+    task.await.map_err(|e| UserError::new(ergodic_common::ErrorCode::Internal, e.to_string()))?
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

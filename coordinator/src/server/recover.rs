@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ergodic_common::Spec;
 use ergodic_proto::status::UserError;
+use rayon::prelude::*;
 
 use super::store_error;
 use crate::core::{Core, KeptMetrics, StoredRow, Sweep, SweepRow, SweepState, Timing, Unreadable};
@@ -33,9 +34,11 @@ pub fn recover(
     let readers = store.readers(threads()).map_err(store_error)?;
     let (leases, next_lease) = readers.with_one(|reader| reader.leases()).map_err(store_error)?;
     let mut core = Core::new(Timing { lease_ttl }, epoch, next_lease);
-    for row in readers.with_one(|reader| reader.sweeps()).map_err(store_error)? {
+    let rows = readers.with_one(|reader| reader.sweeps()).map_err(store_error)?;
+    let meanings = meanings(&rows);
+    for (row, meaning) in rows.into_iter().zip(meanings) {
         let writer = writer.as_mut().map(|writer| &mut **writer as &mut dyn Writer);
-        match take_up(&readers, writer, row, all_of_it).map_err(store_error)? {
+        match take_up(&readers, writer, row, meaning, all_of_it).map_err(store_error)? {
             Found::Sweep(sweep, rows) => drop(core.on_sweep(*sweep, rows, Duration::ZERO)),
             Found::Unreadable(sweep) => {
                 tracing::error!(
@@ -55,6 +58,22 @@ pub fn recover(
     Ok((core, readers.with_one(|reader| reader.removals()).map_err(store_error)?))
 }
 
+/// From so many sweeps on, what their files mean is worked out on several threads.
+const MANY: usize = 16;
+
+/// What a sweep's file means, and the digest of what its cells resolve to; or why it cannot be read.
+type Meaning = Result<(Spec, [u8; 32]), String>;
+
+/// What the files of sweeps mean, which takes some milliseconds for each of those that are large.
+fn meanings(rows: &[SweepRow]) -> Vec<Meaning> {
+    let of = |row: &SweepRow| {
+        let spec = Spec::read(&row.source).map_err(|error| error.to_string())?;
+        let cells = spec.print();
+        Ok((spec, cells))
+    };
+    if rows.len() < MANY { rows.iter().map(of).collect() } else { rows.par_iter().map(of).collect() }
+}
+
 /// A sweep of the store.
 enum Found {
     /// With what the core keeps of its rows.
@@ -67,13 +86,14 @@ fn take_up(
     readers: &Readers,
     mut writer: Option<&mut dyn Writer>,
     mut row: SweepRow,
+    meaning: Meaning,
     all_of_it: bool,
 ) -> Result<Found, StoreError> {
-    let spec = match Spec::read(&row.source) {
-        Ok(spec) => spec,
-        Err(error) => return Ok(Found::Unreadable(Unreadable { record: Arc::new(row), why: error.to_string() })),
+    let (spec, cells) = match meaning {
+        Ok(meaning) => meaning,
+        Err(why) => return Ok(Found::Unreadable(Unreadable { record: Arc::new(row), why })),
     };
-    let withheld = (!spec.is_as_stored(&row.source)).then(|| OTHER_CELLS.to_owned());
+    let withheld = row.source.cells.is_some_and(|stored| stored != cells).then(|| OTHER_CELLS.to_owned());
     let (mut rows, damages) = sound_rows(readers, row.number, &spec, all_of_it)?;
     match (&withheld, rows.iter().find(|row| !spec.holds(row.key))) {
         (_, None) => {}
@@ -85,7 +105,7 @@ fn take_up(
     }
     if let Some(writer) = writer.as_mut().filter(|_| withheld.is_none()) {
         set_aside(*writer, &mut row, &damages)?;
-        note_cells(*writer, &mut row, &spec)?;
+        note_cells(*writer, &mut row, cells)?;
         tracing::info!(sweep = row.id, rows = rows.len(), "sweep taken up");
     }
     if withheld.is_some() {
@@ -108,9 +128,8 @@ const OTHER_CELLS: &str = "by this program its cells would be others than those 
                            may stand beside the wrong values; the version that launched it carries it on";
 
 /// What the cells of a sweep resolve to is written down by the first program that takes it up after they were not.
-fn note_cells(writer: &mut dyn Writer, row: &mut SweepRow, spec: &Spec) -> Result<(), StoreError> {
+fn note_cells(writer: &mut dyn Writer, row: &mut SweepRow, cells: [u8; 32]) -> Result<(), StoreError> {
     if row.source.cells.is_none() {
-        let cells = spec.print();
         writer.commit(&[&Write::Cells(row.number, cells)])?;
         row.source.cells = Some(cells);
     }
@@ -158,4 +177,45 @@ fn set_aside(writer: &mut dyn Writer, row: &mut SweepRow, damages: &[Damage]) ->
         row.state = SweepState::Running;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::spec::SpecSource;
+    use ergodic_common::terms::Share;
+
+    use super::*;
+    use crate::core::{DataPin, Tallies};
+    use crate::store::sqlite::SqliteStore;
+
+    #[test]
+    fn each_of_many_sweeps_is_what_its_own_file_means() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = SqliteStore::open(dir.path()).expect("opened");
+        let mut writer = store.writer(1).expect("a writer");
+        let many = 3 * MANY;
+        for at in 0..many {
+            let text = match at {
+                5 => "future = 1\n".to_owned(),
+                at => format!(
+                    "name = \"s{at}\"\nrepeats = {}\n[model]\nkind = \"empty\"\n[train]\nsteps = 1\n[measure]\n\
+                     metrics = [\"test_acc\"]\n",
+                    at + 1
+                ),
+            };
+            let cells = (at == 7).then_some([9; 32]);
+            let source = SpecSource { file: "f".into(), text, cells, ..SpecSource::default() };
+            let (state, share, tallies) = (SweepState::Running, Share::default(), Tallies::default());
+            let (id, data, launched_by) = (format!("sweep{at}"), DataPin::default(), String::new());
+            let row = SweepRow { number: 0, id, source, data, state, share, launched_at: 0.0, launched_by, tallies };
+            writer.commit(&[&Write::Sweep(row)]).expect("stored");
+        }
+        let (core, _) = recover(&store, Some(writer.as_mut()), 1, Duration::from_secs(1), false).expect("taken up");
+        let unreadable: Vec<&str> = core.unreadable().map(|sweep| &sweep.record.id[..]).collect();
+        assert_eq!((core.sweeps().count(), unreadable), (many - 1, vec!["sweep5"]));
+        for sweep in core.sweeps() {
+            let at = sweep.spec.repeats - 1;
+            assert_eq!((&sweep.id, sweep.withheld.is_some()), (&format!("sweep{at}"), at == 7));
+        }
+    }
 }

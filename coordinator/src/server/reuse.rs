@@ -14,11 +14,12 @@ use ergodic_proto::v1;
 use tokio::sync::oneshot;
 use tonic::Status;
 
+use super::change::stopping;
 use super::engine::Event;
 use super::limits::Place;
 use super::recover::threads;
-use super::store_error;
 use super::sweeps::Sweeps;
+use super::{lost, store_error};
 use crate::core::audits::Finding;
 use crate::core::reuse::{Neighbour, wanted_below};
 use crate::core::{Core, Steering, StoredRow, SweepRow, SweepState};
@@ -78,10 +79,6 @@ struct Shared {
     begun: HashSet<u64>,
 }
 
-fn stopping() -> Status {
-    Status::unavailable("the coordinator is stopping")
-}
-
 impl Sweeps {
     /// Launches a sweep without the trials that others have the results of.
     pub(super) async fn launch_missing(
@@ -107,12 +104,16 @@ impl Sweeps {
         task.await.map_err(|e| Status::internal(e.to_string()))?
     }
 
-    /// A sweep that is there already; what failed of it is run again.
+    /// A sweep that is there already; what failed of it is run again, and trials whose weights are not there.
     async fn take_for(&self, same: Neighbour, resume: bool) -> Result<v1::LaunchResponse, Status> {
         let number = same.number;
+        let again = match same.state {
+            SweepState::Completed => same.failed + lost::missing(&self.0, number).await?,
+            _ => 0,
+        };
         let (status, retried) = match same.state {
             SweepState::Paused if resume => (self.steered(number, Steering::Resume).await?, 0),
-            SweepState::Completed if same.failed > 0 => (self.steered(number, Steering::Retry).await?, same.failed),
+            SweepState::Completed if again > 0 => (self.retried(number).await?, again),
             _ => (self.status_of(number).await?, 0),
         };
         Ok(v1::LaunchResponse { status, found: true, retried, ..Default::default() })
@@ -128,7 +129,7 @@ impl Sweeps {
             return Err(UserError::new(ErrorCode::Refused, message).into());
         }
         let (row, spec) = (wanted.row.clone(), wanted.spec.clone());
-        let files: Vec<[u8; 32]> = row.source.files.iter().map(|pin| pin.hash).chain(row.data.hash).collect();
+        let files: Vec<[u8; 32]> = row.named_files().collect();
         let compared = twins.iter().map(|twin| twin.cell).collect::<HashSet<_>>().len() as u64;
         let (number, copied) = if sources.is_empty() && twins.is_empty() {
             (self.store_new(row, spec).await?, 0)

@@ -129,7 +129,7 @@ fn halving_status(sweep: &Sweep) -> Option<v1::HalvingStatus> {
 
 fn audit_status(sweep: &Sweep) -> Option<v1::AuditStatus> {
     let (share, AuditCounts { due, same, different, failed }) = (sweep.spec.terms.audit, sweep.audits.counts);
-    (share > 0.0).then_some(v1::AuditStatus { share, due, same, different, failed })
+    (share > 0.0 || due > 0).then_some(v1::AuditStatus { share, due, same, different, failed })
 }
 
 /// All workers.

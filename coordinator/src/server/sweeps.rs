@@ -105,7 +105,7 @@ impl SweepService for Sweeps {
             let launched = self.launch_missing(row, spec, request.resume, place).await?;
             return Ok(Response::new(v1::LaunchResponse { looks, ..launched }));
         }
-        let files: Vec<[u8; 32]> = row.source.files.iter().map(|pin| pin.hash).chain(row.data.hash).collect();
+        let files: Vec<[u8; 32]> = row.named_files().collect();
         let number = self.store_new(row, Arc::new(spec)).await?;
         self.0.catalog.shelf.settle(&files);
         let status = self.status_of(number).await?;
@@ -542,7 +542,7 @@ impl Sweeps {
     }
 
     /// Has failed trials run again, and those whose files are lost.
-    async fn retried(&self, number: i64) -> Result<Option<v1::SweepStatus>, Status> {
+    pub(super) async fn retried(&self, number: i64) -> Result<Option<v1::SweepStatus>, Status> {
         let mut lost = Vec::new();
         // Of others it is told below why not.
         if self.ask(move |core| core.may_redo(number)).await?.is_ok() {
@@ -751,6 +751,8 @@ impl Sweeps {
             Some((core.whereabouts_of_audit(sweep, key), sweep.state))
         });
         let first = named(&row.map(|row| row.worker).unwrap_or_default(), &audit.process);
+        // Where it is not known whose the row is, or matters no more, any process may.
+        let any = audit.process.is_empty();
         let second = named(&audit.auditor, &audit.auditor_process);
         Ok(Some(match audit.finding {
             Some(Finding::Same) => format!("Audit: {second} ran it again, after {first}, and got the same bits."),
@@ -765,10 +767,14 @@ impl Sweeps {
                     let how = if running { "is being run again by" } else { "is to be run again by" };
                     format!("Audit: it {how} {worker}, after {first}.")
                 }
+                Some((_, SweepState::Completed)) if any => {
+                    "It was chosen to be run again, but no worker process was there.".into()
+                }
                 Some((_, SweepState::Completed)) => {
                     format!("It was chosen to be audited, but no other worker process than {first} was there.")
                 }
                 Some((_, SweepState::Cancelled)) => "It was chosen to be audited, and will not be.".into(),
+                _ if any => "It is to be run again by any worker process, and compared.".into(),
                 _ => format!("It is to be audited by another worker process than {first}."),
             },
         }))
@@ -777,6 +783,9 @@ impl Sweeps {
 
 /// A worker process in words: several may have the same name.
 fn named(worker: &str, process: &str) -> String {
+    if process.is_empty() {
+        return worker.to_owned();
+    }
     format!("{worker} (process {})", process.get(..8).unwrap_or(process))
 }
 
