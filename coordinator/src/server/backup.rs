@@ -61,11 +61,8 @@ impl Backup {
 
     fn store(&mut self, reader: &dyn Reader) -> Result<(), UserError> {
         let (_, next_lease) = reader.leases().map_err(store_error)?;
-        let sweeps = reader.sweeps().map_err(store_error)?;
-        // Programs that know the first grammar alone know version 1 alone.
-        let version = if sweeps.iter().all(|row| row.source.grammar == 1) { 1 } else { VERSION };
-        self.send(Kind::Head(v1::BackupHead { version, build: BUILD.to_owned(), next_lease }));
-        for row in sweeps {
+        self.send(Kind::Head(v1::BackupHead { version: VERSION, build: BUILD.to_owned(), next_lease }));
+        for row in reader.sweeps().map_err(store_error)? {
             row.named_files().for_each(|hash| self.name(hash, &row.id));
             self.send(Kind::Sweep(to_wire(&row)));
             self.rows(reader, &row).map_err(store_error)?;

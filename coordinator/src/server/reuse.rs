@@ -52,6 +52,12 @@ struct Wanted {
     cells: OnceLock<Result<HashMap<[u8; 32], u64>, UserError>>,
 }
 
+/// What others have of it, as they were then.
+struct Compared {
+    others: Vec<(i64, SweepState, u32, u64, u64)>,
+    found: Comparison,
+}
+
 /// What others have of it.
 enum Comparison {
     /// This one is the same.
@@ -90,13 +96,13 @@ impl Sweeps {
     ) -> Result<v1::LaunchResponse, Status> {
         let meaning = row.source.meaning();
         let wanted = Arc::new(Wanted { row, spec: Arc::new(spec), meaning, cells: OnceLock::new() });
-        // What takes long is done before it is our turn, and remembered.
-        self.compare(&wanted, &place).await?;
+        // What takes long is done before it is our turn. It is done again if others have changed by then.
+        let before = self.compare(&wanted, &place, None).await?;
         let this = Self(self.0.clone());
         // To the end, even if whoever asked goes away.
         let task = tokio::spawn(async move {
             let _turn = this.0.launching.turn.clone().lock_owned().await;
-            match this.compare(&wanted, &place).await? {
+            match this.compare(&wanted, &place, Some(before)).await?.found {
                 Comparison::Same(same) => this.take_for(*same, resume).await,
                 Comparison::Parts(parts) => this.launch_with(&wanted, parts).await,
             }
@@ -159,13 +165,23 @@ impl Sweeps {
         Ok((number, copied))
     }
 
-    /// Looks for the trials of a sweep in all others.
-    async fn compare(&self, wanted: &Arc<Wanted>, place: &Arc<Place>) -> Result<Comparison, Status> {
+    /// Looks for the trials of a sweep in all others, unless these are what they were before.
+    async fn compare(
+        &self,
+        wanted: &Arc<Wanted>,
+        place: &Arc<Place>,
+        before: Option<Compared>,
+    ) -> Result<Compared, Status> {
         let (spec, data) = (wanted.spec.clone(), wanted.row.data.hash);
         let neighbours = move |core: &Core| -> Vec<Neighbour> {
             core.sweeps().filter_map(|sweep| sweep.neighbour(&spec, data)).collect()
         };
         let mut neighbours = self.ask(neighbours).await?;
+        let brief = |one: &Neighbour| (one.number, one.state, one.spec.repeats, one.done, one.failed);
+        let others: Vec<_> = neighbours.iter().map(brief).collect();
+        if let Some(before) = before.filter(|before| before.others == others) {
+            return Ok(before);
+        }
         // The latest first.
         neighbours.reverse();
         let (looking, held) = (wanted.clone(), place.clone());
@@ -175,7 +191,7 @@ impl Sweeps {
         })
         .await?;
         if let Some(same) = same {
-            return Ok(Comparison::Same(Box::new(same)));
+            return Ok(Compared { others, found: Comparison::Same(Box::new(same)) });
         }
         neighbours.retain(|one| one.done > one.failed || one.state == SweepState::Running);
         let mut parts = Parts::default();
@@ -185,7 +201,7 @@ impl Sweeps {
         if !parts.sources.is_empty() && wanted.spec.until.is_some() {
             self.leave_out_what_is_not_wanted(wanted, &mut parts, place).await?;
         }
-        Ok(Comparison::Parts(parts))
+        Ok(Compared { others, found: Comparison::Parts(parts) })
     }
 
     /// Adds what one sweep has.
