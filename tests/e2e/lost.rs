@@ -270,3 +270,18 @@ fn files_that_nothing_names_are_collected_and_no_others() {
     assert_eq!(files(&cluster), left);
     assert!(!forgotten.exists() && !part.exists());
 }
+
+#[test]
+fn a_folder_that_held_files_before_keeps_what_nothing_names() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    // As another store left it, whose coordinator signs nothing.
+    let of_other = folder.path().join(blake3::hash(b"weights").to_hex().as_str());
+    std::fs::write(&of_other, b"weights").expect("written");
+    let file = std::fs::File::options().append(true).open(&of_other).expect("it is there");
+    file.set_modified(SystemTime::now() - Duration::from_secs(24 * 3600)).expect("its time can be set");
+    let mut cluster = Cluster::start(&["--files", &folder.path().to_string_lossy()]);
+    cluster.wait_for_log("files that nothing names are not collected");
+    cluster.kill_and_restart_coordinator();
+    cluster.coordinator().wait_for_log_times("files that nothing names are not collected", 2);
+    assert_eq!(std::fs::read(of_other).expect("it is there"), b"weights");
+}

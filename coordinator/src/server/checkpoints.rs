@@ -88,13 +88,16 @@ impl Checkpoints {
         Some(self.folder.join(&record.id).join(format!("{}-{}", hex(&cell), key.repeat)))
     }
 
-    /// Tells a core that has read its store what is kept, and removes what no unfinished trial needs.
-    pub(crate) fn recover(&self, core: &mut Core) {
+    /// Tells a core that has read its store what is kept, and removes what no unfinished trial needs; unless this store is alone in
+    /// the folder, of its own sweeps only.
+    pub(crate) fn recover(&self, core: &mut Core, is_alone: bool) {
         for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let path = entry.path();
             if !path.is_dir() {
-                // A checkpoint that was on its way when a coordinator ended.
-                remove(&path);
+                // A checkpoint that was on its way when a coordinator ended, or is on its way to another one.
+                if is_alone {
+                    remove(&path);
+                }
                 continue;
             }
             // Another version of this program may go on with what this one leaves alone.
@@ -102,6 +105,9 @@ impl Checkpoints {
                 continue;
             }
             let sweep = core.sweeps().find(|sweep| entry.file_name() == *sweep.id).map(|sweep| sweep.number);
+            if sweep.is_none() && !is_alone {
+                continue;
+            }
             for file in std::fs::read_dir(&path).into_iter().flatten().flatten() {
                 if !sweep.is_some_and(|sweep| self.take_up(core, sweep, &file.path())) {
                     remove(&file.path());
@@ -324,6 +330,21 @@ async fn next(pieces: &mut Streaming<v1::KeepCheckpointRequest>) -> Result<Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::Timing;
+
+    #[test]
+    fn checkpoints_of_other_stores_stay_in_a_folder_that_is_shared() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let of_other = dir.path().join("checkpoints/abcdefgh");
+        std::fs::create_dir_all(&of_other).expect("made");
+        let files = [of_other.join("0-0"), dir.path().join("checkpoints/1-1-1.part")];
+        files.iter().for_each(|file| std::fs::write(file, b"kept").expect("written"));
+        let mut core = Core::new(Timing { lease_ttl: Duration::from_secs(1) }, 1, 1);
+        Checkpoints::new(dir.path()).recover(&mut core, false);
+        assert!(files.iter().all(|file| file.exists()));
+        Checkpoints::new(dir.path()).recover(&mut core, true);
+        assert!(!files.iter().any(|file| file.exists()) && !of_other.exists());
+    }
 
     #[test]
     fn a_header_comes_back_and_anything_else_is_none() {

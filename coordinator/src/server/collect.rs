@@ -60,7 +60,10 @@ pub(super) fn sign(folder: &Path, identity: i64) -> std::io::Result<()> {
 
 /// Whether what this store does not name may go from a folder, because nobody else has files there. Beside its own directory a
 /// store without a number has none.
-fn owns(folder: &Path, identity: Option<i64>) -> Result<(), String> {
+///
+/// # Errors
+/// Somebody else may, in words.
+pub(super) fn owns(folder: &Path, identity: Option<i64>) -> Result<(), String> {
     let signed = match std::fs::read_to_string(folder.join(OWNER)) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && identity.is_none() => return Ok(()),
         signed => signed.map_err(|e| e.to_string())?,

@@ -208,7 +208,8 @@ impl Life {
         let mut writer = self.store.writer(epoch).map_err(store_error)?;
         let identity = self.identify(writer.as_mut())?;
         let (mut core, removals) = recover(self.store.as_ref(), Some(writer.as_mut()), epoch, lease_ttl, check)?;
-        Checkpoints::new(self.shelf.folder()).recover(&mut core);
+        let is_alone = collect::owns(self.shelf.folder(), identity).is_ok();
+        Checkpoints::new(self.shelf.folder()).recover(&mut core, is_alone);
         if check {
             lost::tell(self.store.as_ref(), &self.shelf)?;
         }

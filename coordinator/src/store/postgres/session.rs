@@ -17,11 +17,11 @@ use tokio::runtime::Runtime;
 use tokio_stream::StreamExt as _;
 
 use crate::store::rows::{
-    attempt_checksum, curve_checksum, from_curve, from_f64s, from_outcome, kept_predictions, predictions_checksum,
-    trial_checksum, without_nul,
+    attempt_checksum, curve_checksum, from_curve, from_f64s, from_finding, from_outcome, kept_predictions,
+    predictions_checksum, trial_checksum, without_nul,
 };
 use crate::store::sql::{Each, Fields, Sql, Value, key, whole_trials};
-use crate::store::{Attempt, StoreError, Twin};
+use crate::store::{Attempt, Audit, StoreError, Twin};
 
 /// How long the database may take to take a connection, and for an answer.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -201,6 +201,24 @@ impl Sql for Session {
             .bind(attempts.iter().map(|(.., attempt)| without_nul(&attempt.worker)).collect::<Vec<_>>())
             .bind(attempts.iter().map(|(.., attempt)| attempt.seconds).collect::<Vec<_>>())
             .bind(attempts.iter().map(checksum).collect::<Vec<_>>());
+        self.stream(query, &mut |_| Ok(true))
+    }
+
+    fn insert_audits(&self, sweep: i64, audits: &[Audit]) -> Result<(), StoreError> {
+        let text = "INSERT INTO audits (sweep, cell, repeat, process, finding, auditor, auditor_process, why)
+                    SELECT $1, * FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::text[], $7::text[],
+                        $8::text[])
+                    ON CONFLICT (sweep, cell, repeat) DO NOTHING";
+        let (cells, repeats) = columns(audits.iter().map(|audit| audit.key));
+        let query = sqlx::query(text)
+            .bind(sweep)
+            .bind(cells)
+            .bind(repeats)
+            .bind(audits.iter().map(|audit| without_nul(&audit.process)).collect::<Vec<_>>())
+            .bind(audits.iter().map(|audit| from_finding(audit.finding)).collect::<Vec<_>>())
+            .bind(audits.iter().map(|audit| without_nul(&audit.auditor)).collect::<Vec<_>>())
+            .bind(audits.iter().map(|audit| without_nul(&audit.auditor_process)).collect::<Vec<_>>())
+            .bind(audits.iter().map(|audit| without_nul(&audit.why)).collect::<Vec<_>>());
         self.stream(query, &mut |_| Ok(true))
     }
 

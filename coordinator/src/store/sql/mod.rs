@@ -8,10 +8,8 @@ mod write;
 
 use ergodic_common::TrialKey;
 
-use super::Attempt;
-use super::StoreError;
-use super::Twin;
-use super::rows::attempt_checksum;
+use super::rows::{attempt_checksum, from_finding};
+use super::{Attempt, Audit, StoreError, Twin};
 pub(super) use read::{key, whole_trial, whole_trials, whole_trials_one_by_one};
 pub(super) use write::apply;
 
@@ -111,6 +109,26 @@ pub(super) trait Sql {
                 attempt.worker.as_str().into(),
                 Value::Real(attempt.seconds),
                 attempt_checksum(sweep, *key, *number, attempt).into(),
+            ];
+            self.execute(text, &values)?;
+        }
+        Ok(())
+    }
+
+    /// Stores audits of trials that have none.
+    fn insert_audits(&self, sweep: i64, audits: &[Audit]) -> Result<(), StoreError> {
+        let text = "INSERT INTO audits (sweep, cell, repeat, process, finding, auditor, auditor_process, why)
+                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (sweep, cell, repeat) DO NOTHING";
+        for audit in audits {
+            let values = [
+                sweep.into(),
+                audit.key.cell.into(),
+                audit.key.repeat.into(),
+                audit.process.as_str().into(),
+                from_finding(audit.finding).into(),
+                audit.auditor.as_str().into(),
+                audit.auditor_process.as_str().into(),
+                audit.why.as_str().into(),
             ];
             self.execute(text, &values)?;
         }

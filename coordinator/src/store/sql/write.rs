@@ -439,23 +439,11 @@ pub(super) fn adopt(
     attempts.iter().try_for_each(|attempt| insert_attempts(sql, sweep, vec![attempt.clone()]))
 }
 
+/// Audits stored in one statement.
+const AUDITS_AT_ONCE: usize = 4096;
+
 pub(super) fn adopt_audits(sql: &impl Sql, sweep: i64, audits: &[Audit]) -> Result<(), StoreError> {
-    let text = "INSERT INTO audits (sweep, cell, repeat, process, finding, auditor, auditor_process, why)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (sweep, cell, repeat) DO NOTHING";
-    for audit in audits {
-        let values = [
-            sweep.into(),
-            audit.key.cell.into(),
-            audit.key.repeat.into(),
-            audit.process.as_str().into(),
-            from_finding(audit.finding).into(),
-            audit.auditor.as_str().into(),
-            audit.auditor_process.as_str().into(),
-            audit.why.as_str().into(),
-        ];
-        sql.execute(text, &values)?;
-    }
-    Ok(())
+    audits.chunks(AUDITS_AT_ONCE).try_for_each(|some| sql.insert_audits(sweep, some))
 }
 
 /// Appends attempts, of each trial one, to those that there are.
