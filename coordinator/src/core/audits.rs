@@ -25,7 +25,8 @@ pub enum Finding {
     Failed,
 }
 
-/// An audit as the store knows it: of which trial, the process that computed its row, and what was found if it was made.
+/// An audit as the store knows it: of which trial, the process that computed its row, and what was found if it was
+/// made.
 pub type Recorded = (TrialKey, WorkerId, Option<Finding>);
 
 /// How many audits were due, and what they found.

@@ -154,8 +154,8 @@ async fn begin(task: &Task, args: &RunArgs, url: &str, dir: &Path) -> Result<(Cl
     Ok((client, status))
 }
 
-/// Holds sweeps that an interrupted run, or another one, left, so that they take no workers; these, as they were. Those that this
-/// program cannot carry on are among them, and left alone: they take none.
+/// Holds sweeps that an interrupted run, or another one, left, so that they take no workers; these, as they were. Those
+/// that this program cannot carry on are among them, and left alone: they take none.
 ///
 /// # Errors
 /// Nobody answers.
@@ -212,8 +212,8 @@ fn name_what_is_left<'a>(left: impl Iterator<Item = &'a v1::SweepStatus>, dir: &
         let (v1::SweepStatus { name, id, trials, withheld, .. }, ended) = (sweep, done(sweep));
         if !withheld.is_empty() {
             eprintln_line(&format!(
-                "left alone here: {name} ({id}), of which this program runs nothing: {withheld}; `ergodic rm {id} --force --dir {dir}` \
-                 removes it"
+                "left alone here: {name} ({id}), of which this program runs nothing: {withheld}; \
+                 `ergodic rm {id} --force --dir {dir}` removes it"
             ));
             continue;
         }

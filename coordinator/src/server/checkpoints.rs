@@ -88,8 +88,8 @@ impl Checkpoints {
         Some(self.folder.join(&record.id).join(format!("{}-{}", hex(&cell), key.repeat)))
     }
 
-    /// Tells a core that has read its store what is kept, and removes what no unfinished trial needs; unless this store is alone in
-    /// the folder, of its own sweeps only.
+    /// Tells a core that has read its store what is kept, and removes what no unfinished trial needs; unless this store
+    /// is alone in the folder, of its own sweeps only.
     pub(crate) fn recover(&self, core: &mut Core, is_alone: bool) {
         for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let path = entry.path();

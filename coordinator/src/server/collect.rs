@@ -20,8 +20,8 @@ const AT_ONCE: usize = 64;
 /// Says whose files are in the folder, a store per line.
 const OWNER: &str = "store";
 
-/// Collects for as long as the coordinator leads. A folder that may hold files of another store is left alone: what this one
-/// does not name, that one may. Another one may come at any time.
+/// Collects for as long as the coordinator leads. A folder that may hold files of another store is left alone: what
+/// this one does not name, that one may. Another one may come at any time.
 pub(super) async fn go_on(shared: Arc<Shared>, identity: Option<i64>) {
     let mut stopping = shared.stopping.clone();
     loop {
@@ -38,8 +38,8 @@ pub(super) async fn go_on(shared: Arc<Shared>, identity: Option<i64>) {
     }
 }
 
-/// Puts a store down as one whose files are in this folder, before it puts any there. Whether there were others before it, which
-/// may be those of a store that signed nothing, is put down as well.
+/// Puts a store down as one whose files are in this folder, before it puts any there. Whether there were others before
+/// it, which may be those of a store that signed nothing, is put down as well.
 ///
 /// # Errors
 /// The folder cannot be written.
@@ -58,8 +58,8 @@ pub(super) fn sign(folder: &Path, identity: i64) -> std::io::Result<()> {
     }
 }
 
-/// Whether what this store does not name may go from a folder, because nobody else has files there. Beside its own directory a
-/// store without a number has none.
+/// Whether what this store does not name may go from a folder, because nobody else has files there. Beside its own
+/// directory a store without a number has none.
 ///
 /// # Errors
 /// Somebody else may, in words.

@@ -132,7 +132,8 @@ impl Sweeps {
         Ok(number)
     }
 
-    /// Stores a new sweep with the rows of another one, if that one has the same file still; the new one, as it is stored.
+    /// Stores a new sweep with the rows of another one, if that one has the same file still; the new one, as it is
+    /// stored.
     async fn inherit(&self, inheritance: Inheritance, source: SpecSource) -> Result<SweepRow, Status> {
         let (from, row) = (inheritance.from, inheritance.row.clone());
         change::alone(&self.0, move |shared| async move {
@@ -149,8 +150,8 @@ impl Sweeps {
         .await
     }
 
-    /// Takes up a sweep that was stored with rows. It is there, and would be launched a second time by whoever does not see it: what
-    /// hinders its reading is waited for.
+    /// Takes up a sweep that was stored with rows. It is there, and would be launched a second time by whoever does not
+    /// see it: what hinders its reading is waited for.
     pub(super) async fn take_up(&self, row: SweepRow, spec: Arc<Spec>) -> Result<(), Status> {
         let record = Arc::new(row);
         let read = || {

@@ -30,8 +30,8 @@ impl<'a> Look<'a> {
     }
 }
 
-/// Why a file is lost, if it is. One that is damaged gets another name, since whoever has the sound one would be told that it is
-/// here.
+/// Why a file is lost, if it is. One that is damaged gets another name, since whoever has the sound one would be told
+/// that it is here.
 fn look_at(shelf: &Shelf, hash: &[u8; 32]) -> Option<Flaw> {
     let flaw = shelf.check(hash).err()?;
     match &flaw {

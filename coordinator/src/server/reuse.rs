@@ -114,7 +114,8 @@ impl Sweeps {
     async fn take_for(&self, same: Neighbour, resume: bool) -> Result<v1::LaunchResponse, Status> {
         let number = same.number;
         let again = match same.state {
-            SweepState::Completed => same.failed + lost::missing(&self.0, number).await?,
+            SweepState::Completed if same.spec.measure.save => same.failed + lost::missing(&self.0, number).await?,
+            SweepState::Completed => same.failed,
             _ => 0,
         };
         let (status, retried) = match same.state {

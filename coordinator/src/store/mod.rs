@@ -535,8 +535,8 @@ pub trait Reader: Send {
         each: &mut dyn FnMut(EndedTrial<'_>),
     ) -> Result<Vec<Damage>, StoreError>;
 
-    /// Hands out which files of weights the rows of a sweep name, in the order (cell, repeat); the rows of which that cannot be
-    /// told. Nothing else of a row is looked at.
+    /// Hands out which files of weights the rows of a sweep name, in the order (cell, repeat); the rows of which that
+    /// cannot be told. Nothing else of a row is looked at.
     ///
     /// # Errors
     /// The store cannot be read.

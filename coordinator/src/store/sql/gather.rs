@@ -80,7 +80,8 @@ impl<S: Sql + Send> Copying<'_, S> {
     fn read(&mut self, from: TrialKey, known: &HashMap<TrialKey, Audit>) -> Result<Option<TrialKey>, StoreError> {
         let text = whole_trials!(
             "trials",
-            "WHERE sweep = $1 AND (cell, repeat) >= ($2, $3) AND cell <= $4 AND outcome IN (1, 2) ORDER BY cell, repeat LIMIT $5"
+            "WHERE sweep = $1 AND (cell, repeat) >= ($2, $3) AND cell <= $4 AND outcome IN (1, 2)
+             ORDER BY cell, repeat LIMIT $5"
         );
         let (sql, sweep) = (self.sql, self.source.sweep);
         let last = self.source.cells.last().map_or(0, |cell| cell.from);
