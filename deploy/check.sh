@@ -126,6 +126,14 @@ says_that_there_is_no_device() {
 check "cuda/check.sh exits with 4 where there is no device" says_that_there_is_no_device
 check "cuda/check.sh looks for a device before it looks for programs" says_that_there_is_no_device "$scratch/none"
 
+# The folder is made before it is seen whether there is something to put into it.
+packs_where_it_was_started() {
+    local script=$PWD/cuda/check.sh
+    (cd "$scratch" && bash "$script" pack packed)
+    [[ -d $scratch/packed ]]
+}
+check "cuda/check.sh takes a folder as it is meant where it was started" packs_where_it_was_started
+
 # --- systemd ---
 
 # Every line is a comment or NAME=VALUE, and a name that is commented out is one that can be used.

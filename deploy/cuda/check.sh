@@ -10,6 +10,7 @@
 # Exit codes: 0 all well, 1 a comparison failed, 2 something is missing, 4 there is no device, 124 it took too long.
 
 set -uo pipefail
+here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
 
 most_mib=48
@@ -21,6 +22,15 @@ give_up() {
     shift
     say "$*"
     exit "$code"
+}
+
+# folder [DIR]: DIR as it was meant where this was started, or where packs are by default.
+folder() {
+    case ${1:-} in
+        '') echo target/cuda-check ;;
+        /*) echo "$1" ;;
+        *) echo "$here/$1" ;;
+    esac
 }
 
 pack() {
@@ -37,10 +47,10 @@ pack() {
 }
 
 if [[ ${1:-} == pack ]]; then
-    pack "${2:-target/cuda-check}"
+    pack "$(folder "${2:-}")"
     exit
 fi
-dir=${1:-target/cuda-check}
+dir=$(folder "${1:-}")
 
 # An empty list of visible devices hides all of them, as it does from CUDA itself.
 has_device() {
