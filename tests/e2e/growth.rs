@@ -115,6 +115,8 @@ fn a_running_sweep_is_extended_and_a_coordinator_that_dies_forgets_nothing_of_it
     let id = cluster.launch(&sweep);
     let _worker = cluster.worker(2, &[]);
     cluster.wait_until_held(&id, 10_000);
+    cluster.gate.hold_after(19_000);
+    cluster.wait_until(&id, "it goes on", |status| status["done"].as_u64() > Some(10_000));
     cluster.ask(&["extend", &id, "--repeats", "30000"]);
     cluster.kill_and_restart_coordinator();
     assert_eq!(cluster.status(&id)["trials"], 30_000);
@@ -265,21 +267,32 @@ fn cells_end_when_they_are_known_whoever_runs_them_and_whatever_happens() {
     let beyond = quiet.ask(&["explain", &id, "0/159"]);
     assert!(repeats[&0].len() == 160 || beyond.contains("its cell needs fewer repeats"), "{beyond}");
 
-    let mut wild = Cluster::start(&["--lease-ttl", "1s"]);
+    // Before any cell is decided on, when one was, and later.
+    assert!(status["done"].as_u64() > Some(200), "these are to be kills of a sweep that goes on: {status}");
+    let mut wild = Cluster::counted(&["--lease-ttl", "4s"]);
     let id = wild.launch(&until());
-    for repeats in [4, 9, 20] {
-        let before = wild.status(&id)["done"].clone();
-        wild.gate.hold_after(repeats);
-        let worker = wild.worker(2, &[]);
-        wild.wait_until(&id, "it goes on", |status| status["done"] != before);
-        assert_eq!(wild.status(&id)["state"], "running");
-        wild.kill_and_restart_coordinator();
-        drop(worker);
-    }
-    wild.gate.open();
+    kill_when_there_are(&mut wild, &id, &[60, 170, 190]);
     let _last = wild.worker(3, &[]);
     wild.wait_for_end(&id);
     assert_eq!(wild.rows(&id), rows, "not one trial more or less");
+}
+
+/// Kills coordinator and worker whenever a sweep has so many rows, and work is under way. Each worker begins a few trials
+/// more than are wanted of it at most, and so does not come to the sweep's end.
+fn kill_when_there_are(wild: &mut Cluster, id: &str, rows: &[u64]) {
+    let done = |status: &Value| status["done"].as_u64().expect("a number");
+    for rows in rows {
+        let wanted = rows.saturating_sub(done(&wild.status(id)));
+        wild.gate.hold_after_trials(wanted);
+        let worker = wild.worker(2, &[]);
+        let status = wild.wait_until(id, "it goes on", |status| done(status) >= *rows);
+        assert_eq!(status["state"], "running");
+        wild.set_in_motion(|gate| gate.hold_after_trials(wanted + 8));
+        wild.take_coordinator().kill();
+        worker.kill();
+        wild.restart_coordinator(&[]);
+    }
+    wild.gate.open();
 }
 
 /// The toy sweep with eight learning rates, of which a third goes on after 4 and after 12 of 30 repeats.
@@ -291,21 +304,13 @@ fn halving() -> String {
 
 #[test]
 fn the_best_cells_are_repeated_further_whoever_runs_them_and_whatever_happens() {
-    let mut wild = Cluster::start(&["--lease-ttl", "1s"]);
+    let mut wild = Cluster::counted(&["--lease-ttl", "4s"]);
     let id = wild.launch(&halving());
     let status = wild.status(&id);
     let trials = 8 * 4 + 3 * 8 + 18;
     assert_eq!((&status["trials"], &status["expected_trials"]), (&32.into(), &trials.into()), "{status}");
-    for repeats in [2, 7, 20] {
-        let before = wild.status(&id)["done"].clone();
-        wild.gate.hold_after(repeats);
-        let worker = wild.worker(2, &[]);
-        wild.wait_until(&id, "it goes on", |status| status["done"] != before);
-        assert_eq!(wild.status(&id)["state"], "running");
-        wild.kill_and_restart_coordinator();
-        drop(worker);
-    }
-    wild.gate.open();
+    // In each of its three stages.
+    kill_when_there_are(&mut wild, &id, &[16, 44, 62]);
     let _last = wild.worker(3, &[]);
     let status = wild.wait_for_end(&id);
     let rows = wild.rows(&id);

@@ -18,7 +18,17 @@ impl Gate {
     /// # Panics
     /// The file cannot be written.
     pub fn hold_after(&self, repeats: u32) {
-        self.set(repeats, 0);
+        self.set(repeats, 0, 0);
+    }
+
+    /// Holds all trials but the first so many that each worker begins, whichever these are. A worker that is held has run
+    /// as many, also where what is left of the first repeats is somebody's who was killed: a gate for whoever kills workers
+    /// and goes on with others.
+    ///
+    /// # Panics
+    /// The file cannot be written.
+    pub fn hold_after_trials(&self, trials: u64) {
+        self.set(0, 0, trials);
     }
 
     /// Holds every trial that comes to this step, or is beyond it. It can be kept as a checkpoint there.
@@ -26,7 +36,7 @@ impl Gate {
     /// # Panics
     /// The file cannot be written.
     pub fn hold_at_step(&self, step: u64) {
-        self.set(0, step);
+        self.set(0, step, 0);
     }
 
     /// Holds nobody any more.
@@ -43,9 +53,9 @@ impl Gate {
     }
 
     /// In one piece, since workers read it all the time.
-    fn set(&self, repeat: u32, step: u64) {
+    fn set(&self, repeat: u32, step: u64, begun: u64) {
         let new = self.0.with_extension("new");
-        std::fs::write(&new, format!("{repeat} {step}")).expect("a file can be written");
+        std::fs::write(&new, format!("{repeat} {step} {begun}")).expect("a file can be written");
         std::fs::rename(new, &self.0).expect("a file can be renamed");
     }
 }

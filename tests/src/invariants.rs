@@ -7,6 +7,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
 use crate::cluster::{Cluster, DEADLINE, Program};
+use crate::gate::Gate;
 use crate::process::naming;
 
 /// What workers say they did: counted in their logs, which [`Cluster::counted`] has them write.
@@ -48,6 +49,20 @@ impl Cluster {
             stored: sum.stored + done.stored,
             duplicates: sum.duplicates + done.duplicates,
         })
+    }
+
+    /// Lets more trials through the gate and waits until one of them has begun: what strikes now meets work under way. For
+    /// clusters that are [`Cluster::counted`].
+    ///
+    /// # Panics
+    /// None begins.
+    pub fn set_in_motion(&self, let_through: impl FnOnce(&Gate)) {
+        let (before, start) = (self.done().begun, Instant::now());
+        let_through(&self.gate);
+        while self.done().begun == before {
+            assert!(start.elapsed() < DEADLINE, "waited in vain until a trial begins:\n{}", self.logs());
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Waits for a sweep's end, looks at its rows, dismisses the workers, stops the coordinator and looks at the store.

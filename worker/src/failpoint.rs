@@ -1,31 +1,83 @@
 //! A place at which a test can hold trials of a test build, so that it need not count on their taking long.
 //!
 //! The feature `failpoints` builds it in; programs for use are built without, and the place is then nothing at all.
-//! `FAILPOINTS="trial=return(FILE)"` names a file with two numbers: trials of that repeat and of later ones stand still when
-//! they come to that step (0: before they begin). While there is no such file, nobody does.
+//! `FAILPOINTS="trial=return(FILE)"` names a file with three numbers, REPEAT STEP BEGUN: trials of that repeat and of later
+//! ones stand still when they come to that step (0: before they begin), except for the first so many that this process
+//! begins. While there is no such file, nobody does.
+
+#[cfg(feature = "failpoints")]
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ergodic_common::TrialKey;
 
-/// Stands still after so many steps of a trial while a test holds it there, for as long as this is so.
+/// Trials that came to their beginning in this process.
+#[cfg(feature = "failpoints")]
+static BEGUN: AtomicU64 = AtomicU64::new(0);
+
+/// Stands still before a trial begins while a test holds it there, for as long as this is so.
+#[cfg(feature = "failpoints")]
+pub(crate) fn begin(trial: TrialKey, waits: impl Fn() -> bool) {
+    fail::fail_point!("trial", |file| {
+        let before = BEGUN.fetch_add(1, Ordering::Relaxed);
+        stand_still(&file.unwrap_or_default(), (trial, 0), |hold| before >= hold.begun, waits);
+    });
+}
+
+/// The same after so many steps of it. One that has begun was not one too many.
 #[cfg(feature = "failpoints")]
 pub(crate) fn pass(trial: TrialKey, steps: u64, waits: impl Fn() -> bool) {
     fail::fail_point!("trial", |file| {
-        let file = file.unwrap_or_default();
-        while is_held(&file, trial, steps) && waits() {
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
+        stand_still(&file.unwrap_or_default(), (trial, steps), |hold| hold.begun == 0, waits);
     });
 }
 
 /// Nothing: this is no test build.
 #[cfg(not(feature = "failpoints"))]
+pub(crate) fn begin(_: TrialKey, _: impl Fn() -> bool) {}
+
+/// Nothing: this is no test build.
+#[cfg(not(feature = "failpoints"))]
 pub(crate) fn pass(_: TrialKey, _: u64, _: impl Fn() -> bool) {}
 
+/// Which trials a test holds.
 #[cfg(feature = "failpoints")]
-fn is_held(file: &str, trial: TrialKey, steps: u64) -> bool {
-    let Ok(text) = std::fs::read_to_string(file) else { return false };
-    let numbers: Vec<u64> = text.split_whitespace().filter_map(|number| number.parse().ok()).collect();
-    matches!(numbers[..], [repeat, step] if u64::from(trial.repeat) >= repeat && steps >= step)
+struct Hold {
+    repeat: u64,
+    step: u64,
+    begun: u64,
+}
+
+#[cfg(feature = "failpoints")]
+impl Hold {
+    /// What the file says now.
+    fn read(file: &str) -> Option<Self> {
+        let text = std::fs::read_to_string(file).ok()?;
+        let numbers: Vec<u64> = text.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+        match numbers[..] {
+            [repeat, step, begun] => Some(Self { repeat, step, begun }),
+            _ => None,
+        }
+    }
+
+    fn is_of(&self, trial: TrialKey, steps: u64) -> bool {
+        u64::from(trial.repeat) >= self.repeat && steps >= self.step
+    }
+}
+
+#[cfg(feature = "failpoints")]
+fn stand_still(
+    file: &str,
+    (trial, steps): (TrialKey, u64),
+    is_too_many: impl Fn(&Hold) -> bool,
+    waits: impl Fn() -> bool,
+) {
+    let is_held = || Hold::read(file).is_some_and(|hold| hold.is_of(trial, steps) && is_too_many(&hold)) && waits();
+    if is_held() {
+        tracing::debug!(%trial, steps, "held");
+    }
+    while is_held() {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
 }
 
 /// Reads from the environment what was asked for. It holds as long as what is returned.

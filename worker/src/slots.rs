@@ -216,7 +216,7 @@ fn work(office: &Office, machine: &Machine, keeping: Option<&Keeping>) {
 /// Runs a trial, from what is kept of it on the shelf; `None` when it was stopped.
 pub fn run(assignment: &Assignment, machine: &Machine, shelf: Option<&dyn train::Shelf>) -> Option<Finished> {
     tracing::debug!(trial = %assignment.key, lease = assignment.fence.lease, "trial begins");
-    failpoint::pass(assignment.key, 0, || !assignment.is_stopped());
+    failpoint::begin(assignment.key, || !assignment.is_stopped());
     let attempt = catch_unwind(AssertUnwindSafe(|| {
         let sweep = &assignment.sweep;
         let cell = sweep.cell(assignment.key.cell)?;
