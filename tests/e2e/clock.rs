@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ergodic_tests::{Cluster, skip};
 
-use crate::{empty_sweep, trials, work};
+use crate::{empty_sweep, reach, work};
 
 /// The library that puts a made-up clock before a program.
 fn library() -> Option<PathBuf> {
@@ -44,7 +44,7 @@ fn a_clock_that_jumps_takes_no_lease_away_and_gives_none() {
     let mut times = vec![launched_at(&cluster, &id)];
     for (repeats, offset) in [(5, "+1h"), (15, "-1h")] {
         cluster.gate.hold_after(repeats);
-        cluster.wait_until_held(&id, trials(repeats));
+        reach(&cluster, &id, repeats);
         set(offset);
         let other = cluster.launch(&empty_sweep(1));
         times.push(launched_at(&cluster, &other));

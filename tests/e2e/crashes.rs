@@ -4,7 +4,7 @@
 use ergodic_tests::{Cluster, Done, Program};
 use serde_json::Value;
 
-use crate::{trials, work};
+use crate::{reach, trials, work};
 
 /// Repeats that the gate lets through before a fault.
 const BEFORE: u32 = 7;
@@ -16,7 +16,7 @@ fn a_killed_worker_costs_what_it_had_not_delivered() {
     cluster.gate.hold_after(BEFORE);
     let victim = cluster.worker(2, &[]);
     let id = cluster.launch(&text);
-    cluster.wait_until_held(&id, trials(BEFORE));
+    reach(&cluster, &id, BEFORE);
     victim.kill();
     cluster.gate.open();
     let died = Done::of(&cluster.worker_logs().next().expect("a log"));
@@ -35,7 +35,7 @@ fn a_sweep_outlives_all_its_workers() {
     let victims = [cluster.worker(1, &[]), cluster.worker(1, &[])];
     cluster.wait_for_workers(2);
     let id = cluster.launch(&text);
-    cluster.wait_until_held(&id, trials(BEFORE));
+    reach(&cluster, &id, BEFORE);
     victims.into_iter().for_each(Program::kill);
     cluster.gate.open();
     let status = cluster.wait_until(&id, "nobody holds a trial", |s| s["leased"] == 0);

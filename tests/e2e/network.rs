@@ -6,7 +6,7 @@ use std::time::Duration;
 use ergodic_proto::v1;
 use ergodic_tests::{Cluster, Proxy, RawWorker, Weather};
 
-use crate::{block_on, empty_sweep, trials, work};
+use crate::{block_on, empty_sweep, reach, trials, work};
 
 /// What a made-up result says, so that it is the same whoever delivers it.
 fn metric(grant: &v1::Grant, i: usize) -> f64 {
@@ -71,12 +71,13 @@ fn connections_that_are_slow_or_cut_restart_no_trial() {
     let workers = vec![cluster.worker_by(&proxy.url, 1, &[]), cluster.worker_by(&proxy.url, 1, &[])];
     cluster.gate.hold_after(4);
     let id = cluster.launch(&text);
-    for repeats in [4, 11, 18, 25] {
+    for repeats in [4, 14, 24, 34] {
         cluster.gate.hold_after(repeats);
         let both_at_work = |s: &serde_json::Value| s["done"] == trials(repeats) && s["workers"] == 2;
         cluster.wait_until(&id, "both workers are at work", both_at_work);
+        reach(&cluster, &id, repeats);
         proxy.cut();
-        proxy.set(Weather::Slow(Duration::from_millis(if repeats == 11 { 100 } else { 0 })));
+        proxy.set(Weather::Slow(Duration::from_millis(if repeats == 14 { 100 } else { 0 })));
     }
     proxy.set(Weather::Fair);
     cluster.gate.open();
@@ -94,7 +95,7 @@ fn a_network_that_swallows_everything_is_noticed_and_heals_without_a_restart() {
     cluster.gate.hold_after(6);
     let worker = cluster.worker_by(&proxy.url, 1, &[]);
     let id = cluster.launch(&text);
-    cluster.wait_until_held(&id, trials(6));
+    reach(&cluster, &id, 6);
     proxy.set(Weather::Silent);
     cluster.wait_until(&id, "its lease has run out", |s| s["releases"].as_u64() >= Some(1));
     worker.wait_for_log("connection lost");

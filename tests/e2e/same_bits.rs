@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ergodic_tests::{Cluster, Gate, Program, paced, paced_steps, run, stdout, wait_for};
 
-use crate::{SWEEP, repeated, trials, work};
+use crate::{SWEEP, reach, repeated, trials, work};
 
 /// Rows of a sweep of six cells run in one process without any fault, the reference for all others.
 pub(crate) fn reference(text: &str) -> String {
@@ -44,15 +44,18 @@ fn run_and_clusters_of_any_size_give_the_same_rows() {
 #[test]
 fn a_killed_coordinator_keeps_what_it_acknowledged_and_its_workers() {
     let (text, wanted) = work();
-    let mut cluster = Cluster::start(&["--lease-ttl", "5s"]);
+    let mut cluster = Cluster::counted(&["--lease-ttl", "5s"]);
     cluster.gate.hold_after(0);
     let workers = [cluster.worker(1, &[]), cluster.worker(1, &[])];
     let id = cluster.launch(&text);
     for repeats in [5, 15, 25] {
         cluster.gate.hold_after(repeats);
-        cluster.wait_until_held(&id, trials(repeats));
-        cluster.kill_and_restart_coordinator();
-        assert_eq!(cluster.status(&id)["done"], trials(repeats), "acknowledged results are gone");
+        reach(&cluster, &id, repeats);
+        cluster.take_coordinator().kill();
+        let acknowledged = cluster.done().stored.max(trials(repeats));
+        cluster.restart_coordinator(&[]);
+        let after = cluster.status(&id);
+        assert!(after["done"].as_u64() >= Some(acknowledged), "{acknowledged} results were acknowledged: {after}");
     }
     cluster.gate.open();
     let status = cluster.wait_for_end(&id);
@@ -208,24 +211,37 @@ every   = "500 steps"
 metrics = ["test_acc", "average_test_acc", "train_loss", "init_distance"]
 "#;
 
-#[test]
-fn a_worker_goes_on_from_where_another_one_was_stopped() {
-    let mut cluster = Cluster::start(&["--lease-ttl", "1s"]);
+/// A worker is stopped in the middle of a trial that it keeps as often as this, and another one goes on from there.
+fn goes_on_elsewhere(every: &str, kept_before: usize) {
+    let mut cluster = Cluster::counted(&["--lease-ttl", "1s"]);
     let kept = cluster.path("kept");
-    let options = ["--drain", "100ms", "--checkpoint-every", "20ms", "--checkpoint-dir", &kept.to_string_lossy()];
-    cluster.gate.hold_at_step(paced_steps(3000));
+    let options = ["--drain", "100ms", "--checkpoint-every", every, "--checkpoint-dir", &kept.to_string_lossy()];
+    let held = paced_steps(3000);
+    cluster.gate.hold_at_step(held);
     let first = cluster.worker(1, &options);
     let id = cluster.launch(&paced(LONG));
     let files = || std::fs::read_dir(&kept).into_iter().flatten().count();
-    first.wait_until("the trial is kept", || files() == 1);
+    first.wait_for_log(&format!("held trial=0/0 steps={held}"));
+    first.wait_until("the trial is kept where it is to be kept by now", || files() == kept_before);
     first.signal("TERM");
     assert_eq!(first.wait(), 0);
     assert_eq!((files(), cluster.status(&id)["done"].as_u64()), (1, Some(0)));
     cluster.gate.open();
     let second = cluster.worker(1, &options);
     cluster.wait_for_end(&id);
-    assert!(second.log().contains("going on from a checkpoint"), "{}", second.log());
+    let from = second.wait_for_log("going on from a checkpoint trial=0/0 steps=");
+    assert!(from.parse::<u64>().is_ok_and(|from| from >= held), "{from}");
     assert_eq!(files(), 0, "what was kept of a finished trial is removed");
     let words = cluster.ask(&["replay", &id, "0/0"]);
     assert!(words.contains("the same bits here"), "{words}");
+}
+
+#[test]
+fn a_worker_goes_on_from_where_another_one_kept_its_trial() {
+    goes_on_elsewhere("20ms", 1);
+}
+
+#[test]
+fn a_worker_that_is_stopped_keeps_its_trial_and_another_one_goes_on() {
+    goes_on_elsewhere("1h", 0);
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ergodic_tests::{Cluster, Finished, run};
 use rusqlite::Connection;
 
-use crate::{trials, work};
+use crate::{reach, trials, work};
 
 /// A finished sweep in a store that nobody has open: the cluster, and the database's path.
 fn finished(text: &str) -> (Cluster, PathBuf) {
@@ -50,17 +50,17 @@ fn a_database_that_is_none_is_named() {
 #[test]
 fn what_a_torn_write_ahead_log_lacks_is_run_again() {
     let (text, wanted) = work();
-    let mut cluster = Cluster::start(&["--lease-ttl", "2s"]);
+    let mut cluster = Cluster::counted(&["--lease-ttl", "2s"]);
     let id = cluster.launch(&text);
     // From here on the sweep itself is in the database, and its rows are ahead of it.
     stop(&mut cluster);
     cluster.restart_coordinator(&[]);
     cluster.gate.hold_after(20);
     let worker = cluster.worker(2, &[]);
-    cluster.wait_until_held(&id, trials(20));
+    reach(&cluster, &id, 20);
+    cluster.take_coordinator().kill();
     worker.kill();
     cluster.gate.open();
-    cluster.take_coordinator().kill();
     let log = cluster.path("store/ergodic.sqlite-wal");
     let whole = std::fs::read(&log).expect("what was written ahead");
     // In the middle of a page, and with nonsense in the last pages.
@@ -71,18 +71,27 @@ fn what_a_torn_write_ahead_log_lacks_is_run_again() {
     let store = cluster.path("store");
     let copy = cluster.path("copy");
     copy_folder(&store, &copy);
+    let stored = rows_of(&copy, &cluster.path("looked-at"));
+    assert!(stored >= trials(20), "{stored} rows are stored");
     for content in [nonsense, torn] {
         copy_folder(&copy, &store);
         std::fs::write(&log, content).expect("the log can be written");
         cluster.restart_coordinator(&[]);
         let left = cluster.status(&id);
-        assert!(left["done"].as_u64() < Some(trials(20)), "the log lacked nothing: {left}");
+        assert!(left["done"].as_u64() < Some(stored), "the log lacked nothing: {left}");
         let worker = cluster.worker(2, &[]);
         cluster.wait_for_end(&id);
         assert_eq!(cluster.rows(&id), wanted);
         worker.kill();
         stop(&mut cluster);
     }
+}
+
+/// Rows that a store has, by a copy of it: whoever looks brings what was written ahead into the database.
+fn rows_of(store: &Path, copy: &Path) -> u64 {
+    copy_folder(store, copy);
+    let connection = Connection::open(copy.join("ergodic.sqlite")).expect("the database can be opened");
+    connection.query_row("SELECT count(*) FROM trials", [], |row| row.get::<_, i64>(0)).expect("a number") as u64
 }
 
 fn copy_folder(from: &Path, to: &Path) {
@@ -186,11 +195,11 @@ fn run_again(cluster: &mut Cluster, id: &str) {
 #[test]
 fn a_lease_whose_row_is_damaged_counts_as_ended() {
     let (text, wanted) = work();
-    let mut cluster = Cluster::start(&["--lease-ttl", "2s"]);
+    let mut cluster = Cluster::counted(&["--lease-ttl", "2s"]);
     cluster.gate.hold_after(9);
     let worker = cluster.worker(2, &[]);
     let id = cluster.launch(&text);
-    cluster.wait_until_held(&id, trials(9));
+    reach(&cluster, &id, 9);
     worker.freeze();
     cluster.take_coordinator().kill();
     flip(&cluster.path("store/ergodic.sqlite"), "SELECT worker FROM leases");
