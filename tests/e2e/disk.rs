@@ -121,10 +121,14 @@ fn a_full_disk_is_not_logged_over_and_over() {
     };
     let store = disk.path().join("store").to_string_lossy().into_owned();
     let mut cluster = Cluster::start(&["--store", &store]);
+    cluster.gate.hold_after(1000);
     let id = cluster.launch(&empty_sweep(20_000));
     let worker = cluster.worker(1, &[]);
-    cluster.wait_until(&id, "it is under way", |status| status["done"].as_u64() > Some(0));
+    cluster.wait_until_held(&id, 1000);
+    cluster.gate.hold_after(10_000);
     let filler = fill(&disk);
+    // However fast it was, there is more to be stored.
+    cluster.gate.open();
     cluster.wait_for_log("results could not be stored");
     worker.wait_for_log_times("results not delivered", 6);
     let told = cluster.coordinator().log().matches("results could not be stored").count();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ergodic_tests::{Cluster, wait_for};
 
 use crate::http::{address, get};
-use crate::{empty_sweep, repeated};
+use crate::{ROOM, empty_sweep, reach, repeated};
 
 fn database(cluster: &Cluster, end: &str) -> PathBuf {
     cluster.path(&format!("store/ergodic.sqlite{end}"))
@@ -32,11 +32,14 @@ fn wait_until_it_is_told(cluster: &Cluster, id: &str, how: &str) {
 fn nothing_is_acknowledged_into_a_store_that_was_moved_away_and_it_goes_on_when_it_is_back() {
     let (text, wanted) = crate::work();
     let mut cluster = Cluster::counted(&["--http", "127.0.0.1:0"]);
+    cluster.gate.hold_after(5);
     let id = cluster.launch(&text);
     let worker = cluster.worker(2, &[]);
-    cluster.wait_until(&id, "it is under way", |status| status["done"].as_u64() > Some(0));
+    reach(&cluster, &id, 5);
     let (there, away) = (database(&cluster, ""), cluster.path("elsewhere"));
     std::fs::rename(&there, &away).expect("moved");
+    // However fast it was, there is more to be stored.
+    cluster.gate.hold_after(5 + 2 * ROOM);
     wait_until_it_is_told(&cluster, &id, "was deleted or moved away");
     let refused = cluster.run(&["launch", "--again", &cluster.path("sweep.toml").to_string_lossy()]);
     assert!(refused.code != 0 && refused.stderr.contains("was deleted or moved away"), "{refused:?}");
@@ -44,6 +47,7 @@ fn nothing_is_acknowledged_into_a_store_that_was_moved_away_and_it_goes_on_when_
     worker.wait_for_log("results not delivered");
     assert_eq!(done(&cluster, &id), stored, "nothing is acknowledged");
     std::fs::rename(&away, &there).expect("moved back");
+    cluster.gate.open();
     // Nothing that was acknowledged is missing, and nothing that was not is lost.
     cluster.settle(&id, wanted, vec![worker]);
 }
@@ -51,11 +55,13 @@ fn nothing_is_acknowledged_into_a_store_that_was_moved_away_and_it_goes_on_when_
 #[test]
 fn nothing_is_acknowledged_into_a_store_that_has_another_in_its_place() {
     let mut cluster = Cluster::counted(&["--http", "127.0.0.1:0"]);
-    let id = cluster.launch(&repeated(100_000));
+    cluster.gate.hold_after(5);
+    let id = cluster.launch(&repeated(60));
     let _worker = cluster.worker(2, &[]);
-    cluster.wait_until(&id, "it is under way", |status| status["done"].as_u64() > Some(0));
+    reach(&cluster, &id, 5);
     std::fs::copy(database(&cluster, ""), cluster.path("copy")).expect("copied");
     std::fs::rename(cluster.path("copy"), database(&cluster, "")).expect("replaced");
+    cluster.gate.hold_after(5 + 2 * ROOM);
     wait_until_it_is_told(&cluster, &id, "was replaced by another file");
     let table = cluster.run(&["table", &id]);
     assert!(
@@ -73,10 +79,13 @@ fn nothing_is_acknowledged_into_a_store_that_has_another_in_its_place() {
 #[test]
 fn what_stood_in_a_log_that_was_deleted_is_in_the_database() {
     let mut cluster = Cluster::counted(&["--http", "127.0.0.1:0"]);
-    let id = cluster.launch(&empty_sweep(200_000));
+    cluster.gate.hold_after(1000);
+    let id = cluster.launch(&empty_sweep(20_000));
     let worker = cluster.worker(2, &[]);
-    cluster.wait_until(&id, "it is under way", |status| status["done"].as_u64() > Some(500));
+    cluster.wait_until_held(&id, 1000);
+    cluster.set_in_motion(|gate| gate.hold_after(10_000));
     std::fs::remove_file(database(&cluster, "-wal")).expect("deleted");
+    cluster.gate.hold_after(19_000);
     wait_until_it_is_told(&cluster, &id, "was deleted or moved away");
     cluster.wait_for_log("is in the database now");
     worker.kill();
