@@ -26,6 +26,9 @@ use crate::door::guarded;
 /// Memory that no client makes the coordinator take, in MiB.
 const MEMORY: u64 = 64;
 
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// So many answers others get during an attack, at least.
 const ANSWERS: usize = 200;
 /// And so many while what it did is held.
@@ -126,7 +129,11 @@ fn a_message_of_a_hundred_mebibytes_is_out_of_range() {
 
 #[test]
 fn launches_whose_senders_have_gone_make_room_for_others() {
-    survives("launches of large grids, whose senders hang up", |cluster| {
+    const GIVEN_UP: &str = "nobody waits for this launch any more";
+    let mut cluster = Cluster::start(&[]);
+    cluster.take_coordinator().kill();
+    cluster.restart_coordinator(&[("ERGODIC_LOG", "info,ergodic::server::sweeps=debug")]);
+    attacked(&cluster, "launches of large grids, whose senders hang up", |cluster| {
         let sweep = |rest: &str| {
             let text = format!(
                 "name = \"t\"\nrepeats = 1\n[model]\nkind = \"toy\"\ndim = 4\n[train]\nlr = 0.1\nsteps = 1\n[measure]\nmetrics = \
@@ -139,7 +146,8 @@ fn launches_whose_senders_have_gone_make_room_for_others() {
             "[grid]\nlr = {{ linear = [0.1, 0.2], points = 500000 }}\n[where]\nkeep = \"lr < 1{}\"\n",
             " && lr < 1".repeat(390)
         ));
-        block_on(async {
+        let given_up = cluster.coordinator().log().matches(GIVEN_UP).count();
+        let hang_up = async {
             let channel = connection(&cluster.url).await;
             let launch = |request: v1::LaunchRequest| {
                 let mut client = SweepServiceClient::new(channel.clone());
@@ -154,8 +162,11 @@ fn launches_whose_senders_have_gone_make_room_for_others() {
                 }
             }
             senders.iter().for_each(|sender| sender.abort());
+            // None of them is read to its end, which would make room as well, some seconds later.
+            cluster.coordinator().wait_for_log_times(GIVEN_UP, given_up + senders.len());
             while !is_launched(launch(sweep("")).await) {}
-        });
+        };
+        block_on(async { tokio::time::timeout(PATIENCE, hang_up).await.expect("there is room in the end") });
     });
 }
 

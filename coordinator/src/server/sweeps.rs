@@ -589,7 +589,7 @@ impl Sweeps {
         let (_asker, asked) = waiting();
         let spec = tokio::task::spawn_blocking(move || {
             let _held = place;
-            Spec::read_new_while(&read, &asked)
+            read_new(&read, &asked)
         });
         let spec = spec.await;
         // What is wrong with it is told later.
@@ -642,7 +642,7 @@ impl Sweeps {
             let _held = place;
             let bad = |message: String| UserError::new(ErrorCode::BadInput, message);
             let mut source = source;
-            let spec = Spec::read_new_while(&source, &asked).map_err(|e| bad(e.to_string()))?;
+            let spec = read_new(&source, &asked).map_err(|e| bad(e.to_string()))?;
             refuse(&spec).map_err(|e| bad(e.in_file(&source.file).to_string()))?;
             source.grammar = spec.grammar();
             source.cells = Some(spec.print());
@@ -838,6 +838,15 @@ fn name_of_asker<T>(request: &Request<T>) -> String {
     let said = request.metadata().get_bin(USER).and_then(|said| said.to_bytes().ok()).unwrap_or_default();
     let said = &said[..said.len().min(MOST_OF_A_NAME)];
     shown(&String::from_utf8_lossy(said)).into_owned()
+}
+
+/// Reads the file of a new sweep for as long as somebody waits for it.
+fn read_new(source: &SpecSource, asked: &impl Fn() -> bool) -> Result<Spec, SpecError> {
+    let spec = Spec::read_new_while(source, asked);
+    if spec.is_err() && !asked() {
+        tracing::debug!("nobody waits for this launch any more");
+    }
+    spec
 }
 
 /// Somebody who waits as long as the first half is there, which the second one tells: work on another thread ends with its request.
