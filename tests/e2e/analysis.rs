@@ -157,6 +157,26 @@ fn check_distance_refusals(cluster: &Cluster, id: &str) {
     refused(&cluster.run(&["distance", &many]), 2, &["90 cells", "at most 64", "--between"]);
 }
 
+/// Mean over the repeats of a cell's rank by accuracy, from the rows: equals share a rank, and who diverged is last.
+fn mean_rank(cell: &Value, trials: &[Value]) -> f64 {
+    let accuracy = |trial: &Value| match trial["outcome"].as_str() {
+        Some("completed") => trial["test_acc"].as_f64().expect("an accuracy"),
+        _ => -1.0,
+    };
+    let rank = |own: &Value| {
+        let others = trials.iter().filter(|other| other["repeat"] == own["repeat"]).map(accuracy);
+        let (better, worse): (Vec<f64>, Vec<f64>) =
+            others.filter(|other| *other != accuracy(own)).partition(|other| *other > accuracy(own));
+        // Of six cells, those that are neither are equals, this one among them.
+        let equals = 6 - better.len() - worse.len();
+        better.len() as f64 + (equals + 1) as f64 / 2.0
+    };
+    let own = trials.iter().filter(|trial| ["lr", "wd"].iter().all(|axis| trial[axis] == cell[axis]));
+    let ranks: Vec<f64> = own.map(rank).collect();
+    assert_eq!(ranks.len(), 6, "a rank in every repeat: {cell}");
+    ranks.iter().sum::<f64>() / 6.0
+}
+
 fn check_effects(cluster: &Cluster, id: &str) {
     let ask = |more: &[&str]| cluster.ask(&[&["effects", id], more].concat());
     let found = json(&ask(&["--interaction", "lr,wd", "--format", "json"]));
@@ -185,6 +205,9 @@ fn check_effects(cluster: &Cluster, id: &str) {
     let best = list(&found, "best");
     let mean_ranks: Vec<f64> = best.iter().filter_map(|row| row["mean_rank"].as_f64()).collect();
     assert!(mean_ranks.len() == 6 && mean_ranks.is_sorted(), "{best:?}");
+    let trials = json(&cluster.ask(&["trials", id, "--format", "json"]));
+    let trials = trials.as_array().expect("a list");
+    assert!(best.iter().all(|row| near(&row["mean_rank"], mean_rank(row, trials))), "{best:?}");
     assert!(best[4]["mean"].is_null() && best[5]["mean"].is_null(), "who diverged comes last: {best:?}");
     let sure: f64 = best.iter().filter_map(|row| row["p_best"].as_f64()).sum();
     assert!((sure - 1.0).abs() < 1e-9);
