@@ -572,3 +572,71 @@ impl LayerAt<'_> {
         du
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::config::{ModelKind, Norm};
+    use ergodic_common::seed::Purpose;
+
+    use super::*;
+    use crate::train::tests::cases;
+    use crate::train::{Isa, Program};
+
+    /// More than two pieces, the last of them smaller.
+    const IMAGES: usize = 300;
+
+    /// How far a product in pieces is from one that takes the batch as a whole, relative to its largest number.
+    struct InPieces<'a> {
+        net: &'a Net,
+        apart: &'a mut f64,
+    }
+
+    impl Program for InPieces<'_> {
+        fn run<S: Lanes>(self, s: S) {
+            let (net, loss) = (self.net, Loss::CrossEntropy { smoothing: 0.1 });
+            let mut stream = cases::streams(0).open(Purpose::Measure, b"pieces");
+            let images: Vec<f32> = (0..IMAGES * net.input.len()).map(|_| stream.normal() as f32).collect();
+            let labels: Vec<u8> = (0..IMAGES).map(|i| (i % net.classes) as u8).collect();
+            let all: Vec<u32> = (0..IMAGES as u32).collect();
+            let batch = Source::floats(&images, &labels, &all);
+            let mut near = |len: usize, centre: f64, reach: f64| -> Vec<f64> {
+                (0..len).map(|_| centre + reach * stream.normal()).collect()
+            };
+            let mut parameters = Vec::new();
+            for param in net.params() {
+                let centre = if param.role == Role::NormScale { 1.0 } else { 0.0 };
+                let numbers = near(param.len, centre, 0.1);
+                parameters.push(numbers.into_iter().map(|x| x as f32).collect::<Vec<f32>>());
+            }
+
+            let pieces = Hessian::new(s, net, loss, &parameters, &batch);
+            assert!(pieces.at_a_time < IMAGES / 2 && pieces.kept.is_empty(), "the batch is not cut");
+            let mut whole = Hessian::new(s, net, loss, &parameters, &batch);
+            whole.at_a_time = IMAGES;
+            whole.kept = whole.pass(0..IMAGES);
+
+            let direction = near(whole.shape().0, 0.0, 1.0);
+            let (found, expected) = (pieces.product(&direction), whole.product(&direction));
+            let largest = expected.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
+            assert!(largest > 0.0, "there is no product");
+            let apart = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+            *self.apart = apart.fold(0.0, f64::max) / largest;
+        }
+    }
+
+    #[test]
+    fn a_product_over_a_batch_in_pieces_is_that_over_the_whole() {
+        for (kind, norm) in [
+            (ModelKind::Mlp { hidden: vec![24, 17] }, Norm::None),
+            (ModelKind::Cnn4 { width: 4 }, Norm::Group { groups: 2 }),
+            (ModelKind::Preresnet { depth: 8, widen: 1 }, Norm::Layer),
+        ] {
+            let mut config = cases::of(kind.clone(), norm);
+            config.model.affine = norm != Norm::None;
+            let net = Net::of(&config).expect("not the toy");
+            let mut apart = f64::NAN;
+            Isa::detect().run(InPieces { net: &net, apart: &mut apart });
+            assert!(apart < 1e-12, "{kind:?}: {apart:e}");
+        }
+    }
+}

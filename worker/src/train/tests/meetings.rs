@@ -44,9 +44,16 @@ impl<'a> Plain<'a> {
         (height * width * channels) as usize
     }
 
-    /// Of bytes, from whole numbers, as the trainer promises to.
+    /// Of bytes, from whole numbers, as the trainer promises to; of numbers, in two passes in their order.
     fn moments_of(&self, train: &[u32], channel: usize) -> (f64, f64) {
         let channels = self.moments.len();
+        if !self.dataset.train.floats.is_empty() {
+            let all: Vec<f64> = train.iter().flat_map(|i| self.raw(&self.dataset.train, *i)).collect();
+            let own = || all.iter().skip(channel).step_by(channels);
+            let mean = own().sum::<f64>() / own().count() as f64;
+            let variance = own().map(|x| (x - mean) * (x - mean)).sum::<f64>() / own().count() as f64;
+            return (mean, variance.sqrt());
+        }
         let pixels = |i: &u32| self.dataset.train.pixels[*i as usize * self.len()..][..self.len()].to_vec();
         let all: Vec<u64> =
             train.iter().flat_map(|i| pixels(i).into_iter().skip(channel).step_by(channels)).map(u64::from).collect();
@@ -215,7 +222,15 @@ fn trials() -> Vec<(String, TrialConfig, Arc<Dataset>)> {
             trials.push((what, config, dataset));
         }
     }
-    trials
+    // Numbers come under every augmentation, as they are and standardised.
+    let numbers = trials.iter().filter(|(_, _, dataset)| !dataset.train.floats.is_empty()).cloned();
+    let standardised = numbers.map(|(what, mut config, dataset)| {
+        config.data.standardize = true;
+        (format!("{what} standardised"), config, dataset)
+    });
+    let standardised: Vec<_> = standardised.collect();
+    assert!(standardised.iter().any(|(_, config, _)| config.data.augment == Augment::CropFlip));
+    [trials, standardised].concat()
 }
 
 /// The same images as numbers.
