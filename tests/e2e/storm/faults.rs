@@ -70,7 +70,9 @@ impl Ground {
                 all.into_iter().chain([FrozenDatabase]).chain(full).collect()
             }
             // Whoever is killed while everything stands still is not missed by anybody.
-            Some(FullDisk | FrozenDatabase | KilledCoordinator) => vec![StalledWorker, KilledWorker, StalledWorker],
+            Some(FullDisk | FrozenDatabase | KilledCoordinator | KilledWorker) => {
+                vec![StalledWorker, KilledWorker, StalledWorker]
+            }
             Some(_) => vec![KilledWorker, FrozenDatabase],
         }
     }
@@ -122,7 +124,7 @@ impl Strikes<'_> {
             Fault::KilledWorker if self.kills < KILLS => {
                 self.kills += 1;
                 self.workers.swap_remove(victim).kill();
-                self.last(Fault::KilledCoordinator, 50, 2000);
+                self.last(fault, 50, 2000);
                 let heir = self.cluster.worker(1, &[]);
                 self.workers.push(heir);
             }

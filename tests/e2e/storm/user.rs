@@ -21,13 +21,15 @@ enum Kind {
     Audited,
     /// Cells that are repeated until their means are known.
     Growing,
+    /// Cells of which the best are repeated further.
+    Halving,
     /// Networks with crossed random streams.
     Crossed,
     /// Networks whose weights and predictions are kept.
     Keeping,
 }
 
-const KINDS: [Kind; 4] = [Kind::Audited, Kind::Growing, Kind::Crossed, Kind::Keeping];
+const KINDS: [Kind; 5] = [Kind::Audited, Kind::Growing, Kind::Halving, Kind::Crossed, Kind::Keeping];
 
 impl Kind {
     /// A sweep file of this kind, and how many repeats of it there are.
@@ -42,6 +44,13 @@ impl Kind {
             Self::Growing => format!(
                 "{head}[repeats]\nmin = 40\nmax = {repeats}\nuntil = {{ metric = \"weight_norm_sq\", ci95 = 0.02 }}\n{toy}"
             ),
+            Self::Halving => {
+                let rates = "lr = [0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1e30]";
+                let toy = toy.replace("lr = [0.05, 0.1, 0.4]", rates);
+                format!(
+                    "{head}[repeats]\nmin = 20\nmax = {repeats}\nhalving = {{ metric = \"train_loss\", factor = 3 }}\n{toy}"
+                )
+            }
             Self::Crossed => {
                 format!("{head}repeats = {repeats}\nseeds = {{ crossed = {{ init = 12, order = 10 }} }}\n{net}")
             }
@@ -55,9 +64,15 @@ impl Kind {
         match self {
             Self::Audited => 300,
             Self::Growing => 300,
+            Self::Halving => 180,
             Self::Crossed => 120,
             Self::Keeping => 60,
         }
+    }
+
+    /// Whether results decide on the number of repeats.
+    fn grows(self) -> bool {
+        matches!(self, Self::Growing | Self::Halving)
     }
 
     /// Whether more repeats can be asked for.
@@ -73,6 +88,8 @@ struct Sweep {
     name: String,
     kind: Kind,
     seed: u64,
+    /// Those that it was launched with, and those that were asked for since.
+    launched: u32,
     repeats: u32,
     weight: f64,
     paused: bool,
@@ -99,12 +116,14 @@ impl<'a> User<'a> {
         while !over.load(Ordering::Relaxed) || self.sweeps.len() < SWEEPS {
             let pause = self.chance.time(20, 500);
             std::thread::sleep(pause);
-            match self.chance.below(8) {
+            match self.chance.below(10) {
                 0..3 if self.sweeps.len() < SWEEPS => self.launch(),
                 3 => self.extend(),
                 4 => self.share(),
                 5 => self.pause_or_resume(),
                 6 => self.remove(),
+                // One more, so that there is something of which to launch more.
+                7..9 if self.sweeps.len() <= SWEEPS => self.launch_more(),
                 _ => self.look(),
             }
         }
@@ -148,9 +167,23 @@ impl<'a> User<'a> {
     }
 
     fn launch(&mut self) {
-        let kind = self.chance.pick(&KINDS);
-        let (name, seed) = (format!("storm-{}-{}", self.storm, self.sweeps.len()), self.chance.next() % 1_000_000);
-        let repeats = kind.repeats();
+        let (kind, seed) = (self.chance.pick(&KINDS), self.chance.next() % 1_000_000);
+        self.launch_one(kind, seed, kind.repeats());
+    }
+
+    /// Launches a file with all trials of a sweep that has ended, whose rows are copied, and more.
+    fn launch_more(&mut self) {
+        let Some(at) = self.some(|sweep| sweep.kind.extends()) else { return };
+        let Sweep { id, kind, seed, .. } = &self.sweeps[at];
+        let (kind, seed) = (*kind, *seed);
+        if self.status(id).is_some_and(|status| status["state"] == "completed") {
+            let repeats = self.more_repeats(at);
+            self.launch_one(kind, seed, repeats);
+        }
+    }
+
+    fn launch_one(&mut self, kind: Kind, seed: u64, repeats: u32) {
+        let name = format!("storm-{}-{}", self.storm, self.sweeps.len());
         std::fs::write(&self.file, kind.text(&name, seed, repeats)).expect("a file can be written");
         let (path, mut id) = (self.file.to_string_lossy().into_owned(), None);
         self.insist("a launch", || {
@@ -167,7 +200,8 @@ impl<'a> User<'a> {
             id.is_some()
         });
         let id = id.expect("it was insisted on");
-        self.sweeps.push(Sweep { id, name, kind, seed, repeats, weight: 1.0, paused: false, removed: false });
+        let launched = repeats;
+        self.sweeps.push(Sweep { id, name, kind, seed, launched, repeats, weight: 1.0, paused: false, removed: false });
     }
 
     /// A sweep that is there, and of which this is so.
@@ -179,14 +213,18 @@ impl<'a> User<'a> {
 
     fn extend(&mut self) {
         let Some(at) = self.some(|sweep| sweep.kind.extends() && !sweep.paused) else { return };
-        let repeats =
-            self.sweeps[at].repeats + 1 + self.chance.below(self.sweeps[at].kind.repeats() as usize / 4) as u32;
+        let repeats = self.more_repeats(at);
         let (id, number) = (self.sweeps[at].id.clone(), repeats.to_string());
         self.insist("an extension", || {
             self.run(&["extend", &id, "--repeats", &number]).code == 0
                 || self.status(&id).is_some_and(|status| status["repeats"] == repeats)
         });
         self.sweeps[at].repeats = repeats;
+    }
+
+    fn more_repeats(&mut self, at: usize) -> u32 {
+        let Sweep { repeats, kind, .. } = &self.sweeps[at];
+        repeats + 1 + self.chance.below(kind.repeats() as usize / 4) as u32
     }
 
     /// Of a sweep that has ended nothing is shared any more.
@@ -281,7 +319,7 @@ impl<'a> User<'a> {
         let is_own = id == sweep.id;
         if is_own {
             assert_eq!(ended["weight"], sweep.weight, "{sweep:?}: {ended}");
-            assert!(sweep.kind == Kind::Growing || ended["repeats"] == sweep.repeats, "{sweep:?}: {ended}");
+            assert!(sweep.kind.grows() || ended["repeats"] == sweep.repeats, "{sweep:?}: {ended}");
         }
         if sweep.kind == Kind::Audited {
             // Whoever audits may have been away when the others ended.
@@ -294,7 +332,7 @@ impl<'a> User<'a> {
             assert_eq!(&ended[what], wanted, "{what} of {sweep:?}: {ended}");
         }
         assert_eq!(ended["mismatches"], 0, "{ended}");
-        let repeats = if is_own { sweep.repeats } else { sweep.kind.repeats() };
+        let repeats = if is_own { sweep.repeats } else { sweep.launched };
         let undisturbed = calm.launch(&sweep.kind.text(&sweep.name, sweep.seed, repeats));
         calm.wait_for_end(&undisturbed);
         let answers = |cluster: &Cluster, id: &str| (cluster.rows(id), cluster.ask(&["curves", id, "--format", "csv"]));
