@@ -171,7 +171,7 @@ fn mean_rank(cell: &Value, trials: &[Value]) -> f64 {
         let equals = 6 - better.len() - worse.len();
         better.len() as f64 + (equals + 1) as f64 / 2.0
     };
-    let own = trials.iter().filter(|trial| ["lr", "wd"].iter().all(|axis| trial[axis] == cell[axis]));
+    let own = trials.iter().filter(|trial| ["lr", "wd"].iter().all(|axis| trial[axis].as_f64() == cell[axis].as_f64()));
     let ranks: Vec<f64> = own.map(rank).collect();
     assert_eq!(ranks.len(), 6, "a rank in every repeat: {cell}");
     ranks.iter().sum::<f64>() / 6.0

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use ergodic_tests::{Cluster, skip};
 
-use crate::{trials, work};
+use crate::{reach, trials, work};
 
 /// Network namespaces, one for the coordinator and one per worker, each worker's joined with the coordinator's by a cable.
 /// All of it is gone when dropped.
@@ -96,6 +96,7 @@ fn workers_behind_a_cut_cable_and_behind_a_silent_one_come_back_and_nothing_is_l
     let id = cluster.launch(&text);
     let at_work = |s: &serde_json::Value| s["done"] == trials(5) && s["workers"] == 2;
     cluster.wait_until(&id, "both workers are at work", at_work);
+    reach(&cluster, &id, 5);
     let behind = format!("{}/32", Networks::address(0, 2));
     networks.within(&there, &["route", "add", "blackhole", &behind]).expect("a route can be closed");
     networks.within(&there, &["link", "set", "worker1", "down"]).expect("a cable can be pulled");
