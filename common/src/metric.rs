@@ -82,6 +82,23 @@ pub enum Metric {
     HessianTop,
 }
 
+/// What a sample takes beside a look at the weights. Metrics of the same pass are told by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// The test set is evaluated.
+    Test,
+    /// The validation images are.
+    Validation,
+    /// The test set under the averaged weights.
+    AverageTest,
+    /// The validation images under these.
+    AverageValidation,
+    /// Gradients of pairs of batches.
+    Noise,
+    /// Products with the Hessian.
+    Curvature,
+}
+
 impl Metric {
     /// Names as written in a sweep file, but for those of single layers.
     pub const WORDS: [(&'static str, Self); 25] = [
@@ -127,6 +144,22 @@ impl Metric {
             return Some(Self::LayerNormSq(layer.to_owned()));
         }
         Self::WORDS.iter().find(|(n, _)| *n == name).map(|(_, m)| m.clone())
+    }
+
+    /// The pass that it is read from, if it takes one.
+    pub fn pass(&self) -> Option<Pass> {
+        match self {
+            Self::TestLoss | Self::TestAcc | Self::TestSmoothedLoss => Some(Pass::Test),
+            Self::ValLoss | Self::ValAcc => Some(Pass::Validation),
+            Self::AverageTestLoss | Self::AverageTestAcc => Some(Pass::AverageTest),
+            Self::AverageValLoss | Self::AverageValAcc => Some(Pass::AverageValidation),
+            Self::GradNoiseTrace | Self::GradNoiseHill => Some(Pass::Noise),
+            Self::HessianTop => Some(Pass::Curvature),
+            Self::TrainLoss | Self::TrainAcc | Self::TrainSmoothedLoss => None,
+            Self::WeightNorm | Self::WeightNormSq | Self::LayerNormSq(_) | Self::EffectiveLr => None,
+            Self::GradNorm | Self::GradWeightCos | Self::UpdateNorm | Self::AngularUpdate => None,
+            Self::NormSqJump | Self::InitDistance | Self::SampleDistance => None,
+        }
     }
 
     /// Whether it is undefined for a loss that knows no images.

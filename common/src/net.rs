@@ -4,6 +4,8 @@
 //! are in the order (height, width, channel).
 
 use crate::config::{ModelConfig, ModelKind, Norm, TrialConfig, VggDepth};
+use crate::metric::Pass;
+use crate::spec::Measure;
 
 /// A network as data.
 #[derive(Debug, Clone, PartialEq)]
@@ -304,6 +306,13 @@ impl Net {
         8 * (images * activations + u64::from(config.batch()) * self.input.len() as u64 + 7 * self.sizes().0)
     }
 
+    /// Bytes that a trial needs beside the dataset, with all that is measured and kept.
+    pub fn trial_bytes(&self, config: &TrialConfig, measure: &Measure) -> u64 {
+        let saved = if measure.save { COPIES_SAVED * self.saved_bytes(config) } else { 0 };
+        let curvature = if measure.takes(Pass::Curvature) { self.curvature_bytes(config) } else { 0 };
+        self.train_bytes(config) + saved + curvature
+    }
+
     /// Bytes of a file of trained weights: parameters, their average and the running statistics of norms.
     pub fn saved_bytes(&self, config: &TrialConfig) -> u64 {
         let copies = 1 + u64::from(config.train.average.is_some());
@@ -327,8 +336,11 @@ pub const MICRO_BATCH: u64 = 128;
 /// Test images evaluated at a time.
 pub const TEST_IMAGES: u64 = 100;
 
+/// Batches whose gradients are compared, in pairs, to measure how gradients scatter.
+pub const NOISE_BATCHES: u64 = 64;
+
 /// Copies that a trial holds of what it saves while it makes the file.
-pub const COPIES_SAVED: u64 = 3;
+const COPIES_SAVED: u64 = 3;
 
 /// A network under construction.
 struct Chain<'a> {

@@ -5,7 +5,7 @@ use crate::error::{SpecError, nearest};
 use crate::figures::Distinct;
 use crate::grammar::{GRAMMAR, Reading};
 use crate::grid::{Grid, Wanted};
-use crate::metric::{MAX_METRICS, Metric};
+use crate::metric::{MAX_METRICS, Metric, Pass};
 use crate::pin::{ENDING, FilePin};
 use crate::reader::{Range, Reader, quoted};
 use crate::repeats::{Until, read_repeats};
@@ -143,6 +143,13 @@ pub struct Measure {
     pub probe: Option<Probe>,
     /// Whether the trained weights are kept.
     pub save: bool,
+}
+
+impl Measure {
+    /// Whether a metric is read from this pass.
+    pub fn takes(&self, pass: Pass) -> bool {
+        self.metrics.iter().any(|metric| metric.pass() == Some(pass))
+    }
 }
 
 /// `[measure] statistics`: those of batch norms under which test, validation and probe images are evaluated.

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use ergodic_common::config::{DatasetName, TrialConfig};
 use ergodic_common::dataset::Dataset;
-use ergodic_common::metric::Metric;
-use ergodic_common::net::{COPIES_SAVED, Net};
+use ergodic_common::net::Net;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{BUILD, Spec, TrialKey};
 use ergodic_proto::convert::WireError;
@@ -214,10 +213,7 @@ pub(crate) fn bytes(spec: &Spec, cell: u64) -> (u64, u64) {
     let config = spec.grid.holds(cell).then(|| spec.grid.config(cell).ok()).flatten();
     let Some(config) = config else { return (0, 0) };
     let Some(net) = Net::of(&config) else { return (0, 0) };
-    let saved = if spec.measure.save { COPIES_SAVED * net.saved_bytes(&config) } else { 0 };
-    let curved = spec.measure.metrics.contains(&Metric::HessianTop);
-    let curvature = if curved { net.curvature_bytes(&config) } else { 0 };
-    (net.train_bytes(&config) + saved + curvature, config.data.dataset.bytes())
+    (net.trial_bytes(&config, &spec.measure), config.data.dataset.bytes())
 }
 
 /// A sweep trains on one dataset, which the coordinator has checked.

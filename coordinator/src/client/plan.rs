@@ -6,10 +6,10 @@ use std::path::Path;
 use ergodic_common::config::{DatasetName, ModelKind};
 use ergodic_common::dataset::{DataError, Dataset, Looks, files};
 use ergodic_common::figures::significant;
-use ergodic_common::metric::Metric;
-use ergodic_common::net::{COPIES_SAVED, Net};
+use ergodic_common::metric::Pass;
+use ergodic_common::net::{NOISE_BATCHES, Net};
 use ergodic_common::repeats::{Rule, Until};
-use ergodic_common::spec::Statistics;
+use ergodic_common::spec::{Measure, Statistics};
 use ergodic_common::tree::number;
 use ergodic_common::{ErrorCode, Spec, TrialConfig};
 use ergodic_proto::status::UserError;
@@ -21,6 +21,8 @@ use super::watch::duration;
 
 /// What a core is taken to do until a worker has measured itself, in floating-point operations per second.
 const ASSUMED_FLOPS: f64 = 40e9;
+/// Products with a Hessian until its largest eigenvalue is known, about.
+const PRODUCTS: u64 = 30;
 /// Shape classes listed one by one.
 const LISTED: usize = 20;
 
@@ -133,20 +135,11 @@ fn class_plan(spec: &Spec, config: &TrialConfig, cells: u64) -> ClassPlan {
     };
     let (parameters, trained) = net.sizes();
     let passes = samples(spec, config) * evaluated(spec, config);
-    let flops = (steps * batch) as f64 * net.train_flops() as f64 + passes as f64 * net.test_flops() as f64;
+    let trained_on = batch * (steps + samples(spec, config) * probed(&spec.measure));
+    let flops = trained_on as f64 * net.train_flops() as f64 + passes as f64 * net.test_flops() as f64;
     let saved = if spec.measure.save { net.saved_bytes(config) } else { 0 };
-    let curved = spec.measure.metrics.contains(&Metric::HessianTop);
-    let curvature = if curved { net.curvature_bytes(config) } else { 0 };
-    ClassPlan {
-        words,
-        cells,
-        parameters,
-        trained,
-        steps,
-        bytes: net.train_bytes(config) + COPIES_SAVED * saved + curvature,
-        saved,
-        flops,
-    }
+    let bytes = net.trial_bytes(config, &spec.measure);
+    ClassPlan { words, cells, parameters, trained, steps, bytes, saved, flops }
 }
 
 /// How often a trial takes a sample.
@@ -154,21 +147,27 @@ fn samples(spec: &Spec, config: &TrialConfig) -> u64 {
     config.steps().div_ceil(config.to_steps(spec.measure.every).max(1))
 }
 
+/// Steps of training that take as long as the gradients that are taken for a sample alone.
+fn probed(measure: &Measure) -> u64 {
+    let noise = if measure.takes(Pass::Noise) { NOISE_BATCHES } else { 0 };
+    // A product is twice the work of a step, in numbers that are twice as long.
+    let curvature = if measure.takes(Pass::Curvature) { 4 * PRODUCTS } else { 0 };
+    noise + curvature
+}
+
 /// Images that are evaluated for a sample.
 fn evaluated(spec: &Spec, config: &TrialConfig) -> u64 {
-    let asks = |some: &[Metric]| spec.measure.metrics.iter().any(|metric| some.contains(metric));
+    let takes = |pass| spec.measure.takes(pass);
     let (train, test) = (u64::from(config.data.train), u64::from(config.data.test));
     let validation = u64::from(config.data.validation);
-    let tests = asks(&[Metric::TestLoss, Metric::TestAcc, Metric::TestSmoothedLoss]);
-    let validates = asks(&[Metric::ValLoss, Metric::ValAcc]);
+    let (tests, validates) = (takes(Pass::Test), takes(Pass::Validation));
     let re_estimates = (tests || validates) && spec.measure.statistics == Statistics::ReEstimated;
     let mut images = 0;
     for (asked, part) in [(tests, test), (validates, validation), (re_estimates, train)] {
         images += if asked { part } else { 0 };
     }
     if config.train.average.is_some() {
-        let tests = asks(&[Metric::AverageTestLoss, Metric::AverageTestAcc]);
-        let validates = asks(&[Metric::AverageValLoss, Metric::AverageValAcc]);
+        let (tests, validates) = (takes(Pass::AverageTest), takes(Pass::AverageValidation));
         for (asked, part) in [(tests, test), (validates, validation), (tests || validates, train)] {
             images += if asked { part } else { 0 };
         }
@@ -298,4 +297,30 @@ fn bytes(n: u64) -> String {
 
 fn brief(seconds: f64) -> String {
     if seconds < 1.0 { format!("{} ms", significant(seconds * 1e3, 2)) } else { duration(seconds) }
+}
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::spec::SpecSource;
+
+    use super::*;
+
+    /// Operations of a trial of 40 steps with a sample after every tenth, relative to those of its steps.
+    fn cost(metrics: &str) -> f64 {
+        let text = format!(
+            "name = \"t\"\nrepeats = 2\n[data]\ndataset = \"glyphs\"\n[model]\nkind = \"mlp\"\n[train]\nsteps = 40\nlr = 0.1\n\
+             [measure]\nevery = \"10 steps\"\nmetrics = [{metrics}]\n"
+        );
+        let spec = Spec::read(&SpecSource { text, ..SpecSource::default() }).expect("a valid sweep");
+        let config = spec.grid.config(0).expect("a cell");
+        let net = Net::of(&config).expect("not the toy");
+        class_plan(&spec, &config, 1).flops / (40 * u64::from(config.batch()) * net.train_flops()) as f64
+    }
+
+    #[test]
+    fn what_takes_gradients_of_its_own_is_part_of_the_time() {
+        assert_eq!(cost("\"train_loss\", \"grad_norm\""), 1.0);
+        assert_eq!(cost("\"grad_noise_trace\", \"grad_noise_hill\""), 1.0 + 64.0 / 10.0);
+        assert_eq!(cost("\"hessian_top\""), 1.0 + 4.0 * 30.0 / 10.0);
+    }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use ergodic_common::config::TrialConfig;
-use ergodic_common::metric::Metric;
+use ergodic_common::metric::{Metric, Pass};
 use ergodic_common::spec::Measure;
 use ergodic_common::trial::Curve;
 
@@ -107,6 +107,11 @@ impl<'a, T: Number> Sampler<'a, T> {
     /// Whether one of these was asked for.
     pub(super) fn wants(&self, some: &[Metric]) -> bool {
         self.measure.metrics.iter().any(|m| some.contains(m))
+    }
+
+    /// Whether a metric is read from this pass.
+    pub(super) fn takes(&self, pass: Pass) -> bool {
+        self.measure.takes(pass)
     }
 
     /// Whether a metric needs the weights at the start.

@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
+use ergodic_common::net::NOISE_BATCHES;
 use ergodic_common::seed::{Purpose, Stream};
 
 use super::metrics::sum;
 
 /// Pairs of gradients that are compared.
-pub(super) const PAIRS: usize = 32;
+pub(super) const PAIRS: usize = NOISE_BATCHES as usize / 2;
 
 /// Of their distances, the largest that tell of the tail.
 const TAIL: usize = 8;

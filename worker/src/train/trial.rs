@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Error, Result};
-use ergodic_common::metric::Metric;
+use ergodic_common::metric::Pass;
 use ergodic_common::net::{Net, TEST_IMAGES};
 use ergodic_common::spec::Statistics;
 use ergodic_common::trial::{Outcome, TrialResult};
@@ -241,16 +241,16 @@ impl<'a, S: Lanes> Training<'a, S> {
     /// The passes over further images that the sample after so many steps needs. `None` when they were broken off.
     fn probe(&mut self, sampler: &Sampler<'_>, steps: u64, stop: &AtomicBool) -> Result<Option<Probed>> {
         let mut probed = Probed::default();
-        let test = sampler.wants(&[Metric::TestLoss, Metric::TestAcc, Metric::TestSmoothedLoss]);
-        let validation = sampler.wants(&[Metric::ValLoss, Metric::ValAcc]);
+        let test = sampler.takes(Pass::Test);
+        let validation = sampler.takes(Pass::Validation);
         if test || validation {
             let weights = read(&self.state.weights, <[f32]>::to_vec)?;
             let Some(statistics) = self.statistics(&weights, steps, stop)? else { return Ok(None) };
             let (under, chosen) = ((&weights[..], &statistics[..]), (test, validation));
             (probed.test, probed.validation) = self.evaluate(under, chosen, stop)?;
         }
-        let test = sampler.wants(&[Metric::AverageTestLoss, Metric::AverageTestAcc]);
-        let validation = sampler.wants(&[Metric::AverageValLoss, Metric::AverageValAcc]);
+        let test = sampler.takes(Pass::AverageTest);
+        let validation = sampler.takes(Pass::AverageValidation);
         if (test || validation)
             && let Some(average) = &self.state.average
         {
@@ -259,10 +259,10 @@ impl<'a, S: Lanes> Training<'a, S> {
             let (under, chosen) = ((&weights[..], &statistics[..]), (test, validation));
             (probed.average_test, probed.average_validation) = self.evaluate(under, chosen, stop)?;
         }
-        if sampler.wants(&[Metric::GradNoiseTrace, Metric::GradNoiseHill]) {
+        if sampler.takes(Pass::Noise) {
             probed.noise = Some(self.noise(steps)?);
         }
-        if sampler.wants(&[Metric::HessianTop]) {
+        if sampler.takes(Pass::Curvature) {
             probed.curvature = self.curvature(steps, stop)?;
         }
         Ok((!self.breaks_off(stop)).then_some(probed))
