@@ -174,9 +174,10 @@ impl<'a> User<'a> {
     /// Launches a file with all trials of a sweep that has ended, whose rows are copied, and more.
     fn launch_more(&mut self) {
         let Some(at) = self.some(|sweep| sweep.kind.extends()) else { return };
-        let Sweep { id, kind, seed, .. } = &self.sweeps[at];
-        let (kind, seed) = (*kind, *seed);
-        if self.status(id).is_some_and(|status| status["state"] == "completed") {
+        let Sweep { kind, seed, .. } = self.sweeps[at];
+        // While others run some of its trials, it would be refused.
+        let mut alike = self.sweeps.iter().filter(|sweep| sweep.seed == seed && !sweep.removed);
+        if alike.all(|sweep| self.status(&sweep.id).is_some_and(|status| status["state"] == "completed")) {
             let repeats = self.more_repeats(at);
             self.launch_one(kind, seed, repeats);
         }
