@@ -33,6 +33,38 @@ def ranks():
     return cases
 
 
+def lacking():
+    """Mean ranks of cells that lack repeats: strengths by least squares on ranks within repeats, with two more ranks at the worst for
+    cells that have fewer repeats than others."""
+    cases = []
+    own = np.random.default_rng(8)
+    for cells, repeats, share in [(4, 6, 0.3), (9, 12, 0.5), (15, 20, 0.2)]:
+        values = own.normal(size=(cells, repeats)) + 0.3 * own.normal(size=(cells, 1))
+        has = own.random((cells, repeats)) >= share
+        has[0] = has[:, 0] = True
+        values[1:, 1:][has[1:, 1:] & (own.random((cells - 1, repeats - 1)) < 0.1)] = 0.0
+        design, found = [], []
+        for repeat in range(repeats):
+            here = np.flatnonzero(has[:, repeat])
+            if len(here) < 2:
+                beaten = np.full(len(here), 0.5)
+            else:
+                beaten = (stats.rankdata(-values[here, repeat]) - 1) / (len(here) - 1)
+            for cell, share_of_others in zip(here, beaten):
+                row = np.zeros(cells + repeats)
+                row[cell] = row[cells + repeat] = 1
+                design.append(row)
+                found.append(share_of_others)
+        design.append(np.r_[np.ones(cells), np.zeros(repeats)])
+        strength = np.linalg.lstsq(np.array(design), np.array(found + [0.0]), rcond=None)[0][:cells] + 0.5
+        n, most = has.sum(axis=1), has.sum(axis=1).max()
+        cautious = ((most + 2) * (n * strength + 2) / (n + 2) - 2) / most
+        mean_ranks = 1 + (cells - 1) * np.where(n < most, cautious, strength)
+        listed = [[float(v) if h else None for v, h in zip(*row)] for row in zip(values, has)]
+        cases.append({"values": listed, "mean_ranks": mean_ranks.tolist()})
+    return cases
+
+
 def sets():
     """One-sided paired t tests of cells against the one with the best mean rank; who stays at 5 % over all."""
     cases = []
@@ -92,5 +124,5 @@ def crossed():
 
 
 here = pathlib.Path(__file__)
-found = {"ranks": ranks(), "sets": sets(), "student": student(), "crossed": crossed()}
+found = {"ranks": ranks(), "lacking": lacking(), "sets": sets(), "student": student(), "crossed": crossed()}
 here.with_suffix(".json").write_text(json.dumps(found) + "\n")

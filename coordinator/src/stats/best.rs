@@ -15,7 +15,7 @@ use ergodic_common::repeats::Rule;
 
 use super::Sample;
 use super::crossed::Crossing;
-use super::rank::{End, Ranks};
+use super::rank::{End, Ranks, better_first};
 use super::special::t_below;
 
 /// What a cell's trials came to, in the order of repeats.
@@ -48,27 +48,34 @@ pub fn unranked(spec: &Spec, metric: &Metric) -> Option<String> {
     ))
 }
 
-/// How far a cell went: of a sweep that halves, those that went on stand before those that did not.
+/// How far a cell went: of a sweep that halves, those that went on stand before those that did not. Who has all repeats of a rung, and
+/// none beyond it, did not go on yet: it may only have been faster than others.
 fn stage(spec: &Spec, ends: &Ends) -> usize {
     let Some(until) = spec.until.as_ref().filter(|until| matches!(until.rule, Rule::Halving { .. })) else { return 0 };
-    until.rungs(spec.repeats).iter().take_while(|rung| ends.len() >= **rung as usize).count()
+    let beyond = |rung: &&u32| ends.last().is_some_and(|(repeat, _)| repeat >= *rung);
+    until.rungs(spec.repeats).iter().take_while(beyond).count()
+}
+
+/// Cells that have any trial that completed or diverged, by how far they went.
+fn by_stage<'a>(spec: &Spec, cells: impl Iterator<Item = (&'a u64, &'a Ends)>) -> BTreeMap<usize, Vec<u64>> {
+    let mut stages: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
+    let says = |ends: &Ends| ends.iter().any(|(_, end)| *end != End::Failed);
+    for (cell, ends) in cells.filter(|(_, ends)| says(ends)) {
+        stages.entry(stage(spec, ends)).or_default().push(*cell);
+    }
+    stages
 }
 
 /// The cells that are compared with each other for the first place: those that have any trial that completed or diverged, and that
 /// went as far as any.
 pub fn contenders(spec: &Spec, cells: &BTreeMap<u64, Ends>) -> Vec<u64> {
-    let says = |ends: &Ends| ends.iter().any(|(_, end)| *end != End::Failed);
-    let furthest = cells.values().filter(|ends| says(ends)).map(|ends| stage(spec, ends)).max();
-    let stands = |ends: &Ends| says(ends) && Some(stage(spec, ends)) == furthest;
-    cells.iter().filter(|(_, ends)| stands(ends)).map(|(cell, _)| *cell).collect()
+    by_stage(spec, cells.iter()).pop_last().map(|(_, cells)| cells).unwrap_or_default()
 }
 
-/// Rows, each of some cells, in their order from the best one on. Cells without any trial that completed or diverged have no place.
+/// Rows, each of some cells, in their order from the best one on, by a metric by which they are [ranked](unranked). Cells without any
+/// trial that completed or diverged have no place; nor have rows of several cells of which these have ended in no repeat together.
 pub fn places(spec: &Spec, metric: &Metric, cells: &BTreeMap<u64, Ends>, rows: &[Vec<u64>]) -> Vec<Option<Place>> {
     let mut places = vec![None; rows.len()];
-    if unranked(spec, metric).is_some() {
-        return places;
-    }
     let contest = Contest::new(spec, metric.larger_is_better() == Some(true), cells, rows);
     let order = contest.order();
     let Some(best) = order.first().copied() else { return places };
@@ -102,37 +109,28 @@ struct Row {
 
 impl Contest {
     fn new(spec: &Spec, larger: bool, cells: &BTreeMap<u64, Ends>, rows: &[Vec<u64>]) -> Self {
-        let says = |ends: &Ends| ends.iter().any(|(_, end)| *end != End::Failed);
         let alone = rows.iter().all(|row| row.len() <= 1);
-        let mut stages: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
-        for (cell, ends) in cells.iter().filter(|(_, ends)| says(ends)) {
-            // Rows of several cells are compared by what all cells have.
-            stages.entry(if alone { stage(spec, ends) } else { 0 }).or_default().push(*cell);
+        let whole = if alone { BTreeMap::new() } else { whole_repeats(cells, rows) };
+        let cells = || cells.iter().map(|(cell, ends)| (cell, whole.get(cell).unwrap_or(ends)));
+        let mut stages = by_stage(spec, cells());
+        if !alone {
+            // Rows of several cells are compared by what their cells have in common, however far these went.
+            let mut all: Vec<u64> = std::mem::take(&mut stages).into_values().flatten().collect();
+            all.sort_unstable();
+            stages.insert(0, all);
         }
-        let mut known: BTreeMap<u64, (usize, Known)> = BTreeMap::new();
-        for (stage, members) in stages {
-            let ends: Vec<&[(u32, End)]> = members.iter().map(|cell| cells[cell].as_slice()).collect();
-            let ranks = Ranks::of(&ends, larger);
-            let mean_ranks = ranks.plain();
-            for (at, cell) in members.iter().enumerate() {
-                known.insert(*cell, (stage, Known::new(&ranks, at, mean_ranks[at], &cells[cell])));
-            }
-        }
+        let known = known(&stages, &cells().collect(), larger);
         let row = |(at, of): (usize, &Vec<u64>)| Row::new(at, of.iter().filter_map(|cell| known.get(cell)));
         Self { crossing: Crossing::of(spec), larger, rows: rows.iter().enumerate().filter_map(row).collect() }
     }
 
     /// The best one first.
     fn order(&self) -> Vec<usize> {
-        let sign = if self.larger { -1.0 } else { 1.0 };
-        let key = |at: &usize| {
-            let row = &self.rows[*at];
-            (std::cmp::Reverse(row.stage), row.mean_rank, row.mean.map_or(f64::INFINITY, |mean| sign * mean))
-        };
         let mut order: Vec<usize> = (0..self.rows.len()).collect();
         order.sort_by(|a, b| {
-            let (a, b) = (key(a), key(b));
-            a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.total_cmp(&b.2))
+            let (a, b) = (&self.rows[*a], &self.rows[*b]);
+            let key = |row: &Row| (Some(row.mean_rank), row.mean);
+            b.stage.cmp(&a.stage).then_with(|| better_first(key(a), key(b), self.larger))
         });
         order
     }
@@ -167,29 +165,63 @@ fn p_above(differences: Vec<f64>, repeats: &[u32], crossing: Option<&Crossing>) 
     })
 }
 
+/// Of the cells of rows of several cells, the ends of repeats that all cells of the row have: a repeat of which some are there is
+/// one of other cells.
+fn whole_repeats(cells: &BTreeMap<u64, Ends>, rows: &[Vec<u64>]) -> BTreeMap<u64, Ends> {
+    let mut whole = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.len() > 1) {
+        let ends = || row.iter().map(|cell| (*cell, cells.get(cell).map(Vec::as_slice).unwrap_or_default()));
+        let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+        ends().flat_map(|(_, ends)| ends).for_each(|(repeat, _)| *counts.entry(*repeat).or_default() += 1);
+        let in_all = |end: &&(u32, End)| counts.get(&end.0) == Some(&row.len());
+        whole.extend(ends().map(|(cell, ends)| (cell, ends.iter().filter(in_all).copied().collect())));
+    }
+    whole
+}
+
 /// What is known of a cell.
 struct Known {
+    stage: usize,
     mean_rank: Option<f64>,
     repeats: BTreeMap<u32, (Option<f64>, f64)>,
 }
 
+/// What is known of each cell: ranks are of those that went equally far, while shares, in which any two cells are compared, are of
+/// all.
+fn known(stages: &BTreeMap<usize, Vec<u64>>, cells: &BTreeMap<&u64, &Ends>, larger: bool) -> BTreeMap<u64, Known> {
+    let ranks =
+        |members: &[u64]| Ranks::of(&members.iter().map(|cell| cells[cell].as_slice()).collect::<Vec<_>>(), larger);
+    let mut all: Vec<u64> = stages.values().flatten().copied().collect();
+    all.sort_unstable();
+    let shares = ranks(&all);
+    let mut known = BTreeMap::new();
+    for (stage, members) in stages {
+        let mean_ranks = if stages.len() == 1 { shares.plain() } else { ranks(members).plain() };
+        for (cell, mean_rank) in members.iter().zip(mean_ranks) {
+            let at = all.binary_search(cell).expect("it is one of all");
+            known.insert(*cell, Known::new(*stage, mean_rank, cells[cell], |repeat| shares.share(repeat, at)));
+        }
+    }
+    known
+}
+
 impl Known {
-    fn new(ranks: &Ranks, at: usize, mean_rank: Option<f64>, ends: &Ends) -> Self {
+    fn new(stage: usize, mean_rank: Option<f64>, ends: &Ends, share: impl Fn(u32) -> Option<f64>) -> Self {
         let of = |(repeat, end): &(u32, End)| {
             let value = if let End::Completed(value) = end { Some(*value).filter(|x| x.is_finite()) } else { None };
-            Some((*repeat, (value, ranks.share(*repeat, at)?)))
+            Some((*repeat, (value, share(*repeat)?)))
         };
-        Self { mean_rank, repeats: ends.iter().filter_map(of).collect() }
+        Self { stage, mean_rank, repeats: ends.iter().filter_map(of).collect() }
     }
 }
 
 impl Row {
-    fn new<'a>(at: usize, cells: impl Iterator<Item = &'a (usize, Known)>) -> Option<Self> {
-        let cells: Vec<&(usize, Known)> = cells.filter(|(_, known)| known.mean_rank.is_some()).collect();
+    fn new<'a>(at: usize, cells: impl Iterator<Item = &'a Known>) -> Option<Self> {
+        let cells: Vec<&Known> = cells.filter(|known| known.mean_rank.is_some()).collect();
         let count = cells.len() as f64;
-        let mean_rank = cells.iter().filter_map(|(_, known)| known.mean_rank).sum::<f64>() / count;
+        let mean_rank = cells.iter().filter_map(|known| known.mean_rank).sum::<f64>() / count;
         let mut sums: BTreeMap<u32, (Option<f64>, f64, f64)> = BTreeMap::new();
-        for (repeat, (value, share)) in cells.iter().flat_map(|(_, known)| &known.repeats) {
+        for (repeat, (value, share)) in cells.iter().flat_map(|known| &known.repeats) {
             let sum = sums.entry(*repeat).or_insert((Some(0.0), 0.0, 0.0));
             *sum = (sum.0.zip(*value).map(|(sum, value)| sum + value), sum.1 + share, sum.2 + 1.0);
         }
@@ -197,9 +229,9 @@ impl Row {
             .into_iter()
             .map(|(repeat, (value, share, n))| (repeat, (value.map(|sum| sum / n), share / n)))
             .collect();
-        let finite: Vec<f64> = cells.iter().flat_map(|(_, known)| known.repeats.values()).filter_map(|x| x.0).collect();
+        let finite: Vec<f64> = cells.iter().flat_map(|known| known.repeats.values()).filter_map(|x| x.0).collect();
         let mean = Sample::new(finite).mean();
-        let stage = cells.iter().map(|(stage, _)| *stage).max()?;
+        let stage = cells.iter().map(|known| known.stage).max()?;
         Some(Self { at, stage, mean_rank, mean, repeats })
     }
 }
@@ -284,8 +316,6 @@ mod tests {
         assert!(why.contains("(cross-entropy, mse)"), "{why}");
         assert_eq!((unranked(&mixed, &Metric::TestAcc), unranked(&cells(3), &Metric::TestLoss)), (None, None));
         assert!(unranked(&mixed, &Metric::WeightNorm).is_some_and(|why| why.contains("neither")));
-        let ends: Vec<Ends> = vec![vec![(0, End::Completed(1.0))]; 2];
-        assert_eq!(found(&mixed, &Metric::TestLoss, ends), [None, None]);
     }
 
     #[test]
@@ -297,5 +327,51 @@ mod tests {
         let all = vec![ends(&[0.9, 0.9]), ends(&[0.5, 0.6, 0.5, 0.7]), ends(&[0.6, 0.6, 0.6, 0.6]), ends(&[0.1, 0.2])];
         let order: Vec<u64> = found(&spec, &Metric::TestAcc, all).iter().flatten().map(|place| place.place).collect();
         assert_eq!(order, [3, 2, 1, 4]);
+        // While a rung is climbed, who is done with it first does not stand before the others.
+        let all = vec![ends(&[0.5, 0.4]), ends(&[0.6]), ends(&[0.7]), ends(&[])];
+        let places: Vec<Option<u64>> = found(&spec, &Metric::TestAcc, all).iter().map(|p| p.map(|p| p.place)).collect();
+        assert_eq!(places, [Some(3), Some(2), Some(1), None]);
+    }
+
+    #[test]
+    fn who_did_not_go_on_is_compared_by_what_it_did_among_all() {
+        let halving = "repeats = { min = 8, max = 16, halving = { metric = \"test_acc\", factor = 2 } }";
+        let spec = sweep_of("lr = [0.1, 0.2, 0.3, 0.4]", halving);
+        let value = |cell: u32, repeat: u32| End::Completed(f64::from(cell) + f64::from((cell + repeat) % 3));
+        let cell = |cell: u32, n: u32| -> Ends { (0..n).map(|repeat| (repeat, value(cell, repeat))).collect() };
+        // The best one has a trial that diverged, so that shares are compared.
+        let mut best = cell(30, 16);
+        best[3].1 = End::Diverged;
+        let places = found(&spec, &Metric::TestAcc, vec![cell(0, 8), cell(10, 8), cell(20, 16), best]);
+        let may: Vec<bool> = places.iter().flatten().map(|place| place.may_be_best).collect();
+        // Among those that stayed behind, the second was the best in each repeat; among all it was the third.
+        assert_eq!(may, [false, false, false, true], "{places:?}");
+    }
+
+    #[test]
+    fn a_cell_that_lags_leaves_the_others_told_apart() {
+        let mut stream = fixed_stream("lags", 0);
+        let mut cell = |mean: f64, n: u32| -> Ends {
+            (0..n).map(|repeat| (repeat, End::Completed(mean + 0.01 * stream.normal()))).collect()
+        };
+        // One has had one trial, one half of them, and one none.
+        let ends = vec![cell(0.9, 12), cell(0.7, 12), cell(0.5, 12), cell(0.6, 1), cell(0.6, 6), Vec::new()];
+        let places = found(&cells(6), &Metric::TestAcc, ends);
+        let order: Vec<Option<u64>> = places.iter().map(|place| place.map(|place| place.place)).collect();
+        assert_eq!((order[0], order[1], order[5]), (Some(1), Some(2), None), "{places:?}");
+        let may: Vec<bool> = places.iter().flatten().map(|place| place.may_be_best).collect();
+        assert_eq!(may, [true, false, false, true, false], "of one trial nothing can be told");
+    }
+
+    #[test]
+    fn rows_of_several_cells_are_ranked_by_repeats_that_all_of_them_have() {
+        let ends = |n: u32, value: f64| -> Ends { (0..n).map(|repeat| (repeat, End::Completed(value))).collect() };
+        let spec = cells(4);
+        // The good cell of the first row has more repeats than the bad one.
+        let all: BTreeMap<u64, Ends> = (0..).zip([ends(8, 0.9), ends(2, 0.1), ends(8, 0.6), ends(8, 0.6)]).collect();
+        let found = places(&spec, &Metric::TestAcc, &all, &[vec![0, 1], vec![2, 3]]);
+        assert_eq!(found.iter().map(|p| p.map(|p| p.place)).collect::<Vec<_>>(), [Some(2), Some(1)], "{found:?}");
+        let none = places(&spec, &Metric::TestAcc, &all, &[vec![0, 1], vec![2, 9]]);
+        assert_eq!(none.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false], "of 9 there is no trial");
     }
 }

@@ -4,6 +4,13 @@
 //! sharing their mean rank; a cell is as good as the mean of its ranks. Unlike means, ranks have a place for trials without a
 //! value, and no single trial outweighs all others. Whatever chooses cells does so by this: halving, the star of tables,
 //! `--top`, and the probability that a cell is the best.
+//!
+//! Where cells have different repeats, because some lag behind, each repeat is ranked among the cells that have it, and its ranks
+//! are moved by how strong these are: a cell's rank in a repeat is that of its own strength against the mean strength of those that
+//! it met, and strengths are fitted to all ranks by least squares, as in an incomplete block design. So all repeats count, and
+//! having met the weak alone is worth nothing. A cell that lacks repeats is then taken as if it had been the last one in two more
+//! ([`AT_THE_WORST`]): to have been lucky a few times is not to be the best, and no cell gains by what it lacks. What it lacks is not
+//! held against it otherwise.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -19,65 +26,63 @@ pub enum End {
     Failed,
 }
 
-/// Ranks of contenders within the repeats that all of them have.
+/// Ranks of contenders within repeats.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ranks {
     contenders: usize,
-    /// The repeats.
+    /// The repeats that any of them has.
     repeats: Vec<u32>,
-    /// `[repeat][contender]`, twice the number of contenders that did better, equals counting half; NaN where it failed.
-    /// Where others failed, it is scaled to as many contenders as there are at most, so that whole numbers stay whole.
-    beaten: Vec<f64>,
+    rounds: Vec<Round>,
     /// Whether larger values are better.
     larger: bool,
-    /// Mean of the finite values over these repeats.
+    /// Mean of the finite values.
     means: Vec<Option<f64>>,
 }
 
+/// A repeat.
+#[derive(Debug, Clone, PartialEq)]
+struct Round {
+    /// Each contender that has it, in order, with twice the number of contenders that did better, equals counting half; NaN where it
+    /// failed. Where others failed, or lack it, this is scaled to as many contenders as there are, so that whole numbers stay whole.
+    beaten: Vec<(usize, f64)>,
+    /// What is to be added to it, because those that have the repeat are better than all are; 0 where all have it.
+    strength: f64,
+}
+
 impl Ranks {
-    /// Ranks contenders, each with its ends in the order of repeats. A repeat counts if all have it, failed or not.
+    /// Ranks contenders, each with its ends in the order of repeats.
     pub fn of(contenders: &[&[(u32, End)]], larger: bool) -> Self {
-        let repeats = common(contenders);
         let size = contenders.len();
-        let mut beaten = Vec::with_capacity(repeats.len() * size);
-        let (mut sums, mut counts) = (vec![0.0; size], vec![0.0; size]);
-        let mut next: Vec<usize> = vec![0; size];
-        for repeat in &repeats {
-            let ends = contenders.iter().zip(&mut next).map(|(ends, next)| {
-                *next += ends[*next..].iter().take_while(|(other, _)| other < repeat).count();
-                ends[*next].1
-            });
-            let ends: Vec<End> = ends.collect();
-            for (at, end) in ends.iter().enumerate() {
-                if let End::Completed(value) = end
-                    && value.is_finite()
-                {
-                    sums[at] += value;
-                    counts[at] += 1.0;
-                }
-            }
-            beaten.extend(ranked(&ends, larger));
+        let mut ends: BTreeMap<u32, Vec<(usize, End)>> = BTreeMap::new();
+        for (at, own) in contenders.iter().enumerate() {
+            own.iter().for_each(|(repeat, end)| ends.entry(*repeat).or_default().push((at, *end)));
         }
-        let means = sums.iter().zip(&counts).map(|(sum, n)| (*n > 0.0).then(|| sum / n)).collect();
-        Self { contenders: size, repeats, beaten, larger, means }
+        let mut rounds: Vec<Round> =
+            ends.values().map(|ends| Round { beaten: ranked(ends, size, larger), strength: 0.0 }).collect();
+        if rounds.iter().any(|round| round.beaten.len() < size) {
+            allow_for_strengths(&mut rounds, size);
+        }
+        let means = contenders.iter().map(|own| mean(own)).collect();
+        Self { contenders: size, repeats: ends.into_keys().collect(), rounds, larger, means }
     }
 
-    /// The repeats that all contenders have.
+    /// The repeats that any contender has.
     pub fn repeats(&self) -> &[u32] {
         &self.repeats
     }
 
-    /// Mean rank of each contender, 1 being the best there is, with so much weight on each repeat; none where it has no weight.
+    /// Mean rank of each contender with so much weight on each repeat; none where it has no weight. 1 is the best there is, but for
+    /// what strengths of others add to it.
     pub fn mean_ranks(&self, weights: &[f64]) -> Vec<Option<f64>> {
-        let (mut sums, mut counts) = (vec![0.0; self.contenders], vec![0.0; self.contenders]);
-        let rows = self.beaten.chunks_exact(self.contenders.max(1));
-        for (weight, row) in weights.iter().zip(rows).filter(|(weight, _)| **weight > 0.0) {
-            for (at, beaten) in row.iter().enumerate().filter(|(_, beaten)| !beaten.is_nan()) {
-                sums[at] += weight * beaten;
-                counts[at] += weight;
+        let mut sums = vec![Sum::default(); self.contenders];
+        for (weight, round) in weights.iter().zip(&self.rounds).filter(|(weight, _)| **weight > 0.0) {
+            for (at, beaten) in &round.beaten {
+                sums[*at].add(*weight, beaten + round.strength);
             }
         }
-        sums.iter().zip(&counts).map(|(sum, n)| (*n > 0.0).then(|| 1.0 + 0.5 * sum / n)).collect()
+        let most = sums.iter().fold(0.0, |most: f64, sum| most.max(sum.has));
+        let worst = 2.0 * (self.contenders as f64 - 1.0);
+        sums.iter().map(|sum| Some(1.0 + 0.5 * sum.mean(most, worst)?)).collect()
     }
 
     /// Mean rank of each contender over all repeats.
@@ -94,17 +99,23 @@ impl Ranks {
 
     /// Which of two is better, by mean ranks and then by means.
     pub fn compare(&self, mean_ranks: &[Option<f64>], a: usize, b: usize) -> Ordering {
-        let sign = if self.larger { -1.0 } else { 1.0 };
-        let mean = |at: usize| self.means[at].map(|mean| sign * mean);
-        least_first(mean_ranks[a], mean_ranks[b]).then_with(|| least_first(mean(a), mean(b)))
+        better_first((mean_ranks[a], self.means[a]), (mean_ranks[b], self.means[b]), self.larger)
     }
 
-    /// What a contender did in a repeat, as the share of the others that did better; none where it failed.
+    /// What a contender did in a repeat, as the share of the others that did better, of those that have it; none where it failed.
     pub fn share(&self, repeat: u32, contender: usize) -> Option<f64> {
-        let row = self.repeats.binary_search(&repeat).ok()?;
-        let beaten = self.beaten[row * self.contenders + contender];
+        let round = &self.rounds[self.repeats.binary_search(&repeat).ok()?];
+        let at = round.beaten.binary_search_by_key(&contender, |(at, _)| *at).ok()?;
+        let beaten = round.beaten[at].1;
         (!beaten.is_nan()).then(|| 0.5 * beaten / (self.contenders as f64 - 1.0).max(1.0))
     }
+}
+
+/// Which of two is better, each with its mean rank and its mean.
+pub fn better_first(a: (Option<f64>, Option<f64>), b: (Option<f64>, Option<f64>), larger: bool) -> Ordering {
+    let sign = if larger { -1.0 } else { 1.0 };
+    let signed = |mean: Option<f64>| mean.map(|mean| sign * mean);
+    least_first(a.0, b.0).then_with(|| least_first(signed(a.1), signed(b.1)))
 }
 
 /// The smaller one first; nothing last.
@@ -115,17 +126,52 @@ fn least_first(a: Option<f64>, b: Option<f64>) -> Ordering {
     }
 }
 
-/// Repeats that all have.
-fn common(contenders: &[&[(u32, End)]]) -> Vec<u32> {
-    let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
-    for (repeat, _) in contenders.iter().flat_map(|ends| ends.iter()) {
-        *counts.entry(*repeat).or_default() += 1;
-    }
-    counts.into_iter().filter(|(_, n)| *n == contenders.len()).map(|(repeat, _)| repeat).collect()
+/// Repeats at the worst that are added for a contender that lacks some. With two, one of 5 to 100 equal contenders that has 1 to all of
+/// 10 to 50 repeats comes first about as often as each of the others, or less; with one up to three times as often.
+const AT_THE_WORST: f64 = 2.0;
+
+/// What a contender did in weighted repeats.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sum {
+    beaten: f64,
+    /// Weight of the repeats in which it did not fail.
+    weight: f64,
+    /// Weight of those that it has.
+    has: f64,
 }
 
-/// Of the ends of one repeat, how many others did better, twice; see [`Ranks::beaten`].
-fn ranked(ends: &[End], larger: bool) -> Vec<f64> {
+impl Sum {
+    fn add(&mut self, weight: f64, beaten: f64) {
+        self.has += weight;
+        if !beaten.is_nan() {
+            self.beaten += weight * beaten;
+            self.weight += weight;
+        }
+    }
+
+    /// The mean; of whoever has less than the most weight that any has, with repeats at the worst, on the scale of those that have
+    /// most, which these would move alike.
+    fn mean(&self, most: f64, worst: f64) -> Option<f64> {
+        let mean = Some(self.beaten / self.weight).filter(|_| self.weight > 0.0)?;
+        if self.has >= most {
+            return Some(mean);
+        }
+        let with_the_worst = (self.has * mean + AT_THE_WORST * worst) / (self.has + AT_THE_WORST);
+        Some(((most + AT_THE_WORST) * with_the_worst - AT_THE_WORST * worst) / most)
+    }
+}
+
+fn mean(ends: &[(u32, End)]) -> Option<f64> {
+    let finite = ends.iter().filter_map(|(_, end)| match end {
+        End::Completed(value) => Some(*value).filter(|x| x.is_finite()),
+        _ => None,
+    });
+    let (sum, n) = finite.fold((0.0, 0.0), |(sum, n), value| (sum + value, n + 1.0));
+    (n > 0.0).then(|| sum / n)
+}
+
+/// Of the ends of one repeat, how many others of so many did better, twice; see [`Round::beaten`].
+fn ranked(ends: &[(usize, End)], size: usize, larger: bool) -> Vec<(usize, f64)> {
     let sign = if larger { -1.0 } else { 1.0 };
     // The smaller, the better; diverged after all values, infinite ones too.
     let key = |end: &End| match end {
@@ -134,24 +180,58 @@ fn ranked(ends: &[End], larger: bool) -> Vec<f64> {
         End::Failed => None,
     };
     let mut present: Vec<((bool, f64), usize)> =
-        ends.iter().enumerate().filter_map(|(at, end)| Some((key(end)?, at))).collect();
+        ends.iter().enumerate().filter_map(|(at, (_, end))| Some((key(end)?, at))).collect();
     present.sort_unstable_by(|(a, _), (b, _)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
     let others = present.len().saturating_sub(1) as f64;
-    let scale = if others > 0.0 { (ends.len() as f64 - 1.0) / others } else { 0.0 };
-    let mut beaten = vec![f64::NAN; ends.len()];
+    let scale = if others > 0.0 { (size as f64 - 1.0) / others } else { 0.0 };
+    let mut beaten: Vec<(usize, f64)> = ends.iter().map(|(contender, _)| (*contender, f64::NAN)).collect();
     let mut from = 0;
     while from < present.len() {
         let same = present[from..].iter().take_while(|(key, _)| *key == present[from].0).count();
         for (_, at) in &present[from..from + same] {
-            beaten[*at] = scale * (2 * from + same - 1) as f64;
+            beaten[*at].1 = scale * (2 * from + same - 1) as f64;
         }
         from += same;
     }
     // Whoever is alone is neither good nor bad.
-    if present.len() == 1 && ends.len() > 1 {
-        beaten[present[0].1] = ends.len() as f64 - 1.0;
+    if present.len() == 1 && size > 1 {
+        beaten[present[0].1].1 = size as f64 - 1.0;
     }
     beaten
+}
+
+/// Most steps towards the strengths. Those of parts that have hardly a repeat in common take many; stopped early, parts are taken as
+/// more alike than they are.
+const MOST_STEPS: usize = 300;
+
+/// Finds what each repeat's ranks have to be moved by: the mean strength of those that have it, each being as strong as its ranks,
+/// moved so, are better than the middle. A failed trial counts as one of its contender's strength.
+fn allow_for_strengths(rounds: &mut [Round], size: usize) {
+    let middle = size as f64 - 1.0;
+    for _ in 0..MOST_STEPS {
+        let mut sums = vec![Sum::default(); size];
+        for round in rounds.iter() {
+            round.beaten.iter().for_each(|(at, beaten)| sums[*at].add(1.0, beaten + round.strength));
+        }
+        let above: Vec<Option<f64>> =
+            sums.iter().map(|sum| (sum.weight > 0.0).then(|| sum.beaten / sum.weight - middle)).collect();
+        let of_all = average(above.iter().copied());
+        let mut moved = 0.0_f64;
+        for round in rounds.iter_mut() {
+            let strength = average(round.beaten.iter().map(|(at, _)| above[*at])) - of_all;
+            moved = moved.max((strength - round.strength).abs());
+            round.strength = strength;
+        }
+        if moved <= 1e-10 * middle {
+            break;
+        }
+    }
+}
+
+/// Mean of what there is, 0 of nothing.
+fn average(values: impl Iterator<Item = Option<f64>>) -> f64 {
+    let (sum, n) = values.flatten().fold((0.0, 0.0_f64), |(sum, n), x| (sum + x, n + 1.0));
+    sum / n.max(1.0)
 }
 
 #[cfg(test)]
@@ -195,9 +275,9 @@ mod tests {
     }
 
     #[test]
-    fn only_repeats_that_all_have_count_and_failures_say_nothing() {
-        let a = [(0, Completed(1.0)), (1, Completed(0.0)), (2, Completed(0.0))];
-        let (b, c) = ([(0, Completed(2.0)), (2, Failed), (7, Completed(0.0))], ends(&[Completed(3.0); 3]));
+    fn failures_say_nothing() {
+        let a = [(0, Completed(1.0)), (2, Completed(0.0))];
+        let (b, c) = ([(0, Completed(2.0)), (2, Failed)], [(0, Completed(3.0)), (2, Completed(3.0))]);
         let ranks = Ranks::of(&[&a, &b, &c], false);
         assert_eq!(ranks.repeats(), [0, 2]);
         assert_eq!(ranks.plain(), [Some(1.0), Some(2.0), Some(3.0)], "of two that are left, the last is the last");
@@ -206,6 +286,59 @@ mod tests {
         assert_eq!(ranks.order(&ranks.mean_ranks(&[0.0, 1.0])), [0, 2, 1]);
         let lone = Ranks::of(&[&a[..1], &[(0, Failed)]], true);
         assert_eq!((lone.plain(), lone.order(&lone.plain())), (vec![Some(1.5), None], vec![0, 1]));
+    }
+
+    /// Ranks of cells, each with its values by repeat, of which more is better.
+    fn lacking(cells: &[Vec<(u32, f64)>]) -> Ranks {
+        let cells: Vec<Vec<(u32, End)>> = cells
+            .iter()
+            .map(|cell| cell.iter().map(|(repeat, value)| (*repeat, Completed(*value))).collect())
+            .collect();
+        Ranks::of(&cells.iter().map(Vec::as_slice).collect::<Vec<_>>(), true)
+    }
+
+    #[test]
+    fn a_cell_that_lags_takes_no_repeat_from_the_others_and_gains_nothing_by_it() {
+        // In the one repeat that all have, the best of the three is the last one, and who lags has won.
+        let of = |value: f64| (0..12).map(|repeat| (repeat, if repeat == 0 { -value } else { value })).collect();
+        let mut cells: Vec<Vec<(u32, f64)>> = vec![of(1.0), of(2.0), of(3.0), vec![(0, 9.0)]];
+        let ranks = lacking(&cells);
+        let order = ranks.order(&ranks.plain());
+        assert_eq!(order.iter().filter(|at| **at < 3).copied().collect::<Vec<_>>(), [2, 1, 0]);
+        assert_eq!(order[0], 2, "who won one repeat is not the best: {:?}", ranks.plain());
+        // What it did not measure says nothing against it: with half of the repeats, all won, it is the best.
+        cells[3] = (0..6).map(|repeat| (repeat, 9.0)).collect();
+        let ranks = lacking(&cells);
+        assert_eq!(ranks.order(&ranks.plain())[0], 3, "{:?}", ranks.plain());
+        assert_eq!(ranks.share(11, 3), None);
+        // Whatever it does, having done it in more repeats is no worse.
+        for value in [0.5, 1.5, 2.5, 9.0] {
+            let mut rank_with = |n: u32| {
+                let of = |repeat: u32| (repeat, if repeat == 0 { value - 4.0 } else { value });
+                cells[3] = (0..n).map(of).collect();
+                lacking(&cells).plain()[3].expect("ranked")
+            };
+            let ranks = [3, 6, 9, 12].map(&mut rank_with);
+            assert!(ranks.windows(2).all(|two| two[0] + 1e-8 >= two[1]), "{value}: {ranks:?}");
+        }
+    }
+
+    #[test]
+    fn who_met_the_weak_alone_is_not_the_best() {
+        // Ten cells that were added are better than the twenty that go on without them.
+        let value = |cell: u32, repeat: u32| f64::from(cell) + f64::from((cell * 7 + repeat * 5) % 4);
+        let old = (0..20).map(|cell| (0..50).map(|repeat| (repeat, value(cell, repeat))).collect());
+        let added = (24..34).map(|cell| (0..8).map(|repeat| (repeat, value(cell, repeat))).collect());
+        let cells: Vec<Vec<(u32, f64)>> = old.chain(added).collect();
+        let ranks = lacking(&cells);
+        let order = ranks.order(&ranks.plain());
+        assert_eq!(order[..3], [29, 28, 27], "{:?}", ranks.plain());
+        // One that met the worst of them in a repeat that nobody else has.
+        let mut cells: Vec<Vec<(u32, f64)>> = cells[..20].to_vec();
+        cells[0].push((50, 0.0));
+        cells.push(vec![(50, 1.0)]);
+        let ranks = lacking(&cells);
+        assert!(ranks.order(&ranks.plain())[..5].iter().all(|at| *at < 20), "{:?}", ranks.plain());
     }
 
     #[test]

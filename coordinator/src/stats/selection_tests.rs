@@ -54,6 +54,19 @@ fn ranks_agree_with_scipy() {
 }
 
 #[test]
+fn ranks_of_cells_that_lack_repeats_agree_with_numpy() {
+    for case in fixture("lacking") {
+        let values: Vec<Vec<Option<f64>>> = serde_json::from_value(case["values"].clone()).expect("values");
+        let has = |(repeat, value): (u32, &Option<f64>)| Some((repeat, End::Completed((*value)?)));
+        let cells: Vec<Ends> = values.iter().map(|cell| (0..).zip(cell).filter_map(has).collect()).collect();
+        let found = Ranks::of(&cells.iter().map(Vec::as_slice).collect::<Vec<_>>(), true).plain();
+        for (found, wanted) in found.iter().zip(numbers(&case["mean_ranks"])) {
+            assert!((found.expect("ranked") - wanted).abs() < 1e-6, "{found:?} is not {wanted}");
+        }
+    }
+}
+
+#[test]
 fn cells_that_may_be_the_best_agree_with_scipy() {
     for case in fixture("sets") {
         let cells = cells(&case);
