@@ -38,7 +38,8 @@ use interval::IntervalSet;
 use suspects::Place;
 
 pub use sweep::{
-    Counts, DataPin, KeptMetrics, Steering, StoredRow, Sweep, SweepRow, SweepState, Tallies, Unreadable, main_metric,
+    Counts, DataPin, KeptMetrics, Steering, StoredRow, Sweep, SweepRow, SweepState, Tallies, Unreadable, chooser,
+    main_metric,
 };
 
 /// Time since the coordinator started, by its monotonic clock.

@@ -232,7 +232,7 @@ pub struct StoredRow {
     pub key: TrialKey,
     /// How it ended.
     pub outcome: Outcome,
-    /// The sweep's main metric.
+    /// The metric that is watched.
     pub metric: f64,
     /// The metric that decides how often a cell is repeated; NaN where none does.
     pub decides: f64,
@@ -244,7 +244,7 @@ impl Sweep {
     /// A sweep none of whose trials has a row yet.
     pub fn new(record: Arc<SweepRow>, spec: Arc<Spec>) -> Self {
         let growth = spec.until.as_ref().map(|until| Growth::new(&spec, until));
-        let is_ranked = mixed_losses(&spec, &main_metric(&spec.measure.metrics).1).is_none();
+        let is_ranked = mixed_losses(&spec, &watched_metric(&spec.measure.metrics).1).is_none();
         let repeats = u64::from(growth.as_ref().map_or(spec.repeats, Growth::least));
         let pending = |class| IntervalSet::of(0, spec.grid.class_cells(class) * repeats);
         let classes = (0..spec.grid.classes()).map(|class| Class { pending: pending(class), seconds: None }).collect();
@@ -278,9 +278,9 @@ impl Sweep {
         self.state == SweepState::Running && self.withheld.is_none()
     }
 
-    /// The metric that tells cells apart: the first of test_acc and test_loss that is measured, else the first one.
-    pub fn main_metric(&self) -> (usize, Metric) {
-        main_metric(&self.spec.measure.metrics)
+    /// The metric that is watched while it runs: the one by which its cells are chosen.
+    pub fn watched_metric(&self) -> (usize, Metric) {
+        watched_metric(&self.spec.measure.metrics)
     }
 
     /// Trials to be run, as far as is known: where cells end when they are known well enough, it grows.
@@ -440,10 +440,28 @@ pub fn main_metric(metrics: &[Metric]) -> (usize, Metric) {
     (at, metrics[at].clone())
 }
 
+/// The metric by which cells are chosen where this one is asked for. Cells that are chosen by what they are judged by look too good:
+/// where there are validation images, these choose.
+pub fn chooser(metrics: &[Metric], metric: &(usize, Metric)) -> (usize, Metric) {
+    let other = match metric.1 {
+        Metric::TestAcc => Metric::ValAcc,
+        Metric::TestLoss => Metric::ValLoss,
+        Metric::AverageTestAcc => Metric::AverageValAcc,
+        Metric::AverageTestLoss => Metric::AverageValLoss,
+        _ => return metric.clone(),
+    };
+    metrics.iter().position(|measured| *measured == other).map_or_else(|| metric.clone(), |at| (at, other))
+}
+
+/// The metric that is watched while a sweep runs: the one by which its cells are chosen.
+fn watched_metric(metrics: &[Metric]) -> (usize, Metric) {
+    chooser(metrics, &main_metric(metrics))
+}
+
 /// Where the metrics stand that the core keeps of every row of a sweep.
 #[derive(Debug, Clone, Copy)]
 pub struct KeptMetrics {
-    main: usize,
+    watched: usize,
     /// The one that decides how often a cell is repeated, if one does.
     deciding: Option<usize>,
 }
@@ -453,7 +471,7 @@ impl KeptMetrics {
     pub fn of(spec: &Spec) -> Self {
         let metrics = &spec.measure.metrics;
         let deciding = spec.until.as_ref().and_then(|until| metrics.iter().position(|metric| *metric == until.metric));
-        Self { main: main_metric(metrics).0, deciding }
+        Self { watched: watched_metric(metrics).0, deciding }
     }
 
     /// What the core keeps of a trial that ended so, by its final metrics and its duration in seconds.
@@ -465,7 +483,7 @@ impl KeptMetrics {
         seconds: f64,
     ) -> StoredRow {
         let value = |at: usize| metrics(at).unwrap_or(f64::NAN);
-        StoredRow { key, outcome, metric: value(self.main), decides: self.deciding.map_or(f64::NAN, value), seconds }
+        StoredRow { key, outcome, metric: value(self.watched), decides: self.deciding.map_or(f64::NAN, value), seconds }
     }
 
     /// What the core keeps of a result.
@@ -489,5 +507,29 @@ impl Rate {
         let keep = if self.value == 0.0 { 0.0 } else { (-elapsed / Self::SPAN).exp() };
         self.value = keep * self.value + (1.0 - keep) * fresh;
         (self.since, self.fresh) = (Some(now), 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_watched_is_what_chooses() {
+        let metrics = [Metric::TrainLoss, Metric::TestAcc, Metric::ValLoss, Metric::ValAcc];
+        assert_eq!(watched_metric(&metrics), (3, Metric::ValAcc));
+        assert_eq!(
+            watched_metric(&metrics[..3]),
+            (1, Metric::TestAcc),
+            "another metric of the same images does not choose"
+        );
+        assert_eq!(main_metric(&metrics), (1, Metric::TestAcc));
+        let row = KeptMetrics { watched: watched_metric(&metrics).0, deciding: None }.row(
+            TrialKey { cell: 0, repeat: 0 },
+            Outcome::Completed,
+            |at| [1.0, 2.0, 3.0, 4.0].get(at).copied(),
+            0.0,
+        );
+        assert_eq!(row.metric, 4.0);
     }
 }

@@ -17,7 +17,7 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
     let (workers, slots) = core.capacity(&sweep.spec);
     let running = sweep.is_running();
     let rate = if running { sweep.rate(core.slots_for(sweep)) } else { 0.0 };
-    let (_, metric) = sweep.main_metric();
+    let (_, metric) = sweep.watched_metric();
     let larger = metric.larger_is_better().filter(|_| sweep.is_ranked);
     let best = larger.and_then(|larger| sweep.live.best(larger));
     v1::SweepStatus {

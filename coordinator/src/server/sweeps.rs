@@ -191,16 +191,9 @@ impl SweepService for Sweeps {
         let table = table_without_rows(&found, &query);
         let work = move |rows: Rows<'_>, pages: &Pages<v1::TableResponse>| -> Result<(), TableError> {
             let _room = room;
-            let mut page = table;
-            query.table_pages(rows, &mut |entries| {
-                page.rows = entries.iter().map(to_row).collect();
-                pages.blocking_send(Ok(std::mem::take(&mut page)))
-            })?;
-            // An empty table has columns, too.
-            if !page.sweep.is_empty() {
-                let _ = pages.blocking_send(Ok(page));
-            }
-            Ok(())
+            let fill =
+                |page: &mut v1::TableResponse, entries: &[Entry]| page.rows = entries.iter().map(to_row).collect();
+            send_entries(pages, table, fill, |each| query.table_pages(rows, each))
         };
         Ok(Response::new(self.send_rows(&found, work)?))
     }
@@ -295,15 +288,10 @@ impl SweepService for Sweeps {
         let curves = curves_without_points(&found, &query);
         let work = move |rows: Rows<'_>, pages: &Pages<v1::CurvesResponse>| -> Result<(), TableError> {
             let _room = room;
-            let mut page = curves;
-            query.curve_pages(rows, &mut |entries| {
+            let fill = |page: &mut v1::CurvesResponse, entries: &[Entry]| {
                 page.points = entries.iter().map(to_point).collect();
-                pages.blocking_send(Ok(std::mem::take(&mut page)))
-            })?;
-            if !page.sweep.is_empty() {
-                let _ = pages.blocking_send(Ok(page));
-            }
-            Ok(())
+            };
+            send_entries(pages, curves, fill, |each| query.curve_pages(rows, each))
         };
         Ok(Response::new(self.send_rows(&found, work)?))
     }
@@ -931,6 +919,25 @@ pub(super) fn table_error(error: TableError) -> UserError {
     }
 }
 
+/// Sends entries page by page, of which the first one says what the columns are: also where there is no entry.
+fn send_entries<P: Default + Send + 'static>(
+    pages: &Pages<P>,
+    first: P,
+    fill: impl Fn(&mut P, &[Entry]),
+    work_out: impl FnOnce(&mut dyn FnMut(Vec<Entry>) -> bool) -> Result<(), TableError>,
+) -> Result<(), TableError> {
+    let mut first = Some(first);
+    work_out(&mut |entries| {
+        let mut page = first.take().unwrap_or_default();
+        fill(&mut page, &entries);
+        pages.blocking_send(Ok(page))
+    })?;
+    if let Some(page) = first {
+        pages.blocking_send(Ok(page));
+    }
+    Ok(())
+}
+
 fn table_question(request: &v1::TableRequest) -> Question<'_> {
     let weighting = if request.cells_alike { Weighting::Cells } else { Weighting::Trials };
     Question { by: &request.by, metric: &request.metric, at: &request.at, stats: &request.stats, weighting }
@@ -950,7 +957,7 @@ fn table_without_rows(found: &Found, query: &Query) -> v1::TableResponse {
         numerics: found.spec.numerics.clone(),
         columns: query.columns(),
         weighting: query.weighting().unwrap_or_default().to_owned(),
-        unranked: query.unranked(&found.spec).unwrap_or_default(),
+        unranked: query.unranked().unwrap_or_default().to_owned(),
         ranked_by: Some(query.ranked_by())
             .filter(|by| *by != query.metric())
             .map(|by| by.name().into_owned())

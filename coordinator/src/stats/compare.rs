@@ -61,7 +61,7 @@ pub struct Contrast {
 pub(super) struct Trials {
     /// In the order of repeats.
     pub(super) values: Vec<(u32, f64)>,
-    /// How all of them ended, likewise; infinite values too.
+    /// How all of them ended, likewise, by the metric by which cells are ranked; infinite values too.
     pub(super) ends: Ends,
     ended: u64,
 }
@@ -187,44 +187,48 @@ impl Comparison {
     }
 }
 
-/// Values of a query's metric by cell.
+/// Values of a query's metric by cell, and how its trials ended.
 ///
 /// # Errors
 /// The store failed, or no curve has a sample at the moment asked for.
 pub(super) fn trials(query: &Query, rows: Rows<'_>) -> Result<BTreeMap<u64, Trials>, TableError> {
     let mut trials: BTreeMap<u64, Trials> = BTreeMap::new();
-    for (key, end) in rows.each_part(|reader, part| ended(query, rows, reader, part))?.into_iter().flatten() {
+    for (key, value, end) in rows.each_part(|reader, part| ended(query, rows, reader, part))?.into_iter().flatten() {
         let cell = trials.entry(key.cell).or_default();
         cell.ended += 1;
-        cell.take(key.repeat, end);
+        cell.take(key.repeat, value, end);
     }
     if let Some(at) = query.at() {
-        query.samples(rows, at, &mut |key, value| {
-            trials.entry(key.cell).or_default().take(key.repeat, Some(End::Completed(value)));
+        let unsampled = query.samples(rows, at, &mut |key, values| {
+            let end = End::Completed(values.chosen);
+            trials.entry(key.cell).or_default().take(key.repeat, values.asked, Some(end));
         })?;
-        trials.values_mut().for_each(|trials| trials.ends.sort_unstable_by_key(|(repeat, _)| *repeat));
+        for (cell, trials) in &mut trials {
+            trials.ends.sort_unstable_by_key(|(repeat, _)| *repeat);
+            if unsampled.contains(cell) {
+                trials.ends.clear();
+            }
+        }
     }
     Ok(trials)
 }
 
 impl Trials {
-    fn take(&mut self, repeat: u32, end: Option<End>) {
+    fn take(&mut self, repeat: u32, value: f64, end: Option<End>) {
         self.ends.extend(end.map(|end| (repeat, end)));
-        if let Some(End::Completed(value)) = end
-            && value.is_finite()
-        {
+        if value.is_finite() {
             self.values.push((repeat, value));
         }
     }
 }
 
-/// How a part of the trials ended; nothing of those of which their curves tell.
+/// The values of a part of the trials, NaN of those without one, and how they ended; nothing of those of which their curves tell.
 fn ended(
     query: &Query,
     rows: Rows<'_>,
     reader: &dyn Reader,
     part: Part,
-) -> Result<Vec<(TrialKey, Option<End>)>, StoreError> {
+) -> Result<Vec<(TrialKey, f64, Option<End>)>, StoreError> {
     let at: Option<Length> = query.at();
     let mut limit = (u64::MAX, None);
     let mut ended = Vec::new();
@@ -233,14 +237,15 @@ fn ended(
             let steps = |at| Some(rows.spec.grid.config(trial.key.cell).ok()?.to_steps(at));
             limit = (trial.key.cell, at.and_then(steps));
         }
-        let end = match trial.outcome {
-            Outcome::Completed if at.is_some() => None,
-            Outcome::Completed => Some(End::Completed(trial.metrics.get(query.column()).unwrap_or(f64::NAN))),
-            Outcome::Diverged { step } if limit.1.is_some_and(|limit| step > limit) => None,
-            Outcome::Diverged { .. } => Some(End::Diverged),
-            Outcome::Failed { .. } => Some(End::Failed),
+        let metric = |column: usize| trial.metrics.get(column).unwrap_or(f64::NAN);
+        let (value, end) = match trial.outcome {
+            Outcome::Completed if at.is_some() => (f64::NAN, None),
+            Outcome::Completed => (metric(query.column()), Some(End::Completed(metric(query.ranked_by_column())))),
+            Outcome::Diverged { step } if limit.1.is_some_and(|limit| step > limit) => (f64::NAN, None),
+            Outcome::Diverged { .. } => (f64::NAN, Some(End::Diverged)),
+            Outcome::Failed { .. } => (f64::NAN, Some(End::Failed)),
         };
-        ended.push((trial.key, end));
+        ended.push((trial.key, value, end));
     })?;
     Ok(ended)
 }

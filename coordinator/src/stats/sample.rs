@@ -100,6 +100,12 @@ impl Sample {
         self
     }
 
+    /// The same sample, its mean known as well as that of another one is, which has the values of some of its repeats.
+    #[must_use]
+    pub fn known_by(self, some: Self) -> Self {
+        Self { repeats: some.repeats, crossed: some.crossed, ..self }
+    }
+
     fn clusters(&self, repeats: &[u32]) -> BTreeMap<u32, Cluster> {
         let mut clusters: BTreeMap<u32, Cluster> = BTreeMap::new();
         for (x, repeat) in self.values.iter().zip(repeats) {
@@ -163,7 +169,8 @@ impl Sample {
         let Some(repeats) = &self.repeats else { return self.std().map(|std| std / (self.n() as f64).sqrt()) };
         let count = repeats.len() as f64;
         let squares = sum(repeats.iter().map(|repeat| repeat.above * repeat.above));
-        (count > 1.0).then(|| (count / (count - 1.0) * squares).sqrt() / self.n() as f64)
+        let values: f64 = repeats.iter().map(|repeat| f64::from(repeat.n)).sum();
+        (count > 1.0).then(|| (count / (count - 1.0) * squares).sqrt() / values)
     }
 
     /// Confidence interval of the mean by Student's t, n − 1 degrees of freedom; from 2 values on. Pooled, of repeats; of crossed
@@ -320,6 +327,13 @@ mod tests {
         let alone = Sample::pooled(vec![1.0, 4.0, 2.0, 9.0], &[7, 1, 2, 3]);
         assert!(near(alone.standard_error(), one.standard_error()));
         assert_eq!(Sample::pooled(vec![1.0, 4.0], &[3, 3]).t_interval(0.95), None, "one repeat");
+        // Known by some of its repeats, it has their standard error and degrees of freedom.
+        let more =
+            Sample::pooled(vec![51.0, 151.0, 54.0, 154.0, 52.0, 152.0, 59.0, 159.0, 1e3], &[0, 0, 1, 1, 2, 2, 3, 3, 4]);
+        let (mean, known) = (more.mean(), more.known_by(pooled.clone()));
+        assert_eq!((known.mean(), known.n(), known.degrees()), (mean, 9, 3.0));
+        assert!(near(known.standard_error(), pooled.standard_error()));
+        assert_eq!(pooled.known_by(Sample::pooled(Vec::new(), &[])).t_interval(0.95), None, "no repeat");
     }
 
     #[test]

@@ -234,6 +234,8 @@ pub struct Figures<'a> {
     pub fixed: &'a str,
     /// Whether repeats end when the interval looks narrow.
     pub stops: bool,
+    /// Of a row of several cells that have not all ended the same repeats: how many all of them have ended, and how many any.
+    pub whole: Option<[usize; 2]>,
 }
 
 impl Figures<'_> {
@@ -260,6 +262,7 @@ impl Figures<'_> {
         let mut notes = Vec::new();
         let (n, counts) = (self.completed.n() as u64, &self.counts);
         let spread = asked.iter().any(Statistic::needs_two);
+        let intervals = asked.is_empty() || spread;
         if counts.done() == 0 {
             notes.push("no trial has ended yet".to_owned());
         } else if counts.diverged == counts.done() {
@@ -274,12 +277,21 @@ impl Figures<'_> {
             notes.push(format!("{} completed trials have no value here", counts.completed - n));
         }
         let repeats = self.completed.repeats().map(<[_]>::len);
-        if n > 1 && spread && repeats == Some(1) {
-            notes.push("values of one repeat: no interval".to_owned());
+        match self.whole.filter(|_| n > 1 && intervals) {
+            Some([whole @ ..=1, all]) => {
+                notes.push(format!("the cells of the row have ended {whole} of {all} repeats together: no interval"))
+            }
+            Some([whole, all]) => {
+                notes.push(format!(
+                    "the interval is that of {whole} of {all} repeats, which all cells of the row have ended"
+                ));
+            }
+            None if n > 1 && spread && repeats == Some(1) => notes.push("values of one repeat: no interval".to_owned()),
+            None => {}
         }
         let of_shares = asked.iter().any(|statistic| matches!(statistic.kind, Kind::ShareDiverged(_)));
         let resampled = asked.iter().any(Statistic::resamples);
-        notes.extend(self.on_what_terms(asked.is_empty() || spread, of_shares, resampled));
+        notes.extend(self.on_what_terms(intervals, of_shares, resampled));
         if of_shares && !self.completed.is_crossed() && repeats.is_some_and(|repeats| (repeats as u64) < n) {
             notes.push("the interval of p_diverged takes trials of one repeat as independent".to_owned());
         }

@@ -1,6 +1,7 @@
 //! Tables and mean curves over the cells of a sweep.
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ergodic_common::axis::Axis;
 use ergodic_common::config::Length;
@@ -20,7 +21,7 @@ use super::crossed::Crossing;
 use super::rank::End;
 use super::statistic::{Figures, Statistic};
 use super::{Sample, Summary};
-use crate::core::{Counts, main_metric};
+use crate::core::{Counts, chooser, main_metric};
 use crate::store::{Part, Reader, Readers, SampledTrial, StoreError};
 
 /// A question that cannot be answered, in words; or the store failed.
@@ -90,6 +91,8 @@ pub struct Query {
     metric: (usize, Metric),
     /// The metric by which rows are ranked: that of the validation images, where there are some.
     chooser: (usize, Metric),
+    /// Why rows have no order, if they have none.
+    unranked: Option<String>,
     at: Option<Length>,
     stats: Vec<Statistic>,
     weighting: Weighting,
@@ -136,6 +139,8 @@ struct CellRows {
     counts: Counts,
     /// How they ended, where that is asked for.
     ends: Ends,
+    /// Their repeats, where a row may be of several cells.
+    repeats: Vec<u32>,
 }
 
 /// Values of trials that are numbers, infinite ones too.
@@ -163,6 +168,12 @@ impl Values {
         }
     }
 
+    /// Those of some repeats.
+    fn within(&self, repeats: &BTreeSet<u32>) -> Self {
+        let kept = || self.values.iter().zip(&self.of).filter(|(_, key)| repeats.contains(&key.repeat));
+        Self { values: kept().map(|(value, _)| *value).collect(), of: kept().map(|(_, key)| *key).collect() }
+    }
+
     fn extend(&mut self, more: Self) {
         // Most cells are in one part, as a whole.
         match self.values.is_empty() {
@@ -178,10 +189,18 @@ impl Values {
 /// What trials have at a moment.
 #[derive(Debug, Default)]
 struct Samples {
-    curves: u64,
-    /// Of these, how many have a row there.
-    sampled: u64,
-    values: Vec<(TrialKey, f64)>,
+    /// Cells of trials that had not diverged by then, and whether one of theirs has a row there.
+    cells: BTreeMap<u64, bool>,
+    values: Vec<(TrialKey, Sampled)>,
+}
+
+/// What a trial has at a moment; NaN is none.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sampled {
+    /// Of the metric asked for.
+    pub(super) asked: f64,
+    /// Of the one by which rows are ranked.
+    pub(super) chosen: f64,
 }
 
 /// One metric of the curves of a cell: the finite values at each step, steps ascending.
@@ -219,6 +238,10 @@ struct Group {
     diverged: Vec<Divergence>,
     /// Trials that live at the moment asked for count as completed.
     counts: Counts,
+    /// Its cells, those without rows too, as far as they were counted.
+    all: u64,
+    /// How many of its cells have a row of each repeat, where a row may be of several cells.
+    repeats: BTreeMap<u32, u64>,
 }
 
 /// By the places of their values on the axes that are asked for.
@@ -253,7 +276,8 @@ impl Query {
         let terms = Terms { fixed: fixed.join(", "), stops: spec.until.as_ref().is_some_and(Until::stops) };
         let (weighting, crossing) = (question.weighting, Crossing::of(spec));
         let chooser = chooser(&spec.measure.metrics, &metric);
-        Ok(Self { axes, pooled, metric, chooser, at: find_step(question.at)?, stats, weighting, crossing, terms })
+        let (unranked, at) = (best::unranked(spec, &chooser.1), find_step(question.at)?);
+        Ok(Self { axes, pooled, metric, chooser, unranked, at, stats, weighting, crossing, terms })
     }
 
     /// Whether it matters of which cell and repeat a value is.
@@ -261,7 +285,15 @@ impl Query {
         self.pooled || self.crossing.is_some()
     }
 
-    fn sample(&self, values: Values) -> Sample {
+    /// Values as a sample. Where cells of a row have not all ended the same repeats, its mean is known by those that all have ended:
+    /// others differ by which cells they are of, too.
+    fn sample(&self, values: Values, whole: Option<&BTreeSet<u32>>) -> Sample {
+        let Some(whole) = whole else { return self.sample_of(values) };
+        let some = self.sample_of(values.within(whole));
+        self.sample_of(values).known_by(some)
+    }
+
+    fn sample_of(&self, values: Values) -> Sample {
         let Values { values, of } = values;
         if !self.keys_matter() {
             return Sample::new(values);
@@ -290,9 +322,9 @@ impl Query {
         &self.chooser.1
     }
 
-    /// The same question about the metric by which rows are ranked, if that is another one.
-    pub(super) fn of_chooser(&self) -> Option<Self> {
-        (self.chooser.0 != self.metric.0).then(|| Self { metric: self.chooser.clone(), ..self.clone() })
+    /// Its place among the sweep's metrics.
+    pub(super) fn ranked_by_column(&self) -> usize {
+        self.chooser.0
     }
 
     /// Its place among the sweep's metrics.
@@ -331,21 +363,19 @@ impl Query {
     /// The store failed, no curve has a sample at the step asked for, or it would take too long.
     pub fn table(&self, rows: Rows<'_>) -> Result<Vec<Entry>, TableError> {
         let is_ranked = self.is_ranked(rows.spec);
-        let chooser = self.of_chooser().filter(|_| is_ranked);
-        let with_ends = is_ranked && chooser.is_none();
-        let (mut groups, mut ends) = self.outcomes(rows, Within::ALL, with_ends)?;
+        let (mut groups, mut ends) = self.outcomes(rows, Within::ALL, is_ranked)?;
         if let Some(at) = self.at {
-            self.sample_curves(rows, at, &mut groups, with_ends.then_some(&mut ends))?;
+            self.sample_curves(rows, at, &mut groups, is_ranked.then_some(&mut ends))?;
         }
-        if let Some(chooser) = chooser {
-            ends = chooser.ends(rows)?;
-        }
-        let members: Vec<Vec<u64>> = groups.values().map(|group| group.cells.clone()).collect();
+        // Of a row of which a cell has not begun, no repeat has ended in all cells.
+        let has_begun = |group: &&Group| group.cells.len() as u64 >= group.all;
+        let cells = |group: &Group| Some(group).filter(has_begun).map(|group| group.cells.clone());
+        let members: Vec<Vec<u64>> = groups.values().map(|group| cells(group).unwrap_or_default()).collect();
         let places = match is_ranked {
             true => best::places(rows.spec, self.ranked_by(), &ends, &members),
             false => vec![None; members.len()],
         };
-        self.entries(rows, groups, places)
+        self.entries(rows, groups, places, &Cell::new(0))
     }
 
     /// Rows of some cells, one each, with the places that these have among all.
@@ -354,15 +384,22 @@ impl Query {
         rows: Rows<'_>,
         within: Within,
         places: &BTreeMap<u64, Place>,
+        drawn: &Cell<usize>,
     ) -> Result<Vec<Entry>, TableError> {
         let (groups, _) = self.outcomes(rows, within, false)?;
         let place = |group: &Group| places.get(group.cells.first()?).copied();
         let places = groups.values().map(place).collect();
-        self.entries(rows, groups, places)
+        self.entries(rows, groups, places, drawn)
     }
 
-    fn entries(&self, rows: Rows<'_>, groups: Groups, places: Vec<Option<Place>>) -> Result<Vec<Entry>, TableError> {
-        self.check_work(groups.values().map(|group| group.values.values.len() + group.diverged.len()))?;
+    fn entries(
+        &self,
+        rows: Rows<'_>,
+        groups: Groups,
+        places: Vec<Option<Place>>,
+        drawn: &Cell<usize>,
+    ) -> Result<Vec<Entry>, TableError> {
+        self.check_work(groups.values().map(|group| group.values.values.len() + group.diverged.len()), drawn)?;
         let cells = rows.cells();
         let mut entries: Vec<Entry> =
             groups.into_par_iter().map(|(key, group)| self.entry(cells, &key, 0, group)).collect();
@@ -375,7 +412,7 @@ impl Query {
         if !self.is_ranked(rows.spec) {
             return Ok(BTreeMap::new());
         }
-        let ends = self.of_chooser().as_ref().unwrap_or(self).ends(rows)?;
+        let ends = self.ends(rows)?;
         let members: Vec<Vec<u64>> = ends.keys().map(|cell| vec![*cell]).collect();
         let places = best::places(rows.spec, self.ranked_by(), &ends, &members);
         Ok(ends.keys().zip(places).filter_map(|(cell, place)| Some((*cell, place?))).collect())
@@ -387,7 +424,7 @@ impl Query {
     }
 
     fn is_ranked(&self, spec: &Spec) -> bool {
-        spec.grid.cells() > 1 && self.unranked(spec).is_none()
+        spec.grid.cells() > 1 && self.unranked.is_none()
     }
 
     /// What counts alike in rows of several cells, if there are any.
@@ -399,8 +436,8 @@ impl Query {
     }
 
     /// Why its rows have no order, if they have none.
-    pub fn unranked(&self, spec: &Spec) -> Option<String> {
-        best::unranked(spec, self.ranked_by())
+    pub fn unranked(&self) -> Option<&str> {
+        self.unranked.as_deref()
     }
 
     /// Trials by outcome, with their final values where these are asked for; and how each ended, if that is.
@@ -415,7 +452,7 @@ impl Query {
         let mut groups: Groups = BTreeMap::new();
         if spec.grid.numbers() <= MOST_EMPTY_ROWS {
             for cell in spec.grid.iter().filter(|cell| within.holds(*cell)) {
-                groups.entry(self.group(spec, cell)).or_default();
+                groups.entry(self.group(spec, cell)).or_default().all += 1;
             }
         }
         let parts = rows.each_part_of(within, |reader, part| self.ended(rows, reader, part, with_ends))?;
@@ -440,17 +477,20 @@ impl Query {
         let mut about = (u64::MAX, None, None);
         reader.ended(rows.sweep, part, &mut |trial| {
             let (cell, repeat) = (row_of(&mut cells, trial.key.cell), trial.key.repeat);
+            if self.pooled {
+                cell.repeats.push(repeat);
+            }
             let Outcome::Diverged { step } = trial.outcome else {
                 cell.counts.add(&trial.outcome);
                 let has_completed = trial.outcome == Outcome::Completed;
-                let value = trial.metrics.get(self.metric.0).filter(|x| self.at.is_none() && !x.is_nan());
-                if let Some(value) = value.filter(|_| has_completed) {
+                let value = |column: usize| trial.metrics.get(column).filter(|x| self.at.is_none() && !x.is_nan());
+                if let Some(value) = value(self.metric.0).filter(|_| has_completed) {
                     cell.values.push(value, trial.key, self.keys_matter());
                 }
                 // What it has at a moment, its curve says.
                 if with_ends && !(has_completed && self.at.is_some()) {
-                    let end = if has_completed { End::Completed(value.unwrap_or(f64::NAN)) } else { End::Failed };
-                    cell.ends.push((repeat, end));
+                    let chosen = || End::Completed(value(self.chooser.0).unwrap_or(f64::NAN));
+                    cell.ends.push((repeat, if has_completed { chosen() } else { End::Failed }));
                 }
                 return;
             };
@@ -479,33 +519,42 @@ impl Query {
         mut ends: Option<&mut BTreeMap<u64, Ends>>,
     ) -> Result<(), TableError> {
         let mut group = (u64::MAX, Vec::new());
-        self.samples(rows, at, &mut |key, value| {
+        let unsampled = self.samples(rows, at, &mut |key, values| {
             if group.0 != key.cell {
                 group = (key.cell, self.group(rows.spec, key.cell));
             }
-            groups.entry(group.1.clone()).or_default().values.push(value, key, self.keys_matter());
+            if !values.asked.is_nan() {
+                groups.entry(group.1.clone()).or_default().values.push(values.asked, key, self.keys_matter());
+            }
             if let Some(ends) = &mut ends {
-                ends.entry(key.cell).or_default().push((key.repeat, End::Completed(value)));
+                ends.entry(key.cell).or_default().push((key.repeat, End::Completed(values.chosen)));
             }
         })?;
-        let sort = |ends: &mut Ends| ends.sort_unstable_by_key(|(repeat, _)| *repeat);
-        ends.into_iter().for_each(|ends| ends.values_mut().for_each(sort));
+        if let Some(ends) = ends {
+            ends.retain(|cell, _| !unsampled.contains(cell));
+            ends.values_mut().for_each(|ends| ends.sort_unstable_by_key(|(repeat, _)| *repeat));
+        }
         Ok(())
     }
 
-    /// Hands out the values, as far as they are numbers, of trials that had not diverged by a moment, in the order (cell, repeat).
+    /// Hands out the values of trials that had not diverged by a moment, and have a sample there, in the order (cell, repeat). Gives
+    /// the cells that have such trials, and none with a sample: of these, those that diverged say nothing about how good they are.
     pub(super) fn samples(
         &self,
         rows: Rows<'_>,
         at: Length,
-        each: &mut dyn FnMut(TrialKey, f64),
-    ) -> Result<(), TableError> {
+        each: &mut dyn FnMut(TrialKey, Sampled),
+    ) -> Result<BTreeSet<u64>, TableError> {
         let parts = rows.each_part(|reader, part| self.samples_of(rows, reader, part, at))?;
-        if parts.iter().any(|part| part.curves > 0) && parts.iter().all(|part| part.sampled == 0) {
+        let mut cells: BTreeMap<u64, bool> = BTreeMap::new();
+        for (cell, is_sampled) in parts.iter().flat_map(|part| &part.cells) {
+            *cells.entry(*cell).or_default() |= is_sampled;
+        }
+        if !cells.is_empty() && cells.values().all(|is_sampled| !is_sampled) {
             return Err(TableError::Unknown(self.no_sample(rows, at)?));
         }
-        parts.into_iter().flat_map(|part| part.values).for_each(|(key, value)| each(key, value));
-        Ok(())
+        parts.into_iter().flat_map(|part| part.values).for_each(|(key, values)| each(key, values));
+        Ok(cells.into_iter().filter(|(_, is_sampled)| !is_sampled).map(|(cell, _)| cell).collect())
     }
 
     fn samples_of(&self, rows: Rows<'_>, reader: &dyn Reader, part: Part, at: Length) -> Result<Samples, StoreError> {
@@ -520,11 +569,11 @@ impl Query {
             if !trial.lives_at(moment.1) {
                 return;
             }
-            samples.curves += 1;
-            if let Some(row) = curve.find(moment.1) {
-                samples.sampled += 1;
-                let value = curve.value(row, width, self.metric.0).filter(|x| !x.is_nan());
-                samples.values.extend(value.map(|value| (key, value)));
+            let row = curve.find(moment.1);
+            *samples.cells.entry(key.cell).or_default() |= row.is_some();
+            if let Some(row) = row {
+                let value = |column: usize| curve.value(row, width, column).unwrap_or(f64::NAN);
+                samples.values.push((key, Sampled { asked: value(self.metric.0), chosen: value(self.chooser.0) }));
             }
         })?;
         Ok(samples)
@@ -556,10 +605,10 @@ impl Query {
     /// # Errors
     /// The store failed, or it would take too long.
     pub fn curves(&self, rows: Rows<'_>) -> Result<Vec<Entry>, TableError> {
-        self.curves_within(rows, Within::ALL)
+        self.curves_within(rows, Within::ALL, &Cell::new(0))
     }
 
-    fn curves_within(&self, rows: Rows<'_>, within: Within) -> Result<Vec<Entry>, TableError> {
+    fn curves_within(&self, rows: Rows<'_>, within: Within, drawn: &Cell<usize>) -> Result<Vec<Entry>, TableError> {
         let mut points: BTreeMap<(Vec<u64>, u64), Values> = BTreeMap::new();
         let parts = rows.each_part_of(within, |reader, part| self.curves_of(rows, reader, part))?;
         for (cell, curves) in parts.into_iter().flatten() {
@@ -568,12 +617,18 @@ impl Query {
                 points.entry((group.clone(), step)).or_default().extend(values);
             }
         }
-        // What is asked for by name may be about trials that had diverged, which have no part in the curves any more.
-        let outcomes = if self.stats.is_empty() { BTreeMap::new() } else { self.outcomes(rows, within, false)?.0 };
-        self.check_work(points.values().map(|point| point.values.len()))?;
+        // What is asked for by name may be about trials that had diverged, which have no part in the curves any more; and whether
+        // all cells of a row have ended a repeat, curves do not say.
+        let named = !self.stats.is_empty();
+        let outcomes = if named || self.pooled { self.outcomes(rows, within, false)?.0 } else { BTreeMap::new() };
+        self.check_work(points.values().map(|point| point.values.len()), drawn)?;
         let cells = rows.cells();
         let entry = |((key, step), values): ((Vec<u64>, u64), Values)| {
-            let group = outcomes.get(&key).map_or_else(|| Group::completed(&values.values), |group| group.by(step));
+            let group = match outcomes.get(&key) {
+                Some(group) if named => group.by(step),
+                Some(group) => group.by(step).with_completed(&values.values),
+                None => Group::default().with_completed(&values.values),
+            };
             self.entry(cells, &key, step, Group { values, ..group })
         };
         Ok(points.into_par_iter().map(entry).collect())
@@ -595,7 +650,9 @@ impl Query {
     }
 
     fn entry(&self, of: Cells<'_>, key: &[u64], step: u64, group: Group) -> Entry {
-        let Group { cells, values, diverged, counts } = group;
+        let whole = group.whole();
+        let together = whole.as_ref().map(|whole| [whole.len(), group.repeats.len()]);
+        let Group { cells, values, diverged, counts, .. } = group;
         let resampling = || of.resampling(&cells);
         let counting = self.stats.iter().any(Statistic::counts_diverged);
         let counted = || {
@@ -605,16 +662,17 @@ impl Query {
         let all = counting.then(counted).flatten().map(|counted| {
             let mut all = values.clone();
             all.extend(counted);
-            self.sample(all)
+            self.sample(all, whole.as_ref())
         });
         let figures = Figures {
             all,
-            completed: self.sample(values),
+            completed: self.sample(values, whole.as_ref()),
             diverged_at: Sample::new(diverged.iter().map(|trial| trial.step as f64).collect()),
             counts,
             resampling: &resampling,
             fixed: &self.terms.fixed,
             stops: self.terms.stops,
+            whole: together,
         };
         Entry {
             values: self.values(of.spec, key),
@@ -627,13 +685,14 @@ impl Query {
         }
     }
 
-    /// Refuses what would keep a core busy for minutes.
-    fn check_work(&self, sizes: impl Iterator<Item = usize>) -> Result<(), TableError> {
+    /// Refuses what would keep a core busy for minutes, counting what was drawn for earlier pages.
+    pub(super) fn check_work(&self, sizes: impl Iterator<Item = usize>, drawn: &Cell<usize>) -> Result<(), TableError> {
         let asked = self.stats.iter().filter(|statistic| statistic.resamples()).count();
-        let draws = (sizes.sum::<usize>() * asked).saturating_mul(RESAMPLES);
+        let draws = drawn.get().saturating_add((sizes.sum::<usize>() * asked).saturating_mul(RESAMPLES));
+        drawn.set(draws);
         if draws > MOST_DRAWS {
             let message = format!(
-                "a bootstrap of so many values would take {draws} draws, of at most {MOST_DRAWS}: use ci95, which \
+                "a bootstrap of so many values would take {draws} draws or more, of at most {MOST_DRAWS}: use ci95, which \
                  agrees with it for large samples, or ask for less"
             );
             return Err(TableError::Bad(message));
@@ -678,8 +737,8 @@ impl Query {
         if self.at.is_some() || self.pooled {
             return hand_out(self.table(rows)?, each);
         }
-        let places = self.places_of_cells(rows)?;
-        self.pages(rows, 1, &|within| self.table_within(rows, within, &places), each)
+        let (places, drawn) = (self.places_of_cells(rows)?, Cell::new(0));
+        self.pages(rows, 1, &|within| self.table_within(rows, within, &places, &drawn), each)
     }
 
     /// Points of curves, page by page.
@@ -687,7 +746,8 @@ impl Query {
     /// # Errors
     /// As for [`Query::curves`].
     pub fn curve_pages(&self, rows: Rows<'_>, each: &mut dyn FnMut(Vec<Entry>) -> bool) -> Result<(), TableError> {
-        self.pages(rows, samples(rows.spec), &|within| self.curves_within(rows, within), each)
+        let drawn = Cell::new(0);
+        self.pages(rows, samples(rows.spec), &|within| self.curves_within(rows, within, &drawn), each)
     }
 
     /// Where a row is of one cell, cells are taken a few at a time.
@@ -820,11 +880,20 @@ impl Group {
         self.values.extend(rows.values);
         self.diverged.extend(rows.diverged);
         self.counts.extend(&rows.counts);
+        rows.repeats.into_iter().for_each(|repeat| *self.repeats.entry(repeat).or_default() += 1);
     }
 
-    /// Completed trials that nothing else is known of.
-    fn completed(values: &[f64]) -> Self {
-        Self { counts: Counts { completed: values.len() as u64, ..Counts::default() }, ..Self::default() }
+    /// With so many completed trials, and no others that are known.
+    fn with_completed(self, values: &[f64]) -> Self {
+        Self { counts: Counts { completed: values.len() as u64, ..Counts::default() }, ..self }
+    }
+
+    /// The repeats that all of its cells have ended, if these are not all that any has.
+    fn whole(&self) -> Option<BTreeSet<u32>> {
+        let cells = self.all.max(self.cells.len() as u64);
+        let whole: BTreeSet<u32> =
+            self.repeats.iter().filter(|(_, n)| **n == cells).map(|(repeat, _)| *repeat).collect();
+        (whole.len() < self.repeats.len()).then_some(whole)
     }
 
     /// As it was after a step, without values.
@@ -833,7 +902,8 @@ impl Group {
         let lived = self.diverged.len() as u64 - diverged.len() as u64;
         let Counts { completed, failed, .. } = self.counts;
         let counts = Counts { completed: completed + lived, diverged: diverged.len() as u64, failed };
-        Self { cells: self.cells.clone(), values: Values::default(), diverged, counts }
+        let (cells, repeats) = (self.cells.clone(), self.repeats.clone());
+        Self { cells, values: Values::default(), diverged, counts, all: self.all, repeats }
     }
 }
 
@@ -871,18 +941,6 @@ fn find_metric(metrics: &[Metric], name: &str) -> Result<(usize, Metric), TableE
             Err(TableError::Unknown(format!("the sweep does not measure '{name}', {hint}")))
         }
     }
-}
-
-/// Cells that are chosen by what they are judged by look too good: where there are validation images, these choose.
-fn chooser(metrics: &[Metric], metric: &(usize, Metric)) -> (usize, Metric) {
-    let other = match metric.1 {
-        Metric::TestAcc => Metric::ValAcc,
-        Metric::TestLoss => Metric::ValLoss,
-        Metric::AverageTestAcc => Metric::AverageValAcc,
-        Metric::AverageTestLoss => Metric::AverageValLoss,
-        _ => return metric.clone(),
-    };
-    metrics.iter().position(|measured| *measured == other).map_or_else(|| metric.clone(), |at| (at, other))
 }
 
 fn find_step(at: &str) -> Result<Option<Length>, TableError> {

@@ -2,6 +2,7 @@
 //!
 //! `tests/oracles/statistics.py` makes the fixture and says how both sides draw the samples.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use ergodic_common::seed::{Stream, fixed_stream};
@@ -13,7 +14,7 @@ use serde_json::Value;
 
 use super::Sample;
 use super::bootstrap;
-use super::compare::{Comparison, Contest};
+use super::compare::{Comparison, Contest, trials};
 use super::needs::needs;
 use super::paired::{Paired, holm, sign_test, wilcoxon};
 use super::sample::wilson;
@@ -288,20 +289,6 @@ fn stored_sweep(dir: &std::path::Path) -> (SqliteStore, Spec) {
 fn stored(dir: &std::path::Path, more: &str, change: impl Fn(TrialKey, &mut [f64])) -> (SqliteStore, Spec) {
     let text = "name = \"parts\"\nrepeats = 9\n[model]\nkind = \"empty\"\n[train]\nsteps = 3\n[grid]\nlr = [0.1, 0.2, 0.3]\n\
                 wd = [0.0, 1.0]\n[measure]\nevery = \"1 step\"\nmetrics = [\"train_loss\", \"test_acc\"]\n";
-    let text = format!("{more}{text}");
-    let source = SpecSource { file: "parts".into(), text, ..SpecSource::default() };
-    let spec = Spec::read(&source).expect("a sweep");
-    let row = SweepRow {
-        number: 0,
-        id: "parts".into(),
-        source,
-        data: DataPin { hash: None, train: 0, words: String::new() },
-        state: SweepState::Completed,
-        share: Share::default(),
-        launched_at: 0.0,
-        launched_by: String::new(),
-        tallies: Tallies::default(),
-    };
     let mut stream = fixed_stream("parts", 0);
     let mut rows = Vec::new();
     for key in (0..6).flat_map(|cell| (0..9).map(move |repeat| TrialKey { cell, repeat })) {
@@ -318,13 +305,42 @@ fn stored(dir: &std::path::Path, more: &str, change: impl Fn(TrialKey, &mut [f64
         change(key, &mut values);
         let curve = Curve { steps: vec![1, 2, 3], values: values.clone() };
         let result = TrialResult { outcome, metrics: values[4..].to_vec(), curve, ..TrialResult::completed(key) };
-        rows.push(StoredTrial { result, worker: "w".into() });
+        rows.push(result);
     }
     stream.shuffle(&mut rows);
+    stored_results(dir, format!("{more}{text}"), rows)
+}
+
+/// A store with a sweep of this file, and these results.
+fn stored_results(dir: &std::path::Path, text: String, results: Vec<TrialResult>) -> (SqliteStore, Spec) {
+    let source = SpecSource { file: "parts".into(), text, ..SpecSource::default() };
+    let spec = Spec::read(&source).expect("a sweep");
+    let row = SweepRow {
+        number: 0,
+        id: "parts".into(),
+        source,
+        data: DataPin { hash: None, train: 0, words: String::new() },
+        state: SweepState::Completed,
+        share: Share::default(),
+        launched_at: 0.0,
+        launched_by: String::new(),
+        tallies: Tallies::default(),
+    };
+    let rows = results.into_iter().map(|result| StoredTrial { result, worker: "w".into() }).collect();
     let store = SqliteStore::open(dir).expect("a store");
     let mut writer = store.writer(1).expect("a writer");
     writer.commit(&[&Write::Sweep(row), &Write::Adopt(1, rows, Vec::new())]).expect("committed");
     (store, spec)
+}
+
+/// Cells of a sweep of two axes with two values each, and two metrics sampled after each of three steps.
+const FOUR_CELLS: &str = "name = \"four\"\nrepeats = 9\n[model]\nkind = \"empty\"\n[train]\nsteps = 3\n[grid]\nlr = [0.1, 0.2]\n\
+                          wd = [0.0, 1.0]\n[measure]\nevery = \"1 step\"\n";
+
+/// A trial with two metrics that were the same all the time, and these samples.
+fn steady(cell: u64, repeat: u32, values: [f64; 2], steps: &[u64]) -> TrialResult {
+    let curve = Curve { steps: steps.to_vec(), values: values.repeat(steps.len()) };
+    TrialResult { metrics: values.to_vec(), curve, ..TrialResult::completed(TrialKey { cell, repeat }) }
 }
 
 #[test]
@@ -435,6 +451,115 @@ fn the_interval_of_several_cells_is_one_of_repeats() {
         let half = entry.summary.ci95.map(|(low, high)| (high - low) / 2.0).expect("defined");
         assert!((half - wanted * t_quantile(0.975, count - 1.0)).abs() < 1e-12);
     }
+}
+
+#[test]
+fn cells_without_a_sample_at_a_moment_have_no_place_and_leave_the_others_theirs() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let text = format!("{FOUR_CELLS}metrics = [\"train_loss\", \"test_acc\"]\n");
+    let mut results = Vec::new();
+    for (cell, repeat) in (0..4).flat_map(|cell| (0..9).map(move |repeat| (cell, repeat))) {
+        // The first cell was never sampled after step 2; and of each cell a trial diverged before.
+        let steps: &[u64] = if cell == 0 { &[1, 3] } else { &[1, 2, 3] };
+        let mut result = steady(cell, repeat, [1.0, cell as f64 / 10.0], steps);
+        if u64::from(repeat) == cell {
+            result.outcome = Outcome::Diverged { step: 1 };
+        }
+        results.push(result);
+    }
+    let (store, spec) = stored_results(dir.path(), text, results);
+    let readers = store.readers(2).expect("readers");
+    let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
+    let query = Query::new(&spec, &Question { at: "2 steps", ..Question::default() }).expect("a question");
+    let table = query.table(rows).expect("a table");
+    let places: Vec<Option<u64>> = table.iter().map(|entry| entry.place.map(|place| place.place)).collect();
+    assert_eq!(places, [None, Some(3), Some(2), Some(1)]);
+    // The best one is the last of three once in nine repeats.
+    let mean_rank = table[3].place.expect("ranked").mean_rank;
+    assert!((mean_rank - 11.0 / 9.0).abs() < 1e-12, "{mean_rank}");
+    let trials = trials(&query, rows).expect("trials");
+    let ends: Vec<usize> = trials.values().map(|trials| trials.ends.len()).collect();
+    assert_eq!(ends, [0, 9, 9, 9]);
+}
+
+#[test]
+fn validation_images_choose_in_the_pass_that_reads_the_values() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let text = FOUR_CELLS.replace(
+        "[model]\nkind = \"empty\"",
+        "[data]\ndataset = \"glyphs\"\nvalidation = 50\n[model]\nkind = \"cnn4\"",
+    );
+    let text = text.replace("steps = 3\n[grid]", "steps = 3\nbatch_size = 32\n[grid]");
+    let text = format!("{text}metrics = [\"test_acc\", \"val_acc\"]\n");
+    let trials = (0..4).flat_map(|cell| (0..9).map(move |repeat| (cell, repeat)));
+    let values = |cell: u64| [cell as f64 / 10.0, 0.9 - cell as f64 / 10.0];
+    let results = trials.map(|(cell, repeat)| steady(cell, repeat, values(cell), &[1, 2, 3])).collect();
+    let (store, spec) = stored_results(dir.path(), text, results);
+    let readers = store.readers(2).expect("readers");
+    let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
+    for at in ["", "2 steps"] {
+        let query = Query::new(&spec, &Question { at, ..Question::default() }).expect("a question");
+        let mut paged = Vec::new();
+        let mut take = |entries| {
+            paged.extend(entries);
+            true
+        };
+        query.table_pages(rows, &mut take).expect("a table");
+        for table in [query.table(rows).expect("a table"), paged] {
+            let found: Vec<_> = table.iter().map(|entry| (entry.summary.mean, entry.place.map(|p| p.place))).collect();
+            let wanted = [0.0, 0.1, 0.2, 0.3].map(Some).into_iter().zip([1, 2, 3, 4].map(Some)).collect::<Vec<_>>();
+            assert_eq!(found, wanted, "the test value, and the place by the other one");
+        }
+    }
+}
+
+#[test]
+fn a_row_of_several_cells_is_known_by_the_repeats_that_all_of_them_have_ended() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let text = format!("{FOUR_CELLS}metrics = [\"train_loss\", \"test_acc\"]\n");
+    let value = |cell: u64, repeat: u32| cell as f64 + 0.1 * f64::from(repeat * repeat % 7);
+    // Of the first row one cell lags; of the second one it has not begun.
+    let has = [9, 4, 9, 0];
+    let trials = (0..4).flat_map(|cell: u64| (0..has[cell as usize]).map(move |repeat| (cell, repeat)));
+    let results = trials.map(|(cell, repeat)| steady(cell, repeat, [1.0, value(cell, repeat)], &[1, 2, 3])).collect();
+    let (store, spec) = stored_results(dir.path(), text, results);
+    let readers = store.readers(2).expect("readers");
+    let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
+    let by = ["lr".to_owned()];
+    let query = Query::new(&spec, &Question { by: &by, ..Question::default() }).expect("a question");
+    let (table, curves) = (query.table(rows).expect("a table"), query.curves(rows).expect("curves"));
+    let all = |cell: u64, n: u32| (0..n).map(move |repeat| value(cell, repeat));
+    let mean = Sample::new(all(0, 9).chain(all(1, 4)).collect()).mean().expect("values");
+    // Four repeats, of each of which the mean of both cells is one value.
+    let pairs = Sample::new(all(0, 4).zip(all(1, 4)).map(|(a, b)| (a + b) / 2.0).collect());
+    let (low, high) = pairs.t_interval(0.95).expect("four");
+    let points: Vec<_> = curves.iter().filter(|point| point.step == 2).collect();
+    for entry in [&table[0], points[0]] {
+        let (found_low, found_high) = entry.summary.ci95.expect("an interval");
+        assert!((found_high - found_low - (high - low)).abs() < 1e-12, "{:?}", entry.summary);
+        assert!((0.5 * (found_low + found_high) - mean).abs() < 1e-12 && entry.summary.n == 13);
+        assert!(entry.note.contains("that of 4 of 9 repeats"), "{}", entry.note);
+    }
+    for entry in [&table[1], points[1]] {
+        assert_eq!((entry.summary.n, entry.summary.ci95), (9, None));
+        assert!(entry.note.contains("ended 0 of 9 repeats together: no interval"), "{}", entry.note);
+    }
+    assert_eq!(table.iter().map(|entry| entry.place.map(|p| p.place)).collect::<Vec<_>>(), [Some(1), None]);
+}
+
+#[test]
+fn pages_together_draw_no_more_than_a_table_that_is_whole() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (_store, spec) = stored_sweep(dir.path());
+    let stats = ["boot95".to_owned()];
+    let query = Query::new(&spec, &Question { stats: &stats, ..Question::default() }).expect("a question");
+    let (drawn, page) = (Cell::new(0), 600_000);
+    for _ in 0..3 {
+        query.check_work([page].into_iter(), &drawn).expect("not too much yet");
+    }
+    let why = query.check_work([page].into_iter(), &drawn).expect_err("too much").to_string();
+    assert!(why.contains("use ci95"), "{why}");
+    query.check_work([page].into_iter(), &Cell::new(0)).expect("another question");
 }
 
 #[test]

@@ -152,10 +152,11 @@ impl Analysis {
         let pair = self.pair(spec, &design)?;
         let values: Vec<&[(u32, f64)]> = design.cells.iter().map(|cell| &trials[cell].values[..]).collect();
         let blocks = Blocks::new(&values);
-        check_work(&design, &blocks)?;
+        let crossing = Crossing::of(spec);
+        // Where repeats share crossed streams, nothing is resampled.
+        check_work(&design, &blocks, if crossing.is_some() { 1 } else { RESAMPLES })?;
         let model = Model::new(spec, &design, pair)?;
         let means: Vec<f64> = values.iter().filter_map(|values| mean(values)).collect();
-        let crossing = Crossing::of(spec);
         let drawn = match &crossing {
             None => Drawn::Resamples(model.resampled(&blocks, &mut rows.resampling(&design.cells))),
             Some(crossing) => Drawn::Repeats(model.repeated(&blocks), blocks.numbers().to_vec(), crossing.clone()),
@@ -165,11 +166,9 @@ impl Analysis {
         notes.extend((!names.is_empty()).then(|| format!("intervals are given the fixed {}", names.join(", "))));
         let terms = shares::terms(spec, &design, &values, &blocks, &means, &mut notes);
         let ranked_by = self.query.ranked_by();
-        let chosen = self.query.of_chooser().map(|query| super::compare::trials(&query, rows)).transpose()?;
-        notes.extend(chosen.is_some().then(|| format!("cells are ranked by {}", ranked_by.name())));
-        let ends: BTreeMap<u64, Ends> =
-            chosen.as_ref().unwrap_or(&trials).iter().map(|(cell, trials)| (*cell, trials.ends.clone())).collect();
-        let (best, may_be_best) = match best::unranked(spec, ranked_by) {
+        notes.extend((ranked_by != self.metric()).then(|| format!("cells are ranked by {}", ranked_by.name())));
+        let ends: BTreeMap<u64, Ends> = trials.iter().map(|(cell, trials)| (*cell, trials.ends.clone())).collect();
+        let (best, may_be_best) = match self.query.unranked() {
             Some(why) => {
                 notes.push(format!("no best cell: {why}"));
                 (Vec::new(), 0)
@@ -490,8 +489,8 @@ fn ended(spec: &Spec, trials: &BTreeMap<u64, Trials>) -> String {
 }
 
 /// Refuses what would keep a core busy for minutes.
-fn check_work(design: &Design, blocks: &Blocks) -> Result<(), TableError> {
-    let draws = (blocks.repeats() + design.additive().len()) * design.cells.len() * RESAMPLES;
+fn check_work(design: &Design, blocks: &Blocks, resamples: usize) -> Result<(), TableError> {
+    let draws = (blocks.repeats() + design.additive().len()) * design.cells.len() * resamples;
     if draws > MOST_DRAWS {
         let message = format!(
             "resampling so many trials would take {draws} draws, of at most {MOST_DRAWS}: ask for effects in a sweep of \

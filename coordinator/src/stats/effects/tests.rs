@@ -303,3 +303,13 @@ fn under_crossed_streams_effects_are_those_of_the_streams() {
     // Within three standard errors of 95 % of 200.
     assert!(covered >= 0.9, "{covered}");
 }
+
+#[test]
+fn what_is_not_resampled_is_not_too_much() {
+    let spec = sweep(&[5, 4], "");
+    let design = Design::new(&spec, (0..20).collect()).expect("factors");
+    let values: Vec<(u32, f64)> = (0..110_000).map(|repeat| (repeat, 0.5)).collect();
+    let blocks = Blocks::new(&[&values[..]; 20]);
+    assert!(check_work(&design, &blocks, RESAMPLES).is_err());
+    check_work(&design, &blocks, 1).expect("each repeat is looked at once");
+}
