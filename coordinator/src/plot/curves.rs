@@ -53,9 +53,14 @@ const DASHES: [&[f64]; 3] = [&[], &[7.0, 3.0], &[2.0, 2.5]];
 pub fn draw(curves: &Curves, look: &Look) -> Result<Scene, String> {
     let lines = shown(curves)?;
     let mut notes = curves.notes.clone();
-    let left_out: usize = curves.lines.iter().zip(&lines).map(|(all, line)| all.points.len() - line.points.len()).sum();
-    if left_out > 0 {
-        notes.push(format!("{left_out} points at or below 0 have no place on a logarithmic scale."));
+    let left_out =
+        |is: fn(f64) -> bool| curves.lines.iter().flat_map(|line| &line.points).filter(|p| is(p.mean)).count();
+    let (infinite, below) = (left_out(|mean| !mean.is_finite()), left_out(|mean| mean.is_finite() && mean <= 0.0));
+    if infinite > 0 {
+        notes.push(format!("{infinite} points are infinite, and left out."));
+    }
+    if below > 0 && curves.log {
+        notes.push(format!("{below} points at or below 0 have no place on a logarithmic scale."));
     }
     let (x, (y, cut)) = (steps(&lines), values(&lines, curves.log));
     if cut {

@@ -13,7 +13,7 @@ pub struct Cell {
     pub row: usize,
     /// Its level of the columns' axis.
     pub column: usize,
-    /// Its number, if it has one.
+    /// Its number, if it has one; an infinite one has no place among the colours.
     pub value: Option<f64>,
     /// Half of the number's confidence interval, to be written below it.
     pub half: Option<f64>,
@@ -131,11 +131,14 @@ impl Layout {
     }
 }
 
-/// The values' place among the colours.
+/// The values' place among the colours, of those that are finite.
 fn colours(map: &Heatmap) -> Result<Scale, String> {
-    let values = || map.cells.iter().filter_map(|cell| cell.value);
-    if values().next().is_none() {
+    if map.cells.iter().all(|cell| cell.value.is_none()) {
         return Err(format!("no cell has a value of {}: {}", map.name, why_empty(map)));
+    }
+    let values = || map.finite();
+    if values().next().is_none() {
+        return Err(format!("{} is infinite in every cell that has a value: there is nothing to tell apart", map.name));
     }
     if map.shares {
         return Ok(Scale { from: 0.0, to: 1.0, log: false });
@@ -167,6 +170,11 @@ fn is_scattered(map: &Heatmap) -> bool {
 }
 
 impl Heatmap {
+    /// The values that have a place among the colours.
+    fn finite(&self) -> impl Iterator<Item = f64> {
+        self.cells.iter().filter_map(|cell| cell.value).filter(|value| value.is_finite())
+    }
+
     /// Numbers grow upwards; words stand in their order from the top.
     fn upwards(&self) -> bool {
         self.rows.is_numeric()
@@ -228,6 +236,9 @@ impl Grid {
 }
 
 fn fill(map: &Heatmap, scale: &Scale, value: f64) -> Colour {
+    if value.is_infinite() {
+        return FAINT;
+    }
     if map.shares { colour::of_share(value) } else { colour::of_value(scale.place(value)) }
 }
 
@@ -380,7 +391,7 @@ fn decimals(map: &Heatmap, scale: &Scale) -> Option<usize> {
     if !(1e-3..1e5).contains(&largest) || map.log {
         return None;
     }
-    if map.cells.iter().all(|cell| cell.half.is_none() && cell.value.is_none_or(|x| x == libm::trunc(x))) {
+    if map.cells.iter().all(|cell| cell.half.is_none()) && map.finite().all(|x| x == libm::trunc(x)) {
         return Some(0);
     }
     let step = (scale.to - scale.from) / 200.0;
@@ -647,13 +658,15 @@ fn empty_notes(map: &Heatmap, scattered: bool) -> Vec<String> {
 
 /// What colours make more, or less, of than there is.
 fn colour_notes(map: &Heatmap, scale: &Scale) -> Vec<String> {
-    let mut values: Vec<f64> = map.cells.iter().filter_map(|cell| cell.value).collect();
+    let mut values: Vec<f64> = map.finite().collect();
     let mut notes = Vec::new();
+    let infinite = map.cells.iter().any(|cell| cell.value.is_some_and(f64::is_infinite));
+    notes.extend(infinite.then(|| "Grey: inf, outside of the scale.".to_owned()));
     if map.shares || values.len() < 2 {
         return notes;
     }
-    let ends: Option<Vec<(f64, f64)>> =
-        map.cells.iter().filter_map(|cell| Some((cell.value?, cell.half))).map(|(x, half)| Some((x, half?))).collect();
+    let finite = map.cells.iter().filter_map(|cell| Some((cell.value.filter(|x| x.is_finite())?, cell.half)));
+    let ends: Option<Vec<(f64, f64)>> = finite.map(|(x, half)| Some((x, half?))).collect();
     if let Some(ends) = ends {
         let low = ends.iter().map(|(x, half)| x - half).fold(f64::NEG_INFINITY, f64::max);
         let high = ends.iter().map(|(x, half)| x + half).fold(f64::INFINITY, f64::min);

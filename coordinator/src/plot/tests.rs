@@ -503,6 +503,29 @@ fn colours_that_say_more_or_less_than_the_numbers_are_told() {
 }
 
 #[test]
+fn what_is_infinite_is_drawn_outside_of_the_scale() {
+    for log in [false, true] {
+        let mut map = Heatmap { log, ..heat() };
+        (map.cells[0].value, map.cells[0].half) = (Some(f64::INFINITY), None);
+        let scene = heatmap::draw(&map, &look("scale")).expect("it can be drawn");
+        let text = said(&scene);
+        assert!(text.contains(" inf ") && text.contains("Grey: inf, outside of the scale."), "{text}");
+        assert!(!text.contains("NaN") && text.matches("inf").count() == 2, "{text}");
+        let all = Heatmap { cells: vec![map.cells[0].clone()], ..map };
+        assert!(heatmap::draw(&all, &look("scale")).is_err_and(|e| e.contains("infinite in every cell")));
+    }
+    let points = scattered();
+    let cells = points.cells.iter().map(|cell| Cell { value: Some(f64::INFINITY), ..cell.clone() });
+    let cells = cells.take(3).chain(points.cells.iter().skip(3).cloned()).collect();
+    let text = said(&heatmap::draw(&Heatmap { cells, ..points }, &look("scale")).expect("it can be drawn"));
+    assert!(text.contains("Grey: inf") && !text.contains("NaN"), "{text}");
+    let mut curves = curves_of(2, false);
+    curves.lines[0].points[0].mean = f64::INFINITY;
+    let text = said(&curves::draw(&curves, &look("scale")).expect("it can be drawn"));
+    assert!(text.contains("1 points are infinite") && !text.contains("below 0"), "{text}");
+}
+
+#[test]
 fn between_words_there_are_no_contours_and_shares_are_numbers_where_there_is_room() {
     let lines = |map: &Heatmap| {
         let scene = heatmap::draw(map, &look("phase")).expect("it can be drawn");
