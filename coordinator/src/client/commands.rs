@@ -17,7 +17,7 @@ use ergodic_proto::seal::Sealed as _;
 use ergodic_proto::status::UserError;
 use ergodic_proto::{transfer, v1};
 use serde_json::json;
-use tonic::Code;
+use tonic::{Code, Response, Status, Streaming};
 
 use super::Client;
 use super::growth::{expected, halving_for_people, precision_for_people, size_for_people};
@@ -112,7 +112,6 @@ pub enum Run {
     GoOn,
 }
 
-/// Launches a sweep, once the coordinator has the files that it names, and shows what its data look like.
 /// Reads a sweep that is to be launched, as its launch would: with what new sweeps get where their files leave something open.
 ///
 /// # Errors
@@ -473,23 +472,13 @@ async fn ask_tables(
 ///
 /// # Errors
 /// There is no such sweep, axis, metric or statistic, or nobody answers.
-pub(super) async fn ask_table(client: &mut Client, request: v1::TableRequest) -> Result<v1::TableResponse, UserError> {
+pub async fn ask_table(client: &mut Client, request: v1::TableRequest) -> Result<v1::TableResponse, UserError> {
     let stats = request.stats.clone();
-    let table = match client.sweeps.table_pages(request.clone()).await {
-        Ok(pages) => {
-            let mut pages = pages.into_inner();
-            let first = pages.message().await.map_err(|e| client.error(&e))?;
-            let mut table = first.ok_or_else(|| incomplete("TableResponse"))?;
-            while let Some(page) = pages.message().await.map_err(|e| client.error(&e))? {
-                table.rows.extend(page.rows);
-            }
-            table
-        }
-        // An older coordinator sends it in one piece.
-        Err(status) if status.code() == Code::Unimplemented => {
-            client.sweeps.table(request).await.map_err(|e| client.error(&e))?.into_inner()
-        }
-        Err(status) => return Err(client.error(&status)),
+    let pages = client.sweeps.table_pages(request.clone()).await;
+    let more = |table: &mut v1::TableResponse, page: v1::TableResponse| table.rows.extend(page.rows);
+    let table = match gathered(client, pages, more, "TableResponse").await? {
+        Some(table) => table,
+        None => client.sweeps.table(request).await.map_err(|e| client.error(&e))?.into_inner(),
     };
     check_columns(&stats, &table.columns)?;
     Ok(table)
@@ -499,28 +488,36 @@ pub(super) async fn ask_table(client: &mut Client, request: v1::TableRequest) ->
 ///
 /// # Errors
 /// As for [`ask_table`].
-pub(super) async fn ask_curves(
-    client: &mut Client,
-    request: v1::CurvesRequest,
-) -> Result<v1::CurvesResponse, UserError> {
+pub async fn ask_curves(client: &mut Client, request: v1::CurvesRequest) -> Result<v1::CurvesResponse, UserError> {
     let stats = request.stats.clone();
-    let curves = match client.sweeps.curve_pages(request.clone()).await {
-        Ok(pages) => {
-            let mut pages = pages.into_inner();
-            let first = pages.message().await.map_err(|e| client.error(&e))?;
-            let mut curves = first.ok_or_else(|| incomplete("CurvesResponse"))?;
-            while let Some(page) = pages.message().await.map_err(|e| client.error(&e))? {
-                curves.points.extend(page.points);
-            }
-            curves
-        }
-        Err(status) if status.code() == Code::Unimplemented => {
-            client.sweeps.curves(request).await.map_err(|e| client.error(&e))?.into_inner()
-        }
-        Err(status) => return Err(client.error(&status)),
+    let pages = client.sweeps.curve_pages(request.clone()).await;
+    let more = |curves: &mut v1::CurvesResponse, page: v1::CurvesResponse| curves.points.extend(page.points);
+    let curves = match gathered(client, pages, more, "CurvesResponse").await? {
+        Some(curves) => curves,
+        None => client.sweeps.curves(request).await.map_err(|e| client.error(&e))?.into_inner(),
     };
     check_columns(&stats, &curves.columns)?;
     Ok(curves)
+}
+
+/// Pages as one answer; none of a coordinator of an older version, which sends it in one piece.
+async fn gathered<T>(
+    client: &Client,
+    pages: Result<Response<Streaming<T>>, Status>,
+    more: impl Fn(&mut T, T),
+    what: &str,
+) -> Result<Option<T>, UserError> {
+    let mut pages = match pages {
+        Ok(pages) => pages.into_inner(),
+        Err(status) if status.code() == Code::Unimplemented => return Ok(None),
+        Err(status) => return Err(client.error(&status)),
+    };
+    let first = pages.message().await.map_err(|e| client.error(&e))?;
+    let mut all = first.ok_or_else(|| incomplete(what))?;
+    while let Some(page) = pages.message().await.map_err(|e| client.error(&e))? {
+        more(&mut all, page);
+    }
+    Ok(Some(all))
 }
 
 /// All rows of a sweep, in pages, of which there is at least one.
@@ -591,7 +588,7 @@ fn show_tables(tables: &[v1::TableResponse], grid: bool, format: Format) -> Stri
         (Format::Table, false) if tables[0].columns.is_empty() => {
             let metrics: Vec<&str> = tables.iter().map(|table| table.metric.as_str()).collect();
             let head = heading(&v1::TableResponse { metric: metrics.join(", "), ..tables[0].clone() });
-            format!("{head}{}{}{}", output::side_by_side(tables), output::legend(&tables[0]), provenance(&tables[0]))
+            format!("{head}{}{}{}", output::side_by_side(tables), output::legends(tables), provenance(&tables[0]))
         }
         (Format::Table, _) => tables.iter().map(|table| show_table(table, grid, format)).collect::<Vec<_>>().join("\n"),
     }

@@ -216,7 +216,9 @@ fn effects_for_people(found: &v1::EffectsResponse, level: f64) -> String {
         first.into_iter().chain([mean, figure, ends]).collect()
     };
     let rows = table(&header, found.effects.iter().map(row));
-    format!("what each value adds, averaged over the other axes; interval by resampling whole repeats\n{rows}")
+    format!(
+        "what each value adds, averaged over the other axes; intervals by resampling whole repeats, or as a note says\n{rows}"
+    )
 }
 
 fn shares_for_people(found: &v1::EffectsResponse) -> String {

@@ -11,7 +11,7 @@ use tonic::Request;
 use tonic::metadata::MetadataValue;
 
 use super::Client;
-use super::commands::status;
+use super::commands::{ask_sweeps, status};
 use super::watch::{done, duration, eprintln_line, state_word};
 
 /// The word for one's own last sweep.
@@ -49,8 +49,7 @@ pub async fn meant(client: &mut Client, id: &str) -> Result<String, UserError> {
     if info.you.is_empty() {
         return Ok(id.to_owned());
     }
-    let sweeps = client.sweeps.list(v1::ListRequest {}).await.map_err(|e| client.error(&e))?.into_inner().sweeps;
-    own_latest(&sweeps, &info.you)
+    own_latest(&ask_sweeps(client).await?, &info.you)
 }
 
 /// A sweep of which nobody knows whose it is may be anybody's.

@@ -6,7 +6,7 @@ use ergodic_common::text::shown;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
-use super::table::{best_row, incidents, mark, mean_and_interval};
+use super::table::{incidents, mark, mean_and_interval};
 use super::words::figure;
 use super::{AxisWords, Records, colours, exact_value};
 use crate::plot::heat;
@@ -14,7 +14,6 @@ use crate::plot::heat;
 /// Mean ± 95 % CI by two axes, the best cell marked; or the columns asked for, one after the other. The table must have exactly these two axes, rows first.
 pub fn grid(table: &v1::TableResponse) -> (String, Records) {
     let spread = Spread::of(table);
-    let best = best_row(table).filter(|_| table.columns.is_empty());
     let warmth = Warmth::of(table);
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
@@ -30,7 +29,7 @@ pub fn grid(table: &v1::TableResponse) -> (String, Records) {
             let text = at.map_or_else(String::new, |at| cell_text(&table.rows[at]));
             record.push(if text.is_empty() { Value::Null } else { json!(text) });
             let warmth = at.and_then(|at| warmth.as_ref()?.share(&table.rows[at]));
-            let mark = at.map_or("", |at| mark(table, at, best));
+            let mark = at.map_or("", |at| mark(table, at));
             line.push(styled(text, mark, warmth));
         }
         out.add_row(line);

@@ -29,8 +29,8 @@ pub use several::{side_by_side, tidy, tidy_grids};
 pub(super) use sink::Output;
 pub use sink::{RowFormat, Sink};
 pub use table::{
-    best_row, estimate, figures_of_trials, grid_of, incidents, legend, mean_and_interval, people, short_figure,
-    summary_records, trial_records,
+    best_row, estimate, figures_of_trials, grid_of, incidents, legend, legends, mark, mean_and_interval, people,
+    short_figure, summary_records, trial_records,
 };
 pub use typed::axis_types;
 pub use words::{AxisWords, NamedAxisWords};

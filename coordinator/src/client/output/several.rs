@@ -4,7 +4,7 @@ use ergodic_common::text::shown;
 use ergodic_proto::v1;
 use serde_json::json;
 
-use super::table::{best_row, mark, mean_and_interval};
+use super::table::{mark, mean_and_interval};
 use super::{AxisWords, Records, grid, summary_records};
 
 /// Statistics in tidy form: one row per cell and metric, which the column `metric` names.
@@ -49,14 +49,12 @@ pub fn side_by_side(tables: &[v1::TableResponse]) -> String {
             .map(|name| shown(&name).into_owned()),
     );
     let words = AxisWords::of_table(first);
-    let best: Vec<Option<usize>> = tables.iter().map(best_row).collect();
     for (at, row) in first.rows.iter().enumerate() {
         let s = row.summary.unwrap_or_default();
-        let figure = |(table, best): (&v1::TableResponse, &Option<usize>)| {
-            let mark = mark(table, at, *best);
-            format!("{mark}{}", mean_and_interval(&table.rows[at].summary.unwrap_or_default()))
+        let figure = |table: &v1::TableResponse| {
+            format!("{}{}", mark(table, at), mean_and_interval(&table.rows[at].summary.unwrap_or_default()))
         };
-        let figures = tables.iter().zip(&best).map(figure);
+        let figures = tables.iter().map(figure);
         let cells = words.row(&row.values).chain([s.n.to_string()]).chain(figures);
         out.add_row(cells.chain([super::table::incidents(&s)]));
     }

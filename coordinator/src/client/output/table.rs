@@ -105,38 +105,76 @@ fn trial_row(row: &v1::TrialRow, numerics: &str) -> Vec<Value> {
     row.values.iter().map(json_value).chain(about).chain(metrics).chain([json!(digest), cause]).collect()
 }
 
-/// Position of the best row, if rows have an order.
+/// Position of the best row, if rows have an order, and it is among those that are shown.
 pub fn best_row(table: &v1::TableResponse) -> Option<usize> {
-    let places = table.rows.iter().enumerate().filter_map(|(at, row)| Some((row.place?, at)));
     // One row alone is not the best of anything.
-    places.min().map(|(_, at)| at).filter(|_| table.rows.len() > 1)
+    table.rows.iter().position(|row| row.place == Some(1)).filter(|_| table.rows.len() > 1)
 }
 
-/// What stands before the figures of a row: a star before the best one, a hollow one before those that cannot be told from it.
-pub(super) fn mark(table: &v1::TableResponse, at: usize, best: Option<usize>) -> &'static str {
-    match best {
-        Some(best) if best == at => "★ ",
-        Some(_) if table.rows[at].may_be_best => "☆ ",
+/// Whether a row cannot be told from the best one, which is another one.
+fn may_be_best(row: &v1::TableRow) -> bool {
+    row.may_be_best && row.place != Some(1)
+}
+
+/// What stands before the mean of a row: a star before the best one, a hollow one before those that cannot be told from it.
+pub fn mark(table: &v1::TableResponse, at: usize) -> &'static str {
+    let is_best = best_row(table) == Some(at);
+    match table.columns.is_empty() {
+        true if is_best => "★ ",
+        true if may_be_best(&table.rows[at]) => "☆ ",
         _ => "",
     }
 }
 
 /// What the marks of a table mean, and what else is to be known of its rows; one line each.
 pub fn legend(table: &v1::TableResponse) -> String {
-    let mut lines = Vec::new();
-    let by = if table.ranked_by.is_empty() { String::new() } else { format!(" by {}", table.ranked_by) };
-    let others = table.rows.iter().filter(|row| row.may_be_best).count().saturating_sub(1);
-    match (best_row(table).is_some() && table.columns.is_empty(), others) {
-        (true, 0) => {
-            lines.push(format!("★ best{by}, by the ranks of trials within repeats; no other can be taken for it"))
+    let lines = legend_lines(table);
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
+/// The same of tables of several metrics over the same cells: what is not said of all of them begins with the metric.
+pub fn legends(tables: &[v1::TableResponse]) -> String {
+    let all: Vec<Vec<String>> = tables.iter().map(legend_lines).collect();
+    let of_all = |line: &String| all.iter().all(|lines| lines.contains(line));
+    let mut out: Vec<String> = Vec::new();
+    for (table, lines) in tables.iter().zip(&all) {
+        for line in lines {
+            let line = if of_all(line) { line.clone() } else { format!("{}: {line}", shown(&table.metric)) };
+            if !out.contains(&line) {
+                out.push(line);
+            }
         }
-        (true, _) => lines.push(format!(
-            "★ best{by}, by the ranks of trials within repeats; ☆ cannot be told from it: {others} of {} others, at 95 %",
-            table.rows.len() - 1
-        )),
-        _ if !table.unranked.is_empty() && table.better != 0 => lines.push(format!("no ★: {}", table.unranked)),
-        _ => {}
     }
+    out.into_iter().map(|line| line + "\n").collect()
+}
+
+/// What the stars among the rows that are shown mean; rows were ranked among all.
+fn stars(table: &v1::TableResponse) -> Option<String> {
+    let by = if table.ranked_by.is_empty() { String::new() } else { format!(" by {}", table.ranked_by) };
+    let ranked = table.rows.iter().any(|row| row.place.is_some());
+    let (best, rows) = (best_row(table).is_some(), table.rows.len());
+    let tied = table.rows.iter().filter(|row| may_be_best(row)).count();
+    let ranks = "by the ranks of trials within repeats";
+    match (ranked && table.columns.is_empty(), tied) {
+        (true, 0) if best => Some(format!("★ best{by}, {ranks}; no other one here can be taken for it")),
+        (true, _) if best => {
+            let others = rows - 1;
+            Some(format!("★ best{by}, {ranks}; ☆ cannot be told from it: {tied} of {others} others here, at 95 %"))
+        }
+        // The one row of which there is only one.
+        (true, 0) if rows == 1 && table.rows[0].place == Some(1) => None,
+        (true, 0) => Some(format!("the best{by}, {ranks}, is not among these; none here can be taken for it")),
+        (true, _) => Some(format!(
+            "the best{by}, {ranks}, is not among these; ☆ cannot be told from it: {tied} of {rows} here, at 95 %"
+        )),
+        (false, _) => {
+            Some(format!("no ★: {}", table.unranked)).filter(|_| !table.unranked.is_empty() && table.better != 0)
+        }
+    }
+}
+
+fn legend_lines(table: &v1::TableResponse) -> Vec<String> {
+    let mut lines: Vec<String> = stars(table).into_iter().collect();
     if table.weighting == "trials"
         && table.rows.iter().any(|row| row.summary.is_some_and(|s| s.diverged + s.failed > 0))
     {
@@ -151,7 +189,7 @@ pub fn legend(table: &v1::TableResponse) -> String {
         let notes: std::collections::BTreeSet<&str> = told.map(|row| row.note.as_str()).collect();
         lines.extend(notes.into_iter().take(MOST_NOTES).map(|note| format!("note: {note}")));
     }
-    lines.into_iter().map(|line| line + "\n").collect()
+    lines
 }
 
 /// Most different notes below a table.
@@ -239,7 +277,7 @@ pub fn people(table: &v1::TableResponse) -> String {
     let words = AxisWords::of_table(table);
     for (at, row) in table.rows.iter().enumerate() {
         let s = row.summary.unwrap_or_default();
-        let mean = format!("{}{}", mark(table, at, best), mean_and_interval(&s));
+        let mean = format!("{}{}", mark(table, at), mean_and_interval(&s));
         let cells = words.row(&row.values).chain([s.n.to_string(), mean]).chain(figures_of_trials(&s));
         let cells: Vec<String> = cells.chain([incidents(&s)]).collect();
         let style = |text: String| {
@@ -285,7 +323,21 @@ mod tests {
         assert_eq!(best_row(&table), Some(2));
         let text = people(&table) + &legend(&table);
         assert!(text.contains("☆ 0.700") && text.contains("★ 0.600") && text.contains(" 0.500 ± 0.012"), "{text}");
-        assert!(text.contains("☆ cannot be told from it: 1 of 3 others"), "{text}");
+        assert!(text.contains("☆ cannot be told from it: 1 of 3 others here"), "{text}");
+        // Without the best row no other is starred in its stead.
+        let mut rest = table.clone();
+        rest.rows.remove(2);
+        let text = people(&rest) + &legend(&rest);
+        assert!(!text.contains('★') && text.contains("☆ 0.700"), "{text}");
+        assert!(text.contains("is not among these; ☆ cannot be told from it: 1 of 3 here"), "{text}");
+        rest.rows.remove(0);
+        assert!(legend(&rest).contains("is not among these; none here can be taken for it"), "{}", legend(&rest));
+        // Of several metrics, the legend says what the stars of each mean.
+        table.metric = "test_acc".into();
+        let other = v1::TableResponse { metric: "test_loss".into(), ranked_by: "val_loss".into(), ..table.clone() };
+        let both = legends(&[table.clone(), other]);
+        assert!(both.contains("test_acc: ★ best, by") && both.contains("test_loss: ★ best by val_loss, by"), "{both}");
+        assert_eq!(legends(&[table.clone(), table.clone()]), legend(&table));
         table.rows.iter_mut().for_each(|row| row.place = None);
         table.unranked = "the losses differ".into();
         assert_eq!((best_row(&table), legend(&table)), (None, "no ★: the losses differ\n".to_owned()));

@@ -59,14 +59,19 @@ fn axes(whole: &v1::TableResponse, options: &PlotOptions) -> Result<Vec<String>,
     }
 }
 
-/// The best cell, and how many cannot be told from it.
+/// The best cell, and how many of those that are shown cannot be told from it.
 fn best_in_words(table: &v1::TableResponse, words: &AxisWords) -> Option<String> {
-    let best = &table.rows[best_row(table)?];
+    let by = if table.ranked_by.is_empty() { String::new() } else { format!(" of {}", table.ranked_by) };
+    let Some(best) = best_row(table) else {
+        let ranked = table.rows.len() > 1 && table.rows.iter().any(|row| row.place.is_some());
+        return ranked.then(|| format!("The best cell by ranks{by} is not among these."));
+    };
+    let best = &table.rows[best];
     let values: Vec<String> = words.row(&best.values).collect();
     let axes = table.axes.iter().zip(values).map(|(axis, value)| format!("{axis} {value}"));
     let others = table.rows.iter().filter(|row| row.may_be_best).count().saturating_sub(1);
     let best = axes.collect::<Vec<_>>().join(", ");
-    Some(format!("Best by ranks: {best}; {others} of {} others may be as good.", table.rows.len() - 1))
+    Some(format!("Best by ranks{by}: {best}; {others} of {} others here may be as good.", table.rows.len() - 1))
 }
 
 /// Which trials a statistic is over.
@@ -103,7 +108,7 @@ fn of_table(table: &v1::TableResponse, stat: &str, options: &PlotOptions) -> Hea
         Some(Cell {
             row: place(&rows, 0, &row.values[0])?,
             column: place(&columns, 1, &row.values[1])?,
-            value: if mean { s.mean } else { row.figures.first().copied().filter(|x| x.is_finite()) },
+            value: if mean { s.mean } else { row.figures.first().copied().filter(|x| !x.is_nan()) },
             half: s.ci95_high.zip(s.mean).map(|(high, mean)| high - mean).filter(|_| mean),
             trials: [s.n, s.diverged, s.failed],
         })
@@ -121,4 +126,27 @@ fn of_table(table: &v1::TableResponse, stat: &str, options: &PlotOptions) -> Hea
         Over::Completed | Over::Both => format!("{stat} {}", table.metric),
     };
     Heatmap { cells, name, over: over(stat), partial: false, shares: phase, log: options.log, notes, rows, columns }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_chose_the_best_cell_is_said_and_whether_it_is_shown() {
+        let row = |place: u64, value: f64| {
+            let kind = Some(v1::axis_value::Kind::Number(value));
+            let values = vec![v1::AxisValue { kind }];
+            v1::TableRow { values, place: Some(place), may_be_best: place < 3, ..v1::TableRow::default() }
+        };
+        let rows = vec![row(2, 0.1), row(1, 0.2), row(3, 0.3)];
+        let axes = vec!["lr".into()];
+        let mut table = v1::TableResponse { axes, rows, ranked_by: "val_acc".into(), ..v1::TableResponse::default() };
+        let words = AxisWords::of_table(&table);
+        let said = best_in_words(&table, &words);
+        assert_eq!(said.as_deref(), Some("Best by ranks of val_acc: lr 0.2; 1 of 2 others here may be as good."));
+        table.rows.remove(1);
+        let said = best_in_words(&table, &words);
+        assert_eq!(said.as_deref(), Some("The best cell by ranks of val_acc is not among these."));
+    }
 }

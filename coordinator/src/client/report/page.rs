@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use ergodic_common::text::shown_lines;
 use ergodic_proto::v1;
 
-use crate::client::output::{AxisWords, best_row, figures_of_trials, incidents, legend, mean_and_interval};
+use crate::client::output::{AxisWords, best_row, figures_of_trials, incidents, legend, mark, mean_and_interval};
 
 /// Light or dark as the reader's system has it; figures stay on white, and paper is white.
 const STYLE: &str = "
@@ -39,7 +39,7 @@ pre { border: 1px solid var(--line); padding: 1rem; overflow-x: auto; font-size:
 /// What is to be known of the figures of every table, in the words of the README.
 const STATISTICS: [&str; 4] = [
     "n counts completed trials; means, deviations and intervals are over these. Diverged trials are a result and are counted beside them, and are the last of their repeat where cells are ranked; failed ones count nowhere.",
-    "Everything is recomputed from the stored rows in the order of cells and repeats. Deviations have n − 1 in the denominator; intervals are mean ± t·s/√n at 95 %, by Student's t with n − 1 degrees of freedom.",
+    "Everything is recomputed from the stored rows in the order of cells and repeats. Deviations have n − 1 in the denominator; intervals are mean ± t·s/√n at 95 %, by Student's t with n − 1 degrees of freedom, unless a note says otherwise: rows of several cells have the error of whole repeats, and sweeps that cross random streams that of the streams.",
     "Where a sample is small and skewed, such intervals cover less than they say. Intervals of different cells are not adjusted for their number.",
     "Repeat r has the same random streams in every cell unless the sweep file says otherwise: cells are best compared repeat by repeat (ergodic compare), and intervals that overlap do not say that they do not differ.",
 ];
@@ -94,16 +94,8 @@ impl Page {
         let shown = &table.rows[..table.rows.len().min(most)];
         for (at, row) in shown.iter().enumerate() {
             let s = row.summary.unwrap_or_default();
-            let (is_best, may_be) = (best == Some(at), best.is_some() && row.may_be_best);
-            let figures = figures_of_trials(&s);
-            let mark = if is_best {
-                "★ "
-            } else if may_be {
-                "☆ "
-            } else {
-                ""
-            };
-            let mean = format!("{mark}{}", mean_and_interval(&s));
+            let (is_best, figures) = (best == Some(at), figures_of_trials(&s));
+            let mean = format!("{}{}", mark(table, at), mean_and_interval(&s));
             let cells = words.row(&row.values).chain([s.n.to_string(), mean]);
             self.body += if is_best { "<tr class=\"best\">" } else { "<tr>" };
             for cell in cells.chain(figures).chain([incidents(&s)]) {
@@ -188,12 +180,12 @@ mod tests {
         let one = page_of(&[0.5, 0.25]);
         assert!(
             one.contains("<tr class=\"best\"><td>3</td><td>★ 0.25 ± 0.38")
-                && one.contains("no other can be taken for it"),
+                && one.contains("no other one here can be taken for it"),
             "{one}"
         );
         let ties = page_of(&[0.25, 0.5, 0.25]);
         assert!(ties.matches("<td>★").count() == 1 && ties.matches("<td>☆").count() == 1, "{ties}");
-        assert!(ties.contains("☆ cannot be told from it: 1 of 2 others"), "{ties}");
+        assert!(ties.contains("☆ cannot be told from it: 1 of 2 others here"), "{ties}");
         assert!(page_of(&[0.5, 0.5, 0.5, 0.25]).contains("is not among these"));
     }
 
