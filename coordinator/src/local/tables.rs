@@ -17,6 +17,7 @@ use serde_json::json;
 use super::bench::{info, leave, start_coordinator};
 use crate::cli::args::TablesArgs;
 use crate::client::Client;
+use crate::client::commands::{ask_curves, ask_table};
 use crate::client::export::{ExportOptions, export};
 use crate::client::output::Format;
 use crate::core::{DataPin, SweepRow, SweepState, Tallies};
@@ -89,12 +90,12 @@ async fn measure(args: &TablesArgs, dir: &Path) -> Result<Measured, UserError> {
     let mut client = Client::connect(&url, &Access::default()).await?;
     let table = ask(&mut client, TIMES, async |client: &mut Client| {
         let request = v1::TableRequest { sweep: SWEEP.to_owned(), ..v1::TableRequest::default() };
-        client.sweeps.table(request).await.map(|_| ()).map_err(|e| client.error(&e))
+        ask_table(client, request).await.map(|_| ())
     })
     .await?;
     let curves = ask(&mut client, TIMES, async |client: &mut Client| {
         let request = v1::CurvesRequest { sweep: SWEEP.to_owned(), ..v1::CurvesRequest::default() };
-        client.sweeps.curves(request).await.map(|_| ()).map_err(|e| client.error(&e))
+        ask_curves(client, request).await.map(|_| ())
     })
     .await?;
     let output = dir.join("dataset").display().to_string();
