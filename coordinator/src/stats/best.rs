@@ -101,7 +101,7 @@ struct Row {
     at: usize,
     stage: usize,
     mean_rank: f64,
-    /// Mean over its cells of the means by which equal ranks are told apart.
+    /// Mean of the finite values of its trials, by which equal ranks are told apart.
     mean: Option<f64>,
     /// Per repeat: mean of the values, none where one is not finite or diverged, and mean share of others that did better.
     repeats: BTreeMap<u32, (Option<f64>, f64)>,

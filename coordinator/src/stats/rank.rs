@@ -8,8 +8,8 @@
 //! Where cells have different repeats, because some lag behind, each repeat is ranked among the cells that have it, and its ranks
 //! are moved by how strong these are: a cell's rank in a repeat is that of its own strength against the mean strength of those that
 //! it met, and strengths are fitted to all ranks by least squares, as in an incomplete block design. So all repeats count, and
-//! having met the weak alone is worth nothing. A cell that lacks repeats is then taken as if it had been the last one in two more
-//! ([`AT_THE_WORST`]): to have been lucky a few times is not to be the best, and no cell gains by what it lacks. What it lacks is not
+//! having met the weak alone is worth nothing. A cell that lacks repeats is then taken as if it had been the last one in two more:
+//! to have been lucky a few times is not to be the best, and no cell gains by what it lacks. What it lacks is not
 //! held against it otherwise.
 
 use std::cmp::Ordering;
