@@ -57,13 +57,14 @@ impl Ranks {
         for (at, own) in contenders.iter().enumerate() {
             own.iter().for_each(|(repeat, end)| ends.entry(*repeat).or_default().push((at, *end)));
         }
-        let mut rounds: Vec<Round> =
-            ends.values().map(|ends| Round { beaten: ranked(ends, size, larger), strength: 0.0 }).collect();
+        let round = |ends: Vec<(usize, End)>| Round { beaten: ranked(&ends, size, larger), strength: 0.0 };
+        let (repeats, mut rounds): (Vec<u32>, Vec<Round>) =
+            ends.into_iter().map(|(repeat, ends)| (repeat, round(ends))).unzip();
         if rounds.iter().any(|round| round.beaten.len() < size) {
             allow_for_strengths(&mut rounds, size);
         }
         let means = contenders.iter().map(|own| mean(own)).collect();
-        Self { contenders: size, repeats: ends.into_keys().collect(), rounds, larger, means }
+        Self { contenders: size, repeats, rounds, larger, means }
     }
 
     /// The repeats that any contender has.

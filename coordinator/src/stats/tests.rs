@@ -514,6 +514,33 @@ fn validation_images_choose_in_the_pass_that_reads_the_values() {
 }
 
 #[test]
+fn rows_of_different_losses_have_no_place_by_their_loss() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let text =
+        FOUR_CELLS.replace("[model]\nkind = \"empty\"", "[data]\ndataset = \"glyphs\"\n[model]\nkind = \"cnn4\"");
+    let text = text.replace("steps = 3\n[grid]", "steps = 3\nbatch_size = 32\n[grid]");
+    let text = text.replace("wd = [0.0, 1.0]", "\"train.loss\" = [\"cross-entropy\", \"mse\"]");
+    let text = format!("{text}metrics = [\"test_acc\", \"test_loss\"]\n");
+    let trials = (0..4).flat_map(|cell| (0..9).map(move |repeat| (cell, repeat)));
+    let results = trials.map(|(cell, repeat)| steady(cell, repeat, [cell as f64 / 10.0; 2], &[1, 2, 3])).collect();
+    let (store, spec) = stored_results(dir.path(), text, results);
+    let readers = store.readers(2).expect("readers");
+    let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
+    for (metric, is_ranked) in [("test_loss", false), ("test_acc", true)] {
+        let query = Query::new(&spec, &Question { metric, ..Question::default() }).expect("a question");
+        let mut entries = query.table(rows).expect("a table");
+        query
+            .table_pages(rows, &mut |page| {
+                entries.extend(page);
+                true
+            })
+            .expect("pages");
+        assert_eq!((entries.len(), query.unranked().is_none()), (8, is_ranked), "{metric}");
+        assert!(entries.iter().all(|entry| entry.place.is_some() == is_ranked), "{metric}");
+    }
+}
+
+#[test]
 fn a_row_of_several_cells_is_known_by_the_repeats_that_all_of_them_have_ended() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let text = format!("{FOUR_CELLS}metrics = [\"train_loss\", \"test_acc\"]\n");
