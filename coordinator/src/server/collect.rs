@@ -78,6 +78,11 @@ pub(super) fn owns(folder: &Path, identity: Option<i64>) -> Result<(), String> {
     })
 }
 
+/// Whether several stores are known to have files in a folder.
+pub(super) fn is_shared(folder: &Path) -> bool {
+    std::fs::read_to_string(folder.join(OWNER)).is_ok_and(|signed| signed.lines().count() > 1)
+}
+
 /// Whether a coordinator makes files of this name, once it has taken up its store.
 fn is_of_a_coordinator(name: &str) -> bool {
     name == "checkpoints" || name.ends_with(".part") || name.ends_with(".damaged") || hash_of(name).is_some()
@@ -171,6 +176,7 @@ mod tests {
             come(7);
             assert_eq!(owns(dir.path(), Some(7)), Ok(()));
         }
+        assert!(!is_shared(dir.path()), "it is alone");
         assert!(owns(dir.path(), None).is_err(), "the store that has the directory is not the one that has signed");
         come(8);
         come(7);
@@ -178,6 +184,7 @@ mod tests {
         for identity in [7, 8] {
             assert!(owns(dir.path(), Some(identity)).expect_err("both have files").contains("--files"));
         }
+        assert!(is_shared(dir.path()));
         assert_eq!(std::fs::read_to_string(dir.path().join(OWNER)).expect("signed").lines().count(), 2);
     }
 

@@ -10,6 +10,7 @@ use tonic::Status;
 
 use super::Shared;
 use super::change::{self, told};
+use super::collect;
 use super::engine::Event;
 use super::store_error;
 use crate::core::{Steering, SweepRow};
@@ -82,10 +83,10 @@ async fn clear(shared: &Arc<Shared>, sweep: i64, removed: &mut Removed) -> Resul
     }
 }
 
-/// Takes those of these files off the shelf that neither a sweep nor a trial names by then. Where that cannot be known, they
-/// stay until they are collected.
+/// Takes those of these files off the shelf that neither a sweep nor a trial names by then. Where that cannot be known,
+/// they stay until they are collected; and where another store has signed the folder, for good, since it may name them.
 async fn take_off(shared: &Arc<Shared>, hashes: Vec<[u8; 32]>, removed: &mut Removed) {
-    if hashes.is_empty() {
+    if hashes.is_empty() || collect::is_shared(shared.catalog.shelf.folder()) {
         return;
     }
     let (reply, done) = oneshot::channel();

@@ -303,7 +303,7 @@ pub struct Twin {
 pub struct Cleared {
     /// How many trials had one.
     pub trials: u64,
-    /// Hashes of files of weights that no trial names any more.
+    /// Hashes of files of weights that these named, which others may name still.
     pub weights: Vec<[u8; 32]>,
     /// Whether rows may be left.
     pub more: bool,

@@ -624,8 +624,10 @@ fn a_removed_sweep_is_cleared_bit_by_bit_and_takes_only_what_is_its_own() {
     assert!(late.fenced && late.stored.is_empty(), "its leases are no more");
     commit(writer.as_mut(), &Write::Verdict(1, TrialResult::failed(TrialKey { cell: 9, repeat: 9 }, "late".into(), 2)));
     let cleared = |trials, weights, more| Written::Cleared(Cleared { trials, weights, more });
-    // Other weights are named by the other sweep's trial.
-    assert_eq!(commit(writer.as_mut(), &Write::Clear(1)), cleared(1000, vec![[8; 32]], true));
+    let named = vec![[7; 32], [8; 32]];
+    assert_eq!(commit(writer.as_mut(), &Write::Clear(1)), cleared(1000, named.clone(), true));
+    // The others are named by the other sweep's trial.
+    assert_eq!(commit(writer.as_mut(), &Write::TakeOff(named)), Written::Unnamed(vec![[8; 32]]));
     assert_eq!(commit(writer.as_mut(), &Write::Clear(1)), cleared(493, vec![], true));
     assert_eq!(commit(writer.as_mut(), &Write::Clear(1)), cleared(0, vec![], false));
     assert_eq!(commit(writer.as_mut(), &Write::Clear(2)), cleared(0, vec![], false), "it is there");
