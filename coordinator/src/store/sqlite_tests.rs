@@ -554,7 +554,7 @@ fn rows_are_gathered_wherever_they_stand_but_for_those_of_which_an_audit_found_o
         ..result(0, 0.5)
     };
     // More than are read at a time, and one far from the others.
-    let cells = || (0..900).chain([1 << 40]);
+    let cells = || (0..900).chain([(1 << 40) + 1]);
     let rows = cells().flat_map(|cell| [row(cell, 0), row(cell, 1)]).collect();
     commit(writer.as_mut(), &batch(number, 9, rows));
     let other = TrialResult { steps: 11, ..row(6, 0) };
