@@ -308,7 +308,7 @@ mod tests {
     /// Operations of a trial of 40 steps with a sample after every tenth, relative to those of its steps.
     fn cost(metrics: &str) -> f64 {
         let text = format!(
-            "name = \"t\"\nrepeats = 2\n[data]\ndataset = \"glyphs\"\n[model]\nkind = \"mlp\"\n[train]\nsteps = 40\nlr = 0.1\n\
+            "name = \"t\"\nrepeats = 2\n[data]\ndataset = \"glyphs\"\n[model]\nkind = \"mlp\"\n[train]\nsteps = 40\nlr = 0.1\nbatch_size = 16\n\
              [measure]\nevery = \"10 steps\"\nmetrics = [{metrics}]\n"
         );
         let spec = Spec::read(&SpecSource { text, ..SpecSource::default() }).expect("a valid sweep");

@@ -463,7 +463,7 @@ impl LayerState {
             stream: (!self.stream.is_empty()).then(|| chunk.of(&self.stream, len)),
             passed: self.add.map(|_| chunk.of_mut(to.part, to.passed, len)),
             channels: &self.channels,
-            slopes: &self.slopes,
+            slopes: self.norm.is_some().then_some(&self.slopes),
             first: chunk.first,
             images: chunk.images,
             output: &mut desk.z_gradient,

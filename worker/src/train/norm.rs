@@ -298,8 +298,7 @@ impl Sums {
     }
 }
 
-/// What a norm makes of [`Sums`], for every image where it runs over single images. Without a norm all is 0, and
-/// ∂L/∂z = ∂L/∂y.
+/// What a norm makes of [`Sums`], for every image where it runs over single images. Without a norm ∂L/∂z = ∂L/∂y.
 #[derive(Debug, Default)]
 pub(super) struct Slopes {
     pub(super) mean: Vec<f32>,
@@ -364,7 +363,8 @@ pub(super) struct Backward<'a> {
     /// Where the gradient of what this layer adds to its z goes.
     pub(super) passed: Option<&'a mut [f32]>,
     pub(super) channels: &'a Channels,
-    pub(super) slopes: &'a Slopes,
+    /// What the norm makes of the sums, if there is one. A unit that no image reaches may be at −∞, which no slope of 0 makes 0.
+    pub(super) slopes: Option<&'a Slopes>,
     pub(super) first: usize,
     pub(super) images: usize,
     pub(super) output: &'a mut [f32],
@@ -383,15 +383,18 @@ impl Kernel for Backward<'_> {
             let out = &mut self.output[image * len..][..len];
             for b in (0..width).step_by(BLOCK) {
                 let channels = Loaded::new(s, self.channels, self.first + image, b);
-                let mean = s.load(block(&self.slopes.mean, own + b));
-                let mean_x = s.load(block(&self.slopes.mean_x, own + b));
-                let minus = s.sub(s.splat(0.0), mean_x);
+                let slopes = self.slopes.map(|slopes| {
+                    let minus = s.sub(s.splat(0.0), s.load(block(&slopes.mean_x, own + b)));
+                    (s.load(block(&slopes.mean, own + b)), minus)
+                });
                 for at in (b..len).step_by(width) {
                     let (x, y) = channels.apply(s, s.load(block(z, at)));
                     let g = s.load(block(gradient, at));
                     let g = if self.channels.relu { s.gate(y, g) } else { g };
-                    let d = s.fma(x, minus, s.sub(s.mul(channels.scale, g), mean));
-                    let mut d = s.mul(channels.inv, d);
+                    let mut d = g;
+                    if let Some((mean, minus)) = slopes {
+                        d = s.mul(channels.inv, s.fma(x, minus, s.sub(s.mul(channels.scale, g), mean)));
+                    }
                     if let Some(stream) = stream {
                         d = s.add(d, s.load(block(stream, at)));
                     }

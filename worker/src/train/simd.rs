@@ -82,6 +82,8 @@ pub(super) trait Lanes: Copy + Send + Sync {
     fn div(self, a: Self::Block, b: Self::Block) -> Self::Block;
     /// `√a`, rightly rounded as IEEE 754 has it.
     fn sqrt(self, a: Self::Block) -> Self::Block;
+    /// `|a|`
+    fn abs(self, a: Self::Block) -> Self::Block;
     /// `if y < 0 { 0 } else { y }`: NaN stays NaN, so that divergence is seen.
     fn relu(self, y: Self::Block) -> Self::Block;
     /// `if y > 0 { g } else { 0 }`
@@ -163,6 +165,11 @@ impl Lanes for Portable {
     #[inline(always)]
     fn sqrt(self, a: Self::Block) -> Self::Block {
         each(|i| a[i].sqrt())
+    }
+
+    #[inline(always)]
+    fn abs(self, a: Self::Block) -> Self::Block {
+        each(|i| a[i].abs())
     }
 
     #[inline(always)]
@@ -260,6 +267,11 @@ mod avx512 {
         }
 
         #[inline(always)]
+        fn abs(self, a: Self::Block) -> Self::Block {
+            self.0.abs_f32s(a)
+        }
+
+        #[inline(always)]
         fn relu(self, y: Self::Block) -> Self::Block {
             let zero = self.splat(0.0);
             self.0.select_f32x16(self.0.cmp_lt_f32x16(y, zero), zero, y)
@@ -349,6 +361,11 @@ mod avx2 {
         #[inline(always)]
         fn sqrt(self, a: Self::Block) -> Self::Block {
             [self.0.sqrt_f32x8(a[0]), self.0.sqrt_f32x8(a[1])]
+        }
+
+        #[inline(always)]
+        fn abs(self, a: Self::Block) -> Self::Block {
+            [self.0.abs_f32s(a[0]), self.0.abs_f32s(a[1])]
         }
 
         #[inline(always)]

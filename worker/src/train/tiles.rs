@@ -13,6 +13,10 @@
 //! product at every point. The backward pass is the adjoint of exactly that, at the same cost:
 //! `∂w = Gᵀ[Σ (BᵀdB)·(A∂zAᵀ)]G` summed over tiles, and `∂d = B[Σ (GwGᵀ)·(A∂zAᵀ)]Bᵀ` summed over output channels.
 //!
+//! What is 0 by definition, such as the gradient of a weight that has seen zeros alone, comes back from the points as what their
+//! rounding left. Optimizers that divide by a gradient's size would make whole steps of it. So gradients that are no larger than
+//! rounding are 0.
+//!
 //! All factors are 1 or ½, so that scaling by a power of two stays exact. Under stride 2 two outputs would take 5 products
 //! instead of 6, which what is done to inputs and outputs eats up: such convolutions are computed as they are defined.
 
@@ -33,6 +37,10 @@ const SIDE: usize = 4;
 
 /// Points of a tile.
 const POINTS: usize = SIDE * SIDE;
+
+/// Share of the sum of all sizes at a square's points up to which what is made of them is rounding: 16 times that of one number.
+/// Of gradients that are none, one in a hundred thousand is so small.
+const ROUNDING: f32 = 1.0 / (1 << 20) as f32;
 
 /// Tiles that are worked on together, so that a point's weights are used often and the products stay in the cache.
 const STRIP: usize = 32;
@@ -112,10 +120,12 @@ fn pitch(channels: usize) -> usize {
 }
 
 impl Tiled {
-    /// Whether a convolution can be computed in tiles.
+    /// Whether a convolution is computed in tiles. A single tile saves nothing: what the padding's zeros would be multiplied by is
+    /// left out of the plain sum.
     pub(super) fn suits(conv: &Conv) -> bool {
         let Shape { height, width, .. } = conv.output;
-        conv.kernel == 3 && conv.stride == 1 && height % OUT == 0 && width % OUT == 0
+        let whole = height % OUT == 0 && width % OUT == 0 && height * width > OUT * OUT;
+        conv.kernel == 3 && conv.stride == 1 && whole
     }
 
     /// `input` is one image in its halo.
@@ -304,6 +314,20 @@ fn both<S: Lanes, A: Along<FROM, TO>, const FROM: usize, const TO: usize>(
     whole
 }
 
+/// What is made of the points, with zeros for what is no larger than their rounding. NaN and infinite numbers stay.
+#[inline(always)]
+fn above_rounding<S: Lanes, const N: usize>(s: S, points: &Square<S, SIDE>, mut made: Square<S, N>) -> Square<S, N> {
+    let mut size = s.splat(0.0);
+    for point in points.as_flattened() {
+        size = s.add(size, s.abs(*point));
+    }
+    let rounding = s.mul(size, s.splat(ROUNDING));
+    for x in made.as_flattened_mut() {
+        *x = s.select_greater(rounding, s.abs(*x), s.splat(0.0), *x);
+    }
+    made
+}
+
 /// Reads a square of blocks.
 #[inline(always)]
 fn load_square<S: Lanes, const N: usize>(s: S, data: &[f32], at: usize, row: usize, column: usize) -> Square<S, N> {
@@ -380,7 +404,7 @@ impl Kernel for GatherWeights<'_> {
         for at in 0..inputs * outputs / BLOCK {
             let u =
                 load_square::<S, SIDE>(s, &self.desk.weights, at * BLOCK, SIDE * inputs * outputs, inputs * outputs);
-            let g = both::<S, ToWeights, SIDE, 3>(s, u);
+            let g = above_rounding(s, &u, both::<S, ToWeights, SIDE, 3>(s, u));
             let to = (at / inputs * 9 * inputs + at % inputs) * BLOCK;
             let mut sum = load_square::<S, 3>(s, self.weights, to, 3 * column, column);
             add_to(s, &mut sum, g);
@@ -500,7 +524,7 @@ fn gather_inputs<S: Lanes>(s: S, tiled: &Tiled, strip: &[Tile], points: &[f32], 
         let [rows, columns] = &tile.inside;
         for (b, points) in points.chunks_exact(POINTS * BLOCK).enumerate() {
             let v = load_points(s, points);
-            let d = both::<S, ToInputs, SIDE, SIDE>(s, v);
+            let d = above_rounding(s, &v, both::<S, ToInputs, SIDE, SIDE>(s, v));
             let at = tile.image + b * BLOCK;
             if rows.len() == SIDE && columns.len() == SIDE {
                 let mut sum = load_square::<S, SIDE>(s, output, at, tiled.rows[1], channels);

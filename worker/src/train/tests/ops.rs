@@ -141,6 +141,23 @@ impl Case {
         (params.collect(), (0..self.batch * net.input.len()).map(|_| normal(1.0)).collect())
     }
 
+    /// The same with few pixels that are not 0, and biases that keep shut what sees none of them: many gradients are 0.
+    fn sparse(&self, net: &Net) -> (Vec<Vec<f32>>, Vec<f32>) {
+        let (mut params, mut images) = self.smooth(net);
+        let mut stream = self.stream("sparse");
+        for (param, numbers) in net.params().iter().zip(&mut params) {
+            if param.role == Role::Bias {
+                numbers.iter_mut().for_each(|x| *x = -0.1 * x.abs() - 0.01);
+            }
+        }
+        for pixel in images.chunks_exact_mut(self.input.channels) {
+            if stream.below(12) > 0 {
+                pixel.fill(0.0);
+            }
+        }
+        (params, images)
+    }
+
     /// Few different numbers, so that sums are exact, often equal and often 0.
     fn tied(&self, net: &Net) -> (Vec<Vec<f32>>, Vec<f32>) {
         let mut stream = self.stream("tied");
@@ -310,6 +327,51 @@ fn ties_agree(mut case: Case) -> Result<(), TestCaseError> {
         prop_assert!(off < 1e-5 * all + 1e-7, "{off} off {} of {all}", norm(theirs));
     }
     Ok(())
+}
+
+/// What has no gradient by definition has none, not even the rounding of others: an optimizer that divides by a gradient's size
+/// would make whole steps of it. How many numbers have none.
+fn zeros_agree(mut case: Case) -> Result<usize, TestCaseError> {
+    case.hidden.iter_mut().for_each(|hidden| hidden.norm = None);
+    let net = case.net();
+    let (params, images) = case.sparse(&net);
+    let expected = composed(&case, &net, &in_f64(&params), &images).gradient.concat();
+    let ours = own(&case, &net, &params, &images, Isa::detect()).1.concat();
+    let all = norm(&expected);
+    let none: Vec<f64> = ours.iter().zip(&expected).filter(|(_, theirs)| **theirs == 0.0).map(|(g, _)| *g).collect();
+    let most = none.iter().fold(0.0, |most: f64, g| most.max(g.abs()));
+    prop_assert!(most == 0.0, "{most} of {all}");
+    Ok(none.len())
+}
+
+#[test]
+fn what_sees_zeros_alone_has_no_gradient() {
+    let zeros = Cell::new(0);
+    check_all(150, tiled_cases(), |case| {
+        zeros.set(zeros.get() + zeros_agree(case)?);
+        Ok(())
+    });
+    assert!(zeros.get() > 100_000, "only {} numbers have no gradient", zeros.get());
+}
+
+#[test]
+fn a_unit_that_overflows_downwards_is_shut_like_any_other() {
+    let input = Shape { height: 1, width: 1, channels: 1 };
+    let hidden = layer(&[], input, 2, Map::Linear, None);
+    let head = layer(std::slice::from_ref(&hidden), hidden.output, 2, Map::Linear, None);
+    let net = Net { input, classes: 2, layers: vec![hidden, Layer { relu: false, ..head }] };
+    let loss = Loss::CrossEntropy { smoothing: 0.0 };
+    let case =
+        Case { input, hidden: vec![], blocks: (false, false), average: false, classes: 2, batch: 1, loss, seed: 0 };
+    let with = |weight: f32, isa: Isa| {
+        let params = [vec![weight, 1.0], vec![0.0; 2], vec![0.3, -0.2, 0.1, 0.7], vec![0.0; 2]];
+        own(&case, &net, &params, &[2.0], isa)
+    };
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+        let (loss, gradient) = with(-3e38, isa);
+        assert!(loss.is_finite() && gradient[2].iter().any(|g| *g != 0.0), "{isa}: {loss} {gradient:?}");
+        assert_eq!((loss, gradient), with(-3.0, isa), "{isa}");
+    }
 }
 
 #[test]
