@@ -56,7 +56,7 @@ impl Paired {
             above,
             below,
             sign_p: enough.then(|| sign_test(above, below)),
-            wilcoxon: enough.then(|| wilcoxon(&rounded, closeness(pairs))),
+            wilcoxon: enough.then(|| wilcoxon(&rounded, &pairs.iter().map(closeness).collect::<Vec<_>>())),
             correlation: correlation(&cell, &baseline),
             unpaired: variances
                 .zip(differences.variance())
@@ -78,18 +78,17 @@ impl Paired {
 
 /// Differences whose size is the rounding of what they are taken of are 0.
 fn differences(pairs: &[(f64, f64)]) -> Vec<f64> {
-    let close = closeness(pairs);
-    let difference = |(cell, baseline): &(f64, f64)| {
-        let difference = cell - baseline;
-        if difference.abs() <= close { 0.0 } else { difference }
+    let difference = |pair: &(f64, f64)| {
+        let difference = pair.0 - pair.1;
+        if difference.abs() <= closeness(pair) { 0.0 } else { difference }
     };
     pairs.iter().map(difference).collect()
 }
 
-/// What rounding can make of equal differences: of accuracies, 0.93 − 0.92 and 0.91 − 0.9 are no two sizes.
-fn closeness(pairs: &[(f64, f64)]) -> f64 {
-    let largest = pairs.iter().fold(0.0_f64, |most, (a, b)| most.max(a.abs()).max(b.abs()));
-    4.0 * f64::EPSILON * largest
+/// What rounding can make of equal values, or of equal differences: of accuracies, 0.93 − 0.92 and 0.91 − 0.9 are no two sizes. It
+/// goes by the size of the pair itself: what is large in another repeat rounds nothing in this one.
+fn closeness((cell, baseline): &(f64, f64)) -> f64 {
+    4.0 * f64::EPSILON * cell.abs().max(baseline.abs())
 }
 
 /// Two-sided p of the sign test: twice the probability of so few, or fewer, of the rarer sign. 1 without any sign.
@@ -113,20 +112,22 @@ const MOST_EXACT_WITH_TIES: usize = 13;
 
 /// Wilcoxon's signed-rank test (1945), two-sided: zeros are left out, equal sizes share their mean rank. Exact for at most 50
 /// differences without zeros and ties, and for at most 13 with them, otherwise by the normal approximation with the
-/// correction for ties and without one for continuity: as `scipy.stats.wilcoxon` decides by itself. Sizes that differ by
-/// no more than `close` are ties. Without any difference, p is 1.
-pub fn wilcoxon(differences: &[f64], close: f64) -> SignedRank {
-    let mut signed: Vec<f64> = differences.iter().copied().filter(|d| *d != 0.0).collect();
-    signed.sort_unstable_by(|a, b| a.abs().total_cmp(&b.abs()));
+/// correction for ties and without one for continuity: as `scipy.stats.wilcoxon` decides by itself. Each
+/// difference has its rounding in `close`; sizes that differ by no more than that of one of the two are ties. Without any
+/// difference, p is 1.
+pub fn wilcoxon(differences: &[f64], close: &[f64]) -> SignedRank {
+    let both = differences.iter().copied().zip(close.iter().copied());
+    let mut signed: Vec<(f64, f64)> = both.filter(|(d, _)| *d != 0.0).collect();
+    signed.sort_unstable_by(|(a, x), (b, y)| a.abs().total_cmp(&b.abs()).then(x.total_cmp(y)));
     // Ranks are doubled, so that those of ties are whole.
     let (mut ranks, mut ties) = (Vec::with_capacity(signed.len()), 0.0);
     while ranks.len() < signed.len() {
         let from = ranks.len();
-        let same = signed[from..].iter().take_while(|d| d.abs() - signed[from].abs() <= close).count();
+        let same = tied(&signed[from..]);
         ranks.extend(std::iter::repeat_n(2 * from + 1 + same, same));
         ties += (same as f64).powi(3) - same as f64;
     }
-    let plus: usize = ranks.iter().zip(&signed).filter(|(_, d)| **d > 0.0).map(|(rank, _)| rank).sum();
+    let plus: usize = ranks.iter().zip(&signed).filter(|(_, (d, _))| *d > 0.0).map(|(rank, _)| rank).sum();
     let plain = ties == 0.0 && signed.len() == differences.len();
     let most = if plain { MOST_EXACT } else { MOST_EXACT_WITH_TIES };
     if differences.len() <= most || signed.is_empty() {
@@ -136,6 +137,19 @@ pub fn wilcoxon(differences: &[f64], close: f64) -> SignedRank {
     let variance = (n * (n + 1.0) * (2.0 * n + 1.0) - 0.5 * ties) / 24.0;
     let z = (0.5 * plus as f64 - 0.25 * n * (n + 1.0)) / variance.sqrt();
     SignedRank { p: 2.0 * normal_tail(z.abs()), exact: false }
+}
+
+/// How many of the first of these are ties of each other, whatever lies between: differences in the order of their sizes, each with
+/// its rounding.
+fn tied(sorted: &[(f64, f64)]) -> usize {
+    let (least, mut reach) = (sorted[0].0.abs(), f64::INFINITY);
+    let is_tied = |(difference, close): &&(f64, f64)| {
+        let size = difference.abs();
+        let is_tied = size - least <= *close || size <= reach;
+        reach = reach.min(size + close);
+        is_tied
+    };
+    sorted.iter().take_while(is_tied).count()
 }
 
 /// Twice the smaller tail of the sum of the ranks with a plus, every sign being as likely as the other.
@@ -189,6 +203,21 @@ mod tests {
         // Ranks 2, 2, 2 with a plus and 4 with a minus: a sum of 4 or less has 1 + 3 + 3 + 1 of 16 signs.
         assert_eq!(paired.wilcoxon, Some(SignedRank { p: 1.0, exact: true }));
         assert_eq!(paired.sign_p, Some(0.625));
+    }
+
+    #[test]
+    fn a_large_value_elsewhere_makes_no_difference_equal() {
+        let small = [(3e-47, 1e-47), (1e-47, 2e-47), (8e-47, 4e-47), (9e-47, 1e-47)];
+        let mut pairs = small.to_vec();
+        pairs.push((3e-21, 1e-21));
+        let paired = Paired::of(&pairs, 0.95);
+        assert_eq!((paired.above, paired.below, paired.sign_p), (4, 1, Some(0.375)));
+        // Of the ranks 1 to 5, the least has a minus: 2 of 32 ways.
+        assert_eq!(paired.wilcoxon, Some(SignedRank { p: 0.125, exact: true }));
+        // A size that is rounded itself ties with its neighbours, and makes no ties of these.
+        let narrow = [(1.0, 1e-9), (1.5, 0.6), (2.0, 1e-9)];
+        assert_eq!([tied(&narrow), tied(&narrow[1..]), tied(&narrow[2..])], [2, 2, 1]);
+        assert_eq!(tied(&[(1.0, 1e-9), (-1.0 - 1e-10, 1e-9), (1.0 + 5e-10, 1e-9), (1.1, 1e-9)]), 3);
     }
 
     #[test]

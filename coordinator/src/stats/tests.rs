@@ -259,7 +259,7 @@ fn p_values_are_uniform_or_conservative_where_there_is_nothing_to_find() {
             let differences: Vec<f64> = (0..n).map(|_| draw()).collect();
             let above = differences.iter().filter(|d| **d > 0.0).count() as u64;
             let below = differences.iter().filter(|d| **d < 0.0).count() as u64;
-            (wilcoxon(&differences, 1e-12).p, sign_test(above, below))
+            (wilcoxon(&differences, &vec![1e-12; n]).p, sign_test(above, below))
         };
         let found: Vec<(f64, f64)> = (0..ROUNDS).map(tests).collect();
         for alpha in [0.01, 0.05, 0.2, 0.5] {

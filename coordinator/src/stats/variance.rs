@@ -211,7 +211,7 @@ impl Layout {
         let centred: Vec<f64> = values.iter().map(|x| x - middle).collect();
         let means: Vec<Vec<f64>> = (0..1 << count).map(|set| self.means(set, &centred)).collect();
         let of = |set: usize| match set {
-            0 => self.within(&centred, &means[(1 << count) - 1], noise),
+            0 => self.within(values),
             _ => Some(self.between(set, &means, values.len(), noise)),
         };
         (0..1 << count).map(of).collect()
@@ -266,9 +266,20 @@ impl Layout {
         (squares * (n / self.combinations()) as f64 / df, df)
     }
 
-    fn within(&self, values: &[f64], means: &[f64], noise: f64) -> Option<(f64, f64)> {
+    /// What repeats of the same combination differ by. Their mean is rounded by their own size, however large others are.
+    fn within(&self, values: &[f64]) -> Option<(f64, f64)> {
         let all = (1 << self.sizes.len()) - 1;
-        let off = |(repeat, x): (usize, &f64)| settled(x - means[self.place(all, repeat)], noise);
+        let means = self.means(all, values);
+        let mut largest = vec![0.0_f64; means.len()];
+        for (repeat, x) in values.iter().enumerate() {
+            let most = &mut largest[self.place(all, repeat)];
+            *most = most.max(x.abs());
+        }
+
+        let off = |(repeat, x): (usize, &f64)| {
+            let place = self.place(all, repeat);
+            settled(x - means[place], NOISE * largest[place])
+        };
         let squares: f64 = values.iter().enumerate().map(off).map(|off| off * off).sum();
         let df = (values.len() - self.combinations()) as f64;
         (self.replicates > 1).then_some((squares / df, df))
@@ -302,7 +313,7 @@ impl Layout {
     }
 }
 
-/// Of the largest value, what rounding can make of equal means.
+/// Of the largest value that is part of them, what rounding can make of equal means.
 const NOISE: f64 = 1e-14;
 
 /// A difference of means, or 0 where it is nothing but their rounding.
@@ -426,6 +437,15 @@ mod tests {
         // Of equal means, rounding makes no effects.
         let noisy: Vec<f64> = (0..12).map(|i| if i % 2 == 0 { 0.3 } else { 0.1 + 0.2 }).collect();
         assert!(layout(&[3, 4], 1).components(&noisy, 0.95).iter().all(|c| c.variance == 0.0 && c.ends.is_none()));
+    }
+
+    #[test]
+    fn a_combination_that_is_far_off_hides_no_residual() {
+        let first = [1e12, 2.0, 5.0, 6.0];
+        let second = [1e12, 2.001, 5.001, 6.001];
+        let found = layout(&[2, 2], 2).components(&[first, second].concat(), 0.95);
+        // Three pairs that differ by 1e-3, over four degrees of freedom.
+        assert!((found[3].variance - 3.0 * 0.5e-6 / 4.0).abs() < 1e-12, "{:?}", found[3]);
     }
 
     #[test]
