@@ -55,6 +55,7 @@ fn as_json(needs: &v1::NeedsResponse, ci95: f64) -> String {
         missing.as_ref().map(|missing| {
             json!({
                 "trials": missing.trials,
+                "in_cells_without_values": missing.untold,
                 "core_seconds": missing.slot_seconds,
                 "eta_seconds": json_number(missing.eta_seconds),
             })
@@ -95,9 +96,10 @@ fn for_people(needs: &v1::NeedsResponse, ci95: f64) -> String {
         }
         (Some(repeats), Some(missing)) => {
             let what = work(missing);
-            let how = match repeats > u64::from(needs.has) {
-                true => format!(": `ergodic extend {sweep} --repeats {repeats}`"),
-                false => String::new(),
+            let how = match (repeats > u64::from(needs.has), needs.by_rule) {
+                (true, false) => format!(": `ergodic extend {sweep} --repeats {repeats}`"),
+                (_, true) => format!(": launch its file with repeats = {repeats}"),
+                (false, false) => String::new(),
             };
             format!("the same repeats for all cells: {repeats}, {what}{how}\n")
         }
@@ -110,15 +112,31 @@ fn for_people(needs: &v1::NeedsResponse, ci95: f64) -> String {
         let until = format!("[repeats] until = {{ metric = \"{metric}\", ci95 = {ci95} }}");
         out += &format!("each cell until it is known, by {until}: {}\n", work(missing));
     }
-    if needs.without > 0 {
-        out +=
-            &format!("left out: {} cells without any value, because their trials diverged or failed\n", needs.without);
-    }
+    out += &without_values(needs);
     let unseen = needs.cells - needs.rows.len() as u64;
     if unseen > 0 {
         out += &format!("{unseen} cells have no results yet: they are taken to be like the others\n");
     }
     out
+}
+
+/// What becomes of cells that no repeats would help; empty if there are none.
+fn without_values(needs: &v1::NeedsResponse) -> String {
+    if needs.without == 0 {
+        return String::new();
+    }
+    let mut out =
+        format!("without any value, because all their trials diverged or failed: {} cells, which ", needs.without);
+    out += &match &needs.same {
+        Some(same) if same.trials > 0 => {
+            format!("are repeated like the others: {} of the {} trials are theirs", same.untold, same.trials)
+        }
+        _ => "do not count".to_owned(),
+    };
+    if needs.until.is_some() {
+        out += "; `until` would repeat them as often as it may, which is not counted";
+    }
+    out + "\n"
 }
 
 /// `400 trials more, 2.2 core-hours, 17m 0s on 8 slots`
@@ -134,4 +152,35 @@ fn work(missing: &v1::MissingTrials) -> String {
         None => "no worker is joined that could do it".into(),
     };
     format!("{} trials more, {cores}, {eta}", missing.trials)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_runs_as_many_trials_as_are_told() {
+        let missing = |trials, untold| Some(v1::MissingTrials { trials, untold, ..Default::default() });
+        let mut needs = v1::NeedsResponse {
+            sweep: "abc".into(),
+            cells: 2,
+            has: 2,
+            repeats: Some(18),
+            same: missing(32, 16),
+            until: missing(18, 0),
+            without: 1,
+            rows: vec![v1::CellNeeds::default(); 2],
+            ..v1::NeedsResponse::default()
+        };
+        let text = for_people(&needs, 0.1);
+        assert!(text.contains("18, 32 trials more") && text.contains("`ergodic extend abc --repeats 18`"), "{text}");
+        assert!(text.contains("16 of the 32 trials are theirs; `until` would repeat them"), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&as_json(&needs, 0.1)).expect("JSON");
+        assert_eq!(json["same"]["in_cells_without_values"], 16);
+
+        // More repeats of a sweep with a rule of its own are not of all cells.
+        needs.by_rule = true;
+        let text = for_people(&needs, 0.1);
+        assert!(!text.contains("ergodic extend") && text.contains("launch its file with repeats = 18"), "{text}");
+    }
 }

@@ -26,6 +26,7 @@ impl Sweeps {
         let slots = self.ask(move |core| core.sweep(number).map_or(0.0, |sweep| core.slots_for(sweep))).await?;
         let missing = |missing: Missing| v1::MissingTrials {
             trials: missing.trials,
+            untold: missing.untold,
             slot_seconds: missing.slot_seconds,
             eta_seconds: (slots > 0.0).then(|| missing.slot_seconds / slots),
         };
@@ -51,6 +52,7 @@ impl Sweeps {
             until: needs.until.map(missing),
             slots,
             without: needs.without,
+            by_rule: found.spec.until.is_some(),
         })
     }
 }

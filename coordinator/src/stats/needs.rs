@@ -33,8 +33,17 @@ pub struct CellNeeds {
 pub struct Missing {
     /// How many.
     pub trials: u64,
+    /// How many of them are in cells that do not count, because no trial of theirs had a value.
+    pub untold: u64,
     /// What they should take, in seconds of one slot.
     pub slot_seconds: f64,
+}
+
+impl Missing {
+    fn add(&mut self, trials: u64, seconds: f64) {
+        self.trials += trials;
+        self.slot_seconds += trials as f64 * seconds;
+    }
 }
 
 /// What a sweep needs.
@@ -44,11 +53,11 @@ pub struct Needs {
     pub cells: Vec<CellNeeds>,
     /// Repeats with which every cell of these is known well enough; `None` if one of them is not.
     pub repeats: Option<u64>,
-    /// What is missing to as many in every cell of the sweep.
+    /// What is missing to as many in every cell of the sweep, those that do not count too: more repeats are of all cells.
     pub same: Option<Missing>,
     /// What is missing if each cell ends when it is found to be known well enough.
     pub until: Option<Missing>,
-    /// Cells whose trials, from two on, all diverged or failed: no repeats would do, and they are left out of all this.
+    /// Cells whose trials, from two on, all diverged or failed: no repeats would do, and they do not count.
     pub without: u64,
 }
 
@@ -126,22 +135,26 @@ fn sum_up(cells: Vec<CellNeeds>, all: u64) -> Needs {
     // Of cells without rows nothing is known: what they have in common with the others is that they take as long.
     let unknown = all - cells.len() as u64;
     let usual = cells.iter().map(|cell| cell.seconds).sum::<f64>() / cells.len().max(1) as f64;
-    let missing = |wanted: &dyn Fn(&CellNeeds) -> Option<u64>| {
+    let same = repeats.map(|repeats| {
+        let mut missing = Missing::default();
+        for cell in &cells {
+            let trials = repeats.saturating_sub(cell.rows);
+            missing.add(trials, cell.seconds);
+            missing.untold += if counts(&cell) { 0 } else { trials };
+        }
+        missing.add(unknown * repeats, usual);
+        missing
+    });
+
+    let until = || {
         let mut missing = Missing::default();
         for cell in cells.iter().filter(counts) {
-            let trials = wanted(cell)?.saturating_sub(cell.rows);
-            missing.trials += trials;
-            missing.slot_seconds += trials as f64 * cell.seconds;
+            missing.add(cell.until?.saturating_sub(cell.rows), cell.seconds);
         }
         Some(missing)
     };
-    let same = missing(&|_| repeats).map(|missing| {
-        let trials = unknown * repeats.unwrap_or_default();
-        Missing { trials: missing.trials + trials, slot_seconds: missing.slot_seconds + trials as f64 * usual }
-    });
-    let until = missing(&|cell| cell.until).filter(|_| unknown == 0);
-    let until = until.filter(|_| repeats.is_some());
-    Needs { repeats, same: same.filter(|_| repeats.is_some()), until, without, cells }
+    let until = until().filter(|_| unknown == 0 && repeats.is_some());
+    Needs { repeats, same, until, without, cells }
 }
 
 #[cfg(test)]
@@ -182,8 +195,8 @@ mod tests {
         let cells = vec![cell(0, 20, Some(10), Some(20)), cell(1, 20, Some(50), Some(72))];
         let needs = sum_up(cells.clone(), 2);
         assert_eq!(needs.repeats, Some(50));
-        assert_eq!(needs.same, Some(Missing { trials: 60, slot_seconds: 30.0 * 2.0 + 30.0 * 4.0 }));
-        assert_eq!(needs.until, Some(Missing { trials: 52, slot_seconds: 52.0 * 4.0 }));
+        assert_eq!(needs.same, Some(Missing { trials: 60, untold: 0, slot_seconds: 30.0 * 2.0 + 30.0 * 4.0 }));
+        assert_eq!(needs.until, Some(Missing { trials: 52, untold: 0, slot_seconds: 52.0 * 4.0 }));
         let more = sum_up(cells.clone(), 3);
         assert_eq!(more.same.map(|missing| missing.trials), Some(110));
         assert_eq!(more.until, None, "a cell without rows");
@@ -192,6 +205,11 @@ mod tests {
         let dead = CellNeeds { n: 0, std: None, ..cell(1, 20, None, None) };
         let rest = sum_up(vec![cells[0], dead], 2);
         assert_eq!((rest.repeats, rest.same.map(|missing| missing.trials), rest.without), (Some(10), Some(0), 1));
+        // What more repeats would run is counted, and how much of it in a cell that none would help.
+        let dead = CellNeeds { n: 0, std: None, ..cell(1, 2, None, None) };
+        let rest = sum_up(vec![cell(0, 2, Some(18), Some(20)), dead], 2);
+        assert_eq!(rest.same, Some(Missing { trials: 32, untold: 16, slot_seconds: 16.0 * 2.0 + 16.0 * 4.0 }));
+        assert_eq!((rest.until.map(|missing| missing.trials), rest.without), (Some(18), 1));
         let nothing = sum_up(Vec::new(), 2);
         assert_eq!((nothing.repeats, nothing.same, nothing.until), (None, None, None));
     }
