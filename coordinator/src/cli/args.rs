@@ -74,7 +74,7 @@ pub enum Command {
     /// Cells are ordered by the mean ranks of their trials within repeats. Cells marked with a hollow star cannot be told from the best
     /// one: the set contains the truly best cell in 95 % of all cases. p(best) is the share of resamples of whole repeats in which a
     /// cell is the best; it is not the probability that it is, but more for the cell that was lucky: of 20 equal cells, the one that
-    /// looks best gets 0.38.
+    /// looks best gets 0.39.
     Effects(EffectsArgs),
     /// What each random stream that a sweep crosses does to a metric's variance
     Variance(VarianceArgs),

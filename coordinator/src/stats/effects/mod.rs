@@ -98,7 +98,7 @@ pub struct Best {
     pub mean: Option<f64>,
     /// Where it stands.
     pub place: Place,
-    /// Share of resamples of whole repeats in which its mean rank is the best one.
+    /// Share of resamples of whole repeats in which its mean rank is the best one; several with the best one share a resample.
     pub probability: Option<f64>,
 }
 
@@ -414,8 +414,8 @@ fn best_cells(
     (all, may_be_best)
 }
 
-/// The share of resamples of whole repeats in which a cell has the best mean rank; nothing for cells that did not go on where others
-/// did, and for fewer than two repeats.
+/// The share of resamples of whole repeats in which a cell has the best mean rank; several that have it share the resample, which
+/// says nothing of which of them is better. Nothing for cells that did not go on where others did, and for fewer than two repeats.
 fn probabilities(spec: &Spec, metric: &Metric, ends: &BTreeMap<u64, Ends>, mut stream: Stream) -> BTreeMap<u64, f64> {
     let contenders = best::contenders(spec, ends);
     let lists: Vec<&[(u32, End)]> = contenders.iter().map(|cell| ends[cell].as_slice()).collect();
@@ -424,17 +424,22 @@ fn probabilities(spec: &Spec, metric: &Metric, ends: &BTreeMap<u64, Ends>, mut s
     if repeats < 2 {
         return BTreeMap::new();
     }
-    let top = |weights: &[f64]| {
-        let mean_ranks = ranks.mean_ranks(weights);
-        let order = ranks.order(&mean_ranks);
-        let equals = order.iter().take_while(|at| ranks.compare(&mean_ranks, **at, order[0]).is_eq());
-        equals.copied().collect::<Vec<usize>>()
-    };
+    let top = |weights: &[f64]| first_of(&ranks.mean_ranks(weights));
     let mut shares: BTreeMap<u64, f64> = BTreeMap::new();
     for best in resample::weighted(repeats, RESAMPLES, &mut stream, top) {
         best.iter().for_each(|at| *shares.entry(contenders[*at]).or_default() += 1.0 / best.len() as f64);
     }
     shares.into_iter().map(|(cell, hits)| (cell, hits / RESAMPLES as f64)).collect()
+}
+
+/// Mean ranks that are as near are the same, but for rounding.
+const SAME_RANK: f64 = 1e-9;
+
+/// Those with the best mean rank; all, where none has one.
+fn first_of(mean_ranks: &[Option<f64>]) -> Vec<usize> {
+    let rank = |at: &usize| mean_ranks[*at].unwrap_or(f64::INFINITY);
+    let best = (0..mean_ranks.len()).map(|at| rank(&at)).fold(f64::INFINITY, f64::min);
+    (0..mean_ranks.len()).filter(|at| rank(at) <= best + SAME_RANK).collect()
 }
 
 fn notes(spec: &Spec, design: &Design, blocks: &Blocks, drawn: &Drawn) -> Vec<String> {

@@ -211,6 +211,23 @@ fn whole_repeats_are_resampled_so_that_what_they_share_cancels() {
 }
 
 #[test]
+fn cells_that_tie_in_a_resample_share_it() {
+    let of =
+        |last: f64| (0..10).map(|repeat| (repeat, if repeat == 9 { last } else { f64::from(repeat % 4) })).collect();
+    let two = Case::new(sweep(&[2], ""), vec![0, 1], vec![of(0.5), of(1.0)]);
+    let best = two.best(&mut fixed_stream("ties", 0));
+    // The one repeat in which they differ is missing in 0.9¹⁰ = 0.349 of the resamples, which tell nothing.
+    let probability = best[0].probability.expect("resamples");
+    assert!(best[0].cell == 1 && (probability - (1.0 - 0.5 * 0.9_f64.powi(10))).abs() < 0.02, "{best:?}");
+    close(probability + best[1].probability.expect("resamples"), 1.0, "probabilities");
+    assert_eq!(two.best(&mut fixed_stream("ties", 0)), best, "the same stream, the same shares");
+    let three = Case::new(sweep(&[3], ""), vec![0, 1, 2], vec![of(0.5); 3]);
+    for best in three.best(&mut fixed_stream("ties", 1)) {
+        close(best.probability.expect("resamples"), 1.0 / 3.0, "a share of equals");
+    }
+}
+
+#[test]
 fn what_is_missing_is_said() {
     let spec = sweep(&[2, 3], "");
     let value = |x: f64| vec![(0, x), (1, x + 1.0)];
