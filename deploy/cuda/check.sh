@@ -167,7 +167,7 @@ train gpu cuda:0 cuda-f32
 train again cuda:0 cuda-f32
 for store in cpu gpu again; do
     ask "$store" trials >"$scratch/$store.csv" && column "$scratch/$store.csv" cell test_acc >"$scratch/$store.lines"
-    column "$scratch/$store.csv" cell repeat outcome digest >"$scratch/$store.digests"
+    column "$scratch/$store.csv" cell repeat outcome step digest >"$scratch/$store.digests"
 done
 verdict "accuracies within the noise of the repeats" means_agree "$scratch/cpu.lines" "$scratch/gpu.lines"
 same_bits() { [[ -s $scratch/gpu.digests ]] && cmp "$scratch/gpu.digests" "$scratch/again.digests"; }

@@ -19,7 +19,8 @@ fn every_view_of_a_finished_sweep_agrees() {
     let trials = json(&cluster.ask(&["trials", &id[..4], "--format", "json"]));
     let trials = trials.as_array().expect("a list");
     assert_eq!(trials.len(), 72);
-    for key in ["lr", "wd", "repeat", "outcome", "steps", "seconds", "worker", "isa", "numerics", "test_acc", "digest"]
+    for key in
+        ["lr", "wd", "repeat", "outcome", "step", "steps", "seconds", "worker", "isa", "numerics", "test_acc", "digest"]
     {
         assert!(trials.iter().all(|t| t.get(key).is_some()), "{key} is missing");
     }

@@ -42,10 +42,10 @@ fn check_trials(cluster: &Cluster, id: &str, place: &str) {
     let told = rows(&cluster.ask(&["trials", id, "--format", "json"]));
     assert_eq!((found.len(), told.len()), (18, 18));
     for (found, told) in found.iter().zip(&told) {
-        for number in ["cell", "repeat", "lr", "wd", "steps", "seconds", "test_acc", "train_loss"] {
+        for number in ["cell", "repeat", "lr", "wd", "step", "steps", "seconds", "test_acc", "train_loss"] {
             assert_eq!(found[number].as_f64(), told[number].as_f64(), "{number} of {found}");
         }
-        for text in ["worker", "isa", "digest", "cause"] {
+        for text in ["outcome", "worker", "isa", "digest", "cause"] {
             assert_eq!(found[text], told[text], "{text} of {found}");
         }
         assert!(found["batch_size"].is_null(), "an axis of the other sweep");

@@ -69,10 +69,11 @@ fn json_float(x: Option<f64>) -> Value {
     }
 }
 
-/// One row per trial: axes, repeat, outcome, steps, seconds, worker, instruction set, numerics, metrics, digest.
+/// One row per trial: axes, repeat, outcome, the step at which it diverged, steps, seconds, worker, instruction set, numerics, metrics, digest.
 pub fn trial_records(pages: &[v1::TrialsResponse]) -> Records {
     let Some(first) = pages.first() else { return Records::default() };
-    let before = ["cell", "repeat", "outcome", "steps", "seconds", "worker", "isa", "numerics"].map(str::to_owned);
+    let before =
+        ["cell", "repeat", "outcome", "step", "steps", "seconds", "worker", "isa", "numerics"].map(str::to_owned);
     let after = ["digest", "cause"].map(str::to_owned);
     let columns = first.axes.iter().cloned().chain(before).chain(first.metrics.iter().cloned()).chain(after);
     let rows = pages.iter().flat_map(|page| &page.rows).map(|row| trial_row(row, &first.numerics));
@@ -83,17 +84,18 @@ fn trial_row(row: &v1::TrialRow, numerics: &str) -> Vec<Value> {
     let blank = v1::TrialResult::default();
     let result = row.result.as_ref().unwrap_or(&blank);
     let key = result.key.unwrap_or_default();
-    let outcome = match result.outcome() {
-        v1::OutcomeKind::Completed => "completed".to_owned(),
-        v1::OutcomeKind::Diverged => format!("diverged@{}", result.diverged_at),
-        v1::OutcomeKind::Failed => "failed".to_owned(),
-        v1::OutcomeKind::Unspecified => "unknown".to_owned(),
+    let (outcome, step) = match result.outcome() {
+        v1::OutcomeKind::Completed => ("completed", Value::Null),
+        v1::OutcomeKind::Diverged => ("diverged", json!(result.diverged_at)),
+        v1::OutcomeKind::Failed => ("failed", Value::Null),
+        v1::OutcomeKind::Unspecified => ("unknown", Value::Null),
     };
     let cause = if result.cause.is_empty() { Value::Null } else { json!(result.cause) };
     let about = [
         json!(key.cell),
         json!(key.repeat),
         json!(outcome),
+        step,
         json!(result.steps),
         json_number(Some(result.seconds)),
         json!(row.worker),
@@ -364,6 +366,25 @@ mod tests {
         let csv = records.csv();
         assert!(csv.contains("0.3333333333333333") && csv.contains("5e-5") | csv.contains("0.00005"), "{csv}");
         assert_eq!(records.objects()[1]["mean"], Value::Null);
+    }
+
+    #[test]
+    fn an_outcome_is_one_word_and_the_step_of_divergence_a_number() {
+        let row = |outcome: v1::OutcomeKind, diverged_at| {
+            let result = v1::TrialResult { outcome: outcome.into(), diverged_at, steps: 9, ..Default::default() };
+            v1::TrialRow { result: Some(result), ..Default::default() }
+        };
+        let rows = vec![row(v1::OutcomeKind::Diverged, 4), row(v1::OutcomeKind::Completed, 0)];
+        let records = trial_records(&[v1::TrialsResponse { rows, ..Default::default() }]);
+        let objects = records.objects();
+        assert_eq!((&objects[0]["outcome"], &objects[0]["step"]), (&json!("diverged"), &json!(4)));
+        assert_eq!((&objects[1]["outcome"], &objects[1]["step"]), (&json!("completed"), &Value::Null));
+        let csv = records.csv();
+        assert!(csv.starts_with("cell,repeat,outcome,step,steps,") && csv.contains("\n0,0,diverged,4,9,"), "{csv}");
+        assert!(csv.contains("\n0,0,completed,,9,"), "{csv}");
+        let batch = records.batch(&[]).expect("columns of equal length");
+        let column = batch.column_by_name("step").expect("the step");
+        assert_eq!((column.data_type().to_string().as_str(), column.null_count()), ("Int64", 1));
     }
 
     #[test]

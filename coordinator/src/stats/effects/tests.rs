@@ -212,8 +212,9 @@ fn whole_repeats_are_resampled_so_that_what_they_share_cancels() {
 
 #[test]
 fn cells_that_tie_in_a_resample_share_it() {
-    let of =
-        |last: f64| (0..10).map(|repeat| (repeat, if repeat == 9 { last } else { f64::from(repeat % 4) })).collect();
+    let of = |last: f64| -> Vec<(u32, f64)> {
+        (0..10_u32).map(|repeat| (repeat, if repeat == 9 { last } else { f64::from(repeat % 4) })).collect()
+    };
     let two = Case::new(sweep(&[2], ""), vec![0, 1], vec![of(0.5), of(1.0)]);
     let best = two.best(&mut fixed_stream("ties", 0));
     // The one repeat in which they differ is missing in 0.9¹⁰ = 0.349 of the resamples, which tell nothing.
