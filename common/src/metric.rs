@@ -7,7 +7,8 @@ pub const MAX_METRICS: usize = 64;
 
 /// A metric sampled along a trial. All are `f64`; one that is not defined for a trial is NaN inside and null outside.
 ///
-/// "The weights" are the trained weights that a norm follows, or all trained weights where there is no norm.
+/// "The weights" are the trained weights that a norm follows, or all trained parameters where there is no norm, biases too: those of
+/// `train.wd_on = "weights"` are others, without biases and with weights that no norm follows.
 ///
 /// A *plain* loss is the cross-entropy in nats with the whole target on the image's class, whatever label smoothing is trained
 /// with, so that it is the same quantity in all cells that are trained with cross-entropy; under `loss = "mse"` it is the mean

@@ -49,7 +49,7 @@ impl AdamW {
 pub enum WdOn {
     /// All.
     All,
-    /// Weights, but neither biases nor the norms' scales and shifts.
+    /// Weights, but neither biases nor the norms' scales and shifts. What metrics call the weights has biases where there is no norm.
     Weights,
     /// Weights that a norm follows.
     Normed,
@@ -62,7 +62,8 @@ const WD_ON: [(&str, WdOn); 3] = [("all", WdOn::All), ("weights", WdOn::Weights)
 pub struct Average {
     /// Share of the old average that is kept, or `None` for the mean of all that was taken (Izmailov et al. 2018).
     pub decay: Option<f64>,
-    /// Weights are taken from here on: after this many steps, and then after every `every`.
+    /// Weights are taken from here on: after this many steps, and then after every `every`. The initial ones are never taken: from 0
+    /// on, the first are those after `every`.
     pub from: Length,
     /// How often.
     pub every: Length,

@@ -73,7 +73,7 @@ impl Dataset {
             (n, all) if n < all && all < *whole => format!("{n} of the first {all} of {whole} {word} images"),
             (n, all) if n < all => format!("{n} of {all} {word} images"),
             // Where more was not needed, no more files were read.
-            (all, _) if all < *whole => format!("the first {all} of {whole} {word} images"),
+            (all, _) if all < *whole => format!("the first {all} of {whole} {word} images (whatever their classes)"),
             (all, _) => format!("all {all} {word} images"),
         };
         let [trained, tested] = parts.each_ref().map(images);
@@ -244,6 +244,18 @@ mod tests {
         let most = looks(&skewed, "train = 6\ntest = 1").expect("fine");
         let words = "6 of 8 training images, 1 of 2 test images, as class-balanced as they allow by seed 4";
         assert!(most.words.contains(words), "{most:?}");
+    }
+
+    #[test]
+    fn whole_files_of_several_are_not_called_balanced() {
+        let images = |labels: &[u8]| Images { pixels: Vec::new(), labels: labels.to_vec(), floats: Vec::new() };
+        let cifar = Dataset { name: DatasetName::Cifar10, train: images(&[3, 3, 3, 5]), test: images(&[0, 1]) };
+        let subset = |train: &[u32]| Subset { train: train.to_vec(), test: vec![0], validation: Vec::new() };
+        let all = "the first 4 of 50000 training images (whatever their classes), 1 of the first 2 of 10000 test images, \
+                   class-balanced by seed 4";
+        assert_eq!(cifar.provenance(4, &subset(&[0, 1, 2, 3])), all);
+        let some = "2 of the first 4 of 50000 training images, 1 of the first 2 of 10000 test images, class-balanced by seed 4";
+        assert_eq!(cifar.provenance(4, &subset(&[0, 3])), some);
     }
 
     #[test]

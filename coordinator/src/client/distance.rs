@@ -116,7 +116,8 @@ fn pair_for_people(found: &v1::DistanceResponse) -> String {
     let names = names(found);
     format!(
         "{} ({}): what two cells predict for {} probe points\nA: {}\nB: {}\n{}distance: ℓ1, in [0, 2], of n/2 repeats of A \
-         and n/2 others of B; null: the same of halves of one cell; p: by swaps of the cells within repeats\nagreement: \
+         and n/2 others of B; null: the same of halves of one cell; both over 32 random splits, whose own noise is \
+         not shown; p: by swaps of the cells within repeats\nagreement: \
          probability that two trials of different repeats predict the same class\n{}",
         shown(&found.name),
         found.sweep,

@@ -311,7 +311,7 @@ impl SweepService for Sweeps {
             metric: comparison.metric().name().into_owned(),
             baseline: comparison.baseline(&found.spec),
             axes: found.spec.grid.axes().iter().map(|axis| axis.name.clone()).collect(),
-            note: comparison.too_few(&rows),
+            note: comparison.remarks(&rows),
             rows: rows.iter().map(to_contrast).collect(),
             done: found.done,
             trials: found.trials,

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use ergodic_common::axis::Axis;
 use ergodic_common::config::Length;
 use ergodic_common::metric::Metric;
+use ergodic_common::repeats::Until;
 use ergodic_common::tree::{Value, number};
 use ergodic_common::{Outcome, Spec, TrialKey};
 
 use super::best::Ends;
 use super::crossed::Crossing;
 use super::paired::{Paired, holm};
+use super::precision::NOT_WIDENED;
 use super::rank::End;
 use super::table::{MOST_EMPTY_ROWS, Query, Question, Rows, TableError, find_axis};
 use crate::store::{Part, Reader, StoreError};
@@ -39,6 +41,8 @@ pub struct Comparison {
     crossing: Option<Crossing>,
     /// Streams that are the same in all repeats, in words.
     fixed: String,
+    /// Whether cells end when they look known well enough.
+    stops: bool,
 }
 
 /// A cell beside its baseline.
@@ -108,7 +112,8 @@ impl Comparison {
         }
         let fixed: Vec<&str> = spec.seeds.fixed.iter().map(|purpose| purpose.word()).collect();
         let (crossing, fixed) = (Crossing::of(spec), fixed.join(", "));
-        Ok(Self { query, baseline, level: contest.level, crossing, fixed })
+        let stops = spec.until.as_ref().is_some_and(Until::stops);
+        Ok(Self { query, baseline, level: contest.level, crossing, fixed, stops })
     }
 
     /// The metric.
@@ -287,9 +292,16 @@ impl Comparison {
         notes.join("; ")
     }
 
+    /// What is to be known of all contrasts; empty if nothing is.
+    pub fn remarks(&self, contrasts: &[Contrast]) -> String {
+        let stops = self.stops.then(|| NOT_WIDENED.to_owned());
+        let too_few = Some(self.too_few(contrasts)).filter(|why| !why.is_empty());
+        too_few.into_iter().chain(stops).collect::<Vec<_>>().join("; ")
+    }
+
     /// Why no cell can be told apart by its p, whatever its trials say: with so few repeats none is small enough for so many
     /// cells. Empty if one can, or no test is made.
-    pub fn too_few(&self, contrasts: &[Contrast]) -> String {
+    fn too_few(&self, contrasts: &[Contrast]) -> String {
         let tested = || contrasts.iter().filter(|contrast| contrast.paired.sign_p.is_some());
         let Some(n) = tested().map(|contrast| contrast.paired.n).max() else { return String::new() };
         let (tests, needed) = (tested().count(), repeats_for(tested().count()));

@@ -22,6 +22,10 @@ pub fn stopped(level: f64) -> f64 {
     1.0 - (1.0 - level) * (1.0 - LEVEL) / 0.05
 }
 
+/// What is to be known of intervals of other things than a mean where repeats end so.
+pub const NOT_WIDENED: &str =
+    "repeats ended when means looked known: these intervals are not widened for that, as ciNN of tables is";
+
 /// Student's quantile for an interval of this level around the mean of `n` ≥ 2 values.
 pub fn quantile(level: f64, n: u64) -> f64 {
     t_quantile(0.5 + 0.5 * level, (n.max(2) - 1) as f64)

@@ -1,6 +1,7 @@
 //! Statistics by name, `--stat mean,ci95,q05,p_diverged`, and their values over a group of trials.
 
 use ergodic_common::error::nearest;
+use ergodic_common::figures::significant;
 use ergodic_common::seed::Stream;
 
 use super::sample::wilson;
@@ -290,8 +291,7 @@ impl Figures<'_> {
             None => {}
         }
         let of_shares = asked.iter().any(|statistic| matches!(statistic.kind, Kind::ShareDiverged(_)));
-        let resampled = asked.iter().any(Statistic::resamples);
-        notes.extend(self.on_what_terms(intervals, of_shares, resampled));
+        notes.extend(self.on_what_terms(asked, intervals, of_shares));
         if of_shares && !self.completed.is_crossed() && repeats.is_some_and(|repeats| (repeats as u64) < n) {
             notes.push("the interval of p_diverged takes trials of one repeat as independent".to_owned());
         }
@@ -312,15 +312,28 @@ impl Figures<'_> {
 }
 
 impl Figures<'_> {
+    /// At what level intervals are Student's, each by its name; those of resamples stay as they are called.
+    fn how_widened(&self, asked: &[Statistic]) -> String {
+        let words =
+            |name: &str, level: f64| format!("{name} is Student's at {} %", significant(100.0 * self.level(level), 4));
+        let of = |statistic: &Statistic| match statistic.kind {
+            Kind::Interval(level) => Some(words(&statistic.name, level)),
+            Kind::Bootstrap(_) => Some(format!("{} is not widened", statistic.name)),
+            _ => None,
+        };
+        let all: Vec<String> = asked.iter().filter_map(of).collect();
+        if all.is_empty() { words("ci95", 0.95) } else { all.join(", ") }
+    }
+
     /// What intervals presuppose, and which there cannot be.
-    fn on_what_terms(&self, intervals: bool, of_shares: bool, resampled: bool) -> Vec<String> {
+    fn on_what_terms(&self, asked: &[Statistic], intervals: bool, of_shares: bool) -> Vec<String> {
         let (mut notes, sample) = (Vec::new(), &self.completed);
+        let resampled = asked.iter().any(Statistic::resamples);
         if intervals && sample.n() > 1 && !self.fixed.is_empty() {
             notes.push(format!("given the fixed {}", self.fixed));
         }
         if intervals && sample.n() > 1 && self.stops {
-            let level = 100.0 * self.level(0.95);
-            notes.push(format!("repeats ended when the mean looked known: ci95 is Student's at {level:.0} %"));
+            notes.push(format!("repeats ended when the mean looked known: {}", self.how_widened(asked)));
         }
         if !sample.is_crossed() {
             return notes;

@@ -5,6 +5,8 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use ergodic_common::metric::Metric;
+use ergodic_common::repeats::{Rule, Until};
 use ergodic_common::seed::{Stream, fixed_stream};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
@@ -15,6 +17,7 @@ use serde_json::Value;
 use super::Sample;
 use super::bootstrap;
 use super::compare::{Comparison, Contest, trials};
+use super::effects::{Analysis, Asked};
 use super::needs::needs;
 use super::paired::{Paired, holm, sign_test, wilcoxon};
 use super::sample::wilson;
@@ -641,6 +644,36 @@ fn cells_or_trials_count_alike_in_a_row_of_several() {
         assert_eq!((trials.summary.std, trials.summary.n), (alike.summary.std, alike.summary.n));
     }
     assert!(trials.iter().zip(&alike).any(|(trials, alike)| trials.summary.mean != alike.summary.mean));
+}
+
+#[test]
+fn where_repeats_end_by_precision_it_is_said_which_intervals_are_widened() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (store, mut spec) = stored(dir.path(), "", |_, _| {});
+    let rule = Rule::Precision { ci95: 0.1 };
+    spec.until = Some(Until { min: 2, said: true, metric: Metric::TestAcc, rule });
+    let readers = store.readers(1).expect("readers");
+    let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
+    let note = |stats: &[&str]| {
+        let stats: Vec<String> = stats.iter().map(|name| (*name).to_owned()).collect();
+        let query = Query::new(&spec, &Question { stats: &stats, ..Question::default() }).expect("a question");
+        query.table(rows).expect("a table")[0].note.clone()
+    };
+    for (stats, words) in [
+        (&[] as &[&str], "looked known: ci95 is Student's at 98 %"),
+        (&["ci80", "ci99"], "looked known: ci80 is Student's at 92 %, ci99 is Student's at 99.6 %"),
+        (&["boot95"], "looked known: boot95 is not widened"),
+    ] {
+        assert!(note(stats).contains(words), "{stats:?}: {}", note(stats));
+    }
+    let baseline = [("lr".to_owned(), "0.1".to_owned())];
+    let contest = Contest { baseline: &baseline, metric: "", at: "", level: 0.95 };
+    let comparison = Comparison::new(&spec, &contest).expect("a comparison");
+    let contrasts = comparison.contrasts(rows).expect("contrasts");
+    assert!(comparison.remarks(&contrasts).contains("these intervals are not widened"));
+    let asked = Asked { metric: "", at: "", level: 0.95, interaction: &[] };
+    let effects = Analysis::new(&spec, &asked).and_then(|asked| asked.answer(rows)).expect("effects");
+    assert!(effects.notes.iter().any(|note| note.contains("these intervals are not widened")), "{:?}", effects.notes);
 }
 
 #[test]

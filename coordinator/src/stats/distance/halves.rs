@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::labels::{chunks, count};
 
-/// Random splits into halves that are averaged.
+/// Random splits into halves that are averaged. Others would give somewhat other distances; how much so is not shown.
 pub const SPLITS: usize = 32;
 
 /// Distances between cells.

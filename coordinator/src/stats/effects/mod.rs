@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use ergodic_common::Spec;
 use ergodic_common::metric::Metric;
+use ergodic_common::repeats::Until;
 use ergodic_common::seed::Stream;
 use ergodic_common::tree::Value;
 
@@ -20,6 +21,7 @@ use super::bootstrap::RESAMPLES;
 use super::compare::{Trials, trials};
 use super::crossed::Crossing;
 use super::distance::cell_in_words;
+use super::precision::NOT_WIDENED;
 use super::rank::{End, Ranks};
 use super::table::{MOST_DRAWS, Query, Question, Rows, TableError, find_axis};
 use design::Design;
@@ -164,6 +166,7 @@ impl Analysis {
         let mut notes = notes(spec, &design, &blocks, &drawn);
         let names: Vec<&str> = spec.seeds.fixed.iter().map(|purpose| purpose.word()).collect();
         notes.extend((!names.is_empty()).then(|| format!("intervals are given the fixed {}", names.join(", "))));
+        notes.extend(spec.until.as_ref().is_some_and(Until::stops).then(|| NOT_WIDENED.to_owned()));
         let terms = shares::terms(spec, &design, &values, &blocks, &means, &mut notes);
         let ranked_by = self.query.ranked_by();
         notes.extend((ranked_by != self.metric()).then(|| format!("cells are ranked by {}", ranked_by.name())));
