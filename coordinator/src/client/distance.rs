@@ -143,8 +143,8 @@ fn all_for_people(found: &v1::DistanceResponse) -> String {
         let agreement = matrix(found, |row| row.agreement);
         format!(
             "ℓ1 distance, in [0, 2], of {} repeats of the one cell and {} others of the other; on the diagonal the null, of \
-             halves of one cell\n{distances}agreement: probability that two trials of different repeats predict the same \
-             class\n{agreement}",
+             halves of one cell; over 32 random splits, whose own noise is not shown\n{distances}agreement: probability that \
+             two trials of different repeats predict the same class\n{agreement}",
             n / 2,
             n / 2
         )
