@@ -69,7 +69,8 @@ fn json_float(x: Option<f64>) -> Value {
     }
 }
 
-/// One row per trial: axes, repeat, outcome, the step at which it diverged, steps, seconds, worker, instruction set, numerics, metrics, digest.
+/// One row per trial: axes, repeat, outcome, the step at which it diverged, steps, seconds, worker, instruction set, numerics,
+/// metrics, digest.
 pub fn trial_records(pages: &[v1::TrialsResponse]) -> Records {
     let Some(first) = pages.first() else { return Records::default() };
     let before =
