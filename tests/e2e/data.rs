@@ -81,8 +81,8 @@ fn a_dataset_that_is_smaller_than_asked_for_is_refused_with_what_is_there() {
     }
     std::fs::write(&file, sweep("dataset = \"mnist\"\ntrain = 20\ntest = 20")).expect("written");
     let planned = run(&["plan", &file_text, "--data-dir", &data]).stdout;
-    let line = "mnist: 20 of the first 30 of 60000 training images, the first 20 of 10000 test images, \
-                class-balanced by seed 0";
+    let line = "mnist: 20 of the first 30 of 60000 training images, the first 20 of 10000 test images \
+                (whatever their classes), class-balanced by seed 0";
     assert!(planned.contains(line) && planned.contains("10 classes of 2 training images each"), "{planned}");
     let unseen = run(&["plan", &file_text]).stdout;
     assert!(unseen.contains("was not looked at: say where it is with --data-dir"), "{unseen}");

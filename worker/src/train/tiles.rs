@@ -38,9 +38,9 @@ const SIDE: usize = 4;
 /// Points of a tile.
 const POINTS: usize = SIDE * SIDE;
 
-/// Share of the sum of all sizes at a square's points up to which what is made of them is rounding: 16 times that of one number.
-/// Of gradients that are none, one in a hundred thousand is so small.
-const ROUNDING: f32 = 1.0 / (1 << 20) as f32;
+/// Share of the sum of all sizes at a square's points up to which what is made of them is rounding: four times that of one number,
+/// of which there are sixteen. Sums of some hundred terms stay well below; of other gradients, a few in a million are so small.
+const ROUNDING: f32 = 1.0 / (1 << 22) as f32;
 
 /// Tiles that are worked on together, so that a point's weights are used often and the products stay in the cache.
 const STRIP: usize = 32;
