@@ -35,21 +35,24 @@ fn add(hasher: &mut blake3::Hasher, kind: u8, text: &str) {
 #[derive(Clone, Copy, PartialEq)]
 enum Order {
     SaysNothing,
-    /// Axes are numbered, and fields derived, in that of the file, also where they stand in tables of tables.
+    /// Axes are numbered, and fields derived, in that of the file.
     Counts,
+    /// So it does in tables of such tables, but for those that say how one axis is made.
+    CountsWithin,
 }
 
 fn add_table(hasher: &mut blake3::Hasher, table: &Table, order: Order) {
     let mut entries: Vec<(&str, &Value)> = table.0.iter().map(|(key, node)| (key.as_str(), &node.value)).collect();
-    // How one axis is said is no list of axes.
-    let order = if entries.iter().any(|(key, _)| is_axis_form(key)) { Order::SaysNothing } else { order };
+    let is_axis = order == Order::CountsWithin && entries.iter().any(|(key, _)| is_axis_form(key));
+    let order = if is_axis { Order::SaysNothing } else { order };
     if order == Order::SaysNothing {
         entries.sort_by_key(|(key, _)| *key);
     }
     hasher.update(b"t").update(&(entries.len() as u64).to_le_bytes());
+    let within = if order == Order::Counts { Order::CountsWithin } else { order };
     for (key, value) in entries {
         add(hasher, b'k', key);
-        add_value(hasher, value, if matches!(key, "grid" | "derive") { Order::Counts } else { order });
+        add_value(hasher, value, if matches!(key, "grid" | "derive") { Order::Counts } else { within });
     }
 }
 
@@ -113,6 +116,8 @@ mod tests {
                 "[grid]\ntrain.lr = [1, 2]\ntrain.loss.label_smoothing = [0, 0.1]",
             ),
             ("[derive]\nwd = '2 * x'\nlr = 'x + 1'", "[derive]\nlr = 'x + 1'\nwd = '2 * x'"),
+            // An axis of one's own that is called as a form of axes is.
+            ("[grid]\nlr = [1, 2]\npoints = [1, 2]", "[grid]\npoints = [1, 2]\nlr = [1, 2]"),
         ] {
             assert!(meaning(one, &[]).is_some() && meaning(one, &[]) != meaning(other, &[]), "{one}");
         }

@@ -269,6 +269,9 @@ impl Model {
         }
         for key in keys.iter().filter(|key| self.trials.contains_key(&(sweep, **key))) {
             let before = self.audits.get(&(sweep, *key)).map(|audit| audit.finding);
+            if before == Some(Some(Finding::Different)) {
+                continue;
+            }
             if before != Some(None) {
                 self.audits.insert((sweep, *key), due(*key, ""));
             }

@@ -729,16 +729,14 @@ impl Core {
         trials: &[(TrialKey, Option<Option<Finding>>)],
         now: Now,
     ) -> Vec<Effect> {
-        let Some(sweep) = self.sweeps.get(&sweep_number) else { return Vec::new() };
+        let Some(sweep) = self.sweeps.get(&sweep_number).filter(|_| !trials.is_empty()) else { return Vec::new() };
         // The audit of a row that was never heard of is looked up with it.
         let strange = self.unfinished_of(sweep, trials.iter().map(|(key, _)| *key));
         let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
         for (key, before) in trials.iter().filter(|(key, _)| !strange.contains(key)) {
             sweep.audits.redo(sweep.spec.grid.locate(*key), *before);
         }
-        if !trials.is_empty() {
-            sweep.expects = now + self.timing.lease_ttl;
-        }
+        sweep.expects = now + self.timing.lease_ttl;
         self.on_retried(sweep_number, &[], &[], now)
     }
 

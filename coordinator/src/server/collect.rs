@@ -6,10 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::UserError;
 use tokio::sync::oneshot;
 
-use super::Shared;
 use super::engine::Event;
+use super::{Shared, store_error};
+use crate::store::{Write, Writer, Written};
 
 /// How often they are looked for.
 const EVERY: Duration = Duration::from_secs(3600);
@@ -38,19 +41,44 @@ pub(super) async fn go_on(shared: Arc<Shared>, identity: Option<i64>) {
     }
 }
 
+/// What a store is told by from others that may have files in this folder, which it signs.
+///
+/// # Errors
+/// The store or the folder cannot be written. Whoever goes on then may lose files to a store that thinks itself alone.
+pub(crate) fn move_in(writer: &mut dyn Writer, folder: &Path) -> Result<i64, UserError> {
+    let written = writer.commit(&[&Write::Identify(new_identity())]).map_err(store_error)?;
+    let Some(Written::Identity(identity)) = written.into_iter().next() else {
+        return Err(UserError::new(ErrorCode::Internal, "the store does not say which one it is"));
+    };
+    let unsigned = |error| {
+        let message = format!("--files {}: the folder of files cannot be signed: {error}", folder.display());
+        UserError::new(ErrorCode::Internal, message)
+    };
+    sign(folder, identity).map_err(unsigned)?;
+    Ok(identity)
+}
+
+fn new_identity() -> i64 {
+    let mut bytes = [0; 8];
+    // Without chance, all stores that are made so share folders, and none collects in another one's.
+    let _ = rustls::crypto::ring::default_provider().secure_random.fill(&mut bytes);
+    i64::from_le_bytes(bytes)
+}
+
 /// Puts a store down as one whose files are in this folder, before it puts any there. Whether there were others before
 /// it, which may be those of a store that signed nothing, is put down as well.
 ///
 /// # Errors
 /// The folder cannot be written.
-pub(super) fn sign(folder: &Path, identity: i64) -> std::io::Result<()> {
+fn sign(folder: &Path, identity: i64) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
     let path = folder.join(OWNER);
     let names =
         std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
     let was_used = names.collect::<std::io::Result<Vec<_>>>()?.iter().any(|name| is_of_a_coordinator(name));
     let first = if was_used { signature(identity) } else { alone(identity) };
-    match File::create_new(&path) {
+    // Always at the end: another store may write its line between two steps of this one.
+    match File::options().append(true).create_new(true).open(&path) {
         Ok(mut file) => file.write_all(format!("{first}\n").as_bytes()),
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
         Err(_) if has_signed(&std::fs::read_to_string(&path)?, identity) => Ok(()),
@@ -78,9 +106,12 @@ pub(super) fn owns(folder: &Path, identity: Option<i64>) -> Result<(), String> {
     })
 }
 
-/// Whether several stores are known to have files in a folder.
+/// Whether several stores have files in a folder, as far as is known, or that cannot be told.
 pub(super) fn is_shared(folder: &Path) -> bool {
-    std::fs::read_to_string(folder.join(OWNER)).is_ok_and(|signed| signed.lines().count() > 1)
+    match std::fs::read_to_string(folder.join(OWNER)) {
+        Ok(signed) => signed.lines().count() > 1,
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    }
 }
 
 /// Whether a coordinator makes files of this name, once it has taken up its store.
@@ -185,6 +216,13 @@ mod tests {
             assert!(owns(dir.path(), Some(identity)).expect_err("both have files").contains("--files"));
         }
         assert!(is_shared(dir.path()));
+        // What cannot be read may say so.
+        std::fs::remove_file(dir.path().join(OWNER)).expect("removed");
+        assert!(!is_shared(dir.path()));
+        std::fs::create_dir(dir.path().join(OWNER)).expect("made");
+        assert!(is_shared(dir.path()));
+        std::fs::remove_dir(dir.path().join(OWNER)).expect("removed");
+        (7..9).for_each(come);
         assert_eq!(std::fs::read_to_string(dir.path().join(OWNER)).expect("signed").lines().count(), 2);
     }
 

@@ -120,7 +120,11 @@ impl Sweeps {
         };
         let (status, retried) = match same.state {
             SweepState::Paused if resume => (self.steered(number, Steering::Resume).await?, 0),
-            SweepState::Completed if again > 0 => (self.retried(number).await?, again),
+            SweepState::Completed if again > 0 => match self.retried(number).await {
+                // Files that were not there are there by now, or cannot be looked at.
+                Err(_) if same.failed == 0 => (self.status_of(number).await?, 0),
+                retried => (retried?, again),
+            },
             _ => (self.status_of(number).await?, 0),
         };
         Ok(v1::LaunchResponse { status, found: true, retried, ..Default::default() })

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::core::Core;
 use crate::store::writer::Meter;
-use crate::store::{Leader, Store, Write, Writer, Written};
+use crate::store::{Leader, Store, Writer};
 
 /// How often the leader renews its claim: a third of how long it lasts, if it ends at all.
 const RENEW_EVERY: Duration = Duration::from_secs(2);
@@ -206,7 +206,10 @@ impl Life {
     fn take_up(&self, epoch: u64) -> Result<TakenUp, UserError> {
         let ServeOptions { lease_ttl, check, .. } = self.options;
         let mut writer = self.store.writer(epoch).map_err(store_error)?;
-        let identity = self.identify(writer.as_mut())?;
+        let identity = match &self.options.files {
+            Some(_) => Some(collect::move_in(writer.as_mut(), self.shelf.folder())?),
+            None => None,
+        };
         let (mut core, removals) = recover(self.store.as_ref(), Some(writer.as_mut()), epoch, lease_ttl, check)?;
         let is_alone = collect::owns(self.shelf.folder(), identity).is_ok();
         Checkpoints::new(self.shelf.folder()).recover(&mut core, is_alone);
@@ -214,25 +217,6 @@ impl Life {
             lost::tell(self.store.as_ref(), &self.shelf)?;
         }
         Ok((core, removals, writer, identity))
-    }
-
-    /// What the store is told by from others that may have files in the same folder, which it signs.
-    fn identify(&self, writer: &mut dyn Writer) -> Result<Option<i64>, UserError> {
-        if self.options.files.is_none() {
-            return Ok(None);
-        }
-        let written = writer.commit(&[&Write::Identify(new_identity())]).map_err(store_error)?;
-        let identity = written.into_iter().find_map(|written| match written {
-            Written::Identity(identity) => Some(identity),
-            _ => None,
-        });
-        if let Some(identity) = identity
-            && let Err(error) = collect::sign(self.shelf.folder(), identity)
-        {
-            // Where nobody has signed, nothing is collected.
-            tracing::warn!(%error, folder = %self.shelf.folder().display(), "the folder of files cannot be signed");
-        }
-        Ok(identity)
     }
 
     /// Serves what can be answered without leading.
@@ -327,13 +311,6 @@ impl Ending {
 }
 
 /// A number that no other store has.
-fn new_identity() -> i64 {
-    let mut bytes = [0; 8];
-    // Without chance, all stores that are made so share folders, and none collects in another one's.
-    let _ = rustls::crypto::ring::default_provider().secure_random.fill(&mut bytes);
-    i64::from_le_bytes(bytes)
-}
-
 fn internal(error: std::io::Error) -> UserError {
     UserError::new(ErrorCode::Internal, error.to_string())
 }

@@ -8,9 +8,9 @@
 //! Where cells have different repeats, because some lag behind, each repeat is ranked among the cells that have it, and its ranks
 //! are moved by how strong these are: a cell's rank in a repeat is that of its own strength against the mean strength of those that
 //! it met, and strengths are fitted to all ranks by least squares, as in an incomplete block design. So all repeats count, and
-//! having met the weak alone is worth nothing. A cell that lacks repeats is then taken as if it had been the last one in two more:
-//! to have been lucky a few times is not to be the best, and no cell gains by what it lacks. What it lacks is not
-//! held against it otherwise.
+//! having met the weak alone is worth nothing. A cell that lacks repeats and has fewer than [twenty](KNOWN) is then taken as if it had
+//! been the last one in two more: to have been lucky a few times is not to be the best. What it lacks is not held against it
+//! otherwise.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -81,7 +81,7 @@ impl Ranks {
                 sums[*at].add(*weight, beaten + round.strength);
             }
         }
-        let most = sums.iter().fold(0.0, |most: f64, sum| most.max(sum.has));
+        let most = sums.iter().fold(0.0, |most: f64, sum| most.max(sum.has)).min(KNOWN);
         let worst = 2.0 * (self.contenders as f64 - 1.0);
         sums.iter().map(|sum| Some(1.0 + 0.5 * sum.mean(most, worst)?)).collect()
     }
@@ -131,6 +131,10 @@ fn least_first(a: Option<f64>, b: Option<f64>) -> Ordering {
 /// 10 to 50 repeats comes first about as often as each of the others, or less; with one up to three times as often.
 const AT_THE_WORST: f64 = 2.0;
 
+/// Repeats from which on a contender is known by what it did, and none are added: of many contenders, those would outweigh that it
+/// beats another one in all that both have.
+const KNOWN: f64 = 20.0;
+
 /// What a contender did in weighted repeats.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sum {
@@ -150,8 +154,8 @@ impl Sum {
         }
     }
 
-    /// The mean; of whoever has less than the most weight that any has, with repeats at the worst, on the scale of those that have
-    /// most, which these would move alike.
+    /// The mean; of whoever has less than this weight, with repeats at the worst, on the scale of those that have it, which these
+    /// would move alike.
     fn mean(&self, most: f64, worst: f64) -> Option<f64> {
         let mean = Some(self.beaten / self.weight).filter(|_| self.weight > 0.0)?;
         if self.has >= most {
@@ -340,6 +344,20 @@ mod tests {
         cells.push(vec![(50, 1.0)]);
         let ranks = lacking(&cells);
         assert!(ranks.order(&ranks.plain())[..5].iter().all(|at| *at < 20), "{:?}", ranks.plain());
+    }
+
+    #[test]
+    fn who_beats_another_in_all_repeats_of_many_is_before_it_however_many_there_are() {
+        // A steady cell is known after 40 repeats, a noisy one that is always worse goes on.
+        let noisy = |repeat: u32| 0.93 + 0.01 * f64::from(repeat * 7 % 10) / 10.0;
+        let mut cells: Vec<Vec<(u32, f64)>> = vec![
+            (0..40).map(|repeat| (repeat, 0.95)).collect(),
+            (0..500).map(|repeat| (repeat, noisy(repeat))).collect(),
+        ];
+        let others = (2..250).map(|cell| (0..40).map(|repeat| (repeat, 0.9 - 0.001 * f64::from(cell))).collect());
+        cells.extend(others);
+        let ranks = lacking(&cells);
+        assert_eq!(ranks.order(&ranks.plain())[..3], [0, 1, 2], "{:?}", &ranks.plain()[..3]);
     }
 
     #[test]

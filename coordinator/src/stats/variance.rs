@@ -269,7 +269,10 @@ impl Layout {
     /// What repeats of the same combination differ by. Their mean is rounded by their own size, however large others are.
     fn within(&self, values: &[f64]) -> Option<(f64, f64)> {
         let all = (1 << self.sizes.len()) - 1;
-        let means = self.means(all, values);
+        // From the first repeat of the combination on, so that equal values leave nothing.
+        let from_first = |(repeat, x): (usize, &f64)| x - values[repeat % self.combinations()];
+        let centred: Vec<f64> = values.iter().enumerate().map(from_first).collect();
+        let means = self.means(all, &centred);
         let mut largest = vec![0.0_f64; means.len()];
         for (repeat, x) in values.iter().enumerate() {
             let most = &mut largest[self.place(all, repeat)];
@@ -280,7 +283,7 @@ impl Layout {
             let place = self.place(all, repeat);
             settled(x - means[place], NOISE * largest[place])
         };
-        let squares: f64 = values.iter().enumerate().map(off).map(|off| off * off).sum();
+        let squares: f64 = centred.iter().enumerate().map(off).map(|off| off * off).sum();
         let df = (values.len() - self.combinations()) as f64;
         (self.replicates > 1).then_some((squares / df, df))
     }
@@ -446,6 +449,14 @@ mod tests {
         let found = layout(&[2, 2], 2).components(&[first, second].concat(), 0.95);
         // Three pairs that differ by 1e-3, over four degrees of freedom.
         assert!((found[3].variance - 3.0 * 0.5e-6 / 4.0).abs() < 1e-12, "{:?}", found[3]);
+    }
+
+    #[test]
+    fn equal_values_have_no_residual_however_many_they_are() {
+        for x in [0.9812, 0.93, 0.1, 1e12 + 0.3] {
+            let found = layout(&[2, 2], 2000).components(&vec![x; 8000], 0.95);
+            assert!(found.iter().all(|component| component.variance == 0.0), "{x}: {found:?}");
+        }
     }
 
     #[test]

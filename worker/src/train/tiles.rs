@@ -42,6 +42,9 @@ const POINTS: usize = SIDE * SIDE;
 /// of which there are sixteen. Sums of some hundred terms stay well below; of other gradients, a few in a million are so small.
 const ROUNDING: f32 = 1.0 / (1 << 22) as f32;
 
+/// The sum of that part of the points is finite wherever they are.
+const PART: f32 = 1.0 / 32.0;
+
 /// Tiles that are worked on together, so that a point's weights are used often and the products stay in the cache.
 const STRIP: usize = 32;
 
@@ -317,11 +320,11 @@ fn both<S: Lanes, A: Along<FROM, TO>, const FROM: usize, const TO: usize>(
 /// What is made of the points, with zeros for what is no larger than their rounding. NaN and infinite numbers stay.
 #[inline(always)]
 fn above_rounding<S: Lanes, const N: usize>(s: S, points: &Square<S, SIDE>, mut made: Square<S, N>) -> Square<S, N> {
-    let mut size = s.splat(0.0);
+    let (mut size, part) = (s.splat(0.0), s.splat(PART));
     for point in points.as_flattened() {
-        size = s.add(size, s.abs(*point));
+        size = s.fma(s.abs(*point), part, size);
     }
-    let rounding = s.mul(size, s.splat(ROUNDING));
+    let rounding = s.mul(size, s.splat(ROUNDING / PART));
     for x in made.as_flattened_mut() {
         *x = s.select_greater(rounding, s.abs(*x), s.splat(0.0), *x);
     }

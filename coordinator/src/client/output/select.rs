@@ -103,7 +103,9 @@ impl Selection {
 /// Whether rows that have an order came without it, as from coordinators that do not know of it.
 pub fn lacks_places(table: &v1::TableResponse) -> bool {
     let ended = |row: &v1::TableRow| row.summary.as_ref().is_some_and(|s| s.n + s.diverged > 0);
-    let is_ordered = table.better != 0 && table.unranked.is_empty() && table.rows.len() > 1;
+    // Rows of several cells have none before a repeat has ended in all cells of one.
+    let is_ordered =
+        table.better != 0 && table.unranked.is_empty() && table.weighting.is_empty() && table.rows.len() > 1;
     is_ordered && table.rows.iter().any(ended) && table.rows.iter().all(|row| row.place.is_none())
 }
 

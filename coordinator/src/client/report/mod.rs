@@ -121,8 +121,11 @@ async fn table(
         let id = &table.sweep;
         page.paragraph(&format!("The first {MOST_ROWS} of {all} cells; all of them: ergodic table {id} --format csv"));
     }
+    // The best ones are not asked for where it is not told which these are, or where that takes too many curves.
+    let better = if lacks_places(&table) || all as u64 > MOST_CURVES { 0 } else { table.better };
     // Nobody needs the rows any more.
-    Ok(v1::TableResponse { axes: several.into_iter().map(|(_, name)| name).collect(), rows: Vec::new(), ..table })
+    let axes = several.into_iter().map(|(_, name)| name).collect();
+    Ok(v1::TableResponse { axes, better, rows: Vec::new(), ..table })
 }
 
 /// A figure, or why there is none.
@@ -159,12 +162,8 @@ async fn curves(
         return Ok(());
     }
     match table.better {
-        _ if !table.unranked.is_empty() || lacks_places(table) => {
-            options.by = table.axes.iter().take(1).cloned().collect()
-        }
+        _ if !table.unranked.is_empty() => options.by = table.axes.iter().take(1).cloned().collect(),
         0 => options.by = table.axes.iter().take(1).cloned().collect(),
-        // Curves of all of them are not asked for.
-        _ if table.rows.len() as u64 > MOST_CURVES => options.by = table.axes.iter().take(1).cloned().collect(),
         _ => {
             options.selection.top = Some(8);
             page.paragraph("Curves of the eight best cells:");
