@@ -30,8 +30,10 @@ pub fn refuse_misleading_more(spec: &Spec, stored: &Spec) -> Result<(), SpecErro
     refuse_copies(spec)
 }
 
-const RULES: [fn(&Spec) -> Result<(), SpecError>; 3] =
-    [refuse_early_looks, refuse_growth_of_crossed, refuse_halving_by_mixed_losses];
+/// Refuses a sweep, or does not.
+type Refusal = fn(&Spec) -> Result<(), SpecError>;
+
+const RULES: [Refusal; 3] = [refuse_early_looks, refuse_growth_of_crossed, refuse_halving_by_mixed_losses];
 
 /// Settings that a new sweep gets where its file leaves something open that was decided otherwise for older ones.
 pub fn settings_of_new(spec: &Spec) -> Vec<String> {

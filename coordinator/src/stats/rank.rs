@@ -8,7 +8,7 @@
 //! Where cells have different repeats, because some lag behind, each repeat is ranked among the cells that have it, and its ranks
 //! are moved by how strong these are: a cell's rank in a repeat is that of its own strength against the mean strength of those that
 //! it met, and strengths are fitted to all ranks by least squares, as in an incomplete block design. So all repeats count, and
-//! having met the weak alone is worth nothing. A cell that lacks repeats and has fewer than [twenty](KNOWN) is then taken as if it had
+//! having met the weak alone is worth nothing. A cell that lacks repeats and has fewer than twenty is then taken as if it had
 //! been the last one in two more: to have been lucky a few times is not to be the best. What it lacks is not held against it
 //! otherwise.
 
