@@ -230,6 +230,8 @@ fn failed_trials_are_run_again_and_growing_sweeps_take_what_they_would_run() {
 fn copies_are_audited_as_the_file_says() {
     let mut cluster = Cluster::start(&[]);
     let _workers = [cluster.worker(1, &[]), cluster.worker(1, &[])];
+    // Whoever is alone audits nothing.
+    cluster.wait_for_workers(2);
     let first = launched(&cluster, &TOY.replace("seed    = 3", "seed = 3\naudit = 0.5"), "");
     let status = cluster.wait_for_end(&first);
     let due = status["audits_due"].as_u64().expect("a number");
