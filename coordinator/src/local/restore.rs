@@ -27,7 +27,7 @@ use crate::core::interval::IntervalSet;
 use crate::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
 use crate::server::backup::VERSION;
 use crate::server::files::Shelf;
-use crate::server::{files_dir, move_in, store_error};
+use crate::server::{files_dir, sign_folder, store_error};
 use crate::store::place::Place;
 use crate::store::{Attempt, Audit, Store, StoreError, StoredTrial, Write, Writer, Written};
 
@@ -55,7 +55,7 @@ pub fn restore(path: &Path, place: &Path, files: Option<&Path>) -> Result<String
         let mut writer = store.writer(leader.epoch).map_err(store_error)?;
         // Before there are files of it, so that no other store takes them for forgotten ones.
         if files.is_some() {
-            move_in(writer.as_mut(), shelf.folder())?;
+            sign_folder(writer.as_mut(), shelf.folder())?;
         }
         let mut restore = Restore { writer, shelf, sweeps: Vec::new(), rows: 0, next_lease: 1, file: None };
         let restored = read(path, |record| restore.take(record)).and_then(|()| restore.finish());

@@ -45,7 +45,7 @@ pub(super) async fn go_on(shared: Arc<Shared>, identity: Option<i64>) {
 ///
 /// # Errors
 /// The store or the folder cannot be written. Whoever goes on then may lose files to a store that thinks itself alone.
-pub(crate) fn move_in(writer: &mut dyn Writer, folder: &Path) -> Result<i64, UserError> {
+pub(crate) fn sign_folder(writer: &mut dyn Writer, folder: &Path) -> Result<i64, UserError> {
     let written = writer.commit(&[&Write::Identify(new_identity())]).map_err(store_error)?;
     let Some(Written::Identity(identity)) = written.into_iter().next() else {
         return Err(UserError::new(ErrorCode::Internal, "the store does not say which one it is"));

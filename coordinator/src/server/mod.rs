@@ -58,7 +58,7 @@ use crate::store::place::Place;
 use crate::store::writer::{WriterHandle, WriterLoop};
 use crate::store::{Store, StoreError, Writer};
 use checkpoints::{Checkpoints, Keeper};
-pub(crate) use collect::move_in;
+pub(crate) use collect::sign_folder;
 use data::DataCatalog;
 use door::{Caller, Door, DoorOptions, Guard, Tokens};
 use engine::{Engine, EngineHandle, Event};

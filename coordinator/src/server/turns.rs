@@ -207,7 +207,7 @@ impl Life {
         let ServeOptions { lease_ttl, check, .. } = self.options;
         let mut writer = self.store.writer(epoch).map_err(store_error)?;
         let identity = match &self.options.files {
-            Some(_) => Some(collect::move_in(writer.as_mut(), self.shelf.folder())?),
+            Some(_) => Some(collect::sign_folder(writer.as_mut(), self.shelf.folder())?),
             None => None,
         };
         let (mut core, removals) = recover(self.store.as_ref(), Some(writer.as_mut()), epoch, lease_ttl, check)?;
