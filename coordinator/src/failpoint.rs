@@ -13,6 +13,9 @@ pub(crate) const BEFORE_ACKNOWLEDGEMENT: &str = "before-acknowledgement";
 /// The worker's answer is on its way.
 pub(crate) const AFTER_ACKNOWLEDGEMENT: &str = "after-acknowledgement";
 
+/// The leader has read whether it still leads, and still has the store open for that.
+pub(crate) const WHILE_RENEWING: &str = "while-renewing";
+
 /// All parts of a dataset are written, and its manifest does not name them.
 pub(crate) const BEFORE_MANIFEST: &str = "before-manifest";
 

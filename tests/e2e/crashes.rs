@@ -1,10 +1,10 @@
 //! Processes that are killed, frozen and started again. Every scenario proves that its fault hit work under way, and ends
 //! with what must hold whatever happened ([`Cluster::settle`]).
 
-use ergodic_tests::{Cluster, Done, Program};
+use ergodic_tests::{Cluster, Done, Program, wait_for};
 use serde_json::Value;
 
-use crate::{reach, trials, work};
+use crate::{empty_sweep, reach, trials, work};
 
 /// Repeats that the gate lets through before a fault.
 const BEFORE: u32 = 7;
@@ -65,6 +65,19 @@ fn dies_at(place: &str) -> Value {
     assert_eq!(status["releases"], 0, "a lease was lost: {status}");
     assert_eq!(Some(done.begun), status["trials"].as_u64(), "running trials were begun again");
     status
+}
+
+#[test]
+fn a_coordinator_that_stops_while_it_renews_its_claim_brings_its_log_home() {
+    let mut cluster = Cluster::start(&[]);
+    cluster.take_coordinator().kill();
+    cluster.restart_coordinator(&[("FAILPOINTS", "while-renewing=sleep(1500)")]);
+    cluster.launch(&empty_sweep(2));
+    let database = cluster.path("store/ergodic.sqlite").canonicalize().expect("a store has a database");
+    // The writer has it open, and whoever renews the claim.
+    wait_for("the claim is renewed", || cluster.coordinator().process().opened(&database) > 1);
+    // Looks at the store, too.
+    cluster.close(Vec::new());
 }
 
 #[test]

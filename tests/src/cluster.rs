@@ -8,10 +8,13 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::gate::Gate;
+use crate::pace;
 use crate::process::Process;
 
-/// How long anything may take before a test gives up and shows what it knows.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
+/// How long anything may take before a test gives up and shows what it knows: longer where trials are made longer.
+pub(crate) fn deadline() -> Duration {
+    Duration::from_secs(120).mul_f64(pace().max(1.0))
+}
 
 /// What a finished program said.
 #[derive(Debug)]
@@ -105,7 +108,7 @@ fn command_under(launcher: &[String], name: &str) -> Command {
 pub fn wait_for(what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < DEADLINE, "waited in vain until {what}");
+        assert!(start.elapsed() < deadline(), "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -148,7 +151,7 @@ impl Program {
             if let Some((_, rest)) = log.split_once(text).filter(|(_, rest)| rest.contains('\n')) {
                 return rest.split_whitespace().next().unwrap_or_default().to_owned();
             }
-            assert!(start.elapsed() < DEADLINE, "waited in vain for '{text}' in:\n{log}");
+            assert!(start.elapsed() < deadline(), "waited in vain for '{text}' in:\n{log}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -160,7 +163,7 @@ impl Program {
     pub fn wait_for_file(path: &Path, text: &str) {
         let start = Instant::now();
         while !std::fs::read_to_string(path).is_ok_and(|content| content.contains(text)) {
-            assert!(start.elapsed() < DEADLINE, "waited in vain for '{text}' in {}", path.display());
+            assert!(start.elapsed() < deadline(), "waited in vain for '{text}' in {}", path.display());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -172,7 +175,7 @@ impl Program {
     pub fn wait_for_log_times(&self, text: &str, times: usize) {
         let start = Instant::now();
         while self.log().matches(text).count() < times {
-            assert!(start.elapsed() < DEADLINE, "waited in vain for {times} times '{text}' in:\n{}", self.log());
+            assert!(start.elapsed() < deadline(), "waited in vain for {times} times '{text}' in:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -184,7 +187,7 @@ impl Program {
     pub fn wait_until(&self, what: &str, wanted: impl Fn() -> bool) {
         let start = Instant::now();
         while !wanted() {
-            assert!(start.elapsed() < DEADLINE, "waited in vain until {what}:\n{}", self.log());
+            assert!(start.elapsed() < deadline(), "waited in vain until {what}:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -202,7 +205,7 @@ impl Program {
         self.signal("STOP");
         let start = Instant::now();
         while self.process().state() != 'T' {
-            assert!(start.elapsed() < DEADLINE, "it does not stand still:\n{}", self.log());
+            assert!(start.elapsed() < deadline(), "it does not stand still:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -249,7 +252,7 @@ impl Program {
             if let Some(status) = self.child.try_wait().expect("a child can be asked") {
                 return status.code().unwrap_or(256);
             }
-            assert!(start.elapsed() < DEADLINE, "it does not end; its log:\n{}", self.log());
+            assert!(start.elapsed() < deadline(), "it does not end; its log:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -532,7 +535,7 @@ impl Cluster {
             if wanted(&status) {
                 return status;
             }
-            assert!(start.elapsed() < DEADLINE, "waited in vain until {what}: {status}\n{}", self.logs());
+            assert!(start.elapsed() < deadline(), "waited in vain until {what}: {status}\n{}", self.logs());
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 
-use crate::cluster::{Cluster, DEADLINE, Program};
+use crate::cluster::{Cluster, Program, deadline};
 use crate::gate::Gate;
 use crate::process::naming;
 
@@ -60,7 +60,7 @@ impl Cluster {
         let (before, start) = (self.done().begun, Instant::now());
         let_through(&self.gate);
         while self.done().begun == before {
-            assert!(start.elapsed() < DEADLINE, "waited in vain until a trial begins:\n{}", self.logs());
+            assert!(start.elapsed() < deadline(), "waited in vain until a trial begins:\n{}", self.logs());
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -101,7 +101,8 @@ impl Cluster {
         let coordinator = self.take_coordinator();
         coordinator.signal("TERM");
         assert_eq!(coordinator.wait(), 0, "the coordinator did not stop in good order:\n{}", self.logs());
-        let stored = self.store().map_or(0, |store| check_store(&store));
+        let logs = self.logs();
+        let stored = self.store().map_or(0, |store| check_store(&store, &logs));
         let left = naming(&self.path(""));
         assert!(left.is_empty(), "processes are left: {left:?}");
         (stored, self.done())
@@ -128,7 +129,7 @@ impl Cluster {
         while self.coordinator().process().descriptors() > self.descriptors() {
             let (now, before) = (self.coordinator().process().descriptors(), self.descriptors());
             assert!(
-                start.elapsed() < DEADLINE,
+                start.elapsed() < deadline(),
                 "the coordinator leaks descriptors: {now}, {before} before anybody came"
             );
             std::thread::sleep(Duration::from_millis(20));
@@ -138,9 +139,9 @@ impl Cluster {
 
 /// The database of a coordinator that has stopped: whole, with a curve per row and no lease. Gives the number of rows, of
 /// all sweeps.
-fn check_store(folder: &Path) -> u64 {
+fn check_store(folder: &Path, logs: &str) -> u64 {
     let path = folder.join("ergodic.sqlite");
-    assert!(!folder.join("ergodic.sqlite-wal").exists(), "what was written ahead is not in the database");
+    assert!(!folder.join("ergodic.sqlite-wal").exists(), "what was written ahead is not in the database:\n{logs}");
     let store = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("the store can be read");
     let whole: String = store.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("it can be checked");
     assert_eq!(whole, "ok");

@@ -1,5 +1,7 @@
 //! What Linux tells of a process.
 
+use std::path::Path;
+
 /// A process, by its number.
 #[derive(Debug, Clone, Copy)]
 pub struct Process(u32);
@@ -43,6 +45,16 @@ impl Process {
     /// It has ended.
     pub fn descriptors(self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.0)).expect("a process that runs can be looked at").count()
+    }
+
+    /// How often it has this file open.
+    ///
+    /// # Panics
+    /// It has ended.
+    pub fn opened(self, file: &Path) -> usize {
+        let all = std::fs::read_dir(format!("/proc/{}/fd", self.0)).expect("a process that runs can be looked at");
+        // One that is closed meanwhile is gone.
+        all.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok()).filter(|open| open == file).count()
     }
 
     /// The most memory it has held, in MiB.

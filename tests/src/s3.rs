@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::cluster::{DEADLINE, wait_for};
+use crate::cluster::{deadline, wait_for};
 
 /// A local server with a bucket called `results`, stopped when dropped.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl S3 {
         let mut server = Self { server, address: format!("127.0.0.1:{port}"), files };
         let (mut ended, start) = (false, Instant::now());
         while !ended && TcpStream::connect(&server.address).is_err() {
-            assert!(start.elapsed() < DEADLINE, "waited in vain until {} listens", server.address);
+            assert!(start.elapsed() < deadline(), "waited in vain until {} listens", server.address);
             std::thread::sleep(Duration::from_millis(20));
             ended = server.server.try_wait().is_ok_and(|status| status.is_some());
         }
@@ -117,7 +117,7 @@ impl S3 {
     /// Status line and body, if it answers.
     fn ask(&self, method: &str, path: &str) -> Option<(String, Vec<u8>)> {
         let mut stream = TcpStream::connect(&self.address).ok()?;
-        stream.set_read_timeout(Some(DEADLINE)).ok()?;
+        stream.set_read_timeout(Some(deadline())).ok()?;
         let head = format!("Host: {}\r\nContent-Length: 0\r\nConnection: close", self.address);
         write!(stream, "{method} {path} HTTP/1.1\r\n{head}\r\n\r\n").ok()?;
         let mut answer = Vec::new();

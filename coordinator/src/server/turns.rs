@@ -110,7 +110,12 @@ impl Life {
             turn.end(self.store).await;
             ending.wait().await;
         };
-        let _ = tokio::time::timeout(2 * GRACE, ends).await;
+        if tokio::time::timeout(2 * GRACE, ends).await.is_err() {
+            tracing::warn!(
+                "stopped while something was still being written or read: what was acknowledged is there, and whoever opens \
+                 the store next finds it"
+            );
+        }
     }
 
     /// The turn after this one, when its time has come.
@@ -272,10 +277,11 @@ impl Turn {
 
     /// Ends streams, waits a little for open connections, and returns when all that the turn began is done: what was
     /// acknowledged is durable, and nothing more will be written.
-    async fn end(self, store: Arc<dyn Store>) {
+    async fn end(mut self, store: Arc<dyn Store>) {
         // Streams end by themselves on this signal; a client that holds its connection open is not waited for.
         let _ = self.over.send(true);
-        let _ = tokio::time::timeout(GRACE, self.server).await;
+        let _ = tokio::time::timeout(GRACE, &mut self.server).await;
+        self.end_renewals().await;
         self.engine.tell(Event::Stop);
         drop(self.engine);
         for task in self.tasks {
@@ -290,6 +296,17 @@ impl Turn {
             }
         });
         let _ = join.await;
+    }
+
+    /// Lets the last renewal of the claim to lead end. It reads the store, and SQLite brings its log into the database only
+    /// when whoever closes it is the last who has it open: the writer is to be that.
+    async fn end_renewals(&mut self) {
+        if let Kind::Leads(_, renewals) = &mut self.kind {
+            // Whoever was deposed has waited for them.
+            if !renewals.is_finished() {
+                let _ = renewals.await;
+            }
+        }
     }
 }
 

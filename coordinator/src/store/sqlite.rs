@@ -14,6 +14,7 @@ use super::rows::{
 };
 use super::sql::{Each, Fields, Sql, Value, apply, whole_trials_one_by_one};
 use super::{Leader, Reader, Readers, Store, StoreError, Write, Writer, Written};
+use crate::failpoint;
 
 /// What makes each version of the schema out of the one before.
 const MIGRATIONS: [&str; 11] = [
@@ -168,7 +169,10 @@ impl Store for SqliteStore {
             return Ok(false);
         }
         self.check_names()?;
-        Ok(meta(&self.open_reader()?, "epoch")? == epoch)
+        let reader = self.open_reader()?;
+        let now = meta(&reader, "epoch")?;
+        failpoint::reach(failpoint::WHILE_RENEWING);
+        Ok(now == epoch)
     }
 
     fn resign(&self, _: u64) {}
