@@ -167,7 +167,7 @@ fn a_coordinator_that_was_held_up_takes_no_lease_away() {
     cluster.gate.hold_after(BEFORE);
     let worker = cluster.worker(1, &[]);
     let id = cluster.launch(&text);
-    cluster.wait_until_held(&id, trials(BEFORE));
+    reach(&cluster, &id, BEFORE);
     cluster.coordinator().freeze();
     // The worker notices after a lease's time to live.
     worker.wait_for_log("connection lost");
