@@ -179,3 +179,40 @@ fn certificates_from_elsewhere_serve_both_sides() {
     // Without a fingerprint in the token, the authority must be named.
     refused(&run(&["list", "--coordinator", &trusted, &token[0], &token[1]]), 2, &["--ca"]);
 }
+
+/// The permissions of each file and folder of a store, those of the store first.
+fn modes(store: &Path) -> Vec<(String, u32)> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = |path: &Path| {
+        let name = path.strip_prefix(store).expect("below it").to_string_lossy().into_owned();
+        (name, std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777)
+    };
+    let mut found = vec![mode(store)];
+    for folder in [store.to_owned(), store.join("auth"), store.join("data")] {
+        let entries = std::fs::read_dir(folder).into_iter().flatten();
+        found.extend(entries.map(|entry| mode(&entry.expect("an entry").path())));
+    }
+    found
+}
+
+#[test]
+fn whoever_asks_for_tokens_keeps_others_of_the_machine_out_and_whoever_does_not_leaves_it_to_the_umask() {
+    for umask in ["000", "022", "027"] {
+        let with_umask = ["bash", "-c", &format!("umask {umask}; exec \"$@\""), "bash"];
+        let open = Cluster::under(&with_umask, "127.0.0.1:0", &[]);
+        let kept_out = u32::from_str_radix(umask, 8).expect("an octal number");
+        for (name, mode) in modes(&open.path("store")) {
+            let usual = if open.path("store").join(&name).is_dir() { 0o777 } else { 0o666 };
+            assert_eq!(mode, usual & !kept_out, "{name} under {umask}");
+        }
+        let guarded = Cluster::under(&with_umask, "127.0.0.1:0", &["--secure"]);
+        let found = modes(&guarded.path("store"));
+        // Whoever cannot enter the folder reads nothing in it; what is secret is so wherever it is moved to.
+        assert_eq!(found[0].1, 0o700, "under {umask}");
+        for secret in ["auth", "auth/ca.key", "auth/tokens.json", "auth/admin.token", "ergodic.sqlite"] {
+            let (_, mode) =
+                found.iter().find(|(name, _)| name == secret).unwrap_or_else(|| panic!("no {secret}: {found:?}"));
+            assert_eq!(mode & 0o077, 0, "{secret} under {umask}");
+        }
+    }
+}

@@ -4,9 +4,9 @@
 //! An open file outlives its name. Whatever is written to one that was deleted, or has another file in its place, is lost when
 //! the process ends: hence names are compared with what they stood for when the files were opened.
 
-use std::fs::{File, Metadata, TryLockError};
+use std::fs::{DirBuilder, File, Metadata, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
@@ -142,6 +142,15 @@ fn files(database: &Path) -> impl Iterator<Item = PathBuf> {
         path.push(end);
         PathBuf::from(path)
     })
+}
+
+/// Makes a directory, and those above it: as the umask has it, or for its owner alone, whatever the umask says.
+///
+/// # Errors
+/// One cannot be made.
+pub(crate) fn make_folder(dir: &Path, private: bool) -> std::io::Result<()> {
+    let mode = if private { 0o700 } else { 0o777 };
+    DirBuilder::new().recursive(true).mode(mode).create(dir)
 }
 
 /// Makes a database file as others are made here, which SQLite does not: as the umask has it, or for its owner alone. SQLite

@@ -24,6 +24,7 @@ use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use crate::core::audits::{Finding, Recorded};
 use crate::core::{Ended, Fence, LeaseRow, SweepRow, SweepState, WorkerId};
+pub(crate) use folder::make_folder;
 pub use parts::{Part, Readers};
 pub use rows::CurveView;
 

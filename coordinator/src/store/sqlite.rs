@@ -8,7 +8,7 @@ use ergodic_common::{TrialKey, TrialResult};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, Row, ToSql, TransactionBehavior, params, params_from_iter};
 
-use super::folder::{Lock, Names, make};
+use super::folder::{Lock, Names, make, make_folder};
 use super::rows::{
     curve_checksum, from_curve, from_f64s, from_outcome, kept_predictions, predictions_checksum, trial_checksum,
 };
@@ -77,7 +77,7 @@ impl SqliteStore {
                 format!("{}: cannot be used as a store ({e}): name another directory with --store", dir.display());
             StoreError::Foreign(message)
         };
-        std::fs::create_dir_all(dir).map_err(failed)?;
+        make_folder(dir, private).map_err(failed)?;
         let lock = Lock::take(dir)?;
         let path = dir.join("ergodic.sqlite");
         make(&path, private).map_err(failed)?;

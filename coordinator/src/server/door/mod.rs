@@ -25,6 +25,8 @@ use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 use tokio_rustls::TlsAcceptor;
 
+use crate::store::make_folder;
+
 pub(crate) use guard::{Caller, Guard};
 pub(crate) use tokens::Record;
 pub use tokens::Tokens;
@@ -61,7 +63,7 @@ impl Door {
             let message = format!("--auth-dir {}: {e}", options.dir.display());
             UserError::new(ErrorCode::Refused, message)
         };
-        std::fs::create_dir_all(&options.dir).map_err(failed)?;
+        make_folder(&options.dir, true).map_err(failed)?;
         let own = match options.certificate {
             Some(_) => None,
             None => {
