@@ -1,5 +1,7 @@
 //! `ergodic distance`: how far what cells predict is apart.
 
+use std::collections::BTreeSet;
+
 use ergodic_common::text::shown;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -136,8 +138,10 @@ fn all_for_people(found: &v1::DistanceResponse) -> String {
     let first = found.rows.first();
     let (at, n) =
         first.map_or((String::new(), 0), |row| (row.at.clone(), found.rows.iter().map(|r| r.n).max().unwrap_or(0)));
-    let notes: String =
-        found.rows.iter().filter(|row| !row.note.is_empty()).map(|row| format!("{}\n", row.note)).collect();
+    // What is so of several pairs is said once.
+    let notes: BTreeSet<&str> =
+        found.rows.iter().map(|row| row.note.as_str()).filter(|note| !note.is_empty()).collect();
+    let notes: String = notes.into_iter().map(|note| format!("{note}\n")).collect();
     let body = if found.cells.len() <= SIDE_BY_SIDE {
         let distances = matrix(found, |row| if row.a == row.b { row.null } else { row.distance });
         let agreement = matrix(found, |row| row.agreement);
