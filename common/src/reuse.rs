@@ -118,6 +118,7 @@ mod tests {
             "every = '20 steps'\nmetrics = ['test_acc']",
             "probe = { points = 3 }\nmetrics = ['test_acc']",
             "probe = { points = 2, at = ['30 steps'] }\nmetrics = ['test_acc']",
+            "statistics = 're-estimated'\nmetrics = ['test_acc']",
         ] {
             assert_eq!(serves(more), None, "{more}");
         }

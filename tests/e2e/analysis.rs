@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ergodic_tests::Cluster;
+use ergodic_tests::{Cluster, run};
 use serde_json::Value;
 
 use super::refusals::refused;
@@ -302,6 +302,80 @@ fn crossed_streams_are_told_apart() {
         5,
         &["no cell has a value of test_acc of all its trials", "0 of 6 trials"],
     );
+}
+
+#[test]
+fn what_repeats_that_share_crossed_streams_do_not_tell_is_not_told() {
+    let mut cluster = Cluster::start(&[]);
+    let _worker = cluster.worker(2, &[]);
+    let predicting = CROSSED.replace("[0.2, 1e38]", "[0.05, 0.2]") + "probe = { points = 50 }\n";
+    let id = cluster.launch(&predicting);
+    cluster.wait_for_end(&id);
+    let ask = |command: &str| json(&cluster.ask(&[command, &id, "--format", "json"]));
+    // Halves of a cell have streams in common: what is as far apart as they are is not far apart by chance alone.
+    let between = json(&cluster.ask(&["distance", &id, "--between", "lr=0.05", "lr=0.2", "--format", "json"]));
+    let pair = &list(&between, "rows")[0];
+    assert!(pair["p"].is_null() && pair["distance"].is_f64() && pair["null"].is_f64(), "{between}");
+    assert!(pair["note"].as_str().is_some_and(|note| note.contains("share crossed streams")), "{between}");
+    let people = cluster.ask(&["distance", &id]);
+    assert_eq!(people.matches("share crossed streams").count(), 1, "what is so of all cells is said once: {people}");
+
+    let effects = ask("effects");
+    assert!(list(&effects, "best").iter().all(|row| row["p_best"].is_null()), "{effects}");
+    assert!(list(&effects, "best").iter().any(|row| row["may_be_best"] == true), "{effects}");
+    assert!(list(&effects, "effects").iter().all(|row| row["ci_low"].is_f64()), "{effects}");
+    let notes = effects["notes"].to_string();
+    assert!(notes.contains("no p(best)") && notes.contains("given the fixed head"), "{effects}");
+
+    let compared = json(&cluster.ask(&["compare", &id, "--baseline", "lr=0.2", "--format", "json"]));
+    let row = &list(&compared, "rows")[0];
+    assert!(row["sign_p"].is_null() && row["wilcoxon_p"].is_null() && row["ci_low"].is_f64(), "{compared}");
+    let note = row["note"].as_str().unwrap_or_default();
+    assert!(note.contains("no sign test") && note.contains("given the fixed head"), "{compared}");
+}
+
+/// Cells of two decays, the last rate of which diverges more often than not.
+const WILD: &str = r#"
+name    = "wild"
+repeats = 4
+seed    = 5
+[model]
+kind  = "toy"
+dim   = 4
+noise = 0.5
+[train]
+steps = 20
+[grid]
+lr = [0.1, 0.2, 1e30]
+wd = [0.0, 0.01]
+[measure]
+metrics = ["train_loss"]
+"#;
+
+#[test]
+fn tables_say_what_counts_and_refuse_what_has_no_worst_value() {
+    let mut cluster = Cluster::start(&[]);
+    let _worker = cluster.worker(2, &[]);
+    let id = cluster.launch(WILD);
+    cluster.wait_for_end(&id);
+    for command in ["table", "curves"] {
+        for stat in ["mean_all", "ci95_all"] {
+            let asked = cluster.run(&[command, &id, "--stat", stat]);
+            refused(&asked, 2, &["of accuracies", "train_loss has no worst value", "p_diverged"]);
+        }
+    }
+    // Cells of one decay, of which one has no value.
+    let legend = "each trial with a value counts alike";
+    let (by_trials, by_cells) =
+        (&["table", &id, "--by", "wd"][..], &["table", &id, "--by", "wd", "--weight", "cells"][..]);
+    assert!(cluster.ask(by_trials).contains(legend) && !cluster.ask(by_cells).contains(legend));
+    // Before anything is tested it is said that no p can be small enough.
+    let compared = cluster.ask(&["compare", &id, "--baseline", "lr=0.1,wd=0"]);
+    let said = "with 4 repeats and 4 cells, no p can be below 0.05 after Holm's correction, however large the differences: with 8 \
+                repeats one can";
+    assert!(compared.contains(said), "{compared}");
+    let help = run(&["effects", "--help"]).stdout;
+    assert!(help.contains("share of resamples") && help.contains("not the probability"), "{help}");
 }
 
 fn check_effects_refusals(cluster: &Cluster, id: &str) {

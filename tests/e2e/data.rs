@@ -100,4 +100,6 @@ fn plan_and_launch_show_what_data_look_like() {
     assert!(planned.contains(line) && planned.contains(looks), "{planned}");
     assert!(launched.stderr.contains(line) && launched.stderr.contains(looks), "{launched:?}");
     assert_eq!(launched.stdout.trim().len(), 8, "stdout is the id alone: {launched:?}");
+    let ran = run(&["run", &file, "--dir", &cluster.path("runs").to_string_lossy()]);
+    assert!(ran.code == 0 && ran.stderr.contains(line) && ran.stderr.contains(looks), "{ran:?}");
 }

@@ -43,6 +43,13 @@ fn nothing_is_acknowledged_into_a_store_that_was_moved_away_and_it_goes_on_when_
     wait_until_it_is_told(&cluster, &id, "was deleted or moved away");
     let refused = cluster.run(&["launch", "--again", &cluster.path("sweep.toml").to_string_lossy()]);
     assert!(refused.code != 0 && refused.stderr.contains("was deleted or moved away"), "{refused:?}");
+    // Nor is anything that a user changes.
+    for change in [&["pause", &id][..], &["share", &id, "--weight", "7"], &["cancel", &id], &["rm", "--force", &id]] {
+        let refused = cluster.run(change);
+        assert!(refused.code != 0 && refused.stderr.contains("was deleted or moved away"), "{change:?}: {refused:?}");
+    }
+    let now = cluster.status(&id);
+    assert_eq!((&now["state"], &now["weight"]), (&"running".into(), &1.0.into()));
     let stored = done(&cluster, &id);
     worker.wait_for_log("results not delivered");
     assert_eq!(done(&cluster, &id), stored, "nothing is acknowledged");

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use tonic::Code;
 
 use crate::kept::KEEPING;
-use crate::{block_on, empty_sweep, repeated};
+use crate::{block_on, empty_sweep, reach, repeated};
 
 /// Names of the kept files.
 fn files(cluster: &Cluster) -> BTreeSet<String> {
@@ -57,14 +57,16 @@ fn a_removed_sweep_takes_its_rows_and_the_files_that_nobody_else_names() {
 
 #[test]
 fn a_running_sweep_is_removed_only_by_force_and_its_worker_goes_on_with_others() {
-    let mut cluster = Cluster::start(&[]);
+    let mut cluster = Cluster::counted(&[]);
+    cluster.gate.hold_after(400);
     let _worker = cluster.worker(2, &[]);
-    let id = cluster.launch(&repeated(100_000));
-    cluster.wait_until(&id, "it is under way", |status| status["done"].as_u64() > Some(2500));
+    let id = cluster.launch(&repeated(500));
+    reach(&cluster, &id, 400);
     let refused = cluster.run(&["rm", &id]);
     assert!(refused.code == 4 && refused.stderr.contains(&format!("ergodic cancel {id}")), "{refused:?}");
     cluster.ask(&["rm", "--force", &id]);
     assert_eq!(cluster.ask(&["list", "--format", "csv"]).lines().count(), 1);
+    cluster.gate.open();
     wait_for("its rows are cleared", || rows(&cluster) == [0; 7]);
     let (text, wanted) = crate::work();
     let next = cluster.launch(&text);
@@ -105,4 +107,33 @@ fn what_a_dead_coordinator_did_not_clear_the_next_one_clears() {
     drop(store);
     cluster.restart_coordinator(&[]);
     wait_for("its rows are cleared", || rows(&cluster) == [0; 7]);
+}
+
+#[test]
+fn a_sweep_of_a_thousand_million_trials_costs_no_more_than_what_was_run_of_it() {
+    let mut cluster = Cluster::counted(&[]);
+    let many_repeats = empty_sweep(1_000_000_000);
+    let many_cells = "name = \"cells\"\nrepeats = 100\n[model]\nkind = \"toy\"\n[train]\nsteps = 1\n[grid]\n\
+                      lr = { linear = [0.1, 0.2], points = 10000 }\nwd = { linear = [0.1, 0.2], points = 1000 }\n\
+                      [measure]\nmetrics = [\"train_loss\"]\n";
+    for text in [many_repeats.as_str(), many_cells] {
+        cluster.gate.hold_after_trials(200);
+        let id = cluster.launch(text);
+        let worker = cluster.worker(2, &[]);
+        cluster.wait_until(&id, "some trials are run", |status| status["done"].as_u64() >= Some(100));
+        worker.kill();
+        cluster.kill_and_restart_coordinator();
+        let status = cluster.status(&id);
+        assert_eq!((&status["trials"], &status["state"]), (&1_000_000_000.into(), &"running".into()));
+        assert!((100..=200).contains(&status["done"].as_u64().expect("a number")), "{status}");
+        cluster.ask(&["cancel", &id]);
+        assert_eq!(cluster.status(&id)["state"], "cancelled");
+        cluster.kill_and_restart_coordinator();
+        assert_eq!(cluster.status(&id)["state"], "cancelled");
+        cluster.ask(&["rm", &id]);
+        wait_for("its rows are cleared", || rows(&cluster) == [0; 7]);
+        cluster.gate.open();
+    }
+    let held = cluster.coordinator().process().peak_memory_mib();
+    assert!(held < 120, "the coordinator held {held} MiB");
 }

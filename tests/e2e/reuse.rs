@@ -1,6 +1,6 @@
 //! A trial is run once: what the store has the result of is not run again, whoever asks for it and however.
 
-use ergodic_tests::{Cluster, Finished, RawWorker, run};
+use ergodic_tests::{Cluster, Finished, Gate, Program, RawWorker, run};
 use serde_json::Value;
 
 use crate::{SWEEP, block_on};
@@ -301,6 +301,29 @@ fn a_run_works_on_its_own_sweep_and_names_what_was_left() {
     // All anew if that is said.
     let said = run_file(TOY, &["--again"]);
     assert!(said.contains("running toy") && !said.contains(&right), "{said}");
+}
+
+#[test]
+fn a_corrected_run_trains_nothing_of_the_one_that_was_interrupted() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+    let (wrong, right, store) = (path("wrong.toml"), path("right.toml"), path("store"));
+    std::fs::write(&wrong, TOY.replace("[0.1, 0.4]", "[1.0, 4.0]")).expect("written");
+    std::fs::write(&right, TOY).expect("written");
+    let gate = Gate::at(&dir.path().join("gate"));
+    gate.hold_after(2);
+    let args = ["run", &wrong, "--dir", &store];
+    let begun = Program::start_with(&[("FAILPOINTS", &gate.failpoints())], &args, &dir.path().join("log"));
+    let held = Cluster::of_run(&begun).wait_until_held("latest", 8);
+    begun.signal("INT");
+    assert_eq!(begun.wait(), 130, "{}", std::fs::read_to_string(dir.path().join("log")).unwrap_or_default());
+
+    let ran = run(&["run", &right, "--dir", &store]);
+    let id = held["id"].as_str().expect("an id");
+    let left = format!("left unfinished here and held: toy ({id}), 8 of 20 trials; `ergodic run {id} ");
+    assert!(ran.code == 0 && ran.stderr.contains(&left), "{ran:?}");
+    let served = Cluster::on_store(&store);
+    assert_eq!((&served.status(id)["done"], &served.status("latest")["done"]), (&8.into(), &20.into()));
 }
 
 #[test]

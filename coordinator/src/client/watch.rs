@@ -272,6 +272,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_small_best_value_is_no_zero() {
+        let best =
+            |mean| v1::SweepStatus { best_n: 3, best_mean: mean, metric: "test_loss".into(), ..Default::default() };
+        assert!(describe(&best(2.3e-10)).contains("best test_loss 2.3e-10 at"), "{}", describe(&best(2.3e-10)));
+        assert!(describe(&best(0.98123)).contains("best test_loss 0.9812 at"));
+    }
+
+    #[test]
     fn durations_are_short() {
         assert_eq!([0.2, 59.5, 61.0, 7500.0, 200_000.0].map(duration), ["1s", "1m 0s", "1m 1s", "2h 5m", "2d 7h"]);
         assert_eq!(folded("one  two three  four", 10), ["one", "two three", "four"]);
