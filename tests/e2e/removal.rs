@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use tonic::Code;
 
 use crate::kept::KEEPING;
-use crate::{block_on, empty_sweep, reach, repeated};
+use crate::{block_on, empty_sweep};
 
 /// Names of the kept files.
 fn files(cluster: &Cluster) -> BTreeSet<String> {
@@ -58,10 +58,12 @@ fn a_removed_sweep_takes_its_rows_and_the_files_that_nobody_else_names() {
 #[test]
 fn a_running_sweep_is_removed_only_by_force_and_its_worker_goes_on_with_others() {
     let mut cluster = Cluster::counted(&[]);
-    cluster.gate.hold_after(400);
+    // More rows than are cleared at a time.
+    cluster.gate.hold_after(2500);
     let _worker = cluster.worker(2, &[]);
-    let id = cluster.launch(&repeated(500));
-    reach(&cluster, &id, 400);
+    let id = cluster.launch(&empty_sweep(5000));
+    cluster.wait_until_held(&id, 2500);
+    cluster.set_in_motion(|gate| gate.hold_after(4000));
     let refused = cluster.run(&["rm", &id]);
     assert!(refused.code == 4 && refused.stderr.contains(&format!("ergodic cancel {id}")), "{refused:?}");
     cluster.ask(&["rm", "--force", &id]);

@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 use tonic::Status;
 
 use super::change::stopping;
+use super::complaints::Complaints;
 use super::engine::Event;
 use super::limits::Place;
 use super::recover::{sound_rows, threads};
@@ -187,10 +188,11 @@ async fn insist<T, F: Future<Output = Result<T, UserError>>>(
     pause: Duration,
     mut stopping: watch::Receiver<bool>,
 ) -> Option<T> {
+    let mut complaints = Complaints::default();
     loop {
         match read().await {
             Ok(found) => return Some(found),
-            Err(error) => tracing::error!(%error, "a new sweep is stored and cannot be read: it is tried again"),
+            Err(error) => complaints.say("a new sweep is stored and cannot be read: it is tried again", &error),
         }
         tokio::select! {
             biased;

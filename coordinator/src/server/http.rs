@@ -22,6 +22,7 @@ use tokio::sync::{Mutex, oneshot};
 use tokio::time::Sleep;
 
 use super::Shared;
+use super::complaints::Complaints;
 use super::engine::Event;
 use super::limits::network;
 use super::listen::{PAUSE, most_connections};
@@ -178,6 +179,7 @@ impl Listener for Limited {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Brief, SocketAddr) {
+        let mut complaints = Complaints::default();
         loop {
             match self.listener.accept().await {
                 Ok((stream, address)) => {
@@ -186,7 +188,7 @@ impl Listener for Limited {
                     return (Brief { stream, end, visit, is_over: false }, address);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be taken");
+                    complaints.say("a connection could not be taken", &error);
                     tokio::time::sleep(PAUSE).await;
                 }
             }

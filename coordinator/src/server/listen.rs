@@ -17,6 +17,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
+use super::complaints::Complaints;
 use super::limits::{Crowd, Seat};
 
 /// How long a peer may take for its handshake, or for its first byte where there is none.
@@ -37,6 +38,7 @@ pub(super) fn incoming(
     let (ready, connections) = mpsc::channel(64);
     let crowd = Crowd::new(most_connections());
     tokio::spawn(async move {
+        let mut complaints = Complaints::default();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -45,7 +47,7 @@ pub(super) fn incoming(
             let (stream, address): (TcpStream, SocketAddr) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be taken");
+                    complaints.say("a connection could not be taken", &error);
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }

@@ -11,6 +11,7 @@ use tonic::Status;
 use super::Shared;
 use super::change::{self, told};
 use super::collect;
+use super::complaints::Complaints;
 use super::engine::Event;
 use super::store_error;
 use crate::core::{Steering, SweepRow};
@@ -55,10 +56,11 @@ pub(super) async fn remove(shared: &Arc<Shared>, record: Arc<SweepRow>, force: b
 
 /// Clears what an earlier coordinator left of sweeps that had been removed.
 pub(super) async fn go_on(shared: Arc<Shared>, sweeps: Vec<i64>) {
+    let mut complaints = Complaints::default();
     for sweep in sweeps {
         let mut removed = Removed::default();
         while let Err(error) = clear(&shared, sweep, &mut removed).await {
-            tracing::warn!(%error, sweep, "the rows of a removed sweep could not be cleared yet");
+            complaints.say("the rows of a removed sweep could not be cleared yet", &error);
             let mut stopping = shared.stopping.clone();
             tokio::select! {
                 () = tokio::time::sleep(PAUSE) => {}

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ergodic_proto::status::UserError;
 use tokio::sync::{mpsc, watch};
 
+use super::complaints::Complaints;
 use super::engine::Event;
 use super::recover::recover;
 use crate::core::Core;
@@ -34,7 +35,7 @@ struct Reading {
 impl View {
     /// Runs until told to stop.
     pub(super) fn run(self, mut events: mpsc::UnboundedReceiver<Event>) {
-        let mut known: Option<Reading> = None;
+        let (mut known, mut complaints): (Option<Reading>, _) = (None, Complaints::default());
         while let Some(event) = events.blocking_recv() {
             match event {
                 Event::Ask(question) => match self.reading(known.take()) {
@@ -43,7 +44,7 @@ impl View {
                         known = Some(reading);
                     }
                     // Whoever asked is told that there is no answer.
-                    Err(error) => tracing::warn!(%error, "the store cannot be read"),
+                    Err(error) => complaints.say("the store cannot be read", &error),
                 },
                 Event::Stop => return,
                 // Nothing else comes past the guard.

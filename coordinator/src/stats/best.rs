@@ -21,6 +21,10 @@ use super::special::t_below;
 /// What a cell's trials came to, in the order of repeats.
 pub type Ends = Vec<(u32, End)>;
 
+/// What a row did, in the order of repeats: mean of the values, none where one is not finite or diverged, and mean share of others
+/// that did better.
+type Repeats = Vec<(u32, (Option<f64>, f64))>;
+
 /// Where a row stands.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Place {
@@ -103,8 +107,7 @@ struct Row {
     mean_rank: f64,
     /// Mean of the finite values of its trials, by which equal ranks are told apart.
     mean: Option<f64>,
-    /// Per repeat: mean of the values, none where one is not finite or diverged, and mean share of others that did better.
-    repeats: BTreeMap<u32, (Option<f64>, f64)>,
+    repeats: Repeats,
 }
 
 impl Contest {
@@ -140,7 +143,7 @@ impl Contest {
         let (row, best) = (&self.rows[row], &self.rows[best]);
         let sign = if self.larger { -1.0 } else { 1.0 };
         let common =
-            || row.repeats.iter().filter_map(|(repeat, here)| Some((*repeat, *here, *best.repeats.get(repeat)?)));
+            || row.repeats.iter().filter_map(|(repeat, here)| Some((*repeat, *here, best.in_repeat(*repeat)?)));
         let values: Option<Vec<f64>> = common().map(|(_, here, there)| Some(sign * (here.0? - there.0?))).collect();
         let differences = values.unwrap_or_else(|| common().map(|(_, here, there)| here.1 - there.1).collect());
         let repeats: Vec<u32> = common().map(|(repeat, ..)| repeat).collect();
@@ -183,7 +186,7 @@ fn whole_repeats(cells: &BTreeMap<u64, Ends>, rows: &[Vec<u64>]) -> BTreeMap<u64
 struct Known {
     stage: usize,
     mean_rank: Option<f64>,
-    repeats: BTreeMap<u32, (Option<f64>, f64)>,
+    repeats: Repeats,
 }
 
 /// What is known of each cell: ranks are of those that went equally far, while shares, in which any two cells are compared, are of
@@ -220,20 +223,34 @@ impl Row {
         let cells: Vec<&Known> = cells.filter(|known| known.mean_rank.is_some()).collect();
         let count = cells.len() as f64;
         let mean_rank = cells.iter().filter_map(|known| known.mean_rank).sum::<f64>() / count;
-        let mut sums: BTreeMap<u32, (Option<f64>, f64, f64)> = BTreeMap::new();
-        for (repeat, (value, share)) in cells.iter().flat_map(|known| &known.repeats) {
-            let sum = sums.entry(*repeat).or_insert((Some(0.0), 0.0, 0.0));
-            *sum = (sum.0.zip(*value).map(|(sum, value)| sum + value), sum.1 + share, sum.2 + 1.0);
-        }
-        let repeats: BTreeMap<u32, (Option<f64>, f64)> = sums
-            .into_iter()
-            .map(|(repeat, (value, share, n))| (repeat, (value.map(|sum| sum / n), share / n)))
-            .collect();
-        let finite: Vec<f64> = cells.iter().flat_map(|known| known.repeats.values()).filter_map(|x| x.0).collect();
+        let repeats = match cells[..] {
+            [one] => one.repeats.clone(),
+            _ => means_of_repeats(&cells),
+        };
+        let finite: Vec<f64> = cells.iter().flat_map(|known| &known.repeats).filter_map(|(_, x)| x.0).collect();
         let mean = Sample::new(finite).mean();
         let stage = cells.iter().map(|known| known.stage).max()?;
         Some(Self { at, stage, mean_rank, mean, repeats })
     }
+
+    /// What it did in a repeat, if it has that.
+    fn in_repeat(&self, repeat: u32) -> Option<(Option<f64>, f64)> {
+        let at = self.repeats.binary_search_by_key(&repeat, |(repeat, _)| *repeat).ok()?;
+        Some(self.repeats[at].1)
+    }
+}
+
+/// What several cells did in each repeat, on average.
+fn means_of_repeats(cells: &[&Known]) -> Repeats {
+    let mut sums: BTreeMap<u32, (Option<f64>, f64, f64)> = BTreeMap::new();
+    for (repeat, (value, share)) in cells.iter().flat_map(|known| &known.repeats) {
+        let sum = sums.entry(*repeat).or_insert((Some(0.0), 0.0, 0.0));
+        *sum = (sum.0.zip(*value).map(|(sum, value)| sum + value), sum.1 + share, sum.2 + 1.0);
+    }
+
+    let mean =
+        |(repeat, (value, share, n)): (u32, (Option<f64>, f64, f64))| (repeat, (value.map(|sum| sum / n), share / n));
+    sums.into_iter().map(mean).collect()
 }
 
 #[cfg(test)]

@@ -106,7 +106,10 @@ impl Ranks {
     /// What a contender did in a repeat, as the share of the others that did better, of those that have it; none where it failed.
     pub fn share(&self, repeat: u32, contender: usize) -> Option<f64> {
         let round = &self.rounds[self.repeats.binary_search(&repeat).ok()?];
-        let at = round.beaten.binary_search_by_key(&contender, |(at, _)| *at).ok()?;
+        let at = match round.beaten.len() == self.contenders {
+            true => contender,
+            false => round.beaten.binary_search_by_key(&contender, |(at, _)| *at).ok()?,
+        };
         let beaten = round.beaten[at].1;
         (!beaten.is_nan()).then(|| 0.5 * beaten / (self.contenders as f64 - 1.0).max(1.0))
     }

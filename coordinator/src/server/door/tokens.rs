@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{RwLock, RwLockReadGuard};
+use std::sync::{Mutex, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ergodic_common::ErrorCode;
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{lock, write_secret};
+use crate::server::complaints::Complaints;
 
 /// What is kept of a token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -58,6 +59,7 @@ pub struct Tokens {
     kept: RwLock<Kept>,
     /// Counts revocations, so that sessions can end.
     revoked: watch::Sender<u64>,
+    complaints: Mutex<Complaints>,
 }
 
 /// The file as it was read last.
@@ -74,7 +76,7 @@ impl Tokens {
         let refuse =
             |why: io::Error| UserError::new(ErrorCode::Refused, format!("{}: {why}", dir.join(FILE).display()));
         let kept = RwLock::new(Kept::read(dir).map_err(refuse)?);
-        Ok(Self { dir: dir.to_owned(), fingerprint, kept, revoked: watch::channel(0).0 })
+        Ok(Self { dir: dir.to_owned(), fingerprint, kept, revoked: watch::channel(0).0, complaints: Mutex::default() })
     }
 
     /// Makes a token for administrators where there is none for anybody.
@@ -157,7 +159,8 @@ impl Tokens {
                 *self.kept.write().expect(UNBROKEN) = kept;
                 self.revoked.send_modify(|n| *n += 1);
             }
-            Err(error) => tracing::warn!(%error, "the tokens cannot be read again"),
+            // Every request asks for them.
+            Err(error) => self.complaints.lock().expect(UNBROKEN).say("the tokens cannot be read again", &error),
         }
         self.kept.read().expect(UNBROKEN)
     }
