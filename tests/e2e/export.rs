@@ -108,8 +108,11 @@ fn export(cluster: &Cluster, id: &str, to: &Path, options: &[&str]) -> Dataset {
     Dataset(to.join("sweeps").join(id))
 }
 
-fn same_number(a: &Value, b: &Value) -> bool {
-    a.as_f64().map(f64::to_bits) == b.as_f64().map(f64::to_bits)
+/// Whether a number is the one that was told. What is told is read from text, which `serde_json` does to the last digit but
+/// one: so is the other, and what is compared is what is written.
+fn same_number(a: &Value, told: &Value) -> bool {
+    let written: Value = serde_json::from_str(&a.to_string()).expect("a number, or null");
+    written.as_f64().map(f64::to_bits) == told.as_f64().map(f64::to_bits)
 }
 
 /// Rows of `trials` say what `ergodic trials` says.
