@@ -22,6 +22,8 @@ const STORMS: &str = "ERGODIC_STORMS";
 const FEW: u64 = 10;
 /// The seed of the only one.
 const ONE: &str = "ERGODIC_STORM";
+/// Workers of one slot each. Whoever is killed has an heir.
+const WORKERS: usize = 3;
 /// Storms at a time: in each of them, most is waiting.
 const AT_A_TIME: usize = 3;
 
@@ -88,8 +90,8 @@ fn storm(seed: u64, diary: &Diary) {
     let options = ground.options();
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     let mut cluster = Cluster::counted(&[&["--lease-ttl", "2s"], &options[..]].concat());
-    let mut workers = vec![cluster.worker(1, &[]), cluster.worker(1, &[]), cluster.worker(1, &[])];
-    cluster.wait_for_workers(3);
+    let mut workers: Vec<_> = (0..WORKERS).map(|_| cluster.worker(1, &[])).collect();
+    cluster.wait_for_workers(WORKERS);
     let over = AtomicBool::new(false);
     let mut user = User::of(&cluster, seed, diary);
     std::thread::scope(|scope| {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ergodic_tests::{Cluster, Finished, run};
 use serde_json::Value;
 
-use super::{Chance, Diary};
+use super::{Chance, Diary, WORKERS};
 
 /// How long anything may take, storm included.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -323,7 +323,8 @@ impl<'a> User<'a> {
             assert!(sweep.kind.grows() || ended["repeats"] == sweep.repeats, "{sweep:?}: {ended}");
         }
         if sweep.kind == Kind::Audited {
-            // Whoever audits may have been away when the others ended.
+            // Whoever audits may have been away when the others ended, and is to be back before it ends once more.
+            cluster.wait_for_workers(WORKERS);
             cluster.run(&["retry", id]);
             let settled = cluster.wait_until(id, "its audits are made", |status| status["audits_left"] == 0);
             assert_eq!(settled["audits_same"], settled["audits_due"], "{settled}");
