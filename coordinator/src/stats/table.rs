@@ -733,8 +733,9 @@ impl Query {
     /// # Errors
     /// As for [`Query::table`].
     pub fn table_pages(&self, rows: Rows<'_>, each: &mut dyn FnMut(Vec<Entry>) -> bool) -> Result<(), TableError> {
-        // Whether there is a sample at a moment is known at the end.
-        if self.at.is_some() || self.pooled {
+        // Whether there is a sample at a moment is known at the end; and what is one page is read once.
+        let is_one_page = cells_of_a_page(rows.spec, 1) >= rows.spec.grid.numbers();
+        if self.at.is_some() || self.pooled || is_one_page {
             return hand_out(self.table(rows)?, each);
         }
         let (places, drawn) = (self.places_of_cells(rows)?, Cell::new(0));
@@ -761,8 +762,7 @@ impl Query {
         if self.pooled {
             return hand_out(work_out(Within::ALL)?, each);
         }
-        let (numbers, repeats) = (rows.spec.grid.numbers(), u64::from(rows.spec.repeats));
-        let cells = (PAGE / samples).min(PAGE_VALUES / samples.saturating_mul(repeats)).max(1);
+        let (numbers, cells) = (rows.spec.grid.numbers(), cells_of_a_page(rows.spec, samples));
         let mut from = 0;
         while from < numbers {
             let within = Within { from, to: from.saturating_add(cells).min(numbers) };
@@ -792,6 +792,12 @@ impl Query {
         let values = done.saturating_mul(samples).saturating_mul(VALUE_BYTES);
         rows.saturating_mul(samples).saturating_mul(ENTRY_BYTES).saturating_add(values)
     }
+}
+
+/// How many cells are worked out at a time, of trials with so many samples each.
+fn cells_of_a_page(spec: &Spec, samples: u64) -> u64 {
+    let values = samples.saturating_mul(u64::from(spec.repeats));
+    (PAGE / samples).min(PAGE_VALUES / values).max(1)
 }
 
 /// The most samples that a trial of a sweep has.
