@@ -733,13 +733,23 @@ impl Query {
     /// # Errors
     /// As for [`Query::table`].
     pub fn table_pages(&self, rows: Rows<'_>, each: &mut dyn FnMut(Vec<Entry>) -> bool) -> Result<(), TableError> {
+        self.table_by(cells_of_a_page(rows.spec, 1), rows, each)
+    }
+
+    /// The same with so many cells in a page, where rows are of one cell.
+    pub(super) fn table_by(
+        &self,
+        cells: u64,
+        rows: Rows<'_>,
+        each: &mut dyn FnMut(Vec<Entry>) -> bool,
+    ) -> Result<(), TableError> {
         // Whether there is a sample at a moment is known at the end; and what is one page is read once.
-        let is_one_page = cells_of_a_page(rows.spec, 1) >= rows.spec.grid.numbers();
-        if self.at.is_some() || self.pooled || is_one_page {
+        if self.at.is_some() || self.pooled || cells >= rows.spec.grid.numbers() {
             return hand_out(self.table(rows)?, each);
         }
+
         let (places, drawn) = (self.places_of_cells(rows)?, Cell::new(0));
-        self.pages(rows, 1, &|within| self.table_within(rows, within, &places, &drawn), each)
+        self.pages(rows, cells, &|within| self.table_within(rows, within, &places, &drawn), each)
     }
 
     /// Points of curves, page by page.
@@ -748,22 +758,22 @@ impl Query {
     /// As for [`Query::curves`].
     pub fn curve_pages(&self, rows: Rows<'_>, each: &mut dyn FnMut(Vec<Entry>) -> bool) -> Result<(), TableError> {
         let drawn = Cell::new(0);
-        self.pages(rows, samples(rows.spec), &|within| self.curves_within(rows, within, &drawn), each)
+        let cells = cells_of_a_page(rows.spec, samples(rows.spec));
+        self.pages(rows, cells, &|within| self.curves_within(rows, within, &drawn), each)
     }
 
-    /// Where a row is of one cell, cells are taken a few at a time.
+    /// Where a row is of one cell, so many cells are taken at a time.
     fn pages(
         &self,
         rows: Rows<'_>,
-        samples: u64,
+        cells: u64,
         work_out: &dyn Fn(Within) -> Result<Vec<Entry>, TableError>,
         each: &mut dyn FnMut(Vec<Entry>) -> bool,
     ) -> Result<(), TableError> {
         if self.pooled {
             return hand_out(work_out(Within::ALL)?, each);
         }
-        let (numbers, cells) = (rows.spec.grid.numbers(), cells_of_a_page(rows.spec, samples));
-        let mut from = 0;
+        let (numbers, mut from) = (rows.spec.grid.numbers(), 0);
         while from < numbers {
             let within = Within { from, to: from.saturating_add(cells).min(numbers) };
             let page = work_out(within)?;

@@ -22,7 +22,7 @@ use super::needs::needs;
 use super::paired::{Paired, holm, sign_test, wilcoxon};
 use super::sample::wilson;
 use super::special::{normal_quantile, t_quantile};
-use super::table::{Query, Question, Rows, Weighting};
+use super::table::{Entry, Query, Question, Rows, Weighting};
 use crate::core::{DataPin, SweepRow, SweepState, Tallies};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store as _, StoredTrial, Write};
@@ -485,6 +485,17 @@ fn cells_without_a_sample_at_a_moment_have_no_place_and_leave_the_others_theirs(
     assert_eq!(ends, [0, 9, 9, 9]);
 }
 
+/// A table of pages of so many cells.
+fn in_pages(query: &Query, cells: u64, rows: Rows<'_>) -> Vec<Entry> {
+    let mut all = Vec::new();
+    let taken = query.table_by(cells, rows, &mut |page| {
+        all.extend(page);
+        true
+    });
+    taken.expect("a table");
+    all
+}
+
 #[test]
 fn validation_images_choose_in_the_pass_that_reads_the_values() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -502,13 +513,8 @@ fn validation_images_choose_in_the_pass_that_reads_the_values() {
     let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
     for at in ["", "2 steps"] {
         let query = Query::new(&spec, &Question { at, ..Question::default() }).expect("a question");
-        let mut paged = Vec::new();
-        let mut take = |entries| {
-            paged.extend(entries);
-            true
-        };
-        query.table_pages(rows, &mut take).expect("a table");
-        for table in [query.table(rows).expect("a table"), paged] {
+        let paged = |cells| in_pages(&query, cells, rows);
+        for table in [query.table(rows).expect("a table"), paged(1), paged(3), paged(4)] {
             let found: Vec<_> = table.iter().map(|entry| (entry.summary.mean, entry.place.map(|p| p.place))).collect();
             let wanted = [0.0, 0.1, 0.2, 0.3].map(Some).into_iter().zip([1, 2, 3, 4].map(Some)).collect::<Vec<_>>();
             assert_eq!(found, wanted, "the test value, and the place by the other one");
@@ -532,13 +538,9 @@ fn rows_of_different_losses_have_no_place_by_their_loss() {
     for (metric, is_ranked) in [("test_loss", false), ("test_acc", true)] {
         let query = Query::new(&spec, &Question { metric, ..Question::default() }).expect("a question");
         let mut entries = query.table(rows).expect("a table");
-        query
-            .table_pages(rows, &mut |page| {
-                entries.extend(page);
-                true
-            })
-            .expect("pages");
-        assert_eq!((entries.len(), query.unranked().is_none()), (8, is_ranked), "{metric}");
+        entries.extend(in_pages(&query, 1, rows));
+        entries.extend(in_pages(&query, 4, rows));
+        assert_eq!((entries.len(), query.unranked().is_none()), (12, is_ranked), "{metric}");
         assert!(entries.iter().all(|entry| entry.place.is_some() == is_ranked), "{metric}");
     }
 }
