@@ -301,11 +301,10 @@ impl Turn {
     /// Lets the last renewal of the claim to lead end. It reads the store, and SQLite brings its log into the database only
     /// when whoever closes it is the last who has it open: the writer is to be that.
     async fn end_renewals(&mut self) {
-        if let Kind::Leads(_, renewals) = &mut self.kind {
-            // Whoever was deposed has waited for them.
-            if !renewals.is_finished() {
-                let _ = renewals.await;
-            }
+        let Kind::Leads(_, renewals) = &mut self.kind else { return };
+        // Whoever was deposed has waited for them.
+        if !renewals.is_finished() {
+            let _ = renewals.await;
         }
     }
 }
