@@ -334,7 +334,7 @@ fn what_repeats_that_share_crossed_streams_do_not_tell_is_not_told() {
     assert!(note.contains("no sign test") && note.contains("given the fixed head"), "{compared}");
 }
 
-/// Cells of two decays, the last rate of which diverges more often than not.
+/// Cells of two decays. With the last rate and a decay all trials diverge; without one, the loss does not depend on the rate's size.
 const WILD: &str = r#"
 name    = "wild"
 repeats = 4

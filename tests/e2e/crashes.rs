@@ -76,7 +76,7 @@ fn a_coordinator_that_stops_while_it_renews_its_claim_brings_its_log_home() {
     cluster.launch(&empty_sweep(2));
     let database = cluster.path("store/ergodic.sqlite").canonicalize().expect("a store has a database");
     // The writer has it open, and whoever renews the claim.
-    wait_for("the claim is renewed", || cluster.coordinator().process().opened(&database) > 1);
+    wait_for("the claim is renewed", || cluster.coordinator().process().times_open(&database) > 1);
     // Looks at the store, too.
     cluster.close(Vec::new());
 }

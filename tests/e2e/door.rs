@@ -181,7 +181,7 @@ fn certificates_from_elsewhere_serve_both_sides() {
 }
 
 /// The permissions of each file and folder of a store, those of the store first.
-fn modes(store: &Path) -> Vec<(String, u32)> {
+fn permissions_in(store: &Path) -> Vec<(String, u32)> {
     use std::os::unix::fs::PermissionsExt as _;
     let mode = |path: &Path| {
         let name = path.strip_prefix(store).expect("below it").to_string_lossy().into_owned();
@@ -201,12 +201,12 @@ fn whoever_asks_for_tokens_keeps_others_of_the_machine_out_and_whoever_does_not_
         let with_umask = ["bash", "-c", &format!("umask {umask}; exec \"$@\""), "bash"];
         let open = Cluster::under(&with_umask, "127.0.0.1:0", &[]);
         let kept_out = u32::from_str_radix(umask, 8).expect("an octal number");
-        for (name, mode) in modes(&open.path("store")) {
+        for (name, mode) in permissions_in(&open.path("store")) {
             let usual = if open.path("store").join(&name).is_dir() { 0o777 } else { 0o666 };
             assert_eq!(mode, usual & !kept_out, "{name} under {umask}");
         }
         let guarded = Cluster::under(&with_umask, "127.0.0.1:0", &["--secure"]);
-        let found = modes(&guarded.path("store"));
+        let found = permissions_in(&guarded.path("store"));
         // Whoever cannot enter the folder reads nothing in it; what is secret is so wherever it is moved to.
         assert_eq!(found[0].1, 0o700, "under {umask}");
         for secret in ["auth", "auth/ca.key", "auth/tokens.json", "auth/admin.token", "ergodic.sqlite"] {

@@ -51,7 +51,7 @@ impl Process {
     ///
     /// # Panics
     /// It has ended.
-    pub fn opened(self, file: &Path) -> usize {
+    pub fn times_open(self, file: &Path) -> usize {
         let all = std::fs::read_dir(format!("/proc/{}/fd", self.0)).expect("a process that runs can be looked at");
         // One that is closed meanwhile is gone.
         all.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok()).filter(|open| open == file).count()

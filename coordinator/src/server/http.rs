@@ -57,7 +57,9 @@ pub(super) async fn serve(listener: Arc<TcpListener>, shared: Arc<Shared>) -> st
         let _ = stopping.wait_for(|stop| *stop).await;
     };
     let visitors = Visitors::new((most_connections() / 8).clamp(8, MAX_CONNECTIONS));
-    axum::serve(Limited { listener, visitors }, router).with_graceful_shutdown(stopped).await
+    axum::serve(Limited { listener, visitors, complaints: Complaints::default() }, router)
+        .with_graceful_shutdown(stopped)
+        .await
 }
 
 async fn readyz(State(http): State<Arc<Http>>) -> (StatusCode, String) {
@@ -172,6 +174,7 @@ impl Drop for Visit {
 struct Limited {
     listener: Arc<TcpListener>,
     visitors: Arc<Visitors>,
+    complaints: Complaints,
 }
 
 impl Listener for Limited {
@@ -179,7 +182,6 @@ impl Listener for Limited {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Brief, SocketAddr) {
-        let mut complaints = Complaints::default();
         loop {
             match self.listener.accept().await {
                 Ok((stream, address)) => {
@@ -188,7 +190,7 @@ impl Listener for Limited {
                     return (Brief { stream, end, visit, is_over: false }, address);
                 }
                 Err(error) => {
-                    complaints.say("a connection could not be taken", &error);
+                    self.complaints.say("a connection could not be taken", &error);
                     tokio::time::sleep(PAUSE).await;
                 }
             }

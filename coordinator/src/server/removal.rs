@@ -60,7 +60,7 @@ pub(super) async fn go_on(shared: Arc<Shared>, sweeps: Vec<i64>) {
     for sweep in sweeps {
         let mut removed = Removed::default();
         while let Err(error) = clear(&shared, sweep, &mut removed).await {
-            complaints.say("the rows of a removed sweep could not be cleared yet", &error);
+            complaints.say("the rows of a removed sweep could not be cleared yet", &format!("sweep {sweep}: {error}"));
             let mut stopping = shared.stopping.clone();
             tokio::select! {
                 () = tokio::time::sleep(PAUSE) => {}

@@ -144,12 +144,14 @@ fn files(database: &Path) -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// Makes a directory, and those above it: as the umask has it, or for its owner alone, whatever the umask says.
+/// Makes a directory: as the umask has it, or for its owner alone, whatever the umask says. Those above it are as the umask has
+/// them.
 ///
 /// # Errors
 /// One cannot be made.
 pub(crate) fn make_folder(dir: &Path, private: bool) -> std::io::Result<()> {
     let mode = if private { 0o700 } else { 0o777 };
+    dir.parent().map_or(Ok(()), std::fs::create_dir_all)?;
     DirBuilder::new().recursive(true).mode(mode).create(dir)
 }
 
