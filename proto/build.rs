@@ -27,30 +27,33 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         });
         shapes.push((message.name().to_owned(), fields.collect::<Vec<_>>()));
     }
-    let mut code = String::from("/// All messages.\npub const MESSAGES: &[Shape] = &[\n");
+    let mut code = String::from("/// All messages.\npub const MESSAGES: &[MessageShape] = &[\n");
     for (name, fields) in &shapes {
-        write!(code, "Shape {{ name: {name:?}, fields: &[")?;
+        write!(code, "MessageShape {{ name: {name:?}, fields: &[")?;
         for (number, name, repeated, kind, of) in fields {
             let kind = match kind {
-                9 | 12 => "Kind::Text".to_owned(),
+                9 | 12 => "FieldKind::Text".to_owned(),
                 11 => {
-                    format!("Kind::Message({})", names.iter().position(|name| name == of).ok_or("a message of ours")?)
+                    format!(
+                        "FieldKind::Message({})",
+                        names.iter().position(|name| name == of).ok_or("a message of ours")?
+                    )
                 }
-                1 | 6 | 16 => "Kind::Number(8)".to_owned(),
-                2 | 7 | 15 => "Kind::Number(4)".to_owned(),
-                _ => "Kind::Number(0)".to_owned(),
+                1 | 6 | 16 => "FieldKind::Number(8)".to_owned(),
+                2 | 7 | 15 => "FieldKind::Number(4)".to_owned(),
+                _ => "FieldKind::Number(0)".to_owned(),
             };
-            write!(code, "Field {{ number: {number}, name: {name:?}, repeated: {repeated}, kind: {kind} }},")?;
+            write!(code, "MessageField {{ number: {number}, name: {name:?}, repeated: {repeated}, kind: {kind} }},")?;
         }
         code += "] },\n";
     }
-    code += "];\n/// All methods.\npub const METHODS: &[Method] = &[\n";
+    code += "];\n/// All methods.\npub const METHODS: &[RpcMethod] = &[\n";
     for service in described.file.iter().flat_map(|file| &file.service) {
         for method in &service.method {
             let path = format!("/ergodic.v1.{}/{}", service.name(), method.name());
             let request = method.input_type().trim_start_matches(".ergodic.v1.");
             let stream = method.client_streaming();
-            writeln!(code, "Method {{ path: {path:?}, request: {request:?}, stream: {stream} }},")?;
+            writeln!(code, "RpcMethod {{ path: {path:?}, request: {request:?}, stream: {stream} }},")?;
         }
     }
     code += "];\n";

@@ -3,12 +3,12 @@
 use std::sync::OnceLock;
 
 use crate::error::SpecError;
-use crate::figures::{Distinct, is_rounded, is_short};
-use crate::grammar::Reading;
-use crate::reader::{Range, Reader};
+use crate::figures::{DistinctFormat, can_round_to, has_short_form};
+use crate::grammar::ReadingMode;
+use crate::reader::{NumberRange, TableReader};
 use crate::seed;
-use crate::spec::in_words;
-use crate::tree::{Node, Place, Value};
+use crate::spec::format_value;
+use crate::tree::{Origin, SpecNode, SpecValue};
 
 /// A named factor of the grid.
 #[derive(Debug, Clone)]
@@ -18,18 +18,18 @@ pub struct Axis {
     /// The field it sets; `None` for a free name, which only `[derive]` and `[where]` use.
     pub field: Option<String>,
     /// Where it was written.
-    pub place: Place,
+    pub origin: Origin,
     /// Its values.
-    pub values: Values,
+    pub values: AxisValues,
     /// How its numbers are written, once somebody has asked.
-    distinct: OnceLock<Distinct>,
+    distinct_format: OnceLock<DistinctFormat>,
 }
 
 /// The values of an axis.
 #[derive(Debug, Clone)]
-pub enum Values {
+pub enum AxisValues {
     /// As listed.
-    Listed(Vec<Node>),
+    Listed(Vec<SpecNode>),
     /// Evenly spaced, both ends included.
     Linear(Span),
     /// Evenly spaced logarithms, both ends included.
@@ -39,7 +39,7 @@ pub enum Values {
         /// Interval and number of draws.
         span: Span,
         /// Whether the logarithm is uniform rather than the value.
-        log: bool,
+        is_log: bool,
         /// Stream of the draws.
         key: [u8; 32],
     },
@@ -60,45 +60,45 @@ pub struct Span {
 pub const MAX_POINTS: u64 = 10_000_000;
 
 /// Of an axis of more values than this nobody looks for the fewest digits that tell them apart.
-const MOST_COMPARED: u64 = 1_000;
+const MAX_COMPARED_VALUES: u64 = 1_000;
 
 impl Axis {
     /// Reads the entry `node` that stands under `name` in `[grid]`.
     ///
     /// # Errors
     /// An empty or duplicate axis, a log range through zero, a number that is none.
-    pub fn read(
+    pub fn from_node(
         name: &str,
         field: Option<String>,
-        node: &Node,
-        (sweep_seed, reading): (u64, Reading),
+        node: &SpecNode,
+        (sweep_seed, reading): (u64, ReadingMode),
     ) -> Result<Self, SpecError> {
         let path = format!("grid.{name}");
         let values = match &node.value {
-            Value::List(items) => Values::Listed(items.clone()),
-            Value::Table(table) => {
-                let reader = Reader::element(table, &node.place, path.clone(), reading);
-                read_generated(reader, name, sweep_seed)?
+            SpecValue::List(items) => AxisValues::Listed(items.clone()),
+            SpecValue::Table(table) => {
+                let reader = TableReader::from_list_element(table, &node.origin, path.clone(), reading);
+                read_generated_values(reader, name, sweep_seed)?
             }
             other => {
                 let message = format!(
                     "expected a list like [0.1, 0.2] or a range like {{ log = [0.01, 1.0], points = 5 }}, found {}",
-                    crate::reader::quoted(other)
+                    crate::reader::quote_value(other)
                 );
-                return Err(SpecError::new(node.place.clone(), path, message));
+                return Err(SpecError::new(node.origin.clone(), path, message));
             }
         };
         let (name, distinct) = (name.to_owned(), OnceLock::new());
-        let axis = Self { name, field, place: node.place.clone(), values, distinct };
-        axis.check()?;
+        let axis = Self { name, field, origin: node.origin.clone(), values, distinct_format: distinct };
+        axis.check_values()?;
         Ok(axis)
     }
 
     /// Number of values.
     pub fn len(&self) -> u64 {
         match &self.values {
-            Values::Listed(items) => items.len() as u64,
-            Values::Linear(span) | Values::Log(span) | Values::Random { span, .. } => span.points,
+            AxisValues::Listed(items) => items.len() as u64,
+            AxisValues::Linear(span) | AxisValues::Log(span) | AxisValues::Random { span, .. } => span.points,
         }
     }
 
@@ -108,74 +108,74 @@ impl Axis {
     }
 
     /// The `i`-th value, `i` < [`len`](Self::len).
-    pub fn value(&self, i: u64) -> Value {
+    pub fn value_at(&self, i: u64) -> SpecValue {
         match &self.values {
-            Values::Listed(items) => items[i as usize].value.clone(),
-            _ => Value::Float(self.number(i).expect("generated values are numbers")),
+            AxisValues::Listed(items) => items[i as usize].value.clone(),
+            _ => SpecValue::Float(self.number_at(i).expect("generated values are numbers")),
         }
     }
 
     /// The `i`-th value as a number, if it is one.
-    pub fn number(&self, i: u64) -> Option<f64> {
+    pub fn number_at(&self, i: u64) -> Option<f64> {
         match &self.values {
-            Values::Listed(items) => items[i as usize].value.as_f64(),
-            Values::Linear(span) => Some(span.at(i, false)),
-            Values::Log(span) => Some(span.at(i, true)),
-            Values::Random { span, log, key } => Some(span.within(seed::uniform_at(key, i), *log)),
+            AxisValues::Listed(items) => items[i as usize].value.as_f64(),
+            AxisValues::Linear(span) => Some(span.point_at(i, false)),
+            AxisValues::Log(span) => Some(span.point_at(i, true)),
+            AxisValues::Random { span, is_log: log, key } => Some(span.interpolate(seed::uniform_at(key, i), *log)),
         }
     }
 
     /// The `i`-th value with the place it was written at.
-    pub fn node(&self, i: u64) -> Node {
+    pub fn node_at(&self, i: u64) -> SpecNode {
         match &self.values {
-            Values::Listed(items) => items[i as usize].clone(),
-            _ => Node { value: self.value(i), place: self.place.clone() },
+            AxisValues::Listed(items) => items[i as usize].clone(),
+            _ => SpecNode { value: self.value_at(i), origin: self.origin.clone() },
         }
     }
 
     /// How its numbers are written so that they are told apart.
-    pub fn distinct(&self) -> Distinct {
-        *self.distinct.get_or_init(|| match self.len() {
-            0..=MOST_COMPARED => Distinct::of((0..self.len()).filter_map(|i| self.number(i))),
-            _ => Distinct::exactly(),
+    pub fn distinct_format(&self) -> DistinctFormat {
+        *self.distinct_format.get_or_init(|| match self.len() {
+            0..=MAX_COMPARED_VALUES => DistinctFormat::from_numbers((0..self.len()).filter_map(|i| self.number_at(i))),
+            _ => DistinctFormat::with_all_digits(),
         })
     }
 
     /// One of its values for people, told from the others.
-    pub fn write(&self, value: &Value) -> String {
+    pub fn format_value(&self, value: &SpecValue) -> String {
         match value {
-            Value::Float(x) if !is_short(*x) => self.distinct().write(*x),
-            other => in_words(other, Distinct::default()),
+            SpecValue::Float(x) if !has_short_form(*x) => self.distinct_format().format_number(*x),
+            other => format_value(other, DistinctFormat::default()),
         }
     }
 
     /// The values that may be meant by a text: the one that is exactly that, or else those that some table has so, because it
     /// rounds them.
-    pub fn meant(&self, text: &str) -> Vec<u64> {
+    pub fn matching_value_indices(&self, text: &str) -> Vec<u64> {
         let text = text.trim();
         let wanted: Option<f64> = text.parse().ok();
         let same = |i: &u64| {
-            let value = self.value(*i);
+            let value = self.value_at(*i);
             (wanted.is_some() && value.as_f64() == wanted) || value.as_str() == Some(text) || value.to_string() == text
         };
         if let Some(i) = (0..self.len()).find(same) {
             return vec![i];
         }
         let Some(wanted) = wanted else { return Vec::new() };
-        (0..self.len()).filter(|i| self.number(*i).is_some_and(|x| is_rounded(x, wanted))).collect()
+        (0..self.len()).filter(|i| self.number_at(*i).is_some_and(|x| can_round_to(x, wanted))).collect()
     }
 
     /// Whether the values are drawn at random: such axes of equal length are drawn jointly.
     pub fn is_random(&self) -> bool {
-        matches!(self.values, Values::Random { .. })
+        matches!(self.values, AxisValues::Random { .. })
     }
 
     /// Indices whose values stand for all: of an axis over a continuous field the smallest and the largest are enough, since
     /// every field accepts an interval.
-    pub fn representatives(&self, continuous: bool) -> Vec<u64> {
+    pub fn representative_indices(&self, continuous: bool) -> Vec<u64> {
         match &self.values {
-            Values::Listed(items) if continuous && items.iter().all(|item| item.value.as_f64().is_some()) => {
-                let number = |i: &u64| self.number(*i).unwrap_or(f64::NAN);
+            AxisValues::Listed(items) if continuous && items.iter().all(|item| item.value.as_f64().is_some()) => {
+                let number = |i: &u64| self.number_at(*i).unwrap_or(f64::NAN);
                 let (least, most) = (
                     (0..self.len()).min_by(|a, b| number(a).total_cmp(&number(b))),
                     (0..self.len()).max_by(|a, b| number(a).total_cmp(&number(b))),
@@ -184,49 +184,50 @@ impl Axis {
                 ends.dedup();
                 ends
             }
-            Values::Listed(_) => (0..self.len()).collect(),
+            AxisValues::Listed(_) => (0..self.len()).collect(),
             _ if continuous => vec![0, self.len() - 1],
             _ => (0..self.len()).collect(),
         }
     }
 
-    fn error(&self, place: &Place, message: String) -> SpecError {
+    fn error_at(&self, place: &Origin, message: String) -> SpecError {
         SpecError::new(place.clone(), format!("grid.{}", self.name), message)
     }
 
-    fn check(&self) -> Result<(), SpecError> {
+    fn check_values(&self) -> Result<(), SpecError> {
         if self.is_empty() {
             let message = "the axis is empty: give it at least one value, or remove it".to_owned();
-            return Err(self.error(&self.place, message));
+            return Err(self.error_at(&self.origin, message));
         }
         match &self.values {
-            Values::Listed(items) => self.check_listed(items),
-            Values::Random { .. } => Ok(()),
-            Values::Linear(_) | Values::Log(_) => {
+            AxisValues::Listed(items) => self.check_listed_values(items),
+            AxisValues::Random { .. } => Ok(()),
+            AxisValues::Linear(_) | AxisValues::Log(_) => {
                 let n = self.len();
-                let close = n > 1 && (self.number(0) == self.number(1) || self.number(n - 2) == self.number(n - 1));
+                let close =
+                    n > 1 && (self.number_at(0) == self.number_at(1) || self.number_at(n - 2) == self.number_at(n - 1));
                 if close {
                     let message = format!("{n} points do not fit into this range: neighbours are equal to 12 digits");
-                    return Err(self.error(&self.place, message));
+                    return Err(self.error_at(&self.origin, message));
                 }
                 Ok(())
             }
         }
     }
 
-    fn check_listed(&self, items: &[Node]) -> Result<(), SpecError> {
+    fn check_listed_values(&self, items: &[SpecNode]) -> Result<(), SpecError> {
         let mut seen = std::collections::BTreeMap::new();
         for item in items {
             if item.value.as_f64().is_some_and(|x| !x.is_finite()) {
                 let message = format!("expected finite numbers, found {}", item.value);
-                return Err(self.error(&item.place, message));
+                return Err(self.error_at(&item.origin, message));
             }
-            if matches!(item.value, Value::Table(_)) {
-                return Err(self.error(&item.place, "expected numbers, words or lists, found a table".to_owned()));
+            if matches!(item.value, SpecValue::Table(_)) {
+                return Err(self.error_at(&item.origin, "expected numbers, words or lists, found a table".to_owned()));
             }
             if seen.insert(item.value.to_string(), ()).is_some() {
                 let message = format!("the value {} stands here twice: remove one", item.value);
-                return Err(self.error(&item.place, message));
+                return Err(self.error_at(&item.origin, message));
             }
         }
         Ok(())
@@ -235,77 +236,77 @@ impl Axis {
 
 impl Span {
     /// `points` evenly spaced values, rounded to 12 significant digits so that a wider range keeps the old ones.
-    fn at(&self, i: u64, log: bool) -> f64 {
+    fn point_at(&self, i: u64, log: bool) -> f64 {
         let last = self.points.saturating_sub(1);
         match i {
             0 => self.from,
             i if i == last => self.to,
-            i => self.within(i as f64 / last as f64, log),
+            i => self.interpolate(i as f64 / last as f64, log),
         }
     }
 
     /// The value a share `t` of the way from `from` to `to`.
-    fn within(&self, t: f64, log: bool) -> f64 {
+    fn interpolate(&self, t: f64, log: bool) -> f64 {
         let between = |a: f64, b: f64| a * (1.0 - t) + b * t;
         let x = if log {
             libm::exp(between(libm::log(self.from), libm::log(self.to)))
         } else {
             between(self.from, self.to)
         };
-        round_12(x)
+        round_to_12_digits(x)
     }
 }
 
 /// `x` rounded to 12 significant digits.
-pub fn round_12(x: f64) -> f64 {
+pub fn round_to_12_digits(x: f64) -> f64 {
     format!("{x:.11e}").parse().expect("a formatted number reads back")
 }
 
-fn read_generated(r: Reader<'_>, name: &str, sweep_seed: u64) -> Result<Values, SpecError> {
+fn read_generated_values(r: TableReader<'_>, name: &str, sweep_seed: u64) -> Result<AxisValues, SpecError> {
     let forms = ["values", "linear", "log", "uniform", "log_uniform"];
-    if let Some(items) = r.list("values")? {
-        r.finish()?;
-        return Ok(Values::Listed(items.to_vec()));
+    if let Some(items) = r.read_list("values")? {
+        r.refuse_unknown_keys()?;
+        return Ok(AxisValues::Listed(items.to_vec()));
     }
-    let found: Vec<&'static str> = forms[1..].iter().copied().filter(|form| r.node(form).is_some()).collect();
+    let found: Vec<&'static str> = forms[1..].iter().copied().filter(|form| r.read_node(form).is_some()).collect();
     let [form] = found[..] else {
         let message = format!("expected exactly one of: {}", forms.join(", "));
-        r.node("points");
-        r.node("samples");
-        r.finish()?;
-        return Err(SpecError::new(Place::Default, format!("grid.{name}"), message));
+        r.read_node("points");
+        r.read_node("samples");
+        r.refuse_unknown_keys()?;
+        return Err(SpecError::new(Origin::Default, format!("grid.{name}"), message));
     };
     let random = matches!(form, "uniform" | "log_uniform");
     let log = matches!(form, "log" | "log_uniform");
-    let (from, to) = read_ends(&r, form, log)?;
+    let (from, to) = read_range_ends(&r, form, log)?;
     let count = if random { "samples" } else { "points" };
-    let Some(points) = r.whole(count, Range::whole(0, MAX_POINTS))? else {
-        return Err(r.error(count, format!("how many? Add {count} = 5, say")));
+    let Some(points) = r.read_whole_number(count, NumberRange::whole_numbers(0, MAX_POINTS))? else {
+        return Err(r.error_at(count, format!("how many? Add {count} = 5, say")));
     };
-    r.finish()?;
+    r.refuse_unknown_keys()?;
     let span = Span { from, to, points };
     Ok(match (random, log) {
-        (true, _) => Values::Random { span, log, key: seed::axis_key(sweep_seed, name) },
-        (false, true) => Values::Log(span),
-        (false, false) => Values::Linear(span),
+        (true, _) => AxisValues::Random { span, is_log: log, key: seed::axis_key(sweep_seed, name) },
+        (false, true) => AxisValues::Log(span),
+        (false, false) => AxisValues::Linear(span),
     })
 }
 
-fn read_ends(r: &Reader<'_>, form: &'static str, log: bool) -> Result<(f64, f64), SpecError> {
-    let items = r.list(form)?.unwrap_or_default();
+fn read_range_ends(r: &TableReader<'_>, form: &'static str, log: bool) -> Result<(f64, f64), SpecError> {
+    let items = r.read_list(form)?.unwrap_or_default();
     let ends: Vec<f64> = items.iter().filter_map(|n| n.value.as_f64()).filter(|x| x.is_finite()).collect();
     let [from, to] = ends[..] else {
-        return Err(r.error(form, "expected two finite numbers, [from, to]"));
+        return Err(r.error_at(form, "expected two finite numbers, [from, to]"));
     };
     if items.len() != 2 {
-        return Err(r.error(form, "expected two finite numbers, [from, to]"));
+        return Err(r.error_at(form, "expected two finite numbers, [from, to]"));
     }
     if log && (from <= 0.0 || to <= 0.0) {
         let message = format!("a logarithmic range needs both ends above 0, found [{from}, {to}]; list 0 separately");
-        return Err(r.error(form, message));
+        return Err(r.error_at(form, message));
     }
     if from == to {
-        return Err(r.error(form, "both ends are equal; a list of one value says the same"));
+        return Err(r.error_at(form, "both ends are equal; a list of one value says the same"));
     }
     Ok((from, to))
 }
@@ -315,13 +316,18 @@ mod tests {
     use super::*;
 
     fn axis(text: &str) -> Result<Axis, SpecError> {
-        let tree = crate::tree::parse(&format!("x = {text}")).expect("valid TOML");
-        Axis::read("x", None, tree.get("x").expect("x is there"), (7, Reading::new(crate::grammar::GRAMMAR)))
+        let tree = crate::tree::parse_document(&format!("x = {text}")).expect("valid TOML");
+        Axis::from_node(
+            "x",
+            None,
+            tree.get("x").expect("x is there"),
+            (7, ReadingMode::for_new(crate::grammar::GRAMMAR)),
+        )
     }
 
     fn numbers(text: &str) -> Vec<f64> {
         let axis = axis(text).expect("valid axis");
-        (0..axis.len()).filter_map(|i| axis.number(i)).collect()
+        (0..axis.len()).filter_map(|i| axis.number_at(i)).collect()
     }
 
     #[test]

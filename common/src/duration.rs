@@ -23,7 +23,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A time as it is typed, in the largest unit of which it is a whole number.
-pub fn typed(time: Duration) -> String {
+pub fn format_duration(time: Duration) -> String {
     let ms = time.as_millis();
     let units = [("h", 3_600_000), ("m", 60_000), ("s", 1000)];
     let unit = units.into_iter().find(|(_, size)| ms >= *size && ms.is_multiple_of(*size));
@@ -42,7 +42,7 @@ mod tests {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
         for text in ["500ms", "30s", "90s", "10m", "2h"] {
-            assert_eq!(parse_duration(text).map(typed).as_deref(), Ok(text));
+            assert_eq!(parse_duration(text).map(format_duration).as_deref(), Ok(text));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::tree::Place;
+use crate::tree::Origin;
 
 /// A sweep file, or a `--set`, says something that cannot be carried out.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -10,7 +10,7 @@ pub struct SpecError {
     /// The sweep file, as the user named it.
     pub file: String,
     /// Where the offending value came from.
-    pub place: Place,
+    pub origin: Origin,
     /// Dotted path of the field, empty when the file as a whole is meant.
     pub path: String,
     /// What is wrong, what was expected, and what to do.
@@ -18,18 +18,18 @@ pub struct SpecError {
 }
 
 /// Longest setting that is shown whole, in characters.
-const SHOWN: usize = 200;
+const MAX_SHOWN_CHARS: usize = 200;
 /// Longest name that is compared with known ones, in bytes.
-const COMPARED: usize = 200;
+const MAX_COMPARED_BYTES: usize = 200;
 
 impl SpecError {
     /// An error at `path`, found at `place`; the file's name is filled in by whoever knows it.
-    pub fn new(place: Place, path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { file: String::new(), place, path: path.into(), message: message.into() }
+    pub fn new(origin: Origin, path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { file: String::new(), origin, path: path.into(), message: message.into() }
     }
 
     /// The same error, naming `file`.
-    pub fn in_file(mut self, file: &str) -> Self {
+    pub fn with_file(mut self, file: &str) -> Self {
         file.clone_into(&mut self.file);
         self
     }
@@ -37,16 +37,16 @@ impl SpecError {
 
 impl fmt::Display for SpecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::Line(line) if self.file.is_empty() => write!(f, "line {line}: ")?,
-            Place::Line(line) => write!(f, "{}:{line}: ", self.file)?,
-            Place::Set(setting) => {
-                let cut = setting.char_indices().nth(SHOWN).map_or(setting.len(), |(at, _)| at);
+        match &self.origin {
+            Origin::Line(line) if self.file.is_empty() => write!(f, "line {line}: ")?,
+            Origin::Line(line) => write!(f, "{}:{line}: ", self.file)?,
+            Origin::Set(setting) => {
+                let cut = setting.char_indices().nth(MAX_SHOWN_CHARS).map_or(setting.len(), |(at, _)| at);
                 let rest = if cut < setting.len() { "…" } else { "" };
                 write!(f, "--set {}{rest}: ", &setting[..cut])?;
             }
-            Place::Default if self.file.is_empty() => {}
-            Place::Default => write!(f, "{}: ", self.file)?,
+            Origin::Default if self.file.is_empty() => {}
+            Origin::Default => write!(f, "{}: ", self.file)?,
         }
         if !self.path.is_empty() {
             write!(f, "{}: ", self.path)?;
@@ -106,9 +106,9 @@ impl ErrorCode {
 }
 
 /// `, did you mean 'x'?` for the known name nearest to `name`, or the list of all when none is near.
-pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+pub fn suggest_nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
-    let compared = known.iter().filter(|_| name.len() <= COMPARED);
+    let compared = known.iter().filter(|_| name.len() <= MAX_COMPARED_BYTES);
     let best = compared.map(|k| (strsim::damerau_levenshtein(name, k), *k)).min();
     match best {
         Some((distance, best)) if distance <= 1 + name.len().max(best.len()) / 3 => format!("did you mean '{best}'?"),
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn the_nearest_name_is_offered_only_when_it_is_near() {
-        assert_eq!(nearest("widht", ["width", "depth"]), "did you mean 'width'?");
-        assert_eq!(nearest("zzzzzz", ["lr", "wd"]), "known: lr, wd");
+        assert_eq!(suggest_nearest("widht", ["width", "depth"]), "did you mean 'width'?");
+        assert_eq!(suggest_nearest("zzzzzz", ["lr", "wd"]), "known: lr, wd");
     }
 }

@@ -3,85 +3,85 @@
 
 use std::collections::HashSet;
 
-use crate::tree::number;
+use crate::tree::format_shortest;
 
 /// Powers of ten of numbers that are written out.
-const PLAIN: std::ops::Range<i32> = -4..7;
+const PLAIN_EXPONENTS: std::ops::Range<i32> = -4..7;
 /// Most decimals of numbers that are written out together.
-const MOST_DECIMALS: i32 = 8;
+const MAX_DECIMALS: i32 = 8;
 /// Digits in which every `f64` is told from its neighbours.
 const ALL_DIGITS: usize = 17;
 
 /// A number in at most so many significant digits, without the zeros at its end: `0.0316`, `2.5e-5`, `1e8`.
-pub fn significant(x: f64, digits: usize) -> String {
+pub fn format_significant(x: f64, digits: usize) -> String {
     if x == 0.0 || !x.is_finite() {
         return if x == 0.0 { "0".to_owned() } else { x.to_string() };
     }
     let rounded = format!("{x:.*e}", digits.max(1) - 1);
     let Some((mantissa, power)) = rounded.split_once('e') else { return rounded };
     let power: i32 = power.parse().unwrap_or_default();
-    if PLAIN.contains(&power) {
+    if PLAIN_EXPONENTS.contains(&power) {
         let decimals = (digits as i32 - 1 - power).max(0) as usize;
-        return without_zeros(&format!("{x:.decimals$}")).to_owned();
+        return trim_trailing_zeros(&format!("{x:.decimals$}")).to_owned();
     }
-    format!("{}e{power}", without_zeros(mantissa))
+    format!("{}e{power}", trim_trailing_zeros(mantissa))
 }
 
 /// Without zeros at the end of a fraction.
-fn without_zeros(text: &str) -> &str {
+fn trim_trailing_zeros(text: &str) -> &str {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text }
 }
 
 /// The power of ten of the first of so many digits.
-fn power(x: f64, digits: usize) -> i32 {
+fn decimal_exponent(x: f64, digits: usize) -> i32 {
     let text = format!("{x:.*e}", digits - 1);
     text.split_once('e').and_then(|(_, power)| power.parse().ok()).unwrap_or_default()
 }
 
 /// How numbers that belong together are written: all of them to the same place, since what is finer is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct DecimalFormat {
     /// The power of ten of the last digit.
-    last: i32,
+    last_exponent: i32,
     /// Whether they are written out.
-    plain: bool,
+    is_plain: bool,
 }
 
-impl Place {
+impl DecimalFormat {
     /// The place of the last of so many digits of a spread, for numbers no larger than `largest`. `None` where there is no spread.
-    pub fn of(spread: f64, digits: usize, largest: f64) -> Option<Self> {
+    pub fn from_spread(spread: f64, digits: usize, largest: f64) -> Option<Self> {
         let spread = spread.abs();
         if spread == 0.0 || !spread.is_finite() || !largest.is_finite() {
             return None;
         }
-        let last = power(spread, digits) + 1 - digits as i32;
+        let last = decimal_exponent(spread, digits) + 1 - digits as i32;
         let largest = largest.abs().max(spread);
         // More digits than an `f64` has are none.
-        let last = last.max(power(largest, 1) + 1 - ALL_DIGITS as i32);
-        Some(Self { last, plain: PLAIN.contains(&power(largest, digits)) })
+        let last = last.max(decimal_exponent(largest, 1) + 1 - ALL_DIGITS as i32);
+        Some(Self { last_exponent: last, is_plain: PLAIN_EXPONENTS.contains(&decimal_exponent(largest, digits)) })
     }
 
     /// A number to this place.
-    pub fn write(self, x: f64) -> String {
-        let decimals = (-self.last).max(0);
-        let tiny = decimals > MOST_DECIMALS && x != 0.0 && !PLAIN.contains(&power(x, 2));
+    pub fn format_number(self, x: f64) -> String {
+        let decimals = (-self.last_exponent).max(0);
+        let tiny = decimals > MAX_DECIMALS && x != 0.0 && !PLAIN_EXPONENTS.contains(&decimal_exponent(x, 2));
         if !x.is_finite() {
             return x.to_string();
         }
-        if !self.plain || tiny {
-            return self.scientific(x);
+        if !self.is_plain || tiny {
+            return self.format_scientific(x);
         }
         let text = format!("{x:.*}", decimals as usize);
         let is_zero = text.chars().all(|c| matches!(c, '-' | '0' | '.'));
         if is_zero { text.trim_start_matches('-').to_owned() } else { text }
     }
 
-    fn scientific(self, x: f64) -> String {
+    fn format_scientific(self, x: f64) -> String {
         // With the power that it has when it is rounded: 9.96 to one decimal is 10.0.
-        let first = if x == 0.0 { self.last - 1 } else { power(x, ALL_DIGITS) };
-        let digits = (first - self.last + 1).max(0);
+        let first = if x == 0.0 { self.last_exponent - 1 } else { decimal_exponent(x, ALL_DIGITS) };
+        let digits = (first - self.last_exponent + 1).max(0);
         if digits == 0 {
-            let unit = format!("1e{}", self.last);
+            let unit = format!("1e{}", self.last_exponent);
             let up = unit.parse::<f64>().is_ok_and(|unit| x.abs() >= unit / 2.0);
             return match (up, x < 0.0) {
                 (true, true) => format!("-{unit}"),
@@ -89,81 +89,82 @@ impl Place {
                 (false, _) => "0".to_owned(),
             };
         }
-        let digits = (power(x, digits as usize) - self.last).max(0) as usize;
+        let digits = (decimal_exponent(x, digits as usize) - self.last_exponent).max(0) as usize;
         format!("{x:.digits$e}")
     }
 }
 
 /// `0.9712 ± 0.0013`: two digits of what is uncertain, and the number to the same place.
-pub fn with_half_width(x: f64, half: f64) -> String {
-    match Place::of(half, 2, x) {
-        Some(place) => format!("{} ± {}", place.write(x), place.write(half)),
-        None => format!("{} ± {}", significant(x, 6), significant(half, 2)),
+pub fn format_with_half_width(x: f64, half: f64) -> String {
+    match DecimalFormat::from_spread(half, 2, x) {
+        Some(place) => format!("{} ± {}", place.format_number(x), place.format_number(half)),
+        None => format!("{} ± {}", format_significant(x, 6), format_significant(half, 2)),
     }
 }
 
 /// Numbers that are told apart, in as few digits as do that, and four at least. Numbers that are short anyhow keep all of theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Distinct {
+pub struct DistinctFormat {
     digits: usize,
 }
 
 /// So many characters are short.
-const SHORT: usize = 9;
+const MAX_SHORT_CHARS: usize = 9;
 /// Digits of numbers that are easily told apart.
-const FEW_DIGITS: usize = 4;
+const MIN_DIGITS: usize = 4;
 /// Of more numbers than this nobody looks for the fewest digits.
-const MANY: usize = 20_000;
+const MAX_COMPARED_NUMBERS: usize = 20_000;
 
-impl Distinct {
+impl DistinctFormat {
     /// What tells these apart.
-    pub fn of(numbers: impl Iterator<Item = f64>) -> Self {
-        let mut all: Vec<u64> = numbers.map(|x| if x == 0.0 { 0 } else { x.to_bits() }).take(MANY + 1).collect();
-        if all.len() > MANY {
-            return Self::exactly();
+    pub fn from_numbers(numbers: impl Iterator<Item = f64>) -> Self {
+        let mut all: Vec<u64> =
+            numbers.map(|x| if x == 0.0 { 0 } else { x.to_bits() }).take(MAX_COMPARED_NUMBERS + 1).collect();
+        if all.len() > MAX_COMPARED_NUMBERS {
+            return Self::with_all_digits();
         }
         all.sort_unstable();
         all.dedup();
         let tells = |digits: &usize| {
             let mut seen = HashSet::with_capacity(all.len());
-            all.iter().all(|bits| seen.insert(Self { digits: *digits }.write(f64::from_bits(*bits))))
+            all.iter().all(|bits| seen.insert(Self { digits: *digits }.format_number(f64::from_bits(*bits))))
         };
-        Self { digits: (FEW_DIGITS..ALL_DIGITS).find(tells).unwrap_or(ALL_DIGITS) }
+        Self { digits: (MIN_DIGITS..ALL_DIGITS).find(tells).unwrap_or(ALL_DIGITS) }
     }
 
     /// Every digit.
-    pub fn exactly() -> Self {
+    pub fn with_all_digits() -> Self {
         Self { digits: ALL_DIGITS }
     }
 
     /// One of the numbers.
-    pub fn write(self, x: f64) -> String {
-        let exact = number(x);
-        if exact.len() <= SHORT || self.digits >= ALL_DIGITS {
+    pub fn format_number(self, x: f64) -> String {
+        let exact = format_shortest(x);
+        if exact.len() <= MAX_SHORT_CHARS || self.digits >= ALL_DIGITS {
             return exact;
         }
-        let text = significant(x, self.digits);
+        let text = format_significant(x, self.digits);
         if text.len() < exact.len() { text } else { exact }
     }
 }
 
 /// Whether a number is short enough to be shown in all of its digits.
-pub fn is_short(x: f64) -> bool {
-    number(x).len() <= SHORT
+pub fn has_short_form(x: f64) -> bool {
+    format_shortest(x).len() <= MAX_SHORT_CHARS
 }
 
-impl Default for Distinct {
+impl Default for DistinctFormat {
     /// Of a number that stands alone.
     fn default() -> Self {
-        Self { digits: FEW_DIGITS }
+        Self { digits: MIN_DIGITS }
     }
 }
 
 /// Whether `typed` is `x` as some table has it: rounded to four digits or more.
-pub fn is_rounded(x: f64, typed: f64) -> bool {
+pub fn can_round_to(x: f64, typed: f64) -> bool {
     let near = (x - typed).abs() <= 1e-3 * x.abs();
-    let same = |digits| significant(x, digits).parse() == Ok(typed);
-    x == typed || (near && (FEW_DIGITS..ALL_DIGITS).any(same))
+    let same = |digits| format_significant(x, digits).parse() == Ok(typed);
+    x == typed || (near && (MIN_DIGITS..ALL_DIGITS).any(same))
 }
 
 #[cfg(test)]
@@ -203,7 +204,7 @@ mod tests {
             (f64::NAN, "NaN"),
         ];
         for (x, text) in cases {
-            assert_eq!(significant(x, 4), text, "{x:e}");
+            assert_eq!(format_significant(x, 4), text, "{x:e}");
         }
     }
 
@@ -225,7 +226,7 @@ mod tests {
             ((2.3e-10, 0.0), "2.3e-10 ± 0"),
         ];
         for ((mean, half), text) in cases {
-            assert_eq!(with_half_width(mean, half), text);
+            assert_eq!(format_with_half_width(mean, half), text);
         }
     }
 
@@ -235,7 +236,7 @@ mod tests {
         for pair in spread.chunks_exact(2) {
             let mean = libm::exp((pair[0] - 0.5) * 120.0) * if pair[1] < 0.5 { -1.0 } else { 1.0 };
             let half = mean.abs() * libm::exp((pair[1] - 0.7) * 50.0);
-            let text = with_half_width(mean, half);
+            let text = format_with_half_width(mean, half);
             let (left, right) = text.split_once(" ± ").expect("two numbers");
             for (x, text) in [(mean, left), (half, right)] {
                 let (read, unit) = read(text);
@@ -247,7 +248,7 @@ mod tests {
             let has_digits = half > 1e-14 * mean.abs();
             assert!(!has_digits || (read - half).abs() <= 0.051 * half, "{half:e}: {text}");
             for digits in 1..=8 {
-                let text = significant(mean, digits);
+                let text = format_significant(mean, digits);
                 let near = (text.parse::<f64>().expect("a number") - mean).abs();
                 assert!(near <= mean.abs() * 0.51 * libm::exp10(1.0 - digits as f64), "{mean:e}: {text}");
             }
@@ -261,23 +262,26 @@ mod tests {
         let near: Vec<f64> = (0..64).map(|i| f64::from_bits(1.0_f64.to_bits() + i)).collect();
         let mixed = vec![1.9995, 1.999_500_1, 1.999_507_936_51, 2.0, 1e-300, 0.0];
         for axis in [rates, line, near, mixed] {
-            let names = Distinct::of(axis.iter().copied());
-            let texts: HashSet<String> = axis.iter().map(|x| names.write(*x)).collect();
+            let names = DistinctFormat::from_numbers(axis.iter().copied());
+            let texts: HashSet<String> = axis.iter().map(|x| names.format_number(*x)).collect();
             assert_eq!(texts.len(), axis.len(), "{texts:?}");
             for x in &axis {
-                let (back, unit) = read(&names.write(*x));
-                assert!((back - x).abs() <= unit * (1.0 + 1e-9), "{x:e}: {}", names.write(*x));
-                assert!(is_rounded(*x, back), "{x:e} {back:e}");
+                let (back, unit) = read(&names.format_number(*x));
+                assert!((back - x).abs() <= unit * (1.0 + 1e-9), "{x:e}: {}", names.format_number(*x));
+                assert!(can_round_to(*x, back), "{x:e} {back:e}");
             }
         }
-        let few = Distinct::of([0.01, 0.031_622_776_601_7, 0.1].into_iter());
-        assert_eq!([0.01, 0.031_622_776_601_7, 0.1, 1e-7].map(|x| few.write(x)), ["0.01", "0.03162", "0.1", "1e-7"]);
+        let few = DistinctFormat::from_numbers([0.01, 0.031_622_776_601_7, 0.1].into_iter());
+        assert_eq!(
+            [0.01, 0.031_622_776_601_7, 0.1, 1e-7].map(|x| few.format_number(x)),
+            ["0.01", "0.03162", "0.1", "1e-7"]
+        );
     }
 
     #[test]
     fn a_value_is_meant_by_any_of_its_roundings() {
-        assert!(is_rounded(1.999_507_936_51, 2.0) && is_rounded(1.999_507_936_51, 1.9995));
-        assert!(is_rounded(0.031_622_776_6, 0.031_62) && !is_rounded(0.031_622_776_6, 0.0316));
-        assert!(!is_rounded(1.999, 2.0) && is_rounded(1e-7, 1e-7));
+        assert!(can_round_to(1.999_507_936_51, 2.0) && can_round_to(1.999_507_936_51, 1.9995));
+        assert!(can_round_to(0.031_622_776_6, 0.031_62) && !can_round_to(0.031_622_776_6, 0.0316));
+        assert!(!can_round_to(1.999, 2.0) && can_round_to(1e-7, 1e-7));
     }
 }

@@ -7,7 +7,7 @@
 //! sweep is read as today, and refused where it meant something else to the program that sent it.
 
 use crate::error::SpecError;
-use crate::tree::Place;
+use crate::tree::Origin;
 
 /// The version in which new sweep files are read. Of what an earlier one means otherwise:
 ///
@@ -18,30 +18,30 @@ pub const GRAMMAR: u32 = 2;
 
 /// How a sweep file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reading {
+pub struct ReadingMode {
     /// The version of the grammar, at most [`GRAMMAR`]. Of a new sweep, that of whoever sent it.
     pub grammar: u32,
     /// Whether the sweep is new: planned, run, launched, or what another one is extended to. Only then is refused what
     /// earlier versions of this program accepted.
-    pub new: bool,
+    pub is_new: bool,
 }
 
-impl Reading {
+impl ReadingMode {
     /// Of a sweep that is stored, or of what was read before.
-    pub fn stored(grammar: u32) -> Self {
-        Self { grammar, new: false }
+    pub fn for_stored(grammar: u32) -> Self {
+        Self { grammar, is_new: false }
     }
 
     /// Of a sweep that nobody has stored yet.
-    pub fn new(grammar: u32) -> Self {
-        Self { grammar, new: true }
+    pub fn for_new(grammar: u32) -> Self {
+        Self { grammar, is_new: true }
     }
 
     /// Whether this program knows the grammar.
     ///
     /// # Errors
     /// It does not.
-    pub(crate) fn check(self) -> Result<Self, SpecError> {
+    pub(crate) fn check_grammar(self) -> Result<Self, SpecError> {
         if (1..=GRAMMAR).contains(&self.grammar) {
             return Ok(self);
         }
@@ -49,14 +49,14 @@ impl Reading {
             "the sweep file is in version {} of the grammar, and this program knows those up to {GRAMMAR}: use a newer one",
             self.grammar
         );
-        Err(SpecError::new(Place::Default, "", message))
+        Err(SpecError::new(Origin::Default, "", message))
     }
 
     /// Refuses what earlier versions of this program accepted. Of a stored sweep it stays as it was.
     ///
     /// # Errors
     /// The sweep is new.
-    pub fn refuse(self, error: impl FnOnce() -> SpecError) -> Result<(), SpecError> {
-        if self.new { Err(error()) } else { Ok(()) }
+    pub fn refuse_if_new(self, error: impl FnOnce() -> SpecError) -> Result<(), SpecError> {
+        if self.is_new { Err(error()) } else { Ok(()) }
     }
 }

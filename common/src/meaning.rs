@@ -3,23 +3,23 @@
 
 use crate::grid::is_axis_form;
 use crate::spec::SpecSource;
-use crate::tree::{Table, Value, number};
+use crate::tree::{SpecTable, SpecValue, format_shortest};
 
 impl SpecSource {
     /// The hash of all that the file says, its settings and the content of the files that it names included: two files of one
     /// meaning ask for the same sweep. `None` for what cannot be read, which is for [`Spec::read`](crate::Spec::read) to say.
-    pub fn meaning(&self) -> Option<[u8; 32]> {
-        let document = self.document().ok()?;
+    pub fn compute_meaning_hash(&self) -> Option<[u8; 32]> {
+        let document = self.read_document().ok()?;
         let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 sweep meaning v1");
-        add_table(&mut hasher, &document, Order::SaysNothing);
+        hash_table(&mut hasher, &document, KeyOrder::Ignored);
         // Read in another way, the same words may mean something else. Those of the first grammar are as they were.
         if self.grammar > 1 {
-            add(&mut hasher, b'g', &self.grammar.to_string());
+            hash_entry(&mut hasher, b'g', &self.grammar.to_string());
         }
         let mut files: Vec<(&str, &[u8; 32])> = self.files.iter().map(|pin| (pin.path.as_str(), &pin.hash)).collect();
         files.sort_unstable();
         for (path, hash) in files {
-            add(&mut hasher, b'f', path);
+            hash_entry(&mut hasher, b'f', path);
             hasher.update(hash);
         }
         Some(*hasher.finalize().as_bytes())
@@ -27,48 +27,48 @@ impl SpecSource {
 }
 
 /// A kind, a length, and a text: no two lists of these run together.
-fn add(hasher: &mut blake3::Hasher, kind: u8, text: &str) {
+fn hash_entry(hasher: &mut blake3::Hasher, kind: u8, text: &str) {
     hasher.update(&[kind]).update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
 }
 
 /// What the order of the keys of a table says.
 #[derive(Clone, Copy, PartialEq)]
-enum Order {
-    SaysNothing,
+enum KeyOrder {
+    Ignored,
     /// Axes are numbered, and fields derived, in that of the file.
-    Counts,
+    Significant,
     /// So it does in tables of such tables, but for those that say how one axis is made.
-    CountsWithin,
+    SignificantWithin,
 }
 
-fn add_table(hasher: &mut blake3::Hasher, table: &Table, order: Order) {
-    let mut entries: Vec<(&str, &Value)> = table.0.iter().map(|(key, node)| (key.as_str(), &node.value)).collect();
-    let is_axis = order == Order::CountsWithin && entries.iter().any(|(key, _)| is_axis_form(key));
-    let order = if is_axis { Order::SaysNothing } else { order };
-    if order == Order::SaysNothing {
+fn hash_table(hasher: &mut blake3::Hasher, table: &SpecTable, order: KeyOrder) {
+    let mut entries: Vec<(&str, &SpecValue)> = table.0.iter().map(|(key, node)| (key.as_str(), &node.value)).collect();
+    let is_axis = order == KeyOrder::SignificantWithin && entries.iter().any(|(key, _)| is_axis_form(key));
+    let order = if is_axis { KeyOrder::Ignored } else { order };
+    if order == KeyOrder::Ignored {
         entries.sort_by_key(|(key, _)| *key);
     }
     hasher.update(b"t").update(&(entries.len() as u64).to_le_bytes());
-    let within = if order == Order::Counts { Order::CountsWithin } else { order };
+    let within = if order == KeyOrder::Significant { KeyOrder::SignificantWithin } else { order };
     for (key, value) in entries {
-        add(hasher, b'k', key);
-        add_value(hasher, value, if matches!(key, "grid" | "derive") { Order::Counts } else { within });
+        hash_entry(hasher, b'k', key);
+        hash_value(hasher, value, if matches!(key, "grid" | "derive") { KeyOrder::Significant } else { within });
     }
 }
 
-fn add_value(hasher: &mut blake3::Hasher, value: &Value, order: Order) {
+fn hash_value(hasher: &mut blake3::Hasher, value: &SpecValue, order: KeyOrder) {
     match value {
-        Value::Bool(flag) => add(hasher, b'b', if *flag { "true" } else { "false" }),
+        SpecValue::Bool(flag) => hash_entry(hasher, b'b', if *flag { "true" } else { "false" }),
         // A seed may have more digits than a float keeps.
-        Value::Int(whole) if *whole as f64 as i64 != *whole => add(hasher, b'i', &whole.to_string()),
-        Value::Int(whole) => add(hasher, b'n', &number(*whole as f64)),
-        Value::Float(x) => add(hasher, b'n', &number(*x)),
-        Value::Str(text) => add(hasher, b's', text),
-        Value::List(items) => {
+        SpecValue::Int(whole) if *whole as f64 as i64 != *whole => hash_entry(hasher, b'i', &whole.to_string()),
+        SpecValue::Int(whole) => hash_entry(hasher, b'n', &format_shortest(*whole as f64)),
+        SpecValue::Float(x) => hash_entry(hasher, b'n', &format_shortest(*x)),
+        SpecValue::Str(text) => hash_entry(hasher, b's', text),
+        SpecValue::List(items) => {
             hasher.update(b"l").update(&(items.len() as u64).to_le_bytes());
-            items.iter().for_each(|item| add_value(hasher, &item.value, order));
+            items.iter().for_each(|item| hash_value(hasher, &item.value, order));
         }
-        Value::Table(table) => add_table(hasher, table, order),
+        SpecValue::Table(table) => hash_table(hasher, table, order),
     }
 }
 
@@ -78,7 +78,7 @@ mod tests {
 
     fn meaning(text: &str, settings: &[&str]) -> Option<[u8; 32]> {
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        SpecSource { file: "f".into(), text: text.into(), settings, ..SpecSource::default() }.meaning()
+        SpecSource { file: "f".into(), text: text.into(), settings, ..SpecSource::default() }.compute_meaning_hash()
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub enum Metric {
 
 /// What a sample takes beside a look at the weights. Metrics of the same pass are told by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pass {
+pub enum MeasurementPass {
     /// The test set is evaluated.
     Test,
     /// The validation images are.
@@ -102,7 +102,7 @@ pub enum Pass {
 
 impl Metric {
     /// Names as written in a sweep file, but for those of single layers.
-    pub const WORDS: [(&'static str, Self); 25] = [
+    pub const NAMES: [(&'static str, Self); 25] = [
         ("train_loss", Self::TrainLoss),
         ("train_acc", Self::TrainAcc),
         ("test_loss", Self::TestLoss),
@@ -135,27 +135,27 @@ impl Metric {
         if let Self::LayerNormSq(layer) = self {
             return format!("{LAYER_NORM_SQ}[{layer}]").into();
         }
-        Self::WORDS.iter().find(|(_, m)| m == self).map_or("?", |(name, _)| name).into()
+        Self::NAMES.iter().find(|(_, m)| m == self).map_or("?", |(name, _)| name).into()
     }
 
     /// The metric of this name.
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         let layer = name.strip_prefix(LAYER_NORM_SQ).and_then(|rest| rest.strip_prefix('[')?.strip_suffix(']'));
         if let Some(layer) = layer {
             return Some(Self::LayerNormSq(layer.to_owned()));
         }
-        Self::WORDS.iter().find(|(n, _)| *n == name).map(|(_, m)| m.clone())
+        Self::NAMES.iter().find(|(n, _)| *n == name).map(|(_, m)| m.clone())
     }
 
     /// The pass that it is read from, if it takes one.
-    pub fn pass(&self) -> Option<Pass> {
+    pub fn required_pass(&self) -> Option<MeasurementPass> {
         match self {
-            Self::TestLoss | Self::TestAcc | Self::TestSmoothedLoss => Some(Pass::Test),
-            Self::ValLoss | Self::ValAcc => Some(Pass::Validation),
-            Self::AverageTestLoss | Self::AverageTestAcc => Some(Pass::AverageTest),
-            Self::AverageValLoss | Self::AverageValAcc => Some(Pass::AverageValidation),
-            Self::GradNoiseTrace | Self::GradNoiseHill => Some(Pass::Noise),
-            Self::HessianTop => Some(Pass::Curvature),
+            Self::TestLoss | Self::TestAcc | Self::TestSmoothedLoss => Some(MeasurementPass::Test),
+            Self::ValLoss | Self::ValAcc => Some(MeasurementPass::Validation),
+            Self::AverageTestLoss | Self::AverageTestAcc => Some(MeasurementPass::AverageTest),
+            Self::AverageValLoss | Self::AverageValAcc => Some(MeasurementPass::AverageValidation),
+            Self::GradNoiseTrace | Self::GradNoiseHill => Some(MeasurementPass::Noise),
+            Self::HessianTop => Some(MeasurementPass::Curvature),
             Self::TrainLoss | Self::TrainAcc | Self::TrainSmoothedLoss => None,
             Self::WeightNorm | Self::WeightNormSq | Self::LayerNormSq(_) | Self::EffectiveLr => None,
             Self::GradNorm | Self::GradWeightCos | Self::UpdateNorm | Self::AngularUpdate => None,
@@ -185,7 +185,7 @@ impl Metric {
     }
 
     /// The values that it can have, where they are bounded on both sides.
-    pub fn range(&self) -> Option<(f64, f64)> {
+    pub fn bounded_range(&self) -> Option<(f64, f64)> {
         match self {
             Self::GradWeightCos => Some((-1.0, 1.0)),
             Self::AngularUpdate => Some((0.0, std::f64::consts::PI)),

@@ -4,14 +4,14 @@
 //! are in the order (height, width, channel).
 
 use crate::config::{ModelConfig, ModelKind, Norm, TrialConfig, VggDepth};
-use crate::metric::Pass;
+use crate::metric::MeasurementPass;
 use crate::spec::Measure;
 
 /// A network as data.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Net {
     /// Shape of an input image.
-    pub input: Shape,
+    pub input: ActivationShape,
     /// Number of classes.
     pub classes: usize,
     /// Layers in the order of computation.
@@ -20,7 +20,7 @@ pub struct Net {
 
 /// Shape of one image's activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
+pub struct ActivationShape {
     /// Rows.
     pub height: usize,
     /// Columns.
@@ -29,7 +29,7 @@ pub struct Shape {
     pub channels: usize,
 }
 
-impl Shape {
+impl ActivationShape {
     /// Numbers per image.
     pub fn len(&self) -> usize {
         self.height * self.width * self.channels
@@ -54,11 +54,11 @@ pub struct Layer {
     /// The earlier layer whose sum z, before norm and ReLU, is added to its own. At most one layer adds another's.
     pub add: Option<usize>,
     /// Shape of its input; a linear layer sees it flattened.
-    pub input: Shape,
+    pub input: ActivationShape,
     /// Shape of its output.
-    pub output: Shape,
+    pub output: ActivationShape,
     /// The map.
-    pub map: Map,
+    pub linear_op: LinearOp,
     /// Whether a trained bias, starting at 0, is added.
     pub bias: bool,
     /// The norm after the map.
@@ -73,7 +73,7 @@ pub struct Layer {
 
 /// A linear map over an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Map {
+pub enum LinearOp {
     /// Square convolution with zero padding.
     Conv {
         /// Side of the kernel.
@@ -100,7 +100,7 @@ pub enum Pool {
 
 /// Over what a norm takes mean and variance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Over {
+pub enum NormScope {
     /// The whole batch, channel by channel, with running statistics for evaluation.
     Batch,
     /// Each image and group of consecutive channels, all pixels; one group is layer norm.
@@ -111,7 +111,7 @@ pub enum Over {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NormSpec {
     /// Over what.
-    pub over: Over,
+    pub scope: NormScope,
     /// ε under the root.
     pub eps: f64,
     /// Whether there is a trained scale and shift.
@@ -120,7 +120,7 @@ pub struct NormSpec {
 
 /// What a parameter tensor is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum ParamRole {
     /// The weight of a map, `[kernel, kernel, in, out]` or `[in, out]`.
     Weight,
     /// The bias of a map, `[out]`.
@@ -139,7 +139,7 @@ pub struct Param {
     /// Which layer it belongs to.
     pub layer: usize,
     /// What it is for.
-    pub role: Role,
+    pub role: ParamRole,
     /// Numbers in it.
     pub len: usize,
     /// Inputs that one output sums over.
@@ -154,42 +154,42 @@ pub struct Param {
 
 impl NormSpec {
     /// Whether it keeps running statistics.
-    pub fn has_statistics(&self) -> bool {
-        self.over == Over::Batch
+    pub fn has_running_statistics(&self) -> bool {
+        self.scope == NormScope::Batch
     }
 }
 
 impl Layer {
     /// Shape of what its readers see.
-    pub fn activation(&self) -> Shape {
-        let Shape { height, width, channels } = self.output;
+    pub fn activation_shape(&self) -> ActivationShape {
+        let ActivationShape { height, width, channels } = self.output;
         match self.pool {
             Pool::None => self.output,
-            Pool::Max2 => Shape { height: height / 2, width: width / 2, channels },
-            Pool::Average => Shape { height: 1, width: 1, channels },
+            Pool::Max2 => ActivationShape { height: height / 2, width: width / 2, channels },
+            Pool::Average => ActivationShape { height: 1, width: 1, channels },
         }
     }
 
     /// Rows of the weight: inputs that one output sums over.
     pub fn fan_in(&self) -> usize {
-        match self.map {
-            Map::Conv { kernel, .. } => kernel * kernel * self.input.channels,
-            Map::Linear => self.input.len(),
+        match self.linear_op {
+            LinearOp::Conv { kernel, .. } => kernel * kernel * self.input.channels,
+            LinearOp::Linear => self.input.len(),
         }
     }
 
     /// Multiply-accumulates per image in the forward pass.
-    pub fn macs(&self) -> u64 {
+    pub fn multiply_accumulates(&self) -> u64 {
         (self.fan_in() * self.output.len()) as u64
     }
 
     /// `normed`: whether a norm follows its sum.
-    fn params(&self, layer: usize, normed: bool) -> Vec<Param> {
+    fn build_params(&self, layer: usize, normed: bool) -> Vec<Param> {
         let outputs = self.output.channels;
         let fan_in = self.fan_in();
-        let fan_out = match self.map {
-            Map::Conv { kernel, .. } => kernel * kernel * outputs,
-            Map::Linear => outputs,
+        let fan_out = match self.linear_op {
+            LinearOp::Conv { kernel, .. } => kernel * kernel * outputs,
+            LinearOp::Linear => outputs,
         };
         let affine = self.norm.is_some_and(|n| n.affine);
         let param = |role, name: &str, len, trained, normed| Param {
@@ -202,13 +202,13 @@ impl Layer {
             trained,
             normed,
         };
-        let mut params = vec![param(Role::Weight, "weight", fan_in * outputs, self.trained, normed)];
+        let mut params = vec![param(ParamRole::Weight, "weight", fan_in * outputs, self.trained, normed)];
         if self.bias {
-            params.push(param(Role::Bias, "bias", outputs, self.trained, false));
+            params.push(param(ParamRole::Bias, "bias", outputs, self.trained, false));
         }
         if affine {
-            params.push(param(Role::NormScale, "norm.scale", outputs, true, false));
-            params.push(param(Role::NormShift, "norm.shift", outputs, true, false));
+            params.push(param(ParamRole::NormScale, "norm.scale", outputs, true, false));
+            params.push(param(ParamRole::NormShift, "norm.shift", outputs, true, false));
         }
         params
     }
@@ -216,33 +216,33 @@ impl Layer {
 
 impl Net {
     /// The network of a trial; `None` for a model that is none.
-    pub fn of(config: &TrialConfig) -> Option<Self> {
-        let (height, width, channels) = config.data.dataset.shape();
-        let input = Shape { height: height as usize, width: width as usize, channels: channels as usize };
-        Self::new(&config.model, input, config.data.dataset.classes() as usize)
+    pub fn from_config(config: &TrialConfig) -> Option<Self> {
+        let (height, width, channels) = config.data.dataset.image_shape();
+        let input = ActivationShape { height: height as usize, width: width as usize, channels: channels as usize };
+        Self::from_model(&config.model, input, config.data.dataset.class_count() as usize)
     }
 
     /// A model for images of this shape; `None` for a model that is no network.
-    pub fn new(model: &ModelConfig, input: Shape, classes: usize) -> Option<Self> {
-        let mut chain = Chain { model, input, layers: Vec::new() };
+    pub fn from_model(model: &ModelConfig, input: ActivationShape, classes: usize) -> Option<Self> {
+        let mut chain = NetBuilder { model, input, layers: Vec::new() };
         match &model.kind {
             ModelKind::Mlp { hidden } => {
                 for (i, width) in hidden.iter().enumerate() {
-                    chain.hidden(format!("fc{}", i + 1), *width as usize, Map::Linear);
+                    chain.add_hidden_layer(format!("fc{}", i + 1), *width as usize, LinearOp::Linear);
                 }
             }
             ModelKind::Cnn4 { width } => {
                 let w = *width as usize;
                 for (i, (channels, stride)) in [(w, 1), (2 * w, 2), (4 * w, 2), (4 * w, 2)].into_iter().enumerate() {
-                    let map = Map::Conv { kernel: 3, stride, padding: 1 };
-                    chain.hidden(format!("conv{}", i + 1), channels, map);
+                    let map = LinearOp::Conv { kernel: 3, stride, padding: 1 };
+                    chain.add_hidden_layer(format!("conv{}", i + 1), channels, map);
                 }
             }
-            ModelKind::Preresnet { depth, widen } => chain.preresnet(*depth as usize, 16 * *widen as usize),
-            ModelKind::Vgg { depth, width } => chain.vgg(*depth, *width as usize),
+            ModelKind::Preresnet { depth, widen } => chain.add_preresnet(*depth as usize, 16 * *widen as usize),
+            ModelKind::Vgg { depth, width } => chain.add_vgg(*depth, *width as usize),
             ModelKind::Toy(_) | ModelKind::Empty => return None,
         }
-        chain.head(classes);
+        chain.add_head(classes);
         Some(Self { input, classes, layers: chain.layers })
     }
 
@@ -251,19 +251,19 @@ impl Net {
         let mut params = Vec::new();
         for (at, layer) in self.layers.iter().enumerate() {
             let normed =
-                layer.norm.is_some() || self.adder_of(at).is_some_and(|adder| self.layers[adder].norm.is_some());
-            params.extend(layer.params(at, normed));
+                layer.norm.is_some() || self.adding_layer(at).is_some_and(|adder| self.layers[adder].norm.is_some());
+            params.extend(layer.build_params(at, normed));
         }
         params
     }
 
     /// The layer that adds this one's sum to its own.
-    pub fn adder_of(&self, layer: usize) -> Option<usize> {
+    pub fn adding_layer(&self, layer: usize) -> Option<usize> {
         self.layers.iter().position(|l| l.add == Some(layer))
     }
 
     /// Numbers in all parameters, and in the trained ones.
-    pub fn sizes(&self) -> (u64, u64) {
+    pub fn param_counts(&self) -> (u64, u64) {
         let params = self.params();
         let sum = |trained: bool| params.iter().filter(|p| p.trained || !trained).map(|p| p.len as u64).sum();
         (sum(false), sum(true))
@@ -272,59 +272,61 @@ impl Net {
     /// Floating-point operations of one training step per image: forward, weight and input gradients, the latter not
     /// for the first layer. A multiply-accumulate counts as two, and convolutions count as they are defined.
     pub fn train_flops(&self) -> u64 {
-        self.layers.iter().map(|l| 2 * l.macs() * if l.source.is_none() { 2 } else { 3 }).sum()
+        self.layers.iter().map(|l| 2 * l.multiply_accumulates() * if l.source.is_none() { 2 } else { 3 }).sum()
     }
 
     /// Floating-point operations of evaluating one image.
     pub fn test_flops(&self) -> u64 {
-        self.layers.iter().map(|l| 2 * l.macs()).sum()
+        self.layers.iter().map(|l| 2 * l.multiply_accumulates()).sum()
     }
 
     /// Bytes a trial needs beside the dataset, on one thread: weights with gradient, state of the optimizer and average;
     /// those of the largest layer in the forms that kernels read and write, three of which take up to 16 numbers for 9;
     /// the sums of a batch, or of the test images evaluated at a time, and a batch's gradients.
     pub fn train_bytes(&self, config: &TrialConfig) -> u64 {
-        let images = self.images_at_a_time(u64::from(config.batch()));
-        let kept = images.max(TEST_IMAGES.min(u64::from(config.data.test.max(config.data.validation))));
+        let images = self.micro_batch_size(u64::from(config.effective_batch_size()));
+        let kept = images.max(TEST_BATCH.min(u64::from(config.data.test.max(config.data.validation))));
         let numbers = |(at, l): (usize, &Layer)| {
-            let streams = if self.adder_of(at).is_some() { 2 } else { 1 };
-            let pooled = if l.pool == Pool::None { 0 } else { l.activation().len() };
+            let streams = if self.adding_layer(at).is_some() { 2 } else { 1 };
+            let pooled = if l.pool == Pool::None { 0 } else { l.activation_shape().len() };
             kept * l.output.len() as u64 + images * (streams * l.output.len() + pooled) as u64
         };
         let activations: u64 = self.layers.iter().enumerate().map(numbers).sum();
         let state = if config.train.adamw.is_some() { 2 } else { 1 };
         let copies = 2 + state + u64::from(config.train.average.is_some());
         let largest = self.layers.iter().map(|l| l.fan_in() * l.output.channels).max().unwrap_or(0) as u64;
-        4 * (copies * self.sizes().0 + largest + (3 * 16 * largest).div_ceil(9) + activations)
+        4 * (copies * self.param_counts().0 + largest + (3 * 16 * largest).div_ceil(9) + activations)
     }
 
     /// Bytes that the metric `hessian_top` needs beside those: both passes over a batch and their tangents, and some vectors, in f64.
     pub fn curvature_bytes(&self, config: &TrialConfig) -> u64 {
-        let images = self.images_at_a_time(u64::from(config.batch()));
-        let numbers = |l: &Layer| 5 * l.output.len() + 3 * l.activation().len();
+        let images = self.micro_batch_size(u64::from(config.effective_batch_size()));
+        let numbers = |l: &Layer| 5 * l.output.len() + 3 * l.activation_shape().len();
         let activations: u64 = self.layers.iter().map(|l| numbers(l) as u64).sum();
-        8 * (images * activations + u64::from(config.batch()) * self.input.len() as u64 + 7 * self.sizes().0)
+        8 * (images * activations
+            + u64::from(config.effective_batch_size()) * self.input.len() as u64
+            + 7 * self.param_counts().0)
     }
 
     /// Bytes that a trial needs beside the dataset, with all that is measured and kept.
     pub fn trial_bytes(&self, config: &TrialConfig, measure: &Measure) -> u64 {
-        let saved = if measure.save { COPIES_SAVED * self.saved_bytes(config) } else { 0 };
-        let curvature = if measure.takes(Pass::Curvature) { self.curvature_bytes(config) } else { 0 };
+        let saved = if measure.save { SAVED_COPIES * self.weights_file_bytes(config) } else { 0 };
+        let curvature = if measure.needs_pass(MeasurementPass::Curvature) { self.curvature_bytes(config) } else { 0 };
         self.train_bytes(config) + saved + curvature
     }
 
     /// Bytes of a file of trained weights: parameters, their average and the running statistics of norms.
-    pub fn saved_bytes(&self, config: &TrialConfig) -> u64 {
+    pub fn weights_file_bytes(&self, config: &TrialConfig) -> u64 {
         let copies = 1 + u64::from(config.train.average.is_some());
-        let normed = self.layers.iter().filter(|l| l.norm.is_some_and(|norm| norm.has_statistics()));
+        let normed = self.layers.iter().filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()));
         let statistics: usize = normed.map(|l| 2 * l.output.channels).sum();
-        4 * (copies * self.sizes().0 + statistics as u64)
+        4 * (copies * self.param_counts().0 + statistics as u64)
     }
 
     /// Images of a batch that are trained on at a time: all under batch norm, whose statistics are the whole batch's,
     /// and otherwise pieces of a fixed size, which changes no sum.
-    pub fn images_at_a_time(&self, batch: u64) -> u64 {
-        let whole = self.layers.iter().any(|l| l.norm.is_some_and(|n| n.has_statistics()));
+    pub fn micro_batch_size(&self, batch: u64) -> u64 {
+        let whole = self.layers.iter().any(|l| l.norm.is_some_and(|n| n.has_running_statistics()));
         if whole { batch } else { batch.min(MICRO_BATCH) }
     }
 }
@@ -334,111 +336,111 @@ impl Net {
 pub const MICRO_BATCH: u64 = 128;
 
 /// Test images evaluated at a time.
-pub const TEST_IMAGES: u64 = 100;
+pub const TEST_BATCH: u64 = 100;
 
 /// Batches whose gradients are compared, in pairs, to measure how gradients scatter.
 pub const NOISE_BATCHES: u64 = 64;
 
 /// Copies that a trial holds of what it saves while it makes the file.
-const COPIES_SAVED: u64 = 3;
+const SAVED_COPIES: u64 = 3;
 
 /// A network under construction.
-struct Chain<'a> {
+struct NetBuilder<'a> {
     model: &'a ModelConfig,
-    input: Shape,
+    input: ActivationShape,
     layers: Vec<Layer>,
 }
 
-impl Chain<'_> {
+impl NetBuilder<'_> {
     /// Map – norm – ReLU.
-    fn hidden(&mut self, name: String, channels: usize, map: Map) {
-        let layer = self.blank(name, self.last(), channels, map);
-        self.layers.push(Layer { norm: self.norm(), relu: true, ..layer });
+    fn add_hidden_layer(&mut self, name: String, channels: usize, map: LinearOp) {
+        let layer = self.plain_layer(name, self.last_layer(), channels, map);
+        self.layers.push(Layer { norm: self.norm_spec(), relu: true, ..layer });
     }
 
     /// He et al. 2016 (v2): a 3×3 stem, then three stages of `(depth − 2)/6` blocks at w, 2w, 4w channels.
-    fn preresnet(&mut self, depth: usize, w: usize) {
-        self.hidden("stem".into(), w, CONV3);
+    fn add_preresnet(&mut self, depth: usize, w: usize) {
+        self.add_hidden_layer("stem".into(), w, CONV_3X3);
         let mut block = 0;
         for (stage, channels) in [w, 2 * w, 4 * w].into_iter().enumerate() {
             for at in 0..(depth - 2) / 6 {
                 block += 1;
-                self.block(&format!("block{block}"), channels, if stage > 0 && at == 0 { 2 } else { 1 });
+                self.add_residual_block(&format!("block{block}"), channels, if stage > 0 && at == 0 { 2 } else { 1 });
             }
         }
-        self.pool_last(Pool::Average);
+        self.pool_last_layer(Pool::Average);
     }
 
     /// Two 3×3 convolutions, whose output is added to the stream. A shortcut that changes the shape reads what the
     /// first convolution reads; an identity takes the stream itself.
-    fn block(&mut self, name: &str, channels: usize, stride: usize) {
-        let stream = self.last();
+    fn add_residual_block(&mut self, name: &str, channels: usize, stride: usize) {
+        let stream = self.last_layer();
         let mut add = stream;
-        self.hidden(format!("{name}.conv1"), channels, Map::Conv { kernel: 3, stride, padding: 1 });
-        let first = self.last();
+        self.add_hidden_layer(format!("{name}.conv1"), channels, LinearOp::Conv { kernel: 3, stride, padding: 1 });
+        let first = self.last_layer();
         if stride != 1 {
-            let map = Map::Conv { kernel: 1, stride, padding: 0 };
-            let shortcut = self.blank(format!("{name}.shortcut"), stream, channels, map);
+            let map = LinearOp::Conv { kernel: 1, stride, padding: 0 };
+            let shortcut = self.plain_layer(format!("{name}.shortcut"), stream, channels, map);
             self.layers.push(shortcut);
-            add = self.last();
+            add = self.last_layer();
         }
-        let second = self.blank(format!("{name}.conv2"), first, channels, CONV3);
-        self.layers.push(Layer { add, norm: self.norm(), relu: true, ..second });
+        let second = self.plain_layer(format!("{name}.conv2"), first, channels, CONV_3X3);
+        self.layers.push(Layer { add, norm: self.norm_spec(), relu: true, ..second });
     }
 
     /// Simonyan and Zisserman 2015, configurations A, B, D and E, for 32×32: a max-pool after each of five stages.
-    fn vgg(&mut self, depth: VggDepth, w: usize) {
+    fn add_vgg(&mut self, depth: VggDepth, w: usize) {
         let mut conv = 0;
-        for (channels, convs) in [w, 2 * w, 4 * w, 8 * w, 8 * w].into_iter().zip(depth.convolutions()) {
+        for (channels, convs) in [w, 2 * w, 4 * w, 8 * w, 8 * w].into_iter().zip(depth.convolutions_per_stage()) {
             for _ in 0..convs {
                 conv += 1;
-                self.hidden(format!("conv{conv}"), channels, CONV3);
+                self.add_hidden_layer(format!("conv{conv}"), channels, CONV_3X3);
             }
-            self.pool_last(Pool::Max2);
+            self.pool_last_layer(Pool::Max2);
         }
     }
 
     /// The last linear layer: without bias after norms.
-    fn head(&mut self, classes: usize) {
+    fn add_head(&mut self, classes: usize) {
         let trained = !self.model.fixed_head;
-        let head = self.blank("head".into(), self.last(), classes, Map::Linear);
+        let head = self.plain_layer("head".into(), self.last_layer(), classes, LinearOp::Linear);
         self.layers.push(Layer { trained, ..head });
     }
 
-    fn last(&self) -> Option<usize> {
+    fn last_layer(&self) -> Option<usize> {
         self.layers.len().checked_sub(1)
     }
 
-    fn pool_last(&mut self, pool: Pool) {
+    fn pool_last_layer(&mut self, pool: Pool) {
         if let Some(layer) = self.layers.last_mut() {
             layer.pool = pool;
         }
     }
 
-    fn norm(&self) -> Option<NormSpec> {
+    fn norm_spec(&self) -> Option<NormSpec> {
         let over = match self.model.norm {
-            Norm::Batch => Over::Batch,
-            Norm::Group { groups } => Over::Groups(groups as usize),
-            Norm::Layer => Over::Groups(1),
+            Norm::Batch => NormScope::Batch,
+            Norm::Group { groups } => NormScope::Groups(groups as usize),
+            Norm::Layer => NormScope::Groups(1),
             Norm::None => return None,
         };
-        Some(NormSpec { over, eps: self.model.norm_eps, affine: self.model.affine })
+        Some(NormSpec { scope: over, eps: self.model.norm_eps, affine: self.model.affine })
     }
 
     /// A trained map without norm and ReLU. It has a bias where the model has no norms.
-    fn blank(&self, name: String, source: Option<usize>, channels: usize, map: Map) -> Layer {
-        let input = source.map_or(self.input, |at| self.layers[at].activation());
+    fn plain_layer(&self, name: String, source: Option<usize>, channels: usize, map: LinearOp) -> Layer {
+        let input = source.map_or(self.input, |at| self.layers[at].activation_shape());
         let output = match map {
-            Map::Linear => Shape { height: 1, width: 1, channels },
-            Map::Conv { kernel, stride, padding } => {
+            LinearOp::Linear => ActivationShape { height: 1, width: 1, channels },
+            LinearOp::Conv { kernel, stride, padding } => {
                 let side = |n: usize| (n + 2 * padding - kernel) / stride + 1;
-                Shape { height: side(input.height), width: side(input.width), channels }
+                ActivationShape { height: side(input.height), width: side(input.width), channels }
             }
         };
         let bias = self.model.norm == Norm::None;
         let (add, norm, relu, pool, trained) = (None, None, false, Pool::None, true);
-        Layer { name, source, add, input, output, map, bias, norm, relu, pool, trained }
+        Layer { name, source, add, input, output, linear_op: map, bias, norm, relu, pool, trained }
     }
 }
 
-const CONV3: Map = Map::Conv { kernel: 3, stride: 1, padding: 1 };
+const CONV_3X3: LinearOp = LinearOp::Conv { kernel: 3, stride: 1, padding: 1 };

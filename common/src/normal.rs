@@ -11,70 +11,70 @@ use rand_chacha::rand_core::Rng;
 /// Layers.
 const LAYERS: usize = 256;
 /// Where the tail begins, for so many layers: the place for which the topmost layer ends at the top (Doornik 2005).
-const R: f64 = 3.654_152_885_361_009;
+const TAIL_START: f64 = 3.654_152_885_361_009;
 
-struct Tables {
+struct ZigguratTables {
     /// Right ends of the layers' boxes, the lowest first; that of the lowest is so long that the box has a layer's area.
     ends: [f64; LAYERS + 1],
     /// e^(−x²/2) there.
     heights: [f64; LAYERS + 1],
 }
 
-static TABLES: LazyLock<Tables> = LazyLock::new(Tables::new);
+static TABLES: LazyLock<ZigguratTables> = LazyLock::new(ZigguratTables::new);
 
-impl Tables {
+impl ZigguratTables {
     fn new() -> Self {
-        let tail = libm::sqrt(std::f64::consts::FRAC_PI_2) * libm::erfc(R * std::f64::consts::FRAC_1_SQRT_2);
-        let area = R * density(R) + tail;
+        let tail = libm::sqrt(std::f64::consts::FRAC_PI_2) * libm::erfc(TAIL_START * std::f64::consts::FRAC_1_SQRT_2);
+        let area = TAIL_START * gaussian_density(TAIL_START) + tail;
         let (mut ends, mut heights) = ([0.0; LAYERS + 1], [1.0; LAYERS + 1]);
-        (ends[0], ends[1]) = (area / density(R), R);
+        (ends[0], ends[1]) = (area / gaussian_density(TAIL_START), TAIL_START);
         for at in 2..LAYERS {
-            let above = area / ends[at - 1] + density(ends[at - 1]);
+            let above = area / ends[at - 1] + gaussian_density(ends[at - 1]);
             ends[at] = libm::sqrt(-2.0 * libm::log(above));
         }
-        heights.iter_mut().zip(&ends).for_each(|(height, end)| *height = density(*end));
+        heights.iter_mut().zip(&ends).for_each(|(height, end)| *height = gaussian_density(*end));
         Self { ends, heights }
     }
 }
 
 /// e^(−x²/2)
-fn density(x: f64) -> f64 {
+fn gaussian_density(x: f64) -> f64 {
     libm::exp(-0.5 * x * x)
 }
 
 /// Uniform in [0, 1), 53 bits.
-pub(crate) fn unit(bits: u64) -> f64 {
+pub(crate) fn unit_uniform(bits: u64) -> f64 {
     (bits >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
 }
 
 /// A standard normal number.
-pub(crate) fn draw(rng: &mut impl Rng) -> f64 {
-    let Tables { ends, heights } = &*TABLES;
+pub(crate) fn draw_normal(rng: &mut impl Rng) -> f64 {
+    let ZigguratTables { ends, heights } = &*TABLES;
     loop {
         // The layer from the lowest bits, the place in it from the highest.
         let bits = rng.next_u64();
         let layer = (bits % LAYERS as u64) as usize;
-        let x = (2.0 * unit(bits) - 1.0) * ends[layer];
+        let x = (2.0 * unit_uniform(bits) - 1.0) * ends[layer];
         if x.abs() < ends[layer + 1] {
             return x;
         }
         if layer == 0 {
-            return tail(rng).copysign(x);
+            return draw_tail(rng).copysign(x);
         }
         let (low, high) = (heights[layer], heights[layer + 1]);
-        if low + (high - low) * unit(rng.next_u64()) < density(x) {
+        if low + (high - low) * unit_uniform(rng.next_u64()) < gaussian_density(x) {
             return x;
         }
     }
 }
 
 /// A normal number beyond `R` (Marsaglia 1964).
-fn tail(rng: &mut impl Rng) -> f64 {
+fn draw_tail(rng: &mut impl Rng) -> f64 {
     loop {
-        let a = -libm::log(1.0 - unit(rng.next_u64())) / R;
-        let b = -libm::log(1.0 - unit(rng.next_u64()));
+        let a = -libm::log(1.0 - unit_uniform(rng.next_u64())) / TAIL_START;
+        let b = -libm::log(1.0 - unit_uniform(rng.next_u64()));
         if 2.0 * b > a * a {
-            return R + a;
+            return TAIL_START + a;
         }
     }
 }
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn layers_have_equal_areas_and_end_at_the_top() {
-        let Tables { ends, heights } = &*TABLES;
+        let ZigguratTables { ends, heights } = &*TABLES;
         let area = ends[1] * (heights[2] - heights[1]);
         for layer in 1..LAYERS - 1 {
             let of_layer = ends[layer] * (heights[layer + 1] - heights[layer]);
@@ -108,7 +108,7 @@ mod tests {
         let mut counts = vec![0_u64; edges.len() + 1];
         let mut rng = ChaCha8Rng::from_seed([7; 32]);
         for _ in 0..DRAWS {
-            let x = draw(&mut rng);
+            let x = draw_normal(&mut rng);
             counts[edges.partition_point(|edge| *edge < x)] += 1;
         }
         let mut chi_squared = 0.0;

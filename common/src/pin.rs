@@ -6,13 +6,13 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::config::DatasetName;
 use crate::dataset::{DataError, Dataset, Images};
-use crate::trial::hex;
+use crate::trial::to_hex;
 
 /// How the name of a file ends that a sweep file may name.
-pub const ENDING: &str = ".safetensors";
+pub const SAFETENSORS_SUFFIX: &str = ".safetensors";
 /// Most images of a part of a dataset, and the most numbers of one image.
 const MAX_IMAGES: usize = 10_000_000;
-const MAX_IMAGE: usize = 1 << 20;
+const MAX_IMAGE_NUMBERS: usize = 1 << 20;
 
 /// A file that a sweep file names, as it was at the launch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct FileData {
 
 impl fmt::Debug for FileData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FileData({})", hex(&self.hash))
+        write!(f, "FileData({})", to_hex(&self.hash))
     }
 }
 
@@ -51,13 +51,14 @@ impl FilePin {
     ///
     /// # Errors
     /// It is no safetensors file, or one of a dataset that cannot be used.
-    pub fn of(path: &str, bytes: &[u8]) -> Result<Self, DataError> {
+    pub fn from_bytes(path: &str, bytes: &[u8]) -> Result<Self, DataError> {
         let told = |message: String| DataError(format!("{path}: {message}"));
         let file = SafeTensors::deserialize(bytes)
             .map_err(|e| told(format!("this is no safetensors file, or a damaged one ({e})")))?;
         let hash = *blake3::hash(bytes).as_bytes();
         let is_data = file.names().contains(&"x_train");
-        let images = is_data.then(|| read(&file, hash).map(|(data, ..)| data)).transpose().map_err(told)?;
+        let images =
+            is_data.then(|| read_dataset_tensors(&file, hash).map(|(data, ..)| data)).transpose().map_err(told)?;
         Ok(Self { path: path.to_owned(), hash, images })
     }
 }
@@ -67,21 +68,21 @@ impl FilePin {
 ///
 /// # Errors
 /// It is no such file, in words that name the tensor.
-pub fn dataset(bytes: &[u8]) -> Result<Dataset, DataError> {
+pub fn decode_dataset(bytes: &[u8]) -> Result<Dataset, DataError> {
     let file = SafeTensors::deserialize(bytes)
         .map_err(|e| DataError(format!("this is no safetensors file, or a damaged one ({e})")))?;
-    let (data, train, test) = read(&file, *blake3::hash(bytes).as_bytes()).map_err(DataError)?;
+    let (data, train, test) = read_dataset_tensors(&file, *blake3::hash(bytes).as_bytes()).map_err(DataError)?;
     Ok(Dataset { name: DatasetName::File(data), train, test })
 }
 
-fn read(file: &SafeTensors<'_>, hash: [u8; 32]) -> Result<(FileData, Images, Images), String> {
+fn read_dataset_tensors(file: &SafeTensors<'_>, hash: [u8; 32]) -> Result<(FileData, Images, Images), String> {
     let tensor = |name: &str| file.tensor(name).map_err(|_| format!("the tensor '{name}' is missing"));
     let part = |which: &str| -> Result<((u32, u32, u32), Images), String> {
         let (x, y) = (format!("x_{which}"), format!("y_{which}"));
         let (x_tensor, y_tensor) = (tensor(&x)?, tensor(&y)?);
         let (images, shape) = image_shape(&x_tensor).map_err(|e| format!("the tensor '{x}' {e}"))?;
-        let labels = labels(&y_tensor, images).map_err(|e| format!("the tensor '{y}' {e}"))?;
-        let (pixels, floats) = values(&x_tensor).map_err(|e| format!("the tensor '{x}' {e}"))?;
+        let labels = read_labels(&y_tensor, images).map_err(|e| format!("the tensor '{y}' {e}"))?;
+        let (pixels, floats) = read_image_numbers(&x_tensor).map_err(|e| format!("the tensor '{x}' {e}"))?;
         Ok((shape, Images { pixels, floats, labels }))
     };
     let ((shape, train), (test_shape, test)) = (part("train")?, part("test")?);
@@ -112,9 +113,9 @@ fn image_shape(tensor: &TensorView<'_>) -> Result<(usize, (u32, u32, u32)), Stri
     };
     let (height, width, channels) = shape;
     let numbers = height.saturating_mul(width).saturating_mul(channels);
-    if !(1..=MAX_IMAGES).contains(&images) || !(1..=MAX_IMAGE).contains(&numbers) {
+    if !(1..=MAX_IMAGES).contains(&images) || !(1..=MAX_IMAGE_NUMBERS).contains(&numbers) {
         return Err(format!(
-            "has the shape {:?}; possible are 1 to {MAX_IMAGES} images of 1 to {MAX_IMAGE} numbers",
+            "has the shape {:?}; possible are 1 to {MAX_IMAGES} images of 1 to {MAX_IMAGE_NUMBERS} numbers",
             tensor.shape()
         ));
     }
@@ -122,7 +123,7 @@ fn image_shape(tensor: &TensorView<'_>) -> Result<(usize, (u32, u32, u32)), Stri
 }
 
 /// The numbers of a tensor, as bytes or as floats.
-fn values(tensor: &TensorView<'_>) -> Result<(Vec<u8>, Vec<f32>), String> {
+fn read_image_numbers(tensor: &TensorView<'_>) -> Result<(Vec<u8>, Vec<f32>), String> {
     match tensor.dtype() {
         Dtype::U8 => Ok((tensor.data().to_vec(), Vec::new())),
         Dtype::F32 => {
@@ -137,7 +138,7 @@ fn values(tensor: &TensorView<'_>) -> Result<(Vec<u8>, Vec<f32>), String> {
     }
 }
 
-fn labels(tensor: &TensorView<'_>, images: usize) -> Result<Vec<u8>, String> {
+fn read_labels(tensor: &TensorView<'_>, images: usize) -> Result<Vec<u8>, String> {
     if tensor.shape() != [images] {
         return Err(format!("has the shape {:?}; expected one label per image, [{images}]", tensor.shape()));
     }
@@ -182,8 +183,8 @@ mod tests {
     #[test]
     fn datasets_are_read_and_pinned_by_content() {
         let bytes = file(&good());
-        let data = dataset(&bytes).expect("a dataset");
-        let pin = FilePin::of("a.safetensors", &bytes).expect("a dataset").images.expect("images");
+        let data = decode_dataset(&bytes).expect("a dataset");
+        let pin = FilePin::from_bytes("a.safetensors", &bytes).expect("a dataset").images.expect("images");
         assert_eq!((data.name, pin.sizes, pin.shape, pin.classes), (DatasetName::File(pin), (3, 1), (2, 2, 1), 3));
         assert_eq!((data.train.labels, data.test.floats[0]), (vec![2, 0, 1], -1.5));
         assert_eq!(pin.hash, *blake3::hash(&bytes).as_bytes());
@@ -208,7 +209,7 @@ mod tests {
             (with(0, ("x_train", Dtype::F64, vec![3, 1, 1], vec![0; 24])), "expected U8 or F32"),
             (b"no file".to_vec(), "no safetensors file"),
         ] {
-            let error = dataset(&bytes).expect_err(words).to_string();
+            let error = decode_dataset(&bytes).expect_err(words).to_string();
             assert!(error.contains(words), "{error}");
         }
     }

@@ -3,21 +3,21 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::{Augment, Loss, ModelKind, Order, TrialConfig};
+use crate::config::{Augment, Loss, ModelKind, TrialConfig, VisitOrder};
 use crate::error::SpecError;
 use crate::metric::Metric;
-use crate::repeats::{LEAST_LOOK, Rule, Until};
+use crate::repeats::{MIN_FIRST_RUNG, StoppingCriterion, StoppingRule};
 use crate::seed::Purpose;
 use crate::spec::Spec;
-use crate::tree::Place;
+use crate::tree::Origin;
 
 /// Refuses a new sweep whose results would mislead.
 ///
 /// # Errors
 /// The field, what is wrong with it, and what to do.
-pub fn refuse_misleading(spec: &Spec) -> Result<(), SpecError> {
+pub fn refuse_misleading_sweep(spec: &Spec) -> Result<(), SpecError> {
     RULES.iter().try_for_each(|rule| rule(spec))?;
-    refuse_copies(spec)
+    refuse_copied_repeats(spec)
 }
 
 /// Refuses what a stored sweep is to become, as if it were a new one; but a rule that the stored one breaks already, it may go on
@@ -25,36 +25,40 @@ pub fn refuse_misleading(spec: &Spec) -> Result<(), SpecError> {
 ///
 /// # Errors
 /// As for [`refuse_misleading`].
-pub fn refuse_misleading_more(spec: &Spec, stored: &Spec) -> Result<(), SpecError> {
+pub fn refuse_misleading_extension(spec: &Spec, stored: &Spec) -> Result<(), SpecError> {
     RULES.iter().filter(|rule| rule(stored).is_ok()).try_for_each(|rule| rule(spec))?;
-    refuse_copies(spec)
+    refuse_copied_repeats(spec)
 }
 
 /// Refuses a sweep, or does not.
-type Refusal = fn(&Spec) -> Result<(), SpecError>;
+type RefusalRule = fn(&Spec) -> Result<(), SpecError>;
 
-const RULES: [Refusal; 3] = [refuse_early_looks, refuse_growth_of_crossed, refuse_halving_by_mixed_losses];
+const RULES: [RefusalRule; 3] = [refuse_early_first_rung, refuse_adaptive_crossed, refuse_halving_by_mixed_losses];
 
 /// Settings that a new sweep gets where its file leaves something open that was decided otherwise for older ones.
-pub fn settings_of_new(spec: &Spec) -> Vec<String> {
-    let open = spec.until.as_ref().filter(|until| until.stops() && !until.said && until.min < least(spec));
-    open.map(|_| format!("repeats.min={}", least(spec))).into_iter().collect()
+pub fn settings_for_new_sweep(spec: &Spec) -> Vec<String> {
+    let open = spec.stopping_rule.as_ref().filter(|until| {
+        until.is_precision_based() && !until.min_is_explicit && until.min_repeats < min_first_rung(spec)
+    });
+    open.map(|_| format!("repeats.min={}", min_first_rung(spec))).into_iter().collect()
 }
 
-fn least(spec: &Spec) -> u32 {
-    LEAST_LOOK.min(spec.repeats)
+fn min_first_rung(spec: &Spec) -> u32 {
+    MIN_FIRST_RUNG.min(spec.repeats)
 }
 
-fn error(field: &str, message: String) -> SpecError {
-    SpecError::new(Place::Default, field, message)
+fn field_error(field: &str, message: String) -> SpecError {
+    SpecError::new(Origin::Default, field, message)
 }
 
-fn refuse_early_looks(spec: &Spec) -> Result<(), SpecError> {
-    let Some(until) = spec.until.as_ref().filter(|until| until.stops() && until.said && until.min < least(spec)) else {
+fn refuse_early_first_rung(spec: &Spec) -> Result<(), SpecError> {
+    let Some(until) = spec.stopping_rule.as_ref().filter(|until| {
+        until.is_precision_based() && until.min_is_explicit && until.min_repeats < min_first_rung(spec)
+    }) else {
         return Ok(());
     };
-    let (found, least) = (until.min, least(spec));
-    Err(error(
+    let (found, least) = (until.min_repeats, min_first_rung(spec));
+    Err(field_error(
         "repeats.min",
         format!(
             "expected {least} or more, found {found}: a cell that is looked at earlier may happen to look known, by two equal \
@@ -64,11 +68,12 @@ fn refuse_early_looks(spec: &Spec) -> Result<(), SpecError> {
 }
 
 /// Cells that end by what is seen would end within the first level of a crossed stream.
-fn refuse_growth_of_crossed(spec: &Spec) -> Result<(), SpecError> {
-    let Some(until) = spec.until.as_ref().filter(|_| !spec.seeds.crossed.is_empty()) else { return Ok(()) };
-    let field = if matches!(until.rule, Rule::Halving { .. }) { "repeats.halving" } else { "repeats.until" };
-    let combinations = spec.seeds.combinations();
-    Err(error(
+fn refuse_adaptive_crossed(spec: &Spec) -> Result<(), SpecError> {
+    let Some(until) = spec.stopping_rule.as_ref().filter(|_| !spec.seeds.crossed.is_empty()) else { return Ok(()) };
+    let field =
+        if matches!(until.criterion, StoppingCriterion::Halving { .. }) { "repeats.halving" } else { "repeats.until" };
+    let combinations = spec.seeds.combination_count();
+    Err(field_error(
         field,
         format!(
             "repeats of crossed streams come one level after the other, so that the first ones say nothing of what the slowest stream \
@@ -78,29 +83,31 @@ fn refuse_growth_of_crossed(spec: &Spec) -> Result<(), SpecError> {
 }
 
 fn refuse_halving_by_mixed_losses(spec: &Spec) -> Result<(), SpecError> {
-    let Some(Until { metric, rule: Rule::Halving { .. }, .. }) = &spec.until else { return Ok(()) };
-    let Some([one, other]) = mixed_losses(spec, metric) else { return Ok(()) };
+    let Some(StoppingRule { metric, criterion: StoppingCriterion::Halving { .. }, .. }) = &spec.stopping_rule else {
+        return Ok(());
+    };
+    let Some([one, other]) = find_mixed_losses(spec, metric) else { return Ok(()) };
     let message = format!(
         "{} is another quantity where another loss is trained on ({one}, {other}): choose by an accuracy, or sweep one loss",
         metric.name()
     );
-    Err(error("repeats.halving.metric", message))
+    Err(field_error("repeats.halving.metric", message))
 }
 
 /// Two losses of which a metric is a value, one in some cells, one in others; none where it is the same quantity in all.
-pub fn mixed_losses(spec: &Spec, metric: &Metric) -> Option<[String; 2]> {
-    if !metric.is_loss() || !varies_loss(spec) {
+pub fn find_mixed_losses(spec: &Spec, metric: &Metric) -> Option<[String; 2]> {
+    if !metric.is_loss() || !can_loss_vary(spec) {
         return None;
     }
-    let smoothed = smoothed(spec, metric);
-    let mut quantities = spec.grid.varieties().map(|config| quantity(&config, smoothed));
+    let smoothed = is_smoothed_loss(spec, metric);
+    let mut quantities = spec.grid.variety_configs().map(|config| loss_quantity(&config, smoothed));
     let first = quantities.next()?;
     let other = quantities.find(|other| *other != first)?;
     Some([first, other])
 }
 
 /// Whether anything that cells differ by has a say in what their loss is.
-fn varies_loss(spec: &Spec) -> bool {
+fn can_loss_vary(spec: &Spec) -> bool {
     let says = |field: &str| {
         ["train.loss", "model.kind"].iter().any(|of| field.starts_with(of) || of.starts_with(&format!("{field}.")))
     };
@@ -109,7 +116,7 @@ fn varies_loss(spec: &Spec) -> bool {
 }
 
 /// Whether a metric is of the loss with its label smoothing. In earlier numerics classes every loss was.
-fn smoothed(spec: &Spec, metric: &Metric) -> bool {
+fn is_smoothed_loss(spec: &Spec, metric: &Metric) -> bool {
     let earlier = (1..6).any(|version| spec.numerics == format!("cpu-f32/{version}"));
     earlier
         || spec.numerics.starts_with("cuda-f32/1/")
@@ -117,7 +124,7 @@ fn smoothed(spec: &Spec, metric: &Metric) -> bool {
 }
 
 /// What a loss is a value of.
-fn quantity(config: &TrialConfig, smoothed: bool) -> String {
+fn loss_quantity(config: &TrialConfig, smoothed: bool) -> String {
     match (&config.model.kind, config.train.loss) {
         (ModelKind::Toy(_), _) => "the toy loss".into(),
         (_, Loss::Mse) => "mse".into(),
@@ -127,13 +134,14 @@ fn quantity(config: &TrialConfig, smoothed: bool) -> String {
 }
 
 /// Repeats that differ in nothing are the same trial, and count as if they were several.
-fn refuse_copies(spec: &Spec) -> Result<(), SpecError> {
+fn refuse_copied_repeats(spec: &Spec) -> Result<(), SpecError> {
     if spec.seeds.fixed.is_empty() && spec.seeds.crossed.is_empty() {
         return Ok(());
     }
-    let uses: BTreeSet<Vec<&str>> = spec.grid.varieties().map(|config| words(&used(&config))).collect();
+    let uses: BTreeSet<Vec<&str>> =
+        spec.grid.variety_configs().map(|config| purpose_names(&used_streams(&config))).collect();
     for names in uses.into_iter().filter(|names| !names.is_empty()) {
-        let Some(distinct) = distinct(spec, &names) else { continue };
+        let Some(distinct) = distinct_repeats(spec, &names) else { continue };
         if u64::from(spec.repeats) <= distinct {
             continue;
         }
@@ -143,23 +151,23 @@ fn refuse_copies(spec: &Spec) -> Result<(), SpecError> {
              repeats = {distinct}, or more streams, or leave one of them out of seeds.fixed and seeds.crossed",
             spec.repeats
         );
-        return Err(error("repeats", message));
+        return Err(field_error("repeats", message));
     }
     Ok(())
 }
 
-fn words(purposes: &[Purpose]) -> Vec<&'static str> {
-    purposes.iter().map(|purpose| purpose.word()).collect()
+fn purpose_names(purposes: &[Purpose]) -> Vec<&'static str> {
+    purposes.iter().map(|purpose| purpose.as_str()).collect()
 }
 
 /// Repeats that differ, if not all of them do.
-fn distinct(spec: &Spec, used: &[&str]) -> Option<u64> {
+fn distinct_repeats(spec: &Spec, used: &[&str]) -> Option<u64> {
     let mut distinct = 1_u64;
     for name in used {
-        let crossed = spec.seeds.crossed.iter().find(|(purpose, _)| purpose.word() == *name);
+        let crossed = spec.seeds.crossed.iter().find(|(purpose, _)| purpose.as_str() == *name);
         match crossed {
             Some((_, count)) => distinct = distinct.saturating_mul(u64::from(*count)),
-            None if spec.seeds.fixed.iter().any(|purpose| purpose.word() == *name) => {}
+            None if spec.seeds.fixed.iter().any(|purpose| purpose.as_str() == *name) => {}
             None => return None,
         }
     }
@@ -167,7 +175,7 @@ fn distinct(spec: &Spec, used: &[&str]) -> Option<u64> {
 }
 
 /// The streams that a trial draws from and that differ from repeat to repeat.
-fn used(config: &TrialConfig) -> Vec<Purpose> {
+fn used_streams(config: &TrialConfig) -> Vec<Purpose> {
     let mut used = Vec::new();
     match &config.model.kind {
         ModelKind::Empty => return vec![Purpose::Empty],
@@ -181,7 +189,7 @@ fn used(config: &TrialConfig) -> Vec<Purpose> {
     if config.model.init_file.is_none() {
         used.extend([Purpose::Init, Purpose::Head]);
     }
-    if matches!(config.data.order, Order::Shuffle | Order::WithReplacement) {
+    if matches!(config.data.order, VisitOrder::Shuffle | VisitOrder::WithReplacement) {
         used.push(Purpose::Order);
     }
     if config.data.augment != Augment::None {
@@ -204,11 +212,11 @@ mod tests {
     }
 
     fn sweep(head: &str, more: &str) -> Spec {
-        Spec::read(&sweep_source(head, more)).expect("what is refused of new sweeps can be read")
+        Spec::read_stored(&sweep_source(head, more)).expect("what is refused of new sweeps can be read")
     }
 
     fn why(head: &str, more: &str) -> String {
-        refuse_misleading(&sweep(head, more)).err().map_or_else(String::new, |error| error.to_string())
+        refuse_misleading_sweep(&sweep(head, more)).err().map_or_else(String::new, |error| error.to_string())
     }
 
     const UNTIL: &str = "until = { metric = \"test_acc\", ci95 = 0.01 } }";
@@ -221,10 +229,13 @@ mod tests {
         assert_eq!(why(&repeats("min = 40, ", 500), "") + &why(&repeats("min = 7, ", 7), ""), "");
         // Where nothing is said, new sweeps begin later than stored ones do.
         let open = sweep(&repeats("", 500), "");
-        assert_eq!((refuse_misleading(&open).is_ok(), open.until.as_ref().map(|until| until.min)), (true, Some(20)));
-        assert_eq!(settings_of_new(&open), ["repeats.min=40"]);
-        assert_eq!(settings_of_new(&sweep(&repeats("", 30), "")), ["repeats.min=30"]);
-        assert!(settings_of_new(&sweep(&repeats("min = 50, ", 500), "")).is_empty());
+        assert_eq!(
+            (refuse_misleading_sweep(&open).is_ok(), open.stopping_rule.as_ref().map(|until| until.min_repeats)),
+            (true, Some(20))
+        );
+        assert_eq!(settings_for_new_sweep(&open), ["repeats.min=40"]);
+        assert_eq!(settings_for_new_sweep(&sweep(&repeats("", 30), "")), ["repeats.min=30"]);
+        assert!(settings_for_new_sweep(&sweep(&repeats("min = 50, ", 500), "")).is_empty());
     }
 
     #[test]
@@ -264,7 +275,7 @@ mod tests {
         let with = |keep: &str| {
             let mut source = sweep_source(&ranked, &format!("{smoothed}lr = [1, 2]\n[where]\nkeep = \"{keep}\"\n"));
             source.settings = vec!["measure.metrics=[\"test_smoothed_loss\"]".into()];
-            refuse_misleading(&Spec::read(&source).expect("it can be read")).is_ok()
+            refuse_misleading_sweep(&Spec::read_stored(&source).expect("it can be read")).is_ok()
         };
         assert!(with("train.loss.label_smoothing == 0.5") && !with("train.loss.label_smoothing >= 0.499995 && lr > 1"));
 
@@ -277,8 +288,8 @@ mod tests {
     #[test]
     fn varieties_show_what_all_cells_do() {
         let all = |spec: &Spec, of: &dyn Fn(&TrialConfig) -> String| -> (BTreeSet<String>, BTreeSet<String>) {
-            let cells = spec.grid.iter().filter_map(|cell| spec.grid.config(cell).ok());
-            (cells.map(|config| of(&config)).collect(), spec.grid.varieties().map(|config| of(&config)).collect())
+            let cells = spec.grid.iter().filter_map(|cell| spec.grid.resolve_config(cell).ok());
+            (cells.map(|config| of(&config)).collect(), spec.grid.variety_configs().map(|config| of(&config)).collect())
         };
         let nets = "\"data.order\" = [\"sequential\", \"shuffle\", \"full-batch\"]\n\"data.augment\" = [\"none\", \"flip\", \"crop-flip\"]\n\
                     \"train.loss.label_smoothing\" = { linear = [0, 0.5], points = 6 }\nlr = [1, 2, 3]\n";
@@ -296,21 +307,21 @@ mod tests {
             let keep = if keep.is_empty() { String::new() } else { format!("[where]\nkeep = \"{keep}\"\n") };
             let mut source = sweep_source("", &format!("[grid]\n{grid}{keep}"));
             source.settings = vec![format!("model.kind={kind}"), "measure.metrics=[\"train_loss\"]".into()];
-            let spec = Spec::read(&source).expect("it can be read");
+            let spec = Spec::read_stored(&source).expect("it can be read");
             for smoothed in [false, true] {
-                let (wanted, found) = all(&spec, &|config| quantity(config, smoothed));
+                let (wanted, found) = all(&spec, &|config| loss_quantity(config, smoothed));
                 assert!(found.is_subset(&wanted) && found.len() >= wanted.len().min(2), "{wanted:?} {found:?}");
             }
-            let (wanted, found) = all(&spec, &|config| words(&used(config)).join(" "));
+            let (wanted, found) = all(&spec, &|config| purpose_names(&used_streams(config)).join(" "));
             assert_eq!(wanted, found, "{grid}{keep}");
-            assert!(spec.grid.varieties().count() <= most, "{grid}{keep}");
+            assert!(spec.grid.variety_configs().count() <= most, "{grid}{keep}");
         }
     }
 
     #[test]
     fn what_a_sweep_does_already_it_may_go_on_doing() {
         let until = |min: u32, max: u32| sweep(&format!("repeats = {{ min = {min}, max = {max}, {UNTIL}"), "");
-        let more = |new: &Spec, stored: &Spec| refuse_misleading_more(new, stored).map_err(|e| e.to_string());
+        let more = |new: &Spec, stored: &Spec| refuse_misleading_extension(new, stored).map_err(|e| e.to_string());
         assert_eq!(more(&until(20, 900), &until(20, 500)), Ok(()));
         for stored in [until(40, 500), until(7, 7), sweep("repeats = 20", "")] {
             assert!(more(&until(20, 900), &stored).is_err_and(|e| e.contains("repeats.min: expected 40 or more")));
@@ -339,7 +350,7 @@ mod tests {
                 ..SpecSource::default()
             };
             source.text = TEXT.replace("REPEATS", &format!("repeats = 24\n{CROSSED}"));
-            refuse_misleading(&Spec::read(&source).expect("it can be read"))
+            refuse_misleading_sweep(&Spec::read_stored(&source).expect("it can be read"))
                 .err()
                 .map_or_else(String::new, |e| e.to_string())
         };

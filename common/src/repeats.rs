@@ -5,28 +5,28 @@
 //! So cells are looked at on a fixed *ladder* of numbers of repeats only, and only when all repeats below a rung have
 //! ended: what is found does not depend on the order in which trials arrive.
 
-use crate::error::{SpecError, nearest};
+use crate::error::{SpecError, suggest_nearest};
 use crate::metric::Metric;
-use crate::reader::{Range, Reader, quoted};
+use crate::reader::{NumberRange, TableReader, quote_value};
 use crate::spec::{MAX_TRIALS, Spec, SpecSource};
-use crate::tree::{Node, Value};
+use crate::tree::{SpecNode, SpecValue};
 
 /// When the repeats of a cell end before the most there may be.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Until {
+pub struct StoppingRule {
     /// Least repeats of a cell.
-    pub min: u32,
+    pub min_repeats: u32,
     /// Whether the sweep file says so.
-    pub said: bool,
+    pub min_is_explicit: bool,
     /// The metric that decides, one of those measured.
     pub metric: Metric,
     /// What it decides by.
-    pub rule: Rule,
+    pub criterion: StoppingCriterion,
 }
 
 /// What decides whether a cell goes on.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Rule {
+pub enum StoppingCriterion {
     /// Each cell until its mean is known to plus or minus `ci95`, with 95 % confidence; in units of the metric, above 0.
     Precision {
         /// Half the width of the interval.
@@ -41,114 +41,130 @@ pub enum Rule {
 }
 
 /// The first look where a stored sweep's file says none. A new one's is at [`LEAST_LOOK`], which its launch writes down.
-pub const FIRST_LOOK: u32 = 20;
+pub const LEGACY_FIRST_RUNG: u32 = 20;
 
 /// The earliest first look of a new sweep: the lowest from which on simulations show a coverage of 0.94 of what is decided and of
 /// what is printed, for normal values, for exponential ones, and where 15 % of trials end far off.
-pub const LEAST_LOOK: u32 = 40;
+pub const MIN_FIRST_RUNG: u32 = 40;
 
 /// Numbers of repeats at which a cell may be found to be known well enough: from `min` on, each a quarter larger than the
 /// one before, rounded down, and at least 1 larger; `most` is the last one.
-pub fn ladder(min: u32, most: u32) -> impl Iterator<Item = u32> {
+pub fn precision_rungs(min: u32, most: u32) -> impl Iterator<Item = u32> {
     let next = move |rung: &u32| (*rung < most).then(|| rung.saturating_add((rung / 4).max(1)).min(most));
     std::iter::successors(Some(min.min(most)), next)
 }
 
 /// Reads `repeats`: most repeats of a cell, and when fewer will do.
-pub(crate) fn read_repeats(root: &Reader<'_>) -> Result<(u32, Option<Until>), SpecError> {
-    if !matches!(root.node("repeats"), Some(Node { value: Value::Table(_), .. })) {
-        return Ok((root.whole("repeats", Range::whole(1, MAX_TRIALS))?.unwrap_or(1) as u32, None));
+pub(crate) fn read_repeats(root: &TableReader<'_>) -> Result<(u32, Option<StoppingRule>), SpecError> {
+    if !matches!(root.read_node("repeats"), Some(SpecNode { value: SpecValue::Table(_), .. })) {
+        return Ok((
+            root.read_whole_number("repeats", NumberRange::whole_numbers(1, MAX_TRIALS))?.unwrap_or(1) as u32,
+            None,
+        ));
     }
     let r = root.section("repeats")?;
-    let Some(most) = r.whole("max", Range::whole(2, MAX_TRIALS))? else {
+    let Some(most) = r.read_whole_number("max", NumberRange::whole_numbers(2, MAX_TRIALS))? else {
         return Err(
-            r.error("max", "how many repeats at most? Set max = 500, or a number of repeats instead of a table")
+            r.error_at("max", "how many repeats at most? Set max = 500, or a number of repeats instead of a table")
         );
     };
-    let until = match (r.node("until").is_some(), r.node("halving").is_some()) {
-        (true, false) => read_until(&r, most)?,
-        (false, true) => read_halving(&r)?,
+    let until = match (r.read_node("until").is_some(), r.read_node("halving").is_some()) {
+        (true, false) => read_precision_rule(&r, most)?,
+        (false, true) => read_halving_rule(&r)?,
         (true, true) => {
-            return Err(r.error(
+            return Err(r.error_at(
                 "halving",
                 "a cell is repeated either until it is known or as long as it is among the best: leave \
                                            out until or halving",
             ));
         }
         (false, false) => {
-            let message = format!("until what is a cell repeated? Say so: set {PRECISION}, or {HALVING}");
-            return Err(r.error("until", message));
+            let message =
+                format!("until what is a cell repeated? Say so: set {PRECISION_EXAMPLE}, or {HALVING_EXAMPLE}");
+            return Err(r.error_at("until", message));
         }
     };
-    let (min, halves) = (u64::from(until.min), matches!(until.rule, Rule::Halving { .. }));
+    let (min, halves) = (u64::from(until.min_repeats), matches!(until.criterion, StoppingCriterion::Halving { .. }));
     if min > most || (halves && min == most) {
         let bound = if halves { "less than" } else { "at most" };
-        return Err(r.error("min", format!("expected {bound} max, which is {most}, found {min}")));
+        return Err(r.error_at("min", format!("expected {bound} max, which is {most}, found {min}")));
     }
-    r.finish()?;
+    r.refuse_unknown_keys()?;
     Ok((most as u32, Some(until)))
 }
 
-const PRECISION: &str = "until = { metric = \"test_acc\", ci95 = 0.001 }";
-const HALVING: &str = "halving = { metric = \"test_acc\", factor = 3 }";
+const PRECISION_EXAMPLE: &str = "until = { metric = \"test_acc\", ci95 = 0.001 }";
+const HALVING_EXAMPLE: &str = "halving = { metric = \"test_acc\", factor = 3 }";
 
-fn read_until(repeats: &Reader<'_>, most: u64) -> Result<Until, SpecError> {
-    let said = repeats.whole("min", Range::whole(2, MAX_TRIALS))?;
-    let min = said.unwrap_or(most.min(FIRST_LOOK.into()));
+fn read_precision_rule(repeats: &TableReader<'_>, most: u64) -> Result<StoppingRule, SpecError> {
+    let said = repeats.read_whole_number("min", NumberRange::whole_numbers(2, MAX_TRIALS))?;
+    let min = said.unwrap_or(most.min(LEGACY_FIRST_RUNG.into()));
     let r = repeats.section("until")?;
-    let metric = read_metric(&r, &format!("the mean of which metric is to be known? Say so: set {PRECISION}"))?;
-    let ci95 = r.number("ci95", Range::POSITIVE)?;
-    let ci95 =
-        ci95.ok_or_else(|| r.error("ci95", format!("how well is the mean to be known? Say so: set {PRECISION}")))?;
-    r.finish()?;
-    Ok(Until { min: min as u32, said: said.is_some(), metric, rule: Rule::Precision { ci95 } })
-}
-
-fn read_halving(repeats: &Reader<'_>) -> Result<Until, SpecError> {
-    let min = repeats.whole("min", Range::whole(1, MAX_TRIALS))?;
-    let min = min.ok_or_else(|| {
-        repeats.error("min", "how many repeats does every cell have before the first choice? Set min = 2")
+    let metric =
+        read_deciding_metric(&r, &format!("the mean of which metric is to be known? Say so: set {PRECISION_EXAMPLE}"))?;
+    let ci95 = r.read_number("ci95", NumberRange::POSITIVE)?;
+    let ci95 = ci95.ok_or_else(|| {
+        r.error_at("ci95", format!("how well is the mean to be known? Say so: set {PRECISION_EXAMPLE}"))
     })?;
-    let r = repeats.section("halving")?;
-    let metric = read_metric(&r, &format!("by which metric are cells chosen? Say so: set {HALVING}"))?;
-    if metric.larger_is_better().is_none() {
-        let message = format!("of {} neither more nor less is better: choose by an accuracy or a loss", metric.name());
-        return Err(r.error("metric", message));
-    }
-    let factor = r.whole("factor", Range::whole(2, 1000))?;
-    let factor =
-        factor.ok_or_else(|| r.error("factor", format!("one cell in how many goes on? Say so: set {HALVING}")))?;
-    r.finish()?;
-    Ok(Until { min: min as u32, said: true, metric, rule: Rule::Halving { factor: factor as u32 } })
-}
-
-fn read_metric(r: &Reader<'_>, question: &str) -> Result<Metric, SpecError> {
-    let Some(node) = r.node("metric") else { return Err(r.error("metric", question)) };
-    let name = node.value.as_str().unwrap_or_default();
-    Metric::named(name).ok_or_else(|| {
-        let hint = nearest(name, Metric::WORDS.iter().map(|(word, _)| *word));
-        r.error("metric", format!("unknown metric {}, {hint}", quoted(&node.value)))
+    r.refuse_unknown_keys()?;
+    Ok(StoppingRule {
+        min_repeats: min as u32,
+        min_is_explicit: said.is_some(),
+        metric,
+        criterion: StoppingCriterion::Precision { ci95 },
     })
 }
 
-impl Until {
+fn read_halving_rule(repeats: &TableReader<'_>) -> Result<StoppingRule, SpecError> {
+    let min = repeats.read_whole_number("min", NumberRange::whole_numbers(1, MAX_TRIALS))?;
+    let min = min.ok_or_else(|| {
+        repeats.error_at("min", "how many repeats does every cell have before the first choice? Set min = 2")
+    })?;
+    let r = repeats.section("halving")?;
+    let metric = read_deciding_metric(&r, &format!("by which metric are cells chosen? Say so: set {HALVING_EXAMPLE}"))?;
+    if metric.larger_is_better().is_none() {
+        let message = format!("of {} neither more nor less is better: choose by an accuracy or a loss", metric.name());
+        return Err(r.error_at("metric", message));
+    }
+    let factor = r.read_whole_number("factor", NumberRange::whole_numbers(2, 1000))?;
+    let factor = factor
+        .ok_or_else(|| r.error_at("factor", format!("one cell in how many goes on? Say so: set {HALVING_EXAMPLE}")))?;
+    r.refuse_unknown_keys()?;
+    Ok(StoppingRule {
+        min_repeats: min as u32,
+        min_is_explicit: true,
+        metric,
+        criterion: StoppingCriterion::Halving { factor: factor as u32 },
+    })
+}
+
+fn read_deciding_metric(r: &TableReader<'_>, question: &str) -> Result<Metric, SpecError> {
+    let Some(node) = r.read_node("metric") else { return Err(r.error_at("metric", question)) };
+    let name = node.value.as_str().unwrap_or_default();
+    Metric::from_name(name).ok_or_else(|| {
+        let hint = suggest_nearest(name, Metric::NAMES.iter().map(|(word, _)| *word));
+        r.error_at("metric", format!("unknown metric {}, {hint}", quote_value(&node.value)))
+    })
+}
+
+impl StoppingRule {
     /// Numbers of repeats at which cells are looked at, of `most` at most, which is the last one.
     pub fn rungs(&self, most: u32) -> Vec<u32> {
-        match self.rule {
-            Rule::Precision { .. } => ladder(self.min, most).collect(),
-            Rule::Halving { factor } => {
+        match self.criterion {
+            StoppingCriterion::Precision { .. } => precision_rungs(self.min_repeats, most).collect(),
+            StoppingCriterion::Halving { factor } => {
                 let next = |rung: &u32| (*rung < most).then(|| rung.saturating_mul(factor).min(most));
-                std::iter::successors(Some(self.min.min(most)), next).collect()
+                std::iter::successors(Some(self.min_repeats.min(most)), next).collect()
             }
         }
     }
 
     /// Trials of so many cells with `most` repeats at most: the fewest there can be, and, where that is known before any of
     /// them has ended, how many there will be.
-    pub fn trials(&self, cells: u64, most: u32) -> (u64, Option<u64>) {
+    pub fn trial_bounds(&self, cells: u64, most: u32) -> (u64, Option<u64>) {
         let rungs = self.rungs(most);
         let least = cells * u64::from(rungs[0]);
-        let Rule::Halving { factor } = self.rule else { return (least, None) };
+        let StoppingCriterion::Halving { factor } = self.criterion else { return (least, None) };
         let mut standing = cells;
         let further = rungs.windows(2).map(|two| {
             standing = standing.div_ceil(factor.into());
@@ -159,28 +175,28 @@ impl Until {
     }
 
     /// Whether repeats of a cell end when the interval of its mean looks narrow.
-    pub fn stops(&self) -> bool {
-        matches!(self.rule, Rule::Precision { .. })
+    pub fn is_precision_based(&self) -> bool {
+        matches!(self.criterion, StoppingCriterion::Precision { .. })
     }
 
     /// The section of the sweep file that says so.
-    fn section(&self) -> &'static str {
-        match self.rule {
-            Rule::Precision { .. } => "repeats.until",
-            Rule::Halving { .. } => "repeats.halving",
+    fn section_path(&self) -> &'static str {
+        match self.criterion {
+            StoppingCriterion::Precision { .. } => "repeats.until",
+            StoppingCriterion::Halving { .. } => "repeats.halving",
         }
     }
 
     /// Only what is measured can be known.
-    pub(crate) fn check(&self, measured: &[Metric]) -> Result<(), SpecError> {
+    pub(crate) fn check_metric(&self, measured: &[Metric]) -> Result<(), SpecError> {
         if measured.contains(&self.metric) {
             return Ok(());
         }
         let names: Vec<_> = measured.iter().map(Metric::name).collect();
-        let hint = nearest(&self.metric.name(), names.iter().map(|name| &**name));
+        let hint = suggest_nearest(&self.metric.name(), names.iter().map(|name| &**name));
         let message =
             format!("{} is not measured, {hint}: name it in the list metrics under [measure]", self.metric.name());
-        Err(SpecError::new(crate::tree::Place::Default, format!("{}.metric", self.section()), message))
+        Err(SpecError::new(crate::tree::Origin::Default, format!("{}.metric", self.section_path()), message))
     }
 }
 
@@ -189,18 +205,20 @@ impl SpecSource {
     #[must_use]
     pub fn with_repeats(&self, of: &Spec, repeats: u32) -> Self {
         let mut source = self.clone();
-        source.set_whole(if of.until.is_some() { "repeats.max" } else { "repeats" }, repeats);
+        source.replace_setting(if of.stopping_rule.is_some() { "repeats.max" } else { "repeats" }, repeats);
         // Cells that were looked at when nothing could follow are now looked at to decide something: as late as those of new sweeps.
-        let once = |until: &Until| until.stops() && until.min == of.repeats && until.min < LEAST_LOOK;
-        if of.until.as_ref().is_some_and(once) {
-            source.set_whole("repeats.min", LEAST_LOOK.min(repeats));
+        let once = |until: &StoppingRule| {
+            until.is_precision_based() && until.min_repeats == of.repeats && until.min_repeats < MIN_FIRST_RUNG
+        };
+        if of.stopping_rule.as_ref().is_some_and(once) {
+            source.replace_setting("repeats.min", MIN_FIRST_RUNG.min(repeats));
         }
         source
     }
 
     /// By a setting, which takes the place of an earlier one, and stands before the last one, which pins the numerics class of a
     /// launched sweep.
-    fn set_whole(&mut self, field: &str, value: u32) {
+    fn replace_setting(&mut self, field: &str, value: u32) {
         let sets_it = |setting: &String| setting.split_once('=').is_some_and(|(path, _)| path.trim() == field);
         let setting = format!("{field}={value}");
         match self.settings.iter().rposition(sets_it) {
@@ -216,7 +234,7 @@ mod tests {
 
     fn read(repeats: &str, settings: &[&str]) -> Result<Spec, String> {
         let text = format!("name = \"t\"\n[model]\nkind = \"empty\"\n[measure]\nmetrics = [\"test_acc\"]\n{repeats}");
-        Spec::read(&source(text, settings)).map_err(|e| e.to_string())
+        Spec::read_stored(&source(text, settings)).map_err(|e| e.to_string())
     }
 
     fn source(text: String, settings: &[&str]) -> SpecSource {
@@ -228,10 +246,15 @@ mod tests {
     fn repeats_may_end_when_a_mean_is_known() {
         let until = "until = { metric = \"test_acc\", ci95 = 0.001 }\n";
         let spec = read(&format!("[repeats]\nmin = 30\nmax = 500\n{until}"), &[]).expect("a valid sweep");
-        let wanted = Until { min: 30, said: true, metric: Metric::TestAcc, rule: Rule::Precision { ci95: 0.001 } };
-        assert_eq!((spec.repeats, spec.until), (500, Some(wanted)));
-        let least = |text: &str| read(text, &[]).expect("a valid sweep").until.map(|until| until.min);
-        assert_eq!(least(&format!("[repeats]\nmax = 500\n{until}")), Some(FIRST_LOOK));
+        let wanted = StoppingRule {
+            min_repeats: 30,
+            min_is_explicit: true,
+            metric: Metric::TestAcc,
+            criterion: StoppingCriterion::Precision { ci95: 0.001 },
+        };
+        assert_eq!((spec.repeats, spec.stopping_rule), (500, Some(wanted)));
+        let least = |text: &str| read(text, &[]).expect("a valid sweep").stopping_rule.map(|until| until.min_repeats);
+        assert_eq!(least(&format!("[repeats]\nmax = 500\n{until}")), Some(LEGACY_FIRST_RUNG));
         assert_eq!(least(&format!("[repeats]\nmax = 7\n{until}")), Some(7));
         assert_eq!(least(""), None);
     }
@@ -239,13 +262,21 @@ mod tests {
     #[test]
     fn repeats_may_be_for_those_among_the_best() {
         let spec = read("[repeats]\nmin = 2\nmax = 50\nhalving = { metric = \"test_acc\", factor = 3 }", &[]);
-        let until = spec.expect("a valid sweep").until.expect("there is a rule");
-        assert_eq!(until, Until { min: 2, said: true, metric: Metric::TestAcc, rule: Rule::Halving { factor: 3 } });
+        let until = spec.expect("a valid sweep").stopping_rule.expect("there is a rule");
+        assert_eq!(
+            until,
+            StoppingRule {
+                min_repeats: 2,
+                min_is_explicit: true,
+                metric: Metric::TestAcc,
+                criterion: StoppingCriterion::Halving { factor: 3 }
+            }
+        );
         assert_eq!(until.rungs(50), [2, 6, 18, 50]);
         assert_eq!(until.rungs(54), [2, 6, 18, 54]);
         assert_eq!(until.rungs(2), [2]);
         // 10 cells to 2 repeats, 4 to 6, 2 to 18, 1 to 50.
-        assert_eq!(until.trials(10, 50), (20 + 16 + 24 + 32, Some(92)));
+        assert_eq!(until.trial_bounds(10, 50), (20 + 16 + 24 + 32, Some(92)));
     }
 
     #[test]
@@ -294,11 +325,14 @@ mod tests {
 
     #[test]
     fn the_ladder_grows_by_a_quarter_and_ends_with_the_most() {
-        assert_eq!(ladder(20, 100).collect::<Vec<_>>(), [20, 25, 31, 38, 47, 58, 72, 90, 100]);
-        assert_eq!(ladder(2, 6).collect::<Vec<_>>(), [2, 3, 4, 5, 6]);
-        assert_eq!(ladder(7, 7).collect::<Vec<_>>(), [7]);
-        let longer: Vec<u32> = ladder(20, 1000).collect();
-        assert!(ladder(20, 100).take(8).all(|rung| longer.contains(&rung)), "raising the most moves no rung below it");
+        assert_eq!(precision_rungs(20, 100).collect::<Vec<_>>(), [20, 25, 31, 38, 47, 58, 72, 90, 100]);
+        assert_eq!(precision_rungs(2, 6).collect::<Vec<_>>(), [2, 3, 4, 5, 6]);
+        assert_eq!(precision_rungs(7, 7).collect::<Vec<_>>(), [7]);
+        let longer: Vec<u32> = precision_rungs(20, 1000).collect();
+        assert!(
+            precision_rungs(20, 100).take(8).all(|rung| longer.contains(&rung)),
+            "raising the most moves no rung below it"
+        );
     }
 
     #[test]
@@ -307,12 +341,12 @@ mod tests {
         let table = "name = \"t\"\n[model]\nkind = \"empty\"\n[repeats]\nmin = 3\nmax = 5\nuntil = { metric = \"test_acc\", ci95 = 1 }\n";
         for (text, field) in [(plain, "repeats"), (table.to_owned(), "repeats.max")] {
             let first = source(text, &["numerics=\"cpu-f32\""]);
-            let of = Spec::read(&first).expect("a valid sweep");
+            let of = Spec::read_stored(&first).expect("a valid sweep");
             let once = first.with_repeats(&of, 7);
             assert_eq!(once.settings, [format!("{field}=7"), "numerics=\"cpu-f32\"".into()]);
             let twice = once.with_repeats(&of, 9);
-            let spec = Spec::read(&twice).expect("a valid sweep");
-            assert_eq!((spec.repeats, spec.until, twice.settings.len()), (9, of.until, 2));
+            let spec = Spec::read_stored(&twice).expect("a valid sweep");
+            assert_eq!((spec.repeats, spec.stopping_rule, twice.settings.len()), (9, of.stopping_rule, 2));
         }
     }
 
@@ -325,9 +359,9 @@ mod tests {
             source(text, settings)
         };
         let grown = |source: &SpecSource, repeats: u32| {
-            let of = Spec::read(source).expect("a valid sweep");
-            let spec = Spec::read(&source.with_repeats(&of, repeats)).expect("a valid sweep");
-            (spec.until.map(|until| until.min), spec.repeats)
+            let of = Spec::read_stored(source).expect("a valid sweep");
+            let spec = Spec::read_stored(&source.with_repeats(&of, repeats)).expect("a valid sweep");
+            (spec.stopping_rule.map(|until| until.min_repeats), spec.repeats)
         };
         let pinned = "numerics=\"cpu-f32\"";
         assert_eq!(grown(&stored("max = 7", &["repeats.min=7", pinned]), 500), (Some(40), 500));

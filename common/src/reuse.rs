@@ -6,13 +6,13 @@ use crate::trial::{Curve, Predictions, TrialResult};
 
 /// How the result that a sweep asks for is made out of one that has more.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Selection {
+pub struct ResultSelection {
     /// Where each metric stands.
     metrics: Vec<usize>,
     /// Metrics that there are.
-    width: usize,
+    metric_count: usize,
     /// Steps of the predictions that are asked for.
-    looks: Vec<u64>,
+    prediction_steps: Vec<u64>,
     /// Whether the weights are asked for.
     weights: bool,
 }
@@ -21,8 +21,8 @@ impl Measure {
     /// How to make out of a result of this what `wanted` asks for, of a trial of this config; `None` if it lacks something.
     ///
     /// Samples must be taken at the same steps: what is averaged since the last one depends on when that was.
-    pub fn select(&self, wanted: &Self, config: &TrialConfig) -> Option<Selection> {
-        if config.to_steps(self.every) != config.to_steps(wanted.every) || wanted.save && !self.save {
+    pub fn selection_for(&self, wanted: &Self, config: &TrialConfig) -> Option<ResultSelection> {
+        if config.length_in_steps(self.every) != config.length_in_steps(wanted.every) || wanted.save && !self.save {
             return None;
         }
         // Under other statistics, what is measured of the same images is another quantity of the same name.
@@ -34,36 +34,41 @@ impl Measure {
         let looks = match (&self.probe, &wanted.probe) {
             (_, None) => Vec::new(),
             (Some(kept), Some(asked)) if kept.points == asked.points => {
-                let kept: Vec<u64> = kept.at.iter().map(|moment| moment.step(config)).collect();
-                let asked: Vec<u64> = asked.at.iter().map(|moment| moment.step(config)).collect();
+                let kept: Vec<u64> = kept.at.iter().map(|moment| moment.step_in_trial(config)).collect();
+                let asked: Vec<u64> = asked.at.iter().map(|moment| moment.step_in_trial(config)).collect();
                 asked.iter().all(|step| kept.contains(step)).then_some(asked)?
             }
             _ => return None,
         };
-        Some(Selection { metrics, width: self.metrics.len(), looks, weights: wanted.save })
+        Some(ResultSelection {
+            metrics,
+            metric_count: self.metrics.len(),
+            prediction_steps: looks,
+            weights: wanted.save,
+        })
     }
 }
 
-impl Selection {
+impl ResultSelection {
     /// The result that is asked for.
-    pub fn of(&self, result: TrialResult) -> TrialResult {
+    pub fn apply_to(&self, result: TrialResult) -> TrialResult {
         let pick = |row: &[f64]| -> Vec<f64> { self.metrics.iter().filter_map(|at| row.get(*at).copied()).collect() };
         let Curve { steps, values } = result.curve;
-        let values = values.chunks(self.width.max(1)).flat_map(pick).collect();
+        let values = values.chunks(self.metric_count.max(1)).flat_map(pick).collect();
         TrialResult {
             metrics: pick(&result.metrics),
             curve: Curve { steps, values },
-            predictions: self.predictions(&result.predictions),
-            weights: result.weights.filter(|_| self.weights),
+            predictions: self.select_predictions(&result.predictions),
+            weights_hash: result.weights_hash.filter(|_| self.weights),
             ..result
         }
     }
 
-    fn predictions(&self, all: &Predictions) -> Predictions {
+    fn select_predictions(&self, all: &Predictions) -> Predictions {
         let points = all.classes.len().checked_div(all.steps.len()).unwrap_or(0);
         let mut picked = Predictions::default();
         for (step, classes) in all.steps.iter().zip(all.classes.chunks(points.max(1))) {
-            if self.looks.contains(step) {
+            if self.prediction_steps.contains(step) {
                 picked.steps.push(*step);
                 picked.classes.extend(classes);
             }
@@ -83,7 +88,7 @@ mod tests {
             "name = 'a'\n[data]\ndataset = 'glyphs'\ntrain = 640\n[model]\nkind = 'mlp'\n[train]\nepochs = 4\nbatch_size = 64\nlr = 0.1\n\
              [measure]\n{measure}"
         );
-        Spec::read(&SpecSource { file: "f".into(), text, ..SpecSource::default() }).expect("a sweep file")
+        Spec::read_stored(&SpecSource { file: "f".into(), text, ..SpecSource::default() }).expect("a sweep file")
     }
 
     #[test]
@@ -92,17 +97,17 @@ mod tests {
             "every = '1 epoch'\nmetrics = ['train_loss', 'test_acc', 'weight_norm']\nsave = ['final']\n\
              probe = { points = 2, at = ['20 steps', 'final'] }",
         );
-        let config = has.grid.config(0).expect("a cell");
+        let config = has.grid.resolve_config(0).expect("a cell");
         let result = TrialResult {
             metrics: vec![1.0, 2.0, 3.0],
             curve: Curve { steps: vec![10, 20], values: vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0] },
             predictions: Predictions { steps: vec![20, 40], classes: vec![1, 2, 3, 4] },
-            weights: Some([7; 32]),
+            weights_hash: Some([7; 32]),
             ..TrialResult::completed(TrialKey { cell: 0, repeat: 0 })
         };
         let serves = |measure: &str| {
-            let selection = has.measure.select(&spec(measure).measure, &config)?;
-            Some(selection.of(result.clone()))
+            let selection = has.measure.selection_for(&spec(measure).measure, &config)?;
+            Some(selection.apply_to(result.clone()))
         };
         let all = "every = '10 steps'\nmetrics = ['train_loss', 'test_acc', 'weight_norm']\nsave = ['final']\n\
                    probe = { points = 2, at = ['20 steps', '40 steps'] }";
@@ -110,7 +115,7 @@ mod tests {
         let less = serves("metrics = ['weight_norm', 'train_loss']\nprobe = { points = 2 }").expect("it has that");
         assert_eq!((less.metrics, less.curve.values), (vec![3.0, 1.0], vec![3.0, 1.0, 6.0, 4.0]));
         assert_eq!((less.predictions.steps, less.predictions.classes), (vec![40], vec![3, 4]));
-        assert_eq!((less.weights, less.curve.steps), (None, vec![10, 20]));
+        assert_eq!((less.weights_hash, less.curve.steps), (None, vec![10, 20]));
         let none = serves("metrics = ['test_acc']").expect("it has that");
         assert_eq!(none.predictions, Predictions::default());
         for more in [
@@ -123,6 +128,8 @@ mod tests {
             assert_eq!(serves(more), None, "{more}");
         }
         let lean = spec("metrics = ['test_acc']");
-        assert!(lean.measure.select(&spec("metrics = ['test_acc']\nsave = ['final']").measure, &config).is_none());
+        assert!(
+            lean.measure.selection_for(&spec("metrics = ['test_acc']\nsave = ['final']").measure, &config).is_none()
+        );
     }
 }

@@ -8,7 +8,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::normal::{self, unit};
+use crate::normal::{self, unit_uniform};
 
 /// What a stream is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,12 +36,12 @@ pub enum Purpose {
 }
 
 /// Purposes that a sweep file may name in `seeds`.
-pub const NAMED: [(&str, Purpose); 4] =
+pub const NAMED_PURPOSES: [(&str, Purpose); 4] =
     [("init", Purpose::Init), ("head", Purpose::Head), ("order", Purpose::Order), ("augment", Purpose::Augment)];
 
 impl Purpose {
     /// Its name.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Init => "init",
             Self::Head => "head",
@@ -71,7 +71,7 @@ pub struct SeedPlan {
 impl SeedPlan {
     /// Which of its streams a purpose uses in a repeat: for those that are crossed a digit of the repeat's number, that of the
     /// last one fastest.
-    pub fn number(&self, purpose: Purpose, repeat: u32) -> u32 {
+    pub fn stream_number(&self, purpose: Purpose, repeat: u32) -> u32 {
         let mut rest = repeat;
         for (crossed, count) in self.crossed.iter().rev() {
             if *crossed == purpose {
@@ -83,12 +83,12 @@ impl SeedPlan {
     }
 
     /// Repeats in which every crossed stream meets every other one once; 1 if none is crossed.
-    pub fn combinations(&self) -> u64 {
+    pub fn combination_count(&self) -> u64 {
         self.crossed.iter().fold(1, |product, (_, count)| product.saturating_mul(u64::from(*count)))
     }
 
     /// What a cell's identity depends on. What was added later stands there only where it is used.
-    pub fn identity(&self) -> String {
+    pub fn identity_text(&self) -> String {
         let Self { per_cell, fixed, crossed } = self;
         let crossed = if crossed.is_empty() { String::new() } else { format!(", crossed: {crossed:?}") };
         format!("SeedPlan {{ per_cell: {per_cell:?}, fixed: {fixed:?}{crossed} }}")
@@ -110,24 +110,24 @@ pub struct Streams {
 
 impl Streams {
     /// The stream for `purpose`, further keyed by `detail` (a tensor's name, an epoch's number).
-    pub fn open(&self, purpose: Purpose, detail: &[u8]) -> Stream {
-        let mut key = Key::new(self.sweep_seed, purpose.word());
+    pub fn open_stream(&self, purpose: Purpose, detail: &[u8]) -> RandomStream {
+        let mut key = StreamKey::new(self.sweep_seed, purpose.as_str());
         let once = matches!(purpose, Purpose::Subset | Purpose::Probe | Purpose::LabelNoise | Purpose::Bootstrap)
             || self.plan.fixed.contains(&purpose);
-        let number = self.plan.number(purpose, self.repeat);
-        key.part(if once { b"once" } else { b"each" }, &if once { 0 } else { number }.to_le_bytes());
+        let number = self.plan.stream_number(purpose, self.repeat);
+        key.add_part(if once { b"once" } else { b"each" }, &if once { 0 } else { number }.to_le_bytes());
         if self.plan.per_cell.contains(&purpose) {
-            key.part(b"cell", &self.cell);
+            key.add_part(b"cell", &self.cell);
         }
-        key.part(b"detail", detail);
-        Stream { rng: ChaCha8Rng::from_seed(key.finish()) }
+        key.add_part(b"detail", detail);
+        RandomStream { rng: ChaCha8Rng::from_seed(key.finish()) }
     }
 }
 
 /// The key of a random axis: its draws do not depend on how many there are.
 pub fn axis_key(sweep_seed: u64, axis: &str) -> [u8; 32] {
-    let mut key = Key::new(sweep_seed, "axis");
-    key.part(b"detail", axis.as_bytes());
+    let mut key = StreamKey::new(sweep_seed, "axis");
+    key.add_part(b"detail", axis.as_bytes());
     key.finish()
 }
 
@@ -135,36 +135,36 @@ pub fn axis_key(sweep_seed: u64, axis: &str) -> [u8; 32] {
 pub fn uniform_at(key: &[u8; 32], i: u64) -> f64 {
     let mut rng = ChaCha8Rng::from_seed(*key);
     rng.set_word_pos(2 * u128::from(i));
-    unit(rng.next_u64())
+    unit_uniform(rng.next_u64())
 }
 
 /// The lot, in [0, 1), that decides whether a trial is audited.
-pub fn audit_lot(sweep_seed: u64, cell: &[u8; 32], repeat: u32) -> f64 {
-    let mut key = Key::new(sweep_seed, "audit");
-    key.part(b"cell", cell);
-    key.part(b"each", &repeat.to_le_bytes());
+pub fn audit_draw(sweep_seed: u64, cell: &[u8; 32], repeat: u32) -> f64 {
+    let mut key = StreamKey::new(sweep_seed, "audit");
+    key.add_part(b"cell", cell);
+    key.add_part(b"each", &repeat.to_le_bytes());
     uniform_at(&key.finish(), 0)
 }
 
 /// A stream of bits for something that belongs to no trial, such as the `i`-th generated image.
-pub fn fixed_stream(name: &str, i: u64) -> Stream {
-    let mut key = Key::new(0, name);
-    key.part(b"detail", &i.to_le_bytes());
-    Stream { rng: ChaCha8Rng::from_seed(key.finish()) }
+pub fn fixed_stream(name: &str, i: u64) -> RandomStream {
+    let mut key = StreamKey::new(0, name);
+    key.add_part(b"detail", &i.to_le_bytes());
+    RandomStream { rng: ChaCha8Rng::from_seed(key.finish()) }
 }
 
-struct Key(blake3::Hasher);
+struct StreamKey(blake3::Hasher);
 
-impl Key {
+impl StreamKey {
     fn new(sweep_seed: u64, purpose: &str) -> Self {
         let mut key = Self(blake3::Hasher::new_derive_key("ergodic 2026 random streams v1"));
-        key.part(b"seed", &sweep_seed.to_le_bytes());
-        key.part(b"purpose", purpose.as_bytes());
+        key.add_part(b"seed", &sweep_seed.to_le_bytes());
+        key.add_part(b"purpose", purpose.as_bytes());
         key
     }
 
     /// Lengths first, so that no two lists of parts run together.
-    fn part(&mut self, name: &[u8], value: &[u8]) {
+    fn add_part(&mut self, name: &[u8], value: &[u8]) {
         self.0.update(&(name.len() as u32).to_le_bytes()).update(name);
         self.0.update(&(value.len() as u32).to_le_bytes()).update(value);
     }
@@ -176,18 +176,18 @@ impl Key {
 
 /// A stream of random numbers.
 #[derive(Debug, Clone)]
-pub struct Stream {
+pub struct RandomStream {
     rng: ChaCha8Rng,
 }
 
-impl Stream {
+impl RandomStream {
     /// Uniform in [0, 1), 53 bits.
-    pub fn uniform(&mut self) -> f64 {
-        unit(self.rng.next_u64())
+    pub fn next_uniform(&mut self) -> f64 {
+        unit_uniform(self.rng.next_u64())
     }
 
     /// Uniform in {0, …, n − 1}, without bias (Lemire 2019). `n` must be at least 1.
-    pub fn below(&mut self, n: u32) -> u32 {
+    pub fn next_below(&mut self, n: u32) -> u32 {
         loop {
             let product = u64::from(self.rng.next_u32()) * u64::from(n);
             // The low half is below 2^32 mod n, which is below n, for the draws that would favour some values.
@@ -198,20 +198,20 @@ impl Stream {
     }
 
     /// Standard normal.
-    pub fn normal(&mut self) -> f64 {
-        normal::draw(&mut self.rng)
+    pub fn next_normal(&mut self) -> f64 {
+        normal::draw_normal(&mut self.rng)
     }
 
     /// Puts `items` into a uniformly random order (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
-            let j = self.below(i as u32 + 1) as usize;
+            let j = self.next_below(i as u32 + 1) as usize;
             items.swap(i, j);
         }
     }
 
     /// 32 random bytes.
-    pub fn bytes(&mut self) -> [u8; 32] {
+    pub fn next_bytes(&mut self) -> [u8; 32] {
         let mut bytes = [0; 32];
         self.rng.fill_bytes(&mut bytes);
         bytes
@@ -227,7 +227,7 @@ mod tests {
     }
 
     fn first(s: &Streams, purpose: Purpose, detail: &[u8]) -> [u8; 32] {
-        s.open(purpose, detail).bytes()
+        s.open_stream(purpose, detail).next_bytes()
     }
 
     #[test]
@@ -258,7 +258,7 @@ mod tests {
     fn crossed_streams_meet_each_other_once() {
         let crossed = vec![(Purpose::Init, 3), (Purpose::Order, 2)];
         let plan = SeedPlan { crossed, ..SeedPlan::default() };
-        assert_eq!(plan.combinations(), 6);
+        assert_eq!(plan.combination_count(), 6);
         let of = |repeat, purpose| first(&streams(repeat, plan.clone()), purpose, b"w");
         let pairs: std::collections::BTreeSet<_> =
             (0..6).map(|repeat| (of(repeat, Purpose::Init), of(repeat, Purpose::Order))).collect();
@@ -270,29 +270,29 @@ mod tests {
         // The first ones are those of a sweep that crosses nothing.
         let plain = streams(1, SeedPlan::default());
         assert_eq!(of(2, Purpose::Init), first(&plain, Purpose::Init, b"w"));
-        assert_ne!(plan.identity(), SeedPlan::default().identity());
-        assert_eq!(SeedPlan::default().identity(), "SeedPlan { per_cell: [], fixed: [] }");
+        assert_ne!(plan.identity_text(), SeedPlan::default().identity_text());
+        assert_eq!(SeedPlan::default().identity_text(), "SeedPlan { per_cell: [], fixed: [] }");
     }
 
     /// Pinned, because every published result hangs on them.
     #[test]
     fn the_first_draws_never_change() {
-        let mut s = streams(0, SeedPlan::default()).open(Purpose::Init, b"conv1.weight");
-        let draws = [s.normal(), s.normal(), s.uniform()];
+        let mut s = streams(0, SeedPlan::default()).open_stream(Purpose::Init, b"conv1.weight");
+        let draws = [s.next_normal(), s.next_normal(), s.next_uniform()];
         assert_eq!(draws.map(f64::to_bits), GOLDEN.map(f64::to_bits), "{draws:?}");
     }
     const GOLDEN: [f64; 3] = [-0.8220829674102186, 0.041418290087016287, 0.08966110198778965];
 
     #[test]
     fn moments_and_ranges_are_right() {
-        let mut s = streams(3, SeedPlan::default()).open(Purpose::Init, b"");
+        let mut s = streams(3, SeedPlan::default()).open_stream(Purpose::Init, b"");
         let n = 200_000;
-        let draws: Vec<f64> = (0..n).map(|_| s.normal()).collect();
+        let draws: Vec<f64> = (0..n).map(|_| s.next_normal()).collect();
         let mean = draws.iter().sum::<f64>() / f64::from(n);
         let var = draws.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / f64::from(n);
         assert!(mean.abs() < 0.01 && (var - 1.0).abs() < 0.02, "{mean} {var}");
         let mut counts = [0_u32; 7];
-        (0..70_000).for_each(|_| counts[s.below(7) as usize] += 1);
+        (0..70_000).for_each(|_| counts[s.next_below(7) as usize] += 1);
         assert!(counts.iter().all(|c| (9_500..10_500).contains(c)), "{counts:?}");
     }
 }

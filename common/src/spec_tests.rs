@@ -35,20 +35,22 @@ fn source(rest: &str, settings: &[&str]) -> SpecSource {
 }
 
 fn read(rest: &str) -> Spec {
-    Spec::read(&source(rest, &[])).expect("a valid sweep")
+    Spec::read_stored(&source(rest, &[])).expect("a valid sweep")
 }
 
 fn refusal(rest: &str, settings: &[&str]) -> String {
-    Spec::read(&source(rest, settings)).expect_err(rest).to_string()
+    Spec::read_stored(&source(rest, settings)).expect_err(rest).to_string()
 }
 
 #[test]
 fn axes_override_train_and_settings_override_the_file() {
-    let spec =
-        Spec::read(&source("[grid]\nlr = [0.1, 0.2]\n\"model.init.scale\" = [1, 2]\n", &["wd=0.5", "repeats=7"]))
-            .expect("a valid sweep");
-    assert_eq!((spec.grid.cells(), spec.trials()), (4, 28));
-    let config = spec.grid.config(3).expect("cell 3 resolves");
+    let spec = Spec::read_stored(&source(
+        "[grid]\nlr = [0.1, 0.2]\n\"model.init.scale\" = [1, 2]\n",
+        &["wd=0.5", "repeats=7"],
+    ))
+    .expect("a valid sweep");
+    assert_eq!((spec.grid.cell_count(), spec.trial_count()), (4, 28));
+    let config = spec.grid.resolve_config(3).expect("cell 3 resolves");
     assert_eq!((config.train.lr, config.model.init_scale, config.train.wd), (0.2, 2.0, 0.5));
 }
 
@@ -57,19 +59,19 @@ fn files_are_named_pinned_and_part_of_a_cells_identity() {
     let text = "[grid]\n\"model.init.file\" = [\"a.safetensors\", \"b.safetensors\"]\n";
     let named = SpecSource { settings: vec!["data.dataset='d.safetensors'".into()], ..source(text, &[]) };
     assert_eq!(named.named_files(), ["a.safetensors", "b.safetensors", "d.safetensors"]);
-    assert_eq!(source("", &["name=other"]).name().as_deref(), Some("other"));
-    assert_eq!(source("", &["name.x=1"]).name(), source("", &[]).name(), "whatever else is wrong");
+    assert_eq!(source("", &["name=other"]).sweep_name().as_deref(), Some("other"));
+    assert_eq!(source("", &["name.x=1"]).sweep_name(), source("", &[]).sweep_name(), "whatever else is wrong");
     let pin = |path: &str, hash| FilePin { path: path.into(), hash: [hash; 32], images: None };
     let with = |a, b| {
         let files = vec![pin("a.safetensors", a), pin("b.safetensors", b)];
-        Spec::read(&SpecSource { files, ..source(text, &[]) }).expect("a valid sweep")
+        Spec::read_stored(&SpecSource { files, ..source(text, &[]) }).expect("a valid sweep")
     };
-    let hash = |spec: &Spec, cell| spec.cell_hash(&spec.grid.config(cell).expect("a cell"), &[0; 32]);
+    let hash = |spec: &Spec, cell| spec.compute_cell_hash(&spec.grid.resolve_config(cell).expect("a cell"), &[0; 32]);
     let (one, other) = (with(1, 2), with(1, 3));
-    assert_eq!(one.grid.config(1).expect("a cell").model.init_file, Some([2; 32]));
+    assert_eq!(one.grid.resolve_config(1).expect("a cell").model.init_file, Some([2; 32]));
     assert_eq!(hash(&one, 0), hash(&other, 0));
     assert_ne!(hash(&one, 1), hash(&other, 1));
-    let error = Spec::read(&source(text, &[])).expect_err("no file came along").to_string();
+    let error = Spec::read_stored(&source(text, &[])).expect_err("no file came along").to_string();
     assert!(error.contains("grid.model.init.file") || error.contains("model.init.file"), "{error}");
     for (more, words) in [
         ("[model.init]\nfile = \"w.pt\"\n", "path of a .safetensors file"),
@@ -79,7 +81,7 @@ fn files_are_named_pinned_and_part_of_a_cells_identity() {
         ),
     ] {
         let files = vec![pin("a.safetensors", 1)];
-        let error = Spec::read(&SpecSource { files, ..source(more, &[]) }).expect_err(more).to_string();
+        let error = Spec::read_stored(&SpecSource { files, ..source(more, &[]) }).expect_err(more).to_string();
         assert!(error.contains(words), "{error}");
     }
 }
@@ -88,18 +90,19 @@ fn files_are_named_pinned_and_part_of_a_cells_identity() {
 fn images_to_validate_on_are_taken_from_the_training_images() {
     let config = |rest: &str| {
         let text = BASE.replace("train = 1000\n", rest);
-        let spec = Spec::read(&SpecSource { text, ..source("", &[]) }).expect("a valid sweep");
-        spec.grid.config(0).expect("cell 0 resolves")
+        let spec = Spec::read_stored(&SpecSource { text, ..source("", &[]) }).expect("a valid sweep");
+        spec.grid.resolve_config(0).expect("cell 0 resolves")
     };
     let (plain, some) = (config(""), config("validation = 400\n"));
     assert_eq!((plain.data.train, plain.data.validation), (10_000, 0));
-    assert_eq!((some.data.train, some.data.validation, some.steps()), (9_600, 400, 600));
-    let fields = |config: &crate::TrialConfig| config.fields().iter().map(|(path, _)| *path).collect::<Vec<_>>();
+    assert_eq!((some.data.train, some.data.validation, some.total_steps()), (9_600, 400, 600));
+    let fields =
+        |config: &crate::TrialConfig| config.identity_fields().iter().map(|(path, _)| *path).collect::<Vec<_>>();
     assert!(!fields(&plain).contains(&"data.validation"), "cells without keep their identity");
     assert!(fields(&some).contains(&"data.validation"));
     // How many steps an epoch has depends on them.
     let spec = read("[grid]\n\"data.validation\" = [0, 500]\n[measure]\nmetrics = [\"test_acc\"]\n");
-    assert_eq!(spec.grid.classes(), 2);
+    assert_eq!(spec.grid.class_count(), 2);
     let message = refusal("[grid]\n\"data.validation\" = [0, 500]\n[measure]\nmetrics = [\"average_val_loss\"]\n", &[]);
     assert!(message.contains("average_val_loss needs images"), "{message}");
 }
@@ -136,7 +139,7 @@ fn derived_fields_use_free_names_axes_and_plain_fields() {
         "[grid]\nlr = [0.1, 0.5]\nintrinsic_lr = [1e-4, 5e-5]\n[derive]\nwd = \"intrinsic_lr / lr\"\n\
          momentum = \"min(0.9, wd * train.epochs)\"\n",
     );
-    let config = spec.grid.config(1).expect("cell 1 resolves");
+    let config = spec.grid.resolve_config(1).expect("cell 1 resolves");
     assert_eq!(config.train.wd, 5e-5 / 0.1);
     assert_eq!(config.train.momentum, 2.0 * (5e-5 / 0.1));
 }
@@ -145,25 +148,25 @@ fn derived_fields_use_free_names_axes_and_plain_fields() {
 fn a_cell_is_found_by_what_differs_in_it() {
     let zipped = "lr = [0.1, 0.2, 0.3]\nwd = [1e-3, 2e-3, 3e-3]\nmomentum = [0, 0.9]\nzip = [[\"lr\", \"wd\"]]\n";
     let grid = read(&format!("[grid]\n{zipped}")).grid;
-    assert_eq!(grid.with_values(5, &[(0, 1)]), Some(3));
+    assert_eq!(grid.cell_with_values(5, &[(0, 1)]), Some(3));
     assert_eq!(grid.value_indices(3), [1, 1, 1]);
-    assert_eq!(grid.with_values(5, &[(1, 0), (2, 0)]), Some(0));
-    assert_eq!(grid.with_values(5, &[(0, 0), (1, 1)]), None, "these two move together");
+    assert_eq!(grid.cell_with_values(5, &[(1, 0), (2, 0)]), Some(0));
+    assert_eq!(grid.cell_with_values(5, &[(0, 0), (1, 1)]), None, "these two move together");
     let kept = read(&format!("[grid]\n{zipped}[where]\nkeep = \"lr < 0.25 || momentum > 0\"\n")).grid;
-    assert_eq!((kept.with_values(0, &[(0, 2)]), kept.with_values(0, &[(0, 2), (2, 1)])), (None, Some(5)));
+    assert_eq!((kept.cell_with_values(0, &[(0, 2)]), kept.cell_with_values(0, &[(0, 2), (2, 1)])), (None, Some(5)));
 }
 
 #[test]
 fn zipped_and_random_axes_move_together() {
     let zipped =
         read("[grid]\nlr = [0.1, 0.2, 0.3]\nwd = [1e-3, 2e-3, 3e-3]\nmomentum = [0, 0.9]\nzip = [[\"lr\", \"wd\"]]\n");
-    assert_eq!(zipped.grid.cells(), 6);
-    let config = zipped.grid.config(5).expect("cell 5 resolves");
+    assert_eq!(zipped.grid.cell_count(), 6);
+    let config = zipped.grid.resolve_config(5).expect("cell 5 resolves");
     assert_eq!((config.train.lr, config.train.wd, config.train.momentum), (0.3, 3e-3, 0.9));
     let random = read(
         "[grid]\nlr = { log_uniform = [1e-3, 1], samples = 50 }\nwd = { log_uniform = [1e-5, 1e-2], samples = 50 }\n",
     );
-    assert_eq!(random.grid.cells(), 50);
+    assert_eq!(random.grid.cell_count(), 50);
 }
 
 #[test]
@@ -172,27 +175,27 @@ fn where_keeps_cells_and_their_numbers() {
     let some =
         read("[grid]\nlr = [0.1, 0.2, 0.4]\nwd = [1e-3, 1e-2]\n[where]\nkeep = \"lr * wd <= 2e-3 && lr != 0.2\"\n");
     assert_eq!(some.grid.iter().collect::<Vec<_>>(), [0, 1, 4]);
-    assert_eq!(all.grid.config(4).ok(), some.grid.config(4).ok());
+    assert_eq!(all.grid.resolve_config(4).ok(), some.grid.resolve_config(4).ok());
 }
 
 #[test]
 fn a_cell_keeps_its_hash_when_the_sweep_is_extended_or_reworded() {
-    let hash = |spec: &Spec, cell| spec.cell_hash(&spec.grid.config(cell).expect("resolves"), &[1; 32]);
+    let hash = |spec: &Spec, cell| spec.compute_cell_hash(&spec.grid.resolve_config(cell).expect("resolves"), &[1; 32]);
     let a = read("[grid]\nlr = [0.1, 1.0]\n");
     let b = read("[grid]\n\"train.lr\" = [0.05, 0.1, 1]\nmomentum = [0.9]\n[measure]\nmetrics = [\"test_loss\"]\n");
     assert_eq!(hash(&a, 0), hash(&b, 1));
     assert_eq!(hash(&a, 1), hash(&b, 2));
     assert_ne!(hash(&a, 0), hash(&a, 1));
-    let c = Spec::read(&source("[grid]\nlr = [0.1]\n", &["seed=21"])).expect("a valid sweep");
+    let c = Spec::read_stored(&source("[grid]\nlr = [0.1]\n", &["seed=21"])).expect("a valid sweep");
     assert_ne!(hash(&a, 0), hash(&c, 0));
 }
 
 #[test]
 fn a_lot_decides_what_is_audited_whatever_else_the_sweep_has() {
-    let spec = |audit: &str, grid: &str| Spec::read(&source(grid, &[audit])).expect("a valid sweep");
+    let spec = |audit: &str, grid: &str| Spec::read_stored(&source(grid, &[audit])).expect("a valid sweep");
     let chosen = |spec: &Spec, cell: u64| {
-        let hash = spec.cell_hash(&spec.grid.config(cell).expect("resolves"), &[1; 32]);
-        (0..2000).filter(|repeat| spec.audits(&hash, *repeat)).collect::<Vec<u32>>()
+        let hash = spec.compute_cell_hash(&spec.grid.resolve_config(cell).expect("resolves"), &[1; 32]);
+        (0..2000).filter(|repeat| spec.should_audit(&hash, *repeat)).collect::<Vec<u32>>()
     };
     let (few, wide) = (spec("audit=0.1", "[grid]\nlr = [0.1]\n"), spec("audit=0.1", "[grid]\nlr = [0.01, 0.1]\n"));
     assert!((150..250).contains(&chosen(&few, 0).len()), "a tenth: {}", chosen(&few, 0).len());
@@ -206,10 +209,10 @@ fn a_lot_decides_what_is_audited_whatever_else_the_sweep_has() {
 
 #[test]
 fn crossed_streams_are_read_checked_and_part_of_a_cells_identity() {
-    let with = |settings: &[&str]| Spec::read(&source("", settings)).expect("a valid sweep");
+    let with = |settings: &[&str]| Spec::read_stored(&source("", settings)).expect("a valid sweep");
     let crossed = with(&["repeats=12", "seeds.crossed={ order = 3, init = 2 }"]);
     assert_eq!(crossed.seeds.crossed, [(Purpose::Init, 2), (Purpose::Order, 3)]);
-    let hash = |spec: &Spec| spec.cell_hash(&spec.grid.config(0).expect("a cell"), &[0; 32]);
+    let hash = |spec: &Spec| spec.compute_cell_hash(&spec.grid.resolve_config(0).expect("a cell"), &[0; 32]);
     assert_ne!(hash(&crossed), hash(&with(&["repeats=12"])));
     for (settings, words) in [
         (["repeats=7", "seeds.crossed={ init = 2, order = 3 }"], "repeats: 7 repeats do not meet all 6 combinations"),
@@ -225,14 +228,17 @@ fn crossed_streams_are_read_checked_and_part_of_a_cells_identity() {
 
 #[test]
 fn terms_are_read_checked_and_no_part_of_a_cells_identity() {
-    let with = |settings: &[&str]| Spec::read(&source("", settings)).expect("a valid sweep");
+    let with = |settings: &[&str]| Spec::read_stored(&source("", settings)).expect("a valid sweep");
     let (plain, limited) = (with(&[]), with(&["time_limit=10m"]));
-    assert_eq!((plain.terms.time_limit, limited.terms.time_limit), (None, Some(Duration::from_secs(600))));
+    assert_eq!((plain.scheduling.time_limit, limited.scheduling.time_limit), (None, Some(Duration::from_secs(600))));
     let shared = with(&["priority=-5", "weight=2.5"]);
-    assert_eq!((plain.terms.share, shared.terms.share), (Share::default(), Share { priority: -5, weight: 2.5 }));
+    assert_eq!(
+        (plain.scheduling.share, shared.scheduling.share),
+        (Share::default(), Share { priority: -5, weight: 2.5 })
+    );
     let audited = with(&["audit=0.25"]);
-    assert_eq!((plain.terms.audit, audited.terms.audit), (0.0, 0.25));
-    let hash = |spec: &Spec| spec.cell_hash(&spec.grid.config(0).expect("a cell"), &[0; 32]);
+    assert_eq!((plain.scheduling.audit_share, audited.scheduling.audit_share), (0.0, 0.25));
+    let hash = |spec: &Spec| spec.compute_cell_hash(&spec.grid.resolve_config(0).expect("a cell"), &[0; 32]);
     assert_eq!([hash(&limited), hash(&shared), hash(&audited)], [hash(&plain); 3]);
     for (setting, words) in [
         ("time_limit=0s", "time_limit: expected a time above 0"),
@@ -253,8 +259,8 @@ fn terms_are_read_checked_and_no_part_of_a_cells_identity() {
 fn a_setting_that_an_axis_overrides_is_refused() {
     let message = refusal("[grid]\nlr = [0.1, 0.2]\n", &["train.lr=0.5"]);
     assert!(message.contains("--set train.lr=0.5") && message.contains("set grid.lr instead"), "{message}");
-    let spec = Spec::read(&source("[grid]\nlr = [0.1, 0.2]\n", &["grid.lr=[0.5]"])).expect("a valid sweep");
-    assert_eq!(spec.grid.cells(), 1);
+    let spec = Spec::read_stored(&source("[grid]\nlr = [0.1, 0.2]\n", &["grid.lr=[0.5]"])).expect("a valid sweep");
+    assert_eq!(spec.grid.cell_count(), 1);
 }
 
 #[test]
@@ -332,14 +338,14 @@ fn every_defect_is_named_with_its_line_and_remedy() {
 
 #[test]
 fn a_huge_sweep_needs_no_room_for_its_trials() {
-    let spec = Spec::read(&source(
+    let spec = Spec::read_stored(&source(
         "[grid]\nlr = { log = [1e-4, 1], points = 1000 }\nwd = { log = [1e-6, 1e-2], points = 1000 }\n",
         &["repeats=100"],
     ))
     .expect("a valid sweep");
-    assert_eq!(spec.trials(), 100_000_000);
+    assert_eq!(spec.trial_count(), 100_000_000);
     let key = TrialKey { cell: 999_999, repeat: 99 };
-    assert_eq!(spec.grid.locate(key), (0, 99_999_999));
+    assert_eq!(spec.grid.locate_trial(key), (0, 99_999_999));
 }
 
 proptest! {
@@ -355,14 +361,14 @@ proptest! {
             list(wds, &|i| format!("0.{}", i + 1)),
             f64::from(drop) / 4.0,
         );
-        let Ok(spec) = Spec::read(&source(&text, &[])) else { return Ok(()) };
+        let Ok(spec) = Spec::read_stored(&source(&text, &[])) else { return Ok(()) };
         let grid = &spec.grid;
         let mut seen = Vec::new();
-        for class in 0..grid.classes() {
-            for n in 0..spec.class_trials(class) {
-                let key = grid.class_trial(class, n);
-                prop_assert!(spec.holds(key));
-                prop_assert_eq!(grid.locate(key), (class, n));
+        for class in 0..grid.class_count() {
+            for n in 0..spec.class_trial_count(class) {
+                let key = grid.class_trial_at(class, n);
+                prop_assert!(spec.has_trial(key));
+                prop_assert_eq!(grid.locate_trial(key), (class, n));
                 seen.push(key);
             }
         }
@@ -375,16 +381,16 @@ proptest! {
     /// No text makes the parser panic.
     #[test]
     fn nonsense_is_refused_not_panicked_at(text in "[a-z\\[\\]{}=,.\"0-9\n -]{0,80}") {
-        let _ = Spec::read(&source(&text, &[]));
+        let _ = Spec::read_stored(&source(&text, &[]));
     }
 }
 
 #[test]
 fn images_and_single_layers_can_be_asked_for() {
     let good = source("", &["data.augment=crop-flip", "data.label_noise=0.2", "data.standardize=false"]);
-    let spec = Spec::read(&good).expect("a valid sweep");
-    let plain = Spec::read(&source("", &[])).expect("a valid sweep");
-    let fields = |spec: &Spec| spec.grid.config(0).expect("a cell").fields();
+    let spec = Spec::read_stored(&good).expect("a valid sweep");
+    let plain = Spec::read_stored(&source("", &[])).expect("a valid sweep");
+    let fields = |spec: &Spec| spec.grid.resolve_config(0).expect("a cell").identity_fields();
     let added: Vec<_> = fields(&spec).into_iter().filter(|field| !fields(&plain).contains(field)).collect();
     assert_eq!(added.len(), 3, "{added:?}");
     for (setting, words) in [
@@ -406,11 +412,11 @@ fn the_toy_loss_needs_no_images_and_says_what_it_has() {
         let measure = if rest.contains("[measure]") { "" } else { "[measure]\nmetrics = [\"train_loss\"]\n" };
         let text = format!("name = \"t\"\n[model]\nkind = \"toy\"\n{rest}{measure}");
         let source = SpecSource { file: "t.toml".into(), text, ..SpecSource::default() };
-        Spec::read(&source).map_err(|e| e.to_string())
+        Spec::read_stored(&source).map_err(|e| e.to_string())
     };
     let train = "[train]\nsteps = 9\nlr = 0.1\n";
     let good = spec(&format!("start = [1, -0.5, 2]\nnoise = 0.1\n{train}[grid]\nwd = [0, 0.1]\n")).expect("a toy");
-    let config = good.grid.config(1).expect("a cell");
+    let config = good.grid.resolve_config(1).expect("a cell");
     let toy = Toy { dim: 3, noise: 0.1, start: Some(vec![1.0, -0.5, 2.0]) };
     assert_eq!((config.model.kind.clone(), config.train.wd), (ModelKind::Toy(toy), 0.1));
     for (rest, words) in [
@@ -438,7 +444,7 @@ fn models_norms_and_schedules_say_what_they_need() {
             "name = \"a\"\n[data]\ndataset = \"mnist\"\n[model]\n{model}\n[train]\nepochs = 1\nbatch_size = 8\nlr = 0.1\nwd = 0\n{train}\n"
         );
         let source = SpecSource { file: "a.toml".into(), text, ..SpecSource::default() };
-        Spec::read(&source).map(|_| ()).map_err(|e| e.to_string())
+        Spec::read_stored(&source).map(|_| ()).map_err(|e| e.to_string())
     };
     for good in [
         "kind = \"preresnet\"\ndepth = 56\nwiden = 2\nnorm = \"group\"",
@@ -504,7 +510,7 @@ fn models_norms_and_schedules_say_what_they_need() {
 /// What is said of a new sweep that is taken where it is stored already.
 fn new_refusal(rest: &str, settings: &[&str]) -> String {
     let source = source(rest, settings);
-    let stored = Spec::read(&source).map(|spec| spec.print());
+    let stored = Spec::read_stored(&source).map(|spec| spec.compute_cells_fingerprint());
     assert!(stored.is_ok(), "of a stored sweep nothing new is refused: {stored:?}");
     Spec::read_new(&source).expect_err(rest).to_string()
 }
@@ -537,7 +543,7 @@ fn what_became_a_refusal_is_one_for_new_sweeps_alone() {
     let late = "[grid]\n\"train.steps\" = [90, 40]\n\"train.schedule\" = [[{ step = 30, lr = 0.1 }], [{ step = 50, lr = 0.1 }]]\n";
     let steps = source(late, &[]);
     let steps = SpecSource { text: steps.text.replace("epochs = 2\n", ""), ..steps };
-    assert!(Spec::read(&steps).is_ok(), "as it was");
+    assert!(Spec::read_stored(&steps).is_ok(), "as it was");
     let error = Spec::read_new(&steps).expect_err("a schedule beyond the end").to_string();
     assert!(error.contains("begins after 50 steps"), "{error}");
     // An axis is looked at in all of its values.
@@ -557,14 +563,14 @@ fn a_grammar_keeps_its_meaning() {
     let first = SpecSource { grammar: 1, ..source(rest, &[]) };
     let cells = |spec: &Spec| spec.grid.iter().collect::<Vec<_>>();
     // In version 1, (-x)^2 · -1 is below 0.
-    assert!(Spec::read(&first).expect_err("below 0").to_string().contains(">= 0"));
+    assert!(Spec::read_stored(&first).expect_err("below 0").to_string().contains(">= 0"));
     let squares = SpecSource { text: first.text.replace(" * -1", ""), ..first };
-    let was = Spec::read(&squares).expect("a stored sweep");
-    assert_eq!((cells(&was), was.grammar()), (vec![0], 1));
-    assert_eq!(was.grid.derived(0)[1].1, 1e-6);
+    let was = Spec::read_stored(&squares).expect("a stored sweep");
+    assert_eq!((cells(&was), was.min_grammar()), (vec![0], 1));
+    assert_eq!(was.grid.derived_values_in(0)[1].1, 1e-6);
     let now = Spec::read_new(&source(rest, &[])).expect("a new sweep");
-    assert_eq!((cells(&now), now.grammar()), (vec![1, 2], 2));
-    assert!((now.grid.derived(1)[1].1 - 1e-4).abs() < 1e-12);
+    assert_eq!((cells(&now), now.min_grammar()), (vec![1, 2], 2));
+    assert!((now.grid.derived_values_in(1)[1].1 - 1e-4).abs() < 1e-12);
     // A client that shows its user version 1 is told.
     let error = Spec::read_new(&squares).expect_err("of an older client").to_string();
     assert!(error.contains("means something else"), "{error}");
@@ -572,9 +578,12 @@ fn a_grammar_keeps_its_meaning() {
     let plain = "[grid]\nx = [0.1, 0.2]\n[derive]\nlr = \"x / 2\"\n[where]\nkeep = \"x < 0.15\"\n";
     let [old, new] =
         [1, 2].map(|grammar| Spec::read_new(&SpecSource { grammar, ..source(plain, &[]) }).expect("valid"));
-    assert_eq!((old.print(), old.grammar(), new.grammar()), (new.print(), 1, 1));
+    assert_eq!(
+        (old.compute_cells_fingerprint(), old.min_grammar(), new.min_grammar()),
+        (new.compute_cells_fingerprint(), 1, 1)
+    );
     let later = SpecSource { grammar: 3, ..source(plain, &[]) };
-    assert!(Spec::read(&later).expect_err("a later grammar").to_string().contains("use a newer one"));
+    assert!(Spec::read_stored(&later).expect_err("a later grammar").to_string().contains("use a newer one"));
 }
 
 #[test]
@@ -584,7 +593,7 @@ fn a_number_is_no_condition_in_a_file() {
         assert!(error.contains("expected a condition"), "{keep}: {error}");
         let old =
             SpecSource { grammar: 1, ..source(&format!("[grid]\nlr = [0.1, 0.2]\n[where]\nkeep = \"{keep}\"\n"), &[]) };
-        assert!(Spec::read(&old).is_ok(), "{keep}: a stored sweep keeps it");
+        assert!(Spec::read_stored(&old).is_ok(), "{keep}: a stored sweep keeps it");
         assert!(Spec::read_new(&old).is_err(), "{keep}");
     }
     let root = "[grid]\nlr = [0.1, 0.2]\n[where]\nkeep = \"sqrt(0.15 - lr) < 1\"\n";
@@ -592,7 +601,7 @@ fn a_number_is_no_condition_in_a_file() {
     assert!(nowhere.contains("the expression has no value") && nowhere.contains("lr=0.2"), "{nowhere}");
     // So it is in a new file, whichever grammar its sender knows: in the first one it was false.
     let old = SpecSource { grammar: 1, ..source(root, &[]) };
-    assert_eq!(Spec::read(&old).expect("a stored sweep").grid.cells(), 1);
+    assert_eq!(Spec::read_stored(&old).expect("a stored sweep").grid.cell_count(), 1);
     assert!(Spec::read_new(&old).is_err_and(|e| e.to_string().contains("the expression has no value")));
 }
 
@@ -600,15 +609,15 @@ fn a_number_is_no_condition_in_a_file() {
 fn what_cells_are_shows_in_their_print() {
     let base =
         "[grid]\nlr = [0.1, 0.2, 0.3]\nx = [1, 2]\n[derive]\nwd = \"lr * x\"\n[where]\nkeep = \"lr * x < 0.5\"\n";
-    let print = |rest: &str| read(rest).print();
+    let print = |rest: &str| read(rest).compute_cells_fingerprint();
     let whole = print(base);
     assert_eq!(whole, print(base));
     for (from, to) in [("lr * x\"", "lr + x\""), ("< 0.5", "< 0.25"), ("0.3]", "0.31]"), ("[1, 2]", "[2, 1]")] {
         assert_ne!(whole, print(&base.replace(from, to)), "{to}");
     }
     // Repeats and measurements are no part of cells.
-    let more = Spec::read(&source(base, &["repeats=9", "measure.every='5 steps'"])).expect("valid");
-    assert_eq!(whole, more.print());
+    let more = Spec::read_stored(&source(base, &["repeats=9", "measure.every='5 steps'"])).expect("valid");
+    assert_eq!(whole, more.compute_cells_fingerprint());
     // Of many cells some are looked at, and what is kept of all.
     let many = "[grid]\nlr = { linear = [0.1, 0.2], points = 2000 }\nwd = { linear = [0, 1], points = 100 }\n[where]\nkeep = \"lr != 0.15\"\n";
     assert_ne!(print(many), print(&many.replace("lr != 0.15", "lr != 0.1")));
@@ -638,9 +647,9 @@ fn what_a_file_costs_is_bounded_before_it_is_begun() {
     // Each value knows its line, and looking for it costs little: this took a minute for each ten thousand once.
     let values: Vec<String> = (1..=300_000).map(|n| format!("{n}e-7")).collect();
     let spec = read(&format!("[grid]\nlr = [{}]\n", values.join(",\n")));
-    assert_eq!(spec.grid.cells(), 300_000);
+    assert_eq!(spec.grid.cell_count(), 300_000);
     let set = format!("grid.lr=[{}]", values[..50_000].join(","));
-    assert_eq!(Spec::read_new(&source("", &[&set])).expect("valid").grid.cells(), 50_000);
+    assert_eq!(Spec::read_new(&source("", &[&set])).expect("valid").grid.cell_count(), 50_000);
 }
 
 fn new_refusal_only(rest: &str) -> String {
@@ -655,6 +664,6 @@ fn reading_ends_when_nobody_waits_for_it() {
         asked.set(asked.get() + 1);
         asked.get() < 3
     };
-    let error = Spec::read_new_while(&source(text, &[]), &wanted).expect_err("nobody waits").to_string();
+    let error = Spec::read_new_while_wanted(&source(text, &[]), &wanted).expect_err("nobody waits").to_string();
     assert!(error.contains("nobody waits") && asked.get() == 3, "{error}");
 }

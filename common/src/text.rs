@@ -4,16 +4,16 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// Text of somebody else on one line: whatever does not stand for itself is escaped as in JSON: `\n`, `\u001b`.
-pub fn shown(text: &str) -> Cow<'_, str> {
-    escaped(text, misleads)
+pub fn escape_line(text: &str) -> Cow<'_, str> {
+    escape_chars(text, is_misleading)
 }
 
 /// The same of text that has lines.
-pub fn shown_lines(text: &str) -> Cow<'_, str> {
-    escaped(text, |c| c != '\n' && misleads(c))
+pub fn escape_lines(text: &str) -> Cow<'_, str> {
+    escape_chars(text, |c| c != '\n' && is_misleading(c))
 }
 
-fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
+fn escape_chars(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
     if !text.chars().any(&is_escaped) {
         return Cow::Borrowed(text);
     }
@@ -33,7 +33,7 @@ fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
 }
 
 /// Control characters, C1 among them; what separates lines or paragraphs, turns the direction of reading, has no width or is none.
-pub fn misleads(c: char) -> bool {
+pub fn is_misleading(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
@@ -49,15 +49,15 @@ mod tests {
     #[test]
     fn what_could_mislead_is_escaped_and_nothing_else() {
         let plain = "spare-1 (ä, 中文, ★ ✗ 👍 a\\b \"x\"): 40 %";
-        assert!(matches!(shown(plain), Cow::Borrowed(text) if text == plain));
-        assert_eq!(shown("a\u{1b}[2J\u{9b}31m\r\n\tb"), "a\\u001b[2J\\u009b31m\\r\\n\\tb");
+        assert!(matches!(escape_line(plain), Cow::Borrowed(text) if text == plain));
+        assert_eq!(escape_line("a\u{1b}[2J\u{9b}31m\r\n\tb"), "a\\u001b[2J\\u009b31m\\r\\n\\tb");
         assert_eq!(
-            shown("x\u{202e}gpj\u{2066}\u{200f}\u{feff}\u{7f}\0"),
+            escape_line("x\u{202e}gpj\u{2066}\u{200f}\u{feff}\u{7f}\0"),
             "x\\u202egpj\\u2066\\u200f\\ufeff\\u007f\\u0000"
         );
-        assert_eq!(shown_lines("a\nb\u{7}"), "a\nb\\u0007");
+        assert_eq!(escape_lines("a\nb\u{7}"), "a\nb\\u0007");
         for c in (0..=0x1f).chain(0x7f..=0x9f).filter_map(char::from_u32) {
-            assert!(shown(&c.to_string()).chars().all(|c| !misleads(c)), "{c:?}");
+            assert!(escape_line(&c.to_string()).chars().all(|c| !is_misleading(c)), "{c:?}");
         }
     }
 }

@@ -52,7 +52,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// The outcome in one word.
-    pub fn word(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::Completed => "completed",
             Self::Diverged { .. } => "diverged",
@@ -99,7 +99,7 @@ pub struct TrialResult {
     /// What was predicted for the probe set.
     pub predictions: Predictions,
     /// BLAKE3 of the file of trained weights, where they are kept.
-    pub weights: Option<[u8; 32]>,
+    pub weights_hash: Option<[u8; 32]>,
     /// The instruction set that computed it; it decides no bit. Empty where nothing was computed.
     pub isa: String,
 }
@@ -122,14 +122,14 @@ impl TrialResult {
             digest: [0; 32],
             curve: Curve::default(),
             predictions: Predictions::default(),
-            weights: None,
+            weights_hash: None,
             isa: String::new(),
         }
     }
 }
 
 /// Hex digits of a digest.
-pub fn hex(bytes: &[u8]) -> String {
+pub fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
-use crate::error::nearest;
-use crate::net::{Layer, Map, Net, Role};
+use crate::error::suggest_nearest;
+use crate::net::{Layer, LinearOp, Net, ParamRole};
 
 /// The numbers of a network.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,31 +36,34 @@ pub struct Weights {
 pub struct WeightsError(pub String);
 
 /// Before the names of an average's tensors.
-const AVERAGE: &str = "average.";
+const AVERAGE_PREFIX: &str = "average.";
 /// A counter of PyTorch's batch norms that means nothing here.
-const COUNTER: &str = ".num_batches_tracked";
-const STATISTICS: [&str; 2] = ["running_mean", "running_var"];
+const BATCH_COUNTER_SUFFIX: &str = ".num_batches_tracked";
+const STATISTIC_SUFFIXES: [&str; 2] = ["running_mean", "running_var"];
 
 /// A tensor as it stands in a file.
-struct Stored {
+struct TensorLayout {
     name: String,
     shape: Vec<usize>,
     /// Of a map's weight: input channels, kernel pixels and outputs.
-    weight: Option<(usize, usize, usize)>,
+    weight_dims: Option<(usize, usize, usize)>,
 }
 
 impl Weights {
     /// The file of these numbers, and of an average over the parameters if there is one. Equal numbers make equal files.
-    pub fn encode(&self, net: &Net, average: Option<&[Vec<f32>]>) -> Vec<u8> {
-        let (params, statistics) = (stored_params(net), stored_statistics(net));
+    pub fn to_safetensors(&self, net: &Net, average: Option<&[Vec<f32>]>) -> Vec<u8> {
+        let (params, statistics) = (param_layouts(net), statistic_layouts(net));
         let mut tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = BTreeMap::new();
-        let mut put = |prefix: &str, stored: &Stored, numbers: &[f32]| {
-            let bytes = (0..stored.len()).flat_map(|at| numbers[stored.place(at)].to_le_bytes()).collect();
+        let mut put = |prefix: &str, stored: &TensorLayout, numbers: &[f32]| {
+            let bytes = (0..stored.len()).flat_map(|at| numbers[stored.memory_index(at)].to_le_bytes()).collect();
             tensors.insert(format!("{prefix}{}", stored.name), (stored.shape.clone(), bytes));
         };
         params.iter().zip(&self.params).for_each(|(stored, numbers)| put("", stored, numbers));
         statistics.iter().zip(self.statistics.iter().flatten()).for_each(|(stored, numbers)| put("", stored, numbers));
-        params.iter().zip(average.unwrap_or_default()).for_each(|(stored, numbers)| put(AVERAGE, stored, numbers));
+        params
+            .iter()
+            .zip(average.unwrap_or_default())
+            .for_each(|(stored, numbers)| put(AVERAGE_PREFIX, stored, numbers));
         let views = tensors.iter().map(|(name, (shape, bytes))| {
             let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
             (name, view.expect("a tensor has as many numbers as its shape says"))
@@ -72,18 +75,18 @@ impl Weights {
     ///
     /// # Errors
     /// The bytes are no such file; a tensor is missing, of another shape or type, not finite, or none of this network's.
-    pub fn decode(bytes: &[u8], net: &Net) -> Result<Self, WeightsError> {
+    pub fn from_safetensors(bytes: &[u8], net: &Net) -> Result<Self, WeightsError> {
         let file = SafeTensors::deserialize(bytes)
             .map_err(|e| WeightsError(format!("this is no safetensors file, or a damaged one ({e})")))?;
-        let (params, statistics) = (stored_params(net), stored_statistics(net));
-        check_names(&file, params.iter().chain(&statistics))?;
+        let (params, statistics) = (param_layouts(net), statistic_layouts(net));
+        check_tensor_names(&file, params.iter().chain(&statistics))?;
         let numbers = params.iter().map(|stored| {
             let missing = || WeightsError(format!("the tensor '{}' is missing", stored.name));
-            stored.read(&file)?.ok_or_else(missing)
+            stored.read_numbers(&file)?.ok_or_else(missing)
         });
         let params = numbers.collect::<Result<_, _>>()?;
-        let of = |stored: &Stored, initial: f32| {
-            Ok::<_, WeightsError>(stored.read(&file)?.unwrap_or_else(|| vec![initial; stored.len()]))
+        let of = |stored: &TensorLayout, initial: f32| {
+            Ok::<_, WeightsError>(stored.read_numbers(&file)?.unwrap_or_else(|| vec![initial; stored.len()]))
         };
         let mut pairs = Vec::new();
         for [mean, variance] in statistics.as_chunks::<2>().0 {
@@ -97,23 +100,23 @@ impl Weights {
     }
 }
 
-impl Stored {
-    fn flat(name: String, len: usize) -> Self {
-        Self { name, shape: vec![len], weight: None }
+impl TensorLayout {
+    fn with_len(name: String, len: usize) -> Self {
+        Self { name, shape: vec![len], weight_dims: None }
     }
 
     /// `[height, width, in, out]` here, `[out, in, height, width]` there.
-    fn weight(name: String, layer: &Layer) -> Self {
+    fn from_layer(name: String, layer: &Layer) -> Self {
         let (inputs, outputs) = (layer.input.channels, layer.output.channels);
-        let (height, width) = match layer.map {
-            Map::Conv { kernel, .. } => (kernel, kernel),
-            Map::Linear => (layer.input.height, layer.input.width),
+        let (height, width) = match layer.linear_op {
+            LinearOp::Conv { kernel, .. } => (kernel, kernel),
+            LinearOp::Linear => (layer.input.height, layer.input.width),
         };
-        let shape = match layer.map {
-            Map::Conv { .. } => vec![outputs, inputs, height, width],
-            Map::Linear => vec![outputs, inputs * height * width],
+        let shape = match layer.linear_op {
+            LinearOp::Conv { .. } => vec![outputs, inputs, height, width],
+            LinearOp::Linear => vec![outputs, inputs * height * width],
         };
-        Self { name, shape, weight: Some((inputs, height * width, outputs)) }
+        Self { name, shape, weight_dims: Some((inputs, height * width, outputs)) }
     }
 
     fn len(&self) -> usize {
@@ -121,15 +124,15 @@ impl Stored {
     }
 
     /// Where a number of the file's order stands in the order here.
-    fn place(&self, at: usize) -> usize {
-        let Some((inputs, pixels, outputs)) = self.weight else { return at };
+    fn memory_index(&self, at: usize) -> usize {
+        let Some((inputs, pixels, outputs)) = self.weight_dims else { return at };
         let (out, rest) = (at / (inputs * pixels), at % (inputs * pixels));
         let (input, pixel) = (rest / pixels, rest % pixels);
         (pixel * inputs + input) * outputs + out
     }
 
     /// The tensor's numbers in the order here; `None` where the file has none of this name.
-    fn read(&self, file: &SafeTensors<'_>) -> Result<Option<Vec<f32>>, WeightsError> {
+    fn read_numbers(&self, file: &SafeTensors<'_>) -> Result<Option<Vec<f32>>, WeightsError> {
         let Ok(tensor) = file.tensor(&self.name) else { return Ok(None) };
         let error = |problem: String| Err(WeightsError(format!("the tensor '{}' {problem}", self.name)));
         if tensor.dtype() != Dtype::F32 {
@@ -140,7 +143,7 @@ impl Stored {
         }
         let mut numbers = vec![0.0; self.len()];
         for (at, bytes) in tensor.data().as_chunks::<4>().0.iter().enumerate() {
-            numbers[self.place(at)] = f32::from_le_bytes(*bytes);
+            numbers[self.memory_index(at)] = f32::from_le_bytes(*bytes);
         }
         if numbers.iter().any(|x| !x.is_finite()) {
             return error("holds a number that is not finite".into());
@@ -149,34 +152,40 @@ impl Stored {
     }
 }
 
-fn check_names<'a>(file: &SafeTensors<'_>, known: impl Iterator<Item = &'a Stored>) -> Result<(), WeightsError> {
+fn check_tensor_names<'a>(
+    file: &SafeTensors<'_>,
+    known: impl Iterator<Item = &'a TensorLayout>,
+) -> Result<(), WeightsError> {
     let known: Vec<&str> = known.map(|stored| stored.name.as_str()).collect();
     let mut names = file.names();
     names.sort_unstable();
-    let stranger = |name: &&&str| !known.contains(*name) && !name.starts_with(AVERAGE) && !name.ends_with(COUNTER);
+    let stranger = |name: &&&str| {
+        !known.contains(*name) && !name.starts_with(AVERAGE_PREFIX) && !name.ends_with(BATCH_COUNTER_SUFFIX)
+    };
     match names.iter().find(stranger) {
         None => Ok(()),
-        Some(name) => Err(WeightsError(format!("the model has no tensor '{name}', {}", nearest(name, known)))),
+        Some(name) => Err(WeightsError(format!("the model has no tensor '{name}', {}", suggest_nearest(name, known)))),
     }
 }
 
-fn stored_params(net: &Net) -> Vec<Stored> {
+fn param_layouts(net: &Net) -> Vec<TensorLayout> {
     let stored = |param: crate::net::Param| {
         let layer = &net.layers[param.layer];
         match param.role {
-            Role::Weight => Stored::weight(param.name, layer),
-            Role::Bias => Stored::flat(param.name, param.len),
-            Role::NormScale => Stored::flat(format!("{}.norm.weight", layer.name), param.len),
-            Role::NormShift => Stored::flat(format!("{}.norm.bias", layer.name), param.len),
+            ParamRole::Weight => TensorLayout::from_layer(param.name, layer),
+            ParamRole::Bias => TensorLayout::with_len(param.name, param.len),
+            ParamRole::NormScale => TensorLayout::with_len(format!("{}.norm.weight", layer.name), param.len),
+            ParamRole::NormShift => TensorLayout::with_len(format!("{}.norm.bias", layer.name), param.len),
         }
     };
     net.params().into_iter().map(stored).collect()
 }
 
-fn stored_statistics(net: &Net) -> Vec<Stored> {
-    let with = net.layers.iter().filter(|l| l.norm.is_some_and(|norm| norm.has_statistics()));
+fn statistic_layouts(net: &Net) -> Vec<TensorLayout> {
+    let with = net.layers.iter().filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()));
     let both = |layer: &Layer| {
-        STATISTICS.map(|ending| Stored::flat(format!("{}.norm.{ending}", layer.name), layer.output.channels))
+        STATISTIC_SUFFIXES
+            .map(|ending| TensorLayout::with_len(format!("{}.norm.{ending}", layer.name), layer.output.channels))
     };
     with.flat_map(both).collect()
 }
@@ -188,16 +197,16 @@ mod tests {
     use crate::tree;
 
     fn net(model: &str) -> Net {
-        let tree = tree::parse(&format!(
+        let tree = tree::parse_document(&format!(
             "[data]\ndataset = \"cifar10\"\n[model]\n{model}\n[train]\nsteps = 1\nbatch_size = 1\nlr = 0.1\n"
         ));
-        let config = TrialConfig::read(
+        let config = TrialConfig::from_table(
             &tree.expect("valid TOML"),
             &[],
-            crate::grammar::Reading::stored(crate::grammar::GRAMMAR),
+            crate::grammar::ReadingMode::for_stored(crate::grammar::GRAMMAR),
         )
         .expect("a valid config");
-        Net::of(&config).expect("a network")
+        Net::from_config(&config).expect("a network")
     }
 
     /// Different numbers everywhere.
@@ -212,7 +221,7 @@ mod tests {
                 .collect()
         };
         let params = net.params().iter().map(|p| numbers(p.len)).collect();
-        let normed = net.layers.iter().filter(|l| l.norm.is_some_and(|n| n.has_statistics()));
+        let normed = net.layers.iter().filter(|l| l.norm.is_some_and(|n| n.has_running_statistics()));
         let statistics = normed.map(|l| [numbers(l.output.channels), numbers(l.output.channels)]).collect();
         Weights { params, statistics }
     }
@@ -227,9 +236,13 @@ mod tests {
         ] {
             let net = net(model);
             let weights = numbered(&net);
-            assert_eq!(Weights::decode(&weights.encode(&net, None), &net), Ok(weights.clone()), "{model}");
-            let with_average = weights.encode(&net, Some(&weights.params));
-            assert_eq!(Weights::decode(&with_average, &net), Ok(weights));
+            assert_eq!(
+                Weights::from_safetensors(&weights.to_safetensors(&net, None), &net),
+                Ok(weights.clone()),
+                "{model}"
+            );
+            let with_average = weights.to_safetensors(&net, Some(&weights.params));
+            assert_eq!(Weights::from_safetensors(&with_average, &net), Ok(weights));
         }
     }
 
@@ -237,7 +250,7 @@ mod tests {
     fn the_file_has_pytorchs_names_shapes_and_order() {
         let net = net("kind = \"cnn4\"\nwidth = 2\naffine = true");
         let weights = numbered(&net);
-        let bytes = weights.encode(&net, None);
+        let bytes = weights.to_safetensors(&net, None);
         let file = SafeTensors::deserialize(&bytes).expect("a file");
         let mut names = file.names();
         names.sort_unstable();
@@ -270,7 +283,7 @@ mod tests {
                 (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("consistent"))
             });
             let bytes = serialize(views, None).expect("small");
-            Weights::decode(&bytes, &net).map(|_| ()).map_err(|e| e.0)
+            Weights::from_safetensors(&bytes, &net).map(|_| ()).map_err(|e| e.0)
         };
         let (fc1, head) = (("fc1.weight", vec![4, 3072], 0.5), ("head.weight", vec![10, 4], 0.5));
         assert_eq!(refused(&[fc1.clone(), head.clone()]), Ok(()));
@@ -288,6 +301,6 @@ mod tests {
             let error = refused(&tensors).expect_err(words);
             assert!(error.contains(words), "{error}");
         }
-        assert!(Weights::decode(b"nothing of this kind", &net).is_err());
+        assert!(Weights::from_safetensors(b"nothing of this kind", &net).is_err());
     }
 }

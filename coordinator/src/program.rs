@@ -1,7 +1,7 @@
 //! What every command of the program needs: logs, stdout, signals, and how it ended.
 
 use ergodic_common::ErrorCode;
-use ergodic_proto::log::OneLineEach;
+use ergodic_proto::log::EscapedLineWriter;
 use ergodic_proto::status::UserError;
 use tracing_subscriber::EnvFilter;
 
@@ -32,7 +32,7 @@ pub fn start_logging(default: &str, format: LogFormat) {
     let filter = EnvFilter::try_from_env("ERGODIC_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(|| OneLineEach(std::io::stderr()))
+        .with_writer(|| EscapedLineWriter(std::io::stderr()))
         .with_target(false);
     let _ = match format {
         LogFormat::Pretty => logs.try_init(),

@@ -5,7 +5,7 @@ use std::io::{BufReader, Read, Write};
 
 use prost::Message as _;
 
-use crate::MAX_MESSAGE;
+use crate::MAX_MESSAGE_BYTES;
 use crate::v1;
 use crate::v1::backup_record::Kind;
 
@@ -15,48 +15,48 @@ const MAGIC: &[u8] = b"ergodic backup 2\n";
 /// Those of the version before.
 const OLD_MAGIC: &[u8] = b"ergodic backup 1\n";
 /// A record is at most this long: a page of rows, the last of which may be as long as a message.
-pub const MAX_RECORD: usize = 4 * MAX_MESSAGE;
+pub const MAX_RECORD_BYTES: usize = 4 * MAX_MESSAGE_BYTES;
 
 /// Counts and hashes records.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct RecordDigest {
     records: u64,
     hasher: blake3::Hasher,
 }
 
-impl Tally {
+impl RecordDigest {
     /// Takes one more.
-    pub fn add(&mut self, record: &v1::BackupRecord) {
-        self.take(&record.encode_length_delimited_to_vec());
+    pub fn add_record(&mut self, record: &v1::BackupRecord) {
+        self.add_encoded(&record.encode_length_delimited_to_vec());
     }
 
-    fn take(&mut self, encoded: &[u8]) {
+    fn add_encoded(&mut self, encoded: &[u8]) {
         self.records += 1;
         self.hasher.update(encoded);
     }
 
     /// The last record.
-    pub fn end(&self) -> v1::BackupRecord {
+    pub fn end_record(&self) -> v1::BackupRecord {
         let end = v1::BackupEnd { records: self.records, hash: self.hasher.finalize().as_bytes().to_vec() };
         v1::BackupRecord { kind: Some(Kind::End(end)) }
     }
 }
 
 /// Writes a backup.
-pub struct Archive<W: Write> {
+pub struct ArchiveWriter<W: Write> {
     stream: zstd::Encoder<'static, W>,
-    tally: Tally,
-    whole: bool,
+    digest: RecordDigest,
+    has_end: bool,
 }
 
-impl<W: Write> Archive<W> {
+impl<W: Write> ArchiveWriter<W> {
     /// Begins one.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn begin(mut file: W) -> std::io::Result<Self> {
+    pub fn create(mut file: W) -> std::io::Result<Self> {
         file.write_all(MAGIC)?;
-        Ok(Self { stream: zstd::Encoder::new(file, 3)?, tally: Tally::default(), whole: false })
+        Ok(Self { stream: zstd::Encoder::new(file, 3)?, digest: RecordDigest::default(), has_end: false })
     }
 
     /// Appends a record.
@@ -65,13 +65,13 @@ impl<W: Write> Archive<W> {
     /// It cannot be written, or is an end that does not fit what came before it.
     pub fn append(&mut self, record: &v1::BackupRecord) -> std::io::Result<()> {
         if matches!(record.kind, Some(Kind::End(_))) {
-            self.whole = *record == self.tally.end();
-            if !self.whole {
-                return Err(damaged("it was damaged on its way"));
+            self.has_end = *record == self.digest.end_record();
+            if !self.has_end {
+                return Err(damaged_error("it was damaged on its way"));
             }
         }
         let encoded = record.encode_length_delimited_to_vec();
-        self.tally.take(&encoded);
+        self.digest.add_encoded(&encoded);
         self.stream.write_all(&encoded)
     }
 
@@ -80,8 +80,8 @@ impl<W: Write> Archive<W> {
     /// # Errors
     /// It cannot be written, or the last record was no end.
     pub fn finish(self) -> std::io::Result<W> {
-        if !self.whole {
-            return Err(damaged("it broke off"));
+        if !self.has_end {
+            return Err(damaged_error("it broke off"));
         }
         self.stream.finish()
     }
@@ -91,61 +91,65 @@ impl<W: Write> Archive<W> {
 ///
 /// # Errors
 /// It cannot be read or is no whole backup, in words; or what `each` says.
-pub fn read<E: From<std::io::Error>>(
+pub fn read_records<E: From<std::io::Error>>(
     mut file: impl Read,
     mut each: impl FnMut(v1::BackupRecord) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut magic = [0; MAGIC.len()];
-    file.read_exact(&mut magic).map_err(|_| damaged("this is no backup"))?;
+    file.read_exact(&mut magic).map_err(|_| damaged_error("this is no backup"))?;
     if magic != MAGIC && magic != OLD_MAGIC {
-        return Err(damaged("this is no backup, or one of a newer version").into());
+        return Err(damaged_error("this is no backup, or one of a newer version").into());
     }
-    let mut stream = BufReader::new(zstd::Decoder::new(file).map_err(torn)?);
-    let mut tally = Tally::default();
+    let mut stream = BufReader::new(zstd::Decoder::new(file).map_err(read_error)?);
+    let mut tally = RecordDigest::default();
     loop {
-        let encoded = next(&mut stream)?;
-        let record =
-            v1::BackupRecord::decode_length_delimited(&encoded[..]).map_err(|_| damaged("a record is damaged"))?;
+        let encoded = read_encoded_record(&mut stream)?;
+        let record = v1::BackupRecord::decode_length_delimited(&encoded[..])
+            .map_err(|_| damaged_error("a record is damaged"))?;
         if matches!(record.kind, Some(Kind::End(_))) {
-            return if record == tally.end() { Ok(()) } else { Err(damaged("its records do not fit its end").into()) };
+            return if record == tally.end_record() {
+                Ok(())
+            } else {
+                Err(damaged_error("its records do not fit its end").into())
+            };
         }
-        tally.take(&encoded);
+        tally.add_encoded(&encoded);
         each(record)?;
     }
 }
 
 /// The next record as it is encoded, its length included.
-fn next(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
+fn read_encoded_record(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
     let mut encoded = Vec::new();
     loop {
         let mut byte = [0];
-        stream.read_exact(&mut byte).map_err(torn)?;
+        stream.read_exact(&mut byte).map_err(read_error)?;
         encoded.push(byte[0]);
         if byte[0] < 0x80 {
             break;
         }
         if encoded.len() > 5 {
-            return Err(damaged("a record is damaged"));
+            return Err(damaged_error("a record is damaged"));
         }
     }
-    let length = prost::decode_length_delimiter(&encoded[..]).map_err(|_| damaged("a record is damaged"))?;
-    if length > MAX_RECORD {
-        return Err(damaged("a record is damaged"));
+    let length = prost::decode_length_delimiter(&encoded[..]).map_err(|_| damaged_error("a record is damaged"))?;
+    if length > MAX_RECORD_BYTES {
+        return Err(damaged_error("a record is damaged"));
     }
     let head = encoded.len();
     encoded.resize(head + length, 0);
-    stream.read_exact(&mut encoded[head..]).map_err(torn)?;
+    stream.read_exact(&mut encoded[head..]).map_err(read_error)?;
     Ok(encoded)
 }
 
-fn torn(error: std::io::Error) -> std::io::Error {
+fn read_error(error: std::io::Error) -> std::io::Error {
     match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => damaged("it breaks off"),
-        _ => damaged(&format!("it is damaged: {error}")),
+        std::io::ErrorKind::UnexpectedEof => damaged_error("it breaks off"),
+        _ => damaged_error(&format!("it is damaged: {error}")),
     }
 }
 
-fn damaged(what: &str) -> std::io::Error {
+fn damaged_error(what: &str) -> std::io::Error {
     std::io::Error::new(std::io::ErrorKind::InvalidData, what)
 }
 
@@ -159,19 +163,19 @@ mod tests {
     }
 
     fn archive() -> Vec<u8> {
-        let mut archive = Archive::begin(Vec::new()).expect("memory can be written");
-        let mut tally = Tally::default();
+        let mut archive = ArchiveWriter::create(Vec::new()).expect("memory can be written");
+        let mut tally = RecordDigest::default();
         for record in records() {
-            tally.add(&record);
+            tally.add_record(&record);
             archive.append(&record).expect("appended");
         }
-        archive.append(&tally.end()).expect("appended");
+        archive.append(&tally.end_record()).expect("appended");
         archive.finish().expect("whole")
     }
 
     fn read_all(bytes: &[u8]) -> std::io::Result<Vec<v1::BackupRecord>> {
         let mut all = Vec::new();
-        read(bytes, |record| {
+        read_records(bytes, |record| {
             all.push(record);
             Ok::<(), std::io::Error>(())
         })?;
@@ -199,9 +203,9 @@ mod tests {
 
     #[test]
     fn a_backup_without_its_end_is_none() {
-        let mut archive = Archive::begin(Vec::new()).expect("memory can be written");
+        let mut archive = ArchiveWriter::create(Vec::new()).expect("memory can be written");
         archive.append(&records()[0]).expect("appended");
-        let wrong = Tally::default().end();
+        let wrong = RecordDigest::default().end_record();
         assert!(archive.append(&wrong).is_err());
         assert!(archive.finish().is_err());
     }

@@ -11,20 +11,20 @@ use std::sync::OnceLock;
 
 use ergodic_common::grid::MAX_AXES;
 use ergodic_common::metric::MAX_METRICS;
-use ergodic_common::spec::{MAX_PREDICTIONS, MAX_TEXT};
+use ergodic_common::spec::{MAX_PREDICTIONS, MAX_TEXT_BYTES};
 use prost::bytes::Buf as _;
 use prost::{Message, Name};
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
-use crate::convert::{MAX_CAUSE, MAX_CURVE, MAX_FILES, MAX_ISA};
+use crate::convert::{MAX_CAUSE_BYTES, MAX_CURVE_ROWS, MAX_FILES, MAX_ISA_BYTES};
 
 include!(concat!(env!("OUT_DIR"), "/messages.rs"));
 
 /// What a field holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FieldKind {
     /// Text or bytes.
     Text,
     /// A message, by its place among [`MESSAGES`].
@@ -35,7 +35,7 @@ pub enum Kind {
 
 /// A field of a message.
 #[derive(Debug, Clone, Copy)]
-pub struct Field {
+pub struct MessageField {
     /// Its number.
     pub number: u32,
     /// Its name.
@@ -43,21 +43,21 @@ pub struct Field {
     /// Whether there may be several.
     pub repeated: bool,
     /// What it holds.
-    pub kind: Kind,
+    pub kind: FieldKind,
 }
 
 /// A message.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
+pub struct MessageShape {
     /// Its name.
     pub name: &'static str,
     /// Its fields.
-    pub fields: &'static [Field],
+    pub fields: &'static [MessageField],
 }
 
 /// What a peer can ask.
 #[derive(Debug, Clone, Copy)]
-pub struct Method {
+pub struct RpcMethod {
     /// Where.
     pub path: &'static str,
     /// The name of the message.
@@ -68,7 +68,7 @@ pub struct Method {
 
 /// How long a field may be.
 #[derive(Debug, Clone, Copy)]
-pub struct Bound {
+pub struct FieldBound {
     /// The message.
     pub message: &'static str,
     /// The field.
@@ -79,157 +79,159 @@ pub struct Bound {
     pub bytes: usize,
 }
 
-const fn text(message: &'static str, field: &'static str, bytes: usize) -> Bound {
-    Bound { message, field, items: 1, bytes }
+const fn text_bound(message: &'static str, field: &'static str, bytes: usize) -> FieldBound {
+    FieldBound { message, field, items: 1, bytes }
 }
 
-const fn list(message: &'static str, field: &'static str, items: usize) -> Bound {
-    Bound { message, field, items, bytes: 0 }
+const fn list_bound(message: &'static str, field: &'static str, items: usize) -> FieldBound {
+    FieldBound { message, field, items, bytes: 0 }
 }
 
-const fn texts(message: &'static str, field: &'static str, items: usize, bytes: usize) -> Bound {
-    Bound { message, field, items, bytes }
+const fn text_list_bound(message: &'static str, field: &'static str, items: usize, bytes: usize) -> FieldBound {
+    FieldBound { message, field, items, bytes }
 }
 
 /// A name that people give, an id, or a moment such as "20 epochs".
-const NAME: usize = 1024;
+const MAX_NAME_BYTES: usize = 1024;
 /// A path.
-const PATH: usize = 4096;
+const MAX_PATH_BYTES: usize = 4096;
 /// Statistics, pairs of cells, and the like.
-const SEVERAL: usize = 64;
+const MAX_SEVERAL: usize = 64;
 /// A hash or a seal.
-const HASH: usize = 32;
+const HASH_BYTES: usize = 32;
 /// Leases of one worker, trials of one lease.
-const LEASES: usize = 65_536;
+const MAX_LEASES: usize = 65_536;
 /// A piece of a checkpoint, which has a bound of its own where it is taken.
-const PIECE: usize = 4 << 20;
+const MAX_PIECE_BYTES: usize = 4 << 20;
 
 /// The table. What is not a text or a list is as long as a number.
-pub const BOUNDS: &[Bound] = &[
-    text("AxisChoice", "axis", NAME),
-    text("AxisChoice", "value", NAME),
-    list("CellChoice", "values", MAX_AXES),
-    text("CheckpointHead", "hash", HASH),
-    text("CheckpointHead", "seal", HASH),
-    text("CheckpointHead", "sweep", NAME),
-    text("CheckpointHead", "worker", NAME),
-    list("CommitResultsRequest", "results", crate::MAX_BATCH),
-    text("CommitResultsRequest", "seal", HASH),
-    text("CommitResultsRequest", "sweep", NAME),
-    text("CommitResultsRequest", "worker", NAME),
-    list("CompareRequest", "baseline", MAX_AXES),
-    text("CompareRequest", "at", NAME),
-    text("CompareRequest", "metric", NAME),
-    text("CompareRequest", "sweep", NAME),
-    text("CurvesRequest", "metric", NAME),
-    text("CurvesRequest", "sweep", NAME),
-    texts("CurvesRequest", "by", MAX_AXES, NAME),
-    texts("CurvesRequest", "stats", SEVERAL, NAME),
-    list("DistanceRequest", "between", SEVERAL),
-    text("DistanceRequest", "at", NAME),
-    text("DistanceRequest", "sweep", NAME),
-    text("EffectsRequest", "at", NAME),
-    text("EffectsRequest", "metric", NAME),
-    text("EffectsRequest", "sweep", NAME),
-    texts("EffectsRequest", "interaction", MAX_AXES, NAME),
-    text("ExplainRequest", "sweep", NAME),
-    text("ExtendRequest", "seal", HASH),
-    text("ExtendRequest", "sweep", NAME),
-    text("FetchCheckpointRequest", "sweep", NAME),
-    text("FetchCheckpointRequest", "worker", NAME),
-    text("FetchRequest", "hash", HASH),
-    text("FilePin", "hash", HASH),
-    text("FilePin", "path", PATH),
-    text("GetSweepRequest", "sweep", NAME),
-    text("HasRequest", "hash", HASH),
-    list("Heartbeat", "held", LEASES),
-    list("Heartbeat", "running", 4096),
-    list("Hello", "held", LEASES),
-    text("Hello", "build", 128),
-    text("Hello", "name", 128),
-    text("Hello", "worker", 32),
-    texts("Hello", "numerics", SEVERAL, 128),
-    text("KeepCheckpointRequest", "chunk", PIECE),
-    text("LaunchRequest", "seal", HASH),
-    text("NeedsRequest", "metric", NAME),
-    text("NeedsRequest", "sweep", NAME),
-    text("NewTokenRequest", "note", NAME),
-    text("NewTokenRequest", "role", NAME),
-    text("PredictionsRequest", "sweep", NAME),
-    text("PutRequest", "chunk", crate::transfer::CHUNK),
-    text("PutRequest", "hash", HASH),
+pub const FIELD_BOUNDS: &[FieldBound] = &[
+    text_bound("AxisChoice", "axis", MAX_NAME_BYTES),
+    text_bound("AxisChoice", "value", MAX_NAME_BYTES),
+    list_bound("CellChoice", "values", MAX_AXES),
+    text_bound("CheckpointHead", "hash", HASH_BYTES),
+    text_bound("CheckpointHead", "seal", HASH_BYTES),
+    text_bound("CheckpointHead", "sweep", MAX_NAME_BYTES),
+    text_bound("CheckpointHead", "worker", MAX_NAME_BYTES),
+    list_bound("CommitResultsRequest", "results", crate::MAX_BATCH_RESULTS),
+    text_bound("CommitResultsRequest", "seal", HASH_BYTES),
+    text_bound("CommitResultsRequest", "sweep", MAX_NAME_BYTES),
+    text_bound("CommitResultsRequest", "worker", MAX_NAME_BYTES),
+    list_bound("CompareRequest", "baseline", MAX_AXES),
+    text_bound("CompareRequest", "at", MAX_NAME_BYTES),
+    text_bound("CompareRequest", "metric", MAX_NAME_BYTES),
+    text_bound("CompareRequest", "sweep", MAX_NAME_BYTES),
+    text_bound("CurvesRequest", "metric", MAX_NAME_BYTES),
+    text_bound("CurvesRequest", "sweep", MAX_NAME_BYTES),
+    text_list_bound("CurvesRequest", "by", MAX_AXES, MAX_NAME_BYTES),
+    text_list_bound("CurvesRequest", "stats", MAX_SEVERAL, MAX_NAME_BYTES),
+    list_bound("DistanceRequest", "between", MAX_SEVERAL),
+    text_bound("DistanceRequest", "at", MAX_NAME_BYTES),
+    text_bound("DistanceRequest", "sweep", MAX_NAME_BYTES),
+    text_bound("EffectsRequest", "at", MAX_NAME_BYTES),
+    text_bound("EffectsRequest", "metric", MAX_NAME_BYTES),
+    text_bound("EffectsRequest", "sweep", MAX_NAME_BYTES),
+    text_list_bound("EffectsRequest", "interaction", MAX_AXES, MAX_NAME_BYTES),
+    text_bound("ExplainRequest", "sweep", MAX_NAME_BYTES),
+    text_bound("ExtendRequest", "seal", HASH_BYTES),
+    text_bound("ExtendRequest", "sweep", MAX_NAME_BYTES),
+    text_bound("FetchCheckpointRequest", "sweep", MAX_NAME_BYTES),
+    text_bound("FetchCheckpointRequest", "worker", MAX_NAME_BYTES),
+    text_bound("FetchRequest", "hash", HASH_BYTES),
+    text_bound("FilePin", "hash", HASH_BYTES),
+    text_bound("FilePin", "path", MAX_PATH_BYTES),
+    text_bound("GetSweepRequest", "sweep", MAX_NAME_BYTES),
+    text_bound("HasRequest", "hash", HASH_BYTES),
+    list_bound("Heartbeat", "held", MAX_LEASES),
+    list_bound("Heartbeat", "running", 4096),
+    list_bound("Hello", "held", MAX_LEASES),
+    text_bound("Hello", "build", 128),
+    text_bound("Hello", "name", 128),
+    text_bound("Hello", "worker", 32),
+    text_list_bound("Hello", "numerics", MAX_SEVERAL, 128),
+    text_bound("KeepCheckpointRequest", "chunk", MAX_PIECE_BYTES),
+    text_bound("LaunchRequest", "seal", HASH_BYTES),
+    text_bound("NeedsRequest", "metric", MAX_NAME_BYTES),
+    text_bound("NeedsRequest", "sweep", MAX_NAME_BYTES),
+    text_bound("NewTokenRequest", "note", MAX_NAME_BYTES),
+    text_bound("NewTokenRequest", "role", MAX_NAME_BYTES),
+    text_bound("PredictionsRequest", "sweep", MAX_NAME_BYTES),
+    text_bound("PutRequest", "chunk", crate::transfer::CHUNK_BYTES),
+    text_bound("PutRequest", "hash", HASH_BYTES),
     // More than 1 KiB of it are not kept.
-    text("Release", "why", 65_536),
-    text("RemoveRequest", "sweep", NAME),
-    text("RevokeTokenRequest", "id", NAME),
-    text("RowsRequest", "sweep", NAME),
+    text_bound("Release", "why", 65_536),
+    text_bound("RemoveRequest", "sweep", MAX_NAME_BYTES),
+    text_bound("RevokeTokenRequest", "id", MAX_NAME_BYTES),
+    text_bound("RowsRequest", "sweep", MAX_NAME_BYTES),
     // Only a little more than its text may have, so that a file that is too long is told of as such.
-    text("SpecSource", "cells", HASH),
-    list("SpecSource", "files", MAX_FILES),
-    text("SpecSource", "file", PATH),
-    text("SpecSource", "text", MAX_TEXT + 65_536),
-    texts("SpecSource", "settings", 4096, 1 << 20),
-    text("StatusRequest", "sweep", NAME),
-    text("SteerRequest", "sweep", NAME),
-    text("TableRequest", "at", NAME),
-    text("TableRequest", "metric", NAME),
-    text("TableRequest", "sweep", NAME),
-    texts("TableRequest", "by", MAX_AXES, NAME),
-    texts("TableRequest", "stats", SEVERAL, NAME),
-    list("TrialResult", "curve_steps", MAX_CURVE),
-    list("TrialResult", "curve_values", 400_000),
-    list("TrialResult", "metrics", MAX_METRICS),
-    list("TrialResult", "prediction_steps", MAX_PREDICTIONS as usize),
-    text("TrialResult", "cause", MAX_CAUSE),
-    text("TrialResult", "digest", HASH),
-    text("TrialResult", "isa", MAX_ISA),
-    text("TrialResult", "predictions", MAX_PREDICTIONS as usize),
-    text("TrialResult", "weights", HASH),
-    text("TrialsRequest", "sweep", NAME),
-    text("VarianceRequest", "at", NAME),
-    text("VarianceRequest", "metric", NAME),
-    text("VarianceRequest", "sweep", NAME),
-    text("WatchRequest", "sweep", NAME),
-    list("Yielded", "cells", LEASES),
-    list("Yielded", "repeats", LEASES),
+    text_bound("SpecSource", "cells", HASH_BYTES),
+    list_bound("SpecSource", "files", MAX_FILES),
+    text_bound("SpecSource", "file", MAX_PATH_BYTES),
+    text_bound("SpecSource", "text", MAX_TEXT_BYTES + 65_536),
+    text_list_bound("SpecSource", "settings", 4096, 1 << 20),
+    text_bound("StatusRequest", "sweep", MAX_NAME_BYTES),
+    text_bound("SteerRequest", "sweep", MAX_NAME_BYTES),
+    text_bound("TableRequest", "at", MAX_NAME_BYTES),
+    text_bound("TableRequest", "metric", MAX_NAME_BYTES),
+    text_bound("TableRequest", "sweep", MAX_NAME_BYTES),
+    text_list_bound("TableRequest", "by", MAX_AXES, MAX_NAME_BYTES),
+    text_list_bound("TableRequest", "stats", MAX_SEVERAL, MAX_NAME_BYTES),
+    list_bound("TrialResult", "curve_steps", MAX_CURVE_ROWS),
+    list_bound("TrialResult", "curve_values", 400_000),
+    list_bound("TrialResult", "metrics", MAX_METRICS),
+    list_bound("TrialResult", "prediction_steps", MAX_PREDICTIONS as usize),
+    text_bound("TrialResult", "cause", MAX_CAUSE_BYTES),
+    text_bound("TrialResult", "digest", HASH_BYTES),
+    text_bound("TrialResult", "isa", MAX_ISA_BYTES),
+    text_bound("TrialResult", "predictions", MAX_PREDICTIONS as usize),
+    text_bound("TrialResult", "weights", HASH_BYTES),
+    text_bound("TrialsRequest", "sweep", MAX_NAME_BYTES),
+    text_bound("VarianceRequest", "at", MAX_NAME_BYTES),
+    text_bound("VarianceRequest", "metric", MAX_NAME_BYTES),
+    text_bound("VarianceRequest", "sweep", MAX_NAME_BYTES),
+    text_bound("WatchRequest", "sweep", MAX_NAME_BYTES),
+    list_bound("Yielded", "cells", MAX_LEASES),
+    list_bound("Yielded", "repeats", MAX_LEASES),
 ];
 
 /// The bounds of each of [`MESSAGES`], field by field.
-fn bounds() -> &'static [Vec<Option<&'static Bound>>] {
-    static ALL: OnceLock<Vec<Vec<Option<&'static Bound>>>> = OnceLock::new();
+fn bounds_by_field() -> &'static [Vec<Option<&'static FieldBound>>] {
+    static ALL: OnceLock<Vec<Vec<Option<&'static FieldBound>>>> = OnceLock::new();
     ALL.get_or_init(|| {
-        let table: HashMap<(&str, &str), &Bound> = BOUNDS.iter().map(|b| ((b.message, b.field), b)).collect();
-        let of = |shape: &Shape| shape.fields.iter().map(|f| table.get(&(shape.name, f.name)).copied()).collect();
+        let table: HashMap<(&str, &str), &FieldBound> =
+            FIELD_BOUNDS.iter().map(|b| ((b.message, b.field), b)).collect();
+        let of =
+            |shape: &MessageShape| shape.fields.iter().map(|f| table.get(&(shape.name, f.name)).copied()).collect();
         MESSAGES.iter().map(of).collect()
     })
 }
 
 /// Most fields of a message.
-const FIELDS: usize = 64;
+const MAX_FIELDS: usize = 64;
 /// How deep messages lie in one another, at most.
-const DEPTH: usize = 16;
+const MAX_DEPTH: usize = 16;
 
 /// Looks at an encoded message. One that breaks off is for the decoder to tell of: it reads as far as this does.
 ///
 /// # Errors
 /// A field is larger than it may be, or such as nobody writes.
-pub fn check(message: &str, bytes: &[u8]) -> Result<(), Status> {
+pub fn check_message(message: &str, bytes: &[u8]) -> Result<(), Status> {
     static PLACES: OnceLock<HashMap<&'static str, usize>> = OnceLock::new();
     let places = PLACES.get_or_init(|| MESSAGES.iter().enumerate().map(|(at, shape)| (shape.name, at)).collect());
-    places.get(message).map_or(Ok(()), |at| check_shape(*at, bytes, DEPTH).map(|_| ()))
+    places.get(message).map_or(Ok(()), |at| check_fields(*at, bytes, MAX_DEPTH).map(|_| ()))
 }
 
 /// Whether it could be read to its end.
-fn check_shape(at: usize, mut bytes: &[u8], depth: usize) -> Result<bool, Status> {
-    let (shape, bounds) = (&MESSAGES[at], &bounds()[at]);
-    let mut counts = [0_usize; FIELDS];
+fn check_fields(at: usize, mut bytes: &[u8], depth: usize) -> Result<bool, Status> {
+    let (shape, bounds) = (&MESSAGES[at], &bounds_by_field()[at]);
+    let mut counts = [0_usize; MAX_FIELDS];
     while !bytes.is_empty() {
-        let Some(tag) = varint(&mut bytes) else { return Ok(false) };
+        let Some(tag) = read_varint(&mut bytes) else { return Ok(false) };
         let place = shape.fields.iter().position(|field| u64::from(field.number) == tag >> 3);
         let value = match tag & 7 {
-            0 => varint(&mut bytes).map(|_| &[][..]),
-            1 => split(&mut bytes, 8),
-            2 => varint(&mut bytes).and_then(|len| split(&mut bytes, usize::try_from(len).ok()?)),
+            0 => read_varint(&mut bytes).map(|_| &[][..]),
+            1 => take_bytes(&mut bytes, 8),
+            2 => read_varint(&mut bytes).and_then(|len| take_bytes(&mut bytes, usize::try_from(len).ok()?)),
             // The decoder would skip it, and read what is behind it.
             3 | 4 => {
                 return Err(Status::invalid_argument(format!(
@@ -237,31 +239,37 @@ fn check_shape(at: usize, mut bytes: &[u8], depth: usize) -> Result<bool, Status
                     shape.name
                 )));
             }
-            5 => split(&mut bytes, 4),
+            5 => take_bytes(&mut bytes, 4),
             _ => None,
         };
         let Some(value) = value else { return Ok(false) };
         let Some(place) = place else { continue };
         let field = &shape.fields[place];
-        let items = if tag & 7 == 2 { items(field, value) } else { 1 };
+        let items = if tag & 7 == 2 { count_items(field, value) } else { 1 };
         if let Some(bound) = bounds[place] {
             counts[place] += items;
-            if field.kind == Kind::Text && value.len() > bound.bytes {
-                return Err(too_large(bound, &format!("has {} bytes; at most {} are taken", value.len(), bound.bytes)));
+            if field.kind == FieldKind::Text && value.len() > bound.bytes {
+                return Err(too_large_status(
+                    bound,
+                    &format!("has {} bytes; at most {} are taken", value.len(), bound.bytes),
+                ));
             }
             if field.repeated && counts[place] > bound.items {
-                return Err(too_large(bound, &format!("has more than {} entries, which are the most", bound.items)));
+                return Err(too_large_status(
+                    bound,
+                    &format!("has more than {} entries, which are the most", bound.items),
+                ));
             }
         }
-        if let Kind::Message(inner) = field.kind {
+        if let FieldKind::Message(inner) = field.kind {
             counts[place] += usize::from(!field.repeated);
             // The decoder would join the two.
             if !field.repeated && counts[place] > 1 {
-                return Err(refused(shape.name, field.name, "comes more than once"));
+                return Err(invalid_field_status(shape.name, field.name, "comes more than once"));
             }
             // The decoder would read on beyond its end before it tells.
-            if depth == 0 || !check_shape(inner, value, depth - 1)? {
-                return Err(refused(shape.name, field.name, "cannot be read to its end"));
+            if depth == 0 || !check_fields(inner, value, depth - 1)? {
+                return Err(invalid_field_status(shape.name, field.name, "cannot be read to its end"));
             }
         }
     }
@@ -269,23 +277,23 @@ fn check_shape(at: usize, mut bytes: &[u8], depth: usize) -> Result<bool, Status
 }
 
 /// Numbers may come many at a time.
-fn items(field: &Field, value: &[u8]) -> usize {
+fn count_items(field: &MessageField, value: &[u8]) -> usize {
     match field.kind {
-        Kind::Number(0) => value.iter().filter(|byte| **byte < 0x80).count(),
-        Kind::Number(width) => value.len() / width,
+        FieldKind::Number(0) => value.iter().filter(|byte| **byte < 0x80).count(),
+        FieldKind::Number(width) => value.len() / width,
         _ => 1,
     }
 }
 
-fn too_large(bound: &Bound, what: &str) -> Status {
-    refused(bound.message, bound.field, what)
+fn too_large_status(bound: &FieldBound, what: &str) -> Status {
+    invalid_field_status(bound.message, bound.field, what)
 }
 
-fn refused(message: &str, field: &str, why: &str) -> Status {
+fn invalid_field_status(message: &str, field: &str, why: &str) -> Status {
     Status::invalid_argument(format!("the field {field} of {message} {why}"))
 }
 
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
+fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
     for at in 0..10 {
         let (byte, rest) = bytes.split_first()?;
@@ -298,7 +306,7 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-fn split<'a>(bytes: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
+fn take_bytes<'a>(bytes: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
     let (head, rest) = bytes.split_at_checked(len)?;
     *bytes = rest;
     Some(head)
@@ -344,7 +352,7 @@ impl<U: Message + Name + Default> Decoder for BoundedDecoder<U> {
     fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         // All of a message lies in one piece.
         if from.chunk().len() == from.remaining() {
-            check(U::NAME, from.chunk())?;
+            check_message(U::NAME, from.chunk())?;
         }
         self.0.decode(from)
     }
@@ -368,7 +376,8 @@ mod tests {
         let mut found = BTreeSet::new();
         while let Some(shape) = waiting.pop() {
             if found.insert(shape) {
-                let inner = |field: &Field| if let Kind::Message(at) = field.kind { Some(at) } else { None };
+                let inner =
+                    |field: &MessageField| if let FieldKind::Message(at) = field.kind { Some(at) } else { None };
                 waiting.extend(MESSAGES[shape].fields.iter().filter_map(inner));
             }
         }
@@ -377,14 +386,14 @@ mod tests {
 
     #[test]
     fn every_text_and_every_list_of_a_request_has_a_bound() {
-        assert!(MESSAGES.iter().all(|shape| shape.fields.len() <= FIELDS));
+        assert!(MESSAGES.iter().all(|shape| shape.fields.len() <= MAX_FIELDS));
         let mut wanted = BTreeSet::new();
         for shape in requests().into_iter().map(|at| &MESSAGES[at]) {
-            for field in shape.fields.iter().filter(|field| field.repeated || field.kind == Kind::Text) {
+            for field in shape.fields.iter().filter(|field| field.repeated || field.kind == FieldKind::Text) {
                 wanted.insert((shape.name, field.name));
             }
         }
-        let bounded: BTreeSet<(&str, &str)> = BOUNDS.iter().map(|bound| (bound.message, bound.field)).collect();
+        let bounded: BTreeSet<(&str, &str)> = FIELD_BOUNDS.iter().map(|bound| (bound.message, bound.field)).collect();
         assert_eq!(wanted.difference(&bounded).collect::<Vec<_>>(), Vec::<&(&str, &str)>::new(), "without a bound");
         assert_eq!(bounded.difference(&wanted).collect::<Vec<_>>(), Vec::<&(&str, &str)>::new(), "of no request");
     }
@@ -399,7 +408,7 @@ mod tests {
         };
         let within = |hello: v1::Hello| {
             let message = Some(v1::session_request::Message::Hello(hello));
-            let checked = check("SessionRequest", &v1::SessionRequest { message }.encode_to_vec());
+            let checked = check_message("SessionRequest", &v1::SessionRequest { message }.encode_to_vec());
             checked.map_err(|status| status.message().to_owned())
         };
         assert_eq!(within(hello(128, 64, 65_536)), Ok(()));
@@ -411,21 +420,21 @@ mod tests {
             assert!(within(beyond).is_err_and(|error| error.contains("entries")));
         }
         let yielded = |n: usize| v1::Yielded { cells: vec![1 << 40; n], repeats: vec![3; 7], fence: None };
-        assert!(check("Yielded", &yielded(65_536).encode_to_vec()).is_ok());
-        assert!(check("Yielded", &yielded(65_537).encode_to_vec()).is_err());
+        assert!(check_message("Yielded", &yielded(65_536).encode_to_vec()).is_ok());
+        assert!(check_message("Yielded", &yielded(65_537).encode_to_vec()).is_err());
         // Not packed is as many.
-        let apart = |n: usize| check("Yielded", &[16_u8, 1].repeat(n));
+        let apart = |n: usize| check_message("Yielded", &[16_u8, 1].repeat(n));
         assert!(apart(65_536).is_ok() && apart(65_537).is_err());
         // What is no message is told of by whoever decodes it.
         for broken in [&[0xff_u8; 20][..], &[10, 200]] {
-            assert!(check("Hello", broken).is_ok());
+            assert!(check_message("Hello", broken).is_ok());
         }
     }
 
     #[test]
     fn nothing_comes_in_beside_the_bounds() {
         let why = |message: &str, bytes: &[u8]| {
-            check(message, bytes).map_err(|status| status.message().to_owned()).err().unwrap_or_default()
+            check_message(message, bytes).map_err(|status| status.message().to_owned()).err().unwrap_or_default()
         };
         let hello = |held: usize| {
             let hello = v1::Hello { held: vec![v1::Fence::default(); held], ..v1::Hello::default() };

@@ -28,15 +28,15 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
-use crate::patient::Patient;
+use crate::patient::RetryChannel;
 use crate::status::UserError;
 use crate::token::Token;
 
 /// How long the other side may take to answer the door.
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection that says who asks, and asks again where there was no room.
-pub type Connection = InterceptedService<Patient, Credentials>;
+pub type ClientChannel = InterceptedService<RetryChannel, Credentials>;
 
 /// Adds the token to every request.
 #[derive(Debug, Clone, Default)]
@@ -53,7 +53,7 @@ impl Interceptor for Credentials {
 
 /// Who asks, and whom to trust.
 #[derive(Debug, Clone, Default)]
-pub struct Access {
+pub struct ClientAuth {
     /// What opens the door; it may name the coordinator's own certificate authority.
     pub token: Option<Token>,
     /// PEM file of the authorities to trust instead.
@@ -62,7 +62,7 @@ pub struct Access {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-impl Access {
+impl ClientAuth {
     /// Reads the token that `file` holds.
     ///
     /// # Errors
@@ -72,14 +72,14 @@ impl Access {
             let bad =
                 |why: String| UserError::new(ErrorCode::BadInput, format!("--token-file {}: {why}", path.display()));
             let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
-            self.token = Some(text.parse().map_err(|e: crate::token::NoToken| bad(e.to_string()))?);
+            self.token = Some(text.parse().map_err(|e: crate::token::TokenParseError| bad(e.to_string()))?);
         }
         Ok(self)
     }
 
-    fn credentials(&self) -> Credentials {
+    fn to_credentials(&self) -> Credentials {
         let value = self.token.as_ref().map(|token| {
-            let text = format!("Bearer {}", token.reveal());
+            let text = format!("Bearer {}", token.reveal_text());
             let mut value = MetadataValue::try_from(text).expect("a token is ASCII");
             value.set_sensitive(true);
             value
@@ -92,46 +92,46 @@ impl Access {
 ///
 /// # Errors
 /// The address is none, a file cannot be used, or the token would travel unprotected beyond this machine.
-pub fn lazy(url: &str, access: &Access) -> Result<Connection, UserError> {
-    let endpoint = endpoint(url)?;
-    let channel = match tls(&endpoint, access)? {
+pub fn connect_lazily(url: &str, access: &ClientAuth) -> Result<ClientChannel, UserError> {
+    let endpoint = parse_endpoint(url)?;
+    let channel = match build_tls_transport(&endpoint, access)? {
         Some(tls) => endpoint.connect_with_connector_lazy(tls),
         None => endpoint.connect_lazy(),
     };
-    Ok(InterceptedService::new(Patient::new(channel, Some(access)), access.credentials()))
+    Ok(InterceptedService::new(RetryChannel::new(channel, Some(access)), access.to_credentials()))
 }
 
 /// The same over whatever `connector` connects, for which nobody needs a token.
 ///
 /// # Errors
 /// The address is none.
-pub fn lazy_over<C, S>(url: &str, connector: C) -> Result<Connection, UserError>
+pub fn connect_lazily_over<C, S>(url: &str, connector: C) -> Result<ClientChannel, UserError>
 where
     C: tower_service::Service<Uri, Response = TokioIo<S>, Error = io::Error> + Send + 'static,
     C::Future: Send,
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let channel = endpoint(url)?.connect_with_connector_lazy(connector);
-    Ok(InterceptedService::new(Patient::new(channel, None), Credentials::default()))
+    let channel = parse_endpoint(url)?.connect_with_connector_lazy(connector);
+    Ok(InterceptedService::new(RetryChannel::new(channel, None), Credentials::default()))
 }
 
 /// A connection that is there.
 ///
 /// # Errors
 /// As for [`lazy`]; or nobody answers, or one who is not to be trusted.
-pub async fn now(url: &str, access: &Access) -> Result<Connection, UserError> {
-    let channel = channel(url, access).await?;
-    Ok(InterceptedService::new(Patient::new(channel, Some(access)), access.credentials()))
+pub async fn connect_now(url: &str, access: &ClientAuth) -> Result<ClientChannel, UserError> {
+    let channel = open_channel(url, access).await?;
+    Ok(InterceptedService::new(RetryChannel::new(channel, Some(access)), access.to_credentials()))
 }
 
 /// A channel that is there.
-pub(crate) async fn channel(url: &str, access: &Access) -> Result<Channel, UserError> {
-    let endpoint = endpoint(url)?;
-    let channel = match tls(&endpoint, access)? {
+pub(crate) async fn open_channel(url: &str, access: &ClientAuth) -> Result<Channel, UserError> {
+    let endpoint = parse_endpoint(url)?;
+    let channel = match build_tls_transport(&endpoint, access)? {
         Some(tls) => endpoint.connect_with_connector(tls).await,
         None => endpoint.connect().await,
     };
-    channel.map_err(|e| UserError::new(ErrorCode::Unreachable, reason(&e)))
+    channel.map_err(|e| UserError::new(ErrorCode::Unreachable, innermost_reason(&e)))
 }
 
 /// Whether an address is of this very machine.
@@ -143,7 +143,7 @@ pub fn is_loopback(url: &str) -> bool {
 }
 
 /// The innermost reason why a connection could not be made, in words.
-pub fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn innermost_reason(error: &(dyn std::error::Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
@@ -152,14 +152,14 @@ pub fn reason(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// Why a request failed, in words.
-pub fn words(status: &Status) -> String {
+pub fn describe_status(status: &Status) -> String {
     match std::error::Error::source(status) {
-        Some(source) => reason(source),
+        Some(source) => innermost_reason(source),
         None => status.message().to_owned(),
     }
 }
 
-fn endpoint(url: &str) -> Result<Endpoint, UserError> {
+fn parse_endpoint(url: &str) -> Result<Endpoint, UserError> {
     let bad = || {
         let message = format!(
             "'{url}' is not the address of a coordinator: expected something like https://host:7700, or \
@@ -171,7 +171,7 @@ fn endpoint(url: &str) -> Result<Endpoint, UserError> {
     if !matches!(endpoint.uri().scheme_str(), Some("http" | "https")) || endpoint.uri().host().is_none() {
         return Err(bad());
     }
-    let endpoint = endpoint.connect_timeout(CONNECT_WITHIN).tcp_nodelay(true);
+    let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
     // Whoever falls silent is noticed: sooner than the leases of a worker end, whose network swallows everything.
     Ok(endpoint
         .http2_keep_alive_interval(Duration::from_secs(5))
@@ -180,7 +180,7 @@ fn endpoint(url: &str) -> Result<Endpoint, UserError> {
 }
 
 /// What connects to this address, unless it is a plain one.
-fn tls(endpoint: &Endpoint, access: &Access) -> Result<Option<Tls>, UserError> {
+fn build_tls_transport(endpoint: &Endpoint, access: &ClientAuth) -> Result<Option<TlsTransport>, UserError> {
     let uri = endpoint.uri();
     if uri.scheme_str() == Some("http") {
         if access.token.is_some() && !is_loopback(&uri.to_string()) {
@@ -197,9 +197,9 @@ fn tls(endpoint: &Endpoint, access: &Access) -> Result<Option<Tls>, UserError> {
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider knows TLS 1.3");
     let builder = match (&access.ca, access.token.as_ref().and_then(|token| token.fingerprint)) {
-        (Some(file), _) => builder.with_root_certificates(roots(file)?),
+        (Some(file), _) => builder.with_root_certificates(read_root_certificates(file)?),
         (None, Some(fingerprint)) => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Pinned { fingerprint, provider }))
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(PinnedAuthority { fingerprint, provider }))
         }
         (None, None) => {
             let message = format!(
@@ -213,16 +213,18 @@ fn tls(endpoint: &Endpoint, access: &Access) -> Result<Option<Tls>, UserError> {
         None => builder.with_no_client_auth(),
         Some((cert, key)) => {
             let bad = |e: rustls::Error| UserError::new(ErrorCode::BadInput, format!("--cert {}: {e}", cert.display()));
-            builder.with_client_auth_cert(certificates("--cert", cert)?, private_key("--key", key)?).map_err(bad)?
+            builder
+                .with_client_auth_cert(read_certificates("--cert", cert)?, read_private_key("--key", key)?)
+                .map_err(bad)?
         }
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Some(Tls(TlsConnector::from(Arc::new(config)))))
+    Ok(Some(TlsTransport(TlsConnector::from(Arc::new(config)))))
 }
 
-fn roots(file: &Path) -> Result<RootCertStore, UserError> {
+fn read_root_certificates(file: &Path) -> Result<RootCertStore, UserError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates("--ca", file)? {
+    for certificate in read_certificates("--ca", file)? {
         let bad = |e: rustls::Error| UserError::new(ErrorCode::BadInput, format!("--ca {}: {e}", file.display()));
         roots.add(certificate).map_err(bad)?;
     }
@@ -233,7 +235,7 @@ fn roots(file: &Path) -> Result<RootCertStore, UserError> {
 ///
 /// # Errors
 /// The file cannot be read, or holds none.
-pub fn certificates(option: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, UserError> {
+pub fn read_certificates(option: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, UserError> {
     let bad = |why: String| UserError::new(ErrorCode::BadInput, format!("{option} {}: {why}", file.display()));
     let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
     let found = found.map_err(|e| bad(e.to_string()))?;
@@ -244,40 +246,40 @@ pub fn certificates(option: &str, file: &Path) -> Result<Vec<CertificateDer<'sta
 ///
 /// # Errors
 /// The file cannot be read, or holds none.
-pub fn private_key(option: &str, file: &Path) -> Result<PrivateKeyDer<'static>, UserError> {
+pub fn read_private_key(option: &str, file: &Path) -> Result<PrivateKeyDer<'static>, UserError> {
     PrivateKeyDer::from_pem_file(file)
         .map_err(|e| UserError::new(ErrorCode::BadInput, format!("{option} {}: {e}", file.display())))
 }
 
 /// Connects over TCP, then TLS.
 #[derive(Clone)]
-struct Tls(TlsConnector);
+struct TlsTransport(TlsConnector);
 
-type Connecting = std::pin::Pin<Box<dyn Future<Output = io::Result<TokioIo<TlsStream<TcpStream>>>> + Send>>;
+type ConnectFuture = std::pin::Pin<Box<dyn Future<Output = io::Result<TokioIo<TlsStream<TcpStream>>>> + Send>>;
 
-impl tower_service::Service<Uri> for Tls {
+impl tower_service::Service<Uri> for TlsTransport {
     type Response = TokioIo<TlsStream<TcpStream>>;
     type Error = io::Error;
-    type Future = Connecting;
+    type Future = ConnectFuture;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, uri: Uri) -> Connecting {
+    fn call(&mut self, uri: Uri) -> ConnectFuture {
         let tls = self.0.clone();
         Box::pin(async move {
             let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
             let stream = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or(443))).await?;
             stream.set_nodelay(true)?;
             let name = ServerName::try_from(host).map_err(io::Error::other)?;
-            let stream = tls.connect(name, stream).await.map_err(explain)?;
+            let stream = tls.connect(name, stream).await.map_err(explain_tls_error)?;
             Ok(TokioIo::new(stream))
         })
     }
 }
 
-fn explain(error: io::Error) -> io::Error {
+fn explain_tls_error(error: io::Error) -> io::Error {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
         Some(rustls::Error::InvalidMessage(_)) => {
@@ -293,12 +295,12 @@ fn explain(error: io::Error) -> io::Error {
 /// Trusts the holder of a certificate from the one authority with this fingerprint, by whatever name it is reached: that
 /// authority makes certificates for one coordinator only.
 #[derive(Debug)]
-struct Pinned {
+struct PinnedAuthority {
     fingerprint: [u8; 32],
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for PinnedAuthority {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

@@ -3,7 +3,7 @@
 use ergodic_common::metric::MAX_METRICS;
 use ergodic_common::pin::{FileData, FilePin};
 use ergodic_common::spec::{MAX_PREDICTIONS, SpecSource};
-use ergodic_common::tree::Value;
+use ergodic_common::tree::SpecValue;
 use ergodic_common::trial::{Curve, Outcome, Predictions, TrialKey, TrialResult};
 
 use crate::v1;
@@ -20,7 +20,7 @@ pub struct WireError {
     pub problem: &'static str,
 }
 
-fn missing(message: &'static str, field: &'static str) -> WireError {
+fn missing_field(message: &'static str, field: &'static str) -> WireError {
     WireError { message, field, problem: "is missing" }
 }
 
@@ -56,18 +56,18 @@ impl From<TrialResult> for v1::TrialResult {
             curve_values: result.curve.values,
             prediction_steps: result.predictions.steps,
             predictions: result.predictions.classes,
-            weights: result.weights.map(|hash| hash.to_vec()),
+            weights: result.weights_hash.map(|hash| hash.to_vec()),
             isa: result.isa,
         }
     }
 }
 
 /// Most rows of a curve.
-pub const MAX_CURVE: usize = 100_000;
+pub const MAX_CURVE_ROWS: usize = 100_000;
 /// Longest cause of a failure, in bytes.
-pub const MAX_CAUSE: usize = 4096;
+pub const MAX_CAUSE_BYTES: usize = 4096;
 /// Longest name of an instruction set, in bytes.
-pub const MAX_ISA: usize = 32;
+pub const MAX_ISA_BYTES: usize = 32;
 
 impl TryFrom<v1::TrialResult> for TrialResult {
     type Error = WireError;
@@ -76,12 +76,12 @@ impl TryFrom<v1::TrialResult> for TrialResult {
         let outcome = match wire.outcome() {
             v1::OutcomeKind::Completed => Outcome::Completed,
             v1::OutcomeKind::Diverged => Outcome::Diverged { step: wire.diverged_at },
-            v1::OutcomeKind::Failed if wire.cause.len() > MAX_CAUSE => return Err(error("cause", "is too long")),
+            v1::OutcomeKind::Failed if wire.cause.len() > MAX_CAUSE_BYTES => return Err(error("cause", "is too long")),
             v1::OutcomeKind::Failed => Outcome::Failed { cause: wire.cause },
             v1::OutcomeKind::Unspecified => return Err(error("outcome", "is none of the known ones")),
         };
         let curve = Curve { steps: wire.curve_steps, values: wire.curve_values };
-        if wire.metrics.len() > MAX_METRICS || curve.steps.len() > MAX_CURVE {
+        if wire.metrics.len() > MAX_METRICS || curve.steps.len() > MAX_CURVE_ROWS {
             return Err(error("metrics", "are too many"));
         }
         if curve.values.len() != curve.steps.len() * wire.metrics.len() {
@@ -96,12 +96,12 @@ impl TryFrom<v1::TrialResult> for TrialResult {
             return Err(error("predictions", "are not as many for every step"));
         }
         let fine = |c: char| c.is_ascii_alphanumeric() || c == '-';
-        if wire.isa.len() > MAX_ISA || !wire.isa.chars().all(fine) {
+        if wire.isa.len() > MAX_ISA_BYTES || !wire.isa.chars().all(fine) {
             return Err(error("isa", "is no name of an instruction set"));
         }
         let hash = |bytes: Vec<u8>| bytes.try_into().map_err(|_| error("weights", "is not 32 bytes long"));
         Ok(Self {
-            key: wire.key.ok_or(missing("TrialResult", "key"))?.into(),
+            key: wire.key.ok_or(missing_field("TrialResult", "key"))?.into(),
             outcome,
             steps: wire.steps,
             seconds: wire.seconds,
@@ -109,7 +109,7 @@ impl TryFrom<v1::TrialResult> for TrialResult {
             digest: wire.digest.try_into().map_err(|_| error("digest", "is not 32 bytes long"))?,
             curve,
             predictions,
-            weights: wire.weights.map(hash).transpose()?,
+            weights_hash: wire.weights.map(hash).transpose()?,
             isa: wire.isa,
         })
     }
@@ -124,7 +124,7 @@ impl From<&SpecSource> for v1::SpecSource {
             files: source.files.iter().map(Into::into).collect(),
             // The first one is not said: so a program that knows no other can check a seal.
             grammar: if source.grammar == 1 { 0 } else { source.grammar },
-            cells: source.cells.map(|cells| cells.to_vec()),
+            cells: source.cells_fingerprint.map(|cells| cells.to_vec()),
         }
     }
 }
@@ -143,7 +143,7 @@ impl TryFrom<v1::SpecSource> for SpecSource {
         let cells =
             cells.map_err(|_| WireError { message: "SpecSource", field: "cells", problem: "is not 32 bytes long" })?;
         let v1::SpecSource { file, text, settings, grammar, .. } = wire;
-        Ok(Self { file, text, settings, files, grammar: grammar.max(1), cells })
+        Ok(Self { file, text, settings, files, grammar: grammar.max(1), cells_fingerprint: cells })
     }
 }
 
@@ -179,12 +179,12 @@ impl TryFrom<v1::FilePin> for FilePin {
     }
 }
 
-impl From<&Value> for v1::AxisValue {
-    fn from(value: &Value) -> Self {
+impl From<&SpecValue> for v1::AxisValue {
+    fn from(value: &SpecValue) -> Self {
         use v1::axis_value::Kind;
         let kind = match value {
-            Value::Bool(flag) => Kind::Flag(*flag),
-            Value::Int(_) | Value::Float(_) => Kind::Number(value.as_f64().unwrap_or(f64::NAN)),
+            SpecValue::Bool(flag) => Kind::Flag(*flag),
+            SpecValue::Int(_) | SpecValue::Float(_) => Kind::Number(value.as_f64().unwrap_or(f64::NAN)),
             other => Kind::Text(other.to_string()),
         };
         Self { kind: Some(kind) }
@@ -192,7 +192,7 @@ impl From<&Value> for v1::AxisValue {
 }
 
 /// The wire's axis value in the vocabulary; an absent one reads as an empty word.
-impl From<&v1::AxisValue> for Value {
+impl From<&v1::AxisValue> for SpecValue {
     fn from(wire: &v1::AxisValue) -> Self {
         use v1::axis_value::Kind;
         match &wire.kind {
@@ -218,7 +218,7 @@ mod tests {
             digest: [5; 32],
             curve: Curve { steps: vec![5, 10], values: vec![0.1, 0.2, 0.3, 0.4] },
             predictions: Predictions { steps: vec![5, 10], classes: vec![1, 2, 3, 4, 5, 6] },
-            weights: Some([6; 32]),
+            weights_hash: Some([6; 32]),
             isa: "avx2".into(),
         }
     }
@@ -242,7 +242,7 @@ mod tests {
             settings: vec!["a=1".into()],
             files,
             grammar: 2,
-            cells: Some([5; 32]),
+            cells_fingerprint: Some([5; 32]),
         };
         let there = v1::SpecSource::from(&source);
         assert_eq!(SpecSource::try_from(there.clone()), Ok(source));

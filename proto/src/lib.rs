@@ -35,13 +35,13 @@ pub fn result_from_bytes(bytes: &[u8]) -> Option<TrialResult> {
 
 /// The protocol version. Raised by one whenever a program of the version before could misunderstand a message, or
 /// does not know a field of a message that is [sealed](seal); a coordinator takes workers of this version and of the one before.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Metadata in which clients say who asks, as user@host.
-pub const USER: &str = "ergodic-user-bin";
+pub const USER_METADATA: &str = "ergodic-user-bin";
 
 /// Largest message either side accepts, in bytes.
-pub const MAX_MESSAGE: usize = 8 << 20;
+pub const MAX_MESSAGE_BYTES: usize = 8 << 20;
 
 /// Most results in one batch.
-pub const MAX_BATCH: usize = 4096;
+pub const MAX_BATCH_RESULTS: usize = 4096;

@@ -2,17 +2,17 @@
 
 use std::io::{self, Write};
 
-use ergodic_common::text::shown;
+use ergodic_common::text::escape_line;
 
 /// Writes events, each of which comes as one piece with the end of its line.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct OneLineEach<W>(pub W);
+pub struct EscapedLineWriter<W>(pub W);
 
-impl<W: Write> Write for OneLineEach<W> {
+impl<W: Write> Write for EscapedLineWriter<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let (line, end) = text.strip_suffix('\n').map_or((text.as_ref(), ""), |line| (line, "\n"));
-        self.0.write_all(format!("{}{end}", shown(line)).as_bytes())?;
+        self.0.write_all(format!("{}{end}", escape_line(line)).as_bytes())?;
         Ok(event.len())
     }
 
@@ -27,7 +27,7 @@ mod tests {
 
     #[test]
     fn an_event_is_one_line_whatever_is_in_it() {
-        let mut out = OneLineEach(Vec::new());
+        let mut out = EscapedLineWriter(Vec::new());
         out.write_all("joined name=a\u{1b}[2J\nINFO forged\u{202e}\n".as_bytes()).expect("written");
         out.write_all(b"next\n").expect("written");
         assert_eq!(String::from_utf8_lossy(&out.0), "joined name=a\\u001b[2J\\nINFO forged\\u202e\nnext\n");

@@ -9,62 +9,62 @@ use prost::Message;
 use crate::v1;
 
 /// Bytes of a seal.
-const LEN: usize = 16;
+const CHECKSUM_BYTES: usize = 16;
 
 /// A message with room for a seal.
-pub trait Sealed: Message + Sized {
+pub trait Checksummed: Message + Sized {
     /// The field that holds it.
-    fn seal(&mut self) -> &mut Vec<u8>;
+    fn checksum_field(&mut self) -> &mut Vec<u8>;
 
     /// The message with its seal.
     #[must_use]
-    fn sealed(mut self) -> Self {
-        let sum = sum(&mut self);
-        sum[..LEN].clone_into(self.seal());
+    fn with_checksum(mut self) -> Self {
+        let sum = compute_checksum(&mut self);
+        sum[..CHECKSUM_BYTES].clone_into(self.checksum_field());
         self
     }
 
     /// Whether the message is as it was sealed; its seal is taken off. One without a seal, of an older program, is
     /// believed.
-    fn is_whole(&mut self) -> bool {
-        let found = std::mem::take(self.seal());
-        found.is_empty() || found == sum(self)[..LEN]
+    fn verify_checksum(&mut self) -> bool {
+        let found = std::mem::take(self.checksum_field());
+        found.is_empty() || found == compute_checksum(self)[..CHECKSUM_BYTES]
     }
 }
 
 /// The hash of a message without its seal. It is taken over its encoding, which has one form for every content: a field
 /// that a version adds is known to all that speak the same protocol.
-fn sum<M: Sealed>(message: &mut M) -> [u8; 32] {
-    message.seal().clear();
+fn compute_checksum<M: Checksummed>(message: &mut M) -> [u8; 32] {
+    message.checksum_field().clear();
     *blake3::hash(&message.encode_to_vec()).as_bytes()
 }
 
-impl Sealed for v1::CommitResultsRequest {
-    fn seal(&mut self) -> &mut Vec<u8> {
+impl Checksummed for v1::CommitResultsRequest {
+    fn checksum_field(&mut self) -> &mut Vec<u8> {
         &mut self.seal
     }
 }
 
-impl Sealed for v1::GetSweepResponse {
-    fn seal(&mut self) -> &mut Vec<u8> {
+impl Checksummed for v1::GetSweepResponse {
+    fn checksum_field(&mut self) -> &mut Vec<u8> {
         &mut self.seal
     }
 }
 
-impl Sealed for v1::CheckpointHead {
-    fn seal(&mut self) -> &mut Vec<u8> {
+impl Checksummed for v1::CheckpointHead {
+    fn checksum_field(&mut self) -> &mut Vec<u8> {
         &mut self.seal
     }
 }
 
-impl Sealed for v1::ExtendRequest {
-    fn seal(&mut self) -> &mut Vec<u8> {
+impl Checksummed for v1::ExtendRequest {
+    fn checksum_field(&mut self) -> &mut Vec<u8> {
         &mut self.seal
     }
 }
 
-impl Sealed for v1::LaunchRequest {
-    fn seal(&mut self) -> &mut Vec<u8> {
+impl Checksummed for v1::LaunchRequest {
+    fn checksum_field(&mut self) -> &mut Vec<u8> {
         &mut self.seal
     }
 }
@@ -80,9 +80,9 @@ mod tests {
 
     #[test]
     fn no_flipped_bit_passes() {
-        let bytes = request().sealed().encode_to_vec();
+        let bytes = request().with_checksum().encode_to_vec();
         let mut decoded = v1::CommitResultsRequest::decode(&*bytes).expect("decoded");
-        assert!(decoded.is_whole() && decoded.seal.is_empty());
+        assert!(decoded.verify_checksum() && decoded.seal.is_empty());
         let mut refused = 0;
         for bit in 0..8 * bytes.len() {
             let mut damaged = bytes.clone();
@@ -90,7 +90,7 @@ mod tests {
             let Ok(mut message) = v1::CommitResultsRequest::decode(&*damaged) else { continue };
             // Where the seal itself is no longer found, the rest is untouched.
             let unsealed = message.seal.is_empty();
-            if message.is_whole() {
+            if message.verify_checksum() {
                 assert!(unsealed, "bit {bit} passes");
                 assert_eq!(message.encode_to_vec(), request().encode_to_vec());
             } else {

@@ -45,7 +45,7 @@ impl From<UserError> for Status {
 }
 
 /// There is no room for this at the moment: it is to be asked again after that time, by whoever still wants it.
-pub fn busy(message: &str, retry_after: Duration) -> Status {
+pub fn overloaded(message: &str, retry_after: Duration) -> Status {
     let code = ErrorCode::Refused.exit_code().into();
     let retry_after_ms = (retry_after.as_millis() as u64).max(1);
     let detail = ErrorDetail { code, message: message.to_owned(), retry_after_ms, leader: None };
@@ -60,7 +60,7 @@ pub fn retry_after(status: &Status) -> Option<Duration> {
 
 /// This coordinator stands by: `leader` is the address of the one to be asked, or empty where none is known to lead. What
 /// else is to be said of it follows.
-pub fn elsewhere(leader: &str, more: &str) -> Status {
+pub fn not_leader(leader: &str, more: &str) -> Status {
     let message = match leader {
         "" => format!("this coordinator stands by, and none leads at the moment{more}"),
         leader => format!("this coordinator stands by; the one at {leader} leads{more}"),
@@ -71,7 +71,7 @@ pub fn elsewhere(leader: &str, more: &str) -> Status {
 }
 
 /// Who leads, if a coordinator that stands by said so; empty where it knows none.
-pub fn leader(status: &Status) -> Option<String> {
+pub fn leader_url(status: &Status) -> Option<String> {
     ErrorDetail::decode(status.details()).ok().filter(|_| status.code() == Code::Unavailable)?.leader
 }
 
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_busy_peer_says_when_to_ask_again_and_nobody_else_does() {
-        let status = busy("too much", Duration::from_millis(250));
+        let status = overloaded("too much", Duration::from_millis(250));
         assert_eq!(retry_after(&status), Some(Duration::from_millis(250)));
         assert_eq!(UserError::from(&status), UserError::new(ErrorCode::Refused, "too much"));
         assert_eq!(retry_after(&Status::resource_exhausted("a large message")), None);
@@ -120,10 +120,10 @@ mod tests {
 
     #[test]
     fn a_coordinator_that_stands_by_says_who_leads_and_nobody_else_does() {
-        assert_eq!(leader(&elsewhere("http://a:1", "")).as_deref(), Some("http://a:1"));
-        assert_eq!(leader(&elsewhere("", "")).as_deref(), Some(""));
-        assert_eq!(leader(&UserError::new(ErrorCode::Unreachable, "why").into()), None);
-        assert_eq!(leader(&Status::unavailable("gone")), None);
+        assert_eq!(leader_url(&not_leader("http://a:1", "")).as_deref(), Some("http://a:1"));
+        assert_eq!(leader_url(&not_leader("", "")).as_deref(), Some(""));
+        assert_eq!(leader_url(&UserError::new(ErrorCode::Unreachable, "why").into()), None);
+        assert_eq!(leader_url(&Status::unavailable("gone")), None);
     }
 
     #[test]

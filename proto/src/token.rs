@@ -8,11 +8,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ergodic_common::trial::{from_hex, hex};
+use ergodic_common::trial::{from_hex, to_hex};
 
 /// What the holder of a token may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum TokenRole {
     /// Take leases and deliver results.
     Worker,
     /// Launch and steer sweeps, and read everything.
@@ -21,7 +21,7 @@ pub enum Role {
     Admin,
 }
 
-impl Role {
+impl TokenRole {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Worker, Self::User, Self::Admin];
 
@@ -35,7 +35,7 @@ impl Role {
     }
 
     /// The role of this name.
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.name() == name)
     }
 }
@@ -44,7 +44,7 @@ impl Role {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
     /// What it is said to be good for.
-    pub role: Role,
+    pub role: TokenRole,
     /// Its name.
     pub id: String,
     /// BLAKE3 of the certificate of the coordinator's authority.
@@ -54,21 +54,21 @@ pub struct Token {
 
 impl Token {
     /// A token of these parts.
-    pub fn new(role: Role, id: [u8; 4], secret: [u8; 16], fingerprint: Option<[u8; 32]>) -> Self {
-        Self { role, id: hex(&id), fingerprint, secret }
+    pub fn new(role: TokenRole, id: [u8; 4], secret: [u8; 16], fingerprint: Option<[u8; 32]>) -> Self {
+        Self { role, id: to_hex(&id), fingerprint, secret }
     }
 
     /// What a coordinator keeps of the secret.
-    pub fn hash(&self) -> [u8; 32] {
+    pub fn secret_hash(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 token v1");
         hasher.update(self.id.as_bytes()).update(&self.secret);
         *hasher.finalize().as_bytes()
     }
 
     /// The whole text.
-    pub fn reveal(&self) -> String {
-        let end = self.fingerprint.map_or_else(String::new, |f| format!(".{}", hex(&f)));
-        format!("{}.{}.{}{end}", self.role.name(), self.id, hex(&self.secret))
+    pub fn reveal_text(&self) -> String {
+        let end = self.fingerprint.map_or_else(String::new, |f| format!(".{}", to_hex(&f)));
+        format!("{}.{}.{}{end}", self.role.name(), self.id, to_hex(&self.secret))
     }
 }
 
@@ -81,22 +81,26 @@ impl fmt::Debug for Token {
 /// The text is no token. Says nothing of the text, which may be a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this is no token: expected ROLE.ID.SECRET.FINGERPRINT, as `ergodic token new` prints it")]
-pub struct NoToken;
+pub struct TokenParseError;
 
 impl FromStr for Token {
-    type Err = NoToken;
+    type Err = TokenParseError;
 
-    fn from_str(text: &str) -> Result<Self, NoToken> {
+    fn from_str(text: &str) -> Result<Self, TokenParseError> {
         let mut parts = text.trim().split('.');
-        let mut next = || parts.next().ok_or(NoToken);
-        let (role, id, secret) = (Role::named(next()?).ok_or(NoToken)?, bytes(next()?)?, bytes(next()?)?);
-        let fingerprint = parts.next().map(bytes).transpose()?;
-        if parts.next().is_some() { Err(NoToken) } else { Ok(Self::new(role, id, secret, fingerprint)) }
+        let mut next = || parts.next().ok_or(TokenParseError);
+        let (role, id, secret) = (
+            TokenRole::from_name(next()?).ok_or(TokenParseError)?,
+            parse_hex_array(next()?)?,
+            parse_hex_array(next()?)?,
+        );
+        let fingerprint = parts.next().map(parse_hex_array).transpose()?;
+        if parts.next().is_some() { Err(TokenParseError) } else { Ok(Self::new(role, id, secret, fingerprint)) }
     }
 }
 
-fn bytes<const N: usize>(digits: &str) -> Result<[u8; N], NoToken> {
-    from_hex(digits).and_then(|bytes| bytes.try_into().ok()).ok_or(NoToken)
+fn parse_hex_array<const N: usize>(digits: &str) -> Result<[u8; N], TokenParseError> {
+    from_hex(digits).and_then(|bytes| bytes.try_into().ok()).ok_or(TokenParseError)
 }
 
 #[cfg(test)]
@@ -106,21 +110,21 @@ mod tests {
     #[test]
     fn a_token_is_read_as_it_was_written_and_its_secret_is_not_shown() {
         for fingerprint in [None, Some([7; 32])] {
-            let token = Token::new(Role::Worker, [1, 2, 3, 4], [9; 16], fingerprint);
-            assert_eq!(token.reveal().parse(), Ok(token.clone()));
+            let token = Token::new(TokenRole::Worker, [1, 2, 3, 4], [9; 16], fingerprint);
+            assert_eq!(token.reveal_text().parse(), Ok(token.clone()));
             assert_eq!(format!("{token:?}"), "Token(worker.01020304)");
         }
-        let token = Token::new(Role::Admin, [0; 4], [1; 16], None).reveal();
+        let token = Token::new(TokenRole::Admin, [0; 4], [1; 16], None).reveal_text();
         for wrong in
             ["", "worker", "root.01020304.09", &token[..token.len() - 1], &format!("{token}.00"), &format!("{token}é")]
         {
-            assert_eq!(wrong.parse::<Token>(), Err(NoToken), "{wrong}");
+            assert_eq!(wrong.parse::<Token>(), Err(TokenParseError), "{wrong}");
         }
     }
 
     #[test]
     fn what_is_kept_depends_on_every_part_of_the_secret_and_on_the_name() {
-        let token = |id, secret| Token::new(Role::User, id, secret, None).hash();
+        let token = |id, secret| Token::new(TokenRole::User, id, secret, None).secret_hash();
         let mut other = [5; 16];
         other[15] ^= 1;
         assert_ne!(token([1; 4], [5; 16]), token([1; 4], other));

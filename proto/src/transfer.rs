@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::connect::Connection;
+use crate::connect::ClientChannel;
 use tokio_stream::StreamExt as _;
 use tonic::{Request, Status};
 
@@ -10,25 +10,29 @@ use crate::v1;
 use crate::v1::file_service_client::FileServiceClient;
 
 /// Bytes per piece of a file.
-pub const CHUNK: usize = 1 << 20;
+pub const CHUNK_BYTES: usize = 1 << 20;
 /// Largest file that is taken, in bytes.
-pub const MAX_FILE: u64 = 4 << 30;
+pub const MAX_FILE_BYTES: u64 = 4 << 30;
 /// Largest checkpoint that is taken, in bytes.
-pub const MAX_CHECKPOINT: u64 = 1 << 30;
+pub const MAX_CHECKPOINT_BYTES: u64 = 1 << 30;
 /// How long a piece may be waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Sends a file, unless it is kept already, and waits until it is.
 ///
 /// # Errors
 /// What the coordinator says.
-pub async fn put(client: &mut FileServiceClient<Connection>, hash: [u8; 32], file: Vec<u8>) -> Result<(), Status> {
+pub async fn upload_file(
+    client: &mut FileServiceClient<ClientChannel>,
+    hash: [u8; 32],
+    file: Vec<u8>,
+) -> Result<(), Status> {
     if client.has(v1::HasRequest { hash: hash.to_vec() }).await?.into_inner().kept {
         return Ok(());
     }
     let head = v1::PutRequest { hash: hash.to_vec(), chunk: Vec::new() };
-    let pieces = (0..file.len()).step_by(CHUNK).map(move |at| {
-        let chunk = file[at..(at + CHUNK).min(file.len())].to_vec();
+    let pieces = (0..file.len()).step_by(CHUNK_BYTES).map(move |at| {
+        let chunk = file[at..(at + CHUNK_BYTES).min(file.len())].to_vec();
         v1::PutRequest { hash: Vec::new(), chunk }
     });
     let messages = tokio_stream::iter([head]).chain(tokio_stream::iter(pieces));
@@ -39,16 +43,16 @@ pub async fn put(client: &mut FileServiceClient<Connection>, hash: [u8; 32], fil
 ///
 /// # Errors
 /// What the coordinator says; what came is not what was asked for.
-pub async fn fetch(client: &mut FileServiceClient<Connection>, hash: [u8; 32]) -> Result<Vec<u8>, Status> {
+pub async fn fetch_file(client: &mut FileServiceClient<ClientChannel>, hash: [u8; 32]) -> Result<Vec<u8>, Status> {
     let mut stream = client.fetch(v1::FetchRequest { hash: hash.to_vec() }).await?.into_inner();
     let mut file = Vec::new();
     loop {
-        let piece = tokio::time::timeout(PATIENCE, stream.message()).await;
+        let piece = tokio::time::timeout(CHUNK_TIMEOUT, stream.message()).await;
         let piece = piece.map_err(|_| Status::unavailable("the coordinator stopped sending the file"))??;
         let Some(piece) = piece else { break };
         file.extend(piece.chunk);
-        if file.len() as u64 > MAX_FILE {
-            return Err(Status::resource_exhausted(format!("the file has more than {MAX_FILE} bytes")));
+        if file.len() as u64 > MAX_FILE_BYTES {
+            return Err(Status::resource_exhausted(format!("the file has more than {MAX_FILE_BYTES} bytes")));
         }
     }
     match *blake3::hash(&file).as_bytes() == hash {

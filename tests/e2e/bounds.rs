@@ -1,7 +1,7 @@
 //! Every text and every list of every request has a bound: whoever sends more, in whatever role, is told which field it is.
 
-use ergodic_proto::bounds::{BOUNDS, Bound, Field, Kind, MESSAGES, METHODS, Method};
-use ergodic_proto::connect::{self, Access, Connection};
+use ergodic_proto::bounds::{FIELD_BOUNDS, FieldBound, FieldKind, MESSAGES, METHODS, MessageField, RpcMethod};
+use ergodic_proto::connect::{self, ClientAuth, ClientChannel};
 use prost::bytes::{Buf as _, BufMut as _};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Request, Status};
@@ -65,14 +65,14 @@ fn field(number: u32, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Just more than a bound allows, in each way.
-fn beyond(bound: &Bound, of: &Field) -> Vec<Vec<u8>> {
+fn beyond(bound: &FieldBound, of: &MessageField) -> Vec<Vec<u8>> {
     let mut ways = Vec::new();
-    if of.kind == Kind::Text {
+    if of.kind == FieldKind::Text {
         ways.push(field(of.number, &vec![b'x'; bound.bytes + 1]));
     }
     if of.repeated {
         ways.push(match of.kind {
-            Kind::Number(width) => field(of.number, &vec![0; (bound.items + 1) * width.max(1)]),
+            FieldKind::Number(width) => field(of.number, &vec![0; (bound.items + 1) * width.max(1)]),
             _ => field(of.number, &[]).repeat(bound.items + 1),
         });
     }
@@ -88,7 +88,7 @@ fn group() -> Vec<u8> {
 
 /// Requests of a method that are as they should be, but for one field that is too large, or for what would let one in; each with
 /// what is to be told of it.
-fn too_large(method: &Method) -> Vec<(String, Vec<u8>)> {
+fn too_large(method: &RpcMethod) -> Vec<(String, Vec<u8>)> {
     let at = MESSAGES.iter().position(|shape| shape.name == method.request).expect("a message");
     let mut found = Vec::new();
     // Messages, and in which fields they lie.
@@ -98,9 +98,9 @@ fn too_large(method: &Method) -> Vec<(String, Vec<u8>)> {
         let wrap = |bytes: Vec<u8>| path.iter().rev().fold(bytes, |bytes, number| field(*number, &bytes));
         found.push((format!("the message {name} has a group"), wrap(group())));
         for of in MESSAGES[at].fields {
-            let bound = BOUNDS.iter().find(|bound| (bound.message, bound.field) == (name, of.name));
+            let bound = FIELD_BOUNDS.iter().find(|bound| (bound.message, bound.field) == (name, of.name));
             let mut ways = bound.map_or_else(Vec::new, |bound| beyond(bound, of));
-            if let Kind::Message(inner) = of.kind {
+            if let FieldKind::Message(inner) = of.kind {
                 waiting.push((inner, [&path[..], &[of.number]].concat()));
                 if !of.repeated {
                     ways.push(field(of.number, &[]).repeat(2));
@@ -112,7 +112,7 @@ fn too_large(method: &Method) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-async fn ask(connection: &Connection, method: &Method, bytes: Vec<u8>) -> Result<(), Status> {
+async fn ask(connection: &ClientChannel, method: &RpcMethod, bytes: Vec<u8>) -> Result<(), Status> {
     let mut client = tonic::client::Grpc::new(connection.clone());
     client.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
     let path = http::uri::PathAndQuery::from_static(method.path);
@@ -129,8 +129,8 @@ fn what_is_larger_than_its_bound_is_refused_by_name_in_every_role() {
     let (mut refused, mut turned_away) = (0, 0);
     block_on(async {
         for token in &tokens {
-            let access = Access::default().with_token_file(Some(token.as_path())).expect("a token");
-            let connection = connect::now(&cluster.url, &access).await.expect("it lets us in");
+            let access = ClientAuth::default().with_token_file(Some(token.as_path())).expect("a token");
+            let connection = connect::connect_now(&cluster.url, &access).await.expect("it lets us in");
             for method in METHODS {
                 for (what, bytes) in too_large(method) {
                     let status = ask(&connection, method, bytes).await.expect_err(method.path);

@@ -1,7 +1,7 @@
 //! Exactly once: what happens to results that come twice, late, changed, or from somebody who holds no lease.
 
 use ergodic_proto::v1::session_request::Message as Request;
-use ergodic_proto::{PROTOCOL, v1};
+use ergodic_proto::{PROTOCOL_VERSION, v1};
 use ergodic_tests::{Cluster, RawWorker};
 use tonic::Code;
 
@@ -163,10 +163,10 @@ fn a_paused_sweep_stays_paused_over_a_restart_until_it_is_resumed() {
 fn protocol_versions_are_checked_at_the_door() {
     let cluster = Cluster::start(&[]);
     block_on(async {
-        let refused = RawWorker::join(&cluster.url, "a", PROTOCOL + 1).await.err().expect("refused");
+        let refused = RawWorker::join(&cluster.url, "a", PROTOCOL_VERSION + 1).await.err().expect("refused");
         assert_eq!(refused.code(), Code::FailedPrecondition);
         assert!(refused.message().contains("protocol"), "{refused}");
-        RawWorker::join(&cluster.url, "a", PROTOCOL - 1).await.expect("one version back is fine");
+        RawWorker::join(&cluster.url, "a", PROTOCOL_VERSION - 1).await.expect("one version back is fine");
     });
 }
 

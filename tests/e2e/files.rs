@@ -1,6 +1,6 @@
 //! Files that a sweep file names: datasets and initial weights.
 
-use ergodic_common::dataset::{Images, glyphs};
+use ergodic_common::dataset::{Images, generate_glyphs};
 use ergodic_tests::{Cluster, run};
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
@@ -15,7 +15,7 @@ pub(crate) fn sweep(dataset: &str, model: &str) -> String {
 
 /// The generated dataset as a file, as bytes or as floats in [0, 1].
 pub(crate) fn glyphs_file(floats: bool) -> Vec<u8> {
-    let data = glyphs();
+    let data = generate_glyphs();
     let x = |part: &Images| -> Vec<u8> {
         if floats {
             part.pixels.iter().flat_map(|p| (f32::from(*p) / 255.0).to_le_bytes()).collect()

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ergodic_proto::connect::{self, Access};
-use ergodic_proto::seal::Sealed as _;
+use ergodic_proto::connect::{self, ClientAuth};
+use ergodic_proto::seal::Checksummed as _;
 use ergodic_proto::v1;
 use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
@@ -44,11 +44,11 @@ struct Neighbour {
 impl Neighbour {
     fn of(cluster: &Cluster) -> Self {
         let token = cluster.access.get(1).map(Path::new);
-        let access = Access::default().with_token_file(token).expect("the token can be read");
+        let access = ClientAuth::default().with_token_file(token).expect("the token can be read");
         let (took, leaves) = (Arc::<Mutex<Vec<Duration>>>::default(), Arc::<AtomicBool>::default());
         let (url, all, stop) = (cluster.url.clone(), took.clone(), leaves.clone());
         let ask = async move {
-            let connection = connect::now(&url, &access).await.expect("a coordinator answers");
+            let connection = connect::connect_now(&url, &access).await.expect("a coordinator answers");
             let mut client = SweepServiceClient::new(connection);
             while !stop.load(Ordering::Relaxed) {
                 let asked = Instant::now();
@@ -210,7 +210,8 @@ fn results_that_are_not_as_they_were_sealed_are_refused() {
     survives("results that are not as sealed", |cluster| {
         block_on(async {
             let mut client = WorkerServiceClient::new(connection(&cluster.url).await);
-            let sealed = v1::CommitResultsRequest { sweep: "a".into(), ..v1::CommitResultsRequest::default() }.sealed();
+            let sealed =
+                v1::CommitResultsRequest { sweep: "a".into(), ..v1::CommitResultsRequest::default() }.with_checksum();
             let refused = client.commit_results(sealed.clone()).await.expect_err("no such sweep");
             assert_eq!(refused.code(), Code::NotFound, "{refused}");
             let changed = v1::CommitResultsRequest { sweep: "b".into(), ..sealed };

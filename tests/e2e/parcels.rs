@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ergodic_proto::seal::Sealed as _;
+use ergodic_proto::seal::Checksummed as _;
 use ergodic_proto::v1;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
 use ergodic_proto::v1::worker_service_server::{WorkerService, WorkerServiceServer};
@@ -45,7 +45,7 @@ impl WorkerService for Middleman {
         request: Request<v1::CommitResultsRequest>,
     ) -> Result<Response<v1::CommitResultsResponse>, Status> {
         let mut request = request.into_inner();
-        assert!(request.is_whole(), "a worker seals what it sends");
+        assert!(request.verify_checksum(), "a worker seals what it sends");
         let completed = |result: &&mut v1::TrialResult| result.outcome() == v1::OutcomeKind::Completed;
         for result in request.results.iter_mut().filter(completed) {
             if result.key.is_some_and(|key| key.repeat == self.spoilt) {
@@ -53,7 +53,7 @@ impl WorkerService for Middleman {
             }
         }
         let several = request.results.len() > 1;
-        let answer = self.coordinator.clone().commit_results(request.sealed()).await;
+        let answer = self.coordinator.clone().commit_results(request.with_checksum()).await;
         self.refused.fetch_add(usize::from(several && answer.is_err()), Ordering::Relaxed);
         answer
     }

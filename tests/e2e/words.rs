@@ -1,7 +1,7 @@
 //! What others say of themselves reaches nobody's terminal raw, nor a log, a page or a spreadsheet.
 
 use ergodic_common::trial::CPU_F32;
-use ergodic_proto::{PROTOCOL, v1};
+use ergodic_proto::{PROTOCOL_VERSION, v1};
 use ergodic_tests::{Cluster, RawWorker};
 use serde_json::Value;
 
@@ -31,7 +31,7 @@ fn words_of_a_worker_are_shown_and_do_nothing() {
     let id = cluster.launch(&empty_sweep(3));
     block_on(async {
         let hello = v1::Hello {
-            protocol: PROTOCOL,
+            protocol: PROTOCOL_VERSION,
             build: HOSTILE.into(),
             worker: "a".repeat(32),
             name: NAME.into(),

@@ -22,8 +22,8 @@ use ergodic::store::sqlite::SqliteStore;
 use ergodic_common::Spec;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::trial::CPU_F32;
-use ergodic_proto::connect::lazy_over;
-use ergodic_proto::seal::Sealed as _;
+use ergodic_proto::connect::connect_lazily_over;
+use ergodic_proto::seal::Checksummed as _;
 use ergodic_proto::v1;
 use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
 use ergodic_worker::datasets::Places;
@@ -59,7 +59,7 @@ const SWEEP: &str = "name = \"s\"\nrepeats = 60\nseed = 3\n[data]\ntrain = 64\n[
 /// The sweep that everybody works on.
 pub(crate) fn sweep() -> (SpecSource, Arc<Spec>) {
     let source = SpecSource { file: "s".into(), text: SWEEP.into(), ..SpecSource::default() };
-    let spec = Spec::read(&source).expect("a valid sweep");
+    let spec = Spec::read_stored(&source).expect("a valid sweep");
     (source, Arc::new(spec))
 }
 
@@ -181,9 +181,9 @@ const COORDINATOR: &str = "http://coordinator:7700";
 
 /// Launches the sweep.
 pub(crate) async fn user(source: SpecSource) -> turmoil::Result {
-    let mut sweeps = SweepServiceClient::new(lazy_over(COORDINATOR, Connector)?);
+    let mut sweeps = SweepServiceClient::new(connect_lazily_over(COORDINATOR, Connector)?);
     let request = v1::LaunchRequest { source: Some((&source).into()), ..v1::LaunchRequest::default() };
-    sweeps.launch(request.sealed()).await?;
+    sweeps.launch(request.with_checksum()).await?;
     Ok(())
 }
 
@@ -222,7 +222,7 @@ pub(crate) async fn worker(machines: Machines, seed: u64, cache: PathBuf) -> tur
     let office = Arc::new(Office::new(SLOTS));
     let (leave, leaving) = watch::channel(false);
     let process = machines.begin(Leash { office: office.clone(), leave });
-    let links = Links::only(Link::over(lazy_over(COORDINATOR, Connector)?, true));
+    let links = Links::only(Link::over(connect_lazily_over(COORDINATOR, Connector)?, true));
     let identity = Identity {
         join: COORDINATOR.into(),
         worker: format!("{process:032x}"),

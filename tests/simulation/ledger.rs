@@ -98,7 +98,7 @@ impl Ledger {
         assert!(!batch.audit || report.stored.is_empty(), "an audit stored a row under {:?}", batch.fence);
         for at in &report.stored {
             let key = batch.results[*at].key;
-            let (class, n) = spec.grid.locate(key);
+            let (class, n) = spec.grid.locate_trial(key);
             let granted = lease.is_some_and(|row| row.class == class && row.trials.contains(n));
             assert!(granted, "the trial {key} was stored under {:?}, which does not hold it: {lease:?}", batch.fence);
             let before = self.rows.insert(key, batch.fence.lease);

@@ -150,7 +150,7 @@ const CALM_LATENCY: Duration = Duration::from_millis(20);
 fn simulate(kind: Kind, seed: u64) -> String {
     clock::set(Duration::ZERO);
     let mut world = World::new(kind, seed);
-    let trials = world.disk.spec.trials();
+    let trials = world.disk.spec.trial_count();
     let ledger = world.disk.ledger.clone();
     world.until("the sweep ends", SWEEP_WITHIN, |_| ledger.look().ended);
     let left = {

@@ -22,18 +22,18 @@ use ergodic::store::{Batch, Part, Reader, Store, StoreError, Write, rows};
 use ergodic_common::config::{ModelConfig, TrialConfig};
 use ergodic_common::dataset::Dataset;
 use ergodic_common::duration::parse_duration;
-use ergodic_common::net::{Net, Shape};
+use ergodic_common::net::{ActivationShape, Net};
 use ergodic_common::pin::FilePin;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
 use ergodic_common::trial::{CPU_F32, Curve, Predictions};
 use ergodic_common::weights::Weights;
 use ergodic_common::{Spec, TrialKey, TrialResult};
-use ergodic_proto::connect::{Access, is_loopback, lazy};
-use ergodic_proto::seal::Sealed as _;
+use ergodic_proto::connect::{ClientAuth, connect_lazily, is_loopback};
+use ergodic_proto::seal::Checksummed as _;
 use ergodic_proto::token::Token;
 use ergodic_proto::v1::session_request::Message as Request;
-use ergodic_proto::{PROTOCOL, v1};
+use ergodic_proto::{PROTOCOL_VERSION, v1};
 use prost::Message;
 
 /// A kind of bytes from outside.
@@ -72,20 +72,20 @@ pub fn sweep(bytes: &[u8]) {
     let text = parts.next().unwrap_or_default();
     let source = SpecSource { file: "f".into(), text, settings: parts.collect(), ..SpecSource::default() };
     source.named_files();
-    let Ok(spec) = Spec::read(&source) else { return };
+    let Ok(spec) = Spec::read_stored(&source) else { return };
     for format in [Format::Json, Format::Table] {
         plan(&spec, None, format);
     }
-    assert!(spec.grid.cells() > 0, "a sweep has cells");
+    assert!(spec.grid.cell_count() > 0, "a sweep has cells");
     for cell in spec.grid.iter().take(LOOKED_AT) {
-        let config = spec.grid.config(cell).expect("every cell of a grid that was read resolves");
-        spec.cell_hash(&config, &[0; 32]);
-        assert_eq!(spec.grid.values(cell).len(), spec.grid.axes().len());
-        spec.grid.derived(cell);
+        let config = spec.grid.resolve_config(cell).expect("every cell of a grid that was read resolves");
+        spec.compute_cell_hash(&config, &[0; 32]);
+        assert_eq!(spec.grid.axis_values(cell).len(), spec.grid.axes().len());
+        spec.grid.derived_values_in(cell);
         let key = TrialKey { cell, repeat: spec.repeats - 1 };
-        let (class, n) = spec.grid.locate(key);
-        assert_eq!(spec.grid.class_trial(class, n), key, "a trial is where it stands");
-        assert!(n < spec.class_trials(class) && spec.holds(key));
+        let (class, n) = spec.grid.locate_trial(key);
+        assert_eq!(spec.grid.class_trial_at(class, n), key, "a trial is where it stands");
+        assert!(n < spec.class_trial_count(class) && spec.has_trial(key));
     }
 }
 
@@ -106,7 +106,7 @@ pub fn wire(bytes: &[u8]) {
         }),
         4 => with(bytes, |answer: v1::GetSweepResponse| {
             let mut answer = answer;
-            answer.is_whole();
+            answer.verify_checksum();
             _ = answer.source.map(SpecSource::try_from);
         }),
         5 => {
@@ -168,7 +168,7 @@ static ONE_METRIC: LazyLock<Spec> =
     LazyLock::new(|| spec("name = \"t\"\n[model]\nkind = \"empty\"\n[measure]\nmetrics = [\"test_acc\"]\n"));
 
 fn commit(mut request: v1::CommitResultsRequest) {
-    request.is_whole();
+    request.verify_checksum();
     let Ok(delivery) = workers::to_delivery(request, 1, &ONE_METRIC, place()) else { return };
     for result in &delivery.results {
         let again =
@@ -199,9 +199,9 @@ fn place() -> tokio::sync::OwnedSemaphorePermit {
 }
 
 fn launch(mut request: v1::LaunchRequest) {
-    request.is_whole();
+    request.verify_checksum();
     let Some(Ok(source)) = request.source.map(SpecSource::try_from) else { return };
-    if source.text.len() <= LONGEST && Spec::read(&source).is_ok() {
+    if source.text.len() <= LONGEST && Spec::read_stored(&source).is_ok() {
         assert!(SpecSource::try_from(v1::SpecSource::from(&source)).is_ok());
     }
 }
@@ -315,8 +315,8 @@ pub fn address(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let token = text.parse::<Token>().ok();
     if let Some(token) = &token {
-        assert_eq!(token.reveal().parse::<Token>().as_ref(), Ok(token));
-        assert!(!format!("{token:?}").contains(&token.reveal()));
+        assert_eq!(token.reveal_text().parse::<Token>().as_ref(), Ok(token));
+        assert!(!format!("{token:?}").contains(&token.reveal_text()));
     }
     is_loopback(text);
     _ = parse_duration(text);
@@ -324,7 +324,7 @@ pub fn address(bytes: &[u8]) {
     assert!(!text.starts_with("postgres://") || shown == "Database");
     let _runtime = runtime().enter();
     for token in [None, token] {
-        _ = lazy(text, &Access { token, ..Access::default() });
+        _ = connect_lazily(text, &ClientAuth { token, ..ClientAuth::default() });
     }
 }
 
@@ -342,10 +342,13 @@ pub fn file(bytes: &[u8]) {
     if let Ok(dataset) = Dataset::decode(bytes) {
         assert!(dataset.train.len() + dataset.test.len() <= bytes.len());
     }
-    _ = FilePin::of("f.safetensors", bytes);
+    _ = FilePin::from_bytes("f.safetensors", bytes);
     let net = small_net();
-    if let Ok(weights) = Weights::decode(bytes, net) {
-        assert_eq!(Weights::decode(&weights.encode(net, None), net).map_err(|e| e.to_string()), Ok(weights));
+    if let Ok(weights) = Weights::from_safetensors(bytes, net) {
+        assert_eq!(
+            Weights::from_safetensors(&weights.to_safetensors(net, None), net).map_err(|e| e.to_string()),
+            Ok(weights)
+        );
     }
 }
 
@@ -354,9 +357,9 @@ fn small_net() -> &'static Net {
     NET.get_or_init(|| {
         let text = "name = \"t\"\n[data]\ndataset = \"glyphs\"\n[model]\nkind = \"mlp\"\nhidden = [2]\naffine = true\n[train]\n\
                     steps = 1\nbatch_size = 2\nlr = 0.1\n";
-        let config: TrialConfig = spec(text).grid.config(0).expect("the only cell");
+        let config: TrialConfig = spec(text).grid.resolve_config(0).expect("the only cell");
         let model: &ModelConfig = &config.model;
-        Net::new(model, Shape { height: 1, width: 2, channels: 1 }, 2).expect("a network")
+        Net::from_model(model, ActivationShape { height: 1, width: 2, channels: 1 }, 2).expect("a network")
     })
 }
 
@@ -367,7 +370,7 @@ const WORKER: &str = "0123456789abcdef0123456789abcdef";
 
 fn spec(text: &str) -> Spec {
     let source = SpecSource { file: "f".into(), text: text.into(), ..SpecSource::default() };
-    Spec::read(&source).expect("a valid sweep")
+    Spec::read_stored(&source).expect("a valid sweep")
 }
 
 fn empty_row() -> SweepRow {
@@ -397,7 +400,7 @@ fn busy_core() -> Core {
     let mut core = Core::new(Timing { lease_ttl: TTL }, 1, 1);
     core.on_sweep(empty_sweep(), [], Now::ZERO);
     let hello = v1::Hello {
-        protocol: PROTOCOL,
+        protocol: PROTOCOL_VERSION,
         worker: WORKER.into(),
         name: "w".into(),
         slots: 2,

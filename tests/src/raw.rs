@@ -1,11 +1,11 @@
 //! A worker made by hand: speaks the protocol, and does with results what no honest worker would.
 
 use ergodic_common::trial::CPU_F32;
-use ergodic_proto::seal::Sealed as _;
+use ergodic_proto::seal::Checksummed as _;
 use ergodic_proto::v1::session_request::Message as Request;
 use ergodic_proto::v1::session_response::Message as Response;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
-use ergodic_proto::{PROTOCOL, v1};
+use ergodic_proto::{PROTOCOL_VERSION, v1};
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
@@ -75,7 +75,7 @@ impl RawWorker {
     /// # Panics
     /// The coordinator refuses.
     pub async fn joined(url: &str, id: &str) -> Self {
-        Self::join(url, id, PROTOCOL).await.expect("the coordinator takes the worker")
+        Self::join(url, id, PROTOCOL_VERSION).await.expect("the coordinator takes the worker")
     }
 
     /// The same worker over this one's connection, for what needs no session.
@@ -193,7 +193,7 @@ impl RawWorker {
             hash: blake3::hash(checkpoint).as_bytes().to_vec(),
             seal: Vec::new(),
         };
-        let first = v1::KeepCheckpointRequest { head: Some(head.sealed()), chunk: Vec::new() };
+        let first = v1::KeepCheckpointRequest { head: Some(head.with_checksum()), chunk: Vec::new() };
         let pieces = checkpoint.chunks(1 << 20);
         let pieces = pieces.map(|chunk| v1::KeepCheckpointRequest { head: None, chunk: chunk.to_vec() });
         let messages: Vec<_> = std::iter::once(first).chain(pieces).collect();
@@ -257,6 +257,6 @@ impl Courier {
             sweep: grant.sweep.clone(),
             seal: Vec::new(),
         };
-        Ok(self.client.commit_results(request.sealed()).await?.into_inner())
+        Ok(self.client.commit_results(request.with_checksum()).await?.into_inner())
     }
 }

@@ -120,7 +120,7 @@ pub(crate) fn result(n: u32, kind: u8) -> TrialResult {
         2 => TrialResult { outcome: Outcome::Diverged { step: 4 }, ..plain },
         3 => TrialResult {
             predictions: Predictions { steps: vec![5], classes: vec![1, 2] },
-            weights: Some([7; 32]),
+            weights_hash: Some([7; 32]),
             ..plain
         },
         4 => TrialResult { outcome: Outcome::Failed { cause: "a b".into() }, ..plain },
@@ -144,8 +144,9 @@ pub(crate) fn gathering(row: SweepRow, from: i64, shift: u64) -> Gathering {
     let text = "name = 'a'\n[data]\ndataset = 'glyphs'\n[model]\nkind = 'mlp'\n[train]\nsteps = 9\nbatch_size = 32\nlr = 0.1\n[measure]\n\
                 metrics = ['test_acc', 'train_loss']\n";
     let source = SpecSource { file: "f".into(), text: text.into(), ..SpecSource::default() };
-    let spec = Spec::read(&source).expect("a sweep file");
-    let select = spec.measure.select(&spec.measure, &spec.grid.config(0).expect("a cell")).expect("itself");
+    let spec = Spec::read_stored(&source).expect("a sweep file");
+    let select =
+        spec.measure.selection_for(&spec.measure, &spec.grid.resolve_config(0).expect("a cell")).expect("itself");
     let select = Arc::new(select);
     let cell = |cell| SameCell { from: cell, to: cell + shift, below: 1, identity: [0; 32], select: select.clone() };
     let sources = vec![Source { sweep: from, cells: (0..3).map(cell).collect() }];

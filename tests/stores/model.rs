@@ -109,7 +109,7 @@ impl Model {
         model.written = Some(vec![Written::Gathered(sweep, rows.len() as u64)]);
         for (key, StoredTrial { result, worker }) in rows {
             let to = TrialKey { cell: key.cell + shift, ..key };
-            let result = TrialResult { key: to, predictions: Default::default(), weights: None, ..result };
+            let result = TrialResult { key: to, predictions: Default::default(), weights_hash: None, ..result };
             model.trials.insert((sweep, to), StoredTrial { result, worker });
             let audit = model.audits.get(&(from, key)).cloned().unwrap_or(due(key, ""));
             model.audits.insert((sweep, to), Audit { key: to, ..audit });
@@ -222,11 +222,12 @@ impl Model {
                 }
             }
             Write::Cells(sweep, cells) => {
-                self.sweeps.entry(*sweep).and_modify(|row| row.source.cells = Some(*cells));
+                self.sweeps.entry(*sweep).and_modify(|row| row.source.cells_fingerprint = Some(*cells));
             }
             Write::Probe => {}
             Write::TakeOff(hashes) => {
-                let of_trials = |hash: &[u8; 32]| self.trials.values().any(|row| row.result.weights == Some(*hash));
+                let of_trials =
+                    |hash: &[u8; 32]| self.trials.values().any(|row| row.result.weights_hash == Some(*hash));
                 let of_sweeps =
                     |hash: &[u8; 32]| self.sweeps.values().any(|row| row.named_files().any(|it| it == *hash));
                 let unnamed = hashes.iter().filter(|hash| !of_trials(hash) && !of_sweeps(hash));
@@ -393,7 +394,7 @@ impl Model {
         self.trials.retain(|(of, _), _| *of != sweep);
         let last = rows.iter().map(|row| row.result.key).max();
         self.audits.retain(|(of, key), _| *of != sweep || Some(*key) > last);
-        let weights: BTreeSet<[u8; 32]> = rows.iter().filter_map(|row| row.result.weights).collect();
+        let weights: BTreeSet<[u8; 32]> = rows.iter().filter_map(|row| row.result.weights_hash).collect();
         Cleared { trials: rows.len() as u64, weights: weights.into_iter().collect(), more: true }
     }
 
@@ -432,7 +433,7 @@ fn differing(a: &TrialResult, b: &TrialResult) -> String {
             ("digest", format!("{:?}", r.digest)),
             ("metrics", format!("{:?}", r.metrics)),
             ("curve", format!("{:?}", r.curve)),
-            ("weights", format!("{:?}", r.weights)),
+            ("weights", format!("{:?}", r.weights_hash)),
             ("predictions", format!("{:?}", r.predictions)),
         ]
     };
@@ -457,7 +458,7 @@ impl Reader for Model {
     }
 
     fn names(&self, weights: &[u8; 32]) -> Result<bool, StoreError> {
-        Ok(self.trials.values().any(|row| row.result.weights == Some(*weights)))
+        Ok(self.trials.values().any(|row| row.result.weights_hash == Some(*weights)))
     }
 
     fn leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError> {
@@ -480,7 +481,7 @@ impl Reader for Model {
     }
 
     fn weights(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, [u8; 32])) -> Result<Vec<Damage>, StoreError> {
-        let named = self.of_sweep(sweep).into_iter().filter_map(|row| Some((row.result.key, row.result.weights?)));
+        let named = self.of_sweep(sweep).into_iter().filter_map(|row| Some((row.result.key, row.result.weights_hash?)));
         named.for_each(|(key, hash)| each(key, hash));
         Ok(Vec::new())
     }

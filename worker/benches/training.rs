@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use ergodic_common::config::{Length, Order, TrialConfig};
+use ergodic_common::config::{Length, TrialConfig, VisitOrder};
 use ergodic_common::dataset::{Dataset, Images};
 use ergodic_common::metric::Metric;
 use ergodic_common::seed::{SeedPlan, Streams};
@@ -51,11 +51,11 @@ impl Trial {
              steps = {steps}\nbatch_size = {batch}\nlr = 0.01\nwd = 5e-4\noptimizer = {{ momentum = 0.9 }}\n"
         );
         let source = SpecSource { file: "bench".into(), text, ..SpecSource::default() };
-        let spec = Spec::read(&source).expect("a valid sweep");
-        let mut config = spec.grid.config(0).expect("its only cell");
-        (config.data.train, config.data.test, config.data.order) = (batch, 1, Order::Sequential);
+        let spec = Spec::read_stored(&source).expect("a valid sweep");
+        let mut config = spec.grid.resolve_config(0).expect("its only cell");
+        (config.data.train, config.data.test, config.data.order) = (batch, 1, VisitOrder::Sequential);
         let streams = Streams { sweep_seed: 0, repeat: 0, cell: [0; 32], plan: SeedPlan::default() };
-        let measure = Measure::sampling(Length::Steps(steps), vec![Metric::TrainLoss]);
+        let measure = Measure::with_metrics(Length::Steps(steps), vec![Metric::TrainLoss]);
         let data = TrialData::new(made_up(&config), &config.data, &streams).expect("as many images as are used");
         Self { config, streams, measure, data }
     }
@@ -81,11 +81,11 @@ impl Trial {
 
 fn made_up(config: &TrialConfig) -> Arc<Dataset> {
     let name = config.data.dataset;
-    let (height, width, channels) = name.shape();
+    let (height, width, channels) = name.image_shape();
     let part = |images: u32| Images {
         pixels: (0..images * height * width * channels).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect(),
         floats: Vec::new(),
-        labels: (0..images).map(|i| (i % name.classes()) as u8).collect(),
+        labels: (0..images).map(|i| (i % name.class_count()) as u8).collect(),
     };
     Arc::new(Dataset { name, train: part(config.data.train), test: part(1) })
 }

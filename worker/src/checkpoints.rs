@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ergodic_common::TrialKey;
-use ergodic_proto::seal::Sealed as _;
-use ergodic_proto::transfer::{CHUNK, MAX_CHECKPOINT};
+use ergodic_proto::seal::Checksummed as _;
+use ergodic_proto::transfer::{CHUNK_BYTES, MAX_CHECKPOINT_BYTES};
 use ergodic_proto::v1;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -172,10 +172,10 @@ async fn put(link: &Link, worker: &str, upload: &Upload) -> Result<(), Status> {
         hash: upload.hash.to_vec(),
         seal: Vec::new(),
     };
-    let first = v1::KeepCheckpointRequest { head: Some(head.sealed()), chunk: Vec::new() };
+    let first = v1::KeepCheckpointRequest { head: Some(head.with_checksum()), chunk: Vec::new() };
     let bytes = upload.bytes.clone();
-    let pieces = (0..bytes.len()).step_by(CHUNK).map(move |at| {
-        let chunk = bytes[at..(at + CHUNK).min(bytes.len())].to_vec();
+    let pieces = (0..bytes.len()).step_by(CHUNK_BYTES).map(move |at| {
+        let chunk = bytes[at..(at + CHUNK_BYTES).min(bytes.len())].to_vec();
         v1::KeepCheckpointRequest { head: None, chunk }
     });
     let messages = tokio_stream::iter([first]).chain(tokio_stream::iter(pieces));
@@ -197,8 +197,8 @@ async fn fetch(link: &Link, worker: &str, owner: Owner) -> Result<Vec<u8>, Statu
     while let Some(piece) = within(PATIENCE, stream.message()).await? {
         hash.extend(piece.hash);
         bytes.extend(piece.chunk);
-        if bytes.len() as u64 > MAX_CHECKPOINT {
-            return Err(Status::out_of_range(format!("it has more than {MAX_CHECKPOINT} bytes")));
+        if bytes.len() as u64 > MAX_CHECKPOINT_BYTES {
+            return Err(Status::out_of_range(format!("it has more than {MAX_CHECKPOINT_BYTES} bytes")));
         }
     }
     match hash == blake3::hash(&bytes).as_bytes() {

@@ -8,10 +8,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ergodic_common::duration::parse_duration;
 use ergodic_common::spec::SpecSource;
-use ergodic_common::text::shown_lines;
+use ergodic_common::text::escape_lines;
 use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
-use ergodic_proto::connect::Access;
-use ergodic_proto::log::OneLineEach;
+use ergodic_proto::connect::ClientAuth;
+use ergodic_proto::log::EscapedLineWriter;
 use ergodic_proto::status::UserError;
 use serde_json::json;
 use tokio::sync::watch;
@@ -96,8 +96,8 @@ struct AccessArgs {
 }
 
 impl AccessArgs {
-    fn read(self) -> Result<Access, UserError> {
-        let access = Access { token: None, ca: self.ca, identity: self.cert.zip(self.key) };
+    fn read(self) -> Result<ClientAuth, UserError> {
+        let access = ClientAuth { token: None, ca: self.ca, identity: self.cert.zip(self.key) };
         access.with_token_file(self.token_file.as_deref())
     }
 }
@@ -241,7 +241,7 @@ pub fn main() -> ExitCode {
 
 fn complain(error: &UserError) {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "error: {}", shown_lines(&error.to_string()));
+    let _ = writeln!(std::io::stderr(), "error: {}", escape_lines(&error.to_string()));
 }
 
 fn isa(name: &str) -> Result<Isa, UserError> {
@@ -252,7 +252,7 @@ fn join(args: JoinArgs) -> Result<(), UserError> {
     let filter = EnvFilter::try_from_env("ERGODIC_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(|| OneLineEach(std::io::stderr()))
+        .with_writer(|| EscapedLineWriter(std::io::stderr()))
         .with_target(false);
     match args.log_format {
         LogFormat::Pretty => logs.init(),
@@ -380,7 +380,7 @@ fn new_id() -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     hasher.update(&now.as_nanos().to_le_bytes()).update(&std::process::id().to_le_bytes()).update(host().as_bytes());
     hasher.update(std::fs::read("/proc/sys/kernel/random/uuid").unwrap_or_default().as_slice());
-    ergodic_common::trial::hex(&hasher.finalize().as_bytes()[..16])
+    ergodic_common::trial::to_hex(&hasher.finalize().as_bytes()[..16])
 }
 
 fn host() -> String {
@@ -422,7 +422,7 @@ fn bench(args: &BenchArgs) -> Result<(), UserError> {
     );
     let source = SpecSource { file: "bench".into(), text, ..SpecSource::default() };
     let bad = |e: ergodic_common::SpecError| UserError::new(ErrorCode::BadInput, e.to_string());
-    let config = Spec::read(&source).and_then(|spec| spec.grid.config(0)).map_err(bad)?;
+    let config = Spec::read_stored(&source).and_then(|spec| spec.grid.resolve_config(0)).map_err(bad)?;
     let place = args.device.open()?;
     let report = train::bench(&config, args.steps, isa, place.as_ref(), args.threads)
         .map_err(|e| UserError::new(ErrorCode::Internal, format!("--threads: {e}")))?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ergodic_common::config::DatasetName;
 use ergodic_common::dataset::{Dataset, files};
-use ergodic_common::trial::hex;
+use ergodic_common::trial::to_hex;
 use ergodic_proto::transfer;
 
 use crate::link::Link;
@@ -68,21 +68,21 @@ pub async fn file(places: &Places, link: &mut Link, hash: [u8; 32], what: &str) 
     if let Ok(Some(bytes)) = here.await {
         return Ok(bytes);
     }
-    let bytes = transfer::fetch(&mut link.files, hash).await?;
+    let bytes = transfer::fetch_file(&mut link.files, hash).await?;
     keep(&places.cache, &hash, &bytes)?;
-    tracing::info!(hash = hex(&hash), bytes = bytes.len(), "{what} fetched from the coordinator");
+    tracing::info!(hash = to_hex(&hash), bytes = bytes.len(), "{what} fetched from the coordinator");
     Ok(bytes)
 }
 
 /// From this machine's own files, if they hold the very same images.
 fn own_files(places: &Places, name: DatasetName, train: u32, hash: &[u8; 32]) -> Option<Dataset> {
     // A dataset file is known by its hash alone.
-    let dataset = files::load(name, places.data_dir.as_deref(), train).ok()?;
-    if blake3::hash(&dataset.encode()).as_bytes() == hash {
+    let dataset = files::load_dataset(name, places.data_dir.as_deref(), train).ok()?;
+    if blake3::hash(&dataset.encode_canonical()).as_bytes() == hash {
         return Some(dataset);
     }
     tracing::warn!(
-        dataset = name.word(),
+        dataset = name.as_str(),
         "the files here are not those the sweep was launched on; fetching the right ones"
     );
     None
@@ -90,13 +90,13 @@ fn own_files(places: &Places, name: DatasetName, train: u32, hash: &[u8; 32]) ->
 
 /// A damaged file is as good as none.
 fn read_cached(cache: &Path, hash: &[u8; 32]) -> Option<Vec<u8>> {
-    let bytes = std::fs::read(cache.join(hex(hash))).ok()?;
+    let bytes = std::fs::read(cache.join(to_hex(hash))).ok()?;
     (blake3::hash(&bytes).as_bytes() == hash).then_some(bytes)
 }
 
 /// Written beside and renamed: several workers may share a cache.
 fn keep(cache: &Path, hash: &[u8; 32], bytes: &[u8]) -> Result<(), FetchError> {
-    let path = cache.join(hex(hash));
+    let path = cache.join(to_hex(hash));
     let write = || {
         std::fs::create_dir_all(cache)?;
         let part = path.with_extension(format!("part{}", std::process::id()));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ergodic_common::TrialResult;
-use ergodic_proto::seal::Sealed as _;
+use ergodic_proto::seal::Checksummed as _;
 use ergodic_proto::{transfer, v1};
 use tonic::{Code, Status};
 
@@ -189,15 +189,15 @@ impl Post<'_> {
         let Parcel { fence, sweep, .. } = self.parcel;
         let fence = Some(v1::Fence { lease: fence.lease, epoch: fence.epoch });
         let (worker, sweep) = (self.worker.to_owned(), sweep.clone());
-        v1::CommitResultsRequest { worker, fence, results, sweep, seal: Vec::new() }.sealed()
+        v1::CommitResultsRequest { worker, fence, results, sweep, seal: Vec::new() }.with_checksum()
     }
 }
 
 /// Files go before the results that name them: what has a row can be fetched.
 async fn send_files(link: &Link, results: &[Finished]) -> Result<(), Status> {
     for finished in results {
-        if let (Some(hash), Some(file)) = (finished.result.weights, &finished.weights) {
-            transfer::put(&mut link.files.clone(), hash, file.clone()).await?;
+        if let (Some(hash), Some(file)) = (finished.result.weights_hash, &finished.weights) {
+            transfer::upload_file(&mut link.files.clone(), hash, file.clone()).await?;
         }
     }
     Ok(())

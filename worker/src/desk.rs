@@ -246,7 +246,7 @@ impl Desk {
         let key = lease.queued.pop_front()?;
         let stop = Arc::new(AtomicBool::new(false));
         lease.running.insert(key, stop.clone());
-        let limit = lease.sweep.spec.terms.time_limit;
+        let limit = lease.sweep.spec.scheduling.time_limit;
         let kept = lease.kept.contains(&key);
         Some(Assignment { fence: *fence, key, sweep: lease.sweep.clone(), stop, limit, kept })
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ergodic_common::trial::hex;
+use ergodic_common::trial::to_hex;
 
 /// A folder of checkpoints, which several workers may share.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ impl Folder {
     }
 
     fn file(&self, identity: &[u8; 32]) -> PathBuf {
-        self.path.join(format!("{}.trial", hex(identity)))
+        self.path.join(format!("{}.trial", to_hex(identity)))
     }
 
     /// What was kept last under this identity.
@@ -30,7 +30,8 @@ impl Folder {
     /// Written beside and renamed, so that a crash leaves the old one or the new one. A full disk costs the checkpoint, not
     /// the trial.
     pub(crate) fn keep(&self, identity: &[u8; 32], checkpoint: &[u8]) {
-        let (file, part) = (self.file(identity), self.path.join(format!("{}.{}", hex(identity), std::process::id())));
+        let (file, part) =
+            (self.file(identity), self.path.join(format!("{}.{}", to_hex(identity), std::process::id())));
         let written = std::fs::write(&part, checkpoint).and_then(|()| std::fs::rename(&part, &file));
         if let Err(error) = written {
             let _ = std::fs::remove_file(&part);

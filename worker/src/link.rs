@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use ergodic_proto::MAX_MESSAGE;
-use ergodic_proto::connect::{self, Access, Connection};
+use ergodic_proto::MAX_MESSAGE_BYTES;
+use ergodic_proto::connect::{self, ClientAuth, ClientChannel};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::file_service_client::FileServiceClient;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
@@ -13,7 +13,7 @@ use tonic::codec::CompressionEncoding;
 #[derive(Debug, Clone)]
 pub struct Links {
     all: Arc<[Link]>,
-    access: Access,
+    access: ClientAuth,
     at: Arc<Mutex<At>>,
 }
 
@@ -31,14 +31,14 @@ impl Links {
     ///
     /// # Errors
     /// As for [`Link::to`].
-    pub fn to(urls: &str, access: &Access) -> Result<Self, UserError> {
+    pub fn to(urls: &str, access: &ClientAuth) -> Result<Self, UserError> {
         let all = urls.split(',').map(|url| Link::to(url.trim(), access)).collect::<Result<_, _>>()?;
         Ok(Self { all, access: access.clone(), at: Arc::default() })
     }
 
     /// The coordinator at the other end of one link.
     pub fn only(link: Link) -> Self {
-        Self { all: [link].into(), access: Access::default(), at: Arc::default() }
+        Self { all: [link].into(), access: ClientAuth::default(), at: Arc::default() }
     }
 
     /// The one to ask now.
@@ -70,11 +70,11 @@ impl Links {
 #[derive(Debug, Clone)]
 pub struct Link {
     /// Leases and results.
-    pub work: WorkerServiceClient<Connection>,
+    pub work: WorkerServiceClient<ClientChannel>,
     /// Files.
-    pub files: FileServiceClient<Connection>,
+    pub files: FileServiceClient<ClientChannel>,
     /// Checkpoints, which are not worth compressing.
-    pub bulk: WorkerServiceClient<Connection>,
+    pub bulk: WorkerServiceClient<ClientChannel>,
 }
 
 impl Link {
@@ -82,19 +82,19 @@ impl Link {
     ///
     /// # Errors
     /// The address is none, or the token cannot be used there.
-    pub fn to(url: &str, access: &Access) -> Result<Self, UserError> {
-        let connection = connect::lazy(url, access)
+    pub fn to(url: &str, access: &ClientAuth) -> Result<Self, UserError> {
+        let connection = connect::connect_lazily(url, access)
             .map_err(|error| UserError::new(error.code, format!("--join {url}: {}", error.message)))?;
         Ok(Self::over(connection, !connect::is_loopback(url)))
     }
 
     /// Over a connection, along which messages are `small`, or as they are.
-    pub fn over(connection: Connection, small: bool) -> Self {
+    pub fn over(connection: ClientChannel, small: bool) -> Self {
         let work = WorkerServiceClient::new(connection.clone())
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE);
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let bulk = work.clone();
-        let files = FileServiceClient::new(connection).max_decoding_message_size(MAX_MESSAGE);
+        let files = FileServiceClient::new(connection).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let work = if small { work.send_compressed(CompressionEncoding::Zstd) } else { work };
         Self { work, files, bulk }
     }

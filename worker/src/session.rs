@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
-use ergodic_proto::connect::{Connection, words};
-use ergodic_proto::patient::spread;
-use ergodic_proto::status::{UserError, leader, retry_after};
+use ergodic_proto::connect::{ClientChannel, describe_status};
+use ergodic_proto::patient::with_jitter;
+use ergodic_proto::status::{UserError, leader_url, retry_after};
 use ergodic_proto::v1::session_request::Message as Request;
 use ergodic_proto::v1::session_response::Message as Response;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
-use ergodic_proto::{PROTOCOL, v1};
+use ergodic_proto::{PROTOCOL_VERSION, v1};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -71,7 +71,7 @@ impl Backoff {
     /// As long as the coordinator says, if it is one that says so.
     pub(crate) async fn wait_after(&mut self, status: &tonic::Status) {
         match retry_after(status) {
-            Some(wait) => tokio::time::sleep(spread(wait, 1)).await,
+            Some(wait) => tokio::time::sleep(with_jitter(wait, 1)).await,
             None => self.wait().await,
         }
     }
@@ -127,14 +127,14 @@ pub async fn keep(
                     let message = format!(
                         "no coordinator answers at {} ({}): is `ergodic serve` running there?",
                         identity.join,
-                        words(&status)
+                        describe_status(&status)
                     );
                     return Err(UserError::new(ErrorCode::Unreachable, message));
                 }
-                let (coordinator, why) = (&identity.join, words(&status));
+                let (coordinator, why) = (&identity.join, describe_status(&status));
                 tracing::warn!(coordinator, why, "not joined; trying again");
                 // Whoever stands by has answered: it may lead any moment.
-                if leader(&status).is_some() {
+                if leader_url(&status).is_some() {
                     backoff = Backoff::new();
                 }
                 refused_with = Some(status);
@@ -156,7 +156,7 @@ pub async fn keep(
 
 /// One that stands by says who leads; after any other end, the next one is tried.
 fn turn_to_another(links: &Links, refused_with: Option<&tonic::Status>) {
-    match refused_with.and_then(leader).filter(|url| !url.is_empty()) {
+    match refused_with.and_then(leader_url).filter(|url| !url.is_empty()) {
         Some(url) => {
             tracing::info!(leader = url, "the coordinator stands by");
             if let Err(error) = links.follow(&url) {
@@ -208,11 +208,11 @@ impl<'a> Session<'a> {
     async fn open(
         identity: &'a Identity,
         office: &'a Arc<Office>,
-        mut client: WorkerServiceClient<Connection>,
+        mut client: WorkerServiceClient<ClientChannel>,
     ) -> Result<Self, tonic::Status> {
         let (outgoing, messages) = mpsc::channel(64);
         let hello = v1::Hello {
-            protocol: PROTOCOL,
+            protocol: PROTOCOL_VERSION,
             build: BUILD.to_owned(),
             worker: identity.worker.clone(),
             name: identity.name.clone(),

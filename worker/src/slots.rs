@@ -220,7 +220,7 @@ pub fn run(assignment: &Assignment, machine: &Machine, shelf: Option<&dyn train:
     let attempt = catch_unwind(AssertUnwindSafe(|| {
         let sweep = &assignment.sweep;
         let cell = sweep.cell(assignment.key.cell)?;
-        let streams = sweep.spec.streams(assignment.key, cell.hash);
+        let streams = sweep.spec.trial_streams(assignment.key, cell.hash);
         let job = Job {
             config: &cell.config,
             streams: &streams,

@@ -10,8 +10,8 @@ use ergodic_common::net::Net;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{BUILD, Spec, TrialKey};
 use ergodic_proto::convert::WireError;
-use ergodic_proto::seal::Sealed as _;
-use ergodic_proto::{PROTOCOL, v1};
+use ergodic_proto::seal::Checksummed as _;
+use ergodic_proto::{PROTOCOL_VERSION, v1};
 
 use crate::datasets::{self, FetchError, Places};
 use crate::link::Link;
@@ -93,7 +93,7 @@ impl Sweep {
             .map_err(|e: WireError| SweepError::Wrong(e.to_string()))?;
         let pins = source.files.clone();
         let read = tokio::task::spawn_blocking(move || {
-            let spec = Spec::read(&source).map_err(|e| e.to_string())?;
+            let spec = Spec::read_stored(&source).map_err(|e| e.to_string())?;
             // A worker of another build must not take one cell for another.
             match spec.is_as_stored(&source) {
                 true => Ok(spec),
@@ -142,13 +142,13 @@ impl Sweep {
     }
 
     fn resolve(&self, number: u64) -> Result<Cell, String> {
-        if !self.spec.grid.holds(number) {
+        if !self.spec.grid.has_cell(number) {
             return Err(format!("the sweep has no cell {number}"));
         }
-        let config = self.spec.grid.config(number).map_err(|e| e.to_string())?;
+        let config = self.spec.grid.resolve_config(number).map_err(|e| e.to_string())?;
         let pinned = self.data.as_ref().map_or([0; 32], |(_, hash)| *hash);
-        let hash = self.spec.cell_hash(&config, &pinned);
-        let data = match (&self.data, Net::of(&config)) {
+        let hash = self.spec.compute_cell_hash(&config, &pinned);
+        let data = match (&self.data, Net::from_config(&config)) {
             (Some((dataset, _)), Some(_)) => Some(self.subset(dataset, &config, hash)?),
             _ => None,
         };
@@ -169,7 +169,7 @@ impl Sweep {
             return Ok(data.clone());
         }
         // The choice ignores repeat and cell.
-        let streams = self.spec.streams(TrialKey { cell: 0, repeat: 0 }, hash);
+        let streams = self.spec.trial_streams(TrialKey { cell: 0, repeat: 0 }, hash);
         let data = TrialData::new(dataset.clone(), &config.data, &streams).map_err(|e| e.to_string())?;
         Ok(subsets.entry(images).or_insert(Arc::new(data)).clone())
     }
@@ -177,8 +177,8 @@ impl Sweep {
     #[cfg(test)]
     pub(crate) fn for_tests() -> Self {
         let text = "name = \"t\"\n[model]\nkind = \"empty\"\n".to_owned();
-        let spec =
-            Spec::read(&SpecSource { file: String::new(), text, ..SpecSource::default() }).expect("a valid sweep");
+        let spec = Spec::read_stored(&SpecSource { file: String::new(), text, ..SpecSource::default() })
+            .expect("a valid sweep");
         let starts = HashMap::new();
         Self { id: "t".into(), spec, data: None, starts, cells: Mutex::default(), subsets: Mutex::default() }
     }
@@ -189,11 +189,12 @@ async fn ask(id: &str, link: &mut Link) -> Result<v1::GetSweepResponse, tonic::S
     let mut backoff = Backoff::new();
     let mut asked = 1;
     loop {
-        let mut question = tonic::Request::new(v1::GetSweepRequest { sweep: id.to_owned(), protocol: PROTOCOL });
+        let mut question =
+            tonic::Request::new(v1::GetSweepRequest { sweep: id.to_owned(), protocol: PROTOCOL_VERSION });
         question.set_timeout(ANSWER_WITHIN);
         let answer = link.work.get_sweep(question).await.map(|answer| {
             let mut answer = answer.into_inner();
-            answer.is_whole().then_some(answer)
+            answer.verify_checksum().then_some(answer)
         });
         let why = match answer {
             Ok(Some(answer)) => return Ok(answer),
@@ -210,14 +211,14 @@ async fn ask(id: &str, link: &mut Link) -> Result<v1::GetSweepResponse, tonic::S
 
 /// Bytes that a trial of a cell needs, and those of the dataset.
 pub(crate) fn bytes(spec: &Spec, cell: u64) -> (u64, u64) {
-    let config = spec.grid.holds(cell).then(|| spec.grid.config(cell).ok()).flatten();
+    let config = spec.grid.has_cell(cell).then(|| spec.grid.resolve_config(cell).ok()).flatten();
     let Some(config) = config else { return (0, 0) };
-    let Some(net) = Net::of(&config) else { return (0, 0) };
-    (net.trial_bytes(&config, &spec.measure), config.data.dataset.bytes())
+    let Some(net) = Net::from_config(&config) else { return (0, 0) };
+    (net.trial_bytes(&config, &spec.measure), config.data.dataset.bytes_in_memory())
 }
 
 /// A sweep trains on one dataset, which the coordinator has checked.
 fn dataset_of(spec: &Spec) -> DatasetName {
-    let trains = |cell: u64| spec.grid.config(cell).ok().filter(|config| Net::of(config).is_some());
+    let trains = |cell: u64| spec.grid.resolve_config(cell).ok().filter(|config| Net::from_config(config).is_some());
     spec.grid.iter().find_map(trains).map_or(DatasetName::Glyphs, |config| config.data.dataset)
 }

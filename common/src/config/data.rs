@@ -1,11 +1,11 @@
 //! `[data]`
 
-use super::{numeric, word_of};
+use super::{range_for_key, word_for_value};
 use crate::error::SpecError;
-use crate::pin::{ENDING, FileData};
-use crate::reader::Reader;
-use crate::tree::number;
-use crate::trial::hex;
+use crate::pin::{FileData, SAFETENSORS_SUFFIX};
+use crate::reader::TableReader;
+use crate::tree::format_shortest;
+use crate::trial::to_hex;
 
 /// The datasets Ergodic knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,7 +26,7 @@ pub enum DatasetName {
 
 impl DatasetName {
     /// Names as written in a sweep file; a file is named by its path.
-    pub const WORDS: [(&'static str, Self); 5] = [
+    pub const NAMES: [(&'static str, Self); 5] = [
         ("glyphs", Self::Glyphs),
         ("mnist", Self::Mnist),
         ("fashion-mnist", Self::FashionMnist),
@@ -35,12 +35,12 @@ impl DatasetName {
     ];
 
     /// The name as written in a sweep file.
-    pub fn word(self) -> &'static str {
-        if let Self::File(_) = self { "the dataset file" } else { word_of(&Self::WORDS, self) }
+    pub fn as_str(self) -> &'static str {
+        if let Self::File(_) = self { "the dataset file" } else { word_for_value(&Self::NAMES, self) }
     }
 
     /// Images in the full training and test sets.
-    pub fn sizes(self) -> (u32, u32) {
+    pub fn split_sizes(self) -> (u32, u32) {
         match self {
             Self::Glyphs => (10_000, 2_000),
             Self::Mnist | Self::FashionMnist => (60_000, 10_000),
@@ -50,7 +50,7 @@ impl DatasetName {
     }
 
     /// Height, width and channels of an image.
-    pub fn shape(self) -> (u32, u32, u32) {
+    pub fn image_shape(self) -> (u32, u32, u32) {
         match self {
             Self::Glyphs | Self::Mnist | Self::FashionMnist => (28, 28, 1),
             Self::Cifar10 | Self::Cifar100 => (32, 32, 3),
@@ -59,14 +59,14 @@ impl DatasetName {
     }
 
     /// Bytes of the whole dataset in memory.
-    pub fn bytes(self) -> u64 {
-        let ((train, test), (height, width, channels)) = (self.sizes(), self.shape());
+    pub fn bytes_in_memory(self) -> u64 {
+        let ((train, test), (height, width, channels)) = (self.split_sizes(), self.image_shape());
         let number = if matches!(self, Self::File(data) if data.floats) { 4 } else { 1 };
         u64::from(train + test) * (number * u64::from(height) * u64::from(width) * u64::from(channels) + 1)
     }
 
     /// Number of classes.
-    pub fn classes(self) -> u32 {
+    pub fn class_count(self) -> u32 {
         match self {
             Self::Cifar100 => 100,
             Self::File(data) => data.classes,
@@ -77,7 +77,7 @@ impl DatasetName {
 
 /// How training images are visited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub enum VisitOrder {
     /// A new permutation each epoch.
     Shuffle,
     /// The order of the subset, every epoch.
@@ -88,15 +88,15 @@ pub enum Order {
     FullBatch,
 }
 
-const ORDERS: [(&str, Order); 4] = [
-    ("shuffle", Order::Shuffle),
-    ("sequential", Order::Sequential),
-    ("with-replacement", Order::WithReplacement),
-    ("full-batch", Order::FullBatch),
+const ORDERS: [(&str, VisitOrder); 4] = [
+    ("shuffle", VisitOrder::Shuffle),
+    ("sequential", VisitOrder::Sequential),
+    ("with-replacement", VisitOrder::WithReplacement),
+    ("full-batch", VisitOrder::FullBatch),
 ];
 
 /// Most pixels by which `crop-flip` moves an image along an axis.
-pub const CROP_REACH: u32 = 4;
+pub const MAX_CROP_SHIFT: u32 = 4;
 
 /// How a training image is changed each time it is visited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +124,7 @@ pub struct DataConfig {
     /// Images of the training part that are kept aside: never trained on, and what metrics `val_*` are of.
     pub validation: u32,
     /// How training images are visited.
-    pub order: Order,
+    pub order: VisitOrder,
     /// How training images are changed.
     pub augment: Augment,
     /// Probability with which a training image has another class's label, drawn uniformly; the same in all repeats.
@@ -137,19 +137,19 @@ pub struct DataConfig {
 impl DataConfig {
     /// So many images, shuffled, standardized and otherwise as they are.
     pub fn new(dataset: DatasetName, train: u32, test: u32) -> Self {
-        let (order, augment) = (Order::Shuffle, Augment::None);
+        let (order, augment) = (VisitOrder::Shuffle, Augment::None);
         Self { dataset, train, test, validation: 0, order, augment, label_noise: 0.0, standardize: true }
     }
 
-    pub(super) fn read(root: &Reader<'_>) -> Result<Self, SpecError> {
+    pub(super) fn read_section(root: &TableReader<'_>) -> Result<Self, SpecError> {
         let r = root.section("data")?;
-        let dataset = Self::read_dataset(&r)?;
-        let (train_all, test_all) = dataset.sizes();
+        let dataset = Self::read_dataset_name(&r)?;
+        let (train_all, test_all) = dataset.split_sizes();
         let size = |key, default: u32, all: u32| -> Result<u32, SpecError> {
-            let n = r.whole(key, numeric(&r, key))?.unwrap_or(u64::from(default));
+            let n = r.read_whole_number(key, range_for_key(&r, key))?.unwrap_or(u64::from(default));
             if n > u64::from(all) {
-                let message = format!("{} has {all} images here, not {n}", dataset.word());
-                return Err(r.error(key, message));
+                let message = format!("{} has {all} images here, not {n}", dataset.as_str());
+                return Err(r.error_at(key, message));
             }
             Ok(n as u32)
         };
@@ -159,77 +159,77 @@ impl DataConfig {
             let message = format!(
                 "the {validation} images to validate on are taken from the {train_all} training images of {}, which leaves {}: \
                  set data.train or data.validation lower",
-                dataset.word(),
+                dataset.as_str(),
                 train_all - validation
             );
-            return Err(r.error("validation", message));
+            return Err(r.error_at("validation", message));
         }
         let config = Self {
             dataset,
             train,
             test: size("test", test_all, test_all)?,
             validation,
-            order: r.word("order", &ORDERS)?.unwrap_or(Order::Shuffle),
-            augment: r.word("augment", &AUGMENTS)?.unwrap_or(Augment::None),
-            label_noise: r.number("label_noise", numeric(&r, "label_noise"))?.unwrap_or(0.0),
-            standardize: r.bool("standardize")?.unwrap_or(true),
+            order: r.read_word("order", &ORDERS)?.unwrap_or(VisitOrder::Shuffle),
+            augment: r.read_word("augment", &AUGMENTS)?.unwrap_or(Augment::None),
+            label_noise: r.read_number("label_noise", range_for_key(&r, "label_noise"))?.unwrap_or(0.0),
+            standardize: r.read_bool("standardize")?.unwrap_or(true),
         };
-        if let Some(why) = config.cannot_augment() {
-            r.refuse("augment", || why)?;
+        if let Some(why) = config.augment_problem() {
+            r.refuse_if_new("augment", || why)?;
         }
-        r.finish()?;
+        r.refuse_unknown_keys()?;
         Ok(config)
     }
 
     /// Why its images cannot be changed as `augment` says: they have no sides to be mirrored or moved along.
-    pub fn cannot_augment(&self) -> Option<String> {
-        let (height, width, _) = self.dataset.shape();
+    pub fn augment_problem(&self) -> Option<String> {
+        let (height, width, _) = self.dataset.image_shape();
         let fits = match self.augment {
             Augment::None => true,
             Augment::Flip => width > 1,
             // A window that is moved further than an image is large shows nothing of it.
-            Augment::CropFlip => height > CROP_REACH && width > CROP_REACH,
+            Augment::CropFlip => height > MAX_CROP_SHIFT && width > MAX_CROP_SHIFT,
         };
-        let word = word_of(&AUGMENTS, self.augment);
+        let word = word_for_value(&AUGMENTS, self.augment);
         (!fits).then(|| {
             format!(
                 "\"{word}\" needs images with sides, of more than {} pixels; those of {} have {height}×{width}, as [image, feature] data \
                  have 1×1: set data.augment = \"none\", or give x_train and x_test as [image, height, width, channel]",
-                if self.augment == Augment::Flip { 1 } else { CROP_REACH },
-                self.dataset.word()
+                if self.augment == Augment::Flip { 1 } else { MAX_CROP_SHIFT },
+                self.dataset.as_str()
             )
         })
     }
 
-    fn read_dataset(r: &Reader<'_>) -> Result<DatasetName, SpecError> {
-        if !r.str("dataset")?.is_some_and(|name| name.ends_with(ENDING)) {
-            return Ok(r.word("dataset", &DatasetName::WORDS)?.unwrap_or(DatasetName::Glyphs));
+    fn read_dataset_name(r: &TableReader<'_>) -> Result<DatasetName, SpecError> {
+        if !r.read_str("dataset")?.is_some_and(|name| name.ends_with(SAFETENSORS_SUFFIX)) {
+            return Ok(r.read_word("dataset", &DatasetName::NAMES)?.unwrap_or(DatasetName::Glyphs));
         }
-        let images = r.file("dataset")?.and_then(|pin| pin.images);
+        let images = r.read_file("dataset")?.and_then(|pin| pin.images);
         let lacking =
-            || r.error("dataset", "the file has no tensor 'x_train': expected x_train, y_train, x_test, y_test");
+            || r.error_at("dataset", "the file has no tensor 'x_train': expected x_train, y_train, x_test, y_test");
         images.map(DatasetName::File).ok_or_else(lacking)
     }
 
-    pub(super) fn fields(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn identity_fields(&self) -> Vec<(&'static str, String)> {
         let dataset = match self.dataset {
-            DatasetName::File(data) => hex(&data.hash),
-            name => name.word().to_owned(),
+            DatasetName::File(data) => to_hex(&data.hash),
+            name => name.as_str().to_owned(),
         };
         let mut fields = vec![
             ("data.dataset", dataset),
             ("data.train", self.train.to_string()),
             ("data.test", self.test.to_string()),
-            ("data.order", word_of(&ORDERS, self.order).to_owned()),
+            ("data.order", word_for_value(&ORDERS, self.order).to_owned()),
         ];
         if self.validation > 0 {
             fields.push(("data.validation", self.validation.to_string()));
         }
         if self.augment != Augment::None {
-            fields.push(("data.augment", word_of(&AUGMENTS, self.augment).to_owned()));
+            fields.push(("data.augment", word_for_value(&AUGMENTS, self.augment).to_owned()));
         }
         if self.label_noise > 0.0 {
-            fields.push(("data.label_noise", number(self.label_noise)));
+            fields.push(("data.label_noise", format_shortest(self.label_noise)));
         }
         if !self.standardize {
             fields.push(("data.standardize", "false".into()));

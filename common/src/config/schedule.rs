@@ -2,12 +2,12 @@
 
 use super::Length;
 use crate::error::SpecError;
-use crate::reader::{Range, Reader, quoted};
-use crate::tree::{Value, number};
+use crate::reader::{NumberRange, TableReader, quote_value};
+use crate::tree::{SpecValue, format_shortest};
 
 /// A change of a hyperparameter: set it, or multiply its present value.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Change {
+pub enum HyperparamChange {
     /// Becomes this value.
     Set(f64),
     /// Is multiplied by this factor (written `"x0.1"`).
@@ -20,36 +20,36 @@ pub struct ScheduleStep {
     /// The first step or epoch at which it holds.
     pub from: Length,
     /// Change of the learning rate.
-    pub lr: Option<Change>,
+    pub lr: Option<HyperparamChange>,
     /// Change of the weight decay.
-    pub wd: Option<Change>,
+    pub wd: Option<HyperparamChange>,
     /// Change of the momentum.
-    pub momentum: Option<Change>,
+    pub momentum: Option<HyperparamChange>,
 }
 
 /// A learning rate that changes at every step, `schedule = { kind = …, … }`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Curve {
     /// Its form.
-    pub form: CurveForm,
+    pub form: LrScheduleForm,
     /// Over how long the learning rate first rises in proportion to the step, 0 for not at all.
     pub warmup: Length,
 }
 
 /// The form of a [`Curve`] after its warm-up.
 #[derive(Debug, Clone, PartialEq)]
-pub enum CurveForm {
+pub enum LrScheduleForm {
     /// Constant.
     Constant,
     /// `end + (lr − end)·(1 + cos πt)/2` with t going from 0 to 1 (Loshchilov and Hutter 2017).
     Cosine {
         /// The last value.
-        end: Change,
+        end: HyperparamChange,
     },
     /// `lr + (end − lr)·t` with t going from 0 to 1.
     Linear {
         /// The last value.
-        end: Change,
+        end: HyperparamChange,
     },
     /// `lr·factor^(s/per)` after s steps. A factor above 1 is the growing schedule of Li and Arora 2020.
     Exponential {
@@ -61,11 +61,11 @@ pub enum CurveForm {
     /// Straight lines between points, constant before the first and after the last. At least one point, in order.
     Piecewise {
         /// When, and the value there.
-        points: Vec<(Length, Change)>,
+        points: Vec<(Length, HyperparamChange)>,
     },
 }
 
-const CURVES: [(&str, &str); 5] = [
+const LR_SCHEDULE_KINDS: [(&str, &str); 5] = [
     ("constant", "constant"),
     ("cosine", "cosine"),
     ("linear", "linear"),
@@ -74,128 +74,132 @@ const CURVES: [(&str, &str); 5] = [
 ];
 
 /// A factor of an exponential schedule.
-const CURVE_FACTOR: Range = Range::POSITIVE;
+const FACTOR_RANGE: NumberRange = NumberRange::POSITIVE;
 
 impl Curve {
-    pub(super) fn read(r: &Reader<'_>) -> Result<Option<Self>, SpecError> {
-        if !matches!(r.node("schedule").map(|n| &n.value), Some(Value::Table(_))) {
+    pub(super) fn read_section(r: &TableReader<'_>) -> Result<Option<Self>, SpecError> {
+        if !matches!(r.read_node("schedule").map(|n| &n.value), Some(SpecValue::Table(_))) {
             return Ok(None);
         }
         let r = r.section("schedule")?;
-        let Some(kind) = r.word("kind", &CURVES)? else {
-            return Err(r.error(
+        let Some(kind) = r.read_word("kind", &LR_SCHEDULE_KINDS)? else {
+            return Err(r.error_at(
                 "kind",
                 "which schedule? Set kind to one of: constant, cosine, linear, exponential, piecewise-linear",
             ));
         };
-        let end = Change::read(&r, "end", Range::NON_NEGATIVE)?;
-        let factor = r.number("factor", CURVE_FACTOR)?;
+        let end = HyperparamChange::read_field(&r, "end", NumberRange::NON_NEGATIVE)?;
+        let factor = r.read_number("factor", FACTOR_RANGE)?;
         let per = Self::read_length(&r, "per")?;
         let only = |key: &str, given: bool, owners: &[&str]| match given && !owners.contains(&kind) {
-            true => Err(r.error(key, format!("this belongs to kind = \"{}\" only", owners.join("\" or \"")))),
+            true => Err(r.error_at(key, format!("this belongs to kind = \"{}\" only", owners.join("\" or \"")))),
             false => Ok(()),
         };
         only("end", end.is_some(), &["cosine", "linear"])?;
         only("factor", factor.is_some(), &["exponential"])?;
         only("per", per.is_some(), &["exponential"])?;
-        only("points", r.node("points").is_some(), &["piecewise-linear"])?;
-        let end = end.unwrap_or(Change::Set(0.0));
+        only("points", r.read_node("points").is_some(), &["piecewise-linear"])?;
+        let end = end.unwrap_or(HyperparamChange::Set(0.0));
         let form = match kind {
-            "cosine" => CurveForm::Cosine { end },
-            "linear" => CurveForm::Linear { end },
+            "cosine" => LrScheduleForm::Cosine { end },
+            "linear" => LrScheduleForm::Linear { end },
             "exponential" => {
-                let missing = || r.error("factor", "this is needed: by what the learning rate is multiplied");
-                CurveForm::Exponential { factor: factor.ok_or_else(missing)?, per: per.unwrap_or(Length::Steps(1)) }
+                let missing = || r.error_at("factor", "this is needed: by what the learning rate is multiplied");
+                LrScheduleForm::Exponential {
+                    factor: factor.ok_or_else(missing)?,
+                    per: per.unwrap_or(Length::Steps(1)),
+                }
             }
-            "piecewise-linear" => CurveForm::Piecewise { points: Self::read_points(&r)? },
-            _ => CurveForm::Constant,
+            "piecewise-linear" => LrScheduleForm::Piecewise { points: Self::read_points(&r)? },
+            _ => LrScheduleForm::Constant,
         };
         let warmup = Self::read_length(&r, "warmup")?.unwrap_or(Length::Steps(0));
-        r.finish()?;
+        r.refuse_unknown_keys()?;
         Ok(Some(Self { form, warmup }))
     }
 
     /// The curve as part of a cell's identity.
-    pub(super) fn text(&self, to_steps: impl Fn(Length) -> u64) -> String {
+    pub(super) fn identity_text(&self, to_steps: impl Fn(Length) -> u64) -> String {
         let form = match &self.form {
-            CurveForm::Constant => "constant".to_owned(),
-            CurveForm::Cosine { end } => format!("cosine to {}", end.text()),
-            CurveForm::Linear { end } => format!("linear to {}", end.text()),
-            CurveForm::Piecewise { points } => {
-                let points = points.iter().map(|(at, lr)| format!(" {}:{}", to_steps(*at), lr.text()));
+            LrScheduleForm::Constant => "constant".to_owned(),
+            LrScheduleForm::Cosine { end } => format!("cosine to {}", end.identity_text()),
+            LrScheduleForm::Linear { end } => format!("linear to {}", end.identity_text()),
+            LrScheduleForm::Piecewise { points } => {
+                let points = points.iter().map(|(at, lr)| format!(" {}:{}", to_steps(*at), lr.identity_text()));
                 format!("piecewise-linear{}", points.collect::<String>())
             }
-            CurveForm::Exponential { factor, per } => {
-                format!("exponential x{} per {}", number(*factor), to_steps(*per))
+            LrScheduleForm::Exponential { factor, per } => {
+                format!("exponential x{} per {}", format_shortest(*factor), to_steps(*per))
             }
         };
         format!("{form} after {}", to_steps(self.warmup))
     }
 
     /// `points = [{ epoch = 0, lr = 0.0 }, { epoch = 10, lr = "x1" }]`
-    fn read_points(r: &Reader<'_>) -> Result<Vec<(Length, Change)>, SpecError> {
+    fn read_points(r: &TableReader<'_>) -> Result<Vec<(Length, HyperparamChange)>, SpecError> {
         let mut points = Vec::new();
-        for (at, item) in r.list("points")?.unwrap_or_default().iter().enumerate() {
+        for (at, item) in r.read_list("points")?.unwrap_or_default().iter().enumerate() {
             let path = format!("train.schedule.points[{at}]");
-            let Value::Table(table) = &item.value else {
+            let SpecValue::Table(table) = &item.value else {
                 let message = "expected a point like { epoch = 10, lr = 0.1 }";
-                return Err(SpecError::new(item.place.clone(), path, message));
+                return Err(SpecError::new(item.origin.clone(), path, message));
             };
-            let point = Reader::element(table, &item.place, path, r.reading());
-            let from = read_from(&point)?;
-            let lr = Change::read(&point, "lr", Range::NON_NEGATIVE)?;
-            let lr = lr.ok_or_else(|| point.error("lr", "this is needed: the learning rate at this point"))?;
-            point.finish()?;
+            let point = TableReader::from_list_element(table, &item.origin, path, r.reading_mode());
+            let from = read_start(&point)?;
+            let lr = HyperparamChange::read_field(&point, "lr", NumberRange::NON_NEGATIVE)?;
+            let lr = lr.ok_or_else(|| point.error_at("lr", "this is needed: the learning rate at this point"))?;
+            point.refuse_unknown_keys()?;
             points.push((from, lr));
         }
         if points.is_empty() {
-            return Err(r.error("points", "this is needed: a list of points like { epoch = 10, lr = 0.1 }"));
+            return Err(r.error_at("points", "this is needed: a list of points like { epoch = 10, lr = 0.1 }"));
         }
         Ok(points)
     }
 
-    fn read_length(r: &Reader<'_>, key: &'static str) -> Result<Option<Length>, SpecError> {
-        let Some(text) = r.str(key)? else { return Ok(None) };
-        let expected = || r.error(key, format!("expected something like \"2 epochs\" or \"50 steps\", found '{text}'"));
+    fn read_length(r: &TableReader<'_>, key: &'static str) -> Result<Option<Length>, SpecError> {
+        let Some(text) = r.read_str(key)? else { return Ok(None) };
+        let expected =
+            || r.error_at(key, format!("expected something like \"2 epochs\" or \"50 steps\", found '{text}'"));
         Length::parse(text).map(Some).ok_or_else(expected)
     }
 }
 
-const SCHEDULE_EPOCH: Range = Range::whole(0, 1_000_000);
-const SCHEDULE_STEP: Range = Range::whole(0, 1_000_000_000);
+const EPOCH_RANGE: NumberRange = NumberRange::whole_numbers(0, 1_000_000);
+const STEP_RANGE: NumberRange = NumberRange::whole_numbers(0, 1_000_000_000);
 
 impl ScheduleStep {
     /// The entry as part of a cell's identity.
-    pub(super) fn text(&self, to_steps: impl Fn(Length) -> u64) -> String {
-        let change = |name: &str, change: Option<Change>| match change {
+    pub(super) fn identity_text(&self, to_steps: impl Fn(Length) -> u64) -> String {
+        let change = |name: &str, change: Option<HyperparamChange>| match change {
             None => String::new(),
-            Some(Change::Set(x)) => format!(" {name}={}", number(x)),
-            Some(Change::Times(x)) => format!(" {name}*={}", number(x)),
+            Some(HyperparamChange::Set(x)) => format!(" {name}={}", format_shortest(x)),
+            Some(HyperparamChange::Times(x)) => format!(" {name}*={}", format_shortest(x)),
         };
         let changes = [change("lr", self.lr), change("wd", self.wd), change("momentum", self.momentum)];
         format!("{}:{}", to_steps(self.from), changes.concat())
     }
 
-    pub(super) fn read(r: &Reader<'_>) -> Result<Self, SpecError> {
-        let from = read_from(r)?;
+    pub(super) fn read_entry(r: &TableReader<'_>) -> Result<Self, SpecError> {
+        let from = read_start(r)?;
         let step = Self {
             from,
-            lr: Change::read(r, "lr", Range::NON_NEGATIVE)?,
-            wd: Change::read(r, "wd", Range::NON_NEGATIVE)?,
-            momentum: Change::read(r, "momentum", Range::FRACTION)?,
+            lr: HyperparamChange::read_field(r, "lr", NumberRange::NON_NEGATIVE)?,
+            wd: HyperparamChange::read_field(r, "wd", NumberRange::NON_NEGATIVE)?,
+            momentum: HyperparamChange::read_field(r, "momentum", NumberRange::FRACTION)?,
         };
         if step.lr.is_none() && step.wd.is_none() && step.momentum.is_none() {
-            return Err(r.error("lr", "this entry changes nothing: give lr, wd or momentum"));
+            return Err(r.error_at("lr", "this entry changes nothing: give lr, wd or momentum"));
         }
         Ok(step)
     }
 }
 
-impl Change {
-    fn text(self) -> String {
+impl HyperparamChange {
+    fn identity_text(self) -> String {
         match self {
-            Self::Set(x) => number(x),
-            Self::Times(x) => format!("x{}", number(x)),
+            Self::Set(x) => format_shortest(x),
+            Self::Times(x) => format!("x{}", format_shortest(x)),
         }
     }
 
@@ -207,31 +211,31 @@ impl Change {
         }
     }
 
-    fn read(r: &Reader<'_>, key: &'static str, range: Range) -> Result<Option<Self>, SpecError> {
-        let Some(node) = r.node(key) else { return Ok(None) };
+    fn read_field(r: &TableReader<'_>, key: &'static str, range: NumberRange) -> Result<Option<Self>, SpecError> {
+        let Some(node) = r.read_node(key) else { return Ok(None) };
         let expected = || {
             let message =
-                format!("expected {} or a factor like \"x0.1\", found {}", range.describe(), quoted(&node.value));
-            r.error(key, message)
+                format!("expected {} or a factor like \"x0.1\", found {}", range.describe(), quote_value(&node.value));
+            r.error_at(key, message)
         };
         match &node.value {
-            Value::Str(text) => {
+            SpecValue::Str(text) => {
                 let factor = text.strip_prefix(['x', '*']).and_then(|f| f.trim().parse::<f64>().ok());
-                let factor = factor.filter(|f| Range::NON_NEGATIVE.holds(*f));
+                let factor = factor.filter(|f| NumberRange::NON_NEGATIVE.contains(*f));
                 factor.map(|f| Some(Self::Times(f))).ok_or_else(expected)
             }
             value => match value.as_f64() {
-                Some(x) if range.holds(x) => Ok(Some(Self::Set(x))),
+                Some(x) if range.contains(x) => Ok(Some(Self::Set(x))),
                 _ => Err(expected()),
             },
         }
     }
 }
 
-fn read_from(r: &Reader<'_>) -> Result<Length, SpecError> {
-    match (r.whole("epoch", SCHEDULE_EPOCH)?, r.whole("step", SCHEDULE_STEP)?) {
+fn read_start(r: &TableReader<'_>) -> Result<Length, SpecError> {
+    match (r.read_whole_number("epoch", EPOCH_RANGE)?, r.read_whole_number("step", STEP_RANGE)?) {
         (Some(epoch), None) => Ok(Length::Epochs(epoch as u32)),
         (None, Some(step)) => Ok(Length::Steps(step)),
-        _ => Err(r.error("epoch", "from when on? Give either epoch or step")),
+        _ => Err(r.error_at("epoch", "from when on? Give either epoch or step")),
     }
 }

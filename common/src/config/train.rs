@@ -1,10 +1,10 @@
 //! `[train]`
 
 use super::schedule::{Curve, ScheduleStep};
-use super::{Length, ModelKind, numeric, word_of};
+use super::{Length, ModelKind, range_for_key, word_for_value};
 use crate::error::SpecError;
-use crate::reader::{Range, Reader};
-use crate::tree::{Node, Value, number};
+use crate::reader::{NumberRange, TableReader};
+use crate::tree::{SpecNode, SpecValue, format_shortest};
 
 /// What is minimised, as a mean over a batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,14 +30,14 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    fn read(r: &Reader<'_>) -> Result<Option<Self>, SpecError> {
-        let chosen = r.word("kind", &[("sgd", false), ("adamw", true)])?.unwrap_or(false);
-        let [beta1, beta2, eps] = ["beta1", "beta2", "eps"].map(|key| r.number(key, numeric(r, key)));
+    fn read_if_chosen(r: &TableReader<'_>) -> Result<Option<Self>, SpecError> {
+        let chosen = r.read_word("kind", &[("sgd", false), ("adamw", true)])?.unwrap_or(false);
+        let [beta1, beta2, eps] = ["beta1", "beta2", "eps"].map(|key| r.read_number(key, range_for_key(r, key)));
         let (beta1, beta2, eps) = (beta1?, beta2?, eps?);
         let (own, others): (&[&'static str], &str) =
             if chosen { (&["momentum", "nesterov"], "sgd") } else { (&["beta1", "beta2", "eps"], "adamw") };
-        if let Some(key) = own.iter().find(|key| r.node(key).is_some()) {
-            return Err(r.error(key, format!("this belongs to kind = \"{others}\" only")));
+        if let Some(key) = own.iter().find(|key| r.read_node(key).is_some()) {
+            return Err(r.error_at(key, format!("this belongs to kind = \"{others}\" only")));
         }
         let adamw = Self { beta1: beta1.unwrap_or(0.9), beta2: beta2.unwrap_or(0.999), eps: eps.unwrap_or(1e-8) };
         Ok(chosen.then_some(adamw))
@@ -46,7 +46,7 @@ impl AdamW {
 
 /// Which trained parameters decay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WdOn {
+pub enum WeightDecayScope {
     /// All.
     All,
     /// Weights, but neither biases nor the norms' scales and shifts. What metrics call the weights has biases where there is no norm.
@@ -55,7 +55,8 @@ pub enum WdOn {
     Normed,
 }
 
-const WD_ON: [(&str, WdOn); 3] = [("all", WdOn::All), ("weights", WdOn::Weights), ("normed", WdOn::Normed)];
+const WEIGHT_DECAY_SCOPES: [(&str, WeightDecayScope); 3] =
+    [("all", WeightDecayScope::All), ("weights", WeightDecayScope::Weights), ("normed", WeightDecayScope::Normed)];
 
 /// An average of the weights along a trial, beside the weights themselves.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -70,39 +71,40 @@ pub struct Average {
 }
 
 impl Average {
-    fn read(r: &Reader<'_>) -> Result<Option<Self>, SpecError> {
-        if r.node("average").is_none() {
+    fn read_section(r: &TableReader<'_>) -> Result<Option<Self>, SpecError> {
+        if r.read_node("average").is_none() {
             return Ok(None);
         }
         let r = r.section("average")?;
-        let Some(ema) = r.word("kind", &[("swa", false), ("ema", true)])? else {
-            return Err(r.error("kind", "which average? Set kind = \"swa\" or kind = \"ema\""));
+        let Some(ema) = r.read_word("kind", &[("swa", false), ("ema", true)])? else {
+            return Err(r.error_at("kind", "which average? Set kind = \"swa\" or kind = \"ema\""));
         };
-        let decay = r.number("decay", numeric(&r, "decay"))?;
+        let decay = r.read_number("decay", range_for_key(&r, "decay"))?;
         if decay.is_some() && !ema {
-            return Err(r.error("decay", "this belongs to kind = \"ema\" only"));
+            return Err(r.error_at("decay", "this belongs to kind = \"ema\" only"));
         }
-        let from =
-            r.whole("from_epoch", numeric(&r, "from_epoch"))?.map_or(Length::Steps(0), |n| Length::Epochs(n as u32));
+        let from = r
+            .read_whole_number("from_epoch", range_for_key(&r, "from_epoch"))?
+            .map_or(Length::Steps(0), |n| Length::Epochs(n as u32));
         let default = if ema { Length::Steps(1) } else { Length::Epochs(1) };
         let every = Self::read_every(&r)?.unwrap_or(default);
-        r.finish()?;
+        r.refuse_unknown_keys()?;
         Ok(Some(Self { decay: ema.then_some(decay.unwrap_or(0.999)), from, every }))
     }
 
     /// A number of epochs, or a length in words.
-    fn read_every(r: &Reader<'_>) -> Result<Option<Length>, SpecError> {
-        let Some(node) = r.node("every") else { return Ok(None) };
+    fn read_every(r: &TableReader<'_>) -> Result<Option<Length>, SpecError> {
+        let Some(node) = r.read_node("every") else { return Ok(None) };
         let length = match &node.value {
-            Value::Str(text) => Length::parse(text),
-            value => value.as_f64().filter(|n| EVERY.holds(*n)).map(|n| Length::Epochs(n as u32)),
+            SpecValue::Str(text) => Length::parse(text),
+            value => value.as_f64().filter(|n| AVERAGE_EVERY_RANGE.contains(*n)).map(|n| Length::Epochs(n as u32)),
         };
         let message = "expected a number of epochs, or a length like \"50 steps\"";
-        length.map(Some).ok_or_else(|| r.error("every", message))
+        length.map(Some).ok_or_else(|| r.error_at("every", message))
     }
 }
 
-const EVERY: Range = Range::whole(1, 1_000_000);
+const AVERAGE_EVERY_RANGE: NumberRange = NumberRange::whole_numbers(1, 1_000_000);
 
 /// `[train]`
 #[derive(Debug, Clone, PartialEq)]
@@ -116,7 +118,7 @@ pub struct TrainConfig {
     /// Weight decay λ, added to the gradient as λw.
     pub wd: f64,
     /// On what weight decay acts.
-    pub wd_on: WdOn,
+    pub wd_on: WeightDecayScope,
     /// Momentum μ.
     pub momentum: f64,
     /// Nesterov's form of momentum.
@@ -134,33 +136,33 @@ pub struct TrainConfig {
 }
 
 impl TrainConfig {
-    pub(super) fn read(root: &Reader<'_>, kind: &ModelKind) -> Result<Self, SpecError> {
+    pub(super) fn read_section(root: &TableReader<'_>, kind: &ModelKind) -> Result<Self, SpecError> {
         let empty = *kind == ModelKind::Empty;
         let r = root.section("train")?;
         let optimizer = r.section("optimizer")?;
-        let adamw = AdamW::read(&optimizer)?;
+        let adamw = AdamW::read_if_chosen(&optimizer)?;
         let length = Self::read_length(&r)?;
-        let [batch_size, lr, wd] = ["batch_size", "lr", "wd"].map(|key| r.number(key, numeric(&r, key)));
-        let momentum = optimizer.number("momentum", numeric(&optimizer, "momentum"))?.unwrap_or(0.0);
-        let nesterov = optimizer.bool("nesterov")?.unwrap_or(false);
+        let [batch_size, lr, wd] = ["batch_size", "lr", "wd"].map(|key| r.read_number(key, range_for_key(&r, key)));
+        let momentum = optimizer.read_number("momentum", range_for_key(&optimizer, "momentum"))?.unwrap_or(0.0);
+        let nesterov = optimizer.read_bool("nesterov")?.unwrap_or(false);
         let (loss, schedule) = (Self::read_loss(&r)?, Self::read_schedule(&r)?);
-        let (curve, average) = (Curve::read(&r)?, Average::read(&r)?);
-        let wd_on = r.word("wd_on", &WD_ON)?.unwrap_or(WdOn::All);
+        let (curve, average) = (Curve::read_section(&r)?, Average::read_section(&r)?);
+        let wd_on = r.read_word("wd_on", &WEIGHT_DECAY_SCOPES)?.unwrap_or(WeightDecayScope::All);
         // A misspelt key is a better answer than the missing one it stands for.
-        optimizer.finish()?;
-        r.finish()?;
+        optimizer.refuse_unknown_keys()?;
+        r.refuse_unknown_keys()?;
         let required = |key: &'static str, value: Option<f64>, default: f64| match value {
             Some(x) => Ok(x),
             None if empty => Ok(default),
-            None => Err(r.error(key, format!("this is needed: set train.{key}, or make it an axis of [grid]"))),
+            None => Err(r.error_at(key, format!("this is needed: set train.{key}, or make it an axis of [grid]"))),
         };
         let config = Self {
             length: match length {
                 Some(length) => length,
                 None if empty => Length::Steps(20),
-                None => return Err(r.error("epochs", "how long? Set train.epochs or train.steps")),
+                None => return Err(r.error_at("epochs", "how long? Set train.epochs or train.steps")),
             },
-            batch_size: if kind.sees_images() {
+            batch_size: if kind.needs_images() {
                 required("batch_size", batch_size?, 1.0)?
             } else {
                 batch_size?.unwrap_or(1.0)
@@ -177,89 +179,89 @@ impl TrainConfig {
             average,
         };
         if config.nesterov && config.momentum == 0.0 {
-            return Err(optimizer.error("nesterov", "Nesterov's form needs a momentum above 0"));
+            return Err(optimizer.error_at("nesterov", "Nesterov's form needs a momentum above 0"));
         }
         Ok(config)
     }
 
     /// `loss = "mse"` or `loss = { kind = "cross-entropy", label_smoothing = 0.1 }`
-    fn read_loss(r: &Reader<'_>) -> Result<Loss, SpecError> {
+    fn read_loss(r: &TableReader<'_>) -> Result<Loss, SpecError> {
         let words = [("cross-entropy", Loss::CrossEntropy { smoothing: 0.0 }), ("mse", Loss::Mse)];
         let plain = words[0].1;
-        if let Some(Node { value: Value::Str(_), .. }) = r.node("loss") {
-            return Ok(r.word("loss", &words)?.unwrap_or(plain));
+        if let Some(SpecNode { value: SpecValue::Str(_), .. }) = r.read_node("loss") {
+            return Ok(r.read_word("loss", &words)?.unwrap_or(plain));
         }
         let section = r.section("loss")?;
-        let mut loss = section.word("kind", &words)?.unwrap_or(plain);
-        let smoothing = section.number("label_smoothing", numeric(&section, "label_smoothing"))?;
+        let mut loss = section.read_word("kind", &words)?.unwrap_or(plain);
+        let smoothing = section.read_number("label_smoothing", range_for_key(&section, "label_smoothing"))?;
         if let Some(smoothing) = smoothing {
             if loss == Loss::Mse {
-                return Err(section.error("label_smoothing", "this belongs to kind = \"cross-entropy\" only"));
+                return Err(section.error_at("label_smoothing", "this belongs to kind = \"cross-entropy\" only"));
             }
             loss = Loss::CrossEntropy { smoothing };
         }
-        section.finish()?;
+        section.refuse_unknown_keys()?;
         Ok(loss)
     }
 
-    fn read_length(r: &Reader<'_>) -> Result<Option<Length>, SpecError> {
-        let epochs = r.whole("epochs", numeric(r, "epochs"))?;
-        let steps = r.whole("steps", numeric(r, "steps"))?;
+    fn read_length(r: &TableReader<'_>) -> Result<Option<Length>, SpecError> {
+        let epochs = r.read_whole_number("epochs", range_for_key(r, "epochs"))?;
+        let steps = r.read_whole_number("steps", range_for_key(r, "steps"))?;
         match (epochs, steps) {
             (Some(epochs), None) => Ok(Some(Length::Epochs(epochs as u32))),
             (None, Some(steps)) => Ok(Some(Length::Steps(steps))),
             (None, None) => Ok(None),
-            (Some(_), Some(_)) => Err(r.error("steps", "train.epochs is set as well: keep one of the two")),
+            (Some(_), Some(_)) => Err(r.error_at("steps", "train.epochs is set as well: keep one of the two")),
         }
     }
 
-    fn read_schedule(r: &Reader<'_>) -> Result<Vec<ScheduleStep>, SpecError> {
-        if let Some(Value::Table(_)) = r.node("schedule").map(|n| &n.value) {
+    fn read_schedule(r: &TableReader<'_>) -> Result<Vec<ScheduleStep>, SpecError> {
+        if let Some(SpecValue::Table(_)) = r.read_node("schedule").map(|n| &n.value) {
             return Ok(Vec::new());
         }
         let mut schedule = Vec::new();
-        for (at, item) in r.list("schedule")?.unwrap_or_default().iter().enumerate() {
+        for (at, item) in r.read_list("schedule")?.unwrap_or_default().iter().enumerate() {
             let path = format!("train.schedule[{at}]");
-            let Value::Table(table) = &item.value else {
+            let SpecValue::Table(table) = &item.value else {
                 let message = "expected an entry like { epoch = 20, lr = \"x0.1\" }";
-                return Err(SpecError::new(item.place.clone(), path, message));
+                return Err(SpecError::new(item.origin.clone(), path, message));
             };
-            let entry = Reader::element(table, &item.place, path, r.reading());
-            schedule.push(ScheduleStep::read(&entry)?);
-            entry.finish()?;
+            let entry = TableReader::from_list_element(table, &item.origin, path, r.reading_mode());
+            schedule.push(ScheduleStep::read_entry(&entry)?);
+            entry.refuse_unknown_keys()?;
         }
         Ok(schedule)
     }
-    pub(super) fn fields(&self, to_steps: impl Fn(Length) -> u64) -> Vec<(&'static str, String)> {
+    pub(super) fn identity_fields(&self, to_steps: impl Fn(Length) -> u64) -> Vec<(&'static str, String)> {
         let mut fields = vec![
-            ("train.lr", number(self.lr)),
-            ("train.wd", number(self.wd)),
-            ("train.optimizer.momentum", number(self.momentum)),
+            ("train.lr", format_shortest(self.lr)),
+            ("train.wd", format_shortest(self.wd)),
+            ("train.optimizer.momentum", format_shortest(self.momentum)),
             ("train.optimizer.nesterov", self.nesterov.to_string()),
         ];
         match self.loss {
-            Loss::CrossEntropy { smoothing } => fields.push(("train.loss.label_smoothing", number(smoothing))),
+            Loss::CrossEntropy { smoothing } => fields.push(("train.loss.label_smoothing", format_shortest(smoothing))),
             Loss::Mse => fields.push(("train.loss.kind", "mse".into())),
         }
         if let Some(AdamW { beta1, beta2, eps }) = self.adamw {
             fields.push(("train.optimizer.kind", "adamw".into()));
-            fields.push(("train.optimizer.beta1", number(beta1)));
-            fields.push(("train.optimizer.beta2", number(beta2)));
-            fields.push(("train.optimizer.eps", number(eps)));
+            fields.push(("train.optimizer.beta1", format_shortest(beta1)));
+            fields.push(("train.optimizer.beta2", format_shortest(beta2)));
+            fields.push(("train.optimizer.eps", format_shortest(eps)));
         }
         if !self.schedule.is_empty() {
-            let schedule: Vec<String> = self.schedule.iter().map(|s| s.text(&to_steps)).collect();
+            let schedule: Vec<String> = self.schedule.iter().map(|s| s.identity_text(&to_steps)).collect();
             fields.push(("train.schedule", schedule.join(";")));
         }
-        if self.wd_on != WdOn::All {
-            fields.push(("train.wd_on", word_of(&WD_ON, self.wd_on).to_owned()));
+        if self.wd_on != WeightDecayScope::All {
+            fields.push(("train.wd_on", word_for_value(&WEIGHT_DECAY_SCOPES, self.wd_on).to_owned()));
         }
         if let Some(Average { decay, from, every }) = self.average {
-            let kind = decay.map_or_else(|| "swa".to_owned(), |decay| format!("ema {}", number(decay)));
+            let kind = decay.map_or_else(|| "swa".to_owned(), |decay| format!("ema {}", format_shortest(decay)));
             fields.push(("train.average", format!("{kind} from {} every {}", to_steps(from), to_steps(every))));
         }
         if let Some(curve) = &self.curve {
-            fields.push(("train.schedule", curve.text(&to_steps)));
+            fields.push(("train.schedule", curve.identity_text(&to_steps)));
         }
         fields
     }

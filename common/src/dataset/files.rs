@@ -4,41 +4,41 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::{DataError, Dataset, Images, formats, glyphs};
+use super::{DataError, Dataset, Images, formats, glyphs::generate_glyphs};
 use crate::config::DatasetName;
 
 /// Loads `name` from below `dir`, reading only as many training files as it takes to have `train` images.
 ///
 /// # Errors
 /// A file that is missing, unreadable or damaged, by its path, with how to get it.
-pub fn load(name: DatasetName, dir: Option<&Path>, train: u32) -> Result<Dataset, DataError> {
+pub fn load_dataset(name: DatasetName, dir: Option<&Path>, train: u32) -> Result<Dataset, DataError> {
     match name {
-        DatasetName::Glyphs => Ok(glyphs()),
+        DatasetName::Glyphs => Ok(generate_glyphs()),
         DatasetName::File(_) => Err(DataError("a dataset file comes with its sweep, not from a folder".into())),
-        DatasetName::Mnist => idx(name, dir, &["mnist", "MNIST/raw", "MNIST"]),
-        DatasetName::FashionMnist => idx(name, dir, &["fashion-mnist", "FashionMNIST/raw", "FashionMNIST"]),
+        DatasetName::Mnist => load_idx(name, dir, &["mnist", "MNIST/raw", "MNIST"]),
+        DatasetName::FashionMnist => load_idx(name, dir, &["fashion-mnist", "FashionMNIST/raw", "FashionMNIST"]),
         DatasetName::Cifar10 => {
             let batches = (1..=train.div_ceil(10_000).max(1)).map(|i| format!("data_batch_{i}.bin")).collect();
-            cifar(name, dir, &["cifar-10-batches-bin", "cifar10"], 1, batches, "test_batch.bin")
+            load_cifar(name, dir, &["cifar-10-batches-bin", "cifar10"], 1, batches, "test_batch.bin")
         }
         DatasetName::Cifar100 => {
-            cifar(name, dir, &["cifar-100-binary", "cifar100"], 2, vec!["train.bin".into()], "test.bin")
+            load_cifar(name, dir, &["cifar-100-binary", "cifar100"], 2, vec!["train.bin".into()], "test.bin")
         }
     }
 }
 
-fn idx(name: DatasetName, dir: Option<&Path>, folders: &[&str]) -> Result<Dataset, DataError> {
+fn load_idx(name: DatasetName, dir: Option<&Path>, folders: &[&str]) -> Result<Dataset, DataError> {
     let part = |prefix: &str| {
         let files = ["images-idx3-ubyte", "labels-idx1-ubyte"].map(|kind| format!("{prefix}-{kind}"));
-        let images = read(name, dir, folders, &files[0])?;
-        let labels = read(name, dir, folders, &files[1])?;
-        formats::idx(&images.1, &labels.1, name.classes())
-            .map_err(|(file, message)| damaged(if file == 0 { &images.0 } else { &labels.0 }, &message))
+        let images = read_dataset_file(name, dir, folders, &files[0])?;
+        let labels = read_dataset_file(name, dir, folders, &files[1])?;
+        formats::parse_idx_pair(&images.1, &labels.1, name.class_count())
+            .map_err(|(file, message)| damaged_error(if file == 0 { &images.0 } else { &labels.0 }, &message))
     };
     Ok(Dataset { name, train: part("train")?, test: part("t10k")? })
 }
 
-fn cifar(
+fn load_cifar(
     name: DatasetName,
     dir: Option<&Path>,
     folders: &[&str],
@@ -47,8 +47,9 @@ fn cifar(
     test: &str,
 ) -> Result<Dataset, DataError> {
     let part = |file: &str| {
-        let (path, bytes) = read(name, dir, folders, file)?;
-        formats::cifar(&bytes, label_bytes, name.classes()).map_err(|message| damaged(&path, &message))
+        let (path, bytes) = read_dataset_file(name, dir, folders, file)?;
+        formats::parse_cifar_batch(&bytes, label_bytes, name.class_count())
+            .map_err(|message| damaged_error(&path, &message))
     };
     let mut train = Images::default();
     for batch in &batches {
@@ -59,20 +60,25 @@ fn cifar(
     Ok(Dataset { name, train, test: part(test)? })
 }
 
-fn damaged(path: &Path, message: &str) -> DataError {
+fn damaged_error(path: &Path, message: &str) -> DataError {
     DataError(format!("{}: {message}. Replace the file by an intact copy", path.display()))
 }
 
 /// No dataset file is larger than this once unpacked; a gzip bomb ends here.
-const MAX_FILE: u64 = 1 << 30;
+const MAX_UNPACKED_BYTES: u64 = 1 << 30;
 
 /// Reads `file`, gzipped or not, from the first folder that has it.
-fn read(name: DatasetName, dir: Option<&Path>, folders: &[&str], file: &str) -> Result<(PathBuf, Vec<u8>), DataError> {
+fn read_dataset_file(
+    name: DatasetName,
+    dir: Option<&Path>,
+    folders: &[&str],
+    file: &str,
+) -> Result<(PathBuf, Vec<u8>), DataError> {
     let Some(dir) = dir else {
         return Err(DataError(format!(
             "{} needs files: say where they are with --data-dir DIR or ERGODIC_DATA=DIR. {}",
-            name.word(),
-            how_to_get(name)
+            name.as_str(),
+            download_hint(name)
         )));
     };
     let folders = folders.iter().map(|f| dir.join(f)).chain([dir.to_owned()]);
@@ -82,15 +88,19 @@ fn read(name: DatasetName, dir: Option<&Path>, folders: &[&str], file: &str) -> 
         let looked: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
         return Err(DataError(format!(
             "{}: cannot find {file}; looked for {}. {}",
-            name.word(),
+            name.as_str(),
             looked.join(", "),
-            how_to_get(name)
+            download_hint(name)
         )));
     };
     if path.is_dir() {
-        return Err(DataError(format!("{}: expected a file, found a directory. {}", path.display(), how_to_get(name))));
+        return Err(DataError(format!(
+            "{}: expected a file, found a directory. {}",
+            path.display(),
+            download_hint(name)
+        )));
     }
-    let bytes = unpack(path).map_err(|e| {
+    let bytes = read_unpacked(path).map_err(|e| {
         DataError(format!(
             "{}: cannot read it: {e}. Check its permissions, or replace it by an intact copy",
             path.display()
@@ -99,18 +109,18 @@ fn read(name: DatasetName, dir: Option<&Path>, folders: &[&str], file: &str) -> 
     Ok((path.clone(), bytes))
 }
 
-fn unpack(path: &Path) -> std::io::Result<Vec<u8>> {
+fn read_unpacked(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut raw = Vec::new();
-    File::open(path)?.take(MAX_FILE).read_to_end(&mut raw)?;
+    File::open(path)?.take(MAX_UNPACKED_BYTES).read_to_end(&mut raw)?;
     if !raw.starts_with(&[0x1f, 0x8b]) {
         return Ok(raw);
     }
     let mut bytes = Vec::new();
-    flate2::read::MultiGzDecoder::new(&raw[..]).take(MAX_FILE).read_to_end(&mut bytes)?;
+    flate2::read::MultiGzDecoder::new(&raw[..]).take(MAX_UNPACKED_BYTES).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-fn how_to_get(name: DatasetName) -> &'static str {
+fn download_hint(name: DatasetName) -> &'static str {
     match name {
         DatasetName::Glyphs | DatasetName::File(_) => "",
         DatasetName::Mnist => {
@@ -133,7 +143,7 @@ mod tests {
     #[test]
     fn missing_damaged_and_misplaced_files_are_named() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let error = |d: Option<&Path>| load(DatasetName::Mnist, d, 10).expect_err("no such data").to_string();
+        let error = |d: Option<&Path>| load_dataset(DatasetName::Mnist, d, 10).expect_err("no such data").to_string();
         assert!(error(None).contains("--data-dir"));
         assert!(error(Some(dir.path())).contains("mnist/train-images-idx3-ubyte.gz"));
         let file = dir.path().join("mnist/train-images-idx3-ubyte");

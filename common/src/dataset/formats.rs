@@ -6,13 +6,13 @@ use super::Images;
 ///
 /// # Errors
 /// What is wrong with the first or the second file.
-pub(super) fn idx(pixels: &[u8], labels: &[u8], classes: u32) -> Result<Images, (usize, String)> {
-    let (sizes, pixels) = idx_file(pixels, 0x803).map_err(|e| (0, e))?;
+pub(super) fn parse_idx_pair(pixels: &[u8], labels: &[u8], classes: u32) -> Result<Images, (usize, String)> {
+    let (sizes, pixels) = parse_idx_file(pixels, 0x803).map_err(|e| (0, e))?;
     let [_, height, width] = sizes[..] else { return Err((0, "expected images of two dimensions".into())) };
     if (height, width) != (28, 28) {
         return Err((0, format!("expected images of 28x28, found {height}x{width}")));
     }
-    let (counts, labels) = idx_file(labels, 0x801).map_err(|e| (1, e))?;
+    let (counts, labels) = parse_idx_file(labels, 0x801).map_err(|e| (1, e))?;
     if counts[0] != sizes[0] {
         return Err((1, format!("{} labels for {} images", counts[0], sizes[0])));
     }
@@ -21,7 +21,7 @@ pub(super) fn idx(pixels: &[u8], labels: &[u8], classes: u32) -> Result<Images, 
 }
 
 /// Sizes and content of an IDX file of unsigned bytes with this magic number.
-fn idx_file(bytes: &[u8], magic: u32) -> Result<(Vec<usize>, &[u8]), String> {
+fn parse_idx_file(bytes: &[u8], magic: u32) -> Result<(Vec<usize>, &[u8]), String> {
     let word = |at: usize| bytes.get(4 * at..4 * at + 4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
     match word(0) {
         Some(found) if found == magic => {}
@@ -47,7 +47,7 @@ fn idx_file(bytes: &[u8], magic: u32) -> Result<(Vec<usize>, &[u8]), String> {
 ///
 /// # Errors
 /// What is wrong with the file.
-pub(super) fn cifar(bytes: &[u8], label_bytes: usize, classes: u32) -> Result<Images, String> {
+pub(super) fn parse_cifar_batch(bytes: &[u8], label_bytes: usize, classes: u32) -> Result<Images, String> {
     const PLANE: usize = 32 * 32;
     let record = label_bytes + 3 * PLANE;
     if bytes.is_empty() || !bytes.len().is_multiple_of(record) {
@@ -86,7 +86,7 @@ mod tests {
     fn idx_is_read_and_every_defect_named() {
         let images = idx_bytes(0x803, &[2, 28, 28], &[7; 2 * 784]);
         let labels = idx_bytes(0x801, &[2], &[0, 9]);
-        assert_eq!(idx(&images, &labels, 10).expect("valid").labels, [0, 9]);
+        assert_eq!(parse_idx_pair(&images, &labels, 10).expect("valid").labels, [0, 9]);
         let defects = [
             (images[..100].to_vec(), labels.clone(), 0, "truncated"),
             (images[..3].to_vec(), labels.clone(), 0, "truncated"),
@@ -98,7 +98,7 @@ mod tests {
             (idx_bytes(0x803, &[u32::MAX; 3], &[]), labels, 0, "absurd"),
         ];
         for (a, b, file, word) in defects {
-            let (at, message) = idx(&a, &b, 10).expect_err(word);
+            let (at, message) = parse_idx_pair(&a, &b, 10).expect_err(word);
             assert!(at == file && message.contains(word), "{at} {message}");
         }
     }
@@ -107,10 +107,10 @@ mod tests {
     fn cifar_planes_become_channels_last() {
         let mut record = vec![3_u8];
         record.extend((0..3072).map(|i| (i / 1024) as u8));
-        let images = cifar(&record, 1, 10).expect("valid");
+        let images = parse_cifar_batch(&record, 1, 10).expect("valid");
         assert_eq!((images.labels[0], &images.pixels[..6]), (3, &[0, 1, 2, 0, 1, 2][..]));
-        assert!(cifar(&record[1..], 1, 10).is_err());
+        assert!(parse_cifar_batch(&record[1..], 1, 10).is_err());
         record[0] = 10;
-        assert!(cifar(&record, 1, 10).is_err());
+        assert!(parse_cifar_batch(&record, 1, 10).is_err());
     }
 }

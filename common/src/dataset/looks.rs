@@ -5,19 +5,19 @@ use std::fmt::Write as _;
 use super::{DataError, Dataset, Images, Subset};
 use crate::Spec;
 use crate::config::{DataConfig, DatasetName, TrialConfig};
-use crate::trial::{TrialKey, hex};
+use crate::trial::{TrialKey, to_hex};
 
 /// What a new sweep trains on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Looks {
+pub struct DatasetSummary {
     /// Which images, and how they were chosen.
-    pub words: String,
+    pub provenance: String,
     /// What these look like: shape, range, and images of each class.
-    pub line: String,
+    pub description: String,
 }
 
 /// Classes whose images are counted one by one.
-const COUNTED: usize = 20;
+const MAX_LISTED_CLASSES: usize = 20;
 
 impl Dataset {
     /// What the cells of a new sweep train on, `configs` being one of every shape class. `named` is the dataset, and `hash` that
@@ -25,13 +25,13 @@ impl Dataset {
     ///
     /// # Errors
     /// It has fewer images than are asked for, or would be taken for something else than it is.
-    pub fn looks(
+    pub fn summarize_use(
         &self,
         named: &str,
         hash: &[u8; 32],
         spec: &Spec,
         configs: &[TrialConfig],
-    ) -> Result<Looks, DataError> {
+    ) -> Result<DatasetSummary, DataError> {
         self.refuse_misread(named)?;
         let largest = |size: fn(&DataConfig) -> u32| configs.iter().map(|c| size(&c.data)).max().unwrap_or_default();
         let (train, test) = (largest(|data| data.train), largest(|data| data.test));
@@ -44,27 +44,27 @@ impl Dataset {
                 )));
             }
         }
-        let Some(first) = configs.iter().find(|config| config.model.kind.sees_images()) else {
-            return Ok(Looks { words: "no data".into(), line: String::new() });
+        let Some(first) = configs.iter().find(|config| config.model.kind.needs_images()) else {
+            return Ok(DatasetSummary { provenance: "no data".into(), description: String::new() });
         };
         // Where cells differ in both, as many as fit beside those to validate on.
         let train = train.min(self.train.len() as u32 - validation);
         let used = DataConfig { train, test, validation, ..first.data.clone() };
         // The choice ignores repeat and cell.
-        let subset = self.subset(&used, &spec.streams(TrialKey { cell: 0, repeat: 0 }, [0; 32]))?;
+        let subset = self.choose_subset(&used, &spec.trial_streams(TrialKey { cell: 0, repeat: 0 }, [0; 32]))?;
         let up_to = configs.iter().any(|config| (config.data.train, config.data.test) != (train, test));
         let words = format!(
             "{named}: {}{}; blake3 {}",
             if up_to { "up to " } else { "" },
-            self.provenance(spec.seed, &subset),
-            &hex(hash)[..16]
+            self.describe_provenance(spec.seed, &subset),
+            &to_hex(hash)[..16]
         );
-        Ok(Looks { words, line: self.line(&used, &subset) })
+        Ok(DatasetSummary { provenance: words, description: self.describe_images(&used, &subset) })
     }
 
     /// `2000 of 10000 training images, all 2000 test images, class-balanced by seed 20`
-    fn provenance(&self, seed: u64, subset: &Subset) -> String {
-        let (of_train, of_test) = self.name.sizes();
+    fn describe_provenance(&self, seed: u64, subset: &Subset) -> String {
+        let (of_train, of_test) = self.name.split_sizes();
         let parts = [
             ("training", &subset.train, &self.train, of_train as usize),
             ("test", &subset.test, &self.test, of_test as usize),
@@ -86,40 +86,40 @@ impl Dataset {
         if chosen().next().is_none() {
             return out;
         }
-        let balanced = chosen().all(|(_, used, part, _)| self.is_balanced(used, part));
+        let balanced = chosen().all(|(_, used, part, _)| self.is_class_balanced(used, part));
         let how = if balanced { "class-balanced" } else { "as class-balanced as they allow" };
         let _ = write!(out, ", {how} by seed {seed}");
         out
     }
 
-    fn is_balanced(&self, used: &[u32], part: &Images) -> bool {
-        let counts = self.counts(used, part);
+    fn is_class_balanced(&self, used: &[u32], part: &Images) -> bool {
+        let counts = self.class_counts(used, part);
         counts.iter().max().unwrap_or(&0) - counts.iter().min().unwrap_or(&0) <= 1
     }
 
     /// Images of each class.
-    fn counts(&self, used: &[u32], part: &Images) -> Vec<usize> {
-        let mut counts = vec![0; self.name.classes() as usize];
+    fn class_counts(&self, used: &[u32], part: &Images) -> Vec<usize> {
+        let mut counts = vec![0; self.name.class_count() as usize];
         used.iter().for_each(|at| counts[part.labels[*at as usize] as usize] += 1);
         counts
     }
 
     /// `28×28×1, bytes 0 … 255, standardized; 10 classes of 200 training images each`
-    fn line(&self, config: &DataConfig, subset: &Subset) -> String {
-        let (height, width, channels) = self.name.shape();
-        let range = match range(&self.train) {
-            Range::Bytes(low, high) => format!("bytes {low} … {high}"),
-            Range::Numbers(low, high) => format!("numbers {low} … {high}"),
+    fn describe_images(&self, config: &DataConfig, subset: &Subset) -> String {
+        let (height, width, channels) = self.name.image_shape();
+        let range = match value_range(&self.train) {
+            ValueRange::Bytes(low, high) => format!("bytes {low} … {high}"),
+            ValueRange::Numbers(low, high) => format!("numbers {low} … {high}"),
         };
         let inputs = match (config.standardize, self.train.floats.is_empty()) {
             (true, _) => "standardized per channel",
             (false, true) => "divided by 255",
             (false, false) => "taken as they are",
         };
-        let counts = self.counts(&subset.train, &self.train);
+        let counts = self.class_counts(&subset.train, &self.train);
         let classes = counts.len();
         let (least, most) = (counts.iter().min().unwrap_or(&0), counts.iter().max().unwrap_or(&0));
-        let of_each = match (least == most, classes <= COUNTED) {
+        let of_each = match (least == most, classes <= MAX_LISTED_CLASSES) {
             (true, _) => format!("{classes} classes of {most} training images each"),
             (false, true) => {
                 let counts: Vec<String> = counts.iter().map(usize::to_string).collect();
@@ -155,9 +155,9 @@ impl Dataset {
                 u32::from(*most) + 1
             )));
         }
-        let constant = match range(&self.train) {
-            Range::Bytes(low, high) => low == high,
-            Range::Numbers(low, high) => low == high,
+        let constant = match value_range(&self.train) {
+            ValueRange::Bytes(low, high) => low == high,
+            ValueRange::Numbers(low, high) => low == high,
         };
         if constant {
             return Err(DataError(format!("{named}: all numbers in 'x_train' are equal: there is nothing to learn")));
@@ -166,19 +166,19 @@ impl Dataset {
     }
 }
 
-enum Range {
+enum ValueRange {
     Bytes(u8, u8),
     Numbers(f32, f32),
 }
 
-fn range(images: &Images) -> Range {
+fn value_range(images: &Images) -> ValueRange {
     if images.floats.is_empty() {
         let ends = images.pixels.iter().fold((u8::MAX, 0), |(low, high), x| (low.min(*x), high.max(*x)));
-        return Range::Bytes(ends.0, ends.1);
+        return ValueRange::Bytes(ends.0, ends.1);
     }
     let ends = (f32::INFINITY, f32::NEG_INFINITY);
     let (low, high) = images.floats.iter().fold(ends, |(low, high), x| (low.min(*x), high.max(*x)));
-    Range::Numbers(low, high)
+    ValueRange::Numbers(low, high)
 }
 
 #[cfg(test)]
@@ -208,7 +208,7 @@ mod tests {
         }
     }
 
-    fn looks(dataset: &Dataset, data: &str) -> Result<Looks, String> {
+    fn looks(dataset: &Dataset, data: &str) -> Result<DatasetSummary, String> {
         let DatasetName::File(images) = dataset.name else { panic!("of a file") };
         let pin = FilePin { path: "d.safetensors".into(), hash: images.hash, images: Some(images) };
         let text = format!(
@@ -218,7 +218,7 @@ mod tests {
         let source = SpecSource { text, files: vec![pin], ..SpecSource::default() };
         let spec = Spec::read_new(&source).map_err(|e| e.to_string())?;
         let configs = spec.grid.class_configs();
-        dataset.looks("d.safetensors", &[1; 32], &spec, &configs).map_err(|e| e.to_string())
+        dataset.summarize_use("d.safetensors", &[1; 32], &spec, &configs).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -226,24 +226,24 @@ mod tests {
         let data = file((2, 2, 1), &[0, 1, 0, 1, 0, 1, 0, 0], 200);
         let said = |text: &str| looks(&data, text).expect("fine");
         let all = said("");
-        assert_eq!(all.words, "d.safetensors: all 8 training images, all 2 test images; blake3 0101010101010101");
+        assert_eq!(all.provenance, "d.safetensors: all 8 training images, all 2 test images; blake3 0101010101010101");
         assert_eq!(
-            all.line,
+            all.description,
             "2×2×1 (height × width × channels), bytes 0 … 31, standardized per channel; 2 classes of 5, 3 training images"
         );
         let some = said("train = 4\nstandardize = false\nlabel_noise = 0.25");
         assert!(
-            some.words.contains("4 of 8 training images, all 2 test images, class-balanced by seed 4;"),
+            some.provenance.contains("4 of 8 training images, all 2 test images, class-balanced by seed 4;"),
             "{some:?}"
         );
         assert!(
-            some.line.contains("divided by 255; 2 classes of 2 training images each, of whose labels 0.25"),
+            some.description.contains("divided by 255; 2 classes of 2 training images each, of whose labels 0.25"),
             "{some:?}"
         );
         let skewed = file((2, 2, 1), &[0, 1, 0, 0, 0, 0, 0, 0], 200);
         let most = looks(&skewed, "train = 6\ntest = 1").expect("fine");
         let words = "6 of 8 training images, 1 of 2 test images, as class-balanced as they allow by seed 4";
-        assert!(most.words.contains(words), "{most:?}");
+        assert!(most.provenance.contains(words), "{most:?}");
     }
 
     #[test]
@@ -253,9 +253,9 @@ mod tests {
         let subset = |train: &[u32]| Subset { train: train.to_vec(), test: vec![0], validation: Vec::new() };
         let all = "the first 4 of 50000 training images (whatever their classes), 1 of the first 2 of 10000 test images, \
                    class-balanced by seed 4";
-        assert_eq!(cifar.provenance(4, &subset(&[0, 1, 2, 3])), all);
+        assert_eq!(cifar.describe_provenance(4, &subset(&[0, 1, 2, 3])), all);
         let some = "2 of the first 4 of 50000 training images, 1 of the first 2 of 10000 test images, class-balanced by seed 4";
-        assert_eq!(cifar.provenance(4, &subset(&[0, 3])), some);
+        assert_eq!(cifar.describe_provenance(4, &subset(&[0, 3])), some);
     }
 
     #[test]

@@ -5,8 +5,8 @@ mod formats;
 mod glyphs;
 mod looks;
 
-pub use glyphs::glyphs;
-pub use looks::Looks;
+pub use glyphs::generate_glyphs;
+pub use looks::DatasetSummary;
 
 use crate::config::{DataConfig, DatasetName};
 use crate::seed::{Purpose, Streams};
@@ -54,9 +54,9 @@ const MAGIC: &[u8; 8] = b"ERGODAT1";
 
 impl Dataset {
     /// The canonical form: magic, name, sizes, then pixels and labels of both parts.
-    pub fn encode(&self) -> Vec<u8> {
+    pub fn encode_canonical(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
-        let name = self.name.word().as_bytes();
+        let name = self.name.as_str().as_bytes();
         bytes.push(name.len() as u8);
         bytes.extend(name);
         for part in [&self.train, &self.test] {
@@ -75,12 +75,13 @@ impl Dataset {
     /// Bytes that are not of this form, or labels out of range.
     pub fn decode(bytes: &[u8]) -> Result<Self, DataError> {
         if !bytes.starts_with(MAGIC) {
-            return crate::pin::dataset(bytes);
+            return crate::pin::decode_dataset(bytes);
         }
-        Self::try_decode(bytes).ok_or_else(|| DataError("these bytes are not a dataset in Ergodic's form".into()))
+        Self::try_decode_canonical(bytes)
+            .ok_or_else(|| DataError("these bytes are not a dataset in Ergodic's form".into()))
     }
 
-    fn try_decode(bytes: &[u8]) -> Option<Self> {
+    fn try_decode_canonical(bytes: &[u8]) -> Option<Self> {
         let mut rest = bytes.strip_prefix(MAGIC)?;
         let mut take = |n: usize| {
             let (head, tail) = rest.split_at_checked(n)?;
@@ -89,14 +90,14 @@ impl Dataset {
         };
         let len = take(1)?[0] as usize;
         let word = std::str::from_utf8(take(len)?).ok()?;
-        let (_, name) = DatasetName::WORDS.into_iter().find(|(w, _)| *w == word)?;
+        let (_, name) = DatasetName::NAMES.into_iter().find(|(w, _)| *w == word)?;
         let mut count = || Some(u32::from_le_bytes(take(4)?.try_into().ok()?) as usize);
         let counts = [count()?, count()?];
-        let (h, w, c) = name.shape();
+        let (h, w, c) = name.image_shape();
         let mut part = |n: usize| {
             let pixels = take(n.checked_mul((h * w * c) as usize)?)?.to_vec();
             let labels = take(n)?.to_vec();
-            labels.iter().all(|l| u32::from(*l) < name.classes()).then_some(Images {
+            labels.iter().all(|l| u32::from(*l) < name.class_count()).then_some(Images {
                 pixels,
                 labels,
                 floats: Vec::new(),
@@ -112,19 +113,19 @@ impl Dataset {
     ///
     /// # Errors
     /// More images are asked for than there are.
-    pub fn subset(&self, config: &DataConfig, streams: &Streams) -> Result<Subset, DataError> {
+    pub fn choose_subset(&self, config: &DataConfig, streams: &Streams) -> Result<Subset, DataError> {
         let (train, test) = (Vec::from_iter(0..self.train.len() as u32), Vec::from_iter(0..self.test.len() as u32));
         let pick = |from: &[u32], labels: &[u8], n: u32, which: &str| {
             if n as usize > from.len() {
-                let word = self.name.word();
+                let word = self.name.as_str();
                 return Err(DataError(format!("{word} has {} {which} images here, not {n}", from.len())));
             }
             if n as usize == from.len() {
                 return Ok(from.to_vec());
             }
             let mut order = from.to_vec();
-            streams.open(Purpose::Subset, which.as_bytes()).shuffle(&mut order);
-            Ok(balanced(&order, labels, n as usize))
+            streams.open_stream(Purpose::Subset, which.as_bytes()).shuffle(&mut order);
+            Ok(take_balanced(&order, labels, n as usize))
         };
         let validation = pick(&train, &self.train.labels, config.validation, "validation")?;
         // Both ascend.
@@ -137,10 +138,10 @@ impl Dataset {
     }
 
     /// The probe set: so many test images, class-balanced and chosen by the sweep's seed, whatever trials test on.
-    pub fn probe(&self, points: u32, streams: &Streams) -> Vec<u32> {
+    pub fn choose_probe_set(&self, points: u32, streams: &Streams) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.test.len() as u32).collect();
-        streams.open(Purpose::Probe, b"").shuffle(&mut order);
-        balanced(&order, &self.test.labels, (points as usize).min(self.test.len()))
+        streams.open_stream(Purpose::Probe, b"").shuffle(&mut order);
+        take_balanced(&order, &self.test.labels, (points as usize).min(self.test.len()))
     }
 }
 
@@ -156,7 +157,7 @@ pub struct Subset {
 }
 
 /// `n` of `order`, taken in rounds of one per class, so that classes differ by at most one while they last.
-fn balanced(order: &[u32], labels: &[u8], n: usize) -> Vec<u32> {
+fn take_balanced(order: &[u32], labels: &[u8], n: usize) -> Vec<u32> {
     let mut by_class: Vec<std::collections::VecDeque<u32>> = vec![Default::default(); 256];
     for i in order {
         by_class[labels[*i as usize] as usize].push_back(*i);
@@ -179,7 +180,7 @@ mod tests {
     use crate::seed::SeedPlan;
 
     fn small() -> Dataset {
-        let mut data = glyphs();
+        let mut data = generate_glyphs();
         for part in [&mut data.train, &mut data.test] {
             part.pixels.truncate(784 * 300);
             part.labels.truncate(300);
@@ -190,7 +191,7 @@ mod tests {
     #[test]
     fn the_canonical_form_reads_back_and_refuses_anything_else() {
         let data = small();
-        let bytes = data.encode();
+        let bytes = data.encode_canonical();
         assert_eq!(Dataset::decode(&bytes).expect("reads back"), data);
         for cut in [0, 7, 8, 12, 20, bytes.len() - 1] {
             assert!(Dataset::decode(&bytes[..cut]).is_err(), "cut at {cut}");
@@ -206,20 +207,20 @@ mod tests {
         let data = small();
         let config = DataConfig::new(DatasetName::Glyphs, 100, 300);
         let streams = |seed| Streams { sweep_seed: seed, repeat: 0, cell: [0; 32], plan: SeedPlan::default() };
-        let a = data.subset(&config, &streams(1)).expect("enough images");
-        assert_eq!(a, data.subset(&config, &Streams { repeat: 5, ..streams(1) }).expect("enough images"));
-        assert_ne!(a, data.subset(&config, &streams(2)).expect("enough images"));
+        let a = data.choose_subset(&config, &streams(1)).expect("enough images");
+        assert_eq!(a, data.choose_subset(&config, &Streams { repeat: 5, ..streams(1) }).expect("enough images"));
+        assert_ne!(a, data.choose_subset(&config, &streams(2)).expect("enough images"));
         let mut counts = [0; 10];
         a.train.iter().for_each(|i| counts[data.train.labels[*i as usize] as usize] += 1);
         assert_eq!(counts, [10; 10]);
         assert_eq!(a.test.len(), 300);
-        let probe = data.probe(20, &streams(1));
-        assert_eq!(probe, data.probe(20, &Streams { repeat: 5, cell: [1; 32], ..streams(1) }));
-        assert_ne!(probe, data.probe(20, &streams(2)));
+        let probe = data.choose_probe_set(20, &streams(1));
+        assert_eq!(probe, data.choose_probe_set(20, &Streams { repeat: 5, cell: [1; 32], ..streams(1) }));
+        assert_ne!(probe, data.choose_probe_set(20, &streams(2)));
         let classes = probe.iter().map(|i| data.test.labels[*i as usize]);
         assert_eq!(classes.filter(|label| *label == 3).count(), 2);
         let too_many = DataConfig { train: 301, ..config };
-        assert!(data.subset(&too_many, &streams(1)).is_err());
+        assert!(data.choose_subset(&too_many, &streams(1)).is_err());
     }
 
     #[test]
@@ -228,7 +229,7 @@ mod tests {
         let subset = |train, validation, seed| {
             let config = DataConfig { validation, ..DataConfig::new(DatasetName::Glyphs, train, 300) };
             let streams = Streams { sweep_seed: seed, repeat: 3, cell: [0; 32], plan: SeedPlan::default() };
-            data.subset(&config, &streams)
+            data.choose_subset(&config, &streams)
         };
         let all = subset(250, 50, 1).expect("enough images");
         for train in [1, 100, 249] {
@@ -246,9 +247,12 @@ mod tests {
         let config = DataConfig::new(DatasetName::Glyphs, 100, 300);
         let streams = Streams { sweep_seed: 1, repeat: 0, cell: [0; 32], plan: SeedPlan::default() };
         let mut order: Vec<u32> = (0..300).collect();
-        streams.open(Purpose::Subset, b"train").shuffle(&mut order);
-        let expected =
-            Subset { train: balanced(&order, &data.train.labels, 100), test: (0..300).collect(), validation: vec![] };
-        assert_eq!(data.subset(&config, &streams).expect("enough images"), expected);
+        streams.open_stream(Purpose::Subset, b"train").shuffle(&mut order);
+        let expected = Subset {
+            train: take_balanced(&order, &data.train.labels, 100),
+            test: (0..300).collect(),
+            validation: vec![],
+        };
+        assert_eq!(data.choose_subset(&config, &streams).expect("enough images"), expected);
     }
 }

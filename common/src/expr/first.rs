@@ -6,36 +6,36 @@
 use exmex::prelude::*;
 use exmex::{BinOp, MakeOperators, MatchLiteral, Operator, literal_matcher_from_pattern};
 
-use super::code::Code;
-use super::truth;
+use super::code::StackCode;
+use super::truth_value;
 
-fn binary(apply: fn(f64, f64) -> f64, prio: i64) -> BinOp<f64> {
+fn binary_operator(apply: fn(f64, f64) -> f64, prio: i64) -> BinOp<f64> {
     BinOp { apply, prio, is_commutative: false }
 }
 
 literal_matcher_from_pattern!(Number, r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?");
 
 #[derive(Clone, Debug)]
-struct Operators;
+struct LegacyOperators;
 
-impl MakeOperators<f64> for Operators {
+impl MakeOperators<f64> for LegacyOperators {
     fn make<'a>() -> Vec<Operator<'a, f64>> {
         vec![
-            Operator::make_bin("||", binary(|a, b| truth(a != 0.0 || b != 0.0), 0)),
-            Operator::make_bin("&&", binary(|a, b| truth(a != 0.0 && b != 0.0), 1)),
-            Operator::make_bin("==", binary(|a, b| truth(a == b), 2)),
-            Operator::make_bin("!=", binary(|a, b| truth(a != b), 2)),
-            Operator::make_bin("<=", binary(|a, b| truth(a <= b), 2)),
-            Operator::make_bin(">=", binary(|a, b| truth(a >= b), 2)),
-            Operator::make_bin("<", binary(|a, b| truth(a < b), 2)),
-            Operator::make_bin(">", binary(|a, b| truth(a > b), 2)),
-            Operator::make_bin_unary("+", binary(|a, b| a + b, 3), |a| a),
-            Operator::make_bin_unary("-", binary(|a, b| a - b, 3), |a| -a),
-            Operator::make_bin("*", binary(|a, b| a * b, 4)),
-            Operator::make_bin("/", binary(|a, b| a / b, 4)),
-            Operator::make_bin("^", binary(libm::pow, 5)),
-            Operator::make_bin("min", binary(f64::min, 6)),
-            Operator::make_bin("max", binary(f64::max, 6)),
+            Operator::make_bin("||", binary_operator(|a, b| truth_value(a != 0.0 || b != 0.0), 0)),
+            Operator::make_bin("&&", binary_operator(|a, b| truth_value(a != 0.0 && b != 0.0), 1)),
+            Operator::make_bin("==", binary_operator(|a, b| truth_value(a == b), 2)),
+            Operator::make_bin("!=", binary_operator(|a, b| truth_value(a != b), 2)),
+            Operator::make_bin("<=", binary_operator(|a, b| truth_value(a <= b), 2)),
+            Operator::make_bin(">=", binary_operator(|a, b| truth_value(a >= b), 2)),
+            Operator::make_bin("<", binary_operator(|a, b| truth_value(a < b), 2)),
+            Operator::make_bin(">", binary_operator(|a, b| truth_value(a > b), 2)),
+            Operator::make_bin_unary("+", binary_operator(|a, b| a + b, 3), |a| a),
+            Operator::make_bin_unary("-", binary_operator(|a, b| a - b, 3), |a| -a),
+            Operator::make_bin("*", binary_operator(|a, b| a * b, 4)),
+            Operator::make_bin("/", binary_operator(|a, b| a / b, 4)),
+            Operator::make_bin("^", binary_operator(libm::pow, 5)),
+            Operator::make_bin("min", binary_operator(f64::min, 6)),
+            Operator::make_bin("max", binary_operator(f64::max, 6)),
             Operator::make_unary("sqrt", libm::sqrt),
             Operator::make_unary("exp", libm::exp),
             Operator::make_unary("ln", libm::log),
@@ -51,12 +51,12 @@ impl MakeOperators<f64> for Operators {
 
 /// A parsed expression over named numbers.
 #[derive(Clone, Debug)]
-pub(super) struct First(FlatEx<f64, Operators, Number>);
+pub(super) struct LegacyExpr(FlatEx<f64, LegacyOperators, Number>);
 
 /// How often two expressions are evaluated to see whether they mean the same.
-const TRIES: u64 = 64;
+const AGREEMENT_TRIES: u64 = 64;
 
-impl First {
+impl LegacyExpr {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let flat = FlatEx::parse(&brace_dotted_names(text)).map_err(|e| e.msg().to_owned())?;
         Ok(Self(flat))
@@ -72,7 +72,7 @@ impl First {
 
     /// Whether it means the same as an expression of a later grammar, wherever that means something: by its names, and by its values for numbers of either sign and
     /// all sizes, equal ones among them. Two that differ as trees differ for nearly all of these.
-    pub(super) fn agrees_with(&self, code: &Code) -> bool {
+    pub(super) fn agrees_with(&self, code: &StackCode) -> bool {
         if self.names() != code.names() {
             return false;
         }
@@ -83,7 +83,7 @@ impl First {
             let size = sizes[(lot >> 61) as usize] * if lot >> 60 & 1 == 0 { 1.0 } else { -1.0 };
             if lot >> 58 & 3 == 0 { size } else { size * ((lot >> 32) & 0xff_ffff) as f64 / f64::from(1 << 23) }
         };
-        (0..TRIES).all(|attempt| {
+        (0..AGREEMENT_TRIES).all(|attempt| {
             let values: Vec<f64> = (0..names).map(|name| number(attempt * names + name + 1)).collect();
             let (a, b) = (self.eval(&values), code.eval(&values));
             a.to_bits() == b.to_bits() || b.is_nan()

@@ -22,24 +22,24 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-use code::Code;
-use first::First;
-use parse::Parsed;
+use code::StackCode;
+use first::LegacyExpr;
+use parse::ParsedExpr;
 
 /// Longest expression, in bytes.
-const MAX_LEN: usize = 4096;
+const MAX_EXPR_BYTES: usize = 4096;
 
 /// A parsed expression over named numbers.
 #[derive(Debug, Clone)]
 pub struct Expr {
-    form: Form,
-    grammar: u32,
+    form: ExprForm,
+    min_grammar: u32,
 }
 
 #[derive(Debug, Clone)]
-enum Form {
-    First(Box<First>),
-    Code(Code),
+enum ExprForm {
+    Legacy(Box<LegacyExpr>),
+    Code(StackCode),
 }
 
 /// A condition that may compare names with words in quotes.
@@ -59,51 +59,51 @@ impl Expr {
     /// What is wrong with the text, in words.
     pub fn parse(text: &str, grammar: u32) -> Result<Self, String> {
         if grammar == 1 {
-            return Ok(Self { form: Form::First(Box::new(First::parse(text)?)), grammar });
+            return Ok(Self { form: ExprForm::Legacy(Box::new(LegacyExpr::parse(text)?)), min_grammar: grammar });
         }
-        let Parsed { code, words, is_new } = parse::parse(text)?;
+        let ParsedExpr { code, words, needs_new_grammar: is_new } = parse::parse_expr(text)?;
         if let Some(word) = words.first() {
             return Err(format!("expected numbers, found the word \"{word}\""));
         }
         // Older programs read what they can.
-        let as_before = !is_new && First::parse(text).is_ok_and(|first| first.agrees_with(&code));
-        Ok(Self { form: Form::Code(code), grammar: if as_before { 1 } else { 2 } })
+        let as_before = !is_new && LegacyExpr::parse(text).is_ok_and(|first| first.agrees_with(&code));
+        Ok(Self { form: ExprForm::Code(code), min_grammar: if as_before { 1 } else { 2 } })
     }
 
     /// The names used, sorted.
     pub fn names(&self) -> Vec<&str> {
         match &self.form {
-            Form::First(first) => first.names(),
-            Form::Code(code) => code.names(),
+            ExprForm::Legacy(first) => first.names(),
+            ExprForm::Code(code) => code.names(),
         }
     }
 
     /// Its value, given those of [`names`](Self::names) in that order; NaN where it has none.
     pub fn eval(&self, values: &[f64]) -> f64 {
         match &self.form {
-            Form::First(first) => first.eval(values),
-            Form::Code(code) => code.eval(values),
+            ExprForm::Legacy(first) => first.eval(values),
+            ExprForm::Code(code) => code.eval(values),
         }
     }
 
     /// Whether it says something that is true or false. Version 1 of the grammar takes any number for that.
     pub fn is_condition(&self) -> bool {
         match &self.form {
-            Form::First(_) => true,
-            Form::Code(code) => code.is_condition(),
+            ExprForm::Legacy(_) => true,
+            ExprForm::Code(code) => code.is_condition(),
         }
     }
 
     /// The earliest version of the grammar in which its text means the same, as far as it is parsed in that or a later one.
-    pub fn grammar(&self) -> u32 {
-        self.grammar
+    pub fn min_grammar(&self) -> u32 {
+        self.min_grammar
     }
 
     /// How many steps its evaluation takes, about. It is not known of version 1 of the grammar, which new sweeps are not read in.
-    pub fn cost(&self) -> u64 {
+    pub fn evaluation_cost(&self) -> u64 {
         match &self.form {
-            Form::First(_) => 0,
-            Form::Code(code) => code.cost(),
+            ExprForm::Legacy(_) => 0,
+            ExprForm::Code(code) => code.evaluation_cost(),
         }
     }
 }
@@ -114,11 +114,11 @@ impl WordExpr {
     /// # Errors
     /// What is wrong with the text, in words.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let Parsed { code, words, .. } = parse::parse(text)?;
+        let ParsedExpr { code, words, .. } = parse::parse_expr(text)?;
         if !code.is_condition() {
             return Err("it compares nothing".to_owned());
         }
-        Ok(Self { expr: Expr { form: Form::Code(code), grammar: 2 }, words })
+        Ok(Self { expr: Expr { form: ExprForm::Code(code), min_grammar: 2 }, words })
     }
 }
 
@@ -134,6 +134,6 @@ pub fn other_word_number(word: &str) -> f64 {
     f64::from_bits(f64::MAX.to_bits() - (1 << 40) - (print >> 24))
 }
 
-fn truth(condition: bool) -> f64 {
+fn truth_value(condition: bool) -> f64 {
     f64::from(u8::from(condition))
 }

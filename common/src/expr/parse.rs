@@ -1,15 +1,15 @@
 //! From the text of an expression to its steps, by recursive descent.
 
-use super::code::{Code, Relation, Step, both, either};
-use super::{MAX_LEN, word_number};
+use super::code::{Relation, StackCode, StackStep, logical_and, logical_or};
+use super::{MAX_EXPR_BYTES, word_number};
 
 /// Deepest nesting of parentheses, signs and powers: each takes some of the thread's stack.
 const MAX_NESTING: usize = 64;
 
-type Unary = fn(f64) -> f64;
-type Binary = fn(f64, f64) -> f64;
+type UnaryFn = fn(f64) -> f64;
+type BinaryFn = fn(f64, f64) -> f64;
 
-const UNARY: [(&str, Unary); 9] = [
+const UNARY_FUNCTIONS: [(&str, UnaryFn); 9] = [
     ("sqrt", libm::sqrt),
     ("exp", libm::exp),
     ("ln", libm::log),
@@ -21,7 +21,7 @@ const UNARY: [(&str, Unary); 9] = [
     ("round", libm::round),
 ];
 
-const OF_SEVERAL: [(&str, Binary); 2] = [("min", f64::min), ("max", f64::max)];
+const VARIADIC_FUNCTIONS: [(&str, BinaryFn); 2] = [("min", f64::min), ("max", f64::max)];
 
 /// Longer ones first where one begins like another.
 const SYMBOLS: [&str; 16] = ["||", "&&", "==", "!=", "<=", ">=", "<", ">", "+", "-", "*", "/", "^", "(", ")", ","];
@@ -36,7 +36,7 @@ const RELATIONS: [(&str, Relation); 6] = [
 ];
 
 #[derive(Debug, Clone, PartialEq)]
-enum Token<'a> {
+enum ExprToken<'a> {
     Number(f64),
     Name(&'a str),
     Word(&'a str),
@@ -46,7 +46,7 @@ enum Token<'a> {
 
 /// What a part of an expression says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ExprKind {
     Number,
     /// Something true or false.
     Truth,
@@ -54,62 +54,67 @@ enum Kind {
     Word,
 }
 
-struct Parser<'a> {
-    tokens: Vec<Token<'a>>,
+struct ExprParser<'a> {
+    tokens: Vec<ExprToken<'a>>,
     at: usize,
     nesting: usize,
     names: Vec<String>,
     words: Vec<String>,
-    steps: Vec<Step>,
+    steps: Vec<StackStep>,
     /// Whether the power read last has an exponent.
     is_power: bool,
     /// Whether version 1 of the grammar reads something of it otherwise.
-    is_new: bool,
+    needs_new_grammar: bool,
 }
 
 /// An expression that was read.
-pub(super) struct Parsed {
-    pub(super) code: Code,
+pub(super) struct ParsedExpr {
+    pub(super) code: StackCode,
     /// Words in it.
     pub(super) words: Vec<String>,
     /// Whether version 1 of the grammar reads it otherwise.
-    pub(super) is_new: bool,
+    pub(super) needs_new_grammar: bool,
 }
 
 /// Reads an expression.
-pub(super) fn parse(text: &str) -> Result<Parsed, String> {
-    if text.len() > MAX_LEN {
-        return Err(format!("it has {} bytes; at most {MAX_LEN} are possible", text.len()));
+pub(super) fn parse_expr(text: &str) -> Result<ParsedExpr, String> {
+    if text.len() > MAX_EXPR_BYTES {
+        return Err(format!("it has {} bytes; at most {MAX_EXPR_BYTES} are possible", text.len()));
     }
-    let tokens = tokens(text)?;
+    let tokens = tokenize_expr(text)?;
     let (names, words, steps) = (Vec::new(), Vec::new(), Vec::new());
-    let mut parser = Parser { tokens, at: 0, nesting: 0, names, words, steps, is_power: false, is_new: false };
-    let kind = parser.condition()?;
+    let mut parser =
+        ExprParser { tokens, at: 0, nesting: 0, names, words, steps, is_power: false, needs_new_grammar: false };
+    let kind = parser.parse_condition()?;
     parser.refuse_word(kind)?;
-    match parser.next() {
-        Token::End => {
-            let code = Code::new(parser.names, parser.steps, kind == Kind::Truth);
-            Ok(Parsed { code, words: parser.words, is_new: parser.is_new })
+    match parser.peek_token() {
+        ExprToken::End => {
+            let code = StackCode::new(parser.names, parser.steps, kind == ExprKind::Truth);
+            Ok(ParsedExpr { code, words: parser.words, needs_new_grammar: parser.needs_new_grammar })
         }
-        other => Err(format!("expected an operator or the end, found {}", other.shown())),
+        other => Err(format!("expected an operator or the end, found {}", other.describe())),
     }
 }
 
-fn tokens(text: &str) -> Result<Vec<Token<'_>>, String> {
+fn tokenize_expr(text: &str) -> Result<Vec<ExprToken<'_>>, String> {
     let mut tokens = Vec::new();
     let mut rest = text.trim_start();
     while let Some(first) = rest.chars().next() {
         let (token, len) = match first {
-            '0'..='9' | '.' => number(rest)?,
-            '"' => enclosed(rest, '"').map(|word| (Token::Word(word), word.len() + 2)).ok_or("a quote is open")?,
-            '{' => enclosed(rest, '}').map(|name| (Token::Name(name), name.len() + 2)).ok_or("a brace is open")?,
+            '0'..='9' | '.' => scan_number(rest)?,
+            '"' => split_enclosed(rest, '"')
+                .map(|word| (ExprToken::Word(word), word.len() + 2))
+                .ok_or("a quote is open")?,
+            '{' => split_enclosed(rest, '}')
+                .map(|name| (ExprToken::Name(name), name.len() + 2))
+                .ok_or("a brace is open")?,
             c if c.is_alphabetic() || c == '_' => {
                 let len = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.')).unwrap_or(rest.len());
-                (Token::Name(&rest[..len]), len)
+                (ExprToken::Name(&rest[..len]), len)
             }
             other => match SYMBOLS.iter().find(|symbol| rest.starts_with(**symbol)) {
-                Some(symbol) => (Token::Symbol(symbol), symbol.len()),
-                None => return Err(unknown_symbol(other)),
+                Some(symbol) => (ExprToken::Symbol(symbol), symbol.len()),
+                None => return Err(unknown_symbol_error(other)),
             },
         };
         tokens.push(token);
@@ -118,7 +123,7 @@ fn tokens(text: &str) -> Result<Vec<Token<'_>>, String> {
     Ok(tokens)
 }
 
-fn unknown_symbol(symbol: char) -> String {
+fn unknown_symbol_error(symbol: char) -> String {
     let hint = match symbol {
         '=' => ": equality is ==",
         '&' => ": \"and\" is &&",
@@ -132,12 +137,12 @@ fn unknown_symbol(symbol: char) -> String {
     format!("'{}' means nothing here{hint}", symbol.escape_debug())
 }
 
-fn enclosed(text: &str, end: char) -> Option<&str> {
+fn split_enclosed(text: &str, end: char) -> Option<&str> {
     text[1..].split_once(end).map(|(inside, _)| inside)
 }
 
 /// Digits with an optional fraction and an optional power of ten.
-fn number(text: &str) -> Result<(Token<'static>, usize), String> {
+fn scan_number(text: &str) -> Result<(ExprToken<'static>, usize), String> {
     let digits = |from: usize| from + text[from..].bytes().take_while(u8::is_ascii_digit).count();
     let whole = digits(0);
     let mut end = whole;
@@ -158,11 +163,11 @@ fn number(text: &str) -> Result<(Token<'static>, usize), String> {
     if !value.is_finite() {
         return Err(format!("{} is too large for a number", &text[..end]));
     }
-    Ok((Token::Number(value), end))
+    Ok((ExprToken::Number(value), end))
 }
 
-impl Token<'_> {
-    fn shown(&self) -> String {
+impl ExprToken<'_> {
+    fn describe(&self) -> String {
         match self {
             Self::Number(x) => format!("the number {x}"),
             Self::Name(name) => format!("the name {name}"),
@@ -173,195 +178,202 @@ impl Token<'_> {
     }
 }
 
-impl<'a> Parser<'a> {
-    fn next(&self) -> Token<'a> {
-        self.tokens.get(self.at).cloned().unwrap_or(Token::End)
+impl<'a> ExprParser<'a> {
+    fn peek_token(&self) -> ExprToken<'a> {
+        self.tokens.get(self.at).cloned().unwrap_or(ExprToken::End)
     }
 
-    fn take(&mut self) -> Token<'a> {
-        let token = self.next();
+    fn next_token(&mut self) -> ExprToken<'a> {
+        let token = self.peek_token();
         self.at += 1;
         token
     }
 
     /// Takes one of these symbols, if it is the next token.
-    fn accept(&mut self, symbols: &[&'static str]) -> Option<&'static str> {
-        let Token::Symbol(symbol) = self.next() else { return None };
+    fn accept_symbol(&mut self, symbols: &[&'static str]) -> Option<&'static str> {
+        let ExprToken::Symbol(symbol) = self.peek_token() else { return None };
         symbols.contains(&symbol).then(|| {
             self.at += 1;
             symbol
         })
     }
 
-    fn expect(&mut self, symbol: &'static str) -> Result<(), String> {
-        match self.accept(&[symbol]) {
+    fn expect_symbol(&mut self, symbol: &'static str) -> Result<(), String> {
+        match self.accept_symbol(&[symbol]) {
             Some(_) => Ok(()),
-            None => Err(format!("expected '{symbol}', found {}", self.next().shown())),
+            None => Err(format!("expected '{symbol}', found {}", self.peek_token().describe())),
         }
     }
 
-    fn condition(&mut self) -> Result<Kind, String> {
-        self.joined("||", either, |this| this.joined("&&", both, Self::chain))
+    fn parse_condition(&mut self) -> Result<ExprKind, String> {
+        self.parse_joined("||", logical_or, |this| this.parse_joined("&&", logical_and, Self::parse_chain))
     }
 
     /// Parts joined by an operator that wants truths.
-    fn joined(
+    fn parse_joined(
         &mut self,
         operator: &'static str,
         apply: fn(f64, f64) -> f64,
-        part: impl Fn(&mut Self) -> Result<Kind, String>,
-    ) -> Result<Kind, String> {
+        part: impl Fn(&mut Self) -> Result<ExprKind, String>,
+    ) -> Result<ExprKind, String> {
         let wanted = |kind| match kind {
-            Kind::Truth => Ok(()),
+            ExprKind::Truth => Ok(()),
             _ => Err(format!(
                 "{operator} joins conditions such as lr < 0.1, found a value that is compared with nothing"
             )),
         };
         let first = part(self)?;
         let mut joined = false;
-        while self.accept(&[operator]).is_some() {
+        while self.accept_symbol(&[operator]).is_some() {
             wanted(first)?;
             wanted(part(self)?)?;
-            self.steps.push(Step::Binary(apply));
+            self.steps.push(StackStep::Binary(apply));
             joined = true;
         }
-        Ok(if joined { Kind::Truth } else { first })
+        Ok(if joined { ExprKind::Truth } else { first })
     }
 
-    fn chain(&mut self) -> Result<Kind, String> {
-        let mut left = self.sum()?;
+    fn parse_chain(&mut self) -> Result<ExprKind, String> {
+        let mut left = self.parse_sum()?;
         let mut chain: Vec<Relation> = Vec::new();
-        while let Some(symbol) = self.accept(&RELATIONS.map(|(symbol, _)| symbol)) {
+        while let Some(symbol) = self.accept_symbol(&RELATIONS.map(|(symbol, _)| symbol)) {
             let relation =
                 RELATIONS.iter().find(|(known, _)| *known == symbol).map_or(Relation::Equal, |found| found.1);
-            let right = self.sum()?;
+            let right = self.parse_sum()?;
             let ordered = !matches!(relation, Relation::Equal | Relation::Unequal);
-            if ordered && (left == Kind::Word || right == Kind::Word) {
+            if ordered && (left == ExprKind::Word || right == ExprKind::Word) {
                 return Err(format!("words have no order: compare them by == or !=, not by {symbol}"));
             }
-            self.steps.push(if chain.is_empty() { Step::Begin(relation) } else { Step::GoOn(relation) });
+            self.steps.push(if chain.is_empty() {
+                StackStep::BeginChain(relation)
+            } else {
+                StackStep::ContinueChain(relation)
+            });
             chain.push(relation);
             left = right;
         }
         if chain.is_empty() {
             return Ok(left);
         }
-        check_chain(&chain)?;
-        self.is_new |= chain.len() > 1;
-        self.steps.push(Step::End);
-        Ok(Kind::Truth)
+        check_chain_direction(&chain)?;
+        self.needs_new_grammar |= chain.len() > 1;
+        self.steps.push(StackStep::EndChain);
+        Ok(ExprKind::Truth)
     }
 
-    fn sum(&mut self) -> Result<Kind, String> {
-        self.operators(&[("+", |a, b| a + b), ("-", |a, b| a - b)], |this| {
-            this.operators(&[("*", |a, b| a * b), ("/", |a, b| a / b)], Self::signed)
+    fn parse_sum(&mut self) -> Result<ExprKind, String> {
+        self.parse_operators(&[("+", |a, b| a + b), ("-", |a, b| a - b)], |this| {
+            this.parse_operators(&[("*", |a, b| a * b), ("/", |a, b| a / b)], Self::parse_signed)
         })
     }
 
     /// Parts joined by operators on numbers, from the left.
-    fn operators(
+    fn parse_operators(
         &mut self,
-        operators: &[(&'static str, Binary)],
-        part: impl Fn(&mut Self) -> Result<Kind, String>,
-    ) -> Result<Kind, String> {
+        operators: &[(&'static str, BinaryFn)],
+        part: impl Fn(&mut Self) -> Result<ExprKind, String>,
+    ) -> Result<ExprKind, String> {
         let mut kind = part(self)?;
-        while let Token::Symbol(symbol) = self.next() {
+        while let ExprToken::Symbol(symbol) = self.peek_token() {
             let Some((_, apply)) = operators.iter().find(|(known, _)| *known == symbol) else { break };
             self.at += 1;
             self.refuse_word(kind)?;
             let right = part(self)?;
             self.refuse_word(right)?;
-            self.steps.push(Step::Binary(*apply));
-            kind = Kind::Number;
+            self.steps.push(StackStep::Binary(*apply));
+            kind = ExprKind::Number;
         }
         Ok(kind)
     }
 
-    fn signed(&mut self) -> Result<Kind, String> {
-        let Some(sign) = self.accept(&["+", "-"]) else { return self.power() };
-        let kind = self.nested(Self::signed)?;
+    fn parse_signed(&mut self) -> Result<ExprKind, String> {
+        let Some(sign) = self.accept_symbol(&["+", "-"]) else { return self.parse_power() };
+        let kind = self.parse_nested(Self::parse_signed)?;
         self.refuse_word(kind)?;
-        self.is_new |= self.is_power;
+        self.needs_new_grammar |= self.is_power;
         if sign == "-" {
-            self.steps.push(Step::Unary(|x| -x));
+            self.steps.push(StackStep::Unary(|x| -x));
         }
-        Ok(Kind::Number)
+        Ok(ExprKind::Number)
     }
 
-    fn power(&mut self) -> Result<Kind, String> {
-        let kind = self.value()?;
+    fn parse_power(&mut self) -> Result<ExprKind, String> {
+        let kind = self.parse_value()?;
         self.is_power = false;
-        if self.accept(&["^"]).is_none() {
+        if self.accept_symbol(&["^"]).is_none() {
             return Ok(kind);
         }
         self.refuse_word(kind)?;
-        let exponent = self.nested(Self::signed)?;
+        let exponent = self.parse_nested(Self::parse_signed)?;
         self.refuse_word(exponent)?;
-        self.is_new |= self.is_power;
+        self.needs_new_grammar |= self.is_power;
         self.is_power = true;
-        self.steps.push(Step::Binary(libm::pow));
-        Ok(Kind::Number)
+        self.steps.push(StackStep::Binary(libm::pow));
+        Ok(ExprKind::Number)
     }
 
-    fn value(&mut self) -> Result<Kind, String> {
-        match self.take() {
-            Token::Number(x) => {
-                self.steps.push(Step::Number(x));
-                Ok(Kind::Number)
+    fn parse_value(&mut self) -> Result<ExprKind, String> {
+        match self.next_token() {
+            ExprToken::Number(x) => {
+                self.steps.push(StackStep::Number(x));
+                Ok(ExprKind::Number)
             }
-            Token::Name(name) if self.next() == Token::Symbol("(") => self.function(name),
-            Token::Name(name) => {
-                let at = place_of(&mut self.names, name);
-                self.steps.push(Step::Name(at));
-                Ok(Kind::Number)
+            ExprToken::Name(name) if self.peek_token() == ExprToken::Symbol("(") => self.parse_function(name),
+            ExprToken::Name(name) => {
+                let at = intern_text(&mut self.names, name);
+                self.steps.push(StackStep::Name(at));
+                Ok(ExprKind::Number)
             }
-            Token::Word(word) => {
-                let at = place_of(&mut self.words, word);
-                self.steps.push(Step::Number(word_number(at)));
-                Ok(Kind::Word)
+            ExprToken::Word(word) => {
+                let at = intern_text(&mut self.words, word);
+                self.steps.push(StackStep::Number(word_number(at)));
+                Ok(ExprKind::Word)
             }
-            Token::Symbol("(") => {
-                let kind = self.nested(Self::condition)?;
-                self.expect(")")?;
+            ExprToken::Symbol("(") => {
+                let kind = self.parse_nested(Self::parse_condition)?;
+                self.expect_symbol(")")?;
                 Ok(kind)
             }
-            other => Err(format!("expected a number, a name or '(', found {}", other.shown())),
+            other => Err(format!("expected a number, a name or '(', found {}", other.describe())),
         }
     }
 
     /// A function, whose opening parenthesis is next.
-    fn function(&mut self, name: &str) -> Result<Kind, String> {
-        self.expect("(")?;
+    fn parse_function(&mut self, name: &str) -> Result<ExprKind, String> {
+        self.expect_symbol("(")?;
         let mut given = 0;
-        let several = OF_SEVERAL.iter().find(|(known, _)| *known == name).map(|(_, apply)| *apply);
+        let several = VARIADIC_FUNCTIONS.iter().find(|(known, _)| *known == name).map(|(_, apply)| *apply);
         loop {
-            let kind = self.nested(Self::condition)?;
+            let kind = self.parse_nested(Self::parse_condition)?;
             self.refuse_word(kind)?;
             given += 1;
             if let Some(apply) = several.filter(|_| given > 1) {
-                self.steps.push(Step::Binary(apply));
+                self.steps.push(StackStep::Binary(apply));
             }
-            if self.accept(&[","]).is_none() {
+            if self.accept_symbol(&[","]).is_none() {
                 break;
             }
         }
-        self.expect(")")?;
-        match (UNARY.iter().find(|(known, _)| *known == name), several, given) {
-            (Some((_, apply)), _, 1) => self.steps.push(Step::Unary(*apply)),
+        self.expect_symbol(")")?;
+        match (UNARY_FUNCTIONS.iter().find(|(known, _)| *known == name), several, given) {
+            (Some((_, apply)), _, 1) => self.steps.push(StackStep::Unary(*apply)),
             (Some(_), _, _) => return Err(format!("{name} is of one number, found {given}")),
             (None, Some(_), 1) => return Err(format!("{name} is of two numbers or more, found one")),
             (None, Some(_), _) => {}
             (None, None, _) => {
-                let known = UNARY.iter().map(|(known, _)| *known).chain(OF_SEVERAL.iter().map(|(known, _)| *known));
-                let hint = crate::error::nearest(name, known);
+                let known = UNARY_FUNCTIONS
+                    .iter()
+                    .map(|(known, _)| *known)
+                    .chain(VARIADIC_FUNCTIONS.iter().map(|(known, _)| *known));
+                let hint = crate::error::suggest_nearest(name, known);
                 return Err(format!("there is no function {name}, {hint} (a product is written with *)"));
             }
         }
-        Ok(Kind::Number)
+        Ok(ExprKind::Number)
     }
 
     /// One level deeper.
-    fn nested(&mut self, part: impl Fn(&mut Self) -> Result<Kind, String>) -> Result<Kind, String> {
+    fn parse_nested(&mut self, part: impl Fn(&mut Self) -> Result<ExprKind, String>) -> Result<ExprKind, String> {
         if self.nesting == MAX_NESTING {
             return Err(format!("it is nested more than {MAX_NESTING} levels deep"));
         }
@@ -371,9 +383,9 @@ impl<'a> Parser<'a> {
         Ok(kind)
     }
 
-    fn refuse_word(&self, kind: Kind) -> Result<(), String> {
+    fn refuse_word(&self, kind: ExprKind) -> Result<(), String> {
         match (kind, self.words.last()) {
-            (Kind::Word, Some(word)) => {
+            (ExprKind::Word, Some(word)) => {
                 Err(format!("the word \"{word}\" is no number: words can be compared, by == or !="))
             }
             _ => Ok(()),
@@ -382,7 +394,7 @@ impl<'a> Parser<'a> {
 }
 
 /// A chain goes one way, or what it says of the values at its ends is not what one thinks.
-fn check_chain(chain: &[Relation]) -> Result<(), String> {
+fn check_chain_direction(chain: &[Relation]) -> Result<(), String> {
     let up = chain.iter().any(|r| matches!(r, Relation::Less | Relation::LessOrEqual));
     let down = chain.iter().any(|r| matches!(r, Relation::Greater | Relation::GreaterOrEqual));
     let unequal = chain.len() > 1 && chain.contains(&Relation::Unequal);
@@ -394,7 +406,7 @@ fn check_chain(chain: &[Relation]) -> Result<(), String> {
 }
 
 /// The place of a text in a list, to which it is added if need be.
-fn place_of(list: &mut Vec<String>, text: &str) -> usize {
+fn intern_text(list: &mut Vec<String>, text: &str) -> usize {
     list.iter().position(|known| known == text).unwrap_or_else(|| {
         list.push(text.to_owned());
         list.len() - 1

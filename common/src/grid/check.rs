@@ -2,74 +2,74 @@
 
 use std::collections::HashMap;
 
-use super::kept::Kept;
+use super::kept::RankedBitmap;
 use super::varieties::Varieties;
-use super::{Grid, Wanted};
-use crate::axis::{Axis, Values};
-use crate::config::{TrialConfig, may_be_idle, range_of};
+use super::{Grid, StillWanted};
+use crate::axis::{Axis, AxisValues};
+use crate::config::{TrialConfig, can_be_unused, numeric_field_range};
 use crate::error::SpecError;
-use crate::reader::{Range, quoted};
-use crate::tree::{Place, Table, Value};
+use crate::reader::{NumberRange, quote_value};
+use crate::tree::{Origin, SpecTable, SpecValue};
 
 /// Most steps that expressions take over all cells: some seconds.
-const MAX_STEPS: u64 = 1 << 30;
+const MAX_EXPRESSION_STEPS: u64 = 1 << 30;
 /// Most settings that are read to try all values: some seconds.
 const MAX_NODES: u64 = 20_000_000;
 /// Cells after which somebody must still wait for the rest.
-const CELLS_BETWEEN: u64 = 1 << 14;
+const CELLS_PER_CHECK: u64 = 1 << 14;
 /// Resolved cells after which somebody must still wait for the rest.
-const CONFIGS_BETWEEN: usize = 64;
+const CONFIGS_PER_CHECK: usize = 64;
 
-fn go_on(wanted: Wanted<'_>) -> Result<(), SpecError> {
+fn check_still_wanted(wanted: StillWanted<'_>) -> Result<(), SpecError> {
     if wanted() {
         return Ok(());
     }
-    Err(SpecError::new(Place::Default, "", "nobody waits any more for what it means"))
+    Err(SpecError::new(Origin::Default, "", "nobody waits any more for what it means"))
 }
 
 /// Values in a table, and in what stands in it.
-fn nodes(table: &Table) -> u64 {
-    fn of(value: &Value) -> u64 {
+fn count_values(table: &SpecTable) -> u64 {
+    fn count_value_nodes(value: &SpecValue) -> u64 {
         match value {
-            Value::List(items) => 1 + items.iter().map(|item| of(&item.value)).sum::<u64>(),
-            Value::Table(table) => 1 + nodes(table),
+            SpecValue::List(items) => 1 + items.iter().map(|item| count_value_nodes(&item.value)).sum::<u64>(),
+            SpecValue::Table(table) => 1 + count_values(table),
             _ => 1,
         }
     }
-    table.0.iter().map(|(_, node)| of(&node.value)).sum()
+    table.0.iter().map(|(_, node)| count_value_nodes(&node.value)).sum()
 }
 
 /// Most cells that are resolved to find values that are spelled in two ways.
-const SPELLED: u64 = 20_000;
+const MAX_SPELLED_CELLS: u64 = 20_000;
 
 impl Grid {
     /// What there is to do must be bounded before it is begun: launches wait for each other.
     ///
     /// That of stored ones is what it is.
     pub(super) fn check_cost(&self) -> Result<(), SpecError> {
-        if !self.reading.new {
+        if !self.reading_mode.is_new {
             return Ok(());
         }
-        let steps: u64 = self.formulas().map(|formula| formula.expr.cost()).sum();
+        let steps: u64 = self.formulas().map(|formula| formula.expr.evaluation_cost()).sum();
         let work = self.product.saturating_mul(steps);
-        if work > MAX_STEPS {
+        if work > MAX_EXPRESSION_STEPS {
             let cells = self.product;
             let message = format!(
                 "the expressions in [derive] and [where] have {steps} operations and values, to be worked out for {cells} cells: \
-                 shorten them, or use fewer values; at most {MAX_STEPS} in all are possible"
+                 shorten them, or use fewer values; at most {MAX_EXPRESSION_STEPS} in all are possible"
             );
-            return Err(SpecError::new(Place::Default, "grid", message));
+            return Err(SpecError::new(Origin::Default, "grid", message));
         }
-        let listed = self.axes.iter().filter(|axis| matches!(axis.values, Values::Listed(_)));
+        let listed = self.axes.iter().filter(|axis| matches!(axis.values, AxisValues::Listed(_)));
         let tried =
             listed.map(Axis::len).sum::<u64>().saturating_add(self.classes).saturating_add(self.spelled_cells());
-        let size = nodes(&self.base);
+        let size = count_values(&self.base);
         if tried.saturating_mul(size) > MAX_NODES {
             let message = format!(
                 "{tried} listed values and shape classes of a file with {size} settings are too many to be checked: list fewer \
                  values, or have them generated, as in {{ log = [0.01, 1.0], points = 5 }}"
             );
-            return Err(SpecError::new(Place::Default, "grid", message));
+            return Err(SpecError::new(Origin::Default, "grid", message));
         }
         Ok(())
     }
@@ -77,7 +77,7 @@ impl Grid {
     /// Axes whose values can be spelled in several ways.
     fn spelled_axes(&self) -> impl Iterator<Item = (usize, &Axis)> {
         let spelled = |axis: &Axis| match &axis.values {
-            Values::Listed(items) => axis.field.is_some() && items.iter().any(|item| item.value.as_f64().is_none()),
+            AxisValues::Listed(items) => axis.field.is_some() && items.iter().any(|item| item.value.as_f64().is_none()),
             _ => false,
         };
         self.axes.iter().enumerate().filter(move |(_, axis)| axis.len() > 1 && spelled(axis))
@@ -86,89 +86,95 @@ impl Grid {
     /// Most cells that are resolved to find values that are spelled in two ways.
     fn spelled_cells(&self) -> u64 {
         let values: u64 = self.spelled_axes().map(|(_, axis)| axis.len()).sum();
-        values.saturating_mul(self.classes).min(SPELLED)
+        values.saturating_mul(self.classes).min(MAX_SPELLED_CELLS)
     }
 
     /// The one pass over the cells: evaluates `[where]` and `[derive]`, and looks for cells that are equal.
     ///
     /// Returns, for each value of each factor, a kept cell that has it.
-    pub(super) fn pass_over_cells(&mut self, wanted: Wanted<'_>) -> Result<Witnesses, SpecError> {
+    pub(super) fn pass_over_cells(&mut self, wanted: StillWanted<'_>) -> Result<Witnesses, SpecError> {
         let mut witnesses = Witnesses::default();
         let mut varieties = Varieties::new(self);
-        if self.keep.is_none() && self.derived.is_empty() {
-            self.varieties = varieties.of_all(self);
+        if self.keep_condition.is_none() && self.derived.is_empty() {
+            self.variety_cells = varieties.into_unfiltered_cells(self);
             return Ok(witnesses);
         }
-        let numbers = self.numbers_used();
+        let numbers = self.used_axis_numbers();
         let free = self.axes.iter().any(|a| a.field.is_none());
-        let mut kept = self.keep.is_some().then(|| Kept::new(self.product));
+        let mut kept = self.keep_condition.is_some().then(|| RankedBitmap::new(self.product));
         let mut prints: Vec<(u64, u32)> = Vec::new();
         let mut digits = vec![0_u64; self.factors.len()];
-        let homes: Vec<usize> = (0..self.axes.len()).map(|a| self.factor_of(a)).collect();
-        let ranges: Vec<_> = self.derived.iter().map(|d| range_of(&d.field)).collect();
+        let homes: Vec<usize> = (0..self.axes.len()).map(|a| self.factor_index(a)).collect();
+        let ranges: Vec<_> = self.derived.iter().map(|d| numeric_field_range(&d.field)).collect();
         witnesses.0 = self.factors.iter().map(|f| vec![None; f.len as usize]).collect();
         for position in 0..self.product {
-            if position % CELLS_BETWEEN == 0 {
-                go_on(wanted)?;
+            if position % CELLS_PER_CHECK == 0 {
+                check_still_wanted(wanted)?;
             }
             let axis = |a: usize| numbers[a][digits[homes[a]] as usize];
             let derived = self.derived_values(&axis);
-            if self.keeps(&axis, &derived, &digits)? {
-                self.check_derived(&derived, &ranges, &digits)?;
-                self.derived_print = derived.iter().fold(self.derived_print, |h, x| mixed(h, x.to_bits()));
+            if self.is_kept(&axis, &derived, &digits)? {
+                self.check_derived_values(&derived, &ranges, &digits)?;
+                self.derived_fingerprint =
+                    derived.iter().fold(self.derived_fingerprint, |h, x| mix_hash(h, x.to_bits()));
                 if let Some(kept) = &mut kept {
                     kept.set(position);
                 }
-                witnesses.note(&digits, self.number(&digits));
-                varieties.note(&digits, &derived, || self.number(&digits));
+                witnesses.record_cell(&digits, self.cell_from_digits(&digits));
+                varieties.record_cell(&digits, &derived, || self.cell_from_digits(&digits));
                 if free {
-                    prints.push((self.fingerprint(&digits, &homes, &derived), position as u32));
+                    prints.push((self.config_fingerprint(&digits, &homes, &derived), position as u32));
                 }
             }
-            self.advance(&self.order, &mut digits);
+            self.advance_digits(&self.factor_order, &mut digits);
         }
-        self.varieties = varieties.into_cells();
-        self.kept = kept.map(|mut kept| {
-            kept.index();
+        self.variety_cells = varieties.into_cells();
+        self.kept_positions = kept.map(|mut kept| {
+            kept.build_ranks();
             kept
         });
-        if self.cells() == 0 {
-            let place = self.keep.as_ref().map_or(Place::Default, |k| k.place.clone());
+        if self.cell_count() == 0 {
+            let place = self.keep_condition.as_ref().map_or(Origin::Default, |k| k.origin.clone());
             return Err(SpecError::new(place, "where.keep", "this keeps no cell at all"));
         }
         self.refuse_equal_cells(prints)?;
         Ok(witnesses)
     }
 
-    fn keeps(&self, axis: &dyn Fn(usize) -> f64, derived: &[f64], digits: &[u64]) -> Result<bool, SpecError> {
-        let Some(keep) = &self.keep else { return Ok(true) };
+    fn is_kept(&self, axis: &dyn Fn(usize) -> f64, derived: &[f64], digits: &[u64]) -> Result<bool, SpecError> {
+        let Some(keep) = &self.keep_condition else { return Ok(true) };
         let value = keep.eval(axis, derived);
         if value.is_nan() {
-            return Err(self.cell_error(&keep.place, "where.keep", digits, "the expression has no value"));
+            return Err(self.cell_error(&keep.origin, "where.keep", digits, "the expression has no value"));
         }
         Ok(value != 0.0)
     }
 
-    fn check_derived(&self, derived: &[f64], ranges: &[Option<Range>], digits: &[u64]) -> Result<(), SpecError> {
+    fn check_derived_values(
+        &self,
+        derived: &[f64],
+        ranges: &[Option<NumberRange>],
+        digits: &[u64],
+    ) -> Result<(), SpecError> {
         for ((d, x), range) in self.derived.iter().zip(derived).zip(ranges) {
-            if let Some(range) = range.filter(|r| !r.holds(*x)) {
+            if let Some(range) = range.filter(|r| !r.contains(*x)) {
                 let message = format!("expected {}, found {x}", range.describe());
-                return Err(self.cell_error(&d.formula.place, &d.field, digits, &message));
+                return Err(self.cell_error(&d.formula.origin, &d.field, digits, &message));
             }
         }
         Ok(())
     }
 
     /// The numbers of each axis that an expression uses.
-    fn numbers_used(&self) -> Vec<Vec<f64>> {
+    fn used_axis_numbers(&self) -> Vec<Vec<f64>> {
         let mut used = vec![false; self.axes.len()];
         self.formulas().for_each(|f| self.mark_inputs(f, &mut used));
-        let all = |axis: &Axis| (0..axis.len()).map(|i| axis.number(i).unwrap_or(f64::NAN)).collect();
+        let all = |axis: &Axis| (0..axis.len()).map(|i| axis.number_at(i).unwrap_or(f64::NAN)).collect();
         self.axes.iter().zip(used).map(|(axis, used)| if used { all(axis) } else { Vec::new() }).collect()
     }
 
     /// The next digits of these factors, the last of which goes fastest; whether there are any.
-    pub(super) fn advance(&self, factors: &[usize], digits: &mut [u64]) -> bool {
+    pub(super) fn advance_digits(&self, factors: &[usize], digits: &mut [u64]) -> bool {
         for f in factors.iter().rev() {
             digits[*f] += 1;
             if digits[*f] < self.factors[*f].len {
@@ -180,66 +186,66 @@ impl Grid {
     }
 
     /// Equal for cells that resolve to the same config: what fields' axes and derived fields say.
-    fn fingerprint(&self, digits: &[u64], homes: &[usize], derived: &[f64]) -> u64 {
+    fn config_fingerprint(&self, digits: &[u64], homes: &[usize], derived: &[f64]) -> u64 {
         let fields = self.axes.iter().zip(homes).filter(|(axis, _)| axis.field.is_some());
-        let h = fields.fold(0x1234_5678_u64, |h, (_, home)| mixed(h, digits[*home] + 1));
-        derived.iter().fold(h, |h, x| mixed(h, (x + 0.0).to_bits()))
+        let h = fields.fold(0x1234_5678_u64, |h, (_, home)| mix_hash(h, digits[*home] + 1));
+        derived.iter().fold(h, |h, x| mix_hash(h, (x + 0.0).to_bits()))
     }
 
     fn refuse_equal_cells(&self, mut prints: Vec<(u64, u32)>) -> Result<(), SpecError> {
         prints.sort_unstable();
         for pair in prints.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
-            let [a, b] = [pair[0].1, pair[1].1].map(|position| self.cell_at(u64::from(position)));
-            if self.config(a)? == self.config(b)? {
-                return Err(self.equal_cells(a, b));
+            let [a, b] = [pair[0].1, pair[1].1].map(|position| self.cell_at_position(u64::from(position)));
+            if self.resolve_config(a)? == self.resolve_config(b)? {
+                return Err(self.equal_cells_error(a, b));
             }
         }
         Ok(())
     }
 
     /// Every value of every axis, tried in a cell that has it.
-    pub(super) fn check_values(&self, witnesses: &Witnesses, wanted: Wanted<'_>) -> Result<(), SpecError> {
+    pub(super) fn check_axis_values(&self, witnesses: &Witnesses, wanted: StillWanted<'_>) -> Result<(), SpecError> {
         for (at, axis) in self.axes.iter().enumerate() {
             let Some(field) = &axis.field else { continue };
-            let factor = self.factor_of(at);
-            let range = range_of(field);
-            let continuous = range.is_some_and(|r| !r.whole);
-            for (n, i) in axis.representatives(continuous).into_iter().enumerate() {
-                if n % CONFIGS_BETWEEN == 0 {
-                    go_on(wanted)?;
+            let factor = self.factor_index(at);
+            let range = numeric_field_range(field);
+            let continuous = range.is_some_and(|r| !r.is_whole);
+            for (n, i) in axis.representative_indices(continuous).into_iter().enumerate() {
+                if n % CONFIGS_PER_CHECK == 0 {
+                    check_still_wanted(wanted)?;
                 }
                 if let Some(range) = range {
-                    let node = axis.node(i);
-                    if !node.value.as_f64().is_some_and(|x| range.holds(x)) {
-                        let message = format!("expected {}, found {}", range.describe(), quoted(&node.value));
-                        return Err(SpecError::new(node.place, format!("grid.{}", axis.name), message));
+                    let node = axis.node_at(i);
+                    if !node.value.as_f64().is_some_and(|x| range.contains(x)) {
+                        let message = format!("expected {}, found {}", range.describe(), quote_value(&node.value));
+                        return Err(SpecError::new(node.origin, format!("grid.{}", axis.name), message));
                     }
-                    if !matches!(axis.values, Values::Listed(_)) {
+                    if !matches!(axis.values, AxisValues::Listed(_)) {
                         continue;
                     }
                 }
-                if let Some(cell) = self.witness(witnesses, factor, i) {
-                    self.config(cell).map_err(|e| self.blame(e, axis, i))?;
+                if let Some(cell) = self.find_witness(witnesses, factor, i) {
+                    self.resolve_config(cell).map_err(|e| self.attribute_to_axis(e, axis, i))?;
                 }
             }
         }
         Ok(())
     }
 
-    fn witness(&self, witnesses: &Witnesses, factor: usize, digit: u64) -> Option<u64> {
+    fn find_witness(&self, witnesses: &Witnesses, factor: usize, digit: u64) -> Option<u64> {
         match witnesses.0.get(factor) {
             Some(cells) => cells[digit as usize],
             None => {
                 let mut digits = vec![0; self.factors.len()];
                 digits[factor] = digit;
-                Some(self.number(&digits))
+                Some(self.cell_from_digits(&digits))
             }
         }
     }
 
     /// An unknown key set by an axis is that axis' fault, wherever the reader found it.
-    fn blame(&self, error: SpecError, axis: &Axis, i: u64) -> SpecError {
-        if error.place == axis.node(i).place {
+    fn attribute_to_axis(&self, error: SpecError, axis: &Axis, i: u64) -> SpecError {
+        if error.origin == axis.node_at(i).origin {
             SpecError { path: format!("grid.{}", axis.name), ..error }
         } else {
             error
@@ -247,23 +253,23 @@ impl Grid {
     }
 
     /// The same of whichever axis set it.
-    fn blame_any(&self, error: SpecError, cell: u64) -> SpecError {
-        let digits = self.digits(cell);
-        self.axis_digits(&digits).fold(error, |error, (axis, digit)| self.blame(error, axis, digit))
+    fn attribute_to_any_axis(&self, error: SpecError, cell: u64) -> SpecError {
+        let digits = self.cell_digits(cell);
+        self.axis_digits(&digits).fold(error, |error, (axis, digit)| self.attribute_to_axis(error, axis, digit))
     }
 
     /// One cell of every shape class: whether batch, data and length go together, and every axis means something.
-    pub(super) fn check_classes(&self, wanted: Wanted<'_>) -> Result<(), SpecError> {
-        for class in 0..self.classes() {
-            if (class as usize).is_multiple_of(CONFIGS_BETWEEN) {
-                go_on(wanted)?;
+    pub(super) fn check_classes(&self, wanted: StillWanted<'_>) -> Result<(), SpecError> {
+        for class in 0..self.class_count() {
+            if (class as usize).is_multiple_of(CONFIGS_PER_CHECK) {
+                check_still_wanted(wanted)?;
             }
-            if self.class_cells(class) > 0 {
-                let cell = self.class_cell(class, 0);
-                let document = self.document(cell)?;
-                let config = TrialConfig::read(&document, &self.files, self.reading)?;
-                config.check_norm(&document, self.reading).map_err(|e| self.blame_any(e, cell))?;
-                self.check_axes_matter(cell, &config.fields())?;
+            if self.class_cell_count(class) > 0 {
+                let cell = self.class_cell_at(class, 0);
+                let document = self.build_document(cell)?;
+                let config = TrialConfig::from_table(&document, &self.files, self.reading_mode)?;
+                config.check_norm(&document, self.reading_mode).map_err(|e| self.attribute_to_any_axis(e, cell))?;
+                self.check_axes_matter(cell, &config.identity_fields())?;
             }
         }
         Ok(())
@@ -272,15 +278,15 @@ impl Grid {
     /// Some fields mean nothing in some company, such as an ε without norms: an axis over one would make equal cells.
     fn check_axes_matter(&self, cell: u64, fields: &[(&'static str, String)]) -> Result<(), SpecError> {
         for (at, axis) in self.axes.iter().enumerate() {
-            if !axis.field.as_deref().is_some_and(may_be_idle) || axis.len() < 2 {
+            if !axis.field.as_deref().is_some_and(can_be_unused) || axis.len() < 2 {
                 continue;
             }
-            let mut digits = self.digits(cell);
-            let digit = &mut digits[self.factor_of(at)];
+            let mut digits = self.cell_digits(cell);
+            let digit = &mut digits[self.factor_index(at)];
             *digit = u64::from(*digit == 0);
-            let other = self.number(&digits);
-            if self.holds(other) && self.config(other)?.fields() == fields {
-                return Err(self.equal_cells(cell, other));
+            let other = self.cell_from_digits(&digits);
+            if self.has_cell(other) && self.resolve_config(other)?.identity_fields() == fields {
+                return Err(self.equal_cells_error(cell, other));
             }
         }
         Ok(())
@@ -288,26 +294,27 @@ impl Grid {
 
     /// What is no number can be written in several ways: `"x0.1"` or `"x0.10"`, by epoch or by step. Two values that mean the same would be
     /// trained twice; and two that are fine by themselves may not go together.
-    pub(super) fn check_spellings(&self, wanted: Wanted<'_>) -> Result<(), SpecError> {
-        if !self.reading.new {
+    pub(super) fn check_spellings(&self, wanted: StillWanted<'_>) -> Result<(), SpecError> {
+        if !self.reading_mode.is_new {
             return Ok(());
         }
-        let mut left = SPELLED;
+        let mut left = MAX_SPELLED_CELLS;
         for (at, axis) in self.spelled_axes() {
-            let factor = self.factor_of(at);
-            for class in (0..self.classes()).filter(|class| self.class_cells(*class) > 0) {
-                let mut digits = self.digits(self.class_cell(class, 0));
-                go_on(wanted)?;
+            let factor = self.factor_index(at);
+            for class in (0..self.class_count()).filter(|class| self.class_cell_count(*class) > 0) {
+                let mut digits = self.cell_digits(self.class_cell_at(class, 0));
+                check_still_wanted(wanted)?;
                 let mut seen = HashMap::new();
                 for i in 0..axis.len() {
                     digits[factor] = i;
-                    let cell = self.number(&digits);
-                    if !self.holds(cell) {
+                    let cell = self.cell_from_digits(&digits);
+                    if !self.has_cell(cell) {
                         continue;
                     }
-                    let fields = self.config(cell).map_err(|e| self.blame(e, axis, i))?.fields();
+                    let fields =
+                        self.resolve_config(cell).map_err(|e| self.attribute_to_axis(e, axis, i))?.identity_fields();
                     if let Some(other) = seen.insert(fields, cell) {
-                        return Err(self.equal_cells(other, cell));
+                        return Err(self.equal_cells_error(other, cell));
                     }
                     left -= 1;
                     if left == 0 {
@@ -319,24 +326,24 @@ impl Grid {
         Ok(())
     }
 
-    fn equal_cells(&self, a: u64, b: u64) -> SpecError {
-        let [a, b] = [a, b].map(|cell| self.describe(&self.digits(cell)));
+    fn equal_cells_error(&self, a: u64, b: u64) -> SpecError {
+        let [a, b] = [a, b].map(|cell| self.describe_cell(&self.cell_digits(cell)));
         let message = format!("the cells {a} and {b} resolve to the same trial: drop one, or let another field differ");
-        SpecError::new(Place::Default, "grid", message)
+        SpecError::new(Origin::Default, "grid", message)
     }
 
-    fn cell_error(&self, place: &Place, path: &str, digits: &[u64], message: &str) -> SpecError {
-        SpecError::new(place.clone(), path, format!("{message} (in the cell {})", self.describe(digits)))
+    fn cell_error(&self, place: &Origin, path: &str, digits: &[u64], message: &str) -> SpecError {
+        SpecError::new(place.clone(), path, format!("{message} (in the cell {})", self.describe_cell(digits)))
     }
 
-    fn describe(&self, digits: &[u64]) -> String {
+    fn describe_cell(&self, digits: &[u64]) -> String {
         let parts: Vec<String> =
-            self.axis_digits(digits).map(|(axis, digit)| format!("{}={}", axis.name, axis.value(digit))).collect();
+            self.axis_digits(digits).map(|(axis, digit)| format!("{}={}", axis.name, axis.value_at(digit))).collect();
         parts.join(", ")
     }
 }
 
-fn mixed(h: u64, x: u64) -> u64 {
+fn mix_hash(h: u64, x: u64) -> u64 {
     (h ^ x).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
 }
 
@@ -345,7 +352,7 @@ fn mixed(h: u64, x: u64) -> u64 {
 pub(super) struct Witnesses(Vec<Vec<Option<u64>>>);
 
 impl Witnesses {
-    fn note(&mut self, digits: &[u64], cell: u64) {
+    fn record_cell(&mut self, digits: &[u64], cell: u64) {
         for (cells, digit) in self.0.iter_mut().zip(digits) {
             cells[*digit as usize].get_or_insert(cell);
         }

@@ -2,16 +2,16 @@
 
 /// One bit per position, with counts to find the n-th one.
 #[derive(Debug, Clone)]
-pub(super) struct Kept {
+pub(super) struct RankedBitmap {
     words: Vec<u64>,
     /// Ones before each block of [`BLOCK`] words.
     ranks: Vec<u32>,
     pub(super) count: u64,
 }
 
-const BLOCK: usize = 8;
+const BLOCK_WORDS: usize = 8;
 
-impl Kept {
+impl RankedBitmap {
     pub(super) fn new(len: u64) -> Self {
         Self { words: vec![0; len as usize / 64 + 1], ranks: Vec::new(), count: 0 }
     }
@@ -25,14 +25,14 @@ impl Kept {
     }
 
     /// Puts which ones are there into a hash.
-    pub(super) fn print(&self, hasher: &mut blake3::Hasher) {
+    pub(super) fn hash_into(&self, hasher: &mut blake3::Hasher) {
         for word in &self.words {
             hasher.update(&word.to_le_bytes());
         }
     }
 
-    pub(super) fn index(&mut self) {
-        for block in self.words.chunks(BLOCK) {
+    pub(super) fn build_ranks(&mut self) {
+        for block in self.words.chunks(BLOCK_WORDS) {
             self.ranks.push(self.count as u32);
             self.count += block.iter().map(|w| u64::from(w.count_ones())).sum::<u64>();
         }
@@ -41,8 +41,8 @@ impl Kept {
     /// Ones before `at`.
     pub(super) fn rank(&self, at: u64) -> u64 {
         let word = at as usize / 64;
-        let block = word / BLOCK;
-        let whole: u32 = self.words[block * BLOCK..word].iter().map(|w| w.count_ones()).sum();
+        let block = word / BLOCK_WORDS;
+        let whole: u32 = self.words[block * BLOCK_WORDS..word].iter().map(|w| w.count_ones()).sum();
         let part = (self.words[word] & ((1 << (at % 64)) - 1)).count_ones();
         u64::from(self.ranks[block] + whole + part)
     }
@@ -51,7 +51,7 @@ impl Kept {
     pub(super) fn select(&self, n: u64) -> u64 {
         let block = self.ranks.partition_point(|r| u64::from(*r) <= n) - 1;
         let mut left = n as u32 - self.ranks[block];
-        let mut word = block * BLOCK;
+        let mut word = block * BLOCK_WORDS;
         while self.words[word].count_ones() <= left {
             left -= self.words[word].count_ones();
             word += 1;

@@ -14,54 +14,54 @@ use crate::axis::Axis;
 use crate::config::TrialConfig;
 use crate::error::SpecError;
 use crate::expr::Expr;
-use crate::grammar::Reading;
+use crate::grammar::ReadingMode;
 use crate::pin::FilePin;
 use crate::seed;
-use crate::tree::{Node, Place, Table, Value};
+use crate::tree::{Origin, SpecNode, SpecTable, SpecValue};
 use crate::trial::TrialKey;
-use kept::Kept;
+use kept::RankedBitmap;
 pub use read::MAX_AXES;
 pub(crate) use read::is_axis_form;
-use read::{product_of, read_axes, read_factors, section};
+use read::{checked_product, read_axes, read_factors, section_table};
 
 /// Whether anybody still waits for what a file means. Where nobody does, its reading ends.
-pub type Wanted<'a> = &'a dyn Fn() -> bool;
+pub type StillWanted<'a> = &'a dyn Fn() -> bool;
 
 /// All cells of a sweep.
 #[derive(Debug, Clone)]
 pub struct Grid {
-    base: Table,
+    base: SpecTable,
     /// Files that it names.
     files: Vec<FilePin>,
     axes: Vec<Axis>,
-    factors: Vec<Factor>,
-    derived: Vec<Derived>,
-    keep: Option<Formula>,
+    factors: Vec<GridFactor>,
+    derived: Vec<DerivedField>,
+    keep_condition: Option<Formula>,
     /// Factor numbers, those deciding the shape first: the digits of a position.
-    order: Vec<usize>,
+    factor_order: Vec<usize>,
     product: u64,
     classes: u64,
-    kept: Option<Kept>,
+    kept_positions: Option<RankedBitmap>,
     /// How it is read.
-    reading: Reading,
+    reading_mode: ReadingMode,
     /// The earliest version of the grammar in which it means the same.
-    grammar: u32,
+    min_grammar: u32,
     /// Of the numbers that expressions yield.
-    derived_print: u64,
+    derived_fingerprint: u64,
     /// One cell of each variety.
-    varieties: Vec<u64>,
+    variety_cells: Vec<u64>,
 }
 
 /// A factor of the product: one axis, or several that move together.
 #[derive(Debug, Clone)]
-struct Factor {
+struct GridFactor {
     axes: Vec<usize>,
     len: u64,
 }
 
 /// A field computed per cell.
 #[derive(Debug, Clone)]
-struct Derived {
+struct DerivedField {
     field: String,
     formula: Formula,
 }
@@ -69,12 +69,12 @@ struct Derived {
 #[derive(Debug, Clone)]
 struct Formula {
     expr: Expr,
-    inputs: Vec<Input>,
-    place: Place,
+    inputs: Vec<FormulaInput>,
+    origin: Origin,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Input {
+enum FormulaInput {
     Axis(usize),
     Derived(usize),
     Constant(f64),
@@ -85,55 +85,55 @@ impl Grid {
     ///
     /// # Errors
     /// Anything that would make a cell, or two equal ones, that cannot be run.
-    pub fn read(
-        document: &Table,
+    pub fn from_document(
+        document: &SpecTable,
         sweep_seed: u64,
         files: &[FilePin],
-        (reading, wanted): (Reading, Wanted<'_>),
+        (reading, wanted): (ReadingMode, StillWanted<'_>),
     ) -> Result<Self, SpecError> {
-        let mut base = Table::default();
+        let mut base = SpecTable::default();
         for key in ["data", "model", "train"] {
             if let Some(node) = document.get(key) {
                 base.0.push((key.to_owned(), node.clone()));
             }
         }
-        let grid = section(document, "grid")?;
+        let grid = section_table(document, "grid")?;
         let axes = read_axes(grid, sweep_seed, reading)?;
         let factors = read_factors(grid, &axes)?;
-        let product = product_of(&factors)?;
+        let product = checked_product(&factors)?;
         let mut this = Self {
             base,
             files: files.to_vec(),
-            order: (0..factors.len()).collect(),
+            factor_order: (0..factors.len()).collect(),
             axes,
             factors,
             derived: Vec::new(),
-            keep: None,
+            keep_condition: None,
             product,
             classes: 1,
-            kept: None,
-            reading,
-            grammar: 1,
-            derived_print: 0,
-            varieties: Vec::new(),
+            kept_positions: None,
+            reading_mode: reading,
+            min_grammar: 1,
+            derived_fingerprint: 0,
+            variety_cells: Vec::new(),
         };
-        this.read_derived(section(document, "derive")?)?;
-        this.read_where(section(document, "where")?)?;
+        this.read_derived(section_table(document, "derive")?)?;
+        this.read_where(section_table(document, "where")?)?;
         this.check_names_used()?;
         this.order_by_shape()?;
         this.check_cost()?;
         let witnesses = this.pass_over_cells(wanted)?;
-        this.check_values(&witnesses, wanted)?;
+        this.check_axis_values(&witnesses, wanted)?;
         this.check_classes(wanted)?;
         this.check_spellings(wanted)?;
         // What was accepted is refused no more.
-        this.reading.new = false;
+        this.reading_mode.is_new = false;
         Ok(this)
     }
 
     /// The earliest version of the grammar in which the file means the same.
-    pub fn grammar(&self) -> u32 {
-        self.grammar
+    pub fn min_grammar(&self) -> u32 {
+        self.min_grammar
     }
 
     /// The axes in the order of the file.
@@ -142,90 +142,90 @@ impl Grid {
     }
 
     /// Cells that are kept.
-    pub fn cells(&self) -> u64 {
-        self.kept.as_ref().map_or(self.product, |kept| kept.count)
+    pub fn cell_count(&self) -> u64 {
+        self.kept_positions.as_ref().map_or(self.product, |kept| kept.count)
     }
 
     /// Numbers a cell can have: those of kept cells are below this.
-    pub fn numbers(&self) -> u64 {
+    pub fn cell_number_bound(&self) -> u64 {
         self.product
     }
 
     /// Whether `cell` is the number of a kept cell.
-    pub fn holds(&self, cell: u64) -> bool {
-        cell < self.product && self.kept.as_ref().is_none_or(|kept| kept.get(self.position(cell)))
+    pub fn has_cell(&self, cell: u64) -> bool {
+        cell < self.product && self.kept_positions.as_ref().is_none_or(|kept| kept.get(self.cell_position(cell)))
     }
 
     /// Shape classes, some of which `[where]` may have emptied.
-    pub fn classes(&self) -> u32 {
+    pub fn class_count(&self) -> u32 {
         self.classes as u32
     }
 
     /// Cells kept in a class.
-    pub fn class_cells(&self, class: u32) -> u64 {
+    pub fn class_cell_count(&self, class: u32) -> u64 {
         let (from, to) = self.class_range(class);
-        self.kept.as_ref().map_or(to - from, |kept| kept.rank(to) - kept.rank(from))
+        self.kept_positions.as_ref().map_or(to - from, |kept| kept.rank(to) - kept.rank(from))
     }
 
     /// The `k`-th cell kept in a class, `k` < [`class_cells`](Self::class_cells).
-    pub fn class_cell(&self, class: u32, k: u64) -> u64 {
+    pub fn class_cell_at(&self, class: u32, k: u64) -> u64 {
         let (from, _) = self.class_range(class);
-        let position = self.kept.as_ref().map_or(from + k, |kept| kept.select(kept.rank(from) + k));
-        self.cell_at(position)
+        let position = self.kept_positions.as_ref().map_or(from + k, |kept| kept.select(kept.rank(from) + k));
+        self.cell_at_position(position)
     }
 
     /// The `n`-th trial of a class: repeats are outermost, so that every prefix is balanced over cells.
-    pub fn class_trial(&self, class: u32, n: u64) -> TrialKey {
-        let cells = self.class_cells(class);
-        TrialKey { cell: self.class_cell(class, n % cells), repeat: (n / cells) as u32 }
+    pub fn class_trial_at(&self, class: u32, n: u64) -> TrialKey {
+        let cells = self.class_cell_count(class);
+        TrialKey { cell: self.class_cell_at(class, n % cells), repeat: (n / cells) as u32 }
     }
 
     /// Where a trial stands: its class, and its number in it.
-    pub fn locate(&self, key: TrialKey) -> (u32, u64) {
-        let position = self.position(key.cell);
+    pub fn locate_trial(&self, key: TrialKey) -> (u32, u64) {
+        let position = self.cell_position(key.cell);
         let class = (position / self.class_len()) as u32;
         let (from, _) = self.class_range(class);
-        let k = self.kept.as_ref().map_or(position - from, |kept| kept.rank(position) - kept.rank(from));
-        (class, u64::from(key.repeat) * self.class_cells(class) + k)
+        let k = self.kept_positions.as_ref().map_or(position - from, |kept| kept.rank(position) - kept.rank(from));
+        (class, u64::from(key.repeat) * self.class_cell_count(class) + k)
     }
 
     /// The config of one cell of every shape class: dataset, sizes and architecture do not vary within one.
     pub fn class_configs(&self) -> Vec<TrialConfig> {
-        let classes = (0..self.classes()).filter(|class| self.class_cells(*class) > 0);
-        classes.filter_map(|class| self.config(self.class_cell(class, 0)).ok()).collect()
+        let classes = (0..self.class_count()).filter(|class| self.class_cell_count(*class) > 0);
+        classes.filter_map(|class| self.resolve_config(self.class_cell_at(class, 0)).ok()).collect()
     }
 
     /// Configs that show all there is among those of the kept cells of losses, and of random streams that are drawn from; a few,
     /// however many cells there are.
-    pub fn varieties(&self) -> impl Iterator<Item = TrialConfig> + '_ {
-        self.varieties.iter().filter_map(|cell| self.config(*cell).ok())
+    pub fn variety_configs(&self) -> impl Iterator<Item = TrialConfig> + '_ {
+        self.variety_cells.iter().filter_map(|cell| self.resolve_config(*cell).ok())
     }
 
     /// All kept cells in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
-        (0..self.product).filter(|cell| self.kept.is_none() || self.holds(*cell))
+        (0..self.product).filter(|cell| self.kept_positions.is_none() || self.has_cell(*cell))
     }
 
     /// The value of each axis in a cell.
-    pub fn values(&self, cell: u64) -> Vec<Value> {
-        let digits = self.digits(cell);
-        self.axis_digits(&digits).map(|(axis, digit)| axis.value(digit)).collect()
+    pub fn axis_values(&self, cell: u64) -> Vec<SpecValue> {
+        let digits = self.cell_digits(cell);
+        self.axis_digits(&digits).map(|(axis, digit)| axis.value_at(digit)).collect()
     }
 
     /// Index of each axis' value in a cell.
     pub fn value_indices(&self, cell: u64) -> Vec<u64> {
-        let digits = self.digits(cell);
+        let digits = self.cell_digits(cell);
         self.axis_digits(&digits).map(|(_, digit)| digit).collect()
     }
 
     /// The cell that has these values (axis, index) and otherwise those of `cell`, if it is kept. Axes that move with
     /// one that is named move along.
-    pub fn with_values(&self, cell: u64, values: &[(usize, u64)]) -> Option<u64> {
-        let mut digits = self.digits(cell);
-        values.iter().for_each(|(axis, index)| digits[self.factor_of(*axis)] = *index);
-        let found = self.number(&digits);
-        let agree = values.iter().all(|(axis, index)| digits[self.factor_of(*axis)] == *index);
-        (agree && self.holds(found)).then_some(found)
+    pub fn cell_with_values(&self, cell: u64, values: &[(usize, u64)]) -> Option<u64> {
+        let mut digits = self.cell_digits(cell);
+        values.iter().for_each(|(axis, index)| digits[self.factor_index(*axis)] = *index);
+        let found = self.cell_from_digits(&digits);
+        let agree = values.iter().all(|(axis, index)| digits[self.factor_index(*axis)] == *index);
+        (agree && self.has_cell(found)).then_some(found)
     }
 
     /// Fields that are computed per cell.
@@ -234,14 +234,14 @@ impl Grid {
     }
 
     /// Fields computed by `[derive]`, with their values in a cell.
-    pub fn derived(&self, cell: u64) -> Vec<(&str, f64)> {
-        let digits = self.digits(cell);
+    pub fn derived_values_in(&self, cell: u64) -> Vec<(&str, f64)> {
+        let digits = self.cell_digits(cell);
         let values = self.derived_values(&|axis| self.axis_number(axis, &digits));
         self.derived.iter().map(|d| d.field.as_str()).zip(values).collect()
     }
 
     /// Whether `[derive]` computes this field.
-    pub fn derives(&self, field: &str) -> bool {
+    pub fn has_derived_field(&self, field: &str) -> bool {
         self.derived.iter().any(|derived| derived.field == field)
     }
 
@@ -249,47 +249,47 @@ impl Grid {
     ///
     /// # Errors
     /// None for a kept cell of a grid that was read; the check itself is made with this.
-    pub fn config(&self, cell: u64) -> Result<TrialConfig, SpecError> {
-        TrialConfig::read(&self.document(cell)?, &self.files, self.reading)
+    pub fn resolve_config(&self, cell: u64) -> Result<TrialConfig, SpecError> {
+        TrialConfig::from_table(&self.build_document(cell)?, &self.files, self.reading_mode)
     }
 
     /// `[data]`, `[model]` and `[train]` with what a cell has put into them.
-    fn document(&self, cell: u64) -> Result<Table, SpecError> {
-        let digits = self.digits(cell);
+    fn build_document(&self, cell: u64) -> Result<SpecTable, SpecError> {
+        let digits = self.cell_digits(cell);
         let mut tree = self.base.clone();
-        let mut put = |path: &str, node: Node| {
-            let place = node.place.clone();
-            tree.set(path, node).map_err(|at| SpecError::new(place, path, format!("'{at}' is not a table")))
+        let mut put = |path: &str, node: SpecNode| {
+            let place = node.origin.clone();
+            tree.set_at_path(path, node).map_err(|at| SpecError::new(place, path, format!("'{at}' is not a table")))
         };
         for (axis, digit) in self.axis_digits(&digits) {
             if let Some(field) = &axis.field {
-                put(field, axis.node(digit))?;
+                put(field, axis.node_at(digit))?;
             }
         }
         let values = self.derived_values(&|axis| self.axis_number(axis, &digits));
         for (derived, value) in self.derived.iter().zip(values) {
-            put(&derived.field, Node { value: Value::Float(value), place: derived.formula.place.clone() })?;
+            put(&derived.field, SpecNode { value: SpecValue::Float(value), origin: derived.formula.origin.clone() })?;
         }
         Ok(tree)
     }
 
     /// Puts what is cheap to know of all cells into a hash: how they are numbered and ordered, which are kept, and what
     /// expressions yield.
-    pub(crate) fn print(&self, hasher: &mut blake3::Hasher) {
+    pub(crate) fn hash_layout(&self, hasher: &mut blake3::Hasher) {
         hasher.update(&self.product.to_le_bytes()).update(&self.classes.to_le_bytes());
-        for factor in &self.order {
+        for factor in &self.factor_order {
             hasher.update(&(*factor as u64).to_le_bytes()).update(&self.factors[*factor].len.to_le_bytes());
         }
-        hasher.update(&self.derived_print.to_le_bytes());
-        if let Some(kept) = &self.kept {
-            kept.print(hasher);
+        hasher.update(&self.derived_fingerprint.to_le_bytes());
+        if let Some(kept) = &self.kept_positions {
+            kept.hash_into(hasher);
         }
     }
 
     /// So many kept cells, drawn by a lot that is always the same, or all of them where there are no more.
-    pub(crate) fn sample(&self, most: u64) -> Vec<u64> {
-        let cells = self.cells();
-        let nth = |n: u64| self.cell_at(self.kept.as_ref().map_or(n, |kept| kept.select(n)));
+    pub(crate) fn sample_cells(&self, most: u64) -> Vec<u64> {
+        let cells = self.cell_count();
+        let nth = |n: u64| self.cell_at_position(self.kept_positions.as_ref().map_or(n, |kept| kept.select(n)));
         if cells <= most {
             return (0..cells).map(nth).collect();
         }
@@ -300,7 +300,7 @@ impl Grid {
 
     // --- numbers, digits, positions ---
 
-    fn digits(&self, cell: u64) -> Vec<u64> {
+    fn cell_digits(&self, cell: u64) -> Vec<u64> {
         let mut rest = cell;
         let mut digits = vec![0; self.factors.len()];
         for (digit, factor) in digits.iter_mut().zip(&self.factors).rev() {
@@ -310,23 +310,23 @@ impl Grid {
         digits
     }
 
-    fn number(&self, digits: &[u64]) -> u64 {
+    fn cell_from_digits(&self, digits: &[u64]) -> u64 {
         self.factors.iter().zip(digits).fold(0, |n, (factor, digit)| n * factor.len + digit)
     }
 
-    fn position(&self, cell: u64) -> u64 {
-        let digits = self.digits(cell);
-        self.order.iter().fold(0, |p, f| p * self.factors[*f].len + digits[*f])
+    fn cell_position(&self, cell: u64) -> u64 {
+        let digits = self.cell_digits(cell);
+        self.factor_order.iter().fold(0, |p, f| p * self.factors[*f].len + digits[*f])
     }
 
-    fn cell_at(&self, position: u64) -> u64 {
+    fn cell_at_position(&self, position: u64) -> u64 {
         let mut rest = position;
         let mut digits = vec![0; self.factors.len()];
-        for f in self.order.iter().rev() {
+        for f in self.factor_order.iter().rev() {
             digits[*f] = rest % self.factors[*f].len;
             rest /= self.factors[*f].len;
         }
-        self.number(&digits)
+        self.cell_from_digits(&digits)
     }
 
     fn class_len(&self) -> u64 {
@@ -339,15 +339,15 @@ impl Grid {
     }
 
     fn axis_digits<'a>(&'a self, digits: &'a [u64]) -> impl Iterator<Item = (&'a Axis, u64)> {
-        self.axes.iter().enumerate().map(move |(at, axis)| (axis, digits[self.factor_of(at)]))
+        self.axes.iter().enumerate().map(move |(at, axis)| (axis, digits[self.factor_index(at)]))
     }
 
-    fn factor_of(&self, axis: usize) -> usize {
+    fn factor_index(&self, axis: usize) -> usize {
         self.factors.iter().position(|f| f.axes.contains(&axis)).expect("every axis belongs to a factor")
     }
 
     fn axis_number(&self, axis: usize, digits: &[u64]) -> f64 {
-        self.axes[axis].number(digits[self.factor_of(axis)]).unwrap_or(f64::NAN)
+        self.axes[axis].number_at(digits[self.factor_index(axis)]).unwrap_or(f64::NAN)
     }
 
     fn derived_values(&self, axis: &dyn Fn(usize) -> f64) -> Vec<f64> {
@@ -362,10 +362,10 @@ impl Grid {
 
 impl Formula {
     fn eval(&self, axis: &dyn Fn(usize) -> f64, derived: &[f64]) -> f64 {
-        let value = |input: &Input| match *input {
-            Input::Axis(at) => axis(at),
-            Input::Derived(at) => derived[at],
-            Input::Constant(x) => x,
+        let value = |input: &FormulaInput| match *input {
+            FormulaInput::Axis(at) => axis(at),
+            FormulaInput::Derived(at) => derived[at],
+            FormulaInput::Constant(x) => x,
         };
         let mut values = [0.0; 16];
         match self.inputs.len() {

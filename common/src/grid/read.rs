@@ -2,18 +2,18 @@
 
 use std::collections::HashMap;
 
-use super::{Derived, Factor, Formula, Grid, Input};
+use super::{DerivedField, Formula, FormulaInput, Grid, GridFactor};
 use crate::axis::{Axis, MAX_POINTS};
-use crate::config::{NUMERIC_FIELDS, SHORT_NAMES, decides_shape, range_of};
-use crate::error::{SpecError, nearest};
+use crate::config::{NUMERIC_FIELDS, SHORT_NAMES, is_shape_field, numeric_field_range};
+use crate::error::{SpecError, suggest_nearest};
 use crate::expr::Expr;
-use crate::grammar::{GRAMMAR, Reading};
+use crate::grammar::{GRAMMAR, ReadingMode};
 use crate::metric::Metric;
-use crate::reader::quoted;
-use crate::tree::{Node, Place, Table, Value};
+use crate::reader::quote_value;
+use crate::tree::{Origin, SpecNode, SpecTable, SpecValue};
 
 /// Columns that stand beside the axes in tables; metrics do so too.
-const RESERVED: [&str; 23] = [
+const RESERVED_COLUMNS: [&str; 23] = [
     "n",
     "diverged",
     "failed",
@@ -45,35 +45,35 @@ pub const MAX_AXES: usize = 64;
 const MAX_CLASSES: u64 = 100_000;
 
 impl Grid {
-    pub(super) fn read_derived(&mut self, table: &Table) -> Result<(), SpecError> {
+    pub(super) fn read_derived(&mut self, table: &SpecTable) -> Result<(), SpecError> {
         for (name, node) in &table.0 {
             let path = format!("derive.{name}");
-            let field = field_of(name).unwrap_or_else(|| name.clone());
-            if range_of(&field).is_none() {
+            let field = resolve_field_name(name).unwrap_or_else(|| name.clone());
+            if numeric_field_range(&field).is_none() {
                 let known = NUMERIC_FIELDS.iter().map(|(f, _)| *f).chain(SHORT_NAMES.iter().map(|(s, _)| *s));
-                let message = format!("'{name}' is no numeric field of a trial, {}", nearest(name, known));
-                return Err(SpecError::new(node.place.clone(), path, message));
+                let message = format!("'{name}' is no numeric field of a trial, {}", suggest_nearest(name, known));
+                return Err(SpecError::new(node.origin.clone(), path, message));
             }
             if self.axes.iter().any(|axis| axis.field.as_ref() == Some(&field)) {
                 let message = format!("{field} is an axis of [grid] as well: keep one of the two");
-                return Err(SpecError::new(node.place.clone(), path, message));
+                return Err(SpecError::new(node.origin.clone(), path, message));
             }
             if self.derived.iter().any(|d| d.field == field) {
                 let message = format!("{field} is derived twice: keep one of the two");
-                return Err(SpecError::new(node.place.clone(), path, message));
+                return Err(SpecError::new(node.origin.clone(), path, message));
             }
             let formula = self.read_formula(&path, node)?;
-            self.derived.push(Derived { field, formula });
+            self.derived.push(DerivedField { field, formula });
         }
         Ok(())
     }
 
-    pub(super) fn read_where(&mut self, table: &Table) -> Result<(), SpecError> {
+    pub(super) fn read_where(&mut self, table: &SpecTable) -> Result<(), SpecError> {
         for (name, node) in &table.0 {
             let path = format!("where.{name}");
             if name != "keep" {
                 return Err(SpecError::new(
-                    node.place.clone(),
+                    node.origin.clone(),
                     path,
                     format!("unknown key '{name}', did you mean 'keep'?"),
                 ));
@@ -82,19 +82,19 @@ impl Grid {
             if !formula.expr.is_condition() {
                 let message =
                     "expected a condition such as \"lr * wd <= 1e-3\", found a number that nothing is compared with";
-                return Err(SpecError::new(node.place.clone(), path, message));
+                return Err(SpecError::new(node.origin.clone(), path, message));
             }
-            self.keep = Some(formula);
+            self.keep_condition = Some(formula);
         }
         Ok(())
     }
 
-    fn read_formula(&mut self, path: &str, node: &Node) -> Result<Formula, SpecError> {
-        let error = |message: String| SpecError::new(node.place.clone(), path, message);
+    fn read_formula(&mut self, path: &str, node: &SpecNode) -> Result<Formula, SpecError> {
+        let error = |message: String| SpecError::new(node.origin.clone(), path, message);
         let Some(text) = node.value.as_str() else {
             return Err(error(format!(
                 "expected an expression like \"intrinsic_lr / lr\", found {}",
-                quoted(&node.value)
+                quote_value(&node.value)
             )));
         };
         let parse = |grammar| {
@@ -104,59 +104,60 @@ impl Grid {
             })
         };
         // A new file is read as today, whoever sent it: an older grammar is for what is stored.
-        let expr = parse(if self.reading.new { GRAMMAR } else { self.reading.grammar })?;
+        let expr = parse(if self.reading_mode.is_new { GRAMMAR } else { self.reading_mode.grammar })?;
         // What its sender's program means by it must be what is meant by it now: or its user is shown one sweep and gets another.
-        if expr.grammar() > self.reading.grammar {
-            let message = format!("since version {} of the grammar this means something else", expr.grammar());
+        if expr.min_grammar() > self.reading_mode.grammar {
+            let message = format!("since version {} of the grammar this means something else", expr.min_grammar());
             return Err(error(message + ": use an ergodic of the coordinator's version"));
         }
-        self.grammar = self.grammar.max(expr.grammar());
-        let inputs = expr.names().iter().map(|name| self.input(name)).collect::<Result<_, _>>().map_err(error)?;
-        Ok(Formula { expr, inputs, place: node.place.clone() })
+        self.min_grammar = self.min_grammar.max(expr.min_grammar());
+        let inputs =
+            expr.names().iter().map(|name| self.resolve_input(name)).collect::<Result<_, _>>().map_err(error)?;
+        Ok(Formula { expr, inputs, origin: node.origin.clone() })
     }
 
     /// What a name in an expression stands for: an axis, an earlier derived field, or a number of the sweep file.
-    fn input(&self, name: &str) -> Result<Input, String> {
-        let field = field_of(name);
+    fn resolve_input(&self, name: &str) -> Result<FormulaInput, String> {
+        let field = resolve_field_name(name);
         let means = |axis: &Axis| axis.name == name || (field.is_some() && axis.field == field);
         if let Some(at) = self.axes.iter().position(means) {
             let axis = &self.axes[at];
-            return match (0..axis.len().min(1000)).find(|i| axis.number(*i).is_none()) {
-                None => Ok(Input::Axis(at)),
-                Some(i) => Err(format!("the axis {name} has values that are no numbers, such as {}", axis.value(i))),
+            return match (0..axis.len().min(1000)).find(|i| axis.number_at(*i).is_none()) {
+                None => Ok(FormulaInput::Axis(at)),
+                Some(i) => Err(format!("the axis {name} has values that are no numbers, such as {}", axis.value_at(i))),
             };
         }
         let path = field.as_deref().unwrap_or(name);
         if let Some(at) = self.derived.iter().position(|d| d.field == path) {
-            return Ok(Input::Derived(at));
+            return Ok(FormulaInput::Derived(at));
         }
-        if let Some(x) = self.base.at(path).and_then(|node| node.value.as_f64()) {
-            return Ok(Input::Constant(x));
+        if let Some(x) = self.base.get_at_path(path).and_then(|node| node.value.as_f64()) {
+            return Ok(FormulaInput::Constant(x));
         }
         let fields = NUMERIC_FIELDS.iter().map(|(field, _)| *field).chain(SHORT_NAMES.iter().map(|(short, _)| *short));
         let known = self.axes.iter().map(|a| a.name.as_str()).chain(fields);
-        Err(format!("nothing is called {name}, {}", nearest(name, known)))
+        Err(format!("nothing is called {name}, {}", suggest_nearest(name, known)))
     }
 
     pub(super) fn formulas(&self) -> impl Iterator<Item = &Formula> {
-        self.derived.iter().map(|d| &d.formula).chain(&self.keep)
+        self.derived.iter().map(|d| &d.formula).chain(&self.keep_condition)
     }
 
     pub(super) fn check_names_used(&self) -> Result<(), SpecError> {
         for (at, axis) in self.axes.iter().enumerate() {
-            let used = self.formulas().any(|f| f.inputs.iter().any(|i| matches!(i, Input::Axis(a) if *a == at)));
+            let used = self.formulas().any(|f| f.inputs.iter().any(|i| matches!(i, FormulaInput::Axis(a) if *a == at)));
             if axis.field.is_none() && !used {
                 let suffix = format!(".{}", axis.name);
                 let fields = NUMERIC_FIELDS.iter().map(|(f, _)| *f);
                 let hint = match fields.clone().find(|f| f.ends_with(&suffix)) {
                     Some(field) => format!("did you mean '{field}'?"),
-                    None => nearest(&axis.name, SHORT_NAMES.iter().map(|(s, _)| *s).chain(fields)),
+                    None => suggest_nearest(&axis.name, SHORT_NAMES.iter().map(|(s, _)| *s).chain(fields)),
                 };
                 let message = format!(
                     "'{}' is no field of a trial, and no expression in [derive] or [where] uses it; {hint}",
                     axis.name
                 );
-                return Err(SpecError::new(axis.place.clone(), format!("grid.{}", axis.name), message));
+                return Err(SpecError::new(axis.origin.clone(), format!("grid.{}", axis.name), message));
             }
         }
         Ok(())
@@ -164,20 +165,20 @@ impl Grid {
 
     /// Puts the factors that decide the shape class first, counting in what derived shape fields depend on.
     pub(super) fn order_by_shape(&mut self) -> Result<(), SpecError> {
-        let mut shaping: Vec<bool> = self.axes.iter().map(|a| a.field.as_deref().is_some_and(decides_shape)).collect();
-        for derived in self.derived.iter().filter(|d| decides_shape(&d.field)) {
+        let mut shaping: Vec<bool> = self.axes.iter().map(|a| a.field.as_deref().is_some_and(is_shape_field)).collect();
+        for derived in self.derived.iter().filter(|d| is_shape_field(&d.field)) {
             self.mark_inputs(&derived.formula, &mut shaping);
         }
         let shapes = |f: &usize| self.factors[*f].axes.iter().any(|a| shaping[*a]);
         let (first, rest): (Vec<usize>, Vec<usize>) = (0..self.factors.len()).partition(shapes);
         self.classes = first.iter().map(|f| self.factors[*f].len).product();
-        self.order = first.into_iter().chain(rest).collect();
+        self.factor_order = first.into_iter().chain(rest).collect();
         if self.classes > MAX_CLASSES {
             let message = format!(
                 "the axes make {} shape classes (architecture, batch size, number of steps); at most {MAX_CLASSES} are possible",
                 self.classes
             );
-            return Err(SpecError::new(Place::Default, "grid", message));
+            return Err(SpecError::new(Origin::Default, "grid", message));
         }
         Ok(())
     }
@@ -185,78 +186,78 @@ impl Grid {
     pub(super) fn mark_inputs(&self, formula: &Formula, shaping: &mut [bool]) {
         for input in &formula.inputs {
             match input {
-                Input::Axis(at) => shaping[*at] = true,
-                Input::Derived(at) => self.mark_inputs(&self.derived[*at].formula, shaping),
-                Input::Constant(_) => {}
+                FormulaInput::Axis(at) => shaping[*at] = true,
+                FormulaInput::Derived(at) => self.mark_inputs(&self.derived[*at].formula, shaping),
+                FormulaInput::Constant(_) => {}
             }
         }
     }
 }
 
-static NOTHING: Table = Table(Vec::new());
+static EMPTY_SECTION: SpecTable = SpecTable(Vec::new());
 
-pub(super) fn section<'a>(document: &'a Table, key: &str) -> Result<&'a Table, SpecError> {
+pub(super) fn section_table<'a>(document: &'a SpecTable, key: &str) -> Result<&'a SpecTable, SpecError> {
     match document.get(key) {
-        None => Ok(&NOTHING),
-        Some(Node { value: Value::Table(table), .. }) => Ok(table),
-        Some(node) => Err(SpecError::new(node.place.clone(), key, format!("expected [{key}], a table"))),
+        None => Ok(&EMPTY_SECTION),
+        Some(SpecNode { value: SpecValue::Table(table), .. }) => Ok(table),
+        Some(node) => Err(SpecError::new(node.origin.clone(), key, format!("expected [{key}], a table"))),
     }
 }
 
 /// The field that an axis or derived name stands for; `None` for a free name.
-fn field_of(name: &str) -> Option<String> {
+fn resolve_field_name(name: &str) -> Option<String> {
     match SHORT_NAMES.iter().find(|(short, _)| *short == name) {
         Some((_, path)) => Some((*path).to_owned()),
         None => name.contains('.').then(|| name.to_owned()),
     }
 }
 
-pub(super) fn read_axes(grid: &Table, sweep_seed: u64, reading: Reading) -> Result<Vec<Axis>, SpecError> {
+pub(super) fn read_axes(grid: &SpecTable, sweep_seed: u64, reading: ReadingMode) -> Result<Vec<Axis>, SpecError> {
     let mut axes: Vec<Axis> = Vec::new();
-    let entries = flat_entries(grid);
+    let entries = flatten_entries(grid);
     if entries.len() > MAX_AXES {
         let message = format!("{} axes are too many; at most {MAX_AXES} are possible", entries.len());
-        reading.refuse(|| SpecError::new(Place::Default, "grid", message))?;
+        reading.refuse_if_new(|| SpecError::new(Origin::Default, "grid", message))?;
     }
     for (name, node) in entries {
-        let field = field_of(&name);
+        let field = resolve_field_name(&name);
         if let Some(field) = &field
             && !["data.", "model.", "train."].iter().any(|section| field.starts_with(section))
         {
             let message = "only fields of data, model and train can be axes";
-            return Err(SpecError::new(node.place.clone(), format!("grid.{name}"), message));
+            return Err(SpecError::new(node.origin.clone(), format!("grid.{name}"), message));
         }
         if let Some(other) = axes.iter().find(|a| field.is_some() && a.field == field) {
             let message = format!("the axis {} sets the same field: keep one of the two", other.name);
-            return Err(SpecError::new(node.place.clone(), format!("grid.{name}"), message));
+            return Err(SpecError::new(node.origin.clone(), format!("grid.{name}"), message));
         }
-        if field.is_none() && (RESERVED.contains(&name.as_str()) || Metric::named(&name).is_some()) {
+        if field.is_none() && (RESERVED_COLUMNS.contains(&name.as_str()) || Metric::from_name(&name).is_some()) {
             let message = format!("'{name}' is a column of every table: call the axis something else");
-            return Err(SpecError::new(node.place.clone(), format!("grid.{name}"), message));
+            return Err(SpecError::new(node.origin.clone(), format!("grid.{name}"), message));
         }
-        axes.push(Axis::read(&name, field, node, (sweep_seed, reading))?);
+        axes.push(Axis::from_node(&name, field, node, (sweep_seed, reading))?);
     }
     Ok(axes)
 }
 
 /// Entries of `[grid]` but `zip`; `model.width = …` written without quotes is the dotted path it looks like.
-fn flat_entries(grid: &Table) -> Vec<(String, &Node)> {
-    fn walk<'a>(prefix: &str, table: &'a Table, out: &mut Vec<(String, &'a Node)>) {
+fn flatten_entries(grid: &SpecTable) -> Vec<(String, &SpecNode)> {
+    fn flatten_into<'a>(prefix: &str, table: &'a SpecTable, out: &mut Vec<(String, &'a SpecNode)>) {
         for (key, node) in &table.0 {
             let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
             match &node.value {
-                Value::Table(inner)
+                SpecValue::Table(inner)
                     if matches!(name.split('.').next(), Some("data" | "model" | "train"))
                         && !inner.0.iter().any(|(k, _)| is_axis_form(k)) =>
                 {
-                    walk(&name, inner, out);
+                    flatten_into(&name, inner, out);
                 }
                 _ => out.push((name, node)),
             }
         }
     }
     let mut out = Vec::new();
-    walk("", grid, &mut out);
+    flatten_into("", grid, &mut out);
     out.retain(|(name, _)| name != "zip");
     out
 }
@@ -267,14 +268,14 @@ pub(crate) fn is_axis_form(key: &str) -> bool {
 }
 
 /// Joins zipped axes, and random ones of equal length, into one factor each.
-pub(super) fn read_factors(grid: &Table, axes: &[Axis]) -> Result<Vec<Factor>, SpecError> {
+pub(super) fn read_factors(grid: &SpecTable, axes: &[Axis]) -> Result<Vec<GridFactor>, SpecError> {
     let mut together: Vec<Vec<usize>> = Vec::new();
     if let Some(zip) = grid.get("zip") {
-        let error = |message: &str| SpecError::new(zip.place.clone(), "grid.zip", message);
+        let error = |message: &str| SpecError::new(zip.origin.clone(), "grid.zip", message);
         let form = "expected lists of axis names, like [[\"lr\", \"wd\"]]";
-        let Value::List(sets) = &zip.value else { return Err(error(form)) };
+        let SpecValue::List(sets) = &zip.value else { return Err(error(form)) };
         for set in sets {
-            let Value::List(names) = &set.value else { return Err(error(form)) };
+            let SpecValue::List(names) = &set.value else { return Err(error(form)) };
             together.push(read_zip(names, axes, zip)?);
         }
     }
@@ -285,24 +286,27 @@ pub(super) fn read_factors(grid: &Table, axes: &[Axis]) -> Result<Vec<Factor>, S
         }
     }
     together.extend(random.into_values());
-    let mut factors: Vec<Factor> = Vec::new();
+    let mut factors: Vec<GridFactor> = Vec::new();
     for (at, axis) in axes.iter().enumerate() {
         let mates = together.iter().find(|set| set.contains(&at)).cloned().unwrap_or_else(|| vec![at]);
         if mates.iter().min() == Some(&at) {
-            factors.push(Factor { axes: mates, len: axis.len() });
+            factors.push(GridFactor { axes: mates, len: axis.len() });
         }
     }
     Ok(factors)
 }
 
-fn read_zip(names: &[Node], axes: &[Axis], zip: &Node) -> Result<Vec<usize>, SpecError> {
-    let error = |message: String| SpecError::new(zip.place.clone(), "grid.zip", message);
+fn read_zip(names: &[SpecNode], axes: &[Axis], zip: &SpecNode) -> Result<Vec<usize>, SpecError> {
+    let error = |message: String| SpecError::new(zip.origin.clone(), "grid.zip", message);
     let mut set = Vec::new();
     for name in names {
         let text = name.value.to_string();
         let found = axes.iter().position(|a| a.name == text);
         let at = found.ok_or_else(|| {
-            error(format!("there is no axis '{text}', {}", nearest(&text, axes.iter().map(|a| a.name.as_str()))))
+            error(format!(
+                "there is no axis '{text}', {}",
+                suggest_nearest(&text, axes.iter().map(|a| a.name.as_str()))
+            ))
         })?;
         if set.contains(&at) {
             return Err(error(format!("the axis {text} stands here twice")));
@@ -322,11 +326,11 @@ fn read_zip(names: &[Node], axes: &[Axis], zip: &Node) -> Result<Vec<usize>, Spe
     Ok(set)
 }
 
-pub(super) fn product_of(factors: &[Factor]) -> Result<u64, SpecError> {
+pub(super) fn checked_product(factors: &[GridFactor]) -> Result<u64, SpecError> {
     let product = factors.iter().try_fold(1_u64, |p, f| p.checked_mul(f.len)).filter(|p| *p <= MAX_POINTS);
     product.ok_or_else(|| {
         let cells: f64 = factors.iter().map(|f| f.len as f64).product();
         let message = format!("the axes make {cells:e} cells; at most {MAX_POINTS} are possible: use fewer values");
-        SpecError::new(Place::Default, "grid", message)
+        SpecError::new(Origin::Default, "grid", message)
     })
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use ergodic_common::duration::parse_duration;
 use ergodic_common::{BUILD, TrialKey};
-use ergodic_proto::connect::Access;
+use ergodic_proto::connect::ClientAuth;
 use ergodic_proto::status::UserError;
-use ergodic_proto::token::Role;
+use ergodic_proto::token::TokenRole;
 
 use crate::client::Client;
 use crate::client::effects::Part;
@@ -151,8 +151,8 @@ pub struct AccessArgs {
 }
 
 impl AccessArgs {
-    fn read(&self) -> Result<Access, UserError> {
-        let access = Access { token: None, ca: self.ca.clone(), identity: self.cert.clone().zip(self.key.clone()) };
+    fn read(&self) -> Result<ClientAuth, UserError> {
+        let access = ClientAuth { token: None, ca: self.ca.clone(), identity: self.cert.clone().zip(self.key.clone()) };
         access.with_token_file(self.token_file.as_deref())
     }
 
@@ -881,7 +881,7 @@ pub enum TokenCommand {
 pub struct NewTokenArgs {
     /// What its holder may do: take leases and deliver results; launch, steer and read sweeps; all that, and make tokens
     #[arg(long, value_name = "worker|user|admin", value_parser = role)]
-    pub role: Role,
+    pub role: TokenRole,
     /// When it ends, as in 30d [default: never]
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     pub expires: Option<Duration>,
@@ -902,8 +902,8 @@ fn coordinator_url(text: &str) -> Result<String, String> {
     if matches!(scheme, "http" | "https") && !rest.is_empty() { Ok(text.to_owned()) } else { Err(expected.to_owned()) }
 }
 
-fn role(text: &str) -> Result<Role, String> {
-    Role::named(text).ok_or_else(|| "expected worker, user or admin".to_owned())
+fn role(text: &str) -> Result<TokenRole, String> {
+    TokenRole::from_name(text).ok_or_else(|| "expected worker, user or admin".to_owned())
 }
 
 /// `ergodic token revoke`

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ergodic_common::ErrorCode;
-use ergodic_proto::connect::Access;
+use ergodic_proto::connect::ClientAuth;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::Steering;
 
@@ -310,7 +310,7 @@ async fn remove(args: RemoveArgs) -> Result<Success, UserError> {
         None => None,
     };
     let connected = match &embedded {
-        Some(server) => Client::connect(&server.url(), &Access::default()).await,
+        Some(server) => Client::connect(&server.url(), &ClientAuth::default()).await,
         None => args.target.connect().await,
     };
     let removed = match connected {

@@ -3,8 +3,8 @@
 use std::io::{BufWriter, IntoInnerError};
 use std::path::Path;
 
-use ergodic_common::figures::significant;
-use ergodic_proto::archive::Archive;
+use ergodic_common::figures::format_significant;
+use ergodic_proto::archive::ArchiveWriter;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use ergodic_proto::v1::backup_record::Kind;
@@ -21,7 +21,7 @@ pub async fn backup(client: &mut Client, path: &Path) -> Result<String, UserErro
     let unwritten = |e: std::io::Error| unwritten(path, &e);
     // Results are for their owner to see.
     let file = NewFile::private(path).map_err(unwritten)?;
-    let mut archive = Archive::begin(BufWriter::new(file)).map_err(unwritten)?;
+    let mut archive = ArchiveWriter::create(BufWriter::new(file)).map_err(unwritten)?;
     let mut stream = client.admin.backup(v1::BackupRequest {}).await.map_err(|e| client.error(&e))?.into_inner();
     let (mut sweeps, mut trials, mut lost) = (0_u64, 0, Vec::new());
     while let Some(record) = stream.message().await.map_err(|e| client.error(&e))? {
@@ -36,7 +36,7 @@ pub async fn backup(client: &mut Client, path: &Path) -> Result<String, UserErro
     let file = archive.finish().and_then(|file| file.into_inner().map_err(IntoInnerError::into_error));
     let bytes = file.and_then(NewFile::finish).map_err(unwritten)?;
     lost.iter().for_each(|missing| eprintln_line(&tell_lost(missing)));
-    let megabytes = significant(bytes as f64 / 1e6, 3);
+    let megabytes = format_significant(bytes as f64 / 1e6, 3);
     Ok(format!("{}: {sweeps} sweeps with {trials} rows, {megabytes} MB\n", path.display()))
 }
 

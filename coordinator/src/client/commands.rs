@@ -5,15 +5,15 @@ use std::path::Path;
 use arrow_array::RecordBatch;
 use arrow_schema::{ArrowError, DataType};
 use ergodic_common::dataset::DataError;
-use ergodic_common::figures::significant;
+use ergodic_common::figures::format_significant;
 use ergodic_common::pin::FilePin;
-use ergodic_common::refuse::{refuse_misleading, settings_of_new};
+use ergodic_common::refuse::{refuse_misleading_sweep, settings_for_new_sweep};
 use ergodic_common::spec::SpecSource;
-use ergodic_common::text::shown;
-use ergodic_common::tree::number;
+use ergodic_common::text::escape_line;
+use ergodic_common::tree::format_shortest;
 use ergodic_common::{ErrorCode, Spec, SpecError, TrialKey};
 use ergodic_proto::convert::MAX_FILES;
-use ergodic_proto::seal::Sealed as _;
+use ergodic_proto::seal::Checksummed as _;
 use ergodic_proto::status::UserError;
 use ergodic_proto::{transfer, v1};
 use serde_json::json;
@@ -81,7 +81,7 @@ pub fn read_source(path: &str, settings: &[String]) -> Result<SweepFile, UserErr
     for named in named {
         let content = read_named(path, &named)?;
         let bad = |e: DataError| UserError::new(ErrorCode::BadInput, format!("{path}: {e}"));
-        source.files.push(FilePin::of(&named, &content).map_err(bad)?);
+        source.files.push(FilePin::from_bytes(&named, &content).map_err(bad)?);
         contents.push(content);
     }
     Ok(SweepFile { source, contents })
@@ -119,8 +119,8 @@ pub enum Run {
 pub fn read_new(source: &SpecSource) -> Result<Spec, UserError> {
     let bad = |e: SpecError| UserError::new(ErrorCode::BadInput, e.to_string());
     let spec = Spec::read_new(source).map_err(bad)?;
-    refuse_misleading(&spec).map_err(|e| bad(e.in_file(&source.file)))?;
-    let settings = settings_of_new(&spec);
+    refuse_misleading_sweep(&spec).map_err(|e| bad(e.with_file(&source.file)))?;
+    let settings = settings_for_new_sweep(&spec);
     if settings.is_empty() {
         return Ok(spec);
     }
@@ -140,16 +140,16 @@ pub async fn launch(client: &mut Client, file: &SweepFile, run: Run) -> Result<v
         client.go_to_the_leader().await?;
     }
     for (pin, content) in file.source.files.iter().zip(&file.contents) {
-        transfer::put(&mut client.files, pin.hash, content.clone()).await.map_err(|e| client.error(&e))?;
+        transfer::upload_file(&mut client.files, pin.hash, content.clone()).await.map_err(|e| client.error(&e))?;
     }
     let (resume, reuse) = (run == Run::GoOn, run != Run::Again);
     // Older coordinators take it where they read it alike.
-    let source = SpecSource { grammar: spec.grammar(), ..file.source.clone() };
-    let request = v1::LaunchRequest { source: Some((&source).into()), resume, reuse, seal: Vec::new() }.sealed();
+    let source = SpecSource { grammar: spec.min_grammar(), ..file.source.clone() };
+    let request = v1::LaunchRequest { source: Some((&source).into()), resume, reuse, seal: Vec::new() }.with_checksum();
     let launched = client.sweeps.launch(signed(request)).await.map_err(|e| client.error(&e))?.into_inner();
     let status = launched.status.as_ref().ok_or_else(|| incomplete("LaunchResponse"))?;
     if !launched.looks.is_empty() {
-        eprintln_line(&format!("data: {}; {}", shown(&status.data), shown(&launched.looks)));
+        eprintln_line(&format!("data: {}; {}", escape_line(&status.data), escape_line(&launched.looks)));
     }
     Ok(launched)
 }
@@ -336,18 +336,18 @@ fn launched_by(s: &v1::SweepStatus) -> Option<&str> {
 }
 
 fn status_for_people(s: &v1::SweepStatus) -> String {
-    let mut out = format!("{} ({}) is {}\n", shown(&s.name), s.id, standing_word(s));
+    let mut out = format!("{} ({}) is {}\n", escape_line(&s.name), s.id, standing_word(s));
     if !s.withheld.is_empty() {
-        out += &format!("  NOTHING OF IT IS RUN: {}\n", shown(&s.withheld));
+        out += &format!("  NOTHING OF IT IS RUN: {}\n", escape_line(&s.withheld));
     }
     if s.unreadable {
         return out + &format!("  `ergodic rm {}` removes it\n", s.id);
     }
-    out += &format!("  {} on {}\n", size_for_people(s), shown(&s.numerics));
-    out += &format!("  data: {}\n", shown(&s.data));
-    out += &launched_by(s).map_or_else(String::new, |by| format!("  launched by {}\n", shown(by)));
+    out += &format!("  {} on {}\n", size_for_people(s), escape_line(&s.numerics));
+    out += &format!("  data: {}\n", escape_line(&s.data));
+    out += &launched_by(s).map_or_else(String::new, |by| format!("  launched by {}\n", escape_line(by)));
     if (s.priority, s.weight) != (0, 1.0) {
-        out += &format!("  priority {}, weight {}\n", s.priority, number(s.weight));
+        out += &format!("  priority {}, weight {}\n", s.priority, format_shortest(s.weight));
     }
     out += &format!("  {} done, {} in leases  {}\n", done(s), s.leased, describe(s));
     if s.releases + s.duplicates + s.fenced > 0 {
@@ -368,11 +368,11 @@ fn status_for_people(s: &v1::SweepStatus) -> String {
     if !s.leader.is_empty() {
         out += &format!(
             "  as it is stored; the coordinator at {} leads, and knows of workers and rates\n",
-            shown(&s.leader)
+            escape_line(&s.leader)
         );
     }
     if !s.trouble.is_empty() {
-        out += &format!("  TROUBLE: the coordinator cannot store results: {}\n", shown(&s.trouble));
+        out += &format!("  TROUBLE: the coordinator cannot store results: {}\n", escape_line(&s.trouble));
     }
     if s.mismatches > 0 {
         out += &format!("  ALARM: {} results differed from the stored row\n", s.mismatches);
@@ -599,7 +599,7 @@ fn heading(table: &v1::TableResponse) -> String {
         true => "mean ± 95 % CI over completed trials".to_owned(),
         false => table.columns.join(" / "),
     };
-    format!("{} ({}): {}, {what}\n", shown(&table.name), table.sweep, table.metric)
+    format!("{} ({}): {}, {what}\n", escape_line(&table.name), table.sweep, table.metric)
 }
 
 fn provenance(table: &v1::TableResponse) -> String {
@@ -607,7 +607,7 @@ fn provenance(table: &v1::TableResponse) -> String {
         true => format!("{} trials", table.trials),
         false => format!("{} of {} trials so far", table.done, table.trials),
     };
-    format!("{part} · {} · {}\n", shown(&table.data), shown(&table.numerics))
+    format!("{part} · {} · {}\n", escape_line(&table.data), escape_line(&table.numerics))
 }
 
 /// `ergodic trials`
@@ -752,8 +752,8 @@ pub async fn remove(client: &mut Client, sweep: &str, force: bool) -> Result<Str
     let request = v1::RemoveRequest { sweep: sweep.to_owned(), force };
     let removed = client.sweeps.remove(request).await.map_err(|e| client.error(&e))?.into_inner();
     let v1::RemoveResponse { sweep, name, trials, files, bytes } = removed;
-    let megabytes = significant(bytes as f64 / 1e6, 3);
-    Ok(format!("removed {sweep} ({}): {trials} rows, {files} files of {megabytes} MB\n", shown(&name)))
+    let megabytes = format_significant(bytes as f64 / 1e6, 3);
+    Ok(format!("removed {sweep} ({}): {trials} rows, {files} files of {megabytes} MB\n", escape_line(&name)))
 }
 
 /// `ergodic explain`
@@ -770,7 +770,7 @@ pub async fn explain(
     let lines = client.sweeps.explain(request).await.map_err(|e| client.error(&e))?.into_inner().lines;
     Ok(match format {
         Format::Json => format!("{}\n", json!(lines)),
-        _ => lines.iter().map(|line| format!("{}\n", shown(line))).collect(),
+        _ => lines.iter().map(|line| format!("{}\n", escape_line(line))).collect(),
     })
 }
 
@@ -798,7 +798,7 @@ pub(super) fn simple_table(columns: &[String], rows: &[Vec<serde_json::Value>]) 
 fn table_of(records: &Records, columns: usize) -> String {
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-    out.set_header(records.columns[..columns].iter().map(|name| shown(name)));
+    out.set_header(records.columns[..columns].iter().map(|name| escape_line(name)));
     for row in records.in_words("") {
         out.add_row(row.into_iter().take(columns));
     }

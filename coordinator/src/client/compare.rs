@@ -1,7 +1,7 @@
 //! `ergodic compare`: cells against a baseline, repeat by repeat.
 
 use ergodic_common::ErrorCode;
-use ergodic_common::text::shown;
+use ergodic_common::text::escape_line;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
@@ -187,13 +187,13 @@ fn people(compared: &v1::CompareResponse, level: f64) -> String {
     format!(
         "{} ({}): {} against {}, paired by repeat\n{}p with Holm's correction over the cells, ≈ by the normal \
          approximation; saved: further repeats of each cell that an unpaired comparison would need\n{note}{part} · {} · {}\n",
-        shown(&compared.name),
+        escape_line(&compared.name),
         compared.sweep,
         compared.metric,
         compared.baseline,
         simple_table(&header, &rows),
-        shown(&compared.data),
-        shown(&compared.numerics)
+        escape_line(&compared.data),
+        escape_line(&compared.numerics)
     )
 }
 

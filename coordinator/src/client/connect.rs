@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use ergodic_common::ErrorCode;
-use ergodic_proto::MAX_MESSAGE;
-use ergodic_proto::archive::MAX_RECORD;
-use ergodic_proto::connect::{self, Access, Connection};
+use ergodic_proto::MAX_MESSAGE_BYTES;
+use ergodic_proto::archive::MAX_RECORD_BYTES;
+use ergodic_proto::connect::{self, ClientAuth, ClientChannel};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use ergodic_proto::v1::admin_service_client::AdminServiceClient;
@@ -22,15 +22,15 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 pub struct Client {
     /// Its address.
     pub url: String,
-    target: (String, Access),
+    target: (String, ClientAuth),
     /// Its service.
-    pub sweeps: SweepServiceClient<Connection>,
+    pub sweeps: SweepServiceClient<ClientChannel>,
     /// Its files.
-    pub files: FileServiceClient<Connection>,
+    pub files: FileServiceClient<ClientChannel>,
     /// What it tells workers, of which users may ask for sweep files.
-    pub workers: WorkerServiceClient<Connection>,
+    pub workers: WorkerServiceClient<ClientChannel>,
     /// Its tokens.
-    pub admin: AdminServiceClient<Connection>,
+    pub admin: AdminServiceClient<ClientChannel>,
 }
 
 impl Client {
@@ -39,7 +39,7 @@ impl Client {
     ///
     /// # Errors
     /// An address is none, or nobody answers who is to be trusted.
-    pub async fn connect(urls: &str, access: &Access) -> Result<Self, UserError> {
+    pub async fn connect(urls: &str, access: &ClientAuth) -> Result<Self, UserError> {
         let mut first_error = None;
         let several = urls.contains(',');
         for url in urls.split(',').map(str::trim) {
@@ -86,18 +86,18 @@ impl Client {
         }
     }
 
-    async fn connect_to(url: &str, access: &Access) -> Result<Self, UserError> {
-        let connection = connect::now(url, access).await.map_err(|error| match error.code {
+    async fn connect_to(url: &str, access: &ClientAuth) -> Result<Self, UserError> {
+        let connection = connect::connect_now(url, access).await.map_err(|error| match error.code {
             ErrorCode::Unreachable => unreachable(url, &error.message),
             _ => error,
         })?;
         let sweeps = SweepServiceClient::new(connection.clone())
             .max_decoding_message_size(64 << 20)
-            .max_encoding_message_size(MAX_MESSAGE);
-        let files = FileServiceClient::new(connection.clone()).max_decoding_message_size(MAX_MESSAGE);
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let files = FileServiceClient::new(connection.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let target = (url.to_owned(), access.clone());
-        let workers = WorkerServiceClient::new(connection.clone()).max_decoding_message_size(MAX_MESSAGE);
-        let admin = AdminServiceClient::new(connection).max_decoding_message_size(MAX_RECORD);
+        let workers = WorkerServiceClient::new(connection.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let admin = AdminServiceClient::new(connection).max_decoding_message_size(MAX_RECORD_BYTES);
         Ok(Self { url: url.to_owned(), target, sweeps, files, workers, admin })
     }
 
@@ -106,7 +106,7 @@ impl Client {
         let error = UserError::from(status);
         // Whoever sends details has answered.
         if error.code == ErrorCode::Unreachable && status.details().is_empty() {
-            unreachable(&self.url, &connect::reason(status))
+            unreachable(&self.url, &connect::innermost_reason(status))
         } else {
             error
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ergodic_common::text::shown;
+use ergodic_common::text::escape_line;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
@@ -102,7 +102,7 @@ fn provenance(found: &v1::DistanceResponse) -> String {
         true => format!("{} trials", found.trials),
         false => format!("{} of {} trials so far", found.done, found.trials),
     };
-    format!("{part} · {} · {}\n", shown(&found.data), shown(&found.numerics))
+    format!("{part} · {} · {}\n", escape_line(&found.data), escape_line(&found.numerics))
 }
 
 fn pair_for_people(found: &v1::DistanceResponse) -> String {
@@ -121,7 +121,7 @@ fn pair_for_people(found: &v1::DistanceResponse) -> String {
          and n/2 others of B; null: the same of halves of one cell; both over 32 random splits, whose own noise is \
          not shown; p: by swaps of the cells within repeats\nagreement: \
          probability that two trials of different repeats predict the same class\n{}",
-        shown(&found.name),
+        escape_line(&found.name),
         found.sweep,
         found.points,
         names.first().map_or("", String::as_str),
@@ -155,8 +155,10 @@ fn all_for_people(found: &v1::DistanceResponse) -> String {
     } else {
         list(found)
     };
-    let (title, end) =
-        (format!("{} ({}): {at}, {} probe points", shown(&found.name), found.sweep, found.points), provenance(found));
+    let (title, end) = (
+        format!("{} ({}): {at}, {} probe points", escape_line(&found.name), found.sweep, found.points),
+        provenance(found),
+    );
     format!("{title}, the {n} repeats that all cells with predictions have\n{body}{notes}{end}")
 }
 

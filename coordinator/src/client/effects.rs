@@ -1,8 +1,8 @@
 //! `ergodic effects`: what each axis does, where the variance is, and which cell is best.
 
 use ergodic_common::ErrorCode;
-use ergodic_common::figures::significant;
-use ergodic_common::text::shown;
+use ergodic_common::figures::format_significant;
+use ergodic_common::text::escape_line;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
@@ -180,7 +180,7 @@ fn for_people(found: &v1::EffectsResponse, options: &EffectsOptions) -> String {
         false => format!("{} of {} trials so far", found.done, found.trials),
     };
     let mean = short_figure(Some(found.mean));
-    let mut out = format!("{} ({}): {}, mean of cells {mean}\n", shown(&found.name), found.sweep, found.metric);
+    let mut out = format!("{} ({}): {}, mean of cells {mean}\n", escape_line(&found.name), found.sweep, found.metric);
     for part in PARTS.into_iter().filter(|part| is_wanted(options, *part)) {
         out += &match part {
             Part::Effects => effects_for_people(found, options.level),
@@ -190,7 +190,7 @@ fn for_people(found: &v1::EffectsResponse, options: &EffectsOptions) -> String {
         };
     }
     found.notes.iter().for_each(|note| out += &format!("note: {note}\n"));
-    format!("{out}{part} · {} · {}\n", shown(&found.data), shown(&found.numerics))
+    format!("{out}{part} · {} · {}\n", escape_line(&found.data), escape_line(&found.numerics))
 }
 
 fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
@@ -222,9 +222,10 @@ fn effects_for_people(found: &v1::EffectsResponse, level: f64) -> String {
 }
 
 fn shares_for_people(found: &v1::EffectsResponse) -> String {
-    let percent = |x: Option<f64>| x.map_or_else(|| short_figure(None), |x| format!("{} %", significant(100.0 * x, 3)));
+    let percent =
+        |x: Option<f64>| x.map_or_else(|| short_figure(None), |x| format!("{} %", format_significant(100.0 * x, 3)));
     let row = |share: &v1::VarianceShare| {
-        let squares = significant(share.squares, 4);
+        let squares = format_significant(share.squares, 4);
         vec![share.name.clone(), share.df.to_string(), squares, percent(share.share), percent(share.between)]
     };
     let rows = table(&["term", "df", "sum of squares", "of all", "between cells"], found.shares.iter().map(row));
@@ -246,7 +247,7 @@ fn best_for_people(found: &v1::EffectsResponse) -> String {
             false => "",
         };
         let first = [format!("{mark}{}", best.cell)].into_iter().chain(words.row(&best.values));
-        let digits = |x: Option<f64>| x.map_or_else(|| short_figure(None), |x| significant(x, 3));
+        let digits = |x: Option<f64>| x.map_or_else(|| short_figure(None), |x| format_significant(x, 3));
         let figures = [short_figure(Some(best.mean)), digits(best.mean_rank), digits(best.probability)];
         first.chain([best.n.to_string()]).chain(figures).chain([lost]).collect()
     };

@@ -1,9 +1,9 @@
 //! Sweeps that grow: `ergodic extend`, and what is told of cells whose results decide how often they are repeated.
 
 use ergodic_common::spec::SpecSource;
-use ergodic_common::tree::number;
+use ergodic_common::tree::format_shortest;
 use ergodic_common::{ErrorCode, Spec};
-use ergodic_proto::seal::Sealed as _;
+use ergodic_proto::seal::Checksummed as _;
 use ergodic_proto::status::UserError;
 use ergodic_proto::{transfer, v1};
 
@@ -32,14 +32,16 @@ pub async fn extend(client: &mut Client, sweep: &str, more: &More) -> Result<v1:
         More::File(file) => {
             let spec = Spec::read_new(&file.source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
             for (pin, content) in file.source.files.iter().zip(&file.contents) {
-                transfer::put(&mut client.files, pin.hash, content.clone()).await.map_err(|e| client.error(&e))?;
+                transfer::upload_file(&mut client.files, pin.hash, content.clone())
+                    .await
+                    .map_err(|e| client.error(&e))?;
             }
             // Older coordinators take it where they read it alike.
-            let source = SpecSource { grammar: spec.grammar(), ..file.source.clone() };
+            let source = SpecSource { grammar: spec.min_grammar(), ..file.source.clone() };
             request.source = Some((&source).into());
         }
     }
-    Ok(client.sweeps.extend(signed(request.sealed())).await.map_err(|e| client.error(&e))?.into_inner())
+    Ok(client.sweeps.extend(signed(request.with_checksum())).await.map_err(|e| client.error(&e))?.into_inner())
 }
 
 /// What was added, in a line.
@@ -85,7 +87,7 @@ pub fn halving_for_people(s: &v1::SweepStatus) -> Option<String> {
 /// `4 of 6 cells know the mean of test_acc to ± 0.001; not even with all 500 repeats: 1`
 pub fn precision_for_people(s: &v1::SweepStatus) -> Option<String> {
     let v1::PrecisionStatus { metric, ci95, reached, exhausted, .. } = s.precision.as_ref()?;
-    let mut line = format!("{reached} of {} cells know the mean of {metric} to ± {}", s.cells, number(*ci95));
+    let mut line = format!("{reached} of {} cells know the mean of {metric} to ± {}", s.cells, format_shortest(*ci95));
     if *exhausted > 0 {
         line += &format!("; not even with all {} repeats: {exhausted}", s.repeats);
     }

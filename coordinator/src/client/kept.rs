@@ -19,8 +19,8 @@ pub async fn weights(client: &mut Client, sweep: &str, key: TrialKey, path: &Pat
     let row = page.rows.into_iter().next().and_then(|row| row.result);
     let result = row.and_then(|row| TrialResult::try_from(row).ok());
     let result = result.ok_or_else(|| UserError::new(ErrorCode::Internal, "the coordinator sent no readable row"))?;
-    let hash = result.weights.ok_or_else(|| no_weights(&page.sweep, &result))?;
-    let file = transfer::fetch(&mut client.files, hash).await.map_err(|e| client.error(&e))?;
+    let hash = result.weights_hash.ok_or_else(|| no_weights(&page.sweep, &result))?;
+    let file = transfer::fetch_file(&mut client.files, hash).await.map_err(|e| client.error(&e))?;
     let written = NewFile::begin(path).and_then(|mut new| new.write_all(&file).and_then(|()| new.finish()));
     written.map_err(|e| unwritten(path, &e))?;
     Ok(format!("{}: weights of trial {key} of {}, {} bytes\n", path.display(), page.sweep, file.len()))
@@ -29,7 +29,7 @@ pub async fn weights(client: &mut Client, sweep: &str, key: TrialKey, path: &Pat
 fn no_weights(sweep: &str, result: &TrialResult) -> UserError {
     let why = match &result.outcome {
         Outcome::Completed => "set save = [\"final\"] under [measure] of the next one".to_owned(),
-        other => format!("it {}, and only completed trials have any", other.word()),
+        other => format!("it {}, and only completed trials have any", other.as_str()),
     };
     UserError::new(ErrorCode::NotFound, format!("the trial {} of {sweep} kept no weights: {why}", result.key))
 }

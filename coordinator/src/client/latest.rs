@@ -4,9 +4,9 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ergodic_common::ErrorCode;
-use ergodic_common::text::shown;
+use ergodic_common::text::escape_line;
 use ergodic_proto::status::UserError;
-use ergodic_proto::{USER, v1};
+use ergodic_proto::{USER_METADATA, v1};
 use tonic::Request;
 use tonic::metadata::MetadataValue;
 
@@ -22,7 +22,7 @@ const MOST_NAMED: usize = 5;
 /// A request that says who makes it, for a coordinator that asks for no tokens.
 pub fn signed<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request.metadata_mut().insert_bin(USER, MetadataValue::from_bytes(user_at_host().as_bytes()));
+    request.metadata_mut().insert_bin(USER_METADATA, MetadataValue::from_bytes(user_at_host().as_bytes()));
     request
 }
 
@@ -61,13 +61,14 @@ fn own_latest(sweeps: &[v1::SweepStatus], you: &str) -> Result<String, UserError
     if sweeps.is_empty() {
         return Err(UserError::new(ErrorCode::NotFound, "there is no sweep yet: launch one"));
     }
-    let name =
-        |sweep: &v1::SweepStatus| format!("{} ({}) by {}", sweep.id, shown(&sweep.name), shown(&sweep.launched_by));
+    let name = |sweep: &v1::SweepStatus| {
+        format!("{} ({}) by {}", sweep.id, escape_line(&sweep.name), escape_line(&sweep.launched_by))
+    };
     let named: Vec<String> = sweeps.iter().rev().take(MOST_NAMED).map(name).collect();
     let more = if sweeps.len() > named.len() { ", …" } else { "" };
     let message = format!(
         "latest: {} launched no sweep here; those of others are {}{more}: name one by its id",
-        shown(you),
+        escape_line(you),
         named.join(", ")
     );
     Err(UserError::new(ErrorCode::NotFound, message))
@@ -101,11 +102,12 @@ pub async fn meant_to_change(client: &mut Client, id: &str, command: &str, yes: 
 /// `abcdefgh (lr-wd), completed, 45 of 45 trials done, launched 3m 20s ago by anna@lab`
 fn described(status: &v1::SweepStatus) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
-    let by = if status.launched_by.is_empty() { String::new() } else { format!(" by {}", shown(&status.launched_by)) };
+    let by =
+        if status.launched_by.is_empty() { String::new() } else { format!(" by {}", escape_line(&status.launched_by)) };
     format!(
         "{} ({}), {}, {} of {} trials done, launched {} ago{by}",
         status.id,
-        shown(&status.name),
+        escape_line(&status.name),
         state_word(status.state()),
         done(status),
         status.trials,

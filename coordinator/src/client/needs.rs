@@ -1,8 +1,8 @@
 //! `ergodic plan ID --precision METRIC=HALF_WIDTH`: after a pilot, what it takes to know every cell so well.
 
-use ergodic_common::figures::significant;
+use ergodic_common::figures::format_significant;
 use ergodic_common::spec::MAX_TRIALS;
-use ergodic_common::tree::number;
+use ergodic_common::tree::format_shortest;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::json;
@@ -79,7 +79,7 @@ fn as_json(needs: &v1::NeedsResponse, ci95: f64) -> String {
 
 fn for_people(needs: &v1::NeedsResponse, ci95: f64) -> String {
     let v1::NeedsResponse { sweep, name, metric, .. } = needs;
-    let ci95 = number(ci95);
+    let ci95 = format_shortest(ci95);
     let mut out = format!("{name} ({sweep}): what it takes to know {metric} to ± {ci95} with 95 % confidence\n");
     let words = AxisWords::of(needs.axes.len(), needs.rows.iter().map(|cell| cell.values.as_slice()));
     let row = |cell: &v1::CellNeeds| {
@@ -143,9 +143,9 @@ fn without_values(needs: &v1::NeedsResponse) -> String {
 fn work(missing: &v1::MissingTrials) -> String {
     let hours = missing.slot_seconds / 3600.0;
     let cores = if hours < 0.1 {
-        format!("{} core-seconds", significant(missing.slot_seconds, 3))
+        format!("{} core-seconds", format_significant(missing.slot_seconds, 3))
     } else {
-        format!("{} core-hours", significant(hours, 3))
+        format!("{} core-hours", format_significant(hours, 3))
     };
     let eta = match missing.eta_seconds {
         Some(seconds) => format!("{} with the workers that are joined", duration(seconds)),

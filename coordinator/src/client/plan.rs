@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ergodic_common::config::{DatasetName, ModelKind};
-use ergodic_common::dataset::{DataError, Dataset, Looks, files};
-use ergodic_common::figures::significant;
-use ergodic_common::metric::Pass;
+use ergodic_common::dataset::{DataError, Dataset, DatasetSummary, files};
+use ergodic_common::figures::format_significant;
+use ergodic_common::metric::MeasurementPass;
 use ergodic_common::net::{NOISE_BATCHES, Net};
-use ergodic_common::repeats::{Rule, Until};
-use ergodic_common::spec::{Measure, Statistics};
-use ergodic_common::tree::number;
+use ergodic_common::repeats::{StoppingCriterion, StoppingRule};
+use ergodic_common::spec::{EvalStatistics, Measure};
+use ergodic_common::tree::format_shortest;
 use ergodic_common::{ErrorCode, Spec, TrialConfig};
 use ergodic_proto::status::UserError;
 use serde_json::json;
@@ -43,48 +43,48 @@ struct ClassPlan {
 ///
 /// # Errors
 /// They will not do.
-pub fn looks(file: &SweepFile, spec: &Spec, data_dir: Option<&Path>) -> Result<Option<Looks>, UserError> {
+pub fn looks(file: &SweepFile, spec: &Spec, data_dir: Option<&Path>) -> Result<Option<DatasetSummary>, UserError> {
     let configs = spec.grid.class_configs();
-    let Some(first) = configs.iter().find(|config| config.model.kind.sees_images()) else { return Ok(None) };
+    let Some(first) = configs.iter().find(|config| config.model.kind.needs_images()) else { return Ok(None) };
     let train = configs.iter().map(|config| config.data.train + config.data.validation).max().unwrap_or_default();
     let look = || match first.data.dataset {
         DatasetName::File(data) => {
             let mut files = file.source.files.iter().zip(&file.contents);
             let Some((pin, content)) = files.find(|(pin, _)| pin.hash == data.hash) else { return Ok(None) };
-            Dataset::decode(content)?.looks(&pin.path, &pin.hash, spec, &configs).map(Some)
+            Dataset::decode(content)?.summarize_use(&pin.path, &pin.hash, spec, &configs).map(Some)
         }
         name if name != DatasetName::Glyphs && data_dir.is_none() => Ok(None),
         name => {
-            let dataset = files::load(name, data_dir, train)?;
-            let hash = blake3::hash(&dataset.encode());
-            dataset.looks(name.word(), hash.as_bytes(), spec, &configs).map(Some)
+            let dataset = files::load_dataset(name, data_dir, train)?;
+            let hash = blake3::hash(&dataset.encode_canonical());
+            dataset.summarize_use(name.as_str(), hash.as_bytes(), spec, &configs).map(Some)
         }
     };
     look().map_err(|e: DataError| UserError::new(ErrorCode::BadInput, format!("{}: {e}", file.source.file)))
 }
 
 /// The plan in the format asked for.
-pub fn plan(spec: &Spec, looks: Option<&Looks>, format: Format) -> String {
+pub fn plan(spec: &Spec, looks: Option<&DatasetSummary>, format: Format) -> String {
     let classes = classes(spec);
     // Where only the best cells are repeated further, these are taken to be as costly as all.
-    let trials = certain_trials(spec).unwrap_or(spec.trials());
-    let repeats = trials as f64 / spec.grid.cells() as f64;
+    let trials = certain_trials(spec).unwrap_or(spec.trial_count());
+    let repeats = trials as f64 / spec.grid.cell_count() as f64;
     let once: f64 = classes.iter().map(|c| c.cells as f64 * repeats * c.flops / ASSUMED_FLOPS).sum();
-    let core_seconds = once * (1.0 + spec.terms.audit);
+    let core_seconds = once * (1.0 + spec.scheduling.audit_share);
     let memory = classes.iter().map(|c| c.bytes).max().unwrap_or(0);
     match format {
         Format::Json => format!(
             "{}\n",
             json!({
                 "name": spec.name,
-                "cells": spec.grid.cells(),
+                "cells": spec.grid.cell_count(),
                 "repeats": spec.repeats,
-                "least_repeats": spec.until.as_ref().map_or(spec.repeats, |until| until.min),
+                "least_repeats": spec.stopping_rule.as_ref().map_or(spec.repeats, |until| until.min_repeats),
                 "trials": trials,
                 "audits": audits(spec),
                 "numerics": spec.numerics,
-                "data": looks.map(|looks| &looks.words),
-                "data_looks": looks.map(|looks| &looks.line),
+                "data": looks.map(|looks| &looks.provenance),
+                "data_looks": looks.map(|looks| &looks.description),
                 "axes": spec.grid.axes().iter().map(|a| json!({ "name": a.name, "values": a.len() })).collect::<Vec<_>>(),
                 "shape_classes": classes.iter().map(class_json).collect::<Vec<_>>(),
                 "slot_bytes": memory,
@@ -113,61 +113,61 @@ fn class_json(class: &ClassPlan) -> serde_json::Value {
 fn classes(spec: &Spec) -> Vec<ClassPlan> {
     let grid = &spec.grid;
     let mut alike: BTreeMap<String, ClassPlan> = BTreeMap::new();
-    for class in (0..grid.classes()).filter(|c| grid.class_cells(*c) > 0) {
-        let Ok(config) = grid.config(grid.class_cell(class, 0)) else { continue };
-        let plan = class_plan(spec, &config, grid.class_cells(class));
+    for class in (0..grid.class_count()).filter(|c| grid.class_cell_count(*c) > 0) {
+        let Ok(config) = grid.resolve_config(grid.class_cell_at(class, 0)) else { continue };
+        let plan = class_plan(spec, &config, grid.class_cell_count(class));
         alike.entry(plan.words.clone()).and_modify(|known| known.cells += plan.cells).or_insert(plan);
     }
     alike.into_values().collect()
 }
 
 fn class_plan(spec: &Spec, config: &TrialConfig, cells: u64) -> ClassPlan {
-    let steps = config.steps();
-    let batch = u64::from(config.batch());
-    let fields: BTreeMap<&str, String> = config.fields().into_iter().collect();
+    let steps = config.total_steps();
+    let batch = u64::from(config.effective_batch_size());
+    let fields: BTreeMap<&str, String> = config.identity_fields().into_iter().collect();
     let field = |name: &str| fields.get(name).cloned().unwrap_or_default();
     let shape = [field("model.width"), field("model.hidden")].concat();
     let words = format!("{} {shape} norm={} batch={batch} steps={steps}", field("model.kind"), field("model.norm"));
-    let Some(net) = Net::of(config) else {
+    let Some(net) = Net::from_config(config) else {
         let numbers = if let ModelKind::Toy(toy) = &config.model.kind { u64::from(toy.dim) } else { 0 };
         let (bytes, flops) = (16 * numbers, (10 * numbers * steps) as f64);
         return ClassPlan { words, cells, parameters: numbers, trained: numbers, steps, bytes, saved: 0, flops };
     };
-    let (parameters, trained) = net.sizes();
+    let (parameters, trained) = net.param_counts();
     let passes = samples(spec, config) * evaluated(spec, config);
     let trained_on = batch * (steps + samples(spec, config) * probed(&spec.measure));
     let flops = trained_on as f64 * net.train_flops() as f64 + passes as f64 * net.test_flops() as f64;
-    let saved = if spec.measure.save { net.saved_bytes(config) } else { 0 };
+    let saved = if spec.measure.save { net.weights_file_bytes(config) } else { 0 };
     let bytes = net.trial_bytes(config, &spec.measure);
     ClassPlan { words, cells, parameters, trained, steps, bytes, saved, flops }
 }
 
 /// How often a trial takes a sample.
 fn samples(spec: &Spec, config: &TrialConfig) -> u64 {
-    config.steps().div_ceil(config.to_steps(spec.measure.every).max(1))
+    config.total_steps().div_ceil(config.length_in_steps(spec.measure.every).max(1))
 }
 
 /// Steps of training that take as long as the gradients that are taken for a sample alone.
 fn probed(measure: &Measure) -> u64 {
-    let noise = if measure.takes(Pass::Noise) { NOISE_BATCHES } else { 0 };
+    let noise = if measure.needs_pass(MeasurementPass::Noise) { NOISE_BATCHES } else { 0 };
     // A product is twice the work of a step, in numbers that are twice as long.
-    let curvature = if measure.takes(Pass::Curvature) { 4 * PRODUCTS } else { 0 };
+    let curvature = if measure.needs_pass(MeasurementPass::Curvature) { 4 * PRODUCTS } else { 0 };
     noise + curvature
 }
 
 /// Images that are evaluated for a sample.
 fn evaluated(spec: &Spec, config: &TrialConfig) -> u64 {
-    let takes = |pass| spec.measure.takes(pass);
+    let takes = |pass| spec.measure.needs_pass(pass);
     let (train, test) = (u64::from(config.data.train), u64::from(config.data.test));
     let validation = u64::from(config.data.validation);
-    let (tests, validates) = (takes(Pass::Test), takes(Pass::Validation));
-    let re_estimates = (tests || validates) && spec.measure.statistics == Statistics::ReEstimated;
+    let (tests, validates) = (takes(MeasurementPass::Test), takes(MeasurementPass::Validation));
+    let re_estimates = (tests || validates) && spec.measure.statistics == EvalStatistics::ReEstimated;
     let mut images = 0;
     for (asked, part) in [(tests, test), (validates, validation), (re_estimates, train)] {
         images += if asked { part } else { 0 };
     }
     if config.train.average.is_some() {
-        let (tests, validates) = (takes(Pass::AverageTest), takes(Pass::AverageValidation));
+        let (tests, validates) = (takes(MeasurementPass::AverageTest), takes(MeasurementPass::AverageValidation));
         for (asked, part) in [(tests, test), (validates, validation), (tests || validates, train)] {
             images += if asked { part } else { 0 };
         }
@@ -175,22 +175,28 @@ fn evaluated(spec: &Spec, config: &TrialConfig) -> u64 {
     images
 }
 
-fn people(spec: &Spec, classes: &[ClassPlan], looks: Option<&Looks>, core_seconds: f64, memory: u64) -> String {
+fn people(
+    spec: &Spec,
+    classes: &[ClassPlan],
+    looks: Option<&DatasetSummary>,
+    core_seconds: f64,
+    memory: u64,
+) -> String {
     let mut out = format!("{}: {}, {}\n", spec.name, size(spec), spec.numerics);
-    out += &spec.until.as_ref().map_or_else(String::new, |until| rule(spec, until));
-    if spec.terms.audit > 0.0 {
-        let share = significant(100.0 * spec.terms.audit, 6);
+    out += &spec.stopping_rule.as_ref().map_or_else(String::new, |until| rule(spec, until));
+    if spec.scheduling.audit_share > 0.0 {
+        let share = format_significant(100.0 * spec.scheduling.audit_share, 6);
         out += &format!("  audit: about {} trials ({share} %) are run again by another worker process\n", audits(spec));
     }
     for axis in spec.grid.axes() {
         let ends = match axis.len() {
-            1 => axis.write(&axis.value(0)),
-            n => format!("{} … {}", axis.write(&axis.value(0)), axis.write(&axis.value(n - 1))),
+            1 => axis.format_value(&axis.value_at(0)),
+            n => format!("{} … {}", axis.format_value(&axis.value_at(0)), axis.format_value(&axis.value_at(n - 1))),
         };
         out += &format!("  axis {}: {} values, {ends}\n", axis.name, axis.len());
     }
-    if spec.grid.cells() < spec.grid.numbers() {
-        out += &format!("  [where] keeps {} of {} cells\n", spec.grid.cells(), spec.grid.numbers());
+    if spec.grid.cell_count() < spec.grid.cell_number_bound() {
+        out += &format!("  [where] keeps {} of {} cells\n", spec.grid.cell_count(), spec.grid.cell_number_bound());
     }
     out += &data_line(spec, looks);
     let plural = if classes.len() == 1 { "class" } else { "classes" };
@@ -226,12 +232,12 @@ fn people(spec: &Spec, classes: &[ClassPlan], looks: Option<&Looks>, core_second
 }
 
 /// `data: glyphs: all 10000 training images, …; 28×28×1, …`
-fn data_line(spec: &Spec, looks: Option<&Looks>) -> String {
+fn data_line(spec: &Spec, looks: Option<&DatasetSummary>) -> String {
     let configs = spec.grid.class_configs();
-    match (looks, configs.iter().find(|config| config.model.kind.sees_images())) {
-        (Some(Looks { words, line }), _) => format!("  data: {words}; {line}\n"),
+    match (looks, configs.iter().find(|config| config.model.kind.needs_images())) {
+        (Some(DatasetSummary { provenance: words, description: line }), _) => format!("  data: {words}; {line}\n"),
         (None, Some(first)) => {
-            let word = first.data.dataset.word();
+            let word = first.data.dataset.as_str();
             format!("  data: {word}, which was not looked at: say where it is with --data-dir DIR\n")
         }
         (None, None) => String::new(),
@@ -240,26 +246,30 @@ fn data_line(spec: &Spec, looks: Option<&Looks>) -> String {
 
 /// `6 cells × 20 to 500 repeats = 120 to 3000 trials`
 fn size(spec: &Spec) -> String {
-    let (cells, repeats, most) = (spec.grid.cells(), spec.repeats, spec.trials());
-    let Some(until) = &spec.until else { return format!("{cells} cells × {repeats} repeats = {most} trials") };
-    let trials = match until.trials(cells, repeats) {
+    let (cells, repeats, most) = (spec.grid.cell_count(), spec.repeats, spec.trial_count());
+    let Some(until) = &spec.stopping_rule else { return format!("{cells} cells × {repeats} repeats = {most} trials") };
+    let trials = match until.trial_bounds(cells, repeats) {
         (_, Some(trials)) => trials.to_string(),
         (least, None) => format!("{least} to {most}"),
     };
-    format!("{cells} cells × {} to {repeats} repeats = {trials} trials", until.min)
+    format!("{cells} cells × {} to {repeats} repeats = {trials} trials", until.min_repeats)
 }
 
 /// How many trials there will be, if that is known before any of them has ended.
 fn certain_trials(spec: &Spec) -> Option<u64> {
-    spec.until.as_ref().map_or(Some(spec.trials()), |until| until.trials(spec.grid.cells(), spec.repeats).1)
+    spec.stopping_rule
+        .as_ref()
+        .map_or(Some(spec.trial_count()), |until| until.trial_bounds(spec.grid.cell_count(), spec.repeats).1)
 }
 
 /// What decides how often a cell is repeated.
-fn rule(spec: &Spec, until: &Until) -> String {
+fn rule(spec: &Spec, until: &StoppingRule) -> String {
     let name = until.metric.name();
-    match until.rule {
-        Rule::Precision { ci95 } => format!("  each cell until the mean of {name} is known to ± {}\n", number(ci95)),
-        Rule::Halving { factor } => {
+    match until.criterion {
+        StoppingCriterion::Precision { ci95 } => {
+            format!("  each cell until the mean of {name} is known to ± {}\n", format_shortest(ci95))
+        }
+        StoppingCriterion::Halving { factor } => {
             let rungs: Vec<String> = until.rungs(spec.repeats).iter().map(u32::to_string).collect();
             format!(
                 "  after {} repeats one cell in {factor} goes on, by the mean of {name}\n",
@@ -271,7 +281,7 @@ fn rule(spec: &Spec, until: &Until) -> String {
 
 /// How many trials should be audited: a lot decides, and needs the dataset's hash.
 fn audits(spec: &Spec) -> u64 {
-    (spec.terms.audit * spec.trials() as f64).round() as u64
+    (spec.scheduling.audit_share * spec.trial_count() as f64).round() as u64
 }
 
 /// Bytes that all trials keep of weights and of predictions.
@@ -279,12 +289,12 @@ fn kept(spec: &Spec, classes: &[ClassPlan]) -> (u64, u64) {
     let repeats = u64::from(spec.repeats);
     let weights = classes.iter().map(|c| c.saved * c.cells * repeats).sum();
     let predictions = spec.measure.probe.as_ref().map_or(0, |p| u64::from(p.points) * p.at.len() as u64);
-    (weights, predictions * spec.trials())
+    (weights, predictions * spec.trial_count())
 }
 
 fn dataset_bytes(spec: &Spec) -> u64 {
-    let first = spec.grid.iter().next().and_then(|cell| spec.grid.config(cell).ok());
-    first.filter(|config| Net::of(config).is_some()).map_or(0, |config| config.data.dataset.bytes())
+    let first = spec.grid.iter().next().and_then(|cell| spec.grid.resolve_config(cell).ok());
+    first.filter(|config| Net::from_config(config).is_some()).map_or(0, |config| config.data.dataset.bytes_in_memory())
 }
 
 fn bytes(n: u64) -> String {
@@ -296,7 +306,7 @@ fn bytes(n: u64) -> String {
 }
 
 fn brief(seconds: f64) -> String {
-    if seconds < 1.0 { format!("{} ms", significant(seconds * 1e3, 2)) } else { duration(seconds) }
+    if seconds < 1.0 { format!("{} ms", format_significant(seconds * 1e3, 2)) } else { duration(seconds) }
 }
 
 #[cfg(test)]
@@ -311,10 +321,10 @@ mod tests {
             "name = \"t\"\nrepeats = 2\n[data]\ndataset = \"glyphs\"\n[model]\nkind = \"mlp\"\n[train]\nsteps = 40\nlr = 0.1\nbatch_size = 16\n\
              [measure]\nevery = \"10 steps\"\nmetrics = [{metrics}]\n"
         );
-        let spec = Spec::read(&SpecSource { text, ..SpecSource::default() }).expect("a valid sweep");
-        let config = spec.grid.config(0).expect("a cell");
-        let net = Net::of(&config).expect("not the toy");
-        class_plan(&spec, &config, 1).flops / (40 * u64::from(config.batch()) * net.train_flops()) as f64
+        let spec = Spec::read_stored(&SpecSource { text, ..SpecSource::default() }).expect("a valid sweep");
+        let config = spec.grid.resolve_config(0).expect("a cell");
+        let net = Net::from_config(&config).expect("not the toy");
+        class_plan(&spec, &config, 1).flops / (40 * u64::from(config.effective_batch_size()) * net.train_flops()) as f64
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ergodic_proto::status::UserError;
-use ergodic_proto::token::Role;
+use ergodic_proto::token::TokenRole;
 use ergodic_proto::v1;
 use serde_json::json;
 
@@ -20,7 +20,7 @@ use super::watch::duration;
 /// The caller may not make tokens, the file cannot be written or is there already, or nobody answers.
 pub async fn make(
     client: &mut Client,
-    role: Role,
+    role: TokenRole,
     expires: Option<Duration>,
     note: &str,
     output: Option<&Path>,

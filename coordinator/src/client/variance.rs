@@ -1,7 +1,7 @@
 //! `ergodic variance`: what each random stream does to a metric's variance.
 
-use ergodic_common::figures::significant;
-use ergodic_common::text::shown;
+use ergodic_common::figures::format_significant;
+use ergodic_common::text::escape_line;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
@@ -92,12 +92,12 @@ fn people(found: &v1::VarianceResponse, level: f64) -> String {
     format!(
         "{} ({}): {}, where the variance of repeats comes from\n{}by the method of moments; interval of the variance: \
          Satterthwaite's, for estimates above 0\n{part} · {} · {}\n",
-        shown(&found.name),
+        escape_line(&found.name),
         found.sweep,
         found.metric,
         simple_table(&header, &rows),
-        shown(&found.data),
-        shown(&found.numerics)
+        escape_line(&found.data),
+        escape_line(&found.numerics)
     )
 }
 
@@ -105,7 +105,7 @@ fn people(found: &v1::VarianceResponse, level: f64) -> String {
 fn cell_for_people(cell: &v1::VarianceCell, words: &AxisWords) -> Vec<Vec<Value>> {
     let first = |at: usize, text: String| if at == 0 { text } else { String::new() };
     let start = |at: usize| words.row(&cell.values).map(move |text| first(at, text));
-    let figure = |x: f64| significant(x, 3);
+    let figure = |x: f64| format_significant(x, 3);
     let nothing = || short_figure(None);
     let text = |cells: Vec<String>| cells.into_iter().map(Value::String).collect::<Vec<Value>>();
     if cell.components.is_empty() {

@@ -4,8 +4,8 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use ergodic_common::ErrorCode;
-use ergodic_common::figures::significant;
-use ergodic_common::text::{shown, shown_lines};
+use ergodic_common::figures::format_significant;
+use ergodic_common::text::{escape_line, escape_lines};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -93,7 +93,7 @@ impl Progress {
                 above.extend(folded(&message, width));
                 bar.set_length(expected(status));
                 bar.set_position(done(status));
-                bar.set_message(shown_lines(&above.join("\n")).into_owned());
+                bar.set_message(escape_lines(&above.join("\n")).into_owned());
             }
             None if self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY) => {
                 self.last_line = Some(Instant::now());
@@ -188,7 +188,7 @@ pub fn describe(status: &v1::SweepStatus) -> String {
         parts.push(format!("paused: `ergodic resume {}` goes on", status.id));
     }
     if status.rate > 0.0 {
-        parts.push(format!("{}/s", significant(status.rate, 3)));
+        parts.push(format!("{}/s", format_significant(status.rate, 3)));
         parts.push(format!("eta {}", duration(status.eta_seconds)));
     }
     if status.state() == v1::SweepState::Running {
@@ -215,8 +215,8 @@ pub fn describe(status: &v1::SweepStatus) -> String {
         parts.push(format!(
             "best {} {} at {}",
             status.metric,
-            significant(status.best_mean, 4),
-            shown(&status.best_cell)
+            format_significant(status.best_mean, 4),
+            escape_line(&status.best_cell)
         ));
     }
     parts.join("  ")
@@ -264,7 +264,7 @@ pub fn duration(seconds: f64) -> String {
 #[allow(clippy::print_stderr, reason = "progress and prose belong on stderr")]
 pub fn eprintln_line(line: &str) {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "{}", shown_lines(line));
+    let _ = writeln!(std::io::stderr(), "{}", escape_lines(line));
 }
 
 #[cfg(test)]

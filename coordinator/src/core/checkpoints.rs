@@ -13,9 +13,9 @@ impl Core {
                 && lease.row.worker == worker
                 && lease.row.sweep == sweep
                 && lease.row.audits.is_none()
-                && spec.holds(key)
+                && spec.has_trial(key)
                 && {
-                    let (class, n) = spec.grid.locate(key);
+                    let (class, n) = spec.grid.locate_trial(key);
                     class == lease.row.class && lease.row.trials.contains(n)
                 }
         };
@@ -24,7 +24,8 @@ impl Core {
 
     /// A checkpoint lies in its place, after so many steps of a trial. Of one that is not unfinished none is needed.
     pub fn on_kept(&mut self, sweep_number: i64, key: TrialKey, steps: u64) -> Vec<Effect> {
-        let needs = |sweep: &Sweep| sweep.state.is_open() && sweep.spec.holds(key) && self.is_unfinished(sweep, key);
+        let needs =
+            |sweep: &Sweep| sweep.state.is_open() && sweep.spec.has_trial(key) && self.is_unfinished(sweep, key);
         if !self.sweeps.get(&sweep_number).is_some_and(needs) {
             return vec![Effect::Discard(sweep_number, vec![key])];
         }

@@ -167,7 +167,7 @@ impl Core {
         if audits.is_none() {
             sweep.leased += trials.len();
         }
-        let keys = trials.iter().map(|n| sweep.spec.grid.class_trial(class, n)).collect();
+        let keys = trials.iter().map(|n| sweep.spec.grid.class_trial_at(class, n)).collect();
         let fence = Fence { lease: self.next_lease, epoch: self.epoch };
         self.next_lease += 1;
         let row = LeaseRow { fence, sweep: number, class, worker: id.to_owned(), trials, audits };

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ergodic_common::duration::typed;
-use ergodic_common::repeats::{Rule, Until};
+use ergodic_common::duration::format_duration;
+use ergodic_common::repeats::{StoppingCriterion, StoppingRule};
 use ergodic_common::terms::Share;
-use ergodic_common::tree::number;
+use ergodic_common::tree::format_shortest;
 use ergodic_common::{Spec, TrialKey};
 
 use super::audits::AuditCounts;
@@ -136,7 +136,7 @@ impl Core {
 
     /// Where a trial of a running sweep is.
     pub fn whereabouts(&self, sweep: &Sweep, key: TrialKey) -> Whereabouts {
-        let (class, n) = sweep.spec.grid.locate(key);
+        let (class, n) = sweep.spec.grid.locate_trial(key);
         if !sweep.needs(key) {
             return Whereabouts::Unneeded;
         }
@@ -156,7 +156,7 @@ impl Core {
 
     /// Where the audit of a trial is: done if it was made, or none is due.
     pub fn whereabouts_of_audit(&self, sweep: &Sweep, key: TrialKey) -> Whereabouts {
-        let place = sweep.spec.grid.locate(key);
+        let place = sweep.spec.grid.locate_trial(key);
         let killed: Vec<String> = sweep.audits.suspects.killed_by(place).cloned().collect();
         match sweep.audits.waits(place) {
             true if killed.is_empty() => Whereabouts::Pending,
@@ -167,7 +167,7 @@ impl Core {
 
     /// The lease that a trial, or its audit, is in.
     fn holder(&self, sweep: &Sweep, key: TrialKey, audit: bool) -> Option<Whereabouts> {
-        let (class, n) = sweep.spec.grid.locate(key);
+        let (class, n) = sweep.spec.grid.locate_trial(key);
         let holds = |l: &&super::Lease| {
             let of_class = l.row.sweep == sweep.number && l.row.class == class;
             of_class && l.row.audits.is_some() == audit && l.row.trials.contains(n)
@@ -207,8 +207,8 @@ impl Core {
                 sweep.id
             )),
         }
-        if let Some(limit) = sweep.spec.terms.time_limit.filter(|_| sweep.state.is_open()) {
-            lines.push(format!("A trial that takes longer than {} is broken off and fails.", typed(limit)));
+        if let Some(limit) = sweep.spec.scheduling.time_limit.filter(|_| sweep.state.is_open()) {
+            lines.push(format!("A trial that takes longer than {} is broken off and fails.", format_duration(limit)));
         }
         lines.extend(explain_growth(sweep));
         lines.extend(explain_audits(sweep));
@@ -284,7 +284,7 @@ impl Core {
             lines.push(format!("Its priority is {priority}; of a higher one, and first, are: {before}."));
         }
         if !beside.is_empty() {
-            lines.push(format!("Its weight is {}; it shares workers with: {beside}.", number(weight)));
+            lines.push(format!("Its weight is {}; it shares workers with: {beside}.", format_shortest(weight)));
         }
     }
 
@@ -344,18 +344,22 @@ impl Core {
 
 /// How far its cells are, if that decides how often they are repeated.
 fn explain_growth(sweep: &Sweep) -> Option<String> {
-    let until = sweep.spec.until.as_ref()?;
-    match (sweep.growth.as_ref()?, until.rule) {
-        (Growth::Precision(growth), Rule::Precision { ci95 }) => Some(explain_precision(sweep, growth, until, ci95)),
-        (Growth::Halving(growth), Rule::Halving { factor }) => Some(explain_halving(sweep, growth, until, factor)),
+    let until = sweep.spec.stopping_rule.as_ref()?;
+    match (sweep.growth.as_ref()?, until.criterion) {
+        (Growth::Precision(growth), StoppingCriterion::Precision { ci95 }) => {
+            Some(explain_precision(sweep, growth, until, ci95))
+        }
+        (Growth::Halving(growth), StoppingCriterion::Halving { factor }) => {
+            Some(explain_halving(sweep, growth, until, factor))
+        }
         _ => None,
     }
 }
 
-fn explain_precision(sweep: &Sweep, growth: &Precision, until: &Until, ci95: f64) -> String {
-    let (standing, cells, name) = (growth.standing(), sweep.spec.grid.cells(), until.metric.name());
+fn explain_precision(sweep: &Sweep, growth: &Precision, until: &StoppingRule, ci95: f64) -> String {
+    let (standing, cells, name) = (growth.standing(), sweep.spec.grid.cell_count(), until.metric.name());
     let (known, open) = (standing.known(), standing.open(cells));
-    let ci95 = number(ci95);
+    let ci95 = format_shortest(ci95);
     let mut line = format!("{known} of {cells} cells know the mean of {name} to ± {ci95}");
     if known > 0 {
         let parts: Vec<String> = standing.reached.iter().map(|(n, cells)| format!("{cells} at {n}")).collect();
@@ -371,8 +375,8 @@ fn explain_precision(sweep: &Sweep, growth: &Precision, until: &Until, ci95: f64
     line + "."
 }
 
-fn explain_halving(sweep: &Sweep, growth: &Halving, until: &Until, factor: u32) -> String {
-    let (cells, name, rung) = (sweep.spec.grid.cells(), until.metric.name(), growth.rung());
+fn explain_halving(sweep: &Sweep, growth: &Halving, until: &StoppingRule, factor: u32) -> String {
+    let (cells, name, rung) = (sweep.spec.grid.cell_count(), until.metric.name(), growth.rung());
     let (standing, ready) = growth.standing();
     let climb = match standing {
         all if all == cells => format!("all {cells} cells are"),
@@ -390,7 +394,7 @@ fn explain_halving(sweep: &Sweep, growth: &Halving, until: &Until, factor: u32) 
 fn explain_audits(sweep: &Sweep) -> Option<String> {
     let AuditCounts { due, same, different, failed } = sweep.audits.counts;
     // Trials whose files were lost are audited, too.
-    if sweep.spec.terms.audit == 0.0 && due == 0 {
+    if sweep.spec.scheduling.audit_share == 0.0 && due == 0 {
         return None;
     }
     let made =
@@ -412,13 +416,13 @@ fn explain_audits(sweep: &Sweep) -> Option<String> {
 
 /// A cell in words: `lr=0.1, wd=5e-4`.
 pub fn describe_cell(spec: &Spec, cell: u64) -> String {
-    let values = spec.grid.values(cell);
+    let values = spec.grid.axis_values(cell);
     let parts: Vec<String> = spec
         .grid
         .axes()
         .iter()
         .zip(&values)
-        .map(|(axis, value)| format!("{}={}", axis.name, axis.write(value)))
+        .map(|(axis, value)| format!("{}={}", axis.name, axis.format_value(value)))
         .collect();
     if parts.is_empty() { "the only cell".to_owned() } else { parts.join(", ") }
 }

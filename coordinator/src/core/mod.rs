@@ -456,8 +456,8 @@ impl Core {
         }
         let spec = &self.sweeps[&lease.row.sweep].spec;
         let granted = |key: &TrialKey| {
-            spec.holds(*key) && {
-                let (class, n) = spec.grid.locate(*key);
+            spec.has_trial(*key) && {
+                let (class, n) = spec.grid.locate_trial(*key);
                 class == lease.row.class && lease.granted.contains(n)
             }
         };
@@ -499,10 +499,10 @@ impl Core {
             holders.push((class, n));
         }
         for key in &committed.due {
-            sweep.audits.add(sweep.spec.grid.locate(*key), &worker.to_owned(), None);
+            sweep.audits.add(sweep.spec.grid.locate_trial(*key), &worker.to_owned(), None);
         }
         sweep.rate.count(committed.stored.len() as u64, now);
-        holders.extend(known.iter().map(|key| sweep.spec.grid.locate(*key)));
+        holders.extend(known.iter().map(|key| sweep.spec.grid.locate_trial(*key)));
         if let Some(worker) = self.workers.get_mut(worker) {
             worker.trials += committed.stored.len() as u64;
             worker.heard = now;
@@ -533,7 +533,7 @@ impl Core {
     ) -> Vec<Effect> {
         let Some(sweep) = self.sweeps.get(&sweep_number) else { return Vec::new() };
         let mut seen = BTreeSet::new();
-        let unknown = rows.iter().filter(|row| sweep.spec.holds(row.key) && self.is_unfinished(sweep, row.key));
+        let unknown = rows.iter().filter(|row| sweep.spec.has_trial(row.key) && self.is_unfinished(sweep, row.key));
         let unknown: Vec<&StoredRow> = unknown.filter(|row| seen.insert(row.key)).collect();
         let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
         let places: Vec<Place> = unknown.iter().map(|row| sweep.settle(row)).collect();
@@ -557,7 +557,7 @@ impl Core {
             let unknown = self.is_unfinished(sweep, row.key);
             return if unknown { vec![Effect::LookUp(sweep_number, vec![row.key])] } else { Vec::new() };
         }
-        let stands = sweep.suspects.is_given_up(sweep.spec.grid.locate(row.key));
+        let stands = sweep.suspects.is_given_up(sweep.spec.grid.locate_trial(row.key));
         let mut effects = self.on_looked_up(sweep_number, std::slice::from_ref(row), &[], now);
         if !stands {
             effects.push(Effect::Withdraw(Withdrawal { sweep: sweep_number, key: row.key, audit: false }));
@@ -568,7 +568,7 @@ impl Core {
     /// The store has dealt with the verdict on the audit of a trial: it failed, unless it was made.
     pub fn on_audit_failed(&mut self, sweep_number: i64, key: TrialKey, stored: bool, now: Now) -> Vec<Effect> {
         let Some(sweep) = self.sweeps.get(&sweep_number).filter(|_| stored) else { return Vec::new() };
-        let stands = sweep.audits.suspects.is_given_up(sweep.spec.grid.locate(key));
+        let stands = sweep.audits.suspects.is_given_up(sweep.spec.grid.locate_trial(key));
         self.settle_audits(sweep_number, std::iter::once((key, Finding::Failed)));
         let mut effects = self.end_empty_leases();
         effects.extend(self.end_if_done(sweep_number, now));
@@ -610,7 +610,7 @@ impl Core {
             (Steering::Pause, _) => Change::State(SweepState::Paused),
             (Steering::Resume, _) => Change::State(SweepState::Running),
             (Steering::Cancel, _) => Change::State(SweepState::Cancelled),
-            (Steering::Share { priority, weight }, _) => Change::Share(sweep.share.with(priority, weight)),
+            (Steering::Share { priority, weight }, _) => Change::Share(sweep.share.with_updates(priority, weight)),
         };
         let so_already = change == Change::State(sweep.state) || change == Change::Share(sweep.share);
         Ok(Some(change).filter(|_| !so_already))
@@ -672,7 +672,7 @@ impl Core {
         let of_sweep = self.leases.values().filter(|l| l.row.sweep == sweep.number && l.row.audits.is_none());
         let leased: HashSet<Place> = of_sweep.flat_map(|l| l.row.trials.iter().map(|n| (l.row.class, n))).collect();
         let is_unfinished = |key: &TrialKey| {
-            let (class, n) = sweep.spec.grid.locate(*key);
+            let (class, n) = sweep.spec.grid.locate_trial(*key);
             let waits = sweep.classes[class as usize].pending.contains(n) || sweep.suspects.waits((class, n));
             waits || leased.contains(&(class, n))
         };
@@ -693,7 +693,7 @@ impl Core {
         let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
         trials.iter().filter(|key| !strange.contains(key)).for_each(|key| sweep.reopen(*key));
         for (key, origin) in audits.iter().filter(|(key, _)| !strange.contains(key)) {
-            sweep.audits.reopen(sweep.spec.grid.locate(*key), origin);
+            sweep.audits.reopen(sweep.spec.grid.locate_trial(*key), origin);
         }
         let mut effects = Vec::new();
         if sweep.state == SweepState::Completed {
@@ -734,7 +734,7 @@ impl Core {
         let strange = self.unfinished_of(sweep, trials.iter().map(|(key, _)| *key));
         let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return Vec::new() };
         for (key, before) in trials.iter().filter(|(key, _)| !strange.contains(key)) {
-            sweep.audits.redo(sweep.spec.grid.locate(*key), *before);
+            sweep.audits.redo(sweep.spec.grid.locate_trial(*key), *before);
         }
         sweep.expects = now + self.timing.lease_ttl;
         self.on_retried(sweep_number, &[], &[], now)
@@ -867,7 +867,8 @@ impl Core {
                 let suspects = if audit { &mut sweep.audits.suspects } else { &mut sweep.suspects };
                 let Some(killed) = suspects.blame((&id, &name), place) else { continue };
                 let cause = format!("{} workers died with it in flight: {}", killed.len(), killed.join(", "));
-                let (key, metrics) = (sweep.spec.grid.class_trial(place.0, place.1), sweep.spec.measure.metrics.len());
+                let (key, metrics) =
+                    (sweep.spec.grid.class_trial_at(place.0, place.1), sweep.spec.measure.metrics.len());
                 effects.push(Effect::Condemn(Verdict { sweep: number, key, cause, metrics, audit }));
             }
         }
@@ -882,8 +883,8 @@ impl Core {
         let mut blamed = Vec::new();
         for row in &rows {
             let spec = &self.sweeps[&row.sweep].spec;
-            let said = worker.running.iter().filter(|(lease, key)| *lease == row.fence.lease && spec.holds(*key));
-            let places = said.map(|(_, key)| spec.grid.locate(*key));
+            let said = worker.running.iter().filter(|(lease, key)| *lease == row.fence.lease && spec.has_trial(*key));
+            let places = said.map(|(_, key)| spec.grid.locate_trial(*key));
             let left = places.filter(|(class, n)| *class == row.class && row.trials.contains(*n));
             blamed.extend(left.map(|place| (row.sweep, place, row.audits.is_some())));
         }
@@ -903,7 +904,7 @@ impl Core {
     fn is_given_up(&self, verdict: &Verdict) -> bool {
         let Some(sweep) = self.sweeps.get(&verdict.sweep) else { return false };
         let suspects = if verdict.audit { &sweep.audits.suspects } else { &sweep.suspects };
-        suspects.is_given_up(sweep.spec.grid.locate(verdict.key))
+        suspects.is_given_up(sweep.spec.grid.locate_trial(verdict.key))
     }
 
     /// A worker is there after all: it did not die.
@@ -938,7 +939,7 @@ impl Core {
     fn settle_audits(&mut self, sweep_number: i64, audited: impl Iterator<Item = (TrialKey, Finding)>) {
         let Some(sweep) = self.sweeps.get_mut(&sweep_number) else { return };
         for (key, finding) in audited {
-            let (class, n) = sweep.spec.grid.locate(key);
+            let (class, n) = sweep.spec.grid.locate_trial(key);
             let of_class = |lease: &&mut Lease| lease.row.sweep == sweep_number && lease.row.class == class;
             let mut leases = self.leases.values_mut().filter(of_class).filter(|lease| lease.row.audits.is_some());
             sweep.audits.leased -= u64::from(leases.any(|lease| lease.row.trials.remove(n)));

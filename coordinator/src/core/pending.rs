@@ -14,7 +14,7 @@ impl Sweep {
     /// over all cells. Beyond the repeats that every cell has, that of the cell that comes before others.
     pub(super) fn next_class(&mut self) -> usize {
         let next_repeat = |class: usize| {
-            let cells = self.spec.grid.class_cells(class as u32);
+            let cells = self.spec.grid.class_cell_count(class as u32);
             self.classes[class].pending.first().map(|n| n / cells)
         };
         let open = (0..self.classes.len()).filter_map(|class| Some((next_repeat(class)?, class)));
@@ -30,7 +30,7 @@ impl Sweep {
         loop {
             let cell = self.growth.as_ref()?.urgent().next()?;
             if !self.waiting_of(cell, 1).is_empty() {
-                return Some(self.spec.grid.locate(TrialKey { cell, repeat: 0 }).0 as usize);
+                return Some(self.spec.grid.locate_trial(TrialKey { cell, repeat: 0 }).0 as usize);
             }
             self.growth.as_mut()?.close(cell);
         }
@@ -40,8 +40,8 @@ impl Sweep {
     fn waiting_of(&self, cell: u64, most: u64) -> IntervalSet {
         let mut waiting = IntervalSet::default();
         let Some(growth) = &self.growth else { return waiting };
-        let (class, first) = self.spec.grid.locate(TrialKey { cell, repeat: 0 });
-        let (cells, pending) = (self.spec.grid.class_cells(class), &self.classes[class as usize].pending);
+        let (class, first) = self.spec.grid.locate_trial(TrialKey { cell, repeat: 0 });
+        let (cells, pending) = (self.spec.grid.class_cell_count(class), &self.classes[class as usize].pending);
         let numbers = (growth.least()..growth.allowed(cell)).map(|repeat| u64::from(repeat) * cells + first);
         let take = numbers.filter(|n| pending.contains(*n)).take(most as usize);
         take.for_each(|n| waiting.insert(n, n + 1));
@@ -62,13 +62,13 @@ impl Sweep {
     /// Those of cells that come before others, once every cell of the class has what every cell has.
     fn take_urgent(&mut self, class: u32, most: u64) -> IntervalSet {
         let mut taken = IntervalSet::default();
-        let cells = self.spec.grid.class_cells(class).max(1);
+        let cells = self.spec.grid.class_cell_count(class).max(1);
         let Some(growth) = &self.growth else { return taken };
         if self.classes[class as usize].pending.first().is_none_or(|n| n / cells < u64::from(growth.least())) {
             return taken;
         }
         let mut closed = Vec::new();
-        let of_class = |cell: &u64| self.spec.grid.locate(TrialKey { cell: *cell, repeat: 0 }).0 == class;
+        let of_class = |cell: &u64| self.spec.grid.locate_trial(TrialKey { cell: *cell, repeat: 0 }).0 == class;
         for cell in growth.urgent().filter(of_class) {
             match self.waiting_of(cell, most - taken.len()) {
                 none if none.is_empty() => closed.push(cell),
@@ -110,14 +110,14 @@ impl Sweep {
     }
 
     fn add(&mut self, key: TrialKey) {
-        let (class, n) = self.spec.grid.locate(key);
+        let (class, n) = self.spec.grid.locate_trial(key);
         self.classes[class as usize].pending.insert(n, n + 1);
     }
 
     /// Trials of a class wait again.
     pub(super) fn show_again(&mut self, class: u32, trials: &IntervalSet) {
         let Some(growth) = &mut self.growth else { return };
-        trials.iter().for_each(|n| growth.put_back(self.spec.grid.class_trial(class, n).cell));
+        trials.iter().for_each(|n| growth.put_back(self.spec.grid.class_trial_at(class, n).cell));
     }
 
     /// From now on there are more repeats of the same cells. These come last in every class, so that all others keep
@@ -125,14 +125,16 @@ impl Sweep {
     pub(super) fn extend(&mut self, source: SpecSource, spec: Arc<Spec>) {
         let before = std::mem::replace(&mut self.spec, spec);
         self.record = Arc::new(SweepRow { source, ..(*self.record).clone() });
-        match (&mut self.growth, &self.spec.until) {
+        match (&mut self.growth, &self.spec.stopping_rule) {
             (Some(growth), Some(until)) => {
                 let allowed = growth.extend(&self.spec, until);
                 self.allow(allowed);
             }
             _ => {
                 for (class, state) in self.classes.iter_mut().enumerate() {
-                    state.pending.insert(before.class_trials(class as u32), self.spec.class_trials(class as u32));
+                    state
+                        .pending
+                        .insert(before.class_trial_count(class as u32), self.spec.class_trial_count(class as u32));
                 }
             }
         }

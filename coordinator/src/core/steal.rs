@@ -92,8 +92,8 @@ impl Core {
         let Some(lease) = self.leases.get_mut(&fence.lease) else { return Vec::new() };
         let Some(sweep) = self.sweeps.get_mut(&lease.row.sweep) else { return Vec::new() };
         let mut back = IntervalSet::default();
-        for key in keys.iter().filter(|key| sweep.spec.holds(**key)) {
-            let (class, n) = sweep.spec.grid.locate(*key);
+        for key in keys.iter().filter(|key| sweep.spec.has_trial(**key)) {
+            let (class, n) = sweep.spec.grid.locate_trial(*key);
             if class == lease.row.class && lease.row.trials.remove(n) {
                 back.insert(n, n + 1);
             }
@@ -124,7 +124,7 @@ impl Core {
         let (Some(sweep), Some(worker)) = (self.sweeps.get(&number), self.workers.get_mut(id)) else { return };
         worker.delivered = now;
         for row in rows.iter().filter(|row| !matches!(row.outcome, Outcome::Failed { .. })) {
-            let (class, _) = sweep.spec.grid.locate(row.key);
+            let (class, _) = sweep.spec.grid.locate_trial(row.key);
             if let Some(usual) = sweep.classes[class as usize].seconds.filter(|usual| *usual > 0.0) {
                 worker.pace = 0.8 * worker.pace + 0.2 * row.seconds / usual;
             }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ergodic_common::metric::Metric;
-use ergodic_common::refuse::mixed_losses;
+use ergodic_common::refuse::find_mixed_losses;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
 use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
@@ -243,11 +243,12 @@ pub struct StoredRow {
 impl Sweep {
     /// A sweep none of whose trials has a row yet.
     pub fn new(record: Arc<SweepRow>, spec: Arc<Spec>) -> Self {
-        let growth = spec.until.as_ref().map(|until| Growth::new(&spec, until));
-        let is_ranked = mixed_losses(&spec, &watched_metric(&spec.measure.metrics).1).is_none();
+        let growth = spec.stopping_rule.as_ref().map(|until| Growth::new(&spec, until));
+        let is_ranked = find_mixed_losses(&spec, &watched_metric(&spec.measure.metrics).1).is_none();
         let repeats = u64::from(growth.as_ref().map_or(spec.repeats, Growth::least));
-        let pending = |class| IntervalSet::of(0, spec.grid.class_cells(class) * repeats);
-        let classes = (0..spec.grid.classes()).map(|class| Class { pending: pending(class), seconds: None }).collect();
+        let pending = |class| IntervalSet::of(0, spec.grid.class_cell_count(class) * repeats);
+        let classes =
+            (0..spec.grid.class_count()).map(|class| Class { pending: pending(class), seconds: None }).collect();
         Self {
             id: record.id.clone(),
             number: record.number,
@@ -285,17 +286,17 @@ impl Sweep {
 
     /// Trials to be run, as far as is known: where cells end when they are known well enough, it grows.
     pub fn total(&self) -> u64 {
-        self.growth.as_ref().map_or_else(|| self.spec.trials(), Growth::total)
+        self.growth.as_ref().map_or_else(|| self.spec.trial_count(), Growth::total)
     }
 
     /// Trials that it should come to.
     pub fn expected(&self) -> u64 {
-        self.growth.as_ref().map_or_else(|| self.spec.trials(), Growth::expected)
+        self.growth.as_ref().map_or_else(|| self.spec.trial_count(), Growth::expected)
     }
 
     /// Whether a trial is to be run, or was, as far as is known.
     pub fn needs(&self, key: TrialKey) -> bool {
-        self.spec.holds(key) && self.growth.as_ref().is_none_or(|growth| key.repeat < growth.allowed(key.cell))
+        self.spec.has_trial(key) && self.growth.as_ref().is_none_or(|growth| key.repeat < growth.allowed(key.cell))
     }
 
     /// Unfinished trials of which a checkpoint is kept.
@@ -346,7 +347,7 @@ impl Sweep {
 
     /// All that a row changes, but for what waits; returns where the trial stands.
     fn book(&mut self, row: &StoredRow) -> (u32, u64) {
-        let (class, n) = self.spec.grid.locate(row.key);
+        let (class, n) = self.spec.grid.locate_trial(row.key);
         self.counts.add(&row.outcome);
         self.live.add(row.key.cell, &row.outcome, row.metric);
         self.grow(row);
@@ -360,7 +361,7 @@ impl Sweep {
 
     /// Whether a trial is one of those that are audited.
     pub(super) fn chooses(&mut self, key: TrialKey) -> bool {
-        if self.spec.terms.audit == 0.0 || !self.spec.holds(key) {
+        if self.spec.scheduling.audit_share == 0.0 || !self.spec.has_trial(key) {
             return false;
         }
         if self.hashes.len() >= REMEMBERED {
@@ -369,15 +370,15 @@ impl Sweep {
         let (spec, data) = (&self.spec, self.record.data.hash.unwrap_or([0; 32]));
         let hash = self.hashes.entry(key.cell).or_insert_with(|| {
             // A cell of a grid that was read can be resolved.
-            spec.grid.config(key.cell).map_or([0; 32], |config| spec.cell_hash(&config, &data))
+            spec.grid.resolve_config(key.cell).map_or([0; 32], |config| spec.compute_cell_hash(&config, &data))
         });
-        spec.audits(hash, key.repeat)
+        spec.should_audit(hash, key.repeat)
     }
 
     /// Audits as the store knows them: trials, whose rows they have, and what was found.
     pub fn remember_audits(&mut self, audits: impl IntoIterator<Item = Recorded>) {
         for (key, origin, finding) in audits {
-            self.audits.add(self.spec.grid.locate(key), &origin, finding);
+            self.audits.add(self.spec.grid.locate_trial(key), &origin, finding);
         }
     }
 
@@ -388,7 +389,7 @@ impl Sweep {
         }
         let Some(class) = self.classes.get_mut(lease.class as usize) else { return IntervalSet::default() };
         // A store that is damaged may name trials that no sweep has.
-        let end = self.spec.class_trials(lease.class);
+        let end = self.spec.class_trial_count(lease.class);
         let trials = lease.trials.ranges().flat_map(|(from, to)| from..to.min(end));
         let mut taken = IntervalSet::default();
         trials.filter(|n| class.pending.remove(*n)).for_each(|n| taken.insert(n, n + 1));
@@ -415,7 +416,7 @@ impl Sweep {
 
     /// Takes back a failed trial, to be run again.
     pub(super) fn reopen(&mut self, key: TrialKey) {
-        let (class, n) = self.spec.grid.locate(key);
+        let (class, n) = self.spec.grid.locate_trial(key);
         self.counts.failed -= 1;
         self.judge_without(key);
         self.live.forget_failed(key.cell);
@@ -470,7 +471,8 @@ impl KeptMetrics {
     /// Those of a sweep.
     pub fn of(spec: &Spec) -> Self {
         let metrics = &spec.measure.metrics;
-        let deciding = spec.until.as_ref().and_then(|until| metrics.iter().position(|metric| *metric == until.metric));
+        let deciding =
+            spec.stopping_rule.as_ref().and_then(|until| metrics.iter().position(|metric| *metric == until.metric));
         Self { watched: watched_metric(metrics).0, deciding }
     }
 

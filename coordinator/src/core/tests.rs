@@ -27,7 +27,7 @@ fn audited(number: i64, repeats: u32, audit: f64) -> Sweep {
          batch_size = [8, 16]\n[where]\nkeep = \"lr * batch_size < 4\"\n"
     );
     let source = SpecSource { file: "t".into(), text, ..SpecSource::default() };
-    let spec = Arc::new(Spec::read(&source).expect("a valid sweep"));
+    let spec = Arc::new(Spec::read_stored(&source).expect("a valid sweep"));
     let record = SweepRow {
         number,
         id: format!("sweep{number}"),
@@ -251,7 +251,7 @@ proptest! {
     ) {
         let names = ["a", "b", "c"];
         let mut world = World::auditing(repeats, audit);
-        let trials = world.core.sweep(1).expect("launched").spec.trials();
+        let trials = world.core.sweep(1).expect("launched").spec.trial_count();
         for (what, who, n) in steps {
             let worker = names[who];
             world.now += Duration::from_millis(300);
@@ -397,7 +397,7 @@ impl World {
 #[test]
 fn a_trial_that_kills_three_workers_is_given_up_and_all_others_are_run() {
     let mut world = World::new(4);
-    let trials = world.core.sweep(1).expect("launched").spec.trials();
+    let trials = world.core.sweep(1).expect("launched").spec.trial_count();
     world.join("a");
     world.want("a");
     let poison = world.held_by("a")[1];
@@ -429,7 +429,7 @@ fn silence_a_goodbye_and_a_worker_that_comes_back_blame_nobody() {
     let mut world = World::new(4);
     let blamed = |world: &World, key: TrialKey| {
         let sweep = world.core.sweep(1).expect("launched");
-        sweep.suspects.killed_by(sweep.spec.grid.locate(key)).count()
+        sweep.suspects.killed_by(sweep.spec.grid.locate_trial(key)).count()
     };
     world.join("a");
     world.want("a");
@@ -476,7 +476,7 @@ fn whoever_has_not_said_what_it_ran_is_taken_to_have_run_its_next_trials() {
     assert!(held.len() > 100, "short trials are leased by the hundred: {}", held.len());
     world.die("a", &[]);
     let sweep = world.core.sweep(1).expect("launched");
-    let blamed = held.iter().filter(|key| sweep.suspects.killed_by(sweep.spec.grid.locate(**key)).count() == 1);
+    let blamed = held.iter().filter(|key| sweep.suspects.killed_by(sweep.spec.grid.locate_trial(**key)).count() == 1);
     assert_eq!(blamed.count(), UNDELIVERED + 1);
 
     world.join("b");
@@ -484,7 +484,7 @@ fn whoever_has_not_said_what_it_ran_is_taken_to_have_run_its_next_trials() {
     let (held, said) = (world.held_by("b"), world.held_by("b")[5]);
     world.die("b", &[said]);
     let sweep = world.core.sweep(1).expect("launched");
-    let blamed = |key: &TrialKey| sweep.suspects.killed_by(sweep.spec.grid.locate(*key)).any(|name| name == "b");
+    let blamed = |key: &TrialKey| sweep.suspects.killed_by(sweep.spec.grid.locate_trial(*key)).any(|name| name == "b");
     let blamed: Vec<TrialKey> = held.iter().copied().filter(blamed).collect();
     assert_eq!(blamed, [said], "it has one slot, and said what that ran");
 }
@@ -725,7 +725,7 @@ fn repeats_are_interleaved_over_cells_and_classes() {
         }
         world.deliver("a", usize::MAX);
         let (low, high) = (seen.values().min(), seen.values().max());
-        if seen.len() as u64 == world.core.sweep(1).expect("launched").spec.grid.cells() {
+        if seen.len() as u64 == world.core.sweep(1).expect("launched").spec.grid.cell_count() {
             assert!(high.zip(low).is_some_and(|(h, l)| h - l <= 4), "{seen:?}");
         }
     }

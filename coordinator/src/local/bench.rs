@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ergodic_common::ErrorCode;
 use ergodic_common::spec::SpecSource;
-use ergodic_proto::connect::Access;
+use ergodic_proto::connect::ClientAuth;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::json;
@@ -55,7 +55,7 @@ struct Measured {
 
 async fn measure(args: &OverheadArgs, program: &Path, dir: &Path) -> Result<Measured, UserError> {
     let (coordinator, url) = start_coordinator(dir, &[]).await?;
-    let mut client = Client::connect(&url, &Access::default()).await?;
+    let mut client = Client::connect(&url, &ClientAuth::default()).await?;
     // Whatever else is in the directory takes no part.
     hold_unfinished(&mut client).await?;
     let command = |n: u32| worker(program, &url, dir, n);

@@ -2,8 +2,8 @@
 
 use std::process::Stdio;
 
-use ergodic_common::text::shown;
-use ergodic_common::trial::hex;
+use ergodic_common::text::escape_line;
+use ergodic_common::trial::to_hex;
 use ergodic_common::{ErrorCode, Outcome, TrialResult};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -25,18 +25,18 @@ pub async fn replay(args: ReplayArgs) -> Result<Success, UserError> {
     let page = commands::trial(&mut client, &sweep, args.trial).await?;
     let stored = stored(&page)?;
     if let Outcome::Failed { cause } = &stored.outcome {
-        let message = format!("the trial {} failed and has no bits to compare: {}", args.trial, shown(cause));
+        let message = format!("the trial {} failed and has no bits to compare: {}", args.trial, escape_line(cause));
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
     let again = run(&args, &client.url, &page.sweep).await?;
     let differences = differences(&stored, &again, &page.metrics);
-    let digest = hex(&stored.digest);
+    let digest = to_hex(&stored.digest);
     if differences.is_empty() {
         return say(format!(
             "trial {} of {}: {} after {} steps, digest {digest}: the same bits here, in {:.2} s, as on {}, in {:.2} s\n",
             args.trial,
             page.sweep,
-            stored.outcome.word(),
+            stored.outcome.as_str(),
             stored.steps,
             again.seconds,
             page.rows.first().map_or("?", |row| row.worker.as_str()),
@@ -85,11 +85,11 @@ async fn run(args: &ReplayArgs, url: &str, sweep: &str) -> Result<TrialResult, U
 fn differences(stored: &TrialResult, again: &TrialResult, metrics: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     if (&stored.outcome, stored.steps) != (&again.outcome, again.steps) {
-        let told = |r: &TrialResult| format!("{} after {} steps", r.outcome.word(), r.steps);
+        let told = |r: &TrialResult| format!("{} after {} steps", r.outcome.as_str(), r.steps);
         found.push(format!("how it ended: {} there, {} here", told(stored), told(again)));
     }
     if stored.digest != again.digest {
-        found.push(format!("the digest: {} there, {} here", hex(&stored.digest), hex(&again.digest)));
+        found.push(format!("the digest: {} there, {} here", to_hex(&stored.digest), to_hex(&again.digest)));
     }
     let rows = |r: &TrialResult| {
         r.curve.values.iter().map(|x| if x.is_nan() { None } else { Some(x.to_bits()) }).collect::<Vec<_>>()
@@ -100,7 +100,7 @@ fn differences(stored: &TrialResult, again: &TrialResult, metrics: &[String]) ->
     if stored.predictions != again.predictions {
         found.push("the predictions for the probe set".to_owned());
     }
-    if stored.weights != again.weights {
+    if stored.weights_hash != again.weights_hash {
         found.push("the file of trained weights".to_owned());
     }
     for ((name, there), here) in metrics.iter().zip(&stored.metrics).zip(&again.metrics) {
@@ -134,7 +134,7 @@ mod tests {
                 "predictions",
             ),
             (TrialResult { curve: Curve { steps: vec![3], values: vec![0.5, 0.1] }, ..stored.clone() }, "curve"),
-            (TrialResult { weights: Some([2; 32]), ..stored.clone() }, "weights"),
+            (TrialResult { weights_hash: Some([2; 32]), ..stored.clone() }, "weights"),
             (TrialResult { metrics: vec![0.5_f64.next_up(), f64::NAN], ..stored.clone() }, "test_acc"),
             (TrialResult { metrics: vec![0.5, 0.0], ..stored.clone() }, "effective_lr"),
         ] {

@@ -11,12 +11,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ergodic_common::terms::Share;
-use ergodic_common::trial::hex;
+use ergodic_common::trial::to_hex;
 use ergodic_common::{ErrorCode, TrialKey, TrialResult};
 use ergodic_proto::archive;
 use ergodic_proto::convert::WireError;
 use ergodic_proto::status::UserError;
-use ergodic_proto::transfer::MAX_FILE;
+use ergodic_proto::transfer::MAX_FILE_BYTES;
 use ergodic_proto::v1;
 use ergodic_proto::v1::backup_record::Kind;
 
@@ -128,7 +128,7 @@ fn read(path: &Path, mut each: impl FnMut(v1::BackupRecord) -> Result<(), UserEr
     let named = |message: String| UserError::new(ErrorCode::BadInput, format!("{}: {message}", path.display()));
     let file = File::open(path).map_err(|e| named(e.to_string()))?;
     let mut told = None;
-    let outcome = archive::read(file, |record| {
+    let outcome = archive::read_records(file, |record| {
         each(record).map_err(|error| {
             told = Some(error.clone());
             Failure(error)
@@ -214,14 +214,14 @@ impl Restore {
         }
         let (_, content) = self.file.get_or_insert_with(|| (hash, Vec::new()));
         content.extend(piece.chunk);
-        if content.len() as u64 > MAX_FILE { Err(unfit("a file that is too large")) } else { Ok(()) }
+        if content.len() as u64 > MAX_FILE_BYTES { Err(unfit("a file that is too large")) } else { Ok(()) }
     }
 
     /// What a file is called is its hash.
     fn keep_file(&mut self) -> Result<(), UserError> {
         let Some((hash, content)) = self.file.take() else { return Ok(()) };
         if *blake3::hash(&content).as_bytes() != hash {
-            return Err(unfit(&format!("another file than {}", hex(&hash))));
+            return Err(unfit(&format!("another file than {}", to_hex(&hash))));
         }
         let unkept = |e: std::io::Error| {
             let place: PathBuf = self.shelf.place(&hash);

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ergodic_common::error::nearest;
+use ergodic_common::error::suggest_nearest;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::trial::CPU_F32;
 use ergodic_common::{ErrorCode, Spec};
-use ergodic_proto::connect::Access;
+use ergodic_proto::connect::ClientAuth;
 use ergodic_proto::status::UserError;
-use ergodic_proto::{PROTOCOL, v1};
+use ergodic_proto::{PROTOCOL_VERSION, v1};
 use tokio::process::Child;
 
 use super::programs::{WorkerCommand, find_worker, terminate};
@@ -118,14 +118,16 @@ fn check_table_options(args: &RunArgs, spec: &Spec) -> Result<(), UserError> {
     let axes: Vec<&str> = spec.grid.axes().iter().map(|axis| axis.name.as_str()).collect();
     let known = |name: &str| axes.iter().any(|axis| *axis == name || axis.ends_with(&format!(".{name}")));
     if let Some(name) = [&args.rows, &args.cols].into_iter().flatten().find(|name| !known(name)) {
-        let message = format!("the sweep has no axis '{name}', {}", nearest(name, axes.iter().copied()));
+        let message = format!("the sweep has no axis '{name}', {}", suggest_nearest(name, axes.iter().copied()));
         return Err(UserError::new(ErrorCode::NotFound, message));
     }
     let metrics: Vec<_> = spec.measure.metrics.iter().map(|m| m.name()).collect();
     match &args.metric {
         Some(name) if !metrics.iter().any(|m| m == name) => {
-            let message =
-                format!("the sweep does not measure '{name}', {}", nearest(name, metrics.iter().map(AsRef::as_ref)));
+            let message = format!(
+                "the sweep does not measure '{name}', {}",
+                suggest_nearest(name, metrics.iter().map(AsRef::as_ref))
+            );
             Err(UserError::new(ErrorCode::NotFound, message))
         }
         _ => Ok(()),
@@ -134,7 +136,7 @@ fn check_table_options(args: &RunArgs, spec: &Spec) -> Result<(), UserError> {
 
 /// Takes up the sweep that is to be run, and no other one.
 async fn begin(task: &Task, args: &RunArgs, url: &str, dir: &Path) -> Result<(Client, v1::SweepStatus), UserError> {
-    let mut client = Client::connect(url, &Access::default()).await?;
+    let mut client = Client::connect(url, &ClientAuth::default()).await?;
     let left = hold_unfinished(&mut client).await?;
     let begun = match task {
         Task::File(file) => launch(&mut client, file, args.again).await,
@@ -189,12 +191,12 @@ async fn launch(client: &mut Client, file: &SweepFile, again: bool) -> Result<v1
 /// Goes on with a sweep that is in the folder.
 async fn go_on(client: &mut Client, id: &str, args: &RunArgs) -> Result<v1::SweepStatus, UserError> {
     let status = commands::status(client, id).await?;
-    let request = v1::GetSweepRequest { sweep: status.id.clone(), protocol: PROTOCOL };
+    let request = v1::GetSweepRequest { sweep: status.id.clone(), protocol: PROTOCOL_VERSION };
     let stored = client.workers.get_sweep(request).await.map_err(|e| client.error(&e))?.into_inner();
     let bad = |message: String| UserError::new(ErrorCode::Internal, message);
     let source = stored.source.ok_or_else(|| bad(format!("the sweep {} has no file", status.id)))?;
     let source = SpecSource::try_from(source).map_err(|e| bad(e.to_string()))?;
-    let spec = Spec::read(&source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
+    let spec = Spec::read_stored(&source).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
     check_spec(args, &spec)?;
     match status.state() {
         v1::SweepState::Completed => Ok(status),
@@ -355,7 +357,7 @@ impl Workers {
 
 /// Trials of a sweep that have ended, if the coordinator says so.
 async fn ended_trials(url: &str, id: &str) -> Result<u64, UserError> {
-    Ok(done(&commands::status(&mut Client::connect(url, &Access::default()).await?, id).await?))
+    Ok(done(&commands::status(&mut Client::connect(url, &ClientAuth::default()).await?, id).await?))
 }
 
 fn gave_up(log: &PathBuf, status: std::process::ExitStatus) -> UserError {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ergodic_common::ErrorCode;
-use ergodic_proto::connect::Access;
+use ergodic_proto::connect::ClientAuth;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::json;
@@ -52,7 +52,7 @@ struct Measured {
 async fn measure(args: &SoakArgs, program: &Path, dir: &Path) -> Result<Measured, UserError> {
     // A killed worker's trials are to come back soon.
     let (coordinator, url) = start_coordinator(dir, &["--lease-ttl", "5s"]).await?;
-    let mut client = Client::connect(&url, &Access::default()).await?;
+    let mut client = Client::connect(&url, &ClientAuth::default()).await?;
     // Whatever else is in the directory takes no part.
     hold_unfinished(&mut client).await?;
     let command = |n: u32| worker(program, &url, dir, n);
@@ -142,7 +142,7 @@ async fn check(client: &mut Client, status: &v1::SweepStatus, args: &SoakArgs, d
 async fn restart(dir: &Path, sweep: &str) -> Result<f64, UserError> {
     let start = Instant::now();
     let (coordinator, url) = start_coordinator(dir, &[]).await?;
-    let mut client = Client::connect(&url, &Access::default()).await?;
+    let mut client = Client::connect(&url, &ClientAuth::default()).await?;
     commands::status(&mut client, sweep).await?;
     let seconds = start.elapsed().as_secs_f64();
     leave(coordinator).await;

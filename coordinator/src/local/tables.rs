@@ -9,7 +9,7 @@ use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
 use ergodic_common::trial::Curve;
 use ergodic_common::{ErrorCode, TrialKey, TrialResult};
-use ergodic_proto::connect::Access;
+use ergodic_proto::connect::ClientAuth;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::json;
@@ -87,7 +87,7 @@ struct Asked {
 async fn measure(args: &TablesArgs, dir: &Path) -> Result<Measured, UserError> {
     tokio::task::block_in_place(|| fill(args, dir))?;
     let (coordinator, url) = start_coordinator(dir, &[]).await?;
-    let mut client = Client::connect(&url, &Access::default()).await?;
+    let mut client = Client::connect(&url, &ClientAuth::default()).await?;
     let table = ask(&mut client, TIMES, async |client: &mut Client| {
         let request = v1::TableRequest { sweep: SWEEP.to_owned(), ..v1::TableRequest::default() };
         ask_table(client, request).await.map(|_| ())
@@ -188,12 +188,12 @@ fn commit(writer: &mut dyn Writer, write: &Write) -> Result<Vec<Written>, UserEr
 fn made_up(n: u32, points: u32) -> StoredTrial {
     let key = TrialKey { cell: u64::from(n % CELLS), repeat: n / CELLS };
     let mut noise = fixed_stream("benchmark", u64::from(n));
-    let values: Vec<f64> = (0..points as usize * METRICS.len()).map(|_| noise.uniform()).collect();
+    let values: Vec<f64> = (0..points as usize * METRICS.len()).map(|_| noise.next_uniform()).collect();
     let result = TrialResult {
         steps: u64::from(10 * points),
-        seconds: noise.uniform(),
+        seconds: noise.next_uniform(),
         metrics: values[values.len() - METRICS.len()..].to_vec(),
-        digest: std::array::from_fn(|_| (256.0 * noise.uniform()) as u8),
+        digest: std::array::from_fn(|_| (256.0 * noise.next_uniform()) as u8),
         curve: Curve { steps: (1..=u64::from(points)).map(|point| 10 * point).collect(), values },
         isa: "avx512".into(),
         ..TrialResult::completed(key)

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use ergodic_common::text::shown;
+use ergodic_common::text::escape_line;
 
 use super::colour::{Colour, PAPER};
 use super::font::FAMILIES;
@@ -91,7 +91,7 @@ fn hex([r, g, b]: Colour) -> String {
 /// XML has no control characters, not even as entities.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in shown(text).chars() {
+    for c in escape_line(text).chars() {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
-use ergodic_proto::token::Role;
+use ergodic_proto::token::TokenRole;
 use ergodic_proto::v1;
 use ergodic_proto::v1::admin_service_server::AdminService;
 use tokio::sync::mpsc;
@@ -47,7 +47,7 @@ impl AdminService for Admin {
     async fn new_token(&self, request: Request<v1::NewTokenRequest>) -> Result<Response<v1::NewTokenResponse>, Status> {
         let tokens = self.tokens()?;
         let request = request.into_inner();
-        let role = Role::named(&request.role).ok_or_else(|| {
+        let role = TokenRole::from_name(&request.role).ok_or_else(|| {
             Status::invalid_argument(format!("role: expected worker, user or admin, found '{}'", request.role))
         })?;
         if request.note.len() > MAX_NOTE || request.note.chars().any(char::is_control) {
@@ -57,7 +57,7 @@ impl AdminService for Admin {
         let made = tokio::task::spawn_blocking(move || tokens.make(role, lifetime, &request.note)).await;
         let token = made.map_err(|e| Status::internal(e.to_string()))?.map_err(unkept)?;
         tracing::info!(token = token.id, role = role.name(), "token made");
-        Ok(Response::new(v1::NewTokenResponse { token: token.reveal() }))
+        Ok(Response::new(v1::NewTokenResponse { token: token.reveal_text() }))
     }
 
     async fn list_tokens(&self, _: Request<v1::ListTokensRequest>) -> Result<Response<v1::ListTokensResponse>, Status> {

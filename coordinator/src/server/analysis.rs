@@ -26,7 +26,7 @@ impl Sweeps {
         let rows = self.read_rows(&found, move |rows| asked.answer(rows)).await?;
         let cell = |cell: &u64| v1::DistanceCell {
             cell: *cell,
-            values: found.spec.grid.values(*cell).iter().map(Into::into).collect(),
+            values: found.spec.grid.axis_values(*cell).iter().map(Into::into).collect(),
         };
         Ok(Response::new(v1::DistanceResponse {
             sweep: found.id,
@@ -36,7 +36,7 @@ impl Sweeps {
             rows: rows.into_iter().map(to_distance).collect(),
             points: found.spec.measure.probe.as_ref().map_or(0, |probe| probe.points),
             done: found.done,
-            trials: found.spec.trials(),
+            trials: found.spec.trial_count(),
             data: found.data,
             numerics: found.spec.numerics.clone(),
         }))
@@ -68,7 +68,7 @@ impl Sweeps {
             may_be_best: effects.may_be_best,
             notes: effects.notes,
             done: found.done,
-            trials: spec.trials(),
+            trials: spec.trial_count(),
             data: found.data,
             numerics: spec.numerics.clone(),
         }))
@@ -92,7 +92,7 @@ impl Sweeps {
             axes: spec.grid.axes().iter().map(|axis| axis.name.clone()).collect(),
             cells: cells.into_iter().map(|cell| to_variance(spec, cell)).collect(),
             done: found.done,
-            trials: spec.trials(),
+            trials: spec.trial_count(),
             data: found.data,
             numerics: spec.numerics.clone(),
         }))
@@ -109,7 +109,7 @@ fn to_variance(spec: &Spec, found: Decomposition) -> v1::VarianceCell {
         high: component.ends.map(|ends| ends.1),
     };
     let Decomposition { cell, n, components, note } = found;
-    let values = spec.grid.values(cell).iter().map(Into::into).collect();
+    let values = spec.grid.axis_values(cell).iter().map(Into::into).collect();
     v1::VarianceCell { cell, values, n, components: components.into_iter().map(component).collect(), note }
 }
 
@@ -132,7 +132,7 @@ fn to_share(term: Term) -> v1::VarianceShare {
 
 fn to_best(spec: &Spec, best: &Best) -> v1::BestCell {
     let Best { cell, n, lost, mean, place, probability } = *best;
-    let values = spec.grid.values(cell).iter().map(Into::into).collect();
+    let values = spec.grid.axis_values(cell).iter().map(Into::into).collect();
     let (mean_rank, may_be_best) = (Some(place.mean_rank), place.may_be_best);
     // What is not defined is NaN on the wire.
     v1::BestCell { cell, values, n, lost, mean: mean.unwrap_or(f64::NAN), probability, mean_rank, may_be_best }

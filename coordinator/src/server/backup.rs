@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read as _;
 
-use ergodic_common::trial::hex;
+use ergodic_common::trial::to_hex;
 use ergodic_common::{BUILD, ErrorCode};
-use ergodic_proto::archive::Tally;
+use ergodic_proto::archive::RecordDigest;
 use ergodic_proto::status::UserError;
-use ergodic_proto::transfer::CHUNK;
+use ergodic_proto::transfer::CHUNK_BYTES;
 use ergodic_proto::v1;
 use ergodic_proto::v1::backup_record::Kind;
 use prost::Message as _;
@@ -34,18 +34,18 @@ type Records = mpsc::Sender<Result<v1::BackupRecord, Status>>;
 
 /// Sends a backup to whoever asked for it, or what hinders it.
 pub(super) fn send(shared: &Shared, records: Records) {
-    let mut backup = Backup { records, tally: Tally::default(), files: BTreeMap::new(), wanted: true };
+    let mut backup = Backup { records, tally: RecordDigest::default(), files: BTreeMap::new(), wanted: true };
     let sent = shared.store.reader().map_err(store_error).and_then(|reader| {
         backup.store(reader.as_ref())?;
         backup.files(&shared.catalog.shelf)
     });
-    let last = sent.map(|()| backup.tally.end()).map_err(Status::from);
+    let last = sent.map(|()| backup.tally.end_record()).map_err(Status::from);
     let _ = backup.records.blocking_send(last);
 }
 
 struct Backup {
     records: Records,
-    tally: Tally,
+    tally: RecordDigest,
     /// Files that are named, with ids of the sweeps that name them.
     files: BTreeMap<[u8; 32], BTreeSet<String>>,
     /// Whether anybody listens still.
@@ -55,7 +55,7 @@ struct Backup {
 impl Backup {
     fn send(&mut self, kind: Kind) {
         let record = v1::BackupRecord { kind: Some(kind) };
-        self.tally.add(&record);
+        self.tally.add_record(&record);
         self.wanted = self.wanted && self.records.blocking_send(Ok(record)).is_ok();
     }
 
@@ -73,7 +73,7 @@ impl Backup {
     fn rows(&mut self, reader: &dyn Reader, sweep: &SweepRow) -> Result<(), StoreError> {
         let (mut page, mut bytes) = (v1::BackupTrials::default(), 0);
         let damages = reader.sound_trials(sweep.number, &mut |StoredTrial { result, worker }| {
-            result.weights.iter().for_each(|hash| self.name(*hash, &sweep.id));
+            result.weights_hash.iter().for_each(|hash| self.name(*hash, &sweep.id));
             let row = v1::TrialRow { result: Some(result.into()), values: Vec::new(), worker };
             bytes += row.encoded_len();
             page.rows.push(row);
@@ -116,7 +116,7 @@ impl Backup {
                 continue;
             }
             self.file(shelf, &hash).map_err(|e| {
-                let message = format!("the file {} that the store names cannot be backed up: {e}", hex(&hash));
+                let message = format!("the file {} that the store names cannot be backed up: {e}", to_hex(&hash));
                 UserError::new(ErrorCode::Internal, message)
             })?;
         }
@@ -127,10 +127,10 @@ impl Backup {
         let mut file = File::open(shelf.place(hash))?;
         let mut hasher = blake3::Hasher::new();
         loop {
-            let mut chunk = Vec::with_capacity(CHUNK);
-            (&mut file).take(CHUNK as u64).read_to_end(&mut chunk)?;
+            let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+            (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
             hasher.update(&chunk);
-            let last = chunk.len() < CHUNK;
+            let last = chunk.len() < CHUNK_BYTES;
             self.send(Kind::File(v1::BackupFile { hash: hash.to_vec(), chunk }));
             if last || !self.wanted {
                 break;

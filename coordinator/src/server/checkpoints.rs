@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ergodic_common::trial::hex;
+use ergodic_common::trial::to_hex;
 use ergodic_common::{ErrorCode, Spec, TrialKey};
-use ergodic_proto::seal::Sealed as _;
+use ergodic_proto::seal::Checksummed as _;
 use ergodic_proto::status::UserError;
-use ergodic_proto::transfer::MAX_CHECKPOINT;
+use ergodic_proto::transfer::MAX_CHECKPOINT_BYTES;
 use ergodic_proto::v1;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::block_in_place;
@@ -83,9 +83,9 @@ impl Checkpoints {
 
     /// Where a trial is kept; `None` if the sweep has no such trial.
     fn place(&self, record: &SweepRow, spec: &Spec, key: TrialKey) -> Option<PathBuf> {
-        let config = spec.holds(key).then(|| spec.grid.config(key.cell).ok()).flatten()?;
-        let cell = spec.cell_hash(&config, &record.data.hash.unwrap_or_default());
-        Some(self.folder.join(&record.id).join(format!("{}-{}", hex(&cell), key.repeat)))
+        let config = spec.has_trial(key).then(|| spec.grid.resolve_config(key.cell).ok()).flatten()?;
+        let cell = spec.compute_cell_hash(&config, &record.data.hash.unwrap_or_default());
+        Some(self.folder.join(&record.id).join(format!("{}-{}", to_hex(&cell), key.repeat)))
     }
 
     /// Tells a core that has read its store what is kept, and removes what no unfinished trial needs; unless this store
@@ -260,7 +260,7 @@ impl Shared {
         let _place = self.limits.uploads.place()?;
         let first = next(&mut pieces).await?.ok_or_else(|| Status::invalid_argument("nothing was sent"))?;
         let mut head = first.head.ok_or_else(|| Status::invalid_argument("the field head is missing"))?;
-        if head.seal.is_empty() || !head.is_whole() {
+        if head.seal.is_empty() || !head.verify_checksum() {
             return Err(damaged());
         }
         let hash: [u8; 32] =
@@ -277,8 +277,10 @@ impl Shared {
         let mut chunk = first.chunk;
         loop {
             block_in_place(|| part.write(&chunk)).map_err(|e| unkept(folder, &e))?;
-            if part.len() > MAX_CHECKPOINT {
-                return Err(Status::invalid_argument(format!("the checkpoint has more than {MAX_CHECKPOINT} bytes")));
+            if part.len() > MAX_CHECKPOINT_BYTES {
+                return Err(Status::invalid_argument(format!(
+                    "the checkpoint has more than {MAX_CHECKPOINT_BYTES} bytes"
+                )));
             }
             match next(&mut pieces).await? {
                 None => break,

@@ -182,17 +182,21 @@ fn hash_of(name: &str) -> Option<[u8; 32]> {
 
 #[cfg(test)]
 mod tests {
-    use ergodic_common::trial::hex;
+    use ergodic_common::trial::to_hex;
 
     use super::*;
 
     #[test]
     fn a_file_is_known_by_its_name_and_nothing_else_is() {
         let hash = *blake3::hash(b"weights").as_bytes();
-        assert_eq!(hash_of(&hex(&hash)), Some(hash));
-        for name in
-            ["store", "checkpoints", &hex(&hash)[1..], &hex(&hash).to_uppercase(), &format!("{}.damaged", hex(&hash))]
-        {
+        assert_eq!(hash_of(&to_hex(&hash)), Some(hash));
+        for name in [
+            "store",
+            "checkpoints",
+            &to_hex(&hash)[1..],
+            &to_hex(&hash).to_uppercase(),
+            &format!("{}.damaged", to_hex(&hash)),
+        ] {
             assert_eq!(hash_of(name), None, "{name}");
         }
     }
@@ -229,7 +233,7 @@ mod tests {
     #[test]
     fn nobody_owns_a_folder_that_held_files_before() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        std::fs::write(dir.path().join(hex(blake3::hash(b"weights").as_bytes())), b"weights").expect("written");
+        std::fs::write(dir.path().join(to_hex(blake3::hash(b"weights").as_bytes())), b"weights").expect("written");
         for _ in 0..2 {
             sign(dir.path(), 7).expect("signed");
             assert!(owns(dir.path(), Some(7)).expect_err("they may be another one's").contains("before this store"));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ergodic_common::config::DatasetName;
-use ergodic_common::dataset::{DataError, Dataset, Looks, files};
+use ergodic_common::dataset::{DataError, Dataset, DatasetSummary, files};
 use ergodic_common::net::Net;
 use ergodic_common::pin::FilePin;
 use ergodic_common::weights::Weights;
@@ -31,29 +31,30 @@ impl DataCatalog {
         for pin in files {
             self.check(pin, &configs)?;
         }
-        let Some(first) = configs.iter().find(|c| c.model.kind.sees_images()) else {
+        let Some(first) = configs.iter().find(|c| c.model.kind.needs_images()) else {
             return Ok((DataPin { words: "no data".into(), ..DataPin::default() }, String::new()));
         };
         let name = first.data.dataset;
         if let Some(other) = configs.iter().find(|c| c.data.dataset != name) {
-            let (a, b) = (name.word(), other.data.dataset.word());
+            let (a, b) = (name.as_str(), other.data.dataset.as_str());
             return Err(DataError(format!(
                 "a sweep trains on one dataset, this one on {a} and {b}: launch two sweeps"
             )));
         }
         let needed = configs.iter().map(|c| c.data.train + c.data.validation).max().unwrap_or_default();
-        let (hash, Looks { words, line }) = match name {
+        let (hash, DatasetSummary { provenance: words, description: line }) = match name {
             DatasetName::File(data) => {
-                let named = files.iter().find(|pin| pin.hash == data.hash).map_or(name.word(), |pin| pin.path.as_str());
+                let named =
+                    files.iter().find(|pin| pin.hash == data.hash).map_or(name.as_str(), |pin| pin.path.as_str());
                 let unread = |e| DataError(format!("{named}: the file did not come with the sweep: {e}"));
                 let bytes = std::fs::read(self.shelf.place(&data.hash)).map_err(unread)?;
-                (data.hash, Dataset::decode(&bytes)?.looks(named, &data.hash, spec, &configs)?)
+                (data.hash, Dataset::decode(&bytes)?.summarize_use(named, &data.hash, spec, &configs)?)
             }
             name => {
-                let dataset = files::load(name, self.source.as_deref(), needed)?;
-                let bytes = dataset.encode();
+                let dataset = files::load_dataset(name, self.source.as_deref(), needed)?;
+                let bytes = dataset.encode_canonical();
                 let hash = *blake3::hash(&bytes).as_bytes();
-                let looks = dataset.looks(name.word(), &hash, spec, &configs)?;
+                let looks = dataset.summarize_use(name.as_str(), &hash, spec, &configs)?;
                 let unkept =
                     |e| DataError(format!("{}: cannot keep the dataset: {e}", self.shelf.place(&hash).display()));
                 self.shelf.keep(&hash, &bytes).map_err(unkept)?;
@@ -67,13 +68,13 @@ impl DataCatalog {
     fn check(&self, pin: &FilePin, configs: &[TrialConfig]) -> Result<(), DataError> {
         let unread = |e| DataError(format!("{}: the file did not come with the sweep: {e}", pin.path));
         let bytes = std::fs::read(self.shelf.place(&pin.hash)).map_err(unread)?;
-        if FilePin::of(&pin.path, &bytes)? != *pin {
+        if FilePin::from_bytes(&pin.path, &bytes)? != *pin {
             return Err(DataError(format!("{}: the file is not what the sweep was told it is", pin.path)));
         }
         for config in configs.iter().filter(|config| config.model.init_file == Some(pin.hash)) {
-            if let Some(net) = Net::of(config) {
+            if let Some(net) = Net::from_config(config) {
                 let unfit = |e| DataError(format!("model.init.file: {}: {e}", pin.path));
-                Weights::decode(&bytes, &net).map_err(unfit)?;
+                Weights::from_safetensors(&bytes, &net).map_err(unfit)?;
             }
         }
         Ok(())

@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ergodic_common::refuse::{refuse_misleading_more, settings_of_new};
+use ergodic_common::refuse::{refuse_misleading_extension, settings_for_new_sweep};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{ErrorCode, Spec};
 use ergodic_proto::convert::WireError;
-use ergodic_proto::seal::Sealed as _;
+use ergodic_proto::seal::Checksummed as _;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tokio::sync::{oneshot, watch};
@@ -51,7 +51,7 @@ impl Sweeps {
         by: String,
     ) -> Result<v1::ExtendResponse, Status> {
         let place = Arc::new(self.0.limits.launches.place()?);
-        if !request.is_whole() {
+        if !request.verify_checksum() {
             return Err(Status::data_loss("the sweep was damaged on its way here: extend it again"));
         }
         let found = |sweep: &Sweep| match &sweep.withheld {
@@ -84,7 +84,7 @@ impl Sweeps {
         let (read, stored) = (to.clone(), old.spec.clone());
         let task = tokio::task::spawn_blocking(move || {
             let _held = place;
-            Spec::read(&read).and_then(|spec| refuse_misleading_more(&spec, &stored).map(|()| spec))
+            Spec::read_stored(&read).and_then(|spec| refuse_misleading_extension(&spec, &stored).map(|()| spec))
         });
         let spec = task.await.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| bad(e.to_string()))?;
         let spec = Arc::new(spec);
@@ -100,15 +100,15 @@ impl Sweeps {
     async fn go_on_as(&self, old: Old, mut source: SpecSource, by: String, place: Arc<Place>) -> Result<i64, Status> {
         let read = source.clone();
         let (_asker, asked) = waiting();
-        let spec = tokio::task::spawn_blocking(move || Spec::read_new_while(&read, &asked)).await;
+        let spec = tokio::task::spawn_blocking(move || Spec::read_new_while_wanted(&read, &asked)).await;
         let spec = spec.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| bad(e.to_string()))?;
         // A class by its engine alone is that of the rows.
         let engine = old.spec.numerics.split('/').next() == Some(&spec.numerics);
         let numerics = if engine { &old.spec.numerics } else { &spec.numerics };
-        source.settings.extend(settings_of_new(&spec));
+        source.settings.extend(settings_for_new_sweep(&spec));
         source.settings.push(format!("numerics=\"{numerics}\""));
         let stored = old.spec.clone();
-        let refuse = move |spec: &Spec| refuse_misleading_more(spec, &stored);
+        let refuse = move |spec: &Spec| refuse_misleading_extension(spec, &stored);
         let Prepared { row, spec, .. } = self.prepare(source, by, place.clone(), refuse).await?;
         let files: Vec<[u8; 32]> = row.named_files().collect();
         let spec = Arc::new(spec);
@@ -221,8 +221,8 @@ fn match_cells(
     }
     let data = old_data.hash.unwrap_or_default();
     let identity = |spec: &Spec, cell: u64| -> Result<[u8; 32], UserError> {
-        let config = spec.grid.config(cell).map_err(|e| bad(e.to_string()))?;
-        Ok(spec.cell_hash(&config, &data))
+        let config = spec.grid.resolve_config(cell).map_err(|e| bad(e.to_string()))?;
+        Ok(spec.compute_cell_hash(&config, &data))
     };
     let mut places: HashMap<[u8; 32], (u64, Option<u64>)> = HashMap::new();
     for cell in old.grid.iter() {
@@ -249,7 +249,7 @@ fn match_cells(
         );
         return Err(refused(message));
     }
-    if (new.grid.cells(), new.repeats) == (old.grid.cells(), old.repeats) {
+    if (new.grid.cell_count(), new.repeats) == (old.grid.cell_count(), old.repeats) {
         return Err(refused(format!("the file asks for the trials that {id} has, and for no others")));
     }
     cells.sort_unstable();

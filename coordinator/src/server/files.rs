@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ergodic_common::ErrorCode;
-use ergodic_common::trial::hex;
+use ergodic_common::trial::to_hex;
 use ergodic_proto::status::UserError;
-use ergodic_proto::transfer::{CHUNK, MAX_FILE};
+use ergodic_proto::transfer::{CHUNK_BYTES, MAX_FILE_BYTES};
 use ergodic_proto::v1;
 use ergodic_proto::v1::file_service_server::FileService;
 use tokio::task::block_in_place;
@@ -70,7 +70,7 @@ impl Shelf {
 
     /// The place of the file of this hash, made from the hash alone.
     pub fn place(&self, hash: &[u8; 32]) -> PathBuf {
-        self.folder.join(hex(hash))
+        self.folder.join(to_hex(hash))
     }
 
     /// Whether the file of this hash is there.
@@ -258,8 +258,8 @@ impl FileService for Files {
         let mut chunk = first.chunk;
         loop {
             block_in_place(|| part.write(&chunk)).map_err(|e| unkept(shelf, &e))?;
-            if part.len > MAX_FILE {
-                return Err(Status::invalid_argument(format!("the file has more than {MAX_FILE} bytes")));
+            if part.len > MAX_FILE_BYTES {
+                return Err(Status::invalid_argument(format!("the file has more than {MAX_FILE_BYTES} bytes")));
             }
             match next(&mut pieces).await? {
                 None => break,
@@ -269,8 +269,8 @@ impl FileService for Files {
         if part.hash() != hash {
             return Err(Status::invalid_argument(format!(
                 "the file that came has the hash {}, not {}",
-                hex(&part.hash()),
-                hex(&hash)
+                to_hex(&part.hash()),
+                to_hex(&hash)
             )));
         }
         block_in_place(|| part.finish(shelf, &hash)).map_err(|e| unkept(shelf, &e))?;
@@ -286,7 +286,7 @@ impl FileService for Files {
         let place = self.0.limits.fetches.place()?;
         let hash = to_hash("FetchRequest", request.into_inner().hash)?;
         let file = File::open(self.0.catalog.shelf.place(&hash)).map_err(|_| {
-            Status::from(UserError::new(ErrorCode::NotFound, format!("no file of hash {} is kept here", hex(&hash))))
+            Status::from(UserError::new(ErrorCode::NotFound, format!("no file of hash {} is kept here", to_hex(&hash))))
         })?;
         let (pieces, stream) = Pages::new(place);
         tokio::task::spawn_blocking(move || send(file, &pieces, |chunk| v1::FetchResponse { chunk }));
@@ -314,7 +314,7 @@ fn unkept(shelf: &Shelf, error: &std::io::Error) -> Status {
 /// Sends the rest of a file in pieces.
 pub(super) fn send<T: Send + 'static>(mut file: File, pieces: &Pages<T>, wrapped: impl Fn(Vec<u8>) -> T) {
     loop {
-        let mut chunk = vec![0; CHUNK];
+        let mut chunk = vec![0; CHUNK_BYTES];
         let piece = match file.read(&mut chunk) {
             Ok(0) => return,
             Ok(n) => {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ergodic_common::Spec;
-use ergodic_common::repeats::Until;
-use ergodic_common::spec::in_words;
+use ergodic_common::repeats::StoppingRule;
+use ergodic_common::spec::format_value;
 use ergodic_proto::v1;
 
 use crate::core::Sweep;
@@ -22,7 +22,10 @@ pub(crate) fn watch_grid(sweep: &Sweep) -> Option<v1::WatchGrid> {
     let grid = &sweep.spec.grid;
     let several: Vec<usize> = (0..grid.axes().len()).filter(|at| grid.axes()[*at].len() > 1).take(2).collect();
     let lengths = [0, 1].map(|i| several.get(i).map_or(1, |at| grid.axes()[*at].len()));
-    if several.is_empty() || lengths[0].saturating_mul(lengths[1]) > MOST_PLACES || grid.numbers() > MOST_CELLS {
+    if several.is_empty()
+        || lengths[0].saturating_mul(lengths[1]) > MOST_PLACES
+        || grid.cell_number_bound() > MOST_CELLS
+    {
         return None;
     }
     let mut places: BTreeMap<(u64, u64), (u64, Tally)> = BTreeMap::new();
@@ -53,8 +56,8 @@ pub(crate) fn watch_grid(sweep: &Sweep) -> Option<v1::WatchGrid> {
 
 fn names(spec: &Spec, axis: Option<&usize>) -> (String, Vec<String>) {
     let Some(axis) = axis.map(|at| &spec.grid.axes()[*at]) else { return Default::default() };
-    let distinct = axis.distinct();
-    (axis.name.clone(), (0..axis.len()).map(|i| in_words(&axis.value(i), distinct)).collect())
+    let distinct = axis.distinct_format();
+    (axis.name.clone(), (0..axis.len()).map(|i| format_value(&axis.value_at(i), distinct)).collect())
 }
 
 fn add(sum: &mut Tally, tally: &Tally) {
@@ -70,7 +73,8 @@ fn half(spec: &Spec, tally: &Tally) -> Option<f64> {
     if !spec.seeds.crossed.is_empty() {
         return None;
     }
-    let level = if spec.until.as_ref().is_some_and(Until::stops) { stopped(0.95) } else { 0.95 };
+    let level =
+        if spec.stopping_rule.as_ref().is_some_and(StoppingRule::is_precision_based) { stopped(0.95) } else { 0.95 };
     let variance = tally.metric.variance()?;
     let n = tally.metric.n as f64;
     Some(t_quantile(0.5 + 0.5 * level, n - 1.0) * libm::sqrt(variance / n))

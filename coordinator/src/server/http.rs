@@ -15,7 +15,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::Listener;
-use ergodic_proto::status::elsewhere;
+use ergodic_proto::status::not_leader;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, oneshot};
@@ -86,7 +86,7 @@ async fn reads(State(http): State<Arc<Http>>) -> (StatusCode, String) {
 /// Whether the store takes results, as far as is known, and a write, which is tried.
 async fn can_serve(shared: &Shared) -> Result<(), String> {
     if let Some(leader) = shared.standing.leader() {
-        return Err(elsewhere(&leader, "").message().to_owned());
+        return Err(not_leader(&leader, "").message().to_owned());
     }
     if let Some(why) = shared.trouble() {
         return Err(why);

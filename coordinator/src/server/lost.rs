@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ergodic_common::TrialKey;
-use ergodic_common::trial::hex;
+use ergodic_common::trial::to_hex;
 use ergodic_proto::status::UserError;
 
 use super::files::{Flaw, Shelf};
@@ -38,11 +38,11 @@ fn look_at(shelf: &Shelf, hash: &[u8; 32]) -> Option<Flaw> {
         Flaw::Missing => {}
         Flaw::Damaged => {
             if let Err(error) = shelf.set_aside(hash) {
-                tracing::error!(%error, file = hex(hash), "a damaged file cannot be renamed");
+                tracing::error!(%error, file = to_hex(hash), "a damaged file cannot be renamed");
             }
         }
         Flaw::Unread(why) => {
-            tracing::error!(why, file = hex(hash), "whether a file is sound cannot be told: it is left as it is");
+            tracing::error!(why, file = to_hex(hash), "whether a file is sound cannot be told: it is left as it is");
             return None;
         }
     }
@@ -73,7 +73,7 @@ pub(super) fn tell(store: &dyn Store, shelf: &Shelf) -> Result<(), UserError> {
     for row in reader.sweeps().map_err(store_error)? {
         for hash in row.named_files() {
             if let Some(why) = look.at(&hash) {
-                let file = hex(&hash);
+                let file = to_hex(&hash);
                 tracing::error!(
                     sweep = row.id,
                     file,
@@ -92,7 +92,7 @@ fn tell_of_weights(row: &SweepRow, lost: &BTreeMap<TrialKey, ([u8; 32], Flaw)>) 
             sweep = row.id,
             trials = lost.len(),
             first = %key,
-            file = hex(hash),
+            file = to_hex(hash),
             "weights of trials are lost ({why}): `ergodic retry {}` computes them again",
             row.id
         );

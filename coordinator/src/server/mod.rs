@@ -38,9 +38,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ergodic_common::ErrorCode;
-use ergodic_proto::MAX_MESSAGE;
+use ergodic_proto::MAX_MESSAGE_BYTES;
 use ergodic_proto::status::UserError;
-use ergodic_proto::transfer::CHUNK;
+use ergodic_proto::transfer::CHUNK_BYTES;
 use ergodic_proto::v1::admin_service_server::AdminServiceServer;
 use ergodic_proto::v1::file_service_server::FileServiceServer;
 use ergodic_proto::v1::sweep_service_server::SweepServiceServer;
@@ -344,19 +344,19 @@ where
     let (mut stopping, tokens) = (shared.stopping.clone(), shared.tokens.clone());
     let workers = WorkerServiceServer::new(workers::Workers(shared.clone()))
         .accept_compressed(CompressionEncoding::Zstd)
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let files = FileServiceServer::new(files::Files(shared.clone()))
         .accept_compressed(CompressionEncoding::Zstd)
         // A piece of a file, and what stands around it.
-        .max_decoding_message_size(2 * CHUNK);
+        .max_decoding_message_size(2 * CHUNK_BYTES);
     let guard = Guard::new(tokens.clone(), shared.standing.clone(), stopping.clone());
     let metrics = shared.metrics.clone();
     let limited = Limited::new(shared.limits.clone(), shared.rate_limit);
     let admin = admin::Admin { tokens: tokens.clone(), shared: shared.clone() };
     let admin = AdminServiceServer::new(admin).max_decoding_message_size(64 << 10);
     let sweeps = SweepServiceServer::new(sweeps::Sweeps(shared))
-        .max_decoding_message_size(MAX_MESSAGE)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(64 << 20);
     let stopped = async move {
         let _ = stopping.wait_for(|stop| *stop).await;

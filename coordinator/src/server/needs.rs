@@ -31,7 +31,7 @@ impl Sweeps {
             eta_seconds: (slots > 0.0).then(|| missing.slot_seconds / slots),
         };
         let row = |cell: &CellNeeds| v1::CellNeeds {
-            values: found.spec.grid.values(cell.cell).iter().map(Into::into).collect(),
+            values: found.spec.grid.axis_values(cell.cell).iter().map(Into::into).collect(),
             rows: cell.rows,
             n: cell.n,
             std: cell.std,
@@ -45,14 +45,14 @@ impl Sweeps {
             metric: query.metric().name().into_owned(),
             axes: found.spec.grid.axes().iter().map(|axis| axis.name.clone()).collect(),
             rows: needs.cells.iter().map(row).collect(),
-            cells: found.spec.grid.cells(),
+            cells: found.spec.grid.cell_count(),
             has: found.spec.repeats,
             repeats: needs.repeats,
             same: needs.same.map(missing),
             until: needs.until.map(missing),
             slots,
             without: needs.without,
-            by_rule: found.spec.until.is_some(),
+            by_rule: found.spec.stopping_rule.is_some(),
         })
     }
 }

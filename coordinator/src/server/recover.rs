@@ -67,8 +67,8 @@ type Meaning = Result<(Spec, [u8; 32]), String>;
 /// What the files of sweeps mean, which takes some milliseconds for each of those that are large.
 fn meanings(rows: &[SweepRow]) -> Vec<Meaning> {
     let of = |row: &SweepRow| {
-        let spec = Spec::read(&row.source).map_err(|error| error.to_string())?;
-        let cells = spec.print();
+        let spec = Spec::read_stored(&row.source).map_err(|error| error.to_string())?;
+        let cells = spec.compute_cells_fingerprint();
         Ok((spec, cells))
     };
     if rows.len() < MANY { rows.iter().map(of).collect() } else { rows.par_iter().map(of).collect() }
@@ -93,11 +93,11 @@ fn take_up(
         Ok(meaning) => meaning,
         Err(why) => return Ok(Found::Unreadable(Unreadable { record: Arc::new(row), why })),
     };
-    let withheld = row.source.cells.is_some_and(|stored| stored != cells).then(|| OTHER_CELLS.to_owned());
+    let withheld = row.source.cells_fingerprint.is_some_and(|stored| stored != cells).then(|| OTHER_CELLS.to_owned());
     let (mut rows, damages) = sound_rows(readers, row.number, &spec, all_of_it)?;
-    match (&withheld, rows.iter().find(|row| !spec.holds(row.key))) {
+    match (&withheld, rows.iter().find(|row| !spec.has_trial(row.key))) {
         (_, None) => {}
-        (Some(_), _) => rows.retain(|row| spec.holds(row.key)),
+        (Some(_), _) => rows.retain(|row| spec.has_trial(row.key)),
         (None, Some(stray)) => {
             let why = format!("the store has a row of {}, which is no trial of the sweep", stray.key);
             return Ok(Found::Unreadable(Unreadable { record: Arc::new(row), why }));
@@ -116,7 +116,7 @@ fn take_up(
     }
     let mut audits = readers.with_one(|reader| reader.audits(row.number))?;
     // The row that one compares with may have been set aside, or be of no trial.
-    audits.retain(|audit| spec.holds(audit.key) && damages.iter().all(|damage| damage.key != audit.key));
+    audits.retain(|audit| spec.has_trial(audit.key) && damages.iter().all(|damage| damage.key != audit.key));
     let mut sweep = Sweep::new(Arc::new(row), Arc::new(spec));
     sweep.withheld = withheld;
     sweep.remember_audits(audits.into_iter().map(|audit| (audit.key, audit.process, audit.finding)));
@@ -129,9 +129,9 @@ const OTHER_CELLS: &str = "by this program its cells would be others than those 
 
 /// What the cells of a sweep resolve to is written down by the first program that takes it up after they were not.
 fn note_cells(writer: &mut dyn Writer, row: &mut SweepRow, cells: [u8; 32]) -> Result<(), StoreError> {
-    if row.source.cells.is_none() {
+    if row.source.cells_fingerprint.is_none() {
         writer.commit(&[&Write::Cells(row.number, cells)])?;
-        row.source.cells = Some(cells);
+        row.source.cells_fingerprint = Some(cells);
     }
     Ok(())
 }
@@ -149,7 +149,7 @@ pub(super) fn sound_rows(
         damages = readers
             .with_one(|reader| reader.sound_trials(sweep, &mut |trial| rows.push(kept.row_of(&trial.result))))?;
     } else {
-        let parts = readers.each(&readers.parts(spec.grid.numbers(), spec.repeats), |reader, part| {
+        let parts = readers.each(&readers.parts(spec.grid.cell_number_bound(), spec.repeats), |reader, part| {
             let mut rows = Vec::new();
             let damages = reader.sound_ends(sweep, part, &mut |ended| {
                 rows.push(kept.row(ended.key, ended.outcome, |at| ended.metrics.get(at), ended.seconds));
@@ -204,7 +204,7 @@ mod tests {
                 ),
             };
             let cells = (at == 7).then_some([9; 32]);
-            let source = SpecSource { file: "f".into(), text, cells, ..SpecSource::default() };
+            let source = SpecSource { file: "f".into(), text, cells_fingerprint: cells, ..SpecSource::default() };
             let (state, share, tallies) = (SweepState::Running, Share::default(), Tallies::default());
             let (id, data, launched_by) = (format!("sweep{at}"), DataPin::default(), String::new());
             let row = SweepRow { number: 0, id, source, data, state, share, launched_at: 0.0, launched_by, tallies };

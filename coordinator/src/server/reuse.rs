@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use ergodic_common::reuse::Selection;
+use ergodic_common::reuse::ResultSelection;
 use ergodic_common::{ErrorCode, Outcome, Spec, TrialKey};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
@@ -94,7 +94,7 @@ impl Sweeps {
         resume: bool,
         place: Arc<Place>,
     ) -> Result<v1::LaunchResponse, Status> {
-        let meaning = row.source.meaning();
+        let meaning = row.source.compute_meaning_hash();
         let wanted = Arc::new(Wanted { row, spec: Arc::new(spec), meaning, cells: OnceLock::new() });
         // What takes long is done before it is our turn. It is done again if others have changed by then.
         let before = self.compare(&wanted, &place, None).await?;
@@ -145,7 +145,7 @@ impl Sweeps {
         let (number, copied) = if sources.is_empty() && twins.is_empty() {
             (self.store_new(row, spec).await?, 0)
         } else {
-            let (seed, audit) = (spec.seed, spec.terms.audit);
+            let (seed, audit) = (spec.seed, spec.scheduling.audit_share);
             self.gather(Gathering { row, seed, audit, sources, twins }, spec).await?
         };
         self.0.catalog.shelf.settle(&files);
@@ -203,7 +203,7 @@ impl Sweeps {
         for neighbour in neighbours {
             self.compare_with(neighbour, wanted, &mut parts, place).await?;
         }
-        if !parts.sources.is_empty() && wanted.spec.until.is_some() {
+        if !parts.sources.is_empty() && wanted.spec.stopping_rule.is_some() {
             self.leave_out_what_is_not_wanted(wanted, &mut parts, place).await?;
         }
         Ok(Compared { others, found: Comparison::Parts(parts) })
@@ -219,7 +219,7 @@ impl Sweeps {
     ) -> Result<(), Status> {
         let number = neighbour.number;
         let begun = self.ask(move |core| core.sweep(number)?.begun_cells(CELLS)).await?;
-        let cells = |spec: &Spec| spec.grid.cells() <= CELLS as u64;
+        let cells = |spec: &Spec| spec.grid.cell_count() <= CELLS as u64;
         let Some(begun) = begun.filter(|_| cells(&wanted.spec) && cells(&neighbour.spec)) else {
             if parts.unread.len() < NAMED {
                 parts.unread.push(neighbour.record.id.clone());
@@ -252,7 +252,7 @@ impl Sweeps {
         let selections = wanted.selections(&neighbour.spec);
         let (mut cells, mut left) = (Vec::new(), Vec::new());
         for (from, to, identity) in pairs {
-            let (class, _) = wanted.spec.grid.locate(TrialKey { cell: to, repeat: 0 });
+            let (class, _) = wanted.spec.grid.locate_trial(TrialKey { cell: to, repeat: 0 });
             match &selections[class as usize] {
                 Some(select) => {
                     left.push(from);
@@ -312,7 +312,7 @@ impl Sweeps {
                         let Some(cell) = cell else { return };
                         let key = TrialKey { cell: *cell, ..ended.key };
                         let decides = deciding.and_then(|at| ended.metrics.get(at)).unwrap_or(f64::NAN);
-                        if looking.spec.holds(key) && !matches!(ended.outcome, Outcome::Failed { .. }) {
+                        if looking.spec.has_trial(key) && !matches!(ended.outcome, Outcome::Failed { .. }) {
                             let (outcome, seconds) = (ended.outcome, ended.seconds);
                             rows.push(StoredRow { key, outcome, metric: f64::NAN, decides, seconds });
                         }
@@ -346,11 +346,11 @@ impl Wanted {
     /// Whether a sweep is what this one would be.
     fn is(&self, other: &Neighbour) -> bool {
         let (a, b) = (&self.spec, &other.spec);
-        let brief = |spec: &Spec| (spec.grid.cells(), spec.repeats, spec.measure.clone(), spec.name.clone());
+        let brief = |spec: &Spec| (spec.grid.cell_count(), spec.repeats, spec.measure.clone(), spec.name.clone());
         other.state != SweepState::Cancelled
             && brief(a) == brief(b)
             && self.meaning.is_some()
-            && other.record.source.meaning() == self.meaning
+            && other.record.source.compute_meaning_hash() == self.meaning
     }
 
     /// Its cells by their identities.
@@ -365,19 +365,20 @@ impl Wanted {
 
     /// For each shape class, in which samples are taken at the same steps, how to make what is asked for out of results of
     /// another sweep; none where these lack something.
-    fn selections(&self, other: &Spec) -> Vec<Option<Arc<Selection>>> {
+    fn selections(&self, other: &Spec) -> Vec<Option<Arc<ResultSelection>>> {
         let grid = &self.spec.grid;
         let of_class = |class| {
-            let config =
-                (grid.class_cells(class) > 0).then(|| grid.config(grid.class_cell(class, 0)).ok()).flatten()?;
-            other.measure.select(&self.spec.measure, &config).map(Arc::new)
+            let config = (grid.class_cell_count(class) > 0)
+                .then(|| grid.resolve_config(grid.class_cell_at(class, 0)).ok())
+                .flatten()?;
+            other.measure.selection_for(&self.spec.measure, &config).map(Arc::new)
         };
-        (0..grid.classes()).map(of_class).collect()
+        (0..grid.class_count()).map(of_class).collect()
     }
 
     /// Where the metric that decides how often a cell is repeated stands in another sweep.
     fn deciding_in(&self, other: &Spec) -> Option<usize> {
-        let until = self.spec.until.as_ref()?;
+        let until = self.spec.stopping_rule.as_ref()?;
         other.measure.metrics.iter().position(|metric| *metric == until.metric)
     }
 }
@@ -410,8 +411,8 @@ impl Launching {
 fn identities(spec: &Spec, data: Option<[u8; 32]>, cells: &[u64]) -> Result<Vec<(u64, [u8; 32])>, UserError> {
     let data = data.unwrap_or_default();
     let of_cell = |cell: &u64| -> Result<(u64, [u8; 32]), UserError> {
-        let config = spec.grid.config(*cell).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
-        Ok((*cell, spec.cell_hash(&config, &data)))
+        let config = spec.grid.resolve_config(*cell).map_err(|e| UserError::new(ErrorCode::BadInput, e.to_string()))?;
+        Ok((*cell, spec.compute_cell_hash(&config, &data)))
     };
     let size = cells.len().div_ceil(threads()).max(1);
     std::thread::scope(|scope| {

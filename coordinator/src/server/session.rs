@@ -7,7 +7,7 @@ use ergodic_common::{BUILD, ErrorCode, TrialKey};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::session_request::Message as Request;
 use ergodic_proto::v1::session_response::Message as Response;
-use ergodic_proto::{PROTOCOL, v1};
+use ergodic_proto::{PROTOCOL_VERSION, v1};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
 
@@ -69,9 +69,9 @@ async fn welcome(shared: &Shared, outbox: &Outbox) {
 /// # Errors
 /// The worker speaks another protocol, or a field is not what it should be.
 pub fn check_hello(hello: v1::Hello) -> Result<Joining, Status> {
-    if !(PROTOCOL.saturating_sub(1)..=PROTOCOL).contains(&hello.protocol) {
+    if !(PROTOCOL_VERSION.saturating_sub(1)..=PROTOCOL_VERSION).contains(&hello.protocol) {
         let message = format!(
-            "this coordinator ({BUILD}) speaks protocol {PROTOCOL}, the worker ({}) speaks {}: update the older of the two",
+            "this coordinator ({BUILD}) speaks protocol {PROTOCOL_VERSION}, the worker ({}) speaks {}: update the older of the two",
             hello.build, hello.protocol
         );
         return Err(UserError::new(ErrorCode::Version, message).into());

@@ -1,6 +1,6 @@
 //! Whether this coordinator leads or stands by, and what it answers then.
 
-use ergodic_proto::status::elsewhere;
+use ergodic_proto::status::not_leader;
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -38,7 +38,7 @@ impl Standing {
     /// It is for the one that leads, whose address goes with the answer.
     pub(crate) fn check(&self, path: &str) -> Result<(), Status> {
         match self.leader() {
-            Some(leader) if !reads_only(path) => Err(elsewhere(&leader, "")),
+            Some(leader) if !reads_only(path) => Err(not_leader(&leader, "")),
             _ => Ok(()),
         }
     }
@@ -77,7 +77,7 @@ fn reads_only(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use ergodic_proto::status::leader;
+    use ergodic_proto::status::leader_url;
 
     use super::*;
 
@@ -99,7 +99,7 @@ mod tests {
         ] {
             assert!(leads.check(path).is_ok(), "{path}");
             let status = stands_by.check(path).expect_err("it is not for this one");
-            assert_eq!(leader(&status).as_deref(), Some("http://a:1"), "{path}");
+            assert_eq!(leader_url(&status).as_deref(), Some("http://a:1"), "{path}");
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The core's state in the words of the wire.
 
 use ergodic_common::TrialKey;
-use ergodic_common::repeats::Rule;
-use ergodic_common::spec::short;
-use ergodic_common::tree::number;
+use ergodic_common::repeats::StoppingCriterion;
+use ergodic_common::spec::format_short_value;
+use ergodic_common::tree::format_shortest;
 use ergodic_proto::v1;
 
 use crate::core::audits::AuditCounts;
@@ -24,7 +24,7 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
         id: sweep.id.clone(),
         name: sweep.spec.name.clone(),
         state: state(sweep.state).into(),
-        cells: sweep.spec.grid.cells(),
+        cells: sweep.spec.grid.cell_count(),
         repeats: sweep.spec.repeats,
         trials: sweep.total(),
         completed: sweep.counts.completed,
@@ -66,7 +66,7 @@ pub(crate) fn unreadable_status(sweep: &Unreadable) -> v1::SweepStatus {
     let Unreadable { record, why } = sweep;
     v1::SweepStatus {
         id: record.id.clone(),
-        name: record.source.name().unwrap_or_else(|| "?".to_owned()),
+        name: record.source.sweep_name().unwrap_or_else(|| "?".to_owned()),
         state: state(record.state).into(),
         releases: record.tallies.releases,
         duplicates: record.tallies.duplicates,
@@ -100,12 +100,14 @@ pub(crate) fn statuses_from(core: &Core, number: i64, most: usize) -> Vec<(i64, 
 }
 
 fn precision_status(sweep: &Sweep) -> Option<v1::PrecisionStatus> {
-    let (Some(Growth::Precision(growth)), Some(until)) = (&sweep.growth, &sweep.spec.until) else { return None };
-    let Rule::Precision { ci95 } = until.rule else { return None };
+    let (Some(Growth::Precision(growth)), Some(until)) = (&sweep.growth, &sweep.spec.stopping_rule) else {
+        return None;
+    };
+    let StoppingCriterion::Precision { ci95 } = until.criterion else { return None };
     Some(v1::PrecisionStatus {
         metric: until.metric.name().into_owned(),
         ci95,
-        min: until.min,
+        min: until.min_repeats,
         reached: growth.standing().known(),
         exhausted: growth.standing().exhausted,
         expected_trials: sweep.expected(),
@@ -113,13 +115,13 @@ fn precision_status(sweep: &Sweep) -> Option<v1::PrecisionStatus> {
 }
 
 fn halving_status(sweep: &Sweep) -> Option<v1::HalvingStatus> {
-    let (Some(Growth::Halving(growth)), Some(until)) = (&sweep.growth, &sweep.spec.until) else { return None };
-    let Rule::Halving { factor } = until.rule else { return None };
+    let (Some(Growth::Halving(growth)), Some(until)) = (&sweep.growth, &sweep.spec.stopping_rule) else { return None };
+    let StoppingCriterion::Halving { factor } = until.criterion else { return None };
     let (standing, ready) = growth.standing();
     Some(v1::HalvingStatus {
         metric: until.metric.name().into_owned(),
         factor,
-        min: until.min,
+        min: until.min_repeats,
         rung: growth.rung(),
         standing,
         ready,
@@ -128,7 +130,8 @@ fn halving_status(sweep: &Sweep) -> Option<v1::HalvingStatus> {
 }
 
 fn audit_status(sweep: &Sweep) -> Option<v1::AuditStatus> {
-    let (share, AuditCounts { due, same, different, failed }) = (sweep.spec.terms.audit, sweep.audits.counts);
+    let (share, AuditCounts { due, same, different, failed }) =
+        (sweep.spec.scheduling.audit_share, sweep.audits.counts);
     (share > 0.0 || due > 0).then_some(v1::AuditStatus { share, due, same, different, failed })
 }
 
@@ -153,9 +156,9 @@ pub(crate) fn worker_statuses(core: &Core, now: f64) -> Vec<v1::WorkerStatus> {
 pub(crate) fn trial_lines(sweep: &Sweep, key: TrialKey) -> Vec<String> {
     let cell = key.cell;
     let mut lines = vec![format!("cell {cell}: {}", describe_cell(&sweep.spec, cell))];
-    for (field, value) in sweep.spec.grid.derived(cell) {
-        let value = ergodic_common::tree::Value::Float(value);
-        lines.push(format!("derived: {field} = {}", short(&value)));
+    for (field, value) in sweep.spec.grid.derived_values_in(cell) {
+        let value = ergodic_common::tree::SpecValue::Float(value);
+        lines.push(format!("derived: {field} = {}", format_short_value(&value)));
     }
     lines.extend(growth_line(sweep, cell));
     lines
@@ -163,15 +166,17 @@ pub(crate) fn trial_lines(sweep: &Sweep, key: TrialKey) -> Vec<String> {
 
 /// How far a cell is, if that decides how often it is repeated.
 fn growth_line(sweep: &Sweep, cell: u64) -> Option<String> {
-    let (growth, until) = (sweep.growth.as_ref()?, sweep.spec.until.as_ref()?);
+    let (growth, until) = (sweep.growth.as_ref()?, sweep.spec.stopping_rule.as_ref()?);
     let (name, allowed, most) = (until.metric.name(), growth.allowed(cell), sweep.spec.repeats);
-    Some(match (growth, until.rule) {
-        (Growth::Precision(growth), Rule::Precision { ci95 }) => match (growth.reached(cell), number(ci95)) {
-            (Some(n), ci95) => format!("The mean of {name} of its cell was known to ± {ci95} after {n} repeats."),
-            (None, ci95) => format!(
-                "The mean of {name} of its cell is not known to ± {ci95}; {allowed} of at most {most} repeats are run."
-            ),
-        },
+    Some(match (growth, until.criterion) {
+        (Growth::Precision(growth), StoppingCriterion::Precision { ci95 }) => {
+            match (growth.reached(cell), format_shortest(ci95)) {
+                (Some(n), ci95) => format!("The mean of {name} of its cell was known to ± {ci95} after {n} repeats."),
+                (None, ci95) => format!(
+                    "The mean of {name} of its cell is not known to ± {ci95}; {allowed} of at most {most} repeats are run."
+                ),
+            }
+        }
         (Growth::Halving(growth), _) => match growth.out_after(cell) {
             Some(n) => format!("By {name} its cell was not among the best after {n} repeats."),
             None => {

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ergodic_common::dataset::Dataset;
-use ergodic_common::figures::significant;
-use ergodic_common::refuse::{refuse_misleading, settings_of_new};
+use ergodic_common::figures::format_significant;
+use ergodic_common::refuse::{refuse_misleading_sweep, settings_for_new_sweep};
 use ergodic_common::spec::{Probe, SpecSource};
 use ergodic_common::terms::Share;
-use ergodic_common::text::shown;
+use ergodic_common::text::escape_line;
 use ergodic_common::trial::{CUDA_F32, Predictions};
 use ergodic_common::{BUILD, ErrorCode, Spec, SpecError, TrialKey};
 use ergodic_proto::convert::WireError;
-use ergodic_proto::seal::Sealed as _;
-use ergodic_proto::status::{UserError, elsewhere};
+use ergodic_proto::seal::Checksummed as _;
+use ergodic_proto::status::{UserError, not_leader};
 use ergodic_proto::v1::sweep_service_server::SweepService;
-use ergodic_proto::{PROTOCOL, USER, v1};
+use ergodic_proto::{PROTOCOL_VERSION, USER_METADATA, v1};
 use tonic::{Request, Response, Status};
 
 use super::door::Caller;
@@ -85,7 +85,7 @@ impl SweepService for Sweeps {
         let place = Arc::new(self.0.limits.launches.place()?);
         let by = name_of_asker(&request);
         let mut request = request.into_inner();
-        if !request.is_whole() {
+        if !request.verify_checksum() {
             return Err(Status::data_loss("the sweep was damaged on its way here: launch it again"));
         }
         let source: SpecSource = request
@@ -100,7 +100,7 @@ impl SweepService for Sweeps {
             let status = self.steered(number, Steering::Resume).await?;
             return Ok(Response::new(v1::LaunchResponse { status, found: true, ..Default::default() }));
         }
-        let Prepared { row, spec, looks } = self.prepare(source, by, place.clone(), refuse_misleading).await?;
+        let Prepared { row, spec, looks } = self.prepare(source, by, place.clone(), refuse_misleading_sweep).await?;
         if request.reuse {
             let launched = self.launch_missing(row, spec, request.resume, place).await?;
             return Ok(Response::new(v1::LaunchResponse { looks, ..launched }));
@@ -367,7 +367,7 @@ impl SweepService for Sweeps {
         let v1::RemoveRequest { sweep, force } = request.into_inner();
         let named = |_: &Core, meant: Meant<'_>| match meant {
             Meant::Sweep(sweep) => (sweep.record.clone(), sweep.spec.name.clone()),
-            Meant::Unreadable(sweep) => (sweep.record.clone(), sweep.record.source.name().unwrap_or_default()),
+            Meant::Unreadable(sweep) => (sweep.record.clone(), sweep.record.source.sweep_name().unwrap_or_default()),
         };
         let (record, name) = self.about_any(&sweep, named).await?;
         let Removed { trials, files, bytes } = removal::remove(&self.0, record.clone(), force).await?;
@@ -388,7 +388,7 @@ impl SweepService for Sweeps {
         Ok(Response::new(v1::InfoResponse {
             you: name_of_asker(&request),
             build: BUILD.to_owned(),
-            protocol: PROTOCOL,
+            protocol: PROTOCOL_VERSION,
             cpu_seconds: process::cpu_seconds(),
             peak_rss_bytes: process::peak_rss_bytes(),
             epoch: self.0.standing.epoch(),
@@ -431,7 +431,7 @@ impl Sweeps {
         let answer = self.ask(move |core| core.find_any(&id).map(|meant| question(core, meant))).await?;
         answer.map_err(|message| match self.0.standing.leader() {
             // What was launched a moment ago may not have been read yet.
-            Some(leader) if !leader.is_empty() => elsewhere(&leader, ""),
+            Some(leader) if !leader.is_empty() => not_leader(&leader, ""),
             _ => UserError::new(ErrorCode::NotFound, message).into(),
         })
     }
@@ -481,7 +481,7 @@ impl Sweeps {
 
     /// Room for an answer about all cells, and so many bytes besides.
     pub(super) async fn room_for_cells(&self, found: &Found, more: u64) -> Result<Place, Status> {
-        let cells = found.spec.grid.cells().min(found.done).saturating_mul(1024);
+        let cells = found.spec.grid.cell_count().min(found.done).saturating_mul(1024);
         let bytes = found.done.saturating_mul(32).saturating_add(cells).saturating_add(more);
         self.room(bytes, "ask about fewer cells or trials, or `ergodic export` the sweep and ask the files").await
     }
@@ -583,8 +583,8 @@ impl Sweeps {
         // What is wrong with it is told later.
         let Ok(Ok(spec)) = spec else { return Ok(source) };
         // Older programs work on it where they can.
-        source.grammar = spec.grammar();
-        source.settings.extend(settings_of_new(&spec));
+        source.grammar = spec.min_grammar();
+        source.settings.extend(settings_for_new_sweep(&spec));
         let numerics = spec.numerics;
         let class = if numerics == CUDA_F32 { self.offered_cuda().await? } else { numerics };
         source.settings.push(format!("numerics=\"{class}\""));
@@ -631,14 +631,14 @@ impl Sweeps {
             let bad = |message: String| UserError::new(ErrorCode::BadInput, message);
             let mut source = source;
             let spec = read_new(&source, &asked).map_err(|e| bad(e.to_string()))?;
-            refuse(&spec).map_err(|e| bad(e.in_file(&source.file).to_string()))?;
-            source.grammar = spec.grammar();
-            source.cells = Some(spec.print());
+            refuse(&spec).map_err(|e| bad(e.with_file(&source.file).to_string()))?;
+            source.grammar = spec.min_grammar();
+            source.cells_fingerprint = Some(spec.compute_cells_fingerprint());
             let (data, looks) = catalog.pin(&spec, &source.files).map_err(|e| bad(e.to_string()))?;
             let launched_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
             let id = new_id(&source, launched_at);
             let (state, tallies) = (SweepState::Running, Tallies::default());
-            let share = spec.terms.share;
+            let share = spec.scheduling.share;
             let row = SweepRow { number: 0, id, source, data, state, share, launched_at, launched_by, tallies };
             Ok(Prepared { row, spec, looks })
         });
@@ -653,18 +653,18 @@ impl Sweeps {
                 format!("the sweep {} has no result of a trial {key}: see explain {} {key}", found.id, found.id);
             UserError::new(ErrorCode::NotFound, message)
         })?;
-        let values = found.spec.grid.values(key.cell).iter().map(Into::into).collect();
+        let values = found.spec.grid.axis_values(key.cell).iter().map(Into::into).collect();
         let row = v1::TrialRow { result: Some(row.result.into()), values, worker: row.worker };
         Ok(v1::TrialsResponse { rows: vec![row], ..first_page(found) })
     }
 
     async fn explain_trial(&self, id: &str, key: TrialKey) -> Result<Vec<String>, Status> {
         let place = move |core: &Core, sweep: &Sweep| {
-            if !sweep.spec.holds(key) {
+            if !sweep.spec.has_trial(key) {
                 let message = format!(
                     "the sweep {} has no trial {key}: its cells are numbered below {}, its repeats below {}",
                     sweep.id,
-                    sweep.spec.grid.numbers(),
+                    sweep.spec.grid.cell_number_bound(),
                     sweep.spec.repeats
                 );
                 return Err(UserError::new(ErrorCode::NotFound, message));
@@ -717,7 +717,7 @@ impl Sweeps {
             worker => {
                 format!(
                     "An earlier attempt on {worker} failed after {} s: {}.",
-                    significant(attempt.seconds, 4),
+                    format_significant(attempt.seconds, 4),
                     attempt.cause
                 )
             }
@@ -793,7 +793,7 @@ fn ended(row: &StoredTrial) -> String {
     if row.worker.is_empty() {
         what
     } else {
-        format!("{what} It took {} {} s{isa}.", row.worker, significant(result.seconds, 4))
+        format!("{what} It took {} {} s{isa}.", row.worker, format_significant(result.seconds, 4))
     }
 }
 
@@ -801,7 +801,7 @@ fn ended(row: &StoredTrial) -> String {
 fn share(priority: Option<i32>, weight: Option<f64>) -> Result<Steering, Status> {
     let default = Share::default();
     let wanted = Share { priority: priority.unwrap_or(default.priority), weight: weight.unwrap_or(default.weight) };
-    match wanted.check() {
+    match wanted.check_ranges() {
         Ok(_) if (priority, weight) == (None, None) => {
             let message = "say --priority or --weight: which share is the sweep to have?";
             Err(UserError::new(ErrorCode::BadInput, message).into())
@@ -823,14 +823,14 @@ fn name_of_asker<T>(request: &Request<T>) -> String {
     if let Some(caller) = request.extensions().get::<Caller>() {
         return caller.token.clone();
     }
-    let said = request.metadata().get_bin(USER).and_then(|said| said.to_bytes().ok()).unwrap_or_default();
+    let said = request.metadata().get_bin(USER_METADATA).and_then(|said| said.to_bytes().ok()).unwrap_or_default();
     let said = &said[..said.len().min(MOST_OF_A_NAME)];
-    shown(&String::from_utf8_lossy(said)).into_owned()
+    escape_line(&String::from_utf8_lossy(said)).into_owned()
 }
 
 /// Reads the file of a new sweep for as long as somebody waits for it.
 fn read_new(source: &SpecSource, asked: &impl Fn() -> bool) -> Result<Spec, SpecError> {
-    let spec = Spec::read_new_while(source, asked);
+    let spec = Spec::read_new_while_wanted(source, asked);
     if spec.is_err() && !asked() {
         tracing::debug!("nobody waits for this launch any more");
     }
@@ -1062,7 +1062,7 @@ fn send_trials(reader: &dyn Reader, found: &Found, pages: &Pages<v1::TrialsRespo
         .trials(found.number, &mut |row| {
             let key = row.result.key;
             if cell.0 != key.cell {
-                cell = (key.cell, found.spec.grid.values(key.cell).iter().map(Into::into).collect());
+                cell = (key.cell, found.spec.grid.axis_values(key.cell).iter().map(Into::into).collect());
             }
             page.rows.push(v1::TrialRow {
                 result: Some(row.result.into()),
@@ -1096,7 +1096,7 @@ fn send_predictions(
         bytes += predictions.classes.len();
         page.rows.push(v1::PredictionRow {
             key: Some(key.into()),
-            values: found.spec.grid.values(key.cell).iter().map(Into::into).collect(),
+            values: found.spec.grid.axis_values(key.cell).iter().map(Into::into).collect(),
             steps: predictions.steps,
             classes: predictions.classes,
         });
@@ -1119,8 +1119,8 @@ fn probe_set(shared: &Shared, found: &Found, probe: &Probe) -> Result<(Vec<u32>,
     let bytes = std::fs::read(&path).map_err(|e| lost(format!("{}: {e}", path.display())))?;
     let dataset = Dataset::decode(&bytes).map_err(|e| lost(e.to_string()))?;
     // The choice ignores repeat and cell.
-    let streams = found.spec.streams(TrialKey { cell: 0, repeat: 0 }, [0; 32]);
-    let images = dataset.probe(probe.points, &streams);
+    let streams = found.spec.trial_streams(TrialKey { cell: 0, repeat: 0 }, [0; 32]);
+    let images = dataset.choose_probe_set(probe.points, &streams);
     let labels = images.iter().map(|image| dataset.test.labels[*image as usize]).collect();
     Ok((images, labels))
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use ergodic_common::grammar::GRAMMAR;
 use ergodic_common::{Spec, TrialResult};
-use ergodic_proto::seal::Sealed as _;
+use ergodic_proto::seal::Checksummed as _;
 use ergodic_proto::v1::worker_service_server::WorkerService;
-use ergodic_proto::{MAX_BATCH, PROTOCOL, v1};
+use ergodic_proto::{MAX_BATCH_RESULTS, PROTOCOL_VERSION, v1};
 use prost::Message as _;
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
@@ -41,14 +41,14 @@ impl WorkerService for Workers {
         request: Request<v1::CommitResultsRequest>,
     ) -> Result<Response<v1::CommitResultsResponse>, Status> {
         let mut request = request.into_inner();
-        if !request.is_whole() {
+        if !request.verify_checksum() {
             return Err(Status::data_loss("these results were damaged on their way here: send them again"));
         }
         let (sweep, spec) = self.sweep_of(&request.sweep).await?;
         let held = self.0.limits.results.bytes(request.encoded_len())?;
         let delivery = to_delivery(request, sweep, &spec, held)?;
         let rows = delivery.rows.clone();
-        let weights: Vec<[u8; 32]> = delivery.results.iter().filter_map(|result| result.weights).collect();
+        let weights: Vec<[u8; 32]> = delivery.results.iter().filter_map(|result| result.weights_hash).collect();
         let (reply, answered) = oneshot::channel();
         self.0.engine.tell(Event::Results(Box::new(Delivery { reply, ..delivery })));
         let report = answered.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
@@ -89,7 +89,7 @@ impl WorkerService for Workers {
             data_train: record.data.train,
             seal: Vec::new(),
         };
-        Ok(Response::new(if protocol == PROTOCOL { answer.sealed() } else { answer }))
+        Ok(Response::new(if protocol == PROTOCOL_VERSION { answer.with_checksum() } else { answer }))
     }
 
     async fn keep_checkpoint(
@@ -133,8 +133,11 @@ pub fn to_delivery(
 ) -> Result<Delivery, Status> {
     let metrics = spec.measure.metrics.len();
     let invalid = |message: String| Status::invalid_argument(message);
-    if request.results.len() > MAX_BATCH {
-        return Err(invalid(format!("{} results in one batch; at most {MAX_BATCH} are taken", request.results.len())));
+    if request.results.len() > MAX_BATCH_RESULTS {
+        return Err(invalid(format!(
+            "{} results in one batch; at most {MAX_BATCH_RESULTS} are taken",
+            request.results.len()
+        )));
     }
     let fence = request.fence.ok_or_else(|| invalid("the field fence of CommitResultsRequest is missing".into()))?;
     let results = request.results.into_iter().map(TrialResult::try_from).collect::<Result<Vec<_>, _>>();

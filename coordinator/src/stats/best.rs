@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 
 use ergodic_common::Spec;
 use ergodic_common::metric::Metric;
-use ergodic_common::refuse::mixed_losses;
-use ergodic_common::repeats::Rule;
+use ergodic_common::refuse::find_mixed_losses;
+use ergodic_common::repeats::StoppingCriterion;
 
 use super::Sample;
 use super::crossed::Crossing;
@@ -45,7 +45,7 @@ pub fn unranked(spec: &Spec, metric: &Metric) -> Option<String> {
     if metric.larger_is_better().is_none() {
         return Some(format!("of {name} neither more nor less is better"));
     }
-    let [one, other] = mixed_losses(spec, metric)?;
+    let [one, other] = find_mixed_losses(spec, metric)?;
     Some(format!(
         "cells are not ranked by {name}, which is another quantity where another loss is trained on ({one}, {other}): rank by an \
          accuracy, or choose cells of one loss"
@@ -55,7 +55,11 @@ pub fn unranked(spec: &Spec, metric: &Metric) -> Option<String> {
 /// How far a cell went: of a sweep that halves, those that went on stand before those that did not. Who has all repeats of a rung, and
 /// none beyond it, did not go on yet: it may only have been faster than others.
 fn stage(spec: &Spec, ends: &Ends) -> usize {
-    let Some(until) = spec.until.as_ref().filter(|until| matches!(until.rule, Rule::Halving { .. })) else { return 0 };
+    let Some(until) =
+        spec.stopping_rule.as_ref().filter(|until| matches!(until.criterion, StoppingCriterion::Halving { .. }))
+    else {
+        return 0;
+    };
     let beyond = |rung: &&u32| ends.last().is_some_and(|(repeat, _)| repeat >= *rung);
     until.rungs(spec.repeats).iter().take_while(beyond).count()
 }
@@ -270,7 +274,7 @@ mod tests {
              [measure]\nmetrics = [\"test_acc\", \"test_loss\", \"weight_norm\"]\n[grid]\n{axis}\n"
         );
         let source = SpecSource { file: "t".into(), text, ..SpecSource::default() };
-        Spec::read(&source).expect("a valid sweep")
+        Spec::read_stored(&source).expect("a valid sweep")
     }
 
     fn cells(n: usize) -> Spec {
@@ -291,7 +295,7 @@ mod tests {
             let left_out = (0..ROUNDS).filter(|round| {
                 let mut stream = fixed_stream("best", *round);
                 let mut cell =
-                    |_| (0..repeats).map(|repeat| (repeat, End::Completed(stream.normal()))).collect::<Ends>();
+                    |_| (0..repeats).map(|repeat| (repeat, End::Completed(stream.next_normal()))).collect::<Ends>();
                 let places = found(&spec, &Metric::TestAcc, (0..n).map(&mut cell).collect());
                 !places[n - 1].expect("a place").may_be_best
             });
@@ -304,7 +308,7 @@ mod tests {
     fn what_is_clearly_worse_is_left_out_diverged_or_not() {
         let mut stream = fixed_stream("worse", 0);
         let mut cell = |mean: f64| -> Ends {
-            (0..12).map(|repeat| (repeat, End::Completed(mean + 0.01 * stream.normal()))).collect()
+            (0..12).map(|repeat| (repeat, End::Completed(mean + 0.01 * stream.next_normal()))).collect()
         };
         let (best, near, far, survivor) = (cell(0.9), cell(0.899), cell(0.7), cell(0.95));
         let rarely = survivor.iter().map(|(repeat, end)| (*repeat, if *repeat < 2 { *end } else { End::Diverged }));
@@ -369,7 +373,7 @@ mod tests {
     fn a_cell_that_lags_leaves_the_others_told_apart() {
         let mut stream = fixed_stream("lags", 0);
         let mut cell = |mean: f64, n: u32| -> Ends {
-            (0..n).map(|repeat| (repeat, End::Completed(mean + 0.01 * stream.normal()))).collect()
+            (0..n).map(|repeat| (repeat, End::Completed(mean + 0.01 * stream.next_normal()))).collect()
         };
         // One has had one trial, one half of them, and one none.
         let ends = vec![cell(0.9, 12), cell(0.7, 12), cell(0.5, 12), cell(0.6, 1), cell(0.6, 6), Vec::new()];

@@ -1,6 +1,6 @@
 //! The bootstrap interval of a mean.
 
-use ergodic_common::seed::Stream;
+use ergodic_common::seed::RandomStream;
 
 use super::Sample;
 use super::sample::Cluster;
@@ -12,7 +12,7 @@ pub const RESAMPLES: usize = 9_999;
 /// Confidence interval of the mean, bias-corrected and accelerated (Efron 1987): quantiles of the means of
 /// [`RESAMPLES`] resamples, shifted for their bias and for the sample's skewness; from 2 values on. Of
 /// a pooled sample whole repeats are drawn; from 2 of them on. Repeats that share crossed streams are no draws: they have none.
-pub fn interval(sample: &Sample, level: f64, stream: &mut Stream) -> Option<(f64, f64)> {
+pub fn interval(sample: &Sample, level: f64, stream: &mut RandomStream) -> Option<(f64, f64)> {
     let mean = sample.mean().filter(|mean| mean.is_finite() && !sample.is_crossed())?;
     let single = |x: &f64| Cluster { above: x - mean, n: 1 };
     // What is drawn: values, or whole repeats of several cells.
@@ -22,7 +22,7 @@ pub fn interval(sample: &Sample, level: f64, stream: &mut Stream) -> Option<(f64
         return None;
     }
     let mut resample = || {
-        let draws = (0..n).map(|_| drawn[stream.below(n) as usize]);
+        let draws = (0..n).map(|_| drawn[stream.next_below(n) as usize]);
         let (above, values) = draws.fold((0.0, 0.0), |(above, n), x| (above + x.above, n + f64::from(x.n)));
         above / values
     };

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use ergodic_common::axis::Axis;
 use ergodic_common::config::Length;
 use ergodic_common::metric::Metric;
-use ergodic_common::repeats::Until;
-use ergodic_common::tree::{Value, number};
+use ergodic_common::repeats::StoppingRule;
+use ergodic_common::tree::{SpecValue, format_shortest};
 use ergodic_common::{Outcome, Spec, TrialKey};
 
 use super::best::Ends;
@@ -49,7 +49,7 @@ pub struct Comparison {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Contrast {
     /// The cell's value of each axis.
-    pub values: Vec<Value>,
+    pub values: Vec<SpecValue>,
     /// The differences.
     pub paired: Paired,
     /// p of the sign test, corrected for the number of cells.
@@ -110,9 +110,9 @@ impl Comparison {
             let message = format!("which cell is the baseline? Name values of axes, of {}", names.join(", "));
             return Err(TableError::Bad(message));
         }
-        let fixed: Vec<&str> = spec.seeds.fixed.iter().map(|purpose| purpose.word()).collect();
+        let fixed: Vec<&str> = spec.seeds.fixed.iter().map(|purpose| purpose.as_str()).collect();
         let (crossing, fixed) = (Crossing::of(spec), fixed.join(", "));
-        let stops = spec.until.as_ref().is_some_and(Until::stops);
+        let stops = spec.stopping_rule.as_ref().is_some_and(StoppingRule::is_precision_based);
         Ok(Self { query, baseline, level: contest.level, crossing, fixed, stops })
     }
 
@@ -125,7 +125,7 @@ impl Comparison {
     pub fn baseline(&self, spec: &Spec) -> String {
         let word = |(axis, index): &(usize, u64)| {
             let axis = &spec.grid.axes()[*axis];
-            format!("{}={}", axis.name, axis.write(&axis.value(*index)))
+            format!("{}={}", axis.name, axis.format_value(&axis.value_at(*index)))
         };
         self.baseline.iter().map(word).collect::<Vec<_>>().join(", ")
     }
@@ -137,13 +137,13 @@ impl Comparison {
     pub fn contrasts(&self, rows: Rows<'_>) -> Result<Vec<Contrast>, TableError> {
         let spec = rows.spec;
         let trials = trials(&self.query, rows)?;
-        let cells: Vec<u64> = match spec.grid.numbers() <= MOST_EMPTY_ROWS {
+        let cells: Vec<u64> = match spec.grid.cell_number_bound() <= MOST_EMPTY_ROWS {
             true => spec.grid.iter().collect(),
             false => trials.keys().copied().collect(),
         };
         let mut contrasts = Vec::new();
         for cell in cells {
-            let baseline = spec.grid.with_values(cell, &self.baseline);
+            let baseline = spec.grid.cell_with_values(cell, &self.baseline);
             if baseline != Some(cell) {
                 contrasts.push(self.contrast(spec, &trials, cell, baseline));
             }
@@ -171,7 +171,7 @@ impl Comparison {
             paired.cross(&both, &repeats, crossing, self.level);
         }
         Contrast {
-            values: spec.grid.values(cell),
+            values: spec.grid.axis_values(cell),
             note: self.note(&paired, here, there, baseline.is_some()),
             paired,
             sign_holm: None,
@@ -239,7 +239,7 @@ fn ended(
     let mut ended = Vec::new();
     reader.ended(rows.sweep, part, &mut |trial| {
         if limit.0 != trial.key.cell {
-            let steps = |at| Some(rows.spec.grid.config(trial.key.cell).ok()?.to_steps(at));
+            let steps = |at| Some(rows.spec.grid.resolve_config(trial.key.cell).ok()?.length_in_steps(at));
             limit = (trial.key.cell, at.and_then(steps));
         }
         let metric = |column: usize| trial.metrics.get(column).unwrap_or(f64::NAN);
@@ -323,20 +323,20 @@ fn repeats_for(tests: usize) -> u64 {
 /// The index of the value that a user means by `text`: the one that is exactly that, or the only one that tables round to it.
 pub(super) fn find_value(axis: &Axis, text: &str) -> Result<u64, TableError> {
     let text = text.trim();
-    match axis.meant(text)[..] {
+    match axis.matching_value_indices(text)[..] {
         [only] => Ok(only),
         [] => {
             let hint = match text.parse().ok().and_then(|wanted| nearest_number(axis, wanted)) {
-                Some(nearest) => format!("the nearest is {}", number(nearest)),
+                Some(nearest) => format!("the nearest is {}", format_shortest(nearest)),
                 None => {
-                    let words: Vec<String> = (0..axis.len().min(50)).map(|i| axis.value(i).to_string()).collect();
-                    ergodic_common::error::nearest(text, words.iter().map(String::as_str))
+                    let words: Vec<String> = (0..axis.len().min(50)).map(|i| axis.value_at(i).to_string()).collect();
+                    ergodic_common::error::suggest_nearest(text, words.iter().map(String::as_str))
                 }
             };
             Err(TableError::Unknown(format!("the axis '{}' has no value '{text}', {hint}", axis.name)))
         }
         ref several => {
-            let all: Vec<String> = several.iter().take(MOST_NAMED).map(|i| axis.value(*i).to_string()).collect();
+            let all: Vec<String> = several.iter().take(MOST_NAMED).map(|i| axis.value_at(*i).to_string()).collect();
             let more = several.len() - all.len();
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             Err(TableError::Bad(format!(
@@ -353,7 +353,7 @@ pub(super) fn find_value(axis: &Axis, text: &str) -> Result<u64, TableError> {
 const MOST_NAMED: usize = 8;
 
 fn nearest_number(axis: &Axis, wanted: f64) -> Option<f64> {
-    let numbers = (0..axis.len()).filter_map(|i| axis.number(i));
+    let numbers = (0..axis.len()).filter_map(|i| axis.number_at(i));
     numbers.min_by(|a, b| (a - wanted).abs().total_cmp(&(b - wanted).abs()))
 }
 

@@ -82,16 +82,16 @@ impl Crossing {
 
 #[cfg(test)]
 mod tests {
-    use ergodic_common::seed::{Stream, fixed_stream};
+    use ergodic_common::seed::{RandomStream, fixed_stream};
 
     use super::super::Sample;
     use super::*;
 
     /// Values of a layout of two streams, with these deviations of what each does, and of the rest.
-    fn draw(sizes: [usize; 2], deviations: [f64; 3], stream: &mut Stream) -> Vec<f64> {
-        let a: Vec<f64> = (0..sizes[0]).map(|_| deviations[0] * stream.normal()).collect();
-        let b: Vec<f64> = (0..sizes[1]).map(|_| deviations[1] * stream.normal()).collect();
-        let mut rest = || deviations[2] * stream.normal();
+    fn draw(sizes: [usize; 2], deviations: [f64; 3], stream: &mut RandomStream) -> Vec<f64> {
+        let a: Vec<f64> = (0..sizes[0]).map(|_| deviations[0] * stream.next_normal()).collect();
+        let b: Vec<f64> = (0..sizes[1]).map(|_| deviations[1] * stream.next_normal()).collect();
+        let mut rest = || deviations[2] * stream.next_normal();
         (0..sizes[0] * sizes[1]).map(|repeat| a[repeat / sizes[1]] + b[repeat % sizes[1]] + rest()).collect()
     }
 

@@ -1,7 +1,7 @@
 //! What it takes to know the cells of a sweep to a precision, by the spread and the duration of the trials that are there.
 
 use ergodic_common::Outcome;
-use ergodic_common::repeats::{LEAST_LOOK, ladder};
+use ergodic_common::repeats::{MIN_FIRST_RUNG, precision_rungs};
 use ergodic_common::spec::MAX_TRIALS;
 
 use super::precision::{LEVEL, needed};
@@ -78,7 +78,7 @@ impl Pilot {
         let repeats = |values: u64| (values as f64 * rows as f64 / n as f64).ceil() as u64;
         let values = |level| std.and_then(|std| needed(std, target, level, MAX_TRIALS));
         let rung = |values: u64| {
-            let mut rungs = ladder(first, MAX_TRIALS as u32).map(u64::from);
+            let mut rungs = precision_rungs(first, MAX_TRIALS as u32).map(u64::from);
             rungs.find(|rung| *rung >= repeats(values))
         };
         CellNeeds {
@@ -105,7 +105,7 @@ pub fn needs(rows: Rows<'_>, query: &Query, target: f64) -> Result<Needs, TableE
     }
     let mut cells: Vec<CellNeeds> = Vec::new();
     let mut pilot: Option<(u64, Pilot)> = None;
-    let first = rows.spec.until.as_ref().map_or(LEAST_LOOK, |until| until.min);
+    let first = rows.spec.stopping_rule.as_ref().map_or(MIN_FIRST_RUNG, |until| until.min_repeats);
     let mut take = |row: StoredTrial| {
         let result = row.result;
         if let Some((cell, done)) = pilot.take_if(|(cell, _)| *cell != result.key.cell) {
@@ -123,7 +123,7 @@ pub fn needs(rows: Rows<'_>, query: &Query, target: f64) -> Result<Needs, TableE
     };
     rows.readers.with_one(|reader| reader.trials(rows.sweep, &mut take))?;
     cells.extend(pilot.map(|(cell, done)| done.needs(cell, target, first)));
-    Ok(sum_up(cells, rows.spec.grid.cells()))
+    Ok(sum_up(cells, rows.spec.grid.cell_count()))
 }
 
 /// Adds up what cells need, of a sweep of so many.

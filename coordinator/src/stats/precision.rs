@@ -56,8 +56,8 @@ pub fn needed(std: f64, target: f64, level: f64, most: u64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use ergodic_common::repeats::{FIRST_LOOK, LEAST_LOOK, ladder};
-    use ergodic_common::seed::{Stream, fixed_stream};
+    use ergodic_common::repeats::{LEGACY_FIRST_RUNG, MIN_FIRST_RUNG, precision_rungs};
+    use ergodic_common::seed::{RandomStream, fixed_stream};
 
     use super::*;
 
@@ -107,8 +107,8 @@ mod tests {
     }
 
     /// Shares of 4 000 cells in which what is decided covers, and what is printed, and their mean number of repeats.
-    fn coverage(first: u32, wanted: f64, draw: &dyn Fn(&mut Stream) -> f64) -> (f64, f64, f64) {
-        let (rungs, cells): (Vec<u32>, u32) = (ladder(first, 1000).collect(), 4000);
+    fn coverage(first: u32, wanted: f64, draw: &dyn Fn(&mut RandomStream) -> f64) -> (f64, f64, f64) {
+        let (rungs, cells): (Vec<u32>, u32) = (precision_rungs(first, 1000).collect(), 4000);
         let quantiles: Vec<f64> = (0..=1000).map(|n| quantile(LEVEL, n)).collect();
         let target = 1.96 / wanted.sqrt();
         let mut stream = fixed_stream("stopped means", 0);
@@ -119,31 +119,31 @@ mod tests {
     }
 
     /// Mean 0 and variance 1; skewness 2.
-    fn exponential(s: &mut Stream) -> f64 {
-        -libm::log1p(-s.uniform()) - 1.0
+    fn exponential(s: &mut RandomStream) -> f64 {
+        -libm::log1p(-s.next_uniform()) - 1.0
     }
 
     /// Mean 0 and variance 1; 15 % are ten deviations of the others away.
-    fn outliers(s: &mut Stream) -> f64 {
-        let far = if s.uniform() < 0.15 { 10.0 } else { 0.0 };
-        (s.normal() + far - 1.5) / (1.0_f64 + 100.0 * 0.15 * 0.85).sqrt()
+    fn outliers(s: &mut RandomStream) -> f64 {
+        let far = if s.next_uniform() < 0.15 { 10.0 } else { 0.0 };
+        (s.next_normal() + far - 1.5) / (1.0_f64 + 100.0 * 0.15 * 0.85).sqrt()
     }
 
     #[test]
     fn stopped_means_are_as_good_as_promised() {
         assert!((stopped(0.95) - LEVEL).abs() < 1e-12);
-        type Draw<'a> = &'a dyn Fn(&mut Stream) -> f64;
+        type Draw<'a> = &'a dyn Fn(&mut RandomStream) -> f64;
         let draws: [(Draw<'_>, &str); 3] =
-            [(&Stream::normal, "normal"), (&exponential, "exponential"), (&outliers, "outliers")];
+            [(&RandomStream::next_normal, "normal"), (&exponential, "exponential"), (&outliers, "outliers")];
         for (draw, name) in draws {
             for wanted in [30.0_f64, 60.0, 120.0, 240.0] {
-                let (decided, printed, repeats) = coverage(LEAST_LOOK, wanted, draw);
+                let (decided, printed, repeats) = coverage(MIN_FIRST_RUNG, wanted, draw);
                 assert!(decided >= 0.94 && printed >= 0.94, "{name}, {wanted}: {decided} decided, {printed} printed");
                 assert!((wanted..2.0 * wanted).contains(&repeats), "{name}, {wanted}: {repeats} repeats");
             }
         }
         // What is looked at earlier may look known where it is not.
-        let (decided, printed, _) = coverage(FIRST_LOOK, 60.0, &outliers);
+        let (decided, printed, _) = coverage(LEGACY_FIRST_RUNG, 60.0, &outliers);
         assert!(decided < 0.94 && printed < 0.93, "{decided} {printed}");
     }
 }

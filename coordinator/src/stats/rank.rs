@@ -369,7 +369,7 @@ mod tests {
         let mut stream = ergodic_common::seed::fixed_stream("ranks", 0);
         let cells: Vec<Vec<(u32, End)>> = (0..7)
             .map(|_| {
-                let mut end = || match stream.below(5) {
+                let mut end = || match stream.next_below(5) {
                     0 => Diverged,
                     value => Completed(f64::from(value)),
                 };

@@ -39,7 +39,7 @@ fn sweep(cells: usize) -> Spec {
          [grid]\nlr = {{ linear = [0.1, 1.0], points = {cells} }}\n"
     );
     let source = SpecSource { file: "t".into(), text, ..SpecSource::default() };
-    Spec::read(&source).expect("a valid sweep")
+    Spec::read_stored(&source).expect("a valid sweep")
 }
 
 #[test]

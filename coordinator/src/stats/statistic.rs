@@ -1,8 +1,8 @@
 //! Statistics by name, `--stat mean,ci95,q05,p_diverged`, and their values over a group of trials.
 
-use ergodic_common::error::nearest;
-use ergodic_common::figures::significant;
-use ergodic_common::seed::Stream;
+use ergodic_common::error::suggest_nearest;
+use ergodic_common::figures::format_significant;
+use ergodic_common::seed::RandomStream;
 
 use super::sample::wilson;
 use super::{Sample, TableError, bootstrap, precision};
@@ -216,7 +216,7 @@ fn unknown(name: &str) -> TableError {
     let words = WORDS.iter().map(|(word, _)| *word);
     let examples = ["mean_all", "ci95_all", "median_all", "q95", "ci99"];
     let known = words.chain(FAMILIES.iter().map(|family| family.example)).chain(examples);
-    TableError::Unknown(format!("there is no statistic '{name}', {}", nearest(name, known)))
+    TableError::Unknown(format!("there is no statistic '{name}', {}", suggest_nearest(name, known)))
 }
 
 /// What the statistics of a group of trials are computed from.
@@ -230,7 +230,7 @@ pub struct Figures<'a> {
     /// Trials by outcome.
     pub counts: Counts,
     /// Opens the stream of resamples, the same for every statistic.
-    pub resampling: &'a dyn Fn() -> Stream,
+    pub resampling: &'a dyn Fn() -> RandomStream,
     /// Random streams that are the same in all repeats, in words; empty if none is.
     pub fixed: &'a str,
     /// Whether repeats end when the interval looks narrow.
@@ -314,8 +314,9 @@ impl Figures<'_> {
 impl Figures<'_> {
     /// At what level intervals are Student's, each by its name; those of resamples stay as they are called.
     fn how_widened(&self, asked: &[Statistic]) -> String {
-        let words =
-            |name: &str, level: f64| format!("{name} is Student's at {} %", significant(100.0 * self.level(level), 4));
+        let words = |name: &str, level: f64| {
+            format!("{name} is Student's at {} %", format_significant(100.0 * self.level(level), 4))
+        };
         let of = |statistic: &Statistic| match statistic.kind {
             Kind::Interval(level) => Some(words(&statistic.name, level)),
             Kind::Bootstrap(_) => Some(format!("{} is not widened", statistic.name)),

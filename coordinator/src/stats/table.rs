@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ergodic_common::axis::Axis;
 use ergodic_common::config::Length;
-use ergodic_common::error::nearest;
+use ergodic_common::error::suggest_nearest;
 use ergodic_common::metric::Metric;
-use ergodic_common::repeats::Until;
-use ergodic_common::seed::{Purpose, Stream};
-use ergodic_common::tree::Value;
+use ergodic_common::repeats::StoppingRule;
+use ergodic_common::seed::{Purpose, RandomStream};
+use ergodic_common::tree::SpecValue;
 use ergodic_common::{Outcome, Spec, TrialKey};
 use rayon::prelude::*;
 
@@ -42,7 +42,7 @@ pub enum TableError {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     /// Value of each axis asked for.
-    pub values: Vec<Value>,
+    pub values: Vec<SpecValue>,
     /// Step, of a curve's point.
     pub step: u64,
     /// Statistics over completed trials.
@@ -272,8 +272,11 @@ impl Query {
             return Err(TableError::Bad(message));
         }
         let pooled = (0..spec.grid.axes().len()).any(|axis| !axes.contains(&axis));
-        let fixed: Vec<&str> = spec.seeds.fixed.iter().map(|purpose| purpose.word()).collect();
-        let terms = Terms { fixed: fixed.join(", "), stops: spec.until.as_ref().is_some_and(Until::stops) };
+        let fixed: Vec<&str> = spec.seeds.fixed.iter().map(|purpose| purpose.as_str()).collect();
+        let terms = Terms {
+            fixed: fixed.join(", "),
+            stops: spec.stopping_rule.as_ref().is_some_and(StoppingRule::is_precision_based),
+        };
         let (weighting, crossing) = (question.weighting, Crossing::of(spec));
         let chooser = chooser(&spec.measure.metrics, &metric);
         let (unranked, at) = (best::unranked(spec, &chooser.1), find_step(question.at)?);
@@ -352,8 +355,8 @@ impl Query {
         self.axes.iter().map(|axis| indices[*axis]).collect()
     }
 
-    fn values(&self, spec: &Spec, group: &[u64]) -> Vec<Value> {
-        self.axes.iter().zip(group).map(|(axis, i)| spec.grid.axes()[*axis].value(*i)).collect()
+    fn values(&self, spec: &Spec, group: &[u64]) -> Vec<SpecValue> {
+        self.axes.iter().zip(group).map(|(axis, i)| spec.grid.axes()[*axis].value_at(*i)).collect()
     }
 
     /// Statistics per group of cells, in the order of the grid; groups without a row are listed too, as long as the
@@ -424,7 +427,7 @@ impl Query {
     }
 
     fn is_ranked(&self, spec: &Spec) -> bool {
-        spec.grid.cells() > 1 && self.unranked.is_none()
+        spec.grid.cell_count() > 1 && self.unranked.is_none()
     }
 
     /// What counts alike in rows of several cells, if there are any.
@@ -450,7 +453,7 @@ impl Query {
         let spec = rows.spec;
         let mut ends: BTreeMap<u64, Ends> = BTreeMap::new();
         let mut groups: Groups = BTreeMap::new();
-        if spec.grid.numbers() <= MOST_EMPTY_ROWS {
+        if spec.grid.cell_number_bound() <= MOST_EMPTY_ROWS {
             for cell in spec.grid.iter().filter(|cell| within.holds(*cell)) {
                 groups.entry(self.group(spec, cell)).or_default().all += 1;
             }
@@ -495,8 +498,8 @@ impl Query {
                 return;
             };
             if about.0 != cell.cell {
-                let config = rows.spec.grid.config(cell.cell).ok();
-                let limit = self.at.and_then(|at| Some(config.as_ref()?.to_steps(at)));
+                let config = rows.spec.grid.resolve_config(cell.cell).ok();
+                let limit = self.at.and_then(|at| Some(config.as_ref()?.length_in_steps(at)));
                 about = (cell.cell, limit, config.and_then(|config| chance(&self.metric.1, &config)));
             }
             let lives = about.1.is_some_and(|limit| step > limit);
@@ -564,7 +567,8 @@ impl Query {
         reader.curves(rows.sweep, part, &mut |trial| {
             let SampledTrial { key, curve, .. } = trial;
             if moment.0 != key.cell {
-                moment = (key.cell, rows.spec.grid.config(key.cell).map_or(0, |config| config.to_steps(at)));
+                moment =
+                    (key.cell, rows.spec.grid.resolve_config(key.cell).map_or(0, |config| config.length_in_steps(at)));
             }
             if !trial.lives_at(moment.1) {
                 return;
@@ -585,7 +589,7 @@ impl Query {
         rows.readers.with_one(|reader| {
             reader.curves(rows.sweep, Part::ALL, &mut |SampledTrial { key, curve, .. }| {
                 if around.is_none() {
-                    let wanted = rows.spec.grid.config(key.cell).map_or(0, |config| config.to_steps(at));
+                    let wanted = rows.spec.grid.resolve_config(key.cell).map_or(0, |config| config.length_in_steps(at));
                     let below = curve.steps().take_while(|step| *step < wanted).last();
                     let above = curve.steps().find(|step| *step > wanted);
                     around = Some((wanted, below.into_iter().chain(above).collect()));
@@ -744,7 +748,7 @@ impl Query {
         each: &mut dyn FnMut(Vec<Entry>) -> bool,
     ) -> Result<(), TableError> {
         // Whether there is a sample at a moment is known at the end; and what is one page is read once.
-        if self.at.is_some() || self.pooled || cells >= rows.spec.grid.numbers() {
+        if self.at.is_some() || self.pooled || cells >= rows.spec.grid.cell_number_bound() {
             return hand_out(self.table(rows)?, each);
         }
 
@@ -773,7 +777,7 @@ impl Query {
         if self.pooled {
             return hand_out(work_out(Within::ALL)?, each);
         }
-        let (numbers, mut from) = (rows.spec.grid.numbers(), 0);
+        let (numbers, mut from) = (rows.spec.grid.cell_number_bound(), 0);
         while from < numbers {
             let within = Within { from, to: from.saturating_add(cells).min(numbers) };
             let page = work_out(within)?;
@@ -798,7 +802,7 @@ impl Query {
             return page.saturating_add(ends);
         }
         let places = self.axes.iter().fold(1_u64, |n, axis| n.saturating_mul(spec.grid.axes()[*axis].len()));
-        let rows = places.min(done.max(MOST_EMPTY_ROWS)).min(spec.grid.cells());
+        let rows = places.min(done.max(MOST_EMPTY_ROWS)).min(spec.grid.cell_count());
         let values = done.saturating_mul(samples).saturating_mul(VALUE_BYTES);
         rows.saturating_mul(samples).saturating_mul(ENTRY_BYTES).saturating_add(values)
     }
@@ -812,10 +816,10 @@ fn cells_of_a_page(spec: &Spec, samples: u64) -> u64 {
 
 /// The most samples that a trial of a sweep has.
 fn samples(spec: &Spec) -> u64 {
-    let classes = (0..spec.grid.classes()).filter(|class| spec.grid.class_cells(*class) > 0);
+    let classes = (0..spec.grid.class_count()).filter(|class| spec.grid.class_cell_count(*class) > 0);
     let of_class = |class| {
-        let config = spec.grid.config(spec.grid.class_cell(class, 0)).ok()?;
-        Some(config.steps().div_ceil(config.to_steps(spec.measure.every).max(1)))
+        let config = spec.grid.resolve_config(spec.grid.class_cell_at(class, 0)).ok()?;
+        Some(config.total_steps().div_ceil(config.length_in_steps(spec.measure.every).max(1)))
     };
     classes.filter_map(of_class).max().unwrap_or(1).max(1)
 }
@@ -832,7 +836,7 @@ fn hand_out(mut entries: Vec<Entry>, each: &mut dyn FnMut(Vec<Entry>) -> bool) -
 
 impl<'a> Rows<'a> {
     /// The stream of resamples of some cells.
-    pub(super) fn resampling(self, cells: &[u64]) -> Stream {
+    pub(super) fn resampling(self, cells: &[u64]) -> RandomStream {
         self.cells().resampling(cells)
     }
 
@@ -841,7 +845,7 @@ impl<'a> Rows<'a> {
         self,
         work: impl Fn(&dyn Reader, Part) -> Result<T, StoreError> + Sync,
     ) -> Result<Vec<T>, StoreError> {
-        self.readers.each(&self.readers.parts(self.spec.grid.numbers(), self.spec.repeats), work)
+        self.readers.each(&self.readers.parts(self.spec.grid.cell_number_bound(), self.spec.repeats), work)
     }
 
     /// The same with the parts of these cells.
@@ -871,11 +875,11 @@ impl<'a> Rows<'a> {
 
 impl Cells<'_> {
     /// The stream of resamples of some cells: by what they are, and not by where they stand in the grid.
-    fn resampling(self, cells: &[u64]) -> Stream {
-        let configs = cells.iter().filter_map(|cell| self.spec.grid.config(*cell).ok());
-        let identity: Vec<u8> = configs.flat_map(|config| self.spec.cell_hash(&config, &self.data)).collect();
-        let streams = self.spec.streams(TrialKey { cell: 0, repeat: 0 }, [0; 32]);
-        streams.open(Purpose::Bootstrap, &identity)
+    fn resampling(self, cells: &[u64]) -> RandomStream {
+        let configs = cells.iter().filter_map(|cell| self.spec.grid.resolve_config(*cell).ok());
+        let identity: Vec<u8> = configs.flat_map(|config| self.spec.compute_cell_hash(&config, &self.data)).collect();
+        let streams = self.spec.trial_streams(TrialKey { cell: 0, repeat: 0 }, [0; 32]);
+        streams.open_stream(Purpose::Bootstrap, &identity)
     }
 }
 
@@ -939,7 +943,7 @@ pub(super) fn find_axis(axes: &[Axis], name: &str) -> Result<usize, TableError> 
     match (found.next(), found.next()) {
         (Some((at, _)), None) => Ok(at),
         _ => {
-            let hint = nearest(name, axes.iter().map(|axis| axis.name.as_str()));
+            let hint = suggest_nearest(name, axes.iter().map(|axis| axis.name.as_str()));
             Err(TableError::Unknown(format!("the sweep has no axis '{name}', {hint}")))
         }
     }
@@ -953,7 +957,7 @@ fn find_metric(metrics: &[Metric], name: &str) -> Result<(usize, Metric), TableE
         Some(at) => Ok((at, metrics[at].clone())),
         None => {
             let names: Vec<_> = metrics.iter().map(Metric::name).collect();
-            let hint = nearest(name, names.iter().map(AsRef::as_ref));
+            let hint = suggest_nearest(name, names.iter().map(AsRef::as_ref));
             Err(TableError::Unknown(format!("the sweep does not measure '{name}', {hint}")))
         }
     }

@@ -6,8 +6,8 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use ergodic_common::metric::Metric;
-use ergodic_common::repeats::{Rule, Until};
-use ergodic_common::seed::{Stream, fixed_stream};
+use ergodic_common::repeats::{StoppingCriterion, StoppingRule};
+use ergodic_common::seed::{RandomStream, fixed_stream};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
 use ergodic_common::trial::Curve;
@@ -187,18 +187,26 @@ fn bootstrap_intervals_agree_with_scipy_within_what_resampling_leaves() {
 // --- what intervals and tests promise ---
 
 /// How a law is drawn, and its mean.
-type Law = (fn(&mut Stream) -> f64, f64);
+type Law = (fn(&mut RandomStream) -> f64, f64);
 
 /// Normal, exponential (skewness 2), and the square root of an exponential variable (skewness 0.6).
-const LAWS: [Law; 3] =
-    [(Stream::normal, 0.0), (exponential, 1.0), (|stream| exponential(stream).sqrt(), 0.886_226_925_452_758)];
+const LAWS: [Law; 3] = [
+    (RandomStream::next_normal, 0.0),
+    (exponential, 1.0),
+    (|stream| exponential(stream).sqrt(), 0.886_226_925_452_758),
+];
 
-fn exponential(stream: &mut Stream) -> f64 {
-    -(1.0 - stream.uniform()).ln()
+fn exponential(stream: &mut RandomStream) -> f64 {
+    -(1.0 - stream.next_uniform()).ln()
 }
 
 /// Share of `rounds` in which an interval covers the mean.
-fn coverage(law: usize, n: usize, rounds: u64, interval: impl Fn(&Sample, &mut Stream) -> Option<(f64, f64)>) -> f64 {
+fn coverage(
+    law: usize,
+    n: usize,
+    rounds: u64,
+    interval: impl Fn(&Sample, &mut RandomStream) -> Option<(f64, f64)>,
+) -> f64 {
     let (draw, mean) = LAWS[law];
     let covers = |round: &u64| {
         let mut stream = fixed_stream("coverage", (law as u64 * 1000 + n as u64) << 32 | *round);
@@ -258,7 +266,7 @@ fn p_values_are_uniform_or_conservative_where_there_is_nothing_to_find() {
     for (n, coarse) in [(8, false), (8, true), (30, false), (30, true), (100, false), (100, true)] {
         let tests = |round: u64| {
             let mut stream = fixed_stream("null", u64::from(coarse) << 63 | (n as u64) << 32 | round);
-            let mut draw = || if coarse { (4.0 * stream.normal()).round() / 20.0 } else { stream.normal() };
+            let mut draw = || if coarse { (4.0 * stream.next_normal()).round() / 20.0 } else { stream.next_normal() };
             let differences: Vec<f64> = (0..n).map(|_| draw()).collect();
             let above = differences.iter().filter(|d| **d > 0.0).count() as u64;
             let below = differences.iter().filter(|d| **d < 0.0).count() as u64;
@@ -295,13 +303,13 @@ fn stored(dir: &std::path::Path, more: &str, change: impl Fn(TrialKey, &mut [f64
     let mut stream = fixed_stream("parts", 0);
     let mut rows = Vec::new();
     for key in (0..6).flat_map(|cell| (0..9).map(move |repeat| TrialKey { cell, repeat })) {
-        let lot = stream.uniform();
+        let lot = stream.next_uniform();
         let outcome = match lot {
             _ if lot < 0.1 => Outcome::Failed { cause: "by lot".into() },
             _ if lot < 0.3 => Outcome::Diverged { step: 2 },
             _ => Outcome::Completed,
         };
-        let mut values: Vec<f64> = (0..6).map(|_| stream.normal()).collect();
+        let mut values: Vec<f64> = (0..6).map(|_| stream.next_normal()).collect();
         if lot > 0.9 {
             values[5] = f64::NAN;
         }
@@ -317,7 +325,7 @@ fn stored(dir: &std::path::Path, more: &str, change: impl Fn(TrialKey, &mut [f64
 /// A store with a sweep of this file, and these results.
 fn stored_results(dir: &std::path::Path, text: String, results: Vec<TrialResult>) -> (SqliteStore, Spec) {
     let source = SpecSource { file: "parts".into(), text, ..SpecSource::default() };
-    let spec = Spec::read(&source).expect("a sweep");
+    let spec = Spec::read_stored(&source).expect("a sweep");
     let row = SweepRow {
         number: 0,
         id: "parts".into(),
@@ -652,8 +660,9 @@ fn cells_or_trials_count_alike_in_a_row_of_several() {
 fn where_repeats_end_by_precision_it_is_said_which_intervals_are_widened() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (store, mut spec) = stored(dir.path(), "", |_, _| {});
-    let rule = Rule::Precision { ci95: 0.1 };
-    spec.until = Some(Until { min: 2, said: true, metric: Metric::TestAcc, rule });
+    let rule = StoppingCriterion::Precision { ci95: 0.1 };
+    spec.stopping_rule =
+        Some(StoppingRule { min_repeats: 2, min_is_explicit: true, metric: Metric::TestAcc, criterion: rule });
     let readers = store.readers(1).expect("readers");
     let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
     let note = |stats: &[&str]| {

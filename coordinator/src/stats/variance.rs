@@ -9,7 +9,7 @@
 
 use ergodic_common::Spec;
 use ergodic_common::metric::Metric;
-use ergodic_common::seed::NAMED;
+use ergodic_common::seed::NAMED_PURPOSES;
 
 use super::compare::trials;
 use super::crossed::Spread;
@@ -93,7 +93,7 @@ impl Variances {
     /// The store failed, or no cell has all its trials.
     pub fn answer(&self, rows: Rows<'_>) -> Result<Vec<Decomposition>, TableError> {
         let expected = u64::from(rows.spec.repeats);
-        let most = self.metric().range().map(|(low, high)| 0.25 * (high - low) * (high - low));
+        let most = self.metric().bounded_range().map(|(low, high)| 0.25 * (high - low) * (high - low));
         let of = |(cell, trials): (u64, super::compare::Trials)| {
             let n = trials.values.len() as u64;
             let values: Vec<f64> = trials.values.iter().map(|(_, value)| *value).collect();
@@ -144,11 +144,13 @@ impl Layout {
     /// That of a sweep that crosses streams.
     pub(super) fn of(spec: &Spec) -> Self {
         let crossed = &spec.seeds.crossed;
-        let name = |purpose| NAMED.iter().find(|(_, named)| *named == purpose).map_or("", |(word, _)| word).to_owned();
+        let name = |purpose| {
+            NAMED_PURPOSES.iter().find(|(_, named)| *named == purpose).map_or("", |(word, _)| word).to_owned()
+        };
         Self {
             names: crossed.iter().map(|(purpose, _)| name(*purpose)).collect(),
             sizes: crossed.iter().map(|(_, count)| *count as usize).collect(),
-            replicates: (u64::from(spec.repeats) / spec.seeds.combinations()) as usize,
+            replicates: (u64::from(spec.repeats) / spec.seeds.combination_count()) as usize,
         }
     }
 
@@ -403,7 +405,8 @@ mod tests {
         let (mut sums, mut covered) = ([0.0; 3], [0.0; 3]);
         for round in 0..ROUNDS {
             let mut stream = fixed_stream("components", round);
-            let mut draw = |n: usize, deviation: f64| (0..n).map(|_| deviation * stream.normal()).collect::<Vec<f64>>();
+            let mut draw =
+                |n: usize, deviation: f64| (0..n).map(|_| deviation * stream.next_normal()).collect::<Vec<f64>>();
             let (a, b, rest) = (draw(12, deviations[0]), draw(10, deviations[1]), draw(120, deviations[2]));
             let values: Vec<f64> =
                 (0..120).map(|repeat| 5.0 + a[repeat / 10] + b[repeat % 10] + rest[repeat]).collect();
@@ -463,9 +466,9 @@ mod tests {
     fn no_interval_of_an_accuracy_is_above_a_quarter() {
         let mut wide =
             Component { name: String::new(), df: 1, variance: 0.01, share: None, ends: Some((1e-3, 2.5e19)) };
-        wide.bound(Metric::TestAcc.range().map(|(low, high)| 0.25 * (high - low) * (high - low)));
+        wide.bound(Metric::TestAcc.bounded_range().map(|(low, high)| 0.25 * (high - low) * (high - low)));
         assert_eq!(wide.ends, Some((1e-3, 0.25)));
-        wide.bound(Metric::TestLoss.range().map(|_| 0.0));
+        wide.bound(Metric::TestLoss.bounded_range().map(|_| 0.0));
         assert_eq!(wide.ends, Some((1e-3, 0.25)), "a loss has no bound");
     }
 

@@ -16,7 +16,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ergodic_common::reuse::Selection;
+use ergodic_common::reuse::ResultSelection;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
 use ergodic_common::trial::Predictions;
@@ -180,7 +180,7 @@ impl Write {
     pub fn named_files(&self) -> Vec<[u8; 32]> {
         match self {
             Self::Results(batch) if !batch.compare_only && !batch.audit => {
-                batch.results.iter().filter_map(|result| result.weights).collect()
+                batch.results.iter().filter_map(|result| result.weights_hash).collect()
             }
             Self::Sweep(row) => row.named_files().collect(),
             Self::Inherit(inheritance) => inheritance.row.named_files().collect(),
@@ -285,7 +285,7 @@ pub struct SameCell {
     /// What it is.
     pub identity: [u8; 32],
     /// What of its results is wanted.
-    pub select: Arc<Selection>,
+    pub select: Arc<ResultSelection>,
 }
 
 /// A cell of a new sweep of which another one has rows that lack something.

@@ -177,7 +177,7 @@ pub fn differences(row: &TrialResult, result: &TrialResult) -> Vec<&'static str>
         ("digest", row.digest == result.digest),
         ("metrics", from_f64s(&row.metrics) == from_f64s(&result.metrics)),
         ("curve", from_curve(&row.curve) == from_curve(&result.curve)),
-        ("weights", row.weights == result.weights),
+        ("weights", row.weights_hash == result.weights_hash),
         ("predictions", kept_predictions(row) == kept_predictions(result)),
     ];
     same.into_iter().filter(|(_, same)| !same).map(|(what, _)| what).collect()
@@ -314,7 +314,7 @@ pub fn trial_checksum(sweep: i64, worker: &str, result: &TrialResult) -> i64 {
         digest: &result.digest,
         metrics: &from_f64s(&result.metrics),
         isa: &result.isa,
-        weights: result.weights.as_ref().map(|hash| &hash[..]),
+        weights: result.weights_hash.as_ref().map(|hash| &hash[..]),
     };
     fields.checksum(sweep)
 }
@@ -385,9 +385,9 @@ pub fn sweep_checksum(row: &SweepRow) -> i64 {
         fields.extend([Value::from("launched by"), Value::from(row.launched_by.as_str())]);
     }
     // Those of earlier programs are as they were.
-    if row.source.grammar > 1 || row.source.cells.is_some() {
+    if row.source.grammar > 1 || row.source.cells_fingerprint.is_some() {
         fields.push(row.source.grammar.into());
-        fields.push(Value::Bytes(row.source.cells.as_ref().map(|cells| &cells[..])));
+        fields.push(Value::Bytes(row.source.cells_fingerprint.as_ref().map(|cells| &cells[..])));
     }
     checksum("sweeps", &fields)
 }

@@ -366,7 +366,7 @@ fn insert_trial(sqlite: &Connection, sweep: i64, worker: &str, result: &TrialRes
         from_f64s(&result.metrics),
         curve,
         result.isa,
-        result.weights.as_ref().map(|hash| hash.as_slice()),
+        result.weights_hash.as_ref().map(|hash| hash.as_slice()),
         trial_checksum(sweep, worker, result),
     ])?;
     if let Some(predictions) = kept_predictions(result) {

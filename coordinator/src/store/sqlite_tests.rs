@@ -22,7 +22,7 @@ fn sweep() -> SweepRow {
             settings: vec!["a=1".into()],
             files: vec![pin()],
             grammar: 2,
-            cells: Some([3; 32]),
+            cells_fingerprint: Some([3; 32]),
         },
         data: DataPin { hash: Some([7; 32]), train: 5, words: "five".into() },
         state: SweepState::Running,
@@ -58,7 +58,7 @@ fn result(repeat: u32, metric: f64) -> TrialResult {
         digest: [repeat as u8; 32],
         curve: Curve { steps: vec![5, 10], values: vec![1.0, f64::NAN, metric, -0.0] },
         predictions: Predictions { steps: vec![5, 10], classes: vec![1, 2, 3, 4] },
-        weights: Some([7; 32]),
+        weights_hash: Some([7; 32]),
         isa: "avx2".into(),
         ..TrialResult::completed(TrialKey { cell: 3, repeat })
     }
@@ -306,7 +306,7 @@ fn what_a_trial_keeps_is_compared_and_read_back() {
     let mut writer = store.writer(1).expect("a writer");
     let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a sweep's number") };
     commit(writer.as_mut(), &Write::Lease(lease(9, number)));
-    let nothing = TrialResult { predictions: Predictions::default(), weights: None, ..result(2, 0.5) };
+    let nothing = TrialResult { predictions: Predictions::default(), weights_hash: None, ..result(2, 0.5) };
     let stored = report(commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5), nothing.clone()])));
     assert_eq!(stored.stored, [0, 1]);
     let same = report(commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5), nothing.clone()])));
@@ -314,16 +314,16 @@ fn what_a_trial_keeps_is_compared_and_read_back() {
     for different in [
         TrialResult { predictions: Predictions { steps: vec![5, 10], classes: vec![1, 2, 3, 5] }, ..result(0, 0.5) },
         TrialResult { predictions: Predictions::default(), ..result(0, 0.5) },
-        TrialResult { weights: Some([8; 32]), ..result(0, 0.5) },
-        TrialResult { weights: None, ..result(0, 0.5) },
-        TrialResult { weights: Some([7; 32]), ..nothing.clone() },
+        TrialResult { weights_hash: Some([8; 32]), ..result(0, 0.5) },
+        TrialResult { weights_hash: None, ..result(0, 0.5) },
+        TrialResult { weights_hash: Some([7; 32]), ..nothing.clone() },
         TrialResult { predictions: result(0, 0.5).predictions, ..nothing },
     ] {
         assert_eq!(report(commit(writer.as_mut(), &batch(number, 9, vec![different]))).mismatches, 1);
     }
     let reader = store.reader().expect("a reader");
     let row = reader.trial(number, TrialKey { cell: 3, repeat: 0 }).expect("read").expect("a row").result;
-    assert_eq!((row.isa.as_str(), row.weights), ("avx2", Some([7; 32])));
+    assert_eq!((row.isa.as_str(), row.weights_hash), ("avx2", Some([7; 32])));
     let mut all = Vec::new();
     let mut keep = |key: TrialKey, predictions| {
         all.push((key.repeat, predictions));
@@ -350,7 +350,7 @@ fn a_store_of_the_first_version_is_brought_up_to_date() {
     let sweeps = reader.sweeps().expect("read");
     assert_eq!((&sweeps[0].id[..], sweeps[0].share), ("old", Share::default()));
     let row = reader.trial(1, TrialKey { cell: 0, repeat: 0 }).expect("read").expect("the row is still there");
-    assert_eq!((row.result.steps, row.result.isa.as_str(), row.result.weights), (5, "", None));
+    assert_eq!((row.result.steps, row.result.isa.as_str(), row.result.weights_hash), (5, "", None));
     drop(store);
     SqliteStore::open(dir.path()).expect("opened once more");
 }
@@ -502,7 +502,7 @@ fn rows_that_name_weights_are_told_whatever_else_is_damaged() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = with_a_row_in_every_table(dir.path());
     let mut writer = store.writer(1).expect("a writer");
-    let plain = TrialResult { weights: None, ..result(4, 0.5) };
+    let plain = TrialResult { weights_hash: None, ..result(4, 0.5) };
     commit(writer.as_mut(), &batch(1, 9, vec![plain, result(5, 0.5)]));
     let connection = connect(&store.path).expect("a connection");
     let change =
@@ -539,8 +539,8 @@ fn rows_are_gathered_wherever_they_stand_but_for_those_of_which_an_audit_found_o
     let text = "name = 'a'\n[data]\ndataset = 'glyphs'\n[model]\nkind = 'mlp'\n[train]\nsteps = 9\nbatch_size = 32\nlr = 0.1\n\
                 [measure]\nmetrics = ['test_acc', 'train_loss']\n";
     let source = SpecSource { file: "f".into(), text: text.into(), ..SpecSource::default() };
-    let spec = Spec::read(&source).expect("a sweep file");
-    let select = spec.measure.select(&spec.measure, &spec.grid.config(0).expect("a cell"));
+    let spec = Spec::read_stored(&source).expect("a sweep file");
+    let select = spec.measure.selection_for(&spec.measure, &spec.grid.resolve_config(0).expect("a cell"));
     let select = Arc::new(select.expect("all of it"));
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
@@ -549,7 +549,7 @@ fn rows_are_gathered_wherever_they_stand_but_for_those_of_which_an_audit_found_o
     commit(writer.as_mut(), &Write::Lease(lease(9, number)));
     let row = |cell: u64, repeat: u32| TrialResult {
         key: TrialKey { cell, repeat },
-        weights: None,
+        weights_hash: None,
         predictions: Predictions::default(),
         ..result(0, 0.5)
     };
@@ -609,10 +609,10 @@ fn a_removed_sweep_is_cleared_bit_by_bit_and_takes_only_what_is_its_own() {
     let mut writer = store.writer(1).expect("a writer");
     commit(writer.as_mut(), &Write::Sweep(SweepRow { id: "abd".into(), ..sweep() }));
     commit(writer.as_mut(), &Write::Lease(lease(10, 2)));
-    let other = TrialResult { weights: Some([8; 32]), ..result(1, 0.7) };
+    let other = TrialResult { weights_hash: Some([8; 32]), ..result(1, 0.7) };
     commit(
         writer.as_mut(),
-        &batch(1, 9, (10..1500).map(|n| TrialResult { weights: None, ..result(n, 0.5) }).collect()),
+        &batch(1, 9, (10..1500).map(|n| TrialResult { weights_hash: None, ..result(n, 0.5) }).collect()),
     );
     commit(writer.as_mut(), &batch(1, 9, vec![other]));
     commit(writer.as_mut(), &batch(2, 10, vec![result(0, 0.5)]));

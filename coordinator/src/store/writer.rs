@@ -11,7 +11,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::{Kept, StoreError, Write, Writer, Written};
 use crate::failpoint;
-use ergodic_common::trial::hex;
+use ergodic_common::trial::to_hex;
 
 /// Called with what became of a write.
 pub type Answer = Box<dyn FnOnce(Result<Written, StoreError>) + Send>;
@@ -175,7 +175,7 @@ impl WriterLoop {
             match write.named_files().into_iter().find(|hash| !self.files.has(hash)) {
                 None => admitted.push((write, answer)),
                 Some(hash) => {
-                    let message = format!("the file {} that is named is not here: send it first", hex(&hash));
+                    let message = format!("the file {} that is named is not here: send it first", to_hex(&hash));
                     answer(Err(StoreError::Missing(message)));
                 }
             }
@@ -191,7 +191,7 @@ impl WriterLoop {
                 Ok(None) => {}
                 Ok(Some(size)) => (files, bytes) = (files + 1, bytes + size),
                 Err(error) => {
-                    tracing::warn!(%error, file = hex(hash), "a file that nothing names could not be removed")
+                    tracing::warn!(%error, file = to_hex(hash), "a file that nothing names could not be removed")
                 }
             }
         }

@@ -133,7 +133,7 @@ fn open(record: &[u8]) -> Option<Entry> {
     match *what {
         RESULT => {
             let result: TrialResult = batch.results.into_iter().next()?.try_into().ok()?;
-            let weights = result.weights.is_some().then(|| weights.to_vec());
+            let weights = result.weights_hash.is_some().then(|| weights.to_vec());
             Some(Entry::Result(Box::new(Kept { sender, finished: Finished { result, weights } })))
         }
         ACKNOWLEDGED => {
@@ -158,7 +158,7 @@ pub(crate) mod tests {
         let hash = weights.as_ref().map(|file| *blake3::hash(file).as_bytes());
         let key = TrialKey { cell: 1, repeat };
         let result =
-            TrialResult { metrics: vec![0.5, f64::from(repeat)], weights: hash, ..TrialResult::completed(key) };
+            TrialResult { metrics: vec![0.5, f64::from(repeat)], weights_hash: hash, ..TrialResult::completed(key) };
         Finished { result, weights }
     }
 

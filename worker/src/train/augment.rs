@@ -1,7 +1,7 @@
 //! How training images are changed each time they are visited.
 
-use ergodic_common::config::{Augment, CROP_REACH, Order, TrialConfig};
-use ergodic_common::seed::{Purpose, Stream, Streams};
+use ergodic_common::config::{Augment, MAX_CROP_SHIFT, TrialConfig, VisitOrder};
+use ergodic_common::seed::{Purpose, RandomStream, Streams};
 
 /// A window on an image, moved and perhaps mirrored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,13 +14,13 @@ pub(super) struct Move {
 }
 
 impl Move {
-    fn draw(augment: Augment, stream: &mut Stream) -> Self {
+    fn draw(augment: Augment, stream: &mut RandomStream) -> Self {
         let mut along = || match augment {
-            Augment::CropFlip => stream.below(2 * CROP_REACH + 1) as i8 - CROP_REACH as i8,
+            Augment::CropFlip => stream.next_below(2 * MAX_CROP_SHIFT + 1) as i8 - MAX_CROP_SHIFT as i8,
             Augment::None | Augment::Flip => 0,
         };
         let (down, right) = (along(), along());
-        Self { down, right, mirrored: augment != Augment::None && stream.below(2) == 1 }
+        Self { down, right, mirrored: augment != Augment::None && stream.next_below(2) == 1 }
     }
 
     /// Which pixel of an image stands at (y, x) of the window, counted row by row; `None` outside the image.
@@ -33,7 +33,7 @@ impl Move {
 }
 
 /// Moves of so many images; none where images stay as they are.
-pub(super) fn draw(augment: Augment, images: usize, stream: &mut Stream, into: &mut Vec<Move>) {
+pub(super) fn draw(augment: Augment, images: usize, stream: &mut RandomStream, into: &mut Vec<Move>) {
     into.clear();
     if augment != Augment::None {
         into.extend((0..images).map(|_| Move::draw(augment, stream)));
@@ -54,8 +54,8 @@ pub(super) struct Moves<'a> {
 
 impl<'a> Moves<'a> {
     pub(super) fn new(config: &TrialConfig, streams: &'a Streams) -> Self {
-        let period = if config.data.order == Order::WithReplacement { 1 } else { config.steps_per_epoch() };
-        let (augment, batch) = (config.data.augment, config.batch() as usize);
+        let period = if config.data.order == VisitOrder::WithReplacement { 1 } else { config.steps_per_epoch() };
+        let (augment, batch) = (config.data.augment, config.effective_batch_size() as usize);
         Self { streams, augment, batch, period, drawn: None, moves: Vec::new() }
     }
 
@@ -66,7 +66,7 @@ impl<'a> Moves<'a> {
         }
         let (period, within) = (step / self.period, (step % self.period) as usize);
         if self.drawn != Some(period) {
-            let mut stream = self.streams.open(Purpose::Augment, &period.to_le_bytes());
+            let mut stream = self.streams.open_stream(Purpose::Augment, &period.to_le_bytes());
             draw(self.augment, self.period as usize * self.batch, &mut stream, &mut self.moves);
             self.drawn = Some(period);
         }

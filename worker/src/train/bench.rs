@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use ergodic_common::config::{DataConfig, Order, TrialConfig};
+use ergodic_common::config::{DataConfig, TrialConfig, VisitOrder};
 use ergodic_common::dataset::{Dataset, Images};
 use ergodic_common::net::Net;
 use ergodic_common::seed::{SeedPlan, Streams, fixed_stream};
@@ -62,16 +62,16 @@ pub fn bench(
     place: Option<&Place>,
     threads: u32,
 ) -> Result<BenchReport, rayon::ThreadPoolBuildError> {
-    let batch = u64::from(config.batch());
+    let batch = u64::from(config.effective_batch_size());
     let mut report = BenchReport::default();
-    let Some(net) = Net::of(config) else { return Ok(report) };
+    let Some(net) = Net::from_config(config) else { return Ok(report) };
     let pool = super::pool(threads)?;
     let streams = Streams { sweep_seed: 0, repeat: 0, cell: [0; 32], plan: SeedPlan::default() };
     let data = made_up(config, &streams);
-    let measure = Measure::sampling(ergodic_common::config::Length::Steps(1), Vec::new());
+    let measure = Measure::with_metrics(ergodic_common::config::Length::Steps(1), Vec::new());
     let key = TrialKey { cell: 0, repeat: 0 };
     let mut config = config.clone();
-    (config.data.train, config.data.order) = (config.batch(), Order::Sequential);
+    (config.data.train, config.data.order) = (config.effective_batch_size(), VisitOrder::Sequential);
     let job = Job {
         config: &config,
         streams: &streams,
@@ -154,17 +154,17 @@ impl super::Program for Timed<'_> {
 /// A batch of noise.
 fn made_up(config: &TrialConfig, streams: &Streams) -> TrialData {
     let name = config.data.dataset;
-    let (height, width, channels) = name.shape();
+    let (height, width, channels) = name.image_shape();
     let part = |images: u32| {
         let mut stream = fixed_stream("bench", u64::from(images));
         let mut pixels = Vec::new();
         while pixels.len() < (images * height * width * channels) as usize {
-            pixels.extend(stream.bytes());
+            pixels.extend(stream.next_bytes());
         }
         pixels.truncate((images * height * width * channels) as usize);
-        Images { pixels, floats: Vec::new(), labels: (0..images).map(|i| (i % name.classes()) as u8).collect() }
+        Images { pixels, floats: Vec::new(), labels: (0..images).map(|i| (i % name.class_count()) as u8).collect() }
     };
-    let batch = config.batch();
+    let batch = config.effective_batch_size();
     let dataset = Arc::new(Dataset { name, train: part(batch), test: part(1) });
     let config = DataConfig::new(name, batch, 1);
     TrialData::new(dataset, &config, streams).expect("as many images as asked for were made")

@@ -7,7 +7,7 @@
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use ergodic_common::config::Loss;
-use ergodic_common::net::{Layer, Map, Net, NormSpec, Over, Pool, Role, Shape};
+use ergodic_common::net::{ActivationShape, Layer, LinearOp, Net, NormScope, NormSpec, ParamRole, Pool};
 
 /// Parameters of all lanes: one tensor `[lane, numbers]` for each of [`Net::params`], in logical order.
 pub(super) type Parameters = Vec<Var>;
@@ -26,16 +26,16 @@ pub(super) struct Passed {
 /// Passes over images `[lane, batch, height, width, channel]`; with running statistics in evaluation mode.
 pub(super) fn pass(net: &Net, params: &Parameters, images: &Tensor, running: Option<&Statistics>) -> Result<Passed> {
     let described = net.params();
-    let get = |layer: usize, role: Role| -> Option<&Tensor> {
+    let get = |layer: usize, role: ParamRole| -> Option<&Tensor> {
         let at = described.iter().position(|p| p.layer == layer && p.role == role)?;
         Some(params[at].as_tensor())
     };
     let (mut moments, mut running) = (Vec::new(), running.map(|all| all.iter()));
     let (mut sums, mut activations): (Vec<Tensor>, Vec<Tensor>) = (Vec::new(), Vec::new());
     for (at, layer) in net.layers.iter().enumerate() {
-        let weight = get(at, Role::Weight).expect("every layer has a weight");
+        let weight = get(at, ParamRole::Weight).expect("every layer has a weight");
         let mut x = map(layer, layer.source.map_or(images, |source| &activations[source]), weight)?;
-        if let Some(bias) = get(at, Role::Bias) {
+        if let Some(bias) = get(at, ParamRole::Bias) {
             x = x.broadcast_add(&per_channel(bias)?)?;
         }
         if let Some(added) = layer.add {
@@ -43,16 +43,16 @@ pub(super) fn pass(net: &Net, params: &Parameters, images: &Tensor, running: Opt
         }
         sums.push(x.clone());
         if let Some(norm) = layer.norm {
-            x = match norm.over {
-                Over::Groups(groups) => group_norm(&x, groups, norm.eps)?,
-                Over::Batch => {
+            x = match norm.scope {
+                NormScope::Groups(groups) => group_norm(&x, groups, norm.eps)?,
+                NormScope::Batch => {
                     let stored = running.as_mut().map(|all| all.next().expect("statistics of every batch norm"));
                     let (normed, seen) = batch_norm(&x, norm, stored)?;
                     moments.extend(seen);
                     normed
                 }
             };
-            if let (Some(scale), Some(shift)) = (get(at, Role::NormScale), get(at, Role::NormShift)) {
+            if let (Some(scale), Some(shift)) = (get(at, ParamRole::NormScale), get(at, ParamRole::NormShift)) {
                 x = x.broadcast_mul(&per_channel(scale)?)?.broadcast_add(&per_channel(shift)?)?;
             }
         }
@@ -73,13 +73,13 @@ fn per_channel(x: &Tensor) -> Result<Tensor> {
 pub(super) fn map(layer: &Layer, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let outputs = layer.output.channels;
     let (lanes, batch, ..) = x.dims5()?;
-    match layer.map {
-        Map::Linear => {
+    match layer.linear_op {
+        LinearOp::Linear => {
             let weight = weight.reshape((lanes, layer.fan_in(), outputs))?;
             let y = x.reshape((lanes, batch, layer.fan_in()))?.matmul(&weight)?;
             y.reshape((lanes, batch, 1, 1, outputs))
         }
-        Map::Conv { .. } => {
+        LinearOp::Conv { .. } => {
             let pixels = batch * layer.output.height * layer.output.width;
             let patches = patches(layer, x)?.reshape((lanes, pixels, layer.fan_in()))?;
             let y = patches.matmul(&weight.reshape((lanes, layer.fan_in(), outputs))?)?;
@@ -103,8 +103,8 @@ fn patches(layer: &Layer, x: &Tensor) -> Result<Tensor> {
 
 /// The input pixel under every kernel pixel of every output pixel, in this order.
 fn places(layer: &Layer) -> Vec<u32> {
-    let Map::Conv { kernel, stride, padding } = layer.map else { return Vec::new() };
-    let Shape { height, width, .. } = layer.input;
+    let LinearOp::Conv { kernel, stride, padding } = layer.linear_op else { return Vec::new() };
+    let ActivationShape { height, width, .. } = layer.input;
     let mut places = Vec::with_capacity(layer.output.height * layer.output.width * kernel * kernel);
     for (y, x) in pixels(layer.output.height, layer.output.width) {
         for (ky, kx) in pixels(kernel, kernel) {

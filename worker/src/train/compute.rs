@@ -25,7 +25,7 @@ pub(super) enum Compute {
 impl Compute {
     /// For training batches of the job's size and passes without gradient of up to `test` images.
     pub(super) fn new(job: &Job<'_>, net: &Net, test: usize) -> Self {
-        let (batch, loss) = (job.config.batch() as usize, job.config.train.loss);
+        let (batch, loss) = (job.config.effective_batch_size() as usize, job.config.train.loss);
         match job.place {
             None => Self::Own(Box::new(Engine::new(net, loss, batch, test, job.threads()))),
             Some(place) => Self::Stock(Box::new(StockEngine::new(net, loss, batch, &place.device))),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ergodic_common::config::DataConfig;
 use ergodic_common::dataset::{DataError, Dataset, Images, Subset};
-use ergodic_common::net::Shape;
+use ergodic_common::net::ActivationShape;
 use ergodic_common::seed::{Purpose, Streams};
 
 use super::augment::Move;
@@ -35,7 +35,7 @@ impl TrialData {
     /// # Errors
     /// More images are asked for than there are.
     pub fn new(dataset: Arc<Dataset>, config: &DataConfig, streams: &Streams) -> Result<Self, DataError> {
-        let subset = dataset.subset(config, streams)?;
+        let subset = dataset.choose_subset(config, streams)?;
         let inputs = if dataset.train.floats.is_empty() {
             Inputs::Tables(tables(&dataset, &subset.train, config.standardize))
         } else {
@@ -52,7 +52,7 @@ impl TrialData {
 
     /// Indices of the test images that predictions are kept for.
     pub(super) fn probe(&self, points: u32, streams: &Streams) -> Vec<u32> {
-        self.dataset.probe(points, streams)
+        self.dataset.choose_probe_set(points, streams)
     }
 
     /// Indices of the test images.
@@ -85,19 +85,19 @@ impl TrialData {
             Inputs::Tables(tables) => Pixels::Bytes(&part.pixels, tables),
             Inputs::Moments(moments) => Pixels::Floats(&part.floats, moments),
         };
-        let (height, width, _) = self.dataset.name.shape();
+        let (height, width, _) = self.dataset.name.image_shape();
         Source { pixels, sides: (height as usize, width as usize), labels: &part.labels, indices, moves: &[] }
     }
 }
 
 fn image_len(dataset: &Dataset) -> usize {
-    let (height, width, channels) = dataset.name.shape();
+    let (height, width, channels) = dataset.name.image_shape();
     (height * width * channels) as usize
 }
 
 /// What each byte of each channel becomes.
 fn tables(dataset: &Dataset, images: &[u32], standardize: bool) -> Vec<[f32; 256]> {
-    let (channels, image) = (dataset.name.shape().2 as usize, image_len(dataset));
+    let (channels, image) = (dataset.name.image_shape().2 as usize, image_len(dataset));
     let mut counts = vec![[0_u64; 256]; channels];
     for i in images {
         let pixels = &dataset.train.pixels[*i as usize * image..][..image];
@@ -112,7 +112,7 @@ fn tables(dataset: &Dataset, images: &[u32], standardize: bool) -> Vec<[f32; 256
 /// Mean and standard deviation of each channel, in two passes over the images in their order; (0, 1) unless
 /// standardised, and 1 for a channel that never changes.
 fn moments(dataset: &Dataset, images: &[u32], standardize: bool) -> Vec<(f64, f64)> {
-    let (channels, image) = (dataset.name.shape().2 as usize, image_len(dataset));
+    let (channels, image) = (dataset.name.image_shape().2 as usize, image_len(dataset));
     if !standardize {
         return vec![(0.0, 1.0); channels];
     }
@@ -136,11 +136,11 @@ fn moments(dataset: &Dataset, images: &[u32], standardize: bool) -> Vec<(f64, f6
 fn noisy(dataset: &Dataset, probability: f64, streams: &Streams) -> Vec<u8> {
     let mut labels = dataset.train.labels.clone();
     if probability > 0.0 {
-        let classes = dataset.name.classes();
+        let classes = dataset.name.class_count();
         for (image, label) in (0_u64..).zip(&mut labels) {
-            let mut stream = streams.open(Purpose::LabelNoise, &image.to_le_bytes());
-            if stream.uniform() < probability {
-                *label = ((u32::from(*label) + 1 + stream.below(classes - 1)) % classes) as u8;
+            let mut stream = streams.open_stream(Purpose::LabelNoise, &image.to_le_bytes());
+            if stream.next_uniform() < probability {
+                *label = ((u32::from(*label) + 1 + stream.next_below(classes - 1)) % classes) as u8;
             }
         }
     }
@@ -213,9 +213,9 @@ impl<'a> Source<'a> {
         self.indices.iter().map(move |i| labels[*i as usize])
     }
 
-    fn shape(&self, channels: usize) -> Shape {
+    fn shape(&self, channels: usize) -> ActivationShape {
         let (height, width) = self.sides;
-        Shape { height, width, channels }
+        ActivationShape { height, width, channels }
     }
 
     /// Writes `count` images from the `first` on into the inside of a grid, which may hold an image as a single pixel.
@@ -268,7 +268,7 @@ fn write_floats(numbers: &[f32], channels: usize, input: impl Fn(f32, usize) -> 
 fn write_moved<T: Copy + Default>(
     numbers: &[T],
     by: Move,
-    Shape { height, width, channels }: Shape,
+    ActivationShape { height, width, channels }: ActivationShape,
     input: impl Fn(T, usize) -> f32,
     grid: &Grid,
     out: &mut [f32],

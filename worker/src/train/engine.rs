@@ -37,7 +37,7 @@ impl Engine {
     pub(super) fn new(net: &Net, loss: Loss, batch: usize, test: usize, threads: usize) -> Self {
         let plans = plan::plan(net);
         let layout = Layout::new(net, &plans);
-        let part_of = net.images_at_a_time(batch as u64) as usize;
+        let part_of = net.micro_batch_size(batch as u64) as usize;
         let capacity = part_of.max(test);
         let state = |(at, plan)| LayerState::new(at, net, plan, &layout, part_of, capacity);
         let layers: Vec<_> = plans.into_iter().enumerate().map(state).collect();

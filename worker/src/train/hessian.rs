@@ -8,7 +8,7 @@ use std::mem::take;
 use std::ops::Range;
 
 use ergodic_common::config::Loss;
-use ergodic_common::net::{Layer, Net, Over, Pool, Role};
+use ergodic_common::net::{Layer, Net, NormScope, ParamRole, Pool};
 
 use super::data::Source;
 use super::maps::ExactMap;
@@ -86,11 +86,12 @@ impl<'a, S: Lanes> Hessian<'a, S> {
         }
         let layer_at = |(at, layer): (usize, &'a Layer)| {
             let place = |role| places.iter().find(|(l, r, _)| (*l, *r) == (at, role)).map(|(.., place)| place.clone());
-            let weight = place(Role::Weight).expect("every layer has a weight");
+            let weight = place(ParamRole::Weight).expect("every layer has a weight");
             let map = ExactMap::of(layer);
             let transposed = layer.source.map(|_| map.transpose(&weights[weight.clone()])).unwrap_or_default();
-            let (bias, scale, shift) = (place(Role::Bias), place(Role::NormScale), place(Role::NormShift));
-            LayerAt { layer, map, weight, bias, scale, shift, adder: net.adder_of(at), transposed }
+            let (bias, scale, shift) =
+                (place(ParamRole::Bias), place(ParamRole::NormScale), place(ParamRole::NormShift));
+            LayerAt { layer, map, weight, bias, scale, shift, adder: net.adding_layer(at), transposed }
         };
         let layers = net.layers.iter().enumerate().map(layer_at).collect();
         let mut this = Self {
@@ -102,7 +103,7 @@ impl<'a, S: Lanes> Hessian<'a, S> {
             trained,
             images: images.into_iter().map(f64::from).collect(),
             labels: batch.labels().collect(),
-            at_a_time: net.images_at_a_time(batch.len() as u64) as usize,
+            at_a_time: net.micro_batch_size(batch.len() as u64) as usize,
             kept: Vec::new(),
         };
         if this.at_a_time == this.labels.len() {
@@ -355,12 +356,12 @@ impl LayerAt<'_> {
     fn sets(&self, images: usize) -> Option<(Sets, f64)> {
         let norm = self.layer.norm?;
         let (channels, pixels) = (self.channels(), self.len() / self.channels());
-        let sets = match norm.over {
-            Over::Batch => {
+        let sets = match norm.scope {
+            NormScope::Batch => {
                 let of_channel = (0..channels).collect();
                 Sets { per_image: 0, of_channel, number: channels, size: (images * pixels) as f64 }
             }
-            Over::Groups(groups) => {
+            NormScope::Groups(groups) => {
                 let within = channels / groups;
                 let of_channel = (0..channels).map(|c| c / within).collect();
                 Sets { per_image: groups, of_channel, number: images * groups, size: (pixels * within) as f64 }
@@ -431,7 +432,7 @@ impl LayerAt<'_> {
     /// Calls `each` with the index of every number behind a max-pool and those of the four that it is chosen from.
     fn each_pooled(&self, len: usize, mut each: impl FnMut(usize, [usize; 4])) {
         let (width, channels) = (self.layer.output.width, self.channels());
-        let pooled = self.layer.activation();
+        let pooled = self.layer.activation_shape();
         let mut at = 0;
         for image in (0..len).step_by(self.len()) {
             for y in 0..pooled.height {
@@ -594,17 +595,17 @@ mod tests {
     impl Program for InPieces<'_> {
         fn run<S: Lanes>(self, s: S) {
             let (net, loss) = (self.net, Loss::CrossEntropy { smoothing: 0.1 });
-            let mut stream = cases::streams(0).open(Purpose::Measure, b"pieces");
-            let images: Vec<f32> = (0..IMAGES * net.input.len()).map(|_| stream.normal() as f32).collect();
+            let mut stream = cases::streams(0).open_stream(Purpose::Measure, b"pieces");
+            let images: Vec<f32> = (0..IMAGES * net.input.len()).map(|_| stream.next_normal() as f32).collect();
             let labels: Vec<u8> = (0..IMAGES).map(|i| (i % net.classes) as u8).collect();
             let all: Vec<u32> = (0..IMAGES as u32).collect();
             let batch = Source::floats(&images, &labels, &all);
             let mut near = |len: usize, centre: f64, reach: f64| -> Vec<f64> {
-                (0..len).map(|_| centre + reach * stream.normal()).collect()
+                (0..len).map(|_| centre + reach * stream.next_normal()).collect()
             };
             let mut parameters = Vec::new();
             for param in net.params() {
-                let centre = if param.role == Role::NormScale { 1.0 } else { 0.0 };
+                let centre = if param.role == ParamRole::NormScale { 1.0 } else { 0.0 };
                 let numbers = near(param.len, centre, 0.1);
                 parameters.push(numbers.into_iter().map(|x| x as f32).collect::<Vec<f32>>());
             }
@@ -633,7 +634,7 @@ mod tests {
         ] {
             let mut config = cases::of(kind.clone(), norm);
             config.model.affine = norm != Norm::None;
-            let net = Net::of(&config).expect("not the toy");
+            let net = Net::from_config(&config).expect("not the toy");
             let mut apart = f64::NAN;
             Isa::detect().run(InPieces { net: &net, apart: &mut apart });
             assert!(apart < 1e-12, "{kind:?}: {apart:e}");

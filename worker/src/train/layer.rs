@@ -6,7 +6,7 @@
 use std::mem::take;
 use std::ops::Range;
 
-use ergodic_common::net::{Net, NormSpec, Over, Pool, Role};
+use ergodic_common::net::{Net, NormScope, NormSpec, ParamRole, Pool};
 
 use super::data::Source;
 use super::norm::{Activate, AddMoments, AddSlopes, Backward, Channels, Moments, Slopes, Sums, normalise};
@@ -121,7 +121,7 @@ impl Readers {
         let reads = |l: &ergodic_common::net::Layer| l.source == Some(at);
         let first = net.layers.iter().position(reads);
         let last = net.layers.iter().rposition(reads);
-        Self { activation: first.zip(last), adder: net.adder_of(at) }
+        Self { activation: first.zip(last), adder: net.adding_layer(at) }
     }
 }
 
@@ -171,13 +171,13 @@ impl LayerState {
         let width = plan.channels;
         let place = |role| layout.range(at, role);
         let places = Places {
-            weight: place(Role::Weight).expect("every layer has a weight"),
-            scale: place(Role::NormScale),
-            shift: place(Role::Bias).or(place(Role::NormShift)),
+            weight: place(ParamRole::Weight).expect("every layer has a weight"),
+            scale: place(ParamRole::NormScale),
+            shift: place(ParamRole::Bias).or(place(ParamRole::NormShift)),
         };
         let readers = Readers::of(net, at);
         let zeros = |wanted: bool, len: usize| Buffer::zeros(if wanted { len } else { 0 });
-        let single = layer.norm.is_some_and(|n| !n.has_statistics());
+        let single = layer.norm.is_some_and(|n| !n.has_running_statistics());
         let sets = if single { capacity } else { 1 };
         let channels = Channels::identity(width, layer.relu);
         Self {
@@ -204,9 +204,9 @@ impl LayerState {
 
     /// Groups of a norm over single images.
     fn groups(&self) -> Option<(usize, f64)> {
-        self.norm.and_then(|norm| match norm.over {
-            Over::Groups(groups) => Some((groups, norm.eps)),
-            Over::Batch => None,
+        self.norm.and_then(|norm| match norm.scope {
+            NormScope::Groups(groups) => Some((groups, norm.eps)),
+            NormScope::Batch => None,
         })
     }
 
@@ -333,7 +333,7 @@ impl LayerState {
 
     /// Sets what stands between the map and the activation.
     pub(super) fn set_channels(&mut self, before: &[Self], weights: &[f32], statistics: Option<Statistics<'_>>) {
-        if let Some(norm) = self.norm.filter(NormSpec::has_statistics) {
+        if let Some(norm) = self.norm.filter(NormSpec::has_running_statistics) {
             let Channels { mean, inv, .. } = &mut self.channels;
             match statistics {
                 None => normalise(self.moments.statistics(), norm.eps, mean, inv),
@@ -385,7 +385,7 @@ impl LayerState {
 
     /// Turns the finished sums into coefficients and gradients.
     pub(super) fn finish_slopes(&mut self, after: &[Self], first_after: usize, images: usize, gradient: &mut [f32]) {
-        if self.norm.is_some_and(|n| n.has_statistics()) {
+        if self.norm.is_some_and(|n| n.has_running_statistics()) {
             self.sums.through_norm(&self.channels, (images * self.plan.pixels) as f64, &mut self.slopes);
         }
         let mut write = |place: &Option<Range<usize>>, sums: &[f64]| {

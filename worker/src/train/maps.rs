@@ -3,7 +3,7 @@
 //! They are computed as they are defined, on channels without padding. Every number is one sequential sum of fused terms,
 //! whichever instruction set they are compiled for; images are worked on several at a time, to use weights often.
 
-use ergodic_common::net::{Layer, Map, Shape};
+use ergodic_common::net::{ActivationShape, Layer, LinearOp};
 
 use super::simd::{Kernel, Lanes};
 
@@ -36,9 +36,9 @@ struct Tap {
 
 impl ExactMap {
     pub(super) fn of(layer: &Layer) -> Self {
-        let (kernel, stride, padding, input) = match layer.map {
-            Map::Conv { kernel, stride, padding } => (kernel, stride, padding, layer.input),
-            Map::Linear => (1, 1, 0, Shape { height: 1, width: 1, channels: layer.input.len() }),
+        let (kernel, stride, padding, input) = match layer.linear_op {
+            LinearOp::Conv { kernel, stride, padding } => (kernel, stride, padding, layer.input),
+            LinearOp::Linear => (1, 1, 0, ActivationShape { height: 1, width: 1, channels: layer.input.len() }),
         };
         let (inputs, outputs) = (input.channels, layer.output.channels);
         // Indices into the kernel for which there is an input.

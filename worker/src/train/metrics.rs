@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use ergodic_common::config::TrialConfig;
-use ergodic_common::metric::{Metric, Pass};
+use ergodic_common::metric::{MeasurementPass, Metric};
 use ergodic_common::spec::Measure;
 use ergodic_common::trial::Curve;
 
@@ -78,8 +78,8 @@ impl<'a, T: Number> Sampler<'a, T> {
         let normed = layout.slots.iter().any(|s| s.param.trained && s.param.normed);
         Self {
             measure,
-            every: config.to_steps(measure.every).max(1),
-            steps: config.steps(),
+            every: config.length_in_steps(measure.every).max(1),
+            steps: config.total_steps(),
             weights: layout.ranges(|p| p.trained && (p.normed || !normed)),
             normed,
             trained: layout.ranges(|p| p.trained),
@@ -110,8 +110,8 @@ impl<'a, T: Number> Sampler<'a, T> {
     }
 
     /// Whether a metric is read from this pass.
-    pub(super) fn takes(&self, pass: Pass) -> bool {
-        self.measure.takes(pass)
+    pub(super) fn takes(&self, pass: MeasurementPass) -> bool {
+        self.measure.needs_pass(pass)
     }
 
     /// Whether a metric needs the weights at the start.

@@ -47,7 +47,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use ergodic_common::config::{ModelKind, Toy, TrialConfig};
-use ergodic_common::duration::typed;
+use ergodic_common::duration::format_duration;
 use ergodic_common::net::Net;
 use ergodic_common::seed::{Purpose, Streams};
 use ergodic_common::spec::Measure;
@@ -159,7 +159,7 @@ pub struct Finished {
 /// evaluation, like the deadline.
 pub fn run(job: &Job<'_>, stop: &AtomicBool) -> Option<Finished> {
     let start = Instant::now();
-    let net = Net::of(job.config);
+    let net = Net::from_config(job.config);
     let mut finished = match (&net, job.data, &job.config.model.kind) {
         (Some(net), Some(data), _) => train(job, Subject::Net(net, data), stop),
         (Some(_), None, _) => Some(failed(job, "the worker has no dataset for this trial".into())),
@@ -167,7 +167,7 @@ pub fn run(job: &Job<'_>, stop: &AtomicBool) -> Option<Finished> {
         (None, ..) => Some(empty(job)),
     }?;
     finished.result.seconds = start.elapsed().as_secs_f64();
-    finished.result.weights = finished.weights.as_ref().map(|file| *blake3::hash(file).as_bytes());
+    finished.result.weights_hash = finished.weights.as_ref().map(|file| *blake3::hash(file).as_bytes());
     Some(finished)
 }
 
@@ -237,7 +237,11 @@ fn failed(job: &Job<'_>, cause: String) -> Finished {
 /// A trial whose time was up after so many steps.
 fn late(job: &Job<'_>, steps: u64) -> Finished {
     let limit = job.deadline.map_or(Duration::ZERO, |deadline| deadline.limit);
-    let cause = format!("its time limit of {} was over after {steps} of {} steps", typed(limit), job.config.steps());
+    let cause = format!(
+        "its time limit of {} was over after {steps} of {} steps",
+        format_duration(limit),
+        job.config.total_steps()
+    );
     let mut late = failed(job, cause);
     (late.result.steps, late.result.isa) = (steps, job.computer().to_owned());
     late
@@ -245,15 +249,15 @@ fn late(job: &Job<'_>, steps: u64) -> Finished {
 
 /// The made-up result of a model that trains nothing.
 fn empty(job: &Job<'_>) -> Finished {
-    let mut stream = job.streams.open(Purpose::Empty, b"");
-    let digest = stream.bytes();
-    let (every, steps) = (job.config.to_steps(job.measure.every).max(1), job.config.steps());
+    let mut stream = job.streams.open_stream(Purpose::Empty, b"");
+    let digest = stream.next_bytes();
+    let (every, steps) = (job.config.length_in_steps(job.measure.every).max(1), job.config.total_steps());
     let mut curve = Curve::default();
     let mut step = 0;
     while step < steps {
         step = (step / every + 1).saturating_mul(every).min(steps);
         curve.steps.push(step);
-        curve.values.extend(job.measure.metrics.iter().map(|_| stream.uniform()));
+        curve.values.extend(job.measure.metrics.iter().map(|_| stream.next_uniform()));
     }
     let metrics = curve.values[curve.values.len() - job.measure.metrics.len()..].to_vec();
     let result = TrialResult { steps, digest, metrics, curve, ..TrialResult::completed(job.key) };

@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use candle_core::{CpuStorage, Device, InplaceOp1, InplaceOp2, InplaceOp3, Layout as Strides, Result, Storage, Tensor};
 
-use ergodic_common::config::{AdamW, WdOn};
-use ergodic_common::net::{Param, Role};
+use ergodic_common::config::{AdamW, WeightDecayScope};
+use ergodic_common::net::{Param, ParamRole};
 
 use super::adamw::{self, Average, AverageSquares};
 use super::checkpoint::{Packer, Unpacker};
@@ -28,11 +28,11 @@ pub(super) struct Trained {
 }
 
 impl Trained {
-    pub(super) fn new(layout: &Layout, wd_on: WdOn) -> Self {
+    pub(super) fn new(layout: &Layout, wd_on: WeightDecayScope) -> Self {
         let decays = |p: &Param| match wd_on {
-            WdOn::All => true,
-            WdOn::Weights => p.role == Role::Weight,
-            WdOn::Normed => p.normed,
+            WeightDecayScope::All => true,
+            WeightDecayScope::Weights => p.role == ParamRole::Weight,
+            WeightDecayScope::Normed => p.normed,
         };
         let select = |decaying: bool| layout.ranges(|p| p.trained && decays(p) == decaying);
         Self { decaying: select(true), others: select(false) }

@@ -1,12 +1,12 @@
 //! Which training images each step sees.
 
-use ergodic_common::config::{Order, TrialConfig};
+use ergodic_common::config::{TrialConfig, VisitOrder};
 use ergodic_common::seed::{Purpose, Streams};
 
 /// The batches of a trial, step by step.
 pub(super) struct Batches<'a> {
     streams: &'a Streams,
-    order: Order,
+    order: VisitOrder,
     batch: usize,
     steps_per_epoch: u64,
     /// The subset in an epoch's order, and which epoch; what it held before is put back first.
@@ -18,7 +18,7 @@ pub(super) struct Batches<'a> {
 impl<'a> Batches<'a> {
     /// Over the images of `subset`.
     pub(super) fn new(config: &TrialConfig, streams: &'a Streams, subset: &'a [u32]) -> Self {
-        let (order, batch) = (config.data.order, config.batch() as usize);
+        let (order, batch) = (config.data.order, config.effective_batch_size() as usize);
         Self {
             streams,
             order,
@@ -34,19 +34,19 @@ impl<'a> Batches<'a> {
     pub(super) fn at(&mut self, step: u64) -> &[u32] {
         let (epoch, within) = (step / self.steps_per_epoch, (step % self.steps_per_epoch) as usize);
         match self.order {
-            Order::FullBatch => return &self.epoch,
-            Order::Sequential => {}
-            Order::Shuffle if self.shuffled != Some(epoch) => {
+            VisitOrder::FullBatch => return &self.epoch,
+            VisitOrder::Sequential => {}
+            VisitOrder::Shuffle if self.shuffled != Some(epoch) => {
                 self.epoch.copy_from_slice(self.subset);
-                self.streams.open(Purpose::Order, &epoch.to_le_bytes()).shuffle(&mut self.epoch);
+                self.streams.open_stream(Purpose::Order, &epoch.to_le_bytes()).shuffle(&mut self.epoch);
                 self.shuffled = Some(epoch);
             }
-            Order::Shuffle => {}
-            Order::WithReplacement => {
-                let mut stream = self.streams.open(Purpose::Order, &step.to_le_bytes());
+            VisitOrder::Shuffle => {}
+            VisitOrder::WithReplacement => {
+                let mut stream = self.streams.open_stream(Purpose::Order, &step.to_le_bytes());
                 let n = self.subset.len() as u32;
                 self.epoch.clear();
-                self.epoch.extend((0..self.batch).map(|_| self.subset[stream.below(n) as usize]));
+                self.epoch.extend((0..self.batch).map(|_| self.subset[stream.next_below(n) as usize]));
                 return &self.epoch;
             }
         }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
     use crate::train::tests::cases;
 
-    fn visited(order: Order, steps: u64) -> Vec<Vec<u32>> {
+    fn visited(order: VisitOrder, steps: u64) -> Vec<Vec<u32>> {
         let mut config = cases::mlp();
         (config.data.train, config.train.batch_size, config.data.order) = (10, 3, order);
         let (streams, subset) = (cases::streams(1), (100..110).collect::<Vec<_>>());
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_shuffled_epoch_visits_images_once_and_drops_the_tail() {
-        let steps = visited(Order::Shuffle, 6);
+        let steps = visited(VisitOrder::Shuffle, 6);
         for epoch in steps.chunks(3) {
             let mut seen = epoch.concat();
             seen.sort_unstable();
@@ -84,7 +84,7 @@ mod tests {
         let mut config = cases::mlp();
         let (streams, subset) = (cases::streams(1), (0..12).collect::<Vec<_>>());
         let mut epoch = |batch| {
-            (config.data.train, config.train.batch_size, config.data.order) = (12, batch, Order::Shuffle);
+            (config.data.train, config.train.batch_size, config.data.order) = (12, batch, VisitOrder::Shuffle);
             let mut batches = Batches::new(&config, &streams, &subset);
             (0..u64::from(12 / batch)).flat_map(|step| batches.at(step).to_vec()).collect::<Vec<_>>()
         };
@@ -93,9 +93,9 @@ mod tests {
 
     #[test]
     fn the_other_orders_do_what_they_say() {
-        assert_eq!(visited(Order::Sequential, 4)[3], [100, 101, 102]);
-        assert_eq!(visited(Order::FullBatch, 2)[1], (100..110).collect::<Vec<_>>());
-        let drawn = visited(Order::WithReplacement, 100);
+        assert_eq!(visited(VisitOrder::Sequential, 4)[3], [100, 101, 102]);
+        assert_eq!(visited(VisitOrder::FullBatch, 2)[1], (100..110).collect::<Vec<_>>());
+        let drawn = visited(VisitOrder::WithReplacement, 100);
         assert!(drawn.iter().any(|b| b[0] == b[1]) && drawn[0] != drawn[3]);
         assert!(drawn.iter().all(|b| b.len() == 3));
     }

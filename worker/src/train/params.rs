@@ -6,8 +6,8 @@
 use std::ops::Range;
 
 use ergodic_common::config::{InitScheme, TrialConfig};
-use ergodic_common::net::{Net, NormSpec, Param, Role};
-use ergodic_common::seed::{Purpose, Stream, Streams};
+use ergodic_common::net::{Net, NormSpec, Param, ParamRole};
+use ergodic_common::seed::{Purpose, RandomStream, Streams};
 use ergodic_common::weights::Weights;
 
 use super::plan::{LayerPlan, input_channels};
@@ -34,7 +34,7 @@ impl Slot {
 
     /// Where all numbers stand, in logical order; a whole tensor's without a division each.
     fn positions(&self) -> impl Iterator<Item = usize> + use<> {
-        let weight = self.param.role == Role::Weight;
+        let weight = self.param.role == ParamRole::Weight;
         let outputs = if weight { self.outputs } else { self.param.len };
         let (first, rows, (inputs, padded)) = (self.range.start, self.rows, self.channels);
         (0..self.param.len / outputs).flat_map(move |row| {
@@ -47,7 +47,7 @@ impl Slot {
 
     /// Where the `i`-th number in logical order stands.
     pub(super) fn position(&self, i: usize) -> usize {
-        if self.param.role != Role::Weight {
+        if self.param.role != ParamRole::Weight {
             return self.range.start + i;
         }
         let (row, out) = (i / self.outputs, i % self.outputs);
@@ -101,7 +101,7 @@ impl Layout {
         let mut slots = Vec::new();
         for param in net.params() {
             let (layer, plan) = (&net.layers[param.layer], &plans[param.layer]);
-            let size = if param.role == Role::Weight { plan.rows * plan.channels } else { plan.channels };
+            let size = if param.role == ParamRole::Weight { plan.rows * plan.channels } else { plan.channels };
             let channels = (layer.input.channels, input_channels(layer));
             let (outputs, rows) = (layer.output.channels, plan.rows);
             slots.push(Slot { param, range: len..len + size, outputs, channels, rows });
@@ -110,7 +110,7 @@ impl Layout {
         let mut statistics_len = 0;
         let statistics = net.layers.iter().map(|layer| {
             let width = padded(layer.output.channels);
-            layer.norm.filter(|norm| norm.has_statistics()).map(|_| {
+            layer.norm.filter(|norm| norm.has_running_statistics()).map(|_| {
                 statistics_len += 2 * width;
                 statistics_len - 2 * width..statistics_len - width
             })
@@ -127,7 +127,7 @@ impl Layout {
         let param = Param {
             name: "w".into(),
             layer: 0,
-            role: Role::Weight,
+            role: ParamRole::Weight,
             len: dim,
             fan_in: 1,
             fan_out: dim,
@@ -140,7 +140,7 @@ impl Layout {
     }
 
     /// The place of a layer's parameter, if it has one for this.
-    pub(super) fn range(&self, layer: usize, role: Role) -> Option<Range<usize>> {
+    pub(super) fn range(&self, layer: usize, role: ParamRole) -> Option<Range<usize>> {
         let slot = self.slots.iter().find(|s| s.param.layer == layer && s.param.role == role);
         slot.map(|s| s.range.clone())
     }
@@ -169,10 +169,10 @@ impl Layout {
         for slot in &self.slots {
             match slot.param.role {
                 // What a residual block adds may start at nothing.
-                Role::Weight if config.model.zero_residual && slot.param.name.ends_with(".conv2.weight") => {}
-                Role::Weight => slot.init(config, streams, &mut packed),
-                Role::NormScale => (0..slot.param.len).for_each(|i| packed[slot.position(i)] = 1.0),
-                Role::Bias | Role::NormShift => {}
+                ParamRole::Weight if config.model.zero_residual && slot.param.name.ends_with(".conv2.weight") => {}
+                ParamRole::Weight => slot.init(config, streams, &mut packed),
+                ParamRole::NormScale => (0..slot.param.len).for_each(|i| packed[slot.position(i)] = 1.0),
+                ParamRole::Bias | ParamRole::NormShift => {}
             }
         }
         packed
@@ -191,7 +191,7 @@ impl Layout {
     pub(super) fn pack(&self, start: &Weights, config: &TrialConfig) -> (Vec<f32>, Vec<f32>) {
         let (mut packed, mut statistics) = (vec![0.0; self.len], self.init_statistics());
         for (slot, numbers) in self.slots.iter().zip(&start.params) {
-            let factor = if slot.param.role == Role::Weight { slot.factor(config) } else { 1.0 };
+            let factor = if slot.param.role == ParamRole::Weight { slot.factor(config) } else { 1.0 };
             slot.positions().zip(numbers).for_each(|(at, x)| packed[at] = (f64::from(*x) * factor) as f32);
         }
         for (place, [mean, variance]) in self.statistics.iter().flatten().zip(&start.statistics) {
@@ -240,7 +240,7 @@ impl Slot {
         let head = self.param.name == HEAD_WEIGHT;
         let (purpose, scheme) =
             if head { (Purpose::Head, InitScheme::KaimingNormal) } else { (Purpose::Init, config.model.init) };
-        let mut stream = streams.open(purpose, self.param.name.as_bytes());
+        let mut stream = streams.open_stream(purpose, self.param.name.as_bytes());
         let factor = self.factor(config);
         if scheme == InitScheme::Orthogonal {
             let values = orthogonal(self.param.len / self.outputs, self.outputs, &mut stream);
@@ -255,7 +255,7 @@ impl Slot {
 const HEAD_WEIGHT: &str = "head.weight";
 
 /// How initial numbers are drawn.
-fn distribution(scheme: InitScheme, param: &Param) -> impl Fn(&mut Stream) -> f64 + use<> {
+fn distribution(scheme: InitScheme, param: &Param) -> impl Fn(&mut RandomStream) -> f64 + use<> {
     let variance = match scheme {
         InitScheme::KaimingNormal | InitScheme::KaimingUniform => 2.0 / param.fan_in as f64,
         InitScheme::XavierNormal | InitScheme::XavierUniform => 2.0 / (param.fan_in + param.fan_out) as f64,
@@ -264,14 +264,14 @@ fn distribution(scheme: InitScheme, param: &Param) -> impl Fn(&mut Stream) -> f6
     let normal = matches!(scheme, InitScheme::KaimingNormal | InitScheme::XavierNormal);
     let (deviation, bound) = (libm::sqrt(variance), libm::sqrt(3.0 * variance));
     move |stream| {
-        if normal { deviation * stream.normal() } else { bound * (2.0 * stream.uniform() - 1.0) }
+        if normal { deviation * stream.next_normal() } else { bound * (2.0 * stream.next_uniform() - 1.0) }
     }
 }
 
 /// √2 times a random matrix `[rows, columns]` whose shorter side's vectors are orthonormal: a normal matrix taken through
 /// Gram and Schmidt twice, because once leaves rounding errors behind.
-fn orthogonal(rows: usize, columns: usize, stream: &mut Stream) -> Vec<f64> {
-    let normal: Vec<f64> = (0..rows * columns).map(|_| stream.normal()).collect();
+fn orthogonal(rows: usize, columns: usize, stream: &mut RandomStream) -> Vec<f64> {
+    let normal: Vec<f64> = (0..rows * columns).map(|_| stream.next_normal()).collect();
     let across = columns <= rows;
     let (count, len) = if across { (columns, rows) } else { (rows, columns) };
     let place = |v: usize, i: usize| if across { i * columns + v } else { v * columns + i };
@@ -304,7 +304,7 @@ mod tests {
 
     #[test]
     fn orthogonal_matrices_are() {
-        let mut stream = cases::streams(0).open(Purpose::Init, b"w");
+        let mut stream = cases::streams(0).open_stream(Purpose::Init, b"w");
         for (rows, columns) in [(7, 7), (20, 3), (3, 20), (1, 5), (64, 48)] {
             let m = orthogonal(rows, columns, &mut stream);
             let vector = |v: usize| -> Vec<f64> {

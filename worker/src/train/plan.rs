@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use ergodic_common::net::{Layer, MICRO_BATCH, Map, Net, Shape};
+use ergodic_common::net::{ActivationShape, Layer, LinearOp, MICRO_BATCH, Net};
 
 use super::simd::{BLOCK, padded};
 use super::taps::{Pixel, Tap};
@@ -141,14 +141,14 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    fn new(shape: Shape, halo: usize) -> Self {
-        let Shape { height, width, channels } = shape;
+    fn new(shape: ActivationShape, halo: usize) -> Self {
+        let ActivationShape { height, width, channels } = shape;
         Self { height, width, channels, halo }
     }
 
     /// One pixel of so many numbers.
     pub(super) fn flat(channels: usize) -> Self {
-        Self::new(Shape { height: 1, width: 1, channels }, 0)
+        Self::new(ActivationShape { height: 1, width: 1, channels }, 0)
     }
 
     /// Numbers per image, halo included.
@@ -186,23 +186,23 @@ pub(super) struct Conv {
     pub(super) kernel: usize,
     pub(super) stride: usize,
     pub(super) padding: usize,
-    pub(super) input: Shape,
-    pub(super) output: Shape,
+    pub(super) input: ActivationShape,
+    pub(super) output: ActivationShape,
 }
 
 impl Conv {
     /// With channels in whole blocks, but for those of images from the dataset.
     fn of(layer: &Layer) -> Self {
         let channels = input_channels(layer);
-        let output = Shape { channels: padded(layer.output.channels), ..layer.output };
-        match layer.map {
-            Map::Conv { kernel, stride, padding } => {
-                let input = Shape { channels, ..layer.input };
+        let output = ActivationShape { channels: padded(layer.output.channels), ..layer.output };
+        match layer.linear_op {
+            LinearOp::Conv { kernel, stride, padding } => {
+                let input = ActivationShape { channels, ..layer.input };
                 Self { kernel, stride, padding, input, output }
             }
-            Map::Linear => {
+            LinearOp::Linear => {
                 let channels = layer.input.height * layer.input.width * channels;
-                let input = Shape { height: 1, width: 1, channels };
+                let input = ActivationShape { height: 1, width: 1, channels };
                 Self { kernel: 1, stride: 1, padding: 0, input, output }
             }
         }
@@ -210,8 +210,8 @@ impl Conv {
 
     /// The same convolution of an image with its padding, which has none.
     fn padded(self) -> Self {
-        let Shape { height, width, channels } = self.input;
-        let input = Shape { height: height + 2 * self.padding, width: width + 2 * self.padding, channels };
+        let ActivationShape { height, width, channels } = self.input;
+        let input = ActivationShape { height: height + 2 * self.padding, width: width + 2 * self.padding, channels };
         Self { padding: 0, input, ..self }
     }
 
@@ -252,7 +252,7 @@ impl LayerPlan {
     fn new(layer: &Layer) -> Self {
         let first = layer.source.is_none();
         let conv = Conv::of(layer);
-        let Shape { height, width, channels } = conv.output;
+        let ActivationShape { height, width, channels } = conv.output;
         let pixels = height * width;
         let chunk = CHUNK_PIXELS.div_ceil(pixels).next_power_of_two();
         let part = PART_PIXELS.div_ceil(pixels).next_power_of_two();
@@ -269,7 +269,7 @@ impl LayerPlan {
         };
         let rows = conv.kernel * conv.kernel * conv.input.channels;
         let transposed_rows = conv.kernel * conv.kernel * channels;
-        let activation = layer.activation();
+        let activation = layer.activation_shape();
         let readable = activation.height * activation.width * channels;
         Self { chunk, part, input, channels, width, pixels, readable, rows, transposed_rows, way }
     }
@@ -291,7 +291,7 @@ impl LayerPlan {
 }
 
 /// All pixels, row by row.
-fn pixels(shape: Shape) -> impl Iterator<Item = (usize, usize)> {
+fn pixels(shape: ActivationShape) -> impl Iterator<Item = (usize, usize)> {
     (0..shape.height).flat_map(move |y| (0..shape.width).map(move |x| (y, x)))
 }
 
@@ -344,7 +344,9 @@ impl Transposed {
         let apart = Pixel { input: gradient.len(), output: input.len() };
         let groups = pixels(conv.input).map(|(y, x)| {
             let mut taps = Vec::new();
-            for (at, (ky, kx)) in pixels(Shape { height: conv.kernel, width: conv.kernel, channels: 1 }).enumerate() {
+            for (at, (ky, kx)) in
+                pixels(ActivationShape { height: conv.kernel, width: conv.kernel, channels: 1 }).enumerate()
+            {
                 let y = conv.output_at(y, ky, conv.output.height);
                 let x = conv.output_at(x, kx, conv.output.width);
                 if let (Some(y), Some(x)) = (y, x) {

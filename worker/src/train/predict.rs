@@ -22,7 +22,7 @@ impl Predictor {
     /// Chooses the probe set, which is the same in all trials of a sweep.
     pub(super) fn new(config: &TrialConfig, measure: &Measure, data: &TrialData, streams: &Streams) -> Self {
         let Some(Probe { points, at }) = &measure.probe else { return Self::default() };
-        let mut moments: Vec<u64> = at.iter().map(|moment| moment.step(config)).collect();
+        let mut moments: Vec<u64> = at.iter().map(|moment| moment.step_in_trial(config)).collect();
         moments.sort_unstable();
         moments.dedup();
         Self { images: data.probe(*points, streams), moments, taken: Predictions::default() }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use ergodic_common::net::NOISE_BATCHES;
-use ergodic_common::seed::{Purpose, Stream};
+use ergodic_common::seed::{Purpose, RandomStream};
 
 use super::metrics::sum;
 
@@ -54,12 +54,12 @@ fn hill(squares: &[f64]) -> f64 {
 /// after the most products that are made, `None` where there is no product.
 pub(super) fn curvature(
     (len, places): (usize, &[Range<usize>]),
-    stream: &mut Stream,
+    stream: &mut RandomStream,
     mut product: impl FnMut(&[f64]) -> Option<Vec<f64>>,
 ) -> Option<f64> {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let (mut vector, mut last) = (vec![0.0; len], vec![0.0; len]);
-    places.iter().cloned().flatten().for_each(|i| vector[i] = stream.normal());
+    places.iter().cloned().flatten().for_each(|i| vector[i] = stream.next_normal());
     let (mut diagonal, mut beside) = (Vec::new(), Vec::<f64>::new());
     let mut length = dot(&vector, &vector).sqrt();
     while diagonal.len() < PRODUCTS && length > 0.0 {
@@ -139,14 +139,14 @@ fn largest_eigenvalue(diagonal: &[f64], beside: &[f64]) -> f64 {
 }
 
 /// Indices of a batch drawn with replacement.
-pub(super) fn draw(subset: &[u32], batch: usize, stream: &mut Stream, into: &mut Vec<u32>) {
+pub(super) fn draw(subset: &[u32], batch: usize, stream: &mut RandomStream, into: &mut Vec<u32>) {
     into.clear();
-    into.extend((0..batch).map(|_| subset[stream.below(subset.len() as u32) as usize]));
+    into.extend((0..batch).map(|_| subset[stream.next_below(subset.len() as u32) as usize]));
 }
 
 /// The stream that a step's measurements draw from.
-pub(super) fn stream(streams: &ergodic_common::seed::Streams, what: &str, step: u64) -> Stream {
-    streams.open(Purpose::Measure, format!("{what} {step}").as_bytes())
+pub(super) fn stream(streams: &ergodic_common::seed::Streams, what: &str, step: u64) -> RandomStream {
+    streams.open_stream(Purpose::Measure, format!("{what} {step}").as_bytes())
 }
 
 #[cfg(test)]
@@ -180,7 +180,7 @@ mod tests {
 
     /// The product with a diagonal matrix.
     fn diagonal_top(eigenvalues: &[f64], places: &[Range<usize>]) -> Option<f64> {
-        let mut stream = cases::streams(0).open(Purpose::Measure, b"");
+        let mut stream = cases::streams(0).open_stream(Purpose::Measure, b"");
         curvature((eigenvalues.len(), places), &mut stream, |v| {
             Some(v.iter().zip(eigenvalues).map(|(v, e)| v * e).collect())
         })
@@ -198,16 +198,16 @@ mod tests {
         // Ten thousand eigenvalues that lie close, the largest ones closest.
         let close: Vec<f64> = (0..10_000).map(|i| -1e-9 - libm::pow(f64::from(i) / 1e4, 4.0)).collect();
         assert!(diagonal_top(&close, std::slice::from_ref(&(0..10_000))).is_some_and(f64::is_nan));
-        let mut stream = cases::streams(0).open(Purpose::Measure, b"");
+        let mut stream = cases::streams(0).open_stream(Purpose::Measure, b"");
         assert_eq!(curvature((3, std::slice::from_ref(&(0..3))), &mut stream, |_| None), None);
     }
 
     #[test]
     fn noise_is_what_was_put_in() {
-        let mut stream = cases::streams(0).open(Purpose::Measure, b"noise");
+        let mut stream = cases::streams(0).open_stream(Purpose::Measure, b"noise");
         let (n, batch, deviation) = (4096, 8, 0.5);
         let found = noise(std::slice::from_ref(&(0..n)), n, batch, |g| {
-            g.iter_mut().for_each(|g| *g = (1.0 + deviation * stream.normal()) as f32);
+            g.iter_mut().for_each(|g| *g = (1.0 + deviation * stream.next_normal()) as f32);
         });
         let expected = batch as f64 * n as f64 * deviation * deviation;
         assert!((found.trace / expected - 1.0).abs() < 0.01, "{} {expected}", found.trace);

@@ -32,7 +32,7 @@ pub(super) fn pass(net: &Net, parameters: &Parameters, batch: &Batch, loss: Loss
     let passed = composed::pass(net, &params, &images, None)?;
     let objective = composed::objective(&passed.logits, &batch.labels, loss, 1.0 / n as f64)?;
     let gradient = composed::gradient(&params, &objective)?;
-    let normed = net.layers.iter().filter(|l| l.norm.is_some_and(|norm| norm.has_statistics()));
+    let normed = net.layers.iter().filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()));
     let statistics = normed.zip(&passed.moments).map(|(layer, [mean, variance])| {
         let count = (n * layer.output.height * layer.output.width) as f64;
         let unbiased = (variance * (count / (count - 1.0)))?;

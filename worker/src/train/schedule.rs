@@ -1,6 +1,6 @@
 //! The hyperparameters of every step.
 
-use ergodic_common::config::{Change, Curve, CurveForm, Length, TrialConfig};
+use ergodic_common::config::{Curve, HyperparamChange, Length, LrScheduleForm, TrialConfig};
 
 /// What a step trains with. Computed in f64 and rounded once where it is used.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,7 +18,7 @@ impl Rates {
     pub(super) fn at(config: &TrialConfig, step: u64) -> Self {
         let train = &config.train;
         let mut rates = Self { lr: train.lr, wd: train.wd, momentum: train.momentum };
-        for entry in train.schedule.iter().filter(|e| config.to_steps(e.from) <= step) {
+        for entry in train.schedule.iter().filter(|e| config.length_in_steps(e.from) <= step) {
             apply(&mut rates.lr, entry.lr);
             apply(&mut rates.wd, entry.wd);
             apply(&mut rates.momentum, entry.momentum);
@@ -32,29 +32,29 @@ impl Rates {
 
 /// The learning rate of a step on a curve. The last step is one short of t = 1, as in PyTorch.
 fn along(curve: &Curve, config: &TrialConfig, step: u64) -> f64 {
-    let (lr, warmup) = (config.train.lr, config.to_steps(curve.warmup));
+    let (lr, warmup) = (config.train.lr, config.length_in_steps(curve.warmup));
     if step < warmup {
         return lr * (step + 1) as f64 / warmup as f64;
     }
     let done = (step - warmup) as f64;
-    let t = done / config.steps().saturating_sub(warmup).max(1) as f64;
+    let t = done / config.total_steps().saturating_sub(warmup).max(1) as f64;
     match &curve.form {
-        CurveForm::Constant => lr,
-        CurveForm::Cosine { end } => {
+        LrScheduleForm::Constant => lr,
+        LrScheduleForm::Cosine { end } => {
             let end = end.apply(lr);
             end + (lr - end) * (1.0 + libm::cos(std::f64::consts::PI * t)) / 2.0
         }
-        CurveForm::Piecewise { points } => between(points, config, step),
-        CurveForm::Linear { end } => lr + (end.apply(lr) - lr) * t,
-        CurveForm::Exponential { factor, per } => {
-            lr * libm::exp(libm::log(*factor) * done / config.to_steps(*per).max(1) as f64)
+        LrScheduleForm::Piecewise { points } => between(points, config, step),
+        LrScheduleForm::Linear { end } => lr + (end.apply(lr) - lr) * t,
+        LrScheduleForm::Exponential { factor, per } => {
+            lr * libm::exp(libm::log(*factor) * done / config.length_in_steps(*per).max(1) as f64)
         }
     }
 }
 
 /// On the line through the points around a step.
-fn between(points: &[(Length, Change)], config: &TrialConfig, step: u64) -> f64 {
-    let at = |(when, lr): &(Length, Change)| (config.to_steps(*when), lr.apply(config.train.lr));
+fn between(points: &[(Length, HyperparamChange)], config: &TrialConfig, step: u64) -> f64 {
+    let at = |(when, lr): &(Length, HyperparamChange)| (config.length_in_steps(*when), lr.apply(config.train.lr));
     let next = points.partition_point(|point| at(point).0 <= step);
     match (next.checked_sub(1).map(|last| at(&points[last])), points.get(next).map(at)) {
         (Some((from, a)), Some((to, b))) => a + (b - a) * ((step - from) as f64 / (to - from) as f64),
@@ -63,10 +63,10 @@ fn between(points: &[(Length, Change)], config: &TrialConfig, step: u64) -> f64 
     }
 }
 
-fn apply(value: &mut f64, change: Option<Change>) {
+fn apply(value: &mut f64, change: Option<HyperparamChange>) {
     match change {
-        Some(Change::Set(x)) => *value = x,
-        Some(Change::Times(factor)) => *value *= factor,
+        Some(HyperparamChange::Set(x)) => *value = x,
+        Some(HyperparamChange::Times(factor)) => *value *= factor,
         None => {}
     }
 }
@@ -84,17 +84,17 @@ mod tests {
         (config.train.lr, config.train.wd, config.train.momentum) = (0.5, 0.01, 0.9);
         let none = ScheduleStep { from: Length::Steps(0), lr: None, wd: None, momentum: None };
         config.train.schedule = vec![
-            ScheduleStep { from: Length::Epochs(2), lr: Some(Change::Times(0.1)), ..none.clone() },
+            ScheduleStep { from: Length::Epochs(2), lr: Some(HyperparamChange::Times(0.1)), ..none.clone() },
             ScheduleStep {
                 from: Length::Steps(25),
-                lr: Some(Change::Times(0.5)),
-                wd: Some(Change::Set(0.0)),
+                lr: Some(HyperparamChange::Times(0.5)),
+                wd: Some(HyperparamChange::Set(0.0)),
                 ..none.clone()
             },
             ScheduleStep {
                 from: Length::Steps(30),
-                lr: Some(Change::Set(1.0)),
-                momentum: Some(Change::Set(0.5)),
+                lr: Some(HyperparamChange::Set(1.0)),
+                momentum: Some(HyperparamChange::Set(0.5)),
                 ..none
             },
         ];
@@ -115,20 +115,21 @@ mod tests {
             Rates::at(&config, step).lr
         };
         let close = |x: f64, y: f64| assert!((x - y).abs() < 1e-15, "{x} {y}");
-        close(at(CurveForm::Constant, 0), 0.04);
-        close(at(CurveForm::Constant, 9), 0.4);
-        close(at(CurveForm::Constant, 109), 0.4);
-        let cosine = CurveForm::Cosine { end: Change::Times(0.5) };
+        close(at(LrScheduleForm::Constant, 0), 0.04);
+        close(at(LrScheduleForm::Constant, 9), 0.4);
+        close(at(LrScheduleForm::Constant, 109), 0.4);
+        let cosine = LrScheduleForm::Cosine { end: HyperparamChange::Times(0.5) };
         close(at(cosine.clone(), 10), 0.4);
         close(at(cosine, 60), 0.3);
-        let linear = CurveForm::Linear { end: Change::Set(0.0) };
+        let linear = LrScheduleForm::Linear { end: HyperparamChange::Set(0.0) };
         close(at(linear.clone(), 35), 0.3);
         close(at(linear, 109), 0.004);
-        let growing = CurveForm::Exponential { factor: 2.0, per: Length::Epochs(5) };
+        let growing = LrScheduleForm::Exponential { factor: 2.0, per: Length::Epochs(5) };
         close(at(growing, 60), 0.8);
-        let points = [(2, Change::Set(0.0)), (6, Change::Times(1.0)), (10, Change::Set(0.1))];
+        let points =
+            [(2, HyperparamChange::Set(0.0)), (6, HyperparamChange::Times(1.0)), (10, HyperparamChange::Set(0.1))];
         let points = points.map(|(epoch, lr)| (Length::Epochs(epoch), lr)).to_vec();
-        let mut piecewise = |step| at(CurveForm::Piecewise { points: points.clone() }, step);
+        let mut piecewise = |step| at(LrScheduleForm::Piecewise { points: points.clone() }, step);
         close(piecewise(15), 0.0);
         close(piecewise(50), 0.3);
         close(piecewise(80), 0.25);

@@ -44,7 +44,7 @@ impl StockEngine {
         Self {
             layout: Layout::new(net, &plan::plan(net)),
             objective: Objective { classes: net.classes, loss },
-            batch: net.images_at_a_time(batch as u64) as usize,
+            batch: net.micro_batch_size(batch as u64) as usize,
             net: net.clone(),
             device: device.clone(),
             moments: Vec::new(),
@@ -126,7 +126,7 @@ impl StockEngine {
     fn look(&mut self, passed: &Passed, labels: &[u8]) -> Result<Tally> {
         self.logits = passed.logits.flatten_all()?.to_vec1()?;
         if !passed.moments.is_empty() {
-            let normed = self.net.layers.iter().filter(|l| l.norm.is_some_and(|norm| norm.has_statistics()));
+            let normed = self.net.layers.iter().filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()));
             let counts = normed.map(|l| (labels.len() * l.output.height * l.output.width) as f64);
             let moments = passed.moments.iter().zip(counts).map(|([mean, variance], count)| {
                 let (mean, variance) =

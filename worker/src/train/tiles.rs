@@ -22,7 +22,7 @@
 
 use std::ops::Range;
 
-use ergodic_common::net::Shape;
+use ergodic_common::net::ActivationShape;
 
 use super::plan::{Conv, Grid};
 use super::simd::{BLOCK, Buffer, Kernel, Lanes, block, block_mut};
@@ -126,14 +126,14 @@ impl Tiled {
     /// Whether a convolution is computed in tiles. A single tile saves nothing: what the padding's zeros would be multiplied by is
     /// left out of the plain sum.
     pub(super) fn suits(conv: &Conv) -> bool {
-        let Shape { height, width, .. } = conv.output;
+        let ActivationShape { height, width, .. } = conv.output;
         let whole = height % OUT == 0 && width % OUT == 0 && height * width > OUT * OUT;
         conv.kernel == 3 && conv.stride == 1 && whole
     }
 
     /// `input` is one image in its halo.
     pub(super) fn new(conv: &Conv, chunk: usize, input: &Grid) -> Self {
-        let (Shape { height, width, channels: inputs }, output) = (conv.input, conv.output);
+        let (ActivationShape { height, width, channels: inputs }, output) = (conv.input, conv.output);
         // Which of a tile's inputs lie inside the image along one axis.
         let clip = |at: usize, size: usize| {
             let first = conv.padding.saturating_sub(at * OUT).min(SIDE);

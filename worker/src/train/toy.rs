@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ergodic_common::config::{AdamW, Toy, TrainConfig};
-use ergodic_common::seed::{Purpose, Stream, Streams};
+use ergodic_common::seed::{Purpose, RandomStream, Streams};
 use ergodic_common::trial::{Outcome, TrialResult};
 
 use super::loss::Tally;
@@ -25,7 +25,7 @@ pub(super) fn run(job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -> Option<Finishe
     sampler.start(&walk.w);
     // w₁ has left the numbers. Without weight decay that changes nothing: the loss is 0 to all digits for good.
     let mut vanished = false;
-    for step in 0..config.steps() {
+    for step in 0..config.total_steps() {
         if stop.load(Ordering::Relaxed) {
             return None;
         }
@@ -54,7 +54,7 @@ pub(super) fn run(job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -> Option<Finishe
             sampler.take(&Sample { step: step + 1, lr: rates.lr, weights, gradient, probed });
         }
     }
-    Some(end(job, &walk, sampler, config.steps(), Outcome::Completed))
+    Some(end(job, &walk, sampler, config.total_steps(), Outcome::Completed))
 }
 
 fn end(job: &Job<'_>, walk: &Walk, sampler: Sampler<'_, f64>, steps: u64, outcome: Outcome) -> Finished {
@@ -78,10 +78,10 @@ fn too_small(job: &Job<'_>, steps: u64) -> Finished {
 /// Where it begins: the given point, or standard normal numbers; times the scale of the initialization.
 fn start(job: &Job<'_>, toy: &Toy, len: usize) -> Vec<f64> {
     let scale = job.config.model.init_scale;
-    let mut stream = job.streams.open(Purpose::Init, b"w");
+    let mut stream = job.streams.open_stream(Purpose::Init, b"w");
     let given = |i: usize| toy.start.as_ref().map(|start| start[i]);
     let mut weights: Vec<f64> =
-        (0..toy.dim as usize).map(|i| given(i).unwrap_or_else(|| stream.normal()) * scale).collect();
+        (0..toy.dim as usize).map(|i| given(i).unwrap_or_else(|| stream.next_normal()) * scale).collect();
     weights.resize(len, 0.0);
     weights
 }
@@ -105,7 +105,7 @@ impl Walk {
 
     /// Writes the gradient. The loss.
     fn slope(&mut self, toy: &Toy, streams: &Streams, step: u64) -> f64 {
-        let mut noise = (toy.noise > 0.0).then(|| streams.open(Purpose::Order, &step.to_le_bytes()));
+        let mut noise = (toy.noise > 0.0).then(|| streams.open_stream(Purpose::Order, &step.to_le_bytes()));
         let (w, gradient) = (&self.w[..self.dim], &mut self.gradient[..self.dim]);
         // Relative to the largest number, so that no square is too large or too small.
         let largest = w.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
@@ -160,8 +160,8 @@ impl Walk {
 }
 
 /// Adds normal numbers of this size without their part along a vector, given with its square.
-fn add_noise(to: &mut [f64], size: f64, stream: &mut Stream, along: impl Fn(usize) -> f64, square: f64) {
-    let normal: Vec<f64> = to.iter().map(|_| stream.normal()).collect();
+fn add_noise(to: &mut [f64], size: f64, stream: &mut RandomStream, along: impl Fn(usize) -> f64, square: f64) {
+    let normal: Vec<f64> = to.iter().map(|_| stream.next_normal()).collect();
     let part = normal.iter().enumerate().map(|(i, n)| n * along(i)).sum::<f64>() / square;
     for (i, (x, n)) in to.iter_mut().zip(normal).enumerate() {
         *x += size * (n - part * along(i));

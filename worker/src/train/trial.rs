@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Error, Result};
-use ergodic_common::metric::Pass;
-use ergodic_common::net::{Net, TEST_IMAGES};
-use ergodic_common::spec::Statistics;
+use ergodic_common::metric::MeasurementPass;
+use ergodic_common::net::{Net, TEST_BATCH};
+use ergodic_common::spec::EvalStatistics;
 use ergodic_common::trial::{Outcome, TrialResult};
 use ergodic_common::weights::Weights;
 
@@ -26,7 +26,7 @@ use super::simd::Lanes;
 use super::{Finished, Job, late};
 
 /// Test images evaluated at a time.
-const TEST_CHUNK: usize = TEST_IMAGES as usize;
+const TEST_CHUNK: usize = TEST_BATCH as usize;
 
 /// One trial on its way.
 pub(super) struct Training<'a, S> {
@@ -58,14 +58,15 @@ fn start(layout: &Layout, net: &Net, job: &Job<'_>) -> Result<(Vec<f32>, Vec<f32
         return Ok((layout.init(job.config, job.streams), layout.init_statistics()));
     }
     let file = job.start.ok_or_else(|| Error::msg("the worker has no file of initial weights for this trial"))?;
-    let start = Weights::decode(file, net).map_err(|e| Error::msg(format!("the file of initial weights: {e}")))?;
+    let start =
+        Weights::from_safetensors(file, net).map_err(|e| Error::msg(format!("the file of initial weights: {e}")))?;
     Ok(layout.pack(&start, job.config))
 }
 
 impl<'a, S: Lanes> Training<'a, S> {
     pub(super) fn new(s: S, job: &'a Job<'a>, net: &'a Net, data: &'a TrialData) -> Result<Self> {
         let config = job.config;
-        if let Some(why) = config.data.cannot_augment() {
+        if let Some(why) = config.data.augment_problem() {
             return Err(Error::msg(format!("data.augment: {why}")));
         }
         let predictor = Predictor::new(config, job.measure, data, job.streams);
@@ -95,7 +96,7 @@ impl<'a, S: Lanes> Training<'a, S> {
     /// Trains to the end, or until its time is up. `None` when `stop` was raised.
     pub(super) fn run(mut self, stop: &AtomicBool) -> Result<Option<Finished>> {
         let mut sampler = Sampler::new(self.job.config, self.job.measure, self.engine.layout());
-        let steps = self.job.config.steps();
+        let steps = self.job.config.total_steps();
         if sampler.wants_start() {
             read(&self.state.weights, |w| sampler.start(w))?;
         }
@@ -170,7 +171,7 @@ impl<'a, S: Lanes> Training<'a, S> {
             self.state.unpack(&mut unpacker)?;
             sampler.unpack(&mut unpacker)?;
             self.predictor.unpack(&mut unpacker)?;
-            (unpacker.is_done() && steps <= self.job.config.steps()).then_some(steps)
+            (unpacker.is_done() && steps <= self.job.config.total_steps()).then_some(steps)
         };
         let done = unpack();
         match done {
@@ -184,7 +185,7 @@ impl<'a, S: Lanes> Training<'a, S> {
     fn average(&mut self, steps: u64) -> Result<()> {
         let config = self.job.config;
         let Some(average) = config.train.average else { return Ok(()) };
-        let (from, every) = (config.to_steps(average.from), config.to_steps(average.every).max(1));
+        let (from, every) = (config.length_in_steps(average.from), config.length_in_steps(average.every).max(1));
         if steps >= from && (steps - from).is_multiple_of(every) {
             self.state.take_average(self.s, average.decay)?;
         }
@@ -241,16 +242,16 @@ impl<'a, S: Lanes> Training<'a, S> {
     /// The passes over further images that the sample after so many steps needs. `None` when they were broken off.
     fn probe(&mut self, sampler: &Sampler<'_>, steps: u64, stop: &AtomicBool) -> Result<Option<Probed>> {
         let mut probed = Probed::default();
-        let test = sampler.takes(Pass::Test);
-        let validation = sampler.takes(Pass::Validation);
+        let test = sampler.takes(MeasurementPass::Test);
+        let validation = sampler.takes(MeasurementPass::Validation);
         if test || validation {
             let weights = read(&self.state.weights, <[f32]>::to_vec)?;
             let Some(statistics) = self.statistics(&weights, steps, stop)? else { return Ok(None) };
             let (under, chosen) = ((&weights[..], &statistics[..]), (test, validation));
             (probed.test, probed.validation) = self.evaluate(under, chosen, stop)?;
         }
-        let test = sampler.takes(Pass::AverageTest);
-        let validation = sampler.takes(Pass::AverageValidation);
+        let test = sampler.takes(MeasurementPass::AverageTest);
+        let validation = sampler.takes(MeasurementPass::AverageValidation);
         if (test || validation)
             && let Some(average) = &self.state.average
         {
@@ -259,10 +260,10 @@ impl<'a, S: Lanes> Training<'a, S> {
             let (under, chosen) = ((&weights[..], &statistics[..]), (test, validation));
             (probed.average_test, probed.average_validation) = self.evaluate(under, chosen, stop)?;
         }
-        if sampler.takes(Pass::Noise) {
+        if sampler.takes(MeasurementPass::Noise) {
             probed.noise = Some(self.noise(steps)?);
         }
-        if sampler.takes(Pass::Curvature) {
+        if sampler.takes(MeasurementPass::Curvature) {
             probed.curvature = self.curvature(steps, stop)?;
         }
         Ok((!self.breaks_off(stop)).then_some(probed))
@@ -307,7 +308,7 @@ impl<'a, S: Lanes> Training<'a, S> {
 
     /// Statistics of batch norms under which the weights after so many steps are evaluated. `None` when that was broken off.
     fn statistics(&mut self, weights: &[f32], steps: u64, stop: &AtomicBool) -> Result<Option<Vec<f32>>> {
-        if self.job.measure.statistics == Statistics::Running {
+        if self.job.measure.statistics == EvalStatistics::Running {
             return read(&self.state.statistics, <[f32]>::to_vec).map(Some);
         }
         if let Some((at, estimated)) = &self.estimated
@@ -325,7 +326,7 @@ impl<'a, S: Lanes> Training<'a, S> {
     fn estimate(&mut self, weights: &[f32], stop: &AtomicBool) -> Result<Option<Vec<f32>>> {
         let mut statistics = self.engine.layout().init_statistics();
         if !statistics.is_empty() {
-            let batches = self.data.train().chunks_exact(self.job.config.batch() as usize);
+            let batches = self.data.train().chunks_exact(self.job.config.effective_batch_size() as usize);
             for (before, images) in (0..).zip(batches) {
                 if self.breaks_off(stop) {
                     return Ok(None);
@@ -339,7 +340,7 @@ impl<'a, S: Lanes> Training<'a, S> {
     /// Gradient noise at the present weights.
     fn noise(&mut self, steps: u64) -> Result<Noise> {
         let mut stream = probe::stream(self.job.streams, "noise", steps);
-        let (batch, augment) = (self.job.config.batch() as usize, self.job.config.data.augment);
+        let (batch, augment) = (self.job.config.effective_batch_size() as usize, self.job.config.data.augment);
         let (mut images, mut moves) = (Vec::new(), Vec::new());
         let (s, data, engine) = (self.s, self.data, &mut self.engine);
         let len = engine.layout().len;
@@ -404,6 +405,6 @@ impl<'a, S: Lanes> Training<'a, S> {
         let params = read(&self.state.weights, |w| layout.unpack(w))?;
         let statistics = read(&self.state.statistics, |st| layout.unpack_statistics(st))?;
         let average = self.state.average.as_ref().map(|w| read(w, |w| layout.unpack(w))).transpose()?;
-        Ok(Weights { params, statistics }.encode(self.net, average.as_deref()))
+        Ok(Weights { params, statistics }.to_safetensors(self.net, average.as_deref()))
     }
 }

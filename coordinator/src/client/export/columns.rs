@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, BooleanArray, Float64Array, Int16Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow_schema::{ArrowError, DataType, Field, Schema};
-use ergodic_common::axis::{Axis, Values};
-use ergodic_common::tree::Value;
-use ergodic_common::trial::hex;
+use ergodic_common::axis::{Axis, AxisValues};
+use ergodic_common::tree::SpecValue;
+use ergodic_common::trial::to_hex;
 use ergodic_common::{Outcome, Spec, TrialResult};
 
 /// Which columns a sweep has besides those that all sweeps have.
@@ -46,7 +46,7 @@ impl Columns {
     pub(super) fn of(spec: &Spec) -> Self {
         let metrics: Vec<String> = spec.measure.metrics.iter().map(|metric| metric.name().into_owned()).collect();
         let derived: Vec<String> = spec.grid.iter().next().map_or_else(Vec::new, |cell| {
-            spec.grid.derived(cell).into_iter().map(|(field, _)| field.to_owned()).collect()
+            spec.grid.derived_values_in(cell).into_iter().map(|(field, _)| field.to_owned()).collect()
         });
         let taken = |name: &String| {
             name == "hash" || TRIALS.contains(&name.as_str()) || metrics.contains(name) || derived.contains(name)
@@ -120,15 +120,15 @@ impl Columns {
             _ => None,
         };
         columns.extend([
-            text(results().map(|result| result.outcome.word())),
+            text(results().map(|result| result.outcome.as_str())),
             Arc::new(results().map(step).collect::<Int64Array>()),
             Arc::new(rows.iter().map(cause).collect::<StringArray>()),
             Arc::new(results().map(|result| Some(result.steps as i64)).collect::<Int64Array>()) as ArrayRef,
             Arc::new(results().map(|result| Some(result.seconds)).collect::<Float64Array>()),
             text(rows.iter().map(|row| &row.worker)),
             Arc::new(results().map(|result| Some(&result.isa).filter(|isa| !isa.is_empty())).collect::<StringArray>()),
-            text(results().map(|result| hex(&result.digest))),
-            Arc::new(results().map(|result| result.weights.map(|hash| hex(&hash))).collect::<StringArray>()),
+            text(results().map(|result| to_hex(&result.digest))),
+            Arc::new(results().map(|result| result.weights_hash.map(|hash| to_hex(&hash))).collect::<StringArray>()),
         ]);
         let metric = |at: usize| numbers(results().map(|result| result.metrics.get(at).copied()).collect());
         columns.extend((0..self.metrics.len()).map(metric));
@@ -192,15 +192,20 @@ impl Columns {
     pub(super) fn cells_of(&self, spec: &Spec, data: &[u8; 32], cells: &[u64]) -> Result<RecordBatch, ArrowError> {
         let hash = |cell: &u64| {
             // Every cell of a sweep that was launched resolves to a config.
-            spec.grid.config(*cell).map(|config| hex(&spec.cell_hash(&config, data))).unwrap_or_default()
+            spec.grid
+                .resolve_config(*cell)
+                .map(|config| to_hex(&spec.compute_cell_hash(&config, data)))
+                .unwrap_or_default()
         };
         let mut columns: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from_iter_values(cells.iter().map(|cell| *cell as i64))),
             text(cells.iter().map(hash)),
         ];
         columns.extend(self.axes_of(spec, cells.iter().copied()));
-        let derived: Vec<Vec<f64>> =
-            cells.iter().map(|cell| spec.grid.derived(*cell).into_iter().map(|(_, value)| value).collect()).collect();
+        let derived: Vec<Vec<f64>> = cells
+            .iter()
+            .map(|cell| spec.grid.derived_values_in(*cell).into_iter().map(|(_, value)| value).collect())
+            .collect();
         let of_field = |at: usize| numbers(derived.iter().map(|values: &Vec<f64>| values.get(at).copied()).collect());
         columns.extend((0..self.derived.len()).map(of_field));
         RecordBatch::try_new(self.cells(), columns)
@@ -208,11 +213,11 @@ impl Columns {
 
     /// The values of all axes in these cells, one column per axis.
     fn axes_of(&self, spec: &Spec, cells: impl Iterator<Item = u64>) -> Vec<ArrayRef> {
-        let mut columns: Vec<Vec<Value>> = vec![Vec::new(); self.axes.len()];
-        let mut last: (u64, Vec<Value>) = (u64::MAX, Vec::new());
+        let mut columns: Vec<Vec<SpecValue>> = vec![Vec::new(); self.axes.len()];
+        let mut last: (u64, Vec<SpecValue>) = (u64::MAX, Vec::new());
         for cell in cells {
             if last.0 != cell {
-                last = (cell, spec.grid.values(cell));
+                last = (cell, spec.grid.axis_values(cell));
             }
             columns.iter_mut().zip(&last.1).for_each(|(column, value)| column.push(value.clone()));
         }
@@ -222,30 +227,30 @@ impl Columns {
 
 /// The type of an axis' column: the narrowest that has all of its values.
 fn kind_of(axis: &Axis) -> DataType {
-    let Values::Listed(items) = &axis.values else { return DataType::Float64 };
-    let all = |is: fn(&Value) -> bool| items.iter().all(|item| is(&item.value));
-    if all(|value| matches!(value, Value::Int(_))) {
+    let AxisValues::Listed(items) = &axis.values else { return DataType::Float64 };
+    let all = |is: fn(&SpecValue) -> bool| items.iter().all(|item| is(&item.value));
+    if all(|value| matches!(value, SpecValue::Int(_))) {
         DataType::Int64
     } else if all(|value| value.as_f64().is_some()) {
         DataType::Float64
-    } else if all(|value| matches!(value, Value::Bool(_))) {
+    } else if all(|value| matches!(value, SpecValue::Bool(_))) {
         DataType::Boolean
     } else {
         DataType::Utf8
     }
 }
 
-fn axis_column(kind: &DataType, values: &[Value]) -> ArrayRef {
-    let whole = |value: &Value| if let Value::Int(whole) = value { *whole } else { 0 };
+fn axis_column(kind: &DataType, values: &[SpecValue]) -> ArrayRef {
+    let whole = |value: &SpecValue| if let SpecValue::Int(whole) = value { *whole } else { 0 };
     match kind {
         DataType::Int64 => Arc::new(Int64Array::from_iter_values(values.iter().map(whole))),
         DataType::Float64 => {
             Arc::new(Float64Array::from_iter_values(values.iter().map(|value| value.as_f64().unwrap_or(f64::NAN))))
         }
         DataType::Boolean => {
-            Arc::new(BooleanArray::from_iter(values.iter().map(|value| Some(*value == Value::Bool(true)))))
+            Arc::new(BooleanArray::from_iter(values.iter().map(|value| Some(*value == SpecValue::Bool(true)))))
         }
-        _ => text(values.iter().map(Value::to_string)),
+        _ => text(values.iter().map(SpecValue::to_string)),
     }
 }
 

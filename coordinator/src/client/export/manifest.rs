@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow_schema::{DataType, Schema};
 use ergodic_common::spec::SpecSource;
-use ergodic_common::trial::hex;
+use ergodic_common::trial::to_hex;
 use ergodic_common::{BUILD, Spec};
 use ergodic_proto::v1;
 use serde::{Deserialize, Serialize};
@@ -122,7 +122,7 @@ pub(in crate::client) const TABLES: [&str; 4] = ["cells", "trials", "curves", "p
 impl Manifest {
     /// That of a dataset without parts.
     pub(super) fn new(head: &v1::RowsHead, status: &v1::SweepStatus, source: &SpecSource, spec: &Spec) -> Self {
-        let files = source.files.iter().map(|pin| (pin.path.clone(), hex(&pin.hash))).collect();
+        let files = source.files.iter().map(|pin| (pin.path.clone(), to_hex(&pin.hash))).collect();
         let sweep = Sweep {
             id: status.id.clone(),
             name: status.name.clone(),
@@ -146,7 +146,7 @@ impl Manifest {
             version: VERSION,
             serial: 0,
             sweep,
-            data: Data { words: status.data.clone(), blake3: head.data_hash.as_ref().map(|hash| hex(hash)) },
+            data: Data { words: status.data.clone(), blake3: head.data_hash.as_ref().map(|hash| to_hex(hash)) },
             builds: Builds {
                 coordinator: head.build.clone(),
                 export: BUILD.to_owned(),

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use ergodic_common::figures::significant;
+use ergodic_common::figures::format_significant;
 use ergodic_common::grammar::GRAMMAR;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{ErrorCode, Spec, TrialResult};
@@ -228,7 +228,7 @@ impl Export {
             manifest.sweep.trials,
             TABLES.iter().filter_map(rows).collect::<Vec<_>>().join(", "),
             parts().count(),
-            significant(bytes as f64 / 1e6, 3)
+            format_significant(bytes as f64 / 1e6, 3)
         )
     }
 }
@@ -265,7 +265,7 @@ impl Pull {
         let mut head = head.ok_or_else(|| incomplete("head"))?;
         let source = head.source.take().ok_or_else(|| incomplete("source"))?;
         let source = SpecSource::try_from(source).map_err(|e| bad(&e))?;
-        let spec = Spec::read(&source).map_err(|e| {
+        let spec = Spec::read_stored(&source).map_err(|e| {
             let message = format!("the sweep cannot be read by this version: {e}");
             UserError::new(ErrorCode::Version, message)
         })?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ergodic_common::ErrorCode;
-use ergodic_common::error::nearest;
+use ergodic_common::error::suggest_nearest;
 use ergodic_proto::status::UserError;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
@@ -81,7 +81,7 @@ impl Library {
         match begin[..] {
             [id] => Ok(id),
             [] => {
-                let known = nearest(sweep, ids.iter().map(String::as_str));
+                let known = suggest_nearest(sweep, ids.iter().map(String::as_str));
                 let message = format!("{}: no dataset of a sweep '{sweep}' is there, {known}", self.name);
                 Err(UserError::new(ErrorCode::NotFound, message))
             }

@@ -174,7 +174,7 @@ impl Writing {
                 let batches = batches().map_err(|e| unfit(&e))?;
                 let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
                 let bytes = parquet(&batches, &of, order).map_err(|e| unfit(&e))?;
-                let sha256 = ergodic_common::trial::hex(&Sha256::digest(&bytes));
+                let sha256 = ergodic_common::trial::to_hex(&Sha256::digest(&bytes));
                 Ok::<_, UserError>((rows, sha256, bytes))
             });
             let (rows, sha256, bytes) = encoded.await.map_err(|e| unfit(&e))??;

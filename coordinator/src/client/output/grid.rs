@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use ergodic_common::text::shown;
+use ergodic_common::text::escape_line;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ pub fn grid(table: &v1::TableResponse) -> (String, Records) {
     let warmth = Warmth::of(table);
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
-    let corner = format!("{} \\ {}", shown(&table.axes[0]), shown(&table.axes[1]));
+    let corner = format!("{} \\ {}", escape_line(&table.axes[0]), escape_line(&table.axes[1]));
     let head: Vec<String> = std::iter::once(corner).chain(spread.columns.iter().cloned()).collect();
     out.set_header(&head);
     let mut records = Records { columns: head, rows: Vec::with_capacity(spread.rows.len()), axes: 0 };
@@ -45,7 +45,7 @@ fn cell_text(row: &v1::TableRow) -> String {
     // A note says it in more words.
     match if row.note.is_empty() || figures.is_empty() { incidents(s) } else { row.note.clone() }.as_str() {
         "" => text,
-        known => format!("{text} ({})", shown(known)),
+        known => format!("{text} ({})", escape_line(known)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use ergodic_common::text::shown;
+use ergodic_common::text::escape_line;
 use ergodic_proto::v1;
 use serde_json::json;
 
@@ -82,12 +82,12 @@ fn comment(tables: &[v1::TableResponse]) -> String {
     let done = if first.done == first.trials { String::new() } else { format!("{} of ", first.done) };
     format!(
         "% {} ({}): {}; {what}, over completed trials\n% {done}{} trials; {}; {}\n% \\usepackage{{booktabs}}\n",
-        shown(&first.name),
+        escape_line(&first.name),
         first.sweep,
         metrics.join(", "),
         first.trials,
-        shown(&first.data),
-        shown(&first.numerics)
+        escape_line(&first.data),
+        escape_line(&first.numerics)
     )
 }
 
@@ -168,7 +168,7 @@ fn math(text: &str) -> String {
 /// Text in which nothing means anything to TeX.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in shown(text).chars() {
+    for c in escape_line(text).chars() {
         match c {
             '&' | '%' | '$' | '#' | '_' | '{' | '}' => out.extend(['\\', c]),
             '\\' => out.push_str("\\textbackslash{}"),

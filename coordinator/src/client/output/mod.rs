@@ -14,8 +14,8 @@ mod words;
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 
-use ergodic_common::text::{misleads, shown_lines};
-use ergodic_common::tree::Value;
+use ergodic_common::text::{escape_lines, is_misleading};
+use ergodic_common::tree::SpecValue;
 use ergodic_proto::v1;
 use serde_json::json;
 
@@ -71,7 +71,7 @@ pub fn print(text: &str) -> io::Result<()> {
 
 /// Text in which nothing moves a cursor: the last to look at what others may have written. Colours may be in it.
 pub(in crate::client) fn guarded(text: &str, colours: bool) -> Cow<'_, str> {
-    if !text.chars().any(|c| misleads(c) && !matches!(c, '\n' | '\t')) {
+    if !text.chars().any(|c| is_misleading(c) && !matches!(c, '\n' | '\t')) {
         return Cow::Borrowed(text);
     }
     let mut parts = text.split("\u{1b}[");
@@ -87,14 +87,14 @@ pub(in crate::client) fn guarded(text: &str, colours: bool) -> Cow<'_, str> {
 }
 
 fn clean(text: &str) -> String {
-    text.split('\t').map(shown_lines).collect::<Vec<_>>().join("\t")
+    text.split('\t').map(escape_lines).collect::<Vec<_>>().join("\t")
 }
 
 /// An axis value as JSON.
 pub fn json_value(value: &v1::AxisValue) -> serde_json::Value {
-    match Value::from(value) {
-        Value::Bool(b) => json!(b),
-        Value::Str(s) => json!(s),
+    match SpecValue::from(value) {
+        SpecValue::Bool(b) => json!(b),
+        SpecValue::Str(s) => json!(s),
         other => json_number(other.as_f64()),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use ergodic_common::text::shown;
+use ergodic_common::text::escape_line;
 use serde_json::{Map, Value};
 
 use super::words::{figure, of_column};
@@ -49,7 +49,7 @@ impl Records {
     pub fn markdown(&self) -> String {
         let cell = |text: &str| text.replace('|', "\\|");
         let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
-        let mut out = line(self.columns.iter().map(|name| cell(&shown(name))).collect());
+        let mut out = line(self.columns.iter().map(|name| cell(&escape_line(name))).collect());
         out += &line(self.columns.iter().map(|_| "---".to_owned()).collect());
         for row in self.in_words("") {
             let _ = write!(out, "{}", line(row.iter().map(|text| cell(text)).collect()));
@@ -81,7 +81,7 @@ fn csv_text(value: &Value) -> String {
 /// Programs take a cell that begins so for a formula, unless it is a number.
 fn no_formula(text: &str) -> String {
     let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text.parse::<f64>().is_err();
-    format!("{}{}", if is_formula { "'" } else { "" }, shown(text))
+    format!("{}{}", if is_formula { "'" } else { "" }, escape_line(text))
 }
 
 /// A value without quotes.

@@ -4,9 +4,9 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
 use ergodic_common::ErrorCode;
-use ergodic_common::error::nearest;
+use ergodic_common::error::suggest_nearest;
 use ergodic_common::expr::{Expr, WordExpr, other_word_number, word_number};
-use ergodic_common::tree::Value;
+use ergodic_common::tree::SpecValue;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
@@ -138,7 +138,7 @@ fn unknown(table: &v1::TableResponse, option: &str, name: &str) -> UserError {
     let axes = || table.axes.iter().map(String::as_str);
     let parts = axes().filter_map(|axis| axis.rsplit_once('.').map(|(_, last)| last));
     let known = axes().chain(parts).chain(table.columns.iter().map(String::as_str)).chain(STATISTICS);
-    let message = format!("{option}: the table has no axis or statistic '{name}', {}", nearest(name, known));
+    let message = format!("{option}: the table has no axis or statistic '{name}', {}", suggest_nearest(name, known));
     UserError::new(ErrorCode::NotFound, message)
 }
 
@@ -172,12 +172,12 @@ struct Words(Vec<String>);
 
 impl Words {
     fn number(&self, value: &v1::AxisValue) -> f64 {
-        let value = Value::from(value);
+        let value = SpecValue::from(value);
         match &value {
-            Value::Bool(flag) => f64::from(u8::from(*flag)),
+            SpecValue::Bool(flag) => f64::from(u8::from(*flag)),
             // Nothing is compared with words.
-            Value::Str(_) if self.0.is_empty() => f64::NAN,
-            Value::Str(text) => {
+            SpecValue::Str(_) if self.0.is_empty() => f64::NAN,
+            SpecValue::Str(text) => {
                 self.0.iter().position(|word| word == text).map_or_else(|| other_word_number(text), word_number)
             }
             other => other.as_f64().unwrap_or(f64::NAN),

@@ -1,6 +1,6 @@
 //! Several metrics at once.
 
-use ergodic_common::text::shown;
+use ergodic_common::text::escape_line;
 use ergodic_proto::v1;
 use serde_json::json;
 
@@ -46,7 +46,7 @@ pub fn side_by_side(tables: &[v1::TableResponse]) -> String {
             .chain(["n".to_owned()])
             .chain(metrics)
             .chain([String::new()])
-            .map(|name| shown(&name).into_owned()),
+            .map(|name| escape_line(&name).into_owned()),
     );
     let words = AxisWords::of_table(first);
     for (at, row) in first.rows.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! Statistics and trials as records, and statistics for people.
 
-use ergodic_common::figures::{Place, significant, with_half_width};
-use ergodic_common::text::shown;
+use ergodic_common::figures::{DecimalFormat, format_significant, format_with_half_width};
+use ergodic_common::text::escape_line;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
@@ -142,7 +142,7 @@ pub fn legends(tables: &[v1::TableResponse]) -> String {
     let mut out: Vec<String> = Vec::new();
     for (table, lines) in tables.iter().zip(&all) {
         for line in lines {
-            let line = if of_all(line) { line.clone() } else { format!("{}: {line}", shown(&table.metric)) };
+            let line = if of_all(line) { line.clone() } else { format!("{}: {line}", escape_line(&table.metric)) };
             if !out.contains(&line) {
                 out.push(line);
             }
@@ -201,7 +201,7 @@ const MOST_NOTES: usize = 3;
 /// `0.9712 ± 0.0013`; without an interval below two trials, a dash without any.
 pub fn mean_and_interval(s: &v1::Summary) -> String {
     match (s.mean, s.ci95_high) {
-        (Some(mean), Some(high)) => with_half_width(mean, high - mean),
+        (Some(mean), Some(high)) => format_with_half_width(mean, high - mean),
         (mean, _) => short_figure(mean),
     }
 }
@@ -209,16 +209,16 @@ pub fn mean_and_interval(s: &v1::Summary) -> String {
 /// Deviation, least value, median and largest value of a row: to the third digit of the deviation, or where there is none in five digits.
 pub fn figures_of_trials(s: &v1::Summary) -> [String; 4] {
     let largest = [s.min, s.median, s.max].into_iter().flatten().map(f64::abs).fold(0.0, f64::max);
-    let place = s.std.and_then(|std| Place::of(std, 3, largest));
-    let write = |x: f64| place.map_or_else(|| significant(x, 5), |place| place.write(x));
+    let place = s.std.and_then(|std| DecimalFormat::from_spread(std, 3, largest));
+    let write = |x: f64| place.map_or_else(|| format_significant(x, 5), |place| place.format_number(x));
     [s.std, s.min, s.median, s.max].map(|x| x.map_or_else(|| "–".to_owned(), write))
 }
 
 /// A figure and the ends of its interval, all to the second digit of half of its width; dashes for what there is not.
 pub fn estimate(x: Option<f64>, ends: Option<(f64, f64)>) -> (String, String) {
     let largest = ends.map_or(0.0, |(low, high)| low.abs().max(high.abs())).max(x.unwrap_or(0.0).abs());
-    let place = ends.and_then(|(low, high)| Place::of((high - low) / 2.0, 2, largest));
-    let write = |x: f64| place.map_or_else(|| significant(x, 4), |place| place.write(x));
+    let place = ends.and_then(|(low, high)| DecimalFormat::from_spread((high - low) / 2.0, 2, largest));
+    let write = |x: f64| place.map_or_else(|| format_significant(x, 4), |place| place.format_number(x));
     let interval = ends.map_or_else(|| short_figure(None), |(low, high)| format!("{} … {}", write(low), write(high)));
     (x.map_or_else(|| short_figure(None), write), interval)
 }
@@ -235,7 +235,7 @@ fn chosen(table: &v1::TableResponse) -> String {
     let records = figure_records(&table.axes, &table.columns, &table.rows);
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-    out.set_header(records.columns.iter().map(|name| shown(name)));
+    out.set_header(records.columns.iter().map(|name| escape_line(name)));
     for row in records.in_words("–") {
         out.add_row(row);
     }
@@ -251,7 +251,7 @@ fn chosen(table: &v1::TableResponse) -> String {
 pub fn grid_of(records: &Records) -> String {
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
-    out.set_header(records.columns.iter().map(|name| shown(name)));
+    out.set_header(records.columns.iter().map(|name| escape_line(name)));
     let cell = |(value, text): (&Value, String)| {
         let to = if value.is_number() { comfy_table::CellAlignment::Right } else { comfy_table::CellAlignment::Left };
         comfy_table::Cell::new(text).set_alignment(to)
@@ -264,7 +264,7 @@ pub fn grid_of(records: &Records) -> String {
 
 /// A number for people in four digits, enough for a difference or a p; a dash for none.
 pub fn short_figure(x: Option<f64>) -> String {
-    x.filter(|x| !x.is_nan()).map_or_else(|| "–".to_owned(), |x| significant(x, 4))
+    x.filter(|x| !x.is_nan()).map_or_else(|| "–".to_owned(), |x| format_significant(x, 4))
 }
 
 /// One line per row for people, the best one marked.
@@ -275,7 +275,7 @@ pub fn people(table: &v1::TableResponse) -> String {
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
     let header = ["n", &format!("{} mean ± 95 % CI", table.metric), "std", "min", "median", "max", ""];
-    out.set_header(table.axes.iter().map(String::as_str).chain(header).map(shown));
+    out.set_header(table.axes.iter().map(String::as_str).chain(header).map(escape_line));
     let best = best_row(table);
     let words = AxisWords::of_table(table);
     for (at, row) in table.rows.iter().enumerate() {

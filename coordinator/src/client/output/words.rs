@@ -3,20 +3,20 @@
 
 use std::collections::HashMap;
 
-use ergodic_common::figures::{Distinct, significant};
-use ergodic_common::spec::in_words;
-use ergodic_common::text::shown;
+use ergodic_common::figures::{DistinctFormat, format_significant};
+use ergodic_common::spec::format_value;
+use ergodic_common::text::escape_line;
 use ergodic_proto::v1;
 use serde_json::Value;
 
 /// How the values of axes are written, axis by axis.
 #[derive(Debug, Clone, Default)]
-pub struct AxisWords(Vec<Distinct>);
+pub struct AxisWords(Vec<DistinctFormat>);
 
 impl AxisWords {
     /// For so many axes with the values in these rows.
     pub fn of<'a>(axes: usize, rows: impl Iterator<Item = &'a [v1::AxisValue]> + Clone) -> Self {
-        let of = |axis: usize| Distinct::of(rows.clone().filter_map(|row| number(row.get(axis)?)));
+        let of = |axis: usize| DistinctFormat::from_numbers(rows.clone().filter_map(|row| number(row.get(axis)?)));
         Self((0..axes).map(of).collect())
     }
 
@@ -27,7 +27,7 @@ impl AxisWords {
 
     /// A value of an axis.
     pub fn write(&self, axis: usize, value: &v1::AxisValue) -> String {
-        in_words(&value.into(), self.0.get(axis).copied().unwrap_or(Distinct::exactly()))
+        format_value(&value.into(), self.0.get(axis).copied().unwrap_or(DistinctFormat::with_all_digits()))
     }
 
     /// One value of each axis.
@@ -38,7 +38,7 @@ impl AxisWords {
 
 /// The same for axes that are told by their names.
 #[derive(Debug, Clone, Default)]
-pub struct NamedAxisWords(HashMap<String, Distinct>);
+pub struct NamedAxisWords(HashMap<String, DistinctFormat>);
 
 impl NamedAxisWords {
     /// For these values of axes.
@@ -47,14 +47,20 @@ impl NamedAxisWords {
         for (axis, value) in values {
             numbers.entry(axis.clone()).or_default().extend(number(value));
         }
-        Self(numbers.into_iter().map(|(axis, numbers)| (axis, Distinct::of(numbers.into_iter()))).collect())
+        Self(
+            numbers
+                .into_iter()
+                .map(|(axis, numbers)| (axis, DistinctFormat::from_numbers(numbers.into_iter())))
+                .collect(),
+        )
     }
 
     /// Values of several axes in one text.
     pub fn write(&self, axes: &[String], values: &[v1::AxisValue]) -> String {
         let distinct = |at: usize| axes.get(at).and_then(|axis| self.0.get(axis)).copied();
-        let word =
-            |(at, value): (usize, &v1::AxisValue)| in_words(&value.into(), distinct(at).unwrap_or(Distinct::exactly()));
+        let word = |(at, value): (usize, &v1::AxisValue)| {
+            format_value(&value.into(), distinct(at).unwrap_or(DistinctFormat::with_all_digits()))
+        };
         values.iter().enumerate().map(word).collect::<Vec<_>>().join(" ")
     }
 }
@@ -68,9 +74,9 @@ fn number(value: &v1::AxisValue) -> Option<f64> {
 
 /// How the values of a column of records are written.
 pub(super) fn of_column<'a>(values: impl Iterator<Item = &'a Value>) -> impl Fn(&Value) -> String {
-    let distinct = Distinct::of(values.filter(|value| value.is_f64()).filter_map(Value::as_f64));
+    let distinct = DistinctFormat::from_numbers(values.filter(|value| value.is_f64()).filter_map(Value::as_f64));
     move |value| match value.as_f64() {
-        Some(x) if value.is_f64() => distinct.write(x),
+        Some(x) if value.is_f64() => distinct.format_number(x),
         _ => figure(value),
     }
 }
@@ -79,9 +85,9 @@ pub(super) fn of_column<'a>(values: impl Iterator<Item = &'a Value>) -> impl Fn(
 pub(super) fn figure(value: &Value) -> String {
     match value {
         Value::Null => "–".to_owned(),
-        Value::String(text) => shown(text).into_owned(),
+        Value::String(text) => escape_line(text).into_owned(),
         other => match other.as_f64() {
-            Some(x) if other.is_f64() => significant(x, 6),
+            Some(x) if other.is_f64() => format_significant(x, 6),
             _ => other.to_string(),
         },
     }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use ergodic_common::ErrorCode;
-use ergodic_common::error::nearest;
-use ergodic_common::figures::is_rounded;
+use ergodic_common::error::suggest_nearest;
+use ergodic_common::figures::can_round_to;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
@@ -199,7 +199,7 @@ fn resolved(
             exact.or_else(|| axes.iter().position(|axis| axis.ends_with(&suffix)))
         };
         let (Some(at), Some(in_whole)) = (place(&compared.axes), place(&whole.axes)) else {
-            let hint = nearest(&choice.axis, compared.axes.iter().map(String::as_str));
+            let hint = suggest_nearest(&choice.axis, compared.axes.iter().map(String::as_str));
             return Err(UserError::new(
                 ErrorCode::NotFound,
                 format!("the sweep has no axis '{}', {hint}", choice.axis),
@@ -218,7 +218,7 @@ fn meant<'a>(values: impl Iterator<Item = &'a v1::AxisValue> + Clone, text: &str
     };
     let wanted: Option<f64> = text.parse().ok();
     let same = |value: &&v1::AxisValue| (wanted.is_some() && number(value) == wanted) || exact_value(value) == text;
-    let rounded = |value: &&v1::AxisValue| number(value).zip(wanted).is_some_and(|(x, wanted)| is_rounded(x, wanted));
+    let rounded = |value: &&v1::AxisValue| number(value).zip(wanted).is_some_and(|(x, wanted)| can_round_to(x, wanted));
     let found = values.clone().find(same).or_else(|| values.clone().find(rounded));
     found.map_or_else(|| text.to_owned(), exact_value)
 }

@@ -8,9 +8,9 @@ use std::path::Path;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{BUILD, ErrorCode, Spec};
 use ergodic_proto::convert::WireError;
-use ergodic_proto::seal::Sealed as _;
+use ergodic_proto::seal::Checksummed as _;
 use ergodic_proto::status::UserError;
-use ergodic_proto::{PROTOCOL, v1};
+use ergodic_proto::{PROTOCOL_VERSION, v1};
 
 use super::Client;
 use super::commands::{ask_table, ask_trials, status};
@@ -74,10 +74,10 @@ struct SweepText {
 }
 
 async fn sweep_file(client: &mut Client, sweep: &str) -> Result<SweepText, UserError> {
-    let request = v1::GetSweepRequest { sweep: sweep.to_owned(), protocol: PROTOCOL };
+    let request = v1::GetSweepRequest { sweep: sweep.to_owned(), protocol: PROTOCOL_VERSION };
     let mut answer = client.workers.get_sweep(request).await.map_err(|e| client.error(&e))?.into_inner();
     let damaged = || UserError::new(ErrorCode::Unreachable, "the sweep file was damaged on its way here: ask again");
-    if !answer.is_whole() {
+    if !answer.verify_checksum() {
         return Err(damaged());
     }
     let source = answer.source.take().ok_or_else(damaged)?;
@@ -179,7 +179,8 @@ async fn provenance(
     trials: &[v1::TrialsResponse],
 ) -> Result<Vec<(&'static str, String)>, UserError> {
     let info = client.sweeps.info(v1::InfoRequest {}).await.map_err(|e| client.error(&e))?.into_inner();
-    let seed = Spec::read(&file.source).map_or_else(|_| "see the sweep file".to_owned(), |spec| spec.seed.to_string());
+    let seed =
+        Spec::read_stored(&file.source).map_or_else(|_| "see the sweep file".to_owned(), |spec| spec.seed.to_string());
     let hash: String = file.data.iter().map(|byte| format!("{byte:02x}")).collect();
     let files: Vec<String> = file
         .source

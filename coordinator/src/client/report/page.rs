@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use ergodic_common::text::shown_lines;
+use ergodic_common::text::escape_lines;
 use ergodic_proto::v1;
 
 use crate::client::output::{AxisWords, best_row, figures_of_trials, incidents, legend, mark, mean_and_interval};
@@ -127,7 +127,7 @@ impl Page {
 
 /// Text that is no markup, and does not mislead; lines stay.
 fn escaped(text: &str) -> String {
-    shown_lines(text)
+    escape_lines(text)
         .replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

@@ -3,7 +3,7 @@
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 use ergodic_common::ErrorCode;
-use ergodic_common::error::nearest;
+use ergodic_common::error::suggest_nearest;
 use ergodic_proto::status::UserError;
 
 use super::MEMORY;
@@ -60,7 +60,7 @@ fn unknown_table(error: &DataFusionError, known: &[Known]) -> Option<String> {
 }
 
 fn suggestion<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let near = nearest(name, known);
+    let near = suggest_nearest(name, known);
     if near.starts_with("did you mean") { format!(", {near}") } else { String::new() }
 }
 

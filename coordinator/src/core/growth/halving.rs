@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 
 use ergodic_common::metric::Metric;
-use ergodic_common::repeats::Until;
+use ergodic_common::repeats::StoppingRule;
 use ergodic_common::{Outcome, Spec, TrialKey};
 
 use super::Allowed;
@@ -54,8 +54,8 @@ struct Cell {
 
 impl Halving {
     /// Nothing is known of any cell.
-    pub(super) fn new(spec: &Spec, until: &Until, factor: u32, rungs: Vec<u32>) -> Self {
-        let cells = spec.grid.cells();
+    pub(super) fn new(spec: &Spec, until: &StoppingRule, factor: u32, rungs: Vec<u32>) -> Self {
+        let cells = spec.grid.cell_count();
         Self {
             metric: until.metric.clone(),
             factor,
@@ -142,7 +142,7 @@ impl Halving {
         self.begin_anew(spec)
     }
 
-    pub(super) fn extend(&mut self, spec: &Spec, until: &Until, rungs: Vec<u32>) -> Allowed {
+    pub(super) fn extend(&mut self, spec: &Spec, until: &StoppingRule, rungs: Vec<u32>) -> Allowed {
         self.planned = planned(spec, until);
         self.rungs = rungs;
         self.begin_anew(spec)
@@ -151,7 +151,7 @@ impl Halving {
     /// Climbs from the first rung on, by the rows that are there.
     fn begin_anew(&mut self, spec: &Spec) -> Allowed {
         self.cells.values_mut().for_each(|cell| cell.stage = 0);
-        (self.stage, self.standing) = (0, spec.grid.cells());
+        (self.stage, self.standing) = (0, spec.grid.cell_count());
         self.count_ready();
         self.climb()
     }
@@ -229,7 +229,7 @@ impl Cell {
 }
 
 /// Trials that all rungs come to.
-fn planned(spec: &Spec, until: &Until) -> u64 {
-    let (least, all) = until.trials(spec.grid.cells(), spec.repeats);
+fn planned(spec: &Spec, until: &StoppingRule) -> u64 {
+    let (least, all) = until.trial_bounds(spec.grid.cell_count(), spec.repeats);
     all.unwrap_or(least)
 }

@@ -9,7 +9,7 @@ mod precision;
 
 use std::ops::Range;
 
-use ergodic_common::repeats::{Rule, Until};
+use ergodic_common::repeats::{StoppingCriterion, StoppingRule};
 use ergodic_common::{Outcome, Spec, TrialKey};
 
 pub use halving::Halving;
@@ -29,11 +29,11 @@ pub(super) type Allowed = Vec<(u64, Range<u32>)>;
 
 impl Growth {
     /// Nothing is known of any cell.
-    pub(super) fn new(spec: &Spec, until: &Until) -> Self {
+    pub(super) fn new(spec: &Spec, until: &StoppingRule) -> Self {
         let rungs = until.rungs(spec.repeats);
-        match until.rule {
-            Rule::Precision { ci95 } => Self::Precision(Precision::new(spec, ci95, rungs)),
-            Rule::Halving { factor } => Self::Halving(Halving::new(spec, until, factor, rungs)),
+        match until.criterion {
+            StoppingCriterion::Precision { ci95 } => Self::Precision(Precision::new(spec, ci95, rungs)),
+            StoppingCriterion::Halving { factor } => Self::Halving(Halving::new(spec, until, factor, rungs)),
         }
     }
 
@@ -104,7 +104,7 @@ impl Growth {
     }
 
     /// There may be more repeats.
-    pub(super) fn extend(&mut self, spec: &Spec, until: &Until) -> Allowed {
+    pub(super) fn extend(&mut self, spec: &Spec, until: &StoppingRule) -> Allowed {
         let rungs = until.rungs(spec.repeats);
         match self {
             Self::Precision(growth) => growth.extend(spec, rungs),

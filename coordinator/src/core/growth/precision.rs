@@ -92,7 +92,7 @@ impl Standing {
 impl Precision {
     /// Nothing is known of any cell.
     pub(super) fn new(spec: &Spec, target: f64, rungs: Vec<u32>) -> Self {
-        let total = spec.grid.cells() * u64::from(rungs[0]);
+        let total = spec.grid.cell_count() * u64::from(rungs[0]);
         Self {
             target,
             rungs,
@@ -158,7 +158,7 @@ impl Precision {
         *self = Self { cells: std::mem::take(&mut self.cells), ..Self::new(spec, self.target, rungs) };
         let (first, least) = (self.rungs[0], u64::from(self.rungs[0]));
         let had: u64 = self.cells.values().map(|cell| u64::from(cell.allowed)).sum();
-        let untouched = spec.grid.cells() - self.cells.len() as u64;
+        let untouched = spec.grid.cell_count() - self.cells.len() as u64;
         (self.total, self.expected) = (had + untouched * least, 0);
         self.expected = self.cells.values().map(|cell| u64::from(cell.expected)).sum::<u64>() + untouched * least;
         for number in spec.grid.iter() {

@@ -1,6 +1,6 @@
 //! Cells whose results decide how often they are repeated, and sweeps that are given more repeats.
 
-use ergodic_common::repeats::ladder;
+use ergodic_common::repeats::precision_rungs;
 
 use super::*;
 use crate::core::growth::{Growth, Halving, Precision};
@@ -31,7 +31,7 @@ fn text(by: By, min: u32, max: u32) -> String {
 /// A sweep that is repeated from `min` to `max` times.
 fn growing(by: By, min: u32, max: u32) -> Sweep {
     let source = SpecSource { file: "t".into(), text: text(by, min, max), ..SpecSource::default() };
-    let spec = Arc::new(Spec::read(&source).expect("a valid sweep"));
+    let spec = Arc::new(Spec::read_stored(&source).expect("a valid sweep"));
     let record = SweepRow { source, ..(*sweep(1, 1).record).clone() };
     Sweep::new(Arc::new(record), spec)
 }
@@ -96,7 +96,8 @@ fn wanted_to_know(spec: &Spec, min: u32, max: u32) -> BTreeSet<TrialKey> {
         let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
         values.len() > 1 && quantile(LEVEL, values.len() as u64) * (variance / n).sqrt() <= TARGET
     };
-    let cells = spec.grid.iter().map(|cell| (cell, ladder(min, max).find(|n| enough(cell, *n)).unwrap_or(max)));
+    let cells =
+        spec.grid.iter().map(|cell| (cell, precision_rungs(min, max).find(|n| enough(cell, *n)).unwrap_or(max)));
     cells.flat_map(|(cell, n)| (0..n).map(move |repeat| TrialKey { cell, repeat })).collect()
 }
 
@@ -270,7 +271,7 @@ proptest! {
         };
         let before = standing(&lab);
         match by {
-            By::Precision => prop_assert_eq!(lab.precision().standing().open(lab.sweep().spec.grid.cells()), 0),
+            By::Precision => prop_assert_eq!(lab.precision().standing().open(lab.sweep().spec.grid.cell_count()), 0),
             By::Halving(_) => {
                 let (climb, ready) = lab.halving().standing();
                 prop_assert_eq!((lab.halving().rung(), ready), (lab.max, climb));
@@ -372,7 +373,7 @@ fn a_failed_trial_that_is_run_again_has_its_rung_decided_again() {
 fn halving_by_a_loss_never_chooses_the_cell_in_which_all_diverged() {
     // Completed trials lose more than a network that knows nothing, ln 10.
     let source = SpecSource { file: "t".into(), text: text(By::Halving(5), 2, 4), ..SpecSource::default() };
-    let spec = Arc::new(Spec::read(&source).expect("a valid sweep"));
+    let spec = Arc::new(Spec::read_stored(&source).expect("a valid sweep"));
     let record = SweepRow { source, ..(*sweep(1, 1).record).clone() };
     let wild = spec.grid.iter().next().expect("a cell");
     let rows = spec.grid.iter().flat_map(|cell| (0..2).map(move |repeat| TrialKey { cell, repeat })).map(|key| {
@@ -420,7 +421,7 @@ fn a_sweep_that_is_complete_goes_on_when_it_is_given_more_repeats() {
         }
         world.rows.len() as u64
     };
-    let cells = world.core.sweep(1).expect("launched").spec.grid.cells();
+    let cells = world.core.sweep(1).expect("launched").spec.grid.cell_count();
     assert_eq!(run(&mut world), 3 * cells);
     let first = world.rows.clone();
     let Sweep { record, spec, .. } = sweep(1, 5);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
-use ergodic_proto::token::{Role, Token};
+use ergodic_proto::token::{Token, TokenRole};
 use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use tokio::sync::watch;
@@ -67,7 +67,7 @@ fn bearer(request: &Request<Body>) -> Result<Token, Status> {
                 one with `ergodic token new`";
     let value = request.headers().get(AUTHORIZATION).ok_or_else(|| unauthenticated(none))?;
     let text = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
-    text.parse().map_err(|why: ergodic_proto::token::NoToken| unauthenticated(&why.to_string()))
+    text.parse().map_err(|why: ergodic_proto::token::TokenParseError| unauthenticated(&why.to_string()))
 }
 
 /// The code tells programs that a token would help; the detail carries the exit code for people.
@@ -77,13 +77,13 @@ fn unauthenticated(why: &str) -> Status {
 }
 
 /// Who may ask this. A user's `replay` needs the sweep as workers get it.
-fn allowed(path: &str) -> &'static [Role] {
+fn allowed(path: &str) -> &'static [TokenRole] {
     let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
     match (service, method) {
-        ("ergodic.v1.WorkerService", "GetSweep") | ("ergodic.v1.FileService", _) => &Role::ALL,
-        ("ergodic.v1.WorkerService", _) => &[Role::Worker, Role::Admin],
-        ("ergodic.v1.SweepService", _) => &[Role::User, Role::Admin],
-        ("ergodic.v1.AdminService", _) => &[Role::Admin],
+        ("ergodic.v1.WorkerService", "GetSweep") | ("ergodic.v1.FileService", _) => &TokenRole::ALL,
+        ("ergodic.v1.WorkerService", _) => &[TokenRole::Worker, TokenRole::Admin],
+        ("ergodic.v1.SweepService", _) => &[TokenRole::User, TokenRole::Admin],
+        ("ergodic.v1.AdminService", _) => &[TokenRole::Admin],
         _ => &[],
     }
 }
@@ -155,12 +155,12 @@ mod tests {
     #[test]
     fn each_role_may_ask_what_it_is_for_and_nothing_unknown_is_open() {
         let may = |role, path: &str| allowed(path).contains(&role);
-        for role in Role::ALL {
+        for role in TokenRole::ALL {
             assert!(may(role, "/ergodic.v1.FileService/Fetch") && may(role, "/ergodic.v1.WorkerService/GetSweep"));
             assert!(!may(role, "/ergodic.v1.Other/Anything") && !may(role, "") && !may(role, "/"));
-            assert_eq!(may(role, "/ergodic.v1.AdminService/NewToken"), role == Role::Admin);
-            assert_eq!(may(role, "/ergodic.v1.WorkerService/CommitResults"), role != Role::User);
-            assert_eq!(may(role, "/ergodic.v1.SweepService/Launch"), role != Role::Worker);
+            assert_eq!(may(role, "/ergodic.v1.AdminService/NewToken"), role == TokenRole::Admin);
+            assert_eq!(may(role, "/ergodic.v1.WorkerService/CommitResults"), role != TokenRole::User);
+            assert_eq!(may(role, "/ergodic.v1.SweepService/Launch"), role != TokenRole::Worker);
         }
     }
 }

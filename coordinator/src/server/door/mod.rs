@@ -76,7 +76,7 @@ impl Door {
         let tokens = Tokens::open(&options.dir, fingerprint)?;
         if let Some(token) = tokens.make_first("made when the coordinator first served").map_err(failed)? {
             let path = options.dir.join("admin.token");
-            write_secret(&path, format!("{}\n", token.reveal()).as_bytes()).map_err(failed)?;
+            write_secret(&path, format!("{}\n", token.reveal_text()).as_bytes()).map_err(failed)?;
             tracing::info!(file = %path.display(), "a token for administrators was made");
         }
         Ok(Self { tls: tls::acceptor(options, own.as_ref())?, tokens: Arc::new(tokens) })

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ergodic_common::ErrorCode;
-use ergodic_proto::connect::{certificates, private_key};
+use ergodic_proto::connect::{read_certificates, read_private_key};
 use ergodic_proto::status::UserError;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -85,7 +85,7 @@ fn name(text: &str) -> DistinguishedName {
 pub(super) fn acceptor(options: &DoorOptions, own: Option<&Authority>) -> Result<TlsAcceptor, UserError> {
     let internal = |e: String| UserError::new(ErrorCode::Internal, format!("cannot set up TLS: {e}"));
     let (chain, key) = match (&options.certificate, own) {
-        (Some((cert, key)), _) => (certificates("--tls-cert", cert)?, private_key("--tls-key", key)?),
+        (Some((cert, key)), _) => (read_certificates("--tls-cert", cert)?, read_private_key("--tls-key", key)?),
         (None, Some(own)) => own.certificate().map_err(|e| internal(e.to_string()))?,
         (None, None) => unreachable!("whoever brings no certificate has an authority"),
     };
@@ -98,7 +98,7 @@ pub(super) fn acceptor(options: &DoorOptions, own: Option<&Authority>) -> Result
         Some(file) => {
             let bad = |e: String| UserError::new(ErrorCode::BadInput, format!("--client-ca {}: {e}", file.display()));
             let mut roots = RootCertStore::empty();
-            for certificate in certificates("--client-ca", file)? {
+            for certificate in read_certificates("--client-ca", file)? {
                 roots.add(certificate).map_err(|e| bad(e.to_string()))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();

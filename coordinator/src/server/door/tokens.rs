@@ -7,9 +7,9 @@ use std::sync::{Mutex, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ergodic_common::ErrorCode;
-use ergodic_common::trial::{from_hex, hex};
+use ergodic_common::trial::{from_hex, to_hex};
 use ergodic_proto::status::UserError;
-use ergodic_proto::token::{Role, Token};
+use ergodic_proto::token::{Token, TokenRole};
 use rustls::crypto::SecureRandom;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -36,8 +36,8 @@ pub(crate) struct Record {
 
 impl Record {
     /// What its holder may do.
-    pub(crate) fn role(&self) -> Option<Role> {
-        Role::named(&self.role)
+    pub(crate) fn role(&self) -> Option<TokenRole> {
+        TokenRole::from_name(&self.role)
     }
 }
 
@@ -81,11 +81,9 @@ impl Tokens {
 
     /// Makes a token for administrators where there is none for anybody.
     pub(super) fn make_first(&self, note: &str) -> io::Result<Option<Token>> {
-        self.change(
-            |records| {
-                if records.is_empty() { self.add(records, Role::Admin, None, note).map(Some) } else { Ok(None) }
-            },
-        )
+        self.change(|records| {
+            if records.is_empty() { self.add(records, TokenRole::Admin, None, note).map(Some) } else { Ok(None) }
+        })
     }
 
     /// All of them, oldest first.
@@ -94,11 +92,17 @@ impl Tokens {
     }
 
     /// Makes a token; it is durable before it is handed out.
-    pub(crate) fn make(&self, role: Role, lifetime: Option<Duration>, note: &str) -> io::Result<Token> {
+    pub(crate) fn make(&self, role: TokenRole, lifetime: Option<Duration>, note: &str) -> io::Result<Token> {
         self.change(|records| self.add(records, role, lifetime, note))
     }
 
-    fn add(&self, records: &mut Vec<Record>, role: Role, lifetime: Option<Duration>, note: &str) -> io::Result<Token> {
+    fn add(
+        &self,
+        records: &mut Vec<Record>,
+        role: TokenRole,
+        lifetime: Option<Duration>,
+        note: &str,
+    ) -> io::Result<Token> {
         let token = loop {
             let (mut id, mut secret) = ([0; 4], [0; 16]);
             fill(&mut id)?;
@@ -112,7 +116,7 @@ impl Tokens {
         records.push(Record {
             id: token.id.clone(),
             role: role.name().to_owned(),
-            hash: hex(&token.hash()),
+            hash: to_hex(&token.secret_hash()),
             note: note.to_owned(),
             created_at,
             expires_at: lifetime.map_or(0, |lifetime| created_at.saturating_add(lifetime.as_secs())),
@@ -166,12 +170,12 @@ impl Tokens {
     }
 
     /// The role that a token gives.
-    pub(crate) fn admit(&self, token: &Token) -> Result<Role, Invalid> {
+    pub(crate) fn admit(&self, token: &Token) -> Result<TokenRole, Invalid> {
         let kept = self.fresh();
         let record = kept.records.iter().find(|record| record.id == token.id).ok_or(Invalid::Unknown)?;
         let kept: Option<[u8; 32]> = from_hex(&record.hash).and_then(|bytes| bytes.try_into().ok());
         // Hashes of BLAKE3 are compared in constant time.
-        if kept.is_none_or(|kept| blake3::Hash::from(kept) != blake3::Hash::from(token.hash())) {
+        if kept.is_none_or(|kept| blake3::Hash::from(kept) != blake3::Hash::from(token.secret_hash())) {
             return Err(Invalid::Unknown);
         }
         check(record)
@@ -224,7 +228,7 @@ const UNBROKEN: &str = "nothing panics while it holds the tokens";
 /// How often the clock and the file are looked at for tokens that end under an open session.
 const LOOK: Duration = Duration::from_secs(30);
 
-fn check(record: &Record) -> Result<Role, Invalid> {
+fn check(record: &Record) -> Result<TokenRole, Invalid> {
     if record.expires_at != 0 && record.expires_at <= now() {
         return Err(Invalid::Expired);
     }
@@ -248,18 +252,18 @@ mod tests {
     fn tokens_are_kept_as_hashes_and_open_until_they_are_revoked_or_expire() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let tokens = Tokens::open(dir.path(), Some([3; 32])).expect("an empty directory will do");
-        let made = tokens.make(Role::Worker, None, "lab").expect("it can be made");
-        let short = tokens.make(Role::User, Some(Duration::ZERO), "").expect("it can be made");
+        let made = tokens.make(TokenRole::Worker, None, "lab").expect("it can be made");
+        let short = tokens.make(TokenRole::User, Some(Duration::ZERO), "").expect("it can be made");
         let text = std::fs::read_to_string(dir.path().join("tokens.json")).expect("they are kept");
-        let secret = made.reveal().split('.').nth(2).expect("a secret").to_owned();
+        let secret = made.reveal_text().split('.').nth(2).expect("a secret").to_owned();
         assert!(!text.contains(&secret) && text.contains(&made.id));
         let again = Tokens::open(dir.path(), Some([3; 32])).expect("what was kept can be read");
-        assert_eq!(again.admit(&made), Ok(Role::Worker));
+        assert_eq!(again.admit(&made), Ok(TokenRole::Worker));
         assert_eq!(again.admit(&short), Err(Invalid::Expired));
         // The role is the one that was kept, whatever the text says.
-        let forged = made.reveal().replace("worker", "admin").parse::<Token>().expect("a token in form");
-        assert_eq!(again.admit(&forged), Ok(Role::Worker));
-        let other = made.reveal().replace(&secret, &"0".repeat(32)).parse::<Token>().expect("a token in form");
+        let forged = made.reveal_text().replace("worker", "admin").parse::<Token>().expect("a token in form");
+        assert_eq!(again.admit(&forged), Ok(TokenRole::Worker));
+        let other = made.reveal_text().replace(&secret, &"0".repeat(32)).parse::<Token>().expect("a token in form");
         assert_eq!(again.admit(&other), Err(Invalid::Unknown));
         assert!(again.revoke(&made.id).expect("it can be written"));
         assert!(!again.revoke(&made.id).expect("nothing is to be written"));
@@ -273,14 +277,14 @@ mod tests {
         let there = Tokens::open(dir.path(), None).expect("an empty directory will do");
         let (one, other) = std::thread::scope(|scope| {
             let many = |tokens: &Tokens| -> Vec<Token> {
-                (0..20).map(|_| tokens.make(Role::Worker, None, "").expect("it can be made")).collect()
+                (0..20).map(|_| tokens.make(TokenRole::Worker, None, "").expect("it can be made")).collect()
             };
             let (here, there) = (&here, &there);
             let (one, other) = (scope.spawn(move || many(here)), scope.spawn(move || many(there)));
             (one.join().expect("no panic"), other.join().expect("no panic"))
         });
         for token in one.iter().chain(&other) {
-            assert_eq!((here.admit(token), there.admit(token)), (Ok(Role::Worker), Ok(Role::Worker)));
+            assert_eq!((here.admit(token), there.admit(token)), (Ok(TokenRole::Worker), Ok(TokenRole::Worker)));
         }
         assert!(there.revoke(&one[0].id).expect("it can be written"));
         assert_eq!(here.admit(&one[0]), Err(Invalid::Unknown));

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use ergodic_proto::status::busy;
+use ergodic_proto::status::overloaded;
 use http::{Request, Response};
 use http_body::Frame;
 use tokio::time::Sleep;
@@ -43,7 +43,7 @@ impl Limited {
             let mut rates = rates.lock().expect("nothing panics while it holds the rates");
             let taken = rates.take(peer, self.started.elapsed());
             taken.map_err(|wait| {
-                busy("the coordinator is asked too often by you: it takes so many requests a second", wait)
+                overloaded("the coordinator is asked too often by you: it takes so many requests a second", wait)
             })?;
         }
         self.limits.requests.place()

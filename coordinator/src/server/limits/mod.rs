@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ergodic_common::ErrorCode;
-use ergodic_proto::status::{UserError, busy};
+use ergodic_proto::status::{UserError, overloaded};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
@@ -99,7 +99,7 @@ impl Room {
 
     /// The answer that there is no room.
     pub(crate) fn full(&self) -> Status {
-        busy(&format!("the coordinator is busy: {}", self.what), COME_AGAIN)
+        overloaded(&format!("the coordinator is busy: {}", self.what), COME_AGAIN)
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use ergodic_common::seed::Stream;
+use ergodic_common::seed::RandomStream;
 use rayon::prelude::*;
 
 use super::labels::{chunks, count};
@@ -29,7 +29,7 @@ pub struct Halves {
 impl Halves {
     /// Splits repeats into halves at random. `cells` holds for each cell one slice of classes below `classes` per
     /// repeat, the same repeats in the same order; at least 2.
-    pub fn of(cells: &[Vec<&[u8]>], classes: usize, stream: &mut Stream) -> Option<Self> {
+    pub fn of(cells: &[Vec<&[u8]>], classes: usize, stream: &mut RandomStream) -> Option<Self> {
         let (repeats, points) = (cells.first()?.len(), cells.first()?.first()?.len());
         if repeats < 2 || points == 0 {
             return None;

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use ergodic_common::config::Length;
 use ergodic_common::spec::Moment;
-use ergodic_common::tree::Value;
+use ergodic_common::tree::SpecValue;
 use ergodic_common::{Spec, TrialKey};
 
 use super::compare::find_value;
@@ -171,7 +171,8 @@ impl Distances {
     }
 
     fn check_pairs(&self, spec: &Spec) -> Result<(), TableError> {
-        let classes = spec.grid.config(self.cells[0]).map_or(u64::from(u8::MAX), |c| c.data.dataset.classes().into());
+        let classes =
+            spec.grid.resolve_config(self.cells[0]).map_or(u64::from(u8::MAX), |c| c.data.dataset.class_count().into());
         let pairs = self.cells.len() as u64 * self.cells.len() as u64;
         if pairs * halves::SPLITS as u64 * classes * self.points as u64 <= MOST_SUMS {
             return Ok(());
@@ -238,8 +239,8 @@ impl Distances {
 
     /// The step of each moment in a cell.
     fn steps(&self, spec: &Spec, cell: u64) -> Vec<u64> {
-        let config = spec.grid.config(cell).ok();
-        self.moments.iter().map(|moment| config.as_ref().map_or(0, |config| moment.step(config))).collect()
+        let config = spec.grid.resolve_config(cell).ok();
+        self.moments.iter().map(|moment| config.as_ref().map_or(0, |config| moment.step_in_trial(config))).collect()
     }
 
     fn tested(&self, rows: Rows<'_>, gathered: &Gathered, labels: &[Labels], permutations: u32) -> Apart {
@@ -368,13 +369,13 @@ fn agreeing(agreement: &Agreement<'_>, a: usize, b: usize) -> Apart {
 
 /// The values of a cell in words.
 pub fn cell_in_words(spec: &Spec, cell: u64) -> String {
-    let values = spec.grid.values(cell);
+    let values = spec.grid.axis_values(cell);
     let words: Vec<String> = spec
         .grid
         .axes()
         .iter()
         .zip(&values)
-        .map(|(axis, v): (_, &Value)| format!("{}={}", axis.name, axis.write(v)))
+        .map(|(axis, v): (_, &SpecValue)| format!("{}={}", axis.name, axis.format_value(v)))
         .collect();
     if words.is_empty() { "the only cell".to_owned() } else { words.join(", ") }
 }
@@ -402,7 +403,7 @@ fn all_cells(spec: &Spec) -> Result<Vec<u64>, TableError> {
             let message = format!(
                 "any two of {} cells are too many: at most {MOST_CELLS} cells; name two of them, as in --between lr=0.1 \
                  lr=0.2",
-                spec.grid.cells()
+                spec.grid.cell_count()
             );
             Err(TableError::Bad(message))
         }
@@ -413,7 +414,7 @@ fn all_cells(spec: &Spec) -> Result<Vec<u64>, TableError> {
 /// The one cell that a user means.
 fn find_cell(spec: &Spec, choice: &Choice) -> Result<u64, TableError> {
     let values = match choice {
-        Choice::Number(cell) if spec.grid.holds(*cell) => return Ok(*cell),
+        Choice::Number(cell) if spec.grid.has_cell(*cell) => return Ok(*cell),
         Choice::Number(cell) => {
             let message = format!("there is no cell {cell}: `ergodic trials` lists the numbers of cells");
             return Err(TableError::Unknown(message));
@@ -446,8 +447,9 @@ fn find_cell(spec: &Spec, choice: &Choice) -> Result<u64, TableError> {
 
 /// The moment that a user means, of those at which predictions are kept.
 fn find_moment(spec: &Spec, kept: &[Moment], cell: u64, at: &str) -> Result<Moment, TableError> {
-    let config = spec.grid.config(cell).ok();
-    let same = |a: Moment, b: Moment| a == b || config.as_ref().is_some_and(|c| a.step(c) == b.step(c));
+    let config = spec.grid.resolve_config(cell).ok();
+    let same =
+        |a: Moment, b: Moment| a == b || config.as_ref().is_some_and(|c| a.step_in_trial(c) == b.step_in_trial(c));
     let wanted = Moment::parse(at);
     let found = wanted.and_then(|wanted| kept.iter().find(|moment| same(**moment, wanted)));
     found.copied().ok_or_else(|| {

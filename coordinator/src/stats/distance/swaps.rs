@@ -10,7 +10,7 @@
 //! differences, of which a swap flips a sign, and what the streams have in common cancels in it. All of it is counted in whole
 //! numbers, so that ties are ties.
 
-use ergodic_common::seed::Stream;
+use ergodic_common::seed::RandomStream;
 use rayon::prelude::*;
 
 /// What the test says.
@@ -45,7 +45,7 @@ type Differences = Vec<[i16; LANES]>;
 /// Tests whether two cells differ: one slice of classes per repeat, of the same repeats in the same order, at least 1 and
 /// at most [`MOST_REPEATS`]. With so few repeats that there are at most as many swaps as `permutations`, all are
 /// looked at.
-pub fn test(a: &[&[u8]], b: &[&[u8]], permutations: u32, stream: &mut Stream) -> Option<Swaps> {
+pub fn test(a: &[&[u8]], b: &[&[u8]], permutations: u32, stream: &mut RandomStream) -> Option<Swaps> {
     let (n, points) = (a.len().min(b.len()), a.first()?.len());
     if points == 0 || n > MOST_REPEATS {
         return None;
@@ -77,7 +77,7 @@ pub fn smallest(repeats: usize, permutations: u32) -> f64 {
 impl Patterns {
     /// No swap first, then random ones; or, where these are no more, all there are. Swapping the others says the same, so
     /// that of all there are the last repeat stays.
-    fn new(repeats: usize, permutations: u32, stream: &mut Stream) -> Self {
+    fn new(repeats: usize, permutations: u32, stream: &mut RandomStream) -> Self {
         let blocks = repeats.div_ceil(BLOCK);
         let all = 1_u64.checked_shl(repeats as u32 - 1).filter(|all| *all <= u64::from(permutations));
         let mut words = vec![0; blocks];
@@ -88,7 +88,7 @@ impl Patterns {
             None => {
                 let (mut bytes, wanted) = (Vec::new(), blocks * permutations as usize);
                 while bytes.len() < wanted {
-                    bytes.extend(stream.bytes());
+                    bytes.extend(stream.next_bytes());
                 }
                 words.extend(bytes[..wanted].iter().map(|byte| byte & ((1 << BLOCK) - 1)));
             }

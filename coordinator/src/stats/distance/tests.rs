@@ -3,7 +3,7 @@
 //! `tests/oracles/analysis.py` makes the fixture.
 
 use ergodic_common::Spec;
-use ergodic_common::seed::{Stream, fixed_stream};
+use ergodic_common::seed::{RandomStream, fixed_stream};
 use ergodic_common::spec::SpecSource;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -82,15 +82,15 @@ proptest! {
 
 /// Trials of two cells with the same law, which streams in common tie together at most points; a class is moved up with
 /// probability `shift` in the second one.
-fn cells(n: usize, points: usize, shift: f64, stream: &mut Stream) -> [Vec<Vec<u8>>; 2] {
+fn cells(n: usize, points: usize, shift: f64, stream: &mut RandomStream) -> [Vec<Vec<u8>>; 2] {
     let mut both = [Vec::new(), Vec::new()];
     for _ in 0..n {
         // What the repeat's streams say of every point, and what the cell makes of it.
-        let said: Vec<f64> = (0..points).map(|_| stream.uniform()).collect();
+        let said: Vec<f64> = (0..points).map(|_| stream.next_uniform()).collect();
         for (cell, moved) in [(0, 0.0), (1, shift)] {
-            let class = |said: f64, stream: &mut Stream| {
-                let u = if stream.uniform() < 0.4 { stream.uniform() } else { said };
-                (3.0 * u * u) as u8 + u8::from(stream.uniform() < moved)
+            let class = |said: f64, stream: &mut RandomStream| {
+                let u = if stream.next_uniform() < 0.4 { stream.next_uniform() } else { said };
+                (3.0 * u * u) as u8 + u8::from(stream.next_uniform() < moved)
             };
             both[cell].push(said.iter().map(|said| class(*said, stream)).collect());
         }
@@ -176,7 +176,7 @@ fn what_would_take_too_much_is_refused() {
              batch_size = 8\n[grid]\nlr = [0.1, 0.2]\n[measure]\nprobe = {{ points = {points} }}\n"
         );
         let source = SpecSource { file: "t".into(), text, ..SpecSource::default() };
-        let spec = Spec::read(&source).expect("a valid sweep");
+        let spec = Spec::read_stored(&source).expect("a valid sweep");
         let between = [Choice::Number(0), Choice::Values(vec![("lr".into(), "0.2".into())])];
         let asked = Distances::new(&spec, &Question { between: &between, at: "", permutations });
         asked.err().map_or_else(String::new, |error| error.to_string())

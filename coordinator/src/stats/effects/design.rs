@@ -1,7 +1,7 @@
 //! The factors of a grid, as the cells that have values show them.
 
 use ergodic_common::Spec;
-use ergodic_common::tree::Value;
+use ergodic_common::tree::SpecValue;
 
 use super::fit::Columns;
 use crate::stats::TableError;
@@ -12,7 +12,7 @@ pub(super) struct Factor {
     /// The axes.
     pub(super) axes: Vec<usize>,
     /// One value per axis, for each level, in the order of the grid.
-    pub(super) levels: Vec<Vec<Value>>,
+    pub(super) levels: Vec<Vec<SpecValue>>,
     /// The level of each cell.
     pub(super) of: Vec<usize>,
 }
@@ -48,7 +48,7 @@ impl Design {
             let message = format!(
                 "effects are differences between cells: only {} of the sweep's {} has completed trials with a value",
                 if cells.len() == 1 { "one cell" } else { "no cell" },
-                spec.grid.cells()
+                spec.grid.cell_count()
             );
             return Err(TableError::Unknown(message));
         }
@@ -110,13 +110,13 @@ fn factors(spec: &Spec, cells: &[u64]) -> (Vec<Factor>, Vec<usize>) {
         levels.sort_unstable();
         levels.dedup();
         let of: Vec<usize> = indices.iter().filter_map(|indices| levels.binary_search(&indices[axis]).ok()).collect();
-        let values = levels.iter().map(|level| definition.value(*level));
+        let values = levels.iter().map(|level| definition.value_at(*level));
         if levels.len() < 2 {
             constant.push(axis);
         } else if let Some(known) = factors.iter_mut().find(|known| move_together(&known.of, &of)) {
             // In the order of the levels of the axis that came first.
             let of_level = |level| known.of.iter().position(|known| *known == level).map_or(0, |cell| of[cell]);
-            let values: Vec<Value> = values.collect();
+            let values: Vec<SpecValue> = values.collect();
             let moved: Vec<usize> = (0..known.levels.len()).map(of_level).collect();
             known.axes.push(axis);
             known.levels.iter_mut().zip(moved).for_each(|(level, at)| level.push(values[at].clone()));

@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 
 use ergodic_common::Spec;
 use ergodic_common::metric::Metric;
-use ergodic_common::repeats::Until;
-use ergodic_common::seed::Stream;
-use ergodic_common::tree::Value;
+use ergodic_common::repeats::StoppingRule;
+use ergodic_common::seed::RandomStream;
+use ergodic_common::tree::SpecValue;
 
 use super::Sample;
 use super::best::{self, Ends, Place};
@@ -74,7 +74,7 @@ pub struct Level {
     /// Axes of the factor, or of both.
     pub axes: Vec<usize>,
     /// One value per axis.
-    pub values: Vec<Value>,
+    pub values: Vec<SpecValue>,
     /// Cells that have it.
     pub cells: u64,
     /// Mean over the levels of the other factors, by least squares where cells are missing. Of a pair, the mean of its
@@ -164,9 +164,11 @@ impl Analysis {
             Some(crossing) => Drawn::Repeats(model.repeated(&blocks), blocks.numbers().to_vec(), crossing.clone()),
         };
         let mut notes = notes(spec, &design, &blocks, &drawn);
-        let names: Vec<&str> = spec.seeds.fixed.iter().map(|purpose| purpose.word()).collect();
+        let names: Vec<&str> = spec.seeds.fixed.iter().map(|purpose| purpose.as_str()).collect();
         notes.extend((!names.is_empty()).then(|| format!("intervals are given the fixed {}", names.join(", "))));
-        notes.extend(spec.until.as_ref().is_some_and(Until::stops).then(|| NOT_WIDENED.to_owned()));
+        notes.extend(
+            spec.stopping_rule.as_ref().is_some_and(StoppingRule::is_precision_based).then(|| NOT_WIDENED.to_owned()),
+        );
         let terms = shares::terms(spec, &design, &values, &blocks, &means, &mut notes);
         let ranked_by = self.query.ranked_by();
         notes.extend((ranked_by != self.metric()).then(|| format!("cells are ranked by {}", ranked_by.name())));
@@ -263,7 +265,7 @@ impl<'a> Model<'a> {
             TableError::Unknown(format!(
                 "what {} do cannot be told apart: of the sweep's {} cells, {} have results, which do not link all values",
                 names.join(", "),
-                spec.grid.cells(),
+                spec.grid.cell_count(),
                 design.cells.len()
             ))
         })?;
@@ -316,7 +318,7 @@ impl<'a> Model<'a> {
         sums.iter().map(|(sum, n)| (*n > 0.0).then(|| sum / n)).collect()
     }
 
-    fn resampled(&self, blocks: &Blocks, stream: &mut Stream) -> Vec<Draw> {
+    fn resampled(&self, blocks: &Blocks, stream: &mut RandomStream) -> Vec<Draw> {
         if blocks.repeats() < 2 {
             return Vec::new();
         }
@@ -395,7 +397,7 @@ fn best_cells(
     metric: &Metric,
     trials: &BTreeMap<u64, Trials>,
     ends: &BTreeMap<u64, Ends>,
-    stream: Option<Stream>,
+    stream: Option<RandomStream>,
 ) -> (Vec<Best>, u64) {
     let rows: Vec<Vec<u64>> = ends.keys().map(|cell| vec![*cell]).collect();
     let places = best::places(spec, metric, ends, &rows);
@@ -419,7 +421,12 @@ fn best_cells(
 
 /// The share of resamples of whole repeats in which a cell has the best mean rank; several that have it share the resample, which
 /// says nothing of which of them is better. Nothing for cells that did not go on where others did, and for fewer than two repeats.
-fn probabilities(spec: &Spec, metric: &Metric, ends: &BTreeMap<u64, Ends>, mut stream: Stream) -> BTreeMap<u64, f64> {
+fn probabilities(
+    spec: &Spec,
+    metric: &Metric,
+    ends: &BTreeMap<u64, Ends>,
+    mut stream: RandomStream,
+) -> BTreeMap<u64, f64> {
     let contenders = best::contenders(spec, ends);
     let lists: Vec<&[(u32, End)]> = contenders.iter().map(|cell| ends[cell].as_slice()).collect();
     let ranks = Ranks::of(&lists, metric.larger_is_better() == Some(true));
@@ -447,7 +454,7 @@ fn first_of(mean_ranks: &[Option<f64>]) -> Vec<usize> {
 
 fn notes(spec: &Spec, design: &Design, blocks: &Blocks, drawn: &Drawn) -> Vec<String> {
     let mut notes = Vec::new();
-    let missing = spec.grid.cells() - design.cells.len() as u64;
+    let missing = spec.grid.cell_count() - design.cells.len() as u64;
     if missing > 0 {
         let here = |cell: &u64| design.cells.binary_search(cell).is_err();
         let words: Vec<String> =
@@ -492,7 +499,7 @@ fn notes(spec: &Spec, design: &Design, blocks: &Blocks, drawn: &Drawn) -> Vec<St
 fn ended(spec: &Spec, trials: &BTreeMap<u64, Trials>) -> String {
     match trials.values().map(Trials::lost).sum::<u64>() {
         0 => "none has ended yet".into(),
-        lost => format!("{lost} of {} ended without one; see `ergodic table --stat p_diverged`", spec.trials()),
+        lost => format!("{lost} of {} ended without one; see `ergodic table --stat p_diverged`", spec.trial_count()),
     }
 }
 

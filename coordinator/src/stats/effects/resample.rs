@@ -1,6 +1,6 @@
 //! Cell means over resampled repeats.
 
-use ergodic_common::seed::Stream;
+use ergodic_common::seed::RandomStream;
 use rayon::prelude::*;
 
 /// Values by repeat and cell, some of which may be missing.
@@ -61,7 +61,7 @@ impl Blocks {
     pub(super) fn resample<T: Send>(
         &self,
         resamples: usize,
-        stream: &mut Stream,
+        stream: &mut RandomStream,
         of: impl Fn(&[f64]) -> T + Sync,
     ) -> Vec<T> {
         let found = weighted(self.repeats(), resamples, stream, |weights| Some(of(&self.means(weights)?)));
@@ -88,14 +88,14 @@ impl Blocks {
 pub(super) fn weighted<T: Send>(
     repeats: usize,
     resamples: usize,
-    stream: &mut Stream,
+    stream: &mut RandomStream,
     of: impl Fn(&[f64]) -> T + Sync,
 ) -> Vec<T> {
     let mut all = Vec::with_capacity(resamples);
     for start in (0..resamples).step_by(BATCH) {
         let mut draw = || {
             let mut weights = vec![0.0; repeats];
-            (0..repeats).for_each(|_| weights[stream.below(repeats as u32) as usize] += 1.0);
+            (0..repeats).for_each(|_| weights[stream.next_below(repeats as u32) as usize] += 1.0);
             weights
         };
         let batch: Vec<Vec<f64>> = (0..BATCH.min(resamples - start)).map(|_| draw()).collect();

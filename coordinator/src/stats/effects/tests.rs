@@ -4,7 +4,7 @@
 
 use ergodic_common::spec::SpecSource;
 
-use ergodic_common::seed::{Stream, fixed_stream};
+use ergodic_common::seed::{RandomStream, fixed_stream};
 use serde_json::Value as Json;
 
 use super::design::Design;
@@ -24,7 +24,7 @@ fn sweep(levels: &[usize], more: &str) -> Spec {
          [grid]\n{axes}{more}"
     );
     let source = SpecSource { file: "t".into(), text, ..SpecSource::default() };
-    Spec::read(&source).expect("a valid sweep")
+    Spec::read_stored(&source).expect("a valid sweep")
 }
 
 /// Cells and their values, as the store has them.
@@ -45,7 +45,7 @@ impl Case {
     }
 
     /// The cells, of an accuracy, by how good they are.
-    fn best(&self, stream: &mut Stream) -> Vec<Best> {
+    fn best(&self, stream: &mut RandomStream) -> Vec<Best> {
         let trials = self.design.cells.iter().zip(&self.values);
         let trials: BTreeMap<u64, Trials> =
             trials.map(|(cell, values)| (*cell, Trials::with(values.clone()))).collect();
@@ -127,7 +127,7 @@ fn check_squares(case: &Case, fixture: &Json, names: &[(&str, &str)]) {
     close(inside, fixture["within"].as_f64().expect("a number"), "within");
     let all: f64 = terms.iter().filter_map(|term| term.share).sum();
     // In a full grid, nothing is counted twice or left out.
-    let is_full = case.design.cells.len() as u64 == case.spec.grid.cells();
+    let is_full = case.design.cells.len() as u64 == case.spec.grid.cell_count();
     assert!(!is_full || (all - 1.0).abs() < 1e-12, "{all}");
     let df: u64 = terms.iter().map(|term| term.df).sum();
     assert_eq!(df as usize, case.values.iter().map(Vec::len).sum::<usize>() - 1);
@@ -136,12 +136,15 @@ fn check_squares(case: &Case, fixture: &Json, names: &[(&str, &str)]) {
 #[test]
 fn axes_that_move_together_are_one_factor_and_constant_ones_none() {
     let spec = sweep(&[3, 3, 2], "zip = [[\"batch_size\", \"lr\"]]\n");
-    assert_eq!(spec.grid.cells(), 6);
+    assert_eq!(spec.grid.cell_count(), 6);
     let design = Design::new(&spec, spec.grid.iter().collect()).expect("factors");
     let axes: Vec<&[usize]> = design.factors.iter().map(|factor| &factor.axes[..]).collect();
     assert_eq!((axes, design.name(&spec, 0)), (vec![&[0, 1][..], &[2]], "batch_size+lr".to_owned()));
     let (first, last) = (&design.factors[0].levels[0], &design.factors[0].levels[2]);
-    assert_eq!((first, last), (&vec![Value::Int(10), Value::Int(10)], &vec![Value::Int(30), Value::Int(30)]));
+    assert_eq!(
+        (first, last),
+        (&vec![SpecValue::Int(10), SpecValue::Int(10)], &vec![SpecValue::Int(30), SpecValue::Int(30)])
+    );
     // Of the cells of one width, the width does nothing.
     let narrow = spec.grid.iter().filter(|cell| spec.grid.value_indices(*cell)[2] == 0).collect();
     let design = Design::new(&spec, narrow).expect("factors");
@@ -149,11 +152,16 @@ fn axes_that_move_together_are_one_factor_and_constant_ones_none() {
 }
 
 /// Values of a grid of two axes whose repeats have something in common; `effect` per level of the first axis.
-fn draw(cells: usize, repeats: usize, effect: impl Fn(usize) -> f64, stream: &mut Stream) -> Vec<Vec<(u32, f64)>> {
-    let common: Vec<f64> = (0..repeats).map(|_| stream.normal()).collect();
+fn draw(
+    cells: usize,
+    repeats: usize,
+    effect: impl Fn(usize) -> f64,
+    stream: &mut RandomStream,
+) -> Vec<Vec<(u32, f64)>> {
+    let common: Vec<f64> = (0..repeats).map(|_| stream.next_normal()).collect();
     let mut values = Vec::new();
     for cell in 0..cells {
-        let of = |(repeat, common): (u32, &f64)| (repeat, effect(cell) + common + stream.normal());
+        let of = |(repeat, common): (u32, &f64)| (repeat, effect(cell) + common + stream.next_normal());
         values.push((0..).zip(&common).map(of).collect());
     }
     values
@@ -189,7 +197,7 @@ fn intervals_cover_and_the_best_cell_is_less_sure_than_it_looks() {
 fn whole_repeats_are_resampled_so_that_what_they_share_cancels() {
     let spec = sweep(&[2], "");
     let mut stream = fixed_stream("shared", 0);
-    let common: Vec<f64> = (0..12).map(|_| 100.0 * stream.normal()).collect();
+    let common: Vec<f64> = (0..12).map(|_| 100.0 * stream.next_normal()).collect();
     let of = |shift: f64| (0..).zip(&common).map(|(repeat, x)| (repeat, x + shift)).collect::<Vec<(u32, f64)>>();
     let case = Case::new(spec, vec![0, 1], vec![of(0.0), of(0.01)]);
     let model = Model::new(&case.spec, &case.design, None).expect("a full grid");
@@ -305,7 +313,7 @@ fn under_crossed_streams_effects_are_those_of_the_streams() {
         let hits = (0..200).filter(|round| {
             let mut stream = fixed_stream("crossed effects", *round);
             // What the initial weights do, they do differently in both cells: an effect of 0 with four independent values.
-            let init: Vec<f64> = (0..4).map(|_| stream.normal()).collect();
+            let init: Vec<f64> = (0..4).map(|_| stream.next_normal()).collect();
             let of = |sign: f64| {
                 (0..16).map(|repeat| (repeat, sign * init[repeat as usize / 4])).collect::<Vec<(u32, f64)>>()
             };

@@ -264,7 +264,7 @@ impl Session {
             .bind(results.clone().map(|r| &r.digest[..]).collect::<Vec<_>>())
             .bind(results.clone().map(|r| from_f64s(&r.metrics)).collect::<Vec<_>>())
             .bind(results.clone().map(|r| r.isa.as_str()).collect::<Vec<_>>())
-            .bind(results.clone().map(|r| r.weights.as_ref().map(|hash| &hash[..])).collect::<Vec<_>>())
+            .bind(results.clone().map(|r| r.weights_hash.as_ref().map(|hash| &hash[..])).collect::<Vec<_>>())
             .bind(results.map(|r| trial_checksum(sweep, worker, r)).collect::<Vec<_>>());
         let mut curves = HashMap::new();
         self.stream(query, &mut |row| {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use ergodic_common::seed::audit_lot;
+use ergodic_common::seed::audit_draw;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use super::read::{small_trial, small_trials};
@@ -110,7 +110,7 @@ impl<S: Sql + Send> Copying<'_, S> {
             Ok(row) => {
                 let cell = &self.source.cells[at];
                 let key = TrialKey { cell: cell.to, ..row.result.key };
-                let result = TrialResult { key, ..cell.select.of(row.result) };
+                let result = TrialResult { key, ..cell.select.apply_to(row.result) };
                 self.numbers += result.curve.values.len() + result.predictions.classes.len() / 8;
                 self.rows.push((StoredTrial { result, worker: row.worker }, at));
                 Ok(())
@@ -147,7 +147,7 @@ impl<S: Sql + Send> Copying<'_, S> {
     /// The audit of a copied row, if it is to have one. Whose row it is, is known only of those that were chosen in the other
     /// sweep too; of others, any process makes it.
     fn audit_of(&self, key: TrialKey, cell: &SameCell, known: &HashMap<TrialKey, Audit>) -> Option<Audit> {
-        if audit_lot(self.gathering.seed, &cell.identity, key.repeat) >= self.gathering.audit {
+        if audit_draw(self.gathering.seed, &cell.identity, key.repeat) >= self.gathering.audit {
             return None;
         }
         let (auditor, auditor_process, why) = Default::default();

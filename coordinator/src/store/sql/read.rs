@@ -316,7 +316,7 @@ fn unchecked_sweep(row: &dyn Fields) -> Result<SweepRow, StoreError> {
             settings: serde_json::from_str(row.text(4)?).map_err(|_| damaged(4, "a list of settings"))?,
             files: to_files(row.bytes(10)?).ok_or_else(|| damaged(10, "pinned files"))?,
             grammar: row.int(19)?.try_into().map_err(|_| damaged(19, "a version of the grammar"))?,
-            cells: row.maybe_hash(20)?,
+            cells_fingerprint: row.maybe_hash(20)?,
         },
         data: DataPin {
             hash: row.maybe_hash(5)?,
@@ -445,7 +445,7 @@ pub(super) fn small_trial(sweep: i64, row: &dyn Fields) -> Result<StoredTrial, S
                 digest: row.maybe_hash(8)?.ok_or_else(|| damaged(8, "a digest"))?,
                 curve: Curve::default(),
                 predictions: Predictions::default(),
-                weights: row.maybe_hash(11)?,
+                weights_hash: row.maybe_hash(11)?,
                 isa: fields.isa.to_owned(),
             },
             worker: fields.worker.to_owned(),

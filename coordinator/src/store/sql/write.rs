@@ -50,7 +50,7 @@ pub(in crate::store) fn apply(sql: &(impl Sql + Send), write: &Write) -> Result<
         Write::Extend(sweep, from, to) => extend(sql, *sweep, from, to).map(Written::Extended),
         Write::Inherit(inheritance) => inherit(sql, inheritance).map(Written::Sweep),
         Write::Cells(sweep, cells) => {
-            change_sweep(sql, *sweep, |row| row.source.cells = Some(*cells)).map(|()| Written::Done)
+            change_sweep(sql, *sweep, |row| row.source.cells_fingerprint = Some(*cells)).map(|()| Written::Done)
         }
         Write::Gather(gathering) => gather(sql, gathering).map(|(sweep, rows)| Written::Gathered(sweep, rows)),
         Write::Probe => probe(sql).map(|()| Written::Done),
@@ -108,7 +108,7 @@ pub(super) fn put_sweep(sql: &impl Sql, row: &SweepRow) -> Result<(), StoreError
         row.tallies.mismatches.into(),
         row.tallies.fenced.into(),
         sweep_checksum(row).into(),
-        Value::Bytes(row.source.cells.as_ref().map(|cells| cells.as_slice())),
+        Value::Bytes(row.source.cells_fingerprint.as_ref().map(|cells| cells.as_slice())),
         row.number.into(),
     ];
     sql.execute(text, &values).map(|_| ())

@@ -5,9 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use ergodic_common::config::{
     Average, DataConfig, DatasetName, InitScheme, Length, Loss, ModelConfig, ModelKind, Norm, TrainConfig, TrialConfig,
-    WdOn,
+    WeightDecayScope,
 };
-use ergodic_common::dataset::{Dataset, Images, glyphs};
+use ergodic_common::dataset::{Dataset, Images, generate_glyphs};
 use ergodic_common::metric::Metric;
 use ergodic_common::seed::{SeedPlan, Streams, fixed_stream};
 use ergodic_common::spec::{Measure, Moment, Probe};
@@ -20,7 +20,7 @@ use crate::train::{Finished, Isa, Job, Place, Shelf, TrialData, run};
 /// The generated dataset, made once.
 pub(crate) fn dataset() -> Arc<Dataset> {
     static DATA: OnceLock<Arc<Dataset>> = OnceLock::new();
-    DATA.get_or_init(|| Arc::new(glyphs())).clone()
+    DATA.get_or_init(|| Arc::new(generate_glyphs())).clone()
 }
 
 /// Streams of a repeat.
@@ -49,7 +49,7 @@ pub(crate) fn of(kind: ModelKind, norm: Norm) -> TrialConfig {
             batch_size: 16,
             lr: 0.05,
             wd: 5e-4,
-            wd_on: WdOn::All,
+            wd_on: WeightDecayScope::All,
             momentum: 0.9,
             nesterov: false,
             adamw: None,
@@ -69,10 +69,10 @@ pub(crate) fn mlp() -> TrialConfig {
 /// Every metric that takes no gradients of its own, sampled every other step; predictions and weights are kept.
 pub(crate) fn cheap_metrics() -> Measure {
     let dear = |m: &Metric| matches!(m, Metric::GradNoiseTrace | Metric::GradNoiseHill | Metric::HessianTop);
-    let metrics = Metric::WORDS.iter().map(|(_, m)| m.clone()).filter(|m| !dear(m));
+    let metrics = Metric::NAMES.iter().map(|(_, m)| m.clone()).filter(|m| !dear(m));
     let at = vec![Moment::After(Length::Steps(3)), Moment::Final];
     let probe = Some(Probe { points: 20, at });
-    Measure { probe, save: true, ..Measure::sampling(Length::Steps(2), metrics.collect()) }
+    Measure { probe, save: true, ..Measure::with_metrics(Length::Steps(2), metrics.collect()) }
 }
 
 /// Runs a trial.
@@ -186,11 +186,11 @@ fn finished_on_data(
 
 /// Random images in the shape of a dataset. Unlike a real dataset, they never change.
 pub(crate) fn noise(name: DatasetName) -> Arc<Dataset> {
-    let (height, width, channels) = name.shape();
+    let (height, width, channels) = name.image_shape();
     let part = |label: &str, images: u32| {
         let mut stream = fixed_stream(label, u64::from(images));
         let blocks = images * height * width * channels / 32 + 1;
-        let mut pixels: Vec<u8> = (0..blocks).flat_map(|_| stream.bytes()).collect();
+        let mut pixels: Vec<u8> = (0..blocks).flat_map(|_| stream.next_bytes()).collect();
         pixels.truncate((images * height * width * channels) as usize);
         // Channels of different mean and spread.
         pixels.iter_mut().enumerate().for_each(|(i, p)| *p = *p / (2 + i % channels as usize) as u8 + 10);

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use candle_core::{DType, Device, Tensor, Var};
 use ergodic_common::config::{Length, ModelKind, Norm, TrialConfig, VggDepth};
 use ergodic_common::metric::Metric;
-use ergodic_common::net::{Net, Param, Role};
+use ergodic_common::net::{Net, Param, ParamRole};
 use ergodic_common::spec::Measure;
 use ergodic_common::trial::{Outcome, TrialResult};
 
@@ -66,7 +66,7 @@ const METRICS: [Metric; 6] = [
 ];
 
 fn result(config: &TrialConfig, place: Option<&Place>) -> TrialResult {
-    let measure = Measure { save: true, ..Measure::sampling(Length::Steps(1), METRICS.to_vec()) };
+    let measure = Measure { save: true, ..Measure::with_metrics(Length::Steps(1), METRICS.to_vec()) };
     cases::result_at(config, &measure, place)
 }
 
@@ -111,10 +111,10 @@ fn lanes(net: &Net, numbers: &[usize], device: &Device) -> Parameters {
         let mut stream = ergodic_common::seed::fixed_stream(&param.name, lane as u64);
         let wild = if lane == 1 { 1e25 } else { 1.0 };
         let (centre, spread) = match param.role {
-            Role::Weight => (0.0, (2.0 / param.fan_in as f64).sqrt()),
+            ParamRole::Weight => (0.0, (2.0 / param.fan_in as f64).sqrt()),
             _ => (1.0, 0.3),
         };
-        (0..param.len).map(|_| wild * (centre + spread * stream.normal())).collect()
+        (0..param.len).map(|_| wild * (centre + spread * stream.next_normal())).collect()
     };
     let all = |param: &Param| numbers.iter().flat_map(|lane| of_lane(param, *lane)).collect::<Vec<f64>>();
     let var = |param: &Param| composed::parameter(&all(param), numbers.len(), DType::F32, device).expect("a tensor");
@@ -126,7 +126,7 @@ fn descend(net: &Net, numbers: &[usize], device: &Device) -> Vec<Vec<u32>> {
     const BATCH: usize = 3;
     let params = lanes(net, numbers, device);
     let mut stream = ergodic_common::seed::fixed_stream("images", 0);
-    let image: Vec<f32> = (0..BATCH * net.input.len()).map(|_| stream.normal() as f32).collect();
+    let image: Vec<f32> = (0..BATCH * net.input.len()).map(|_| stream.next_normal() as f32).collect();
     let shape = (1, BATCH, net.input.height, net.input.width, net.input.channels);
     let images = Tensor::from_vec(image, shape, &Device::Cpu).and_then(|x| x.to_device(device)).expect("a tensor");
     let images = images.repeat((numbers.len(), 1, 1, 1, 1)).expect("a tensor");
@@ -155,7 +155,7 @@ fn lanes_do_not_touch_each_other_and_a_diverging_one_harms_none() {
     for place in places() {
         // Every architecture, every norm.
         for config in [0, 4, 9, 14].map(|at| trials().swap_remove(at)) {
-            let net = Net::of(&config).expect("a network");
+            let net = Net::from_config(&config).expect("a network");
             // On CUDA, cuBLAS may choose another kernel for another number of lanes: no promise is made there.
             let device = &place.device;
             if device.is_cuda() {

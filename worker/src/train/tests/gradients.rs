@@ -2,7 +2,7 @@
 
 use ergodic_common::config::Loss::{self, CrossEntropy};
 use ergodic_common::config::{DataConfig, DatasetName, ModelKind, Norm, VggDepth};
-use ergodic_common::net::{Layer, Map, Net, NormSpec, Over, Pool, Role, Shape};
+use ergodic_common::net::{ActivationShape, Layer, LinearOp, Net, NormScope, NormSpec, ParamRole, Pool};
 use ergodic_common::seed::fixed_stream;
 
 use super::cases;
@@ -33,12 +33,12 @@ impl Bench {
         let mut packed = vec![0.0; engine.layout.len];
         for slot in &engine.layout.slots {
             let (centre, spread) = match slot.param.role {
-                Role::Weight => (0.0, (2.0 / slot.param.fan_in as f64).sqrt()),
-                Role::NormScale => (1.0, 0.3),
+                ParamRole::Weight => (0.0, (2.0 / slot.param.fan_in as f64).sqrt()),
+                ParamRole::NormScale => (1.0, 0.3),
                 _ => (0.1, 0.3),
             };
             for i in 0..slot.param.len {
-                packed[slot.position(i)] = (centre + spread * stream.normal()) as f32;
+                packed[slot.position(i)] = (centre + spread * stream.next_normal()) as f32;
             }
         }
         Self { net, engine, data, images, loss, packed }
@@ -52,7 +52,7 @@ impl Bench {
         }
         config.model.affine = affine;
         Self::new(
-            Net::of(&config).expect("not the empty model"),
+            Net::from_config(&config).expect("not the empty model"),
             13,
             CrossEntropy { smoothing: if affine { 0.1 } else { 0.0 } },
         )
@@ -81,7 +81,7 @@ impl Bench {
     }
 
     fn batch(&self) -> Batch {
-        let Shape { height, width, channels } = self.net.input;
+        let ActivationShape { height, width, channels } = self.net.input;
         let grid = Grid::flat(height * width * channels);
         let mut images = vec![0.0; self.images * grid.len()];
         let indices = &self.data.train()[..self.images];
@@ -130,7 +130,7 @@ impl Bench {
             (0..slot.param.len).for_each(|i| real[slot.position(i)] = true);
         }
         let used = real.iter().filter(|r| **r).count() as u64;
-        assert_eq!(used, self.net.sizes().0, "{what}: places of parameters overlap");
+        assert_eq!(used, self.net.param_counts().0, "{what}: places of parameters overlap");
         assert!(gradient.iter().zip(&real).all(|(g, real)| *real || *g == 0.0), "{what}: padding has a gradient");
     }
 
@@ -192,20 +192,20 @@ fn gradients_agree_with_autograd_on_every_architecture() {
 #[test]
 fn gradients_agree_for_squared_errors() {
     let config = cases::of(ModelKind::Cnn4 { width: 5 }, Norm::Batch);
-    Bench::new(Net::of(&config).expect("not the empty model"), 13, Loss::Mse).check("cnn4 mse");
+    Bench::new(Net::from_config(&config).expect("not the empty model"), 13, Loss::Mse).check("cnn4 mse");
 }
 
 /// Two convolutions of any shape, then a head.
-fn odd(input: Shape, maps: [Map; 2], norm: Option<NormSpec>) -> Net {
+fn odd(input: ActivationShape, maps: [LinearOp; 2], norm: Option<NormSpec>) -> Net {
     let mut layers: Vec<Layer> = Vec::new();
     let mut at = input;
-    for (i, map) in maps.into_iter().chain([Map::Linear]).enumerate() {
+    for (i, map) in maps.into_iter().chain([LinearOp::Linear]).enumerate() {
         let channels = [7, 19, 10][i];
         let output = match map {
-            Map::Linear => Shape { height: 1, width: 1, channels },
-            Map::Conv { kernel, stride, padding } => {
+            LinearOp::Linear => ActivationShape { height: 1, width: 1, channels },
+            LinearOp::Conv { kernel, stride, padding } => {
                 let side = |n: usize| (n + 2 * padding - kernel) / stride + 1;
-                Shape { height: side(at.height), width: side(at.width), channels }
+                ActivationShape { height: side(at.height), width: side(at.width), channels }
             }
         };
         let (hidden, name) = (i < 2, format!("layer{i}"));
@@ -217,7 +217,7 @@ fn odd(input: Shape, maps: [Map; 2], norm: Option<NormSpec>) -> Net {
             add: None,
             input: at,
             output,
-            map,
+            linear_op: map,
             bias,
             norm,
             relu: hidden,
@@ -231,7 +231,7 @@ fn odd(input: Shape, maps: [Map; 2], norm: Option<NormSpec>) -> Net {
 
 #[test]
 fn gradients_agree_for_any_kernel_stride_and_padding() {
-    let norm = Some(NormSpec { over: Over::Batch, eps: 1e-5, affine: true });
+    let norm = Some(NormSpec { scope: NormScope::Batch, eps: 1e-5, affine: true });
     for (kernel, stride, padding) in [
         (1, 1, 0),
         (1, 2, 0),
@@ -245,13 +245,13 @@ fn gradients_agree_for_any_kernel_stride_and_padding() {
         (5, 2, 2),
         (5, 1, 4),
     ] {
-        let map = Map::Conv { kernel, stride, padding };
-        let first = Map::Conv { kernel: 3, stride: 2, padding: 1 };
+        let map = LinearOp::Conv { kernel, stride, padding };
+        let first = LinearOp::Conv { kernel: 3, stride: 2, padding: 1 };
         for norm in [None, norm] {
-            let gray = Shape { height: 28, width: 28, channels: 1 };
+            let gray = ActivationShape { height: 28, width: 28, channels: 1 };
             Bench::new(odd(gray, [first, map], norm), 5, CrossEntropy { smoothing: 0.0 })
                 .check(&format!("{map:?} after {first:?}, {norm:?}"));
-            let wide = Shape { height: 32, width: 32, channels: 3 };
+            let wide = ActivationShape { height: 32, width: 32, channels: 3 };
             Bench::new(odd(wide, [map, first], norm), 5, CrossEntropy { smoothing: 0.0 })
                 .check(&format!("{first:?} after {map:?}, {norm:?}"));
         }
@@ -283,9 +283,9 @@ fn gradients_agree_with_finite_differences() {
 
 #[test]
 fn kernels_give_the_same_bits_on_every_instruction_set() {
-    let map = Map::Conv { kernel: 3, stride: 2, padding: 1 };
-    let input = Shape { height: 28, width: 28, channels: 1 };
-    let norm = Some(NormSpec { over: Over::Batch, eps: 1e-5, affine: true });
+    let map = LinearOp::Conv { kernel: 3, stride: 2, padding: 1 };
+    let input = ActivationShape { height: 28, width: 28, channels: 1 };
+    let norm = Some(NormSpec { scope: NormScope::Batch, eps: 1e-5, affine: true });
     let bits = |isa: Isa| {
         let (loss, gradient) = Bench::new(odd(input, [map, map], norm), 5, CrossEntropy { smoothing: 0.1 }).fast(isa);
         (loss.to_bits(), gradient.iter().map(|g| g.to_bits()).collect::<Vec<_>>())

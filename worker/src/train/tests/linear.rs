@@ -19,7 +19,7 @@ struct Data {
 
 fn data(config: &TrialConfig, streams: &Streams) -> Data {
     let dataset = cases::dataset();
-    let subset = dataset.subset(&config.data, streams).expect("enough images");
+    let subset = dataset.choose_subset(&config.data, streams).expect("enough images");
     let raw = |part: &ergodic_common::dataset::Images, at: &[u32]| {
         let image = |i: &u32| {
             let pixels = &part.pixels[*i as usize * INPUTS..][..INPUTS];
@@ -75,8 +75,8 @@ fn norm(x: &[f64]) -> f64 {
 /// images, and the largest eigenvalue of the Hessian of the first batch's loss.
 pub(super) fn noise_and_curvature(config: &TrialConfig, streams: &Streams) -> (f64, f64) {
     let data = data(config, streams);
-    let mut stream = streams.open(Purpose::Head, b"head.weight");
-    let w: Vec<f64> = (0..INPUTS * CLASSES).map(|_| (2.0 / INPUTS as f64).sqrt() * stream.normal()).collect();
+    let mut stream = streams.open_stream(Purpose::Head, b"head.weight");
+    let w: Vec<f64> = (0..INPUTS * CLASSES).map(|_| (2.0 / INPUTS as f64).sqrt() * stream.next_normal()).collect();
     // Of an image with inputs x and 1, the gradient is 2/CLASSES times (output − target) ⊗ (x, 1).
     let (mut squares, mut sum) = (0.0, vec![0.0; ALL]);
     for (x, label) in &data.train {
@@ -111,8 +111,8 @@ pub(super) fn noise_and_curvature(config: &TrialConfig, streams: &Streams) -> (f
 pub(super) fn trial(config: &TrialConfig, streams: &Streams, every: usize) -> Vec<Vec<f64>> {
     let data = data(config, streams);
     let train = &config.train;
-    let mut stream = streams.open(Purpose::Head, b"head.weight");
-    let mut w: Vec<f64> = (0..INPUTS * CLASSES).map(|_| (2.0 / INPUTS as f64).sqrt() * stream.normal()).collect();
+    let mut stream = streams.open_stream(Purpose::Head, b"head.weight");
+    let mut w: Vec<f64> = (0..INPUTS * CLASSES).map(|_| (2.0 / INPUTS as f64).sqrt() * stream.next_normal()).collect();
     w.resize(ALL, 0.0);
     let mut v = vec![0.0; ALL];
     let (initial, mut sampled, mut jump) = (w.clone(), w.clone(), 0.0_f64);
@@ -120,7 +120,7 @@ pub(super) fn trial(config: &TrialConfig, streams: &Streams, every: usize) -> Ve
     let Loss::CrossEntropy { smoothing } = train.loss else { panic!("only cross-entropy is computed here") };
     let (mut rows, mut loss, mut smoothed, mut right) = (Vec::new(), 0.0, 0.0, 0.0);
     let batches: Vec<_> = data.train.chunks_exact(train.batch_size as usize).collect();
-    for step in 0..config.steps() as usize {
+    for step in 0..config.total_steps() as usize {
         let seen = pass(&w, batches[step % batches.len()], smoothing);
         (loss, smoothed, right) = (loss + seen.plain, smoothed + seen.smoothed, right + seen.right);
         let gradient = seen.gradient;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ergodic_common::config::{Augment, DatasetName, Length, Loss, ModelKind, Norm, Order, TrialConfig, VggDepth};
+use ergodic_common::config::{Augment, DatasetName, Length, Loss, ModelKind, Norm, TrialConfig, VggDepth, VisitOrder};
 use ergodic_common::dataset::{Dataset, Images};
 use ergodic_common::metric::Metric;
 use ergodic_common::pin::FileData;
@@ -31,7 +31,7 @@ struct Plain<'a> {
 
 impl<'a> Plain<'a> {
     fn new(config: &'a TrialConfig, dataset: &'a Dataset, train: &[u32]) -> Self {
-        let channels = dataset.name.shape().2 as usize;
+        let channels = dataset.name.image_shape().2 as usize;
         let mut this = Self { config, dataset, moments: vec![(0.0, 1.0); channels] };
         if config.data.standardize {
             this.moments = (0..channels).map(|c| this.moments_of(train, c)).collect();
@@ -40,7 +40,7 @@ impl<'a> Plain<'a> {
     }
 
     fn len(&self) -> usize {
-        let (height, width, channels) = self.dataset.name.shape();
+        let (height, width, channels) = self.dataset.name.image_shape();
         (height * width * channels) as usize
     }
 
@@ -89,7 +89,7 @@ impl<'a> Plain<'a> {
 
     /// The image put on black that is four pixels wider on every side, cut out elsewhere, and mirrored.
     fn moved(&self, raw: &[f64], (down, right, mirrored): (i64, i64, bool)) -> Vec<f64> {
-        let (height, width, channels) = self.dataset.name.shape();
+        let (height, width, channels) = self.dataset.name.image_shape();
         let (height, width, channels) = (height as usize, width as usize, channels as usize);
         let mut wide = vec![vec![vec![0.0; channels]; width + 8]; height + 8];
         for (at, pixel) in raw.chunks(channels).enumerate() {
@@ -108,28 +108,28 @@ impl<'a> Plain<'a> {
     fn shown(&self, train: &[u32]) -> Vec<Image> {
         let (config, streams) = (self.config, cases::streams(0));
         let labels = self.noisy_labels();
-        let batch = config.batch() as u64;
+        let batch = config.effective_batch_size() as u64;
         let per_epoch = config.steps_per_epoch();
-        let drawn_at_once = if config.data.order == Order::WithReplacement { 1 } else { per_epoch };
+        let drawn_at_once = if config.data.order == VisitOrder::WithReplacement { 1 } else { per_epoch };
         let mut shown = Vec::new();
-        for step in 0..config.steps() {
+        for step in 0..config.total_steps() {
             let order: Vec<u32> = match config.data.order {
-                Order::FullBatch | Order::Sequential => train.to_vec(),
-                Order::Shuffle => {
+                VisitOrder::FullBatch | VisitOrder::Sequential => train.to_vec(),
+                VisitOrder::Shuffle => {
                     let mut epoch = train.to_vec();
-                    streams.open(Purpose::Order, &(step / per_epoch).to_le_bytes()).shuffle(&mut epoch);
+                    streams.open_stream(Purpose::Order, &(step / per_epoch).to_le_bytes()).shuffle(&mut epoch);
                     epoch
                 }
-                Order::WithReplacement => {
-                    let mut stream = streams.open(Purpose::Order, &step.to_le_bytes());
-                    (0..batch).map(|_| train[stream.below(train.len() as u32) as usize]).collect()
+                VisitOrder::WithReplacement => {
+                    let mut stream = streams.open_stream(Purpose::Order, &step.to_le_bytes());
+                    (0..batch).map(|_| train[stream.next_below(train.len() as u32) as usize]).collect()
                 }
             };
-            let mut stream = streams.open(Purpose::Augment, &(step / drawn_at_once).to_le_bytes());
+            let mut stream = streams.open_stream(Purpose::Augment, &(step / drawn_at_once).to_le_bytes());
             let before = step % drawn_at_once * batch;
             let moves: Vec<_> = (0..before + batch).map(|_| self.draw(&mut stream)).skip(before as usize).collect();
             let first =
-                if config.data.order == Order::WithReplacement { 0 } else { (step % per_epoch * batch) as usize };
+                if config.data.order == VisitOrder::WithReplacement { 0 } else { (step % per_epoch * batch) as usize };
             for (i, by) in order[first..].iter().zip(moves) {
                 let raw = self.raw(&self.dataset.train, *i);
                 let raw = if config.data.augment == Augment::None { raw } else { self.moved(&raw, by) };
@@ -139,20 +139,20 @@ impl<'a> Plain<'a> {
         shown
     }
 
-    fn draw(&self, stream: &mut ergodic_common::seed::Stream) -> (i64, i64, bool) {
+    fn draw(&self, stream: &mut ergodic_common::seed::RandomStream) -> (i64, i64, bool) {
         let mut along =
-            || if self.config.data.augment == Augment::CropFlip { i64::from(stream.below(9)) - 4 } else { 0 };
+            || if self.config.data.augment == Augment::CropFlip { i64::from(stream.next_below(9)) - 4 } else { 0 };
         let (down, right) = (along(), along());
-        (down, right, stream.below(2) == 1)
+        (down, right, stream.next_below(2) == 1)
     }
 
     fn noisy_labels(&self) -> Vec<u8> {
-        let (streams, classes) = (cases::streams(0), self.dataset.name.classes());
+        let (streams, classes) = (cases::streams(0), self.dataset.name.class_count());
         let noise = self.config.data.label_noise;
         let label = |(i, label): (usize, &u8)| {
-            let mut stream = streams.open(Purpose::LabelNoise, &(i as u64).to_le_bytes());
-            let wrong = noise > 0.0 && stream.uniform() < noise;
-            if wrong { ((u32::from(*label) + 1 + stream.below(classes - 1)) % classes) as u8 } else { *label }
+            let mut stream = streams.open_stream(Purpose::LabelNoise, &(i as u64).to_le_bytes());
+            let wrong = noise > 0.0 && stream.next_uniform() < noise;
+            if wrong { ((u32::from(*label) + 1 + stream.next_below(classes - 1)) % classes) as u8 } else { *label }
         };
         self.dataset.train.labels.iter().enumerate().map(label).collect()
     }
@@ -165,7 +165,7 @@ impl<'a> Plain<'a> {
 /// A dataset of inputs as they are.
 fn made_of(train: &[Image], test: &[Image], like: &Dataset) -> Arc<Dataset> {
     let sizes = (train.len() as u32, test.len() as u32);
-    let (shape, classes) = (like.name.shape(), like.name.classes());
+    let (shape, classes) = (like.name.image_shape(), like.name.class_count());
     let data = FileData { hash: [1; 32], sizes, shape, classes, floats: true };
     let part = |images: &[Image]| Images {
         pixels: Vec::new(),
@@ -178,10 +178,14 @@ fn made_of(train: &[Image], test: &[Image], like: &Dataset) -> Arc<Dataset> {
 /// The same network on a dataset whose images are shown in their order, as they are.
 fn on(dataset: &Dataset, config: &TrialConfig) -> TrialConfig {
     let mut plain = config.clone();
-    plain.train.length = Length::Steps(config.steps());
-    plain.train.batch_size = config.batch();
-    plain.data = ergodic_common::config::DataConfig::new(dataset.name, dataset.name.sizes().0, dataset.name.sizes().1);
-    (plain.data.order, plain.data.standardize) = (Order::Sequential, false);
+    plain.train.length = Length::Steps(config.total_steps());
+    plain.train.batch_size = config.effective_batch_size();
+    plain.data = ergodic_common::config::DataConfig::new(
+        dataset.name,
+        dataset.name.split_sizes().0,
+        dataset.name.split_sizes().1,
+    );
+    (plain.data.order, plain.data.standardize) = (VisitOrder::Sequential, false);
     plain
 }
 
@@ -199,7 +203,7 @@ fn trials() -> Vec<(String, TrialConfig, Arc<Dataset>)> {
         (ModelKind::Preresnet { depth: 8, widen: 1 }, Norm::Layer),
         (ModelKind::Vgg { depth: VggDepth::Eleven, width: 4 }, Norm::None),
     ];
-    let orders = [Order::Shuffle, Order::FullBatch, Order::WithReplacement, Order::Sequential];
+    let orders = [VisitOrder::Shuffle, VisitOrder::FullBatch, VisitOrder::WithReplacement, VisitOrder::Sequential];
     let mut trials = Vec::new();
     for (kind, norm) in kinds {
         for augment in [Augment::None, Augment::Flip, Augment::CropFlip] {
@@ -245,11 +249,11 @@ fn numbers_of(dataset: &Dataset) -> Arc<Dataset> {
 
 #[test]
 fn trials_see_what_their_settings_say() {
-    let measure = Measure::sampling(Length::Steps(1), METRICS.to_vec());
+    let measure = Measure::with_metrics(Length::Steps(1), METRICS.to_vec());
     let with_validation =
-        Measure::sampling(Length::Steps(1), [&METRICS[..3], &[Metric::ValLoss, Metric::ValAcc]].concat());
+        Measure::with_metrics(Length::Steps(1), [&METRICS[..3], &[Metric::ValLoss, Metric::ValAcc]].concat());
     for (what, config, dataset) in trials() {
-        let subset = dataset.subset(&config.data, &cases::streams(0)).expect("enough images");
+        let subset = dataset.choose_subset(&config.data, &cases::streams(0)).expect("enough images");
         let plain = Plain::new(&config, &dataset, &subset.train);
         let shown = plain.shown(&subset.train);
         let tests = [
@@ -269,10 +273,10 @@ fn trials_see_what_their_settings_say() {
 /// Where networks run on stock operations, images come to them another way.
 #[test]
 fn trials_on_stock_operations_see_what_their_settings_say() {
-    let measure = Measure::sampling(Length::Steps(1), METRICS.to_vec());
+    let measure = Measure::with_metrics(Length::Steps(1), METRICS.to_vec());
     for place in devices::places() {
         for (what, config, dataset) in trials() {
-            let subset = dataset.subset(&config.data, &cases::streams(0)).expect("enough images");
+            let subset = dataset.choose_subset(&config.data, &cases::streams(0)).expect("enough images");
             let plain = Plain::new(&config, &dataset, &subset.train);
             let made = made_of(&plain.shown(&subset.train), &plain.unchanged(&dataset.test, &subset.test), &dataset);
             let run = |config: &TrialConfig, dataset| {
@@ -288,9 +292,9 @@ fn trials_on_stock_operations_see_what_their_settings_say() {
 #[test]
 fn images_to_validate_on_decide_no_bit_of_the_training() {
     let metrics = [&METRICS[..], &[Metric::ValLoss, Metric::ValAcc]].concat();
-    let measure = Measure::sampling(Length::Steps(2), metrics);
+    let measure = Measure::with_metrics(Length::Steps(2), metrics);
     for (what, config, dataset) in trials().into_iter().filter(|(_, _, dataset)| dataset.train.floats.is_empty()) {
-        let validation = dataset.subset(&config.data, &cases::streams(0)).expect("enough images").validation;
+        let validation = dataset.choose_subset(&config.data, &cases::streams(0)).expect("enough images").validation;
         let mut other = (*dataset).clone();
         let len = other.train.pixels.len() / other.train.len();
         for i in validation {
@@ -315,7 +319,7 @@ fn images_without_sides_are_not_augmented() {
     let DatasetName::File(data) = &mut flat.name else { panic!("it is made of numbers") };
     data.shape = (1, 1, 784);
     let flat = Arc::new(flat);
-    let measure = Measure::sampling(Length::Steps(1), METRICS.to_vec());
+    let measure = Measure::with_metrics(Length::Steps(1), METRICS.to_vec());
     for kind in [ModelKind::Mlp { hidden: vec![24] }, ModelKind::Cnn4 { width: 4 }] {
         for augment in [Augment::None, Augment::Flip, Augment::CropFlip] {
             let mut config = cases::of(kind.clone(), Norm::Batch);

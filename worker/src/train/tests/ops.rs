@@ -5,8 +5,8 @@ use std::cell::Cell;
 
 use candle_core::{Device, Tensor, Var};
 use ergodic_common::config::Loss;
-use ergodic_common::net::{Layer, Map, Net, NormSpec, Over, Pool, Role, Shape};
-use ergodic_common::seed::{Stream, fixed_stream};
+use ergodic_common::net::{ActivationShape, Layer, LinearOp, Net, NormScope, NormSpec, ParamRole, Pool};
+use ergodic_common::seed::{RandomStream, fixed_stream};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -22,7 +22,7 @@ use crate::train::{Isa, Program};
 #[derive(Debug, Clone, Copy)]
 struct Hidden {
     channels: usize,
-    map: Map,
+    map: LinearOp,
     norm: Option<(bool, usize)>,
     affine: bool,
     pool: bool,
@@ -31,7 +31,7 @@ struct Hidden {
 /// A network on some images, all numbers drawn from a stream of this number.
 #[derive(Debug, Clone)]
 struct Case {
-    input: Shape,
+    input: ActivationShape,
     hidden: Vec<Hidden>,
     /// Whether a block with an identity shortcut, and with a 1×1 one, comes before the head.
     blocks: (bool, bool),
@@ -44,8 +44,8 @@ struct Case {
 
 fn hidden() -> impl Strategy<Value = Hidden> {
     let map = prop_oneof![
-        4 => (1..=4_usize, 1..=3_usize, 0..=2_usize).prop_map(|(k, s, p)| Map::Conv { kernel: k, stride: s, padding: p }),
-        1 => Just(Map::Linear),
+        4 => (1..=4_usize, 1..=3_usize, 0..=2_usize).prop_map(|(k, s, p)| LinearOp::Conv { kernel: k, stride: s, padding: p }),
+        1 => Just(LinearOp::Linear),
     ];
     let norm = prop::option::of((any::<bool>(), 1..=3_usize));
     (1..=20_usize, map, norm, any::<bool>(), any::<bool>()).prop_map(|(channels, map, norm, affine, pool)| Hidden {
@@ -59,7 +59,7 @@ fn hidden() -> impl Strategy<Value = Hidden> {
 
 fn case() -> impl Strategy<Value = Case> {
     let input = (1..=9_usize, 1..=9_usize, 1..=5_usize);
-    let input = input.prop_map(|(height, width, channels)| Shape { height, width, channels });
+    let input = input.prop_map(|(height, width, channels)| ActivationShape { height, width, channels });
     let loss =
         prop_oneof![(0..=1_u8).prop_map(|s| Loss::CrossEntropy { smoothing: f64::from(s) * 0.1 }), Just(Loss::Mse)];
     let net = (input, prop::collection::vec(hidden(), 1..=3), any::<(bool, bool)>(), any::<bool>(), 2..=12_usize);
@@ -70,16 +70,16 @@ fn case() -> impl Strategy<Value = Case> {
 
 /// Convolutions that the engine computes in tiles: 3×3 of stride 1 behind a first layer of several blocks of channels.
 fn tiled_cases() -> impl Strategy<Value = Case> {
-    let hidden = |map: BoxedStrategy<Map>| {
+    let hidden = |map: BoxedStrategy<LinearOp>| {
         (1..=40_usize, map, prop::option::of((any::<bool>(), 1..=3_usize)), any::<bool>(), any::<bool>())
             .prop_map(|(channels, map, norm, affine, pool)| Hidden { channels, map, norm, affine, pool })
     };
-    let first = hidden(Just(Map::Conv { kernel: 1, stride: 1, padding: 0 }).boxed());
-    let map = (0..=2_usize).prop_map(|padding| Map::Conv { kernel: 3, stride: 1, padding });
+    let first = hidden(Just(LinearOp::Conv { kernel: 1, stride: 1, padding: 0 }).boxed());
+    let map = (0..=2_usize).prop_map(|padding| LinearOp::Conv { kernel: 3, stride: 1, padding });
     let layers = (first, prop::collection::vec(hidden(map.boxed()), 1..=2));
     ((2..=7_usize, 2..=7_usize, 1..=3_usize), layers, case()).prop_map(
         |((height, width, channels), (first, rest), case)| {
-            let input = Shape { height: 2 * height, width: 2 * width, channels };
+            let input = ActivationShape { height: 2 * height, width: 2 * width, channels };
             let hidden = std::iter::once(Hidden { pool: false, ..first }).chain(rest).collect();
             Case { input, hidden, ..case }
         },
@@ -91,12 +91,12 @@ impl Case {
     fn net(&self) -> Net {
         let mut layers: Vec<Layer> = Vec::new();
         for hidden in &self.hidden {
-            let input = layers.last().map_or(self.input, Layer::activation);
+            let input = layers.last().map_or(self.input, Layer::activation_shape);
             let norm = hidden.norm.map(|(batch, groups)| NormSpec {
-                over: if batch {
-                    Over::Batch
+                scope: if batch {
+                    NormScope::Batch
                 } else {
-                    Over::Groups(if hidden.channels % groups == 0 { groups } else { 1 })
+                    NormScope::Groups(if hidden.channels % groups == 0 { groups } else { 1 })
                 },
                 eps: 0.1,
                 affine: hidden.affine,
@@ -105,7 +105,7 @@ impl Case {
             let pools = hidden.pool && layer.output.height > 1 && layer.output.width > 1;
             layers.push(Layer { pool: if pools { Pool::Max2 } else { Pool::None }, ..layer });
         }
-        let spatial = matches!(layers.last(), Some(Layer { map: Map::Conv { .. }, pool: Pool::None, .. }));
+        let spatial = matches!(layers.last(), Some(Layer { linear_op: LinearOp::Conv { .. }, pool: Pool::None, .. }));
         if spatial && self.blocks.0 {
             block(&mut layers, 1);
         }
@@ -115,25 +115,25 @@ impl Case {
         if let (true, Some(last)) = (self.average && spatial, layers.last_mut()) {
             last.pool = Pool::Average;
         }
-        let input = layers.last().map_or(self.input, Layer::activation);
-        let head = layer(&layers, input, self.classes, Map::Linear, None);
+        let input = layers.last().map_or(self.input, Layer::activation_shape);
+        let head = layer(&layers, input, self.classes, LinearOp::Linear, None);
         layers.push(Layer { relu: false, ..head });
         Net { input: self.input, classes: self.classes, layers }
     }
 
-    fn stream(&self, what: &str) -> Stream {
+    fn stream(&self, what: &str) -> RandomStream {
         fixed_stream(what, self.seed)
     }
 
     /// Normal numbers.
     fn smooth(&self, net: &Net) -> (Vec<Vec<f32>>, Vec<f32>) {
         let mut stream = self.stream("smooth");
-        let mut normal = |spread: f64| (spread * stream.normal()) as f32;
+        let mut normal = |spread: f64| (spread * stream.next_normal()) as f32;
         let params = net.params();
         let params = params.iter().map(|p| {
             let (centre, spread) = match p.role {
-                Role::Weight => (0.0, (2.0 / p.fan_in as f64).sqrt()),
-                Role::NormScale => (1.0, 0.3),
+                ParamRole::Weight => (0.0, (2.0 / p.fan_in as f64).sqrt()),
+                ParamRole::NormScale => (1.0, 0.3),
                 _ => (0.1, 0.3),
             };
             (0..p.len).map(|_| centre + normal(spread)).collect()
@@ -146,12 +146,12 @@ impl Case {
         let (mut params, mut images) = self.smooth(net);
         let mut stream = self.stream("sparse");
         for (param, numbers) in net.params().iter().zip(&mut params) {
-            if param.role == Role::Bias {
+            if param.role == ParamRole::Bias {
                 numbers.iter_mut().for_each(|x| *x = -0.1 * x.abs() - 0.01);
             }
         }
         for pixel in images.chunks_exact_mut(self.input.channels) {
-            if stream.below(12) > 0 {
+            if stream.next_below(12) > 0 {
                 pixel.fill(0.0);
             }
         }
@@ -161,52 +161,64 @@ impl Case {
     /// Few different numbers, so that sums are exact, often equal and often 0.
     fn tied(&self, net: &Net) -> (Vec<Vec<f32>>, Vec<f32>) {
         let mut stream = self.stream("tied");
-        let mut coarse = || (f64::from(stream.below(5)) - 2.0) as f32 / 4.0;
+        let mut coarse = || (f64::from(stream.next_below(5)) - 2.0) as f32 / 4.0;
         let params = net.params().iter().map(|p| (0..p.len).map(|_| coarse()).collect()).collect();
         (params, (0..self.batch * net.input.len()).map(|_| coarse()).collect())
     }
 
     fn labels(&self) -> Vec<u8> {
         let mut stream = self.stream("labels");
-        (0..self.batch).map(|_| stream.below(self.classes as u32) as u8).collect()
+        (0..self.batch).map(|_| stream.next_below(self.classes as u32) as u8).collect()
     }
 }
 
 /// Map – norm – ReLU after the last of `layers`.
-fn layer(layers: &[Layer], input: Shape, channels: usize, map: Map, norm: Option<NormSpec>) -> Layer {
+fn layer(layers: &[Layer], input: ActivationShape, channels: usize, map: LinearOp, norm: Option<NormSpec>) -> Layer {
     let output = match map {
-        Map::Linear => Shape { height: 1, width: 1, channels },
-        Map::Conv { kernel, stride, padding } => {
+        LinearOp::Linear => ActivationShape { height: 1, width: 1, channels },
+        LinearOp::Conv { kernel, stride, padding } => {
             let side = |n: usize| (n + 2 * padding - kernel) / stride + 1;
-            Shape { height: side(input.height), width: side(input.width), channels }
+            ActivationShape { height: side(input.height), width: side(input.width), channels }
         }
     };
     let (source, bias) = (layers.len().checked_sub(1), norm.is_none());
     let (add, relu, pool, trained) = (None, true, Pool::None, true);
-    Layer { name: format!("l{}", layers.len()), source, add, input, output, map, bias, norm, relu, pool, trained }
+    Layer {
+        name: format!("l{}", layers.len()),
+        source,
+        add,
+        input,
+        output,
+        linear_op: map,
+        bias,
+        norm,
+        relu,
+        pool,
+        trained,
+    }
 }
 
-fn fitting(map: Map, input: Shape) -> Map {
-    let Map::Conv { kernel, stride, padding } = map else { return map };
+fn fitting(map: LinearOp, input: ActivationShape) -> LinearOp {
+    let LinearOp::Conv { kernel, stride, padding } = map else { return map };
     let short = kernel.saturating_sub(input.height.min(input.width));
-    Map::Conv { kernel, stride, padding: padding.max(short.div_ceil(2)) }
+    LinearOp::Conv { kernel, stride, padding: padding.max(short.div_ceil(2)) }
 }
 
 /// Two convolutions added to the stream, which a 1×1 convolution brings to their shape where the stride is 2.
 fn block(layers: &mut Vec<Layer>, stride: usize) {
     let stream = layers.len() - 1;
     let (input, norm) = (layers[stream].output, layers[stream].norm);
-    let first = layer(layers, input, input.channels, Map::Conv { kernel: 3, stride, padding: 1 }, norm);
+    let first = layer(layers, input, input.channels, LinearOp::Conv { kernel: 3, stride, padding: 1 }, norm);
     layers.push(first);
     let mut added = stream;
     if stride > 1 {
-        let map = Map::Conv { kernel: 1, stride, padding: 0 };
+        let map = LinearOp::Conv { kernel: 1, stride, padding: 0 };
         let shortcut = layer(layers, input, input.channels, map, None);
         layers.push(Layer { source: Some(stream), relu: false, bias: norm.is_none(), ..shortcut });
         added = layers.len() - 1;
     }
     let input = layers[stream + 1].output;
-    let second = layer(layers, input, input.channels, Map::Conv { kernel: 3, stride: 1, padding: 1 }, norm);
+    let second = layer(layers, input, input.channels, LinearOp::Conv { kernel: 3, stride: 1, padding: 1 }, norm);
     layers.push(Layer { source: Some(stream + 1), add: Some(added), ..second });
 }
 
@@ -275,7 +287,7 @@ fn composed_gradients_are_the_limits_of_finite_differences() {
         let gradient = composed(&case, &net, &params, &images).gradient;
         let mut stream = case.stream("direction");
         let direction: Parameters =
-            params.iter().map(|numbers| numbers.iter().map(|_| stream.normal()).collect()).collect();
+            params.iter().map(|numbers| numbers.iter().map(|_| stream.next_normal()).collect()).collect();
         let slope = |h: f64| {
             let loss_at = |h: f64| {
                 let moved = params.iter().zip(&direction);
@@ -356,9 +368,9 @@ fn what_sees_zeros_alone_has_no_gradient() {
 
 #[test]
 fn a_unit_that_overflows_downwards_is_shut_like_any_other() {
-    let input = Shape { height: 1, width: 1, channels: 1 };
-    let hidden = layer(&[], input, 2, Map::Linear, None);
-    let head = layer(std::slice::from_ref(&hidden), hidden.output, 2, Map::Linear, None);
+    let input = ActivationShape { height: 1, width: 1, channels: 1 };
+    let hidden = layer(&[], input, 2, LinearOp::Linear, None);
+    let head = layer(std::slice::from_ref(&hidden), hidden.output, 2, LinearOp::Linear, None);
     let net = Net { input, classes: 2, layers: vec![hidden, Layer { relu: false, ..head }] };
     let loss = Loss::CrossEntropy { smoothing: 0.0 };
     let case =
@@ -420,10 +432,10 @@ fn instruction_sets_give_the_same_bits_on_any_shape() {
 fn convolved(layer: &Layer, by_candle: bool) -> Vec<Vec<f64>> {
     let mut stream = fixed_stream("convolution", layer.fan_in() as u64);
     let mut normal = |shape: &[usize]| {
-        let numbers = (0..shape.iter().product()).map(|_| stream.normal()).collect::<Vec<f64>>();
+        let numbers = (0..shape.iter().product()).map(|_| stream.next_normal()).collect::<Vec<f64>>();
         Tensor::from_vec(numbers, shape, &Device::Cpu).expect("a tensor")
     };
-    let (Shape { height, width, channels }, outputs) = (layer.input, layer.output.channels);
+    let (ActivationShape { height, width, channels }, outputs) = (layer.input, layer.output.channels);
     let x = Var::from_tensor(&normal(&[1, 3, height, width, channels])).expect("a variable");
     let w = Var::from_tensor(&normal(&[1, layer.fan_in() * outputs])).expect("a variable");
     let weights = normal(&[1, 3, layer.output.height, layer.output.width, outputs]);
@@ -436,7 +448,7 @@ fn convolved(layer: &Layer, by_candle: bool) -> Vec<Vec<f64>> {
 }
 
 fn by_conv2d(layer: &Layer, x: &Tensor, w: &Tensor) -> candle_core::Result<Tensor> {
-    let Map::Conv { kernel, stride, padding } = layer.map else { panic!("a convolution") };
+    let LinearOp::Conv { kernel, stride, padding } = layer.linear_op else { panic!("a convolution") };
     let w = w.reshape((kernel, kernel, layer.input.channels, layer.output.channels))?;
     let w = w.permute((3, 2, 0, 1))?.contiguous()?;
     let y = x.get(0)?.permute((0, 3, 1, 2))?.contiguous()?.conv2d(&w, padding, stride, 1, 1)?;
@@ -446,11 +458,11 @@ fn by_conv2d(layer: &Layer, x: &Tensor, w: &Tensor) -> candle_core::Result<Tenso
 #[test]
 fn convolutions_are_candles_own_where_these_are_right() {
     for (side, kernel, stride, padding) in [(8, 3, 1, 1), (8, 3, 2, 1), (7, 1, 2, 0), (9, 5, 1, 2), (6, 2, 2, 0)] {
-        let input = Shape { height: side, width: side, channels: 5 };
-        let layer = layer(&[], input, 7, Map::Conv { kernel, stride, padding }, None);
+        let input = ActivationShape { height: side, width: side, channels: 5 };
+        let layer = layer(&[], input, 7, LinearOp::Conv { kernel, stride, padding }, None);
         for (ours, theirs) in convolved(&layer, false).iter().zip(&convolved(&layer, true)) {
             let off = norm(&ours.iter().zip(theirs).map(|(a, b)| a - b).collect::<Vec<_>>());
-            assert!(off < 1e-12 * norm(theirs), "{:?}: {off} off {}", layer.map, norm(theirs));
+            assert!(off < 1e-12 * norm(theirs), "{:?}: {off} off {}", layer.linear_op, norm(theirs));
         }
     }
 }

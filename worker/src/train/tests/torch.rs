@@ -3,8 +3,8 @@
 //! `tests/oracles/trajectories.py` makes the fixture and says how both sides draw weights, images and labels. And the largest
 //! eigenvalues of Hessians, against its double backward (`tests/oracles/hessians.py`).
 
-use ergodic_common::config::{AdamW, InitScheme, Loss, ModelConfig, ModelKind, Norm, VggDepth, WdOn};
-use ergodic_common::net::{Net, Role, Shape};
+use ergodic_common::config::{AdamW, InitScheme, Loss, ModelConfig, ModelKind, Norm, VggDepth, WeightDecayScope};
+use ergodic_common::net::{ActivationShape, Net, ParamRole};
 use ergodic_common::seed::Purpose;
 use serde_json::Value;
 
@@ -47,8 +47,8 @@ fn values(name: &str, std: f64) -> impl Iterator<Item = f64> + use<> {
     bits(name).map(move |z| ((z >> 40) as f64 / f64::from(1 << 23) - 1.0) * std * 3.0_f64.sqrt())
 }
 
-fn model(config: &Value) -> (ModelConfig, Shape) {
-    let square = |side, channels| Shape { height: side, width: side, channels };
+fn model(config: &Value) -> (ModelConfig, ActivationShape) {
+    let square = |side, channels| ActivationShape { height: side, width: side, channels };
     let (kind, input) = match config["arch"].as_str().expect("a name") {
         "mlp" => (ModelKind::Mlp { hidden: vec![16, 12] }, square(5, 1)),
         "cnn4" => (ModelKind::Cnn4 { width: 4 }, square(8, 3)),
@@ -81,7 +81,7 @@ fn model(config: &Value) -> (ModelConfig, Shape) {
 }
 
 /// Images and labels of a batch.
-fn drawn_batch(salt: &Value, b: usize, batch: usize, input: Shape) -> (Vec<f32>, Vec<u8>) {
+fn drawn_batch(salt: &Value, b: usize, batch: usize, input: ActivationShape) -> (Vec<f32>, Vec<u8>) {
     let name = format!("batch{b}.images{salt}");
     let images = values(&name, 1.0).take(batch * input.len()).map(|x| x as f32);
     let labels = bits(&format!("batch{b}.labels")).take(batch).map(|z| (z % 10) as u8);
@@ -96,9 +96,9 @@ fn initial(layout: &Layout) -> Vec<f32> {
         let mut drawn = values(&param.name, std);
         for i in 0..param.len {
             packed[slot.position(i)] = match param.role {
-                Role::Weight => drawn.next().unwrap_or_default() as f32,
-                Role::NormScale => 1.0,
-                Role::Bias | Role::NormShift => 0.0,
+                ParamRole::Weight => drawn.next().unwrap_or_default() as f32,
+                ParamRole::NormScale => 1.0,
+                ParamRole::Bias | ParamRole::NormShift => 0.0,
             };
         }
     }
@@ -161,7 +161,7 @@ impl Program for Follow<'_> {
         let config = &self.case["config"];
         let number = |key: &str| config[key].as_f64().expect("a number");
         let (model, input) = model(config);
-        let net = Net::new(&model, input, 10).expect("not the empty model");
+        let net = Net::from_model(&model, input, 10).expect("not the empty model");
         let batch = number("batch") as usize;
         let loss = Loss::CrossEntropy { smoothing: number("smoothing") };
         let mut engine = match self.place {
@@ -171,7 +171,7 @@ impl Program for Follow<'_> {
         let adamw = (config["optimizer"] == "adamw").then_some(AdamW { beta1: 0.9, beta2: 0.999, eps: ADAMW_EPS });
         let start = initial(engine.layout());
         let state = State::new(start.clone(), engine.layout().init_statistics(), adamw).expect("tensors on the CPU");
-        let trained = Trained::new(engine.layout(), WdOn::All);
+        let trained = Trained::new(engine.layout(), WeightDecayScope::All);
         let drawn = |b: usize| drawn_batch(&config["salt"], b, batch, input);
         let (batches, all) = ([drawn(0), drawn(1)], (0..batch as u32).collect::<Vec<_>>());
         let rates = Rates { lr: number("lr"), wd: number("weight_decay"), momentum: number("momentum") };
@@ -249,9 +249,9 @@ impl Curved<'_> {
             let moved = |centre: f64, std| values(&format!("{} moved", param.name), std).map(move |x| centre + x);
             let std = (2.0 / param.fan_in as f64).sqrt();
             let numbers: Vec<f64> = match param.role {
-                Role::Weight => values(&param.name, std).map(|w| w * scale).take(param.len).collect(),
-                Role::NormScale => moved(1.0, 0.3).take(param.len).collect(),
-                Role::Bias | Role::NormShift => moved(0.0, 0.1).take(param.len).collect(),
+                ParamRole::Weight => values(&param.name, std).map(|w| w * scale).take(param.len).collect(),
+                ParamRole::NormScale => moved(1.0, 0.3).take(param.len).collect(),
+                ParamRole::Bias | ParamRole::NormShift => moved(0.0, 0.1).take(param.len).collect(),
             };
             numbers.into_iter().map(|x| x as f32).collect()
         };
@@ -264,7 +264,7 @@ impl Program for Curved<'_> {
         let config = &self.case["config"];
         let (mut model, input) = model(config);
         model.fixed_head = config["fixed_head"] == true;
-        let net = Net::new(&model, input, 10).expect("not the empty model");
+        let net = Net::from_model(&model, input, 10).expect("not the empty model");
         let batch = config["batch"].as_u64().expect("a number") as usize;
         let smoothing = config["smoothing"].as_f64().expect("a number");
         let loss = if config["loss"] == "mse" { Loss::Mse } else { Loss::CrossEntropy { smoothing } };
@@ -273,7 +273,7 @@ impl Program for Curved<'_> {
         let source = Source::floats(&images, &labels, &all);
         let hessian = Hessian::new(s, &net, loss, &self.parameters(&net), &source);
         let (len, trained) = hessian.shape();
-        let mut stream = cases::streams(0).open(Purpose::Measure, b"");
+        let mut stream = cases::streams(0).open_stream(Purpose::Measure, b"");
         let top = probe::curvature((len, &trained), &mut stream, |v| Some(hessian.product(v)));
         *self.found = top.expect("nobody breaks it off");
     }

@@ -19,7 +19,7 @@ const METRICS: [Metric; 5] =
     [Metric::TrainLoss, Metric::WeightNormSq, Metric::GradWeightCos, Metric::GradNorm, Metric::EffectiveLr];
 
 fn result(config: &TrialConfig, isa: Isa) -> TrialResult {
-    cases::result(config, &Measure::sampling(Length::Steps(1), METRICS.to_vec()), isa)
+    cases::result(config, &Measure::with_metrics(Length::Steps(1), METRICS.to_vec()), isa)
 }
 
 fn rows(result: &TrialResult) -> Vec<Vec<f64>> {
@@ -75,7 +75,7 @@ fn weight_decay_has_an_equilibrium_however_small_the_loss_becomes() {
 fn a_trial_whose_w1_no_number_holds_any_more_fails_and_says_so() {
     let mut config = config(Toy { dim: 2, noise: 0.0, start: Some(vec![1.0, 2.0]) }, 100_000);
     (config.train.lr, config.train.wd) = (0.1, 0.001);
-    let measure = Measure::sampling(Length::Steps(1000), METRICS.to_vec());
+    let measure = Measure::with_metrics(Length::Steps(1000), METRICS.to_vec());
     let lost = cases::result(&config, &measure, Isa::detect());
     assert!(matches!(&lost.outcome, Outcome::Failed { cause } if cause.contains("model.noise")), "{:?}", lost.outcome);
     assert!(lost.steps > 1000);

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ergodic_common::config::{
-    AdamW, Augment, Average, Change, Curve, CurveForm, DatasetName, Length, Loss, ModelKind, Norm, Order, TrialConfig,
-    VggDepth,
+    AdamW, Augment, Average, Curve, DatasetName, HyperparamChange, Length, Loss, LrScheduleForm, ModelKind, Norm,
+    TrialConfig, VggDepth, VisitOrder,
 };
 use ergodic_common::metric::Metric;
 use ergodic_common::net::Net;
 use ergodic_common::seed::{Purpose, Streams};
-use ergodic_common::spec::{Measure, Statistics};
-use ergodic_common::trial::{Outcome, TrialKey, TrialResult, hex};
+use ergodic_common::spec::{EvalStatistics, Measure};
+use ergodic_common::trial::{Outcome, TrialKey, TrialResult, to_hex};
 use ergodic_common::weights::Weights;
 
 use super::cases;
@@ -58,8 +58,9 @@ fn short_trials() -> Vec<(&'static str, TrialConfig)> {
     all[5].1.model.affine = true;
     all[8].1.model.affine = true;
     all[6].1.train.adamw = Some(AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 });
-    all[6].1.train.curve = Some(Curve { form: CurveForm::Cosine { end: Change::Set(0.0) }, warmup: Length::Steps(2) });
-    all[0].1.data.order = Order::WithReplacement;
+    all[6].1.train.curve =
+        Some(Curve { form: LrScheduleForm::Cosine { end: HyperparamChange::Set(0.0) }, warmup: Length::Steps(2) });
+    all[0].1.data.order = VisitOrder::WithReplacement;
     all[1].1.model.affine = true;
     all[1].1.train.nesterov = true;
     all[2].1.train.loss = Loss::CrossEntropy { smoothing: 0.1 };
@@ -70,7 +71,7 @@ fn short_trials() -> Vec<(&'static str, TrialConfig)> {
 /// Everything in a result but the time it took, bit for bit.
 fn bits(result: &TrialResult) -> (String, [u8; 32], Vec<u64>, String) {
     let values = result.metrics.iter().chain(&result.curve.values).map(|x| x.to_bits()).collect();
-    let kept = format!("{:?} {:?}", result.predictions, result.weights);
+    let kept = format!("{:?} {:?}", result.predictions, result.weights_hash);
     (format!("{:?} {:?}", result.outcome, result.curve.steps), result.digest, values, kept)
 }
 
@@ -118,7 +119,7 @@ const GOLDEN: [&str; 15] = [
 
 #[test]
 fn short_trials_end_in_the_committed_bits() {
-    let measure = Measure::sampling(Length::Steps(2), FINGERPRINTED.to_vec());
+    let measure = Measure::with_metrics(Length::Steps(2), FINGERPRINTED.to_vec());
     let mut found = Vec::new();
     for (name, config) in short_trials() {
         let result = cases::result(&config, &measure, Isa::detect());
@@ -197,7 +198,7 @@ fn a_trial_that_goes_on_from_a_checkpoint_ends_in_the_same_bits() {
         config.train.average = Some(Average { decay, from: Length::Steps(1), every: Length::Steps(1) });
         config.data.augment = if at % 3 == 0 { Augment::CropFlip } else { Augment::None };
         let expected = bits(&cases::result(&config, &measure, Isa::detect()));
-        for wanted in 1..config.steps() {
+        for wanted in 1..config.total_steps() {
             let shelf = Memory { wanted, ..Memory::default() };
             for taken in 0..2 {
                 let result = cases::result_with(&config, &measure, Isa::detect(), None, Some(&shelf));
@@ -246,7 +247,7 @@ fn unknown_and_missing_instruction_sets_are_refused() {
 
 #[test]
 fn networks_learn() {
-    let measure = Measure::sampling(Length::Epochs(1), vec![Metric::TrainLoss, Metric::TestAcc]);
+    let measure = Measure::with_metrics(Length::Epochs(1), vec![Metric::TrainLoss, Metric::TestAcc]);
     let linear = cases::of(ModelKind::Mlp { hidden: vec![] }, Norm::None);
     for (mut config, lr, epochs, least) in [
         (linear, 0.005, 5, 0.5),
@@ -306,7 +307,7 @@ fn a_raised_stop_ends_a_trial_without_result() {
     let late = Job { deadline: Some(Deadline::after(Duration::ZERO)), ..job };
     assert!(run(&late, &AtomicBool::new(true)).is_none(), "whoever is told to stop reports nothing");
     let result = run(&late, &AtomicBool::new(false)).expect("a late trial fails").result;
-    let cause = format!("its time limit of 0ms was over after 0 of {} steps", config.steps());
+    let cause = format!("its time limit of 0ms was over after 0 of {} steps", config.total_steps());
     assert_eq!((result.outcome, result.steps), (Outcome::Failed { cause }, 0));
 }
 
@@ -314,7 +315,7 @@ fn a_raised_stop_ends_a_trial_without_result() {
 fn an_empty_trial_is_made_up_from_its_streams() {
     let mut config = cases::of(ModelKind::Empty, Norm::None);
     config.train.length = Length::Steps(20);
-    let measure = Measure::sampling(Length::Steps(3), vec![Metric::TrainLoss, Metric::TestAcc]);
+    let measure = Measure::with_metrics(Length::Steps(3), vec![Metric::TrainLoss, Metric::TestAcc]);
     let result = |repeat| {
         let streams = cases::streams(repeat);
         let key = TrialKey { cell: 0, repeat };
@@ -348,7 +349,7 @@ type Trajectory = (Vec<Vec<u64>>, Vec<Vec<f64>>, TrialResult);
 
 /// Every step of a trial.
 fn curve(config: &TrialConfig) -> Trajectory {
-    let measure = Measure::sampling(Length::Steps(1), cases::cheap_metrics().metrics);
+    let measure = Measure::with_metrics(Length::Steps(1), cases::cheap_metrics().metrics);
     let result = cases::result(config, &measure, Isa::detect());
     let width = measure.metrics.len();
     let column = |m: usize| result.curve.values.iter().skip(m).step_by(width).copied().collect::<Vec<f64>>();
@@ -357,7 +358,7 @@ fn curve(config: &TrialConfig) -> Trajectory {
 }
 
 fn column(metric: Metric) -> usize {
-    Metric::WORDS.iter().position(|(_, m)| *m == metric).expect("every metric has a name")
+    Metric::NAMES.iter().position(|(_, m)| *m == metric).expect("every metric has a name")
 }
 
 /// (w₀, η, λ) → (c·w₀, c²·η, λ/c²)
@@ -388,7 +389,7 @@ fn gradients_are_at_right_angles_to_weights_without_scale() {
     for (name, mut config) in short_trials().into_iter().filter(|(_, c)| c.model.norm != Norm::None) {
         (config.model.fixed_head, config.model.affine) = (true, false);
         (config.data.train, config.train.batch_size) = (100, 16);
-        let measure = Measure::sampling(Length::Steps(1), vec![Metric::GradWeightCos]);
+        let measure = Measure::with_metrics(Length::Steps(1), vec![Metric::GradWeightCos]);
         let mut largest = |eps: f64| {
             config.model.norm_eps = eps;
             let values = cases::result(&config, &measure, Isa::detect()).curve.values;
@@ -436,7 +437,7 @@ fn rescaling_by_a_power_of_two_changes_no_bit_without_epsilon() {
 #[test]
 fn metrics_are_what_they_are_defined_to_be() {
     let mut config = cases::of(ModelKind::Mlp { hidden: vec![] }, Norm::None);
-    (config.data.order, config.train.batch_size, config.data.test) = (Order::Sequential, 20, 30);
+    (config.data.order, config.train.batch_size, config.data.test) = (VisitOrder::Sequential, 20, 30);
     (config.train.momentum, config.train.wd, config.train.lr, config.train.length) = (0.5, 0.1, 0.01, Length::Steps(6));
     config.train.average = Some(Average { decay: None, from: Length::Steps(0), every: Length::Steps(1) });
     (config.train.loss, config.data.validation) = (Loss::CrossEntropy { smoothing: 0.2 }, 40);
@@ -455,11 +456,11 @@ fn metrics_are_what_they_are_defined_to_be() {
 #[test]
 fn noise_and_curvature_of_a_linear_model_are_those_of_its_quadratic_loss() {
     let mut config = cases::of(ModelKind::Mlp { hidden: vec![] }, Norm::None);
-    (config.data.order, config.train.loss, config.train.lr) = (Order::Sequential, Loss::Mse, 0.0);
+    (config.data.order, config.train.loss, config.train.lr) = (VisitOrder::Sequential, Loss::Mse, 0.0);
     config.train.length = Length::Steps(1);
     let (trace, top) = super::linear::noise_and_curvature(&config, &cases::streams(0));
     let metrics = vec![Metric::HessianTop, Metric::GradNoiseTrace, Metric::GradNoiseHill];
-    let measure = Measure::sampling(Length::Steps(1), metrics);
+    let measure = Measure::with_metrics(Length::Steps(1), metrics);
     let result = cases::result(&config, &measure, Isa::detect());
     assert!((result.metrics[0] / top - 1.0).abs() < 1e-3, "{} {top}", result.metrics[0]);
     assert!((result.metrics[1] / trace - 1.0).abs() < 0.2, "{} {trace}", result.metrics[1]);
@@ -481,12 +482,12 @@ fn gradient_noise_is_that_of_augmented_images() {
     let dataset = std::sync::Arc::new(dataset);
     let mut trace = |augment| {
         config.data.augment = augment;
-        let measure = Measure::sampling(Length::Steps(1), vec![Metric::GradNoiseTrace]);
+        let measure = Measure::with_metrics(Length::Steps(1), vec![Metric::GradNoiseTrace]);
         cases::result_with_data(&config, &measure, (dataset.clone(), Isa::detect()), None).metrics[0]
     };
     assert_eq!(trace(Augment::None), 0.0);
-    let mut stream = cases::streams(0).open(Purpose::Head, b"head.weight");
-    let w: Vec<f64> = (0..7840).map(|_| (2.0_f64 / 784.0).sqrt() * stream.normal()).collect();
+    let mut stream = cases::streams(0).open_stream(Purpose::Head, b"head.weight");
+    let w: Vec<f64> = (0..7840).map(|_| (2.0_f64 / 784.0).sqrt() * stream.next_normal()).collect();
     let gradient = |x: &[f64]| -> Vec<f64> {
         let output = |c: usize| (0..784).map(|i| x[i] * w[i * 10 + c]).sum::<f64>() - f64::from(u8::from(c == 3));
         let outputs: Vec<f64> = (0..10).map(output).collect();
@@ -505,8 +506,8 @@ fn gradient_noise_is_that_of_augmented_images() {
 fn loss_under_estimates(config: &TrialConfig, file: &[u8]) -> f64 {
     use crate::train::composed;
     use candle_core::{DType, Device, Tensor};
-    let net = Net::of(config).expect("a network");
-    let weights = Weights::decode(file, &net).expect("the file of a trial");
+    let net = Net::from_config(config).expect("a network");
+    let weights = Weights::from_safetensors(file, &net).expect("the file of a trial");
     let parameter = |numbers: &Vec<f32>| {
         let numbers: Vec<f64> = numbers.iter().map(|x| f64::from(*x)).collect();
         composed::parameter(&numbers, 1, DType::F64, &Device::Cpu).expect("a tensor")
@@ -519,7 +520,7 @@ fn loss_under_estimates(config: &TrialConfig, file: &[u8]) -> f64 {
         let images = Tensor::from_vec(images, (1, source.len(), 28, 28, 1), &Device::Cpu);
         images.and_then(|x| x.to_dtype(DType::F64)).expect("a tensor")
     };
-    let batches: Vec<&[u32]> = data.train().chunks_exact(config.batch() as usize).collect();
+    let batches: Vec<&[u32]> = data.train().chunks_exact(config.effective_batch_size() as usize).collect();
     let mut means: Option<Vec<[Tensor; 2]>> = None;
     for batch in &batches {
         let passed = composed::pass(&net, &params, &images(data.batch(batch)), None).expect("a pass");
@@ -551,13 +552,13 @@ fn re_estimated_statistics_are_those_of_the_weights_and_running_ones_are_not() {
         let mut config = cases::of(kind, Norm::Batch);
         (config.train.lr, config.train.wd, config.train.momentum) = (0.02, 10.0, 0.0);
         (config.train.length, config.model.affine) = (Length::Steps(8), affine);
-        let mut measure = Measure::sampling(Length::Steps(4), vec![Metric::TestLoss, Metric::TestAcc]);
+        let mut measure = Measure::with_metrics(Length::Steps(4), vec![Metric::TestLoss, Metric::TestAcc]);
         measure.save = true;
         let mut run = |statistics| {
             measure.statistics = statistics;
             cases::finished(&config, &measure)
         };
-        let (running, estimated) = (run(Statistics::Running), run(Statistics::ReEstimated));
+        let (running, estimated) = (run(EvalStatistics::Running), run(EvalStatistics::ReEstimated));
         assert_eq!(running.result.digest, estimated.result.digest, "what is measured does not change what is trained");
         let expected = loss_under_estimates(&config, &estimated.weights.expect("they are kept"));
         let (wrong, right) = (running.result.metrics[0], estimated.result.metrics[0]);
@@ -571,7 +572,7 @@ fn single_layers_add_up_to_the_norm_of_all() {
     let config = cases::of(ModelKind::Cnn4 { width: 4 }, Norm::Batch);
     let layers = (1..=4).map(|i| Metric::LayerNormSq(format!("conv{i}")));
     let metrics = layers.chain([Metric::WeightNormSq, Metric::LayerNormSq("fc1".into())]).collect();
-    let result = cases::result(&config, &Measure::sampling(Length::Steps(1), metrics), Isa::detect());
+    let result = cases::result(&config, &Measure::with_metrics(Length::Steps(1), metrics), Isa::detect());
     for row in result.curve.values.chunks(6) {
         assert!((row[..4].iter().sum::<f64>() / row[4] - 1.0).abs() < 1e-12 && row[5].is_nan(), "{row:?}");
     }
@@ -609,8 +610,8 @@ fn norms_and_effective_lr_are_over_the_weights_that_a_norm_follows() {
     let (_, columns, _) = curve(&config);
     let value = |m: Metric| columns[column(m)][0];
     let streams: Streams = cases::streams(0);
-    let mut stream = streams.open(Purpose::Init, b"fc1.weight");
-    let squares: f64 = (0..784 * 24).map(|_| ((2.0_f64 / 784.0).sqrt() * stream.normal()).powi(2)).sum();
+    let mut stream = streams.open_stream(Purpose::Init, b"fc1.weight");
+    let squares: f64 = (0..784 * 24).map(|_| ((2.0_f64 / 784.0).sqrt() * stream.next_normal()).powi(2)).sum();
     assert!((value(Metric::WeightNormSq) / squares - 1.0).abs() < 1e-6);
     assert!((value(Metric::WeightNorm).powi(2) / squares - 1.0).abs() < 1e-6);
     assert_eq!((value(Metric::EffectiveLr), value(Metric::UpdateNorm)), (0.0, 0.0));
@@ -642,24 +643,24 @@ fn the_digest_is_over_parameters_in_the_order_of_their_definition() {
         [("conv1", 9, 3), ("conv2", 27, 6), ("conv3", 54, 12), ("conv4", 108, 12), ("head", 192, 10)]
     {
         let purpose = if name == "head" { Purpose::Head } else { Purpose::Init };
-        let mut stream = streams.open(purpose, format!("{name}.weight").as_bytes());
+        let mut stream = streams.open_stream(purpose, format!("{name}.weight").as_bytes());
         for _ in 0..fan_in * outputs {
-            let w = (2.0 / f64::from(fan_in)).sqrt() * stream.normal() * 0.5;
+            let w = (2.0 / f64::from(fan_in)).sqrt() * stream.next_normal() * 0.5;
             hasher.update(&(w as f32).to_le_bytes());
         }
         (0..outputs).for_each(|_| _ = hasher.update(&0.0_f32.to_le_bytes()));
     }
     let result = cases::result(&config, &cases::cheap_metrics(), Isa::detect());
-    assert_eq!(hex(&result.digest), hasher.finalize().to_hex().as_str());
+    assert_eq!(to_hex(&result.digest), hasher.finalize().to_hex().as_str());
 }
 
 /// The file of what a trial starts from anyway.
 fn initial_file(config: &TrialConfig) -> Vec<u8> {
-    let net = Net::of(config).expect("a network");
+    let net = Net::from_config(config).expect("a network");
     let layout = Layout::new(&net, &plan::plan(&net));
     let params = layout.unpack(&layout.init(config, &cases::streams(0)));
     let statistics = layout.unpack_statistics(&layout.init_statistics());
-    Weights { params, statistics }.encode(&net, None)
+    Weights { params, statistics }.to_safetensors(&net, None)
 }
 
 #[test]
@@ -683,7 +684,7 @@ fn a_trial_that_starts_from_a_file_of_its_own_initial_weights_ends_in_the_same_b
 fn scales_multiply_initial_weights_from_a_file() {
     let mut config = cases::of(ModelKind::Mlp { hidden: vec![24] }, Norm::Batch);
     let file = initial_file(&config);
-    let measure = Measure::sampling(Length::Steps(1), vec![Metric::TrainLoss]);
+    let measure = Measure::with_metrics(Length::Steps(1), vec![Metric::TrainLoss]);
     config.model.init_scale = 2.0;
     let expected = cases::result(&config, &measure, Isa::detect());
     config.model.init_file = Some([1; 32]);
