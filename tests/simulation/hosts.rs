@@ -26,13 +26,13 @@ use ergodic_proto::connect::connect_lazily_over;
 use ergodic_proto::seal::Checksummed as _;
 use ergodic_proto::v1;
 use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
-use ergodic_worker::datasets::Places;
+use ergodic_worker::datasets::DatasetDirs;
 use ergodic_worker::deliver;
 use ergodic_worker::desk::Assignment;
 use ergodic_worker::device::DeviceChoice;
-use ergodic_worker::link::{Link, Links};
-use ergodic_worker::session::{self, Identity};
-use ergodic_worker::slots::{self, Equipment, Machine, Office};
+use ergodic_worker::link::{Link, LinkPool};
+use ergodic_worker::session::{self, WorkerIdentity};
+use ergodic_worker::slots::{self, SharedQueue, SlotConfig, TrialRunner};
 use ergodic_worker::train::Isa;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -189,14 +189,14 @@ pub(crate) async fn user(source: SpecSource) -> turmoil::Result {
 
 /// What can be done to a worker's process from outside.
 pub(crate) struct Leash {
-    office: Arc<Office>,
+    office: Arc<SharedQueue>,
     leave: watch::Sender<bool>,
 }
 
 impl Leash {
     /// SIGTERM.
     pub(crate) fn leave(&self) {
-        self.office.with(|desk| desk.close());
+        self.office.with_queue(|desk| desk.close());
         let _ = self.leave.send(true);
     }
 }
@@ -219,44 +219,44 @@ impl Machines {
 
 /// Works until it is told to leave.
 pub(crate) async fn worker(machines: Machines, seed: u64, cache: PathBuf) -> turmoil::Result {
-    let office = Arc::new(Office::new(SLOTS));
+    let office = Arc::new(SharedQueue::new(SLOTS));
     let (leave, leaving) = watch::channel(false);
     let process = machines.begin(Leash { office: office.clone(), leave });
-    let links = Links::only(Link::over(connect_lazily_over(COORDINATOR, Connector)?, true));
-    let identity = Identity {
-        join: COORDINATOR.into(),
-        worker: format!("{process:032x}"),
+    let links = LinkPool::from_link(Link::from_channel(connect_lazily_over(COORDINATOR, Connector)?, true));
+    let identity = WorkerIdentity {
+        coordinator_url: COORDINATOR.into(),
+        worker_id: format!("{process:032x}"),
         name: format!("process-{process}"),
         numerics: CPU_F32.into(),
         slots: SLOTS,
         idle_exit: None,
         memory: None,
     };
-    deliver::start(&office, &links, &identity.worker);
+    deliver::start_delivery(&office, &links, &identity.worker_id);
     for _ in 0..SLOTS {
         tokio::task::spawn_local(slot(office.clone(), seed));
     }
-    let places = Places { data_dir: None, cache };
-    session::keep(&identity, &office, links, &places, leaving).await?;
+    let places = DatasetDirs { data_dir: None, cache_dir: cache };
+    session::run_until_drained(&identity, &office, links, &places, leaving).await?;
     Ok(())
 }
 
 /// Runs trials as a slot's thread does; what they take is said by the seed.
-async fn slot(office: Arc<Office>, seed: u64) {
-    let equipment = Equipment { threads: 1, isa: Isa::Portable, device: DeviceChoice::Cpu, shelf: None };
-    let machine = Machine::new(&equipment).expect("a slot without a device");
+async fn slot(office: Arc<SharedQueue>, seed: u64) {
+    let equipment = SlotConfig { threads: 1, isa: Isa::Portable, device: DeviceChoice::Cpu, checkpoint_dir: None };
+    let machine = TrialRunner::new(&equipment).expect("a slot without a device");
     loop {
-        let now = office.now();
-        match office.with(|desk| desk.begin(now)) {
+        let now = office.uptime();
+        match office.with_queue(|desk| desk.begin_trial(now)) {
             None => sleep(Duration::from_millis(20)).await,
             Some(assignment) => {
                 let whole = take_time(&assignment, seed).await;
                 let result = whole.and_then(|took| {
-                    let mut finished = slots::run(&assignment, &machine, None)?;
+                    let mut finished = slots::run_assignment(&assignment, &machine, None)?;
                     finished.result.seconds = took.as_secs_f64();
                     Some(finished)
                 });
-                office.finish(&assignment, result);
+                office.finish_trial(&assignment, result);
             }
         }
     }

@@ -12,7 +12,7 @@ use ergodic_common::metric::Metric;
 use ergodic_common::seed::{SeedPlan, Streams};
 use ergodic_common::spec::{Measure, SpecSource};
 use ergodic_common::{Spec, TrialKey};
-use ergodic_worker::train::{Isa, Job, TrialData, run};
+use ergodic_worker::train::{Isa, Job, TrialData, run_trial};
 
 /// As in the program.
 #[global_allocator]
@@ -66,15 +66,15 @@ impl Trial {
             streams: &self.streams,
             measure: &self.measure,
             data: Some(&self.data),
-            start: None,
+            initial_weights: None,
             key: TrialKey { cell: 0, repeat: 0 },
-            isa: Isa::detect(),
-            place: None,
-            pool: None,
-            shelf: None,
+            isa: Isa::detect_fastest(),
+            candle_device: None,
+            thread_pool: None,
+            checkpoint_store: None,
             deadline: None,
         };
-        let finished = run(&job, &AtomicBool::new(false));
+        let finished = run_trial(&job, &AtomicBool::new(false));
         divan::black_box(finished.expect("nobody stops it"));
     }
 }

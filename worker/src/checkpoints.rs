@@ -15,41 +15,41 @@ use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
 
 use crate::desk::{Assignment, Fence};
-use crate::link::{Link, Links};
+use crate::link::{Link, LinkPool};
 use crate::session::Backoff;
 
 /// How often one is sent, or asked for, before that is given up.
-const TRIED_AT_MOST: u32 = 4;
+const MAX_ATTEMPTS: u32 = 4;
 /// How long an answer may take, besides the time that its bytes need.
-const PATIENCE: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes per second below which a connection counts as broken.
-const SLOWEST: u64 = 64 << 10;
+const MIN_BYTES_PER_SECOND: u64 = 64 << 10;
 
 /// Sends checkpoints, and fetches them.
 #[derive(Clone)]
-pub(crate) struct Checkpoints {
-    uploads: mpsc::UnboundedSender<Upload>,
-    links: Links,
+pub(crate) struct CheckpointTransfer {
+    uploads: mpsc::UnboundedSender<CheckpointUpload>,
+    links: LinkPool,
     worker: Arc<str>,
     runtime: Handle,
 }
 
 /// Whose checkpoint it is.
 #[derive(Debug, Clone)]
-struct Owner {
+struct CheckpointOwner {
     fence: Fence,
     sweep: String,
     key: TrialKey,
 }
 
-impl Owner {
-    fn of(assignment: &Assignment) -> Self {
+impl CheckpointOwner {
+    fn from_assignment(assignment: &Assignment) -> Self {
         Self { fence: assignment.fence, sweep: assignment.sweep.id.clone(), key: assignment.key }
     }
 }
 
-struct Upload {
-    owner: Owner,
+struct CheckpointUpload {
+    owner: CheckpointOwner,
     steps: u64,
     hash: [u8; 32],
     bytes: Arc<Vec<u8>>,
@@ -59,55 +59,55 @@ struct Upload {
 }
 
 /// A checkpoint under way. One whose flight is dropped is not sent any more if it was not yet.
-pub(crate) struct Flight {
+pub(crate) struct PendingUpload {
     stale: Arc<AtomicBool>,
     done: oneshot::Receiver<()>,
 }
 
-impl Flight {
+impl PendingUpload {
     /// Whether it has arrived, or was given up.
-    pub(crate) fn is_over(&mut self) -> bool {
+    pub(crate) fn is_finished(&mut self) -> bool {
         !matches!(self.done.try_recv(), Err(oneshot::error::TryRecvError::Empty))
     }
 }
 
-impl Drop for Flight {
+impl Drop for PendingUpload {
     fn drop(&mut self) {
         self.stale.store(true, Ordering::Relaxed);
     }
 }
 
-impl Checkpoints {
+impl CheckpointTransfer {
     /// Sends for as long as the worker lives.
-    pub(crate) fn start(links: &Links, worker: &str) -> Self {
+    pub(crate) fn start_transfer(links: &LinkPool, worker: &str) -> Self {
         // Every slot has one under way at most.
         let (uploads, waiting) = mpsc::unbounded_channel();
-        tokio::spawn(courier(waiting, links.clone(), worker.to_owned()));
+        tokio::spawn(upload_loop(waiting, links.clone(), worker.to_owned()));
         Self { uploads, links: links.clone(), worker: worker.into(), runtime: Handle::current() }
     }
 
     /// Sends what a trial is after so many steps.
-    pub(crate) fn send(&self, assignment: &Assignment, steps: u64, checkpoint: Vec<u8>) -> Flight {
+    pub(crate) fn start_upload(&self, assignment: &Assignment, steps: u64, checkpoint: Vec<u8>) -> PendingUpload {
         let (hash, stale) = (*blake3::hash(&checkpoint).as_bytes(), Arc::new(AtomicBool::new(false)));
         let (done, arrived) = oneshot::channel();
-        let (owner, bytes) = (Owner::of(assignment), Arc::new(checkpoint));
+        let (owner, bytes) = (CheckpointOwner::from_assignment(assignment), Arc::new(checkpoint));
         // A courier that is gone is missed by nobody: the worker ends.
-        let _ = self.uploads.send(Upload { owner, steps, hash, bytes, stale: stale.clone(), done });
-        Flight { stale, done: arrived }
+        let _ = self.uploads.send(CheckpointUpload { owner, steps, hash, bytes, stale: stale.clone(), done });
+        PendingUpload { stale, done: arrived }
     }
 
     /// Waits until one has arrived, or for so long.
-    pub(crate) fn wait(&self, flight: &mut Flight, limit: Duration) {
+    pub(crate) fn wait_for_upload(&self, flight: &mut PendingUpload, limit: Duration) {
         // The timer needs the runtime it is made in.
         let _ = self.runtime.block_on(async { tokio::time::timeout(limit, &mut flight.done).await });
     }
 
     /// What the coordinator keeps of a trial; nothing where it cannot be had, or the trial is to stop.
-    pub(crate) fn fetch(&self, assignment: &Assignment) -> Option<Vec<u8>> {
+    pub(crate) fn fetch_checkpoint(&self, assignment: &Assignment) -> Option<Vec<u8>> {
         let fetched = self.runtime.block_on(async {
             tokio::select! {
-                fetched = self.ask(assignment) => fetched,
-                () = raised(&assignment.stop) => Err(Status::cancelled("the trial is to stop")),
+                fetched = self.fetch_with_retries(assignment) => fetched,
+                () = wait_until_raised(&assignment.stop) => Err(Status::cancelled("the trial is to stop")),
             }
         });
         let trial = assignment.key;
@@ -116,12 +116,12 @@ impl Checkpoints {
             .ok()
     }
 
-    async fn ask(&self, assignment: &Assignment) -> Result<Vec<u8>, Status> {
-        let (owner, mut backoff) = (Owner::of(assignment), Backoff::new());
+    async fn fetch_with_retries(&self, assignment: &Assignment) -> Result<Vec<u8>, Status> {
+        let (owner, mut backoff) = (CheckpointOwner::from_assignment(assignment), Backoff::new());
         let mut asked = 1;
         loop {
-            match fetch(&self.links.current(), &self.worker, owner.clone()).await {
-                Err(status) if asked < TRIED_AT_MOST && !is_final(status.code()) => backoff.wait().await,
+            match download_checkpoint(&self.links.current_link(), &self.worker, owner.clone()).await {
+                Err(status) if asked < MAX_ATTEMPTS && !is_final_code(status.code()) => backoff.wait_next().await,
                 answer => return answer,
             }
             asked += 1;
@@ -129,40 +129,40 @@ impl Checkpoints {
     }
 }
 
-async fn raised(stop: &AtomicBool) {
+async fn wait_until_raised(stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-async fn courier(mut waiting: mpsc::UnboundedReceiver<Upload>, links: Links, worker: String) {
+async fn upload_loop(mut waiting: mpsc::UnboundedReceiver<CheckpointUpload>, links: LinkPool, worker: String) {
     while let Some(upload) = waiting.recv().await {
-        send(&links, &worker, &upload).await;
+        upload_with_retries(&links, &worker, &upload).await;
         let _ = upload.done.send(());
     }
 }
 
 /// What is not kept costs time and no result: it is tried a few times, and the next one is due in a while.
-async fn send(links: &Links, worker: &str, upload: &Upload) {
+async fn upload_with_retries(links: &LinkPool, worker: &str, upload: &CheckpointUpload) {
     let (trial, steps) = (upload.owner.key, upload.steps);
     let mut backoff = Backoff::new();
-    for _ in 0..TRIED_AT_MOST {
+    for _ in 0..MAX_ATTEMPTS {
         if upload.stale.load(Ordering::Relaxed) {
             return;
         }
-        match put(&links.current(), worker, upload).await {
+        match upload_checkpoint(&links.current_link(), worker, upload).await {
             Ok(()) => return tracing::debug!(%trial, steps, "checkpoint kept"),
-            Err(status) if is_final(status.code()) => {
+            Err(status) if is_final_code(status.code()) => {
                 return tracing::warn!(%trial, steps, %status, "the coordinator does not keep this checkpoint");
             }
             Err(status) => tracing::warn!(%trial, steps, %status, "checkpoint not sent"),
         }
-        backoff.wait().await;
+        backoff.wait_next().await;
     }
 }
 
-async fn put(link: &Link, worker: &str, upload: &Upload) -> Result<(), Status> {
-    let Owner { fence, sweep, key } = upload.owner.clone();
+async fn upload_checkpoint(link: &Link, worker: &str, upload: &CheckpointUpload) -> Result<(), Status> {
+    let CheckpointOwner { fence, sweep, key } = upload.owner.clone();
     let head = v1::CheckpointHead {
         worker: worker.to_owned(),
         fence: Some(v1::Fence { lease: fence.lease, epoch: fence.epoch }),
@@ -179,22 +179,23 @@ async fn put(link: &Link, worker: &str, upload: &Upload) -> Result<(), Status> {
         v1::KeepCheckpointRequest { head: None, chunk }
     });
     let messages = tokio_stream::iter([first]).chain(tokio_stream::iter(pieces));
-    let limit = PATIENCE + Duration::from_secs(upload.bytes.len() as u64 / SLOWEST);
-    let kept = tokio::time::timeout(limit, link.bulk.clone().keep_checkpoint(messages)).await;
+    let limit = ANSWER_TIMEOUT + Duration::from_secs(upload.bytes.len() as u64 / MIN_BYTES_PER_SECOND);
+    let kept = tokio::time::timeout(limit, link.checkpoints.clone().keep_checkpoint(messages)).await;
     kept.map_err(|_| Status::deadline_exceeded("the coordinator does not answer"))?.map(|_| ())
 }
 
-async fn fetch(link: &Link, worker: &str, owner: Owner) -> Result<Vec<u8>, Status> {
-    let Owner { fence, sweep, key } = owner;
+async fn download_checkpoint(link: &Link, worker: &str, owner: CheckpointOwner) -> Result<Vec<u8>, Status> {
+    let CheckpointOwner { fence, sweep, key } = owner;
     let request = v1::FetchCheckpointRequest {
         worker: worker.to_owned(),
         fence: Some(v1::Fence { lease: fence.lease, epoch: fence.epoch }),
         sweep,
         key: Some(key.into()),
     };
-    let mut stream = within(PATIENCE, link.bulk.clone().fetch_checkpoint(request)).await?.into_inner();
+    let mut stream =
+        with_timeout(ANSWER_TIMEOUT, link.checkpoints.clone().fetch_checkpoint(request)).await?.into_inner();
     let (mut hash, mut bytes) = (Vec::new(), Vec::new());
-    while let Some(piece) = within(PATIENCE, stream.message()).await? {
+    while let Some(piece) = with_timeout(ANSWER_TIMEOUT, stream.message()).await? {
         hash.extend(piece.hash);
         bytes.extend(piece.chunk);
         if bytes.len() as u64 > MAX_CHECKPOINT_BYTES {
@@ -207,13 +208,13 @@ async fn fetch(link: &Link, worker: &str, owner: Owner) -> Result<Vec<u8>, Statu
     }
 }
 
-async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+async fn with_timeout<T>(limit: Duration, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     let answered = tokio::time::timeout(limit, answer).await;
     answered.map_err(|_| Status::deadline_exceeded("the coordinator does not answer"))?
 }
 
 /// A coordinator of an older version does not know the question.
-fn is_final(code: Code) -> bool {
+fn is_final_code(code: Code) -> bool {
     matches!(
         code,
         Code::InvalidArgument

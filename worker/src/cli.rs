@@ -17,32 +17,32 @@ use serde_json::json;
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use crate::checkpoints::Checkpoints;
-use crate::datasets::Places;
+use crate::checkpoints::CheckpointTransfer;
+use crate::datasets::DatasetDirs;
 use crate::deliver;
 use crate::device::DeviceChoice;
 use crate::failpoint;
-use crate::link::Links;
+use crate::link::LinkPool;
 use crate::memory;
-use crate::session::{self, Identity};
-use crate::shelf::Keeping;
+use crate::session::{self, WorkerIdentity};
+use crate::shelf::CheckpointPolicy;
 use crate::single;
-use crate::slots::{self, Equipment, Office};
+use crate::slots::{self, SharedQueue, SlotConfig};
 use crate::spool::Spool;
 use crate::train::{self, BenchReport, Isa};
 
 /// Joins an Ergodic coordinator and trains.
 #[derive(Debug, Parser)]
 #[command(name = "ergodic-worker", version = BUILD, about, max_term_width = 100, args_conflicts_with_subcommands = true)]
-struct Cli {
+struct WorkerCli {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<WorkerSubcommand>,
     #[command(flatten)]
     join: JoinArgs,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum WorkerSubcommand {
     /// What is this machine worth: trains on made-up images and prints how fast
     Bench(BenchArgs),
     /// Runs one trial of a sweep outside of any lease and writes its result to stdout, for `ergodic replay`
@@ -60,7 +60,7 @@ struct TrialArgs {
     #[arg(long, env = "ERGODIC_COORDINATOR", value_name = "URL")]
     join: String,
     #[command(flatten)]
-    access: AccessArgs,
+    access: WorkerAuthArgs,
     /// Threads that share the work
     #[arg(long, default_value_t = 1, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=256))]
     threads: u32,
@@ -80,7 +80,7 @@ struct TrialArgs {
 
 /// Who asks, and whom to trust.
 #[derive(Debug, Clone, Args)]
-struct AccessArgs {
+struct WorkerAuthArgs {
     /// File with the token of a coordinator that asks for one
     #[arg(long, env = "ERGODIC_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -95,8 +95,8 @@ struct AccessArgs {
     key: Option<PathBuf>,
 }
 
-impl AccessArgs {
-    fn read(self) -> Result<ClientAuth, UserError> {
+impl WorkerAuthArgs {
+    fn read_auth(self) -> Result<ClientAuth, UserError> {
         let access = ClientAuth { token: None, ca: self.ca, identity: self.cert.zip(self.key) };
         access.with_token_file(self.token_file.as_deref())
     }
@@ -108,7 +108,7 @@ struct JoinArgs {
     #[arg(long, env = "ERGODIC_COORDINATOR", value_name = "URL")]
     join: Option<String>,
     #[command(flatten)]
-    access: AccessArgs,
+    access: WorkerAuthArgs,
     /// Trials to run at a time [default: as many as the cores allow]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     slots: Option<u32>,
@@ -140,14 +140,14 @@ struct JoinArgs {
     #[arg(long, env = "ERGODIC_CACHE", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
     /// Memory that trials may fill, as in 8GiB; a sweep that needs more is given back [default: all there is]
-    #[arg(long, env = "ERGODIC_MEMORY", value_parser = memory::parse, value_name = "SIZE")]
+    #[arg(long, env = "ERGODIC_MEMORY", value_parser = memory::parse_size, value_name = "SIZE")]
     memory: Option<u64>,
     /// Form of the log on stderr
     #[arg(long, value_enum, env = "ERGODIC_LOG_FORMAT", default_value_t)]
-    log_format: LogFormat,
+    log_format: WorkerLogFormat,
     /// How often the coordinator gets a checkpoint of a trial that takes long, so that another worker can go on from there
-    #[arg(long, default_value = "60s", value_parser = parse_every, value_name = "TIME|off")]
-    checkpoint_every: Every,
+    #[arg(long, default_value = "60s", value_parser = parse_checkpoint_interval, value_name = "TIME|off")]
+    checkpoint_every: CheckpointInterval,
     /// Keep checkpoints here as well
     #[arg(long, env = "ERGODIC_CHECKPOINTS", value_name = "DIR")]
     checkpoint_dir: Option<PathBuf>,
@@ -155,18 +155,18 @@ struct JoinArgs {
     #[arg(long, env = "ERGODIC_SPOOL", value_name = "DIR")]
     spool: Option<PathBuf>,
     /// How much may wait there, as in 8GiB; beyond it, no trial is begun
-    #[arg(long, default_value = "1GiB", requires = "spool", value_parser = memory::parse, value_name = "SIZE")]
+    #[arg(long, default_value = "1GiB", requires = "spool", value_parser = memory::parse_size, value_name = "SIZE")]
     spool_size: u64,
 }
 
 /// How often something is done, if at all.
 #[derive(Debug, Clone, Copy)]
-struct Every(Option<Duration>);
+struct CheckpointInterval(Option<Duration>);
 
-fn parse_every(text: &str) -> Result<Every, String> {
+fn parse_checkpoint_interval(text: &str) -> Result<CheckpointInterval, String> {
     match text {
-        "off" | "0" | "0s" => Ok(Every(None)),
-        _ => parse_duration(text).map(|every| Every(Some(every))).map_err(|why| format!("{why}; or off")),
+        "off" | "0" | "0s" => Ok(CheckpointInterval(None)),
+        _ => parse_duration(text).map(|every| CheckpointInterval(Some(every))).map_err(|why| format!("{why}; or off")),
     }
 }
 
@@ -192,7 +192,7 @@ struct BenchArgs {
     device: DeviceChoice,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    format: BenchFormat,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -207,14 +207,14 @@ enum Workload {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum BenchFormat {
     #[default]
     Table,
     Json,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
+enum WorkerLogFormat {
     /// For people
     #[default]
     Pretty,
@@ -224,52 +224,52 @@ enum LogFormat {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = WorkerCli::parse();
     let result = match cli.command {
-        Some(Command::Bench(args)) => bench(&args),
-        Some(Command::Trial(args)) => single_trial(args),
-        None => join(cli.join),
+        Some(WorkerSubcommand::Bench(args)) => run_bench_command(&args),
+        Some(WorkerSubcommand::Trial(args)) => run_trial_command(args),
+        None => run_join_command(cli.join),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&error);
+            print_error(&error);
             ExitCode::from(error.code.exit_code())
         }
     }
 }
 
-fn complain(error: &UserError) {
+fn print_error(error: &UserError) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "error: {}", escape_lines(&error.to_string()));
 }
 
-fn isa(name: &str) -> Result<Isa, UserError> {
-    Isa::named(name).map_err(|e| UserError::new(ErrorCode::BadInput, format!("--isa: {e}")))
+fn parse_isa(name: &str) -> Result<Isa, UserError> {
+    Isa::from_name(name).map_err(|e| UserError::new(ErrorCode::BadInput, format!("--isa: {e}")))
 }
 
-fn join(args: JoinArgs) -> Result<(), UserError> {
+fn run_join_command(args: JoinArgs) -> Result<(), UserError> {
     let filter = EnvFilter::try_from_env("ERGODIC_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| EscapedLineWriter(std::io::stderr()))
         .with_target(false);
     match args.log_format {
-        LogFormat::Pretty => logs.init(),
-        LogFormat::Json => logs.json().flatten_event(true).init(),
+        WorkerLogFormat::Pretty => logs.init(),
+        WorkerLogFormat::Json => logs.json().flatten_event(true).init(),
     }
-    let _failpoints = failpoint::set_up();
-    let isa = isa(&args.isa)?;
+    let _failpoints = failpoint::set_up_failpoints();
+    let isa = parse_isa(&args.isa)?;
     let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
     // Training has the other threads; control needs one.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(internal)?;
-    let result = runtime.block_on(work(args, isa));
+    let result = runtime.block_on(join_coordinator(args, isa));
     runtime.shutdown_background();
     result
 }
 
-async fn work(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
+async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
     let on_cpu = args.device == DeviceChoice::Cpu;
     // A device is used by one thread of one process.
@@ -283,37 +283,37 @@ async fn work(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
             "--join: which coordinator? Say --join URL or ERGODIC_COORDINATOR, as in --join http://127.0.0.1:7700";
         UserError::new(ErrorCode::BadInput, message)
     })?;
-    let links = Links::to(&join, &args.access.clone().read()?)?;
-    let worker = new_id();
+    let links = LinkPool::from_urls(&join, &args.access.clone().read_auth()?)?;
+    let worker = new_worker_id();
     let spool = args.spool.as_deref().map(|folder| Spool::open(folder, &worker, args.spool_size)).transpose()?;
-    let office = Arc::new(Office::new(slots).spooling(spool));
-    let equipment = Equipment { threads: args.threads, isa, device: args.device, shelf: args.checkpoint_dir };
+    let office = Arc::new(SharedQueue::new(slots).with_spool(spool));
+    let equipment = SlotConfig { threads: args.threads, isa, device: args.device, checkpoint_dir: args.checkpoint_dir };
     let keeping = args.checkpoint_every.0.map(|every| {
-        let checkpoints = Checkpoints::start(&links, &worker);
-        Keeping { every, checkpoints }
+        let checkpoints = CheckpointTransfer::start_transfer(&links, &worker);
+        CheckpointPolicy { interval: every, transfer: checkpoints }
     });
-    if keeping.is_none() && equipment.shelf.is_some() {
+    if keeping.is_none() && equipment.checkpoint_dir.is_some() {
         let message =
             "--checkpoint-dir: with --checkpoint-every off nothing would be kept there; leave out one of the two";
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
-    let numerics = slots::start(&office, slots, &equipment, keeping.as_ref())?;
-    let identity = Identity {
-        join,
+    let numerics = slots::start_slots(&office, slots, &equipment, keeping.as_ref())?;
+    let identity = WorkerIdentity {
+        coordinator_url: join,
         numerics,
-        worker,
-        name: args.name.unwrap_or_else(|| format!("{}:{}", host(), std::process::id())),
+        worker_id: worker,
+        name: args.name.unwrap_or_else(|| format!("{}:{}", host_name(), std::process::id())),
         slots,
         idle_exit: args.idle_exit,
-        memory: args.memory.or_else(memory::available),
+        memory: args.memory.or_else(memory::available_bytes),
     };
-    let places = Places { data_dir: args.data_dir, cache: args.cache_dir.unwrap_or_else(default_cache) };
+    let places = DatasetDirs { data_dir: args.data_dir, cache_dir: args.cache_dir.unwrap_or_else(default_cache_dir) };
     let (name, numerics, isa) = (&identity.name, &identity.numerics, isa.name());
     tracing::info!(name, slots, threads = args.threads, isa, numerics, "worker started");
-    deliver::start(&office, &links, &identity.worker);
+    deliver::start_delivery(&office, &links, &identity.worker_id);
     let (leave, leaving) = watch::channel(false);
     tokio::spawn(drain_on_signal(office.clone(), args.drain, args.leave_at_eof, leave));
-    session::keep(&identity, &office, links, &places, leaving).await?;
+    session::run_until_drained(&identity, &office, links, &places, leaving).await?;
     tracing::info!("left");
     Ok(())
 }
@@ -323,38 +323,42 @@ async fn work(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
 ///
 /// A coordinator that is gone by then is not waited for: what it did not acknowledge is lost with this process, unless
 /// a spool has it.
-async fn drain_on_signal(office: Arc<Office>, drain: Duration, at_eof: bool, leave: watch::Sender<bool>) {
+async fn drain_on_signal(office: Arc<SharedQueue>, drain: Duration, at_eof: bool, leave: watch::Sender<bool>) {
     let drain = tokio::select! {
-        () = signalled() => drain,
+        () = wait_for_signal() => drain,
         // Whoever started this worker is gone, and with it the coordinator.
-        () = stdin_closed(), if at_eof => Duration::ZERO,
+        () = wait_for_stdin_eof(), if at_eof => Duration::ZERO,
     };
-    tracing::info!(?drain, running = office.with(|desk| desk.running()), "leaving: finishing running trials");
-    office.with(|desk| desk.close());
+    tracing::info!(
+        ?drain,
+        running = office.with_queue(|desk| desk.running_count()),
+        "leaving: finishing running trials"
+    );
+    office.with_queue(|desk| desk.close());
     let _ = leave.send(true);
     tokio::select! {
         () = tokio::time::sleep(drain) => {}
-        () = signalled() => {}
+        () = wait_for_signal() => {}
     }
-    let running = office.with(|desk| {
-        desk.stop_running();
-        desk.running()
+    let running = office.with_queue(|desk| {
+        desk.stop_running_trials();
+        desk.running_count()
     });
     if running > 0 {
         tracing::warn!(running, "stopping running trials; they are given back");
     }
-    tokio::time::sleep(FAREWELL).await;
-    let results = office.with(|desk| desk.unacknowledged());
+    tokio::time::sleep(FAREWELL_TIMEOUT).await;
+    let results = office.with_queue(|desk| desk.unacknowledged_count());
     let fate = if office.spool().is_some() { "wait in the spool" } else { "are lost" };
     tracing::warn!(results, "the coordinator did not take leave; ending all the same: results not acknowledged {fate}");
     std::process::exit(1);
 }
 
 /// How long sending the last checkpoints, delivering the last results and saying goodbye may take.
-const FAREWELL: Duration = Duration::from_secs(8);
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Waits until whoever holds the other end of stdin is gone. On a thread of its own, which nobody waits for.
-async fn stdin_closed() {
+async fn wait_for_stdin_eof() {
     let (closed, wait) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
@@ -363,7 +367,7 @@ async fn stdin_closed() {
     let _ = wait.await;
 }
 
-async fn signalled() {
+async fn wait_for_signal() {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be listened for");
     let mut hangup = signal(SignalKind::hangup()).expect("SIGHUP can be listened for");
@@ -375,41 +379,45 @@ async fn signalled() {
 }
 
 /// 32 hex digits that no other worker has.
-fn new_id() -> String {
+fn new_worker_id() -> String {
     let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 worker id v1");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    hasher.update(&now.as_nanos().to_le_bytes()).update(&std::process::id().to_le_bytes()).update(host().as_bytes());
+    hasher
+        .update(&now.as_nanos().to_le_bytes())
+        .update(&std::process::id().to_le_bytes())
+        .update(host_name().as_bytes());
     hasher.update(std::fs::read("/proc/sys/kernel/random/uuid").unwrap_or_default().as_slice());
     ergodic_common::trial::to_hex(&hasher.finalize().as_bytes()[..16])
 }
 
-fn host() -> String {
+fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name: String = name.trim().chars().filter(|c| !c.is_control()).take(64).collect();
     if name.is_empty() { "worker".to_owned() } else { name }
 }
 
-fn default_cache() -> PathBuf {
+fn default_cache_dir() -> PathBuf {
     let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     base.or(home).unwrap_or_else(std::env::temp_dir).join("ergodic")
 }
 
-fn single_trial(args: TrialArgs) -> Result<(), UserError> {
+fn run_trial_command(args: TrialArgs) -> Result<(), UserError> {
     let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot start: {e}"));
-    let equipment = Equipment { threads: args.threads, isa: isa(&args.isa)?, device: args.device, shelf: None };
+    let equipment =
+        SlotConfig { threads: args.threads, isa: parse_isa(&args.isa)?, device: args.device, checkpoint_dir: None };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(internal)?;
-    let places = Places { data_dir: args.data_dir, cache: args.cache_dir.unwrap_or_else(default_cache) };
+    let places = DatasetDirs { data_dir: args.data_dir, cache_dir: args.cache_dir.unwrap_or_else(default_cache_dir) };
     let result = runtime.block_on(async {
-        let links = Links::to(&args.join, &args.access.read()?)?;
-        single::trial(&links, &places, &args.sweep, args.trial, equipment).await
+        let links = LinkPool::from_urls(&args.join, &args.access.read_auth()?)?;
+        single::run_single_trial(&links, &places, &args.sweep, args.trial, equipment).await
     })?;
     let written = std::io::Write::write_all(&mut std::io::stdout(), &ergodic_proto::result_to_bytes(result));
     written.map_err(|e| UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}")))
 }
 
-fn bench(args: &BenchArgs) -> Result<(), UserError> {
-    let isa = isa(&args.isa)?;
+fn run_bench_command(args: &BenchArgs) -> Result<(), UserError> {
+    let isa = parse_isa(&args.isa)?;
     let (dataset, model) = match args.workload {
         Workload::Mlp => ("glyphs", "kind = \"mlp\"\nhidden = [128]"),
         Workload::Cnn4 => ("glyphs", "kind = \"cnn4\"\nwidth = 16"),
@@ -423,28 +431,28 @@ fn bench(args: &BenchArgs) -> Result<(), UserError> {
     let source = SpecSource { file: "bench".into(), text, ..SpecSource::default() };
     let bad = |e: ergodic_common::SpecError| UserError::new(ErrorCode::BadInput, e.to_string());
     let config = Spec::read_stored(&source).and_then(|spec| spec.grid.resolve_config(0)).map_err(bad)?;
-    let place = args.device.open()?;
-    let report = train::bench(&config, args.steps, isa, place.as_ref(), args.threads)
+    let place = args.device.open_device()?;
+    let report = train::measure_training_speed(&config, args.steps, isa, place.as_ref(), args.threads)
         .map_err(|e| UserError::new(ErrorCode::Internal, format!("--threads: {e}")))?;
-    let computer = place.map_or(isa.name().to_owned(), |place| place.numerics);
-    print(&bench_report(args, &computer, &report))
+    let computer = place.map_or(isa.name().to_owned(), |place| place.numerics_class);
+    print_stdout(&format_bench_report(args, &computer, &report))
 }
 
 /// What a benchmark measured, beside what this core can do at best.
-fn bench_report(args: &BenchArgs, isa: &str, report: &BenchReport) -> String {
+fn format_bench_report(args: &BenchArgs, isa: &str, report: &BenchReport) -> String {
     let (samples, gflops) = (report.samples_per_cpu_second(), report.flops_per_second() / 1e9);
     let gemm = report.gemm_flops_per_second / 1e9;
     let workload = format!("{:?}", args.workload).to_lowercase();
-    let memory = memory::peak();
+    let memory = memory::peak_bytes();
     match args.format {
-        Format::Json => json!({
+        BenchFormat::Json => json!({
             "workload": workload, "batch": args.batch, "steps": args.steps, "isa": isa, "threads": args.threads,
             "samples_per_second": report.samples_per_second(),
             "samples_per_cpu_second": samples, "gflops": gflops, "gemm_gflops": gemm,
             "share_of_gemm": gflops / gemm, "peak_bytes": memory,
         })
         .to_string(),
-        Format::Table => format!(
+        BenchFormat::Table => format!(
             "{workload}, batch {}, {} steps on {isa}, {}: {samples:.0} samples per CPU second, {:.0} per second\n\
              {gflops:.1} GFLOP/s in plain sums, {:.0} % of this core's {gemm:.1} in a large matrix product; peak memory {}",
             args.batch,
@@ -457,7 +465,7 @@ fn bench_report(args: &BenchArgs, isa: &str, report: &BenchReport) -> String {
     }
 }
 
-fn print(text: &str) -> Result<(), UserError> {
+fn print_stdout(text: &str) -> Result<(), UserError> {
     use std::io::Write;
     match writeln!(std::io::stdout(), "{text}") {
         // Whoever closed the pipe has read enough.
@@ -475,6 +483,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
-        Cli::command().debug_assert();
+        WorkerCli::command().debug_assert();
     }
 }

@@ -18,7 +18,7 @@ pub enum FetchError {
     Transport(#[from] tonic::Status),
     /// What came is not what was asked for.
     #[error("{0}")]
-    Wrong(String),
+    Invalid(String),
     /// The cache cannot be written.
     #[error("{path}: cannot keep the dataset: {error}")]
     Cache {
@@ -31,51 +31,56 @@ pub enum FetchError {
 
 /// Where this worker looks for datasets.
 #[derive(Debug, Clone)]
-pub struct Places {
+pub struct DatasetDirs {
     /// `--data-dir`
     pub data_dir: Option<PathBuf>,
     /// Folder of fetched datasets, one file per hash.
-    pub cache: PathBuf,
+    pub cache_dir: PathBuf,
 }
 
 /// The dataset of this hash. `train` says how many training images its files were read for.
 ///
 /// # Errors
 /// It is neither here nor can it be fetched.
-pub async fn obtain(
-    places: &Places,
+pub async fn obtain_dataset(
+    places: &DatasetDirs,
     link: &mut Link,
     name: DatasetName,
     train: u32,
     hash: [u8; 32],
 ) -> Result<Dataset, FetchError> {
     let found = places.clone();
-    let here = tokio::task::spawn_blocking(move || own_files(&found, name, train, &hash));
+    let here = tokio::task::spawn_blocking(move || load_own_dataset(&found, name, train, &hash));
     if let Ok(Some(dataset)) = here.await {
         return Ok(dataset);
     }
-    let bytes = file(places, link, hash, "dataset").await?;
-    Dataset::decode(&bytes).map_err(|e| FetchError::Wrong(e.to_string()))
+    let bytes = obtain_file(places, link, hash, "dataset").await?;
+    Dataset::decode(&bytes).map_err(|e| FetchError::Invalid(e.to_string()))
 }
 
 /// The file of this hash, from the cache or else fetched into it; `what` it is goes into the log.
 ///
 /// # Errors
 /// It is neither here nor can it be fetched.
-pub async fn file(places: &Places, link: &mut Link, hash: [u8; 32], what: &str) -> Result<Vec<u8>, FetchError> {
-    let cache = places.cache.clone();
-    let here = tokio::task::spawn_blocking(move || read_cached(&cache, &hash));
+pub async fn obtain_file(
+    places: &DatasetDirs,
+    link: &mut Link,
+    hash: [u8; 32],
+    what: &str,
+) -> Result<Vec<u8>, FetchError> {
+    let cache = places.cache_dir.clone();
+    let here = tokio::task::spawn_blocking(move || read_cached_file(&cache, &hash));
     if let Ok(Some(bytes)) = here.await {
         return Ok(bytes);
     }
     let bytes = transfer::fetch_file(&mut link.files, hash).await?;
-    keep(&places.cache, &hash, &bytes)?;
+    write_cached_file(&places.cache_dir, &hash, &bytes)?;
     tracing::info!(hash = to_hex(&hash), bytes = bytes.len(), "{what} fetched from the coordinator");
     Ok(bytes)
 }
 
 /// From this machine's own files, if they hold the very same images.
-fn own_files(places: &Places, name: DatasetName, train: u32, hash: &[u8; 32]) -> Option<Dataset> {
+fn load_own_dataset(places: &DatasetDirs, name: DatasetName, train: u32, hash: &[u8; 32]) -> Option<Dataset> {
     // A dataset file is known by its hash alone.
     let dataset = files::load_dataset(name, places.data_dir.as_deref(), train).ok()?;
     if blake3::hash(&dataset.encode_canonical()).as_bytes() == hash {
@@ -89,13 +94,13 @@ fn own_files(places: &Places, name: DatasetName, train: u32, hash: &[u8; 32]) ->
 }
 
 /// A damaged file is as good as none.
-fn read_cached(cache: &Path, hash: &[u8; 32]) -> Option<Vec<u8>> {
+fn read_cached_file(cache: &Path, hash: &[u8; 32]) -> Option<Vec<u8>> {
     let bytes = std::fs::read(cache.join(to_hex(hash))).ok()?;
     (blake3::hash(&bytes).as_bytes() == hash).then_some(bytes)
 }
 
 /// Written beside and renamed: several workers may share a cache.
-fn keep(cache: &Path, hash: &[u8; 32], bytes: &[u8]) -> Result<(), FetchError> {
+fn write_cached_file(cache: &Path, hash: &[u8; 32], bytes: &[u8]) -> Result<(), FetchError> {
     let path = cache.join(to_hex(hash));
     let write = || {
         std::fs::create_dir_all(cache)?;

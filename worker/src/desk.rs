@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use ergodic_common::TrialKey;
 
-use crate::sweeps::Sweep;
-use crate::train::Finished;
+use crate::sweeps::LoadedSweep;
+use crate::train::FinishedTrial;
 
 /// A lease's token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,20 +25,20 @@ pub struct Fence {
 }
 
 /// Time since the worker started.
-pub type Now = Duration;
+pub type Uptime = Duration;
 
 /// Results that wait for delivery may take this much memory; beyond it, no trial is begun.
-const OUTBOX_BYTES: usize = 64 << 20;
+const MAX_OUTBOX_BYTES: usize = 64 << 20;
 /// Most results delivered at once.
-const BATCH: usize = 1024;
+const MAX_BATCH_RESULTS: usize = 1024;
 /// Most bytes delivered at once.
-const BATCH_BYTES: usize = 2 << 20;
+const MAX_BATCH_BYTES: usize = 2 << 20;
 /// Results that are worth a delivery before they are a second old.
-const WORTHWHILE: usize = 32;
+const MIN_BATCH_RESULTS: usize = 32;
 /// The same in bytes.
-const WORTHWHILE_BYTES: usize = 256 << 10;
+const MIN_BATCH_BYTES: usize = 256 << 10;
 /// More work is asked for when what is queued lasts less than this, in seconds.
-const AHEAD_SECONDS: f64 = 1.0;
+const PREFETCH_SECONDS: f64 = 1.0;
 
 /// A trial for a slot.
 #[derive(Debug, Clone)]
@@ -48,13 +48,13 @@ pub struct Assignment {
     /// Which trial.
     pub key: TrialKey,
     /// Its sweep.
-    pub sweep: Arc<Sweep>,
+    pub sweep: Arc<LoadedSweep>,
     /// Raised when it is not to be finished.
     pub stop: Arc<AtomicBool>,
     /// How long it may take.
-    pub limit: Option<Duration>,
+    pub time_limit: Option<Duration>,
     /// Whether the coordinator keeps a checkpoint of it.
-    pub kept: bool,
+    pub has_checkpoint: bool,
 }
 
 impl Assignment {
@@ -66,7 +66,7 @@ impl Assignment {
 
 /// Results of one lease on their way to the coordinator.
 #[derive(Debug, Clone)]
-pub struct Parcel {
+pub struct ResultBatch {
     /// Names the parcel.
     pub number: u64,
     /// Their lease.
@@ -74,14 +74,14 @@ pub struct Parcel {
     /// Their sweep's id.
     pub sweep: String,
     /// The results.
-    pub results: Vec<Finished>,
+    pub results: Vec<FinishedTrial>,
     /// Where more of them lie in the spool.
-    pub spooled: Vec<Place>,
+    pub spooled: Vec<SpoolRef>,
 }
 
-impl Parcel {
+impl ResultBatch {
     /// Trials whose results it holds.
-    pub fn keys(&self) -> Vec<TrialKey> {
+    pub fn trial_keys(&self) -> Vec<TrialKey> {
         let here = self.results.iter().map(|finished| finished.result.key);
         here.chain(self.spooled.iter().map(|place| place.key)).collect()
     }
@@ -89,7 +89,7 @@ impl Parcel {
 
 /// Where a result lies in the spool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct SpoolRef {
     /// Of which trial.
     pub key: TrialKey,
     /// The segment's number.
@@ -101,145 +101,151 @@ pub struct Place {
 }
 
 #[derive(Debug)]
-enum Waiting {
-    Here(Box<Finished>),
-    Spooled(Place),
+enum BufferedResult {
+    Memory(Box<FinishedTrial>),
+    Spool(SpoolRef),
 }
 
-impl Waiting {
+impl BufferedResult {
     /// Bytes on the wire, roughly.
-    fn size(&self) -> usize {
+    fn wire_size(&self) -> usize {
         match self {
-            Self::Here(finished) => finished.size(),
-            Self::Spooled(place) => place.bytes,
+            Self::Memory(finished) => finished.wire_size(),
+            Self::Spool(place) => place.bytes,
         }
     }
 }
 
 #[derive(Debug)]
-struct Lease {
-    sweep: Arc<Sweep>,
+struct HeldLease {
+    sweep: Arc<LoadedSweep>,
     queued: VecDeque<TrialKey>,
     /// Trials that can go on from a checkpoint.
-    kept: BTreeSet<TrialKey>,
+    checkpointed: BTreeSet<TrialKey>,
     /// Whether the coordinator has taken it away.
-    revoked: bool,
+    is_revoked: bool,
     /// Trials given back.
-    yielded: Vec<TrialKey>,
+    retracted: Vec<TrialKey>,
     running: BTreeMap<TrialKey, Arc<AtomicBool>>,
-    finished: Vec<Waiting>,
+    finished: Vec<BufferedResult>,
     /// Results in parcels.
-    away: usize,
+    in_flight: usize,
 }
 
-impl Lease {
+impl HeldLease {
     fn is_done(&self) -> bool {
-        self.queued.is_empty() && self.running.is_empty() && self.finished.is_empty() && self.away == 0
+        self.queued.is_empty() && self.running.is_empty() && self.finished.is_empty() && self.in_flight == 0
     }
 }
 
 /// The desk.
 #[derive(Debug, Default)]
-pub struct Desk {
+pub struct WorkQueue {
     slots: u32,
-    leases: BTreeMap<Fence, Lease>,
+    leases: BTreeMap<Fence, HeldLease>,
     /// Moving average of a trial's duration.
-    seconds: Option<f64>,
+    mean_trial_seconds: Option<f64>,
     outbox_bytes: usize,
-    parcels: BTreeMap<u64, Away>,
-    next_parcel: u64,
-    closed: bool,
+    batches: BTreeMap<u64, InFlight>,
+    next_batch: u64,
+    is_closed: bool,
     /// What is known of the leases' renewal; nothing while there is no session.
-    renewal: Option<Renewal>,
+    renewal: Option<LeaseRenewal>,
 }
 
 /// What is known of a parcel under way: bytes it takes of the memory for results, and its results.
 #[derive(Debug, Default)]
-struct Away {
+struct InFlight {
     bytes: usize,
     results: usize,
 }
 
 #[derive(Debug)]
-struct Renewal {
+struct LeaseRenewal {
     /// A lease ends after this time without one.
     ttl: Duration,
     /// When the last one was heard of.
-    heard: Now,
+    renewed_at: Uptime,
 }
 
-impl Desk {
+impl WorkQueue {
     /// An empty desk for so many slots.
     pub fn new(slots: u32) -> Self {
         Self { slots, ..Self::default() }
     }
 
     /// A session was opened, in which a lease that is not renewed for so long ends.
-    pub fn join(&mut self, ttl: Duration, now: Now) {
-        self.renewal = Some(Renewal { ttl, heard: now });
+    pub fn start_renewal_watch(&mut self, ttl: Duration, now: Uptime) {
+        self.renewal = Some(LeaseRenewal { ttl, renewed_at: now });
     }
 
     /// The coordinator has renewed the leases.
-    pub fn renew(&mut self, now: Now) {
-        self.renewal.iter_mut().for_each(|renewal| renewal.heard = now);
+    pub fn renew_leases(&mut self, now: Uptime) {
+        self.renewal.iter_mut().for_each(|renewal| renewal.renewed_at = now);
     }
 
     /// The session was lost. Whoever is cut off goes on within the leases it holds.
-    pub fn cut_off(&mut self) {
+    pub fn stop_renewal_watch(&mut self) {
         self.renewal = None;
     }
 
     /// Whether leases have gone without renewal for two thirds of the time they live without: they may end soon, and what
     /// is begun now would be in vain.
-    fn is_unsure(&self, now: Now) -> bool {
-        self.renewal.as_ref().is_some_and(|renewal| 3 * now.saturating_sub(renewal.heard) >= 2 * renewal.ttl)
+    fn is_renewal_overdue(&self, now: Uptime) -> bool {
+        self.renewal.as_ref().is_some_and(|renewal| 3 * now.saturating_sub(renewal.renewed_at) >= 2 * renewal.ttl)
     }
 
     /// A lease was granted, some of whose trials can go on from a checkpoint.
-    pub fn grant(&mut self, fence: Fence, sweep: Arc<Sweep>, trials: Vec<TrialKey>, kept: BTreeSet<TrialKey>) {
-        let lease = Lease {
+    pub fn add_lease(
+        &mut self,
+        fence: Fence,
+        sweep: Arc<LoadedSweep>,
+        trials: Vec<TrialKey>,
+        kept: BTreeSet<TrialKey>,
+    ) {
+        let lease = HeldLease {
             sweep,
             queued: trials.into(),
-            kept,
-            revoked: false,
-            yielded: Vec::new(),
+            checkpointed: kept,
+            is_revoked: false,
+            retracted: Vec::new(),
             running: BTreeMap::new(),
             finished: Vec::new(),
-            away: 0,
+            in_flight: 0,
         };
         self.leases.insert(fence, lease);
     }
 
     /// A lease is no longer ours: forget its trials. Finished ones are still delivered, to be compared.
-    pub fn revoke(&mut self, fence: Fence) {
+    pub fn revoke_lease(&mut self, fence: Fence) {
         if let Some(lease) = self.leases.get_mut(&fence) {
-            lease.revoked = true;
+            lease.is_revoked = true;
             lease.queued.clear();
             lease.running.values().for_each(|stop| stop.store(true, Ordering::Relaxed));
         }
-        self.clear_done();
+        self.drop_finished_leases();
     }
 
     /// Whether a lease is no longer ours.
-    pub fn is_revoked(&self, fence: Fence) -> bool {
-        self.leases.get(&fence).is_none_or(|lease| lease.revoked)
+    pub fn is_lease_revoked(&self, fence: Fence) -> bool {
+        self.leases.get(&fence).is_none_or(|lease| lease.is_revoked)
     }
 
     /// Gives back up to so many trials of a lease that are not begun, those that would be the last. All that were given
     /// back of it, so that a message that was lost does no harm.
-    pub fn give_back(&mut self, fence: Fence, trials: u64) -> Vec<TrialKey> {
+    pub fn retract_trials(&mut self, fence: Fence, trials: u64) -> Vec<TrialKey> {
         let Some(lease) = self.leases.get_mut(&fence) else { return Vec::new() };
         let keep = lease.queued.len().saturating_sub(usize::try_from(trials).unwrap_or(usize::MAX));
-        lease.yielded.extend(lease.queued.drain(keep..));
-        let yielded = lease.yielded.clone();
-        self.clear_done();
+        lease.retracted.extend(lease.queued.drain(keep..));
+        let yielded = lease.retracted.clone();
+        self.drop_finished_leases();
         yielded
     }
 
     /// The next trial to run, from the oldest lease; none while the outbox is full, the desk is closed or renewals are
     /// overdue.
-    pub fn begin(&mut self, now: Now) -> Option<Assignment> {
-        if self.closed || self.outbox_bytes >= OUTBOX_BYTES || self.is_unsure(now) {
+    pub fn begin_trial(&mut self, now: Uptime) -> Option<Assignment> {
+        if self.is_closed || self.outbox_bytes >= MAX_OUTBOX_BYTES || self.is_renewal_overdue(now) {
             return None;
         }
         let (fence, lease) = self.leases.iter_mut().find(|(_, lease)| !lease.queued.is_empty())?;
@@ -247,109 +253,123 @@ impl Desk {
         let stop = Arc::new(AtomicBool::new(false));
         lease.running.insert(key, stop.clone());
         let limit = lease.sweep.spec.scheduling.time_limit;
-        let kept = lease.kept.contains(&key);
-        Some(Assignment { fence: *fence, key, sweep: lease.sweep.clone(), stop, limit, kept })
+        let kept = lease.checkpointed.contains(&key);
+        Some(Assignment {
+            fence: *fence,
+            key,
+            sweep: lease.sweep.clone(),
+            stop,
+            time_limit: limit,
+            has_checkpoint: kept,
+        })
     }
 
     /// A trial ended; `None` when it was stopped before its end.
-    pub fn finish(&mut self, fence: Fence, key: TrialKey, finished: Option<Finished>) {
-        self.finish_spooled(fence, key, finished, None);
+    pub fn finish_trial(&mut self, fence: Fence, key: TrialKey, finished: Option<FinishedTrial>) {
+        self.finish_spooled_trial(fence, key, finished, None);
     }
 
     /// The same with the result's place in the spool, where there is one: a result that has one needs no memory once that
     /// is full.
-    pub fn finish_spooled(&mut self, fence: Fence, key: TrialKey, finished: Option<Finished>, place: Option<Place>) {
+    pub fn finish_spooled_trial(
+        &mut self,
+        fence: Fence,
+        key: TrialKey,
+        finished: Option<FinishedTrial>,
+        place: Option<SpoolRef>,
+    ) {
         let Some(lease) = self.leases.get_mut(&fence) else { return };
         lease.running.remove(&key);
         if let Some(finished) = finished {
-            let (seconds, bytes) = (finished.result.seconds, finished.size());
-            self.seconds = Some(self.seconds.map_or(seconds, |s| 0.9 * s + 0.1 * seconds));
-            match place.filter(|_| self.outbox_bytes + bytes >= OUTBOX_BYTES) {
-                Some(place) => lease.finished.push(Waiting::Spooled(place)),
+            let (seconds, bytes) = (finished.result.seconds, finished.wire_size());
+            self.mean_trial_seconds = Some(self.mean_trial_seconds.map_or(seconds, |s| 0.9 * s + 0.1 * seconds));
+            match place.filter(|_| self.outbox_bytes + bytes >= MAX_OUTBOX_BYTES) {
+                Some(place) => lease.finished.push(BufferedResult::Spool(place)),
                 None => {
                     self.outbox_bytes += bytes;
-                    lease.finished.push(Waiting::Here(Box::new(finished)));
+                    lease.finished.push(BufferedResult::Memory(Box::new(finished)));
                 }
             }
         }
-        self.clear_done();
+        self.drop_finished_leases();
     }
 
     /// Whether a lease's results are still wanted: what is finished under one that is not on the desk goes nowhere.
-    pub fn holds(&self, fence: Fence) -> bool {
+    pub fn holds_lease(&self, fence: Fence) -> bool {
         self.leases.contains_key(&fence)
     }
 
     /// Results to deliver now: enough of them, or any when `all` is said or nothing else is going on.
-    pub fn parcel(&mut self, all: bool) -> Option<Parcel> {
-        let calm = self.running() == 0 && (self.closed || self.queued() == 0);
-        let worth = |lease: &Lease| {
-            let bytes: usize = lease.finished.iter().map(Waiting::size).sum();
-            lease.finished.len() >= WORTHWHILE || bytes >= WORTHWHILE_BYTES
+    pub fn take_batch(&mut self, all: bool) -> Option<ResultBatch> {
+        let calm = self.running_count() == 0 && (self.is_closed || self.queued_count() == 0);
+        let worth = |lease: &HeldLease| {
+            let bytes: usize = lease.finished.iter().map(BufferedResult::wire_size).sum();
+            lease.finished.len() >= MIN_BATCH_RESULTS || bytes >= MIN_BATCH_BYTES
         };
-        let ready = |lease: &Lease| {
+        let ready = |lease: &HeldLease| {
             let last = lease.queued.is_empty() && lease.running.is_empty();
             !lease.finished.is_empty() && (all || calm || last || worth(lease))
         };
         let (fence, lease) = self.leases.iter_mut().find(|(_, lease)| ready(lease))?;
         let mut bytes = 0;
-        let fits = |waiting: &Waiting| {
-            bytes += waiting.size();
-            bytes <= BATCH_BYTES
+        let fits = |waiting: &BufferedResult| {
+            bytes += waiting.wire_size();
+            bytes <= MAX_BATCH_BYTES
         };
-        let count = lease.finished.iter().take(BATCH).map(fits).take_while(|fits| *fits).count().max(1);
+        let count = lease.finished.iter().take(MAX_BATCH_RESULTS).map(fits).take_while(|fits| *fits).count().max(1);
         let (mut results, mut spooled) = (Vec::new(), Vec::new());
         for waiting in lease.finished.drain(..count) {
             match waiting {
-                Waiting::Here(finished) => results.push(*finished),
-                Waiting::Spooled(place) => spooled.push(place),
+                BufferedResult::Memory(finished) => results.push(*finished),
+                BufferedResult::Spool(place) => spooled.push(place),
             }
         }
-        lease.away += count;
-        self.next_parcel += 1;
-        let away = Away { bytes: results.iter().map(Finished::size).sum(), results: count };
-        self.parcels.insert(self.next_parcel, away);
-        Some(Parcel { number: self.next_parcel, fence: *fence, sweep: lease.sweep.id.clone(), results, spooled })
+        lease.in_flight += count;
+        self.next_batch += 1;
+        let away = InFlight { bytes: results.iter().map(FinishedTrial::wire_size).sum(), results: count };
+        self.batches.insert(self.next_batch, away);
+        Some(ResultBatch { number: self.next_batch, fence: *fence, sweep: lease.sweep.id.clone(), results, spooled })
     }
 
     /// The coordinator has answered for a parcel: it is forgotten.
-    pub fn acknowledge(&mut self, parcel: &Parcel) {
-        let away = self.parcels.remove(&parcel.number).unwrap_or_default();
+    pub fn acknowledge_batch(&mut self, parcel: &ResultBatch) {
+        let away = self.batches.remove(&parcel.number).unwrap_or_default();
         self.outbox_bytes -= away.bytes;
         if let Some(lease) = self.leases.get_mut(&parcel.fence) {
-            lease.away -= away.results;
+            lease.in_flight -= away.results;
         }
-        self.clear_done();
+        self.drop_finished_leases();
     }
 
     /// Whether to ask for a lease, and for how many idle slots.
-    pub fn wish(&self) -> Option<u32> {
-        if self.closed || self.outbox_bytes >= OUTBOX_BYTES {
+    pub fn slots_to_request(&self) -> Option<u32> {
+        if self.is_closed || self.outbox_bytes >= MAX_OUTBOX_BYTES {
             return None;
         }
-        let queued = self.queued();
-        let idle = u64::from(self.slots).saturating_sub(self.running() + queued);
-        let lasts = self.seconds.map(|s| queued as f64 * s / f64::from(self.slots));
-        let short = self.seconds.is_some_and(|s| s < AHEAD_SECONDS) && lasts.is_some_and(|l| l < AHEAD_SECONDS);
+        let queued = self.queued_count();
+        let idle = u64::from(self.slots).saturating_sub(self.running_count() + queued);
+        let lasts = self.mean_trial_seconds.map(|s| queued as f64 * s / f64::from(self.slots));
+        let short = self.mean_trial_seconds.is_some_and(|s| s < PREFETCH_SECONDS)
+            && lasts.is_some_and(|l| l < PREFETCH_SECONDS);
         (idle > 0 || short).then_some(idle.max(1) as u32)
     }
 
     /// Begins no further trial and gives up those not begun.
     pub fn close(&mut self) {
-        self.closed = true;
+        self.is_closed = true;
         self.leases.values_mut().for_each(|lease| lease.queued.clear());
-        self.clear_done();
+        self.drop_finished_leases();
     }
 
     /// Stops running trials before their end.
-    pub fn stop_running(&self) {
+    pub fn stop_running_trials(&self) {
         let running = self.leases.values().flat_map(|lease| lease.running.values());
         running.for_each(|stop| stop.store(true, Ordering::Relaxed));
     }
 
     /// Whether the desk takes no more work.
     pub fn is_closed(&self) -> bool {
-        self.closed
+        self.is_closed
     }
 
     /// Whether nothing is left on it.
@@ -358,39 +378,40 @@ impl Desk {
     }
 
     /// Leases held.
-    pub fn fences(&self) -> Vec<Fence> {
+    pub fn held_fences(&self) -> Vec<Fence> {
         self.leases.keys().copied().collect()
     }
 
     /// Trials running, with their leases.
     pub fn running_trials(&self) -> Vec<(Fence, TrialKey)> {
-        let of = |(fence, lease): (&Fence, &Lease)| lease.running.keys().map(|key| (*fence, *key)).collect::<Vec<_>>();
+        let of =
+            |(fence, lease): (&Fence, &HeldLease)| lease.running.keys().map(|key| (*fence, *key)).collect::<Vec<_>>();
         self.leases.iter().flat_map(of).collect()
     }
 
     /// Number of trials running.
-    pub fn running(&self) -> u64 {
+    pub fn running_count(&self) -> u64 {
         self.leases.values().map(|lease| lease.running.len() as u64).sum()
     }
 
     /// Number of trials granted and not begun.
-    pub fn queued(&self) -> u64 {
+    pub fn queued_count(&self) -> u64 {
         self.leases.values().map(|lease| lease.queued.len() as u64).sum()
     }
 
     /// Number of results not acknowledged.
-    pub fn unacknowledged(&self) -> u64 {
-        self.leases.values().map(|lease| (lease.finished.len() + lease.away) as u64).sum()
+    pub fn unacknowledged_count(&self) -> u64 {
+        self.leases.values().map(|lease| (lease.finished.len() + lease.in_flight) as u64).sum()
     }
 
-    fn clear_done(&mut self) {
+    fn drop_finished_leases(&mut self) {
         self.leases.retain(|_, lease| !lease.is_done());
     }
 }
 
-impl Finished {
+impl FinishedTrial {
     /// Memory that it takes, roughly what it takes on the wire.
-    pub(crate) fn size(&self) -> usize {
+    pub(crate) fn wire_size(&self) -> usize {
         let Self { result, weights } = self;
         let numbers = result.metrics.len() + result.curve.steps.len() + result.curve.values.len();
         96 + 8 * numbers + result.predictions.classes.len() + weights.as_ref().map_or(0, Vec::len)
@@ -409,136 +430,138 @@ mod tests {
         (0..n).map(|repeat| TrialKey { cell: 0, repeat }).collect()
     }
 
-    fn result(key: TrialKey, seconds: f64, points: usize) -> Finished {
+    fn result(key: TrialKey, seconds: f64, points: usize) -> FinishedTrial {
         let result = TrialResult {
             seconds,
             metrics: vec![0.5],
             curve: Curve { steps: vec![1; points], values: vec![0.5; points] },
             ..TrialResult::completed(key)
         };
-        Finished { result, weights: None }
+        FinishedTrial { result, weights: None }
     }
 
-    fn desk(trials: u32) -> Desk {
-        let mut desk = Desk::new(2);
-        desk.grant(FENCE, Arc::new(Sweep::for_tests()), keys(trials), BTreeSet::from([keys(2)[1]]));
+    fn queue_with_trials(trials: u32) -> WorkQueue {
+        let mut desk = WorkQueue::new(2);
+        desk.add_lease(FENCE, Arc::new(LoadedSweep::for_tests()), keys(trials), BTreeSet::from([keys(2)[1]]));
         desk
     }
 
-    fn run_one(desk: &mut Desk, seconds: f64, points: usize) {
-        let a = desk.begin(Now::ZERO).expect("a trial waits");
-        desk.finish(a.fence, a.key, Some(result(a.key, seconds, points)));
+    fn run_one(desk: &mut WorkQueue, seconds: f64, points: usize) {
+        let a = desk.begin_trial(Uptime::ZERO).expect("a trial waits");
+        desk.finish_trial(a.fence, a.key, Some(result(a.key, seconds, points)));
     }
 
     #[test]
     fn a_lease_leaves_the_desk_when_its_last_result_is_acknowledged() {
-        let mut desk = desk(2);
+        let mut desk = queue_with_trials(2);
         run_one(&mut desk, 5.0, 1);
-        assert!(desk.parcel(false).is_none(), "one result of an unfinished lease is not worth a delivery");
+        assert!(desk.take_batch(false).is_none(), "one result of an unfinished lease is not worth a delivery");
         run_one(&mut desk, 5.0, 1);
-        let parcel = desk.parcel(false).expect("the lease is finished");
-        assert_eq!((parcel.results.len(), desk.unacknowledged(), desk.is_empty()), (2, 2, false));
-        desk.acknowledge(&parcel);
+        let parcel = desk.take_batch(false).expect("the lease is finished");
+        assert_eq!((parcel.results.len(), desk.unacknowledged_count(), desk.is_empty()), (2, 2, false));
+        desk.acknowledge_batch(&parcel);
         assert!(desk.is_empty() && desk.outbox_bytes == 0);
     }
 
     #[test]
     fn short_trials_are_asked_for_ahead_and_long_ones_when_a_slot_is_idle() {
-        let mut desk = desk(4);
+        let mut desk = queue_with_trials(4);
         run_one(&mut desk, 60.0, 1);
-        assert_eq!(desk.wish(), None, "three long trials wait for two slots");
-        let mut desk = self::desk(4);
+        assert_eq!(desk.slots_to_request(), None, "three long trials wait for two slots");
+        let mut desk = self::queue_with_trials(4);
         run_one(&mut desk, 0.001, 1);
-        assert_eq!(desk.wish(), Some(1));
-        assert_eq!(Desk::new(2).wish(), Some(2));
+        assert_eq!(desk.slots_to_request(), Some(1));
+        assert_eq!(WorkQueue::new(2).slots_to_request(), Some(2));
     }
 
     #[test]
     fn a_full_outbox_pauses_and_an_acknowledgement_resumes() {
-        let mut desk = desk(1000);
+        let mut desk = queue_with_trials(1000);
         let mut runs = 0;
-        while desk.outbox_bytes < OUTBOX_BYTES {
+        while desk.outbox_bytes < MAX_OUTBOX_BYTES {
             run_one(&mut desk, 0.001, 50_000);
             runs += 1;
         }
-        assert!(runs > 10 && desk.begin(Now::ZERO).is_none() && desk.wish().is_none());
-        let parcel = desk.parcel(false).expect("plenty is ready");
-        assert!(parcel.results.iter().map(Finished::size).sum::<usize>() <= BATCH_BYTES);
-        desk.acknowledge(&parcel);
-        assert!(desk.begin(Now::ZERO).is_some());
+        assert!(runs > 10 && desk.begin_trial(Uptime::ZERO).is_none() && desk.slots_to_request().is_none());
+        let parcel = desk.take_batch(false).expect("plenty is ready");
+        assert!(parcel.results.iter().map(FinishedTrial::wire_size).sum::<usize>() <= MAX_BATCH_BYTES);
+        desk.acknowledge_batch(&parcel);
+        assert!(desk.begin_trial(Uptime::ZERO).is_some());
     }
 
     #[test]
     fn what_a_spool_keeps_takes_no_memory_once_that_is_full() {
-        let mut desk = desk(1000);
+        let mut desk = queue_with_trials(1000);
         let mut runs = 0;
-        while let Some(a) = desk.begin(Now::ZERO) {
-            let place = Place { key: a.key, segment: 1, offset: 0, bytes: 1 << 20 };
-            desk.finish_spooled(a.fence, a.key, Some(result(a.key, 0.001, 50_000)), Some(place));
+        while let Some(a) = desk.begin_trial(Uptime::ZERO) {
+            let place = SpoolRef { key: a.key, segment: 1, offset: 0, bytes: 1 << 20 };
+            desk.finish_spooled_trial(a.fence, a.key, Some(result(a.key, 0.001, 50_000)), Some(place));
             runs += 1;
         }
-        assert_eq!((runs, desk.unacknowledged()), (1000, 1000));
-        assert!((OUTBOX_BYTES - (1 << 20)..OUTBOX_BYTES).contains(&desk.outbox_bytes));
+        assert_eq!((runs, desk.unacknowledged_count()), (1000, 1000));
+        assert!((MAX_OUTBOX_BYTES - (1 << 20)..MAX_OUTBOX_BYTES).contains(&desk.outbox_bytes));
         let (mut here, mut spooled, mut keys) = (0, 0, BTreeSet::new());
-        while let Some(parcel) = desk.parcel(false) {
+        while let Some(parcel) = desk.take_batch(false) {
             (here, spooled) = (here + parcel.results.len(), spooled + parcel.spooled.len());
-            keys.extend(parcel.keys());
-            desk.acknowledge(&parcel);
+            keys.extend(parcel.trial_keys());
+            desk.acknowledge_batch(&parcel);
         }
         assert!(here > 10 && spooled > 10 && keys.len() == 1000 && desk.is_empty() && desk.outbox_bytes == 0);
     }
 
     #[test]
     fn a_worker_that_is_not_renewed_begins_nothing_until_it_is_and_one_that_is_cut_off_goes_on() {
-        let (mut desk, s) = (desk(9), Duration::from_secs);
-        desk.join(s(30), s(100));
-        assert!(desk.begin(s(119)).is_some());
-        assert!(desk.begin(s(120)).is_none());
-        assert_eq!(desk.running(), 1, "what runs goes on");
-        desk.renew(s(121));
-        assert!(desk.begin(s(140)).is_some() && desk.begin(s(141)).is_none());
-        desk.cut_off();
-        assert!(desk.begin(s(1000)).is_some());
-        desk.join(s(30), s(1001));
-        assert!(desk.begin(s(1020)).is_some() && desk.begin(s(1021)).is_none());
+        let (mut desk, s) = (queue_with_trials(9), Duration::from_secs);
+        desk.start_renewal_watch(s(30), s(100));
+        assert!(desk.begin_trial(s(119)).is_some());
+        assert!(desk.begin_trial(s(120)).is_none());
+        assert_eq!(desk.running_count(), 1, "what runs goes on");
+        desk.renew_leases(s(121));
+        assert!(desk.begin_trial(s(140)).is_some() && desk.begin_trial(s(141)).is_none());
+        desk.stop_renewal_watch();
+        assert!(desk.begin_trial(s(1000)).is_some());
+        desk.start_renewal_watch(s(30), s(1001));
+        assert!(desk.begin_trial(s(1020)).is_some() && desk.begin_trial(s(1021)).is_none());
     }
 
     #[test]
     fn what_is_not_begun_can_be_given_back_from_the_end() {
-        let mut desk = desk(5);
-        let running = desk.begin(Now::ZERO).expect("a trial waits");
-        assert_eq!(desk.give_back(FENCE, 2), keys(5)[3..]);
-        assert_eq!(desk.begin(Now::ZERO).map(|a| (a.key, a.kept)), Some((keys(5)[1], true)));
-        assert!(!running.kept, "no checkpoint of it was granted");
-        assert_eq!(desk.give_back(FENCE, 9), [keys(5)[3], keys(5)[4], keys(5)[2]]);
-        assert!(desk.begin(Now::ZERO).is_none() && desk.running() == 2 && running.key == keys(5)[0]);
-        assert!(desk.give_back(Fence { lease: 7, epoch: 1 }, 9).is_empty());
+        let mut desk = queue_with_trials(5);
+        let running = desk.begin_trial(Uptime::ZERO).expect("a trial waits");
+        assert_eq!(desk.retract_trials(FENCE, 2), keys(5)[3..]);
+        assert_eq!(desk.begin_trial(Uptime::ZERO).map(|a| (a.key, a.has_checkpoint)), Some((keys(5)[1], true)));
+        assert!(!running.has_checkpoint, "no checkpoint of it was granted");
+        assert_eq!(desk.retract_trials(FENCE, 9), [keys(5)[3], keys(5)[4], keys(5)[2]]);
+        assert!(desk.begin_trial(Uptime::ZERO).is_none() && desk.running_count() == 2 && running.key == keys(5)[0]);
+        assert!(desk.retract_trials(Fence { lease: 7, epoch: 1 }, 9).is_empty());
     }
 
     #[test]
     fn a_revoked_lease_stops_its_trials_and_still_delivers_what_is_finished() {
-        let mut desk = desk(3);
+        let mut desk = queue_with_trials(3);
         run_one(&mut desk, 5.0, 1);
-        let running = desk.begin(Now::ZERO).expect("a trial waits");
-        assert!(!desk.is_revoked(FENCE));
-        desk.revoke(FENCE);
-        assert!(desk.is_revoked(FENCE));
-        assert!(running.stop.load(Ordering::Relaxed) && desk.queued() == 0);
-        desk.finish(running.fence, running.key, None);
-        let parcel = desk.parcel(false).expect("one result is left");
-        desk.acknowledge(&parcel);
+        let running = desk.begin_trial(Uptime::ZERO).expect("a trial waits");
+        assert!(!desk.is_lease_revoked(FENCE));
+        desk.revoke_lease(FENCE);
+        assert!(desk.is_lease_revoked(FENCE));
+        assert!(running.stop.load(Ordering::Relaxed) && desk.queued_count() == 0);
+        desk.finish_trial(running.fence, running.key, None);
+        let parcel = desk.take_batch(false).expect("one result is left");
+        desk.acknowledge_batch(&parcel);
         assert!(desk.is_empty());
     }
 
     #[test]
     fn a_closed_desk_begins_nothing_and_delivers_the_rest() {
-        let mut desk = desk(3);
-        let running = desk.begin(Now::ZERO).expect("a trial waits");
+        let mut desk = queue_with_trials(3);
+        let running = desk.begin_trial(Uptime::ZERO).expect("a trial waits");
         desk.close();
-        assert!(desk.begin(Now::ZERO).is_none() && desk.wish().is_none() && desk.queued() == 0);
-        desk.finish(running.fence, running.key, Some(result(running.key, 1.0, 1)));
-        let parcel = desk.parcel(false).expect("the result is delivered");
-        desk.acknowledge(&parcel);
+        assert!(
+            desk.begin_trial(Uptime::ZERO).is_none() && desk.slots_to_request().is_none() && desk.queued_count() == 0
+        );
+        desk.finish_trial(running.fence, running.key, Some(result(running.key, 1.0, 1)));
+        let parcel = desk.take_batch(false).expect("the result is delivered");
+        desk.acknowledge_batch(&parcel);
         assert!(desk.is_empty());
     }
 }

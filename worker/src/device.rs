@@ -6,7 +6,7 @@ use std::str::FromStr;
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 
-use crate::train::Place;
+use crate::train::CandleDevice;
 
 /// What `--device` names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -43,10 +43,10 @@ impl DeviceChoice {
     ///
     /// # Errors
     /// This program has no CUDA, or this machine no such device.
-    pub(crate) fn open(self) -> Result<Option<Place>, UserError> {
+    pub(crate) fn open_device(self) -> Result<Option<CandleDevice>, UserError> {
         match self {
             Self::Cpu => Ok(None),
-            Self::Cuda(ordinal) => cuda(ordinal)
+            Self::Cuda(ordinal) => open_cuda(ordinal)
                 .map(Some)
                 .map_err(|why| UserError::new(ErrorCode::BadInput, format!("--device cuda:{ordinal}: {why}"))),
         }
@@ -55,11 +55,11 @@ impl DeviceChoice {
 
 /// The version of what stock operations compute; raised when it changes.
 #[cfg(feature = "cuda")]
-const VERSION: u32 = 2;
+const NUMERICS_VERSION: u32 = 2;
 
 /// A device, and what can change the bits that it computes.
 #[cfg(feature = "cuda")]
-fn cuda(ordinal: usize) -> Result<Place, String> {
+fn open_cuda(ordinal: usize) -> Result<CandleDevice, String> {
     use candle_core::Device;
     use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute as Attribute;
 
@@ -71,7 +71,11 @@ fn cuda(ordinal: usize) -> Result<Place, String> {
     let major = number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     let minor = number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
     let cublas = cublas_version(cuda).ok_or("cuBLAS does not tell its version")?;
-    Ok(Place { device, numerics: format!("cuda-f32/{VERSION}/sm{major}{minor}/cublas{cublas}"), name: "cuda" })
+    Ok(CandleDevice {
+        device,
+        numerics_class: format!("cuda-f32/{NUMERICS_VERSION}/sm{major}{minor}/cublas{cublas}"),
+        name: "cuda",
+    })
 }
 
 /// Major and minor version of the library that multiplies matrices.
@@ -88,7 +92,7 @@ fn cublas_version(device: &candle_core::CudaDevice) -> Option<String> {
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda(_: usize) -> Result<Place, String> {
+fn open_cuda(_: usize) -> Result<CandleDevice, String> {
     Err("this program was built without CUDA: build it with deploy/cuda/build.sh".into())
 }
 

@@ -16,41 +16,41 @@ static BEGUN: AtomicU64 = AtomicU64::new(0);
 
 /// Stands still before a trial begins while a test holds it there, for as long as this is so.
 #[cfg(feature = "failpoints")]
-pub(crate) fn begin(trial: TrialKey, waits: impl Fn() -> bool) {
+pub(crate) fn hold_before_trial(trial: TrialKey, waits: impl Fn() -> bool) {
     fail::fail_point!("trial", |file| {
         let before = BEGUN.fetch_add(1, Ordering::Relaxed);
-        stand_still(&file.unwrap_or_default(), (trial, 0), |hold| before >= hold.begun, waits);
+        wait_while_held(&file.unwrap_or_default(), (trial, 0), |hold| before >= hold.begun, waits);
     });
 }
 
 /// The same after so many steps of it. One that has begun was not one too many.
 #[cfg(feature = "failpoints")]
-pub(crate) fn pass(trial: TrialKey, steps: u64, waits: impl Fn() -> bool) {
+pub(crate) fn hold_after_steps(trial: TrialKey, steps: u64, waits: impl Fn() -> bool) {
     fail::fail_point!("trial", |file| {
-        stand_still(&file.unwrap_or_default(), (trial, steps), |hold| hold.begun == 0, waits);
+        wait_while_held(&file.unwrap_or_default(), (trial, steps), |hold| hold.begun == 0, waits);
     });
 }
 
 /// Nothing: this is no test build.
 #[cfg(not(feature = "failpoints"))]
-pub(crate) fn begin(_: TrialKey, _: impl Fn() -> bool) {}
+pub(crate) fn hold_before_trial(_: TrialKey, _: impl Fn() -> bool) {}
 
 /// Nothing: this is no test build.
 #[cfg(not(feature = "failpoints"))]
-pub(crate) fn pass(_: TrialKey, _: u64, _: impl Fn() -> bool) {}
+pub(crate) fn hold_after_steps(_: TrialKey, _: u64, _: impl Fn() -> bool) {}
 
 /// Which trials a test holds.
 #[cfg(feature = "failpoints")]
-struct Hold {
+struct TrialHold {
     repeat: u64,
     step: u64,
     begun: u64,
 }
 
 #[cfg(feature = "failpoints")]
-impl Hold {
+impl TrialHold {
     /// What the file says now.
-    fn read(file: &str) -> Option<Self> {
+    fn read_file(file: &str) -> Option<Self> {
         let text = std::fs::read_to_string(file).ok()?;
         let numbers: Vec<u64> = text.split_whitespace().filter_map(|number| number.parse().ok()).collect();
         match numbers[..] {
@@ -59,19 +59,20 @@ impl Hold {
         }
     }
 
-    fn is_of(&self, trial: TrialKey, steps: u64) -> bool {
+    fn matches_trial(&self, trial: TrialKey, steps: u64) -> bool {
         u64::from(trial.repeat) >= self.repeat && steps >= self.step
     }
 }
 
 #[cfg(feature = "failpoints")]
-fn stand_still(
+fn wait_while_held(
     file: &str,
     (trial, steps): (TrialKey, u64),
-    is_too_many: impl Fn(&Hold) -> bool,
+    is_too_many: impl Fn(&TrialHold) -> bool,
     waits: impl Fn() -> bool,
 ) {
-    let is_held = || Hold::read(file).is_some_and(|hold| hold.is_of(trial, steps) && is_too_many(&hold));
+    let is_held =
+        || TrialHold::read_file(file).is_some_and(|hold| hold.matches_trial(trial, steps) && is_too_many(&hold));
     if is_held() {
         tracing::debug!(%trial, steps, "held");
     }
@@ -82,10 +83,10 @@ fn stand_still(
 
 /// Reads from the environment what was asked for. It holds as long as what is returned.
 #[cfg(feature = "failpoints")]
-pub(crate) fn set_up() -> fail::FailScenario<'static> {
+pub(crate) fn set_up_failpoints() -> fail::FailScenario<'static> {
     fail::FailScenario::setup()
 }
 
 /// Nothing: this is no test build.
 #[cfg(not(feature = "failpoints"))]
-pub(crate) fn set_up() {}
+pub(crate) fn set_up_failpoints() {}

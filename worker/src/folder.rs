@@ -6,11 +6,11 @@ use ergodic_common::trial::to_hex;
 
 /// A folder of checkpoints, which several workers may share.
 #[derive(Debug)]
-pub(crate) struct Folder {
+pub(crate) struct CheckpointDir {
     path: PathBuf,
 }
 
-impl Folder {
+impl CheckpointDir {
     /// The folder, made if it is missing.
     pub(crate) fn open(path: &Path) -> std::io::Result<Self> {
         let place = |e: std::io::Error| std::io::Error::other(format!("--checkpoint-dir {}: {e}", path.display()));
@@ -18,20 +18,20 @@ impl Folder {
         Ok(Self { path: path.to_owned() })
     }
 
-    fn file(&self, identity: &[u8; 32]) -> PathBuf {
+    fn checkpoint_path(&self, identity: &[u8; 32]) -> PathBuf {
         self.path.join(format!("{}.trial", to_hex(identity)))
     }
 
     /// What was kept last under this identity.
-    pub(crate) fn take(&self, identity: &[u8; 32]) -> Option<Vec<u8>> {
-        std::fs::read(self.file(identity)).ok()
+    pub(crate) fn load_checkpoint(&self, identity: &[u8; 32]) -> Option<Vec<u8>> {
+        std::fs::read(self.checkpoint_path(identity)).ok()
     }
 
     /// Written beside and renamed, so that a crash leaves the old one or the new one. A full disk costs the checkpoint, not
     /// the trial.
-    pub(crate) fn keep(&self, identity: &[u8; 32], checkpoint: &[u8]) {
+    pub(crate) fn save_checkpoint(&self, identity: &[u8; 32], checkpoint: &[u8]) {
         let (file, part) =
-            (self.file(identity), self.path.join(format!("{}.{}", to_hex(identity), std::process::id())));
+            (self.checkpoint_path(identity), self.path.join(format!("{}.{}", to_hex(identity), std::process::id())));
         let written = std::fs::write(&part, checkpoint).and_then(|()| std::fs::rename(&part, &file));
         if let Err(error) = written {
             let _ = std::fs::remove_file(&part);
@@ -40,7 +40,7 @@ impl Folder {
     }
 
     /// The trial has ended: nothing of it is needed any more.
-    pub(crate) fn clear(&self, identity: &[u8; 32]) {
-        let _ = std::fs::remove_file(self.file(identity));
+    pub(crate) fn discard_checkpoint(&self, identity: &[u8; 32]) {
+        let _ = std::fs::remove_file(self.checkpoint_path(identity));
     }
 }

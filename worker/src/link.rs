@@ -11,58 +11,58 @@ use tonic::codec::CompressionEncoding;
 
 /// The coordinators that a worker may ask, one at a time: all that it does goes to the same one.
 #[derive(Debug, Clone)]
-pub struct Links {
+pub struct LinkPool {
     all: Arc<[Link]>,
-    access: ClientAuth,
-    at: Arc<Mutex<At>>,
+    auth: ClientAuth,
+    cursor: Arc<Mutex<LinkCursor>>,
 }
 
 /// Which one is asked.
 #[derive(Debug, Default)]
-struct At {
+struct LinkCursor {
     /// The place among all.
-    place: usize,
+    index: usize,
     /// The one that leads, as one of them said.
     leader: Option<Link>,
 }
 
-impl Links {
+impl LinkPool {
     /// The coordinators at these addresses, separated by commas.
     ///
     /// # Errors
     /// As for [`Link::to`].
-    pub fn to(urls: &str, access: &ClientAuth) -> Result<Self, UserError> {
-        let all = urls.split(',').map(|url| Link::to(url.trim(), access)).collect::<Result<_, _>>()?;
-        Ok(Self { all, access: access.clone(), at: Arc::default() })
+    pub fn from_urls(urls: &str, access: &ClientAuth) -> Result<Self, UserError> {
+        let all = urls.split(',').map(|url| Link::from_url(url.trim(), access)).collect::<Result<_, _>>()?;
+        Ok(Self { all, auth: access.clone(), cursor: Arc::default() })
     }
 
     /// The coordinator at the other end of one link.
-    pub fn only(link: Link) -> Self {
-        Self { all: [link].into(), access: ClientAuth::default(), at: Arc::default() }
+    pub fn from_link(link: Link) -> Self {
+        Self { all: [link].into(), auth: ClientAuth::default(), cursor: Arc::default() }
     }
 
     /// The one to ask now.
-    pub(crate) fn current(&self) -> Link {
-        let at = self.at();
-        at.leader.clone().unwrap_or_else(|| self.all[at.place % self.all.len()].clone())
+    pub(crate) fn current_link(&self) -> Link {
+        let at = self.lock_cursor();
+        at.leader.clone().unwrap_or_else(|| self.all[at.index % self.all.len()].clone())
     }
 
     /// It does not serve: the next one is to be asked.
-    pub(crate) fn turn(&self) {
-        let mut at = self.at();
+    pub(crate) fn switch_to_next(&self) {
+        let mut at = self.lock_cursor();
         if at.leader.take().is_none() {
-            at.place += 1;
+            at.index += 1;
         }
     }
 
     /// It stands by: the one at this address, which leads, is to be asked.
-    pub(crate) fn follow(&self, url: &str) -> Result<(), UserError> {
-        self.at().leader = Some(Link::to(url, &self.access)?);
+    pub(crate) fn follow_leader(&self, url: &str) -> Result<(), UserError> {
+        self.lock_cursor().leader = Some(Link::from_url(url, &self.auth)?);
         Ok(())
     }
 
-    fn at(&self) -> MutexGuard<'_, At> {
-        self.at.lock().expect("nothing panics while it holds the place")
+    fn lock_cursor(&self) -> MutexGuard<'_, LinkCursor> {
+        self.cursor.lock().expect("nothing panics while it holds the place")
     }
 }
 
@@ -70,11 +70,11 @@ impl Links {
 #[derive(Debug, Clone)]
 pub struct Link {
     /// Leases and results.
-    pub work: WorkerServiceClient<ClientChannel>,
+    pub worker_service: WorkerServiceClient<ClientChannel>,
     /// Files.
     pub files: FileServiceClient<ClientChannel>,
     /// Checkpoints, which are not worth compressing.
-    pub bulk: WorkerServiceClient<ClientChannel>,
+    pub checkpoints: WorkerServiceClient<ClientChannel>,
 }
 
 impl Link {
@@ -82,20 +82,20 @@ impl Link {
     ///
     /// # Errors
     /// The address is none, or the token cannot be used there.
-    pub fn to(url: &str, access: &ClientAuth) -> Result<Self, UserError> {
+    pub fn from_url(url: &str, access: &ClientAuth) -> Result<Self, UserError> {
         let connection = connect::connect_lazily(url, access)
             .map_err(|error| UserError::new(error.code, format!("--join {url}: {}", error.message)))?;
-        Ok(Self::over(connection, !connect::is_loopback(url)))
+        Ok(Self::from_channel(connection, !connect::is_loopback(url)))
     }
 
     /// Over a connection, along which messages are `small`, or as they are.
-    pub fn over(connection: ClientChannel, small: bool) -> Self {
+    pub fn from_channel(connection: ClientChannel, small: bool) -> Self {
         let work = WorkerServiceClient::new(connection.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        let bulk = work.clone();
+        let checkpoints = work.clone();
         let files = FileServiceClient::new(connection).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let work = if small { work.send_compressed(CompressionEncoding::Zstd) } else { work };
-        Self { work, files, bulk }
+        let worker_service = if small { work.send_compressed(CompressionEncoding::Zstd) } else { work };
+        Self { worker_service, files, checkpoints }
     }
 }

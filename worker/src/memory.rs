@@ -4,19 +4,19 @@ use std::fs::read_to_string;
 
 /// The machine's memory, or what the control group of this process may have of it, in bytes; `None` where the system does
 /// not tell.
-pub(crate) fn available() -> Option<u64> {
+pub(crate) fn available_bytes() -> Option<u64> {
     let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
     let limits = limits.iter().filter_map(|path| read_to_string(path).ok()?.trim().parse().ok());
-    limits.chain(reading("/proc/meminfo", "MemTotal:")).min()
+    limits.chain(read_proc_bytes("/proc/meminfo", "MemTotal:")).min()
 }
 
 /// The most memory that this process has held, in bytes; `None` where the system does not tell.
-pub(crate) fn peak() -> Option<u64> {
-    reading("/proc/self/status", "VmHWM:")
+pub(crate) fn peak_bytes() -> Option<u64> {
+    read_proc_bytes("/proc/self/status", "VmHWM:")
 }
 
 /// What Linux says in one of its files after these words.
-fn reading(path: &str, words: &str) -> Option<u64> {
+fn read_proc_bytes(path: &str, words: &str) -> Option<u64> {
     let text = read_to_string(path).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(words))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
@@ -26,7 +26,7 @@ fn reading(path: &str, words: &str) -> Option<u64> {
 ///
 /// # Errors
 /// Anything else, in words.
-pub(crate) fn parse(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let factor = match unit {
@@ -41,7 +41,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
 }
 
 /// Why trials that need so many bytes each cannot be run beside a dataset; `None` when they can.
-pub(crate) fn lack(limit: Option<u64>, slots: u32, trial: u64, dataset: u64) -> Option<String> {
+pub(crate) fn explain_shortage(limit: Option<u64>, slots: u32, trial: u64, dataset: u64) -> Option<String> {
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     let need = trial.saturating_mul(u64::from(slots)).saturating_add(dataset);
     let limit = limit.filter(|limit| need > *limit)?;
@@ -60,17 +60,17 @@ mod tests {
 
     #[test]
     fn sizes_are_read() {
-        assert_eq!((parse("8GiB"), parse("0.5MiB"), parse("17")), (Ok(8 << 30), Ok(1 << 19), Ok(17)));
+        assert_eq!((parse_size("8GiB"), parse_size("0.5MiB"), parse_size("17")), (Ok(8 << 30), Ok(1 << 19), Ok(17)));
         for bad in ["", "GiB", "-1", "1GB", "0", "nan"] {
-            assert!(parse(bad).is_err(), "{bad}");
+            assert!(parse_size(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn what_does_not_fit_is_told_in_numbers() {
-        assert_eq!(lack(Some(100 << 20), 4, 20 << 20, 20 << 20), None);
-        let words = lack(Some(100 << 20), 4, 20 << 20, 21 << 20).expect("too much");
+        assert_eq!(explain_shortage(Some(100 << 20), 4, 20 << 20, 20 << 20), None);
+        let words = explain_shortage(Some(100 << 20), 4, 20 << 20, 21 << 20).expect("too much");
         assert!(words.contains("4 slots of 20 MiB") && words.contains("the 100 MiB"), "{words}");
-        assert_eq!(lack(None, 4, u64::MAX, 1), None);
+        assert_eq!(explain_shortage(None, 4, u64::MAX, 1), None);
     }
 }

@@ -11,21 +11,21 @@ use ergodic_proto::v1;
 use prost::Message as _;
 
 use crate::desk::Fence;
-use crate::train::Finished;
+use crate::train::FinishedTrial;
 
 /// Bytes of a record's length.
-const LENGTH: usize = 4;
+const LENGTH_BYTES: usize = 4;
 /// Bytes of a record before its content.
-const HEAD: usize = LENGTH + 16;
+const HEADER_BYTES: usize = LENGTH_BYTES + 16;
 /// Names the form: a record of another one does not fit its checksum.
-const FORM: &str = "ergodic 2026 spool record v1";
+const CHECKSUM_CONTEXT: &str = "ergodic 2026 spool record v1";
 
-const RESULT: u8 = 0;
-const ACKNOWLEDGED: u8 = 1;
+const RESULT_TAG: u8 = 0;
+const ACKNOWLEDGED_TAG: u8 = 1;
 
 /// Under whose name, and under which lease, results are delivered.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Sender {
+pub(crate) struct ResultOwner {
     pub(crate) worker: String,
     pub(crate) fence: Fence,
     pub(crate) sweep: String,
@@ -33,112 +33,117 @@ pub(crate) struct Sender {
 
 /// A result and its sender.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Kept {
-    pub(crate) sender: Sender,
-    pub(crate) finished: Finished,
+pub(crate) struct SpooledResult {
+    pub(crate) owner: ResultOwner,
+    pub(crate) finished: FinishedTrial,
 }
 
 /// What a segment holds.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Content {
+pub(crate) struct SegmentContent {
     /// Results that were not acknowledged.
-    pub(crate) open: Vec<Kept>,
+    pub(crate) unacknowledged: Vec<SpooledResult>,
     /// Bytes at its end that are no whole record: its writer died there.
-    pub(crate) torn: usize,
+    pub(crate) torn_bytes: usize,
     /// Records that are not as they were written.
-    pub(crate) damaged: usize,
+    pub(crate) damaged_records: usize,
 }
 
 /// The record of a result.
-pub(crate) fn result(sender: &Sender, finished: &Finished) -> Vec<u8> {
+pub(crate) fn encode_result(sender: &ResultOwner, finished: &FinishedTrial) -> Vec<u8> {
     let weights = finished.weights.as_deref().unwrap_or_default();
-    record(RESULT, &batch(sender, vec![finished.result.clone().into()]), weights)
+    encode_record(RESULT_TAG, &encode_batch(sender, vec![finished.result.clone().into()]), weights)
 }
 
 /// The record that says that the results of these trials were acknowledged.
-pub(crate) fn acknowledged(sender: &Sender, keys: &[TrialKey]) -> Vec<u8> {
+pub(crate) fn encode_acknowledgement(sender: &ResultOwner, keys: &[TrialKey]) -> Vec<u8> {
     let named = |key: &TrialKey| v1::TrialResult { key: Some((*key).into()), ..Default::default() };
-    record(ACKNOWLEDGED, &batch(sender, keys.iter().map(named).collect()), &[])
+    encode_record(ACKNOWLEDGED_TAG, &encode_batch(sender, keys.iter().map(named).collect()), &[])
 }
 
-fn batch(sender: &Sender, results: Vec<v1::TrialResult>) -> Vec<u8> {
+fn encode_batch(sender: &ResultOwner, results: Vec<v1::TrialResult>) -> Vec<u8> {
     let fence = Some(v1::Fence { lease: sender.fence.lease, epoch: sender.fence.epoch });
     let (worker, sweep) = (sender.worker.clone(), sender.sweep.clone());
     v1::CommitResultsRequest { worker, fence, results, sweep, seal: Vec::new() }.encode_to_vec()
 }
 
-fn record(what: u8, batch: &[u8], weights: &[u8]) -> Vec<u8> {
-    let mut record = vec![0; HEAD];
+fn encode_record(what: u8, batch: &[u8], weights: &[u8]) -> Vec<u8> {
+    let mut record = vec![0; HEADER_BYTES];
     record.push(what);
     record.extend((batch.len() as u32).to_le_bytes());
     record.extend(batch);
     record.extend(weights);
-    let (head, content) = record.split_at_mut(HEAD);
-    head[..LENGTH].copy_from_slice(&(content.len() as u32).to_le_bytes());
-    head[LENGTH..].copy_from_slice(&sum(content));
+    let (head, content) = record.split_at_mut(HEADER_BYTES);
+    head[..LENGTH_BYTES].copy_from_slice(&(content.len() as u32).to_le_bytes());
+    head[LENGTH_BYTES..].copy_from_slice(&record_checksum(content));
     record
 }
 
-fn sum(content: &[u8]) -> [u8; HEAD - LENGTH] {
-    let hash = blake3::Hasher::new_derive_key(FORM).update(content).finalize();
+fn record_checksum(content: &[u8]) -> [u8; HEADER_BYTES - LENGTH_BYTES] {
+    let hash = blake3::Hasher::new_derive_key(CHECKSUM_CONTEXT).update(content).finalize();
     std::array::from_fn(|n| hash.as_bytes()[n])
 }
 
 /// Reads a segment.
-pub(crate) fn read(mut bytes: &[u8]) -> Content {
-    let (mut content, mut ended) = (Content::default(), BTreeSet::new());
-    while let Some((whole, rest)) = split(bytes) {
-        match open(whole) {
-            Some(Entry::Result(kept)) => content.open.push(*kept),
-            Some(Entry::Acknowledged(sender, keys)) => ended.extend(keys.into_iter().map(|key| (sender.clone(), key))),
-            None => content.damaged += 1,
+pub(crate) fn read_segment(mut bytes: &[u8]) -> SegmentContent {
+    let (mut content, mut ended) = (SegmentContent::default(), BTreeSet::new());
+    while let Some((whole, rest)) = split_record(bytes) {
+        match decode_record(whole) {
+            Some(RecordContent::Result(kept)) => content.unacknowledged.push(*kept),
+            Some(RecordContent::Acknowledged(sender, keys)) => {
+                ended.extend(keys.into_iter().map(|key| (sender.clone(), key)))
+            }
+            None => content.damaged_records += 1,
         }
         bytes = rest;
     }
-    content.torn = bytes.len();
-    content.open.retain(|kept| !ended.contains(&(kept.sender.clone(), kept.finished.result.key)));
+    content.torn_bytes = bytes.len();
+    content.unacknowledged.retain(|kept| !ended.contains(&(kept.owner.clone(), kept.finished.result.key)));
     content
 }
 
 /// The result that a record holds, if it is as it was written.
-pub(crate) fn read_result(record: &[u8]) -> Option<Finished> {
-    match open(record)? {
-        Entry::Result(kept) => Some(kept.finished),
-        Entry::Acknowledged(..) => None,
+pub(crate) fn decode_result(record: &[u8]) -> Option<FinishedTrial> {
+    match decode_record(record)? {
+        RecordContent::Result(kept) => Some(kept.finished),
+        RecordContent::Acknowledged(..) => None,
     }
 }
 
-enum Entry {
-    Result(Box<Kept>),
-    Acknowledged(Sender, Vec<TrialKey>),
+enum RecordContent {
+    Result(Box<SpooledResult>),
+    Acknowledged(ResultOwner, Vec<TrialKey>),
 }
 
 /// The first record by its length, and what follows it.
-fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let length = u32::from_le_bytes(*bytes.first_chunk::<LENGTH>()?) as usize;
-    bytes.split_at_checked(HEAD + length)
+fn split_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let length = u32::from_le_bytes(*bytes.first_chunk::<LENGTH_BYTES>()?) as usize;
+    bytes.split_at_checked(HEADER_BYTES + length)
 }
 
-fn open(record: &[u8]) -> Option<Entry> {
-    let (head, content) = record.split_at_checked(HEAD)?;
-    if head[LENGTH..] != sum(content) {
+fn decode_record(record: &[u8]) -> Option<RecordContent> {
+    let (head, content) = record.split_at_checked(HEADER_BYTES)?;
+    if head[LENGTH_BYTES..] != record_checksum(content) {
         return None;
     }
     let (what, content) = content.split_first()?;
-    let (length, content) = content.split_first_chunk::<LENGTH>()?;
+    let (length, content) = content.split_first_chunk::<LENGTH_BYTES>()?;
     let (batch, weights) = content.split_at_checked(u32::from_le_bytes(*length) as usize)?;
     let batch = v1::CommitResultsRequest::decode(batch).ok()?;
     let fence = batch.fence.map(|fence| Fence { lease: fence.lease, epoch: fence.epoch })?;
-    let sender = Sender { worker: batch.worker, fence, sweep: batch.sweep };
+    let sender = ResultOwner { worker: batch.worker, fence, sweep: batch.sweep };
     match *what {
-        RESULT => {
+        RESULT_TAG => {
             let result: TrialResult = batch.results.into_iter().next()?.try_into().ok()?;
             let weights = result.weights_hash.is_some().then(|| weights.to_vec());
-            Some(Entry::Result(Box::new(Kept { sender, finished: Finished { result, weights } })))
+            Some(RecordContent::Result(Box::new(SpooledResult {
+                owner: sender,
+                finished: FinishedTrial { result, weights },
+            })))
         }
-        ACKNOWLEDGED => {
+        ACKNOWLEDGED_TAG => {
             let key = |result: v1::TrialResult| result.key.map(|key| TrialKey { cell: key.cell, repeat: key.repeat });
-            Some(Entry::Acknowledged(sender, batch.results.into_iter().filter_map(key).collect()))
+            Some(RecordContent::Acknowledged(sender, batch.results.into_iter().filter_map(key).collect()))
         }
         _ => None,
     }
@@ -150,39 +155,42 @@ pub(crate) mod tests {
 
     use super::*;
 
-    pub(crate) fn sender() -> Sender {
-        Sender { worker: "w".repeat(32), fence: Fence { lease: 3, epoch: 2 }, sweep: "a1b2c3d4".into() }
+    pub(crate) fn sample_owner() -> ResultOwner {
+        ResultOwner { worker: "w".repeat(32), fence: Fence { lease: 3, epoch: 2 }, sweep: "a1b2c3d4".into() }
     }
 
-    pub(crate) fn finished(repeat: u32, weights: Option<Vec<u8>>) -> Finished {
+    pub(crate) fn finished(repeat: u32, weights: Option<Vec<u8>>) -> FinishedTrial {
         let hash = weights.as_ref().map(|file| *blake3::hash(file).as_bytes());
         let key = TrialKey { cell: 1, repeat };
         let result =
             TrialResult { metrics: vec![0.5, f64::from(repeat)], weights_hash: hash, ..TrialResult::completed(key) };
-        Finished { result, weights }
+        FinishedTrial { result, weights }
     }
 
     fn three() -> Vec<Vec<u8>> {
-        let of = |n| result(&sender(), &finished(n, (n == 1).then(|| vec![9; 40])));
+        let of = |n| encode_result(&sample_owner(), &finished(n, (n == 1).then(|| vec![9; 40])));
         (0..3).map(of).collect()
     }
 
-    fn repeats(content: &Content) -> Vec<u32> {
-        content.open.iter().map(|kept| kept.finished.result.key.repeat).collect()
+    fn repeats(content: &SegmentContent) -> Vec<u32> {
+        content.unacknowledged.iter().map(|kept| kept.finished.result.key.repeat).collect()
     }
 
     #[test]
     fn what_was_written_is_read_and_what_was_acknowledged_is_not() {
-        assert_eq!(read(&[]), Content::default());
+        assert_eq!(read_segment(&[]), SegmentContent::default());
         let mut bytes = three().concat();
-        let content = read(&bytes);
-        assert_eq!((repeats(&content), content.torn, content.damaged), (vec![0, 1, 2], 0, 0));
-        assert_eq!(content.open[1], Kept { sender: sender(), finished: finished(1, Some(vec![9; 40])) });
+        let content = read_segment(&bytes);
+        assert_eq!((repeats(&content), content.torn_bytes, content.damaged_records), (vec![0, 1, 2], 0, 0));
+        assert_eq!(
+            content.unacknowledged[1],
+            SpooledResult { owner: sample_owner(), finished: finished(1, Some(vec![9; 40])) }
+        );
         let keys = [TrialKey { cell: 1, repeat: 0 }, TrialKey { cell: 1, repeat: 2 }];
-        bytes.extend(acknowledged(&Sender { worker: "v".into(), ..sender() }, &keys));
-        assert_eq!(repeats(&read(&bytes)), [0, 1, 2], "another worker's word");
-        bytes.extend(acknowledged(&sender(), &keys));
-        assert_eq!(repeats(&read(&bytes)), [1]);
+        bytes.extend(encode_acknowledgement(&ResultOwner { worker: "v".into(), ..sample_owner() }, &keys));
+        assert_eq!(repeats(&read_segment(&bytes)), [0, 1, 2], "another worker's word");
+        bytes.extend(encode_acknowledgement(&sample_owner(), &keys));
+        assert_eq!(repeats(&read_segment(&bytes)), [1]);
     }
 
     #[test]
@@ -190,37 +198,40 @@ pub(crate) mod tests {
         let records = three();
         let (bytes, first_two) = (records.concat(), records[..2].concat().len());
         for cut in 0..bytes.len() {
-            let content = read(&bytes[..cut]);
+            let content = read_segment(&bytes[..cut]);
             let whole = (1..=3).take_while(|n| records[..*n].concat().len() <= cut).count();
-            assert_eq!((content.open.len(), content.damaged), (whole, 0), "cut at {cut}");
-            assert_eq!(content.torn, cut - records[..whole].concat().len());
+            assert_eq!((content.unacknowledged.len(), content.damaged_records), (whole, 0), "cut at {cut}");
+            assert_eq!(content.torn_bytes, cut - records[..whole].concat().len());
         }
-        assert_eq!(read(&bytes[..first_two]).torn, 0);
+        assert_eq!(read_segment(&bytes[..first_two]).torn_bytes, 0);
     }
 
     #[test]
     fn no_flipped_bit_makes_another_result() {
-        let (bytes, as_written) = (three().concat(), read(&three().concat()).open);
+        let (bytes, as_written) = (three().concat(), read_segment(&three().concat()).unacknowledged);
         for bit in 0..8 * bytes.len() {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            let content = read(&damaged);
-            assert!(content.damaged > 0 || content.torn > 0, "bit {bit} passes");
-            assert!(content.open.len() < 3 && content.open.iter().all(|kept| as_written.contains(kept)), "bit {bit}");
+            let content = read_segment(&damaged);
+            assert!(content.damaged_records > 0 || content.torn_bytes > 0, "bit {bit} passes");
+            assert!(
+                content.unacknowledged.len() < 3 && content.unacknowledged.iter().all(|kept| as_written.contains(kept)),
+                "bit {bit}"
+            );
         }
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            prop_assert!(read(&bytes).open.is_empty());
+            prop_assert!(read_segment(&bytes).unacknowledged.is_empty());
         }
 
         #[test]
         fn bytes_before_the_end_of_a_segment_never_cost_what_lies_before_them(n in 0u32..5, tail in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let mut bytes: Vec<u8> = (0..n).flat_map(|n| result(&sender(), &finished(n, None))).collect();
+            let mut bytes: Vec<u8> = (0..n).flat_map(|n| encode_result(&sample_owner(), &finished(n, None))).collect();
             bytes.extend(tail);
-            prop_assert_eq!(repeats(&read(&bytes)), (0..n).collect::<Vec<_>>());
+            prop_assert_eq!(repeats(&read_segment(&bytes)), (0..n).collect::<Vec<_>>());
         }
     }
 }

@@ -17,15 +17,15 @@ use std::sync::{Mutex, MutexGuard};
 use ergodic_common::{ErrorCode, TrialKey};
 use ergodic_proto::status::UserError;
 
-use self::format::Sender;
-use crate::desk::{Fence, Parcel, Place};
-use crate::train::Finished;
+use self::format::ResultOwner;
+use crate::desk::{Fence, ResultBatch, SpoolRef};
+use crate::train::FinishedTrial;
 
 /// A segment of this size is followed by another one.
 const SEGMENT_BYTES: u64 = 4 << 20;
 /// Most results of an earlier worker delivered at once, and most bytes.
-const BATCH: usize = 1024;
-const BATCH_BYTES: usize = 2 << 20;
+const MAX_BATCH_RESULTS: usize = 1024;
+const MAX_BATCH_BYTES: usize = 2 << 20;
 
 /// A worker's spool: a folder that no other worker uses.
 #[derive(Debug)]
@@ -34,40 +34,40 @@ pub struct Spool {
     worker: String,
     limit: u64,
     /// Results that an earlier worker left.
-    left: u64,
+    leftover_results: u64,
     /// Held for as long as the process lives.
     _lock: File,
-    state: Mutex<State>,
+    state: Mutex<SpoolState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct SpoolState {
     /// The segment that is written to.
     current: Option<(u64, File)>,
     next: u64,
-    segments: BTreeMap<u64, Segment>,
+    segments: BTreeMap<u64, SpoolSegment>,
     /// Results that are not acknowledged, with their segments.
-    open: HashMap<(Fence, TrialKey), u64>,
+    unacknowledged: HashMap<(Fence, TrialKey), u64>,
     /// Results that are in memory alone, for which there was no room.
-    owed: HashSet<(Fence, TrialKey)>,
+    unspooled: HashSet<(Fence, TrialKey)>,
 }
 
 #[derive(Debug)]
-struct Segment {
+struct SpoolSegment {
     bytes: u64,
-    open: u64,
+    unacknowledged: u64,
     /// Whether an earlier worker left it.
-    left: bool,
+    is_leftover: bool,
 }
 
 /// A result on its way into the spool.
-pub(crate) struct Entry {
+pub(crate) struct SpoolEntry {
     fence: Fence,
     key: TrialKey,
     record: Vec<u8>,
 }
 
-impl Entry {
+impl SpoolEntry {
     pub(crate) fn fence(&self) -> Fence {
         self.fence
     }
@@ -90,40 +90,40 @@ impl Spool {
             }
             TryLockError::Error(error) => failed(error),
         })?;
-        let state = State::of(folder).map_err(failed)?;
-        let left = state.segments.values().map(|segment| segment.open).sum();
+        let state = SpoolState::scan_folder(folder).map_err(failed)?;
+        let left = state.segments.values().map(|segment| segment.unacknowledged).sum();
         let (folder, worker, state) = (folder.to_owned(), worker.to_owned(), Mutex::new(state));
-        Ok(Self { folder, worker, limit, left, _lock: lock, state })
+        Ok(Self { folder, worker, limit, leftover_results: left, _lock: lock, state })
     }
 
     /// How many results an earlier worker left.
-    pub fn left(&self) -> u64 {
-        self.left
+    pub fn leftover_results(&self) -> u64 {
+        self.leftover_results
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock_state(&self) -> MutexGuard<'_, SpoolState> {
         self.state.lock().expect("nothing panics while it holds the spool")
     }
 
-    fn sender(&self, fence: Fence, sweep: &str) -> Sender {
-        Sender { worker: self.worker.clone(), fence, sweep: sweep.to_owned() }
+    fn result_owner(&self, fence: Fence, sweep: &str) -> ResultOwner {
+        ResultOwner { worker: self.worker.clone(), fence, sweep: sweep.to_owned() }
     }
 
     /// A result as it is kept.
-    pub(crate) fn entry(&self, fence: Fence, sweep: &str, finished: &Finished) -> Entry {
-        let record = format::result(&self.sender(fence, sweep), finished);
-        Entry { fence, key: finished.result.key, record }
+    pub(crate) fn encode_entry(&self, fence: Fence, sweep: &str, finished: &FinishedTrial) -> SpoolEntry {
+        let record = format::encode_result(&self.result_owner(fence, sweep), finished);
+        SpoolEntry { fence, key: finished.result.key, record }
     }
 
     /// Keeps a result.
     ///
     /// # Errors
     /// There is no room: it is owed then, until it is acknowledged or [settled](Self::settle).
-    pub(crate) fn keep(&self, entry: &Entry) -> io::Result<Place> {
-        let mut state = self.lock();
-        let kept = state.append(&self.folder, self.limit, entry);
+    pub(crate) fn append_result(&self, entry: &SpoolEntry) -> io::Result<SpoolRef> {
+        let mut state = self.lock_state();
+        let kept = state.append_entry(&self.folder, self.limit, entry);
         if kept.is_err() {
-            state.owed.insert((entry.fence, entry.key));
+            state.unspooled.insert((entry.fence, entry.key));
         }
         kept
     }
@@ -132,119 +132,131 @@ impl Spool {
     ///
     /// # Errors
     /// There is still no room.
-    pub(crate) fn settle(&self, entry: &Entry) -> io::Result<()> {
-        let mut state = self.lock();
-        if state.owed.contains(&(entry.fence, entry.key)) {
-            state.append(&self.folder, self.limit, entry)?;
-            state.owed.remove(&(entry.fence, entry.key));
+    pub(crate) fn retry_append(&self, entry: &SpoolEntry) -> io::Result<()> {
+        let mut state = self.lock_state();
+        if state.unspooled.contains(&(entry.fence, entry.key)) {
+            state.append_entry(&self.folder, self.limit, entry)?;
+            state.unspooled.remove(&(entry.fence, entry.key));
         }
         Ok(())
     }
 
     /// Fetches the results of a parcel that lie here alone.
-    pub(crate) fn fill(&self, parcel: &mut Parcel) {
+    pub(crate) fn load_spooled_results(&self, parcel: &mut ResultBatch) {
         for place in std::mem::take(&mut parcel.spooled) {
-            match self.fetch(&place) {
+            match self.read_result(&place) {
                 Ok(finished) => parcel.results.push(finished),
                 Err(error) => {
-                    let file = path(&self.folder, place.segment);
+                    let file = segment_path(&self.folder, place.segment);
                     tracing::error!(trial = %place.key, file = %file.display(), %error, "a result in the spool is lost");
                 }
             }
         }
     }
 
-    fn fetch(&self, place: &Place) -> io::Result<Finished> {
+    fn read_result(&self, place: &SpoolRef) -> io::Result<FinishedTrial> {
         let mut record = vec![0; place.bytes];
-        File::open(path(&self.folder, place.segment))?.read_exact_at(&mut record, place.offset)?;
-        format::read_result(&record).ok_or_else(|| io::Error::other("it is not as it was written"))
+        File::open(segment_path(&self.folder, place.segment))?.read_exact_at(&mut record, place.offset)?;
+        format::decode_result(&record).ok_or_else(|| io::Error::other("it is not as it was written"))
     }
 
     /// The coordinator has answered for these trials' results.
-    pub(crate) fn acknowledge(&self, fence: Fence, sweep: &str, keys: &[TrialKey]) {
-        let sender = self.sender(fence, sweep);
-        let mut state = self.lock();
+    pub(crate) fn acknowledge_results(&self, fence: Fence, sweep: &str, keys: &[TrialKey]) {
+        let sender = self.result_owner(fence, sweep);
+        let mut state = self.lock_state();
         let mut touched: BTreeMap<u64, Vec<TrialKey>> = BTreeMap::new();
         for key in keys {
-            state.owed.remove(&(fence, *key));
-            if let Some(segment) = state.open.remove(&(fence, *key)) {
+            state.unspooled.remove(&(fence, *key));
+            if let Some(segment) = state.unacknowledged.remove(&(fence, *key)) {
                 touched.entry(segment).or_default().push(*key);
             }
         }
         for (segment, keys) in touched {
-            state.strike_off(&self.folder, segment, &format::acknowledged(&sender, &keys), keys.len() as u64);
+            state.record_acknowledgement(
+                &self.folder,
+                segment,
+                &format::encode_acknowledgement(&sender, &keys),
+                keys.len() as u64,
+            );
         }
     }
 
     /// Segments that an earlier worker left.
-    pub(crate) fn segments_left(&self) -> Vec<u64> {
-        self.lock().segments.iter().filter(|(_, segment)| segment.left).map(|(number, _)| *number).collect()
+    pub(crate) fn leftover_segments(&self) -> Vec<u64> {
+        self.lock_state()
+            .segments
+            .iter()
+            .filter(|(_, segment)| segment.is_leftover)
+            .map(|(number, _)| *number)
+            .collect()
     }
 
     /// What is to be delivered of a segment that was left, under the names of those who computed it.
     ///
     /// # Errors
     /// It cannot be read.
-    pub(crate) fn parcels(&self, segment: u64) -> io::Result<Vec<(String, Parcel)>> {
-        let content = format::read(&std::fs::read(path(&self.folder, segment))?);
-        let mut by_sender: BTreeMap<Sender, Vec<Finished>> = BTreeMap::new();
-        for kept in content.open {
-            by_sender.entry(kept.sender).or_default().push(kept.finished);
+    pub(crate) fn read_leftover_batches(&self, segment: u64) -> io::Result<Vec<(String, ResultBatch)>> {
+        let content = format::read_segment(&std::fs::read(segment_path(&self.folder, segment))?);
+        let mut by_sender: BTreeMap<ResultOwner, Vec<FinishedTrial>> = BTreeMap::new();
+        for kept in content.unacknowledged {
+            by_sender.entry(kept.owner).or_default().push(kept.finished);
         }
-        Ok(by_sender.into_iter().flat_map(|(sender, results)| pack(&sender, results)).collect())
+        Ok(by_sender.into_iter().flat_map(|(sender, results)| pack_batches(&sender, results)).collect())
     }
 
     /// All in a segment that was left is delivered.
-    pub(crate) fn discard(&self, segment: u64) {
-        self.lock().remove(&self.folder, segment);
+    pub(crate) fn discard_segment(&self, segment: u64) {
+        self.lock_state().remove_segment(&self.folder, segment);
     }
 }
 
-impl State {
+impl SpoolState {
     /// What is in a folder: an earlier worker's segments. Those without an open result are removed.
-    fn of(folder: &Path) -> io::Result<Self> {
+    fn scan_folder(folder: &Path) -> io::Result<Self> {
         let mut state = Self::default();
-        for number in numbers(folder)? {
-            let (file, bytes) = (path(folder, number), std::fs::read(path(folder, number))?);
-            let content = format::read(&bytes);
-            if content.damaged > 0 {
-                let damaged = content.damaged;
+        for number in list_segment_numbers(folder)? {
+            let (file, bytes) = (segment_path(folder, number), std::fs::read(segment_path(folder, number))?);
+            let content = format::read_segment(&bytes);
+            if content.damaged_records > 0 {
+                let damaged = content.damaged_records;
                 tracing::warn!(file = %file.display(), damaged, "the spool is damaged: these trials are run again");
             }
             state.next = number + 1;
-            let open = content.open.len() as u64;
-            state.segments.insert(number, Segment { bytes: bytes.len() as u64, open, left: true });
+            let open = content.unacknowledged.len() as u64;
+            state
+                .segments
+                .insert(number, SpoolSegment { bytes: bytes.len() as u64, unacknowledged: open, is_leftover: true });
             if open == 0 {
-                state.remove(folder, number);
+                state.remove_segment(folder, number);
             }
         }
         Ok(state)
     }
 
-    fn append(&mut self, folder: &Path, limit: u64, entry: &Entry) -> io::Result<Place> {
+    fn append_entry(&mut self, folder: &Path, limit: u64, entry: &SpoolEntry) -> io::Result<SpoolRef> {
         let (held, more) = (self.segments.values().map(|s| s.bytes).sum::<u64>(), entry.record.len() as u64);
         if held + more > limit {
             return Err(io::Error::other(format!("it holds {held} of at most {limit} bytes (--spool-size)")));
         }
-        let segment = self.write(folder, &entry.record)?;
+        let segment = self.write_record(folder, &entry.record)?;
         let held = self.segments.get_mut(&segment).expect("it was just written to");
-        let place = Place { key: entry.key, segment, offset: held.bytes, bytes: entry.record.len() };
+        let place = SpoolRef { key: entry.key, segment, offset: held.bytes, bytes: entry.record.len() };
         held.bytes += more;
-        held.open += 1;
-        self.open.insert((entry.fence, entry.key), segment);
+        held.unacknowledged += 1;
+        self.unacknowledged.insert((entry.fence, entry.key), segment);
         Ok(place)
     }
 
     /// Writes to the current segment, or a new one, whose number it gives. What could not be written whole is taken back.
-    fn write(&mut self, folder: &Path, record: &[u8]) -> io::Result<u64> {
+    fn write_record(&mut self, folder: &Path, record: &[u8]) -> io::Result<u64> {
         if self.current.as_ref().is_some_and(|(number, _)| self.segments[number].bytes >= SEGMENT_BYTES) {
             self.current = None;
         }
         let (number, mut file) = match self.current.take() {
             Some(current) => current,
             None => {
-                let file = File::options().append(true).create_new(true).open(path(folder, self.next))?;
-                self.segments.insert(self.next, Segment { bytes: 0, open: 0, left: false });
+                let file = File::options().append(true).create_new(true).open(segment_path(folder, self.next))?;
+                self.segments.insert(self.next, SpoolSegment { bytes: 0, unacknowledged: 0, is_leftover: false });
                 self.next += 1;
                 (self.next - 1, file)
             }
@@ -259,39 +271,39 @@ impl State {
 
     /// So many results of a segment are acknowledged, which this record says. Where it cannot be written, they are
     /// delivered once more after a death, and compared.
-    fn strike_off(&mut self, folder: &Path, number: u64, record: &[u8], results: u64) {
+    fn record_acknowledgement(&mut self, folder: &Path, number: u64, record: &[u8], results: u64) {
         let Some(segment) = self.segments.get_mut(&number) else { return };
-        segment.open -= results;
-        if segment.open == 0 {
-            return self.remove(folder, number);
+        segment.unacknowledged -= results;
+        if segment.unacknowledged == 0 {
+            return self.remove_segment(folder, number);
         }
         let whole = segment.bytes;
         let noted = File::options()
             .append(true)
-            .open(path(folder, number))
+            .open(segment_path(folder, number))
             .and_then(|mut file| file.write_all(record).inspect_err(|_| _ = file.set_len(whole)));
         if noted.is_ok() {
             segment.bytes += record.len() as u64;
         }
     }
 
-    fn remove(&mut self, folder: &Path, number: u64) {
+    fn remove_segment(&mut self, folder: &Path, number: u64) {
         if self.current.as_ref().is_some_and(|(current, _)| *current == number) {
             self.current = None;
         }
         self.segments.remove(&number);
-        if let Err(error) = std::fs::remove_file(path(folder, number)) {
-            tracing::warn!(file = %path(folder, number).display(), %error, "cannot remove a part of the spool");
+        if let Err(error) = std::fs::remove_file(segment_path(folder, number)) {
+            tracing::warn!(file = %segment_path(folder, number).display(), %error, "cannot remove a part of the spool");
         }
     }
 }
 
-fn path(folder: &Path, segment: u64) -> PathBuf {
+fn segment_path(folder: &Path, segment: u64) -> PathBuf {
     folder.join(format!("{segment:08}.spool"))
 }
 
 /// Numbers of the segments in a folder, in order.
-fn numbers(folder: &Path) -> io::Result<BTreeSet<u64>> {
+fn list_segment_numbers(folder: &Path) -> io::Result<BTreeSet<u64>> {
     let mut numbers = BTreeSet::new();
     for entry in std::fs::read_dir(folder)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
@@ -301,17 +313,17 @@ fn numbers(folder: &Path) -> io::Result<BTreeSet<u64>> {
 }
 
 /// Results of one sender as parcels of a size that a coordinator takes.
-fn pack(sender: &Sender, results: Vec<Finished>) -> Vec<(String, Parcel)> {
-    let mut parcels: Vec<Parcel> = Vec::new();
+fn pack_batches(sender: &ResultOwner, results: Vec<FinishedTrial>) -> Vec<(String, ResultBatch)> {
+    let mut parcels: Vec<ResultBatch> = Vec::new();
     let mut bytes = 0;
     for finished in results {
-        bytes += finished.size();
-        match parcels.last_mut().filter(|parcel| bytes <= BATCH_BYTES && parcel.results.len() < BATCH) {
+        bytes += finished.wire_size();
+        match parcels.last_mut().filter(|parcel| bytes <= MAX_BATCH_BYTES && parcel.results.len() < MAX_BATCH_RESULTS) {
             Some(parcel) => parcel.results.push(finished),
             None => {
-                bytes = finished.size();
+                bytes = finished.wire_size();
                 let (fence, sweep) = (sender.fence, sender.sweep.clone());
-                parcels.push(Parcel { number: 0, fence, sweep, results: vec![finished], spooled: Vec::new() });
+                parcels.push(ResultBatch { number: 0, fence, sweep, results: vec![finished], spooled: Vec::new() });
             }
         }
     }
@@ -320,26 +332,29 @@ fn pack(sender: &Sender, results: Vec<Finished>) -> Vec<(String, Parcel)> {
 
 #[cfg(test)]
 mod tests {
-    use super::format::tests::{finished, sender};
+    use super::format::tests::{finished, sample_owner};
     use super::*;
 
     const FENCE: Fence = Fence { lease: 3, epoch: 2 };
     const LIMIT: u64 = 1 << 20;
 
-    fn keep(spool: &Spool, repeat: u32) -> io::Result<Place> {
-        spool.keep(&spool.entry(FENCE, "a1b2c3d4", &finished(repeat, None)))
+    fn append_one(spool: &Spool, repeat: u32) -> io::Result<SpoolRef> {
+        spool.append_result(&spool.encode_entry(FENCE, "a1b2c3d4", &finished(repeat, None)))
     }
 
-    fn acknowledge(spool: &Spool, repeats: &[u32]) {
+    fn acknowledge_repeats(spool: &Spool, repeats: &[u32]) {
         let keys: Vec<TrialKey> = repeats.iter().map(|repeat| TrialKey { cell: 1, repeat: *repeat }).collect();
-        spool.acknowledge(FENCE, "a1b2c3d4", &keys);
+        spool.acknowledge_results(FENCE, "a1b2c3d4", &keys);
     }
 
     /// Repeats that an earlier worker left, with its id.
-    fn left(spool: &Spool) -> Vec<(String, u32)> {
-        let parcels = spool.segments_left().into_iter().flat_map(|segment| spool.parcels(segment).expect("readable"));
-        let results = |(worker, parcel): (String, Parcel)| {
-            parcel.keys().into_iter().map(|key| (worker.clone(), key.repeat)).collect::<Vec<_>>()
+    fn leftover_repeats(spool: &Spool) -> Vec<(String, u32)> {
+        let parcels = spool
+            .leftover_segments()
+            .into_iter()
+            .flat_map(|segment| spool.read_leftover_batches(segment).expect("readable"));
+        let results = |(worker, parcel): (String, ResultBatch)| {
+            parcel.trial_keys().into_iter().map(|key| (worker.clone(), key.repeat)).collect::<Vec<_>>()
         };
         parcels.flat_map(results).collect()
     }
@@ -348,65 +363,66 @@ mod tests {
     fn the_next_worker_finds_what_was_not_acknowledged_under_the_name_of_the_one_before() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let first = Spool::open(dir.path(), "first", LIMIT).expect("opened");
-        let places: Vec<Place> = (0..4).map(|repeat| keep(&first, repeat).expect("room")).collect();
-        acknowledge(&first, &[1, 3]);
-        assert_eq!(first.fetch(&places[2]).expect("readable"), finished(2, None));
+        let places: Vec<SpoolRef> = (0..4).map(|repeat| append_one(&first, repeat).expect("room")).collect();
+        acknowledge_repeats(&first, &[1, 3]);
+        assert_eq!(first.read_result(&places[2]).expect("readable"), finished(2, None));
         drop(first);
         let second = Spool::open(dir.path(), "second", LIMIT).expect("opened");
-        assert_eq!(second.left(), 2);
-        keep(&second, 7).expect("room");
+        assert_eq!(second.leftover_results(), 2);
+        append_one(&second, 7).expect("room");
         let of_first = [("first".to_owned(), 0), ("first".to_owned(), 2)];
-        assert_eq!(left(&second), of_first);
+        assert_eq!(leftover_repeats(&second), of_first);
         drop(second);
         let third = Spool::open(dir.path(), "third", LIMIT).expect("opened");
-        assert_eq!(left(&third), [&of_first[..], &[("second".to_owned(), 7)]].concat());
-        third.segments_left().into_iter().for_each(|segment| third.discard(segment));
-        assert!(numbers(dir.path()).expect("readable").is_empty());
+        assert_eq!(leftover_repeats(&third), [&of_first[..], &[("second".to_owned(), 7)]].concat());
+        third.leftover_segments().into_iter().for_each(|segment| third.discard_segment(segment));
+        assert!(list_segment_numbers(dir.path()).expect("readable").is_empty());
     }
 
     #[test]
     fn a_segment_goes_when_its_last_result_is_acknowledged() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let spool = Spool::open(dir.path(), "w", LIMIT).expect("opened");
-        (0..2).for_each(|repeat| _ = keep(&spool, repeat).expect("room"));
-        acknowledge(&spool, &[0]);
-        assert_eq!(numbers(dir.path()).expect("readable").len(), 1);
-        acknowledge(&spool, &[1]);
-        assert!(numbers(dir.path()).expect("readable").is_empty());
-        keep(&spool, 2).expect("room");
-        assert_eq!(numbers(dir.path()).expect("readable"), BTreeSet::from([1]));
+        (0..2).for_each(|repeat| _ = append_one(&spool, repeat).expect("room"));
+        acknowledge_repeats(&spool, &[0]);
+        assert_eq!(list_segment_numbers(dir.path()).expect("readable").len(), 1);
+        acknowledge_repeats(&spool, &[1]);
+        assert!(list_segment_numbers(dir.path()).expect("readable").is_empty());
+        append_one(&spool, 2).expect("room");
+        assert_eq!(list_segment_numbers(dir.path()).expect("readable"), BTreeSet::from([1]));
     }
 
     #[test]
     fn a_torn_tail_and_an_empty_file_are_no_obstacle() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let record = format::result(&sender(), &finished(5, None));
-        std::fs::write(path(dir.path(), 0), []).expect("written");
-        std::fs::write(path(dir.path(), 4), [&record[..], &record[..30]].concat()).expect("written");
+        let record = format::encode_result(&sample_owner(), &finished(5, None));
+        std::fs::write(segment_path(dir.path(), 0), []).expect("written");
+        std::fs::write(segment_path(dir.path(), 4), [&record[..], &record[..30]].concat()).expect("written");
         let spool = Spool::open(dir.path(), "w", LIMIT).expect("opened");
-        assert_eq!(left(&spool), [(sender().worker, 5)]);
-        keep(&spool, 1).expect("room");
-        assert_eq!(numbers(dir.path()).expect("readable"), BTreeSet::from([4, 5]));
+        assert_eq!(leftover_repeats(&spool), [(sample_owner().worker, 5)]);
+        append_one(&spool, 1).expect("room");
+        assert_eq!(list_segment_numbers(dir.path()).expect("readable"), BTreeSet::from([4, 5]));
     }
 
     #[test]
     fn what_has_no_room_is_owed_until_there_is_some_or_it_is_acknowledged() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let size = format::result(&Sender { worker: "w".into(), ..sender() }, &finished(1, None)).len() as u64;
+        let size = format::encode_result(&ResultOwner { worker: "w".into(), ..sample_owner() }, &finished(1, None))
+            .len() as u64;
         let spool = Spool::open(dir.path(), "w", size).expect("opened");
-        keep(&spool, 0).expect("room");
-        let entry = spool.entry(FENCE, "a1b2c3d4", &finished(1, None));
-        let error = spool.keep(&entry).expect_err("it is full");
+        append_one(&spool, 0).expect("room");
+        let entry = spool.encode_entry(FENCE, "a1b2c3d4", &finished(1, None));
+        let error = spool.append_result(&entry).expect_err("it is full");
         assert!(error.to_string().contains("--spool-size"), "{error}");
-        assert!(spool.settle(&entry).is_err());
-        acknowledge(&spool, &[0]);
-        spool.settle(&entry).expect("there is room");
-        let late = spool.entry(FENCE, "a1b2c3d4", &finished(2, None));
-        assert!(spool.keep(&late).is_err());
-        acknowledge(&spool, &[2]);
-        spool.settle(&late).expect("nothing is owed");
+        assert!(spool.retry_append(&entry).is_err());
+        acknowledge_repeats(&spool, &[0]);
+        spool.retry_append(&entry).expect("there is room");
+        let late = spool.encode_entry(FENCE, "a1b2c3d4", &finished(2, None));
+        assert!(spool.append_result(&late).is_err());
+        acknowledge_repeats(&spool, &[2]);
+        spool.retry_append(&late).expect("nothing is owed");
         drop(spool);
-        assert_eq!(left(&Spool::open(dir.path(), "x", LIMIT).expect("opened")), [("w".to_owned(), 1)]);
+        assert_eq!(leftover_repeats(&Spool::open(dir.path(), "x", LIMIT).expect("opened")), [("w".to_owned(), 1)]);
     }
 
     #[test]

@@ -9,94 +9,94 @@ use std::ops::Range;
 use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout as Strides, Result};
 use ergodic_common::config::AdamW;
 
-use super::optimizer::numbers;
-use super::schedule::Rates;
-use super::simd::{BLOCK, Kernel, Lanes, block, block_mut};
+use super::optimizer::f32_slice_mut;
+use super::schedule::StepHyperparams;
+use super::simd::{BLOCK, Kernel, Simd16, block_at, block_at_mut};
 
 /// m ← m + (1 − β₁)(g − m)
-pub(super) struct Average<'a, S> {
+pub(super) struct MovingAverageOp<'a, S> {
     pub(super) s: S,
     pub(super) trained: &'a [Range<usize>],
     pub(super) beta: f64,
 }
 
 /// v ← β₂v + (1 − β₂)g²
-pub(super) struct AverageSquares<'a, S> {
+pub(super) struct SquaredAverageOp<'a, S> {
     pub(super) s: S,
     pub(super) trained: &'a [Range<usize>],
     pub(super) beta: f64,
 }
 
-impl<S: Lanes> InplaceOp2 for Average<'_, S> {
+impl<S: Simd16> InplaceOp2 for MovingAverageOp<'_, S> {
     fn name(&self) -> &'static str {
         "adamw-average"
     }
 
     fn cpu_fwd(&self, average: &mut CpuStorage, _: &Strides, gradient: &CpuStorage, _: &Strides) -> Result<()> {
-        let (gradient, average) = (gradient.as_slice()?, numbers(average)?);
+        let (gradient, average) = (gradient.as_slice()?, f32_slice_mut(average)?);
         for range in self.trained.iter().cloned() {
             let (gradient, average) = (&gradient[range.clone()], &mut average[range]);
-            self.s.dispatch(Towards { share: (1.0 - self.beta) as f32, gradient, average });
+            self.s.dispatch(MovingAverageKernel { share: (1.0 - self.beta) as f32, gradient, average });
         }
         Ok(())
     }
 }
 
-impl<S: Lanes> InplaceOp2 for AverageSquares<'_, S> {
+impl<S: Simd16> InplaceOp2 for SquaredAverageOp<'_, S> {
     fn name(&self) -> &'static str {
         "adamw-average-squares"
     }
 
     fn cpu_fwd(&self, average: &mut CpuStorage, _: &Strides, gradient: &CpuStorage, _: &Strides) -> Result<()> {
-        let (gradient, average) = (gradient.as_slice()?, numbers(average)?);
+        let (gradient, average) = (gradient.as_slice()?, f32_slice_mut(average)?);
         let shares = [self.beta as f32, (1.0 - self.beta) as f32];
         for range in self.trained.iter().cloned() {
             let (gradient, average) = (&gradient[range.clone()], &mut average[range]);
-            self.s.dispatch(TowardsSquare { shares, gradient, average });
+            self.s.dispatch(SquaredAverageKernel { shares, gradient, average });
         }
         Ok(())
     }
 }
 
-struct Towards<'a> {
+struct MovingAverageKernel<'a> {
     share: f32,
     gradient: &'a [f32],
     average: &'a mut [f32],
 }
 
-impl Kernel for Towards<'_> {
+impl Kernel for MovingAverageKernel<'_> {
     #[inline(always)]
-    fn run<S: Lanes>(self, s: S) {
+    fn run_with<S: Simd16>(self, s: S) {
         let share = s.splat(self.share);
         for at in (0..self.average.len()).step_by(BLOCK) {
-            let m = block_mut(self.average, at);
+            let m = block_at_mut(self.average, at);
             let old = s.load(m);
-            s.store(s.fma(share, s.sub(s.load(block(self.gradient, at)), old), old), m);
+            s.store(s.fma(share, s.sub(s.load(block_at(self.gradient, at)), old), old), m);
         }
     }
 }
 
-struct TowardsSquare<'a> {
+struct SquaredAverageKernel<'a> {
     /// β₂ and 1 − β₂
     shares: [f32; 2],
     gradient: &'a [f32],
     average: &'a mut [f32],
 }
 
-impl Kernel for TowardsSquare<'_> {
+impl Kernel for SquaredAverageKernel<'_> {
     #[inline(always)]
-    fn run<S: Lanes>(self, s: S) {
+    fn run_with<S: Simd16>(self, s: S) {
         let [keep, share] = self.shares.map(|x| s.splat(x));
         for at in (0..self.average.len()).step_by(BLOCK) {
-            let g = s.load(block(self.gradient, at));
-            let v = block_mut(self.average, at);
+            let g = s.load(block_at(self.gradient, at));
+            let v = block_at_mut(self.average, at);
             s.store(s.fma(keep, s.load(v), s.mul(share, s.mul(g, g))), v);
         }
     }
 }
 
 /// w ← (1 − ηλ)w − η/(1 − β₁ᵗ) · m / (√v/√(1 − β₂ᵗ) + ε)
-pub(super) struct Descend<'a, S> {
+pub(super) struct AdamWStepOp<'a, S> {
     s: S,
     trained: &'a [Range<usize>],
     /// 1 − ηλ, η/(1 − β₁ᵗ), 1/√(1 − β₂ᵗ), ε
@@ -104,9 +104,9 @@ pub(super) struct Descend<'a, S> {
     pub(super) finite: Cell<bool>,
 }
 
-impl<'a, S: Lanes> Descend<'a, S> {
+impl<'a, S: Simd16> AdamWStepOp<'a, S> {
     /// For a step, counted from 0.
-    pub(super) fn new(s: S, trained: &'a [Range<usize>], rates: Rates, adamw: AdamW, step: u64) -> Self {
+    pub(super) fn new(s: S, trained: &'a [Range<usize>], rates: StepHyperparams, adamw: AdamW, step: u64) -> Self {
         let t = (step + 1) as f64;
         let rise = |beta: f64| 1.0 - libm::pow(beta, t);
         let size = rates.lr / rise(adamw.beta1);
@@ -116,7 +116,7 @@ impl<'a, S: Lanes> Descend<'a, S> {
     }
 }
 
-impl<S: Lanes> InplaceOp3 for Descend<'_, S> {
+impl<S: Simd16> InplaceOp3 for AdamWStepOp<'_, S> {
     fn name(&self) -> &'static str {
         "adamw-descend"
     }
@@ -130,10 +130,10 @@ impl<S: Lanes> InplaceOp3 for Descend<'_, S> {
         squares: &CpuStorage,
         _: &Strides,
     ) -> Result<()> {
-        let (weights, average, squares) = (numbers(weights)?, average.as_slice()?, squares.as_slice()?);
+        let (weights, average, squares) = (f32_slice_mut(weights)?, average.as_slice()?, squares.as_slice()?);
         let mut witness = [0.0; BLOCK];
         for range in self.trained.iter().cloned() {
-            self.s.dispatch(Step {
+            self.s.dispatch(AdamWStepKernel {
                 coefficients: self.coefficients,
                 average: &average[range.clone()],
                 squares: &squares[range.clone()],
@@ -146,7 +146,7 @@ impl<S: Lanes> InplaceOp3 for Descend<'_, S> {
     }
 }
 
-struct Step<'a> {
+struct AdamWStepKernel<'a> {
     coefficients: [f32; 4],
     average: &'a [f32],
     squares: &'a [f32],
@@ -155,16 +155,16 @@ struct Step<'a> {
     witness: &'a mut [f32; BLOCK],
 }
 
-impl Kernel for Step<'_> {
+impl Kernel for AdamWStepKernel<'_> {
     #[inline(always)]
-    fn run<S: Lanes>(self, s: S) {
+    fn run_with<S: Simd16>(self, s: S) {
         let [keep, size, root, eps] = self.coefficients;
         let [keep, minus, root, eps, zero] = [keep, -size, root, eps, 0.0].map(|x| s.splat(x));
         let mut witness = s.load(self.witness);
         for at in (0..self.weights.len()).step_by(BLOCK) {
-            let scale = s.fma(root, s.sqrt(s.load(block(self.squares, at))), eps);
-            let direction = s.div(s.load(block(self.average, at)), scale);
-            let w = block_mut(self.weights, at);
+            let scale = s.fma(root, s.sqrt(s.load(block_at(self.squares, at))), eps);
+            let direction = s.div(s.load(block_at(self.average, at)), scale);
+            let w = block_at_mut(self.weights, at);
             let new = s.fma(minus, direction, s.mul(keep, s.load(w)));
             witness = s.fma(new, zero, witness);
             s.store(new, w);

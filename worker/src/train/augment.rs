@@ -5,7 +5,7 @@ use ergodic_common::seed::{Purpose, RandomStream, Streams};
 
 /// A window on an image, moved and perhaps mirrored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Move {
+pub(super) struct ImageTransform {
     /// By which the window is moved.
     down: i8,
     right: i8,
@@ -13,8 +13,8 @@ pub(super) struct Move {
     mirrored: bool,
 }
 
-impl Move {
-    fn draw(augment: Augment, stream: &mut RandomStream) -> Self {
+impl ImageTransform {
+    fn draw_random(augment: Augment, stream: &mut RandomStream) -> Self {
         let mut along = || match augment {
             Augment::CropFlip => stream.next_below(2 * MAX_CROP_SHIFT + 1) as i8 - MAX_CROP_SHIFT as i8,
             Augment::None | Augment::Flip => 0,
@@ -24,7 +24,7 @@ impl Move {
     }
 
     /// Which pixel of an image stands at (y, x) of the window, counted row by row; `None` outside the image.
-    pub(super) fn source(self, y: usize, x: usize, height: usize, width: usize) -> Option<usize> {
+    pub(super) fn source_pixel(self, y: usize, x: usize, height: usize, width: usize) -> Option<usize> {
         let x = if self.mirrored { width - 1 - x } else { x };
         let y = y.checked_add_signed(isize::from(self.down)).filter(|y| *y < height)?;
         let x = x.checked_add_signed(isize::from(self.right)).filter(|x| *x < width)?;
@@ -33,44 +33,55 @@ impl Move {
 }
 
 /// Moves of so many images; none where images stay as they are.
-pub(super) fn draw(augment: Augment, images: usize, stream: &mut RandomStream, into: &mut Vec<Move>) {
+pub(super) fn draw_transforms(
+    augment: Augment,
+    images: usize,
+    stream: &mut RandomStream,
+    into: &mut Vec<ImageTransform>,
+) {
     into.clear();
     if augment != Augment::None {
-        into.extend((0..images).map(|_| Move::draw(augment, stream)));
+        into.extend((0..images).map(|_| ImageTransform::draw_random(augment, stream)));
     }
 }
 
 /// The moves of a trial, step by step. Like the order of images, they are drawn epoch by epoch, so that the n-th image of
 /// an epoch moves alike whatever the batch size.
-pub(super) struct Moves<'a> {
+pub(super) struct TransformSequence<'a> {
     streams: &'a Streams,
     augment: Augment,
-    batch: usize,
+    batch_size: usize,
     /// Steps for which moves are drawn at once: an epoch, or one where images are drawn with replacement.
-    period: u64,
-    drawn: Option<u64>,
-    moves: Vec<Move>,
+    steps_per_draw: u64,
+    drawn_period: Option<u64>,
+    transforms: Vec<ImageTransform>,
 }
 
-impl<'a> Moves<'a> {
+impl<'a> TransformSequence<'a> {
     pub(super) fn new(config: &TrialConfig, streams: &'a Streams) -> Self {
-        let period = if config.data.order == VisitOrder::WithReplacement { 1 } else { config.steps_per_epoch() };
-        let (augment, batch) = (config.data.augment, config.effective_batch_size() as usize);
-        Self { streams, augment, batch, period, drawn: None, moves: Vec::new() }
+        let steps_per_draw =
+            if config.data.order == VisitOrder::WithReplacement { 1 } else { config.steps_per_epoch() };
+        let (augment, batch_size) = (config.data.augment, config.effective_batch_size() as usize);
+        Self { streams, augment, batch_size, steps_per_draw, drawn_period: None, transforms: Vec::new() }
     }
 
     /// Those of a step, counted from 0; none where images stay as they are.
-    pub(super) fn at(&mut self, step: u64) -> &[Move] {
+    pub(super) fn transforms_at(&mut self, step: u64) -> &[ImageTransform] {
         if self.augment == Augment::None {
             return &[];
         }
-        let (period, within) = (step / self.period, (step % self.period) as usize);
-        if self.drawn != Some(period) {
+        let (period, within) = (step / self.steps_per_draw, (step % self.steps_per_draw) as usize);
+        if self.drawn_period != Some(period) {
             let mut stream = self.streams.open_stream(Purpose::Augment, &period.to_le_bytes());
-            draw(self.augment, self.period as usize * self.batch, &mut stream, &mut self.moves);
-            self.drawn = Some(period);
+            draw_transforms(
+                self.augment,
+                self.steps_per_draw as usize * self.batch_size,
+                &mut stream,
+                &mut self.transforms,
+            );
+            self.drawn_period = Some(period);
         }
-        &self.moves[within * self.batch..][..self.batch]
+        &self.transforms[within * self.batch_size..][..self.batch_size]
     }
 }
 
@@ -81,14 +92,17 @@ mod tests {
 
     #[test]
     fn a_window_shows_the_image_or_black() {
-        let still = Move { down: 0, right: 0, mirrored: false };
-        assert_eq!((0..6).map(|i| still.source(i / 3, i % 3, 2, 3)).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5].map(Some));
-        let mirrored = Move { mirrored: true, ..still };
-        assert_eq!((0..3).map(|x| mirrored.source(1, x, 2, 3)).collect::<Vec<_>>(), [Some(5), Some(4), Some(3)]);
-        let moved = Move { down: -1, right: 1, mirrored: false };
-        assert_eq!(moved.source(0, 0, 2, 3), None);
-        assert_eq!(moved.source(1, 1, 2, 3), Some(2));
-        assert_eq!(moved.source(1, 2, 2, 3), None);
+        let still = ImageTransform { down: 0, right: 0, mirrored: false };
+        assert_eq!(
+            (0..6).map(|i| still.source_pixel(i / 3, i % 3, 2, 3)).collect::<Vec<_>>(),
+            [0, 1, 2, 3, 4, 5].map(Some)
+        );
+        let mirrored = ImageTransform { mirrored: true, ..still };
+        assert_eq!((0..3).map(|x| mirrored.source_pixel(1, x, 2, 3)).collect::<Vec<_>>(), [Some(5), Some(4), Some(3)]);
+        let moved = ImageTransform { down: -1, right: 1, mirrored: false };
+        assert_eq!(moved.source_pixel(0, 0, 2, 3), None);
+        assert_eq!(moved.source_pixel(1, 1, 2, 3), Some(2));
+        assert_eq!(moved.source_pixel(1, 2, 2, 3), None);
     }
 
     #[test]
@@ -97,9 +111,11 @@ mod tests {
         let streams = cases::streams(3);
         let mut epoch = |augment, batch: u32, number: u64| {
             (config.data.train, config.train.batch_size, config.data.augment) = (600, batch, augment);
-            let mut moves = Moves::new(&config, &streams);
+            let mut moves = TransformSequence::new(&config, &streams);
             let steps = u64::from(600 / batch);
-            (number * steps..(number + 1) * steps).flat_map(|step| moves.at(step).to_vec()).collect::<Vec<_>>()
+            (number * steps..(number + 1) * steps)
+                .flat_map(|step| moves.transforms_at(step).to_vec())
+                .collect::<Vec<_>>()
         };
         let crops = epoch(Augment::CropFlip, 10, 1);
         assert_eq!(crops, epoch(Augment::CropFlip, 40, 1));

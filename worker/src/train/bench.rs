@@ -12,10 +12,10 @@ use ergodic_common::spec::Measure;
 use ergodic_common::trial::TrialKey;
 
 use super::data::TrialData;
-use super::schedule::Rates;
-use super::simd::Lanes;
+use super::schedule::StepHyperparams;
+use super::simd::Simd16;
 use super::trial::Training;
-use super::{Isa, Job, Place};
+use super::{CandleDevice, Isa, Job};
 
 /// What a benchmark measured.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -55,19 +55,19 @@ impl BenchReport {
 ///
 /// # Errors
 /// The operating system gives no threads.
-pub fn bench(
+pub fn measure_training_speed(
     config: &TrialConfig,
     steps: u64,
     isa: Isa,
-    place: Option<&Place>,
+    place: Option<&CandleDevice>,
     threads: u32,
 ) -> Result<BenchReport, rayon::ThreadPoolBuildError> {
     let batch = u64::from(config.effective_batch_size());
     let mut report = BenchReport::default();
     let Some(net) = Net::from_config(config) else { return Ok(report) };
-    let pool = super::pool(threads)?;
+    let pool = super::build_thread_pool(threads)?;
     let streams = Streams { sweep_seed: 0, repeat: 0, cell: [0; 32], plan: SeedPlan::default() };
-    let data = made_up(config, &streams);
+    let data = random_trial_data(config, &streams);
     let measure = Measure::with_metrics(ergodic_common::config::Length::Steps(1), Vec::new());
     let key = TrialKey { cell: 0, repeat: 0 };
     let mut config = config.clone();
@@ -77,16 +77,16 @@ pub fn bench(
         streams: &streams,
         measure: &measure,
         data: Some(&data),
-        start: None,
+        initial_weights: None,
         key,
         isa,
-        place,
-        pool: pool.as_ref(),
-        shelf: None,
+        candle_device: place,
+        thread_pool: pool.as_ref(),
+        checkpoint_store: None,
         deadline: None,
     };
     let seconds = (&mut report.cpu_seconds, &mut report.seconds);
-    job.install(|| isa.run(Timed { job: &job, net: &net, data: &data, steps, seconds }));
+    job.run_on_pool(|| isa.run_program(TimedTraining { job: &job, net: &net, data: &data, steps, seconds }));
     report.gemm_flops_per_second = gemm_flops_per_second();
     report.steps = steps;
     report.samples = steps * batch;
@@ -94,7 +94,7 @@ pub fn bench(
     Ok(report)
 }
 
-const WARM_UP: u64 = 3;
+const WARM_UP_STEPS: u64 = 3;
 
 /// Side of the square matrices multiplied: 12 MiB in all, as large networks have.
 const GEMM_SIDE: usize = 1024;
@@ -106,10 +106,10 @@ const GEMM_PRODUCTS: u32 = 10;
 fn gemm_flops_per_second() -> f64 {
     // A pool of one, because Candle would spread a product over all cores.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-    pool.map_or(f64::NAN, |pool| pool.install(best_product))
+    pool.map_or(f64::NAN, |pool| pool.install(best_gemm_rate))
 }
 
-fn best_product() -> f64 {
+fn best_gemm_rate() -> f64 {
     let matrix = || Tensor::full(0.5_f32, (GEMM_SIDE, GEMM_SIDE), &Device::Cpu).and_then(|m| m.contiguous());
     let (a, b) = (matrix().expect(super::ON_CPU), matrix().expect(super::ON_CPU));
     let mut best = f64::INFINITY;
@@ -123,7 +123,7 @@ fn best_product() -> f64 {
     2.0 * (GEMM_SIDE * GEMM_SIDE * GEMM_SIDE) as f64 / best
 }
 
-struct Timed<'a> {
+struct TimedTraining<'a> {
     job: &'a Job<'a>,
     net: &'a Net,
     data: &'a TrialData,
@@ -132,17 +132,17 @@ struct Timed<'a> {
     seconds: (&'a mut f64, &'a mut f64),
 }
 
-impl super::Program for Timed<'_> {
-    fn run<S: Lanes>(self, s: S) {
+impl super::SimdProgram for TimedTraining<'_> {
+    fn run_with<S: Simd16>(self, s: S) {
         let mut training = Training::new(s, self.job, self.net, self.data).expect(super::ON_CPU);
-        let rates = Rates::at(self.job.config, 0);
+        let rates = StepHyperparams::at_step(self.job.config, 0);
         let (mut start, mut began) = (cpu_seconds(), Instant::now());
-        for step in 0..WARM_UP + self.steps {
-            if step == WARM_UP {
+        for step in 0..WARM_UP_STEPS + self.steps {
+            if step == WARM_UP_STEPS {
                 (start, began) = (cpu_seconds(), Instant::now());
             }
-            training.gradient(step).expect(super::ON_CPU);
-            training.descend(rates, step).expect(super::ON_CPU);
+            training.compute_gradient(step).expect(super::ON_CPU);
+            training.update_weights(rates, step).expect(super::ON_CPU);
         }
         let cpu = cpu_seconds() - start;
         let elapsed = began.elapsed().as_secs_f64();
@@ -152,7 +152,7 @@ impl super::Program for Timed<'_> {
 }
 
 /// A batch of noise.
-fn made_up(config: &TrialConfig, streams: &Streams) -> TrialData {
+fn random_trial_data(config: &TrialConfig, streams: &Streams) -> TrialData {
     let name = config.data.dataset;
     let (height, width, channels) = name.image_shape();
     let part = |images: u32| {

@@ -10,21 +10,26 @@ use ergodic_common::config::Loss;
 use ergodic_common::net::{ActivationShape, Layer, LinearOp, Net, NormScope, NormSpec, ParamRole, Pool};
 
 /// Parameters of all lanes: one tensor `[lane, numbers]` for each of [`Net::params`], in logical order.
-pub(super) type Parameters = Vec<Var>;
+pub(super) type CandleParams = Vec<Var>;
 
 /// Running mean and variance of each layer with a batch norm, `[lane, channel]`.
-pub(super) type Statistics = Vec<[Tensor; 2]>;
+pub(super) type BatchNormStatistics = Vec<[Tensor; 2]>;
 
 /// What a pass found.
-pub(super) struct Passed {
+pub(super) struct ForwardOutput {
     /// `[lane, batch, class]`
     pub(super) logits: Tensor,
     /// Mean and variance over the batch before each batch norm, `[lane, channel]`; of training passes only.
-    pub(super) moments: Statistics,
+    pub(super) batch_statistics: BatchNormStatistics,
 }
 
 /// Passes over images `[lane, batch, height, width, channel]`; with running statistics in evaluation mode.
-pub(super) fn pass(net: &Net, params: &Parameters, images: &Tensor, running: Option<&Statistics>) -> Result<Passed> {
+pub(super) fn forward_pass(
+    net: &Net,
+    params: &CandleParams,
+    images: &Tensor,
+    running: Option<&BatchNormStatistics>,
+) -> Result<ForwardOutput> {
     let described = net.params();
     let get = |layer: usize, role: ParamRole| -> Option<&Tensor> {
         let at = described.iter().position(|p| p.layer == layer && p.role == role)?;
@@ -34,7 +39,7 @@ pub(super) fn pass(net: &Net, params: &Parameters, images: &Tensor, running: Opt
     let (mut sums, mut activations): (Vec<Tensor>, Vec<Tensor>) = (Vec::new(), Vec::new());
     for (at, layer) in net.layers.iter().enumerate() {
         let weight = get(at, ParamRole::Weight).expect("every layer has a weight");
-        let mut x = map(layer, layer.source.map_or(images, |source| &activations[source]), weight)?;
+        let mut x = apply_linear_op(layer, layer.source.map_or(images, |source| &activations[source]), weight)?;
         if let Some(bias) = get(at, ParamRole::Bias) {
             x = x.broadcast_add(&per_channel(bias)?)?;
         }
@@ -56,11 +61,11 @@ pub(super) fn pass(net: &Net, params: &Parameters, images: &Tensor, running: Opt
                 x = x.broadcast_mul(&per_channel(scale)?)?.broadcast_add(&per_channel(shift)?)?;
             }
         }
-        activations.push(pool(layer.pool, if layer.relu { relu(&x)? } else { x })?);
+        activations.push(apply_pool(layer.pool, if layer.relu { relu(&x)? } else { x })?);
     }
     let logits = activations.last().expect("a network has a head");
     let (lanes, batch, ..) = logits.dims5()?;
-    Ok(Passed { logits: logits.reshape((lanes, batch, net.classes))?, moments })
+    Ok(ForwardOutput { logits: logits.reshape((lanes, batch, net.classes))?, batch_statistics: moments })
 }
 
 /// `[lane, channel]` as something to broadcast over images.
@@ -70,7 +75,7 @@ fn per_channel(x: &Tensor) -> Result<Tensor> {
 }
 
 /// A layer's map with a weight per lane.
-pub(super) fn map(layer: &Layer, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+pub(super) fn apply_linear_op(layer: &Layer, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let outputs = layer.output.channels;
     let (lanes, batch, ..) = x.dims5()?;
     match layer.linear_op {
@@ -81,7 +86,7 @@ pub(super) fn map(layer: &Layer, x: &Tensor, weight: &Tensor) -> Result<Tensor> 
         }
         LinearOp::Conv { .. } => {
             let pixels = batch * layer.output.height * layer.output.width;
-            let patches = patches(layer, x)?.reshape((lanes, pixels, layer.fan_in()))?;
+            let patches = extract_patches(layer, x)?.reshape((lanes, pixels, layer.fan_in()))?;
             let y = patches.matmul(&weight.reshape((lanes, layer.fan_in(), outputs))?)?;
             y.reshape((lanes, batch, layer.output.height, layer.output.width, outputs))
         }
@@ -90,24 +95,24 @@ pub(super) fn map(layer: &Layer, x: &Tensor, weight: &Tensor) -> Result<Tensor> 
 
 /// What each output pixel of a convolution sees, `[image, output pixel and kernel pixel, channel]`. Candle's own
 /// convolution has no lanes, and a wrong gradient for images that are not square.
-fn patches(layer: &Layer, x: &Tensor) -> Result<Tensor> {
+fn extract_patches(layer: &Layer, x: &Tensor) -> Result<Tensor> {
     let (lanes, batch, height, width, channels) = x.dims5()?;
     let flat = x.reshape((lanes * batch, height * width, channels))?;
     // Outside the image is one more pixel, which is black.
     let outside = Tensor::zeros((lanes * batch, 1, channels), x.dtype(), x.device())?;
-    let places = places(layer);
+    let places = patch_pixel_indices(layer);
     let count = places.len();
     let places = Tensor::from_vec(places, count, x.device())?;
     Tensor::cat(&[&flat, &outside], 1)?.index_select(&places, 1)
 }
 
 /// The input pixel under every kernel pixel of every output pixel, in this order.
-fn places(layer: &Layer) -> Vec<u32> {
+fn patch_pixel_indices(layer: &Layer) -> Vec<u32> {
     let LinearOp::Conv { kernel, stride, padding } = layer.linear_op else { return Vec::new() };
     let ActivationShape { height, width, .. } = layer.input;
     let mut places = Vec::with_capacity(layer.output.height * layer.output.width * kernel * kernel);
-    for (y, x) in pixels(layer.output.height, layer.output.width) {
-        for (ky, kx) in pixels(kernel, kernel) {
+    for (y, x) in pixel_coordinates(layer.output.height, layer.output.width) {
+        for (ky, kx) in pixel_coordinates(kernel, kernel) {
             let inside = |at: usize, side: usize| at.checked_sub(padding).filter(|at| *at < side);
             let place = inside(y * stride + ky, height).zip(inside(x * stride + kx, width));
             places.push(place.map_or(height * width, |(y, x)| y * width + x) as u32);
@@ -116,7 +121,7 @@ fn places(layer: &Layer) -> Vec<u32> {
     places
 }
 
-fn pixels(height: usize, width: usize) -> impl Iterator<Item = (usize, usize)> {
+fn pixel_coordinates(height: usize, width: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..height).flat_map(move |y| (0..width).map(move |x| (y, x)))
 }
 
@@ -126,7 +131,7 @@ fn relu(x: &Tensor) -> Result<Tensor> {
 }
 
 /// (x − mean)/√(variance + ε), and 0 where that is 0/0.
-fn normalise(centred: &Tensor, variance: &Tensor, eps: f64) -> Result<Tensor> {
+fn scale_to_unit_variance(centred: &Tensor, variance: &Tensor, eps: f64) -> Result<Tensor> {
     let square = (variance + eps)?;
     let some = square.ne(0.0)?.to_dtype(square.dtype())?;
     let none = (1.0 - &some)?;
@@ -146,7 +151,7 @@ fn batch_norm(x: &Tensor, norm: NormSpec, running: Option<&[Tensor; 2]>) -> Resu
             (mean, variance, Some(seen))
         }
     };
-    let normed = normalise(&flat.broadcast_sub(&mean)?, &variance, norm.eps)?;
+    let normed = scale_to_unit_variance(&flat.broadcast_sub(&mean)?, &variance, norm.eps)?;
     Ok((normed.reshape(x.shape())?, seen))
 }
 
@@ -158,12 +163,12 @@ fn group_norm(x: &Tensor, groups: usize, eps: f64) -> Result<Tensor> {
     let flat = by_group.reshape((lanes * batch * groups, pixels * within))?;
     let centred = flat.broadcast_sub(&flat.mean_keepdim(1)?)?;
     let variance = centred.sqr()?.mean_keepdim(1)?;
-    let normed = normalise(&centred, &variance, eps)?.reshape((lanes * batch, groups, pixels, within))?;
+    let normed = scale_to_unit_variance(&centred, &variance, eps)?.reshape((lanes * batch, groups, pixels, within))?;
     normed.transpose(1, 2)?.contiguous()?.reshape(x.shape())
 }
 
 /// The first of equal ones is the largest.
-fn pool(pool: Pool, x: Tensor) -> Result<Tensor> {
+fn apply_pool(pool: Pool, x: Tensor) -> Result<Tensor> {
     let (lanes, batch, height, width, channels) = x.dims5()?;
     match pool {
         Pool::None => Ok(x),
@@ -189,7 +194,7 @@ fn pool(pool: Pool, x: Tensor) -> Result<Tensor> {
 }
 
 /// `share` times the sum of the losses of each lane's images, `[lane]`; labels lane after lane.
-pub(super) fn objective(logits: &Tensor, labels: &[u8], loss: Loss, share: f64) -> Result<Tensor> {
+pub(super) fn compute_objective(logits: &Tensor, labels: &[u8], loss: Loss, share: f64) -> Result<Tensor> {
     let (lanes, batch, classes) = logits.dims3()?;
     let smoothing = if let Loss::CrossEntropy { smoothing } = loss { smoothing } else { 0.0 };
     let mut targets = vec![smoothing / classes as f64; lanes * batch * classes];
@@ -210,7 +215,7 @@ pub(super) fn objective(logits: &Tensor, labels: &[u8], loss: Loss, share: f64) 
 
 /// The gradient of the sum over lanes, for each of the parameters, `[lane, numbers]`. Since no operation mixes lanes, each
 /// lane's is its own.
-pub(super) fn gradient(params: &Parameters, objective: &Tensor) -> Result<Vec<Tensor>> {
+pub(super) fn compute_gradients(params: &CandleParams, objective: &Tensor) -> Result<Vec<Tensor>> {
     let gradients = objective.sum_all()?.backward()?;
     params
         .iter()
@@ -219,7 +224,7 @@ pub(super) fn gradient(params: &Parameters, objective: &Tensor) -> Result<Vec<Te
 }
 
 /// Numbers of all lanes as a parameter.
-pub(super) fn parameter(numbers: &[f64], lanes: usize, dtype: DType, device: &Device) -> Result<Var> {
+pub(super) fn build_param(numbers: &[f64], lanes: usize, dtype: DType, device: &Device) -> Result<Var> {
     let tensor = Tensor::from_slice(numbers, (lanes, numbers.len() / lanes), &Device::Cpu)?;
     Var::from_tensor(&tensor.to_dtype(dtype)?.to_device(device)?)
 }

@@ -8,225 +8,252 @@ use std::mem::take;
 use ergodic_common::config::Loss;
 use ergodic_common::net::{Net, Pool};
 
-use super::data::Source;
-use super::layer::{Chunk, Desk, Forms, LayerState, Mapped, Pass, Returned, Statistics};
-use super::loss::{Objective, Tally, largest};
-use super::params::Layout;
-use super::plan::{self, Grid};
-use super::simd::{Buffer, Lanes, padded};
-use super::team::{Team, add, cut};
+use super::data::ImageBatch;
+use super::layer::{
+    BackwardPart, ForwardPart, ImageRange, LayerPass, LayerState, RunningStatistics, WeightScratch, Workspace,
+};
+use super::loss::{LossTally, Objective, argmax};
+use super::params::ParamLayout;
+use super::plan::{self, HaloGrid};
+use super::simd::{AlignedBuffer, Simd16, round_up_to_block};
+use super::team::{Parallelism, add_elementwise, chunks_or_empty};
 
 /// A network with the memory to run it.
-pub(super) struct Engine {
+pub(super) struct CpuEngine {
     /// Where parameters stand.
-    pub(super) layout: Layout,
+    pub(super) layout: ParamLayout,
     /// Images whose activations are kept at a time.
-    batch: usize,
+    micro_batch: usize,
     layers: Vec<LayerState>,
-    logits: Buffer,
+    logits: AlignedBuffer,
     objective: Objective,
     /// The weights of the layer at work, as its kernels read them.
-    forms: Forms,
-    team: Team,
-    desks: Vec<Desk>,
+    weight_scratch: WeightScratch,
+    parallelism: Parallelism,
+    workspaces: Vec<Workspace>,
 }
 
-impl Engine {
+impl CpuEngine {
     /// For training batches of `batch` images and passes without gradient of up to `test` images, on `threads` threads of
     /// the pool that it runs in.
     pub(super) fn new(net: &Net, loss: Loss, batch: usize, test: usize, threads: usize) -> Self {
-        let plans = plan::plan(net);
-        let layout = Layout::new(net, &plans);
+        let plans = plan::plan_layers(net);
+        let layout = ParamLayout::new(net, &plans);
         let part_of = net.micro_batch_size(batch as u64) as usize;
         let capacity = part_of.max(test);
         let state = |(at, plan)| LayerState::new(at, net, plan, &layout, part_of, capacity);
         let layers: Vec<_> = plans.into_iter().enumerate().map(state).collect();
         let objective = Objective { classes: net.classes, loss };
-        let logits = Buffer::zeros(capacity * padded(net.classes));
-        let team = Team::new(threads);
-        let desks = team.desks(|| Desk::new(&layers, |plan| batch > plan.part));
-        let forms = Forms::new(&layers);
-        Self { layout, batch: part_of, layers, logits, objective, forms, team, desks }
+        let logits = AlignedBuffer::zeros(capacity * round_up_to_block(net.classes));
+        let parallelism = Parallelism::new(threads);
+        let workspaces = parallelism.make_workspaces(|| Workspace::new(&layers, |plan| batch > plan.part_images));
+        let weight_scratch = WeightScratch::new(&layers);
+        Self { layout, micro_batch: part_of, layers, logits, objective, weight_scratch, parallelism, workspaces }
     }
 
     /// Loss of a batch in training mode, and the gradient of its mean over the batch.
-    pub(super) fn train<S: Lanes>(
+    pub(super) fn compute_gradient<S: Simd16>(
         &mut self,
         s: S,
         weights: &[f32],
-        source: &Source<'_>,
+        source: &ImageBatch<'_>,
         gradient: &mut [f32],
-    ) -> Tally {
+    ) -> LossTally {
         gradient.fill(0.0);
-        self.layers.iter_mut().for_each(|l| l.sums.reset());
-        let mut tally = Tally::default();
+        self.layers.iter_mut().for_each(|l| l.gradient_sums.reset());
+        let mut tally = LossTally::default();
         let (images, share) = (source.len(), 1.0 / source.len() as f64);
-        for part in source.parts(self.batch) {
+        for part in source.micro_batches(self.micro_batch) {
             self.forward(s, weights, &part, None);
             let last = self.layers.last_mut().expect("a network has a head");
             let len = last.plan.output_len();
-            tally.add(self.objective.train(&self.logits, len, part.labels(), share, &mut last.gradient));
+            tally.add(self.objective.sum_losses_with_gradient(
+                &self.logits,
+                len,
+                part.labels(),
+                share,
+                &mut last.gradient,
+            ));
             self.backward(s, weights, &part, images, gradient);
         }
         tally
     }
 
     /// Losses of a batch under the running statistics.
-    pub(super) fn evaluate<S: Lanes>(
+    pub(super) fn evaluate_batch<S: Simd16>(
         &mut self,
         s: S,
         weights: &[f32],
         statistics: &[f32],
-        source: &Source<'_>,
-    ) -> Tally {
+        source: &ImageBatch<'_>,
+    ) -> LossTally {
         self.forward(s, weights, source, Some(statistics));
-        self.objective.evaluate(&self.logits, padded(self.objective.classes), source.labels())
+        self.objective.sum_losses(&self.logits, round_up_to_block(self.objective.classes), source.labels())
     }
 
     /// Classes that the last pass gives its first images.
-    pub(super) fn classes(&self, images: usize) -> impl Iterator<Item = u8> {
-        let logits = self.logits.chunks_exact(padded(self.objective.classes)).take(images);
-        logits.map(|logits| largest(&logits[..self.objective.classes]) as u8)
+    pub(super) fn predicted_classes(&self, images: usize) -> impl Iterator<Item = u8> {
+        let logits = self.logits.chunks_exact(round_up_to_block(self.objective.classes)).take(images);
+        logits.map(|logits| argmax(&logits[..self.objective.classes]) as u8)
     }
 
     /// Logits of an image of the last pass.
     #[cfg(test)]
-    pub(super) fn logits(&self, image: usize) -> &[f32] {
-        &self.logits[image * padded(self.objective.classes)..][..self.objective.classes]
+    pub(super) fn image_logits(&self, image: usize) -> &[f32] {
+        &self.logits[image * round_up_to_block(self.objective.classes)..][..self.objective.classes]
     }
 
     /// Fills z of every layer, and the logits.
-    fn forward<S: Lanes>(&mut self, s: S, weights: &[f32], source: &Source<'_>, running: Option<&[f32]>) {
-        self.desks.iter_mut().flat_map(|desk| &mut desk.layers).for_each(|layer| layer.held = None);
+    fn forward<S: Simd16>(&mut self, s: S, weights: &[f32], source: &ImageBatch<'_>, running: Option<&[f32]>) {
+        self.workspaces.iter_mut().flat_map(|desk| &mut desk.layers).for_each(|layer| layer.written_chunk = None);
         for at in 0..self.layers.len() {
-            self.map(s, at, weights, source, running.is_none());
-            let statistics = running.zip(self.layout.statistics[at].as_ref());
-            let statistics = statistics.map(|(all, mean)| Statistics {
+            self.forward_layer(s, at, weights, source, running.is_none());
+            let statistics = running.zip(self.layout.running_mean_ranges[at].as_ref());
+            let statistics = statistics.map(|(all, mean)| RunningStatistics {
                 mean: &all[mean.clone()],
                 variance: &all[mean.end..mean.end + mean.len()],
             });
             let (before, rest) = self.layers.split_at_mut(at);
-            rest[0].set_channels(before, weights, statistics);
+            rest[0].set_coefficients(before, weights, statistics);
         }
         let last = self.layers.last().expect("a network has a head");
-        let grid = Grid::flat(last.plan.output_len());
-        last.activate(s, Chunk { first: 0, images: source.len() }, grid, &mut self.logits);
+        let grid = HaloGrid::single_pixel(last.plan.output_len());
+        last.write_activations(s, ImageRange { first: 0, images: source.len() }, grid, &mut self.logits);
     }
 
     /// Fills z of a layer, and takes its moments.
-    fn map<S: Lanes>(&mut self, s: S, at: usize, weights: &[f32], source: &Source<'_>, training: bool) {
+    fn forward_layer<S: Simd16>(&mut self, s: S, at: usize, weights: &[f32], source: &ImageBatch<'_>, training: bool) {
         let layer = &mut self.layers[at];
         let (mut z, mut moments) = (take(&mut layer.z), take(&mut layer.moments));
-        let (mut mean, mut inv) = (take(&mut layer.channels.mean), take(&mut layer.channels.inv));
+        let (mut mean, mut inv) = (take(&mut layer.coefficients.mean), take(&mut layer.coefficients.inv_std));
         moments.reset();
         let layer = &self.layers[at];
-        let weights = layer.spread_weights(s, weights, &mut self.forms.spread);
-        let pass = Pass { layers: &self.layers, weights, source, training };
-        let (part, stride) = (layer.plan.part, layer.channels.stride);
-        let parts = Chunk { first: 0, images: source.len() }.cut(part);
-        let parts = parts.zip(cut(&mut z, part * layer.plan.output_len()));
-        let parts = parts.zip(cut(&mut mean, part * stride).zip(cut(&mut inv, part * stride)));
-        let parts = parts.map(|((part, z), (mean, inv))| Mapped { part, z, mean, inv });
-        self.team.each(
-            &mut self.desks,
+        let weights = layer.transform_weights(s, weights, &mut self.weight_scratch.transformed);
+        let pass = LayerPass { layers: &self.layers, weights, batch: source, training };
+        let (part, stride) = (layer.plan.part_images, layer.coefficients.image_stride);
+        let parts = ImageRange { first: 0, images: source.len() }.split_by(part);
+        let parts = parts.zip(chunks_or_empty(&mut z, part * layer.plan.output_len()));
+        let parts = parts.zip(chunks_or_empty(&mut mean, part * stride).zip(chunks_or_empty(&mut inv, part * stride)));
+        let parts = parts.map(|((part, z), (mean, inv))| ForwardPart { part, z, mean, inv_std: inv });
+        self.parallelism.process_and_merge(
+            &mut self.workspaces,
             parts,
-            |desk, part| layer.map_part(s, at, &pass, desk, part),
+            |desk, part| layer.forward_part(s, at, &pass, desk, part),
             |desk| moments.add(&desk.layers[at].moments),
         );
         let layer = &mut self.layers[at];
         (layer.z, layer.moments) = (z, moments);
-        (layer.channels.mean, layer.channels.inv) = (mean, inv);
+        (layer.coefficients.mean, layer.coefficients.inv_std) = (mean, inv);
     }
 
     /// `whole`: images of the batch of which these are a part.
-    fn backward<S: Lanes>(&mut self, s: S, weights: &[f32], source: &Source<'_>, whole: usize, gradient: &mut [f32]) {
+    fn backward<S: Simd16>(
+        &mut self,
+        s: S,
+        weights: &[f32],
+        source: &ImageBatch<'_>,
+        whole: usize,
+        gradient: &mut [f32],
+    ) {
         let images = source.len();
         self.begin_backward(s, images);
         for at in (0..self.layers.len()).rev() {
             let (_, rest) = self.layers.split_at_mut(at);
             let (layer, after) = rest.split_first_mut().expect("the index is a layer's");
-            layer.finish_slopes(after, at + 1, images, gradient);
-            let place = layer.places.weight.clone();
-            let alone = whole <= layer.plan.part;
-            self.give_back(s, at, weights, source, alone, &mut gradient[place]);
+            layer.finish_gradient_sums(after, at + 1, images, gradient);
+            let place = layer.param_ranges.weight.clone();
+            let alone = whole <= layer.plan.part_images;
+            self.backward_layer(s, at, weights, source, alone, &mut gradient[place]);
         }
     }
 
     /// Takes the slopes of the last layer, whose gradient the loss has written.
-    fn begin_backward<S: Lanes>(&mut self, s: S, images: usize) {
-        let (last, desk) = (self.layers.last_mut().expect("a network has a head"), &mut self.desks[0]);
-        let (mut gradient, mut sums) = (take(&mut last.gradient), take(&mut last.sums));
-        for part in (Chunk { first: 0, images }).cut(last.plan.chunk) {
-            let gradient = part.of_mut(Chunk { first: 0, images }, &mut gradient, last.plan.output_len());
+    fn begin_backward<S: Simd16>(&mut self, s: S, images: usize) {
+        let (last, desk) = (self.layers.last_mut().expect("a network has a head"), &mut self.workspaces[0]);
+        let (mut gradient, mut sums) = (take(&mut last.gradient), take(&mut last.gradient_sums));
+        for part in (ImageRange { first: 0, images }).split_by(last.plan.chunk_images) {
+            let gradient =
+                part.slice_within_mut(ImageRange { first: 0, images }, &mut gradient, last.plan.output_len());
             let (weights, passed, pooled, slopes) = (None, &mut [][..], &mut [][..], (&mut [][..], &mut [][..]));
-            let mut to = Returned { part, weights, passed, gradient, pooled, slopes };
-            last.add_slopes(s, part, &mut to, &mut sums, &mut desk.image_sums);
+            let mut to = BackwardPart {
+                part,
+                weight_gradient: weights,
+                added_gradient: passed,
+                input_gradient: gradient,
+                pooled_gradient: pooled,
+                gradient_means: slopes,
+            };
+            last.add_gradient_sums(s, part, &mut to, &mut sums, &mut desk.image_gradient_sums);
         }
-        (last.gradient, last.sums) = (gradient, sums);
+        (last.gradient, last.gradient_sums) = (gradient, sums);
     }
 
     /// The backward pass over a layer: adds to the gradient of its weight, and to those of the layers it reads.
-    fn give_back<S: Lanes>(
+    fn backward_layer<S: Simd16>(
         &mut self,
         s: S,
         at: usize,
         weights: &[f32],
-        source: &Source<'_>,
+        source: &ImageBatch<'_>,
         alone: bool,
         total: &mut [f32],
     ) {
         let (reads, adds) = (self.layers[at].source, self.layers[at].add);
-        let mut lent = reads.map(|before| self.layers[before].lend()).unwrap_or_default();
-        let mut passed = adds.map(|before| take(self.layers[before].passed())).unwrap_or_default();
+        let mut lent = reads.map(|before| self.layers[before].take_gradient_buffers()).unwrap_or_default();
+        let mut passed = adds.map(|before| take(self.layers[before].residual_gradient_mut())).unwrap_or_default();
         {
             let layer = &self.layers[at];
-            let weights = layer.transpose_weights(s, weights, &mut self.forms);
-            let pass = Pass { layers: &self.layers, weights, source, training: true };
-            let part = layer.plan.part;
+            let weights = layer.transpose_weights(s, weights, &mut self.weight_scratch);
+            let pass = LayerPass { layers: &self.layers, weights, batch: source, training: true };
+            let part = layer.plan.part_images;
             let read = |len: fn(&LayerState) -> usize| reads.map_or(0, |before| part * len(&self.layers[before]));
-            let (inner, stride) = (read(|l| l.plan.output_len()), read(|l| l.channels.stride));
-            let pooled = read(|l| if l.pool == Pool::None { 0 } else { l.plan.readable });
+            let (inner, stride) = (read(|l| l.plan.output_len()), read(|l| l.coefficients.image_stride));
+            let pooled = read(|l| if l.pool == Pool::None { 0 } else { l.plan.activation_len });
             let added = if adds.is_some() { part * layer.plan.output_len() } else { 0 };
             // A single part writes where the sum of all belongs.
             let (mut direct, mut total) = if alone { (Some(total), None) } else { (None, Some(total)) };
-            let parts = Chunk { first: 0, images: source.len() }.cut(part).zip(cut(&mut passed, added));
-            let parts = parts.zip(cut(&mut lent.gradient, inner).zip(cut(&mut lent.pooled, pooled)));
-            let slopes = cut(&mut lent.slopes.mean, stride).zip(cut(&mut lent.slopes.mean_x, stride));
-            let parts = parts.zip(slopes).map(|(((part, passed), (gradient, pooled)), slopes)| Returned {
+            let parts =
+                ImageRange { first: 0, images: source.len() }.split_by(part).zip(chunks_or_empty(&mut passed, added));
+            let parts = parts.zip(
+                chunks_or_empty(&mut lent.gradient, inner).zip(chunks_or_empty(&mut lent.pooled_gradient, pooled)),
+            );
+            let slopes = chunks_or_empty(&mut lent.gradient_means.mean, stride)
+                .zip(chunks_or_empty(&mut lent.gradient_means.mean_x, stride));
+            let parts = parts.zip(slopes).map(|(((part, passed), (gradient, pooled)), slopes)| BackwardPart {
                 part,
-                weights: direct.take(),
-                passed,
-                gradient,
-                pooled,
-                slopes,
+                weight_gradient: direct.take(),
+                added_gradient: passed,
+                input_gradient: gradient,
+                pooled_gradient: pooled,
+                gradient_means: slopes,
             });
-            self.team.each(
-                &mut self.desks,
+            self.parallelism.process_and_merge(
+                &mut self.workspaces,
                 parts,
-                |desk, part| layer.return_part(s, at, &pass, desk, part),
+                |desk, part| layer.backward_part(s, at, &pass, desk, part),
                 |desk| {
-                    lent.sums.add(&desk.sums);
+                    lent.gradient_sums.add(&desk.gradient_sums);
                     if let (Some(total), true) = (&mut total, layer.trained) {
-                        add(total, &desk.weights);
+                        add_elementwise(total, &desk.weight_gradient);
                     }
                 },
             );
         }
         if let Some(before) = reads {
-            self.layers[before].take_back(lent);
+            self.layers[before].restore_gradient_buffers(lent);
         }
         if let Some(before) = adds {
-            *self.layers[before].passed() = passed;
+            *self.layers[before].residual_gradient_mut() = passed;
         }
     }
 
     /// Passes over a batch in training mode, for its statistics.
-    pub(super) fn estimate<S: Lanes>(&mut self, s: S, weights: &[f32], source: &Source<'_>) {
+    pub(super) fn collect_statistics<S: Simd16>(&mut self, s: S, weights: &[f32], source: &ImageBatch<'_>) {
         self.forward(s, weights, source, None);
     }
 
     /// Mean and unbiased variance of the last training batch before a layer's norm.
-    pub(super) fn moments(&self, layer: usize) -> impl Iterator<Item = (f64, f64)> {
-        self.layers[layer].moments.unbiased()
+    pub(super) fn batch_statistics(&self, layer: usize) -> impl Iterator<Item = (f64, f64)> {
+        self.layers[layer].moments.unbiased_statistics()
     }
 }

@@ -10,17 +10,17 @@ use std::ops::Range;
 use ergodic_common::config::Loss;
 use ergodic_common::net::{Layer, Net, NormScope, ParamRole, Pool};
 
-use super::data::Source;
-use super::maps::ExactMap;
-use super::plan::Grid;
-use super::simd::Lanes;
+use super::data::ImageBatch;
+use super::maps::ExactLinearOp;
+use super::plan::HaloGrid;
+use super::simd::Simd16;
 
 /// The Hessian of what is minimised on a batch, over all parameters, those that are not trained held fast.
 pub(super) struct Hessian<'a, S> {
     s: S,
     loss: Loss,
     classes: usize,
-    layers: Vec<LayerAt<'a>>,
+    layers: Vec<HessianLayer<'a>>,
     /// All parameters, one after the other in logical order.
     weights: Vec<f64>,
     /// Places of the trained ones.
@@ -28,14 +28,14 @@ pub(super) struct Hessian<'a, S> {
     images: Vec<f64>,
     labels: Vec<u8>,
     /// Images that are passed over at a time.
-    at_a_time: usize,
+    micro_batch: usize,
     /// The passes at the weights, where one covers the whole batch.
-    kept: Vec<Passed>,
+    cached_pass: Vec<LayerPassRecord>,
 }
 
-struct LayerAt<'a> {
+struct HessianLayer<'a> {
     layer: &'a Layer,
-    map: ExactMap,
+    linear_op: ExactLinearOp,
     weight: Range<usize>,
     bias: Option<Range<usize>>,
     scale: Option<Range<usize>>,
@@ -47,34 +47,34 @@ struct LayerAt<'a> {
 }
 
 /// What the passes over some images leave of a layer.
-struct Passed {
+struct LayerPassRecord {
     /// z, normalised if a norm follows.
     x: Vec<f64>,
     /// 1/√(variance + ε), of each set that a norm runs over.
-    inv: Vec<f64>,
+    inv_std: Vec<f64>,
     /// Which of the pixels that are pooled is the largest.
-    largest: Vec<u8>,
+    max_choices: Vec<u8>,
     /// What its readers see.
     output: Vec<f64>,
     /// ∂L/∂y behind scale and shift, and ∂L/∂z.
-    slope: Vec<f64>,
-    gradient: Vec<f64>,
+    y_gradient: Vec<f64>,
+    z_gradient: Vec<f64>,
 }
 
 /// How a layer changes along a direction.
-struct Tangent {
+struct LayerTangent {
     x: Vec<f64>,
     /// Of `inv`, relative to it.
-    inv: Vec<f64>,
+    inv_std: Vec<f64>,
     output: Vec<f64>,
 }
 
-impl<'a, S: Lanes> Hessian<'a, S> {
+impl<'a, S: Simd16> Hessian<'a, S> {
     /// Of a batch of images, at parameters in the order of [`Net::params`].
-    pub(super) fn new(s: S, net: &'a Net, loss: Loss, parameters: &[Vec<f32>], batch: &Source<'_>) -> Self {
+    pub(super) fn new(s: S, net: &'a Net, loss: Loss, parameters: &[Vec<f32>], batch: &ImageBatch<'_>) -> Self {
         let weights: Vec<f64> = parameters.iter().flatten().map(|x| f64::from(*x)).collect();
         let mut images = vec![0.0; batch.len() * net.input.len()];
-        batch.write(0, batch.len(), &Grid::flat(net.input.len()), &mut images);
+        batch.write_images(0, batch.len(), &HaloGrid::single_pixel(net.input.len()), &mut images);
         let (mut places, mut trained, mut from) = (Vec::new(), Vec::new(), 0);
         for param in net.params() {
             let place = from..from + param.len;
@@ -87,11 +87,11 @@ impl<'a, S: Lanes> Hessian<'a, S> {
         let layer_at = |(at, layer): (usize, &'a Layer)| {
             let place = |role| places.iter().find(|(l, r, _)| (*l, *r) == (at, role)).map(|(.., place)| place.clone());
             let weight = place(ParamRole::Weight).expect("every layer has a weight");
-            let map = ExactMap::of(layer);
-            let transposed = layer.source.map(|_| map.transpose(&weights[weight.clone()])).unwrap_or_default();
+            let map = ExactLinearOp::from_layer(layer);
+            let transposed = layer.source.map(|_| map.transpose_weight(&weights[weight.clone()])).unwrap_or_default();
             let (bias, scale, shift) =
                 (place(ParamRole::Bias), place(ParamRole::NormScale), place(ParamRole::NormShift));
-            LayerAt { layer, map, weight, bias, scale, shift, adder: net.adding_layer(at), transposed }
+            HessianLayer { layer, linear_op: map, weight, bias, scale, shift, adder: net.adding_layer(at), transposed }
         };
         let layers = net.layers.iter().enumerate().map(layer_at).collect();
         let mut this = Self {
@@ -103,128 +103,133 @@ impl<'a, S: Lanes> Hessian<'a, S> {
             trained,
             images: images.into_iter().map(f64::from).collect(),
             labels: batch.labels().collect(),
-            at_a_time: net.micro_batch_size(batch.len() as u64) as usize,
-            kept: Vec::new(),
+            micro_batch: net.micro_batch_size(batch.len() as u64) as usize,
+            cached_pass: Vec::new(),
         };
-        if this.at_a_time == this.labels.len() {
-            this.kept = this.pass(0..this.labels.len());
+        if this.micro_batch == this.labels.len() {
+            this.cached_pass = this.forward_backward(0..this.labels.len());
         }
         this
     }
 
     /// Numbers in a direction, and the places of those that are not held fast.
-    pub(super) fn shape(&self) -> (usize, Vec<Range<usize>>) {
+    pub(super) fn direction_layout(&self) -> (usize, Vec<Range<usize>>) {
         (self.weights.len(), self.trained.clone())
     }
 
     /// The product with a direction, which is 0 where parameters are held fast.
-    pub(super) fn product(&self, direction: &[f64]) -> Vec<f64> {
+    pub(super) fn product_with(&self, direction: &[f64]) -> Vec<f64> {
         let mut product = vec![0.0; direction.len()];
-        for first in (0..self.labels.len()).step_by(self.at_a_time) {
-            let images = first..(first + self.at_a_time).min(self.labels.len());
-            let again = if self.kept.is_empty() { self.pass(images.clone()) } else { Vec::new() };
-            let passed = if self.kept.is_empty() { &again } else { &self.kept };
-            let tangents = self.tangents(passed, images.clone(), direction);
-            self.add_product(passed, &tangents, images, direction, &mut product);
+        for first in (0..self.labels.len()).step_by(self.micro_batch) {
+            let images = first..(first + self.micro_batch).min(self.labels.len());
+            let again = if self.cached_pass.is_empty() { self.forward_backward(images.clone()) } else { Vec::new() };
+            let passed = if self.cached_pass.is_empty() { &again } else { &self.cached_pass };
+            let tangents = self.forward_tangents(passed, images.clone(), direction);
+            self.add_backward_tangents(passed, &tangents, images, direction, &mut product);
         }
         product
     }
 
-    fn input(&self, images: &Range<usize>) -> &[f64] {
+    fn input_images(&self, images: &Range<usize>) -> &[f64] {
         let len = self.images.len() / self.labels.len();
         &self.images[images.start * len..images.end * len]
     }
 
     /// Both passes at the weights.
-    fn pass(&self, images: Range<usize>) -> Vec<Passed> {
-        let mut passed: Vec<Passed> = Vec::with_capacity(self.layers.len());
+    fn forward_backward(&self, images: Range<usize>) -> Vec<LayerPassRecord> {
+        let mut passed: Vec<LayerPassRecord> = Vec::with_capacity(self.layers.len());
         let mut sums = vec![Vec::new(); self.layers.len()];
         for (at, layer) in self.layers.iter().enumerate() {
             let z = {
-                let inputs = layer.layer.source.map_or(self.input(&images), |source| &passed[source].output);
-                let mut z = layer.begin(&mut sums, images.len(), &self.weights);
-                layer.map.add_outputs(self.s, inputs, &self.weights[layer.weight.clone()], &mut z);
+                let inputs = layer.layer.source.map_or(self.input_images(&images), |source| &passed[source].output);
+                let mut z = layer.initial_z(&mut sums, images.len(), &self.weights);
+                layer.linear_op.add_outputs(self.s, inputs, &self.weights[layer.weight.clone()], &mut z);
                 z
             };
             if layer.adder.is_some() {
                 sums[at].clone_from(&z);
             }
-            passed.push(layer.activate(z, images.len(), &self.weights));
+            passed.push(layer.record_activations(z, images.len(), &self.weights));
         }
-        self.pass_back(&mut passed, images);
+        self.backward(&mut passed, images);
         passed
     }
 
-    fn pass_back(&self, passed: &mut [Passed], images: Range<usize>) {
+    fn backward(&self, passed: &mut [LayerPassRecord], images: Range<usize>) {
         let mut given = vec![Vec::new(); self.layers.len()];
         if let (Some(last), Some(passed)) = (given.last_mut(), passed.last()) {
-            *last = self.slopes(&passed.output, &self.labels[images.clone()]);
+            *last = self.logit_gradients(&passed.output, &self.labels[images.clone()]);
         }
         for (at, layer) in self.layers.iter().enumerate().rev() {
-            let slope = layer.unpool(&passed[at], take(&mut given[at]), images.len(), &self.weights);
-            let mut gradient = layer.through_norm(&passed[at], &slope, &self.weights);
+            let slope = layer.unpool_gradient(&passed[at], take(&mut given[at]), images.len(), &self.weights);
+            let mut gradient = layer.norm_backward(&passed[at], &slope, &self.weights);
             if let Some(adder) = layer.adder {
-                add(&mut gradient, &passed[adder].gradient);
+                add_elementwise(&mut gradient, &passed[adder].z_gradient);
             }
             if let Some(source) = layer.layer.source {
-                let to = room(&mut given[source], passed[source].output.len());
-                layer.map.add_input_gradient(self.s, &gradient, &layer.transposed, to);
+                let to = fill_zeros_if_empty(&mut given[source], passed[source].output.len());
+                layer.linear_op.add_input_gradient(self.s, &gradient, &layer.transposed, to);
             }
-            (passed[at].slope, passed[at].gradient) = (slope, gradient);
+            (passed[at].y_gradient, passed[at].z_gradient) = (slope, gradient);
         }
     }
 
     /// The forward pass along a direction.
-    fn tangents(&self, passed: &[Passed], images: Range<usize>, direction: &[f64]) -> Vec<Tangent> {
-        let mut tangents: Vec<Tangent> = Vec::with_capacity(self.layers.len());
+    fn forward_tangents(
+        &self,
+        passed: &[LayerPassRecord],
+        images: Range<usize>,
+        direction: &[f64],
+    ) -> Vec<LayerTangent> {
+        let mut tangents: Vec<LayerTangent> = Vec::with_capacity(self.layers.len());
         let mut sums = vec![Vec::new(); self.layers.len()];
         for (at, layer) in self.layers.iter().enumerate() {
-            let mut z = layer.begin(&mut sums, images.len(), direction);
+            let mut z = layer.initial_z(&mut sums, images.len(), direction);
             let source = layer.layer.source;
-            let inputs = source.map_or(self.input(&images), |source| &passed[source].output);
+            let inputs = source.map_or(self.input_images(&images), |source| &passed[source].output);
             if layer.layer.trained {
-                layer.map.add_outputs(self.s, inputs, &direction[layer.weight.clone()], &mut z);
+                layer.linear_op.add_outputs(self.s, inputs, &direction[layer.weight.clone()], &mut z);
             }
             if let Some(source) = source {
                 let weight = &self.weights[layer.weight.clone()];
-                layer.map.add_outputs(self.s, &tangents[source].output, weight, &mut z);
+                layer.linear_op.add_outputs(self.s, &tangents[source].output, weight, &mut z);
             }
             if layer.adder.is_some() {
                 sums[at].clone_from(&z);
             }
-            tangents.push(layer.tangent(&passed[at], z, images.len(), (&self.weights, direction)));
+            tangents.push(layer.forward_tangent(&passed[at], z, images.len(), (&self.weights, direction)));
         }
         tangents
     }
 
     /// The backward pass along a direction; adds the tangents of all gradients.
-    fn add_product(
+    fn add_backward_tangents(
         &self,
-        passed: &[Passed],
-        tangents: &[Tangent],
+        passed: &[LayerPassRecord],
+        tangents: &[LayerTangent],
         images: Range<usize>,
         direction: &[f64],
         product: &mut [f64],
     ) {
         let (mut given, mut gradients) = (vec![Vec::new(); self.layers.len()], vec![Vec::new(); self.layers.len()]);
         if let (Some(last), Some(passed), Some(tangent)) = (given.last_mut(), passed.last(), tangents.last()) {
-            *last = self.slope_tangents(&passed.output, &tangent.output);
+            *last = self.logit_gradient_tangents(&passed.output, &tangent.output);
         }
         for (at, layer) in self.layers.iter().enumerate().rev() {
             let (here, tangent) = (&passed[at], &tangents[at]);
-            let slope = layer.unpool(here, take(&mut given[at]), images.len(), &self.weights);
-            layer.add_affine(here, tangent, &slope, product);
-            let mut gradient = layer.through_norm_tangent(here, tangent, &slope, (&self.weights, direction));
+            let slope = layer.unpool_gradient(here, take(&mut given[at]), images.len(), &self.weights);
+            layer.add_affine_tangents(here, tangent, &slope, product);
+            let mut gradient = layer.norm_backward_tangent(here, tangent, &slope, (&self.weights, direction));
             if let Some(adder) = layer.adder {
-                add(&mut gradient, &take(&mut gradients[adder]));
+                add_elementwise(&mut gradient, &take(&mut gradients[adder]));
             }
-            self.add_weights(layer, (passed, tangents), &images, (&here.gradient, &gradient), product);
+            self.add_weight_tangents(layer, (passed, tangents), &images, (&here.z_gradient, &gradient), product);
             if let Some(source) = layer.layer.source {
-                let to = room(&mut given[source], passed[source].output.len());
-                layer.map.add_input_gradient(self.s, &gradient, &layer.transposed, to);
+                let to = fill_zeros_if_empty(&mut given[source], passed[source].output.len());
+                layer.linear_op.add_input_gradient(self.s, &gradient, &layer.transposed, to);
                 if layer.layer.trained {
-                    let turned = layer.map.transpose(&direction[layer.weight.clone()]);
-                    layer.map.add_input_gradient(self.s, &here.gradient, &turned, to);
+                    let turned = layer.linear_op.transpose_weight(&direction[layer.weight.clone()]);
+                    layer.linear_op.add_input_gradient(self.s, &here.z_gradient, &turned, to);
                 }
             }
             if layer.layer.add.is_some() {
@@ -234,10 +239,10 @@ impl<'a, S: Lanes> Hessian<'a, S> {
     }
 
     /// Adds the tangents of the gradients of a layer's weight and bias.
-    fn add_weights(
+    fn add_weight_tangents(
         &self,
-        layer: &LayerAt<'_>,
-        (passed, tangents): (&[Passed], &[Tangent]),
+        layer: &HessianLayer<'_>,
+        (passed, tangents): (&[LayerPassRecord], &[LayerTangent]),
         images: &Range<usize>,
         (gradient, changed): (&[f64], &[f64]),
         product: &mut [f64],
@@ -246,21 +251,21 @@ impl<'a, S: Lanes> Hessian<'a, S> {
             && layer.layer.trained
         {
             let sums = &mut product[bias.clone()];
-            changed.chunks_exact(sums.len()).for_each(|pixel| add(sums, pixel));
+            changed.chunks_exact(sums.len()).for_each(|pixel| add_elementwise(sums, pixel));
         }
         if !layer.layer.trained {
             return;
         }
         let (source, to) = (layer.layer.source, &mut product[layer.weight.clone()]);
-        let inputs = source.map_or(self.input(images), |source| &passed[source].output);
-        layer.map.add_weight_gradient(self.s, inputs, changed, to);
+        let inputs = source.map_or(self.input_images(images), |source| &passed[source].output);
+        layer.linear_op.add_weight_gradient(self.s, inputs, changed, to);
         if let Some(source) = source {
-            layer.map.add_weight_gradient(self.s, &tangents[source].output, gradient, to);
+            layer.linear_op.add_weight_gradient(self.s, &tangents[source].output, gradient, to);
         }
     }
 
     /// ∂L/∂logits.
-    fn slopes(&self, logits: &[f64], labels: &[u8]) -> Vec<f64> {
+    fn logit_gradients(&self, logits: &[f64], labels: &[u8]) -> Vec<f64> {
         let (share, classes) = (1.0 / self.labels.len() as f64, self.classes as f64);
         let mut slopes = Vec::with_capacity(logits.len());
         for (logits, label) in logits.chunks_exact(self.classes).zip(labels) {
@@ -278,7 +283,7 @@ impl<'a, S: Lanes> Hessian<'a, S> {
         slopes
     }
 
-    fn slope_tangents(&self, logits: &[f64], tangents: &[f64]) -> Vec<f64> {
+    fn logit_gradient_tangents(&self, logits: &[f64], tangents: &[f64]) -> Vec<f64> {
         let (share, classes) = (1.0 / self.labels.len() as f64, self.classes as f64);
         if self.loss == Loss::Mse {
             return tangents.iter().map(|x| share * 2.0 / classes * x).collect();
@@ -301,12 +306,12 @@ fn softmax(logits: &[f64]) -> Vec<f64> {
     all
 }
 
-fn add(to: &mut [f64], more: &[f64]) {
+fn add_elementwise(to: &mut [f64], more: &[f64]) {
     to.iter_mut().zip(more).for_each(|(sum, x)| *sum += x);
 }
 
 /// So many zeros, unless there is something already.
-fn room(place: &mut Vec<f64>, len: usize) -> &mut [f64] {
+fn fill_zeros_if_empty(place: &mut Vec<f64>, len: usize) -> &mut [f64] {
     if place.is_empty() {
         place.resize(len, 0.0);
     }
@@ -314,19 +319,19 @@ fn room(place: &mut Vec<f64>, len: usize) -> &mut [f64] {
 }
 
 /// The sets of numbers that a norm makes alike: one per channel, or one per image and group of channels.
-struct Sets {
+struct NormSets {
     /// From one image's sets to the next one's.
     per_image: usize,
     /// The set of each channel, within an image's.
     of_channel: Vec<usize>,
-    number: usize,
+    count: usize,
     /// Numbers in a set.
     size: f64,
 }
 
-impl Sets {
+impl NormSets {
     /// Calls `each` with every number's index and set.
-    fn each(&self, image_len: usize, len: usize, mut each: impl FnMut(usize, usize)) {
+    fn for_each_number(&self, image_len: usize, len: usize, mut each: impl FnMut(usize, usize)) {
         let channels = self.of_channel.len();
         for pixel in (0..len).step_by(channels) {
             let first = pixel / image_len * self.per_image;
@@ -335,94 +340,101 @@ impl Sets {
     }
 
     /// The mean of `f` over each set.
-    fn means(&self, image_len: usize, len: usize, f: impl Fn(usize) -> f64) -> Vec<f64> {
-        let mut means = vec![0.0; self.number];
-        self.each(image_len, len, |i, set| means[set] += f(i));
+    fn compute_means(&self, image_len: usize, len: usize, f: impl Fn(usize) -> f64) -> Vec<f64> {
+        let mut means = vec![0.0; self.count];
+        self.for_each_number(image_len, len, |i, set| means[set] += f(i));
         means.iter_mut().for_each(|sum| *sum /= self.size);
         means
     }
 }
 
-impl LayerAt<'_> {
+impl HessianLayer<'_> {
     /// Numbers of an image before pooling.
-    fn len(&self) -> usize {
-        self.map.output_len()
+    fn image_len(&self) -> usize {
+        self.linear_op.output_len()
     }
 
-    fn channels(&self) -> usize {
+    fn channel_count(&self) -> usize {
         self.layer.output.channels
     }
 
-    fn sets(&self, images: usize) -> Option<(Sets, f64)> {
+    fn norm_sets(&self, images: usize) -> Option<(NormSets, f64)> {
         let norm = self.layer.norm?;
-        let (channels, pixels) = (self.channels(), self.len() / self.channels());
+        let (channels, pixels) = (self.channel_count(), self.image_len() / self.channel_count());
         let sets = match norm.scope {
             NormScope::Batch => {
                 let of_channel = (0..channels).collect();
-                Sets { per_image: 0, of_channel, number: channels, size: (images * pixels) as f64 }
+                NormSets { per_image: 0, of_channel, count: channels, size: (images * pixels) as f64 }
             }
             NormScope::Groups(groups) => {
                 let within = channels / groups;
                 let of_channel = (0..channels).map(|c| c / within).collect();
-                Sets { per_image: groups, of_channel, number: images * groups, size: (pixels * within) as f64 }
+                NormSets { per_image: groups, of_channel, count: images * groups, size: (pixels * within) as f64 }
             }
         };
         Some((sets, norm.eps))
     }
 
     /// z, or its tangent, before the map is added: what another layer has left in `sums`, and the bias.
-    fn begin(&self, sums: &mut [Vec<f64>], images: usize, parameters: &[f64]) -> Vec<f64> {
+    fn initial_z(&self, sums: &mut [Vec<f64>], images: usize, parameters: &[f64]) -> Vec<f64> {
         let mut z = match self.layer.add {
             Some(added) => take(&mut sums[added]),
-            None => vec![0.0; images * self.len()],
+            None => vec![0.0; images * self.image_len()],
         };
         if let Some(bias) = &self.bias {
             let bias = &parameters[bias.clone()];
-            z.chunks_exact_mut(bias.len()).for_each(|pixel| add(pixel, bias));
+            z.chunks_exact_mut(bias.len()).for_each(|pixel| add_elementwise(pixel, bias));
         }
         z
     }
 
     /// What stands at a place, if there is one.
-    fn numbers<'b>(&self, place: Option<&Range<usize>>, parameters: &'b [f64]) -> Option<&'b [f64]> {
+    fn params_at<'b>(&self, place: Option<&Range<usize>>, parameters: &'b [f64]) -> Option<&'b [f64]> {
         place.map(|place| &parameters[place.clone()])
     }
 
     /// Behind scale and shift.
-    fn scaled(&self, x: &[f64], weights: &[f64]) -> Vec<f64> {
+    fn scale_and_shift(&self, x: &[f64], weights: &[f64]) -> Vec<f64> {
         let (Some(scale), Some(shift)) =
-            (self.numbers(self.scale.as_ref(), weights), self.numbers(self.shift.as_ref(), weights))
+            (self.params_at(self.scale.as_ref(), weights), self.params_at(self.shift.as_ref(), weights))
         else {
             return x.to_vec();
         };
-        let channels = self.channels();
+        let channels = self.channel_count();
         x.iter().enumerate().map(|(i, x)| x * scale[i % channels] + shift[i % channels]).collect()
     }
 
     /// From z to what its readers see.
-    fn activate(&self, z: Vec<f64>, images: usize, weights: &[f64]) -> Passed {
+    fn record_activations(&self, z: Vec<f64>, images: usize, weights: &[f64]) -> LayerPassRecord {
         let (mut x, mut inv) = (z, Vec::new());
-        if let Some((sets, eps)) = self.sets(images) {
-            let (image, len) = (self.len(), x.len());
-            let means = sets.means(image, len, |i| x[i]);
-            sets.each(image, len, |i, set| x[i] -= means[set]);
-            inv = sets.means(image, len, |i| x[i] * x[i]);
+        if let Some((sets, eps)) = self.norm_sets(images) {
+            let (image, len) = (self.image_len(), x.len());
+            let means = sets.compute_means(image, len, |i| x[i]);
+            sets.for_each_number(image, len, |i, set| x[i] -= means[set]);
+            inv = sets.compute_means(image, len, |i| x[i] * x[i]);
             inv.iter_mut().for_each(|v| *v = if *v + eps == 0.0 { 0.0 } else { 1.0 / (*v + eps).sqrt() });
-            sets.each(image, len, |i, set| x[i] *= inv[set]);
+            sets.for_each_number(image, len, |i, set| x[i] *= inv[set]);
         }
-        let mut y = self.scaled(&x, weights);
+        let mut y = self.scale_and_shift(&x, weights);
         if self.layer.relu {
             y.iter_mut().for_each(|y| *y = if *y > 0.0 { *y } else { 0.0 });
         }
-        let largest = if self.layer.pool == Pool::Max2 { self.largest(&y) } else { Vec::new() };
-        let output = self.pool(y, &largest);
-        Passed { x, inv, largest, output, slope: Vec::new(), gradient: Vec::new() }
+        let largest = if self.layer.pool == Pool::Max2 { self.choose_max_pixels(&y) } else { Vec::new() };
+        let output = self.pool_activations(y, &largest);
+        LayerPassRecord {
+            x,
+            inv_std: inv,
+            max_choices: largest,
+            output,
+            y_gradient: Vec::new(),
+            z_gradient: Vec::new(),
+        }
     }
 
     /// Which of four pixels is the first of the largest, for every number behind a max-pool.
-    fn largest(&self, y: &[f64]) -> Vec<u8> {
+    fn choose_max_pixels(&self, y: &[f64]) -> Vec<u8> {
         let mut chosen = Vec::new();
-        self.each_pooled(y.len(), |_, members| {
+        self.for_each_pooled(y.len(), |_, members| {
             let best = (1..4).fold(0, |best, i| if y[members[i]] > y[members[best]] { i } else { best });
             chosen.push(best as u8);
         });
@@ -430,11 +442,11 @@ impl LayerAt<'_> {
     }
 
     /// Calls `each` with the index of every number behind a max-pool and those of the four that it is chosen from.
-    fn each_pooled(&self, len: usize, mut each: impl FnMut(usize, [usize; 4])) {
-        let (width, channels) = (self.layer.output.width, self.channels());
+    fn for_each_pooled(&self, len: usize, mut each: impl FnMut(usize, [usize; 4])) {
+        let (width, channels) = (self.layer.output.width, self.channel_count());
         let pooled = self.layer.activation_shape();
         let mut at = 0;
-        for image in (0..len).step_by(self.len()) {
+        for image in (0..len).step_by(self.image_len()) {
             for y in 0..pooled.height {
                 for x in 0..pooled.width {
                     for c in 0..channels {
@@ -449,30 +461,30 @@ impl LayerAt<'_> {
     }
 
     /// Activations, or their tangents, as readers see them.
-    fn pool(&self, y: Vec<f64>, largest: &[u8]) -> Vec<f64> {
-        let (channels, pixels) = (self.channels(), self.len() / self.channels());
+    fn pool_activations(&self, y: Vec<f64>, largest: &[u8]) -> Vec<f64> {
+        let (channels, pixels) = (self.channel_count(), self.image_len() / self.channel_count());
         match self.layer.pool {
             Pool::None => y,
             Pool::Average => {
                 let mut means = vec![0.0; y.len() / pixels];
-                for (image, means) in y.chunks_exact(self.len()).zip(means.chunks_exact_mut(channels)) {
-                    image.chunks_exact(channels).for_each(|pixel| add(means, pixel));
+                for (image, means) in y.chunks_exact(self.image_len()).zip(means.chunks_exact_mut(channels)) {
+                    image.chunks_exact(channels).for_each(|pixel| add_elementwise(means, pixel));
                     means.iter_mut().for_each(|sum| *sum /= pixels as f64);
                 }
                 means
             }
             Pool::Max2 => {
                 let mut pooled = vec![0.0; largest.len()];
-                self.each_pooled(y.len(), |at, members| pooled[at] = y[members[usize::from(largest[at])]]);
+                self.for_each_pooled(y.len(), |at, members| pooled[at] = y[members[usize::from(largest[at])]]);
                 pooled
             }
         }
     }
 
     /// From the gradient of what readers see, or its tangent, to that behind scale and shift; nothing if nobody reads it.
-    fn unpool(&self, passed: &Passed, given: Vec<f64>, images: usize, weights: &[f64]) -> Vec<f64> {
-        let (channels, pixels) = (self.channels(), self.len() / self.channels());
-        let mut slope = vec![0.0; images * self.len()];
+    fn unpool_gradient(&self, passed: &LayerPassRecord, given: Vec<f64>, images: usize, weights: &[f64]) -> Vec<f64> {
+        let (channels, pixels) = (self.channel_count(), self.image_len() / self.channel_count());
+        let mut slope = vec![0.0; images * self.image_len()];
         if given.is_empty() {
             return slope;
         }
@@ -480,7 +492,7 @@ impl LayerAt<'_> {
             Pool::None => slope = given,
             Pool::Average => {
                 let share = |x: &f64| x / pixels as f64;
-                for (image, given) in slope.chunks_exact_mut(self.len()).zip(given.chunks_exact(channels)) {
+                for (image, given) in slope.chunks_exact_mut(self.image_len()).zip(given.chunks_exact(channels)) {
                     for pixel in image.chunks_exact_mut(channels) {
                         pixel.iter_mut().zip(given).for_each(|(to, x)| *to = share(x));
                     }
@@ -488,87 +500,106 @@ impl LayerAt<'_> {
             }
             Pool::Max2 => {
                 let len = slope.len();
-                self.each_pooled(len, |at, members| slope[members[usize::from(passed.largest[at])]] = given[at]);
+                self.for_each_pooled(len, |at, members| {
+                    slope[members[usize::from(passed.max_choices[at])]] = given[at]
+                });
             }
         }
         if self.layer.relu {
-            let y = self.scaled(&passed.x, weights);
+            let y = self.scale_and_shift(&passed.x, weights);
             slope.iter_mut().zip(y).for_each(|(g, y)| *g = if y > 0.0 { *g } else { 0.0 });
         }
         slope
     }
 
     /// Times a norm's scale, if it has one.
-    fn times_scale(&self, slope: &[f64], weights: &[f64]) -> Vec<f64> {
-        let Some(scale) = self.numbers(self.scale.as_ref(), weights) else { return slope.to_vec() };
+    fn multiply_by_scale(&self, slope: &[f64], weights: &[f64]) -> Vec<f64> {
+        let Some(scale) = self.params_at(self.scale.as_ref(), weights) else { return slope.to_vec() };
         slope.iter().enumerate().map(|(i, g)| g * scale[i % scale.len()]).collect()
     }
 
     /// ∂L/∂z = inv·(u − mean(u) − x·mean(u·x)) with u = ∂L/∂x.
-    fn through_norm(&self, passed: &Passed, slope: &[f64], weights: &[f64]) -> Vec<f64> {
-        let mut u = self.times_scale(slope, weights);
-        let Some((sets, _)) = self.sets(u.len() / self.len()) else { return u };
-        let (image, len, x) = (self.len(), u.len(), &passed.x);
-        let (mean, mean_x) = (sets.means(image, len, |i| u[i]), sets.means(image, len, |i| u[i] * x[i]));
-        sets.each(image, len, |i, set| u[i] = passed.inv[set] * (u[i] - mean[set] - x[i] * mean_x[set]));
+    fn norm_backward(&self, passed: &LayerPassRecord, slope: &[f64], weights: &[f64]) -> Vec<f64> {
+        let mut u = self.multiply_by_scale(slope, weights);
+        let Some((sets, _)) = self.norm_sets(u.len() / self.image_len()) else { return u };
+        let (image, len, x) = (self.image_len(), u.len(), &passed.x);
+        let (mean, mean_x) =
+            (sets.compute_means(image, len, |i| u[i]), sets.compute_means(image, len, |i| u[i] * x[i]));
+        sets.for_each_number(image, len, |i, set| u[i] = passed.inv_std[set] * (u[i] - mean[set] - x[i] * mean_x[set]));
         u
     }
 
     /// From the tangent of z to those of what follows.
-    fn tangent(&self, passed: &Passed, z: Vec<f64>, images: usize, (weights, direction): (&[f64], &[f64])) -> Tangent {
+    fn forward_tangent(
+        &self,
+        passed: &LayerPassRecord,
+        z: Vec<f64>,
+        images: usize,
+        (weights, direction): (&[f64], &[f64]),
+    ) -> LayerTangent {
         let (mut x, mut inv) = (z, Vec::new());
-        if let Some((sets, _)) = self.sets(images) {
-            let (image, len) = (self.len(), x.len());
-            let (mean, mean_x) = (sets.means(image, len, |i| x[i]), sets.means(image, len, |i| x[i] * passed.x[i]));
-            sets.each(image, len, |i, set| x[i] = passed.inv[set] * (x[i] - mean[set] - passed.x[i] * mean_x[set]));
-            inv = passed.inv.iter().zip(mean_x).map(|(inv, mean_x)| -inv * mean_x).collect();
+        if let Some((sets, _)) = self.norm_sets(images) {
+            let (image, len) = (self.image_len(), x.len());
+            let (mean, mean_x) =
+                (sets.compute_means(image, len, |i| x[i]), sets.compute_means(image, len, |i| x[i] * passed.x[i]));
+            sets.for_each_number(image, len, |i, set| {
+                x[i] = passed.inv_std[set] * (x[i] - mean[set] - passed.x[i] * mean_x[set])
+            });
+            inv = passed.inv_std.iter().zip(mean_x).map(|(inv, mean_x)| -inv * mean_x).collect();
         }
-        let mut y = self.times_scale(&x, weights);
+        let mut y = self.multiply_by_scale(&x, weights);
         if let (Some(scale), Some(shift)) =
-            (self.numbers(self.scale.as_ref(), direction), self.numbers(self.shift.as_ref(), direction))
+            (self.params_at(self.scale.as_ref(), direction), self.params_at(self.shift.as_ref(), direction))
         {
             let c = |i: usize| i % scale.len();
             y.iter_mut().enumerate().for_each(|(i, y)| *y += passed.x[i] * scale[c(i)] + shift[c(i)]);
         }
         if self.layer.relu {
-            let at_weights = self.scaled(&passed.x, weights);
+            let at_weights = self.scale_and_shift(&passed.x, weights);
             y.iter_mut().zip(at_weights).for_each(|(y, there)| *y = if there > 0.0 { *y } else { 0.0 });
         }
-        Tangent { x, inv, output: self.pool(y, &passed.largest) }
+        LayerTangent { x, inv_std: inv, output: self.pool_activations(y, &passed.max_choices) }
     }
 
     /// Adds the tangents of the gradients of a norm's scale and shift.
-    fn add_affine(&self, passed: &Passed, tangent: &Tangent, changed: &[f64], product: &mut [f64]) {
+    fn add_affine_tangents(
+        &self,
+        passed: &LayerPassRecord,
+        tangent: &LayerTangent,
+        changed: &[f64],
+        product: &mut [f64],
+    ) {
         let (Some(scale), Some(shift)) = (&self.scale, &self.shift) else { return };
-        let channels = self.channels();
+        let channels = self.channel_count();
         for (i, g) in changed.iter().enumerate() {
-            product[scale.start + i % channels] += g * passed.x[i] + passed.slope[i] * tangent.x[i];
+            product[scale.start + i % channels] += g * passed.x[i] + passed.y_gradient[i] * tangent.x[i];
             product[shift.start + i % channels] += g;
         }
     }
 
     /// The tangent of ∂L/∂z, from that of ∂L/∂y.
-    fn through_norm_tangent(
+    fn norm_backward_tangent(
         &self,
-        passed: &Passed,
-        tangent: &Tangent,
+        passed: &LayerPassRecord,
+        tangent: &LayerTangent,
         changed: &[f64],
         (weights, direction): (&[f64], &[f64]),
     ) -> Vec<f64> {
-        let mut du = self.times_scale(changed, weights);
-        if let Some(scale) = self.numbers(self.scale.as_ref(), direction) {
-            du.iter_mut().enumerate().for_each(|(i, du)| *du += passed.slope[i] * scale[i % scale.len()]);
+        let mut du = self.multiply_by_scale(changed, weights);
+        if let Some(scale) = self.params_at(self.scale.as_ref(), direction) {
+            du.iter_mut().enumerate().for_each(|(i, du)| *du += passed.y_gradient[i] * scale[i % scale.len()]);
         }
-        let Some((sets, _)) = self.sets(du.len() / self.len()) else { return du };
-        let (image, len, x, dx) = (self.len(), du.len(), &passed.x, &tangent.x);
-        let u = self.times_scale(&passed.slope, weights);
-        let (mean, mean_x) = (sets.means(image, len, |i| u[i]), sets.means(image, len, |i| u[i] * x[i]));
-        let d_mean = sets.means(image, len, |i| du[i]);
-        let d_mean_x = sets.means(image, len, |i| du[i] * x[i] + u[i] * dx[i]);
-        sets.each(image, len, |i, set| {
+        let Some((sets, _)) = self.norm_sets(du.len() / self.image_len()) else { return du };
+        let (image, len, x, dx) = (self.image_len(), du.len(), &passed.x, &tangent.x);
+        let u = self.multiply_by_scale(&passed.y_gradient, weights);
+        let (mean, mean_x) =
+            (sets.compute_means(image, len, |i| u[i]), sets.compute_means(image, len, |i| u[i] * x[i]));
+        let d_mean = sets.compute_means(image, len, |i| du[i]);
+        let d_mean_x = sets.compute_means(image, len, |i| du[i] * x[i] + u[i] * dx[i]);
+        sets.for_each_number(image, len, |i, set| {
             let before = u[i] - mean[set] - x[i] * mean_x[set];
             let after = du[i] - d_mean[set] - dx[i] * mean_x[set] - x[i] * d_mean_x[set];
-            du[i] = passed.inv[set] * (tangent.inv[set] * before + after);
+            du[i] = passed.inv_std[set] * (tangent.inv_std[set] * before + after);
         });
         du
     }
@@ -581,25 +612,25 @@ mod tests {
 
     use super::*;
     use crate::train::tests::cases;
-    use crate::train::{Isa, Program};
+    use crate::train::{Isa, SimdProgram};
 
     /// More than two pieces, the last of them smaller.
     const IMAGES: usize = 300;
 
     /// How far a product in pieces is from one that takes the batch as a whole, relative to its largest number.
-    struct InPieces<'a> {
+    struct MicroBatchedProduct<'a> {
         net: &'a Net,
         apart: &'a mut f64,
     }
 
-    impl Program for InPieces<'_> {
-        fn run<S: Lanes>(self, s: S) {
+    impl SimdProgram for MicroBatchedProduct<'_> {
+        fn run_with<S: Simd16>(self, s: S) {
             let (net, loss) = (self.net, Loss::CrossEntropy { smoothing: 0.1 });
             let mut stream = cases::streams(0).open_stream(Purpose::Measure, b"pieces");
             let images: Vec<f32> = (0..IMAGES * net.input.len()).map(|_| stream.next_normal() as f32).collect();
             let labels: Vec<u8> = (0..IMAGES).map(|i| (i % net.classes) as u8).collect();
             let all: Vec<u32> = (0..IMAGES as u32).collect();
-            let batch = Source::floats(&images, &labels, &all);
+            let batch = ImageBatch::from_floats(&images, &labels, &all);
             let mut near = |len: usize, centre: f64, reach: f64| -> Vec<f64> {
                 (0..len).map(|_| centre + reach * stream.next_normal()).collect()
             };
@@ -611,13 +642,13 @@ mod tests {
             }
 
             let pieces = Hessian::new(s, net, loss, &parameters, &batch);
-            assert!(pieces.at_a_time < IMAGES / 2 && pieces.kept.is_empty(), "the batch is not cut");
+            assert!(pieces.micro_batch < IMAGES / 2 && pieces.cached_pass.is_empty(), "the batch is not cut");
             let mut whole = Hessian::new(s, net, loss, &parameters, &batch);
-            whole.at_a_time = IMAGES;
-            whole.kept = whole.pass(0..IMAGES);
+            whole.micro_batch = IMAGES;
+            whole.cached_pass = whole.forward_backward(0..IMAGES);
 
-            let direction = near(whole.shape().0, 0.0, 1.0);
-            let (found, expected) = (pieces.product(&direction), whole.product(&direction));
+            let direction = near(whole.direction_layout().0, 0.0, 1.0);
+            let (found, expected) = (pieces.product_with(&direction), whole.product_with(&direction));
             let largest = expected.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
             assert!(largest > 0.0, "there is no product");
             let apart = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
@@ -632,11 +663,11 @@ mod tests {
             (ModelKind::Cnn4 { width: 4 }, Norm::Group { groups: 2 }),
             (ModelKind::Preresnet { depth: 8, widen: 1 }, Norm::Layer),
         ] {
-            let mut config = cases::of(kind.clone(), norm);
+            let mut config = cases::small_trial(kind.clone(), norm);
             config.model.affine = norm != Norm::None;
             let net = Net::from_config(&config).expect("not the toy");
             let mut apart = f64::NAN;
-            Isa::detect().run(InPieces { net: &net, apart: &mut apart });
+            Isa::detect_fastest().run_program(MicroBatchedProduct { net: &net, apart: &mut apart });
             assert!(apart < 1e-12, "{kind:?}: {apart:e}");
         }
     }

@@ -4,39 +4,39 @@ use ergodic_common::config::Loss;
 
 /// What a pass over some images gave.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Tally {
+pub(super) struct LossTally {
     /// Sum of the losses that are minimised.
-    pub(super) loss: f64,
+    pub(super) loss_sum: f64,
     /// The same without label smoothing.
-    pub(super) plain: f64,
+    pub(super) unsmoothed_loss_sum: f64,
     /// Images classified rightly.
-    pub(super) right: u64,
+    pub(super) correct: u64,
     /// Images.
     pub(super) images: u64,
 }
 
-impl Tally {
+impl LossTally {
     /// Adds another pass.
     pub(super) fn add(&mut self, other: Self) {
-        self.loss += other.loss;
-        self.plain += other.plain;
-        self.right += other.right;
+        self.loss_sum += other.loss_sum;
+        self.unsmoothed_loss_sum += other.unsmoothed_loss_sum;
+        self.correct += other.correct;
         self.images += other.images;
     }
 
     /// Mean loss that is minimised.
     pub(super) fn mean_loss(&self) -> f64 {
-        self.loss / self.images as f64
+        self.loss_sum / self.images as f64
     }
 
     /// Mean loss without label smoothing.
-    pub(super) fn mean_plain_loss(&self) -> f64 {
-        self.plain / self.images as f64
+    pub(super) fn mean_unsmoothed_loss(&self) -> f64 {
+        self.unsmoothed_loss_sum / self.images as f64
     }
 
     /// Share of images classified rightly.
     pub(super) fn accuracy(&self) -> f64 {
-        self.right as f64 / self.images as f64
+        self.correct as f64 / self.images as f64
     }
 }
 
@@ -50,43 +50,43 @@ pub(super) struct Objective {
 }
 
 /// Where the largest of some numbers stands, the first of equal ones.
-pub(super) fn largest(logits: &[f32]) -> usize {
+pub(super) fn argmax(logits: &[f32]) -> usize {
     (1..logits.len()).fold(0, |best, c| if logits[c] > logits[best] { c } else { best })
 }
 
 impl Objective {
     /// Losses of images whose logits stand `stride` apart.
-    pub(super) fn evaluate(&self, logits: &[f32], stride: usize, labels: impl Iterator<Item = u8>) -> Tally {
+    pub(super) fn sum_losses(&self, logits: &[f32], stride: usize, labels: impl Iterator<Item = u8>) -> LossTally {
         let mut slopes = vec![0.0; self.classes];
-        let mut tally = Tally::default();
+        let mut tally = LossTally::default();
         for (logits, label) in logits.chunks_exact(stride).zip(labels) {
-            tally.add(self.image(&logits[..self.classes], usize::from(label), &mut slopes));
+            tally.add(self.image_loss(&logits[..self.classes], usize::from(label), &mut slopes));
         }
         tally
     }
 
     /// Losses of images, and the gradient of `share` times their sum.
-    pub(super) fn train(
+    pub(super) fn sum_losses_with_gradient(
         &self,
         logits: &[f32],
         stride: usize,
         labels: impl Iterator<Item = u8>,
         share: f64,
         gradient: &mut [f32],
-    ) -> Tally {
+    ) -> LossTally {
         let mut slopes = vec![0.0; self.classes];
-        let mut tally = Tally::default();
+        let mut tally = LossTally::default();
         let images = logits.chunks_exact(stride).zip(gradient.chunks_exact_mut(stride));
         for ((logits, gradient), label) in images.zip(labels) {
-            tally.add(self.image(&logits[..self.classes], usize::from(label), &mut slopes));
+            tally.add(self.image_loss(&logits[..self.classes], usize::from(label), &mut slopes));
             gradient.iter_mut().zip(&slopes).for_each(|(g, slope)| *g = (slope * share) as f32);
         }
         tally
     }
 
     /// Loss of one image; `slopes` receives its gradient.
-    fn image(&self, logits: &[f32], label: usize, slopes: &mut [f64]) -> Tally {
-        let best = largest(logits);
+    fn image_loss(&self, logits: &[f32], label: usize, slopes: &mut [f64]) -> LossTally {
+        let best = argmax(logits);
         let (loss, plain) = match self.loss {
             Loss::CrossEntropy { smoothing } => cross_entropy(logits, label, smoothing, best, slopes),
             Loss::Mse => {
@@ -94,7 +94,7 @@ impl Objective {
                 (loss, loss)
             }
         };
-        Tally { loss, plain, right: u64::from(best == label), images: 1 }
+        LossTally { loss_sum: loss, unsmoothed_loss_sum: plain, correct: u64::from(best == label), images: 1 }
     }
 }
 

@@ -5,37 +5,37 @@
 
 use ergodic_common::net::{ActivationShape, Layer, LinearOp};
 
-use super::simd::{Kernel, Lanes};
+use super::simd::{Kernel, Simd16};
 
 /// Images that are worked on together.
-const TOGETHER: usize = 4;
+const IMAGE_BLOCK: usize = 4;
 
 /// Outputs that are worked on together.
-const BESIDE: usize = 8;
+const OUTPUT_BLOCK: usize = 8;
 
 /// A layer's map.
-pub(super) struct ExactMap {
+pub(super) struct ExactLinearOp {
     /// Channels of input and output; a linear layer's input is one pixel.
     inputs: usize,
     outputs: usize,
     /// Numbers of an image's input and output.
     input_len: usize,
     output_len: usize,
-    taps: Vec<Tap>,
+    taps: Vec<ExactTap>,
 }
 
 /// What an output pixel sees through a row of the kernel.
-struct Tap {
+struct ExactTap {
     /// Where the pixel stands in an image's output, and what it sees in its input.
-    output: usize,
-    input: usize,
+    output_offset: usize,
+    input_offset: usize,
     /// The first row of the weight, and how many.
-    row: usize,
+    first_weight_row: usize,
     rows: usize,
 }
 
-impl ExactMap {
-    pub(super) fn of(layer: &Layer) -> Self {
+impl ExactLinearOp {
+    pub(super) fn from_layer(layer: &Layer) -> Self {
         let (kernel, stride, padding, input) = match layer.linear_op {
             LinearOp::Conv { kernel, stride, padding } => (kernel, stride, padding, layer.input),
             LinearOp::Linear => (1, 1, 0, ActivationShape { height: 1, width: 1, channels: layer.input.len() }),
@@ -53,10 +53,10 @@ impl ExactMap {
                 let columns = inside(x, input.width);
                 for ky in inside(y, input.height).filter(|_| !columns.is_empty()) {
                     let (down, right) = (y * stride + ky - padding, x * stride + columns.start - padding);
-                    taps.push(Tap {
-                        output: (y * layer.output.width + x) * outputs,
-                        input: (down * input.width + right) * inputs,
-                        row: (ky * kernel + columns.start) * inputs,
+                    taps.push(ExactTap {
+                        output_offset: (y * layer.output.width + x) * outputs,
+                        input_offset: (down * input.width + right) * inputs,
+                        first_weight_row: (ky * kernel + columns.start) * inputs,
                         rows: columns.len() * inputs,
                     });
                 }
@@ -71,22 +71,27 @@ impl ExactMap {
     }
 
     /// Adds the map's output for some inputs.
-    pub(super) fn add_outputs<S: Lanes>(&self, s: S, inputs: &[f64], weight: &[f64], outputs: &mut [f64]) {
-        s.dispatch(Outputs { map: self, inputs, weight, outputs });
+    pub(super) fn add_outputs<S: Simd16>(&self, s: S, inputs: &[f64], weight: &[f64], outputs: &mut [f64]) {
+        s.dispatch(ExactForwardKernel { op: self, inputs, weight, outputs });
     }
 
     /// Adds the gradient of some inputs, given that of the outputs and the transposed weight.
-    pub(super) fn add_input_gradient<S: Lanes>(&self, s: S, gradient: &[f64], transposed: &[f64], to: &mut [f64]) {
-        s.dispatch(InputGradient { map: self, gradient, transposed, to });
+    pub(super) fn add_input_gradient<S: Simd16>(&self, s: S, gradient: &[f64], transposed: &[f64], to: &mut [f64]) {
+        s.dispatch(ExactInputGradientKernel {
+            op: self,
+            output_gradient: gradient,
+            transposed_weight: transposed,
+            input_gradient: to,
+        });
     }
 
     /// Adds the gradient of the weight, given inputs and the gradient of the outputs.
-    pub(super) fn add_weight_gradient<S: Lanes>(&self, s: S, inputs: &[f64], gradient: &[f64], to: &mut [f64]) {
-        s.dispatch(WeightGradient { map: self, inputs, gradient, to });
+    pub(super) fn add_weight_gradient<S: Simd16>(&self, s: S, inputs: &[f64], gradient: &[f64], to: &mut [f64]) {
+        s.dispatch(ExactWeightGradientKernel { op: self, inputs, output_gradient: gradient, weight_gradient: to });
     }
 
     /// The weight with inputs and outputs exchanged at each place of the kernel.
-    pub(super) fn transpose(&self, weight: &[f64]) -> Vec<f64> {
+    pub(super) fn transpose_weight(&self, weight: &[f64]) -> Vec<f64> {
         let mut transposed = vec![0.0; weight.len()];
         let place = self.inputs * self.outputs;
         for (from, to) in weight.chunks_exact(place).zip(transposed.chunks_exact_mut(place)) {
@@ -98,98 +103,113 @@ impl ExactMap {
     }
 }
 
-struct Outputs<'a> {
-    map: &'a ExactMap,
+struct ExactForwardKernel<'a> {
+    op: &'a ExactLinearOp,
     inputs: &'a [f64],
     weight: &'a [f64],
     outputs: &'a mut [f64],
 }
 
-impl Kernel for Outputs<'_> {
+impl Kernel for ExactForwardKernel<'_> {
     #[inline(always)]
-    fn run<S: Lanes>(self, _: S) {
-        let Self { map, inputs, weight, outputs } = self;
+    fn run_with<S: Simd16>(self, _: S) {
+        let Self { op: map, inputs, weight, outputs } = self;
         let mut inputs = inputs.chunks_exact(map.input_len);
         let mut outputs = outputs.chunks_exact_mut(map.output_len);
-        while outputs.len() >= TOGETHER {
-            map_images::<TOGETHER>(map, next(&mut inputs), weight, next(&mut outputs));
+        while outputs.len() >= IMAGE_BLOCK {
+            forward_images::<IMAGE_BLOCK>(map, next_images(&mut inputs), weight, next_images(&mut outputs));
         }
         while outputs.len() > 0 {
-            map_images::<1>(map, next(&mut inputs), weight, next(&mut outputs));
+            forward_images::<1>(map, next_images(&mut inputs), weight, next_images(&mut outputs));
         }
     }
 }
 
 #[inline(always)]
-fn map_images<const I: usize>(map: &ExactMap, inputs: [&[f64]; I], weight: &[f64], mut outputs: [&mut [f64]; I]) {
+fn forward_images<const I: usize>(
+    map: &ExactLinearOp,
+    inputs: [&[f64]; I],
+    weight: &[f64],
+    mut outputs: [&mut [f64]; I],
+) {
     for tap in &map.taps {
-        let seen = inputs.map(|x| &x[tap.input..][..tap.rows]);
-        let weight = &weight[tap.row * map.outputs..][..tap.rows * map.outputs];
-        multiply(seen, weight, outputs.each_mut().map(|y| &mut y[tap.output..][..map.outputs]));
+        let seen = inputs.map(|x| &x[tap.input_offset..][..tap.rows]);
+        let weight = &weight[tap.first_weight_row * map.outputs..][..tap.rows * map.outputs];
+        add_matrix_product(seen, weight, outputs.each_mut().map(|y| &mut y[tap.output_offset..][..map.outputs]));
     }
 }
 
-struct InputGradient<'a> {
-    map: &'a ExactMap,
-    gradient: &'a [f64],
-    transposed: &'a [f64],
-    to: &'a mut [f64],
+struct ExactInputGradientKernel<'a> {
+    op: &'a ExactLinearOp,
+    output_gradient: &'a [f64],
+    transposed_weight: &'a [f64],
+    input_gradient: &'a mut [f64],
 }
 
-impl Kernel for InputGradient<'_> {
+impl Kernel for ExactInputGradientKernel<'_> {
     #[inline(always)]
-    fn run<S: Lanes>(self, _: S) {
-        let Self { map, gradient, transposed, to } = self;
+    fn run_with<S: Simd16>(self, _: S) {
+        let Self { op: map, output_gradient: gradient, transposed_weight: transposed, input_gradient: to } = self;
         let mut gradient = gradient.chunks_exact(map.output_len);
         let mut to = to.chunks_exact_mut(map.input_len);
-        while to.len() >= TOGETHER {
-            return_images::<TOGETHER>(map, next(&mut gradient), transposed, next(&mut to));
+        while to.len() >= IMAGE_BLOCK {
+            backward_images::<IMAGE_BLOCK>(map, next_images(&mut gradient), transposed, next_images(&mut to));
         }
         while to.len() > 0 {
-            return_images::<1>(map, next(&mut gradient), transposed, next(&mut to));
+            backward_images::<1>(map, next_images(&mut gradient), transposed, next_images(&mut to));
         }
     }
 }
 
 #[inline(always)]
-fn return_images<const I: usize>(map: &ExactMap, gradient: [&[f64]; I], transposed: &[f64], mut to: [&mut [f64]; I]) {
+fn backward_images<const I: usize>(
+    map: &ExactLinearOp,
+    gradient: [&[f64]; I],
+    transposed: &[f64],
+    mut to: [&mut [f64]; I],
+) {
     for tap in &map.taps {
-        let given = gradient.map(|g| &g[tap.output..][..map.outputs]);
+        let given = gradient.map(|g| &g[tap.output_offset..][..map.outputs]);
         for pixel in (0..tap.rows).step_by(map.inputs) {
-            let weight = &transposed[(tap.row + pixel) * map.outputs..][..map.inputs * map.outputs];
-            multiply(given, weight, to.each_mut().map(|x| &mut x[tap.input + pixel..][..map.inputs]));
+            let weight = &transposed[(tap.first_weight_row + pixel) * map.outputs..][..map.inputs * map.outputs];
+            add_matrix_product(given, weight, to.each_mut().map(|x| &mut x[tap.input_offset + pixel..][..map.inputs]));
         }
     }
 }
 
-struct WeightGradient<'a> {
-    map: &'a ExactMap,
+struct ExactWeightGradientKernel<'a> {
+    op: &'a ExactLinearOp,
     inputs: &'a [f64],
-    gradient: &'a [f64],
-    to: &'a mut [f64],
+    output_gradient: &'a [f64],
+    weight_gradient: &'a mut [f64],
 }
 
-impl Kernel for WeightGradient<'_> {
+impl Kernel for ExactWeightGradientKernel<'_> {
     #[inline(always)]
-    fn run<S: Lanes>(self, _: S) {
-        let Self { map, inputs, gradient, to } = self;
+    fn run_with<S: Simd16>(self, _: S) {
+        let Self { op: map, inputs, output_gradient: gradient, weight_gradient: to } = self;
         let mut inputs = inputs.chunks_exact(map.input_len);
         let mut gradient = gradient.chunks_exact(map.output_len);
-        while gradient.len() >= TOGETHER {
-            add_images::<TOGETHER>(map, next(&mut inputs), next(&mut gradient), to);
+        while gradient.len() >= IMAGE_BLOCK {
+            add_image_gradients::<IMAGE_BLOCK>(map, next_images(&mut inputs), next_images(&mut gradient), to);
         }
         while gradient.len() > 0 {
-            add_images::<1>(map, next(&mut inputs), next(&mut gradient), to);
+            add_image_gradients::<1>(map, next_images(&mut inputs), next_images(&mut gradient), to);
         }
     }
 }
 
 #[inline(always)]
-fn add_images<const I: usize>(map: &ExactMap, inputs: [&[f64]; I], gradient: [&[f64]; I], to: &mut [f64]) {
+fn add_image_gradients<const I: usize>(
+    map: &ExactLinearOp,
+    inputs: [&[f64]; I],
+    gradient: [&[f64]; I],
+    to: &mut [f64],
+) {
     for tap in &map.taps {
-        let seen = inputs.map(|x| &x[tap.input..][..tap.rows]);
-        let given = gradient.map(|g| &g[tap.output..][..map.outputs]);
-        let rows = to[tap.row * map.outputs..][..tap.rows * map.outputs].chunks_exact_mut(map.outputs);
+        let seen = inputs.map(|x| &x[tap.input_offset..][..tap.rows]);
+        let given = gradient.map(|g| &g[tap.output_offset..][..map.outputs]);
+        let rows = to[tap.first_weight_row * map.outputs..][..tap.rows * map.outputs].chunks_exact_mut(map.outputs);
         for (r, row) in rows.enumerate() {
             for (image, given) in seen.iter().zip(given) {
                 let x = image[r];
@@ -201,26 +221,26 @@ fn add_images<const I: usize>(map: &ExactMap, inputs: [&[f64]; I], gradient: [&[
 
 /// The next images.
 #[inline(always)]
-fn next<T, const I: usize>(images: &mut impl Iterator<Item = T>) -> [T; I] {
+fn next_images<T, const I: usize>(images: &mut impl Iterator<Item = T>) -> [T; I] {
     std::array::from_fn(|_| images.next().expect("there are as many images left"))
 }
 
 /// Adds the product of a vector per image with a matrix whose rows are as long as what is added to.
 #[inline(always)]
-fn multiply<const I: usize>(x: [&[f64]; I], matrix: &[f64], mut sums: [&mut [f64]; I]) {
+fn add_matrix_product<const I: usize>(x: [&[f64]; I], matrix: &[f64], mut sums: [&mut [f64]; I]) {
     let width = sums[0].len();
-    let whole = width / BESIDE * BESIDE;
-    for at in (0..whole).step_by(BESIDE) {
-        let mut block: [[f64; BESIDE]; I] = std::array::from_fn(|i| chunk(sums[i], at));
+    let whole = width / OUTPUT_BLOCK * OUTPUT_BLOCK;
+    for at in (0..whole).step_by(OUTPUT_BLOCK) {
+        let mut block: [[f64; OUTPUT_BLOCK]; I] = std::array::from_fn(|i| output_block_at(sums[i], at));
         for (r, row) in matrix.chunks_exact(width).enumerate() {
-            let row = chunk(row, at);
+            let row = output_block_at(row, at);
             for (block, x) in block.iter_mut().zip(x) {
                 let x = x[r];
                 block.iter_mut().zip(row).for_each(|(sum, w)| *sum = x.mul_add(w, *sum));
             }
         }
         for (sums, block) in sums.iter_mut().zip(block) {
-            sums[at..at + BESIDE].copy_from_slice(&block);
+            sums[at..at + OUTPUT_BLOCK].copy_from_slice(&block);
         }
     }
     for at in whole..width {
@@ -232,6 +252,6 @@ fn multiply<const I: usize>(x: [&[f64]; I], matrix: &[f64], mut sums: [&mut [f64
 }
 
 #[inline(always)]
-fn chunk(data: &[f64], at: usize) -> [f64; BESIDE] {
-    *data[at..at + BESIDE].first_chunk().expect("the slice is as long")
+fn output_block_at(data: &[f64], at: usize) -> [f64; OUTPUT_BLOCK] {
+    *data[at..at + OUTPUT_BLOCK].first_chunk().expect("the slice is as long")
 }

@@ -55,13 +55,13 @@ use ergodic_common::trial::{CPU_F32, Curve, TrialKey, TrialResult};
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
-pub use bench::{BenchReport, bench};
-pub use checkpoint::Shelf;
+pub use bench::{BenchReport, measure_training_speed};
+pub use checkpoint::CheckpointStore;
 pub use data::TrialData;
 pub use simd::{Isa, IsaError};
-pub use stock::Place;
+pub use stock::CandleDevice;
 
-use simd::{Lanes, Portable};
+use simd::{Portable, Simd16};
 use trial::Training;
 
 /// Everything a trial needs.
@@ -76,17 +76,17 @@ pub struct Job<'a> {
     /// What it trains on; the empty model needs none.
     pub data: Option<&'a TrialData>,
     /// The file of its initial weights, where they come from one.
-    pub start: Option<&'a [u8]>,
+    pub initial_weights: Option<&'a [u8]>,
     /// Which trial it is.
     pub key: TrialKey,
     /// The instruction set to use; it decides no bit of the result.
     pub isa: Isa,
     /// Where networks run on stock operations; on the trainer's own engine otherwise. It decides the numerics class.
-    pub place: Option<&'a Place>,
+    pub candle_device: Option<&'a CandleDevice>,
     /// The threads to share the work among, if more than the caller's; they decide no bit of the result.
-    pub pool: Option<&'a ThreadPool>,
+    pub thread_pool: Option<&'a ThreadPool>,
     /// Where the trial is kept while it is unfinished, if anywhere; it goes on from what lies there.
-    pub shelf: Option<&'a dyn Shelf>,
+    pub checkpoint_store: Option<&'a dyn CheckpointStore>,
     /// When it is broken off, if ever.
     pub deadline: Option<Deadline>,
 }
@@ -95,17 +95,17 @@ pub struct Job<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline {
     limit: Duration,
-    begun: Instant,
+    started: Instant,
 }
 
 impl Deadline {
     /// So long from now.
-    pub fn after(limit: Duration) -> Self {
-        Self { limit, begun: Instant::now() }
+    pub fn from_now(limit: Duration) -> Self {
+        Self { limit, started: Instant::now() }
     }
 
     fn is_past(&self) -> bool {
-        self.begun.elapsed() >= self.limit
+        self.started.elapsed() >= self.limit
     }
 }
 
@@ -113,33 +113,33 @@ impl Deadline {
 ///
 /// # Errors
 /// The operating system gives no threads.
-pub fn pool(threads: u32) -> Result<Option<ThreadPool>, ThreadPoolBuildError> {
+pub fn build_thread_pool(threads: u32) -> Result<Option<ThreadPool>, ThreadPoolBuildError> {
     let pool = ThreadPoolBuilder::new().num_threads(threads as usize);
     (threads > 1).then(|| pool.build()).transpose()
 }
 
 impl Job<'_> {
     /// The numerics class.
-    fn numerics(&self) -> &str {
-        self.place.map_or(CPU_F32, |place| &place.numerics)
+    fn numerics_class(&self) -> &str {
+        self.candle_device.map_or(CPU_F32, |place| &place.numerics_class)
     }
 
     /// What computes, for result rows.
-    fn computer(&self) -> &'static str {
-        self.place.map_or(self.isa.name(), |place| place.name)
+    fn device_name(&self) -> &'static str {
+        self.candle_device.map_or(self.isa.name(), |place| place.name)
     }
 
     /// Whether its time is up.
-    fn is_late(&self) -> bool {
+    fn is_past_deadline(&self) -> bool {
         self.deadline.is_some_and(|deadline| deadline.is_past())
     }
 
-    fn threads(&self) -> usize {
-        self.pool.map_or(1, ThreadPool::current_num_threads)
+    fn thread_count(&self) -> usize {
+        self.thread_pool.map_or(1, ThreadPool::current_num_threads)
     }
 
-    fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        match self.pool {
+    fn run_on_pool<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match self.thread_pool {
             Some(pool) => pool.install(work),
             None => work(),
         }
@@ -148,7 +148,7 @@ impl Job<'_> {
 
 /// What a trial leaves.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Finished {
+pub struct FinishedTrial {
     /// Its result.
     pub result: TrialResult,
     /// The file of trained weights whose hash the result names.
@@ -157,14 +157,14 @@ pub struct Finished {
 
 /// Runs a trial to its end. `None` when `stop` was raised, which is looked at before every step and every chunk of an
 /// evaluation, like the deadline.
-pub fn run(job: &Job<'_>, stop: &AtomicBool) -> Option<Finished> {
+pub fn run_trial(job: &Job<'_>, stop: &AtomicBool) -> Option<FinishedTrial> {
     let start = Instant::now();
     let net = Net::from_config(job.config);
     let mut finished = match (&net, job.data, &job.config.model.kind) {
-        (Some(net), Some(data), _) => train(job, Subject::Net(net, data), stop),
-        (Some(_), None, _) => Some(failed(job, "the worker has no dataset for this trial".into())),
-        (None, _, ModelKind::Toy(toy)) => train(job, Subject::Toy(toy), stop),
-        (None, ..) => Some(empty(job)),
+        (Some(net), Some(data), _) => train_model(job, TrialModel::Net(net, data), stop),
+        (Some(_), None, _) => Some(failed_trial(job, "the worker has no dataset for this trial".into())),
+        (None, _, ModelKind::Toy(toy)) => train_model(job, TrialModel::Toy(toy), stop),
+        (None, ..) => Some(empty_model_trial(job)),
     }?;
     finished.result.seconds = start.elapsed().as_secs_f64();
     finished.result.weights_hash = finished.weights.as_ref().map(|file| *blake3::hash(file).as_bytes());
@@ -173,14 +173,14 @@ pub fn run(job: &Job<'_>, stop: &AtomicBool) -> Option<Finished> {
 
 /// What is trained.
 #[derive(Clone, Copy)]
-enum Subject<'a> {
+enum TrialModel<'a> {
     Net(&'a Net, &'a TrialData),
     Toy(&'a Toy),
 }
 
-fn train(job: &Job<'_>, subject: Subject<'_>, stop: &AtomicBool) -> Option<Finished> {
+fn train_model(job: &Job<'_>, subject: TrialModel<'_>, stop: &AtomicBool) -> Option<FinishedTrial> {
     let mut ending = None;
-    job.install(|| job.isa.run(Whole { job, subject, stop, ending: &mut ending }));
+    job.run_on_pool(|| job.isa.run_program(TrialProgram { job, subject, stop, finished: &mut ending }));
     ending
 }
 
@@ -188,67 +188,67 @@ fn train(job: &Job<'_>, subject: Subject<'_>, stop: &AtomicBool) -> Option<Finis
 const ON_CPU: &str = "the trainer's tensors are f32 on the CPU";
 
 /// A program generic over the instruction set.
-trait Program {
-    fn run<S: Lanes>(self, s: S);
+trait SimdProgram {
+    fn run_with<S: Simd16>(self, s: S);
 }
 
 impl Isa {
-    fn run(self, program: impl Program) {
+    fn run_program(self, program: impl SimdProgram) {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => match pulp::x86::V4::try_new() {
-                Some(token) => program.run(simd::Avx512(token)),
-                None => program.run(Portable),
+                Some(token) => program.run_with(simd::Avx512(token)),
+                None => program.run_with(Portable),
             },
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => match pulp::x86::V3::try_new() {
-                Some(token) => program.run(simd::Avx2(token)),
-                None => program.run(Portable),
+                Some(token) => program.run_with(simd::Avx2(token)),
+                None => program.run_with(Portable),
             },
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx512 | Self::Avx2 => program.run(Portable),
-            Self::Portable => program.run(Portable),
+            Self::Avx512 | Self::Avx2 => program.run_with(Portable),
+            Self::Portable => program.run_with(Portable),
         }
     }
 }
 
 /// A trial from beginning to end.
-struct Whole<'a> {
+struct TrialProgram<'a> {
     job: &'a Job<'a>,
-    subject: Subject<'a>,
+    subject: TrialModel<'a>,
     stop: &'a AtomicBool,
-    ending: &'a mut Option<Finished>,
+    finished: &'a mut Option<FinishedTrial>,
 }
 
-impl Program for Whole<'_> {
-    fn run<S: Lanes>(self, s: S) {
+impl SimdProgram for TrialProgram<'_> {
+    fn run_with<S: Simd16>(self, s: S) {
         let ran = match self.subject {
-            Subject::Net(net, data) => Training::new(s, self.job, net, data).and_then(|t| t.run(self.stop)),
-            Subject::Toy(toy) => Ok(toy::run(self.job, toy, self.stop)),
+            TrialModel::Net(net, data) => Training::new(s, self.job, net, data).and_then(|t| t.run_to_end(self.stop)),
+            TrialModel::Toy(toy) => Ok(toy::run_toy_trial(self.job, toy, self.stop)),
         };
-        *self.ending = ran.unwrap_or_else(|error| Some(failed(self.job, error.to_string())));
+        *self.finished = ran.unwrap_or_else(|error| Some(failed_trial(self.job, error.to_string())));
     }
 }
 
-fn failed(job: &Job<'_>, cause: String) -> Finished {
-    Finished { result: TrialResult::failed(job.key, cause, job.measure.metrics.len()), weights: None }
+fn failed_trial(job: &Job<'_>, cause: String) -> FinishedTrial {
+    FinishedTrial { result: TrialResult::failed(job.key, cause, job.measure.metrics.len()), weights: None }
 }
 
 /// A trial whose time was up after so many steps.
-fn late(job: &Job<'_>, steps: u64) -> Finished {
+fn timed_out_trial(job: &Job<'_>, steps: u64) -> FinishedTrial {
     let limit = job.deadline.map_or(Duration::ZERO, |deadline| deadline.limit);
     let cause = format!(
         "its time limit of {} was over after {steps} of {} steps",
         format_duration(limit),
         job.config.total_steps()
     );
-    let mut late = failed(job, cause);
-    (late.result.steps, late.result.isa) = (steps, job.computer().to_owned());
+    let mut late = failed_trial(job, cause);
+    (late.result.steps, late.result.isa) = (steps, job.device_name().to_owned());
     late
 }
 
 /// The made-up result of a model that trains nothing.
-fn empty(job: &Job<'_>) -> Finished {
+fn empty_model_trial(job: &Job<'_>) -> FinishedTrial {
     let mut stream = job.streams.open_stream(Purpose::Empty, b"");
     let digest = stream.next_bytes();
     let (every, steps) = (job.config.length_in_steps(job.measure.every).max(1), job.config.total_steps());
@@ -261,5 +261,5 @@ fn empty(job: &Job<'_>) -> Finished {
     }
     let metrics = curve.values[curve.values.len() - job.measure.metrics.len()..].to_vec();
     let result = TrialResult { steps, digest, metrics, curve, ..TrialResult::completed(job.key) };
-    Finished { result, weights: None }
+    FinishedTrial { result, weights: None }
 }

@@ -5,48 +5,53 @@
 //! over a batch run chunk by chunk while the chunk is in the cache: sums in f32 within a chunk, in f64 across chunks.
 //! No absolute constant occurs anywhere, so that scaling all weights by a power of two scales every intermediate exactly.
 
-use super::plan::Grid;
-use super::simd::{BLOCK, Kernel, Lanes, block, block_mut};
+use super::plan::HaloGrid;
+use super::simd::{BLOCK, Kernel, Simd16, block_at, block_at_mut};
 
 /// Independent partial sums of a reduction over pixels; pixel i goes into sum i mod 4.
-const PARTS: usize = 4;
+const PARTIAL_SUMS: usize = 4;
 
 /// Per-channel coefficients of a layer; mean and inv for every image where a norm runs over single images.
 #[derive(Debug)]
-pub(super) struct Channels {
+pub(super) struct ChannelCoefficients {
     pub(super) mean: Vec<f32>,
-    pub(super) inv: Vec<f32>,
+    pub(super) inv_std: Vec<f32>,
     /// From one image's mean and inv to the next one's: 0 where all share them.
-    pub(super) stride: usize,
+    pub(super) image_stride: usize,
     pub(super) scale: Vec<f32>,
     pub(super) shift: Vec<f32>,
     /// Whether a ReLU comes last.
     pub(super) relu: bool,
 }
 
-impl Channels {
+impl ChannelCoefficients {
     /// Those that change nothing.
     pub(super) fn identity(width: usize, relu: bool) -> Self {
         let all = |x: f32| vec![x; width];
-        Self { mean: all(0.0), inv: all(1.0), stride: 0, scale: all(1.0), shift: all(0.0), relu }
+        Self { mean: all(0.0), inv_std: all(1.0), image_stride: 0, scale: all(1.0), shift: all(0.0), relu }
     }
 
     /// Gives each of so many images a mean and inv of its own.
-    pub(super) fn per_image(mut self, images: usize) -> Self {
-        self.stride = self.width();
+    pub(super) fn repeat_per_image(mut self, images: usize) -> Self {
+        self.image_stride = self.padded_channels();
         self.mean = self.mean.repeat(images);
-        self.inv = self.inv.repeat(images);
+        self.inv_std = self.inv_std.repeat(images);
         self
     }
 
     /// Channels, padded.
-    pub(super) fn width(&self) -> usize {
+    pub(super) fn padded_channels(&self) -> usize {
         self.scale.len()
     }
 }
 
 /// The mean and inv that normalise by these statistics. Zero variance under ε = 0 gives 0, with gradient 0.
-pub(super) fn normalise(statistics: impl Iterator<Item = (f64, f64)>, eps: f64, mean: &mut [f32], inv: &mut [f32]) {
+pub(super) fn set_mean_and_inv_std(
+    statistics: impl Iterator<Item = (f64, f64)>,
+    eps: f64,
+    mean: &mut [f32],
+    inv: &mut [f32],
+) {
     for ((mean, inv), (m, variance)) in mean.iter_mut().zip(inv).zip(statistics) {
         let radicand = variance + eps;
         *mean = m as f32;
@@ -56,64 +61,64 @@ pub(super) fn normalise(statistics: impl Iterator<Item = (f64, f64)>, eps: f64, 
 
 /// A block's worth of [`Channels`], in registers.
 #[derive(Clone, Copy)]
-pub(super) struct Loaded<B> {
+pub(super) struct LoadedCoefficients<B> {
     mean: B,
-    inv: B,
+    inv_std: B,
     scale: B,
     shift: B,
 }
 
-impl<B: Copy> Loaded<B> {
+impl<B: Copy> LoadedCoefficients<B> {
     #[inline(always)]
-    pub(super) fn new<S: Lanes<Block = B>>(s: S, channels: &Channels, image: usize, at: usize) -> Self {
-        let own = image * channels.stride + at;
+    pub(super) fn new<S: Simd16<Block = B>>(s: S, channels: &ChannelCoefficients, image: usize, at: usize) -> Self {
+        let own = image * channels.image_stride + at;
         Self {
-            mean: s.load(block(&channels.mean, own)),
-            inv: s.load(block(&channels.inv, own)),
-            scale: s.load(block(&channels.scale, at)),
-            shift: s.load(block(&channels.shift, at)),
+            mean: s.load(block_at(&channels.mean, own)),
+            inv_std: s.load(block_at(&channels.inv_std, own)),
+            scale: s.load(block_at(&channels.scale, at)),
+            shift: s.load(block_at(&channels.shift, at)),
         }
     }
 
     /// The activation, given whether a ReLU comes last.
     #[inline(always)]
-    pub(super) fn activate<S: Lanes<Block = B>>(&self, s: S, z: B, relu: bool) -> B {
-        let (_, y) = self.apply(s, z);
+    pub(super) fn compute_activation<S: Simd16<Block = B>>(&self, s: S, z: B, relu: bool) -> B {
+        let (_, y) = self.normalize_and_scale(s, z);
         if relu { s.relu(y) } else { y }
     }
 
     /// The normalised value, and y.
     #[inline(always)]
-    fn apply<S: Lanes<Block = B>>(&self, s: S, z: B) -> (B, B) {
-        let x = s.mul(s.sub(z, self.mean), self.inv);
+    fn normalize_and_scale<S: Simd16<Block = B>>(&self, s: S, z: B) -> (B, B) {
+        let x = s.mul(s.sub(z, self.mean), self.inv_std);
         (x, s.fma(x, self.scale, self.shift))
     }
 }
 
 /// Writes activations of whole images into the grid that the next layer reads.
-pub(super) struct Activate<'a> {
+pub(super) struct ActivationKernel<'a> {
     pub(super) z: &'a [f32],
-    pub(super) channels: &'a Channels,
-    pub(super) grid: Grid,
+    pub(super) coefficients: &'a ChannelCoefficients,
+    pub(super) grid: HaloGrid,
     /// The first image, and how many; z begins with it.
     pub(super) first: usize,
     pub(super) images: usize,
     pub(super) output: &'a mut [f32],
 }
 
-impl Kernel for Activate<'_> {
+impl Kernel for ActivationKernel<'_> {
     #[inline(always)]
-    fn run<S: Lanes>(self, s: S) {
-        let width = self.channels.width();
+    fn run_with<S: Simd16>(self, s: S) {
+        let width = self.coefficients.padded_channels();
         for image in 0..self.images {
-            for (from, to, len) in self.grid.runs() {
+            for (from, to, len) in self.grid.contiguous_runs() {
                 let z = &self.z[image * self.grid.inner_len() + from..][..len];
                 let out = &mut self.output[image * self.grid.len() + to..][..len];
                 for b in (0..width).step_by(BLOCK) {
-                    let channels = Loaded::new(s, self.channels, self.first + image, b);
+                    let channels = LoadedCoefficients::new(s, self.coefficients, self.first + image, b);
                     for at in (b..len).step_by(width) {
-                        let y = channels.activate(s, s.load(block(z, at)), self.channels.relu);
-                        s.store(y, block_mut(out, at));
+                        let y = channels.compute_activation(s, s.load(block_at(z, at)), self.coefficients.relu);
+                        s.store(y, block_at_mut(out, at));
                     }
                 }
             }
@@ -123,44 +128,44 @@ impl Kernel for Activate<'_> {
 
 /// Mean and sum of squared deviations of every channel over the batch so far.
 #[derive(Debug, Default)]
-pub(super) struct Moments {
+pub(super) struct ChannelMoments {
     pub(super) count: f64,
     pub(super) mean: Vec<f64>,
-    pub(super) squares: Vec<f64>,
+    pub(super) squared_deviations: Vec<f64>,
 }
 
-impl Moments {
+impl ChannelMoments {
     pub(super) fn new(width: usize) -> Self {
-        Self { count: 0.0, mean: vec![0.0; width], squares: vec![0.0; width] }
+        Self { count: 0.0, mean: vec![0.0; width], squared_deviations: vec![0.0; width] }
     }
 
     pub(super) fn reset(&mut self) {
         self.count = 0.0;
         self.mean.fill(0.0);
-        self.squares.fill(0.0);
+        self.squared_deviations.fill(0.0);
     }
 
     /// Adds the moments of more images.
     pub(super) fn add(&mut self, others: &Self) {
-        for (channel, (mean, squares)) in others.mean.iter().zip(&others.squares).enumerate() {
-            self.merge(channel, others.count, *mean, *squares);
+        for (channel, (mean, squares)) in others.mean.iter().zip(&others.squared_deviations).enumerate() {
+            self.merge_channel(channel, others.count, *mean, *squares);
         }
         self.count += others.count;
     }
 
     /// Adds some values of one channel (Chan, Golub and LeVeque 1983).
-    fn merge(&mut self, channel: usize, count: f64, mean: f64, squares: f64) {
+    fn merge_channel(&mut self, channel: usize, count: f64, mean: f64, squares: f64) {
         let delta = mean - self.mean[channel];
         let total = self.count + count;
         self.mean[channel] += delta * (count / total);
-        self.squares[channel] += squares + delta * delta * (self.count * count / total);
+        self.squared_deviations[channel] += squares + delta * delta * (self.count * count / total);
     }
 
     /// The same mean and biased variance for all channels of a group, `groups` of equal size among the first `channels`.
-    pub(super) fn of_groups(&self, channels: usize, groups: usize) -> impl Iterator<Item = (f64, f64)> {
+    pub(super) fn group_statistics(&self, channels: usize, groups: usize) -> impl Iterator<Item = (f64, f64)> {
         let size = channels / groups;
         (0..groups).flat_map(move |g| {
-            let (means, squares) = (&self.mean[g * size..][..size], &self.squares[g * size..][..size]);
+            let (means, squares) = (&self.mean[g * size..][..size], &self.squared_deviations[g * size..][..size]);
             let mean = means.iter().sum::<f64>() / size as f64;
             let between: f64 = means.iter().map(|m| (m - mean) * (m - mean)).sum();
             let within: f64 = squares.iter().sum();
@@ -170,41 +175,41 @@ impl Moments {
     }
 
     /// Mean and biased variance of every channel.
-    pub(super) fn statistics(&self) -> impl Iterator<Item = (f64, f64)> {
-        self.mean.iter().zip(&self.squares).map(|(mean, squares)| (*mean, squares / self.count))
+    pub(super) fn biased_statistics(&self) -> impl Iterator<Item = (f64, f64)> {
+        self.mean.iter().zip(&self.squared_deviations).map(|(mean, squares)| (*mean, squares / self.count))
     }
 
     /// Mean and unbiased variance of every channel; the biased one where there is a single value.
-    pub(super) fn unbiased(&self) -> impl Iterator<Item = (f64, f64)> {
+    pub(super) fn unbiased_statistics(&self) -> impl Iterator<Item = (f64, f64)> {
         let freedom = if self.count > 1.0 { self.count - 1.0 } else { 1.0 };
-        self.mean.iter().zip(&self.squares).map(move |(mean, squares)| (*mean, squares / freedom))
+        self.mean.iter().zip(&self.squared_deviations).map(move |(mean, squares)| (*mean, squares / freedom))
     }
 }
 
 /// Adds a chunk of z to the moments. Deviations are taken from the chunk's own mean, whose rounding is corrected for;
 /// the mean is summed relative to the first pixel, so that a constant channel has variance 0 exactly.
-pub(super) struct AddMoments<'a> {
+pub(super) struct MomentsKernel<'a> {
     pub(super) z: &'a [f32],
-    pub(super) moments: &'a mut Moments,
+    pub(super) moments: &'a mut ChannelMoments,
 }
 
-impl Kernel for AddMoments<'_> {
+impl Kernel for MomentsKernel<'_> {
     #[inline(always)]
-    fn run<S: Lanes>(self, s: S) {
+    fn run_with<S: Simd16>(self, s: S) {
         let width = self.moments.mean.len();
         let count = (self.z.len() / width) as f64;
         for b in (0..width).step_by(BLOCK) {
-            let first = *block(self.z, b);
-            let [sum, _] = deviations(s, self.z, width, b, &first);
+            let first = *block_at(self.z, b);
+            let [sum, _] = sum_deviations(s, self.z, width, b, &first);
             let mut mean = [0.0; BLOCK];
             for lane in 0..BLOCK {
                 mean[lane] = (f64::from(first[lane]) + f64::from(sum[lane]) / count) as f32;
             }
-            let [sum, squares] = deviations(s, self.z, width, b, &mean);
+            let [sum, squares] = sum_deviations(s, self.z, width, b, &mean);
             for lane in 0..BLOCK {
                 let (sum, squares) = (f64::from(sum[lane]), f64::from(squares[lane]));
                 let exact = f64::from(mean[lane]) + sum / count;
-                self.moments.merge(b + lane, count, exact, (squares - sum * (sum / count)).max(0.0));
+                self.moments.merge_channel(b + lane, count, exact, (squares - sum * (sum / count)).max(0.0));
             }
         }
         self.moments.count += count;
@@ -213,31 +218,31 @@ impl Kernel for AddMoments<'_> {
 
 /// Sums of deviations from `center`, and of their squares.
 #[inline(always)]
-fn deviations<S: Lanes>(s: S, z: &[f32], width: usize, b: usize, center: &[f32; BLOCK]) -> [[f32; BLOCK]; 2] {
+fn sum_deviations<S: Simd16>(s: S, z: &[f32], width: usize, b: usize, center: &[f32; BLOCK]) -> [[f32; BLOCK]; 2] {
     let center = s.load(center);
-    let mut sums = [s.splat(0.0); PARTS];
-    let mut squares = [s.splat(0.0); PARTS];
-    let mut groups = z.chunks_exact(PARTS * width);
+    let mut sums = [s.splat(0.0); PARTIAL_SUMS];
+    let mut squares = [s.splat(0.0); PARTIAL_SUMS];
+    let mut groups = z.chunks_exact(PARTIAL_SUMS * width);
     for group in &mut groups {
-        for part in 0..PARTS {
-            let d = s.sub(s.load(block(group, part * width + b)), center);
+        for part in 0..PARTIAL_SUMS {
+            let d = s.sub(s.load(block_at(group, part * width + b)), center);
             sums[part] = s.add(sums[part], d);
             squares[part] = s.fma(d, d, squares[part]);
         }
     }
     let rest = groups.remainder();
-    for part in 0..PARTS {
+    for part in 0..PARTIAL_SUMS {
         if part * width < rest.len() {
-            let d = s.sub(s.load(block(rest, part * width + b)), center);
+            let d = s.sub(s.load(block_at(rest, part * width + b)), center);
             sums[part] = s.add(sums[part], d);
             squares[part] = s.fma(d, d, squares[part]);
         }
     }
-    [total(s, sums), total(s, squares)]
+    [add_partial_sums(s, sums), add_partial_sums(s, squares)]
 }
 
 #[inline(always)]
-fn total<S: Lanes>(s: S, parts: [S::Block; PARTS]) -> [f32; BLOCK] {
+fn add_partial_sums<S: Simd16>(s: S, parts: [S::Block; PARTIAL_SUMS]) -> [f32; BLOCK] {
     let mut out = [0.0; BLOCK];
     s.store(s.add(s.add(parts[0], parts[1]), s.add(parts[2], parts[3])), &mut out);
     out
@@ -245,14 +250,14 @@ fn total<S: Lanes>(s: S, parts: [S::Block; PARTS]) -> [f32; BLOCK] {
 
 /// Sums that the backward pass needs, per channel.
 #[derive(Debug, Default)]
-pub(super) struct Sums {
+pub(super) struct GradientSums {
     /// Σ ∂L/∂y: the gradient of the shift.
     pub(super) shift: Vec<f64>,
     /// Σ ∂L/∂y · x: the gradient of the scale.
     pub(super) scale: Vec<f64>,
 }
 
-impl Sums {
+impl GradientSums {
     pub(super) fn new(width: usize) -> Self {
         Self { shift: vec![0.0; width], scale: vec![0.0; width] }
     }
@@ -270,7 +275,7 @@ impl Sums {
 
     /// What a norm over `count` values a channel takes off ∂L/∂x and its slope in x:
     /// ∂L/∂z = inv·(∂L/∂x − mean(∂L/∂x) − x·mean(∂L/∂x·x)) with ∂L/∂x = scale·∂L/∂y.
-    pub(super) fn through_norm(&self, channels: &Channels, count: f64, slopes: &mut Slopes) {
+    pub(super) fn write_gradient_means(&self, channels: &ChannelCoefficients, count: f64, slopes: &mut GradientMeans) {
         for (c, scale) in channels.scale.iter().enumerate() {
             slopes.mean[c] = (f64::from(*scale) * self.shift[c] / count) as f32;
             slopes.mean_x[c] = (f64::from(*scale) * self.scale[c] / count) as f32;
@@ -278,9 +283,9 @@ impl Sums {
     }
 
     /// The same for one image whose sums these are, over `count` pixels and `groups` of its first `width` channels.
-    pub(super) fn through_groups(
+    pub(super) fn write_group_means(
         &self,
-        channels: &Channels,
+        channels: &ChannelCoefficients,
         count: f64,
         (width, groups): (usize, usize),
         (mean, mean_x): (&mut [f32], &mut [f32]),
@@ -300,12 +305,12 @@ impl Sums {
 
 /// What a norm makes of [`Sums`], for every image where it runs over single images. Without a norm ∂L/∂z = ∂L/∂y.
 #[derive(Debug, Default)]
-pub(super) struct Slopes {
+pub(super) struct GradientMeans {
     pub(super) mean: Vec<f32>,
     pub(super) mean_x: Vec<f32>,
 }
 
-impl Slopes {
+impl GradientMeans {
     /// For so many sets of coefficients: 1, or one per image.
     pub(super) fn new(width: usize, sets: usize) -> Self {
         Self { mean: vec![0.0; width * sets], mean_x: vec![0.0; width * sets] }
@@ -313,94 +318,94 @@ impl Slopes {
 }
 
 /// Adds a chunk to [`Sums`].
-pub(super) struct AddSlopes<'a> {
+pub(super) struct GradientSumsKernel<'a> {
     pub(super) z: &'a [f32],
     /// Gradient of the activations.
     pub(super) gradient: &'a [f32],
-    pub(super) channels: &'a Channels,
+    pub(super) coefficients: &'a ChannelCoefficients,
     /// Whose mean and inv hold.
     pub(super) image: usize,
-    pub(super) sums: &'a mut Sums,
+    pub(super) gradient_sums: &'a mut GradientSums,
 }
 
-impl Kernel for AddSlopes<'_> {
+impl Kernel for GradientSumsKernel<'_> {
     #[inline(always)]
-    fn run<S: Lanes>(self, s: S) {
-        let width = self.channels.width();
+    fn run_with<S: Simd16>(self, s: S) {
+        let width = self.coefficients.padded_channels();
         let pixels = self.z.len() / width;
         for b in (0..width).step_by(BLOCK) {
-            let channels = Loaded::new(s, self.channels, self.image, b);
-            let mut shifts = [s.splat(0.0); PARTS];
-            let mut scales = [s.splat(0.0); PARTS];
-            for group in (0..pixels).step_by(PARTS) {
-                for part in 0..PARTS {
+            let channels = LoadedCoefficients::new(s, self.coefficients, self.image, b);
+            let mut shifts = [s.splat(0.0); PARTIAL_SUMS];
+            let mut scales = [s.splat(0.0); PARTIAL_SUMS];
+            for group in (0..pixels).step_by(PARTIAL_SUMS) {
+                for part in 0..PARTIAL_SUMS {
                     if group + part < pixels {
                         let at = (group + part) * width + b;
-                        let (x, y) = channels.apply(s, s.load(block(self.z, at)));
-                        let g = s.load(block(self.gradient, at));
-                        let g = if self.channels.relu { s.gate(y, g) } else { g };
+                        let (x, y) = channels.normalize_and_scale(s, s.load(block_at(self.z, at)));
+                        let g = s.load(block_at(self.gradient, at));
+                        let g = if self.coefficients.relu { s.relu_backward(y, g) } else { g };
                         shifts[part] = s.add(shifts[part], g);
                         scales[part] = s.fma(g, x, scales[part]);
                     }
                 }
             }
-            let (shifts, scales) = (total(s, shifts), total(s, scales));
+            let (shifts, scales) = (add_partial_sums(s, shifts), add_partial_sums(s, scales));
             for lane in 0..BLOCK {
-                self.sums.shift[b + lane] += f64::from(shifts[lane]);
-                self.sums.scale[b + lane] += f64::from(scales[lane]);
+                self.gradient_sums.shift[b + lane] += f64::from(shifts[lane]);
+                self.gradient_sums.scale[b + lane] += f64::from(scales[lane]);
             }
         }
     }
 }
 
 /// Writes ∂L/∂z of whole images.
-pub(super) struct Backward<'a> {
+pub(super) struct NormBackwardKernel<'a> {
     pub(super) z: &'a [f32],
     /// Gradient of the activations.
     pub(super) gradient: &'a [f32],
     /// Gradient that reaches z past norm and ReLU, from the layer that adds z to its own.
-    pub(super) stream: Option<&'a [f32]>,
+    pub(super) residual_gradient: Option<&'a [f32]>,
     /// Where the gradient of what this layer adds to its z goes.
-    pub(super) passed: Option<&'a mut [f32]>,
-    pub(super) channels: &'a Channels,
+    pub(super) added_gradient: Option<&'a mut [f32]>,
+    pub(super) coefficients: &'a ChannelCoefficients,
     /// What the norm makes of the sums, if there is one. A unit that no image reaches may be at −∞, which no slope of 0 makes 0.
-    pub(super) slopes: Option<&'a Slopes>,
+    pub(super) gradient_means: Option<&'a GradientMeans>,
     pub(super) first: usize,
     pub(super) images: usize,
-    pub(super) output: &'a mut [f32],
+    pub(super) z_gradient: &'a mut [f32],
 }
 
-impl Kernel for Backward<'_> {
+impl Kernel for NormBackwardKernel<'_> {
     #[inline(always)]
-    fn run<S: Lanes>(mut self, s: S) {
-        let width = self.channels.width();
+    fn run_with<S: Simd16>(mut self, s: S) {
+        let width = self.coefficients.padded_channels();
         let len = self.z.len() / self.images;
         for image in 0..self.images {
-            let own = (self.first + image) * self.channels.stride;
+            let own = (self.first + image) * self.coefficients.image_stride;
             let (z, gradient) = (&self.z[image * len..][..len], &self.gradient[image * len..][..len]);
-            let stream = self.stream.map(|stream| &stream[image * len..][..len]);
-            let mut passed = self.passed.as_deref_mut().map(|passed| &mut passed[image * len..][..len]);
-            let out = &mut self.output[image * len..][..len];
+            let stream = self.residual_gradient.map(|stream| &stream[image * len..][..len]);
+            let mut passed = self.added_gradient.as_deref_mut().map(|passed| &mut passed[image * len..][..len]);
+            let out = &mut self.z_gradient[image * len..][..len];
             for b in (0..width).step_by(BLOCK) {
-                let channels = Loaded::new(s, self.channels, self.first + image, b);
-                let slopes = self.slopes.map(|slopes| {
-                    let minus = s.sub(s.splat(0.0), s.load(block(&slopes.mean_x, own + b)));
-                    (s.load(block(&slopes.mean, own + b)), minus)
+                let channels = LoadedCoefficients::new(s, self.coefficients, self.first + image, b);
+                let slopes = self.gradient_means.map(|slopes| {
+                    let minus = s.sub(s.splat(0.0), s.load(block_at(&slopes.mean_x, own + b)));
+                    (s.load(block_at(&slopes.mean, own + b)), minus)
                 });
                 for at in (b..len).step_by(width) {
-                    let (x, y) = channels.apply(s, s.load(block(z, at)));
-                    let g = s.load(block(gradient, at));
-                    let g = if self.channels.relu { s.gate(y, g) } else { g };
+                    let (x, y) = channels.normalize_and_scale(s, s.load(block_at(z, at)));
+                    let g = s.load(block_at(gradient, at));
+                    let g = if self.coefficients.relu { s.relu_backward(y, g) } else { g };
                     let mut d = g;
                     if let Some((mean, minus)) = slopes {
-                        d = s.mul(channels.inv, s.fma(x, minus, s.sub(s.mul(channels.scale, g), mean)));
+                        d = s.mul(channels.inv_std, s.fma(x, minus, s.sub(s.mul(channels.scale, g), mean)));
                     }
                     if let Some(stream) = stream {
-                        d = s.add(d, s.load(block(stream, at)));
+                        d = s.add(d, s.load(block_at(stream, at)));
                     }
-                    s.store(d, block_mut(out, at));
+                    s.store(d, block_at_mut(out, at));
                     if let Some(passed) = passed.as_deref_mut() {
-                        s.store(d, block_mut(passed, at));
+                        s.store(d, block_at_mut(passed, at));
                     }
                 }
             }

@@ -4,53 +4,53 @@ use ergodic_common::config::{TrialConfig, VisitOrder};
 use ergodic_common::seed::{Purpose, Streams};
 
 /// The batches of a trial, step by step.
-pub(super) struct Batches<'a> {
+pub(super) struct BatchSequence<'a> {
     streams: &'a Streams,
     order: VisitOrder,
-    batch: usize,
+    batch_size: usize,
     steps_per_epoch: u64,
     /// The subset in an epoch's order, and which epoch; what it held before is put back first.
-    epoch: Vec<u32>,
-    shuffled: Option<u64>,
+    epoch_indices: Vec<u32>,
+    shuffled_epoch: Option<u64>,
     subset: &'a [u32],
 }
 
-impl<'a> Batches<'a> {
+impl<'a> BatchSequence<'a> {
     /// Over the images of `subset`.
     pub(super) fn new(config: &TrialConfig, streams: &'a Streams, subset: &'a [u32]) -> Self {
-        let (order, batch) = (config.data.order, config.effective_batch_size() as usize);
+        let (order, batch_size) = (config.data.order, config.effective_batch_size() as usize);
         Self {
             streams,
             order,
-            batch,
+            batch_size,
             steps_per_epoch: config.steps_per_epoch(),
-            epoch: subset.to_vec(),
-            shuffled: None,
+            epoch_indices: subset.to_vec(),
+            shuffled_epoch: None,
             subset,
         }
     }
 
     /// The images of a step, counted from 0.
-    pub(super) fn at(&mut self, step: u64) -> &[u32] {
+    pub(super) fn indices_at(&mut self, step: u64) -> &[u32] {
         let (epoch, within) = (step / self.steps_per_epoch, (step % self.steps_per_epoch) as usize);
         match self.order {
-            VisitOrder::FullBatch => return &self.epoch,
+            VisitOrder::FullBatch => return &self.epoch_indices,
             VisitOrder::Sequential => {}
-            VisitOrder::Shuffle if self.shuffled != Some(epoch) => {
-                self.epoch.copy_from_slice(self.subset);
-                self.streams.open_stream(Purpose::Order, &epoch.to_le_bytes()).shuffle(&mut self.epoch);
-                self.shuffled = Some(epoch);
+            VisitOrder::Shuffle if self.shuffled_epoch != Some(epoch) => {
+                self.epoch_indices.copy_from_slice(self.subset);
+                self.streams.open_stream(Purpose::Order, &epoch.to_le_bytes()).shuffle(&mut self.epoch_indices);
+                self.shuffled_epoch = Some(epoch);
             }
             VisitOrder::Shuffle => {}
             VisitOrder::WithReplacement => {
                 let mut stream = self.streams.open_stream(Purpose::Order, &step.to_le_bytes());
                 let n = self.subset.len() as u32;
-                self.epoch.clear();
-                self.epoch.extend((0..self.batch).map(|_| self.subset[stream.next_below(n) as usize]));
-                return &self.epoch;
+                self.epoch_indices.clear();
+                self.epoch_indices.extend((0..self.batch_size).map(|_| self.subset[stream.next_below(n) as usize]));
+                return &self.epoch_indices;
             }
         }
-        &self.epoch[within * self.batch..][..self.batch]
+        &self.epoch_indices[within * self.batch_size..][..self.batch_size]
     }
 }
 
@@ -63,8 +63,8 @@ mod tests {
         let mut config = cases::mlp();
         (config.data.train, config.train.batch_size, config.data.order) = (10, 3, order);
         let (streams, subset) = (cases::streams(1), (100..110).collect::<Vec<_>>());
-        let mut batches = Batches::new(&config, &streams, &subset);
-        (0..steps).map(|step| batches.at(step).to_vec()).collect()
+        let mut batches = BatchSequence::new(&config, &streams, &subset);
+        (0..steps).map(|step| batches.indices_at(step).to_vec()).collect()
     }
 
     #[test]
@@ -85,8 +85,8 @@ mod tests {
         let (streams, subset) = (cases::streams(1), (0..12).collect::<Vec<_>>());
         let mut epoch = |batch| {
             (config.data.train, config.train.batch_size, config.data.order) = (12, batch, VisitOrder::Shuffle);
-            let mut batches = Batches::new(&config, &streams, &subset);
-            (0..u64::from(12 / batch)).flat_map(|step| batches.at(step).to_vec()).collect::<Vec<_>>()
+            let mut batches = BatchSequence::new(&config, &streams, &subset);
+            (0..u64::from(12 / batch)).flat_map(|step| batches.indices_at(step).to_vec()).collect::<Vec<_>>()
         };
         assert_eq!(epoch(3), epoch(4));
     }

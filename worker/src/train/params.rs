@@ -10,12 +10,12 @@ use ergodic_common::net::{Net, NormSpec, Param, ParamRole};
 use ergodic_common::seed::{Purpose, RandomStream, Streams};
 use ergodic_common::weights::Weights;
 
-use super::plan::{LayerPlan, input_channels};
-use super::simd::{BLOCK, padded};
+use super::plan::{LayerPlan, padded_input_channels};
+use super::simd::{BLOCK, round_up_to_block};
 
 /// One parameter tensor in the packed vector.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct PackedParam {
     /// What it is.
     pub(super) param: Param,
     /// Its place.
@@ -26,14 +26,14 @@ pub(super) struct Slot {
     rows: usize,
 }
 
-impl Slot {
+impl PackedParam {
     /// The numbers in logical order.
-    pub(super) fn numbers(&self, packed: &[f32]) -> impl Iterator<Item = f32> {
-        self.positions().map(|at| packed[at])
+    pub(super) fn logical_values(&self, packed: &[f32]) -> impl Iterator<Item = f32> {
+        self.packed_positions().map(|at| packed[at])
     }
 
     /// Where all numbers stand, in logical order; a whole tensor's without a division each.
-    fn positions(&self) -> impl Iterator<Item = usize> + use<> {
+    fn packed_positions(&self) -> impl Iterator<Item = usize> + use<> {
         let weight = self.param.role == ParamRole::Weight;
         let outputs = if weight { self.outputs } else { self.param.len };
         let (first, rows, (inputs, padded)) = (self.range.start, self.rows, self.channels);
@@ -46,7 +46,7 @@ impl Slot {
     }
 
     /// Where the `i`-th number in logical order stands.
-    pub(super) fn position(&self, i: usize) -> usize {
+    pub(super) fn packed_position(&self, i: usize) -> usize {
         if self.param.role != ParamRole::Weight {
             return self.range.start + i;
         }
@@ -58,15 +58,15 @@ impl Slot {
 
 /// Where the running statistics of a layer's batch norm stand.
 #[derive(Debug, Clone)]
-pub(super) struct NormPlace {
+pub(super) struct NormStatisticsRange {
     /// The layer.
     pub(super) layer: usize,
     mean: Range<usize>,
 }
 
-impl NormPlace {
+impl NormStatisticsRange {
     /// Moves the statistics towards means and variances, of which they take this share.
-    pub(super) fn blend(&self, moments: impl Iterator<Item = (f64, f64)>, share: f64, running: &mut [f32]) {
+    pub(super) fn blend_statistics(&self, moments: impl Iterator<Item = (f64, f64)>, share: f64, running: &mut [f32]) {
         let keep = 1.0 - share;
         for (c, (mean, variance)) in moments.enumerate() {
             let mut update = |at: usize, new: f64| {
@@ -80,50 +80,50 @@ impl NormPlace {
 
 /// Places of all parameters and norm statistics.
 #[derive(Debug)]
-pub(super) struct Layout {
+pub(super) struct ParamLayout {
     /// In logical order.
-    pub(super) slots: Vec<Slot>,
+    pub(super) params: Vec<PackedParam>,
     /// Length of the packed vector.
     pub(super) len: usize,
     /// Per layer with a norm: where its running means stand; as many variances follow.
-    pub(super) statistics: Vec<Option<Range<usize>>>,
+    pub(super) running_mean_ranges: Vec<Option<Range<usize>>>,
     /// Length of the running statistics.
     pub(super) statistics_len: usize,
     /// Channels per layer, without padding.
     channels: Vec<usize>,
     /// Norm per layer.
-    specs: Vec<Option<NormSpec>>,
+    norm_specs: Vec<Option<NormSpec>>,
 }
 
-impl Layout {
+impl ParamLayout {
     pub(super) fn new(net: &Net, plans: &[LayerPlan]) -> Self {
         let mut len = 0;
-        let mut slots = Vec::new();
+        let mut params = Vec::new();
         for param in net.params() {
             let (layer, plan) = (&net.layers[param.layer], &plans[param.layer]);
-            let size = if param.role == ParamRole::Weight { plan.rows * plan.channels } else { plan.channels };
-            let channels = (layer.input.channels, input_channels(layer));
-            let (outputs, rows) = (layer.output.channels, plan.rows);
-            slots.push(Slot { param, range: len..len + size, outputs, channels, rows });
+            let size = if param.role == ParamRole::Weight { plan.weight_rows * plan.channels } else { plan.channels };
+            let channels = (layer.input.channels, padded_input_channels(layer));
+            let (outputs, rows) = (layer.output.channels, plan.weight_rows);
+            params.push(PackedParam { param, range: len..len + size, outputs, channels, rows });
             len += size;
         }
         let mut statistics_len = 0;
         let statistics = net.layers.iter().map(|layer| {
-            let width = padded(layer.output.channels);
+            let width = round_up_to_block(layer.output.channels);
             layer.norm.filter(|norm| norm.has_running_statistics()).map(|_| {
                 statistics_len += 2 * width;
                 statistics_len - 2 * width..statistics_len - width
             })
         });
-        let statistics = statistics.collect();
+        let running_mean_ranges = statistics.collect();
         let channels = net.layers.iter().map(|l| l.output.channels).collect();
-        let specs = net.layers.iter().map(|l| l.norm).collect();
-        Self { slots, len, statistics, statistics_len, channels, specs }
+        let norm_specs = net.layers.iter().map(|l| l.norm).collect();
+        Self { params, len, running_mean_ranges, statistics_len, channels, norm_specs }
     }
 
     /// A single tensor `w` of so many numbers, on whose scale the loss does not depend.
-    pub(super) fn flat(dim: usize) -> Self {
-        let len = padded(dim);
+    pub(super) fn with_single_tensor(dim: usize) -> Self {
+        let len = round_up_to_block(dim);
         let param = Param {
             name: "w".into(),
             layer: 0,
@@ -134,27 +134,27 @@ impl Layout {
             trained: true,
             normed: true,
         };
-        let slot = Slot { param, range: 0..len, outputs: dim, channels: (1, 1), rows: 1 };
-        let (statistics, channels, specs) = (Vec::new(), Vec::new(), Vec::new());
-        Self { slots: vec![slot], len, statistics, statistics_len: 0, channels, specs }
+        let slot = PackedParam { param, range: 0..len, outputs: dim, channels: (1, 1), rows: 1 };
+        let (running_mean_ranges, channels, norm_specs) = (Vec::new(), Vec::new(), Vec::new());
+        Self { params: vec![slot], len, running_mean_ranges, statistics_len: 0, channels, norm_specs }
     }
 
     /// The place of a layer's parameter, if it has one for this.
-    pub(super) fn range(&self, layer: usize, role: ParamRole) -> Option<Range<usize>> {
-        let slot = self.slots.iter().find(|s| s.param.layer == layer && s.param.role == role);
+    pub(super) fn param_range(&self, layer: usize, role: ParamRole) -> Option<Range<usize>> {
+        let slot = self.params.iter().find(|s| s.param.layer == layer && s.param.role == role);
         slot.map(|s| s.range.clone())
     }
 
     /// The batch norms, in the order of their layers.
-    pub(super) fn norms(&self) -> impl Iterator<Item = (NormPlace, NormSpec)> {
-        let all = self.statistics.iter().zip(&self.specs).enumerate();
-        all.filter_map(|(layer, (mean, norm))| Some((NormPlace { layer, mean: mean.clone()? }, (*norm)?)))
+    pub(super) fn batch_norms(&self) -> impl Iterator<Item = (NormStatisticsRange, NormSpec)> {
+        let all = self.running_mean_ranges.iter().zip(&self.norm_specs).enumerate();
+        all.filter_map(|(layer, (mean, norm))| Some((NormStatisticsRange { layer, mean: mean.clone()? }, (*norm)?)))
     }
 
     /// Places of the parameters that `select` holds for, neighbours joined.
-    pub(super) fn ranges(&self, select: impl Fn(&Param) -> bool) -> Vec<Range<usize>> {
+    pub(super) fn matching_ranges(&self, select: impl Fn(&Param) -> bool) -> Vec<Range<usize>> {
         let mut ranges: Vec<Range<usize>> = Vec::new();
-        for slot in self.slots.iter().filter(|s| select(&s.param)) {
+        for slot in self.params.iter().filter(|s| select(&s.param)) {
             match ranges.last_mut() {
                 Some(last) if last.end == slot.range.start => last.end = slot.range.end,
                 _ => ranges.push(slot.range.clone()),
@@ -164,14 +164,14 @@ impl Layout {
     }
 
     /// Initial values of all parameters.
-    pub(super) fn init(&self, config: &TrialConfig, streams: &Streams) -> Vec<f32> {
+    pub(super) fn draw_initial_weights(&self, config: &TrialConfig, streams: &Streams) -> Vec<f32> {
         let mut packed = vec![0.0; self.len];
-        for slot in &self.slots {
+        for slot in &self.params {
             match slot.param.role {
                 // What a residual block adds may start at nothing.
                 ParamRole::Weight if config.model.zero_residual && slot.param.name.ends_with(".conv2.weight") => {}
-                ParamRole::Weight => slot.init(config, streams, &mut packed),
-                ParamRole::NormScale => (0..slot.param.len).for_each(|i| packed[slot.position(i)] = 1.0),
+                ParamRole::Weight => slot.draw_initial_values(config, streams, &mut packed),
+                ParamRole::NormScale => (0..slot.param.len).for_each(|i| packed[slot.packed_position(i)] = 1.0),
                 ParamRole::Bias | ParamRole::NormShift => {}
             }
         }
@@ -179,22 +179,22 @@ impl Layout {
     }
 
     /// Running statistics before the first step: mean 0, variance 1.
-    pub(super) fn init_statistics(&self) -> Vec<f32> {
+    pub(super) fn initial_statistics(&self) -> Vec<f32> {
         let mut all = vec![0.0; self.statistics_len];
-        for mean in self.statistics.iter().flatten() {
+        for mean in self.running_mean_ranges.iter().flatten() {
             all[mean.end..mean.end + mean.len()].fill(1.0);
         }
         all
     }
 
     /// Weights and running statistics that begin with numbers from a file, the weights scaled as the config says.
-    pub(super) fn pack(&self, start: &Weights, config: &TrialConfig) -> (Vec<f32>, Vec<f32>) {
-        let (mut packed, mut statistics) = (vec![0.0; self.len], self.init_statistics());
-        for (slot, numbers) in self.slots.iter().zip(&start.params) {
-            let factor = if slot.param.role == ParamRole::Weight { slot.factor(config) } else { 1.0 };
-            slot.positions().zip(numbers).for_each(|(at, x)| packed[at] = (f64::from(*x) * factor) as f32);
+    pub(super) fn pack_initial_weights(&self, start: &Weights, config: &TrialConfig) -> (Vec<f32>, Vec<f32>) {
+        let (mut packed, mut statistics) = (vec![0.0; self.len], self.initial_statistics());
+        for (slot, numbers) in self.params.iter().zip(&start.params) {
+            let factor = if slot.param.role == ParamRole::Weight { slot.init_factor(config) } else { 1.0 };
+            slot.packed_positions().zip(numbers).for_each(|(at, x)| packed[at] = (f64::from(*x) * factor) as f32);
         }
-        for (place, [mean, variance]) in self.statistics.iter().flatten().zip(&start.statistics) {
+        for (place, [mean, variance]) in self.running_mean_ranges.iter().flatten().zip(&start.statistics) {
             statistics[place.start..place.start + mean.len()].copy_from_slice(mean);
             statistics[place.end..place.end + variance.len()].copy_from_slice(variance);
         }
@@ -202,24 +202,25 @@ impl Layout {
     }
 
     /// The numbers of all parameters in logical order.
-    pub(super) fn unpack(&self, packed: &[f32]) -> Vec<Vec<f32>> {
-        self.slots.iter().map(|slot| slot.numbers(packed).collect()).collect()
+    pub(super) fn unpack_params(&self, packed: &[f32]) -> Vec<Vec<f32>> {
+        self.params.iter().map(|slot| slot.logical_values(packed).collect()).collect()
     }
 
     /// Mean and variance of all norms that keep them.
     pub(super) fn unpack_statistics(&self, statistics: &[f32]) -> Vec<[Vec<f32>; 2]> {
-        let with = self.statistics.iter().zip(&self.channels).filter_map(|(mean, n)| Some((mean.as_ref()?, *n)));
+        let with =
+            self.running_mean_ranges.iter().zip(&self.channels).filter_map(|(mean, n)| Some((mean.as_ref()?, *n)));
         with.map(|(mean, n)| [mean.start, mean.end].map(|from| statistics[from..from + n].to_vec())).collect()
     }
 
     /// BLAKE3 of all parameters in logical order, then of mean and variance norm by norm, NaNs made equal.
-    pub(super) fn digest(&self, packed: &[f32], statistics: &[f32]) -> [u8; 32] {
+    pub(super) fn compute_digest(&self, packed: &[f32], statistics: &[f32]) -> [u8; 32] {
         let mut bytes = Vec::with_capacity(4 * (packed.len() + statistics.len()));
         let mut push = |x: f32| bytes.extend(if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() }.to_le_bytes());
-        for slot in &self.slots {
-            slot.numbers(packed).for_each(&mut push);
+        for slot in &self.params {
+            slot.logical_values(packed).for_each(&mut push);
         }
-        for (mean, channels) in self.statistics.iter().zip(&self.channels) {
+        for (mean, channels) in self.running_mean_ranges.iter().zip(&self.channels) {
             let Some(mean) = mean else { continue };
             statistics[mean.start..mean.start + channels].iter().for_each(|x| push(*x));
             statistics[mean.end..mean.end + channels].iter().for_each(|x| push(*x));
@@ -228,34 +229,34 @@ impl Layout {
     }
 }
 
-impl Slot {
+impl PackedParam {
     /// What initial weights are multiplied by.
-    fn factor(&self, config: &TrialConfig) -> f64 {
+    fn init_factor(&self, config: &TrialConfig) -> f64 {
         let factor = if self.param.trained { config.model.init_scale } else { 1.0 };
         let layer = config.model.layer_scales.iter().find(|(layer, _)| self.param.name == format!("{layer}.weight"));
         factor * layer.map_or(1.0, |(_, scale)| *scale)
     }
 
-    fn init(&self, config: &TrialConfig, streams: &Streams, packed: &mut [f32]) {
+    fn draw_initial_values(&self, config: &TrialConfig, streams: &Streams, packed: &mut [f32]) {
         let head = self.param.name == HEAD_WEIGHT;
         let (purpose, scheme) =
             if head { (Purpose::Head, InitScheme::KaimingNormal) } else { (Purpose::Init, config.model.init) };
         let mut stream = streams.open_stream(purpose, self.param.name.as_bytes());
-        let factor = self.factor(config);
+        let factor = self.init_factor(config);
         if scheme == InitScheme::Orthogonal {
-            let values = orthogonal(self.param.len / self.outputs, self.outputs, &mut stream);
-            self.positions().zip(values).for_each(|(at, x)| packed[at] = (x * factor) as f32);
+            let values = draw_orthogonal_matrix(self.param.len / self.outputs, self.outputs, &mut stream);
+            self.packed_positions().zip(values).for_each(|(at, x)| packed[at] = (x * factor) as f32);
             return;
         }
-        let draw = distribution(scheme, &self.param);
-        self.positions().for_each(|at| packed[at] = (draw(&mut stream) * factor) as f32);
+        let draw = init_distribution(scheme, &self.param);
+        self.packed_positions().for_each(|at| packed[at] = (draw(&mut stream) * factor) as f32);
     }
 }
 
 const HEAD_WEIGHT: &str = "head.weight";
 
 /// How initial numbers are drawn.
-fn distribution(scheme: InitScheme, param: &Param) -> impl Fn(&mut RandomStream) -> f64 + use<> {
+fn init_distribution(scheme: InitScheme, param: &Param) -> impl Fn(&mut RandomStream) -> f64 + use<> {
     let variance = match scheme {
         InitScheme::KaimingNormal | InitScheme::KaimingUniform => 2.0 / param.fan_in as f64,
         InitScheme::XavierNormal | InitScheme::XavierUniform => 2.0 / (param.fan_in + param.fan_out) as f64,
@@ -270,7 +271,7 @@ fn distribution(scheme: InitScheme, param: &Param) -> impl Fn(&mut RandomStream)
 
 /// √2 times a random matrix `[rows, columns]` whose shorter side's vectors are orthonormal: a normal matrix taken through
 /// Gram and Schmidt twice, because once leaves rounding errors behind.
-fn orthogonal(rows: usize, columns: usize, stream: &mut RandomStream) -> Vec<f64> {
+fn draw_orthogonal_matrix(rows: usize, columns: usize, stream: &mut RandomStream) -> Vec<f64> {
     let normal: Vec<f64> = (0..rows * columns).map(|_| stream.next_normal()).collect();
     let across = columns <= rows;
     let (count, len) = if across { (columns, rows) } else { (rows, columns) };
@@ -279,10 +280,10 @@ fn orthogonal(rows: usize, columns: usize, stream: &mut RandomStream) -> Vec<f64
     for v in 0..count {
         let mut vector: Vec<f64> = (0..len).map(|i| normal[place(v, i)]).collect();
         for other in basis.iter().chain(&basis) {
-            let along = dot(&vector, other);
+            let along = dot_product(&vector, other);
             vector.iter_mut().zip(other).for_each(|(x, o)| *x -= along * o);
         }
-        let length = dot(&vector, &vector).sqrt();
+        let length = dot_product(&vector, &vector).sqrt();
         vector.iter_mut().for_each(|x| *x /= length);
         basis.push(vector);
     }
@@ -293,7 +294,7 @@ fn orthogonal(rows: usize, columns: usize, stream: &mut RandomStream) -> Vec<f64
     matrix
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+fn dot_product(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(x, y)| x * y).sum()
 }
 
@@ -306,7 +307,7 @@ mod tests {
     fn orthogonal_matrices_are() {
         let mut stream = cases::streams(0).open_stream(Purpose::Init, b"w");
         for (rows, columns) in [(7, 7), (20, 3), (3, 20), (1, 5), (64, 48)] {
-            let m = orthogonal(rows, columns, &mut stream);
+            let m = draw_orthogonal_matrix(rows, columns, &mut stream);
             let vector = |v: usize| -> Vec<f64> {
                 let (count, step, start) = if columns <= rows { (rows, columns, v) } else { (columns, 1, v * columns) };
                 (0..count).map(|i| m[start + i * step]).collect()
@@ -314,7 +315,7 @@ mod tests {
             for a in 0..rows.min(columns) {
                 for b in 0..=a {
                     let expected = if a == b { 2.0 } else { 0.0 };
-                    assert!((dot(&vector(a), &vector(b)) - expected).abs() < 1e-13, "{rows}x{columns}");
+                    assert!((dot_product(&vector(a), &vector(b)) - expected).abs() < 1e-13, "{rows}x{columns}");
                 }
             }
         }

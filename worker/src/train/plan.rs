@@ -8,32 +8,32 @@ use std::ops::Range;
 
 use ergodic_common::net::{ActivationShape, Layer, LinearOp, MICRO_BATCH, Net};
 
-use super::simd::{BLOCK, padded};
-use super::taps::{Pixel, Tap};
-use super::tiles::{Tiled, transpose};
+use super::simd::{BLOCK, round_up_to_block};
+use super::taps::{ConvTap, PixelOffsets};
+use super::tiles::{WinogradPlan, transpose_blocked_matrix};
 
 /// Pixels that a chunk of images should have at least, to use weights often once they are in the cache.
-const CHUNK_PIXELS: usize = 96;
+const MIN_CHUNK_PIXELS: usize = 96;
 
 /// Pixels that a part of a batch should have at least, so that adding up its sums costs little beside making them.
-const PART_PIXELS: usize = 1024;
+const MIN_PART_PIXELS: usize = 1024;
 
 /// Most output pixels of an image for which what lies outside is left out.
-const SMALL: usize = 1024;
+const MAX_PIXELS_WITHOUT_HALO: usize = 1024;
 
 /// Fewest images in a part.
-const PART_IMAGES: usize = 4;
+const MIN_PART_IMAGES: usize = 4;
 
 /// How one layer is computed.
 #[derive(Debug)]
 pub(super) struct LayerPlan {
     /// Images in a chunk, a power of two. A function of the shape alone, because sums over a batch run chunk by chunk.
-    pub(super) chunk: usize,
+    pub(super) chunk_images: usize,
     /// Images in a part of a batch, a multiple of the chunk: sums run through a part and are then added part by part,
     /// whichever thread made them. A function of the shape alone, and a divisor of the micro-batch.
-    pub(super) part: usize,
+    pub(super) part_images: usize,
     /// Input of one image.
-    pub(super) input: Grid,
+    pub(super) input: HaloGrid,
     /// Numbers per output pixel: channels in whole blocks.
     pub(super) channels: usize,
     /// Output pixels in a row.
@@ -41,71 +41,75 @@ pub(super) struct LayerPlan {
     /// Output pixels per image.
     pub(super) pixels: usize,
     /// Numbers of one image's activation, after pooling.
-    pub(super) readable: usize,
+    pub(super) activation_len: usize,
     /// Rows of the packed weight, `[block of outputs][row][BLOCK]`.
-    pub(super) rows: usize,
+    pub(super) weight_rows: usize,
     /// Rows of the transposed weight.
-    pub(super) transposed_rows: usize,
+    pub(super) transposed_weight_rows: usize,
     /// How its map is computed.
-    pub(super) way: Way,
+    pub(super) algorithm: ConvAlgorithm,
 }
 
 /// How a map is computed.
 #[derive(Debug)]
-pub(super) enum Way {
+pub(super) enum ConvAlgorithm {
     /// As it is defined.
-    Direct(Direct),
+    Direct(DirectConvPlan),
     /// Tile by tile, with fewer multiplications.
-    Tiled(Tiled),
+    Winograd(WinogradPlan),
 }
 
 /// What the kernels need that compute a map as it is defined.
 #[derive(Debug)]
-pub(super) struct Direct {
+pub(super) struct DirectConvPlan {
     /// Output pixels of a chunk: where they read their inputs and are written.
-    pub(super) forward: Vec<Group>,
+    pub(super) forward_groups: Vec<PixelGroup>,
     /// For every run of weights: the pixels of a chunk that it acts on, where they read their inputs, and where their
     /// gradient stands.
-    pub(super) runs: Vec<Group>,
+    pub(super) weight_groups: Vec<PixelGroup>,
     /// How to compute the gradient of the input; none for the first layer.
-    pub(super) transposed: Option<Transposed>,
+    pub(super) transposed: Option<TransposedConvPlan>,
 }
 
 /// Pixels of a chunk that have the same taps.
 #[derive(Debug)]
-pub(super) struct Group {
-    pub(super) taps: Vec<Tap>,
+pub(super) struct PixelGroup {
+    pub(super) taps: Vec<ConvTap>,
     /// One image after the other.
-    pixels: Vec<Pixel>,
-    per_image: usize,
+    pixels: Vec<PixelOffsets>,
+    pixels_per_image: usize,
 }
 
-impl Group {
+impl PixelGroup {
     /// Those of the first images of a chunk.
-    pub(super) fn pixels(&self, images: usize) -> &[Pixel] {
-        &self.pixels[..images * self.per_image]
+    pub(super) fn chunk_pixels(&self, images: usize) -> &[PixelOffsets] {
+        &self.pixels[..images * self.pixels_per_image]
     }
 
     /// Of one image.
-    fn new(taps: Vec<Tap>, pixels: Vec<Pixel>) -> Self {
-        Self { taps, per_image: pixels.len(), pixels }
+    fn new(taps: Vec<ConvTap>, pixels: Vec<PixelOffsets>) -> Self {
+        Self { taps, pixels_per_image: pixels.len(), pixels }
     }
 
     /// The same of a chunk of images that are so far from each other.
-    fn over(mut self, images: usize, apart: Pixel) -> Self {
-        self.pixels.reserve_exact(self.per_image * (images - 1));
+    fn repeat_over_images(mut self, images: usize, apart: PixelOffsets) -> Self {
+        self.pixels.reserve_exact(self.pixels_per_image * (images - 1));
         for image in 1..images {
-            for at in 0..self.per_image {
-                let Pixel { input, output } = self.pixels[at];
+            for at in 0..self.pixels_per_image {
+                let PixelOffsets { input, output } = self.pixels[at];
                 let (input, output) = (input + image * apart.input, output + image * apart.output);
-                self.pixels.push(Pixel { input, output });
+                self.pixels.push(PixelOffsets { input, output });
             }
         }
         self
     }
 
     /// The pixels of one image by their taps, in the order in which these first occur, for a chunk of images.
-    fn all(images: usize, apart: Pixel, pixels: impl Iterator<Item = (Vec<Tap>, Pixel)>) -> Vec<Self> {
+    fn group_by_taps(
+        images: usize,
+        apart: PixelOffsets,
+        pixels: impl Iterator<Item = (Vec<ConvTap>, PixelOffsets)>,
+    ) -> Vec<Self> {
         let mut groups: Vec<Self> = Vec::new();
         for (taps, pixel) in pixels {
             match groups.iter_mut().find(|group| group.taps == taps) {
@@ -113,23 +117,23 @@ impl Group {
                 None => groups.push(Self::new(taps, vec![pixel])),
             }
         }
-        groups.into_iter().map(|group| Self::new(group.taps, group.pixels).over(images, apart)).collect()
+        groups.into_iter().map(|group| Self::new(group.taps, group.pixels).repeat_over_images(images, apart)).collect()
     }
 }
 
 /// The transposed convolution that takes the gradient of a layer's output to its input.
 #[derive(Debug)]
-pub(super) struct Transposed {
+pub(super) struct TransposedConvPlan {
     /// Input pixels of a chunk: where they read the gradient, and where theirs is written.
-    pub(super) groups: Vec<Group>,
+    pub(super) groups: Vec<PixelGroup>,
     /// Channels of input and output, and indices into the kernel.
     channels: (usize, usize),
-    positions: usize,
+    kernel_positions: usize,
 }
 
 /// An image with channels last inside a halo of zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Grid {
+pub(super) struct HaloGrid {
     /// Rows inside.
     pub(super) height: usize,
     /// Pixels in a row, inside.
@@ -140,20 +144,20 @@ pub(super) struct Grid {
     halo: usize,
 }
 
-impl Grid {
+impl HaloGrid {
     fn new(shape: ActivationShape, halo: usize) -> Self {
         let ActivationShape { height, width, channels } = shape;
         Self { height, width, channels, halo }
     }
 
     /// One pixel of so many numbers.
-    pub(super) fn flat(channels: usize) -> Self {
+    pub(super) fn single_pixel(channels: usize) -> Self {
         Self::new(ActivationShape { height: 1, width: 1, channels }, 0)
     }
 
     /// Numbers per image, halo included.
     pub(super) fn len(&self) -> usize {
-        (self.height + 2 * self.halo) * self.row()
+        (self.height + 2 * self.halo) * self.row_len()
     }
 
     /// Numbers per image without the halo.
@@ -162,27 +166,27 @@ impl Grid {
     }
 
     /// Numbers in a row, halo included.
-    pub(super) fn row(&self) -> usize {
+    pub(super) fn row_len(&self) -> usize {
         (self.width + 2 * self.halo) * self.channels
     }
 
     /// Offset of a pixel counted from the corner of the halo.
-    pub(super) fn outer(&self, y: usize, x: usize) -> usize {
-        y * self.row() + x * self.channels
+    pub(super) fn pixel_offset(&self, y: usize, x: usize) -> usize {
+        y * self.row_len() + x * self.channels
     }
 
     /// Runs of numbers without halo between them, as (offset without halo, offset with halo, length).
-    pub(super) fn runs(&self) -> impl Iterator<Item = (usize, usize, usize)> + use<> {
+    pub(super) fn contiguous_runs(&self) -> impl Iterator<Item = (usize, usize, usize)> + use<> {
         let grid = *self;
         let (count, len) =
             if grid.halo == 0 { (1, grid.inner_len()) } else { (grid.height, grid.width * grid.channels) };
-        (0..count).map(move |y| (y * len, grid.outer(y + grid.halo, grid.halo), len))
+        (0..count).map(move |y| (y * len, grid.pixel_offset(y + grid.halo, grid.halo), len))
     }
 }
 
 /// A layer's shape in the terms of a convolution.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Conv {
+pub(super) struct ConvShape {
     pub(super) kernel: usize,
     pub(super) stride: usize,
     pub(super) padding: usize,
@@ -190,11 +194,11 @@ pub(super) struct Conv {
     pub(super) output: ActivationShape,
 }
 
-impl Conv {
+impl ConvShape {
     /// With channels in whole blocks, but for those of images from the dataset.
-    fn of(layer: &Layer) -> Self {
-        let channels = input_channels(layer);
-        let output = ActivationShape { channels: padded(layer.output.channels), ..layer.output };
+    fn from_layer(layer: &Layer) -> Self {
+        let channels = padded_input_channels(layer);
+        let output = ActivationShape { channels: round_up_to_block(layer.output.channels), ..layer.output };
         match layer.linear_op {
             LinearOp::Conv { kernel, stride, padding } => {
                 let input = ActivationShape { channels, ..layer.input };
@@ -209,69 +213,80 @@ impl Conv {
     }
 
     /// The same convolution of an image with its padding, which has none.
-    fn padded(self) -> Self {
+    fn with_padded_input(self) -> Self {
         let ActivationShape { height, width, channels } = self.input;
         let input = ActivationShape { height: height + 2 * self.padding, width: width + 2 * self.padding, channels };
         Self { padding: 0, input, ..self }
     }
 
     /// Indices into the kernel, along an axis of so many inputs, for which an output pixel has an input.
-    fn kernel_at(&self, output: usize, inputs: usize) -> Range<usize> {
+    fn valid_kernel_range(&self, output: usize, inputs: usize) -> Range<usize> {
         let corner = output * self.stride;
         let first = self.padding.saturating_sub(corner).min(self.kernel);
         first..(inputs + self.padding).saturating_sub(corner).clamp(first, self.kernel)
     }
 
     /// Runs of indices into a row of the kernel that the same outputs have inputs for.
-    fn runs(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+    fn kernel_column_runs(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let conv = *self;
-        let seen = move |kernel: usize, output| conv.kernel_at(output, conv.input.width).contains(&kernel);
+        let seen = move |kernel: usize, output| conv.valid_kernel_range(output, conv.input.width).contains(&kernel);
         let alike = move |a: usize, b: usize| (0..conv.output.width).all(|output| seen(a, output) == seen(b, output));
         let starts = (0..conv.kernel).filter(move |k| *k == 0 || !alike(k - 1, *k));
         starts.map(move |start| start..(start + 1..conv.kernel).find(|k| !alike(k - 1, *k)).unwrap_or(conv.kernel))
     }
 
     /// The output pixel, along an axis of so many, that sees an input through this index into the kernel.
-    fn output_at(&self, input: usize, kernel: usize, outputs: usize) -> Option<usize> {
+    fn output_index_for(&self, input: usize, kernel: usize, outputs: usize) -> Option<usize> {
         let at = (input + self.padding).checked_sub(kernel)?;
         (at % self.stride == 0 && at / self.stride < outputs).then_some(at / self.stride)
     }
 }
 
 /// Numbers per pixel of a layer's input: as in the dataset for an image, whole blocks from then on.
-pub(super) fn input_channels(layer: &Layer) -> usize {
-    if layer.source.is_none() { layer.input.channels } else { padded(layer.input.channels) }
+pub(super) fn padded_input_channels(layer: &Layer) -> usize {
+    if layer.source.is_none() { layer.input.channels } else { round_up_to_block(layer.input.channels) }
 }
 
 /// Plans of all layers.
-pub(super) fn plan(net: &Net) -> Vec<LayerPlan> {
+pub(super) fn plan_layers(net: &Net) -> Vec<LayerPlan> {
     net.layers.iter().map(LayerPlan::new).collect()
 }
 
 impl LayerPlan {
     fn new(layer: &Layer) -> Self {
         let first = layer.source.is_none();
-        let conv = Conv::of(layer);
+        let conv = ConvShape::from_layer(layer);
         let ActivationShape { height, width, channels } = conv.output;
         let pixels = height * width;
-        let chunk = CHUNK_PIXELS.div_ceil(pixels).next_power_of_two();
-        let part = PART_PIXELS.div_ceil(pixels).next_power_of_two();
-        let part = part.clamp(PART_IMAGES.max(chunk), MICRO_BATCH as usize);
-        let tiled = !first && Tiled::suits(&conv);
+        let chunk_images = MIN_CHUNK_PIXELS.div_ceil(pixels).next_power_of_two();
+        let part = MIN_PART_PIXELS.div_ceil(pixels).next_power_of_two();
+        let part_images = part.clamp(MIN_PART_IMAGES.max(chunk_images), MICRO_BATCH as usize);
+        let tiled = !first && WinogradPlan::is_suitable_for(&conv);
         // Images from the dataset have few channels: long runs are worth more than what lies in the halo costs. So are
         // short tables for large images, whose halo is little.
-        let halo = first || tiled || pixels > SMALL;
-        let input = Grid::new(conv.input, if halo { conv.padding } else { 0 });
-        let way = if tiled {
-            Way::Tiled(Tiled::new(&conv, chunk, &input))
+        let halo = first || tiled || pixels > MAX_PIXELS_WITHOUT_HALO;
+        let input = HaloGrid::new(conv.input, if halo { conv.padding } else { 0 });
+        let algorithm = if tiled {
+            ConvAlgorithm::Winograd(WinogradPlan::new(&conv, chunk_images, &input))
         } else {
-            Way::Direct(Direct::new(&conv, halo, chunk, &input, first))
+            ConvAlgorithm::Direct(DirectConvPlan::new(&conv, halo, chunk_images, &input, first))
         };
-        let rows = conv.kernel * conv.kernel * conv.input.channels;
-        let transposed_rows = conv.kernel * conv.kernel * channels;
+        let weight_rows = conv.kernel * conv.kernel * conv.input.channels;
+        let transposed_weight_rows = conv.kernel * conv.kernel * channels;
         let activation = layer.activation_shape();
-        let readable = activation.height * activation.width * channels;
-        Self { chunk, part, input, channels, width, pixels, readable, rows, transposed_rows, way }
+        let activation_len = activation.height * activation.width * channels;
+        Self {
+            chunk_images,
+            part_images,
+            input,
+            channels,
+            width,
+            pixels,
+            activation_len,
+            weight_rows,
+            transposed_weight_rows,
+            algorithm,
+        }
     }
 
     /// Numbers of one image's output.
@@ -280,99 +295,133 @@ impl LayerPlan {
     }
 
     /// How its tiles are computed, if it has any.
-    pub(super) fn tiled(&self) -> Option<&Tiled> {
-        if let Way::Tiled(tiled) = &self.way { Some(tiled) } else { None }
+    pub(super) fn winograd_plan(&self) -> Option<&WinogradPlan> {
+        if let ConvAlgorithm::Winograd(tiled) = &self.algorithm { Some(tiled) } else { None }
     }
 
     /// Blocks of output channels.
-    pub(super) fn blocks(&self) -> usize {
+    pub(super) fn channel_blocks(&self) -> usize {
         self.channels / BLOCK
     }
 }
 
 /// All pixels, row by row.
-fn pixels(shape: ActivationShape) -> impl Iterator<Item = (usize, usize)> {
+fn pixel_coordinates(shape: ActivationShape) -> impl Iterator<Item = (usize, usize)> {
     (0..shape.height).flat_map(move |y| (0..shape.width).map(move |x| (y, x)))
 }
 
-impl Direct {
+impl DirectConvPlan {
     /// `input` is where the inputs of `conv` stand, with its padding as their halo or without.
-    fn new(conv: &Conv, halo: bool, chunk: usize, input: &Grid, first: bool) -> Self {
-        let transposed = (!first).then(|| Transposed::new(conv, chunk, &Grid::new(conv.output, 0)));
-        let conv = if halo { conv.padded() } else { *conv };
-        let output = Grid::new(conv.output, 0);
-        let apart = Pixel { input: input.len(), output: output.len() };
-        let forward = pixels(conv.output).map(|(y, x)| Self::forward(&conv, input, &output, y, x));
-        let runs = (0..conv.kernel).flat_map(|ky| conv.runs().map(move |run| (ky, run)));
-        let runs = runs.map(|(ky, run)| Self::run(&conv, input, &output, ky, run).over(chunk, apart));
-        Self { forward: Group::all(chunk, apart, forward), runs: runs.collect(), transposed }
+    fn new(conv: &ConvShape, halo: bool, chunk: usize, input: &HaloGrid, first: bool) -> Self {
+        let transposed = (!first).then(|| TransposedConvPlan::new(conv, chunk, &HaloGrid::new(conv.output, 0)));
+        let conv = if halo { conv.with_padded_input() } else { *conv };
+        let output = HaloGrid::new(conv.output, 0);
+        let apart = PixelOffsets { input: input.len(), output: output.len() };
+        let forward = pixel_coordinates(conv.output).map(|(y, x)| Self::output_pixel_taps(&conv, input, &output, y, x));
+        let runs = (0..conv.kernel).flat_map(|ky| conv.kernel_column_runs().map(move |run| (ky, run)));
+        let runs = runs
+            .map(|(ky, run)| Self::weight_run_pixels(&conv, input, &output, ky, run).repeat_over_images(chunk, apart));
+        Self {
+            forward_groups: PixelGroup::group_by_taps(chunk, apart, forward),
+            weight_groups: runs.collect(),
+            transposed,
+        }
     }
 
     /// The taps of an output pixel, one per row of the kernel that lies in the image.
-    fn forward(conv: &Conv, input: &Grid, output: &Grid, y: usize, x: usize) -> (Vec<Tap>, Pixel) {
-        let (rows, columns) = (conv.kernel_at(y, conv.input.height), conv.kernel_at(x, conv.input.width));
+    fn output_pixel_taps(
+        conv: &ConvShape,
+        input: &HaloGrid,
+        output: &HaloGrid,
+        y: usize,
+        x: usize,
+    ) -> (Vec<ConvTap>, PixelOffsets) {
+        let (rows, columns) =
+            (conv.valid_kernel_range(y, conv.input.height), conv.valid_kernel_range(x, conv.input.width));
         let channels = conv.input.channels;
-        let taps = rows.clone().filter(|_| !columns.is_empty()).map(|ky| Tap {
-            input: input.outer(ky - rows.start, 0),
+        let taps = rows.clone().filter(|_| !columns.is_empty()).map(|ky| ConvTap {
+            input_offset: input.pixel_offset(ky - rows.start, 0),
             rows: columns.len() * channels,
-            weight: (ky * conv.kernel + columns.start) * channels,
+            first_weight_row: (ky * conv.kernel + columns.start) * channels,
         });
         let corner = |output: usize, kernel: usize| (output * conv.stride + kernel).saturating_sub(conv.padding);
-        let corner = input.outer(corner(y, rows.start), corner(x, columns.start));
-        (taps.collect(), Pixel { input: corner, output: output.outer(y, x) })
+        let corner = input.pixel_offset(corner(y, rows.start), corner(x, columns.start));
+        (taps.collect(), PixelOffsets { input: corner, output: output.pixel_offset(y, x) })
     }
 
     /// The output pixels of an image that a run of weights in a row of the kernel acts on.
-    fn run(conv: &Conv, input: &Grid, output: &Grid, ky: usize, run: Range<usize>) -> Group {
+    fn weight_run_pixels(
+        conv: &ConvShape,
+        input: &HaloGrid,
+        output: &HaloGrid,
+        ky: usize,
+        run: Range<usize>,
+    ) -> PixelGroup {
         let (channels, kx) = (conv.input.channels, run.start);
-        let tap = Tap { input: 0, rows: run.len() * channels, weight: (ky * conv.kernel + kx) * channels };
+        let tap = ConvTap {
+            input_offset: 0,
+            rows: run.len() * channels,
+            first_weight_row: (ky * conv.kernel + kx) * channels,
+        };
         let at = |output: usize, kernel: usize| output * conv.stride + kernel - conv.padding;
-        let rows = (0..conv.output.height).filter(|y| conv.kernel_at(*y, conv.input.height).contains(&ky));
+        let rows = (0..conv.output.height).filter(|y| conv.valid_kernel_range(*y, conv.input.height).contains(&ky));
         let columns: Vec<usize> =
-            (0..conv.output.width).filter(|x| conv.kernel_at(*x, conv.input.width).contains(&kx)).collect();
+            (0..conv.output.width).filter(|x| conv.valid_kernel_range(*x, conv.input.width).contains(&kx)).collect();
         let pixels = rows.flat_map(|y| columns.iter().map(move |x| (y, *x)));
-        let pixels =
-            pixels.map(|(y, x)| Pixel { input: input.outer(at(y, ky), at(x, kx)), output: output.outer(y, x) });
-        Group::new(vec![tap], pixels.collect())
+        let pixels = pixels.map(|(y, x)| PixelOffsets {
+            input: input.pixel_offset(at(y, ky), at(x, kx)),
+            output: output.pixel_offset(y, x),
+        });
+        PixelGroup::new(vec![tap], pixels.collect())
     }
 }
 
-impl Transposed {
+impl TransposedConvPlan {
     /// `gradient` is where that of the output stands.
-    fn new(conv: &Conv, chunk: usize, gradient: &Grid) -> Self {
-        let input = Grid::new(conv.input, 0);
-        let apart = Pixel { input: gradient.len(), output: input.len() };
-        let groups = pixels(conv.input).map(|(y, x)| {
+    fn new(conv: &ConvShape, chunk: usize, gradient: &HaloGrid) -> Self {
+        let input = HaloGrid::new(conv.input, 0);
+        let apart = PixelOffsets { input: gradient.len(), output: input.len() };
+        let groups = pixel_coordinates(conv.input).map(|(y, x)| {
             let mut taps = Vec::new();
             for (at, (ky, kx)) in
-                pixels(ActivationShape { height: conv.kernel, width: conv.kernel, channels: 1 }).enumerate()
+                pixel_coordinates(ActivationShape { height: conv.kernel, width: conv.kernel, channels: 1 }).enumerate()
             {
-                let y = conv.output_at(y, ky, conv.output.height);
-                let x = conv.output_at(x, kx, conv.output.width);
+                let y = conv.output_index_for(y, ky, conv.output.height);
+                let x = conv.output_index_for(x, kx, conv.output.width);
                 if let (Some(y), Some(x)) = (y, x) {
                     let rows = conv.output.channels;
-                    taps.push(Tap { input: gradient.outer(y, x), rows, weight: at * rows });
+                    taps.push(ConvTap { input_offset: gradient.pixel_offset(y, x), rows, first_weight_row: at * rows });
                 }
             }
-            let first = taps.iter().map(|tap| tap.input).min().unwrap_or(0);
-            taps.iter_mut().for_each(|tap| tap.input -= first);
-            (taps, Pixel { input: first, output: input.outer(y, x) })
+            let first = taps.iter().map(|tap| tap.input_offset).min().unwrap_or(0);
+            taps.iter_mut().for_each(|tap| tap.input_offset -= first);
+            (taps, PixelOffsets { input: first, output: input.pixel_offset(y, x) })
         });
         let channels = (conv.input.channels, conv.output.channels);
-        Self { groups: Group::all(chunk, apart, groups), channels, positions: conv.kernel * conv.kernel }
+        Self {
+            groups: PixelGroup::group_by_taps(chunk, apart, groups),
+            channels,
+            kernel_positions: conv.kernel * conv.kernel,
+        }
     }
 
     /// Numbers of the transposed weight.
-    pub(super) fn weights(&self) -> usize {
-        self.positions * self.channels.0 * self.channels.1
+    pub(super) fn weight_len(&self) -> usize {
+        self.kernel_positions * self.channels.0 * self.channels.1
     }
 
     /// The packed weight as `[block of inputs][kernel row, kernel column, output][BLOCK]`.
-    pub(super) fn transpose(&self, weights: &[f32], to: &mut [f32]) {
+    pub(super) fn transpose_weights(&self, weights: &[f32], to: &mut [f32]) {
         let (inputs, outputs) = self.channels;
-        for position in 0..self.positions {
+        for position in 0..self.kernel_positions {
             let (from, to) = (&weights[position * inputs * BLOCK..], &mut to[position * outputs * BLOCK..]);
-            transpose(self.channels, from, self.positions * inputs, to, self.positions * outputs);
+            transpose_blocked_matrix(
+                self.channels,
+                from,
+                self.kernel_positions * inputs,
+                to,
+                self.kernel_positions * outputs,
+            );
         }
     }
 }

@@ -2,16 +2,16 @@
 
 use ergodic_common::net::Pool;
 
-use super::norm::{Channels, Loaded};
-use super::plan::Grid;
-use super::simd::{BLOCK, Kernel, Lanes, block, block_mut};
+use super::norm::{ChannelCoefficients, LoadedCoefficients};
+use super::plan::HaloGrid;
+use super::simd::{BLOCK, Kernel, Simd16, block_at, block_at_mut};
 
 /// An activation in front of its pool.
 #[derive(Clone, Copy)]
-pub(super) struct Pooled<'a> {
+pub(super) struct PoolInput<'a> {
     /// z of the images.
     pub(super) z: &'a [f32],
-    pub(super) channels: &'a Channels,
+    pub(super) coefficients: &'a ChannelCoefficients,
     /// Pixels of an image, and in a row of it.
     pub(super) pixels: usize,
     pub(super) width: usize,
@@ -21,62 +21,63 @@ pub(super) struct Pooled<'a> {
     pub(super) images: usize,
 }
 
-impl Pooled<'_> {
+impl PoolInput<'_> {
     fn image_len(&self) -> usize {
-        self.pixels * self.channels.width()
+        self.pixels * self.coefficients.padded_channels()
     }
 
     /// Pixels that are pooled into one.
-    fn area(&self) -> usize {
+    fn window_area(&self) -> usize {
         if self.pool == Pool::Average { self.pixels } else { 4 }
     }
 
     /// Pixels after pooling.
-    fn pooled(&self) -> usize {
+    fn pooled_pixels(&self) -> usize {
         if self.pool == Pool::Average { 1 } else { self.pixels / self.width / 2 * (self.width / 2) }
     }
 
     /// Offsets within an image of the pixels that go into one, row by row.
-    fn members(&self, pooled: usize) -> impl Iterator<Item = usize> + use<> {
-        let (width, channels) = (self.width, self.channels.width());
+    fn window_offsets(&self, pooled: usize) -> impl Iterator<Item = usize> + use<> {
+        let (width, channels) = (self.width, self.coefficients.padded_channels());
         let (across, side) = if self.pool == Pool::Average { (1, width) } else { (width / 2, 2) };
         let (y, x) = (pooled / across * side, pooled % across * side);
-        (0..self.area()).map(move |i| ((y + i / side) * width + x + i % side) * channels)
+        (0..self.window_area()).map(move |i| ((y + i / side) * width + x + i % side) * channels)
     }
 }
 
 /// Writes pooled activations into the grid that the next layer reads.
-pub(super) struct ActivatePooled<'a> {
-    pub(super) from: Pooled<'a>,
-    pub(super) grid: Grid,
+pub(super) struct PooledActivationKernel<'a> {
+    pub(super) input: PoolInput<'a>,
+    pub(super) grid: HaloGrid,
     pub(super) output: &'a mut [f32],
 }
 
-impl Kernel for ActivatePooled<'_> {
+impl Kernel for PooledActivationKernel<'_> {
     #[inline(always)]
-    fn run<S: Lanes>(self, s: S) {
-        let width = self.from.channels.width();
-        let (relu, zero) = (self.from.channels.relu, s.splat(0.0));
-        let share = s.splat(1.0 / self.from.area() as f32);
-        for image in 0..self.from.images {
-            let z = &self.from.z[image * self.from.image_len()..][..self.from.image_len()];
-            for (from, to, len) in self.grid.runs() {
+    fn run_with<S: Simd16>(self, s: S) {
+        let width = self.input.coefficients.padded_channels();
+        let (relu, zero) = (self.input.coefficients.relu, s.splat(0.0));
+        let share = s.splat(1.0 / self.input.window_area() as f32);
+        for image in 0..self.input.images {
+            let z = &self.input.z[image * self.input.image_len()..][..self.input.image_len()];
+            for (from, to, len) in self.grid.contiguous_runs() {
                 let out = &mut self.output[image * self.grid.len() + to..][..len];
                 for b in (0..width).step_by(BLOCK) {
-                    let channels = Loaded::new(s, self.from.channels, self.from.first + image, b);
+                    let channels = LoadedCoefficients::new(s, self.input.coefficients, self.input.first + image, b);
                     for at in (0..len).step_by(width) {
-                        let mut members = self.from.members((from + at) / width);
-                        let mut next = || members.next().map(|m| channels.activate(s, s.load(block(z, m + b)), relu));
+                        let mut members = self.input.window_offsets((from + at) / width);
+                        let mut next =
+                            || members.next().map(|m| channels.compute_activation(s, s.load(block_at(z, m + b)), relu));
                         let mut y = next().unwrap_or(zero);
                         while let Some(other) = next() {
-                            y = match self.from.pool {
+                            y = match self.input.pool {
                                 Pool::Average => s.add(y, other),
                                 // Adding 0·other keeps a NaN that the comparison would lose.
                                 _ => s.fma(zero, other, s.select_greater(other, y, other, y)),
                             };
                         }
-                        let y = if self.from.pool == Pool::Average { s.mul(share, y) } else { y };
-                        s.store(y, block_mut(out, at + b));
+                        let y = if self.input.pool == Pool::Average { s.mul(share, y) } else { y };
+                        s.store(y, block_at_mut(out, at + b));
                     }
                 }
             }
@@ -86,28 +87,28 @@ impl Kernel for ActivatePooled<'_> {
 
 /// Takes the gradient of pooled activations to that of the activations: to the first of the largest ones, or to all in
 /// equal shares.
-pub(super) struct Unpool<'a> {
-    pub(super) to: Pooled<'a>,
-    pub(super) pooled: &'a [f32],
+pub(super) struct UnpoolKernel<'a> {
+    pub(super) input: PoolInput<'a>,
+    pub(super) pooled_gradient: &'a [f32],
     pub(super) gradient: &'a mut [f32],
 }
 
-impl Kernel for Unpool<'_> {
+impl Kernel for UnpoolKernel<'_> {
     #[inline(always)]
-    fn run<S: Lanes>(self, s: S) {
-        let Self { to, pooled, gradient } = self;
-        let width = to.channels.width();
-        let (len, count) = (to.image_len(), to.pooled());
+    fn run_with<S: Simd16>(self, s: S) {
+        let Self { input: to, pooled_gradient: pooled, gradient } = self;
+        let width = to.coefficients.padded_channels();
+        let (len, count) = (to.image_len(), to.pooled_pixels());
         for image in 0..to.images {
             let (z, out) = (&to.z[image * len..][..len], &mut gradient[image * len..][..len]);
             let pooled = &pooled[image * count * width..][..count * width];
             for b in (0..width).step_by(BLOCK) {
-                let channels = Loaded::new(s, to.channels, to.first + image, b);
+                let channels = LoadedCoefficients::new(s, to.coefficients, to.first + image, b);
                 for pixel in 0..count {
-                    let g = s.load(block(pooled, pixel * width + b));
+                    let g = s.load(block_at(pooled, pixel * width + b));
                     match to.pool {
-                        Pool::Average => share(s, to.members(pixel), b, g, out),
-                        _ => first_largest(s, to, &channels, (z, pixel, b), g, out),
+                        Pool::Average => spread_average_gradient(s, to.window_offsets(pixel), b, g, out),
+                        _ => route_max_gradient(s, to, &channels, (z, pixel, b), g, out),
                     }
                 }
             }
@@ -116,19 +117,25 @@ impl Kernel for Unpool<'_> {
 }
 
 #[inline(always)]
-fn share<S: Lanes>(s: S, members: impl Iterator<Item = usize>, b: usize, g: S::Block, out: &mut [f32]) {
+fn spread_average_gradient<S: Simd16>(
+    s: S,
+    members: impl Iterator<Item = usize>,
+    b: usize,
+    g: S::Block,
+    out: &mut [f32],
+) {
     let count = members.size_hint().0;
     let g = s.mul(s.splat(1.0 / count as f32), g);
     for member in members {
-        s.store(g, block_mut(out, member + b));
+        s.store(g, block_at_mut(out, member + b));
     }
 }
 
 #[inline(always)]
-fn first_largest<S: Lanes>(
+fn route_max_gradient<S: Simd16>(
     s: S,
-    to: Pooled<'_>,
-    channels: &Loaded<S::Block>,
+    to: PoolInput<'_>,
+    channels: &LoadedCoefficients<S::Block>,
     (z, pixel, b): (&[f32], usize, usize),
     g: S::Block,
     out: &mut [f32],
@@ -136,15 +143,15 @@ fn first_largest<S: Lanes>(
     let zero = s.splat(0.0);
     let mut largest = zero;
     let mut before: [Option<usize>; 4] = [None; 4];
-    for (i, member) in to.members(pixel).enumerate() {
-        let y = channels.activate(s, s.load(block(z, member + b)), to.channels.relu);
+    for (i, member) in to.window_offsets(pixel).enumerate() {
+        let y = channels.compute_activation(s, s.load(block_at(z, member + b)), to.coefficients.relu);
         if i == 0 {
             largest = y;
-            s.store(g, block_mut(out, member + b));
+            s.store(g, block_at_mut(out, member + b));
         } else {
-            s.store(s.select_greater(y, largest, g, zero), block_mut(out, member + b));
+            s.store(s.select_greater(y, largest, g, zero), block_at_mut(out, member + b));
             for earlier in before.iter().flatten() {
-                let cell = block_mut(out, earlier + b);
+                let cell = block_at_mut(out, earlier + b);
                 s.store(s.select_greater(y, largest, zero, s.load(cell)), cell);
             }
             largest = s.select_greater(y, largest, y, largest);

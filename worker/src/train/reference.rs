@@ -7,38 +7,43 @@ use ergodic_common::net::Net;
 use super::composed;
 
 /// Parameters in logical order, one vector per tensor.
-pub(super) type Parameters = Vec<Vec<f64>>;
+pub(super) type ReferenceParams = Vec<Vec<f64>>;
 
 /// A batch: images `[n, height, width, channels]` and labels.
-pub(super) struct Batch {
+pub(super) struct ReferenceBatch {
     pub(super) images: Vec<f64>,
     pub(super) labels: Vec<u8>,
 }
 
 /// Mean loss of a batch in training mode, its gradient, and mean and unbiased variance before each batch norm.
-pub(super) struct Outcome {
+pub(super) struct ReferencePass {
     pub(super) loss: f64,
-    pub(super) gradient: Parameters,
+    pub(super) gradient: ReferenceParams,
     pub(super) statistics: Vec<(Vec<f64>, Vec<f64>)>,
 }
 
 /// Forward and backward pass by Candle.
-pub(super) fn pass(net: &Net, parameters: &Parameters, batch: &Batch, loss: Loss) -> Result<Outcome> {
-    let params = parameters.iter().map(|numbers| composed::parameter(numbers, 1, DType::F64, &Device::Cpu));
+pub(super) fn forward_backward(
+    net: &Net,
+    parameters: &ReferenceParams,
+    batch: &ReferenceBatch,
+    loss: Loss,
+) -> Result<ReferencePass> {
+    let params = parameters.iter().map(|numbers| composed::build_param(numbers, 1, DType::F64, &Device::Cpu));
     let params = params.collect::<Result<Vec<_>>>()?;
     let n = batch.labels.len();
     let shape = (1, n, net.input.height, net.input.width, net.input.channels);
     let images = Tensor::from_slice(&batch.images, shape, &Device::Cpu)?;
-    let passed = composed::pass(net, &params, &images, None)?;
-    let objective = composed::objective(&passed.logits, &batch.labels, loss, 1.0 / n as f64)?;
-    let gradient = composed::gradient(&params, &objective)?;
+    let passed = composed::forward_pass(net, &params, &images, None)?;
+    let objective = composed::compute_objective(&passed.logits, &batch.labels, loss, 1.0 / n as f64)?;
+    let gradient = composed::compute_gradients(&params, &objective)?;
     let normed = net.layers.iter().filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()));
-    let statistics = normed.zip(&passed.moments).map(|(layer, [mean, variance])| {
+    let statistics = normed.zip(&passed.batch_statistics).map(|(layer, [mean, variance])| {
         let count = (n * layer.output.height * layer.output.width) as f64;
         let unbiased = (variance * (count / (count - 1.0)))?;
         Ok((mean.flatten_all()?.to_vec1()?, unbiased.flatten_all()?.to_vec1()?))
     });
-    Ok(Outcome {
+    Ok(ReferencePass {
         loss: objective.get(0)?.to_scalar()?,
         gradient: gradient.iter().map(|g| g.flatten_all()?.to_vec1()).collect::<Result<_>>()?,
         statistics: statistics.collect::<Result<_>>()?,

@@ -4,7 +4,7 @@ use ergodic_common::config::{Curve, HyperparamChange, Length, LrScheduleForm, Tr
 
 /// What a step trains with. Computed in f64 and rounded once where it is used.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Rates {
+pub(super) struct StepHyperparams {
     /// η
     pub(super) lr: f64,
     /// λ
@@ -13,25 +13,25 @@ pub(super) struct Rates {
     pub(super) momentum: f64,
 }
 
-impl Rates {
+impl StepHyperparams {
     /// Those of a step, counted from 0: entries of the schedule apply in the order of the file, each from its step on.
-    pub(super) fn at(config: &TrialConfig, step: u64) -> Self {
+    pub(super) fn at_step(config: &TrialConfig, step: u64) -> Self {
         let train = &config.train;
         let mut rates = Self { lr: train.lr, wd: train.wd, momentum: train.momentum };
         for entry in train.schedule.iter().filter(|e| config.length_in_steps(e.from) <= step) {
-            apply(&mut rates.lr, entry.lr);
-            apply(&mut rates.wd, entry.wd);
-            apply(&mut rates.momentum, entry.momentum);
+            apply_change(&mut rates.lr, entry.lr);
+            apply_change(&mut rates.wd, entry.wd);
+            apply_change(&mut rates.momentum, entry.momentum);
         }
         if let Some(curve) = &train.curve {
-            rates.lr = along(curve, config, step);
+            rates.lr = compute_curve_lr(curve, config, step);
         }
         rates
     }
 }
 
 /// The learning rate of a step on a curve. The last step is one short of t = 1, as in PyTorch.
-fn along(curve: &Curve, config: &TrialConfig, step: u64) -> f64 {
+fn compute_curve_lr(curve: &Curve, config: &TrialConfig, step: u64) -> f64 {
     let (lr, warmup) = (config.train.lr, config.length_in_steps(curve.warmup));
     if step < warmup {
         return lr * (step + 1) as f64 / warmup as f64;
@@ -44,7 +44,7 @@ fn along(curve: &Curve, config: &TrialConfig, step: u64) -> f64 {
             let end = end.apply(lr);
             end + (lr - end) * (1.0 + libm::cos(std::f64::consts::PI * t)) / 2.0
         }
-        LrScheduleForm::Piecewise { points } => between(points, config, step),
+        LrScheduleForm::Piecewise { points } => interpolate_lr(points, config, step),
         LrScheduleForm::Linear { end } => lr + (end.apply(lr) - lr) * t,
         LrScheduleForm::Exponential { factor, per } => {
             lr * libm::exp(libm::log(*factor) * done / config.length_in_steps(*per).max(1) as f64)
@@ -53,7 +53,7 @@ fn along(curve: &Curve, config: &TrialConfig, step: u64) -> f64 {
 }
 
 /// On the line through the points around a step.
-fn between(points: &[(Length, HyperparamChange)], config: &TrialConfig, step: u64) -> f64 {
+fn interpolate_lr(points: &[(Length, HyperparamChange)], config: &TrialConfig, step: u64) -> f64 {
     let at = |(when, lr): &(Length, HyperparamChange)| (config.length_in_steps(*when), lr.apply(config.train.lr));
     let next = points.partition_point(|point| at(point).0 <= step);
     match (next.checked_sub(1).map(|last| at(&points[last])), points.get(next).map(at)) {
@@ -63,7 +63,7 @@ fn between(points: &[(Length, HyperparamChange)], config: &TrialConfig, step: u6
     }
 }
 
-fn apply(value: &mut f64, change: Option<HyperparamChange>) {
+fn apply_change(value: &mut f64, change: Option<HyperparamChange>) {
     match change {
         Some(HyperparamChange::Set(x)) => *value = x,
         Some(HyperparamChange::Times(factor)) => *value *= factor,
@@ -98,11 +98,11 @@ mod tests {
                 ..none
             },
         ];
-        let at = |step| Rates::at(&config, step);
-        assert_eq!(at(19), Rates { lr: 0.5, wd: 0.01, momentum: 0.9 });
-        assert_eq!(at(20), Rates { lr: 0.5 * 0.1, wd: 0.01, momentum: 0.9 });
-        assert_eq!(at(25), Rates { lr: 0.5 * 0.1 * 0.5, wd: 0.0, momentum: 0.9 });
-        assert_eq!(at(30), Rates { lr: 1.0, wd: 0.0, momentum: 0.5 });
+        let at = |step| StepHyperparams::at_step(&config, step);
+        assert_eq!(at(19), StepHyperparams { lr: 0.5, wd: 0.01, momentum: 0.9 });
+        assert_eq!(at(20), StepHyperparams { lr: 0.5 * 0.1, wd: 0.01, momentum: 0.9 });
+        assert_eq!(at(25), StepHyperparams { lr: 0.5 * 0.1 * 0.5, wd: 0.0, momentum: 0.9 });
+        assert_eq!(at(30), StepHyperparams { lr: 1.0, wd: 0.0, momentum: 0.5 });
     }
 
     #[test]
@@ -112,7 +112,7 @@ mod tests {
         config.train.length = Length::Steps(110);
         let mut at = |form, step| {
             config.train.curve = Some(Curve { form, warmup: Length::Epochs(1) });
-            Rates::at(&config, step).lr
+            StepHyperparams::at_step(&config, step).lr
         };
         let close = |x: f64, y: f64| assert!((x - y).abs() < 1e-15, "{x} {y}");
         close(at(LrScheduleForm::Constant, 0), 0.04);

@@ -9,18 +9,18 @@ use std::fmt;
 pub(super) const BLOCK: usize = 16;
 
 /// `n` rounded up to whole blocks.
-pub(super) fn padded(n: usize) -> usize {
+pub(super) fn round_up_to_block(n: usize) -> usize {
     n.next_multiple_of(BLOCK)
 }
 
 /// Numbers that start on a cache line, so that no block lies across two.
 #[derive(Debug)]
-pub(super) struct Buffer {
+pub(super) struct AlignedBuffer {
     data: Vec<f32>,
     start: usize,
 }
 
-impl Buffer {
+impl AlignedBuffer {
     /// `len` zeros.
     pub(super) fn zeros(len: usize) -> Self {
         let data = vec![0.0; len + BLOCK];
@@ -30,20 +30,20 @@ impl Buffer {
     }
 }
 
-impl Default for Buffer {
+impl Default for AlignedBuffer {
     fn default() -> Self {
         Self::zeros(0)
     }
 }
 
-impl std::ops::Deref for Buffer {
+impl std::ops::Deref for AlignedBuffer {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
         &self.data[self.start..self.data.len() - BLOCK + self.start]
     }
 }
 
-impl std::ops::DerefMut for Buffer {
+impl std::ops::DerefMut for AlignedBuffer {
     fn deref_mut(&mut self) -> &mut [f32] {
         let end = self.data.len() - BLOCK + self.start;
         &mut self.data[self.start..end]
@@ -53,11 +53,11 @@ impl std::ops::DerefMut for Buffer {
 /// A computation written over any [`Lanes`].
 pub(super) trait Kernel {
     /// Does it. Must be `#[inline(always)]`, as all that it calls, to be compiled for the instruction set of `s`.
-    fn run<S: Lanes>(self, s: S);
+    fn run_with<S: Simd16>(self, s: S);
 }
 
 /// Arithmetic on blocks of sixteen floats.
-pub(super) trait Lanes: Copy + Send + Sync {
+pub(super) trait Simd16: Copy + Send + Sync {
     /// Sixteen floats, in registers if the compiler can.
     type Block: Copy;
     /// Whether a block is one register and there are 32 of them: kernels then work on larger tiles.
@@ -87,20 +87,20 @@ pub(super) trait Lanes: Copy + Send + Sync {
     /// `if y < 0 { 0 } else { y }`: NaN stays NaN, so that divergence is seen.
     fn relu(self, y: Self::Block) -> Self::Block;
     /// `if y > 0 { g } else { 0 }`
-    fn gate(self, y: Self::Block, g: Self::Block) -> Self::Block;
+    fn relu_backward(self, y: Self::Block, g: Self::Block) -> Self::Block;
     /// `if a > b { x } else { y }`
     fn select_greater(self, a: Self::Block, b: Self::Block, x: Self::Block, y: Self::Block) -> Self::Block;
 }
 
 /// The block of `data` that starts at `at`.
 #[inline(always)]
-pub(super) fn block(data: &[f32], at: usize) -> &[f32; BLOCK] {
+pub(super) fn block_at(data: &[f32], at: usize) -> &[f32; BLOCK] {
     data[at..at + BLOCK].first_chunk().expect("the slice has a block's length")
 }
 
 /// The block of `data` that starts at `at`, to be written.
 #[inline(always)]
-pub(super) fn block_mut(data: &mut [f32], at: usize) -> &mut [f32; BLOCK] {
+pub(super) fn block_at_mut(data: &mut [f32], at: usize) -> &mut [f32; BLOCK] {
     data[at..at + BLOCK].first_chunk_mut().expect("the slice has a block's length")
 }
 
@@ -110,16 +110,16 @@ pub(super) struct Portable;
 
 /// Applies `f` lane by lane.
 #[inline(always)]
-fn each(f: impl Fn(usize) -> f32) -> [f32; BLOCK] {
+fn map_lanes(f: impl Fn(usize) -> f32) -> [f32; BLOCK] {
     std::array::from_fn(f)
 }
 
-impl Lanes for Portable {
+impl Simd16 for Portable {
     type Block = [f32; BLOCK];
     const WIDE: bool = false;
 
     fn dispatch(self, kernel: impl Kernel) {
-        kernel.run(self);
+        kernel.run_with(self);
     }
 
     #[inline(always)]
@@ -139,52 +139,52 @@ impl Lanes for Portable {
 
     #[inline(always)]
     fn fma(self, a: Self::Block, b: Self::Block, c: Self::Block) -> Self::Block {
-        each(|i| a[i].mul_add(b[i], c[i]))
+        map_lanes(|i| a[i].mul_add(b[i], c[i]))
     }
 
     #[inline(always)]
     fn add(self, a: Self::Block, b: Self::Block) -> Self::Block {
-        each(|i| a[i] + b[i])
+        map_lanes(|i| a[i] + b[i])
     }
 
     #[inline(always)]
     fn sub(self, a: Self::Block, b: Self::Block) -> Self::Block {
-        each(|i| a[i] - b[i])
+        map_lanes(|i| a[i] - b[i])
     }
 
     #[inline(always)]
     fn mul(self, a: Self::Block, b: Self::Block) -> Self::Block {
-        each(|i| a[i] * b[i])
+        map_lanes(|i| a[i] * b[i])
     }
 
     #[inline(always)]
     fn div(self, a: Self::Block, b: Self::Block) -> Self::Block {
-        each(|i| a[i] / b[i])
+        map_lanes(|i| a[i] / b[i])
     }
 
     #[inline(always)]
     fn sqrt(self, a: Self::Block) -> Self::Block {
-        each(|i| a[i].sqrt())
+        map_lanes(|i| a[i].sqrt())
     }
 
     #[inline(always)]
     fn abs(self, a: Self::Block) -> Self::Block {
-        each(|i| a[i].abs())
+        map_lanes(|i| a[i].abs())
     }
 
     #[inline(always)]
     fn relu(self, y: Self::Block) -> Self::Block {
-        each(|i| if y[i] < 0.0 { 0.0 } else { y[i] })
+        map_lanes(|i| if y[i] < 0.0 { 0.0 } else { y[i] })
     }
 
     #[inline(always)]
-    fn gate(self, y: Self::Block, g: Self::Block) -> Self::Block {
-        each(|i| if y[i] > 0.0 { g[i] } else { 0.0 })
+    fn relu_backward(self, y: Self::Block, g: Self::Block) -> Self::Block {
+        map_lanes(|i| if y[i] > 0.0 { g[i] } else { 0.0 })
     }
 
     #[inline(always)]
     fn select_greater(self, a: Self::Block, b: Self::Block, x: Self::Block, y: Self::Block) -> Self::Block {
-        each(|i| if a[i] > b[i] { x[i] } else { y[i] })
+        map_lanes(|i| if a[i] > b[i] { x[i] } else { y[i] })
     }
 }
 
@@ -195,7 +195,7 @@ pub(super) use avx512::Avx512;
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{BLOCK, Kernel, Lanes};
+    use super::{BLOCK, Kernel, Simd16};
     use pulp::x86::V4;
     use pulp::{Simd, f32x16};
 
@@ -203,22 +203,22 @@ mod avx512 {
     #[derive(Debug, Clone, Copy)]
     pub(in crate::train) struct Avx512(pub(in crate::train) V4);
 
-    struct On<K>(Avx512, K);
+    struct Avx512Kernel<K>(Avx512, K);
 
-    impl<K: Kernel> pulp::NullaryFnOnce for On<K> {
+    impl<K: Kernel> pulp::NullaryFnOnce for Avx512Kernel<K> {
         type Output = ();
         #[inline(always)]
         fn call(self) {
-            self.1.run(self.0);
+            self.1.run_with(self.0);
         }
     }
 
-    impl Lanes for Avx512 {
+    impl Simd16 for Avx512 {
         type Block = f32x16;
         const WIDE: bool = true;
 
         fn dispatch(self, kernel: impl Kernel) {
-            self.0.vectorize(On(self, kernel));
+            self.0.vectorize(Avx512Kernel(self, kernel));
         }
 
         #[inline(always)]
@@ -278,7 +278,7 @@ mod avx512 {
         }
 
         #[inline(always)]
-        fn gate(self, y: Self::Block, g: Self::Block) -> Self::Block {
+        fn relu_backward(self, y: Self::Block, g: Self::Block) -> Self::Block {
             let zero = self.splat(0.0);
             self.0.select_f32x16(self.0.cmp_gt_f32x16(y, zero), g, zero)
         }
@@ -292,7 +292,7 @@ mod avx512 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::{BLOCK, Kernel, Lanes};
+    use super::{BLOCK, Kernel, Simd16};
     use pulp::x86::V3;
     use pulp::{Simd, f32x8};
 
@@ -300,22 +300,22 @@ mod avx2 {
     #[derive(Debug, Clone, Copy)]
     pub(in crate::train) struct Avx2(pub(in crate::train) V3);
 
-    struct On<K>(Avx2, K);
+    struct Avx2Kernel<K>(Avx2, K);
 
-    impl<K: Kernel> pulp::NullaryFnOnce for On<K> {
+    impl<K: Kernel> pulp::NullaryFnOnce for Avx2Kernel<K> {
         type Output = ();
         #[inline(always)]
         fn call(self) {
-            self.1.run(self.0);
+            self.1.run_with(self.0);
         }
     }
 
-    impl Lanes for Avx2 {
+    impl Simd16 for Avx2 {
         type Block = [f32x8; 2];
         const WIDE: bool = false;
 
         fn dispatch(self, kernel: impl Kernel) {
-            self.0.vectorize(On(self, kernel));
+            self.0.vectorize(Avx2Kernel(self, kernel));
         }
 
         #[inline(always)]
@@ -378,7 +378,7 @@ mod avx2 {
         }
 
         #[inline(always)]
-        fn gate(self, y: Self::Block, g: Self::Block) -> Self::Block {
+        fn relu_backward(self, y: Self::Block, g: Self::Block) -> Self::Block {
             let zero = self.0.splat_f32x8(0.0);
             [
                 self.0.select_f32x8(self.0.cmp_gt_f32x8(y[0], zero), g[0], zero),
@@ -417,22 +417,22 @@ impl Isa {
     pub const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Portable];
 
     /// The fastest that this machine has.
-    pub fn detect() -> Self {
-        Self::ALL.into_iter().find(|isa| isa.available()).unwrap_or(Self::Portable)
+    pub fn detect_fastest() -> Self {
+        Self::ALL.into_iter().find(|isa| isa.is_available()).unwrap_or(Self::Portable)
     }
 
     /// The one of this name; `auto` is the fastest.
     ///
     /// # Errors
     /// An unknown name, or one that this machine does not have.
-    pub fn named(name: &str) -> Result<Self, IsaError> {
+    pub fn from_name(name: &str) -> Result<Self, IsaError> {
         if name == "auto" {
-            return Ok(Self::detect());
+            return Ok(Self::detect_fastest());
         }
         let Some(isa) = Self::ALL.into_iter().find(|isa| isa.name() == name) else {
             return Err(IsaError(format!("unknown instruction set '{name}'; known are auto, avx512, avx2, portable")));
         };
-        if !isa.available() {
+        if !isa.is_available() {
             return Err(IsaError(format!("this machine has no {name}; use auto or portable")));
         }
         Ok(isa)
@@ -448,7 +448,7 @@ impl Isa {
     }
 
     /// Whether this machine has it.
-    pub fn available(self) -> bool {
+    pub fn is_available(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => pulp::x86::V4::try_new().is_some(),

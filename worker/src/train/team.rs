@@ -1,26 +1,26 @@
 //! The threads that share one trial's work.
 
-use super::simd::Buffer;
+use super::simd::AlignedBuffer;
 
 /// So many threads, of the pool that the trial runs in.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Team {
+pub(super) struct Parallelism {
     threads: usize,
 }
 
-impl Team {
+impl Parallelism {
     pub(super) fn new(threads: usize) -> Self {
         Self { threads: threads.max(1) }
     }
 
     /// One desk per thread.
-    pub(super) fn desks<D>(self, desk: impl Fn() -> D) -> Vec<D> {
+    pub(super) fn make_workspaces<D>(self, desk: impl Fn() -> D) -> Vec<D> {
         (0..self.threads).map(|_| desk()).collect()
     }
 
     /// Works on every item at a desk, as many at a time as there are desks, and takes up what lies on the desks in the
     /// order of the items. Item i is always worked on at desk i mod their number.
-    pub(super) fn each<I: Send, D: Send>(
+    pub(super) fn process_and_merge<I: Send, D: Send>(
         self,
         desks: &mut [D],
         mut items: impl Iterator<Item = I>,
@@ -52,7 +52,7 @@ impl Team {
 }
 
 /// Pieces of `len` numbers; empty ones without end where `len` is 0.
-pub(super) fn cut(data: &mut [f32], len: usize) -> impl Iterator<Item = &mut [f32]> {
+pub(super) fn chunks_or_empty(data: &mut [f32], len: usize) -> impl Iterator<Item = &mut [f32]> {
     let (pieces, empty) = match len {
         0 => (None, Some(std::iter::repeat_with(Default::default))),
         _ => (Some(data.chunks_mut(len)), None),
@@ -61,7 +61,7 @@ pub(super) fn cut(data: &mut [f32], len: usize) -> impl Iterator<Item = &mut [f3
 }
 
 /// total ← total + part
-pub(super) fn add(total: &mut [f32], part: &Buffer) {
+pub(super) fn add_elementwise(total: &mut [f32], part: &AlignedBuffer) {
     total.iter_mut().zip(part.iter()).for_each(|(sum, x)| *sum += x);
 }
 
@@ -75,9 +75,14 @@ mod tests {
         for threads in 1..=4 {
             for items in 0..20_u64 {
                 let mut taken = Vec::new();
-                let team = Team::new(threads);
+                let team = Parallelism::new(threads);
                 pool.install(|| {
-                    team.each(&mut team.desks(|| 0), 0..items, |desk, i| *desk = i * i, |desk| taken.push(*desk));
+                    team.process_and_merge(
+                        &mut team.make_workspaces(|| 0),
+                        0..items,
+                        |desk, i| *desk = i * i,
+                        |desk| taken.push(*desk),
+                    );
                 });
                 assert_eq!(taken, (0..items).map(|i| i * i).collect::<Vec<_>>());
             }

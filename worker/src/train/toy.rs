@@ -11,72 +11,84 @@ use ergodic_common::config::{AdamW, Toy, TrainConfig};
 use ergodic_common::seed::{Purpose, RandomStream, Streams};
 use ergodic_common::trial::{Outcome, TrialResult};
 
-use super::loss::Tally;
-use super::metrics::{Probed, Sample, Sampler};
-use super::params::Layout;
-use super::schedule::Rates;
-use super::{Finished, Job, failed, late};
+use super::loss::LossTally;
+use super::metrics::{MetricSampler, PassResults, SampleInputs};
+use super::params::ParamLayout;
+use super::schedule::StepHyperparams;
+use super::{FinishedTrial, Job, failed_trial, timed_out_trial};
 
 /// Runs a trial to its end, or until its time is up. `None` when `stop` was raised.
-pub(super) fn run(job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -> Option<Finished> {
-    let (config, layout) = (job.config, Layout::flat(toy.dim as usize));
-    let mut walk = Walk::new(start(job, toy, layout.len), toy.dim as usize);
-    let mut sampler = Sampler::new(config, job.measure, &layout);
-    sampler.start(&walk.w);
+pub(super) fn run_toy_trial(job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -> Option<FinishedTrial> {
+    let (config, layout) = (job.config, ParamLayout::with_single_tensor(toy.dim as usize));
+    let mut walk = ToyDescent::new(draw_initial_point(job, toy, layout.len), toy.dim as usize);
+    let mut sampler = MetricSampler::new(config, job.measure, &layout);
+    sampler.record_initial_weights(&walk.w);
     // w₁ has left the numbers. Without weight decay that changes nothing: the loss is 0 to all digits for good.
     let mut vanished = false;
     for step in 0..config.total_steps() {
         if stop.load(Ordering::Relaxed) {
             return None;
         }
-        if job.is_late() {
-            return Some(late(job, step));
+        if job.is_past_deadline() {
+            return Some(timed_out_trial(job, step));
         }
-        let (due, rates) = (sampler.due(step + 1), Rates::at(config, step));
-        if due && sampler.wants_before() {
-            sampler.keep(&walk.w);
+        let (due, rates) = (sampler.is_sample_due(step + 1), StepHyperparams::at_step(config, step));
+        if due && sampler.needs_weights_before() {
+            sampler.record_weights_before(&walk.w);
         }
-        let loss = walk.slope(toy, job.streams, step);
-        walk.descend(&config.train, rates, step);
+        let loss = walk.compute_gradient(toy, job.streams, step);
+        walk.update_weights(&config.train, rates, step);
         if !loss.is_finite() || !walk.w.iter().all(|x| x.is_finite()) {
-            return Some(end(job, &walk, sampler, step + 1, Outcome::Diverged { step: step + 1 }));
+            return Some(finish_trial(job, &walk, sampler, step + 1, Outcome::Diverged { step: step + 1 }));
         }
         vanished |= toy.noise == 0.0 && walk.w[0].is_subnormal();
         if vanished && rates.wd > 0.0 {
-            return Some(too_small(job, step + 1));
+            return Some(underflowed_trial(job, step + 1));
         }
-        sampler.trained(Tally { loss, plain: loss, right: 0, images: 1 });
-        if sampler.wants_each() {
-            sampler.watch(&walk.w);
+        sampler.add_training_tally(LossTally { loss_sum: loss, unsmoothed_loss_sum: loss, correct: 0, images: 1 });
+        if sampler.needs_every_step() {
+            sampler.update_norm_sq_jump(&walk.w);
         }
         if due {
-            let (weights, gradient, probed) = (&walk.w[..], &walk.gradient[..], Probed::default());
-            sampler.take(&Sample { step: step + 1, lr: rates.lr, weights, gradient, probed });
+            let (weights, gradient, probed) = (&walk.w[..], &walk.gradient[..], PassResults::default());
+            sampler.record_sample(&SampleInputs {
+                step: step + 1,
+                lr: rates.lr,
+                weights,
+                gradient,
+                pass_results: probed,
+            });
         }
     }
-    Some(end(job, &walk, sampler, config.total_steps(), Outcome::Completed))
+    Some(finish_trial(job, &walk, sampler, config.total_steps(), Outcome::Completed))
 }
 
-fn end(job: &Job<'_>, walk: &Walk, sampler: Sampler<'_, f64>, steps: u64, outcome: Outcome) -> Finished {
-    let (metrics, curve) = sampler.finish(outcome != Outcome::Completed);
-    let (digest, isa) = (walk.digest(), job.computer().to_owned());
+fn finish_trial(
+    job: &Job<'_>,
+    walk: &ToyDescent,
+    sampler: MetricSampler<'_, f64>,
+    steps: u64,
+    outcome: Outcome,
+) -> FinishedTrial {
+    let (metrics, curve) = sampler.into_metrics_and_curve(outcome != Outcome::Completed);
+    let (digest, isa) = (walk.compute_digest(), job.device_name().to_owned());
     let result = TrialResult { outcome, steps, metrics, digest, curve, isa, ..TrialResult::completed(job.key) };
-    Finished { result, weights: None }
+    FinishedTrial { result, weights: None }
 }
 
 /// What is left of a trial whose w₁ would become 0 by rounding, and stay it.
-fn too_small(job: &Job<'_>, steps: u64) -> Finished {
+fn underflowed_trial(job: &Job<'_>, steps: u64) -> FinishedTrial {
     let cause = format!(
         "w₁ is below the smallest number of f64 after step {steps}, and would be 0 from there on, which the loss that is not \
          rounded never is: set model.noise above 0, or choose a larger lr·wd"
     );
-    let mut ended = failed(job, cause);
-    (ended.result.steps, ended.result.isa) = (steps, job.computer().to_owned());
+    let mut ended = failed_trial(job, cause);
+    (ended.result.steps, ended.result.isa) = (steps, job.device_name().to_owned());
     ended
 }
 
 /// Where it begins: the given point, or standard normal numbers; times the scale of the initialization.
-fn start(job: &Job<'_>, toy: &Toy, len: usize) -> Vec<f64> {
+fn draw_initial_point(job: &Job<'_>, toy: &Toy, len: usize) -> Vec<f64> {
     let scale = job.config.model.init_scale;
     let mut stream = job.streams.open_stream(Purpose::Init, b"w");
     let given = |i: usize| toy.start.as_ref().map(|start| start[i]);
@@ -87,7 +99,7 @@ fn start(job: &Job<'_>, toy: &Toy, len: usize) -> Vec<f64> {
 }
 
 /// A descent on its way. What pads the vectors to whole blocks is 0 and stays 0.
-struct Walk {
+struct ToyDescent {
     dim: usize,
     w: Vec<f64>,
     gradient: Vec<f64>,
@@ -97,14 +109,14 @@ struct Walk {
     squares: Vec<f64>,
 }
 
-impl Walk {
+impl ToyDescent {
     fn new(w: Vec<f64>, dim: usize) -> Self {
         let zeros = vec![0.0; w.len()];
         Self { dim, w, gradient: zeros.clone(), momentum: zeros.clone(), squares: zeros }
     }
 
     /// Writes the gradient. The loss.
-    fn slope(&mut self, toy: &Toy, streams: &Streams, step: u64) -> f64 {
+    fn compute_gradient(&mut self, toy: &Toy, streams: &Streams, step: u64) -> f64 {
         let mut noise = (toy.noise > 0.0).then(|| streams.open_stream(Purpose::Order, &step.to_le_bytes()));
         let (w, gradient) = (&self.w[..self.dim], &mut self.gradient[..self.dim]);
         // Relative to the largest number, so that no square is too large or too small.
@@ -117,20 +129,20 @@ impl Walk {
         }
         if let Some(stream) = &mut noise {
             let size = toy.noise / (largest * libm::sqrt(square));
-            add_noise(gradient, size, stream, |i| w[i] / largest, square);
+            add_orthogonal_noise(gradient, size, stream, |i| w[i] / largest, square);
         }
         loss
     }
 
     /// One step, counted from 0.
-    fn descend(&mut self, train: &TrainConfig, rates: Rates, step: u64) {
+    fn update_weights(&mut self, train: &TrainConfig, rates: StepHyperparams, step: u64) {
         match train.adamw {
-            Some(adamw) => self.descend_adamw(adamw, rates, step),
-            None => self.descend_sgd(rates, train.nesterov),
+            Some(adamw) => self.update_adamw(adamw, rates, step),
+            None => self.update_sgd(rates, train.nesterov),
         }
     }
 
-    fn descend_sgd(&mut self, Rates { lr, wd, momentum: mu }: Rates, nesterov: bool) {
+    fn update_sgd(&mut self, StepHyperparams { lr, wd, momentum: mu }: StepHyperparams, nesterov: bool) {
         for ((w, v), g) in self.w.iter_mut().zip(&mut self.momentum).zip(&self.gradient) {
             let decayed = g + wd * *w;
             *v = mu * *v + decayed;
@@ -138,7 +150,12 @@ impl Walk {
         }
     }
 
-    fn descend_adamw(&mut self, AdamW { beta1, beta2, eps }: AdamW, Rates { lr, wd, .. }: Rates, step: u64) {
+    fn update_adamw(
+        &mut self,
+        AdamW { beta1, beta2, eps }: AdamW,
+        StepHyperparams { lr, wd, .. }: StepHyperparams,
+        step: u64,
+    ) {
         let rise = |beta: f64| 1.0 - libm::pow(beta, (step + 1) as f64);
         let (size, root) = (lr / rise(beta1), libm::sqrt(rise(beta2)));
         let averages = self.momentum.iter_mut().zip(&mut self.squares);
@@ -150,7 +167,7 @@ impl Walk {
     }
 
     /// BLAKE3 of w, NaNs made equal.
-    fn digest(&self) -> [u8; 32] {
+    fn compute_digest(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         for x in &self.w[..self.dim] {
             hasher.update(&if x.is_nan() { f64::NAN } else { *x }.to_le_bytes());
@@ -160,7 +177,13 @@ impl Walk {
 }
 
 /// Adds normal numbers of this size without their part along a vector, given with its square.
-fn add_noise(to: &mut [f64], size: f64, stream: &mut RandomStream, along: impl Fn(usize) -> f64, square: f64) {
+fn add_orthogonal_noise(
+    to: &mut [f64],
+    size: f64,
+    stream: &mut RandomStream,
+    along: impl Fn(usize) -> f64,
+    square: f64,
+) {
     let normal: Vec<f64> = to.iter().map(|_| stream.next_normal()).collect();
     let part = normal.iter().enumerate().map(|(i, n)| n * along(i)).sum::<f64>() / square;
     for (i, (x, n)) in to.iter_mut().zip(normal).enumerate() {

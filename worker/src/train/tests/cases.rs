@@ -15,7 +15,7 @@ use ergodic_common::trial::{Outcome, TrialKey, TrialResult};
 
 use rayon::ThreadPool;
 
-use crate::train::{Finished, Isa, Job, Place, Shelf, TrialData, run};
+use crate::train::{CandleDevice, CheckpointStore, FinishedTrial, Isa, Job, TrialData, run_trial};
 
 /// The generated dataset, made once.
 pub(crate) fn dataset() -> Arc<Dataset> {
@@ -29,7 +29,7 @@ pub(crate) fn streams(repeat: u32) -> Streams {
 }
 
 /// A small trial of this model.
-pub(crate) fn of(kind: ModelKind, norm: Norm) -> TrialConfig {
+pub(crate) fn small_trial(kind: ModelKind, norm: Norm) -> TrialConfig {
     TrialConfig {
         data: DataConfig::new(DatasetName::Glyphs, 100, 50),
         model: ModelConfig {
@@ -63,7 +63,7 @@ pub(crate) fn of(kind: ModelKind, norm: Norm) -> TrialConfig {
 
 /// A small perceptron without norms.
 pub(crate) fn mlp() -> TrialConfig {
-    of(ModelKind::Mlp { hidden: vec![24, 17] }, Norm::None)
+    small_trial(ModelKind::Mlp { hidden: vec![24, 17] }, Norm::None)
 }
 
 /// Every metric that takes no gradients of its own, sampled every other step; predictions and weights are kept.
@@ -91,7 +91,7 @@ pub(crate) fn result_with(
     measure: &Measure,
     isa: Isa,
     pool: Option<&ThreadPool>,
-    shelf: Option<&dyn Shelf>,
+    shelf: Option<&dyn CheckpointStore>,
 ) -> TrialResult {
     result_from(config, measure, isa, (pool, shelf), None)
 }
@@ -101,15 +101,15 @@ pub(crate) fn result_from(
     config: &TrialConfig,
     measure: &Measure,
     isa: Isa,
-    (pool, shelf): (Option<&ThreadPool>, Option<&dyn Shelf>),
+    (pool, shelf): (Option<&ThreadPool>, Option<&dyn CheckpointStore>),
     start: Option<&[u8]>,
 ) -> TrialResult {
     result_of(config, measure, isa, (pool, shelf), start, None)
 }
 
 /// Runs a trial on stock operations, or on the trainer's own engine.
-pub(crate) fn result_at(config: &TrialConfig, measure: &Measure, place: Option<&Place>) -> TrialResult {
-    result_of(config, measure, Isa::detect(), (None, None), None, place)
+pub(crate) fn result_at(config: &TrialConfig, measure: &Measure, place: Option<&CandleDevice>) -> TrialResult {
+    result_of(config, measure, Isa::detect_fastest(), (None, None), None, place)
 }
 
 /// An average that is taken at every step.
@@ -122,7 +122,7 @@ pub(crate) fn result_with_data(
     config: &TrialConfig,
     measure: &Measure,
     (dataset, isa): (Arc<Dataset>, Isa),
-    place: Option<&Place>,
+    place: Option<&CandleDevice>,
 ) -> TrialResult {
     result_on_data(config, measure, isa, (None, None), (dataset, None), place)
 }
@@ -139,9 +139,9 @@ fn result_of(
     config: &TrialConfig,
     measure: &Measure,
     isa: Isa,
-    (pool, shelf): (Option<&ThreadPool>, Option<&dyn Shelf>),
+    (pool, shelf): (Option<&ThreadPool>, Option<&dyn CheckpointStore>),
     start: Option<&[u8]>,
-    place: Option<&Place>,
+    place: Option<&CandleDevice>,
 ) -> TrialResult {
     let dataset = match config.data.dataset {
         DatasetName::Glyphs => dataset(),
@@ -154,32 +154,44 @@ fn result_on_data(
     config: &TrialConfig,
     measure: &Measure,
     isa: Isa,
-    (pool, shelf): (Option<&ThreadPool>, Option<&dyn Shelf>),
+    (pool, shelf): (Option<&ThreadPool>, Option<&dyn CheckpointStore>),
     (dataset, start): (Arc<Dataset>, Option<&[u8]>),
-    place: Option<&Place>,
+    place: Option<&CandleDevice>,
 ) -> TrialResult {
     finished_on_data(config, measure, isa, (pool, shelf), (dataset, start), place).result
 }
 
 /// All that a trial leaves.
-pub(crate) fn finished(config: &TrialConfig, measure: &Measure) -> Finished {
-    finished_on_data(config, measure, Isa::detect(), (None, None), (dataset(), None), None)
+pub(crate) fn finished(config: &TrialConfig, measure: &Measure) -> FinishedTrial {
+    finished_on_data(config, measure, Isa::detect_fastest(), (None, None), (dataset(), None), None)
 }
 
 fn finished_on_data(
     config: &TrialConfig,
     measure: &Measure,
     isa: Isa,
-    (pool, shelf): (Option<&ThreadPool>, Option<&dyn Shelf>),
+    (pool, shelf): (Option<&ThreadPool>, Option<&dyn CheckpointStore>),
     (dataset, start): (Arc<Dataset>, Option<&[u8]>),
-    place: Option<&Place>,
-) -> Finished {
+    place: Option<&CandleDevice>,
+) -> FinishedTrial {
     let streams = streams(0);
     let data = TrialData::new(dataset, &config.data, &streams).expect("the dataset has as many images");
     let key = TrialKey { cell: 0, repeat: 0 };
     let (data, deadline) = (Some(&data), None);
-    let job = Job { config, streams: &streams, measure, data, start, key, isa, place, pool, shelf, deadline };
-    let finished = run(&job, &AtomicBool::new(false)).expect("nobody stops it");
+    let job = Job {
+        config,
+        streams: &streams,
+        measure,
+        data,
+        initial_weights: start,
+        key,
+        isa,
+        candle_device: place,
+        thread_pool: pool,
+        checkpoint_store: shelf,
+        deadline,
+    };
+    let finished = run_trial(&job, &AtomicBool::new(false)).expect("nobody stops it");
     assert_eq!(finished.weights.is_some(), measure.save && finished.result.outcome == Outcome::Completed);
     finished
 }

@@ -10,19 +10,19 @@ use ergodic_common::spec::Measure;
 use ergodic_common::trial::{Outcome, TrialResult};
 
 use super::cases;
-use crate::train::Place;
-use crate::train::composed::{self, Parameters};
+use crate::train::CandleDevice;
+use crate::train::composed::{self, CandleParams};
 
 /// The CPU, and the first CUDA device if there is one. Says aloud what is left out.
-pub(super) fn places() -> Vec<Place> {
-    let cpu = Place { device: Device::Cpu, numerics: "stock-cpu".into(), name: "stock" };
+pub(super) fn candle_devices() -> Vec<CandleDevice> {
+    let cpu = CandleDevice { device: Device::Cpu, numerics_class: "stock-cpu".into(), name: "stock" };
     std::iter::once(cpu).chain(cuda()).collect()
 }
 
 #[cfg(feature = "cuda")]
-fn cuda() -> Option<Place> {
+fn cuda() -> Option<CandleDevice> {
     match Device::new_cuda(0) {
-        Ok(device) => Some(Place { device, numerics: "cuda".into(), name: "cuda" }),
+        Ok(device) => Some(CandleDevice { device, numerics_class: "cuda".into(), name: "cuda" }),
         Err(error) => {
             aloud(&format!("there is no usable device ({error})"));
             None
@@ -31,7 +31,7 @@ fn cuda() -> Option<Place> {
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda() -> Option<Place> {
+fn cuda() -> Option<CandleDevice> {
     aloud("this build has no CUDA");
     None
 }
@@ -53,7 +53,7 @@ fn trials() -> Vec<TrialConfig> {
     let fits = |kind: &ModelKind, norm: Norm| !matches!((kind, norm), (ModelKind::Mlp { .. }, Norm::Group { .. }));
     let pairs = kinds.iter().flat_map(|kind| norms.map(|norm| (kind.clone(), norm)));
     let pairs = pairs.filter(|(kind, norm)| fits(kind, *norm));
-    pairs.map(|(kind, norm)| cases::on_its_images(cases::of(kind, norm))).collect()
+    pairs.map(|(kind, norm)| cases::on_its_images(cases::small_trial(kind, norm))).collect()
 }
 
 const METRICS: [Metric; 6] = [
@@ -65,14 +65,14 @@ const METRICS: [Metric; 6] = [
     Metric::AverageTestLoss,
 ];
 
-fn result(config: &TrialConfig, place: Option<&Place>) -> TrialResult {
+fn result(config: &TrialConfig, place: Option<&CandleDevice>) -> TrialResult {
     let measure = Measure { save: true, ..Measure::with_metrics(Length::Steps(1), METRICS.to_vec()) };
     cases::result_at(config, &measure, place)
 }
 
 #[test]
 fn trials_on_stock_operations_agree_with_the_trainers_own_engine() {
-    for place in places() {
+    for place in candle_devices() {
         for mut config in trials() {
             config.train.average = Some(cases::every_step());
             // Rounding differs, and grows from step to step.
@@ -90,15 +90,15 @@ fn trials_on_stock_operations_agree_with_the_trainers_own_engine() {
 
 #[test]
 fn a_trial_on_stock_operations_ends_in_the_same_bits_again() {
-    for place in places() {
-        let config = cases::of(ModelKind::Cnn4 { width: 4 }, Norm::Batch);
+    for place in candle_devices() {
+        let config = cases::small_trial(ModelKind::Cnn4 { width: 4 }, Norm::Batch);
         assert_eq!(result(&config, Some(&place)).digest, result(&config, Some(&place)).digest);
     }
 }
 
 #[test]
 fn a_trial_on_stock_operations_diverges_at_its_step() {
-    for place in places() {
+    for place in candle_devices() {
         let mut config = cases::mlp();
         config.train.lr = 1e30;
         assert!(matches!(result(&config, Some(&place)).outcome, Outcome::Diverged { step: 1..=3 }));
@@ -106,7 +106,7 @@ fn a_trial_on_stock_operations_diverges_at_its_step() {
 }
 
 /// Parameters of lanes, each with numbers of its own; the second lane's are too large to stay finite.
-fn lanes(net: &Net, numbers: &[usize], device: &Device) -> Parameters {
+fn lanes(net: &Net, numbers: &[usize], device: &Device) -> CandleParams {
     let of_lane = |param: &Param, lane: usize| -> Vec<f64> {
         let mut stream = ergodic_common::seed::fixed_stream(&param.name, lane as u64);
         let wild = if lane == 1 { 1e25 } else { 1.0 };
@@ -117,7 +117,7 @@ fn lanes(net: &Net, numbers: &[usize], device: &Device) -> Parameters {
         (0..param.len).map(|_| wild * (centre + spread * stream.next_normal())).collect()
     };
     let all = |param: &Param| numbers.iter().flat_map(|lane| of_lane(param, *lane)).collect::<Vec<f64>>();
-    let var = |param: &Param| composed::parameter(&all(param), numbers.len(), DType::F32, device).expect("a tensor");
+    let var = |param: &Param| composed::build_param(&all(param), numbers.len(), DType::F32, device).expect("a tensor");
     net.params().iter().map(var).collect()
 }
 
@@ -138,11 +138,11 @@ fn descend(net: &Net, numbers: &[usize], device: &Device) -> Vec<Vec<u32>> {
         bits.iter_mut().zip(rows).for_each(|(bits, row)| bits.extend(row.into_iter().map(canonical)));
     };
     for _ in 0..2 {
-        let passed = composed::pass(net, &params, &images, None).expect("a pass");
+        let passed = composed::forward_pass(net, &params, &images, None).expect("a pass");
         let loss = ergodic_common::config::Loss::CrossEntropy { smoothing: 0.1 };
-        let objective = composed::objective(&passed.logits, &labels, loss, 1.0 / BATCH as f64).expect("a loss");
+        let objective = composed::compute_objective(&passed.logits, &labels, loss, 1.0 / BATCH as f64).expect("a loss");
         keep(&objective);
-        let gradients = composed::gradient(&params, &objective).expect("a gradient");
+        let gradients = composed::compute_gradients(&params, &objective).expect("a gradient");
         let step = |var: &Var, gradient: &Tensor| var.set(&(var.as_tensor() - (gradient * 0.1)?)?);
         params.iter().zip(&gradients).for_each(|(var, g)| step(var, g).expect("a step"));
     }
@@ -152,7 +152,7 @@ fn descend(net: &Net, numbers: &[usize], device: &Device) -> Vec<Vec<u32>> {
 
 #[test]
 fn lanes_do_not_touch_each_other_and_a_diverging_one_harms_none() {
-    for place in places() {
+    for place in candle_devices() {
         // Every architecture, every norm.
         for config in [0, 4, 9, 14].map(|at| trials().swap_remove(at)) {
             let net = Net::from_config(&config).expect("a network");

@@ -7,45 +7,45 @@ use ergodic_common::seed::fixed_stream;
 
 use super::cases;
 use crate::train::data::TrialData;
-use crate::train::engine::Engine;
-use crate::train::plan::Grid;
-use crate::train::reference::{self, Batch, Parameters};
-use crate::train::{Isa, Program};
+use crate::train::engine::CpuEngine;
+use crate::train::plan::HaloGrid;
+use crate::train::reference::{self, ReferenceBatch, ReferenceParams};
+use crate::train::{Isa, SimdProgram};
 
 /// A network with random parameters on some images.
-struct Bench {
+struct GradientCase {
     net: Net,
-    engine: Engine,
+    engine: CpuEngine,
     data: TrialData,
     images: usize,
     loss: Loss,
     packed: Vec<f32>,
 }
 
-impl Bench {
+impl GradientCase {
     fn new(net: Net, images: usize, loss: Loss) -> Self {
         let name = if net.input.channels == 3 { DatasetName::Cifar10 } else { DatasetName::Glyphs };
         let config = DataConfig::new(name, images as u32, 1);
         let dataset = if net.input.channels == 3 { cases::noise(name) } else { cases::dataset() };
         let data = TrialData::new(dataset, &config, &cases::streams(0)).expect("enough images");
-        let engine = Engine::new(&net, loss, images, images, 1);
+        let engine = CpuEngine::new(&net, loss, images, images, 1);
         let mut stream = fixed_stream("test parameters", 0);
         let mut packed = vec![0.0; engine.layout.len];
-        for slot in &engine.layout.slots {
+        for slot in &engine.layout.params {
             let (centre, spread) = match slot.param.role {
                 ParamRole::Weight => (0.0, (2.0 / slot.param.fan_in as f64).sqrt()),
                 ParamRole::NormScale => (1.0, 0.3),
                 _ => (0.1, 0.3),
             };
             for i in 0..slot.param.len {
-                packed[slot.position(i)] = (centre + spread * stream.next_normal()) as f32;
+                packed[slot.packed_position(i)] = (centre + spread * stream.next_normal()) as f32;
             }
         }
         Self { net, engine, data, images, loss, packed }
     }
 
-    fn of(kind: ModelKind, norm: Norm, affine: bool) -> Self {
-        let mut config = cases::of(kind, norm);
+    fn from_kind(kind: ModelKind, norm: Norm, affine: bool) -> Self {
+        let mut config = cases::small_trial(kind, norm);
         // Noise, because the equal pixels of a plain background would all come down on the same side of a ReLU.
         if matches!(config.model.kind, ModelKind::Vgg { .. } | ModelKind::Preresnet { .. }) {
             config.data.dataset = DatasetName::Cifar10;
@@ -60,44 +60,44 @@ impl Bench {
 
     /// Loss and packed gradient of the fast path.
     fn fast(&mut self, isa: Isa) -> (f64, Vec<f32>) {
-        struct Pass<'a>(&'a mut Bench, &'a mut (f64, Vec<f32>));
-        impl Program for Pass<'_> {
-            fn run<S: crate::train::simd::Lanes>(self, s: S) {
+        struct FastPass<'a>(&'a mut GradientCase, &'a mut (f64, Vec<f32>));
+        impl SimdProgram for FastPass<'_> {
+            fn run_with<S: crate::train::simd::Simd16>(self, s: S) {
                 let Self(bench, (loss, gradient)) = self;
                 gradient.resize(bench.packed.len(), 0.0);
-                let indices = bench.data.train()[..bench.images].to_vec();
-                let batch = bench.data.batch(&indices);
-                *loss = bench.engine.train(s, &bench.packed, &batch, gradient).mean_loss();
+                let indices = bench.data.train_indices()[..bench.images].to_vec();
+                let batch = bench.data.train_batch(&indices);
+                *loss = bench.engine.compute_gradient(s, &bench.packed, &batch, gradient).mean_loss();
             }
         }
         let mut out = (0.0, Vec::new());
-        isa.run(Pass(self, &mut out));
+        isa.run_program(FastPass(self, &mut out));
         out
     }
 
-    fn logical(&self, packed: &[f32]) -> Parameters {
-        let slots = self.engine.layout.slots.iter();
-        slots.map(|s| (0..s.param.len).map(|i| f64::from(packed[s.position(i)])).collect()).collect()
+    fn logical(&self, packed: &[f32]) -> ReferenceParams {
+        let slots = self.engine.layout.params.iter();
+        slots.map(|s| (0..s.param.len).map(|i| f64::from(packed[s.packed_position(i)])).collect()).collect()
     }
 
-    fn batch(&self) -> Batch {
+    fn batch(&self) -> ReferenceBatch {
         let ActivationShape { height, width, channels } = self.net.input;
-        let grid = Grid::flat(height * width * channels);
+        let grid = HaloGrid::single_pixel(height * width * channels);
         let mut images = vec![0.0; self.images * grid.len()];
-        let indices = &self.data.train()[..self.images];
-        let source = self.data.batch(indices);
-        source.write(0, self.images, &grid, &mut images);
-        Batch { images: images.into_iter().map(f64::from).collect(), labels: source.labels().collect() }
+        let indices = &self.data.train_indices()[..self.images];
+        let source = self.data.train_batch(indices);
+        source.write_images(0, self.images, &grid, &mut images);
+        ReferenceBatch { images: images.into_iter().map(f64::from).collect(), labels: source.labels().collect() }
     }
 
     /// Loss and gradient must agree with the reference, tensor by tensor.
     fn check(mut self, what: &str) {
-        let reference = reference::pass(&self.net, &self.logical(&self.packed), &self.batch(), self.loss)
+        let reference = reference::forward_backward(&self.net, &self.logical(&self.packed), &self.batch(), self.loss)
             .expect("the reference runs");
-        let (loss, gradient) = self.fast(Isa::detect());
+        let (loss, gradient) = self.fast(Isa::detect_fastest());
         assert!((loss - reference.loss).abs() < 2e-6 * (1.0 + reference.loss), "{what}: {loss} {}", reference.loss);
         for ((slot, ours), theirs) in
-            self.engine.layout.slots.iter().zip(self.logical(&gradient)).zip(&reference.gradient)
+            self.engine.layout.params.iter().zip(self.logical(&gradient)).zip(&reference.gradient)
         {
             if slot.param.trained {
                 let error = distance(&ours, theirs);
@@ -116,8 +116,8 @@ impl Bench {
     /// The loss does not depend on the common scale of the weights that norms follow, so the gradient is orthogonal to
     /// them (Euler), but for ε, which tells most where a group holds two numbers.
     fn check_invariance(&self, gradient: &[f32], what: &str) {
-        let normed = self.engine.layout.slots.iter().filter(|s| s.param.normed);
-        let places: Vec<usize> = normed.flat_map(|s| (0..s.param.len).map(|i| s.position(i))).collect();
+        let normed = self.engine.layout.params.iter().filter(|s| s.param.normed);
+        let places: Vec<usize> = normed.flat_map(|s| (0..s.param.len).map(|i| s.packed_position(i))).collect();
         let dot = |a: &[f32], b: &[f32]| places.iter().map(|i| f64::from(a[*i]) * f64::from(b[*i])).sum::<f64>();
         let sizes = (dot(gradient, gradient) * dot(&self.packed, &self.packed)).sqrt();
         let cosine = if sizes == 0.0 { 0.0 } else { dot(gradient, &self.packed) / sizes };
@@ -126,20 +126,20 @@ impl Bench {
 
     fn check_padding(&self, gradient: &[f32], what: &str) {
         let mut real = vec![false; gradient.len()];
-        for slot in &self.engine.layout.slots {
-            (0..slot.param.len).for_each(|i| real[slot.position(i)] = true);
+        for slot in &self.engine.layout.params {
+            (0..slot.param.len).for_each(|i| real[slot.packed_position(i)] = true);
         }
         let used = real.iter().filter(|r| **r).count() as u64;
         assert_eq!(used, self.net.param_counts().0, "{what}: places of parameters overlap");
         assert!(gradient.iter().zip(&real).all(|(g, real)| *real || *g == 0.0), "{what}: padding has a gradient");
     }
 
-    fn check_statistics(&self, reference: &reference::Outcome, what: &str) {
-        let mut running = self.engine.layout.init_statistics();
-        for (place, _) in self.engine.layout.norms() {
-            place.blend(self.engine.moments(place.layer), 0.1, &mut running);
+    fn check_statistics(&self, reference: &reference::ReferencePass, what: &str) {
+        let mut running = self.engine.layout.initial_statistics();
+        for (place, _) in self.engine.layout.batch_norms() {
+            place.blend_statistics(self.engine.batch_statistics(place.layer), 0.1, &mut running);
         }
-        let places = self.engine.layout.statistics.iter().flatten();
+        let places = self.engine.layout.running_mean_ranges.iter().flatten();
         for ((mean, variance), place) in reference.statistics.iter().zip(places) {
             for c in 0..mean.len() {
                 let (m, v) = (f64::from(running[place.start + c]), f64::from(running[place.end + c]));
@@ -169,30 +169,31 @@ fn gradients_agree_with_autograd_on_every_architecture() {
     ];
     for (norm, affine) in norms {
         let preresnet = ModelKind::Preresnet { depth: 8, widen: 1 };
-        Bench::of(preresnet, norm, affine).check(&format!("preresnet {norm:?} {affine}"));
+        GradientCase::from_kind(preresnet, norm, affine).check(&format!("preresnet {norm:?} {affine}"));
         let vgg = ModelKind::Vgg { depth: VggDepth::Thirteen, width: 4 };
-        Bench::of(vgg, norm, affine).check(&format!("vgg {norm:?} {affine}"));
+        GradientCase::from_kind(vgg, norm, affine).check(&format!("vgg {norm:?} {affine}"));
         if matches!(norm, Norm::Group { .. }) {
             let what = format!("{norm:?} {affine}");
-            Bench::of(ModelKind::Mlp { hidden: vec![40, 20, 12] }, norm, affine).check(&format!("mlp {what}"));
-            Bench::of(ModelKind::Cnn4 { width: 20 }, norm, affine).check(&format!("cnn4 {what}"));
+            GradientCase::from_kind(ModelKind::Mlp { hidden: vec![40, 20, 12] }, norm, affine)
+                .check(&format!("mlp {what}"));
+            GradientCase::from_kind(ModelKind::Cnn4 { width: 20 }, norm, affine).check(&format!("cnn4 {what}"));
             continue;
         }
         for hidden in [vec![], vec![24], vec![40, 17, 5]] {
             let what = format!("mlp {hidden:?} {norm:?} {affine}");
-            Bench::of(ModelKind::Mlp { hidden }, norm, affine).check(&what);
+            GradientCase::from_kind(ModelKind::Mlp { hidden }, norm, affine).check(&what);
         }
         for width in [1, 5, 16] {
             let what = format!("cnn4 {width} {norm:?} {affine}");
-            Bench::of(ModelKind::Cnn4 { width }, norm, affine).check(&what);
+            GradientCase::from_kind(ModelKind::Cnn4 { width }, norm, affine).check(&what);
         }
     }
 }
 
 #[test]
 fn gradients_agree_for_squared_errors() {
-    let config = cases::of(ModelKind::Cnn4 { width: 5 }, Norm::Batch);
-    Bench::new(Net::from_config(&config).expect("not the empty model"), 13, Loss::Mse).check("cnn4 mse");
+    let config = cases::small_trial(ModelKind::Cnn4 { width: 5 }, Norm::Batch);
+    GradientCase::new(Net::from_config(&config).expect("not the empty model"), 13, Loss::Mse).check("cnn4 mse");
 }
 
 /// Two convolutions of any shape, then a head.
@@ -249,10 +250,10 @@ fn gradients_agree_for_any_kernel_stride_and_padding() {
         let first = LinearOp::Conv { kernel: 3, stride: 2, padding: 1 };
         for norm in [None, norm] {
             let gray = ActivationShape { height: 28, width: 28, channels: 1 };
-            Bench::new(odd(gray, [first, map], norm), 5, CrossEntropy { smoothing: 0.0 })
+            GradientCase::new(odd(gray, [first, map], norm), 5, CrossEntropy { smoothing: 0.0 })
                 .check(&format!("{map:?} after {first:?}, {norm:?}"));
             let wide = ActivationShape { height: 32, width: 32, channels: 3 };
-            Bench::new(odd(wide, [map, first], norm), 5, CrossEntropy { smoothing: 0.0 })
+            GradientCase::new(odd(wide, [map, first], norm), 5, CrossEntropy { smoothing: 0.0 })
                 .check(&format!("{first:?} after {map:?}, {norm:?}"));
         }
     }
@@ -263,8 +264,8 @@ fn gradients_agree_for_any_kernel_stride_and_padding() {
 fn gradients_agree_with_finite_differences() {
     for norm in [Norm::None, Norm::Batch] {
         for kind in [ModelKind::Mlp { hidden: vec![24] }, ModelKind::Cnn4 { width: 4 }] {
-            let mut bench = Bench::of(kind.clone(), norm, norm == Norm::Batch);
-            let (start, (_, gradient)) = (bench.packed.clone(), bench.fast(Isa::detect()));
+            let mut bench = GradientCase::from_kind(kind.clone(), norm, norm == Norm::Batch);
+            let (start, (_, gradient)) = (bench.packed.clone(), bench.fast(Isa::detect_fastest()));
             let size = gradient.iter().map(|g| f64::from(*g) * f64::from(*g)).sum::<f64>().sqrt();
             let step = 2e-3;
             let mut loss_at = |sign: f64| {
@@ -273,7 +274,7 @@ fn gradients_agree_with_finite_differences() {
                     .zip(&gradient)
                     .map(|(w, g)| (f64::from(*w) + sign * step * f64::from(*g) / size) as f32);
                 bench.packed = moved.collect();
-                bench.fast(Isa::detect()).0
+                bench.fast(Isa::detect_fastest()).0
             };
             let slope = (loss_at(1.0) - loss_at(-1.0)) / (2.0 * step);
             assert!((slope / size - 1.0).abs() < 1e-2, "{kind:?} {norm:?}: {slope} against {size}");
@@ -287,10 +288,11 @@ fn kernels_give_the_same_bits_on_every_instruction_set() {
     let input = ActivationShape { height: 28, width: 28, channels: 1 };
     let norm = Some(NormSpec { scope: NormScope::Batch, eps: 1e-5, affine: true });
     let bits = |isa: Isa| {
-        let (loss, gradient) = Bench::new(odd(input, [map, map], norm), 5, CrossEntropy { smoothing: 0.1 }).fast(isa);
+        let (loss, gradient) =
+            GradientCase::new(odd(input, [map, map], norm), 5, CrossEntropy { smoothing: 0.1 }).fast(isa);
         (loss.to_bits(), gradient.iter().map(|g| g.to_bits()).collect::<Vec<_>>())
     };
-    for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
         assert!(bits(isa) == bits(Isa::Portable), "{isa}");
     }
 }

@@ -11,13 +11,13 @@ const CLASSES: usize = 10;
 const ALL: usize = (INPUTS + 1) * CLASSES;
 
 /// Standardised images and their labels.
-struct Data {
+struct LinearData {
     train: Vec<(Vec<f64>, usize)>,
     test: Vec<(Vec<f64>, usize)>,
     validation: Vec<(Vec<f64>, usize)>,
 }
 
-fn data(config: &TrialConfig, streams: &Streams) -> Data {
+fn data(config: &TrialConfig, streams: &Streams) -> LinearData {
     let dataset = cases::dataset();
     let subset = dataset.choose_subset(&config.data, streams).expect("enough images");
     let raw = |part: &ergodic_common::dataset::Images, at: &[u32]| {
@@ -35,19 +35,19 @@ fn data(config: &TrialConfig, streams: &Streams) -> Data {
     for (x, _) in train.iter_mut().chain(&mut test).chain(&mut validation) {
         x.iter_mut().for_each(|p| *p = (*p - mean) / std);
     }
-    Data { train, test, validation }
+    LinearData { train, test, validation }
 }
 
 /// What a pass over some images finds: sums of losses without and with smoothed targets, the number of right answers, and the
 /// gradient of the mean smoothed loss.
-struct Pass {
+struct LinearPass {
     plain: f64,
     smoothed: f64,
     right: f64,
     gradient: Vec<f64>,
 }
 
-fn pass(w: &[f64], images: &[(Vec<f64>, usize)], smoothing: f64) -> Pass {
+fn pass(w: &[f64], images: &[(Vec<f64>, usize)], smoothing: f64) -> LinearPass {
     let (mut plain, mut smoothed, mut right, mut gradient) = (0.0, 0.0, 0.0, vec![0.0; ALL]);
     for (x, label) in images {
         let logit = |c: usize| w[INPUTS * CLASSES + c] + (0..INPUTS).map(|i| x[i] * w[i * CLASSES + c]).sum::<f64>();
@@ -64,7 +64,7 @@ fn pass(w: &[f64], images: &[(Vec<f64>, usize)], smoothing: f64) -> Pass {
             gradient[INPUTS * CLASSES + c] += slope;
         }
     }
-    Pass { plain, smoothed, right, gradient }
+    LinearPass { plain, smoothed, right, gradient }
 }
 
 fn norm(x: &[f64]) -> f64 {

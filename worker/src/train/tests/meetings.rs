@@ -208,7 +208,7 @@ fn trials() -> Vec<(String, TrialConfig, Arc<Dataset>)> {
     for (kind, norm) in kinds {
         for augment in [Augment::None, Augment::Flip, Augment::CropFlip] {
             let at = trials.len();
-            let mut config = cases::on_its_images(cases::of(kind.clone(), norm));
+            let mut config = cases::on_its_images(cases::small_trial(kind.clone(), norm));
             (config.data.augment, config.data.order) = (augment, orders[at % 4]);
             (config.data.train, config.data.test, config.data.validation) = (20, 13, 30);
             (config.train.batch_size, config.train.length) = (7, Length::Steps(4));
@@ -262,8 +262,8 @@ fn trials_see_what_their_settings_say() {
         ];
         for (test, measured) in tests {
             let made = made_of(&shown, &test, &dataset);
-            let expected = cases::result_with_data(&on(&made, &config), &measure, (made, Isa::detect()), None);
-            let found = cases::result_with_data(&config, measured, (dataset.clone(), Isa::detect()), None);
+            let expected = cases::result_with_data(&on(&made, &config), &measure, (made, Isa::detect_fastest()), None);
+            let found = cases::result_with_data(&config, measured, (dataset.clone(), Isa::detect_fastest()), None);
             assert_eq!((&found.outcome, expected.digest), (&Outcome::Completed, found.digest), "{what}");
             assert_eq!(bits(&expected), bits(&found), "{what}");
         }
@@ -274,13 +274,13 @@ fn trials_see_what_their_settings_say() {
 #[test]
 fn trials_on_stock_operations_see_what_their_settings_say() {
     let measure = Measure::with_metrics(Length::Steps(1), METRICS.to_vec());
-    for place in devices::places() {
+    for place in devices::candle_devices() {
         for (what, config, dataset) in trials() {
             let subset = dataset.choose_subset(&config.data, &cases::streams(0)).expect("enough images");
             let plain = Plain::new(&config, &dataset, &subset.train);
             let made = made_of(&plain.shown(&subset.train), &plain.unchanged(&dataset.test, &subset.test), &dataset);
             let run = |config: &TrialConfig, dataset| {
-                cases::result_with_data(config, &measure, (dataset, Isa::detect()), Some(&place))
+                cases::result_with_data(config, &measure, (dataset, Isa::detect_fastest()), Some(&place))
             };
             let (expected, found) = (run(&on(&made, &config), made), run(&config, dataset));
             assert_eq!((bits(&expected), expected.digest), (bits(&found), found.digest), "{what}");
@@ -300,7 +300,7 @@ fn images_to_validate_on_decide_no_bit_of_the_training() {
         for i in validation {
             other.train.pixels[i as usize * len..][..len].fill(77);
         }
-        let run = |dataset| cases::result_with_data(&config, &measure, (dataset, Isa::detect()), None);
+        let run = |dataset| cases::result_with_data(&config, &measure, (dataset, Isa::detect_fastest()), None);
         let (a, b) = (run(dataset.clone()), run(Arc::new(other)));
         assert_eq!(a.digest, b.digest, "{what}");
         for (a, b) in a.curve.values.chunks(7).zip(b.curve.values.chunks(7)) {
@@ -322,10 +322,10 @@ fn images_without_sides_are_not_augmented() {
     let measure = Measure::with_metrics(Length::Steps(1), METRICS.to_vec());
     for kind in [ModelKind::Mlp { hidden: vec![24] }, ModelKind::Cnn4 { width: 4 }] {
         for augment in [Augment::None, Augment::Flip, Augment::CropFlip] {
-            let mut config = cases::of(kind.clone(), Norm::Batch);
+            let mut config = cases::small_trial(kind.clone(), Norm::Batch);
             (config.data.dataset, config.data.train, config.data.test) = (flat.name, 40, 40);
             config.data.augment = augment;
-            let result = cases::result_with_data(&config, &measure, (flat.clone(), Isa::detect()), None);
+            let result = cases::result_with_data(&config, &measure, (flat.clone(), Isa::detect_fastest()), None);
             let said = matches!(&result.outcome, Outcome::Failed { cause } if cause.contains("data.augment") && cause.contains("1×1"));
             assert_eq!(said, augment != Augment::None, "{kind:?} {augment:?}: {:?}", result.outcome);
         }

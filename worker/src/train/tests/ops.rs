@@ -11,12 +11,12 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::train::composed;
-use crate::train::data::Source;
-use crate::train::engine::Engine;
+use crate::train::data::ImageBatch;
+use crate::train::engine::CpuEngine;
 use crate::train::plan;
-use crate::train::reference::{self, Batch, Parameters};
-use crate::train::simd::Lanes;
-use crate::train::{Isa, Program};
+use crate::train::reference::{self, ReferenceBatch, ReferenceParams};
+use crate::train::simd::Simd16;
+use crate::train::{Isa, SimdProgram};
 
 /// A hidden layer: output channels, map, norm with how many groups it may have, pool.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +30,7 @@ struct Hidden {
 
 /// A network on some images, all numbers drawn from a stream of this number.
 #[derive(Debug, Clone)]
-struct Case {
+struct NetCase {
     input: ActivationShape,
     hidden: Vec<Hidden>,
     /// Whether a block with an identity shortcut, and with a 1×1 one, comes before the head.
@@ -57,19 +57,19 @@ fn hidden() -> impl Strategy<Value = Hidden> {
     })
 }
 
-fn case() -> impl Strategy<Value = Case> {
+fn case() -> impl Strategy<Value = NetCase> {
     let input = (1..=9_usize, 1..=9_usize, 1..=5_usize);
     let input = input.prop_map(|(height, width, channels)| ActivationShape { height, width, channels });
     let loss =
         prop_oneof![(0..=1_u8).prop_map(|s| Loss::CrossEntropy { smoothing: f64::from(s) * 0.1 }), Just(Loss::Mse)];
     let net = (input, prop::collection::vec(hidden(), 1..=3), any::<(bool, bool)>(), any::<bool>(), 2..=12_usize);
     (net, 1..=5_usize, loss, any::<u64>()).prop_map(|((input, hidden, blocks, average, classes), batch, loss, seed)| {
-        Case { input, hidden, blocks, average, classes, batch, loss, seed }
+        NetCase { input, hidden, blocks, average, classes, batch, loss, seed }
     })
 }
 
 /// Convolutions that the engine computes in tiles: 3×3 of stride 1 behind a first layer of several blocks of channels.
-fn tiled_cases() -> impl Strategy<Value = Case> {
+fn tiled_cases() -> impl Strategy<Value = NetCase> {
     let hidden = |map: BoxedStrategy<LinearOp>| {
         (1..=40_usize, map, prop::option::of((any::<bool>(), 1..=3_usize)), any::<bool>(), any::<bool>())
             .prop_map(|(channels, map, norm, affine, pool)| Hidden { channels, map, norm, affine, pool })
@@ -81,12 +81,12 @@ fn tiled_cases() -> impl Strategy<Value = Case> {
         |((height, width, channels), (first, rest), case)| {
             let input = ActivationShape { height: 2 * height, width: 2 * width, channels };
             let hidden = std::iter::once(Hidden { pool: false, ..first }).chain(rest).collect();
-            Case { input, hidden, ..case }
+            NetCase { input, hidden, ..case }
         },
     )
 }
 
-impl Case {
+impl NetCase {
     /// The network; maps that do not fit what comes before them are padded until they do.
     fn net(&self) -> Net {
         let mut layers: Vec<Layer> = Vec::new();
@@ -222,41 +222,42 @@ fn block(layers: &mut Vec<Layer>, stride: usize) {
     layers.push(Layer { source: Some(stream + 1), add: Some(added), ..second });
 }
 
-fn in_f64(params: &[Vec<f32>]) -> Parameters {
+fn in_f64(params: &[Vec<f32>]) -> ReferenceParams {
     params.iter().map(|numbers| numbers.iter().map(|x| f64::from(*x)).collect()).collect()
 }
 
-fn composed(case: &Case, net: &Net, params: &Parameters, images: &[f32]) -> reference::Outcome {
-    let batch = Batch { images: images.iter().map(|x| f64::from(*x)).collect(), labels: case.labels() };
-    reference::pass(net, params, &batch, case.loss).expect("the composed network runs")
+fn composed(case: &NetCase, net: &Net, params: &ReferenceParams, images: &[f32]) -> reference::ReferencePass {
+    let batch = ReferenceBatch { images: images.iter().map(|x| f64::from(*x)).collect(), labels: case.labels() };
+    reference::forward_backward(net, params, &batch, case.loss).expect("the composed network runs")
 }
 
 /// Loss and gradient, tensor by tensor, of the trainer's own engine.
 struct Own<'a> {
-    case: &'a Case,
+    case: &'a NetCase,
     net: &'a Net,
     params: &'a [Vec<f32>],
     images: &'a [f32],
-    out: &'a mut (f64, Parameters),
+    out: &'a mut (f64, ReferenceParams),
 }
 
-impl Program for Own<'_> {
-    fn run<S: Lanes>(self, s: S) {
-        let mut engine = Engine::new(self.net, self.case.loss, self.case.batch, self.case.batch, 1);
+impl SimdProgram for Own<'_> {
+    fn run_with<S: Simd16>(self, s: S) {
+        let mut engine = CpuEngine::new(self.net, self.case.loss, self.case.batch, self.case.batch, 1);
         let (mut packed, mut gradient) = (vec![0.0; engine.layout.len], vec![0.0; engine.layout.len]);
-        for (slot, numbers) in engine.layout.slots.iter().zip(self.params) {
-            numbers.iter().enumerate().for_each(|(i, x)| packed[slot.position(i)] = *x);
+        for (slot, numbers) in engine.layout.params.iter().zip(self.params) {
+            numbers.iter().enumerate().for_each(|(i, x)| packed[slot.packed_position(i)] = *x);
         }
         let (labels, indices) = (self.case.labels(), (0..self.case.batch as u32).collect::<Vec<_>>());
-        let source = Source::floats(self.images, &labels, &indices);
-        self.out.0 = engine.train(s, &packed, &source, &mut gradient).mean_loss();
-        self.out.1 = engine.layout.slots.iter().map(|slot| slot.numbers(&gradient).map(f64::from).collect()).collect();
+        let source = ImageBatch::from_floats(self.images, &labels, &indices);
+        self.out.0 = engine.compute_gradient(s, &packed, &source, &mut gradient).mean_loss();
+        self.out.1 =
+            engine.layout.params.iter().map(|slot| slot.logical_values(&gradient).map(f64::from).collect()).collect();
     }
 }
 
-fn own(case: &Case, net: &Net, params: &[Vec<f32>], images: &[f32], isa: Isa) -> (f64, Parameters) {
+fn own(case: &NetCase, net: &Net, params: &[Vec<f32>], images: &[f32], isa: Isa) -> (f64, ReferenceParams) {
     let mut out = (0.0, Vec::new());
-    isa.run(Own { case, net, params, images, out: &mut out });
+    isa.run_program(Own { case, net, params, images, out: &mut out });
     out
 }
 
@@ -265,11 +266,11 @@ fn norm(all: &[f64]) -> f64 {
 }
 
 /// The same cases on every run.
-fn check(cases: u32, test: impl Fn(Case) -> Result<(), TestCaseError>) {
+fn check(cases: u32, test: impl Fn(NetCase) -> Result<(), TestCaseError>) {
     check_all(cases, case(), test);
 }
 
-fn check_all(cases: u32, all: impl Strategy<Value = Case>, test: impl Fn(Case) -> Result<(), TestCaseError>) {
+fn check_all(cases: u32, all: impl Strategy<Value = NetCase>, test: impl Fn(NetCase) -> Result<(), TestCaseError>) {
     let mut runner = TestRunner::new_with_rng(
         Config { cases, failure_persistence: None, ..Config::default() },
         prop::test_runner::TestRng::deterministic_rng(prop::test_runner::RngAlgorithm::ChaCha),
@@ -286,7 +287,7 @@ fn composed_gradients_are_the_limits_of_finite_differences() {
         let params = in_f64(&params);
         let gradient = composed(&case, &net, &params, &images).gradient;
         let mut stream = case.stream("direction");
-        let direction: Parameters =
+        let direction: ReferenceParams =
             params.iter().map(|numbers| numbers.iter().map(|_| stream.next_normal()).collect()).collect();
         let slope = |h: f64| {
             let loss_at = |h: f64| {
@@ -310,11 +311,11 @@ fn composed_gradients_are_the_limits_of_finite_differences() {
 }
 
 /// Loss and gradient of the engine are those of the composed network.
-fn agrees(case: &Case) -> Result<(), TestCaseError> {
+fn agrees(case: &NetCase) -> Result<(), TestCaseError> {
     let net = case.net();
     let (params, images) = case.smooth(&net);
     let expected = composed(case, &net, &in_f64(&params), &images);
-    let (loss, gradient) = own(case, &net, &params, &images, Isa::detect());
+    let (loss, gradient) = own(case, &net, &params, &images, Isa::detect_fastest());
     prop_assert!((loss - expected.loss).abs() < 1e-5 * (1.0 + expected.loss), "{loss} is not {}", expected.loss);
     let all = norm(&expected.gradient.concat());
     for (ours, theirs) in gradient.iter().zip(&expected.gradient) {
@@ -326,13 +327,13 @@ fn agrees(case: &Case) -> Result<(), TestCaseError> {
 }
 
 /// The same of few different numbers, which without norms have exact sums in both.
-fn ties_agree(mut case: Case) -> Result<(), TestCaseError> {
+fn ties_agree(mut case: NetCase) -> Result<(), TestCaseError> {
     case.hidden.iter_mut().for_each(|hidden| hidden.norm = None);
     case.average = false;
     let net = case.net();
     let (params, images) = case.tied(&net);
     let expected = composed(&case, &net, &in_f64(&params), &images);
-    let (_, gradient) = own(&case, &net, &params, &images, Isa::detect());
+    let (_, gradient) = own(&case, &net, &params, &images, Isa::detect_fastest());
     let all = norm(&expected.gradient.concat());
     for (ours, theirs) in gradient.iter().zip(&expected.gradient) {
         let off = norm(&ours.iter().zip(theirs).map(|(a, b)| a - b).collect::<Vec<_>>());
@@ -343,12 +344,12 @@ fn ties_agree(mut case: Case) -> Result<(), TestCaseError> {
 
 /// What has no gradient by definition has none, not even the rounding of others: an optimizer that divides by a gradient's size
 /// would make whole steps of it. How many numbers have none.
-fn zeros_agree(mut case: Case) -> Result<usize, TestCaseError> {
+fn zeros_agree(mut case: NetCase) -> Result<usize, TestCaseError> {
     case.hidden.iter_mut().for_each(|hidden| hidden.norm = None);
     let net = case.net();
     let (params, images) = case.sparse(&net);
     let expected = composed(&case, &net, &in_f64(&params), &images).gradient.concat();
-    let ours = own(&case, &net, &params, &images, Isa::detect()).1.concat();
+    let ours = own(&case, &net, &params, &images, Isa::detect_fastest()).1.concat();
     let all = norm(&expected);
     let none: Vec<f64> = ours.iter().zip(&expected).filter(|(_, theirs)| **theirs == 0.0).map(|(g, _)| *g).collect();
     let most = none.iter().fold(0.0, |most: f64, g| most.max(g.abs()));
@@ -374,12 +375,12 @@ fn a_unit_that_overflows_downwards_is_shut_like_any_other() {
     let net = Net { input, classes: 2, layers: vec![hidden, Layer { relu: false, ..head }] };
     let loss = Loss::CrossEntropy { smoothing: 0.0 };
     let case =
-        Case { input, hidden: vec![], blocks: (false, false), average: false, classes: 2, batch: 1, loss, seed: 0 };
+        NetCase { input, hidden: vec![], blocks: (false, false), average: false, classes: 2, batch: 1, loss, seed: 0 };
     let with = |weight: f32, isa: Isa| {
         let params = [vec![weight, 1.0], vec![0.0; 2], vec![0.3, -0.2, 0.1, 0.7], vec![0.0; 2]];
         own(&case, &net, &params, &[2.0], isa)
     };
-    for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
         let (loss, gradient) = with(-3e38, isa);
         assert!(loss.is_finite() && gradient[2].iter().any(|g| *g != 0.0), "{isa}: {loss} {gradient:?}");
         assert_eq!((loss, gradient), with(-3.0, isa), "{isa}");
@@ -400,7 +401,9 @@ fn ties_and_zeros_come_down_on_the_same_side() {
 fn tiles_agree_with_the_composed_network_in_the_same_bits_on_all_instruction_sets() {
     let tiled = Cell::new(0);
     check_all(150, tiled_cases(), |case| {
-        tiled.set(tiled.get() + plan::plan(&case.net()).iter().filter(|plan| plan.tiled().is_some()).count());
+        tiled.set(
+            tiled.get() + plan::plan_layers(&case.net()).iter().filter(|plan| plan.winograd_plan().is_some()).count(),
+        );
         agrees(&case)?;
         same_bits(&case)?;
         ties_agree(case)
@@ -409,7 +412,7 @@ fn tiles_agree_with_the_composed_network_in_the_same_bits_on_all_instruction_set
 }
 
 /// Every instruction set of this machine gives the same loss and gradient.
-fn same_bits(case: &Case) -> Result<(), TestCaseError> {
+fn same_bits(case: &NetCase) -> Result<(), TestCaseError> {
     let net = case.net();
     let (params, images) = case.smooth(&net);
     let bits = |isa: Isa| {
@@ -417,7 +420,7 @@ fn same_bits(case: &Case) -> Result<(), TestCaseError> {
         (loss.to_bits(), gradient.concat().iter().map(|g| g.to_bits()).collect::<Vec<_>>())
     };
     let expected = bits(Isa::Portable);
-    for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
         prop_assert!(bits(isa) == expected, "{isa}");
     }
     Ok(())
@@ -439,7 +442,7 @@ fn convolved(layer: &Layer, by_candle: bool) -> Vec<Vec<f64>> {
     let x = Var::from_tensor(&normal(&[1, 3, height, width, channels])).expect("a variable");
     let w = Var::from_tensor(&normal(&[1, layer.fan_in() * outputs])).expect("a variable");
     let weights = normal(&[1, 3, layer.output.height, layer.output.width, outputs]);
-    let y = if by_candle { by_conv2d(layer, &x, &w) } else { composed::map(layer, &x, &w) };
+    let y = if by_candle { by_conv2d(layer, &x, &w) } else { composed::apply_linear_op(layer, &x, &w) };
     let sum = (y.expect("a convolution") * weights).and_then(|y| y.sum_all()).expect("a sum");
     let gradients = sum.backward().expect("gradients");
     let numbers = |tensor: &Tensor| tensor.flatten_all().and_then(|x| x.to_vec1()).expect("numbers");

@@ -9,17 +9,17 @@ use ergodic_common::seed::Purpose;
 use serde_json::Value;
 
 use super::{cases, devices};
-use crate::train::compute::Compute;
-use crate::train::data::Source;
-use crate::train::engine::Engine;
+use crate::train::compute::ComputeBackend;
+use crate::train::data::ImageBatch;
+use crate::train::engine::CpuEngine;
 use crate::train::hessian::Hessian;
-use crate::train::optimizer::{State, Trained, read};
-use crate::train::params::Layout;
+use crate::train::optimizer::{TrainedRanges, TrainingState, with_tensor_data};
+use crate::train::params::ParamLayout;
 use crate::train::probe;
-use crate::train::schedule::Rates;
-use crate::train::simd::Lanes;
-use crate::train::stock::StockEngine;
-use crate::train::{Isa, Place, Program};
+use crate::train::schedule::StepHyperparams;
+use crate::train::simd::Simd16;
+use crate::train::stock::CandleEngine;
+use crate::train::{CandleDevice, Isa, SimdProgram};
 
 const FIXTURE: &str = include_str!("../../../../tests/oracles/trajectories.json");
 
@@ -88,14 +88,14 @@ fn drawn_batch(salt: &Value, b: usize, batch: usize, input: ActivationShape) -> 
     (images.collect(), labels.collect())
 }
 
-fn initial(layout: &Layout) -> Vec<f32> {
+fn initial(layout: &ParamLayout) -> Vec<f32> {
     let mut packed = vec![0.0; layout.len];
-    for slot in &layout.slots {
+    for slot in &layout.params {
         let param = &slot.param;
         let std = (2.0 / param.fan_in as f64).sqrt();
         let mut drawn = values(&param.name, std);
         for i in 0..param.len {
-            packed[slot.position(i)] = match param.role {
+            packed[slot.packed_position(i)] = match param.role {
                 ParamRole::Weight => drawn.next().unwrap_or_default() as f32,
                 ParamRole::NormScale => 1.0,
                 ParamRole::Bias | ParamRole::NormShift => 0.0,
@@ -111,7 +111,7 @@ fn numbers(value: &Value) -> Vec<f64> {
 
 /// Follows one case of the fixture.
 struct Follow<'a> {
-    place: Option<&'a Place>,
+    candle_device: Option<&'a CandleDevice>,
     case: &'a Value,
     /// The largest relative deviation, and of what.
     worst: &'a mut (f64, String),
@@ -128,13 +128,13 @@ impl Follow<'_> {
         }
     }
 
-    fn parameters(&mut self, layout: &Layout, start: &[f32], end: &[f32]) {
+    fn parameters(&mut self, layout: &ParamLayout, start: &[f32], end: &[f32]) {
         let theirs = self.case["params"].as_object().expect("a table").clone();
-        assert_eq!(theirs.len(), layout.slots.len());
-        for slot in &layout.slots {
+        assert_eq!(theirs.len(), layout.params.len());
+        for slot in &layout.params {
             let theirs = &theirs[&slot.param.name];
             let stride = theirs["stride"].as_u64().expect("a number") as usize;
-            let moved = |i: usize| f64::from(end[slot.position(i)]) - f64::from(start[slot.position(i)]);
+            let moved = |i: usize| f64::from(end[slot.packed_position(i)]) - f64::from(start[slot.packed_position(i)]);
             let some: Vec<f64> = (0..slot.param.len).step_by(stride).map(moved).collect();
             self.compare(&slot.param.name, &some, &numbers(&theirs["delta"]));
             let distance = (0..slot.param.len).map(|i| moved(i) * moved(i)).sum::<f64>().sqrt();
@@ -142,10 +142,10 @@ impl Follow<'_> {
         }
     }
 
-    fn running(&mut self, net: &Net, layout: &Layout, statistics: &[f32]) {
+    fn running(&mut self, net: &Net, layout: &ParamLayout, statistics: &[f32]) {
         let theirs = self.case["running"].as_object().expect("a table").clone();
-        assert_eq!(theirs.len(), layout.statistics.iter().flatten().count());
-        for (layer, mean) in net.layers.iter().zip(&layout.statistics) {
+        assert_eq!(theirs.len(), layout.running_mean_ranges.iter().flatten().count());
+        for (layer, mean) in net.layers.iter().zip(&layout.running_mean_ranges) {
             let Some(mean) = mean else { continue };
             for (name, place) in [("mean", mean.start), ("var", mean.end)] {
                 let theirs = numbers(&theirs[&layer.name][name]);
@@ -156,41 +156,42 @@ impl Follow<'_> {
     }
 }
 
-impl Program for Follow<'_> {
-    fn run<S: Lanes>(mut self, s: S) {
+impl SimdProgram for Follow<'_> {
+    fn run_with<S: Simd16>(mut self, s: S) {
         let config = &self.case["config"];
         let number = |key: &str| config[key].as_f64().expect("a number");
         let (model, input) = model(config);
         let net = Net::from_model(&model, input, 10).expect("not the empty model");
         let batch = number("batch") as usize;
         let loss = Loss::CrossEntropy { smoothing: number("smoothing") };
-        let mut engine = match self.place {
-            None => Compute::Own(Box::new(Engine::new(&net, loss, batch, batch, 1))),
-            Some(place) => Compute::Stock(Box::new(StockEngine::new(&net, loss, batch, &place.device))),
+        let mut engine = match self.candle_device {
+            None => ComputeBackend::Cpu(Box::new(CpuEngine::new(&net, loss, batch, batch, 1))),
+            Some(place) => ComputeBackend::Candle(Box::new(CandleEngine::new(&net, loss, batch, &place.device))),
         };
         let adamw = (config["optimizer"] == "adamw").then_some(AdamW { beta1: 0.9, beta2: 0.999, eps: ADAMW_EPS });
         let start = initial(engine.layout());
-        let state = State::new(start.clone(), engine.layout().init_statistics(), adamw).expect("tensors on the CPU");
-        let trained = Trained::new(engine.layout(), WeightDecayScope::All);
+        let state =
+            TrainingState::new(start.clone(), engine.layout().initial_statistics(), adamw).expect("tensors on the CPU");
+        let trained = TrainedRanges::new(engine.layout(), WeightDecayScope::All);
         let drawn = |b: usize| drawn_batch(&config["salt"], b, batch, input);
         let (batches, all) = ([drawn(0), drawn(1)], (0..batch as u32).collect::<Vec<_>>());
-        let rates = Rates { lr: number("lr"), wd: number("weight_decay"), momentum: number("momentum") };
+        let rates = StepHyperparams { lr: number("lr"), wd: number("weight_decay"), momentum: number("momentum") };
         let (mut losses, mut squares) = (Vec::new(), Vec::new());
         for step in 0..20 {
             let (images, labels) = &batches[step % 2];
-            let source = Source::floats(images, labels, &all);
-            let tally = state.gradient(s, &mut engine, &source, step == 0).expect("tensors on the CPU");
+            let source = ImageBatch::from_floats(images, labels, &all);
+            let tally = state.compute_gradient(s, &mut engine, &source, step == 0).expect("tensors on the CPU");
             losses.push(tally.mean_loss());
             let nesterov = config["nesterov"] == true;
-            state.descend(s, &trained, rates, nesterov, step as u64).expect("tensors on the CPU");
+            state.update_weights(s, &trained, rates, nesterov, step as u64).expect("tensors on the CPU");
             let square = |w: &[f32]| w.iter().map(|w| f64::from(*w) * f64::from(*w)).sum::<f64>();
-            squares.push(read(&state.weights, square).expect("tensors on the CPU"));
+            squares.push(with_tensor_data(&state.weights, square).expect("tensors on the CPU"));
         }
-        let end = read(&state.weights, <[f32]>::to_vec).expect("tensors on the CPU");
-        let statistics = read(&state.statistics, <[f32]>::to_vec).expect("tensors on the CPU");
-        let source = Source::floats(&batches[0].0, &batches[0].1, &all);
-        engine.evaluate(s, &end, &statistics, &source).expect("tensors on the device");
-        let logits: Vec<f64> = (0..4).flat_map(|i| engine.logits(i)).map(|x| f64::from(*x)).collect();
+        let end = with_tensor_data(&state.weights, <[f32]>::to_vec).expect("tensors on the CPU");
+        let statistics = with_tensor_data(&state.statistics, <[f32]>::to_vec).expect("tensors on the CPU");
+        let source = ImageBatch::from_floats(&batches[0].0, &batches[0].1, &all);
+        engine.evaluate_batch(s, &end, &statistics, &source).expect("tensors on the device");
+        let logits: Vec<f64> = (0..4).flat_map(|i| engine.image_logits(i)).map(|x| f64::from(*x)).collect();
         self.compare("losses", &losses, &numbers(&self.case["losses"]));
         self.compare("squared norms", &squares, &numbers(&self.case["norm2"]));
         self.compare("logits", &logits, &numbers(&self.case["logits"]));
@@ -206,17 +207,17 @@ fn trajectories_are_those_of_pytorch() {
 
 #[test]
 fn trajectories_on_stock_operations_are_those_of_pytorch() {
-    devices::places().iter().for_each(|place| follow(Some(place)));
+    devices::candle_devices().iter().for_each(|place| follow(Some(place)));
 }
 
-fn follow(place: Option<&Place>) {
+fn follow(place: Option<&CandleDevice>) {
     let fixture: Value = serde_json::from_str(FIXTURE).expect("the fixture is JSON");
     let (mut followed, mut strayed) = (0, 0);
     let mut far = Vec::new();
     for case in fixture["cases"].as_array().expect("a list") {
         let config = &case["config"];
         let mut worst = (0.0, String::new());
-        Isa::detect().run(Follow { case, place, worst: &mut worst });
+        Isa::detect_fastest().run_program(Follow { case, candle_device: place, worst: &mut worst });
         if worst.0.is_nan() || worst.0 > LIMIT {
             // Candle's sums in f32 are less exact than the trainer's own: now and then one comes down on the other side
             // of a ReLU.
@@ -259,8 +260,8 @@ impl Curved<'_> {
     }
 }
 
-impl Program for Curved<'_> {
-    fn run<S: Lanes>(self, s: S) {
+impl SimdProgram for Curved<'_> {
+    fn run_with<S: Simd16>(self, s: S) {
         let config = &self.case["config"];
         let (mut model, input) = model(config);
         model.fixed_head = config["fixed_head"] == true;
@@ -270,11 +271,11 @@ impl Program for Curved<'_> {
         let loss = if config["loss"] == "mse" { Loss::Mse } else { Loss::CrossEntropy { smoothing } };
         let (images, labels) = drawn_batch(&Value::from(0), 0, batch, input);
         let all: Vec<u32> = (0..batch as u32).collect();
-        let source = Source::floats(&images, &labels, &all);
+        let source = ImageBatch::from_floats(&images, &labels, &all);
         let hessian = Hessian::new(s, &net, loss, &self.parameters(&net), &source);
-        let (len, trained) = hessian.shape();
+        let (len, trained) = hessian.direction_layout();
         let mut stream = cases::streams(0).open_stream(Purpose::Measure, b"");
-        let top = probe::curvature((len, &trained), &mut stream, |v| Some(hessian.product(v)));
+        let top = probe::lanczos_largest_eigenvalue((len, &trained), &mut stream, |v| Some(hessian.product_with(v)));
         *self.found = top.expect("nobody breaks it off");
     }
 }
@@ -286,13 +287,13 @@ fn the_largest_eigenvalue_is_that_of_pytorchs_double_backward() {
     assert_eq!(cases.len(), 48, "every architecture with every norm, thrice");
     for case in cases {
         let expected = case["top"].as_f64().expect("a number");
-        for isa in [Isa::detect(), Isa::Portable] {
+        for isa in [Isa::detect_fastest(), Isa::Portable] {
             // Without vectors, deep networks take long; what they compute is the same to the bit.
             if isa == Isa::Portable && case["config"]["arch"] != "mlp" {
                 continue;
             }
             let mut found = f64::NAN;
-            isa.run(Curved { case, found: &mut found });
+            isa.run_program(Curved { case, found: &mut found });
             assert!((found / expected - 1.0).abs() < 1e-5, "{}: {found} and {expected}", case["config"]);
         }
     }

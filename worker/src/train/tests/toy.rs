@@ -9,7 +9,7 @@ use super::cases;
 use crate::train::Isa;
 
 fn config(toy: Toy, steps: u64) -> TrialConfig {
-    let mut config = cases::of(ModelKind::Toy(toy), Norm::None);
+    let mut config = cases::small_trial(ModelKind::Toy(toy), Norm::None);
     (config.train.length, config.train.lr, config.train.wd) = (Length::Steps(steps), 0.1, 0.01);
     config.train.momentum = 0.0;
     config
@@ -30,7 +30,7 @@ fn rows(result: &TrialResult) -> Vec<Vec<f64>> {
 fn descent_is_that_of_the_formula() {
     let start = vec![0.8, -0.5, 1.1];
     let toy = Toy { dim: 3, noise: 0.0, start: Some(start.clone()) };
-    let result = result(&config(toy, 200), Isa::detect());
+    let result = result(&config(toy, 200), Isa::detect_fastest());
     let mut w = start;
     for row in rows(&result) {
         let loss = |w: &[f64]| w[0] * w[0] / w.iter().map(|x| x * x).sum::<f64>();
@@ -54,7 +54,7 @@ fn descent_is_that_of_the_formula() {
 fn weight_decay_has_an_equilibrium_however_small_the_loss_becomes() {
     let mut config = config(Toy { dim: 2, noise: 0.0, start: Some(vec![1.0, 2.0]) }, 3000);
     (config.train.lr, config.train.wd) = (0.1, 0.1);
-    let found = rows(&result(&config, Isa::detect()));
+    let found = rows(&result(&config, Isa::detect_fastest()));
     let smallest = found.iter().map(|row| row[0]).fold(1.0, f64::min);
     assert!(smallest > 0.0 && smallest < 1e-90, "{smallest:e}");
     for (step, row) in found.iter().enumerate().skip(200) {
@@ -76,14 +76,14 @@ fn a_trial_whose_w1_no_number_holds_any_more_fails_and_says_so() {
     let mut config = config(Toy { dim: 2, noise: 0.0, start: Some(vec![1.0, 2.0]) }, 100_000);
     (config.train.lr, config.train.wd) = (0.1, 0.001);
     let measure = Measure::with_metrics(Length::Steps(1000), METRICS.to_vec());
-    let lost = cases::result(&config, &measure, Isa::detect());
+    let lost = cases::result(&config, &measure, Isa::detect_fastest());
     assert!(matches!(&lost.outcome, Outcome::Failed { cause } if cause.contains("model.noise")), "{:?}", lost.outcome);
     assert!(lost.steps > 1000);
     // Where w₁ is 0 from the start nothing is lost, and noise keeps it above.
     let toy = |noise, start: [f64; 2]| ModelKind::Toy(Toy { dim: 2, noise, start: Some(start.to_vec()) });
     for kind in [toy(0.0, [0.0, 2.0]), toy(1e-3, [1.0, 2.0])] {
         config.model.kind = kind;
-        assert_eq!(cases::result(&config, &measure, Isa::detect()).outcome, Outcome::Completed);
+        assert_eq!(cases::result(&config, &measure, Isa::detect_fastest()).outcome, Outcome::Completed);
     }
 }
 
@@ -95,7 +95,7 @@ fn optimizers_are_those_of_their_formulas() {
         let mut config = config(Toy { dim: 3, noise: 0.0, start: Some(start.clone()) }, 50);
         (config.train.momentum, config.train.nesterov) = (momentum, nesterov);
         config.train.adamw = adamw.then_some(AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-3 });
-        let found = rows(&result(&config, Isa::detect()));
+        let found = rows(&result(&config, Isa::detect_fastest()));
         let (mut w, mut m, mut v) = (start.clone(), [0.0; 3], [0.0; 3]);
         for (step, row) in found.iter().enumerate() {
             let square: f64 = w.iter().map(|x| x * x).sum();
@@ -121,26 +121,29 @@ fn optimizers_are_those_of_their_formulas() {
 #[test]
 fn gradient_and_noise_are_at_right_angles_to_w_and_scale_with_its_inverse() {
     let noisy = Toy { dim: 50, noise: 0.3, start: None };
-    let a = result(&config(noisy.clone(), 100), Isa::detect());
+    let a = result(&config(noisy.clone(), 100), Isa::detect_fastest());
     assert!(rows(&a).iter().all(|row| row[2].abs() < 1e-6), "{:?}", rows(&a)[0]);
     let mut scaled = config(noisy, 100);
     (scaled.model.init_scale, scaled.train.lr, scaled.train.wd) = (2.0, 0.4, 0.0025);
-    let b = result(&scaled, Isa::detect());
+    let b = result(&scaled, Isa::detect_fastest());
     for (a, b) in rows(&a).iter().zip(rows(&b)) {
         assert_eq!((a[0], a[1] * 4.0, a[3] / 2.0, a[4]), (b[0], b[1], b[3], b[4]), "powers of two are exact");
     }
-    let still = result(&config(Toy { dim: 50, noise: 0.0, start: None }, 100), Isa::detect());
+    let still = result(&config(Toy { dim: 50, noise: 0.0, start: None }, 100), Isa::detect_fastest());
     assert_ne!(still.digest, a.digest);
 }
 
 #[test]
 fn bits_do_not_depend_on_the_instruction_set_and_nothing_is_undefined_but_by_name() {
     let toy = Toy { dim: 19, noise: 0.1, start: None };
-    let results: Vec<TrialResult> =
-        Isa::ALL.into_iter().filter(|isa| isa.available()).map(|isa| result(&config(toy.clone(), 50), isa)).collect();
+    let results: Vec<TrialResult> = Isa::ALL
+        .into_iter()
+        .filter(|isa| isa.is_available())
+        .map(|isa| result(&config(toy.clone(), 50), isa))
+        .collect();
     assert!(results.iter().all(|r| r.digest == results[0].digest && r.curve == results[0].curve));
     assert!(results[0].metrics.iter().all(|x| x.is_finite()));
     let mut wild = config(toy, 50);
     wild.train.lr = 1e38;
-    assert!(matches!(result(&wild, Isa::detect()).outcome, Outcome::Diverged { .. }));
+    assert!(matches!(result(&wild, Isa::detect_fastest()).outcome, Outcome::Diverged { .. }));
 }

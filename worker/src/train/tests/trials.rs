@@ -17,19 +17,19 @@ use ergodic_common::trial::{Outcome, TrialKey, TrialResult, to_hex};
 use ergodic_common::weights::Weights;
 
 use super::cases;
-use crate::train::params::Layout;
+use crate::train::params::ParamLayout;
 use crate::train::plan;
-use crate::train::{Deadline, Isa, Job, Shelf, TrialData, run};
+use crate::train::{CheckpointStore, Deadline, Isa, Job, TrialData, run_trial};
 
 /// From here on, [`short_trials`] are of deep networks, which are slow without vectors.
 const DEEP: usize = 7;
 
 /// Architectures × norms, with everything else that can change bits spread over them.
 fn short_trials() -> Vec<(&'static str, TrialConfig)> {
-    let mlp = |norm| cases::of(ModelKind::Mlp { hidden: vec![24, 17] }, norm);
-    let cnn4 = |norm| cases::of(ModelKind::Cnn4 { width: 4 }, norm);
-    let preresnet = |norm| cases::of(ModelKind::Preresnet { depth: 8, widen: 1 }, norm);
-    let vgg = |norm| cases::of(ModelKind::Vgg { depth: VggDepth::Eleven, width: 4 }, norm);
+    let mlp = |norm| cases::small_trial(ModelKind::Mlp { hidden: vec![24, 17] }, norm);
+    let cnn4 = |norm| cases::small_trial(ModelKind::Cnn4 { width: 4 }, norm);
+    let preresnet = |norm| cases::small_trial(ModelKind::Preresnet { depth: 8, widen: 1 }, norm);
+    let vgg = |norm| cases::small_trial(ModelKind::Vgg { depth: VggDepth::Eleven, width: 4 }, norm);
     let group = |groups| Norm::Group { groups };
     let mut all = vec![
         ("mlp none", mlp(Norm::None)),
@@ -122,7 +122,7 @@ fn short_trials_end_in_the_committed_bits() {
     let measure = Measure::with_metrics(Length::Steps(2), FINGERPRINTED.to_vec());
     let mut found = Vec::new();
     for (name, config) in short_trials() {
-        let result = cases::result(&config, &measure, Isa::detect());
+        let result = cases::result(&config, &measure, Isa::detect_fastest());
         assert_eq!(result.outcome, Outcome::Completed, "{name}");
         found.push(fingerprint(&result));
     }
@@ -134,7 +134,7 @@ fn results_depend_on_neither_the_instruction_set_nor_the_run() {
     let measure = cases::cheap_metrics();
     for (name, config) in short_trials() {
         let expected = bits(&cases::result(&config, &measure, Isa::Portable));
-        for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
             assert!(bits(&cases::result(&config, &measure, isa)) == expected, "{name} on {isa}");
         }
     }
@@ -150,11 +150,12 @@ fn results_do_not_depend_on_the_number_of_threads() {
         (config.data.dataset, config.data.train, config.train.batch_size) = (DatasetName::Glyphs, 700, batch);
         trials.push((name, config));
     }
-    let expected: Vec<_> = trials.iter().map(|(_, c)| bits(&cases::result(c, &measure, Isa::detect()))).collect();
+    let expected: Vec<_> =
+        trials.iter().map(|(_, c)| bits(&cases::result(c, &measure, Isa::detect_fastest()))).collect();
     for threads in [1, 2, 4] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be had");
         for ((name, config), expected) in trials.iter().zip(&expected) {
-            let result = cases::result_on(config, &measure, Isa::detect(), Some(&pool));
+            let result = cases::result_on(config, &measure, Isa::detect_fastest(), Some(&pool));
             assert!(bits(&result) == *expected, "{name} on {threads} threads");
         }
     }
@@ -162,30 +163,30 @@ fn results_do_not_depend_on_the_number_of_threads() {
 
 /// A shelf that wants a trial after certain steps.
 #[derive(Default)]
-struct Memory {
-    wanted: u64,
-    kept: Mutex<HashMap<[u8; 32], Vec<u8>>>,
-    taken: AtomicU64,
+struct MemoryCheckpoints {
+    save_at_step: u64,
+    checkpoints: Mutex<HashMap<[u8; 32], Vec<u8>>>,
+    loads: AtomicU64,
     /// What is handed out besides.
     foreign: Vec<Vec<u8>>,
 }
 
-impl Shelf for Memory {
-    fn take(&self, identity: &[u8; 32]) -> Vec<Vec<u8>> {
-        let found = self.kept.lock().expect("nobody panics").get(identity).cloned();
-        self.taken.fetch_add(u64::from(found.is_some()), Ordering::Relaxed);
+impl CheckpointStore for MemoryCheckpoints {
+    fn load_checkpoints(&self, identity: &[u8; 32]) -> Vec<Vec<u8>> {
+        let found = self.checkpoints.lock().expect("nobody panics").get(identity).cloned();
+        self.loads.fetch_add(u64::from(found.is_some()), Ordering::Relaxed);
         found.into_iter().chain(self.foreign.clone()).collect()
     }
-    fn wants(&self, steps: u64) -> bool {
-        steps == self.wanted
+    fn should_save(&self, steps: u64) -> bool {
+        steps == self.save_at_step
     }
-    fn keep(&self, identity: &[u8; 32], _: u64, checkpoint: Vec<u8>) {
-        self.kept.lock().expect("nobody panics").insert(*identity, checkpoint);
+    fn save_checkpoint(&self, identity: &[u8; 32], _: u64, checkpoint: Vec<u8>) {
+        self.checkpoints.lock().expect("nobody panics").insert(*identity, checkpoint);
     }
-    fn gives_up(&self) -> bool {
+    fn should_stop_at_once(&self) -> bool {
         false
     }
-    fn clear(&self, _: &[u8; 32]) {}
+    fn discard_checkpoints(&self, _: &[u8; 32]) {}
 }
 
 /// Every trial is kept on its way, and then goes on from there: in the middle of an epoch, of a sample's period, of an
@@ -197,18 +198,18 @@ fn a_trial_that_goes_on_from_a_checkpoint_ends_in_the_same_bits() {
         let decay = (at % 2 == 0).then_some(0.9);
         config.train.average = Some(Average { decay, from: Length::Steps(1), every: Length::Steps(1) });
         config.data.augment = if at % 3 == 0 { Augment::CropFlip } else { Augment::None };
-        let expected = bits(&cases::result(&config, &measure, Isa::detect()));
+        let expected = bits(&cases::result(&config, &measure, Isa::detect_fastest()));
         for wanted in 1..config.total_steps() {
-            let shelf = Memory { wanted, ..Memory::default() };
+            let shelf = MemoryCheckpoints { save_at_step: wanted, ..MemoryCheckpoints::default() };
             for taken in 0..2 {
-                let result = cases::result_with(&config, &measure, Isa::detect(), None, Some(&shelf));
+                let result = cases::result_with(&config, &measure, Isa::detect_fastest(), None, Some(&shelf));
                 assert!(bits(&result) == expected, "{name} from step {wanted}");
-                assert_eq!(shelf.taken.load(Ordering::Relaxed), taken);
+                assert_eq!(shelf.loads.load(Ordering::Relaxed), taken);
             }
             let mut other = config.clone();
             other.train.wd *= 2.0;
-            cases::result_with(&other, &measure, Isa::detect(), None, Some(&shelf));
-            assert_eq!(shelf.taken.load(Ordering::Relaxed), 1, "another trial's checkpoint is of no use");
+            cases::result_with(&other, &measure, Isa::detect_fastest(), None, Some(&shelf));
+            assert_eq!(shelf.loads.load(Ordering::Relaxed), 1, "another trial's checkpoint is of no use");
         }
     }
 }
@@ -217,11 +218,11 @@ fn a_trial_that_goes_on_from_a_checkpoint_ends_in_the_same_bits() {
 #[test]
 fn what_does_not_fit_a_trial_is_passed_over() {
     let (measure, (_, config)) = (cases::cheap_metrics(), short_trials().remove(1));
-    let expected = bits(&cases::result(&config, &measure, Isa::detect()));
+    let expected = bits(&cases::result(&config, &measure, Isa::detect_fastest()));
     let kept_of = |config: &TrialConfig, wanted| {
-        let shelf = Memory { wanted, ..Memory::default() };
-        cases::result_with(config, &measure, Isa::detect(), None, Some(&shelf));
-        let kept = shelf.kept.into_inner().expect("nobody panics");
+        let shelf = MemoryCheckpoints { save_at_step: wanted, ..MemoryCheckpoints::default() };
+        cases::result_with(config, &measure, Isa::detect_fastest(), None, Some(&shelf));
+        let kept = shelf.checkpoints.into_inner().expect("nobody panics");
         kept.into_values().next().expect("it was kept")
     };
     let mut other = config.clone();
@@ -230,33 +231,33 @@ fn what_does_not_fit_a_trial_is_passed_over() {
     let mut damaged = whole.clone();
     damaged[whole.len() / 2] ^= 1;
     let foreign = vec![kept_of(&other, 2), damaged, whole[..whole.len() - 1].to_vec(), Vec::new()];
-    let shelf = Memory { wanted: u64::MAX, foreign, ..Memory::default() };
-    let result = cases::result_with(&config, &measure, Isa::detect(), None, Some(&shelf));
+    let shelf = MemoryCheckpoints { save_at_step: u64::MAX, foreign, ..MemoryCheckpoints::default() };
+    let result = cases::result_with(&config, &measure, Isa::detect_fastest(), None, Some(&shelf));
     assert!(bits(&result) == expected);
 }
 
 #[test]
 fn unknown_and_missing_instruction_sets_are_refused() {
-    assert_eq!(Isa::named("auto"), Ok(Isa::detect()));
-    assert_eq!(Isa::named("portable"), Ok(Isa::Portable));
-    assert!(Isa::named("mmx").expect_err("nobody knows it").to_string().contains("portable"));
+    assert_eq!(Isa::from_name("auto"), Ok(Isa::detect_fastest()));
+    assert_eq!(Isa::from_name("portable"), Ok(Isa::Portable));
+    assert!(Isa::from_name("mmx").expect_err("nobody knows it").to_string().contains("portable"));
     for isa in Isa::ALL {
-        assert_eq!(Isa::named(isa.name()).is_ok(), isa.available());
+        assert_eq!(Isa::from_name(isa.name()).is_ok(), isa.is_available());
     }
 }
 
 #[test]
 fn networks_learn() {
     let measure = Measure::with_metrics(Length::Epochs(1), vec![Metric::TrainLoss, Metric::TestAcc]);
-    let linear = cases::of(ModelKind::Mlp { hidden: vec![] }, Norm::None);
+    let linear = cases::small_trial(ModelKind::Mlp { hidden: vec![] }, Norm::None);
     for (mut config, lr, epochs, least) in [
         (linear, 0.005, 5, 0.5),
-        (cases::of(ModelKind::Mlp { hidden: vec![64] }, Norm::None), 0.02, 5, 0.6),
-        (cases::of(ModelKind::Cnn4 { width: 8 }, Norm::Batch), 0.1, 3, 0.8),
+        (cases::small_trial(ModelKind::Mlp { hidden: vec![64] }, Norm::None), 0.02, 5, 0.6),
+        (cases::small_trial(ModelKind::Cnn4 { width: 8 }, Norm::Batch), 0.1, 3, 0.8),
     ] {
         (config.data.train, config.data.test, config.train.batch_size) = (2_000, 500, 50);
         (config.train.lr, config.train.length) = (lr, Length::Epochs(epochs));
-        let result = cases::result(&config, &measure, Isa::detect());
+        let result = cases::result(&config, &measure, Isa::detect_fastest());
         assert_eq!(result.outcome, Outcome::Completed);
         assert!(result.metrics[1] > least, "{:?} reached {}", config.model.kind, result.metrics[1]);
         let losses: Vec<f64> = result.curve.values.iter().step_by(2).copied().collect();
@@ -268,11 +269,11 @@ fn networks_learn() {
 fn divergence_is_seen_in_its_step_and_leaves_no_number() {
     for norm in [Norm::None, Norm::Batch] {
         for kind in [ModelKind::Mlp { hidden: vec![24] }, ModelKind::Cnn4 { width: 4 }] {
-            let mut config = cases::of(kind, norm);
+            let mut config = cases::small_trial(kind, norm);
             config.train.lr = if norm == Norm::None { 1e6 } else { 1e38 };
             config.train.length = Length::Steps(50);
             let measure = cases::cheap_metrics();
-            let result = cases::result(&config, &measure, Isa::detect());
+            let result = cases::result(&config, &measure, Isa::detect_fastest());
             let Outcome::Diverged { step } = result.outcome else { panic!("{config:?} did not diverge: {result:?}") };
             assert!(step <= 20 && result.steps == step, "diverged at {step}");
             assert!(result.metrics.iter().all(|m| m.is_nan()));
@@ -287,53 +288,53 @@ fn a_raised_stop_ends_a_trial_without_result() {
     let (config, streams, measure) = (cases::mlp(), cases::streams(0), cases::cheap_metrics());
     let data = TrialData::new(cases::dataset(), &config.data, &streams).expect("enough images");
     let key = TrialKey { cell: 1, repeat: 2 };
-    let isa = Isa::detect();
+    let isa = Isa::detect_fastest();
     let job = Job {
         config: &config,
         streams: &streams,
         measure: &measure,
         data: Some(&data),
-        start: None,
+        initial_weights: None,
         key,
         isa,
-        place: None,
-        pool: None,
-        shelf: None,
+        candle_device: None,
+        thread_pool: None,
+        checkpoint_store: None,
         deadline: None,
     };
-    assert!(run(&job, &AtomicBool::new(true)).is_none());
-    assert_eq!(run(&job, &AtomicBool::new(false)).map(|r| r.result.key), Some(key));
+    assert!(run_trial(&job, &AtomicBool::new(true)).is_none());
+    assert_eq!(run_trial(&job, &AtomicBool::new(false)).map(|r| r.result.key), Some(key));
 
-    let late = Job { deadline: Some(Deadline::after(Duration::ZERO)), ..job };
-    assert!(run(&late, &AtomicBool::new(true)).is_none(), "whoever is told to stop reports nothing");
-    let result = run(&late, &AtomicBool::new(false)).expect("a late trial fails").result;
+    let late = Job { deadline: Some(Deadline::from_now(Duration::ZERO)), ..job };
+    assert!(run_trial(&late, &AtomicBool::new(true)).is_none(), "whoever is told to stop reports nothing");
+    let result = run_trial(&late, &AtomicBool::new(false)).expect("a late trial fails").result;
     let cause = format!("its time limit of 0ms was over after 0 of {} steps", config.total_steps());
     assert_eq!((result.outcome, result.steps), (Outcome::Failed { cause }, 0));
 }
 
 #[test]
 fn an_empty_trial_is_made_up_from_its_streams() {
-    let mut config = cases::of(ModelKind::Empty, Norm::None);
+    let mut config = cases::small_trial(ModelKind::Empty, Norm::None);
     config.train.length = Length::Steps(20);
     let measure = Measure::with_metrics(Length::Steps(3), vec![Metric::TrainLoss, Metric::TestAcc]);
     let result = |repeat| {
         let streams = cases::streams(repeat);
         let key = TrialKey { cell: 0, repeat };
-        let isa = Isa::detect();
+        let isa = Isa::detect_fastest();
         let job = Job {
             config: &config,
             streams: &streams,
             measure: &measure,
             data: None,
-            start: None,
+            initial_weights: None,
             key,
             isa,
-            place: None,
-            pool: None,
-            shelf: None,
+            candle_device: None,
+            thread_pool: None,
+            checkpoint_store: None,
             deadline: None,
         };
-        run(&job, &AtomicBool::new(false)).expect("nobody stops it").result
+        run_trial(&job, &AtomicBool::new(false)).expect("nobody stops it").result
     };
     let (a, b) = (result(0), result(1));
     assert_eq!(a.curve.steps, [3, 6, 9, 12, 15, 18, 20]);
@@ -350,7 +351,7 @@ type Trajectory = (Vec<Vec<u64>>, Vec<Vec<f64>>, TrialResult);
 /// Every step of a trial.
 fn curve(config: &TrialConfig) -> Trajectory {
     let measure = Measure::with_metrics(Length::Steps(1), cases::cheap_metrics().metrics);
-    let result = cases::result(config, &measure, Isa::detect());
+    let result = cases::result(config, &measure, Isa::detect_fastest());
     let width = measure.metrics.len();
     let column = |m: usize| result.curve.values.iter().skip(m).step_by(width).copied().collect::<Vec<f64>>();
     let columns: Vec<Vec<f64>> = (0..width).map(column).collect();
@@ -392,7 +393,7 @@ fn gradients_are_at_right_angles_to_weights_without_scale() {
         let measure = Measure::with_metrics(Length::Steps(1), vec![Metric::GradWeightCos]);
         let mut largest = |eps: f64| {
             config.model.norm_eps = eps;
-            let values = cases::result(&config, &measure, Isa::detect()).curve.values;
+            let values = cases::result(&config, &measure, Isa::detect_fastest()).curve.values;
             values.into_iter().map(f64::abs).fold(0.0, f64::max)
         };
         let (without, with) = (largest(0.0), largest(0.1));
@@ -412,7 +413,7 @@ fn rescaling_by_a_power_of_two_changes_no_bit_without_epsilon() {
     ];
     for (kind, norm) in cases {
         for (momentum, nesterov) in [(0.0, false), (0.9, false), (0.9, true)] {
-            let mut config = cases::of(kind.clone(), norm);
+            let mut config = cases::small_trial(kind.clone(), norm);
             if matches!(kind, ModelKind::Vgg { .. }) {
                 config.data.dataset = DatasetName::Cifar10;
             }
@@ -436,13 +437,13 @@ fn rescaling_by_a_power_of_two_changes_no_bit_without_epsilon() {
 /// Predicts every metric of a linear model from the definitions, by plain arithmetic in f64.
 #[test]
 fn metrics_are_what_they_are_defined_to_be() {
-    let mut config = cases::of(ModelKind::Mlp { hidden: vec![] }, Norm::None);
+    let mut config = cases::small_trial(ModelKind::Mlp { hidden: vec![] }, Norm::None);
     (config.data.order, config.train.batch_size, config.data.test) = (VisitOrder::Sequential, 20, 30);
     (config.train.momentum, config.train.wd, config.train.lr, config.train.length) = (0.5, 0.1, 0.01, Length::Steps(6));
     config.train.average = Some(Average { decay: None, from: Length::Steps(0), every: Length::Steps(1) });
     (config.train.loss, config.data.validation) = (Loss::CrossEntropy { smoothing: 0.2 }, 40);
     let measure = cases::cheap_metrics();
-    let result = cases::result(&config, &measure, Isa::detect());
+    let result = cases::result(&config, &measure, Isa::detect_fastest());
     let expected = super::linear::trial(&config, &cases::streams(0), 2);
     assert_eq!(result.curve.steps, [2, 4, 6]);
     for (row, expected) in result.curve.values.chunks(measure.metrics.len()).zip(&expected) {
@@ -455,13 +456,13 @@ fn metrics_are_what_they_are_defined_to_be() {
 
 #[test]
 fn noise_and_curvature_of_a_linear_model_are_those_of_its_quadratic_loss() {
-    let mut config = cases::of(ModelKind::Mlp { hidden: vec![] }, Norm::None);
+    let mut config = cases::small_trial(ModelKind::Mlp { hidden: vec![] }, Norm::None);
     (config.data.order, config.train.loss, config.train.lr) = (VisitOrder::Sequential, Loss::Mse, 0.0);
     config.train.length = Length::Steps(1);
     let (trace, top) = super::linear::noise_and_curvature(&config, &cases::streams(0));
     let metrics = vec![Metric::HessianTop, Metric::GradNoiseTrace, Metric::GradNoiseHill];
     let measure = Measure::with_metrics(Length::Steps(1), metrics);
-    let result = cases::result(&config, &measure, Isa::detect());
+    let result = cases::result(&config, &measure, Isa::detect_fastest());
     assert!((result.metrics[0] / top - 1.0).abs() < 1e-3, "{} {top}", result.metrics[0]);
     assert!((result.metrics[1] / trace - 1.0).abs() < 0.2, "{} {trace}", result.metrics[1]);
     assert!(result.metrics[2] > 1.0);
@@ -472,7 +473,7 @@ fn noise_and_curvature_of_a_linear_model_are_those_of_its_quadratic_loss() {
 /// are two images, whose gradients scatter by a quarter of the square of their distance.
 #[test]
 fn gradient_noise_is_that_of_augmented_images() {
-    let mut config = cases::of(ModelKind::Mlp { hidden: vec![] }, Norm::None);
+    let mut config = cases::small_trial(ModelKind::Mlp { hidden: vec![] }, Norm::None);
     (config.data.train, config.train.batch_size, config.data.standardize) = (8, 1, false);
     (config.train.loss, config.train.lr, config.train.length) = (Loss::Mse, 0.0, Length::Steps(1));
     let mut dataset = (*cases::dataset()).clone();
@@ -483,7 +484,7 @@ fn gradient_noise_is_that_of_augmented_images() {
     let mut trace = |augment| {
         config.data.augment = augment;
         let measure = Measure::with_metrics(Length::Steps(1), vec![Metric::GradNoiseTrace]);
-        cases::result_with_data(&config, &measure, (dataset.clone(), Isa::detect()), None).metrics[0]
+        cases::result_with_data(&config, &measure, (dataset.clone(), Isa::detect_fastest()), None).metrics[0]
     };
     assert_eq!(trace(Augment::None), 0.0);
     let mut stream = cases::streams(0).open_stream(Purpose::Head, b"head.weight");
@@ -510,23 +511,23 @@ fn loss_under_estimates(config: &TrialConfig, file: &[u8]) -> f64 {
     let weights = Weights::from_safetensors(file, &net).expect("the file of a trial");
     let parameter = |numbers: &Vec<f32>| {
         let numbers: Vec<f64> = numbers.iter().map(|x| f64::from(*x)).collect();
-        composed::parameter(&numbers, 1, DType::F64, &Device::Cpu).expect("a tensor")
+        composed::build_param(&numbers, 1, DType::F64, &Device::Cpu).expect("a tensor")
     };
     let params: Vec<_> = weights.params.iter().map(parameter).collect();
     let data = TrialData::new(cases::dataset(), &config.data, &cases::streams(0)).expect("enough images");
-    let images = |source: crate::train::data::Source<'_>| {
+    let images = |source: crate::train::data::ImageBatch<'_>| {
         let mut images = vec![0.0; source.len() * 784];
-        source.write(0, source.len(), &plan::Grid::flat(784), &mut images);
+        source.write_images(0, source.len(), &plan::HaloGrid::single_pixel(784), &mut images);
         let images = Tensor::from_vec(images, (1, source.len(), 28, 28, 1), &Device::Cpu);
         images.and_then(|x| x.to_dtype(DType::F64)).expect("a tensor")
     };
-    let batches: Vec<&[u32]> = data.train().chunks_exact(config.effective_batch_size() as usize).collect();
+    let batches: Vec<&[u32]> = data.train_indices().chunks_exact(config.effective_batch_size() as usize).collect();
     let mut means: Option<Vec<[Tensor; 2]>> = None;
     for batch in &batches {
-        let passed = composed::pass(&net, &params, &images(data.batch(batch)), None).expect("a pass");
+        let passed = composed::forward_pass(&net, &params, &images(data.train_batch(batch)), None).expect("a pass");
         let pixels = net.layers.iter().map(|l| (batch.len() * l.output.height * l.output.width) as f64);
         let share = 1.0 / batches.len() as f64;
-        let of_batch = passed.moments.iter().zip(pixels).map(|([mean, variance], n)| {
+        let of_batch = passed.batch_statistics.iter().zip(pixels).map(|([mean, variance], n)| {
             [(mean * share).expect("a tensor"), (variance * (share * n / (n - 1.0))).expect("a tensor")]
         });
         means = Some(match means {
@@ -537,11 +538,12 @@ fn loss_under_estimates(config: &TrialConfig, file: &[u8]) -> f64 {
             }
         });
     }
-    let test = data.test_batch(data.test());
+    let test = data.test_batch(data.test_indices());
     let labels: Vec<u8> = test.labels().collect();
-    let passed = composed::pass(&net, &params, &images(test), means.as_ref()).expect("a pass");
+    let passed = composed::forward_pass(&net, &params, &images(test), means.as_ref()).expect("a pass");
     let loss = Loss::CrossEntropy { smoothing: 0.0 };
-    let objective = composed::objective(&passed.logits, &labels, loss, 1.0 / labels.len() as f64).expect("a loss");
+    let objective =
+        composed::compute_objective(&passed.logits, &labels, loss, 1.0 / labels.len() as f64).expect("a loss");
     objective.get(0).and_then(|x| x.to_scalar()).expect("a number")
 }
 
@@ -549,7 +551,7 @@ fn loss_under_estimates(config: &TrialConfig, file: &[u8]) -> f64 {
 #[test]
 fn re_estimated_statistics_are_those_of_the_weights_and_running_ones_are_not() {
     for (kind, affine) in [(ModelKind::Cnn4 { width: 4 }, true), (ModelKind::Mlp { hidden: vec![24, 17] }, false)] {
-        let mut config = cases::of(kind, Norm::Batch);
+        let mut config = cases::small_trial(kind, Norm::Batch);
         (config.train.lr, config.train.wd, config.train.momentum) = (0.02, 10.0, 0.0);
         (config.train.length, config.model.affine) = (Length::Steps(8), affine);
         let mut measure = Measure::with_metrics(Length::Steps(4), vec![Metric::TestLoss, Metric::TestAcc]);
@@ -569,10 +571,10 @@ fn re_estimated_statistics_are_those_of_the_weights_and_running_ones_are_not() {
 
 #[test]
 fn single_layers_add_up_to_the_norm_of_all() {
-    let config = cases::of(ModelKind::Cnn4 { width: 4 }, Norm::Batch);
+    let config = cases::small_trial(ModelKind::Cnn4 { width: 4 }, Norm::Batch);
     let layers = (1..=4).map(|i| Metric::LayerNormSq(format!("conv{i}")));
     let metrics = layers.chain([Metric::WeightNormSq, Metric::LayerNormSq("fc1".into())]).collect();
-    let result = cases::result(&config, &Measure::with_metrics(Length::Steps(1), metrics), Isa::detect());
+    let result = cases::result(&config, &Measure::with_metrics(Length::Steps(1), metrics), Isa::detect_fastest());
     for row in result.curve.values.chunks(6) {
         assert!((row[..4].iter().sum::<f64>() / row[4] - 1.0).abs() < 1e-12 && row[5].is_nan(), "{row:?}");
     }
@@ -581,7 +583,7 @@ fn single_layers_add_up_to_the_norm_of_all() {
 /// Averages over every step, one by one and exponentially, are what their formulas make of the weights on the way.
 #[test]
 fn averages_begin_and_end_with_the_weights_they_take() {
-    let mut config = cases::of(ModelKind::Cnn4 { width: 4 }, Norm::Batch);
+    let mut config = cases::small_trial(ModelKind::Cnn4 { width: 4 }, Norm::Batch);
     let test = |config: &TrialConfig| {
         let (_, columns, result) = curve(config);
         let of = |metric| columns[column(metric)].clone();
@@ -605,7 +607,7 @@ fn averages_begin_and_end_with_the_weights_they_take() {
 
 #[test]
 fn norms_and_effective_lr_are_over_the_weights_that_a_norm_follows() {
-    let mut config = cases::of(ModelKind::Mlp { hidden: vec![24] }, Norm::Batch);
+    let mut config = cases::small_trial(ModelKind::Mlp { hidden: vec![24] }, Norm::Batch);
     (config.train.lr, config.train.length, config.model.affine) = (0.0, Length::Steps(1), true);
     let (_, columns, _) = curve(&config);
     let value = |m: Metric| columns[column(m)][0];
@@ -623,7 +625,7 @@ fn norms_and_effective_lr_are_over_the_weights_that_a_norm_follows() {
 #[test]
 fn zero_variance_without_epsilon_is_zero_with_zero_gradient() {
     for kind in [ModelKind::Mlp { hidden: vec![24] }, ModelKind::Mlp { hidden: vec![24, 17] }] {
-        let mut config = cases::of(kind, Norm::Batch);
+        let mut config = cases::small_trial(kind, Norm::Batch);
         (config.model.norm_eps, config.train.batch_size, config.train.wd) = (0.0, 1, 0.0);
         let (_, columns, result) = curve(&config);
         assert_eq!(result.outcome, Outcome::Completed);
@@ -635,7 +637,7 @@ fn zero_variance_without_epsilon_is_zero_with_zero_gradient() {
 /// Drawn and hashed here without the trainer's tables of places.
 #[test]
 fn the_digest_is_over_parameters_in_the_order_of_their_definition() {
-    let mut config = cases::of(ModelKind::Cnn4 { width: 3 }, Norm::None);
+    let mut config = cases::small_trial(ModelKind::Cnn4 { width: 3 }, Norm::None);
     (config.train.lr, config.train.length, config.model.init_scale) = (0.0, Length::Steps(1), 0.5);
     let streams = cases::streams(0);
     let mut hasher = blake3::Hasher::new();
@@ -650,16 +652,16 @@ fn the_digest_is_over_parameters_in_the_order_of_their_definition() {
         }
         (0..outputs).for_each(|_| _ = hasher.update(&0.0_f32.to_le_bytes()));
     }
-    let result = cases::result(&config, &cases::cheap_metrics(), Isa::detect());
+    let result = cases::result(&config, &cases::cheap_metrics(), Isa::detect_fastest());
     assert_eq!(to_hex(&result.digest), hasher.finalize().to_hex().as_str());
 }
 
 /// The file of what a trial starts from anyway.
 fn initial_file(config: &TrialConfig) -> Vec<u8> {
     let net = Net::from_config(config).expect("a network");
-    let layout = Layout::new(&net, &plan::plan(&net));
-    let params = layout.unpack(&layout.init(config, &cases::streams(0)));
-    let statistics = layout.unpack_statistics(&layout.init_statistics());
+    let layout = ParamLayout::new(&net, &plan::plan_layers(&net));
+    let params = layout.unpack_params(&layout.draw_initial_weights(config, &cases::streams(0)));
+    let statistics = layout.unpack_statistics(&layout.initial_statistics());
     Weights { params, statistics }.to_safetensors(&net, None)
 }
 
@@ -671,9 +673,9 @@ fn a_trial_that_starts_from_a_file_of_its_own_initial_weights_ends_in_the_same_b
         from_file.model.init_file = Some(*blake3::hash(&file).as_bytes());
         let measure = cases::cheap_metrics();
         let started = |config: &TrialConfig, file: &[u8]| {
-            cases::result_from(config, &measure, Isa::detect(), (None, None), Some(file))
+            cases::result_from(config, &measure, Isa::detect_fastest(), (None, None), Some(file))
         };
-        let expected = cases::result(&config, &measure, Isa::detect());
+        let expected = cases::result(&config, &measure, Isa::detect_fastest());
         assert_eq!(bits(&started(&from_file, &file)), bits(&expected), "{name}");
         let damaged = started(&from_file, &file[..file.len() - 1]);
         assert!(matches!(damaged.outcome, Outcome::Failed { cause } if cause.contains("initial weights")));
@@ -682,12 +684,12 @@ fn a_trial_that_starts_from_a_file_of_its_own_initial_weights_ends_in_the_same_b
 
 #[test]
 fn scales_multiply_initial_weights_from_a_file() {
-    let mut config = cases::of(ModelKind::Mlp { hidden: vec![24] }, Norm::Batch);
+    let mut config = cases::small_trial(ModelKind::Mlp { hidden: vec![24] }, Norm::Batch);
     let file = initial_file(&config);
     let measure = Measure::with_metrics(Length::Steps(1), vec![Metric::TrainLoss]);
     config.model.init_scale = 2.0;
-    let expected = cases::result(&config, &measure, Isa::detect());
+    let expected = cases::result(&config, &measure, Isa::detect_fastest());
     config.model.init_file = Some([1; 32]);
-    let result = cases::result_from(&config, &measure, Isa::detect(), (None, None), Some(&file));
+    let result = cases::result_from(&config, &measure, Isa::detect_fastest(), (None, None), Some(&file));
     assert_eq!(bits(&result), bits(&expected));
 }
