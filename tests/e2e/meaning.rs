@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ergodic::core::SweepRow;
 use ergodic::store::sqlite::SqliteStore;
-use ergodic::store::{Store as _, Write};
+use ergodic::store::{Store as _, StoreWrite};
 use ergodic_tests::{Cluster, run, stdout};
 
 /// Of a store that a program made which knew version 1 of the grammar alone, `first.toml` says of what.
@@ -31,12 +31,12 @@ fn stop(cluster: &mut Cluster) {
 }
 
 /// Changes a sweep in the store while no coordinator has it.
-fn tamper(cluster: &Cluster, id: &str, write: impl Fn(SweepRow) -> Write) {
+fn tamper(cluster: &Cluster, id: &str, write: impl Fn(SweepRow) -> StoreWrite) {
     let store = SqliteStore::open(&cluster.path("store")).expect("the store opens");
-    let epoch = store.claim("").expect("it can be led").epoch;
-    let sweeps = store.reader().and_then(|reader| reader.sweeps()).expect("it can be read");
+    let epoch = store.acquire_leadership("").expect("it can be led").epoch;
+    let sweeps = store.open_reader().and_then(|reader| reader.read_sweeps()).expect("it can be read");
     let write = write(sweeps.into_iter().find(|sweep| sweep.id == id).expect("the sweep"));
-    store.writer(epoch).and_then(|mut writer| writer.commit(&[&write])).expect("written");
+    store.open_writer(epoch).and_then(|mut writer| writer.commit_writes(&[&write])).expect("written");
 }
 
 /// What a command says, and that it ends with an error.
@@ -100,7 +100,7 @@ fn a_sweep_whose_cells_would_be_others_is_shown_and_not_run() {
     let mut cluster = on_old_store();
     stop(&mut cluster);
     // As if a later program found other cells.
-    tamper(&cluster, "gp8ibdea", |row| Write::Cells(row.number, [9; 32]));
+    tamper(&cluster, "gp8ibdea", |row| StoreWrite::SetCellsDigest(row.number, [9; 32]));
     cluster.restart_coordinator(&[]);
     assert_eq!(states(&cluster), [pair("first", "read-only"), pair("second", "completed")]);
     assert!(cluster.ask(&["status", "gp8ibdea"]).contains("NOTHING OF IT IS RUN"));
@@ -125,10 +125,10 @@ fn toy(name: &str) -> String {
 }
 
 /// A sweep with a file that only a later program can read.
-fn broken(row: SweepRow) -> Write {
+fn broken(row: SweepRow) -> StoreWrite {
     let mut broken = row.source.clone();
     broken.text = "name = \"first\"\nfuture = 1\n".into();
-    Write::Extend(row.number, row.source, broken)
+    StoreWrite::ExtendSweep(row.number, row.source, broken)
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn trials_of_cells_that_would_be_others_are_not_given_out() {
     let mut cluster = Cluster::start(&[]);
     let held = cluster.launch(&toy("held"));
     stop(&mut cluster);
-    tamper(&cluster, &held, |row| Write::Cells(row.number, [9; 32]));
+    tamper(&cluster, &held, |row| StoreWrite::SetCellsDigest(row.number, [9; 32]));
     cluster.restart_coordinator(&[]);
     let _worker = cluster.worker(1, &[]);
     let other = cluster.launch(&toy("other"));
@@ -171,7 +171,7 @@ fn a_run_leaves_alone_what_cannot_be_carried_on_and_names_it() {
     let mut cluster = Cluster::start(&[]);
     let [shown, unread] = ["shown", "unread"].map(|name| cluster.launch(&toy(name)));
     stop(&mut cluster);
-    tamper(&cluster, &shown, |row| Write::Cells(row.number, [9; 32]));
+    tamper(&cluster, &shown, |row| StoreWrite::SetCellsDigest(row.number, [9; 32]));
     tamper(&cluster, &unread, broken);
     let (file, store) = (cluster.path("sweep.toml"), cluster.path("store").to_string_lossy().into_owned());
     std::fs::write(&file, toy("wanted")).expect("a file can be written");

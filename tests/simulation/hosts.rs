@@ -76,9 +76,9 @@ pub(crate) struct Disk {
 /// Serves until it is told to stop.
 pub(crate) async fn coordinator(disk: Disk) -> turmoil::Result {
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&disk.dir)?);
-    disk.ledger.look().compare(store.reader()?.as_ref());
-    let epoch = store.claim("http://coordinator:7700")?.epoch;
-    let mut writer = store.writer(epoch)?;
+    disk.ledger.look().compare(store.open_reader()?.as_ref());
+    let epoch = store.acquire_leadership("http://coordinator:7700")?.epoch;
+    let mut writer = store.open_writer(epoch)?;
     let (core, _) = recover(store.as_ref(), Some(writer.as_mut()), epoch, LEASE_TTL, false)?;
     let watched = Watched { writer, spec: disk.spec.clone(), ledger: disk.ledger.clone() };
     let Parts { engine, mut writer, services, .. } = assemble(Setup {
@@ -98,7 +98,7 @@ pub(crate) async fn coordinator(disk: Disk) -> turmoil::Result {
         for turn in 0_u64.. {
             // A commit takes from one to eight hundredths of a second.
             sleep(Duration::from_millis(10 + 10 * (mix(disk.seed ^ turn) % 8))).await;
-            writer.turn();
+            writer.commit_queued();
         }
     });
     let connections = incoming().await?;
@@ -289,17 +289,18 @@ pub(crate) fn mix(n: u64) -> u64 {
 /// The digest of all rows, without when and where they were computed.
 pub(crate) fn digest(dir: &Path) -> String {
     let store = SqliteStore::open(dir).expect("the coordinator has ended");
-    let reader = store.reader().expect("a reader");
+    let reader = store.open_reader().expect("a reader");
     let mut hasher = blake3::Hasher::new();
-    for sweep in reader.sweeps().expect("sweeps can be read") {
+    for sweep in reader.read_sweeps().expect("sweeps can be read") {
         let mut keys = Vec::new();
         let mut keep = |trial: ergodic::store::StoredTrial| {
             keys.push(trial.result.key);
             true
         };
-        reader.trials(sweep.number, &mut keep).expect("rows can be read");
+        reader.read_trials(sweep.number, &mut keep).expect("rows can be read");
         for key in keys {
-            let row = reader.trial(sweep.number, key).expect("a row can be read").expect("it was there a moment ago");
+            let row =
+                reader.read_trial(sweep.number, key).expect("a row can be read").expect("it was there a moment ago");
             let result = ergodic_common::TrialResult { seconds: 0.0, ..row.result };
             hasher.update(&ergodic_proto::result_to_bytes(result));
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use ergodic::core::{Ended, LeaseRow, SweepState};
-use ergodic::store::{Batch, Reader, Report, StoreError, Write, Writer, Written};
+use ergodic::store::{CommitBatch, CommitReport, StoreError, StoreReader, StoreWrite, StoreWriter, WriteOutput};
 use ergodic_common::{Spec, TrialKey};
 
 /// What is durable.
@@ -38,40 +38,42 @@ impl Ledger {
     }
 
     /// The store has what was made durable, and nothing else.
-    pub(crate) fn compare(&self, reader: &dyn Reader) {
-        let (leases, next) = reader.leases().expect("leases can be read");
+    pub(crate) fn compare(&self, reader: &dyn StoreReader) {
+        let (leases, next) = reader.read_leases().expect("leases can be read");
         let of_store: Vec<(u64, u64)> = leases.iter().map(|row| (row.fence.lease, row.fence.epoch)).collect();
         let known: Vec<(u64, u64)> = self.leases.values().map(|row| (row.fence.lease, row.fence.epoch)).collect();
         assert_eq!(of_store, known, "leases in force");
         assert!(next > self.last_lease, "a lease's number would be given out again");
         let mut rows = Vec::new();
-        for sweep in reader.sweeps().expect("sweeps can be read") {
+        for sweep in reader.read_sweeps().expect("sweeps can be read") {
             let mut keep = |trial: ergodic::store::StoredTrial| {
                 rows.push(trial.result.key);
                 true
             };
-            reader.trials(sweep.number, &mut keep).expect("rows can be read");
+            reader.read_trials(sweep.number, &mut keep).expect("rows can be read");
         }
         assert_eq!(rows, self.rows.keys().copied().collect::<Vec<_>>(), "rows");
     }
 
-    fn note(&mut self, spec: &Spec, write: &Write, written: &Written) {
+    fn note(&mut self, spec: &Spec, write: &StoreWrite, written: &WriteOutput) {
         match (write, written) {
-            (Write::Lease(row), _) => {
+            (StoreWrite::InsertLease(row), _) => {
                 assert!(row.fence.lease > self.last_lease, "the lease {} was there before", row.fence.lease);
                 self.last_lease = row.fence.lease;
                 self.leases.insert(row.fence.lease, row.clone());
             }
-            (Write::EndLeases(ended), _) => ended.iter().for_each(|ended| self.end(ended)),
-            (Write::State(_, state), _) => {
+            (StoreWrite::EndLeases(ended), _) => ended.iter().for_each(|ended| self.end(ended)),
+            (StoreWrite::SetSweepState(_, state), _) => {
                 if matches!(state, SweepState::Completed | SweepState::Cancelled) {
                     self.ended = true;
                     self.leases.clear();
                 }
             }
-            (Write::Results(batch), Written::Results(report)) => self.note_results(spec, batch, report),
-            (Write::AuditFailed(_, key, why), _) => panic!("the audit of the trial {key} was given up: {why}"),
-            (Write::Verdict(_, result), _) => panic!("the trial {} was given up: {:?}", result.key, result.outcome),
+            (StoreWrite::StoreResults(batch), WriteOutput::Results(report)) => self.note_results(spec, batch, report),
+            (StoreWrite::GiveUpAudit(_, key, why), _) => panic!("the audit of the trial {key} was given up: {why}"),
+            (StoreWrite::GiveUpTrial(_, result), _) => {
+                panic!("the trial {} was given up: {:?}", result.key, result.outcome)
+            }
             _ => {}
         }
     }
@@ -83,12 +85,12 @@ impl Ledger {
         }
     }
 
-    fn note_results(&mut self, spec: &Spec, batch: &Batch, report: &Report) {
+    fn note_results(&mut self, spec: &Spec, batch: &CommitBatch, report: &CommitReport) {
         let lease = self.leases.get(&batch.fence.lease).filter(|row| row.fence == batch.fence);
         assert_eq!(report.mismatches, 0, "other bits");
         assert_eq!(report.fenced, batch.compare_only || lease.is_none(), "{:?} and the lease {lease:?}", batch.fence);
         self.fenced += u64::from(report.fenced);
-        self.known += report.known.len() as u64;
+        self.known += report.already_stored.len() as u64;
         let audits = lease.is_some_and(|row| row.audits.is_some());
         assert!(
             lease.is_none() || batch.audit == audits,
@@ -124,14 +126,14 @@ impl Shared {
 
 /// A writer that is looked at.
 pub(crate) struct Watched {
-    pub(crate) writer: Box<dyn Writer>,
+    pub(crate) writer: Box<dyn StoreWriter>,
     pub(crate) spec: Arc<Spec>,
     pub(crate) ledger: Shared,
 }
 
-impl Writer for Watched {
-    fn commit(&mut self, writes: &[&Write]) -> Result<Vec<Written>, StoreError> {
-        let written = self.writer.commit(writes)?;
+impl StoreWriter for Watched {
+    fn commit_writes(&mut self, writes: &[&StoreWrite]) -> Result<Vec<WriteOutput>, StoreError> {
+        let written = self.writer.commit_writes(writes)?;
         let mut ledger = self.ledger.look();
         writes.iter().zip(&written).for_each(|(write, written)| ledger.note(&self.spec, write, written));
         Ok(written)

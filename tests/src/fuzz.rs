@@ -15,10 +15,10 @@ use ergodic::core::{
 };
 use ergodic::server::engine::Saying;
 use ergodic::server::{recover, session, workers};
-use ergodic::stats::table::{Query, Question, Rows};
-use ergodic::store::place::Place;
+use ergodic::stats::table::{RowSource, TableParams, TableQuery};
+use ergodic::store::place::StoreLocation;
 use ergodic::store::sqlite::SqliteStore;
-use ergodic::store::{Batch, Part, Reader, Store, StoreError, Write, rows};
+use ergodic::store::{CommitBatch, Store, StoreError, StoreReader, StoreWrite, TrialRange, rows};
 use ergodic_common::config::{ModelConfig, TrialConfig};
 use ergodic_common::dataset::Dataset;
 use ergodic_common::duration::parse_duration;
@@ -102,7 +102,7 @@ pub fn wire(bytes: &[u8]) {
         2 => with(bytes, launch),
         3 => with(bytes, |request: v1::TableRequest| {
             let v1::TableRequest { by, metric, at, stats, .. } = &request;
-            _ = Query::new(&empty_sweep().spec, &Question { by, metric, at, stats, ..Question::default() });
+            _ = TableQuery::new(&empty_sweep().spec, &TableParams { by, metric, at, stats, ..TableParams::default() });
         }),
         4 => with(bytes, |answer: v1::GetSweepResponse| {
             let mut answer = answer;
@@ -173,7 +173,7 @@ fn commit(mut request: v1::CommitResultsRequest) {
     for result in &delivery.results {
         let again =
             TrialResult::try_from(v1::TrialResult::from(result.clone())).expect("what was taken is taken again");
-        assert!(rows::differences(&again, result).is_empty());
+        assert!(rows::differing_fields(&again, result).is_empty());
         bytes_of(result);
     }
     let mut core = busy_core();
@@ -214,28 +214,28 @@ pub fn stored_bytes(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else { return };
     match kind % 6 {
         0 => {
-            if let Some(curve) = rows::to_curve(bytes) {
+            if let Some(curve) = rows::decode_curve(bytes) {
                 let len = 4 + 8 * (curve.steps.len() + curve.values.len());
-                assert_eq!(rows::from_curve(&curve), bytes[..len]);
+                assert_eq!(rows::encode_curve(&curve), bytes[..len]);
             }
         }
         1 => {
-            if let Some(predictions) = rows::to_predictions(bytes) {
-                assert_eq!(rows::from_predictions(&predictions), bytes);
+            if let Some(predictions) = rows::decode_predictions(bytes) {
+                assert_eq!(rows::encode_predictions(&predictions), bytes);
             }
         }
         2 => {
-            let values = rows::to_f64s(bytes);
-            assert_eq!(rows::from_f64s(&values), bytes[..8 * values.len()]);
+            let values = rows::decode_f64s(bytes);
+            assert_eq!(rows::encode_f64s(&values), bytes[..8 * values.len()]);
         }
         3 => {
-            if let Some(files) = rows::to_files(bytes) {
-                assert_eq!(rows::to_files(&rows::from_files(&files)), Some(files));
+            if let Some(files) = rows::decode_files(bytes) {
+                assert_eq!(rows::decode_files(&rows::encode_files(&files)), Some(files));
             }
         }
         4 => {
-            let set = rows::to_intervals(bytes);
-            assert_eq!(rows::to_intervals(&rows::from_intervals(&set)), set);
+            let set = rows::decode_intervals(bytes);
+            assert_eq!(rows::decode_intervals(&rows::encode_intervals(&set)), set);
         }
         _ => {
             if let Some(result) = ergodic_proto::result_from_bytes(bytes) {
@@ -247,9 +247,12 @@ pub fn stored_bytes(bytes: &[u8]) {
 
 /// A result's curve and predictions as they are stored, and back.
 fn bytes_of(result: &TrialResult) {
-    let curve = rows::to_curve(&rows::from_curve(&result.curve)).expect("a curve");
+    let curve = rows::decode_curve(&rows::encode_curve(&result.curve)).expect("a curve");
     assert_eq!(curve.steps, result.curve.steps);
-    assert_eq!(rows::to_predictions(&rows::from_predictions(&result.predictions)), Some(result.predictions.clone()));
+    assert_eq!(
+        rows::decode_predictions(&rows::encode_predictions(&result.predictions)),
+        Some(result.predictions.clone())
+    );
 }
 
 /// A whole database. Where the first byte is odd, the rest is the database; otherwise it is a list of edits to a good one,
@@ -263,39 +266,39 @@ pub fn store(bytes: &[u8]) {
     let dir = tempfile::tempdir_in(memory()).expect("a temporary directory");
     std::fs::write(dir.path().join("ergodic.sqlite"), database).expect("a file can be written");
     let Ok(store) = SqliteStore::open(dir.path()) else { return };
-    let Ok(leader) = store.claim("") else { return };
-    let Ok(mut writer) = store.writer(leader.epoch) else { return };
+    let Ok(leader) = store.acquire_leadership("") else { return };
+    let Ok(mut writer) = store.open_writer(leader.epoch) else { return };
     let Ok((mut core, _)) = recover(&store, Some(writer.as_mut()), leader.epoch, TTL, true) else { return };
     core.check().expect("the books add up");
     core.on_tick(Now::from_secs(1000));
     core.check().expect("the books add up");
-    if let (Ok(reader), Ok(readers)) = (store.reader(), store.readers(2)) {
+    if let (Ok(reader), Ok(readers)) = (store.open_reader(), store.open_readers(2)) {
         let numbers: Vec<i64> = core.sweeps().map(|sweep| sweep.number).collect();
         numbers.iter().for_each(|number| _ = read_all(reader.as_ref(), *number));
         for sweep in core.sweeps() {
-            if let Ok(query) = Query::new(&sweep.spec, &Question::default()) {
+            if let Ok(query) = TableQuery::new(&sweep.spec, &TableParams::default()) {
                 let data = sweep.record.data.hash.unwrap_or_default();
-                let rows = Rows { spec: &sweep.spec, sweep: sweep.number, readers: &readers, data };
-                _ = query.table(rows);
-                _ = query.curves(rows);
+                let rows = RowSource { spec: &sweep.spec, sweep: sweep.number, readers: &readers, dataset_hash: data };
+                _ = query.compute_table(rows);
+                _ = query.compute_curves(rows);
             }
         }
     }
 }
 
-fn read_all(reader: &dyn Reader, sweep: i64) -> Result<(), StoreError> {
+fn read_all(reader: &dyn StoreReader, sweep: i64) -> Result<(), StoreError> {
     let mut keys = Vec::new();
-    reader.trials(sweep, &mut |trial| {
+    reader.read_trials(sweep, &mut |trial| {
         keys.push(trial.result.key);
         keys.len() < LOOKED_AT
     })?;
     for key in keys {
-        reader.trial(sweep, key)?;
-        reader.attempts(sweep, key)?;
+        reader.read_trial(sweep, key)?;
+        reader.read_attempts(sweep, key)?;
     }
-    reader.ended(sweep, Part::ALL, &mut |_| {})?;
-    reader.curves(sweep, Part::ALL, &mut |trial| drop(trial.curve.to_curve()))?;
-    reader.predictions(sweep, &mut |_, _| true)
+    reader.read_ended_trials(sweep, TrialRange::ALL, &mut |_| {})?;
+    reader.read_curves(sweep, TrialRange::ALL, &mut |trial| drop(trial.curve.to_curve()))?;
+    reader.read_predictions(sweep, &mut |_, _| true)
 }
 
 fn edited(database: &[u8], edits: &[u8]) -> Vec<u8> {
@@ -320,7 +323,7 @@ pub fn address(bytes: &[u8]) {
     }
     is_loopback(text);
     _ = parse_duration(text);
-    let shown = format!("{:?}", Place::of(Path::new(text)));
+    let shown = format!("{:?}", StoreLocation::parse(Path::new(text)));
     assert!(!text.starts_with("postgres://") || shown == "Database");
     let _runtime = runtime().enter();
     for token in [None, token] {
@@ -428,7 +431,7 @@ fn good_database() -> &'static [u8] {
             predictions: Predictions { steps: vec![2], classes: vec![1, 0] },
             ..TrialResult::completed(TrialKey { cell: 0, repeat })
         });
-        let batch = Batch {
+        let batch = CommitBatch {
             sweep: 1,
             fence,
             worker: "w".into(),
@@ -436,11 +439,13 @@ fn good_database() -> &'static [u8] {
             results: results.collect(),
             compare_only: false,
             audit: false,
-            chosen: Vec::new(),
+            chosen_for_audit: Vec::new(),
         };
-        let mut writer = store.writer(1).expect("its writer");
-        for write in [Write::Sweep(empty_row()), Write::Lease(lease), Write::Results(batch)] {
-            writer.commit(&[&write]).expect("a good write");
+        let mut writer = store.open_writer(1).expect("its writer");
+        for write in
+            [StoreWrite::InsertSweep(empty_row()), StoreWrite::InsertLease(lease), StoreWrite::StoreResults(batch)]
+        {
+            writer.commit_writes(&[&write]).expect("a good write");
         }
         drop((writer, store));
         std::fs::read(dir.path().join("ergodic.sqlite")).expect("the database")

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use ergodic::core::audits::Finding;
 use ergodic::core::interval::IntervalSet;
 use ergodic::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
-use ergodic::store::{Attempt, Audit, Batch, Gathering, Inheritance, SameCell, Source, StoredTrial, Twin, Write};
+use ergodic::store::{
+    Attempt, Audit, CommitBatch, ReuseSource, ReusedCell, ReusingSweep, StoreWrite, StoredTrial, SuccessorSweep, Twin,
+};
 use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
 use ergodic_common::trial::{Curve, Predictions};
@@ -22,7 +24,7 @@ pub(crate) enum Step {
     /// One more, with copies of rows of this one, whose cells are so much further on in it.
     Gather(i64, u64),
     /// Writes of one transaction.
-    Commit(Vec<Write>),
+    Commit(Vec<StoreWrite>),
     /// The store is closed and opened again, by a coordinator that leads from then on.
     Reopen,
 }
@@ -39,7 +41,7 @@ pub(crate) fn steps() -> BoxedStrategy<Step> {
     .boxed()
 }
 
-fn write() -> impl Strategy<Value = Write> {
+fn write() -> impl Strategy<Value = StoreWrite> {
     let fence = || (1..7_u64, 1..3_u64).prop_map(|(lease, epoch)| Fence { lease, epoch });
     let sweeps = || 1..4_i64;
     let results = || proptest::collection::vec((0..8_u32, 0..5_u8).prop_map(|(n, kind)| result(n, kind)), 0..8);
@@ -52,41 +54,41 @@ fn write() -> impl Strategy<Value = Write> {
         })
     };
     prop_oneof![
-        8 => lease(10).prop_map(Write::Lease),
-        2 => lease(5).prop_map(Write::Shrink),
-        2 => (sweeps(), -3..4_i32).prop_map(|(sweep, priority)| Write::Share(sweep, Share { priority, weight: 0.5 })),
+        8 => lease(10).prop_map(StoreWrite::InsertLease),
+        2 => lease(5).prop_map(StoreWrite::ShrinkLease),
+        2 => (sweeps(), -3..4_i32).prop_map(|(sweep, priority)| StoreWrite::SetShare(sweep, Share { priority, weight: 0.5 })),
         4 => proptest::collection::vec((fence(), any::<bool>()).prop_map(|(fence, lost)| Ended { fence, lost }), 0..3)
-            .prop_map(Write::EndLeases),
-        2 => (sweeps(), state).prop_map(|(sweep, state)| Write::State(sweep, state)),
+            .prop_map(StoreWrite::EndLeases),
+        2 => (sweeps(), state).prop_map(|(sweep, state)| StoreWrite::SetSweepState(sweep, state)),
         16 => (sweeps(), fence(), results(), 0..6_u8, "[vw]").prop_map(|(sweep, fence, results, how, process)| {
             // The first repeats are.
             let chosen = results.iter().map(|result| result.key).filter(|key| key.repeat == 0).collect();
             let (compare_only, audit, worker) = (how == 0, how == 1, format!("{process}1"));
-            Write::Results(Batch { sweep, fence, worker, process, results, compare_only, audit, chosen })
+            StoreWrite::StoreResults(CommitBatch { sweep, fence, worker, process, results, compare_only, audit, chosen_for_audit: chosen })
         }),
-        2 => (sweeps(), 0..8_u32).prop_map(|(sweep, n)| Write::AuditFailed(sweep, key(n), "it kills".into())),
+        2 => (sweeps(), 0..8_u32).prop_map(|(sweep, n)| StoreWrite::GiveUpAudit(sweep, key(n), "it kills".into())),
         1 => (sweeps(), proptest::collection::vec(0..8_u32, 0..3)).prop_map(|(sweep, trials)| {
-            Write::AdoptAudits(sweep, trials.into_iter().map(audit).collect())
+            StoreWrite::RestoreAudits(sweep, trials.into_iter().map(audit).collect())
         }),
-        2 => (sweeps(), 0..8_u32).prop_map(|(sweep, n)| Write::Verdict(sweep, TrialResult::failed(key(n), "it kills".into(), 2))),
-        2 => (sweeps(), 0..8_u32, any::<bool>()).prop_map(|(sweep, n, audit)| Write::Withdraw(sweep, key(n), audit)),
-        2 => sweeps().prop_map(Write::Retry),
+        2 => (sweeps(), 0..8_u32).prop_map(|(sweep, n)| StoreWrite::GiveUpTrial(sweep, TrialResult::failed(key(n), "it kills".into(), 2))),
+        2 => (sweeps(), 0..8_u32, any::<bool>()).prop_map(|(sweep, n, audit)| StoreWrite::RevertGiveUp(sweep, key(n), audit)),
+        2 => sweeps().prop_map(StoreWrite::RetryFailed),
         1 => (sweeps(), proptest::collection::vec(0..8_u32, 0..3))
-            .prop_map(|(sweep, trials)| Write::SetAside(sweep, trials.into_iter().map(key).collect())),
-        1 => sweeps().prop_map(Write::Remove),
-        2 => sweeps().prop_map(Write::Clear),
+            .prop_map(|(sweep, trials)| StoreWrite::QuarantineRows(sweep, trials.into_iter().map(key).collect())),
+        1 => sweeps().prop_map(StoreWrite::RemoveSweep),
+        2 => sweeps().prop_map(StoreWrite::ClearRows),
         1 => (sweeps(), results(), proptest::collection::vec(0..8_u32, 0..3)).prop_map(|(sweep, results, trials)| {
             let rows = results.into_iter().enumerate();
             let rows = rows.map(|(at, result)| StoredTrial { result, worker: format!("w{}", at % 2) });
             let attempt = |n| (key(n), Attempt { cause: "it broke".into(), worker: "w".into(), seconds: 0.5 });
-            Write::Adopt(sweep, rows.collect(), trials.into_iter().map(attempt).collect())
+            StoreWrite::RestoreRows(sweep, rows.collect(), trials.into_iter().map(attempt).collect())
         }),
-        2 => (sweeps(), 0..3_usize, 0..3_usize).prop_map(|(sweep, from, to)| Write::Extend(sweep, source(from), source(to))),
-        1 => (sweeps(), 0..2_u8).prop_map(|(sweep, n)| Write::Cells(sweep, [n; 32])),
+        2 => (sweeps(), 0..3_usize, 0..3_usize).prop_map(|(sweep, from, to)| StoreWrite::ExtendSweep(sweep, source(from), source(to))),
+        1 => (sweeps(), 0..2_u8).prop_map(|(sweep, n)| StoreWrite::SetCellsDigest(sweep, [n; 32])),
         1 => (sweeps(), proptest::collection::vec(0..8_u32, 0..3))
-            .prop_map(|(sweep, trials)| Write::Redo(sweep, trials.into_iter().map(key).collect())),
-        1 => (0..9_u8).prop_map(|n| Write::TakeOff(vec![[n; 32]])),
-        1 => Just(Write::Probe),
+            .prop_map(|(sweep, trials)| StoreWrite::RedoTrials(sweep, trials.into_iter().map(key).collect())),
+        1 => (0..9_u8).prop_map(|n| StoreWrite::FindUnreferenced(vec![[n; 32]])),
+        1 => Just(StoreWrite::CheckWritable),
     ]
 }
 
@@ -135,12 +137,12 @@ fn source(n: usize) -> SpecSource {
 }
 
 /// Of the four cells, the last one is left out.
-pub(crate) fn inheritance(row: SweepRow, from: i64, shift: u64) -> Inheritance {
-    Inheritance { row, from, cells: (0..3).map(|cell| (cell, cell + shift)).collect() }
+pub(crate) fn inheritance(row: SweepRow, from: i64, shift: u64) -> SuccessorSweep {
+    SuccessorSweep { row, predecessor: from, cell_map: (0..3).map(|cell| (cell, cell + shift)).collect() }
 }
 
 /// Of three cells the first repeats, without what they keep; the last cell is run again and compared.
-pub(crate) fn gathering(row: SweepRow, from: i64, shift: u64) -> Gathering {
+pub(crate) fn gathering(row: SweepRow, from: i64, shift: u64) -> ReusingSweep {
     let text = "name = 'a'\n[data]\ndataset = 'glyphs'\n[model]\nkind = 'mlp'\n[train]\nsteps = 9\nbatch_size = 32\nlr = 0.1\n[measure]\n\
                 metrics = ['test_acc', 'train_loss']\n";
     let source = SpecSource { file: "f".into(), text: text.into(), ..SpecSource::default() };
@@ -148,10 +150,16 @@ pub(crate) fn gathering(row: SweepRow, from: i64, shift: u64) -> Gathering {
     let select =
         spec.measure.selection_for(&spec.measure, &spec.grid.resolve_config(0).expect("a cell")).expect("itself");
     let select = Arc::new(select);
-    let cell = |cell| SameCell { from: cell, to: cell + shift, below: 1, identity: [0; 32], select: select.clone() };
-    let sources = vec![Source { sweep: from, cells: (0..3).map(cell).collect() }];
+    let cell = |cell| ReusedCell {
+        source_cell: cell,
+        new_cell: cell + shift,
+        repeat_limit: 1,
+        identity: [0; 32],
+        selection: select.clone(),
+    };
+    let sources = vec![ReuseSource { sweep: from, cells: (0..3).map(cell).collect() }];
     let twins = vec![Twin { cell: 3, other_sweep: from, other_cell: 3 }];
-    Gathering { row, seed: 1, audit: 1.0, sources, twins }
+    ReusingSweep { row, seed: 1, audit_share: 1.0, sources, twins }
 }
 
 pub(crate) fn sweep(id: &str) -> SweepRow {
@@ -174,10 +182,10 @@ pub(crate) fn lease(number: u64, sweep: i64) -> LeaseRow {
 }
 
 /// A batch under a lease of [`lease`].
-pub(crate) fn results_of(sweep: i64, lease: u64, results: Vec<TrialResult>) -> Write {
+pub(crate) fn results_of(sweep: i64, lease: u64, results: Vec<TrialResult>) -> StoreWrite {
     let fence = Fence { lease, epoch: 1 };
     let (worker, process) = ("w".into(), "w".into());
-    Write::Results(Batch {
+    StoreWrite::StoreResults(CommitBatch {
         sweep,
         fence,
         worker,
@@ -185,6 +193,6 @@ pub(crate) fn results_of(sweep: i64, lease: u64, results: Vec<TrialResult>) -> W
         results,
         compare_only: false,
         audit: false,
-        chosen: Vec::new(),
+        chosen_for_audit: Vec::new(),
     })
 }

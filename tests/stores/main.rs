@@ -5,16 +5,16 @@ mod history;
 mod model;
 
 use ergodic::store::postgres::PostgresStore;
-use ergodic::store::{Part, Store, StoreError, Write, Writer, Written};
+use ergodic::store::{Store, StoreError, StoreWrite, StoreWriter, TrialRange, WriteOutput};
 use ergodic_common::TrialKey;
 use ergodic_tests::{Postgres, skip};
 
 use history::{lease, result, results_of, sweep};
 
-fn writer(store: &dyn Store) -> Box<dyn Writer> {
-    let leader = store.claim("http://here").expect("claimed");
+fn writer(store: &dyn Store) -> Box<dyn StoreWriter> {
+    let leader = store.acquire_leadership("http://here").expect("claimed");
     assert!(leader.is_this);
-    store.writer(leader.epoch).expect("a writer")
+    store.open_writer(leader.epoch).expect("a writer")
 }
 
 #[test]
@@ -26,19 +26,19 @@ fn a_leader_that_was_passed_over_writes_nothing() {
     let (first, second) = (PostgresStore::open(&database.url()), PostgresStore::open(&database.url()));
     let (first, second) = (first.expect("opened"), second.expect("opened"));
     let mut old = writer(&first);
-    old.commit(&[&Write::Sweep(sweep("abc"))]).expect("it leads");
-    let other = second.claim("http://there").expect("asked");
+    old.commit_writes(&[&StoreWrite::InsertSweep(sweep("abc"))]).expect("it leads");
+    let other = second.acquire_leadership("http://there").expect("asked");
     assert_eq!((other.is_this, other.url.as_str()), (false, "http://here"));
     database.ask("UPDATE term SET expires_at = '-infinity'");
-    let leader = second.claim("http://there").expect("claimed");
+    let leader = second.acquire_leadership("http://there").expect("claimed");
     assert_eq!((leader.is_this, leader.epoch), (true, 2));
-    let refused = old.commit(&[&Write::Sweep(sweep("abd"))]).expect_err("another one leads");
+    let refused = old.commit_writes(&[&StoreWrite::InsertSweep(sweep("abd"))]).expect_err("another one leads");
     assert!(matches!(&refused, StoreError::Deposed(why) if why.contains("http://there")), "{refused}");
-    assert!(!first.renew(1).expect("asked") && second.renew(2).expect("asked"));
-    first.resign(1);
-    assert!(second.renew(2).expect("asked"), "whoever leads no more can resign nothing");
-    second.writer(2).expect("a writer").commit(&[&Write::Retry(1)]).expect("it leads");
-    assert_eq!(second.reader().expect("a reader").sweeps().expect("sweeps").len(), 1);
+    assert!(!first.renew_leadership(1).expect("asked") && second.renew_leadership(2).expect("asked"));
+    first.resign_leadership(1);
+    assert!(second.renew_leadership(2).expect("asked"), "whoever leads no more can resign nothing");
+    second.open_writer(2).expect("a writer").commit_writes(&[&StoreWrite::RetryFailed(1)]).expect("it leads");
+    assert_eq!(second.open_reader().expect("a reader").read_sweeps().expect("sweeps").len(), 1);
 }
 
 #[test]
@@ -51,14 +51,19 @@ fn a_damaged_row_in_postgres_is_named_and_set_aside() {
     let mut writer = writer(&store);
     let batch = results_of(1, 1, vec![result(0, 3), result(1, 3), result(2, 0), result(3, 4)]);
     writer
-        .commit(&[&Write::Sweep(sweep("abc")), &Write::Lease(lease(1, 1)), &batch, &Write::Retry(1)])
+        .commit_writes(&[
+            &StoreWrite::InsertSweep(sweep("abc")),
+            &StoreWrite::InsertLease(lease(1, 1)),
+            &batch,
+            &StoreWrite::RetryFailed(1),
+        ])
         .expect("stored");
     let keys: Vec<TrialKey> = [0, 1, 2].map(history::key).to_vec();
     let damages = |all_of_it: bool| {
-        let reader = store.reader().expect("a reader");
+        let reader = store.open_reader().expect("a reader");
         let damages = match all_of_it {
-            true => reader.sound_trials(1, &mut |_| {}),
-            false => reader.sound_ends(1, Part::ALL, &mut |_| {}),
+            true => reader.read_intact_trials(1, &mut |_| {}),
+            false => reader.read_intact_ended_trials(1, TrialRange::ALL, &mut |_| {}),
         };
         let damages = damages.expect("read");
         damages.iter().map(|damage| (damage.key, damage.what)).collect::<Vec<_>>()
@@ -70,19 +75,19 @@ fn a_damaged_row_in_postgres_is_named_and_set_aside() {
     database.ask("UPDATE attempts SET cause = 'something else'");
     assert_eq!(damages(false), [(keys[0], "row")]);
     assert_eq!(damages(true), [(keys[0], "row"), (keys[1], "predictions"), (keys[2], "curve")]);
-    let reader = store.reader().expect("a reader");
-    let told = reader.trial(1, keys[2]).expect_err("it is damaged").to_string();
+    let reader = store.open_reader().expect("a reader");
+    let told = reader.read_trial(1, keys[2]).expect_err("it is damaged").to_string();
     assert!(told.contains("the curve of the trial 1/0 of the sweep abc"), "{told}");
-    let told = reader.attempts(1, history::key(3)).expect_err("it is damaged").to_string();
+    let told = reader.read_attempts(1, history::key(3)).expect_err("it is damaged").to_string();
     assert!(told.contains("the earlier attempt of the trial 1/1 of the sweep abc"), "{told}");
-    let aside = writer.commit(&[&Write::SetAside(1, keys.clone())]).expect("they are set aside");
-    assert!(matches!(&aside[0], Written::Retried(set, _) if set.len() == 3), "{aside:?}");
+    let aside = writer.commit_writes(&[&StoreWrite::QuarantineRows(1, keys.clone())]).expect("they are set aside");
+    assert!(matches!(&aside[0], WriteOutput::Reopened(set, _) if set.len() == 3), "{aside:?}");
     assert_eq!(damages(true), []);
-    writer.commit(&[&results_of(1, 1, vec![result(0, 3), result(1, 3), result(2, 0)])]).expect("stored again");
-    let row = store.reader().expect("a reader").trial(1, keys[1]).expect("read").expect("a row");
+    writer.commit_writes(&[&results_of(1, 1, vec![result(0, 3), result(1, 3), result(2, 0)])]).expect("stored again");
+    let row = store.open_reader().expect("a reader").read_trial(1, keys[1]).expect("read").expect("a row");
     assert_eq!(format!("{:?}", row.result), format!("{:?}", result(1, 3)), "in words: NaN is not equal to itself");
     database.ask("UPDATE sweeps SET text = 'something else'");
-    let told = store.reader().expect("a reader").sweeps().expect_err("it is damaged").to_string();
+    let told = store.open_reader().expect("a reader").read_sweeps().expect_err("it is damaged").to_string();
     assert!(told.contains("the row of the sweep abc"), "{told}");
 }
 
@@ -102,8 +107,8 @@ fn a_database_of_the_first_version_is_brought_up_to_date() {
          INSERT INTO curves SELECT curve, decode('00000000', 'hex') FROM trials;",
     );
     let store = PostgresStore::open(&database.url()).expect("brought up to date");
-    assert_eq!(store.reader().expect("a reader").sweeps().expect("read")[0].id, "old");
-    let row = store.reader().expect("a reader").trial(1, TrialKey { cell: 0, repeat: 0 });
+    assert_eq!(store.open_reader().expect("a reader").read_sweeps().expect("read")[0].id, "old");
+    let row = store.open_reader().expect("a reader").read_trial(1, TrialKey { cell: 0, repeat: 0 });
     assert_eq!(row.expect("read").expect("the row is still there").result.steps, 5);
     drop(store);
     PostgresStore::open(&database.url()).expect("opened once more");

@@ -6,11 +6,11 @@ use std::sync::{Mutex, PoisonError};
 use ergodic::core::audits::Finding;
 use ergodic::core::{LeaseRow, SweepRow, SweepState};
 use ergodic::store::postgres::PostgresStore;
-use ergodic::store::rows::{Numbers, from_curve, from_f64s};
+use ergodic::store::rows::{StoredNumbers, encode_curve, encode_f64s};
 use ergodic::store::sqlite::SqliteStore;
 use ergodic::store::{
-    Attempt, Audit, Batch, Cleared, CurveView, Damage, EndedTrial, Inheritance, Part, Position, Reader, Report,
-    SampledTrial, Store, StoreError, StoredTrial, Write, Writer, Written,
+    Attempt, Audit, ClearedRows, CommitBatch, CommitReport, CurveView, Damage, EndedTrial, RowCursor, SampledTrial,
+    Store, StoreError, StoreReader, StoreWrite, StoreWriter, StoredTrial, SuccessorSweep, TrialRange, WriteOutput,
 };
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{Outcome, TrialKey, TrialResult};
@@ -38,7 +38,7 @@ struct Model {
     twins: BTreeMap<(i64, u64), (i64, u64)>,
     removals: BTreeSet<i64>,
     /// What became of the last writes; `None` if they failed.
-    written: Option<Vec<Written>>,
+    written: Option<Vec<WriteOutput>>,
 }
 
 impl Model {
@@ -67,7 +67,7 @@ impl Model {
         self.launched += 1;
         let row = SweepRow { number: self.launched, ..self.latest() };
         self.sweeps.insert(self.launched, row);
-        self.written = Some(vec![Written::Sweep(self.launched)]);
+        self.written = Some(vec![WriteOutput::SweepNumber(self.launched)]);
         self
     }
 
@@ -79,7 +79,7 @@ impl Model {
             self.leases.retain(|_, lease| lease.sweep != from);
         }
         let model = self.launch();
-        let Inheritance { cells, .. } = inheritance(model.latest(), from, shift);
+        let SuccessorSweep { cell_map: cells, .. } = inheritance(model.latest(), from, shift);
         let place = |(sweep, key): &(i64, TrialKey)| {
             let (_, cell) = cells.iter().find(|(old, _)| *old == key.cell).filter(|_| *sweep == from)?;
             Some((model.launched, TrialKey { cell: *cell, ..*key }))
@@ -106,7 +106,7 @@ impl Model {
         let doubted = |at| model.audits.get(at).is_some_and(|audit| audit.finding == Some(Finding::Different));
         let rows = model.trials.iter().filter(|(at, row)| of_source(at) && !failed(&row.result) && !doubted(*at));
         let rows: Vec<(TrialKey, StoredTrial)> = rows.map(|((_, key), row)| (*key, row.clone())).collect();
-        model.written = Some(vec![Written::Gathered(sweep, rows.len() as u64)]);
+        model.written = Some(vec![WriteOutput::SweepWithRows(sweep, rows.len() as u64)]);
         for (key, StoredTrial { result, worker }) in rows {
             let to = TrialKey { cell: key.cell + shift, ..key };
             let result = TrialResult { key: to, predictions: Default::default(), weights_hash: None, ..result };
@@ -119,7 +119,7 @@ impl Model {
     }
 
     /// How many of these fresh rows differ from those of another sweep.
-    fn contradicted(&self, batch: &Batch, stored: &[usize]) -> u64 {
+    fn contradicted(&self, batch: &CommitBatch, stored: &[usize]) -> u64 {
         let other = |result: &TrialResult| {
             let (other, cell) = self.twins.get(&(batch.sweep, result.key.cell))?;
             self.trials.get(&(*other, TrialKey { cell: *cell, ..result.key }))
@@ -132,44 +132,46 @@ impl Model {
     }
 
     /// All of it, or nothing.
-    fn commit(self, writes: &[Write]) -> Self {
+    fn commit(self, writes: &[StoreWrite]) -> Self {
         let mut after = self.clone();
-        let written: Option<Vec<Written>> = writes.iter().map(|write| after.write(write)).collect();
+        let written: Option<Vec<WriteOutput>> = writes.iter().map(|write| after.write(write)).collect();
         let model = if written.is_some() { after } else { self };
         Self { written, ..model }
     }
 
-    fn write(&mut self, write: &Write) -> Option<Written> {
+    fn write(&mut self, write: &StoreWrite) -> Option<WriteOutput> {
         match write {
-            Write::Sweep(_) | Write::Inherit(_) | Write::Gather(_) => unreachable!("sweeps are launched one by one"),
-            Write::Extend(sweep, from, to) => {
-                let row = self.sweeps.get_mut(sweep).filter(|row| row.source == *from);
-                return Some(Written::Extended(row.map(|row| row.source = to.clone()).is_some()));
+            StoreWrite::InsertSweep(_) | StoreWrite::InsertSuccessor(_) | StoreWrite::InsertReusing(_) => {
+                unreachable!("sweeps are launched one by one")
             }
-            Write::Lease(row) => self.lease(row)?,
-            Write::Shrink(row) => {
+            StoreWrite::ExtendSweep(sweep, from, to) => {
+                let row = self.sweeps.get_mut(sweep).filter(|row| row.source == *from);
+                return Some(WriteOutput::Extended(row.map(|row| row.source = to.clone()).is_some()));
+            }
+            StoreWrite::InsertLease(row) => self.lease(row)?,
+            StoreWrite::ShrinkLease(row) => {
                 let lease = self.leases.get_mut(&row.fence.lease).filter(|lease| lease.fence == row.fence);
                 lease.into_iter().for_each(|lease| *lease = row.clone());
             }
-            Write::EndLeases(ended) => ended.iter().for_each(|ended| self.end_lease(ended.fence.lease, ended)),
-            Write::State(sweep, state) => {
+            StoreWrite::EndLeases(ended) => ended.iter().for_each(|ended| self.end_lease(ended.fence.lease, ended)),
+            StoreWrite::SetSweepState(sweep, state) => {
                 self.sweeps.entry(*sweep).and_modify(|row| row.state = *state);
                 if !state.is_open() {
                     self.leases.retain(|_, lease| lease.sweep != *sweep);
                 }
             }
-            Write::Share(sweep, share) => drop(self.sweeps.entry(*sweep).and_modify(|row| row.share = *share)),
-            Write::Results(batch) => return Some(Written::Results(self.results(batch))),
-            Write::Verdict(sweep, result) => {
+            StoreWrite::SetShare(sweep, share) => drop(self.sweeps.entry(*sweep).and_modify(|row| row.share = *share)),
+            StoreWrite::StoreResults(batch) => return Some(WriteOutput::Results(self.results(batch))),
+            StoreWrite::GiveUpTrial(sweep, result) => {
                 let place = (*sweep, result.key);
                 let stored = self.sweeps.contains_key(sweep) && !self.trials.contains_key(&place);
                 if stored {
                     self.trials.insert(place, StoredTrial { result: result.clone(), worker: String::new() });
                 }
-                return Some(Written::Verdict(stored));
+                return Some(WriteOutput::GaveUp(stored));
             }
-            Write::Withdraw(sweep, key, audit) => return Some(self.withdraw(*sweep, *key, *audit)),
-            Write::LookUp(sweep, keys) => {
+            StoreWrite::RevertGiveUp(sweep, key, audit) => return Some(self.withdraw(*sweep, *key, *audit)),
+            StoreWrite::LookUpRows(sweep, keys) => {
                 let places = keys.iter().map(|key| (*sweep, *key)).filter(|place| self.trials.contains_key(place));
                 let audits = places.clone().filter_map(|place| self.audits.get(&place).cloned());
                 let rows = places.filter_map(|place| self.trials.get(&place));
@@ -179,32 +181,34 @@ impl Model {
                     ..row.result.clone()
                 };
                 let audits = audits.map(|audit| (audit.key, audit.process, audit.finding));
-                return Some(Written::Rows(rows.map(small).collect(), audits.collect()));
+                return Some(WriteOutput::Rows(rows.map(small).collect(), audits.collect()));
             }
-            Write::AuditFailed(sweep, key, why) => {
+            StoreWrite::GiveUpAudit(sweep, key, why) => {
                 let due = self.audits.get_mut(&(*sweep, *key)).filter(|audit| audit.finding.is_none());
                 let stored = due.is_some();
                 if let Some(audit) = due {
                     (audit.finding, audit.why) = (Some(Finding::Failed), why.clone());
                 }
-                return Some(Written::Verdict(stored));
+                return Some(WriteOutput::GaveUp(stored));
             }
-            Write::Retry(sweep) => return Some(Written::Retried(self.retry(*sweep), self.retry_audits(*sweep))),
+            StoreWrite::RetryFailed(sweep) => {
+                return Some(WriteOutput::Reopened(self.retry(*sweep), self.retry_audits(*sweep)));
+            }
             // Here nothing is ever damaged.
             // All rows are sound. What is left of a trial without one goes.
-            Write::SetAside(sweep, keys) => {
+            StoreWrite::QuarantineRows(sweep, keys) => {
                 let rowless = keys.iter().map(|key| (*sweep, *key)).filter(|place| !self.trials.contains_key(place));
                 rowless.for_each(|place| _ = self.audits.remove(&place));
-                return Some(Written::Retried(Vec::new(), Vec::new()));
+                return Some(WriteOutput::Reopened(Vec::new(), Vec::new()));
             }
-            Write::Remove(sweep) => {
+            StoreWrite::RemoveSweep(sweep) => {
                 if self.sweeps.remove(sweep).is_some() {
                     self.leases.retain(|_, lease| lease.sweep != *sweep);
                     self.removals.insert(*sweep);
                 }
             }
-            Write::Clear(sweep) => return Some(Written::Cleared(self.clear(*sweep))),
-            Write::Adopt(sweep, rows, attempts) => {
+            StoreWrite::ClearRows(sweep) => return Some(WriteOutput::Cleared(self.clear(*sweep))),
+            StoreWrite::RestoreRows(sweep, rows, attempts) => {
                 // Worker by worker.
                 let mut rows = rows.clone();
                 rows.sort_by(|a, b| a.worker.cmp(&b.worker));
@@ -216,30 +220,30 @@ impl Model {
                 };
                 attempts.iter().for_each(&mut append);
             }
-            Write::AdoptAudits(sweep, audits) => {
+            StoreWrite::RestoreAudits(sweep, audits) => {
                 for audit in audits {
                     self.audits.entry((*sweep, audit.key)).or_insert_with(|| audit.clone());
                 }
             }
-            Write::Cells(sweep, cells) => {
+            StoreWrite::SetCellsDigest(sweep, cells) => {
                 self.sweeps.entry(*sweep).and_modify(|row| row.source.cells_fingerprint = Some(*cells));
             }
-            Write::Probe => {}
-            Write::TakeOff(hashes) => {
+            StoreWrite::CheckWritable => {}
+            StoreWrite::FindUnreferenced(hashes) => {
                 let of_trials =
                     |hash: &[u8; 32]| self.trials.values().any(|row| row.result.weights_hash == Some(*hash));
                 let of_sweeps =
                     |hash: &[u8; 32]| self.sweeps.values().any(|row| row.named_files().any(|it| it == *hash));
                 let unnamed = hashes.iter().filter(|hash| !of_trials(hash) && !of_sweeps(hash));
-                return Some(Written::Unnamed(unnamed.copied().collect()));
+                return Some(WriteOutput::Unreferenced(unnamed.copied().collect()));
             }
-            Write::Redo(sweep, keys) => return Some(Written::Redone(self.redo(*sweep, keys))),
-            Write::Identify(_) => unreachable!("what it yields depends on the store that is looked at"),
+            StoreWrite::RedoTrials(sweep, keys) => return Some(WriteOutput::Redone(self.redo(*sweep, keys))),
+            StoreWrite::EnsureIdentity(_) => unreachable!("what it yields depends on the store that is looked at"),
         }
-        Some(Written::Done)
+        Some(WriteOutput::Done)
     }
 
-    fn withdraw(&mut self, sweep: i64, key: TrialKey, audit: bool) -> Written {
+    fn withdraw(&mut self, sweep: i64, key: TrialKey, audit: bool) -> WriteOutput {
         let place = (sweep, key);
         let (mut trials, mut audits) = (Vec::new(), Vec::new());
         if audit {
@@ -260,7 +264,7 @@ impl Model {
         if !(trials.is_empty() && audits.is_empty()) {
             self.go_on(sweep);
         }
-        Written::Retried(trials, audits)
+        WriteOutput::Reopened(trials, audits)
     }
 
     fn redo(&mut self, sweep: i64, keys: &[TrialKey]) -> Vec<(TrialKey, Option<Option<Finding>>)> {
@@ -308,18 +312,18 @@ impl Model {
         self.leases.remove(&lease);
     }
 
-    fn results(&mut self, batch: &Batch) -> Report {
+    fn results(&mut self, batch: &CommitBatch) -> CommitReport {
         let lease = self.leases.get(&batch.fence.lease);
         let holds = lease.is_some_and(|lease| lease.fence == batch.fence && lease.sweep == batch.sweep);
-        let mut report = Report { fenced: batch.compare_only || !holds, ..Report::default() };
+        let mut report = CommitReport { fenced: batch.compare_only || !holds, ..CommitReport::default() };
         for (at, result) in batch.results.iter().enumerate() {
             let place = (batch.sweep, result.key);
             if !report.fenced && !batch.audit && !self.trials.contains_key(&place) {
                 self.trials.insert(place, StoredTrial { result: result.clone(), worker: batch.worker.clone() });
                 report.stored.push(at);
-                if batch.chosen.contains(&result.key) && !failed(result) {
+                if batch.chosen_for_audit.contains(&result.key) && !failed(result) {
                     self.audits.insert(place, due(result.key, &batch.process));
-                    report.due.push(result.key);
+                    report.audits_due.push(result.key);
                 }
             }
         }
@@ -327,12 +331,12 @@ impl Model {
         // What comes twice in a batch is compared with its own row.
         for (at, result) in batch.results.iter().enumerate().filter(|(at, _)| !report.stored.contains(at)) {
             let Some(row) = self.trials.get(&(batch.sweep, result.key)) else { continue };
-            report.known.push(result.key);
+            report.already_stored.push(result.key);
             let other = contradict(&row.result, result);
             report.mismatches += u64::from(other);
             let audit = self.audits.get_mut(&(batch.sweep, result.key));
             let audit = audit.filter(|audit| audit.finding.is_none() && audit.process != batch.process);
-            if let Some(audit) = audit.filter(|_| batch.audit || batch.chosen.contains(&result.key)) {
+            if let Some(audit) = audit.filter(|_| batch.audit || batch.chosen_for_audit.contains(&result.key)) {
                 let finding = match other {
                     _ if failed(result) => Finding::Failed,
                     true => Finding::Different,
@@ -347,7 +351,7 @@ impl Model {
                 report.audited.push((at, finding));
             }
         }
-        let known = (report.known.len() - report.audited.len()) as u64;
+        let known = (report.already_stored.len() - report.audited.len()) as u64;
         let mismatches = report.mismatches + report.contradicted;
         self.sweeps.entry(batch.sweep).and_modify(|row| row.tallies.count(known, mismatches, report.fenced));
         report
@@ -379,23 +383,23 @@ impl Model {
     }
 
     /// A history has fewer trials than are cleared at once.
-    fn clear(&mut self, sweep: i64) -> Cleared {
+    fn clear(&mut self, sweep: i64) -> ClearedRows {
         let rows = self.of_sweep(sweep);
         if !self.removals.contains(&sweep) {
-            return Cleared::default();
+            return ClearedRows::default();
         }
         if rows.is_empty() {
             self.removals.remove(&sweep);
             self.attempts.retain(|(of, _), _| *of != sweep);
             self.audits.retain(|(of, _), _| *of != sweep);
             self.twins.retain(|(of, _), _| *of != sweep);
-            return Cleared::default();
+            return ClearedRows::default();
         }
         self.trials.retain(|(of, _), _| *of != sweep);
         let last = rows.iter().map(|row| row.result.key).max();
         self.audits.retain(|(of, key), _| *of != sweep || Some(*key) > last);
         let weights: BTreeSet<[u8; 32]> = rows.iter().filter_map(|row| row.result.weights_hash).collect();
-        Cleared { trials: rows.len() as u64, weights: weights.into_iter().collect(), more: true }
+        ClearedRows { trials: rows.len() as u64, weights: weights.into_iter().collect(), has_more: true }
     }
 
     fn of_sweep(&self, sweep: i64) -> Vec<StoredTrial> {
@@ -448,105 +452,128 @@ fn small(row: &StoredTrial) -> StoredTrial {
     StoredTrial { result, worker: row.worker.clone() }
 }
 
-impl Reader for Model {
-    fn sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
+impl StoreReader for Model {
+    fn read_sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
         Ok(self.sweeps.values().cloned().collect())
     }
 
-    fn removals(&self) -> Result<Vec<i64>, StoreError> {
+    fn read_unfinished_removals(&self) -> Result<Vec<i64>, StoreError> {
         Ok(self.removals.iter().copied().collect())
     }
 
-    fn names(&self, weights: &[u8; 32]) -> Result<bool, StoreError> {
+    fn has_trial_with_weights(&self, weights: &[u8; 32]) -> Result<bool, StoreError> {
         Ok(self.trials.values().any(|row| row.result.weights_hash == Some(*weights)))
     }
 
-    fn leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError> {
+    fn read_leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError> {
         Ok((self.leases.values().cloned().collect(), self.next_lease))
     }
 
-    fn sound_trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial)) -> Result<Vec<Damage>, StoreError> {
+    fn read_intact_trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial)) -> Result<Vec<Damage>, StoreError> {
         self.of_sweep(sweep).into_iter().for_each(each);
         Ok(Vec::new())
     }
 
-    fn sound_ends(
+    fn read_intact_ended_trials(
         &self,
         sweep: i64,
-        part: Part,
+        part: TrialRange,
         each: &mut dyn FnMut(EndedTrial<'_>),
     ) -> Result<Vec<Damage>, StoreError> {
-        self.ended(sweep, part, each)?;
+        self.read_ended_trials(sweep, part, each)?;
         Ok(Vec::new())
     }
 
-    fn weights(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, [u8; 32])) -> Result<Vec<Damage>, StoreError> {
+    fn read_weights_hashes(
+        &self,
+        sweep: i64,
+        each: &mut dyn FnMut(TrialKey, [u8; 32]),
+    ) -> Result<Vec<Damage>, StoreError> {
         let named = self.of_sweep(sweep).into_iter().filter_map(|row| Some((row.result.key, row.result.weights_hash?)));
         named.for_each(|(key, hash)| each(key, hash));
         Ok(Vec::new())
     }
 
-    fn trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError> {
+    fn read_trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError> {
         let _ = self.of_sweep(sweep).iter().all(|row| each(small(row)));
         Ok(())
     }
 
     /// The model gives rows no numbers.
-    fn positions(&self, sweep: i64, _: u64) -> Result<[Position; 2], StoreError> {
+    fn read_row_cursors(&self, sweep: i64, _: u64) -> Result<[RowCursor; 2], StoreError> {
         let rows = self.of_sweep(sweep).len() as u64;
-        Ok([Position::default(), Position { rows, ..Position::default() }])
+        Ok([RowCursor::default(), RowCursor { row_count: rows, ..RowCursor::default() }])
     }
 
-    fn rows_after(&self, sweep: i64, _: u64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError> {
+    fn read_trials_after(
+        &self,
+        sweep: i64,
+        _: u64,
+        each: &mut dyn FnMut(StoredTrial) -> bool,
+    ) -> Result<(), StoreError> {
         let _ = self.of_sweep(sweep).into_iter().all(each);
         Ok(())
     }
 
-    fn trial(&self, sweep: i64, key: TrialKey) -> Result<Option<StoredTrial>, StoreError> {
+    fn read_trial(&self, sweep: i64, key: TrialKey) -> Result<Option<StoredTrial>, StoreError> {
         Ok(self.trials.get(&(sweep, key)).cloned())
     }
 
-    fn attempts(&self, sweep: i64, key: TrialKey) -> Result<Vec<Attempt>, StoreError> {
+    fn read_attempts(&self, sweep: i64, key: TrialKey) -> Result<Vec<Attempt>, StoreError> {
         Ok(self.attempts.get(&(sweep, key)).cloned().unwrap_or_default())
     }
 
-    fn all_attempts(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Attempt)) -> Result<(), StoreError> {
+    fn read_all_attempts(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Attempt)) -> Result<(), StoreError> {
         let of_sweep = self.attempts.iter().filter(|((of, _), _)| *of == sweep);
         of_sweep.for_each(|((_, key), attempts)| attempts.iter().for_each(|attempt| each(*key, attempt.clone())));
         Ok(())
     }
 
-    fn audits(&self, sweep: i64) -> Result<Vec<Audit>, StoreError> {
+    fn read_audits(&self, sweep: i64) -> Result<Vec<Audit>, StoreError> {
         let of_rows = self.audits.iter().filter(|(place, _)| place.0 == sweep && self.trials.contains_key(place));
         Ok(of_rows.map(|(_, audit)| audit.clone()).collect())
     }
 
-    fn audit(&self, sweep: i64, key: TrialKey) -> Result<Option<Audit>, StoreError> {
+    fn read_audit(&self, sweep: i64, key: TrialKey) -> Result<Option<Audit>, StoreError> {
         Ok(self.audits.get(&(sweep, key)).cloned())
     }
 
-    fn ended(&self, sweep: i64, part: Part, each: &mut dyn FnMut(EndedTrial<'_>)) -> Result<(), StoreError> {
-        for row in self.of_sweep(sweep).into_iter().filter(|row| part.holds(row.result.key)) {
+    fn read_ended_trials(
+        &self,
+        sweep: i64,
+        part: TrialRange,
+        each: &mut dyn FnMut(EndedTrial<'_>),
+    ) -> Result<(), StoreError> {
+        for row in self.of_sweep(sweep).into_iter().filter(|row| part.contains(row.result.key)) {
             let TrialResult { key, outcome, metrics, seconds, .. } = row.result;
-            each(EndedTrial { key, outcome, metrics: Numbers::new(&from_f64s(&metrics)), seconds });
+            each(EndedTrial { key, outcome, metrics: StoredNumbers::new(&encode_f64s(&metrics)), seconds });
         }
         Ok(())
     }
 
-    fn curves(&self, sweep: i64, part: Part, each: &mut dyn FnMut(SampledTrial<'_>)) -> Result<(), StoreError> {
-        for row in self.of_sweep(sweep).into_iter().filter(|row| part.holds(row.result.key)) {
+    fn read_curves(
+        &self,
+        sweep: i64,
+        part: TrialRange,
+        each: &mut dyn FnMut(SampledTrial<'_>),
+    ) -> Result<(), StoreError> {
+        for row in self.of_sweep(sweep).into_iter().filter(|row| part.contains(row.result.key)) {
             let diverged_at = match row.result.outcome {
                 Outcome::Completed => None,
                 Outcome::Diverged { step } => Some(step),
                 Outcome::Failed { .. } => continue,
             };
-            let bytes = from_curve(&row.result.curve);
+            let bytes = encode_curve(&row.result.curve);
             each(SampledTrial { key: row.result.key, diverged_at, curve: CurveView::new(&bytes).expect("a curve") });
         }
         Ok(())
     }
 
-    fn predictions(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Predictions) -> bool) -> Result<(), StoreError> {
+    fn read_predictions(
+        &self,
+        sweep: i64,
+        each: &mut dyn FnMut(TrialKey, Predictions) -> bool,
+    ) -> Result<(), StoreError> {
         let mut some = self.of_sweep(sweep).into_iter().filter(|row| !row.result.predictions.steps.is_empty());
         let _ = some.all(|row| each(row.result.key, row.result.predictions));
         Ok(())
@@ -554,13 +581,13 @@ impl Reader for Model {
 }
 
 /// All that a store can be asked, in words: NaN is not equal to itself.
-fn view(reader: &dyn Reader) -> String {
+fn view(reader: &dyn StoreReader) -> String {
     let mut view = format!(
         "{:?}\n{:?}\n{:?} {:?}\n",
-        reader.sweeps().expect("sweeps"),
-        reader.leases().expect("leases"),
-        reader.removals().expect("removals"),
-        reader.names(&[7; 32]).expect("names")
+        reader.read_sweeps().expect("sweeps"),
+        reader.read_leases().expect("leases"),
+        reader.read_unfinished_removals().expect("removals"),
+        reader.has_trial_with_weights(&[7; 32]).expect("names")
     );
     for sweep in 1..4 {
         view += &of_sweep(reader, sweep);
@@ -568,50 +595,50 @@ fn view(reader: &dyn Reader) -> String {
     view
 }
 
-fn of_sweep(reader: &dyn Reader, sweep: i64) -> String {
+fn of_sweep(reader: &dyn StoreReader, sweep: i64) -> String {
     let (mut view, mut sound) = (String::new(), BTreeMap::new());
     let mut each = |row: StoredTrial| drop(sound.insert(row.result.key, format!("{row:?}")));
-    let damages = reader.sound_trials(sweep, &mut each).expect("sound rows");
+    let damages = reader.read_intact_trials(sweep, &mut each).expect("sound rows");
     assert_eq!(damages, [], "sweep {sweep}");
     let mut add = |what: String| view += &(what + "\n");
     add(format!("{sound:?}"));
     reader
-        .trials(sweep, &mut |row| {
+        .read_trials(sweep, &mut |row| {
             add(format!("{row:?}"));
             true
         })
         .expect("rows");
-    let named = reader.weights(sweep, &mut |key, hash| add(format!("{key} names {hash:?}")));
+    let named = reader.read_weights_hashes(sweep, &mut |key, hash| add(format!("{key} names {hash:?}")));
     assert_eq!(named.expect("weights"), [], "sweep {sweep}");
-    add(format!("{} rows", reader.positions(sweep, 0).expect("rows")[1].rows));
+    add(format!("{} rows", reader.read_row_cursors(sweep, 0).expect("rows")[1].row_count));
     let mut whole = |row: StoredTrial| {
         add(format!("{row:?}"));
         true
     };
-    reader.rows_after(sweep, 0, &mut whole).expect("whole rows");
-    for part in Part::cut(4, 8, 3) {
+    reader.read_trials_after(sweep, 0, &mut whole).expect("whole rows");
+    for part in TrialRange::split_all(4, 8, 3) {
         let mut ended = |trial: EndedTrial<'_>| {
             let EndedTrial { key, outcome, metrics, seconds } = trial;
             add(format!("{key} {outcome:?} {seconds} {:?}", (0..9).map(|at| metrics.get(at)).collect::<Vec<_>>()));
         };
-        reader.ended(sweep, part, &mut ended).expect("rows");
-        assert_eq!(reader.sound_ends(sweep, part, &mut ended).expect("sound rows"), [], "sweep {sweep}");
+        reader.read_ended_trials(sweep, part, &mut ended).expect("rows");
+        assert_eq!(reader.read_intact_ended_trials(sweep, part, &mut ended).expect("sound rows"), [], "sweep {sweep}");
         let mut sampled = |trial: SampledTrial<'_>| {
             add(format!("{} {:?} {:?}", trial.key, trial.diverged_at, trial.curve.to_curve()));
         };
-        reader.curves(sweep, part, &mut sampled).expect("curves");
+        reader.read_curves(sweep, part, &mut sampled).expect("curves");
     }
     reader
-        .predictions(sweep, &mut |key, what| {
+        .read_predictions(sweep, &mut |key, what| {
             add(format!("{key} {what:?}"));
             true
         })
         .expect("predictions");
-    reader.all_attempts(sweep, &mut |key, attempt| add(format!("{key} {attempt:?}"))).expect("attempts");
-    add(format!("{:?}", reader.audits(sweep)));
+    reader.read_all_attempts(sweep, &mut |key, attempt| add(format!("{key} {attempt:?}"))).expect("attempts");
+    add(format!("{:?}", reader.read_audits(sweep)));
     for n in 0..8 {
-        add(format!("{:?}", reader.audit(sweep, key(n))));
-        add(format!("{:?} {:?}", reader.trial(sweep, key(n)), reader.attempts(sweep, key(n))));
+        add(format!("{:?}", reader.read_audit(sweep, key(n))));
+        add(format!("{:?} {:?}", reader.read_trial(sweep, key(n)), reader.read_attempts(sweep, key(n))));
     }
     view
 }
@@ -642,9 +669,9 @@ impl ReferenceStateMachine for Model {
         match step {
             Step::Launch | Step::Inherit(..) | Step::Gather(..) => state.launched < 3,
             // Nothing is put back for a sweep that was never launched, whose number another one gets.
-            Step::Commit(writes) => {
-                writes.iter().all(|write| !matches!(write, Write::Adopt(sweep, ..) if *sweep > state.launched))
-            }
+            Step::Commit(writes) => writes
+                .iter()
+                .all(|write| !matches!(write, StoreWrite::RestoreRows(sweep, ..) if *sweep > state.launched)),
             Step::Reopen => true,
         }
     }
@@ -653,25 +680,25 @@ impl ReferenceStateMachine for Model {
 /// A store and its writer.
 struct Open<S> {
     store: S,
-    writer: Box<dyn Writer>,
+    writer: Box<dyn StoreWriter>,
 }
 
 impl<S: Store> Open<S> {
     /// Leads, in this epoch.
     fn new(store: S, epoch: u64) -> Self {
-        let leader = store.claim("http://here").expect("claimed");
+        let leader = store.acquire_leadership("http://here").expect("claimed");
         assert!(leader.is_this && leader.epoch == epoch, "{leader:?} in epoch {epoch}");
-        let writer = store.writer(epoch).expect("a writer");
+        let writer = store.open_writer(epoch).expect("a writer");
         Self { store, writer }
     }
 
-    fn commit(&mut self, writes: &[Write], model: &Model) {
-        let written = self.writer.commit(&writes.iter().collect::<Vec<_>>());
+    fn commit(&mut self, writes: &[StoreWrite], model: &Model) {
+        let written = self.writer.commit_writes(&writes.iter().collect::<Vec<_>>());
         assert_eq!(written.as_ref().ok(), model.written.as_ref(), "{written:?}");
     }
 
     fn check(&self, model: &Model) {
-        assert_eq!(view(self.store.reader().expect("a reader").as_ref()), view(model));
+        assert_eq!(view(self.store.open_reader().expect("a reader").as_ref()), view(model));
     }
 }
 
@@ -683,7 +710,7 @@ struct Both {
 }
 
 impl Both {
-    fn commit(&mut self, writes: &[Write], model: &Model) {
+    fn commit(&mut self, writes: &[StoreWrite], model: &Model) {
         self.sqlite.as_mut().expect("it is open").commit(writes, model);
         if let Some((_, postgres)) = &mut self.postgres {
             postgres.commit(writes, model);
@@ -700,7 +727,7 @@ impl Both {
                 PostgresStore::open(&url(server, schema)).expect("opened again")
             });
             let new = Open::new(store.expect("the server is there"), epoch);
-            let refused = old.writer.commit(&[&Write::Probe]);
+            let refused = old.writer.commit_writes(&[&StoreWrite::CheckWritable]);
             assert!(matches!(refused, Err(StoreError::Deposed(_))), "{refused:?}");
             *old = new;
         }
@@ -721,20 +748,20 @@ impl StateMachineTest for Both {
             (schema, Open::new(store, 1))
         });
         let mut both = Self { dir, sqlite, postgres };
-        both.commit(&[Write::Sweep(model.latest())], model);
+        both.commit(&[StoreWrite::InsertSweep(model.latest())], model);
         both
     }
 
     fn apply(mut both: Self, model: &Model, step: Step) -> Self {
         match step {
-            Step::Launch => both.commit(&[Write::Sweep(model.latest())], model),
+            Step::Launch => both.commit(&[StoreWrite::InsertSweep(model.latest())], model),
             Step::Inherit(from, shift) => {
                 let inheritance = inheritance(model.latest(), from, shift);
-                both.commit(&[Write::Inherit(Box::new(inheritance))], model);
+                both.commit(&[StoreWrite::InsertSuccessor(Box::new(inheritance))], model);
             }
             Step::Gather(from, shift) => {
                 let gathering = gathering(model.latest(), from, shift);
-                both.commit(&[Write::Gather(Box::new(gathering))], model);
+                both.commit(&[StoreWrite::InsertReusing(Box::new(gathering))], model);
             }
             Step::Commit(writes) => both.commit(&writes, model),
             Step::Reopen => both.reopen(model.epoch),

@@ -31,7 +31,7 @@ use crate::local::{bench, replay, restore, run, soak, tables};
 use crate::program::{Success, interrupted, say, start_logging};
 use crate::server::door::DoorOptions;
 use crate::server::{self, ServeOptions};
-use crate::store::place::Place;
+use crate::store::place::StoreLocation;
 use args::{
     BenchCommand, Cli, Command, CurvesArgs, ExtendArgs, LaunchArgs, PlanArgs, PlotArgs, RemoveArgs, ServeArgs, SqlArgs,
     SteerArgs, TableArgs, TokenCommand, TrialsArgs, Weight,
@@ -351,7 +351,7 @@ async fn serve(args: ServeArgs) -> Result<Success, UserError> {
     let _failpoints = failpoint::set_up();
     let options = ServeOptions {
         listen: args.listen,
-        store: Place::of(&args.store),
+        store: StoreLocation::parse(&args.store),
         files: args.files.clone(),
         data_dir: args.data_dir.clone(),
         advertise: args.advertise.clone(),
@@ -391,9 +391,9 @@ fn door(args: &ServeArgs) -> Result<Option<DoorOptions>, UserError> {
 
 /// In the directory that the coordinators of one store have in common.
 fn auth_dir(args: &ServeArgs) -> PathBuf {
-    let shared = match Place::of(&args.store) {
-        Place::Directory(dir) => Some(dir),
-        Place::Database(_) => args.files.clone(),
+    let shared = match StoreLocation::parse(&args.store) {
+        StoreLocation::Directory(dir) => Some(dir),
+        StoreLocation::Database(_) => args.files.clone(),
     };
     shared.unwrap_or_default().join("auth")
 }

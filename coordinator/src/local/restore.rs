@@ -28,8 +28,8 @@ use crate::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies
 use crate::server::backup::VERSION;
 use crate::server::files::Shelf;
 use crate::server::{files_dir, sign_folder, store_error};
-use crate::store::place::Place;
-use crate::store::{Attempt, Audit, Store, StoreError, StoredTrial, Write, Writer, Written};
+use crate::store::place::StoreLocation;
+use crate::store::{Attempt, Audit, Store, StoreError, StoreWrite, StoreWriter, StoredTrial, WriteOutput};
 
 /// Leases of the restored store are numbered this much higher than those of the store that the backup is of, which may have
 /// gone on since: no result comes under a lease of both.
@@ -40,19 +40,19 @@ const LEASES_BETWEEN: u64 = 1 << 40;
 /// # Errors
 /// It is no whole backup, or the store is not empty or cannot be written.
 pub fn restore(path: &Path, place: &Path, files: Option<&Path>) -> Result<String, UserError> {
-    let place = Place::of(place);
+    let place = StoreLocation::parse(place);
     let shelf = Shelf::new(files_dir(files, &place)?);
     check(path)?;
     let store = place.open().map_err(store_error)?;
     // Who stands by has nobody to name meanwhile.
-    let leader = store.claim("").map_err(store_error)?;
+    let leader = store.acquire_leadership("").map_err(store_error)?;
     if !leader.is_this {
         let message = format!("--store: the coordinator at {} has it: stop it, or name another store", leader.url);
         return Err(UserError::new(ErrorCode::Refused, message));
     }
     let claim = Claim::keep(store.clone(), leader.epoch)?;
     let restored = refuse_unless_empty(store.as_ref()).and_then(|()| {
-        let mut writer = store.writer(leader.epoch).map_err(store_error)?;
+        let mut writer = store.open_writer(leader.epoch).map_err(store_error)?;
         // Before there are files of it, so that no other store takes them for forgotten ones.
         if files.is_some() {
             sign_folder(writer.as_mut(), shelf.folder())?;
@@ -80,9 +80,9 @@ impl Claim {
         let renew = move || {
             while is_over.recv_timeout(RENEW_EVERY) == Err(RecvTimeoutError::Timeout) {
                 // One that was lost shows in the next write.
-                let _ = store.renew(epoch);
+                let _ = store.renew_leadership(epoch);
             }
-            store.resign(epoch);
+            store.resign_leadership(epoch);
         };
         let renewing = std::thread::Builder::new().name("claim".to_owned()).spawn(renew);
         let renewing = renewing.map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?;
@@ -96,8 +96,9 @@ impl Claim {
 }
 
 fn refuse_unless_empty(store: &dyn Store) -> Result<(), UserError> {
-    let reader = store.reader().map_err(store_error)?;
-    let (sweeps, removals) = (reader.sweeps().map_err(store_error)?, reader.removals().map_err(store_error)?);
+    let reader = store.open_reader().map_err(store_error)?;
+    let (sweeps, removals) =
+        (reader.read_sweeps().map_err(store_error)?, reader.read_unfinished_removals().map_err(store_error)?);
     if sweeps.is_empty() && removals.is_empty() {
         return Ok(());
     }
@@ -142,7 +143,7 @@ fn read(path: &Path, mut each: impl FnMut(v1::BackupRecord) -> Result<(), UserEr
 }
 
 struct Restore {
-    writer: Box<dyn Writer>,
+    writer: Box<dyn StoreWriter>,
     shelf: Shelf,
     /// Numbers of sweeps, and the states that they are to have.
     sweeps: Vec<(i64, SweepState)>,
@@ -173,7 +174,7 @@ impl Restore {
             Some(Kind::Audits(page)) => {
                 let audits = page.audits.into_iter().map(audit).collect::<Result<Vec<_>, _>>()?;
                 let sweep = self.latest()?;
-                self.commit(&[Write::AdoptAudits(sweep, audits)])?;
+                self.commit(&[StoreWrite::RestoreAudits(sweep, audits)])?;
             }
             Some(Kind::File(piece)) => self.piece(piece)?,
             Some(Kind::Missing(missing)) => eprintln_line(&tell_lost(&missing)),
@@ -182,15 +183,15 @@ impl Restore {
         Ok(())
     }
 
-    fn commit(&mut self, writes: &[Write]) -> Result<Vec<Written>, UserError> {
-        self.writer.commit(&writes.iter().collect::<Vec<_>>()).map_err(store_error)
+    fn commit(&mut self, writes: &[StoreWrite]) -> Result<Vec<WriteOutput>, UserError> {
+        self.writer.commit_writes(&writes.iter().collect::<Vec<_>>()).map_err(store_error)
     }
 
     fn sweep(&mut self, sweep: v1::BackupSweep) -> Result<(), UserError> {
         let row = sweep_row(sweep)?;
         let state = row.state;
-        let written = self.commit(&[Write::Sweep(SweepRow { state: SweepState::Paused, ..row })])?;
-        let Some(Written::Sweep(number)) = written.first() else {
+        let written = self.commit(&[StoreWrite::InsertSweep(SweepRow { state: SweepState::Paused, ..row })])?;
+        let Some(WriteOutput::SweepNumber(number)) = written.first() else {
             return Err(store_error(StoreError::Failed("it gave a sweep no number".into())));
         };
         self.sweeps.push((*number, state));
@@ -199,7 +200,7 @@ impl Restore {
 
     fn adopt(&mut self, rows: Vec<StoredTrial>, attempts: Vec<(TrialKey, Attempt)>) -> Result<(), UserError> {
         let sweep = self.latest()?;
-        self.commit(&[Write::Adopt(sweep, rows, attempts)]).map(|_| ())
+        self.commit(&[StoreWrite::RestoreRows(sweep, rows, attempts)]).map(|_| ())
     }
 
     /// The sweep that rows come after.
@@ -233,10 +234,13 @@ impl Restore {
     /// Takes back what was restored of a backup that could not be restored whole.
     fn undo(&mut self) {
         for (number, _) in std::mem::take(&mut self.sweeps) {
-            let mut written = self.writer.commit(&[&Write::Remove(number)]);
+            let mut written = self.writer.commit_writes(&[&StoreWrite::RemoveSweep(number)]);
             while written.is_ok() {
-                written = self.writer.commit(&[&Write::Clear(number)]);
-                if written.as_ref().is_ok_and(|all| !matches!(&all[..], [Written::Cleared(cleared)] if cleared.more)) {
+                written = self.writer.commit_writes(&[&StoreWrite::ClearRows(number)]);
+                if written
+                    .as_ref()
+                    .is_ok_and(|all| !matches!(&all[..], [WriteOutput::Cleared(cleared)] if cleared.has_more))
+                {
                     break;
                 }
             }
@@ -251,10 +255,10 @@ impl Restore {
         let fence = Fence { lease: self.next_lease + LEASES_BETWEEN, epoch: 0 };
         let (worker, trials) = (String::new(), IntervalSet::default());
         let mut writes = vec![
-            Write::Lease(LeaseRow { fence, sweep: 0, class: 0, worker, trials, audits: None }),
-            Write::EndLeases(vec![Ended { fence, lost: false }]),
+            StoreWrite::InsertLease(LeaseRow { fence, sweep: 0, class: 0, worker, trials, audits: None }),
+            StoreWrite::EndLeases(vec![Ended { fence, lost: false }]),
         ];
-        writes.extend(self.sweeps.iter().map(|(number, state)| Write::State(*number, *state)));
+        writes.extend(self.sweeps.iter().map(|(number, state)| StoreWrite::SetSweepState(*number, *state)));
         self.commit(&writes)?;
         Ok(format!("{} sweeps with {} rows restored\n", self.sweeps.len(), self.rows))
     }

@@ -20,7 +20,7 @@ use crate::client::growth::size_for_people;
 use crate::client::watch::{done, eprintln_line, follow};
 use crate::program::{LogFormat, Success, interrupted, say, start_logging};
 use crate::server::{self, ServeOptions};
-use crate::store::place::Place;
+use crate::store::place::StoreLocation;
 
 /// How often workers that died are started again before another trial has ended.
 const RESTARTS: u32 = 20;
@@ -69,7 +69,7 @@ pub async fn run(args: RunArgs) -> Result<Success, UserError> {
 pub async fn embedded(dir: &Path, data_dir: Option<PathBuf>) -> Result<server::Running, UserError> {
     let options = ServeOptions {
         listen: ([127, 0, 0, 1], 0).into(),
-        store: Place::Directory(dir.to_owned()),
+        store: StoreLocation::Directory(dir.to_owned()),
         files: None,
         data_dir,
         advertise: None,

@@ -23,8 +23,8 @@ use crate::client::output::Format;
 use crate::core::{DataPin, SweepRow, SweepState, Tallies};
 use crate::program::{Success, say};
 use crate::server::{process, store_error};
-use crate::store::place::Place;
-use crate::store::{StoredTrial, Write, Writer, Written};
+use crate::store::place::StoreLocation;
+use crate::store::{StoreWrite, StoreWriter, StoredTrial, WriteOutput};
 
 /// Cells of the sweep that is made up.
 const CELLS: u32 = 250;
@@ -145,9 +145,9 @@ fn source(args: &TablesArgs) -> SpecSource {
 
 /// Fills a store, unless it is full of the same already.
 fn fill(args: &TablesArgs, dir: &Path) -> Result<(), UserError> {
-    let store = Place::Directory(dir.to_owned()).open().map_err(store_error)?;
+    let store = StoreLocation::Directory(dir.to_owned()).open().map_err(store_error)?;
     let source = source(args);
-    let sweeps = store.reader().and_then(|reader| reader.sweeps()).map_err(store_error)?;
+    let sweeps = store.open_reader().and_then(|reader| reader.read_sweeps()).map_err(store_error)?;
     match sweeps.last() {
         None => {}
         Some(row) if row.source == source && row.state == SweepState::Completed => return Ok(()),
@@ -156,8 +156,8 @@ fn fill(args: &TablesArgs, dir: &Path) -> Result<(), UserError> {
             return Err(UserError::new(ErrorCode::Refused, message));
         }
     }
-    let leader = store.claim("a benchmark").map_err(store_error)?;
-    let mut writer = store.writer(leader.epoch).map_err(store_error)?;
+    let leader = store.acquire_leadership("a benchmark").map_err(store_error)?;
+    let mut writer = store.open_writer(leader.epoch).map_err(store_error)?;
     let row = SweepRow {
         number: 0,
         id: SWEEP.into(),
@@ -169,19 +169,19 @@ fn fill(args: &TablesArgs, dir: &Path) -> Result<(), UserError> {
         launched_by: String::new(),
         tallies: Tallies::default(),
     };
-    let written = commit(writer.as_mut(), &Write::Sweep(row))?;
-    let Some(Written::Sweep(sweep)) = written.into_iter().next() else {
+    let written = commit(writer.as_mut(), &StoreWrite::InsertSweep(row))?;
+    let Some(WriteOutput::SweepNumber(sweep)) = written.into_iter().next() else {
         return Err(UserError::new(ErrorCode::Internal, "the store gave a sweep no number"));
     };
     for from in (0..args.trials).step_by(BATCH as usize) {
         let rows = (from..(from + BATCH).min(args.trials)).map(|n| made_up(n, args.points));
-        commit(writer.as_mut(), &Write::Adopt(sweep, rows.collect(), Vec::new()))?;
+        commit(writer.as_mut(), &StoreWrite::RestoreRows(sweep, rows.collect(), Vec::new()))?;
     }
-    commit(writer.as_mut(), &Write::State(sweep, SweepState::Completed)).map(|_| ())
+    commit(writer.as_mut(), &StoreWrite::SetSweepState(sweep, SweepState::Completed)).map(|_| ())
 }
 
-fn commit(writer: &mut dyn Writer, write: &Write) -> Result<Vec<Written>, UserError> {
-    writer.commit(&[write]).map_err(store_error)
+fn commit(writer: &mut dyn StoreWriter, write: &StoreWrite) -> Result<Vec<WriteOutput>, UserError> {
+    writer.commit_writes(&[write]).map_err(store_error)
 }
 
 /// The `n`-th trial to end. Repeats are outermost, as they are run.

@@ -1,18 +1,18 @@
 //! Scales with their ticks, and the levels of a factor as cells beside each other.
 
-use super::fixed;
+use super::format_fixed;
 
 /// A map from values to [0, 1].
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Scale {
+pub(super) struct AxisScale {
     pub(super) from: f64,
     pub(super) to: f64,
     pub(super) log: bool,
 }
 
-impl Scale {
+impl AxisScale {
     /// Over an interval; where that has no length, a little around it.
-    pub(super) fn over(from: f64, to: f64, log: bool) -> Self {
+    pub(super) fn from_range(from: f64, to: f64, log: bool) -> Self {
         if to > from {
             return Self { from, to, log };
         }
@@ -25,7 +25,7 @@ impl Scale {
     }
 
     /// With some room at both ends.
-    pub(super) fn padded(self, share: f64) -> Self {
+    pub(super) fn with_padding(self, share: f64) -> Self {
         if self.log {
             let factor = libm::pow(self.to / self.from, share);
             return Self { from: self.from / factor, to: self.to * factor, ..self };
@@ -35,7 +35,7 @@ impl Scale {
     }
 
     /// The place of a value, cut off at the ends.
-    pub(super) fn place(&self, x: f64) -> f64 {
+    pub(super) fn position_of(&self, x: f64) -> f64 {
         let share = match self.log {
             true => libm::log(x.max(f64::MIN_POSITIVE) / self.from) / libm::log(self.to / self.from),
             false => (x - self.from) / (self.to - self.from),
@@ -44,13 +44,13 @@ impl Scale {
     }
 
     /// At most so many round values within, with their labels.
-    pub(super) fn ticks(&self, most: usize) -> Vec<(f64, String)> {
-        let decades = if self.log { self.decades(most) } else { Default::default() };
+    pub(super) fn choose_ticks(&self, most: usize) -> Vec<(f64, String)> {
+        let decades = if self.log { self.decade_ticks(most) } else { Default::default() };
         // Less than two of these on a logarithmic scale say nothing.
-        if decades.len() >= 2 { decades } else { self.linear(most) }
+        if decades.len() >= 2 { decades } else { self.linear_ticks(most) }
     }
 
-    fn linear(&self, most: usize) -> Vec<(f64, String)> {
+    fn linear_ticks(&self, most: usize) -> Vec<(f64, String)> {
         let step = nice_step((self.to - self.from) / most.max(1) as f64);
         let first = libm::ceil(self.from / step - 1e-9) as i64;
         let last = libm::floor(self.to / step + 1e-9) as i64;
@@ -59,13 +59,13 @@ impl Scale {
         // As many digits as tell one from the next.
         let digits = (libm::floor(libm::log10(size) + 1e-9) - libm::floor(libm::log10(step) + 1e-9) + 1.0).max(3.0);
         let label = |x: f64| {
-            if (1e-3..1e6).contains(&size) { fixed(x, decimals) } else { scientific(x, digits as usize) }
+            if (1e-3..1e6).contains(&size) { format_fixed(x, decimals) } else { format_scientific(x, digits as usize) }
         };
         (first..=last).map(|i| i as f64 * step).map(|x| (x, label(x))).collect()
     }
 
     /// Powers of ten, with 2 and 5 times these where there are few, and not all of them where there are many.
-    fn decades(&self, most: usize) -> Vec<(f64, String)> {
+    fn decade_ticks(&self, most: usize) -> Vec<(f64, String)> {
         let (low, high) = (libm::floor(libm::log10(self.from)) as i32, libm::ceil(libm::log10(self.to)) as i32);
         let values = |factors: &[f64], every: i32| -> Vec<f64> {
             let powers = (low..=high).filter(|power| power.rem_euclid(every) == 0);
@@ -89,14 +89,14 @@ fn nice_step(x: f64) -> f64 {
 
 fn power_label(x: f64) -> String {
     if (1e-4..1e6).contains(&x) {
-        fixed(x, (-libm::floor(libm::log10(x) + 1e-9)).max(0.0) as usize)
+        format_fixed(x, (-libm::floor(libm::log10(x) + 1e-9)).max(0.0) as usize)
     } else {
-        scientific(x, 3)
+        format_scientific(x, 3)
     }
 }
 
 /// `5e−4`, in at most so many digits.
-fn scientific(x: f64, digits: usize) -> String {
+fn format_scientific(x: f64, digits: usize) -> String {
     if x == 0.0 {
         return "0".to_owned();
     }
@@ -108,7 +108,7 @@ fn scientific(x: f64, digits: usize) -> String {
 
 /// Of labels at ascending or descending places all, or every second, or every third …, so that they do not touch; `half` is
 /// half of what a label takes, with half of the gap to the next.
-pub(super) fn apart(ticks: Vec<(f64, String)>, half: impl Fn(&str) -> f64) -> Vec<(f64, String)> {
+pub(super) fn thin_labels(ticks: Vec<(f64, String)>, half: impl Fn(&str) -> f64) -> Vec<(f64, String)> {
     let free = |every: usize| {
         let kept: Vec<&(f64, String)> = ticks.iter().step_by(every).collect();
         kept.windows(2).all(|pair| (pair[0].0 - pair[1].0).abs() >= half(&pair[0].1) + half(&pair[1].1))
@@ -119,7 +119,7 @@ pub(super) fn apart(ticks: Vec<(f64, String)>, half: impl Fn(&str) -> f64) -> Ve
 
 /// A value of a factor.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Level {
+pub struct AxisLevel {
     /// As people write it.
     pub text: String,
     /// The number that it is, if it is one.
@@ -128,16 +128,16 @@ pub struct Level {
 
 /// An axis of a sweep with the levels that are shown, in ascending order of numbers, or as they came.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Factor {
+pub struct PlotAxis {
     /// Its name.
     pub name: String,
     /// Its levels.
-    pub levels: Vec<Level>,
+    pub levels: Vec<AxisLevel>,
 }
 
 /// How levels lie beside each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spacing {
+pub(super) enum LevelSpacing {
     /// By their logarithms.
     Log,
     /// By their values.
@@ -146,22 +146,22 @@ pub(super) enum Spacing {
     Even,
 }
 
-impl Factor {
+impl PlotAxis {
     /// A factor of these levels, in order.
-    pub fn new(name: &str, mut levels: Vec<Level>) -> Self {
+    pub fn new(name: &str, mut levels: Vec<AxisLevel>) -> Self {
         if levels.iter().all(|level| level.number.is_some()) {
             levels.sort_by(|a, b| a.number.unwrap_or(0.0).total_cmp(&b.number.unwrap_or(0.0)));
         }
         Self { name: name.to_owned(), levels }
     }
 
-    fn numbers(&self) -> Option<Vec<f64>> {
+    fn level_numbers(&self) -> Option<Vec<f64>> {
         self.levels.iter().map(|level| level.number).collect()
     }
 
     /// By their logarithms or values where that leaves no cell too narrow to be seen; whichever is more even.
-    pub(super) fn spacing(&self) -> Spacing {
-        let Some(numbers) = self.numbers().filter(|numbers| numbers.len() > 2) else { return Spacing::Even };
+    pub(super) fn choose_spacing(&self) -> LevelSpacing {
+        let Some(numbers) = self.level_numbers().filter(|numbers| numbers.len() > 2) else { return LevelSpacing::Even };
         let narrowest = |numbers: Vec<f64>| {
             let span = numbers[numbers.len() - 1] - numbers[0];
             let gaps = numbers.windows(2).map(|pair| pair[1] - pair[0]);
@@ -171,20 +171,20 @@ impl Factor {
         let by_log = if log { narrowest(numbers.iter().map(|x| libm::log(*x)).collect()) } else { 0.0 };
         let by_value = narrowest(numbers);
         match by_log.max(by_value) {
-            best if best < 0.4 => Spacing::Even,
-            _ if by_log >= by_value => Spacing::Log,
-            _ => Spacing::Linear,
+            best if best < 0.4 => LevelSpacing::Even,
+            _ if by_log >= by_value => LevelSpacing::Log,
+            _ => LevelSpacing::Linear,
         }
     }
 
     /// Where the levels end, from 0 to 1: one more than levels.
-    pub(super) fn edges(&self) -> Vec<f64> {
+    pub(super) fn level_edges(&self) -> Vec<f64> {
         let n = self.levels.len();
-        let spacing = self.spacing();
-        let numbers = self.numbers().filter(|_| spacing != Spacing::Even);
+        let spacing = self.choose_spacing();
+        let numbers = self.level_numbers().filter(|_| spacing != LevelSpacing::Even);
         let Some(numbers) = numbers else { return (0..=n).map(|i| i as f64 / n as f64).collect() };
         let at: Vec<f64> = match spacing {
-            Spacing::Log => numbers.iter().map(|x| libm::log(*x)).collect(),
+            LevelSpacing::Log => numbers.iter().map(|x| libm::log(*x)).collect(),
             _ => numbers,
         };
         let inner = at.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0);
@@ -195,8 +195,8 @@ impl Factor {
     }
 
     /// Where the levels' labels stand, from 0 to 1, and what they say.
-    pub(super) fn ticks(&self) -> Vec<(f64, String)> {
-        let edges = self.edges();
+    pub(super) fn level_ticks(&self) -> Vec<(f64, String)> {
+        let edges = self.level_edges();
         let middles = edges.windows(2).map(|ends| (ends[0] + ends[1]) / 2.0);
         middles.zip(&self.levels).map(|(middle, level)| (middle, level.text.clone())).collect()
     }
@@ -207,9 +207,9 @@ impl Factor {
     }
 
     /// Its name, and how its levels lie if that is worth a word.
-    pub(super) fn label(&self) -> String {
-        match self.spacing() {
-            Spacing::Log => format!("{} (log scale)", self.name),
+    pub(super) fn axis_label(&self) -> String {
+        match self.choose_spacing() {
+            LevelSpacing::Log => format!("{} (log scale)", self.name),
             _ => self.name.clone(),
         }
     }

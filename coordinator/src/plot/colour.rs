@@ -31,16 +31,16 @@ const VIRIDIS: [u32; 17] = [
 const SHARES: [u32; 5] = [0xffffff, 0xfbd9b5, 0xf0a45f, 0xd55e00, 0x7a2f00];
 
 /// The colour of a value in [0, 1] among those of figures.
-pub(super) fn of_value(share: f64) -> Colour {
-    between(&VIRIDIS, share)
+pub(super) fn value_colour(share: f64) -> Colour {
+    interpolate_colour(&VIRIDIS, share)
 }
 
 /// The colour of a share in [0, 1].
-pub(super) fn of_share(share: f64) -> Colour {
-    between(&SHARES, share)
+pub(super) fn share_colour(share: f64) -> Colour {
+    interpolate_colour(&SHARES, share)
 }
 
-fn between(points: &[u32], share: f64) -> Colour {
+fn interpolate_colour(points: &[u32], share: f64) -> Colour {
     let place = share.clamp(0.0, 1.0) * (points.len() - 1) as f64;
     let at = (place as usize).min(points.len() - 2);
     let part = place - at as f64;
@@ -53,7 +53,7 @@ fn between(points: &[u32], share: f64) -> Colour {
 
 /// Black or white, whichever is better to read on a colour: relative luminance as WCAG 2 has it, where both have the same
 /// contrast at 0.18.
-pub(super) fn on(colour: Colour) -> Colour {
+pub(super) fn text_colour_on(colour: Colour) -> Colour {
     let linear = |c: u8| {
         let c = f64::from(c) / 255.0;
         if c <= 0.04045 { c / 12.92 } else { libm::pow((c + 0.055) / 1.055, 2.4) }

@@ -1,12 +1,12 @@
 //! Lines of equal value over a grid of samples.
 
 /// A line through the grid: column and row, counted from 0, with fractions between the samples.
-pub type Line = Vec<(f64, f64)>;
+pub type ContourLine = Vec<(f64, f64)>;
 
 /// The lines where linear interpolation between neighbouring samples has the value `level` (marching squares: Lorensen and
 /// Cline 1987, in the plane). `grid` has rows of equal length; there is no line beside a sample that is missing. Where a
 /// square could be crossed in two ways, its mean decides.
-pub fn lines(grid: &[Vec<Option<f64>>], level: f64) -> Vec<Line> {
+pub fn contour_lines(grid: &[Vec<Option<f64>>], level: f64) -> Vec<ContourLine> {
     let mut segments = Vec::new();
     for (row, pair) in grid.windows(2).enumerate() {
         for column in 0..pair[0].len().saturating_sub(1) {
@@ -14,20 +14,21 @@ pub fn lines(grid: &[Vec<Option<f64>>], level: f64) -> Vec<Line> {
             let corners = [(0, 0), (1, 0), (1, 1), (0, 1)].map(|(c, r)| (column + c, row + r));
             let values = corners.map(|(c, r)| grid[r][c]);
             if let [Some(a), Some(b), Some(c), Some(d)] = values {
-                square(corners, [a, b, c, d], level, &mut segments);
+                add_square_segments(corners, [a, b, c, d], level, &mut segments);
             }
         }
     }
-    joined(segments)
+    join_segments(segments)
 }
 
-type Segment = ((f64, f64), (f64, f64));
+type ContourSegment = ((f64, f64), (f64, f64));
 
-fn square(corners: [(usize, usize); 4], values: [f64; 4], level: f64, segments: &mut Vec<Segment>) {
+fn add_square_segments(corners: [(usize, usize); 4], values: [f64; 4], level: f64, segments: &mut Vec<ContourSegment>) {
     let above = values.map(|value| value >= level);
     let crossing = |side: usize| {
         let (from, to) = (side, (side + 1) % 4);
-        (above[from] != above[to]).then(|| between(corners[from], corners[to], values[from], values[to], level))
+        (above[from] != above[to])
+            .then(|| interpolate_crossing(corners[from], corners[to], values[from], values[to], level))
     };
     let found: Vec<(f64, f64)> = (0..4).filter_map(crossing).collect();
     match found[..] {
@@ -45,7 +46,7 @@ fn square(corners: [(usize, usize); 4], values: [f64; 4], level: f64, segments: 
     }
 }
 
-fn between(from: (usize, usize), to: (usize, usize), a: f64, b: f64, level: f64) -> (f64, f64) {
+fn interpolate_crossing(from: (usize, usize), to: (usize, usize), a: f64, b: f64, level: f64) -> (f64, f64) {
     // Always from the smaller place to the larger, so that both squares at a side get the same bits.
     let (from, to, a, b) = if from <= to { (from, to, a, b) } else { (to, from, b, a) };
     let part = (level - a) / (b - a);
@@ -54,19 +55,19 @@ fn between(from: (usize, usize), to: (usize, usize), a: f64, b: f64, level: f64)
 }
 
 /// Segments with a common end become one line.
-fn joined(segments: Vec<Segment>) -> Vec<Line> {
-    let mut lines: Vec<Line> = Vec::new();
+fn join_segments(segments: Vec<ContourSegment>) -> Vec<ContourLine> {
+    let mut lines: Vec<ContourLine> = Vec::new();
     let mut left = segments;
     while let Some((a, b)) = left.pop() {
         let mut line = vec![a, b];
         loop {
             let end = line[line.len() - 1];
-            if let Some(other) = take_from(&mut left, end) {
+            if let Some(other) = take_adjacent_end(&mut left, end) {
                 line.push(other);
                 continue;
             }
             let start = line[0];
-            match take_from(&mut left, start) {
+            match take_adjacent_end(&mut left, start) {
                 Some(other) => line.insert(0, other),
                 None => break,
             }
@@ -77,7 +78,7 @@ fn joined(segments: Vec<Segment>) -> Vec<Line> {
 }
 
 /// Takes a segment with this end, and gives its other end.
-fn take_from(segments: &mut Vec<Segment>, end: (f64, f64)) -> Option<(f64, f64)> {
+fn take_adjacent_end(segments: &mut Vec<ContourSegment>, end: (f64, f64)) -> Option<(f64, f64)> {
     let at = segments.iter().position(|(a, b)| *a == end || *b == end)?;
     let (a, b) = segments.remove(at);
     Some(if a == end { b } else { a })

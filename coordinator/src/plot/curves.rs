@@ -1,14 +1,14 @@
 //! Mean curves over steps, each with its band.
 
-use super::Look;
-use super::axis::Scale;
+use super::PlotStyle;
+use super::axis::AxisScale;
 use super::colour::{GREY, INK, SERIES};
-use super::frame::{self, SMALL, Sheet, TEXT};
+use super::frame::{self, PlotSheet, SMALL_TEXT_SIZE, TEXT_SIZE};
 use super::scene::{Anchor, Area, Fill, Scene, Stroke};
 
 /// A point of a mean curve.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Point {
+pub struct MeanPoint {
     /// Steps done.
     pub step: f64,
     /// Mean over the trials that have a sample here.
@@ -19,22 +19,22 @@ pub struct Point {
 
 /// A curve.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Line {
+pub struct MeanCurve {
     /// Its name in the legend.
     pub label: String,
     /// Points by ascending step.
-    pub points: Vec<Point>,
+    pub points: Vec<MeanPoint>,
 }
 
 /// Curves of one metric.
 #[derive(Debug, Clone, Default)]
-pub struct Curves {
+pub struct CurvesPlot {
     /// The metric.
     pub metric: String,
     /// What the names of the curves are values of.
     pub key: String,
     /// The curves.
-    pub lines: Vec<Line>,
+    pub lines: Vec<MeanCurve>,
     /// What else is to be known.
     pub notes: Vec<String>,
     /// Whether the metric is on a logarithmic scale.
@@ -42,7 +42,7 @@ pub struct Curves {
 }
 
 /// Most curves that can be told apart: each colour in three kinds of line.
-pub const MOST: usize = SERIES.len() * DASHES.len();
+pub const MAX_CURVES: usize = SERIES.len() * DASHES.len();
 
 const DASHES: [&[f64]; 3] = [&[], &[7.0, 3.0], &[2.0, 2.5]];
 
@@ -50,8 +50,8 @@ const DASHES: [&[f64]; 3] = [&[], &[7.0, 3.0], &[2.0, 2.5]];
 ///
 /// # Errors
 /// There is nothing to draw, there are too many, or the picture is too small.
-pub fn draw(curves: &Curves, look: &Look) -> Result<Scene, String> {
-    let lines = shown(curves)?;
+pub fn draw_curves(curves: &CurvesPlot, look: &PlotStyle) -> Result<Scene, String> {
+    let lines = drawable_curves(curves)?;
     let mut notes = curves.notes.clone();
     let left_out =
         |is: fn(f64) -> bool| curves.lines.iter().flat_map(|line| &line.points).filter(|p| is(p.mean)).count();
@@ -62,54 +62,58 @@ pub fn draw(curves: &Curves, look: &Look) -> Result<Scene, String> {
     if below > 0 && curves.log {
         notes.push(format!("{below} points at or below 0 have no place on a logarithmic scale."));
     }
-    let (x, (y, cut)) = (steps(&lines), values(&lines, curves.log));
+    let (x, (y, cut)) = (step_scale(&lines), value_scale(&lines, curves.log));
     if cut {
         notes.push("Bands are cut where they leave the frame: they are far wider than most, or reach 0.".to_owned());
     }
-    let mut sheet = Sheet::new(look, (640.0, 380.0), &notes);
+    let mut sheet = PlotSheet::new(look, (640.0, 380.0), &notes);
     let legend = if lines.len() > 1 || !lines[0].label.is_empty() { legend_width(curves) } else { 0.0 };
-    let ticks = frame::ticks_left(sheet.body.height() - frame::BELOW, &y);
-    let area = sheet.within(frame::room_left(&ticks), legend.min(sheet.body.width() * 0.4), frame::BELOW)?;
-    frame::ticks_below(&mut sheet.scene, area, &x, "step");
-    frame::draw_left(&mut sheet.scene, area, &y, &ticks, &name(curves));
+    let ticks = frame::choose_left_ticks(sheet.body.height() - frame::TICKS_BELOW_HEIGHT, &y);
+    let area = sheet.inner_area(
+        frame::left_ticks_width(&ticks),
+        legend.min(sheet.body.width() * 0.4),
+        frame::TICKS_BELOW_HEIGHT,
+    )?;
+    frame::draw_ticks_below(&mut sheet.scene, area, &x, "step");
+    frame::draw_left_ticks(&mut sheet.scene, area, &y, &ticks, &metric_label(curves));
     let place = |step: f64, value: f64| {
-        (area.left + x.place(step) * area.width(), area.bottom - y.place(value) * area.height())
+        (area.left + x.position_of(step) * area.width(), area.bottom - y.position_of(value) * area.height())
     };
     for (at, line) in lines.iter().enumerate() {
-        band(&mut sheet.scene, line, at, lines.len(), &place);
+        draw_band(&mut sheet.scene, line, at, lines.len(), &place);
     }
     for (at, line) in lines.iter().enumerate() {
         let points: Vec<_> = line.points.iter().map(|p| place(p.step, p.mean)).collect();
         if points.len() == 1 {
-            sheet.scene.circle(points[0], 3.0, Some(Fill { colour: colour(at), opacity: 1.0 }), None);
+            sheet.scene.add_circle(points[0], 3.0, Some(Fill { colour: curve_colour(at), opacity: 1.0 }), None);
         }
-        sheet.scene.line(points, stroke(at));
+        sheet.scene.add_line(points, curve_stroke(at));
     }
-    frame::frame(&mut sheet.scene, area);
+    frame::draw_frame(&mut sheet.scene, area);
     if legend > 0.0 {
         draw_legend(&mut sheet.scene, area, curves)?;
     }
     Ok(sheet.scene)
 }
 
-fn name(curves: &Curves) -> String {
+fn metric_label(curves: &CurvesPlot) -> String {
     format!("{}{}", curves.metric, if curves.log { " (log scale)" } else { "" })
 }
 
 /// The curves without what a logarithmic scale has no place for.
-fn shown(curves: &Curves) -> Result<Vec<Line>, String> {
-    if curves.lines.len() > MOST {
+fn drawable_curves(curves: &CurvesPlot) -> Result<Vec<MeanCurve>, String> {
+    if curves.lines.len() > MAX_CURVES {
         let message = format!(
-            "{} curves cannot be told apart, at most {MOST} can: pool with --by AXIS, or choose with --where or --top",
+            "{} curves cannot be told apart, at most {MAX_CURVES} can: pool with --by AXIS, or choose with --where or --top",
             curves.lines.len()
         );
         return Err(message);
     }
-    let kept = |line: &Line| {
+    let kept = |line: &MeanCurve| {
         let points = line.points.iter().filter(|p| p.mean.is_finite() && (!curves.log || p.mean > 0.0)).copied();
-        Line { label: line.label.clone(), points: points.collect() }
+        MeanCurve { label: line.label.clone(), points: points.collect() }
     };
-    let lines: Vec<Line> = curves.lines.iter().map(kept).collect();
+    let lines: Vec<MeanCurve> = curves.lines.iter().map(kept).collect();
     if lines.iter().all(|line| line.points.is_empty()) {
         let why = if curves.log { " above 0" } else { "" };
         let notes: String = curves.notes.iter().map(|note| format!(". {}", note.trim_end_matches('.'))).collect();
@@ -118,16 +122,16 @@ fn shown(curves: &Curves) -> Result<Vec<Line>, String> {
     Ok(lines)
 }
 
-fn steps(lines: &[Line]) -> Scale {
+fn step_scale(lines: &[MeanCurve]) -> AxisScale {
     let all = || lines.iter().flat_map(|line| &line.points).map(|p| p.step);
-    Scale::over(all().fold(f64::INFINITY, f64::min).min(0.0), all().fold(f64::NEG_INFINITY, f64::max), false)
+    AxisScale::from_range(all().fold(f64::INFINITY, f64::min).min(0.0), all().fold(f64::NEG_INFINITY, f64::max), false)
 }
 
 /// How far the means and the bands may lie apart, in units of what most of them take.
-const WIDE: f64 = 6.0;
+const MAX_RELATIVE_RANGE: f64 = 6.0;
 
 /// Holds all means and all bands, but of bands that dwarf these a part only; and whether some are cut.
-fn values(lines: &[Line], log: bool) -> (Scale, bool) {
+fn value_scale(lines: &[MeanCurve], log: bool) -> (AxisScale, bool) {
     let points = || lines.iter().flat_map(|line| &line.points);
     // On a logarithmic scale everything is told by logarithms; a band that reaches 0 has no lower end there.
     let put = |x: f64| if log { libm::log(x) } else { x };
@@ -147,45 +151,45 @@ fn values(lines: &[Line], log: bool) -> (Scale, bool) {
         .collect();
     widths.sort_by(f64::total_cmp);
     let usual = widths.get(widths.len() / 2).map_or(0.0, |width| width.max(high - low));
-    let (from, to, wide) = match usual > 0.0 && to - from > WIDE * usual {
+    let (from, to, wide) = match usual > 0.0 && to - from > MAX_RELATIVE_RANGE * usual {
         true => (from.max(low - usual), to.min(high + usual), true),
         false => (from, to, false),
     };
-    (Scale::over(back(from), back(to), log).padded(0.03), wide || !lows().all(|x| has_end(&x)))
+    (AxisScale::from_range(back(from), back(to), log).with_padding(0.03), wide || !lows().all(|x| has_end(&x)))
 }
 
-fn band(scene: &mut Scene, line: &Line, at: usize, lines: usize, place: &dyn Fn(f64, f64) -> (f64, f64)) {
+fn draw_band(scene: &mut Scene, line: &MeanCurve, at: usize, lines: usize, place: &dyn Fn(f64, f64) -> (f64, f64)) {
     let ends: Vec<_> = line.points.iter().filter_map(|p| Some((p.step, p.interval?))).collect();
     let lower = ends.iter().map(|(step, (low, _))| place(*step, *low));
     let upper = ends.iter().rev().map(|(step, (_, high))| place(*step, *high));
     if ends.len() > 1 {
         let opacity = if lines > 6 { 0.1 } else { 0.18 };
-        scene.polygon(lower.chain(upper).collect(), Some(Fill { colour: colour(at), opacity }), None);
+        scene.add_polygon(lower.chain(upper).collect(), Some(Fill { colour: curve_colour(at), opacity }), None);
     } else if let [(step, (low, high))] = ends[..] {
-        scene.line(vec![place(step, low), place(step, high)], Stroke::new(colour(at), 1.0));
+        scene.add_line(vec![place(step, low), place(step, high)], Stroke::new(curve_colour(at), 1.0));
     }
 }
 
-fn colour(at: usize) -> super::colour::Colour {
+fn curve_colour(at: usize) -> super::colour::Colour {
     SERIES[at % SERIES.len()]
 }
 
-fn stroke(at: usize) -> Stroke {
-    Stroke { colour: colour(at), width: 1.8, dash: DASHES[at / SERIES.len() % DASHES.len()] }
+fn curve_stroke(at: usize) -> Stroke {
+    Stroke { colour: curve_colour(at), width: 1.8, dash: DASHES[at / SERIES.len() % DASHES.len()] }
 }
 
-const SAMPLE: f64 = 22.0;
+const LEGEND_SAMPLE_WIDTH: f64 = 22.0;
 
-fn legend_width(curves: &Curves) -> f64 {
-    let labels = frame::widest(curves.lines.iter().map(|line| line.label.as_str()), TEXT);
-    frame::widest([curves.key.as_str()], SMALL).max(labels + SAMPLE + 6.0) + 16.0
+fn legend_width(curves: &CurvesPlot) -> f64 {
+    let labels = frame::widest_text(curves.lines.iter().map(|line| line.label.as_str()), TEXT_SIZE);
+    frame::widest_text([curves.key.as_str()], SMALL_TEXT_SIZE).max(labels + LEGEND_SAMPLE_WIDTH + 6.0) + 16.0
 }
 
-fn draw_legend(scene: &mut Scene, area: Area, curves: &Curves) -> Result<(), String> {
+fn draw_legend(scene: &mut Scene, area: Area, curves: &CurvesPlot) -> Result<(), String> {
     let left = area.right + 12.0;
     let room = scene.width - left - 8.0;
-    let key = super::font::fitting(&curves.key, SMALL, room);
-    scene.text((left, area.top + SMALL * 0.8), &key, SMALL, GREY, Anchor::Start);
+    let key = super::font::truncate_to_width(&curves.key, SMALL_TEXT_SIZE, room);
+    scene.add_text((left, area.top + SMALL_TEXT_SIZE * 0.8), &key, SMALL_TEXT_SIZE, GREY, Anchor::Start);
     let leading = ((area.height() - 16.0) / curves.lines.len() as f64).min(19.0);
     if leading < 12.5 {
         let needed = scene.height + (12.5 - leading) * curves.lines.len() as f64;
@@ -193,9 +197,9 @@ fn draw_legend(scene: &mut Scene, area: Area, curves: &Curves) -> Result<(), Str
     }
     for (at, line) in curves.lines.iter().enumerate() {
         let y = area.top + 16.0 + (at as f64 + 0.5) * leading;
-        scene.line(vec![(left, y), (left + SAMPLE, y)], stroke(at));
-        let label = super::font::fitting(&line.label, TEXT, room - SAMPLE - 6.0);
-        scene.text((left + SAMPLE + 6.0, y + TEXT * 0.36), &label, TEXT, INK, Anchor::Start);
+        scene.add_line(vec![(left, y), (left + LEGEND_SAMPLE_WIDTH, y)], curve_stroke(at));
+        let label = super::font::truncate_to_width(&line.label, TEXT_SIZE, room - LEGEND_SAMPLE_WIDTH - 6.0);
+        scene.add_text((left + LEGEND_SAMPLE_WIDTH + 6.0, y + TEXT_SIZE * 0.36), &label, TEXT_SIZE, INK, Anchor::Start);
     }
     Ok(())
 }

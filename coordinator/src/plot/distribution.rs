@@ -1,14 +1,14 @@
 //! The values of each cell's trials: their density, the trials themselves, quartiles and median.
 
-use super::Look;
-use super::axis::Scale;
+use super::PlotStyle;
+use super::axis::AxisScale;
 use super::colour::{GREY, INK, SERIES};
-use super::frame::Rows;
+use super::frame::RowChart;
 use super::scene::{Fill, Scene, Stroke};
 
 /// A cell with its trials.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Cell {
+pub struct DistributionCell {
     /// Its name.
     pub label: String,
     /// Values of completed trials, in any order.
@@ -20,21 +20,27 @@ pub struct Cell {
 }
 
 /// Most cells of one picture.
-pub const MOST: usize = 60;
+pub const MAX_CELLS: usize = 60;
 /// From so many trials on, the trials themselves are not drawn, but their density alone.
-const MOST_DOTS: usize = 200;
+const MAX_DOTS: usize = 200;
 /// Least number of trials of which a density is drawn.
-const LEAST_DENSE: usize = 10;
+const MIN_DENSITY_TRIALS: usize = 10;
 
 /// Draws the cells below each other.
 ///
 /// # Errors
 /// There is no value, there are too many cells, or the picture is too small.
-pub fn draw(metric: &str, key: &str, cells: &[Cell], log: bool, look: &Look) -> Result<Scene, String> {
-    if cells.len() > MOST {
+pub fn draw_distributions(
+    metric: &str,
+    key: &str,
+    cells: &[DistributionCell],
+    log: bool,
+    look: &PlotStyle,
+) -> Result<Scene, String> {
+    if cells.len() > MAX_CELLS {
         let n = cells.len();
         return Err(format!(
-            "{n} cells are too many for one picture, of at most {MOST}: pool with --by AXIS, or choose with --where or --top"
+            "{n} cells are too many for one picture, of at most {MAX_CELLS}: pool with --by AXIS, or choose with --where or --top"
         ));
     }
     let all = || cells.iter().flat_map(|cell| &cell.values).copied();
@@ -44,12 +50,13 @@ pub fn draw(metric: &str, key: &str, cells: &[Cell], log: bool, look: &Look) -> 
     if let Some(x) = all().find(|x| log && *x <= 0.0) {
         return Err(format!("{metric} is {x} in a trial, which has no place on a logarithmic scale: leave out --log"));
     }
-    let scale = Scale::over(all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max), log);
+    let scale =
+        AxisScale::from_range(all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max), log);
     let names: Vec<String> = cells.iter().map(|cell| cell.label.clone()).collect();
-    let remarks: Vec<String> = cells.iter().map(remark).collect();
-    let notes = [format!("Rows: {key}. {}", legend(cells))];
+    let remarks: Vec<String> = cells.iter().map(cell_remark).collect();
+    let notes = [format!("Rows: {key}. {}", describe_marks(cells))];
     let axis = format!("{metric}{}", if log { " (log scale)" } else { "" });
-    let mut rows = Rows::new(look, &notes, &names, &remarks, scale.padded(0.04), &axis)?;
+    let mut rows = RowChart::new(look, &notes, &names, &remarks, scale.with_padding(0.04), &axis)?;
     for (at, cell) in cells.iter().enumerate() {
         draw_cell(&mut rows, at, cell);
     }
@@ -57,11 +64,11 @@ pub fn draw(metric: &str, key: &str, cells: &[Cell], log: bool, look: &Look) -> 
 }
 
 /// What the marks are, of those that occur.
-fn legend(cells: &[Cell]) -> String {
-    let some = |wanted: &dyn Fn(&Cell) -> bool| cells.iter().any(wanted);
-    let (dense, many) = (some(&is_dense), some(&|cell| cell.values.len() > MOST_DOTS));
-    let limit = if many { format!(" (of at most {MOST_DOTS})") } else { String::new() };
-    let dots = match (some(&|cell| (1..=MOST_DOTS).contains(&cell.values.len())), dense) {
+fn describe_marks(cells: &[DistributionCell]) -> String {
+    let some = |wanted: &dyn Fn(&DistributionCell) -> bool| cells.iter().any(wanted);
+    let (dense, many) = (some(&has_density), some(&|cell| cell.values.len() > MAX_DOTS));
+    let limit = if many { format!(" (of at most {MAX_DOTS})") } else { String::new() };
+    let dots = match (some(&|cell| (1..=MAX_DOTS).contains(&cell.values.len())), dense) {
         (true, true) => format!("One dot per completed trial{limit}, over their density"),
         (true, false) => format!("One dot per completed trial{limit}"),
         (false, _) => "Shaded: density of the completed trials".to_owned(),
@@ -73,11 +80,11 @@ fn legend(cells: &[Cell]) -> String {
 }
 
 /// Whether its density is drawn.
-fn is_dense(cell: &Cell) -> bool {
-    cell.values.len() >= LEAST_DENSE && cell.values.iter().any(|x| *x != cell.values[0])
+fn has_density(cell: &DistributionCell) -> bool {
+    cell.values.len() >= MIN_DENSITY_TRIALS && cell.values.iter().any(|x| *x != cell.values[0])
 }
 
-fn remark(cell: &Cell) -> String {
+fn cell_remark(cell: &DistributionCell) -> String {
     let part = |n: u64, what: &str| if n > 0 { format!(", {n} {what}") } else { String::new() };
     let n = cell.values.len();
     match n {
@@ -87,49 +94,49 @@ fn remark(cell: &Cell) -> String {
     }
 }
 
-fn draw_cell(rows: &mut Rows, at: usize, cell: &Cell) {
+fn draw_cell(rows: &mut RowChart, at: usize, cell: &DistributionCell) {
     let mut values = cell.values.clone();
     values.sort_by(f64::total_cmp);
-    let places: Vec<f64> = values.iter().map(|x| rows.x(*x)).collect();
+    let places: Vec<f64> = values.iter().map(|x| rows.x_position(*x)).collect();
     let (Some(first), Some(last)) = (places.first().copied(), places.last().copied()) else { return };
-    let (y, half) = (rows.middle(at), rows.half());
+    let (y, half) = (rows.row_middle(at), rows.row_half_height());
     let blue = SERIES[0];
-    let density = Density::of(&places);
-    if is_dense(cell) && last > first {
+    let density = KernelDensity::from_positions(&places);
+    if has_density(cell) && last > first {
         let steps = 60;
         let x = |i: usize| first + (last - first) * i as f64 / f64::from(steps);
-        let edge = |i: usize, side: f64| (x(i), y + side * half * density.at(x(i)));
+        let edge = |i: usize, side: f64| (x(i), y + side * half * density.relative_density(x(i)));
         let upper = (0..=60).map(|i| edge(i, -1.0));
         let lower = (0..=60).rev().map(|i| edge(i, 1.0));
         let outline = Stroke::new(blue, 0.75);
-        rows.sheet.scene.polygon(
+        rows.sheet.scene.add_polygon(
             upper.chain(lower).collect(),
             Some(Fill { colour: blue, opacity: 0.16 }),
             Some(outline),
         );
     }
-    if places.len() <= MOST_DOTS {
+    if places.len() <= MAX_DOTS {
         for (i, x) in places.iter().enumerate() {
-            let spread = if places.len() >= LEAST_DENSE { density.at(*x) } else { 0.6 };
-            let aside = (scattered(i) - 0.5) * 1.7 * half * spread;
-            rows.sheet.scene.circle((*x, y + aside), 1.9, Some(Fill { colour: blue, opacity: 0.65 }), None);
+            let spread = if places.len() >= MIN_DENSITY_TRIALS { density.relative_density(*x) } else { 0.6 };
+            let aside = (van_der_corput(i) - 0.5) * 1.7 * half * spread;
+            rows.sheet.scene.add_circle((*x, y + aside), 1.9, Some(Fill { colour: blue, opacity: 0.65 }), None);
         }
     }
     if values.len() > 1 {
-        quartiles(rows, &values, y);
+        draw_quartiles(rows, &values, y);
     }
 }
 
-fn quartiles(rows: &mut Rows, values: &[f64], y: f64) {
-    let [low, middle, high] = [0.25, 0.5, 0.75].map(|q| rows.x(quantile(values, q)));
-    let tall = (rows.half() * 0.45).max(3.0);
+fn draw_quartiles(rows: &mut RowChart, values: &[f64], y: f64) {
+    let [low, middle, high] = [0.25, 0.5, 0.75].map(|q| rows.x_position(interpolated_quantile(values, q)));
+    let tall = (rows.row_half_height() * 0.45).max(3.0);
     let area = super::scene::Area { left: low, right: high, top: y - tall, bottom: y + tall };
-    rows.sheet.scene.area(area, None, Some(Stroke::new(GREY, 1.0)));
-    rows.sheet.scene.line(vec![(middle, y - tall - 2.0), (middle, y + tall + 2.0)], Stroke::new(INK, 2.0));
+    rows.sheet.scene.add_area(area, None, Some(Stroke::new(GREY, 1.0)));
+    rows.sheet.scene.add_line(vec![(middle, y - tall - 2.0), (middle, y + tall + 2.0)], Stroke::new(INK, 2.0));
 }
 
 /// Linear between the sorted values: type 7 of Hyndman and Fan (1996).
-fn quantile(sorted: &[f64], share: f64) -> f64 {
+fn interpolated_quantile(sorted: &[f64], share: f64) -> f64 {
     let place = share * (sorted.len() - 1) as f64;
     let at = (place as usize).min(sorted.len() - 1);
     let next = (at + 1).min(sorted.len() - 1);
@@ -137,45 +144,45 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 }
 
 /// A Gaussian kernel density over places in the picture, its largest value being 1.
-struct Density<'a> {
-    places: &'a [f64],
+struct KernelDensity<'a> {
+    positions: &'a [f64],
     width: f64,
     largest: f64,
 }
 
-impl<'a> Density<'a> {
+impl<'a> KernelDensity<'a> {
     /// Silverman's rule of thumb (1986) for the width of the kernel, and never less than two pixels.
-    fn of(places: &'a [f64]) -> Self {
+    fn from_positions(places: &'a [f64]) -> Self {
         let n = places.len() as f64;
         let mean = places.iter().sum::<f64>() / n;
         let deviation = libm::sqrt(places.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n - 1.0).max(1.0));
         let spread = match places.len() {
             0 | 1 => 0.0,
-            _ => deviation.min((quantile(places, 0.75) - quantile(places, 0.25)) / 1.34),
+            _ => deviation.min((interpolated_quantile(places, 0.75) - interpolated_quantile(places, 0.25)) / 1.34),
         };
         let spread = if spread > 0.0 { spread } else { deviation };
         let width = (0.9 * spread * libm::pow(n, -0.2)).max(2.0);
-        let mut density = Self { places, width, largest: 1.0 };
+        let mut density = Self { positions: places, width, largest: 1.0 };
         let (first, last) = (places[0], places[places.len() - 1]);
         let grid = (0..=60).map(|i| first + (last - first) * f64::from(i) / 60.0);
-        density.largest = grid.map(|x| density.raw(x)).fold(f64::MIN_POSITIVE, f64::max);
+        density.largest = grid.map(|x| density.unscaled_density(x)).fold(f64::MIN_POSITIVE, f64::max);
         density
     }
 
-    fn raw(&self, x: f64) -> f64 {
+    fn unscaled_density(&self, x: f64) -> f64 {
         // What is four widths away adds nothing that could be seen.
-        let from = self.places.partition_point(|p| *p < x - 4.0 * self.width);
-        let near = self.places[from..].iter().take_while(|p| **p <= x + 4.0 * self.width);
+        let from = self.positions.partition_point(|p| *p < x - 4.0 * self.width);
+        let near = self.positions[from..].iter().take_while(|p| **p <= x + 4.0 * self.width);
         near.map(|p| (x - p) / self.width).map(|z| libm::exp(-z * z / 2.0)).sum()
     }
 
-    fn at(&self, x: f64) -> f64 {
-        (self.raw(x) / self.largest).min(1.0)
+    fn relative_density(&self, x: f64) -> f64 {
+        (self.unscaled_density(x) / self.largest).min(1.0)
     }
 }
 
 /// The `i`-th number of van der Corput's sequence in base 2, which begins in the middle: neighbours lie apart, and nothing is
 /// drawn by lot.
-pub(super) fn scattered(i: usize) -> f64 {
+pub(super) fn van_der_corput(i: usize) -> f64 {
     f64::from((i as u32).wrapping_add(1).reverse_bits()) / 4_294_967_296.0
 }

@@ -11,22 +11,22 @@ static FACE: LazyLock<Face<'static>> =
     LazyLock::new(|| Face::parse(dejavu::sans::regular(), 0).expect("the font in the program is one"));
 
 /// What an SVG asks for; the first is the one in the program.
-pub(super) const FAMILIES: &str = "DejaVu Sans, Verdana, Helvetica, Arial, sans-serif";
+pub(super) const FONT_FAMILIES: &str = "DejaVu Sans, Verdana, Helvetica, Arial, sans-serif";
 
 /// Width of a text in pixels.
-pub(super) fn width(text: &str, size: f64) -> f64 {
-    glyphs(text).map(|glyph| advance(glyph, size)).sum()
+pub(super) fn text_width(text: &str, size: f64) -> f64 {
+    glyph_ids(text).map(|glyph| glyph_advance(glyph, size)).sum()
 }
 
 /// The beginning of a text that fits, with … where something is missing.
-pub(super) fn fitting(text: &str, size: f64, room: f64) -> String {
-    if width(text, size) <= room {
+pub(super) fn truncate_to_width(text: &str, size: f64, room: f64) -> String {
+    if text_width(text, size) <= room {
         return text.to_owned();
     }
     let mut kept: Vec<char> = text.chars().collect();
     while kept.pop().is_some() {
         let cut = format!("{}…", kept.iter().collect::<String>().trim_end());
-        if width(&cut, size) <= room {
+        if text_width(&cut, size) <= room {
             return cut;
         }
     }
@@ -34,57 +34,57 @@ pub(super) fn fitting(text: &str, size: f64, room: f64) -> String {
 }
 
 /// Draws a text at the origin, y downwards.
-pub(super) fn outline(text: &str, size: f64, pen: &mut dyn Pen) {
+pub(super) fn outline_text(text: &str, size: f64, pen: &mut dyn OutlinePen) {
     let scale = size / f64::from(FACE.units_per_em());
     let mut at = 0.0;
-    for glyph in glyphs(text) {
-        FACE.outline_glyph(glyph, &mut Placed { pen: &mut *pen, scale, at });
-        at += advance(glyph, size);
+    for glyph in glyph_ids(text) {
+        FACE.outline_glyph(glyph, &mut PlacedGlyph { pen: &mut *pen, scale, at });
+        at += glyph_advance(glyph, size);
     }
 }
 
 /// What takes outlines.
-pub(super) trait Pen {
+pub(super) trait OutlinePen {
     fn move_to(&mut self, x: f64, y: f64);
     fn line_to(&mut self, x: f64, y: f64);
     fn quad_to(&mut self, x1: f64, y1: f64, x: f64, y: f64);
     fn close(&mut self);
 }
 
-fn glyphs(text: &str) -> impl Iterator<Item = GlyphId> + '_ {
+fn glyph_ids(text: &str) -> impl Iterator<Item = GlyphId> + '_ {
     // What it does not know is drawn as a box.
     text.chars().map(|c| FACE.glyph_index(c).unwrap_or(GlyphId(0)))
 }
 
-fn advance(glyph: GlyphId, size: f64) -> f64 {
+fn glyph_advance(glyph: GlyphId, size: f64) -> f64 {
     f64::from(FACE.glyph_hor_advance(glyph).unwrap_or(0)) * size / f64::from(FACE.units_per_em())
 }
 
-struct Placed<'a> {
-    pen: &'a mut dyn Pen,
+struct PlacedGlyph<'a> {
+    pen: &'a mut dyn OutlinePen,
     scale: f64,
     at: f64,
 }
 
-impl Placed<'_> {
-    fn place(&self, x: f32, y: f32) -> (f64, f64) {
+impl PlacedGlyph<'_> {
+    fn to_pen_position(&self, x: f32, y: f32) -> (f64, f64) {
         (self.at + f64::from(x) * self.scale, -f64::from(y) * self.scale)
     }
 }
 
-impl OutlineBuilder for Placed<'_> {
+impl OutlineBuilder for PlacedGlyph<'_> {
     fn move_to(&mut self, x: f32, y: f32) {
-        let (x, y) = self.place(x, y);
+        let (x, y) = self.to_pen_position(x, y);
         self.pen.move_to(x, y);
     }
 
     fn line_to(&mut self, x: f32, y: f32) {
-        let (x, y) = self.place(x, y);
+        let (x, y) = self.to_pen_position(x, y);
         self.pen.line_to(x, y);
     }
 
     fn quad_to(&mut self, x1: f32, y1: f32, x: f32, y: f32) {
-        let ((x1, y1), (x, y)) = (self.place(x1, y1), self.place(x, y));
+        let ((x1, y1), (x, y)) = (self.to_pen_position(x1, y1), self.to_pen_position(x, y));
         self.pen.quad_to(x1, y1, x, y);
     }
 

@@ -1,55 +1,55 @@
 //! What pictures have in common: a heading, notes below, axes with ticks, and names of rows.
 
-use super::Look;
-use super::axis::Scale;
+use super::PlotStyle;
+use super::axis::AxisScale;
 use super::colour::{FAINT, GREY, INK};
 use super::font;
 use super::scene::{Anchor, Area, Scene, Stroke};
 
 /// Height of ordinary text, in pixels.
-pub(super) const TEXT: f64 = 12.0;
+pub(super) const TEXT_SIZE: f64 = 12.0;
 /// Of what is said beside.
-pub(super) const SMALL: f64 = 10.5;
-const TITLE: f64 = 14.0;
+pub(super) const SMALL_TEXT_SIZE: f64 = 10.5;
+const TITLE_SIZE: f64 = 14.0;
 const MARGIN: f64 = 12.0;
 const TITLE_LEADING: f64 = 20.0;
 const NOTE_LEADING: f64 = 14.0;
 /// Most lines of a title, and of what stands below it.
-const MOST_LINES: usize = 3;
+const MAX_LINES: usize = 3;
 /// Smallest width and height of what is drawn within the frame.
-const LEAST: f64 = 60.0;
+const MIN_AREA_SIZE: f64 = 60.0;
 
 /// A picture with its heading and notes, and the room that is left.
-pub(super) struct Sheet {
+pub(super) struct PlotSheet {
     pub(super) scene: Scene,
     pub(super) body: Area,
 }
 
-impl Sheet {
+impl PlotSheet {
     /// `size` is what the picture would like to have, without its heading and notes.
-    pub(super) fn new(look: &Look, size: (f64, f64), notes: &[String]) -> Self {
-        let (width, _) = look.size(size.0, 0.0);
+    pub(super) fn new(look: &PlotStyle, size: (f64, f64), notes: &[String]) -> Self {
+        let (width, _) = look.resolve_size(size.0, 0.0);
         let room = width - 2.0 * MARGIN;
-        let notes: Vec<String> = notes.iter().flat_map(|note| wrapped(note, SMALL, room)).collect();
-        let titles = limited(wrapped(&look.title, TITLE, room), TITLE, room);
-        let subtitles = limited(wrapped(&look.subtitle, SMALL, room), SMALL, room);
+        let notes: Vec<String> = notes.iter().flat_map(|note| wrap_text(note, SMALL_TEXT_SIZE, room)).collect();
+        let titles = limit_lines(wrap_text(&look.title, TITLE_SIZE, room), TITLE_SIZE, room);
+        let subtitles = limit_lines(wrap_text(&look.subtitle, SMALL_TEXT_SIZE, room), SMALL_TEXT_SIZE, room);
         let (below_title, below_subtitle) =
             (TITLE_LEADING * titles.len() as f64, NOTE_LEADING * subtitles.len() as f64);
         let top = MARGIN + below_title + below_subtitle + if subtitles.is_empty() { 0.0 } else { 1.0 };
         let below = MARGIN + notes.len() as f64 * NOTE_LEADING;
-        let (width, height) = look.size(size.0, top + size.1 + below);
+        let (width, height) = look.resolve_size(size.0, top + size.1 + below);
         let mut scene = Scene::new(width, height, &look.title);
         for (at, title) in titles.iter().enumerate() {
-            let y = MARGIN + TITLE * 0.8 + at as f64 * TITLE_LEADING;
-            scene.text((MARGIN, y), title, TITLE, INK, Anchor::Start);
+            let y = MARGIN + TITLE_SIZE * 0.8 + at as f64 * TITLE_LEADING;
+            scene.add_text((MARGIN, y), title, TITLE_SIZE, INK, Anchor::Start);
         }
         for (at, subtitle) in subtitles.iter().enumerate() {
             let y = MARGIN + below_title + 10.0 + at as f64 * NOTE_LEADING;
-            scene.text((MARGIN, y), subtitle, SMALL, GREY, Anchor::Start);
+            scene.add_text((MARGIN, y), subtitle, SMALL_TEXT_SIZE, GREY, Anchor::Start);
         }
         for (at, note) in notes.iter().enumerate() {
             let y = height - below + (at as f64 + 1.0) * NOTE_LEADING - 1.0;
-            scene.text((MARGIN, y), note, SMALL, GREY, Anchor::Start);
+            scene.add_text((MARGIN, y), note, SMALL_TEXT_SIZE, GREY, Anchor::Start);
         }
         let body = Area { left: MARGIN, top: top + 4.0, right: width - MARGIN, bottom: height - below };
         Self { scene, body }
@@ -59,10 +59,10 @@ impl Sheet {
     ///
     /// # Errors
     /// It is too small to show anything.
-    pub(super) fn within(&self, left: f64, right: f64, bottom: f64) -> Result<Area, String> {
+    pub(super) fn inner_area(&self, left: f64, right: f64, bottom: f64) -> Result<Area, String> {
         let Area { left: l, top, right: r, bottom: b } = self.body;
         let area = Area { left: l + left, top: top + 4.0, right: r - right, bottom: b - bottom };
-        let (short, low) = (LEAST - area.width(), LEAST - area.height());
+        let (short, low) = (MIN_AREA_SIZE - area.width(), MIN_AREA_SIZE - area.height());
         if short > 0.0 || low > 0.0 {
             let (w, h) = (self.scene.width + short.max(0.0), self.scene.height + low.max(0.0));
             return Err(format!(
@@ -74,23 +74,23 @@ impl Sheet {
 }
 
 /// The first lines, with … where there are more.
-fn limited(mut lines: Vec<String>, size: f64, room: f64) -> Vec<String> {
-    if lines.len() > MOST_LINES {
-        let cut = format!("{} {}", lines[MOST_LINES - 1], lines[MOST_LINES]);
-        lines.truncate(MOST_LINES - 1);
-        lines.push(font::fitting(&cut, size, room));
+fn limit_lines(mut lines: Vec<String>, size: f64, room: f64) -> Vec<String> {
+    if lines.len() > MAX_LINES {
+        let cut = format!("{} {}", lines[MAX_LINES - 1], lines[MAX_LINES]);
+        lines.truncate(MAX_LINES - 1);
+        lines.push(font::truncate_to_width(&cut, size, room));
     }
     lines
 }
 
 /// A word as parts that fit, broken after a mark where there is one.
-fn parts(word: &str, size: f64, room: f64) -> Vec<String> {
-    if font::width(word, size) <= room {
+fn break_word(word: &str, size: f64, room: f64) -> Vec<String> {
+    if font::text_width(word, size) <= room {
         return vec![word.to_owned()];
     }
     let (mut parts, mut part) = (Vec::new(), String::new());
     for c in word.chars() {
-        if !part.is_empty() && font::width(&format!("{part}{c}"), size) > room {
+        if !part.is_empty() && font::text_width(&format!("{part}{c}"), size) > room {
             let mark = part.rfind(['-', '_', '.', '/', ',']).map(|at| at + 1).filter(|at| 2 * at > part.len());
             let rest = part.split_off(mark.unwrap_or(part.len()));
             parts.push(std::mem::replace(&mut part, rest));
@@ -102,130 +102,136 @@ fn parts(word: &str, size: f64, room: f64) -> Vec<String> {
 }
 
 /// Lines of a text, broken between words, and within those that are too long for a line.
-fn wrapped(text: &str, size: f64, room: f64) -> Vec<String> {
+fn wrap_text(text: &str, size: f64, room: f64) -> Vec<String> {
     if text.is_empty() {
         return Vec::new();
     }
     let mut lines = vec![String::new()];
-    for word in text.split(' ').flat_map(|word| parts(word, size, room)) {
+    for word in text.split(' ').flat_map(|word| break_word(word, size, room)) {
         let last = lines.last_mut().expect("there is always a line");
         let longer = if last.is_empty() { word.clone() } else { format!("{last} {word}") };
-        if last.is_empty() || font::width(&longer, size) <= room { *last = longer } else { lines.push(word) }
+        if last.is_empty() || font::text_width(&longer, size) <= room { *last = longer } else { lines.push(word) }
     }
-    lines.into_iter().map(|line| font::fitting(&line, size, room)).collect()
+    lines.into_iter().map(|line| font::truncate_to_width(&line, size, room)).collect()
 }
 
-pub(super) fn widest<'a>(texts: impl IntoIterator<Item = &'a str>, size: f64) -> f64 {
-    texts.into_iter().map(|text| font::width(text, size)).fold(0.0, f64::max)
+pub(super) fn widest_text<'a>(texts: impl IntoIterator<Item = &'a str>, size: f64) -> f64 {
+    texts.into_iter().map(|text| font::text_width(text, size)).fold(0.0, f64::max)
 }
 
 /// A frame of thin lines.
-pub(super) fn frame(scene: &mut Scene, area: Area) {
-    scene.area(area, None, Some(Stroke::new(GREY, 1.0)));
+pub(super) fn draw_frame(scene: &mut Scene, area: Area) {
+    scene.add_area(area, None, Some(Stroke::new(GREY, 1.0)));
 }
 
 /// Ticks and their labels below an area, with lines through it; labels that would touch are left out.
-pub(super) fn ticks_below(scene: &mut Scene, area: Area, scale: &Scale, name: &str) {
+pub(super) fn draw_ticks_below(scene: &mut Scene, area: Area, scale: &AxisScale, name: &str) {
     let most = (area.width() / 50.0).clamp(2.0, 10.0) as usize;
     let mut free_from = f64::NEG_INFINITY;
-    for (value, label) in scale.ticks(most) {
-        let x = area.left + scale.place(value) * area.width();
-        scene.line(vec![(x, area.top), (x, area.bottom)], Stroke::new(FAINT, 0.75));
-        scene.line(vec![(x, area.bottom), (x, area.bottom + 4.0)], Stroke::new(GREY, 1.0));
-        let half = font::width(&label, TEXT) / 2.0;
+    for (value, label) in scale.choose_ticks(most) {
+        let x = area.left + scale.position_of(value) * area.width();
+        scene.add_line(vec![(x, area.top), (x, area.bottom)], Stroke::new(FAINT, 0.75));
+        scene.add_line(vec![(x, area.bottom), (x, area.bottom + 4.0)], Stroke::new(GREY, 1.0));
+        let half = font::text_width(&label, TEXT_SIZE) / 2.0;
         if x - half >= free_from {
-            scene.text((x, area.bottom + 17.0), &label, TEXT, INK, Anchor::Middle);
+            scene.add_text((x, area.bottom + 17.0), &label, TEXT_SIZE, INK, Anchor::Middle);
             free_from = x + half + 6.0;
         }
     }
-    let name = font::fitting(name, TEXT, area.width());
-    scene.text((area.centre().0, area.bottom + 35.0), &name, TEXT, INK, Anchor::Middle);
+    let name = font::truncate_to_width(name, TEXT_SIZE, area.width());
+    scene.add_text((area.centre().0, area.bottom + 35.0), &name, TEXT_SIZE, INK, Anchor::Middle);
 }
 
 /// Room that ticks below an area take.
-pub(super) const BELOW: f64 = 40.0;
+pub(super) const TICKS_BELOW_HEIGHT: f64 = 40.0;
 
 /// Ticks of an axis at the left.
-pub(super) fn ticks_left(height: f64, scale: &Scale) -> Vec<(f64, String)> {
-    scale.ticks((height / 34.0).clamp(2.0, 9.0) as usize)
+pub(super) fn choose_left_ticks(height: f64, scale: &AxisScale) -> Vec<(f64, String)> {
+    scale.choose_ticks((height / 34.0).clamp(2.0, 9.0) as usize)
 }
 
 /// Room that these take, with the name of the axis.
-pub(super) fn room_left(ticks: &[(f64, String)]) -> f64 {
-    widest(ticks.iter().map(|(_, label)| label.as_str()), TEXT) + 30.0
+pub(super) fn left_ticks_width(ticks: &[(f64, String)]) -> f64 {
+    widest_text(ticks.iter().map(|(_, label)| label.as_str()), TEXT_SIZE) + 30.0
 }
 
 /// Draws them, with lines through the area.
-pub(super) fn draw_left(scene: &mut Scene, area: Area, scale: &Scale, ticks: &[(f64, String)], name: &str) {
+pub(super) fn draw_left_ticks(scene: &mut Scene, area: Area, scale: &AxisScale, ticks: &[(f64, String)], name: &str) {
     for (value, label) in ticks {
-        let y = area.bottom - scale.place(*value) * area.height();
-        scene.line(vec![(area.left, y), (area.right, y)], Stroke::new(FAINT, 0.75));
-        scene.line(vec![(area.left - 4.0, y), (area.left, y)], Stroke::new(GREY, 1.0));
-        scene.text((area.left - 7.0, y + TEXT * 0.36), label, TEXT, INK, Anchor::End);
+        let y = area.bottom - scale.position_of(*value) * area.height();
+        scene.add_line(vec![(area.left, y), (area.right, y)], Stroke::new(FAINT, 0.75));
+        scene.add_line(vec![(area.left - 4.0, y), (area.left, y)], Stroke::new(GREY, 1.0));
+        scene.add_text((area.left - 7.0, y + TEXT_SIZE * 0.36), label, TEXT_SIZE, INK, Anchor::End);
     }
-    name_left(scene, area, area.left - room_left(ticks), name);
+    draw_left_name(scene, area, area.left - left_ticks_width(ticks), name);
 }
 
 /// The name of an axis, written upwards; `left` is where its room begins.
-pub(super) fn name_left(scene: &mut Scene, area: Area, left: f64, name: &str) {
-    let name = font::fitting(name, TEXT, area.height());
-    scene.turned((left + TEXT, area.centre().1), &name, TEXT, INK, Anchor::Middle);
+pub(super) fn draw_left_name(scene: &mut Scene, area: Area, left: f64, name: &str) {
+    let name = font::truncate_to_width(name, TEXT_SIZE, area.height());
+    scene.add_turned_text((left + TEXT_SIZE, area.centre().1), &name, TEXT_SIZE, INK, Anchor::Middle);
 }
 
 /// Pictures of one row per cell: names at the left, values along the width, a remark at the right.
-pub(super) struct Rows {
-    pub(super) sheet: Sheet,
+pub(super) struct RowChart {
+    pub(super) sheet: PlotSheet,
     pub(super) area: Area,
-    pub(super) scale: Scale,
+    pub(super) scale: AxisScale,
     height: f64,
 }
 
-impl Rows {
+impl RowChart {
     /// # Errors
     /// It is too small.
     pub(super) fn new(
-        look: &Look,
+        look: &PlotStyle,
         notes: &[String],
         names: &[String],
         remarks: &[String],
-        scale: Scale,
+        scale: AxisScale,
         axis: &str,
     ) -> Result<Self, String> {
-        let height = (names.len() as f64 * 34.0 + BELOW + 8.0).max(150.0);
-        let mut sheet = Sheet::new(look, (640.0, height), notes);
+        let height = (names.len() as f64 * 34.0 + TICKS_BELOW_HEIGHT + 8.0).max(150.0);
+        let mut sheet = PlotSheet::new(look, (640.0, height), notes);
         let room = sheet.body.width() * 0.38;
-        let left = widest(names.iter().map(String::as_str), TEXT).min(room) + 10.0;
-        let right = widest(remarks.iter().map(String::as_str), SMALL).min(room) + 12.0;
-        let area = sheet.within(left, right, BELOW)?;
-        ticks_below(&mut sheet.scene, area, &scale, axis);
-        frame(&mut sheet.scene, area);
+        let left = widest_text(names.iter().map(String::as_str), TEXT_SIZE).min(room) + 10.0;
+        let right = widest_text(remarks.iter().map(String::as_str), SMALL_TEXT_SIZE).min(room) + 12.0;
+        let area = sheet.inner_area(left, right, TICKS_BELOW_HEIGHT)?;
+        draw_ticks_below(&mut sheet.scene, area, &scale, axis);
+        draw_frame(&mut sheet.scene, area);
         let mut rows = Self { sheet, area, scale, height: area.height() / names.len().max(1) as f64 };
         if rows.height < 13.0 {
             let needed = rows.sheet.scene.height + (13.0 - rows.height) * names.len() as f64;
             return Err(format!("the picture is too low for {} rows: it takes --height {needed:.0}", names.len()));
         }
         for (at, (name, remark)) in names.iter().zip(remarks).enumerate() {
-            let y = rows.middle(at);
-            let name = font::fitting(name, TEXT, room);
-            rows.sheet.scene.text((area.left - 8.0, y + TEXT * 0.36), &name, TEXT, INK, Anchor::End);
-            let remark = font::fitting(remark, SMALL, room);
-            rows.sheet.scene.text((area.right + 8.0, y + SMALL * 0.36), &remark, SMALL, GREY, Anchor::Start);
+            let y = rows.row_middle(at);
+            let name = font::truncate_to_width(name, TEXT_SIZE, room);
+            rows.sheet.scene.add_text((area.left - 8.0, y + TEXT_SIZE * 0.36), &name, TEXT_SIZE, INK, Anchor::End);
+            let remark = font::truncate_to_width(remark, SMALL_TEXT_SIZE, room);
+            rows.sheet.scene.add_text(
+                (area.right + 8.0, y + SMALL_TEXT_SIZE * 0.36),
+                &remark,
+                SMALL_TEXT_SIZE,
+                GREY,
+                Anchor::Start,
+            );
         }
         Ok(rows)
     }
 
     /// The middle of a row.
-    pub(super) fn middle(&self, row: usize) -> f64 {
+    pub(super) fn row_middle(&self, row: usize) -> f64 {
         self.area.top + (row as f64 + 0.5) * self.height
     }
 
     /// Half of what a row may fill.
-    pub(super) fn half(&self) -> f64 {
+    pub(super) fn row_half_height(&self) -> f64 {
         (self.height * 0.38).min(16.0)
     }
 
     /// Where a value lies.
-    pub(super) fn x(&self, value: f64) -> f64 {
-        self.area.left + self.scale.place(value) * self.area.width()
+    pub(super) fn x_position(&self, value: f64) -> f64 {
+        self.area.left + self.scale.position_of(value) * self.area.width()
     }
 }

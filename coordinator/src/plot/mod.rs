@@ -18,12 +18,12 @@ mod svg;
 #[cfg(test)]
 mod tests;
 
-pub use axis::{Factor, Level};
+pub use axis::{AxisLevel, PlotAxis};
 pub use scene::Scene;
 
 /// What a user may change of every picture.
 #[derive(Debug, Clone, Default)]
-pub struct Look {
+pub struct PlotStyle {
     /// Width in pixels, 96 to the inch; by the kind of picture if absent.
     pub width: Option<f64>,
     /// Height in pixels; by the kind and the number of rows if absent.
@@ -34,21 +34,21 @@ pub struct Look {
     pub subtitle: String,
 }
 
-impl Look {
+impl PlotStyle {
     /// Width and height, given what the picture would like to have.
-    fn size(&self, width: f64, height: f64) -> (f64, f64) {
+    fn resolve_size(&self, width: f64, height: f64) -> (f64, f64) {
         (self.width.unwrap_or(width), self.height.unwrap_or(height))
     }
 }
 
 /// The colour of a figure's place between the smallest, 0, and the largest, 1; and that of text on it.
-pub fn heat(share: f64) -> ([u8; 3], [u8; 3]) {
-    let colour = colour::of_value(share);
-    (colour, colour::on(colour))
+pub fn heat_colours(share: f64) -> ([u8; 3], [u8; 3]) {
+    let colour = colour::value_colour(share);
+    (colour, colour::text_colour_on(colour))
 }
 
 /// A number for a label in so many decimals, without a minus before zero.
-fn fixed(x: f64, decimals: usize) -> String {
+fn format_fixed(x: f64, decimals: usize) -> String {
     let text = format!("{x:.decimals$}");
     let is_zero = text.trim_start_matches('-').chars().all(|c| c == '0' || c == '.');
     let text = if is_zero { text.trim_start_matches('-').to_owned() } else { text };
@@ -56,10 +56,10 @@ fn fixed(x: f64, decimals: usize) -> String {
 }
 
 /// Three digits of a number whose size is not known: `0.0901`, `943`, `2.74e5`.
-pub fn brief(x: f64) -> String {
+pub fn format_brief(x: f64) -> String {
     if x != 0.0 && !(1e-3..1e5).contains(&x.abs()) {
         return format!("{x:.2e}").replace('-', "−");
     }
     let digits = if x == 0.0 { 0.0 } else { libm::floor(libm::log10(x.abs())) };
-    fixed(x, (2.0 - digits).clamp(0.0, 6.0) as usize)
+    format_fixed(x, (2.0 - digits).clamp(0.0, 6.0) as usize)
 }

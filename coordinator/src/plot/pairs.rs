@@ -1,15 +1,15 @@
 //! Differences against a baseline, repeat by repeat.
 
-use super::Look;
-use super::axis::Scale;
+use super::PlotStyle;
+use super::axis::AxisScale;
 use super::colour::{GREY, INK, SERIES};
-use super::distribution::scattered;
-use super::frame::Rows;
+use super::distribution::van_der_corput;
+use super::frame::RowChart;
 use super::scene::{Fill, Scene, Stroke};
 
 /// A cell beside its baseline.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Pair {
+pub struct DifferenceRow {
     /// Name of the cell.
     pub label: String,
     /// Cell minus baseline, one per common repeat; empty where only their mean is known.
@@ -23,20 +23,28 @@ pub struct Pair {
 }
 
 /// Most rows of one picture.
-pub const MOST: usize = 60;
+pub const MAX_ROWS: usize = 60;
 /// Most dots of one row: of more repeats than these, every second is drawn, or every third …
-const MOST_DOTS: usize = 500;
+const MAX_DOTS: usize = 500;
 
 /// Draws the cells below each other, around zero.
 ///
 /// # Errors
 /// There is nothing to draw, too much, or the picture is too small.
-pub fn draw(metric: &str, baseline: &str, pairs: &[Pair], notes: &[String], look: &Look) -> Result<Scene, String> {
-    if pairs.len() > MOST {
+pub fn draw_differences(
+    metric: &str,
+    baseline: &str,
+    pairs: &[DifferenceRow],
+    notes: &[String],
+    look: &PlotStyle,
+) -> Result<Scene, String> {
+    if pairs.len() > MAX_ROWS {
         let n = pairs.len();
-        return Err(format!("{n} comparisons are too many for one picture, of at most {MOST}: choose with --where"));
+        return Err(format!(
+            "{n} comparisons are too many for one picture, of at most {MAX_ROWS}: choose with --where"
+        ));
     }
-    let interval = |pair: &Pair| pair.interval.map(|(low, high)| [low, high]);
+    let interval = |pair: &DifferenceRow| pair.interval.map(|(low, high)| [low, high]);
     let all = || {
         let ends = pairs.iter().filter_map(interval).flatten().chain(pairs.iter().filter_map(|pair| pair.mean));
         ends.chain(pairs.iter().flat_map(|pair| &pair.differences).copied())
@@ -44,45 +52,47 @@ pub fn draw(metric: &str, baseline: &str, pairs: &[Pair], notes: &[String], look
     if all().next().is_none() {
         return Err(format!("no cell has a repeat in common with {baseline} in which both have a value of {metric}"));
     }
-    let scale = Scale::over(all().fold(0.0, f64::min), all().fold(0.0, f64::max), false).padded(0.05);
+    let scale = AxisScale::from_range(all().fold(0.0, f64::min), all().fold(0.0, f64::max), false).with_padding(0.05);
     let names: Vec<String> = pairs.iter().map(|pair| pair.label.clone()).collect();
     let remarks: Vec<String> = pairs.iter().map(|pair| pair.remark.clone()).collect();
     let axis = format!("{metric} minus that of {baseline}");
-    let mut rows = Rows::new(look, notes, &names, &remarks, scale, &axis)?;
-    let (zero, area) = (rows.x(0.0), rows.area);
+    let mut rows = RowChart::new(look, notes, &names, &remarks, scale, &axis)?;
+    let (zero, area) = (rows.x_position(0.0), rows.area);
     rows.sheet
         .scene
-        .line(vec![(zero, area.top), (zero, area.bottom)], Stroke { dash: &[4.0, 3.0], ..Stroke::new(INK, 1.0) });
+        .add_line(vec![(zero, area.top), (zero, area.bottom)], Stroke { dash: &[4.0, 3.0], ..Stroke::new(INK, 1.0) });
     for (at, pair) in pairs.iter().enumerate() {
-        draw_pair(&mut rows, at, pair);
+        draw_difference_row(&mut rows, at, pair);
     }
     Ok(rows.sheet.scene)
 }
 
-fn draw_pair(rows: &mut Rows, at: usize, pair: &Pair) {
-    let (y, half) = (rows.middle(at), rows.half());
-    let every = pair.differences.len().div_ceil(MOST_DOTS).max(1);
+fn draw_difference_row(rows: &mut RowChart, at: usize, pair: &DifferenceRow) {
+    let (y, half) = (rows.row_middle(at), rows.row_half_height());
+    let every = pair.differences.len().div_ceil(MAX_DOTS).max(1);
     for (i, difference) in pair.differences.iter().step_by(every).enumerate() {
-        let place = (rows.x(*difference), y + (scattered(i) - 0.5) * 1.6 * half);
-        rows.sheet.scene.circle(place, 1.9, Some(Fill { colour: SERIES[5], opacity: 0.6 }), None);
+        let place = (rows.x_position(*difference), y + (van_der_corput(i) - 0.5) * 1.6 * half);
+        rows.sheet.scene.add_circle(place, 1.9, Some(Fill { colour: SERIES[5], opacity: 0.6 }), None);
     }
     let thick = Stroke::new(SERIES[0], 2.2);
     if let Some((low, high)) = pair.interval {
-        let (low, high) = (rows.x(low), rows.x(high));
-        rows.sheet.scene.line(vec![(low, y), (high, y)], thick);
+        let (low, high) = (rows.x_position(low), rows.x_position(high));
+        rows.sheet.scene.add_line(vec![(low, y), (high, y)], thick);
         for x in [low, high] {
-            rows.sheet.scene.line(vec![(x, y - 4.0), (x, y + 4.0)], thick);
+            rows.sheet.scene.add_line(vec![(x, y - 4.0), (x, y + 4.0)], thick);
         }
     }
     match pair.mean {
         Some(mean) => {
-            let place = (rows.x(mean), y);
+            let place = (rows.x_position(mean), y);
             let ink = Stroke::new(super::colour::PAPER, 1.0);
-            rows.sheet.scene.circle(place, 4.0, Some(Fill { colour: SERIES[0], opacity: 1.0 }), Some(ink));
+            rows.sheet.scene.add_circle(place, 4.0, Some(Fill { colour: SERIES[0], opacity: 1.0 }), Some(ink));
         }
         None => {
             let (left, right) = (rows.area.left + 6.0, rows.area.right - 6.0);
-            rows.sheet.scene.line(vec![(left, y), (right, y)], Stroke { dash: &[1.0, 4.0], ..Stroke::new(GREY, 1.0) });
+            rows.sheet
+                .scene
+                .add_line(vec![(left, y), (right, y)], Stroke { dash: &[1.0, 4.0], ..Stroke::new(GREY, 1.0) });
         }
     }
 }

@@ -3,16 +3,16 @@
 use tiny_skia::{FillRule, LineCap, LineJoin, Paint, PathBuilder, Pixmap, StrokeDash, Transform};
 
 use super::colour::{Colour, PAPER};
-use super::font::{self, Pen};
-use super::scene::{Anchor, Fill, Mark, Scene, Shape, Stroke, Text};
+use super::font::{self, OutlinePen};
+use super::scene::{Anchor, Fill, Mark, Scene, SceneShape, SceneText, Stroke};
 
 /// Most dots of an image: 256 MiB in memory.
-const MOST_DOTS: f64 = 6.7e7;
+const MAX_DOTS: f64 = 6.7e7;
 
-pub(super) fn image(scene: &Scene, dots: f64) -> Result<Vec<u8>, String> {
+pub(super) fn render_png(scene: &Scene, dots: f64) -> Result<Vec<u8>, String> {
     let (width, height) = ((scene.width * dots).ceil(), (scene.height * dots).ceil());
-    if width * height > MOST_DOTS {
-        let most = MOST_DOTS / 1e6;
+    if width * height > MAX_DOTS {
+        let most = MAX_DOTS / 1e6;
         return Err(format!(
             "an image of {width} × {height} dots is too large: at most {most:.0} million are possible"
         ));
@@ -23,17 +23,17 @@ pub(super) fn image(scene: &Scene, dots: f64) -> Result<Vec<u8>, String> {
     let scale = Transform::from_scale(dots as f32, dots as f32);
     for mark in &scene.marks {
         match mark {
-            Mark::Shape(shape, fill, stroke) => draw(&mut pixmap, scale, shape, *fill, *stroke),
-            Mark::Text(text) => write(&mut pixmap, scale, text),
+            Mark::Shape(shape, fill, stroke) => draw_shape(&mut pixmap, scale, shape, *fill, *stroke),
+            Mark::Text(text) => draw_text(&mut pixmap, scale, text),
         }
     }
     pixmap.encode_png().map_err(|e| format!("the image cannot be written as PNG: {e}"))
 }
 
-fn draw(pixmap: &mut Pixmap, scale: Transform, shape: &Shape, fill: Option<Fill>, stroke: Option<Stroke>) {
+fn draw_shape(pixmap: &mut Pixmap, scale: Transform, shape: &SceneShape, fill: Option<Fill>, stroke: Option<Stroke>) {
     let mut builder = PathBuilder::new();
     match shape {
-        Shape::Path { points, closed } => {
+        SceneShape::Path { points, closed } => {
             let mut points = points.iter().map(|(x, y)| (*x as f32, *y as f32));
             if let Some((x, y)) = points.next() {
                 builder.move_to(x, y);
@@ -43,12 +43,12 @@ fn draw(pixmap: &mut Pixmap, scale: Transform, shape: &Shape, fill: Option<Fill>
                 builder.close();
             }
         }
-        Shape::Circle { at, radius } => builder.push_circle(at.0 as f32, at.1 as f32, *radius as f32),
+        SceneShape::Circle { at, radius } => builder.push_circle(at.0 as f32, at.1 as f32, *radius as f32),
     }
     // Nothing is drawn of a path without a length.
     let Some(path) = builder.finish() else { return };
     if let Some(fill) = fill {
-        pixmap.fill_path(&path, &paint(fill.colour, fill.opacity), FillRule::Winding, scale, None);
+        pixmap.fill_path(&path, &solid_paint(fill.colour, fill.opacity), FillRule::Winding, scale, None);
     }
     if let Some(stroke) = stroke {
         let dash = stroke.dash.iter().map(|x| *x as f32).collect();
@@ -59,35 +59,35 @@ fn draw(pixmap: &mut Pixmap, scale: Transform, shape: &Shape, fill: Option<Fill>
             dash: StrokeDash::new(dash, 0.0),
             ..tiny_skia::Stroke::default()
         };
-        pixmap.stroke_path(&path, &paint(stroke.colour, 1.0), &how, scale, None);
+        pixmap.stroke_path(&path, &solid_paint(stroke.colour, 1.0), &how, scale, None);
     }
 }
 
-fn write(pixmap: &mut Pixmap, scale: Transform, text: &Text) {
-    let mut outline = Outline(PathBuilder::new());
-    font::outline(&text.text, text.size, &mut outline);
+fn draw_text(pixmap: &mut Pixmap, scale: Transform, text: &SceneText) {
+    let mut outline = PathPen(PathBuilder::new());
+    font::outline_text(&text.text, text.size, &mut outline);
     let Some(path) = outline.0.finish() else { return };
     let before = match text.anchor {
         Anchor::Start => 0.0,
-        Anchor::Middle => font::width(&text.text, text.size) / 2.0,
-        Anchor::End => font::width(&text.text, text.size),
+        Anchor::Middle => font::text_width(&text.text, text.size) / 2.0,
+        Anchor::End => font::text_width(&text.text, text.size),
     };
     let (x, y) = (text.at.0 as f32, text.at.1 as f32);
     let turn =
         if text.turned { Transform::from_row(0.0, -1.0, 1.0, 0.0, x, y) } else { Transform::from_translate(x, y) };
     let place = scale.pre_concat(turn).pre_translate(-before as f32, 0.0);
-    pixmap.fill_path(&path, &paint(text.colour, 1.0), FillRule::Winding, place, None);
+    pixmap.fill_path(&path, &solid_paint(text.colour, 1.0), FillRule::Winding, place, None);
 }
 
-fn paint(colour: Colour, opacity: f64) -> Paint<'static> {
+fn solid_paint(colour: Colour, opacity: f64) -> Paint<'static> {
     let mut paint = Paint { anti_alias: true, ..Paint::default() };
     paint.set_color_rgba8(colour[0], colour[1], colour[2], (opacity * 255.0) as u8);
     paint
 }
 
-struct Outline(PathBuilder);
+struct PathPen(PathBuilder);
 
-impl Pen for Outline {
+impl OutlinePen for PathPen {
     fn move_to(&mut self, x: f64, y: f64) {
         self.0.move_to(x as f32, y as f32);
     }

@@ -35,13 +35,13 @@ pub(super) struct Fill {
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Shape {
+pub(super) enum SceneShape {
     Path { points: Vec<(f64, f64)>, closed: bool },
     Circle { at: (f64, f64), radius: f64 },
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Text {
+pub(super) struct SceneText {
     /// On the base line.
     pub(super) at: (f64, f64),
     pub(super) text: String,
@@ -54,8 +54,8 @@ pub(super) struct Text {
 
 #[derive(Debug, Clone)]
 pub(super) enum Mark {
-    Shape(Shape, Option<Fill>, Option<Stroke>),
-    Text(Text),
+    Shape(SceneShape, Option<Fill>, Option<Stroke>),
+    Text(SceneText),
 }
 
 /// A picture: marks on white, in pixels from the upper left corner.
@@ -96,63 +96,63 @@ impl Scene {
         Self { width, height, marks: Vec::new(), description: description.to_owned() }
     }
 
-    pub(super) fn line(&mut self, points: Vec<(f64, f64)>, stroke: Stroke) {
-        self.marks.push(Mark::Shape(Shape::Path { points, closed: false }, None, Some(stroke)));
+    pub(super) fn add_line(&mut self, points: Vec<(f64, f64)>, stroke: Stroke) {
+        self.marks.push(Mark::Shape(SceneShape::Path { points, closed: false }, None, Some(stroke)));
     }
 
-    pub(super) fn polygon(&mut self, points: Vec<(f64, f64)>, fill: Option<Fill>, stroke: Option<Stroke>) {
-        self.marks.push(Mark::Shape(Shape::Path { points, closed: true }, fill, stroke));
+    pub(super) fn add_polygon(&mut self, points: Vec<(f64, f64)>, fill: Option<Fill>, stroke: Option<Stroke>) {
+        self.marks.push(Mark::Shape(SceneShape::Path { points, closed: true }, fill, stroke));
     }
 
-    pub(super) fn area(&mut self, area: Area, fill: Option<Fill>, stroke: Option<Stroke>) {
+    pub(super) fn add_area(&mut self, area: Area, fill: Option<Fill>, stroke: Option<Stroke>) {
         let Area { left, top, right, bottom } = area;
-        self.polygon(vec![(left, top), (right, top), (right, bottom), (left, bottom)], fill, stroke);
+        self.add_polygon(vec![(left, top), (right, top), (right, bottom), (left, bottom)], fill, stroke);
     }
 
-    pub(super) fn circle(&mut self, at: (f64, f64), radius: f64, fill: Option<Fill>, stroke: Option<Stroke>) {
-        self.marks.push(Mark::Shape(Shape::Circle { at, radius }, fill, stroke));
+    pub(super) fn add_circle(&mut self, at: (f64, f64), radius: f64, fill: Option<Fill>, stroke: Option<Stroke>) {
+        self.marks.push(Mark::Shape(SceneShape::Circle { at, radius }, fill, stroke));
     }
 
     /// Parallel lines over an area, from lower left to upper right.
-    pub(super) fn hatch(&mut self, area: Area, stroke: Stroke) {
+    pub(super) fn add_hatching(&mut self, area: Area, stroke: Stroke) {
         let (w, h) = (area.width(), area.height());
         let mut at = 4.0;
         while at < w + h {
             let from = if at <= h { (0.0, at) } else { (at - h, h) };
             let to = if at <= w { (at, 0.0) } else { (w, at - w) };
             let place = |(x, y): (f64, f64)| (area.left + x, area.top + y);
-            self.line(vec![place(from), place(to)], stroke);
+            self.add_line(vec![place(from), place(to)], stroke);
             at += 6.0;
         }
     }
 
-    pub(super) fn text(&mut self, at: (f64, f64), text: &str, size: f64, colour: Colour, anchor: Anchor) {
-        self.marks.push(Mark::Text(Text { at, text: text.to_owned(), size, colour, anchor, turned: false }));
+    pub(super) fn add_text(&mut self, at: (f64, f64), text: &str, size: f64, colour: Colour, anchor: Anchor) {
+        self.marks.push(Mark::Text(SceneText { at, text: text.to_owned(), size, colour, anchor, turned: false }));
     }
 
     /// A text written upwards.
-    pub(super) fn turned(&mut self, at: (f64, f64), text: &str, size: f64, colour: Colour, anchor: Anchor) {
-        self.marks.push(Mark::Text(Text { at, text: text.to_owned(), size, colour, anchor, turned: true }));
+    pub(super) fn add_turned_text(&mut self, at: (f64, f64), text: &str, size: f64, colour: Colour, anchor: Anchor) {
+        self.marks.push(Mark::Text(SceneText { at, text: text.to_owned(), size, colour, anchor, turned: true }));
     }
 
     /// A text on a patch of white, over lines.
-    pub(super) fn label(&mut self, at: (f64, f64), text: &str, size: f64, colour: Colour) {
-        let half = font::width(text, size) / 2.0 + 2.0;
+    pub(super) fn add_label(&mut self, at: (f64, f64), text: &str, size: f64, colour: Colour) {
+        let half = font::text_width(text, size) / 2.0 + 2.0;
         let area = Area { left: at.0 - half, right: at.0 + half, top: at.1 - size * 0.55, bottom: at.1 + size * 0.55 };
-        self.area(area, Some(Fill { colour: super::colour::PAPER, opacity: 0.85 }), None);
-        self.text((at.0, at.1 + size * 0.36), text, size, colour, Anchor::Middle);
+        self.add_area(area, Some(Fill { colour: super::colour::PAPER, opacity: 0.85 }), None);
+        self.add_text((at.0, at.1 + size * 0.36), text, size, colour, Anchor::Middle);
     }
 
     /// The picture as an SVG document.
-    pub fn svg(&self) -> String {
-        super::svg::document(self)
+    pub fn to_svg(&self) -> String {
+        super::svg::render_svg(self)
     }
 
     /// The picture as PNG, in so many dots to a pixel.
     ///
     /// # Errors
     /// It would be too large.
-    pub fn png(&self, dots: f64) -> Result<Vec<u8>, String> {
-        super::png::image(self, dots)
+    pub fn to_png(&self, dots: f64) -> Result<Vec<u8>, String> {
+        super::png::render_png(self, dots)
     }
 }

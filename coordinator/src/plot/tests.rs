@@ -6,23 +6,27 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::axis::{Scale, Spacing};
-use super::curves::{Curves, Line, Point};
-use super::heatmap::{Cell, Heatmap, Over};
-use super::pairs::Pair;
-use super::scene::{Anchor, Area, Mark, Shape, Text};
+use super::axis::{AxisScale, LevelSpacing};
+use super::curves::{CurvesPlot, MeanCurve, MeanPoint};
+use super::heatmap::{CountedTrials, Heatmap, HeatmapCell};
+use super::pairs::DifferenceRow;
+use super::scene::{Anchor, Area, Mark, SceneShape, SceneText};
 use super::*;
 
-fn numbers(values: &[f64]) -> Vec<Level> {
-    values.iter().map(|x| Level { text: format!("{x}"), number: Some(*x) }).collect()
+fn numbers(values: &[f64]) -> Vec<AxisLevel> {
+    values.iter().map(|x| AxisLevel { text: format!("{x}"), number: Some(*x) }).collect()
 }
 
-fn words(values: &[&str]) -> Vec<Level> {
-    values.iter().map(|text| Level { text: (*text).to_owned(), number: None }).collect()
+fn words(values: &[&str]) -> Vec<AxisLevel> {
+    values.iter().map(|text| AxisLevel { text: (*text).to_owned(), number: None }).collect()
 }
 
-fn look(title: &str) -> Look {
-    Look { title: title.to_owned(), subtitle: "abcdefgh · 12 trials <of> 12 & more".to_owned(), ..Look::default() }
+fn look(title: &str) -> PlotStyle {
+    PlotStyle {
+        title: title.to_owned(),
+        subtitle: "abcdefgh · 12 trials <of> 12 & more".to_owned(),
+        ..PlotStyle::default()
+    }
 }
 
 /// Numbers between 0 and 1 that look like chance and are the same everywhere.
@@ -44,15 +48,15 @@ fn heat() -> Heatmap {
                 _ => [12, 0, 0],
             };
             let value = (trials[0] > 0).then(|| 0.5 + 0.4 * noise(3 * column + row));
-            cells.push(Cell { row, column, value, half: value.map(|_| 0.0125), trials });
+            cells.push(HeatmapCell { row, column, value, half_width: value.map(|_| 0.0125), trials });
         }
     }
     Heatmap {
-        rows: Factor::new("wd", numbers(&wd)),
-        columns: Factor::new("lr", numbers(&lr)),
+        rows: PlotAxis::new("wd", numbers(&wd)),
+        columns: PlotAxis::new("lr", numbers(&lr)),
         cells,
         name: "mean test_acc".to_owned(),
-        over: Over::Completed,
+        counted_trials: CountedTrials::Completed,
         partial: false,
         shares: false,
         log: false,
@@ -67,15 +71,15 @@ fn phase() -> Heatmap {
         let p = (0.2 * column as f64 + 0.1 * row as f64 - 1.0 + 0.2 * noise(row * 9 + column)).clamp(0.0, 1.0);
         let diverged = libm::round(20.0 * p) as u64;
         let value = Some(diverged as f64 / 20.0);
-        Cell { row, column, value, half: None, trials: [20 - diverged, diverged, 0] }
+        HeatmapCell { row, column, value, half_width: None, trials: [20 - diverged, diverged, 0] }
     };
     let places = (0..wd.len()).flat_map(|row| (0..lr.len()).map(move |column| (row, column)));
     Heatmap {
         cells: places.map(cell).collect(),
-        rows: Factor::new("train.wd", numbers(&wd)),
-        columns: Factor::new("train.lr", numbers(&lr)),
+        rows: PlotAxis::new("train.wd", numbers(&wd)),
+        columns: PlotAxis::new("train.lr", numbers(&lr)),
         name: "P(diverged)".to_owned(),
-        over: Over::Counts,
+        counted_trials: CountedTrials::Counts,
         partial: false,
         shares: true,
         log: false,
@@ -87,27 +91,27 @@ fn phase() -> Heatmap {
 fn scattered() -> Heatmap {
     let axis = |from: usize| (0..40).map(|i| 1e-3 * libm::exp2(10.0 * noise(from + i))).collect::<Vec<f64>>();
     let (lr, wd) = (axis(100), axis(300));
-    let (rows, columns) = (Factor::new("wd", numbers(&wd)), Factor::new("lr", numbers(&lr)));
-    let place = |factor: &Factor, x: f64| factor.levels.iter().position(|l| l.number == Some(x)).expect("a level");
+    let (rows, columns) = (PlotAxis::new("wd", numbers(&wd)), PlotAxis::new("lr", numbers(&lr)));
+    let place = |factor: &PlotAxis, x: f64| factor.levels.iter().position(|l| l.number == Some(x)).expect("a level");
     let cell = |i: usize| {
         let value = (!i.is_multiple_of(10)).then(|| noise(i));
         let trials = [u64::from(value.is_some()), u64::from(i.is_multiple_of(20)), 0];
-        Cell { row: place(&rows, wd[i]), column: place(&columns, lr[i]), value, half: None, trials }
+        HeatmapCell { row: place(&rows, wd[i]), column: place(&columns, lr[i]), value, half_width: None, trials }
     };
     Heatmap { cells: (0..40).map(cell).collect(), rows: rows.clone(), columns: columns.clone(), ..heat() }
 }
 
-fn curves_of(lines: usize, log: bool) -> Curves {
+fn curves_of(lines: usize, log: bool) -> CurvesPlot {
     let point = |line: usize, step: usize| {
         let mean = 2.0 / (1.0 + 0.1 * step as f64 * (1.0 + line as f64)) + 0.05 * noise(line * 50 + step);
         let half = 0.1 / (1.0 + 0.05 * step as f64);
-        Point { step: 10.0 * step as f64, mean, interval: (step > 1).then_some((mean - half, mean + half)) }
+        MeanPoint { step: 10.0 * step as f64, mean, interval: (step > 1).then_some((mean - half, mean + half)) }
     };
-    let line = |i: usize| Line {
+    let line = |i: usize| MeanCurve {
         label: format!("{}", 0.01 * (i + 1) as f64),
         points: (1..=30).map(|s| point(i, s)).collect(),
     };
-    Curves {
+    CurvesPlot {
         metric: "train_loss".to_owned(),
         key: "lr".to_owned(),
         lines: (0..lines).map(line).collect(),
@@ -116,8 +120,8 @@ fn curves_of(lines: usize, log: bool) -> Curves {
     }
 }
 
-fn cells() -> Vec<distribution::Cell> {
-    let cell = |(at, (n, diverged)): (usize, (usize, u64))| distribution::Cell {
+fn cells() -> Vec<distribution::DistributionCell> {
+    let cell = |(at, (n, diverged)): (usize, (usize, u64))| distribution::DistributionCell {
         label: format!("{} · sgd", 0.1 * (at + 1) as f64),
         values: (0..n).map(|i| 0.8 + 0.1 * noise(at * 1000 + i) * noise(7 + at * 1000 + i)).collect(),
         diverged,
@@ -126,11 +130,11 @@ fn cells() -> Vec<distribution::Cell> {
     [(1, 0), (12, 3), (60, 0), (300, 0), (0, 12)].into_iter().enumerate().map(cell).collect()
 }
 
-fn pairs_of(cells: usize) -> Vec<Pair> {
+fn pairs_of(cells: usize) -> Vec<DifferenceRow> {
     let pair = |at: usize| {
         let differences: Vec<f64> = (0..20).map(|i| 0.02 * (noise(at * 20 + i) - 0.2 * at as f64)).collect();
         let mean = differences.iter().sum::<f64>() / 20.0;
-        Pair {
+        DifferenceRow {
             label: format!("lr {at}"),
             mean: Some(mean),
             interval: Some((mean - 0.003, mean + 0.003)),
@@ -138,7 +142,7 @@ fn pairs_of(cells: usize) -> Vec<Pair> {
             remark: "n = 20  ▲ 12  ▼ 8".to_owned(),
         }
     };
-    let none = Pair {
+    let none = DifferenceRow {
         label: "1e38".to_owned(),
         differences: vec![],
         mean: None,
@@ -150,8 +154,8 @@ fn pairs_of(cells: usize) -> Vec<Pair> {
 
 fn pictures() -> Vec<(&'static str, Scene)> {
     let drawn = |scene: Result<Scene, String>| scene.expect("it can be drawn");
-    let inits = Factor::new("init.scheme", words(&["kaiming-normal", "xavier-uniform", "orthogonal"]));
-    let pairs = pairs::draw("test_acc", "lr=0.1", &pairs_of(4), &["Rows: lr.".to_owned()], &look("pairs"));
+    let inits = PlotAxis::new("init.scheme", words(&["kaiming-normal", "xavier-uniform", "orthogonal"]));
+    let pairs = pairs::draw_differences("test_acc", "lr=0.1", &pairs_of(4), &["Rows: lr.".to_owned()], &look("pairs"));
     let of_words = Heatmap {
         columns: inits,
         cells: heat().cells.into_iter().filter(|cell| cell.column < 3).collect(),
@@ -160,13 +164,16 @@ fn pictures() -> Vec<(&'static str, Scene)> {
         ..heat()
     };
     vec![
-        ("heatmap", drawn(heatmap::draw(&heat(), &look("lr-wd: mean test_acc")))),
-        ("heatmap-words", drawn(heatmap::draw(&of_words, &Look { width: Some(360.0), ..look("words") }))),
-        ("heatmap-random", drawn(heatmap::draw(&scattered(), &look("random search")))),
-        ("phase", drawn(heatmap::draw(&phase(), &look("lr-wd: share of trials that diverged")))),
-        ("curves", drawn(curves::draw(&curves_of(4, false), &look("curves")))),
-        ("curves-log", drawn(curves::draw(&curves_of(16, true), &look("curves, log")))),
-        ("distribution", drawn(distribution::draw("test_acc", "lr · kind", &cells(), false, &look("trials")))),
+        ("heatmap", drawn(heatmap::draw_heatmap(&heat(), &look("lr-wd: mean test_acc")))),
+        ("heatmap-words", drawn(heatmap::draw_heatmap(&of_words, &PlotStyle { width: Some(360.0), ..look("words") }))),
+        ("heatmap-random", drawn(heatmap::draw_heatmap(&scattered(), &look("random search")))),
+        ("phase", drawn(heatmap::draw_heatmap(&phase(), &look("lr-wd: share of trials that diverged")))),
+        ("curves", drawn(curves::draw_curves(&curves_of(4, false), &look("curves")))),
+        ("curves-log", drawn(curves::draw_curves(&curves_of(16, true), &look("curves, log")))),
+        (
+            "distribution",
+            drawn(distribution::draw_distributions("test_acc", "lr · kind", &cells(), false, &look("trials"))),
+        ),
         ("pairs", drawn(pairs)),
     ]
 }
@@ -176,7 +183,7 @@ fn pictures_are_as_they_were_when_somebody_looked_at_them() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").join("tests/plots");
     let writing = std::env::var("ERGODIC_GOLDEN").is_ok_and(|word| word == "write");
     for (name, scene) in pictures() {
-        let (file, svg) = (dir.join(format!("{name}.svg")), scene.svg());
+        let (file, svg) = (dir.join(format!("{name}.svg")), scene.to_svg());
         if writing {
             std::fs::create_dir_all(&dir).expect("a directory can be made");
             std::fs::write(&file, &svg).expect("a file can be written");
@@ -195,7 +202,7 @@ fn pictures_are_as_they_were_when_somebody_looked_at_them() {
 fn a_png_has_the_same_bytes_everywhere() {
     let hashes: Vec<String> = pictures()
         .iter()
-        .map(|(_, scene)| blake3::hash(&scene.png(2.0).expect("an image")).to_hex()[..16].to_owned())
+        .map(|(_, scene)| blake3::hash(&scene.to_png(2.0).expect("an image")).to_hex()[..16].to_owned())
         .collect();
     assert_eq!(hashes, PNGS);
 }
@@ -214,14 +221,14 @@ const PNGS: [&str; 8] = [
 
 #[test]
 fn a_png_that_is_too_large_is_refused() {
-    let huge = Look { width: Some(8000.0), height: Some(8000.0), ..look("huge") };
-    let scene = heatmap::draw(&heat(), &huge).expect("it can be drawn");
-    assert!(scene.png(2.0).is_err_and(|e| e.contains("too large")));
+    let huge = PlotStyle { width: Some(8000.0), height: Some(8000.0), ..look("huge") };
+    let scene = heatmap::draw_heatmap(&heat(), &huge).expect("it can be drawn");
+    assert!(scene.to_png(2.0).is_err_and(|e| e.contains("too large")));
 }
 
 /// The place that a text takes.
-fn extent(text: &Text) -> Area {
-    let width = font::width(&text.text, text.size);
+fn extent(text: &SceneText) -> Area {
+    let width = font::text_width(&text.text, text.size);
     let before = match text.anchor {
         Anchor::Start => 0.0,
         Anchor::Middle => width / 2.0,
@@ -236,7 +243,7 @@ fn extent(text: &Text) -> Area {
 
 /// Texts do not touch each other, nothing lies outside, and every number is one.
 fn check(scene: &Scene) -> Result<(), TestCaseError> {
-    let texts: Vec<&Text> =
+    let texts: Vec<&SceneText> =
         scene.marks.iter().filter_map(|m| if let Mark::Text(t) = m { Some(t) } else { None }).collect();
     for (at, text) in texts.iter().enumerate() {
         let a = extent(text);
@@ -250,8 +257,8 @@ fn check(scene: &Scene) -> Result<(), TestCaseError> {
     }
     for mark in &scene.marks {
         let points = match mark {
-            Mark::Shape(Shape::Path { points, .. }, ..) => points.clone(),
-            Mark::Shape(Shape::Circle { at, .. }, ..) => vec![*at],
+            Mark::Shape(SceneShape::Path { points, .. }, ..) => points.clone(),
+            Mark::Shape(SceneShape::Circle { at, .. }, ..) => vec![*at],
             Mark::Text(text) => vec![text.at],
         };
         for (x, y) in points {
@@ -270,7 +277,7 @@ fn the_golden_pictures_have_no_texts_that_touch() {
 }
 
 /// A factor of `n` levels: on a log or linear scale, or words.
-fn factor(name: &str, n: usize, kind: u8) -> Factor {
+fn factor(name: &str, n: usize, kind: u8) -> PlotAxis {
     let number = |i: usize| match kind {
         0 => 1e-4 * libm::exp2(i as f64 * 0.37),
         1 => 3.0 * i as f64 - 5.0,
@@ -283,10 +290,10 @@ fn factor(name: &str, n: usize, kind: u8) -> Factor {
         }
     };
     match kind {
-        3 => Factor::new(name, (0..n).map(|i| Level { text: format!("word-{i}"), number: None }).collect()),
-        _ => Factor::new(
+        3 => PlotAxis::new(name, (0..n).map(|i| AxisLevel { text: format!("word-{i}"), number: None }).collect()),
+        _ => PlotAxis::new(
             name,
-            (0..n).map(|i| Level { text: format!("{:.3e}", number(i)), number: Some(number(i)) }).collect(),
+            (0..n).map(|i| AxisLevel { text: format!("{:.3e}", number(i)), number: Some(number(i)) }).collect(),
         ),
     }
 }
@@ -304,7 +311,7 @@ proptest! {
         let cell = |(row, column): (usize, usize)| {
             let x = noise(row * columns + column);
             let value = (x > 0.1).then_some(if shares { x } else { from + span * x });
-            Cell { row, column, value, half: value.map(|_| span / 50.0), trials: [10, u64::from(x < 0.3), 0] }
+            HeatmapCell { row, column, value, half_width: value.map(|_| span / 50.0), trials: [10, u64::from(x < 0.3), 0] }
         };
         let map = Heatmap {
             cells: places.map(cell).collect(),
@@ -313,7 +320,7 @@ proptest! {
             shares,
             ..heat()
         };
-        match heatmap::draw(&map, &Look { width, height, ..look("any") }) {
+        match heatmap::draw_heatmap(&map, &PlotStyle { width, height, ..look("any") }) {
             Ok(scene) => check(&scene)?,
             Err(why) => prop_assert!(why.contains("too small") || why.contains("no cell has a value"), "{why}"),
         }
@@ -323,9 +330,9 @@ proptest! {
     fn curves_and_rows_of_any_number_are_legible_or_refused(
         n in 1_usize..25, log: bool, width in 200.0..1000.0_f64, height in 150.0..900.0_f64,
     ) {
-        let look = Look { width: Some(width), height: Some(height), ..look("any") };
-        let distribution = distribution::draw("test_acc", "lr", &cells()[..n.clamp(1, 5)], log, &look);
-        for drawn in [curves::draw(&curves_of(n, log), &look), distribution, pairs::draw("m", "b", &pairs_of(n), &[], &look)] {
+        let look = PlotStyle { width: Some(width), height: Some(height), ..look("any") };
+        let distribution = distribution::draw_distributions("test_acc", "lr", &cells()[..n.clamp(1, 5)], log, &look);
+        for drawn in [curves::draw_curves(&curves_of(n, log), &look), distribution, pairs::draw_differences("m", "b", &pairs_of(n), &[], &look)] {
             match drawn {
                 Ok(scene) => check(&scene)?,
                 Err(why) => prop_assert!(["too small", "too low", "cannot be told apart"].iter().any(|w| why.contains(w)), "{why}"),
@@ -335,8 +342,8 @@ proptest! {
 
     #[test]
     fn ticks_are_few_round_and_told_apart(from in -1e4..1e4_f64, span in 1e-6..1e6_f64, log: bool, most in 2_usize..10) {
-        let scale = if log { Scale::over(from.abs() + 1e-5, from.abs() + 1e-5 + span, true) } else { Scale::over(from, from + span, false) };
-        let ticks = scale.ticks(most);
+        let scale = if log { AxisScale::from_range(from.abs() + 1e-5, from.abs() + 1e-5 + span, true) } else { AxisScale::from_range(from, from + span, false) };
+        let ticks = scale.choose_ticks(most);
         prop_assert!(ticks.len() <= most + 2, "{ticks:?}");
         for pair in ticks.windows(2) {
             prop_assert!(pair[0].0 < pair[1].0 && pair[0].1 != pair[1].1, "{ticks:?}");
@@ -351,7 +358,7 @@ proptest! {
         let grid: Vec<Vec<Option<f64>>> = (0..rows)
             .map(|r| (0..columns).map(|c| Some(noise(salt + r * 31 + c)).filter(|x| *x < 0.97)).collect())
             .collect();
-        let lines = contour::lines(&grid, level);
+        let lines = contour::contour_lines(&grid, level);
         for (x, y) in lines.iter().flatten() {
             let (c, r) = (x.floor() as usize, y.floor() as usize);
             let (fx, fy) = (x - x.floor(), y - y.floor());
@@ -373,25 +380,25 @@ proptest! {
 #[test]
 fn a_contour_of_a_plane_is_one_straight_line() {
     let grid: Vec<Vec<Option<f64>>> = (0..4).map(|_| (0..5).map(|c| Some(f64::from(c) / 4.0)).collect()).collect();
-    let lines = contour::lines(&grid, 0.5 + 1.0 / 16.0);
+    let lines = contour::contour_lines(&grid, 0.5 + 1.0 / 16.0);
     assert_eq!(lines.len(), 1);
     assert_eq!(lines[0].len(), 4);
     assert!(lines[0].iter().all(|(x, _)| *x == 2.25), "{lines:?}");
     let all = Some(1.0);
     assert!(
-        contour::lines(&[vec![all, None], vec![Some(0.0), Some(0.0)]], 0.5).is_empty(),
+        contour::contour_lines(&[vec![all, None], vec![Some(0.0), Some(0.0)]], 0.5).is_empty(),
         "none beside what is missing"
     );
 }
 
 #[test]
 fn levels_lie_by_their_logarithms_where_these_are_even() {
-    let spacing = |values: &[f64]| Factor::new("lr", numbers(values)).spacing();
-    assert_eq!(spacing(&[0.01, 0.03, 0.1, 0.3, 1.0]), Spacing::Log);
-    assert_eq!(spacing(&[1.0, 2.0, 3.0, 4.0]), Spacing::Linear);
-    assert_eq!(spacing(&[0.0, 1e-4, 1e-3, 1e-2]), Spacing::Even);
-    assert_eq!(Factor::new("kind", words(&["b", "a"])).levels[0].text, "b", "words stay in their order");
-    let edges = Factor::new("lr", numbers(&[1.0, 0.01, 0.1])).edges();
+    let spacing = |values: &[f64]| PlotAxis::new("lr", numbers(values)).choose_spacing();
+    assert_eq!(spacing(&[0.01, 0.03, 0.1, 0.3, 1.0]), LevelSpacing::Log);
+    assert_eq!(spacing(&[1.0, 2.0, 3.0, 4.0]), LevelSpacing::Linear);
+    assert_eq!(spacing(&[0.0, 1e-4, 1e-3, 1e-2]), LevelSpacing::Even);
+    assert_eq!(PlotAxis::new("kind", words(&["b", "a"])).levels[0].text, "b", "words stay in their order");
+    let edges = PlotAxis::new("lr", numbers(&[1.0, 0.01, 0.1])).level_edges();
     let even = [0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0];
     assert!(edges.iter().zip(even).all(|(a, b)| (a - b).abs() < 1e-12), "{edges:?}");
 }
@@ -400,8 +407,8 @@ fn levels_lie_by_their_logarithms_where_these_are_even() {
 fn what_cannot_be_drawn_is_said() {
     let without = |trials: [u64; 3]| {
         let mut map = heat();
-        map.cells.iter_mut().for_each(|cell| (cell.value, cell.half, cell.trials) = (None, None, trials));
-        heatmap::draw(&map, &look("none")).map(|_| ()).expect_err("nothing to draw")
+        map.cells.iter_mut().for_each(|cell| (cell.value, cell.half_width, cell.trials) = (None, None, trials));
+        heatmap::draw_heatmap(&map, &look("none")).map(|_| ()).expect_err("nothing to draw")
     };
     assert!(
         without([0, 12, 0]).contains("mean test_acc: all 168 trials that have ended diverged"),
@@ -410,24 +417,27 @@ fn what_cannot_be_drawn_is_said() {
     );
     assert!(without([0, 0, 0]).contains("no trial has ended yet"));
     assert!(without([0, 1, 1]).contains("14 diverged and 14 failed"));
-    let negative = Heatmap { log: true, cells: vec![Cell { value: Some(-1.0), ..heat().cells[1].clone() }], ..heat() };
-    assert!(heatmap::draw(&negative, &look("log")).is_err_and(|e| e.contains("leave out --log")));
-    let nothing = Curves { lines: vec![Line { label: String::new(), points: vec![] }], ..curves_of(1, false) };
-    assert!(curves::draw(&nothing, &look("none")).is_err_and(|e| e.contains("no value of train_loss")));
+    let negative =
+        Heatmap { log: true, cells: vec![HeatmapCell { value: Some(-1.0), ..heat().cells[1].clone() }], ..heat() };
+    assert!(heatmap::draw_heatmap(&negative, &look("log")).is_err_and(|e| e.contains("leave out --log")));
+    let nothing = CurvesPlot { lines: vec![MeanCurve { label: String::new(), points: vec![] }], ..curves_of(1, false) };
+    assert!(curves::draw_curves(&nothing, &look("none")).is_err_and(|e| e.contains("no value of train_loss")));
     assert!(
-        curves::draw(&curves_of(22, false), &look("many"))
+        curves::draw_curves(&curves_of(22, false), &look("many"))
             .is_err_and(|e| e.contains("--by AXIS") && e.contains("at most 21"))
     );
     let diverged = &cells()[4..];
     assert!(
-        distribution::draw("test_acc", "lr", diverged, false, &look("none")).is_err_and(|e| e.contains("all diverged"))
+        distribution::draw_distributions("test_acc", "lr", diverged, false, &look("none"))
+            .is_err_and(|e| e.contains("all diverged"))
     );
     let none = &pairs_of(0);
     assert!(
-        pairs::draw("test_acc", "lr=0.1", none, &[], &look("none")).is_err_and(|e| e.contains("in common with lr=0.1"))
+        pairs::draw_differences("test_acc", "lr=0.1", none, &[], &look("none"))
+            .is_err_and(|e| e.contains("in common with lr=0.1"))
     );
-    let small = Look { width: Some(160.0), height: Some(120.0), ..look("small") };
-    assert!(curves::draw(&curves_of(4, false), &small).is_err_and(|e| e.contains("--height")));
+    let small = PlotStyle { width: Some(160.0), height: Some(120.0), ..look("small") };
+    assert!(curves::draw_curves(&curves_of(4, false), &small).is_err_and(|e| e.contains("--height")));
 }
 
 /// What stands in a picture, as one text.
@@ -442,12 +452,12 @@ fn bands_are_within_the_frame_or_said_to_be_cut() {
         let line = |half: &f64| {
             let point = |step: u8| {
                 let mean = 0.3 + 0.001 * f64::from(step);
-                Point { step: f64::from(step), mean, interval: Some((mean - half, mean + half)) }
+                MeanPoint { step: f64::from(step), mean, interval: Some((mean - half, mean + half)) }
             };
-            Line { label: format!("{half}"), points: (1..=9).map(point).collect() }
+            MeanCurve { label: format!("{half}"), points: (1..=9).map(point).collect() }
         };
-        let curves = Curves { lines: halves.iter().map(line).collect(), log, notes: vec![], ..curves_of(1, false) };
-        curves::draw(&curves, &look("bands")).expect("it can be drawn")
+        let curves = CurvesPlot { lines: halves.iter().map(line).collect(), log, notes: vec![], ..curves_of(1, false) };
+        curves::draw_curves(&curves, &look("bands")).expect("it can be drawn")
     };
     // The values at the left tell how far the frame reaches.
     let wide = said(&drawn(&[0.11, 0.11], false));
@@ -460,10 +470,10 @@ fn bands_are_within_the_frame_or_said_to_be_cut() {
 
 #[test]
 fn captions_tell_the_marks_that_are_drawn_and_are_true_of_the_statistic() {
-    let drawn = |map: &Heatmap| said(&heatmap::draw(map, &look("caption")).expect("it can be drawn"));
-    let of = |over: Over, value: fn([u64; 3]) -> Option<f64>| {
-        let mut map = Heatmap { over, ..heat() };
-        map.cells.iter_mut().for_each(|cell| (cell.value, cell.half) = (value(cell.trials), None));
+    let drawn = |map: &Heatmap| said(&heatmap::draw_heatmap(map, &look("caption")).expect("it can be drawn"));
+    let of = |over: CountedTrials, value: fn([u64; 3]) -> Option<f64>| {
+        let mut map = Heatmap { counted_trials: over, ..heat() };
+        map.cells.iter_mut().for_each(|cell| (cell.value, cell.half_width) = (value(cell.trials), None));
         drawn(&map)
     };
     let mean = drawn(&heat());
@@ -472,15 +482,15 @@ fn captions_tell_the_marks_that_are_drawn_and_are_true_of_the_statistic() {
     {
         assert!(mean.contains(words), "'{words}' in: {mean}");
     }
-    let at = of(Over::Diverged, |trials| (trials[1] > 0).then_some(7.5));
+    let at = of(CountedTrials::Diverged, |trials| (trials[1] > 0).then_some(7.5));
     assert!(at.contains("Hatched: no result, or no trial diverged.") && at.contains("3/12 div."), "{at}");
     assert!(
         !at.contains("completed") && !at.contains("Crossed") && !at.contains("Bar at") && !at.contains('±'),
         "{at}"
     );
-    let counts = of(Over::Counts, |trials| Some(trials[0] as f64));
+    let counts = of(CountedTrials::Counts, |trials| Some(trials[0] as f64));
     assert!(!counts.contains("div") && !counts.contains("Hatched") && !counts.contains("12.0"), "{counts}");
-    let std = of(Over::Completed, |trials| (trials[0] > 9).then_some(0.5));
+    let std = of(CountedTrials::Completed, |trials| (trials[0] > 9).then_some(0.5));
     assert!(std.contains("Hatched: no result, or too few trials for it."), "{std}");
     let part = drawn(&Heatmap { partial: true, ..heat() });
     assert!(part.contains("not chosen"), "{part}");
@@ -492,9 +502,9 @@ fn colours_that_say_more_or_less_than_the_numbers_are_told() {
         let mut map = heat();
         map.cells.iter_mut().enumerate().for_each(|(at, cell)| {
             cell.value = Some(value(at));
-            cell.half = Some(half);
+            cell.half_width = Some(half);
         });
-        said(&heatmap::draw(&map, &look("colours")).expect("it can be drawn"))
+        said(&heatmap::draw_heatmap(&map, &look("colours")).expect("it can be drawn"))
     };
     assert!(of(|at| 0.1 + 1e-5 * at as f64, 9e-4).contains("intervals of all cells overlap"));
     assert!(!of(|at| 0.1 + 1e-2 * at as f64, 9e-4).contains("overlap"));
@@ -506,51 +516,52 @@ fn colours_that_say_more_or_less_than_the_numbers_are_told() {
 fn what_is_infinite_is_drawn_outside_of_the_scale() {
     for log in [false, true] {
         let mut map = Heatmap { log, ..heat() };
-        (map.cells[0].value, map.cells[0].half) = (Some(f64::INFINITY), None);
-        let scene = heatmap::draw(&map, &look("scale")).expect("it can be drawn");
+        (map.cells[0].value, map.cells[0].half_width) = (Some(f64::INFINITY), None);
+        let scene = heatmap::draw_heatmap(&map, &look("scale")).expect("it can be drawn");
         let text = said(&scene);
         assert!(text.contains(" inf ") && text.contains("Grey: inf, outside of the scale."), "{text}");
         assert!(!text.contains("NaN") && text.matches("inf").count() == 2, "{text}");
         let all = Heatmap { cells: vec![map.cells[0].clone()], ..map };
-        assert!(heatmap::draw(&all, &look("scale")).is_err_and(|e| e.contains("infinite in every cell")));
+        assert!(heatmap::draw_heatmap(&all, &look("scale")).is_err_and(|e| e.contains("infinite in every cell")));
     }
     let points = scattered();
-    let cells = points.cells.iter().map(|cell| Cell { value: Some(f64::INFINITY), ..cell.clone() });
+    let cells = points.cells.iter().map(|cell| HeatmapCell { value: Some(f64::INFINITY), ..cell.clone() });
     let cells = cells.take(3).chain(points.cells.iter().skip(3).cloned()).collect();
-    let text = said(&heatmap::draw(&Heatmap { cells, ..points }, &look("scale")).expect("it can be drawn"));
+    let text = said(&heatmap::draw_heatmap(&Heatmap { cells, ..points }, &look("scale")).expect("it can be drawn"));
     assert!(text.contains("Grey: inf") && !text.contains("NaN"), "{text}");
     let mut curves = curves_of(2, false);
     curves.lines[0].points[0].mean = f64::INFINITY;
-    let text = said(&curves::draw(&curves, &look("scale")).expect("it can be drawn"));
+    let text = said(&curves::draw_curves(&curves, &look("scale")).expect("it can be drawn"));
     assert!(text.contains("1 points are infinite") && !text.contains("below 0"), "{text}");
 }
 
 #[test]
 fn between_words_there_are_no_contours_and_shares_are_numbers_where_there_is_room() {
     let lines = |map: &Heatmap| {
-        let scene = heatmap::draw(map, &look("phase")).expect("it can be drawn");
+        let scene = heatmap::draw_heatmap(map, &look("phase")).expect("it can be drawn");
         (said(&scene).contains("Lines: P = "), said(&scene).contains("1.00"))
     };
     assert_eq!(lines(&phase()), (true, true));
-    let schemes = Factor::new("init", words(&["a", "b", "c", "d", "e", "f", "g"]));
+    let schemes = PlotAxis::new("init", words(&["a", "b", "c", "d", "e", "f", "g"]));
     assert_eq!(lines(&Heatmap { rows: schemes, ..phase() }), (false, true));
 }
 
 #[test]
 fn labels_are_values_of_cells_and_all_or_every_so_manieth_stands_there() {
     let ticks = |n: usize| (0..n).map(|i| (20.0 * i as f64, format!("{i}"))).collect::<Vec<_>>();
-    let labels = |half: f64| axis::apart(ticks(7), |_| half).into_iter().map(|(_, label)| label).collect::<Vec<_>>();
+    let labels =
+        |half: f64| axis::thin_labels(ticks(7), |_| half).into_iter().map(|(_, label)| label).collect::<Vec<_>>();
     assert_eq!(labels(10.0).len(), 7);
     assert_eq!(labels(10.5), ["0", "2", "4", "6"]);
     assert_eq!(labels(1e9), ["0"]);
-    let map = Heatmap { columns: Factor::new("lr", numbers(&[0.01, 0.0316, 0.1, 0.316, 1.0])), ..heat() };
-    let said = said(&heatmap::draw(&map, &look("ticks")).expect("it can be drawn"));
+    let map = Heatmap { columns: PlotAxis::new("lr", numbers(&[0.01, 0.0316, 0.1, 0.316, 1.0])), ..heat() };
+    let said = said(&heatmap::draw_heatmap(&map, &look("ticks")).expect("it can be drawn"));
     assert!(said.contains(" 0.01 0.0316 0.1 0.316 1 "), "{said}");
 }
 
 #[test]
 fn many_powers_of_ten_have_few_ticks() {
-    let ticks = Scale { from: 0.09, to: 2.6e44, log: true }.ticks(5);
+    let ticks = AxisScale { from: 0.09, to: 2.6e44, log: true }.choose_ticks(5);
     let labels: Vec<&str> = ticks.iter().map(|(_, label)| label.as_str()).collect();
     assert_eq!(labels, ["1", "1e10", "1e20", "1e30", "1e40"]);
 }
@@ -558,21 +569,22 @@ fn many_powers_of_ten_have_few_ticks() {
 #[test]
 fn long_titles_are_wrapped() {
     let name = format!("{}: mean test_acc", "three-axes-with-a-very-long-name".repeat(2));
-    let narrow = Look { width: Some(440.0), ..look(&name) };
-    let scene = heatmap::draw(&heat(), &narrow).expect("it can be drawn");
+    let narrow = PlotStyle { width: Some(440.0), ..look(&name) };
+    let scene = heatmap::draw_heatmap(&heat(), &narrow).expect("it can be drawn");
     assert_eq!(check(&scene).map_err(|e| e.to_string()), Ok(()));
     let text = said(&scene);
     assert!(text.contains("mean test_acc") && !text.contains('…'), "{text}");
-    let endless = Look { width: Some(440.0), ..look(&"x".repeat(1000)) };
-    assert!(said(&heatmap::draw(&heat(), &endless).expect("it can be drawn")).contains('…'));
+    let endless = PlotStyle { width: Some(440.0), ..look(&"x".repeat(1000)) };
+    assert!(said(&heatmap::draw_heatmap(&heat(), &endless).expect("it can be drawn")).contains('…'));
 }
 
 #[test]
 fn one_trial_is_a_dot_in_the_middle_of_its_row_and_has_neither_box_nor_density() {
-    let cell = |n: usize| distribution::Cell { values: vec![0.5; n], ..cells()[0].clone() };
-    let scene = distribution::draw("test_acc", "lr", &[cell(1)], false, &look("one")).expect("it can be drawn");
+    let cell = |n: usize| distribution::DistributionCell { values: vec![0.5; n], ..cells()[0].clone() };
+    let scene =
+        distribution::draw_distributions("test_acc", "lr", &[cell(1)], false, &look("one")).expect("it can be drawn");
     let dots = scene.marks.iter().filter_map(|mark| match mark {
-        Mark::Shape(Shape::Circle { at, .. }, ..) => Some(at.1),
+        Mark::Shape(SceneShape::Circle { at, .. }, ..) => Some(at.1),
         _ => None,
     });
     let name = scene.marks.iter().find_map(|mark| match mark {
@@ -582,24 +594,28 @@ fn one_trial_is_a_dot_in_the_middle_of_its_row_and_has_neither_box_nor_density()
     let dots: Vec<f64> = dots.collect();
     assert!(dots.len() == 1 && name.is_some_and(|y| (y - dots[0]).abs() < 1e-9), "{dots:?}, {name:?}");
     assert!(!said(&scene).contains("box") && !said(&scene).contains("density"));
-    let many = said(&distribution::draw("m", "lr", &cells(), false, &look("many")).expect("it can be drawn"));
+    let many =
+        said(&distribution::draw_distributions("m", "lr", &cells(), false, &look("many")).expect("it can be drawn"));
     assert!(many.contains("box") && many.contains("density") && many.contains("at most 200"), "{many}");
 }
 
 #[test]
 fn names_cannot_break_out_of_an_svg() {
     let title = "<script>\"&\u{1}";
-    let svg = curves::draw(&curves_of(1, false), &look(title)).expect("it can be drawn").svg();
+    let svg = curves::draw_curves(&curves_of(1, false), &look(title)).expect("it can be drawn").to_svg();
     assert!(svg.contains("&lt;script&gt;&quot;&amp;\\u0001") && !svg.contains("<script"), "{svg}");
 }
 
 #[test]
 fn colours_of_figures_grow_lighter_evenly() {
     let lightness = |share: f64| {
-        let [r, g, b] = colour::of_value(share).map(f64::from);
+        let [r, g, b] = colour::value_colour(share).map(f64::from);
         0.2126 * r + 0.7152 * g + 0.0722 * b
     };
     let steps: Vec<f64> = (0..=20).map(|i| lightness(f64::from(i) / 20.0)).collect();
     assert!(steps.is_sorted(), "{steps:?}");
-    assert_eq!((colour::on([255, 255, 255]), colour::on([0, 0, 0])), (colour::INK, colour::PAPER));
+    assert_eq!(
+        (colour::text_colour_on([255, 255, 255]), colour::text_colour_on([0, 0, 0])),
+        (colour::INK, colour::PAPER)
+    );
 }

@@ -5,9 +5,9 @@ use ergodic_proto::v1;
 use tonic::{Response, Status};
 
 use super::sweeps::{Sweeps, table_error};
-use crate::stats::distance::{Apart, Choice, Distances, Question};
-use crate::stats::effects::{Analysis, Asked, Best, Level, Term};
-use crate::stats::variance::{Component, Decomposition, Variances};
+use crate::stats::distance::{CellDistance, CellSelector, DistanceParams, DistanceQuery};
+use crate::stats::effects::{AnovaTerm, EffectsParams, EffectsQuery, LevelEffect, TopCell};
+use crate::stats::variance::{CellVariance, ComponentEstimate, VarianceQuery};
 
 impl Sweeps {
     /// `SweepService.Distance`
@@ -16,14 +16,14 @@ impl Sweeps {
         request: v1::DistanceRequest,
     ) -> Result<Response<v1::DistanceResponse>, Status> {
         let found = self.find(&request.sweep).await?;
-        let between: Vec<Choice> = request.between.into_iter().map(to_choice).collect();
-        let question = Question { between: &between, at: &request.at, permutations: request.permutations };
-        let distances = Distances::new(&found.spec, &question).map_err(table_error)?;
+        let between: Vec<CellSelector> = request.between.into_iter().map(to_choice).collect();
+        let question = DistanceParams { between: &between, at: &request.at, permutations: request.permutations };
+        let distances = DistanceQuery::new(&found.spec, &question).map_err(table_error)?;
         let trials = (distances.cells().len() as u64).saturating_mul(found.spec.repeats.into()).min(found.done);
         let points = found.spec.measure.probe.as_ref().map_or(0, |probe| probe.points);
         let _room = self.room_for_cells(&found, trials.saturating_mul(points.into())).await?;
         let asked = distances.clone();
-        let rows = self.read_rows(&found, move |rows| asked.answer(rows)).await?;
+        let rows = self.read_rows(&found, move |rows| asked.compute_distances(rows)).await?;
         let cell = |cell: &u64| v1::DistanceCell {
             cell: *cell,
             values: found.spec.grid.axis_values(*cell).iter().map(Into::into).collect(),
@@ -49,11 +49,11 @@ impl Sweeps {
     ) -> Result<Response<v1::EffectsResponse>, Status> {
         let found = self.find(&request.sweep).await?;
         let v1::EffectsRequest { metric, at, level, interaction, .. } = request;
-        let asked = Asked { metric: &metric, at: &at, level, interaction: &interaction };
-        let analysis = Analysis::new(&found.spec, &asked).map_err(table_error)?;
+        let asked = EffectsParams { metric: &metric, at: &at, level, interaction: &interaction };
+        let analysis = EffectsQuery::new(&found.spec, &asked).map_err(table_error)?;
         let metric = analysis.metric().name().into_owned();
         let _room = self.room_for_cells(&found, 0).await?;
-        let effects = self.read_rows(&found, move |rows| analysis.answer(rows)).await?;
+        let effects = self.read_rows(&found, move |rows| analysis.analyze_effects(rows)).await?;
         let spec = &found.spec;
         Ok(Response::new(v1::EffectsResponse {
             sweep: found.id,
@@ -80,10 +80,11 @@ impl Sweeps {
         request: v1::VarianceRequest,
     ) -> Result<Response<v1::VarianceResponse>, Status> {
         let found = self.find(&request.sweep).await?;
-        let asked = Variances::new(&found.spec, &request.metric, &request.at, request.level).map_err(table_error)?;
+        let asked =
+            VarianceQuery::new(&found.spec, &request.metric, &request.at, request.level).map_err(table_error)?;
         let metric = asked.metric().name().into_owned();
         let _room = self.room_for_cells(&found, 0).await?;
-        let cells = self.read_rows(&found, move |rows| asked.answer(rows)).await?;
+        let cells = self.read_rows(&found, move |rows| asked.decompose_cells(rows)).await?;
         let spec = &found.spec;
         Ok(Response::new(v1::VarianceResponse {
             sweep: found.id,
@@ -99,53 +100,53 @@ impl Sweeps {
     }
 }
 
-fn to_variance(spec: &Spec, found: Decomposition) -> v1::VarianceCell {
-    let component = |component: Component| v1::VarianceComponent {
+fn to_variance(spec: &Spec, found: CellVariance) -> v1::VarianceCell {
+    let component = |component: ComponentEstimate| v1::VarianceComponent {
         name: component.name,
         df: component.df,
         variance: component.variance,
         share: component.share,
-        low: component.ends.map(|ends| ends.0),
-        high: component.ends.map(|ends| ends.1),
+        low: component.interval.map(|ends| ends.0),
+        high: component.interval.map(|ends| ends.1),
     };
-    let Decomposition { cell, n, components, note } = found;
+    let CellVariance { cell, n, components, note } = found;
     let values = spec.grid.axis_values(cell).iter().map(Into::into).collect();
     v1::VarianceCell { cell, values, n, components: components.into_iter().map(component).collect(), note }
 }
 
-fn to_effect(spec: &Spec, level: &Level) -> v1::Effect {
+fn to_effect(spec: &Spec, level: &LevelEffect) -> v1::Effect {
     v1::Effect {
         axes: level.axes.iter().map(|axis| spec.grid.axes()[*axis].name.clone()).collect(),
         values: level.values.iter().map(Into::into).collect(),
         cells: level.cells,
         mean: level.mean,
         effect: level.effect,
-        low: level.ends.map(|ends| ends.0),
-        high: level.ends.map(|ends| ends.1),
+        low: level.interval.map(|ends| ends.0),
+        high: level.interval.map(|ends| ends.1),
     }
 }
 
-fn to_share(term: Term) -> v1::VarianceShare {
-    let Term { name, df, squares, share, between } = term;
+fn to_share(term: AnovaTerm) -> v1::VarianceShare {
+    let AnovaTerm { name, df, squares, share, between } = term;
     v1::VarianceShare { name, df, squares, share, between }
 }
 
-fn to_best(spec: &Spec, best: &Best) -> v1::BestCell {
-    let Best { cell, n, lost, mean, place, probability } = *best;
+fn to_best(spec: &Spec, best: &TopCell) -> v1::BestCell {
+    let TopCell { cell, n, without_value: lost, mean, rank: place, probability } = *best;
     let values = spec.grid.axis_values(cell).iter().map(Into::into).collect();
     let (mean_rank, may_be_best) = (Some(place.mean_rank), place.may_be_best);
     // What is not defined is NaN on the wire.
     v1::BestCell { cell, values, n, lost, mean: mean.unwrap_or(f64::NAN), probability, mean_rank, may_be_best }
 }
 
-fn to_choice(choice: v1::CellChoice) -> Choice {
+fn to_choice(choice: v1::CellChoice) -> CellSelector {
     match choice.cell {
-        Some(cell) => Choice::Number(cell),
-        None => Choice::Values(choice.values.into_iter().map(|choice| (choice.axis, choice.value)).collect()),
+        Some(cell) => CellSelector::Number(cell),
+        None => CellSelector::Values(choice.values.into_iter().map(|choice| (choice.axis, choice.value)).collect()),
     }
 }
 
-fn to_distance(apart: Apart) -> v1::Distance {
+fn to_distance(apart: CellDistance) -> v1::Distance {
     v1::Distance {
         a: apart.a as u32,
         b: apart.b as u32,
@@ -153,9 +154,9 @@ fn to_distance(apart: Apart) -> v1::Distance {
         n: apart.n,
         distance: apart.distance,
         null: apart.null,
-        statistic: apart.swaps.map(|swaps| swaps.distance),
-        p: apart.swaps.map(|swaps| swaps.p),
-        exact: apart.swaps.is_some_and(|swaps| swaps.exact),
+        statistic: apart.permutation_test.map(|swaps| swaps.distance),
+        p: apart.permutation_test.map(|swaps| swaps.p),
+        exact: apart.permutation_test.is_some_and(|swaps| swaps.exact),
         agreement: apart.agreement,
         agreement_same: apart.agreement_same,
         agreement_a: apart.agreement_a,

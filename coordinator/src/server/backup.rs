@@ -20,7 +20,7 @@ use super::status::state;
 use super::{Shared, store_error};
 use crate::core::SweepRow;
 use crate::core::audits::Finding;
-use crate::store::{Audit, Reader, StoreError, StoredTrial};
+use crate::store::{Audit, StoreError, StoreReader, StoredTrial};
 
 /// Newest version of the records.
 pub(crate) const VERSION: u32 = 2;
@@ -35,7 +35,7 @@ type Records = mpsc::Sender<Result<v1::BackupRecord, Status>>;
 /// Sends a backup to whoever asked for it, or what hinders it.
 pub(super) fn send(shared: &Shared, records: Records) {
     let mut backup = Backup { records, tally: RecordDigest::default(), files: BTreeMap::new(), wanted: true };
-    let sent = shared.store.reader().map_err(store_error).and_then(|reader| {
+    let sent = shared.store.open_reader().map_err(store_error).and_then(|reader| {
         backup.store(reader.as_ref())?;
         backup.files(&shared.catalog.shelf)
     });
@@ -59,10 +59,10 @@ impl Backup {
         self.wanted = self.wanted && self.records.blocking_send(Ok(record)).is_ok();
     }
 
-    fn store(&mut self, reader: &dyn Reader) -> Result<(), UserError> {
-        let (_, next_lease) = reader.leases().map_err(store_error)?;
+    fn store(&mut self, reader: &dyn StoreReader) -> Result<(), UserError> {
+        let (_, next_lease) = reader.read_leases().map_err(store_error)?;
         self.send(Kind::Head(v1::BackupHead { version: VERSION, build: BUILD.to_owned(), next_lease }));
-        for row in reader.sweeps().map_err(store_error)? {
+        for row in reader.read_sweeps().map_err(store_error)? {
             row.named_files().for_each(|hash| self.name(hash, &row.id));
             self.send(Kind::Sweep(to_wire(&row)));
             self.rows(reader, &row).map_err(store_error)?;
@@ -70,9 +70,9 @@ impl Backup {
         Ok(())
     }
 
-    fn rows(&mut self, reader: &dyn Reader, sweep: &SweepRow) -> Result<(), StoreError> {
+    fn rows(&mut self, reader: &dyn StoreReader, sweep: &SweepRow) -> Result<(), StoreError> {
         let (mut page, mut bytes) = (v1::BackupTrials::default(), 0);
-        let damages = reader.sound_trials(sweep.number, &mut |StoredTrial { result, worker }| {
+        let damages = reader.read_intact_trials(sweep.number, &mut |StoredTrial { result, worker }| {
             result.weights_hash.iter().for_each(|hash| self.name(*hash, &sweep.id));
             let row = v1::TrialRow { result: Some(result.into()), values: Vec::new(), worker };
             bytes += row.encoded_len();
@@ -87,11 +87,11 @@ impl Backup {
             return Err(StoreError::Damaged(Box::new(damage)));
         }
         self.send(Kind::Trials(page));
-        reader.all_attempts(sweep.number, &mut |key, attempt| {
+        reader.read_all_attempts(sweep.number, &mut |key, attempt| {
             let crate::store::Attempt { cause, worker, seconds } = attempt;
             self.send(Kind::Attempt(v1::BackupAttempt { key: Some(key.into()), cause, worker, seconds }));
         })?;
-        for audits in reader.audits(sweep.number)?.chunks(PAGE.1) {
+        for audits in reader.read_audits(sweep.number)?.chunks(PAGE.1) {
             let audits = audits.iter().cloned().map(audit).collect();
             self.send(Kind::Audits(v1::BackupAudits { audits }));
         }

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::engine::Event;
 use super::{Shared, store_error};
-use crate::store::{Write, Writer, Written};
+use crate::store::{StoreWrite, StoreWriter, WriteOutput};
 
 /// How often they are looked for.
 const EVERY: Duration = Duration::from_secs(3600);
@@ -45,9 +45,9 @@ pub(super) async fn go_on(shared: Arc<Shared>, identity: Option<i64>) {
 ///
 /// # Errors
 /// The store or the folder cannot be written. Whoever goes on then may lose files to a store that thinks itself alone.
-pub(crate) fn sign_folder(writer: &mut dyn Writer, folder: &Path) -> Result<i64, UserError> {
-    let written = writer.commit(&[&Write::Identify(new_identity())]).map_err(store_error)?;
-    let Some(Written::Identity(identity)) = written.into_iter().next() else {
+pub(crate) fn sign_folder(writer: &mut dyn StoreWriter, folder: &Path) -> Result<i64, UserError> {
+    let written = writer.commit_writes(&[&StoreWrite::EnsureIdentity(new_identity())]).map_err(store_error)?;
+    let Some(WriteOutput::Identity(identity)) = written.into_iter().next() else {
         return Err(UserError::new(ErrorCode::Internal, "the store does not say which one it is"));
     };
     let unsigned = |error| {

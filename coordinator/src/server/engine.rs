@@ -25,7 +25,10 @@ use crate::core::{
 };
 use crate::failpoint;
 use crate::store::writer::WriterHandle;
-use crate::store::{Batch, Cleared, Gathering, Inheritance, Redone, Report, StoreError, Write, Written};
+use crate::store::{
+    ClearedRows, CommitBatch, CommitReport, RedoneTrial, ReusingSweep, StoreError, StoreWrite, SuccessorSweep,
+    WriteOutput,
+};
 
 /// Messages to a worker.
 pub type Outbox = mpsc::Sender<Result<v1::SessionResponse, tonic::Status>>;
@@ -45,7 +48,7 @@ pub enum Event {
     /// A batch of results.
     Results(Box<Delivery>),
     /// The store has dealt with it.
-    Committed(Box<Delivery>, Result<Report, StoreError>),
+    Committed(Box<Delivery>, Result<CommitReport, StoreError>),
     /// A lease is durable and may be sent, or is not.
     LeaseStored(LeaseRow, String, Vec<TrialKey>, Result<(), StoreError>),
     /// The store has dealt with the verdict on a trial: whether it gave it that row.
@@ -71,9 +74,9 @@ pub enum Event {
     /// It has it, if the answer is yes.
     Extended(i64, SpecSource, Arc<Spec>, Result<bool, StoreError>, oneshot::Sender<Result<(), UserError>>),
     /// A new sweep is to be stored with the rows of another one.
-    Inherit(Box<Inheritance>, oneshot::Sender<Result<i64, StoreError>>),
+    Inherit(Box<SuccessorSweep>, oneshot::Sender<Result<i64, StoreError>>),
     /// A new sweep is to be stored with copies of rows of others.
-    Gather(Box<Gathering>, oneshot::Sender<Result<(i64, u64), StoreError>>),
+    Gather(Box<ReusingSweep>, oneshot::Sender<Result<(i64, u64), StoreError>>),
     /// It is stored, and the other one, of this number, has ended.
     Inherited(i64, Result<i64, StoreError>, oneshot::Sender<Result<i64, StoreError>>),
     /// A sweep that is stored begins with these rows.
@@ -83,13 +86,13 @@ pub enum Event {
     /// It is no more, or still there.
     Removed(i64, Result<(), StoreError>, oneshot::Sender<Result<(), UserError>>),
     /// Some of a removed sweep's rows are to be cleared.
-    Clear(i64, oneshot::Sender<Result<Cleared, StoreError>>),
+    Clear(i64, oneshot::Sender<Result<ClearedRows, StoreError>>),
     /// Files are to go that nothing names, as far as is known; how many of them went, and their bytes.
     TakeOff(Vec<[u8; 32]>, oneshot::Sender<Result<(u64, u64), StoreError>>),
     /// Trials of a sweep are to be run once more, because files that their rows name are lost.
     Redo(i64, Vec<TrialKey>, oneshot::Sender<Result<(), UserError>>),
     /// They are due, or are not.
-    Redone(i64, Result<Vec<Redone>, StoreError>, oneshot::Sender<Result<(), UserError>>),
+    Redone(i64, Result<Vec<RedoneTrial>, StoreError>, oneshot::Sender<Result<(), UserError>>),
     /// Whether the store takes a write.
     Probe(oneshot::Sender<Result<(), StoreError>>),
     /// A question.
@@ -135,7 +138,7 @@ pub struct Delivery {
     /// The room that it takes until it is stored.
     pub held: Place,
     /// Whether a "no such trial" is to be answered.
-    pub reply: oneshot::Sender<Result<Report, Refusal>>,
+    pub reply: oneshot::Sender<Result<CommitReport, Refusal>>,
 }
 
 /// Why a batch was not taken.
@@ -324,15 +327,15 @@ impl Engine {
     ) -> Vec<Effect> {
         let events = self.events.clone();
         let stored = row.clone();
-        let answer = Box::new(move |written: Result<Written, StoreError>| match written {
-            Ok(Written::Sweep(number)) => {
+        let answer = Box::new(move |written: Result<WriteOutput, StoreError>| match written {
+            Ok(WriteOutput::SweepNumber(number)) => {
                 let row = Box::new(SweepRow { number, ..*row });
                 let _ = events.send(Event::Launched(row, spec, reply));
             }
             Ok(_) => drop(reply),
             Err(error) => drop(reply.send(Err(error))),
         });
-        self.writer.write(Write::Sweep(*stored), answer);
+        self.writer.enqueue_write(StoreWrite::InsertSweep(*stored), answer);
         Vec::new()
     }
 
@@ -377,7 +380,7 @@ impl Engine {
 
     fn deliver(&mut self, mut delivery: Box<Delivery>) -> Vec<Effect> {
         // The loop itself never waits for a disk that is slow.
-        if !self.writer.takes_results() {
+        if !self.writer.can_take_results() {
             let _ = delivery.reply.send(Err(Refusal::Busy));
             return Vec::new();
         }
@@ -392,7 +395,7 @@ impl Engine {
             Ok(Admission::Compare) => (true, false),
         };
         let name = self.core.workers().find(|(id, _)| **id == delivery.worker).map(|(_, w)| w.name.clone());
-        let batch = Batch {
+        let batch = CommitBatch {
             sweep: delivery.sweep,
             fence: delivery.fence,
             worker: name.unwrap_or_else(|| delivery.worker.clone()),
@@ -400,25 +403,25 @@ impl Engine {
             results: std::mem::take(&mut delivery.results),
             compare_only,
             audit,
-            chosen: self.core.chosen(delivery.sweep, &keys),
+            chosen_for_audit: self.core.chosen(delivery.sweep, &keys),
         };
         let events = self.events.clone();
-        let answer = Box::new(move |written: Result<Written, StoreError>| {
+        let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
             let report = written.map(|written| match written {
-                Written::Results(report) => report,
-                _ => Report::default(),
+                WriteOutput::Results(report) => report,
+                _ => CommitReport::default(),
             });
             let _ = events.send(Event::Committed(delivery, report));
         });
-        self.writer.write(Write::Results(batch), answer);
+        self.writer.enqueue_write(StoreWrite::StoreResults(batch), answer);
         Vec::new()
     }
 
-    fn committed(&mut self, delivery: Delivery, result: Result<Report, StoreError>, now: Now) -> Vec<Effect> {
+    fn committed(&mut self, delivery: Delivery, result: Result<CommitReport, StoreError>, now: Now) -> Vec<Effect> {
         let report = match result {
             Ok(report) => report,
             Err(error) => {
-                if !matches!(error, StoreError::Missing(_)) {
+                if !matches!(error, StoreError::BlobMissing(_)) {
                     self.complaints.say("results could not be stored", &error);
                 }
                 let _ = delivery.reply.send(Err(Refusal::Store(error)));
@@ -431,10 +434,10 @@ impl Engine {
         }
         let committed = Committed {
             stored: report.stored.iter().map(|at| delivery.rows[*at].clone()).collect(),
-            known: report.known.clone(),
+            known: report.already_stored.clone(),
             mismatches,
             fenced: report.fenced,
-            due: report.due.clone(),
+            due: report.audits_due.clone(),
             audited: report.audited.iter().map(|(at, finding)| (delivery.rows[*at].clone(), *finding)).collect(),
         };
         let effects = self.core.on_committed(&delivery.worker, delivery.fence, delivery.sweep, &committed, now);
@@ -452,14 +455,14 @@ impl Engine {
             Ok(None) => drop(reply.send(Ok(()))),
             Ok(Some(change)) => {
                 let events = self.events.clone();
-                let answer = Box::new(move |written: Result<Written, StoreError>| {
+                let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
                     let _ = events.send(Event::Steered(sweep, change, written.map(|_| ()), reply));
                 });
                 let write = match change {
-                    Change::State(state) => Write::State(sweep, state),
-                    Change::Share(share) => Write::Share(sweep, share),
+                    Change::State(state) => StoreWrite::SetSweepState(sweep, state),
+                    Change::Share(share) => StoreWrite::SetShare(sweep, share),
                 };
-                self.writer.write(write, answer);
+                self.writer.enqueue_write(write, answer);
             }
         }
         Vec::new()
@@ -483,10 +486,10 @@ impl Engine {
 
     fn retry(&self, sweep: i64, reply: oneshot::Sender<Result<(), UserError>>) {
         let events = self.events.clone();
-        let answer = Box::new(move |written: Result<Written, StoreError>| {
+        let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
             let _ = events.send(Event::Retried(sweep, written.map(to_retried), reply));
         });
-        self.writer.write(Write::Retry(sweep), answer);
+        self.writer.enqueue_write(StoreWrite::RetryFailed(sweep), answer);
     }
 
     fn retried(
@@ -511,12 +514,12 @@ impl Engine {
                 let ask = v1::Yield { fence: Some(to_wire(fence)), trials };
                 self.send(&worker, v1::session_response::Message::Yield(ask));
             }
-            Effect::Shrink(lease) => self.persist(Write::Shrink(lease)),
-            Effect::EndLeases(ended) => self.persist(Write::EndLeases(ended)),
+            Effect::Shrink(lease) => self.persist(StoreWrite::ShrinkLease(lease)),
+            Effect::EndLeases(ended) => self.persist(StoreWrite::EndLeases(ended)),
             Effect::SetState(sweep, state) => {
                 let what = if state.is_open() { "sweep goes on" } else { "sweep ended" };
                 tracing::info!(sweep, ?state, "{what}");
-                self.persist(Write::State(sweep, state));
+                self.persist(StoreWrite::SetSweepState(sweep, state));
             }
             Effect::Condemn(verdict) => self.condemn(verdict),
             Effect::Withdraw(withdrawal) => self.withdraw(withdrawal),
@@ -534,17 +537,17 @@ impl Engine {
     fn condemn(&self, verdict: Verdict) {
         tracing::error!(trial = %verdict.key, cause = verdict.cause, audit = verdict.audit, "given up");
         let write = if verdict.audit {
-            Write::AuditFailed(verdict.sweep, verdict.key, verdict.cause.clone())
+            StoreWrite::GiveUpAudit(verdict.sweep, verdict.key, verdict.cause.clone())
         } else {
             let result = TrialResult::failed(verdict.key, verdict.cause.clone(), verdict.metrics);
-            Write::Verdict(verdict.sweep, result)
+            StoreWrite::GiveUpTrial(verdict.sweep, result)
         };
         let events = self.events.clone();
-        let answer = Box::new(move |written: Result<Written, StoreError>| {
-            let stored = written.map(|written| written == Written::Verdict(true));
+        let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
+            let stored = written.map(|written| written == WriteOutput::GaveUp(true));
             let _ = events.send(Event::Condemned(verdict, stored));
         });
-        self.writer.write(write, answer);
+        self.writer.enqueue_write(write, answer);
     }
 
     fn condemned(&mut self, verdict: Verdict, stored: Result<bool, StoreError>, now: Now) -> Vec<Effect> {
@@ -569,10 +572,10 @@ impl Engine {
         let Withdrawal { sweep, key, audit } = withdrawal;
         tracing::info!(trial = %key, "a worker that was thought dead of it has come back: it is run again");
         let events = self.events.clone();
-        let answer = Box::new(move |written: Result<Written, StoreError>| {
+        let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
             let _ = events.send(Event::Withdrawn(withdrawal, written.map(to_retried)));
         });
-        self.writer.write(Write::Withdraw(sweep, key, audit), answer);
+        self.writer.enqueue_write(StoreWrite::RevertGiveUp(sweep, key, audit), answer);
     }
 
     fn withdrawn(&mut self, withdrawal: Withdrawal, retried: Result<Retried, StoreError>, now: Now) -> Vec<Effect> {
@@ -588,14 +591,14 @@ impl Engine {
 
     fn look_up(&self, sweep: i64, keys: Vec<TrialKey>) {
         let events = self.events.clone();
-        let answer = Box::new(move |written: Result<Written, StoreError>| {
+        let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
             let looked = written.map(|written| match written {
-                Written::Rows(rows, audits) => (rows, audits),
+                WriteOutput::Rows(rows, audits) => (rows, audits),
                 _ => Looked::default(),
             });
             let _ = events.send(Event::LookedUp(sweep, looked));
         });
-        self.writer.write(Write::LookUp(sweep, keys), answer);
+        self.writer.enqueue_write(StoreWrite::LookUpRows(sweep, keys), answer);
     }
 
     /// Where it fails, the trials are run again, and their rows are looked up again when they come.
@@ -620,10 +623,10 @@ impl Engine {
             return Vec::new();
         }
         let events = self.events.clone();
-        let answer = Box::new(move |written: Result<Written, StoreError>| {
+        let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
             let _ = events.send(Event::Removed(sweep, written.map(|_| ()), reply));
         });
-        self.writer.write(Write::Remove(sweep), answer);
+        self.writer.enqueue_write(StoreWrite::RemoveSweep(sweep), answer);
         Vec::new()
     }
 
@@ -652,11 +655,11 @@ impl Engine {
             return Vec::new();
         }
         let (events, extended) = (self.events.clone(), to.clone());
-        let answer = Box::new(move |written: Result<Written, StoreError>| {
-            let stored = written.map(|written| written == Written::Extended(true));
+        let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
+            let stored = written.map(|written| written == WriteOutput::Extended(true));
             let _ = events.send(Event::Extended(sweep, extended, spec, stored, reply));
         });
-        self.writer.write(Write::Extend(sweep, from, to), answer);
+        self.writer.enqueue_write(StoreWrite::ExtendSweep(sweep, from, to), answer);
         Vec::new()
     }
 
@@ -679,22 +682,31 @@ impl Engine {
         effects
     }
 
-    fn inherit(&self, inheritance: Box<Inheritance>, reply: oneshot::Sender<Result<i64, StoreError>>) -> Vec<Effect> {
-        let (events, from) = (self.events.clone(), inheritance.from);
-        let answer = Box::new(move |written: Result<Written, StoreError>| {
-            let stored = written.map(|written| if let Written::Sweep(number) = written { number } else { 0 });
+    fn inherit(
+        &self,
+        inheritance: Box<SuccessorSweep>,
+        reply: oneshot::Sender<Result<i64, StoreError>>,
+    ) -> Vec<Effect> {
+        let (events, from) = (self.events.clone(), inheritance.predecessor);
+        let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
+            let stored = written.map(|written| if let WriteOutput::SweepNumber(number) = written { number } else { 0 });
             let _ = events.send(Event::Inherited(from, stored, reply));
         });
-        self.writer.write(Write::Inherit(inheritance), answer);
+        self.writer.enqueue_write(StoreWrite::InsertSuccessor(inheritance), answer);
         Vec::new()
     }
 
-    fn gather(&self, gathering: Box<Gathering>, reply: oneshot::Sender<Result<(i64, u64), StoreError>>) -> Vec<Effect> {
-        let answer = |written: Result<Written, StoreError>| {
-            let gathered = |written| if let Written::Gathered(sweep, rows) = written { (sweep, rows) } else { (0, 0) };
+    fn gather(
+        &self,
+        gathering: Box<ReusingSweep>,
+        reply: oneshot::Sender<Result<(i64, u64), StoreError>>,
+    ) -> Vec<Effect> {
+        let answer = |written: Result<WriteOutput, StoreError>| {
+            let gathered =
+                |written| if let WriteOutput::SweepWithRows(sweep, rows) = written { (sweep, rows) } else { (0, 0) };
             drop(reply.send(written.map(gathered)));
         };
-        self.writer.write(Write::Gather(gathering), Box::new(answer));
+        self.writer.enqueue_write(StoreWrite::InsertReusing(gathering), Box::new(answer));
         Vec::new()
     }
 
@@ -711,21 +723,22 @@ impl Engine {
         if ends { self.core.on_steered(from, Change::State(SweepState::Cancelled), now) } else { Vec::new() }
     }
 
-    fn clear(&self, sweep: i64, reply: oneshot::Sender<Result<Cleared, StoreError>>) -> Vec<Effect> {
-        let answer = |written: Result<Written, StoreError>| {
-            let cleared = |written| if let Written::Cleared(cleared) = written { cleared } else { Cleared::default() };
+    fn clear(&self, sweep: i64, reply: oneshot::Sender<Result<ClearedRows, StoreError>>) -> Vec<Effect> {
+        let answer = |written: Result<WriteOutput, StoreError>| {
+            let cleared =
+                |written| if let WriteOutput::Cleared(cleared) = written { cleared } else { ClearedRows::default() };
             drop(reply.send(written.map(cleared)));
         };
-        self.writer.write(Write::Clear(sweep), Box::new(answer));
+        self.writer.enqueue_write(StoreWrite::ClearRows(sweep), Box::new(answer));
         Vec::new()
     }
 
     fn take_off(&self, hashes: Vec<[u8; 32]>, reply: oneshot::Sender<Result<(u64, u64), StoreError>>) -> Vec<Effect> {
-        let answer = |written: Result<Written, StoreError>| {
-            let gone = |written| if let Written::TakenOff(files, bytes) = written { (files, bytes) } else { (0, 0) };
+        let answer = |written: Result<WriteOutput, StoreError>| {
+            let gone = |written| if let WriteOutput::Deleted(files, bytes) = written { (files, bytes) } else { (0, 0) };
             drop(reply.send(written.map(gone)));
         };
-        self.writer.write(Write::TakeOff(hashes), Box::new(answer));
+        self.writer.enqueue_write(StoreWrite::FindUnreferenced(hashes), Box::new(answer));
         Vec::new()
     }
 
@@ -735,18 +748,19 @@ impl Engine {
             return Vec::new();
         }
         let events = self.events.clone();
-        let answer = Box::new(move |written: Result<Written, StoreError>| {
-            let redone = written.map(|written| if let Written::Redone(redone) = written { redone } else { Vec::new() });
+        let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
+            let redone =
+                written.map(|written| if let WriteOutput::Redone(redone) = written { redone } else { Vec::new() });
             let _ = events.send(Event::Redone(sweep, redone, reply));
         });
-        self.writer.write(Write::Redo(sweep, keys), answer);
+        self.writer.enqueue_write(StoreWrite::RedoTrials(sweep, keys), answer);
         Vec::new()
     }
 
     fn redone(
         &mut self,
         sweep: i64,
-        redone: Result<Vec<Redone>, StoreError>,
+        redone: Result<Vec<RedoneTrial>, StoreError>,
         reply: oneshot::Sender<Result<(), UserError>>,
         now: Now,
     ) -> Vec<Effect> {
@@ -759,29 +773,29 @@ impl Engine {
     }
 
     fn probe(&self, reply: oneshot::Sender<Result<(), StoreError>>) -> Vec<Effect> {
-        let answer = |written: Result<Written, StoreError>| drop(reply.send(written.map(|_| ())));
-        self.writer.write(Write::Probe, Box::new(answer));
+        let answer = |written: Result<WriteOutput, StoreError>| drop(reply.send(written.map(|_| ())));
+        self.writer.enqueue_write(StoreWrite::CheckWritable, Box::new(answer));
         Vec::new()
     }
 
     /// For writes whose loss a restart repairs: a lease that lives on expires, a state is worked out anew.
-    fn persist(&self, write: Write) {
+    fn persist(&self, write: StoreWrite) {
         let events = self.events.clone();
-        let answer = move |written: Result<Written, StoreError>| {
+        let answer = move |written: Result<WriteOutput, StoreError>| {
             if let Err(error) = written {
                 let _ = events.send(Event::NotStored(error));
             }
         };
-        self.writer.write(write, Box::new(answer));
+        self.writer.enqueue_write(write, Box::new(answer));
     }
 
     fn store_lease(&self, lease: LeaseRow, sweep: String, keys: Vec<TrialKey>) {
         let events = self.events.clone();
         let row = lease.clone();
-        let answer = Box::new(move |written: Result<Written, StoreError>| {
+        let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
             let _ = events.send(Event::LeaseStored(lease, sweep, keys, written.map(|_| ())));
         });
-        self.writer.write(Write::Lease(row), answer);
+        self.writer.enqueue_write(StoreWrite::InsertLease(row), answer);
     }
 
     fn send_grant(
@@ -832,6 +846,6 @@ fn to_wire(fence: Fence) -> v1::Fence {
     v1::Fence { lease: fence.lease, epoch: fence.epoch }
 }
 
-fn to_retried(written: Written) -> Retried {
-    if let Written::Retried(trials, audits) = written { (trials, audits) } else { Retried::default() }
+fn to_retried(written: WriteOutput) -> Retried {
+    if let WriteOutput::Reopened(trials, audits) = written { (trials, audits) } else { Retried::default() }
 }

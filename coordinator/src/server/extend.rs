@@ -26,7 +26,7 @@ use super::sweeps::{Prepared, Sweeps, waiting};
 use super::{Shared, change, store_error};
 use crate::core::lookup::describe_cell;
 use crate::core::{Core, DataPin, StoredRow, Sweep, SweepRow, SweepState};
-use crate::store::Inheritance;
+use crate::store::SuccessorSweep;
 
 /// The sweep that is to be extended.
 struct Old {
@@ -120,7 +120,7 @@ impl Sweeps {
         });
         let (old, cells) = task.await.map_err(|e| Status::internal(e.to_string()))??;
         let (from, source) = (old.record.number, old.record.source.clone());
-        let inheritance = Inheritance { row, from, cells };
+        let inheritance = SuccessorSweep { row, predecessor: from, cell_map: cells };
         let this = Self(self.0.clone());
         // To the end, even if whoever asked goes away.
         let number = tokio::spawn(async move {
@@ -135,8 +135,8 @@ impl Sweeps {
 
     /// Stores a new sweep with the rows of another one, if that one has the same file still; the new one, as it is
     /// stored.
-    async fn inherit(&self, inheritance: Inheritance, source: SpecSource) -> Result<SweepRow, Status> {
-        let (from, row) = (inheritance.from, inheritance.row.clone());
+    async fn inherit(&self, inheritance: SuccessorSweep, source: SpecSource) -> Result<SweepRow, Status> {
+        let (from, row) = (inheritance.predecessor, inheritance.row.clone());
         change::alone(&self.0, move |shared| async move {
             // Its cells were matched with those of the file that it had then.
             let same = move |core: &Core| core.sweep(from).is_some_and(|sweep| sweep.record.source == source);
@@ -174,9 +174,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// A sweep that was stored with rows, and what the core keeps of these.
 fn read_new(shared: &Shared, record: Arc<SweepRow>, spec: Arc<Spec>) -> Result<(Sweep, Vec<StoredRow>), UserError> {
-    let readers = shared.store.readers(threads()).map_err(store_error)?;
+    let readers = shared.store.open_readers(threads()).map_err(store_error)?;
     let (rows, _) = sound_rows(&readers, record.number, &spec, false).map_err(store_error)?;
-    let audits = readers.with_one(|reader| reader.audits(record.number)).map_err(store_error)?;
+    let audits = readers.with_reader(|reader| reader.read_audits(record.number)).map_err(store_error)?;
     let mut sweep = Sweep::new(record, spec);
     sweep.remember_audits(audits.into_iter().map(|audit| (audit.key, audit.process, audit.finding)));
     Ok((sweep, rows))

@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::Shared;
 use super::limits::{Pages, Stream};
-use crate::store::Kept;
+use crate::store::ReferencedBlobs;
 
 /// How long the next piece of a file may take to come.
 const PIECE_WITHIN: Duration = Duration::from_secs(60);
@@ -164,12 +164,12 @@ fn count_up(promised: &mut HashMap<[u8; 32], Promise>, hash: &[u8; 32]) {
     (promise.times, promise.last) = (promise.times + 1, Instant::now());
 }
 
-impl Kept for Shelf {
-    fn has(&self, hash: &[u8; 32]) -> bool {
+impl ReferencedBlobs for Shelf {
+    fn has_blob(&self, hash: &[u8; 32]) -> bool {
         self.has(hash)
     }
 
-    fn remove(&self, hash: &[u8; 32]) -> std::io::Result<Option<u64>> {
+    fn remove_unreserved(&self, hash: &[u8; 32]) -> std::io::Result<Option<u64>> {
         self.remove(hash)
     }
 }

@@ -9,8 +9,8 @@ use ergodic_proto::v1;
 
 use crate::core::Sweep;
 use crate::core::live::Tally;
-use crate::stats::precision::stopped;
-use crate::stats::special::t_quantile;
+use crate::stats::precision::level_after_stopping;
+use crate::stats::special::student_t_quantile;
 
 /// Most places of the grid, so that a message stays small.
 const MOST_PLACES: u64 = 400;
@@ -73,11 +73,14 @@ fn half(spec: &Spec, tally: &Tally) -> Option<f64> {
     if !spec.seeds.crossed.is_empty() {
         return None;
     }
-    let level =
-        if spec.stopping_rule.as_ref().is_some_and(StoppingRule::is_precision_based) { stopped(0.95) } else { 0.95 };
+    let level = if spec.stopping_rule.as_ref().is_some_and(StoppingRule::is_precision_based) {
+        level_after_stopping(0.95)
+    } else {
+        0.95
+    };
     let variance = tally.metric.variance()?;
     let n = tally.metric.n as f64;
-    Some(t_quantile(0.5 + 0.5 * level, n - 1.0) * libm::sqrt(variance / n))
+    Some(student_t_quantile(0.5 + 0.5 * level, n - 1.0) * libm::sqrt(variance / n))
 }
 
 fn to_cell(trials: u64, tally: &Tally) -> v1::WatchCell {

@@ -10,7 +10,7 @@ use ergodic_proto::status::UserError;
 use super::files::{Flaw, Shelf};
 use super::{Shared, store_error};
 use crate::core::SweepRow;
-use crate::store::{Reader, Store};
+use crate::store::{Store, StoreReader};
 
 /// What was looked at, each file once.
 struct Look<'a> {
@@ -50,9 +50,9 @@ fn look_at(shelf: &Shelf, hash: &[u8; 32]) -> Option<Flaw> {
 }
 
 /// Files of weights that the rows of a sweep name, with their trials. Rows that do not tell are passed over.
-fn named_weights(reader: &dyn Reader, sweep: i64) -> Result<Vec<(TrialKey, [u8; 32])>, UserError> {
+fn named_weights(reader: &dyn StoreReader, sweep: i64) -> Result<Vec<(TrialKey, [u8; 32])>, UserError> {
     let mut named = Vec::new();
-    let damages = reader.weights(sweep, &mut |key, hash| named.push((key, hash))).map_err(store_error)?;
+    let damages = reader.read_weights_hashes(sweep, &mut |key, hash| named.push((key, hash))).map_err(store_error)?;
     damages.iter().for_each(|damage| tracing::error!("{damage}"));
     Ok(named)
 }
@@ -68,9 +68,9 @@ fn lost_of(named: Vec<(TrialKey, [u8; 32])>, look: &mut Look<'_>) -> BTreeMap<Tr
 /// # Errors
 /// The store cannot be read.
 pub(super) fn tell(store: &dyn Store, shelf: &Shelf) -> Result<(), UserError> {
-    let reader = store.reader().map_err(store_error)?;
+    let reader = store.open_reader().map_err(store_error)?;
     let mut look = Look::new(shelf);
-    for row in reader.sweeps().map_err(store_error)? {
+    for row in reader.read_sweeps().map_err(store_error)? {
         for hash in row.named_files() {
             if let Some(why) = look.at(&hash) {
                 let file = to_hex(&hash);
@@ -106,7 +106,7 @@ fn tell_of_weights(row: &SweepRow, lost: &BTreeMap<TrialKey, ([u8; 32], Flaw)>) 
 pub(super) async fn trials(shared: &Arc<Shared>, sweep: i64) -> Result<Vec<TrialKey>, UserError> {
     let shared = shared.clone();
     let task = tokio::task::spawn_blocking(move || {
-        let named = named_weights(shared.store.reader().map_err(store_error)?.as_ref(), sweep)?;
+        let named = named_weights(shared.store.open_reader().map_err(store_error)?.as_ref(), sweep)?;
         let lost = lost_of(named, &mut Look::new(&shared.catalog.shelf));
         Ok(lost.into_keys().collect())
     });
@@ -120,7 +120,7 @@ pub(super) async fn trials(shared: &Arc<Shared>, sweep: i64) -> Result<Vec<Trial
 pub(super) async fn missing(shared: &Arc<Shared>, sweep: i64) -> Result<u64, UserError> {
     let shared = shared.clone();
     let task = tokio::task::spawn_blocking(move || {
-        let named = named_weights(shared.store.reader().map_err(store_error)?.as_ref(), sweep)?;
+        let named = named_weights(shared.store.open_reader().map_err(store_error)?.as_ref(), sweep)?;
         Ok(named.iter().filter(|(_, hash)| !shared.catalog.shelf.has(hash)).count() as u64)
     });
     task.await.map_err(|e| UserError::new(ergodic_common::ErrorCode::Internal, e.to_string()))?

@@ -19,14 +19,14 @@ use tonic::codegen::Service;
 use super::process;
 use crate::core::audits::AuditCounts;
 use crate::core::{Core, StoredRow, SweepState, Tallies};
-use crate::store::writer::Meter;
+use crate::store::writer::WriterMetrics;
 
 /// What is counted where it happens.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     requests: Family<Call, Counter>,
     trial_seconds: Family<Ended, Histogram>,
-    meter: Arc<Meter>,
+    meter: Arc<WriterMetrics>,
     leads: bool,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct Snapshot {
 
 impl Metrics {
     /// Beside what the store's writer counts, of a coordinator that leads or stands by.
-    pub(crate) fn new(meter: Arc<Meter>, leads: bool) -> Self {
+    pub(crate) fn new(meter: Arc<WriterMetrics>, leads: bool) -> Self {
         // From a millisecond to three hours.
         let histogram = || Histogram::new(exponential_buckets(0.001, 4.0, 12));
         Self { requests: Family::default(), trial_seconds: Family::new_with_constructor(histogram), meter, leads }
@@ -90,7 +90,7 @@ impl Metrics {
 
     /// Why the store takes nothing at the moment, if so.
     pub(crate) fn trouble(&self) -> Option<String> {
-        self.meter.trouble()
+        self.meter.recent_failure()
     }
 
     /// Everything as text.
@@ -101,7 +101,7 @@ impl Metrics {
         registry.register("grpc_requests", "Requests by method and gRPC code as they were first answered", requests);
         let seconds = self.trial_seconds.clone();
         registry.register_with_unit("trial", "Durations of trials that got their row here", Unit::Seconds, seconds);
-        self.meter.register(&mut registry);
+        self.meter.register_metrics(&mut registry);
         let leads = Gauge::<i64>::default();
         leads.set(self.leads.into());
         registry.register("leads", "1 if this coordinator leads, 0 if it stands by", leads);

@@ -54,9 +54,9 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
 use crate::core::Core;
-use crate::store::place::Place;
+use crate::store::place::StoreLocation;
 use crate::store::writer::{WriterHandle, WriterLoop};
-use crate::store::{Store, StoreError, Writer};
+use crate::store::{Store, StoreError, StoreWriter};
 use checkpoints::{Checkpoints, Keeper};
 pub(crate) use collect::sign_folder;
 use data::DataCatalog;
@@ -75,7 +75,7 @@ pub struct ServeOptions {
     /// Where to listen; port 0 picks a free one.
     pub listen: SocketAddr,
     /// Where the store is.
-    pub store: Place,
+    pub store: StoreLocation,
     /// Where files of sweeps and trials are kept; beside the results if they are kept in a directory.
     pub files: Option<PathBuf>,
     /// Where dataset files are.
@@ -124,7 +124,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// Why results cannot be stored, as far as is known.
     pub(crate) fn trouble(&self) -> Option<String> {
-        let lost = || self.store.in_place().err().map(|error| error.to_string());
+        let lost = || self.store.check_files_in_place().err().map(|error| error.to_string());
         lost().or_else(|| self.metrics.trouble())
     }
 
@@ -158,7 +158,7 @@ pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
     let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, e.to_string());
     let place = options.store.clone();
     let private = options.door.is_some();
-    let opened = tokio::task::spawn_blocking(move || place.open_as(private)).await;
+    let opened = tokio::task::spawn_blocking(move || place.open_with_privacy(private)).await;
     let store = opened.map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?.map_err(store_error)?;
     let listener = Arc::new(bind("--listen", options.listen).await?);
     let address = listener.local_addr().map_err(internal)?;
@@ -188,7 +188,7 @@ pub struct Setup {
     /// What it knows.
     pub core: Core,
     /// The store's one writer.
-    pub writer: Box<dyn Writer>,
+    pub writer: Box<dyn StoreWriter>,
     /// Where files of sweeps and trials are kept.
     pub shelf: Shelf,
     /// Where dataset files are.
@@ -221,7 +221,7 @@ pub struct Parts {
 /// The operating system gives no thread.
 pub fn assemble(setup: Setup) -> std::io::Result<Parts> {
     let (handle, writer) = WriterHandle::new(setup.writer, Box::new(setup.shelf.clone()));
-    let metrics = Metrics::new(handle.meter(), true);
+    let metrics = Metrics::new(handle.metrics(), true);
     let checkpoints = Checkpoints::new(setup.shelf.folder());
     let (events, waiting) = Engine::queue();
     let (keeps, keeper) = Keeper::start(checkpoints.clone(), events.clone())?;
@@ -278,14 +278,14 @@ fn reachable(address: SocketAddr) -> String {
 }
 
 /// A store in a directory has its files beside it. With a database, any coordinator may need them after a take-over.
-pub(crate) fn files_dir(files: Option<&Path>, store: &Place) -> Result<PathBuf, UserError> {
+pub(crate) fn files_dir(files: Option<&Path>, store: &StoreLocation) -> Result<PathBuf, UserError> {
     match (files, store) {
         (Some(dir), _) => match std::fs::create_dir_all(dir) {
             Ok(()) => Ok(dir.to_owned()),
             Err(e) => Err(UserError::new(ErrorCode::Refused, format!("--files {}: {e}", dir.display()))),
         },
-        (None, Place::Directory(dir)) => Ok(dir.join("data")),
-        (None, Place::Database(_)) => {
+        (None, StoreLocation::Directory(dir)) => Ok(dir.join("data")),
+        (None, StoreLocation::Database(_)) => {
             let message = "--files: with a database as the store, say in which directory datasets and weights are kept; \
                            coordinators on several machines need one that all of them see";
             Err(UserError::new(ErrorCode::BadInput, message))
@@ -295,9 +295,9 @@ pub(crate) fn files_dir(files: Option<&Path>, store: &Place) -> Result<PathBuf, 
 
 pub(crate) fn store_error(error: StoreError) -> UserError {
     let code = match error {
-        StoreError::Taken(_) | StoreError::Foreign(_) | StoreError::Missing(_) => ErrorCode::Refused,
-        StoreError::Cut(_) | StoreError::Deposed(_) => ErrorCode::Unreachable,
-        StoreError::Failed(_) | StoreError::Damaged(_) | StoreError::Lost(_) => ErrorCode::Internal,
+        StoreError::Taken(_) | StoreError::Unusable(_) | StoreError::BlobMissing(_) => ErrorCode::Refused,
+        StoreError::Disconnected(_) | StoreError::Deposed(_) => ErrorCode::Unreachable,
+        StoreError::Failed(_) | StoreError::Damaged(_) | StoreError::FileGone(_) => ErrorCode::Internal,
     };
     UserError::new(code, error.to_string())
 }

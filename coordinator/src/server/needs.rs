@@ -6,8 +6,8 @@ use ergodic_proto::v1;
 use tonic::Status;
 
 use super::sweeps::{Sweeps, table_error};
-use crate::stats::needs::{CellNeeds, Missing, needs};
-use crate::stats::table::{Query, Question};
+use crate::stats::needs::{CellSampleSize, RemainingTrials, compute_sample_size};
+use crate::stats::table::{TableParams, TableQuery};
 
 impl Sweeps {
     pub(super) async fn needed(&self, request: v1::NeedsRequest) -> Result<v1::NeedsResponse, Status> {
@@ -17,27 +17,27 @@ impl Sweeps {
             return Err(UserError::new(ErrorCode::BadInput, message).into());
         }
         let found = self.find(&request.sweep).await?;
-        let query = Query::new(&found.spec, &Question { metric: &request.metric, ..Question::default() });
+        let query = TableQuery::new(&found.spec, &TableParams { metric: &request.metric, ..TableParams::default() });
         let query = query.map_err(table_error)?;
         let asked = query.clone();
         let _room = self.room_for_cells(&found, 0).await?;
-        let needs = self.read_rows(&found, move |rows| needs(rows, &asked, target)).await?;
+        let needs = self.read_rows(&found, move |rows| compute_sample_size(rows, &asked, target)).await?;
         let number = found.number;
         let slots = self.ask(move |core| core.sweep(number).map_or(0.0, |sweep| core.slots_for(sweep))).await?;
-        let missing = |missing: Missing| v1::MissingTrials {
+        let missing = |missing: RemainingTrials| v1::MissingTrials {
             trials: missing.trials,
-            untold: missing.untold,
+            untold: missing.uncounted,
             slot_seconds: missing.slot_seconds,
             eta_seconds: (slots > 0.0).then(|| missing.slot_seconds / slots),
         };
-        let row = |cell: &CellNeeds| v1::CellNeeds {
+        let row = |cell: &CellSampleSize| v1::CellNeeds {
             values: found.spec.grid.axis_values(cell.cell).iter().map(Into::into).collect(),
             rows: cell.rows,
             n: cell.n,
             std: cell.std,
             seconds: cell.seconds,
             repeats: cell.repeats,
-            until: cell.until,
+            until: cell.repeats_until_stop,
         };
         Ok(v1::NeedsResponse {
             sweep: found.id.clone(),
@@ -48,10 +48,10 @@ impl Sweeps {
             cells: found.spec.grid.cell_count(),
             has: found.spec.repeats,
             repeats: needs.repeats,
-            same: needs.same.map(missing),
-            until: needs.until.map(missing),
+            same: needs.remaining_equal.map(missing),
+            until: needs.remaining_until_stop.map(missing),
             slots,
-            without: needs.without,
+            without: needs.cells_without_value,
             by_rule: found.spec.stopping_rule.is_some(),
         })
     }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::store_error;
 use crate::core::{Core, KeptMetrics, StoredRow, Sweep, SweepRow, SweepState, Timing, Unreadable};
-use crate::store::{Damage, Readers, Store, StoreError, Write, Writer};
+use crate::store::{Damage, SnapshotReaders, Store, StoreError, StoreWrite, StoreWriter};
 
 /// Threads that read a store for a start, at most: what they find is put together by one.
 const THREADS: usize = 4;
@@ -26,18 +26,18 @@ pub(super) fn threads() -> usize {
 /// The store cannot be read, or holds what no coordinator of this version wrote.
 pub fn recover(
     store: &dyn Store,
-    mut writer: Option<&mut dyn Writer>,
+    mut writer: Option<&mut dyn StoreWriter>,
     epoch: u64,
     lease_ttl: Duration,
     all_of_it: bool,
 ) -> Result<(Core, Vec<i64>), UserError> {
-    let readers = store.readers(threads()).map_err(store_error)?;
-    let (leases, next_lease) = readers.with_one(|reader| reader.leases()).map_err(store_error)?;
+    let readers = store.open_readers(threads()).map_err(store_error)?;
+    let (leases, next_lease) = readers.with_reader(|reader| reader.read_leases()).map_err(store_error)?;
     let mut core = Core::new(Timing { lease_ttl }, epoch, next_lease);
-    let rows = readers.with_one(|reader| reader.sweeps()).map_err(store_error)?;
+    let rows = readers.with_reader(|reader| reader.read_sweeps()).map_err(store_error)?;
     let meanings = meanings(&rows);
     for (row, meaning) in rows.into_iter().zip(meanings) {
-        let writer = writer.as_mut().map(|writer| &mut **writer as &mut dyn Writer);
+        let writer = writer.as_mut().map(|writer| &mut **writer as &mut dyn StoreWriter);
         match take_up(&readers, writer, row, meaning, all_of_it).map_err(store_error)? {
             Found::Sweep(sweep, rows) => drop(core.on_sweep(*sweep, rows, Duration::ZERO)),
             Found::Unreadable(sweep) => {
@@ -55,7 +55,7 @@ pub fn recover(
         core.on_recorded_lease(lease, Duration::ZERO);
     }
     core.set_aside_senseless();
-    Ok((core, readers.with_one(|reader| reader.removals()).map_err(store_error)?))
+    Ok((core, readers.with_reader(|reader| reader.read_unfinished_removals()).map_err(store_error)?))
 }
 
 /// From so many sweeps on, what their files mean is worked out on several threads.
@@ -83,8 +83,8 @@ enum Found {
 
 /// What becomes of a sweep that is stored. One that cannot be read, or makes no sense, keeps no other one from being served.
 fn take_up(
-    readers: &Readers,
-    mut writer: Option<&mut dyn Writer>,
+    readers: &SnapshotReaders,
+    mut writer: Option<&mut dyn StoreWriter>,
     mut row: SweepRow,
     meaning: Meaning,
     all_of_it: bool,
@@ -114,7 +114,7 @@ fn take_up(
             tracing::error!(sweep = row.id, trial = %key, "its {what} is damaged ({why}), and left as it is");
         }
     }
-    let mut audits = readers.with_one(|reader| reader.audits(row.number))?;
+    let mut audits = readers.with_reader(|reader| reader.read_audits(row.number))?;
     // The row that one compares with may have been set aside, or be of no trial.
     audits.retain(|audit| spec.has_trial(audit.key) && damages.iter().all(|damage| damage.key != audit.key));
     let mut sweep = Sweep::new(Arc::new(row), Arc::new(spec));
@@ -128,9 +128,9 @@ const OTHER_CELLS: &str = "by this program its cells would be others than those 
                            may stand beside the wrong values; the version that launched it carries it on";
 
 /// What the cells of a sweep resolve to is written down by the first program that takes it up after they were not.
-fn note_cells(writer: &mut dyn Writer, row: &mut SweepRow, cells: [u8; 32]) -> Result<(), StoreError> {
+fn note_cells(writer: &mut dyn StoreWriter, row: &mut SweepRow, cells: [u8; 32]) -> Result<(), StoreError> {
     if row.source.cells_fingerprint.is_none() {
-        writer.commit(&[&Write::Cells(row.number, cells)])?;
+        writer.commit_writes(&[&StoreWrite::SetCellsDigest(row.number, cells)])?;
         row.source.cells_fingerprint = Some(cells);
     }
     Ok(())
@@ -138,7 +138,7 @@ fn note_cells(writer: &mut dyn Writer, row: &mut SweepRow, cells: [u8; 32]) -> R
 
 /// What the core keeps of a sweep's rows, and which of them are damaged.
 pub(super) fn sound_rows(
-    readers: &Readers,
+    readers: &SnapshotReaders,
     sweep: i64,
     spec: &Spec,
     all_of_it: bool,
@@ -146,16 +146,18 @@ pub(super) fn sound_rows(
     let kept = KeptMetrics::of(spec);
     let (mut rows, mut damages) = (Vec::new(), Vec::new());
     if all_of_it {
-        damages = readers
-            .with_one(|reader| reader.sound_trials(sweep, &mut |trial| rows.push(kept.row_of(&trial.result))))?;
+        damages = readers.with_reader(|reader| {
+            reader.read_intact_trials(sweep, &mut |trial| rows.push(kept.row_of(&trial.result)))
+        })?;
     } else {
-        let parts = readers.each(&readers.parts(spec.grid.cell_number_bound(), spec.repeats), |reader, part| {
-            let mut rows = Vec::new();
-            let damages = reader.sound_ends(sweep, part, &mut |ended| {
-                rows.push(kept.row(ended.key, ended.outcome, |at| ended.metrics.get(at), ended.seconds));
-            })?;
-            Ok::<_, StoreError>((rows, damages))
-        });
+        let parts =
+            readers.map_ranges(&readers.split_trials(spec.grid.cell_number_bound(), spec.repeats), |reader, part| {
+                let mut rows = Vec::new();
+                let damages = reader.read_intact_ended_trials(sweep, part, &mut |ended| {
+                    rows.push(kept.row(ended.key, ended.outcome, |at| ended.metrics.get(at), ended.seconds));
+                })?;
+                Ok::<_, StoreError>((rows, damages))
+            });
         for (more_rows, more_damages) in parts? {
             rows.extend(more_rows);
             damages.extend(more_damages);
@@ -165,14 +167,15 @@ pub(super) fn sound_rows(
 }
 
 /// Trials are pure functions: those whose rows are damaged are run again.
-fn set_aside(writer: &mut dyn Writer, row: &mut SweepRow, damages: &[Damage]) -> Result<(), StoreError> {
+fn set_aside(writer: &mut dyn StoreWriter, row: &mut SweepRow, damages: &[Damage]) -> Result<(), StoreError> {
     if damages.is_empty() {
         return Ok(());
     }
     for Damage { key, what, why, .. } in damages {
         tracing::error!(sweep = row.id, trial = %key, "its {what} is damaged ({why}): set aside, to be run again");
     }
-    writer.commit(&[&Write::SetAside(row.number, damages.iter().map(|damage| damage.key).collect())])?;
+    writer
+        .commit_writes(&[&StoreWrite::QuarantineRows(row.number, damages.iter().map(|damage| damage.key).collect())])?;
     if row.state == SweepState::Completed {
         row.state = SweepState::Running;
     }
@@ -192,7 +195,7 @@ mod tests {
     fn each_of_many_sweeps_is_what_its_own_file_means() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = SqliteStore::open(dir.path()).expect("opened");
-        let mut writer = store.writer(1).expect("a writer");
+        let mut writer = store.open_writer(1).expect("a writer");
         let many = 3 * MANY;
         for at in 0..many {
             let text = match at {
@@ -208,7 +211,7 @@ mod tests {
             let (state, share, tallies) = (SweepState::Running, Share::default(), Tallies::default());
             let (id, data, launched_by) = (format!("sweep{at}"), DataPin::default(), String::new());
             let row = SweepRow { number: 0, id, source, data, state, share, launched_at: 0.0, launched_by, tallies };
-            writer.commit(&[&Write::Sweep(row)]).expect("stored");
+            writer.commit_writes(&[&StoreWrite::InsertSweep(row)]).expect("stored");
         }
         let (core, _) = recover(&store, Some(writer.as_mut()), 1, Duration::from_secs(1), false).expect("taken up");
         let unreadable: Vec<&str> = core.unreadable().map(|sweep| &sweep.record.id[..]).collect();

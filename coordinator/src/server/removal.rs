@@ -15,7 +15,7 @@ use super::complaints::Complaints;
 use super::engine::Event;
 use super::store_error;
 use crate::core::{Steering, SweepRow};
-use crate::store::{Cleared, StoreError};
+use crate::store::{ClearedRows, StoreError};
 
 /// How long to wait before rows that could not be cleared are tried again.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -76,7 +76,7 @@ async fn clear(shared: &Arc<Shared>, sweep: i64, removed: &mut Removed) -> Resul
         let (reply, done) = oneshot::channel();
         shared.engine.tell(Event::Clear(sweep, reply));
         let stopped = || StoreError::Failed("the coordinator is stopping".into());
-        let Cleared { trials, weights, more } = done.await.map_err(|_| stopped())??;
+        let ClearedRows { trials, weights, has_more: more } = done.await.map_err(|_| stopped())??;
         removed.trials += trials;
         take_off(shared, weights, removed).await;
         if !more {

@@ -23,7 +23,7 @@ use super::{lost, store_error};
 use crate::core::audits::Finding;
 use crate::core::reuse::{Neighbour, wanted_below};
 use crate::core::{Core, Steering, StoredRow, SweepRow, SweepState};
-use crate::store::{Gathering, Part, SameCell, Source, Twin};
+use crate::store::{ReuseSource, ReusedCell, ReusingSweep, TrialRange, Twin};
 
 /// Most cells of a sweep that are looked for in others, or in which trials are looked for.
 const CELLS: usize = 300_000;
@@ -68,7 +68,7 @@ enum Comparison {
 
 #[derive(Default)]
 struct Parts {
-    sources: Vec<Source>,
+    sources: Vec<ReuseSource>,
     twins: Vec<Twin>,
     /// Ids of the sources, and of sweeps that have too many cells.
     from: Vec<String>,
@@ -146,7 +146,7 @@ impl Sweeps {
             (self.store_new(row, spec).await?, 0)
         } else {
             let (seed, audit) = (spec.seed, spec.scheduling.audit_share);
-            self.gather(Gathering { row, seed, audit, sources, twins }, spec).await?
+            self.gather(ReusingSweep { row, seed, audit_share: audit, sources, twins }, spec).await?
         };
         self.0.catalog.shelf.settle(&files);
         let (status, from) = (self.status_of(number).await?, if copied > 0 { from } else { Vec::new() });
@@ -160,7 +160,7 @@ impl Sweeps {
         stored.await.map_err(|_| stopping())?.map_err(|e| Status::from(store_error(e)))
     }
 
-    async fn gather(&self, gathering: Gathering, spec: Arc<Spec>) -> Result<(i64, u64), Status> {
+    async fn gather(&self, gathering: ReusingSweep, spec: Arc<Spec>) -> Result<(i64, u64), Status> {
         let (reply, stored) = oneshot::channel();
         let row = gathering.row.clone();
         self.0.engine.tell(Event::Gather(Box::new(gathering), reply));
@@ -257,7 +257,13 @@ impl Sweeps {
                 Some(select) => {
                     left.push(from);
                     if begun.contains(&from) {
-                        cells.push(SameCell { from, to, below, identity, select: select.clone() });
+                        cells.push(ReusedCell {
+                            source_cell: from,
+                            new_cell: to,
+                            repeat_limit: below,
+                            identity,
+                            selection: select.clone(),
+                        });
                     }
                 }
                 None if begun.contains(&from) => {
@@ -274,7 +280,7 @@ impl Sweeps {
             parts.under_way = (trials > 0).then(|| (neighbour.record.id.clone(), trials));
         }
         if !cells.is_empty() {
-            parts.sources.push(Source { sweep: number, cells });
+            parts.sources.push(ReuseSource { sweep: number, cells });
             if parts.from.len() < NAMED {
                 parts.from.push(neighbour.record.id.clone());
             }
@@ -297,17 +303,18 @@ impl Sweeps {
         let specs = self.ask(metrics).await?;
         let limited = blocking(place.clone(), move || {
             let mut rows = Vec::new();
-            let reader = shared.store.reader().map_err(store_error)?;
+            let reader = shared.store.open_reader().map_err(store_error)?;
             for (source, spec) in sources.iter().zip(specs) {
                 let Some(spec) = spec else { continue };
-                let places: HashMap<u64, u64> = source.cells.iter().map(|cell| (cell.from, cell.to)).collect();
+                let places: HashMap<u64, u64> =
+                    source.cells.iter().map(|cell| (cell.source_cell, cell.new_cell)).collect();
                 let deciding = looking.deciding_in(&spec);
                 // Rows of which another process found other bits are not taken over.
-                let audits = reader.audits(source.sweep).map_err(store_error)?;
+                let audits = reader.read_audits(source.sweep).map_err(store_error)?;
                 let doubted = audits.iter().filter(|audit| audit.finding == Some(Finding::Different));
                 let doubted: HashSet<TrialKey> = doubted.map(|audit| audit.key).collect();
                 reader
-                    .sound_ends(source.sweep, Part::ALL, &mut |ended| {
+                    .read_intact_ended_trials(source.sweep, TrialRange::ALL, &mut |ended| {
                         let cell = places.get(&ended.key.cell).filter(|_| !doubted.contains(&ended.key));
                         let Some(cell) = cell else { return };
                         let key = TrialKey { cell: *cell, ..ended.key };
@@ -321,7 +328,7 @@ impl Sweeps {
             }
             let below = wanted_below(&looking.row, &looking.spec, rows);
             for cell in sources.iter_mut().flat_map(|source| &mut source.cells) {
-                cell.below = below.get(&cell.to).copied().unwrap_or(0);
+                cell.repeat_limit = below.get(&cell.new_cell).copied().unwrap_or(0);
             }
             Ok::<_, UserError>(sources)
         });

@@ -8,7 +8,7 @@ use prost::Message as _;
 
 use super::limits::Pages;
 use super::store_error;
-use crate::store::{Position, Reader};
+use crate::store::{RowCursor, StoreReader};
 
 /// Bytes and rows per page.
 const PAGE: (usize, usize) = (1 << 20, 512);
@@ -25,25 +25,25 @@ pub(super) struct Asked {
 
 /// Sends the rows after a position. Where that is none any more, all rows: whoever asked has others.
 pub(super) fn send(
-    reader: &dyn Reader,
+    reader: &dyn StoreReader,
     asked: Asked,
     probe: impl FnOnce() -> Result<(Vec<u32>, Vec<u8>), UserError>,
     pages: &Pages<v1::RowsResponse>,
 ) -> Result<(), UserError> {
     let after = asked.after.unwrap_or_default();
-    let [here, end] = reader.positions(asked.number, after.row).map_err(store_error)?;
-    let all = after.row == 0 || (here.row, here.print) != (after.row, after.print);
-    let from = if all { Position::default() } else { here };
-    let rows = end.rows - from.rows;
+    let [here, end] = reader.read_row_cursors(asked.number, after.row).map_err(store_error)?;
+    let all = after.row == 0 || (here.last_row, here.fingerprint) != (after.row, after.print);
+    let from = if all { RowCursor::default() } else { here };
+    let rows = end.row_count - from.row_count;
     let (images, labels) = if rows > 0 { probe()? } else { Default::default() };
     let head = v1::RowsHead {
         status: asked.status,
         source: Some((&asked.source).into()),
         data_hash: asked.data_hash.map(|hash| hash.to_vec()),
         rows,
-        all_rows: end.rows,
+        all_rows: end.row_count,
         all,
-        cursor: Some(v1::Cursor { row: end.row, print: end.print }),
+        cursor: Some(v1::Cursor { row: end.last_row, print: end.fingerprint }),
         images,
         labels,
         build: BUILD.to_owned(),
@@ -61,7 +61,7 @@ pub(super) fn send(
         pages.blocking_send(Ok(std::mem::take(&mut page)))
     };
     if rows > 0 {
-        reader.rows_after(asked.number, from.row, &mut send).map_err(store_error)?;
+        reader.read_trials_after(asked.number, from.last_row, &mut send).map_err(store_error)?;
     }
     let _ = pages.blocking_send(Ok(page));
     Ok(())

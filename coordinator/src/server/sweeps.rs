@@ -31,9 +31,9 @@ use crate::core::audits::Finding;
 use crate::core::lookup::{Meant, Whereabouts};
 use crate::core::suspects::ENOUGH;
 use crate::core::{Core, Steering, Sweep, SweepRow, SweepState, Tallies, Unreadable};
-use crate::stats::compare::{Comparison, Contest, Contrast};
-use crate::stats::table::{Entry, Query, Question, Rows, TableError, Weighting};
-use crate::store::{Reader, StoredTrial};
+use crate::stats::compare::{CellContrast, CompareParams, CompareQuery};
+use crate::stats::table::{AnalysisError, RowSource, TableEntry, TableParams, TableQuery, Weighting};
+use crate::store::{StoreReader, StoredTrial};
 
 pub(super) struct Sweeps(pub(super) Arc<Shared>);
 
@@ -171,10 +171,10 @@ impl SweepService for Sweeps {
         let request = request.into_inner();
         let found = self.find(&request.sweep).await?;
         let question = table_question(&request);
-        let query = Query::new(&found.spec, &question).map_err(table_error)?;
+        let query = TableQuery::new(&found.spec, &question).map_err(table_error)?;
         let asked = query.clone();
-        let _room = self.room(query.takes(&found.spec, found.done, false, false), IN_ONE_PIECE).await?;
-        let rows = self.read_rows(&found, move |rows| asked.table(rows)).await?;
+        let _room = self.room(query.estimate_bytes(&found.spec, found.done, false, false), IN_ONE_PIECE).await?;
+        let rows = self.read_rows(&found, move |rows| asked.compute_table(rows)).await?;
         let table = table_without_rows(&found, &query);
         Ok(Response::new(v1::TableResponse { rows: rows.iter().map(to_row).collect(), ..table }))
     }
@@ -186,14 +186,14 @@ impl SweepService for Sweeps {
         let request = request.into_inner();
         let found = self.find(&request.sweep).await?;
         let question = table_question(&request);
-        let query = Query::new(&found.spec, &question).map_err(table_error)?;
-        let room = self.room(query.takes(&found.spec, found.done, false, true), FEWER_ROWS).await?;
+        let query = TableQuery::new(&found.spec, &question).map_err(table_error)?;
+        let room = self.room(query.estimate_bytes(&found.spec, found.done, false, true), FEWER_ROWS).await?;
         let table = table_without_rows(&found, &query);
-        let work = move |rows: Rows<'_>, pages: &Pages<v1::TableResponse>| -> Result<(), TableError> {
+        let work = move |rows: RowSource<'_>, pages: &Pages<v1::TableResponse>| -> Result<(), AnalysisError> {
             let _room = room;
             let fill =
-                |page: &mut v1::TableResponse, entries: &[Entry]| page.rows = entries.iter().map(to_row).collect();
-            send_entries(pages, table, fill, |each| query.table_pages(rows, each))
+                |page: &mut v1::TableResponse, entries: &[TableEntry]| page.rows = entries.iter().map(to_row).collect();
+            send_entries(pages, table, fill, |each| query.for_each_table_page(rows, each))
         };
         Ok(Response::new(self.send_rows(&found, work)?))
     }
@@ -208,7 +208,8 @@ impl SweepService for Sweeps {
         let (pages, stream) = Pages::new(self.0.limits.readers.place()?);
         let shared = self.0.clone();
         tokio::task::spawn_blocking(move || {
-            let sent = shared.store.reader().map_err(store_error).and_then(|r| send_trials(r.as_ref(), &found, &pages));
+            let sent =
+                shared.store.open_reader().map_err(store_error).and_then(|r| send_trials(r.as_ref(), &found, &pages));
             if let Err(error) = sent {
                 let _ = pages.blocking_send(Err(error.into()));
             }
@@ -253,8 +254,11 @@ impl SweepService for Sweeps {
                 Some(probe) => probe_set(&shared, &found, probe),
                 None => Ok(Default::default()),
             };
-            let sent =
-                shared.store.reader().map_err(store_error).and_then(|r| rows::send(r.as_ref(), asked, probe, &pages));
+            let sent = shared
+                .store
+                .open_reader()
+                .map_err(store_error)
+                .and_then(|r| rows::send(r.as_ref(), asked, probe, &pages));
             if let Err(error) = sent {
                 let _ = pages.blocking_send(Err(error.into()));
             }
@@ -266,11 +270,11 @@ impl SweepService for Sweeps {
         let request = request.into_inner();
         let found = self.find(&request.sweep).await?;
         let (by, stats) = (&request.by, &request.stats);
-        let question = Question { by, metric: &request.metric, stats, ..Question::default() };
-        let query = Query::new(&found.spec, &question).map_err(table_error)?;
+        let question = TableParams { by, metric: &request.metric, stats, ..TableParams::default() };
+        let query = TableQuery::new(&found.spec, &question).map_err(table_error)?;
         let asked = query.clone();
-        let _room = self.room(query.takes(&found.spec, found.done, true, false), IN_ONE_PIECE).await?;
-        let points = self.read_rows(&found, move |rows| asked.curves(rows)).await?;
+        let _room = self.room(query.estimate_bytes(&found.spec, found.done, true, false), IN_ONE_PIECE).await?;
+        let points = self.read_rows(&found, move |rows| asked.compute_curves(rows)).await?;
         let curves = curves_without_points(&found, &query);
         Ok(Response::new(v1::CurvesResponse { points: points.iter().map(to_point).collect(), ..curves }))
     }
@@ -282,16 +286,16 @@ impl SweepService for Sweeps {
         let request = request.into_inner();
         let found = self.find(&request.sweep).await?;
         let (by, stats) = (&request.by, &request.stats);
-        let question = Question { by, metric: &request.metric, stats, ..Question::default() };
-        let query = Query::new(&found.spec, &question).map_err(table_error)?;
-        let room = self.room(query.takes(&found.spec, found.done, true, true), FEWER_ROWS).await?;
+        let question = TableParams { by, metric: &request.metric, stats, ..TableParams::default() };
+        let query = TableQuery::new(&found.spec, &question).map_err(table_error)?;
+        let room = self.room(query.estimate_bytes(&found.spec, found.done, true, true), FEWER_ROWS).await?;
         let curves = curves_without_points(&found, &query);
-        let work = move |rows: Rows<'_>, pages: &Pages<v1::CurvesResponse>| -> Result<(), TableError> {
+        let work = move |rows: RowSource<'_>, pages: &Pages<v1::CurvesResponse>| -> Result<(), AnalysisError> {
             let _room = room;
-            let fill = |page: &mut v1::CurvesResponse, entries: &[Entry]| {
+            let fill = |page: &mut v1::CurvesResponse, entries: &[TableEntry]| {
                 page.points = entries.iter().map(to_point).collect();
             };
-            send_entries(pages, curves, fill, |each| query.curve_pages(rows, each))
+            send_entries(pages, curves, fill, |each| query.for_each_curve_page(rows, each))
         };
         Ok(Response::new(self.send_rows(&found, work)?))
     }
@@ -300,18 +304,19 @@ impl SweepService for Sweeps {
         let request = request.into_inner();
         let found = self.find(&request.sweep).await?;
         let baseline: Vec<_> = request.baseline.into_iter().map(|choice| (choice.axis, choice.value)).collect();
-        let contest = Contest { baseline: &baseline, metric: &request.metric, at: &request.at, level: request.level };
-        let comparison = Comparison::new(&found.spec, &contest).map_err(table_error)?;
+        let contest =
+            CompareParams { baseline: &baseline, metric: &request.metric, at: &request.at, level: request.level };
+        let comparison = CompareQuery::new(&found.spec, &contest).map_err(table_error)?;
         let asked = comparison.clone();
         let _room = self.room_for_cells(&found, 0).await?;
-        let rows = self.read_rows(&found, move |rows| asked.contrasts(rows)).await?;
+        let rows = self.read_rows(&found, move |rows| asked.compute_contrasts(rows)).await?;
         Ok(Response::new(v1::CompareResponse {
             sweep: found.id,
             name: found.spec.name.clone(),
             metric: comparison.metric().name().into_owned(),
-            baseline: comparison.baseline(&found.spec),
+            baseline: comparison.describe_baseline(&found.spec),
             axes: found.spec.grid.axes().iter().map(|axis| axis.name.clone()).collect(),
-            note: comparison.remarks(&rows),
+            note: comparison.describe_caveats(&rows),
             rows: rows.iter().map(to_contrast).collect(),
             done: found.done,
             trials: found.trials,
@@ -452,12 +457,12 @@ impl Sweeps {
     /// Reads the store away from the runtime's threads.
     async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&dyn Reader) -> Result<T, UserError> + Send + 'static,
+        work: impl FnOnce(&dyn StoreReader) -> Result<T, UserError> + Send + 'static,
     ) -> Result<T, Status> {
         let (shared, place) = (self.0.clone(), self.0.limits.readers.place()?);
         let task = tokio::task::spawn_blocking(move || {
             let _held = place;
-            work(shared.store.reader().map_err(store_error)?.as_ref())
+            work(shared.store.open_reader().map_err(store_error)?.as_ref())
         });
         let result = task.await.map_err(|e| Status::internal(e.to_string()))?;
         result.map_err(Into::into)
@@ -467,13 +472,13 @@ impl Sweeps {
     pub(super) async fn read_rows<T: Send + 'static>(
         &self,
         found: &Found,
-        work: impl FnOnce(Rows<'_>) -> Result<T, TableError> + Send + 'static,
+        work: impl FnOnce(RowSource<'_>) -> Result<T, AnalysisError> + Send + 'static,
     ) -> Result<T, Status> {
         let (spec, sweep, data) = (found.spec.clone(), found.number, found.data_hash.unwrap_or_default());
         let (shared, places) = (self.0.clone(), self.places(found.done)?);
         let task = tokio::task::spawn_blocking(move || {
-            let readers = shared.store.readers(places.len()).map_err(store_error)?;
-            work(Rows { spec: &spec, sweep, data, readers: &readers }).map_err(table_error)
+            let readers = shared.store.open_readers(places.len()).map_err(store_error)?;
+            work(RowSource { spec: &spec, sweep, dataset_hash: data, readers: &readers }).map_err(table_error)
         });
         let result: Result<T, UserError> = task.await.map_err(|e| Status::internal(e.to_string()))?;
         result.map_err(Into::into)
@@ -495,7 +500,7 @@ impl Sweeps {
     fn send_rows<T: Send + 'static>(
         &self,
         found: &Found,
-        work: impl FnOnce(Rows<'_>, &Pages<T>) -> Result<(), TableError> + Send + 'static,
+        work: impl FnOnce(RowSource<'_>, &Pages<T>) -> Result<(), AnalysisError> + Send + 'static,
     ) -> Result<Stream<T>, Status> {
         let (spec, sweep, data) = (found.spec.clone(), found.number, found.data_hash.unwrap_or_default());
         let (shared, mut places) = (self.0.clone(), self.places(found.done)?);
@@ -503,9 +508,10 @@ impl Sweeps {
         let (pages, stream) = Pages::new(places.remove(0));
         tokio::task::spawn_blocking(move || {
             let _held = places;
-            let readers = shared.store.readers(count).map_err(store_error);
+            let readers = shared.store.open_readers(count).map_err(store_error);
             let sent = readers.and_then(|readers| {
-                work(Rows { spec: &spec, sweep, data, readers: &readers }, &pages).map_err(table_error)
+                work(RowSource { spec: &spec, sweep, dataset_hash: data, readers: &readers }, &pages)
+                    .map_err(table_error)
             });
             if let Err(error) = sent {
                 let _ = pages.blocking_send(Err(error.into()));
@@ -648,11 +654,12 @@ impl Sweeps {
 
     async fn single_trial(&self, found: &Found, key: TrialKey) -> Result<v1::TrialsResponse, Status> {
         let number = found.number;
-        let row = self.read(move |reader| reader.trial(number, key).map_err(store_error)).await?.ok_or_else(|| {
-            let message =
-                format!("the sweep {} has no result of a trial {key}: see explain {} {key}", found.id, found.id);
-            UserError::new(ErrorCode::NotFound, message)
-        })?;
+        let row =
+            self.read(move |reader| reader.read_trial(number, key).map_err(store_error)).await?.ok_or_else(|| {
+                let message =
+                    format!("the sweep {} has no result of a trial {key}: see explain {} {key}", found.id, found.id);
+                UserError::new(ErrorCode::NotFound, message)
+            })?;
         let values = found.spec.grid.axis_values(key.cell).iter().map(Into::into).collect();
         let row = v1::TrialRow { result: Some(row.result.into()), values, worker: row.worker };
         Ok(v1::TrialsResponse { rows: vec![row], ..first_page(found) })
@@ -677,7 +684,7 @@ impl Sweeps {
         let (number, (mut lines, sweep_lines), place, kept, state) = self.about(id, place).await??;
         match place {
             Whereabouts::Done => {
-                let row = self.read(move |reader| reader.trial(number, key).map_err(store_error)).await?;
+                let row = self.read(move |reader| reader.read_trial(number, key).map_err(store_error)).await?;
                 lines.extend(row.map(|row| ended(&row)));
             }
             Whereabouts::Unneeded => {
@@ -711,7 +718,7 @@ impl Sweeps {
         lines.extend(
             kept.map(|steps| format!("A checkpoint of it after {steps} steps is kept: it goes on from there.")),
         );
-        let attempts = self.read(move |reader| reader.attempts(number, key).map_err(store_error)).await?;
+        let attempts = self.read(move |reader| reader.read_attempts(number, key).map_err(store_error)).await?;
         lines.extend(attempts.iter().map(|attempt| match &attempt.worker[..] {
             "" => format!("An earlier attempt failed: {}.", attempt.cause),
             worker => {
@@ -729,8 +736,8 @@ impl Sweeps {
 impl Sweeps {
     /// What became of a trial's audit, if it has one.
     async fn explain_audit(&self, number: i64, key: TrialKey) -> Result<Option<String>, Status> {
-        let read = move |reader: &dyn Reader| {
-            let (audit, row) = (reader.audit(number, key), reader.trial(number, key));
+        let read = move |reader: &dyn StoreReader| {
+            let (audit, row) = (reader.read_audit(number, key), reader.read_trial(number, key));
             Ok((audit.map_err(store_error)?, row.map_err(store_error)?))
         };
         let (Some(audit), row) = self.read(read).await? else { return Ok(None) };
@@ -911,11 +918,11 @@ async fn watch(shared: Arc<Shared>, id: String, messages: Pages<v1::WatchRespons
     }
 }
 
-pub(super) fn table_error(error: TableError) -> UserError {
+pub(super) fn table_error(error: AnalysisError) -> UserError {
     match error {
-        TableError::Unknown(message) => UserError::new(ErrorCode::NotFound, message),
-        TableError::Bad(message) => UserError::new(ErrorCode::BadInput, message),
-        TableError::Store(error) => store_error(error),
+        AnalysisError::Unknown(message) => UserError::new(ErrorCode::NotFound, message),
+        AnalysisError::Invalid(message) => UserError::new(ErrorCode::BadInput, message),
+        AnalysisError::Store(error) => store_error(error),
     }
 }
 
@@ -923,9 +930,9 @@ pub(super) fn table_error(error: TableError) -> UserError {
 fn send_entries<P: Default + Send + 'static>(
     pages: &Pages<P>,
     first: P,
-    fill: impl Fn(&mut P, &[Entry]),
-    work_out: impl FnOnce(&mut dyn FnMut(Vec<Entry>) -> bool) -> Result<(), TableError>,
-) -> Result<(), TableError> {
+    fill: impl Fn(&mut P, &[TableEntry]),
+    work_out: impl FnOnce(&mut dyn FnMut(Vec<TableEntry>) -> bool) -> Result<(), AnalysisError>,
+) -> Result<(), AnalysisError> {
     let mut first = Some(first);
     work_out(&mut |entries| {
         let mut page = first.take().unwrap_or_default();
@@ -938,12 +945,12 @@ fn send_entries<P: Default + Send + 'static>(
     Ok(())
 }
 
-fn table_question(request: &v1::TableRequest) -> Question<'_> {
+fn table_question(request: &v1::TableRequest) -> TableParams<'_> {
     let weighting = if request.cells_alike { Weighting::Cells } else { Weighting::Trials };
-    Question { by: &request.by, metric: &request.metric, at: &request.at, stats: &request.stats, weighting }
+    TableParams { by: &request.by, metric: &request.metric, at: &request.at, stats: &request.stats, weighting }
 }
 
-fn table_without_rows(found: &Found, query: &Query) -> v1::TableResponse {
+fn table_without_rows(found: &Found, query: &TableQuery) -> v1::TableResponse {
     v1::TableResponse {
         sweep: found.id.clone(),
         name: found.spec.name.clone(),
@@ -955,49 +962,49 @@ fn table_without_rows(found: &Found, query: &Query) -> v1::TableResponse {
         trials: found.trials,
         data: found.data.clone(),
         numerics: found.spec.numerics.clone(),
-        columns: query.columns(),
-        weighting: query.weighting().unwrap_or_default().to_owned(),
-        unranked: query.unranked().unwrap_or_default().to_owned(),
-        ranked_by: Some(query.ranked_by())
+        columns: query.statistic_columns(),
+        weighting: query.weighting_name().unwrap_or_default().to_owned(),
+        unranked: query.unranked_reason().unwrap_or_default().to_owned(),
+        ranked_by: Some(query.selection_metric())
             .filter(|by| *by != query.metric())
             .map(|by| by.name().into_owned())
             .unwrap_or_default(),
     }
 }
 
-fn curves_without_points(found: &Found, query: &Query) -> v1::CurvesResponse {
+fn curves_without_points(found: &Found, query: &TableQuery) -> v1::CurvesResponse {
     v1::CurvesResponse {
         sweep: found.id.clone(),
         metric: query.metric().name().into_owned(),
         axes: query.axis_names(&found.spec),
         points: Vec::new(),
-        columns: query.columns(),
+        columns: query.statistic_columns(),
     }
 }
 
-fn to_point(entry: &Entry) -> v1::CurvePoint {
+fn to_point(entry: &TableEntry) -> v1::CurvePoint {
     v1::CurvePoint {
         values: entry.values.iter().map(Into::into).collect(),
         step: entry.step,
         summary: Some(to_summary(entry)),
-        figures: to_figures(&entry.figures),
+        figures: to_figures(&entry.statistics),
         note: entry.note.clone(),
     }
 }
 
-fn to_row(entry: &Entry) -> v1::TableRow {
+fn to_row(entry: &TableEntry) -> v1::TableRow {
     v1::TableRow {
         values: entry.values.iter().map(Into::into).collect(),
         summary: Some(to_summary(entry)),
-        figures: to_figures(&entry.figures),
+        figures: to_figures(&entry.statistics),
         note: entry.note.clone(),
-        place: entry.place.map(|place| place.place),
-        mean_rank: entry.place.map(|place| place.mean_rank),
-        may_be_best: entry.place.is_some_and(|place| place.may_be_best),
+        place: entry.rank.map(|place| place.rank),
+        mean_rank: entry.rank.map(|place| place.mean_rank),
+        may_be_best: entry.rank.is_some_and(|place| place.may_be_best),
     }
 }
 
-fn to_contrast(contrast: &Contrast) -> v1::Contrast {
+fn to_contrast(contrast: &CellContrast) -> v1::Contrast {
     let paired = &contrast.paired;
     v1::Contrast {
         values: contrast.values.iter().map(Into::into).collect(),
@@ -1016,8 +1023,8 @@ fn to_contrast(contrast: &Contrast) -> v1::Contrast {
         wilcoxon_holm: contrast.wilcoxon_holm,
         wilcoxon_exact: paired.wilcoxon.is_some_and(|test| test.exact),
         correlation: paired.correlation,
-        unpaired: paired.unpaired,
-        saved: paired.saved(),
+        unpaired: paired.unpaired_repeats,
+        saved: paired.saved_repeats(),
         note: contrast.note.clone(),
     }
 }
@@ -1027,7 +1034,7 @@ fn to_figures(figures: &[Option<f64>]) -> Vec<f64> {
     figures.iter().map(|x| x.unwrap_or(f64::NAN)).collect()
 }
 
-fn to_summary(entry: &Entry) -> v1::Summary {
+fn to_summary(entry: &TableEntry) -> v1::Summary {
     let s = &entry.summary;
     v1::Summary {
         n: s.n,
@@ -1055,11 +1062,11 @@ fn first_page(found: &Found) -> v1::TrialsResponse {
     }
 }
 
-fn send_trials(reader: &dyn Reader, found: &Found, pages: &Pages<v1::TrialsResponse>) -> Result<(), UserError> {
+fn send_trials(reader: &dyn StoreReader, found: &Found, pages: &Pages<v1::TrialsResponse>) -> Result<(), UserError> {
     let mut page = first_page(found);
     let mut cell: (u64, Vec<v1::AxisValue>) = (u64::MAX, Vec::new());
     reader
-        .trials(found.number, &mut |row| {
+        .read_trials(found.number, &mut |row| {
             let key = row.result.key;
             if cell.0 != key.cell {
                 cell = (key.cell, found.spec.grid.axis_values(key.cell).iter().map(Into::into).collect());
@@ -1091,7 +1098,7 @@ fn send_predictions(
     let axes = found.spec.grid.axes().iter().map(|axis| axis.name.clone()).collect();
     let mut page = v1::PredictionsResponse { sweep: found.id.clone(), axes, images, labels, rows: Vec::new() };
     let mut bytes = 0;
-    let reader = shared.store.reader().map_err(store_error)?;
+    let reader = shared.store.open_reader().map_err(store_error)?;
     let mut send = |key: TrialKey, predictions: Predictions| {
         bytes += predictions.classes.len();
         page.rows.push(v1::PredictionRow {
@@ -1106,7 +1113,7 @@ fn send_predictions(
         bytes = 0;
         pages.blocking_send(Ok(std::mem::take(&mut page)))
     };
-    reader.predictions(found.number, &mut send).map_err(store_error)?;
+    reader.read_predictions(found.number, &mut send).map_err(store_error)?;
     let _ = pages.blocking_send(Ok(page));
     Ok(())
 }

@@ -26,8 +26,8 @@ use super::{
     Parts, ServeOptions, Services, Setup, Shared, assemble, collect, http, listen, lost, removal, store_error,
 };
 use crate::core::Core;
-use crate::store::writer::Meter;
-use crate::store::{Leader, Store, Writer};
+use crate::store::writer::WriterMetrics;
+use crate::store::{Leader, Store, StoreWriter};
 
 /// How often the leader renews its claim: a third of how long it lasts, if it ends at all.
 const RENEW_EVERY: Duration = Duration::from_secs(2);
@@ -70,7 +70,7 @@ enum Kind {
 
 /// The core as it was left, sweeps that were removed and have rows left, the store's one writer, and what the store is told by
 /// where its files are in a folder that another store might have, too.
-type TakenUp = (Core, Vec<i64>, Box<dyn Writer>, Option<i64>);
+type TakenUp = (Core, Vec<i64>, Box<dyn StoreWriter>, Option<i64>);
 
 impl Life {
     /// Leads, if nobody else does.
@@ -83,7 +83,7 @@ impl Life {
             Ok(leader) => self.stand_by(leader),
             Err(error) => {
                 tracing::warn!(%error, "cannot lead yet");
-                self.stand_by(Leader::nobody())
+                self.stand_by(Leader::unknown())
             }
         }
     }
@@ -133,7 +133,7 @@ impl Life {
                     if !deposed.is_finished() {
                         let _ = deposed.await;
                     }
-                    self.stand_by(Leader::nobody())
+                    self.stand_by(Leader::unknown())
                 }
             };
             match next {
@@ -166,7 +166,7 @@ impl Life {
 
     async fn claim(&self) -> Result<Leader, UserError> {
         let (store, url) = (self.store.clone(), self.url.clone());
-        let claimed = spawn_blocking(move || store.claim(&url)).await;
+        let claimed = spawn_blocking(move || store.acquire_leadership(&url)).await;
         claimed.map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?.map_err(store_error)
     }
 
@@ -175,7 +175,7 @@ impl Life {
         let led = self.try_to_lead(epoch).await;
         if led.is_err() {
             let store = self.store.clone();
-            let _ = spawn_blocking(move || store.resign(epoch)).await;
+            let _ = spawn_blocking(move || store.resign_leadership(epoch)).await;
         }
         led
     }
@@ -202,7 +202,7 @@ impl Life {
         let collecting = tokio::spawn(collect::go_on(services.0.clone(), identity));
         let runtime = tokio::runtime::Handle::current();
         let event_loop = thread("event-loop", move || runtime.block_on(engine.run()))?;
-        let store_writer = thread("store-writer", move || writer.run())?;
+        let store_writer = thread("store-writer", move || writer.run_until_closed())?;
         tracing::info!(epoch, "leading");
         let threads = vec![event_loop, store_writer, keeper];
         Ok(self.open(Kind::Leads(epoch, deposed), over, services, vec![clearing, collecting], threads))
@@ -210,7 +210,7 @@ impl Life {
 
     fn take_up(&self, epoch: u64) -> Result<TakenUp, UserError> {
         let ServeOptions { lease_ttl, check, .. } = self.options;
-        let mut writer = self.store.writer(epoch).map_err(store_error)?;
+        let mut writer = self.store.open_writer(epoch).map_err(store_error)?;
         let identity = match &self.options.files {
             Some(_) => Some(collect::sign_folder(writer.as_mut(), self.shelf.folder())?),
             None => None,
@@ -234,7 +234,7 @@ impl Life {
         let view = View { store: self.store.clone(), leader: leader.clone(), lease_ttl };
         let view = thread("view", move || view.run(questions))?;
         let services = Services(Arc::new(Shared {
-            metrics: Metrics::new(Arc::new(Meter::new()), false),
+            metrics: Metrics::new(Arc::new(WriterMetrics::new()), false),
             tokens: self.door.as_ref().map(|door| door.tokens.clone()),
             engine,
             store: self.store.clone(),
@@ -292,7 +292,7 @@ impl Turn {
                 let _ = thread.join();
             }
             if let Kind::Leads(epoch, _) = self.kind {
-                store.resign(epoch);
+                store.resign_leadership(epoch);
             }
         });
         let _ = join.await;
@@ -349,8 +349,8 @@ async fn keep_leading(store: Arc<dyn Store>, epoch: u64, mut over: watch::Receiv
             return;
         }
         let (asked, at) = (store.clone(), Instant::now());
-        let renewing = spawn_blocking(move || asked.renew(epoch));
-        let lasts = store.claim_lasts();
+        let renewing = spawn_blocking(move || asked.renew_leadership(epoch));
+        let lasts = store.leadership_ttl();
         let answer = match lasts {
             Some(lasts) => tokio::time::timeout_at(renewed + lasts, renewing).await.ok(),
             // Nobody else can lead: a process, a disk or a machine that was held up goes on where it was.

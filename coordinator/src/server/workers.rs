@@ -59,13 +59,13 @@ impl WorkerService for Workers {
             }
             Refusal::Busy => self.0.limits.results.full(),
             // Whoever sends it again sends the file first.
-            Refusal::Store(error @ StoreError::Missing(_)) => Status::failed_precondition(error.to_string()),
+            Refusal::Store(error @ StoreError::BlobMissing(_)) => Status::failed_precondition(error.to_string()),
             Refusal::Store(error) => Status::unavailable(error.to_string()),
         })?;
         self.0.metrics.stored(report.stored.iter().map(|at| &rows[*at]));
         Ok(Response::new(v1::CommitResultsResponse {
             stored: report.stored.len() as u32,
-            duplicates: (report.known.len() as u64 - report.mismatches) as u32,
+            duplicates: (report.already_stored.len() as u64 - report.mismatches) as u32,
             mismatches: (report.mismatches + report.contradicted) as u32,
             fenced: report.fenced,
         }))

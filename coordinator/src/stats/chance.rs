@@ -8,12 +8,12 @@ use ergodic_common::config::{ModelKind, TrialConfig};
 use ergodic_common::metric::Metric;
 
 /// Whether a metric has such a value at all: accuracies have.
-pub fn has_chance(metric: &Metric) -> bool {
+pub fn has_chance_level(metric: &Metric) -> bool {
     metric.larger_is_better() == Some(true)
 }
 
 /// The value of an accuracy for a network that knows nothing, 1/K. `None` for other metrics, and where there are no classes.
-pub fn chance(metric: &Metric, config: &TrialConfig) -> Option<f64> {
+pub fn chance_level(metric: &Metric, config: &TrialConfig) -> Option<f64> {
     let has_classes = !matches!(config.model.kind, ModelKind::Toy(_));
-    (has_chance(metric) && has_classes).then(|| 1.0 / f64::from(config.data.dataset.class_count()))
+    (has_chance_level(metric) && has_classes).then(|| 1.0 / f64::from(config.data.dataset.class_count()))
 }

@@ -10,12 +10,12 @@ use std::collections::BTreeMap;
 
 use ergodic_common::Spec;
 
-use super::sample::Cluster;
-use super::variance::Layout;
+use super::sample::RepeatCluster;
+use super::variance::CrossedLayout;
 
 /// How well a mean is known.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Spread {
+pub struct MeanUncertainty {
     /// Variance of the mean.
     pub variance: f64,
     /// Degrees of freedom of its estimate.
@@ -24,46 +24,51 @@ pub struct Spread {
 
 /// The crossed streams of a sweep.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Crossing(Layout);
+pub struct Crossing(CrossedLayout);
 
 impl Crossing {
     /// Those of a sweep; none where it crosses no streams.
-    pub fn of(spec: &Spec) -> Option<Self> {
-        (!spec.seeds.crossed.is_empty()).then(|| Self(Layout::of(spec)))
+    pub fn from_spec(spec: &Spec) -> Option<Self> {
+        (!spec.seeds.crossed.is_empty()).then(|| Self(CrossedLayout::from_spec(spec)))
     }
 
     /// So many streams of each purpose, the one that changes slowest first.
     #[cfg(test)]
     pub(super) fn new(sizes: &[usize]) -> Self {
-        Self(Layout { names: sizes.iter().map(usize::to_string).collect(), sizes: sizes.to_vec(), replicates: 1 })
+        Self(CrossedLayout {
+            names: sizes.iter().map(usize::to_string).collect(),
+            sizes: sizes.to_vec(),
+            replicates: 1,
+        })
     }
 
     /// How well the mean of these repeats is known, each with what its values are above the mean; they are in order. `None`
     /// where a stream has fewer than two levels, or one that outweighs all others.
-    pub fn spread(&self, repeats: &[(u32, Cluster)]) -> Option<Spread> {
+    pub fn estimate_uncertainty(&self, repeats: &[(u32, RepeatCluster)]) -> Option<MeanUncertainty> {
         let combinations = self.0.sizes.iter().product::<usize>();
         let alike = repeats.iter().all(|(_, cluster)| cluster.n == repeats[0].1.n);
         let whole =
             repeats.len().is_multiple_of(combinations) && (0..).zip(repeats).all(|(at, (repeat, _))| at == *repeat);
         if !repeats.is_empty() && alike && whole {
-            let layout = Layout { replicates: repeats.len() / combinations, ..self.0.clone() };
-            let values: Vec<f64> = repeats.iter().map(|(_, cluster)| cluster.above / f64::from(cluster.n)).collect();
-            return Some(layout.spread_of_mean(&values));
+            let layout = CrossedLayout { replicates: repeats.len() / combinations, ..self.0.clone() };
+            let values: Vec<f64> =
+                repeats.iter().map(|(_, cluster)| cluster.deviation_sum / f64::from(cluster.n)).collect();
+            return Some(layout.uncertainty_of_mean(&values));
         }
-        let streams = (0..self.0.sizes.len()).map(|stream| self.by_levels(stream, repeats));
-        let streams: Vec<Spread> = streams.collect::<Option<_>>()?;
+        let streams = (0..self.0.sizes.len()).map(|stream| self.estimate_from_levels(stream, repeats));
+        let streams: Vec<MeanUncertainty> = streams.collect::<Option<_>>()?;
         let variance = streams.iter().map(|spread| spread.variance).sum::<f64>();
         let squares = streams.iter().map(|spread| spread.variance * spread.variance / spread.degrees).sum::<f64>();
         let fewest = streams.iter().map(|spread| spread.degrees).fold(f64::INFINITY, f64::min);
-        Some(Spread { variance, degrees: if squares > 0.0 { variance * variance / squares } else { fewest } })
+        Some(MeanUncertainty { variance, degrees: if squares > 0.0 { variance * variance / squares } else { fewest } })
     }
 
     /// As if the levels of one stream were all that is drawn, with the weights that their trials give them.
-    fn by_levels(&self, stream: usize, repeats: &[(u32, Cluster)]) -> Option<Spread> {
+    fn estimate_from_levels(&self, stream: usize, repeats: &[(u32, RepeatCluster)]) -> Option<MeanUncertainty> {
         let mut levels: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
         for (repeat, cluster) in repeats {
-            let (above, n) = levels.entry(self.0.level(stream, *repeat as usize)).or_default();
-            *above += cluster.above;
+            let (above, n) = levels.entry(self.0.level_of_repeat(stream, *repeat as usize)).or_default();
+            *above += cluster.deviation_sum;
             *n += f64::from(cluster.n);
         }
         let n: f64 = levels.values().map(|(_, n)| n).sum();
@@ -76,7 +81,7 @@ impl Crossing {
         let expected: f64 =
             levels.values().map(|(_, level)| level / n).map(|w| w * w * (1.0 - 2.0 * w + squared)).sum();
         let found: f64 = levels.values().map(|(above, _)| (above / n) * (above / n)).sum();
-        Some(Spread { variance: found * squared / expected, degrees })
+        Some(MeanUncertainty { variance: found * squared / expected, degrees })
     }
 }
 
@@ -103,7 +108,7 @@ mod tests {
             let values = draw(sizes, deviations, &mut fixed_stream("crossed means", *round));
             let kept: Vec<(u32, f64)> = (0..).zip(values).filter(|(repeat, _)| keep(*repeat)).collect();
             let repeats: Vec<u32> = kept.iter().map(|(repeat, _)| *repeat).collect();
-            let sample = Sample::crossed(kept.iter().map(|(_, value)| *value).collect(), &repeats, &crossing);
+            let sample = Sample::from_crossed(kept.iter().map(|(_, value)| *value).collect(), &repeats, &crossing);
             sample.t_interval(0.95).is_some_and(|(low, high)| low <= 0.0 && 0.0 <= high)
         });
         hits.count() as f64 / ROUNDS as f64
@@ -135,19 +140,19 @@ mod tests {
     fn one_level_of_a_stream_says_nothing_of_it() {
         let crossing = Crossing::new(&[10, 20]);
         let first: Vec<u32> = (0..20).collect();
-        let sample = Sample::crossed((0..20).map(f64::from).collect(), &first, &crossing);
+        let sample = Sample::from_crossed((0..20).map(f64::from).collect(), &first, &crossing);
         assert_eq!((sample.standard_error(), sample.t_interval(0.95), sample.n()), (None, None, 20));
         // Nor does one that outweighs the others.
-        let sample = Sample::crossed((0..22).map(f64::from).collect(), &(0..22).collect::<Vec<_>>(), &crossing);
+        let sample = Sample::from_crossed((0..22).map(f64::from).collect(), &(0..22).collect::<Vec<_>>(), &crossing);
         assert_eq!(sample.t_interval(0.95), None);
     }
 
     #[test]
     fn equal_values_are_known_exactly() {
         let crossing = Crossing::new(&[2, 3]);
-        let sample = Sample::crossed(vec![0.1; 6], &[0, 1, 2, 3, 4, 5], &crossing);
+        let sample = Sample::from_crossed(vec![0.1; 6], &[0, 1, 2, 3, 4, 5], &crossing);
         assert_eq!(sample.t_interval(0.95), Some((0.1, 0.1)));
-        let sample = Sample::crossed(vec![0.1; 5], &[0, 1, 2, 3, 4], &crossing);
+        let sample = Sample::from_crossed(vec![0.1; 5], &[0, 1, 2, 3, 4], &crossing);
         assert_eq!(sample.t_interval(0.95), Some((0.1, 0.1)));
     }
 
@@ -156,7 +161,7 @@ mod tests {
         // Four levels of the first stream, three of the second, which does nothing.
         let levels = [0.3, 1.7, 0.9, 2.2];
         let values: Vec<f64> = (0..12).map(|repeat| levels[repeat / 3]).collect();
-        let sample = Sample::crossed(values, &(0..12).collect::<Vec<_>>(), &Crossing::new(&[4, 3]));
+        let sample = Sample::from_crossed(values, &(0..12).collect::<Vec<_>>(), &Crossing::new(&[4, 3]));
         let (low, high) = sample.t_interval(0.95).expect("complete");
         let (wanted_low, wanted_high) = Sample::new(levels.to_vec()).t_interval(0.95).expect("four values");
         assert!((low - wanted_low).abs() < 1e-9 && (high - wanted_high).abs() < 1e-9, "{low} {high}");

@@ -25,7 +25,7 @@ pub mod variance;
 
 pub use sample::Sample;
 pub use summary::Summary;
-pub use table::TableError;
+pub use table::AnalysisError;
 
 #[cfg(test)]
 mod selection_tests;

@@ -4,11 +4,11 @@ use std::cmp::Ordering;
 
 use super::Sample;
 use super::crossed::Crossing;
-use super::special::{coin_tail, normal_tail};
+use super::special::{fair_binomial_cdf, normal_upper_tail};
 
 /// What the differences between two cells over their common repeats say; `None` where these are too few.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Paired {
+pub struct PairedDifferences {
     /// Common repeats.
     pub n: u64,
     /// Mean of the cell over them.
@@ -28,20 +28,20 @@ pub struct Paired {
     /// Two-sided p of the sign test, equal repeats left out; from 2 repeats on.
     pub sign_p: Option<f64>,
     /// Wilcoxon's signed-rank test, two-sided; from 2 repeats on.
-    pub wilcoxon: Option<SignedRank>,
+    pub wilcoxon: Option<SignedRankTest>,
     /// Correlation (Pearson) between cell and baseline; `None` too where one of them is constant.
     pub correlation: Option<f64>,
     /// Repeats of each cell that an unpaired comparison would need for the same standard error; `None` too where all
     /// differences are equal.
-    pub unpaired: Option<f64>,
+    pub unpaired_repeats: Option<f64>,
 }
 
-impl Paired {
+impl PairedDifferences {
     /// Compares values of common repeats: (cell, baseline).
-    pub fn of(pairs: &[(f64, f64)], level: f64) -> Self {
+    pub fn from_pairs(pairs: &[(f64, f64)], level: f64) -> Self {
         let cell = Sample::new(pairs.iter().map(|(cell, _)| *cell).collect());
         let baseline = Sample::new(pairs.iter().map(|(_, baseline)| *baseline).collect());
-        let rounded = differences(pairs);
+        let rounded = rounded_differences(pairs);
         let differences = Sample::new(rounded.clone());
         let count = |sign: Ordering| rounded.iter().filter(|d| d.total_cmp(&0.0) == sign).count() as u64;
         let (above, below, enough) = (count(Ordering::Greater), count(Ordering::Less), pairs.len() > 1);
@@ -56,49 +56,52 @@ impl Paired {
             above,
             below,
             sign_p: enough.then(|| sign_test(above, below)),
-            wilcoxon: enough.then(|| wilcoxon(&rounded, &pairs.iter().map(closeness).collect::<Vec<_>>())),
-            correlation: correlation(&cell, &baseline),
-            unpaired: variances
+            wilcoxon: enough
+                .then(|| wilcoxon_signed_rank(&rounded, &pairs.iter().map(rounding_bound).collect::<Vec<_>>())),
+            correlation: pearson_correlation(&cell, &baseline),
+            unpaired_repeats: variances
                 .zip(differences.variance())
                 .and_then(|((a, b), paired)| (paired > 0.0).then(|| pairs.len() as f64 * (a + b) / paired)),
         }
     }
 
     /// Where repeats share crossed streams, the interval is that of the streams, and nothing stands that takes repeats as independent.
-    pub fn cross(&mut self, pairs: &[(f64, f64)], repeats: &[u32], crossing: &Crossing, level: f64) {
-        self.interval = Sample::crossed(differences(pairs), repeats, crossing).t_interval(level).filter(|_| self.n > 1);
-        (self.sign_p, self.wilcoxon, self.unpaired) = (None, None, None);
+    pub fn apply_crossing(&mut self, pairs: &[(f64, f64)], repeats: &[u32], crossing: &Crossing, level: f64) {
+        self.interval = Sample::from_crossed(rounded_differences(pairs), repeats, crossing)
+            .t_interval(level)
+            .filter(|_| self.n > 1);
+        (self.sign_p, self.wilcoxon, self.unpaired_repeats) = (None, None, None);
     }
 
     /// Repeats that pairing saved in each cell; negative where it costs some.
-    pub fn saved(&self) -> Option<f64> {
-        self.unpaired.map(|unpaired| unpaired - self.n as f64)
+    pub fn saved_repeats(&self) -> Option<f64> {
+        self.unpaired_repeats.map(|unpaired| unpaired - self.n as f64)
     }
 }
 
 /// Differences whose size is the rounding of what they are taken of are 0.
-fn differences(pairs: &[(f64, f64)]) -> Vec<f64> {
+fn rounded_differences(pairs: &[(f64, f64)]) -> Vec<f64> {
     let difference = |pair: &(f64, f64)| {
         let difference = pair.0 - pair.1;
-        if difference.abs() <= closeness(pair) { 0.0 } else { difference }
+        if difference.abs() <= rounding_bound(pair) { 0.0 } else { difference }
     };
     pairs.iter().map(difference).collect()
 }
 
 /// What rounding can make of equal values, or of equal differences: of accuracies, 0.93 − 0.92 and 0.91 − 0.9 are no two sizes. It
 /// goes by the size of the pair itself: what is large in another repeat rounds nothing in this one.
-fn closeness((cell, baseline): &(f64, f64)) -> f64 {
+fn rounding_bound((cell, baseline): &(f64, f64)) -> f64 {
     4.0 * f64::EPSILON * cell.abs().max(baseline.abs())
 }
 
 /// Two-sided p of the sign test: twice the probability of so few, or fewer, of the rarer sign. 1 without any sign.
 pub fn sign_test(above: u64, below: u64) -> f64 {
-    (2.0 * coin_tail(above.min(below), above + below)).min(1.0)
+    (2.0 * fair_binomial_cdf(above.min(below), above + below)).min(1.0)
 }
 
 /// The outcome of Wilcoxon's signed-rank test.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SignedRank {
+pub struct SignedRankTest {
     /// Two-sided p.
     pub p: f64,
     /// Whether it is exact, or by the normal approximation with the correction for ties.
@@ -106,16 +109,16 @@ pub struct SignedRank {
 }
 
 /// Longest sample whose p is exact if it has neither zeros nor ties.
-const MOST_EXACT: usize = 50;
+const MAX_EXACT: usize = 50;
 /// Longest sample whose p is exact even so.
-const MOST_EXACT_WITH_TIES: usize = 13;
+const MAX_EXACT_WITH_TIES: usize = 13;
 
 /// Wilcoxon's signed-rank test (1945), two-sided: zeros are left out, equal sizes share their mean rank. Exact for at most 50
 /// differences without zeros and ties, and for at most 13 with them, otherwise by the normal approximation with the
 /// correction for ties and without one for continuity: as `scipy.stats.wilcoxon` decides by itself. Each
 /// difference has its rounding in `close`; sizes that differ by no more than that of one of the two are ties. Without any
 /// difference, p is 1.
-pub fn wilcoxon(differences: &[f64], close: &[f64]) -> SignedRank {
+pub fn wilcoxon_signed_rank(differences: &[f64], close: &[f64]) -> SignedRankTest {
     let both = differences.iter().copied().zip(close.iter().copied());
     let mut signed: Vec<(f64, f64)> = both.filter(|(d, _)| *d != 0.0).collect();
     signed.sort_unstable_by(|(a, x), (b, y)| a.abs().total_cmp(&b.abs()).then(x.total_cmp(y)));
@@ -123,25 +126,25 @@ pub fn wilcoxon(differences: &[f64], close: &[f64]) -> SignedRank {
     let (mut ranks, mut ties) = (Vec::with_capacity(signed.len()), 0.0);
     while ranks.len() < signed.len() {
         let from = ranks.len();
-        let same = tied(&signed[from..]);
+        let same = count_leading_ties(&signed[from..]);
         ranks.extend(std::iter::repeat_n(2 * from + 1 + same, same));
         ties += (same as f64).powi(3) - same as f64;
     }
     let plus: usize = ranks.iter().zip(&signed).filter(|(_, (d, _))| *d > 0.0).map(|(rank, _)| rank).sum();
     let plain = ties == 0.0 && signed.len() == differences.len();
-    let most = if plain { MOST_EXACT } else { MOST_EXACT_WITH_TIES };
+    let most = if plain { MAX_EXACT } else { MAX_EXACT_WITH_TIES };
     if differences.len() <= most || signed.is_empty() {
-        return SignedRank { p: exact_tail(&ranks, plus), exact: true };
+        return SignedRankTest { p: exact_signed_rank_p(&ranks, plus), exact: true };
     }
     let n = signed.len() as f64;
     let variance = (n * (n + 1.0) * (2.0 * n + 1.0) - 0.5 * ties) / 24.0;
     let z = (0.5 * plus as f64 - 0.25 * n * (n + 1.0)) / variance.sqrt();
-    SignedRank { p: 2.0 * normal_tail(z.abs()), exact: false }
+    SignedRankTest { p: 2.0 * normal_upper_tail(z.abs()), exact: false }
 }
 
 /// How many of the first of these are ties of each other, whatever lies between: differences in the order of their sizes, each with
 /// its rounding.
-fn tied(sorted: &[(f64, f64)]) -> usize {
+fn count_leading_ties(sorted: &[(f64, f64)]) -> usize {
     let (least, mut reach) = (sorted[0].0.abs(), f64::INFINITY);
     let is_tied = |(difference, close): &&(f64, f64)| {
         let size = difference.abs();
@@ -153,7 +156,7 @@ fn tied(sorted: &[(f64, f64)]) -> usize {
 }
 
 /// Twice the smaller tail of the sum of the ranks with a plus, every sign being as likely as the other.
-fn exact_tail(ranks: &[usize], plus: usize) -> f64 {
+fn exact_signed_rank_p(ranks: &[usize], plus: usize) -> f64 {
     let most: usize = ranks.iter().sum();
     // Ways to choose ranks that add up to each sum: at most 2^50.
     let mut ways = vec![0_u64; most + 1];
@@ -170,16 +173,16 @@ fn exact_tail(ranks: &[usize], plus: usize) -> f64 {
     (2.0 * tail as f64 / 2.0_f64.powi(ranks.len() as i32)).min(1.0)
 }
 
-fn correlation(a: &Sample, b: &Sample) -> Option<f64> {
+fn pearson_correlation(a: &Sample, b: &Sample) -> Option<f64> {
     let (mean_a, mean_b) = (a.mean()?, b.mean()?);
     let products = a.values().iter().zip(b.values()).map(|(a, b)| (a - mean_a) * (b - mean_b));
     let scale = a.std()? * b.std()? * (a.n() as f64 - 1.0);
-    (scale > 0.0).then(|| (super::sample::sum(products) / scale).clamp(-1.0, 1.0))
+    (scale > 0.0).then(|| (super::sample::compensated_sum(products) / scale).clamp(-1.0, 1.0))
 }
 
 /// Holm's correction (1979) for the tests that were made: the k-th smallest of m p's is multiplied by m − k + 1, and none is
 /// below a smaller one.
-pub fn holm(p: &[Option<f64>]) -> Vec<Option<f64>> {
+pub fn holm_correction(p: &[Option<f64>]) -> Vec<Option<f64>> {
     let mut order: Vec<usize> = (0..p.len()).filter(|at| p[*at].is_some()).collect();
     order.sort_by(|a, b| p[*a].unwrap_or(1.0).total_cmp(&p[*b].unwrap_or(1.0)));
     let mut adjusted = vec![None; p.len()];
@@ -198,10 +201,10 @@ mod tests {
     #[test]
     fn differences_within_rounding_are_ties_and_zeros() {
         let pairs = [(0.93, 0.92), (0.91, 0.9), (0.5, 0.49), (0.3, 0.1 + 0.2), (0.7, 0.72)];
-        let paired = Paired::of(&pairs, 0.95);
+        let paired = PairedDifferences::from_pairs(&pairs, 0.95);
         assert_eq!((paired.above, paired.below), (3, 1));
         // Ranks 2, 2, 2 with a plus and 4 with a minus: a sum of 4 or less has 1 + 3 + 3 + 1 of 16 signs.
-        assert_eq!(paired.wilcoxon, Some(SignedRank { p: 1.0, exact: true }));
+        assert_eq!(paired.wilcoxon, Some(SignedRankTest { p: 1.0, exact: true }));
         assert_eq!(paired.sign_p, Some(0.625));
     }
 
@@ -210,44 +213,47 @@ mod tests {
         let small = [(3e-47, 1e-47), (1e-47, 2e-47), (8e-47, 4e-47), (9e-47, 1e-47)];
         let mut pairs = small.to_vec();
         pairs.push((3e-21, 1e-21));
-        let paired = Paired::of(&pairs, 0.95);
+        let paired = PairedDifferences::from_pairs(&pairs, 0.95);
         assert_eq!((paired.above, paired.below), (4, 1));
         assert!(paired.sign_p.is_some_and(|p| (p - 0.375).abs() < 1e-12), "{paired:?}");
         // Of the ranks 1 to 5, the least has a minus: 2 of 32 ways.
-        assert_eq!(paired.wilcoxon, Some(SignedRank { p: 0.125, exact: true }));
+        assert_eq!(paired.wilcoxon, Some(SignedRankTest { p: 0.125, exact: true }));
         // A size that is rounded itself ties with its neighbours, and makes no ties of these.
         let narrow = [(1.0, 1e-9), (1.5, 0.6), (2.0, 1e-9)];
-        assert_eq!([tied(&narrow), tied(&narrow[1..]), tied(&narrow[2..])], [2, 2, 1]);
-        assert_eq!(tied(&[(1.0, 1e-9), (-1.0 - 1e-10, 1e-9), (1.0 + 5e-10, 1e-9), (1.1, 1e-9)]), 3);
+        assert_eq!(
+            [count_leading_ties(&narrow), count_leading_ties(&narrow[1..]), count_leading_ties(&narrow[2..])],
+            [2, 2, 1]
+        );
+        assert_eq!(count_leading_ties(&[(1.0, 1e-9), (-1.0 - 1e-10, 1e-9), (1.0 + 5e-10, 1e-9), (1.1, 1e-9)]), 3);
     }
 
     #[test]
     fn what_is_too_little_or_constant_is_none_and_never_nan() {
-        assert_eq!(Paired::of(&[], 0.95), Paired::default());
-        let one = Paired::of(&[(0.9, 0.8)], 0.95);
+        assert_eq!(PairedDifferences::from_pairs(&[], 0.95), PairedDifferences::default());
+        let one = PairedDifferences::from_pairs(&[(0.9, 0.8)], 0.95);
         assert_eq!((one.n, one.std, one.interval, one.sign_p, one.wilcoxon), (1, None, None, None, None));
-        assert_eq!((one.correlation, one.unpaired), (None, None));
-        let same = Paired::of(&[(0.9, 0.9), (0.8, 0.8)], 0.95);
-        assert_eq!((same.difference, same.sign_p, same.unpaired), (Some(0.0), Some(1.0), None));
+        assert_eq!((one.correlation, one.unpaired_repeats), (None, None));
+        let same = PairedDifferences::from_pairs(&[(0.9, 0.9), (0.8, 0.8)], 0.95);
+        assert_eq!((same.difference, same.sign_p, same.unpaired_repeats), (Some(0.0), Some(1.0), None));
         assert_eq!(same.wilcoxon.map(|w| w.p), Some(1.0));
         assert!(same.correlation > Some(1.0 - 1e-15));
-        let shifted = Paired::of(&[(2.0, 1.0), (3.0, 2.0), (4.0, 3.0)], 0.95);
-        assert_eq!((shifted.std, shifted.interval, shifted.unpaired), (Some(0.0), Some((1.0, 1.0)), None));
+        let shifted = PairedDifferences::from_pairs(&[(2.0, 1.0), (3.0, 2.0), (4.0, 3.0)], 0.95);
+        assert_eq!((shifted.std, shifted.interval, shifted.unpaired_repeats), (Some(0.0), Some((1.0, 1.0)), None));
     }
 
     #[test]
     fn pairing_saves_what_the_variances_say() {
         // Variances 5/3 and 5/3; of the differences, which are 1 and -1, 4/3.
         let pairs = [(2.0, 1.0), (1.0, 2.0), (4.0, 3.0), (3.0, 4.0)];
-        let paired = Paired::of(&pairs, 0.95);
-        assert!(paired.unpaired.is_some_and(|n| (n - 10.0).abs() < 1e-12), "{paired:?}");
-        assert!(paired.saved().is_some_and(|n| (n - 6.0).abs() < 1e-12));
+        let paired = PairedDifferences::from_pairs(&pairs, 0.95);
+        assert!(paired.unpaired_repeats.is_some_and(|n| (n - 10.0).abs() < 1e-12), "{paired:?}");
+        assert!(paired.saved_repeats().is_some_and(|n| (n - 6.0).abs() < 1e-12));
     }
 
     #[test]
     fn tests_that_were_not_made_are_not_counted() {
-        let adjusted = holm(&[Some(0.01), None, Some(0.04), Some(0.03)]);
+        let adjusted = holm_correction(&[Some(0.01), None, Some(0.04), Some(0.03)]);
         assert_eq!(adjusted, [Some(0.03), None, Some(0.06), Some(0.06)]);
-        assert_eq!(holm(&[Some(0.7), Some(0.9)]), [Some(1.0), Some(1.0)]);
+        assert_eq!(holm_correction(&[Some(0.7), Some(0.9)]), [Some(1.0), Some(1.0)]);
     }
 }

@@ -23,7 +23,7 @@ pub struct Summary {
 
 impl Summary {
     /// Summarises a sample, with the interval at this level of Student's t.
-    pub fn of(sample: &Sample, level: f64) -> Self {
+    pub fn from_sample(sample: &Sample, level: f64) -> Self {
         Self {
             n: sample.n() as u64,
             mean: sample.mean(),

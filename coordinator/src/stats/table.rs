@@ -13,26 +13,26 @@ use ergodic_common::tree::SpecValue;
 use ergodic_common::{Outcome, Spec, TrialKey};
 use rayon::prelude::*;
 
-use super::best::{self, Ends, Place};
+use super::best::{self, CellEnds, RowRank};
 use super::bootstrap::RESAMPLES;
-use super::chance::{chance, has_chance};
-use super::compare::trials;
+use super::chance::{chance_level, has_chance_level};
+use super::compare::read_cell_trials;
 use super::crossed::Crossing;
-use super::rank::End;
-use super::statistic::{Figures, Statistic};
+use super::rank::TrialEnd;
+use super::statistic::{Statistic, StatisticInput};
 use super::{Sample, Summary};
 use crate::core::{Counts, chooser, main_metric};
-use crate::store::{Part, Reader, Readers, SampledTrial, StoreError};
+use crate::store::{SampledTrial, SnapshotReaders, StoreError, StoreReader, TrialRange};
 
 /// A question that cannot be answered, in words; or the store failed.
 #[derive(Debug, thiserror::Error)]
-pub enum TableError {
+pub enum AnalysisError {
     /// There is no such axis, metric, statistic or step.
     #[error("{0}")]
     Unknown(String),
     /// It asks for something impossible.
     #[error("{0}")]
-    Bad(String),
+    Invalid(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -40,7 +40,7 @@ pub enum TableError {
 
 /// One row of a table, or one point of a curve.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
+pub struct TableEntry {
     /// Value of each axis asked for.
     pub values: Vec<SpecValue>,
     /// Step, of a curve's point.
@@ -50,16 +50,16 @@ pub struct Entry {
     /// Trials by outcome.
     pub counts: Counts,
     /// The statistics asked for by name, one number per column; `None` where one is not defined.
-    pub figures: Vec<Option<f64>>,
+    pub statistics: Vec<Option<f64>>,
     /// Why some are not, or what else is to be known of them; empty if nothing is.
     pub note: String,
     /// Where it stands among all rows; `None` where rows have no order, and of a point of a curve.
-    pub place: Option<Place>,
+    pub rank: Option<RowRank>,
 }
 
 /// What is asked of a sweep.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Question<'a> {
+pub struct TableParams<'a> {
     /// Axes to group by, which may be named by the last parts of their paths; empty for all.
     pub by: &'a [String],
     /// The metric; empty for the main one.
@@ -84,49 +84,49 @@ pub enum Weighting {
 
 /// Which axes, which metric, which statistics.
 #[derive(Debug, Clone)]
-pub struct Query {
+pub struct TableQuery {
     axes: Vec<usize>,
     /// Whether a row may be of several cells.
     pooled: bool,
     metric: (usize, Metric),
     /// The metric by which rows are ranked: that of the validation images, where there are some.
-    chooser: (usize, Metric),
+    selection_metric: (usize, Metric),
     /// Why rows have no order, if they have none.
-    unranked: Option<String>,
+    unranked_reason: Option<String>,
     at: Option<Length>,
     stats: Vec<Statistic>,
     weighting: Weighting,
     crossing: Option<Crossing>,
-    terms: Terms,
+    conditions: IntervalConditions,
 }
 
 /// On what terms the intervals of a sweep hold.
 #[derive(Debug, Clone, Default)]
-struct Terms {
+struct IntervalConditions {
     /// Streams that are the same in all repeats, in words; empty if none is.
-    fixed: String,
+    fixed_streams: String,
     /// Whether cells end when they look known well enough.
-    stops: bool,
+    stops_early: bool,
 }
 
 /// Where the rows of a sweep are.
 #[derive(Clone, Copy)]
-pub struct Rows<'a> {
+pub struct RowSource<'a> {
     /// The sweep.
     pub spec: &'a Spec,
     /// Its number in the store.
     pub sweep: i64,
     /// The store.
-    pub readers: &'a Readers,
+    pub readers: &'a SnapshotReaders,
     /// BLAKE3 of the dataset that it was pinned to, which belongs to the identity of its cells; zeros without one.
-    pub data: [u8; 32],
+    pub dataset_hash: [u8; 32],
 }
 
 /// What cells are, apart from where their rows stand.
 #[derive(Clone, Copy)]
-struct Cells<'a> {
+struct CellContext<'a> {
     spec: &'a Spec,
-    data: [u8; 32],
+    dataset_hash: [u8; 32],
 }
 
 /// Trials of one cell, in the order of their repeats.
@@ -134,21 +134,21 @@ struct Cells<'a> {
 struct CellRows {
     cell: u64,
     /// As in [`Group`].
-    values: Values,
+    values: KeyedValues,
     diverged: Vec<Divergence>,
     counts: Counts,
     /// How they ended, where that is asked for.
-    ends: Ends,
+    ends: CellEnds,
     /// Their repeats, where a row may be of several cells.
     repeats: Vec<u32>,
 }
 
 /// Values of trials that are numbers, infinite ones too.
 #[derive(Debug, Clone, Default)]
-struct Values {
+struct KeyedValues {
     values: Vec<f64>,
     /// Of which cell and repeat each is; empty where that does not matter.
-    of: Vec<TrialKey>,
+    keys: Vec<TrialKey>,
 }
 
 /// A trial that diverged.
@@ -160,27 +160,27 @@ struct Divergence {
     value: Option<f64>,
 }
 
-impl Values {
-    fn push(&mut self, value: f64, key: TrialKey, matters: bool) {
+impl KeyedValues {
+    fn push_value(&mut self, value: f64, key: TrialKey, matters: bool) {
         self.values.push(value);
         if matters {
-            self.of.push(key);
+            self.keys.push(key);
         }
     }
 
     /// Those of some repeats.
-    fn within(&self, repeats: &BTreeSet<u32>) -> Self {
-        let kept = || self.values.iter().zip(&self.of).filter(|(_, key)| repeats.contains(&key.repeat));
-        Self { values: kept().map(|(value, _)| *value).collect(), of: kept().map(|(_, key)| *key).collect() }
+    fn filter_repeats(&self, repeats: &BTreeSet<u32>) -> Self {
+        let kept = || self.values.iter().zip(&self.keys).filter(|(_, key)| repeats.contains(&key.repeat));
+        Self { values: kept().map(|(value, _)| *value).collect(), keys: kept().map(|(_, key)| *key).collect() }
     }
 
-    fn extend(&mut self, more: Self) {
+    fn append_values(&mut self, more: Self) {
         // Most cells are in one part, as a whole.
         match self.values.is_empty() {
             true => *self = more,
             false => {
                 self.values.extend(more.values);
-                self.of.extend(more.of);
+                self.keys.extend(more.keys);
             }
         }
     }
@@ -188,40 +188,40 @@ impl Values {
 
 /// What trials have at a moment.
 #[derive(Debug, Default)]
-struct Samples {
+struct MomentSamples {
     /// Cells of trials that had not diverged by then, and whether one of theirs has a row there.
     cells: BTreeMap<u64, bool>,
-    values: Vec<(TrialKey, Sampled)>,
+    values: Vec<(TrialKey, SampledValues)>,
 }
 
 /// What a trial has at a moment; NaN is none.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sampled {
+pub(super) struct SampledValues {
     /// Of the metric asked for.
-    pub(super) asked: f64,
+    pub(super) metric_value: f64,
     /// Of the one by which rows are ranked.
-    pub(super) chosen: f64,
+    pub(super) selection_value: f64,
 }
 
 /// One metric of the curves of a cell: the finite values at each step, steps ascending.
 #[derive(Debug, Default)]
-struct Points(Vec<(u64, Values)>);
+struct CurvePoints(Vec<(u64, KeyedValues)>);
 
-impl Points {
+impl CurvePoints {
     /// Adds a trial's curve, in rows of so many values.
-    fn add(&mut self, trial: SampledTrial<'_>, (width, column): (usize, usize), matters: bool) {
+    fn add_trial(&mut self, trial: SampledTrial<'_>, (width, column): (usize, usize), matters: bool) {
         let SampledTrial { key, curve, .. } = trial;
-        for (row, step) in curve.steps().enumerate().take_while(|(_, step)| trial.lives_at(*step)) {
+        for (row, step) in curve.steps().enumerate().take_while(|(_, step)| trial.is_trained_beyond(*step)) {
             // The curves of a cell have the same steps, unless something is wrong.
             let at = match self.0.get(row) {
                 Some((there, _)) if *there == step => row,
                 _ => self.0.binary_search_by_key(&step, |(there, _)| *there).unwrap_or_else(|at| {
-                    self.0.insert(at, (step, Values::default()));
+                    self.0.insert(at, (step, KeyedValues::default()));
                     at
                 }),
             };
-            if let Some(value) = curve.value(row, width, column).filter(|x| !x.is_nan()) {
-                self.0[at].1.push(value, key, matters);
+            if let Some(value) = curve.value_at(row, width, column).filter(|x| !x.is_nan()) {
+                self.0[at].1.push_value(value, key, matters);
             }
         }
     }
@@ -229,87 +229,98 @@ impl Points {
 
 /// Trials of some cells, in the order (cell, repeat).
 #[derive(Debug, Clone, Default)]
-struct Group {
+struct TrialGroup {
     /// The cells that have rows.
     cells: Vec<u64>,
     /// Values of trials that completed, or had not diverged by the moment asked for.
-    values: Values,
+    values: KeyedValues,
     /// Those that had diverged by then.
     diverged: Vec<Divergence>,
     /// Trials that live at the moment asked for count as completed.
     counts: Counts,
     /// Its cells, those without rows too, as far as they were counted.
-    all: u64,
+    cell_count: u64,
     /// How many of its cells have a row of each repeat, where a row may be of several cells.
     repeats: BTreeMap<u32, u64>,
 }
 
 /// By the places of their values on the axes that are asked for.
-type Groups = BTreeMap<Vec<u64>, Group>;
+type TrialGroups = BTreeMap<Vec<u64>, TrialGroup>;
 
-impl Query {
+impl TableQuery {
     /// Checks a question against a sweep.
     ///
     /// # Errors
     /// There is no such axis, metric, statistic or step.
-    pub fn new(spec: &Spec, question: &Question<'_>) -> Result<Self, TableError> {
+    pub fn new(spec: &Spec, question: &TableParams<'_>) -> Result<Self, AnalysisError> {
         let axes: Vec<usize> = match question.by {
             [] => (0..spec.grid.axes().len()).collect(),
             names => names.iter().map(|name| find_axis(spec.grid.axes(), name)).collect::<Result<_, _>>()?,
         };
         if let Some(twice) = (1..axes.len()).find(|at| axes[..*at].contains(&axes[*at])) {
             let name = &spec.grid.axes()[axes[twice]].name;
-            return Err(TableError::Bad(format!("by: the axis '{name}' stands twice")));
+            return Err(AnalysisError::Invalid(format!("by: the axis '{name}' stands twice")));
         }
         let metric = find_metric(&spec.measure.metrics, question.metric)?;
-        let stats = Statistic::list(question.stats)?;
-        if stats.iter().any(Statistic::counts_diverged) && !has_chance(&metric.1) {
+        let stats = Statistic::parse_list(question.stats)?;
+        if stats.iter().any(Statistic::counts_diverged) && !has_chance_level(&metric.1) {
             let message = format!(
                 "statistics that count diverged trials (_all) are of accuracies: {} has no worst value that a diverged trial \
                  could count as; p_diverged tells how many there are, and ranks take them as the worst",
                 metric.1.name()
             );
-            return Err(TableError::Bad(message));
+            return Err(AnalysisError::Invalid(message));
         }
         let pooled = (0..spec.grid.axes().len()).any(|axis| !axes.contains(&axis));
         let fixed: Vec<&str> = spec.seeds.fixed.iter().map(|purpose| purpose.as_str()).collect();
-        let terms = Terms {
-            fixed: fixed.join(", "),
-            stops: spec.stopping_rule.as_ref().is_some_and(StoppingRule::is_precision_based),
+        let terms = IntervalConditions {
+            fixed_streams: fixed.join(", "),
+            stops_early: spec.stopping_rule.as_ref().is_some_and(StoppingRule::is_precision_based),
         };
-        let (weighting, crossing) = (question.weighting, Crossing::of(spec));
+        let (weighting, crossing) = (question.weighting, Crossing::from_spec(spec));
         let chooser = chooser(&spec.measure.metrics, &metric);
-        let (unranked, at) = (best::unranked(spec, &chooser.1), find_step(question.at)?);
-        Ok(Self { axes, pooled, metric, chooser, unranked, at, stats, weighting, crossing, terms })
+        let (unranked, at) = (best::unranked_reason(spec, &chooser.1), parse_moment(question.at)?);
+        Ok(Self {
+            axes,
+            pooled,
+            metric,
+            selection_metric: chooser,
+            unranked_reason: unranked,
+            at,
+            stats,
+            weighting,
+            crossing,
+            conditions: terms,
+        })
     }
 
     /// Whether it matters of which cell and repeat a value is.
-    fn keys_matter(&self) -> bool {
+    fn needs_keys(&self) -> bool {
         self.pooled || self.crossing.is_some()
     }
 
     /// Values as a sample. Where cells of a row have not all ended the same repeats, its mean is known by those that all have ended:
     /// others differ by which cells they are of, too.
-    fn sample(&self, values: Values, whole: Option<&BTreeSet<u32>>) -> Sample {
-        let Some(whole) = whole else { return self.sample_of(values) };
-        let some = self.sample_of(values.within(whole));
-        self.sample_of(values).known_by(some)
+    fn sample_with_repeats(&self, values: KeyedValues, whole: Option<&BTreeSet<u32>>) -> Sample {
+        let Some(whole) = whole else { return self.sample_from_values(values) };
+        let some = self.sample_from_values(values.filter_repeats(whole));
+        self.sample_from_values(values).with_uncertainty_of(some)
     }
 
-    fn sample_of(&self, values: Values) -> Sample {
-        let Values { values, of } = values;
-        if !self.keys_matter() {
+    fn sample_from_values(&self, values: KeyedValues) -> Sample {
+        let KeyedValues { values, keys: of } = values;
+        if !self.needs_keys() {
             return Sample::new(values);
         }
         let repeats: Vec<u32> = of.iter().map(|key| key.repeat).collect();
         let sample = match &self.crossing {
-            Some(crossing) => Sample::crossed(values, &repeats, crossing),
-            None => Sample::pooled(values, &repeats),
+            Some(crossing) => Sample::from_crossed(values, &repeats, crossing),
+            None => Sample::from_pooled(values, &repeats),
         };
         match self.weighting {
             Weighting::Cells if self.pooled => {
                 let cells: Vec<u64> = of.iter().map(|key| key.cell).collect();
-                sample.alike(&repeats, &cells, self.crossing.as_ref())
+                sample.with_equal_cell_weights(&repeats, &cells, self.crossing.as_ref())
             }
             _ => sample,
         }
@@ -321,28 +332,28 @@ impl Query {
     }
 
     /// The metric by which rows are ranked.
-    pub fn ranked_by(&self) -> &Metric {
-        &self.chooser.1
+    pub fn selection_metric(&self) -> &Metric {
+        &self.selection_metric.1
     }
 
     /// Its place among the sweep's metrics.
-    pub(super) fn ranked_by_column(&self) -> usize {
-        self.chooser.0
+    pub(super) fn selection_column(&self) -> usize {
+        self.selection_metric.0
     }
 
     /// Its place among the sweep's metrics.
-    pub(super) fn column(&self) -> usize {
+    pub(super) fn metric_column(&self) -> usize {
         self.metric.0
     }
 
     /// The moment; none for the end of the trial.
-    pub(super) fn at(&self) -> Option<Length> {
+    pub(super) fn moment(&self) -> Option<Length> {
         self.at
     }
 
     /// Columns of the statistics asked for by name.
-    pub fn columns(&self) -> Vec<String> {
-        self.stats.iter().flat_map(Statistic::columns).collect()
+    pub fn statistic_columns(&self) -> Vec<String> {
+        self.stats.iter().flat_map(Statistic::column_names).collect()
     }
 
     /// Names of the axes.
@@ -350,12 +361,12 @@ impl Query {
         self.axes.iter().map(|at| spec.grid.axes()[*at].name.clone()).collect()
     }
 
-    fn group(&self, spec: &Spec, cell: u64) -> Vec<u64> {
+    fn group_key(&self, spec: &Spec, cell: u64) -> Vec<u64> {
         let indices = spec.grid.value_indices(cell);
         self.axes.iter().map(|axis| indices[*axis]).collect()
     }
 
-    fn values(&self, spec: &Spec, group: &[u64]) -> Vec<SpecValue> {
+    fn axis_values(&self, spec: &Spec, group: &[u64]) -> Vec<SpecValue> {
         self.axes.iter().zip(group).map(|(axis, i)| spec.grid.axes()[*axis].value_at(*i)).collect()
     }
 
@@ -364,74 +375,77 @@ impl Query {
     ///
     /// # Errors
     /// The store failed, no curve has a sample at the step asked for, or it would take too long.
-    pub fn table(&self, rows: Rows<'_>) -> Result<Vec<Entry>, TableError> {
+    pub fn compute_table(&self, rows: RowSource<'_>) -> Result<Vec<TableEntry>, AnalysisError> {
         let is_ranked = self.is_ranked(rows.spec);
-        let (mut groups, mut ends) = self.outcomes(rows, Within::ALL, is_ranked)?;
+        let (mut groups, mut ends) = self.read_groups(rows, CellRange::ALL, is_ranked)?;
         if let Some(at) = self.at {
-            self.sample_curves(rows, at, &mut groups, is_ranked.then_some(&mut ends))?;
+            self.add_curve_samples(rows, at, &mut groups, is_ranked.then_some(&mut ends))?;
         }
         // Of a row of which a cell has not begun, no repeat has ended in all cells.
-        let has_begun = |group: &&Group| group.cells.len() as u64 >= group.all;
-        let cells = |group: &Group| Some(group).filter(has_begun).map(|group| group.cells.clone());
+        let has_begun = |group: &&TrialGroup| group.cells.len() as u64 >= group.cell_count;
+        let cells = |group: &TrialGroup| Some(group).filter(has_begun).map(|group| group.cells.clone());
         let members: Vec<Vec<u64>> = groups.values().map(|group| cells(group).unwrap_or_default()).collect();
         let places = match is_ranked {
-            true => best::places(rows.spec, self.ranked_by(), &ends, &members),
+            true => best::rank_rows(rows.spec, self.selection_metric(), &ends, &members),
             false => vec![None; members.len()],
         };
-        self.entries(rows, groups, places, &Cell::new(0))
+        self.build_entries(rows, groups, places, &Cell::new(0))
     }
 
     /// Rows of some cells, one each, with the places that these have among all.
-    fn table_within(
+    fn compute_table_page(
         &self,
-        rows: Rows<'_>,
-        within: Within,
-        places: &BTreeMap<u64, Place>,
+        rows: RowSource<'_>,
+        within: CellRange,
+        places: &BTreeMap<u64, RowRank>,
         drawn: &Cell<usize>,
-    ) -> Result<Vec<Entry>, TableError> {
-        let (groups, _) = self.outcomes(rows, within, false)?;
-        let place = |group: &Group| places.get(group.cells.first()?).copied();
+    ) -> Result<Vec<TableEntry>, AnalysisError> {
+        let (groups, _) = self.read_groups(rows, within, false)?;
+        let place = |group: &TrialGroup| places.get(group.cells.first()?).copied();
         let places = groups.values().map(place).collect();
-        self.entries(rows, groups, places, drawn)
+        self.build_entries(rows, groups, places, drawn)
     }
 
-    fn entries(
+    fn build_entries(
         &self,
-        rows: Rows<'_>,
-        groups: Groups,
-        places: Vec<Option<Place>>,
+        rows: RowSource<'_>,
+        groups: TrialGroups,
+        places: Vec<Option<RowRank>>,
         drawn: &Cell<usize>,
-    ) -> Result<Vec<Entry>, TableError> {
-        self.check_work(groups.values().map(|group| group.values.values.len() + group.diverged.len()), drawn)?;
-        let cells = rows.cells();
-        let mut entries: Vec<Entry> =
-            groups.into_par_iter().map(|(key, group)| self.entry(cells, &key, 0, group)).collect();
-        entries.iter_mut().zip(places).for_each(|(entry, place)| entry.place = place);
+    ) -> Result<Vec<TableEntry>, AnalysisError> {
+        self.check_bootstrap_work(
+            groups.values().map(|group| group.values.values.len() + group.diverged.len()),
+            drawn,
+        )?;
+        let cells = rows.cell_context();
+        let mut entries: Vec<TableEntry> =
+            groups.into_par_iter().map(|(key, group)| self.build_entry(cells, &key, 0, group)).collect();
+        entries.iter_mut().zip(places).for_each(|(entry, place)| entry.rank = place);
         Ok(entries)
     }
 
     /// Where each cell stands among all, at the end of its trials.
-    fn places_of_cells(&self, rows: Rows<'_>) -> Result<BTreeMap<u64, Place>, TableError> {
+    fn rank_cells(&self, rows: RowSource<'_>) -> Result<BTreeMap<u64, RowRank>, AnalysisError> {
         if !self.is_ranked(rows.spec) {
             return Ok(BTreeMap::new());
         }
-        let ends = self.ends(rows)?;
+        let ends = self.read_cell_ends(rows)?;
         let members: Vec<Vec<u64>> = ends.keys().map(|cell| vec![*cell]).collect();
-        let places = best::places(rows.spec, self.ranked_by(), &ends, &members);
+        let places = best::rank_rows(rows.spec, self.selection_metric(), &ends, &members);
         Ok(ends.keys().zip(places).filter_map(|(cell, place)| Some((*cell, place?))).collect())
     }
 
     /// How the trials of each cell ended.
-    fn ends(&self, rows: Rows<'_>) -> Result<BTreeMap<u64, Ends>, TableError> {
-        Ok(trials(self, rows)?.into_iter().map(|(cell, trials)| (cell, trials.ends)).collect())
+    fn read_cell_ends(&self, rows: RowSource<'_>) -> Result<BTreeMap<u64, CellEnds>, AnalysisError> {
+        Ok(read_cell_trials(self, rows)?.into_iter().map(|(cell, trials)| (cell, trials.ends)).collect())
     }
 
     fn is_ranked(&self, spec: &Spec) -> bool {
-        spec.grid.cell_count() > 1 && self.unranked.is_none()
+        spec.grid.cell_count() > 1 && self.unranked_reason.is_none()
     }
 
     /// What counts alike in rows of several cells, if there are any.
-    pub fn weighting(&self) -> Option<&'static str> {
+    pub fn weighting_name(&self) -> Option<&'static str> {
         self.pooled.then_some(match self.weighting {
             Weighting::Trials => "trials",
             Weighting::Cells => "cells",
@@ -439,47 +453,47 @@ impl Query {
     }
 
     /// Why its rows have no order, if they have none.
-    pub fn unranked(&self) -> Option<&str> {
-        self.unranked.as_deref()
+    pub fn unranked_reason(&self) -> Option<&str> {
+        self.unranked_reason.as_deref()
     }
 
     /// Trials by outcome, with their final values where these are asked for; and how each ended, if that is.
-    fn outcomes(
+    fn read_groups(
         &self,
-        rows: Rows<'_>,
-        within: Within,
+        rows: RowSource<'_>,
+        within: CellRange,
         with_ends: bool,
-    ) -> Result<(Groups, BTreeMap<u64, Ends>), TableError> {
+    ) -> Result<(TrialGroups, BTreeMap<u64, CellEnds>), AnalysisError> {
         let spec = rows.spec;
-        let mut ends: BTreeMap<u64, Ends> = BTreeMap::new();
-        let mut groups: Groups = BTreeMap::new();
-        if spec.grid.cell_number_bound() <= MOST_EMPTY_ROWS {
-            for cell in spec.grid.iter().filter(|cell| within.holds(*cell)) {
-                groups.entry(self.group(spec, cell)).or_default().all += 1;
+        let mut ends: BTreeMap<u64, CellEnds> = BTreeMap::new();
+        let mut groups: TrialGroups = BTreeMap::new();
+        if spec.grid.cell_number_bound() <= MAX_EMPTY_ROWS {
+            for cell in spec.grid.iter().filter(|cell| within.contains(*cell)) {
+                groups.entry(self.group_key(spec, cell)).or_default().cell_count += 1;
             }
         }
-        let parts = rows.each_part_of(within, |reader, part| self.ended(rows, reader, part, with_ends))?;
+        let parts = rows.map_cell_ranges(within, |reader, part| self.read_cell_rows(rows, reader, part, with_ends))?;
         for mut cell in parts.into_iter().flatten() {
             if with_ends {
                 ends.entry(cell.cell).or_default().append(&mut cell.ends);
             }
-            groups.entry(self.group(spec, cell.cell)).or_default().extend(cell);
+            groups.entry(self.group_key(spec, cell.cell)).or_default().append_rows(cell);
         }
         Ok((groups, ends))
     }
 
     /// How a part of the trials ended, cell by cell.
-    fn ended(
+    fn read_cell_rows(
         &self,
-        rows: Rows<'_>,
-        reader: &dyn Reader,
-        part: Part,
+        rows: RowSource<'_>,
+        reader: &dyn StoreReader,
+        part: TrialRange,
         with_ends: bool,
     ) -> Result<Vec<CellRows>, StoreError> {
         let mut cells: Vec<CellRows> = Vec::new();
         let mut about = (u64::MAX, None, None);
-        reader.ended(rows.sweep, part, &mut |trial| {
-            let (cell, repeat) = (row_of(&mut cells, trial.key.cell), trial.key.repeat);
+        reader.read_ended_trials(rows.sweep, part, &mut |trial| {
+            let (cell, repeat) = (cell_row_mut(&mut cells, trial.key.cell), trial.key.repeat);
             if self.pooled {
                 cell.repeats.push(repeat);
             }
@@ -488,24 +502,24 @@ impl Query {
                 let has_completed = trial.outcome == Outcome::Completed;
                 let value = |column: usize| trial.metrics.get(column).filter(|x| self.at.is_none() && !x.is_nan());
                 if let Some(value) = value(self.metric.0).filter(|_| has_completed) {
-                    cell.values.push(value, trial.key, self.keys_matter());
+                    cell.values.push_value(value, trial.key, self.needs_keys());
                 }
                 // What it has at a moment, its curve says.
                 if with_ends && !(has_completed && self.at.is_some()) {
-                    let chosen = || End::Completed(value(self.chooser.0).unwrap_or(f64::NAN));
-                    cell.ends.push((repeat, if has_completed { chosen() } else { End::Failed }));
+                    let chosen = || TrialEnd::Completed(value(self.selection_metric.0).unwrap_or(f64::NAN));
+                    cell.ends.push((repeat, if has_completed { chosen() } else { TrialEnd::Failed }));
                 }
                 return;
             };
             if about.0 != cell.cell {
                 let config = rows.spec.grid.resolve_config(cell.cell).ok();
                 let limit = self.at.and_then(|at| Some(config.as_ref()?.length_in_steps(at)));
-                about = (cell.cell, limit, config.and_then(|config| chance(&self.metric.1, &config)));
+                about = (cell.cell, limit, config.and_then(|config| chance_level(&self.metric.1, &config)));
             }
             let lives = about.1.is_some_and(|limit| step > limit);
             cell.counts.add(if lives { &Outcome::Completed } else { &trial.outcome });
             if with_ends && !lives {
-                cell.ends.push((repeat, End::Diverged));
+                cell.ends.push((repeat, TrialEnd::Diverged));
             }
             if !lives && !self.stats.is_empty() {
                 cell.diverged.push(Divergence { key: trial.key, step, value: about.2 });
@@ -514,23 +528,27 @@ impl Query {
         Ok(cells)
     }
 
-    fn sample_curves(
+    fn add_curve_samples(
         &self,
-        rows: Rows<'_>,
+        rows: RowSource<'_>,
         at: Length,
-        groups: &mut Groups,
-        mut ends: Option<&mut BTreeMap<u64, Ends>>,
-    ) -> Result<(), TableError> {
+        groups: &mut TrialGroups,
+        mut ends: Option<&mut BTreeMap<u64, CellEnds>>,
+    ) -> Result<(), AnalysisError> {
         let mut group = (u64::MAX, Vec::new());
-        let unsampled = self.samples(rows, at, &mut |key, values| {
+        let unsampled = self.read_samples(rows, at, &mut |key, values| {
             if group.0 != key.cell {
-                group = (key.cell, self.group(rows.spec, key.cell));
+                group = (key.cell, self.group_key(rows.spec, key.cell));
             }
-            if !values.asked.is_nan() {
-                groups.entry(group.1.clone()).or_default().values.push(values.asked, key, self.keys_matter());
+            if !values.metric_value.is_nan() {
+                groups.entry(group.1.clone()).or_default().values.push_value(
+                    values.metric_value,
+                    key,
+                    self.needs_keys(),
+                );
             }
             if let Some(ends) = &mut ends {
-                ends.entry(key.cell).or_default().push((key.repeat, End::Completed(values.chosen)));
+                ends.entry(key.cell).or_default().push((key.repeat, TrialEnd::Completed(values.selection_value)));
             }
         })?;
         if let Some(ends) = ends {
@@ -542,52 +560,64 @@ impl Query {
 
     /// Hands out the values of trials that had not diverged by a moment, and have a sample there, in the order (cell, repeat). Gives
     /// the cells that have such trials, and none with a sample: of these, those that diverged say nothing about how good they are.
-    pub(super) fn samples(
+    pub(super) fn read_samples(
         &self,
-        rows: Rows<'_>,
+        rows: RowSource<'_>,
         at: Length,
-        each: &mut dyn FnMut(TrialKey, Sampled),
-    ) -> Result<BTreeSet<u64>, TableError> {
-        let parts = rows.each_part(|reader, part| self.samples_of(rows, reader, part, at))?;
+        each: &mut dyn FnMut(TrialKey, SampledValues),
+    ) -> Result<BTreeSet<u64>, AnalysisError> {
+        let parts = rows.map_ranges(|reader, part| self.read_range_samples(rows, reader, part, at))?;
         let mut cells: BTreeMap<u64, bool> = BTreeMap::new();
         for (cell, is_sampled) in parts.iter().flat_map(|part| &part.cells) {
             *cells.entry(*cell).or_default() |= is_sampled;
         }
         if !cells.is_empty() && cells.values().all(|is_sampled| !is_sampled) {
-            return Err(TableError::Unknown(self.no_sample(rows, at)?));
+            return Err(AnalysisError::Unknown(self.describe_missing_sample(rows, at)?));
         }
         parts.into_iter().flat_map(|part| part.values).for_each(|(key, values)| each(key, values));
         Ok(cells.into_iter().filter(|(_, is_sampled)| !is_sampled).map(|(cell, _)| cell).collect())
     }
 
-    fn samples_of(&self, rows: Rows<'_>, reader: &dyn Reader, part: Part, at: Length) -> Result<Samples, StoreError> {
+    fn read_range_samples(
+        &self,
+        rows: RowSource<'_>,
+        reader: &dyn StoreReader,
+        part: TrialRange,
+        at: Length,
+    ) -> Result<MomentSamples, StoreError> {
         let width = rows.spec.measure.metrics.len();
-        let mut samples = Samples::default();
+        let mut samples = MomentSamples::default();
         let mut moment = (u64::MAX, 0);
-        reader.curves(rows.sweep, part, &mut |trial| {
+        reader.read_curves(rows.sweep, part, &mut |trial| {
             let SampledTrial { key, curve, .. } = trial;
             if moment.0 != key.cell {
                 moment =
                     (key.cell, rows.spec.grid.resolve_config(key.cell).map_or(0, |config| config.length_in_steps(at)));
             }
-            if !trial.lives_at(moment.1) {
+            if !trial.is_trained_beyond(moment.1) {
                 return;
             }
-            let row = curve.find(moment.1);
+            let row = curve.find_step(moment.1);
             *samples.cells.entry(key.cell).or_default() |= row.is_some();
             if let Some(row) = row {
-                let value = |column: usize| curve.value(row, width, column).unwrap_or(f64::NAN);
-                samples.values.push((key, Sampled { asked: value(self.metric.0), chosen: value(self.chooser.0) }));
+                let value = |column: usize| curve.value_at(row, width, column).unwrap_or(f64::NAN);
+                samples.values.push((
+                    key,
+                    SampledValues {
+                        metric_value: value(self.metric.0),
+                        selection_value: value(self.selection_metric.0),
+                    },
+                ));
             }
         })?;
         Ok(samples)
     }
 
     /// That no trial has a sample at a moment, with the steps around it at which the first one has some.
-    fn no_sample(&self, rows: Rows<'_>, at: Length) -> Result<String, TableError> {
+    fn describe_missing_sample(&self, rows: RowSource<'_>, at: Length) -> Result<String, AnalysisError> {
         let mut around: Option<(u64, Vec<u64>)> = None;
-        rows.readers.with_one(|reader| {
-            reader.curves(rows.sweep, Part::ALL, &mut |SampledTrial { key, curve, .. }| {
+        rows.readers.with_reader(|reader| {
+            reader.read_curves(rows.sweep, TrialRange::ALL, &mut |SampledTrial { key, curve, .. }| {
                 if around.is_none() {
                     let wanted = rows.spec.grid.resolve_config(key.cell).map_or(0, |config| config.length_in_steps(at));
                     let below = curve.steps().take_while(|step| *step < wanted).last();
@@ -608,98 +638,112 @@ impl Query {
     ///
     /// # Errors
     /// The store failed, or it would take too long.
-    pub fn curves(&self, rows: Rows<'_>) -> Result<Vec<Entry>, TableError> {
-        self.curves_within(rows, Within::ALL, &Cell::new(0))
+    pub fn compute_curves(&self, rows: RowSource<'_>) -> Result<Vec<TableEntry>, AnalysisError> {
+        self.compute_curve_page(rows, CellRange::ALL, &Cell::new(0))
     }
 
-    fn curves_within(&self, rows: Rows<'_>, within: Within, drawn: &Cell<usize>) -> Result<Vec<Entry>, TableError> {
-        let mut points: BTreeMap<(Vec<u64>, u64), Values> = BTreeMap::new();
-        let parts = rows.each_part_of(within, |reader, part| self.curves_of(rows, reader, part))?;
+    fn compute_curve_page(
+        &self,
+        rows: RowSource<'_>,
+        within: CellRange,
+        drawn: &Cell<usize>,
+    ) -> Result<Vec<TableEntry>, AnalysisError> {
+        let mut points: BTreeMap<(Vec<u64>, u64), KeyedValues> = BTreeMap::new();
+        let parts = rows.map_cell_ranges(within, |reader, part| self.read_curve_points(rows, reader, part))?;
         for (cell, curves) in parts.into_iter().flatten() {
-            let group = self.group(rows.spec, cell);
+            let group = self.group_key(rows.spec, cell);
             for (step, values) in curves.0 {
-                points.entry((group.clone(), step)).or_default().extend(values);
+                points.entry((group.clone(), step)).or_default().append_values(values);
             }
         }
         // What is asked for by name may be about trials that had diverged, which have no part in the curves any more; and whether
         // all cells of a row have ended a repeat, curves do not say.
         let named = !self.stats.is_empty();
-        let outcomes = if named || self.pooled { self.outcomes(rows, within, false)?.0 } else { BTreeMap::new() };
-        self.check_work(points.values().map(|point| point.values.len()), drawn)?;
-        let cells = rows.cells();
-        let entry = |((key, step), values): ((Vec<u64>, u64), Values)| {
+        let outcomes = if named || self.pooled { self.read_groups(rows, within, false)?.0 } else { BTreeMap::new() };
+        self.check_bootstrap_work(points.values().map(|point| point.values.len()), drawn)?;
+        let cells = rows.cell_context();
+        let entry = |((key, step), values): ((Vec<u64>, u64), KeyedValues)| {
             let group = match outcomes.get(&key) {
-                Some(group) if named => group.by(step),
-                Some(group) => group.by(step).with_completed(&values.values),
-                None => Group::default().with_completed(&values.values),
+                Some(group) if named => group.at_step(step),
+                Some(group) => group.at_step(step).with_completed(&values.values),
+                None => TrialGroup::default().with_completed(&values.values),
             };
-            self.entry(cells, &key, step, Group { values, ..group })
+            self.build_entry(cells, &key, step, TrialGroup { values, ..group })
         };
         Ok(points.into_par_iter().map(entry).collect())
     }
 
     /// The curves of a part of the trials, cell by cell.
-    fn curves_of(&self, rows: Rows<'_>, reader: &dyn Reader, part: Part) -> Result<Vec<(u64, Points)>, StoreError> {
+    fn read_curve_points(
+        &self,
+        rows: RowSource<'_>,
+        reader: &dyn StoreReader,
+        part: TrialRange,
+    ) -> Result<Vec<(u64, CurvePoints)>, StoreError> {
         let at = (rows.spec.measure.metrics.len(), self.metric.0);
-        let mut cells: Vec<(u64, Points)> = Vec::new();
-        reader.curves(rows.sweep, part, &mut |trial| {
+        let mut cells: Vec<(u64, CurvePoints)> = Vec::new();
+        reader.read_curves(rows.sweep, part, &mut |trial| {
             if cells.last().is_none_or(|(cell, _)| *cell != trial.key.cell) {
-                cells.push((trial.key.cell, Points::default()));
+                cells.push((trial.key.cell, CurvePoints::default()));
             }
             if let Some((_, points)) = cells.last_mut() {
-                points.add(trial, at, self.keys_matter());
+                points.add_trial(trial, at, self.needs_keys());
             }
         })?;
         Ok(cells)
     }
 
-    fn entry(&self, of: Cells<'_>, key: &[u64], step: u64, group: Group) -> Entry {
-        let whole = group.whole();
+    fn build_entry(&self, of: CellContext<'_>, key: &[u64], step: u64, group: TrialGroup) -> TableEntry {
+        let whole = group.complete_repeats();
         let together = whole.as_ref().map(|whole| [whole.len(), group.repeats.len()]);
-        let Group { cells, values, diverged, counts, .. } = group;
-        let resampling = || of.resampling(&cells);
+        let TrialGroup { cells, values, diverged, counts, .. } = group;
+        let resampling = || of.resampling_stream(&cells);
         let counting = self.stats.iter().any(Statistic::counts_diverged);
         let counted = || {
             let values = diverged.iter().map(|trial| trial.value).collect::<Option<Vec<f64>>>()?;
-            Some(Values { values, of: diverged.iter().map(|trial| trial.key).collect() })
+            Some(KeyedValues { values, keys: diverged.iter().map(|trial| trial.key).collect() })
         };
         let all = counting.then(counted).flatten().map(|counted| {
             let mut all = values.clone();
-            all.extend(counted);
-            self.sample(all, whole.as_ref())
+            all.append_values(counted);
+            self.sample_with_repeats(all, whole.as_ref())
         });
-        let figures = Figures {
-            all,
-            completed: self.sample(values, whole.as_ref()),
+        let figures = StatisticInput {
+            with_diverged: all,
+            completed: self.sample_with_repeats(values, whole.as_ref()),
             diverged_at: Sample::new(diverged.iter().map(|trial| trial.step as f64).collect()),
             counts,
-            resampling: &resampling,
-            fixed: &self.terms.fixed,
-            stops: self.terms.stops,
-            whole: together,
+            open_resampling: &resampling,
+            fixed_streams: &self.conditions.fixed_streams,
+            stops_early: self.conditions.stops_early,
+            complete_repeats: together,
         };
-        Entry {
-            values: self.values(of.spec, key),
+        TableEntry {
+            values: self.axis_values(of.spec, key),
             step,
-            summary: Summary::of(&figures.completed, figures.level(0.95)),
+            summary: Summary::from_sample(&figures.completed, figures.adjusted_level(0.95)),
             counts,
-            figures: self.stats.iter().flat_map(|statistic| statistic.of(&figures)).collect(),
-            note: figures.note(&self.stats),
-            place: None,
+            statistics: self.stats.iter().flat_map(|statistic| statistic.compute_values(&figures)).collect(),
+            note: figures.describe_caveats(&self.stats),
+            rank: None,
         }
     }
 
     /// Refuses what would keep a core busy for minutes, counting what was drawn for earlier pages.
-    pub(super) fn check_work(&self, sizes: impl Iterator<Item = usize>, drawn: &Cell<usize>) -> Result<(), TableError> {
-        let asked = self.stats.iter().filter(|statistic| statistic.resamples()).count();
+    pub(super) fn check_bootstrap_work(
+        &self,
+        sizes: impl Iterator<Item = usize>,
+        drawn: &Cell<usize>,
+    ) -> Result<(), AnalysisError> {
+        let asked = self.stats.iter().filter(|statistic| statistic.is_resampled()).count();
         let draws = drawn.get().saturating_add((sizes.sum::<usize>() * asked).saturating_mul(RESAMPLES));
         drawn.set(draws);
-        if draws > MOST_DRAWS {
+        if draws > MAX_DRAWS {
             let message = format!(
-                "a bootstrap of so many values would take {draws} draws or more, of at most {MOST_DRAWS}: use ci95, which \
+                "a bootstrap of so many values would take {draws} draws or more, of at most {MAX_DRAWS}: use ci95, which \
                  agrees with it for large samples, or ask for less"
             );
-            return Err(TableError::Bad(message));
+            return Err(AnalysisError::Invalid(message));
         }
         Ok(())
     }
@@ -707,23 +751,23 @@ impl Query {
 
 /// Cells of a sweep, by their numbers: from one on, up to and without another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Within {
+struct CellRange {
     from: u64,
     to: u64,
 }
 
-impl Within {
-    const ALL: Self = Self { from: 0, to: Part::ALL.to.cell };
+impl CellRange {
+    const ALL: Self = Self { from: 0, to: TrialRange::ALL.to.cell };
 
-    fn holds(self, cell: u64) -> bool {
+    fn contains(self, cell: u64) -> bool {
         (self.from..self.to).contains(&cell)
     }
 }
 
 /// Points of curves, or rows of a table, that are worked out at a time.
-const PAGE: u64 = 2_000;
+const ENTRIES_PER_PAGE: u64 = 2_000;
 /// Values of trials that are read for them.
-const PAGE_VALUES: u64 = 1_000_000;
+const VALUES_PER_PAGE: u64 = 1_000_000;
 /// What an entry takes while it is on its way to a peer, about, in bytes.
 const ENTRY_BYTES: u64 = 1024;
 /// What a value takes.
@@ -731,55 +775,63 @@ const VALUE_BYTES: u64 = 16;
 /// What the end of a trial takes while cells are ranked.
 const END_BYTES: u64 = 64;
 
-impl Query {
+impl TableQuery {
     /// Rows of a table, page by page: as many at a time as can be told apart from the others.
     ///
     /// # Errors
     /// As for [`Query::table`].
-    pub fn table_pages(&self, rows: Rows<'_>, each: &mut dyn FnMut(Vec<Entry>) -> bool) -> Result<(), TableError> {
-        self.table_by(cells_of_a_page(rows.spec, 1), rows, each)
+    pub fn for_each_table_page(
+        &self,
+        rows: RowSource<'_>,
+        each: &mut dyn FnMut(Vec<TableEntry>) -> bool,
+    ) -> Result<(), AnalysisError> {
+        self.for_each_page_of_cells(cells_per_page(rows.spec, 1), rows, each)
     }
 
     /// The same with so many cells in a page, where rows are of one cell.
-    pub(super) fn table_by(
+    pub(super) fn for_each_page_of_cells(
         &self,
         cells: u64,
-        rows: Rows<'_>,
-        each: &mut dyn FnMut(Vec<Entry>) -> bool,
-    ) -> Result<(), TableError> {
+        rows: RowSource<'_>,
+        each: &mut dyn FnMut(Vec<TableEntry>) -> bool,
+    ) -> Result<(), AnalysisError> {
         // Whether there is a sample at a moment is known at the end; and what is one page is read once.
         if self.at.is_some() || self.pooled || cells >= rows.spec.grid.cell_number_bound() {
-            return hand_out(self.table(rows)?, each);
+            return hand_out_pages(self.compute_table(rows)?, each);
         }
 
-        let (places, drawn) = (self.places_of_cells(rows)?, Cell::new(0));
-        self.pages(rows, cells, &|within| self.table_within(rows, within, &places, &drawn), each)
+        let (places, drawn) = (self.rank_cells(rows)?, Cell::new(0));
+        self.for_each_page(rows, cells, &|within| self.compute_table_page(rows, within, &places, &drawn), each)
     }
 
     /// Points of curves, page by page.
     ///
     /// # Errors
     /// As for [`Query::curves`].
-    pub fn curve_pages(&self, rows: Rows<'_>, each: &mut dyn FnMut(Vec<Entry>) -> bool) -> Result<(), TableError> {
+    pub fn for_each_curve_page(
+        &self,
+        rows: RowSource<'_>,
+        each: &mut dyn FnMut(Vec<TableEntry>) -> bool,
+    ) -> Result<(), AnalysisError> {
         let drawn = Cell::new(0);
-        let cells = cells_of_a_page(rows.spec, samples(rows.spec));
-        self.pages(rows, cells, &|within| self.curves_within(rows, within, &drawn), each)
+        let cells = cells_per_page(rows.spec, max_samples_per_trial(rows.spec));
+        self.for_each_page(rows, cells, &|within| self.compute_curve_page(rows, within, &drawn), each)
     }
 
     /// Where a row is of one cell, so many cells are taken at a time.
-    fn pages(
+    fn for_each_page(
         &self,
-        rows: Rows<'_>,
+        rows: RowSource<'_>,
         cells: u64,
-        work_out: &dyn Fn(Within) -> Result<Vec<Entry>, TableError>,
-        each: &mut dyn FnMut(Vec<Entry>) -> bool,
-    ) -> Result<(), TableError> {
+        work_out: &dyn Fn(CellRange) -> Result<Vec<TableEntry>, AnalysisError>,
+        each: &mut dyn FnMut(Vec<TableEntry>) -> bool,
+    ) -> Result<(), AnalysisError> {
         if self.pooled {
-            return hand_out(work_out(Within::ALL)?, each);
+            return hand_out_pages(work_out(CellRange::ALL)?, each);
         }
         let (numbers, mut from) = (rows.spec.grid.cell_number_bound(), 0);
         while from < numbers {
-            let within = Within { from, to: from.saturating_add(cells).min(numbers) };
+            let within = CellRange { from, to: from.saturating_add(cells).min(numbers) };
             let page = work_out(within)?;
             if !page.is_empty() && !each(page) {
                 return Ok(());
@@ -790,32 +842,32 @@ impl Query {
     }
 
     /// How many bytes it takes to answer, about, of so many trials: of a table, or of curves; in pages or in one piece.
-    pub fn takes(&self, spec: &Spec, done: u64, curves: bool, paged: bool) -> u64 {
-        let samples = if curves { samples(spec) } else { 1 };
+    pub fn estimate_bytes(&self, spec: &Spec, done: u64, curves: bool, paged: bool) -> u64 {
+        let samples = if curves { max_samples_per_trial(spec) } else { 1 };
         if paged && !self.pooled && (curves || self.at.is_none()) {
             // Of curves, a cell is read as a whole.
             let values =
-                PAGE_VALUES.max(samples.saturating_mul(u64::from(spec.repeats))).min(done.saturating_mul(samples));
+                VALUES_PER_PAGE.max(samples.saturating_mul(u64::from(spec.repeats))).min(done.saturating_mul(samples));
             // Where cells are ranked, all of them are.
             let ends = if !curves && self.is_ranked(spec) { done.saturating_mul(END_BYTES) } else { 0 };
-            let page = (4 * PAGE).min(done.saturating_mul(samples)) * ENTRY_BYTES + values * VALUE_BYTES;
+            let page = (4 * ENTRIES_PER_PAGE).min(done.saturating_mul(samples)) * ENTRY_BYTES + values * VALUE_BYTES;
             return page.saturating_add(ends);
         }
         let places = self.axes.iter().fold(1_u64, |n, axis| n.saturating_mul(spec.grid.axes()[*axis].len()));
-        let rows = places.min(done.max(MOST_EMPTY_ROWS)).min(spec.grid.cell_count());
+        let rows = places.min(done.max(MAX_EMPTY_ROWS)).min(spec.grid.cell_count());
         let values = done.saturating_mul(samples).saturating_mul(VALUE_BYTES);
         rows.saturating_mul(samples).saturating_mul(ENTRY_BYTES).saturating_add(values)
     }
 }
 
 /// How many cells are worked out at a time, of trials with so many samples each.
-fn cells_of_a_page(spec: &Spec, samples: u64) -> u64 {
+fn cells_per_page(spec: &Spec, samples: u64) -> u64 {
     let values = samples.saturating_mul(u64::from(spec.repeats));
-    (PAGE / samples).min(PAGE_VALUES / values).max(1)
+    (ENTRIES_PER_PAGE / samples).min(VALUES_PER_PAGE / values).max(1)
 }
 
 /// The most samples that a trial of a sweep has.
-fn samples(spec: &Spec) -> u64 {
+fn max_samples_per_trial(spec: &Spec) -> u64 {
     let classes = (0..spec.grid.class_count()).filter(|class| spec.grid.class_cell_count(*class) > 0);
     let of_class = |class| {
         let config = spec.grid.resolve_config(spec.grid.class_cell_at(class, 0)).ok()?;
@@ -824,9 +876,12 @@ fn samples(spec: &Spec) -> u64 {
     classes.filter_map(of_class).max().unwrap_or(1).max(1)
 }
 
-fn hand_out(mut entries: Vec<Entry>, each: &mut dyn FnMut(Vec<Entry>) -> bool) -> Result<(), TableError> {
+fn hand_out_pages(
+    mut entries: Vec<TableEntry>,
+    each: &mut dyn FnMut(Vec<TableEntry>) -> bool,
+) -> Result<(), AnalysisError> {
     while !entries.is_empty() {
-        let rest = entries.split_off(entries.len().min(PAGE as usize));
+        let rest = entries.split_off(entries.len().min(ENTRIES_PER_PAGE as usize));
         if !each(std::mem::replace(&mut entries, rest)) {
             break;
         }
@@ -834,30 +889,30 @@ fn hand_out(mut entries: Vec<Entry>, each: &mut dyn FnMut(Vec<Entry>) -> bool) -
     Ok(())
 }
 
-impl<'a> Rows<'a> {
+impl<'a> RowSource<'a> {
     /// The stream of resamples of some cells.
-    pub(super) fn resampling(self, cells: &[u64]) -> RandomStream {
-        self.cells().resampling(cells)
+    pub(super) fn resampling_stream(self, cells: &[u64]) -> RandomStream {
+        self.cell_context().resampling_stream(cells)
     }
 
     /// Does something with each part of the rows, on several threads; what came of it, in the order (cell, repeat).
-    pub(super) fn each_part<T: Send>(
+    pub(super) fn map_ranges<T: Send>(
         self,
-        work: impl Fn(&dyn Reader, Part) -> Result<T, StoreError> + Sync,
+        work: impl Fn(&dyn StoreReader, TrialRange) -> Result<T, StoreError> + Sync,
     ) -> Result<Vec<T>, StoreError> {
-        self.readers.each(&self.readers.parts(self.spec.grid.cell_number_bound(), self.spec.repeats), work)
+        self.readers.map_ranges(&self.readers.split_trials(self.spec.grid.cell_number_bound(), self.spec.repeats), work)
     }
 
     /// The same with the parts of these cells.
-    fn each_part_of<T: Send>(
+    fn map_cell_ranges<T: Send>(
         self,
-        within: Within,
-        work: impl Fn(&dyn Reader, Part) -> Result<T, StoreError> + Sync,
+        within: CellRange,
+        work: impl Fn(&dyn StoreReader, TrialRange) -> Result<T, StoreError> + Sync,
     ) -> Result<Vec<T>, StoreError> {
-        if within == Within::ALL {
-            return self.each_part(work);
+        if within == CellRange::ALL {
+            return self.map_ranges(work);
         }
-        let mut parts = self.readers.parts(within.to - within.from, self.spec.repeats);
+        let mut parts = self.readers.split_trials(within.to - within.from, self.spec.repeats);
         for part in &mut parts {
             part.from.cell += within.from;
             part.to.cell = part.to.cell.saturating_add(within.from);
@@ -865,39 +920,40 @@ impl<'a> Rows<'a> {
         if let Some(last) = parts.last_mut() {
             last.to = TrialKey { cell: within.to, repeat: 0 };
         }
-        self.readers.each(&parts, work)
+        self.readers.map_ranges(&parts, work)
     }
 
-    fn cells(self) -> Cells<'a> {
-        Cells { spec: self.spec, data: self.data }
+    fn cell_context(self) -> CellContext<'a> {
+        CellContext { spec: self.spec, dataset_hash: self.dataset_hash }
     }
 }
 
-impl Cells<'_> {
+impl CellContext<'_> {
     /// The stream of resamples of some cells: by what they are, and not by where they stand in the grid.
-    fn resampling(self, cells: &[u64]) -> RandomStream {
+    fn resampling_stream(self, cells: &[u64]) -> RandomStream {
         let configs = cells.iter().filter_map(|cell| self.spec.grid.resolve_config(*cell).ok());
-        let identity: Vec<u8> = configs.flat_map(|config| self.spec.compute_cell_hash(&config, &self.data)).collect();
+        let identity: Vec<u8> =
+            configs.flat_map(|config| self.spec.compute_cell_hash(&config, &self.dataset_hash)).collect();
         let streams = self.spec.trial_streams(TrialKey { cell: 0, repeat: 0 }, [0; 32]);
         streams.open_stream(Purpose::Bootstrap, &identity)
     }
 }
 
 /// The row of a cell, which is the last one if there is one.
-fn row_of(cells: &mut Vec<CellRows>, cell: u64) -> &mut CellRows {
+fn cell_row_mut(cells: &mut Vec<CellRows>, cell: u64) -> &mut CellRows {
     if cells.last().is_none_or(|last| last.cell != cell) {
         cells.push(CellRows { cell, ..CellRows::default() });
     }
     cells.last_mut().expect("it was pushed if it was not there")
 }
 
-impl Group {
+impl TrialGroup {
     /// Adds trials of a cell that come after all that are here.
-    fn extend(&mut self, rows: CellRows) {
+    fn append_rows(&mut self, rows: CellRows) {
         if self.cells.last() != Some(&rows.cell) {
             self.cells.push(rows.cell);
         }
-        self.values.extend(rows.values);
+        self.values.append_values(rows.values);
         self.diverged.extend(rows.diverged);
         self.counts.extend(&rows.counts);
         rows.repeats.into_iter().for_each(|repeat| *self.repeats.entry(repeat).or_default() += 1);
@@ -909,31 +965,31 @@ impl Group {
     }
 
     /// The repeats that all of its cells have ended, if these are not all that any has.
-    fn whole(&self) -> Option<BTreeSet<u32>> {
-        let cells = self.all.max(self.cells.len() as u64);
+    fn complete_repeats(&self) -> Option<BTreeSet<u32>> {
+        let cells = self.cell_count.max(self.cells.len() as u64);
         let whole: BTreeSet<u32> =
             self.repeats.iter().filter(|(_, n)| **n == cells).map(|(repeat, _)| *repeat).collect();
         (whole.len() < self.repeats.len()).then_some(whole)
     }
 
     /// As it was after a step, without values.
-    fn by(&self, step: u64) -> Self {
+    fn at_step(&self, step: u64) -> Self {
         let diverged: Vec<Divergence> = self.diverged.iter().filter(|trial| trial.step <= step).copied().collect();
         let lived = self.diverged.len() as u64 - diverged.len() as u64;
         let Counts { completed, failed, .. } = self.counts;
         let counts = Counts { completed: completed + lived, diverged: diverged.len() as u64, failed };
         let (cells, repeats) = (self.cells.clone(), self.repeats.clone());
-        Self { cells, values: Values::default(), diverged, counts, all: self.all, repeats }
+        Self { cells, values: KeyedValues::default(), diverged, counts, cell_count: self.cell_count, repeats }
     }
 }
 
 /// Most draws of one table: about a minute on two cores.
-pub(super) const MOST_DRAWS: usize = 20_000_000_000;
+pub(super) const MAX_DRAWS: usize = 20_000_000_000;
 
 /// Above this many cells, rows are listed only where there are results.
-pub(super) const MOST_EMPTY_ROWS: u64 = 10_000;
+pub(super) const MAX_EMPTY_ROWS: u64 = 10_000;
 
-pub(super) fn find_axis(axes: &[Axis], name: &str) -> Result<usize, TableError> {
+pub(super) fn find_axis(axes: &[Axis], name: &str) -> Result<usize, AnalysisError> {
     if let Some(at) = axes.iter().position(|axis| axis.name == name) {
         return Ok(at);
     }
@@ -944,12 +1000,12 @@ pub(super) fn find_axis(axes: &[Axis], name: &str) -> Result<usize, TableError> 
         (Some((at, _)), None) => Ok(at),
         _ => {
             let hint = suggest_nearest(name, axes.iter().map(|axis| axis.name.as_str()));
-            Err(TableError::Unknown(format!("the sweep has no axis '{name}', {hint}")))
+            Err(AnalysisError::Unknown(format!("the sweep has no axis '{name}', {hint}")))
         }
     }
 }
 
-fn find_metric(metrics: &[Metric], name: &str) -> Result<(usize, Metric), TableError> {
+fn find_metric(metrics: &[Metric], name: &str) -> Result<(usize, Metric), AnalysisError> {
     if name.is_empty() {
         return Ok(main_metric(metrics));
     }
@@ -958,12 +1014,12 @@ fn find_metric(metrics: &[Metric], name: &str) -> Result<(usize, Metric), TableE
         None => {
             let names: Vec<_> = metrics.iter().map(Metric::name).collect();
             let hint = suggest_nearest(name, names.iter().map(AsRef::as_ref));
-            Err(TableError::Unknown(format!("the sweep does not measure '{name}', {hint}")))
+            Err(AnalysisError::Unknown(format!("the sweep does not measure '{name}', {hint}")))
         }
     }
 }
 
-fn find_step(at: &str) -> Result<Option<Length>, TableError> {
+fn parse_moment(at: &str) -> Result<Option<Length>, AnalysisError> {
     let at = at.trim();
     if at.is_empty() || at == "final" {
         return Ok(None);
@@ -973,7 +1029,10 @@ fn find_step(at: &str) -> Result<Option<Length>, TableError> {
         "step" | "steps" => count.parse().ok().map(Length::Steps),
         _ => None,
     });
-    let unknown =
-        || TableError::Bad(format!("at: expected something like \"20 epochs\", \"500 steps\" or final, found '{at}'"));
+    let unknown = || {
+        AnalysisError::Invalid(format!(
+            "at: expected something like \"20 epochs\", \"500 steps\" or final, found '{at}'"
+        ))
+    };
     parsed.map(Some).ok_or_else(unknown)
 }

@@ -16,16 +16,16 @@ use serde_json::Value;
 
 use super::Sample;
 use super::bootstrap;
-use super::compare::{Comparison, Contest, trials};
-use super::effects::{Analysis, Asked};
-use super::needs::needs;
-use super::paired::{Paired, holm, sign_test, wilcoxon};
-use super::sample::wilson;
-use super::special::{normal_quantile, t_quantile};
-use super::table::{Entry, Query, Question, Rows, Weighting};
+use super::compare::{CompareParams, CompareQuery, read_cell_trials};
+use super::effects::{EffectsParams, EffectsQuery};
+use super::needs::compute_sample_size;
+use super::paired::{PairedDifferences, holm_correction, sign_test, wilcoxon_signed_rank};
+use super::sample::wilson_interval;
+use super::special::{normal_quantile, student_t_quantile};
+use super::table::{RowSource, TableEntry, TableParams, TableQuery, Weighting};
 use crate::core::{DataPin, SweepRow, SweepState, Tallies};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Store as _, StoredTrial, Write};
+use crate::store::{Store as _, StoreWrite, StoredTrial};
 
 fn fixture() -> Value {
     serde_json::from_str(include_str!("../../../tests/oracles/statistics.json")).expect("the fixture is JSON")
@@ -95,7 +95,7 @@ fn quantiles_of_distributions_agree_with_scipy() {
     }
     for case in list(&fixture(), "t") {
         let [p, degrees, t] = numbers(case)[..] else { panic!("{case}") };
-        close(t_quantile(p, degrees), t, 0.0, case);
+        close(student_t_quantile(p, degrees), t, 0.0, case);
     }
 }
 
@@ -127,7 +127,7 @@ fn samples_agree_with_numpy_and_scipy() {
 fn shares_and_signs_agree_with_statsmodels_and_scipy() {
     for case in list(&fixture(), "wilson") {
         let [hits, n, level, low, high] = numbers(case)[..] else { panic!("{case}") };
-        let found = wilson(hits as u64, n as u64, level);
+        let found = wilson_interval(hits as u64, n as u64, level);
         close(found.0, low, 1.0, case);
         close(found.1, high, 1.0, case);
     }
@@ -146,14 +146,14 @@ fn paired_comparisons_agree_with_scipy() {
         let (b, c) = (values(&format!("{name}/b"), shape, n), values(&format!("{name}/c"), shape, n));
         let cell = |b: f64, c: f64| if shape == "coarse" { c + 0.05 } else { pull * b + (1.0 - pull) * c + 0.02 };
         let pairs: Vec<(f64, f64)> = b.iter().zip(&c).map(|(b, c)| (cell(*b, *c), *b)).collect();
-        let paired = Paired::of(&pairs, 0.95);
+        let paired = PairedDifferences::from_pairs(&pairs, 0.95);
         let same = |found: Option<f64>, key: &str| close(found.expect("defined"), number(&case[key]), 0.1, case);
         same(paired.difference, "difference");
         same(paired.std, "std");
         same(paired.sign_p, "sign_p");
         same(paired.wilcoxon.map(|test| test.p), "wilcoxon_p");
         same(paired.correlation, "correlation");
-        same(paired.unpaired, "unpaired");
+        same(paired.unpaired_repeats, "unpaired");
         let (low, high) = paired.interval.expect("two repeats");
         let ends = numbers(&case["ci95"]);
         close(low, ends[0], ends[1].abs(), case);
@@ -165,7 +165,7 @@ fn paired_comparisons_agree_with_scipy() {
     assert!(exact > 5 && normal > 5);
     for case in list(&fixture(), "holm") {
         let p: Vec<Option<f64>> = numbers(&case["p"]).into_iter().map(Some).collect();
-        for (found, wanted) in holm(&p).into_iter().zip(numbers(&case["adjusted"])) {
+        for (found, wanted) in holm_correction(&p).into_iter().zip(numbers(&case["adjusted"])) {
             close(found.expect("a p"), wanted, 0.0, case);
         }
     }
@@ -175,7 +175,8 @@ fn paired_comparisons_agree_with_scipy() {
 fn bootstrap_intervals_agree_with_scipy_within_what_resampling_leaves() {
     for case in list(&fixture(), "bootstrap") {
         let mut stream = fixed_stream("bootstrap against scipy", 0);
-        let (low, high) = bootstrap::interval(&sample_of(case), number(&case["level"]), &mut stream).expect("values");
+        let (low, high) =
+            bootstrap::bca_interval(&sample_of(case), number(&case["level"]), &mut stream).expect("values");
         for ((found, wanted), spread) in
             [low, high].into_iter().zip(numbers(&case["ends"])).zip(numbers(&case["spread"]))
         {
@@ -232,12 +233,12 @@ fn t_intervals_cover_what_they_say() {
 #[test]
 fn bootstrap_intervals_cover_what_they_say_from_a_hundred_values_on() {
     for law in [0, 2] {
-        let share = coverage(law, 100, 1000, |sample, stream| bootstrap::interval(sample, 0.95, stream));
+        let share = coverage(law, 100, 1000, |sample, stream| bootstrap::bca_interval(sample, 0.95, stream));
         assert!((0.93..=0.97).contains(&share), "law {law}: {share}");
     }
     // Of ten values they know too little.
     for (law, range) in [(0, 0.87..0.92), (1, 0.84..0.9)] {
-        let share = coverage(law, 10, 1500, |sample, stream| bootstrap::interval(sample, 0.95, stream));
+        let share = coverage(law, 10, 1500, |sample, stream| bootstrap::bca_interval(sample, 0.95, stream));
         assert!(range.contains(&share), "law {law}: {share}");
     }
 }
@@ -245,7 +246,7 @@ fn bootstrap_intervals_cover_what_they_say_from_a_hundred_values_on() {
 #[test]
 fn wilson_intervals_cover_what_they_say_on_average_over_p() {
     for n in [5_u64, 20, 100] {
-        let intervals: Vec<(f64, f64)> = (0..=n).map(|hits| wilson(hits, n, 0.95)).collect();
+        let intervals: Vec<(f64, f64)> = (0..=n).map(|hits| wilson_interval(hits, n, 0.95)).collect();
         let mut average = 0.0;
         for step in 0..2000 {
             let p = (f64::from(step) + 0.5) / 2000.0;
@@ -270,7 +271,7 @@ fn p_values_are_uniform_or_conservative_where_there_is_nothing_to_find() {
             let differences: Vec<f64> = (0..n).map(|_| draw()).collect();
             let above = differences.iter().filter(|d| **d > 0.0).count() as u64;
             let below = differences.iter().filter(|d| **d < 0.0).count() as u64;
-            (wilcoxon(&differences, &vec![1e-12; n]).p, sign_test(above, below))
+            (wilcoxon_signed_rank(&differences, &vec![1e-12; n]).p, sign_test(above, below))
         };
         let found: Vec<(f64, f64)> = (0..ROUNDS).map(tests).collect();
         for alpha in [0.01, 0.05, 0.2, 0.5] {
@@ -339,8 +340,10 @@ fn stored_results(dir: &std::path::Path, text: String, results: Vec<TrialResult>
     };
     let rows = results.into_iter().map(|result| StoredTrial { result, worker: "w".into() }).collect();
     let store = SqliteStore::open(dir).expect("a store");
-    let mut writer = store.writer(1).expect("a writer");
-    writer.commit(&[&Write::Sweep(row), &Write::Adopt(1, rows, Vec::new())]).expect("committed");
+    let mut writer = store.open_writer(1).expect("a writer");
+    writer
+        .commit_writes(&[&StoreWrite::InsertSweep(row), &StoreWrite::RestoreRows(1, rows, Vec::new())])
+        .expect("committed");
     (store, spec)
 }
 
@@ -361,23 +364,23 @@ fn figures_have_the_same_bits_whatever_the_number_of_readers() {
     let by = ["lr".to_owned()];
     let stats = ["mean", "boot95", "p_diverged", "mean_all", "q05"].map(str::to_owned);
     let questions = [
-        Question::default(),
-        Question { by: &by, stats: &stats, ..Question::default() },
-        Question { at: "2 steps", metric: "train_loss", stats: &stats[..1], ..Question::default() },
+        TableParams::default(),
+        TableParams { by: &by, stats: &stats, ..TableParams::default() },
+        TableParams { at: "2 steps", metric: "train_loss", stats: &stats[..1], ..TableParams::default() },
     ];
     let answers = |readers: usize| {
-        let readers = store.readers(readers).expect("readers");
-        let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
+        let readers = store.open_readers(readers).expect("readers");
+        let rows = RowSource { spec: &spec, sweep: 1, readers: &readers, dataset_hash: [0; 32] };
         let mut answers = Vec::new();
         for question in &questions {
-            let query = Query::new(&spec, question).expect("a question");
-            answers.push(query.table(rows).expect("a table"));
-            answers.push(query.curves(rows).expect("curves"));
+            let query = TableQuery::new(&spec, question).expect("a question");
+            answers.push(query.compute_table(rows).expect("a table"));
+            answers.push(query.compute_curves(rows).expect("curves"));
         }
         let baseline = [("lr".to_owned(), "0.1".to_owned())];
         let contrasts = ["", "2 steps"].map(|at| {
-            let contest = Contest { baseline: &baseline, metric: "", at, level: 0.95 };
-            Comparison::new(&spec, &contest).and_then(|asked| asked.contrasts(rows)).expect("contrasts")
+            let contest = CompareParams { baseline: &baseline, metric: "", at, level: 0.95 };
+            CompareQuery::new(&spec, &contest).and_then(|asked| asked.compute_contrasts(rows)).expect("contrasts")
         });
         (answers, contrasts)
     };
@@ -398,13 +401,15 @@ fn a_trial_that_diverges_later_is_one_that_lives() {
         stored.push(row);
         true
     };
-    store.reader().expect("a reader").rows_after(1, 0, &mut take).expect("rows");
-    let readers = store.readers(1).expect("readers");
-    let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
+    store.open_reader().expect("a reader").read_trials_after(1, 0, &mut take).expect("rows");
+    let readers = store.open_readers(1).expect("readers");
+    let rows = RowSource { spec: &spec, sweep: 1, readers: &readers, dataset_hash: [0; 32] };
     let stats = ["n", "mean", "diverged", "p_diverged", "mean_all"].map(str::to_owned);
     for (at, step) in [("1 step", 1), ("2 steps", 2), ("3 steps", 3)] {
-        let query = Query::new(&spec, &Question { at, stats: &stats, ..Question::default() }).expect("a question");
-        let (table, curves) = (query.table(rows).expect("a table"), query.curves(rows).expect("curves"));
+        let query =
+            TableQuery::new(&spec, &TableParams { at, stats: &stats, ..TableParams::default() }).expect("a question");
+        let (table, curves) =
+            (query.compute_table(rows).expect("a table"), query.compute_curves(rows).expect("curves"));
         for (cell, entry) in table.iter().enumerate() {
             let of_cell = stored.iter().filter(|row| row.result.key.cell == cell as u64);
             let ends = of_cell.filter(|row| !matches!(row.result.outcome, Outcome::Failed { .. }));
@@ -416,7 +421,7 @@ fn a_trial_that_diverges_later_is_one_that_lives() {
             let (n, lost) = (values.len() as f64, dead.len() as f64);
             let wanted = [n, sum / n, lost, lost / (lost + living.len() as f64), (sum + 0.1 * lost) / (n + lost)];
             let point = curves.iter().find(|point| point.step == step as u64 && point.values == entry.values);
-            for figures in [&entry.figures, &point.expect("a point").figures] {
+            for figures in [&entry.statistics, &point.expect("a point").statistics] {
                 // Behind the share stand the ends of its interval.
                 let found = [0, 1, 2, 3, 6].map(|at| figures[at].expect("defined"));
                 let near = found.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 1e-12);
@@ -424,8 +429,9 @@ fn a_trial_that_diverges_later_is_one_that_lives() {
             }
         }
     }
-    let stranger = Query::new(&spec, &Question { at: "7 steps", ..Question::default() }).expect("a question");
-    let why = stranger.table(rows).expect_err("no such sample").to_string();
+    let stranger =
+        TableQuery::new(&spec, &TableParams { at: "7 steps", ..TableParams::default() }).expect("a question");
+    let why = stranger.compute_table(rows).expect_err("no such sample").to_string();
     assert!(why.contains("after step 7") && why.contains("nearest samples are after step 3"), "{why}");
 }
 
@@ -433,10 +439,11 @@ fn a_trial_that_diverges_later_is_one_that_lives() {
 fn the_interval_of_several_cells_is_one_of_repeats() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (store, spec) = stored_sweep(dir.path());
-    let readers = store.readers(1).expect("readers");
-    let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
+    let readers = store.open_readers(1).expect("readers");
+    let rows = RowSource { spec: &spec, sweep: 1, readers: &readers, dataset_hash: [0; 32] };
     let (by, stats) = (["lr".to_owned()], ["n", "se", "std"].map(str::to_owned));
-    let query = Query::new(&spec, &Question { by: &by, stats: &stats, ..Question::default() }).expect("a question");
+    let query =
+        TableQuery::new(&spec, &TableParams { by: &by, stats: &stats, ..TableParams::default() }).expect("a question");
     let mut values: BTreeMap<u64, BTreeMap<u32, Vec<f64>>> = BTreeMap::new();
     let mut take = |row: StoredTrial| {
         let result = row.result;
@@ -450,17 +457,17 @@ fn the_interval_of_several_cells_is_one_of_repeats() {
         }
         true
     };
-    store.reader().expect("a reader").trials(1, &mut take).expect("rows");
-    for (entry, repeats) in query.table(rows).expect("a table").iter().zip(values.values()) {
+    store.open_reader().expect("a reader").read_trials(1, &mut take).expect("rows");
+    for (entry, repeats) in query.compute_table(rows).expect("a table").iter().zip(values.values()) {
         let n = repeats.values().map(Vec::len).sum::<usize>() as f64;
         let mean = repeats.values().flatten().sum::<f64>() / n;
         let squares: f64 = repeats.values().map(|of| of.iter().map(|x| x - mean).sum::<f64>().powi(2)).sum();
         let count = repeats.len() as f64;
         let wanted = (count / (count - 1.0) * squares).sqrt() / n;
-        assert_eq!(entry.figures[0], Some(n));
-        assert!((entry.figures[1].expect("defined") - wanted).abs() < 1e-12, "{:?} {wanted}", entry.figures);
+        assert_eq!(entry.statistics[0], Some(n));
+        assert!((entry.statistics[1].expect("defined") - wanted).abs() < 1e-12, "{:?} {wanted}", entry.statistics);
         let half = entry.summary.ci95.map(|(low, high)| (high - low) / 2.0).expect("defined");
-        assert!((half - wanted * t_quantile(0.975, count - 1.0)).abs() < 1e-12);
+        assert!((half - wanted * student_t_quantile(0.975, count - 1.0)).abs() < 1e-12);
     }
 }
 
@@ -479,24 +486,24 @@ fn cells_without_a_sample_at_a_moment_have_no_place_and_leave_the_others_theirs(
         results.push(result);
     }
     let (store, spec) = stored_results(dir.path(), text, results);
-    let readers = store.readers(2).expect("readers");
-    let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
-    let query = Query::new(&spec, &Question { at: "2 steps", ..Question::default() }).expect("a question");
-    let table = query.table(rows).expect("a table");
-    let places: Vec<Option<u64>> = table.iter().map(|entry| entry.place.map(|place| place.place)).collect();
+    let readers = store.open_readers(2).expect("readers");
+    let rows = RowSource { spec: &spec, sweep: 1, readers: &readers, dataset_hash: [0; 32] };
+    let query = TableQuery::new(&spec, &TableParams { at: "2 steps", ..TableParams::default() }).expect("a question");
+    let table = query.compute_table(rows).expect("a table");
+    let places: Vec<Option<u64>> = table.iter().map(|entry| entry.rank.map(|place| place.rank)).collect();
     assert_eq!(places, [None, Some(3), Some(2), Some(1)]);
     // The best one is the last of three once in nine repeats.
-    let mean_rank = table[3].place.expect("ranked").mean_rank;
+    let mean_rank = table[3].rank.expect("ranked").mean_rank;
     assert!((mean_rank - 11.0 / 9.0).abs() < 1e-12, "{mean_rank}");
-    let trials = trials(&query, rows).expect("trials");
+    let trials = read_cell_trials(&query, rows).expect("trials");
     let ends: Vec<usize> = trials.values().map(|trials| trials.ends.len()).collect();
     assert_eq!(ends, [0, 9, 9, 9]);
 }
 
 /// A table of pages of so many cells.
-fn in_pages(query: &Query, cells: u64, rows: Rows<'_>) -> Vec<Entry> {
+fn in_pages(query: &TableQuery, cells: u64, rows: RowSource<'_>) -> Vec<TableEntry> {
     let mut all = Vec::new();
-    let taken = query.table_by(cells, rows, &mut |page| {
+    let taken = query.for_each_page_of_cells(cells, rows, &mut |page| {
         all.extend(page);
         true
     });
@@ -517,13 +524,13 @@ fn validation_images_choose_in_the_pass_that_reads_the_values() {
     let values = |cell: u64| [cell as f64 / 10.0, 0.9 - cell as f64 / 10.0];
     let results = trials.map(|(cell, repeat)| steady(cell, repeat, values(cell), &[1, 2, 3])).collect();
     let (store, spec) = stored_results(dir.path(), text, results);
-    let readers = store.readers(2).expect("readers");
-    let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
+    let readers = store.open_readers(2).expect("readers");
+    let rows = RowSource { spec: &spec, sweep: 1, readers: &readers, dataset_hash: [0; 32] };
     for at in ["", "2 steps"] {
-        let query = Query::new(&spec, &Question { at, ..Question::default() }).expect("a question");
+        let query = TableQuery::new(&spec, &TableParams { at, ..TableParams::default() }).expect("a question");
         let paged = |cells| in_pages(&query, cells, rows);
-        for table in [query.table(rows).expect("a table"), paged(1), paged(3), paged(4)] {
-            let found: Vec<_> = table.iter().map(|entry| (entry.summary.mean, entry.place.map(|p| p.place))).collect();
+        for table in [query.compute_table(rows).expect("a table"), paged(1), paged(3), paged(4)] {
+            let found: Vec<_> = table.iter().map(|entry| (entry.summary.mean, entry.rank.map(|p| p.rank))).collect();
             let wanted = [0.0, 0.1, 0.2, 0.3].map(Some).into_iter().zip([1, 2, 3, 4].map(Some)).collect::<Vec<_>>();
             assert_eq!(found, wanted, "the test value, and the place by the other one");
         }
@@ -541,15 +548,15 @@ fn rows_of_different_losses_have_no_place_by_their_loss() {
     let trials = (0..4).flat_map(|cell| (0..9).map(move |repeat| (cell, repeat)));
     let results = trials.map(|(cell, repeat)| steady(cell, repeat, [cell as f64 / 10.0; 2], &[1, 2, 3])).collect();
     let (store, spec) = stored_results(dir.path(), text, results);
-    let readers = store.readers(2).expect("readers");
-    let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
+    let readers = store.open_readers(2).expect("readers");
+    let rows = RowSource { spec: &spec, sweep: 1, readers: &readers, dataset_hash: [0; 32] };
     for (metric, is_ranked) in [("test_loss", false), ("test_acc", true)] {
-        let query = Query::new(&spec, &Question { metric, ..Question::default() }).expect("a question");
-        let mut entries = query.table(rows).expect("a table");
+        let query = TableQuery::new(&spec, &TableParams { metric, ..TableParams::default() }).expect("a question");
+        let mut entries = query.compute_table(rows).expect("a table");
         entries.extend(in_pages(&query, 1, rows));
         entries.extend(in_pages(&query, 4, rows));
-        assert_eq!((entries.len(), query.unranked().is_none()), (12, is_ranked), "{metric}");
-        assert!(entries.iter().all(|entry| entry.place.is_some() == is_ranked), "{metric}");
+        assert_eq!((entries.len(), query.unranked_reason().is_none()), (12, is_ranked), "{metric}");
+        assert!(entries.iter().all(|entry| entry.rank.is_some() == is_ranked), "{metric}");
     }
 }
 
@@ -563,11 +570,11 @@ fn a_row_of_several_cells_is_known_by_the_repeats_that_all_of_them_have_ended() 
     let trials = (0..4).flat_map(|cell: u64| (0..has[cell as usize]).map(move |repeat| (cell, repeat)));
     let results = trials.map(|(cell, repeat)| steady(cell, repeat, [1.0, value(cell, repeat)], &[1, 2, 3])).collect();
     let (store, spec) = stored_results(dir.path(), text, results);
-    let readers = store.readers(2).expect("readers");
-    let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
+    let readers = store.open_readers(2).expect("readers");
+    let rows = RowSource { spec: &spec, sweep: 1, readers: &readers, dataset_hash: [0; 32] };
     let by = ["lr".to_owned()];
-    let query = Query::new(&spec, &Question { by: &by, ..Question::default() }).expect("a question");
-    let (table, curves) = (query.table(rows).expect("a table"), query.curves(rows).expect("curves"));
+    let query = TableQuery::new(&spec, &TableParams { by: &by, ..TableParams::default() }).expect("a question");
+    let (table, curves) = (query.compute_table(rows).expect("a table"), query.compute_curves(rows).expect("curves"));
     let all = |cell: u64, n: u32| (0..n).map(move |repeat| value(cell, repeat));
     let mean = Sample::new(all(0, 9).chain(all(1, 4)).collect()).mean().expect("values");
     // Four repeats, of each of which the mean of both cells is one value.
@@ -584,7 +591,7 @@ fn a_row_of_several_cells_is_known_by_the_repeats_that_all_of_them_have_ended() 
         assert_eq!((entry.summary.n, entry.summary.ci95), (9, None));
         assert!(entry.note.contains("ended 0 of 9 repeats together: no interval"), "{}", entry.note);
     }
-    assert_eq!(table.iter().map(|entry| entry.place.map(|p| p.place)).collect::<Vec<_>>(), [Some(1), None]);
+    assert_eq!(table.iter().map(|entry| entry.rank.map(|p| p.rank)).collect::<Vec<_>>(), [Some(1), None]);
 }
 
 #[test]
@@ -592,14 +599,14 @@ fn pages_together_draw_no_more_than_a_table_that_is_whole() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (_store, spec) = stored_sweep(dir.path());
     let stats = ["boot95".to_owned()];
-    let query = Query::new(&spec, &Question { stats: &stats, ..Question::default() }).expect("a question");
+    let query = TableQuery::new(&spec, &TableParams { stats: &stats, ..TableParams::default() }).expect("a question");
     let (drawn, page) = (Cell::new(0), 600_000);
     for _ in 0..3 {
-        query.check_work([page].into_iter(), &drawn).expect("not too much yet");
+        query.check_bootstrap_work([page].into_iter(), &drawn).expect("not too much yet");
     }
-    let why = query.check_work([page].into_iter(), &drawn).expect_err("too much").to_string();
+    let why = query.check_bootstrap_work([page].into_iter(), &drawn).expect_err("too much").to_string();
     assert!(why.contains("use ci95"), "{why}");
-    query.check_work([page].into_iter(), &Cell::new(0)).expect("another question");
+    query.check_bootstrap_work([page].into_iter(), &Cell::new(0)).expect("another question");
 }
 
 #[test]
@@ -611,20 +618,20 @@ fn what_is_infinite_stays_so_from_the_store_to_the_table() {
         }
     };
     let (store, spec) = stored(dir.path(), "", infinite);
-    let readers = store.readers(1).expect("readers");
-    let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
+    let readers = store.open_readers(1).expect("readers");
+    let rows = RowSource { spec: &spec, sweep: 1, readers: &readers, dataset_hash: [0; 32] };
     let stats = ["mean", "median", "q00", "ci95"].map(str::to_owned);
     for at in ["", "3 steps"] {
-        let question = Question { metric: "train_loss", at, stats: &stats, ..Question::default() };
-        let query = Query::new(&spec, &question).expect("a question");
-        let table = query.table(rows).expect("a table");
+        let question = TableParams { metric: "train_loss", at, stats: &stats, ..TableParams::default() };
+        let query = TableQuery::new(&spec, &question).expect("a question");
+        let table = query.compute_table(rows).expect("a table");
         assert_eq!((table[1].summary.mean, table[1].summary.max), (Some(f64::INFINITY), Some(f64::INFINITY)));
         assert_eq!(
-            (table[1].summary.n, table[1].figures[3], table[1].figures[0]),
+            (table[1].summary.n, table[1].statistics[3], table[1].statistics[0]),
             (table[1].counts.completed, None, Some(f64::INFINITY))
         );
         assert!(
-            table[1].figures[2].is_some_and(f64::is_finite) && table[1].note.contains("infinite"),
+            table[1].statistics[2].is_some_and(f64::is_finite) && table[1].note.contains("infinite"),
             "{}",
             table[1].note
         );
@@ -636,12 +643,13 @@ fn what_is_infinite_stays_so_from_the_store_to_the_table() {
 fn cells_or_trials_count_alike_in_a_row_of_several() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (store, spec) = stored_sweep(dir.path());
-    let readers = store.readers(1).expect("readers");
-    let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
+    let readers = store.open_readers(1).expect("readers");
+    let rows = RowSource { spec: &spec, sweep: 1, readers: &readers, dataset_hash: [0; 32] };
     let by = ["lr".to_owned()];
     let table = |by: &[String], weighting| {
-        let query = Query::new(&spec, &Question { by, weighting, ..Question::default() }).expect("a question");
-        query.table(rows).expect("a table")
+        let query =
+            TableQuery::new(&spec, &TableParams { by, weighting, ..TableParams::default() }).expect("a question");
+        query.compute_table(rows).expect("a table")
     };
     let cells = table(&[], Weighting::Trials);
     let (trials, alike) = (table(&by, Weighting::Trials), table(&by, Weighting::Cells));
@@ -663,12 +671,13 @@ fn where_repeats_end_by_precision_it_is_said_which_intervals_are_widened() {
     let rule = StoppingCriterion::Precision { ci95: 0.1 };
     spec.stopping_rule =
         Some(StoppingRule { min_repeats: 2, min_is_explicit: true, metric: Metric::TestAcc, criterion: rule });
-    let readers = store.readers(1).expect("readers");
-    let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
+    let readers = store.open_readers(1).expect("readers");
+    let rows = RowSource { spec: &spec, sweep: 1, readers: &readers, dataset_hash: [0; 32] };
     let note = |stats: &[&str]| {
         let stats: Vec<String> = stats.iter().map(|name| (*name).to_owned()).collect();
-        let query = Query::new(&spec, &Question { stats: &stats, ..Question::default() }).expect("a question");
-        query.table(rows).expect("a table")[0].note.clone()
+        let query =
+            TableQuery::new(&spec, &TableParams { stats: &stats, ..TableParams::default() }).expect("a question");
+        query.compute_table(rows).expect("a table")[0].note.clone()
     };
     for (stats, words) in [
         (&[] as &[&str], "looked known: ci95 is Student's at 98 %"),
@@ -678,12 +687,12 @@ fn where_repeats_end_by_precision_it_is_said_which_intervals_are_widened() {
         assert!(note(stats).contains(words), "{stats:?}: {}", note(stats));
     }
     let baseline = [("lr".to_owned(), "0.1".to_owned())];
-    let contest = Contest { baseline: &baseline, metric: "", at: "", level: 0.95 };
-    let comparison = Comparison::new(&spec, &contest).expect("a comparison");
-    let contrasts = comparison.contrasts(rows).expect("contrasts");
-    assert!(comparison.remarks(&contrasts).contains("these intervals are not widened"));
-    let asked = Asked { metric: "", at: "", level: 0.95, interaction: &[] };
-    let effects = Analysis::new(&spec, &asked).and_then(|asked| asked.answer(rows)).expect("effects");
+    let contest = CompareParams { baseline: &baseline, metric: "", at: "", level: 0.95 };
+    let comparison = CompareQuery::new(&spec, &contest).expect("a comparison");
+    let contrasts = comparison.compute_contrasts(rows).expect("contrasts");
+    assert!(comparison.describe_caveats(&contrasts).contains("these intervals are not widened"));
+    let asked = EffectsParams { metric: "", at: "", level: 0.95, interaction: &[] };
+    let effects = EffectsQuery::new(&spec, &asked).and_then(|asked| asked.analyze_effects(rows)).expect("effects");
     assert!(effects.notes.iter().any(|note| note.contains("these intervals are not widened")), "{:?}", effects.notes);
 }
 
@@ -692,26 +701,27 @@ fn under_crossed_and_fixed_streams_tables_say_on_what_terms_intervals_hold() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let crossed = "seeds = { crossed = { init = 3, order = 3 }, fixed = [\"head\"] }\n";
     let (store, spec) = stored(dir.path(), crossed, |_, _| {});
-    let readers = store.readers(1).expect("readers");
-    let rows = Rows { spec: &spec, sweep: 1, readers: &readers, data: [0; 32] };
+    let readers = store.open_readers(1).expect("readers");
+    let rows = RowSource { spec: &spec, sweep: 1, readers: &readers, dataset_hash: [0; 32] };
     let stats = ["ci95", "boot95", "p_diverged"].map(str::to_owned);
-    let query = Query::new(&spec, &Question { stats: &stats, ..Question::default() }).expect("a question");
-    let entry = &query.table(rows).expect("a table")[0];
-    assert!(entry.figures[0].is_some() && entry.figures[4].is_some(), "{entry:?}");
-    assert_eq!([2, 3, 5, 6].map(|at| entry.figures[at]), [None; 4]);
+    let query = TableQuery::new(&spec, &TableParams { stats: &stats, ..TableParams::default() }).expect("a question");
+    let entry = &query.compute_table(rows).expect("a table")[0];
+    assert!(entry.statistics[0].is_some() && entry.statistics[4].is_some(), "{entry:?}");
+    assert_eq!([2, 3, 5, 6].map(|at| entry.statistics[at]), [None; 4]);
     for words in ["given the fixed head", "no boot, use ci", "no interval of p_diverged"] {
         assert!(entry.note.contains(words), "{}", entry.note);
     }
     let baseline = [("lr".to_owned(), "0.1".to_owned())];
-    let contest = Contest { baseline: &baseline, metric: "", at: "", level: 0.95 };
-    let contrasts = Comparison::new(&spec, &contest).and_then(|asked| asked.contrasts(rows)).expect("contrasts");
+    let contest = CompareParams { baseline: &baseline, metric: "", at: "", level: 0.95 };
+    let contrasts =
+        CompareQuery::new(&spec, &contest).and_then(|asked| asked.compute_contrasts(rows)).expect("contrasts");
     let first = &contrasts[0];
     assert_eq!(
-        (first.paired.sign_p, first.paired.wilcoxon, first.sign_holm, first.paired.saved()),
+        (first.paired.sign_p, first.paired.wilcoxon, first.sign_holm, first.paired.saved_repeats()),
         (None, None, None, None)
     );
     assert!(first.paired.n > 1 && first.note.contains("no sign test, no Wilcoxon"), "{}", first.note);
-    let query = Query::new(&spec, &Question::default()).expect("a question");
-    let why = needs(rows, &query, 0.1).expect_err("more repeats would not do").to_string();
+    let query = TableQuery::new(&spec, &TableParams::default()).expect("a question");
+    let why = compute_sample_size(rows, &query, 0.1).expect_err("more repeats would not do").to_string();
     assert!(why.contains("crosses random streams"), "{why}");
 }

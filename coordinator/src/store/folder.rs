@@ -12,25 +12,25 @@ use std::path::{Path, PathBuf};
 use super::StoreError;
 
 /// What a file is, whatever it is called: its device, and its number there.
-type Identity = (u64, u64);
+type FileIdentity = (u64, u64);
 
-fn identity(found: &Metadata) -> Identity {
+fn file_identity(found: &Metadata) -> FileIdentity {
     (found.dev(), found.ino())
 }
 
 /// Held as long as the file is open.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(super) struct DirLock {
     dir: PathBuf,
     file: File,
 }
 
-impl Lock {
+impl DirLock {
     /// Locks a directory.
     ///
     /// # Errors
     /// A running coordinator has it, or the file cannot be written.
-    pub(super) fn take(dir: &Path) -> Result<Self, StoreError> {
+    pub(super) fn acquire(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join("lock");
         let failed = |e: std::io::Error| StoreError::Failed(format!("{}: {e}", path.display()));
         loop {
@@ -38,24 +38,24 @@ impl Lock {
             let mut lock = Self { dir: dir.to_owned(), file: open.map_err(failed)? };
             match lock.file.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(lock.taken().unwrap_or_else(failed)),
+                Err(TryLockError::WouldBlock) => return Err(lock.holder_error().unwrap_or_else(failed)),
                 Err(TryLockError::Error(e)) => return Err(failed(e)),
             }
             // Somebody may have deleted it between these two.
             if lock.is_in_place() {
-                lock.sign().map_err(failed)?;
+                lock.write_holder().map_err(failed)?;
                 return Ok(lock);
             }
         }
     }
 
-    fn sign(&mut self) -> std::io::Result<()> {
+    fn write_holder(&mut self) -> std::io::Result<()> {
         self.file.set_len(0)?;
         self.file.seek(SeekFrom::Start(0))?;
         write!(self.file, "{}", std::process::id())
     }
 
-    fn taken(&mut self) -> std::io::Result<StoreError> {
+    fn holder_error(&mut self) -> std::io::Result<StoreError> {
         let mut holder = String::new();
         self.file.read_to_string(&mut holder)?;
         let dir = self.dir.display();
@@ -65,19 +65,19 @@ impl Lock {
     }
 
     fn is_in_place(&self) -> bool {
-        let named = std::fs::metadata(self.dir.join("lock")).as_ref().map(identity).ok();
-        named.is_some() && named == self.file.metadata().as_ref().map(identity).ok()
+        let named = std::fs::metadata(self.dir.join("lock")).as_ref().map(file_identity).ok();
+        named.is_some() && named == self.file.metadata().as_ref().map(file_identity).ok()
     }
 
     /// Sees to it that the lock still keeps others out: one that was deleted is made again.
     ///
     /// # Errors
     /// Another coordinator has made one of its own since.
-    pub(super) fn keep(&mut self) -> Result<(), StoreError> {
+    pub(super) fn ensure_held(&mut self) -> Result<(), StoreError> {
         if self.is_in_place() {
             return Ok(());
         }
-        *self = Self::take(&self.dir)?;
+        *self = Self::acquire(&self.dir)?;
         tracing::warn!(dir = %self.dir.display(), "the file 'lock' of the store was deleted or replaced: it is made again");
         Ok(())
     }
@@ -85,24 +85,24 @@ impl Lock {
 
 /// The files of an open database, by the names under which they are found again.
 #[derive(Debug)]
-pub(super) struct Names(Vec<(PathBuf, Identity)>);
+pub(super) struct DatabaseFiles(Vec<(PathBuf, FileIdentity)>);
 
-impl Names {
+impl DatabaseFiles {
     /// Those of an open database with a write-ahead log. Nothing is opened: a process that closes any descriptor of a database
     /// loses the locks that SQLite has on it.
     ///
     /// # Errors
     /// One of them is missing.
-    pub(super) fn of(database: &Path) -> Result<Self, StoreError> {
+    pub(super) fn from_open_database(database: &Path) -> Result<Self, StoreError> {
         let of = |path: PathBuf| match std::fs::metadata(&path) {
-            Ok(found) => Ok((path, identity(&found))),
+            Ok(found) => Ok((path, file_identity(&found))),
             Err(error) => Err(StoreError::Failed(format!("{}: {error}", path.display()))),
         };
-        files(database).map(of).collect::<Result<_, _>>().map(Self)
+        database_paths(database).map(of).collect::<Result<_, _>>().map(Self)
     }
 
     /// The first of them, which is there whether it is open or not.
-    pub(super) fn first(&self) -> Self {
+    pub(super) fn database_only(&self) -> Self {
         Self(self.0.iter().take(1).cloned().collect())
     }
 
@@ -110,15 +110,15 @@ impl Names {
     ///
     /// # Errors
     /// One does not.
-    pub(super) fn check(&self) -> Result<(), StoreError> {
+    pub(super) fn check_unchanged(&self) -> Result<(), StoreError> {
         for (path, known) in &self.0 {
             let what = match std::fs::metadata(path) {
-                Ok(found) if identity(&found) == *known => continue,
+                Ok(found) if file_identity(&found) == *known => continue,
                 Ok(_) => "was replaced by another file".to_owned(),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => "was deleted or moved away".to_owned(),
                 Err(error) => format!("cannot be looked at ({error})"),
             };
-            return Err(StoreError::Lost(format!(
+            return Err(StoreError::FileGone(format!(
                 "{} {what} under the running coordinator. Nothing is stored or acknowledged: put it back, or stop the \
                  coordinator and start it on what is to be kept",
                 path.display()
@@ -128,15 +128,15 @@ impl Names {
     }
 
     /// Whether the database is in its place and its log has no name any more, nor has another program begun one.
-    pub(super) fn only_the_log_is_gone(&self) -> bool {
+    pub(super) fn is_only_log_missing(&self) -> bool {
         let Some(((path, known), rest)) = self.0.split_first() else { return false };
-        let in_place = std::fs::metadata(path).is_ok_and(|found| identity(&found) == *known);
+        let in_place = std::fs::metadata(path).is_ok_and(|found| file_identity(&found) == *known);
         in_place && rest.first().is_some_and(|(log, _)| !log.exists())
     }
 }
 
 /// A database's files: itself, its log and the index of that.
-fn files(database: &Path) -> impl Iterator<Item = PathBuf> {
+fn database_paths(database: &Path) -> impl Iterator<Item = PathBuf> {
     ["", "-wal", "-shm"].into_iter().map(|end| {
         let mut path = database.as_os_str().to_owned();
         path.push(end);
@@ -149,7 +149,7 @@ fn files(database: &Path) -> impl Iterator<Item = PathBuf> {
 ///
 /// # Errors
 /// One cannot be made.
-pub(crate) fn make_folder(dir: &Path, private: bool) -> std::io::Result<()> {
+pub(crate) fn create_directory(dir: &Path, private: bool) -> std::io::Result<()> {
     let mode = if private { 0o700 } else { 0o777 };
     dir.parent().map_or(Ok(()), std::fs::create_dir_all)?;
     DirBuilder::new().recursive(true).mode(mode).create(dir)
@@ -160,14 +160,14 @@ pub(crate) fn make_folder(dir: &Path, private: bool) -> std::io::Result<()> {
 ///
 /// # Errors
 /// It cannot be made, or is to be private and belongs to somebody else.
-pub(super) fn make(database: &Path, private: bool) -> std::io::Result<()> {
+pub(super) fn create_database_file(database: &Path, private: bool) -> std::io::Result<()> {
     let mode = if private { 0o600 } else { 0o666 };
     // Not opened where it is there: see above.
     match File::options().write(true).create_new(true).mode(mode).open(database) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    for path in files(database).filter(|_| private) {
+    for path in database_paths(database).filter(|_| private) {
         match std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -24,8 +24,8 @@ use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use crate::core::audits::{Finding, Recorded};
 use crate::core::{Ended, Fence, LeaseRow, SweepRow, SweepState, WorkerId};
-pub(crate) use folder::make_folder;
-pub use parts::{Part, Readers};
+pub(crate) use folder::create_directory;
+pub use parts::{SnapshotReaders, TrialRange};
 pub use rows::CurveView;
 
 /// Why the store did not do as asked.
@@ -36,19 +36,19 @@ pub enum StoreError {
     Taken(String),
     /// It is not a store of this version.
     #[error("{0}")]
-    Foreign(String),
+    Unusable(String),
     /// The disk, or the database, failed.
     #[error("the store failed: {0}")]
     Failed(String),
     /// The database does not answer, or the connection to it broke off.
     #[error("the database does not answer: {0}")]
-    Cut(String),
+    Disconnected(String),
     /// A file that it is in has no name any more, or another one has its name: nothing that is written would be found again.
     #[error("{0}")]
-    Lost(String),
+    FileGone(String),
     /// A file that is named does not lie beside the store.
     #[error("{0}")]
-    Missing(String),
+    BlobMissing(String),
     /// Another coordinator leads since: this one may write nothing any more.
     #[error("{0}")]
     Deposed(String),
@@ -83,7 +83,7 @@ impl fmt::Display for Damage {
 
 impl StoreError {
     /// The same with the file that it is about.
-    pub(crate) fn about(self, path: &std::path::Path) -> Self {
+    pub(crate) fn with_path(self, path: &std::path::Path) -> Self {
         match self {
             Self::Failed(why) => Self::Failed(format!("{}: {why}", path.display())),
             told => told,
@@ -99,7 +99,7 @@ impl From<rusqlite::Error> for StoreError {
 
 /// A batch of results to be stored, or only compared.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Batch {
+pub struct CommitBatch {
     /// Number of the sweep.
     pub sweep: i64,
     /// The fence it was run under.
@@ -115,177 +115,177 @@ pub struct Batch {
     /// Do not store: the lease is one for audits.
     pub audit: bool,
     /// Those of the trials that are to be audited.
-    pub chosen: Vec<TrialKey>,
+    pub chosen_for_audit: Vec<TrialKey>,
 }
 
 /// Something to be made durable.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Write {
+pub enum StoreWrite {
     /// A new sweep.
-    Sweep(SweepRow),
+    InsertSweep(SweepRow),
     /// A lease.
-    Lease(LeaseRow),
+    InsertLease(LeaseRow),
     /// A lease that has fewer trials than before.
-    Shrink(LeaseRow),
+    ShrinkLease(LeaseRow),
     /// Leases that are over.
     EndLeases(Vec<Ended>),
     /// A sweep's state; ending it ends its leases in the same transaction.
-    State(i64, SweepState),
+    SetSweepState(i64, SweepState),
     /// A sweep's share of the workers.
-    Share(i64, Share),
+    SetShare(i64, Share),
     /// Results.
-    Results(Batch),
+    StoreResults(CommitBatch),
     /// The row of a trial that no worker could run, unless it has one.
-    Verdict(i64, TrialResult),
+    GiveUpTrial(i64, TrialResult),
     /// The audit of a trial was given up, for this reason.
-    AuditFailed(i64, TrialKey, String),
+    GiveUpAudit(i64, TrialKey, String),
     /// Takes back what one of these two stored of a trial, the last one where it is said so, so that it can be run again.
-    Withdraw(i64, TrialKey, bool),
+    RevertGiveUp(i64, TrialKey, bool),
     /// Nothing is written: the rows that these trials have by then, and their audits.
-    LookUp(i64, Vec<TrialKey>),
+    LookUpRows(i64, Vec<TrialKey>),
     /// Rows of failed trials become attempts, and failed audits are due again, so that they can be run again; a completed sweep is running again.
-    Retry(i64),
+    RetryFailed(i64),
     /// What is damaged of these trials' rows becomes an attempt, so that they can be run again; a completed sweep is running
     /// again.
-    SetAside(i64, Vec<TrialKey>),
+    QuarantineRows(i64, Vec<TrialKey>),
     /// A sweep is no more. Its trials' rows are there until they are cleared.
-    Remove(i64),
+    RemoveSweep(i64),
     /// Some of the rows of a removed sweep: few enough not to hold up other writes.
-    Clear(i64),
+    ClearRows(i64),
     /// Rows from a backup, of trials that have none, and earlier attempts, which are appended.
-    Adopt(i64, Vec<StoredTrial>, Vec<(TrialKey, Attempt)>),
+    RestoreRows(i64, Vec<StoredTrial>, Vec<(TrialKey, Attempt)>),
     /// Audits from a backup, of trials that have none.
-    AdoptAudits(i64, Vec<Audit>),
+    RestoreAudits(i64, Vec<Audit>),
     /// A sweep whose file is the first of these has the second one from now on. Its trials stay what they are.
-    Extend(i64, SpecSource, SpecSource),
+    ExtendSweep(i64, SpecSource, SpecSource),
     /// A new sweep that has the rows of another one, which ends if it has not ended.
-    Inherit(Box<Inheritance>),
+    InsertSuccessor(Box<SuccessorSweep>),
     /// What the cells of a sweep resolve to, which was not known when it was stored.
-    Cells(i64, [u8; 32]),
+    SetCellsDigest(i64, [u8; 32]),
     /// A new sweep that begins with copies of rows of others.
-    Gather(Box<Gathering>),
+    InsertReusing(Box<ReusingSweep>),
     /// Nothing of consequence: whether the store takes a write at all.
-    Probe,
+    CheckWritable,
     /// These files are to go, unless a sweep or a trial names them. Those that are named by none are taken away by whoever
     /// commits it, before anything else is written.
-    TakeOff(Vec<[u8; 32]>),
+    FindUnreferenced(Vec<[u8; 32]>),
     /// These trials are to be run once more by whoever may, as audits are, because files that their rows name are lost.
-    Redo(i64, Vec<TrialKey>),
+    RedoTrials(i64, Vec<TrialKey>),
     /// Puts this number down as what the store is told by, unless it has one.
-    Identify(i64),
+    EnsureIdentity(i64),
 }
 
-impl Write {
+impl StoreWrite {
     /// Hashes of the files that are named by what is stored.
     pub fn named_files(&self) -> Vec<[u8; 32]> {
         match self {
-            Self::Results(batch) if !batch.compare_only && !batch.audit => {
+            Self::StoreResults(batch) if !batch.compare_only && !batch.audit => {
                 batch.results.iter().filter_map(|result| result.weights_hash).collect()
             }
-            Self::Sweep(row) => row.named_files().collect(),
-            Self::Inherit(inheritance) => inheritance.row.named_files().collect(),
-            Self::Gather(gathering) => gathering.row.named_files().collect(),
-            Self::Extend(_, _, source) => source.files.iter().map(|pin| pin.hash).collect(),
+            Self::InsertSweep(row) => row.named_files().collect(),
+            Self::InsertSuccessor(inheritance) => inheritance.row.named_files().collect(),
+            Self::InsertReusing(gathering) => gathering.row.named_files().collect(),
+            Self::ExtendSweep(_, _, source) => source.files.iter().map(|pin| pin.hash).collect(),
             _ => Vec::new(),
         }
     }
 }
 
 /// Files that sweeps and rows name by their hashes, beside the store.
-pub trait Kept: Send {
+pub trait ReferencedBlobs: Send {
     /// Whether the file of this hash is there.
-    fn has(&self, hash: &[u8; 32]) -> bool;
+    fn has_blob(&self, hash: &[u8; 32]) -> bool;
 
     /// Removes a file that nothing names; how many bytes it had, if it was there and nobody was told that it stays.
     ///
     /// # Errors
     /// It cannot be removed.
-    fn remove(&self, hash: &[u8; 32]) -> std::io::Result<Option<u64>>;
+    fn remove_unreserved(&self, hash: &[u8; 32]) -> std::io::Result<Option<u64>>;
 }
 
 /// A trial that is run once more as an audit, with what was known of its audit before: whether there was one, and what it had found.
-pub type Redone = (TrialKey, Option<Option<Finding>>);
+pub type RedoneTrial = (TrialKey, Option<Option<Finding>>);
 
 /// What became of a write.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Written {
+pub enum WriteOutput {
     /// It is durable.
     Done,
     /// The sweep's number.
-    Sweep(i64),
+    SweepNumber(i64),
     /// The sweep's number, and how many rows it began with.
-    Gathered(i64, u64),
+    SweepWithRows(i64, u64),
     /// The batch's fate.
-    Results(Report),
+    Results(CommitReport),
     /// Whether the trial, or its audit, is a failure now by this verdict.
-    Verdict(bool),
+    GaveUp(bool),
     /// Rows, without curves and predictions, and the audits of these.
     Rows(Vec<TrialResult>, Vec<Recorded>),
     /// Trials to be run again, and audits, with the processes whose rows they are of.
-    Retried(Vec<TrialKey>, Vec<(TrialKey, WorkerId)>),
+    Reopened(Vec<TrialKey>, Vec<(TrialKey, WorkerId)>),
     /// Of files that were to go, those that nothing names.
-    Unnamed(Vec<[u8; 32]>),
+    Unreferenced(Vec<[u8; 32]>),
     /// How many of them are gone, and how many bytes they had.
-    TakenOff(u64, u64),
+    Deleted(u64, u64),
     /// Trials that are run once more, as audits, with what was known of their audit before: whether there was one, and what it
     /// had found.
-    Redone(Vec<Redone>),
+    Redone(Vec<RedoneTrial>),
     /// What the store is told by.
     Identity(i64),
     /// What was cleared of a removed sweep.
-    Cleared(Cleared),
+    Cleared(ClearedRows),
     /// Whether the sweep's file was the one that was to be replaced.
     Extended(bool),
 }
 
 /// A new sweep, and whose rows it begins with.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Inheritance {
+pub struct SuccessorSweep {
     /// The new sweep.
     pub row: SweepRow,
     /// Number of the other one.
-    pub from: i64,
+    pub predecessor: i64,
     /// Cells of the other sweep, ascending, each with its number in the new one.
-    pub cells: Vec<(u64, u64)>,
+    pub cell_map: Vec<(u64, u64)>,
 }
 
 /// A new sweep, and which rows of other sweeps it begins with.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Gathering {
+pub struct ReusingSweep {
     /// The new sweep.
     pub row: SweepRow,
     /// Its seed, by which the lot falls on trials that are audited.
     pub seed: u64,
     /// Their share.
-    pub audit: f64,
+    pub audit_share: f64,
     /// Where rows come from. Of several rows of a trial the first one counts.
-    pub sources: Vec<Source>,
+    pub sources: Vec<ReuseSource>,
     /// Cells that are run again, to be compared.
     pub twins: Vec<Twin>,
 }
 
 /// A sweep that has rows of trials of another one.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Source {
+pub struct ReuseSource {
     /// Its number.
     pub sweep: i64,
     /// Which, in the order of their numbers there.
-    pub cells: Vec<SameCell>,
+    pub cells: Vec<ReusedCell>,
 }
 
 /// A cell that two sweeps have.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SameCell {
+pub struct ReusedCell {
     /// Its number in the sweep that has rows.
-    pub from: u64,
+    pub source_cell: u64,
     /// Its number in the new one.
-    pub to: u64,
+    pub new_cell: u64,
     /// Repeats from this one on are not wanted.
-    pub below: u32,
+    pub repeat_limit: u32,
     /// What it is.
     pub identity: [u8; 32],
     /// What of its results is wanted.
-    pub select: Arc<ResultSelection>,
+    pub selection: Arc<ResultSelection>,
 }
 
 /// A cell of a new sweep of which another one has rows that lack something.
@@ -301,22 +301,22 @@ pub struct Twin {
 
 /// Rows of a removed sweep that are there no more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Cleared {
+pub struct ClearedRows {
     /// How many trials had one.
     pub trials: u64,
     /// Hashes of files of weights that these named, which others may name still.
     pub weights: Vec<[u8; 32]>,
     /// Whether rows may be left.
-    pub more: bool,
+    pub has_more: bool,
 }
 
 /// What became of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct CommitReport {
     /// Positions in the batch of the results that were stored.
     pub stored: Vec<usize>,
     /// Trials that had a row already.
-    pub known: Vec<TrialKey>,
+    pub already_stored: Vec<TrialKey>,
     /// Of these, how many differ from their row.
     pub mismatches: u64,
     /// Of the stored ones, how many differ from the row that another sweep has of the same trial.
@@ -324,7 +324,7 @@ pub struct Report {
     /// Whether the fence held no more.
     pub fenced: bool,
     /// Of the stored ones, those whose audits are due.
-    pub due: Vec<TrialKey>,
+    pub audits_due: Vec<TrialKey>,
     /// Positions of those of the known ones that were thereby audited, with what was found.
     pub audited: Vec<(usize, Finding)>,
 }
@@ -379,7 +379,7 @@ pub struct Leader {
 
 impl Leader {
     /// None is known.
-    pub fn nobody() -> Self {
+    pub fn unknown() -> Self {
         Self { epoch: 0, url: String::new(), is_this: false }
     }
 }
@@ -390,25 +390,25 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// The store cannot be written.
-    fn claim(&self, url: &str) -> Result<Leader, StoreError>;
+    fn acquire_leadership(&self, url: &str) -> Result<Leader, StoreError>;
 
     /// How long a claim to lead lasts that is not renewed; none where nobody else can lead meanwhile.
-    fn claim_lasts(&self) -> Option<Duration>;
+    fn leadership_ttl(&self) -> Option<Duration>;
 
     /// Goes on leading; whether that is so still.
     ///
     /// # Errors
     /// That cannot be known.
-    fn renew(&self, epoch: u64) -> Result<bool, StoreError>;
+    fn renew_leadership(&self, epoch: u64) -> Result<bool, StoreError>;
 
     /// Leads no more, so that another one may at once. Where that fails, it may in a while.
-    fn resign(&self, epoch: u64);
+    fn resign_leadership(&self, epoch: u64);
 
     /// Whether what is written would be found again.
     ///
     /// # Errors
     /// It would not, in words.
-    fn in_place(&self) -> Result<(), StoreError> {
+    fn check_files_in_place(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -416,47 +416,47 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// The store cannot be written.
-    fn writer(&self, epoch: u64) -> Result<Box<dyn Writer>, StoreError>;
+    fn open_writer(&self, epoch: u64) -> Result<Box<dyn StoreWriter>, StoreError>;
 
     /// A view of what was committed by the moment of its first look.
     ///
     /// # Errors
     /// The store cannot be read.
-    fn reader(&self) -> Result<Box<dyn Reader>, StoreError>;
+    fn open_reader(&self) -> Result<Box<dyn StoreReader>, StoreError>;
 
     /// Several views of the same moment, at least one and at most `most`.
     ///
     /// # Errors
     /// The store cannot be read.
-    fn readers(&self, most: usize) -> Result<Readers, StoreError>;
+    fn open_readers(&self, most: usize) -> Result<SnapshotReaders, StoreError>;
 }
 
 /// Applies writes.
-pub trait Writer: Send {
+pub trait StoreWriter: Send {
     /// Applies all writes in one transaction and returns when they are durable.
     ///
     /// # Errors
     /// None of them is durable, nor will be.
-    fn commit(&mut self, writes: &[&Write]) -> Result<Vec<Written>, StoreError>;
+    fn commit_writes(&mut self, writes: &[&StoreWrite]) -> Result<Vec<WriteOutput>, StoreError>;
 }
 
 /// A position among the rows of a sweep, in the order in which they were stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Position {
+pub struct RowCursor {
     /// The number of the last row up to it; 0 before the first.
-    pub row: u64,
+    pub last_row: u64,
     /// Of all rows up to it, in whatever order: others have another one.
-    pub print: u64,
+    pub fingerprint: u64,
     /// How many these are.
-    pub rows: u64,
+    pub row_count: u64,
 }
 
-impl Position {
+impl RowCursor {
     /// Takes in one more row.
-    fn add(&mut self, row: u64, print: u64) {
-        self.row = self.row.max(row);
-        self.print = self.print.wrapping_add(print);
-        self.rows += 1;
+    fn add_row(&mut self, row: u64, print: u64) {
+        self.last_row = self.last_row.max(row);
+        self.fingerprint = self.fingerprint.wrapping_add(print);
+        self.row_count += 1;
     }
 }
 
@@ -468,7 +468,7 @@ pub struct EndedTrial<'a> {
     /// How it ended.
     pub outcome: Outcome,
     /// Its final metrics.
-    pub metrics: rows::Numbers<'a>,
+    pub metrics: rows::StoredNumbers<'a>,
     /// Duration, in seconds.
     pub seconds: f64,
 }
@@ -486,53 +486,53 @@ pub struct SampledTrial<'a> {
 
 impl SampledTrial<'_> {
     /// Whether it was trained on beyond a step.
-    pub fn lives_at(&self, step: u64) -> bool {
+    pub fn is_trained_beyond(&self, step: u64) -> bool {
         self.diverged_at.is_none_or(|end| end > step)
     }
 }
 
 /// Looks at what was committed. A thread may take it over, and several may not have it at once.
-pub trait Reader: Send {
+pub trait StoreReader: Send {
     /// All sweeps in the order of launch.
     ///
     /// # Errors
     /// The store cannot be read.
-    fn sweeps(&self) -> Result<Vec<SweepRow>, StoreError>;
+    fn read_sweeps(&self) -> Result<Vec<SweepRow>, StoreError>;
 
     /// Removed sweeps whose rows are not all cleared.
     ///
     /// # Errors
     /// The store cannot be read.
-    fn removals(&self) -> Result<Vec<i64>, StoreError>;
+    fn read_unfinished_removals(&self) -> Result<Vec<i64>, StoreError>;
 
     /// Whether a trial names this file of weights.
     ///
     /// # Errors
     /// The store cannot be read.
-    fn names(&self, weights: &[u8; 32]) -> Result<bool, StoreError>;
+    fn has_trial_with_weights(&self, weights: &[u8; 32]) -> Result<bool, StoreError>;
 
     /// All leases in force, and the smallest number no lease ever had.
     ///
     /// # Errors
     /// The store cannot be read.
-    fn leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError>;
+    fn read_leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError>;
 
     /// Hands out the rows of a sweep that are as they were stored, with curves and predictions, in any order; those that are not.
     /// It takes its time.
     ///
     /// # Errors
     /// The store cannot be read.
-    fn sound_trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial)) -> Result<Vec<Damage>, StoreError>;
+    fn read_intact_trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial)) -> Result<Vec<Damage>, StoreError>;
 
     /// Hands out how a part of a sweep's trials ended, in the order (cell, repeat), of those whose rows are as they were stored;
     /// those whose are not. Curves and predictions are not looked at.
     ///
     /// # Errors
     /// The store cannot be read.
-    fn sound_ends(
+    fn read_intact_ended_trials(
         &self,
         sweep: i64,
-        part: Part,
+        part: TrialRange,
         each: &mut dyn FnMut(EndedTrial<'_>),
     ) -> Result<Vec<Damage>, StoreError>;
 
@@ -541,73 +541,96 @@ pub trait Reader: Send {
     ///
     /// # Errors
     /// The store cannot be read.
-    fn weights(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, [u8; 32])) -> Result<Vec<Damage>, StoreError>;
+    fn read_weights_hashes(
+        &self,
+        sweep: i64,
+        each: &mut dyn FnMut(TrialKey, [u8; 32]),
+    ) -> Result<Vec<Damage>, StoreError>;
 
     /// Hands out the rows of a sweep in the order (cell, repeat).
     ///
     /// # Errors
     /// The store cannot be read, or is damaged.
-    fn trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError>;
+    fn read_trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError>;
 
     /// The position of the row of this number, and that of the last row of a sweep.
     ///
     /// # Errors
     /// The store cannot be read.
-    fn positions(&self, sweep: i64, row: u64) -> Result<[Position; 2], StoreError>;
+    fn read_row_cursors(&self, sweep: i64, row: u64) -> Result<[RowCursor; 2], StoreError>;
 
     /// Hands out the rows of a sweep that were stored after the one of this number, in the order (cell, repeat), with curves and
     /// predictions.
     ///
     /// # Errors
     /// The store cannot be read, or is damaged.
-    fn rows_after(&self, sweep: i64, row: u64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError>;
+    fn read_trials_after(
+        &self,
+        sweep: i64,
+        row: u64,
+        each: &mut dyn FnMut(StoredTrial) -> bool,
+    ) -> Result<(), StoreError>;
 
     /// One row, with its curve and predictions.
     ///
     /// # Errors
     /// The store cannot be read, or is damaged.
-    fn trial(&self, sweep: i64, key: TrialKey) -> Result<Option<StoredTrial>, StoreError>;
+    fn read_trial(&self, sweep: i64, key: TrialKey) -> Result<Option<StoredTrial>, StoreError>;
 
     /// What became of a trial before it was run again, the first attempt first.
     ///
     /// # Errors
     /// The store cannot be read, or is damaged.
-    fn attempts(&self, sweep: i64, key: TrialKey) -> Result<Vec<Attempt>, StoreError>;
+    fn read_attempts(&self, sweep: i64, key: TrialKey) -> Result<Vec<Attempt>, StoreError>;
 
     /// The audits of a sweep in the order (cell, repeat).
     ///
     /// # Errors
     /// The store cannot be read.
-    fn audits(&self, sweep: i64) -> Result<Vec<Audit>, StoreError>;
+    fn read_audits(&self, sweep: i64) -> Result<Vec<Audit>, StoreError>;
 
     /// The audit of one trial, if it has one.
     ///
     /// # Errors
     /// The store cannot be read.
-    fn audit(&self, sweep: i64, key: TrialKey) -> Result<Option<Audit>, StoreError>;
+    fn read_audit(&self, sweep: i64, key: TrialKey) -> Result<Option<Audit>, StoreError>;
 
     /// Hands out all attempts of a sweep, those of a trial in their order.
     ///
     /// # Errors
     /// The store cannot be read, or is damaged.
-    fn all_attempts(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Attempt)) -> Result<(), StoreError>;
+    fn read_all_attempts(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Attempt)) -> Result<(), StoreError>;
 
     /// Hands out how a part of a sweep's trials ended, in the order (cell, repeat).
     ///
     /// # Errors
     /// The store cannot be read, or is damaged.
-    fn ended(&self, sweep: i64, part: Part, each: &mut dyn FnMut(EndedTrial<'_>)) -> Result<(), StoreError>;
+    fn read_ended_trials(
+        &self,
+        sweep: i64,
+        part: TrialRange,
+        each: &mut dyn FnMut(EndedTrial<'_>),
+    ) -> Result<(), StoreError>;
 
     /// Hands out the curves of a part of a sweep's trials, in the order (cell, repeat), of those that completed, and of those that
     /// diverged as far as they came.
     ///
     /// # Errors
     /// The store cannot be read, or is damaged.
-    fn curves(&self, sweep: i64, part: Part, each: &mut dyn FnMut(SampledTrial<'_>)) -> Result<(), StoreError>;
+    fn read_curves(
+        &self,
+        sweep: i64,
+        part: TrialRange,
+        each: &mut dyn FnMut(SampledTrial<'_>),
+    ) -> Result<(), StoreError>;
 
     /// Hands out what was predicted for the probe set, trial by trial in the order (cell, repeat).
     ///
     /// # Errors
     /// The store cannot be read, or is damaged.
-    fn predictions(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Predictions) -> bool) -> Result<(), StoreError>;
+    fn read_predictions(
+        &self,
+        sweep: i64,
+        each: &mut dyn FnMut(TrialKey, Predictions) -> bool,
+    ) -> Result<(), StoreError>;
 }

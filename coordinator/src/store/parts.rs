@@ -6,29 +6,29 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ergodic_common::TrialKey;
 
-use super::Reader;
+use super::StoreReader;
 
 /// Trials from one on, up to and without another one, in the order (cell, repeat).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
+pub struct TrialRange {
     /// The first one.
     pub from: TrialKey,
     /// The first one that is no part of it.
     pub to: TrialKey,
 }
 
-impl Part {
+impl TrialRange {
     /// All trials: their numbers stay far below 2^63.
     pub const ALL: Self =
         Self { from: TrialKey { cell: 0, repeat: 0 }, to: TrialKey { cell: i64::MAX as u64, repeat: 0 } };
 
     /// Whether a trial is in it.
-    pub fn holds(&self, key: TrialKey) -> bool {
+    pub fn contains(&self, key: TrialKey) -> bool {
         self.from <= key && key < self.to
     }
 
     /// All trials in at most `n` parts, of the same size if cells are numbered below `cells`, and repeats below `repeats`.
-    pub fn cut(cells: u64, repeats: u32, n: u64) -> Vec<Self> {
+    pub fn split_all(cells: u64, repeats: u32, n: u64) -> Vec<Self> {
         let all = u128::from(cells) * u128::from(repeats);
         let start = |part: u64| {
             let trial = all * u128::from(part) / u128::from(n.max(1));
@@ -43,32 +43,32 @@ impl Part {
 }
 
 /// Parts per reader: so many that one with more rows than others holds nobody up for long.
-const PARTS: u64 = 8;
+const RANGES_PER_READER: u64 = 8;
 
 /// Readers that see the same moment, at least one.
-pub struct Readers(Vec<Mutex<Box<dyn Reader>>>);
+pub struct SnapshotReaders(Vec<Mutex<Box<dyn StoreReader>>>);
 
-impl Readers {
+impl SnapshotReaders {
     /// These; the caller knows that they see the same moment.
     ///
     /// # Panics
     /// There are none.
-    pub fn new(readers: Vec<Box<dyn Reader>>) -> Self {
+    pub fn new(readers: Vec<Box<dyn StoreReader>>) -> Self {
         assert!(!readers.is_empty(), "a store yields at least one reader");
         Self(readers.into_iter().map(Mutex::new).collect())
     }
 
     /// Does something with one of them.
-    pub fn with_one<T>(&self, work: impl FnOnce(&dyn Reader) -> T) -> T {
+    pub fn with_reader<T>(&self, work: impl FnOnce(&dyn StoreReader) -> T) -> T {
         work(self.0[0].lock().unwrap_or_else(std::sync::PoisonError::into_inner).as_ref())
     }
 
     /// Into so many parts a sweep is best cut for them, whose cells are numbered below `cells`, and whose repeats are below
     /// `repeats`.
-    pub fn parts(&self, cells: u64, repeats: u32) -> Vec<Part> {
+    pub fn split_trials(&self, cells: u64, repeats: u32) -> Vec<TrialRange> {
         match self.0.len() as u64 {
-            1 => vec![Part::ALL],
-            n => Part::cut(cells, repeats, PARTS * n),
+            1 => vec![TrialRange::ALL],
+            n => TrialRange::split_all(cells, repeats, RANGES_PER_READER * n),
         }
     }
 
@@ -76,16 +76,16 @@ impl Readers {
     ///
     /// # Errors
     /// That of the first part of which it failed.
-    pub fn each<T: Send, E: Send>(
+    pub fn map_ranges<T: Send, E: Send>(
         &self,
-        parts: &[Part],
-        work: impl Fn(&dyn Reader, Part) -> Result<T, E> + Sync,
+        parts: &[TrialRange],
+        work: impl Fn(&dyn StoreReader, TrialRange) -> Result<T, E> + Sync,
     ) -> Result<Vec<T>, E> {
         let next = AtomicUsize::new(0);
         let done: Mutex<Vec<(usize, Result<T, E>)>> = Mutex::new(Vec::with_capacity(parts.len()));
-        let run = |reader: &Mutex<Box<dyn Reader>>| {
+        let run = |reader: &Mutex<Box<dyn StoreReader>>| {
             let reader = reader.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            while let Some((at, part)) = next_of(parts, &next) {
+            while let Some((at, part)) = take_next_range(parts, &next) {
                 let result = work(reader.as_ref(), *part);
                 if result.is_err() {
                     // Earlier parts have been begun, and are brought to their end.
@@ -105,7 +105,7 @@ impl Readers {
     }
 }
 
-fn next_of<'a>(parts: &'a [Part], next: &AtomicUsize) -> Option<(usize, &'a Part)> {
+fn take_next_range<'a>(parts: &'a [TrialRange], next: &AtomicUsize) -> Option<(usize, &'a TrialRange)> {
     let at = next.fetch_add(1, Ordering::Relaxed);
     Some((at, parts.get(at)?))
 }
@@ -119,13 +119,13 @@ mod tests {
     proptest! {
         #[test]
         fn every_trial_is_in_one_part(cells in 1_u64..9, repeats in 1_u32..9, n in 1_u64..40) {
-            let parts = Part::cut(cells, repeats, n);
+            let parts = TrialRange::split_all(cells, repeats, n);
             prop_assert!(parts.len() as u64 <= n);
             prop_assert!(parts.windows(2).all(|two| two[0].to == two[1].from));
             for cell in 0..cells {
                 for repeat in 0..repeats + 2 {
                     let key = TrialKey { cell, repeat };
-                    prop_assert_eq!(parts.iter().filter(|part| part.holds(key)).count(), 1);
+                    prop_assert_eq!(parts.iter().filter(|part| part.contains(key)).count(), 1);
                 }
             }
         }

@@ -10,16 +10,16 @@ use super::{Store, StoreError};
 
 /// Where a store is, as said with `--store`.
 #[derive(Clone)]
-pub enum Place {
+pub enum StoreLocation {
     /// A directory, with SQLite in it.
     Directory(PathBuf),
     /// A PostgreSQL database, by its URL.
     Database(String),
 }
 
-impl Place {
+impl StoreLocation {
     /// A URL that begins with `postgres://` or `postgresql://` is a database, everything else a directory.
-    pub fn of(text: &Path) -> Self {
+    pub fn parse(text: &Path) -> Self {
         let url = text.to_str().filter(|text| text.starts_with("postgres://") || text.starts_with("postgresql://"));
         url.map_or_else(|| Self::Directory(text.to_owned()), |url| Self::Database(url.to_owned()))
     }
@@ -29,23 +29,23 @@ impl Place {
     /// # Errors
     /// It cannot be reached or made, belongs to somebody else, or is of a newer version.
     pub fn open(&self) -> Result<Arc<dyn Store>, StoreError> {
-        self.open_as(false)
+        self.open_with_privacy(false)
     }
 
     /// The same with a file that only its owner may read, where it is one and is to be private.
     ///
     /// # Errors
     /// As for any other.
-    pub fn open_as(&self, private: bool) -> Result<Arc<dyn Store>, StoreError> {
+    pub fn open_with_privacy(&self, private: bool) -> Result<Arc<dyn Store>, StoreError> {
         Ok(match self {
-            Self::Directory(dir) => Arc::new(SqliteStore::open_as(dir, private)?),
+            Self::Directory(dir) => Arc::new(SqliteStore::open_with_privacy(dir, private)?),
             Self::Database(url) => Arc::new(PostgresStore::open(url)?),
         })
     }
 }
 
 /// Without the password that a URL may have.
-impl fmt::Debug for Place {
+impl fmt::Debug for StoreLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Directory(dir) => f.debug_tuple("Directory").field(dir).finish(),

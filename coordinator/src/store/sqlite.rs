@@ -8,12 +8,13 @@ use ergodic_common::{TrialKey, TrialResult};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, Row, ToSql, TransactionBehavior, params, params_from_iter};
 
-use super::folder::{Lock, Names, make, make_folder};
+use super::folder::{DatabaseFiles, DirLock, create_database_file, create_directory};
 use super::rows::{
-    curve_checksum, from_curve, from_f64s, from_outcome, kept_predictions, predictions_checksum, trial_checksum,
+    curve_checksum, encode_curve, encode_f64s, encode_outcome, encode_present_predictions, predictions_checksum,
+    trial_checksum,
 };
-use super::sql::{Each, Fields, Sql, Value, apply, whole_trials_one_by_one};
-use super::{Leader, Reader, Readers, Store, StoreError, Write, Writer, Written};
+use super::sql::{RowCallback, SqlConnection, SqlParam, SqlRow, apply_write, select_whole_trials_one_by_one};
+use super::{Leader, SnapshotReaders, Store, StoreError, StoreReader, StoreWrite, StoreWriter, WriteOutput};
 use crate::failpoint;
 
 /// What makes each version of the schema out of the one before.
@@ -31,31 +32,31 @@ const MIGRATIONS: [&str; 11] = [
     include_str!("schema11.sql"),
 ];
 /// The first SQLite without the bug that could corrupt a WAL on reset.
-const OLDEST_SQLITE: i32 = 3_051_003;
+const MIN_SQLITE_VERSION: i32 = 3_051_003;
 
 /// Pages in the log before they are brought to their places in the database, 32 MiB of them: a page of rows is written again
 /// with nearly every commit while its cell's trials come, and this way it is brought there once for many of them.
-const CHECKPOINT_PAGES: i64 = 8192;
+const WAL_CHECKPOINT_PAGES: i64 = 8192;
 
 /// A directory with a database and the lock that keeps other coordinators out.
 pub struct SqliteStore {
     path: PathBuf,
     /// Held by the writer while it commits, so that readers can be made to see the same moment. Nobody else writes.
     commits: Arc<RwLock<()>>,
-    hold: Mutex<Hold>,
+    state: Mutex<SqliteState>,
 }
 
 /// What this process has of a store.
-struct Hold {
-    lock: Lock,
+struct SqliteState {
+    lock: DirLock,
     /// In which it leads, or is to.
     epoch: u64,
     /// Whether it has led in this epoch.
-    led: bool,
+    has_led: bool,
     /// The files that the writer has open, for as long as it has: the log goes with whoever closes the database last.
-    names: Weak<Names>,
+    writer_files: Weak<DatabaseFiles>,
     /// The database alone, since it was first written.
-    database: Option<Arc<Names>>,
+    database_file: Option<Arc<DatabaseFiles>>,
 }
 
 impl SqliteStore {
@@ -64,72 +65,73 @@ impl SqliteStore {
     /// # Errors
     /// The directory cannot be made, belongs to a running coordinator, or holds something else.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        Self::open_as(dir, false)
+        Self::open_with_privacy(dir, false)
     }
 
     /// The same with a database that only its owner may read, if it is to be private.
     ///
     /// # Errors
     /// As for any other.
-    pub fn open_as(dir: &Path, private: bool) -> Result<Self, StoreError> {
+    pub fn open_with_privacy(dir: &Path, private: bool) -> Result<Self, StoreError> {
         let failed = |e: std::io::Error| {
             let message =
                 format!("{}: cannot be used as a store ({e}): name another directory with --store", dir.display());
-            StoreError::Foreign(message)
+            StoreError::Unusable(message)
         };
-        make_folder(dir, private).map_err(failed)?;
-        let lock = Lock::take(dir)?;
+        create_directory(dir, private).map_err(failed)?;
+        let lock = DirLock::acquire(dir)?;
         let path = dir.join("ergodic.sqlite");
-        make(&path, private).map_err(failed)?;
-        let epoch = begin(&path).map_err(|e| e.about(&path))?;
-        let hold = Mutex::new(Hold { lock, epoch, led: false, names: Weak::new(), database: None });
-        Ok(Self { path, commits: Arc::default(), hold })
+        create_database_file(&path, private).map_err(failed)?;
+        let epoch = prepare_database(&path).map_err(|e| e.with_path(&path))?;
+        let hold =
+            Mutex::new(SqliteState { lock, epoch, has_led: false, writer_files: Weak::new(), database_file: None });
+        Ok(Self { path, commits: Arc::default(), state: hold })
     }
 
-    fn hold(&self) -> MutexGuard<'_, Hold> {
-        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_state(&self) -> MutexGuard<'_, SqliteState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether what this process has open is what others find.
-    fn check_names(&self) -> Result<(), StoreError> {
+    fn check_files(&self) -> Result<(), StoreError> {
         let names = {
-            let hold = self.hold();
-            hold.names.upgrade().or_else(|| hold.database.clone())
+            let hold = self.lock_state();
+            hold.writer_files.upgrade().or_else(|| hold.database_file.clone())
         };
-        names.map_or(Ok(()), |names| names.check())
+        names.map_or(Ok(()), |names| names.check_unchanged())
     }
 }
 
-fn begin(path: &Path) -> Result<u64, StoreError> {
-    let connection = connect(path)?;
-    migrate(&connection, path)?;
-    next_epoch(&connection)
+fn prepare_database(path: &Path) -> Result<u64, StoreError> {
+    let connection = open_connection(path)?;
+    migrate_schema(&connection, path)?;
+    increment_epoch(&connection)
 }
 
-fn next_epoch(connection: &Connection) -> Result<u64, StoreError> {
+fn increment_epoch(connection: &Connection) -> Result<u64, StoreError> {
     let text = "UPDATE meta SET value = value + 1 WHERE key = 'epoch' RETURNING value";
     let epoch: i64 = connection.query_row(text, [], |row| row.get(0))?;
     Ok(epoch as u64)
 }
 
-fn connect(path: &Path) -> Result<Connection, StoreError> {
-    if rusqlite::version_number() < OLDEST_SQLITE {
-        return Err(StoreError::Foreign(format!("SQLite {} is too old: 3.51.3 is needed", rusqlite::version())));
+fn open_connection(path: &Path) -> Result<Connection, StoreError> {
+    if rusqlite::version_number() < MIN_SQLITE_VERSION {
+        return Err(StoreError::Unusable(format!("SQLite {} is too old: 3.51.3 is needed", rusqlite::version())));
     }
     let connection = Connection::open(path)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "cache_size", -32_768)?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "wal_autocheckpoint", WAL_CHECKPOINT_PAGES)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }
 
-fn migrate(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+fn migrate_schema(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let known = MIGRATIONS.len();
     let Some(missing) = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..)) else {
-        return Err(StoreError::Foreign(format!(
+        return Err(StoreError::Unusable(format!(
             "{} has schema version {version}, this program knows up to {known}: use a newer ergodic",
             path.display()
         )));
@@ -140,80 +142,86 @@ fn migrate(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn meta(connection: &Connection, key: &str) -> Result<u64, StoreError> {
+fn read_meta(connection: &Connection, key: &str) -> Result<u64, StoreError> {
     let value: i64 = connection.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))?;
     Ok(value as u64)
 }
 
 impl Store for SqliteStore {
     /// Whoever holds the lock leads, each time in an epoch of its own: what one process began before it must not count after.
-    fn claim(&self, url: &str) -> Result<Leader, StoreError> {
-        let mut hold = self.hold();
-        hold.lock.keep()?;
-        if hold.led {
-            hold.database.as_ref().map_or(Ok(()), |database| database.check())?;
-            hold.epoch = next_epoch(&connect(&self.path)?)?;
+    fn acquire_leadership(&self, url: &str) -> Result<Leader, StoreError> {
+        let mut hold = self.lock_state();
+        hold.lock.ensure_held()?;
+        if hold.has_led {
+            hold.database_file.as_ref().map_or(Ok(()), |database| database.check_unchanged())?;
+            hold.epoch = increment_epoch(&open_connection(&self.path)?)?;
         }
-        hold.led = true;
+        hold.has_led = true;
         Ok(Leader { epoch: hold.epoch, url: url.to_owned(), is_this: true })
     }
 
     /// For ever: while the lock is held nobody else can lead.
-    fn claim_lasts(&self) -> Option<Duration> {
+    fn leadership_ttl(&self) -> Option<Duration> {
         None
     }
 
-    fn renew(&self, epoch: u64) -> Result<bool, StoreError> {
-        if let Err(error @ StoreError::Taken(_)) = self.hold().lock.keep() {
+    fn renew_leadership(&self, epoch: u64) -> Result<bool, StoreError> {
+        if let Err(error @ StoreError::Taken(_)) = self.lock_state().lock.ensure_held() {
             tracing::error!(%error, "the file 'lock' of the store was deleted or replaced");
             return Ok(false);
         }
-        self.check_names()?;
-        let reader = self.open_reader()?;
-        let now = meta(&reader, "epoch")?;
+        self.check_files()?;
+        let reader = self.open_read_connection()?;
+        let now = read_meta(&reader, "epoch")?;
         failpoint::reach(failpoint::WHILE_RENEWING);
         Ok(now == epoch)
     }
 
-    fn resign(&self, _: u64) {}
+    fn resign_leadership(&self, _: u64) {}
 
-    fn in_place(&self) -> Result<(), StoreError> {
-        self.check_names()
+    fn check_files_in_place(&self) -> Result<(), StoreError> {
+        self.check_files()
     }
 
-    fn writer(&self, epoch: u64) -> Result<Box<dyn Writer>, StoreError> {
-        let mut connection = connect(&self.path)?;
+    fn open_writer(&self, epoch: u64) -> Result<Box<dyn StoreWriter>, StoreError> {
+        let mut connection = open_connection(&self.path)?;
         // The log is made by the first look.
         let look = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         check_epoch(&look, epoch)?;
         drop(look);
-        let names = Arc::new(Names::of(&self.path)?);
-        let mut hold = self.hold();
-        hold.database = Some(Arc::new(names.first()));
-        hold.names = Arc::downgrade(&names);
+        let names = Arc::new(DatabaseFiles::from_open_database(&self.path)?);
+        let mut hold = self.lock_state();
+        hold.database_file = Some(Arc::new(names.database_only()));
+        hold.writer_files = Arc::downgrade(&names);
         drop(hold);
-        Ok(Box::new(SqliteWriter { connection, epoch, commits: self.commits.clone(), names, brought_home: false }))
+        Ok(Box::new(SqliteWriter {
+            connection,
+            epoch,
+            commits: self.commits.clone(),
+            files: names,
+            is_log_recovered: false,
+        }))
     }
 
-    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
-        Ok(Box::new(self.open_reader()?))
+    fn open_reader(&self) -> Result<Box<dyn StoreReader>, StoreError> {
+        Ok(Box::new(self.open_read_connection()?))
     }
 
-    fn readers(&self, most: usize) -> Result<Readers, StoreError> {
-        let readers = (0..most.max(1)).map(|_| self.open_reader()).collect::<Result<Vec<_>, _>>()?;
+    fn open_readers(&self, most: usize) -> Result<SnapshotReaders, StoreError> {
+        let readers = (0..most.max(1)).map(|_| self.open_read_connection()).collect::<Result<Vec<_>, _>>()?;
         let _none_commits = self.commits.read().unwrap_or_else(PoisonError::into_inner);
         for reader in &readers {
             // What a transaction sees is settled by its first look.
             reader.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))?;
         }
-        Ok(Readers::new(readers.into_iter().map(|reader| Box::new(reader) as Box<dyn Reader>).collect()))
+        Ok(SnapshotReaders::new(readers.into_iter().map(|reader| Box::new(reader) as Box<dyn StoreReader>).collect()))
     }
 }
 
 impl SqliteStore {
-    fn open_reader(&self) -> Result<Connection, StoreError> {
+    fn open_read_connection(&self) -> Result<Connection, StoreError> {
         // Another file of that name has other rows.
-        self.check_names()?;
+        self.check_files()?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&self.path, flags)?;
         connection.busy_timeout(Duration::from_secs(5))?;
@@ -225,37 +233,37 @@ impl SqliteStore {
 
 struct SqliteWriter {
     /// Given up first: the log may go with the connection.
-    names: Arc<Names>,
+    files: Arc<DatabaseFiles>,
     connection: Connection,
     epoch: u64,
     commits: Arc<RwLock<()>>,
     /// Whether the rows of a log that has no name any more were brought into the database.
-    brought_home: bool,
+    is_log_recovered: bool,
 }
 
-impl Writer for SqliteWriter {
-    fn commit(&mut self, writes: &[&Write]) -> Result<Vec<Written>, StoreError> {
-        self.check_names()?;
+impl StoreWriter for SqliteWriter {
+    fn commit_writes(&mut self, writes: &[&StoreWrite]) -> Result<Vec<WriteOutput>, StoreError> {
+        self.check_files_and_recover_log()?;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         check_epoch(&transaction, self.epoch)?;
-        let written = writes.iter().map(|write| apply(&*transaction, write)).collect::<Result<_, _>>()?;
+        let written = writes.iter().map(|write| apply_write(&*transaction, write)).collect::<Result<_, _>>()?;
         let commits = self.commits.write().unwrap_or_else(PoisonError::into_inner);
         transaction.commit()?;
         drop(commits);
         // Before anybody is told: what went into a file without a name is not durable.
-        self.check_names()?;
+        self.check_files_and_recover_log()?;
         Ok(written)
     }
 }
 
 impl SqliteWriter {
-    fn check_names(&mut self) -> Result<(), StoreError> {
-        let checked = self.names.check();
-        if checked.is_err() && !self.brought_home && self.names.only_the_log_is_gone() {
+    fn check_files_and_recover_log(&mut self) -> Result<(), StoreError> {
+        let checked = self.files.check_unchanged();
+        if checked.is_err() && !self.is_log_recovered && self.files.is_only_log_missing() {
             // What was acknowledged stands in a log that ends with this process: the database has a name still.
             let busy: i64 = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-            self.brought_home = busy == 0;
-            if self.brought_home {
+            self.is_log_recovered = busy == 0;
+            if self.is_log_recovered {
                 tracing::error!("the store's log was deleted: what stood in it is in the database now");
             }
         }
@@ -265,7 +273,7 @@ impl SqliteWriter {
 
 /// Whoever made a lock of its own, where the file of that name was deleted, counted up.
 fn check_epoch(connection: &Connection, epoch: u64) -> Result<(), StoreError> {
-    let now = meta(connection, "epoch")?;
+    let now = read_meta(connection, "epoch")?;
     if now == epoch {
         return Ok(());
     }
@@ -273,38 +281,38 @@ fn check_epoch(connection: &Connection, epoch: u64) -> Result<(), StoreError> {
     Err(StoreError::Deposed(message))
 }
 
-impl ToSql for Value<'_> {
+impl ToSql for SqlParam<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match self {
             Self::Int(value) => ValueRef::Integer(*value),
             Self::Real(value) => ValueRef::Real(*value),
-            Self::Text(value) | Self::MaybeText(Some(value)) => ValueRef::Text(value.as_bytes()),
+            Self::Text(value) | Self::OptionalText(Some(value)) => ValueRef::Text(value.as_bytes()),
             Self::Bytes(Some(value)) => ValueRef::Blob(value),
-            Self::Bytes(None) | Self::MaybeText(None) => ValueRef::Null,
+            Self::Bytes(None) | Self::OptionalText(None) => ValueRef::Null,
         }))
     }
 }
 
-impl Fields for Row<'_> {
-    fn maybe_int(&self, at: usize) -> Result<Option<i64>, StoreError> {
+impl SqlRow for Row<'_> {
+    fn get_optional_int(&self, at: usize) -> Result<Option<i64>, StoreError> {
         Ok(self.get(at)?)
     }
 
-    fn real(&self, at: usize) -> Result<f64, StoreError> {
+    fn get_real(&self, at: usize) -> Result<f64, StoreError> {
         Ok(self.get(at)?)
     }
 
-    fn maybe_text(&self, at: usize) -> Result<Option<&str>, StoreError> {
+    fn get_optional_text(&self, at: usize) -> Result<Option<&str>, StoreError> {
         Ok(self.get_ref(at)?.as_str_or_null().map_err(rusqlite::Error::from)?)
     }
 
-    fn maybe_bytes(&self, at: usize) -> Result<Option<&[u8]>, StoreError> {
+    fn get_optional_bytes(&self, at: usize) -> Result<Option<&[u8]>, StoreError> {
         Ok(self.get_ref(at)?.as_blob_or_null().map_err(rusqlite::Error::from)?)
     }
 }
 
-impl Sql for Connection {
-    fn select(&self, sql: &'static str, values: &[Value<'_>], each: Each<'_>) -> Result<(), StoreError> {
+impl SqlConnection for Connection {
+    fn select_rows(&self, sql: &'static str, values: &[SqlParam<'_>], each: RowCallback<'_>) -> Result<(), StoreError> {
         let mut statement = self.prepare_cached(sql)?;
         let mut rows = statement.query(params_from_iter(values))?;
         while let Some(row) = rows.next()? {
@@ -315,7 +323,7 @@ impl Sql for Connection {
         Ok(())
     }
 
-    fn execute(&self, sql: &'static str, values: &[Value<'_>]) -> Result<u64, StoreError> {
+    fn execute_statement(&self, sql: &'static str, values: &[SqlParam<'_>]) -> Result<u64, StoreError> {
         Ok(self.prepare_cached(sql)?.execute(params_from_iter(values))? as u64)
     }
 
@@ -329,20 +337,20 @@ impl Sql for Connection {
         Ok(stored)
     }
 
-    fn whole_trials(&self, sweep: i64, keys: &[TrialKey], each: Each<'_>) -> Result<(), StoreError> {
-        whole_trials_one_by_one(self, sweep, keys, each)
+    fn select_whole_trials(&self, sweep: i64, keys: &[TrialKey], each: RowCallback<'_>) -> Result<(), StoreError> {
+        select_whole_trials_one_by_one(self, sweep, keys, each)
     }
 }
 
 fn insert_trial(sqlite: &Connection, sweep: i64, worker: &str, result: &TrialResult) -> Result<bool, StoreError> {
-    let (outcome, step, cause) = from_outcome(&result.outcome);
+    let (outcome, step, cause) = encode_outcome(&result.outcome);
     let exists = sqlite
         .prepare_cached("SELECT 1 FROM trials WHERE sweep = ?1 AND cell = ?2 AND repeat = ?3")?
         .exists(params![sweep, result.key.cell as i64, result.key.repeat])?;
     if exists {
         return Ok(false);
     }
-    let data = from_curve(&result.curve);
+    let data = encode_curve(&result.curve);
     let curve = sqlite
         .prepare_cached("INSERT INTO curves (data, checksum) VALUES (?1, ?2)")?
         .insert(params![data, curve_checksum(sweep, result.key, &data)])?;
@@ -363,13 +371,13 @@ fn insert_trial(sqlite: &Connection, sweep: i64, worker: &str, result: &TrialRes
         result.seconds,
         worker,
         result.digest.as_slice(),
-        from_f64s(&result.metrics),
+        encode_f64s(&result.metrics),
         curve,
         result.isa,
         result.weights_hash.as_ref().map(|hash| hash.as_slice()),
         trial_checksum(sweep, worker, result),
     ])?;
-    if let Some(predictions) = kept_predictions(result) {
+    if let Some(predictions) = encode_present_predictions(result) {
         sqlite.prepare_cached("INSERT INTO predictions VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
             sweep,
             result.key.cell as i64,

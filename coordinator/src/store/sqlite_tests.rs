@@ -9,7 +9,8 @@ use crate::core::audits::Finding;
 use crate::core::interval::IntervalSet;
 use crate::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
 use crate::store::{
-    Audit, Batch, Cleared, Gathering, Part, Position, Report, SameCell, SampledTrial, Source, StoredTrial,
+    Audit, ClearedRows, CommitBatch, CommitReport, ReuseSource, ReusedCell, ReusingSweep, RowCursor, SampledTrial,
+    StoredTrial, TrialRange,
 };
 
 fn sweep() -> SweepRow {
@@ -64,24 +65,24 @@ fn result(repeat: u32, metric: f64) -> TrialResult {
     }
 }
 
-fn batch(sweep: i64, lease: u64, results: Vec<TrialResult>) -> Write {
-    Write::Results(batch_of("w", sweep, lease, results))
+fn batch(sweep: i64, lease: u64, results: Vec<TrialResult>) -> StoreWrite {
+    StoreWrite::StoreResults(batch_of("w", sweep, lease, results))
 }
 
 /// Every trial of it is to be audited.
-fn batch_of(process: &str, sweep: i64, lease: u64, results: Vec<TrialResult>) -> Batch {
+fn batch_of(process: &str, sweep: i64, lease: u64, results: Vec<TrialResult>) -> CommitBatch {
     let (fence, chosen) = (Fence { lease, epoch: 1 }, results.iter().map(|result| result.key).collect());
     let (worker, process) = (process.to_uppercase(), process.to_owned());
-    Batch { sweep, fence, worker, process, results, compare_only: false, audit: false, chosen }
+    CommitBatch { sweep, fence, worker, process, results, compare_only: false, audit: false, chosen_for_audit: chosen }
 }
 
-fn commit(writer: &mut dyn Writer, write: &Write) -> Written {
-    writer.commit(&[write]).expect("committed").remove(0)
+fn commit(writer: &mut dyn StoreWriter, write: &StoreWrite) -> WriteOutput {
+    writer.commit_writes(&[write]).expect("committed").remove(0)
 }
 
-fn report(written: Written) -> Report {
+fn report(written: WriteOutput) -> CommitReport {
     match written {
-        Written::Results(report) => report,
+        WriteOutput::Results(report) => report,
         other => panic!("expected a report, found {other:?}"),
     }
 }
@@ -90,93 +91,106 @@ fn report(written: Written) -> Report {
 fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.writer(1).expect("a writer");
-    let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a sweep's number") };
-    commit(writer.as_mut(), &Write::Lease(lease(9, number)));
+    let mut writer = store.open_writer(1).expect("a writer");
+    let WriteOutput::SweepNumber(number) = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep())) else {
+        panic!("a sweep's number")
+    };
+    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
 
     let first = report(commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5), result(1, 0.7)])));
     let due = |repeats: &[u32]| repeats.iter().map(|repeat| TrialKey { cell: 3, repeat: *repeat }).collect();
-    assert_eq!(first, Report { stored: vec![0, 1], due: due(&[0, 1]), ..Report::default() });
+    assert_eq!(first, CommitReport { stored: vec![0, 1], audits_due: due(&[0, 1]), ..CommitReport::default() });
 
     let again = TrialResult { seconds: 9.0, isa: "portable".into(), ..result(0, 0.5) };
     let second = report(commit(writer.as_mut(), &batch(number, 9, vec![again, result(2, 0.1)])));
     // Its own process compares, and audits nothing.
-    assert_eq!(second, Report { stored: vec![1], known: due(&[0]), due: due(&[2]), ..Report::default() });
+    assert_eq!(
+        second,
+        CommitReport { stored: vec![1], already_stored: due(&[0]), audits_due: due(&[2]), ..CommitReport::default() }
+    );
 
     let different = report(commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.6)])));
     assert_eq!((different.stored.len(), different.mismatches), (0, 1));
 
-    commit(writer.as_mut(), &Write::EndLeases(vec![Ended { fence: Fence { lease: 9, epoch: 1 }, lost: true }]));
+    commit(writer.as_mut(), &StoreWrite::EndLeases(vec![Ended { fence: Fence { lease: 9, epoch: 1 }, lost: true }]));
     let late = report(commit(writer.as_mut(), &batch(number, 9, vec![result(2, 0.1), result(3, 0.1)])));
-    assert!(late.fenced && late.stored.is_empty() && late.known.len() == 1 && late.mismatches == 0);
+    assert!(late.fenced && late.stored.is_empty() && late.already_stored.len() == 1 && late.mismatches == 0);
 
-    let reader = store.reader().expect("a reader");
+    let reader = store.open_reader().expect("a reader");
     let mut rows = Vec::new();
     let mut push = |row: StoredTrial| {
         rows.push(row);
         true
     };
-    reader.trials(number, &mut push).expect("read");
+    reader.read_trials(number, &mut push).expect("read");
     assert_eq!(rows.iter().map(|r| r.result.key.repeat).collect::<Vec<_>>(), [0, 1, 2]);
     assert_eq!(rows[1].result.outcome, Outcome::Diverged { step: 4 });
     let mut curves = Vec::new();
     let mut push = |trial: SampledTrial<'_>| {
         curves.push((trial.key.repeat, trial.diverged_at, trial.curve.to_curve().values[2]));
     };
-    reader.curves(number, Part::ALL, &mut push).expect("read");
+    reader.read_curves(number, TrialRange::ALL, &mut push).expect("read");
     assert_eq!(curves.iter().map(|curve| (curve.0, curve.1)).collect::<Vec<_>>(), [(0, None), (1, Some(4)), (2, None)]);
     assert_eq!((curves[0].2, curves[2].2), (0.5, 0.1));
     let tallies = Tallies { releases: 1, duplicates: 3, mismatches: 1, fenced: 1 };
-    assert_eq!(reader.sweeps().expect("read")[0].tallies, tallies);
+    assert_eq!(reader.read_sweeps().expect("read")[0].tallies, tallies);
 }
 
 #[test]
 fn audits_compare_store_nothing_and_are_counted_once_by_another_process() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.writer(1).expect("a writer");
-    let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
-    commit(writer.as_mut(), &Write::Lease(lease(9, number)));
+    let mut writer = store.open_writer(1).expect("a writer");
+    let WriteOutput::SweepNumber(number) = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep())) else {
+        panic!("a number")
+    };
+    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
     let failed = TrialResult::failed(TrialKey { cell: 3, repeat: 7 }, "it fails".into(), 2);
     let first = vec![result(0, 0.5), result(1, 0.5), result(2, 0.5), result(3, 0.5), failed];
-    let stored = report(commit(writer.as_mut(), &Write::Results(batch_of("w", number, 9, first))));
-    assert_eq!((stored.stored.len(), stored.due.len()), (5, 4), "what failed has nothing to compare with");
+    let stored = report(commit(writer.as_mut(), &StoreWrite::StoreResults(batch_of("w", number, 9, first))));
+    assert_eq!((stored.stored.len(), stored.audits_due.len()), (5, 4), "what failed has nothing to compare with");
     let lease = LeaseRow { worker: "x".into(), audits: Some("w".into()), ..lease(10, number) };
-    commit(writer.as_mut(), &Write::Lease(lease.clone()));
-    assert_eq!(store.reader().and_then(|r| r.leases()).expect("read").0.pop(), Some(lease));
+    commit(writer.as_mut(), &StoreWrite::InsertLease(lease.clone()));
+    assert_eq!(store.open_reader().and_then(|r| r.read_leases()).expect("read").0.pop(), Some(lease));
 
     let broken = TrialResult::failed(result(2, 0.5).key, "out of time".into(), 2);
     let again = vec![result(0, 0.5), TrialResult { steps: 11, ..result(1, 0.6) }, broken];
-    let audit = Batch { audit: true, chosen: vec![], ..batch_of("x", number, 10, again) };
-    let audit = Write::Results(audit);
+    let audit = CommitBatch { audit: true, chosen_for_audit: vec![], ..batch_of("x", number, 10, again) };
+    let audit = StoreWrite::StoreResults(audit);
     let found = report(commit(writer.as_mut(), &audit));
     assert_eq!(found.audited, [(0, Finding::Same), (1, Finding::Different), (2, Finding::Failed)]);
-    assert_eq!((found.stored.len(), found.known.len(), found.mismatches, found.fenced), (0, 3, 1, false));
+    assert_eq!((found.stored.len(), found.already_stored.len(), found.mismatches, found.fenced), (0, 3, 1, false));
     let again = report(commit(writer.as_mut(), &audit));
     assert_eq!((again.audited.len(), again.mismatches), (0, 1), "a delivery that is repeated counts as such");
-    let late = Batch { compare_only: true, ..batch_of("w", number, 9, vec![result(3, 0.5)]) };
-    assert!(report(commit(writer.as_mut(), &Write::Results(late.clone()))).audited.is_empty(), "it is its own row");
-    let late = Batch { process: "y".into(), ..late };
-    assert_eq!(report(commit(writer.as_mut(), &Write::Results(late))).audited, [(0, Finding::Same)]);
+    let late = CommitBatch { compare_only: true, ..batch_of("w", number, 9, vec![result(3, 0.5)]) };
+    assert!(
+        report(commit(writer.as_mut(), &StoreWrite::StoreResults(late.clone()))).audited.is_empty(),
+        "it is its own row"
+    );
+    let late = CommitBatch { process: "y".into(), ..late };
+    assert_eq!(report(commit(writer.as_mut(), &StoreWrite::StoreResults(late))).audited, [(0, Finding::Same)]);
 
-    let reader = || store.reader().expect("a reader");
-    let audits = reader().audits(number).expect("read");
+    let reader = || store.open_reader().expect("a reader");
+    let audits = reader().read_audits(number).expect("read");
     let findings: Vec<Option<Finding>> = audits.iter().map(|audit| audit.finding).collect();
     assert_eq!(findings, [Finding::Same, Finding::Different, Finding::Failed, Finding::Same].map(Some));
     let Audit { process, auditor, auditor_process, why, .. } = audits[1].clone();
     assert_eq!([process, auditor, auditor_process], ["w", "X", "x"]);
     assert_eq!(why, "steps, metrics, curve");
-    assert_eq!((audits[2].why.as_str(), reader().audit(number, failed_key()).expect("read")), ("out of time", None));
-    let tallies = reader().sweeps().expect("read")[0].tallies;
+    assert_eq!(
+        (audits[2].why.as_str(), reader().read_audit(number, failed_key()).expect("read")),
+        ("out of time", None)
+    );
+    let tallies = reader().read_sweeps().expect("read")[0].tallies;
     assert_eq!((tallies.duplicates, tallies.mismatches), (4, 2), "the audits are not among the duplicates");
 
     let key = audits[2].key;
-    let retried = commit(writer.as_mut(), &Write::Retry(number));
-    assert_eq!(retried, Written::Retried(vec![failed_key()], vec![(key, "w".into())]));
-    assert_eq!(reader().audit(number, key).expect("read").and_then(|audit| audit.finding), None);
-    commit(writer.as_mut(), &Write::AuditFailed(number, key, "it kills".into()));
-    commit(writer.as_mut(), &Write::AuditFailed(number, audits[0].key, "it kills".into()));
-    let given_up = reader().audits(number).expect("read");
+    let retried = commit(writer.as_mut(), &StoreWrite::RetryFailed(number));
+    assert_eq!(retried, WriteOutput::Reopened(vec![failed_key()], vec![(key, "w".into())]));
+    assert_eq!(reader().read_audit(number, key).expect("read").and_then(|audit| audit.finding), None);
+    commit(writer.as_mut(), &StoreWrite::GiveUpAudit(number, key, "it kills".into()));
+    commit(writer.as_mut(), &StoreWrite::GiveUpAudit(number, audits[0].key, "it kills".into()));
+    let given_up = reader().read_audits(number).expect("read");
     assert_eq!((given_up[2].finding, given_up[2].why.as_str()), (Some(Finding::Failed), "it kills"));
     assert_eq!(given_up[0].finding, Some(Finding::Same), "what was found stays");
 }
@@ -189,45 +203,50 @@ fn failed_key() -> TrialKey {
 fn a_verdict_is_a_row_of_its_own_and_contradicts_no_result() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.writer(1).expect("a writer");
-    let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
-    commit(writer.as_mut(), &Write::Lease(lease(9, number)));
+    let mut writer = store.open_writer(1).expect("a writer");
+    let WriteOutput::SweepNumber(number) = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep())) else {
+        panic!("a number")
+    };
+    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
     commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5)]));
     for repeat in [0, 2] {
         let failed = TrialResult::failed(TrialKey { cell: 3, repeat }, "it kills".into(), 2);
-        commit(writer.as_mut(), &Write::Verdict(number, failed));
+        commit(writer.as_mut(), &StoreWrite::GiveUpTrial(number, failed));
     }
-    let reader = store.reader().expect("a reader");
-    let row = |repeat: u32| reader.trial(number, TrialKey { cell: 3, repeat }).expect("read").expect("a row").result;
+    let reader = store.open_reader().expect("a reader");
+    let row =
+        |repeat: u32| reader.read_trial(number, TrialKey { cell: 3, repeat }).expect("read").expect("a row").result;
     assert_eq!(row(0).outcome, Outcome::Completed, "a row that is there stays");
     assert_eq!(row(2).outcome, Outcome::Failed { cause: "it kills".into() });
     let late = report(commit(writer.as_mut(), &batch(number, 9, vec![result(2, 0.1)])));
-    assert_eq!((late.stored.len(), late.known.len(), late.mismatches), (0, 1, 0));
+    assert_eq!((late.stored.len(), late.already_stored.len(), late.mismatches), (0, 1, 0));
 }
 
 #[test]
 fn failed_trials_become_attempts_and_may_have_a_row_again() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.writer(1).expect("a writer");
-    let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
-    commit(writer.as_mut(), &Write::Lease(lease(9, number)));
+    let mut writer = store.open_writer(1).expect("a writer");
+    let WriteOutput::SweepNumber(number) = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep())) else {
+        panic!("a number")
+    };
+    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
     commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5)]));
     let key = TrialKey { cell: 3, repeat: 2 };
     for cause in ["once", "twice"] {
         let failed = TrialResult::failed(key, cause.into(), 2);
-        commit(writer.as_mut(), &Write::Verdict(number, failed));
-        commit(writer.as_mut(), &Write::State(number, SweepState::Completed));
-        assert_eq!(commit(writer.as_mut(), &Write::Retry(number)), Written::Retried(vec![key], vec![]));
+        commit(writer.as_mut(), &StoreWrite::GiveUpTrial(number, failed));
+        commit(writer.as_mut(), &StoreWrite::SetSweepState(number, SweepState::Completed));
+        assert_eq!(commit(writer.as_mut(), &StoreWrite::RetryFailed(number)), WriteOutput::Reopened(vec![key], vec![]));
     }
-    assert_eq!(commit(writer.as_mut(), &Write::Retry(number)), Written::Retried(vec![], vec![]));
-    let reader = store.reader().expect("a reader");
-    let attempts = reader.attempts(number, key).expect("read");
+    assert_eq!(commit(writer.as_mut(), &StoreWrite::RetryFailed(number)), WriteOutput::Reopened(vec![], vec![]));
+    let reader = store.open_reader().expect("a reader");
+    let attempts = reader.read_attempts(number, key).expect("read");
     assert_eq!(attempts.iter().map(|a| &a.cause[..]).collect::<Vec<_>>(), ["once", "twice"]);
-    assert_eq!(reader.sweeps().expect("read")[0].state, SweepState::Running);
-    assert_eq!(reader.trial(number, key).expect("read"), None);
-    assert_eq!(reader.attempts(number, TrialKey { cell: 3, repeat: 0 }).expect("read"), []);
-    commit(writer.as_mut(), &Write::Lease(lease(10, number)));
+    assert_eq!(reader.read_sweeps().expect("read")[0].state, SweepState::Running);
+    assert_eq!(reader.read_trial(number, key).expect("read"), None);
+    assert_eq!(reader.read_attempts(number, TrialKey { cell: 3, repeat: 0 }).expect("read"), []);
+    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(10, number)));
     let again = report(commit(writer.as_mut(), &batch(number, 10, vec![result(2, 0.1)])));
     assert_eq!(again.stored, [0]);
 }
@@ -236,14 +255,16 @@ fn failed_trials_become_attempts_and_may_have_a_row_again() {
 fn leases_outlive_a_pause_and_no_end() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.writer(1).expect("a writer");
-    let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
-    commit(writer.as_mut(), &Write::Lease(lease(9, number)));
+    let mut writer = store.open_writer(1).expect("a writer");
+    let WriteOutput::SweepNumber(number) = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep())) else {
+        panic!("a number")
+    };
+    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
     for (state, leases) in [(SweepState::Paused, 1), (SweepState::Running, 1), (SweepState::Completed, 0)] {
-        commit(writer.as_mut(), &Write::State(number, state));
-        let reader = store.reader().expect("a reader");
-        assert_eq!(reader.leases().expect("read").0.len(), leases, "{state:?}");
-        assert_eq!(reader.sweeps().expect("read")[0].state, state);
+        commit(writer.as_mut(), &StoreWrite::SetSweepState(number, state));
+        let reader = store.open_reader().expect("a reader");
+        assert_eq!(reader.read_leases().expect("read").0.len(), leases, "{state:?}");
+        assert_eq!(reader.read_sweeps().expect("read")[0].state, state);
     }
 }
 
@@ -251,15 +272,17 @@ fn leases_outlive_a_pause_and_no_end() {
 fn only_leases_that_were_there_and_lost_are_counted() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.writer(1).expect("a writer");
-    let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
-    (1..=3).for_each(|at| drop(commit(writer.as_mut(), &Write::Lease(lease(at, number)))));
+    let mut writer = store.open_writer(1).expect("a writer");
+    let WriteOutput::SweepNumber(number) = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep())) else {
+        panic!("a number")
+    };
+    (1..=3).for_each(|at| drop(commit(writer.as_mut(), &StoreWrite::InsertLease(lease(at, number)))));
     let ended = |lease: u64, epoch: u64, lost: bool| Ended { fence: Fence { lease, epoch }, lost };
     let ends = vec![ended(1, 1, true), ended(1, 1, true), ended(2, 2, true), ended(3, 1, false)];
-    commit(writer.as_mut(), &Write::EndLeases(ends));
-    let reader = store.reader().expect("a reader");
-    assert_eq!(reader.sweeps().expect("read")[0].tallies, Tallies { releases: 1, ..Tallies::default() });
-    assert_eq!(reader.leases().expect("read").0, [lease(2, number)]);
+    commit(writer.as_mut(), &StoreWrite::EndLeases(ends));
+    let reader = store.open_reader().expect("a reader");
+    assert_eq!(reader.read_sweeps().expect("read")[0].tallies, Tallies { releases: 1, ..Tallies::default() });
+    assert_eq!(reader.read_leases().expect("read").0, [lease(2, number)]);
 }
 
 #[test]
@@ -267,28 +290,30 @@ fn everything_is_there_again_after_reopening() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let number = {
         let store = SqliteStore::open(dir.path()).expect("opened");
-        let mut writer = store.writer(1).expect("a writer");
-        let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
-        commit(writer.as_mut(), &Write::Lease(lease(9, number)));
+        let mut writer = store.open_writer(1).expect("a writer");
+        let WriteOutput::SweepNumber(number) = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep())) else {
+            panic!("a number")
+        };
+        commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
         number
     };
     let store = SqliteStore::open(dir.path()).expect("opened again");
-    assert_eq!(store.claim("here").expect("claimed").epoch, 2);
-    let reader = store.reader().expect("a reader");
-    assert_eq!(reader.sweeps().expect("read"), [SweepRow { number, ..sweep() }]);
-    assert_eq!(reader.leases().expect("read"), (vec![lease(9, number)], 10));
-    let mut writer = store.writer(2).expect("a writer");
+    assert_eq!(store.acquire_leadership("here").expect("claimed").epoch, 2);
+    let reader = store.open_reader().expect("a reader");
+    assert_eq!(reader.read_sweeps().expect("read"), [SweepRow { number, ..sweep() }]);
+    assert_eq!(reader.read_leases().expect("read"), (vec![lease(9, number)], 10));
+    let mut writer = store.open_writer(2).expect("a writer");
     let less = LeaseRow { trials: IntervalSet::of(0, 4), ..lease(9, number) };
-    commit(writer.as_mut(), &Write::Shrink(less.clone()));
+    commit(writer.as_mut(), &StoreWrite::ShrinkLease(less.clone()));
     let share = Share { priority: 7, weight: 2.0 };
-    commit(writer.as_mut(), &Write::Share(number, share));
-    let reader = store.reader().expect("a reader of what is there now");
-    assert_eq!(reader.leases().expect("read"), (vec![less], 10));
-    assert_eq!(reader.sweeps().expect("read"), [SweepRow { number, share, ..sweep() }]);
-    commit(writer.as_mut(), &Write::State(number, SweepState::Cancelled));
-    assert_eq!(reader.leases().expect("read").0.len(), 1, "a reader sees one moment");
-    let reader = store.reader().expect("another reader");
-    assert_eq!(reader.leases().expect("read"), (vec![], 10));
+    commit(writer.as_mut(), &StoreWrite::SetShare(number, share));
+    let reader = store.open_reader().expect("a reader of what is there now");
+    assert_eq!(reader.read_leases().expect("read"), (vec![less], 10));
+    assert_eq!(reader.read_sweeps().expect("read"), [SweepRow { number, share, ..sweep() }]);
+    commit(writer.as_mut(), &StoreWrite::SetSweepState(number, SweepState::Cancelled));
+    assert_eq!(reader.read_leases().expect("read").0.len(), 1, "a reader sees one moment");
+    let reader = store.open_reader().expect("another reader");
+    assert_eq!(reader.read_leases().expect("read"), (vec![], 10));
 }
 
 #[test]
@@ -303,14 +328,16 @@ fn a_second_coordinator_is_refused_by_the_pid_of_the_first() {
 fn what_a_trial_keeps_is_compared_and_read_back() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.writer(1).expect("a writer");
-    let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a sweep's number") };
-    commit(writer.as_mut(), &Write::Lease(lease(9, number)));
+    let mut writer = store.open_writer(1).expect("a writer");
+    let WriteOutput::SweepNumber(number) = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep())) else {
+        panic!("a sweep's number")
+    };
+    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
     let nothing = TrialResult { predictions: Predictions::default(), weights_hash: None, ..result(2, 0.5) };
     let stored = report(commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5), nothing.clone()])));
     assert_eq!(stored.stored, [0, 1]);
     let same = report(commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.5), nothing.clone()])));
-    assert_eq!((same.known.len(), same.mismatches), (2, 0));
+    assert_eq!((same.already_stored.len(), same.mismatches), (2, 0));
     for different in [
         TrialResult { predictions: Predictions { steps: vec![5, 10], classes: vec![1, 2, 3, 5] }, ..result(0, 0.5) },
         TrialResult { predictions: Predictions::default(), ..result(0, 0.5) },
@@ -321,15 +348,15 @@ fn what_a_trial_keeps_is_compared_and_read_back() {
     ] {
         assert_eq!(report(commit(writer.as_mut(), &batch(number, 9, vec![different]))).mismatches, 1);
     }
-    let reader = store.reader().expect("a reader");
-    let row = reader.trial(number, TrialKey { cell: 3, repeat: 0 }).expect("read").expect("a row").result;
+    let reader = store.open_reader().expect("a reader");
+    let row = reader.read_trial(number, TrialKey { cell: 3, repeat: 0 }).expect("read").expect("a row").result;
     assert_eq!((row.isa.as_str(), row.weights_hash), ("avx2", Some([7; 32])));
     let mut all = Vec::new();
     let mut keep = |key: TrialKey, predictions| {
         all.push((key.repeat, predictions));
         true
     };
-    reader.predictions(number, &mut keep).expect("read");
+    reader.read_predictions(number, &mut keep).expect("read");
     assert_eq!(all, [(0, result(0, 0.5).predictions)]);
 }
 
@@ -346,10 +373,10 @@ fn a_store_of_the_first_version_is_brought_up_to_date() {
     .expect("rows of the first version");
     drop(old);
     let store = SqliteStore::open(dir.path()).expect("brought up to date");
-    let reader = store.reader().expect("a reader");
-    let sweeps = reader.sweeps().expect("read");
+    let reader = store.open_reader().expect("a reader");
+    let sweeps = reader.read_sweeps().expect("read");
     assert_eq!((&sweeps[0].id[..], sweeps[0].share), ("old", Share::default()));
-    let row = reader.trial(1, TrialKey { cell: 0, repeat: 0 }).expect("read").expect("the row is still there");
+    let row = reader.read_trial(1, TrialKey { cell: 0, repeat: 0 }).expect("read").expect("the row is still there");
     assert_eq!((row.result.steps, row.result.isa.as_str(), row.result.weights_hash), (5, "", None));
     drop(store);
     SqliteStore::open(dir.path()).expect("opened once more");
@@ -370,37 +397,40 @@ fn a_newer_schema_is_refused() {
 fn a_failed_transaction_leaves_nothing() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.writer(1).expect("a writer");
-    let twice = [&Write::Sweep(sweep()), &Write::Sweep(sweep())];
-    writer.commit(&twice).expect_err("an id is unique");
-    assert!(store.reader().expect("a reader").sweeps().expect("read").is_empty());
+    let mut writer = store.open_writer(1).expect("a writer");
+    let twice = [&StoreWrite::InsertSweep(sweep()), &StoreWrite::InsertSweep(sweep())];
+    writer.commit_writes(&twice).expect_err("an id is unique");
+    assert!(store.open_reader().expect("a reader").read_sweeps().expect("read").is_empty());
 }
 
 /// All that can be asked about sweeps 1 and 2 and the trials that a flipped bit could turn one into; the number of leases.
-fn read_everything(reader: &dyn Reader) -> Result<usize, StoreError> {
-    reader.sweeps()?;
+fn read_everything(reader: &dyn StoreReader) -> Result<usize, StoreError> {
+    reader.read_sweeps()?;
     for sweep in [1, 2] {
-        reader.trials(sweep, &mut |_| true)?;
-        reader.ended(sweep, Part::ALL, &mut |_| {})?;
-        reader.curves(sweep, Part::ALL, &mut |_| {})?;
-        reader.predictions(sweep, &mut |_, _| true)?;
+        reader.read_trials(sweep, &mut |_| true)?;
+        reader.read_ended_trials(sweep, TrialRange::ALL, &mut |_| {})?;
+        reader.read_curves(sweep, TrialRange::ALL, &mut |_| {})?;
+        reader.read_predictions(sweep, &mut |_, _| true)?;
         for (cell, repeat) in [(3, 0), (3, 1), (3, 2), (3, 3), (4, 0), (4, 1), (4, 2)] {
             let key = TrialKey { cell, repeat };
-            reader.trial(sweep, key)?;
-            reader.attempts(sweep, key)?;
+            reader.read_trial(sweep, key)?;
+            reader.read_attempts(sweep, key)?;
         }
     }
-    Ok(reader.leases()?.0.len())
+    Ok(reader.read_leases()?.0.len())
 }
 
 /// A store with two rows, a curve and predictions each, an attempt and a lease.
 fn with_a_row_in_every_table(dir: &Path) -> SqliteStore {
     let store = SqliteStore::open(dir).expect("opened");
-    let mut writer = store.writer(1).expect("a writer");
-    commit(writer.as_mut(), &Write::Sweep(sweep()));
-    commit(writer.as_mut(), &Write::Lease(lease(9, 1)));
-    commit(writer.as_mut(), &Write::Verdict(1, TrialResult::failed(TrialKey { cell: 3, repeat: 2 }, "it\0".into(), 2)));
-    commit(writer.as_mut(), &Write::Retry(1));
+    let mut writer = store.open_writer(1).expect("a writer");
+    commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()));
+    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, 1)));
+    commit(
+        writer.as_mut(),
+        &StoreWrite::GiveUpTrial(1, TrialResult::failed(TrialKey { cell: 3, repeat: 2 }, "it\0".into(), 2)),
+    );
+    commit(writer.as_mut(), &StoreWrite::RetryFailed(1));
     commit(writer.as_mut(), &batch(1, 9, vec![result(0, 0.5), result(2, 0.7)]));
     store
 }
@@ -409,7 +439,7 @@ fn with_a_row_in_every_table(dir: &Path) -> SqliteStore {
 fn no_field_of_any_row_changes_unnoticed() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = with_a_row_in_every_table(dir.path());
-    let connection = connect(&store.path).expect("a connection");
+    let connection = open_connection(&store.path).expect("a connection");
     assert_eq!(read_everything(&connection).expect("nothing is damaged"), 1);
     let text = |sql: &str| -> Vec<String> {
         let mut statement = connection.prepare(sql).expect("a statement");
@@ -453,24 +483,24 @@ fn no_field_of_any_row_changes_unnoticed() {
 fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = with_a_row_in_every_table(dir.path());
-    let mut writer = store.writer(1).expect("a writer");
-    commit(writer.as_mut(), &Write::State(1, SweepState::Completed));
-    let connection = connect(&store.path).expect("a connection");
+    let mut writer = store.open_writer(1).expect("a writer");
+    commit(writer.as_mut(), &StoreWrite::SetSweepState(1, SweepState::Completed));
+    let connection = open_connection(&store.path).expect("a connection");
     let keys = [0, 2].map(|repeat| TrialKey { cell: 3, repeat });
     let damaged = |all_of_it: bool| {
-        let reader = store.reader().expect("a reader");
+        let reader = store.open_reader().expect("a reader");
         let mut sound = Vec::new();
         let damages = match all_of_it {
-            true => reader.sound_trials(1, &mut |row| sound.push(row.result.key)),
-            false => reader.sound_ends(1, Part::ALL, &mut |row| sound.push(row.key)),
+            true => reader.read_intact_trials(1, &mut |row| sound.push(row.result.key)),
+            false => reader.read_intact_ended_trials(1, TrialRange::ALL, &mut |row| sound.push(row.key)),
         };
         let damages = damages.expect("read");
         (sound, damages.iter().map(|damage| (damage.key, damage.what)).collect::<Vec<_>>())
     };
     assert_eq!(damaged(true), (keys.to_vec(), vec![]));
     assert_eq!(
-        commit(writer.as_mut(), &Write::SetAside(1, keys.to_vec())),
-        Written::Retried(vec![], vec![]),
+        commit(writer.as_mut(), &StoreWrite::QuarantineRows(1, keys.to_vec())),
+        WriteOutput::Reopened(vec![], vec![]),
         "both are sound"
     );
     // The first row leads to the curve of the second one, whose predictions have changed.
@@ -480,18 +510,18 @@ fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
         .expect("changed");
     assert_eq!(damaged(false), (keys.to_vec(), vec![]), "rows alone are sound");
     assert_eq!(damaged(true), (vec![], vec![(keys[0], "curve"), (keys[1], "predictions")]));
-    let aside = Write::SetAside(1, keys[..1].to_vec());
-    assert_eq!(commit(writer.as_mut(), &aside), Written::Retried(keys[..1].to_vec(), vec![]));
-    let reader = store.reader().expect("a reader");
-    assert_eq!(reader.sweeps().expect("read")[0].state, SweepState::Running);
-    assert!(reader.attempts(1, keys[0]).expect("read")[0].cause.contains("curve was damaged"));
-    let error = reader.trial(1, keys[1]).expect_err("the other is damaged").to_string();
+    let aside = StoreWrite::QuarantineRows(1, keys[..1].to_vec());
+    assert_eq!(commit(writer.as_mut(), &aside), WriteOutput::Reopened(keys[..1].to_vec(), vec![]));
+    let reader = store.open_reader().expect("a reader");
+    assert_eq!(reader.read_sweeps().expect("read")[0].state, SweepState::Running);
+    assert!(reader.read_attempts(1, keys[0]).expect("read")[0].cause.contains("curve was damaged"));
+    let error = reader.read_trial(1, keys[1]).expect_err("the other is damaged").to_string();
     assert!(error.contains("predictions of the trial 3/2 of the sweep abc") && error.contains("--check"), "{error}");
     connection
         .execute_batch("UPDATE predictions SET data = x'0200000005000000000000000a0000000000000001020304'")
         .expect("mended");
     assert_eq!(damaged(true), (keys[1..].to_vec(), vec![]), "its curve is still there");
-    commit(writer.as_mut(), &Write::Lease(lease(10, 1)));
+    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(10, 1)));
     let again = report(commit(writer.as_mut(), &batch(1, 10, vec![result(0, 0.5)])));
     assert_eq!(again.stored, [0]);
     assert_eq!(damaged(true), (keys.to_vec(), vec![]));
@@ -501,15 +531,17 @@ fn what_is_damaged_is_set_aside_and_may_have_a_row_again() {
 fn rows_that_name_weights_are_told_whatever_else_is_damaged() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = with_a_row_in_every_table(dir.path());
-    let mut writer = store.writer(1).expect("a writer");
+    let mut writer = store.open_writer(1).expect("a writer");
     let plain = TrialResult { weights_hash: None, ..result(4, 0.5) };
     commit(writer.as_mut(), &batch(1, 9, vec![plain, result(5, 0.5)]));
-    let connection = connect(&store.path).expect("a connection");
+    let connection = open_connection(&store.path).expect("a connection");
     let change =
         "UPDATE trials SET steps = 11 WHERE repeat IN (0, 4); UPDATE trials SET weights = x'01' WHERE repeat = 5";
     connection.execute_batch(change).expect("changed");
     let mut named = Vec::new();
-    let damages = store.reader().and_then(|reader| reader.weights(1, &mut |key, hash| named.push((key.repeat, hash))));
+    let damages = store
+        .open_reader()
+        .and_then(|reader| reader.read_weights_hashes(1, &mut |key, hash| named.push((key.repeat, hash))));
     assert_eq!(named, [(0, [7; 32]), (2, [7; 32])]);
     let damages = damages.expect("read");
     assert_eq!(damages.iter().map(|damage| damage.key.repeat).collect::<Vec<_>>(), [5]);
@@ -519,19 +551,21 @@ fn rows_that_name_weights_are_told_whatever_else_is_damaged() {
 fn rows_are_looked_up_with_their_audits_and_nothing_is_run_once_more_of_a_cancelled_sweep() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = with_a_row_in_every_table(dir.path());
-    let mut writer = store.writer(1).expect("a writer");
+    let mut writer = store.open_writer(1).expect("a writer");
     let keys = [0, 1, 2].map(|repeat| TrialKey { cell: 3, repeat });
-    let again = Batch { audit: true, ..batch_of("x", 1, 9, vec![result(2, 0.7)]) };
-    commit(writer.as_mut(), &Write::Results(again));
-    let Written::Rows(rows, audits) = commit(writer.as_mut(), &Write::LookUp(1, keys.to_vec())) else { panic!("rows") };
+    let again = CommitBatch { audit: true, ..batch_of("x", 1, 9, vec![result(2, 0.7)]) };
+    commit(writer.as_mut(), &StoreWrite::StoreResults(again));
+    let WriteOutput::Rows(rows, audits) = commit(writer.as_mut(), &StoreWrite::LookUpRows(1, keys.to_vec())) else {
+        panic!("rows")
+    };
     assert_eq!(rows.iter().map(|row| row.key).collect::<Vec<_>>(), [keys[0], keys[2]]);
     assert_eq!(audits, [(keys[0], "w".into(), None), (keys[2], "w".into(), Some(Finding::Same))]);
 
-    let redo = Write::Redo(1, keys.to_vec());
-    let due = Written::Redone(vec![(keys[0], Some(None)), (keys[2], Some(Some(Finding::Same)))]);
+    let redo = StoreWrite::RedoTrials(1, keys.to_vec());
+    let due = WriteOutput::Redone(vec![(keys[0], Some(None)), (keys[2], Some(Some(Finding::Same)))]);
     assert_eq!(commit(writer.as_mut(), &redo), due);
-    commit(writer.as_mut(), &Write::State(1, SweepState::Cancelled));
-    assert_eq!(commit(writer.as_mut(), &redo), Written::Redone(vec![]));
+    commit(writer.as_mut(), &StoreWrite::SetSweepState(1, SweepState::Cancelled));
+    assert_eq!(commit(writer.as_mut(), &redo), WriteOutput::Redone(vec![]));
 }
 
 #[test]
@@ -544,9 +578,11 @@ fn rows_are_gathered_wherever_they_stand_but_for_those_of_which_an_audit_found_o
     let select = Arc::new(select.expect("all of it"));
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.writer(1).expect("a writer");
-    let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
-    commit(writer.as_mut(), &Write::Lease(lease(9, number)));
+    let mut writer = store.open_writer(1).expect("a writer");
+    let WriteOutput::SweepNumber(number) = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep())) else {
+        panic!("a number")
+    };
+    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
     let row = |cell: u64, repeat: u32| TrialResult {
         key: TrialKey { cell, repeat },
         weights_hash: None,
@@ -558,43 +594,46 @@ fn rows_are_gathered_wherever_they_stand_but_for_those_of_which_an_audit_found_o
     let rows = cells().flat_map(|cell| [row(cell, 0), row(cell, 1)]).collect();
     commit(writer.as_mut(), &batch(number, 9, rows));
     let other = TrialResult { steps: 11, ..row(6, 0) };
-    let audit = Batch { audit: true, ..batch_of("x", number, 9, vec![other]) };
-    assert_eq!(report(commit(writer.as_mut(), &Write::Results(audit))).audited, [(0, Finding::Different)]);
+    let audit = CommitBatch { audit: true, ..batch_of("x", number, 9, vec![other]) };
+    assert_eq!(report(commit(writer.as_mut(), &StoreWrite::StoreResults(audit))).audited, [(0, Finding::Different)]);
 
     let wanted: Vec<(u64, u32)> =
         cells().filter(|cell| cell % 3 == 0 || *cell > 880).map(|cell| (cell, (cell % 4) as u32)).collect();
     let cell = |(from, below): &(u64, u32)| {
         let (from, below, identity, select) = (*from, *below, [0; 32], select.clone());
-        SameCell { from, to: from + 1, below, identity, select }
+        ReusedCell { source_cell: from, new_cell: from + 1, repeat_limit: below, identity, selection: select }
     };
-    let sources = vec![Source { sweep: number, cells: wanted.iter().map(cell).collect() }];
+    let sources = vec![ReuseSource { sweep: number, cells: wanted.iter().map(cell).collect() }];
     let new = SweepRow { id: "abd".into(), ..sweep() };
-    let gathering = Gathering { row: new, seed: 1, audit: 0.0, sources, twins: Vec::new() };
-    let written = commit(writer.as_mut(), &Write::Gather(Box::new(gathering)));
+    let gathering = ReusingSweep { row: new, seed: 1, audit_share: 0.0, sources, twins: Vec::new() };
+    let written = commit(writer.as_mut(), &StoreWrite::InsertReusing(Box::new(gathering)));
     let mut keys = Vec::new();
     let mut push = |row: StoredTrial| {
         keys.push(row.result.key);
         true
     };
-    store.reader().and_then(|reader| reader.trials(2, &mut push)).expect("read");
+    store.open_reader().and_then(|reader| reader.read_trials(2, &mut push)).expect("read");
     let of_cell = |(cell, below): (u64, u32)| (0..below.min(2)).map(move |repeat| TrialKey { cell: cell + 1, repeat });
     let doubted = TrialKey { cell: 7, repeat: 0 };
     let expected: Vec<TrialKey> = wanted.into_iter().flat_map(of_cell).filter(|key| *key != doubted).collect();
     assert!(keys == expected && expected.len() > 300, "{keys:?}");
-    assert_eq!(written, Written::Gathered(2, expected.len() as u64));
+    assert_eq!(written, WriteOutput::SweepWithRows(2, expected.len() as u64));
 }
 
 #[test]
 fn a_damaged_row_is_neither_equal_nor_different() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = with_a_row_in_every_table(dir.path());
-    let connection = connect(&store.path).expect("a connection");
+    let connection = open_connection(&store.path).expect("a connection");
     connection.execute_batch("UPDATE trials SET digest = zeroblob(32) WHERE repeat = 2").expect("changed");
-    let mut writer = store.writer(1).expect("a writer");
+    let mut writer = store.open_writer(1).expect("a writer");
     let same = report(commit(writer.as_mut(), &batch(1, 9, vec![result(2, 0.7)])));
-    assert_eq!((same.known.len(), same.mismatches), (1, 0));
+    assert_eq!((same.already_stored.len(), same.mismatches), (1, 0));
     let key = TrialKey { cell: 3, repeat: 2 };
-    assert_eq!(commit(writer.as_mut(), &Write::SetAside(1, vec![key])), Written::Retried(vec![key], vec![]));
+    assert_eq!(
+        commit(writer.as_mut(), &StoreWrite::QuarantineRows(1, vec![key])),
+        WriteOutput::Reopened(vec![key], vec![])
+    );
     let left = ["trials", "curves", "predictions"].map(|table| {
         let text = format!("SELECT count(*) FROM {table}");
         connection.query_row(&text, [], |row| row.get::<_, i64>(0)).expect("it can be counted")
@@ -606,9 +645,9 @@ fn a_damaged_row_is_neither_equal_nor_different() {
 fn a_removed_sweep_is_cleared_bit_by_bit_and_takes_only_what_is_its_own() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = with_a_row_in_every_table(dir.path());
-    let mut writer = store.writer(1).expect("a writer");
-    commit(writer.as_mut(), &Write::Sweep(SweepRow { id: "abd".into(), ..sweep() }));
-    commit(writer.as_mut(), &Write::Lease(lease(10, 2)));
+    let mut writer = store.open_writer(1).expect("a writer");
+    commit(writer.as_mut(), &StoreWrite::InsertSweep(SweepRow { id: "abd".into(), ..sweep() }));
+    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(10, 2)));
     let other = TrialResult { weights_hash: Some([8; 32]), ..result(1, 0.7) };
     commit(
         writer.as_mut(),
@@ -616,39 +655,44 @@ fn a_removed_sweep_is_cleared_bit_by_bit_and_takes_only_what_is_its_own() {
     );
     commit(writer.as_mut(), &batch(1, 9, vec![other]));
     commit(writer.as_mut(), &batch(2, 10, vec![result(0, 0.5)]));
-    commit(writer.as_mut(), &Write::Remove(1));
-    let reader = store.reader().expect("a reader");
-    assert_eq!(reader.sweeps().expect("read").iter().map(|sweep| sweep.number).collect::<Vec<_>>(), [2]);
-    assert_eq!(reader.removals().expect("read"), [1]);
+    commit(writer.as_mut(), &StoreWrite::RemoveSweep(1));
+    let reader = store.open_reader().expect("a reader");
+    assert_eq!(reader.read_sweeps().expect("read").iter().map(|sweep| sweep.number).collect::<Vec<_>>(), [2]);
+    assert_eq!(reader.read_unfinished_removals().expect("read"), [1]);
     let late = report(commit(writer.as_mut(), &batch(1, 9, vec![result(5, 0.5)])));
     assert!(late.fenced && late.stored.is_empty(), "its leases are no more");
-    commit(writer.as_mut(), &Write::Verdict(1, TrialResult::failed(TrialKey { cell: 9, repeat: 9 }, "late".into(), 2)));
-    let cleared = |trials, weights, more| Written::Cleared(Cleared { trials, weights, more });
+    commit(
+        writer.as_mut(),
+        &StoreWrite::GiveUpTrial(1, TrialResult::failed(TrialKey { cell: 9, repeat: 9 }, "late".into(), 2)),
+    );
+    let cleared = |trials, weights, more| WriteOutput::Cleared(ClearedRows { trials, weights, has_more: more });
     let named = vec![[7; 32], [8; 32]];
-    assert_eq!(commit(writer.as_mut(), &Write::Clear(1)), cleared(1000, named.clone(), true));
+    assert_eq!(commit(writer.as_mut(), &StoreWrite::ClearRows(1)), cleared(1000, named.clone(), true));
     // The others are named by the other sweep's trial.
-    assert_eq!(commit(writer.as_mut(), &Write::TakeOff(named)), Written::Unnamed(vec![[8; 32]]));
-    assert_eq!(commit(writer.as_mut(), &Write::Clear(1)), cleared(493, vec![], true));
-    assert_eq!(commit(writer.as_mut(), &Write::Clear(1)), cleared(0, vec![], false));
-    assert_eq!(commit(writer.as_mut(), &Write::Clear(2)), cleared(0, vec![], false), "it is there");
-    let connection = connect(&store.path).expect("a connection");
+    assert_eq!(commit(writer.as_mut(), &StoreWrite::FindUnreferenced(named)), WriteOutput::Unreferenced(vec![[8; 32]]));
+    assert_eq!(commit(writer.as_mut(), &StoreWrite::ClearRows(1)), cleared(493, vec![], true));
+    assert_eq!(commit(writer.as_mut(), &StoreWrite::ClearRows(1)), cleared(0, vec![], false));
+    assert_eq!(commit(writer.as_mut(), &StoreWrite::ClearRows(2)), cleared(0, vec![], false), "it is there");
+    let connection = open_connection(&store.path).expect("a connection");
     let count = |table: &str| -> i64 {
         let text = format!("SELECT count(*) FROM {table}");
         connection.query_row(&text, [], |row| row.get(0)).expect("it can be counted")
     };
     let tables = ["sweeps", "leases", "trials", "curves", "predictions", "attempts", "removals"];
     assert_eq!(tables.map(count), [1, 1, 1, 1, 1, 0, 0]);
-    let number = commit(writer.as_mut(), &Write::Sweep(sweep()));
-    assert_eq!(number, Written::Sweep(3), "numbers are not used again");
+    let number = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep()));
+    assert_eq!(number, WriteOutput::SweepNumber(3), "numbers are not used again");
 }
 
 #[test]
 fn several_readers_see_the_same_moment() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.writer(1).expect("a writer");
-    let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
-    commit(writer.as_mut(), &Write::Lease(lease(9, number)));
+    let mut writer = store.open_writer(1).expect("a writer");
+    let WriteOutput::SweepNumber(number) = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep())) else {
+        panic!("a number")
+    };
+    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
     std::thread::scope(|threads| {
         let rows = 300_u64;
         threads.spawn(move || {
@@ -656,9 +700,11 @@ fn several_readers_see_the_same_moment() {
         });
         let mut seen = 0;
         while seen < rows {
-            let readers = store.readers(4).expect("readers");
-            let count = |reader: &dyn Reader, _: Part| reader.positions(number, 0).map(|[_, end]| end.rows);
-            let counts = readers.each(&[Part::ALL; 16], count).expect("read");
+            let readers = store.open_readers(4).expect("readers");
+            let count = |reader: &dyn StoreReader, _: TrialRange| {
+                reader.read_row_cursors(number, 0).map(|[_, end]| end.row_count)
+            };
+            let counts = readers.map_ranges(&[TrialRange::ALL; 16], count).expect("read");
             assert!(counts.iter().all(|count| *count == counts[0]), "{counts:?}");
             seen = counts[0];
         }
@@ -669,12 +715,14 @@ fn several_readers_see_the_same_moment() {
 fn a_position_tells_what_came_later_and_is_none_where_rows_are_others() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let mut writer = store.writer(1).expect("a writer");
-    let Written::Sweep(number) = commit(writer.as_mut(), &Write::Sweep(sweep())) else { panic!("a number") };
-    commit(writer.as_mut(), &Write::Lease(lease(9, number)));
+    let mut writer = store.open_writer(1).expect("a writer");
+    let WriteOutput::SweepNumber(number) = commit(writer.as_mut(), &StoreWrite::InsertSweep(sweep())) else {
+        panic!("a number")
+    };
+    commit(writer.as_mut(), &StoreWrite::InsertLease(lease(9, number)));
     let failed = TrialResult::failed(TrialKey { cell: 3, repeat: 9 }, "it fails".into(), 2);
     commit(writer.as_mut(), &batch(number, 9, vec![result(7, 0.5), failed.clone(), result(2, 0.5)]));
-    let positions = |row| store.reader().and_then(|reader| reader.positions(number, row)).expect("read");
+    let positions = |row| store.open_reader().and_then(|reader| reader.read_row_cursors(number, row)).expect("read");
     let after = |row| {
         let mut keys = Vec::new();
         let mut push = |row: StoredTrial| {
@@ -684,41 +732,41 @@ fn a_position_tells_what_came_later_and_is_none_where_rows_are_others() {
             keys.push(row.result.key.repeat);
             true
         };
-        store.reader().and_then(|reader| reader.rows_after(number, row, &mut push)).expect("read");
+        store.open_reader().and_then(|reader| reader.read_trials_after(number, row, &mut push)).expect("read");
         keys
     };
     let [start, first] = positions(0);
-    assert_eq!((start, first.rows, after(0)), (Position::default(), 3, vec![2, 7, 9]));
+    assert_eq!((start, first.row_count, after(0)), (RowCursor::default(), 3, vec![2, 7, 9]));
 
     commit(writer.as_mut(), &batch(number, 9, vec![result(8, 0.5), result(0, 0.5)]));
-    let [here, second] = positions(first.row);
-    assert_eq!((here, second.rows, after(first.row)), (first, 5, vec![0, 8]));
-    assert_eq!((positions(second.row)[0], after(second.row)), (second, vec![]));
+    let [here, second] = positions(first.last_row);
+    assert_eq!((here, second.row_count, after(first.last_row)), (first, 5, vec![0, 8]));
+    assert_eq!((positions(second.last_row)[0], after(second.last_row)), (second, vec![]));
 
     // The failed trial is run again, with whatever result: what was known up to here is not any more.
-    commit(writer.as_mut(), &Write::Retry(number));
-    assert!(positions(first.row)[0] != first && positions(second.row)[0] != second);
+    commit(writer.as_mut(), &StoreWrite::RetryFailed(number));
+    assert!(positions(first.last_row)[0] != first && positions(second.last_row)[0] != second);
     commit(writer.as_mut(), &batch(number, 9, vec![result(9, 0.5)]));
-    let [here, end] = positions(second.row);
-    assert!(here != second && end.rows == 5 && end.print != second.print);
+    let [here, end] = positions(second.last_row);
+    assert!(here != second && end.row_count == 5 && end.fingerprint != second.fingerprint);
 }
 
 #[test]
 fn every_claim_has_an_epoch_of_its_own_and_a_writer_of_an_earlier_one_writes_nothing() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = SqliteStore::open(dir.path()).expect("opened");
-    let first = store.claim("here").expect("claimed");
-    let mut old = store.writer(first.epoch).expect("a writer");
-    commit(old.as_mut(), &Write::Probe);
-    assert!(store.renew(first.epoch).expect("asked"));
-    let second = store.claim("here").expect("claimed again");
+    let first = store.acquire_leadership("here").expect("claimed");
+    let mut old = store.open_writer(first.epoch).expect("a writer");
+    commit(old.as_mut(), &StoreWrite::CheckWritable);
+    assert!(store.renew_leadership(first.epoch).expect("asked"));
+    let second = store.acquire_leadership("here").expect("claimed again");
     assert_eq!((first.epoch, second.epoch), (1, 2));
-    let refused = old.commit(&[&Write::Probe]);
+    let refused = old.commit_writes(&[&StoreWrite::CheckWritable]);
     assert!(matches!(refused, Err(StoreError::Deposed(_))), "{refused:?}");
-    assert!(!store.renew(1).expect("asked") && store.renew(2).expect("asked"));
-    assert!(store.writer(1).is_err(), "it is over");
-    commit(store.writer(2).expect("a writer").as_mut(), &Write::Probe);
-    assert_eq!(store.claim_lasts(), None, "nobody else can lead");
+    assert!(!store.renew_leadership(1).expect("asked") && store.renew_leadership(2).expect("asked"));
+    assert!(store.open_writer(1).is_err(), "it is over");
+    commit(store.open_writer(2).expect("a writer").as_mut(), &StoreWrite::CheckWritable);
+    assert_eq!(store.leadership_ttl(), None, "nobody else can lead");
 }
 
 #[test]
@@ -727,12 +775,12 @@ fn what_only_its_owner_may_read_is_so_with_its_log() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mode = |name: &str| std::fs::metadata(dir.path().join(name)).expect("it is there").permissions().mode() & 0o777;
     drop(SqliteStore::open(dir.path()).expect("opened for everybody"));
-    let store = SqliteStore::open_as(dir.path(), true).expect("opened");
-    let mut writer = store.writer(2).expect("a writer");
-    commit(writer.as_mut(), &Write::Probe);
+    let store = SqliteStore::open_with_privacy(dir.path(), true).expect("opened");
+    let mut writer = store.open_writer(2).expect("a writer");
+    commit(writer.as_mut(), &StoreWrite::CheckWritable);
     assert_eq!(["ergodic.sqlite", "ergodic.sqlite-wal", "ergodic.sqlite-shm"].map(mode), [0o600; 3]);
     let fresh = tempfile::tempdir().expect("a temporary directory");
-    let _store = SqliteStore::open_as(fresh.path(), true).expect("opened");
+    let _store = SqliteStore::open_with_privacy(fresh.path(), true).expect("opened");
     let found = std::fs::metadata(fresh.path().join("ergodic.sqlite")).expect("it is there");
     assert_eq!(found.permissions().mode() & 0o777, 0o600);
 }

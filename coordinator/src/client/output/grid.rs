@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::table::{incidents, mark, mean_and_interval};
 use super::words::figure;
 use super::{AxisWords, Records, colours, exact_value};
-use crate::plot::heat;
+use crate::plot::heat_colours;
 
 /// Mean ± 95 % CI by two axes, the best cell marked; or the columns asked for, one after the other. The table must have exactly these two axes, rows first.
 pub fn grid(table: &v1::TableResponse) -> (String, Records) {
@@ -52,7 +52,7 @@ fn cell_text(row: &v1::TableRow) -> String {
 fn styled(text: String, mark: &str, warmth: Option<f64>) -> comfy_table::Cell {
     let (text, best) = (format!("{mark}{text}"), mark.starts_with('★'));
     let cell = comfy_table::Cell::new(text).set_alignment(comfy_table::CellAlignment::Right);
-    let Some((back, front)) = warmth.filter(|_| colours()).map(heat) else { return cell };
+    let Some((back, front)) = warmth.filter(|_| colours()).map(heat_colours) else { return cell };
     let cell = cell.bg(terminal(back)).fg(terminal(front));
     if best { cell.add_attribute(comfy_table::Attribute::Bold) } else { cell }
 }

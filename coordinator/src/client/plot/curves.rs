@@ -10,7 +10,7 @@ use super::{Client, PlotOptions, bad, key, pooled_by, row_name, subtitle, varyin
 use crate::client::commands::{ask_curves, ask_table};
 use crate::client::output::{AxisWords, exact_value};
 use crate::plot::Scene;
-use crate::plot::curves::{self, Curves, Line, Point};
+use crate::plot::curves::{self, CurvesPlot, MeanCurve, MeanPoint};
 
 pub(super) async fn curves(client: &mut Client, sweep: &str, options: &PlotOptions) -> Result<Scene, UserError> {
     let mut table = ask_table(client, options.table_request(sweep, options.by.clone(), Vec::new())).await?;
@@ -32,7 +32,7 @@ pub(super) async fn curves(client: &mut Client, sweep: &str, options: &PlotOptio
     let title = format!("{}: {}, mean and 95 % CI", table.name, table.metric);
     let mut drawn = of_points(&table, found.points, options.log);
     drawn.notes.extend(pooled_by(client, sweep, options, &table).await?);
-    curves::draw(&drawn, &options.look(title, subtitle(&table, options))).map_err(bad)
+    curves::draw_curves(&drawn, &options.look(title, subtitle(&table, options))).map_err(bad)
 }
 
 fn no_curves(table: &v1::TableResponse) -> String {
@@ -48,22 +48,22 @@ fn no_curves(table: &v1::TableResponse) -> String {
     }
 }
 
-fn of_points(table: &v1::TableResponse, points: Vec<v1::CurvePoint>, log: bool) -> Curves {
+fn of_points(table: &v1::TableResponse, points: Vec<v1::CurvePoint>, log: bool) -> CurvesPlot {
     let axes = varying(table);
     let words = |values: &[v1::AxisValue]| values.iter().map(exact_value).collect::<Vec<_>>();
-    let mut by_row: HashMap<Vec<String>, Vec<Point>> = HashMap::new();
+    let mut by_row: HashMap<Vec<String>, Vec<MeanPoint>> = HashMap::new();
     for point in points {
         let s = point.summary.unwrap_or_default();
         let Some(mean) = s.mean else { continue };
         let interval = s.ci95_low.zip(s.ci95_high);
-        by_row.entry(words(&point.values)).or_default().push(Point { step: point.step as f64, mean, interval });
+        by_row.entry(words(&point.values)).or_default().push(MeanPoint { step: point.step as f64, mean, interval });
     }
     let (mut lines, mut missing) = (Vec::new(), Vec::new());
     let names = AxisWords::of_table(table);
     for row in &table.rows {
         let (s, name) = (row.summary.unwrap_or_default(), row_name(row, &axes, &names));
         match by_row.remove(&words(&row.values)) {
-            Some(points) => lines.push(Line { label: format!("{name}{}", diverged(&s)), points }),
+            Some(points) => lines.push(MeanCurve { label: format!("{name}{}", diverged(&s)), points }),
             None => missing.push((name, s)),
         }
     }
@@ -71,7 +71,7 @@ fn of_points(table: &v1::TableResponse, points: Vec<v1::CurvePoint>, log: bool) 
     if lines.iter().flat_map(|line| &line.points).all(|point| point.interval.is_none()) {
         notes.push("No band: no cell has two completed trials.".to_owned());
     }
-    Curves { metric: table.metric.clone(), key: key(&axes), lines, notes, log }
+    CurvesPlot { metric: table.metric.clone(), key: key(&axes), lines, notes, log }
 }
 
 fn diverged(s: &v1::Summary) -> String {

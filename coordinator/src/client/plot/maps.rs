@@ -6,8 +6,8 @@ use ergodic_proto::v1;
 use super::{Client, Kind, PlotOptions, bad, level, pooled, subtitle, varying};
 use crate::client::commands::ask_table;
 use crate::client::output::{AxisWords, best_row};
-use crate::plot::heatmap::{self, Cell, Heatmap, Over};
-use crate::plot::{Factor, Scene};
+use crate::plot::heatmap::{self, CountedTrials, Heatmap, HeatmapCell};
+use crate::plot::{PlotAxis, Scene};
 
 pub(super) async fn map(client: &mut Client, sweep: &str, options: &PlotOptions) -> Result<Scene, UserError> {
     let whole = ask_table(client, options.table_request(sweep, Vec::new(), Vec::new())).await?;
@@ -33,7 +33,7 @@ pub(super) async fn map(client: &mut Client, sweep: &str, options: &PlotOptions)
         Kind::Phase => format!("{}: share of trials that diverged", table.name),
         _ => format!("{}: {}", table.name, map.name),
     };
-    heatmap::draw(&map, &options.look(title, subtitle(&table, options))).map_err(bad)
+    heatmap::draw_heatmap(&map, &options.look(title, subtitle(&table, options))).map_err(bad)
 }
 
 /// The axes upwards and to the right: those asked for, or the first two that have several values.
@@ -75,13 +75,13 @@ fn best_in_words(table: &v1::TableResponse, words: &AxisWords) -> Option<String>
 }
 
 /// Which trials a statistic is over.
-fn over(stat: &str) -> Over {
+fn over(stat: &str) -> CountedTrials {
     match stat {
-        "n" | "diverged" | "failed" => Over::Counts,
-        _ if stat.starts_with("p_diverged") => Over::Counts,
-        _ if stat.starts_with("diverged_at") => Over::Diverged,
-        _ if stat.ends_with("_all") => Over::Both,
-        _ => Over::Completed,
+        "n" | "diverged" | "failed" => CountedTrials::Counts,
+        _ if stat.starts_with("p_diverged") => CountedTrials::Counts,
+        _ if stat.starts_with("diverged_at") => CountedTrials::Diverged,
+        _ if stat.ends_with("_all") => CountedTrials::Both,
+        _ => CountedTrials::Completed,
     }
 }
 
@@ -95,26 +95,26 @@ fn of_table(table: &v1::TableResponse, stat: &str, options: &PlotOptions) -> Hea
                 levels.push(level);
             }
         }
-        Factor::new(&table.axes[axis], levels)
+        PlotAxis::new(&table.axes[axis], levels)
     };
     let (rows, columns) = (factor(0), factor(1));
-    let place = |factor: &Factor, axis: usize, value: &v1::AxisValue| {
+    let place = |factor: &PlotAxis, axis: usize, value: &v1::AxisValue| {
         let level = level(&words, axis, value);
         factor.levels.iter().position(|known| *known == level)
     };
     let cell = |row: &v1::TableRow| {
         let s = row.summary.unwrap_or_default();
         let mean = stat == "mean";
-        Some(Cell {
+        Some(HeatmapCell {
             row: place(&rows, 0, &row.values[0])?,
             column: place(&columns, 1, &row.values[1])?,
             value: if mean { s.mean } else { row.figures.first().copied().filter(|x| !x.is_nan()) },
-            half: s.ci95_high.zip(s.mean).map(|(high, mean)| high - mean).filter(|_| mean),
+            half_width: s.ci95_high.zip(s.mean).map(|(high, mean)| high - mean).filter(|_| mean),
             trials: [s.n, s.diverged, s.failed],
         })
     };
-    let cells: Vec<Cell> = table.rows.iter().filter_map(cell).collect();
-    let lone = stat == "mean" && cells.iter().all(|cell| cell.half.is_none());
+    let cells: Vec<HeatmapCell> = table.rows.iter().filter_map(cell).collect();
+    let lone = stat == "mean" && cells.iter().all(|cell| cell.half_width.is_none());
     let phase = options.kind == Kind::Phase;
     let mut notes: Vec<String> =
         lone.then(|| "No cell has two completed trials: there is no interval.".to_owned()).into_iter().collect();
@@ -122,10 +122,20 @@ fn of_table(table: &v1::TableResponse, stat: &str, options: &PlotOptions) -> Hea
     let name = match over(stat) {
         _ if phase => "P(diverged)".to_owned(),
         // These are the same whatever is measured.
-        Over::Counts | Over::Diverged => stat.to_owned(),
-        Over::Completed | Over::Both => format!("{stat} {}", table.metric),
+        CountedTrials::Counts | CountedTrials::Diverged => stat.to_owned(),
+        CountedTrials::Completed | CountedTrials::Both => format!("{stat} {}", table.metric),
     };
-    Heatmap { cells, name, over: over(stat), partial: false, shares: phase, log: options.log, notes, rows, columns }
+    Heatmap {
+        cells,
+        name,
+        counted_trials: over(stat),
+        partial: false,
+        shares: phase,
+        log: options.log,
+        notes,
+        rows,
+        columns,
+    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::Client;
 use super::commands::{ask_table, status};
 use super::output::{AxisWords, Selection, is_stream, write_file};
 use super::watch::done;
-use crate::plot::{Level, Look, Scene};
+use crate::plot::{AxisLevel, PlotStyle, Scene};
 
 /// `--kind`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -82,8 +82,8 @@ impl PlotOptions {
         }
     }
 
-    fn look(&self, title: String, subtitle: String) -> Look {
-        Look {
+    fn look(&self, title: String, subtitle: String) -> PlotStyle {
+        PlotStyle {
             width: self.width.map(f64::from),
             height: self.height.map(f64::from),
             title: self.title.clone().unwrap_or(title),
@@ -126,10 +126,10 @@ pub async fn plot(
     // A wrong name is told before anything is asked.
     let output = output.map(|path| Ok::<_, UserError>((path, form(path)?))).transpose()?;
     let scene = picture(client, sweep, options).await?;
-    let Some((path, form)) = output else { return Ok(Some(scene.svg())) };
+    let Some((path, form)) = output else { return Ok(Some(scene.to_svg())) };
     let bytes = match form {
-        Form::Svg => scene.svg().into_bytes(),
-        Form::Png => scene.png(DOTS).map_err(bad)?,
+        Form::Svg => scene.to_svg().into_bytes(),
+        Form::Png => scene.to_png(DOTS).map_err(bad)?,
     };
     write_file(path, &bytes)?;
     Ok(None)
@@ -238,12 +238,12 @@ fn key(axes: &[(usize, String)]) -> String {
     axes.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>().join(" · ")
 }
 
-fn level(words: &AxisWords, axis: usize, value: &v1::AxisValue) -> Level {
+fn level(words: &AxisWords, axis: usize, value: &v1::AxisValue) -> AxisLevel {
     let number = match value.kind {
         Some(v1::axis_value::Kind::Number(x)) => Some(x),
         _ => None,
     };
-    Level { text: words.write(axis, value), number }
+    AxisLevel { text: words.write(axis, value), number }
 }
 
 /// Axes of the sweep that are no axes of the table.

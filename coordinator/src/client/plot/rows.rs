@@ -13,8 +13,8 @@ use crate::client::commands::{ask_table, ask_trials};
 use crate::client::compare::{choices, contrasts};
 use crate::client::output::{AxisWords, exact_value, short_figure};
 use crate::plot::Scene;
-use crate::plot::distribution::{self, Cell};
-use crate::plot::pairs::{self, Pair};
+use crate::plot::distribution::{self, DistributionCell};
+use crate::plot::pairs::{self, DifferenceRow};
 
 /// Final values by cell or group of cells.
 pub(super) async fn distribution(client: &mut Client, sweep: &str, options: &PlotOptions) -> Result<Scene, UserError> {
@@ -30,15 +30,21 @@ pub(super) async fn distribution(client: &mut Client, sweep: &str, options: &Plo
         let s = row.summary.unwrap_or_default();
         let group: Vec<String> = row.values.iter().map(exact_value).collect();
         let values = values.remove(&group).unwrap_or_default();
-        Cell { label: row_name(row, &axes, &names), values, diverged: s.diverged, failed: s.failed }
+        DistributionCell { label: row_name(row, &axes, &names), values, diverged: s.diverged, failed: s.failed }
     };
-    let cells: Vec<Cell> = table.rows.iter().map(cell).collect();
+    let cells: Vec<DistributionCell> = table.rows.iter().map(cell).collect();
     let title = format!("{}: {} of every trial", table.name, table.metric);
     let pooled = pooled_by(client, sweep, options, &table).await?.map_or_else(String::new, |text| format!(". {text}"));
     let key = if axes.is_empty() { "all trials".to_owned() } else { key(&axes) };
     let key = format!("{key}{}", pooled.trim_end_matches('.'));
-    distribution::draw(&table.metric, &key, &cells, options.log, &options.look(title, subtitle(&table, options)))
-        .map_err(bad)
+    distribution::draw_distributions(
+        &table.metric,
+        &key,
+        &cells,
+        options.log,
+        &options.look(title, subtitle(&table, options)),
+    )
+    .map_err(bad)
 }
 
 /// A trial among others.
@@ -93,7 +99,7 @@ pub(super) async fn pairs(client: &mut Client, sweep: &str, options: &PlotOption
     let pair = |row: &v1::TableRow| {
         let contrast = compared.rows.iter().find(|contrast| contrast.values == row.values)?;
         let group: Vec<String> = row.values.iter().map(exact_value).collect();
-        Some(Pair {
+        Some(DifferenceRow {
             label: row_name(row, &axes, &names),
             differences: differences.get(&group).cloned().unwrap_or_default(),
             mean: contrast.difference,
@@ -101,10 +107,16 @@ pub(super) async fn pairs(client: &mut Client, sweep: &str, options: &PlotOption
             remark: remark(contrast),
         })
     };
-    let shown: Vec<Pair> = table.rows.iter().filter_map(pair).collect();
+    let shown: Vec<DifferenceRow> = table.rows.iter().filter_map(pair).collect();
     let title = format!("{}: {} against {}, repeat by repeat", table.name, table.metric, compared.baseline);
-    pairs::draw(&compared.metric, &compared.baseline, &shown, &notes, &options.look(title, subtitle(&table, options)))
-        .map_err(bad)
+    pairs::draw_differences(
+        &compared.metric,
+        &compared.baseline,
+        &shown,
+        &notes,
+        &options.look(title, subtitle(&table, options)),
+    )
+    .map_err(bad)
 }
 
 /// Level of the intervals.

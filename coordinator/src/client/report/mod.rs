@@ -131,7 +131,7 @@ async fn table(
 /// A figure, or why there is none.
 async fn figure(client: &mut Client, sweep: &str, options: &PlotOptions, page: &mut Page) -> Result<(), UserError> {
     match picture(client, sweep, options).await {
-        Ok(scene) => page.figure(&scene.svg()),
+        Ok(scene) => page.figure(&scene.to_svg()),
         Err(error) if matches!(error.code, ErrorCode::BadInput | ErrorCode::NotFound) => {
             page.paragraph(&format!("No {}: {}.", name(options.kind), error.message.trim_end_matches('.')));
         }
@@ -158,7 +158,7 @@ async fn curves(
     page: &mut Page,
 ) -> Result<(), UserError> {
     if let Ok(scene) = picture(client, &table.sweep, &options).await {
-        page.figure(&scene.svg());
+        page.figure(&scene.to_svg());
         return Ok(());
     }
     match table.better {

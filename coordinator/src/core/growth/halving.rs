@@ -15,7 +15,7 @@ use ergodic_common::{Outcome, Spec, TrialKey};
 
 use super::Allowed;
 use crate::core::interval::IntervalSet;
-use crate::stats::rank::{End, Ranks};
+use crate::stats::rank::{Ranks, TrialEnd};
 
 /// How far the cells of a sweep are.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub struct Halving {
 #[derive(Debug, Default)]
 struct Cell {
     /// How its repeats ended; failed is also what has not.
-    ends: Vec<End>,
+    ends: Vec<TrialEnd>,
     /// Repeats that have a row.
     rows: IntervalSet,
     /// Repeats below this may be run.
@@ -137,7 +137,7 @@ impl Halving {
     pub(super) fn reopen(&mut self, spec: &Spec, key: TrialKey) -> Allowed {
         if let Some(cell) = self.cells.get_mut(&key.cell) {
             cell.rows.remove(key.repeat.into());
-            cell.ends[key.repeat as usize] = End::Failed;
+            cell.ends[key.repeat as usize] = TrialEnd::Failed;
         }
         self.begin_anew(spec)
     }
@@ -193,11 +193,11 @@ impl Halving {
         if self.stands && went_on().count() == go_on {
             return went_on().collect();
         }
-        let ends: Vec<Vec<(u32, End)>> =
+        let ends: Vec<Vec<(u32, TrialEnd)>> =
             standing.iter().map(|(_, cell)| (0..).zip(cell.ends[..rung].iter().copied()).collect()).collect();
         let larger = self.metric.larger_is_better() == Some(true);
-        let ranks = Ranks::of(&ends.iter().map(Vec::as_slice).collect::<Vec<_>>(), larger);
-        let order = ranks.order(&ranks.plain());
+        let ranks = Ranks::from_ends(&ends.iter().map(Vec::as_slice).collect::<Vec<_>>(), larger);
+        let order = ranks.order_best_first(&ranks.unweighted_mean_ranks());
         order.into_iter().take(go_on).map(|at| standing[at].0).collect()
     }
 
@@ -210,12 +210,12 @@ impl Cell {
     fn take(&mut self, repeat: u32, outcome: &Outcome, value: f64) {
         let at = repeat as usize;
         if self.ends.len() <= at {
-            self.ends.resize(at + 1, End::Failed);
+            self.ends.resize(at + 1, TrialEnd::Failed);
         }
         self.ends[at] = match outcome {
-            Outcome::Completed => End::Completed(value),
-            Outcome::Diverged { .. } => End::Diverged,
-            Outcome::Failed { .. } => End::Failed,
+            Outcome::Completed => TrialEnd::Completed(value),
+            Outcome::Diverged { .. } => TrialEnd::Diverged,
+            Outcome::Failed { .. } => TrialEnd::Failed,
         };
         self.rows.insert(at as u64, at as u64 + 1);
     }

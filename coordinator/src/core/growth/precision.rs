@@ -12,7 +12,7 @@ use ergodic_common::{Outcome, Spec, TrialKey};
 
 use super::Allowed;
 use crate::core::interval::IntervalSet;
-use crate::stats::precision::{LEVEL, half_width, quantile};
+use crate::stats::precision::{DECIDING_LEVEL, half_width, interval_quantile};
 
 /// How far the cells of a sweep are.
 #[derive(Debug)]
@@ -183,7 +183,7 @@ impl Precision {
         while cell.reached.is_none()
             && let Some(rung) = self.rungs.get(cell.judged).filter(|rung| complete >= u64::from(**rung))
         {
-            let quantile = |n| *self.quantiles.entry(n).or_insert_with(|| quantile(LEVEL, n));
+            let quantile = |n| *self.quantiles.entry(n).or_insert_with(|| interval_quantile(DECIDING_LEVEL, n));
             cell.width = half_width(&cell.values[..*rung as usize], quantile).unwrap_or(f64::INFINITY);
             cell.reached = (cell.width <= self.target).then_some(*rung);
             cell.judged += 1;

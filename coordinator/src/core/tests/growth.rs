@@ -4,7 +4,7 @@ use ergodic_common::repeats::precision_rungs;
 
 use super::*;
 use crate::core::growth::{Growth, Halving, Precision};
-use crate::stats::precision::{LEVEL, quantile};
+use crate::stats::precision::{DECIDING_LEVEL, interval_quantile};
 
 const TARGET: f64 = 0.05;
 
@@ -94,7 +94,7 @@ fn wanted_to_know(spec: &Spec, min: u32, max: u32) -> BTreeSet<TrialKey> {
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
         let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
-        values.len() > 1 && quantile(LEVEL, values.len() as u64) * (variance / n).sqrt() <= TARGET
+        values.len() > 1 && interval_quantile(DECIDING_LEVEL, values.len() as u64) * (variance / n).sqrt() <= TARGET
     };
     let cells =
         spec.grid.iter().map(|cell| (cell, precision_rungs(min, max).find(|n| enough(cell, *n)).unwrap_or(max)));

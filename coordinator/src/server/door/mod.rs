@@ -25,7 +25,7 @@ use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 use tokio_rustls::TlsAcceptor;
 
-use crate::store::make_folder;
+use crate::store::create_directory;
 
 pub(crate) use guard::{Caller, Guard};
 pub(crate) use tokens::Record;
@@ -63,7 +63,7 @@ impl Door {
             let message = format!("--auth-dir {}: {e}", options.dir.display());
             UserError::new(ErrorCode::Refused, message)
         };
-        make_folder(&options.dir, true).map_err(failed)?;
+        create_directory(&options.dir, true).map_err(failed)?;
         let own = match options.certificate {
             Some(_) => None,
             None => {

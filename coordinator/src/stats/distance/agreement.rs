@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::labels::{Labels, chunks, common, count};
+use super::labels::{PredictedLabels, count_classes, find_common_repeats, point_ranges};
 
 /// Agreement between trials of some cells.
 #[derive(Debug, Clone)]
 pub struct Agreement<'a> {
-    cells: Vec<&'a Labels>,
+    cells: Vec<&'a PredictedLabels>,
     /// Pairs of a trial of the one cell and a trial of the other that predict the same class at a point, over all points:
     /// `[cell][cell]`, the second one not before the first.
     alike: Vec<u64>,
@@ -17,17 +17,17 @@ pub struct Agreement<'a> {
 
 impl<'a> Agreement<'a> {
     /// Counts pairs of trials of these cells, which have the same points.
-    pub fn of(cells: &[&'a Labels]) -> Self {
-        let classes = cells.iter().map(|cell| cell.classes()).max().unwrap_or(0).max(1);
+    pub fn from_labels(cells: &[&'a PredictedLabels]) -> Self {
+        let classes = cells.iter().map(|cell| cell.class_count()).max().unwrap_or(0).max(1);
         let points = cells.first().map_or(0, |cell| cell.points);
         let add = |a: Vec<u64>, b: Vec<u64>| a.iter().zip(&b).map(|(a, b)| a + b).collect();
-        let sums = chunks(points).into_par_iter().map(|range| of_chunk(cells, classes, &range));
+        let sums = point_ranges(points).into_par_iter().map(|range| count_alike_pairs(cells, classes, &range));
         let alike = sums.reduce(|| vec![0; cells.len() * cells.len()], add);
         Self { cells: cells.to_vec(), alike }
     }
 
     /// Probability that trials of two different repeats of a cell predict the same class. From 2 repeats on.
-    pub fn within(&self, cell: usize) -> Option<f64> {
+    pub fn within_cell(&self, cell: usize) -> Option<f64> {
         let (n, points) = (self.cells[cell].repeats().len() as u64, self.cells[cell].points as u64);
         // A trial agrees with itself.
         let alike = self.alike[cell * self.cells.len() + cell] - n * points;
@@ -36,10 +36,15 @@ impl<'a> Agreement<'a> {
 
     /// The same of trials of two cells: of different repeats, and of the same one, which has the same streams.
     /// `None` where there are no such pairs.
-    pub fn between(&self, a: usize, b: usize) -> (Option<f64>, Option<f64>) {
+    pub fn between_cells(&self, a: usize, b: usize) -> (Option<f64>, Option<f64>) {
         let (one, other) = (self.cells[a], self.cells[b]);
-        let shared = common(&[one, other]);
-        let same_repeat: u64 = one.rows_of(&shared).iter().zip(other.rows_of(&shared)).map(|(a, b)| equal(a, b)).sum();
+        let shared = find_common_repeats(&[one, other]);
+        let same_repeat: u64 = one
+            .rows_of_repeats(&shared)
+            .iter()
+            .zip(other.rows_of_repeats(&shared))
+            .map(|(a, b)| count_equal(a, b))
+            .sum();
         let alike = self.alike[a.min(b) * self.cells.len() + a.max(b)] - same_repeat;
         let pairs = one.repeats().len() * other.repeats().len() - shared.len();
         let share = |alike: u64, pairs: usize| {
@@ -50,10 +55,10 @@ impl<'a> Agreement<'a> {
     }
 }
 
-fn of_chunk(cells: &[&Labels], classes: usize, range: &Range<usize>) -> Vec<u64> {
+fn count_alike_pairs(cells: &[&PredictedLabels], classes: usize, range: &Range<usize>) -> Vec<u64> {
     let mut counts = vec![Vec::new(); cells.len()];
     for (cell, counts) in cells.iter().zip(&mut counts) {
-        count(cell.rows().into_iter(), range, classes, counts);
+        count_classes(cell.repeat_rows().into_iter(), range, classes, counts);
     }
     let product = |a: &[i32], b: &[i32]| {
         a.iter().zip(b).map(|(a, b)| u64::from(a.unsigned_abs()) * u64::from(b.unsigned_abs())).sum::<u64>()
@@ -67,6 +72,6 @@ fn of_chunk(cells: &[&Labels], classes: usize, range: &Range<usize>) -> Vec<u64>
     alike
 }
 
-fn equal(a: &[u8], b: &[u8]) -> u64 {
+fn count_equal(a: &[u8], b: &[u8]) -> u64 {
     a.iter().zip(b).filter(|(a, b)| a == b).count() as u64
 }

@@ -2,16 +2,16 @@
 
 /// One class per repeat and probe point.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Labels {
+pub struct PredictedLabels {
     pub(super) points: usize,
     repeats: Vec<u32>,
     classes: Vec<u8>,
 }
 
 /// Points that are counted together, so that their counts stay in the cache.
-const CHUNK: usize = 64;
+const POINTS_PER_CHUNK: usize = 64;
 
-impl Labels {
+impl PredictedLabels {
     /// No repeat yet of so many points.
     pub fn new(points: usize) -> Self {
         Self { points, ..Self::default() }
@@ -30,36 +30,36 @@ impl Labels {
     }
 
     /// One more than the largest class that occurs.
-    pub fn classes(&self) -> usize {
+    pub fn class_count(&self) -> usize {
         self.classes.iter().max().map_or(0, |class| usize::from(*class) + 1)
     }
 
     /// Predictions of all repeats, one slice each.
-    pub fn rows(&self) -> Vec<&[u8]> {
+    pub fn repeat_rows(&self) -> Vec<&[u8]> {
         self.classes.chunks_exact(self.points.max(1)).collect()
     }
 
     /// Predictions of these repeats, one slice each, of which all must be there.
-    pub fn rows_of(&self, repeats: &[u32]) -> Vec<&[u8]> {
+    pub fn rows_of_repeats(&self, repeats: &[u32]) -> Vec<&[u8]> {
         let at = |repeat: &u32| self.repeats.binary_search(repeat).ok().map(|at| at * self.points);
         repeats.iter().filter_map(at).map(|start| &self.classes[start..start + self.points]).collect()
     }
 }
 
 /// Repeats that all of these have.
-pub fn common(cells: &[&Labels]) -> Vec<u32> {
+pub fn find_common_repeats(cells: &[&PredictedLabels]) -> Vec<u32> {
     let Some((first, others)) = cells.split_first() else { return Vec::new() };
     let shared = |repeat: &&u32| others.iter().all(|cell| cell.repeats.binary_search(repeat).is_ok());
     first.repeats.iter().filter(shared).copied().collect()
 }
 
 /// Ranges that cover `points`.
-pub(super) fn chunks(points: usize) -> Vec<std::ops::Range<usize>> {
-    (0..points).step_by(CHUNK).map(|start| start..points.min(start + CHUNK)).collect()
+pub(super) fn point_ranges(points: usize) -> Vec<std::ops::Range<usize>> {
+    (0..points).step_by(POINTS_PER_CHUNK).map(|start| start..points.min(start + POINTS_PER_CHUNK)).collect()
 }
 
 /// How often each class occurs at each point of a range: `[point][class]`.
-pub(super) fn count<'a>(
+pub(super) fn count_classes<'a>(
     rows: impl Iterator<Item = &'a [u8]>,
     range: &std::ops::Range<usize>,
     classes: usize,

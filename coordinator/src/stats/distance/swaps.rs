@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 /// What the test says.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Swaps {
+pub struct PermutationTest {
     /// Mean over points of Σ|p − q| over classes, in [0, 2], over all repeats of both cells.
     pub distance: f64,
     /// Share of swaps with at least this distance, the one that was seen included.
@@ -25,43 +25,48 @@ pub struct Swaps {
 }
 
 /// Most repeats of a test: sums of differences are kept in 16 bits.
-pub const MOST_REPEATS: usize = i16::MAX as usize;
+pub const MAX_REPEATS: usize = i16::MAX as usize;
 
 /// Repeats whose swaps are looked up together.
-const BLOCK: usize = 6;
+const REPEATS_PER_BLOCK: usize = 6;
 /// Pairs of point and class that are added up together.
-const LANES: usize = 16;
+const ENTRIES_AT_ONCE: usize = 16;
 
 /// Which repeats are swapped, by block of repeats: one bit each.
-struct Patterns {
+struct SwapPatterns {
     blocks: usize,
     words: Vec<u8>,
     exact: bool,
 }
 
 /// Differences of counts, by repeat.
-type Differences = Vec<[i16; LANES]>;
+type CountDifferences = Vec<[i16; ENTRIES_AT_ONCE]>;
 
 /// Tests whether two cells differ: one slice of classes per repeat, of the same repeats in the same order, at least 1 and
 /// at most [`MOST_REPEATS`]. With so few repeats that there are at most as many swaps as `permutations`, all are
 /// looked at.
-pub fn test(a: &[&[u8]], b: &[&[u8]], permutations: u32, stream: &mut RandomStream) -> Option<Swaps> {
+pub fn run_permutation_test(
+    a: &[&[u8]],
+    b: &[&[u8]],
+    permutations: u32,
+    stream: &mut RandomStream,
+) -> Option<PermutationTest> {
     let (n, points) = (a.len().min(b.len()), a.first()?.len());
-    if points == 0 || n > MOST_REPEATS {
+    if points == 0 || n > MAX_REPEATS {
         return None;
     }
-    let patterns = Patterns::new(n, permutations, stream);
-    let entries = differing(a, b);
+    let patterns = SwapPatterns::new(n, permutations, stream);
+    let entries = find_differing_entries(a, b);
     let none = || vec![0; patterns.len()];
     let add = |mut sums: Vec<u64>, more: Vec<u64>| {
         sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
         sums
     };
-    let of_lanes = |entries: &[(usize, u8)]| patterns.sums(&differences(a, b, entries));
-    let sums = entries.par_chunks(LANES).map(of_lanes).reduce(none, add);
+    let of_lanes = |entries: &[(usize, u8)]| patterns.absolute_sums(&count_differences(a, b, entries));
+    let sums = entries.par_chunks(ENTRIES_AT_ONCE).map(of_lanes).reduce(none, add);
     // The first pattern swaps nothing: it is what was seen.
     let at_least = sums.iter().filter(|sum| **sum >= sums[0]).count();
-    Some(Swaps {
+    Some(PermutationTest {
         distance: sums[0] as f64 / (n * points) as f64,
         p: at_least as f64 / patterns.len() as f64,
         exact: patterns.exact,
@@ -69,28 +74,29 @@ pub fn test(a: &[&[u8]], b: &[&[u8]], permutations: u32, stream: &mut RandomStre
 }
 
 /// Smallest p there can be with so many repeats.
-pub fn smallest(repeats: usize, permutations: u32) -> f64 {
+pub fn smallest_p_value(repeats: usize, permutations: u32) -> f64 {
     let all = (repeats > 0 && repeats <= 32).then(|| 0.5_f64.powi(repeats as i32 - 1));
     all.unwrap_or(0.0).max(1.0 / (f64::from(permutations) + 1.0))
 }
 
-impl Patterns {
+impl SwapPatterns {
     /// No swap first, then random ones; or, where these are no more, all there are. Swapping the others says the same, so
     /// that of all there are the last repeat stays.
     fn new(repeats: usize, permutations: u32, stream: &mut RandomStream) -> Self {
-        let blocks = repeats.div_ceil(BLOCK);
+        let blocks = repeats.div_ceil(REPEATS_PER_BLOCK);
         let all = 1_u64.checked_shl(repeats as u32 - 1).filter(|all| *all <= u64::from(permutations));
         let mut words = vec![0; blocks];
         match all {
             Some(all) => words.extend((1..all).flat_map(|swapped| {
-                (0..blocks).map(move |block| (swapped >> (BLOCK * block)) as u8 & ((1 << BLOCK) - 1))
+                (0..blocks)
+                    .map(move |block| (swapped >> (REPEATS_PER_BLOCK * block)) as u8 & ((1 << REPEATS_PER_BLOCK) - 1))
             })),
             None => {
                 let (mut bytes, wanted) = (Vec::new(), blocks * permutations as usize);
                 while bytes.len() < wanted {
                     bytes.extend(stream.next_bytes());
                 }
-                words.extend(bytes[..wanted].iter().map(|byte| byte & ((1 << BLOCK) - 1)));
+                words.extend(bytes[..wanted].iter().map(|byte| byte & ((1 << REPEATS_PER_BLOCK) - 1)));
             }
         }
         Self { blocks, words, exact: all.is_some() }
@@ -101,10 +107,11 @@ impl Patterns {
     }
 
     /// Sum of the absolute values of swapped sums, for each pattern. What each pattern makes of a block is computed once.
-    fn sums(&self, differences: &Differences) -> Vec<u64> {
-        let tables: Vec<[[i16; LANES]; 1 << BLOCK]> = differences.chunks(BLOCK).map(swapped_sums).collect();
+    fn absolute_sums(&self, differences: &CountDifferences) -> Vec<u64> {
+        let tables: Vec<[[i16; ENTRIES_AT_ONCE]; 1 << REPEATS_PER_BLOCK]> =
+            differences.chunks(REPEATS_PER_BLOCK).map(block_sums_by_pattern).collect();
         let of = |pattern: &[u8]| {
-            let mut sums = [0_i16; LANES];
+            let mut sums = [0_i16; ENTRIES_AT_ONCE];
             for (table, word) in tables.iter().zip(pattern) {
                 let row = &table[usize::from(*word)];
                 sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
@@ -116,8 +123,8 @@ impl Patterns {
 }
 
 /// Sums of a block's differences, each with the sign that a pattern gives it.
-fn swapped_sums(block: &[[i16; LANES]]) -> [[i16; LANES]; 1 << BLOCK] {
-    let mut table = [[0; LANES]; 1 << BLOCK];
+fn block_sums_by_pattern(block: &[[i16; ENTRIES_AT_ONCE]]) -> [[i16; ENTRIES_AT_ONCE]; 1 << REPEATS_PER_BLOCK] {
+    let mut table = [[0; ENTRIES_AT_ONCE]; 1 << REPEATS_PER_BLOCK];
     for row in block {
         table[0].iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
     }
@@ -132,7 +139,7 @@ fn swapped_sums(block: &[[i16; LANES]]) -> [[i16; LANES]; 1 << BLOCK] {
 }
 
 /// Pairs of point and class in which the cells differ in some repeat; all others add nothing.
-fn differing(a: &[&[u8]], b: &[&[u8]]) -> Vec<(usize, u8)> {
+fn find_differing_entries(a: &[&[u8]], b: &[&[u8]]) -> Vec<(usize, u8)> {
     let points = a.first().map_or(0, |row| row.len());
     let of_point = |point: usize| {
         let mut seen = [false; 256];
@@ -145,9 +152,9 @@ fn differing(a: &[&[u8]], b: &[&[u8]]) -> Vec<(usize, u8)> {
     (0..points).into_par_iter().flat_map_iter(of_point).collect()
 }
 
-fn differences(a: &[&[u8]], b: &[&[u8]], entries: &[(usize, u8)]) -> Differences {
+fn count_differences(a: &[&[u8]], b: &[&[u8]], entries: &[(usize, u8)]) -> CountDifferences {
     let row = |(a, b): (&&[u8], &&[u8])| {
-        let mut row = [0; LANES];
+        let mut row = [0; ENTRIES_AT_ONCE];
         for (x, (point, class)) in row.iter_mut().zip(entries) {
             *x = i16::from(a[*point] == *class) - i16::from(b[*point] == *class);
         }

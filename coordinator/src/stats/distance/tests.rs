@@ -9,10 +9,10 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::agreement::Agreement;
-use super::halves::Halves;
-use super::labels::{Labels, common};
-use super::swaps::{smallest, test};
-use super::{Choice, Distances, Question};
+use super::halves::SplitHalfDistances;
+use super::labels::{PredictedLabels, find_common_repeats};
+use super::swaps::{run_permutation_test, smallest_p_value};
+use super::{CellSelector, DistanceParams, DistanceQuery};
 
 fn fixture() -> Value {
     serde_json::from_str(include_str!("../../../../tests/oracles/analysis.json")).expect("the fixture is JSON")
@@ -22,8 +22,8 @@ fn slices(rows: &[Vec<u8>]) -> Vec<&[u8]> {
     rows.iter().map(Vec::as_slice).collect()
 }
 
-fn labels(rows: &[Vec<u8>]) -> Labels {
-    let mut labels = Labels::new(rows[0].len());
+fn labels(rows: &[Vec<u8>]) -> PredictedLabels {
+    let mut labels = PredictedLabels::new(rows[0].len());
     (0..).zip(rows).for_each(|(repeat, row)| labels.push(repeat, row));
     labels
 }
@@ -45,11 +45,13 @@ fn the_permutation_test_agrees_with_scipy() {
     for case in cases {
         let rows = |key: &str| -> Vec<Vec<u8>> { serde_json::from_value(case[key].clone()).expect("labels") };
         let (a, b) = (rows("a"), rows("b"));
-        let found = test(&slices(&a), &slices(&b), 99_999, &mut fixed_stream("swaps", 0)).expect("repeats");
+        let found =
+            run_permutation_test(&slices(&a), &slices(&b), 99_999, &mut fixed_stream("swaps", 0)).expect("repeats");
         assert!(found.exact);
         assert!((found.distance - case["distance"].as_f64().expect("a number")).abs() < 1e-12, "{case}");
         assert!((found.p - case["p"].as_f64().expect("a number")).abs() < 1e-12, "{found:?} {case}");
-        let random = test(&slices(&a), &slices(&b), 99, &mut fixed_stream("swaps", 1)).expect("repeats");
+        let random =
+            run_permutation_test(&slices(&a), &slices(&b), 99, &mut fixed_stream("swaps", 1)).expect("repeats");
         assert!(!random.exact && (random.p - found.p).abs() < 0.25, "{random:?} {found:?}");
     }
 }
@@ -63,10 +65,10 @@ proptest! {
         }),
     ) {
         let (one, other) = (slices(&a), slices(&b));
-        let swaps = test(&one, &other, 9999, &mut fixed_stream("p", 0)).expect("repeats");
+        let swaps = run_permutation_test(&one, &other, 9999, &mut fixed_stream("p", 0)).expect("repeats");
         prop_assert!((swaps.distance - l1(&one, &other)).abs() < 1e-12);
-        prop_assert_eq!(swaps, test(&other, &one, 9999, &mut fixed_stream("p", 1)).expect("repeats"));
-        prop_assert!(swaps.p >= smallest(a.len(), 9999) && swaps.p <= 1.0);
+        prop_assert_eq!(swaps, run_permutation_test(&other, &one, 9999, &mut fixed_stream("p", 1)).expect("repeats"));
+        prop_assert!(swaps.p >= smallest_p_value(a.len(), 9999) && swaps.p <= 1.0);
         let pairs = |same: bool| (0..a.len()).flat_map(|i| (0..b.len()).map(move |j| (i, j))).filter(move |(i, j)| (i == j) == same);
         let alike = |x: &[u8], y: &[u8]| x.iter().zip(y).filter(|(x, y)| x == y).count();
         let share = |same: bool, x: &[Vec<u8>], y: &[Vec<u8>]| {
@@ -74,9 +76,9 @@ proptest! {
             Some(hits as f64 / (pairs(same).count() * a[0].len()) as f64)
         };
         let (cell, beside) = (labels(&a), labels(&b));
-        let agreement = Agreement::of(&[&cell, &beside]);
-        prop_assert_eq!(agreement.between(0, 1), (share(false, &a, &b), share(true, &a, &b)));
-        prop_assert_eq!((agreement.within(0), agreement.within(1)), (share(false, &a, &a), share(false, &b, &b)));
+        let agreement = Agreement::from_labels(&[&cell, &beside]);
+        prop_assert_eq!(agreement.between_cells(0, 1), (share(false, &a, &b), share(true, &a, &b)));
+        prop_assert_eq!((agreement.within_cell(0), agreement.within_cell(1)), (share(false, &a, &a), share(false, &b, &b)));
     }
 }
 
@@ -105,7 +107,7 @@ fn p_is_uniform_where_laws_are_equal_and_small_where_they_are_not() {
         let p = |round: u64, shift: f64| {
             let mut stream = fixed_stream("uniform p", (n as u64) << 32 | round);
             let [a, b] = cells(n, 60, shift, &mut stream);
-            test(&slices(&a), &slices(&b), permutations, &mut stream).expect("repeats").p
+            run_permutation_test(&slices(&a), &slices(&b), permutations, &mut stream).expect("repeats").p
         };
         let found: Vec<f64> = (0..ROUNDS).map(|round| p(round, 0.0)).collect();
         for alpha in [0.05, 0.1, 0.25, 0.5, 0.75] {
@@ -127,9 +129,9 @@ fn distance_and_null_are_equal_on_average_where_laws_are() {
         let mut stream = fixed_stream("null", round);
         let [a, b] = cells(10, 40, 0.0, &mut stream);
         let both = vec![slices(&a), slices(&b)];
-        let halves = Halves::of(&both, 4, &mut stream).expect("halves");
-        distance += halves.between(0, 1) / 300.0;
-        null += (halves.between(0, 0) + halves.between(1, 1)) / 600.0;
+        let halves = SplitHalfDistances::from_random_splits(&both, 4, &mut stream).expect("halves");
+        distance += halves.distance_between(0, 1) / 300.0;
+        null += (halves.distance_between(0, 0) + halves.distance_between(1, 1)) / 600.0;
         of_the_same += l1(&both[0][..5], &both[1][..5]) / 300.0;
     }
     assert!((distance - null).abs() < 0.01 && null > 0.3, "{distance} {null}");
@@ -141,31 +143,40 @@ fn distance_and_null_are_equal_on_average_where_laws_are() {
 fn cells_that_never_agree_are_two_apart_and_constant_ones_have_no_null() {
     let (a, b) = (vec![vec![0, 1, 2]; 4], vec![vec![1, 2, 0]; 4]);
     let both = vec![slices(&a), slices(&b)];
-    let halves = Halves::of(&both, 3, &mut fixed_stream("apart", 0)).expect("halves");
-    assert_eq!((halves.between(0, 1), halves.between(1, 0), halves.between(0, 0)), (2.0, 2.0, 0.0));
-    let apart = test(&both[0], &both[1], 9999, &mut fixed_stream("apart", 0)).expect("repeats");
+    let halves = SplitHalfDistances::from_random_splits(&both, 3, &mut fixed_stream("apart", 0)).expect("halves");
+    assert_eq!(
+        (halves.distance_between(0, 1), halves.distance_between(1, 0), halves.distance_between(0, 0)),
+        (2.0, 2.0, 0.0)
+    );
+    let apart = run_permutation_test(&both[0], &both[1], 9999, &mut fixed_stream("apart", 0)).expect("repeats");
     assert_eq!((apart.distance, apart.p, apart.exact), (2.0, 0.125, true));
-    let equal = test(&both[0], &both[0], 9999, &mut fixed_stream("apart", 0)).expect("repeats");
+    let equal = run_permutation_test(&both[0], &both[0], 9999, &mut fixed_stream("apart", 0)).expect("repeats");
     assert_eq!((equal.distance, equal.p), (0.0, 1.0));
-    assert_eq!(Halves::of(&[vec![&a[0][..]], vec![&b[0][..]]], 3, &mut fixed_stream("apart", 0)), None);
+    assert_eq!(
+        SplitHalfDistances::from_random_splits(&[vec![&a[0][..]], vec![&b[0][..]]], 3, &mut fixed_stream("apart", 0)),
+        None
+    );
 }
 
 #[test]
 fn only_repeats_that_all_have_are_common() {
     let of = |repeats: &[u32]| {
-        let mut labels = Labels::new(1);
+        let mut labels = PredictedLabels::new(1);
         repeats.iter().for_each(|repeat| labels.push(*repeat, &[*repeat as u8]));
         labels
     };
     let (a, b, c) = (of(&[0, 2, 3, 7]), of(&[1, 2, 7, 9]), of(&[2, 3, 7]));
-    assert_eq!((common(&[&a, &b]), common(&[&a, &b, &c]), common(&[])), (vec![2, 7], vec![2, 7], vec![]));
-    assert_eq!(b.rows_of(&[2, 7]), [&[2][..], &[7]]);
-    let agreement = Agreement::of(&[&a, &b]);
+    assert_eq!(
+        (find_common_repeats(&[&a, &b]), find_common_repeats(&[&a, &b, &c]), find_common_repeats(&[])),
+        (vec![2, 7], vec![2, 7], vec![])
+    );
+    assert_eq!(b.rows_of_repeats(&[2, 7]), [&[2][..], &[7]]);
+    let agreement = Agreement::from_labels(&[&a, &b]);
     // Of sixteen pairs two are of the same repeat, and agree; no other does.
-    assert_eq!(agreement.between(0, 1), (Some(0.0), Some(1.0)));
-    let none = Labels::new(1);
-    assert_eq!(Agreement::of(&[&a, &none]).between(0, 1), (None, None));
-    assert_eq!(Agreement::of(&[&none]).within(0), None);
+    assert_eq!(agreement.between_cells(0, 1), (Some(0.0), Some(1.0)));
+    let none = PredictedLabels::new(1);
+    assert_eq!(Agreement::from_labels(&[&a, &none]).between_cells(0, 1), (None, None));
+    assert_eq!(Agreement::from_labels(&[&none]).within_cell(0), None);
 }
 
 #[test]
@@ -177,8 +188,8 @@ fn what_would_take_too_much_is_refused() {
         );
         let source = SpecSource { file: "t".into(), text, ..SpecSource::default() };
         let spec = Spec::read_stored(&source).expect("a valid sweep");
-        let between = [Choice::Number(0), Choice::Values(vec![("lr".into(), "0.2".into())])];
-        let asked = Distances::new(&spec, &Question { between: &between, at: "", permutations });
+        let between = [CellSelector::Number(0), CellSelector::Values(vec![("lr".into(), "0.2".into())])];
+        let asked = DistanceQuery::new(&spec, &DistanceParams { between: &between, at: "", permutations });
         asked.err().map_or_else(String::new, |error| error.to_string())
     };
     assert_eq!([refusal(500, 1000, 9999), refusal(1000, 1000, 99_999), refusal(500, 1000, 99)].concat(), "");

@@ -6,7 +6,7 @@
 
 /// Columns of a model over cells, with their products.
 #[derive(Debug, Clone)]
-pub(super) struct Columns {
+pub(super) struct ModelColumns {
     /// `[column][cell]`
     columns: Vec<Vec<f64>>,
     /// Products of columns, `[column][column]`.
@@ -14,62 +14,62 @@ pub(super) struct Columns {
 }
 
 /// A triangular factor of some columns' products, without those that others explain (Cholesky).
-struct Triangle {
+struct CholeskyFactor {
     /// Columns that count.
-    kept: Vec<usize>,
+    independent_columns: Vec<usize>,
     /// Rows of the factor, `[row][..=row]`.
     rows: Vec<Vec<f64>>,
 }
 
 /// What is left of a column that others explain, of its length, within rounding.
-const NOTHING: f64 = 1e-9;
+const COLLINEARITY_TOLERANCE: f64 = 1e-9;
 
-impl Columns {
+impl ModelColumns {
     /// Takes these columns, each with one number per cell.
     pub(super) fn new(columns: Vec<Vec<f64>>) -> Self {
-        let product = |a: &Vec<f64>, b: &Vec<f64>| dot(a, b);
+        let product = |a: &Vec<f64>, b: &Vec<f64>| dot_product(a, b);
         let products = columns.iter().flat_map(|a| columns.iter().map(move |b| product(a, b))).collect();
         Self { columns, products }
     }
 
     /// Sum of squares of `y` that these columns leave unexplained, and how many of them count.
-    pub(super) fn residual(&self, chosen: &[usize], y: &[f64]) -> (f64, usize) {
-        let triangle = self.triangle(chosen);
-        let z = triangle.forward(|column| dot(&self.columns[column], y));
+    pub(super) fn residual_squares(&self, chosen: &[usize], y: &[f64]) -> (f64, usize) {
+        let triangle = self.factorize_columns(chosen);
+        let z = triangle.solve_lower(|column| dot_product(&self.columns[column], y));
         let explained: f64 = z.iter().map(|z| z * z).sum();
-        ((dot(y, y) - explained).max(0.0), triangle.kept.len())
+        ((dot_product(y, y) - explained).max(0.0), triangle.independent_columns.len())
     }
 
     /// Coefficients of these columns as linear functions of a value per cell, `[column][cell]`; `None` where they cannot be
     /// told apart.
-    pub(super) fn solution(&self, chosen: &[usize]) -> Option<Vec<Vec<f64>>> {
-        let triangle = self.triangle(chosen);
-        if triangle.kept.len() < chosen.len() {
+    pub(super) fn solve_coefficients(&self, chosen: &[usize]) -> Option<Vec<Vec<f64>>> {
+        let triangle = self.factorize_columns(chosen);
+        if triangle.independent_columns.len() < chosen.len() {
             return None;
         }
         let cells = self.columns.first().map_or(0, Vec::len);
         let mut solution = vec![vec![0.0; cells]; chosen.len()];
         for cell in 0..cells {
-            let z = triangle.forward(|column| self.columns[column][cell]);
-            for (row, x) in solution.iter_mut().zip(triangle.back(z)) {
+            let z = triangle.solve_lower(|column| self.columns[column][cell]);
+            for (row, x) in solution.iter_mut().zip(triangle.solve_transposed(z)) {
                 row[cell] = x;
             }
         }
         Some(solution)
     }
 
-    fn product(&self, a: usize, b: usize) -> f64 {
+    fn column_product(&self, a: usize, b: usize) -> f64 {
         self.products[a * self.columns.len() + b]
     }
 
-    fn triangle(&self, chosen: &[usize]) -> Triangle {
-        let mut triangle = Triangle { kept: Vec::new(), rows: Vec::new() };
+    fn factorize_columns(&self, chosen: &[usize]) -> CholeskyFactor {
+        let mut triangle = CholeskyFactor { independent_columns: Vec::new(), rows: Vec::new() };
         for column in chosen {
-            let mut row: Vec<f64> = triangle.forward(|other| self.product(*column, other));
-            let left = self.product(*column, *column) - row.iter().map(|x| x * x).sum::<f64>();
-            if left > NOTHING * self.product(*column, *column) {
+            let mut row: Vec<f64> = triangle.solve_lower(|other| self.column_product(*column, other));
+            let left = self.column_product(*column, *column) - row.iter().map(|x| x * x).sum::<f64>();
+            if left > COLLINEARITY_TOLERANCE * self.column_product(*column, *column) {
                 row.push(left.sqrt());
-                triangle.kept.push(*column);
+                triangle.independent_columns.push(*column);
                 triangle.rows.push(row);
             }
         }
@@ -77,19 +77,19 @@ impl Columns {
     }
 }
 
-impl Triangle {
+impl CholeskyFactor {
     /// Solves L·z = b, b given by column.
-    fn forward(&self, b: impl Fn(usize) -> f64) -> Vec<f64> {
-        let mut z: Vec<f64> = Vec::with_capacity(self.kept.len());
-        for (column, row) in self.kept.iter().zip(&self.rows) {
-            let (diagonal, before) = (row[row.len() - 1], dot(&row[..row.len() - 1], &z));
+    fn solve_lower(&self, b: impl Fn(usize) -> f64) -> Vec<f64> {
+        let mut z: Vec<f64> = Vec::with_capacity(self.independent_columns.len());
+        for (column, row) in self.independent_columns.iter().zip(&self.rows) {
+            let (diagonal, before) = (row[row.len() - 1], dot_product(&row[..row.len() - 1], &z));
             z.push((b(*column) - before) / diagonal);
         }
         z
     }
 
     /// Solves Lᵀ·x = z.
-    fn back(&self, mut z: Vec<f64>) -> Vec<f64> {
+    fn solve_transposed(&self, mut z: Vec<f64>) -> Vec<f64> {
         for at in (0..z.len()).rev() {
             z[at] /= self.rows[at][at];
             for before in 0..at {
@@ -100,6 +100,6 @@ impl Triangle {
     }
 }
 
-pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(super) fn dot_product(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }

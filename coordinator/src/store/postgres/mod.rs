@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 
-use super::sql::{Fields, Sql, apply, number};
-use super::{Leader, Reader, Readers, Store, StoreError, Write, Writer, Written};
-use session::Session;
+use super::sql::{SqlConnection, SqlRow, apply_write, select_number};
+use super::{Leader, SnapshotReaders, Store, StoreError, StoreReader, StoreWrite, StoreWriter, WriteOutput};
+use session::PgSession;
 
 /// What makes each version of the schema out of the one before.
 const MIGRATIONS: [&str; 7] = [
@@ -31,7 +31,7 @@ const MIGRATIONS: [&str; 7] = [
 /// Held while the schema is looked at and changed.
 const SCHEMA_LOCK: &str = "SELECT pg_advisory_xact_lock(7310020260001)";
 /// Parameters that a URL may have.
-const PARAMETERS: [&str; 11] = [
+const URL_PARAMETERS: [&str; 11] = [
     "host",
     "hostaddr",
     "port",
@@ -45,21 +45,21 @@ const PARAMETERS: [&str; 11] = [
     "options",
 ];
 /// How long a write waits for a database that went away before it was begun.
-const PATIENCE: Duration = Duration::from_secs(10);
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait before the next attempt.
-const PAUSE: Duration = Duration::from_millis(200);
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// How long a claim to lead lasts, as the statements below say.
-const CLAIM_LASTS: Duration = Duration::from_secs(6);
+const LEADERSHIP_TTL: Duration = Duration::from_secs(6);
 /// How long the claim to lead may take: shorter than it lasts.
-const CLAIM_WITHIN: Duration = Duration::from_secs(3);
+const LEADERSHIP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A database, by where it is and how to get in.
 pub struct PostgresStore {
     options: PgConnectOptions,
     /// Whether its tables are those of this version.
-    made: Mutex<bool>,
+    has_tables: Mutex<bool>,
     /// For the claim to lead.
-    claims: Mutex<Option<Session>>,
+    leadership_session: Mutex<Option<PgSession>>,
 }
 
 impl PostgresStore {
@@ -69,47 +69,50 @@ impl PostgresStore {
     /// # Errors
     /// The URL is none, or nothing that may answer some day, or the database is of a newer version.
     pub fn open(url: &str) -> Result<Self, StoreError> {
-        let options = parse(url)?;
-        let place = describe(&options);
+        let options = parse_url(url)?;
+        let place = describe_database(&options);
         let may_come = options.get_socket().is_none_or(|folder| folder.is_dir());
-        let store = Self { options, made: Mutex::new(false), claims: Mutex::new(None) };
-        match store.make_tables() {
-            Err(StoreError::Cut(why)) if may_come => {
+        let store = Self { options, has_tables: Mutex::new(false), leadership_session: Mutex::new(None) };
+        match store.ensure_tables() {
+            Err(StoreError::Disconnected(why)) if may_come => {
                 tracing::warn!("{place} does not answer ({why}): waiting for it");
             }
-            Err(e @ StoreError::Foreign(_)) => return Err(e),
+            Err(e @ StoreError::Unusable(_)) => return Err(e),
             Err(e) => {
                 let message = format!("{place}: cannot be used as a store ({e}): check --store and the database");
-                return Err(StoreError::Foreign(message));
+                return Err(StoreError::Unusable(message));
             }
             Ok(()) => {}
         }
         Ok(store)
     }
 
-    fn make_tables(&self) -> Result<(), StoreError> {
-        let mut made = self.made.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    fn ensure_tables(&self) -> Result<(), StoreError> {
+        let mut made = self.has_tables.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !*made {
-            let session = Session::open(&self.options.clone().application_name("ergodic"))?;
-            migrate(&session, &describe(&self.options))?;
+            let session = PgSession::open(&self.options.clone().application_name("ergodic"))?;
+            migrate_schema(&session, &describe_database(&self.options))?;
             *made = true;
         }
         Ok(())
     }
 
-    fn session(&self, name: &str) -> Result<Session, StoreError> {
-        self.make_tables()?;
-        Session::open(&self.options.clone().application_name(name))
+    fn open_session(&self, name: &str) -> Result<PgSession, StoreError> {
+        self.ensure_tables()?;
+        PgSession::open(&self.options.clone().application_name(name))
     }
 
     /// Works with the connection for claims; a new one after a failure.
-    fn with_claims<T>(&self, work: impl FnOnce(&Session) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let mut kept = self.claims.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    fn with_leadership_session<T>(
+        &self,
+        work: impl FnOnce(&PgSession) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut kept = self.leadership_session.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let session = match kept.take() {
             Some(session) => session,
             None => {
-                let session = self.session("ergodic claim")?.patient(CLAIM_WITHIN);
-                session.run("SET lock_timeout = '2s'")?;
+                let session = self.open_session("ergodic claim")?.with_answer_timeout(LEADERSHIP_TIMEOUT);
+                session.run_statements("SET lock_timeout = '2s'")?;
                 session
             }
         };
@@ -120,9 +123,9 @@ impl PostgresStore {
 }
 
 /// The options of a URL. No message repeats it, because of its password.
-fn parse(url: &str) -> Result<PgConnectOptions, StoreError> {
+fn parse_url(url: &str) -> Result<PgConnectOptions, StoreError> {
     let bad = |why: &str| {
-        StoreError::Foreign(format!(
+        StoreError::Unusable(format!(
             "--store: {why}: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE, or postgres:///DATABASE?host=/DIRECTORY \
              of a socket"
         ))
@@ -130,7 +133,7 @@ fn parse(url: &str) -> Result<PgConnectOptions, StoreError> {
     let query = url.split_once('?').map_or("", |(_, query)| query);
     let names = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split('=').next().unwrap_or_default());
     for name in names {
-        if !PARAMETERS.contains(&name) && !name.starts_with("options[") {
+        if !URL_PARAMETERS.contains(&name) && !name.starts_with("options[") {
             return Err(bad(&format!("the database's URL has no parameter '{name}'")));
         }
     }
@@ -139,7 +142,7 @@ fn parse(url: &str) -> Result<PgConnectOptions, StoreError> {
 }
 
 /// Where a database is, without the password.
-fn describe(options: &PgConnectOptions) -> String {
+fn describe_database(options: &PgConnectOptions) -> String {
     let database = options.get_database().unwrap_or(options.get_username());
     match options.get_socket() {
         Some(socket) => format!("the database {database} at {}", socket.display()),
@@ -147,42 +150,42 @@ fn describe(options: &PgConnectOptions) -> String {
     }
 }
 
-fn migrate(session: &Session, place: &str) -> Result<(), StoreError> {
-    session.run("BEGIN")?;
-    session.run(SCHEMA_LOCK)?;
-    let there = number(session, "SELECT (to_regclass('meta') IS NOT NULL)::int::bigint", &[])?;
+fn migrate_schema(session: &PgSession, place: &str) -> Result<(), StoreError> {
+    session.run_statements("BEGIN")?;
+    session.run_statements(SCHEMA_LOCK)?;
+    let there = select_number(session, "SELECT (to_regclass('meta') IS NOT NULL)::int::bigint", &[])?;
     let version = match there {
-        Some(1) => number(session, "SELECT value FROM meta WHERE key = 'schema'", &[])?.unwrap_or(-1),
+        Some(1) => select_number(session, "SELECT value FROM meta WHERE key = 'schema'", &[])?.unwrap_or(-1),
         _ => 0,
     };
     let known = MIGRATIONS.len();
     let Some(missing) = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..)) else {
-        return Err(StoreError::Foreign(format!(
+        return Err(StoreError::Unusable(format!(
             "{place} has schema version {version}, this program knows up to {known}: use a newer ergodic"
         )));
     };
-    missing.iter().try_for_each(|migration| session.run(migration))?;
-    session.execute("UPDATE meta SET value = $1 WHERE key = 'schema'", &[(known as i64).into()])?;
-    session.run("COMMIT")
+    missing.iter().try_for_each(|migration| session.run_statements(migration))?;
+    session.execute_statement("UPDATE meta SET value = $1 WHERE key = 'schema'", &[(known as i64).into()])?;
+    session.run_statements("COMMIT")
 }
 
 impl Store for PostgresStore {
-    fn claim(&self, url: &str) -> Result<Leader, StoreError> {
-        self.with_claims(|session| {
-            let (leader, is_over) = leader(session)?;
+    fn acquire_leadership(&self, url: &str) -> Result<Leader, StoreError> {
+        self.with_leadership_session(|session| {
+            let (leader, is_over) = read_leader(session)?;
             if !is_over {
                 return Ok(leader);
             }
             let before = leader.epoch.into();
             // A write that the leader before has half sent would hold this up for as long as it sleeps.
-            end_sessions_of(session, leader.epoch);
+            terminate_writer_sessions(session, leader.epoch);
             let text = "WITH taken AS (
                             UPDATE leader SET epoch = epoch + 1, commits = 0, holder = $1, url = $2
                             WHERE epoch = $3 AND EXISTS (SELECT 1 FROM term WHERE expires_at <= clock_timestamp())
                             RETURNING epoch)
                         UPDATE term SET epoch = taken.epoch, expires_at = clock_timestamp() + interval '6 seconds'
                         FROM taken";
-            let claimed = session.execute(text, &[holder().as_str().into(), url.into(), before])?;
+            let claimed = session.execute_statement(text, &[describe_process().as_str().into(), url.into(), before])?;
             Ok(if claimed == 1 {
                 Leader { epoch: leader.epoch + 1, url: url.to_owned(), is_this: true }
             } else {
@@ -191,75 +194,75 @@ impl Store for PostgresStore {
         })
     }
 
-    fn claim_lasts(&self) -> Option<Duration> {
-        Some(CLAIM_LASTS)
+    fn leadership_ttl(&self) -> Option<Duration> {
+        Some(LEADERSHIP_TTL)
     }
 
-    fn renew(&self, epoch: u64) -> Result<bool, StoreError> {
+    fn renew_leadership(&self, epoch: u64) -> Result<bool, StoreError> {
         let text = "UPDATE term SET expires_at = clock_timestamp() + interval '6 seconds' WHERE epoch = $1";
-        self.with_claims(|session| Ok(session.execute(text, &[epoch.into()])? == 1))
+        self.with_leadership_session(|session| Ok(session.execute_statement(text, &[epoch.into()])? == 1))
     }
 
-    fn resign(&self, epoch: u64) {
+    fn resign_leadership(&self, epoch: u64) {
         let text = "UPDATE term SET expires_at = '-infinity' WHERE epoch = $1";
-        if let Err(error) = self.with_claims(|session| session.execute(text, &[epoch.into()])) {
+        if let Err(error) = self.with_leadership_session(|session| session.execute_statement(text, &[epoch.into()])) {
             tracing::warn!(%error, "could not say that this coordinator leads no more");
         }
     }
 
-    fn writer(&self, epoch: u64) -> Result<Box<dyn Writer>, StoreError> {
-        let options = self.options.clone().application_name(&name_of_writer(epoch));
+    fn open_writer(&self, epoch: u64) -> Result<Box<dyn StoreWriter>, StoreError> {
+        let options = self.options.clone().application_name(&writer_application_name(epoch));
         let mut writer = PostgresWriter { options, epoch, commits: 0, session: None };
-        let (leader, _) = leader(writer.session()?)?;
+        let (leader, _) = read_leader(writer.ensure_session()?)?;
         if leader.epoch != epoch {
-            return Err(deposed(&leader));
+            return Err(deposed_error(&leader));
         }
         Ok(Box::new(writer))
     }
 
-    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
-        let session = self.session("ergodic reader")?;
-        session.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+    fn open_reader(&self) -> Result<Box<dyn StoreReader>, StoreError> {
+        let session = self.open_session("ergodic reader")?;
+        session.run_statements("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
         Ok(Box::new(session))
     }
 
     /// One: the connections of a database are few, and several programs share them.
-    fn readers(&self, _most: usize) -> Result<Readers, StoreError> {
-        Ok(Readers::new(vec![self.reader()?]))
+    fn open_readers(&self, _most: usize) -> Result<SnapshotReaders, StoreError> {
+        Ok(SnapshotReaders::new(vec![self.open_reader()?]))
     }
 }
 
 /// Who leads, and whether its time is over.
-fn leader(session: &Session) -> Result<(Leader, bool), StoreError> {
+fn read_leader(session: &PgSession) -> Result<(Leader, bool), StoreError> {
     let text = "SELECT leader.epoch, url, (expires_at <= clock_timestamp())::int::bigint FROM leader, term";
     let mut found = None;
-    session.select(text, &[], &mut |row: &dyn Fields| {
-        let leader = Leader { epoch: row.int(0)? as u64, url: row.text(1)?.to_owned(), is_this: false };
-        found = Some((leader, row.int(2)? == 1));
+    session.select_rows(text, &[], &mut |row: &dyn SqlRow| {
+        let leader = Leader { epoch: row.get_int(0)? as u64, url: row.get_text(1)?.to_owned(), is_this: false };
+        found = Some((leader, row.get_int(2)? == 1));
         Ok(true)
     })?;
     found.ok_or_else(|| StoreError::Failed("the row of the leader is missing".into()))
 }
 
-fn name_of_writer(epoch: u64) -> String {
+fn writer_application_name(epoch: u64) -> String {
     format!("ergodic leader {epoch}")
 }
 
 /// Ends what the leader of an epoch has open for writing.
-fn end_sessions_of(session: &Session, epoch: u64) {
+fn terminate_writer_sessions(session: &PgSession, epoch: u64) {
     let text = "SELECT pg_terminate_backend(pid)::int::bigint FROM pg_stat_activity
                 WHERE application_name = $1 AND datname = current_database()";
-    if let Err(error) = number(session, text, &[name_of_writer(epoch).as_str().into()]) {
+    if let Err(error) = select_number(session, text, &[writer_application_name(epoch).as_str().into()]) {
         tracing::warn!(%error, "the connections of the leader before could not be ended");
     }
 }
 
-fn deposed(leader: &Leader) -> StoreError {
+fn deposed_error(leader: &Leader) -> StoreError {
     StoreError::Deposed(format!("the coordinator at {} leads since, in epoch {}", leader.url, leader.epoch))
 }
 
 /// This machine and process, for people.
-fn holder() -> String {
+fn describe_process() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("process {} on {}", std::process::id(), host.trim())
 }
@@ -270,19 +273,19 @@ struct PostgresWriter {
     /// Transactions of this epoch that are known to be durable.
     commits: i64,
     /// Open, as long as nothing went wrong with it.
-    session: Option<Session>,
+    session: Option<PgSession>,
 }
 
 /// Answers of a transaction that was told to commit and did not say whether it did.
-type Unanswered = Option<Vec<Written>>;
+type UnconfirmedCommit = Option<Vec<WriteOutput>>;
 
-impl Writer for PostgresWriter {
-    fn commit(&mut self, writes: &[&Write]) -> Result<Vec<Written>, StoreError> {
+impl StoreWriter for PostgresWriter {
+    fn commit_writes(&mut self, writes: &[&StoreWrite]) -> Result<Vec<WriteOutput>, StoreError> {
         let begun = Instant::now();
-        let mut unanswered: Unanswered = None;
+        let mut unanswered: UnconfirmedCommit = None;
         loop {
-            let error = match self.attempt(writes, &mut unanswered) {
-                Err(error @ StoreError::Cut(_)) => error,
+            let error = match self.try_commit(writes, &mut unanswered) {
+                Err(error @ StoreError::Disconnected(_)) => error,
                 Err(error @ StoreError::Failed(_)) if unanswered.is_some() => error,
                 Err(error) => {
                     // Whatever state it left the connection in, the next write begins on another.
@@ -293,55 +296,59 @@ impl Writer for PostgresWriter {
             };
             self.session = None;
             // Nothing else may be written before it is known whether these were.
-            if unanswered.is_none() && begun.elapsed() > PATIENCE {
+            if unanswered.is_none() && begun.elapsed() > RECONNECT_TIMEOUT {
                 return Err(error);
             }
             tracing::warn!(%error, unanswered = unanswered.is_some(), "a write is tried again");
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(RETRY_DELAY);
         }
     }
 }
 
 impl PostgresWriter {
-    fn session(&mut self) -> Result<&Session, StoreError> {
+    fn ensure_session(&mut self) -> Result<&PgSession, StoreError> {
         if self.session.is_none() {
-            let session = Session::open(&self.options)?;
+            let session = PgSession::open(&self.options)?;
             // What is acknowledged must be durable, whatever the database's default. Stricter settings stay.
-            session.run("SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'")?;
+            session.run_statements("SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'")?;
             self.session = Some(session);
         }
         Ok(self.session.as_ref().expect("it was opened just now"))
     }
 
     /// One transaction. Its answers are kept in `unanswered` if it was told to commit and did not say that it had.
-    fn attempt(&mut self, writes: &[&Write], unanswered: &mut Unanswered) -> Result<Vec<Written>, StoreError> {
+    fn try_commit(
+        &mut self,
+        writes: &[&StoreWrite],
+        unanswered: &mut UnconfirmedCommit,
+    ) -> Result<Vec<WriteOutput>, StoreError> {
         let (epoch, next) = (self.epoch, self.commits + 1);
-        let session = self.session()?;
-        session.run("BEGIN")?;
-        if !check_in(session, epoch, next)? {
-            let (leader, _) = leader(session)?;
-            session.run("ROLLBACK")?;
+        let session = self.ensure_session()?;
+        session.run_statements("BEGIN")?;
+        if !advance_commit_count(session, epoch, next)? {
+            let (leader, _) = read_leader(session)?;
+            session.run_statements("ROLLBACK")?;
             return match unanswered.take() {
                 // The one without an answer has counted up: it was committed.
                 Some(written) if leader.epoch == epoch => {
                     self.commits = next;
                     Ok(written)
                 }
-                _ => Err(deposed(&leader)),
+                _ => Err(deposed_error(&leader)),
             };
         }
         // It had not been committed, and never will be: its lock on the leader's row is gone.
         *unanswered = None;
-        let written = match writes.iter().map(|write| apply(session, write)).collect::<Result<Vec<_>, _>>() {
+        let written = match writes.iter().map(|write| apply_write(session, write)).collect::<Result<Vec<_>, _>>() {
             Ok(written) => written,
             Err(error) => {
-                let _ = session.run("ROLLBACK");
+                let _ = session.run_statements("ROLLBACK");
                 return Err(error);
             }
         };
-        if let Err(error) = session.run("COMMIT") {
+        if let Err(error) = session.run_statements("COMMIT") {
             *unanswered = Some(written);
-            return Err(StoreError::Cut(error.to_string()));
+            return Err(StoreError::Disconnected(error.to_string()));
         }
         self.commits = next;
         Ok(written)
@@ -349,7 +356,7 @@ impl PostgresWriter {
 }
 
 /// Counts up in the leader's row, if it is still the one of this epoch and has come as far as this writer knows.
-fn check_in(session: &Session, epoch: u64, commits: i64) -> Result<bool, StoreError> {
+fn advance_commit_count(session: &PgSession, epoch: u64, commits: i64) -> Result<bool, StoreError> {
     let text = "UPDATE leader SET commits = $1 WHERE epoch = $2 AND commits = $1 - 1";
-    Ok(session.execute(text, &[commits.into(), epoch.into()])? == 1)
+    Ok(session.execute_statement(text, &[commits.into(), epoch.into()])? == 1)
 }

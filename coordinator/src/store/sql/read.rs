@@ -5,15 +5,17 @@ use ergodic_common::terms::Share;
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
-use super::{Each, Fields, Sql, Value, all, damaged, number};
+use super::{RowCallback, SqlConnection, SqlParam, SqlRow, damaged_column, select_all, select_number};
 use crate::core::interval::IntervalSet;
 use crate::core::{DataPin, Fence, LeaseRow, SweepRow, Tallies};
 use crate::store::rows::{
-    Numbers, TrialFields, attempt_checksum, curve_checksum, lease_checksum, predictions_checksum, sweep_checksum,
-    to_f64s, to_files, to_finding, to_intervals, to_outcome, to_predictions, to_state,
+    StoredNumbers, TrialFields, attempt_checksum, curve_checksum, decode_f64s, decode_files, decode_finding,
+    decode_intervals, decode_outcome, decode_predictions, decode_state, lease_checksum, predictions_checksum,
+    sweep_checksum,
 };
 use crate::store::{
-    Attempt, Audit, CurveView, Damage, EndedTrial, Part, Position, Reader, SampledTrial, StoreError, StoredTrial,
+    Attempt, Audit, CurveView, Damage, EndedTrial, RowCursor, SampledTrial, StoreError, StoreReader, StoredTrial,
+    TrialRange,
 };
 
 /// The columns of [`sweep`], and which.
@@ -62,178 +64,210 @@ macro_rules! audits {
     };
 }
 
-impl<S: Sql + Send> Reader for S {
-    fn sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
-        all(self, sweeps!("ORDER BY number"), &[], sweep)
+impl<S: SqlConnection + Send> StoreReader for S {
+    fn read_sweeps(&self) -> Result<Vec<SweepRow>, StoreError> {
+        select_all(self, sweeps!("ORDER BY number"), &[], read_sweep_row)
     }
 
-    fn removals(&self) -> Result<Vec<i64>, StoreError> {
-        all(self, "SELECT sweep FROM removals ORDER BY sweep", &[], |row| row.int(0))
+    fn read_unfinished_removals(&self) -> Result<Vec<i64>, StoreError> {
+        select_all(self, "SELECT sweep FROM removals ORDER BY sweep", &[], |row| row.get_int(0))
     }
 
-    fn names(&self, weights: &[u8; 32]) -> Result<bool, StoreError> {
-        names(self, weights)
+    fn has_trial_with_weights(&self, weights: &[u8; 32]) -> Result<bool, StoreError> {
+        has_trial_with_weights(self, weights)
     }
 
-    fn leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError> {
+    fn read_leases(&self) -> Result<(Vec<LeaseRow>, u64), StoreError> {
         let text = "SELECT lease, epoch, sweep, class, worker, trials, checksum, audits FROM leases ORDER BY lease";
-        let next = number(self, "SELECT value FROM meta WHERE key = 'next_lease'", &[])?;
+        let next = select_number(self, "SELECT value FROM meta WHERE key = 'next_lease'", &[])?;
         let mut leases = Vec::new();
-        self.select(text, &[], &mut |row| {
-            match lease(row) {
+        self.select_rows(text, &[], &mut |row| {
+            match read_lease_row(row) {
                 Ok(lease) => leases.push(lease),
                 // Of a lease that nobody knows, nothing is stored any more.
                 Err(error) => tracing::error!(
-                    lease = row.int(0).ok(),
+                    lease = row.get_int(0).ok(),
                     "the row of a lease is damaged ({error}): it counts as ended, its trials are given out again"
                 ),
             }
             Ok(true)
         })?;
-        Ok((leases, next.ok_or_else(|| damaged(0, "the number of the next lease"))? as u64))
+        Ok((leases, next.ok_or_else(|| damaged_column(0, "the number of the next lease"))? as u64))
     }
 
-    fn sound_trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial)) -> Result<Vec<Damage>, StoreError> {
+    fn read_intact_trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial)) -> Result<Vec<Damage>, StoreError> {
         let mut damages = Vec::new();
         let text = whole_trials!("trials", "WHERE sweep = $1");
-        self.select(text, &[sweep.into()], &mut |row| sound(whole_trial(sweep, row), &mut damages, &mut *each))?;
+        self.select_rows(text, &[sweep.into()], &mut |row| {
+            collect_damage(read_whole_trial_row(sweep, row), &mut damages, &mut *each)
+        })?;
         // Those that belong to no row.
-        damages.extend(damaged_predictions(self, sweep)?);
+        damages.extend(find_damaged_predictions(self, sweep)?);
         damages.sort_by_key(|damage| damage.key);
         damages.dedup_by_key(|damage| damage.key);
         Ok(damages)
     }
 
-    fn sound_ends(
+    fn read_intact_ended_trials(
         &self,
         sweep: i64,
-        part: Part,
+        part: TrialRange,
         each: &mut dyn FnMut(EndedTrial<'_>),
     ) -> Result<Vec<Damage>, StoreError> {
         let mut damages = Vec::new();
-        self.select(ENDED, &within(sweep, part), &mut |row| sound(ended(sweep, row), &mut damages, &mut *each))?;
-        Ok(damages)
-    }
-
-    fn weights(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, [u8; 32])) -> Result<Vec<Damage>, StoreError> {
-        let text =
-            "SELECT cell, repeat, weights FROM trials WHERE sweep = $1 AND weights IS NOT NULL ORDER BY cell, repeat";
-        let mut damages = Vec::new();
-        let hash = |row: &dyn Fields| Ok((key(row)?, row.maybe_hash(2)?));
-        self.select(text, &[sweep.into()], &mut |row| {
-            let named = of_trial(sweep, row, "row", || hash(row));
-            sound(named, &mut damages, &mut |(key, hash)| hash.into_iter().for_each(|hash| each(key, hash)))
+        self.select_rows(ENDED_TRIALS_SQL, &range_params(sweep, part), &mut |row| {
+            collect_damage(read_ended_trial_row(sweep, row), &mut damages, &mut *each)
         })?;
         Ok(damages)
     }
 
-    fn trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError> {
-        let text = small_trials!("WHERE sweep = $1 ORDER BY cell, repeat");
-        let read = self.select(text, &[sweep.into()], &mut |row| Ok(each(small_trial(sweep, row)?)));
-        read.map_err(|error| with_id(self, sweep, error))
+    fn read_weights_hashes(
+        &self,
+        sweep: i64,
+        each: &mut dyn FnMut(TrialKey, [u8; 32]),
+    ) -> Result<Vec<Damage>, StoreError> {
+        let text =
+            "SELECT cell, repeat, weights FROM trials WHERE sweep = $1 AND weights IS NOT NULL ORDER BY cell, repeat";
+        let mut damages = Vec::new();
+        let hash = |row: &dyn SqlRow| Ok((read_trial_key(row)?, row.get_optional_hash(2)?));
+        self.select_rows(text, &[sweep.into()], &mut |row| {
+            let named = with_trial_context(sweep, row, "row", || hash(row));
+            collect_damage(named, &mut damages, &mut |(key, hash)| hash.into_iter().for_each(|hash| each(key, hash)))
+        })?;
+        Ok(damages)
     }
 
-    fn positions(&self, sweep: i64, row: u64) -> Result<[Position; 2], StoreError> {
+    fn read_trials(&self, sweep: i64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError> {
+        let text = small_trials!("WHERE sweep = $1 ORDER BY cell, repeat");
+        let read = self.select_rows(text, &[sweep.into()], &mut |row| Ok(each(read_trial_row(sweep, row)?)));
+        read.map_err(|error| with_sweep_id(self, sweep, error))
+    }
+
+    fn read_row_cursors(&self, sweep: i64, row: u64) -> Result<[RowCursor; 2], StoreError> {
         // What is stored later has a greater number: of a row that is removed the number may be given out again, and then it is
         // the print that tells. The checksum covers all that matters; old rows without one are told apart by their digest.
         let text = "SELECT cell, repeat, curve, checksum, digest FROM trials WHERE sweep = $1";
-        let [mut here, mut end] = [Position::default(); 2];
-        self.select(text, &[sweep.into()], &mut |fields| {
-            let number = fields.int(2)? as u64;
-            let print = match fields.maybe_int(3)? {
+        let [mut here, mut end] = [RowCursor::default(); 2];
+        self.select_rows(text, &[sweep.into()], &mut |fields| {
+            let number = fields.get_int(2)? as u64;
+            let print = match fields.get_optional_int(3)? {
                 Some(checksum) => checksum as u64,
-                None => curve_checksum(sweep, key(fields)?, fields.bytes(4)?) as u64,
+                None => curve_checksum(sweep, read_trial_key(fields)?, fields.get_bytes(4)?) as u64,
             };
-            end.add(number, print);
+            end.add_row(number, print);
             if number <= row {
-                here.add(number, print);
+                here.add_row(number, print);
             }
             Ok(true)
         })?;
         Ok([here, end])
     }
 
-    fn rows_after(&self, sweep: i64, row: u64, each: &mut dyn FnMut(StoredTrial) -> bool) -> Result<(), StoreError> {
+    fn read_trials_after(
+        &self,
+        sweep: i64,
+        row: u64,
+        each: &mut dyn FnMut(StoredTrial) -> bool,
+    ) -> Result<(), StoreError> {
         let text = whole_trials!("trials", "WHERE sweep = $1 AND curve > $2 ORDER BY cell, repeat");
-        let read = self.select(text, &[sweep.into(), row.into()], &mut |row| Ok(each(whole_trial(sweep, row)?)));
-        read.map_err(|error| with_id(self, sweep, error))
+        let read =
+            self.select_rows(text, &[sweep.into(), row.into()], &mut |row| Ok(each(read_whole_trial_row(sweep, row)?)));
+        read.map_err(|error| with_sweep_id(self, sweep, error))
     }
 
-    fn trial(&self, sweep: i64, key: TrialKey) -> Result<Option<StoredTrial>, StoreError> {
+    fn read_trial(&self, sweep: i64, key: TrialKey) -> Result<Option<StoredTrial>, StoreError> {
         let mut found = None;
-        let read = self.whole_trials(sweep, &[key], &mut |row| {
-            found = Some(whole_trial(sweep, row)?);
+        let read = self.select_whole_trials(sweep, &[key], &mut |row| {
+            found = Some(read_whole_trial_row(sweep, row)?);
             Ok(true)
         });
-        read.map_err(|error| with_id(self, sweep, error))?;
+        read.map_err(|error| with_sweep_id(self, sweep, error))?;
         Ok(found)
     }
 
-    fn attempts(&self, sweep: i64, key: TrialKey) -> Result<Vec<Attempt>, StoreError> {
+    fn read_attempts(&self, sweep: i64, key: TrialKey) -> Result<Vec<Attempt>, StoreError> {
         let text = "SELECT cell, repeat, cause, worker, seconds, attempt, checksum FROM attempts
                     WHERE sweep = $1 AND cell = $2 AND repeat = $3 ORDER BY attempt";
-        let attempts = all(self, text, &[sweep.into(), key.cell.into(), key.repeat.into()], |row| attempt(sweep, row));
-        attempts.map_err(|error| with_id(self, sweep, error))
+        let attempts = select_all(self, text, &[sweep.into(), key.cell.into(), key.repeat.into()], |row| {
+            read_attempt_row(sweep, row)
+        });
+        attempts.map_err(|error| with_sweep_id(self, sweep, error))
     }
 
-    fn audits(&self, sweep: i64) -> Result<Vec<Audit>, StoreError> {
-        all(
+    fn read_audits(&self, sweep: i64) -> Result<Vec<Audit>, StoreError> {
+        select_all(
             self,
             audits!("JOIN trials USING (sweep, cell, repeat) WHERE sweep = $1 ORDER BY cell, repeat"),
             &[sweep.into()],
-            audit,
+            read_audit_row,
         )
     }
 
-    fn audit(&self, sweep: i64, key: TrialKey) -> Result<Option<Audit>, StoreError> {
+    fn read_audit(&self, sweep: i64, key: TrialKey) -> Result<Option<Audit>, StoreError> {
         let text = audits!("WHERE sweep = $1 AND cell = $2 AND repeat = $3");
-        Ok(all(self, text, &[sweep.into(), key.cell.into(), key.repeat.into()], audit)?.pop())
+        Ok(select_all(self, text, &[sweep.into(), key.cell.into(), key.repeat.into()], read_audit_row)?.pop())
     }
 
-    fn all_attempts(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Attempt)) -> Result<(), StoreError> {
+    fn read_all_attempts(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Attempt)) -> Result<(), StoreError> {
         let text = "SELECT cell, repeat, cause, worker, seconds, attempt, checksum FROM attempts
                     WHERE sweep = $1 ORDER BY cell, repeat, attempt";
-        let read = self.select(text, &[sweep.into()], &mut |row| {
-            each(key(row)?, attempt(sweep, row)?);
+        let read = self.select_rows(text, &[sweep.into()], &mut |row| {
+            each(read_trial_key(row)?, read_attempt_row(sweep, row)?);
             Ok(true)
         });
-        read.map_err(|error| with_id(self, sweep, error))
+        read.map_err(|error| with_sweep_id(self, sweep, error))
     }
 
-    fn ended(&self, sweep: i64, part: Part, each: &mut dyn FnMut(EndedTrial<'_>)) -> Result<(), StoreError> {
-        let read = self.select(ENDED, &within(sweep, part), &mut |row| {
-            each(ended(sweep, row)?);
+    fn read_ended_trials(
+        &self,
+        sweep: i64,
+        part: TrialRange,
+        each: &mut dyn FnMut(EndedTrial<'_>),
+    ) -> Result<(), StoreError> {
+        let read = self.select_rows(ENDED_TRIALS_SQL, &range_params(sweep, part), &mut |row| {
+            each(read_ended_trial_row(sweep, row)?);
             Ok(true)
         });
-        read.map_err(|error| with_id(self, sweep, error))
+        read.map_err(|error| with_sweep_id(self, sweep, error))
     }
 
-    fn curves(&self, sweep: i64, part: Part, each: &mut dyn FnMut(SampledTrial<'_>)) -> Result<(), StoreError> {
+    fn read_curves(
+        &self,
+        sweep: i64,
+        part: TrialRange,
+        each: &mut dyn FnMut(SampledTrial<'_>),
+    ) -> Result<(), StoreError> {
         let text = "SELECT cell, repeat, data, curves.checksum, step FROM trials LEFT JOIN curves USING (curve)
                     WHERE sweep = $1 AND (cell, repeat) >= ($2, $3) AND (cell, repeat) < ($4, $5) AND outcome IN (1, 2)
                     ORDER BY cell, repeat";
-        let read = self.select(text, &within(sweep, part), &mut |row| {
-            let (key, curve) = checked_curve(sweep, row, 2)?;
-            each(SampledTrial { key, diverged_at: row.maybe_int(4)?.map(|step| step as u64), curve });
+        let read = self.select_rows(text, &range_params(sweep, part), &mut |row| {
+            let (key, curve) = read_curve_column(sweep, row, 2)?;
+            each(SampledTrial { key, diverged_at: row.get_optional_int(4)?.map(|step| step as u64), curve });
             Ok(true)
         });
-        read.map_err(|error| with_id(self, sweep, error))
+        read.map_err(|error| with_sweep_id(self, sweep, error))
     }
 
-    fn predictions(&self, sweep: i64, each: &mut dyn FnMut(TrialKey, Predictions) -> bool) -> Result<(), StoreError> {
+    fn read_predictions(
+        &self,
+        sweep: i64,
+        each: &mut dyn FnMut(TrialKey, Predictions) -> bool,
+    ) -> Result<(), StoreError> {
         let text = "SELECT cell, repeat, data, checksum FROM predictions WHERE sweep = $1 ORDER BY cell, repeat";
-        let read = self.select(text, &[sweep.into()], &mut |row| Ok(each(key(row)?, predictions(sweep, row, 2)?)));
-        read.map_err(|error| with_id(self, sweep, error))
+        let read = self.select_rows(text, &[sweep.into()], &mut |row| {
+            Ok(each(read_trial_key(row)?, read_predictions_column(sweep, row, 2)?))
+        });
+        read.map_err(|error| with_sweep_id(self, sweep, error))
     }
 }
 
 /// The rows of a part of a sweep's trials, as [`ended`] reads them.
-const ENDED: &str = small_trials!(
+const ENDED_TRIALS_SQL: &str = small_trials!(
     "WHERE sweep = $1 AND (cell, repeat) >= ($2, $3) AND (cell, repeat) < ($4, $5) ORDER BY cell, repeat"
 );
 
 /// Goes on past what is damaged, and remembers it.
-fn sound<T>(
+fn collect_damage<T>(
     read: Result<T, StoreError>,
     damages: &mut Vec<Damage>,
     each: &mut dyn FnMut(T),
@@ -247,152 +281,162 @@ fn sound<T>(
 }
 
 /// Parameters of a statement about a part of a sweep's trials.
-fn within(sweep: i64, Part { from, to }: Part) -> [Value<'static>; 5] {
+fn range_params(sweep: i64, TrialRange { from, to }: TrialRange) -> [SqlParam<'static>; 5] {
     [sweep.into(), from.cell.into(), from.repeat.into(), to.cell.into(), to.repeat.into()]
 }
 
 /// Whether a trial names this file of weights.
-pub(super) fn names(sql: &impl Sql, weights: &[u8; 32]) -> Result<bool, StoreError> {
+pub(super) fn has_trial_with_weights(sql: &impl SqlConnection, weights: &[u8; 32]) -> Result<bool, StoreError> {
     let text = "SELECT cell FROM trials WHERE weights = $1 LIMIT 1";
-    Ok(number(sql, text, &[Value::Bytes(Some(weights))])?.is_some())
+    Ok(select_number(sql, text, &[SqlParam::Bytes(Some(weights))])?.is_some())
 }
 
 /// A damage with the id of its sweep, once no statement is under way.
-fn with_id(sql: &impl Sql, sweep: i64, error: StoreError) -> StoreError {
+fn with_sweep_id(sql: &impl SqlConnection, sweep: i64, error: StoreError) -> StoreError {
     let StoreError::Damaged(mut damage) = error else { return error };
-    let id = all(sql, "SELECT id FROM sweeps WHERE number = $1", &[sweep.into()], |row| Ok(row.text(0)?.to_owned()));
+    let id = select_all(sql, "SELECT id FROM sweeps WHERE number = $1", &[sweep.into()], |row| {
+        Ok(row.get_text(0)?.to_owned())
+    });
     if let Some(id) = id.ok().and_then(|mut ids| ids.pop()) {
         damage.sweep = id;
     }
     StoreError::Damaged(damage)
 }
 
-fn damaged_predictions(sql: &impl Sql, sweep: i64) -> Result<Vec<Damage>, StoreError> {
+fn find_damaged_predictions(sql: &impl SqlConnection, sweep: i64) -> Result<Vec<Damage>, StoreError> {
     let mut damages = Vec::new();
     let text = "SELECT cell, repeat, data, checksum FROM predictions WHERE sweep = $1";
-    sql.select(text, &[sweep.into()], &mut |row| sound(predictions(sweep, row, 2), &mut damages, &mut drop))?;
+    sql.select_rows(text, &[sweep.into()], &mut |row| {
+        collect_damage(read_predictions_column(sweep, row, 2), &mut damages, &mut drop)
+    })?;
     Ok(damages)
 }
 
 /// One statement for each of them: for a database that is called and not sent to.
-pub(in crate::store) fn whole_trials_one_by_one(
-    sql: &impl Sql,
+pub(in crate::store) fn select_whole_trials_one_by_one(
+    sql: &impl SqlConnection,
     sweep: i64,
     keys: &[TrialKey],
-    each: Each<'_>,
+    each: RowCallback<'_>,
 ) -> Result<(), StoreError> {
     let text = whole_trials!("trials", "WHERE sweep = $1 AND cell = $2 AND repeat = $3");
-    keys.iter().try_for_each(|key| sql.select(text, &[sweep.into(), key.cell.into(), key.repeat.into()], each))
+    keys.iter().try_for_each(|key| sql.select_rows(text, &[sweep.into(), key.cell.into(), key.repeat.into()], each))
 }
 
 /// The sweep of this number, if there is one.
-pub(super) fn sweep_of(sql: &impl Sql, number: i64) -> Result<Option<SweepRow>, StoreError> {
-    Ok(all(sql, sweeps!("WHERE number = $1"), &[number.into()], sweep)?.pop())
+pub(super) fn find_sweep(sql: &impl SqlConnection, number: i64) -> Result<Option<SweepRow>, StoreError> {
+    Ok(select_all(sql, sweeps!("WHERE number = $1"), &[number.into()], read_sweep_row)?.pop())
 }
 
-fn sweep(row: &dyn Fields) -> Result<SweepRow, StoreError> {
+fn read_sweep_row(row: &dyn SqlRow) -> Result<SweepRow, StoreError> {
     let named = |error: StoreError| {
-        let (number, id) = (row.int(0).unwrap_or_default(), row.text(1).unwrap_or("?"));
+        let (number, id) = (row.get_int(0).unwrap_or_default(), row.get_text(1).unwrap_or("?"));
         StoreError::Failed(format!(
             "the store is damaged: the row of the sweep {id}, number {number}: {}. Put the store back from a backup",
-            plain(error)
+            error_text(error)
         ))
     };
     let read = || {
-        let sweep = unchecked_sweep(row)?;
-        check(row, 17, || sweep_checksum(&sweep))?;
+        let sweep = read_unchecked_sweep_row(row)?;
+        verify_checksum(row, 17, || sweep_checksum(&sweep))?;
         Ok(sweep)
     };
     read().map_err(named)
 }
 
-fn unchecked_sweep(row: &dyn Fields) -> Result<SweepRow, StoreError> {
+fn read_unchecked_sweep_row(row: &dyn SqlRow) -> Result<SweepRow, StoreError> {
     Ok(SweepRow {
-        number: row.int(0)?,
-        id: row.text(1)?.to_owned(),
+        number: row.get_int(0)?,
+        id: row.get_text(1)?.to_owned(),
         source: SpecSource {
-            file: row.text(2)?.to_owned(),
-            text: row.text(3)?.to_owned(),
-            settings: serde_json::from_str(row.text(4)?).map_err(|_| damaged(4, "a list of settings"))?,
-            files: to_files(row.bytes(10)?).ok_or_else(|| damaged(10, "pinned files"))?,
-            grammar: row.int(19)?.try_into().map_err(|_| damaged(19, "a version of the grammar"))?,
-            cells_fingerprint: row.maybe_hash(20)?,
+            file: row.get_text(2)?.to_owned(),
+            text: row.get_text(3)?.to_owned(),
+            settings: serde_json::from_str(row.get_text(4)?).map_err(|_| damaged_column(4, "a list of settings"))?,
+            files: decode_files(row.get_bytes(10)?).ok_or_else(|| damaged_column(10, "pinned files"))?,
+            grammar: row.get_int(19)?.try_into().map_err(|_| damaged_column(19, "a version of the grammar"))?,
+            cells_fingerprint: row.get_optional_hash(20)?,
         },
         data: DataPin {
-            hash: row.maybe_hash(5)?,
-            train: row.int(6)?.try_into().map_err(|_| damaged(6, "a number of images"))?,
-            words: row.text(7)?.to_owned(),
+            hash: row.get_optional_hash(5)?,
+            train: row.get_int(6)?.try_into().map_err(|_| damaged_column(6, "a number of images"))?,
+            words: row.get_text(7)?.to_owned(),
         },
-        state: to_state(row.int(8)?).ok_or_else(|| damaged(8, "a known state"))?,
-        launched_at: row.real(9)?,
-        launched_by: row.text(18)?.to_owned(),
+        state: decode_state(row.get_int(8)?).ok_or_else(|| damaged_column(8, "a known state"))?,
+        launched_at: row.get_real(9)?,
+        launched_by: row.get_text(18)?.to_owned(),
         tallies: Tallies {
-            releases: row.int(11)? as u64,
-            duplicates: row.int(12)? as u64,
-            mismatches: row.int(13)? as u64,
-            fenced: row.int(14)? as u64,
+            releases: row.get_int(11)? as u64,
+            duplicates: row.get_int(12)? as u64,
+            mismatches: row.get_int(13)? as u64,
+            fenced: row.get_int(14)? as u64,
         },
         share: Share {
-            priority: row.int(15)?.try_into().map_err(|_| damaged(15, "a priority"))?,
-            weight: row.real(16)?,
+            priority: row.get_int(15)?.try_into().map_err(|_| damaged_column(15, "a priority"))?,
+            weight: row.get_real(16)?,
         },
     })
 }
 
-fn lease(row: &dyn Fields) -> Result<LeaseRow, StoreError> {
-    let trials = row.bytes(5)?;
+fn read_lease_row(row: &dyn SqlRow) -> Result<LeaseRow, StoreError> {
+    let trials = row.get_bytes(5)?;
     let lease = LeaseRow {
-        fence: Fence { lease: row.int(0)? as u64, epoch: row.int(1)? as u64 },
-        sweep: row.int(2)?,
-        class: row.int(3)?.try_into().map_err(|_| damaged(3, "a class"))?,
-        worker: row.text(4)?.to_owned(),
+        fence: Fence { lease: row.get_int(0)? as u64, epoch: row.get_int(1)? as u64 },
+        sweep: row.get_int(2)?,
+        class: row.get_int(3)?.try_into().map_err(|_| damaged_column(3, "a class"))?,
+        worker: row.get_text(4)?.to_owned(),
         trials: IntervalSet::default(),
-        audits: row.maybe_text(7)?.map(str::to_owned),
+        audits: row.get_optional_text(7)?.map(str::to_owned),
     };
-    check(row, 6, || lease_checksum(&lease, trials))?;
-    Ok(LeaseRow { trials: to_intervals(trials), ..lease })
+    verify_checksum(row, 6, || lease_checksum(&lease, trials))?;
+    Ok(LeaseRow { trials: decode_intervals(trials), ..lease })
 }
 
-fn audit(row: &dyn Fields) -> Result<Audit, StoreError> {
+fn read_audit_row(row: &dyn SqlRow) -> Result<Audit, StoreError> {
     Ok(Audit {
-        key: key(row)?,
-        process: row.text(2)?.to_owned(),
-        finding: to_finding(row.int(3)?).ok_or_else(|| damaged(3, "a known finding"))?,
-        auditor: row.text(4)?.to_owned(),
-        auditor_process: row.text(5)?.to_owned(),
-        why: row.text(6)?.to_owned(),
+        key: read_trial_key(row)?,
+        process: row.get_text(2)?.to_owned(),
+        finding: decode_finding(row.get_int(3)?).ok_or_else(|| damaged_column(3, "a known finding"))?,
+        auditor: row.get_text(4)?.to_owned(),
+        auditor_process: row.get_text(5)?.to_owned(),
+        why: row.get_text(6)?.to_owned(),
     })
 }
 
 /// The trial that a row begins with.
-pub(in crate::store) fn key(row: &dyn Fields) -> Result<TrialKey, StoreError> {
-    Ok(TrialKey { cell: row.int(0)? as u64, repeat: row.int(1)?.try_into().map_err(|_| damaged(1, "a repeat"))? })
+pub(in crate::store) fn read_trial_key(row: &dyn SqlRow) -> Result<TrialKey, StoreError> {
+    Ok(TrialKey {
+        cell: row.get_int(0)? as u64,
+        repeat: row.get_int(1)?.try_into().map_err(|_| damaged_column(1, "a repeat"))?,
+    })
 }
 
 /// Compares the checksum in a column, if there is one, with what it should be.
-fn check(row: &dyn Fields, at: usize, wanted: impl FnOnce() -> i64) -> Result<(), StoreError> {
-    match row.maybe_int(at)? {
+fn verify_checksum(row: &dyn SqlRow, at: usize, wanted: impl FnOnce() -> i64) -> Result<(), StoreError> {
+    match row.get_optional_int(at)? {
         Some(stored) if stored != wanted() => Err(StoreError::Failed("it does not fit its checksum".into())),
         _ => Ok(()),
     }
 }
 
 /// Whatever is wrong with a row that begins with its trial is told with the trial.
-fn of_trial<T>(
+fn with_trial_context<T>(
     sweep: i64,
-    row: &dyn Fields,
+    row: &dyn SqlRow,
     what: &'static str,
     read: impl FnOnce() -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    read().map_err(|error| match key(row) {
-        Ok(key) => {
-            StoreError::Damaged(Box::new(Damage { sweep: format!("number {sweep}"), key, what, why: plain(error) }))
-        }
+    read().map_err(|error| match read_trial_key(row) {
+        Ok(key) => StoreError::Damaged(Box::new(Damage {
+            sweep: format!("number {sweep}"),
+            key,
+            what,
+            why: error_text(error),
+        })),
         Err(error) => error,
     })
 }
 
-fn plain(error: StoreError) -> String {
+fn error_text(error: StoreError) -> String {
     match error {
         StoreError::Failed(why) => why,
         other => other.to_string(),
@@ -400,52 +444,52 @@ fn plain(error: StoreError) -> String {
 }
 
 /// The fields of a row, if they fit its checksum.
-fn trial_fields<'r>(sweep: i64, row: &'r dyn Fields) -> Result<TrialFields<'r>, StoreError> {
+fn read_trial_fields<'r>(sweep: i64, row: &'r dyn SqlRow) -> Result<TrialFields<'r>, StoreError> {
     let fields = TrialFields {
-        key: key(row)?,
-        outcome: row.int(2)?,
-        step: row.maybe_int(3)?,
-        cause: row.maybe_text(4)?,
-        steps: row.int(5)?,
-        seconds: row.real(6)?,
-        worker: row.text(7)?,
-        digest: row.bytes(8)?,
-        metrics: row.bytes(9)?,
-        isa: row.text(10)?,
-        weights: row.maybe_bytes(11)?,
+        key: read_trial_key(row)?,
+        outcome: row.get_int(2)?,
+        step: row.get_optional_int(3)?,
+        cause: row.get_optional_text(4)?,
+        steps: row.get_int(5)?,
+        seconds: row.get_real(6)?,
+        worker: row.get_text(7)?,
+        digest: row.get_bytes(8)?,
+        metrics: row.get_bytes(9)?,
+        isa: row.get_text(10)?,
+        weights: row.get_optional_bytes(11)?,
     };
-    check(row, 12, || fields.checksum(sweep))?;
+    verify_checksum(row, 12, || fields.checksum(sweep))?;
     Ok(fields)
 }
 
-fn outcome(fields: &TrialFields<'_>) -> Result<Outcome, StoreError> {
+fn read_outcome(fields: &TrialFields<'_>) -> Result<Outcome, StoreError> {
     let cause = fields.cause.map(str::to_owned);
-    to_outcome(fields.outcome, fields.step, cause).ok_or_else(|| damaged(2, "a known outcome"))
+    decode_outcome(fields.outcome, fields.step, cause).ok_or_else(|| damaged_column(2, "a known outcome"))
 }
 
 /// What statistics need of a row.
-fn ended<'r>(sweep: i64, row: &'r dyn Fields) -> Result<EndedTrial<'r>, StoreError> {
-    of_trial(sweep, row, "row", || {
-        let fields = trial_fields(sweep, row)?;
-        let metrics = Numbers::new(fields.metrics);
-        Ok(EndedTrial { key: fields.key, outcome: outcome(&fields)?, metrics, seconds: fields.seconds })
+fn read_ended_trial_row<'r>(sweep: i64, row: &'r dyn SqlRow) -> Result<EndedTrial<'r>, StoreError> {
+    with_trial_context(sweep, row, "row", || {
+        let fields = read_trial_fields(sweep, row)?;
+        let metrics = StoredNumbers::new(fields.metrics);
+        Ok(EndedTrial { key: fields.key, outcome: read_outcome(&fields)?, metrics, seconds: fields.seconds })
     })
 }
 
-pub(super) fn small_trial(sweep: i64, row: &dyn Fields) -> Result<StoredTrial, StoreError> {
-    of_trial(sweep, row, "row", || {
-        let fields = trial_fields(sweep, row)?;
+pub(super) fn read_trial_row(sweep: i64, row: &dyn SqlRow) -> Result<StoredTrial, StoreError> {
+    with_trial_context(sweep, row, "row", || {
+        let fields = read_trial_fields(sweep, row)?;
         Ok(StoredTrial {
             result: TrialResult {
                 key: fields.key,
-                outcome: outcome(&fields)?,
+                outcome: read_outcome(&fields)?,
                 steps: fields.steps as u64,
                 seconds: fields.seconds,
-                metrics: to_f64s(fields.metrics),
-                digest: row.maybe_hash(8)?.ok_or_else(|| damaged(8, "a digest"))?,
+                metrics: decode_f64s(fields.metrics),
+                digest: row.get_optional_hash(8)?.ok_or_else(|| damaged_column(8, "a digest"))?,
                 curve: Curve::default(),
                 predictions: Predictions::default(),
-                weights_hash: row.maybe_hash(11)?,
+                weights_hash: row.get_optional_hash(11)?,
                 isa: fields.isa.to_owned(),
             },
             worker: fields.worker.to_owned(),
@@ -454,39 +498,39 @@ pub(super) fn small_trial(sweep: i64, row: &dyn Fields) -> Result<StoredTrial, S
 }
 
 /// A row with its curve and predictions.
-pub(in crate::store) fn whole_trial(sweep: i64, row: &dyn Fields) -> Result<StoredTrial, StoreError> {
-    let mut trial = small_trial(sweep, row)?;
-    trial.result.curve = checked_curve(sweep, row, 13)?.1.to_curve();
-    if of_trial(sweep, row, "predictions", || row.maybe_bytes(15))?.is_some() {
-        trial.result.predictions = predictions(sweep, row, 15)?;
+pub(in crate::store) fn read_whole_trial_row(sweep: i64, row: &dyn SqlRow) -> Result<StoredTrial, StoreError> {
+    let mut trial = read_trial_row(sweep, row)?;
+    trial.result.curve = read_curve_column(sweep, row, 13)?.1.to_curve();
+    if with_trial_context(sweep, row, "predictions", || row.get_optional_bytes(15))?.is_some() {
+        trial.result.predictions = read_predictions_column(sweep, row, 15)?;
     }
     Ok(trial)
 }
 
-fn attempt(sweep: i64, row: &dyn Fields) -> Result<Attempt, StoreError> {
-    of_trial(sweep, row, "earlier attempt", || {
-        let cause = row.maybe_text(2)?.unwrap_or_default().to_owned();
-        let attempt = Attempt { cause, worker: row.text(3)?.to_owned(), seconds: row.real(4)? };
-        let (key, number) = (key(row)?, row.int(5)?);
-        check(row, 6, || attempt_checksum(sweep, key, number, &attempt))?;
+fn read_attempt_row(sweep: i64, row: &dyn SqlRow) -> Result<Attempt, StoreError> {
+    with_trial_context(sweep, row, "earlier attempt", || {
+        let cause = row.get_optional_text(2)?.unwrap_or_default().to_owned();
+        let attempt = Attempt { cause, worker: row.get_text(3)?.to_owned(), seconds: row.get_real(4)? };
+        let (key, number) = (read_trial_key(row)?, row.get_int(5)?);
+        verify_checksum(row, 6, || attempt_checksum(sweep, key, number, &attempt))?;
         Ok(attempt)
     })
 }
 
 /// The curve in a column, the next one of which is its checksum, and its trial.
-fn checked_curve<'r>(sweep: i64, row: &'r dyn Fields, at: usize) -> Result<(TrialKey, CurveView<'r>), StoreError> {
-    of_trial(sweep, row, "curve", || {
-        let (key, data) = (key(row)?, row.bytes(at)?);
-        check(row, at + 1, || curve_checksum(sweep, key, data))?;
-        Ok((key, CurveView::new(data).ok_or_else(|| damaged(at, "a curve"))?))
+fn read_curve_column<'r>(sweep: i64, row: &'r dyn SqlRow, at: usize) -> Result<(TrialKey, CurveView<'r>), StoreError> {
+    with_trial_context(sweep, row, "curve", || {
+        let (key, data) = (read_trial_key(row)?, row.get_bytes(at)?);
+        verify_checksum(row, at + 1, || curve_checksum(sweep, key, data))?;
+        Ok((key, CurveView::new(data).ok_or_else(|| damaged_column(at, "a curve"))?))
     })
 }
 
 /// The predictions in a column, the next one of which is their checksum.
-fn predictions(sweep: i64, row: &dyn Fields, at: usize) -> Result<Predictions, StoreError> {
-    of_trial(sweep, row, "predictions", || {
-        let (key, data) = (key(row)?, row.bytes(at)?);
-        check(row, at + 1, || predictions_checksum(sweep, key, data))?;
-        to_predictions(data).ok_or_else(|| damaged(at, "predictions"))
+fn read_predictions_column(sweep: i64, row: &dyn SqlRow, at: usize) -> Result<Predictions, StoreError> {
+    with_trial_context(sweep, row, "predictions", || {
+        let (key, data) = (read_trial_key(row)?, row.get_bytes(at)?);
+        verify_checksum(row, at + 1, || predictions_checksum(sweep, key, data))?;
+        decode_predictions(data).ok_or_else(|| damaged_column(at, "predictions"))
     })
 }

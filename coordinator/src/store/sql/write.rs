@@ -5,250 +5,271 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use ergodic_common::terms::Share;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
-use super::gather::{contradictions, gather};
-use super::grow::{extend, inherit};
-use super::read::{names, small_trial, small_trials, sweep_of};
-use super::{Fields, Sql, Value, all, damaged, key, number, whole_trial};
+use super::gather::{count_contradictions, insert_reusing_sweep};
+use super::grow::{extend_sweep, insert_successor};
+use super::read::{find_sweep, has_trial_with_weights, read_trial_row, small_trials};
+use super::{
+    SqlConnection, SqlParam, SqlRow, damaged_column, read_trial_key, read_whole_trial_row, select_all, select_number,
+};
 use crate::core::audits::Finding;
 use crate::core::{Ended, LeaseRow, SweepRow, SweepState, WorkerId};
 use crate::store::rows::{
-    FAILED, curve_checksum, differences, from_files, from_finding, from_intervals, from_state, lease_checksum,
-    sweep_checksum, to_finding,
+    FAILED_OUTCOME, curve_checksum, decode_finding, differing_fields, encode_files, encode_finding, encode_intervals,
+    encode_state, lease_checksum, sweep_checksum,
 };
 use crate::store::{
-    Attempt, Audit, Batch, Cleared, Damage, Reader as _, Redone, Report, StoreError, StoredTrial, Write, Written,
+    Attempt, Audit, ClearedRows, CommitBatch, CommitReport, Damage, RedoneTrial, StoreError, StoreReader as _,
+    StoreWrite, StoredTrial, WriteOutput,
 };
 
 /// Applies a write.
-pub(in crate::store) fn apply(sql: &(impl Sql + Send), write: &Write) -> Result<Written, StoreError> {
+pub(in crate::store) fn apply_write(
+    sql: &(impl SqlConnection + Send),
+    write: &StoreWrite,
+) -> Result<WriteOutput, StoreError> {
     match write {
-        Write::Sweep(row) => insert_sweep(sql, row).map(Written::Sweep),
-        Write::Lease(row) => put_lease(sql, row).map(|()| Written::Done),
-        Write::Shrink(row) => shrink_lease(sql, row).map(|()| Written::Done),
-        Write::EndLeases(ended) => end_leases(sql, ended).map(|()| Written::Done),
-        Write::State(sweep, state) => set_state(sql, *sweep, *state).map(|()| Written::Done),
-        Write::Share(sweep, share) => set_share(sql, *sweep, *share).map(|()| Written::Done),
-        Write::Results(batch) => put_results(sql, batch).map(Written::Results),
-        Write::Verdict(sweep, result) => put_verdict(sql, *sweep, result).map(Written::Verdict),
-        Write::AuditFailed(sweep, key, why) => fail_audit(sql, *sweep, *key, why).map(Written::Verdict),
-        Write::Withdraw(sweep, key, false) => {
-            withdraw(sql, *sweep, *key).map(|keys| Written::Retried(keys, Vec::new()))
+        StoreWrite::InsertSweep(row) => insert_sweep(sql, row).map(WriteOutput::SweepNumber),
+        StoreWrite::InsertLease(row) => insert_lease(sql, row).map(|()| WriteOutput::Done),
+        StoreWrite::ShrinkLease(row) => shrink_lease(sql, row).map(|()| WriteOutput::Done),
+        StoreWrite::EndLeases(ended) => end_leases(sql, ended).map(|()| WriteOutput::Done),
+        StoreWrite::SetSweepState(sweep, state) => set_state(sql, *sweep, *state).map(|()| WriteOutput::Done),
+        StoreWrite::SetShare(sweep, share) => set_share(sql, *sweep, *share).map(|()| WriteOutput::Done),
+        StoreWrite::StoreResults(batch) => store_results(sql, batch).map(WriteOutput::Results),
+        StoreWrite::GiveUpTrial(sweep, result) => give_up_trial(sql, *sweep, result).map(WriteOutput::GaveUp),
+        StoreWrite::GiveUpAudit(sweep, key, why) => give_up_audit(sql, *sweep, *key, why).map(WriteOutput::GaveUp),
+        StoreWrite::RevertGiveUp(sweep, key, false) => {
+            revert_give_up(sql, *sweep, *key).map(|keys| WriteOutput::Reopened(keys, Vec::new()))
         }
-        Write::Withdraw(sweep, key, true) => {
-            withdraw_audit(sql, *sweep, *key).map(|audits| Written::Retried(Vec::new(), audits))
+        StoreWrite::RevertGiveUp(sweep, key, true) => {
+            revert_audit_give_up(sql, *sweep, *key).map(|audits| WriteOutput::Reopened(Vec::new(), audits))
         }
-        Write::LookUp(sweep, keys) => look_up(sql, *sweep, keys),
-        Write::Retry(sweep) => {
-            let (trials, audits) = (retry(sql, *sweep)?, retry_audits(sql, *sweep)?);
-            Ok(Written::Retried(trials, audits))
+        StoreWrite::LookUpRows(sweep, keys) => look_up_rows(sql, *sweep, keys),
+        StoreWrite::RetryFailed(sweep) => {
+            let (trials, audits) = (retry_failed_trials(sql, *sweep)?, retry_failed_audits(sql, *sweep)?);
+            Ok(WriteOutput::Reopened(trials, audits))
         }
-        Write::SetAside(sweep, keys) => set_aside(sql, *sweep, keys).map(|keys| Written::Retried(keys, Vec::new())),
-        Write::Remove(sweep) => remove(sql, *sweep).map(|()| Written::Done),
-        Write::Clear(sweep) => clear(sql, *sweep).map(Written::Cleared),
-        Write::Adopt(sweep, rows, attempts) => adopt(sql, *sweep, rows, attempts).map(|()| Written::Done),
-        Write::AdoptAudits(sweep, audits) => adopt_audits(sql, *sweep, audits).map(|()| Written::Done),
-        Write::Extend(sweep, from, to) => extend(sql, *sweep, from, to).map(Written::Extended),
-        Write::Inherit(inheritance) => inherit(sql, inheritance).map(Written::Sweep),
-        Write::Cells(sweep, cells) => {
-            change_sweep(sql, *sweep, |row| row.source.cells_fingerprint = Some(*cells)).map(|()| Written::Done)
+        StoreWrite::QuarantineRows(sweep, keys) => {
+            quarantine_rows(sql, *sweep, keys).map(|keys| WriteOutput::Reopened(keys, Vec::new()))
         }
-        Write::Gather(gathering) => gather(sql, gathering).map(|(sweep, rows)| Written::Gathered(sweep, rows)),
-        Write::Probe => probe(sql).map(|()| Written::Done),
-        Write::TakeOff(hashes) => unnamed(sql, hashes).map(Written::Unnamed),
-        Write::Redo(sweep, keys) => redo(sql, *sweep, keys).map(Written::Redone),
-        Write::Identify(number) => identify(sql, *number).map(Written::Identity),
+        StoreWrite::RemoveSweep(sweep) => remove_sweep(sql, *sweep).map(|()| WriteOutput::Done),
+        StoreWrite::ClearRows(sweep) => clear_rows(sql, *sweep).map(WriteOutput::Cleared),
+        StoreWrite::RestoreRows(sweep, rows, attempts) => {
+            insert_stored_rows(sql, *sweep, rows, attempts).map(|()| WriteOutput::Done)
+        }
+        StoreWrite::RestoreAudits(sweep, audits) => {
+            insert_audits_in_chunks(sql, *sweep, audits).map(|()| WriteOutput::Done)
+        }
+        StoreWrite::ExtendSweep(sweep, from, to) => extend_sweep(sql, *sweep, from, to).map(WriteOutput::Extended),
+        StoreWrite::InsertSuccessor(inheritance) => insert_successor(sql, inheritance).map(WriteOutput::SweepNumber),
+        StoreWrite::SetCellsDigest(sweep, cells) => {
+            change_sweep(sql, *sweep, |row| row.source.cells_fingerprint = Some(*cells)).map(|()| WriteOutput::Done)
+        }
+        StoreWrite::InsertReusing(gathering) => {
+            insert_reusing_sweep(sql, gathering).map(|(sweep, rows)| WriteOutput::SweepWithRows(sweep, rows))
+        }
+        StoreWrite::CheckWritable => check_writable(sql).map(|()| WriteOutput::Done),
+        StoreWrite::FindUnreferenced(hashes) => find_unreferenced(sql, hashes).map(WriteOutput::Unreferenced),
+        StoreWrite::RedoTrials(sweep, keys) => redo_trials(sql, *sweep, keys).map(WriteOutput::Redone),
+        StoreWrite::EnsureIdentity(number) => ensure_identity(sql, *number).map(WriteOutput::Identity),
     }
 }
 
-pub(super) fn insert_sweep(sql: &impl Sql, row: &SweepRow) -> Result<i64, StoreError> {
-    let settings = settings_text(row)?;
+pub(super) fn insert_sweep(sql: &impl SqlConnection, row: &SweepRow) -> Result<i64, StoreError> {
+    let settings = encode_settings(row)?;
     let text =
         "INSERT INTO sweeps (id, file, text, settings, data_hash, data_train, data_words, state, launched_at, files,
                              priority, weight, launched_by, grammar)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING number";
-    let files = from_files(&row.source.files);
+    let files = encode_files(&row.source.files);
     let values = [
         row.id.as_str().into(),
         row.source.file.as_str().into(),
         row.source.text.as_str().into(),
         settings.as_str().into(),
-        Value::Bytes(row.data.hash.as_ref().map(|h| h.as_slice())),
+        SqlParam::Bytes(row.data.hash.as_ref().map(|h| h.as_slice())),
         row.data.train.into(),
         row.data.words.as_str().into(),
-        from_state(row.state).into(),
-        Value::Real(row.launched_at),
-        Value::Bytes(Some(&files)),
+        encode_state(row.state).into(),
+        SqlParam::Real(row.launched_at),
+        SqlParam::Bytes(Some(&files)),
         i64::from(row.share.priority).into(),
-        Value::Real(row.share.weight),
+        SqlParam::Real(row.share.weight),
         row.launched_by.as_str().into(),
         row.source.grammar.into(),
     ];
-    let number = number(sql, text, &values)?.ok_or_else(|| damaged(0, "the sweep's number"))?;
+    let number = select_number(sql, text, &values)?.ok_or_else(|| damaged_column(0, "the sweep's number"))?;
     // Its checksum covers its number.
-    put_sweep(sql, &SweepRow { number, ..row.clone() })?;
+    update_sweep_row(sql, &SweepRow { number, ..row.clone() })?;
     Ok(number)
 }
 
 /// Settings as they are stored.
-pub(super) fn settings_text(row: &SweepRow) -> Result<String, StoreError> {
+pub(super) fn encode_settings(row: &SweepRow) -> Result<String, StoreError> {
     serde_json::to_string(&row.source.settings).map_err(|e| StoreError::Failed(e.to_string()))
 }
 
 /// Writes what changes of a sweep's row, and its checksum.
-pub(super) fn put_sweep(sql: &impl Sql, row: &SweepRow) -> Result<(), StoreError> {
+pub(super) fn update_sweep_row(sql: &impl SqlConnection, row: &SweepRow) -> Result<(), StoreError> {
     let text = "UPDATE sweeps SET state = $1, priority = $2, weight = $3, releases = $4, duplicates = $5,
                        mismatches = $6, fenced = $7, checksum = $8, cells = $9
                 WHERE number = $10";
     let values = [
-        from_state(row.state).into(),
+        encode_state(row.state).into(),
         i64::from(row.share.priority).into(),
-        Value::Real(row.share.weight),
+        SqlParam::Real(row.share.weight),
         row.tallies.releases.into(),
         row.tallies.duplicates.into(),
         row.tallies.mismatches.into(),
         row.tallies.fenced.into(),
         sweep_checksum(row).into(),
-        Value::Bytes(row.source.cells_fingerprint.as_ref().map(|cells| cells.as_slice())),
+        SqlParam::Bytes(row.source.cells_fingerprint.as_ref().map(|cells| cells.as_slice())),
         row.number.into(),
     ];
-    sql.execute(text, &values).map(|_| ())
+    sql.execute_statement(text, &values).map(|_| ())
 }
 
 /// Changes a sweep's row, if there is one.
-fn change_sweep(sql: &impl Sql, sweep: i64, change: impl FnOnce(&mut SweepRow)) -> Result<(), StoreError> {
-    let Some(mut row) = sweep_of(sql, sweep)? else { return Ok(()) };
+fn change_sweep(sql: &impl SqlConnection, sweep: i64, change: impl FnOnce(&mut SweepRow)) -> Result<(), StoreError> {
+    let Some(mut row) = find_sweep(sql, sweep)? else { return Ok(()) };
     change(&mut row);
-    put_sweep(sql, &row)
+    update_sweep_row(sql, &row)
 }
 
-fn put_lease(sql: &impl Sql, row: &LeaseRow) -> Result<(), StoreError> {
+fn insert_lease(sql: &impl SqlConnection, row: &LeaseRow) -> Result<(), StoreError> {
     let text = "INSERT INTO leases (lease, epoch, sweep, class, worker, trials, checksum, audits)
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-    let trials = from_intervals(&row.trials);
+    let trials = encode_intervals(&row.trials);
     let values = [
         row.fence.lease.into(),
         row.fence.epoch.into(),
         row.sweep.into(),
         row.class.into(),
         row.worker.as_str().into(),
-        Value::Bytes(Some(&trials)),
+        SqlParam::Bytes(Some(&trials)),
         lease_checksum(row, &trials).into(),
-        Value::MaybeText(row.audits.as_deref()),
+        SqlParam::OptionalText(row.audits.as_deref()),
     ];
-    sql.execute(text, &values)?;
+    sql.execute_statement(text, &values)?;
     let next = [(row.fence.lease + 1).into()];
-    sql.execute("UPDATE meta SET value = $1 WHERE key = 'next_lease' AND value < $1", &next)?;
+    sql.execute_statement("UPDATE meta SET value = $1 WHERE key = 'next_lease' AND value < $1", &next)?;
     Ok(())
 }
 
-fn shrink_lease(sql: &impl Sql, row: &LeaseRow) -> Result<(), StoreError> {
+fn shrink_lease(sql: &impl SqlConnection, row: &LeaseRow) -> Result<(), StoreError> {
     let text = "UPDATE leases SET sweep = $1, class = $2, worker = $3, trials = $4, checksum = $5, audits = $6
                 WHERE lease = $7 AND epoch = $8";
-    let trials = from_intervals(&row.trials);
+    let trials = encode_intervals(&row.trials);
     let values = [
         row.sweep.into(),
         row.class.into(),
         row.worker.as_str().into(),
-        Value::Bytes(Some(&trials)),
+        SqlParam::Bytes(Some(&trials)),
         lease_checksum(row, &trials).into(),
-        Value::MaybeText(row.audits.as_deref()),
+        SqlParam::OptionalText(row.audits.as_deref()),
         row.fence.lease.into(),
         row.fence.epoch.into(),
     ];
-    sql.execute(text, &values).map(|_| ())
+    sql.execute_statement(text, &values).map(|_| ())
 }
 
-fn end_leases(sql: &impl Sql, ended: &[Ended]) -> Result<(), StoreError> {
+fn end_leases(sql: &impl SqlConnection, ended: &[Ended]) -> Result<(), StoreError> {
     for Ended { fence, lost } in ended {
         let place = [fence.lease.into(), fence.epoch.into()];
-        if *lost && let Some(sweep) = number(sql, "SELECT sweep FROM leases WHERE lease = $1 AND epoch = $2", &place)? {
+        if *lost
+            && let Some(sweep) = select_number(sql, "SELECT sweep FROM leases WHERE lease = $1 AND epoch = $2", &place)?
+        {
             change_sweep(sql, sweep, |row| row.tallies.releases += 1)?;
         }
-        sql.execute("DELETE FROM leases WHERE lease = $1 AND epoch = $2", &place)?;
+        sql.execute_statement("DELETE FROM leases WHERE lease = $1 AND epoch = $2", &place)?;
     }
     Ok(())
 }
 
-pub(super) fn set_state(sql: &impl Sql, sweep: i64, state: SweepState) -> Result<(), StoreError> {
+pub(super) fn set_state(sql: &impl SqlConnection, sweep: i64, state: SweepState) -> Result<(), StoreError> {
     change_sweep(sql, sweep, |row| row.state = state)?;
     if !state.is_open() {
-        sql.execute("DELETE FROM leases WHERE sweep = $1", &[sweep.into()])?;
+        sql.execute_statement("DELETE FROM leases WHERE sweep = $1", &[sweep.into()])?;
     }
     Ok(())
 }
 
-fn set_share(sql: &impl Sql, sweep: i64, share: Share) -> Result<(), StoreError> {
+fn set_share(sql: &impl SqlConnection, sweep: i64, share: Share) -> Result<(), StoreError> {
     change_sweep(sql, sweep, |row| row.share = share)
 }
 
 /// Stores what has no row yet if the fence holds, and compares the rest with the rows that are there.
-fn put_results(sql: &(impl Sql + Send), batch: &Batch) -> Result<Report, StoreError> {
-    let mut report = Report { fenced: batch.compare_only || !fence_holds(sql, batch)?, ..Report::default() };
+fn store_results(sql: &(impl SqlConnection + Send), batch: &CommitBatch) -> Result<CommitReport, StoreError> {
+    let mut report =
+        CommitReport { fenced: batch.compare_only || !is_fence_valid(sql, batch)?, ..CommitReport::default() };
     if !report.fenced && !batch.audit {
         report.stored = sql.insert_trials(batch.sweep, &batch.worker, &batch.results)?;
-        report.due = begin_audits(sql, batch, &report.stored)?;
-        report.contradicted = contradictions(sql, batch, &report.stored)?;
+        report.audits_due = schedule_audits(sql, batch, &report.stored)?;
+        report.contradicted = count_contradictions(sql, batch, &report.stored)?;
     }
     if report.stored.len() < batch.results.len() {
-        compare(sql, batch, &mut report)?;
+        compare_with_rows(sql, batch, &mut report)?;
     }
-    count(sql, batch.sweep, &report)?;
+    add_to_tallies(sql, batch.sweep, &report)?;
     Ok(report)
 }
 
 /// A sweep that was removed meanwhile has no rows.
-fn put_verdict(sql: &impl Sql, sweep: i64, result: &TrialResult) -> Result<bool, StoreError> {
-    let there = number(sql, "SELECT number FROM sweeps WHERE number = $1", &[sweep.into()])?.is_some();
+fn give_up_trial(sql: &impl SqlConnection, sweep: i64, result: &TrialResult) -> Result<bool, StoreError> {
+    let there = select_number(sql, "SELECT number FROM sweeps WHERE number = $1", &[sweep.into()])?.is_some();
     Ok(there && !sql.insert_trials(sweep, "", std::slice::from_ref(result))?.is_empty())
 }
 
 /// Takes a verdict back: the row of a failure that no worker lived to tell. Which trial has none any more.
-fn withdraw(sql: &impl Sql, sweep: i64, key: TrialKey) -> Result<Vec<TrialKey>, StoreError> {
-    let place = [sweep.into(), key.cell.into(), key.repeat.into(), FAILED.into()];
-    sql.execute(
+fn revert_give_up(sql: &impl SqlConnection, sweep: i64, key: TrialKey) -> Result<Vec<TrialKey>, StoreError> {
+    let place = [sweep.into(), key.cell.into(), key.repeat.into(), FAILED_OUTCOME.into()];
+    sql.execute_statement(
         "DELETE FROM curves WHERE curve IN (SELECT curve FROM trials
              WHERE sweep = $1 AND cell = $2 AND repeat = $3 AND outcome = $4 AND worker = '')",
         &place,
     )?;
     let text = "DELETE FROM trials WHERE sweep = $1 AND cell = $2 AND repeat = $3 AND outcome = $4 AND worker = ''";
-    if sql.execute(text, &place)? == 0 {
+    if sql.execute_statement(text, &place)? == 0 {
         return Ok(Vec::new());
     }
-    go_on(sql, sweep)?;
+    reopen_completed_sweep(sql, sweep)?;
     Ok(vec![key])
 }
 
 /// The same of a verdict on an audit; with the process whose row it is of.
-fn withdraw_audit(sql: &impl Sql, sweep: i64, key: TrialKey) -> Result<Vec<(TrialKey, WorkerId)>, StoreError> {
-    let failed = from_finding(Some(Finding::Failed)).into();
+fn revert_audit_give_up(
+    sql: &impl SqlConnection,
+    sweep: i64,
+    key: TrialKey,
+) -> Result<Vec<(TrialKey, WorkerId)>, StoreError> {
+    let failed = encode_finding(Some(Finding::Failed)).into();
     let place = [sweep.into(), key.cell.into(), key.repeat.into(), failed];
     let text = "UPDATE audits SET finding = 0, why = '' WHERE sweep = $1 AND cell = $2 AND repeat = $3 AND finding = $4
                     AND auditor_process = '' RETURNING process";
-    let origins = all(sql, text, &place, |row| Ok((key, row.text(0)?.to_owned())))?;
+    let origins = select_all(sql, text, &place, |row| Ok((key, row.get_text(0)?.to_owned())))?;
     if !origins.is_empty() {
-        go_on(sql, sweep)?;
+        reopen_completed_sweep(sql, sweep)?;
     }
     Ok(origins)
 }
 
-fn look_up(sql: &(impl Sql + Send), sweep: i64, keys: &[TrialKey]) -> Result<Written, StoreError> {
+fn look_up_rows(sql: &(impl SqlConnection + Send), sweep: i64, keys: &[TrialKey]) -> Result<WriteOutput, StoreError> {
     let text = small_trials!("WHERE sweep = $1 AND cell = $2 AND repeat = $3");
     let (mut rows, mut audits) = (Vec::new(), Vec::new());
     for key in keys {
         let place = [sweep.into(), key.cell.into(), key.repeat.into()];
-        let Some(row) = all(sql, text, &place, |row| small_trial(sweep, row))?.pop() else { continue };
+        let Some(row) = select_all(sql, text, &place, |row| read_trial_row(sweep, row))?.pop() else { continue };
         rows.push(row.result);
-        audits.extend(sql.audit(sweep, *key)?.map(|audit| (audit.key, audit.process, audit.finding)));
+        audits.extend(sql.read_audit(sweep, *key)?.map(|audit| (audit.key, audit.process, audit.finding)));
     }
-    Ok(Written::Rows(rows, audits))
+    Ok(WriteOutput::Rows(rows, audits))
 }
 
 /// Which of these files neither a sweep nor a trial names.
-fn unnamed(sql: &(impl Sql + Send), hashes: &[[u8; 32]]) -> Result<Vec<[u8; 32]>, StoreError> {
-    let of_sweeps: HashSet<[u8; 32]> = sql.sweeps()?.iter().flat_map(SweepRow::named_files).collect();
+fn find_unreferenced(sql: &(impl SqlConnection + Send), hashes: &[[u8; 32]]) -> Result<Vec<[u8; 32]>, StoreError> {
+    let of_sweeps: HashSet<[u8; 32]> = sql.read_sweeps()?.iter().flat_map(SweepRow::named_files).collect();
     let mut unnamed = Vec::new();
     for hash in hashes.iter().filter(|hash| !of_sweeps.contains(*hash)) {
-        if !names(sql, hash)? {
+        if !has_trial_with_weights(sql, hash)? {
             unnamed.push(*hash);
         }
     }
@@ -256,7 +277,7 @@ fn unnamed(sql: &(impl Sql + Send), hashes: &[[u8; 32]]) -> Result<Vec<[u8; 32]>
 }
 
 /// The audits of these trials are due, of whoever runs them: any process may.
-fn redo(sql: &impl Sql, sweep: i64, keys: &[TrialKey]) -> Result<Vec<Redone>, StoreError> {
+fn redo_trials(sql: &impl SqlConnection, sweep: i64, keys: &[TrialKey]) -> Result<Vec<RedoneTrial>, StoreError> {
     let there = "SELECT sweep FROM trials WHERE sweep = $1 AND cell = $2 AND repeat = $3";
     let before = "SELECT finding FROM audits WHERE sweep = $1 AND cell = $2 AND repeat = $3";
     let due = "INSERT INTO audits (sweep, cell, repeat, process) VALUES ($1, $2, $3, '')
@@ -264,16 +285,18 @@ fn redo(sql: &impl Sql, sweep: i64, keys: &[TrialKey]) -> Result<Vec<Redone>, St
                    auditor_process = '', why = ''";
     let mut redone = Vec::new();
     // A sweep that was cancelled, or removed, runs nothing any more.
-    if sweep_of(sql, sweep)?.is_none_or(|row| row.state == SweepState::Cancelled) {
+    if find_sweep(sql, sweep)?.is_none_or(|row| row.state == SweepState::Cancelled) {
         return Ok(redone);
     }
     for key in keys {
         let place = [sweep.into(), key.cell.into(), key.repeat.into()];
-        if number(sql, there, &place)?.is_none() {
+        if select_number(sql, there, &place)?.is_none() {
             continue;
         }
-        let found =
-            all(sql, before, &place, |row| to_finding(row.int(0)?).ok_or_else(|| damaged(0, "a finding")))?.pop();
+        let found = select_all(sql, before, &place, |row| {
+            decode_finding(row.get_int(0)?).ok_or_else(|| damaged_column(0, "a finding"))
+        })?
+        .pop();
         // Whose bits are right is not known: what was found stays, and is not made again by whoever computed the row.
         if found == Some(Some(Finding::Different)) {
             tracing::warn!(sweep, trial = %key, "its file is lost, and it is not run again: an audit found other bits");
@@ -281,45 +304,49 @@ fn redo(sql: &impl Sql, sweep: i64, keys: &[TrialKey]) -> Result<Vec<Redone>, St
         }
         // One that is due already is made by whom it was to be made.
         if found != Some(None) {
-            sql.execute(due, &place)?;
+            sql.execute_statement(due, &place)?;
         }
         redone.push((*key, found));
     }
     if !redone.is_empty() {
-        go_on(sql, sweep)?;
+        reopen_completed_sweep(sql, sweep)?;
     }
     Ok(redone)
 }
 
-fn identify(sql: &impl Sql, proposed: i64) -> Result<i64, StoreError> {
+fn ensure_identity(sql: &impl SqlConnection, proposed: i64) -> Result<i64, StoreError> {
     let text = "INSERT INTO meta (key, value) VALUES ('identity', $1) ON CONFLICT (key) DO NOTHING";
-    sql.execute(text, &[proposed.into()])?;
-    Ok(number(sql, "SELECT value FROM meta WHERE key = 'identity'", &[])?.unwrap_or(proposed))
+    sql.execute_statement(text, &[proposed.into()])?;
+    Ok(select_number(sql, "SELECT value FROM meta WHERE key = 'identity'", &[])?.unwrap_or(proposed))
 }
 
 /// A change each time, so that there must be room for it.
-fn probe(sql: &impl Sql) -> Result<(), StoreError> {
+fn check_writable(sql: &impl SqlConnection) -> Result<(), StoreError> {
     let text = "INSERT INTO meta VALUES ('probes', 1) ON CONFLICT (key) DO UPDATE SET value = meta.value + 1";
-    sql.execute(text, &[]).map(|_| ())
+    sql.execute_statement(text, &[]).map(|_| ())
 }
 
-fn fence_holds(sql: &impl Sql, batch: &Batch) -> Result<bool, StoreError> {
+fn is_fence_valid(sql: &impl SqlConnection, batch: &CommitBatch) -> Result<bool, StoreError> {
     let text = "SELECT sweep FROM leases WHERE lease = $1 AND epoch = $2 AND sweep = $3";
     let values = [batch.fence.lease.into(), batch.fence.epoch.into(), batch.sweep.into()];
-    Ok(number(sql, text, &values)?.is_some())
+    Ok(select_number(sql, text, &values)?.is_some())
 }
 
 /// Chosen trials were stored: their audits are due, unless there is nothing to compare with.
-fn begin_audits(sql: &impl Sql, batch: &Batch, stored: &[usize]) -> Result<Vec<TrialKey>, StoreError> {
+fn schedule_audits(
+    sql: &impl SqlConnection,
+    batch: &CommitBatch,
+    stored: &[usize],
+) -> Result<Vec<TrialKey>, StoreError> {
     let text = "INSERT INTO audits (sweep, cell, repeat, process) VALUES ($1, $2, $3, $4)
                 ON CONFLICT (sweep, cell, repeat) DO UPDATE SET process = $4, finding = 0, auditor = '',
                     auditor_process = '', why = ''";
     let mut due = Vec::new();
     for result in stored.iter().map(|at| &batch.results[*at]) {
         let key = result.key;
-        if batch.chosen.contains(&key) && !matches!(result.outcome, Outcome::Failed { .. }) {
+        if batch.chosen_for_audit.contains(&key) && !matches!(result.outcome, Outcome::Failed { .. }) {
             let values = [batch.sweep.into(), key.cell.into(), key.repeat.into(), batch.process.as_str().into()];
-            sql.execute(text, &values)?;
+            sql.execute_statement(text, &values)?;
             due.push(key);
         }
     }
@@ -327,14 +354,18 @@ fn begin_audits(sql: &impl Sql, batch: &Batch, stored: &[usize]) -> Result<Vec<T
 }
 
 /// Compares what was not stored with the rows that there are.
-fn compare(sql: &impl Sql, batch: &Batch, report: &mut Report) -> Result<(), StoreError> {
+fn compare_with_rows(
+    sql: &impl SqlConnection,
+    batch: &CommitBatch,
+    report: &mut CommitReport,
+) -> Result<(), StoreError> {
     let mut stored = report.stored.iter().peekable();
     let rest = batch.results.iter().enumerate().filter(|(at, _)| stored.next_if_eq(&at).is_none());
     let rest: Vec<(usize, &TrialResult)> = rest.collect();
     let keys: Vec<TrialKey> = rest.iter().map(|(_, result)| result.key).collect();
     let mut rows = HashMap::new();
-    sql.whole_trials(batch.sweep, &keys, &mut |row| {
-        match whole_trial(batch.sweep, row) {
+    sql.select_whole_trials(batch.sweep, &keys, &mut |row| {
+        match read_whole_trial_row(batch.sweep, row) {
             Ok(row) => drop(rows.insert(row.result.key, Some(row.result))),
             // Nothing to compare with: it is told, and the worker, which cannot help it, is answered.
             Err(StoreError::Damaged(damage)) => {
@@ -347,23 +378,23 @@ fn compare(sql: &impl Sql, batch: &Batch, report: &mut Report) -> Result<(), Sto
     })?;
     for (at, result) in rest {
         let Some(row) = rows.get(&result.key) else { continue };
-        let different = row.as_ref().map(|row| differences(row, result));
-        report.known.push(result.key);
+        let different = row.as_ref().map(|row| differing_fields(row, result));
+        report.already_stored.push(result.key);
         report.mismatches += u64::from(different.as_ref().is_some_and(|different| !different.is_empty()));
-        let finding = audit(sql, batch, result, different.as_deref())?;
+        let finding = record_audit(sql, batch, result, different.as_deref())?;
         report.audited.extend(finding.map(|finding| (at, finding)));
     }
     Ok(())
 }
 
 /// Whoever computes a trial again whose audit is due, and is another process than the one that the row is of, has made it.
-fn audit(
-    sql: &impl Sql,
-    batch: &Batch,
+fn record_audit(
+    sql: &impl SqlConnection,
+    batch: &CommitBatch,
     result: &TrialResult,
     different: Option<&[&'static str]>,
 ) -> Result<Option<Finding>, StoreError> {
-    if !batch.audit && !batch.chosen.contains(&result.key) {
+    if !batch.audit && !batch.chosen_for_audit.contains(&result.key) {
         return Ok(None);
     }
     let (finding, why) = match (&result.outcome, different) {
@@ -375,7 +406,7 @@ fn audit(
     let text = "UPDATE audits SET finding = $1, auditor = $2, auditor_process = $3, why = $4
                 WHERE sweep = $5 AND cell = $6 AND repeat = $7 AND finding = 0 AND process <> $3";
     let values = [
-        from_finding(Some(finding)).into(),
+        encode_finding(Some(finding)).into(),
         batch.worker.as_str().into(),
         batch.process.as_str().into(),
         why.as_str().into(),
@@ -383,52 +414,52 @@ fn audit(
         result.key.cell.into(),
         result.key.repeat.into(),
     ];
-    Ok((sql.execute(text, &values)? > 0).then_some(finding))
+    Ok((sql.execute_statement(text, &values)? > 0).then_some(finding))
 }
 
-fn fail_audit(sql: &impl Sql, sweep: i64, key: TrialKey, why: &str) -> Result<bool, StoreError> {
+fn give_up_audit(sql: &impl SqlConnection, sweep: i64, key: TrialKey, why: &str) -> Result<bool, StoreError> {
     let text =
         "UPDATE audits SET finding = $1, why = $2 WHERE sweep = $3 AND cell = $4 AND repeat = $5 AND finding = 0";
-    let failed = from_finding(Some(Finding::Failed)).into();
+    let failed = encode_finding(Some(Finding::Failed)).into();
     let values = [failed, why.into(), sweep.into(), key.cell.into(), key.repeat.into()];
-    Ok(sql.execute(text, &values)? > 0)
+    Ok(sql.execute_statement(text, &values)? > 0)
 }
 
 /// Adds what a batch was besides new rows to its sweep's tallies.
-fn count(sql: &impl Sql, sweep: i64, report: &Report) -> Result<(), StoreError> {
-    if report.known.is_empty() && report.contradicted == 0 && !report.fenced {
+fn add_to_tallies(sql: &impl SqlConnection, sweep: i64, report: &CommitReport) -> Result<(), StoreError> {
+    if report.already_stored.is_empty() && report.contradicted == 0 && !report.fenced {
         return Ok(());
     }
     // What was audited did not come again by itself.
-    let compared = (report.known.len() - report.audited.len()) as u64;
+    let compared = (report.already_stored.len() - report.audited.len()) as u64;
     let different = report.mismatches + report.contradicted;
     change_sweep(sql, sweep, |row| row.tallies.count(compared, different, report.fenced))
 }
 
 /// Moves rows of failed trials to the attempts.
-fn retry(sql: &impl Sql, sweep: i64) -> Result<Vec<TrialKey>, StoreError> {
-    let failed = [sweep.into(), FAILED.into()];
+fn retry_failed_trials(sql: &impl SqlConnection, sweep: i64) -> Result<Vec<TrialKey>, StoreError> {
+    let failed = [sweep.into(), FAILED_OUTCOME.into()];
     let text = small_trials!("WHERE sweep = $1 AND outcome = $2 ORDER BY cell, repeat");
-    let rows = all(sql, text, &failed, |row| small_trial(sweep, row))?;
+    let rows = select_all(sql, text, &failed, |row| read_trial_row(sweep, row))?;
     let attempts = rows.iter().map(|row| {
         let cause = if let Outcome::Failed { cause } = &row.result.outcome { cause.clone() } else { String::new() };
         (row.result.key, Attempt { cause, worker: row.worker.clone(), seconds: row.result.seconds })
     });
-    insert_attempts(sql, sweep, attempts.collect())?;
+    append_attempts(sql, sweep, attempts.collect())?;
     for change in [
         "DELETE FROM predictions WHERE EXISTS (SELECT 1 FROM trials AS t WHERE t.sweep = $1 AND outcome = $2
              AND predictions.sweep = t.sweep AND predictions.cell = t.cell AND predictions.repeat = t.repeat)",
         "DELETE FROM curves WHERE curve IN (SELECT curve FROM trials WHERE sweep = $1 AND outcome = $2)",
         "DELETE FROM trials WHERE sweep = $1 AND outcome = $2",
     ] {
-        sql.execute(change, &failed)?;
+        sql.execute_statement(change, &failed)?;
     }
-    go_on(sql, sweep)?;
+    reopen_completed_sweep(sql, sweep)?;
     Ok(rows.into_iter().map(|row| row.result.key).collect())
 }
 
-pub(super) fn adopt(
-    sql: &impl Sql,
+pub(super) fn insert_stored_rows(
+    sql: &impl SqlConnection,
     sweep: i64,
     rows: &[StoredTrial],
     attempts: &[(TrialKey, Attempt)],
@@ -441,27 +472,33 @@ pub(super) fn adopt(
         sql.insert_trials(sweep, worker, &results)?;
     }
     // One by one: a trial may come several times.
-    attempts.iter().try_for_each(|attempt| insert_attempts(sql, sweep, vec![attempt.clone()]))
+    attempts.iter().try_for_each(|attempt| append_attempts(sql, sweep, vec![attempt.clone()]))
 }
 
 /// Audits stored in one statement.
-const AUDITS_AT_ONCE: usize = 4096;
+const AUDITS_PER_STATEMENT: usize = 4096;
 
-pub(super) fn adopt_audits(sql: &impl Sql, sweep: i64, audits: &[Audit]) -> Result<(), StoreError> {
-    audits.chunks(AUDITS_AT_ONCE).try_for_each(|some| sql.insert_audits(sweep, some))
+pub(super) fn insert_audits_in_chunks(
+    sql: &impl SqlConnection,
+    sweep: i64,
+    audits: &[Audit],
+) -> Result<(), StoreError> {
+    audits.chunks(AUDITS_PER_STATEMENT).try_for_each(|some| sql.insert_audits(sweep, some))
 }
 
 /// Appends attempts, of each trial one, to those that there are.
-fn insert_attempts(sql: &impl Sql, sweep: i64, attempts: Vec<(TrialKey, Attempt)>) -> Result<(), StoreError> {
+fn append_attempts(sql: &impl SqlConnection, sweep: i64, attempts: Vec<(TrialKey, Attempt)>) -> Result<(), StoreError> {
     let text = "SELECT cell, repeat, count(*) FROM attempts WHERE sweep = $1 GROUP BY cell, repeat";
     let counts: HashMap<TrialKey, i64> =
-        all(sql, text, &[sweep.into()], |row| Ok((key(row)?, row.int(2)?)))?.into_iter().collect();
+        select_all(sql, text, &[sweep.into()], |row| Ok((read_trial_key(row)?, row.get_int(2)?)))?
+            .into_iter()
+            .collect();
     let numbered = attempts.into_iter().map(|(key, attempt)| (key, counts.get(&key).copied().unwrap_or(0), attempt));
     sql.insert_attempts(sweep, &numbered.collect::<Vec<_>>())
 }
 
 /// A completed sweep has trials left again.
-fn go_on(sql: &impl Sql, sweep: i64) -> Result<(), StoreError> {
+fn reopen_completed_sweep(sql: &impl SqlConnection, sweep: i64) -> Result<(), StoreError> {
     change_sweep(sql, sweep, |row| {
         if row.state == SweepState::Completed {
             row.state = SweepState::Running;
@@ -470,16 +507,17 @@ fn go_on(sql: &impl Sql, sweep: i64) -> Result<(), StoreError> {
 }
 
 /// Moves what is damaged of these trials to the attempts; which they were.
-fn set_aside(sql: &impl Sql, sweep: i64, keys: &[TrialKey]) -> Result<Vec<TrialKey>, StoreError> {
+fn quarantine_rows(sql: &impl SqlConnection, sweep: i64, keys: &[TrialKey]) -> Result<Vec<TrialKey>, StoreError> {
     let mut damaged = Vec::new();
     // Curves that are sound, so that the row that leads to them does not lead to another trial's.
     let mut curves = HashMap::new();
     let mut seen = HashSet::new();
-    sql.whole_trials(sweep, keys, &mut |row| {
-        let key = key(row)?;
+    sql.select_whole_trials(sweep, keys, &mut |row| {
+        let key = read_trial_key(row)?;
         seen.insert(key);
-        curves.insert(key, row.maybe_bytes(13).ok().flatten().map_or(0, |data| curve_checksum(sweep, key, data)));
-        match whole_trial(sweep, row) {
+        curves
+            .insert(key, row.get_optional_bytes(13).ok().flatten().map_or(0, |data| curve_checksum(sweep, key, data)));
+        match read_whole_trial_row(sweep, row) {
             Ok(_) => {}
             Err(StoreError::Damaged(damage)) => damaged.push(*damage),
             Err(error) => return Err(error),
@@ -490,58 +528,58 @@ fn set_aside(sql: &impl Sql, sweep: i64, keys: &[TrialKey]) -> Result<Vec<TrialK
         let cause = format!("its {} was damaged: {}", damage.what, damage.why);
         (damage.key, Attempt { cause, worker: String::new(), seconds: 0.0 })
     };
-    insert_attempts(sql, sweep, damaged.iter().map(attempt).collect())?;
+    append_attempts(sql, sweep, damaged.iter().map(attempt).collect())?;
     let rowless = keys.iter().filter(|key| !seen.contains(key));
     for key in damaged.iter().map(|damage| &damage.key).chain(rowless) {
         let place = [sweep.into(), key.cell.into(), key.repeat.into()];
         let curve = curves.get(key).copied().unwrap_or_default();
-        sql.execute(
+        sql.execute_statement(
             "DELETE FROM curves WHERE curve IN
                  (SELECT curve FROM trials WHERE sweep = $1 AND cell = $2 AND repeat = $3) AND checksum = $4",
             &[place[0], place[1], place[2], curve.into()],
         )?;
-        sql.execute("DELETE FROM predictions WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
-        sql.execute("DELETE FROM audits WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
-        sql.execute("DELETE FROM trials WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
+        sql.execute_statement("DELETE FROM predictions WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
+        sql.execute_statement("DELETE FROM audits WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
+        sql.execute_statement("DELETE FROM trials WHERE sweep = $1 AND cell = $2 AND repeat = $3", &place)?;
     }
     if !damaged.is_empty() {
-        go_on(sql, sweep)?;
+        reopen_completed_sweep(sql, sweep)?;
     }
     Ok(damaged.into_iter().map(|damage| damage.key).collect())
 }
 
 /// Failed audits are due again; these, with the processes whose rows they are of.
-fn retry_audits(sql: &impl Sql, sweep: i64) -> Result<Vec<(TrialKey, WorkerId)>, StoreError> {
-    let failed = [sweep.into(), from_finding(Some(Finding::Failed)).into()];
+fn retry_failed_audits(sql: &impl SqlConnection, sweep: i64) -> Result<Vec<(TrialKey, WorkerId)>, StoreError> {
+    let failed = [sweep.into(), encode_finding(Some(Finding::Failed)).into()];
     let text = "SELECT cell, repeat, process FROM audits WHERE sweep = $1 AND finding = $2 ORDER BY cell, repeat";
-    let audits = all(sql, text, &failed, |row| Ok((key(row)?, row.text(2)?.to_owned())))?;
+    let audits = select_all(sql, text, &failed, |row| Ok((read_trial_key(row)?, row.get_text(2)?.to_owned())))?;
     let again = "UPDATE audits SET finding = 0, auditor = '', auditor_process = '', why = ''
                  WHERE sweep = $1 AND finding = $2";
-    sql.execute(again, &failed)?;
+    sql.execute_statement(again, &failed)?;
     Ok(audits)
 }
 
 /// Takes away what makes a sweep one: from here on, whatever comes of it finds no fence.
-fn remove(sql: &impl Sql, sweep: i64) -> Result<(), StoreError> {
-    if sql.execute("DELETE FROM sweeps WHERE number = $1", &[sweep.into()])? > 0 {
-        sql.execute("DELETE FROM leases WHERE sweep = $1", &[sweep.into()])?;
-        sql.execute("INSERT INTO removals (sweep) VALUES ($1)", &[sweep.into()])?;
+fn remove_sweep(sql: &impl SqlConnection, sweep: i64) -> Result<(), StoreError> {
+    if sql.execute_statement("DELETE FROM sweeps WHERE number = $1", &[sweep.into()])? > 0 {
+        sql.execute_statement("DELETE FROM leases WHERE sweep = $1", &[sweep.into()])?;
+        sql.execute_statement("INSERT INTO removals (sweep) VALUES ($1)", &[sweep.into()])?;
     }
     Ok(())
 }
 
 /// Trials cleared in one transaction: it should take no longer than some dozen milliseconds.
-const CLEARED_AT_ONCE: i64 = 1000;
+const CLEARED_PER_COMMIT: i64 = 1000;
 
 /// Clears the first rows of a sweep that was removed; with the last ones, what is left of it.
-fn clear(sql: &impl Sql, sweep: i64) -> Result<Cleared, StoreError> {
-    let removed = number(sql, "SELECT sweep FROM removals WHERE sweep = $1", &[sweep.into()])?;
+fn clear_rows(sql: &impl SqlConnection, sweep: i64) -> Result<ClearedRows, StoreError> {
+    let removed = select_number(sql, "SELECT sweep FROM removals WHERE sweep = $1", &[sweep.into()])?;
     if removed.is_none() {
-        return Ok(Cleared::default());
+        return Ok(ClearedRows::default());
     }
     let text = "SELECT cell, repeat, weights FROM trials WHERE sweep = $1 ORDER BY cell, repeat LIMIT $2";
-    let of_row = |row: &dyn Fields| Ok((row.int(0)?, row.int(1)?, row.maybe_hash(2).ok().flatten()));
-    let rows = all(sql, text, &[sweep.into(), CLEARED_AT_ONCE.into()], of_row)?;
+    let of_row = |row: &dyn SqlRow| Ok((row.get_int(0)?, row.get_int(1)?, row.get_optional_hash(2).ok().flatten()));
+    let rows = select_all(sql, text, &[sweep.into(), CLEARED_PER_COMMIT.into()], of_row)?;
     let Some((cell, repeat, _)) = rows.last() else {
         for rest in [
             "DELETE FROM predictions WHERE sweep = $1",
@@ -550,9 +588,9 @@ fn clear(sql: &impl Sql, sweep: i64) -> Result<Cleared, StoreError> {
             "DELETE FROM twins WHERE sweep = $1",
             "DELETE FROM removals WHERE sweep = $1",
         ] {
-            sql.execute(rest, &[sweep.into()])?;
+            sql.execute_statement(rest, &[sweep.into()])?;
         }
-        return Ok(Cleared::default());
+        return Ok(ClearedRows::default());
     };
     for part in [
         "DELETE FROM curves WHERE curve IN
@@ -561,10 +599,10 @@ fn clear(sql: &impl Sql, sweep: i64) -> Result<Cleared, StoreError> {
         "DELETE FROM audits WHERE sweep = $1 AND (cell, repeat) <= ($2, $3)",
         "DELETE FROM trials WHERE sweep = $1 AND (cell, repeat) <= ($2, $3)",
     ] {
-        sql.execute(part, &[sweep.into(), (*cell).into(), (*repeat).into()])?;
+        sql.execute_statement(part, &[sweep.into(), (*cell).into(), (*repeat).into()])?;
     }
     let mut weights: Vec<[u8; 32]> = rows.iter().filter_map(|(.., hash)| *hash).collect();
     weights.sort_unstable();
     weights.dedup();
-    Ok(Cleared { trials: rows.len() as u64, weights, more: true })
+    Ok(ClearedRows { trials: rows.len() as u64, weights, has_more: true })
 }
