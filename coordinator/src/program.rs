@@ -8,9 +8,9 @@ use tracing_subscriber::EnvFilter;
 use crate::client::output::print;
 
 /// How a command ended well.
-pub enum Success {
+pub enum CommandOutcome {
     /// Everything as wanted.
-    Fine,
+    Done,
     /// The sweep ended, but some trials failed.
     TrialsFailed,
     /// The user interrupted it.
@@ -44,14 +44,14 @@ pub fn start_logging(default: &str, format: LogFormat) {
 ///
 /// # Errors
 /// Stdout cannot be written.
-pub fn say(text: String) -> Result<Success, UserError> {
+pub fn print_output(text: String) -> Result<CommandOutcome, UserError> {
     let error = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}"));
     print(&text).map_err(error)?;
-    Ok(Success::Fine)
+    Ok(CommandOutcome::Done)
 }
 
 /// Waits for Ctrl-C, SIGTERM, or the terminal's end (SIGHUP).
-pub async fn interrupted() {
+pub async fn wait_for_interrupt() {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be listened for");
     let mut hangup = signal(SignalKind::hangup()).expect("SIGHUP can be listened for");

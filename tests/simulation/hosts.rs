@@ -15,8 +15,8 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ergodic::server::files::Shelf;
-use ergodic::server::{Parts, Setup, assemble, recover};
+use ergodic::server::files::BlobStore;
+use ergodic::server::{CoordinatorParts, CoordinatorSetup, assemble_coordinator, recover_core};
 use ergodic::store::Store;
 use ergodic::store::sqlite::SqliteStore;
 use ergodic_common::Spec;
@@ -79,21 +79,21 @@ pub(crate) async fn coordinator(disk: Disk) -> turmoil::Result {
     disk.ledger.look().compare(store.open_reader()?.as_ref());
     let epoch = store.acquire_leadership("http://coordinator:7700")?.epoch;
     let mut writer = store.open_writer(epoch)?;
-    let (core, _) = recover(store.as_ref(), Some(writer.as_mut()), epoch, LEASE_TTL, false)?;
+    let (core, _) = recover_core(store.as_ref(), Some(writer.as_mut()), epoch, LEASE_TTL, false)?;
     let watched = Watched { writer, spec: disk.spec.clone(), ledger: disk.ledger.clone() };
-    let Parts { engine, mut writer, services, .. } = assemble(Setup {
+    let CoordinatorParts { engine, mut writer, services, .. } = assemble_coordinator(CoordinatorSetup {
         store,
         epoch,
         core,
         writer: Box::new(watched),
-        shelf: Shelf::new(disk.dir.join("data")),
+        blobs: BlobStore::new(disk.dir.join("data")),
         data_dir: None,
         tokens: None,
         lease_ttl: LEASE_TTL,
         rate_limit: None,
         stopping: disk.stop.clone(),
     })?;
-    tokio::spawn(engine.run());
+    tokio::spawn(engine.run_until_stopped());
     tokio::spawn(async move {
         for turn in 0_u64.. {
             // A commit takes from one to eight hundredths of a second.
@@ -108,7 +108,7 @@ pub(crate) async fn coordinator(disk: Disk) -> turmoil::Result {
         sleep(GRACE).await;
     };
     tokio::select! {
-        served = services.serve(connections) => Ok(served?),
+        served = services.serve_connections(connections) => Ok(served?),
         // As the program does, which waits for nobody who holds a connection open.
         () = stopped => Ok(()),
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use ergodic::core::{Ended, LeaseRow, SweepState};
+use ergodic::core::{EndedLease, LeaseRow, SweepState};
 use ergodic::store::{CommitBatch, CommitReport, StoreError, StoreReader, StoreWrite, StoreWriter, WriteOutput};
 use ergodic_common::{Spec, TrialKey};
 
@@ -78,7 +78,7 @@ impl Ledger {
         }
     }
 
-    fn end(&mut self, ended: &Ended) {
+    fn end(&mut self, ended: &EndedLease) {
         if self.leases.get(&ended.fence.lease).is_some_and(|row| row.fence == ended.fence) {
             self.leases.remove(&ended.fence.lease);
             self.lost += u64::from(ended.lost);

@@ -10,11 +10,11 @@ use ergodic::client::output::Format;
 use ergodic::client::plan::plan;
 use ergodic::core::interval::IntervalSet;
 use ergodic::core::{
-    Admission, Committed, Core, DataPin, Effect, Fence, LeaseRow, Now, StoredRow, Sweep, SweepRow, SweepState, Tallies,
-    Timing,
+    Admission, CommitOutcome, Core, CoreTime, DataPin, Effect, Fence, LeaseRow, StoredRow, Sweep, SweepRow, SweepState,
+    SweepTallies, Timing,
 };
-use ergodic::server::engine::Saying;
-use ergodic::server::{recover, session, workers};
+use ergodic::server::engine::WorkerMessage;
+use ergodic::server::{recover_core, session, workers};
 use ergodic::stats::table::{RowSource, TableParams, TableQuery};
 use ergodic::store::place::StoreLocation;
 use ergodic::store::sqlite::SqliteStore;
@@ -137,30 +137,32 @@ fn with<M: Message + Default>(bytes: &[u8], act: impl FnOnce(M)) {
 fn say(requests: &[v1::SessionRequest]) {
     let mut core = busy_core();
     for (at, request) in requests.iter().cloned().enumerate() {
-        let now = Now::from_millis(at as u64);
+        let now = CoreTime::from_millis(at as u64);
         let Some(message) = request.message else { continue };
         if let Request::Hello(hello) = message {
-            if let Ok(joining) = session::check_hello(hello) {
-                core.on_joined(joining, now);
+            if let Ok(joining) = session::parse_hello(hello) {
+                core.on_worker_joined(joining, now);
             }
             continue;
         }
-        match session::understand(message) {
-            Some(Saying::Heartbeat(running, queued, held)) => core.on_heartbeat(WORKER, running, queued, &held, now),
-            Some(Saying::Want(idle)) => _ = core.on_want(WORKER, idle, now),
-            Some(Saying::Release(fence, why)) => _ = core.on_release(WORKER, fence, why, now),
-            Some(Saying::Yielded(fence, keys)) => _ = core.on_yielded(WORKER, fence, &keys, now),
-            Some(Saying::Goodbye) => _ = core.on_goodbye(WORKER, now),
+        match session::parse_message(message) {
+            Some(WorkerMessage::Heartbeat(running, queued, held)) => {
+                core.on_heartbeat(WORKER, running, queued, &held, now)
+            }
+            Some(WorkerMessage::RequestWork(idle)) => _ = core.on_work_requested(WORKER, idle, now),
+            Some(WorkerMessage::Release(fence, why)) => _ = core.on_lease_released(WORKER, fence, why, now),
+            Some(WorkerMessage::Retracted(fence, keys)) => _ = core.on_trials_retracted(WORKER, fence, &keys, now),
+            Some(WorkerMessage::Goodbye) => _ = core.on_worker_left(WORKER, now),
             None => return,
         }
-        core.check().expect("the books add up");
+        core.check_invariants().expect("the books add up");
     }
     // What it said may count when it dies.
-    core.on_session_ended(WORKER, Now::from_secs(1));
-    core.on_tick(Now::from_secs(2));
-    core.on_tick(Now::from_secs(100));
-    core.check().expect("the books add up");
-    core.sweeps().for_each(|sweep| _ = core.explain(sweep));
+    core.on_session_ended(WORKER, CoreTime::from_secs(1));
+    core.on_tick(CoreTime::from_secs(2));
+    core.on_tick(CoreTime::from_secs(100));
+    core.check_invariants().expect("the books add up");
+    core.sweeps().for_each(|sweep| _ = core.explain_sweep(sweep));
 }
 
 /// A sweep that measures one thing.
@@ -169,7 +171,7 @@ static ONE_METRIC: LazyLock<Spec> =
 
 fn commit(mut request: v1::CommitResultsRequest) {
     request.verify_checksum();
-    let Ok(delivery) = workers::to_delivery(request, 1, &ONE_METRIC, place()) else { return };
+    let Ok(delivery) = workers::to_incoming_batch(request, 1, &ONE_METRIC, place()) else { return };
     for result in &delivery.results {
         let again =
             TrialResult::try_from(v1::TrialResult::from(result.clone())).expect("what was taken is taken again");
@@ -178,7 +180,7 @@ fn commit(mut request: v1::CommitResultsRequest) {
     }
     let mut core = busy_core();
     let keys: Vec<TrialKey> = delivery.rows.iter().map(|row| row.key).collect();
-    if let Ok(Admission::Store { sweep }) = core.admit(&delivery.worker, delivery.fence, &keys) {
+    if let Ok(Admission::Store { sweep }) = core.admit_batch(&delivery.worker, delivery.fence, &keys) {
         // As the store does, which takes the first result of a trial only.
         let mut stored: Vec<StoredRow> = Vec::new();
         for row in delivery.rows {
@@ -186,9 +188,9 @@ fn commit(mut request: v1::CommitResultsRequest) {
                 stored.push(row);
             }
         }
-        let committed = Committed { stored, ..Committed::default() };
-        core.on_committed(&delivery.worker, delivery.fence, sweep, &committed, Now::from_secs(1));
-        core.check().expect("the books add up");
+        let committed = CommitOutcome { stored, ..CommitOutcome::default() };
+        core.on_batch_committed(&delivery.worker, delivery.fence, sweep, &committed, CoreTime::from_secs(1));
+        core.check_invariants().expect("the books add up");
     }
 }
 
@@ -268,10 +270,10 @@ pub fn store(bytes: &[u8]) {
     let Ok(store) = SqliteStore::open(dir.path()) else { return };
     let Ok(leader) = store.acquire_leadership("") else { return };
     let Ok(mut writer) = store.open_writer(leader.epoch) else { return };
-    let Ok((mut core, _)) = recover(&store, Some(writer.as_mut()), leader.epoch, TTL, true) else { return };
-    core.check().expect("the books add up");
-    core.on_tick(Now::from_secs(1000));
-    core.check().expect("the books add up");
+    let Ok((mut core, _)) = recover_core(&store, Some(writer.as_mut()), leader.epoch, TTL, true) else { return };
+    core.check_invariants().expect("the books add up");
+    core.on_tick(CoreTime::from_secs(1000));
+    core.check_invariants().expect("the books add up");
     if let (Ok(reader), Ok(readers)) = (store.open_reader(), store.open_readers(2)) {
         let numbers: Vec<i64> = core.sweeps().map(|sweep| sweep.number).collect();
         numbers.iter().for_each(|number| _ = read_all(reader.as_ref(), *number));
@@ -388,7 +390,7 @@ fn empty_row() -> SweepRow {
         share: Share::default(),
         launched_at: 0.0,
         launched_by: String::new(),
-        tallies: Tallies::default(),
+        tallies: SweepTallies::default(),
     }
 }
 
@@ -401,7 +403,7 @@ fn empty_sweep() -> Sweep {
 /// One sweep, one worker, which holds lease 1 of epoch 1.
 fn busy_core() -> Core {
     let mut core = Core::new(Timing { lease_ttl: TTL }, 1, 1);
-    core.on_sweep(empty_sweep(), [], Now::ZERO);
+    core.on_sweep_added(empty_sweep(), [], CoreTime::ZERO);
     let hello = v1::Hello {
         protocol: PROTOCOL_VERSION,
         worker: WORKER.into(),
@@ -410,8 +412,8 @@ fn busy_core() -> Core {
         numerics: vec![CPU_F32.into()],
         ..v1::Hello::default()
     };
-    core.on_joined(session::check_hello(hello).expect("a good hello"), Now::ZERO);
-    let granted = core.on_want(WORKER, 2, Now::ZERO);
+    core.on_worker_joined(session::parse_hello(hello).expect("a good hello"), CoreTime::ZERO);
+    let granted = core.on_work_requested(WORKER, 2, CoreTime::ZERO);
     assert!(matches!(&granted[..], [Effect::Grant { lease, .. }] if lease.fence == Fence { lease: 1, epoch: 1 }));
     core
 }
@@ -423,7 +425,7 @@ fn good_database() -> &'static [u8] {
         let dir = tempfile::tempdir_in(memory()).expect("a temporary directory");
         let store = SqliteStore::open(dir.path()).expect("a new store");
         let fence = Fence { lease: 1, epoch: 1 };
-        let trials = IntervalSet::of(0, 8);
+        let trials = IntervalSet::from_range(0, 8);
         let lease = LeaseRow { fence, sweep: 1, class: 0, worker: WORKER.into(), trials, audits: None };
         let results = (0..2).map(|repeat| TrialResult {
             metrics: vec![0.5],

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ergodic::core::audits::Finding;
 use ergodic::core::interval::IntervalSet;
-use ergodic::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
+use ergodic::core::{DataPin, EndedLease, Fence, LeaseRow, SweepRow, SweepState, SweepTallies};
 use ergodic::store::{
     Attempt, Audit, CommitBatch, ReuseSource, ReusedCell, ReusingSweep, StoreWrite, StoredTrial, SuccessorSweep, Twin,
 };
@@ -48,7 +48,7 @@ fn write() -> impl Strategy<Value = StoreWrite> {
     let state = proptest::sample::select(SweepState::ALL.to_vec());
     let lease = move |len: u64| {
         (fence(), sweeps()).prop_map(move |(fence, sweep)| {
-            let trials = IntervalSet::of(fence.lease, fence.lease + len);
+            let trials = IntervalSet::from_range(fence.lease, fence.lease + len);
             let audits = (fence.lease % 2 == 0).then(|| "v".to_owned());
             LeaseRow { fence, sweep, class: 1, worker: "w".into(), trials, audits }
         })
@@ -57,7 +57,7 @@ fn write() -> impl Strategy<Value = StoreWrite> {
         8 => lease(10).prop_map(StoreWrite::InsertLease),
         2 => lease(5).prop_map(StoreWrite::ShrinkLease),
         2 => (sweeps(), -3..4_i32).prop_map(|(sweep, priority)| StoreWrite::SetShare(sweep, Share { priority, weight: 0.5 })),
-        4 => proptest::collection::vec((fence(), any::<bool>()).prop_map(|(fence, lost)| Ended { fence, lost }), 0..3)
+        4 => proptest::collection::vec((fence(), any::<bool>()).prop_map(|(fence, lost)| EndedLease { fence, lost }), 0..3)
             .prop_map(StoreWrite::EndLeases),
         2 => (sweeps(), state).prop_map(|(sweep, state)| StoreWrite::SetSweepState(sweep, state)),
         16 => (sweeps(), fence(), results(), 0..6_u8, "[vw]").prop_map(|(sweep, fence, results, how, process)| {
@@ -167,18 +167,18 @@ pub(crate) fn sweep(id: &str) -> SweepRow {
         number: 0,
         id: id.into(),
         source: source(0),
-        data: DataPin { hash: (id == "abc").then_some([7; 32]), train: 5, words: "five".into() },
+        data: DataPin { hash: (id == "abc").then_some([7; 32]), train: 5, provenance: "five".into() },
         state: SweepState::Running,
         launched_at: 1.5,
         launched_by: "anna@lab".into(),
-        tallies: Tallies::default(),
+        tallies: SweepTallies::default(),
         share: Share::default(),
     }
 }
 
 pub(crate) fn lease(number: u64, sweep: i64) -> LeaseRow {
     let fence = Fence { lease: number, epoch: 1 };
-    LeaseRow { fence, sweep, class: 0, worker: "w".into(), trials: IntervalSet::of(0, 10), audits: None }
+    LeaseRow { fence, sweep, class: 0, worker: "w".into(), trials: IntervalSet::from_range(0, 10), audits: None }
 }
 
 /// A batch under a lease of [`lease`].

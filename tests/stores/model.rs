@@ -304,7 +304,7 @@ impl Model {
         Some(())
     }
 
-    fn end_lease(&mut self, lease: u64, ended: &ergodic::core::Ended) {
+    fn end_lease(&mut self, lease: u64, ended: &ergodic::core::EndedLease) {
         let Some(row) = self.leases.get(&lease).filter(|row| row.fence == ended.fence) else { return };
         if ended.lost {
             self.sweeps.entry(row.sweep).and_modify(|sweep| sweep.tallies.releases += 1);
@@ -353,7 +353,7 @@ impl Model {
         }
         let known = (report.already_stored.len() - report.audited.len()) as u64;
         let mismatches = report.mismatches + report.contradicted;
-        self.sweeps.entry(batch.sweep).and_modify(|row| row.tallies.count(known, mismatches, report.fenced));
+        self.sweeps.entry(batch.sweep).and_modify(|row| row.tallies.count_batch(known, mismatches, report.fenced));
         report
     }
 

@@ -6,8 +6,8 @@ use super::{Core, Effect, Fence, Sweep};
 
 impl Core {
     /// Whether a worker holds the lease that an unfinished trial is in: only then may it keep the trial, or go on with what was kept.
-    pub fn works_on(&self, worker: &str, fence: Fence, sweep: i64, key: TrialKey) -> bool {
-        let holds = |lease: &super::Lease| {
+    pub fn is_working_on(&self, worker: &str, fence: Fence, sweep: i64, key: TrialKey) -> bool {
+        let holds = |lease: &super::LeaseState| {
             let spec = &self.sweeps[&lease.row.sweep].spec;
             lease.row.fence == fence
                 && lease.row.worker == worker
@@ -23,33 +23,39 @@ impl Core {
     }
 
     /// A checkpoint lies in its place, after so many steps of a trial. Of one that is not unfinished none is needed.
-    pub fn on_kept(&mut self, sweep_number: i64, key: TrialKey, steps: u64) -> Vec<Effect> {
+    pub fn on_checkpoint_stored(&mut self, sweep_number: i64, key: TrialKey, steps: u64) -> Vec<Effect> {
         let needs =
             |sweep: &Sweep| sweep.state.is_open() && sweep.spec.has_trial(key) && self.is_unfinished(sweep, key);
         if !self.sweeps.get(&sweep_number).is_some_and(needs) {
-            return vec![Effect::Discard(sweep_number, vec![key])];
+            return vec![Effect::DiscardCheckpoints(sweep_number, vec![key])];
         }
-        self.sweeps.entry(sweep_number).and_modify(|sweep| _ = sweep.kept.insert(key, steps));
+        self.sweeps.entry(sweep_number).and_modify(|sweep| _ = sweep.checkpoints.insert(key, steps));
         Vec::new()
     }
 
     /// The steps after which a trial is kept, if it is.
-    pub fn kept(&self, sweep_number: i64, key: TrialKey) -> Option<u64> {
-        self.sweeps.get(&sweep_number)?.kept.get(&key).copied()
+    pub fn checkpoint_steps(&self, sweep_number: i64, key: TrialKey) -> Option<u64> {
+        self.sweeps.get(&sweep_number)?.checkpoints.get(&key).copied()
     }
 
     /// Trials have ended: what is kept of them is of no use any more.
-    pub(super) fn discard(&mut self, sweep_number: i64, ended: impl Iterator<Item = TrialKey>) -> Vec<Effect> {
-        let kept = self.sweeps.get_mut(&sweep_number).map(|sweep| &mut sweep.kept).filter(|kept| !kept.is_empty());
+    pub(super) fn discard_checkpoints(
+        &mut self,
+        sweep_number: i64,
+        ended: impl Iterator<Item = TrialKey>,
+    ) -> Vec<Effect> {
+        let kept =
+            self.sweeps.get_mut(&sweep_number).map(|sweep| &mut sweep.checkpoints).filter(|kept| !kept.is_empty());
         let keys: Vec<TrialKey> =
             kept.map_or_else(Vec::new, |kept| ended.filter(|key| kept.remove(key).is_some()).collect());
-        if keys.is_empty() { Vec::new() } else { vec![Effect::Discard(sweep_number, keys)] }
+        if keys.is_empty() { Vec::new() } else { vec![Effect::DiscardCheckpoints(sweep_number, keys)] }
     }
 
     /// The same of all trials of a sweep.
-    pub(super) fn discard_all(&mut self, sweep_number: i64) -> Vec<Effect> {
-        let kept = self.sweeps.get_mut(&sweep_number).map(|sweep| std::mem::take(&mut sweep.kept)).unwrap_or_default();
+    pub(super) fn discard_all_checkpoints(&mut self, sweep_number: i64) -> Vec<Effect> {
+        let kept =
+            self.sweeps.get_mut(&sweep_number).map(|sweep| std::mem::take(&mut sweep.checkpoints)).unwrap_or_default();
         let keys: Vec<TrialKey> = kept.into_keys().collect();
-        if keys.is_empty() { Vec::new() } else { vec![Effect::Discard(sweep_number, keys)] }
+        if keys.is_empty() { Vec::new() } else { vec![Effect::DiscardCheckpoints(sweep_number, keys)] }
     }
 }

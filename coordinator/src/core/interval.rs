@@ -12,7 +12,7 @@ pub struct IntervalSet {
 
 impl IntervalSet {
     /// The numbers from `from` up to but not including `to`.
-    pub fn of(from: u64, to: u64) -> Self {
+    pub fn from_range(from: u64, to: u64) -> Self {
         let mut set = Self::default();
         set.insert(from, to);
         set
@@ -95,16 +95,16 @@ impl IntervalSet {
         for (mut from, to) in std::mem::take(self).ranges {
             while let Some(n) = gone.next_if(|n| *n < to) {
                 if n >= from {
-                    self.append(from, n);
+                    self.append_range(from, n);
                     from = n + 1;
                 }
             }
-            self.append(from, to);
+            self.append_range(from, to);
         }
     }
 
     /// Adds numbers beyond all that it holds.
-    fn append(&mut self, from: u64, to: u64) {
+    fn append_range(&mut self, from: u64, to: u64) {
         if from < to {
             self.ranges.insert(from, to);
             self.len += to - from;
@@ -112,7 +112,7 @@ impl IntervalSet {
     }
 
     /// Removes and returns the `n` smallest numbers, or all when there are fewer.
-    pub fn take(&mut self, n: u64) -> Self {
+    pub fn take_smallest(&mut self, n: u64) -> Self {
         let mut taken = Self::default();
         while taken.len < n {
             let Some((from, to)) = self.ranges.pop_first() else { break };
@@ -153,7 +153,7 @@ mod tests {
                     _ => {
                         let wanted: Vec<u64> = model.iter().take(n as usize).copied().collect();
                         wanted.iter().for_each(|x| { model.remove(x); });
-                        prop_assert_eq!(set.take(n).iter().collect::<Vec<_>>(), wanted);
+                        prop_assert_eq!(set.take_smallest(n).iter().collect::<Vec<_>>(), wanted);
                     }
                 }
                 prop_assert_eq!(set.iter().collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());

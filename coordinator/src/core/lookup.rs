@@ -10,17 +10,17 @@ use ergodic_common::tree::format_shortest;
 use ergodic_common::{Spec, TrialKey};
 
 use super::audits::AuditCounts;
-use super::growth::{Growth, Halving, Precision};
-use super::suspects::ENOUGH;
-use super::{Core, Fence, Sweep, SweepRow, SweepState, Unreadable, Worker, WorkerId};
+use super::growth::{AdaptiveRepeats, PrecisionRepeats, SuccessiveHalving};
+use super::suspects::CRASH_LIMIT;
+use super::{Core, Fence, Sweep, SweepRow, SweepState, UnreadableSweep, Worker, WorkerId};
 
 /// Where a trial is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Whereabouts {
+pub enum TrialLocation {
     /// Nobody holds it.
     Pending,
     /// Nobody holds it, and it is to be run alone, because these workers died with it in flight.
-    Suspect(Vec<String>),
+    Quarantined(Vec<String>),
     /// In a lease.
     Leased {
         /// Which.
@@ -38,11 +38,11 @@ pub enum Whereabouts {
 
 /// A sweep that is meant.
 #[derive(Debug, Clone, Copy)]
-pub enum Meant<'a> {
+pub enum SweepMatch<'a> {
     /// As it is.
-    Sweep(&'a Sweep),
+    Readable(&'a Sweep),
     /// One that cannot be read.
-    Unreadable(&'a Unreadable),
+    Unreadable(&'a UnreadableSweep),
 }
 
 impl Core {
@@ -62,18 +62,18 @@ impl Core {
     }
 
     /// Sweeps that cannot be read, in the order of launch.
-    pub fn unreadable(&self) -> impl Iterator<Item = &Unreadable> {
+    pub fn unreadable_sweeps(&self) -> impl Iterator<Item = &UnreadableSweep> {
         self.unreadable.values()
     }
 
     /// Ids of sweeps that this program neither runs nor changes.
-    pub fn left_alone(&self) -> impl Iterator<Item = &String> {
+    pub fn untouched_sweep_ids(&self) -> impl Iterator<Item = &String> {
         let shown = self.sweeps.values().filter(|sweep| sweep.withheld.is_some()).map(|sweep| &sweep.id);
         shown.chain(self.unreadable.values().map(|sweep| &sweep.record.id))
     }
 
     /// All sweeps as they are stored, in the order of launch.
-    pub fn records(&self) -> impl Iterator<Item = &Arc<SweepRow>> {
+    pub fn sweep_rows(&self) -> impl Iterator<Item = &Arc<SweepRow>> {
         let mut records: Vec<&Arc<SweepRow>> = self.sweeps.values().map(|sweep| &sweep.record).collect();
         records.extend(self.unreadable.values().map(|sweep| &sweep.record));
         records.sort_unstable_by_key(|record| record.number);
@@ -84,10 +84,10 @@ impl Core {
     ///
     /// # Errors
     /// None or several are meant, or one that cannot be read, in words.
-    pub fn find(&self, id: &str) -> Result<&Sweep, String> {
-        match self.find_any(id)? {
-            Meant::Sweep(sweep) => Ok(sweep),
-            Meant::Unreadable(Unreadable { record, why }) => {
+    pub fn find_sweep(&self, id: &str) -> Result<&Sweep, String> {
+        match self.find_any_sweep(id)? {
+            SweepMatch::Readable(sweep) => Ok(sweep),
+            SweepMatch::Unreadable(UnreadableSweep { record, why }) => {
                 Err(format!("the sweep {} cannot be read by this program: {why}", record.id))
             }
         }
@@ -97,15 +97,15 @@ impl Core {
     ///
     /// # Errors
     /// None or several are meant, in words.
-    pub fn find_any(&self, id: &str) -> Result<Meant<'_>, String> {
+    pub fn find_any_sweep(&self, id: &str) -> Result<SweepMatch<'_>, String> {
         let meant = |record: &Arc<SweepRow>| match self.unreadable.get(&record.number) {
-            Some(unreadable) => Meant::Unreadable(unreadable),
-            None => Meant::Sweep(&self.sweeps[&record.number]),
+            Some(unreadable) => SweepMatch::Unreadable(unreadable),
+            None => SweepMatch::Readable(&self.sweeps[&record.number]),
         };
         if id == "latest" {
-            return self.records().last().map(meant).ok_or_else(|| "there is no sweep yet: launch one".to_owned());
+            return self.sweep_rows().last().map(meant).ok_or_else(|| "there is no sweep yet: launch one".to_owned());
         }
-        let mut matching = self.records().filter(|record| !id.is_empty() && record.id.starts_with(id));
+        let mut matching = self.sweep_rows().filter(|record| !id.is_empty() && record.id.starts_with(id));
         match (matching.next(), matching.next()) {
             (Some(record), None) => Ok(meant(record)),
             (None, _) => Err(format!("there is no sweep '{id}'; `ergodic list` shows all")),
@@ -114,7 +114,7 @@ impl Core {
     }
 
     /// Number of leases in force.
-    pub fn leases(&self) -> usize {
+    pub fn lease_count(&self) -> usize {
         self.leases.len()
     }
 
@@ -129,52 +129,52 @@ impl Core {
     }
 
     /// Connected workers that can run a sweep, and their slots.
-    pub fn capacity(&self, spec: &Spec) -> (u32, u32) {
+    pub fn capacity_for(&self, spec: &Spec) -> (u32, u32) {
         let able = self.workers.values().filter(|w| w.connected && w.numerics.contains(&spec.numerics));
         able.fold((0, 0), |(workers, slots), w| (workers + 1, slots + w.slots))
     }
 
     /// Where a trial of a running sweep is.
-    pub fn whereabouts(&self, sweep: &Sweep, key: TrialKey) -> Whereabouts {
+    pub fn locate_trial(&self, sweep: &Sweep, key: TrialKey) -> TrialLocation {
         let (class, n) = sweep.spec.grid.locate_trial(key);
-        if !sweep.needs(key) {
-            return Whereabouts::Unneeded;
+        if !sweep.needs_trial(key) {
+            return TrialLocation::Unneeded;
         }
         if sweep.classes[class as usize].pending.contains(n) {
-            return Whereabouts::Pending;
+            return TrialLocation::Pending;
         }
-        if sweep.suspects.waits((class, n)) {
-            return Whereabouts::Suspect(sweep.suspects.killed_by((class, n)).cloned().collect());
+        if sweep.quarantine.is_waiting((class, n)) {
+            return TrialLocation::Quarantined(sweep.quarantine.crashed_workers((class, n)).cloned().collect());
         }
-        self.holder(sweep, key, false).unwrap_or(Whereabouts::Done)
+        self.locate_in_lease(sweep, key, false).unwrap_or(TrialLocation::Done)
     }
 
     /// Whether a trial is to be run and has no row.
     pub(super) fn is_unfinished(&self, sweep: &Sweep, key: TrialKey) -> bool {
-        !matches!(self.whereabouts(sweep, key), Whereabouts::Done | Whereabouts::Unneeded)
+        !matches!(self.locate_trial(sweep, key), TrialLocation::Done | TrialLocation::Unneeded)
     }
 
     /// Where the audit of a trial is: done if it was made, or none is due.
-    pub fn whereabouts_of_audit(&self, sweep: &Sweep, key: TrialKey) -> Whereabouts {
+    pub fn locate_audit(&self, sweep: &Sweep, key: TrialKey) -> TrialLocation {
         let place = sweep.spec.grid.locate_trial(key);
-        let killed: Vec<String> = sweep.audits.suspects.killed_by(place).cloned().collect();
-        match sweep.audits.waits(place) {
-            true if killed.is_empty() => Whereabouts::Pending,
-            true => Whereabouts::Suspect(killed),
-            false => self.holder(sweep, key, true).unwrap_or(Whereabouts::Done),
+        let killed: Vec<String> = sweep.audits.quarantine.crashed_workers(place).cloned().collect();
+        match sweep.audits.is_waiting(place) {
+            true if killed.is_empty() => TrialLocation::Pending,
+            true => TrialLocation::Quarantined(killed),
+            false => self.locate_in_lease(sweep, key, true).unwrap_or(TrialLocation::Done),
         }
     }
 
     /// The lease that a trial, or its audit, is in.
-    fn holder(&self, sweep: &Sweep, key: TrialKey, audit: bool) -> Option<Whereabouts> {
+    fn locate_in_lease(&self, sweep: &Sweep, key: TrialKey, audit: bool) -> Option<TrialLocation> {
         let (class, n) = sweep.spec.grid.locate_trial(key);
-        let holds = |l: &&super::Lease| {
+        let holds = |l: &&super::LeaseState| {
             let of_class = l.row.sweep == sweep.number && l.row.class == class;
             of_class && l.row.audits.is_some() == audit && l.row.trials.contains(n)
         };
         let lease = self.leases.values().find(holds)?;
         let worker = self.workers.get(&lease.row.worker);
-        Some(Whereabouts::Leased {
+        Some(TrialLocation::Leased {
             fence: lease.row.fence,
             worker: worker.map_or_else(|| lease.row.worker.clone(), |w| w.name.clone()),
             running: worker.is_some_and(|w| w.running.contains(&(lease.row.fence.lease, key))),
@@ -182,8 +182,8 @@ impl Core {
     }
 
     /// Why a sweep is where it is, one finding per line.
-    pub fn explain(&self, sweep: &Sweep) -> Vec<String> {
-        let total = sweep.total();
+    pub fn explain_sweep(&self, sweep: &Sweep) -> Vec<String> {
+        let total = sweep.total_trials();
         let done = sweep.counts.done();
         let mut lines = vec![format!(
             "{} of {total} trials have a row ({} completed, {} diverged, {} failed); {} are in leases, {} wait.",
@@ -210,7 +210,7 @@ impl Core {
         if let Some(limit) = sweep.spec.scheduling.time_limit.filter(|_| sweep.state.is_open()) {
             lines.push(format!("A trial that takes longer than {} is broken off and fails.", format_duration(limit)));
         }
-        lines.extend(explain_growth(sweep));
+        lines.extend(explain_adaptive_repeats(sweep));
         lines.extend(explain_audits(sweep));
         if sweep.tallies.mismatches > 0 {
             lines.push(format!(
@@ -222,7 +222,7 @@ impl Core {
     }
 
     fn explain_running(&self, sweep: &Sweep, lines: &mut Vec<String>) {
-        let (able, slots) = self.capacity(&sweep.spec);
+        let (able, slots) = self.capacity_for(&sweep.spec);
         let connected = self.workers.values().filter(|w| w.connected).count() as u32;
         if connected == 0 {
             lines.push("No worker is joined: start one with `ergodic-worker --join URL`.".into());
@@ -257,15 +257,15 @@ impl Core {
                 ));
             }
         }
-        if sweep.suspects.waiting() > 0 {
+        if sweep.quarantine.waiting_count() > 0 {
             lines.push(format!(
                 "{} trials were in flight when workers died, more than once: each is run again at the end, alone; after \
-                 {ENOUGH} dead workers it is given up.",
-                sweep.suspects.waiting()
+                 {CRASH_LIMIT} dead workers it is given up.",
+                sweep.quarantine.waiting_count()
             ));
         }
         for worker in self.workers.values().filter(|w| w.connected) {
-            if let Some((_, why)) = worker.unable.get(&sweep.number) {
+            if let Some((_, why)) = worker.unable_sweeps.get(&sweep.number) {
                 lines.push(format!("{} cannot work on it: {why}", worker.name));
             }
         }
@@ -273,7 +273,7 @@ impl Core {
     }
 
     fn explain_share(&self, sweep: &Sweep, lines: &mut Vec<String>) {
-        let rivals = self.rivals(sweep);
+        let rivals = self.rival_sweeps(sweep);
         let ids = |which: &dyn Fn(i32) -> bool| {
             let rivals = rivals.iter().filter(|rival| which(rival.share.priority));
             rivals.map(|rival| rival.id.as_str()).collect::<Vec<_>>().join(", ")
@@ -292,7 +292,7 @@ impl Core {
     ///
     /// # Errors
     /// What does not add up.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check_invariants(&self) -> Result<(), String> {
         self.sweeps.values().filter(|sweep| sweep.withheld.is_none()).try_for_each(|sweep| self.check_sweep(sweep))
     }
 
@@ -305,17 +305,17 @@ impl Core {
         if leased != sweep.leased {
             return Err(format!("{}: {leased} trials in leases, {} counted", sweep.id, sweep.leased));
         }
-        let sum = pending + sweep.suspects.waiting() + leased + sweep.counts.done();
-        if sum != sweep.total() {
-            return Err(format!("{}: {sum} trials accounted for, of {}", sweep.id, sweep.total()));
+        let sum = pending + sweep.quarantine.waiting_count() + leased + sweep.counts.done();
+        if sum != sweep.total_trials() {
+            return Err(format!("{}: {sum} trials accounted for, of {}", sweep.id, sweep.total_trials()));
         }
         let useless = |key: &&TrialKey| !sweep.state.is_open() || !self.is_unfinished(sweep, **key);
-        if let Some(key) = sweep.kept.keys().find(useless) {
+        if let Some(key) = sweep.checkpoints.keys().find(useless) {
             return Err(format!("{}: a checkpoint of {key} is kept, which is not unfinished", sweep.id));
         }
         for lease in of_sweep() {
             let pending = &sweep.classes[lease.row.class as usize].pending;
-            let elsewhere = |n: u64| pending.contains(n) || sweep.suspects.waits((lease.row.class, n));
+            let elsewhere = |n: u64| pending.contains(n) || sweep.quarantine.is_waiting((lease.row.class, n));
             if let Some(n) = lease.row.trials.iter().find(|n| elsewhere(*n)) {
                 return Err(format!("{}: trial {n} waits and is leased", sweep.id));
             }
@@ -330,7 +330,7 @@ impl Core {
         let of_sweep = || self.leases.values().filter(|l| l.row.sweep == sweep.number);
         let audits = || of_sweep().filter(|l| l.row.audits.is_some());
         let leased: u64 = audits().map(|l| l.row.trials.len()).sum();
-        let (waiting, left) = (sweep.audits.waiting(), sweep.audits.counts.left());
+        let (waiting, left) = (sweep.audits.waiting_count(), sweep.audits.counts.remaining());
         if leased != sweep.audits.leased || waiting + leased != left {
             let counted = sweep.audits.leased;
             return Err(format!("{}: {left} audits left, {waiting} wait, {leased} leased ({counted})", sweep.id));
@@ -343,41 +343,41 @@ impl Core {
 }
 
 /// How far its cells are, if that decides how often they are repeated.
-fn explain_growth(sweep: &Sweep) -> Option<String> {
+fn explain_adaptive_repeats(sweep: &Sweep) -> Option<String> {
     let until = sweep.spec.stopping_rule.as_ref()?;
-    match (sweep.growth.as_ref()?, until.criterion) {
-        (Growth::Precision(growth), StoppingCriterion::Precision { ci95 }) => {
+    match (sweep.adaptive_repeats.as_ref()?, until.criterion) {
+        (AdaptiveRepeats::Precision(growth), StoppingCriterion::Precision { ci95 }) => {
             Some(explain_precision(sweep, growth, until, ci95))
         }
-        (Growth::Halving(growth), StoppingCriterion::Halving { factor }) => {
+        (AdaptiveRepeats::Halving(growth), StoppingCriterion::Halving { factor }) => {
             Some(explain_halving(sweep, growth, until, factor))
         }
         _ => None,
     }
 }
 
-fn explain_precision(sweep: &Sweep, growth: &Precision, until: &StoppingRule, ci95: f64) -> String {
-    let (standing, cells, name) = (growth.standing(), sweep.spec.grid.cell_count(), until.metric.name());
-    let (known, open) = (standing.known(), standing.open(cells));
+fn explain_precision(sweep: &Sweep, growth: &PrecisionRepeats, until: &StoppingRule, ci95: f64) -> String {
+    let (standing, cells, name) = (growth.progress(), sweep.spec.grid.cell_count(), until.metric.name());
+    let (known, open) = (standing.count_known_cells(), standing.count_open_cells(cells));
     let ci95 = format_shortest(ci95);
     let mut line = format!("{known} of {cells} cells know the mean of {name} to ± {ci95}");
     if known > 0 {
-        let parts: Vec<String> = standing.reached.iter().map(|(n, cells)| format!("{cells} at {n}")).collect();
+        let parts: Vec<String> = standing.reached_cells.iter().map(|(n, cells)| format!("{cells} at {n}")).collect();
         line += &format!(" (cells at so many repeats: {})", parts.join(", "));
     }
-    if standing.exhausted > 0 {
-        line += &format!("; not even with all {} repeats: {}", sweep.spec.repeats, standing.exhausted);
+    if standing.exhausted_cells > 0 {
+        line += &format!("; not even with all {} repeats: {}", sweep.spec.repeats, standing.exhausted_cells);
     }
     if open > 0 {
-        let expected = sweep.expected();
+        let expected = sweep.expected_trials();
         line += &format!("; {open} go on, by their spread so far to about {expected} trials of the sweep in all");
     }
     line + "."
 }
 
-fn explain_halving(sweep: &Sweep, growth: &Halving, until: &StoppingRule, factor: u32) -> String {
-    let (cells, name, rung) = (sweep.spec.grid.cell_count(), until.metric.name(), growth.rung());
-    let (standing, ready) = growth.standing();
+fn explain_halving(sweep: &Sweep, growth: &SuccessiveHalving, until: &StoppingRule, factor: u32) -> String {
+    let (cells, name, rung) = (sweep.spec.grid.cell_count(), until.metric.name(), growth.current_rung());
+    let (standing, ready) = growth.rung_progress();
     let climb = match standing {
         all if all == cells => format!("all {cells} cells are"),
         1 => format!("the best of {cells} cells is"),
@@ -397,10 +397,12 @@ fn explain_audits(sweep: &Sweep) -> Option<String> {
     if sweep.spec.scheduling.audit_share == 0.0 && due == 0 {
         return None;
     }
-    let made =
-        format!("Audit: {} of {due} trials were run again by another worker process", due - sweep.audits.counts.left());
+    let made = format!(
+        "Audit: {} of {due} trials were run again by another worker process",
+        due - sweep.audits.counts.remaining()
+    );
     let found = format!("{same} yielded the same bits, {different} others, {failed} failed");
-    let rest = match (sweep.audits.counts.left(), sweep.state) {
+    let rest = match (sweep.audits.counts.remaining(), sweep.state) {
         (0, _) => String::new(),
         (left, SweepState::Completed) => {
             format!(

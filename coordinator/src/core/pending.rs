@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{Spec, TrialKey};
 
-use super::growth::Allowed;
+use super::growth::Allowance;
 use super::interval::IntervalSet;
 use super::sweep::{StoredRow, Sweep, SweepRow};
 
@@ -19,8 +19,8 @@ impl Sweep {
         };
         let open = (0..self.classes.len()).filter_map(|class| Some((next_repeat(class)?, class)));
         let (repeat, class) = open.min().unwrap_or_default();
-        match &self.growth {
-            Some(growth) if repeat >= u64::from(growth.least()) => self.urgent_class().unwrap_or(class),
+        match &self.adaptive_repeats {
+            Some(growth) if repeat >= u64::from(growth.min_repeats()) => self.urgent_class().unwrap_or(class),
             _ => class,
         }
     }
@@ -28,49 +28,50 @@ impl Sweep {
     /// The class of the first cell that comes before others and of which a repeat waits.
     fn urgent_class(&mut self) -> Option<usize> {
         loop {
-            let cell = self.growth.as_ref()?.urgent().next()?;
-            if !self.waiting_of(cell, 1).is_empty() {
+            let cell = self.adaptive_repeats.as_ref()?.urgent_cells().next()?;
+            if !self.waiting_repeats(cell, 1).is_empty() {
                 return Some(self.spec.grid.locate_trial(TrialKey { cell, repeat: 0 }).0 as usize);
             }
-            self.growth.as_mut()?.close(cell);
+            self.adaptive_repeats.as_mut()?.close_cell(cell);
         }
     }
 
     /// Repeats of a cell that wait, beyond those that every cell has, as numbers in its class.
-    fn waiting_of(&self, cell: u64, most: u64) -> IntervalSet {
+    fn waiting_repeats(&self, cell: u64, most: u64) -> IntervalSet {
         let mut waiting = IntervalSet::default();
-        let Some(growth) = &self.growth else { return waiting };
+        let Some(growth) = &self.adaptive_repeats else { return waiting };
         let (class, first) = self.spec.grid.locate_trial(TrialKey { cell, repeat: 0 });
         let (cells, pending) = (self.spec.grid.class_cell_count(class), &self.classes[class as usize].pending);
-        let numbers = (growth.least()..growth.allowed(cell)).map(|repeat| u64::from(repeat) * cells + first);
+        let numbers =
+            (growth.min_repeats()..growth.allowed_repeats(cell)).map(|repeat| u64::from(repeat) * cells + first);
         let take = numbers.filter(|n| pending.contains(*n)).take(most as usize);
         take.for_each(|n| waiting.insert(n, n + 1));
         waiting
     }
 
     /// Takes up to so many trials of a class for a lease, at least one if one waits.
-    pub(super) fn take_pending(&mut self, class: u32, most: u64) -> IntervalSet {
-        let taken = self.take_urgent(class, most);
+    pub(super) fn take_pending_trials(&mut self, class: u32, most: u64) -> IntervalSet {
+        let taken = self.take_urgent_trials(class, most);
         let pending = &mut self.classes[class as usize].pending;
         if taken.is_empty() {
-            return pending.take(most);
+            return pending.take_smallest(most);
         }
         taken.iter().for_each(|n| _ = pending.remove(n));
         taken
     }
 
     /// Those of cells that come before others, once every cell of the class has what every cell has.
-    fn take_urgent(&mut self, class: u32, most: u64) -> IntervalSet {
+    fn take_urgent_trials(&mut self, class: u32, most: u64) -> IntervalSet {
         let mut taken = IntervalSet::default();
         let cells = self.spec.grid.class_cell_count(class).max(1);
-        let Some(growth) = &self.growth else { return taken };
-        if self.classes[class as usize].pending.first().is_none_or(|n| n / cells < u64::from(growth.least())) {
+        let Some(growth) = &self.adaptive_repeats else { return taken };
+        if self.classes[class as usize].pending.first().is_none_or(|n| n / cells < u64::from(growth.min_repeats())) {
             return taken;
         }
         let mut closed = Vec::new();
         let of_class = |cell: &u64| self.spec.grid.locate_trial(TrialKey { cell: *cell, repeat: 0 }).0 == class;
-        for cell in growth.urgent().filter(of_class) {
-            match self.waiting_of(cell, most - taken.len()) {
+        for cell in growth.urgent_cells().filter(of_class) {
+            match self.waiting_repeats(cell, most - taken.len()) {
                 none if none.is_empty() => closed.push(cell),
                 waiting => taken.insert_all(&waiting),
             }
@@ -78,57 +79,57 @@ impl Sweep {
                 break;
             }
         }
-        self.growth.iter_mut().for_each(|growth| closed.iter().for_each(|cell| growth.close(*cell)));
+        self.adaptive_repeats.iter_mut().for_each(|growth| closed.iter().for_each(|cell| growth.close_cell(*cell)));
         taken
     }
 
     /// A row may allow further repeats of its cell.
-    pub(super) fn grow(&mut self, row: &StoredRow) {
-        let Some(growth) = &mut self.growth else { return };
-        let allowed = growth.settle(row.key, &row.outcome, row.decides);
-        self.allow(allowed);
+    pub(super) fn update_allowance(&mut self, row: &StoredRow) {
+        let Some(growth) = &mut self.adaptive_repeats else { return };
+        let allowed = growth.record_row(row.key, &row.outcome, row.deciding_metric);
+        self.apply_allowance(allowed);
     }
 
     /// A row that is gone may change what was found, and thereby allow further repeats.
-    pub(super) fn judge_without(&mut self, key: TrialKey) {
-        let Some(growth) = &mut self.growth else { return };
-        let allowed = growth.reopen(&self.spec, key);
-        self.allow(allowed);
+    pub(super) fn rejudge_without_row(&mut self, key: TrialKey) {
+        let Some(growth) = &mut self.adaptive_repeats else { return };
+        let allowed = growth.forget_row(&self.spec, key);
+        self.apply_allowance(allowed);
     }
 
     /// All rows of a sweep that has ended are there: it stands by its choices.
-    pub(super) fn decide(&mut self) {
-        let Some(growth) = &mut self.growth else { return };
-        let allowed = growth.decide(&self.spec);
-        self.allow(allowed);
+    pub(super) fn restore_decisions(&mut self) {
+        let Some(growth) = &mut self.adaptive_repeats else { return };
+        let allowed = growth.restore_decisions(&self.spec);
+        self.apply_allowance(allowed);
     }
 
-    fn allow(&mut self, allowed: Allowed) {
+    fn apply_allowance(&mut self, allowed: Allowance) {
         for (cell, repeats) in allowed {
-            repeats.for_each(|repeat| self.add(TrialKey { cell, repeat }));
+            repeats.for_each(|repeat| self.add_pending_trial(TrialKey { cell, repeat }));
         }
     }
 
-    fn add(&mut self, key: TrialKey) {
+    fn add_pending_trial(&mut self, key: TrialKey) {
         let (class, n) = self.spec.grid.locate_trial(key);
         self.classes[class as usize].pending.insert(n, n + 1);
     }
 
     /// Trials of a class wait again.
-    pub(super) fn show_again(&mut self, class: u32, trials: &IntervalSet) {
-        let Some(growth) = &mut self.growth else { return };
-        trials.iter().for_each(|n| growth.put_back(self.spec.grid.class_trial_at(class, n).cell));
+    pub(super) fn reopen_cells(&mut self, class: u32, trials: &IntervalSet) {
+        let Some(growth) = &mut self.adaptive_repeats else { return };
+        trials.iter().for_each(|n| growth.reopen_cell(self.spec.grid.class_trial_at(class, n).cell));
     }
 
     /// From now on there are more repeats of the same cells. These come last in every class, so that all others keep
     /// their numbers.
-    pub(super) fn extend(&mut self, source: SpecSource, spec: Arc<Spec>) {
+    pub(super) fn extend_repeats(&mut self, source: SpecSource, spec: Arc<Spec>) {
         let before = std::mem::replace(&mut self.spec, spec);
         self.record = Arc::new(SweepRow { source, ..(*self.record).clone() });
-        match (&mut self.growth, &self.spec.stopping_rule) {
+        match (&mut self.adaptive_repeats, &self.spec.stopping_rule) {
             (Some(growth), Some(until)) => {
-                let allowed = growth.extend(&self.spec, until);
-                self.allow(allowed);
+                let allowed = growth.extend_repeats(&self.spec, until);
+                self.apply_allowance(allowed);
             }
             _ => {
                 for (class, state) in self.classes.iter_mut().enumerate() {

@@ -9,13 +9,13 @@ use ergodic_common::spec::SpecSource;
 use ergodic_common::terms::Share;
 use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 
-use super::audits::{Audits, Recorded};
-use super::growth::Growth;
+use super::audits::{Audits, RecordedAudit};
+use super::growth::AdaptiveRepeats;
 use super::interval::IntervalSet;
-use super::live::Live;
-use super::shares::Turn;
-use super::suspects::Suspects;
-use super::{LeaseRow, Now};
+use super::live::LiveStats;
+use super::shares::FairShare;
+use super::suspects::Quarantine;
+use super::{CoreTime, LeaseRow};
 
 /// The state of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +80,7 @@ pub struct SweepRow {
     /// Who launched it; empty if that is not known.
     pub launched_by: String,
     /// What had happened to it when the row was read.
-    pub tallies: Tallies,
+    pub tallies: SweepTallies,
 }
 
 impl SweepRow {
@@ -93,7 +93,7 @@ impl SweepRow {
 /// What happened to a sweep besides its rows. The store counts in the transactions in which it happens, the core when it
 /// hears of it, so that nothing is forgotten by a restart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tallies {
+pub struct SweepTallies {
     /// Leases that ended with trials left, which were given out again.
     pub releases: u64,
     /// Results that came again and were compared with their row.
@@ -104,9 +104,9 @@ pub struct Tallies {
     pub fenced: u64,
 }
 
-impl Tallies {
+impl SweepTallies {
     /// Counts a batch of which so many results were compared and so many of these were different.
-    pub fn count(&mut self, compared: u64, different: u64, fenced: bool) {
+    pub fn count_batch(&mut self, compared: u64, different: u64, fenced: bool) {
         self.duplicates += compared;
         self.mismatches += different;
         self.fenced += u64::from(fenced);
@@ -121,12 +121,12 @@ pub struct DataPin {
     /// Training images asked of the dataset's files.
     pub train: u32,
     /// What is trained on, in words.
-    pub words: String,
+    pub provenance: String,
 }
 
 /// A sweep that is stored, and that this program cannot read.
 #[derive(Debug, Clone)]
-pub struct Unreadable {
+pub struct UnreadableSweep {
     /// As it is stored.
     pub record: Arc<SweepRow>,
     /// Why not, in words.
@@ -151,34 +151,34 @@ pub struct Sweep {
     /// Its share of the workers.
     pub share: Share,
     /// Trials with a row.
-    pub counts: Counts,
+    pub counts: OutcomeCounts,
     /// What happened to it besides its rows.
-    pub tallies: Tallies,
+    pub tallies: SweepTallies,
     /// The main metric per cell.
-    pub live: Live,
+    pub live_stats: LiveStats,
     /// Whether the main metric is the same quantity in all cells.
     pub is_ranked: bool,
     /// Trials that may kill workers.
-    pub suspects: Suspects,
+    pub quarantine: Quarantine,
     /// Trials that are run a second time.
     pub audits: Audits,
     /// How far its cells are, if these end when they are known well enough.
-    pub growth: Option<Growth>,
+    pub adaptive_repeats: Option<AdaptiveRepeats>,
     /// Until then, workers from before a restart may come back for its audits.
-    pub(super) expects: Now,
+    pub(super) auditors_expected_until: CoreTime,
     /// Identities of cells whose trials were chosen from lately.
-    pub(super) hashes: HashMap<u64, [u8; 32]>,
+    pub(super) cell_hashes: HashMap<u64, [u8; 32]>,
     /// Unfinished trials of which a checkpoint is kept, with the steps after which it was made.
-    pub(super) kept: BTreeMap<TrialKey, u64>,
-    pub(super) classes: Vec<Class>,
+    pub(super) checkpoints: BTreeMap<TrialKey, u64>,
+    pub(super) classes: Vec<ClassState>,
     pub(super) leased: u64,
-    pub(super) rate: Rate,
-    pub(super) turn: Turn,
+    pub(super) completion_rate: CompletionRate,
+    pub(super) fair_share: FairShare,
 }
 
 /// Rows by outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct OutcomeCounts {
     /// Completed trials.
     pub completed: u64,
     /// Diverged trials.
@@ -187,7 +187,7 @@ pub struct Counts {
     pub failed: u64,
 }
 
-impl Counts {
+impl OutcomeCounts {
     /// Counts one more.
     pub fn add(&mut self, outcome: &Outcome) {
         match outcome {
@@ -198,7 +198,7 @@ impl Counts {
     }
 
     /// Adds others.
-    pub fn extend(&mut self, others: &Self) {
+    pub fn merge(&mut self, others: &Self) {
         self.completed += others.completed;
         self.diverged += others.diverged;
         self.failed += others.failed;
@@ -211,18 +211,18 @@ impl Counts {
 }
 
 #[derive(Debug)]
-pub(super) struct Class {
+pub(super) struct ClassState {
     pub(super) pending: IntervalSet,
     /// Moving average of the duration of a trial.
-    pub(super) seconds: Option<f64>,
+    pub(super) trial_seconds: Option<f64>,
 }
 
 /// Trials per second, averaged with a time constant of [`Rate::SPAN`].
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Rate {
-    value: f64,
-    since: Option<Now>,
-    fresh: u64,
+pub(super) struct CompletionRate {
+    per_second: f64,
+    counted_since: Option<CoreTime>,
+    newly_counted: u64,
 }
 
 /// What the core keeps of a stored row.
@@ -233,9 +233,9 @@ pub struct StoredRow {
     /// How it ended.
     pub outcome: Outcome,
     /// The metric that is watched.
-    pub metric: f64,
+    pub watched_metric: f64,
     /// The metric that decides how often a cell is repeated; NaN where none does.
-    pub decides: f64,
+    pub deciding_metric: f64,
     /// Duration of the attempt.
     pub seconds: f64,
 }
@@ -243,12 +243,13 @@ pub struct StoredRow {
 impl Sweep {
     /// A sweep none of whose trials has a row yet.
     pub fn new(record: Arc<SweepRow>, spec: Arc<Spec>) -> Self {
-        let growth = spec.stopping_rule.as_ref().map(|until| Growth::new(&spec, until));
+        let adaptive_repeats = spec.stopping_rule.as_ref().map(|until| AdaptiveRepeats::new(&spec, until));
         let is_ranked = find_mixed_losses(&spec, &watched_metric(&spec.measure.metrics).1).is_none();
-        let repeats = u64::from(growth.as_ref().map_or(spec.repeats, Growth::least));
-        let pending = |class| IntervalSet::of(0, spec.grid.class_cell_count(class) * repeats);
-        let classes =
-            (0..spec.grid.class_count()).map(|class| Class { pending: pending(class), seconds: None }).collect();
+        let repeats = u64::from(adaptive_repeats.as_ref().map_or(spec.repeats, AdaptiveRepeats::min_repeats));
+        let pending = |class| IntervalSet::from_range(0, spec.grid.class_cell_count(class) * repeats);
+        let classes = (0..spec.grid.class_count())
+            .map(|class| ClassState { pending: pending(class), trial_seconds: None })
+            .collect();
         Self {
             id: record.id.clone(),
             number: record.number,
@@ -258,19 +259,19 @@ impl Sweep {
             share: record.share,
             tallies: record.tallies,
             record,
-            counts: Counts::default(),
-            live: Live::default(),
+            counts: OutcomeCounts::default(),
+            live_stats: LiveStats::default(),
             is_ranked,
-            suspects: Suspects::default(),
+            quarantine: Quarantine::default(),
             audits: Audits::default(),
-            growth,
-            expects: Now::ZERO,
-            hashes: HashMap::new(),
-            kept: BTreeMap::new(),
+            adaptive_repeats,
+            auditors_expected_until: CoreTime::ZERO,
+            cell_hashes: HashMap::new(),
+            checkpoints: BTreeMap::new(),
             classes,
             leased: 0,
-            rate: Rate::default(),
-            turn: Turn::default(),
+            completion_rate: CompletionRate::default(),
+            fair_share: FairShare::default(),
         }
     }
 
@@ -285,59 +286,60 @@ impl Sweep {
     }
 
     /// Trials to be run, as far as is known: where cells end when they are known well enough, it grows.
-    pub fn total(&self) -> u64 {
-        self.growth.as_ref().map_or_else(|| self.spec.trial_count(), Growth::total)
+    pub fn total_trials(&self) -> u64 {
+        self.adaptive_repeats.as_ref().map_or_else(|| self.spec.trial_count(), AdaptiveRepeats::total_trials)
     }
 
     /// Trials that it should come to.
-    pub fn expected(&self) -> u64 {
-        self.growth.as_ref().map_or_else(|| self.spec.trial_count(), Growth::expected)
+    pub fn expected_trials(&self) -> u64 {
+        self.adaptive_repeats.as_ref().map_or_else(|| self.spec.trial_count(), AdaptiveRepeats::expected_trials)
     }
 
     /// Whether a trial is to be run, or was, as far as is known.
-    pub fn needs(&self, key: TrialKey) -> bool {
-        self.spec.has_trial(key) && self.growth.as_ref().is_none_or(|growth| key.repeat < growth.allowed(key.cell))
+    pub fn needs_trial(&self, key: TrialKey) -> bool {
+        self.spec.has_trial(key)
+            && self.adaptive_repeats.as_ref().is_none_or(|growth| key.repeat < growth.allowed_repeats(key.cell))
     }
 
     /// Unfinished trials of which a checkpoint is kept.
-    pub fn checkpoints(&self) -> u64 {
-        self.kept.len() as u64
+    pub fn checkpoint_count(&self) -> u64 {
+        self.checkpoints.len() as u64
     }
 
     /// Trials in leases.
-    pub fn leased(&self) -> u64 {
+    pub fn leased_count(&self) -> u64 {
         self.leased
     }
 
     /// Trials per second: counted of late where trials are short, else what so many slots should do.
-    pub fn rate(&self, slots: f64) -> f64 {
-        let left = |class: &&Class| !class.pending.is_empty() && class.seconds.is_some();
+    pub fn estimate_trial_rate(&self, slots: f64) -> f64 {
+        let left = |class: &&ClassState| !class.pending.is_empty() && class.trial_seconds.is_some();
         let (trials, seconds) = self.classes.iter().filter(left).fold((0.0, 0.0), |(trials, seconds), class| {
             let pending = class.pending.len() as f64;
-            (trials + pending, seconds + pending * class.seconds.unwrap_or(0.0))
+            (trials + pending, seconds + pending * class.trial_seconds.unwrap_or(0.0))
         });
-        if seconds > LONG_TRIAL * trials { slots * trials / seconds } else { self.rate.value }
+        if seconds > LONG_TRIAL_SECONDS * trials { slots * trials / seconds } else { self.completion_rate.per_second }
     }
 
     /// Books a row; returns where the trial stands.
-    pub(super) fn settle(&mut self, row: &StoredRow) -> (u32, u64) {
-        let (class, n) = self.book(row);
+    pub(super) fn record_row(&mut self, row: &StoredRow) -> (u32, u64) {
+        let (class, n) = self.count_row(row);
         self.classes[class as usize].pending.remove(n);
-        self.suspects.acquit((class, n));
+        self.quarantine.remove((class, n));
         (class, n)
     }
 
     /// Books the rows that a sweep begins with, in any order.
-    pub(super) fn settle_all(&mut self, rows: impl IntoIterator<Item = StoredRow>) {
+    pub(super) fn record_initial_rows(&mut self, rows: impl IntoIterator<Item = StoredRow>) {
         let mut done = vec![Vec::new(); self.classes.len()];
         let has_ended = self.state == SweepState::Completed;
-        self.growth.iter_mut().filter(|_| has_ended).for_each(Growth::stand);
+        self.adaptive_repeats.iter_mut().filter(|_| has_ended).for_each(AdaptiveRepeats::freeze_decisions);
         for row in rows {
-            let (class, n) = self.book(&row);
+            let (class, n) = self.count_row(&row);
             done[class as usize].push(n);
         }
         if has_ended {
-            self.decide();
+            self.restore_decisions();
         }
         for (class, mut done) in self.classes.iter_mut().zip(done) {
             done.sort_unstable();
@@ -346,29 +348,29 @@ impl Sweep {
     }
 
     /// All that a row changes, but for what waits; returns where the trial stands.
-    fn book(&mut self, row: &StoredRow) -> (u32, u64) {
+    fn count_row(&mut self, row: &StoredRow) -> (u32, u64) {
         let (class, n) = self.spec.grid.locate_trial(row.key);
         self.counts.add(&row.outcome);
-        self.live.add(row.key.cell, &row.outcome, row.metric);
-        self.grow(row);
+        self.live_stats.record_trial(row.key.cell, &row.outcome, row.watched_metric);
+        self.update_allowance(row);
         // A failed trial tells nothing about how long trials take.
         if !matches!(row.outcome, Outcome::Failed { .. }) {
-            let seconds = &mut self.classes[class as usize].seconds;
+            let seconds = &mut self.classes[class as usize].trial_seconds;
             *seconds = Some(seconds.map_or(row.seconds, |s| 0.9 * s + 0.1 * row.seconds));
         }
         (class, n)
     }
 
     /// Whether a trial is one of those that are audited.
-    pub(super) fn chooses(&mut self, key: TrialKey) -> bool {
+    pub(super) fn is_chosen_for_audit(&mut self, key: TrialKey) -> bool {
         if self.spec.scheduling.audit_share == 0.0 || !self.spec.has_trial(key) {
             return false;
         }
-        if self.hashes.len() >= REMEMBERED {
-            self.hashes.clear();
+        if self.cell_hashes.len() >= MAX_CELL_HASHES {
+            self.cell_hashes.clear();
         }
         let (spec, data) = (&self.spec, self.record.data.hash.unwrap_or([0; 32]));
-        let hash = self.hashes.entry(key.cell).or_insert_with(|| {
+        let hash = self.cell_hashes.entry(key.cell).or_insert_with(|| {
             // A cell of a grid that was read can be resolved.
             spec.grid.resolve_config(key.cell).map_or([0; 32], |config| spec.compute_cell_hash(&config, &data))
         });
@@ -376,16 +378,16 @@ impl Sweep {
     }
 
     /// Audits as the store knows them: trials, whose rows they have, and what was found.
-    pub fn remember_audits(&mut self, audits: impl IntoIterator<Item = Recorded>) {
+    pub fn record_audits(&mut self, audits: impl IntoIterator<Item = RecordedAudit>) {
         for (key, origin, finding) in audits {
-            self.audits.add(self.spec.grid.locate_trial(key), &origin, finding);
+            self.audits.add_audit(self.spec.grid.locate_trial(key), &origin, finding);
         }
     }
 
     /// Takes the trials of a lease that was found in the store, as far as they are still to be run.
-    pub(super) fn take_recorded(&mut self, lease: &LeaseRow) -> IntervalSet {
+    pub(super) fn take_recorded_trials(&mut self, lease: &LeaseRow) -> IntervalSet {
         if let Some(origin) = &lease.audits {
-            return self.audits.take_recorded(origin, lease.class, &lease.trials);
+            return self.audits.take_recorded_trials(origin, lease.class, &lease.trials);
         }
         let Some(class) = self.classes.get_mut(lease.class as usize) else { return IntervalSet::default() };
         // A store that is damaged may name trials that no sweep has.
@@ -399,27 +401,27 @@ impl Sweep {
 
     /// Whether something failed, or was left undone, that can be run again.
     pub fn has_failures(&self) -> bool {
-        let left = self.state == SweepState::Completed && self.audits.counts.left() > 0;
+        let left = self.state == SweepState::Completed && self.audits.counts.remaining() > 0;
         self.counts.failed + self.audits.counts.failed > 0 || left
     }
 
     /// Takes trials of a lease back that it no longer holds.
-    pub(super) fn take_back(&mut self, lease: &LeaseRow, trials: IntervalSet) {
+    pub(super) fn take_back_trials(&mut self, lease: &LeaseRow, trials: IntervalSet) {
         if let Some(origin) = &lease.audits {
-            return self.audits.take_back(origin, lease.class, trials);
+            return self.audits.take_back_trials(origin, lease.class, trials);
         }
         self.leased -= trials.len();
-        let rest = self.suspects.take_back(lease.class, trials);
+        let rest = self.quarantine.take_back_quarantined(lease.class, trials);
         self.classes[lease.class as usize].pending.insert_all(&rest);
-        self.show_again(lease.class, &rest);
+        self.reopen_cells(lease.class, &rest);
     }
 
     /// Takes back a failed trial, to be run again.
-    pub(super) fn reopen(&mut self, key: TrialKey) {
+    pub(super) fn reopen_failed_trial(&mut self, key: TrialKey) {
         let (class, n) = self.spec.grid.locate_trial(key);
         self.counts.failed -= 1;
-        self.judge_without(key);
-        self.live.forget_failed(key.cell);
+        self.rejudge_without_row(key);
+        self.live_stats.forget_failed_trial(key.cell);
         self.classes[class as usize].pending.insert(n, n + 1);
     }
 
@@ -430,9 +432,9 @@ impl Sweep {
 }
 
 /// Cells whose identity is remembered.
-const REMEMBERED: usize = 100_000;
+const MAX_CELL_HASHES: usize = 100_000;
 /// From this duration on, in seconds, too few trials end in a while for their count to tell the rate.
-const LONG_TRIAL: f64 = 2.0;
+const LONG_TRIAL_SECONDS: f64 = 2.0;
 
 /// Where the main metric stands in a list of metrics, and which it is.
 pub fn main_metric(metrics: &[Metric]) -> (usize, Metric) {
@@ -443,7 +445,7 @@ pub fn main_metric(metrics: &[Metric]) -> (usize, Metric) {
 
 /// The metric by which cells are chosen where this one is asked for. Cells that are chosen by what they are judged by look too good:
 /// where there are validation images, these choose.
-pub fn chooser(metrics: &[Metric], metric: &(usize, Metric)) -> (usize, Metric) {
+pub fn selection_metric(metrics: &[Metric], metric: &(usize, Metric)) -> (usize, Metric) {
     let other = match metric.1 {
         Metric::TestAcc => Metric::ValAcc,
         Metric::TestLoss => Metric::ValLoss,
@@ -456,20 +458,20 @@ pub fn chooser(metrics: &[Metric], metric: &(usize, Metric)) -> (usize, Metric) 
 
 /// The metric that is watched while a sweep runs: the one by which its cells are chosen.
 fn watched_metric(metrics: &[Metric]) -> (usize, Metric) {
-    chooser(metrics, &main_metric(metrics))
+    selection_metric(metrics, &main_metric(metrics))
 }
 
 /// Where the metrics stand that the core keeps of every row of a sweep.
 #[derive(Debug, Clone, Copy)]
-pub struct KeptMetrics {
+pub struct MetricPositions {
     watched: usize,
     /// The one that decides how often a cell is repeated, if one does.
     deciding: Option<usize>,
 }
 
-impl KeptMetrics {
+impl MetricPositions {
     /// Those of a sweep.
-    pub fn of(spec: &Spec) -> Self {
+    pub fn from_spec(spec: &Spec) -> Self {
         let metrics = &spec.measure.metrics;
         let deciding =
             spec.stopping_rule.as_ref().and_then(|until| metrics.iter().position(|metric| *metric == until.metric));
@@ -477,7 +479,7 @@ impl KeptMetrics {
     }
 
     /// What the core keeps of a trial that ended so, by its final metrics and its duration in seconds.
-    pub fn row(
+    pub fn build_row(
         self,
         key: TrialKey,
         outcome: Outcome,
@@ -485,30 +487,36 @@ impl KeptMetrics {
         seconds: f64,
     ) -> StoredRow {
         let value = |at: usize| metrics(at).unwrap_or(f64::NAN);
-        StoredRow { key, outcome, metric: value(self.watched), decides: self.deciding.map_or(f64::NAN, value), seconds }
+        StoredRow {
+            key,
+            outcome,
+            watched_metric: value(self.watched),
+            deciding_metric: self.deciding.map_or(f64::NAN, value),
+            seconds,
+        }
     }
 
     /// What the core keeps of a result.
-    pub fn row_of(self, result: &TrialResult) -> StoredRow {
-        self.row(result.key, result.outcome.clone(), |at| result.metrics.get(at).copied(), result.seconds)
+    pub fn build_row_from_result(self, result: &TrialResult) -> StoredRow {
+        self.build_row(result.key, result.outcome.clone(), |at| result.metrics.get(at).copied(), result.seconds)
     }
 }
 
-impl Rate {
+impl CompletionRate {
     /// Time constant, in seconds.
-    const SPAN: f64 = 15.0;
+    const TIME_CONSTANT: f64 = 15.0;
 
-    pub(super) fn count(&mut self, trials: u64, now: Now) {
-        self.fresh += trials;
-        let since = *self.since.get_or_insert(now);
+    pub(super) fn count_trials(&mut self, trials: u64, now: CoreTime) {
+        self.newly_counted += trials;
+        let since = *self.counted_since.get_or_insert(now);
         let elapsed = now.saturating_sub(since).as_secs_f64();
         if elapsed < 1.0 {
             return;
         }
-        let fresh = self.fresh as f64 / elapsed;
-        let keep = if self.value == 0.0 { 0.0 } else { (-elapsed / Self::SPAN).exp() };
-        self.value = keep * self.value + (1.0 - keep) * fresh;
-        (self.since, self.fresh) = (Some(now), 0);
+        let fresh = self.newly_counted as f64 / elapsed;
+        let keep = if self.per_second == 0.0 { 0.0 } else { (-elapsed / Self::TIME_CONSTANT).exp() };
+        self.per_second = keep * self.per_second + (1.0 - keep) * fresh;
+        (self.counted_since, self.newly_counted) = (Some(now), 0);
     }
 }
 
@@ -526,12 +534,12 @@ mod tests {
             "another metric of the same images does not choose"
         );
         assert_eq!(main_metric(&metrics), (1, Metric::TestAcc));
-        let row = KeptMetrics { watched: watched_metric(&metrics).0, deciding: None }.row(
+        let row = MetricPositions { watched: watched_metric(&metrics).0, deciding: None }.build_row(
             TrialKey { cell: 0, repeat: 0 },
             Outcome::Completed,
             |at| [1.0, 2.0, 3.0, 4.0].get(at).copied(),
             0.0,
         );
-        assert_eq!(row.metric, 4.0);
+        assert_eq!(row.watched_metric, 4.0);
     }
 }

@@ -37,13 +37,13 @@ fn audited(number: i64, repeats: u32, audit: f64) -> Sweep {
         share: Share::default(),
         launched_at: 0.0,
         launched_by: String::new(),
-        tallies: Tallies::default(),
+        tallies: SweepTallies::default(),
     };
     Sweep::new(Arc::new(record), spec)
 }
 
-fn joining(worker: &str, held: Vec<Fence>) -> Joining {
-    Joining {
+fn joining_worker(worker: &str, held: Vec<Fence>) -> JoiningWorker {
+    JoiningWorker {
         worker: worker.into(),
         name: worker.into(),
         build: String::new(),
@@ -54,9 +54,9 @@ fn joining(worker: &str, held: Vec<Fence>) -> Joining {
 }
 
 /// The world around a core: a store that remembers rows and fences, and what workers were granted.
-struct World {
+struct CoreModel {
     core: Core,
-    now: Now,
+    now: CoreTime,
     fences: BTreeSet<Fence>,
     rows: BTreeSet<TrialKey>,
     /// Share of trials that are audited.
@@ -67,16 +67,16 @@ struct World {
     found: BTreeMap<TrialKey, (WorkerId, Finding)>,
     granted: BTreeMap<WorkerId, BTreeMap<Fence, Vec<TrialKey>>>,
     states: Vec<SweepState>,
-    condemned: Vec<Verdict>,
+    given_up: Vec<GivenUpTrial>,
     /// Questions that no worker has answered yet.
-    asked: Vec<(WorkerId, Fence, u64)>,
+    retractions: Vec<(WorkerId, Fence, u64)>,
     /// Duration of a trial.
     seconds: f64,
     /// Checkpoints as files.
-    kept: BTreeSet<TrialKey>,
+    checkpoints: BTreeSet<TrialKey>,
 }
 
-impl World {
+impl CoreModel {
     fn new(repeats: u32) -> Self {
         Self::auditing(repeats, 0.0)
     }
@@ -84,7 +84,7 @@ impl World {
     fn auditing(repeats: u32, audit: f64) -> Self {
         let mut world = Self {
             core: Core::new(Timing { lease_ttl: TTL }, 1, 1),
-            now: Now::ZERO,
+            now: CoreTime::ZERO,
             fences: BTreeSet::new(),
             rows: BTreeSet::new(),
             audit,
@@ -92,12 +92,12 @@ impl World {
             found: BTreeMap::new(),
             granted: BTreeMap::new(),
             states: Vec::new(),
-            condemned: Vec::new(),
-            asked: Vec::new(),
+            given_up: Vec::new(),
+            retractions: Vec::new(),
             seconds: 0.5,
-            kept: BTreeSet::new(),
+            checkpoints: BTreeSet::new(),
         };
-        let effects = world.core.on_sweep(audited(1, repeats, audit), [], world.now);
+        let effects = world.core.on_sweep_added(audited(1, repeats, audit), [], world.now);
         world.carry_out(effects);
         world
     }
@@ -112,82 +112,89 @@ impl World {
                     self.granted.entry(lease.worker).or_default().insert(lease.fence, keys);
                 }
                 Effect::EndLeases(ended) => self.fences.retain(|fence| ended.iter().all(|ended| ended.fence != *fence)),
-                Effect::Revoke(worker, fences) => {
+                Effect::RevokeLeases(worker, fences) => {
                     let held = self.granted.entry(worker).or_default();
                     held.retain(|fence, _| !fences.contains(fence));
                 }
-                Effect::SetState(_, state) => self.states.push(state),
-                Effect::Shrink(_) => {}
-                Effect::Discard(_, keys) => keys.iter().for_each(|key| _ = self.kept.remove(key)),
-                Effect::AskBack { worker, fence, trials } => self.asked.push((worker, fence, trials)),
-                Effect::Condemn(verdict) if verdict.audit => {
+                Effect::SetSweepState(_, state) => self.states.push(state),
+                Effect::ShrinkLease(_) => {}
+                Effect::DiscardCheckpoints(_, keys) => keys.iter().for_each(|key| _ = self.checkpoints.remove(key)),
+                Effect::Retract { worker, fence, trials } => self.retractions.push((worker, fence, trials)),
+                Effect::GiveUp(verdict) if verdict.is_audit => {
                     self.find(verdict.key, "nobody", Finding::Failed);
-                    more.extend(self.core.on_audit_failed(verdict.sweep, verdict.key, true, self.now));
+                    more.extend(self.core.on_audit_given_up(verdict.sweep, verdict.key, true, self.now));
                 }
-                Effect::Condemn(verdict) => {
+                Effect::GiveUp(verdict) => {
                     assert!(self.rows.insert(verdict.key), "a trial with a row is condemned");
-                    self.condemned.push(verdict.clone());
+                    self.given_up.push(verdict.clone());
                     let outcome = Outcome::Failed { cause: verdict.cause };
-                    let row =
-                        StoredRow { key: verdict.key, outcome, metric: f64::NAN, decides: f64::NAN, seconds: 0.0 };
-                    more.extend(self.core.on_condemned(verdict.sweep, &row, true, self.now));
+                    let row = StoredRow {
+                        key: verdict.key,
+                        outcome,
+                        watched_metric: f64::NAN,
+                        deciding_metric: f64::NAN,
+                        seconds: 0.0,
+                    };
+                    more.extend(self.core.on_trial_given_up(verdict.sweep, &row, true, self.now));
                 }
-                other @ (Effect::Withdraw(_) | Effect::LookUp(..)) => panic!("all is known and stands: {other:?}"),
+                other @ (Effect::RevertGiveUp(_) | Effect::LookUpRows(..)) => {
+                    panic!("all is known and stands: {other:?}")
+                }
             }
         }
         if !more.is_empty() {
             self.carry_out(more);
         }
-        self.core.check().expect("the invariant holds");
-        let kept = self.core.sweep(1).map_or(0, Sweep::checkpoints);
-        assert_eq!(kept, self.kept.len() as u64, "what is known to be kept is what is kept");
+        self.core.check_invariants().expect("the invariant holds");
+        let kept = self.core.sweep(1).map_or(0, Sweep::checkpoint_count);
+        assert_eq!(kept, self.checkpoints.len() as u64, "what is known to be kept is what is kept");
     }
 
     /// A worker keeps a trial of its first lease; the file is in its place before the core hears of it.
-    fn keep(&mut self, worker: &str, n: usize) {
+    fn store_checkpoint(&mut self, worker: &str, n: usize) {
         let Some((fence, keys)) = self.granted.get(worker).and_then(|held| held.first_key_value()) else { return };
         let (fence, key) = (*fence, keys[n % keys.len()]);
-        if self.core.works_on(worker, fence, 1, key) {
+        if self.core.is_working_on(worker, fence, 1, key) {
             assert!(!self.rows.contains(&key), "a trial with a row is kept");
-            self.kept.insert(key);
-            let effects = self.core.on_kept(1, key, n as u64);
+            self.checkpoints.insert(key);
+            let effects = self.core.on_checkpoint_stored(1, key, n as u64);
             self.carry_out(effects);
         }
     }
 
     fn join(&mut self, worker: &str) {
         let held = self.granted.get(worker).map_or_else(Vec::new, |leases| leases.keys().copied().collect());
-        let effects = self.core.on_joined(joining(worker, held), self.now);
+        let effects = self.core.on_worker_joined(joining_worker(worker, held), self.now);
         self.carry_out(effects);
     }
 
-    fn want(&mut self, worker: &str) {
-        let effects = self.core.on_want(worker, 2, self.now);
+    fn request_work(&mut self, worker: &str) {
+        let effects = self.core.on_work_requested(worker, 2, self.now);
         self.carry_out(effects);
     }
 
     /// Delivers up to `n` results of the worker's first lease, as the store would take them.
-    fn deliver(&mut self, worker: &str, n: usize) {
+    fn deliver_batch(&mut self, worker: &str, n: usize) {
         let Some((fence, keys)) = self.granted.get_mut(worker).and_then(|held| held.pop_first()) else { return };
         let (now, later) = keys.split_at(n.min(keys.len()));
         if !later.is_empty() {
             self.granted.get_mut(worker).expect("it was there").insert(fence, later.to_vec());
         }
-        let admission = self.core.admit(worker, fence, now).expect("trials of the lease");
+        let admission = self.core.admit_batch(worker, fence, now).expect("trials of the lease");
         let fenced = admission == Admission::Compare || !self.fences.contains(&fence);
         let audit = matches!(admission, Admission::Audit { .. });
-        let chosen = self.core.chosen(1, now);
-        let mut committed = Committed { fenced, ..Committed::default() };
+        let chosen = self.core.choose_audits(1, now);
+        let mut committed = CommitOutcome { fenced, ..CommitOutcome::default() };
         for key in now {
             let row = StoredRow {
                 key: *key,
                 outcome: Outcome::Completed,
-                metric: 0.5,
-                decides: f64::NAN,
+                watched_metric: 0.5,
+                deciding_metric: f64::NAN,
                 seconds: self.seconds,
             };
             if self.rows.contains(key) {
-                committed.known.push(*key);
+                committed.already_stored.push(*key);
                 if self.find(*key, worker, Finding::Same) {
                     committed.audited.push((row, Finding::Same));
                 }
@@ -197,11 +204,11 @@ impl World {
                 committed.stored.push(row);
                 if chosen.contains(key) {
                     self.due.insert(*key, worker.to_owned());
-                    committed.due.push(*key);
+                    committed.audits_due.push(*key);
                 }
             }
         }
-        let effects = self.core.on_committed(worker, fence, 1, &committed, self.now);
+        let effects = self.core.on_batch_committed(worker, fence, 1, &committed, self.now);
         self.carry_out(effects);
     }
 
@@ -217,24 +224,24 @@ impl World {
     fn restart(&mut self, repeats: u32, leases: Vec<LeaseRow>) {
         self.core = Core::new(Timing { lease_ttl: TTL }, self.core.epoch + 1, self.core.next_lease);
         // They are looked at when all leases are known.
-        let files = std::mem::take(&mut self.kept);
-        let failed = |key: &TrialKey| self.condemned.iter().any(|verdict| verdict.key == *key);
+        let files = std::mem::take(&mut self.checkpoints);
+        let failed = |key: &TrialKey| self.given_up.iter().any(|verdict| verdict.key == *key);
         let row = |key: &TrialKey| {
             let outcome = if failed(key) { Outcome::Failed { cause: String::new() } } else { Outcome::Completed };
-            StoredRow { key: *key, outcome, metric: 0.5, decides: f64::NAN, seconds: 0.5 }
+            StoredRow { key: *key, outcome, watched_metric: 0.5, deciding_metric: f64::NAN, seconds: 0.5 }
         };
         let rows: Vec<StoredRow> = self.rows.iter().map(row).collect();
         let mut sweep = audited(1, repeats, self.audit);
-        sweep.remember_audits(self.due.iter().map(|(key, origin)| (*key, origin.clone(), None)));
-        sweep.remember_audits(self.found.iter().map(|(key, (origin, found))| (*key, origin.clone(), Some(*found))));
-        self.core.on_sweep(sweep, rows, self.now);
+        sweep.record_audits(self.due.iter().map(|(key, origin)| (*key, origin.clone(), None)));
+        sweep.record_audits(self.found.iter().map(|(key, (origin, found))| (*key, origin.clone(), Some(*found))));
+        self.core.on_sweep_added(sweep, rows, self.now);
         for lease in leases {
-            let effects = self.core.on_recorded_lease(lease, self.now);
+            let effects = self.core.on_recovered_lease(lease, self.now);
             self.carry_out(effects);
         }
         for key in files {
-            self.kept.insert(key);
-            let effects = self.core.on_kept(1, key, 1);
+            self.checkpoints.insert(key);
+            let effects = self.core.on_checkpoint_stored(1, key, 1);
             self.carry_out(effects);
         }
     }
@@ -250,20 +257,20 @@ proptest! {
         steps in prop::collection::vec((0..13_u8, 0..3_usize, 1..9_usize), 0..120),
     ) {
         let names = ["a", "b", "c"];
-        let mut world = World::auditing(repeats, audit);
+        let mut world = CoreModel::auditing(repeats, audit);
         let trials = world.core.sweep(1).expect("launched").spec.trial_count();
         for (what, who, n) in steps {
             let worker = names[who];
             world.now += Duration::from_millis(300);
             match what {
                 0 => world.join(worker),
-                1 | 2 => world.want(worker),
-                3 | 4 => world.deliver(worker, n),
+                1 | 2 => world.request_work(worker),
+                3 | 4 => world.deliver_batch(worker, n),
                 5 => world.core.on_session_ended(worker, world.now),
                 9 => world.steer(if n % 2 == 0 { Steering::Pause } else { Steering::Resume }),
                 10 => world.retry(),
-                11 => world.answer(),
-                12 => world.keep(worker, n),
+                11 => world.answer_retractions(),
+                12 => world.store_checkpoint(worker, n),
                 // It says what it runs, so that it can be blamed for.
                 8 => {
                     let held: Vec<Fence> = world.granted.get(worker).into_iter().flat_map(|h| h.keys().copied()).collect();
@@ -272,7 +279,7 @@ proptest! {
                 }
                 6 => {
                     world.now += TTL / 2 * n as u32 / 3;
-                    world.core.clock = world.now;
+                    world.core.latest_time = world.now;
                     let effects = world.core.on_tick(world.now);
                     world.carry_out(effects);
                 }
@@ -286,7 +293,7 @@ proptest! {
         // One honest worker finishes what is left, once the others have gone and their leases have run out.
         names.iter().for_each(|name| world.core.on_session_ended(name, world.now));
         world.now += 2 * TTL;
-        world.core.clock = world.now;
+        world.core.latest_time = world.now;
         let effects = world.core.on_tick(world.now);
         world.carry_out(effects);
         // With every row there and nobody to audit them, the sweep has ended, and a user has it go on.
@@ -299,49 +306,49 @@ proptest! {
             if world.core.sweep(1).expect("launched").state == SweepState::Completed {
                 break;
             }
-            world.want("z");
-            world.deliver("z", usize::MAX);
+            world.request_work("z");
+            world.deliver_batch("z", usize::MAX);
         }
         prop_assert_eq!(world.rows.len() as u64, trials);
         let counts = world.core.sweep(1).expect("launched").audits.counts;
-        prop_assert_eq!((counts.left() as usize, (counts.due - counts.left()) as usize), (world.due.len(), world.found.len()));
+        prop_assert_eq!((counts.remaining() as usize, (counts.due - counts.remaining()) as usize), (world.due.len(), world.found.len()));
         prop_assert!(world.due.values().all(|origin| origin == "z"), "what z could audit was left: {:?}", world.due);
-        prop_assert!(audit < 1.0 || counts.due == trials - world.condemned.len() as u64);
+        prop_assert!(audit < 1.0 || counts.due == trials - world.given_up.len() as u64);
         let sweep = world.core.sweep(1).expect("launched");
         prop_assert_eq!(sweep.counts.done(), trials);
         prop_assert_eq!(sweep.state, SweepState::Completed);
-        prop_assert_eq!((sweep.leased(), sweep.checkpoints()), (0, 0));
+        prop_assert_eq!((sweep.leased_count(), sweep.checkpoint_count()), (0, 0));
         prop_assert!(world.states.contains(&SweepState::Completed));
     }
 }
 
 #[test]
 fn a_silent_workers_trials_are_given_to_another_and_counted_as_a_release() {
-    let mut world = World::new(4);
+    let mut world = CoreModel::new(4);
     world.join("a");
-    world.want("a");
+    world.request_work("a");
     let first: Vec<TrialKey> = world.granted["a"].values().flatten().copied().collect();
     world.core.on_session_ended("a", world.now);
     world.now += TTL;
-    world.core.clock = world.now;
+    world.core.latest_time = world.now;
     let effects = world.core.on_tick(world.now);
     world.carry_out(effects);
     assert_eq!(world.core.sweep(1).expect("launched").tallies.releases, 1);
     world.join("b");
-    world.want("b");
+    world.request_work("b");
     let second: Vec<TrialKey> = world.granted["b"].values().flatten().copied().collect();
     assert_eq!(first, second);
 }
 
 impl Core {
     /// Steers a sweep, with a store that stores at once.
-    fn on_steer(&mut self, sweep: i64, steering: Steering, now: Now) -> Result<Vec<Effect>, String> {
-        let change = self.may_steer(sweep, steering)?;
-        Ok(change.map_or_else(Vec::new, |change| self.on_steered(sweep, change, now)))
+    fn on_steer(&mut self, sweep: i64, steering: Steering, now: CoreTime) -> Result<Vec<Effect>, String> {
+        let change = self.validate_steering(sweep, steering)?;
+        Ok(change.map_or_else(Vec::new, |change| self.on_sweep_steered(sweep, change, now)))
     }
 }
 
-impl World {
+impl CoreModel {
     fn steer(&mut self, steering: Steering) {
         // A sweep that is complete refuses.
         let effects = self.core.on_steer(1, steering, self.now).unwrap_or_default();
@@ -349,23 +356,23 @@ impl World {
     }
 
     /// A worker gives back what it was asked for, but never its first trial, which runs.
-    fn answer(&mut self) {
-        let Some((worker, fence, trials)) = self.asked.pop() else { return };
+    fn answer_retractions(&mut self) {
+        let Some((worker, fence, trials)) = self.retractions.pop() else { return };
         let Some(keys) = self.granted.get_mut(&worker).and_then(|held| held.get_mut(&fence)) else { return };
         let yielded = keys.split_off(keys.len().saturating_sub(trials as usize).max(1).min(keys.len()));
-        let effects = self.core.on_yielded(&worker, fence, &yielded, self.now);
+        let effects = self.core.on_trials_retracted(&worker, fence, &yielded, self.now);
         self.carry_out(effects);
     }
 
     /// Failed trials are run again, as the store would have it.
     fn retry(&mut self) {
         if self.core.on_steer(1, Steering::Retry, self.now).is_ok() {
-            let failed: Vec<TrialKey> = self.condemned.drain(..).map(|verdict| verdict.key).collect();
+            let failed: Vec<TrialKey> = self.given_up.drain(..).map(|verdict| verdict.key).collect();
             failed.iter().for_each(|key| _ = self.rows.remove(key));
             let again = self.found.extract_if(.., |_, (_, finding)| *finding == Finding::Failed);
             let again: Vec<(TrialKey, WorkerId)> = again.map(|(key, (origin, _))| (key, origin)).collect();
             self.due.extend(again.iter().cloned());
-            let effects = self.core.on_retried(1, &failed, &again, self.now);
+            let effects = self.core.on_trials_reopened(1, &failed, &again, self.now);
             self.carry_out(effects);
         }
     }
@@ -377,7 +384,7 @@ impl World {
         self.core.on_heartbeat(worker, running, 0, &held, self.now);
         self.core.on_session_ended(worker, self.now);
         self.now += TTL;
-        self.core.clock = self.now;
+        self.core.latest_time = self.now;
         let effects = self.core.on_tick(self.now);
         self.carry_out(effects);
     }
@@ -396,19 +403,19 @@ impl World {
 
 #[test]
 fn a_trial_that_kills_three_workers_is_given_up_and_all_others_are_run() {
-    let mut world = World::new(4);
+    let mut world = CoreModel::new(4);
     let trials = world.core.sweep(1).expect("launched").spec.trial_count();
     world.join("a");
-    world.want("a");
+    world.request_work("a");
     let poison = world.held_by("a")[1];
     for worker in ["a", "b", "c", "d"] {
         world.join(worker);
         for _ in 0..1000 {
-            world.want(worker);
+            world.request_work(worker);
             if world.held_by(worker).contains(&poison) || world.rows.len() as u64 == trials {
                 break;
             }
-            world.deliver(worker, usize::MAX);
+            world.deliver_batch(worker, usize::MAX);
         }
         if world.held_by(worker).contains(&poison) {
             // After two deaths it is run alone, so that the third worker has nothing else to lose.
@@ -416,9 +423,9 @@ fn a_trial_that_kills_three_workers_is_given_up_and_all_others_are_run() {
             world.die(worker, &[poison]);
         }
     }
-    assert_eq!(world.condemned.len(), 1);
-    assert_eq!(world.condemned[0].cause, "3 workers died with it in flight: a, b, c");
-    assert_eq!(world.condemned[0].key, poison);
+    assert_eq!(world.given_up.len(), 1);
+    assert_eq!(world.given_up[0].cause, "3 workers died with it in flight: a, b, c");
+    assert_eq!(world.given_up[0].key, poison);
     let sweep = world.core.sweep(1).expect("launched");
     assert_eq!((sweep.counts.completed, sweep.counts.failed), (trials - 1, 1));
     assert_eq!(sweep.state, SweepState::Completed);
@@ -426,87 +433,89 @@ fn a_trial_that_kills_three_workers_is_given_up_and_all_others_are_run() {
 
 #[test]
 fn silence_a_goodbye_and_a_worker_that_comes_back_blame_nobody() {
-    let mut world = World::new(4);
-    let blamed = |world: &World, key: TrialKey| {
+    let mut world = CoreModel::new(4);
+    let blamed = |world: &CoreModel, key: TrialKey| {
         let sweep = world.core.sweep(1).expect("launched");
-        sweep.suspects.killed_by(sweep.spec.grid.locate_trial(key)).count()
+        sweep.quarantine.crashed_workers(sweep.spec.grid.locate_trial(key)).count()
     };
     world.join("a");
-    world.want("a");
+    world.request_work("a");
     let key = world.held_by("a")[0];
     let running = world.running("a", |_| true);
     // A machine that sleeps: its session is ended because nothing is heard, and its leases run out.
     world.core.on_heartbeat("a", running, 0, &[], world.now);
     world.now += TTL;
     world.core.on_session_ended("a", world.now);
-    world.core.clock = world.now;
+    world.core.latest_time = world.now;
     let effects = world.core.on_tick(world.now);
     world.carry_out(effects);
     assert!(world.fences.is_empty() && blamed(&world, key) == 0);
 
     for (worker, dead) in [("b", 1), ("c", 2)] {
         world.join(worker);
-        world.want(worker);
+        world.request_work(worker);
         assert_eq!(world.held_by(worker)[0], key);
         world.die(worker, &[key]);
         assert_eq!(blamed(&world, key), dead);
     }
-    assert_eq!(world.core.sweep(1).expect("launched").suspects.waiting(), 1);
+    assert_eq!(world.core.sweep(1).expect("launched").quarantine.waiting_count(), 1);
     world.granted.clear();
     world.join("b");
-    assert_eq!((blamed(&world, key), world.core.sweep(1).expect("launched").suspects.waiting()), (1, 0));
+    assert_eq!((blamed(&world, key), world.core.sweep(1).expect("launched").quarantine.waiting_count()), (1, 0));
 
-    world.want("b");
-    let effects = world.core.on_goodbye("b", world.now);
+    world.request_work("b");
+    let effects = world.core.on_worker_left("b", world.now);
     world.carry_out(effects);
     assert_eq!(blamed(&world, key), 1);
 }
 
 #[test]
 fn whoever_has_not_said_what_it_ran_is_taken_to_have_run_its_next_trials() {
-    let mut world = World::new(400);
+    let mut world = CoreModel::new(400);
     world.seconds = 0.01;
     world.join("a");
     for _ in 0..3 {
-        world.want("a");
-        world.deliver("a", usize::MAX);
+        world.request_work("a");
+        world.deliver_batch("a", usize::MAX);
     }
-    world.want("a");
+    world.request_work("a");
     let held = world.held_by("a");
     assert!(held.len() > 100, "short trials are leased by the hundred: {}", held.len());
     world.die("a", &[]);
     let sweep = world.core.sweep(1).expect("launched");
-    let blamed = held.iter().filter(|key| sweep.suspects.killed_by(sweep.spec.grid.locate_trial(**key)).count() == 1);
-    assert_eq!(blamed.count(), UNDELIVERED + 1);
+    let blamed =
+        held.iter().filter(|key| sweep.quarantine.crashed_workers(sweep.spec.grid.locate_trial(**key)).count() == 1);
+    assert_eq!(blamed.count(), MAX_UNDELIVERED + 1);
 
     world.join("b");
-    world.want("b");
+    world.request_work("b");
     let (held, said) = (world.held_by("b"), world.held_by("b")[5]);
     world.die("b", &[said]);
     let sweep = world.core.sweep(1).expect("launched");
-    let blamed = |key: &TrialKey| sweep.suspects.killed_by(sweep.spec.grid.locate_trial(*key)).any(|name| name == "b");
+    let blamed =
+        |key: &TrialKey| sweep.quarantine.crashed_workers(sweep.spec.grid.locate_trial(*key)).any(|name| name == "b");
     let blamed: Vec<TrialKey> = held.iter().copied().filter(blamed).collect();
     assert_eq!(blamed, [said], "it has one slot, and said what that ran");
 }
 
 #[test]
 fn one_worker_makes_room_for_a_suspect_while_the_others_go_on_with_the_next_sweep() {
-    let mut world = World::new(1);
+    let mut world = CoreModel::new(1);
     world.join("a");
-    world.want("a");
+    world.request_work("a");
     let suspect = world.held_by("a")[0];
     world.die("a", &[suspect]);
     world.join("aa");
-    world.want("aa");
+    world.request_work("aa");
     assert!(world.held_by("aa").contains(&suspect), "it is run like all others at first");
     world.die("aa", &[suspect]);
     let first = Steering::Share { priority: Some(1), weight: None };
     let effects = world.core.on_steer(1, first, world.now).expect("a running sweep has a share");
     world.carry_out(effects);
-    let effects = world.core.on_sweep(sweep(2, 200), [], world.now);
+    let effects = world.core.on_sweep_added(sweep(2, 200), [], world.now);
     world.carry_out(effects);
-    let holds = |world: &World, worker: &str, number: i64| {
-        let of = |lease: &&Lease| lease.row.worker == worker && lease.row.sweep == number;
+    let holds = |world: &CoreModel, worker: &str, number: i64| {
+        let of = |lease: &&LeaseState| lease.row.worker == worker && lease.row.sweep == number;
         world.core.leases.values().filter(of).count()
     };
     // The first sweep's other trials first.
@@ -514,7 +523,7 @@ fn one_worker_makes_room_for_a_suspect_while_the_others_go_on_with_the_next_swee
         world.join(worker);
     }
     for _ in 0..9 {
-        world.want("b");
+        world.request_work("b");
         let first = world
             .granted
             .get("b")
@@ -524,97 +533,97 @@ fn one_worker_makes_room_for_a_suspect_while_the_others_go_on_with_the_next_swee
         if first.is_some() || world.held_by("b") == [suspect] {
             break;
         }
-        world.deliver("b", usize::MAX);
+        world.deliver_batch("b", usize::MAX);
     }
     assert_eq!(world.held_by("b"), [suspect]);
-    world.want("b");
+    world.request_work("b");
     assert_eq!((holds(&world, "b", 1), holds(&world, "b", 2)), (1, 0), "it runs nothing beside the suspect");
-    world.want("c");
+    world.request_work("c");
     assert_eq!((holds(&world, "c", 1), holds(&world, "c", 2)), (0, 1));
 }
 
 /// Three workers die with one trial in flight; the verdict on it, which is under way.
-fn under_verdict(world: &mut World) -> Verdict {
+fn with_unstored_give_up(world: &mut CoreModel) -> GivenUpTrial {
     world.join("a");
-    world.want("a");
+    world.request_work("a");
     let trial = world.held_by("a")[0];
     world.die("a", &[trial]);
     world.join("b");
-    world.want("b");
+    world.request_work("b");
     world.die("b", &[trial]);
     world.join("c");
     while !world.held_by("c").contains(&trial) {
-        world.deliver("c", usize::MAX);
-        world.want("c");
+        world.deliver_batch("c", usize::MAX);
+        world.request_work("c");
     }
     let held: Vec<Fence> = world.granted["c"].keys().copied().collect();
     let running = world.running("c", |key| *key == trial);
     world.core.on_heartbeat("c", running, 0, &held, world.now);
     world.core.on_session_ended("c", world.now);
     world.now += TTL;
-    world.core.clock = world.now;
+    world.core.latest_time = world.now;
     let mut effects = world.core.on_tick(world.now);
-    let at = effects.iter().position(|effect| matches!(effect, Effect::Condemn(_))).expect("it is given up");
-    let Effect::Condemn(verdict) = effects.remove(at) else { unreachable!("it was found there") };
+    let at = effects.iter().position(|effect| matches!(effect, Effect::GiveUp(_))).expect("it is given up");
+    let Effect::GiveUp(verdict) = effects.remove(at) else { unreachable!("it was found there") };
     world.carry_out(effects);
     assert_eq!(verdict.key, trial);
     verdict
 }
 
-fn failure(verdict: &Verdict) -> StoredRow {
+fn failure(verdict: &GivenUpTrial) -> StoredRow {
     let outcome = Outcome::Failed { cause: verdict.cause.clone() };
-    StoredRow { key: verdict.key, outcome, metric: f64::NAN, decides: f64::NAN, seconds: 0.0 }
+    StoredRow { key: verdict.key, outcome, watched_metric: f64::NAN, deciding_metric: f64::NAN, seconds: 0.0 }
 }
 
-fn condemns(effects: &[Effect]) -> usize {
-    effects.iter().filter(|effect| matches!(effect, Effect::Condemn(_))).count()
+fn count_give_ups(effects: &[Effect]) -> usize {
+    effects.iter().filter(|effect| matches!(effect, Effect::GiveUp(_))).count()
 }
 
 #[test]
 fn a_verdict_that_cannot_be_stored_is_tried_again_unless_a_blamed_worker_comes_back() {
-    let mut world = World::new(1);
-    let verdict = under_verdict(&mut world);
-    world.core.on_condemn_failed(verdict.clone());
-    assert!(world.core.on_tick(world.now).contains(&Effect::Condemn(verdict.clone())));
-    assert_eq!(condemns(&world.core.on_tick(world.now)), 0);
-    world.core.on_condemn_failed(verdict);
+    let mut world = CoreModel::new(1);
+    let verdict = with_unstored_give_up(&mut world);
+    world.core.on_give_up_failed(verdict.clone());
+    assert!(world.core.on_tick(world.now).contains(&Effect::GiveUp(verdict.clone())));
+    assert_eq!(count_give_ups(&world.core.on_tick(world.now)), 0);
+    world.core.on_give_up_failed(verdict);
     world.join("b");
-    assert_eq!(condemns(&world.core.on_tick(world.now)), 0, "two have died of it, and one is back");
-    world.core.check().expect("the invariant holds");
+    assert_eq!(count_give_ups(&world.core.on_tick(world.now)), 0, "two have died of it, and one is back");
+    world.core.check_invariants().expect("the invariant holds");
 }
 
 #[test]
 fn a_verdict_under_way_when_a_blamed_worker_comes_back_is_settled_as_it_was_stored_and_taken_back() {
     for (leased, stored) in [(false, true), (true, true), (true, false)] {
-        let mut world = World::new(1);
-        let verdict = under_verdict(&mut world);
+        let mut world = CoreModel::new(1);
+        let verdict = with_unstored_give_up(&mut world);
         world.join("b");
         if leased {
             while !world.held_by("b").contains(&verdict.key) {
-                world.deliver("b", usize::MAX);
-                world.want("b");
+                world.deliver_batch("b", usize::MAX);
+                world.request_work("b");
             }
         }
         let row = failure(&verdict);
-        let effects = world.core.on_condemned(1, &row, stored, world.now);
-        world.core.check().expect("the invariant holds");
+        let effects = world.core.on_trial_given_up(1, &row, stored, world.now);
+        world.core.check_invariants().expect("the invariant holds");
         let sweep = world.core.sweep(1).expect("launched");
         if !stored {
             // It had a row by then, which is asked for, and is what counts.
-            assert_eq!(effects, [Effect::LookUp(1, vec![verdict.key])]);
+            assert_eq!(effects, [Effect::LookUpRows(1, vec![verdict.key])]);
             let good = StoredRow { outcome: Outcome::Completed, ..row };
-            world.core.on_looked_up(1, &[good], &[], world.now);
-            world.core.check().expect("the invariant holds");
+            world.core.on_rows_looked_up(1, &[good], &[], world.now);
+            world.core.check_invariants().expect("the invariant holds");
             assert_eq!(world.core.sweep(1).expect("launched").counts.failed, 0);
             continue;
         }
         assert_eq!(sweep.counts.failed, 1, "as the store has it");
-        let withdrawal = Withdrawal { sweep: 1, key: verdict.key, audit: false };
-        assert_eq!(effects.last(), Some(&Effect::Withdraw(withdrawal)));
-        world.core.on_withdraw_failed(withdrawal);
-        assert!(world.core.on_tick(world.now).contains(&Effect::Withdraw(withdrawal)), "it is tried again");
-        let effects = world.core.on_retried(1, &[verdict.key], &[], world.now);
-        world.core.check().expect("the invariant holds");
+        let withdrawal = GiveUpReversal { sweep: 1, key: verdict.key, is_audit: false };
+        assert_eq!(effects.last(), Some(&Effect::RevertGiveUp(withdrawal)));
+        world.core.on_give_up_reversal_failed(withdrawal);
+        assert!(world.core.on_tick(world.now).contains(&Effect::RevertGiveUp(withdrawal)), "it is tried again");
+        let effects = world.core.on_trials_reopened(1, &[verdict.key], &[], world.now);
+        world.core.check_invariants().expect("the invariant holds");
         assert_eq!(world.core.sweep(1).expect("launched").counts.failed, 0);
         drop(effects);
     }
@@ -622,25 +631,26 @@ fn a_verdict_under_way_when_a_blamed_worker_comes_back_is_settled_as_it_was_stor
 
 #[test]
 fn a_row_that_nobody_told_of_is_looked_up_when_its_trial_is_delivered() {
-    let mut world = World::new(1);
+    let mut world = CoreModel::new(1);
     world.join("a");
-    world.want("a");
+    world.request_work("a");
     let (fence, key) = (*world.granted["a"].keys().next().expect("a lease"), world.held_by("a")[0]);
-    let committed = Committed { known: vec![key], ..Committed::default() };
-    let effects = world.core.on_committed("a", fence, 1, &committed, world.now);
-    world.core.check().expect("it stays where it is until its row is known");
-    assert!(effects.contains(&Effect::LookUp(1, vec![key])), "{effects:?}");
-    let row = StoredRow { key, outcome: Outcome::Completed, metric: 0.5, decides: f64::NAN, seconds: 0.5 };
-    world.core.on_looked_up(1, &[row.clone(), row], &[], world.now);
-    world.core.check().expect("the invariant holds");
+    let committed = CommitOutcome { already_stored: vec![key], ..CommitOutcome::default() };
+    let effects = world.core.on_batch_committed("a", fence, 1, &committed, world.now);
+    world.core.check_invariants().expect("it stays where it is until its row is known");
+    assert!(effects.contains(&Effect::LookUpRows(1, vec![key])), "{effects:?}");
+    let row =
+        StoredRow { key, outcome: Outcome::Completed, watched_metric: 0.5, deciding_metric: f64::NAN, seconds: 0.5 };
+    world.core.on_rows_looked_up(1, &[row.clone(), row], &[], world.now);
+    world.core.check_invariants().expect("the invariant holds");
     assert_eq!(world.core.sweep(1).expect("launched").counts.completed, 1);
 }
 
 #[test]
 fn a_grant_that_cannot_be_stored_is_made_again_later() {
-    let mut world = World::new(4);
+    let mut world = CoreModel::new(4);
     world.join("a");
-    let effects = world.core.on_want("a", 2, world.now);
+    let effects = world.core.on_work_requested("a", 2, world.now);
     let Some(Effect::Grant { lease, .. }) = effects.first() else { panic!("expected a grant: {effects:?}") };
     let effects = world.core.on_grant_failed(lease);
     world.carry_out(effects);
@@ -652,9 +662,9 @@ fn a_grant_that_cannot_be_stored_is_made_again_later() {
 
 #[test]
 fn a_worker_that_comes_back_keeps_its_lease_and_one_that_forgot_it_does_not() {
-    let mut world = World::new(4);
+    let mut world = CoreModel::new(4);
     world.join("a");
-    world.want("a");
+    world.request_work("a");
     world.core.on_session_ended("a", world.now);
     world.join("a");
     assert_eq!((world.granted["a"].len(), world.fences.len()), (1, 1));
@@ -666,15 +676,15 @@ fn a_worker_that_comes_back_keeps_its_lease_and_one_that_forgot_it_does_not() {
 
 #[test]
 fn a_lease_that_its_worker_does_not_name_runs_out() {
-    let mut world = World::new(4);
+    let mut world = CoreModel::new(4);
     world.join("a");
-    world.want("a");
+    world.request_work("a");
     let held: Vec<Fence> = world.granted["a"].keys().copied().collect();
-    let beat = |world: &mut World, held: &[Fence]| {
+    let beat = |world: &mut CoreModel, held: &[Fence]| {
         for _ in 0..4 {
             world.now += TTL / 4;
             // Ticks come often; a late one would mean that the coordinator itself was held up.
-            world.core.clock = world.now;
+            world.core.latest_time = world.now;
             world.core.on_heartbeat("a", vec![], 0, held, world.now);
             let effects = world.core.on_tick(world.now);
             world.carry_out(effects);
@@ -688,9 +698,9 @@ fn a_lease_that_its_worker_does_not_name_runs_out() {
 
 #[test]
 fn time_in_which_the_coordinator_was_held_up_does_not_count() {
-    let mut world = World::new(4);
+    let mut world = CoreModel::new(4);
     world.join("a");
-    world.want("a");
+    world.request_work("a");
     world.now += 3 * TTL;
     let effects = world.core.on_tick(world.now);
     world.carry_out(effects);
@@ -699,31 +709,31 @@ fn time_in_which_the_coordinator_was_held_up_does_not_count() {
 
 #[test]
 fn a_sweep_that_a_worker_cannot_work_on_does_not_keep_it_from_the_next() {
-    let mut world = World::new(4);
-    let effects = world.core.on_sweep(sweep(2, 4), [], world.now);
+    let mut world = CoreModel::new(4);
+    let effects = world.core.on_sweep_added(sweep(2, 4), [], world.now);
     world.carry_out(effects);
     world.join("a");
-    world.want("a");
+    world.request_work("a");
     let fence = *world.granted["a"].keys().next().expect("granted");
-    let effects = world.core.on_release("a", fence, "no data".into(), world.now);
+    let effects = world.core.on_lease_released("a", fence, "no data".into(), world.now);
     world.carry_out(effects);
-    let effects = world.core.on_want("a", 2, world.now);
+    let effects = world.core.on_work_requested("a", 2, world.now);
     assert!(matches!(&effects[..], [Effect::Grant { lease, .. }] if lease.sweep == 2), "{effects:?}");
-    let lines = world.core.explain(world.core.sweep(1).expect("launched"));
+    let lines = world.core.explain_sweep(world.core.sweep(1).expect("launched"));
     assert!(lines.iter().any(|line| line.contains("no data")), "{lines:?}");
 }
 
 #[test]
 fn repeats_are_interleaved_over_cells_and_classes() {
-    let mut world = World::new(8);
+    let mut world = CoreModel::new(8);
     world.join("a");
     let mut seen: BTreeMap<u64, u32> = BTreeMap::new();
     for _ in 0..9 {
-        world.want("a");
+        world.request_work("a");
         for key in world.granted["a"].values().flatten() {
             *seen.entry(key.cell).or_default() += 1;
         }
-        world.deliver("a", usize::MAX);
+        world.deliver_batch("a", usize::MAX);
         let (low, high) = (seen.values().min(), seen.values().max());
         if seen.len() as u64 == world.core.sweep(1).expect("launched").spec.grid.cell_count() {
             assert!(high.zip(low).is_some_and(|(h, l)| h - l <= 4), "{seen:?}");
@@ -733,13 +743,13 @@ fn repeats_are_interleaved_over_cells_and_classes() {
 
 #[test]
 fn a_trial_is_kept_by_the_holder_of_its_lease_alone_and_until_it_has_its_row() {
-    let mut world = World::new(4);
+    let mut world = CoreModel::new(4);
     world.join("a");
-    world.want("a");
+    world.request_work("a");
     let (fence, keys) =
         world.granted["a"].first_key_value().map(|(fence, keys)| (*fence, keys.clone())).expect("granted");
     let key = keys[0];
-    assert!(world.core.works_on("a", fence, 1, key));
+    assert!(world.core.is_working_on("a", fence, 1, key));
     let foreign = TrialKey { cell: key.cell, repeat: 3 };
     let (older, newer) = (Fence { epoch: fence.epoch - 1, ..fence }, Fence { epoch: fence.epoch + 1, ..fence });
     for (worker, fence, sweep, key) in [
@@ -749,56 +759,56 @@ fn a_trial_is_kept_by_the_holder_of_its_lease_alone_and_until_it_has_its_row() {
         ("a", fence, 2, key),
         ("a", fence, 1, foreign),
     ] {
-        assert!(!world.core.works_on(worker, fence, sweep, key), "{worker} {fence:?} {sweep} {key}");
+        assert!(!world.core.is_working_on(worker, fence, sweep, key), "{worker} {fence:?} {sweep} {key}");
     }
-    world.keep("a", 0);
-    assert_eq!((world.core.kept(1, key), world.kept.len()), (Some(0), 1));
-    world.deliver("a", 1);
-    assert_eq!((world.core.kept(1, key), world.kept.len()), (None, 0));
-    assert!(!world.core.works_on("a", fence, 1, key), "it has its row");
+    world.store_checkpoint("a", 0);
+    assert_eq!((world.core.checkpoint_steps(1, key), world.checkpoints.len()), (Some(0), 1));
+    world.deliver_batch("a", 1);
+    assert_eq!((world.core.checkpoint_steps(1, key), world.checkpoints.len()), (None, 0));
+    assert!(!world.core.is_working_on("a", fence, 1, key), "it has its row");
     // One that was on its way into its place meanwhile.
-    assert_eq!(world.core.on_kept(1, key, 7), [Effect::Discard(1, vec![key])]);
-    assert_eq!(world.core.on_kept(9, key, 7), [Effect::Discard(9, vec![key])]);
+    assert_eq!(world.core.on_checkpoint_stored(1, key, 7), [Effect::DiscardCheckpoints(1, vec![key])]);
+    assert_eq!(world.core.on_checkpoint_stored(9, key, 7), [Effect::DiscardCheckpoints(9, vec![key])]);
 }
 
 #[test]
 fn a_checkpoint_outlives_its_worker_and_not_its_sweep() {
-    let mut world = World::new(4);
+    let mut world = CoreModel::new(4);
     world.join("a");
-    world.want("a");
-    world.keep("a", 0);
-    let key = *world.kept.first().expect("kept");
+    world.request_work("a");
+    world.store_checkpoint("a", 0);
+    let key = *world.checkpoints.first().expect("kept");
     world.die("a", &[key]);
     world.join("b");
-    world.want("b");
-    assert!(world.held_by("b").contains(&key) && world.core.kept(1, key).is_some());
+    world.request_work("b");
+    assert!(world.held_by("b").contains(&key) && world.core.checkpoint_steps(1, key).is_some());
     world.steer(Steering::Cancel);
-    assert!(world.kept.is_empty());
+    assert!(world.checkpoints.is_empty());
 }
 
 #[test]
 fn a_foreign_trial_is_not_admitted_and_a_foreign_lease_is_only_compared() {
-    let mut world = World::new(4);
+    let mut world = CoreModel::new(4);
     world.join("a");
-    world.want("a");
+    world.request_work("a");
     let fence = *world.granted["a"].keys().next().expect("granted");
     let alien = TrialKey { cell: 0, repeat: 99 };
-    assert_eq!(world.core.admit("a", fence, &[alien]), Err(alien));
-    assert_eq!(world.core.admit("b", fence, &[]), Ok(Admission::Compare));
-    assert_eq!(world.core.admit("a", Fence { epoch: 7, ..fence }, &[]), Ok(Admission::Compare));
-    assert_eq!(world.core.admit("a", fence, &[]), Ok(Admission::Store { sweep: 1 }));
+    assert_eq!(world.core.admit_batch("a", fence, &[alien]), Err(alien));
+    assert_eq!(world.core.admit_batch("b", fence, &[]), Ok(Admission::Compare));
+    assert_eq!(world.core.admit_batch("a", Fence { epoch: 7, ..fence }, &[]), Ok(Admission::Compare));
+    assert_eq!(world.core.admit_batch("a", fence, &[]), Ok(Admission::Store { sweep: 1 }));
 }
 
 #[test]
 fn a_paused_sweep_keeps_its_leases_gives_nothing_out_and_goes_on_when_resumed() {
-    let mut world = World::new(4);
+    let mut world = CoreModel::new(4);
     world.join("a");
-    world.want("a");
+    world.request_work("a");
     let held = world.held_by("a");
     world.steer(Steering::Pause);
     assert_eq!(world.held_by("a"), held, "what is begun is finished");
-    world.deliver("a", usize::MAX);
-    world.want("a");
+    world.deliver_batch("a", usize::MAX);
+    world.request_work("a");
     assert_eq!((world.held_by("a").len(), world.rows.len()), (0, held.len()));
     world.steer(Steering::Resume);
     assert!(!world.held_by("a").is_empty(), "the wish is answered at once");
@@ -807,62 +817,67 @@ fn a_paused_sweep_keeps_its_leases_gives_nothing_out_and_goes_on_when_resumed() 
 
 #[test]
 fn a_sweep_that_has_ended_cannot_be_paused_or_resumed_and_none_without_failures_retried() {
-    let mut world = World::new(1);
-    let refused = |world: &mut World, steering| world.core.on_steer(1, steering, Now::ZERO).expect_err("refused");
+    let mut world = CoreModel::new(1);
+    let refused =
+        |world: &mut CoreModel, steering| world.core.on_steer(1, steering, CoreTime::ZERO).expect_err("refused");
     assert!(refused(&mut world, Steering::Retry).contains("no failed trial"));
     world.steer(Steering::Cancel);
     for steering in [Steering::Pause, Steering::Resume, Steering::Retry] {
         assert!(refused(&mut world, steering).contains("was cancelled"));
     }
-    assert_eq!(world.core.may_steer(1, Steering::Cancel), Ok(None), "it is so already");
+    assert_eq!(world.core.validate_steering(1, Steering::Cancel), Ok(None), "it is so already");
 }
 
 #[test]
 fn cancelling_revokes_and_nothing_is_granted_afterwards() {
-    let mut world = World::new(4);
+    let mut world = CoreModel::new(4);
     world.join("a");
-    world.want("a");
+    world.request_work("a");
     let effects = world.core.on_steer(1, Steering::Cancel, world.now).expect("a running sweep can be cancelled");
-    assert!(effects.iter().any(|e| matches!(e, Effect::Revoke(worker, _) if worker == "a")));
+    assert!(effects.iter().any(|e| matches!(e, Effect::RevokeLeases(worker, _) if worker == "a")));
     world.carry_out(effects);
-    world.want("a");
+    world.request_work("a");
     assert!(world.fences.is_empty() && world.granted["a"].is_empty());
 }
 
 #[test]
 fn a_straggler_gives_back_what_another_can_finish_sooner_and_is_asked_once() {
-    let mut world = World::new(40);
+    let mut world = CoreModel::new(40);
     world.seconds = 0.01;
     for worker in ["fast", "slow"] {
         world.join(worker);
-        world.want(worker);
+        world.request_work(worker);
     }
     // Both looked alike; then one of them says nothing more.
     for _ in 0..2 {
-        world.deliver("slow", usize::MAX);
-        world.want("slow");
+        world.deliver_batch("slow", usize::MAX);
+        world.request_work("slow");
     }
     let held = world.held_by("slow");
     assert!(held.len() > 10, "a lease for a fast worker: {}", held.len());
     for _ in 0..100 {
-        world.deliver("fast", usize::MAX);
-        world.want("fast");
+        world.deliver_batch("fast", usize::MAX);
+        world.request_work("fast");
     }
-    assert_eq!((world.held_by("fast").len(), world.asked.len()), (0, 0), "as fast as it was, it will soon be done");
+    assert_eq!(
+        (world.held_by("fast").len(), world.retractions.len()),
+        (0, 0),
+        "as fast as it was, it will soon be done"
+    );
     for _ in 0..5 {
         world.now += Duration::from_secs(1);
-        world.core.clock = world.now;
+        world.core.latest_time = world.now;
         let effects = world.core.on_tick(world.now);
         world.carry_out(effects);
     }
-    let [(worker, _, trials)] = &world.asked[..] else { panic!("one question: {:?}", world.asked) };
+    let [(worker, _, trials)] = &world.retractions[..] else { panic!("one question: {:?}", world.retractions) };
     assert!(worker == "slow" && *trials as usize >= held.len() * 3 / 4, "{trials} of {}", held.len());
-    world.answer();
+    world.answer_retractions();
     assert!(world.held_by("fast").len() > 1 && world.held_by("slow") == held[..world.held_by("slow").len()]);
     for _ in 0..50 {
-        world.deliver("fast", usize::MAX);
-        world.want("fast");
+        world.deliver_batch("fast", usize::MAX);
+        world.request_work("fast");
     }
-    world.deliver("slow", usize::MAX);
+    world.deliver_batch("slow", usize::MAX);
     assert_eq!(world.core.sweep(1).expect("launched").state, SweepState::Completed);
 }

@@ -20,7 +20,7 @@ use crate::client::commands::SweepFile;
 use crate::client::output::Format;
 use crate::client::watch::{done, follow};
 use crate::client::{Client, commands};
-use crate::program::{Success, say};
+use crate::program::{CommandOutcome, print_output};
 
 /// How long the coordinator may take to come up, and to go.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// A process could not be started, or the sweep did not end as it should.
-pub async fn overhead(args: OverheadArgs) -> Result<Success, UserError> {
+pub async fn overhead(args: OverheadArgs) -> Result<CommandOutcome, UserError> {
     if !args.trials.is_multiple_of(100) {
         return Err(UserError::new(ErrorCode::BadInput, "--trials: expected a multiple of 100 (there are 100 cells)"));
     }
@@ -42,7 +42,7 @@ pub async fn overhead(args: OverheadArgs) -> Result<Success, UserError> {
     if !keep {
         let _ = std::fs::remove_dir_all(&dir);
     }
-    say(show(&result?, args.format))
+    print_output(show(&result?, args.format))
 }
 
 struct Measured {

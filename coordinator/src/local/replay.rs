@@ -13,13 +13,13 @@ use super::programs::find_worker;
 use crate::cli::args::ReplayArgs;
 use crate::client::commands;
 use crate::client::latest::meant;
-use crate::program::{Success, say};
+use crate::program::{CommandOutcome, print_output};
 
 /// Runs the trial again and says whether it ended in the stored bits.
 ///
 /// # Errors
 /// The trial has no row, it cannot be run here, or its bits differ.
-pub async fn replay(args: ReplayArgs) -> Result<Success, UserError> {
+pub async fn replay(args: ReplayArgs) -> Result<CommandOutcome, UserError> {
     let mut client = args.target.connect().await?;
     let sweep = meant(&mut client, &args.id).await?;
     let page = commands::trial(&mut client, &sweep, args.trial).await?;
@@ -32,7 +32,7 @@ pub async fn replay(args: ReplayArgs) -> Result<Success, UserError> {
     let differences = differences(&stored, &again, &page.metrics);
     let digest = to_hex(&stored.digest);
     if differences.is_empty() {
-        return say(format!(
+        return print_output(format!(
             "trial {} of {}: {} after {} steps, digest {digest}: the same bits here, in {:.2} s, as on {}, in {:.2} s\n",
             args.trial,
             page.sweep,

@@ -24,10 +24,10 @@ use crate::client::backup::tell_lost;
 use crate::client::watch::eprintln_line;
 use crate::core::audits::Finding;
 use crate::core::interval::IntervalSet;
-use crate::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
-use crate::server::backup::VERSION;
-use crate::server::files::Shelf;
-use crate::server::{files_dir, sign_folder, store_error};
+use crate::core::{DataPin, EndedLease, Fence, LeaseRow, SweepRow, SweepState, SweepTallies};
+use crate::server::backup::BACKUP_VERSION;
+use crate::server::files::BlobStore;
+use crate::server::{resolve_files_dir, sign_folder, store_error};
 use crate::store::place::StoreLocation;
 use crate::store::{Attempt, Audit, Store, StoreError, StoreWrite, StoreWriter, StoredTrial, WriteOutput};
 
@@ -41,7 +41,7 @@ const LEASES_BETWEEN: u64 = 1 << 40;
 /// It is no whole backup, or the store is not empty or cannot be written.
 pub fn restore(path: &Path, place: &Path, files: Option<&Path>) -> Result<String, UserError> {
     let place = StoreLocation::parse(place);
-    let shelf = Shelf::new(files_dir(files, &place)?);
+    let shelf = BlobStore::new(resolve_files_dir(files, &place)?);
     check(path)?;
     let store = place.open().map_err(store_error)?;
     // Who stands by has nobody to name meanwhile.
@@ -109,7 +109,7 @@ fn refuse_unless_empty(store: &dyn Store) -> Result<(), UserError> {
 /// Reads it all, and writes nothing.
 fn check(path: &Path) -> Result<(), UserError> {
     read(path, |record| match record.kind {
-        Some(Kind::Head(head)) if !(1..=VERSION).contains(&head.version) => {
+        Some(Kind::Head(head)) if !(1..=BACKUP_VERSION).contains(&head.version) => {
             let message =
                 format!("{}: a backup by {}, of a newer version: use a newer ergodic", path.display(), head.build);
             Err(UserError::new(ErrorCode::Version, message))
@@ -144,7 +144,7 @@ fn read(path: &Path, mut each: impl FnMut(v1::BackupRecord) -> Result<(), UserEr
 
 struct Restore {
     writer: Box<dyn StoreWriter>,
-    shelf: Shelf,
+    shelf: BlobStore,
     /// Numbers of sweeps, and the states that they are to have.
     sweeps: Vec<(i64, SweepState)>,
     rows: usize,
@@ -225,10 +225,10 @@ impl Restore {
             return Err(unfit(&format!("another file than {}", to_hex(&hash))));
         }
         let unkept = |e: std::io::Error| {
-            let place: PathBuf = self.shelf.place(&hash);
+            let place: PathBuf = self.shelf.blob_path(&hash);
             UserError::new(ErrorCode::Internal, format!("{}: cannot be written: {e}", place.display()))
         };
-        self.shelf.keep(&hash, &content).map_err(unkept)
+        self.shelf.store_blob(&hash, &content).map_err(unkept)
     }
 
     /// Takes back what was restored of a backup that could not be restored whole.
@@ -256,7 +256,7 @@ impl Restore {
         let (worker, trials) = (String::new(), IntervalSet::default());
         let mut writes = vec![
             StoreWrite::InsertLease(LeaseRow { fence, sweep: 0, class: 0, worker, trials, audits: None }),
-            StoreWrite::EndLeases(vec![Ended { fence, lost: false }]),
+            StoreWrite::EndLeases(vec![EndedLease { fence, lost: false }]),
         ];
         writes.extend(self.sweeps.iter().map(|(number, state)| StoreWrite::SetSweepState(*number, *state)));
         self.commit(&writes)?;
@@ -300,13 +300,13 @@ fn sweep_row(sweep: v1::BackupSweep) -> Result<SweepRow, UserError> {
         data: DataPin {
             hash: hash.map_err(|_| unfit("a dataset without a hash"))?,
             train: sweep.data_train,
-            words: sweep.data_words,
+            provenance: sweep.data_words,
         },
         state,
         share: Share { priority: sweep.priority, weight: sweep.weight },
         launched_at: sweep.launched_at,
         launched_by: sweep.launched_by,
-        tallies: Tallies {
+        tallies: SweepTallies {
             releases: sweep.releases,
             duplicates: sweep.duplicates,
             mismatches: sweep.mismatches,

@@ -18,7 +18,7 @@ use crate::client::Client;
 use crate::client::commands::{self, SweepFile, TableOptions};
 use crate::client::growth::size_for_people;
 use crate::client::watch::{done, eprintln_line, follow};
-use crate::program::{LogFormat, Success, interrupted, say, start_logging};
+use crate::program::{CommandOutcome, LogFormat, print_output, start_logging, wait_for_interrupt};
 use crate::server::{self, ServeOptions};
 use crate::store::place::StoreLocation;
 
@@ -39,7 +39,7 @@ enum Task {
 ///
 /// # Errors
 /// The sweep, its data or the worker program will not do; or workers keep dying.
-pub async fn run(args: RunArgs) -> Result<Success, UserError> {
+pub async fn run(args: RunArgs) -> Result<CommandOutcome, UserError> {
     start_logging("warn", LogFormat::Pretty);
     let (task, name) = read_task(&args)?;
     let program = find_worker(args.worker_bin.as_deref()).await?;
@@ -66,21 +66,21 @@ pub async fn run(args: RunArgs) -> Result<Success, UserError> {
 ///
 /// # Errors
 /// The folder cannot be used.
-pub async fn embedded(dir: &Path, data_dir: Option<PathBuf>) -> Result<server::Running, UserError> {
+pub async fn embedded(dir: &Path, data_dir: Option<PathBuf>) -> Result<server::RunningServer, UserError> {
     let options = ServeOptions {
         listen: ([127, 0, 0, 1], 0).into(),
         store: StoreLocation::Directory(dir.to_owned()),
-        files: None,
+        files_dir: None,
         data_dir,
         advertise: None,
-        http: None,
-        door: None,
+        http_listen: None,
+        auth: None,
         // Workers are processes of this machine: one that is not heard of for so long is gone.
         lease_ttl: Duration::from_secs(5),
-        check: false,
+        verify_store: false,
         rate_limit: None,
     };
-    server::start(options).await
+    server::start_server(options).await
 }
 
 /// What is to be run, as far as it can be told without the folder, and the name of the sweep if it is a file's.
@@ -238,7 +238,7 @@ async fn work_and_show(
     status: &v1::SweepStatus,
     program: &Path,
     dir: &Path,
-) -> Result<Success, UserError> {
+) -> Result<CommandOutcome, UserError> {
     if status.state() == v1::SweepState::Completed {
         return show(&mut client, args, &status.id, End::Done(Box::new(status.clone())), dir).await;
     }
@@ -256,7 +256,7 @@ async fn work_and_show(
     let end = tokio::select! {
         status = follow(&mut client, &status.id) => End::Done(Box::new(status?)),
         error = workers.supervise(&url, &status.id) => return Err(error),
-        () = interrupted() => End::Interrupted,
+        () = wait_for_interrupt() => End::Interrupted,
     };
     workers.leave().await;
     show(&mut client, args, &status.id, end, dir).await
@@ -267,7 +267,13 @@ enum End {
     Interrupted,
 }
 
-async fn show(client: &mut Client, args: &RunArgs, id: &str, end: End, dir: &Path) -> Result<Success, UserError> {
+async fn show(
+    client: &mut Client,
+    args: &RunArgs,
+    id: &str,
+    end: End,
+    dir: &Path,
+) -> Result<CommandOutcome, UserError> {
     let options = TableOptions {
         rows: args.rows.clone(),
         columns: args.cols.clone(),
@@ -276,14 +282,14 @@ async fn show(client: &mut Client, args: &RunArgs, id: &str, end: End, dir: &Pat
         ..TableOptions::default()
     };
     let table = commands::table(client, id, &options).await?;
-    say(table)?;
+    print_output(table)?;
     match end {
         End::Interrupted => {
             eprintln_line(&format!(
                 "interrupted: the same command, without --again, continues where this one stopped; so does `ergodic run {id} --dir {}`",
                 dir.display()
             ));
-            Ok(Success::Interrupted)
+            Ok(CommandOutcome::Interrupted)
         }
         End::Done(status) => {
             eprintln_line(&format!(
@@ -291,7 +297,7 @@ async fn show(client: &mut Client, args: &RunArgs, id: &str, end: End, dir: &Pat
                 dir.display(),
                 dir.display()
             ));
-            Ok(if status.failed > 0 { Success::TrialsFailed } else { Success::Fine })
+            Ok(if status.failed > 0 { CommandOutcome::TrialsFailed } else { CommandOutcome::Done })
         }
     }
 }

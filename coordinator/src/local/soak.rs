@@ -17,13 +17,13 @@ use crate::cli::args::SoakArgs;
 use crate::client::output::Format;
 use crate::client::watch::follow;
 use crate::client::{Client, commands};
-use crate::program::{Success, say};
+use crate::program::{CommandOutcome, print_output};
 
 /// Runs it and prints what was measured.
 ///
 /// # Errors
 /// A process could not be started, or the sweep did not end as it should: what is wrong is named.
-pub async fn soak(args: SoakArgs) -> Result<Success, UserError> {
+pub async fn soak(args: SoakArgs) -> Result<CommandOutcome, UserError> {
     if !args.trials.is_multiple_of(100) {
         return Err(UserError::new(ErrorCode::BadInput, "--trials: expected a multiple of 100 (there are 100 cells)"));
     }
@@ -36,7 +36,7 @@ pub async fn soak(args: SoakArgs) -> Result<Success, UserError> {
     if !keep && result.is_ok() {
         let _ = std::fs::remove_dir_all(&dir);
     }
-    say(show(&result?, args.format))
+    print_output(show(&result?, args.format))
 }
 
 struct Measured {

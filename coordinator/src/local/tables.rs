@@ -20,8 +20,8 @@ use crate::client::Client;
 use crate::client::commands::{ask_curves, ask_table};
 use crate::client::export::{ExportOptions, export};
 use crate::client::output::Format;
-use crate::core::{DataPin, SweepRow, SweepState, Tallies};
-use crate::program::{Success, say};
+use crate::core::{DataPin, SweepRow, SweepState, SweepTallies};
+use crate::program::{CommandOutcome, print_output};
 use crate::server::{process, store_error};
 use crate::store::place::StoreLocation;
 use crate::store::{StoreWrite, StoreWriter, StoredTrial, WriteOutput};
@@ -51,7 +51,7 @@ const TIMES: usize = 3;
 ///
 /// # Errors
 /// The store cannot be filled, or a process could not be started.
-pub async fn tables(args: TablesArgs) -> Result<Success, UserError> {
+pub async fn tables(args: TablesArgs) -> Result<CommandOutcome, UserError> {
     if !args.trials.is_multiple_of(CELLS) {
         let message = format!("--trials: expected a multiple of {CELLS}, which is the number of cells");
         return Err(UserError::new(ErrorCode::BadInput, message));
@@ -64,7 +64,7 @@ pub async fn tables(args: TablesArgs) -> Result<Success, UserError> {
     if !keep {
         let _ = std::fs::remove_dir_all(&dir);
     }
-    say(show(&result?, args.format))
+    print_output(show(&result?, args.format))
 }
 
 struct Measured {
@@ -162,12 +162,12 @@ fn fill(args: &TablesArgs, dir: &Path) -> Result<(), UserError> {
         number: 0,
         id: SWEEP.into(),
         source,
-        data: DataPin { hash: None, train: 0, words: "made up".into() },
+        data: DataPin { hash: None, train: 0, provenance: "made up".into() },
         state: SweepState::Cancelled,
         share: Share::default(),
         launched_at: 0.0,
         launched_by: String::new(),
-        tallies: Tallies::default(),
+        tallies: SweepTallies::default(),
     };
     let written = commit(writer.as_mut(), &StoreWrite::InsertSweep(row))?;
     let Some(WriteOutput::SweepNumber(sweep)) = written.into_iter().next() else {

@@ -21,49 +21,49 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::block_in_place;
 use tonic::{Status, Streaming};
 
-use super::Shared;
-use super::engine::Event;
-use super::files::{Part, send};
-use super::limits::{Pages, Stream};
-use super::session::from_wire;
+use super::ServerContext;
+use super::engine::EngineEvent;
+use super::files::{PartialFile, send_file};
+use super::limits::{PageSender, ResponseStream};
+use super::session::fence_from_wire;
 use crate::core::{Core, Fence, Sweep, SweepRow, WorkerId};
 
 /// How long a piece may be waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PIECE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a file begins with. The next form of these files gets another one.
-const MARK: &[u8; 8] = b"ergckpt1";
+const MAGIC: &[u8; 8] = b"ergckpt1";
 /// Bytes of a file before the checkpoint itself.
-const HEADER: usize = 8 + 8 + 4 + 8 + 32;
+const HEADER_LEN: usize = 8 + 8 + 4 + 8 + 32;
 
 /// What a file says of the checkpoint in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Header {
+struct CheckpointHeader {
     key: TrialKey,
     steps: u64,
     hash: [u8; 32],
 }
 
-impl Header {
+impl CheckpointHeader {
     fn encode(&self) -> Vec<u8> {
         let (cell, repeat) = (self.key.cell.to_le_bytes(), self.key.repeat.to_le_bytes());
-        [&MARK[..], &cell, &repeat, &self.steps.to_le_bytes(), &self.hash].concat()
+        [&MAGIC[..], &cell, &repeat, &self.steps.to_le_bytes(), &self.hash].concat()
     }
 
     /// `None` if it is none.
-    fn decode(bytes: &[u8; HEADER]) -> Option<Self> {
+    fn decode(bytes: &[u8; HEADER_LEN]) -> Option<Self> {
         let (mark, rest) = bytes.split_first_chunk::<8>()?;
         let (cell, rest) = rest.split_first_chunk()?;
         let (repeat, rest) = rest.split_first_chunk()?;
         let (steps, rest) = rest.split_first_chunk()?;
         let key = TrialKey { cell: u64::from_le_bytes(*cell), repeat: u32::from_le_bytes(*repeat) };
         let steps = u64::from_le_bytes(*steps);
-        (mark == MARK).then_some(Self { key, steps, hash: rest.try_into().ok()? })
+        (mark == MAGIC).then_some(Self { key, steps, hash: rest.try_into().ok()? })
     }
 
     /// That of a file, which is read up to the checkpoint.
-    fn read(file: &mut File) -> Option<Self> {
-        let mut bytes = [0; HEADER];
+    fn read_from(file: &mut File) -> Option<Self> {
+        let mut bytes = [0; HEADER_LEN];
         file.read_exact(&mut bytes).ok()?;
         Self::decode(&bytes)
     }
@@ -71,18 +71,18 @@ impl Header {
 
 /// The folder of checkpoints: one folder per sweep in it.
 #[derive(Debug, Clone)]
-pub(crate) struct Checkpoints {
+pub(crate) struct CheckpointFiles {
     folder: PathBuf,
 }
 
-impl Checkpoints {
+impl CheckpointFiles {
     /// In the folder of all files, which need not exist yet.
     pub(crate) fn new(files: &Path) -> Self {
         Self { folder: files.join("checkpoints") }
     }
 
     /// Where a trial is kept; `None` if the sweep has no such trial.
-    fn place(&self, record: &SweepRow, spec: &Spec, key: TrialKey) -> Option<PathBuf> {
+    fn checkpoint_path(&self, record: &SweepRow, spec: &Spec, key: TrialKey) -> Option<PathBuf> {
         let config = spec.has_trial(key).then(|| spec.grid.resolve_config(key.cell).ok()).flatten()?;
         let cell = spec.compute_cell_hash(&config, &record.data.hash.unwrap_or_default());
         Some(self.folder.join(&record.id).join(format!("{}-{}", to_hex(&cell), key.repeat)))
@@ -90,18 +90,18 @@ impl Checkpoints {
 
     /// Tells a core that has read its store what is kept, and removes what no unfinished trial needs; unless this store
     /// is alone in the folder, of its own sweeps only.
-    pub(crate) fn recover(&self, core: &mut Core, is_alone: bool) {
+    pub(crate) fn recover_checkpoints(&self, core: &mut Core, is_alone: bool) {
         for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let path = entry.path();
             if !path.is_dir() {
                 // A checkpoint that was on its way when a coordinator ended, or is on its way to another one.
                 if is_alone {
-                    remove(&path);
+                    remove_checkpoint(&path);
                 }
                 continue;
             }
             // Another version of this program may go on with what this one leaves alone.
-            if core.left_alone().any(|id| entry.file_name() == **id) {
+            if core.untouched_sweep_ids().any(|id| entry.file_name() == **id) {
                 continue;
             }
             let sweep = core.sweeps().find(|sweep| entry.file_name() == *sweep.id).map(|sweep| sweep.number);
@@ -109,8 +109,8 @@ impl Checkpoints {
                 continue;
             }
             for file in std::fs::read_dir(&path).into_iter().flatten().flatten() {
-                if !sweep.is_some_and(|sweep| self.take_up(core, sweep, &file.path())) {
-                    remove(&file.path());
+                if !sweep.is_some_and(|sweep| self.adopt_checkpoint(core, sweep, &file.path())) {
+                    remove_checkpoint(&file.path());
                 }
             }
             // As long as there is something in it, it stays.
@@ -119,16 +119,18 @@ impl Checkpoints {
     }
 
     /// Whether a file is what an unfinished trial of a sweep goes on from.
-    fn take_up(&self, core: &mut Core, number: i64, path: &Path) -> bool {
-        let Some(header) = File::open(path).ok().and_then(|mut file| Header::read(&mut file)) else { return false };
+    fn adopt_checkpoint(&self, core: &mut Core, number: i64, path: &Path) -> bool {
+        let Some(header) = File::open(path).ok().and_then(|mut file| CheckpointHeader::read_from(&mut file)) else {
+            return false;
+        };
         let Some(sweep) = core.sweep(number) else { return false };
-        let its_place = self.place(&sweep.record, &sweep.spec, header.key).as_deref() == Some(path);
-        its_place && core.on_kept(number, header.key, header.steps).is_empty()
+        let its_place = self.checkpoint_path(&sweep.record, &sweep.spec, header.key).as_deref() == Some(path);
+        its_place && core.on_checkpoint_stored(number, header.key, header.steps).is_empty()
     }
 }
 
 /// A file that is gone already needs no removal.
-fn remove(path: &Path) {
+fn remove_checkpoint(path: &Path) {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             tracing::warn!(path = %path.display(), %error, "cannot remove a checkpoint");
@@ -138,194 +140,199 @@ fn remove(path: &Path) {
 }
 
 /// A checkpoint that has come whole.
-pub struct Incoming {
+pub struct IncomingCheckpoint {
     worker: WorkerId,
     fence: Fence,
     sweep: i64,
     key: TrialKey,
     steps: u64,
-    part: Part,
+    file: PartialFile,
     reply: oneshot::Sender<Result<(), Status>>,
 }
 
 /// What is to be done with files.
-enum Order {
-    Place(Box<Incoming>, PathBuf),
+enum FileOp {
+    MoveIntoPlace(Box<IncomingCheckpoint>, PathBuf),
     Remove(Vec<PathBuf>),
 }
 
 /// Carries out what the loop decides, on a thread of its own.
-pub struct Keeper {
-    checkpoints: Checkpoints,
-    orders: std::sync::mpsc::Sender<Order>,
+pub struct CheckpointWriter {
+    checkpoints: CheckpointFiles,
+    ops: std::sync::mpsc::Sender<FileOp>,
 }
 
-impl Keeper {
+impl CheckpointWriter {
     /// Starts the thread, which ends with the keeper.
-    pub(crate) fn start(
-        checkpoints: Checkpoints,
-        events: mpsc::UnboundedSender<Event>,
+    pub(crate) fn start_thread(
+        checkpoints: CheckpointFiles,
+        events: mpsc::UnboundedSender<EngineEvent>,
     ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let (orders, waiting) = std::sync::mpsc::channel();
-        let work = move || waiting.into_iter().for_each(|order| carry_out(order, &events));
+        let work = move || waiting.into_iter().for_each(|order| perform_op(order, &events));
         let thread = std::thread::Builder::new().name("checkpoints".into()).spawn(work)?;
-        Ok((Self { checkpoints, orders }, thread))
+        Ok((Self { checkpoints, ops: orders }, thread))
     }
 
     /// Puts a checkpoint into its place, unless its sender may not keep that trial.
-    pub(crate) fn keep(&self, core: &Core, incoming: Box<Incoming>) {
-        let works_on = core.works_on(&incoming.worker, incoming.fence, incoming.sweep, incoming.key);
+    pub(crate) fn store_checkpoint(&self, core: &Core, incoming: Box<IncomingCheckpoint>) {
+        let works_on = core.is_working_on(&incoming.worker, incoming.fence, incoming.sweep, incoming.key);
         let sweep = core.sweep(incoming.sweep).filter(|_| works_on);
-        match sweep.and_then(|sweep| self.checkpoints.place(&sweep.record, &sweep.spec, incoming.key)) {
-            Some(place) => self.order(Order::Place(incoming, place)),
-            None => drop(incoming.reply.send(Err(not_its(incoming.key)))),
+        match sweep.and_then(|sweep| self.checkpoints.checkpoint_path(&sweep.record, &sweep.spec, incoming.key)) {
+            Some(place) => self.send_op(FileOp::MoveIntoPlace(incoming, place)),
+            None => drop(incoming.reply.send(Err(not_leased_status(incoming.key)))),
         }
     }
 
     /// Removes what is kept of these trials.
-    pub(crate) fn discard(&self, core: &Core, sweep: i64, keys: &[TrialKey]) {
+    pub(crate) fn discard_checkpoints(&self, core: &Core, sweep: i64, keys: &[TrialKey]) {
         let Some(sweep) = core.sweep(sweep) else { return };
-        let places = keys.iter().filter_map(|key| self.checkpoints.place(&sweep.record, &sweep.spec, *key));
-        self.order(Order::Remove(places.collect()));
+        let places = keys.iter().filter_map(|key| self.checkpoints.checkpoint_path(&sweep.record, &sweep.spec, *key));
+        self.send_op(FileOp::Remove(places.collect()));
     }
 
-    fn order(&self, order: Order) {
+    fn send_op(&self, order: FileOp) {
         // A thread that is gone is missed by nobody: the coordinator is going down.
-        let _ = self.orders.send(order);
+        let _ = self.ops.send(order);
     }
 }
 
-fn carry_out(order: Order, events: &mpsc::UnboundedSender<Event>) {
+fn perform_op(order: FileOp, events: &mpsc::UnboundedSender<EngineEvent>) {
     match order {
-        Order::Place(incoming, place) => {
-            let Incoming { sweep, key, steps, part, reply, .. } = *incoming;
-            let placed = part.place(&place).map_err(|error| unkept(&place, &error));
+        FileOp::MoveIntoPlace(incoming, place) => {
+            let IncomingCheckpoint { sweep, key, steps, file: part, reply, .. } = *incoming;
+            let placed = part.rename_to(&place).map_err(|error| write_failed_status(&place, &error));
             if placed.is_ok() {
                 tracing::debug!(trial = %key, steps, "checkpoint kept");
-                let _ = events.send(Event::Kept(sweep, key, steps));
+                let _ = events.send(EngineEvent::CheckpointStored(sweep, key, steps));
             }
             let _ = reply.send(placed);
         }
-        Order::Remove(places) => places.iter().for_each(|place| {
-            remove(place);
+        FileOp::Remove(places) => places.iter().for_each(|place| {
+            remove_checkpoint(place);
             // The sweep's folder goes with the last one.
             place.parent().map(std::fs::remove_dir);
         }),
     }
 }
 
-fn not_its(key: TrialKey) -> Status {
+fn not_leased_status(key: TrialKey) -> Status {
     Status::failed_precondition(format!("the trial {key} is in no lease of this worker under this fence"))
 }
 
-fn unkept(path: &Path, error: &std::io::Error) -> Status {
+fn write_failed_status(path: &Path, error: &std::io::Error) -> Status {
     let message = format!("the coordinator cannot keep a checkpoint: {}: {error}", path.display());
     UserError::new(ErrorCode::Internal, message).into()
 }
 
 /// Who asks for what, after a look at who holds the lease.
-struct Claim {
+struct CheckpointAccess {
     worker: WorkerId,
     fence: Fence,
     sweep: i64,
     key: TrialKey,
-    place: PathBuf,
+    path: PathBuf,
 }
 
-impl Shared {
-    async fn claim(
+impl ServerContext {
+    async fn authorize_checkpoint(
         &self,
         worker: String,
         fence: Option<v1::Fence>,
         id: String,
         key: Option<v1::TrialKey>,
-    ) -> Result<Claim, Status> {
+    ) -> Result<CheckpointAccess, Status> {
         let missing = |field: &str| Status::invalid_argument(format!("the field {field} of the checkpoint is missing"));
-        let fence = from_wire(&fence.ok_or_else(|| missing("fence"))?);
+        let fence = fence_from_wire(&fence.ok_or_else(|| missing("fence"))?);
         let key = TrialKey::from(key.ok_or_else(|| missing("key"))?);
         let asking = worker.clone();
-        let found = self.engine.ask(move |core| {
-            let of = |sweep: &&Sweep| sweep.id == id && core.works_on(&asking, fence, sweep.number, key);
+        let found = self.engine.query_core(move |core| {
+            let of = |sweep: &&Sweep| sweep.id == id && core.is_working_on(&asking, fence, sweep.number, key);
             core.sweeps().find(of).map(|sweep| (sweep.number, sweep.record.clone(), sweep.spec.clone()))
         });
         let found: Option<(i64, Arc<SweepRow>, Arc<Spec>)> =
             found.await.map_err(|e| Status::unavailable(e.to_string()))?;
-        let (sweep, record, spec) = found.ok_or_else(|| not_its(key))?;
-        let place = self.checkpoints.place(&record, &spec, key).ok_or_else(|| not_its(key))?;
-        Ok(Claim { worker, fence, sweep, key, place })
+        let (sweep, record, spec) = found.ok_or_else(|| not_leased_status(key))?;
+        let place = self.checkpoints.checkpoint_path(&record, &spec, key).ok_or_else(|| not_leased_status(key))?;
+        Ok(CheckpointAccess { worker, fence, sweep, key, path: place })
     }
 
     /// Takes a checkpoint: answered when it is in its place.
-    pub(super) async fn keep_checkpoint(&self, mut pieces: Streaming<v1::KeepCheckpointRequest>) -> Result<(), Status> {
-        let _place = self.limits.uploads.place()?;
-        let first = next(&mut pieces).await?.ok_or_else(|| Status::invalid_argument("nothing was sent"))?;
+    pub(super) async fn receive_checkpoint(
+        &self,
+        mut pieces: Streaming<v1::KeepCheckpointRequest>,
+    ) -> Result<(), Status> {
+        let _place = self.limits.uploads.try_acquire()?;
+        let first = next_piece(&mut pieces).await?.ok_or_else(|| Status::invalid_argument("nothing was sent"))?;
         let mut head = first.head.ok_or_else(|| Status::invalid_argument("the field head is missing"))?;
         if head.seal.is_empty() || !head.verify_checksum() {
-            return Err(damaged());
+            return Err(damaged_status());
         }
         let hash: [u8; 32] =
             head.hash.try_into().map_err(|_| Status::invalid_argument("the field hash must have 32 bytes"))?;
-        let claim = self.claim(head.worker, head.fence, head.sweep, head.key).await?;
-        let header = Header { key: claim.key, steps: head.steps, hash };
+        let claim = self.authorize_checkpoint(head.worker, head.fence, head.sweep, head.key).await?;
+        let header = CheckpointHeader { key: claim.key, steps: head.steps, hash };
         let folder = &self.checkpoints.folder;
         let begin = || {
-            let mut part = Part::begin(folder)?;
-            part.head(&header.encode())?;
+            let mut part = PartialFile::create_in(folder)?;
+            part.write_header(&header.encode())?;
             Ok(part)
         };
-        let mut part = block_in_place(begin).map_err(|e| unkept(folder, &e))?;
+        let mut part = block_in_place(begin).map_err(|e| write_failed_status(folder, &e))?;
         let mut chunk = first.chunk;
         loop {
-            block_in_place(|| part.write(&chunk)).map_err(|e| unkept(folder, &e))?;
+            block_in_place(|| part.write_content(&chunk)).map_err(|e| write_failed_status(folder, &e))?;
             if part.len() > MAX_CHECKPOINT_BYTES {
                 return Err(Status::invalid_argument(format!(
                     "the checkpoint has more than {MAX_CHECKPOINT_BYTES} bytes"
                 )));
             }
-            match next(&mut pieces).await? {
+            match next_piece(&mut pieces).await? {
                 None => break,
                 Some(piece) => chunk = piece.chunk,
             }
         }
-        if part.hash() != hash {
-            return Err(damaged());
+        if part.content_hash() != hash {
+            return Err(damaged_status());
         }
         let (reply, kept) = oneshot::channel();
-        let Claim { worker, fence, sweep, key, .. } = claim;
-        let incoming = Incoming { worker, fence, sweep, key, steps: head.steps, part, reply };
-        self.engine.tell(Event::Keep(Box::new(incoming)));
+        let CheckpointAccess { worker, fence, sweep, key, .. } = claim;
+        let incoming = IncomingCheckpoint { worker, fence, sweep, key, steps: head.steps, file: part, reply };
+        self.engine.send_event(EngineEvent::CheckpointReceived(Box::new(incoming)));
         kept.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?
     }
 
     /// Hands out what is kept of a trial.
-    pub(super) async fn fetch_checkpoint(
+    pub(super) async fn open_checkpoint(
         &self,
         request: v1::FetchCheckpointRequest,
-    ) -> Result<Stream<v1::FetchCheckpointResponse>, Status> {
-        let place = self.limits.fetches.place()?;
-        let claim = self.claim(request.worker, request.fence, request.sweep, request.key).await?;
-        let (pieces, stream) = Pages::new(place);
+    ) -> Result<ResponseStream<v1::FetchCheckpointResponse>, Status> {
+        let place = self.limits.fetches.try_acquire()?;
+        let claim = self.authorize_checkpoint(request.worker, request.fence, request.sweep, request.key).await?;
+        let (pieces, stream) = PageSender::new(place);
         let open = || {
-            let mut file = File::open(&claim.place)
+            let mut file = File::open(&claim.path)
                 .map_err(|_| Status::not_found(format!("no checkpoint of the trial {} is kept", claim.key)))?;
-            let header = Header::read(&mut file).filter(|header| header.key == claim.key);
+            let header = CheckpointHeader::read_from(&mut file).filter(|header| header.key == claim.key);
             header.map(|header| (file, header.hash)).ok_or_else(|| Status::not_found("what is kept is no checkpoint"))
         };
         let (file, hash) = block_in_place(open)?;
         let first = v1::FetchCheckpointResponse { hash: hash.to_vec(), chunk: Vec::new() };
-        let _ = pieces.send(Ok(first)).await;
+        let _ = pieces.send_page(Ok(first)).await;
         let piece = |chunk| v1::FetchCheckpointResponse { hash: Vec::new(), chunk };
-        tokio::task::spawn_blocking(move || send(file, &pieces, piece));
+        tokio::task::spawn_blocking(move || send_file(file, &pieces, piece));
         Ok(stream)
     }
 }
 
-fn damaged() -> Status {
+fn damaged_status() -> Status {
     Status::data_loss("the checkpoint was damaged on its way here: send it again")
 }
 
-async fn next(pieces: &mut Streaming<v1::KeepCheckpointRequest>) -> Result<Option<v1::KeepCheckpointRequest>, Status> {
-    let piece = tokio::time::timeout(PATIENCE, pieces.message()).await;
+async fn next_piece(
+    pieces: &mut Streaming<v1::KeepCheckpointRequest>,
+) -> Result<Option<v1::KeepCheckpointRequest>, Status> {
+    let piece = tokio::time::timeout(PIECE_TIMEOUT, pieces.message()).await;
     piece.map_err(|_| Status::deadline_exceeded("the rest of the checkpoint did not come"))?
 }
 
@@ -342,21 +349,21 @@ mod tests {
         let files = [of_other.join("0-0"), dir.path().join("checkpoints/1-1-1.part")];
         files.iter().for_each(|file| std::fs::write(file, b"kept").expect("written"));
         let mut core = Core::new(Timing { lease_ttl: Duration::from_secs(1) }, 1, 1);
-        Checkpoints::new(dir.path()).recover(&mut core, false);
+        CheckpointFiles::new(dir.path()).recover_checkpoints(&mut core, false);
         assert!(files.iter().all(|file| file.exists()));
-        Checkpoints::new(dir.path()).recover(&mut core, true);
+        CheckpointFiles::new(dir.path()).recover_checkpoints(&mut core, true);
         assert!(!files.iter().any(|file| file.exists()) && !of_other.exists());
     }
 
     #[test]
     fn a_header_comes_back_and_anything_else_is_none() {
-        let header = Header { key: TrialKey { cell: 1 << 40, repeat: 7 }, steps: 123, hash: [9; 32] };
-        let bytes: [u8; HEADER] = header.encode().try_into().expect("as long as a header");
-        assert_eq!(Header::decode(&bytes), Some(header));
+        let header = CheckpointHeader { key: TrialKey { cell: 1 << 40, repeat: 7 }, steps: 123, hash: [9; 32] };
+        let bytes: [u8; HEADER_LEN] = header.encode().try_into().expect("as long as a header");
+        assert_eq!(CheckpointHeader::decode(&bytes), Some(header));
         for at in 0..8 {
             let mut other = bytes;
             other[at] ^= 1;
-            assert_eq!(Header::decode(&other), None);
+            assert_eq!(CheckpointHeader::decode(&other), None);
         }
     }
 }

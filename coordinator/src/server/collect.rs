@@ -10,32 +10,32 @@ use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 use tokio::sync::oneshot;
 
-use super::engine::Event;
-use super::{Shared, store_error};
+use super::engine::EngineEvent;
+use super::{ServerContext, store_error};
 use crate::store::{StoreWrite, StoreWriter, WriteOutput};
 
 /// How often they are looked for.
-const EVERY: Duration = Duration::from_secs(3600);
+const COLLECT_INTERVAL: Duration = Duration::from_secs(3600);
 /// A file that has been there for so long without a name has been forgotten. Whoever sends one names it soon.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(6 * 3600);
 /// Files asked about in one transaction, which holds up results.
-const AT_ONCE: usize = 64;
+const BLOBS_PER_WRITE: usize = 64;
 /// Says whose files are in the folder, a store per line.
-const OWNER: &str = "store";
+const SIGNATURE_FILE: &str = "store";
 
 /// Collects for as long as the coordinator leads. A folder that may hold files of another store is left alone: what
 /// this one does not name, that one may. Another one may come at any time.
-pub(super) async fn go_on(shared: Arc<Shared>, identity: Option<i64>) {
+pub(super) async fn collect_periodically(shared: Arc<ServerContext>, identity: Option<i64>) {
     let mut stopping = shared.stopping.clone();
     loop {
-        if let Err(why) = owns(shared.catalog.shelf.folder(), identity) {
-            let folder = shared.catalog.shelf.folder().display().to_string();
+        if let Err(why) = check_sole_owner(shared.catalog.blobs.folder(), identity) {
+            let folder = shared.catalog.blobs.folder().display().to_string();
             tracing::warn!(folder, why, "files that nothing names are not collected");
             return;
         }
-        collect(&shared).await;
+        collect_unreferenced_blobs(&shared).await;
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(COLLECT_INTERVAL) => {}
             _ = stopping.wait_for(|stop| *stop) => return,
         }
     }
@@ -46,7 +46,7 @@ pub(super) async fn go_on(shared: Arc<Shared>, identity: Option<i64>) {
 /// # Errors
 /// The store or the folder cannot be written. Whoever goes on then may lose files to a store that thinks itself alone.
 pub(crate) fn sign_folder(writer: &mut dyn StoreWriter, folder: &Path) -> Result<i64, UserError> {
-    let written = writer.commit_writes(&[&StoreWrite::EnsureIdentity(new_identity())]).map_err(store_error)?;
+    let written = writer.commit_writes(&[&StoreWrite::EnsureIdentity(generate_identity())]).map_err(store_error)?;
     let Some(WriteOutput::Identity(identity)) = written.into_iter().next() else {
         return Err(UserError::new(ErrorCode::Internal, "the store does not say which one it is"));
     };
@@ -54,11 +54,11 @@ pub(crate) fn sign_folder(writer: &mut dyn StoreWriter, folder: &Path) -> Result
         let message = format!("--files {}: the folder of files cannot be signed: {error}", folder.display());
         UserError::new(ErrorCode::Internal, message)
     };
-    sign(folder, identity).map_err(unsigned)?;
+    append_signature(folder, identity).map_err(unsigned)?;
     Ok(identity)
 }
 
-fn new_identity() -> i64 {
+fn generate_identity() -> i64 {
     let mut bytes = [0; 8];
     // Without chance, all stores that are made so share folders, and none collects in another one's.
     let _ = rustls::crypto::ring::default_provider().secure_random.fill(&mut bytes);
@@ -70,19 +70,21 @@ fn new_identity() -> i64 {
 ///
 /// # Errors
 /// The folder cannot be written.
-fn sign(folder: &Path, identity: i64) -> std::io::Result<()> {
+fn append_signature(folder: &Path, identity: i64) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
-    let path = folder.join(OWNER);
+    let path = folder.join(SIGNATURE_FILE);
     let names =
         std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
-    let was_used = names.collect::<std::io::Result<Vec<_>>>()?.iter().any(|name| is_of_a_coordinator(name));
-    let first = if was_used { signature(identity) } else { alone(identity) };
+    let was_used = names.collect::<std::io::Result<Vec<_>>>()?.iter().any(|name| is_coordinator_file(name));
+    let first = if was_used { format_signature(identity) } else { format_first_signature(identity) };
     // Always at the end: another store may write its line between two steps of this one.
     match File::options().append(true).create_new(true).open(&path) {
         Ok(mut file) => file.write_all(format!("{first}\n").as_bytes()),
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
         Err(_) if has_signed(&std::fs::read_to_string(&path)?, identity) => Ok(()),
-        Err(_) => File::options().append(true).open(&path)?.write_all(format!("{}\n", signature(identity)).as_bytes()),
+        Err(_) => {
+            File::options().append(true).open(&path)?.write_all(format!("{}\n", format_signature(identity)).as_bytes())
+        }
     }
 }
 
@@ -91,12 +93,12 @@ fn sign(folder: &Path, identity: i64) -> std::io::Result<()> {
 ///
 /// # Errors
 /// Somebody else may, in words.
-pub(super) fn owns(folder: &Path, identity: Option<i64>) -> Result<(), String> {
-    let signed = match std::fs::read_to_string(folder.join(OWNER)) {
+pub(super) fn check_sole_owner(folder: &Path, identity: Option<i64>) -> Result<(), String> {
+    let signed = match std::fs::read_to_string(folder.join(SIGNATURE_FILE)) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && identity.is_none() => return Ok(()),
         signed => signed.map_err(|e| e.to_string())?,
     };
-    if identity.is_some_and(|identity| signed == format!("{}\n", alone(identity))) {
+    if identity.is_some_and(|identity| signed == format!("{}\n", format_first_signature(identity))) {
         return Ok(());
     }
     Err(if identity.is_some_and(|identity| has_signed(&signed, identity)) && signed.lines().count() == 1 {
@@ -107,38 +109,38 @@ pub(super) fn owns(folder: &Path, identity: Option<i64>) -> Result<(), String> {
 }
 
 /// Whether several stores have files in a folder, as far as is known, or that cannot be told.
-pub(super) fn is_shared(folder: &Path) -> bool {
-    match std::fs::read_to_string(folder.join(OWNER)) {
+pub(super) fn is_shared_folder(folder: &Path) -> bool {
+    match std::fs::read_to_string(folder.join(SIGNATURE_FILE)) {
         Ok(signed) => signed.lines().count() > 1,
         Err(error) => error.kind() != std::io::ErrorKind::NotFound,
     }
 }
 
 /// Whether a coordinator makes files of this name, once it has taken up its store.
-fn is_of_a_coordinator(name: &str) -> bool {
-    name == "checkpoints" || name.ends_with(".part") || name.ends_with(".damaged") || hash_of(name).is_some()
+fn is_coordinator_file(name: &str) -> bool {
+    name == "checkpoints" || name.ends_with(".part") || name.ends_with(".damaged") || parse_blob_name(name).is_some()
 }
 
 fn has_signed(signed: &str, identity: i64) -> bool {
-    signed.lines().any(|line| line == signature(identity) || line == alone(identity))
+    signed.lines().any(|line| line == format_signature(identity) || line == format_first_signature(identity))
 }
 
-fn signature(identity: i64) -> String {
+fn format_signature(identity: i64) -> String {
     format!("{identity:016x}")
 }
 
 /// The signature of a store that came to a folder without files.
-fn alone(identity: i64) -> String {
-    format!("{} was the first", signature(identity))
+fn format_first_signature(identity: i64) -> String {
+    format!("{} was the first", format_signature(identity))
 }
 
-async fn collect(shared: &Arc<Shared>) {
-    let folder = shared.catalog.shelf.folder().to_owned();
-    let Ok(old) = tokio::task::spawn_blocking(move || forgotten(&folder)).await else { return };
+async fn collect_unreferenced_blobs(shared: &Arc<ServerContext>) {
+    let folder = shared.catalog.blobs.folder().to_owned();
+    let Ok(old) = tokio::task::spawn_blocking(move || find_forgotten_blobs(&folder)).await else { return };
     let (mut files, mut bytes) = (0, 0);
-    for some in old.chunks(AT_ONCE) {
+    for some in old.chunks(BLOBS_PER_WRITE) {
         let (reply, done) = oneshot::channel();
-        shared.engine.tell(Event::TakeOff(some.to_vec(), reply));
+        shared.engine.send_event(EngineEvent::DeleteUnreferenced(some.to_vec(), reply));
         match done.await {
             Ok(Ok(gone)) => (files, bytes) = (files + gone.0, bytes + gone.1),
             Ok(Err(error)) => tracing::warn!(%error, "files that nothing names could not be collected"),
@@ -152,7 +154,7 @@ async fn collect(shared: &Arc<Shared>) {
 }
 
 /// Hashes of files that have been there for a while. Parts of files that never became whole are removed at once.
-fn forgotten(folder: &Path) -> Vec<[u8; 32]> {
+fn find_forgotten_blobs(folder: &Path) -> Vec<[u8; 32]> {
     let mut old = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let age = entry.metadata().and_then(|found| found.modified());
@@ -161,7 +163,7 @@ fn forgotten(folder: &Path) -> Vec<[u8; 32]> {
             continue;
         }
         let name = entry.file_name().to_string_lossy().into_owned();
-        match hash_of(&name) {
+        match parse_blob_name(&name) {
             Some(hash) => old.push(hash),
             None if name.ends_with(".part") => _ = std::fs::remove_file(entry.path()),
             None => {}
@@ -171,7 +173,7 @@ fn forgotten(folder: &Path) -> Vec<[u8; 32]> {
 }
 
 /// The hash that a file is named by, if it is.
-fn hash_of(name: &str) -> Option<[u8; 32]> {
+fn parse_blob_name(name: &str) -> Option<[u8; 32]> {
     let digits = (name.len() == 64 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))).then_some(name)?;
     let mut hash = [0; 32];
     for (byte, at) in hash.iter_mut().zip((0..64).step_by(2)) {
@@ -189,7 +191,7 @@ mod tests {
     #[test]
     fn a_file_is_known_by_its_name_and_nothing_else_is() {
         let hash = *blake3::hash(b"weights").as_bytes();
-        assert_eq!(hash_of(&to_hex(&hash)), Some(hash));
+        assert_eq!(parse_blob_name(&to_hex(&hash)), Some(hash));
         for name in [
             "store",
             "checkpoints",
@@ -197,7 +199,7 @@ mod tests {
             &to_hex(&hash).to_uppercase(),
             &format!("{}.damaged", to_hex(&hash)),
         ] {
-            assert_eq!(hash_of(name), None, "{name}");
+            assert_eq!(parse_blob_name(name), None, "{name}");
         }
     }
 
@@ -206,28 +208,31 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         // Tokens may have been made before.
         std::fs::create_dir(dir.path().join("auth")).expect("made");
-        let come = |identity| sign(dir.path(), identity).expect("signed");
+        let come = |identity| append_signature(dir.path(), identity).expect("signed");
         for _ in 0..2 {
             come(7);
-            assert_eq!(owns(dir.path(), Some(7)), Ok(()));
+            assert_eq!(check_sole_owner(dir.path(), Some(7)), Ok(()));
         }
-        assert!(!is_shared(dir.path()), "it is alone");
-        assert!(owns(dir.path(), None).is_err(), "the store that has the directory is not the one that has signed");
+        assert!(!is_shared_folder(dir.path()), "it is alone");
+        assert!(
+            check_sole_owner(dir.path(), None).is_err(),
+            "the store that has the directory is not the one that has signed"
+        );
         come(8);
         come(7);
         come(8);
         for identity in [7, 8] {
-            assert!(owns(dir.path(), Some(identity)).expect_err("both have files").contains("--files"));
+            assert!(check_sole_owner(dir.path(), Some(identity)).expect_err("both have files").contains("--files"));
         }
-        assert!(is_shared(dir.path()));
+        assert!(is_shared_folder(dir.path()));
         // What cannot be read may say so.
-        std::fs::remove_file(dir.path().join(OWNER)).expect("removed");
-        assert!(!is_shared(dir.path()));
-        std::fs::create_dir(dir.path().join(OWNER)).expect("made");
-        assert!(is_shared(dir.path()));
-        std::fs::remove_dir(dir.path().join(OWNER)).expect("removed");
+        std::fs::remove_file(dir.path().join(SIGNATURE_FILE)).expect("removed");
+        assert!(!is_shared_folder(dir.path()));
+        std::fs::create_dir(dir.path().join(SIGNATURE_FILE)).expect("made");
+        assert!(is_shared_folder(dir.path()));
+        std::fs::remove_dir(dir.path().join(SIGNATURE_FILE)).expect("removed");
         (7..9).for_each(come);
-        assert_eq!(std::fs::read_to_string(dir.path().join(OWNER)).expect("signed").lines().count(), 2);
+        assert_eq!(std::fs::read_to_string(dir.path().join(SIGNATURE_FILE)).expect("signed").lines().count(), 2);
     }
 
     #[test]
@@ -235,14 +240,18 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         std::fs::write(dir.path().join(to_hex(blake3::hash(b"weights").as_bytes())), b"weights").expect("written");
         for _ in 0..2 {
-            sign(dir.path(), 7).expect("signed");
-            assert!(owns(dir.path(), Some(7)).expect_err("they may be another one's").contains("before this store"));
+            append_signature(dir.path(), 7).expect("signed");
+            assert!(
+                check_sole_owner(dir.path(), Some(7))
+                    .expect_err("they may be another one's")
+                    .contains("before this store")
+            );
         }
         // As an earlier program signed, whatever it found.
-        std::fs::write(dir.path().join(OWNER), format!("{}\n", signature(7))).expect("written");
-        assert!(owns(dir.path(), Some(7)).is_err());
-        std::fs::remove_file(dir.path().join(OWNER)).expect("removed");
-        assert!(owns(dir.path(), Some(7)).is_err(), "nobody has signed");
-        assert_eq!(owns(dir.path(), None), Ok(()), "it is in the store's own directory");
+        std::fs::write(dir.path().join(SIGNATURE_FILE), format!("{}\n", format_signature(7))).expect("written");
+        assert!(check_sole_owner(dir.path(), Some(7)).is_err());
+        std::fs::remove_file(dir.path().join(SIGNATURE_FILE)).expect("removed");
+        assert!(check_sole_owner(dir.path(), Some(7)).is_err(), "nobody has signed");
+        assert_eq!(check_sole_owner(dir.path(), None), Ok(()), "it is in the store's own directory");
     }
 }

@@ -9,30 +9,30 @@ use ergodic_common::pin::FilePin;
 use ergodic_common::weights::Weights;
 use ergodic_common::{Spec, TrialConfig};
 
-use super::files::Shelf;
+use super::files::BlobStore;
 use crate::core::DataPin;
 
 /// Where datasets are found, and where their canonical forms are kept.
 #[derive(Debug, Clone)]
-pub struct DataCatalog {
+pub struct DatasetCatalog {
     /// `--data-dir`
-    pub source: Option<PathBuf>,
+    pub data_dir: Option<PathBuf>,
     /// Canonical forms, and all other files that are kept.
-    pub shelf: Shelf,
+    pub blobs: BlobStore,
 }
 
-impl DataCatalog {
+impl DatasetCatalog {
     /// Finds the dataset of a new sweep, keeps its canonical form, and says what it is and what it looks like.
     ///
     /// # Errors
     /// Files that are missing or damaged or do not fit the sweep, a kept form that cannot be written.
-    pub fn pin(&self, spec: &Spec, files: &[FilePin]) -> Result<(DataPin, String), DataError> {
+    pub fn pin_dataset(&self, spec: &Spec, files: &[FilePin]) -> Result<(DataPin, String), DataError> {
         let configs = spec.grid.class_configs();
         for pin in files {
-            self.check(pin, &configs)?;
+            self.check_pinned_file(pin, &configs)?;
         }
         let Some(first) = configs.iter().find(|c| c.model.kind.needs_images()) else {
-            return Ok((DataPin { words: "no data".into(), ..DataPin::default() }, String::new()));
+            return Ok((DataPin { provenance: "no data".into(), ..DataPin::default() }, String::new()));
         };
         let name = first.data.dataset;
         if let Some(other) = configs.iter().find(|c| c.data.dataset != name) {
@@ -47,27 +47,27 @@ impl DataCatalog {
                 let named =
                     files.iter().find(|pin| pin.hash == data.hash).map_or(name.as_str(), |pin| pin.path.as_str());
                 let unread = |e| DataError(format!("{named}: the file did not come with the sweep: {e}"));
-                let bytes = std::fs::read(self.shelf.place(&data.hash)).map_err(unread)?;
+                let bytes = std::fs::read(self.blobs.blob_path(&data.hash)).map_err(unread)?;
                 (data.hash, Dataset::decode(&bytes)?.summarize_use(named, &data.hash, spec, &configs)?)
             }
             name => {
-                let dataset = files::load_dataset(name, self.source.as_deref(), needed)?;
+                let dataset = files::load_dataset(name, self.data_dir.as_deref(), needed)?;
                 let bytes = dataset.encode_canonical();
                 let hash = *blake3::hash(&bytes).as_bytes();
                 let looks = dataset.summarize_use(name.as_str(), &hash, spec, &configs)?;
                 let unkept =
-                    |e| DataError(format!("{}: cannot keep the dataset: {e}", self.shelf.place(&hash).display()));
-                self.shelf.keep(&hash, &bytes).map_err(unkept)?;
+                    |e| DataError(format!("{}: cannot keep the dataset: {e}", self.blobs.blob_path(&hash).display()));
+                self.blobs.store_blob(&hash, &bytes).map_err(unkept)?;
                 (hash, looks)
             }
         };
-        Ok((DataPin { hash: Some(hash), train: needed, words }, line))
+        Ok((DataPin { hash: Some(hash), train: needed, provenance: words }, line))
     }
 
     /// Whether a file that a sweep names is kept, is what it is said to be, and fits the networks that start from it.
-    fn check(&self, pin: &FilePin, configs: &[TrialConfig]) -> Result<(), DataError> {
+    fn check_pinned_file(&self, pin: &FilePin, configs: &[TrialConfig]) -> Result<(), DataError> {
         let unread = |e| DataError(format!("{}: the file did not come with the sweep: {e}", pin.path));
-        let bytes = std::fs::read(self.shelf.place(&pin.hash)).map_err(unread)?;
+        let bytes = std::fs::read(self.blobs.blob_path(&pin.hash)).map_err(unread)?;
         if FilePin::from_bytes(&pin.path, &bytes)? != *pin {
             return Err(DataError(format!("{}: the file is not what the sweep was told it is", pin.path)));
         }

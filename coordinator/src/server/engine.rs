@@ -14,14 +14,14 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::checkpoints::{Incoming, Keeper};
-use super::complaints::Complaints;
-use super::limits::Place;
+use super::checkpoints::{CheckpointWriter, IncomingCheckpoint};
+use super::complaints::ThrottledLog;
+use super::limits::Permit;
 use super::store_error;
-use crate::core::audits::Recorded;
+use crate::core::audits::RecordedAudit;
 use crate::core::{
-    Admission, Change, Committed, Core, Effect, Fence, Joining, KeptMetrics, LeaseRow, Now, Steering, StoredRow, Sweep,
-    SweepRow, SweepState, Verdict, Withdrawal, WorkerId,
+    Admission, CommitOutcome, Core, CoreTime, Effect, Fence, GiveUpReversal, GivenUpTrial, JoiningWorker, LeaseRow,
+    MetricPositions, Steering, StoredRow, Sweep, SweepChange, SweepRow, SweepState, WorkerId,
 };
 use crate::failpoint;
 use crate::store::writer::WriterHandle;
@@ -31,72 +31,72 @@ use crate::store::{
 };
 
 /// Messages to a worker.
-pub type Outbox = mpsc::Sender<Result<v1::SessionResponse, tonic::Status>>;
+pub type SessionSender = mpsc::Sender<Result<v1::SessionResponse, tonic::Status>>;
 
 /// Everything that can wake the loop.
-pub enum Event {
+pub enum EngineEvent {
     /// A sweep is to be stored.
     Launch(Box<SweepRow>, Arc<Spec>, oneshot::Sender<Result<i64, StoreError>>),
     /// It was.
     Launched(Box<SweepRow>, Arc<Spec>, oneshot::Sender<Result<i64, StoreError>>),
     /// A worker opened a session.
-    Joined(Joining, Outbox, oneshot::Sender<u64>),
+    WorkerJoined(JoiningWorker, SessionSender, oneshot::Sender<u64>),
     /// A session ended, by its number.
     SessionEnded(WorkerId, u64),
     /// What a worker says in its session, and the room that it takes until it is heard.
-    Said(WorkerId, Saying, Place),
+    MessageReceived(WorkerId, WorkerMessage, Permit),
     /// A batch of results.
-    Results(Box<Delivery>),
+    BatchReceived(Box<IncomingBatch>),
     /// The store has dealt with it.
-    Committed(Box<Delivery>, Result<CommitReport, StoreError>),
+    BatchCommitted(Box<IncomingBatch>, Result<CommitReport, StoreError>),
     /// A lease is durable and may be sent, or is not.
     LeaseStored(LeaseRow, String, Vec<TrialKey>, Result<(), StoreError>),
     /// The store has dealt with the verdict on a trial: whether it gave it that row.
-    Condemned(Verdict, Result<bool, StoreError>),
+    GiveUpStored(GivenUpTrial, Result<bool, StoreError>),
     /// A verdict was taken back: what is to be run again, if it stood.
-    Withdrawn(Withdrawal, Result<Retried, StoreError>),
+    GiveUpReverted(GiveUpReversal, Result<ReopenedTrials, StoreError>),
     /// Rows that the core did not know.
-    LookedUp(i64, Result<Looked, StoreError>),
+    RowsLookedUp(i64, Result<FoundRows, StoreError>),
     /// A change of leases or state is not durable.
-    NotStored(StoreError),
+    WriteFailed(StoreError),
     /// A checkpoint has come.
-    Keep(Box<Incoming>),
+    CheckpointReceived(Box<IncomingCheckpoint>),
     /// It is in its place, after so many steps of the trial.
-    Kept(i64, TrialKey, u64),
+    CheckpointStored(i64, TrialKey, u64),
     /// A user steers a sweep.
     Steer(i64, Steering, oneshot::Sender<Result<(), UserError>>),
     /// What that changes is durable, or is not.
-    Steered(i64, Change, Result<(), StoreError>, oneshot::Sender<Result<(), UserError>>),
+    Steered(i64, SweepChange, Result<(), StoreError>, oneshot::Sender<Result<(), UserError>>),
     /// Its failed trials have no rows any more, or still have them.
-    Retried(i64, Result<Retried, StoreError>, oneshot::Sender<Result<(), UserError>>),
+    Retried(i64, Result<ReopenedTrials, StoreError>, oneshot::Sender<Result<(), UserError>>),
     /// A sweep is to have a file that asks for more repeats of its cells, in place of the first of these.
     Extend(i64, SpecSource, SpecSource, Arc<Spec>, oneshot::Sender<Result<(), UserError>>),
     /// It has it, if the answer is yes.
     Extended(i64, SpecSource, Arc<Spec>, Result<bool, StoreError>, oneshot::Sender<Result<(), UserError>>),
     /// A new sweep is to be stored with the rows of another one.
-    Inherit(Box<SuccessorSweep>, oneshot::Sender<Result<i64, StoreError>>),
+    InsertSuccessor(Box<SuccessorSweep>, oneshot::Sender<Result<i64, StoreError>>),
     /// A new sweep is to be stored with copies of rows of others.
-    Gather(Box<ReusingSweep>, oneshot::Sender<Result<(i64, u64), StoreError>>),
+    InsertReusing(Box<ReusingSweep>, oneshot::Sender<Result<(i64, u64), StoreError>>),
     /// It is stored, and the other one, of this number, has ended.
-    Inherited(i64, Result<i64, StoreError>, oneshot::Sender<Result<i64, StoreError>>),
+    SuccessorInserted(i64, Result<i64, StoreError>, oneshot::Sender<Result<i64, StoreError>>),
     /// A sweep that is stored begins with these rows.
-    TakeUp(Box<Sweep>, Vec<StoredRow>, oneshot::Sender<()>),
+    AddStoredSweep(Box<Sweep>, Vec<StoredRow>, oneshot::Sender<()>),
     /// A user removes a sweep.
     Remove(i64, oneshot::Sender<Result<(), UserError>>),
     /// It is no more, or still there.
     Removed(i64, Result<(), StoreError>, oneshot::Sender<Result<(), UserError>>),
     /// Some of a removed sweep's rows are to be cleared.
-    Clear(i64, oneshot::Sender<Result<ClearedRows, StoreError>>),
+    ClearRows(i64, oneshot::Sender<Result<ClearedRows, StoreError>>),
     /// Files are to go that nothing names, as far as is known; how many of them went, and their bytes.
-    TakeOff(Vec<[u8; 32]>, oneshot::Sender<Result<(u64, u64), StoreError>>),
+    DeleteUnreferenced(Vec<[u8; 32]>, oneshot::Sender<Result<(u64, u64), StoreError>>),
     /// Trials of a sweep are to be run once more, because files that their rows name are lost.
     Redo(i64, Vec<TrialKey>, oneshot::Sender<Result<(), UserError>>),
     /// They are due, or are not.
     Redone(i64, Result<Vec<RedoneTrial>, StoreError>, oneshot::Sender<Result<(), UserError>>),
     /// Whether the store takes a write.
-    Probe(oneshot::Sender<Result<(), StoreError>>),
+    CheckWritable(oneshot::Sender<Result<(), StoreError>>),
     /// A question.
-    Ask(Box<dyn FnOnce(&Core) + Send>),
+    Query(Box<dyn FnOnce(&Core) + Send>),
     /// Time passed.
     Tick,
     /// The coordinator goes.
@@ -104,27 +104,27 @@ pub enum Event {
 }
 
 /// Rows, and audits of these.
-pub type Looked = (Vec<TrialResult>, Vec<Recorded>);
+pub type FoundRows = (Vec<TrialResult>, Vec<RecordedAudit>);
 
 /// Trials, and audits with the processes whose rows they are of.
-pub type Retried = (Vec<TrialKey>, Vec<(TrialKey, WorkerId)>);
+pub type ReopenedTrials = (Vec<TrialKey>, Vec<(TrialKey, WorkerId)>);
 
 /// What a worker can say.
-pub enum Saying {
+pub enum WorkerMessage {
     /// It lives.
     Heartbeat(Vec<(u64, TrialKey)>, u64, Vec<Fence>),
     /// It wants a lease for so many idle slots.
-    Want(u32),
+    RequestWork(u32),
     /// It gives one back, with a reason if it cannot work on that sweep.
     Release(Fence, String),
     /// It gives back trials of a lease that it has not begun.
-    Yielded(Fence, Vec<TrialKey>),
+    Retracted(Fence, Vec<TrialKey>),
     /// It leaves.
     Goodbye,
 }
 
 /// A batch on its way to the store.
-pub struct Delivery {
+pub struct IncomingBatch {
     /// From whom.
     pub worker: WorkerId,
     /// Under which fence.
@@ -136,43 +136,43 @@ pub struct Delivery {
     /// What the core keeps of them.
     pub rows: Vec<StoredRow>,
     /// The room that it takes until it is stored.
-    pub held: Place,
+    pub permit: Permit,
     /// Whether a "no such trial" is to be answered.
-    pub reply: oneshot::Sender<Result<CommitReport, Refusal>>,
+    pub reply: oneshot::Sender<Result<CommitReport, BatchRefusal>>,
 }
 
 /// Why a batch was not taken.
 #[derive(Debug)]
-pub enum Refusal {
+pub enum BatchRefusal {
     /// The lease never held this trial.
     NotLeased(TrialKey),
     /// The store is behind: send it again later.
-    Busy,
+    Overloaded,
     /// It is not durable: send it again later.
-    Store(StoreError),
+    StoreFailed(StoreError),
 }
 
 /// A cheap handle to the loop.
 #[derive(Clone)]
 pub struct EngineHandle {
-    events: mpsc::UnboundedSender<Event>,
-    changed: watch::Receiver<u64>,
+    events: mpsc::UnboundedSender<EngineEvent>,
+    changes: watch::Receiver<u64>,
 }
 
 /// The loop has stopped: the coordinator is going down.
 #[derive(Debug, thiserror::Error)]
 #[error("the coordinator is stopping")]
-pub struct Stopped;
+pub struct EngineStopped;
 
 impl EngineHandle {
     /// A handle to somebody who answers questions in the loop's place, and what is asked.
-    pub(super) fn aside() -> (Self, mpsc::UnboundedReceiver<Event>) {
-        let (events, questions) = Engine::queue();
-        (Self { events, changed: watch::channel(0).1 }, questions)
+    pub(super) fn detached() -> (Self, mpsc::UnboundedReceiver<EngineEvent>) {
+        let (events, questions) = Engine::new_queue();
+        (Self { events, changes: watch::channel(0).1 }, questions)
     }
 
     /// Tells the loop something.
-    pub fn tell(&self, event: Event) {
+    pub fn send_event(&self, event: EngineEvent) {
         // A loop that is gone needs to hear nothing.
         let _ = self.events.send(event);
     }
@@ -181,18 +181,18 @@ impl EngineHandle {
     ///
     /// # Errors
     /// The loop has stopped.
-    pub async fn ask<T: Send + 'static>(
+    pub async fn query_core<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Core) -> T + Send + 'static,
-    ) -> Result<T, Stopped> {
+    ) -> Result<T, EngineStopped> {
         let (answer, answered) = oneshot::channel();
-        self.tell(Event::Ask(Box::new(move |core| drop(answer.send(question(core))))));
-        answered.await.map_err(|_| Stopped)
+        self.send_event(EngineEvent::Query(Box::new(move |core| drop(answer.send(question(core))))));
+        answered.await.map_err(|_| EngineStopped)
     }
 
     /// Counts up whenever something changed.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.clone()
+    pub fn subscribe_changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
     }
 }
 
@@ -201,121 +201,130 @@ pub struct Engine {
     core: Core,
     started: Instant,
     writer: WriterHandle,
-    keeper: Keeper,
-    sessions: HashMap<WorkerId, (u64, Outbox)>,
+    checkpoint_writer: CheckpointWriter,
+    sessions: HashMap<WorkerId, (u64, SessionSender)>,
     next_session: u64,
-    events: mpsc::UnboundedSender<Event>,
-    waiting: mpsc::UnboundedReceiver<Event>,
-    changed: watch::Sender<u64>,
-    complaints: Complaints,
+    events: mpsc::UnboundedSender<EngineEvent>,
+    queue: mpsc::UnboundedReceiver<EngineEvent>,
+    changes: watch::Sender<u64>,
+    throttled_log: ThrottledLog,
 }
 
 /// The loop's queue.
-pub type Queue = (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>);
+pub type EngineQueue = (mpsc::UnboundedSender<EngineEvent>, mpsc::UnboundedReceiver<EngineEvent>);
 
 impl Engine {
     /// A queue for a loop that is not there yet.
-    pub fn queue() -> Queue {
+    pub fn new_queue() -> EngineQueue {
         mpsc::unbounded_channel()
     }
 
     /// A loop around `core`, not yet running.
-    pub fn new(core: Core, writer: WriterHandle, keeper: Keeper, (events, waiting): Queue) -> (Self, EngineHandle) {
+    pub fn new(
+        core: Core,
+        writer: WriterHandle,
+        keeper: CheckpointWriter,
+        (events, waiting): EngineQueue,
+    ) -> (Self, EngineHandle) {
         let (changed, changes) = watch::channel(0);
-        let handle = EngineHandle { events: events.clone(), changed: changes };
+        let handle = EngineHandle { events: events.clone(), changes };
         let engine = Self {
             core,
             started: Instant::now(),
             writer,
-            keeper,
+            checkpoint_writer: keeper,
             sessions: HashMap::new(),
             next_session: 0,
             events,
-            waiting,
-            changed,
-            complaints: Complaints::default(),
+            queue: waiting,
+            changes: changed,
+            throttled_log: ThrottledLog::default(),
         };
         (engine, handle)
     }
 
     /// Runs until told to stop.
-    pub async fn run(mut self) {
-        while let Some(event) = self.waiting.recv().await {
-            let changes = !matches!(event, Event::Ask(_) | Event::Probe(_) | Event::Tick);
-            if matches!(event, Event::Stop) {
+    pub async fn run_until_stopped(mut self) {
+        while let Some(event) = self.queue.recv().await {
+            let changes = !matches!(event, EngineEvent::Query(_) | EngineEvent::CheckWritable(_) | EngineEvent::Tick);
+            if matches!(event, EngineEvent::Stop) {
                 return;
             }
-            let effects = self.react(event);
+            let effects = self.handle_event(event);
             for effect in effects {
-                self.carry_out(effect);
+                self.apply_effect(effect);
             }
             if changes {
-                self.changed.send_modify(|n| *n += 1);
+                self.changes.send_modify(|n| *n += 1);
             }
         }
     }
 
-    fn now(&self) -> Now {
+    fn current_time(&self) -> CoreTime {
         self.started.elapsed()
     }
 
-    fn react(&mut self, event: Event) -> Vec<Effect> {
-        let now = self.now();
+    fn handle_event(&mut self, event: EngineEvent) -> Vec<Effect> {
+        let now = self.current_time();
         match event {
-            Event::Launch(row, spec, reply) => self.store_sweep(row, spec, reply),
-            Event::Launched(row, spec, reply) => {
+            EngineEvent::Launch(row, spec, reply) => self.store_sweep(row, spec, reply),
+            EngineEvent::Launched(row, spec, reply) => {
                 let number = row.number;
-                let effects = self.core.on_sweep(Sweep::new(Arc::new(*row), spec), [], now);
+                let effects = self.core.on_sweep_added(Sweep::new(Arc::new(*row), spec), [], now);
                 let _ = reply.send(Ok(number));
                 effects
             }
-            Event::Joined(joining, outbox, reply) => self.join(joining, outbox, reply, now),
-            Event::SessionEnded(worker, session) => self.end_session(&worker, session),
-            Event::Said(worker, saying, heard) => {
+            EngineEvent::WorkerJoined(joining, outbox, reply) => self.join_worker(joining, outbox, reply, now),
+            EngineEvent::SessionEnded(worker, session) => self.end_session(&worker, session),
+            EngineEvent::MessageReceived(worker, saying, heard) => {
                 drop(heard);
-                self.hear(&worker, saying, now)
+                self.handle_worker_message(&worker, saying, now)
             }
-            Event::Results(delivery) => self.deliver(delivery),
-            Event::Committed(delivery, result) => self.committed(*delivery, result, now),
-            Event::LeaseStored(lease, sweep, keys, stored) => self.send_grant(&lease, sweep, &keys, stored),
-            Event::Condemned(verdict, stored) => self.condemned(verdict, stored, now),
-            Event::Withdrawn(withdrawal, retried) => self.withdrawn(withdrawal, retried, now),
-            Event::LookedUp(sweep, looked) => self.looked_up(sweep, looked, now),
-            Event::NotStored(error) => {
-                self.complaints.say("a change of leases or state could not be stored", &error);
+            EngineEvent::BatchReceived(delivery) => self.store_batch(delivery),
+            EngineEvent::BatchCommitted(delivery, result) => self.on_batch_committed(*delivery, result, now),
+            EngineEvent::LeaseStored(lease, sweep, keys, stored) => self.send_grant(&lease, sweep, &keys, stored),
+            EngineEvent::GiveUpStored(verdict, stored) => self.on_give_up_stored(verdict, stored, now),
+            EngineEvent::GiveUpReverted(withdrawal, retried) => self.on_give_up_reverted(withdrawal, retried, now),
+            EngineEvent::RowsLookedUp(sweep, looked) => self.on_rows_looked_up(sweep, looked, now),
+            EngineEvent::WriteFailed(error) => {
+                self.throttled_log.report_error("a change of leases or state could not be stored", &error);
                 Vec::new()
             }
-            Event::Keep(incoming) => {
-                self.keeper.keep(&self.core, incoming);
+            EngineEvent::CheckpointReceived(incoming) => {
+                self.checkpoint_writer.store_checkpoint(&self.core, incoming);
                 Vec::new()
             }
-            Event::Kept(sweep, key, steps) => self.core.on_kept(sweep, key, steps),
-            Event::Steer(sweep, steering, reply) => self.steer(sweep, steering, reply),
-            Event::Steered(sweep, change, stored, reply) => self.steered(sweep, change, stored, reply, now),
-            Event::Retried(sweep, retried, reply) => self.retried(sweep, retried, reply, now),
-            Event::Extend(sweep, from, to, spec, reply) => self.extend(sweep, from, to, spec, reply),
-            Event::Extended(sweep, to, spec, stored, reply) => self.extended(sweep, to, spec, stored, reply, now),
-            Event::Inherit(inheritance, reply) => self.inherit(inheritance, reply),
-            Event::Gather(gathering, reply) => self.gather(gathering, reply),
-            Event::Inherited(from, stored, reply) => self.inherited(from, stored, reply, now),
-            Event::TakeUp(sweep, rows, reply) => {
-                let effects = self.core.on_sweep(*sweep, rows, now);
+            EngineEvent::CheckpointStored(sweep, key, steps) => self.core.on_checkpoint_stored(sweep, key, steps),
+            EngineEvent::Steer(sweep, steering, reply) => self.store_steering(sweep, steering, reply),
+            EngineEvent::Steered(sweep, change, stored, reply) => {
+                self.on_steering_stored(sweep, change, stored, reply, now)
+            }
+            EngineEvent::Retried(sweep, retried, reply) => self.on_retry_stored(sweep, retried, reply, now),
+            EngineEvent::Extend(sweep, from, to, spec, reply) => self.store_extension(sweep, from, to, spec, reply),
+            EngineEvent::Extended(sweep, to, spec, stored, reply) => {
+                self.on_extension_stored(sweep, to, spec, stored, reply, now)
+            }
+            EngineEvent::InsertSuccessor(inheritance, reply) => self.store_successor(inheritance, reply),
+            EngineEvent::InsertReusing(gathering, reply) => self.store_reusing_sweep(gathering, reply),
+            EngineEvent::SuccessorInserted(from, stored, reply) => self.on_successor_stored(from, stored, reply, now),
+            EngineEvent::AddStoredSweep(sweep, rows, reply) => {
+                let effects = self.core.on_sweep_added(*sweep, rows, now);
                 let _ = reply.send(());
                 effects
             }
-            Event::Remove(sweep, reply) => self.remove(sweep, reply),
-            Event::Removed(sweep, removed, reply) => self.removed(sweep, removed, reply),
-            Event::Clear(sweep, reply) => self.clear(sweep, reply),
-            Event::TakeOff(hashes, reply) => self.take_off(hashes, reply),
-            Event::Redo(sweep, keys, reply) => self.redo(sweep, keys, reply),
-            Event::Redone(sweep, redone, reply) => self.redone(sweep, redone, reply, now),
-            Event::Probe(reply) => self.probe(reply),
-            Event::Ask(question) => {
+            EngineEvent::Remove(sweep, reply) => self.store_removal(sweep, reply),
+            EngineEvent::Removed(sweep, removed, reply) => self.on_removal_stored(sweep, removed, reply),
+            EngineEvent::ClearRows(sweep, reply) => self.clear_removed_rows(sweep, reply),
+            EngineEvent::DeleteUnreferenced(hashes, reply) => self.delete_unreferenced(hashes, reply),
+            EngineEvent::Redo(sweep, keys, reply) => self.store_redo(sweep, keys, reply),
+            EngineEvent::Redone(sweep, redone, reply) => self.on_redo_stored(sweep, redone, reply, now),
+            EngineEvent::CheckWritable(reply) => self.check_store_writable(reply),
+            EngineEvent::Query(question) => {
                 question(&self.core);
                 Vec::new()
             }
-            Event::Tick => self.core.on_tick(now),
-            Event::Stop => Vec::new(),
+            EngineEvent::Tick => self.core.on_tick(now),
+            EngineEvent::Stop => Vec::new(),
         }
     }
 
@@ -330,7 +339,7 @@ impl Engine {
         let answer = Box::new(move |written: Result<WriteOutput, StoreError>| match written {
             Ok(WriteOutput::SweepNumber(number)) => {
                 let row = Box::new(SweepRow { number, ..*row });
-                let _ = events.send(Event::Launched(row, spec, reply));
+                let _ = events.send(EngineEvent::Launched(row, spec, reply));
             }
             Ok(_) => drop(reply),
             Err(error) => drop(reply.send(Err(error))),
@@ -339,55 +348,61 @@ impl Engine {
         Vec::new()
     }
 
-    fn join(&mut self, joining: Joining, outbox: Outbox, reply: oneshot::Sender<u64>, now: Now) -> Vec<Effect> {
+    fn join_worker(
+        &mut self,
+        joining: JoiningWorker,
+        outbox: SessionSender,
+        reply: oneshot::Sender<u64>,
+        now: CoreTime,
+    ) -> Vec<Effect> {
         self.next_session += 1;
         tracing::info!(worker = joining.name, slots = joining.slots, held = joining.held.len(), "worker joined");
         self.sessions.insert(joining.worker.clone(), (self.next_session, outbox));
         // Welcome goes out before anything that the join brings about.
         let _ = reply.send(self.next_session);
-        self.core.on_joined(joining, now)
+        self.core.on_worker_joined(joining, now)
     }
 
     fn end_session(&mut self, worker: &str, session: u64) -> Vec<Effect> {
         if self.sessions.get(worker).is_some_and(|(number, _)| *number == session) {
             tracing::info!(worker, "session ended");
             self.sessions.remove(worker);
-            self.core.on_session_ended(worker, self.now());
+            self.core.on_session_ended(worker, self.current_time());
         }
         Vec::new()
     }
 
-    fn hear(&mut self, worker: &str, saying: Saying, now: Now) -> Vec<Effect> {
+    fn handle_worker_message(&mut self, worker: &str, saying: WorkerMessage, now: CoreTime) -> Vec<Effect> {
         match saying {
-            Saying::Heartbeat(running, queued, held) => {
+            WorkerMessage::Heartbeat(running, queued, held) => {
                 self.core.on_heartbeat(worker, running, queued, &held, now);
                 let renewed = v1::session_response::Message::Renewed(v1::Renewed {});
-                self.send(worker, renewed);
+                self.send_to_worker(worker, renewed);
                 Vec::new()
             }
-            Saying::Want(idle) => self.core.on_want(worker, idle, now),
-            Saying::Release(fence, why) => self.core.on_release(worker, fence, why, now),
-            Saying::Yielded(fence, keys) => {
+            WorkerMessage::RequestWork(idle) => self.core.on_work_requested(worker, idle, now),
+            WorkerMessage::Release(fence, why) => self.core.on_lease_released(worker, fence, why, now),
+            WorkerMessage::Retracted(fence, keys) => {
                 tracing::debug!(worker, lease = fence.lease, trials = keys.len(), "trials given back");
-                self.core.on_yielded(worker, fence, &keys, now)
+                self.core.on_trials_retracted(worker, fence, &keys, now)
             }
-            Saying::Goodbye => {
+            WorkerMessage::Goodbye => {
                 self.sessions.remove(worker);
-                self.core.on_goodbye(worker, now)
+                self.core.on_worker_left(worker, now)
             }
         }
     }
 
-    fn deliver(&mut self, mut delivery: Box<Delivery>) -> Vec<Effect> {
+    fn store_batch(&mut self, mut delivery: Box<IncomingBatch>) -> Vec<Effect> {
         // The loop itself never waits for a disk that is slow.
         if !self.writer.can_take_results() {
-            let _ = delivery.reply.send(Err(Refusal::Busy));
+            let _ = delivery.reply.send(Err(BatchRefusal::Overloaded));
             return Vec::new();
         }
         let keys: Vec<TrialKey> = delivery.rows.iter().map(|row| row.key).collect();
-        let (compare_only, audit) = match self.core.admit(&delivery.worker, delivery.fence, &keys) {
+        let (compare_only, audit) = match self.core.admit_batch(&delivery.worker, delivery.fence, &keys) {
             Err(key) => {
-                let _ = delivery.reply.send(Err(Refusal::NotLeased(key)));
+                let _ = delivery.reply.send(Err(BatchRefusal::NotLeased(key)));
                 return Vec::new();
             }
             Ok(Admission::Store { sweep }) => (sweep != delivery.sweep, false),
@@ -403,7 +418,7 @@ impl Engine {
             results: std::mem::take(&mut delivery.results),
             compare_only,
             audit,
-            chosen_for_audit: self.core.chosen(delivery.sweep, &keys),
+            chosen_for_audit: self.core.choose_audits(delivery.sweep, &keys),
         };
         let events = self.events.clone();
         let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
@@ -411,20 +426,25 @@ impl Engine {
                 WriteOutput::Results(report) => report,
                 _ => CommitReport::default(),
             });
-            let _ = events.send(Event::Committed(delivery, report));
+            let _ = events.send(EngineEvent::BatchCommitted(delivery, report));
         });
         self.writer.enqueue_write(StoreWrite::StoreResults(batch), answer);
         Vec::new()
     }
 
-    fn committed(&mut self, delivery: Delivery, result: Result<CommitReport, StoreError>, now: Now) -> Vec<Effect> {
+    fn on_batch_committed(
+        &mut self,
+        delivery: IncomingBatch,
+        result: Result<CommitReport, StoreError>,
+        now: CoreTime,
+    ) -> Vec<Effect> {
         let report = match result {
             Ok(report) => report,
             Err(error) => {
                 if !matches!(error, StoreError::BlobMissing(_)) {
-                    self.complaints.say("results could not be stored", &error);
+                    self.throttled_log.report_error("results could not be stored", &error);
                 }
-                let _ = delivery.reply.send(Err(Refusal::Store(error)));
+                let _ = delivery.reply.send(Err(BatchRefusal::StoreFailed(error)));
                 return Vec::new();
             }
         };
@@ -432,15 +452,15 @@ impl Engine {
         if mismatches > 0 {
             tracing::error!(worker = delivery.worker, mismatches, "a trial yielded other bits");
         }
-        let committed = Committed {
+        let committed = CommitOutcome {
             stored: report.stored.iter().map(|at| delivery.rows[*at].clone()).collect(),
-            known: report.already_stored.clone(),
+            already_stored: report.already_stored.clone(),
             mismatches,
             fenced: report.fenced,
-            due: report.audits_due.clone(),
+            audits_due: report.audits_due.clone(),
             audited: report.audited.iter().map(|(at, finding)| (delivery.rows[*at].clone(), *finding)).collect(),
         };
-        let effects = self.core.on_committed(&delivery.worker, delivery.fence, delivery.sweep, &committed, now);
+        let effects = self.core.on_batch_committed(&delivery.worker, delivery.fence, delivery.sweep, &committed, now);
         failpoint::reach(failpoint::BEFORE_ACKNOWLEDGEMENT);
         let _ = delivery.reply.send(Ok(report));
         failpoint::reach(failpoint::AFTER_ACKNOWLEDGEMENT);
@@ -448,19 +468,24 @@ impl Engine {
     }
 
     /// Nothing is changed before it is durable.
-    fn steer(&self, sweep: i64, steering: Steering, reply: oneshot::Sender<Result<(), UserError>>) -> Vec<Effect> {
-        match self.core.may_steer(sweep, steering) {
+    fn store_steering(
+        &self,
+        sweep: i64,
+        steering: Steering,
+        reply: oneshot::Sender<Result<(), UserError>>,
+    ) -> Vec<Effect> {
+        match self.core.validate_steering(sweep, steering) {
             Err(why) => drop(reply.send(Err(UserError::new(ErrorCode::Refused, why)))),
-            Ok(None) if steering == Steering::Retry => self.retry(sweep, reply),
+            Ok(None) if steering == Steering::Retry => self.store_retry(sweep, reply),
             Ok(None) => drop(reply.send(Ok(()))),
             Ok(Some(change)) => {
                 let events = self.events.clone();
                 let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
-                    let _ = events.send(Event::Steered(sweep, change, written.map(|_| ()), reply));
+                    let _ = events.send(EngineEvent::Steered(sweep, change, written.map(|_| ()), reply));
                 });
                 let write = match change {
-                    Change::State(state) => StoreWrite::SetSweepState(sweep, state),
-                    Change::Share(share) => StoreWrite::SetShare(sweep, share),
+                    SweepChange::State(state) => StoreWrite::SetSweepState(sweep, state),
+                    SweepChange::Share(share) => StoreWrite::SetShare(sweep, share),
                 };
                 self.writer.enqueue_write(write, answer);
             }
@@ -468,181 +493,194 @@ impl Engine {
         Vec::new()
     }
 
-    fn steered(
+    fn on_steering_stored(
         &mut self,
         sweep: i64,
-        change: Change,
+        change: SweepChange,
         stored: Result<(), StoreError>,
         reply: oneshot::Sender<Result<(), UserError>>,
-        now: Now,
+        now: CoreTime,
     ) -> Vec<Effect> {
         let (answer, effects) = match stored {
-            Ok(()) => (Ok(()), self.core.on_steered(sweep, change, now)),
+            Ok(()) => (Ok(()), self.core.on_sweep_steered(sweep, change, now)),
             Err(error) => (Err(store_error(error)), Vec::new()),
         };
         let _ = reply.send(answer);
         effects
     }
 
-    fn retry(&self, sweep: i64, reply: oneshot::Sender<Result<(), UserError>>) {
+    fn store_retry(&self, sweep: i64, reply: oneshot::Sender<Result<(), UserError>>) {
         let events = self.events.clone();
         let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
-            let _ = events.send(Event::Retried(sweep, written.map(to_retried), reply));
+            let _ = events.send(EngineEvent::Retried(sweep, written.map(into_reopened_trials), reply));
         });
         self.writer.enqueue_write(StoreWrite::RetryFailed(sweep), answer);
     }
 
-    fn retried(
+    fn on_retry_stored(
         &mut self,
         sweep: i64,
-        retried: Result<Retried, StoreError>,
+        retried: Result<ReopenedTrials, StoreError>,
         reply: oneshot::Sender<Result<(), UserError>>,
-        now: Now,
+        now: CoreTime,
     ) -> Vec<Effect> {
         let (answer, effects) = match retried {
-            Ok((trials, audits)) => (Ok(()), self.core.on_retried(sweep, &trials, &audits, now)),
+            Ok((trials, audits)) => (Ok(()), self.core.on_trials_reopened(sweep, &trials, &audits, now)),
             Err(error) => (Err(store_error(error)), Vec::new()),
         };
         let _ = reply.send(answer);
         effects
     }
 
-    fn carry_out(&mut self, effect: Effect) {
+    fn apply_effect(&mut self, effect: Effect) {
         match effect {
             Effect::Grant { lease, sweep, keys } => self.store_lease(lease, sweep, keys),
-            Effect::AskBack { worker, fence, trials } => {
-                let ask = v1::Yield { fence: Some(to_wire(fence)), trials };
-                self.send(&worker, v1::session_response::Message::Yield(ask));
+            Effect::Retract { worker, fence, trials } => {
+                let ask = v1::Yield { fence: Some(fence_to_wire(fence)), trials };
+                self.send_to_worker(&worker, v1::session_response::Message::Yield(ask));
             }
-            Effect::Shrink(lease) => self.persist(StoreWrite::ShrinkLease(lease)),
-            Effect::EndLeases(ended) => self.persist(StoreWrite::EndLeases(ended)),
-            Effect::SetState(sweep, state) => {
+            Effect::ShrinkLease(lease) => self.persist_write(StoreWrite::ShrinkLease(lease)),
+            Effect::EndLeases(ended) => self.persist_write(StoreWrite::EndLeases(ended)),
+            Effect::SetSweepState(sweep, state) => {
                 let what = if state.is_open() { "sweep goes on" } else { "sweep ended" };
                 tracing::info!(sweep, ?state, "{what}");
-                self.persist(StoreWrite::SetSweepState(sweep, state));
+                self.persist_write(StoreWrite::SetSweepState(sweep, state));
             }
-            Effect::Condemn(verdict) => self.condemn(verdict),
-            Effect::Withdraw(withdrawal) => self.withdraw(withdrawal),
-            Effect::LookUp(sweep, keys) => self.look_up(sweep, keys),
-            Effect::Discard(sweep, keys) => self.keeper.discard(&self.core, sweep, &keys),
-            Effect::Revoke(worker, fences) => {
+            Effect::GiveUp(verdict) => self.store_give_up(verdict),
+            Effect::RevertGiveUp(withdrawal) => self.revert_give_up(withdrawal),
+            Effect::LookUpRows(sweep, keys) => self.look_up_rows(sweep, keys),
+            Effect::DiscardCheckpoints(sweep, keys) => {
+                self.checkpoint_writer.discard_checkpoints(&self.core, sweep, &keys)
+            }
+            Effect::RevokeLeases(worker, fences) => {
                 tracing::info!(worker, leases = fences.len(), "leases revoked");
-                let fences = fences.into_iter().map(to_wire).collect();
-                self.send(&worker, v1::session_response::Message::Revoke(v1::Revoke { fences }));
+                let fences = fences.into_iter().map(fence_to_wire).collect();
+                self.send_to_worker(&worker, v1::session_response::Message::Revoke(v1::Revoke { fences }));
             }
         }
     }
 
     /// Stores a failed row for a trial that killed too many workers, or that its audit failed if it has a row.
-    fn condemn(&self, verdict: Verdict) {
-        tracing::error!(trial = %verdict.key, cause = verdict.cause, audit = verdict.audit, "given up");
-        let write = if verdict.audit {
+    fn store_give_up(&self, verdict: GivenUpTrial) {
+        tracing::error!(trial = %verdict.key, cause = verdict.cause, audit = verdict.is_audit, "given up");
+        let write = if verdict.is_audit {
             StoreWrite::GiveUpAudit(verdict.sweep, verdict.key, verdict.cause.clone())
         } else {
-            let result = TrialResult::failed(verdict.key, verdict.cause.clone(), verdict.metrics);
+            let result = TrialResult::failed(verdict.key, verdict.cause.clone(), verdict.metric_count);
             StoreWrite::GiveUpTrial(verdict.sweep, result)
         };
         let events = self.events.clone();
         let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
             let stored = written.map(|written| written == WriteOutput::GaveUp(true));
-            let _ = events.send(Event::Condemned(verdict, stored));
+            let _ = events.send(EngineEvent::GiveUpStored(verdict, stored));
         });
         self.writer.enqueue_write(write, answer);
     }
 
-    fn condemned(&mut self, verdict: Verdict, stored: Result<bool, StoreError>, now: Now) -> Vec<Effect> {
+    fn on_give_up_stored(
+        &mut self,
+        verdict: GivenUpTrial,
+        stored: Result<bool, StoreError>,
+        now: CoreTime,
+    ) -> Vec<Effect> {
         let stored = match stored {
             Ok(stored) => stored,
             Err(error) => {
-                self.complaints.say("the failure of a trial could not be stored", &error);
-                self.core.on_condemn_failed(verdict);
+                self.throttled_log.report_error("the failure of a trial could not be stored", &error);
+                self.core.on_give_up_failed(verdict);
                 return Vec::new();
             }
         };
-        if verdict.audit {
-            return self.core.on_audit_failed(verdict.sweep, verdict.key, stored, now);
+        if verdict.is_audit {
+            return self.core.on_audit_given_up(verdict.sweep, verdict.key, stored, now);
         }
         let outcome = Outcome::Failed { cause: verdict.cause };
-        let row = StoredRow { key: verdict.key, outcome, metric: f64::NAN, decides: f64::NAN, seconds: 0.0 };
-        self.core.on_condemned(verdict.sweep, &row, stored, now)
+        let row =
+            StoredRow { key: verdict.key, outcome, watched_metric: f64::NAN, deciding_metric: f64::NAN, seconds: 0.0 };
+        self.core.on_trial_given_up(verdict.sweep, &row, stored, now)
     }
 
     /// After the verdict in the same queue: whatever became of that is seen by whoever takes it back.
-    fn withdraw(&self, withdrawal: Withdrawal) {
-        let Withdrawal { sweep, key, audit } = withdrawal;
+    fn revert_give_up(&self, withdrawal: GiveUpReversal) {
+        let GiveUpReversal { sweep, key, is_audit: audit } = withdrawal;
         tracing::info!(trial = %key, "a worker that was thought dead of it has come back: it is run again");
         let events = self.events.clone();
         let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
-            let _ = events.send(Event::Withdrawn(withdrawal, written.map(to_retried)));
+            let _ = events.send(EngineEvent::GiveUpReverted(withdrawal, written.map(into_reopened_trials)));
         });
         self.writer.enqueue_write(StoreWrite::RevertGiveUp(sweep, key, audit), answer);
     }
 
-    fn withdrawn(&mut self, withdrawal: Withdrawal, retried: Result<Retried, StoreError>, now: Now) -> Vec<Effect> {
+    fn on_give_up_reverted(
+        &mut self,
+        withdrawal: GiveUpReversal,
+        retried: Result<ReopenedTrials, StoreError>,
+        now: CoreTime,
+    ) -> Vec<Effect> {
         match retried {
-            Ok((trials, audits)) => self.core.on_retried(withdrawal.sweep, &trials, &audits, now),
+            Ok((trials, audits)) => self.core.on_trials_reopened(withdrawal.sweep, &trials, &audits, now),
             Err(error) => {
-                self.complaints.say("the failure of a trial could not be taken back", &error);
-                self.core.on_withdraw_failed(withdrawal);
+                self.throttled_log.report_error("the failure of a trial could not be taken back", &error);
+                self.core.on_give_up_reversal_failed(withdrawal);
                 Vec::new()
             }
         }
     }
 
-    fn look_up(&self, sweep: i64, keys: Vec<TrialKey>) {
+    fn look_up_rows(&self, sweep: i64, keys: Vec<TrialKey>) {
         let events = self.events.clone();
         let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
             let looked = written.map(|written| match written {
                 WriteOutput::Rows(rows, audits) => (rows, audits),
-                _ => Looked::default(),
+                _ => FoundRows::default(),
             });
-            let _ = events.send(Event::LookedUp(sweep, looked));
+            let _ = events.send(EngineEvent::RowsLookedUp(sweep, looked));
         });
         self.writer.enqueue_write(StoreWrite::LookUpRows(sweep, keys), answer);
     }
 
     /// Where it fails, the trials are run again, and their rows are looked up again when they come.
-    fn looked_up(&mut self, number: i64, looked: Result<Looked, StoreError>, now: Now) -> Vec<Effect> {
+    fn on_rows_looked_up(&mut self, number: i64, looked: Result<FoundRows, StoreError>, now: CoreTime) -> Vec<Effect> {
         let Some(sweep) = self.core.sweep(number) else { return Vec::new() };
-        let kept = KeptMetrics::of(&sweep.spec);
+        let kept = MetricPositions::from_spec(&sweep.spec);
         match looked {
             Ok((rows, audits)) => {
-                let rows: Vec<StoredRow> = rows.iter().map(|row| kept.row_of(row)).collect();
-                self.core.on_looked_up(number, &rows, &audits, now)
+                let rows: Vec<StoredRow> = rows.iter().map(|row| kept.build_row_from_result(row)).collect();
+                self.core.on_rows_looked_up(number, &rows, &audits, now)
             }
             Err(error) => {
-                self.complaints.say("rows could not be looked up", &error);
+                self.throttled_log.report_error("rows could not be looked up", &error);
                 Vec::new()
             }
         }
     }
 
-    fn remove(&self, sweep: i64, reply: oneshot::Sender<Result<(), UserError>>) -> Vec<Effect> {
-        if let Err(why) = self.core.may_remove(sweep) {
+    fn store_removal(&self, sweep: i64, reply: oneshot::Sender<Result<(), UserError>>) -> Vec<Effect> {
+        if let Err(why) = self.core.validate_removal(sweep) {
             let _ = reply.send(Err(UserError::new(ErrorCode::Refused, why)));
             return Vec::new();
         }
         let events = self.events.clone();
         let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
-            let _ = events.send(Event::Removed(sweep, written.map(|_| ()), reply));
+            let _ = events.send(EngineEvent::Removed(sweep, written.map(|_| ()), reply));
         });
         self.writer.enqueue_write(StoreWrite::RemoveSweep(sweep), answer);
         Vec::new()
     }
 
-    fn removed(
+    fn on_removal_stored(
         &mut self,
         sweep: i64,
         removed: Result<(), StoreError>,
         reply: oneshot::Sender<Result<(), UserError>>,
     ) -> Vec<Effect> {
-        let effects = if removed.is_ok() { self.core.on_removed(sweep) } else { Vec::new() };
+        let effects = if removed.is_ok() { self.core.on_sweep_removed(sweep) } else { Vec::new() };
         let _ = reply.send(removed.map_err(store_error));
         effects
     }
 
     /// Whoever changes a sweep's file meanwhile comes first: the store looks at it again.
-    fn extend(
+    fn store_extension(
         &self,
         sweep: i64,
         from: SpecSource,
@@ -650,31 +688,31 @@ impl Engine {
         spec: Arc<Spec>,
         reply: oneshot::Sender<Result<(), UserError>>,
     ) -> Vec<Effect> {
-        if let Err(why) = self.core.may_extend(sweep, &from) {
+        if let Err(why) = self.core.validate_extension(sweep, &from) {
             let _ = reply.send(Err(UserError::new(ErrorCode::Refused, why)));
             return Vec::new();
         }
         let (events, extended) = (self.events.clone(), to.clone());
         let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
             let stored = written.map(|written| written == WriteOutput::Extended(true));
-            let _ = events.send(Event::Extended(sweep, extended, spec, stored, reply));
+            let _ = events.send(EngineEvent::Extended(sweep, extended, spec, stored, reply));
         });
         self.writer.enqueue_write(StoreWrite::ExtendSweep(sweep, from, to), answer);
         Vec::new()
     }
 
-    fn extended(
+    fn on_extension_stored(
         &mut self,
         sweep: i64,
         source: SpecSource,
         spec: Arc<Spec>,
         stored: Result<bool, StoreError>,
         reply: oneshot::Sender<Result<(), UserError>>,
-        now: Now,
+        now: CoreTime,
     ) -> Vec<Effect> {
         let changed = "the sweep was changed or removed meanwhile: try again";
         let (answer, effects) = match stored {
-            Ok(true) => (Ok(()), self.core.on_extended(sweep, source, spec, now)),
+            Ok(true) => (Ok(()), self.core.on_sweep_extended(sweep, source, spec, now)),
             Ok(false) => (Err(UserError::new(ErrorCode::Refused, changed)), Vec::new()),
             Err(error) => (Err(store_error(error)), Vec::new()),
         };
@@ -682,7 +720,7 @@ impl Engine {
         effects
     }
 
-    fn inherit(
+    fn store_successor(
         &self,
         inheritance: Box<SuccessorSweep>,
         reply: oneshot::Sender<Result<i64, StoreError>>,
@@ -690,13 +728,13 @@ impl Engine {
         let (events, from) = (self.events.clone(), inheritance.predecessor);
         let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
             let stored = written.map(|written| if let WriteOutput::SweepNumber(number) = written { number } else { 0 });
-            let _ = events.send(Event::Inherited(from, stored, reply));
+            let _ = events.send(EngineEvent::SuccessorInserted(from, stored, reply));
         });
         self.writer.enqueue_write(StoreWrite::InsertSuccessor(inheritance), answer);
         Vec::new()
     }
 
-    fn gather(
+    fn store_reusing_sweep(
         &self,
         gathering: Box<ReusingSweep>,
         reply: oneshot::Sender<Result<(i64, u64), StoreError>>,
@@ -711,19 +749,19 @@ impl Engine {
     }
 
     /// In the store the other sweep has ended already, if it had not.
-    fn inherited(
+    fn on_successor_stored(
         &mut self,
         from: i64,
         stored: Result<i64, StoreError>,
         reply: oneshot::Sender<Result<i64, StoreError>>,
-        now: Now,
+        now: CoreTime,
     ) -> Vec<Effect> {
         let ends = stored.is_ok() && self.core.sweep(from).is_some_and(|sweep| sweep.state.is_open());
         let _ = reply.send(stored);
-        if ends { self.core.on_steered(from, Change::State(SweepState::Cancelled), now) } else { Vec::new() }
+        if ends { self.core.on_sweep_steered(from, SweepChange::State(SweepState::Cancelled), now) } else { Vec::new() }
     }
 
-    fn clear(&self, sweep: i64, reply: oneshot::Sender<Result<ClearedRows, StoreError>>) -> Vec<Effect> {
+    fn clear_removed_rows(&self, sweep: i64, reply: oneshot::Sender<Result<ClearedRows, StoreError>>) -> Vec<Effect> {
         let answer = |written: Result<WriteOutput, StoreError>| {
             let cleared =
                 |written| if let WriteOutput::Cleared(cleared) = written { cleared } else { ClearedRows::default() };
@@ -733,7 +771,11 @@ impl Engine {
         Vec::new()
     }
 
-    fn take_off(&self, hashes: Vec<[u8; 32]>, reply: oneshot::Sender<Result<(u64, u64), StoreError>>) -> Vec<Effect> {
+    fn delete_unreferenced(
+        &self,
+        hashes: Vec<[u8; 32]>,
+        reply: oneshot::Sender<Result<(u64, u64), StoreError>>,
+    ) -> Vec<Effect> {
         let answer = |written: Result<WriteOutput, StoreError>| {
             let gone = |written| if let WriteOutput::Deleted(files, bytes) = written { (files, bytes) } else { (0, 0) };
             drop(reply.send(written.map(gone)));
@@ -742,8 +784,13 @@ impl Engine {
         Vec::new()
     }
 
-    fn redo(&self, sweep: i64, keys: Vec<TrialKey>, reply: oneshot::Sender<Result<(), UserError>>) -> Vec<Effect> {
-        if let Err(why) = self.core.may_redo(sweep) {
+    fn store_redo(
+        &self,
+        sweep: i64,
+        keys: Vec<TrialKey>,
+        reply: oneshot::Sender<Result<(), UserError>>,
+    ) -> Vec<Effect> {
+        if let Err(why) = self.core.validate_redo(sweep) {
             let _ = reply.send(Err(UserError::new(ErrorCode::Refused, why)));
             return Vec::new();
         }
@@ -751,39 +798,39 @@ impl Engine {
         let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
             let redone =
                 written.map(|written| if let WriteOutput::Redone(redone) = written { redone } else { Vec::new() });
-            let _ = events.send(Event::Redone(sweep, redone, reply));
+            let _ = events.send(EngineEvent::Redone(sweep, redone, reply));
         });
         self.writer.enqueue_write(StoreWrite::RedoTrials(sweep, keys), answer);
         Vec::new()
     }
 
-    fn redone(
+    fn on_redo_stored(
         &mut self,
         sweep: i64,
         redone: Result<Vec<RedoneTrial>, StoreError>,
         reply: oneshot::Sender<Result<(), UserError>>,
-        now: Now,
+        now: CoreTime,
     ) -> Vec<Effect> {
         let (answer, effects) = match redone {
-            Ok(trials) => (Ok(()), self.core.on_redone(sweep, &trials, now)),
+            Ok(trials) => (Ok(()), self.core.on_trials_redone(sweep, &trials, now)),
             Err(error) => (Err(store_error(error)), Vec::new()),
         };
         let _ = reply.send(answer);
         effects
     }
 
-    fn probe(&self, reply: oneshot::Sender<Result<(), StoreError>>) -> Vec<Effect> {
+    fn check_store_writable(&self, reply: oneshot::Sender<Result<(), StoreError>>) -> Vec<Effect> {
         let answer = |written: Result<WriteOutput, StoreError>| drop(reply.send(written.map(|_| ())));
         self.writer.enqueue_write(StoreWrite::CheckWritable, Box::new(answer));
         Vec::new()
     }
 
     /// For writes whose loss a restart repairs: a lease that lives on expires, a state is worked out anew.
-    fn persist(&self, write: StoreWrite) {
+    fn persist_write(&self, write: StoreWrite) {
         let events = self.events.clone();
         let answer = move |written: Result<WriteOutput, StoreError>| {
             if let Err(error) = written {
-                let _ = events.send(Event::NotStored(error));
+                let _ = events.send(EngineEvent::WriteFailed(error));
             }
         };
         self.writer.enqueue_write(write, Box::new(answer));
@@ -793,7 +840,7 @@ impl Engine {
         let events = self.events.clone();
         let row = lease.clone();
         let answer = Box::new(move |written: Result<WriteOutput, StoreError>| {
-            let _ = events.send(Event::LeaseStored(lease, sweep, keys, written.map(|_| ())));
+            let _ = events.send(EngineEvent::LeaseStored(lease, sweep, keys, written.map(|_| ())));
         });
         self.writer.enqueue_write(StoreWrite::InsertLease(row), answer);
     }
@@ -806,46 +853,46 @@ impl Engine {
         stored: Result<(), StoreError>,
     ) -> Vec<Effect> {
         if let Err(error) = stored {
-            self.complaints.say("a lease could not be stored", &error);
+            self.throttled_log.report_error("a lease could not be stored", &error);
             return self.core.on_grant_failed(lease);
         }
-        if !self.core.holds(&lease.worker, lease.fence) {
+        if !self.core.holds_lease(&lease.worker, lease.fence) {
             // It ended while it was being stored: by a cancel, say. Whoever is told so wishes for another.
-            let revoke = v1::Revoke { fences: vec![to_wire(lease.fence)] };
-            self.send(&lease.worker, v1::session_response::Message::Revoke(revoke));
+            let revoke = v1::Revoke { fences: vec![fence_to_wire(lease.fence)] };
+            self.send_to_worker(&lease.worker, v1::session_response::Message::Revoke(revoke));
             return Vec::new();
         }
         tracing::debug!(worker = lease.worker, lease = lease.fence.lease, trials = keys.len(), "lease granted");
         let grant = v1::Grant {
-            fence: Some(to_wire(lease.fence)),
+            fence: Some(fence_to_wire(lease.fence)),
             sweep,
             cells: keys.iter().map(|key| key.cell).collect(),
             repeats: keys.iter().map(|key| key.repeat).collect(),
             kept: keys
                 .iter()
-                .filter(|key| self.core.kept(lease.sweep, **key).is_some())
+                .filter(|key| self.core.checkpoint_steps(lease.sweep, **key).is_some())
                 .map(|key| (*key).into())
                 .collect(),
         };
-        self.send(&lease.worker, v1::session_response::Message::Grant(grant));
+        self.send_to_worker(&lease.worker, v1::session_response::Message::Grant(grant));
         Vec::new()
     }
 
     /// A worker that does not read its messages loses its session: its leases expire unless it comes back.
-    fn send(&mut self, worker: &str, message: v1::session_response::Message) {
+    fn send_to_worker(&mut self, worker: &str, message: v1::session_response::Message) {
         let response = v1::SessionResponse { message: Some(message) };
         let sent = self.sessions.get(worker).map(|(_, outbox)| outbox.try_send(Ok(response)).is_ok());
         if sent == Some(false) {
             self.sessions.remove(worker);
-            self.core.on_session_ended(worker, self.now());
+            self.core.on_session_ended(worker, self.current_time());
         }
     }
 }
 
-fn to_wire(fence: Fence) -> v1::Fence {
+fn fence_to_wire(fence: Fence) -> v1::Fence {
     v1::Fence { lease: fence.lease, epoch: fence.epoch }
 }
 
-fn to_retried(written: WriteOutput) -> Retried {
-    if let WriteOutput::Reopened(trials, audits) = written { (trials, audits) } else { Retried::default() }
+fn into_reopened_trials(written: WriteOutput) -> ReopenedTrials {
+    if let WriteOutput::Reopened(trials, audits) = written { (trials, audits) } else { ReopenedTrials::default() }
 }

@@ -17,68 +17,68 @@ use ergodic_proto::v1;
 use tokio::sync::{oneshot, watch};
 use tonic::Status;
 
-use super::change::stopping;
-use super::complaints::Complaints;
-use super::engine::Event;
-use super::limits::Place;
-use super::recover::{sound_rows, threads};
-use super::sweeps::{Prepared, Sweeps, waiting};
-use super::{Shared, change, store_error};
+use super::change::stopping_status;
+use super::complaints::ThrottledLog;
+use super::engine::EngineEvent;
+use super::limits::Permit;
+use super::recover::{read_intact_rows, reader_threads};
+use super::sweeps::{PreparedSweep, SweepApi, track_requester};
+use super::{ServerContext, change, store_error};
 use crate::core::lookup::describe_cell;
 use crate::core::{Core, DataPin, StoredRow, Sweep, SweepRow, SweepState};
 use crate::store::SuccessorSweep;
 
 /// The sweep that is to be extended.
-struct Old {
+struct SweepToExtend {
     record: Arc<SweepRow>,
     spec: Arc<Spec>,
     state: SweepState,
 }
 
-fn bad(message: impl Into<String>) -> UserError {
+fn bad_input_error(message: impl Into<String>) -> UserError {
     UserError::new(ErrorCode::BadInput, message.into())
 }
 
-fn refused(message: impl Into<String>) -> UserError {
+fn refused_error(message: impl Into<String>) -> UserError {
     UserError::new(ErrorCode::Refused, message.into())
 }
 
-impl Sweeps {
+impl SweepApi {
     /// Answers when what is to be added is durable.
-    pub(super) async fn extended(
+    pub(super) async fn extend_sweep(
         &self,
         mut request: v1::ExtendRequest,
         by: String,
     ) -> Result<v1::ExtendResponse, Status> {
-        let place = Arc::new(self.0.limits.launches.place()?);
+        let place = Arc::new(self.0.limits.launches.try_acquire()?);
         if !request.verify_checksum() {
             return Err(Status::data_loss("the sweep was damaged on its way here: extend it again"));
         }
         let found = |sweep: &Sweep| match &sweep.withheld {
-            Some(why) => Err(refused(format!("the sweep {} is only shown by this program: {why}", sweep.id))),
-            None => Ok(Old { record: sweep.record.clone(), spec: sweep.spec.clone(), state: sweep.state }),
+            Some(why) => Err(refused_error(format!("the sweep {} is only shown by this program: {why}", sweep.id))),
+            None => Ok(SweepToExtend { record: sweep.record.clone(), spec: sweep.spec.clone(), state: sweep.state }),
         };
-        let old = self.about(&request.sweep, move |_, sweep| found(sweep)).await??;
+        let old = self.with_sweep(&request.sweep, move |_, sweep| found(sweep)).await??;
         let (from, was_open) = (old.record.id.clone(), old.state.is_open());
         let (number, ended) = match (request.source, request.repeats) {
             (None, 0) => return Err(Status::invalid_argument("ExtendRequest has neither repeats nor a source")),
-            (None, repeats) => (self.repeat_more(old, repeats, place).await?, false),
+            (None, repeats) => (self.add_repeats(old, repeats, place).await?, false),
             (Some(source), 0) => {
                 let source = source.try_into().map_err(|e: WireError| Status::invalid_argument(e.to_string()))?;
-                (self.go_on_as(old, source, by, place).await?, was_open)
+                (self.launch_successor(old, source, by, place).await?, was_open)
             }
             (Some(_), _) => return Err(Status::invalid_argument("ExtendRequest has both repeats and a source")),
         };
-        Ok(v1::ExtendResponse { status: self.status_of(number).await?, from, ended })
+        Ok(v1::ExtendResponse { status: self.query_status(number).await?, from, ended })
     }
 
     /// More repeats of the same cells.
-    async fn repeat_more(&self, old: Old, repeats: u32, place: Arc<Place>) -> Result<i64, Status> {
+    async fn add_repeats(&self, old: SweepToExtend, repeats: u32, place: Arc<Permit>) -> Result<i64, Status> {
         let (number, from) = (old.record.number, old.record.source.clone());
         let has = old.spec.repeats;
         if repeats <= has {
             let message = format!("repeats: the sweep {} has {has} per cell: ask for more than that", old.record.id);
-            return Err(bad(message).into());
+            return Err(bad_input_error(message).into());
         }
         let to = from.with_repeats(&old.spec, repeats);
         let (read, stored) = (to.clone(), old.spec.clone());
@@ -86,10 +86,11 @@ impl Sweeps {
             let _held = place;
             Spec::read_stored(&read).and_then(|spec| refuse_misleading_extension(&spec, &stored).map(|()| spec))
         });
-        let spec = task.await.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| bad(e.to_string()))?;
+        let spec =
+            task.await.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| bad_input_error(e.to_string()))?;
         let spec = Arc::new(spec);
-        change::alone(&self.0, move |shared| async move {
-            change::told(&shared, |reply| Event::Extend(number, from, to, spec, reply)).await
+        change::run_exclusively(&self.0, move |shared| async move {
+            change::send_and_wait(&shared, |reply| EngineEvent::Extend(number, from, to, spec, reply)).await
         })
         .await?;
         tracing::info!(sweep = old.record.id, repeats, "sweep extended");
@@ -97,11 +98,17 @@ impl Sweeps {
     }
 
     /// A new sweep with the rows of the old one.
-    async fn go_on_as(&self, old: Old, mut source: SpecSource, by: String, place: Arc<Place>) -> Result<i64, Status> {
+    async fn launch_successor(
+        &self,
+        old: SweepToExtend,
+        mut source: SpecSource,
+        by: String,
+        place: Arc<Permit>,
+    ) -> Result<i64, Status> {
         let read = source.clone();
-        let (_asker, asked) = waiting();
+        let (_asker, asked) = track_requester();
         let spec = tokio::task::spawn_blocking(move || Spec::read_new_while_wanted(&read, &asked)).await;
-        let spec = spec.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| bad(e.to_string()))?;
+        let spec = spec.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| bad_input_error(e.to_string()))?;
         // A class by its engine alone is that of the rows.
         let engine = old.spec.numerics.split('/').next() == Some(&spec.numerics);
         let numerics = if engine { &old.spec.numerics } else { &spec.numerics };
@@ -109,7 +116,7 @@ impl Sweeps {
         source.settings.push(format!("numerics=\"{numerics}\""));
         let stored = old.spec.clone();
         let refuse = move |spec: &Spec| refuse_misleading_extension(spec, &stored);
-        let Prepared { row, spec, .. } = self.prepare(source, by, place.clone(), refuse).await?;
+        let PreparedSweep { row, spec, .. } = self.prepare_sweep(source, by, place.clone(), refuse).await?;
         let files: Vec<[u8; 32]> = row.named_files().collect();
         let spec = Arc::new(spec);
         let (wanted, was) = (spec.clone(), old.record.data.clone());
@@ -124,28 +131,28 @@ impl Sweeps {
         let this = Self(self.0.clone());
         // To the end, even if whoever asked goes away.
         let number = tokio::spawn(async move {
-            let row = this.inherit(inheritance, source).await?;
+            let row = this.store_successor(inheritance, source).await?;
             let number = row.number;
-            this.take_up(row, spec).await.map(|()| number)
+            this.add_stored_sweep(row, spec).await.map(|()| number)
         });
         let number = number.await.map_err(|e| Status::internal(e.to_string()))??;
-        self.0.catalog.shelf.settle(&files);
+        self.0.catalog.blobs.release(&files);
         Ok(number)
     }
 
     /// Stores a new sweep with the rows of another one, if that one has the same file still; the new one, as it is
     /// stored.
-    async fn inherit(&self, inheritance: SuccessorSweep, source: SpecSource) -> Result<SweepRow, Status> {
+    async fn store_successor(&self, inheritance: SuccessorSweep, source: SpecSource) -> Result<SweepRow, Status> {
         let (from, row) = (inheritance.predecessor, inheritance.row.clone());
-        change::alone(&self.0, move |shared| async move {
+        change::run_exclusively(&self.0, move |shared| async move {
             // Its cells were matched with those of the file that it had then.
             let same = move |core: &Core| core.sweep(from).is_some_and(|sweep| sweep.record.source == source);
-            if !shared.engine.ask(same).await.map_err(|_| stopping())? {
-                return Err(refused("the sweep was changed or removed meanwhile: try again").into());
+            if !shared.engine.query_core(same).await.map_err(|_| stopping_status())? {
+                return Err(refused_error("the sweep was changed or removed meanwhile: try again").into());
             }
             let (reply, stored) = oneshot::channel();
-            shared.engine.tell(Event::Inherit(Box::new(inheritance), reply));
-            let number = stored.await.map_err(|_| stopping())?.map_err(|e| Status::from(store_error(e)))?;
+            shared.engine.send_event(EngineEvent::InsertSuccessor(Box::new(inheritance), reply));
+            let number = stored.await.map_err(|_| stopping_status())?.map_err(|e| Status::from(store_error(e)))?;
             Ok(SweepRow { number, ..row })
         })
         .await
@@ -153,46 +160,52 @@ impl Sweeps {
 
     /// Takes up a sweep that was stored with rows. It is there, and would be launched a second time by whoever does not
     /// see it: what hinders its reading is waited for.
-    pub(super) async fn take_up(&self, row: SweepRow, spec: Arc<Spec>) -> Result<(), Status> {
+    pub(super) async fn add_stored_sweep(&self, row: SweepRow, spec: Arc<Spec>) -> Result<(), Status> {
         let record = Arc::new(row);
         let read = || {
             let (shared, record, spec) = (self.0.clone(), record.clone(), spec.clone());
-            let task = tokio::task::spawn_blocking(move || read_new(&shared, record, spec));
+            let task = tokio::task::spawn_blocking(move || read_stored_sweep(&shared, record, spec));
             async move { task.await.map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))? }
         };
-        let found = insist(read, PAUSE, self.0.stopping.clone()).await;
-        let (sweep, rows) = found.ok_or_else(stopping)?;
+        let found = retry_until_read(read, RETRY_DELAY, self.0.stopping.clone()).await;
+        let (sweep, rows) = found.ok_or_else(stopping_status)?;
         tracing::info!(sweep = sweep.id, rows = rows.len(), "sweep launched with the rows of another");
         let (reply, taken) = oneshot::channel();
-        self.0.engine.tell(Event::TakeUp(Box::new(sweep), rows, reply));
-        taken.await.map_err(|_| stopping())
+        self.0.engine.send_event(EngineEvent::AddStoredSweep(Box::new(sweep), rows, reply));
+        taken.await.map_err(|_| stopping_status())
     }
 }
 
 /// How long to wait before a sweep that could not be read is read again.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// A sweep that was stored with rows, and what the core keeps of these.
-fn read_new(shared: &Shared, record: Arc<SweepRow>, spec: Arc<Spec>) -> Result<(Sweep, Vec<StoredRow>), UserError> {
-    let readers = shared.store.open_readers(threads()).map_err(store_error)?;
-    let (rows, _) = sound_rows(&readers, record.number, &spec, false).map_err(store_error)?;
+fn read_stored_sweep(
+    shared: &ServerContext,
+    record: Arc<SweepRow>,
+    spec: Arc<Spec>,
+) -> Result<(Sweep, Vec<StoredRow>), UserError> {
+    let readers = shared.store.open_readers(reader_threads()).map_err(store_error)?;
+    let (rows, _) = read_intact_rows(&readers, record.number, &spec, false).map_err(store_error)?;
     let audits = readers.with_reader(|reader| reader.read_audits(record.number)).map_err(store_error)?;
     let mut sweep = Sweep::new(record, spec);
-    sweep.remember_audits(audits.into_iter().map(|audit| (audit.key, audit.process, audit.finding)));
+    sweep.record_audits(audits.into_iter().map(|audit| (audit.key, audit.process, audit.finding)));
     Ok((sweep, rows))
 }
 
 /// Reads until that succeeds; nothing if the coordinator stops before.
-async fn insist<T, F: Future<Output = Result<T, UserError>>>(
+async fn retry_until_read<T, F: Future<Output = Result<T, UserError>>>(
     read: impl Fn() -> F,
     pause: Duration,
     mut stopping: watch::Receiver<bool>,
 ) -> Option<T> {
-    let mut complaints = Complaints::default();
+    let mut complaints = ThrottledLog::default();
     loop {
         match read().await {
             Ok(found) => return Some(found),
-            Err(error) => complaints.say("a new sweep is stored and cannot be read: it is tried again", &error),
+            Err(error) => {
+                complaints.report_error("a new sweep is stored and cannot be read: it is tried again", &error)
+            }
         }
         tokio::select! {
             biased;
@@ -211,17 +224,17 @@ fn match_cells(
     (old, old_data): (&Spec, &DataPin),
     (new, new_data): (&Spec, &DataPin),
 ) -> Result<Vec<(u64, u64)>, UserError> {
-    check_same(id, old, new)?;
+    check_compatible(id, old, new)?;
     if old_data.hash != new_data.hash {
         let message = format!(
             "data: the results of {id} are of other data ({}) than the file asks for ({}): they cannot be taken over",
-            old_data.words, new_data.words
+            old_data.provenance, new_data.provenance
         );
-        return Err(refused(message));
+        return Err(refused_error(message));
     }
     let data = old_data.hash.unwrap_or_default();
     let identity = |spec: &Spec, cell: u64| -> Result<[u8; 32], UserError> {
-        let config = spec.grid.resolve_config(cell).map_err(|e| bad(e.to_string()))?;
+        let config = spec.grid.resolve_config(cell).map_err(|e| bad_input_error(e.to_string()))?;
         Ok(spec.compute_cell_hash(&config, &data))
     };
     let mut places: HashMap<[u8; 32], (u64, Option<u64>)> = HashMap::new();
@@ -247,21 +260,21 @@ fn match_cells(
              they are of, with the same fields of [data], [model] and [train]",
             describe_cell(old, cell)
         );
-        return Err(refused(message));
+        return Err(refused_error(message));
     }
     if (new.grid.cell_count(), new.repeats) == (old.grid.cell_count(), old.repeats) {
-        return Err(refused(format!("the file asks for the trials that {id} has, and for no others")));
+        return Err(refused_error(format!("the file asks for the trials that {id} has, and for no others")));
     }
     cells.sort_unstable();
     Ok(cells)
 }
 
 /// What all results of a sweep have in common must stay.
-fn check_same(id: &str, old: &Spec, new: &Spec) -> Result<(), UserError> {
+fn check_compatible(id: &str, old: &Spec, new: &Spec) -> Result<(), UserError> {
     let differs = |field: &str, was: String, is: String| {
         let message =
             format!("{field}: the results of {id} are of {was}, the file asks for {is}: they cannot be taken over");
-        Err(refused(message))
+        Err(refused_error(message))
     };
     if old.numerics != new.numerics {
         return differs("numerics", old.numerics.clone(), new.numerics.clone());
@@ -271,13 +284,13 @@ fn check_same(id: &str, old: &Spec, new: &Spec) -> Result<(), UserError> {
     }
     if old.seeds != new.seeds {
         let message = format!("seeds: the results of {id} have other random streams: they cannot be taken over");
-        return Err(refused(message));
+        return Err(refused_error(message));
     }
     if old.measure != new.measure {
         let message = format!(
             "measure: what was measured in {id} cannot be changed afterwards: leave [measure] as it is, or launch the file"
         );
-        return Err(refused(message));
+        return Err(refused_error(message));
     }
     if new.repeats < old.repeats {
         return differs("repeats", format!("{} per cell", old.repeats), new.repeats.to_string());
@@ -297,12 +310,13 @@ mod tests {
         let times = Cell::new(0);
         let read = |enough: u32| {
             times.set(times.get() + 1);
-            let found = if times.get() >= enough { Ok(times.get()) } else { Err(bad("too many open files")) };
+            let found =
+                if times.get() >= enough { Ok(times.get()) } else { Err(bad_input_error("too many open files")) };
             async move { found }
         };
-        assert_eq!(insist(|| read(3), Duration::ZERO, stopping.clone()).await, Some(3));
+        assert_eq!(retry_until_read(|| read(3), Duration::ZERO, stopping.clone()).await, Some(3));
         stop.send_replace(true);
-        assert_eq!(insist(|| read(9), Duration::ZERO, stopping).await, None);
+        assert_eq!(retry_until_read(|| read(9), Duration::ZERO, stopping).await, None);
         assert_eq!(times.get(), 4);
     }
 }

@@ -17,28 +17,28 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
-use super::complaints::Complaints;
-use super::limits::{Crowd, Seat};
+use super::complaints::ThrottledLog;
+use super::limits::{ConnectionLimit, ConnectionPermit};
 
 /// How long a peer may take for its handshake, or for its first byte where there is none.
-const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may stay without a request that is let in.
-const REQUEST_WITHIN: Duration = Duration::from_secs(30);
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections at most, where the system allows as many files.
 const MAX_CONNECTIONS: u64 = 8192;
 /// After an error of `accept`, such as one file too many.
-pub(super) const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Hands out connections until it is told to stop.
-pub(super) fn incoming(
+pub(super) fn accept_connections(
     listener: Arc<TcpListener>,
     tls: Option<TlsAcceptor>,
     mut stopping: watch::Receiver<bool>,
-) -> ReceiverStream<io::Result<Connection>> {
+) -> ReceiverStream<io::Result<ServerConnection>> {
     let (ready, connections) = mpsc::channel(64);
-    let crowd = Crowd::new(most_connections());
+    let crowd = ConnectionLimit::new(max_connections());
     tokio::spawn(async move {
-        let mut complaints = Complaints::default();
+        let mut complaints = ThrottledLog::default();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -47,18 +47,18 @@ pub(super) fn incoming(
             let (stream, address): (TcpStream, SocketAddr) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    complaints.say("a connection could not be taken", &error);
-                    tokio::time::sleep(PAUSE).await;
+                    complaints.report_error("a connection could not be taken", &error);
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                     continue;
                 }
             };
             // Whoever comes when there is no room is turned away at once rather than left waiting.
-            let Some(seat) = crowd.seat(address.ip()) else { continue };
+            let Some(seat) = crowd.try_acquire(address.ip()) else { continue };
             let (ready, tls) = (ready.clone(), tls.clone());
             tokio::spawn(async move {
-                let shaken = tokio::time::timeout(HANDSHAKE_WITHIN, shake_hands(stream, tls)).await;
+                let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, perform_handshake(stream, tls)).await;
                 if let Ok(Ok(stream)) = shaken {
-                    let _ = ready.send(Ok(Connection::new(stream, address.ip(), seat))).await;
+                    let _ = ready.send(Ok(ServerConnection::new(stream, address.ip(), seat))).await;
                 }
             });
         }
@@ -67,7 +67,7 @@ pub(super) fn incoming(
 }
 
 /// Half the files that this process may open: the other half is for stores, datasets and logs.
-pub(super) fn most_connections() -> usize {
+pub(super) fn max_connections() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
@@ -75,96 +75,96 @@ pub(super) fn most_connections() -> usize {
     (files / 2).min(MAX_CONNECTIONS) as usize
 }
 
-async fn shake_hands(stream: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<Stream> {
+async fn perform_handshake(stream: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<ConnectionStream> {
     // The server's own setting does not reach connections that it is handed.
     stream.set_nodelay(true)?;
     match tls {
-        Some(tls) => Ok(Stream::Tls(Box::new(tls.accept(stream).await?))),
+        Some(tls) => Ok(ConnectionStream::Tls(Box::new(tls.accept(stream).await?))),
         None => {
             // Zero bytes: the peer has gone again.
             if stream.peek(&mut [0]).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            Ok(Stream::Plain(stream))
+            Ok(ConnectionStream::Plain(stream))
         }
     }
 }
 
 /// Where a connection comes from, and whether it has had a request that was let in, for the guard to say.
 #[derive(Debug, Clone)]
-pub(crate) struct Admitted {
+pub(crate) struct PeerInfo {
     address: IpAddr,
-    noted: Arc<AtomicBool>,
+    admitted: Arc<AtomicBool>,
 }
 
-impl Admitted {
+impl PeerInfo {
     /// The other side's address.
     pub(crate) fn address(&self) -> IpAddr {
         self.address
     }
 
     /// It has.
-    pub(crate) fn note(&self) {
-        self.noted.store(true, Ordering::Relaxed);
+    pub(crate) fn mark_admitted(&self) {
+        self.admitted.store(true, Ordering::Relaxed);
     }
 }
 
 /// A connection through its handshake.
-pub(super) struct Connection {
-    stream: Stream,
-    admitted: Admitted,
+pub(super) struct ServerConnection {
+    stream: ConnectionStream,
+    peer: PeerInfo,
     /// Until it is admitted.
-    patience: Option<Pin<Box<Sleep>>>,
+    request_deadline: Option<Pin<Box<Sleep>>>,
     /// Held, not read: its place among the connections.
-    _seat: Seat,
+    _permit: ConnectionPermit,
 }
 
-enum Stream {
+enum ConnectionStream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Connection {
-    fn new(stream: Stream, address: IpAddr, seat: Seat) -> Self {
-        let admitted = Admitted { address, noted: Arc::default() };
-        let patience = Some(Box::pin(tokio::time::sleep(REQUEST_WITHIN)));
-        Self { stream, admitted, patience, _seat: seat }
+impl ServerConnection {
+    fn new(stream: ConnectionStream, address: IpAddr, seat: ConnectionPermit) -> Self {
+        let peer = PeerInfo { address, admitted: Arc::default() };
+        let request_deadline = Some(Box::pin(tokio::time::sleep(FIRST_REQUEST_TIMEOUT)));
+        Self { stream, peer, request_deadline, _permit: seat }
     }
 
     /// Whether it has taken a place for too long without a request that was let in.
-    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.admitted.noted.load(Ordering::Relaxed) {
-            self.patience = None;
+    fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.peer.admitted.load(Ordering::Relaxed) {
+            self.request_deadline = None;
         }
-        self.patience.as_mut().is_some_and(|patience| patience.as_mut().poll(cx).is_ready())
+        self.request_deadline.as_mut().is_some_and(|patience| patience.as_mut().poll(cx).is_ready())
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = Admitted;
+impl Connected for ServerConnection {
+    type ConnectInfo = PeerInfo;
 
-    fn connect_info(&self) -> Admitted {
-        self.admitted.clone()
+    fn connect_info(&self) -> PeerInfo {
+        self.peer.clone()
     }
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for ServerConnection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.is_over(cx) {
+        if self.is_overdue(cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            ConnectionStream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            ConnectionStream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for ServerConnection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            ConnectionStream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            ConnectionStream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -174,29 +174,29 @@ impl AsyncWrite for Connection {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            ConnectionStream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            ConnectionStream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.stream {
-            Stream::Plain(stream) => stream.is_write_vectored(),
-            Stream::Tls(stream) => stream.is_write_vectored(),
+            ConnectionStream::Plain(stream) => stream.is_write_vectored(),
+            ConnectionStream::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            ConnectionStream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            ConnectionStream::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            ConnectionStream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            ConnectionStream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -18,42 +18,42 @@ use tonic::codegen::Service;
 
 use super::process;
 use crate::core::audits::AuditCounts;
-use crate::core::{Core, StoredRow, SweepState, Tallies};
+use crate::core::{Core, StoredRow, SweepState, SweepTallies};
 use crate::store::writer::WriterMetrics;
 
 /// What is counted where it happens.
 #[derive(Clone)]
 pub(crate) struct Metrics {
-    requests: Family<Call, Counter>,
-    trial_seconds: Family<Ended, Histogram>,
-    meter: Arc<WriterMetrics>,
-    leads: bool,
+    requests: Family<CallLabels, Counter>,
+    trial_seconds: Family<OutcomeLabels, Histogram>,
+    writer_metrics: Arc<WriterMetrics>,
+    is_leader: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Call {
+struct CallLabels {
     method: String,
     code: i32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Ended {
+struct OutcomeLabels {
     outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct In {
+struct StateLabels {
     state: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Found {
+struct FindingLabels {
     finding: &'static str,
 }
 
 /// The core's numbers at one moment.
 #[derive(Debug, Default)]
-pub(crate) struct Snapshot {
+pub(crate) struct CoreSnapshot {
     epoch: u64,
     sweeps: [(&'static str, u64); 4],
     /// Of open sweeps.
@@ -61,7 +61,7 @@ pub(crate) struct Snapshot {
     workers: [(&'static str, u64); 2],
     slots: u64,
     leases: u64,
-    tallies: Tallies,
+    tallies: SweepTallies,
     /// Of all sweeps.
     audits: AuditCounts,
     /// Of open sweeps.
@@ -70,42 +70,47 @@ pub(crate) struct Snapshot {
 
 impl Metrics {
     /// Beside what the store's writer counts, of a coordinator that leads or stands by.
-    pub(crate) fn new(meter: Arc<WriterMetrics>, leads: bool) -> Self {
+    pub(crate) fn new(writer_metrics: Arc<WriterMetrics>, is_leader: bool) -> Self {
         // From a millisecond to three hours.
         let histogram = || Histogram::new(exponential_buckets(0.001, 4.0, 12));
-        Self { requests: Family::default(), trial_seconds: Family::new_with_constructor(histogram), meter, leads }
+        Self {
+            requests: Family::default(),
+            trial_seconds: Family::new_with_constructor(histogram),
+            writer_metrics,
+            is_leader,
+        }
     }
 
     /// Trials have got their rows.
-    pub(crate) fn stored<'a>(&self, rows: impl Iterator<Item = &'a StoredRow>) {
+    pub(crate) fn count_stored_trials<'a>(&self, rows: impl Iterator<Item = &'a StoredRow>) {
         for row in rows {
             let outcome = match row.outcome {
                 Outcome::Completed => "completed",
                 Outcome::Diverged { .. } => "diverged",
                 Outcome::Failed { .. } => "failed",
             };
-            self.trial_seconds.get_or_create(&Ended { outcome }).observe(row.seconds);
+            self.trial_seconds.get_or_create(&OutcomeLabels { outcome }).observe(row.seconds);
         }
     }
 
     /// Why the store takes nothing at the moment, if so.
-    pub(crate) fn trouble(&self) -> Option<String> {
-        self.meter.recent_failure()
+    pub(crate) fn storage_trouble(&self) -> Option<String> {
+        self.writer_metrics.recent_failure()
     }
 
     /// Everything as text.
-    pub(crate) fn text(&self, now: &Snapshot) -> String {
+    pub(crate) fn render_text(&self, now: &CoreSnapshot) -> String {
         let mut registry = Registry::with_prefix("ergodic");
         registry.register("build", "The program", Info::new([("version", BUILD)]));
         let requests = self.requests.clone();
         registry.register("grpc_requests", "Requests by method and gRPC code as they were first answered", requests);
         let seconds = self.trial_seconds.clone();
         registry.register_with_unit("trial", "Durations of trials that got their row here", Unit::Seconds, seconds);
-        self.meter.register_metrics(&mut registry);
+        self.writer_metrics.register_metrics(&mut registry);
         let leads = Gauge::<i64>::default();
-        leads.set(self.leads.into());
+        leads.set(self.is_leader.into());
         registry.register("leads", "1 if this coordinator leads, 0 if it stands by", leads);
-        now.register(&mut registry);
+        now.register_metrics(&mut registry);
         register_process(&mut registry);
         let mut out = String::new();
         match text::encode(&mut out, &registry) {
@@ -115,10 +120,10 @@ impl Metrics {
     }
 }
 
-impl Snapshot {
+impl CoreSnapshot {
     /// Of this core.
-    pub(crate) fn of(core: &Core) -> Self {
-        let mut all = Self { epoch: core.epoch(), leases: core.leases() as u64, ..Self::default() };
+    pub(crate) fn from_core(core: &Core) -> Self {
+        let mut all = Self { epoch: core.epoch(), leases: core.lease_count() as u64, ..Self::default() };
         let state = |state: SweepState| core.sweeps().filter(|sweep| sweep.state == state).count() as u64;
         all.sweeps = [
             ("running", state(SweepState::Running)),
@@ -128,16 +133,16 @@ impl Snapshot {
         ];
         let (mut waiting, mut leased, mut completed, mut diverged, mut failed) = (0, 0, 0, 0, 0);
         for sweep in core.sweeps() {
-            let Tallies { releases, duplicates, mismatches, fenced } = sweep.tallies;
+            let SweepTallies { releases, duplicates, mismatches, fenced } = sweep.tallies;
             all.tallies.releases += releases;
             all.tallies.duplicates += duplicates;
             all.tallies.mismatches += mismatches;
             all.tallies.fenced += fenced;
-            all.audits.add(sweep.audits.counts);
+            all.audits.merge(sweep.audits.counts);
             if sweep.state.is_open() {
-                all.audits_left += sweep.audits.counts.left();
-                waiting += sweep.total() - sweep.counts.done() - sweep.leased();
-                leased += sweep.leased();
+                all.audits_left += sweep.audits.counts.remaining();
+                waiting += sweep.total_trials() - sweep.counts.done() - sweep.leased_count();
+                leased += sweep.leased_count();
                 completed += sweep.counts.completed;
                 diverged += sweep.counts.diverged;
                 failed += sweep.counts.failed;
@@ -156,15 +161,17 @@ impl Snapshot {
         all
     }
 
-    fn register(&self, registry: &mut Registry) {
+    fn register_metrics(&self, registry: &mut Registry) {
         let gauge = |value: u64| {
             let gauge = Gauge::<i64>::default();
             gauge.set(value as i64);
             gauge
         };
         let by_state = |values: &[(&'static str, u64)]| {
-            let family = Family::<In, Gauge>::default();
-            values.iter().for_each(|(state, value)| _ = family.get_or_create(&In { state }).set(*value as i64));
+            let family = Family::<StateLabels, Gauge>::default();
+            values
+                .iter()
+                .for_each(|(state, value)| _ = family.get_or_create(&StateLabels { state }).set(*value as i64));
             family
         };
         let counter = |value: u64| {
@@ -178,15 +185,15 @@ impl Snapshot {
         registry.register("workers", "Workers by state", by_state(&self.workers));
         registry.register("slots", "Slots of joined workers", gauge(self.slots));
         registry.register("leases", "Leases in force", gauge(self.leases));
-        let Tallies { releases, duplicates, mismatches, fenced } = self.tallies;
+        let SweepTallies { releases, duplicates, mismatches, fenced } = self.tallies;
         registry.register("leases_lost", "Leases that ended with trials left, of all sweeps", counter(releases));
         registry.register("duplicate_results", "Results that came again, of all sweeps", counter(duplicates));
         registry.register("mismatched_results", "Results that differed from their row: an alarm", counter(mismatches));
         registry.register("fenced_batches", "Batches under a lease that was over, of all sweeps", counter(fenced));
         let AuditCounts { same, different, failed, .. } = self.audits;
-        let audits = Family::<Found, Counter>::default();
+        let audits = Family::<FindingLabels, Counter>::default();
         for (finding, count) in [("same", same), ("different", different), ("failed", failed)] {
-            audits.get_or_create(&Found { finding }).inc_by(count);
+            audits.get_or_create(&FindingLabels { finding }).inc_by(count);
         }
         registry.register("audits", "Trials run again by another worker process, of all sweeps, by finding", audits);
         registry.register("audits_left", "Audits of open sweeps that are still to come", gauge(self.audits_left));
@@ -207,21 +214,21 @@ fn register_process(registry: &mut Registry) {
 }
 
 impl<S> tower_layer::Layer<S> for Metrics {
-    type Service = Counting<S>;
+    type Service = CountingService<S>;
 
-    fn layer(&self, inner: S) -> Counting<S> {
-        Counting { requests: self.requests.clone(), inner }
+    fn layer(&self, inner: S) -> CountingService<S> {
+        CountingService { requests: self.requests.clone(), inner }
     }
 }
 
 /// A service whose requests are counted.
 #[derive(Clone)]
-pub(crate) struct Counting<S> {
-    requests: Family<Call, Counter>,
+pub(crate) struct CountingService<S> {
+    requests: Family<CallLabels, Counter>,
     inner: S,
 }
 
-impl<S> Service<Request<Body>> for Counting<S>
+impl<S> Service<Request<Body>> for CountingService<S>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
     S::Future: Send + 'static,
@@ -244,7 +251,7 @@ where
             // Of what there is none, there could be any number of names.
             let known = code != tonic::Code::Unimplemented as i32;
             let method = path.rsplit('/').next().filter(|_| known).unwrap_or("unknown").to_owned();
-            requests.get_or_create(&Call { method, code }).inc();
+            requests.get_or_create(&CallLabels { method, code }).inc();
             Ok(answer)
         })
     }

@@ -57,17 +57,17 @@ use crate::core::Core;
 use crate::store::place::StoreLocation;
 use crate::store::writer::{WriterHandle, WriterLoop};
 use crate::store::{Store, StoreError, StoreWriter};
-use checkpoints::{Checkpoints, Keeper};
+use checkpoints::{CheckpointFiles, CheckpointWriter};
 pub(crate) use collect::sign_folder;
-use data::DataCatalog;
-use door::{Caller, Door, DoorOptions, Guard, Tokens};
-use engine::{Engine, EngineHandle, Event};
-use files::Shelf;
-use limits::{Limited, Limits};
+use data::DatasetCatalog;
+use door::{Auth, AuthLayer, AuthOptions, Principal, TokenStore};
+use engine::{Engine, EngineEvent, EngineHandle};
+use files::BlobStore;
+use limits::{LimitLayer, Limits};
 use metrics::Metrics;
-pub use recover::recover;
-use standing::Standing;
-use turns::Life;
+pub use recover::recover_core;
+use standing::Leadership;
+use turns::Supervisor;
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -77,110 +77,110 @@ pub struct ServeOptions {
     /// Where the store is.
     pub store: StoreLocation,
     /// Where files of sweeps and trials are kept; beside the results if they are kept in a directory.
-    pub files: Option<PathBuf>,
+    pub files_dir: Option<PathBuf>,
     /// Where dataset files are.
     pub data_dir: Option<PathBuf>,
     /// What other coordinators, and who asks them, are told of where this one is.
     pub advertise: Option<String>,
     /// Where to tell over HTTP how the coordinator is doing; port 0 picks a free one.
-    pub http: Option<SocketAddr>,
+    pub http_listen: Option<SocketAddr>,
     /// Whether peers are asked who they are, and how.
-    pub door: Option<DoorOptions>,
+    pub auth: Option<AuthOptions>,
     /// A lease ends after this time without a heartbeat.
     pub lease_ttl: Duration,
     /// Whether curves and predictions are checked, too, before it serves.
-    pub check: bool,
+    pub verify_store: bool,
     /// Requests per second that a token, or an address where nobody is asked for one, may make; none for any number.
     pub rate_limit: Option<u32>,
 }
 
 /// A coordinator that is up.
-pub struct Running {
+pub struct RunningServer {
     /// Where it listens.
     pub address: SocketAddr,
-    secure: bool,
+    uses_tls: bool,
     shutdown: tokio::sync::watch::Sender<bool>,
-    life: tokio::task::JoinHandle<()>,
+    supervisor: tokio::task::JoinHandle<()>,
 }
 
 /// Shared by all services.
-pub(crate) struct Shared {
-    pub(crate) tokens: Option<Arc<Tokens>>,
+pub(crate) struct ServerContext {
+    pub(crate) tokens: Option<Arc<TokenStore>>,
     pub(crate) metrics: Metrics,
     pub(crate) engine: EngineHandle,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) standing: Standing,
-    pub(crate) catalog: DataCatalog,
-    pub(crate) checkpoints: Checkpoints,
+    pub(crate) leadership: Leadership,
+    pub(crate) catalog: DatasetCatalog,
+    pub(crate) checkpoints: CheckpointFiles,
     pub(crate) lease_ttl: Duration,
     pub(crate) limits: Limits,
     /// Held while a sweep is changed.
-    pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
-    pub(crate) launching: reuse::Launching,
+    pub(crate) change_lock: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) launch_state: reuse::LaunchState,
     pub(crate) rate_limit: Option<u32>,
     pub(crate) stopping: tokio::sync::watch::Receiver<bool>,
 }
 
-impl Shared {
+impl ServerContext {
     /// Why results cannot be stored, as far as is known.
-    pub(crate) fn trouble(&self) -> Option<String> {
+    pub(crate) fn storage_trouble(&self) -> Option<String> {
         let lost = || self.store.check_files_in_place().err().map(|error| error.to_string());
-        lost().or_else(|| self.metrics.trouble())
+        lost().or_else(|| self.metrics.storage_trouble())
     }
 
     /// What a question is answered with that the core did not answer.
-    pub(crate) fn unanswered(&self) -> Status {
-        let message = match self.standing {
-            Standing::Leads(_) => "the coordinator is stopping",
-            Standing::StandsBy(_) => "the coordinator stands by, and cannot read the store",
+    pub(crate) fn unanswered_status(&self) -> Status {
+        let message = match self.leadership {
+            Leadership::Leading(_) => "the coordinator is stopping",
+            Leadership::Standby(_) => "the coordinator stands by, and cannot read the store",
         };
         UserError::new(ErrorCode::Unreachable, message).into()
     }
 
     /// Returns when the token that opened a stream opens nothing any more.
-    pub(crate) async fn locked_out(&self, caller: Option<Caller>) {
+    pub(crate) async fn wait_until_revoked(&self, caller: Option<Principal>) {
         match (&self.tokens, caller) {
-            (Some(tokens), Some(caller)) => tokens.ended(&caller.token).await,
+            (Some(tokens), Some(caller)) => tokens.wait_until_invalid(&caller.token_id).await,
             _ => std::future::pending().await,
         }
     }
 }
 
 /// How often the core looks at the clock.
-const TICK: Duration = Duration::from_millis(200);
+const TICK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Opens the store, takes up where it was left, and serves; or stands by while another coordinator leads on that store.
 ///
 /// # Errors
 /// The store is taken or damaged, the address cannot be listened on, or the door cannot be kept.
-pub async fn start(options: ServeOptions) -> Result<Running, UserError> {
-    let files = files_dir(options.files.as_deref(), &options.store)?;
+pub async fn start_server(options: ServeOptions) -> Result<RunningServer, UserError> {
+    let files = resolve_files_dir(options.files_dir.as_deref(), &options.store)?;
     let internal = |e: std::io::Error| UserError::new(ErrorCode::Internal, e.to_string());
     let place = options.store.clone();
-    let private = options.door.is_some();
+    let private = options.auth.is_some();
     let opened = tokio::task::spawn_blocking(move || place.open_with_privacy(private)).await;
     let store = opened.map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))?.map_err(store_error)?;
-    let listener = Arc::new(bind("--listen", options.listen).await?);
+    let listener = Arc::new(bind_listener("--listen", options.listen).await?);
     let address = listener.local_addr().map_err(internal)?;
-    let http = match options.http {
-        Some(address) => Some(Arc::new(bind("--http", address).await?)),
+    let http = match options.http_listen {
+        Some(address) => Some(Arc::new(bind_listener("--http", address).await?)),
         None => None,
     };
     if let Some(listener) = &http {
         tracing::info!(address = %listener.local_addr().map_err(internal)?, "health and metrics over http");
     }
-    let door = options.door.as_ref().map(Door::open).transpose()?;
+    let door = options.auth.as_ref().map(Auth::open).transpose()?;
     let secure = door.is_some();
     let (shutdown, stopping) = tokio::sync::watch::channel(false);
-    let url = options.advertise.clone().unwrap_or_else(|| url(&reachable(address), secure));
-    let shelf = Shelf::new(files);
-    let life = Life { options, url, listener, http, door, store, shelf, stopping };
-    let first = life.first_turn().await?;
-    Ok(Running { address, secure, shutdown, life: tokio::spawn(life.go_on(first)) })
+    let url = options.advertise.clone().unwrap_or_else(|| build_url(&guess_reachable_address(address), secure));
+    let shelf = BlobStore::new(files);
+    let life = Supervisor { options, url, listener, http_listener: http, auth: door, store, blobs: shelf, stopping };
+    let first = life.start_first_term().await?;
+    Ok(RunningServer { address, uses_tls: secure, shutdown, supervisor: tokio::spawn(life.run_terms(first)) })
 }
 
 /// What a coordinator is put together from.
-pub struct Setup {
+pub struct CoordinatorSetup {
     /// Where results are kept.
     pub store: Arc<dyn Store>,
     /// In which it leads.
@@ -190,11 +190,11 @@ pub struct Setup {
     /// The store's one writer.
     pub writer: Box<dyn StoreWriter>,
     /// Where files of sweeps and trials are kept.
-    pub shelf: Shelf,
+    pub blobs: BlobStore,
     /// Where dataset files are.
     pub data_dir: Option<PathBuf>,
     /// Who may ask, unless everybody may.
-    pub tokens: Option<Arc<Tokens>>,
+    pub tokens: Option<Arc<TokenStore>>,
     /// A lease ends after this time without a heartbeat.
     pub lease_ttl: Duration,
     /// Requests that a peer may make in a second, if there is a limit.
@@ -204,72 +204,72 @@ pub struct Setup {
 }
 
 /// A coordinator put together, whose two loops and services are for its owner to run.
-pub struct Parts {
+pub struct CoordinatorParts {
     /// Decides: [`Engine::run`].
     pub engine: Engine,
     /// Makes durable: [`WriterLoop::run`].
     pub writer: WriterLoop,
     /// Answer workers and users: [`Services::serve`].
-    pub services: Services,
+    pub services: GrpcServices,
     /// Puts checkpoints into their places, and ends with the engine.
-    pub keeper: std::thread::JoinHandle<()>,
+    pub checkpoint_thread: std::thread::JoinHandle<()>,
 }
 
 /// Puts a coordinator together.
 ///
 /// # Errors
 /// The operating system gives no thread.
-pub fn assemble(setup: Setup) -> std::io::Result<Parts> {
-    let (handle, writer) = WriterHandle::new(setup.writer, Box::new(setup.shelf.clone()));
+pub fn assemble_coordinator(setup: CoordinatorSetup) -> std::io::Result<CoordinatorParts> {
+    let (handle, writer) = WriterHandle::new(setup.writer, Box::new(setup.blobs.clone()));
     let metrics = Metrics::new(handle.metrics(), true);
-    let checkpoints = Checkpoints::new(setup.shelf.folder());
-    let (events, waiting) = Engine::queue();
-    let (keeps, keeper) = Keeper::start(checkpoints.clone(), events.clone())?;
+    let checkpoints = CheckpointFiles::new(setup.blobs.folder());
+    let (events, waiting) = Engine::new_queue();
+    let (keeps, keeper) = CheckpointWriter::start_thread(checkpoints.clone(), events.clone())?;
     let (engine, handle) = Engine::new(setup.core, handle, keeps, (events, waiting));
-    let shared = Shared {
+    let shared = ServerContext {
         metrics,
         tokens: setup.tokens,
         engine: handle,
         store: setup.store,
-        standing: Standing::Leads(setup.epoch),
-        catalog: DataCatalog { source: setup.data_dir, shelf: setup.shelf },
+        leadership: Leadership::Leading(setup.epoch),
+        catalog: DatasetCatalog { data_dir: setup.data_dir, blobs: setup.blobs },
         checkpoints,
         lease_ttl: setup.lease_ttl,
         limits: Limits::new(),
-        changing: Arc::default(),
-        launching: reuse::Launching::default(),
+        change_lock: Arc::default(),
+        launch_state: reuse::LaunchState::default(),
         rate_limit: setup.rate_limit,
         stopping: setup.stopping,
     };
-    Ok(Parts { engine, writer, services: Services(Arc::new(shared)), keeper })
+    Ok(CoordinatorParts { engine, writer, services: GrpcServices(Arc::new(shared)), checkpoint_thread: keeper })
 }
 
-async fn bind(option: &str, address: SocketAddr) -> Result<TcpListener, UserError> {
+async fn bind_listener(option: &str, address: SocketAddr) -> Result<TcpListener, UserError> {
     TcpListener::bind(address).await.map_err(|e| {
         let message = format!("cannot listen on {address}: {e}. Choose another address with {option}");
         UserError::new(ErrorCode::Refused, message)
     })
 }
 
-impl Running {
+impl RunningServer {
     /// Ends streams, waits a little for open connections, and makes sure that what was acknowledged is on disk.
     pub async fn stop(self) {
         let _ = self.shutdown.send(true);
-        let _ = self.life.await;
+        let _ = self.supervisor.await;
     }
 
     /// The address to tell workers and clients of this machine.
     pub fn url(&self) -> String {
-        url(&self.address.to_string(), self.secure)
+        build_url(&self.address.to_string(), self.uses_tls)
     }
 }
 
-fn url(address: &str, secure: bool) -> String {
+fn build_url(address: &str, secure: bool) -> String {
     format!("{}://{address}", if secure { "https" } else { "http" })
 }
 
 /// Where others reach who listens there, as far as it can be guessed: by the machine's name, if it is everywhere.
-fn reachable(address: SocketAddr) -> String {
+fn guess_reachable_address(address: SocketAddr) -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match name.trim() {
         name if address.ip().is_unspecified() && !name.is_empty() => format!("{name}:{}", address.port()),
@@ -278,7 +278,7 @@ fn reachable(address: SocketAddr) -> String {
 }
 
 /// A store in a directory has its files beside it. With a database, any coordinator may need them after a take-over.
-pub(crate) fn files_dir(files: Option<&Path>, store: &StoreLocation) -> Result<PathBuf, UserError> {
+pub(crate) fn resolve_files_dir(files: Option<&Path>, store: &StoreLocation) -> Result<PathBuf, UserError> {
     match (files, store) {
         (Some(dir), _) => match std::fs::create_dir_all(dir) {
             Ok(()) => Ok(dir.to_owned()),
@@ -304,10 +304,10 @@ pub(crate) fn store_error(error: StoreError) -> UserError {
 
 fn spawn_ticks(handle: EngineHandle, mut stopping: tokio::sync::watch::Receiver<bool>) {
     tokio::spawn(async move {
-        let mut ticks = tokio::time::interval(TICK);
+        let mut ticks = tokio::time::interval(TICK_INTERVAL);
         loop {
             tokio::select! {
-                _ = ticks.tick() => handle.tell(Event::Tick),
+                _ = ticks.tick() => handle.send_event(EngineEvent::Tick),
                 _ = stopping.wait_for(|stop| *stop) => return,
             }
         }
@@ -315,14 +315,14 @@ fn spawn_ticks(handle: EngineHandle, mut stopping: tokio::sync::watch::Receiver<
 }
 
 /// The gRPC services.
-pub struct Services(Arc<Shared>);
+pub struct GrpcServices(Arc<ServerContext>);
 
-impl Services {
+impl GrpcServices {
     /// Answers on these connections, and has the core look at the clock, until it is time to end.
     ///
     /// # Errors
     /// No more connections can be had.
-    pub async fn serve<C>(
+    pub async fn serve_connections<C>(
         self,
         connections: impl Stream<Item = std::io::Result<C>>,
     ) -> Result<(), tonic::transport::Error>
@@ -330,32 +330,32 @@ impl Services {
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
         spawn_ticks(self.0.engine.clone(), self.0.stopping.clone());
-        serve(connections, self.0).await
+        serve_grpc(connections, self.0).await
     }
 }
 
-async fn serve<C>(
+async fn serve_grpc<C>(
     connections: impl Stream<Item = std::io::Result<C>>,
-    shared: Arc<Shared>,
+    shared: Arc<ServerContext>,
 ) -> Result<(), tonic::transport::Error>
 where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let (mut stopping, tokens) = (shared.stopping.clone(), shared.tokens.clone());
-    let workers = WorkerServiceServer::new(workers::Workers(shared.clone()))
+    let workers = WorkerServiceServer::new(workers::WorkerApi(shared.clone()))
         .accept_compressed(CompressionEncoding::Zstd)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let files = FileServiceServer::new(files::Files(shared.clone()))
+    let files = FileServiceServer::new(files::FileApi(shared.clone()))
         .accept_compressed(CompressionEncoding::Zstd)
         // A piece of a file, and what stands around it.
         .max_decoding_message_size(2 * CHUNK_BYTES);
-    let guard = Guard::new(tokens.clone(), shared.standing.clone(), stopping.clone());
+    let guard = AuthLayer::new(tokens.clone(), shared.leadership.clone(), stopping.clone());
     let metrics = shared.metrics.clone();
-    let limited = Limited::new(shared.limits.clone(), shared.rate_limit);
-    let admin = admin::Admin { tokens: tokens.clone(), shared: shared.clone() };
+    let limited = LimitLayer::new(shared.limits.clone(), shared.rate_limit);
+    let admin = admin::AdminApi { tokens: tokens.clone(), context: shared.clone() };
     let admin = AdminServiceServer::new(admin).max_decoding_message_size(64 << 10);
-    let sweeps = SweepServiceServer::new(sweeps::Sweeps(shared))
+    let sweeps = SweepServiceServer::new(sweeps::SweepApi(shared))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(64 << 20);
     let stopped = async move {

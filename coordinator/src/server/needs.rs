@@ -5,25 +5,26 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tonic::Status;
 
-use super::sweeps::{Sweeps, table_error};
+use super::sweeps::{SweepApi, table_error};
 use crate::stats::needs::{CellSampleSize, RemainingTrials, compute_sample_size};
 use crate::stats::table::{TableParams, TableQuery};
 
-impl Sweeps {
-    pub(super) async fn needed(&self, request: v1::NeedsRequest) -> Result<v1::NeedsResponse, Status> {
+impl SweepApi {
+    pub(super) async fn answer_sample_size(&self, request: v1::NeedsRequest) -> Result<v1::NeedsResponse, Status> {
         let target = request.ci95;
         if !(target.is_finite() && target > 0.0) {
             let message = format!("precision: expected a number above 0, found {target}");
             return Err(UserError::new(ErrorCode::BadInput, message).into());
         }
-        let found = self.find(&request.sweep).await?;
+        let found = self.find_snapshot(&request.sweep).await?;
         let query = TableQuery::new(&found.spec, &TableParams { metric: &request.metric, ..TableParams::default() });
         let query = query.map_err(table_error)?;
         let asked = query.clone();
-        let _room = self.room_for_cells(&found, 0).await?;
+        let _room = self.acquire_for_cells(&found, 0).await?;
         let needs = self.read_rows(&found, move |rows| compute_sample_size(rows, &asked, target)).await?;
         let number = found.number;
-        let slots = self.ask(move |core| core.sweep(number).map_or(0.0, |sweep| core.slots_for(sweep))).await?;
+        let slots =
+            self.query_core(move |core| core.sweep(number).map_or(0.0, |sweep| core.estimate_slots(sweep))).await?;
         let missing = |missing: RemainingTrials| v1::MissingTrials {
             trials: missing.trials,
             untold: missing.uncounted,

@@ -11,12 +11,12 @@ pub(crate) fn cpu_seconds() -> f64 {
 
 /// The most memory held at any time, in bytes; 0 where the system does not say.
 pub(crate) fn peak_rss_bytes() -> u64 {
-    status_kib("VmHWM:") * 1024
+    read_status_kib("VmHWM:") * 1024
 }
 
 /// Memory held now, in bytes; 0 where the system does not say.
 pub(crate) fn rss_bytes() -> u64 {
-    status_kib("VmRSS:") * 1024
+    read_status_kib("VmRSS:") * 1024
 }
 
 /// Files and connections open now; 0 where the system does not say.
@@ -24,7 +24,7 @@ pub(crate) fn open_files() -> u64 {
     std::fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64)
 }
 
-fn status_kib(field: &str) -> u64 {
+fn read_status_kib(field: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse().ok()).unwrap_or(0)

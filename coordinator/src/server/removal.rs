@@ -8,21 +8,21 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use super::Shared;
-use super::change::{self, told};
+use super::ServerContext;
+use super::change::{self, send_and_wait};
 use super::collect;
-use super::complaints::Complaints;
-use super::engine::Event;
+use super::complaints::ThrottledLog;
+use super::engine::EngineEvent;
 use super::store_error;
 use crate::core::{Steering, SweepRow};
 use crate::store::{ClearedRows, StoreError};
 
 /// How long to wait before rows that could not be cleared are tried again.
-const PAUSE: Duration = Duration::from_secs(5);
+const RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// What was removed with a sweep.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Removed {
+pub(super) struct RemovedData {
     pub(super) trials: u64,
     pub(super) files: u64,
     pub(super) bytes: u64,
@@ -32,38 +32,45 @@ pub(super) struct Removed {
 ///
 /// # Errors
 /// It has not ended, or the store failed.
-pub(super) async fn remove(shared: &Arc<Shared>, record: Arc<SweepRow>, force: bool) -> Result<Removed, Status> {
+pub(super) async fn remove_sweep(
+    shared: &Arc<ServerContext>,
+    record: Arc<SweepRow>,
+    force: bool,
+) -> Result<RemovedData, Status> {
     let shared = shared.clone();
     // To the end, even if whoever asked goes away.
     let task = tokio::spawn(async move {
         let number = record.number;
-        change::alone(&shared, move |shared| async move {
+        change::run_exclusively(&shared, move |shared| async move {
             if force {
-                told(&shared, |reply| Event::Steer(number, Steering::Cancel, reply)).await?;
+                send_and_wait(&shared, |reply| EngineEvent::Steer(number, Steering::Cancel, reply)).await?;
             }
-            told(&shared, |reply| Event::Remove(number, reply)).await
+            send_and_wait(&shared, |reply| EngineEvent::Remove(number, reply)).await
         })
         .await?;
         tracing::info!(sweep = record.id, "sweep removed");
-        let mut removed = Removed::default();
-        let cleared = clear(&shared, number, &mut removed).await;
+        let mut removed = RemovedData::default();
+        let cleared = clear_rows(&shared, number, &mut removed).await;
         cleared.map_err(|e| Status::from(store_error(e)))?;
-        take_off(&shared, record.named_files().collect(), &mut removed).await;
+        delete_unreferenced(&shared, record.named_files().collect(), &mut removed).await;
         Ok(removed)
     });
     task.await.map_err(|e| Status::internal(e.to_string()))?
 }
 
 /// Clears what an earlier coordinator left of sweeps that had been removed.
-pub(super) async fn go_on(shared: Arc<Shared>, sweeps: Vec<i64>) {
-    let mut complaints = Complaints::default();
+pub(super) async fn clear_removed_sweeps(shared: Arc<ServerContext>, sweeps: Vec<i64>) {
+    let mut complaints = ThrottledLog::default();
     for sweep in sweeps {
-        let mut removed = Removed::default();
-        while let Err(error) = clear(&shared, sweep, &mut removed).await {
-            complaints.say("the rows of a removed sweep could not be cleared yet", &format!("sweep {sweep}: {error}"));
+        let mut removed = RemovedData::default();
+        while let Err(error) = clear_rows(&shared, sweep, &mut removed).await {
+            complaints.report_error(
+                "the rows of a removed sweep could not be cleared yet",
+                &format!("sweep {sweep}: {error}"),
+            );
             let mut stopping = shared.stopping.clone();
             tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
+                () = tokio::time::sleep(RETRY_DELAY) => {}
                 _ = stopping.wait_for(|stop| *stop) => return,
             }
         }
@@ -71,14 +78,14 @@ pub(super) async fn go_on(shared: Arc<Shared>, sweeps: Vec<i64>) {
     }
 }
 
-async fn clear(shared: &Arc<Shared>, sweep: i64, removed: &mut Removed) -> Result<(), StoreError> {
+async fn clear_rows(shared: &Arc<ServerContext>, sweep: i64, removed: &mut RemovedData) -> Result<(), StoreError> {
     loop {
         let (reply, done) = oneshot::channel();
-        shared.engine.tell(Event::Clear(sweep, reply));
+        shared.engine.send_event(EngineEvent::ClearRows(sweep, reply));
         let stopped = || StoreError::Failed("the coordinator is stopping".into());
         let ClearedRows { trials, weights, has_more: more } = done.await.map_err(|_| stopped())??;
         removed.trials += trials;
-        take_off(shared, weights, removed).await;
+        delete_unreferenced(shared, weights, removed).await;
         if !more {
             return Ok(());
         }
@@ -87,12 +94,12 @@ async fn clear(shared: &Arc<Shared>, sweep: i64, removed: &mut Removed) -> Resul
 
 /// Takes those of these files off the shelf that neither a sweep nor a trial names by then. Where that cannot be known,
 /// they stay until they are collected; and where another store has signed the folder, for good, since it may name them.
-async fn take_off(shared: &Arc<Shared>, hashes: Vec<[u8; 32]>, removed: &mut Removed) {
-    if hashes.is_empty() || collect::is_shared(shared.catalog.shelf.folder()) {
+async fn delete_unreferenced(shared: &Arc<ServerContext>, hashes: Vec<[u8; 32]>, removed: &mut RemovedData) {
+    if hashes.is_empty() || collect::is_shared_folder(shared.catalog.blobs.folder()) {
         return;
     }
     let (reply, done) = oneshot::channel();
-    shared.engine.tell(Event::TakeOff(hashes, reply));
+    shared.engine.send_event(EngineEvent::DeleteUnreferenced(hashes, reply));
     match done.await {
         Ok(Ok((files, bytes))) => {
             removed.files += files;

@@ -6,15 +6,15 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use prost::Message as _;
 
-use super::limits::Pages;
+use super::limits::PageSender;
 use super::store_error;
 use crate::store::{RowCursor, StoreReader};
 
 /// Bytes and rows per page.
-const PAGE: (usize, usize) = (1 << 20, 512);
+const PAGE_LIMITS: (usize, usize) = (1 << 20, 512);
 
 /// Of which sweep rows are sent.
-pub(super) struct Asked {
+pub(super) struct RowsQuery {
     pub(super) number: i64,
     pub(super) status: Option<v1::SweepStatus>,
     pub(super) source: SpecSource,
@@ -24,11 +24,11 @@ pub(super) struct Asked {
 }
 
 /// Sends the rows after a position. Where that is none any more, all rows: whoever asked has others.
-pub(super) fn send(
+pub(super) fn send_rows_after(
     reader: &dyn StoreReader,
-    asked: Asked,
+    asked: RowsQuery,
     probe: impl FnOnce() -> Result<(Vec<u32>, Vec<u8>), UserError>,
-    pages: &Pages<v1::RowsResponse>,
+    pages: &PageSender<v1::RowsResponse>,
 ) -> Result<(), UserError> {
     let after = asked.after.unwrap_or_default();
     let [here, end] = reader.read_row_cursors(asked.number, after.row).map_err(store_error)?;
@@ -54,15 +54,15 @@ pub(super) fn send(
         let row = v1::TrialRow { result: Some(row.result.into()), values: Vec::new(), worker: row.worker };
         bytes += row.encoded_len();
         page.rows.push(row);
-        if bytes < PAGE.0 && page.rows.len() < PAGE.1 {
+        if bytes < PAGE_LIMITS.0 && page.rows.len() < PAGE_LIMITS.1 {
             return true;
         }
         bytes = 0;
-        pages.blocking_send(Ok(std::mem::take(&mut page)))
+        pages.send_page_blocking(Ok(std::mem::take(&mut page)))
     };
     if rows > 0 {
         reader.read_trials_after(asked.number, from.last_row, &mut send).map_err(store_error)?;
     }
-    let _ = pages.blocking_send(Ok(page));
+    let _ = pages.send_page_blocking(Ok(page));
     Ok(())
 }

@@ -11,52 +11,52 @@ use ergodic_proto::{PROTOCOL_VERSION, v1};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
 
-use super::Shared;
-use super::door::Caller;
-use super::engine::{Event, Outbox, Saying};
-use crate::core::{Fence, Joining};
+use super::ServerContext;
+use super::door::Principal;
+use super::engine::{EngineEvent, SessionSender, WorkerMessage};
+use crate::core::{Fence, JoiningWorker};
 
 /// How long a peer may take to say hello.
-const HELLO_WITHIN: Duration = Duration::from_secs(10);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Messages that may wait for a worker to read them.
-const OUTBOX: usize = 64;
+const OUTBOX_CAPACITY: usize = 64;
 /// What a message takes besides its own bytes while it waits to be heard.
-const OVERHEAD: usize = 512;
+const MESSAGE_OVERHEAD: usize = 512;
 /// Longest name of a worker, in bytes.
 const MAX_NAME: usize = 128;
 
 /// Opens a session: checks the hello, joins, and leaves a task reading the stream.
-pub(super) async fn open(
-    shared: Arc<Shared>,
-    caller: Option<Caller>,
+pub(super) async fn open_session(
+    shared: Arc<ServerContext>,
+    caller: Option<Principal>,
     mut inbound: Streaming<v1::SessionRequest>,
 ) -> Result<mpsc::Receiver<Result<v1::SessionResponse, Status>>, Status> {
-    let place = shared.limits.sessions.place()?;
-    let first = tokio::time::timeout(HELLO_WITHIN, inbound.message())
+    let place = shared.limits.sessions.try_acquire()?;
+    let first = tokio::time::timeout(HELLO_TIMEOUT, inbound.message())
         .await
         .map_err(|_| Status::deadline_exceeded("no hello within ten seconds"))??;
     let Some(v1::SessionRequest { message: Some(Request::Hello(hello)) }) = first else {
         return Err(Status::invalid_argument("the first message of a session must be a Hello"));
     };
-    let joining = check_hello(hello)?;
+    let joining = parse_hello(hello)?;
     let worker = joining.worker.clone();
-    let (outbox, messages) = mpsc::channel(OUTBOX);
-    welcome(&shared, &outbox).await;
+    let (outbox, messages) = mpsc::channel(OUTBOX_CAPACITY);
+    send_welcome(&shared, &outbox).await;
     let (reply, number) = oneshot::channel();
-    shared.engine.tell(Event::Joined(joining, outbox, reply));
+    shared.engine.send_event(EngineEvent::WorkerJoined(joining, outbox, reply));
     let session = number.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
     tokio::spawn(async move {
         tokio::select! {
-            () = listen(&shared, &worker, inbound) => {}
-            () = shared.locked_out(caller) => tracing::warn!(worker, "its token was revoked or has expired"),
+            () = read_messages(&shared, &worker, inbound) => {}
+            () = shared.wait_until_revoked(caller) => tracing::warn!(worker, "its token was revoked or has expired"),
         }
-        shared.engine.tell(Event::SessionEnded(worker, session));
+        shared.engine.send_event(EngineEvent::SessionEnded(worker, session));
         drop(place);
     });
     Ok(messages)
 }
 
-async fn welcome(shared: &Shared, outbox: &Outbox) {
+async fn send_welcome(shared: &ServerContext, outbox: &SessionSender) {
     let ttl = shared.lease_ttl.as_millis() as u64;
     let welcome = v1::Welcome { lease_ttl_ms: ttl, heartbeat_ms: (ttl / 4).max(50), build: BUILD.to_owned() };
     let message = v1::SessionResponse { message: Some(Response::Welcome(welcome)) };
@@ -68,7 +68,7 @@ async fn welcome(shared: &Shared, outbox: &Outbox) {
 ///
 /// # Errors
 /// The worker speaks another protocol, or a field is not what it should be.
-pub fn check_hello(hello: v1::Hello) -> Result<Joining, Status> {
+pub fn parse_hello(hello: v1::Hello) -> Result<JoiningWorker, Status> {
     if !(PROTOCOL_VERSION.saturating_sub(1)..=PROTOCOL_VERSION).contains(&hello.protocol) {
         let message = format!(
             "this coordinator ({BUILD}) speaks protocol {PROTOCOL_VERSION}, the worker ({}) speaks {}: update the older of the two",
@@ -87,18 +87,18 @@ pub fn check_hello(hello: v1::Hello) -> Result<Joining, Status> {
     if !(1..=4096).contains(&hello.slots) {
         return Err(bad("slots"));
     }
-    Ok(Joining {
+    Ok(JoiningWorker {
         worker: hello.worker,
         name: hello.name,
         build: hello.build,
         slots: hello.slots,
         numerics: hello.numerics,
-        held: hello.held.iter().map(from_wire).collect(),
+        held: hello.held.iter().map(fence_from_wire).collect(),
     })
 }
 
 /// Reads until the stream ends, the worker says goodbye or is silent for a lease's time to live, or we stop.
-async fn listen(shared: &Shared, worker: &str, mut inbound: Streaming<v1::SessionRequest>) {
+async fn read_messages(shared: &ServerContext, worker: &str, mut inbound: Streaming<v1::SessionRequest>) {
     let mut stopping = shared.stopping.clone();
     loop {
         let message = tokio::select! {
@@ -107,10 +107,13 @@ async fn listen(shared: &Shared, worker: &str, mut inbound: Streaming<v1::Sessio
         };
         let Ok(Ok(Some(v1::SessionRequest { message: Some(message) }))) = message else { return };
         // Whoever says more than is heard waits here, and then where it says it.
-        let Some(room) = shared.limits.said.wait(message.encoded_len() + OVERHEAD).await else { return };
-        let Some(saying) = understand(message) else { return };
-        let leaves = matches!(saying, Saying::Goodbye);
-        shared.engine.tell(Event::Said(worker.to_owned(), saying, room));
+        let Some(room) = shared.limits.session_bytes.acquire_bytes(message.encoded_len() + MESSAGE_OVERHEAD).await
+        else {
+            return;
+        };
+        let Some(saying) = parse_message(message) else { return };
+        let leaves = matches!(saying, WorkerMessage::Goodbye);
+        shared.engine.send_event(EngineEvent::MessageReceived(worker.to_owned(), saying, room));
         if leaves {
             return;
         }
@@ -118,27 +121,27 @@ async fn listen(shared: &Shared, worker: &str, mut inbound: Streaming<v1::Sessio
 }
 
 /// What a message says. A second hello is no part of the protocol: it ends the session.
-pub fn understand(message: Request) -> Option<Saying> {
+pub fn parse_message(message: Request) -> Option<WorkerMessage> {
     match message {
         Request::Hello(_) => None,
         Request::Heartbeat(beat) => {
             let running = beat.running.into_iter().filter_map(|r| Some((r.lease, r.key?.into()))).collect();
-            Some(Saying::Heartbeat(running, beat.queued, beat.held.iter().map(from_wire).collect()))
+            Some(WorkerMessage::Heartbeat(running, beat.queued, beat.held.iter().map(fence_from_wire).collect()))
         }
-        Request::Want(want) => Some(Saying::Want(want.idle_slots)),
+        Request::Want(want) => Some(WorkerMessage::RequestWork(want.idle_slots)),
         Request::Release(release) => {
             let why = release.why.chars().take(1024).filter(|c| !c.is_control()).collect();
-            release.fence.map(|fence| Saying::Release(from_wire(&fence), why))
+            release.fence.map(|fence| WorkerMessage::Release(fence_from_wire(&fence), why))
         }
         Request::Yielded(yielded) => {
             let keys = yielded.cells.iter().zip(&yielded.repeats);
             let keys = keys.map(|(cell, repeat)| TrialKey { cell: *cell, repeat: *repeat }).collect();
-            yielded.fence.map(|fence| Saying::Yielded(from_wire(&fence), keys))
+            yielded.fence.map(|fence| WorkerMessage::Retracted(fence_from_wire(&fence), keys))
         }
-        Request::Goodbye(_) => Some(Saying::Goodbye),
+        Request::Goodbye(_) => Some(WorkerMessage::Goodbye),
     }
 }
 
-pub(super) fn from_wire(fence: &v1::Fence) -> Fence {
+pub(super) fn fence_from_wire(fence: &v1::Fence) -> Fence {
     Fence { lease: fence.lease, epoch: fence.epoch }
 }

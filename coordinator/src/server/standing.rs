@@ -8,27 +8,27 @@ use crate::store::Leader;
 
 /// What a coordinator does on a store that several may share.
 #[derive(Debug, Clone)]
-pub(crate) enum Standing {
+pub(crate) enum Leadership {
     /// It decides and writes, in this epoch.
-    Leads(u64),
+    Leading(u64),
     /// It answers from what is stored, while this one leads.
-    StandsBy(watch::Receiver<Leader>),
+    Standby(watch::Receiver<Leader>),
 }
 
-impl Standing {
+impl Leadership {
     /// The epoch in which somebody leads.
     pub(crate) fn epoch(&self) -> u64 {
         match self {
-            Self::Leads(epoch) => *epoch,
-            Self::StandsBy(leader) => leader.borrow().epoch,
+            Self::Leading(epoch) => *epoch,
+            Self::Standby(leader) => leader.borrow().epoch,
         }
     }
 
     /// The address of the coordinator that leads, if it is another one; empty where none is known.
-    pub(crate) fn leader(&self) -> Option<String> {
+    pub(crate) fn other_leader(&self) -> Option<String> {
         match self {
-            Self::Leads(_) => None,
-            Self::StandsBy(leader) => Some(leader.borrow().url.clone()),
+            Self::Leading(_) => None,
+            Self::Standby(leader) => Some(leader.borrow().url.clone()),
         }
     }
 
@@ -36,16 +36,16 @@ impl Standing {
     ///
     /// # Errors
     /// It is for the one that leads, whose address goes with the answer.
-    pub(crate) fn check(&self, path: &str) -> Result<(), Status> {
-        match self.leader() {
-            Some(leader) if !reads_only(path) => Err(not_leader(&leader, "")),
+    pub(crate) fn check_request_path(&self, path: &str) -> Result<(), Status> {
+        match self.other_leader() {
+            Some(leader) if !can_standby_answer(path) => Err(not_leader(&leader, "")),
             _ => Ok(()),
         }
     }
 }
 
 /// What can be answered from what is stored. Workers, and why a sweep does not run, are known to the one that leads.
-fn reads_only(path: &str) -> bool {
+fn can_standby_answer(path: &str) -> bool {
     let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
     match service {
         "ergodic.v1.SweepService" => matches!(
@@ -85,9 +85,9 @@ mod tests {
     fn who_stands_by_answers_reads_and_sends_all_else_to_the_leader() {
         let there = Leader { epoch: 3, url: "http://a:1".into(), is_this: false };
         let (_told, told) = watch::channel(there);
-        let (stands_by, leads) = (Standing::StandsBy(told), Standing::Leads(3));
+        let (stands_by, leads) = (Leadership::Standby(told), Leadership::Leading(3));
         for path in ["/ergodic.v1.SweepService/Table", "/ergodic.v1.FileService/Fetch"] {
-            assert!(stands_by.check(path).is_ok() && leads.check(path).is_ok(), "{path}");
+            assert!(stands_by.check_request_path(path).is_ok() && leads.check_request_path(path).is_ok(), "{path}");
         }
         for path in [
             "/ergodic.v1.SweepService/Launch",
@@ -97,8 +97,8 @@ mod tests {
             "/ergodic.v1.AdminService/NewToken",
             "/",
         ] {
-            assert!(leads.check(path).is_ok(), "{path}");
-            let status = stands_by.check(path).expect_err("it is not for this one");
+            assert!(leads.check_request_path(path).is_ok(), "{path}");
+            let status = stands_by.check_request_path(path).expect_err("it is not for this one");
             assert_eq!(leader_url(&status).as_deref(), Some("http://a:1"), "{path}");
         }
     }

@@ -7,30 +7,30 @@ use ergodic_common::tree::format_shortest;
 use ergodic_proto::v1;
 
 use crate::core::audits::AuditCounts;
-use crate::core::growth::Growth;
+use crate::core::growth::AdaptiveRepeats;
 use crate::core::lookup::describe_cell;
-use crate::core::{Core, Sweep, SweepState, Unreadable};
+use crate::core::{Core, Sweep, SweepState, UnreadableSweep};
 
 /// How a sweep is doing.
 pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
-    let left = sweep.expected().saturating_sub(sweep.counts.done());
-    let (workers, slots) = core.capacity(&sweep.spec);
+    let left = sweep.expected_trials().saturating_sub(sweep.counts.done());
+    let (workers, slots) = core.capacity_for(&sweep.spec);
     let running = sweep.is_running();
-    let rate = if running { sweep.rate(core.slots_for(sweep)) } else { 0.0 };
+    let rate = if running { sweep.estimate_trial_rate(core.estimate_slots(sweep)) } else { 0.0 };
     let (_, metric) = sweep.watched_metric();
     let larger = metric.larger_is_better().filter(|_| sweep.is_ranked);
-    let best = larger.and_then(|larger| sweep.live.best(larger));
+    let best = larger.and_then(|larger| sweep.live_stats.best_cell(larger));
     v1::SweepStatus {
         id: sweep.id.clone(),
         name: sweep.spec.name.clone(),
-        state: state(sweep.state).into(),
+        state: state_to_wire(sweep.state).into(),
         cells: sweep.spec.grid.cell_count(),
         repeats: sweep.spec.repeats,
-        trials: sweep.total(),
+        trials: sweep.total_trials(),
         completed: sweep.counts.completed,
         diverged: sweep.counts.diverged,
         failed: sweep.counts.failed,
-        leased: sweep.leased(),
+        leased: sweep.leased_count(),
         releases: sweep.tallies.releases,
         duplicates: sweep.tallies.duplicates,
         mismatches: sweep.tallies.mismatches,
@@ -42,7 +42,7 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
         launched_at: sweep.record.launched_at,
         launched_by: sweep.record.launched_by.clone(),
         numerics: sweep.spec.numerics.clone(),
-        data: sweep.record.data.words.clone(),
+        data: sweep.record.data.provenance.clone(),
         metric: metric.name().into_owned(),
         best_cell: best.map_or_else(String::new, |(cell, _)| describe_cell(&sweep.spec, cell)),
         best_mean: best.map_or(0.0, |(_, running)| running.mean),
@@ -53,7 +53,7 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
         trouble: String::new(),
         leader: String::new(),
         audit: audit_status(sweep),
-        checkpoints: sweep.checkpoints(),
+        checkpoints: sweep.checkpoint_count(),
         precision: precision_status(sweep),
         halving: halving_status(sweep),
         withheld: sweep.withheld.clone().unwrap_or_default(),
@@ -62,19 +62,19 @@ pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {
 }
 
 /// What is known of a sweep that cannot be read.
-pub(crate) fn unreadable_status(sweep: &Unreadable) -> v1::SweepStatus {
-    let Unreadable { record, why } = sweep;
+pub(crate) fn unreadable_status(sweep: &UnreadableSweep) -> v1::SweepStatus {
+    let UnreadableSweep { record, why } = sweep;
     v1::SweepStatus {
         id: record.id.clone(),
         name: record.source.sweep_name().unwrap_or_else(|| "?".to_owned()),
-        state: state(record.state).into(),
+        state: state_to_wire(record.state).into(),
         releases: record.tallies.releases,
         duplicates: record.tallies.duplicates,
         mismatches: record.tallies.mismatches,
         fenced: record.tallies.fenced,
         launched_at: record.launched_at,
         launched_by: record.launched_by.clone(),
-        data: record.data.words.clone(),
+        data: record.data.provenance.clone(),
         priority: record.share.priority,
         weight: record.share.weight,
         withheld: why.clone(),
@@ -85,13 +85,13 @@ pub(crate) fn unreadable_status(sweep: &Unreadable) -> v1::SweepStatus {
 
 /// All sweeps in the order of launch.
 pub(crate) fn all_statuses(core: &Core) -> Vec<v1::SweepStatus> {
-    statuses_from(core, i64::MIN, usize::MAX).into_iter().map(|(_, status)| status).collect()
+    list_statuses_from(core, i64::MIN, usize::MAX).into_iter().map(|(_, status)| status).collect()
 }
 
 /// So many of them from a number on, with their numbers.
-pub(crate) fn statuses_from(core: &Core, number: i64, most: usize) -> Vec<(i64, v1::SweepStatus)> {
+pub(crate) fn list_statuses_from(core: &Core, number: i64, most: usize) -> Vec<(i64, v1::SweepStatus)> {
     let read = core.sweeps_from(number).take(most).map(|sweep| (sweep.number, sweep_status(core, sweep)));
-    let unreadable = core.unreadable().filter(|sweep| sweep.record.number >= number);
+    let unreadable = core.unreadable_sweeps().filter(|sweep| sweep.record.number >= number);
     let mut all: Vec<(i64, v1::SweepStatus)> =
         read.chain(unreadable.map(|sweep| (sweep.record.number, unreadable_status(sweep)))).collect();
     all.sort_by_key(|(number, _)| *number);
@@ -100,7 +100,8 @@ pub(crate) fn statuses_from(core: &Core, number: i64, most: usize) -> Vec<(i64, 
 }
 
 fn precision_status(sweep: &Sweep) -> Option<v1::PrecisionStatus> {
-    let (Some(Growth::Precision(growth)), Some(until)) = (&sweep.growth, &sweep.spec.stopping_rule) else {
+    let (Some(AdaptiveRepeats::Precision(growth)), Some(until)) = (&sweep.adaptive_repeats, &sweep.spec.stopping_rule)
+    else {
         return None;
     };
     let StoppingCriterion::Precision { ci95 } = until.criterion else { return None };
@@ -108,24 +109,27 @@ fn precision_status(sweep: &Sweep) -> Option<v1::PrecisionStatus> {
         metric: until.metric.name().into_owned(),
         ci95,
         min: until.min_repeats,
-        reached: growth.standing().known(),
-        exhausted: growth.standing().exhausted,
-        expected_trials: sweep.expected(),
+        reached: growth.progress().count_known_cells(),
+        exhausted: growth.progress().exhausted_cells,
+        expected_trials: sweep.expected_trials(),
     })
 }
 
 fn halving_status(sweep: &Sweep) -> Option<v1::HalvingStatus> {
-    let (Some(Growth::Halving(growth)), Some(until)) = (&sweep.growth, &sweep.spec.stopping_rule) else { return None };
+    let (Some(AdaptiveRepeats::Halving(growth)), Some(until)) = (&sweep.adaptive_repeats, &sweep.spec.stopping_rule)
+    else {
+        return None;
+    };
     let StoppingCriterion::Halving { factor } = until.criterion else { return None };
-    let (standing, ready) = growth.standing();
+    let (standing, ready) = growth.rung_progress();
     Some(v1::HalvingStatus {
         metric: until.metric.name().into_owned(),
         factor,
         min: until.min_repeats,
-        rung: growth.rung(),
+        rung: growth.current_rung(),
         standing,
         ready,
-        expected_trials: sweep.expected(),
+        expected_trials: sweep.expected_trials(),
     })
 }
 
@@ -144,8 +148,8 @@ pub(crate) fn worker_statuses(core: &Core, now: f64) -> Vec<v1::WorkerStatus> {
         slots: worker.slots,
         running: worker.running.len() as u32,
         queued: worker.queued,
-        trials: worker.trials,
-        silent_seconds: (now - worker.heard.as_secs_f64()).max(0.0),
+        trials: worker.stored_rows,
+        silent_seconds: (now - worker.last_seen_at.as_secs_f64()).max(0.0),
         numerics: worker.numerics.clone(),
         build: worker.build.clone(),
     };
@@ -153,31 +157,31 @@ pub(crate) fn worker_statuses(core: &Core, now: f64) -> Vec<v1::WorkerStatus> {
 }
 
 /// What the cell of a trial is, and how well it is known, for `explain`.
-pub(crate) fn trial_lines(sweep: &Sweep, key: TrialKey) -> Vec<String> {
+pub(crate) fn explain_cell(sweep: &Sweep, key: TrialKey) -> Vec<String> {
     let cell = key.cell;
     let mut lines = vec![format!("cell {cell}: {}", describe_cell(&sweep.spec, cell))];
     for (field, value) in sweep.spec.grid.derived_values_in(cell) {
         let value = ergodic_common::tree::SpecValue::Float(value);
         lines.push(format!("derived: {field} = {}", format_short_value(&value)));
     }
-    lines.extend(growth_line(sweep, cell));
+    lines.extend(explain_cell_repeats(sweep, cell));
     lines
 }
 
 /// How far a cell is, if that decides how often it is repeated.
-fn growth_line(sweep: &Sweep, cell: u64) -> Option<String> {
-    let (growth, until) = (sweep.growth.as_ref()?, sweep.spec.stopping_rule.as_ref()?);
-    let (name, allowed, most) = (until.metric.name(), growth.allowed(cell), sweep.spec.repeats);
+fn explain_cell_repeats(sweep: &Sweep, cell: u64) -> Option<String> {
+    let (growth, until) = (sweep.adaptive_repeats.as_ref()?, sweep.spec.stopping_rule.as_ref()?);
+    let (name, allowed, most) = (until.metric.name(), growth.allowed_repeats(cell), sweep.spec.repeats);
     Some(match (growth, until.criterion) {
-        (Growth::Precision(growth), StoppingCriterion::Precision { ci95 }) => {
-            match (growth.reached(cell), format_shortest(ci95)) {
+        (AdaptiveRepeats::Precision(growth), StoppingCriterion::Precision { ci95 }) => {
+            match (growth.reached_at(cell), format_shortest(ci95)) {
                 (Some(n), ci95) => format!("The mean of {name} of its cell was known to ± {ci95} after {n} repeats."),
                 (None, ci95) => format!(
                     "The mean of {name} of its cell is not known to ± {ci95}; {allowed} of at most {most} repeats are run."
                 ),
             }
         }
-        (Growth::Halving(growth), _) => match growth.out_after(cell) {
+        (AdaptiveRepeats::Halving(growth), _) => match growth.eliminated_after(cell) {
             Some(n) => format!("By {name} its cell was not among the best after {n} repeats."),
             None => {
                 format!("Its cell is among the best so far, by {name}; {allowed} of at most {most} repeats are run.")
@@ -187,7 +191,7 @@ fn growth_line(sweep: &Sweep, cell: u64) -> Option<String> {
     })
 }
 
-pub(super) fn state(state: SweepState) -> v1::SweepState {
+pub(super) fn state_to_wire(state: SweepState) -> v1::SweepState {
     match state {
         SweepState::Running => v1::SweepState::Running,
         SweepState::Completed => v1::SweepState::Completed,

@@ -19,71 +19,71 @@ use ergodic_proto::v1::sweep_service_server::SweepService;
 use ergodic_proto::{PROTOCOL_VERSION, USER_METADATA, v1};
 use tonic::{Request, Response, Status};
 
-use super::door::Caller;
-use super::engine::Event;
-use super::grid::watch_grid;
-use super::limits::{Pages, Place, Stream};
-use super::removal::Removed;
-use super::rows::{self, Asked};
-use super::status::{all_statuses, statuses_from, sweep_status, trial_lines, unreadable_status, worker_statuses};
-use super::{Shared, change, lost, process, removal, store_error};
+use super::door::Principal;
+use super::engine::EngineEvent;
+use super::grid::build_watch_grid;
+use super::limits::{PageSender, Permit, ResponseStream};
+use super::removal::RemovedData;
+use super::rows::{self, RowsQuery};
+use super::status::{all_statuses, explain_cell, list_statuses_from, sweep_status, unreadable_status, worker_statuses};
+use super::{ServerContext, change, lost, process, removal, store_error};
 use crate::core::audits::Finding;
-use crate::core::lookup::{Meant, Whereabouts};
-use crate::core::suspects::ENOUGH;
-use crate::core::{Core, Steering, Sweep, SweepRow, SweepState, Tallies, Unreadable};
+use crate::core::lookup::{SweepMatch, TrialLocation};
+use crate::core::suspects::CRASH_LIMIT;
+use crate::core::{Core, Steering, Sweep, SweepRow, SweepState, SweepTallies, UnreadableSweep};
 use crate::stats::compare::{CellContrast, CompareParams, CompareQuery};
 use crate::stats::table::{AnalysisError, RowSource, TableEntry, TableParams, TableQuery, Weighting};
 use crate::store::{StoreReader, StoredTrial};
 
-pub(super) struct Sweeps(pub(super) Arc<Shared>);
+pub(super) struct SweepApi(pub(super) Arc<ServerContext>);
 
 /// A new sweep that can be stored.
-pub(super) struct Prepared {
+pub(super) struct PreparedSweep {
     pub(super) row: SweepRow,
     pub(super) spec: Spec,
     /// What its data look like, in words.
-    pub(super) looks: String,
+    pub(super) data_description: String,
 }
 
 /// Rows per page of `Trials`.
-const PAGE: usize = 512;
+const TRIALS_PER_PAGE: usize = 512;
 /// For fewer rows another reader is not worth its opening.
 const ROWS_PER_READER: u64 = 10_000;
 /// Sweeps per page of `ListPages`.
-const LISTED: usize = 500;
+const SWEEPS_PER_PAGE: usize = 500;
 /// What to do where an answer in one piece would be too large.
-const IN_ONE_PIECE: &str = "a newer `ergodic` takes it page by page; or name fewer axes (--by)";
+const USE_PAGES_HINT: &str = "a newer `ergodic` takes it page by page; or name fewer axes (--by)";
 /// What to do where even pages are.
-const FEWER_ROWS: &str =
+const FEWER_ROWS_HINT: &str =
     "name fewer axes (--by), or all of them, and no --at; or `ergodic export` it and ask the files";
 /// Shortest time between two messages of `Watch`.
-const WATCH_PAUSE: Duration = Duration::from_millis(250);
+const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What the answer to a question about a sweep starts from.
-pub(super) struct Found {
+pub(super) struct SweepSnapshot {
     pub(super) number: i64,
     pub(super) id: String,
     pub(super) spec: Arc<Spec>,
     pub(super) done: u64,
     pub(super) trials: u64,
-    pub(super) data: String,
+    pub(super) data_provenance: String,
     data_hash: Option<[u8; 32]>,
 }
 
 #[tonic::async_trait]
-impl SweepService for Sweeps {
-    type WatchStream = Stream<v1::WatchResponse>;
-    type TrialsStream = Stream<v1::TrialsResponse>;
-    type PredictionsStream = Stream<v1::PredictionsResponse>;
-    type RowsStream = Stream<v1::RowsResponse>;
-    type TablePagesStream = Stream<v1::TableResponse>;
-    type CurvePagesStream = Stream<v1::CurvesResponse>;
-    type ListPagesStream = Stream<v1::ListResponse>;
+impl SweepService for SweepApi {
+    type WatchStream = ResponseStream<v1::WatchResponse>;
+    type TrialsStream = ResponseStream<v1::TrialsResponse>;
+    type PredictionsStream = ResponseStream<v1::PredictionsResponse>;
+    type RowsStream = ResponseStream<v1::RowsResponse>;
+    type TablePagesStream = ResponseStream<v1::TableResponse>;
+    type CurvePagesStream = ResponseStream<v1::CurvesResponse>;
+    type ListPagesStream = ResponseStream<v1::ListResponse>;
 
     async fn launch(&self, request: Request<v1::LaunchRequest>) -> Result<Response<v1::LaunchResponse>, Status> {
         // Whoever hangs up meanwhile leaves the work behind until it notices: it counts until it has ended.
-        let place = Arc::new(self.0.limits.launches.place()?);
-        let by = name_of_asker(&request);
+        let place = Arc::new(self.0.limits.launches.try_acquire()?);
+        let by = requester_name(&request);
         let mut request = request.into_inner();
         if !request.verify_checksum() {
             return Err(Status::data_loss("the sweep was damaged on its way here: launch it again"));
@@ -93,37 +93,38 @@ impl SweepService for Sweeps {
             .ok_or_else(|| Status::invalid_argument("the field source of LaunchRequest is missing"))?
             .try_into()
             .map_err(|e: WireError| Status::invalid_argument(e.to_string()))?;
-        let source = self.settle_numerics(source, place.clone()).await?;
+        let source = self.pin_numerics_class(source, place.clone()).await?;
         if request.resume
-            && let Some(number) = self.unfinished(&source).await?
+            && let Some(number) = self.find_unfinished(&source).await?
         {
-            let status = self.steered(number, Steering::Resume).await?;
+            let status = self.steer_sweep(number, Steering::Resume).await?;
             return Ok(Response::new(v1::LaunchResponse { status, found: true, ..Default::default() }));
         }
-        let Prepared { row, spec, looks } = self.prepare(source, by, place.clone(), refuse_misleading_sweep).await?;
+        let PreparedSweep { row, spec, data_description } =
+            self.prepare_sweep(source, by, place.clone(), refuse_misleading_sweep).await?;
         if request.reuse {
-            let launched = self.launch_missing(row, spec, request.resume, place).await?;
-            return Ok(Response::new(v1::LaunchResponse { looks, ..launched }));
+            let launched = self.launch_missing_trials(row, spec, request.resume, place).await?;
+            return Ok(Response::new(v1::LaunchResponse { looks: data_description, ..launched }));
         }
         let files: Vec<[u8; 32]> = row.named_files().collect();
-        let number = self.store_new(row, Arc::new(spec)).await?;
-        self.0.catalog.shelf.settle(&files);
-        let status = self.status_of(number).await?;
-        Ok(Response::new(v1::LaunchResponse { status, looks, ..Default::default() }))
+        let number = self.store_new_sweep(row, Arc::new(spec)).await?;
+        self.0.catalog.blobs.release(&files);
+        let status = self.query_status(number).await?;
+        Ok(Response::new(v1::LaunchResponse { status, looks: data_description, ..Default::default() }))
     }
 
     async fn list_pages(&self, _: Request<v1::ListRequest>) -> Result<Response<Self::ListPagesStream>, Status> {
-        let (pages, stream) = Pages::new(self.0.limits.readers.place()?);
+        let (pages, stream) = PageSender::new(self.0.limits.readers.try_acquire()?);
         let this = Self(self.0.clone());
         tokio::spawn(async move {
             let mut from = i64::MIN;
             loop {
-                let page = this.ask(move |core| statuses_from(core, from, LISTED));
+                let page = this.query_core(move |core| list_statuses_from(core, from, SWEEPS_PER_PAGE));
                 let page = page.await;
-                let last = page.as_ref().ok().filter(|page| page.len() == LISTED).and_then(|page| page.last());
+                let last = page.as_ref().ok().filter(|page| page.len() == SWEEPS_PER_PAGE).and_then(|page| page.last());
                 let next = last.map(|(number, _)| number + 1);
                 let sweeps = page.map(|page| page.into_iter().map(|(_, status)| status).collect());
-                let sent = pages.send(sweeps.map(|sweeps| v1::ListResponse { sweeps })).await;
+                let sent = pages.send_page(sweeps.map(|sweeps| v1::ListResponse { sweeps })).await;
                 match next {
                     Some(next) if sent => from = next,
                     _ => return,
@@ -134,49 +135,51 @@ impl SweepService for Sweeps {
     }
 
     async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
-        let sweeps = self.ask(all_statuses).await?;
+        let sweeps = self.query_core(all_statuses).await?;
         Ok(Response::new(v1::ListResponse { sweeps }))
     }
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
-        let status = |core: &Core, meant: Meant<'_>| match meant {
-            Meant::Sweep(sweep) => sweep_status(core, sweep),
-            Meant::Unreadable(sweep) => unreadable_status(sweep),
+        let status = |core: &Core, meant: SweepMatch<'_>| match meant {
+            SweepMatch::Readable(sweep) => sweep_status(core, sweep),
+            SweepMatch::Unreadable(sweep) => unreadable_status(sweep),
         };
-        let status = self.about_any(&request.into_inner().sweep, status).await?;
-        Ok(Response::new(v1::StatusResponse { status: Some(completed(&self.0, status)) }))
+        let status = self.with_any_sweep(&request.into_inner().sweep, status).await?;
+        Ok(Response::new(v1::StatusResponse { status: Some(add_server_state(&self.0, status)) }))
     }
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let place = self.0.limits.watchers.place()?;
-        let caller = request.extensions().get::<Caller>().cloned();
-        let id = self.about(&request.into_inner().sweep, |_, sweep| sweep.id.clone()).await?;
-        let (messages, stream) = Pages::new(place);
+        let place = self.0.limits.watchers.try_acquire()?;
+        let caller = request.extensions().get::<Principal>().cloned();
+        let id = self.with_sweep(&request.into_inner().sweep, |_, sweep| sweep.id.clone()).await?;
+        let (messages, stream) = PageSender::new(place);
         let shared = self.0.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = watch(shared.clone(), id, messages) => {}
-                () = shared.locked_out(caller) => {}
+                () = send_watch_updates(shared.clone(), id, messages) => {}
+                () = shared.wait_until_revoked(caller) => {}
             }
         });
         Ok(Response::new(stream))
     }
 
     async fn workers(&self, _: Request<v1::WorkersRequest>) -> Result<Response<v1::WorkersResponse>, Status> {
-        let workers = self.ask(|core| worker_statuses(core, core_age(core))).await?;
+        let workers = self.query_core(|core| worker_statuses(core, core_seconds(core))).await?;
         Ok(Response::new(v1::WorkersResponse { workers }))
     }
 
     async fn table(&self, request: Request<v1::TableRequest>) -> Result<Response<v1::TableResponse>, Status> {
         let request = request.into_inner();
-        let found = self.find(&request.sweep).await?;
-        let question = table_question(&request);
+        let found = self.find_snapshot(&request.sweep).await?;
+        let question = to_table_question(&request);
         let query = TableQuery::new(&found.spec, &question).map_err(table_error)?;
         let asked = query.clone();
-        let _room = self.room(query.estimate_bytes(&found.spec, found.done, false, false), IN_ONE_PIECE).await?;
+        let _room = self
+            .acquire_for_answer(query.estimate_bytes(&found.spec, found.done, false, false), USE_PAGES_HINT)
+            .await?;
         let rows = self.read_rows(&found, move |rows| asked.compute_table(rows)).await?;
         let table = table_without_rows(&found, &query);
-        Ok(Response::new(v1::TableResponse { rows: rows.iter().map(to_row).collect(), ..table }))
+        Ok(Response::new(v1::TableResponse { rows: rows.iter().map(to_table_row).collect(), ..table }))
     }
 
     async fn table_pages(
@@ -184,34 +187,37 @@ impl SweepService for Sweeps {
         request: Request<v1::TableRequest>,
     ) -> Result<Response<Self::TablePagesStream>, Status> {
         let request = request.into_inner();
-        let found = self.find(&request.sweep).await?;
-        let question = table_question(&request);
+        let found = self.find_snapshot(&request.sweep).await?;
+        let question = to_table_question(&request);
         let query = TableQuery::new(&found.spec, &question).map_err(table_error)?;
-        let room = self.room(query.estimate_bytes(&found.spec, found.done, false, true), FEWER_ROWS).await?;
+        let room = self
+            .acquire_for_answer(query.estimate_bytes(&found.spec, found.done, false, true), FEWER_ROWS_HINT)
+            .await?;
         let table = table_without_rows(&found, &query);
-        let work = move |rows: RowSource<'_>, pages: &Pages<v1::TableResponse>| -> Result<(), AnalysisError> {
+        let work = move |rows: RowSource<'_>, pages: &PageSender<v1::TableResponse>| -> Result<(), AnalysisError> {
             let _room = room;
-            let fill =
-                |page: &mut v1::TableResponse, entries: &[TableEntry]| page.rows = entries.iter().map(to_row).collect();
-            send_entries(pages, table, fill, |each| query.for_each_table_page(rows, each))
+            let fill = |page: &mut v1::TableResponse, entries: &[TableEntry]| {
+                page.rows = entries.iter().map(to_table_row).collect()
+            };
+            send_entry_pages(pages, table, fill, |each| query.for_each_table_page(rows, each))
         };
-        Ok(Response::new(self.send_rows(&found, work)?))
+        Ok(Response::new(self.stream_rows(&found, work)?))
     }
 
     async fn trials(&self, request: Request<v1::TrialsRequest>) -> Result<Response<Self::TrialsStream>, Status> {
         let request = request.into_inner();
-        let found = self.find(&request.sweep).await?;
+        let found = self.find_snapshot(&request.sweep).await?;
         if let Some(key) = request.trial {
-            let page = self.single_trial(&found, key.into()).await?;
+            let page = self.read_single_trial(&found, key.into()).await?;
             return Ok(Response::new(Box::pin(tokio_stream::once(Ok(page)))));
         }
-        let (pages, stream) = Pages::new(self.0.limits.readers.place()?);
+        let (pages, stream) = PageSender::new(self.0.limits.readers.try_acquire()?);
         let shared = self.0.clone();
         tokio::task::spawn_blocking(move || {
             let sent =
                 shared.store.open_reader().map_err(store_error).and_then(|r| send_trials(r.as_ref(), &found, &pages));
             if let Err(error) = sent {
-                let _ = pages.blocking_send(Err(error.into()));
+                let _ = pages.send_page_blocking(Err(error.into()));
             }
         });
         Ok(Response::new(stream))
@@ -221,7 +227,7 @@ impl SweepService for Sweeps {
         &self,
         request: Request<v1::PredictionsRequest>,
     ) -> Result<Response<Self::PredictionsStream>, Status> {
-        let found = self.find(&request.into_inner().sweep).await?;
+        let found = self.find_snapshot(&request.into_inner().sweep).await?;
         let Some(probe) = found.spec.measure.probe.clone() else {
             let message = format!(
                 "the sweep {} keeps no predictions: set probe = {{ points = 1000 }} under [measure] of the next one",
@@ -229,11 +235,11 @@ impl SweepService for Sweeps {
             );
             return Err(UserError::new(ErrorCode::NotFound, message).into());
         };
-        let (pages, stream) = Pages::new(self.0.limits.readers.place()?);
+        let (pages, stream) = PageSender::new(self.0.limits.readers.try_acquire()?);
         let shared = self.0.clone();
         tokio::task::spawn_blocking(move || {
             if let Err(error) = send_predictions(&shared, &found, &probe, &pages) {
-                let _ = pages.blocking_send(Err(error.into()));
+                let _ = pages.send_page_blocking(Err(error.into()));
             }
         });
         Ok(Response::new(stream))
@@ -241,26 +247,26 @@ impl SweepService for Sweeps {
 
     async fn rows(&self, request: Request<v1::RowsRequest>) -> Result<Response<Self::RowsStream>, Status> {
         let v1::RowsRequest { sweep, after, grammar } = request.into_inner();
-        let found = self.find(&sweep).await?;
+        let found = self.find_snapshot(&sweep).await?;
         // Later than the sweep was found, and earlier than its rows are read: it never says more than there is.
         let (source, status) =
-            self.about(&found.id, |core, sweep| (sweep.record.source.clone(), sweep_status(core, sweep))).await?;
-        reads(grammar, &source, "ergodic")?;
-        let asked = Asked { number: found.number, status: Some(status), source, data_hash: found.data_hash, after };
-        let (pages, stream) = Pages::new(self.0.limits.readers.place()?);
+            self.with_sweep(&found.id, |core, sweep| (sweep.record.source.clone(), sweep_status(core, sweep))).await?;
+        check_grammar_support(grammar, &source, "ergodic")?;
+        let asked = RowsQuery { number: found.number, status: Some(status), source, data_hash: found.data_hash, after };
+        let (pages, stream) = PageSender::new(self.0.limits.readers.try_acquire()?);
         let shared = self.0.clone();
         tokio::task::spawn_blocking(move || {
             let probe = || match &found.spec.measure.probe {
-                Some(probe) => probe_set(&shared, &found, probe),
+                Some(probe) => read_probe_set(&shared, &found, probe),
                 None => Ok(Default::default()),
             };
             let sent = shared
                 .store
                 .open_reader()
                 .map_err(store_error)
-                .and_then(|r| rows::send(r.as_ref(), asked, probe, &pages));
+                .and_then(|r| rows::send_rows_after(r.as_ref(), asked, probe, &pages));
             if let Err(error) = sent {
-                let _ = pages.blocking_send(Err(error.into()));
+                let _ = pages.send_page_blocking(Err(error.into()));
             }
         });
         Ok(Response::new(stream))
@@ -268,15 +274,16 @@ impl SweepService for Sweeps {
 
     async fn curves(&self, request: Request<v1::CurvesRequest>) -> Result<Response<v1::CurvesResponse>, Status> {
         let request = request.into_inner();
-        let found = self.find(&request.sweep).await?;
+        let found = self.find_snapshot(&request.sweep).await?;
         let (by, stats) = (&request.by, &request.stats);
         let question = TableParams { by, metric: &request.metric, stats, ..TableParams::default() };
         let query = TableQuery::new(&found.spec, &question).map_err(table_error)?;
         let asked = query.clone();
-        let _room = self.room(query.estimate_bytes(&found.spec, found.done, true, false), IN_ONE_PIECE).await?;
+        let _room =
+            self.acquire_for_answer(query.estimate_bytes(&found.spec, found.done, true, false), USE_PAGES_HINT).await?;
         let points = self.read_rows(&found, move |rows| asked.compute_curves(rows)).await?;
         let curves = curves_without_points(&found, &query);
-        Ok(Response::new(v1::CurvesResponse { points: points.iter().map(to_point).collect(), ..curves }))
+        Ok(Response::new(v1::CurvesResponse { points: points.iter().map(to_curve_point).collect(), ..curves }))
     }
 
     async fn curve_pages(
@@ -284,31 +291,32 @@ impl SweepService for Sweeps {
         request: Request<v1::CurvesRequest>,
     ) -> Result<Response<Self::CurvePagesStream>, Status> {
         let request = request.into_inner();
-        let found = self.find(&request.sweep).await?;
+        let found = self.find_snapshot(&request.sweep).await?;
         let (by, stats) = (&request.by, &request.stats);
         let question = TableParams { by, metric: &request.metric, stats, ..TableParams::default() };
         let query = TableQuery::new(&found.spec, &question).map_err(table_error)?;
-        let room = self.room(query.estimate_bytes(&found.spec, found.done, true, true), FEWER_ROWS).await?;
+        let room =
+            self.acquire_for_answer(query.estimate_bytes(&found.spec, found.done, true, true), FEWER_ROWS_HINT).await?;
         let curves = curves_without_points(&found, &query);
-        let work = move |rows: RowSource<'_>, pages: &Pages<v1::CurvesResponse>| -> Result<(), AnalysisError> {
+        let work = move |rows: RowSource<'_>, pages: &PageSender<v1::CurvesResponse>| -> Result<(), AnalysisError> {
             let _room = room;
             let fill = |page: &mut v1::CurvesResponse, entries: &[TableEntry]| {
-                page.points = entries.iter().map(to_point).collect();
+                page.points = entries.iter().map(to_curve_point).collect();
             };
-            send_entries(pages, curves, fill, |each| query.for_each_curve_page(rows, each))
+            send_entry_pages(pages, curves, fill, |each| query.for_each_curve_page(rows, each))
         };
-        Ok(Response::new(self.send_rows(&found, work)?))
+        Ok(Response::new(self.stream_rows(&found, work)?))
     }
 
     async fn compare(&self, request: Request<v1::CompareRequest>) -> Result<Response<v1::CompareResponse>, Status> {
         let request = request.into_inner();
-        let found = self.find(&request.sweep).await?;
+        let found = self.find_snapshot(&request.sweep).await?;
         let baseline: Vec<_> = request.baseline.into_iter().map(|choice| (choice.axis, choice.value)).collect();
         let contest =
             CompareParams { baseline: &baseline, metric: &request.metric, at: &request.at, level: request.level };
         let comparison = CompareQuery::new(&found.spec, &contest).map_err(table_error)?;
         let asked = comparison.clone();
-        let _room = self.room_for_cells(&found, 0).await?;
+        let _room = self.acquire_for_cells(&found, 0).await?;
         let rows = self.read_rows(&found, move |rows| asked.compute_contrasts(rows)).await?;
         Ok(Response::new(v1::CompareResponse {
             sweep: found.id,
@@ -320,7 +328,7 @@ impl SweepService for Sweeps {
             rows: rows.iter().map(to_contrast).collect(),
             done: found.done,
             trials: found.trials,
-            data: found.data,
+            data: found.data_provenance,
             numerics: found.spec.numerics.clone(),
         }))
     }
@@ -338,7 +346,7 @@ impl SweepService for Sweeps {
     }
 
     async fn needs(&self, request: Request<v1::NeedsRequest>) -> Result<Response<v1::NeedsResponse>, Status> {
-        Ok(Response::new(self.needed(request.into_inner()).await?))
+        Ok(Response::new(self.answer_sample_size(request.into_inner()).await?))
     }
 
     async fn steer(&self, request: Request<v1::SteerRequest>) -> Result<Response<v1::SteerResponse>, Status> {
@@ -348,118 +356,120 @@ impl SweepService for Sweeps {
             v1::Steering::Resume => Steering::Resume,
             v1::Steering::Cancel => Steering::Cancel,
             v1::Steering::Retry => Steering::Retry,
-            v1::Steering::Share => share(request.priority, request.weight)?,
+            v1::Steering::Share => parse_share_change(request.priority, request.weight)?,
             v1::Steering::Unspecified => {
                 return Err(Status::invalid_argument(
                     "the field steering of SteerRequest is missing, or of a newer version",
                 ));
             }
         };
-        let number = self.about(&request.sweep, |_, sweep| sweep.number).await?;
+        let number = self.with_sweep(&request.sweep, |_, sweep| sweep.number).await?;
         let status = match steering {
-            Steering::Retry => self.retried(number).await?,
-            _ => self.steered(number, steering).await?,
+            Steering::Retry => self.retry_sweep(number).await?,
+            _ => self.steer_sweep(number, steering).await?,
         };
         Ok(Response::new(v1::SteerResponse { status }))
     }
 
     async fn extend(&self, request: Request<v1::ExtendRequest>) -> Result<Response<v1::ExtendResponse>, Status> {
-        let by = name_of_asker(&request);
-        Ok(Response::new(self.extended(request.into_inner(), by).await?))
+        let by = requester_name(&request);
+        Ok(Response::new(self.extend_sweep(request.into_inner(), by).await?))
     }
 
     async fn remove(&self, request: Request<v1::RemoveRequest>) -> Result<Response<v1::RemoveResponse>, Status> {
         let v1::RemoveRequest { sweep, force } = request.into_inner();
-        let named = |_: &Core, meant: Meant<'_>| match meant {
-            Meant::Sweep(sweep) => (sweep.record.clone(), sweep.spec.name.clone()),
-            Meant::Unreadable(sweep) => (sweep.record.clone(), sweep.record.source.sweep_name().unwrap_or_default()),
+        let named = |_: &Core, meant: SweepMatch<'_>| match meant {
+            SweepMatch::Readable(sweep) => (sweep.record.clone(), sweep.spec.name.clone()),
+            SweepMatch::Unreadable(sweep) => {
+                (sweep.record.clone(), sweep.record.source.sweep_name().unwrap_or_default())
+            }
         };
-        let (record, name) = self.about_any(&sweep, named).await?;
-        let Removed { trials, files, bytes } = removal::remove(&self.0, record.clone(), force).await?;
+        let (record, name) = self.with_any_sweep(&sweep, named).await?;
+        let RemovedData { trials, files, bytes } = removal::remove_sweep(&self.0, record.clone(), force).await?;
         Ok(Response::new(v1::RemoveResponse { sweep: record.id.clone(), name, trials, files, bytes }))
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
         let request = request.into_inner();
         let mut lines = match request.trial {
-            None => self.about_any(&request.sweep, explain).await?,
+            None => self.with_any_sweep(&request.sweep, explain_match).await?,
             Some(key) => self.explain_trial(&request.sweep, key.into()).await?,
         };
-        lines.extend(self.0.trouble().map(|why| format!("The coordinator cannot store results: {why}.")));
+        lines.extend(self.0.storage_trouble().map(|why| format!("The coordinator cannot store results: {why}.")));
         Ok(Response::new(v1::ExplainResponse { lines }))
     }
 
     async fn info(&self, request: Request<v1::InfoRequest>) -> Result<Response<v1::InfoResponse>, Status> {
         Ok(Response::new(v1::InfoResponse {
-            you: name_of_asker(&request),
+            you: requester_name(&request),
             build: BUILD.to_owned(),
             protocol: PROTOCOL_VERSION,
             cpu_seconds: process::cpu_seconds(),
             peak_rss_bytes: process::peak_rss_bytes(),
-            epoch: self.0.standing.epoch(),
-            leader: self.0.standing.leader().unwrap_or_default(),
+            epoch: self.0.leadership.epoch(),
+            leader: self.0.leadership.other_leader().unwrap_or_default(),
         }))
     }
 }
 
-impl Sweeps {
-    pub(super) async fn ask<T: Send + 'static>(
+impl SweepApi {
+    pub(super) async fn query_core<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Core) -> T + Send + 'static,
     ) -> Result<T, Status> {
-        self.0.engine.ask(question).await.map_err(|_| self.0.unanswered())
+        self.0.engine.query_core(question).await.map_err(|_| self.0.unanswered_status())
     }
 
     /// Asks about the sweep that `id` means.
-    pub(super) async fn about<T: Send + 'static>(
+    pub(super) async fn with_sweep<T: Send + 'static>(
         &self,
         id: &str,
         question: impl FnOnce(&Core, &Sweep) -> T + Send + 'static,
     ) -> Result<T, Status> {
-        let about = |core: &Core, meant: Meant<'_>| match meant {
-            Meant::Sweep(sweep) => Ok(question(core, sweep)),
-            Meant::Unreadable(Unreadable { record, why }) => {
+        let about = |core: &Core, meant: SweepMatch<'_>| match meant {
+            SweepMatch::Readable(sweep) => Ok(question(core, sweep)),
+            SweepMatch::Unreadable(UnreadableSweep { record, why }) => {
                 let message = format!("the sweep {} cannot be read by this program: {why}", record.id);
                 Err(UserError::new(ErrorCode::Version, message))
             }
         };
-        Ok(self.about_any(id, about).await??)
+        Ok(self.with_any_sweep(id, about).await??)
     }
 
     /// The same, whether the sweep can be read or not.
-    async fn about_any<T: Send + 'static>(
+    async fn with_any_sweep<T: Send + 'static>(
         &self,
         id: &str,
-        question: impl FnOnce(&Core, Meant<'_>) -> T + Send + 'static,
+        question: impl FnOnce(&Core, SweepMatch<'_>) -> T + Send + 'static,
     ) -> Result<T, Status> {
         let id = id.to_owned();
-        let answer = self.ask(move |core| core.find_any(&id).map(|meant| question(core, meant))).await?;
-        answer.map_err(|message| match self.0.standing.leader() {
+        let answer = self.query_core(move |core| core.find_any_sweep(&id).map(|meant| question(core, meant))).await?;
+        answer.map_err(|message| match self.0.leadership.other_leader() {
             // What was launched a moment ago may not have been read yet.
             Some(leader) if !leader.is_empty() => not_leader(&leader, ""),
             _ => UserError::new(ErrorCode::NotFound, message).into(),
         })
     }
 
-    pub(super) async fn find(&self, id: &str) -> Result<Found, Status> {
-        let found = |_: &Core, sweep: &Sweep| Found {
+    pub(super) async fn find_snapshot(&self, id: &str) -> Result<SweepSnapshot, Status> {
+        let found = |_: &Core, sweep: &Sweep| SweepSnapshot {
             number: sweep.number,
             id: sweep.id.clone(),
             spec: sweep.spec.clone(),
             done: sweep.counts.done(),
-            trials: sweep.total(),
-            data: sweep.record.data.words.clone(),
+            trials: sweep.total_trials(),
+            data_provenance: sweep.record.data.provenance.clone(),
             data_hash: sweep.record.data.hash,
         };
-        self.about(id, found).await
+        self.with_sweep(id, found).await
     }
 
     /// Reads the store away from the runtime's threads.
-    async fn read<T: Send + 'static>(
+    async fn read_store<T: Send + 'static>(
         &self,
         work: impl FnOnce(&dyn StoreReader) -> Result<T, UserError> + Send + 'static,
     ) -> Result<T, Status> {
-        let (shared, place) = (self.0.clone(), self.0.limits.readers.place()?);
+        let (shared, place) = (self.0.clone(), self.0.limits.readers.try_acquire()?);
         let task = tokio::task::spawn_blocking(move || {
             let _held = place;
             work(shared.store.open_reader().map_err(store_error)?.as_ref())
@@ -471,11 +481,11 @@ impl Sweeps {
     /// Reads the rows of a sweep, on several threads where there are many of them.
     pub(super) async fn read_rows<T: Send + 'static>(
         &self,
-        found: &Found,
+        found: &SweepSnapshot,
         work: impl FnOnce(RowSource<'_>) -> Result<T, AnalysisError> + Send + 'static,
     ) -> Result<T, Status> {
         let (spec, sweep, data) = (found.spec.clone(), found.number, found.data_hash.unwrap_or_default());
-        let (shared, places) = (self.0.clone(), self.places(found.done)?);
+        let (shared, places) = (self.0.clone(), self.reader_permits(found.done)?);
         let task = tokio::task::spawn_blocking(move || {
             let readers = shared.store.open_readers(places.len()).map_err(store_error)?;
             work(RowSource { spec: &spec, sweep, dataset_hash: data, readers: &readers }).map_err(table_error)
@@ -485,27 +495,31 @@ impl Sweeps {
     }
 
     /// Room for an answer about all cells, and so many bytes besides.
-    pub(super) async fn room_for_cells(&self, found: &Found, more: u64) -> Result<Place, Status> {
+    pub(super) async fn acquire_for_cells(&self, found: &SweepSnapshot, more: u64) -> Result<Permit, Status> {
         let cells = found.spec.grid.cell_count().min(found.done).saturating_mul(1024);
         let bytes = found.done.saturating_mul(32).saturating_add(cells).saturating_add(more);
-        self.room(bytes, "ask about fewer cells or trials, or `ergodic export` the sweep and ask the files").await
+        self.acquire_for_answer(
+            bytes,
+            "ask about fewer cells or trials, or `ergodic export` the sweep and ask the files",
+        )
+        .await
     }
 
     /// Room for an answer of so many bytes.
-    async fn room(&self, bytes: u64, instead: &str) -> Result<Place, Status> {
-        self.0.limits.answers.answer(bytes, instead).await
+    async fn acquire_for_answer(&self, bytes: u64, instead: &str) -> Result<Permit, Status> {
+        self.0.limits.answer_bytes.acquire_for_answer(bytes, instead).await
     }
 
     /// The same as [`Self::read_rows`] for what is sent page by page.
-    fn send_rows<T: Send + 'static>(
+    fn stream_rows<T: Send + 'static>(
         &self,
-        found: &Found,
-        work: impl FnOnce(RowSource<'_>, &Pages<T>) -> Result<(), AnalysisError> + Send + 'static,
-    ) -> Result<Stream<T>, Status> {
+        found: &SweepSnapshot,
+        work: impl FnOnce(RowSource<'_>, &PageSender<T>) -> Result<(), AnalysisError> + Send + 'static,
+    ) -> Result<ResponseStream<T>, Status> {
         let (spec, sweep, data) = (found.spec.clone(), found.number, found.data_hash.unwrap_or_default());
-        let (shared, mut places) = (self.0.clone(), self.places(found.done)?);
+        let (shared, mut places) = (self.0.clone(), self.reader_permits(found.done)?);
         let count = places.len();
-        let (pages, stream) = Pages::new(places.remove(0));
+        let (pages, stream) = PageSender::new(places.remove(0));
         tokio::task::spawn_blocking(move || {
             let _held = places;
             let readers = shared.store.open_readers(count).map_err(store_error);
@@ -514,57 +528,57 @@ impl Sweeps {
                     .map_err(table_error)
             });
             if let Err(error) = sent {
-                let _ = pages.blocking_send(Err(error.into()));
+                let _ = pages.send_page_blocking(Err(error.into()));
             }
         });
         Ok(stream)
     }
 
     /// Places for the readers of so many rows: one at least, and as many more as help and are free.
-    fn places(&self, rows: u64) -> Result<Vec<Place>, Status> {
+    fn reader_permits(&self, rows: u64) -> Result<Vec<Permit>, Status> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let wanted = threads.min((rows / ROWS_PER_READER) as usize);
-        let first = self.0.limits.readers.place()?;
-        let others = (1..wanted).map_while(|_| self.0.limits.readers.place().ok());
+        let first = self.0.limits.readers.try_acquire()?;
+        let others = (1..wanted).map_while(|_| self.0.limits.readers.try_acquire().ok());
         Ok(std::iter::once(first).chain(others).collect())
     }
 
     /// Steers a sweep; its status once that is durable.
-    pub(super) async fn steered(&self, number: i64, steering: Steering) -> Result<Option<v1::SweepStatus>, Status> {
-        change::steer(&self.0, number, steering).await?;
-        self.status_of(number).await
+    pub(super) async fn steer_sweep(&self, number: i64, steering: Steering) -> Result<Option<v1::SweepStatus>, Status> {
+        change::steer_sweep(&self.0, number, steering).await?;
+        self.query_status(number).await
     }
 
     /// Has failed trials run again, and those whose files are lost.
-    pub(super) async fn retried(&self, number: i64) -> Result<Option<v1::SweepStatus>, Status> {
+    pub(super) async fn retry_sweep(&self, number: i64) -> Result<Option<v1::SweepStatus>, Status> {
         let mut lost = Vec::new();
         // Of others it is told below why not.
-        if self.ask(move |core| core.may_redo(number)).await?.is_ok() {
-            lost = lost::trials(&self.0, number).await?;
+        if self.query_core(move |core| core.validate_redo(number)).await?.is_ok() {
+            lost = lost::find_trials_to_redo(&self.0, number).await?;
         }
         if lost.is_empty() {
-            return self.steered(number, Steering::Retry).await;
+            return self.steer_sweep(number, Steering::Retry).await;
         }
         tracing::info!(sweep = number, trials = lost.len(), "trials whose files are lost are run once more");
-        change::alone(&self.0, move |shared| async move {
-            change::told(&shared, |reply| Event::Redo(number, lost, reply)).await
+        change::run_exclusively(&self.0, move |shared| async move {
+            change::send_and_wait(&shared, |reply| EngineEvent::Redo(number, lost, reply)).await
         })
         .await?;
         let failed = move |core: &Core| core.sweep(number).is_some_and(Sweep::has_failures);
-        match self.ask(failed).await? {
-            true => self.steered(number, Steering::Retry).await,
-            false => self.status_of(number).await,
+        match self.query_core(failed).await? {
+            true => self.steer_sweep(number, Steering::Retry).await,
+            false => self.query_status(number).await,
         }
     }
 
-    pub(super) async fn status_of(&self, number: i64) -> Result<Option<v1::SweepStatus>, Status> {
-        self.ask(move |core| core.sweep(number).map(|sweep| sweep_status(core, sweep))).await
+    pub(super) async fn query_status(&self, number: i64) -> Result<Option<v1::SweepStatus>, Status> {
+        self.query_core(move |core| core.sweep(number).map(|sweep| sweep_status(core, sweep))).await
     }
 
     /// An unfinished sweep of the same content, the latest if there are several.
-    async fn unfinished(&self, source: &SpecSource) -> Result<Option<i64>, Status> {
+    async fn find_unfinished(&self, source: &SpecSource) -> Result<Option<i64>, Status> {
         let source = source.clone();
-        self.ask(move |core| {
+        self.query_core(move |core| {
             let same = |sweep: &&Sweep| {
                 let old = &sweep.record.source;
                 sweep.state.is_open()
@@ -578,12 +592,12 @@ impl Sweeps {
     }
 
     /// Pins a sweep to its numerics class in full, by a setting: a later version of this program must not take it for its own.
-    async fn settle_numerics(&self, mut source: SpecSource, place: Arc<Place>) -> Result<SpecSource, Status> {
+    async fn pin_numerics_class(&self, mut source: SpecSource, place: Arc<Permit>) -> Result<SpecSource, Status> {
         let read = source.clone();
-        let (_asker, asked) = waiting();
+        let (_asker, asked) = track_requester();
         let spec = tokio::task::spawn_blocking(move || {
             let _held = place;
-            read_new(&read, &asked)
+            read_new_spec(&read, &asked)
         });
         let spec = spec.await;
         // What is wrong with it is told later.
@@ -592,14 +606,14 @@ impl Sweeps {
         source.grammar = spec.min_grammar();
         source.settings.extend(settings_for_new_sweep(&spec));
         let numerics = spec.numerics;
-        let class = if numerics == CUDA_F32 { self.offered_cuda().await? } else { numerics };
+        let class = if numerics == CUDA_F32 { self.find_cuda_class().await? } else { numerics };
         source.settings.push(format!("numerics=\"{class}\""));
         Ok(source)
     }
 
     /// The class that joined workers compute on CUDA: it depends on their devices.
-    async fn offered_cuda(&self) -> Result<String, Status> {
-        let offered = self.ask(|core| {
+    async fn find_cuda_class(&self) -> Result<String, Status> {
+        let offered = self.query_core(|core| {
             let all = core.workers().filter(|(_, w)| w.connected).flat_map(|(_, w)| w.numerics.clone());
             all.filter(|class| class.starts_with("cuda-f32/")).collect::<BTreeSet<String>>()
         });
@@ -623,46 +637,48 @@ impl Sweeps {
     /// Reads the sweep file and pins the dataset: everything that can be wrong is found here, before anything is stored.
     ///
     /// `refuse` says what is asked of it beyond that it can be read.
-    pub(super) async fn prepare(
+    pub(super) async fn prepare_sweep(
         &self,
         source: SpecSource,
         launched_by: String,
-        place: Arc<Place>,
+        place: Arc<Permit>,
         refuse: impl FnOnce(&Spec) -> Result<(), SpecError> + Send + 'static,
-    ) -> Result<Prepared, Status> {
+    ) -> Result<PreparedSweep, Status> {
         let catalog = self.0.catalog.clone();
-        let (_asker, asked) = waiting();
+        let (_asker, asked) = track_requester();
         let task = tokio::task::spawn_blocking(move || {
             let _held = place;
             let bad = |message: String| UserError::new(ErrorCode::BadInput, message);
             let mut source = source;
-            let spec = read_new(&source, &asked).map_err(|e| bad(e.to_string()))?;
+            let spec = read_new_spec(&source, &asked).map_err(|e| bad(e.to_string()))?;
             refuse(&spec).map_err(|e| bad(e.with_file(&source.file).to_string()))?;
             source.grammar = spec.min_grammar();
             source.cells_fingerprint = Some(spec.compute_cells_fingerprint());
-            let (data, looks) = catalog.pin(&spec, &source.files).map_err(|e| bad(e.to_string()))?;
+            let (data, looks) = catalog.pin_dataset(&spec, &source.files).map_err(|e| bad(e.to_string()))?;
             let launched_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
-            let id = new_id(&source, launched_at);
-            let (state, tallies) = (SweepState::Running, Tallies::default());
+            let id = generate_sweep_id(&source, launched_at);
+            let (state, tallies) = (SweepState::Running, SweepTallies::default());
             let share = spec.scheduling.share;
             let row = SweepRow { number: 0, id, source, data, state, share, launched_at, launched_by, tallies };
-            Ok(Prepared { row, spec, looks })
+            Ok(PreparedSweep { row, spec, data_description: looks })
         });
         let prepared: Result<_, UserError> = task.await.map_err(|e| Status::internal(e.to_string()))?;
         prepared.map_err(Into::into)
     }
 
-    async fn single_trial(&self, found: &Found, key: TrialKey) -> Result<v1::TrialsResponse, Status> {
+    async fn read_single_trial(&self, found: &SweepSnapshot, key: TrialKey) -> Result<v1::TrialsResponse, Status> {
         let number = found.number;
-        let row =
-            self.read(move |reader| reader.read_trial(number, key).map_err(store_error)).await?.ok_or_else(|| {
+        let row = self
+            .read_store(move |reader| reader.read_trial(number, key).map_err(store_error))
+            .await?
+            .ok_or_else(|| {
                 let message =
                     format!("the sweep {} has no result of a trial {key}: see explain {} {key}", found.id, found.id);
                 UserError::new(ErrorCode::NotFound, message)
             })?;
         let values = found.spec.grid.axis_values(key.cell).iter().map(Into::into).collect();
         let row = v1::TrialRow { result: Some(row.result.into()), values, worker: row.worker };
-        Ok(v1::TrialsResponse { rows: vec![row], ..first_page(found) })
+        Ok(v1::TrialsResponse { rows: vec![row], ..empty_trials_page(found) })
     }
 
     async fn explain_trial(&self, id: &str, key: TrialKey) -> Result<Vec<String>, Status> {
@@ -677,35 +693,35 @@ impl Sweeps {
                 return Err(UserError::new(ErrorCode::NotFound, message));
             }
             let state = sweep.state;
-            let kept = core.kept(sweep.number, key);
-            let lines = (trial_lines(sweep, key), core.explain(sweep));
-            Ok((sweep.number, lines, core.whereabouts(sweep, key), kept, state))
+            let kept = core.checkpoint_steps(sweep.number, key);
+            let lines = (explain_cell(sweep, key), core.explain_sweep(sweep));
+            Ok((sweep.number, lines, core.locate_trial(sweep, key), kept, state))
         };
-        let (number, (mut lines, sweep_lines), place, kept, state) = self.about(id, place).await??;
+        let (number, (mut lines, sweep_lines), place, kept, state) = self.with_sweep(id, place).await??;
         match place {
-            Whereabouts::Done => {
-                let row = self.read(move |reader| reader.read_trial(number, key).map_err(store_error)).await?;
-                lines.extend(row.map(|row| ended(&row)));
+            TrialLocation::Done => {
+                let row = self.read_store(move |reader| reader.read_trial(number, key).map_err(store_error)).await?;
+                lines.extend(row.map(|row| explain_end(&row)));
             }
-            Whereabouts::Unneeded => {
+            TrialLocation::Unneeded => {
                 lines.push(format!("The trial {key} is not run: as far as is known, its cell needs fewer repeats."));
             }
-            Whereabouts::Leased { fence, worker, running } => lines.push(format!(
+            TrialLocation::Leased { fence, worker, running } => lines.push(format!(
                 "The trial {key} is {} {worker}, under lease {} of epoch {}.",
                 if running { "being run by" } else { "granted to" },
                 fence.lease,
                 fence.epoch
             )),
-            Whereabouts::Suspect(killed) => {
+            TrialLocation::Quarantined(killed) => {
                 lines.push(format!("The trial {key} was in flight when {} died.", killed.join(", ")));
                 lines.push(match state {
                     SweepState::Cancelled => "The sweep was cancelled: it will not be run.".into(),
-                    _ if killed.len() < ENOUGH => "It is run again at the end, alone.".into(),
+                    _ if killed.len() < CRASH_LIMIT => "It is run again at the end, alone.".into(),
                     _ => "It is given up.".into(),
                 });
                 lines.extend(sweep_lines);
             }
-            Whereabouts::Pending => {
+            TrialLocation::Pending => {
                 lines.push(format!("The trial {key} waits for a worker."));
                 if state.is_open() {
                     lines.extend(sweep_lines);
@@ -718,7 +734,7 @@ impl Sweeps {
         lines.extend(
             kept.map(|steps| format!("A checkpoint of it after {steps} steps is kept: it goes on from there.")),
         );
-        let attempts = self.read(move |reader| reader.read_attempts(number, key).map_err(store_error)).await?;
+        let attempts = self.read_store(move |reader| reader.read_attempts(number, key).map_err(store_error)).await?;
         lines.extend(attempts.iter().map(|attempt| match &attempt.worker[..] {
             "" => format!("An earlier attempt failed: {}.", attempt.cause),
             worker => {
@@ -733,22 +749,22 @@ impl Sweeps {
     }
 }
 
-impl Sweeps {
+impl SweepApi {
     /// What became of a trial's audit, if it has one.
     async fn explain_audit(&self, number: i64, key: TrialKey) -> Result<Option<String>, Status> {
         let read = move |reader: &dyn StoreReader| {
             let (audit, row) = (reader.read_audit(number, key), reader.read_trial(number, key));
             Ok((audit.map_err(store_error)?, row.map_err(store_error)?))
         };
-        let (Some(audit), row) = self.read(read).await? else { return Ok(None) };
-        let place = self.ask(move |core| {
+        let (Some(audit), row) = self.read_store(read).await? else { return Ok(None) };
+        let place = self.query_core(move |core| {
             let sweep = core.sweep(number)?;
-            Some((core.whereabouts_of_audit(sweep, key), sweep.state))
+            Some((core.locate_audit(sweep, key), sweep.state))
         });
-        let first = named(&row.map(|row| row.worker).unwrap_or_default(), &audit.process);
+        let first = describe_worker(&row.map(|row| row.worker).unwrap_or_default(), &audit.process);
         // Where it is not known whose the row is, or matters no more, any process may.
         let any = audit.process.is_empty();
-        let second = named(&audit.auditor, &audit.auditor_process);
+        let second = describe_worker(&audit.auditor, &audit.auditor_process);
         Ok(Some(match audit.finding {
             Some(Finding::Same) => format!("Audit: {second} ran it again, after {first}, and got the same bits."),
             Some(Finding::Different) => format!(
@@ -758,7 +774,7 @@ impl Sweeps {
             Some(Finding::Failed) if audit.auditor.is_empty() => format!("Its audit was given up: {}.", audit.why),
             Some(Finding::Failed) => format!("Its audit, by {second}, failed: {}.", audit.why),
             None => match place.await? {
-                Some((Whereabouts::Leased { worker, running, .. }, _)) => {
+                Some((TrialLocation::Leased { worker, running, .. }, _)) => {
                     let how = if running { "is being run again by" } else { "is to be run again by" };
                     format!("Audit: it {how} {worker}, after {first}.")
                 }
@@ -777,14 +793,14 @@ impl Sweeps {
 }
 
 /// A worker process in words: several may have the same name.
-fn named(worker: &str, process: &str) -> String {
+fn describe_worker(worker: &str, process: &str) -> String {
     if process.is_empty() {
         return worker.to_owned();
     }
     format!("{worker} (process {})", process.get(..8).unwrap_or(process))
 }
 
-fn ended(row: &StoredTrial) -> String {
+fn explain_end(row: &StoredTrial) -> String {
     use ergodic_common::Outcome;
     let result = &row.result;
     let how = match &result.outcome {
@@ -805,7 +821,7 @@ fn ended(row: &StoredTrial) -> String {
 }
 
 /// A change of a sweep's share.
-fn share(priority: Option<i32>, weight: Option<f64>) -> Result<Steering, Status> {
+fn parse_share_change(priority: Option<i32>, weight: Option<f64>) -> Result<Steering, Status> {
     let default = Share::default();
     let wanted = Share { priority: priority.unwrap_or(default.priority), weight: weight.unwrap_or(default.weight) };
     match wanted.check_ranges() {
@@ -818,25 +834,25 @@ fn share(priority: Option<i32>, weight: Option<f64>) -> Result<Steering, Status>
     }
 }
 
-fn core_age(core: &Core) -> f64 {
-    core.age().as_secs_f64()
+fn core_seconds(core: &Core) -> f64 {
+    core.latest_time().as_secs_f64()
 }
 
 /// Most bytes of what a client says of its user.
-const MOST_OF_A_NAME: usize = 256;
+const MAX_NAME_BYTES: usize = 256;
 
 /// Who asks: the token, or whoever the client says where tokens are not asked for.
-fn name_of_asker<T>(request: &Request<T>) -> String {
-    if let Some(caller) = request.extensions().get::<Caller>() {
-        return caller.token.clone();
+fn requester_name<T>(request: &Request<T>) -> String {
+    if let Some(caller) = request.extensions().get::<Principal>() {
+        return caller.token_id.clone();
     }
     let said = request.metadata().get_bin(USER_METADATA).and_then(|said| said.to_bytes().ok()).unwrap_or_default();
-    let said = &said[..said.len().min(MOST_OF_A_NAME)];
+    let said = &said[..said.len().min(MAX_NAME_BYTES)];
     escape_line(&String::from_utf8_lossy(said)).into_owned()
 }
 
 /// Reads the file of a new sweep for as long as somebody waits for it.
-fn read_new(source: &SpecSource, asked: &impl Fn() -> bool) -> Result<Spec, SpecError> {
+fn read_new_spec(source: &SpecSource, asked: &impl Fn() -> bool) -> Result<Spec, SpecError> {
     let spec = Spec::read_new_while_wanted(source, asked);
     if spec.is_err() && !asked() {
         tracing::debug!("nobody waits for this launch any more");
@@ -845,17 +861,17 @@ fn read_new(source: &SpecSource, asked: &impl Fn() -> bool) -> Result<Spec, Spec
 }
 
 /// Somebody who waits as long as the first half is there, which the second one tells: work on another thread ends with its request.
-pub(super) fn waiting() -> (Arc<()>, impl Fn() -> bool) {
+pub(super) fn track_requester() -> (Arc<()>, impl Fn() -> bool) {
     let asker = Arc::new(());
     let waits = Arc::downgrade(&asker);
     (asker, move || waits.strong_count() > 0)
 }
 
 /// Why a sweep is where it is.
-fn explain(core: &Core, meant: Meant<'_>) -> Vec<String> {
+fn explain_match(core: &Core, meant: SweepMatch<'_>) -> Vec<String> {
     match meant {
-        Meant::Sweep(sweep) => core.explain(sweep),
-        Meant::Unreadable(Unreadable { record, why }) => vec![
+        SweepMatch::Readable(sweep) => core.explain_sweep(sweep),
+        SweepMatch::Unreadable(UnreadableSweep { record, why }) => vec![
             format!("The sweep cannot be read by this program, and nothing of it is run: {why}."),
             format!("`ergodic rm {}` removes it; a backup takes it along as it is.", record.id),
         ],
@@ -866,7 +882,7 @@ fn explain(core: &Core, meant: Meant<'_>) -> Vec<String> {
 ///
 /// # Errors
 /// The program, which reads grammars up to this version, would misunderstand it.
-pub(super) fn reads(grammar: u32, source: &SpecSource, program: &str) -> Result<(), Status> {
+pub(super) fn check_grammar_support(grammar: u32, source: &SpecSource, program: &str) -> Result<(), Status> {
     if source.grammar <= grammar.max(1) {
         return Ok(());
     }
@@ -879,7 +895,7 @@ pub(super) fn reads(grammar: u32, source: &SpecSource, program: &str) -> Result<
 }
 
 /// Eight letters and digits that no earlier sweep has.
-fn new_id(source: &SpecSource, launched_at: f64) -> String {
+fn generate_sweep_id(source: &SpecSource, launched_at: f64) -> String {
     const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 sweep id v1");
     hasher.update(source.text.as_bytes()).update(&launched_at.to_le_bytes());
@@ -888,32 +904,32 @@ fn new_id(source: &SpecSource, launched_at: f64) -> String {
 }
 
 /// Adds what the core does not know.
-fn completed(shared: &Shared, status: v1::SweepStatus) -> v1::SweepStatus {
-    let leader = shared.standing.leader().unwrap_or_default();
-    v1::SweepStatus { trouble: shared.trouble().unwrap_or_default(), leader, ..status }
+fn add_server_state(shared: &ServerContext, status: v1::SweepStatus) -> v1::SweepStatus {
+    let leader = shared.leadership.other_leader().unwrap_or_default();
+    v1::SweepStatus { trouble: shared.storage_trouble().unwrap_or_default(), leader, ..status }
 }
 
-async fn watch(shared: Arc<Shared>, id: String, messages: Pages<v1::WatchResponse>) {
-    let mut changes = shared.engine.changes();
+async fn send_watch_updates(shared: Arc<ServerContext>, id: String, messages: PageSender<v1::WatchResponse>) {
+    let mut changes = shared.engine.subscribe_changes();
     let mut stop = shared.stopping.clone();
     loop {
         let wanted = id.clone();
-        let seen = |core: &Core, sweep: &Sweep| (sweep_status(core, sweep), watch_grid(sweep));
-        let answer = shared.engine.ask(move |core| core.find(&wanted).ok().map(|sweep| seen(core, sweep)));
+        let seen = |core: &Core, sweep: &Sweep| (sweep_status(core, sweep), build_watch_grid(sweep));
+        let answer = shared.engine.query_core(move |core| core.find_sweep(&wanted).ok().map(|sweep| seen(core, sweep)));
         let Ok(Some((status, grid))) = answer.await else { return };
-        let status = completed(&shared, status);
+        let status = add_server_state(&shared, status);
         let open = matches!(status.state(), v1::SweepState::Running | v1::SweepState::Paused);
         let ended = !open || !status.withheld.is_empty();
         // A slow reader holds up this task alone.
-        if !messages.send(Ok(v1::WatchResponse { status: Some(status), grid })).await || ended {
+        if !messages.send_page(Ok(v1::WatchResponse { status: Some(status), grid })).await || ended {
             return;
         }
         tokio::select! {
-            _ = async { tokio::time::sleep(WATCH_PAUSE).await; changes.changed().await } => {}
+            _ = async { tokio::time::sleep(WATCH_INTERVAL).await; changes.changed().await } => {}
             // Rates fade even when nothing happens.
             () = tokio::time::sleep(Duration::from_secs(2)) => {}
             _ = stop.wait_for(|stop| *stop) => return,
-            () = messages.closed() => return,
+            () = messages.wait_closed() => return,
         }
     }
 }
@@ -927,8 +943,8 @@ pub(super) fn table_error(error: AnalysisError) -> UserError {
 }
 
 /// Sends entries page by page, of which the first one says what the columns are: also where there is no entry.
-fn send_entries<P: Default + Send + 'static>(
-    pages: &Pages<P>,
+fn send_entry_pages<P: Default + Send + 'static>(
+    pages: &PageSender<P>,
     first: P,
     fill: impl Fn(&mut P, &[TableEntry]),
     work_out: impl FnOnce(&mut dyn FnMut(Vec<TableEntry>) -> bool) -> Result<(), AnalysisError>,
@@ -937,20 +953,20 @@ fn send_entries<P: Default + Send + 'static>(
     work_out(&mut |entries| {
         let mut page = first.take().unwrap_or_default();
         fill(&mut page, &entries);
-        pages.blocking_send(Ok(page))
+        pages.send_page_blocking(Ok(page))
     })?;
     if let Some(page) = first {
-        pages.blocking_send(Ok(page));
+        pages.send_page_blocking(Ok(page));
     }
     Ok(())
 }
 
-fn table_question(request: &v1::TableRequest) -> TableParams<'_> {
+fn to_table_question(request: &v1::TableRequest) -> TableParams<'_> {
     let weighting = if request.cells_alike { Weighting::Cells } else { Weighting::Trials };
     TableParams { by: &request.by, metric: &request.metric, at: &request.at, stats: &request.stats, weighting }
 }
 
-fn table_without_rows(found: &Found, query: &TableQuery) -> v1::TableResponse {
+fn table_without_rows(found: &SweepSnapshot, query: &TableQuery) -> v1::TableResponse {
     v1::TableResponse {
         sweep: found.id.clone(),
         name: found.spec.name.clone(),
@@ -960,7 +976,7 @@ fn table_without_rows(found: &Found, query: &TableQuery) -> v1::TableResponse {
         better: query.metric().larger_is_better().map_or(0, |larger| if larger { 1 } else { -1 }),
         done: found.done,
         trials: found.trials,
-        data: found.data.clone(),
+        data: found.data_provenance.clone(),
         numerics: found.spec.numerics.clone(),
         columns: query.statistic_columns(),
         weighting: query.weighting_name().unwrap_or_default().to_owned(),
@@ -972,7 +988,7 @@ fn table_without_rows(found: &Found, query: &TableQuery) -> v1::TableResponse {
     }
 }
 
-fn curves_without_points(found: &Found, query: &TableQuery) -> v1::CurvesResponse {
+fn curves_without_points(found: &SweepSnapshot, query: &TableQuery) -> v1::CurvesResponse {
     v1::CurvesResponse {
         sweep: found.id.clone(),
         metric: query.metric().name().into_owned(),
@@ -982,7 +998,7 @@ fn curves_without_points(found: &Found, query: &TableQuery) -> v1::CurvesRespons
     }
 }
 
-fn to_point(entry: &TableEntry) -> v1::CurvePoint {
+fn to_curve_point(entry: &TableEntry) -> v1::CurvePoint {
     v1::CurvePoint {
         values: entry.values.iter().map(Into::into).collect(),
         step: entry.step,
@@ -992,7 +1008,7 @@ fn to_point(entry: &TableEntry) -> v1::CurvePoint {
     }
 }
 
-fn to_row(entry: &TableEntry) -> v1::TableRow {
+fn to_table_row(entry: &TableEntry) -> v1::TableRow {
     v1::TableRow {
         values: entry.values.iter().map(Into::into).collect(),
         summary: Some(to_summary(entry)),
@@ -1052,7 +1068,7 @@ fn to_summary(entry: &TableEntry) -> v1::Summary {
 
 /// Sends rows in pages, the first of which says what the columns are.
 /// The columns of a sweep's rows, without rows.
-fn first_page(found: &Found) -> v1::TrialsResponse {
+fn empty_trials_page(found: &SweepSnapshot) -> v1::TrialsResponse {
     v1::TrialsResponse {
         sweep: found.id.clone(),
         axes: found.spec.grid.axes().iter().map(|axis| axis.name.clone()).collect(),
@@ -1062,8 +1078,12 @@ fn first_page(found: &Found) -> v1::TrialsResponse {
     }
 }
 
-fn send_trials(reader: &dyn StoreReader, found: &Found, pages: &Pages<v1::TrialsResponse>) -> Result<(), UserError> {
-    let mut page = first_page(found);
+fn send_trials(
+    reader: &dyn StoreReader,
+    found: &SweepSnapshot,
+    pages: &PageSender<v1::TrialsResponse>,
+) -> Result<(), UserError> {
+    let mut page = empty_trials_page(found);
     let mut cell: (u64, Vec<v1::AxisValue>) = (u64::MAX, Vec::new());
     reader
         .read_trials(found.number, &mut |row| {
@@ -1076,25 +1096,25 @@ fn send_trials(reader: &dyn StoreReader, found: &Found, pages: &Pages<v1::Trials
                 values: cell.1.clone(),
                 worker: row.worker,
             });
-            page.rows.len() < PAGE || pages.blocking_send(Ok(std::mem::take(&mut page)))
+            page.rows.len() < TRIALS_PER_PAGE || pages.send_page_blocking(Ok(std::mem::take(&mut page)))
         })
         .map_err(store_error)?;
     // An empty last page is sent too: a sweep without rows still has columns.
-    let _ = pages.blocking_send(Ok(page));
+    let _ = pages.send_page_blocking(Ok(page));
     Ok(())
 }
 
 /// Bytes of predictions per page.
-const PREDICTIONS_PAGE: usize = 1 << 20;
+const PREDICTIONS_PAGE_BYTES: usize = 1 << 20;
 
 /// Sends what was predicted, the first page saying for which images.
 fn send_predictions(
-    shared: &Shared,
-    found: &Found,
+    shared: &ServerContext,
+    found: &SweepSnapshot,
     probe: &Probe,
-    pages: &Pages<v1::PredictionsResponse>,
+    pages: &PageSender<v1::PredictionsResponse>,
 ) -> Result<(), UserError> {
-    let (images, labels) = probe_set(shared, found, probe)?;
+    let (images, labels) = read_probe_set(shared, found, probe)?;
     let axes = found.spec.grid.axes().iter().map(|axis| axis.name.clone()).collect();
     let mut page = v1::PredictionsResponse { sweep: found.id.clone(), axes, images, labels, rows: Vec::new() };
     let mut bytes = 0;
@@ -1107,22 +1127,26 @@ fn send_predictions(
             steps: predictions.steps,
             classes: predictions.classes,
         });
-        if bytes < PREDICTIONS_PAGE {
+        if bytes < PREDICTIONS_PAGE_BYTES {
             return true;
         }
         bytes = 0;
-        pages.blocking_send(Ok(std::mem::take(&mut page)))
+        pages.send_page_blocking(Ok(std::mem::take(&mut page)))
     };
     reader.read_predictions(found.number, &mut send).map_err(store_error)?;
-    let _ = pages.blocking_send(Ok(page));
+    let _ = pages.send_page_blocking(Ok(page));
     Ok(())
 }
 
 /// The test images that predictions were kept for, and their labels.
-fn probe_set(shared: &Shared, found: &Found, probe: &Probe) -> Result<(Vec<u32>, Vec<u8>), UserError> {
+fn read_probe_set(
+    shared: &ServerContext,
+    found: &SweepSnapshot,
+    probe: &Probe,
+) -> Result<(Vec<u32>, Vec<u8>), UserError> {
     let lost = |what: String| UserError::new(ErrorCode::Internal, format!("the sweep's dataset is lost: {what}"));
     let hash = found.data_hash.ok_or_else(|| lost("it has none".into()))?;
-    let path = shared.catalog.shelf.place(&hash);
+    let path = shared.catalog.blobs.blob_path(&hash);
     let bytes = std::fs::read(&path).map_err(|e| lost(format!("{}: {e}", path.display())))?;
     let dataset = Dataset::decode(&bytes).map_err(|e| lost(e.to_string()))?;
     // The choice ignores repeat and cell.

@@ -12,27 +12,27 @@ use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::door::Caller;
-use super::engine::{Delivery, Event, Refusal};
-use super::limits::{Place, Stream};
-use super::sweeps::reads;
-use super::{Shared, session};
-use crate::core::KeptMetrics;
+use super::door::Principal;
+use super::engine::{BatchRefusal, EngineEvent, IncomingBatch};
+use super::limits::{Permit, ResponseStream};
+use super::sweeps::check_grammar_support;
+use super::{ServerContext, session};
+use crate::core::MetricPositions;
 use crate::store::StoreError;
 
-pub(super) struct Workers(pub(super) Arc<Shared>);
+pub(super) struct WorkerApi(pub(super) Arc<ServerContext>);
 
 #[tonic::async_trait]
-impl WorkerService for Workers {
-    type SessionStream = Stream<v1::SessionResponse>;
-    type FetchCheckpointStream = Stream<v1::FetchCheckpointResponse>;
+impl WorkerService for WorkerApi {
+    type SessionStream = ResponseStream<v1::SessionResponse>;
+    type FetchCheckpointStream = ResponseStream<v1::FetchCheckpointResponse>;
 
     async fn session(
         &self,
         request: Request<Streaming<v1::SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let caller = request.extensions().get::<Caller>().cloned();
-        let messages = session::open(self.0.clone(), caller, request.into_inner()).await?;
+        let caller = request.extensions().get::<Principal>().cloned();
+        let messages = session::open_session(self.0.clone(), caller, request.into_inner()).await?;
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 
@@ -44,25 +44,27 @@ impl WorkerService for Workers {
         if !request.verify_checksum() {
             return Err(Status::data_loss("these results were damaged on their way here: send them again"));
         }
-        let (sweep, spec) = self.sweep_of(&request.sweep).await?;
-        let held = self.0.limits.results.bytes(request.encoded_len())?;
-        let delivery = to_delivery(request, sweep, &spec, held)?;
+        let (sweep, spec) = self.find_sweep(&request.sweep).await?;
+        let held = self.0.limits.result_bytes.try_acquire_bytes(request.encoded_len())?;
+        let delivery = to_incoming_batch(request, sweep, &spec, held)?;
         let rows = delivery.rows.clone();
         let weights: Vec<[u8; 32]> = delivery.results.iter().filter_map(|result| result.weights_hash).collect();
         let (reply, answered) = oneshot::channel();
-        self.0.engine.tell(Event::Results(Box::new(Delivery { reply, ..delivery })));
+        self.0.engine.send_event(EngineEvent::BatchReceived(Box::new(IncomingBatch { reply, ..delivery })));
         let report = answered.await.map_err(|_| Status::unavailable("the coordinator is stopping"))?;
-        self.0.catalog.shelf.settle(&weights);
+        self.0.catalog.blobs.release(&weights);
         let report = report.map_err(|refusal| match refusal {
-            Refusal::NotLeased(key) => {
+            BatchRefusal::NotLeased(key) => {
                 Status::permission_denied(format!("the trial {key} is not in the lease it was delivered under"))
             }
-            Refusal::Busy => self.0.limits.results.full(),
+            BatchRefusal::Overloaded => self.0.limits.result_bytes.overloaded_status(),
             // Whoever sends it again sends the file first.
-            Refusal::Store(error @ StoreError::BlobMissing(_)) => Status::failed_precondition(error.to_string()),
-            Refusal::Store(error) => Status::unavailable(error.to_string()),
+            BatchRefusal::StoreFailed(error @ StoreError::BlobMissing(_)) => {
+                Status::failed_precondition(error.to_string())
+            }
+            BatchRefusal::StoreFailed(error) => Status::unavailable(error.to_string()),
         })?;
-        self.0.metrics.stored(report.stored.iter().map(|at| &rows[*at]));
+        self.0.metrics.count_stored_trials(report.stored.iter().map(|at| &rows[*at]));
         Ok(Response::new(v1::CommitResultsResponse {
             stored: report.stored.len() as u32,
             duplicates: (report.already_stored.len() as u64 - report.mismatches) as u32,
@@ -77,12 +79,12 @@ impl WorkerService for Workers {
         let record = self
             .0
             .engine
-            .ask(move |core| core.sweeps().find(|sweep| sweep.id == wanted).map(|sweep| sweep.record.clone()))
+            .query_core(move |core| core.sweeps().find(|sweep| sweep.id == wanted).map(|sweep| sweep.record.clone()))
             .await
             .map_err(|e| Status::unavailable(e.to_string()))?
             .ok_or_else(|| Status::not_found(format!("there is no sweep {id}: if it was here, it was removed")))?;
         // Those of protocol 1 know the first grammar alone.
-        reads(if protocol < 2 { 1 } else { GRAMMAR }, &record.source, "program")?;
+        check_grammar_support(if protocol < 2 { 1 } else { GRAMMAR }, &record.source, "program")?;
         let answer = v1::GetSweepResponse {
             source: Some((&record.source).into()),
             data_hash: record.data.hash.map_or_else(Vec::new, |hash| hash.to_vec()),
@@ -96,7 +98,7 @@ impl WorkerService for Workers {
         &self,
         request: Request<Streaming<v1::KeepCheckpointRequest>>,
     ) -> Result<Response<v1::KeepCheckpointResponse>, Status> {
-        self.0.keep_checkpoint(request.into_inner()).await?;
+        self.0.receive_checkpoint(request.into_inner()).await?;
         Ok(Response::new(v1::KeepCheckpointResponse {}))
     }
 
@@ -104,15 +106,15 @@ impl WorkerService for Workers {
         &self,
         request: Request<v1::FetchCheckpointRequest>,
     ) -> Result<Response<Self::FetchCheckpointStream>, Status> {
-        Ok(Response::new(self.0.fetch_checkpoint(request.into_inner()).await?))
+        Ok(Response::new(self.0.open_checkpoint(request.into_inner()).await?))
     }
 }
 
-impl Workers {
+impl WorkerApi {
     /// Number of a sweep, and what it is.
-    async fn sweep_of(&self, id: &str) -> Result<(i64, Arc<Spec>), Status> {
+    async fn find_sweep(&self, id: &str) -> Result<(i64, Arc<Spec>), Status> {
         let wanted = id.to_owned();
-        let found = self.0.engine.ask(move |core| {
+        let found = self.0.engine.query_core(move |core| {
             let sweep = core.sweeps().find(|sweep| sweep.id == wanted)?;
             Some((sweep.number, sweep.spec.clone()))
         });
@@ -125,12 +127,12 @@ impl Workers {
 ///
 /// # Errors
 /// A field is missing or not what it should be.
-pub fn to_delivery(
+pub fn to_incoming_batch(
     request: v1::CommitResultsRequest,
     sweep: i64,
     spec: &Spec,
-    held: Place,
-) -> Result<Delivery, Status> {
+    held: Permit,
+) -> Result<IncomingBatch, Status> {
     let metrics = spec.measure.metrics.len();
     let invalid = |message: String| Status::invalid_argument(message);
     if request.results.len() > MAX_BATCH_RESULTS {
@@ -146,9 +148,17 @@ pub fn to_delivery(
         let found = result.metrics.len();
         return Err(invalid(format!("the trial {} has {found} metrics, the sweep has {metrics}", result.key)));
     }
-    let kept = KeptMetrics::of(spec);
-    let rows = results.iter().map(|result| kept.row_of(result)).collect();
+    let kept = MetricPositions::from_spec(spec);
+    let rows = results.iter().map(|result| kept.build_row_from_result(result)).collect();
     // Replaced by the caller, who waits at the other end.
     let (reply, _) = oneshot::channel();
-    Ok(Delivery { worker: request.worker, fence: session::from_wire(&fence), sweep, results, rows, held, reply })
+    Ok(IncomingBatch {
+        worker: request.worker,
+        fence: session::fence_from_wire(&fence),
+        sweep,
+        results,
+        rows,
+        permit: held,
+        reply,
+    })
 }

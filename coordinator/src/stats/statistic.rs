@@ -6,7 +6,7 @@ use ergodic_common::seed::RandomStream;
 
 use super::sample::wilson_interval;
 use super::{AnalysisError, Sample, bootstrap, precision};
-use crate::core::Counts;
+use crate::core::OutcomeCounts;
 
 /// A statistic that was asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -234,7 +234,7 @@ pub struct StatisticInput<'a> {
     /// Steps at which trials diverged.
     pub diverged_at: Sample,
     /// Trials by outcome.
-    pub counts: Counts,
+    pub counts: OutcomeCounts,
     /// Opens the stream of resamples, the same for every statistic.
     pub open_resampling: &'a dyn Fn() -> RandomStream,
     /// Random streams that are the same in all repeats, in words; empty if none is.

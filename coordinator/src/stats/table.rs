@@ -21,7 +21,7 @@ use super::crossed::Crossing;
 use super::rank::TrialEnd;
 use super::statistic::{Statistic, StatisticInput};
 use super::{Sample, Summary};
-use crate::core::{Counts, chooser, main_metric};
+use crate::core::{OutcomeCounts, main_metric, selection_metric};
 use crate::store::{SampledTrial, SnapshotReaders, StoreError, StoreReader, TrialRange};
 
 /// A question that cannot be answered, in words; or the store failed.
@@ -48,7 +48,7 @@ pub struct TableEntry {
     /// Statistics over completed trials.
     pub summary: Summary,
     /// Trials by outcome.
-    pub counts: Counts,
+    pub counts: OutcomeCounts,
     /// The statistics asked for by name, one number per column; `None` where one is not defined.
     pub statistics: Vec<Option<f64>>,
     /// Why some are not, or what else is to be known of them; empty if nothing is.
@@ -136,7 +136,7 @@ struct CellRows {
     /// As in [`Group`].
     values: KeyedValues,
     diverged: Vec<Divergence>,
-    counts: Counts,
+    counts: OutcomeCounts,
     /// How they ended, where that is asked for.
     ends: CellEnds,
     /// Their repeats, where a row may be of several cells.
@@ -237,7 +237,7 @@ struct TrialGroup {
     /// Those that had diverged by then.
     diverged: Vec<Divergence>,
     /// Trials that live at the moment asked for count as completed.
-    counts: Counts,
+    counts: OutcomeCounts,
     /// Its cells, those without rows too, as far as they were counted.
     cell_count: u64,
     /// How many of its cells have a row of each repeat, where a row may be of several cells.
@@ -278,7 +278,7 @@ impl TableQuery {
             stops_early: spec.stopping_rule.as_ref().is_some_and(StoppingRule::is_precision_based),
         };
         let (weighting, crossing) = (question.weighting, Crossing::from_spec(spec));
-        let chooser = chooser(&spec.measure.metrics, &metric);
+        let chooser = selection_metric(&spec.measure.metrics, &metric);
         let (unranked, at) = (best::unranked_reason(spec, &chooser.1), parse_moment(question.at)?);
         Ok(Self {
             axes,
@@ -955,13 +955,13 @@ impl TrialGroup {
         }
         self.values.append_values(rows.values);
         self.diverged.extend(rows.diverged);
-        self.counts.extend(&rows.counts);
+        self.counts.merge(&rows.counts);
         rows.repeats.into_iter().for_each(|repeat| *self.repeats.entry(repeat).or_default() += 1);
     }
 
     /// With so many completed trials, and no others that are known.
     fn with_completed(self, values: &[f64]) -> Self {
-        Self { counts: Counts { completed: values.len() as u64, ..Counts::default() }, ..self }
+        Self { counts: OutcomeCounts { completed: values.len() as u64, ..OutcomeCounts::default() }, ..self }
     }
 
     /// The repeats that all of its cells have ended, if these are not all that any has.
@@ -976,8 +976,8 @@ impl TrialGroup {
     fn at_step(&self, step: u64) -> Self {
         let diverged: Vec<Divergence> = self.diverged.iter().filter(|trial| trial.step <= step).copied().collect();
         let lived = self.diverged.len() as u64 - diverged.len() as u64;
-        let Counts { completed, failed, .. } = self.counts;
-        let counts = Counts { completed: completed + lived, diverged: diverged.len() as u64, failed };
+        let OutcomeCounts { completed, failed, .. } = self.counts;
+        let counts = OutcomeCounts { completed: completed + lived, diverged: diverged.len() as u64, failed };
         let (cells, repeats) = (self.cells.clone(), self.repeats.clone());
         Self { cells, values: KeyedValues::default(), diverged, counts, cell_count: self.cell_count, repeats }
     }

@@ -23,7 +23,7 @@ use super::paired::{PairedDifferences, holm_correction, sign_test, wilcoxon_sign
 use super::sample::wilson_interval;
 use super::special::{normal_quantile, student_t_quantile};
 use super::table::{RowSource, TableEntry, TableParams, TableQuery, Weighting};
-use crate::core::{DataPin, SweepRow, SweepState, Tallies};
+use crate::core::{DataPin, SweepRow, SweepState, SweepTallies};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store as _, StoreWrite, StoredTrial};
 
@@ -331,12 +331,12 @@ fn stored_results(dir: &std::path::Path, text: String, results: Vec<TrialResult>
         number: 0,
         id: "parts".into(),
         source,
-        data: DataPin { hash: None, train: 0, words: String::new() },
+        data: DataPin { hash: None, train: 0, provenance: String::new() },
         state: SweepState::Completed,
         share: Share::default(),
         launched_at: 0.0,
         launched_by: String::new(),
-        tallies: Tallies::default(),
+        tallies: SweepTallies::default(),
     };
     let rows = results.into_iter().map(|result| StoredTrial { result, worker: "w".into() }).collect();
     let store = SqliteStore::open(dir).expect("a store");

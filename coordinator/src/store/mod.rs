@@ -22,8 +22,8 @@ use ergodic_common::terms::Share;
 use ergodic_common::trial::Predictions;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
-use crate::core::audits::{Finding, Recorded};
-use crate::core::{Ended, Fence, LeaseRow, SweepRow, SweepState, WorkerId};
+use crate::core::audits::{Finding, RecordedAudit};
+use crate::core::{EndedLease, Fence, LeaseRow, SweepRow, SweepState, WorkerId};
 pub(crate) use folder::create_directory;
 pub use parts::{SnapshotReaders, TrialRange};
 pub use rows::CurveView;
@@ -128,7 +128,7 @@ pub enum StoreWrite {
     /// A lease that has fewer trials than before.
     ShrinkLease(LeaseRow),
     /// Leases that are over.
-    EndLeases(Vec<Ended>),
+    EndLeases(Vec<EndedLease>),
     /// A sweep's state; ending it ends its leases in the same transaction.
     SetSweepState(i64, SweepState),
     /// A sweep's share of the workers.
@@ -220,7 +220,7 @@ pub enum WriteOutput {
     /// Whether the trial, or its audit, is a failure now by this verdict.
     GaveUp(bool),
     /// Rows, without curves and predictions, and the audits of these.
-    Rows(Vec<TrialResult>, Vec<Recorded>),
+    Rows(Vec<TrialResult>, Vec<RecordedAudit>),
     /// Trials to be run again, and audits, with the processes whose rows they are of.
     Reopened(Vec<TrialKey>, Vec<(TrialKey, WorkerId)>),
     /// Of files that were to go, those that nothing names.

@@ -369,7 +369,7 @@ pub fn sweep_checksum(row: &SweepRow) -> i64 {
         SqlParam::Bytes(Some(&files)),
         SqlParam::Bytes(row.data.hash.as_ref().map(|hash| &hash[..])),
         row.data.train.into(),
-        row.data.words.as_str().into(),
+        row.data.provenance.as_str().into(),
         encode_state(row.state).into(),
         SqlParam::Real(row.launched_at),
         row.tallies.releases.into(),

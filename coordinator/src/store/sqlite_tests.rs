@@ -7,7 +7,7 @@ use ergodic_common::{Outcome, Spec};
 use super::*;
 use crate::core::audits::Finding;
 use crate::core::interval::IntervalSet;
-use crate::core::{DataPin, Ended, Fence, LeaseRow, SweepRow, SweepState, Tallies};
+use crate::core::{DataPin, EndedLease, Fence, LeaseRow, SweepRow, SweepState, SweepTallies};
 use crate::store::{
     Audit, ClearedRows, CommitBatch, CommitReport, ReuseSource, ReusedCell, ReusingSweep, RowCursor, SampledTrial,
     StoredTrial, TrialRange,
@@ -25,12 +25,12 @@ fn sweep() -> SweepRow {
             grammar: 2,
             cells_fingerprint: Some([3; 32]),
         },
-        data: DataPin { hash: Some([7; 32]), train: 5, words: "five".into() },
+        data: DataPin { hash: Some([7; 32]), train: 5, provenance: "five".into() },
         state: SweepState::Running,
         share: Share { priority: -3, weight: 0.5 },
         launched_at: 1.5,
         launched_by: "anna@lab".into(),
-        tallies: Tallies::default(),
+        tallies: SweepTallies::default(),
     }
 }
 
@@ -40,7 +40,7 @@ fn lease(number: u64, sweep: i64) -> LeaseRow {
         sweep,
         class: 0,
         worker: "w".into(),
-        trials: IntervalSet::of(0, 10),
+        trials: IntervalSet::from_range(0, 10),
         audits: None,
     }
 }
@@ -112,7 +112,10 @@ fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
     let different = report(commit(writer.as_mut(), &batch(number, 9, vec![result(0, 0.6)])));
     assert_eq!((different.stored.len(), different.mismatches), (0, 1));
 
-    commit(writer.as_mut(), &StoreWrite::EndLeases(vec![Ended { fence: Fence { lease: 9, epoch: 1 }, lost: true }]));
+    commit(
+        writer.as_mut(),
+        &StoreWrite::EndLeases(vec![EndedLease { fence: Fence { lease: 9, epoch: 1 }, lost: true }]),
+    );
     let late = report(commit(writer.as_mut(), &batch(number, 9, vec![result(2, 0.1), result(3, 0.1)])));
     assert!(late.fenced && late.stored.is_empty() && late.already_stored.len() == 1 && late.mismatches == 0);
 
@@ -132,7 +135,7 @@ fn results_are_stored_once_compared_bit_for_bit_and_fenced() {
     reader.read_curves(number, TrialRange::ALL, &mut push).expect("read");
     assert_eq!(curves.iter().map(|curve| (curve.0, curve.1)).collect::<Vec<_>>(), [(0, None), (1, Some(4)), (2, None)]);
     assert_eq!((curves[0].2, curves[2].2), (0.5, 0.1));
-    let tallies = Tallies { releases: 1, duplicates: 3, mismatches: 1, fenced: 1 };
+    let tallies = SweepTallies { releases: 1, duplicates: 3, mismatches: 1, fenced: 1 };
     assert_eq!(reader.read_sweeps().expect("read")[0].tallies, tallies);
 }
 
@@ -277,11 +280,11 @@ fn only_leases_that_were_there_and_lost_are_counted() {
         panic!("a number")
     };
     (1..=3).for_each(|at| drop(commit(writer.as_mut(), &StoreWrite::InsertLease(lease(at, number)))));
-    let ended = |lease: u64, epoch: u64, lost: bool| Ended { fence: Fence { lease, epoch }, lost };
+    let ended = |lease: u64, epoch: u64, lost: bool| EndedLease { fence: Fence { lease, epoch }, lost };
     let ends = vec![ended(1, 1, true), ended(1, 1, true), ended(2, 2, true), ended(3, 1, false)];
     commit(writer.as_mut(), &StoreWrite::EndLeases(ends));
     let reader = store.open_reader().expect("a reader");
-    assert_eq!(reader.read_sweeps().expect("read")[0].tallies, Tallies { releases: 1, ..Tallies::default() });
+    assert_eq!(reader.read_sweeps().expect("read")[0].tallies, SweepTallies { releases: 1, ..SweepTallies::default() });
     assert_eq!(reader.read_leases().expect("read").0, [lease(2, number)]);
 }
 
@@ -303,7 +306,7 @@ fn everything_is_there_again_after_reopening() {
     assert_eq!(reader.read_sweeps().expect("read"), [SweepRow { number, ..sweep() }]);
     assert_eq!(reader.read_leases().expect("read"), (vec![lease(9, number)], 10));
     let mut writer = store.open_writer(2).expect("a writer");
-    let less = LeaseRow { trials: IntervalSet::of(0, 4), ..lease(9, number) };
+    let less = LeaseRow { trials: IntervalSet::from_range(0, 4), ..lease(9, number) };
     commit(writer.as_mut(), &StoreWrite::ShrinkLease(less.clone()));
     let share = Share { priority: 7, weight: 2.0 };
     commit(writer.as_mut(), &StoreWrite::SetShare(number, share));

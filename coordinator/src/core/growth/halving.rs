@@ -13,22 +13,22 @@ use ergodic_common::metric::Metric;
 use ergodic_common::repeats::StoppingRule;
 use ergodic_common::{Outcome, Spec, TrialKey};
 
-use super::Allowed;
+use super::Allowance;
 use crate::core::interval::IntervalSet;
 use crate::stats::rank::{Ranks, TrialEnd};
 
 /// How far the cells of a sweep are.
 #[derive(Debug)]
-pub struct Halving {
+pub struct SuccessiveHalving {
     metric: Metric,
     factor: u32,
     rungs: Vec<u32>,
     /// Cells that have rows.
-    cells: HashMap<u64, Cell>,
+    cells: HashMap<u64, HalvingCell>,
     /// Which rung is climbed.
     stage: usize,
     /// Cells that climb it.
-    standing: u64,
+    climbing: u64,
     /// Those of them of which all trials below it have ended.
     ready: u64,
     /// Trials allowed.
@@ -36,12 +36,12 @@ pub struct Halving {
     /// Trials that all rungs come to.
     planned: u64,
     /// The sweep has ended: who has rows beyond a rung was chosen at it.
-    stands: bool,
+    decisions_frozen: bool,
 }
 
 /// How far a cell is.
 #[derive(Debug, Default)]
-struct Cell {
+struct HalvingCell {
     /// How its repeats ended; failed is also what has not.
     ends: Vec<TrialEnd>,
     /// Repeats that have a row.
@@ -52,7 +52,7 @@ struct Cell {
     stage: usize,
 }
 
-impl Halving {
+impl SuccessiveHalving {
     /// Nothing is known of any cell.
     pub(super) fn new(spec: &Spec, until: &StoppingRule, factor: u32, rungs: Vec<u32>) -> Self {
         let cells = spec.grid.cell_count();
@@ -61,119 +61,122 @@ impl Halving {
             factor,
             cells: HashMap::new(),
             stage: 0,
-            standing: cells,
+            climbing: cells,
             ready: 0,
             total: cells * u64::from(rungs[0]),
-            planned: planned(spec, until),
-            stands: false,
+            planned: count_planned_trials(spec, until),
+            decisions_frozen: false,
             rungs,
         }
     }
 
-    pub(super) fn total(&self) -> u64 {
+    pub(super) fn total_trials(&self) -> u64 {
         self.total
     }
 
-    pub(super) fn expected(&self) -> u64 {
+    pub(super) fn expected_trials(&self) -> u64 {
         self.total.max(self.planned)
     }
 
-    pub(super) fn least(&self) -> u32 {
+    pub(super) fn min_repeats(&self) -> u32 {
         self.rungs[0]
     }
 
-    pub(super) fn allowed(&self, cell: u64) -> u32 {
+    pub(super) fn allowed_repeats(&self, cell: u64) -> u32 {
         self.cells.get(&cell).map_or(self.rungs[0], |cell| cell.allowed)
     }
 
     /// The rung that is climbed, as a number of repeats.
-    pub fn rung(&self) -> u32 {
+    pub fn current_rung(&self) -> u32 {
         self.rungs[self.stage]
     }
 
     /// Cells that climb it, and those of them that are done with it.
-    pub fn standing(&self) -> (u64, u64) {
-        (self.standing, self.ready)
+    pub fn rung_progress(&self) -> (u64, u64) {
+        (self.climbing, self.ready)
     }
 
     /// The number of repeats after which a cell was not among the best, if that is so.
-    pub fn out_after(&self, cell: u64) -> Option<u32> {
+    pub fn eliminated_after(&self, cell: u64) -> Option<u32> {
         let cell = self.cells.get(&cell).filter(|cell| cell.stage < self.stage)?;
         Some(self.rungs[cell.stage])
     }
 
     /// The sweep has ended: its rows are taken, and no choice is made before [`Halving::decide`].
-    pub(super) fn stand(&mut self) {
-        self.stands = true;
+    pub(super) fn freeze_decisions(&mut self) {
+        self.decisions_frozen = true;
     }
 
     /// Makes the choices that the rows of an ended sweep show. Where they show none, as after a choice that was never acted
     /// upon, the ranks decide.
-    pub(super) fn decide(&mut self, spec: &Spec) -> Allowed {
-        let allowed = self.begin_anew(spec);
-        self.stands = false;
+    pub(super) fn restore_decisions(&mut self, spec: &Spec) -> Allowance {
+        let allowed = self.restart_climb(spec);
+        self.decisions_frozen = false;
         allowed
     }
 
-    pub(super) fn settle(&mut self, key: TrialKey, outcome: &Outcome, value: f64) -> Allowed {
-        let rung = u64::from(self.rung());
-        let cell = self.cells.entry(key.cell).or_insert_with(|| Cell { allowed: self.rungs[0], ..Cell::default() });
+    pub(super) fn record_row(&mut self, key: TrialKey, outcome: &Outcome, value: f64) -> Allowance {
+        let rung = u64::from(self.current_rung());
+        let cell = self
+            .cells
+            .entry(key.cell)
+            .or_insert_with(|| HalvingCell { allowed: self.rungs[0], ..HalvingCell::default() });
         let before = cell.rows.first_gap();
-        cell.take(key.repeat, outcome, value);
+        cell.record_end(key.repeat, outcome, value);
         if cell.stage == self.stage && before < rung && cell.rows.first_gap() >= rung {
             self.ready += 1;
         }
         // Rows beyond what is allowed may be there when decisions were made with rows that are gone.
         let covers = self.rungs.iter().copied().find(|rung| *rung as usize >= cell.ends.len());
-        let mut allowed = Allowed::new();
-        allowed.extend(cell.allow(covers.unwrap_or_default()).map(|range| (key.cell, range)));
+        let mut allowed = Allowance::new();
+        allowed.extend(cell.allow_repeats(covers.unwrap_or_default()).map(|range| (key.cell, range)));
         self.total += allowed.iter().map(|(_, range)| range.len() as u64).sum::<u64>();
-        if !self.stands {
-            allowed.extend(self.climb());
+        if !self.decisions_frozen {
+            allowed.extend(self.climb_rungs());
         }
         allowed
     }
 
-    pub(super) fn reopen(&mut self, spec: &Spec, key: TrialKey) -> Allowed {
+    pub(super) fn forget_row(&mut self, spec: &Spec, key: TrialKey) -> Allowance {
         if let Some(cell) = self.cells.get_mut(&key.cell) {
             cell.rows.remove(key.repeat.into());
             cell.ends[key.repeat as usize] = TrialEnd::Failed;
         }
-        self.begin_anew(spec)
+        self.restart_climb(spec)
     }
 
-    pub(super) fn extend(&mut self, spec: &Spec, until: &StoppingRule, rungs: Vec<u32>) -> Allowed {
-        self.planned = planned(spec, until);
+    pub(super) fn extend_repeats(&mut self, spec: &Spec, until: &StoppingRule, rungs: Vec<u32>) -> Allowance {
+        self.planned = count_planned_trials(spec, until);
         self.rungs = rungs;
-        self.begin_anew(spec)
+        self.restart_climb(spec)
     }
 
     /// Climbs from the first rung on, by the rows that are there.
-    fn begin_anew(&mut self, spec: &Spec) -> Allowed {
+    fn restart_climb(&mut self, spec: &Spec) -> Allowance {
         self.cells.values_mut().for_each(|cell| cell.stage = 0);
-        (self.stage, self.standing) = (0, spec.grid.cell_count());
+        (self.stage, self.climbing) = (0, spec.grid.cell_count());
         self.count_ready();
-        self.climb()
+        self.climb_rungs()
     }
 
     fn count_ready(&mut self) {
-        let (stage, rung) = (self.stage, u64::from(self.rung()));
-        let ready = |cell: &&Cell| cell.stage == stage && cell.rows.first_gap() >= rung;
+        let (stage, rung) = (self.stage, u64::from(self.current_rung()));
+        let ready = |cell: &&HalvingCell| cell.stage == stage && cell.rows.first_gap() >= rung;
         self.ready = self.cells.values().filter(ready).count() as u64;
     }
 
     /// As far as there are rows for; the repeats that may be run from now on.
-    fn climb(&mut self) -> Allowed {
-        let mut allowed = Allowed::new();
-        while self.ready == self.standing && self.stage + 1 < self.rungs.len() {
-            let best = self.best();
+    fn climb_rungs(&mut self) -> Allowance {
+        let mut allowed = Allowance::new();
+        while self.ready == self.climbing && self.stage + 1 < self.rungs.len() {
+            let best = self.select_best_cells();
             self.stage += 1;
-            self.standing = best.len() as u64;
-            let rung = self.rung();
+            self.climbing = best.len() as u64;
+            let rung = self.current_rung();
             for number in best {
                 let cell = self.cells.get_mut(&number).expect("who is among the best has rows");
                 cell.stage = self.stage;
-                if let Some(more) = cell.allow(rung) {
+                if let Some(more) = cell.allow_repeats(rung) {
                     self.total += more.len() as u64;
                     allowed.push((number, more));
                 }
@@ -184,13 +187,13 @@ impl Halving {
     }
 
     /// Those of the cells that climb the rung that go on, the best one first.
-    fn best(&self) -> Vec<u64> {
-        let rung = self.rung() as usize;
-        let mut standing: Vec<(u64, &Cell)> = self.standing_cells().collect();
+    fn select_best_cells(&self) -> Vec<u64> {
+        let rung = self.current_rung() as usize;
+        let mut standing: Vec<(u64, &HalvingCell)> = self.climbing_cells().collect();
         standing.sort_unstable_by_key(|(number, _)| *number);
         let go_on = standing.len().div_ceil(self.factor as usize);
         let went_on = || standing.iter().filter(|(_, cell)| cell.ends.len() > rung).map(|(number, _)| *number);
-        if self.stands && went_on().count() == go_on {
+        if self.decisions_frozen && went_on().count() == go_on {
             return went_on().collect();
         }
         let ends: Vec<Vec<(u32, TrialEnd)>> =
@@ -201,13 +204,13 @@ impl Halving {
         order.into_iter().take(go_on).map(|at| standing[at].0).collect()
     }
 
-    fn standing_cells(&self) -> impl Iterator<Item = (u64, &Cell)> {
+    fn climbing_cells(&self) -> impl Iterator<Item = (u64, &HalvingCell)> {
         self.cells.iter().filter(|(_, cell)| cell.stage == self.stage).map(|(number, cell)| (*number, cell))
     }
 }
 
-impl Cell {
-    fn take(&mut self, repeat: u32, outcome: &Outcome, value: f64) {
+impl HalvingCell {
+    fn record_end(&mut self, repeat: u32, outcome: &Outcome, value: f64) {
         let at = repeat as usize;
         if self.ends.len() <= at {
             self.ends.resize(at + 1, TrialEnd::Failed);
@@ -221,7 +224,7 @@ impl Cell {
     }
 
     /// Allows as many repeats, if it has fewer.
-    fn allow(&mut self, repeats: u32) -> Option<std::ops::Range<u32>> {
+    fn allow_repeats(&mut self, repeats: u32) -> Option<std::ops::Range<u32>> {
         let before = self.allowed;
         self.allowed = before.max(repeats);
         (self.allowed > before).then_some(before..self.allowed)
@@ -229,7 +232,7 @@ impl Cell {
 }
 
 /// Trials that all rungs come to.
-fn planned(spec: &Spec, until: &StoppingRule) -> u64 {
+fn count_planned_trials(spec: &Spec, until: &StoppingRule) -> u64 {
     let (least, all) = until.trial_bounds(spec.grid.cell_count(), spec.repeats);
     all.unwrap_or(least)
 }

@@ -10,32 +10,32 @@ use std::ops::Range;
 
 use ergodic_common::{Outcome, Spec, TrialKey};
 
-use super::Allowed;
+use super::Allowance;
 use crate::core::interval::IntervalSet;
 use crate::stats::precision::{DECIDING_LEVEL, half_width, interval_quantile};
 
 /// How far the cells of a sweep are.
 #[derive(Debug)]
-pub struct Precision {
+pub struct PrecisionRepeats {
     target: f64,
     rungs: Vec<u32>,
     /// Cells that have rows.
-    cells: HashMap<u64, Cell>,
+    cells: HashMap<u64, PrecisionCell>,
     /// Trials allowed.
     total: u64,
     /// Trials that it should come to.
     expected: u64,
     /// Cells that were allowed more repeats, the widest interval first. Those of which none wait any more are taken out when
     /// they are met.
-    open: BTreeSet<(Reverse<u64>, u64)>,
+    open_cells: BTreeSet<(Reverse<u64>, u64)>,
     /// Student's quantiles by the number of values.
     quantiles: HashMap<u64, f64>,
-    standing: Standing,
+    progress: PrecisionProgress,
 }
 
 /// How far a cell is.
 #[derive(Debug, Clone)]
-struct Cell {
+struct PrecisionCell {
     /// Values by repeat; NaN where there is none.
     values: Vec<f64>,
     /// Repeats that have a row.
@@ -43,53 +43,53 @@ struct Cell {
     /// Repeats below this may be run.
     allowed: u32,
     /// Rungs that it was judged at since the last change to what they stand on.
-    judged: usize,
+    judged_rungs: usize,
     /// Half the width of its interval at the last of them; infinite where nothing is known.
-    width: f64,
+    half_width: f64,
     /// The rung at which it was known well enough.
-    reached: Option<u32>,
+    reached_at: Option<u32>,
     /// Repeats that it should come to.
     expected: u32,
 }
 
 /// Where the cells of a sweep stand.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct PrecisionProgress {
     /// Cells known well enough, by the number of repeats at which they were.
-    pub reached: BTreeMap<u32, u64>,
+    pub reached_cells: BTreeMap<u32, u64>,
     /// Cells that were not with as many repeats as there may be.
-    pub exhausted: u64,
+    pub exhausted_cells: u64,
 }
 
-impl Standing {
+impl PrecisionProgress {
     /// Cells that go on, of so many.
-    pub fn open(&self, cells: u64) -> u64 {
-        cells - self.known() - self.exhausted
+    pub fn count_open_cells(&self, cells: u64) -> u64 {
+        cells - self.count_known_cells() - self.exhausted_cells
     }
 
     /// Cells known well enough.
-    pub fn known(&self) -> u64 {
-        self.reached.values().sum()
+    pub fn count_known_cells(&self) -> u64 {
+        self.reached_cells.values().sum()
     }
 
     /// A cell begins to count, or counts no more, where it stands.
-    fn count(&mut self, cell: &Cell, rungs: usize, begins: bool) {
+    fn adjust_counts(&mut self, cell: &PrecisionCell, rungs: usize, begins: bool) {
         let change = |n: &mut u64| *n = if begins { *n + 1 } else { *n - 1 };
-        match cell.reached {
+        match cell.reached_at {
             Some(rung) => {
-                let n = self.reached.entry(rung).or_default();
+                let n = self.reached_cells.entry(rung).or_default();
                 change(n);
                 if *n == 0 {
-                    self.reached.remove(&rung);
+                    self.reached_cells.remove(&rung);
                 }
             }
-            None if cell.judged == rungs => change(&mut self.exhausted),
+            None if cell.judged_rungs == rungs => change(&mut self.exhausted_cells),
             None => {}
         }
     }
 }
 
-impl Precision {
+impl PrecisionRepeats {
     /// Nothing is known of any cell.
     pub(super) fn new(spec: &Spec, target: f64, rungs: Vec<u32>) -> Self {
         let total = spec.grid.cell_count() * u64::from(rungs[0]);
@@ -99,62 +99,62 @@ impl Precision {
             cells: HashMap::new(),
             total,
             expected: total,
-            open: BTreeSet::new(),
+            open_cells: BTreeSet::new(),
             quantiles: HashMap::new(),
-            standing: Standing::default(),
+            progress: PrecisionProgress::default(),
         }
     }
 
-    pub(super) fn total(&self) -> u64 {
+    pub(super) fn total_trials(&self) -> u64 {
         self.total
     }
 
     /// Trials that it should come to, by the spread of what is there.
-    pub(super) fn expected(&self) -> u64 {
+    pub(super) fn expected_trials(&self) -> u64 {
         self.expected
     }
 
-    pub(super) fn least(&self) -> u32 {
+    pub(super) fn min_repeats(&self) -> u32 {
         self.rungs[0]
     }
 
-    pub(super) fn allowed(&self, cell: u64) -> u32 {
+    pub(super) fn allowed_repeats(&self, cell: u64) -> u32 {
         self.cells.get(&cell).map_or(self.rungs[0], |cell| cell.allowed)
     }
 
     /// The number of repeats at which a cell was known well enough.
-    pub fn reached(&self, cell: u64) -> Option<u32> {
-        self.cells.get(&cell)?.reached
+    pub fn reached_at(&self, cell: u64) -> Option<u32> {
+        self.cells.get(&cell)?.reached_at
     }
 
     /// Where all cells stand.
-    pub fn standing(&self) -> &Standing {
-        &self.standing
+    pub fn progress(&self) -> &PrecisionProgress {
+        &self.progress
     }
 
-    pub(super) fn settle(&mut self, key: TrialKey, outcome: &Outcome, value: f64) -> Allowed {
+    pub(super) fn record_row(&mut self, key: TrialKey, outcome: &Outcome, value: f64) -> Allowance {
         let first = self.rungs[0];
-        let cell = self.cells.entry(key.cell).or_insert_with(|| Cell::new(first));
+        let cell = self.cells.entry(key.cell).or_insert_with(|| PrecisionCell::new(first));
         let at = key.repeat as usize;
         if cell.values.len() <= at {
             cell.values.resize(at + 1, f64::NAN);
         }
         cell.values[at] = if *outcome == Outcome::Completed { value } else { f64::NAN };
         cell.rows.insert(at as u64, at as u64 + 1);
-        self.judge(key.cell).map(|range| (key.cell, range)).into_iter().collect()
+        self.judge_cell(key.cell).map(|range| (key.cell, range)).into_iter().collect()
     }
 
-    pub(super) fn reopen(&mut self, key: TrialKey) {
+    pub(super) fn forget_row(&mut self, key: TrialKey) {
         let Some(cell) = self.cells.get_mut(&key.cell) else { return };
         cell.rows.remove(key.repeat.into());
         cell.values[key.repeat as usize] = f64::NAN;
-        self.standing.count(cell, self.rungs.len(), false);
-        (cell.judged, cell.reached) = (0, None);
+        self.progress.adjust_counts(cell, self.rungs.len(), false);
+        (cell.judged_rungs, cell.reached_at) = (0, None);
     }
 
-    pub(super) fn extend(&mut self, spec: &Spec, rungs: Vec<u32>) -> Allowed {
+    pub(super) fn extend_repeats(&mut self, spec: &Spec, rungs: Vec<u32>) -> Allowance {
         let before = self.rungs[0];
-        let mut allowed = Allowed::new();
+        let mut allowed = Allowance::new();
         *self = Self { cells: std::mem::take(&mut self.cells), ..Self::new(spec, self.target, rungs) };
         let (first, least) = (self.rungs[0], u64::from(self.rungs[0]));
         let had: u64 = self.cells.values().map(|cell| u64::from(cell.allowed)).sum();
@@ -166,8 +166,8 @@ impl Precision {
                 None if before < first => allowed.push((number, before..first)),
                 None => {}
                 Some(cell) => {
-                    (cell.judged, cell.reached) = (0, None);
-                    allowed.extend(self.judge(number).map(|range| (number, range)));
+                    (cell.judged_rungs, cell.reached_at) = (0, None);
+                    allowed.extend(self.judge_cell(number).map(|range| (number, range)));
                 }
             }
         }
@@ -175,75 +175,75 @@ impl Precision {
     }
 
     /// Climbs as far as there are rows for; the repeats that may be run from now on, if there are more.
-    fn judge(&mut self, number: u64) -> Option<Range<u32>> {
+    fn judge_cell(&mut self, number: u64) -> Option<Range<u32>> {
         let cell = self.cells.get_mut(&number)?;
-        let (before, was) = (cell.allowed, (Reverse(cell.width.to_bits()), number));
+        let (before, was) = (cell.allowed, (Reverse(cell.half_width.to_bits()), number));
         let complete = cell.rows.first_gap();
-        self.standing.count(cell, self.rungs.len(), false);
-        while cell.reached.is_none()
-            && let Some(rung) = self.rungs.get(cell.judged).filter(|rung| complete >= u64::from(**rung))
+        self.progress.adjust_counts(cell, self.rungs.len(), false);
+        while cell.reached_at.is_none()
+            && let Some(rung) = self.rungs.get(cell.judged_rungs).filter(|rung| complete >= u64::from(**rung))
         {
             let quantile = |n| *self.quantiles.entry(n).or_insert_with(|| interval_quantile(DECIDING_LEVEL, n));
-            cell.width = half_width(&cell.values[..*rung as usize], quantile).unwrap_or(f64::INFINITY);
-            cell.reached = (cell.width <= self.target).then_some(*rung);
-            cell.judged += 1;
+            cell.half_width = half_width(&cell.values[..*rung as usize], quantile).unwrap_or(f64::INFINITY);
+            cell.reached_at = (cell.half_width <= self.target).then_some(*rung);
+            cell.judged_rungs += 1;
         }
-        self.standing.count(cell, self.rungs.len(), true);
-        let wanted = cell.reached.or_else(|| self.rungs.get(cell.judged).copied()).unwrap_or(before);
+        self.progress.adjust_counts(cell, self.rungs.len(), true);
+        let wanted = cell.reached_at.or_else(|| self.rungs.get(cell.judged_rungs).copied()).unwrap_or(before);
         // Rows beyond may be there when one before them was taken away.
         let covers = self.rungs.iter().copied().find(|rung| *rung as usize >= cell.values.len()).unwrap_or(before);
         cell.allowed = before.max(wanted).max(covers);
         self.total += u64::from(cell.allowed - before);
-        let expected = cell.expect(&self.rungs, self.target);
+        let expected = cell.estimate_repeats(&self.rungs, self.target);
         self.expected = self.expected + u64::from(expected) - u64::from(cell.expected);
         cell.expected = expected;
-        if self.open.remove(&was) || cell.allowed > before {
-            self.open.insert((Reverse(cell.width.to_bits()), number));
+        if self.open_cells.remove(&was) || cell.allowed > before {
+            self.open_cells.insert((Reverse(cell.half_width.to_bits()), number));
         }
         (cell.allowed > before).then_some(before..cell.allowed)
     }
 
     /// Trials of a cell were given back: they are met again.
-    pub(super) fn put_back(&mut self, number: u64) {
+    pub(super) fn reopen_cell(&mut self, number: u64) {
         if let Some(cell) = self.cells.get(&number) {
-            self.open.insert((Reverse(cell.width.to_bits()), number));
+            self.open_cells.insert((Reverse(cell.half_width.to_bits()), number));
         }
     }
 
     /// Cells of which more repeats may wait, the widest interval first.
-    pub(super) fn widest(&self) -> impl Iterator<Item = u64> + '_ {
-        self.open.iter().map(|(_, cell)| *cell)
+    pub(super) fn widest_cells(&self) -> impl Iterator<Item = u64> + '_ {
+        self.open_cells.iter().map(|(_, cell)| *cell)
     }
 
     /// None of a cell's repeats wait any more.
-    pub(super) fn close(&mut self, number: u64) {
+    pub(super) fn close_cell(&mut self, number: u64) {
         if let Some(cell) = self.cells.get(&number) {
-            self.open.remove(&(Reverse(cell.width.to_bits()), number));
+            self.open_cells.remove(&(Reverse(cell.half_width.to_bits()), number));
         }
     }
 }
 
-impl Cell {
+impl PrecisionCell {
     fn new(first: u32) -> Self {
         Self {
             values: Vec::new(),
             rows: IntervalSet::default(),
             allowed: first,
-            judged: 0,
-            width: f64::INFINITY,
-            reached: None,
+            judged_rungs: 0,
+            half_width: f64::INFINITY,
+            reached_at: None,
             expected: first,
         }
     }
 
     /// Repeats that it should come to: the width falls with the square root of their number.
-    fn expect(&self, rungs: &[u32], target: f64) -> u32 {
+    fn estimate_repeats(&self, rungs: &[u32], target: f64) -> u32 {
         let last = rungs.last().copied().unwrap_or_default();
-        let (Some(at), None) = (self.judged.checked_sub(1), self.reached) else { return self.allowed };
-        if !self.width.is_finite() {
+        let (Some(at), None) = (self.judged_rungs.checked_sub(1), self.reached_at) else { return self.allowed };
+        if !self.half_width.is_finite() {
             return self.allowed;
         }
-        let ratio = self.width / target;
+        let ratio = self.half_width / target;
         let wanted = f64::from(rungs[at]) * ratio * ratio;
         let rung = rungs.iter().copied().find(|rung| f64::from(*rung) >= wanted);
         rung.unwrap_or(last).max(self.allowed)

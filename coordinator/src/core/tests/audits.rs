@@ -2,10 +2,10 @@
 
 use super::*;
 
-impl World {
+impl CoreModel {
     fn counts(&self) -> (u64, u64, u64, u64) {
         let counts = self.core.sweep(1).expect("launched").audits.counts;
-        (counts.due, counts.same, counts.failed, counts.left())
+        (counts.due, counts.same, counts.failed, counts.remaining())
     }
 
     fn state(&self) -> SweepState {
@@ -14,15 +14,15 @@ impl World {
 
     /// Takes and delivers until nothing is there for this worker.
     fn work(&mut self, worker: &str) {
-        self.want(worker);
+        self.request_work(worker);
         while !self.held_by(worker).is_empty() {
-            self.deliver(worker, usize::MAX);
-            self.want(worker);
+            self.deliver_batch(worker, usize::MAX);
+            self.request_work(worker);
         }
     }
 
     fn tick(&mut self) {
-        self.core.clock = self.now;
+        self.core.latest_time = self.now;
         let effects = self.core.on_tick(self.now);
         self.carry_out(effects);
     }
@@ -30,34 +30,34 @@ impl World {
 
 #[test]
 fn whoever_is_alone_audits_nothing_and_the_sweep_ends() {
-    let mut world = World::auditing(4, 1.0);
+    let mut world = CoreModel::auditing(4, 1.0);
     world.join("a");
     world.work("a");
     let trials = world.rows.len() as u64;
     assert_eq!((world.state(), world.counts()), (SweepState::Completed, (trials, 0, 0, trials)));
-    let lines = world.core.explain(world.core.sweep(1).expect("launched")).join("\n");
+    let lines = world.core.explain_sweep(world.core.sweep(1).expect("launched")).join("\n");
     assert!(lines.contains(&format!("For {trials} no other worker process was there")), "{lines}");
 }
 
 #[test]
 fn another_process_of_whatever_name_audits_after_all_fresh_trials_are_given_out() {
-    let mut world = World::auditing(4, 1.0);
+    let mut world = CoreModel::auditing(4, 1.0);
     world.join("a");
-    let joining = Joining { name: "a".into(), ..joining("b", Vec::new()) };
-    let effects = world.core.on_joined(joining, world.now);
+    let joining = JoiningWorker { name: "a".into(), ..joining_worker("b", Vec::new()) };
+    let effects = world.core.on_worker_joined(joining, world.now);
     world.carry_out(effects);
-    world.want("a");
-    world.deliver("a", 1);
-    world.want("b");
+    world.request_work("a");
+    world.deliver_batch("a", 1);
+    world.request_work("b");
     let rows = world.rows.clone();
     assert!(world.held_by("b").iter().all(|key| !rows.contains(key)), "fresh trials go first");
     while world.core.sweep(1).expect("launched").has_pending() {
-        world.deliver("a", usize::MAX);
-        world.want("a");
+        world.deliver_batch("a", usize::MAX);
+        world.request_work("a");
     }
-    world.deliver("a", usize::MAX);
+    world.deliver_batch("a", usize::MAX);
     // What is left for the first one is what the other has not yet delivered.
-    world.want("a");
+    world.request_work("a");
     assert!(world.held_by("a").is_empty() && world.state() == SweepState::Running);
     for _ in 0..2 {
         world.work("b");
@@ -69,7 +69,7 @@ fn another_process_of_whatever_name_audits_after_all_fresh_trials_are_given_out(
 
 #[test]
 fn a_sweep_waits_for_an_auditor_that_may_come_back_and_no_longer() {
-    let mut world = World::auditing(2, 1.0);
+    let mut world = CoreModel::auditing(2, 1.0);
     for worker in ["a", "b"] {
         world.join(worker);
     }
@@ -96,15 +96,15 @@ fn a_sweep_waits_for_an_auditor_that_may_come_back_and_no_longer() {
 
 #[test]
 fn one_that_cannot_work_on_the_sweep_or_computes_something_else_is_not_waited_for() {
-    let mut world = World::auditing(2, 1.0);
-    let other = Joining { numerics: vec!["other/1".into()], ..joining("c", Vec::new()) };
-    let effects = world.core.on_joined(other, world.now);
+    let mut world = CoreModel::auditing(2, 1.0);
+    let other = JoiningWorker { numerics: vec!["other/1".into()], ..joining_worker("c", Vec::new()) };
+    let effects = world.core.on_worker_joined(other, world.now);
     world.carry_out(effects);
     world.join("b");
-    world.want("b");
+    world.request_work("b");
     let fence = *world.granted["b"].keys().next().expect("granted");
     world.granted.clear();
-    let effects = world.core.on_release("b", fence, "no data".into(), world.now);
+    let effects = world.core.on_lease_released("b", fence, "no data".into(), world.now);
     world.carry_out(effects);
     world.join("a");
     world.work("a");
@@ -113,18 +113,18 @@ fn one_that_cannot_work_on_the_sweep_or_computes_something_else_is_not_waited_fo
 
 #[test]
 fn after_a_restart_it_is_known_whose_the_rows_are_and_workers_are_waited_for() {
-    let mut world = World::auditing(4, 1.0);
+    let mut world = CoreModel::auditing(4, 1.0);
     world.join("a");
     world.join("b");
     world.work("a");
-    world.want("b");
-    world.deliver("b", 1);
+    world.request_work("b");
+    world.deliver_batch("b", 1);
     let leases: Vec<LeaseRow> = world.core.leases.values().map(|l| l.row.clone()).collect();
     assert!(world.counts().1 == 1 && leases.iter().all(|row| row.audits.as_deref() == Some("a")), "{leases:?}");
     world.restart(4, leases);
     assert_eq!((world.state(), world.counts().1), (SweepState::Running, 1));
     world.join("a");
-    world.want("a");
+    world.request_work("a");
     assert!(world.held_by("a").is_empty(), "they are its own rows");
     world.now += TTL / 2;
     world.tick();
@@ -137,9 +137,9 @@ fn after_a_restart_it_is_known_whose_the_rows_are_and_workers_are_waited_for() {
 
 #[test]
 fn a_late_result_of_another_process_is_an_audit_and_one_that_comes_again_is_none() {
-    let mut world = World::auditing(1, 1.0);
+    let mut world = CoreModel::auditing(1, 1.0);
     world.join("a");
-    world.want("a");
+    world.request_work("a");
     let (fence, keys) = world.granted["a"].first_key_value().map(|(f, k)| (*f, k.clone())).expect("granted");
     world.core.on_session_ended("a", world.now);
     world.now += 3 * TTL;
@@ -147,11 +147,17 @@ fn a_late_result_of_another_process_is_an_audit_and_one_that_comes_again_is_none
     world.join("b");
     world.work("b");
     assert!(world.rows.contains(&keys[0]) && world.state() == SweepState::Completed);
-    let committed = Committed { known: vec![keys[0]], fenced: true, ..Committed::default() };
-    let row = StoredRow { key: keys[0], outcome: Outcome::Completed, metric: 0.5, decides: f64::NAN, seconds: 1.0 };
-    let audited = Committed { audited: vec![(row, Finding::Same)], ..committed.clone() };
+    let committed = CommitOutcome { already_stored: vec![keys[0]], fenced: true, ..CommitOutcome::default() };
+    let row = StoredRow {
+        key: keys[0],
+        outcome: Outcome::Completed,
+        watched_metric: 0.5,
+        deciding_metric: f64::NAN,
+        seconds: 1.0,
+    };
+    let audited = CommitOutcome { audited: vec![(row, Finding::Same)], ..committed.clone() };
     for (committed, duplicates) in [(audited, 0), (committed, 1)] {
-        let effects = world.core.on_committed("a", fence, 1, &committed, world.now);
+        let effects = world.core.on_batch_committed("a", fence, 1, &committed, world.now);
         world.carry_out(effects);
         let tallies = world.core.sweep(1).expect("launched").tallies;
         assert_eq!((world.counts().1, tallies.duplicates), (1, duplicates));
@@ -160,7 +166,7 @@ fn a_late_result_of_another_process_is_an_audit_and_one_that_comes_again_is_none
 
 #[test]
 fn an_audit_that_kills_three_workers_fails_alone_and_its_row_stays() {
-    let mut world = World::auditing(4, 1.0);
+    let mut world = CoreModel::auditing(4, 1.0);
     world.join("a");
     world.work("a");
     let trials = world.rows.len() as u64;
@@ -170,13 +176,13 @@ fn an_audit_that_kills_three_workers_fails_alone_and_its_row_stays() {
     for worker in ["b", "c", "d", "e"] {
         world.join(worker);
         for _ in 0..1000 {
-            world.want(worker);
+            world.request_work(worker);
             let held = world.held_by(worker);
             let poison = *poison.get_or_insert_with(|| held[0]);
             if held.contains(&poison) || held.is_empty() {
                 break;
             }
-            world.deliver(worker, usize::MAX);
+            world.deliver_batch(worker, usize::MAX);
         }
         let poison = poison.expect("an audit was given out");
         if world.held_by(worker).contains(&poison) {
@@ -184,7 +190,7 @@ fn an_audit_that_kills_three_workers_fails_alone_and_its_row_stays() {
             world.die(worker, &[poison]);
         }
     }
-    assert!(world.condemned.is_empty(), "its trial has its row");
+    assert!(world.given_up.is_empty(), "its trial has its row");
     assert_eq!((world.state(), world.counts()), (SweepState::Completed, (trials, trials - 1, 1, 0)));
     assert_eq!(world.core.sweep(1).expect("launched").counts.completed, trials);
 
@@ -196,14 +202,14 @@ fn an_audit_that_kills_three_workers_fails_alone_and_its_row_stays() {
 
 #[test]
 fn audits_are_paused_cancelled_given_back_and_taken_over_like_trials() {
-    let mut world = World::auditing(40, 1.0);
+    let mut world = CoreModel::auditing(40, 1.0);
     world.seconds = 0.01;
     world.join("a");
     world.join("b");
     world.work("a");
     let audits = world.counts().3;
     world.steer(Steering::Pause);
-    world.want("b");
+    world.request_work("b");
     assert!(world.held_by("b").is_empty() && world.state() == SweepState::Paused);
     world.steer(Steering::Resume);
     let held = world.held_by("b").len();
@@ -211,27 +217,27 @@ fn audits_are_paused_cancelled_given_back_and_taken_over_like_trials() {
     // It says nothing more; a third one has nothing to do.
     world.join("c");
     world.work("c");
-    assert!(world.asked.is_empty() || world.counts().3 > 0);
+    assert!(world.retractions.is_empty() || world.counts().3 > 0);
     for _ in 0..8 {
         world.now += Duration::from_secs(1);
         world.tick();
     }
-    assert_eq!(world.asked.len(), 1, "its audits may be had by the third one");
-    world.answer();
+    assert_eq!(world.retractions.len(), 1, "its audits may be had by the third one");
+    world.answer_retractions();
     let taken = world.held_by("c");
     assert!(!taken.is_empty() && world.held_by("b").len() < held, "{taken:?}");
-    let effects = world.core.on_goodbye("b", world.now);
+    let effects = world.core.on_worker_left("b", world.now);
     world.carry_out(effects);
     world.granted.remove("b");
-    world.deliver("c", usize::MAX);
+    world.deliver_batch("c", usize::MAX);
     world.work("c");
     assert_eq!((world.state(), world.counts()), (SweepState::Completed, (audits, audits, 0, 0)));
 
-    let mut world = World::auditing(4, 1.0);
+    let mut world = CoreModel::auditing(4, 1.0);
     world.join("a");
     world.join("b");
     world.work("a");
-    world.want("b");
+    world.request_work("b");
     world.steer(Steering::Cancel);
     world.tick();
     assert!(world.fences.is_empty() && world.state() == SweepState::Cancelled && world.counts().3 > 0);
@@ -240,26 +246,32 @@ fn audits_are_paused_cancelled_given_back_and_taken_over_like_trials() {
 #[test]
 fn the_audit_of_a_row_that_nobody_told_of_is_looked_up_with_it() {
     for made in [false, true] {
-        let mut world = World::auditing(1, 1.0);
+        let mut world = CoreModel::auditing(1, 1.0);
         world.join("a");
         world.join("b");
-        world.want("a");
+        world.request_work("a");
         let (fence, key) = (*world.granted["a"].keys().next().expect("a lease"), world.held_by("a")[0]);
         // The row was stored, and the answer got lost; another process has run the trial, too.
-        let row = StoredRow { key, outcome: Outcome::Completed, metric: 0.5, decides: f64::NAN, seconds: 0.5 };
+        let row = StoredRow {
+            key,
+            outcome: Outcome::Completed,
+            watched_metric: 0.5,
+            deciding_metric: f64::NAN,
+            seconds: 0.5,
+        };
         let audited = made.then(|| (row.clone(), Finding::Same)).into_iter().collect();
-        let committed = Committed { known: vec![key], fenced: true, audited, ..Committed::default() };
-        let effects = world.core.on_committed("b", fence, 1, &committed, world.now);
-        assert!(effects.contains(&Effect::LookUp(1, vec![key])), "{effects:?}");
-        world.core.on_redone(1, &[(key, Some(made.then_some(Finding::Same)))], world.now);
-        world.core.on_retried(1, &[key], &[(key, "a".into())], world.now);
-        world.core.check().expect("its audit counts when its row does");
+        let committed = CommitOutcome { already_stored: vec![key], fenced: true, audited, ..CommitOutcome::default() };
+        let effects = world.core.on_batch_committed("b", fence, 1, &committed, world.now);
+        assert!(effects.contains(&Effect::LookUpRows(1, vec![key])), "{effects:?}");
+        world.core.on_trials_redone(1, &[(key, Some(made.then_some(Finding::Same)))], world.now);
+        world.core.on_trials_reopened(1, &[key], &[(key, "a".into())], world.now);
+        world.core.check_invariants().expect("its audit counts when its row does");
         assert_eq!(world.counts(), (0, 0, 0, 0));
 
         let audits = vec![(key, "a".into(), made.then_some(Finding::Same)); 2];
         for _ in 0..2 {
-            world.core.on_looked_up(1, std::slice::from_ref(&row), &audits, world.now);
-            world.core.check().expect("the invariant holds");
+            world.core.on_rows_looked_up(1, std::slice::from_ref(&row), &audits, world.now);
+            world.core.check_invariants().expect("the invariant holds");
             assert_eq!(world.counts(), (1, u64::from(made), 0, u64::from(!made)));
         }
     }
@@ -267,33 +279,33 @@ fn the_audit_of_a_row_that_nobody_told_of_is_looked_up_with_it() {
 
 #[test]
 fn a_sweep_that_went_on_while_it_was_removed_takes_its_leases_with_it() {
-    let mut world = World::auditing(4, 1.0);
+    let mut world = CoreModel::auditing(4, 1.0);
     world.join("a");
     world.work("a");
     assert_eq!(world.state(), SweepState::Completed);
     world.retry();
     world.join("b");
-    world.want("b");
+    world.request_work("b");
     assert!(!world.held_by("b").is_empty());
-    let effects = world.core.on_removed(1);
+    let effects = world.core.on_sweep_removed(1);
     world.carry_out(effects);
     assert!(world.fences.is_empty() && world.held_by("b").is_empty(), "{:?}", world.granted);
     world.now += 3 * TTL;
     world.tick();
     world.join("b");
-    world.want("b");
+    world.request_work("b");
 }
 
 #[test]
 fn nothing_is_run_once_more_of_a_sweep_that_is_shown_only_or_was_cancelled_or_removed() {
-    let mut world = World::new(1);
-    let why = |world: &World| world.core.may_redo(1).expect_err("it may not");
-    assert_eq!(world.core.may_redo(1), Ok(()));
+    let mut world = CoreModel::new(1);
+    let why = |world: &CoreModel| world.core.validate_redo(1).expect_err("it may not");
+    assert_eq!(world.core.validate_redo(1), Ok(()));
     world.core.sweeps.get_mut(&1).expect("launched").withheld = Some("its cells are others".into());
     assert!(why(&world).contains("its cells are others"));
     world.core.sweeps.get_mut(&1).expect("launched").withheld = None;
     world.steer(Steering::Cancel);
     assert!(why(&world).contains("was cancelled"));
-    world.core.on_removed(1);
+    world.core.on_sweep_removed(1);
     assert!(why(&world).contains("removed"));
 }

@@ -3,7 +3,7 @@
 use ergodic_common::repeats::precision_rungs;
 
 use super::*;
-use crate::core::growth::{Growth, Halving, Precision};
+use crate::core::growth::{AdaptiveRepeats, PrecisionRepeats, SuccessiveHalving};
 use crate::stats::precision::{DECIDING_LEVEL, interval_quantile};
 
 const TARGET: f64 = 0.05;
@@ -43,7 +43,13 @@ fn row(key: TrialKey) -> StoredRow {
     let value = key.cell as f64 * 0.08 * ((hash % 1000) as f64 / 500.0 - 1.0);
     let diverges = hash.is_multiple_of(9);
     let outcome = if diverges { Outcome::Diverged { step: 1 } } else { Outcome::Completed };
-    StoredRow { key, outcome, metric: 0.5, decides: if diverges { f64::NAN } else { value }, seconds: 0.5 }
+    StoredRow {
+        key,
+        outcome,
+        watched_metric: 0.5,
+        deciding_metric: if diverges { f64::NAN } else { value },
+        seconds: 0.5,
+    }
 }
 
 /// The trials that are to be run, by the definition.
@@ -64,7 +70,7 @@ fn wanted_of_the_best(spec: &Spec, factor: u32, min: u32, max: u32) -> BTreeSet<
         if to == max {
             return trials;
         }
-        let loss = |cell: u64, repeat| Some(row(TrialKey { cell, repeat }).decides).filter(|x| x.is_finite());
+        let loss = |cell: u64, repeat| Some(row(TrialKey { cell, repeat }).deciding_metric).filter(|x| x.is_finite());
         let key = |cell, repeat| loss(cell, repeat).unwrap_or(f64::INFINITY);
         let beaten = |cell: u64| {
             let by = |repeat| {
@@ -89,7 +95,7 @@ fn wanted_of_the_best(spec: &Spec, factor: u32, min: u32, max: u32) -> BTreeSet<
 /// One cell after the other.
 fn wanted_to_know(spec: &Spec, min: u32, max: u32) -> BTreeSet<TrialKey> {
     let enough = |cell: u64, n: u32| {
-        let values = (0..n).map(|repeat| row(TrialKey { cell, repeat }).decides).filter(|x| x.is_finite());
+        let values = (0..n).map(|repeat| row(TrialKey { cell, repeat }).deciding_metric).filter(|x| x.is_finite());
         let values: Vec<f64> = values.collect();
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
@@ -104,7 +110,7 @@ fn wanted_to_know(spec: &Spec, min: u32, max: u32) -> BTreeSet<TrialKey> {
 /// A core, its store, and workers that do nothing wrong but vanish.
 struct Lab {
     core: Core,
-    now: Now,
+    now: CoreTime,
     by: By,
     min: u32,
     max: u32,
@@ -117,20 +123,29 @@ struct Lab {
 impl Lab {
     fn new(by: By, min: u32, max: u32) -> Self {
         let mut core = Core::new(Timing { lease_ttl: TTL }, 1, 1);
-        core.on_sweep(growing(by, min, max), [], Now::ZERO);
-        Self { core, now: Now::ZERO, by, min, max, rows: BTreeMap::new(), granted: BTreeMap::new(), order: Vec::new() }
+        core.on_sweep_added(growing(by, min, max), [], CoreTime::ZERO);
+        Self {
+            core,
+            now: CoreTime::ZERO,
+            by,
+            min,
+            max,
+            rows: BTreeMap::new(),
+            granted: BTreeMap::new(),
+            order: Vec::new(),
+        }
     }
 
-    fn precision(&self) -> &Precision {
-        match self.sweep().growth.as_ref() {
-            Some(Growth::Precision(growth)) => growth,
+    fn precision(&self) -> &PrecisionRepeats {
+        match self.sweep().adaptive_repeats.as_ref() {
+            Some(AdaptiveRepeats::Precision(growth)) => growth,
             other => panic!("{other:?}"),
         }
     }
 
-    fn halving(&self) -> &Halving {
-        match self.sweep().growth.as_ref() {
-            Some(Growth::Halving(growth)) => growth,
+    fn halving(&self) -> &SuccessiveHalving {
+        match self.sweep().adaptive_repeats.as_ref() {
+            Some(AdaptiveRepeats::Halving(growth)) => growth,
             other => panic!("{other:?}"),
         }
     }
@@ -146,38 +161,39 @@ impl Lab {
                     self.order.extend(&keys);
                     self.granted.entry(lease.worker).or_default().insert(lease.fence, keys);
                 }
-                Effect::Revoke(worker, fences) => {
+                Effect::RevokeLeases(worker, fences) => {
                     self.granted.entry(worker).or_default().retain(|fence, _| !fences.contains(fence));
                 }
-                Effect::Condemn(verdict) => panic!("nobody is to blame: {verdict:?}"),
+                Effect::GiveUp(verdict) => panic!("nobody is to blame: {verdict:?}"),
                 _ => {}
             }
         }
-        self.core.check().expect("the invariant holds");
-        let (done, total, expected) = (self.rows.len() as u64, self.sweep().total(), self.sweep().expected());
+        self.core.check_invariants().expect("the invariant holds");
+        let (done, total, expected) =
+            (self.rows.len() as u64, self.sweep().total_trials(), self.sweep().expected_trials());
         assert!(self.sweep().counts.done() == done && done <= total && total <= expected, "{done} {total} {expected}");
     }
 
-    fn want(&mut self, worker: &str) {
+    fn request_work(&mut self, worker: &str) {
         let held = self.granted.get(worker).map_or_else(Vec::new, |leases| leases.keys().copied().collect());
-        let effects = self.core.on_joined(joining(worker, held), self.now);
+        let effects = self.core.on_worker_joined(joining_worker(worker, held), self.now);
         self.carry_out(effects);
-        let effects = self.core.on_want(worker, 2, self.now);
+        let effects = self.core.on_work_requested(worker, 2, self.now);
         self.carry_out(effects);
     }
 
     /// Delivers some trials of a lease, from its end.
-    fn deliver(&mut self, worker: &str, n: usize) {
+    fn deliver_batch(&mut self, worker: &str, n: usize) {
         let Some((fence, mut keys)) = self.granted.get_mut(worker).and_then(|held| held.pop_last()) else { return };
         let delivered = keys.split_off(keys.len().saturating_sub(n));
         if !keys.is_empty() {
             self.granted.get_mut(worker).expect("it was there").insert(fence, keys);
         }
-        let fenced = self.core.admit(worker, fence, &delivered) == Ok(Admission::Compare);
-        let mut committed = Committed { fenced, ..Committed::default() };
+        let fenced = self.core.admit_batch(worker, fence, &delivered) == Ok(Admission::Compare);
+        let mut committed = CommitOutcome { fenced, ..CommitOutcome::default() };
         for key in delivered {
             match self.rows.contains_key(&key) {
-                true => committed.known.push(key),
+                true => committed.already_stored.push(key),
                 false if committed.fenced => {}
                 false => {
                     self.rows.insert(key, row(key));
@@ -185,14 +201,14 @@ impl Lab {
                 }
             }
         }
-        let effects = self.core.on_committed(worker, fence, 1, &committed, self.now);
+        let effects = self.core.on_batch_committed(worker, fence, 1, &committed, self.now);
         self.carry_out(effects);
     }
 
     /// All fall silent for longer than leases last.
     fn fall_silent(&mut self) {
         self.now += TTL;
-        self.core.clock = self.now;
+        self.core.latest_time = self.now;
         let effects = self.core.on_tick(self.now);
         self.carry_out(effects);
     }
@@ -203,10 +219,10 @@ impl Lab {
         let mut rows: Vec<StoredRow> = self.rows.values().cloned().collect();
         let n = rows.len().max(1);
         rows.rotate_left(shuffle % n);
-        let effects = self.core.on_sweep(growing(self.by, self.min, self.max), rows, self.now);
+        let effects = self.core.on_sweep_added(growing(self.by, self.min, self.max), rows, self.now);
         self.carry_out(effects);
         for lease in leases {
-            let effects = self.core.on_recorded_lease(lease, self.now);
+            let effects = self.core.on_recovered_lease(lease, self.now);
             self.carry_out(effects);
         }
     }
@@ -214,7 +230,7 @@ impl Lab {
     fn extend(&mut self, more: u32) {
         self.max += more;
         let Sweep { record, spec, .. } = growing(self.by, self.min, self.max);
-        let effects = self.core.on_extended(1, record.source.clone(), spec, self.now);
+        let effects = self.core.on_sweep_extended(1, record.source.clone(), spec, self.now);
         self.carry_out(effects);
     }
 
@@ -229,8 +245,8 @@ impl Lab {
             if self.sweep().state == SweepState::Completed {
                 break;
             }
-            self.want("z");
-            self.deliver("z", usize::MAX);
+            self.request_work("z");
+            self.deliver_batch("z", usize::MAX);
         }
         assert_eq!(self.sweep().state, SweepState::Completed);
     }
@@ -251,8 +267,8 @@ proptest! {
         for (what, who, n) in steps {
             lab.now += Duration::from_millis(300);
             match what {
-                0..=3 => lab.want(names[who]),
-                4..=8 => lab.deliver(names[who], n),
+                0..=3 => lab.request_work(names[who]),
+                4..=8 => lab.deliver_batch(names[who], n),
                 9 => lab.fall_silent(),
                 10 => lab.restart(n),
                 _ => lab.extend(n as u32 % 4),
@@ -264,22 +280,22 @@ proptest! {
         // What was run up to an earlier most is no rung of the ladder of a later one.
         let extra: Vec<&TrialKey> = rows.difference(&wanted).collect();
         prop_assert!(wanted.is_subset(&rows) && (extra.is_empty() || lab.max > min + more), "{extra:?}");
-        let standing = |lab: &Lab| match lab.sweep().growth.as_ref() {
-            Some(Growth::Precision(growth)) => format!("{:?}", growth.standing()),
-            Some(Growth::Halving(growth)) => format!("{} {:?}", growth.rung(), growth.standing()),
+        let standing = |lab: &Lab| match lab.sweep().adaptive_repeats.as_ref() {
+            Some(AdaptiveRepeats::Precision(growth)) => format!("{:?}", growth.progress()),
+            Some(AdaptiveRepeats::Halving(growth)) => format!("{} {:?}", growth.current_rung(), growth.rung_progress()),
             None => String::new(),
         };
         let before = standing(&lab);
         match by {
-            By::Precision => prop_assert_eq!(lab.precision().standing().open(lab.sweep().spec.grid.cell_count()), 0),
+            By::Precision => prop_assert_eq!(lab.precision().progress().count_open_cells(lab.sweep().spec.grid.cell_count()), 0),
             By::Halving(_) => {
-                let (climb, ready) = lab.halving().standing();
-                prop_assert_eq!((lab.halving().rung(), ready), (lab.max, climb));
+                let (climb, ready) = lab.halving().rung_progress();
+                prop_assert_eq!((lab.halving().current_rung(), ready), (lab.max, climb));
             }
         }
         let total = rows.len() as u64;
         lab.restart(0);
-        prop_assert_eq!((lab.sweep().total(), lab.sweep().expected(), lab.sweep().state), (total, total, SweepState::Completed));
+        prop_assert_eq!((lab.sweep().total_trials(), lab.sweep().expected_trials(), lab.sweep().state), (total, total, SweepState::Completed));
         prop_assert_eq!(standing(&lab), before);
     }
 }
@@ -287,28 +303,28 @@ proptest! {
 #[test]
 fn the_next_repeats_go_where_the_interval_is_widest() {
     let mut lab = Lab::new(By::Precision, 10, 200);
-    let least: u64 = lab.sweep().total();
+    let least: u64 = lab.sweep().total_trials();
     while (lab.rows.len() as u64) < least {
-        lab.want("a");
-        lab.deliver("a", usize::MAX);
+        lab.request_work("a");
+        lab.deliver_batch("a", usize::MAX);
     }
     lab.order.clear();
-    lab.want("a");
+    lab.request_work("a");
     lab.finish();
     let widest = lab.sweep().spec.grid.iter().max().expect("some cells");
     assert!(lab.order[0].cell == widest && lab.order[0].repeat >= 10, "{:?}", lab.order);
     let narrow = lab.order.iter().filter(|key| key.cell != widest).count();
     assert!(narrow > 0, "others go on, too: {:?}", lab.order);
-    let lines = lab.core.explain(lab.sweep()).join("\n");
-    let standing = lab.precision().standing();
-    assert!(standing.reached.contains_key(&10) && standing.reached.len() > 1, "{standing:?}");
+    let lines = lab.core.explain_sweep(lab.sweep()).join("\n");
+    let standing = lab.precision().progress();
+    assert!(standing.reached_cells.contains_key(&10) && standing.reached_cells.len() > 1, "{standing:?}");
     let words = format!(
         "5 of 5 cells know the mean of test_loss to ± {TARGET} (cells at so many repeats: {} at 10",
-        standing.reached[&10]
+        standing.reached_cells[&10]
     );
     assert!(lines.contains(&words), "{lines}");
     let last = TrialKey { cell: widest, repeat: 199 };
-    assert_eq!(lab.core.whereabouts(lab.sweep(), last), super::super::lookup::Whereabouts::Unneeded);
+    assert_eq!(lab.core.locate_trial(lab.sweep(), last), super::super::lookup::TrialLocation::Unneeded);
 }
 
 #[test]
@@ -317,16 +333,17 @@ fn a_failed_trial_that_is_run_again_has_its_cell_judged_again() {
     lab.finish();
     let key = *lab.rows.keys().next().expect("a row");
     let mut rows = lab.rows.clone();
-    let failed = StoredRow { outcome: Outcome::Failed { cause: "it broke".into() }, decides: f64::NAN, ..row(key) };
+    let failed =
+        StoredRow { outcome: Outcome::Failed { cause: "it broke".into() }, deciding_metric: f64::NAN, ..row(key) };
     rows.insert(key, failed);
     lab.core = Core::new(Timing { lease_ttl: TTL }, 2, 1000);
-    lab.core.on_sweep(growing(By::Precision, 4, 8), rows.into_values(), lab.now);
+    lab.core.on_sweep_added(growing(By::Precision, 4, 8), rows.into_values(), lab.now);
     assert_eq!(lab.sweep().counts.failed, 1);
     lab.rows.remove(&key);
-    let effects = lab.core.on_retried(1, &[key], &[], lab.now);
+    let effects = lab.core.on_trials_reopened(1, &[key], &[], lab.now);
     lab.carry_out(effects);
     let growth = lab.precision();
-    assert_eq!((growth.standing().open(5), growth.reached(key.cell)), (1, None));
+    assert_eq!((growth.progress().count_open_cells(5), growth.reached_at(key.cell)), (1, None));
     lab.finish();
     assert_eq!(lab.rows.keys().copied().collect::<BTreeSet<_>>(), wanted(By::Precision, &lab.sweep().spec, 4, 8));
 }
@@ -335,13 +352,16 @@ fn a_failed_trial_that_is_run_again_has_its_cell_judged_again() {
 fn the_best_cells_of_a_rung_go_on() {
     let mut lab = Lab::new(By::Halving(2), 3, 20);
     let plan = 5 * 3 + 3 * 3 + 2 * 6 + 8;
-    assert_eq!((lab.sweep().total(), lab.sweep().expected()), (15, plan));
+    assert_eq!((lab.sweep().total_trials(), lab.sweep().expected_trials()), (15, plan));
     lab.finish();
-    assert_eq!((lab.rows.len() as u64, lab.halving().rung(), lab.halving().standing()), (plan, 20, (1, 1)));
-    let out: Vec<Option<u32>> = lab.sweep().spec.grid.iter().map(|cell| lab.halving().out_after(cell)).collect();
+    assert_eq!(
+        (lab.rows.len() as u64, lab.halving().current_rung(), lab.halving().rung_progress()),
+        (plan, 20, (1, 1))
+    );
+    let out: Vec<Option<u32>> = lab.sweep().spec.grid.iter().map(|cell| lab.halving().eliminated_after(cell)).collect();
     let out_after = |n| out.iter().filter(|out| **out == n).count();
     assert_eq!([Some(3), Some(6), Some(12), None].map(out_after), [2, 1, 1, 1], "{out:?}");
-    let lines = lab.core.explain(lab.sweep()).join("\n");
+    let lines = lab.core.explain_sweep(lab.sweep()).join("\n");
     assert!(lines.contains("the best of 5 cells is repeated 20 times (1 of 1 done)."), "{lines}");
 }
 
@@ -356,14 +376,14 @@ fn a_failed_trial_that_is_run_again_has_its_rung_decided_again() {
     let mut rows = lab.rows.clone();
     rows.insert(
         key,
-        StoredRow { outcome: Outcome::Failed { cause: "it broke".into() }, decides: f64::NAN, ..row(key) },
+        StoredRow { outcome: Outcome::Failed { cause: "it broke".into() }, deciding_metric: f64::NAN, ..row(key) },
     );
     lab.core = Core::new(Timing { lease_ttl: TTL }, 2, 1000);
-    lab.core.on_sweep(growing(by, 2, 8), rows.into_values(), lab.now);
+    lab.core.on_sweep_added(growing(by, 2, 8), rows.into_values(), lab.now);
     lab.rows.remove(&key);
-    let effects = lab.core.on_retried(1, &[key], &[], lab.now);
+    let effects = lab.core.on_trials_reopened(1, &[key], &[], lab.now);
     lab.carry_out(effects);
-    assert_eq!((lab.halving().rung(), lab.halving().standing()), (2, (5, 4)));
+    assert_eq!((lab.halving().current_rung(), lab.halving().rung_progress()), (2, (5, 4)));
     lab.finish();
     let rows: BTreeSet<TrialKey> = lab.rows.keys().copied().collect();
     assert!(wanted(by, &lab.sweep().spec, 2, 8).is_subset(&rows));
@@ -378,13 +398,15 @@ fn halving_by_a_loss_never_chooses_the_cell_in_which_all_diverged() {
     let wild = spec.grid.iter().next().expect("a cell");
     let rows = spec.grid.iter().flat_map(|cell| (0..2).map(move |repeat| TrialKey { cell, repeat })).map(|key| {
         let outcome = if key.cell == wild { Outcome::Diverged { step: 1 } } else { Outcome::Completed };
-        StoredRow { outcome, decides: 5.0 + key.cell as f64, ..row(key) }
+        StoredRow { outcome, deciding_metric: 5.0 + key.cell as f64, ..row(key) }
     });
     let rows: Vec<StoredRow> = rows.collect();
     let mut core = Core::new(Timing { lease_ttl: TTL }, 1, 1);
-    core.on_sweep(Sweep::new(Arc::new(record), spec), rows, Now::ZERO);
-    let Some(Growth::Halving(growth)) = &core.sweep(1).expect("launched").growth else { panic!("it halves") };
-    assert_eq!((growth.rung(), growth.out_after(wild), growth.standing().0), (4, Some(2), 1));
+    core.on_sweep_added(Sweep::new(Arc::new(record), spec), rows, CoreTime::ZERO);
+    let Some(AdaptiveRepeats::Halving(growth)) = &core.sweep(1).expect("launched").adaptive_repeats else {
+        panic!("it halves")
+    };
+    assert_eq!((growth.current_rung(), growth.eliminated_after(wild), growth.rung_progress().0), (4, Some(2), 1));
 }
 
 #[test]
@@ -403,21 +425,21 @@ fn a_sweep_that_has_ended_stands_by_the_choices_that_its_rows_show() {
     for (state, total) in [(SweepState::Completed, rows.len()), (SweepState::Running, rows.len() + 6)] {
         let mut core = Core::new(Timing { lease_ttl: TTL }, 2, 1000);
         let stored = Sweep { state, ..growing(by, 2, 8) };
-        core.on_sweep(stored, rows.clone(), lab.now);
+        core.on_sweep_added(stored, rows.clone(), lab.now);
         let sweep = core.sweep(1).expect("launched");
-        assert_eq!((sweep.state, sweep.total()), (state, total as u64));
-        core.check().expect("the invariant holds");
+        assert_eq!((sweep.state, sweep.total_trials()), (state, total as u64));
+        core.check_invariants().expect("the invariant holds");
     }
 }
 
 #[test]
 fn a_sweep_that_is_complete_goes_on_when_it_is_given_more_repeats() {
-    let mut world = World::new(3);
+    let mut world = CoreModel::new(3);
     world.join("a");
-    let run = |world: &mut World| {
+    let run = |world: &mut CoreModel| {
         for _ in 0..100 {
-            world.want("a");
-            world.deliver("a", usize::MAX);
+            world.request_work("a");
+            world.deliver_batch("a", usize::MAX);
         }
         world.rows.len() as u64
     };
@@ -425,11 +447,11 @@ fn a_sweep_that_is_complete_goes_on_when_it_is_given_more_repeats() {
     assert_eq!(run(&mut world), 3 * cells);
     let first = world.rows.clone();
     let Sweep { record, spec, .. } = sweep(1, 5);
-    assert!(world.core.may_extend(1, &record.source).is_err_and(|why| why.contains("changed")));
+    assert!(world.core.validate_extension(1, &record.source).is_err_and(|why| why.contains("changed")));
     let source = world.core.sweep(1).expect("launched").record.source.clone();
-    assert_eq!(world.core.may_extend(1, &source), Ok(()));
+    assert_eq!(world.core.validate_extension(1, &source), Ok(()));
     world.states.clear();
-    let effects = world.core.on_extended(1, record.source.clone(), spec, world.now);
+    let effects = world.core.on_sweep_extended(1, record.source.clone(), spec, world.now);
     world.carry_out(effects);
     assert_eq!(world.states, [SweepState::Running]);
     assert!(
@@ -445,6 +467,6 @@ fn a_sweep_whose_end_was_stored_before_what_it_lacks_goes_on() {
     let mut core = Core::new(Timing { lease_ttl: TTL }, 1, 1);
     let mut unfinished = sweep(1, 5);
     unfinished.state = SweepState::Completed;
-    core.on_sweep(unfinished, [], Now::ZERO);
+    core.on_sweep_added(unfinished, [], CoreTime::ZERO);
     assert_eq!(core.sweep(1).expect("launched").state, SweepState::Running);
 }

@@ -3,25 +3,25 @@
 use super::*;
 
 /// A cluster of workers that run what they are given, one lease after the other.
-struct Cluster {
+struct SharedCluster {
     core: Core,
-    now: Now,
+    now: CoreTime,
     /// Duration of a trial, in seconds, by sweep.
     seconds: BTreeMap<i64, f64>,
     slots: u32,
     /// Under which lease a worker works, until when.
-    busy: BTreeMap<WorkerId, (Now, LeaseRow, Vec<TrialKey>)>,
+    busy: BTreeMap<WorkerId, (CoreTime, LeaseRow, Vec<TrialKey>)>,
     /// Slot-seconds done, by sweep.
     done: BTreeMap<i64, f64>,
     /// Leases in the order in which they were given: when, and of which sweep.
-    given: Vec<(Now, i64)>,
+    given: Vec<(CoreTime, i64)>,
 }
 
-impl Cluster {
+impl SharedCluster {
     fn new(workers: u32, slots: u32) -> Self {
         let mut cluster = Self {
             core: Core::new(Timing { lease_ttl: Duration::from_secs(100_000) }, 1, 1),
-            now: Now::ZERO,
+            now: CoreTime::ZERO,
             seconds: BTreeMap::new(),
             slots,
             busy: BTreeMap::new(),
@@ -29,10 +29,10 @@ impl Cluster {
             given: Vec::new(),
         };
         for n in 0..workers {
-            let joining = Joining { slots, ..joining(&format!("w{n}"), vec![]) };
-            let effects = cluster.core.on_joined(joining, cluster.now);
+            let joining = JoiningWorker { slots, ..joining_worker(&format!("w{n}"), vec![]) };
+            let effects = cluster.core.on_worker_joined(joining, cluster.now);
             cluster.carry_out(effects);
-            cluster.want(&format!("w{n}"));
+            cluster.request_work(&format!("w{n}"));
         }
         cluster
     }
@@ -40,12 +40,12 @@ impl Cluster {
     fn launch(&mut self, number: i64, (priority, weight): (i32, f64), seconds: f64) {
         self.seconds.insert(number, seconds);
         let share = Share { priority, weight };
-        let effects = self.core.on_sweep(Sweep { share, ..sweep(number, 10_000_000) }, [], self.now);
+        let effects = self.core.on_sweep_added(Sweep { share, ..sweep(number, 10_000_000) }, [], self.now);
         self.carry_out(effects);
     }
 
-    fn want(&mut self, worker: &str) {
-        let effects = self.core.on_want(worker, self.slots, self.now);
+    fn request_work(&mut self, worker: &str) {
+        let effects = self.core.on_work_requested(worker, self.slots, self.now);
         self.carry_out(effects);
     }
 
@@ -57,7 +57,7 @@ impl Cluster {
                 self.busy.insert(lease.worker.clone(), (self.now + Duration::from_secs_f64(takes), lease, keys));
             }
         }
-        self.core.check().expect("the invariant holds");
+        self.core.check_invariants().expect("the invariant holds");
     }
 
     /// Lets this much time pass.
@@ -71,11 +71,17 @@ impl Cluster {
             let (_, lease, keys) = self.busy.remove(&worker).expect("it was there");
             let seconds = self.seconds[&lease.sweep];
             *self.done.entry(lease.sweep).or_default() += seconds * keys.len() as f64;
-            let row = |key| StoredRow { key, outcome: Outcome::Completed, metric: 0.5, decides: f64::NAN, seconds };
-            let committed = Committed { stored: keys.into_iter().map(row).collect(), ..Committed::default() };
-            let effects = self.core.on_committed(&worker, lease.fence, lease.sweep, &committed, self.now);
+            let row = |key| StoredRow {
+                key,
+                outcome: Outcome::Completed,
+                watched_metric: 0.5,
+                deciding_metric: f64::NAN,
+                seconds,
+            };
+            let committed = CommitOutcome { stored: keys.into_iter().map(row).collect(), ..CommitOutcome::default() };
+            let effects = self.core.on_batch_committed(&worker, lease.fence, lease.sweep, &committed, self.now);
             self.carry_out(effects);
-            self.want(&worker);
+            self.request_work(&worker);
         }
         self.now = end;
     }
@@ -100,7 +106,7 @@ proptest! {
         weights in (0.3_f64..3.0, 0.3_f64..3.0, 0.3_f64..3.0),
         seconds in (0.05_f64..4.0, 0.05_f64..4.0, 0.05_f64..4.0),
     ) {
-        let mut cluster = Cluster::new(workers, slots);
+        let mut cluster = SharedCluster::new(workers, slots);
         cluster.launch(1, (0, weights.0), seconds.0);
         cluster.launch(2, (0, weights.1), seconds.1);
         cluster.run(3000.0);
@@ -120,7 +126,7 @@ proptest! {
         priorities in (-100_i32..100, 1_i32..50),
         seconds in (0.05_f64..4.0, 0.05_f64..4.0),
     ) {
-        let mut cluster = Cluster::new(workers, 2);
+        let mut cluster = SharedCluster::new(workers, 2);
         cluster.launch(1, (priorities.0, 1.0), seconds.0);
         cluster.run(200.0);
         let launched = cluster.now;
@@ -139,10 +145,10 @@ proptest! {
 
 #[test]
 fn a_sweep_that_was_paused_does_not_catch_up_and_a_new_share_holds_from_then_on() {
-    let mut cluster = Cluster::new(2, 1);
+    let mut cluster = SharedCluster::new(2, 1);
     cluster.launch(1, (0, 1.0), 0.5);
     cluster.launch(2, (0, 1.0), 0.5);
-    let steer = |cluster: &mut Cluster, sweep, steering| {
+    let steer = |cluster: &mut SharedCluster, sweep, steering| {
         let effects = cluster.core.on_steer(sweep, steering, cluster.now).expect("a running sweep can be steered");
         cluster.carry_out(effects);
     };
@@ -165,7 +171,7 @@ fn a_sweep_that_was_paused_does_not_catch_up_and_a_new_share_holds_from_then_on(
 
 #[test]
 fn trials_of_unknown_duration_are_taken_to_last_like_others() {
-    let mut cluster = Cluster::new(4, 1);
+    let mut cluster = SharedCluster::new(4, 1);
     cluster.launch(1, (0, 1.0), 100.0);
     cluster.run(1000.0);
     // Nothing of the second sweep ends for a long time: it must not be given everything meanwhile.

@@ -27,16 +27,16 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::store::create_directory;
 
-pub(crate) use guard::{Caller, Guard};
-pub(crate) use tokens::Record;
-pub use tokens::Tokens;
+pub(crate) use guard::{AuthLayer, Principal};
+pub(crate) use tokens::StoredToken;
+pub use tokens::TokenStore;
 
 /// How long another coordinator may take that changes what is in the directory.
-const LOCKED_WITHIN: Duration = Duration::from_secs(5);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How the door is kept.
 #[derive(Debug, Clone)]
-pub struct DoorOptions {
+pub struct AuthOptions {
     /// The directory of authority and tokens.
     pub dir: PathBuf,
     /// PEM files of a certificate and its key from elsewhere, instead of one from the coordinator's own authority.
@@ -46,19 +46,19 @@ pub struct DoorOptions {
 }
 
 /// A door that is kept.
-pub(crate) struct Door {
+pub(crate) struct Auth {
     /// Makes TLS of a connection.
     pub(crate) tls: TlsAcceptor,
     /// Who may come in.
-    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) tokens: Arc<TokenStore>,
 }
 
-impl Door {
+impl Auth {
     /// Opens the directory, making what is missing.
     ///
     /// # Errors
     /// A file cannot be read or written, or is not what it should be; it is named.
-    pub(crate) fn open(options: &DoorOptions) -> Result<Self, UserError> {
+    pub(crate) fn open(options: &AuthOptions) -> Result<Self, UserError> {
         let failed = |e: io::Error| {
             let message = format!("--auth-dir {}: {e}", options.dir.display());
             UserError::new(ErrorCode::Refused, message)
@@ -68,23 +68,23 @@ impl Door {
             Some(_) => None,
             None => {
                 // Of several coordinators that start together, one makes it.
-                let _alone = lock(&options.dir).map_err(failed)?;
-                Some(tls::Authority::open(&options.dir)?)
+                let _alone = lock_auth_dir(&options.dir).map_err(failed)?;
+                Some(tls::CertificateAuthority::open(&options.dir)?)
             }
         };
-        let fingerprint = own.as_ref().map(tls::Authority::fingerprint);
-        let tokens = Tokens::open(&options.dir, fingerprint)?;
-        if let Some(token) = tokens.make_first("made when the coordinator first served").map_err(failed)? {
+        let fingerprint = own.as_ref().map(tls::CertificateAuthority::fingerprint);
+        let tokens = TokenStore::open(&options.dir, fingerprint)?;
+        if let Some(token) = tokens.create_first_token("made when the coordinator first served").map_err(failed)? {
             let path = options.dir.join("admin.token");
             write_secret(&path, format!("{}\n", token.reveal_text()).as_bytes()).map_err(failed)?;
             tracing::info!(file = %path.display(), "a token for administrators was made");
         }
-        Ok(Self { tls: tls::acceptor(options, own.as_ref())?, tokens: Arc::new(tokens) })
+        Ok(Self { tls: tls::build_acceptor(options, own.as_ref())?, tokens: Arc::new(tokens) })
     }
 }
 
 /// Held while what is in the directory is changed, which takes milliseconds.
-fn lock(dir: &Path) -> io::Result<File> {
+fn lock_auth_dir(dir: &Path) -> io::Result<File> {
     let path = dir.join("lock");
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
     let started = Instant::now();
@@ -92,7 +92,7 @@ fn lock(dir: &Path) -> io::Result<File> {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::Error(error)) => return Err(error),
-            Err(TryLockError::WouldBlock) if started.elapsed() > LOCKED_WITHIN => {
+            Err(TryLockError::WouldBlock) if started.elapsed() > LOCK_TIMEOUT => {
                 return Err(io::Error::other(format!("{} is held by another process", path.display())));
             }
             Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),

@@ -16,21 +16,21 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
-use super::{DoorOptions, write_secret};
+use super::{AuthOptions, write_secret};
 
 /// The coordinator's own certificate authority. Its certificates are valid at any time that a machine may think it is.
-pub(super) struct Authority {
+pub(super) struct CertificateAuthority {
     certificate: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
 }
 
-impl Authority {
+impl CertificateAuthority {
     /// The authority kept in `dir`, made if there is none.
     pub(super) fn open(dir: &Path) -> Result<Self, UserError> {
         let (pem, key) = (dir.join("ca.pem"), dir.join("ca.key"));
         let refuse = |why: String| UserError::new(ErrorCode::Refused, format!("--auth-dir {}: {why}", dir.display()));
         if !pem.exists() {
-            let (certificate, secret) = make().map_err(|e| refuse(e.to_string()))?;
+            let (certificate, secret) = generate_authority().map_err(|e| refuse(e.to_string()))?;
             // The certificate comes last: where it is, the key is too.
             write_secret(&key, secret.as_bytes()).map_err(|e| refuse(format!("ca.key: {e}")))?;
             write_secret(&pem, certificate.as_bytes()).map_err(|e| refuse(format!("ca.pem: {e}")))?;
@@ -38,7 +38,7 @@ impl Authority {
         let secret = std::fs::read_to_string(&key).map_err(|e| refuse(format!("ca.key: {e}")))?;
         let pair = KeyPair::from_pem(&secret).map_err(|e| refuse(format!("ca.key: {e}")))?;
         let certificate = CertificateDer::from_pem_file(&pem).map_err(|e| refuse(format!("ca.pem: {e}")))?;
-        let params = authority().map_err(|e| refuse(e.to_string()))?;
+        let params = authority_params().map_err(|e| refuse(e.to_string()))?;
         Ok(Self { certificate, issuer: Issuer::new(params, pair) })
     }
 
@@ -48,10 +48,10 @@ impl Authority {
     }
 
     /// A certificate for this process, with the authority's behind it, and the key to it. Nobody goes by its name.
-    fn certificate(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), rcgen::Error> {
+    fn issue_certificate(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), rcgen::Error> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
-        params.distinguished_name = name("Ergodic coordinator");
+        params.distinguished_name = build_common_name("Ergodic coordinator");
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -61,32 +61,35 @@ impl Authority {
     }
 }
 
-fn make() -> Result<(String, String), rcgen::Error> {
+fn generate_authority() -> Result<(String, String), rcgen::Error> {
     let key = KeyPair::generate()?;
-    Ok((authority()?.self_signed(&key)?.pem(), key.serialize_pem()))
+    Ok((authority_params()?.self_signed(&key)?.pem(), key.serialize_pem()))
 }
 
 /// What an authority's certificate says, the same for all of them.
-fn authority() -> Result<CertificateParams, rcgen::Error> {
+fn authority_params() -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(Vec::new())?;
-    params.distinguished_name = name("Ergodic certificate authority");
+    params.distinguished_name = build_common_name("Ergodic certificate authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params)
 }
 
-fn name(text: &str) -> DistinguishedName {
+fn build_common_name(text: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, text);
     name
 }
 
 /// Speaks TLS 1.3 with the certificate of the options, or one from the coordinator's own authority.
-pub(super) fn acceptor(options: &DoorOptions, own: Option<&Authority>) -> Result<TlsAcceptor, UserError> {
+pub(super) fn build_acceptor(
+    options: &AuthOptions,
+    own: Option<&CertificateAuthority>,
+) -> Result<TlsAcceptor, UserError> {
     let internal = |e: String| UserError::new(ErrorCode::Internal, format!("cannot set up TLS: {e}"));
     let (chain, key) = match (&options.certificate, own) {
         (Some((cert, key)), _) => (read_certificates("--tls-cert", cert)?, read_private_key("--tls-key", key)?),
-        (None, Some(own)) => own.certificate().map_err(|e| internal(e.to_string()))?,
+        (None, Some(own)) => own.issue_certificate().map_err(|e| internal(e.to_string()))?,
         (None, None) => unreachable!("whoever brings no certificate has an authority"),
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -14,13 +14,13 @@ use rustls::crypto::SecureRandom;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::{lock, write_secret};
-use crate::server::complaints::Complaints;
+use super::{lock_auth_dir, write_secret};
+use crate::server::complaints::ThrottledLog;
 
 /// What is kept of a token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Record {
+pub(crate) struct StoredToken {
     /// Its name.
     pub(crate) id: String,
     role: String,
@@ -34,7 +34,7 @@ pub(crate) struct Record {
     pub(crate) expires_at: u64,
 }
 
-impl Record {
+impl StoredToken {
     /// What its holder may do.
     pub(crate) fn role(&self) -> Option<TokenRole> {
         TokenRole::from_name(&self.role)
@@ -43,7 +43,7 @@ impl Record {
 
 /// Why a token opens nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Invalid {
+pub(crate) enum TokenAuthError {
     /// It is not among those made, or was revoked.
     #[error("the token is none that this coordinator made, or it was revoked")]
     Unknown,
@@ -53,67 +53,73 @@ pub(crate) enum Invalid {
 }
 
 /// All tokens. Their file may be shared: what another coordinator makes or revokes counts here, too.
-pub struct Tokens {
+pub struct TokenStore {
     dir: PathBuf,
     fingerprint: Option<[u8; 32]>,
-    kept: RwLock<Kept>,
+    file: RwLock<TokenFile>,
     /// Counts revocations, so that sessions can end.
-    revoked: watch::Sender<u64>,
-    complaints: Mutex<Complaints>,
+    revocations: watch::Sender<u64>,
+    throttled_log: Mutex<ThrottledLog>,
 }
 
 /// The file as it was read last.
 #[derive(Default)]
-struct Kept {
-    records: Vec<Record>,
+struct TokenFile {
+    records: Vec<StoredToken>,
     /// Changes whenever the file is replaced.
     stamp: Option<(u64, SystemTime)>,
 }
 
-impl Tokens {
+impl TokenStore {
     /// The tokens kept in `dir`; new ones carry this fingerprint.
     pub(super) fn open(dir: &Path, fingerprint: Option<[u8; 32]>) -> Result<Self, UserError> {
         let refuse =
-            |why: io::Error| UserError::new(ErrorCode::Refused, format!("{}: {why}", dir.join(FILE).display()));
-        let kept = RwLock::new(Kept::read(dir).map_err(refuse)?);
-        Ok(Self { dir: dir.to_owned(), fingerprint, kept, revoked: watch::channel(0).0, complaints: Mutex::default() })
+            |why: io::Error| UserError::new(ErrorCode::Refused, format!("{}: {why}", dir.join(TOKENS_FILE).display()));
+        let kept = RwLock::new(TokenFile::read_from(dir).map_err(refuse)?);
+        Ok(Self {
+            dir: dir.to_owned(),
+            fingerprint,
+            file: kept,
+            revocations: watch::channel(0).0,
+            throttled_log: Mutex::default(),
+        })
     }
 
     /// Makes a token for administrators where there is none for anybody.
-    pub(super) fn make_first(&self, note: &str) -> io::Result<Option<Token>> {
-        self.change(|records| {
-            if records.is_empty() { self.add(records, TokenRole::Admin, None, note).map(Some) } else { Ok(None) }
+    pub(super) fn create_first_token(&self, note: &str) -> io::Result<Option<Token>> {
+        self.update_file(|records| {
+            if records.is_empty() { self.add_token(records, TokenRole::Admin, None, note).map(Some) } else { Ok(None) }
         })
     }
 
     /// All of them, oldest first.
-    pub(crate) fn list(&self) -> Vec<Record> {
-        self.fresh().records.clone()
+    pub(crate) fn list_tokens(&self) -> Vec<StoredToken> {
+        self.current_file().records.clone()
     }
 
     /// Makes a token; it is durable before it is handed out.
-    pub(crate) fn make(&self, role: TokenRole, lifetime: Option<Duration>, note: &str) -> io::Result<Token> {
-        self.change(|records| self.add(records, role, lifetime, note))
+    pub(crate) fn create_token(&self, role: TokenRole, lifetime: Option<Duration>, note: &str) -> io::Result<Token> {
+        self.update_file(|records| self.add_token(records, role, lifetime, note))
     }
 
-    fn add(
+    fn add_token(
         &self,
-        records: &mut Vec<Record>,
+        records: &mut Vec<StoredToken>,
         role: TokenRole,
         lifetime: Option<Duration>,
         note: &str,
     ) -> io::Result<Token> {
         let token = loop {
             let (mut id, mut secret) = ([0; 4], [0; 16]);
-            fill(&mut id)?;
-            fill(&mut secret)?;
+            fill_random(&mut id)?;
+            fill_random(&mut secret)?;
             let token = Token::new(role, id, secret, self.fingerprint);
             if records.iter().all(|record| record.id != token.id) {
                 break token;
             }
         };
-        let created_at = now();
-        records.push(Record {
+        let created_at = unix_seconds();
+        records.push(StoredToken {
             id: token.id.clone(),
             role: role.name().to_owned(),
             hash: to_hex(&token.secret_hash()),
@@ -125,81 +131,85 @@ impl Tokens {
     }
 
     /// Revokes a token; whether there was one.
-    pub(crate) fn revoke(&self, id: &str) -> io::Result<bool> {
-        let revoked = self.change(|records| {
+    pub(crate) fn revoke_token(&self, id: &str) -> io::Result<bool> {
+        let revoked = self.update_file(|records| {
             let before = records.len();
             records.retain(|record| record.id != id);
             Ok(records.len() < before)
         })?;
         if revoked {
-            self.revoked.send_modify(|n| *n += 1);
+            self.revocations.send_modify(|n| *n += 1);
         }
         Ok(revoked)
     }
 
     /// Changes what is kept, as it is now, one coordinator after another.
-    fn change<T>(&self, change: impl FnOnce(&mut Vec<Record>) -> io::Result<T>) -> io::Result<T> {
-        let _alone = lock(&self.dir)?;
-        let mut records = Kept::read(&self.dir)?.records;
+    fn update_file<T>(&self, change: impl FnOnce(&mut Vec<StoredToken>) -> io::Result<T>) -> io::Result<T> {
+        let _alone = lock_auth_dir(&self.dir)?;
+        let mut records = TokenFile::read_from(&self.dir)?.records;
         let before = records.len();
         let changed = change(&mut records)?;
         if records.len() != before {
-            write_secret(&self.dir.join(FILE), &serde_json::to_vec_pretty(&records).map_err(io::Error::other)?)?;
+            write_secret(&self.dir.join(TOKENS_FILE), &serde_json::to_vec_pretty(&records).map_err(io::Error::other)?)?;
         }
-        *self.kept.write().expect(UNBROKEN) = Kept::read(&self.dir)?;
+        *self.file.write().expect(LOCK_NOT_POISONED) = TokenFile::read_from(&self.dir)?;
         Ok(changed)
     }
 
     /// What is kept, read again if the file was replaced.
-    fn fresh(&self) -> RwLockReadGuard<'_, Kept> {
-        let known = self.kept.read().expect(UNBROKEN);
+    fn current_file(&self) -> RwLockReadGuard<'_, TokenFile> {
+        let known = self.file.read().expect(LOCK_NOT_POISONED);
         // A file that is gone for a moment, or cannot be read, takes nothing away.
-        if stamp(&self.dir).is_none_or(|stamp| Some(stamp) == known.stamp) {
+        if read_file_stamp(&self.dir).is_none_or(|stamp| Some(stamp) == known.stamp) {
             return known;
         }
         drop(known);
-        match Kept::read(&self.dir) {
+        match TokenFile::read_from(&self.dir) {
             Ok(kept) => {
-                *self.kept.write().expect(UNBROKEN) = kept;
-                self.revoked.send_modify(|n| *n += 1);
+                *self.file.write().expect(LOCK_NOT_POISONED) = kept;
+                self.revocations.send_modify(|n| *n += 1);
             }
             // Every request asks for them.
-            Err(error) => self.complaints.lock().expect(UNBROKEN).say("the tokens cannot be read again", &error),
+            Err(error) => self
+                .throttled_log
+                .lock()
+                .expect(LOCK_NOT_POISONED)
+                .report_error("the tokens cannot be read again", &error),
         }
-        self.kept.read().expect(UNBROKEN)
+        self.file.read().expect(LOCK_NOT_POISONED)
     }
 
     /// The role that a token gives.
-    pub(crate) fn admit(&self, token: &Token) -> Result<TokenRole, Invalid> {
-        let kept = self.fresh();
-        let record = kept.records.iter().find(|record| record.id == token.id).ok_or(Invalid::Unknown)?;
+    pub(crate) fn authenticate(&self, token: &Token) -> Result<TokenRole, TokenAuthError> {
+        let kept = self.current_file();
+        let record = kept.records.iter().find(|record| record.id == token.id).ok_or(TokenAuthError::Unknown)?;
         let kept: Option<[u8; 32]> = from_hex(&record.hash).and_then(|bytes| bytes.try_into().ok());
         // Hashes of BLAKE3 are compared in constant time.
         if kept.is_none_or(|kept| blake3::Hash::from(kept) != blake3::Hash::from(token.secret_hash())) {
-            return Err(Invalid::Unknown);
+            return Err(TokenAuthError::Unknown);
         }
-        check(record)
+        check_expiry(record)
     }
 
     /// Returns once a token is revoked or has expired.
-    pub(crate) async fn ended(&self, id: &str) {
-        let mut revoked = self.revoked.subscribe();
+    pub(crate) async fn wait_until_invalid(&self, id: &str) {
+        let mut revoked = self.revocations.subscribe();
         loop {
-            let valid = |record: &Record| record.id == id && check(record).is_ok();
-            if !self.fresh().records.iter().any(valid) {
+            let valid = |record: &StoredToken| record.id == id && check_expiry(record).is_ok();
+            if !self.current_file().records.iter().any(valid) {
                 return;
             }
-            let _ = tokio::time::timeout(LOOK, revoked.changed()).await;
+            let _ = tokio::time::timeout(RECHECK_INTERVAL, revoked.changed()).await;
         }
     }
 }
 
-impl Kept {
+impl TokenFile {
     /// Those in the file of a directory, or none.
-    fn read(dir: &Path) -> io::Result<Self> {
+    fn read_from(dir: &Path) -> io::Result<Self> {
         // Before the content: what is replaced in between is read again later.
-        let stamp = stamp(dir);
-        let records: Vec<Record> = match std::fs::read(dir.join(FILE)) {
+        let stamp = read_file_stamp(dir);
+        let records: Vec<StoredToken> = match std::fs::read(dir.join(TOKENS_FILE)) {
             Ok(bytes) => {
                 serde_json::from_slice(&bytes).map_err(|e| io::Error::other(format!("not a list of tokens: {e}")))?
             }
@@ -216,30 +226,30 @@ impl Kept {
 }
 
 /// What tells one file from the one that replaces it.
-fn stamp(dir: &Path) -> Option<(u64, SystemTime)> {
-    let metadata = std::fs::metadata(dir.join(FILE)).ok()?;
+fn read_file_stamp(dir: &Path) -> Option<(u64, SystemTime)> {
+    let metadata = std::fs::metadata(dir.join(TOKENS_FILE)).ok()?;
     Some((metadata.ino(), metadata.modified().ok()?))
 }
 
 /// Where tokens are kept.
-const FILE: &str = "tokens.json";
+const TOKENS_FILE: &str = "tokens.json";
 /// Why a lock can be had.
-const UNBROKEN: &str = "nothing panics while it holds the tokens";
+const LOCK_NOT_POISONED: &str = "nothing panics while it holds the tokens";
 /// How often the clock and the file are looked at for tokens that end under an open session.
-const LOOK: Duration = Duration::from_secs(30);
+const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
 
-fn check(record: &Record) -> Result<TokenRole, Invalid> {
-    if record.expires_at != 0 && record.expires_at <= now() {
-        return Err(Invalid::Expired);
+fn check_expiry(record: &StoredToken) -> Result<TokenRole, TokenAuthError> {
+    if record.expires_at != 0 && record.expires_at <= unix_seconds() {
+        return Err(TokenAuthError::Expired);
     }
-    record.role().ok_or(Invalid::Unknown)
+    record.role().ok_or(TokenAuthError::Unknown)
 }
 
-fn now() -> u64 {
+fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-fn fill(bytes: &mut [u8]) -> io::Result<()> {
+fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
     let random: &dyn SecureRandom = rustls::crypto::ring::default_provider().secure_random;
     random.fill(bytes).map_err(|_| io::Error::other("the system gives no randomness"))
 }
@@ -251,50 +261,53 @@ mod tests {
     #[test]
     fn tokens_are_kept_as_hashes_and_open_until_they_are_revoked_or_expire() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let tokens = Tokens::open(dir.path(), Some([3; 32])).expect("an empty directory will do");
-        let made = tokens.make(TokenRole::Worker, None, "lab").expect("it can be made");
-        let short = tokens.make(TokenRole::User, Some(Duration::ZERO), "").expect("it can be made");
+        let tokens = TokenStore::open(dir.path(), Some([3; 32])).expect("an empty directory will do");
+        let made = tokens.create_token(TokenRole::Worker, None, "lab").expect("it can be made");
+        let short = tokens.create_token(TokenRole::User, Some(Duration::ZERO), "").expect("it can be made");
         let text = std::fs::read_to_string(dir.path().join("tokens.json")).expect("they are kept");
         let secret = made.reveal_text().split('.').nth(2).expect("a secret").to_owned();
         assert!(!text.contains(&secret) && text.contains(&made.id));
-        let again = Tokens::open(dir.path(), Some([3; 32])).expect("what was kept can be read");
-        assert_eq!(again.admit(&made), Ok(TokenRole::Worker));
-        assert_eq!(again.admit(&short), Err(Invalid::Expired));
+        let again = TokenStore::open(dir.path(), Some([3; 32])).expect("what was kept can be read");
+        assert_eq!(again.authenticate(&made), Ok(TokenRole::Worker));
+        assert_eq!(again.authenticate(&short), Err(TokenAuthError::Expired));
         // The role is the one that was kept, whatever the text says.
         let forged = made.reveal_text().replace("worker", "admin").parse::<Token>().expect("a token in form");
-        assert_eq!(again.admit(&forged), Ok(TokenRole::Worker));
+        assert_eq!(again.authenticate(&forged), Ok(TokenRole::Worker));
         let other = made.reveal_text().replace(&secret, &"0".repeat(32)).parse::<Token>().expect("a token in form");
-        assert_eq!(again.admit(&other), Err(Invalid::Unknown));
-        assert!(again.revoke(&made.id).expect("it can be written"));
-        assert!(!again.revoke(&made.id).expect("nothing is to be written"));
-        assert_eq!(again.admit(&made), Err(Invalid::Unknown));
+        assert_eq!(again.authenticate(&other), Err(TokenAuthError::Unknown));
+        assert!(again.revoke_token(&made.id).expect("it can be written"));
+        assert!(!again.revoke_token(&made.id).expect("nothing is to be written"));
+        assert_eq!(again.authenticate(&made), Err(TokenAuthError::Unknown));
     }
 
     #[test]
     fn coordinators_that_share_a_directory_share_its_tokens() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let here = Tokens::open(dir.path(), None).expect("an empty directory will do");
-        let there = Tokens::open(dir.path(), None).expect("an empty directory will do");
+        let here = TokenStore::open(dir.path(), None).expect("an empty directory will do");
+        let there = TokenStore::open(dir.path(), None).expect("an empty directory will do");
         let (one, other) = std::thread::scope(|scope| {
-            let many = |tokens: &Tokens| -> Vec<Token> {
-                (0..20).map(|_| tokens.make(TokenRole::Worker, None, "").expect("it can be made")).collect()
+            let many = |tokens: &TokenStore| -> Vec<Token> {
+                (0..20).map(|_| tokens.create_token(TokenRole::Worker, None, "").expect("it can be made")).collect()
             };
             let (here, there) = (&here, &there);
             let (one, other) = (scope.spawn(move || many(here)), scope.spawn(move || many(there)));
             (one.join().expect("no panic"), other.join().expect("no panic"))
         });
         for token in one.iter().chain(&other) {
-            assert_eq!((here.admit(token), there.admit(token)), (Ok(TokenRole::Worker), Ok(TokenRole::Worker)));
+            assert_eq!(
+                (here.authenticate(token), there.authenticate(token)),
+                (Ok(TokenRole::Worker), Ok(TokenRole::Worker))
+            );
         }
-        assert!(there.revoke(&one[0].id).expect("it can be written"));
-        assert_eq!(here.admit(&one[0]), Err(Invalid::Unknown));
+        assert!(there.revoke_token(&one[0].id).expect("it can be written"));
+        assert_eq!(here.authenticate(&one[0]), Err(TokenAuthError::Unknown));
     }
 
     #[test]
     fn a_damaged_file_is_named() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         std::fs::write(dir.path().join("tokens.json"), "[{\"id\": 3}]").expect("it can be written");
-        let error = Tokens::open(dir.path(), None).err().expect("it is refused");
+        let error = TokenStore::open(dir.path(), None).err().expect("it is refused");
         assert!(error.message.contains("tokens.json"), "{error}");
     }
 }

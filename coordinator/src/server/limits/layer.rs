@@ -14,67 +14,67 @@ use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::{Code, Status};
 
-use super::rate::{Peer, Rates};
-use super::{Limits, Place, Room};
-use crate::server::door::Caller;
-use crate::server::listen::Admitted;
+use super::rate::{RateLimitKey, RateLimiter};
+use super::{Limit, Limits, Permit};
+use crate::server::door::Principal;
+use crate::server::listen::PeerInfo;
 
 /// How long a message may take from its first byte to its last.
-const MESSAGE_WITHIN: Duration = Duration::from_secs(60);
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The layer.
 #[derive(Clone)]
-pub(crate) struct Limited {
+pub(crate) struct LimitLayer {
     limits: Limits,
     /// None where peers may ask as often as they like.
-    rates: Option<Arc<Mutex<Rates>>>,
+    rate_limiter: Option<Arc<Mutex<RateLimiter>>>,
     started: Instant,
 }
 
-impl Limited {
+impl LimitLayer {
     /// With so many requests per second and peer, if that is limited.
     pub(crate) fn new(limits: Limits, per_second: Option<u32>) -> Self {
-        let rates = per_second.map(|per_second| Arc::new(Mutex::new(Rates::new(per_second))));
-        Self { limits, rates, started: Instant::now() }
+        let rate_limiter = per_second.map(|per_second| Arc::new(Mutex::new(RateLimiter::new(per_second))));
+        Self { limits, rate_limiter, started: Instant::now() }
     }
 
-    fn admit(&self, request: &Request<Body>) -> Result<Place, Status> {
-        if let (Some(rates), Some(peer)) = (&self.rates, peer(request)) {
+    fn admit_request(&self, request: &Request<Body>) -> Result<Permit, Status> {
+        if let (Some(rates), Some(peer)) = (&self.rate_limiter, rate_limit_key(request)) {
             let mut rates = rates.lock().expect("nothing panics while it holds the rates");
-            let taken = rates.take(peer, self.started.elapsed());
+            let taken = rates.take_token(peer, self.started.elapsed());
             taken.map_err(|wait| {
                 overloaded("the coordinator is asked too often by you: it takes so many requests a second", wait)
             })?;
         }
-        self.limits.requests.place()
+        self.limits.requests.try_acquire()
     }
 }
 
 /// Who asks. This very machine is not counted where nobody is asked for a token.
-fn peer(request: &Request<Body>) -> Option<Peer> {
-    if let Some(caller) = request.extensions().get::<Caller>() {
-        return Some(Peer::Token(caller.token.clone()));
+fn rate_limit_key(request: &Request<Body>) -> Option<RateLimitKey> {
+    if let Some(caller) = request.extensions().get::<Principal>() {
+        return Some(RateLimitKey::Token(caller.token_id.clone()));
     }
-    let address: IpAddr = request.extensions().get::<Admitted>()?.address();
-    (!address.to_canonical().is_loopback()).then(|| Peer::at(address))
+    let address: IpAddr = request.extensions().get::<PeerInfo>()?.address();
+    (!address.to_canonical().is_loopback()).then(|| RateLimitKey::from_address(address))
 }
 
-impl<S> tower_layer::Layer<S> for Limited {
-    type Service = Counted<S>;
+impl<S> tower_layer::Layer<S> for LimitLayer {
+    type Service = LimitService<S>;
 
-    fn layer(&self, inner: S) -> Counted<S> {
-        Counted { limited: self.clone(), inner }
+    fn layer(&self, inner: S) -> LimitService<S> {
+        LimitService { layer: self.clone(), inner }
     }
 }
 
 /// A service of which so much may be asked.
 #[derive(Clone)]
-pub(crate) struct Counted<S> {
-    limited: Limited,
+pub(crate) struct LimitService<S> {
+    layer: LimitLayer,
     inner: S,
 }
 
-impl<S> tower_service::Service<Request<Body>> for Counted<S>
+impl<S> tower_service::Service<Request<Body>> for LimitService<S>
 where
     S: tower_service::Service<Request<Body>, Response = Response<Body>>,
     S::Future: Send + 'static,
@@ -89,10 +89,10 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        match self.limited.admit(&request) {
+        match self.layer.admit_request(&request) {
             Ok(place) => {
-                let room = self.limited.limits.arriving.clone();
-                let answer = self.inner.call(request.map(|body| Body::new(Arriving::new(body, room))));
+                let room = self.layer.limits.incoming_bytes.clone();
+                let answer = self.inner.call(request.map(|body| Body::new(MeteredBody::new(body, room))));
                 Box::pin(async move {
                     let answer = answer.await;
                     drop(place);
@@ -105,40 +105,40 @@ where
 }
 
 /// A body whose messages take room while they arrive, and do not take for ever.
-struct Arriving {
+struct MeteredBody {
     body: Body,
-    room: Room,
-    message: Message,
-    held: Option<Place>,
-    patience: Option<Pin<Box<Sleep>>>,
+    limit: Limit,
+    framing: MessageFraming,
+    permit: Option<Permit>,
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl Arriving {
-    fn new(body: Body, room: Room) -> Self {
-        Self { body, room, message: Message::default(), held: None, patience: None }
+impl MeteredBody {
+    fn new(body: Body, limit: Limit) -> Self {
+        Self { body, limit, framing: MessageFraming::default(), permit: None, deadline: None }
     }
 
     /// Takes note of a piece.
-    fn note(&mut self, piece: &[u8]) -> Result<(), Status> {
-        let place = self.room.bytes(piece.len())?;
-        match &mut self.held {
+    fn meter_piece(&mut self, piece: &[u8]) -> Result<(), Status> {
+        let place = self.limit.try_acquire_bytes(piece.len())?;
+        match &mut self.permit {
             Some(held) => held.merge(place),
-            None => self.held = Some(place),
+            None => self.permit = Some(place),
         }
-        if self.message.ends_with(piece) {
-            (self.held, self.patience) = (None, None);
-        } else if self.patience.is_none() {
-            self.patience = Some(Box::pin(tokio::time::sleep(MESSAGE_WITHIN)));
+        if self.framing.is_complete_after(piece) {
+            (self.permit, self.deadline) = (None, None);
+        } else if self.deadline.is_none() {
+            self.deadline = Some(Box::pin(tokio::time::sleep(MESSAGE_TIMEOUT)));
         }
         Ok(())
     }
 
     fn is_late(&mut self, context: &mut Context<'_>) -> bool {
-        self.patience.as_mut().is_some_and(|patience| patience.as_mut().poll(context).is_ready())
+        self.deadline.as_mut().is_some_and(|patience| patience.as_mut().poll(context).is_ready())
     }
 }
 
-impl http_body::Body for Arriving {
+impl http_body::Body for MeteredBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -146,7 +146,7 @@ impl http_body::Body for Arriving {
         let next = Pin::new(&mut self.body).poll_frame(context);
         if let Poll::Ready(Some(Ok(frame))) = &next
             && let Some(piece) = frame.data_ref()
-            && let Err(status) = self.note(piece)
+            && let Err(status) = self.meter_piece(piece)
         {
             return Poll::Ready(Some(Err(status)));
         }
@@ -164,29 +164,29 @@ impl http_body::Body for Arriving {
 
 /// Where in a message a body is: each is one byte, its length in four, and so many bytes.
 #[derive(Debug, Default)]
-struct Message {
-    head: Vec<u8>,
+struct MessageFraming {
+    header: Vec<u8>,
     missing: usize,
 }
 
-impl Message {
+impl MessageFraming {
     /// Whether with this piece the last message is whole.
-    fn ends_with(&mut self, mut piece: &[u8]) -> bool {
+    fn is_complete_after(&mut self, mut piece: &[u8]) -> bool {
         loop {
             let taken = self.missing.min(piece.len());
             self.missing -= taken;
             piece = &piece[taken..];
             if self.missing > 0 || piece.is_empty() {
-                return self.missing == 0 && self.head.is_empty();
+                return self.missing == 0 && self.header.is_empty();
             }
-            let head = (5 - self.head.len()).min(piece.len());
-            self.head.extend(&piece[..head]);
+            let head = (5 - self.header.len()).min(piece.len());
+            self.header.extend(&piece[..head]);
             piece = &piece[head..];
-            if let [_, length @ ..] = &self.head[..]
+            if let [_, length @ ..] = &self.header[..]
                 && let Ok(length) = <[u8; 4]>::try_from(length)
             {
                 self.missing = u32::from_be_bytes(length) as usize;
-                self.head.clear();
+                self.header.clear();
             }
         }
     }
@@ -202,9 +202,9 @@ mod tests {
         let ends = [8, 13, bytes.len()];
         for first in 0..=bytes.len() {
             for second in first..=bytes.len() {
-                let mut message = Message::default();
+                let mut message = MessageFraming::default();
                 for (from, to) in [(0, first), (first, second), (second, bytes.len())] {
-                    let whole = message.ends_with(&bytes[from..to]);
+                    let whole = message.is_complete_after(&bytes[from..to]);
                     assert_eq!(whole, to == 0 || ends.contains(&to), "{first} {second} {to}");
                 }
             }
@@ -213,16 +213,16 @@ mod tests {
 
     #[test]
     fn what_arrives_takes_room_until_it_is_whole() {
-        let room = Room::of(100, "full");
-        let mut body = Arriving::new(Body::empty(), room.clone());
+        let room = Limit::with_capacity(100, "full");
+        let mut body = MeteredBody::new(Body::empty(), room.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let _entered = runtime.enter();
-        body.note(&[0, 0, 0, 0, 80]).expect("there is room");
-        body.note(&[0; 79]).expect("there is room");
-        assert!(room.bytes(17).is_err() && room.bytes(16).is_ok());
-        let refused = Arriving::new(Body::empty(), room.clone()).note(&[0; 20]).expect_err("there is none");
+        body.meter_piece(&[0, 0, 0, 0, 80]).expect("there is room");
+        body.meter_piece(&[0; 79]).expect("there is room");
+        assert!(room.try_acquire_bytes(17).is_err() && room.try_acquire_bytes(16).is_ok());
+        let refused = MeteredBody::new(Body::empty(), room.clone()).meter_piece(&[0; 20]).expect_err("there is none");
         assert!(ergodic_proto::status::retry_after(&refused).is_some(), "{refused}");
-        body.note(&[0]).expect("there is room");
-        assert!(room.bytes(100).is_ok());
+        body.meter_piece(&[0]).expect("there is room");
+        assert!(room.try_acquire_bytes(100).is_ok());
     }
 }

@@ -14,128 +14,128 @@ use ergodic_proto::status::{UserError, overloaded};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
-pub(crate) use crowd::{Crowd, Seat};
-pub(crate) use layer::Limited;
-pub(crate) use pages::{Pages, Stream};
-pub(crate) use rate::network;
+pub(crate) use crowd::{ConnectionLimit, ConnectionPermit};
+pub(crate) use layer::LimitLayer;
+pub(crate) use pages::{PageSender, ResponseStream};
+pub(crate) use rate::peer_network;
 
 /// Requests that are being answered; one that is answered by a stream counts until that begins.
-const REQUESTS: usize = 1024;
+const MAX_REQUESTS: usize = 1024;
 /// Bytes of messages of which a part has come.
-const ARRIVING: usize = 64 << 20;
+const MAX_INCOMING_BYTES: usize = 64 << 20;
 /// Bytes of results between their arrival and their answer.
-const RESULTS: usize = 64 << 20;
+const MAX_RESULT_BYTES: usize = 64 << 20;
 /// Bytes said in sessions that the event loop has not heard.
-const SAID: usize = 16 << 20;
+const MAX_SESSION_BYTES: usize = 16 << 20;
 /// Sessions of workers.
-const SESSIONS: usize = 8192;
+const MAX_SESSIONS: usize = 8192;
 /// Clients that follow a sweep.
-const WATCHERS: usize = 1024;
+const MAX_WATCHERS: usize = 1024;
 /// Clients that read rows, predictions, tables or curves: each has a thread and a view of the store.
-const READERS: usize = 64;
+const MAX_READERS: usize = 64;
 /// Bytes that all their answers take, and what is read for them.
-const ANSWERS: usize = 256 << 20;
+const MAX_ANSWER_BYTES: usize = 256 << 20;
 /// Files that are being sent to peers.
-const FETCHES: usize = 128;
+const MAX_FETCHES: usize = 128;
 /// Files that are being kept.
-const UPLOADS: usize = 32;
+const MAX_UPLOADS: usize = 32;
 /// Sweeps that are being read and pinned to their dataset, which may have to be loaded.
-const LAUNCHES: usize = 4;
+const MAX_LAUNCHES: usize = 4;
 /// Sweeps that are being paused, resumed, cancelled and so on.
-const CHANGES: usize = 16;
+const MAX_CHANGES: usize = 16;
 
 /// Whoever asks for much waits for so long until others have their answers.
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+const ANSWER_PERMIT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Whoever finds no room is to come again after this time.
-const COME_AGAIN: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// A place among those there are, or so many bytes: free again when dropped.
-pub(crate) type Place = OwnedSemaphorePermit;
+pub(crate) type Permit = OwnedSemaphorePermit;
 
 /// Places of one kind.
 #[derive(Debug, Clone)]
-pub(crate) struct Room {
-    free: Arc<Semaphore>,
-    most: usize,
-    what: &'static str,
+pub(crate) struct Limit {
+    semaphore: Arc<Semaphore>,
+    capacity: usize,
+    reason: &'static str,
 }
 
-impl Room {
-    fn of(most: usize, what: &'static str) -> Self {
-        Self { free: Arc::new(Semaphore::new(most)), most, what }
+impl Limit {
+    fn with_capacity(capacity: usize, reason: &'static str) -> Self {
+        Self { semaphore: Arc::new(Semaphore::new(capacity)), capacity, reason }
     }
 
     /// A place, or else the answer that there is none.
-    pub(crate) fn place(&self) -> Result<Place, Status> {
-        self.bytes(1)
+    pub(crate) fn try_acquire(&self) -> Result<Permit, Status> {
+        self.try_acquire_bytes(1)
     }
 
     /// So many bytes, or else the answer that there is no room for them.
-    pub(crate) fn bytes(&self, bytes: usize) -> Result<Place, Status> {
+    pub(crate) fn try_acquire_bytes(&self, bytes: usize) -> Result<Permit, Status> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.free.clone().try_acquire_many_owned(bytes).map_err(|_| self.full())
+        self.semaphore.clone().try_acquire_many_owned(bytes).map_err(|_| self.overloaded_status())
     }
 
     /// So many bytes, as soon as there is room for them.
-    pub(crate) async fn wait(&self, bytes: usize) -> Option<Place> {
-        let bytes = u32::try_from(bytes.min(self.most)).unwrap_or(u32::MAX);
-        self.free.clone().acquire_many_owned(bytes).await.ok()
+    pub(crate) async fn acquire_bytes(&self, bytes: usize) -> Option<Permit> {
+        let bytes = u32::try_from(bytes.min(self.capacity)).unwrap_or(u32::MAX);
+        self.semaphore.clone().acquire_many_owned(bytes).await.ok()
     }
 
     /// So many bytes for an answer, after a wait where others have them.
     ///
     /// # Errors
     /// There are never so many, and what to do is said; or not for a while.
-    pub(crate) async fn answer(&self, bytes: u64, instead: &str) -> Result<Place, Status> {
-        if bytes > self.most as u64 {
-            let (wanted, most) = (bytes >> 20, self.most >> 20);
+    pub(crate) async fn acquire_for_answer(&self, bytes: u64, instead: &str) -> Result<Permit, Status> {
+        if bytes > self.capacity as u64 {
+            let (wanted, most) = (bytes >> 20, self.capacity >> 20);
             let message =
                 format!("the answer would take about {wanted} MiB, of at most {most} MiB for all answers: {instead}");
             return Err(UserError::new(ErrorCode::Refused, message).into());
         }
-        let place = tokio::time::timeout(ANSWER_WITHIN, self.wait(bytes as usize)).await;
-        place.ok().flatten().ok_or_else(|| self.full())
+        let place = tokio::time::timeout(ANSWER_PERMIT_TIMEOUT, self.acquire_bytes(bytes as usize)).await;
+        place.ok().flatten().ok_or_else(|| self.overloaded_status())
     }
 
     /// The answer that there is no room.
-    pub(crate) fn full(&self) -> Status {
-        overloaded(&format!("the coordinator is busy: {}", self.what), COME_AGAIN)
+    pub(crate) fn overloaded_status(&self) -> Status {
+        overloaded(&format!("the coordinator is busy: {}", self.reason), RETRY_DELAY)
     }
 }
 
 /// Everything that is limited over all peers together.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
-    requests: Room,
-    arriving: Room,
-    pub(crate) results: Room,
-    pub(crate) said: Room,
-    pub(crate) sessions: Room,
-    pub(crate) watchers: Room,
-    pub(crate) readers: Room,
-    pub(crate) answers: Room,
-    pub(crate) fetches: Room,
-    pub(crate) uploads: Room,
-    pub(crate) launches: Room,
-    pub(crate) changes: Room,
+    requests: Limit,
+    incoming_bytes: Limit,
+    pub(crate) result_bytes: Limit,
+    pub(crate) session_bytes: Limit,
+    pub(crate) sessions: Limit,
+    pub(crate) watchers: Limit,
+    pub(crate) readers: Limit,
+    pub(crate) answer_bytes: Limit,
+    pub(crate) fetches: Limit,
+    pub(crate) uploads: Limit,
+    pub(crate) launches: Limit,
+    pub(crate) changes: Limit,
 }
 
 impl Limits {
     /// All places free.
     pub(crate) fn new() -> Self {
         Self {
-            requests: Room::of(REQUESTS, "it answers as many requests as it can"),
-            arriving: Room::of(ARRIVING, "too much is arriving at once"),
-            results: Room::of(RESULTS, "too many results wait to be stored"),
-            said: Room::of(SAID, "too much is said at once"),
-            sessions: Room::of(SESSIONS, "it has as many workers as it can"),
-            watchers: Room::of(WATCHERS, "too many clients follow sweeps"),
-            readers: Room::of(READERS, "too many clients read results"),
-            answers: Room::of(ANSWERS, "too much is being worked out for others"),
-            fetches: Room::of(FETCHES, "it sends as many files as it can"),
-            uploads: Room::of(UPLOADS, "it takes as many files as it can"),
-            launches: Room::of(LAUNCHES, "other sweeps are being launched"),
-            changes: Room::of(CHANGES, "too many sweeps are being steered"),
+            requests: Limit::with_capacity(MAX_REQUESTS, "it answers as many requests as it can"),
+            incoming_bytes: Limit::with_capacity(MAX_INCOMING_BYTES, "too much is arriving at once"),
+            result_bytes: Limit::with_capacity(MAX_RESULT_BYTES, "too many results wait to be stored"),
+            session_bytes: Limit::with_capacity(MAX_SESSION_BYTES, "too much is said at once"),
+            sessions: Limit::with_capacity(MAX_SESSIONS, "it has as many workers as it can"),
+            watchers: Limit::with_capacity(MAX_WATCHERS, "too many clients follow sweeps"),
+            readers: Limit::with_capacity(MAX_READERS, "too many clients read results"),
+            answer_bytes: Limit::with_capacity(MAX_ANSWER_BYTES, "too much is being worked out for others"),
+            fetches: Limit::with_capacity(MAX_FETCHES, "it sends as many files as it can"),
+            uploads: Limit::with_capacity(MAX_UPLOADS, "it takes as many files as it can"),
+            launches: Limit::with_capacity(MAX_LAUNCHES, "other sweeps are being launched"),
+            changes: Limit::with_capacity(MAX_CHANGES, "too many sweeps are being steered"),
         }
     }
 }

@@ -9,60 +9,63 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::Place;
+use super::Permit;
 
 /// Pages that are ready before they are read.
-const AHEAD: usize = 2;
+const PAGES_AHEAD: usize = 2;
 /// A reader that takes nothing for so long is not waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a peer is answered with.
-pub(crate) type Stream<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
+pub(crate) type ResponseStream<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
 
 /// Where pages go.
-pub(crate) struct Pages<T> {
+pub(crate) struct PageSender<T> {
     pages: mpsc::Sender<Result<T, Status>>,
-    cut_off: Arc<OnceLock<Status>>,
-    patience: Duration,
+    cutoff_status: Arc<OnceLock<Status>>,
+    timeout: Duration,
     /// Held, not read: its place among those that are answered.
-    _place: Place,
+    _permit: Permit,
 }
 
-impl<T: Send + 'static> Pages<T> {
+impl<T: Send + 'static> PageSender<T> {
     /// Pages, and the stream that they become.
-    pub(crate) fn new(place: Place) -> (Self, Stream<T>) {
-        Self::patient(place, PATIENCE)
+    pub(crate) fn new(place: Permit) -> (Self, ResponseStream<T>) {
+        Self::with_timeout(place, READ_TIMEOUT)
     }
 
-    fn patient(place: Place, patience: Duration) -> (Self, Stream<T>) {
-        let (pages, stream) = mpsc::channel(AHEAD);
+    fn with_timeout(place: Permit, patience: Duration) -> (Self, ResponseStream<T>) {
+        let (pages, stream) = mpsc::channel(PAGES_AHEAD);
         let cut_off = Arc::new(OnceLock::new());
         // What comes after the last page that there was room for. Without it, the answer would seem to be whole.
         let why = cut_off.clone();
         let end = tokio_stream::once(()).filter_map(move |()| why.get().cloned().map(Err));
-        (Self { pages, cut_off, patience, _place: place }, Box::pin(ReceiverStream::new(stream).chain(end)))
+        (
+            Self { pages, cutoff_status: cut_off, timeout: patience, _permit: place },
+            Box::pin(ReceiverStream::new(stream).chain(end)),
+        )
     }
 
     /// Sends a page; whether another one is wanted.
-    pub(crate) async fn send(&self, page: Result<T, Status>) -> bool {
-        match tokio::time::timeout(self.patience, self.pages.send(page)).await {
+    pub(crate) async fn send_page(&self, page: Result<T, Status>) -> bool {
+        match tokio::time::timeout(self.timeout, self.pages.send(page)).await {
             Ok(sent) => sent.is_ok(),
             Err(_) => {
-                let seconds = self.patience.as_secs();
+                let seconds = self.timeout.as_secs();
                 let why = format!("nothing of the answer was read for {seconds} s: ask again, and read it as it comes");
-                let _ = self.cut_off.set(Status::aborted(why));
+                let _ = self.cutoff_status.set(Status::aborted(why));
                 false
             }
         }
     }
 
     /// The same from a thread that is no part of the runtime's.
-    pub(crate) fn blocking_send(&self, page: Result<T, Status>) -> bool {
-        tokio::runtime::Handle::current().block_on(self.send(page))
+    pub(crate) fn send_page_blocking(&self, page: Result<T, Status>) -> bool {
+        tokio::runtime::Handle::current().block_on(self.send_page(page))
     }
 
     /// Returns when nobody reads any more.
-    pub(crate) async fn closed(&self) {
+    pub(crate) async fn wait_closed(&self) {
         self.pages.closed().await;
     }
 }
@@ -73,12 +76,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_stalls_is_told_so_when_it_reads_again() {
-        let room = super::super::Room::of(1, "full");
-        let (pages, mut stream) = Pages::patient(room.place().expect("it is free"), Duration::from_millis(1));
-        assert!(pages.send(Ok(1)).await && pages.send(Ok(2)).await);
-        assert!(!pages.send(Ok(3)).await);
+        let room = super::super::Limit::with_capacity(1, "full");
+        let (pages, mut stream) =
+            PageSender::with_timeout(room.try_acquire().expect("it is free"), Duration::from_millis(1));
+        assert!(pages.send_page(Ok(1)).await && pages.send_page(Ok(2)).await);
+        assert!(!pages.send_page(Ok(3)).await);
         drop(pages);
-        assert!(room.place().is_ok());
+        assert!(room.try_acquire().is_ok());
         assert!(matches!(stream.next().await, Some(Ok(1))) && matches!(stream.next().await, Some(Ok(2))));
         let end = stream.next().await.expect("the answer is not whole").expect_err("the answer is not whole");
         assert_eq!(end.code(), tonic::Code::Aborted, "{end}");

@@ -16,7 +16,7 @@ use ergodic_common::{Spec, TrialKey};
 
 use super::compare::find_value;
 use super::table::{AnalysisError, RowSource, find_axis};
-use crate::core::Counts;
+use crate::core::OutcomeCounts;
 use crate::store::TrialRange;
 use agreement::Agreement;
 use halves::SplitHalfDistances;
@@ -86,7 +86,7 @@ pub struct CellDistance {
 struct CellPredictions {
     /// `[moment][cell]`
     labels: Vec<Vec<PredictedLabels>>,
-    counts: Vec<Counts>,
+    counts: Vec<OutcomeCounts>,
 }
 
 /// Most cells of which any two are looked at.
@@ -213,7 +213,7 @@ impl DistanceQuery {
     fn read_predictions(&self, rows: RowSource<'_>) -> Result<CellPredictions, AnalysisError> {
         let mut gathered = CellPredictions {
             labels: vec![vec![PredictedLabels::new(self.points); self.cells.len()]; self.moments.len()],
-            counts: vec![Counts::default(); self.cells.len()],
+            counts: vec![OutcomeCounts::default(); self.cells.len()],
         };
         // Of a cell beside itself there is one position only.
         let places: BTreeMap<u64, usize> = self.cells.iter().enumerate().map(|(at, cell)| (*cell, at)).collect();

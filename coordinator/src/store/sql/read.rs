@@ -7,7 +7,7 @@ use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use super::{RowCallback, SqlConnection, SqlParam, SqlRow, damaged_column, select_all, select_number};
 use crate::core::interval::IntervalSet;
-use crate::core::{DataPin, Fence, LeaseRow, SweepRow, Tallies};
+use crate::core::{DataPin, Fence, LeaseRow, SweepRow, SweepTallies};
 use crate::store::rows::{
     StoredNumbers, TrialFields, attempt_checksum, curve_checksum, decode_f64s, decode_files, decode_finding,
     decode_intervals, decode_outcome, decode_predictions, decode_state, lease_checksum, predictions_checksum,
@@ -359,12 +359,12 @@ fn read_unchecked_sweep_row(row: &dyn SqlRow) -> Result<SweepRow, StoreError> {
         data: DataPin {
             hash: row.get_optional_hash(5)?,
             train: row.get_int(6)?.try_into().map_err(|_| damaged_column(6, "a number of images"))?,
-            words: row.get_text(7)?.to_owned(),
+            provenance: row.get_text(7)?.to_owned(),
         },
         state: decode_state(row.get_int(8)?).ok_or_else(|| damaged_column(8, "a known state"))?,
         launched_at: row.get_real(9)?,
         launched_by: row.get_text(18)?.to_owned(),
-        tallies: Tallies {
+        tallies: SweepTallies {
             releases: row.get_int(11)? as u64,
             duplicates: row.get_int(12)? as u64,
             mismatches: row.get_int(13)? as u64,

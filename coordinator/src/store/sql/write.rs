@@ -12,7 +12,7 @@ use super::{
     SqlConnection, SqlParam, SqlRow, damaged_column, read_trial_key, read_whole_trial_row, select_all, select_number,
 };
 use crate::core::audits::Finding;
-use crate::core::{Ended, LeaseRow, SweepRow, SweepState, WorkerId};
+use crate::core::{EndedLease, LeaseRow, SweepRow, SweepState, WorkerId};
 use crate::store::rows::{
     FAILED_OUTCOME, curve_checksum, decode_finding, differing_fields, encode_files, encode_finding, encode_intervals,
     encode_state, lease_checksum, sweep_checksum,
@@ -88,7 +88,7 @@ pub(super) fn insert_sweep(sql: &impl SqlConnection, row: &SweepRow) -> Result<i
         settings.as_str().into(),
         SqlParam::Bytes(row.data.hash.as_ref().map(|h| h.as_slice())),
         row.data.train.into(),
-        row.data.words.as_str().into(),
+        row.data.provenance.as_str().into(),
         encode_state(row.state).into(),
         SqlParam::Real(row.launched_at),
         SqlParam::Bytes(Some(&files)),
@@ -172,8 +172,8 @@ fn shrink_lease(sql: &impl SqlConnection, row: &LeaseRow) -> Result<(), StoreErr
     sql.execute_statement(text, &values).map(|_| ())
 }
 
-fn end_leases(sql: &impl SqlConnection, ended: &[Ended]) -> Result<(), StoreError> {
-    for Ended { fence, lost } in ended {
+fn end_leases(sql: &impl SqlConnection, ended: &[EndedLease]) -> Result<(), StoreError> {
+    for EndedLease { fence, lost } in ended {
         let place = [fence.lease.into(), fence.epoch.into()];
         if *lost
             && let Some(sweep) = select_number(sql, "SELECT sweep FROM leases WHERE lease = $1 AND epoch = $2", &place)?
@@ -433,7 +433,7 @@ fn add_to_tallies(sql: &impl SqlConnection, sweep: i64, report: &CommitReport) -
     // What was audited did not come again by itself.
     let compared = (report.already_stored.len() - report.audited.len()) as u64;
     let different = report.mismatches + report.contradicted;
-    change_sweep(sql, sweep, |row| row.tallies.count(compared, different, report.fenced))
+    change_sweep(sql, sweep, |row| row.tallies.count_batch(compared, different, report.fenced))
 }
 
 /// Moves rows of failed trials to the attempts.
