@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ergodic::cli::main()
+    ergodic::cli::run_cli()
 }

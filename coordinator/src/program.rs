@@ -5,7 +5,7 @@ use ergodic_proto::log::EscapedLineWriter;
 use ergodic_proto::status::UserError;
 use tracing_subscriber::EnvFilter;
 
-use crate::client::output::print;
+use crate::client::output::write_stdout;
 
 /// How a command ended well.
 pub enum CommandOutcome {
@@ -46,7 +46,7 @@ pub fn start_logging(default: &str, format: LogFormat) {
 /// Stdout cannot be written.
 pub fn print_output(text: String) -> Result<CommandOutcome, UserError> {
     let error = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}"));
-    print(&text).map_err(error)?;
+    write_stdout(&text).map_err(error)?;
     Ok(CommandOutcome::Done)
 }
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
-use ergodic::client::output::Format;
-use ergodic::client::plan::plan;
+use ergodic::client::output::TextFormat;
+use ergodic::client::plan::render_plan;
 use ergodic::core::interval::IntervalSet;
 use ergodic::core::{
     Admission, CommitOutcome, Core, CoreTime, DataPin, Effect, Fence, LeaseRow, StoredRow, Sweep, SweepRow, SweepState,
@@ -73,8 +73,8 @@ pub fn sweep(bytes: &[u8]) {
     let source = SpecSource { file: "f".into(), text, settings: parts.collect(), ..SpecSource::default() };
     source.named_files();
     let Ok(spec) = Spec::read_stored(&source) else { return };
-    for format in [Format::Json, Format::Table] {
-        plan(&spec, None, format);
+    for format in [TextFormat::Json, TextFormat::Table] {
+        render_plan(&spec, None, format);
     }
     assert!(spec.grid.cell_count() > 0, "a sweep has cells");
     for cell in spec.grid.iter().take(LOOKED_AT) {

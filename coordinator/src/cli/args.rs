@@ -13,19 +13,19 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::token::TokenRole;
 
 use crate::client::Client;
-use crate::client::effects::Part;
-use crate::client::output::{Format, RowFormat, Selection, Sink};
-use crate::client::plot::Kind;
+use crate::client::effects::EffectsPart;
+use crate::client::output::{OutputTarget, RowFormat, RowSelection, TextFormat};
+use crate::client::plot::PlotKind;
 use crate::client::predictions::PredictionFormat;
 use crate::program::LogFormat;
 
 /// Sweeps of repeated trainings, on every machine you can spare.
 #[derive(Debug, Parser)]
 #[command(name = "ergodic", version = BUILD, about, max_term_width = 100, after_help = EXIT_CODES)]
-pub struct Cli {
+pub struct ErgodicCli {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: CliCommand,
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 some trials failed, 2 bad input, 3 the coordinator does not answer, 4 refused,\n\
@@ -34,7 +34,7 @@ ERGODIC_LOG sets the log level (error, warn, info, debug).";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Run a sweep on this machine: coordinator, workers, progress, and the table at the end
     Run(RunArgs),
     /// Check a sweep file and show what it would be; nothing is stored
@@ -46,7 +46,7 @@ pub enum Command {
     /// List sweeps
     List(ListArgs),
     /// How a sweep is doing
-    Status(SweepArgs),
+    Status(StatusArgs),
     /// Follow a sweep to its end
     Watch(WatchArgs),
     /// List workers
@@ -114,28 +114,28 @@ pub enum Command {
 
 /// Where the coordinator is.
 #[derive(Debug, Args)]
-pub struct Target {
+pub struct ConnectionArgs {
     /// Address of the coordinator; of several that share a store, all addresses, separated by commas
     #[arg(long, env = "ERGODIC_COORDINATOR", default_value = "http://127.0.0.1:7700", value_name = "URL")]
     pub coordinator: String,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub access: AccessArgs,
+    pub access: ClientAuthArgs,
 }
 
-impl Target {
+impl ConnectionArgs {
     /// Connects there.
     ///
     /// # Errors
     /// A file cannot be used, or nobody answers who is to be trusted.
     pub async fn connect(&self) -> Result<Client, UserError> {
-        Client::connect(&self.coordinator, &self.access.read()?).await
+        Client::connect(&self.coordinator, &self.access.read_client_auth()?).await
     }
 }
 
 /// Who asks, and whom to trust.
 #[derive(Debug, Clone, Args)]
-pub struct AccessArgs {
+pub struct ClientAuthArgs {
     /// File with the token of a coordinator that asks for one
     #[arg(long, env = "ERGODIC_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
@@ -150,14 +150,14 @@ pub struct AccessArgs {
     pub key: Option<PathBuf>,
 }
 
-impl AccessArgs {
-    fn read(&self) -> Result<ClientAuth, UserError> {
+impl ClientAuthArgs {
+    fn read_client_auth(&self) -> Result<ClientAuth, UserError> {
         let access = ClientAuth { token: None, ca: self.ca.clone(), identity: self.cert.clone().zip(self.key.clone()) };
         access.with_token_file(self.token_file.as_deref())
     }
 
     /// The same options, for another program.
-    pub fn options(&self) -> Vec<OsString> {
+    pub fn to_cli_args(&self) -> Vec<OsString> {
         let all =
             [("--token-file", &self.token_file), ("--ca", &self.ca), ("--cert", &self.cert), ("--key", &self.key)];
         let given = all.into_iter().filter_map(|(option, file)| Some((option, file.as_ref()?)));
@@ -213,7 +213,7 @@ pub struct RunArgs {
     pub metric: Option<String>,
     /// Format of the table
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    pub format: TextFormat,
 }
 
 /// `ergodic plan`
@@ -233,10 +233,10 @@ pub struct PlanArgs {
     pub data_dir: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    pub format: TextFormat,
 }
 
 fn parse_precision(text: &str) -> Result<(String, f64), String> {
@@ -288,7 +288,7 @@ pub struct ServeArgs {
     pub client_ca: Option<PathBuf>,
     /// URL at which other machines reach this coordinator, for those that ask another one on the same store [default: the address
     /// that it listens on, or this machine's name]
-    #[arg(long, env = "ERGODIC_ADVERTISE", value_name = "URL", value_parser = coordinator_url)]
+    #[arg(long, env = "ERGODIC_ADVERTISE", value_name = "URL", value_parser = parse_coordinator_url)]
     pub advertise: Option<String>,
     /// Address for /healthz, /readyz and /metrics over plain HTTP [default: none]
     #[arg(long, env = "ERGODIC_HTTP", value_name = "ADDR")]
@@ -315,7 +315,7 @@ pub struct LaunchArgs {
     pub spec: SpecArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     /// Follow it to its end and print its table, after the id
     #[arg(long)]
     pub watch: bool,
@@ -329,23 +329,23 @@ pub struct LaunchArgs {
 pub struct ListArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    pub format: TextFormat,
 }
 
 /// Commands about one sweep.
 #[derive(Debug, Args)]
-pub struct SweepArgs {
+pub struct StatusArgs {
     /// The sweep: its id, a unique beginning of it, or "latest", your last one
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    pub format: TextFormat,
 }
 
 /// `ergodic watch`
@@ -355,7 +355,7 @@ pub struct WatchArgs {
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
 }
 
 /// `ergodic pause`, `resume`, `cancel` and `retry`
@@ -365,7 +365,7 @@ pub struct SteerArgs {
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     /// Take "latest" for granted, whatever it is
     #[arg(long, short)]
     pub yes: bool,
@@ -387,7 +387,7 @@ pub struct ExtendArgs {
     pub repeats: Option<u32>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     /// Take "latest" for granted, whatever it is
     #[arg(long, short)]
     pub yes: bool,
@@ -401,7 +401,7 @@ pub struct BackupArgs {
     pub output: PathBuf,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
 }
 
 /// `ergodic restore`
@@ -425,7 +425,7 @@ pub struct RemoveArgs {
     pub ids: Vec<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     /// Cancel those that have not ended
     #[arg(long)]
     pub force: bool,
@@ -444,7 +444,7 @@ pub struct ShareArgs {
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     /// From -100 to 100: a sweep of a lower one is given what one of a higher one cannot use
     #[arg(long, value_name = "N", allow_negative_numbers = true, required_unless_present = "weight")]
     pub priority: Option<i32>,
@@ -465,10 +465,10 @@ pub struct ExplainArgs {
     pub trial: Option<TrialKey>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    pub format: TextFormat,
 }
 
 /// `ergodic replay`
@@ -480,7 +480,7 @@ pub struct ReplayArgs {
     pub trial: TrialKey,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     /// Instruction set; none changes a bit
     #[arg(long, default_value = "auto", value_name = "auto|avx512|avx2|portable")]
     pub isa: String,
@@ -505,14 +505,14 @@ pub struct TableArgs {
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     /// Axes to group by, as in lr,wd; the others are pooled [default: all]
     #[arg(long, value_delimiter = ',', value_name = "AXES", conflicts_with_all = ["rows", "cols"])]
     pub by: Vec<String>,
     /// What counts alike in rows of several cells: trials with a value, so that cells in which more completed weigh more, or cells,
     /// as in `effects`; means and their intervals only, all else is of trials
     #[arg(long, value_enum, default_value_t)]
-    pub weight: Weight,
+    pub weight: PoolingWeight,
     /// Print a grid: axis down the side
     #[arg(long, value_name = "AXIS", requires = "cols")]
     pub rows: Option<String>,
@@ -533,12 +533,12 @@ pub struct TableArgs {
     pub stat: Vec<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub sink: SinkArgs,
+    pub sink: OutputArgs,
 }
 
 /// Where rows go, and how they are written.
 #[derive(Debug, Args)]
-pub struct SinkArgs {
+pub struct OutputArgs {
     /// A file to write it to, in place of what is there, instead of stdout
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -547,13 +547,13 @@ pub struct SinkArgs {
     pub format: Option<RowFormat>,
 }
 
-impl SinkArgs {
+impl OutputArgs {
     /// What they choose.
     ///
     /// # Errors
     /// As for [`Sink::of`].
-    pub fn read(self) -> Result<Sink, UserError> {
-        Sink::of(self.output, self.format)
+    pub fn into_output_target(self) -> Result<OutputTarget, UserError> {
+        OutputTarget::from_options(self.output, self.format)
     }
 }
 
@@ -564,15 +564,15 @@ pub struct TrialsArgs {
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub sink: SinkArgs,
+    pub sink: OutputArgs,
 }
 
 /// `--weight`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Weight {
+pub enum PoolingWeight {
     /// Each trial that has a value.
     #[default]
     Trials,
@@ -596,8 +596,8 @@ pub struct SelectionArgs {
 
 impl SelectionArgs {
     /// What they choose.
-    pub fn read(self) -> Selection {
-        Selection { condition: self.condition, sort: self.sort, top: self.top.map(|n| n as usize) }
+    pub fn into_row_selection(self) -> RowSelection {
+        RowSelection { condition: self.condition, sort: self.sort, top: self.top.map(|n| n as usize) }
     }
 }
 
@@ -608,10 +608,10 @@ pub struct PlotArgs {
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     /// Kind of picture
-    #[arg(long, value_enum, default_value_t = Kind::Heatmap)]
-    pub kind: Kind,
+    #[arg(long, value_enum, default_value_t = PlotKind::Heatmap)]
+    pub kind: PlotKind,
     /// Where to write it: a name that ends in .svg or .png [default: as SVG on stdout]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -660,7 +660,7 @@ pub struct ReportArgs {
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     /// Where to write index.html
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
@@ -673,7 +673,7 @@ pub struct CurvesArgs {
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     /// Metric [default: test_acc if it is measured]
     #[arg(long, default_value = "")]
     pub metric: String,
@@ -682,7 +682,7 @@ pub struct CurvesArgs {
     pub stat: Vec<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub sink: SinkArgs,
+    pub sink: OutputArgs,
 }
 
 /// `ergodic compare`
@@ -692,7 +692,7 @@ pub struct CompareArgs {
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     /// What to compare with, as in lr=0.1,wd=5e-4; axes that are not named have the value that they have in the cell compared
     #[arg(long, value_name = "AXIS=VALUE,…")]
     pub baseline: String,
@@ -707,7 +707,7 @@ pub struct CompareArgs {
     pub level: f64,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    pub format: TextFormat,
 }
 
 /// `ergodic distance`
@@ -717,7 +717,7 @@ pub struct DistanceArgs {
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     /// Two cells, each as in lr=0.1,wd=5e-4 or by its number, with a test of their difference [default: any two of all cells]
     #[arg(long, num_args = 2, value_names = ["CELL", "CELL"])]
     pub between: Vec<String>,
@@ -729,7 +729,7 @@ pub struct DistanceArgs {
     pub permutations: u32,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    pub format: TextFormat,
 }
 
 /// `ergodic effects`
@@ -739,7 +739,7 @@ pub struct EffectsArgs {
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     /// Metric [default: test_acc if it is measured]
     #[arg(long)]
     pub metric: Option<String>,
@@ -754,10 +754,10 @@ pub struct EffectsArgs {
     pub interaction: Vec<String>,
     /// Only this part [default: of csv and md one part, effects or interaction; otherwise all]
     #[arg(long, value_enum)]
-    pub part: Option<Part>,
+    pub part: Option<EffectsPart>,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    pub format: TextFormat,
 }
 
 /// `ergodic variance`
@@ -767,7 +767,7 @@ pub struct VarianceArgs {
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     /// Metric [default: test_acc if it is measured]
     #[arg(long)]
     pub metric: Option<String>,
@@ -779,7 +779,7 @@ pub struct VarianceArgs {
     pub level: f64,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    pub format: TextFormat,
 }
 
 /// `ergodic predictions`
@@ -789,7 +789,7 @@ pub struct PredictionsArgs {
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     /// Instead, the distributions of labels: per cell, step and test image, the share of trials that predict each class
     #[arg(long)]
     pub distributions: bool,
@@ -808,7 +808,7 @@ pub struct ExportArgs {
     pub output: String,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     /// Format of the tables
     #[arg(long, value_enum, default_value_t)]
     pub format: ExportFormat,
@@ -844,10 +844,10 @@ pub struct SqlArgs {
     pub from: Option<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub sink: SinkArgs,
+    pub sink: OutputArgs,
 }
 
 /// `ergodic weights`
@@ -859,7 +859,7 @@ pub struct WeightsArgs {
     pub trial: TrialKey,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
     /// Where to write them
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
@@ -880,7 +880,7 @@ pub enum TokenCommand {
 #[derive(Debug, Args)]
 pub struct NewTokenArgs {
     /// What its holder may do: take leases and deliver results; launch, steer and read sweeps; all that, and make tokens
-    #[arg(long, value_name = "worker|user|admin", value_parser = role)]
+    #[arg(long, value_name = "worker|user|admin", value_parser = parse_role)]
     pub role: TokenRole,
     /// When it ends, as in 30d [default: never]
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
@@ -893,16 +893,16 @@ pub struct NewTokenArgs {
     pub output: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
 }
 
-fn coordinator_url(text: &str) -> Result<String, String> {
+fn parse_coordinator_url(text: &str) -> Result<String, String> {
     let expected = "expected something like https://host:7700";
     let (scheme, rest) = text.split_once("://").ok_or(expected)?;
     if matches!(scheme, "http" | "https") && !rest.is_empty() { Ok(text.to_owned()) } else { Err(expected.to_owned()) }
 }
 
-fn role(text: &str) -> Result<TokenRole, String> {
+fn parse_role(text: &str) -> Result<TokenRole, String> {
     TokenRole::from_name(text).ok_or_else(|| "expected worker, user or admin".to_owned())
 }
 
@@ -913,23 +913,23 @@ pub struct RevokeTokenArgs {
     pub id: String,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub target: Target,
+    pub target: ConnectionArgs,
 }
 
 /// `ergodic bench`
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
     /// Run empty trials through the real path: coordinator process, worker processes, gRPC, durable store
-    Overhead(OverheadArgs),
+    Overhead(BenchOverheadArgs),
     /// The same while workers are killed, and a restart: everything is counted at the end
-    Soak(SoakArgs),
+    Soak(BenchSoakArgs),
     /// Ask for the tables, curves and dataset of a large sweep with made-up results
-    Tables(TablesArgs),
+    Tables(BenchTablesArgs),
 }
 
 /// `ergodic bench tables`
 #[derive(Debug, Args)]
-pub struct TablesArgs {
+pub struct BenchTablesArgs {
     /// Trials of the sweep, a multiple of 250
     #[arg(long, default_value_t = 120_000, value_name = "N", value_parser = clap::value_parser!(u32).range(250..=10_000_000))]
     pub trials: u32,
@@ -941,12 +941,12 @@ pub struct TablesArgs {
     pub dir: Option<PathBuf>,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    pub format: TextFormat,
 }
 
 /// `ergodic bench soak`
 #[derive(Debug, Args)]
-pub struct SoakArgs {
+pub struct BenchSoakArgs {
     /// Trials to run, a multiple of 100
     #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=100_000_000))]
     pub trials: u32,
@@ -964,12 +964,12 @@ pub struct SoakArgs {
     pub worker_bin: Option<PathBuf>,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    pub format: TextFormat,
 }
 
 /// `ergodic bench overhead`
 #[derive(Debug, Args)]
-pub struct OverheadArgs {
+pub struct BenchOverheadArgs {
     /// Trials to run, a multiple of 100
     #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     pub trials: u32,
@@ -984,7 +984,7 @@ pub struct OverheadArgs {
     pub worker_bin: Option<PathBuf>,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    pub format: TextFormat,
 }
 
 #[cfg(test)]
@@ -994,6 +994,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
-        Cli::command().debug_assert();
+        ErgodicCli::command().debug_assert();
     }
 }

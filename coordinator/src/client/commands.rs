@@ -20,10 +20,13 @@ use serde_json::json;
 use tonic::{Code, Response, Status, Streaming};
 
 use super::Client;
-use super::growth::{expected, halving_for_people, precision_for_people, size_for_people};
-use super::latest::signed;
-use super::output::{self, Format, Records, Selection};
-use super::watch::{audits_for_people, audits_left, describe, done, duration, eprintln_line, standing_word};
+use super::growth::{expected_trials, format_halving_status, format_precision_status, format_sweep_size};
+use super::latest::request_as_user;
+use super::output::{self, RowSelection, TableData, TextFormat};
+use super::watch::{
+    count_done_trials, format_audit_status, format_duration, format_progress, print_stderr_line, remaining_audits,
+    status_word,
+};
 
 /// What to print of a table, and how.
 #[derive(Debug, Clone, Default)]
@@ -37,7 +40,7 @@ pub struct TableOptions {
     /// Metrics; none for the main one.
     pub metrics: Vec<String>,
     /// Which rows, in which order.
-    pub selection: Selection,
+    pub selection: RowSelection,
     /// Step.
     pub at: Option<String>,
     /// Statistics by name, instead of those of every table.
@@ -45,7 +48,7 @@ pub struct TableOptions {
     /// Whether cells count alike in rows of several.
     pub cells_alike: bool,
     /// Format.
-    pub format: Format,
+    pub format: TextFormat,
 }
 
 /// A sweep file with the content of the files that it names.
@@ -61,7 +64,7 @@ pub struct SweepFile {
 ///
 /// # Errors
 /// One of them cannot be read or used.
-pub fn read_source(path: &str, settings: &[String]) -> Result<SweepFile, UserError> {
+pub fn read_sweep_file(path: &str, settings: &[String]) -> Result<SweepFile, UserError> {
     let text = std::fs::read_to_string(path).map_err(|e| {
         let message = match e.kind() {
             std::io::ErrorKind::NotFound => format!("{path}: there is no such sweep file"),
@@ -79,7 +82,7 @@ pub fn read_source(path: &str, settings: &[String]) -> Result<SweepFile, UserErr
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
     for named in named {
-        let content = read_named(path, &named)?;
+        let content = read_referenced_file(path, &named)?;
         let bad = |e: DataError| UserError::new(ErrorCode::BadInput, format!("{path}: {e}"));
         source.files.push(FilePin::from_bytes(&named, &content).map_err(bad)?);
         contents.push(content);
@@ -87,7 +90,7 @@ pub fn read_source(path: &str, settings: &[String]) -> Result<SweepFile, UserErr
     Ok(SweepFile { source, contents })
 }
 
-fn read_named(sweep_file: &str, named: &str) -> Result<Vec<u8>, UserError> {
+fn read_referenced_file(sweep_file: &str, named: &str) -> Result<Vec<u8>, UserError> {
     let folder = Path::new(sweep_file).parent().unwrap_or(Path::new(""));
     let place = folder.join(named);
     std::fs::read(&place).map_err(|e| {
@@ -103,20 +106,20 @@ fn read_named(sweep_file: &str, named: &str) -> Result<Vec<u8>, UserError> {
 
 /// What of a sweep is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Run {
+pub enum LaunchMode {
     /// All of it, whatever other sweeps have.
-    Again,
+    All,
     /// What no sweep of the store has the results of.
     Missing,
     /// The same, and an unfinished sweep of the same content goes on.
-    GoOn,
+    Resume,
 }
 
 /// Reads a sweep that is to be launched, as its launch would: with what new sweeps get where their files leave something open.
 ///
 /// # Errors
 /// It is none, or is refused to new sweeps.
-pub fn read_new(source: &SpecSource) -> Result<Spec, UserError> {
+pub fn read_launch_spec(source: &SpecSource) -> Result<Spec, UserError> {
     let bad = |e: SpecError| UserError::new(ErrorCode::BadInput, e.to_string());
     let spec = Spec::read_new(source).map_err(bad)?;
     refuse_misleading_sweep(&spec).map_err(|e| bad(e.with_file(&source.file)))?;
@@ -133,29 +136,36 @@ pub fn read_new(source: &SpecSource) -> Result<Spec, UserError> {
 ///
 /// # Errors
 /// It was refused, or nobody answers.
-pub async fn launch(client: &mut Client, file: &SweepFile, run: Run) -> Result<v1::LaunchResponse, UserError> {
+pub async fn launch_sweep(
+    client: &mut Client,
+    file: &SweepFile,
+    run: LaunchMode,
+) -> Result<v1::LaunchResponse, UserError> {
     // Files are sent for a sweep that can be run.
-    let spec = read_new(&file.source)?;
+    let spec = read_launch_spec(&file.source)?;
     if !file.contents.is_empty() {
-        client.go_to_the_leader().await?;
+        client.switch_to_leader().await?;
     }
     for (pin, content) in file.source.files.iter().zip(&file.contents) {
-        transfer::upload_file(&mut client.files, pin.hash, content.clone()).await.map_err(|e| client.error(&e))?;
+        transfer::upload_file(&mut client.files, pin.hash, content.clone())
+            .await
+            .map_err(|e| client.to_user_error(&e))?;
     }
-    let (resume, reuse) = (run == Run::GoOn, run != Run::Again);
+    let (resume, reuse) = (run == LaunchMode::Resume, run != LaunchMode::All);
     // Older coordinators take it where they read it alike.
     let source = SpecSource { grammar: spec.min_grammar(), ..file.source.clone() };
     let request = v1::LaunchRequest { source: Some((&source).into()), resume, reuse, seal: Vec::new() }.with_checksum();
-    let launched = client.sweeps.launch(signed(request)).await.map_err(|e| client.error(&e))?.into_inner();
-    let status = launched.status.as_ref().ok_or_else(|| incomplete("LaunchResponse"))?;
+    let launched =
+        client.sweeps.launch(request_as_user(request)).await.map_err(|e| client.to_user_error(&e))?.into_inner();
+    let status = launched.status.as_ref().ok_or_else(|| incomplete_response("LaunchResponse"))?;
     if !launched.looks.is_empty() {
-        eprintln_line(&format!("data: {}; {}", escape_line(&status.data), escape_line(&launched.looks)));
+        print_stderr_line(&format!("data: {}; {}", escape_line(&status.data), escape_line(&launched.looks)));
     }
     Ok(launched)
 }
 
 /// What need not be run, in lines for people; none where all of it is run.
-pub fn reused_for_people(launched: &v1::LaunchResponse) -> Vec<String> {
+pub fn format_reused_results(launched: &v1::LaunchResponse) -> Vec<String> {
     let mut lines = Vec::new();
     let Some(status) = &launched.status else { return lines };
     let id = &status.id;
@@ -168,12 +178,16 @@ pub fn reused_for_people(launched: &v1::LaunchResponse) -> Vec<String> {
                 format!("{id} has the results of all these trials: nothing is run (--again runs them once more)")
             }
             v1::SweepState::Paused => format!("{id} is the same, and paused: `ergodic resume {id}` lets it go on"),
-            _ => format!("{id} is the same, and goes on: {} of {} trials are done", done(status), status.trials),
+            _ => format!(
+                "{id} is the same, and goes on: {} of {} trials are done",
+                count_done_trials(status),
+                status.trials
+            ),
         });
     }
     if launched.copied > 0 {
         let (copied, from) = (launched.copied, launched.from.join(", "));
-        let left = status.trials.saturating_sub(done(status));
+        let left = status.trials.saturating_sub(count_done_trials(status));
         lines.push(format!(
             "{copied} results are taken over from {from}; {left} trials are to be run (--again runs all)"
         ));
@@ -196,8 +210,8 @@ pub fn reused_for_people(launched: &v1::LaunchResponse) -> Vec<String> {
 ///
 /// # Errors
 /// Nobody answers.
-pub async fn list(client: &mut Client, format: Format) -> Result<String, UserError> {
-    let sweeps = ask_sweeps(client).await?;
+pub async fn list_sweeps(client: &mut Client, format: TextFormat) -> Result<String, UserError> {
+    let sweeps = query_sweeps(client).await?;
     let columns = [
         "id",
         "name",
@@ -217,11 +231,11 @@ pub async fn list(client: &mut Client, format: Format) -> Result<String, UserErr
         vec![
             json!(s.id),
             json!(s.name),
-            json!(standing_word(s)),
+            json!(status_word(s)),
             json!(s.cells),
             json!(s.repeats),
             json!(s.trials),
-            json!(done(s)),
+            json!(count_done_trials(s)),
             json!(s.diverged),
             json!(s.failed),
             json!(s.priority),
@@ -230,28 +244,28 @@ pub async fn list(client: &mut Client, format: Format) -> Result<String, UserErr
             json!(s.launched_at),
         ]
     };
-    let records = records(&columns, sweeps.iter().map(row).collect());
-    if sweeps.is_empty() && format == Format::Table {
+    let records = table_from_rows(&columns, sweeps.iter().map(row).collect());
+    if sweeps.is_empty() && format == TextFormat::Table {
         return Ok("no sweep yet: launch one with `ergodic launch SPEC`\n".into());
     }
-    Ok(render(&records, format, |r| table_of(r, 12)))
+    Ok(render_table_data(&records, format, |r| render_first_columns(r, 12)))
 }
 
 /// All sweeps.
 ///
 /// # Errors
 /// Nobody answers.
-pub async fn ask_sweeps(client: &mut Client) -> Result<Vec<v1::SweepStatus>, UserError> {
+pub async fn query_sweeps(client: &mut Client) -> Result<Vec<v1::SweepStatus>, UserError> {
     let mut pages = match client.sweeps.list_pages(v1::ListRequest {}).await {
         Ok(pages) => pages.into_inner(),
         Err(status) if status.code() == Code::Unimplemented => {
-            let all = client.sweeps.list(v1::ListRequest {}).await.map_err(|e| client.error(&e))?;
+            let all = client.sweeps.list(v1::ListRequest {}).await.map_err(|e| client.to_user_error(&e))?;
             return Ok(all.into_inner().sweeps);
         }
-        Err(status) => return Err(client.error(&status)),
+        Err(status) => return Err(client.to_user_error(&status)),
     };
     let mut sweeps = Vec::new();
-    while let Some(page) = pages.message().await.map_err(|e| client.error(&e))? {
+    while let Some(page) = pages.message().await.map_err(|e| client.to_user_error(&e))? {
         sweeps.extend(page.sweeps);
     }
     Ok(sweeps)
@@ -261,18 +275,18 @@ pub async fn ask_sweeps(client: &mut Client) -> Result<Vec<v1::SweepStatus>, Use
 ///
 /// # Errors
 /// There is no such sweep, or nobody answers.
-pub async fn status(client: &mut Client, sweep: &str) -> Result<v1::SweepStatus, UserError> {
+pub async fn query_status(client: &mut Client, sweep: &str) -> Result<v1::SweepStatus, UserError> {
     let request = v1::StatusRequest { sweep: sweep.to_owned() };
-    let response = client.sweeps.status(request).await.map_err(|e| client.error(&e))?;
-    response.into_inner().status.ok_or_else(|| incomplete("StatusResponse"))
+    let response = client.sweeps.status(request).await.map_err(|e| client.to_user_error(&e))?;
+    response.into_inner().status.ok_or_else(|| incomplete_response("StatusResponse"))
 }
 
 /// `ergodic status`
-pub fn show_status(s: &v1::SweepStatus, format: Format) -> String {
+pub fn render_status(s: &v1::SweepStatus, format: TextFormat) -> String {
     let facts: Vec<(&str, serde_json::Value)> = vec![
         ("id", json!(s.id)),
         ("name", json!(s.name)),
-        ("state", json!(standing_word(s))),
+        ("state", json!(status_word(s))),
         ("withheld", if s.withheld.is_empty() { json!(null) } else { json!(s.withheld) }),
         ("priority", json!(s.priority)),
         ("weight", json!(s.weight)),
@@ -282,7 +296,7 @@ pub fn show_status(s: &v1::SweepStatus, format: Format) -> String {
         ("cells", json!(s.cells)),
         ("repeats", json!(s.repeats)),
         ("trials", json!(s.trials)),
-        ("done", json!(done(s))),
+        ("done", json!(count_done_trials(s))),
         ("completed", json!(s.completed)),
         ("diverged", json!(s.diverged)),
         ("failed", json!(s.failed)),
@@ -296,7 +310,7 @@ pub fn show_status(s: &v1::SweepStatus, format: Format) -> String {
         ("audits_same", json!(s.audit.map(|audit| audit.same))),
         ("audits_different", json!(s.audit.map(|audit| audit.different))),
         ("audits_failed", json!(s.audit.map(|audit| audit.failed))),
-        ("audits_left", json!(s.audit.as_ref().map(audits_left))),
+        ("audits_left", json!(s.audit.as_ref().map(remaining_audits))),
         ("checkpoints", json!(s.checkpoints)),
         ("until_metric", json!(s.precision.as_ref().map(|p| &p.metric))),
         ("until_ci95", json!(s.precision.as_ref().map(|p| p.ci95))),
@@ -308,7 +322,7 @@ pub fn show_status(s: &v1::SweepStatus, format: Format) -> String {
         ("rung", json!(s.halving.as_ref().map(|h| h.rung))),
         ("cells_standing", json!(s.halving.as_ref().map(|h| h.standing))),
         ("cells_ready", json!(s.halving.as_ref().map(|h| h.ready))),
-        ("expected_trials", json!(expected(s))),
+        ("expected_trials", json!(expected_trials(s))),
         ("workers", json!(s.workers)),
         ("slots", json!(s.slots)),
         ("rate", json!(s.rate)),
@@ -318,16 +332,16 @@ pub fn show_status(s: &v1::SweepStatus, format: Format) -> String {
         ("leader", if s.leader.is_empty() { json!(null) } else { json!(s.leader) }),
         ("trouble", if s.trouble.is_empty() { json!(null) } else { json!(s.trouble) }),
     ];
-    if format == Format::Json {
+    if format == TextFormat::Json {
         let object: serde_json::Map<_, _> = facts.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
         return format!("{}\n", serde_json::Value::Object(object));
     }
-    let records = Records {
+    let records = TableData {
         columns: facts.iter().map(|(k, _)| (*k).to_owned()).collect(),
         rows: vec![facts.into_iter().map(|(_, v)| v).collect()],
-        axes: 0,
+        key_columns: 0,
     };
-    render(&records, format, |_| status_for_people(s))
+    render_table_data(&records, format, |_| render_human_status(s))
 }
 
 /// Who launched it, if that is known.
@@ -335,30 +349,30 @@ fn launched_by(s: &v1::SweepStatus) -> Option<&str> {
     Some(s.launched_by.as_str()).filter(|by| !by.is_empty())
 }
 
-fn status_for_people(s: &v1::SweepStatus) -> String {
-    let mut out = format!("{} ({}) is {}\n", escape_line(&s.name), s.id, standing_word(s));
+fn render_human_status(s: &v1::SweepStatus) -> String {
+    let mut out = format!("{} ({}) is {}\n", escape_line(&s.name), s.id, status_word(s));
     if !s.withheld.is_empty() {
         out += &format!("  NOTHING OF IT IS RUN: {}\n", escape_line(&s.withheld));
     }
     if s.unreadable {
         return out + &format!("  `ergodic rm {}` removes it\n", s.id);
     }
-    out += &format!("  {} on {}\n", size_for_people(s), escape_line(&s.numerics));
+    out += &format!("  {} on {}\n", format_sweep_size(s), escape_line(&s.numerics));
     out += &format!("  data: {}\n", escape_line(&s.data));
     out += &launched_by(s).map_or_else(String::new, |by| format!("  launched by {}\n", escape_line(by)));
     if (s.priority, s.weight) != (0, 1.0) {
         out += &format!("  priority {}, weight {}\n", s.priority, format_shortest(s.weight));
     }
-    out += &format!("  {} done, {} in leases  {}\n", done(s), s.leased, describe(s));
+    out += &format!("  {} done, {} in leases  {}\n", count_done_trials(s), s.leased, format_progress(s));
     if s.releases + s.duplicates + s.fenced > 0 {
         out += &format!(
             "  lost leases given out again: {}, results compared with a stored row: {}, late batches: {}\n",
             s.releases, s.duplicates, s.fenced
         );
     }
-    let growth = precision_for_people(s).or(halving_for_people(s));
+    let growth = format_precision_status(s).or(format_halving_status(s));
     out += &growth.map_or_else(String::new, |known| format!("  {known}\n"));
-    out += &audits_for_people(s).map_or_else(String::new, |audits| format!("  {audits}\n"));
+    out += &format_audit_status(s).map_or_else(String::new, |audits| format!("  {audits}\n"));
     if s.checkpoints > 0 {
         out += &format!(
             "  checkpoints of unfinished trials: {}; `explain {} CELL/REPEAT` says of which step\n",
@@ -384,8 +398,8 @@ fn status_for_people(s: &v1::SweepStatus) -> String {
 ///
 /// # Errors
 /// Nobody answers.
-pub async fn workers(client: &mut Client, format: Format) -> Result<String, UserError> {
-    let response = client.sweeps.workers(v1::WorkersRequest {}).await.map_err(|e| client.error(&e))?;
+pub async fn list_workers(client: &mut Client, format: TextFormat) -> Result<String, UserError> {
+    let response = client.sweeps.workers(v1::WorkersRequest {}).await.map_err(|e| client.to_user_error(&e))?;
     let workers = response.into_inner().workers;
     let columns = ["name", "state", "slots", "running", "queued", "trials", "heard", "numerics", "build", "id"];
     let row = |w: &v1::WorkerStatus| {
@@ -396,30 +410,30 @@ pub async fn workers(client: &mut Client, format: Format) -> Result<String, User
             json!(w.running),
             json!(w.queued),
             json!(w.trials),
-            json!(format!("{} ago", duration(w.silent_seconds))),
+            json!(format!("{} ago", format_duration(w.silent_seconds))),
             json!(w.numerics.join(" ")),
             json!(w.build),
             json!(w.id),
         ]
     };
-    let records = records(&columns, workers.iter().map(row).collect());
-    if workers.is_empty() && format == Format::Table {
+    let records = table_from_rows(&columns, workers.iter().map(row).collect());
+    if workers.is_empty() && format == TextFormat::Table {
         return Ok("no worker is joined: start one with `ergodic-worker --join URL`\n".into());
     }
-    Ok(render(&records, format, |r| table_of(r, 8)))
+    Ok(render_table_data(&records, format, |r| render_first_columns(r, 8)))
 }
 
 /// `ergodic table`
 ///
 /// # Errors
 /// There is no such sweep, axis or metric, or nobody answers.
-pub async fn table(client: &mut Client, sweep: &str, options: &TableOptions) -> Result<String, UserError> {
-    let mut tables = ask_tables(client, sweep, options).await?;
-    options.selection.apply(&mut tables)?;
+pub async fn query_table_text(client: &mut Client, sweep: &str, options: &TableOptions) -> Result<String, UserError> {
+    let mut tables = query_tables(client, sweep, options).await?;
+    options.selection.apply_to_tables(&mut tables)?;
     let grid = options.rows.is_some();
     Ok(match &tables[..] {
-        [table] => show_table(table, grid, options.format),
-        tables => show_tables(tables, grid, options.format),
+        [table] => render_table(table, grid, options.format),
+        tables => render_metric_tables(tables, grid, options.format),
     })
 }
 
@@ -427,21 +441,25 @@ pub async fn table(client: &mut Client, sweep: &str, options: &TableOptions) -> 
 ///
 /// # Errors
 /// As for [`table`].
-pub async fn table_columns(client: &mut Client, sweep: &str, options: &TableOptions) -> Result<RecordBatch, UserError> {
-    let mut tables = ask_tables(client, sweep, options).await?;
+pub async fn query_table_batch(
+    client: &mut Client,
+    sweep: &str,
+    options: &TableOptions,
+) -> Result<RecordBatch, UserError> {
+    let mut tables = query_tables(client, sweep, options).await?;
     let first = &tables[0];
     // Of all rows, so that a column's type does not depend on which of them are wanted.
-    let axes = output::axis_types(first.axes.len(), first.rows.iter().map(|row| row.values.as_slice()));
-    options.selection.apply(&mut tables)?;
+    let axes = output::infer_axis_types(first.axes.len(), first.rows.iter().map(|row| row.values.as_slice()));
+    options.selection.apply_to_tables(&mut tables)?;
     let records = match &tables[..] {
-        [table] => output::summary_records(&table.axes, &table.columns, &table.rows),
-        tables => output::tidy(tables),
+        [table] => output::build_summary_data(&table.axes, &table.columns, &table.rows),
+        tables => output::build_tidy_data(tables),
     };
-    records.batch(&axes).map_err(|e| unfit(&e))
+    records.to_record_batch(&axes).map_err(|e| column_error(&e))
 }
 
 /// One table for each metric.
-async fn ask_tables(
+async fn query_tables(
     client: &mut Client,
     sweep: &str,
     options: &TableOptions,
@@ -463,7 +481,7 @@ async fn ask_tables(
             stats: options.stats.clone(),
             cells_alike: options.cells_alike,
         };
-        tables.push(ask_table(client, request).await?);
+        tables.push(query_table(client, request).await?);
     }
     Ok(tables)
 }
@@ -472,15 +490,15 @@ async fn ask_tables(
 ///
 /// # Errors
 /// There is no such sweep, axis, metric or statistic, or nobody answers.
-pub async fn ask_table(client: &mut Client, request: v1::TableRequest) -> Result<v1::TableResponse, UserError> {
+pub async fn query_table(client: &mut Client, request: v1::TableRequest) -> Result<v1::TableResponse, UserError> {
     let stats = request.stats.clone();
     let pages = client.sweeps.table_pages(request.clone()).await;
     let more = |table: &mut v1::TableResponse, page: v1::TableResponse| table.rows.extend(page.rows);
-    let table = match gathered(client, pages, more, "TableResponse").await? {
+    let table = match collect_pages(client, pages, more, "TableResponse").await? {
         Some(table) => table,
-        None => client.sweeps.table(request).await.map_err(|e| client.error(&e))?.into_inner(),
+        None => client.sweeps.table(request).await.map_err(|e| client.to_user_error(&e))?.into_inner(),
     };
-    check_columns(&stats, &table.columns)?;
+    check_stats_supported(&stats, &table.columns)?;
     Ok(table)
 }
 
@@ -488,20 +506,20 @@ pub async fn ask_table(client: &mut Client, request: v1::TableRequest) -> Result
 ///
 /// # Errors
 /// As for [`ask_table`].
-pub async fn ask_curves(client: &mut Client, request: v1::CurvesRequest) -> Result<v1::CurvesResponse, UserError> {
+pub async fn query_curves(client: &mut Client, request: v1::CurvesRequest) -> Result<v1::CurvesResponse, UserError> {
     let stats = request.stats.clone();
     let pages = client.sweeps.curve_pages(request.clone()).await;
     let more = |curves: &mut v1::CurvesResponse, page: v1::CurvesResponse| curves.points.extend(page.points);
-    let curves = match gathered(client, pages, more, "CurvesResponse").await? {
+    let curves = match collect_pages(client, pages, more, "CurvesResponse").await? {
         Some(curves) => curves,
-        None => client.sweeps.curves(request).await.map_err(|e| client.error(&e))?.into_inner(),
+        None => client.sweeps.curves(request).await.map_err(|e| client.to_user_error(&e))?.into_inner(),
     };
-    check_columns(&stats, &curves.columns)?;
+    check_stats_supported(&stats, &curves.columns)?;
     Ok(curves)
 }
 
 /// Pages as one answer; none of a coordinator of an older version, which sends it in one piece.
-async fn gathered<T>(
+async fn collect_pages<T>(
     client: &Client,
     pages: Result<Response<Streaming<T>>, Status>,
     more: impl Fn(&mut T, T),
@@ -510,11 +528,11 @@ async fn gathered<T>(
     let mut pages = match pages {
         Ok(pages) => pages.into_inner(),
         Err(status) if status.code() == Code::Unimplemented => return Ok(None),
-        Err(status) => return Err(client.error(&status)),
+        Err(status) => return Err(client.to_user_error(&status)),
     };
-    let first = pages.message().await.map_err(|e| client.error(&e))?;
-    let mut all = first.ok_or_else(|| incomplete(what))?;
-    while let Some(page) = pages.message().await.map_err(|e| client.error(&e))? {
+    let first = pages.message().await.map_err(|e| client.to_user_error(&e))?;
+    let mut all = first.ok_or_else(|| incomplete_response(what))?;
+    while let Some(page) = pages.message().await.map_err(|e| client.to_user_error(&e))? {
         more(&mut all, page);
     }
     Ok(Some(all))
@@ -524,18 +542,18 @@ async fn gathered<T>(
 ///
 /// # Errors
 /// There is no such sweep, or nobody answers.
-pub(super) async fn ask_trials(client: &mut Client, sweep: &str) -> Result<Vec<v1::TrialsResponse>, UserError> {
+pub(super) async fn query_trials(client: &mut Client, sweep: &str) -> Result<Vec<v1::TrialsResponse>, UserError> {
     let request = v1::TrialsRequest { sweep: sweep.to_owned(), trial: None };
-    let mut stream = client.sweeps.trials(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let mut stream = client.sweeps.trials(request).await.map_err(|e| client.to_user_error(&e))?.into_inner();
     let mut pages = Vec::new();
-    while let Some(page) = stream.message().await.map_err(|e| client.error(&e))? {
+    while let Some(page) = stream.message().await.map_err(|e| client.to_user_error(&e))? {
         pages.push(page);
     }
     Ok(pages)
 }
 
 /// A coordinator of an older version overlooks what it does not know.
-fn check_columns(stats: &[String], columns: &[String]) -> Result<(), UserError> {
+fn check_stats_supported(stats: &[String], columns: &[String]) -> Result<(), UserError> {
     if stats.is_empty() || !columns.is_empty() {
         return Ok(());
     }
@@ -543,11 +561,11 @@ fn check_columns(stats: &[String], columns: &[String]) -> Result<(), UserError> 
     Err(UserError::new(ErrorCode::Version, message))
 }
 
-fn show_table(table: &v1::TableResponse, grid: bool, format: Format) -> String {
-    let records = output::summary_records(&table.axes, &table.columns, &table.rows);
+fn render_table(table: &v1::TableResponse, grid: bool, format: TextFormat) -> String {
+    let records = output::build_summary_data(&table.axes, &table.columns, &table.rows);
     match (format, grid) {
-        (Format::Json, _) => {
-            let rows: Vec<String> = records.objects().iter().map(|row| format!("    {row}")).collect();
+        (TextFormat::Json, _) => {
+            let rows: Vec<String> = records.to_json_objects().iter().map(|row| format!("    {row}")).collect();
             format!(
                 "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
                 json!(table.sweep),
@@ -556,23 +574,24 @@ fn show_table(table: &v1::TableResponse, grid: bool, format: Format) -> String {
             )
         }
         // Whoever computes with it wants columns, not a grid of texts.
-        (Format::Csv, _) => records.csv(),
-        (Format::Md, false) => records.markdown(),
-        (Format::Md, true) => output::grid(table).1.markdown(),
-        (Format::Latex, false) => output::latex(std::slice::from_ref(table)),
-        (Format::Latex, true) => output::latex_grid(table),
-        (Format::Table, grid) => {
-            let body = if grid { output::grid(table).0 } else { output::people(table) };
-            format!("{}{body}{}{}", heading(table), output::legend(table), provenance(table))
+        (TextFormat::Csv, _) => records.to_csv(),
+        (TextFormat::Md, false) => records.to_markdown(),
+        (TextFormat::Md, true) => output::render_pivot(table).1.to_markdown(),
+        (TextFormat::Latex, false) => output::render_latex(std::slice::from_ref(table)),
+        (TextFormat::Latex, true) => output::render_latex_pivot(table),
+        (TextFormat::Table, grid) => {
+            let body = if grid { output::render_pivot(table).0 } else { output::render_human_table(table) };
+            format!("{}{body}{}{}", format_table_heading(table), output::render_legend(table), format_provenance(table))
         }
     }
 }
 
 /// Tables of several metrics over the same cells.
-fn show_tables(tables: &[v1::TableResponse], grid: bool, format: Format) -> String {
+fn render_metric_tables(tables: &[v1::TableResponse], grid: bool, format: TextFormat) -> String {
     match (format, grid) {
-        (Format::Json, _) => {
-            let rows: Vec<String> = output::tidy(tables).objects().iter().map(|row| format!("    {row}")).collect();
+        (TextFormat::Json, _) => {
+            let rows: Vec<String> =
+                output::build_tidy_data(tables).to_json_objects().iter().map(|row| format!("    {row}")).collect();
             let metrics: Vec<&str> = tables.iter().map(|table| table.metric.as_str()).collect();
             let (sweep, metrics) = (json!(tables[0].sweep), json!(metrics));
             format!(
@@ -580,21 +599,28 @@ fn show_tables(tables: &[v1::TableResponse], grid: bool, format: Format) -> Stri
                 rows.join(",\n")
             )
         }
-        (Format::Csv, _) => output::tidy(tables).csv(),
-        (Format::Md, false) => output::tidy(tables).markdown(),
-        (Format::Latex, false) => output::latex(tables),
-        (Format::Md, true) => output::tidy_grids(tables).markdown(),
-        (Format::Latex, true) => tables.iter().map(output::latex_grid).collect::<Vec<_>>().join("\n"),
-        (Format::Table, false) if tables[0].columns.is_empty() => {
+        (TextFormat::Csv, _) => output::build_tidy_data(tables).to_csv(),
+        (TextFormat::Md, false) => output::build_tidy_data(tables).to_markdown(),
+        (TextFormat::Latex, false) => output::render_latex(tables),
+        (TextFormat::Md, true) => output::build_tidy_pivots(tables).to_markdown(),
+        (TextFormat::Latex, true) => tables.iter().map(output::render_latex_pivot).collect::<Vec<_>>().join("\n"),
+        (TextFormat::Table, false) if tables[0].columns.is_empty() => {
             let metrics: Vec<&str> = tables.iter().map(|table| table.metric.as_str()).collect();
-            let head = heading(&v1::TableResponse { metric: metrics.join(", "), ..tables[0].clone() });
-            format!("{head}{}{}{}", output::side_by_side(tables), output::legends(tables), provenance(&tables[0]))
+            let head = format_table_heading(&v1::TableResponse { metric: metrics.join(", "), ..tables[0].clone() });
+            format!(
+                "{head}{}{}{}",
+                output::render_side_by_side(tables),
+                output::render_joint_legend(tables),
+                format_provenance(&tables[0])
+            )
         }
-        (Format::Table, _) => tables.iter().map(|table| show_table(table, grid, format)).collect::<Vec<_>>().join("\n"),
+        (TextFormat::Table, _) => {
+            tables.iter().map(|table| render_table(table, grid, format)).collect::<Vec<_>>().join("\n")
+        }
     }
 }
 
-fn heading(table: &v1::TableResponse) -> String {
+fn format_table_heading(table: &v1::TableResponse) -> String {
     let what = match table.columns.is_empty() {
         true => "mean ± 95 % CI over completed trials".to_owned(),
         false => table.columns.join(" / "),
@@ -602,7 +628,7 @@ fn heading(table: &v1::TableResponse) -> String {
     format!("{} ({}): {}, {what}\n", escape_line(&table.name), table.sweep, table.metric)
 }
 
-fn provenance(table: &v1::TableResponse) -> String {
+fn format_provenance(table: &v1::TableResponse) -> String {
     let part = match table.done == table.trials {
         true => format!("{} trials", table.trials),
         false => format!("{} of {} trials so far", table.done, table.trials),
@@ -614,83 +640,90 @@ fn provenance(table: &v1::TableResponse) -> String {
 ///
 /// # Errors
 /// There is no such sweep, or nobody answers.
-pub async fn trials(client: &mut Client, sweep: &str, format: Format) -> Result<String, UserError> {
-    let pages = ask_trials(client, sweep).await?;
-    Ok(render(&output::trial_records(&pages), format, |r| table_of(r, r.columns.len())))
+pub async fn query_trials_text(client: &mut Client, sweep: &str, format: TextFormat) -> Result<String, UserError> {
+    let pages = query_trials(client, sweep).await?;
+    Ok(render_table_data(&output::build_trial_data(&pages), format, |r| render_first_columns(r, r.columns.len())))
 }
 
 /// `ergodic trials` as columns.
 ///
 /// # Errors
 /// As for [`trials`].
-pub async fn trial_columns(client: &mut Client, sweep: &str) -> Result<RecordBatch, UserError> {
-    let pages = ask_trials(client, sweep).await?;
+pub async fn query_trials_batch(client: &mut Client, sweep: &str) -> Result<RecordBatch, UserError> {
+    let pages = query_trials(client, sweep).await?;
     let axes = pages.first().map_or(0, |page| page.axes.len());
     let rows = pages.iter().flat_map(|page| &page.rows).map(|row| row.values.as_slice());
-    let axes = output::axis_types(axes, rows);
-    output::trial_records(&pages).batch(&axes).map_err(|e| unfit(&e))
+    let axes = output::infer_axis_types(axes, rows);
+    output::build_trial_data(&pages).to_record_batch(&axes).map_err(|e| column_error(&e))
 }
 
 /// The stored row of one trial, with its sweep's id and columns.
 ///
 /// # Errors
 /// There is no such sweep, the trial has no row, or nobody answers.
-pub async fn trial(client: &mut Client, sweep: &str, key: TrialKey) -> Result<v1::TrialsResponse, UserError> {
+pub async fn query_trial(client: &mut Client, sweep: &str, key: TrialKey) -> Result<v1::TrialsResponse, UserError> {
     let request = v1::TrialsRequest { sweep: sweep.to_owned(), trial: Some(key.into()) };
-    let mut stream = client.sweeps.trials(request).await.map_err(|e| client.error(&e))?.into_inner();
-    let page = stream.message().await.map_err(|e| client.error(&e))?;
-    page.ok_or_else(|| incomplete("the row of the trial is missing"))
+    let mut stream = client.sweeps.trials(request).await.map_err(|e| client.to_user_error(&e))?.into_inner();
+    let page = stream.message().await.map_err(|e| client.to_user_error(&e))?;
+    page.ok_or_else(|| incomplete_response("the row of the trial is missing"))
 }
 
 /// `ergodic curves`
 ///
 /// # Errors
 /// There is no such sweep or metric, or nobody answers.
-pub async fn curves(
+pub async fn query_curves_text(
     client: &mut Client,
     sweep: &str,
     metric: &str,
     stats: &[String],
-    format: Format,
+    format: TextFormat,
 ) -> Result<String, UserError> {
-    let Curves { sweep, metric, records, .. } = curve_records(client, sweep, metric, stats).await?;
-    if format == Format::Json {
-        let objects: Vec<String> = records.objects().iter().map(|o| format!("    {o}")).collect();
+    let CurveTable { sweep, metric, data: records, .. } = query_curve_table(client, sweep, metric, stats).await?;
+    if format == TextFormat::Json {
+        let objects: Vec<String> = records.to_json_objects().iter().map(|o| format!("    {o}")).collect();
         let (sweep, metric) = (json!(sweep), json!(metric));
         return Ok(format!(
             "{{\n  \"sweep\": {sweep},\n  \"metric\": {metric},\n  \"rows\": [\n{}\n  ]\n}}\n",
             objects.join(",\n")
         ));
     }
-    Ok(render(&records, format, |r| format!("{metric} over steps\n{}", table_of(r, r.columns.len()))))
+    Ok(render_table_data(&records, format, |r| {
+        format!("{metric} over steps\n{}", render_first_columns(r, r.columns.len()))
+    }))
 }
 
 /// `ergodic curves` as columns.
 ///
 /// # Errors
 /// As for [`curves`].
-pub async fn curve_columns(
+pub async fn query_curves_batch(
     client: &mut Client,
     sweep: &str,
     metric: &str,
     stats: &[String],
 ) -> Result<RecordBatch, UserError> {
-    let curves = curve_records(client, sweep, metric, stats).await?;
-    curves.records.batch(&curves.axes).map_err(|e| unfit(&e))
+    let curves = query_curve_table(client, sweep, metric, stats).await?;
+    curves.data.to_record_batch(&curves.key_types).map_err(|e| column_error(&e))
 }
 
-struct Curves {
+struct CurveTable {
     sweep: String,
     metric: String,
     /// Types of the axes and of the step, which are the first columns.
-    axes: Vec<DataType>,
-    records: Records,
+    key_types: Vec<DataType>,
+    data: TableData,
 }
 
-async fn curve_records(client: &mut Client, sweep: &str, metric: &str, stats: &[String]) -> Result<Curves, UserError> {
+async fn query_curve_table(
+    client: &mut Client,
+    sweep: &str,
+    metric: &str,
+    stats: &[String],
+) -> Result<CurveTable, UserError> {
     let (metric, stats) = (metric.to_owned(), stats.to_vec());
     let request = v1::CurvesRequest { sweep: sweep.to_owned(), metric, stats, by: Vec::new() };
-    let curves = ask_curves(client, request).await?;
+    let curves = query_curves(client, request).await?;
     let row = |point: v1::CurvePoint| {
         let step = v1::AxisValue { kind: Some(v1::axis_value::Kind::Number(point.step as f64)) };
         let values = point.values.into_iter().chain([step]).collect();
@@ -699,15 +732,15 @@ async fn curve_records(client: &mut Client, sweep: &str, metric: &str, stats: &[
     };
     let rows: Vec<v1::TableRow> = curves.points.into_iter().map(row).collect();
     let axes: Vec<String> = curves.axes.into_iter().chain(["step".to_owned()]).collect();
-    let mut records = output::summary_records(&axes, &curves.columns, &rows);
+    let mut records = output::build_summary_data(&axes, &curves.columns, &rows);
     if curves.columns.is_empty() {
         drop_columns(&mut records, &["diverged", "failed"]);
     }
-    let types = output::axis_types(axes.len(), rows.iter().map(|row| row.values.as_slice()));
-    Ok(Curves { sweep: curves.sweep, metric: curves.metric, axes: types, records })
+    let types = output::infer_axis_types(axes.len(), rows.iter().map(|row| row.values.as_slice()));
+    Ok(CurveTable { sweep: curves.sweep, metric: curves.metric, key_types: types, data: records })
 }
 
-fn drop_columns(records: &mut Records, names: &[&str]) {
+fn drop_columns(records: &mut TableData, names: &[&str]) {
     for name in names {
         if let Some(at) = records.columns.iter().position(|c| c == name) {
             records.columns.remove(at);
@@ -720,7 +753,11 @@ fn drop_columns(records: &mut Records, names: &[&str]) {
 ///
 /// # Errors
 /// There is no such sweep, its state does not allow it, or nobody answers.
-pub async fn steer(client: &mut Client, sweep: &str, steering: v1::Steering) -> Result<v1::SweepStatus, UserError> {
+pub async fn steer_sweep(
+    client: &mut Client,
+    sweep: &str,
+    steering: v1::Steering,
+) -> Result<v1::SweepStatus, UserError> {
     let request = v1::SteerRequest { sweep: sweep.to_owned(), steering: steering.into(), ..Default::default() };
     send_steer(client, request).await
 }
@@ -729,7 +766,7 @@ pub async fn steer(client: &mut Client, sweep: &str, steering: v1::Steering) -> 
 ///
 /// # Errors
 /// There is no such sweep, it has ended, its share may not be such, or nobody answers.
-pub async fn share(
+pub async fn update_share(
     client: &mut Client,
     sweep: &str,
     priority: Option<i32>,
@@ -740,17 +777,17 @@ pub async fn share(
 }
 
 async fn send_steer(client: &mut Client, request: v1::SteerRequest) -> Result<v1::SweepStatus, UserError> {
-    let response = client.sweeps.steer(request).await.map_err(|e| client.error(&e))?;
-    response.into_inner().status.ok_or_else(|| incomplete("SteerResponse"))
+    let response = client.sweeps.steer(request).await.map_err(|e| client.to_user_error(&e))?;
+    response.into_inner().status.ok_or_else(|| incomplete_response("SteerResponse"))
 }
 
 /// `ergodic rm`, of one sweep
 ///
 /// # Errors
 /// There is no such sweep, it has not ended, or nobody answers.
-pub async fn remove(client: &mut Client, sweep: &str, force: bool) -> Result<String, UserError> {
+pub async fn remove_sweep(client: &mut Client, sweep: &str, force: bool) -> Result<String, UserError> {
     let request = v1::RemoveRequest { sweep: sweep.to_owned(), force };
-    let removed = client.sweeps.remove(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let removed = client.sweeps.remove(request).await.map_err(|e| client.to_user_error(&e))?.into_inner();
     let v1::RemoveResponse { sweep, name, trials, files, bytes } = removed;
     let megabytes = format_significant(bytes as f64 / 1e6, 3);
     Ok(format!("removed {sweep} ({}): {trials} rows, {files} files of {megabytes} MB\n", escape_line(&name)))
@@ -760,56 +797,60 @@ pub async fn remove(client: &mut Client, sweep: &str, force: bool) -> Result<Str
 ///
 /// # Errors
 /// There is no such sweep or trial, or nobody answers.
-pub async fn explain(
+pub async fn explain_sweep(
     client: &mut Client,
     sweep: &str,
     trial: Option<TrialKey>,
-    format: Format,
+    format: TextFormat,
 ) -> Result<String, UserError> {
     let request = v1::ExplainRequest { sweep: sweep.to_owned(), trial: trial.map(Into::into) };
-    let lines = client.sweeps.explain(request).await.map_err(|e| client.error(&e))?.into_inner().lines;
+    let lines = client.sweeps.explain(request).await.map_err(|e| client.to_user_error(&e))?.into_inner().lines;
     Ok(match format {
-        Format::Json => format!("{}\n", json!(lines)),
+        TextFormat::Json => format!("{}\n", json!(lines)),
         _ => lines.iter().map(|line| format!("{}\n", escape_line(line))).collect(),
     })
 }
 
-pub(super) fn records(columns: &[&str], rows: Vec<Vec<serde_json::Value>>) -> Records {
-    Records { columns: columns.iter().map(|c| (*c).to_owned()).collect(), rows, axes: 0 }
+pub(super) fn table_from_rows(columns: &[&str], rows: Vec<Vec<serde_json::Value>>) -> TableData {
+    TableData { columns: columns.iter().map(|c| (*c).to_owned()).collect(), rows, key_columns: 0 }
 }
 
-pub(super) fn render(records: &Records, format: Format, people: impl FnOnce(&Records) -> String) -> String {
+pub(super) fn render_table_data(
+    records: &TableData,
+    format: TextFormat,
+    people: impl FnOnce(&TableData) -> String,
+) -> String {
     match format {
-        Format::Table => people(records),
-        Format::Json => records.json(),
-        Format::Csv => records.csv(),
-        Format::Md => records.markdown(),
-        Format::Latex => output::latex_records(records),
+        TextFormat::Table => people(records),
+        TextFormat::Json => records.to_json(),
+        TextFormat::Csv => records.to_csv(),
+        TextFormat::Md => records.to_markdown(),
+        TextFormat::Latex => output::render_latex_data(records),
     }
 }
 
 /// Rows for people; texts in them are as they are to be shown.
-pub(super) fn simple_table(columns: &[String], rows: &[Vec<serde_json::Value>]) -> String {
-    let records = Records { columns: columns.to_vec(), rows: rows.to_vec(), axes: 0 };
-    table_of(&records, columns.len())
+pub(super) fn render_human_rows(columns: &[String], rows: &[Vec<serde_json::Value>]) -> String {
+    let records = TableData { columns: columns.to_vec(), rows: rows.to_vec(), key_columns: 0 };
+    render_first_columns(&records, columns.len())
 }
 
 /// The first columns of records, for people.
-fn table_of(records: &Records, columns: usize) -> String {
+fn render_first_columns(records: &TableData, columns: usize) -> String {
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
     out.set_header(records.columns[..columns].iter().map(|name| escape_line(name)));
-    for row in records.in_words("") {
+    for row in records.format_cells("") {
         out.add_row(row.into_iter().take(columns));
     }
     format!("{out}\n")
 }
 
-fn unfit(error: &ArrowError) -> UserError {
+fn column_error(error: &ArrowError) -> UserError {
     UserError::new(ErrorCode::Internal, format!("the answer cannot be put into columns: {error}"))
 }
 
-fn incomplete(message: &str) -> UserError {
+fn incomplete_response(message: &str) -> UserError {
     UserError::new(
         ErrorCode::Version,
         format!("the coordinator sent an incomplete {message}: is it of another version?"),

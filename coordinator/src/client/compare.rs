@@ -7,8 +7,8 @@ use ergodic_proto::v1;
 use serde_json::{Value, json};
 
 use super::Client;
-use super::commands::{render, simple_table};
-use super::output::{AxisWords, Format, Records, estimate, json_value, short_figure};
+use super::commands::{render_human_rows, render_table_data};
+use super::output::{AxisFormats, TableData, TextFormat, format_estimate, format_short_number, json_value};
 
 /// What to compare, and how to print it.
 #[derive(Debug, Clone)]
@@ -22,19 +22,19 @@ pub struct CompareOptions {
     /// Level of the intervals, in percent.
     pub level: f64,
     /// Format.
-    pub format: Format,
+    pub format: TextFormat,
 }
 
 /// `ergodic compare`
 ///
 /// # Errors
 /// There is no such sweep, axis, value or metric, nothing to compare, or nobody answers.
-pub async fn compare(client: &mut Client, sweep: &str, options: &CompareOptions) -> Result<String, UserError> {
+pub async fn compare_cells(client: &mut Client, sweep: &str, options: &CompareOptions) -> Result<String, UserError> {
     let (metric, at) = (options.metric.as_deref(), options.at.as_deref());
-    let compared = contrasts(client, sweep, &options.baseline, metric, at, options.level / 100.0).await?;
-    let records = records(&compared);
-    if options.format == Format::Json {
-        let rows: Vec<String> = records.objects().iter().map(|row| format!("    {row}")).collect();
+    let compared = query_contrasts(client, sweep, &options.baseline, metric, at, options.level / 100.0).await?;
+    let records = build_contrast_data(&compared);
+    if options.format == TextFormat::Json {
+        let rows: Vec<String> = records.to_json_objects().iter().map(|row| format!("    {row}")).collect();
         return Ok(format!(
             "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"baseline\": {},\n  \"level\": {},\n  \"note\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
             json!(compared.sweep),
@@ -45,14 +45,14 @@ pub async fn compare(client: &mut Client, sweep: &str, options: &CompareOptions)
             rows.join(",\n")
         ));
     }
-    Ok(render(&records, options.format, |_| people(&compared, options.level)))
+    Ok(render_table_data(&records, options.format, |_| render_human_contrasts(&compared, options.level)))
 }
 
 /// Asks for the cells against a baseline, as typed; `level` is a share.
 ///
 /// # Errors
 /// As for [`compare`].
-pub(super) async fn contrasts(
+pub(super) async fn query_contrasts(
     client: &mut Client,
     sweep: &str,
     baseline: &str,
@@ -62,16 +62,16 @@ pub(super) async fn contrasts(
 ) -> Result<v1::CompareResponse, UserError> {
     let request = v1::CompareRequest {
         sweep: sweep.to_owned(),
-        baseline: choices("--baseline", baseline)?,
+        baseline: parse_axis_choices("--baseline", baseline)?,
         metric: metric.unwrap_or_default().to_owned(),
         at: at.unwrap_or_default().to_owned(),
         level,
     };
-    Ok(client.sweeps.compare(request).await.map_err(|e| client.error(&e))?.into_inner())
+    Ok(client.sweeps.compare(request).await.map_err(|e| client.to_user_error(&e))?.into_inner())
 }
 
 /// What was given with an option, `lr=0.1,wd=5e-4`; commas within brackets and quotes belong to a value.
-pub(super) fn choices(option: &str, text: &str) -> Result<Vec<v1::AxisChoice>, UserError> {
+pub(super) fn parse_axis_choices(option: &str, text: &str) -> Result<Vec<v1::AxisChoice>, UserError> {
     let (mut parts, mut depth, mut quoted) = (vec![String::new()], 0_i32, false);
     for c in text.chars() {
         match c {
@@ -124,7 +124,7 @@ const COLUMNS: [&str; 18] = [
     "note",
 ];
 
-fn records(compared: &v1::CompareResponse) -> Records {
+fn build_contrast_data(compared: &v1::CompareResponse) -> TableData {
     let row = |row: &v1::Contrast| {
         let method = row.wilcoxon_p.map(|_| if row.wilcoxon_exact { "exact" } else { "normal" });
         let note = Some(&row.note).filter(|note| !note.is_empty());
@@ -150,21 +150,21 @@ fn records(compared: &v1::CompareResponse) -> Records {
         ];
         row.values.iter().map(json_value).chain(values).collect::<Vec<Value>>()
     };
-    Records {
+    TableData {
         columns: compared.axes.iter().cloned().chain(COLUMNS.map(str::to_owned)).collect(),
         rows: compared.rows.iter().map(row).collect(),
-        axes: compared.axes.len(),
+        key_columns: compared.axes.len(),
     }
 }
 
-fn people(compared: &v1::CompareResponse, level: f64) -> String {
+fn render_human_contrasts(compared: &v1::CompareResponse, level: f64) -> String {
     let interval = format!("{level} % CI");
     let after = ["n", "difference", &interval, "above/below", "sign p", "Wilcoxon p", "saved", ""];
     let header: Vec<String> = compared.axes.iter().cloned().chain(after.map(str::to_owned)).collect();
-    let number = |x: Option<f64>| short_figure(x);
-    let words = AxisWords::of(compared.axes.len(), compared.rows.iter().map(|row| row.values.as_slice()));
+    let number = |x: Option<f64>| format_short_number(x);
+    let words = AxisFormats::from_rows(compared.axes.len(), compared.rows.iter().map(|row| row.values.as_slice()));
     let row = |row: &v1::Contrast| {
-        let (difference, ends) = estimate(row.difference, row.low.zip(row.high));
+        let (difference, ends) = format_estimate(row.difference, row.low.zip(row.high));
         let approximate = if row.wilcoxon_p.is_some() && !row.wilcoxon_exact { "≈ " } else { "" };
         let cells = [
             row.n.to_string(),
@@ -176,7 +176,7 @@ fn people(compared: &v1::CompareResponse, level: f64) -> String {
             row.saved.map_or_else(|| number(None), |saved| format!("{saved:.0}")),
             row.note.clone(),
         ];
-        words.row(&row.values).chain(cells).map(Value::String).collect::<Vec<Value>>()
+        words.format_row(&row.values).chain(cells).map(Value::String).collect::<Vec<Value>>()
     };
     let rows: Vec<Vec<Value>> = compared.rows.iter().map(row).collect();
     let part = match compared.done == compared.trials {
@@ -191,7 +191,7 @@ fn people(compared: &v1::CompareResponse, level: f64) -> String {
         compared.sweep,
         compared.metric,
         compared.baseline,
-        simple_table(&header, &rows),
+        render_human_rows(&header, &rows),
         escape_line(&compared.data),
         escape_line(&compared.numerics)
     )
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn a_baseline_is_read_as_typed() {
         let read = |text| {
-            let all = choices("--baseline", text).map_err(|e| e.to_string())?;
+            let all = parse_axis_choices("--baseline", text).map_err(|e| e.to_string())?;
             Ok::<_, String>(all.into_iter().map(|c| (c.axis, c.value)).collect::<Vec<_>>())
         };
         let pair = |axis: &str, value: &str| (axis.to_owned(), value.to_owned());

@@ -15,7 +15,7 @@ use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
 use tonic::{Code, Status};
 
 /// How long the first of several addresses may take to answer before the next one is asked.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A coordinator that answered.
 #[derive(Debug, Clone)]
@@ -43,8 +43,8 @@ impl Client {
         let mut first_error = None;
         let several = urls.contains(',');
         for url in urls.split(',').map(str::trim) {
-            let connected = match Self::connect_to(url, access).await {
-                Ok(client) if several => client.if_it_answers().await,
+            let connected = match Self::connect_to_url(url, access).await {
+                Ok(client) if several => client.ensure_responsive().await,
                 connected => connected,
             };
             match connected {
@@ -53,14 +53,14 @@ impl Client {
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
-        Err(first_error.unwrap_or_else(|| unreachable(urls, "no address")))
+        Err(first_error.unwrap_or_else(|| unreachable_error(urls, "no address")))
     }
 
     /// Connects once more, after a connection broke.
     ///
     /// # Errors
     /// As for [`Client::connect`].
-    pub async fn again(&self) -> Result<Self, UserError> {
+    pub async fn reconnect(&self) -> Result<Self, UserError> {
         Self::connect(&self.target.0, &self.target.1).await
     }
 
@@ -68,27 +68,27 @@ impl Client {
     ///
     /// # Errors
     /// One of them does not answer.
-    pub async fn go_to_the_leader(&mut self) -> Result<(), UserError> {
-        let info = self.sweeps.info(v1::InfoRequest {}).await.map_err(|e| self.error(&e))?.into_inner();
+    pub async fn switch_to_leader(&mut self) -> Result<(), UserError> {
+        let info = self.sweeps.info(v1::InfoRequest {}).await.map_err(|e| self.to_user_error(&e))?.into_inner();
         if !info.leader.is_empty() {
-            let leader = Self::connect_to(&info.leader, &self.target.1).await?;
+            let leader = Self::connect_to_url(&info.leader, &self.target.1).await?;
             *self = Self { target: self.target.clone(), ..leader };
         }
         Ok(())
     }
 
     /// A frozen coordinator takes connections, too. Any answer will do, except that it cannot answer.
-    async fn if_it_answers(mut self) -> Result<Self, UserError> {
-        match tokio::time::timeout(ANSWERS_WITHIN, self.sweeps.info(v1::InfoRequest {})).await {
-            Err(_) => Err(unreachable(&self.url, "no answer within five seconds")),
-            Ok(Err(status)) if status.code() == Code::Unavailable => Err(self.error(&status)),
+    async fn ensure_responsive(mut self) -> Result<Self, UserError> {
+        match tokio::time::timeout(ANSWER_TIMEOUT, self.sweeps.info(v1::InfoRequest {})).await {
+            Err(_) => Err(unreachable_error(&self.url, "no answer within five seconds")),
+            Ok(Err(status)) if status.code() == Code::Unavailable => Err(self.to_user_error(&status)),
             Ok(_) => Ok(self),
         }
     }
 
-    async fn connect_to(url: &str, access: &ClientAuth) -> Result<Self, UserError> {
+    async fn connect_to_url(url: &str, access: &ClientAuth) -> Result<Self, UserError> {
         let connection = connect::connect_now(url, access).await.map_err(|error| match error.code {
-            ErrorCode::Unreachable => unreachable(url, &error.message),
+            ErrorCode::Unreachable => unreachable_error(url, &error.message),
             _ => error,
         })?;
         let sweeps = SweepServiceClient::new(connection.clone())
@@ -102,18 +102,18 @@ impl Client {
     }
 
     /// What a failed call means to the user.
-    pub fn error(&self, status: &Status) -> UserError {
+    pub fn to_user_error(&self, status: &Status) -> UserError {
         let error = UserError::from(status);
         // Whoever sends details has answered.
         if error.code == ErrorCode::Unreachable && status.details().is_empty() {
-            unreachable(&self.url, &connect::innermost_reason(status))
+            unreachable_error(&self.url, &connect::innermost_reason(status))
         } else {
             error
         }
     }
 }
 
-fn unreachable(url: &str, why: &str) -> UserError {
+fn unreachable_error(url: &str, why: &str) -> UserError {
     let message = format!(
         "no coordinator answers at {url} ({why}). Start one with `ergodic serve`, or name another with --coordinator URL or \
          ERGODIC_COORDINATOR; one that asks for tokens is at https://"

@@ -11,16 +11,16 @@ use tonic::Request;
 use tonic::metadata::MetadataValue;
 
 use super::Client;
-use super::commands::{ask_sweeps, status};
-use super::watch::{done, duration, eprintln_line, state_word};
+use super::commands::{query_status, query_sweeps};
+use super::watch::{count_done_trials, format_duration, print_stderr_line, state_word};
 
 /// The word for one's own last sweep.
 const LATEST: &str = "latest";
 /// Sweeps of others that are named.
-const MOST_NAMED: usize = 5;
+const MAX_NAMED_SWEEPS: usize = 5;
 
 /// A request that says who makes it, for a coordinator that asks for no tokens.
-pub fn signed<T>(message: T) -> Request<T> {
+pub fn request_as_user<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert_bin(USER_METADATA, MetadataValue::from_bytes(user_at_host().as_bytes()));
     request
@@ -40,20 +40,25 @@ fn user_at_host() -> String {
 ///
 /// # Errors
 /// They launched none, or nobody answers.
-pub async fn meant(client: &mut Client, id: &str) -> Result<String, UserError> {
+pub async fn resolve_sweep_id(client: &mut Client, id: &str) -> Result<String, UserError> {
     if id != LATEST {
         return Ok(id.to_owned());
     }
-    let info = client.sweeps.info(signed(v1::InfoRequest {})).await.map_err(|e| client.error(&e))?.into_inner();
+    let info = client
+        .sweeps
+        .info(request_as_user(v1::InfoRequest {}))
+        .await
+        .map_err(|e| client.to_user_error(&e))?
+        .into_inner();
     // One of an older version knows nobody.
     if info.you.is_empty() {
         return Ok(id.to_owned());
     }
-    own_latest(&ask_sweeps(client).await?, &info.you)
+    find_own_latest(&query_sweeps(client).await?, &info.you)
 }
 
 /// A sweep of which nobody knows whose it is may be anybody's.
-fn own_latest(sweeps: &[v1::SweepStatus], you: &str) -> Result<String, UserError> {
+fn find_own_latest(sweeps: &[v1::SweepStatus], you: &str) -> Result<String, UserError> {
     let is_own = |sweep: &&v1::SweepStatus| sweep.launched_by == you || sweep.launched_by.is_empty();
     if let Some(own) = sweeps.iter().rev().find(is_own) {
         return Ok(own.id.clone());
@@ -64,7 +69,7 @@ fn own_latest(sweeps: &[v1::SweepStatus], you: &str) -> Result<String, UserError
     let name = |sweep: &v1::SweepStatus| {
         format!("{} ({}) by {}", sweep.id, escape_line(&sweep.name), escape_line(&sweep.launched_by))
     };
-    let named: Vec<String> = sweeps.iter().rev().take(MOST_NAMED).map(name).collect();
+    let named: Vec<String> = sweeps.iter().rev().take(MAX_NAMED_SWEEPS).map(name).collect();
     let more = if sweeps.len() > named.len() { ", …" } else { "" };
     let message = format!(
         "latest: {} launched no sweep here; those of others are {}{more}: name one by its id",
@@ -78,29 +83,34 @@ fn own_latest(sweeps: &[v1::SweepStatus], you: &str) -> Result<String, UserError
 ///
 /// # Errors
 /// It was not agreed to; else as for [`meant`].
-pub async fn meant_to_change(client: &mut Client, id: &str, command: &str, yes: bool) -> Result<String, UserError> {
+pub async fn resolve_sweep_to_change(
+    client: &mut Client,
+    id: &str,
+    command: &str,
+    yes: bool,
+) -> Result<String, UserError> {
     if id != LATEST {
         return Ok(id.to_owned());
     }
-    let id = meant(client, id).await?;
-    let status = status(client, &id).await?;
-    let what = described(&status);
+    let id = resolve_sweep_id(client, id).await?;
+    let status = query_status(client, &id).await?;
+    let what = describe_sweep(&status);
     if yes {
-        eprintln_line(&format!("latest is {what}"));
+        print_stderr_line(&format!("latest is {what}"));
         return Ok(status.id);
     }
     if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
         let message = format!("latest is {what}: name it by its id, `ergodic {command} {}`, or say --yes", status.id);
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
-    match agreed(&format!("{command} {what}?")) {
+    match is_confirmed_by_user(&format!("{command} {what}?")) {
         true => Ok(status.id),
         false => Err(UserError::new(ErrorCode::Refused, "nothing was changed")),
     }
 }
 
 /// `abcdefgh (lr-wd), completed, 45 of 45 trials done, launched 3m 20s ago by anna@lab`
-fn described(status: &v1::SweepStatus) -> String {
+fn describe_sweep(status: &v1::SweepStatus) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
     let by =
         if status.launched_by.is_empty() { String::new() } else { format!(" by {}", escape_line(&status.launched_by)) };
@@ -109,13 +119,13 @@ fn described(status: &v1::SweepStatus) -> String {
         status.id,
         escape_line(&status.name),
         state_word(status.state()),
-        done(status),
+        count_done_trials(status),
         status.trials,
-        duration(now - status.launched_at)
+        format_duration(now - status.launched_at)
     )
 }
 
-fn agreed(question: &str) -> bool {
+fn is_confirmed_by_user(question: &str) -> bool {
     let mut terminal = std::io::stderr();
     let asked = write!(terminal, "{question} [y/N] ").and_then(|()| terminal.flush());
     let mut answer = String::new();
@@ -140,14 +150,14 @@ mod tests {
             sweep("d", "anna@lab"),
             sweep("e", "ben@lab"),
         ];
-        assert_eq!(own_latest(&sweeps, "anna@lab").ok().as_deref(), Some("d"));
-        assert_eq!(own_latest(&sweeps, "ben@lab").ok().as_deref(), Some("e"));
-        assert_eq!(own_latest(&sweeps, "cora@lab").ok().as_deref(), Some("b"), "nobody knows whose it is");
-        let others = own_latest(&sweeps[2..], "cora@lab").expect_err("these are of others").message;
+        assert_eq!(find_own_latest(&sweeps, "anna@lab").ok().as_deref(), Some("d"));
+        assert_eq!(find_own_latest(&sweeps, "ben@lab").ok().as_deref(), Some("e"));
+        assert_eq!(find_own_latest(&sweeps, "cora@lab").ok().as_deref(), Some("b"), "nobody knows whose it is");
+        let others = find_own_latest(&sweeps[2..], "cora@lab").expect_err("these are of others").message;
         assert!(
             others.contains("cora@lab launched no sweep here")
                 && others.contains("e (lr) by ben@lab, d (lr) by anna@lab")
         );
-        assert_eq!(own_latest(&[], "cora@lab").map_err(|e| e.code), Err(ErrorCode::NotFound));
+        assert_eq!(find_own_latest(&[], "cora@lab").map_err(|e| e.code), Err(ErrorCode::NotFound));
     }
 }

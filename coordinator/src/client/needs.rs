@@ -8,32 +8,32 @@ use ergodic_proto::v1;
 use serde_json::json;
 
 use super::Client;
-use super::commands::{render, simple_table};
-use super::output::{AxisWords, Format, Records, json_number, json_value};
-use super::watch::duration;
+use super::commands::{render_human_rows, render_table_data};
+use super::output::{AxisFormats, TableData, TextFormat, json_number, json_value};
+use super::watch::format_duration;
 
 /// `ergodic plan ID --precision METRIC=HALF_WIDTH`
 ///
 /// # Errors
 /// There is no such sweep or metric, or nobody answers.
-pub async fn needs(
+pub async fn estimate_sample_size(
     client: &mut Client,
     sweep: &str,
     metric: &str,
     ci95: f64,
-    format: Format,
+    format: TextFormat,
 ) -> Result<String, UserError> {
     let request = v1::NeedsRequest { sweep: sweep.to_owned(), metric: metric.to_owned(), ci95 };
-    let needs = client.sweeps.needs(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let needs = client.sweeps.needs(request).await.map_err(|e| client.to_user_error(&e))?.into_inner();
     Ok(match format {
-        Format::Json => as_json(&needs, ci95),
-        _ => render(&records(&needs), format, |_| for_people(&needs, ci95)),
+        TextFormat::Json => render_json_sample_size(&needs, ci95),
+        _ => render_table_data(&build_sample_size_data(&needs), format, |_| render_human_sample_size(&needs, ci95)),
     })
 }
 
 const COLUMNS: [&str; 6] = ["rows", "n", "std", "seconds", "repeats", "until"];
 
-fn records(needs: &v1::NeedsResponse) -> Records {
+fn build_sample_size_data(needs: &v1::NeedsResponse) -> TableData {
     let row = |cell: &v1::CellNeeds| {
         let values = cell.values.iter().map(json_value);
         let figures = [
@@ -47,10 +47,10 @@ fn records(needs: &v1::NeedsResponse) -> Records {
         values.chain(figures).collect()
     };
     let columns = needs.axes.iter().cloned().chain(COLUMNS.map(str::to_owned)).collect();
-    Records { columns, rows: needs.rows.iter().map(row).collect(), axes: needs.axes.len() }
+    TableData { columns, rows: needs.rows.iter().map(row).collect(), key_columns: needs.axes.len() }
 }
 
-fn as_json(needs: &v1::NeedsResponse, ci95: f64) -> String {
+fn render_json_sample_size(needs: &v1::NeedsResponse, ci95: f64) -> String {
     let missing = |missing: &Option<v1::MissingTrials>| {
         missing.as_ref().map(|missing| {
             json!({
@@ -72,30 +72,30 @@ fn as_json(needs: &v1::NeedsResponse, ci95: f64) -> String {
         "until": missing(&needs.until),
         "cells_without_values": needs.without,
         "slots": needs.slots,
-        "rows": records(needs).objects(),
+        "rows": build_sample_size_data(needs).to_json_objects(),
     });
     format!("{object}\n")
 }
 
-fn for_people(needs: &v1::NeedsResponse, ci95: f64) -> String {
+fn render_human_sample_size(needs: &v1::NeedsResponse, ci95: f64) -> String {
     let v1::NeedsResponse { sweep, name, metric, .. } = needs;
     let ci95 = format_shortest(ci95);
     let mut out = format!("{name} ({sweep}): what it takes to know {metric} to ± {ci95} with 95 % confidence\n");
-    let words = AxisWords::of(needs.axes.len(), needs.rows.iter().map(|cell| cell.values.as_slice()));
+    let words = AxisFormats::from_rows(needs.axes.len(), needs.rows.iter().map(|cell| cell.values.as_slice()));
     let row = |cell: &v1::CellNeeds| {
         let figures = [json!(cell.n), json_number(cell.std), json!(cell.repeats), json!(cell.until)];
-        words.row(&cell.values).map(|text| json!(text)).chain(figures).collect()
+        words.format_row(&cell.values).map(|text| json!(text)).chain(figures).collect()
     };
     let columns: Vec<String> =
         needs.axes.iter().cloned().chain(["n", "std", "repeats", "until"].map(str::to_owned)).collect();
     let rows: Vec<Vec<serde_json::Value>> = needs.rows.iter().map(row).collect();
-    out += &simple_table(&columns, &rows);
+    out += &render_human_rows(&columns, &rows);
     out += &match (needs.repeats, &needs.same) {
         (Some(repeats), Some(missing)) if missing.trials == 0 => {
             format!("the same repeats for all cells: {repeats} are enough, and all are there\n")
         }
         (Some(repeats), Some(missing)) => {
-            let what = work(missing);
+            let what = format_missing_work(missing);
             let how = match (repeats > u64::from(needs.has), needs.by_rule) {
                 (true, false) => format!(": `ergodic extend {sweep} --repeats {repeats}`"),
                 (_, true) => format!(": launch its file with repeats = {repeats}"),
@@ -110,9 +110,9 @@ fn for_people(needs: &v1::NeedsResponse, ci95: f64) -> String {
     };
     if let Some(missing) = &needs.until {
         let until = format!("[repeats] until = {{ metric = \"{metric}\", ci95 = {ci95} }}");
-        out += &format!("each cell until it is known, by {until}: {}\n", work(missing));
+        out += &format!("each cell until it is known, by {until}: {}\n", format_missing_work(missing));
     }
-    out += &without_values(needs);
+    out += &format_cells_without_values(needs);
     let unseen = needs.cells - needs.rows.len() as u64;
     if unseen > 0 {
         out += &format!("{unseen} cells have no results yet: they are taken to be like the others\n");
@@ -121,7 +121,7 @@ fn for_people(needs: &v1::NeedsResponse, ci95: f64) -> String {
 }
 
 /// What becomes of cells that no repeats would help; empty if there are none.
-fn without_values(needs: &v1::NeedsResponse) -> String {
+fn format_cells_without_values(needs: &v1::NeedsResponse) -> String {
     if needs.without == 0 {
         return String::new();
     }
@@ -140,7 +140,7 @@ fn without_values(needs: &v1::NeedsResponse) -> String {
 }
 
 /// `400 trials more, 2.2 core-hours, 17m 0s on 8 slots`
-fn work(missing: &v1::MissingTrials) -> String {
+fn format_missing_work(missing: &v1::MissingTrials) -> String {
     let hours = missing.slot_seconds / 3600.0;
     let cores = if hours < 0.1 {
         format!("{} core-seconds", format_significant(missing.slot_seconds, 3))
@@ -148,7 +148,7 @@ fn work(missing: &v1::MissingTrials) -> String {
         format!("{} core-hours", format_significant(hours, 3))
     };
     let eta = match missing.eta_seconds {
-        Some(seconds) => format!("{} with the workers that are joined", duration(seconds)),
+        Some(seconds) => format!("{} with the workers that are joined", format_duration(seconds)),
         None => "no worker is joined that could do it".into(),
     };
     format!("{} trials more, {cores}, {eta}", missing.trials)
@@ -172,15 +172,15 @@ mod tests {
             rows: vec![v1::CellNeeds::default(); 2],
             ..v1::NeedsResponse::default()
         };
-        let text = for_people(&needs, 0.1);
+        let text = render_human_sample_size(&needs, 0.1);
         assert!(text.contains("18, 32 trials more") && text.contains("`ergodic extend abc --repeats 18`"), "{text}");
         assert!(text.contains("16 of the 32 trials are theirs; `until` would repeat them"), "{text}");
-        let json: serde_json::Value = serde_json::from_str(&as_json(&needs, 0.1)).expect("JSON");
+        let json: serde_json::Value = serde_json::from_str(&render_json_sample_size(&needs, 0.1)).expect("JSON");
         assert_eq!(json["same"]["in_cells_without_values"], 16);
 
         // More repeats of a sweep with a rule of its own are not of all cells.
         needs.by_rule = true;
-        let text = for_people(&needs, 0.1);
+        let text = render_human_sample_size(&needs, 0.1);
         assert!(!text.contains("ergodic extend") && text.contains("launch its file with repeats = 18"), "{text}");
     }
 }

@@ -8,7 +8,7 @@ use ergodic_proto::v1;
 use serde_json::{Value, json};
 
 use super::Client;
-use super::output::{Records, json_value, plain};
+use super::output::{TableData, format_unquoted, json_value};
 
 /// `--format` of predictions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -25,23 +25,23 @@ pub enum PredictionFormat {
 ///
 /// # Errors
 /// There is no such sweep, it keeps no predictions, or nobody answers.
-pub async fn predictions(
+pub async fn print_predictions(
     client: &mut Client,
     sweep: &str,
     format: PredictionFormat,
     distributions: bool,
 ) -> Result<(), UserError> {
     let request = v1::PredictionsRequest { sweep: sweep.to_owned() };
-    let mut pages = client.sweeps.predictions(request).await.map_err(|e| client.error(&e))?.into_inner();
-    let mut printer = Printer::new(io::BufWriter::new(io::stdout().lock()), format, distributions);
+    let mut pages = client.sweeps.predictions(request).await.map_err(|e| client.to_user_error(&e))?.into_inner();
+    let mut printer = PredictionPrinter::new(io::BufWriter::new(io::stdout().lock()), format, distributions);
     let mut written = Ok(());
-    while let Some(page) = pages.message().await.map_err(|e| client.error(&e))? {
-        written = printer.page(page);
+    while let Some(page) = pages.message().await.map_err(|e| client.to_user_error(&e))? {
+        written = printer.print_page(page);
         if written.is_err() {
             break;
         }
     }
-    match written.and_then(|()| printer.end()) {
+    match written.and_then(|()| printer.finish()) {
         // Whoever reads has seen enough.
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
             Err(UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}")))
@@ -51,17 +51,17 @@ pub async fn predictions(
 }
 
 /// Prints rows under the columns and the probe set that the first page names.
-struct Printer<W> {
+struct PredictionPrinter<W> {
     out: W,
     format: PredictionFormat,
     first: Option<v1::PredictionsResponse>,
     /// Of the cell whose trials come, if distributions are asked for.
-    distribution: Option<Distribution>,
+    distribution: Option<LabelDistribution>,
 }
 
 /// How often the trials of a cell predict which class.
 #[derive(Debug, Default)]
-struct Distribution {
+struct LabelDistribution {
     cell: u64,
     values: Vec<v1::AxisValue>,
     steps: Vec<u64>,
@@ -71,59 +71,59 @@ struct Distribution {
     counts: Vec<Vec<u32>>,
 }
 
-impl<W: Write> Printer<W> {
-    const OF_TRIALS: [&str; 6] = ["cell", "repeat", "step", "image", "label", "class"];
-    const OF_CELLS: [&str; 7] = ["cell", "step", "image", "label", "class", "n", "share"];
+impl<W: Write> PredictionPrinter<W> {
+    const TRIAL_COLUMNS: [&str; 6] = ["cell", "repeat", "step", "image", "label", "class"];
+    const CELL_COLUMNS: [&str; 7] = ["cell", "step", "image", "label", "class", "n", "share"];
 
     fn new(out: W, format: PredictionFormat, distributions: bool) -> Self {
-        Self { out, format, first: None, distribution: distributions.then(Distribution::default) }
+        Self { out, format, first: None, distribution: distributions.then(LabelDistribution::default) }
     }
 
-    fn page(&mut self, page: v1::PredictionsResponse) -> io::Result<()> {
+    fn print_page(&mut self, page: v1::PredictionsResponse) -> io::Result<()> {
         let rows = match &self.first {
             Some(_) => page.rows,
             None => {
                 let (rows, first) = (page.rows, v1::PredictionsResponse { rows: Vec::new(), ..page });
-                self.header(&first)?;
+                self.print_header(&first)?;
                 self.first = Some(first);
                 rows
             }
         };
         for row in rows {
             match &mut self.distribution {
-                None => self.trial(&row)?,
+                None => self.print_trial(&row)?,
                 Some(known) if known.n > 0 && known.cell != row.key.unwrap_or_default().cell => {
                     let whole = std::mem::take(known);
-                    known.add(row);
-                    self.cell(&whole)?;
+                    known.add_trial(row);
+                    self.print_cell(&whole)?;
                 }
-                Some(known) => known.add(row),
+                Some(known) => known.add_trial(row),
             }
         }
         self.out.flush()
     }
 
-    fn end(mut self) -> io::Result<()> {
+    fn finish(mut self) -> io::Result<()> {
         if let Some(last) = self.distribution.take().filter(|last| last.n > 0) {
-            self.cell(&last)?;
+            self.print_cell(&last)?;
         }
         self.out.flush()
     }
 
-    fn header(&mut self, first: &v1::PredictionsResponse) -> io::Result<()> {
+    fn print_header(&mut self, first: &v1::PredictionsResponse) -> io::Result<()> {
         if self.format == PredictionFormat::Json {
             return Ok(());
         }
-        let names = if self.distribution.is_some() { &Self::OF_CELLS[..] } else { &Self::OF_TRIALS[..] };
+        let names = if self.distribution.is_some() { &Self::CELL_COLUMNS[..] } else { &Self::TRIAL_COLUMNS[..] };
         let axes = first.axes.iter().map(|axis| json!(axis)).collect::<Vec<_>>();
-        writeln!(self.out, "{}{}", csv_start(&axes), names.join(","))
+        writeln!(self.out, "{}{}", format_csv_prefix(&axes), names.join(","))
     }
 
-    fn trial(&mut self, row: &v1::PredictionRow) -> io::Result<()> {
+    fn print_trial(&mut self, row: &v1::PredictionRow) -> io::Result<()> {
         let Self { out, format, first, .. } = self;
         let first = first.as_ref().expect("the first page came before");
         let v1::TrialKey { cell, repeat } = row.key.unwrap_or_default();
-        let start = start(*format, first, &row.values);
+        let start = format_line_prefix(*format, first, &row.values);
         for (step, classes) in row.steps.iter().zip(row.classes.chunks_exact(first.images.len().max(1))) {
             for ((image, label), class) in first.images.iter().zip(&first.labels).zip(classes) {
                 match format {
@@ -138,10 +138,10 @@ impl<W: Write> Printer<W> {
         Ok(())
     }
 
-    fn cell(&mut self, known: &Distribution) -> io::Result<()> {
+    fn print_cell(&mut self, known: &LabelDistribution) -> io::Result<()> {
         let Self { out, format, first, .. } = self;
         let first = first.as_ref().expect("the first page came before");
-        let start = start(*format, first, &known.values);
+        let start = format_line_prefix(*format, first, &known.values);
         let (cell, n) = (known.cell, known.n);
         for (step, points) in known.steps.iter().zip(known.counts.chunks_exact(first.images.len().max(1))) {
             for ((image, label), counts) in first.images.iter().zip(&first.labels).zip(points) {
@@ -163,9 +163,9 @@ impl<W: Write> Printer<W> {
     }
 }
 
-impl Distribution {
+impl LabelDistribution {
     /// Takes another trial of the cell, or the first one.
-    fn add(&mut self, row: v1::PredictionRow) {
+    fn add_trial(&mut self, row: v1::PredictionRow) {
         if self.n == 0 {
             (self.cell, self.values, self.steps) = (row.key.unwrap_or_default().cell, row.values, row.steps);
             self.counts = vec![Vec::new(); row.classes.len()];
@@ -182,10 +182,10 @@ impl Distribution {
 }
 
 /// A cell's values as the beginning of a line.
-fn start(format: PredictionFormat, first: &v1::PredictionsResponse, values: &[v1::AxisValue]) -> String {
+fn format_line_prefix(format: PredictionFormat, first: &v1::PredictionsResponse, values: &[v1::AxisValue]) -> String {
     let values: Vec<Value> = values.iter().map(json_value).collect();
     match format {
-        PredictionFormat::Csv => csv_start(&values),
+        PredictionFormat::Csv => format_csv_prefix(&values),
         PredictionFormat::Json => {
             first.axes.iter().zip(&values).map(|(axis, value)| format!("{}:{value},", json!(axis))).collect()
         }
@@ -193,9 +193,9 @@ fn start(format: PredictionFormat, first: &v1::PredictionsResponse, values: &[v1
 }
 
 /// Values as the beginning of a line of CSV.
-fn csv_start(values: &[Value]) -> String {
-    let records = Records { columns: values.iter().map(plain).collect(), rows: Vec::new(), axes: 0 };
-    if values.is_empty() { String::new() } else { format!("{},", records.csv().trim_end()) }
+fn format_csv_prefix(values: &[Value]) -> String {
+    let records = TableData { columns: values.iter().map(format_unquoted).collect(), rows: Vec::new(), key_columns: 0 };
+    if values.is_empty() { String::new() } else { format!("{},", records.to_csv().trim_end()) }
 }
 
 #[cfg(test)]
@@ -220,14 +220,14 @@ mod tests {
             ..v1::PredictionsResponse::default()
         };
         let mut out = Vec::new();
-        let mut printer = Printer::new(&mut out, format, distributions);
-        printer.page(first).expect("memory can be written");
+        let mut printer = PredictionPrinter::new(&mut out, format, distributions);
+        printer.print_page(first).expect("memory can be written");
         // One row per page.
         for row in rows {
             let page = v1::PredictionsResponse { rows: vec![row], ..v1::PredictionsResponse::default() };
-            printer.page(page).expect("memory can be written");
+            printer.print_page(page).expect("memory can be written");
         }
-        printer.end().expect("memory can be written");
+        printer.finish().expect("memory can be written");
         String::from_utf8(out).expect("text")
     }
 

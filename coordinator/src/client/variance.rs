@@ -7,8 +7,8 @@ use ergodic_proto::v1;
 use serde_json::{Value, json};
 
 use super::Client;
-use super::commands::{render, simple_table};
-use super::output::{AxisWords, Format, Records, json_value, short_figure};
+use super::commands::{render_human_rows, render_table_data};
+use super::output::{AxisFormats, TableData, TextFormat, format_short_number, json_value};
 
 /// What is to be known, and how it is printed.
 #[derive(Debug, Clone)]
@@ -20,24 +20,28 @@ pub struct VarianceOptions {
     /// Level of the intervals, in percent.
     pub level: f64,
     /// Format.
-    pub format: Format,
+    pub format: TextFormat,
 }
 
 /// `ergodic variance`
 ///
 /// # Errors
 /// There is no such sweep or metric, the sweep crosses no streams, trials are missing, or nobody answers.
-pub async fn variance(client: &mut Client, sweep: &str, options: &VarianceOptions) -> Result<String, UserError> {
+pub async fn decompose_variance(
+    client: &mut Client,
+    sweep: &str,
+    options: &VarianceOptions,
+) -> Result<String, UserError> {
     let request = v1::VarianceRequest {
         sweep: sweep.to_owned(),
         metric: options.metric.clone().unwrap_or_default(),
         at: options.at.clone().unwrap_or_default(),
         level: options.level / 100.0,
     };
-    let found = client.sweeps.variance(request).await.map_err(|e| client.error(&e))?.into_inner();
-    let records = records(&found);
-    if options.format == Format::Json {
-        let rows: Vec<String> = records.objects().iter().map(|row| format!("    {row}")).collect();
+    let found = client.sweeps.variance(request).await.map_err(|e| client.to_user_error(&e))?.into_inner();
+    let records = build_variance_data(&found);
+    if options.format == TextFormat::Json {
+        let rows: Vec<String> = records.to_json_objects().iter().map(|row| format!("    {row}")).collect();
         return Ok(format!(
             "{{\n  \"sweep\": {},\n  \"metric\": {},\n  \"level\": {},\n  \"rows\": [\n{}\n  ]\n}}\n",
             json!(found.sweep),
@@ -46,11 +50,11 @@ pub async fn variance(client: &mut Client, sweep: &str, options: &VarianceOption
             rows.join(",\n")
         ));
     }
-    Ok(render(&records, options.format, |_| people(&found, options.level)))
+    Ok(render_table_data(&records, options.format, |_| render_human_variance(&found, options.level)))
 }
 
 /// One row per cell and component; of a cell without any, one row that says why.
-fn records(found: &v1::VarianceResponse) -> Records {
+fn build_variance_data(found: &v1::VarianceResponse) -> TableData {
     let figures = ["component", "n", "df", "variance", "share", "ci_low", "ci_high", "note"].map(str::to_owned);
     let rows = found.cells.iter().flat_map(|cell| {
         let start = move || cell.values.iter().map(json_value);
@@ -72,19 +76,19 @@ fn records(found: &v1::VarianceResponse) -> Records {
         };
         none.into_iter().chain(cell.components.iter().map(row))
     });
-    Records {
+    TableData {
         columns: found.axes.iter().cloned().chain(figures).collect(),
         rows: rows.collect(),
-        axes: found.axes.len(),
+        key_columns: found.axes.len(),
     }
 }
 
-fn people(found: &v1::VarianceResponse, level: f64) -> String {
+fn render_human_variance(found: &v1::VarianceResponse, level: f64) -> String {
     let interval = format!("{level} % CI");
     let after = ["component", "df", "variance", "share", "deviation", &interval, ""];
     let header: Vec<String> = found.axes.iter().cloned().chain(after.map(str::to_owned)).collect();
-    let words = AxisWords::of(found.axes.len(), found.cells.iter().map(|cell| cell.values.as_slice()));
-    let rows: Vec<Vec<Value>> = found.cells.iter().flat_map(|cell| cell_for_people(cell, &words)).collect();
+    let words = AxisFormats::from_rows(found.axes.len(), found.cells.iter().map(|cell| cell.values.as_slice()));
+    let rows: Vec<Vec<Value>> = found.cells.iter().flat_map(|cell| format_cell_rows(cell, &words)).collect();
     let part = match found.done == found.trials {
         true => format!("{} trials", found.trials),
         false => format!("{} of {} trials so far", found.done, found.trials),
@@ -95,18 +99,18 @@ fn people(found: &v1::VarianceResponse, level: f64) -> String {
         escape_line(&found.name),
         found.sweep,
         found.metric,
-        simple_table(&header, &rows),
+        render_human_rows(&header, &rows),
         escape_line(&found.data),
         escape_line(&found.numerics)
     )
 }
 
 /// Names and note stand in a cell's first row alone.
-fn cell_for_people(cell: &v1::VarianceCell, words: &AxisWords) -> Vec<Vec<Value>> {
+fn format_cell_rows(cell: &v1::VarianceCell, words: &AxisFormats) -> Vec<Vec<Value>> {
     let first = |at: usize, text: String| if at == 0 { text } else { String::new() };
-    let start = |at: usize| words.row(&cell.values).map(move |text| first(at, text));
+    let start = |at: usize| words.format_row(&cell.values).map(move |text| first(at, text));
     let figure = |x: f64| format_significant(x, 3);
-    let nothing = || short_figure(None);
+    let nothing = || format_short_number(None);
     let text = |cells: Vec<String>| cells.into_iter().map(Value::String).collect::<Vec<Value>>();
     if cell.components.is_empty() {
         let blank = (0..6).map(|_| nothing()).chain([cell.note.clone()]);
@@ -119,7 +123,9 @@ fn cell_for_people(cell: &v1::VarianceCell, words: &AxisWords) -> Vec<Vec<Value>
             component.df.to_string(),
             figure(component.variance),
             component.share.map_or_else(nothing, |share| format!("{} %", figure(100.0 * share))),
-            Some(component.variance).filter(|x| *x >= 0.0).map_or_else(nothing, |x| short_figure(Some(x.sqrt()))),
+            Some(component.variance)
+                .filter(|x| *x >= 0.0)
+                .map_or_else(nothing, |x| format_short_number(Some(x.sqrt()))),
             ends.map_or_else(nothing, |(low, high)| format!("{} … {}", figure(low), figure(high))),
             first(at, cell.note.clone()),
         ];

@@ -11,23 +11,23 @@ use ergodic_proto::v1;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Client;
-use super::growth::{expected, halving_for_people, precision_for_people};
-use super::watch_grid::lines;
+use super::growth::{expected_trials, format_halving_status, format_precision_status};
+use super::watch_grid::render_watch_grid;
 
 /// Time between two lines where there is no terminal.
-const LINE_EVERY: Duration = Duration::from_secs(5);
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a coordinator that went away is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Follows a sweep to its end, through restarts of the coordinator.
 ///
 /// # Errors
 /// The sweep is unknown, or the coordinator stays away.
-pub async fn follow(client: &mut Client, sweep: &str) -> Result<v1::SweepStatus, UserError> {
-    let mut progress = Progress::new();
+pub async fn follow_sweep(client: &mut Client, sweep: &str) -> Result<v1::SweepStatus, UserError> {
+    let mut progress = ProgressDisplay::new();
     let mut away_since: Option<Instant> = None;
     loop {
-        match follow_once(client, sweep, &mut progress).await {
+        match follow_stream(client, sweep, &mut progress).await {
             Ok(Some(status)) => {
                 progress.finish(&status);
                 return Ok(status);
@@ -36,14 +36,14 @@ pub async fn follow(client: &mut Client, sweep: &str) -> Result<v1::SweepStatus,
             Ok(None) => {}
             Err(error) if error.code != ErrorCode::Unreachable => return Err(error),
             Err(error) => {
-                if away_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                if away_since.get_or_insert_with(Instant::now).elapsed() > RECONNECT_TIMEOUT {
                     return Err(error);
                 }
-                progress.say("the coordinator is away; waiting for it");
+                progress.show_message("the coordinator is away; waiting for it");
             }
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
-        if let Ok(again) = client.again().await {
+        if let Ok(again) = client.reconnect().await {
             *client = again;
             away_since = None;
         }
@@ -51,31 +51,31 @@ pub async fn follow(client: &mut Client, sweep: &str) -> Result<v1::SweepStatus,
 }
 
 /// Reads one stream; gives the last status if the sweep has ended.
-async fn follow_once(
+async fn follow_stream(
     client: &mut Client,
     sweep: &str,
-    progress: &mut Progress,
+    progress: &mut ProgressDisplay,
 ) -> Result<Option<v1::SweepStatus>, UserError> {
     let request = v1::WatchRequest { sweep: sweep.to_owned() };
     let stream = client.sweeps.watch(request).await;
-    let mut stream = stream.map_err(|e| client.error(&e))?.into_inner();
-    while let Some(message) = stream.message().await.map_err(|e| client.error(&e))? {
+    let mut stream = stream.map_err(|e| client.to_user_error(&e))?.into_inner();
+    while let Some(message) = stream.message().await.map_err(|e| client.to_user_error(&e))? {
         let Some(status) = message.status else { continue };
         let open = matches!(status.state(), v1::SweepState::Running | v1::SweepState::Paused);
         if !open || !status.withheld.is_empty() {
             return Ok(Some(status));
         }
-        progress.show(&status, message.grid.as_ref());
+        progress.show_status(&status, message.grid.as_ref());
     }
     Ok(None)
 }
 
-struct Progress {
+struct ProgressDisplay {
     bar: Option<ProgressBar>,
     last_line: Option<Instant>,
 }
 
-impl Progress {
+impl ProgressDisplay {
     fn new() -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{msg}\n{wide_bar} {pos}/{len}");
@@ -84,32 +84,37 @@ impl Progress {
         Self { bar, last_line: None }
     }
 
-    fn show(&mut self, status: &v1::SweepStatus, grid: Option<&v1::WatchGrid>) {
-        let message = describe(status);
+    fn show_status(&mut self, status: &v1::SweepStatus, grid: Option<&v1::WatchGrid>) {
+        let message = format_progress(status);
         match &self.bar {
             Some(bar) => {
-                let (width, height) = terminal();
-                let mut above = grid.map(|grid| lines(grid, &status.metric, width, height)).unwrap_or_default();
-                above.extend(folded(&message, width));
-                bar.set_length(expected(status));
-                bar.set_position(done(status));
+                let (width, height) = terminal_size();
+                let mut above =
+                    grid.map(|grid| render_watch_grid(grid, &status.metric, width, height)).unwrap_or_default();
+                above.extend(wrap_description(&message, width));
+                bar.set_length(expected_trials(status));
+                bar.set_position(count_done_trials(status));
                 bar.set_message(escape_lines(&above.join("\n")).into_owned());
             }
-            None if self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY) => {
+            None if self.last_line.is_none_or(|at| at.elapsed() >= LINE_INTERVAL) => {
                 self.last_line = Some(Instant::now());
-                let about = if expected(status) > status.trials { "about " } else { "" };
-                eprintln_line(&format!("{}/{about}{} trials  {message}", done(status), expected(status)));
+                let about = if expected_trials(status) > status.trials { "about " } else { "" };
+                print_stderr_line(&format!(
+                    "{}/{about}{} trials  {message}",
+                    count_done_trials(status),
+                    expected_trials(status)
+                ));
             }
             None => {}
         }
     }
 
-    fn say(&mut self, message: &str) {
+    fn show_message(&mut self, message: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(message.to_owned()),
-            None if self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY) => {
+            None if self.last_line.is_none_or(|at| at.elapsed() >= LINE_INTERVAL) => {
                 self.last_line = Some(Instant::now());
-                eprintln_line(message);
+                print_stderr_line(message);
             }
             None => {}
         }
@@ -119,31 +124,39 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        let state = standing_word(status);
-        eprintln_line(&format!("{state}: {}/{} trials  {}", done(status), status.trials, outcomes(status)));
+        let state = status_word(status);
+        print_stderr_line(&format!(
+            "{state}: {}/{} trials  {}",
+            count_done_trials(status),
+            status.trials,
+            format_incomplete_counts(status)
+        ));
         if !status.withheld.is_empty() {
-            eprintln_line(&format!("NOTHING OF IT IS RUN: {}", status.withheld));
+            print_stderr_line(&format!("NOTHING OF IT IS RUN: {}", status.withheld));
         }
         if status.mismatches > 0 {
-            eprintln_line(&format!(
+            print_stderr_line(&format!(
                 "ALARM: {} results came a second time with other bits; see `ergodic explain {}`",
                 status.mismatches, status.id
             ));
         }
-        precision_for_people(status).or(halving_for_people(status)).iter().for_each(|known| eprintln_line(known));
-        audits_for_people(status).iter().for_each(|audits| eprintln_line(audits));
+        format_precision_status(status)
+            .or(format_halving_status(status))
+            .iter()
+            .for_each(|known| print_stderr_line(known));
+        format_audit_status(status).iter().for_each(|audits| print_stderr_line(audits));
     }
 }
 
 /// Characters per line and lines of the terminal at stderr.
-fn terminal() -> (usize, usize) {
+fn terminal_size() -> (usize, usize) {
     let size = rustix::termios::tcgetwinsize(std::io::stderr()).ok().filter(|size| size.ws_col > 0);
     // One column less: some terminals break a line that is full.
     size.map_or((79, 24), |size| (usize::from(size.ws_col) - 1, usize::from(size.ws_row)))
 }
 
 /// Lines of a description, broken between its parts.
-fn folded(message: &str, width: usize) -> Vec<String> {
+fn wrap_description(message: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for part in message.split("  ") {
         match lines.last_mut().filter(|line| line.chars().count() + 2 + part.chars().count() <= width) {
@@ -155,14 +168,14 @@ fn folded(message: &str, width: usize) -> Vec<String> {
 }
 
 /// Trials that have a row.
-pub fn done(status: &v1::SweepStatus) -> u64 {
+pub fn count_done_trials(status: &v1::SweepStatus) -> u64 {
     status.completed + status.diverged + status.failed
 }
 
 /// `audit: 12 of 12 trials run again by another worker process, 12 with the same bits`
-pub fn audits_for_people(status: &v1::SweepStatus) -> Option<String> {
+pub fn format_audit_status(status: &v1::SweepStatus) -> Option<String> {
     let audit = status.audit.as_ref()?;
-    let (left, made) = (audits_left(audit), audit.due - audits_left(audit));
+    let (left, made) = (remaining_audits(audit), audit.due - remaining_audits(audit));
     let what = "trials run again by another worker process";
     let mut line = format!("audit: {made} of {} {what}, {} with the same bits", audit.due, audit.same);
     let parts = [(audit.different, "with OTHER bits"), (audit.failed, "failed")];
@@ -177,19 +190,19 @@ pub fn audits_for_people(status: &v1::SweepStatus) -> Option<String> {
 }
 
 /// Audits that found nothing yet.
-pub fn audits_left(audit: &v1::AuditStatus) -> u64 {
+pub fn remaining_audits(audit: &v1::AuditStatus) -> u64 {
     audit.due.saturating_sub(audit.same + audit.different + audit.failed)
 }
 
 /// `12.5/s  eta 1m 20s  2 workers/4 slots  3 diverged  best test_acc 0.981 at lr=0.1`
-pub fn describe(status: &v1::SweepStatus) -> String {
+pub fn format_progress(status: &v1::SweepStatus) -> String {
     let mut parts = Vec::new();
     if status.state() == v1::SweepState::Paused {
         parts.push(format!("paused: `ergodic resume {}` goes on", status.id));
     }
     if status.rate > 0.0 {
         parts.push(format!("{}/s", format_significant(status.rate, 3)));
-        parts.push(format!("eta {}", duration(status.eta_seconds)));
+        parts.push(format!("eta {}", format_duration(status.eta_seconds)));
     }
     if status.state() == v1::SweepState::Running {
         parts.push(match status.workers {
@@ -199,9 +212,12 @@ pub fn describe(status: &v1::SweepStatus) -> String {
             n => format!("{n} worker{}/{} slots", if n == 1 { "" } else { "s" }, status.slots),
         });
     }
-    parts.extend(Some(outcomes(status)).filter(|text| !text.is_empty()));
-    if let Some(left) =
-        status.audit.as_ref().map(audits_left).filter(|left| *left > 0 && status.state() == v1::SweepState::Running)
+    parts.extend(Some(format_incomplete_counts(status)).filter(|text| !text.is_empty()));
+    if let Some(left) = status
+        .audit
+        .as_ref()
+        .map(remaining_audits)
+        .filter(|left| *left > 0 && status.state() == v1::SweepState::Running)
     {
         parts.push(format!("{left} to be audited"));
     }
@@ -223,14 +239,14 @@ pub fn describe(status: &v1::SweepStatus) -> String {
 }
 
 /// `3 diverged  1 failed`
-fn outcomes(status: &v1::SweepStatus) -> String {
+fn format_incomplete_counts(status: &v1::SweepStatus) -> String {
     let part = |n: u64, what: &str| (n > 0).then(|| format!("{n} {what}"));
     let parts = [part(status.diverged, "diverged"), part(status.failed, "failed")];
     parts.into_iter().flatten().collect::<Vec<_>>().join("  ")
 }
 
 /// How a sweep is doing, in a word or two.
-pub fn standing_word(status: &v1::SweepStatus) -> &'static str {
+pub fn status_word(status: &v1::SweepStatus) -> &'static str {
     match (status.unreadable, status.withheld.is_empty()) {
         (true, _) => "unreadable",
         (false, false) => "read-only",
@@ -250,7 +266,7 @@ pub fn state_word(state: v1::SweepState) -> &'static str {
 }
 
 /// `45s`, `3m 20s`, `2h 5m`, `3d 4h`
-pub fn duration(seconds: f64) -> String {
+pub fn format_duration(seconds: f64) -> String {
     let s = seconds.max(0.0).ceil() as u64;
     match s {
         0..60 => format!("{s}s"),
@@ -262,7 +278,7 @@ pub fn duration(seconds: f64) -> String {
 
 /// A line on stderr; a stderr that is gone is no reason to stop.
 #[allow(clippy::print_stderr, reason = "progress and prose belong on stderr")]
-pub fn eprintln_line(line: &str) {
+pub fn print_stderr_line(line: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "{}", escape_lines(line));
 }
@@ -275,14 +291,21 @@ mod tests {
     fn a_small_best_value_is_no_zero() {
         let best =
             |mean| v1::SweepStatus { best_n: 3, best_mean: mean, metric: "test_loss".into(), ..Default::default() };
-        assert!(describe(&best(2.3e-10)).contains("best test_loss 2.3e-10 at"), "{}", describe(&best(2.3e-10)));
-        assert!(describe(&best(0.98123)).contains("best test_loss 0.9812 at"));
+        assert!(
+            format_progress(&best(2.3e-10)).contains("best test_loss 2.3e-10 at"),
+            "{}",
+            format_progress(&best(2.3e-10))
+        );
+        assert!(format_progress(&best(0.98123)).contains("best test_loss 0.9812 at"));
     }
 
     #[test]
     fn durations_are_short() {
-        assert_eq!([0.2, 59.5, 61.0, 7500.0, 200_000.0].map(duration), ["1s", "1m 0s", "1m 1s", "2h 5m", "2d 7h"]);
-        assert_eq!(folded("one  two three  four", 10), ["one", "two three", "four"]);
-        assert_eq!(folded("one  two three  four", 80), ["one  two three  four"]);
+        assert_eq!(
+            [0.2, 59.5, 61.0, 7500.0, 200_000.0].map(format_duration),
+            ["1s", "1m 0s", "1m 1s", "2h 5m", "2d 7h"]
+        );
+        assert_eq!(wrap_description("one  two three  four", 10), ["one", "two three", "four"]);
+        assert_eq!(wrap_description("one  two three  four", 80), ["one  two three  four"]);
     }
 }

@@ -13,23 +13,23 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use super::programs::{WorkerCommand, find_worker, terminate};
-use super::run::hold_unfinished;
-use crate::cli::args::OverheadArgs;
+use super::programs::{WorkerCommand, find_worker, terminate_child};
+use super::run::pause_unfinished_sweeps;
+use crate::cli::args::BenchOverheadArgs;
 use crate::client::commands::SweepFile;
-use crate::client::output::Format;
-use crate::client::watch::{done, follow};
+use crate::client::output::TextFormat;
+use crate::client::watch::{count_done_trials, follow_sweep};
 use crate::client::{Client, commands};
 use crate::program::{CommandOutcome, print_output};
 
 /// How long the coordinator may take to come up, and to go.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PROCESS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Runs the measurement and prints it.
 ///
 /// # Errors
 /// A process could not be started, or the sweep did not end as it should.
-pub async fn overhead(args: OverheadArgs) -> Result<CommandOutcome, UserError> {
+pub async fn run_overhead_bench(args: BenchOverheadArgs) -> Result<CommandOutcome, UserError> {
     if !args.trials.is_multiple_of(100) {
         return Err(UserError::new(ErrorCode::BadInput, "--trials: expected a multiple of 100 (there are 100 cells)"));
     }
@@ -38,14 +38,14 @@ pub async fn overhead(args: OverheadArgs) -> Result<CommandOutcome, UserError> {
         Some(dir) => (dir.clone(), true),
         None => (std::env::temp_dir().join(format!("ergodic-bench-{}", std::process::id())), false),
     };
-    let result = measure(&args, &program, &dir).await;
+    let result = measure_overhead(&args, &program, &dir).await;
     if !keep {
         let _ = std::fs::remove_dir_all(&dir);
     }
-    print_output(show(&result?, args.format))
+    print_output(render_overhead(&result?, args.format))
 }
 
-struct Measured {
+struct OverheadMeasurement {
     trials: u64,
     workers: u32,
     seconds: f64,
@@ -53,30 +53,39 @@ struct Measured {
     peak_rss: u64,
 }
 
-async fn measure(args: &OverheadArgs, program: &Path, dir: &Path) -> Result<Measured, UserError> {
+async fn measure_overhead(
+    args: &BenchOverheadArgs,
+    program: &Path,
+    dir: &Path,
+) -> Result<OverheadMeasurement, UserError> {
     let (coordinator, url) = start_coordinator(dir, &[]).await?;
     let mut client = Client::connect(&url, &ClientAuth::default()).await?;
     // Whatever else is in the directory takes no part.
-    hold_unfinished(&mut client).await?;
-    let command = |n: u32| worker(program, &url, dir, n);
+    pause_unfinished_sweeps(&mut client).await?;
+    let command = |n: u32| build_worker_command(program, &url, dir, n);
     let workers = (1..=args.workers).map(|n| command(n).start()).collect::<Result<Vec<Child>, _>>()?;
     wait_for_workers(&mut client, args.workers).await?;
-    let before = info(&mut client).await?;
+    let before = query_info(&mut client).await?;
     let start = Instant::now();
-    let launched = commands::launch(&mut client, &sweep_file(args.trials), commands::Run::Again).await?;
+    let launched =
+        commands::launch_sweep(&mut client, &build_bench_sweep(args.trials), commands::LaunchMode::All).await?;
     let id = launched.status.unwrap_or_default().id;
-    let status = follow(&mut client, &id).await?;
+    let status = follow_sweep(&mut client, &id).await?;
     let seconds = start.elapsed().as_secs_f64();
-    let after = info(&mut client).await?;
+    let after = query_info(&mut client).await?;
     if status.completed != u64::from(args.trials) {
-        let message =
-            format!("{} of {} trials completed; see the logs in {}", done(&status), args.trials, dir.display());
+        let message = format!(
+            "{} of {} trials completed; see the logs in {}",
+            count_done_trials(&status),
+            args.trials,
+            dir.display()
+        );
         return Err(UserError::new(ErrorCode::Internal, message));
     }
     for child in workers.into_iter().chain([coordinator]) {
-        leave(child).await;
+        stop_process(child).await;
     }
-    Ok(Measured {
+    Ok(OverheadMeasurement {
         trials: status.completed,
         workers: args.workers,
         seconds,
@@ -86,10 +95,10 @@ async fn measure(args: &OverheadArgs, program: &Path, dir: &Path) -> Result<Meas
 }
 
 /// The `n`-th worker that is measured with: one slot, so that it is one busy process.
-pub(super) fn worker(program: &Path, url: &str, dir: &Path, n: u32) -> WorkerCommand {
+pub(super) fn build_worker_command(program: &Path, url: &str, dir: &Path, n: u32) -> WorkerCommand {
     WorkerCommand {
         program: program.to_owned(),
-        join: url.to_owned(),
+        coordinator_url: url.to_owned(),
         slots: 1,
         data_dir: None,
         log: dir.join(format!("worker-{n}.log")),
@@ -97,7 +106,7 @@ pub(super) fn worker(program: &Path, url: &str, dir: &Path, n: u32) -> WorkerCom
 }
 
 /// Six metrics and a curve of twenty points per trial.
-pub(super) fn sweep_file(trials: u32) -> SweepFile {
+pub(super) fn build_bench_sweep(trials: u32) -> SweepFile {
     let text = format!(
         "name = \"overhead\"\nrepeats = {}\n[model]\nkind = \"empty\"\n[train]\nsteps = 20\n[grid]\n\
          lr = {{ log = [0.001, 1.0], points = 10 }}\nwd = {{ log = [1e-5, 1e-2], points = 10 }}\n\
@@ -127,7 +136,7 @@ pub(super) async fn start_coordinator(dir: &Path, options: &[&str]) -> Result<(C
         .map_err(failed)?;
     let stdout = child.stdout.take().expect("stdout is piped");
     let mut lines = BufReader::new(stdout).lines();
-    let first = tokio::time::timeout(PATIENCE, lines.next_line()).await;
+    let first = tokio::time::timeout(PROCESS_TIMEOUT, lines.next_line()).await;
     match first {
         Ok(Ok(Some(url))) => Ok((child, url)),
         _ => {
@@ -138,9 +147,9 @@ pub(super) async fn start_coordinator(dir: &Path, options: &[&str]) -> Result<(C
 }
 
 pub(super) async fn wait_for_workers(client: &mut Client, wanted: u32) -> Result<(), UserError> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PROCESS_TIMEOUT;
     while Instant::now() < deadline {
-        let response = client.sweeps.workers(v1::WorkersRequest {}).await.map_err(|e| client.error(&e))?;
+        let response = client.sweeps.workers(v1::WorkersRequest {}).await.map_err(|e| client.to_user_error(&e))?;
         if response.into_inner().workers.len() as u32 >= wanted {
             return Ok(());
         }
@@ -149,22 +158,22 @@ pub(super) async fn wait_for_workers(client: &mut Client, wanted: u32) -> Result
     Err(UserError::new(ErrorCode::Internal, "the workers did not join"))
 }
 
-pub(super) async fn info(client: &mut Client) -> Result<v1::InfoResponse, UserError> {
-    let response = client.sweeps.info(v1::InfoRequest {}).await.map_err(|e| client.error(&e))?;
+pub(super) async fn query_info(client: &mut Client) -> Result<v1::InfoResponse, UserError> {
+    let response = client.sweeps.info(v1::InfoRequest {}).await.map_err(|e| client.to_user_error(&e))?;
     Ok(response.into_inner())
 }
 
-pub(super) async fn leave(mut child: Child) {
-    terminate(&child);
-    let _ = tokio::time::timeout(PATIENCE, child.wait()).await;
+pub(super) async fn stop_process(mut child: Child) {
+    terminate_child(&child);
+    let _ = tokio::time::timeout(PROCESS_TIMEOUT, child.wait()).await;
 }
 
-fn show(m: &Measured, format: Format) -> String {
+fn render_overhead(m: &OverheadMeasurement, format: TextFormat) -> String {
     let rate = m.trials as f64 / m.seconds;
     let cpu_us = m.coordinator_cpu / m.trials as f64 * 1e6;
     let rss = m.peak_rss as f64 / 1_048_576.0;
     match format {
-        Format::Json => format!(
+        TextFormat::Json => format!(
             "{}\n",
             json!({
                 "trials": m.trials, "workers": m.workers, "seconds": m.seconds, "trials_per_second": rate,

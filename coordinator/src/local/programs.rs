@@ -8,7 +8,7 @@ use ergodic_common::{BUILD, ErrorCode};
 use ergodic_proto::status::UserError;
 use tokio::process::{Child, Command};
 
-const WORKER: &str = "ergodic-worker";
+const WORKER_PROGRAM: &str = "ergodic-worker";
 
 /// The worker program: as said, or beside this one, or on PATH; of this very build.
 ///
@@ -17,9 +17,9 @@ const WORKER: &str = "ergodic-worker";
 pub async fn find_worker(said: Option<&Path>) -> Result<PathBuf, UserError> {
     let path = match said {
         Some(path) => path.to_owned(),
-        None => beside().or_else(on_path).ok_or_else(|| {
+        None => find_beside_executable().or_else(find_on_path).ok_or_else(|| {
             let message = format!(
-                "cannot find the program {WORKER} beside this one or on PATH: build it with `cargo build --release`, or \
+                "cannot find the program {WORKER_PROGRAM} beside this one or on PATH: build it with `cargo build --release`, or \
                  say where it is with --worker-bin FILE"
             );
             UserError::new(ErrorCode::BadInput, message)
@@ -29,21 +29,21 @@ pub async fn find_worker(said: Option<&Path>) -> Result<PathBuf, UserError> {
     let output = Command::new(&path).arg("--version").stdin(Stdio::null()).output().await;
     let output = output.map_err(|e| bad(format!("cannot start it: {e}")))?;
     let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if version != format!("{WORKER} {BUILD}") {
+    if version != format!("{WORKER_PROGRAM} {BUILD}") {
         let message = format!("this is '{version}', but `ergodic` is of build {BUILD}: build both together");
         return Err(UserError::new(ErrorCode::Version, format!("{}: {message}", path.display())));
     }
     Ok(path)
 }
 
-fn beside() -> Option<PathBuf> {
-    let path = std::env::current_exe().ok()?.with_file_name(WORKER);
+fn find_beside_executable() -> Option<PathBuf> {
+    let path = std::env::current_exe().ok()?.with_file_name(WORKER_PROGRAM);
     path.is_file().then_some(path)
 }
 
-fn on_path() -> Option<PathBuf> {
+fn find_on_path() -> Option<PathBuf> {
     let dirs = std::env::var_os("PATH")?;
-    std::env::split_paths(&dirs).map(|dir| dir.join(WORKER)).find(|path| path.is_file())
+    std::env::split_paths(&dirs).map(|dir| dir.join(WORKER_PROGRAM)).find(|path| path.is_file())
 }
 
 /// How to start a worker.
@@ -52,7 +52,7 @@ pub struct WorkerCommand {
     /// The program.
     pub program: PathBuf,
     /// The coordinator's address.
-    pub join: String,
+    pub coordinator_url: String,
     /// Trials at a time.
     pub slots: u32,
     /// Where dataset files are.
@@ -72,7 +72,7 @@ impl WorkerCommand {
         };
         let log = File::options().create(true).append(true).open(&self.log).map_err(failed)?;
         let mut command = Command::new(&self.program);
-        command.args(["--join", &self.join, "--slots", &self.slots.to_string(), "--leave-at-eof"]);
+        command.args(["--join", &self.coordinator_url, "--slots", &self.slots.to_string(), "--leave-at-eof"]);
         if let Some(dir) = &self.data_dir {
             command.arg("--data-dir").arg(dir);
         }
@@ -84,7 +84,7 @@ impl WorkerCommand {
 }
 
 /// Asks a child to leave.
-pub fn terminate(child: &Child) {
+pub fn terminate_child(child: &Child) {
     if let Some(pid) = child.id() {
         // Through the shell's own kill: this crate has no unsafe code, and the standard library sends only SIGKILL.
         let _ = std::process::Command::new("kill").arg(pid.to_string()).stderr(Stdio::null()).status();

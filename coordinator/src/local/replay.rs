@@ -12,24 +12,24 @@ use tokio::process::Command;
 use super::programs::find_worker;
 use crate::cli::args::ReplayArgs;
 use crate::client::commands;
-use crate::client::latest::meant;
+use crate::client::latest::resolve_sweep_id;
 use crate::program::{CommandOutcome, print_output};
 
 /// Runs the trial again and says whether it ended in the stored bits.
 ///
 /// # Errors
 /// The trial has no row, it cannot be run here, or its bits differ.
-pub async fn replay(args: ReplayArgs) -> Result<CommandOutcome, UserError> {
+pub async fn replay_trial(args: ReplayArgs) -> Result<CommandOutcome, UserError> {
     let mut client = args.target.connect().await?;
-    let sweep = meant(&mut client, &args.id).await?;
-    let page = commands::trial(&mut client, &sweep, args.trial).await?;
-    let stored = stored(&page)?;
+    let sweep = resolve_sweep_id(&mut client, &args.id).await?;
+    let page = commands::query_trial(&mut client, &sweep, args.trial).await?;
+    let stored = read_stored_result(&page)?;
     if let Outcome::Failed { cause } = &stored.outcome {
         let message = format!("the trial {} failed and has no bits to compare: {}", args.trial, escape_line(cause));
         return Err(UserError::new(ErrorCode::BadInput, message));
     }
-    let again = run(&args, &client.url, &page.sweep).await?;
-    let differences = differences(&stored, &again, &page.metrics);
+    let again = rerun_trial(&args, &client.url, &page.sweep).await?;
+    let differences = list_differences(&stored, &again, &page.metrics);
     let digest = to_hex(&stored.digest);
     if differences.is_empty() {
         return print_output(format!(
@@ -53,19 +53,19 @@ pub async fn replay(args: ReplayArgs) -> Result<CommandOutcome, UserError> {
     Err(UserError::new(ErrorCode::TrialsFailed, message))
 }
 
-fn stored(page: &v1::TrialsResponse) -> Result<TrialResult, UserError> {
+fn read_stored_result(page: &v1::TrialsResponse) -> Result<TrialResult, UserError> {
     let row = page.rows.first().and_then(|row| row.result.clone());
     let result = row.and_then(|row| TrialResult::try_from(row).ok());
     result.ok_or_else(|| UserError::new(ErrorCode::Internal, "the coordinator sent no readable row"))
 }
 
 /// Has a worker program run it.
-async fn run(args: &ReplayArgs, url: &str, sweep: &str) -> Result<TrialResult, UserError> {
+async fn rerun_trial(args: &ReplayArgs, url: &str, sweep: &str) -> Result<TrialResult, UserError> {
     let program = find_worker(args.worker_bin.as_deref()).await?;
     let mut command = Command::new(&program);
     command.args(["trial", sweep, &args.trial.to_string(), "--join", url, "--isa", &args.isa]);
     command.args(["--threads", &args.threads.to_string(), "--device", &args.device]);
-    command.args(args.target.access.options());
+    command.args(args.target.access.to_cli_args());
     if let Some(dir) = &args.data_dir {
         command.arg("--data-dir").arg(dir);
     }
@@ -82,7 +82,7 @@ async fn run(args: &ReplayArgs, url: &str, sweep: &str) -> Result<TrialResult, U
 }
 
 /// In what two runs of a trial differ, in words.
-fn differences(stored: &TrialResult, again: &TrialResult, metrics: &[String]) -> Vec<String> {
+fn list_differences(stored: &TrialResult, again: &TrialResult, metrics: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     if (&stored.outcome, stored.steps) != (&again.outcome, again.steps) {
         let told = |r: &TrialResult| format!("{} after {} steps", r.outcome.as_str(), r.steps);
@@ -123,7 +123,7 @@ mod tests {
         let (outcome, metrics) = (Outcome::Completed, vec![0.5, f64::NAN]);
         let stored = TrialResult { outcome, steps: 3, metrics, digest: [1; 32], ..TrialResult::completed(key) };
         let names = ["test_acc".to_owned(), "effective_lr".to_owned()];
-        let differing = |again: &TrialResult| differences(&stored, again, &names);
+        let differing = |again: &TrialResult| list_differences(&stored, again, &names);
         assert!(differing(&TrialResult { seconds: 2.0, ..stored.clone() }).is_empty());
         for (again, word) in [
             (TrialResult { steps: 4, ..stored.clone() }, "4 steps here"),

@@ -10,12 +10,14 @@ use ergodic_proto::v1;
 use serde_json::json;
 use tokio::process::Child;
 
-use super::bench::{info, leave, start_coordinator, sweep_file, wait_for_workers, worker};
+use super::bench::{
+    build_bench_sweep, build_worker_command, query_info, start_coordinator, stop_process, wait_for_workers,
+};
 use super::programs::{WorkerCommand, find_worker};
-use super::run::hold_unfinished;
-use crate::cli::args::SoakArgs;
-use crate::client::output::Format;
-use crate::client::watch::follow;
+use super::run::pause_unfinished_sweeps;
+use crate::cli::args::BenchSoakArgs;
+use crate::client::output::TextFormat;
+use crate::client::watch::follow_sweep;
 use crate::client::{Client, commands};
 use crate::program::{CommandOutcome, print_output};
 
@@ -23,7 +25,7 @@ use crate::program::{CommandOutcome, print_output};
 ///
 /// # Errors
 /// A process could not be started, or the sweep did not end as it should: what is wrong is named.
-pub async fn soak(args: SoakArgs) -> Result<CommandOutcome, UserError> {
+pub async fn run_soak_bench(args: BenchSoakArgs) -> Result<CommandOutcome, UserError> {
     if !args.trials.is_multiple_of(100) {
         return Err(UserError::new(ErrorCode::BadInput, "--trials: expected a multiple of 100 (there are 100 cells)"));
     }
@@ -32,14 +34,14 @@ pub async fn soak(args: SoakArgs) -> Result<CommandOutcome, UserError> {
         Some(dir) => (dir.clone(), true),
         None => (std::env::temp_dir().join(format!("ergodic-soak-{}", std::process::id())), false),
     };
-    let result = measure(&args, &program, &dir).await;
+    let result = measure_soak(&args, &program, &dir).await;
     if !keep && result.is_ok() {
         let _ = std::fs::remove_dir_all(&dir);
     }
-    print_output(show(&result?, args.format))
+    print_output(render_soak(&result?, args.format))
 }
 
-struct Measured {
+struct SoakMeasurement {
     trials: u64,
     killed: u32,
     releases: u64,
@@ -49,32 +51,33 @@ struct Measured {
     restart_seconds: f64,
 }
 
-async fn measure(args: &SoakArgs, program: &Path, dir: &Path) -> Result<Measured, UserError> {
+async fn measure_soak(args: &BenchSoakArgs, program: &Path, dir: &Path) -> Result<SoakMeasurement, UserError> {
     // A killed worker's trials are to come back soon.
     let (coordinator, url) = start_coordinator(dir, &["--lease-ttl", "5s"]).await?;
     let mut client = Client::connect(&url, &ClientAuth::default()).await?;
     // Whatever else is in the directory takes no part.
-    hold_unfinished(&mut client).await?;
-    let command = |n: u32| worker(program, &url, dir, n);
+    pause_unfinished_sweeps(&mut client).await?;
+    let command = |n: u32| build_worker_command(program, &url, dir, n);
     let workers = (1..=args.workers).map(|n| command(n).start()).collect::<Result<Vec<Child>, _>>()?;
     wait_for_workers(&mut client, args.workers).await?;
-    let before = info(&mut client).await?;
+    let before = query_info(&mut client).await?;
     let start = Instant::now();
-    let launched = commands::launch(&mut client, &sweep_file(args.trials), commands::Run::Again).await?;
+    let launched =
+        commands::launch_sweep(&mut client, &build_bench_sweep(args.trials), commands::LaunchMode::All).await?;
     let id = launched.status.unwrap_or_default().id;
     let mut victims = Victims { workers, killed: 0, next: args.workers };
     let status = tokio::select! {
-        status = follow(&mut client, &id) => status?,
-        error = victims.kill_one_every(args.kill_every, command) => return Err(error),
+        status = follow_sweep(&mut client, &id) => status?,
+        error = victims.kill_periodically(args.kill_every, command) => return Err(error),
     };
     let seconds = start.elapsed().as_secs_f64();
-    let after = info(&mut client).await?;
-    check(&mut client, &status, args, dir).await?;
+    let after = query_info(&mut client).await?;
+    check_soak_result(&mut client, &status, args, dir).await?;
     for child in victims.workers.into_iter().chain([coordinator]) {
-        leave(child).await;
+        stop_process(child).await;
     }
-    let restart_seconds = restart(dir, &status.id).await?;
-    Ok(Measured {
+    let restart_seconds = measure_restart(dir, &status.id).await?;
+    Ok(SoakMeasurement {
         trials: status.trials,
         killed: victims.killed,
         releases: status.releases,
@@ -93,7 +96,7 @@ struct Victims {
 
 impl Victims {
     /// Kills one worker after the other, and starts another in its place; ends only when that fails.
-    async fn kill_one_every(&mut self, pause: Duration, command: impl Fn(u32) -> WorkerCommand) -> UserError {
+    async fn kill_periodically(&mut self, pause: Duration, command: impl Fn(u32) -> WorkerCommand) -> UserError {
         loop {
             tokio::time::sleep(pause).await;
             let victim = self.killed as usize % self.workers.len();
@@ -109,7 +112,12 @@ impl Victims {
 }
 
 /// What must hold at the end: one row per trial, in order, all completed, none that came with other bits.
-async fn check(client: &mut Client, status: &v1::SweepStatus, args: &SoakArgs, dir: &Path) -> Result<(), UserError> {
+async fn check_soak_result(
+    client: &mut Client,
+    status: &v1::SweepStatus,
+    args: &BenchSoakArgs,
+    dir: &Path,
+) -> Result<(), UserError> {
     let wrong = |what: String| {
         let message = format!("{what}; the store and all logs are in {}", dir.display());
         Err(UserError::new(ErrorCode::Internal, message))
@@ -121,9 +129,9 @@ async fn check(client: &mut Client, status: &v1::SweepStatus, args: &SoakArgs, d
         ));
     }
     let request = v1::TrialsRequest { sweep: status.id.clone(), trial: None };
-    let mut pages = client.sweeps.trials(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let mut pages = client.sweeps.trials(request).await.map_err(|e| client.to_user_error(&e))?.into_inner();
     let (mut rows, mut last) = (0_u64, None);
-    while let Some(page) = pages.message().await.map_err(|e| client.error(&e))? {
+    while let Some(page) = pages.message().await.map_err(|e| client.to_user_error(&e))? {
         for row in page.rows {
             let key = row.result.and_then(|result| result.key).map(|key| (key.cell, key.repeat));
             if key <= last {
@@ -139,22 +147,22 @@ async fn check(client: &mut Client, status: &v1::SweepStatus, args: &SoakArgs, d
 }
 
 /// Time from the start of another coordinator on the store to its first answer.
-async fn restart(dir: &Path, sweep: &str) -> Result<f64, UserError> {
+async fn measure_restart(dir: &Path, sweep: &str) -> Result<f64, UserError> {
     let start = Instant::now();
     let (coordinator, url) = start_coordinator(dir, &[]).await?;
     let mut client = Client::connect(&url, &ClientAuth::default()).await?;
-    commands::status(&mut client, sweep).await?;
+    commands::query_status(&mut client, sweep).await?;
     let seconds = start.elapsed().as_secs_f64();
-    leave(coordinator).await;
+    stop_process(coordinator).await;
     Ok(seconds)
 }
 
-fn show(m: &Measured, format: Format) -> String {
+fn render_soak(m: &SoakMeasurement, format: TextFormat) -> String {
     let rate = m.trials as f64 / m.seconds;
     let cpu_us = m.coordinator_cpu / m.trials as f64 * 1e6;
     let rss = m.peak_rss as f64 / 1_048_576.0;
     match format {
-        Format::Json => format!(
+        TextFormat::Json => format!(
             "{}\n",
             json!({
                 "trials": m.trials, "killed_workers": m.killed, "leases_given_out_again": m.releases, "seconds": m.seconds,

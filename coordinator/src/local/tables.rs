@@ -14,12 +14,12 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use serde_json::json;
 
-use super::bench::{info, leave, start_coordinator};
-use crate::cli::args::TablesArgs;
+use super::bench::{query_info, start_coordinator, stop_process};
+use crate::cli::args::BenchTablesArgs;
 use crate::client::Client;
-use crate::client::commands::{ask_curves, ask_table};
-use crate::client::export::{ExportOptions, export};
-use crate::client::output::Format;
+use crate::client::commands::{query_curves, query_table};
+use crate::client::export::{ExportOptions, export_sweep};
+use crate::client::output::TextFormat;
 use crate::core::{DataPin, SweepRow, SweepState, SweepTallies};
 use crate::program::{CommandOutcome, print_output};
 use crate::server::{process, store_error};
@@ -41,17 +41,17 @@ const METRICS: [&str; 10] = [
     "angular_update",
 ];
 /// Trials stored in one transaction.
-const BATCH: u32 = 1000;
+const TRIALS_PER_COMMIT: u32 = 1000;
 /// Its id.
-const SWEEP: &str = "benchmrk";
+const SWEEP_ID: &str = "benchmrk";
 /// How often table and curves are asked for; the median is told.
-const TIMES: usize = 3;
+const REPETITIONS: usize = 3;
 
 /// Runs the measurement and prints it.
 ///
 /// # Errors
 /// The store cannot be filled, or a process could not be started.
-pub async fn tables(args: TablesArgs) -> Result<CommandOutcome, UserError> {
+pub async fn run_tables_bench(args: BenchTablesArgs) -> Result<CommandOutcome, UserError> {
     if !args.trials.is_multiple_of(CELLS) {
         let message = format!("--trials: expected a multiple of {CELLS}, which is the number of cells");
         return Err(UserError::new(ErrorCode::BadInput, message));
@@ -60,79 +60,81 @@ pub async fn tables(args: TablesArgs) -> Result<CommandOutcome, UserError> {
         Some(dir) => (dir.clone(), true),
         None => (std::env::temp_dir().join(format!("ergodic-tables-{}", std::process::id())), false),
     };
-    let result = measure(&args, &dir).await;
+    let result = measure_tables(&args, &dir).await;
     if !keep {
         let _ = std::fs::remove_dir_all(&dir);
     }
-    print_output(show(&result?, args.format))
+    print_output(render_tables(&result?, args.format))
 }
 
-struct Measured {
+struct TablesMeasurement {
     trials: u32,
     points: u32,
-    questions: [(&'static str, Asked); 3],
+    timings: [(&'static str, QueryTiming); 3],
     peak_rss: u64,
     /// Of this process, which writes the dataset.
     export_rss: u64,
 }
 
 /// A question, as it was answered.
-struct Asked {
+struct QueryTiming {
     /// From the question to its answer.
     seconds: f64,
     /// CPU time of the coordinator.
     cpu_seconds: f64,
 }
 
-async fn measure(args: &TablesArgs, dir: &Path) -> Result<Measured, UserError> {
-    tokio::task::block_in_place(|| fill(args, dir))?;
+async fn measure_tables(args: &BenchTablesArgs, dir: &Path) -> Result<TablesMeasurement, UserError> {
+    tokio::task::block_in_place(|| fill_store(args, dir))?;
     let (coordinator, url) = start_coordinator(dir, &[]).await?;
     let mut client = Client::connect(&url, &ClientAuth::default()).await?;
-    let table = ask(&mut client, TIMES, async |client: &mut Client| {
-        let request = v1::TableRequest { sweep: SWEEP.to_owned(), ..v1::TableRequest::default() };
-        ask_table(client, request).await.map(|_| ())
+    let table = time_query(&mut client, REPETITIONS, async |client: &mut Client| {
+        let request = v1::TableRequest { sweep: SWEEP_ID.to_owned(), ..v1::TableRequest::default() };
+        query_table(client, request).await.map(|_| ())
     })
     .await?;
-    let curves = ask(&mut client, TIMES, async |client: &mut Client| {
-        let request = v1::CurvesRequest { sweep: SWEEP.to_owned(), ..v1::CurvesRequest::default() };
-        ask_curves(client, request).await.map(|_| ())
+    let curves = time_query(&mut client, REPETITIONS, async |client: &mut Client| {
+        let request = v1::CurvesRequest { sweep: SWEEP_ID.to_owned(), ..v1::CurvesRequest::default() };
+        query_curves(client, request).await.map(|_| ())
     })
     .await?;
     let output = dir.join("dataset").display().to_string();
-    let options = ExportOptions { output, follow: false, every: Duration::ZERO, anew: true };
-    let whole =
-        ask(&mut client, 1, async |client: &mut Client| export(client, SWEEP, &options).await.map(|_| ())).await?;
-    let peak_rss = info(&mut client).await?.peak_rss_bytes;
-    leave(coordinator).await;
+    let options = ExportOptions { output, follow: false, every: Duration::ZERO, rewrite: true };
+    let whole = time_query(&mut client, 1, async |client: &mut Client| {
+        export_sweep(client, SWEEP_ID, &options).await.map(|_| ())
+    })
+    .await?;
+    let peak_rss = query_info(&mut client).await?.peak_rss_bytes;
+    stop_process(coordinator).await;
     let questions = [("table", table), ("curves", curves), ("export", whole)];
-    Ok(Measured {
+    Ok(TablesMeasurement {
         trials: args.trials,
         points: args.points,
-        questions,
+        timings: questions,
         peak_rss,
         export_rss: process::peak_rss_bytes(),
     })
 }
 
 /// Asks several times; the median, and the average of the CPU time.
-async fn ask(
+async fn time_query(
     client: &mut Client,
     times: usize,
     question: impl AsyncFn(&mut Client) -> Result<(), UserError>,
-) -> Result<Asked, UserError> {
+) -> Result<QueryTiming, UserError> {
     let mut seconds = Vec::new();
-    let before = info(client).await?.cpu_seconds;
+    let before = query_info(client).await?.cpu_seconds;
     for _ in 0..times {
         let start = Instant::now();
         question(client).await?;
         seconds.push(start.elapsed().as_secs_f64());
     }
-    let cpu = info(client).await?.cpu_seconds - before;
+    let cpu = query_info(client).await?.cpu_seconds - before;
     seconds.sort_by(f64::total_cmp);
-    Ok(Asked { seconds: seconds[times / 2], cpu_seconds: cpu / times as f64 })
+    Ok(QueryTiming { seconds: seconds[times / 2], cpu_seconds: cpu / times as f64 })
 }
 
-fn source(args: &TablesArgs) -> SpecSource {
+fn build_bench_source(args: &BenchTablesArgs) -> SpecSource {
     let text = format!(
         "name = \"tables\"\nrepeats = {}\n[model]\nkind = \"empty\"\n[train]\nsteps = {}\n[grid]\n\
          lr = {{ log = [0.001, 1.0], points = 10 }}\nwd = {{ log = [1e-6, 1e-1], points = 25 }}\n\
@@ -144,9 +146,9 @@ fn source(args: &TablesArgs) -> SpecSource {
 }
 
 /// Fills a store, unless it is full of the same already.
-fn fill(args: &TablesArgs, dir: &Path) -> Result<(), UserError> {
+fn fill_store(args: &BenchTablesArgs, dir: &Path) -> Result<(), UserError> {
     let store = StoreLocation::Directory(dir.to_owned()).open().map_err(store_error)?;
-    let source = source(args);
+    let source = build_bench_source(args);
     let sweeps = store.open_reader().and_then(|reader| reader.read_sweeps()).map_err(store_error)?;
     match sweeps.last() {
         None => {}
@@ -160,7 +162,7 @@ fn fill(args: &TablesArgs, dir: &Path) -> Result<(), UserError> {
     let mut writer = store.open_writer(leader.epoch).map_err(store_error)?;
     let row = SweepRow {
         number: 0,
-        id: SWEEP.into(),
+        id: SWEEP_ID.into(),
         source,
         data: DataPin { hash: None, train: 0, provenance: "made up".into() },
         state: SweepState::Cancelled,
@@ -169,23 +171,23 @@ fn fill(args: &TablesArgs, dir: &Path) -> Result<(), UserError> {
         launched_by: String::new(),
         tallies: SweepTallies::default(),
     };
-    let written = commit(writer.as_mut(), &StoreWrite::InsertSweep(row))?;
+    let written = commit_write(writer.as_mut(), &StoreWrite::InsertSweep(row))?;
     let Some(WriteOutput::SweepNumber(sweep)) = written.into_iter().next() else {
         return Err(UserError::new(ErrorCode::Internal, "the store gave a sweep no number"));
     };
-    for from in (0..args.trials).step_by(BATCH as usize) {
-        let rows = (from..(from + BATCH).min(args.trials)).map(|n| made_up(n, args.points));
-        commit(writer.as_mut(), &StoreWrite::RestoreRows(sweep, rows.collect(), Vec::new()))?;
+    for from in (0..args.trials).step_by(TRIALS_PER_COMMIT as usize) {
+        let rows = (from..(from + TRIALS_PER_COMMIT).min(args.trials)).map(|n| make_trial(n, args.points));
+        commit_write(writer.as_mut(), &StoreWrite::RestoreRows(sweep, rows.collect(), Vec::new()))?;
     }
-    commit(writer.as_mut(), &StoreWrite::SetSweepState(sweep, SweepState::Completed)).map(|_| ())
+    commit_write(writer.as_mut(), &StoreWrite::SetSweepState(sweep, SweepState::Completed)).map(|_| ())
 }
 
-fn commit(writer: &mut dyn StoreWriter, write: &StoreWrite) -> Result<Vec<WriteOutput>, UserError> {
+fn commit_write(writer: &mut dyn StoreWriter, write: &StoreWrite) -> Result<Vec<WriteOutput>, UserError> {
     writer.commit_writes(&[write]).map_err(store_error)
 }
 
 /// The `n`-th trial to end. Repeats are outermost, as they are run.
-fn made_up(n: u32, points: u32) -> StoredTrial {
+fn make_trial(n: u32, points: u32) -> StoredTrial {
     let key = TrialKey { cell: u64::from(n % CELLS), repeat: n / CELLS };
     let mut noise = fixed_stream("benchmark", u64::from(n));
     let values: Vec<f64> = (0..points as usize * METRICS.len()).map(|_| noise.next_uniform()).collect();
@@ -201,14 +203,14 @@ fn made_up(n: u32, points: u32) -> StoredTrial {
     StoredTrial { result, worker: format!("worker-{}", n % 8) }
 }
 
-fn show(m: &Measured, format: Format) -> String {
+fn render_tables(m: &TablesMeasurement, format: TextFormat) -> String {
     let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
-    if format == Format::Json {
+    if format == TextFormat::Json {
         let mut object = json!({
             "trials": m.trials, "points": m.points, "metrics": METRICS.len(),
             "coordinator_peak_rss_mib": mib(m.peak_rss), "export_peak_rss_mib": mib(m.export_rss),
         });
-        for (name, asked) in &m.questions {
+        for (name, asked) in &m.timings {
             object[format!("{name}_seconds")] = json!(asked.seconds);
             object[format!("{name}_coordinator_cpu_seconds")] = json!(asked.cpu_seconds);
         }
@@ -216,7 +218,7 @@ fn show(m: &Measured, format: Format) -> String {
     }
     let metrics = METRICS.len();
     let mut text = format!("{} trials in {CELLS} cells, {} points of {metrics} metrics each\n", m.trials, m.points);
-    for (name, asked) in &m.questions {
+    for (name, asked) in &m.timings {
         text += &format!("{name:7} {:6.2} s, {:.2} s of the coordinator's CPU\n", asked.seconds, asked.cpu_seconds);
     }
     text + &format!("at its peak: coordinator {:.0} MiB, export {:.0} MiB\n", mib(m.peak_rss), mib(m.export_rss))

@@ -11,7 +11,7 @@ use ergodic_common::{Outcome, Spec, TrialResult};
 
 /// Which columns a sweep has besides those that all sweeps have.
 #[derive(Debug, Clone)]
-pub(in crate::client) struct Columns {
+pub(in crate::client) struct DatasetColumns {
     axes: Vec<AxisColumn>,
     /// Fields that `[derive]` computes.
     derived: Vec<String>,
@@ -21,12 +21,12 @@ pub(in crate::client) struct Columns {
 #[derive(Debug, Clone)]
 struct AxisColumn {
     name: String,
-    kind: DataType,
+    data_type: DataType,
 }
 
 /// A trial with what a row of `trials` says about it.
 #[derive(Debug, Clone)]
-pub(super) struct Row {
+pub(super) struct ExportRow {
     pub(super) result: TrialResult,
     pub(super) worker: String,
 }
@@ -39,32 +39,32 @@ pub(super) struct ProbeSet {
 }
 
 /// What stands before the metrics in `trials`, apart from the axes.
-const TRIALS: [&str; 11] =
+const TRIAL_COLUMNS: [&str; 11] =
     ["cell", "repeat", "outcome", "step", "cause", "steps", "seconds", "worker", "isa", "digest", "weights"];
 
-impl Columns {
-    pub(super) fn of(spec: &Spec) -> Self {
+impl DatasetColumns {
+    pub(super) fn from_spec(spec: &Spec) -> Self {
         let metrics: Vec<String> = spec.measure.metrics.iter().map(|metric| metric.name().into_owned()).collect();
         let derived: Vec<String> = spec.grid.iter().next().map_or_else(Vec::new, |cell| {
             spec.grid.derived_values_in(cell).into_iter().map(|(field, _)| field.to_owned()).collect()
         });
         let taken = |name: &String| {
-            name == "hash" || TRIALS.contains(&name.as_str()) || metrics.contains(name) || derived.contains(name)
+            name == "hash" || TRIAL_COLUMNS.contains(&name.as_str()) || metrics.contains(name) || derived.contains(name)
         };
         let column = |axis: &Axis| {
             let name = if taken(&axis.name) { format!("axis.{}", axis.name) } else { axis.name.clone() };
-            AxisColumn { name, kind: kind_of(axis) }
+            AxisColumn { name, data_type: axis_data_type(axis) }
         };
         Self { axes: spec.grid.axes().iter().map(column).collect(), derived, metrics }
     }
 
     /// How many metrics a point of a curve has.
-    pub(super) fn metrics(&self) -> usize {
+    pub(super) fn metric_count(&self) -> usize {
         self.metrics.len()
     }
 
     fn axis_fields(&self) -> impl Iterator<Item = Field> {
-        self.axes.iter().map(|axis| Field::new(&axis.name, axis.kind.clone(), false))
+        self.axes.iter().map(|axis| Field::new(&axis.name, axis.data_type.clone(), false))
     }
 
     fn metric_fields(&self) -> impl Iterator<Item = Field> {
@@ -72,71 +72,80 @@ impl Columns {
     }
 
     /// One row per trial.
-    pub(super) fn trials(&self) -> Arc<Schema> {
-        let key = [int64("cell"), int32("repeat")];
+    pub(super) fn trials_schema(&self) -> Arc<Schema> {
+        let key = [int64_field("cell"), int32_field("repeat")];
         let about = [
             Field::new("outcome", DataType::Utf8, false),
             Field::new("step", DataType::Int64, true),
             Field::new("cause", DataType::Utf8, true),
-            int64("steps"),
+            int64_field("steps"),
             Field::new("seconds", DataType::Float64, false),
             Field::new("worker", DataType::Utf8, false),
             Field::new("isa", DataType::Utf8, true),
             Field::new("digest", DataType::Utf8, false),
             Field::new("weights", DataType::Utf8, true),
         ];
-        schema(key.into_iter().chain(self.axis_fields()).chain(about).chain(self.metric_fields()))
+        build_schema(key.into_iter().chain(self.axis_fields()).chain(about).chain(self.metric_fields()))
     }
 
     /// One row per trial and step.
-    pub(super) fn curves(&self) -> Arc<Schema> {
-        schema([int64("cell"), int32("repeat"), int64("step")].into_iter().chain(self.metric_fields()))
+    pub(super) fn curves_schema(&self) -> Arc<Schema> {
+        build_schema(
+            [int64_field("cell"), int32_field("repeat"), int64_field("step")].into_iter().chain(self.metric_fields()),
+        )
     }
 
     /// One row per cell.
-    pub(super) fn cells(&self) -> Arc<Schema> {
+    pub(super) fn cells_schema(&self) -> Arc<Schema> {
         let derived = self.derived.iter().map(|field| Field::new(field, DataType::Float64, true));
-        let identity = [int64("cell"), Field::new("hash", DataType::Utf8, false)];
-        schema(identity.into_iter().chain(self.axis_fields()).chain(derived))
+        let identity = [int64_field("cell"), Field::new("hash", DataType::Utf8, false)];
+        build_schema(identity.into_iter().chain(self.axis_fields()).chain(derived))
     }
 
     /// One row per trial, step and image.
-    pub(in crate::client) fn predictions() -> Arc<Schema> {
+    pub(in crate::client) fn predictions_schema() -> Arc<Schema> {
         let class = |name: &str| Field::new(name, DataType::Int16, false);
-        schema([int64("cell"), int32("repeat"), int64("step"), int32("image"), class("label"), class("class")])
+        build_schema([
+            int64_field("cell"),
+            int32_field("repeat"),
+            int64_field("step"),
+            int32_field("image"),
+            class("label"),
+            class("class"),
+        ])
     }
 
     /// Rows of `trials`.
-    pub(super) fn trials_of(&self, spec: &Spec, rows: &[Row]) -> Result<RecordBatch, ArrowError> {
+    pub(super) fn build_trials_batch(&self, spec: &Spec, rows: &[ExportRow]) -> Result<RecordBatch, ArrowError> {
         let results = || rows.iter().map(|row| &row.result);
-        let mut columns = keys(results().map(|result| result.key));
-        columns.extend(self.axes_of(spec, results().map(|result| result.key.cell)));
+        let mut columns = build_key_columns(results().map(|result| result.key));
+        columns.extend(self.build_axis_columns(spec, results().map(|result| result.key.cell)));
         let step = |result: &TrialResult| match result.outcome {
             Outcome::Diverged { step } => Some(step as i64),
             _ => None,
         };
-        let cause = |row: &'_ Row| match &row.result.outcome {
+        let cause = |row: &'_ ExportRow| match &row.result.outcome {
             Outcome::Failed { cause } => Some(cause.clone()),
             _ => None,
         };
         columns.extend([
-            text(results().map(|result| result.outcome.as_str())),
+            build_text_column(results().map(|result| result.outcome.as_str())),
             Arc::new(results().map(step).collect::<Int64Array>()),
             Arc::new(rows.iter().map(cause).collect::<StringArray>()),
             Arc::new(results().map(|result| Some(result.steps as i64)).collect::<Int64Array>()) as ArrayRef,
             Arc::new(results().map(|result| Some(result.seconds)).collect::<Float64Array>()),
-            text(rows.iter().map(|row| &row.worker)),
+            build_text_column(rows.iter().map(|row| &row.worker)),
             Arc::new(results().map(|result| Some(&result.isa).filter(|isa| !isa.is_empty())).collect::<StringArray>()),
-            text(results().map(|result| to_hex(&result.digest))),
+            build_text_column(results().map(|result| to_hex(&result.digest))),
             Arc::new(results().map(|result| result.weights_hash.map(|hash| to_hex(&hash))).collect::<StringArray>()),
         ]);
-        let metric = |at: usize| numbers(results().map(|result| result.metrics.get(at).copied()).collect());
+        let metric = |at: usize| build_number_column(results().map(|result| result.metrics.get(at).copied()).collect());
         columns.extend((0..self.metrics.len()).map(metric));
-        RecordBatch::try_new(self.trials(), columns)
+        RecordBatch::try_new(self.trials_schema(), columns)
     }
 
     /// Rows of `curves`.
-    pub(super) fn curves_of(&self, rows: &[Row]) -> Result<RecordBatch, ArrowError> {
+    pub(super) fn build_curves_batch(&self, rows: &[ExportRow]) -> Result<RecordBatch, ArrowError> {
         let points = rows.iter().map(|row| row.result.curve.steps.len()).sum();
         let (mut cells, mut repeats, mut steps) =
             (Vec::with_capacity(points), Vec::with_capacity(points), Vec::with_capacity(points));
@@ -157,13 +166,13 @@ impl Columns {
             for curve in rows.iter().map(|row| &row.result.curve) {
                 column.extend(curve.values.iter().skip(at).step_by(width));
             }
-            columns.push(known(column));
+            columns.push(build_full_number_column(column));
         }
-        RecordBatch::try_new(self.curves(), columns)
+        RecordBatch::try_new(self.curves_schema(), columns)
     }
 
     /// Rows of `predictions`.
-    pub(super) fn predictions_of(rows: &[Row], probe: &ProbeSet) -> Result<RecordBatch, ArrowError> {
+    pub(super) fn build_predictions_batch(rows: &[ExportRow], probe: &ProbeSet) -> Result<RecordBatch, ArrowError> {
         let images = probe.images.len();
         let (mut cells, mut repeats, mut steps) = (Vec::new(), Vec::new(), Vec::new());
         let (mut numbers, mut labels, mut classes): (Vec<i32>, Vec<i16>, Vec<i16>) = Default::default();
@@ -185,11 +194,16 @@ impl Columns {
             Arc::new(Int16Array::from(labels)),
             Arc::new(Int16Array::from(classes)),
         ];
-        RecordBatch::try_new(Self::predictions(), columns)
+        RecordBatch::try_new(Self::predictions_schema(), columns)
     }
 
     /// Rows of `cells`.
-    pub(super) fn cells_of(&self, spec: &Spec, data: &[u8; 32], cells: &[u64]) -> Result<RecordBatch, ArrowError> {
+    pub(super) fn build_cells_batch(
+        &self,
+        spec: &Spec,
+        data: &[u8; 32],
+        cells: &[u64],
+    ) -> Result<RecordBatch, ArrowError> {
         let hash = |cell: &u64| {
             // Every cell of a sweep that was launched resolves to a config.
             spec.grid
@@ -199,20 +213,21 @@ impl Columns {
         };
         let mut columns: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from_iter_values(cells.iter().map(|cell| *cell as i64))),
-            text(cells.iter().map(hash)),
+            build_text_column(cells.iter().map(hash)),
         ];
-        columns.extend(self.axes_of(spec, cells.iter().copied()));
+        columns.extend(self.build_axis_columns(spec, cells.iter().copied()));
         let derived: Vec<Vec<f64>> = cells
             .iter()
             .map(|cell| spec.grid.derived_values_in(*cell).into_iter().map(|(_, value)| value).collect())
             .collect();
-        let of_field = |at: usize| numbers(derived.iter().map(|values: &Vec<f64>| values.get(at).copied()).collect());
+        let of_field =
+            |at: usize| build_number_column(derived.iter().map(|values: &Vec<f64>| values.get(at).copied()).collect());
         columns.extend((0..self.derived.len()).map(of_field));
-        RecordBatch::try_new(self.cells(), columns)
+        RecordBatch::try_new(self.cells_schema(), columns)
     }
 
     /// The values of all axes in these cells, one column per axis.
-    fn axes_of(&self, spec: &Spec, cells: impl Iterator<Item = u64>) -> Vec<ArrayRef> {
+    fn build_axis_columns(&self, spec: &Spec, cells: impl Iterator<Item = u64>) -> Vec<ArrayRef> {
         let mut columns: Vec<Vec<SpecValue>> = vec![Vec::new(); self.axes.len()];
         let mut last: (u64, Vec<SpecValue>) = (u64::MAX, Vec::new());
         for cell in cells {
@@ -221,12 +236,12 @@ impl Columns {
             }
             columns.iter_mut().zip(&last.1).for_each(|(column, value)| column.push(value.clone()));
         }
-        self.axes.iter().zip(&columns).map(|(axis, values)| axis_column(&axis.kind, values)).collect()
+        self.axes.iter().zip(&columns).map(|(axis, values)| encode_axis_values(&axis.data_type, values)).collect()
     }
 }
 
 /// The type of an axis' column: the narrowest that has all of its values.
-fn kind_of(axis: &Axis) -> DataType {
+fn axis_data_type(axis: &Axis) -> DataType {
     let AxisValues::Listed(items) = &axis.values else { return DataType::Float64 };
     let all = |is: fn(&SpecValue) -> bool| items.iter().all(|item| is(&item.value));
     if all(|value| matches!(value, SpecValue::Int(_))) {
@@ -240,7 +255,7 @@ fn kind_of(axis: &Axis) -> DataType {
     }
 }
 
-fn axis_column(kind: &DataType, values: &[SpecValue]) -> ArrayRef {
+fn encode_axis_values(kind: &DataType, values: &[SpecValue]) -> ArrayRef {
     let whole = |value: &SpecValue| if let SpecValue::Int(whole) = value { *whole } else { 0 };
     match kind {
         DataType::Int64 => Arc::new(Int64Array::from_iter_values(values.iter().map(whole))),
@@ -250,42 +265,42 @@ fn axis_column(kind: &DataType, values: &[SpecValue]) -> ArrayRef {
         DataType::Boolean => {
             Arc::new(BooleanArray::from_iter(values.iter().map(|value| Some(*value == SpecValue::Bool(true)))))
         }
-        _ => text(values.iter().map(SpecValue::to_string)),
+        _ => build_text_column(values.iter().map(SpecValue::to_string)),
     }
 }
 
-fn schema(fields: impl IntoIterator<Item = Field>) -> Arc<Schema> {
+fn build_schema(fields: impl IntoIterator<Item = Field>) -> Arc<Schema> {
     Arc::new(Schema::new(fields.into_iter().collect::<Vec<_>>()))
 }
 
-fn int64(name: &str) -> Field {
+fn int64_field(name: &str) -> Field {
     Field::new(name, DataType::Int64, false)
 }
 
-fn int32(name: &str) -> Field {
+fn int32_field(name: &str) -> Field {
     Field::new(name, DataType::Int32, false)
 }
 
-fn keys(keys: impl Iterator<Item = ergodic_common::TrialKey> + Clone) -> Vec<ArrayRef> {
+fn build_key_columns(keys: impl Iterator<Item = ergodic_common::TrialKey> + Clone) -> Vec<ArrayRef> {
     vec![
         Arc::new(Int64Array::from_iter_values(keys.clone().map(|key| key.cell as i64))),
         Arc::new(Int32Array::from_iter_values(keys.map(|key| key.repeat as i32))),
     ]
 }
 
-fn text(values: impl Iterator<Item = impl AsRef<str>>) -> ArrayRef {
+fn build_text_column(values: impl Iterator<Item = impl AsRef<str>>) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(values))
 }
 
 /// What is not defined is NaN in a row, and null in a table. Infinities stay: a loss may well be one.
-fn numbers(values: Vec<Option<f64>>) -> ArrayRef {
+fn build_number_column(values: Vec<Option<f64>>) -> ArrayRef {
     Arc::new(Float64Array::from_iter(values.into_iter().map(|value| value.filter(|x| !x.is_nan()))))
 }
 
 /// The same where all are there; most often, all are defined too.
-fn known(values: Vec<f64>) -> ArrayRef {
+fn build_full_number_column(values: Vec<f64>) -> ArrayRef {
     match values.iter().any(|x| x.is_nan()) {
         false => Arc::new(Float64Array::from(values)),
-        true => numbers(values.into_iter().map(Some).collect()),
+        true => build_number_column(values.into_iter().map(Some).collect()),
     }
 }

@@ -9,16 +9,19 @@ use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion};
 use parquet::schema::types::ColumnPath;
 
-use super::manifest::VERSION;
+use super::manifest::DATASET_VERSION;
 
 /// Most rows of a row group.
-const GROUP: usize = 1 << 20;
+const MAX_ROW_GROUP_ROWS: usize = 1 << 20;
 
 /// A file of a dataset with these rows, of which the first columns, so many, say the order.
-pub(super) fn parquet(batches: &[RecordBatch], schema: &Schema, order: usize) -> Result<Vec<u8>, ParquetError> {
+pub(super) fn encode_part(batches: &[RecordBatch], schema: &Schema, order: usize) -> Result<Vec<u8>, ParquetError> {
     let sorted = |column_idx| SortingColumn { column_idx, descending: false, nulls_first: false };
-    let properties = properties(schema)
-        .set_key_value_metadata(Some(vec![KeyValue::new("ergodic.dataset.version".into(), VERSION.to_string())]))
+    let properties = writer_properties(schema)
+        .set_key_value_metadata(Some(vec![KeyValue::new(
+            "ergodic.dataset.version".into(),
+            DATASET_VERSION.to_string(),
+        )]))
         .set_sorting_columns(Some((0..order as i32).map(sorted).collect()));
     let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone().into(), Some(properties.build()))?;
     batches.iter().try_for_each(|batch| writer.write(batch))?;
@@ -26,19 +29,20 @@ pub(super) fn parquet(batches: &[RecordBatch], schema: &Schema, order: usize) ->
 }
 
 /// A file with these rows.
-pub(in crate::client) fn rows(batch: &RecordBatch) -> Result<Vec<u8>, ParquetError> {
-    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties(&batch.schema()).build()))?;
+pub(in crate::client) fn encode_record_batch(batch: &RecordBatch) -> Result<Vec<u8>, ParquetError> {
+    let mut writer =
+        ArrowWriter::try_new(Vec::new(), batch.schema(), Some(writer_properties(&batch.schema()).build()))?;
     writer.write(batch)?;
     writer.into_inner()
 }
 
 /// Read by everything that reads Parquet: version 1 pages and plain floats, which hardly compress in any other form either. What
 /// repeats, such as keys, has a dictionary.
-pub(in crate::client) fn properties(schema: &Schema) -> WriterPropertiesBuilder {
+pub(in crate::client) fn writer_properties(schema: &Schema) -> WriterPropertiesBuilder {
     let mut properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_max_row_group_row_count(Some(GROUP))
+        .set_max_row_group_row_count(Some(MAX_ROW_GROUP_ROWS))
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_created_by(format!("ergodic {}", ergodic_common::BUILD));
     for field in schema.fields().iter().filter(|field| *field.data_type() == DataType::Float64) {

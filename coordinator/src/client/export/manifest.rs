@@ -10,7 +10,7 @@ use ergodic_proto::v1;
 use serde::{Deserialize, Serialize};
 
 /// The version of the schema: raised by one when a reader of the one before could misunderstand a table or the manifest.
-pub(super) const VERSION: u32 = 1;
+pub(super) const DATASET_VERSION: u32 = 1;
 const FORMAT: &str = "ergodic dataset";
 /// The revision of the sources that this program was built from, where whoever built it said so.
 const REVISION: Option<&str> = option_env!("ERGODIC_GIT_REVISION");
@@ -21,19 +21,19 @@ pub(in crate::client) struct Manifest {
     pub(in crate::client) version: u32,
     /// How often the dataset was committed.
     pub(in crate::client) serial: u64,
-    pub(in crate::client) sweep: Sweep,
-    pub(in crate::client) data: Data,
-    pub(in crate::client) builds: Builds,
+    pub(in crate::client) sweep: ManifestSweep,
+    pub(in crate::client) data: ManifestData,
+    pub(in crate::client) builds: ManifestBuilds,
     /// Names of workers, with the trials of each.
     pub(in crate::client) hosts: BTreeMap<String, u64>,
     /// Whether every trial of the sweep has its row.
     pub(in crate::client) complete: bool,
-    pub(in crate::client) cursor: Cursor,
-    pub(in crate::client) tables: BTreeMap<String, Table>,
+    pub(in crate::client) cursor: ManifestCursor,
+    pub(in crate::client) tables: BTreeMap<String, ManifestTable>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(in crate::client) struct Sweep {
+pub(in crate::client) struct ManifestSweep {
     pub(in crate::client) id: String,
     pub(in crate::client) name: String,
     pub(in crate::client) numerics: String,
@@ -45,12 +45,12 @@ pub(in crate::client) struct Sweep {
     /// Empty where it is not known.
     #[serde(default)]
     pub(in crate::client) launched_by: String,
-    pub(in crate::client) spec: SpecFile,
+    pub(in crate::client) spec: ManifestSpecFile,
 }
 
 /// The sweep file with what was set besides.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(in crate::client) struct SpecFile {
+pub(in crate::client) struct ManifestSpecFile {
     pub(in crate::client) file: String,
     pub(in crate::client) text: String,
     pub(in crate::client) settings: Vec<String>,
@@ -67,14 +67,14 @@ fn first_grammar() -> u32 {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(in crate::client) struct Data {
+pub(in crate::client) struct ManifestData {
     pub(in crate::client) words: String,
     /// BLAKE3 of the canonical form.
     pub(in crate::client) blake3: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(in crate::client) struct Builds {
+pub(in crate::client) struct ManifestBuilds {
     /// Of the coordinator that the rows came from, when they were last asked for.
     pub(in crate::client) coordinator: String,
     /// Of the program that wrote the dataset.
@@ -83,7 +83,7 @@ pub(in crate::client) struct Builds {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::client) struct Cursor {
+pub(in crate::client) struct ManifestCursor {
     pub(in crate::client) row: u64,
     /// 16 hex digits.
     pub(in crate::client) print: String,
@@ -92,14 +92,14 @@ pub(in crate::client) struct Cursor {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(in crate::client) struct Table {
+pub(in crate::client) struct ManifestTable {
     pub(in crate::client) rows: u64,
-    pub(in crate::client) columns: Vec<Column>,
-    pub(in crate::client) parts: Vec<Part>,
+    pub(in crate::client) columns: Vec<ManifestColumn>,
+    pub(in crate::client) parts: Vec<DatasetPart>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::client) struct Column {
+pub(in crate::client) struct ManifestColumn {
     pub(in crate::client) name: String,
     #[serde(rename = "type")]
     pub(in crate::client) kind: String,
@@ -108,7 +108,7 @@ pub(in crate::client) struct Column {
 
 /// A file of the dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::client) struct Part {
+pub(in crate::client) struct DatasetPart {
     /// Relative to the manifest.
     pub(in crate::client) path: String,
     pub(in crate::client) rows: u64,
@@ -123,7 +123,7 @@ impl Manifest {
     /// That of a dataset without parts.
     pub(super) fn new(head: &v1::RowsHead, status: &v1::SweepStatus, source: &SpecSource, spec: &Spec) -> Self {
         let files = source.files.iter().map(|pin| (pin.path.clone(), to_hex(&pin.hash))).collect();
-        let sweep = Sweep {
+        let sweep = ManifestSweep {
             id: status.id.clone(),
             name: status.name.clone(),
             numerics: status.numerics.clone(),
@@ -133,7 +133,7 @@ impl Manifest {
             trials: status.trials,
             launched_at: status.launched_at,
             launched_by: status.launched_by.clone(),
-            spec: SpecFile {
+            spec: ManifestSpecFile {
                 file: source.file.clone(),
                 text: source.text.clone(),
                 settings: source.settings.clone(),
@@ -143,67 +143,68 @@ impl Manifest {
         };
         Self {
             format: FORMAT.to_owned(),
-            version: VERSION,
+            version: DATASET_VERSION,
             serial: 0,
             sweep,
-            data: Data { words: status.data.clone(), blake3: head.data_hash.as_ref().map(|hash| to_hex(hash)) },
-            builds: Builds {
+            data: ManifestData { words: status.data.clone(), blake3: head.data_hash.as_ref().map(|hash| to_hex(hash)) },
+            builds: ManifestBuilds {
                 coordinator: head.build.clone(),
                 export: BUILD.to_owned(),
                 git_revision: REVISION.map(str::to_owned),
             },
             hosts: BTreeMap::new(),
             complete: false,
-            cursor: Cursor::default(),
+            cursor: ManifestCursor::default(),
             tables: BTreeMap::new(),
         }
     }
 
     /// Reads one; what is wrong with it, in words.
-    pub(super) fn read(text: &[u8]) -> Result<Self, String> {
+    pub(super) fn parse(text: &[u8]) -> Result<Self, String> {
         /// What a manifest of any version says.
         #[derive(Deserialize)]
-        struct Any {
+        struct ManifestHeader {
             format: String,
             version: u32,
         }
-        let any: Any = serde_json::from_slice(text).map_err(|e| format!("it is no manifest of a dataset: {e}"))?;
+        let any: ManifestHeader =
+            serde_json::from_slice(text).map_err(|e| format!("it is no manifest of a dataset: {e}"))?;
         if any.format != FORMAT {
             return Err(format!("it is no manifest of a dataset: its format is '{}'", any.format));
         }
-        if any.version != VERSION {
-            return Err(format!("it is of version {}, this program writes {VERSION}", any.version));
+        if any.version != DATASET_VERSION {
+            return Err(format!("it is of version {}, this program writes {DATASET_VERSION}", any.version));
         }
         serde_json::from_slice(text).map_err(|e| format!("it is damaged: {e}"))
     }
 
-    pub(super) fn text(&self) -> Vec<u8> {
+    pub(super) fn to_json_bytes(&self) -> Vec<u8> {
         let mut text = serde_json::to_vec_pretty(self).expect("texts, numbers and lists are JSON");
         text.push(b'\n');
         text
     }
 
     /// Adds a part to a table.
-    pub(super) fn add(&mut self, table: &str, schema: &Schema, part: Option<Part>) {
-        let empty = || Table { rows: 0, columns: columns(schema), parts: Vec::new() };
+    pub(super) fn add_part(&mut self, table: &str, schema: &Schema, part: Option<DatasetPart>) {
+        let empty = || ManifestTable { rows: 0, columns: describe_columns(schema), parts: Vec::new() };
         let table = self.tables.entry(table.to_owned()).or_insert_with(empty);
         table.rows += part.as_ref().map_or(0, |part| part.rows);
         table.parts.extend(part);
     }
 
     /// All parts.
-    pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
+    pub(super) fn parts(&self) -> impl Iterator<Item = &DatasetPart> {
         self.tables.values().flat_map(|table| &table.parts)
     }
 
     /// The paths of all parts.
-    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn part_paths(&self) -> impl Iterator<Item = &str> {
         self.parts().map(|part| part.path.as_str())
     }
 }
 
-impl Cursor {
-    pub(super) fn of(cursor: v1::Cursor, rows: u64) -> Self {
+impl ManifestCursor {
+    pub(super) fn from_wire(cursor: v1::Cursor, rows: u64) -> Self {
         Self { row: cursor.row, print: format!("{:016x}", cursor.print), rows }
     }
 
@@ -212,7 +213,7 @@ impl Cursor {
     }
 }
 
-impl Column {
+impl ManifestColumn {
     /// The type that it says.
     #[cfg(feature = "sql")]
     pub(in crate::client) fn data_type(&self) -> DataType {
@@ -227,7 +228,7 @@ impl Column {
     }
 }
 
-fn columns(schema: &Schema) -> Vec<Column> {
+fn describe_columns(schema: &Schema) -> Vec<ManifestColumn> {
     let kind = |kind: &DataType| match kind {
         DataType::Int16 => "int16",
         DataType::Int32 => "int32",
@@ -236,7 +237,7 @@ fn columns(schema: &Schema) -> Vec<Column> {
         DataType::Boolean => "boolean",
         _ => "string",
     };
-    let column = |field: &std::sync::Arc<arrow_schema::Field>| Column {
+    let column = |field: &std::sync::Arc<arrow_schema::Field>| ManifestColumn {
         name: field.name().clone(),
         kind: kind(field.data_type()).to_owned(),
         nullable: field.is_nullable(),

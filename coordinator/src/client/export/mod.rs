@@ -25,10 +25,10 @@ use ergodic_proto::v1;
 
 use super::{Client, commands};
 use crate::failpoint;
-use columns::{Columns, ProbeSet, Row};
-use manifest::{Cursor, Manifest, TABLES};
-use place::{Found, Named, Place};
-use write::{Tools, Writing};
+use columns::{DatasetColumns, ExportRow, ProbeSet};
+use manifest::{Manifest, ManifestCursor, TABLES};
+use place::{DatasetLocation, DatasetRoot, StoredManifest};
+use write::{DatasetWriter, WriteContext};
 
 /// What to export, and where to.
 #[derive(Debug, Clone)]
@@ -40,35 +40,35 @@ pub struct ExportOptions {
     /// With it, time between two commits.
     pub every: Duration,
     /// Write all rows again.
-    pub anew: bool,
+    pub rewrite: bool,
 }
 
 /// How long a coordinator that went away is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Exports a sweep; what to say about it.
 ///
 /// # Errors
 /// There is no such sweep, the place cannot be written, or nobody answers.
-pub async fn export(client: &mut Client, sweep: &str, options: &ExportOptions) -> Result<String, UserError> {
-    let named = Named::of("-o", &options.output)?;
-    let id = commands::status(client, sweep).await?.id;
-    let mut export = Export::open(named.sweep(&id)?, id, options.anew).await?;
+pub async fn export_sweep(client: &mut Client, sweep: &str, options: &ExportOptions) -> Result<String, UserError> {
+    let named = DatasetRoot::parse("-o", &options.output)?;
+    let id = commands::query_status(client, sweep).await?.id;
+    let mut export = DatasetExport::open(named.open_sweep(&id)?, id, options.rewrite).await?;
     let mut away_since: Option<Instant> = None;
     loop {
-        match export.pull(client).await {
-            Ok(ended) if ended || !options.follow => return Ok(export.summary()),
+        match export.pull_rows(client).await {
+            Ok(ended) if ended || !options.follow => return Ok(export.format_summary()),
             Ok(_) => {
                 away_since = None;
-                wait(client, &export.id, options.every).await;
+                wait_until_ended(client, &export.id, options.every).await;
             }
             Err(error) if error.code != ErrorCode::Unreachable || !options.follow => return Err(error),
             Err(error) => {
-                if away_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                if away_since.get_or_insert_with(Instant::now).elapsed() > RECONNECT_TIMEOUT {
                     return Err(error);
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                if let Ok(again) = client.again().await {
+                if let Ok(again) = client.reconnect().await {
                     *client = again;
                 }
             }
@@ -77,7 +77,7 @@ pub async fn export(client: &mut Client, sweep: &str, options: &ExportOptions) -
 }
 
 /// Waits for some time, or until the sweep has ended. Where the coordinator cannot say, the next pull does.
-async fn wait(client: &mut Client, sweep: &str, time: Duration) {
+async fn wait_until_ended(client: &mut Client, sweep: &str, time: Duration) {
     let ended = async {
         let request = v1::WatchRequest { sweep: sweep.to_owned() };
         let Ok(stream) = client.sweeps.watch(request).await else { return std::future::pending().await };
@@ -97,22 +97,22 @@ fn has_ended(status: &v1::SweepStatus) -> bool {
 }
 
 /// The dataset of a sweep, as it is.
-struct Export {
+struct DatasetExport {
     id: String,
-    place: Arc<Place>,
-    found: Found,
+    location: Arc<DatasetLocation>,
+    stored_manifest: StoredManifest,
     manifest: Option<Manifest>,
-    anew: bool,
+    rewrite: bool,
     /// Rows that were added.
     added: u64,
 }
 
-impl Export {
-    async fn open(place: Place, id: String, anew: bool) -> Result<Self, UserError> {
-        place.check(&nonce()).await?;
-        let found = place.manifest().await?;
+impl DatasetExport {
+    async fn open(place: DatasetLocation, id: String, anew: bool) -> Result<Self, UserError> {
+        place.check_object_store(&generate_nonce()).await?;
+        let found = place.read_manifest().await?;
         let read = |text: &Vec<u8>| {
-            Manifest::read(text).map_err(|why| {
+            Manifest::parse(text).map_err(|why| {
                 let message = format!("{}: {why}: name another place with -o", place.name());
                 UserError::new(ErrorCode::BadInput, message)
             })
@@ -123,38 +123,38 @@ impl Export {
                 format!("{}: this is the dataset of the sweep {other}: name another place with -o", place.name());
             return Err(UserError::new(ErrorCode::BadInput, message));
         }
-        Ok(Self { id, place: Arc::new(place), found, manifest, anew, added: 0 })
+        Ok(Self { id, location: Arc::new(place), stored_manifest: found, manifest, rewrite: anew, added: 0 })
     }
 
     /// Adds the rows that were stored since; whether the sweep had ended before.
-    async fn pull(&mut self, client: &mut Client) -> Result<bool, UserError> {
+    async fn pull_rows(&mut self, client: &mut Client) -> Result<bool, UserError> {
         // Of an export that was broken off. In an object store another one may be at work on them; it cannot commit them any more
         // once this one has.
-        let files = self.place.files().await?;
-        if !self.anew {
+        let files = self.location.list_files().await?;
+        if !self.rewrite {
             self.check_parts(&files)?;
         }
-        let mut strays = self.strays(files);
-        if self.place.is_locked() {
-            self.place.remove(&std::mem::take(&mut strays)).await?;
+        let mut strays = self.find_stray_files(files);
+        if self.location.is_locked() {
+            self.location.remove_files(&std::mem::take(&mut strays)).await?;
         }
-        let known = self.manifest.as_ref().filter(|_| !self.anew);
+        let known = self.manifest.as_ref().filter(|_| !self.rewrite);
         let after = known.and_then(|manifest| manifest.cursor.to_wire());
         let request = v1::RowsRequest { sweep: self.id.clone(), after, grammar: GRAMMAR };
-        let mut pages = client.sweeps.rows(request).await.map_err(|e| client.error(&e))?.into_inner();
-        let first = pages.message().await.map_err(|e| client.error(&e))?.unwrap_or_default();
-        let pull = Pull::begin(first.head)?;
+        let mut pages = client.sweeps.rows(request).await.map_err(|e| client.to_user_error(&e))?.into_inner();
+        let first = pages.message().await.map_err(|e| client.to_user_error(&e))?.unwrap_or_default();
+        let pull = PullHead::from_head(first.head)?;
         if pull.head.rows > 0 || pull.head.all {
-            let mut writing = Writing::new(self.tools(&pull));
+            let mut writing = DatasetWriter::new(self.write_context(&pull));
             if pull.head.all {
-                writing.cells(pull.data_hash()?).await?;
+                writing.write_cells(pull.data_hash()?).await?;
             }
             let mut rows = first.rows;
             loop {
                 for row in rows {
-                    writing.take(read_row(row)?).await?;
+                    writing.add_row(read_row(row)?).await?;
                 }
-                let Some(page) = pages.message().await.map_err(|e| client.error(&e))? else { break };
+                let Some(page) = pages.message().await.map_err(|e| client.to_user_error(&e))? else { break };
                 rows = page.rows;
             }
             let parts = writing.finish(pull.head.all).await?;
@@ -162,12 +162,12 @@ impl Export {
                 let message = format!("{} of {} rows came: export again", parts.received, pull.head.rows);
                 return Err(UserError::new(ErrorCode::Internal, message));
             }
-            let mut next = pull.manifest(known)?;
-            parts.enter(&mut next);
-            self.commit(next, strays).await?;
+            let mut next = pull.next_manifest(known)?;
+            parts.add_to_manifest(&mut next);
+            self.commit_manifest(next, strays).await?;
             self.added += pull.head.rows;
         }
-        self.anew = false;
+        self.rewrite = false;
         Ok(has_ended(&pull.status))
     }
 
@@ -179,42 +179,42 @@ impl Export {
                 Some(bytes) => format!("has {bytes} bytes, and {} by the manifest", part.bytes),
                 None => "is not there, and the manifest names it".to_owned(),
             };
-            let message = format!("{}/{} {what}: write all rows anew with --anew", self.place.name(), part.path);
+            let message = format!("{}/{} {what}: write all rows anew with --anew", self.location.name(), part.path);
             return Err(UserError::new(ErrorCode::Refused, message));
         }
         Ok(())
     }
 
     /// Parts that the manifest does not name. Files of other people's are none of ours.
-    fn strays(&self, files: BTreeMap<String, u64>) -> Vec<String> {
-        let named = |file: &String| self.manifest.iter().flat_map(Manifest::paths).any(|path| path == file);
-        files.into_keys().filter(|file| is_part(file) && !named(file)).collect()
+    fn find_stray_files(&self, files: BTreeMap<String, u64>) -> Vec<String> {
+        let named = |file: &String| self.manifest.iter().flat_map(Manifest::part_paths).any(|path| path == file);
+        files.into_keys().filter(|file| is_part_path(file) && !named(file)).collect()
     }
 
-    fn tools(&self, pull: &Pull) -> Tools {
+    fn write_context(&self, pull: &PullHead) -> WriteContext {
         let serial = self.manifest.as_ref().map_or(0, |manifest| manifest.serial) + 1;
-        Tools {
-            place: self.place.clone(),
+        WriteContext {
+            location: self.location.clone(),
             spec: pull.spec.clone(),
-            columns: Arc::new(Columns::of(&pull.spec)),
+            columns: Arc::new(DatasetColumns::from_spec(&pull.spec)),
             probe: Arc::new(ProbeSet { images: pull.head.images.clone(), labels: pull.head.labels.clone() }),
-            prefix: format!("{serial:06}-{}", nonce()),
+            prefix: format!("{serial:06}-{}", generate_nonce()),
         }
     }
 
     /// Makes parts that were written the dataset's, and removes what is not any more.
-    async fn commit(&mut self, next: Manifest, mut strays: Vec<String>) -> Result<(), UserError> {
-        let before: Vec<String> = self.manifest.iter().flat_map(Manifest::paths).map(str::to_owned).collect();
+    async fn commit_manifest(&mut self, next: Manifest, mut strays: Vec<String>) -> Result<(), UserError> {
+        let before: Vec<String> = self.manifest.iter().flat_map(Manifest::part_paths).map(str::to_owned).collect();
         let serial = self.manifest.as_ref().map_or(0, |manifest| manifest.serial) + 1;
         let next = Manifest { serial, ..next };
         failpoint::reach(failpoint::BEFORE_MANIFEST);
-        self.found = self.place.commit(&self.found, next.text()).await?;
-        strays.extend(before.into_iter().filter(|path| next.paths().all(|kept| kept != path)));
+        self.stored_manifest = self.location.replace_manifest(&self.stored_manifest, next.to_json_bytes()).await?;
+        strays.extend(before.into_iter().filter(|path| next.part_paths().all(|kept| kept != path)));
         self.manifest = Some(next);
-        self.place.remove(&strays).await
+        self.location.remove_files(&strays).await
     }
 
-    fn summary(&self) -> String {
+    fn format_summary(&self) -> String {
         let Some(manifest) = &self.manifest else { return String::new() };
         let parts = || manifest.tables.values().flat_map(|table| &table.parts);
         let bytes: u64 = parts().map(|part| part.bytes).sum();
@@ -222,7 +222,7 @@ impl Export {
         let rows = |table: &&str| Some(format!("{table} {}", manifest.tables.get(*table)?.rows));
         format!(
             "{}: {} trials added, {} of {} in all{so_far}; rows: {}; {} files of {} MB\n",
-            self.place.name(),
+            self.location.name(),
             self.added,
             manifest.cursor.rows,
             manifest.sweep.trials,
@@ -234,13 +234,13 @@ impl Export {
 }
 
 /// Eight digits that no other export has: two of them to one object store may write at a time, though only one can commit.
-fn nonce() -> String {
+fn generate_nonce() -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     blake3::hash(format!("{} {}", std::process::id(), now.as_nanos()).as_bytes()).to_hex()[..8].to_owned()
 }
 
 /// Whether a path is one that parts are written under: `trials/000001-1f6c3a90-00016.parquet`.
-fn is_part(path: &str) -> bool {
+fn is_part_path(path: &str) -> bool {
     let all = |text: &str, kind: fn(&char) -> bool| text.chars().all(|c| kind(&c));
     let Some((table, name)) = path.split_once('/') else { return false };
     let fields: Vec<&str> = name.strip_suffix(".parquet").unwrap_or_default().split('-').collect();
@@ -252,7 +252,7 @@ fn is_part(path: &str) -> bool {
 }
 
 /// What is pulled, apart from the rows.
-struct Pull {
+struct PullHead {
     head: v1::RowsHead,
     status: v1::SweepStatus,
     cursor: v1::Cursor,
@@ -260,11 +260,11 @@ struct Pull {
     spec: Arc<Spec>,
 }
 
-impl Pull {
-    fn begin(head: Option<v1::RowsHead>) -> Result<Self, UserError> {
-        let mut head = head.ok_or_else(|| incomplete("head"))?;
-        let source = head.source.take().ok_or_else(|| incomplete("source"))?;
-        let source = SpecSource::try_from(source).map_err(|e| bad(&e))?;
+impl PullHead {
+    fn from_head(head: Option<v1::RowsHead>) -> Result<Self, UserError> {
+        let mut head = head.ok_or_else(|| incomplete_response("head"))?;
+        let source = head.source.take().ok_or_else(|| incomplete_response("source"))?;
+        let source = SpecSource::try_from(source).map_err(|e| invalid_response_error(&e))?;
         let spec = Spec::read_stored(&source).map_err(|e| {
             let message = format!("the sweep cannot be read by this version: {e}");
             UserError::new(ErrorCode::Version, message)
@@ -274,44 +274,45 @@ impl Pull {
                            version that launched it";
             return Err(UserError::new(ErrorCode::Version, message));
         }
-        let status = head.status.clone().ok_or_else(|| incomplete("status"))?;
-        let cursor = head.cursor.ok_or_else(|| incomplete("cursor"))?;
+        let status = head.status.clone().ok_or_else(|| incomplete_response("status"))?;
+        let cursor = head.cursor.ok_or_else(|| incomplete_response("cursor"))?;
         Ok(Self { head, status, cursor, source, spec: Arc::new(spec) })
     }
 
     /// Zeros without a dataset, as in the identity of cells.
     fn data_hash(&self) -> Result<[u8; 32], UserError> {
         let Some(hash) = &self.head.data_hash else { return Ok([0; 32]) };
-        hash.as_slice().try_into().map_err(|_| incomplete("data_hash"))
+        hash.as_slice().try_into().map_err(|_| incomplete_response("data_hash"))
     }
 
     /// The next manifest without the new parts.
-    fn manifest(&self, known: Option<&Manifest>) -> Result<Manifest, UserError> {
+    fn next_manifest(&self, known: Option<&Manifest>) -> Result<Manifest, UserError> {
         let new = Manifest::new(&self.head, &self.status, &self.source, &self.spec);
         let old = known.filter(|_| !self.head.all);
         Ok(Manifest {
             hosts: old.map_or_else(Default::default, |old| old.hosts.clone()),
             tables: old.map_or_else(Default::default, |old| old.tables.clone()),
             complete: self.head.all_rows == self.status.trials,
-            cursor: Cursor::of(self.cursor, self.head.all_rows),
+            cursor: ManifestCursor::from_wire(self.cursor, self.head.all_rows),
             ..new
         })
     }
 }
 
-fn read_row(row: v1::TrialRow) -> Result<Row, UserError> {
-    let result = TrialResult::try_from(row.result.ok_or_else(|| incomplete("result"))?).map_err(|e| bad(&e))?;
-    Ok(Row { result, worker: row.worker })
+fn read_row(row: v1::TrialRow) -> Result<ExportRow, UserError> {
+    let result = TrialResult::try_from(row.result.ok_or_else(|| incomplete_response("result"))?)
+        .map_err(|e| invalid_response_error(&e))?;
+    Ok(ExportRow { result, worker: row.worker })
 }
 
-fn incomplete(field: &str) -> UserError {
+fn incomplete_response(field: &str) -> UserError {
     UserError::new(
         ErrorCode::Internal,
         format!("the coordinator's answer is incomplete: the field {field} of RowsResponse is missing"),
     )
 }
 
-fn bad(error: &WireError) -> UserError {
+fn invalid_response_error(error: &WireError) -> UserError {
     UserError::new(ErrorCode::Internal, format!("the coordinator's answer cannot be used: {error}"))
 }
 
@@ -322,7 +323,7 @@ mod tests {
     #[test]
     fn other_peoples_files_are_no_parts() {
         for part in ["trials/000001-1f6c3a90-00016.parquet", "cells/1234567-00000000-123456.parquet"] {
-            assert!(is_part(part), "{part}");
+            assert!(is_part_path(part), "{part}");
         }
         for other in [
             "trials/summary.parquet",
@@ -334,7 +335,7 @@ mod tests {
             "trials/000001-1f6c3a9g-00016.parquet",
             "manifest.json",
         ] {
-            assert!(!is_part(other), "{other}");
+            assert!(!is_part_path(other), "{other}");
         }
     }
 }

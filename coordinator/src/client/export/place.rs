@@ -15,38 +15,38 @@ use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPay
 use tokio_stream::StreamExt as _;
 use url::Url;
 
-pub(super) const MANIFEST: &str = "manifest.json";
+pub(super) const MANIFEST_FILE: &str = "manifest.json";
 /// Held by whoever writes to a directory. Readers of tables look into their folders, and do not see it.
-const LOCK: &str = ".lock";
+const LOCK_FILE: &str = ".lock";
 
 /// Where the dataset of one sweep is.
-pub(super) struct Place {
+pub(super) struct DatasetLocation {
     store: Arc<dyn ObjectStore>,
     /// For people.
     name: String,
     /// In a directory, and the lock on it. An object store has none: there, the manifest is replaced only if it is the one that
     /// was read.
-    local: Option<(PathBuf, File)>,
+    locked_dir: Option<(PathBuf, File)>,
 }
 
 /// The manifest that is replaced next.
-pub(super) struct Found {
+pub(super) struct StoredManifest {
     pub(super) text: Option<Vec<u8>>,
     version: Option<UpdateVersion>,
 }
 
 /// A place that was named: a directory, or a URL.
-pub(super) enum Named {
+pub(super) enum DatasetRoot {
     Directory(PathBuf),
     Url(Url),
 }
 
-impl Named {
+impl DatasetRoot {
     /// What `text`, the value of this option, names: a URL such as `s3://bucket/prefix`, else a directory.
     ///
     /// # Errors
     /// It is no URL of an object store.
-    pub(super) fn of(option: &str, text: &str) -> Result<Self, UserError> {
+    pub(super) fn parse(option: &str, text: &str) -> Result<Self, UserError> {
         if text.trim().is_empty() {
             let message = format!("{option}: expected a directory or the URL of an object store, found nothing");
             return Err(UserError::new(ErrorCode::BadInput, message));
@@ -72,10 +72,10 @@ impl Named {
     ///
     /// # Errors
     /// It cannot be used, or somebody else is writing there.
-    pub(super) fn sweep(&self, id: &str) -> Result<Place, UserError> {
+    pub(super) fn open_sweep(&self, id: &str) -> Result<DatasetLocation, UserError> {
         match self {
-            Self::Directory(dir) => directory(&dir.join("sweeps").join(id)),
-            Self::Url(url) => objects(url, id),
+            Self::Directory(dir) => open_directory(&dir.join("sweeps").join(id)),
+            Self::Url(url) => open_object_store(url, id),
         }
     }
 
@@ -84,10 +84,10 @@ impl Named {
     /// # Errors
     /// There is no such directory, or the object store cannot be used.
     #[cfg(feature = "sql")]
-    pub(super) fn reading(&self) -> Result<Arc<dyn ObjectStore>, UserError> {
+    pub(super) fn open_for_reading(&self) -> Result<Arc<dyn ObjectStore>, UserError> {
         match self {
             Self::Url(url) => {
-                bucket(url, "--from").map(|(store, prefix)| Arc::new(PrefixStore::new(store, prefix)) as _)
+                open_bucket(url, "--from").map(|(store, prefix)| Arc::new(PrefixStore::new(store, prefix)) as _)
             }
             Self::Directory(dir) => {
                 LocalFileSystem::new_with_prefix(dir).map(|store| Arc::new(store) as _).map_err(|e| {
@@ -100,14 +100,15 @@ impl Named {
     }
 }
 
-fn directory(dir: &FilePath) -> Result<Place, UserError> {
+fn open_directory(dir: &FilePath) -> Result<DatasetLocation, UserError> {
     let failed = |what: &dyn std::fmt::Display| {
         let message =
             format!("{}: cannot be used for a dataset ({what}): name another directory with -o", dir.display());
         UserError::new(ErrorCode::BadInput, message)
     };
     std::fs::create_dir_all(dir).map_err(|e| failed(&e))?;
-    let lock = File::options().create(true).truncate(false).write(true).open(dir.join(LOCK)).map_err(|e| failed(&e))?;
+    let lock =
+        File::options().create(true).truncate(false).write(true).open(dir.join(LOCK_FILE)).map_err(|e| failed(&e))?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(std::fs::TryLockError::WouldBlock) => {
@@ -117,18 +118,26 @@ fn directory(dir: &FilePath) -> Result<Place, UserError> {
         Err(std::fs::TryLockError::Error(e)) => return Err(failed(&e)),
     }
     let store = LocalFileSystem::new_with_prefix(dir).map_err(|e| failed(&e))?;
-    Ok(Place { store: Arc::new(store), name: dir.display().to_string(), local: Some((dir.to_owned(), lock)) })
+    Ok(DatasetLocation {
+        store: Arc::new(store),
+        name: dir.display().to_string(),
+        locked_dir: Some((dir.to_owned(), lock)),
+    })
 }
 
-fn objects(url: &Url, id: &str) -> Result<Place, UserError> {
-    let (store, prefix) = bucket(url, "-o")?;
+fn open_object_store(url: &Url, id: &str) -> Result<DatasetLocation, UserError> {
+    let (store, prefix) = open_bucket(url, "-o")?;
     let name = format!("{}/sweeps/{id}", url.as_str().trim_end_matches('/'));
-    Ok(Place { store: Arc::new(PrefixStore::new(store, prefix.join("sweeps").join(id))), name, local: None })
+    Ok(DatasetLocation {
+        store: Arc::new(PrefixStore::new(store, prefix.join("sweeps").join(id))),
+        name,
+        locked_dir: None,
+    })
 }
 
 /// Whether settings say who asks, or how to find out. Where they do not, `object_store` would ask an address of the local
 /// network that clouds have for their machines: elsewhere that is nobody, and nobody asked for it.
-fn say_who_asks(settings: &BTreeMap<String, String>) -> bool {
+fn has_credentials(settings: &BTreeMap<String, String>) -> bool {
     let all = |names: &[&str]| names.iter().all(|name| settings.contains_key(*name));
     let skips =
         settings.get("aws_skip_signature").is_some_and(|skips| !["false", "0", "no", "off"].contains(&&**skips));
@@ -141,13 +150,13 @@ fn say_who_asks(settings: &BTreeMap<String, String>) -> bool {
 }
 
 /// Credentials and endpoints come from the environment, under the names that the clouds' own tools have for them.
-fn bucket(url: &Url, option: &str) -> Result<(Box<dyn ObjectStore>, Path), UserError> {
+fn open_bucket(url: &Url, option: &str) -> Result<(Box<dyn ObjectStore>, Path), UserError> {
     let settings = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?.to_ascii_lowercase(), value.into_string().ok()?)));
     // A variable called BUCKET, say, is about something else, and one that is empty says nothing.
     let settings = settings.filter(|(name, value)| name.starts_with("aws_") && !value.is_empty());
     let settings: BTreeMap<String, String> = settings.collect();
-    if !say_who_asks(&settings) {
+    if !has_credentials(&settings) {
         let message = format!(
             "{option} {url}: there are no credentials in the environment: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY \
              (files below ~/.aws are not read), AWS_SKIP_SIGNATURE=true for a bucket that asks for none, or \
@@ -162,7 +171,7 @@ fn bucket(url: &Url, option: &str) -> Result<(Box<dyn ObjectStore>, Path), UserE
     })
 }
 
-impl Place {
+impl DatasetLocation {
     /// For people.
     pub(super) fn name(&self) -> &str {
         &self.name
@@ -170,10 +179,10 @@ impl Place {
 
     /// Whether nobody else can be writing there.
     pub(super) fn is_locked(&self) -> bool {
-        self.local.is_some()
+        self.locked_dir.is_some()
     }
 
-    fn failed(&self, what: &str, error: &object_store::Error) -> UserError {
+    fn storage_error(&self, what: &str, error: &object_store::Error) -> UserError {
         UserError::new(ErrorCode::Internal, format!("{}: {what}: {error}", self.name))
     }
 
@@ -182,13 +191,14 @@ impl Place {
     ///
     /// # Errors
     /// It does not, or it cannot be written.
-    pub(super) async fn check(&self, nonce: &str) -> Result<(), UserError> {
+    pub(super) async fn check_object_store(&self, nonce: &str) -> Result<(), UserError> {
         if self.is_locked() {
             return Ok(());
         }
         let path = Path::from(format!(".check-{nonce}"));
-        let broken = self.broken_promise(&path).await.map_err(|e| self.failed("it cannot be used", &e));
-        let removed = self.store.delete(&path).await.map_err(|e| self.failed(&format!("{path} cannot be removed"), &e));
+        let broken = self.find_broken_promise(&path).await.map_err(|e| self.storage_error("it cannot be used", &e));
+        let removed =
+            self.store.delete(&path).await.map_err(|e| self.storage_error(&format!("{path} cannot be removed"), &e));
         if let Some(broken) = broken? {
             let message = format!(
                 "{}: cannot be used for a dataset: this object store {broken}: name a place on another one, or write to a \
@@ -201,7 +211,7 @@ impl Place {
     }
 
     /// What the object store does other than it should, if anything.
-    async fn broken_promise(&self, path: &Path) -> Result<Option<&'static str>, object_store::Error> {
+    async fn find_broken_promise(&self, path: &Path) -> Result<Option<&'static str>, object_store::Error> {
         let put = async |text: &'static str, mode: PutMode| {
             let put = self.store.put_opts(path, PutPayload::from_static(text.as_bytes()), PutOptions::from(mode)).await;
             match put {
@@ -229,71 +239,75 @@ impl Place {
     }
 
     /// The manifest that is there.
-    pub(super) async fn manifest(&self) -> Result<Found, UserError> {
-        match self.store.get(&Path::from(MANIFEST)).await {
-            Err(object_store::Error::NotFound { .. }) => Ok(Found { text: None, version: None }),
-            Err(error) => Err(self.failed("the manifest cannot be read", &error)),
+    pub(super) async fn read_manifest(&self) -> Result<StoredManifest, UserError> {
+        match self.store.get(&Path::from(MANIFEST_FILE)).await {
+            Err(object_store::Error::NotFound { .. }) => Ok(StoredManifest { text: None, version: None }),
+            Err(error) => Err(self.storage_error("the manifest cannot be read", &error)),
             Ok(found) => {
                 let version = UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
-                let text = found.bytes().await.map_err(|e| self.failed("the manifest cannot be read", &e))?;
-                Ok(Found { text: Some(text.to_vec()), version: Some(version) })
+                let text = found.bytes().await.map_err(|e| self.storage_error("the manifest cannot be read", &e))?;
+                Ok(StoredManifest { text: Some(text.to_vec()), version: Some(version) })
             }
         }
     }
 
     /// Files that are there, by their paths, with their sizes in bytes.
-    pub(super) async fn files(&self) -> Result<BTreeMap<String, u64>, UserError> {
+    pub(super) async fn list_files(&self) -> Result<BTreeMap<String, u64>, UserError> {
         let mut listed = self.store.list(None);
         let mut files = BTreeMap::new();
         while let Some(file) = listed.next().await {
-            let file = file.map_err(|e| self.failed("its files cannot be listed", &e))?;
+            let file = file.map_err(|e| self.storage_error("its files cannot be listed", &e))?;
             files.insert(file.location.to_string(), file.size);
         }
         Ok(files)
     }
 
     /// Writes a part that is not there yet.
-    pub(super) async fn put(&self, path: &str, bytes: Vec<u8>) -> Result<(), UserError> {
+    pub(super) async fn write_part(&self, path: &str, bytes: Vec<u8>) -> Result<(), UserError> {
         let put = self.store.put(&Path::from(path), PutPayload::from(bytes)).await;
-        put.map_err(|e| self.failed(&format!("{path} cannot be written"), &e))?;
-        self.sync(path).await
+        put.map_err(|e| self.storage_error(&format!("{path} cannot be written"), &e))?;
+        self.sync_file(path).await
     }
 
     /// Replaces the manifest, if it is still the one that was read. The new one, as it can be replaced.
-    pub(super) async fn commit(&self, found: &Found, text: Vec<u8>) -> Result<Found, UserError> {
-        let mode = match (&self.local, &found.version) {
+    pub(super) async fn replace_manifest(
+        &self,
+        found: &StoredManifest,
+        text: Vec<u8>,
+    ) -> Result<StoredManifest, UserError> {
+        let mode = match (&self.locked_dir, &found.version) {
             (Some(_), _) => PutMode::Overwrite,
             (None, None) => PutMode::Create,
             (None, Some(version)) => PutMode::Update(version.clone()),
         };
         let payload = PutPayload::from(text.clone());
-        let put = self.store.put_opts(&Path::from(MANIFEST), payload, PutOptions::from(mode)).await;
+        let put = self.store.put_opts(&Path::from(MANIFEST_FILE), payload, PutOptions::from(mode)).await;
         let put = put.map_err(|error| match error {
             object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => {
                 let message = format!("{}: another export wrote there meanwhile: start this one again", self.name);
                 UserError::new(ErrorCode::Refused, message)
             }
-            error => self.failed("the manifest cannot be written", &error),
+            error => self.storage_error("the manifest cannot be written", &error),
         })?;
-        self.sync(MANIFEST).await?;
+        self.sync_file(MANIFEST_FILE).await?;
         let version = UpdateVersion { e_tag: put.e_tag, version: put.version };
-        Ok(Found { text: Some(text), version: Some(version) })
+        Ok(StoredManifest { text: Some(text), version: Some(version) })
     }
 
     /// Removes what belongs to no dataset.
-    pub(super) async fn remove(&self, paths: &[String]) -> Result<(), UserError> {
+    pub(super) async fn remove_files(&self, paths: &[String]) -> Result<(), UserError> {
         for path in paths {
             match self.store.delete(&Path::from(path.as_str())).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(self.failed(&format!("{path} cannot be removed"), &error)),
+                Err(error) => return Err(self.storage_error(&format!("{path} cannot be removed"), &error)),
             }
         }
         Ok(())
     }
 
     /// What is in a directory is on the disk before a manifest names it.
-    async fn sync(&self, path: &str) -> Result<(), UserError> {
-        let Some((dir, _)) = &self.local else { return Ok(()) };
+    async fn sync_file(&self, path: &str) -> Result<(), UserError> {
+        let Some((dir, _)) = &self.locked_dir else { return Ok(()) };
         let file = dir.join(path);
         let synced = tokio::task::spawn_blocking(move || {
             File::open(&file)?.sync_all()?;

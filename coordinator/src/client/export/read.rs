@@ -9,22 +9,22 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 
 use super::manifest::Manifest;
-use super::place::{MANIFEST, Named};
+use super::place::{DatasetRoot, MANIFEST_FILE};
 
 /// A place where datasets are.
-pub(in crate::client) struct Library {
+pub(in crate::client) struct DatasetLibrary {
     pub(in crate::client) store: Arc<dyn ObjectStore>,
     /// For people.
     name: String,
 }
 
-impl Library {
+impl DatasetLibrary {
     /// The place that `--from` names.
     ///
     /// # Errors
     /// There is no such directory, or the object store cannot be used.
     pub(in crate::client) fn open(from: &str) -> Result<Self, UserError> {
-        Ok(Self { store: Named::of("--from", from)?.reading()?, name: from.to_owned() })
+        Ok(Self { store: DatasetRoot::parse("--from", from)?.open_for_reading()?, name: from.to_owned() })
     }
 
     /// Manifests of these sweeps, each named by its id, a unique beginning of it, or "latest"; without names, those of all. They are
@@ -32,17 +32,17 @@ impl Library {
     ///
     /// # Errors
     /// There is none or no such dataset, or one cannot be read.
-    pub(in crate::client) async fn manifests(&self, sweeps: &[String]) -> Result<Vec<Manifest>, UserError> {
-        let mut all = self.ids().await?;
+    pub(in crate::client) async fn read_manifests(&self, sweeps: &[String]) -> Result<Vec<Manifest>, UserError> {
+        let mut all = self.list_sweep_ids().await?;
         if !sweeps.is_empty() && sweeps.iter().all(|sweep| sweep != LATEST) {
-            let chosen = sweeps.iter().map(|sweep| self.find(sweep, &all).map(str::to_owned));
+            let chosen = sweeps.iter().map(|sweep| self.resolve_sweep_id(sweep, &all).map(str::to_owned));
             all = chosen.collect::<Result<_, _>>()?;
             all.sort_unstable();
             all.dedup();
         }
         let mut manifests = Vec::with_capacity(all.len());
         for id in &all {
-            manifests.extend(self.manifest(id).await?);
+            manifests.extend(self.read_manifest(id).await?);
         }
         if manifests.is_empty() {
             let message = format!("{}: no dataset is there: `ergodic export ID -o {0}` writes one", self.name);
@@ -50,30 +50,31 @@ impl Library {
         }
         manifests.sort_by(|a, b| a.sweep.launched_at.total_cmp(&b.sweep.launched_at));
         if sweeps.iter().any(|sweep| sweep == LATEST) {
-            manifests = self.with_latest(manifests, sweeps)?;
+            manifests = self.select_with_latest(manifests, sweeps)?;
         }
         Ok(manifests)
     }
 
     /// Those of these sweeps, one of which is the last.
-    fn with_latest(&self, all: Vec<Manifest>, sweeps: &[String]) -> Result<Vec<Manifest>, UserError> {
+    fn select_with_latest(&self, all: Vec<Manifest>, sweeps: &[String]) -> Result<Vec<Manifest>, UserError> {
         let ids: Vec<String> = all.iter().map(|manifest| manifest.sweep.id.clone()).collect();
         let latest = all.last().map(|manifest| manifest.sweep.id.clone()).unwrap_or_default();
-        let id = |sweep: &String| if sweep == LATEST { Ok(latest.as_str()) } else { self.find(sweep, &ids) };
+        let id =
+            |sweep: &String| if sweep == LATEST { Ok(latest.as_str()) } else { self.resolve_sweep_id(sweep, &ids) };
         let chosen: Vec<&str> = sweeps.iter().map(id).collect::<Result<_, _>>()?;
         Ok(all.into_iter().filter(|manifest| chosen.contains(&manifest.sweep.id.as_str())).collect())
     }
 
     /// Ids of the sweeps that may have a dataset there.
-    async fn ids(&self) -> Result<Vec<String>, UserError> {
+    async fn list_sweep_ids(&self) -> Result<Vec<String>, UserError> {
         let listed = self.store.list_with_delimiter(Some(&Path::from("sweeps"))).await;
-        let folders = listed.map_err(|e| self.failed("its sweeps cannot be listed", &e))?.common_prefixes;
+        let folders = listed.map_err(|e| self.storage_error("its sweeps cannot be listed", &e))?.common_prefixes;
         let mut ids: Vec<String> = folders.iter().filter_map(|folder| Some(folder.filename()?.to_owned())).collect();
         ids.sort_unstable();
         Ok(ids)
     }
 
-    fn find<'a>(&self, sweep: &str, ids: &'a [String]) -> Result<&'a str, UserError> {
+    fn resolve_sweep_id<'a>(&self, sweep: &str, ids: &'a [String]) -> Result<&'a str, UserError> {
         if let Some(id) = ids.iter().find(|id| *id == sweep) {
             return Ok(id);
         }
@@ -94,18 +95,18 @@ impl Library {
     }
 
     /// The manifest of a sweep's dataset; none if an export has not come so far.
-    async fn manifest(&self, id: &str) -> Result<Option<Manifest>, UserError> {
-        let path = Path::from(format!("sweeps/{id}/{MANIFEST}"));
+    async fn read_manifest(&self, id: &str) -> Result<Option<Manifest>, UserError> {
+        let path = Path::from(format!("sweeps/{id}/{MANIFEST_FILE}"));
         let found = match self.store.get(&path).await {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            found => found.map_err(|e| self.failed(&format!("{path} cannot be read"), &e))?,
+            found => found.map_err(|e| self.storage_error(&format!("{path} cannot be read"), &e))?,
         };
-        let text = found.bytes().await.map_err(|e| self.failed(&format!("{path} cannot be read"), &e))?;
+        let text = found.bytes().await.map_err(|e| self.storage_error(&format!("{path} cannot be read"), &e))?;
         let bad = |why| UserError::new(ErrorCode::BadInput, format!("{}: {path}: {why}", self.name));
-        Manifest::read(&text).map(Some).map_err(bad)
+        Manifest::parse(&text).map(Some).map_err(bad)
     }
 
-    fn failed(&self, what: &str, error: &object_store::Error) -> UserError {
+    fn storage_error(&self, what: &str, error: &object_store::Error) -> UserError {
         UserError::new(ErrorCode::Internal, format!("{}: {what}: {error}", self.name))
     }
 }

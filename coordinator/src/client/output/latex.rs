@@ -6,74 +6,87 @@ use ergodic_common::text::escape_line;
 use ergodic_proto::v1;
 use serde_json::json;
 
-use super::grid::Spread;
-use super::table::{best_row, incidents, mean_and_interval};
-use super::words::figure;
-use super::{AxisWords, Records};
+use super::grid::PivotTable;
+use super::table::{find_best_row, format_incomplete_counts, format_mean_and_interval};
+use super::words::format_cell_value;
+use super::{AxisFormats, TableData};
 
 /// One row per cell, and one column per metric with mean and interval; or the statistics asked for. The tables have the
 /// same rows in the same order.
-pub fn latex(tables: &[v1::TableResponse]) -> String {
+pub fn render_latex(tables: &[v1::TableResponse]) -> String {
     let first = &tables[0];
-    let notes: Vec<String> = first.rows.iter().map(note).collect();
+    let notes: Vec<String> = first.rows.iter().map(format_row_note).collect();
     let noted = notes.iter().any(|note| !note.is_empty());
-    let head = first.axes.iter().map(|axis| escaped(axis)).chain(["$n$".to_owned()]);
-    let columns: Vec<Vec<String>> = tables.iter().map(names).collect();
+    let head = first.axes.iter().map(|axis| escape_latex(axis)).chain(["$n$".to_owned()]);
+    let columns: Vec<Vec<String>> = tables.iter().map(format_metric_heads).collect();
     let head: Vec<String> = head.chain(columns.concat()).chain(noted.then(String::new)).collect();
-    let best: Vec<Option<usize>> = tables.iter().map(best_row).collect();
-    let words = AxisWords::of_table(first);
+    let best: Vec<Option<usize>> = tables.iter().map(find_best_row).collect();
+    let words = AxisFormats::from_table(first);
     let line = |at: usize| {
         let row = &first.rows[at];
         let n = row.summary.unwrap_or_default().n.to_string();
-        let figures = tables.iter().zip(&best).flat_map(|(table, best)| figures(table, at, *best == Some(at)));
-        let note = noted.then(|| escaped(&notes[at]));
-        words.row(&row.values).map(|text| value(&text)).chain([n]).chain(figures).chain(note).collect::<Vec<_>>()
+        let figures =
+            tables.iter().zip(&best).flat_map(|(table, best)| format_row_statistics(table, at, *best == Some(at)));
+        let note = noted.then(|| escape_latex(&notes[at]));
+        words
+            .format_row(&row.values)
+            .map(|text| format_axis_value(&text))
+            .chain([n])
+            .chain(figures)
+            .chain(note)
+            .collect::<Vec<_>>()
     };
     let lines: Vec<Vec<String>> = (0..first.rows.len()).map(line).collect();
     let align = format!("{}{}", "r".repeat(head.len() - usize::from(noted)), if noted { "l" } else { "" });
-    format!("{}{}", comment(tables), tabular(&align, &[head], &lines))
+    format!("{}{}", format_comment(tables), render_tabular(&align, &[head], &lines))
 }
 
 /// One table spread over two axes, rows first.
-pub fn latex_grid(table: &v1::TableResponse) -> String {
-    let spread = Spread::of(table);
-    let best = best_row(table);
+pub fn render_latex_pivot(table: &v1::TableResponse) -> String {
+    let spread = PivotTable::from_table(table);
+    let best = find_best_row(table);
     let line = |(row, name): (usize, &String)| {
         let cell = |column: usize| {
-            let Some(at) = spread.at(row, column) else { return String::new() };
-            let text = figures(table, at, best == Some(at)).join(" / ");
-            let note = note(&table.rows[at]);
-            if note.is_empty() { text } else { format!("{text} ({})", escaped(&note)) }
+            let Some(at) = spread.row_at(row, column) else { return String::new() };
+            let text = format_row_statistics(table, at, best == Some(at)).join(" / ");
+            let note = format_row_note(&table.rows[at]);
+            if note.is_empty() { text } else { format!("{text} ({})", escape_latex(&note)) }
         };
-        std::iter::once(value(name)).chain((0..spread.columns.len()).map(cell)).collect::<Vec<_>>()
+        std::iter::once(format_axis_value(name)).chain((0..spread.column_labels.len()).map(cell)).collect::<Vec<_>>()
     };
-    let lines: Vec<Vec<String>> = spread.rows.iter().enumerate().map(line).collect();
-    let last = spread.columns.len() + 1;
+    let lines: Vec<Vec<String>> = spread.row_labels.iter().enumerate().map(line).collect();
+    let last = spread.column_labels.len() + 1;
     let above = format!(
         " & \\multicolumn{{{}}}{{c}}{{{}}} \\\\\n\\cmidrule(lr){{2-{last}}}\n",
-        spread.columns.len(),
-        escaped(&table.axes[1])
+        spread.column_labels.len(),
+        escape_latex(&table.axes[1])
     );
-    let head = std::iter::once(format!("{above}{}", escaped(&table.axes[0])));
-    let head = head.chain(spread.columns.iter().map(|name| value(name)));
-    format!("{}{}", comment(std::slice::from_ref(table)), tabular(&"r".repeat(last), &[head.collect()], &lines))
+    let head = std::iter::once(format!("{above}{}", escape_latex(&table.axes[0])));
+    let head = head.chain(spread.column_labels.iter().map(|name| format_axis_value(name)));
+    format!(
+        "{}{}",
+        format_comment(std::slice::from_ref(table)),
+        render_tabular(&"r".repeat(last), &[head.collect()], &lines)
+    )
 }
 
 /// Any records, for people.
-pub fn latex_records(records: &Records) -> String {
-    let head = records.columns.iter().map(|column| escaped(column)).collect();
-    let cell = |(x, text): (&serde_json::Value, &String)| if x.is_number() { value(text) } else { escaped(text) };
-    let words = records.in_words("");
+pub fn render_latex_data(records: &TableData) -> String {
+    let head = records.columns.iter().map(|column| escape_latex(column)).collect();
+    let cell = |(x, text): (&serde_json::Value, &String)| {
+        if x.is_number() { format_axis_value(text) } else { escape_latex(text) }
+    };
+    let words = records.format_cells("");
     let cells = records.rows.iter().zip(&words);
     let lines: Vec<Vec<String>> = cells.map(|(row, words)| row.iter().zip(words).map(cell).collect()).collect();
-    tabular(&"l".repeat(records.columns.len()), &[head], &lines)
+    render_tabular(&"l".repeat(records.columns.len()), &[head], &lines)
 }
 
 /// What the table is of, and what it needs.
-fn comment(tables: &[v1::TableResponse]) -> String {
+fn format_comment(tables: &[v1::TableResponse]) -> String {
     let first = &tables[0];
     let metrics: Vec<&str> = tables.iter().map(|table| table.metric.as_str()).collect();
-    let what = match spread_of(first) {
+    let what = match spread_statistic(first) {
         Some("std") => "mean ± standard deviation".to_owned(),
         Some(_) => "mean ± standard error".to_owned(),
         None if first.columns.is_empty() => "mean ± half of its 95 % confidence interval (Student's t)".to_owned(),
@@ -92,23 +105,23 @@ fn comment(tables: &[v1::TableResponse]) -> String {
 }
 
 /// Where mean and one measure of spread are asked for, they are written as one figure.
-fn spread_of(table: &v1::TableResponse) -> Option<&str> {
+fn spread_statistic(table: &v1::TableResponse) -> Option<&str> {
     match &table.columns[..] {
         [mean, spread] if mean == "mean" && (spread == "std" || spread == "se") => Some(spread.as_str()),
         _ => None,
     }
 }
 
-fn names(table: &v1::TableResponse) -> Vec<String> {
-    let metric = escaped(&table.metric);
-    if table.columns.is_empty() || spread_of(table).is_some() {
+fn format_metric_heads(table: &v1::TableResponse) -> Vec<String> {
+    let metric = escape_latex(&table.metric);
+    if table.columns.is_empty() || spread_statistic(table).is_some() {
         return vec![metric];
     }
-    table.columns.iter().map(|column| format!("{metric} {}", escaped(column))).collect()
+    table.columns.iter().map(|column| format!("{metric} {}", escape_latex(column))).collect()
 }
 
 /// A row's figures, one per name.
-fn figures(table: &v1::TableResponse, at: usize, best: bool) -> Vec<String> {
+fn format_row_statistics(table: &v1::TableResponse, at: usize, best: bool) -> Vec<String> {
     let row = &table.rows[at];
     let s = row.summary.unwrap_or_default();
     let bold = |text: String| match text.strip_prefix('$').and_then(|text| text.strip_suffix('$')) {
@@ -116,26 +129,26 @@ fn figures(table: &v1::TableResponse, at: usize, best: bool) -> Vec<String> {
         _ => text,
     };
     if table.columns.is_empty() {
-        return vec![bold(math(&mean_and_interval(&s)))];
+        return vec![bold(format_math(&format_mean_and_interval(&s)))];
     }
-    if spread_of(table).is_some() {
+    if spread_statistic(table).is_some() {
         let as_half = |half: f64| v1::Summary { ci95_high: s.mean.map(|mean| mean + half), ..s };
         let spread = row.figures.get(1).copied().filter(|x| x.is_finite());
         let s = spread.map_or(v1::Summary { ci95_high: None, ..s }, as_half);
-        return vec![bold(math(&mean_and_interval(&s)))];
+        return vec![bold(format_math(&format_mean_and_interval(&s)))];
     }
-    row.figures.iter().map(|x| math(&figure(&json!(x)))).collect()
+    row.figures.iter().map(|x| format_math(&format_cell_value(&json!(x)))).collect()
 }
 
-fn note(row: &v1::TableRow) -> String {
+fn format_row_note(row: &v1::TableRow) -> String {
     if row.note.is_empty() || row.figures.is_empty() {
-        incidents(&row.summary.unwrap_or_default())
+        format_incomplete_counts(&row.summary.unwrap_or_default())
     } else {
         row.note.clone()
     }
 }
 
-fn tabular(align: &str, head: &[Vec<String>], lines: &[Vec<String>]) -> String {
+fn render_tabular(align: &str, head: &[Vec<String>], lines: &[Vec<String>]) -> String {
     let mut out = format!("\\begin{{tabular}}{{{align}}}\n\\toprule\n");
     head.iter().for_each(|line| out += &format!("{} \\\\\n", line.join(" & ")));
     out += "\\midrule\n";
@@ -146,12 +159,12 @@ fn tabular(align: &str, head: &[Vec<String>], lines: &[Vec<String>]) -> String {
 }
 
 /// An axis value: a number as such, anything else as text.
-fn value(text: &str) -> String {
-    if text.parse::<f64>().is_ok() { math(text) } else { escaped(text) }
+fn format_axis_value(text: &str) -> String {
+    if text.parse::<f64>().is_ok() { format_math(text) } else { escape_latex(text) }
 }
 
 /// A figure in maths mode, powers of ten written out; a dash where there is none.
-fn math(text: &str) -> String {
+fn format_math(text: &str) -> String {
     if text == "–" {
         return "--".to_owned();
     }
@@ -166,7 +179,7 @@ fn math(text: &str) -> String {
 }
 
 /// Text in which nothing means anything to TeX.
-fn escaped(text: &str) -> String {
+fn escape_latex(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in escape_line(text).chars() {
         match c {
@@ -225,7 +238,7 @@ mod tests {
 
     #[test]
     fn names_are_escaped_and_figures_are_maths() {
-        let text = latex(&[table(&[])]);
+        let text = render_latex(&[table(&[])]);
         let body: Vec<&str> = text.lines().filter(|line| line.ends_with("\\\\")).collect();
         assert_eq!(
             body,
@@ -244,28 +257,31 @@ mod tests {
 
     #[test]
     fn mean_and_deviation_are_one_figure_and_other_statistics_one_column_each() {
-        let spread = latex(&[table(&["mean", "std"])]);
+        let spread = render_latex(&[table(&["mean", "std"])]);
         assert!(
             spread.contains("mean ± standard deviation") && spread.contains("$0.50000000 \\pm 0.00000020$"),
             "{spread}"
         );
-        let both = latex(&[table(&["q05", "median"]), table(&[])]);
+        let both = render_latex(&[table(&["q05", "median"]), table(&[])]);
         assert!(both.contains("test\\_acc q05 & test\\_acc median & test\\_acc &"), "{both}");
         assert!(both.contains("$2 \\times 10^{-7}$") && !both.contains("NaN"), "{both}");
     }
 
     #[test]
     fn a_grid_names_both_axes() {
-        let text = latex_grid(&table(&[]));
+        let text = render_latex_pivot(&table(&[]));
         let head = " & \\multicolumn{2}{c}{wd} \\\\\n\\cmidrule(lr){2-3}\ntrain.loss\\_kind & $0$ & $5 \\times 10^{-5}$ \\\\\n";
         assert!(text.contains(head), "{text}");
         assert!(text.contains("c\\&d & -- (3 diverged) &  \\\\"), "{text}");
-        let records =
-            Records { columns: vec!["a_b".into()], rows: vec![vec![json!("50 %")], vec![json!(1e-7)]], axes: 0 };
+        let records = TableData {
+            columns: vec!["a_b".into()],
+            rows: vec![vec![json!("50 %")], vec![json!(1e-7)]],
+            key_columns: 0,
+        };
         assert!(
-            latex_records(&records).contains("a\\_b \\\\\n\\midrule\n50 \\% \\\\\n$10^{-7}$ \\\\"),
+            render_latex_data(&records).contains("a\\_b \\\\\n\\midrule\n50 \\% \\\\\n$10^{-7}$ \\\\"),
             "{}",
-            latex_records(&records)
+            render_latex_data(&records)
         );
     }
 }

@@ -19,25 +19,26 @@ use ergodic_common::tree::SpecValue;
 use ergodic_proto::v1;
 use serde_json::json;
 
-pub use file::{NewFile, is_stream, unwritten, write_file};
-pub use grid::grid;
-pub use latex::{latex, latex_grid, latex_records};
-pub use records::{Records, plain};
-pub use select::{Selection, lacks_places};
-pub use several::{side_by_side, tidy, tidy_grids};
+pub use file::{AtomicFile, file_write_error, is_stream, write_atomic_file};
+pub use grid::render_pivot;
+pub use latex::{render_latex, render_latex_data, render_latex_pivot};
+pub use records::{TableData, format_unquoted};
+pub use select::{RowSelection, is_missing_ranks};
+pub use several::{build_tidy_data, build_tidy_pivots, render_side_by_side};
 #[cfg(feature = "sql")]
-pub(super) use sink::Output;
-pub use sink::{RowFormat, Sink};
+pub(super) use sink::OutputWriter;
+pub use sink::{OutputTarget, RowFormat};
 pub use table::{
-    best_row, estimate, figures_of_trials, grid_of, incidents, legend, legends, mark, mean_and_interval, people,
-    short_figure, summary_records, trial_records,
+    build_summary_data, build_trial_data, find_best_row, format_estimate, format_incomplete_counts,
+    format_mean_and_interval, format_short_number, format_trial_statistics, rank_mark, render_human_data,
+    render_human_table, render_joint_legend, render_legend,
 };
-pub use typed::axis_types;
-pub use words::{AxisWords, NamedAxisWords};
+pub use typed::infer_axis_types;
+pub use words::{AxisFormats, NamedAxisFormats};
 
 /// `--format`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Format {
+pub enum TextFormat {
     /// For people.
     #[default]
     Table,
@@ -52,7 +53,7 @@ pub enum Format {
 }
 
 /// Whether colours may be used on stdout.
-pub fn colours() -> bool {
+pub fn should_use_colours() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
@@ -60,8 +61,8 @@ pub fn colours() -> bool {
 ///
 /// # Errors
 /// Stdout cannot be written for another reason.
-pub fn print(text: &str) -> io::Result<()> {
-    let text = guarded(text, colours());
+pub fn write_stdout(text: &str) -> io::Result<()> {
+    let text = escape_terminal_controls(text, should_use_colours());
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -70,23 +71,23 @@ pub fn print(text: &str) -> io::Result<()> {
 }
 
 /// Text in which nothing moves a cursor: the last to look at what others may have written. Colours may be in it.
-pub(in crate::client) fn guarded(text: &str, colours: bool) -> Cow<'_, str> {
+pub(in crate::client) fn escape_terminal_controls(text: &str, colours: bool) -> Cow<'_, str> {
     if !text.chars().any(|c| is_misleading(c) && !matches!(c, '\n' | '\t')) {
         return Cow::Borrowed(text);
     }
     let mut parts = text.split("\u{1b}[");
-    let mut out = clean(parts.next().unwrap_or_default());
+    let mut out = escape_keeping_tabs(parts.next().unwrap_or_default());
     for part in parts {
         let end = part.find(|c: char| !(c.is_ascii_digit() || c == ';'));
         match end.filter(|end| colours && part[*end..].starts_with('m')) {
-            Some(end) => out += &format!("\u{1b}[{}{}", &part[..end], clean(&part[end..])),
-            None => out += &clean(&format!("\u{1b}[{part}")),
+            Some(end) => out += &format!("\u{1b}[{}{}", &part[..end], escape_keeping_tabs(&part[end..])),
+            None => out += &escape_keeping_tabs(&format!("\u{1b}[{part}")),
         }
     }
     Cow::Owned(out)
 }
 
-fn clean(text: &str) -> String {
+fn escape_keeping_tabs(text: &str) -> String {
     text.split('\t').map(escape_lines).collect::<Vec<_>>().join("\t")
 }
 
@@ -110,7 +111,7 @@ pub fn json_number(x: Option<f64>) -> serde_json::Value {
 
 /// An axis value in words that no other value has.
 pub fn exact_value(value: &v1::AxisValue) -> String {
-    plain(&json_value(value))
+    format_unquoted(&json_value(value))
 }
 
 #[cfg(test)]
@@ -121,12 +122,13 @@ mod tests {
     fn colours_are_let_through_where_there_are_any_and_nothing_else_is() {
         let text = "\u{1b}[1;32m★ 0.5\u{1b}[0m\tä\n\u{1b}[2J\u{9b}1m\u{1b}]0;x\u{7}";
         let rest = "\tä\n\\u001b[2J\\u009b1m\\u001b]0;x\\u0007";
-        assert_eq!(guarded(text, true), format!("\u{1b}[1;32m★ 0.5\u{1b}[0m{rest}"));
-        assert_eq!(guarded(text, false), format!("\\u001b[1;32m★ 0.5\\u001b[0m{rest}"));
-        assert!(matches!(guarded("plain\n", false), Cow::Borrowed(_)));
+        assert_eq!(escape_terminal_controls(text, true), format!("\u{1b}[1;32m★ 0.5\u{1b}[0m{rest}"));
+        assert_eq!(escape_terminal_controls(text, false), format!("\\u001b[1;32m★ 0.5\\u001b[0m{rest}"));
+        assert!(matches!(escape_terminal_controls("plain\n", false), Cow::Borrowed(_)));
         // What was JSON stays JSON, and says the same.
         let object = serde_json::json!({ "cause": "\u{9b}x\u{202e}\u{e0041}\u{7f}" });
-        let back: serde_json::Value = serde_json::from_str(&guarded(&object.to_string(), false)).expect("JSON");
+        let back: serde_json::Value =
+            serde_json::from_str(&escape_terminal_controls(&object.to_string(), false)).expect("JSON");
         assert_eq!(back, object);
     }
 }

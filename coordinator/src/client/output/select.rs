@@ -14,7 +14,7 @@ use super::exact_value;
 
 /// A choice of rows, as typed.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Selection {
+pub struct RowSelection {
     /// A condition on axes and statistics, as in `lr <= 0.1 && n > 3`.
     pub condition: Option<String>,
     /// An axis or statistic; with a minus in front, the largest first.
@@ -27,7 +27,7 @@ pub struct Selection {
 const STATISTICS: [&str; 10] =
     ["n", "diverged", "failed", "mean", "std", "ci95_low", "ci95_high", "min", "median", "max"];
 
-impl Selection {
+impl RowSelection {
     /// Whether all rows are shown as they came.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -37,11 +37,11 @@ impl Selection {
     ///
     /// # Errors
     /// A name is unknown, the condition is none, nothing fulfils it, or nobody can say what is best.
-    pub fn rows(&self, table: &v1::TableResponse) -> Result<Vec<usize>, UserError> {
+    pub fn select_rows(&self, table: &v1::TableResponse) -> Result<Vec<usize>, UserError> {
         let mut rows: Vec<usize> = (0..table.rows.len()).collect();
         if let Some(text) = &self.condition {
-            let condition = Condition::read(text, table)?;
-            rows.retain(|at| condition.holds(&table.rows[*at]));
+            let condition = Condition::parse(text, table)?;
+            rows.retain(|at| condition.is_met_by(&table.rows[*at]));
             if rows.is_empty() && !table.rows.is_empty() {
                 let exact = if text.contains("==") { "; numbers are printed rounded: ask for a range" } else { "" };
                 let message = format!("--where: none of {} rows fulfils '{text}'{exact}", table.rows.len());
@@ -49,7 +49,7 @@ impl Selection {
             }
         }
         match (&self.sort, self.top) {
-            (Some(key), _) => sort(table, key, &mut rows)?,
+            (Some(key), _) => sort_rows(table, key, &mut rows)?,
             (None, Some(_)) if table.better == 0 => {
                 let message = format!(
                     "--top: {} is neither better large nor small: say --sort -mean or --sort mean",
@@ -61,7 +61,7 @@ impl Selection {
                 let message = format!("--top: {}; or say --sort mean", table.unranked);
                 return Err(UserError::new(ErrorCode::BadInput, message));
             }
-            (None, Some(_)) if lacks_places(table) => {
+            (None, Some(_)) if is_missing_ranks(table) => {
                 let sort = if table.better > 0 { "-mean" } else { "mean" };
                 let message = format!(
                     "--top: the coordinator is of an older version and does not say which rows are the best: say --sort {sort}, or \
@@ -82,18 +82,19 @@ impl Selection {
     ///
     /// # Errors
     /// As for [`Selection::rows`].
-    pub fn apply(&self, tables: &mut [v1::TableResponse]) -> Result<(), UserError> {
+    pub fn apply_to_tables(&self, tables: &mut [v1::TableResponse]) -> Result<(), UserError> {
         if self.is_empty() && tables.len() < 2 {
             return Ok(());
         }
         let Some(first) = tables.first() else { return Ok(()) };
-        let mut kept: Vec<Vec<String>> = self.rows(first)?.into_iter().map(|at| key(&first.rows[at])).collect();
+        let mut kept: Vec<Vec<String>> =
+            self.select_rows(first)?.into_iter().map(|at| row_key(&first.rows[at])).collect();
         for table in tables.iter() {
-            let known: HashSet<Vec<String>> = table.rows.iter().map(key).collect();
+            let known: HashSet<Vec<String>> = table.rows.iter().map(row_key).collect();
             kept.retain(|key| known.contains(key));
         }
         for table in tables {
-            let mut by_key: HashMap<_, _> = table.rows.drain(..).map(|row| (key(&row), row)).collect();
+            let mut by_key: HashMap<_, _> = table.rows.drain(..).map(|row| (row_key(&row), row)).collect();
             table.rows = kept.iter().filter_map(|key| by_key.remove(key)).collect();
         }
         Ok(())
@@ -101,7 +102,7 @@ impl Selection {
 }
 
 /// Whether rows that have an order came without it, as from coordinators that do not know of it.
-pub fn lacks_places(table: &v1::TableResponse) -> bool {
+pub fn is_missing_ranks(table: &v1::TableResponse) -> bool {
     let ended = |row: &v1::TableRow| row.summary.as_ref().is_some_and(|s| s.n + s.diverged > 0);
     // Rows of several cells have none before a repeat has ended in all cells of one.
     let is_ordered =
@@ -110,30 +111,30 @@ pub fn lacks_places(table: &v1::TableResponse) -> bool {
 }
 
 /// A row's values, exactly.
-fn key(row: &v1::TableRow) -> Vec<String> {
+fn row_key(row: &v1::TableRow) -> Vec<String> {
     row.values.iter().map(exact_value).collect()
 }
 
 /// Where a number of a row comes from.
 #[derive(Debug, Clone, Copy)]
-enum Source {
+enum NumberSource {
     Axis(usize),
     Statistic(usize),
     Column(usize),
     Constant(f64),
 }
 
-fn source(table: &v1::TableResponse, name: &str) -> Option<Source> {
+fn find_number_source(table: &v1::TableResponse, name: &str) -> Option<NumberSource> {
     let suffix = format!(".{name}");
     let ends: Vec<usize> = (0..table.axes.len()).filter(|at| table.axes[*at].ends_with(&suffix)).collect();
     let axis = table.axes.iter().position(|axis| axis == name);
     let axis = axis.or(Some(&ends).filter(|ends| ends.len() == 1).map(|ends| ends[0]));
-    let column = || table.columns.iter().position(|column| column == name).map(Source::Column);
-    let statistic = || STATISTICS.iter().position(|known| *known == name).map(Source::Statistic);
-    axis.map(Source::Axis).or_else(column).or_else(statistic)
+    let column = || table.columns.iter().position(|column| column == name).map(NumberSource::Column);
+    let statistic = || STATISTICS.iter().position(|known| *known == name).map(NumberSource::Statistic);
+    axis.map(NumberSource::Axis).or_else(column).or_else(statistic)
 }
 
-fn unknown(table: &v1::TableResponse, option: &str, name: &str) -> UserError {
+fn unknown_name_error(table: &v1::TableResponse, option: &str, name: &str) -> UserError {
     // An axis may be named by the last part of its path.
     let axes = || table.axes.iter().map(String::as_str);
     let parts = axes().filter_map(|axis| axis.rsplit_once('.').map(|(_, last)| last));
@@ -142,12 +143,12 @@ fn unknown(table: &v1::TableResponse, option: &str, name: &str) -> UserError {
     UserError::new(ErrorCode::NotFound, message)
 }
 
-impl Source {
-    fn of(self, row: &v1::TableRow, words: &Words) -> f64 {
+impl NumberSource {
+    fn read_number(self, row: &v1::TableRow, words: &ConditionWords) -> f64 {
         let number = |x: Option<f64>| x.unwrap_or(f64::NAN);
         let s = row.summary.unwrap_or_default();
         match self {
-            Self::Axis(at) => words.number(&row.values[at]),
+            Self::Axis(at) => words.to_number(&row.values[at]),
             Self::Column(at) => number(row.figures.get(at).copied()),
             Self::Constant(x) => x,
             Self::Statistic(at) => match STATISTICS[at] {
@@ -168,10 +169,10 @@ impl Source {
 
 /// Words in a condition stand for numbers, since expressions are about these: a word is equal to itself alone.
 #[derive(Debug, Default)]
-struct Words(Vec<String>);
+struct ConditionWords(Vec<String>);
 
-impl Words {
-    fn number(&self, value: &v1::AxisValue) -> f64 {
+impl ConditionWords {
+    fn to_number(&self, value: &v1::AxisValue) -> f64 {
         let value = SpecValue::from(value);
         match &value {
             SpecValue::Bool(flag) => f64::from(u8::from(*flag)),
@@ -187,12 +188,12 @@ impl Words {
 
 struct Condition {
     expression: Expr,
-    names: Vec<Source>,
-    words: Words,
+    operands: Vec<NumberSource>,
+    words: ConditionWords,
 }
 
 impl Condition {
-    fn read(text: &str, table: &v1::TableResponse) -> Result<Self, UserError> {
+    fn parse(text: &str, table: &v1::TableResponse) -> Result<Self, UserError> {
         let bad = |why: String| {
             let message =
                 format!("--where: expected a condition such as \"lr <= 0.1 && n > 3\", found '{text}': {why}");
@@ -200,34 +201,37 @@ impl Condition {
         };
         let WordExpr { expr: expression, words } = WordExpr::parse(text).map_err(bad)?;
         let constant = |name: &str| match name {
-            "true" => Some(Source::Constant(1.0)),
-            "false" => Some(Source::Constant(0.0)),
+            "true" => Some(NumberSource::Constant(1.0)),
+            "false" => Some(NumberSource::Constant(0.0)),
             _ => None,
         };
-        let find =
-            |name: &&str| constant(name).or_else(|| source(table, name)).ok_or_else(|| unknown(table, "--where", name));
+        let find = |name: &&str| {
+            constant(name)
+                .or_else(|| find_number_source(table, name))
+                .ok_or_else(|| unknown_name_error(table, "--where", name))
+        };
         let names = expression.names().iter().map(find).collect::<Result<_, _>>()?;
-        Ok(Self { expression, names, words: Words(words) })
+        Ok(Self { expression, operands: names, words: ConditionWords(words) })
     }
 
-    fn holds(&self, row: &v1::TableRow) -> bool {
-        let values: Vec<f64> = self.names.iter().map(|name| name.of(row, &self.words)).collect();
+    fn is_met_by(&self, row: &v1::TableRow) -> bool {
+        let values: Vec<f64> = self.operands.iter().map(|name| name.read_number(row, &self.words)).collect();
         let value = self.expression.eval(&values);
         // What is not defined fulfils nothing.
         value != 0.0 && !value.is_nan()
     }
 }
 
-fn sort(table: &v1::TableResponse, key: &str, rows: &mut [usize]) -> Result<(), UserError> {
+fn sort_rows(table: &v1::TableResponse, key: &str, rows: &mut [usize]) -> Result<(), UserError> {
     let (name, descending) = key.strip_prefix('-').map_or((key, false), |name| (name, true));
-    let by = source(table, name).ok_or_else(|| unknown(table, "--sort", name))?;
-    let none = Words::default();
+    let by = find_number_source(table, name).ok_or_else(|| unknown_name_error(table, "--sort", name))?;
+    let none = ConditionWords::default();
     let order = |a: &usize, b: &usize| {
         let (a, b) = (&table.rows[*a], &table.rows[*b]);
-        let (x, y) = (by.of(a, &none), by.of(b, &none));
+        let (x, y) = (by.read_number(a, &none), by.read_number(b, &none));
         // What has no number comes last, whichever way; words by the alphabet.
         let order = match (by, x.is_nan(), y.is_nan()) {
-            (Source::Axis(at), true, true) => exact_value(&a.values[at]).cmp(&exact_value(&b.values[at])),
+            (NumberSource::Axis(at), true, true) => exact_value(&a.values[at]).cmp(&exact_value(&b.values[at])),
             (_, true, true) => return Ordering::Equal,
             (_, true, false) => return Ordering::Greater,
             (_, false, true) => return Ordering::Less,
@@ -278,8 +282,9 @@ mod tests {
 
     fn rows(condition: &str, sort: &str, top: usize) -> Result<Vec<usize>, String> {
         let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-        let selection = Selection { condition: given(condition), sort: given(sort), top: Some(top).filter(|n| *n > 0) };
-        selection.rows(&table()).map_err(|e| e.message)
+        let selection =
+            RowSelection { condition: given(condition), sort: given(sort), top: Some(top).filter(|n| *n > 0) };
+        selection.select_rows(&table()).map_err(|e| e.message)
     }
 
     #[test]
@@ -327,8 +332,8 @@ mod tests {
         other.rows.reverse();
         other.rows.pop();
         let mut both = [table(), other];
-        Selection::default().apply(&mut both).expect("nothing is asked for");
-        let keys = both.each_ref().map(|table| table.rows.iter().map(key).collect::<Vec<_>>());
+        RowSelection::default().apply_to_tables(&mut both).expect("nothing is asked for");
+        let keys = both.each_ref().map(|table| table.rows.iter().map(row_key).collect::<Vec<_>>());
         assert_eq!((keys[0].len(), &keys[0]), (3, &keys[1]));
     }
 
@@ -337,19 +342,20 @@ mod tests {
         // By their ranks, not by their means.
         assert_eq!(rows("", "", 2), Ok(vec![3, 2]));
         let mixed = v1::TableResponse { unranked: "the losses differ".into(), ..table() };
-        let refused = Selection { top: Some(1), ..Selection::default() }.rows(&mixed);
+        let refused = RowSelection { top: Some(1), ..RowSelection::default() }.select_rows(&mixed);
         assert!(refused.is_err_and(|e| e.message.contains("--top: the losses differ")));
         // Whose coordinator says nothing of places is not shown whatever comes first.
         let mut older = table();
         older.rows.iter_mut().for_each(|row| row.place = None);
-        let top = Selection { top: Some(1), ..Selection::default() };
+        let top = RowSelection { top: Some(1), ..RowSelection::default() };
         assert!(
-            top.rows(&older).is_err_and(|e| e.message.contains("older version") && e.message.contains("--sort -mean"))
+            top.select_rows(&older)
+                .is_err_and(|e| e.message.contains("older version") && e.message.contains("--sort -mean"))
         );
         // Where nothing has ended yet, nothing is better.
         older.rows.iter_mut().for_each(|row| row.summary = None);
-        assert_eq!(top.rows(&older).map_err(|e| e.message), Ok(vec![0]));
+        assert_eq!(top.select_rows(&older).map_err(|e| e.message), Ok(vec![0]));
         let table = v1::TableResponse { better: 0, ..table() };
-        assert!(top.rows(&table).is_err_and(|e| e.message.contains("--sort -mean")));
+        assert!(top.select_rows(&table).is_err_and(|e| e.message.contains("--sort -mean")));
     }
 }

@@ -7,8 +7,8 @@ use arrow_array::RecordBatch;
 use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 
-use super::file::{NewFile, unwritten};
-use super::{Format, colours, guarded};
+use super::file::{AtomicFile, file_write_error};
+use super::{TextFormat, escape_terminal_controls, should_use_colours};
 use crate::client::export::encode;
 
 /// `--format` of commands whose rows can go to a file.
@@ -29,7 +29,7 @@ pub enum RowFormat {
 }
 
 /// The endings of files, and what they say.
-const ENDINGS: [(&str, RowFormat); 5] = [
+const EXTENSIONS: [(&str, RowFormat); 5] = [
     ("csv", RowFormat::Csv),
     ("json", RowFormat::Json),
     ("md", RowFormat::Md),
@@ -39,48 +39,54 @@ const ENDINGS: [(&str, RowFormat); 5] = [
 
 impl RowFormat {
     /// The format as text; none for Parquet.
-    pub fn text(self) -> Option<Format> {
+    pub fn as_text_format(self) -> Option<TextFormat> {
         match self {
-            Self::Table => Some(Format::Table),
-            Self::Json => Some(Format::Json),
-            Self::Csv => Some(Format::Csv),
-            Self::Md => Some(Format::Md),
-            Self::Latex => Some(Format::Latex),
+            Self::Table => Some(TextFormat::Table),
+            Self::Json => Some(TextFormat::Json),
+            Self::Csv => Some(TextFormat::Csv),
+            Self::Md => Some(TextFormat::Md),
+            Self::Latex => Some(TextFormat::Latex),
             Self::Parquet => None,
         }
     }
 
-    fn of_file(path: &Path) -> Result<Self, UserError> {
+    fn from_extension(path: &Path) -> Result<Self, UserError> {
         let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        let known = ENDINGS.iter().find(|(known, _)| *known == ending);
+        let known = EXTENSIONS.iter().find(|(known, _)| *known == ending);
         known.map(|(_, format)| *format).ok_or_else(|| {
-            let endings = ENDINGS.map(|(ending, _)| format!(".{ending}"));
-            bad(format!("-o {}: expected a name that ends in {}, or --format", path.display(), endings.join(", ")))
+            let endings = EXTENSIONS.map(|(ending, _)| format!(".{ending}"));
+            bad_input_error(format!(
+                "-o {}: expected a name that ends in {}, or --format",
+                path.display(),
+                endings.join(", ")
+            ))
         })
     }
 }
 
 /// Where rows go, and how they are written.
 #[derive(Debug, Clone)]
-pub struct Sink {
+pub struct OutputTarget {
     file: Option<PathBuf>,
     /// How they are written.
     pub format: RowFormat,
 }
 
-impl Sink {
+impl OutputTarget {
     /// As `-o` and `--format` say; a file's ending says the format if nothing else does.
     ///
     /// # Errors
     /// The ending says nothing, or Parquet would go to a terminal.
-    pub fn of(file: Option<PathBuf>, format: Option<RowFormat>) -> Result<Self, UserError> {
+    pub fn from_options(file: Option<PathBuf>, format: Option<RowFormat>) -> Result<Self, UserError> {
         let format = match (format, &file) {
             (Some(format), _) => format,
-            (None, Some(file)) => RowFormat::of_file(file)?,
+            (None, Some(file)) => RowFormat::from_extension(file)?,
             (None, None) => RowFormat::Table,
         };
         if format == RowFormat::Parquet && file.is_none() && io::stdout().is_terminal() {
-            return Err(bad("--format parquet: a terminal cannot show it: name a file with -o, or pipe it".to_owned()));
+            return Err(bad_input_error(
+                "--format parquet: a terminal cannot show it: name a file with -o, or pipe it".to_owned(),
+            ));
         }
         Ok(Self { file, format })
     }
@@ -89,52 +95,52 @@ impl Sink {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn text(&self, text: &str) -> Result<(), UserError> {
+    pub fn write_text(&self, text: &str) -> Result<(), UserError> {
         // Stdout being a terminal, there may be colours.
         let to_terminal = self.file.is_none();
-        let text = if to_terminal { text.to_owned() } else { without_colours(text) };
-        self.bytes(guarded(&text, to_terminal && colours()).as_bytes())
+        let text = if to_terminal { text.to_owned() } else { strip_colours(text) };
+        self.write_bytes(escape_terminal_controls(&text, to_terminal && should_use_colours()).as_bytes())
     }
 
     /// Writes rows as Parquet.
     ///
     /// # Errors
     /// They cannot be written.
-    pub fn parquet(&self, rows: &RecordBatch) -> Result<(), UserError> {
+    pub fn write_parquet(&self, rows: &RecordBatch) -> Result<(), UserError> {
         let unfit = |e| UserError::new(ErrorCode::Internal, format!("rows cannot be written as Parquet: {e}"));
-        self.bytes(&encode::rows(rows).map_err(unfit)?)
+        self.write_bytes(&encode::encode_record_batch(rows).map_err(unfit)?)
     }
 
-    fn bytes(&self, bytes: &[u8]) -> Result<(), UserError> {
-        self.written(self.open().and_then(|mut out| out.write_all(bytes).and_then(|()| out.finish())))
+    fn write_bytes(&self, bytes: &[u8]) -> Result<(), UserError> {
+        self.check_write_result(self.open_writer().and_then(|mut out| out.write_all(bytes).and_then(|()| out.finish())))
     }
 
     /// What is written piece by piece.
-    pub(in crate::client) fn open(&self) -> io::Result<Output> {
+    pub(in crate::client) fn open_writer(&self) -> io::Result<OutputWriter> {
         match &self.file {
-            None => Ok(Output::Stdout(BufWriter::new(io::stdout()))),
-            Some(path) => NewFile::begin(path).map(|file| Output::File(Box::new(BufWriter::new(file)))),
+            None => Ok(OutputWriter::Stdout(BufWriter::new(io::stdout()))),
+            Some(path) => AtomicFile::create(path).map(|file| OutputWriter::File(Box::new(BufWriter::new(file)))),
         }
     }
 
     /// Whether it could be written. A reader of stdout that has gone away, such as `head`, is no error.
-    pub(in crate::client) fn written(&self, written: io::Result<()>) -> Result<(), UserError> {
+    pub(in crate::client) fn check_write_result(&self, written: io::Result<()>) -> Result<(), UserError> {
         match (written, &self.file) {
             (Ok(()), _) => Ok(()),
             (Err(error), None) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             (Err(error), None) => Err(UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {error}"))),
-            (Err(error), Some(path)) => Err(unwritten(path, &error)),
+            (Err(error), Some(path)) => Err(file_write_error(path, &error)),
         }
     }
 }
 
 /// What is being written. A file is there once it is finished.
-pub(in crate::client) enum Output {
+pub(in crate::client) enum OutputWriter {
     Stdout(BufWriter<Stdout>),
-    File(Box<BufWriter<NewFile>>),
+    File(Box<BufWriter<AtomicFile>>),
 }
 
-impl Output {
+impl OutputWriter {
     pub(in crate::client) fn finish(self) -> io::Result<()> {
         match self {
             Self::Stdout(mut out) => out.flush(),
@@ -143,7 +149,7 @@ impl Output {
     }
 }
 
-impl Write for Output {
+impl Write for OutputWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Stdout(out) => out.write(bytes),
@@ -159,12 +165,12 @@ impl Write for Output {
     }
 }
 
-fn bad(message: String) -> UserError {
+fn bad_input_error(message: String) -> UserError {
     UserError::new(ErrorCode::BadInput, message)
 }
 
 /// Without the sequences that give a terminal colours: `ESC [ … m`.
-fn without_colours(text: &str) -> String {
+fn strip_colours(text: &str) -> String {
     let mut parts = text.split("\u{1b}[");
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |plain, part| plain + part.split_once('m').map_or(part, |(_, after)| after))
@@ -176,7 +182,7 @@ mod tests {
 
     #[test]
     fn an_ending_says_the_format_unless_something_else_does() {
-        let of = |file: &str, format| Sink::of(Some(file.into()), format).map(|sink| sink.format);
+        let of = |file: &str, format| OutputTarget::from_options(Some(file.into()), format).map(|sink| sink.format);
         assert_eq!(of("a/b.CSV", None).ok(), Some(RowFormat::Csv));
         assert_eq!(of("b.tex", None).ok(), Some(RowFormat::Latex));
         assert_eq!(of("b.csv", Some(RowFormat::Parquet)).ok(), Some(RowFormat::Parquet));
@@ -185,12 +191,12 @@ mod tests {
             let error = of(unknown, None).expect_err("nothing says the format").to_string();
             assert!(error.contains(unknown) && error.contains(".csv, .json, .md, .tex, .parquet"), "{error}");
         }
-        assert_eq!(Sink::of(None, None).map(|sink| sink.format).ok(), Some(RowFormat::Table));
+        assert_eq!(OutputTarget::from_options(None, None).map(|sink| sink.format).ok(), Some(RowFormat::Table));
     }
 
     #[test]
     fn files_have_no_colours() {
-        assert_eq!(without_colours("a \u{1b}[38;5;10m★ 0.5\u{1b}[39m b"), "a ★ 0.5 b");
-        assert_eq!(without_colours("plain"), "plain");
+        assert_eq!(strip_colours("a \u{1b}[38;5;10m★ 0.5\u{1b}[39m b"), "a ★ 0.5 b");
+        assert_eq!(strip_colours("plain"), "plain");
     }
 }

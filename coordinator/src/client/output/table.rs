@@ -5,34 +5,35 @@ use ergodic_common::text::escape_line;
 use ergodic_proto::v1;
 use serde_json::{Value, json};
 
-use super::{AxisWords, Records, colours, json_number, json_value};
+use super::{AxisFormats, TableData, json_number, json_value, should_use_colours};
 
 const STATISTICS: [&str; 10] =
     ["n", "diverged", "failed", "mean", "std", "ci95_low", "ci95_high", "min", "median", "max"];
 
 /// Axis values, then statistics: those of every table, or the columns asked for, with what is to be known of them.
-pub fn summary_records(axes: &[String], columns: &[String], rows: &[v1::TableRow]) -> Records {
+pub fn build_summary_data(axes: &[String], columns: &[String], rows: &[v1::TableRow]) -> TableData {
     if !columns.is_empty() {
-        return figure_records(axes, columns, rows);
+        return build_statistic_data(axes, columns, rows);
     }
     let names = STATISTICS.into_iter().chain(["note"]).map(str::to_owned);
     let row = |row: &v1::TableRow| {
         let s = row.summary.unwrap_or_default();
         let counts = [s.n, s.diverged, s.failed].map(|n| json!(n));
         let numbers = [s.mean, s.std, s.ci95_low, s.ci95_high, s.min, s.median, s.max].map(json_float);
-        row.values.iter().map(json_value).chain(counts).chain(numbers).chain([json!(known(row))]).collect()
+        row.values.iter().map(json_value).chain(counts).chain(numbers).chain([json!(row_note(row))]).collect()
     };
     let columns = axes.iter().cloned().chain(names).collect();
-    Records { columns, rows: rows.iter().map(row).collect(), axes: axes.len() }
+    TableData { columns, rows: rows.iter().map(row).collect(), key_columns: axes.len() }
 }
 
 /// What is to be known of a row: why something is not there, or else on what terms it is.
-fn known(row: &v1::TableRow) -> Option<String> {
-    missing(&row.summary.unwrap_or_default()).or_else(|| Some(row.note.clone()).filter(|note| !note.is_empty()))
+fn row_note(row: &v1::TableRow) -> Option<String> {
+    explain_missing_values(&row.summary.unwrap_or_default())
+        .or_else(|| Some(row.note.clone()).filter(|note| !note.is_empty()))
 }
 
 /// Why something of a row is not there.
-fn missing(s: &v1::Summary) -> Option<String> {
+fn explain_missing_values(s: &v1::Summary) -> Option<String> {
     match (s.n, s.diverged, s.failed) {
         (0, 0, 0) => Some("no trial has a value".to_owned()),
         (0, diverged, 0) => Some(format!("all {diverged} diverged")),
@@ -45,7 +46,7 @@ fn missing(s: &v1::Summary) -> Option<String> {
 /// Counts stand in every such table, whether asked for or not, so that no row looks like more than it is.
 const COUNTS: [&str; 3] = ["n", "diverged", "failed"];
 
-fn figure_records(axes: &[String], columns: &[String], rows: &[v1::TableRow]) -> Records {
+fn build_statistic_data(axes: &[String], columns: &[String], rows: &[v1::TableRow]) -> TableData {
     let kept: Vec<usize> = (0..columns.len()).filter(|at| !COUNTS.contains(&columns[*at].as_str())).collect();
     let names = kept.iter().map(|at| columns[*at].clone()).chain(["note".to_owned()]);
     let row = |row: &v1::TableRow| {
@@ -56,7 +57,7 @@ fn figure_records(axes: &[String], columns: &[String], rows: &[v1::TableRow]) ->
         row.values.iter().map(json_value).chain(counts).chain(figures).chain([note]).collect()
     };
     let columns = axes.iter().cloned().chain(COUNTS.map(str::to_owned)).chain(names).collect();
-    Records { columns, rows: rows.iter().map(row).collect(), axes: axes.len() }
+    TableData { columns, rows: rows.iter().map(row).collect(), key_columns: axes.len() }
 }
 
 /// A statistic keeps its point even when it is whole.
@@ -71,17 +72,17 @@ fn json_float(x: Option<f64>) -> Value {
 
 /// One row per trial: axes, repeat, outcome, the step at which it diverged, steps, seconds, worker, instruction set, numerics,
 /// metrics, digest.
-pub fn trial_records(pages: &[v1::TrialsResponse]) -> Records {
-    let Some(first) = pages.first() else { return Records::default() };
+pub fn build_trial_data(pages: &[v1::TrialsResponse]) -> TableData {
+    let Some(first) = pages.first() else { return TableData::default() };
     let before =
         ["cell", "repeat", "outcome", "step", "steps", "seconds", "worker", "isa", "numerics"].map(str::to_owned);
     let after = ["digest", "cause"].map(str::to_owned);
     let columns = first.axes.iter().cloned().chain(before).chain(first.metrics.iter().cloned()).chain(after);
-    let rows = pages.iter().flat_map(|page| &page.rows).map(|row| trial_row(row, &first.numerics));
-    Records { columns: columns.collect(), rows: rows.collect(), axes: first.axes.len() }
+    let rows = pages.iter().flat_map(|page| &page.rows).map(|row| build_trial_row(row, &first.numerics));
+    TableData { columns: columns.collect(), rows: rows.collect(), key_columns: first.axes.len() }
 }
 
-fn trial_row(row: &v1::TrialRow, numerics: &str) -> Vec<Value> {
+fn build_trial_row(row: &v1::TrialRow, numerics: &str) -> Vec<Value> {
     let blank = v1::TrialResult::default();
     let result = row.result.as_ref().unwrap_or(&blank);
     let key = result.key.unwrap_or_default();
@@ -109,35 +110,35 @@ fn trial_row(row: &v1::TrialRow, numerics: &str) -> Vec<Value> {
 }
 
 /// Position of the best row, if rows have an order, and it is among those that are shown.
-pub fn best_row(table: &v1::TableResponse) -> Option<usize> {
+pub fn find_best_row(table: &v1::TableResponse) -> Option<usize> {
     // One row alone is not the best of anything.
     table.rows.iter().position(|row| row.place == Some(1)).filter(|_| table.rows.len() > 1)
 }
 
 /// Whether a row cannot be told from the best one, which is another one.
-fn may_be_best(row: &v1::TableRow) -> bool {
+fn is_tied_with_best(row: &v1::TableRow) -> bool {
     row.may_be_best && row.place != Some(1)
 }
 
 /// What stands before the mean of a row: a star before the best one, a hollow one before those that cannot be told from it.
-pub fn mark(table: &v1::TableResponse, at: usize) -> &'static str {
-    let is_best = best_row(table) == Some(at);
+pub fn rank_mark(table: &v1::TableResponse, at: usize) -> &'static str {
+    let is_best = find_best_row(table) == Some(at);
     match table.columns.is_empty() {
         true if is_best => "★ ",
-        true if may_be_best(&table.rows[at]) => "☆ ",
+        true if is_tied_with_best(&table.rows[at]) => "☆ ",
         _ => "",
     }
 }
 
 /// What the marks of a table mean, and what else is to be known of its rows; one line each.
-pub fn legend(table: &v1::TableResponse) -> String {
-    let lines = legend_lines(table);
+pub fn render_legend(table: &v1::TableResponse) -> String {
+    let lines = collect_legend_lines(table);
     lines.into_iter().map(|line| line + "\n").collect()
 }
 
 /// The same of tables of several metrics over the same cells: what is not said of all of them begins with the metric.
-pub fn legends(tables: &[v1::TableResponse]) -> String {
-    let all: Vec<Vec<String>> = tables.iter().map(legend_lines).collect();
+pub fn render_joint_legend(tables: &[v1::TableResponse]) -> String {
+    let all: Vec<Vec<String>> = tables.iter().map(collect_legend_lines).collect();
     let of_all = |line: &String| all.iter().all(|lines| lines.contains(line));
     let mut out: Vec<String> = Vec::new();
     for (table, lines) in tables.iter().zip(&all) {
@@ -152,11 +153,11 @@ pub fn legends(tables: &[v1::TableResponse]) -> String {
 }
 
 /// What the stars among the rows that are shown mean; rows were ranked among all.
-fn stars(table: &v1::TableResponse) -> Option<String> {
+fn format_star_legend(table: &v1::TableResponse) -> Option<String> {
     let by = if table.ranked_by.is_empty() { String::new() } else { format!(" by {}", table.ranked_by) };
     let ranked = table.rows.iter().any(|row| row.place.is_some());
-    let (best, rows) = (best_row(table).is_some(), table.rows.len());
-    let tied = table.rows.iter().filter(|row| may_be_best(row)).count();
+    let (best, rows) = (find_best_row(table).is_some(), table.rows.len());
+    let tied = table.rows.iter().filter(|row| is_tied_with_best(row)).count();
     let ranks = "by the ranks of trials within repeats";
     match (ranked && table.columns.is_empty(), tied) {
         (true, 0) if best => Some(format!("★ best{by}, {ranks}; no other one here can be taken for it")),
@@ -176,8 +177,8 @@ fn stars(table: &v1::TableResponse) -> Option<String> {
     }
 }
 
-fn legend_lines(table: &v1::TableResponse) -> Vec<String> {
-    let mut lines: Vec<String> = stars(table).into_iter().collect();
+fn collect_legend_lines(table: &v1::TableResponse) -> Vec<String> {
+    let mut lines: Vec<String> = format_star_legend(table).into_iter().collect();
     if table.weighting == "trials"
         && table.rows.iter().any(|row| row.summary.is_some_and(|s| s.diverged + s.failed > 0))
     {
@@ -190,24 +191,24 @@ fn legend_lines(table: &v1::TableResponse) -> Vec<String> {
     if table.columns.is_empty() {
         let told = table.rows.iter().filter(|row| row.summary.is_some_and(|s| s.n > 1) && !row.note.is_empty());
         let notes: std::collections::BTreeSet<&str> = told.map(|row| row.note.as_str()).collect();
-        lines.extend(notes.into_iter().take(MOST_NOTES).map(|note| format!("note: {note}")));
+        lines.extend(notes.into_iter().take(MAX_NOTES).map(|note| format!("note: {note}")));
     }
     lines
 }
 
 /// Most different notes below a table.
-const MOST_NOTES: usize = 3;
+const MAX_NOTES: usize = 3;
 
 /// `0.9712 ± 0.0013`; without an interval below two trials, a dash without any.
-pub fn mean_and_interval(s: &v1::Summary) -> String {
+pub fn format_mean_and_interval(s: &v1::Summary) -> String {
     match (s.mean, s.ci95_high) {
         (Some(mean), Some(high)) => format_with_half_width(mean, high - mean),
-        (mean, _) => short_figure(mean),
+        (mean, _) => format_short_number(mean),
     }
 }
 
 /// Deviation, least value, median and largest value of a row: to the third digit of the deviation, or where there is none in five digits.
-pub fn figures_of_trials(s: &v1::Summary) -> [String; 4] {
+pub fn format_trial_statistics(s: &v1::Summary) -> [String; 4] {
     let largest = [s.min, s.median, s.max].into_iter().flatten().map(f64::abs).fold(0.0, f64::max);
     let place = s.std.and_then(|std| DecimalFormat::from_spread(std, 3, largest));
     let write = |x: f64| place.map_or_else(|| format_significant(x, 5), |place| place.format_number(x));
@@ -215,28 +216,29 @@ pub fn figures_of_trials(s: &v1::Summary) -> [String; 4] {
 }
 
 /// A figure and the ends of its interval, all to the second digit of half of its width; dashes for what there is not.
-pub fn estimate(x: Option<f64>, ends: Option<(f64, f64)>) -> (String, String) {
+pub fn format_estimate(x: Option<f64>, ends: Option<(f64, f64)>) -> (String, String) {
     let largest = ends.map_or(0.0, |(low, high)| low.abs().max(high.abs())).max(x.unwrap_or(0.0).abs());
     let place = ends.and_then(|(low, high)| DecimalFormat::from_spread((high - low) / 2.0, 2, largest));
     let write = |x: f64| place.map_or_else(|| format_significant(x, 4), |place| place.format_number(x));
-    let interval = ends.map_or_else(|| short_figure(None), |(low, high)| format!("{} … {}", write(low), write(high)));
-    (x.map_or_else(|| short_figure(None), write), interval)
+    let interval =
+        ends.map_or_else(|| format_short_number(None), |(low, high)| format!("{} … {}", write(low), write(high)));
+    (x.map_or_else(|| format_short_number(None), write), interval)
 }
 
 /// What is to be known of trials that did not complete: `2 diverged, 1 failed`.
-pub fn incidents(s: &v1::Summary) -> String {
+pub fn format_incomplete_counts(s: &v1::Summary) -> String {
     let part = |n: u64, what: &str| (n > 0).then(|| format!("{n} {what}"));
     let parts: Vec<String> = [part(s.diverged, "diverged"), part(s.failed, "failed")].into_iter().flatten().collect();
     parts.join(", ")
 }
 
 /// The columns asked for, for people.
-fn chosen(table: &v1::TableResponse) -> String {
-    let records = figure_records(&table.axes, &table.columns, &table.rows);
+fn render_chosen_statistics(table: &v1::TableResponse) -> String {
+    let records = build_statistic_data(&table.axes, &table.columns, &table.rows);
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
     out.set_header(records.columns.iter().map(|name| escape_line(name)));
-    for row in records.in_words("–") {
+    for row in records.format_cells("–") {
         out.add_row(row);
     }
     for i in table.axes.len()..records.columns.len() - 1 {
@@ -248,7 +250,7 @@ fn chosen(table: &v1::TableResponse) -> String {
 }
 
 /// Any records for people: numbers to the right, in six digits.
-pub fn grid_of(records: &Records) -> String {
+pub fn render_human_data(records: &TableData) -> String {
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
     out.set_header(records.columns.iter().map(|name| escape_line(name)));
@@ -256,36 +258,36 @@ pub fn grid_of(records: &Records) -> String {
         let to = if value.is_number() { comfy_table::CellAlignment::Right } else { comfy_table::CellAlignment::Left };
         comfy_table::Cell::new(text).set_alignment(to)
     };
-    for (row, words) in records.rows.iter().zip(records.in_words("–")) {
+    for (row, words) in records.rows.iter().zip(records.format_cells("–")) {
         out.add_row(row.iter().zip(words).map(cell));
     }
     format!("{out}\n")
 }
 
 /// A number for people in four digits, enough for a difference or a p; a dash for none.
-pub fn short_figure(x: Option<f64>) -> String {
+pub fn format_short_number(x: Option<f64>) -> String {
     x.filter(|x| !x.is_nan()).map_or_else(|| "–".to_owned(), |x| format_significant(x, 4))
 }
 
 /// One line per row for people, the best one marked.
-pub fn people(table: &v1::TableResponse) -> String {
+pub fn render_human_table(table: &v1::TableResponse) -> String {
     if !table.columns.is_empty() {
-        return chosen(table);
+        return render_chosen_statistics(table);
     }
     let mut out = comfy_table::Table::new();
     out.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
     let header = ["n", &format!("{} mean ± 95 % CI", table.metric), "std", "min", "median", "max", ""];
     out.set_header(table.axes.iter().map(String::as_str).chain(header).map(escape_line));
-    let best = best_row(table);
-    let words = AxisWords::of_table(table);
+    let best = find_best_row(table);
+    let words = AxisFormats::from_table(table);
     for (at, row) in table.rows.iter().enumerate() {
         let s = row.summary.unwrap_or_default();
-        let mean = format!("{}{}", mark(table, at), mean_and_interval(&s));
-        let cells = words.row(&row.values).chain([s.n.to_string(), mean]).chain(figures_of_trials(&s));
-        let cells: Vec<String> = cells.chain([incidents(&s)]).collect();
+        let mean = format!("{}{}", rank_mark(table, at), format_mean_and_interval(&s));
+        let cells = words.format_row(&row.values).chain([s.n.to_string(), mean]).chain(format_trial_statistics(&s));
+        let cells: Vec<String> = cells.chain([format_incomplete_counts(&s)]).collect();
         let style = |text: String| {
             let cell = comfy_table::Cell::new(text);
-            if best == Some(at) && colours() { cell.fg(comfy_table::Color::Green) } else { cell }
+            if best == Some(at) && should_use_colours() { cell.fg(comfy_table::Color::Green) } else { cell }
         };
         out.add_row(cells.into_iter().map(style));
     }
@@ -323,30 +325,34 @@ mod tests {
             placed(Some(3), false, Some(0.5)),
         ];
         let mut table = v1::TableResponse { rows, better: 1, axes: vec!["lr".into()], ..v1::TableResponse::default() };
-        assert_eq!(best_row(&table), Some(2));
-        let text = people(&table) + &legend(&table);
+        assert_eq!(find_best_row(&table), Some(2));
+        let text = render_human_table(&table) + &render_legend(&table);
         assert!(text.contains("☆ 0.700") && text.contains("★ 0.600") && text.contains(" 0.500 ± 0.012"), "{text}");
         assert!(text.contains("☆ cannot be told from it: 1 of 3 others here"), "{text}");
         // Without the best row no other is starred in its stead.
         let mut rest = table.clone();
         rest.rows.remove(2);
-        let text = people(&rest) + &legend(&rest);
+        let text = render_human_table(&rest) + &render_legend(&rest);
         assert!(!text.contains('★') && text.contains("☆ 0.700"), "{text}");
         assert!(text.contains("is not among these; ☆ cannot be told from it: 1 of 3 here"), "{text}");
         rest.rows.remove(0);
-        assert!(legend(&rest).contains("is not among these; none here can be taken for it"), "{}", legend(&rest));
+        assert!(
+            render_legend(&rest).contains("is not among these; none here can be taken for it"),
+            "{}",
+            render_legend(&rest)
+        );
         // Of several metrics, the legend says what the stars of each mean.
         table.metric = "test_acc".into();
         let other = v1::TableResponse { metric: "test_loss".into(), ranked_by: "val_loss".into(), ..table.clone() };
-        let both = legends(&[table.clone(), other]);
+        let both = render_joint_legend(&[table.clone(), other]);
         assert!(both.contains("test_acc: ★ best, by") && both.contains("test_loss: ★ best by val_loss, by"), "{both}");
-        assert_eq!(legends(&[table.clone(), table.clone()]), legend(&table));
+        assert_eq!(render_joint_legend(&[table.clone(), table.clone()]), render_legend(&table));
         table.rows.iter_mut().for_each(|row| row.place = None);
         table.unranked = "the losses differ".into();
-        assert_eq!((best_row(&table), legend(&table)), (None, "no ★: the losses differ\n".to_owned()));
+        assert_eq!((find_best_row(&table), render_legend(&table)), (None, "no ★: the losses differ\n".to_owned()));
         table.rows.truncate(1);
         table.rows[0].place = Some(1);
-        assert_eq!(best_row(&table), None, "one row is not the best of anything");
+        assert_eq!(find_best_row(&table), None, "one row is not the best of anything");
     }
 
     #[test]
@@ -355,18 +361,22 @@ mod tests {
             v1::Summary { n: 2, mean: Some(f64::INFINITY), max: Some(f64::INFINITY), ..v1::Summary::default() };
         let row =
             v1::TableRow { summary: Some(infinite), note: "a value is infinite".into(), ..v1::TableRow::default() };
-        let records = summary_records(&[], &[], &[row]);
-        assert_eq!(records.objects()[0]["mean"], "inf");
-        assert!(records.csv().contains(",inf,") && records.csv().contains("a value is infinite"), "{}", records.csv());
-        assert_eq!(mean_and_interval(&infinite), "inf");
+        let records = build_summary_data(&[], &[], &[row]);
+        assert_eq!(records.to_json_objects()[0]["mean"], "inf");
+        assert!(
+            records.to_csv().contains(",inf,") && records.to_csv().contains("a value is infinite"),
+            "{}",
+            records.to_csv()
+        );
+        assert_eq!(format_mean_and_interval(&infinite), "inf");
     }
 
     #[test]
     fn machines_get_every_digit_and_null_for_nothing() {
-        let records = summary_records(&["lr".into()], &[], &[row(0.1, Some(1.0 / 3.0)), row(5e-5, None)]);
-        let csv = records.csv();
+        let records = build_summary_data(&["lr".into()], &[], &[row(0.1, Some(1.0 / 3.0)), row(5e-5, None)]);
+        let csv = records.to_csv();
         assert!(csv.contains("0.3333333333333333") && csv.contains("5e-5") | csv.contains("0.00005"), "{csv}");
-        assert_eq!(records.objects()[1]["mean"], Value::Null);
+        assert_eq!(records.to_json_objects()[1]["mean"], Value::Null);
     }
 
     #[test]
@@ -376,21 +386,23 @@ mod tests {
             v1::TrialRow { result: Some(result), ..Default::default() }
         };
         let rows = vec![row(v1::OutcomeKind::Diverged, 4), row(v1::OutcomeKind::Completed, 0)];
-        let records = trial_records(&[v1::TrialsResponse { rows, ..Default::default() }]);
-        let objects = records.objects();
+        let records = build_trial_data(&[v1::TrialsResponse { rows, ..Default::default() }]);
+        let objects = records.to_json_objects();
         assert_eq!((&objects[0]["outcome"], &objects[0]["step"]), (&json!("diverged"), &json!(4)));
         assert_eq!((&objects[1]["outcome"], &objects[1]["step"]), (&json!("completed"), &Value::Null));
-        let csv = records.csv();
+        let csv = records.to_csv();
         assert!(csv.starts_with("cell,repeat,outcome,step,steps,") && csv.contains("\n0,0,diverged,4,9,"), "{csv}");
         assert!(csv.contains("\n0,0,completed,,9,"), "{csv}");
-        let batch = records.batch(&[]).expect("columns of equal length");
+        let batch = records.to_record_batch(&[]).expect("columns of equal length");
         let column = batch.column_by_name("step").expect("the step");
         assert_eq!((column.data_type().to_string().as_str(), column.null_count()), ("Int64", 1));
     }
 
     #[test]
     fn a_row_says_why_something_is_missing() {
-        let note = |n, diverged, failed| missing(&v1::Summary { n, diverged, failed, ..v1::Summary::default() });
+        let note = |n, diverged, failed| {
+            explain_missing_values(&v1::Summary { n, diverged, failed, ..v1::Summary::default() })
+        };
         assert_eq!(note(0, 0, 0).as_deref(), Some("no trial has a value"));
         assert_eq!(note(0, 5, 0).as_deref(), Some("all 5 diverged"));
         assert_eq!(note(0, 5, 1).as_deref(), Some("no trial completed"));
@@ -404,9 +416,9 @@ mod tests {
             let (ci95_low, ci95_high) = (Some(mean - half), Some(mean + half));
             v1::Summary { mean: Some(mean), ci95_low, ci95_high, ..v1::Summary::default() }
         };
-        assert_eq!(mean_and_interval(&summary(0.97123, 0.00131)), "0.9712 ± 0.0013");
-        assert_eq!(mean_and_interval(&summary(2.3e-10, 4e-11)), "2.30e-10 ± 4.0e-11");
-        assert_eq!(mean_and_interval(&v1::Summary { ci95_high: None, ..summary(0.97123, 1.0) }), "0.9712");
+        assert_eq!(format_mean_and_interval(&summary(0.97123, 0.00131)), "0.9712 ± 0.0013");
+        assert_eq!(format_mean_and_interval(&summary(2.3e-10, 4e-11)), "2.30e-10 ± 4.0e-11");
+        assert_eq!(format_mean_and_interval(&v1::Summary { ci95_high: None, ..summary(0.97123, 1.0) }), "0.9712");
         let s = v1::Summary {
             std: Some(0.026_9),
             min: Some(0.668),
@@ -414,21 +426,21 @@ mod tests {
             max: Some(0.72),
             ..Default::default()
         };
-        assert_eq!(figures_of_trials(&s), ["0.0269", "0.6680", "0.7000", "0.7200"]);
+        assert_eq!(format_trial_statistics(&s), ["0.0269", "0.6680", "0.7000", "0.7200"]);
         let tiny =
             v1::Summary { std: Some(2.69e-11), min: Some(1e-10), median: Some(2e-10), max: None, ..Default::default() };
-        assert_eq!(figures_of_trials(&tiny), ["2.69e-11", "1.000e-10", "2.000e-10", "–"]);
+        assert_eq!(format_trial_statistics(&tiny), ["2.69e-11", "1.000e-10", "2.000e-10", "–"]);
         let alone = v1::Summary { std: None, min: Some(0.971_234), ..Default::default() };
-        assert_eq!(figures_of_trials(&alone), ["–", "0.97123", "–", "–"]);
+        assert_eq!(format_trial_statistics(&alone), ["–", "0.97123", "–", "–"]);
         let shown = |x, ends| {
-            let (figure, interval) = estimate(x, ends);
+            let (figure, interval) = format_estimate(x, ends);
             [figure, interval]
         };
         assert_eq!(shown(Some(0.012_34), Some((0.01, 0.014_7))), ["0.0123", "0.0100 … 0.0147"]);
         assert_eq!(shown(Some(-1.2e-9), Some((-1.5e-9, -9e-10))), ["-1.20e-9", "-1.50e-9 … -9.0e-10"]);
         assert_eq!(shown(Some(0.25), None), ["0.25", "–"]);
         assert_eq!(
-            [0.971_234, 0.000_301, 2.5e9, 0.0].map(|x| short_figure(Some(x))),
+            [0.971_234, 0.000_301, 2.5e9, 0.0].map(|x| format_short_number(Some(x))),
             ["0.9712", "0.000301", "2.5e9", "0"]
         );
     }
@@ -444,10 +456,10 @@ mod tests {
             rows: vec![full, lone],
             ..v1::TableResponse::default()
         };
-        let csv = summary_records(&table.axes, &columns, &table.rows).csv();
+        let csv = build_summary_data(&table.axes, &columns, &table.rows).to_csv();
         let header = "lr,n,diverged,failed,se,q05,note\n";
         assert_eq!(csv, format!("{header}0.1,3,0,0,0.25,0.5,\n0.2,3,0,0,,2e-7,one value\n"));
-        let text = people(&table);
+        let text = render_human_table(&table);
         assert!(text.contains("one value") && text.contains("2e-7") && text.contains('–'), "{text}");
     }
 }

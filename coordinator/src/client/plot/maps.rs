@@ -3,71 +3,74 @@
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
-use super::{Client, Kind, PlotOptions, bad, level, pooled, subtitle, varying};
-use crate::client::commands::ask_table;
-use crate::client::output::{AxisWords, best_row};
+use super::{
+    Client, PlotKind, PlotOptions, bad_input_error, build_axis_level, format_pooled_axes, format_subtitle, varying_axes,
+};
+use crate::client::commands::query_table;
+use crate::client::output::{AxisFormats, find_best_row};
 use crate::plot::heatmap::{self, CountedTrials, Heatmap, HeatmapCell};
 use crate::plot::{PlotAxis, Scene};
 
-pub(super) async fn map(client: &mut Client, sweep: &str, options: &PlotOptions) -> Result<Scene, UserError> {
-    let whole = ask_table(client, options.table_request(sweep, Vec::new(), Vec::new())).await?;
-    let by = axes(&whole, options)?;
+pub(super) async fn draw_map(client: &mut Client, sweep: &str, options: &PlotOptions) -> Result<Scene, UserError> {
+    let whole = query_table(client, options.build_table_request(sweep, Vec::new(), Vec::new())).await?;
+    let by = choose_map_axes(&whole, options)?;
     let stat = match options.kind {
-        Kind::Phase => "p_diverged",
+        PlotKind::Phase => "p_diverged",
         _ => options.stat.as_deref().unwrap_or("mean"),
     };
     let stats = if stat == "mean" { Vec::new() } else { vec![stat.to_owned()] };
-    let mut table = ask_table(client, options.table_request(sweep, by, stats)).await?;
+    let mut table = query_table(client, options.build_table_request(sweep, by, stats)).await?;
     if stat != "mean" && table.columns.first().map(String::as_str) != Some(stat) {
         let message = format!(
             "--stat: a heat map shows one number per cell, and '{stat}' is {}: choose one number, such as mean, std, median, q05 or p_diverged",
             table.columns.join(" and ")
         );
-        return Err(bad(message));
+        return Err(bad_input_error(message));
     }
     let all = table.rows.len();
-    options.selection.apply(std::slice::from_mut(&mut table))?;
-    let mut map = Heatmap { partial: table.rows.len() < all, ..of_table(&table, stat, options) };
-    map.notes.extend(pooled(&whole.axes, &table));
+    options.selection.apply_to_tables(std::slice::from_mut(&mut table))?;
+    let mut map = Heatmap { partial: table.rows.len() < all, ..build_heatmap(&table, stat, options) };
+    map.notes.extend(format_pooled_axes(&whole.axes, &table));
     let title = match options.kind {
-        Kind::Phase => format!("{}: share of trials that diverged", table.name),
+        PlotKind::Phase => format!("{}: share of trials that diverged", table.name),
         _ => format!("{}: {}", table.name, map.name),
     };
-    heatmap::draw_heatmap(&map, &options.look(title, subtitle(&table, options))).map_err(bad)
+    heatmap::draw_heatmap(&map, &options.build_plot_style(title, format_subtitle(&table, options)))
+        .map_err(bad_input_error)
 }
 
 /// The axes upwards and to the right: those asked for, or the first two that have several values.
-fn axes(whole: &v1::TableResponse, options: &PlotOptions) -> Result<Vec<String>, UserError> {
+fn choose_map_axes(whole: &v1::TableResponse, options: &PlotOptions) -> Result<Vec<String>, UserError> {
     match (&options.rows, &options.columns) {
         (Some(rows), Some(columns)) if rows == columns => {
-            Err(bad(format!("--rows and --cols are both '{rows}': name two axes")))
+            Err(bad_input_error(format!("--rows and --cols are both '{rows}': name two axes")))
         }
         (Some(rows), Some(columns)) => Ok(vec![rows.clone(), columns.clone()]),
-        (None, None) => match &varying(whole)[..] {
+        (None, None) => match &varying_axes(whole)[..] {
             [first, second, ..] => Ok(vec![second.1.clone(), first.1.clone()]),
             axes => {
                 let found = match axes {
                     [(_, name)] => format!("only '{name}' has several values"),
                     _ => "none has several values".to_owned(),
                 };
-                Err(bad(format!(
+                Err(bad_input_error(format!(
                     "this kind of picture takes two axes, and of this sweep {found}: try --kind curves or distribution"
                 )))
             }
         },
-        _ => Err(bad("--rows and --cols go together: give both".to_owned())),
+        _ => Err(bad_input_error("--rows and --cols go together: give both".to_owned())),
     }
 }
 
 /// The best cell, and how many of those that are shown cannot be told from it.
-fn best_in_words(table: &v1::TableResponse, words: &AxisWords) -> Option<String> {
+fn describe_best_cell(table: &v1::TableResponse, words: &AxisFormats) -> Option<String> {
     let by = if table.ranked_by.is_empty() { String::new() } else { format!(" of {}", table.ranked_by) };
-    let Some(best) = best_row(table) else {
+    let Some(best) = find_best_row(table) else {
         let ranked = table.rows.len() > 1 && table.rows.iter().any(|row| row.place.is_some());
         return ranked.then(|| format!("The best cell by ranks{by} is not among these."));
     };
     let best = &table.rows[best];
-    let values: Vec<String> = words.row(&best.values).collect();
+    let values: Vec<String> = words.format_row(&best.values).collect();
     let axes = table.axes.iter().zip(values).map(|(axis, value)| format!("{axis} {value}"));
     let others = table.rows.iter().filter(|row| row.may_be_best).count().saturating_sub(1);
     let best = axes.collect::<Vec<_>>().join(", ");
@@ -75,7 +78,7 @@ fn best_in_words(table: &v1::TableResponse, words: &AxisWords) -> Option<String>
 }
 
 /// Which trials a statistic is over.
-fn over(stat: &str) -> CountedTrials {
+fn counted_trials(stat: &str) -> CountedTrials {
     match stat {
         "n" | "diverged" | "failed" => CountedTrials::Counts,
         _ if stat.starts_with("p_diverged") => CountedTrials::Counts,
@@ -85,12 +88,12 @@ fn over(stat: &str) -> CountedTrials {
     }
 }
 
-fn of_table(table: &v1::TableResponse, stat: &str, options: &PlotOptions) -> Heatmap {
-    let words = AxisWords::of_table(table);
+fn build_heatmap(table: &v1::TableResponse, stat: &str, options: &PlotOptions) -> Heatmap {
+    let words = AxisFormats::from_table(table);
     let factor = |axis: usize| {
         let mut levels = Vec::new();
         for row in &table.rows {
-            let level = level(&words, axis, &row.values[axis]);
+            let level = build_axis_level(&words, axis, &row.values[axis]);
             if !levels.contains(&level) {
                 levels.push(level);
             }
@@ -99,7 +102,7 @@ fn of_table(table: &v1::TableResponse, stat: &str, options: &PlotOptions) -> Hea
     };
     let (rows, columns) = (factor(0), factor(1));
     let place = |factor: &PlotAxis, axis: usize, value: &v1::AxisValue| {
-        let level = level(&words, axis, value);
+        let level = build_axis_level(&words, axis, value);
         factor.levels.iter().position(|known| *known == level)
     };
     let cell = |row: &v1::TableRow| {
@@ -115,11 +118,11 @@ fn of_table(table: &v1::TableResponse, stat: &str, options: &PlotOptions) -> Hea
     };
     let cells: Vec<HeatmapCell> = table.rows.iter().filter_map(cell).collect();
     let lone = stat == "mean" && cells.iter().all(|cell| cell.half_width.is_none());
-    let phase = options.kind == Kind::Phase;
+    let phase = options.kind == PlotKind::Phase;
     let mut notes: Vec<String> =
         lone.then(|| "No cell has two completed trials: there is no interval.".to_owned()).into_iter().collect();
-    notes.extend(best_in_words(table, &words).filter(|_| stat == "mean" && !phase));
-    let name = match over(stat) {
+    notes.extend(describe_best_cell(table, &words).filter(|_| stat == "mean" && !phase));
+    let name = match counted_trials(stat) {
         _ if phase => "P(diverged)".to_owned(),
         // These are the same whatever is measured.
         CountedTrials::Counts | CountedTrials::Diverged => stat.to_owned(),
@@ -128,7 +131,7 @@ fn of_table(table: &v1::TableResponse, stat: &str, options: &PlotOptions) -> Hea
     Heatmap {
         cells,
         name,
-        counted_trials: over(stat),
+        counted_trials: counted_trials(stat),
         partial: false,
         shares: phase,
         log: options.log,
@@ -152,11 +155,11 @@ mod tests {
         let rows = vec![row(2, 0.1), row(1, 0.2), row(3, 0.3)];
         let axes = vec!["lr".into()];
         let mut table = v1::TableResponse { axes, rows, ranked_by: "val_acc".into(), ..v1::TableResponse::default() };
-        let words = AxisWords::of_table(&table);
-        let said = best_in_words(&table, &words);
+        let words = AxisFormats::from_table(&table);
+        let said = describe_best_cell(&table, &words);
         assert_eq!(said.as_deref(), Some("Best by ranks of val_acc: lr 0.2; 1 of 2 others here may be as good."));
         table.rows.remove(1);
-        let said = best_in_words(&table, &words);
+        let said = describe_best_cell(&table, &words);
         assert_eq!(said.as_deref(), Some("The best cell by ranks of val_acc is not among these."));
     }
 }

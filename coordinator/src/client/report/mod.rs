@@ -13,80 +13,80 @@ use ergodic_proto::status::UserError;
 use ergodic_proto::{PROTOCOL_VERSION, v1};
 
 use super::Client;
-use super::commands::{ask_table, ask_trials, status};
-use super::output::{lacks_places, write_file};
-use super::plot::{Kind, MOST_CURVES, PlotOptions, check_size, picture, varying};
-use super::watch::{done, duration, state_word};
-use page::Page;
+use super::commands::{query_status, query_table, query_trials};
+use super::output::{is_missing_ranks, write_atomic_file};
+use super::plot::{MAX_CURVES, PlotKind, PlotOptions, check_plot_size, draw_scene, varying_axes};
+use super::watch::{count_done_trials, format_duration, state_word};
+use page::ReportPage;
 
 /// Most rows of a table on the page.
-const MOST_ROWS: usize = 200;
+const MAX_ROWS: usize = 200;
 
 /// Writes `index.html` into a directory, which is made where it is missing; gives what to tell.
 ///
 /// # Errors
 /// There is no such sweep, the file cannot be written, or nobody answers.
-pub async fn report(client: &mut Client, sweep: &str, dir: &Path) -> Result<String, UserError> {
-    let status = status(client, sweep).await?;
+pub async fn write_report(client: &mut Client, sweep: &str, dir: &Path) -> Result<String, UserError> {
+    let status = query_status(client, sweep).await?;
     // What its largest figures are refused for, all of it is.
-    check_size("a page", &PlotOptions::new(Kind::Distribution), &status)?;
-    let file = sweep_file(client, &status.id).await?;
-    let trials = ask_trials(client, &status.id).await?;
+    check_plot_size("a page", &PlotOptions::new(PlotKind::Distribution), &status)?;
+    let file = query_sweep_file(client, &status.id).await?;
+    let trials = query_trials(client, &status.id).await?;
     let metrics = trials.first().map(|page| page.metrics.clone()).unwrap_or_default();
-    let mut page = Page::new(&format!("{} ({})", status.name, status.id), &standing(&status));
+    let mut page = ReportPage::new(&format!("{} ({})", status.name, status.id), &format_status_line(&status));
     // The one that tells cells apart comes first.
     let (main, others): (Vec<String>, Vec<String>) = metrics.into_iter().partition(|metric| *metric == status.metric);
     for metric in main.iter().chain(&others) {
-        page.section(metric);
+        page.add_section(metric);
         let options = |kind| PlotOptions { metric: Some(metric.clone()), ..PlotOptions::new(kind) };
-        let table = table(client, &status.id, metric, &mut page).await?;
-        figure(client, &status.id, &options(Kind::Heatmap), &mut page).await?;
-        curves(client, &table, options(Kind::Curves), &mut page).await?;
+        let table = report_table(client, &status.id, metric, &mut page).await?;
+        report_figure(client, &status.id, &options(PlotKind::Heatmap), &mut page).await?;
+        report_curves(client, &table, options(PlotKind::Curves), &mut page).await?;
         if *metric == status.metric {
-            figure(client, &status.id, &options(Kind::Distribution), &mut page).await?;
+            report_figure(client, &status.id, &options(PlotKind::Distribution), &mut page).await?;
         }
     }
     if status.diverged > 0 {
-        page.section("Divergence");
-        figure(client, &status.id, &PlotOptions::new(Kind::Phase), &mut page).await?;
+        page.add_section("Divergence");
+        report_figure(client, &status.id, &PlotOptions::new(PlotKind::Phase), &mut page).await?;
     }
-    page.statistics();
-    page.section("Provenance");
-    page.facts(&provenance(client, &status, &file, &trials).await?);
-    page.section("Sweep file");
-    page.verbatim(&file.source.text);
+    page.add_statistics_notes();
+    page.add_section("Provenance");
+    page.add_facts(&collect_provenance(client, &status, &file, &trials).await?);
+    page.add_section("Sweep file");
+    page.add_verbatim(&file.source.text);
     if !file.source.settings.is_empty() {
-        page.paragraph(&format!("Settings given at the launch: {}", file.source.settings.join("  ")));
+        page.add_paragraph(&format!("Settings given at the launch: {}", file.source.settings.join("  ")));
     }
     let place = dir.join("index.html");
     std::fs::create_dir_all(dir).map_err(|e| {
         let message = format!("-o {}: the directory cannot be made ({e}): name another place", dir.display());
         UserError::new(ErrorCode::BadInput, message)
     })?;
-    write_file(&place, page.html().as_bytes())?;
+    write_atomic_file(&place, page.to_html().as_bytes())?;
     Ok(format!("{}\n", place.display()))
 }
 
 /// The sweep file with the hash of the dataset that it was pinned to.
-struct SweepText {
+struct PinnedSweepFile {
     source: SpecSource,
-    data: Vec<u8>,
+    data_hash: Vec<u8>,
 }
 
-async fn sweep_file(client: &mut Client, sweep: &str) -> Result<SweepText, UserError> {
+async fn query_sweep_file(client: &mut Client, sweep: &str) -> Result<PinnedSweepFile, UserError> {
     let request = v1::GetSweepRequest { sweep: sweep.to_owned(), protocol: PROTOCOL_VERSION };
-    let mut answer = client.workers.get_sweep(request).await.map_err(|e| client.error(&e))?.into_inner();
+    let mut answer = client.workers.get_sweep(request).await.map_err(|e| client.to_user_error(&e))?.into_inner();
     let damaged = || UserError::new(ErrorCode::Unreachable, "the sweep file was damaged on its way here: ask again");
     if !answer.verify_checksum() {
         return Err(damaged());
     }
     let source = answer.source.take().ok_or_else(damaged)?;
     let source = source.try_into().map_err(|e: WireError| UserError::new(ErrorCode::Version, e.to_string()))?;
-    Ok(SweepText { source, data: answer.data_hash })
+    Ok(PinnedSweepFile { source, data_hash: answer.data_hash })
 }
 
 /// `completed · 9 cells × 5 repeats = 45 trials · 3 diverged`
-fn standing(status: &v1::SweepStatus) -> String {
+fn format_status_line(status: &v1::SweepStatus) -> String {
     let mut out = format!(
         "{} · {} cells × {} repeats = {} trials",
         state_word(status.state()),
@@ -94,8 +94,8 @@ fn standing(status: &v1::SweepStatus) -> String {
         status.repeats,
         status.trials
     );
-    if done(status) < status.trials {
-        out += &format!(" · {} done so far", done(status));
+    if count_done_trials(status) < status.trials {
+        out += &format!(" · {} done so far", count_done_trials(status));
     }
     let parts = [(status.diverged, "diverged"), (status.failed, "failed")];
     parts.iter().filter(|(n, _)| *n > 0).for_each(|(n, what)| out += &format!(" · {n} {what}"));
@@ -105,60 +105,71 @@ fn standing(status: &v1::SweepStatus) -> String {
     out
 }
 
-async fn table(
+async fn report_table(
     client: &mut Client,
     sweep: &str,
     metric: &str,
-    page: &mut Page,
+    page: &mut ReportPage,
 ) -> Result<v1::TableResponse, UserError> {
     let (sweep, metric) = (sweep.to_owned(), metric.to_owned());
     let request = v1::TableRequest { sweep, metric, ..v1::TableRequest::default() };
-    let table = ask_table(client, request).await?;
+    let table = query_table(client, request).await?;
     let all = table.rows.len();
-    let several = varying(&table);
-    page.table(&table, MOST_ROWS);
-    if all > MOST_ROWS {
+    let several = varying_axes(&table);
+    page.add_table(&table, MAX_ROWS);
+    if all > MAX_ROWS {
         let id = &table.sweep;
-        page.paragraph(&format!("The first {MOST_ROWS} of {all} cells; all of them: ergodic table {id} --format csv"));
+        page.add_paragraph(&format!(
+            "The first {MAX_ROWS} of {all} cells; all of them: ergodic table {id} --format csv"
+        ));
     }
     // The best ones are not asked for where it is not told which these are, or where that takes too many curves.
-    let better = if lacks_places(&table) || all as u64 > MOST_CURVES { 0 } else { table.better };
+    let better = if is_missing_ranks(&table) || all as u64 > MAX_CURVES { 0 } else { table.better };
     // Nobody needs the rows any more.
     let axes = several.into_iter().map(|(_, name)| name).collect();
     Ok(v1::TableResponse { axes, better, rows: Vec::new(), ..table })
 }
 
 /// A figure, or why there is none.
-async fn figure(client: &mut Client, sweep: &str, options: &PlotOptions, page: &mut Page) -> Result<(), UserError> {
-    match picture(client, sweep, options).await {
-        Ok(scene) => page.figure(&scene.to_svg()),
+async fn report_figure(
+    client: &mut Client,
+    sweep: &str,
+    options: &PlotOptions,
+    page: &mut ReportPage,
+) -> Result<(), UserError> {
+    match draw_scene(client, sweep, options).await {
+        Ok(scene) => page.add_figure(&scene.to_svg()),
         Err(error) if matches!(error.code, ErrorCode::BadInput | ErrorCode::NotFound) => {
-            page.paragraph(&format!("No {}: {}.", name(options.kind), error.message.trim_end_matches('.')));
+            page.add_paragraph(&format!(
+                "No {}: {}.",
+                plot_kind_name(options.kind),
+                error.message.trim_end_matches('.')
+            ));
         }
         Err(error) => return Err(error),
     }
     Ok(())
 }
 
-fn name(kind: Kind) -> &'static str {
+fn plot_kind_name(kind: PlotKind) -> &'static str {
     match kind {
-        Kind::Heatmap => "heat map",
-        Kind::Curves => "curves",
-        Kind::Distribution => "distributions",
-        Kind::Pairs => "differences",
-        Kind::Phase => "phase diagram",
+        PlotKind::Heatmap => "heat map",
+        PlotKind::Curves => "curves",
+        PlotKind::Distribution => "distributions",
+        PlotKind::Pairs => "differences",
+        PlotKind::Phase => "phase diagram",
     }
 }
 
 /// One curve per cell; of too many cells, the best ones, or where nothing is better, one per value of the first axis.
-async fn curves(
+async fn report_curves(
     client: &mut Client,
     table: &v1::TableResponse,
     mut options: PlotOptions,
-    page: &mut Page,
+    page: &mut ReportPage,
 ) -> Result<(), UserError> {
-    if let Ok(scene) = picture(client, &table.sweep, &options).await {
-        page.figure(&scene.to_svg());
+    if let Ok(scene) = draw_scene(client, &table.sweep, &options).await {
+        page.add_figure(&scene.to_svg());
         return Ok(());
     }
     match table.better {
@@ -166,22 +177,22 @@ async fn curves(
         0 => options.by = table.axes.iter().take(1).cloned().collect(),
         _ => {
             options.selection.top = Some(8);
-            page.paragraph("Curves of the eight best cells:");
+            page.add_paragraph("Curves of the eight best cells:");
         }
     }
-    figure(client, &table.sweep, &options, page).await
+    report_figure(client, &table.sweep, &options, page).await
 }
 
-async fn provenance(
+async fn collect_provenance(
     client: &mut Client,
     status: &v1::SweepStatus,
-    file: &SweepText,
+    file: &PinnedSweepFile,
     trials: &[v1::TrialsResponse],
 ) -> Result<Vec<(&'static str, String)>, UserError> {
-    let info = client.sweeps.info(v1::InfoRequest {}).await.map_err(|e| client.error(&e))?.into_inner();
+    let info = client.sweeps.info(v1::InfoRequest {}).await.map_err(|e| client.to_user_error(&e))?.into_inner();
     let seed =
         Spec::read_stored(&file.source).map_or_else(|_| "see the sweep file".to_owned(), |spec| spec.seed.to_string());
-    let hash: String = file.data.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash: String = file.data_hash.iter().map(|byte| format!("{byte:02x}")).collect();
     let files: Vec<String> = file
         .source
         .files
@@ -190,32 +201,32 @@ async fn provenance(
         .collect();
     let mut facts = vec![
         ("sweep", format!("{} ({})", status.name, status.id)),
-        ("launched", utc(status.launched_at)),
+        ("launched", format_utc(status.launched_at)),
         ("launched by", status.launched_by.clone()),
         ("numerics class", status.numerics.clone()),
         ("seed", seed),
         ("data", status.data.clone()),
         ("dataset, blake3", if hash.is_empty() { "none".to_owned() } else { hash }),
         ("files", files.join("; ")),
-        ("computed by", workers(trials)),
-        ("time of all trials", duration(seconds(trials))),
+        ("computed by", format_worker_counts(trials)),
+        ("time of all trials", format_duration(total_trial_seconds(trials))),
         ("coordinator", info.build),
         ("this page", format!("ergodic {BUILD}")),
     ];
-    let audits = super::watch::audits_for_people(status).unwrap_or_default();
+    let audits = super::watch::format_audit_status(status).unwrap_or_default();
     facts.push(("audits", audits.trim_start_matches("audit: ").to_owned()));
     facts.retain(|(_, value)| !value.is_empty());
     Ok(facts)
 }
 
-fn rows(trials: &[v1::TrialsResponse]) -> impl Iterator<Item = (&v1::TrialRow, &v1::TrialResult)> {
+fn iter_trial_results(trials: &[v1::TrialsResponse]) -> impl Iterator<Item = (&v1::TrialRow, &v1::TrialResult)> {
     trials.iter().flat_map(|page| &page.rows).filter_map(|row| Some((row, row.result.as_ref()?)))
 }
 
 /// `spare (avx2): 40 trials; …`
-fn workers(trials: &[v1::TrialsResponse]) -> String {
+fn format_worker_counts(trials: &[v1::TrialsResponse]) -> String {
     let mut by: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-    rows(trials).for_each(|(row, result)| *by.entry((&row.worker, &result.isa)).or_default() += 1);
+    iter_trial_results(trials).for_each(|(row, result)| *by.entry((&row.worker, &result.isa)).or_default() += 1);
     let one = |((worker, isa), n): (&(&str, &str), &u64)| match *isa {
         "" => format!("{worker}: {n} trials"),
         isa => format!("{worker} ({isa}): {n} trials"),
@@ -223,12 +234,12 @@ fn workers(trials: &[v1::TrialsResponse]) -> String {
     by.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
-fn seconds(trials: &[v1::TrialsResponse]) -> f64 {
-    rows(trials).map(|(_, result)| result.seconds).sum()
+fn total_trial_seconds(trials: &[v1::TrialsResponse]) -> f64 {
+    iter_trial_results(trials).map(|(_, result)| result.seconds).sum()
 }
 
 /// `2026-11-28 04:51:29 UTC`. Days to dates as in Hinnant, "chrono-compatible low-level date algorithms" (2013).
-fn utc(seconds: f64) -> String {
+fn format_utc(seconds: f64) -> String {
     let seconds = seconds.max(0.0) as u64;
     let (days, time) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day_of_era) = (days / 146_097, days % 146_097);
@@ -247,11 +258,11 @@ mod tests {
 
     #[test]
     fn seconds_are_dates() {
-        assert_eq!(utc(0.0), "1970-01-01 00:00:00 UTC");
-        assert_eq!(utc(951_782_399.0), "2000-02-28 23:59:59 UTC");
-        assert_eq!(utc(951_782_400.0), "2000-02-29 00:00:00 UTC");
-        assert_eq!(utc(1_795_841_489.9), "2026-11-28 04:51:29 UTC");
-        assert_eq!(utc(4_107_542_399.0), "2100-02-28 23:59:59 UTC");
-        assert_eq!(utc(4_107_542_400.0), "2100-03-01 00:00:00 UTC");
+        assert_eq!(format_utc(0.0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(format_utc(951_782_399.0), "2000-02-28 23:59:59 UTC");
+        assert_eq!(format_utc(951_782_400.0), "2000-02-29 00:00:00 UTC");
+        assert_eq!(format_utc(1_795_841_489.9), "2026-11-28 04:51:29 UTC");
+        assert_eq!(format_utc(4_107_542_399.0), "2100-02-28 23:59:59 UTC");
+        assert_eq!(format_utc(4_107_542_400.0), "2100-03-01 00:00:00 UTC");
     }
 }

@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 use ergodic_common::text::escape_lines;
 use ergodic_proto::v1;
 
-use crate::client::output::{AxisWords, best_row, figures_of_trials, incidents, legend, mark, mean_and_interval};
+use crate::client::output::{
+    AxisFormats, find_best_row, format_incomplete_counts, format_mean_and_interval, format_trial_statistics, rank_mark,
+    render_legend,
+};
 
 /// Light or dark as the reader's system has it; figures stay on white, and paper is white.
 const STYLE: &str = "
@@ -45,88 +48,88 @@ const STATISTICS: [&str; 4] = [
 ];
 
 /// A page in the making.
-pub(super) struct Page {
+pub(super) struct ReportPage {
     title: String,
     body: String,
 }
 
-impl Page {
+impl ReportPage {
     pub(super) fn new(title: &str, standing: &str) -> Self {
-        let body = format!("<h1>{}</h1>\n<p class=\"standing\">{}</p>\n", escaped(title), escaped(standing));
+        let body = format!("<h1>{}</h1>\n<p class=\"standing\">{}</p>\n", escape_html(title), escape_html(standing));
         Self { title: title.to_owned(), body }
     }
 
-    pub(super) fn section(&mut self, name: &str) {
-        let _ = writeln!(self.body, "<h2>{}</h2>", escaped(name));
+    pub(super) fn add_section(&mut self, name: &str) {
+        let _ = writeln!(self.body, "<h2>{}</h2>", escape_html(name));
     }
 
-    pub(super) fn paragraph(&mut self, text: &str) {
-        let _ = writeln!(self.body, "<p class=\"note\">{}</p>", escaped(text));
+    pub(super) fn add_paragraph(&mut self, text: &str) {
+        let _ = writeln!(self.body, "<p class=\"note\">{}</p>", escape_html(text));
     }
 
     /// An SVG document of ours, as it is.
-    pub(super) fn figure(&mut self, svg: &str) {
+    pub(super) fn add_figure(&mut self, svg: &str) {
         let _ = writeln!(self.body, "<figure>\n{svg}</figure>");
     }
 
-    pub(super) fn verbatim(&mut self, text: &str) {
-        let _ = writeln!(self.body, "<pre>{}</pre>", escaped(text));
+    pub(super) fn add_verbatim(&mut self, text: &str) {
+        let _ = writeln!(self.body, "<pre>{}</pre>", escape_html(text));
     }
 
-    pub(super) fn facts(&mut self, facts: &[(&str, String)]) {
+    pub(super) fn add_facts(&mut self, facts: &[(&str, String)]) {
         self.body += "<table class=\"facts\">\n";
         for (name, value) in facts {
-            let _ = writeln!(self.body, "<tr><th>{}</th><td>{}</td></tr>", escaped(name), escaped(value));
+            let _ = writeln!(self.body, "<tr><th>{}</th><td>{}</td></tr>", escape_html(name), escape_html(value));
         }
         self.body += "</table>\n";
     }
 
     /// The first rows of a table.
-    pub(super) fn table(&mut self, table: &v1::TableResponse, most: usize) {
+    pub(super) fn add_table(&mut self, table: &v1::TableResponse, most: usize) {
         let head = ["n", "mean ± 95 % CI", "std", "min", "median", "max", ""].map(str::to_owned);
         self.body += "<div class=\"scroll\"><table class=\"data\">\n<thead><tr>";
         for name in table.axes.iter().chain(&head) {
-            let _ = write!(self.body, "<th>{}</th>", escaped(name));
+            let _ = write!(self.body, "<th>{}</th>", escape_html(name));
         }
         self.body += "</tr></thead>\n<tbody>\n";
-        let best = best_row(table);
-        let words = AxisWords::of_table(table);
+        let best = find_best_row(table);
+        let words = AxisFormats::from_table(table);
         let shown = &table.rows[..table.rows.len().min(most)];
         for (at, row) in shown.iter().enumerate() {
             let s = row.summary.unwrap_or_default();
-            let (is_best, figures) = (best == Some(at), figures_of_trials(&s));
-            let mean = format!("{}{}", mark(table, at), mean_and_interval(&s));
-            let cells = words.row(&row.values).chain([s.n.to_string(), mean]);
+            let (is_best, figures) = (best == Some(at), format_trial_statistics(&s));
+            let mean = format!("{}{}", rank_mark(table, at), format_mean_and_interval(&s));
+            let cells = words.format_row(&row.values).chain([s.n.to_string(), mean]);
             self.body += if is_best { "<tr class=\"best\">" } else { "<tr>" };
-            for cell in cells.chain(figures).chain([incidents(&s)]) {
-                let _ = write!(self.body, "<td>{}</td>", escaped(&cell));
+            for cell in cells.chain(figures).chain([format_incomplete_counts(&s)]) {
+                let _ = write!(self.body, "<td>{}</td>", escape_html(&cell));
             }
             self.body += "</tr>\n";
         }
         self.body += "</tbody></table></div>\n";
         if best.is_some_and(|best| best >= most) {
-            self.paragraph("The best cell is not among these.");
+            self.add_paragraph("The best cell is not among these.");
         }
-        legend(table).lines().for_each(|line| self.paragraph(line));
+        render_legend(table).lines().for_each(|line| self.add_paragraph(line));
     }
 
-    pub(super) fn statistics(&mut self) {
-        self.section("Statistics");
-        STATISTICS.iter().for_each(|text| self.paragraph(text));
+    pub(super) fn add_statistics_notes(&mut self) {
+        self.add_section("Statistics");
+        STATISTICS.iter().for_each(|text| self.add_paragraph(text));
     }
 
-    pub(super) fn html(&self) -> String {
+    pub(super) fn to_html(&self) -> String {
         format!(
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
              content=\"width=device-width, initial-scale=1\">\n<title>{}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{}</body>\n</html>\n",
-            escaped(&self.title),
+            escape_html(&self.title),
             self.body
         )
     }
 }
 
 /// Text that is no markup, and does not mislead; lines stay.
-fn escaped(text: &str) -> String {
+fn escape_html(text: &str) -> String {
     escape_lines(text)
         .replace('&', "&amp;")
         .replace('<', "&lt;")
@@ -142,18 +145,18 @@ mod tests {
     #[test]
     fn nothing_that_a_user_wrote_is_markup() {
         let bad = "<script>alert('x')</script>&\"";
-        let mut page = Page::new(bad, bad);
-        page.section(bad);
-        page.paragraph(bad);
-        page.verbatim(bad);
-        page.facts(&[("name", bad.to_owned())]);
+        let mut page = ReportPage::new(bad, bad);
+        page.add_section(bad);
+        page.add_paragraph(bad);
+        page.add_verbatim(bad);
+        page.add_facts(&[("name", bad.to_owned())]);
         let value = v1::AxisValue { kind: Some(v1::axis_value::Kind::Text(bad.to_owned())) };
         let row = v1::TableRow { values: vec![value], ..v1::TableRow::default() };
-        page.table(
+        page.add_table(
             &v1::TableResponse { axes: vec![bad.to_owned()], rows: vec![row], ..v1::TableResponse::default() },
             9,
         );
-        let html = page.html();
+        let html = page.to_html();
         assert!(!html.contains("<script") && html.matches("&lt;script&gt;").count() == 9, "{html}");
         // Of a cell without trials there is no number, and that is seen.
         assert!(html.contains("<td>0</td><td>–</td>") && !html.contains("NaN"), "{html}");
@@ -170,9 +173,9 @@ mod tests {
         rows.iter_mut().zip(means).filter(|(_, mean)| **mean == least).for_each(|(row, _)| {
             (row.place, row.may_be_best) = (places.next(), true);
         });
-        let mut page = Page::new("", "");
-        page.table(&v1::TableResponse { rows, better: -1, ..v1::TableResponse::default() }, 3);
-        page.html()
+        let mut page = ReportPage::new("", "");
+        page.add_table(&v1::TableResponse { rows, better: -1, ..v1::TableResponse::default() }, 3);
+        page.to_html()
     }
 
     #[test]

@@ -22,11 +22,11 @@ use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
-use super::export::read::Library;
-use super::export::{ExportOptions, export};
-use super::latest::meant;
-use super::output::Sink;
-use super::watch::{done, eprintln_line};
+use super::export::read::DatasetLibrary;
+use super::export::{ExportOptions, export_sweep};
+use super::latest::resolve_sweep_id;
+use super::output::OutputTarget;
+use super::watch::{count_done_trials, print_stderr_line};
 use super::{Client, commands};
 
 /// What to ask, and of what.
@@ -37,14 +37,14 @@ pub struct SqlOptions {
     /// Ids of sweeps, unique beginnings of them, or "latest"; none for all.
     pub sweeps: Vec<String>,
     /// Where the answer goes.
-    pub sink: Sink,
+    pub sink: OutputTarget,
 }
 
 /// Bytes that sorting, grouping and joining may hold; what is more goes to temporary files, as far as that is possible.
-const MEMORY: usize = 1 << 30;
+const MEMORY_LIMIT: usize = 1 << 30;
 /// Most sweeps, and trials of them, that are fetched unless they are named.
-const FETCHED_SWEEPS: usize = 20;
-const FETCHED_TRIALS: u64 = 200_000;
+const MAX_FETCHED_SWEEPS: usize = 20;
+const MAX_FETCHED_TRIALS: u64 = 200_000;
 /// Trials whose fetching takes long enough to say so.
 const MANY_TRIALS: u64 = 10_000;
 
@@ -52,15 +52,15 @@ const MANY_TRIALS: u64 = 10_000;
 ///
 /// # Errors
 /// There is no such dataset, the query is none or cannot be answered, or the answer cannot be written.
-pub async fn query(from: &str, options: &SqlOptions) -> Result<(), UserError> {
-    let library = Library::open(from)?;
-    let manifests = library.manifests(&options.sweeps).await?;
-    let context = context()?;
-    tables::register(&context, &library, &manifests).map_err(|e| errors::explain(&e, &[]))?;
-    let known = tables::columns(&manifests);
-    answer(&context, options).await.map_err(|failure| match failure {
-        Failure::Query(error) => errors::explain(&error, &known),
-        Failure::Told(error) => error,
+pub async fn query_datasets(from: &str, options: &SqlOptions) -> Result<(), UserError> {
+    let library = DatasetLibrary::open(from)?;
+    let manifests = library.read_manifests(&options.sweeps).await?;
+    let context = build_session_context()?;
+    tables::register_tables(&context, &library, &manifests).map_err(|e| errors::to_user_error(&e, &[]))?;
+    let known = tables::list_columns(&manifests);
+    run_query(&context, options).await.map_err(|failure| match failure {
+        SqlQueryError::Query(error) => errors::to_user_error(&error, &known),
+        SqlQueryError::User(error) => error,
     })
 }
 
@@ -70,12 +70,14 @@ pub async fn query(from: &str, options: &SqlOptions) -> Result<(), UserError> {
 /// As for [`query`]; there are too many sweeps to fetch all, or nobody answers.
 pub async fn query_coordinator(client: &mut Client, options: &SqlOptions) -> Result<(), UserError> {
     // What is no query is told before anything is fetched.
-    check(&parse(&context()?, &options.query).map_err(|e| errors::explain(&e, &[]))?)?;
-    let sweeps = wanted(client, &options.sweeps).await?;
-    let trials = sweeps.iter().map(done).sum::<u64>();
+    check_read_only(
+        &parse_statement(&build_session_context()?, &options.query).map_err(|e| errors::to_user_error(&e, &[]))?,
+    )?;
+    let sweeps = resolve_sweeps(client, &options.sweeps).await?;
+    let trials = sweeps.iter().map(count_done_trials).sum::<u64>();
     if trials >= MANY_TRIALS {
         let words = "for further queries, `ergodic export` keeps them for --from";
-        eprintln_line(&format!("fetching {trials} trials; {words}"));
+        print_stderr_line(&format!("fetching {trials} trials; {words}"));
     }
     let folder = tempfile::Builder::new().prefix("ergodic-sql-").tempdir().map_err(|e| {
         let message = format!("no temporary directory for the rows can be made: {e}: set TMPDIR");
@@ -83,18 +85,19 @@ pub async fn query_coordinator(client: &mut Client, options: &SqlOptions) -> Res
     })?;
     let output = folder.path().display().to_string();
     for sweep in &sweeps {
-        let options = ExportOptions { output: output.clone(), follow: false, every: Default::default(), anew: false };
-        export(client, &sweep.id, &options).await?;
+        let options =
+            ExportOptions { output: output.clone(), follow: false, every: Default::default(), rewrite: false };
+        export_sweep(client, &sweep.id, &options).await?;
     }
-    query(&output, &SqlOptions { sweeps: Vec::new(), ..options.clone() }).await
+    query_datasets(&output, &SqlOptions { sweeps: Vec::new(), ..options.clone() }).await
 }
 
 /// The sweeps named, or all if they are few.
-async fn wanted(client: &mut Client, named: &[String]) -> Result<Vec<v1::SweepStatus>, UserError> {
+async fn resolve_sweeps(client: &mut Client, named: &[String]) -> Result<Vec<v1::SweepStatus>, UserError> {
     let mut sweeps: Vec<v1::SweepStatus> = Vec::new();
     for name in named {
-        let name = meant(client, name).await?;
-        let status = commands::status(client, &name).await?;
+        let name = resolve_sweep_id(client, name).await?;
+        let status = commands::query_status(client, &name).await?;
         if sweeps.iter().all(|other| other.id != status.id) {
             sweeps.push(status);
         }
@@ -102,11 +105,11 @@ async fn wanted(client: &mut Client, named: &[String]) -> Result<Vec<v1::SweepSt
     if !named.is_empty() {
         return Ok(sweeps);
     }
-    let sweeps = commands::ask_sweeps(client).await?;
-    let trials = sweeps.iter().map(done).sum::<u64>();
+    let sweeps = commands::query_sweeps(client).await?;
+    let trials = sweeps.iter().map(count_done_trials).sum::<u64>();
     match sweeps.len() {
         0 => Err(UserError::new(ErrorCode::NotFound, "no sweep yet: launch one with `ergodic launch SPEC`")),
-        n if n > FETCHED_SWEEPS || (n > 1 && trials > FETCHED_TRIALS) => {
+        n if n > MAX_FETCHED_SWEEPS || (n > 1 && trials > MAX_FETCHED_TRIALS) => {
             let message = format!(
                 "the coordinator has {n} sweeps with {trials} trials, which are not all fetched unasked: name those that the query \
                  is about, as in --sweep latest, or export them once and query that with --from"
@@ -117,55 +120,55 @@ async fn wanted(client: &mut Client, named: &[String]) -> Result<Vec<v1::SweepSt
     }
 }
 
-fn context() -> Result<SessionContext, UserError> {
+fn build_session_context() -> Result<SessionContext, UserError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let config = SessionConfig::new()
         .with_default_catalog_and_schema("ergodic", "public")
         .with_information_schema(true)
         .with_target_partitions(cores);
-    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(MEMORY))).build_arc();
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(MEMORY_LIMIT))).build_arc();
     let runtime = runtime.map_err(|e| UserError::new(ErrorCode::Internal, format!("no query can be run: {e}")))?;
     Ok(SessionContext::new_with_config_rt(config, runtime))
 }
 
 /// Why there is no answer.
-enum Failure {
+enum SqlQueryError {
     Query(DataFusionError),
     /// In the words of its place.
-    Told(UserError),
+    User(UserError),
 }
 
-impl From<DataFusionError> for Failure {
+impl From<DataFusionError> for SqlQueryError {
     fn from(error: DataFusionError) -> Self {
         Self::Query(error)
     }
 }
 
-impl From<UserError> for Failure {
+impl From<UserError> for SqlQueryError {
     fn from(error: UserError) -> Self {
-        Self::Told(error)
+        Self::User(error)
     }
 }
 
-async fn answer(context: &SessionContext, options: &SqlOptions) -> Result<(), Failure> {
-    let statement = parse(context, &options.query)?;
-    check(&statement)?;
+async fn run_query(context: &SessionContext, options: &SqlOptions) -> Result<(), SqlQueryError> {
+    let statement = parse_statement(context, &options.query)?;
+    check_read_only(&statement)?;
     let plan = context.state().statement_to_plan(statement).await?;
     // Whatever is inside, as under EXPLAIN ANALYZE.
     let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-    reading.verify_plan(&plan).map_err(|_| refusal(&options.query))?;
-    let names = names(&plan);
+    reading.verify_plan(&plan).map_err(|_| not_read_only_error(&options.query))?;
+    let names = column_names(&plan);
     let rows = context.execute_logical_plan(plan).await?.execute_stream().await?;
-    show::show(rows, names, &options.sink).await
+    show::write_answer(rows, names, &options.sink).await
 }
 
-fn parse(context: &SessionContext, query: &str) -> Result<Statement, DataFusionError> {
+fn parse_statement(context: &SessionContext, query: &str) -> Result<Statement, DataFusionError> {
     let state = context.state();
     state.sql_to_statement(query, &state.config_options().sql_parser.dialect)
 }
 
 /// Only what reads is let through.
-fn check(statement: &Statement) -> Result<(), UserError> {
+fn check_read_only(statement: &Statement) -> Result<(), UserError> {
     let reads = match statement {
         Statement::Statement(sql) => matches!(
             **sql,
@@ -180,10 +183,10 @@ fn check(statement: &Statement) -> Result<(), UserError> {
         Statement::Explain(_) => true,
         Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => false,
     };
-    if reads { Ok(()) } else { Err(refusal(&statement.to_string())) }
+    if reads { Ok(()) } else { Err(not_read_only_error(&statement.to_string())) }
 }
 
-fn refusal(statement: &str) -> UserError {
+fn not_read_only_error(statement: &str) -> UserError {
     let begin: String = statement.split_whitespace().take(4).collect::<Vec<_>>().join(" ");
     let message = format!(
         "'{begin} …' is refused: `ergodic sql` changes nothing and only reads: expected a query that begins with SELECT, WITH, \
@@ -193,7 +196,7 @@ fn refusal(statement: &str) -> UserError {
 }
 
 /// Names of the columns of an answer. Where two have the same one, as in a join, their tables tell them apart.
-fn names(plan: &LogicalPlan) -> Vec<String> {
+fn column_names(plan: &LogicalPlan) -> Vec<String> {
     let columns: Vec<_> = plan.schema().iter().collect();
     let lone = |name: &str| columns.iter().filter(|(_, field)| field.name() == name).count() == 1;
     let name = |table: Option<&TableReference>, name: &String| match table {

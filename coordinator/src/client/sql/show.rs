@@ -17,127 +17,135 @@ use parquet::errors::ParquetError;
 use serde_json::{Value, json};
 use tokio_stream::StreamExt as _;
 
-use super::Failure;
-use crate::client::commands::render;
-use crate::client::export::encode::properties;
-use crate::client::output::{Format, Output, Records, RowFormat, Sink, grid_of, guarded};
+use super::SqlQueryError;
+use crate::client::commands::render_table_data;
+use crate::client::export::encode::writer_properties;
+use crate::client::output::{
+    OutputTarget, OutputWriter, RowFormat, TableData, TextFormat, escape_terminal_controls, render_human_data,
+};
 
 /// Most rows of a table for people, who have other formats for more.
-const ROWS_FOR_PEOPLE: usize = 1000;
+const MAX_HUMAN_ROWS: usize = 1000;
 /// Most rows of a table for a paper, which is made in memory.
-const ROWS_FOR_PAPERS: usize = 100_000;
+const MAX_MARKUP_ROWS: usize = 100_000;
 
 /// Writes an answer.
-pub(super) async fn show(rows: SendableRecordBatchStream, names: Vec<String>, sink: &Sink) -> Result<(), Failure> {
-    let answer = Answer { rows, names, sink };
+pub(super) async fn write_answer(
+    rows: SendableRecordBatchStream,
+    names: Vec<String>,
+    sink: &OutputTarget,
+) -> Result<(), SqlQueryError> {
+    let answer = QueryAnswer { rows, names, sink };
     match sink.format {
-        RowFormat::Csv => answer.csv().await,
-        RowFormat::Json => answer.json().await,
-        RowFormat::Parquet => answer.parquet().await,
-        RowFormat::Table => answer.people().await,
-        RowFormat::Md => answer.papers(Format::Md).await,
-        RowFormat::Latex => answer.papers(Format::Latex).await,
+        RowFormat::Csv => answer.write_csv().await,
+        RowFormat::Json => answer.write_json().await,
+        RowFormat::Parquet => answer.write_parquet().await,
+        RowFormat::Table => answer.write_human().await,
+        RowFormat::Md => answer.write_markup(TextFormat::Md).await,
+        RowFormat::Latex => answer.write_markup(TextFormat::Latex).await,
     }
 }
 
-struct Answer<'a> {
+struct QueryAnswer<'a> {
     rows: SendableRecordBatchStream,
     names: Vec<String>,
-    sink: &'a Sink,
+    sink: &'a OutputTarget,
 }
 
 /// How text says what no number of JSON is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum NotFinite {
+enum NonFinite {
     /// `inf`, `-inf`, `NaN`.
     Word,
     /// Null, as everywhere in JSON.
     Null,
 }
 
-impl Answer<'_> {
-    async fn next(&mut self, not_finite: NotFinite) -> Result<Option<Records>, DataFusionError> {
+impl QueryAnswer<'_> {
+    async fn read_next_rows(&mut self, not_finite: NonFinite) -> Result<Option<TableData>, DataFusionError> {
         let Some(batch) = self.rows.next().await.transpose()? else { return Ok(None) };
-        let columns = batch.columns().iter().map(|column| values(column, not_finite));
+        let columns = batch.columns().iter().map(|column| column_to_json(column, not_finite));
         let mut columns: Vec<_> =
             columns.map(|column| Ok(column?.into_iter())).collect::<Result<_, DataFusionError>>()?;
         let row = |_| columns.iter_mut().filter_map(Iterator::next).collect();
         let rows = (0..batch.num_rows()).map(row).collect();
-        Ok(Some(Records { columns: self.names.clone(), rows, axes: self.names.len() }))
+        Ok(Some(TableData { columns: self.names.clone(), rows, key_columns: self.names.len() }))
     }
 
-    async fn csv(mut self) -> Result<(), Failure> {
+    async fn write_csv(mut self) -> Result<(), SqlQueryError> {
         let sink = self.sink;
-        let mut writing = Writing::begin(sink);
-        writing.put(&Records { columns: self.names.clone(), rows: Vec::new(), axes: self.names.len() }.csv());
-        while writing.goes_on() {
-            let Some(records) = self.next(NotFinite::Word).await? else { break };
+        let mut writing = AnswerWriter::open(sink);
+        writing.write_text(
+            &TableData { columns: self.names.clone(), rows: Vec::new(), key_columns: self.names.len() }.to_csv(),
+        );
+        while writing.can_write() {
+            let Some(records) = self.read_next_rows(NonFinite::Word).await? else { break };
             // Each piece has a header of its own, of one line unless a name has several.
-            let header = Records { rows: Vec::new(), ..records.clone() }.csv().len();
-            writing.put(&records.csv()[header..]);
+            let header = TableData { rows: Vec::new(), ..records.clone() }.to_csv().len();
+            writing.write_text(&records.to_csv()[header..]);
         }
-        Ok(sink.written(writing.finish())?)
+        Ok(sink.check_write_result(writing.finish())?)
     }
 
-    async fn json(mut self) -> Result<(), Failure> {
+    async fn write_json(mut self) -> Result<(), SqlQueryError> {
         let sink = self.sink;
-        let mut writing = Writing::begin(sink);
+        let mut writing = AnswerWriter::open(sink);
         let mut before = "[\n  ";
-        while writing.goes_on() {
-            let Some(records) = self.next(NotFinite::Null).await? else { break };
-            for object in records.objects() {
-                writing.put(&format!("{before}{object}"));
+        while writing.can_write() {
+            let Some(records) = self.read_next_rows(NonFinite::Null).await? else { break };
+            for object in records.to_json_objects() {
+                writing.write_text(&format!("{before}{object}"));
                 before = ",\n  ";
             }
         }
-        writing.put(if before == ",\n  " { "\n]\n" } else { "[]\n" });
-        Ok(sink.written(writing.finish())?)
+        writing.write_text(if before == ",\n  " { "\n]\n" } else { "[]\n" });
+        Ok(sink.check_write_result(writing.finish())?)
     }
 
-    async fn parquet(mut self) -> Result<(), Failure> {
+    async fn write_parquet(mut self) -> Result<(), SqlQueryError> {
         let sink = self.sink;
-        let fields = self.rows.schema().fields().iter().zip(&self.names).map(renamed).collect::<Vec<_>>();
+        let fields = self.rows.schema().fields().iter().zip(&self.names).map(rename_field).collect::<Vec<_>>();
         let schema = std::sync::Arc::new(Schema::new(fields));
-        let output = match sink.open() {
+        let output = match sink.open_writer() {
             Ok(output) => output,
-            Err(error) => return Ok(sink.written(Err(error))?),
+            Err(error) => return Ok(sink.check_write_result(Err(error))?),
         };
-        let mut writer = ArrowWriter::try_new(output, schema.clone(), Some(properties(&schema).build()))
+        let mut writer = ArrowWriter::try_new(output, schema.clone(), Some(writer_properties(&schema).build()))
             .map_err(DataFusionError::from)?;
         while let Some(batch) = self.rows.next().await.transpose()? {
             let batch =
                 RecordBatch::try_new(schema.clone(), batch.columns().to_vec()).map_err(DataFusionError::from)?;
             if let Err(error) = writer.write(&batch) {
-                return Ok(sink.written(Err(cause(error)))?);
+                return Ok(sink.check_write_result(Err(into_io_error(error)))?);
             }
         }
-        Ok(sink.written(writer.into_inner().map_err(cause).and_then(Output::finish))?)
+        Ok(sink.check_write_result(writer.into_inner().map_err(into_io_error).and_then(OutputWriter::finish))?)
     }
 
-    async fn people(mut self) -> Result<(), Failure> {
-        let (records, more) = self.first(ROWS_FOR_PEOPLE).await?;
-        let mut text = grid_of(&records);
+    async fn write_human(mut self) -> Result<(), SqlQueryError> {
+        let (records, more) = self.read_first_rows(MAX_HUMAN_ROWS).await?;
+        let mut text = render_human_data(&records);
         if more {
-            text += &format!("the first {ROWS_FOR_PEOPLE} rows: --format csv, json or parquet has all\n");
+            text += &format!("the first {MAX_HUMAN_ROWS} rows: --format csv, json or parquet has all\n");
         }
-        Ok(self.sink.text(&text)?)
+        Ok(self.sink.write_text(&text)?)
     }
 
-    async fn papers(mut self, format: Format) -> Result<(), Failure> {
-        let (records, more) = self.first(ROWS_FOR_PAPERS).await?;
+    async fn write_markup(mut self, format: TextFormat) -> Result<(), SqlQueryError> {
+        let (records, more) = self.read_first_rows(MAX_MARKUP_ROWS).await?;
         if more {
             let message =
-                format!("more than {ROWS_FOR_PAPERS} rows: too many for a table: write them with --format csv");
+                format!("more than {MAX_MARKUP_ROWS} rows: too many for a table: write them with --format csv");
             return Err(UserError::new(ErrorCode::BadInput, message).into());
         }
-        Ok(self.sink.text(&render(&records, format, |_| String::new()))?)
+        Ok(self.sink.write_text(&render_table_data(&records, format, |_| String::new()))?)
     }
 
     /// The first rows, and whether there are more.
-    async fn first(&mut self, most: usize) -> Result<(Records, bool), DataFusionError> {
-        let mut all = Records { columns: self.names.clone(), rows: Vec::new(), axes: self.names.len() };
+    async fn read_first_rows(&mut self, most: usize) -> Result<(TableData, bool), DataFusionError> {
+        let mut all = TableData { columns: self.names.clone(), rows: Vec::new(), key_columns: self.names.len() };
         while all.rows.len() <= most
-            && let Some(mut records) = self.next(NotFinite::Word).await?
+            && let Some(mut records) = self.read_next_rows(NonFinite::Word).await?
         {
             all.rows.append(&mut records.rows);
         }
@@ -148,16 +156,16 @@ impl Answer<'_> {
 }
 
 /// Text that is written piece by piece, up to the first error.
-struct Writing(io::Result<Output>);
+struct AnswerWriter(io::Result<OutputWriter>);
 
-impl Writing {
-    fn begin(sink: &Sink) -> Self {
-        Self(sink.open())
+impl AnswerWriter {
+    fn open(sink: &OutputTarget) -> Self {
+        Self(sink.open_writer())
     }
 
-    fn put(&mut self, text: &str) {
+    fn write_text(&mut self, text: &str) {
         let written = match &mut self.0 {
-            Ok(output) => output.write_all(guarded(text, false).as_bytes()),
+            Ok(output) => output.write_all(escape_terminal_controls(text, false).as_bytes()),
             Err(_) => Ok(()),
         };
         if let Err(error) = written {
@@ -166,21 +174,21 @@ impl Writing {
     }
 
     /// Whether what comes next is of use to anybody.
-    fn goes_on(&self) -> bool {
+    fn can_write(&self) -> bool {
         self.0.is_ok()
     }
 
     fn finish(self) -> io::Result<()> {
-        self.0.and_then(Output::finish)
+        self.0.and_then(OutputWriter::finish)
     }
 }
 
-fn renamed((field, name): (&std::sync::Arc<Field>, &String)) -> Field {
+fn rename_field((field, name): (&std::sync::Arc<Field>, &String)) -> Field {
     field.as_ref().clone().with_name(name)
 }
 
 /// Most often, that the file cannot be written.
-fn cause(error: ParquetError) -> io::Error {
+fn into_io_error(error: ParquetError) -> io::Error {
     match error {
         ParquetError::External(error) => match error.downcast::<io::Error>() {
             Ok(error) => *error,
@@ -191,10 +199,10 @@ fn cause(error: ParquetError) -> io::Error {
 }
 
 /// The values of a column; what is neither a number, a truth value nor text is text as the engine writes it.
-fn values(column: &ArrayRef, not_finite: NotFinite) -> Result<Vec<Value>, DataFusionError> {
+fn column_to_json(column: &ArrayRef, not_finite: NonFinite) -> Result<Vec<Value>, DataFusionError> {
     let kind = column.data_type();
     let number = |x: f64| match not_finite {
-        NotFinite::Word if !x.is_finite() => json!(x.to_string()),
+        NonFinite::Word if !x.is_finite() => json!(x.to_string()),
         _ => json!(x),
     };
     Ok(match kind {

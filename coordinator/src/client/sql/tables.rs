@@ -20,37 +20,41 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::prelude::SessionContext;
 
-use super::errors::Known;
-use crate::client::export::columns::Columns;
+use super::errors::TableColumns;
+use crate::client::export::columns::DatasetColumns;
 use crate::client::export::manifest::{Manifest, TABLES};
-use crate::client::export::read::Library;
+use crate::client::export::read::DatasetLibrary;
 
 /// The first column of each table.
-const SWEEP: &str = "sweep";
+const SWEEP_COLUMN: &str = "sweep";
 /// How the files of datasets are called within a query.
-const STORE: &str = "dataset://ergodic/";
+const STORE_URL: &str = "dataset://ergodic/";
 
 /// Makes the tables known to a query.
-pub(super) fn register(context: &SessionContext, library: &Library, manifests: &[Manifest]) -> Result<()> {
-    context.register_object_store(ObjectStoreUrl::parse(STORE)?.as_ref(), library.store.clone());
-    let sweeps = sweeps(manifests)?;
+pub(super) fn register_tables(
+    context: &SessionContext,
+    library: &DatasetLibrary,
+    manifests: &[Manifest],
+) -> Result<()> {
+    context.register_object_store(ObjectStoreUrl::parse(STORE_URL)?.as_ref(), library.store.clone());
+    let sweeps = build_sweeps_table(manifests)?;
     context.register_table("sweeps", Arc::new(MemTable::try_new(sweeps.schema(), vec![vec![sweeps]])?))?;
     for name in TABLES {
-        context.register_table(name, Arc::new(Rows::of(name, manifests)))?;
+        context.register_table(name, Arc::new(DatasetTable::from_manifests(name, manifests)))?;
     }
     Ok(())
 }
 
 /// The tables and their columns.
-pub(super) fn columns(manifests: &[Manifest]) -> Vec<Known> {
+pub(super) fn list_columns(manifests: &[Manifest]) -> Vec<TableColumns> {
     let names = |schema: SchemaRef| schema.fields().iter().map(|field| field.name().clone()).collect();
-    let sweeps = sweeps(manifests).map(|sweeps| names(sweeps.schema())).unwrap_or_default();
-    let others = TABLES.iter().map(|table| (*table, names(Rows::of(table, manifests).schema)));
+    let sweeps = build_sweeps_table(manifests).map(|sweeps| names(sweeps.schema())).unwrap_or_default();
+    let others = TABLES.iter().map(|table| (*table, names(DatasetTable::from_manifests(table, manifests).schema)));
     std::iter::once(("sweeps", sweeps)).chain(others).collect()
 }
 
 /// One row per sweep.
-fn sweeps(manifests: &[Manifest]) -> Result<RecordBatch> {
+fn build_sweeps_table(manifests: &[Manifest]) -> Result<RecordBatch> {
     let text =
         |of: fn(&Manifest) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(manifests.iter().map(of))) };
     let whole = |of: fn(&Manifest) -> u64| -> ArrayRef {
@@ -77,26 +81,26 @@ fn sweeps(manifests: &[Manifest]) -> Result<RecordBatch> {
 
 /// A table over the files that manifests name.
 #[derive(Debug)]
-struct Rows {
+struct DatasetTable {
     /// With the sweep as the first column.
     schema: SchemaRef,
     /// The same with the sweep, which is in no file, as the last one.
-    scanned: TableSchema,
+    file_schema: TableSchema,
     files: Vec<PartitionedFile>,
 }
 
-impl Rows {
-    fn of(table: &str, manifests: &[Manifest]) -> Self {
-        let fields = fields(table, manifests);
-        let sweep = Arc::new(Field::new(SWEEP, DataType::Utf8, false));
+impl DatasetTable {
+    fn from_manifests(table: &str, manifests: &[Manifest]) -> Self {
+        let fields = merge_fields(table, manifests);
+        let sweep = Arc::new(Field::new(SWEEP_COLUMN, DataType::Utf8, false));
         let schema = Schema::new([vec![sweep.as_ref().clone()], fields.clone()].concat());
         let scanned = TableSchema::builder(Arc::new(Schema::new(fields))).with_table_partition_cols(vec![sweep]);
-        let files = manifests.iter().flat_map(|manifest| files(table, manifest)).collect();
-        Self { schema: Arc::new(schema), scanned: scanned.build(), files }
+        let files = manifests.iter().flat_map(|manifest| list_part_files(table, manifest)).collect();
+        Self { schema: Arc::new(schema), file_schema: scanned.build(), files }
     }
 }
 
-fn files(table: &str, manifest: &Manifest) -> impl Iterator<Item = PartitionedFile> {
+fn list_part_files(table: &str, manifest: &Manifest) -> impl Iterator<Item = PartitionedFile> {
     let id = &manifest.sweep.id;
     let parts = manifest.tables.get(table).into_iter().flat_map(|table| &table.parts);
     parts.map(move |part| {
@@ -106,14 +110,14 @@ fn files(table: &str, manifest: &Manifest) -> impl Iterator<Item = PartitionedFi
 }
 
 /// The columns that any of the sweeps has, each after the one that it follows there, and as wide as all of them need.
-fn fields(table: &str, manifests: &[Manifest]) -> Vec<Field> {
+fn merge_fields(table: &str, manifests: &[Manifest]) -> Vec<Field> {
     let mut fields: Vec<Field> = Vec::new();
     for table in manifests.iter().filter_map(|manifest| manifest.tables.get(table)) {
         let mut next = 0;
         for column in &table.columns {
             match fields.iter().position(|field| *field.name() == column.name) {
                 Some(at) => {
-                    let kind = wider(fields[at].data_type(), &column.data_type());
+                    let kind = wider_type(fields[at].data_type(), &column.data_type());
                     fields[at] = Field::new(&column.name, kind, true);
                     next = at + 1;
                 }
@@ -126,13 +130,13 @@ fn fields(table: &str, manifests: &[Manifest]) -> Vec<Field> {
     }
     // Most sweeps have no probe set; a query of their predictions has an answer all the same.
     if fields.is_empty() && table == "predictions" {
-        fields.extend(Columns::predictions().fields().iter().map(|field| field.as_ref().clone()));
+        fields.extend(DatasetColumns::predictions_schema().fields().iter().map(|field| field.as_ref().clone()));
     }
     fields
 }
 
 /// The narrowest type that has the values of both.
-fn wider(a: &DataType, b: &DataType) -> DataType {
+fn wider_type(a: &DataType, b: &DataType) -> DataType {
     const NUMBERS: [DataType; 4] = [DataType::Int16, DataType::Int32, DataType::Int64, DataType::Float64];
     let width = |kind: &DataType| NUMBERS.iter().position(|number| number == kind);
     match (width(a), width(b)) {
@@ -143,7 +147,7 @@ fn wider(a: &DataType, b: &DataType) -> DataType {
 }
 
 #[async_trait]
-impl TableProvider for Rows {
+impl TableProvider for DatasetTable {
     fn schema(&self) -> SchemaRef {
         self.schema.clone()
     }
@@ -167,8 +171,8 @@ impl TableProvider for Rows {
         // The sweep is the first column here, and the last one there.
         let columns = projection.unwrap_or(&all).iter().map(|at| (at + width - 1) % width).collect();
         let files = FileGroup::new(self.files.clone()).split_files(state.config().target_partitions());
-        let source = Arc::new(ParquetSource::new(self.scanned.clone()));
-        let scan = FileScanConfigBuilder::new(ObjectStoreUrl::parse(STORE)?, source)
+        let source = Arc::new(ParquetSource::new(self.file_schema.clone()));
+        let scan = FileScanConfigBuilder::new(ObjectStoreUrl::parse(STORE_URL)?, source)
             .with_file_groups(files)
             .with_projection_indices(Some(columns))?
             .with_limit(limit)
@@ -184,11 +188,11 @@ mod tests {
     #[test]
     fn types_are_widened_rather_than_refused() {
         use DataType::{Boolean, Float64, Int32, Int64, Utf8};
-        assert_eq!(wider(&Int32, &Int64), Int64);
-        assert_eq!(wider(&Float64, &Int64), Float64);
-        assert_eq!(wider(&Boolean, &Boolean), Boolean);
+        assert_eq!(wider_type(&Int32, &Int64), Int64);
+        assert_eq!(wider_type(&Float64, &Int64), Float64);
+        assert_eq!(wider_type(&Boolean, &Boolean), Boolean);
         for (a, b) in [(Boolean, Int64), (Utf8, Float64), (Int64, Utf8)] {
-            assert_eq!((wider(&a, &b), wider(&b, &a)), (Utf8, Utf8));
+            assert_eq!((wider_type(&a, &b), wider_type(&b, &a)), (Utf8, Utf8));
         }
     }
 }
