@@ -110,11 +110,11 @@ pub const FIELD_BOUNDS: &[FieldBound] = &[
     text_bound("AxisChoice", "value", MAX_NAME_BYTES),
     list_bound("CellChoice", "values", MAX_AXES),
     text_bound("CheckpointHead", "hash", HASH_BYTES),
-    text_bound("CheckpointHead", "seal", HASH_BYTES),
+    text_bound("CheckpointHead", "checksum", HASH_BYTES),
     text_bound("CheckpointHead", "sweep", MAX_NAME_BYTES),
     text_bound("CheckpointHead", "worker", MAX_NAME_BYTES),
     list_bound("CommitResultsRequest", "results", crate::MAX_BATCH_RESULTS),
-    text_bound("CommitResultsRequest", "seal", HASH_BYTES),
+    text_bound("CommitResultsRequest", "checksum", HASH_BYTES),
     text_bound("CommitResultsRequest", "sweep", MAX_NAME_BYTES),
     text_bound("CommitResultsRequest", "worker", MAX_NAME_BYTES),
     list_bound("CompareRequest", "baseline", MAX_AXES),
@@ -133,7 +133,7 @@ pub const FIELD_BOUNDS: &[FieldBound] = &[
     text_bound("EffectsRequest", "sweep", MAX_NAME_BYTES),
     text_list_bound("EffectsRequest", "interaction", MAX_AXES, MAX_NAME_BYTES),
     text_bound("ExplainRequest", "sweep", MAX_NAME_BYTES),
-    text_bound("ExtendRequest", "seal", HASH_BYTES),
+    text_bound("ExtendRequest", "checksum", HASH_BYTES),
     text_bound("ExtendRequest", "sweep", MAX_NAME_BYTES),
     text_bound("FetchCheckpointRequest", "sweep", MAX_NAME_BYTES),
     text_bound("FetchCheckpointRequest", "worker", MAX_NAME_BYTES),
@@ -150,9 +150,9 @@ pub const FIELD_BOUNDS: &[FieldBound] = &[
     text_bound("Hello", "worker", 32),
     text_list_bound("Hello", "numerics", MAX_SEVERAL, 128),
     text_bound("KeepCheckpointRequest", "chunk", MAX_PIECE_BYTES),
-    text_bound("LaunchRequest", "seal", HASH_BYTES),
-    text_bound("NeedsRequest", "metric", MAX_NAME_BYTES),
-    text_bound("NeedsRequest", "sweep", MAX_NAME_BYTES),
+    text_bound("LaunchRequest", "checksum", HASH_BYTES),
+    text_bound("SampleSizeRequest", "metric", MAX_NAME_BYTES),
+    text_bound("SampleSizeRequest", "sweep", MAX_NAME_BYTES),
     text_bound("NewTokenRequest", "note", MAX_NAME_BYTES),
     text_bound("NewTokenRequest", "role", MAX_NAME_BYTES),
     text_bound("PredictionsRequest", "sweep", MAX_NAME_BYTES),
@@ -190,8 +190,8 @@ pub const FIELD_BOUNDS: &[FieldBound] = &[
     text_bound("VarianceRequest", "metric", MAX_NAME_BYTES),
     text_bound("VarianceRequest", "sweep", MAX_NAME_BYTES),
     text_bound("WatchRequest", "sweep", MAX_NAME_BYTES),
-    list_bound("Yielded", "cells", MAX_LEASES),
-    list_bound("Yielded", "repeats", MAX_LEASES),
+    list_bound("Retracted", "cells", MAX_LEASES),
+    list_bound("Retracted", "repeats", MAX_LEASES),
 ];
 
 /// The bounds of each of [`MESSAGES`], field by field.
@@ -419,11 +419,11 @@ mod tests {
         for beyond in [hello(1, 65, 1), hello(1, 1, 65_537)] {
             assert!(within(beyond).is_err_and(|error| error.contains("entries")));
         }
-        let yielded = |n: usize| v1::Yielded { cells: vec![1 << 40; n], repeats: vec![3; 7], fence: None };
-        assert!(check_message("Yielded", &yielded(65_536).encode_to_vec()).is_ok());
-        assert!(check_message("Yielded", &yielded(65_537).encode_to_vec()).is_err());
+        let yielded = |n: usize| v1::Retracted { cells: vec![1 << 40; n], repeats: vec![3; 7], fence: None };
+        assert!(check_message("Retracted", &yielded(65_536).encode_to_vec()).is_ok());
+        assert!(check_message("Retracted", &yielded(65_537).encode_to_vec()).is_err());
         // Not packed is as many.
-        let apart = |n: usize| check_message("Yielded", &[16_u8, 1].repeat(n));
+        let apart = |n: usize| check_message("Retracted", &[16_u8, 1].repeat(n));
         assert!(apart(65_536).is_ok() && apart(65_537).is_err());
         // What is no message is told of by whoever decodes it.
         for broken in [&[0xff_u8; 20][..], &[10, 200]] {

@@ -41,31 +41,31 @@ fn compute_checksum<M: Checksummed>(message: &mut M) -> [u8; 32] {
 
 impl Checksummed for v1::CommitResultsRequest {
     fn checksum_field(&mut self) -> &mut Vec<u8> {
-        &mut self.seal
+        &mut self.checksum
     }
 }
 
 impl Checksummed for v1::GetSweepResponse {
     fn checksum_field(&mut self) -> &mut Vec<u8> {
-        &mut self.seal
+        &mut self.checksum
     }
 }
 
 impl Checksummed for v1::CheckpointHead {
     fn checksum_field(&mut self) -> &mut Vec<u8> {
-        &mut self.seal
+        &mut self.checksum
     }
 }
 
 impl Checksummed for v1::ExtendRequest {
     fn checksum_field(&mut self) -> &mut Vec<u8> {
-        &mut self.seal
+        &mut self.checksum
     }
 }
 
 impl Checksummed for v1::LaunchRequest {
     fn checksum_field(&mut self) -> &mut Vec<u8> {
-        &mut self.seal
+        &mut self.checksum
     }
 }
 
@@ -82,14 +82,14 @@ mod tests {
     fn no_flipped_bit_passes() {
         let bytes = request().with_checksum().encode_to_vec();
         let mut decoded = v1::CommitResultsRequest::decode(&*bytes).expect("decoded");
-        assert!(decoded.verify_checksum() && decoded.seal.is_empty());
+        assert!(decoded.verify_checksum() && decoded.checksum.is_empty());
         let mut refused = 0;
         for bit in 0..8 * bytes.len() {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
             let Ok(mut message) = v1::CommitResultsRequest::decode(&*damaged) else { continue };
             // Where the seal itself is no longer found, the rest is untouched.
-            let unsealed = message.seal.is_empty();
+            let unsealed = message.checksum.is_empty();
             if message.verify_checksum() {
                 assert!(unsealed, "bit {bit} passes");
                 assert_eq!(message.encode_to_vec(), request().encode_to_vec());

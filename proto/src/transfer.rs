@@ -27,7 +27,7 @@ pub async fn upload_file(
     hash: [u8; 32],
     file: Vec<u8>,
 ) -> Result<(), Status> {
-    if client.has(v1::HasRequest { hash: hash.to_vec() }).await?.into_inner().kept {
+    if client.has(v1::HasRequest { hash: hash.to_vec() }).await?.into_inner().present {
         return Ok(());
     }
     let head = v1::PutRequest { hash: hash.to_vec(), chunk: Vec::new() };

@@ -175,7 +175,7 @@ fn only_the_holder_of_a_lease_keeps_its_trials_or_has_what_was_kept() {
         let mut holder = RawWorker::joined(&cluster.url, "a").await;
         let other = RawWorker::joined(&cluster.url, "b").await;
         let grant = holder.lease().await;
-        assert!(grant.kept.is_empty());
+        assert!(grant.checkpointed.is_empty());
         let fence = grant.fence.expect("a fence");
         let mut newer = grant.clone();
         newer.fence = Some(ergodic_proto::v1::Fence { epoch: fence.epoch + 1, ..fence });
@@ -200,7 +200,7 @@ fn only_the_holder_of_a_lease_keeps_its_trials_or_has_what_was_kept() {
         drop(other);
         let mut heir = RawWorker::joined(&cluster.url, "c").await;
         let grant = heir.lease().await;
-        assert_eq!(grant.kept.len(), 1);
+        assert_eq!(grant.checkpointed.len(), 1);
         assert!(heir.kept(&grant).await.expect("it holds the lease") == vec![3; 3 << 20]);
         heir.deliver(&grant, vec![RawWorker::result(&grant, 0, 0.5)]).await.expect("taken");
         let refused = heir.keep(&grant, 10, b"state").await.expect_err("the trial has its row");

@@ -143,7 +143,7 @@ fn a_paused_sweep_stays_paused_over_a_restart_until_it_is_resumed() {
     cluster.kill_and_restart_coordinator();
     block_on(async {
         let mut worker = RawWorker::joined(&cluster.url, "a").await;
-        worker.say(Request::Want(v1::WantLease { idle_slots: 1 })).await;
+        worker.say(Request::RequestWork(v1::RequestWork { idle_slots: 1 })).await;
         worker.beat().await;
         let status = cluster.status(&id);
         assert_eq!((&status["state"], &status["leased"]), (&"paused".into(), &0.into()));

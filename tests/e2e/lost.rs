@@ -18,7 +18,7 @@ async fn send(url: &str, file: &[u8]) -> Vec<u8> {
     let hash = blake3::hash(file).as_bytes().to_vec();
     let mut files = FileServiceClient::new(connection(url).await);
     let has = files.has(v1::HasRequest { hash: hash.clone() }).await.expect("it answers");
-    if !has.into_inner().kept {
+    if !has.into_inner().present {
         let put = v1::PutRequest { hash: hash.clone(), chunk: file.to_vec() };
         files.put(tokio_stream::iter([put])).await.expect("it is taken");
     }

@@ -73,7 +73,7 @@ fn a_straggler_is_asked_for_what_it_has_not_begun_and_another_worker_does_it() {
         assert_eq!(asked.fence, grant.fence);
         let keep = grant.cells.len() - asked.trials as usize;
         let (cells, repeats) = (grant.cells[keep..].to_vec(), grant.repeats[keep..].to_vec());
-        straggler.say(Request::Yielded(v1::Yielded { fence: grant.fence, cells, repeats })).await;
+        straggler.say(Request::Retracted(v1::Retracted { fence: grant.fence, cells, repeats })).await;
         cluster.wait_until(&id, "another worker does them", |status| status["done"] == 2000 - keep);
         let kept = (0..keep).map(|i| RawWorker::result(&grant, i, 0.5)).collect();
         assert_eq!(straggler.deliver(&grant, kept).await.expect("taken").stored as usize, keep);

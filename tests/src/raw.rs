@@ -88,7 +88,7 @@ impl RawWorker {
     /// # Panics
     /// The session ends instead.
     pub async fn lease(&mut self) -> v1::Grant {
-        self.say(Request::Want(v1::WantLease { idle_slots: 1 })).await;
+        self.say(Request::RequestWork(v1::RequestWork { idle_slots: 1 })).await;
         loop {
             let message = self.incoming.message().await.expect("the session goes on").expect("the session goes on");
             if let Some(Response::Grant(grant)) = message.message {
@@ -158,10 +158,10 @@ impl RawWorker {
     ///
     /// # Panics
     /// The session ends instead.
-    pub async fn asked_back(&mut self) -> v1::Yield {
+    pub async fn asked_back(&mut self) -> v1::Retract {
         loop {
             let message = self.incoming.message().await.expect("the session goes on").expect("the session goes on");
-            if let Some(Response::Yield(wanted)) = message.message {
+            if let Some(Response::Retract(wanted)) = message.message {
                 return wanted;
             }
         }
@@ -191,7 +191,7 @@ impl RawWorker {
             key: Some(v1::TrialKey { cell: grant.cells[0], repeat: grant.repeats[0] }),
             steps,
             hash: blake3::hash(checkpoint).as_bytes().to_vec(),
-            seal: Vec::new(),
+            checksum: Vec::new(),
         };
         let first = v1::KeepCheckpointRequest { head: Some(head.with_checksum()), chunk: Vec::new() };
         let pieces = checkpoint.chunks(1 << 20);
@@ -255,7 +255,7 @@ impl Courier {
             fence: grant.fence,
             results,
             sweep: grant.sweep.clone(),
-            seal: Vec::new(),
+            checksum: Vec::new(),
         };
         Ok(self.client.commit_results(request.with_checksum()).await?.into_inner())
     }

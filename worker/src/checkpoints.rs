@@ -170,7 +170,7 @@ async fn upload_checkpoint(link: &Link, worker: &str, upload: &CheckpointUpload)
         key: Some(key.into()),
         steps: upload.steps,
         hash: upload.hash.to_vec(),
-        seal: Vec::new(),
+        checksum: Vec::new(),
     };
     let first = v1::KeepCheckpointRequest { head: Some(head.with_checksum()), chunk: Vec::new() };
     let bytes = upload.bytes.clone();

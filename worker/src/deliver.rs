@@ -194,7 +194,7 @@ impl BatchSender<'_> {
         let ResultBatch { fence, sweep, .. } = self.batch;
         let fence = Some(v1::Fence { lease: fence.lease, epoch: fence.epoch });
         let (worker, sweep) = (self.worker.to_owned(), sweep.clone());
-        v1::CommitResultsRequest { worker, fence, results, sweep, seal: Vec::new() }.with_checksum()
+        v1::CommitResultsRequest { worker, fence, results, sweep, checksum: Vec::new() }.with_checksum()
     }
 }
 

@@ -321,7 +321,7 @@ impl<'a> WorkerSession<'a> {
                 self.queue.with_queue(|desk| desk.renew_leases(self.queue.uptime()));
                 true
             }
-            Some(Response::Yield(wanted)) => {
+            Some(Response::Retract(wanted)) => {
                 let Some(fence) = wanted.fence.as_ref().map(fence_from_wire) else { return true };
                 self.return_unstarted(fence, wanted.trials).await && self.request_work().await
             }
@@ -334,7 +334,7 @@ impl<'a> WorkerSession<'a> {
         let Some(fence) = grant.fence.as_ref().map(fence_from_wire) else { return true };
         let keys = grant.cells.iter().zip(&grant.repeats);
         let keys: Vec<TrialKey> = keys.map(|(cell, repeat)| TrialKey { cell: *cell, repeat: *repeat }).collect();
-        let kept = grant.kept.into_iter().map(TrialKey::from).collect();
+        let kept = grant.checkpointed.into_iter().map(TrialKey::from).collect();
         let identity = self.identity;
         let fetching = sweeps.get_or_fetch(&grant.sweep, |spec| check_fits_memory(identity, spec, &keys));
         let sweep = self.with_heartbeats(fence, fetching).await;
@@ -391,7 +391,7 @@ impl<'a> WorkerSession<'a> {
         }
         tracing::debug!(lease = fence.lease, trials = keys.len(), "trials given back");
         let (cells, repeats) = keys.iter().map(|key| (key.cell, key.repeat)).unzip();
-        self.send_message(Request::Yielded(v1::Yielded { fence: Some(fence_to_wire(fence)), cells, repeats })).await
+        self.send_message(Request::Retracted(v1::Retracted { fence: Some(fence_to_wire(fence)), cells, repeats })).await
     }
 
     /// A heartbeat of its own where other trials are running than was said.
@@ -422,7 +422,7 @@ impl<'a> WorkerSession<'a> {
             None => true,
             Some(idle_slots) => {
                 self.work_requested = true;
-                self.send_message(Request::Want(v1::WantLease { idle_slots })).await
+                self.send_message(Request::RequestWork(v1::RequestWork { idle_slots })).await
             }
         }
     }

@@ -154,12 +154,13 @@ pub async fn launch_sweep(
     let (resume, reuse) = (run == LaunchMode::Resume, run != LaunchMode::All);
     // Older coordinators take it where they read it alike.
     let source = SpecSource { grammar: spec.min_grammar(), ..file.source.clone() };
-    let request = v1::LaunchRequest { source: Some((&source).into()), resume, reuse, seal: Vec::new() }.with_checksum();
+    let request =
+        v1::LaunchRequest { source: Some((&source).into()), resume, reuse, checksum: Vec::new() }.with_checksum();
     let launched =
         client.sweeps.launch(request_as_user(request)).await.map_err(|e| client.to_user_error(&e))?.into_inner();
     let status = launched.status.as_ref().ok_or_else(|| incomplete_response("LaunchResponse"))?;
-    if !launched.looks.is_empty() {
-        print_stderr_line(&format!("data: {}; {}", escape_line(&status.data), escape_line(&launched.looks)));
+    if !launched.data_description.is_empty() {
+        print_stderr_line(&format!("data: {}; {}", escape_line(&status.data), escape_line(&launched.data_description)));
     }
     Ok(launched)
 }
@@ -320,7 +321,7 @@ pub fn render_status(s: &v1::SweepStatus, format: TextFormat) -> String {
         ("halving_metric", json!(s.halving.as_ref().map(|h| &h.metric))),
         ("halving_factor", json!(s.halving.as_ref().map(|h| h.factor))),
         ("rung", json!(s.halving.as_ref().map(|h| h.rung))),
-        ("cells_standing", json!(s.halving.as_ref().map(|h| h.standing))),
+        ("cells_standing", json!(s.halving.as_ref().map(|h| h.climbing))),
         ("cells_ready", json!(s.halving.as_ref().map(|h| h.ready))),
         ("expected_trials", json!(expected_trials(s))),
         ("workers", json!(s.workers)),

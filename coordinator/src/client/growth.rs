@@ -84,7 +84,7 @@ pub fn expected_trials(s: &v1::SweepStatus) -> u64 {
 
 /// `by test_acc, 4 of 12 cells are repeated 18 times: 1 of them has been`
 pub fn format_halving_status(s: &v1::SweepStatus) -> Option<String> {
-    let v1::HalvingStatus { metric, rung, standing, ready, .. } = s.halving.as_ref()?;
+    let v1::HalvingStatus { metric, rung, climbing: standing, ready, .. } = s.halving.as_ref()?;
     let (is, has) = (if *standing == 1 { "is" } else { "are" }, if *ready == 1 { "has" } else { "have" });
     Some(format!("by {metric}, {standing} of {} cells {is} repeated {rung} times: {ready} of them {has} been", s.cells))
 }

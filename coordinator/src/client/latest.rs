@@ -51,10 +51,10 @@ pub async fn resolve_sweep_id(client: &mut Client, id: &str) -> Result<String, U
         .map_err(|e| client.to_user_error(&e))?
         .into_inner();
     // One of an older version knows nobody.
-    if info.you.is_empty() {
+    if info.principal.is_empty() {
         return Ok(id.to_owned());
     }
-    find_own_latest(&query_sweeps(client).await?, &info.you)
+    find_own_latest(&query_sweeps(client).await?, &info.principal)
 }
 
 /// A sweep of which nobody knows whose it is may be anybody's.

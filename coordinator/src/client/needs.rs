@@ -23,7 +23,7 @@ pub async fn estimate_sample_size(
     ci95: f64,
     format: TextFormat,
 ) -> Result<String, UserError> {
-    let request = v1::NeedsRequest { sweep: sweep.to_owned(), metric: metric.to_owned(), ci95 };
+    let request = v1::SampleSizeRequest { sweep: sweep.to_owned(), metric: metric.to_owned(), ci95 };
     let needs = client.sweeps.needs(request).await.map_err(|e| client.to_user_error(&e))?.into_inner();
     Ok(match format {
         TextFormat::Json => render_json_sample_size(&needs, ci95),
@@ -33,8 +33,8 @@ pub async fn estimate_sample_size(
 
 const COLUMNS: [&str; 6] = ["rows", "n", "std", "seconds", "repeats", "until"];
 
-fn build_sample_size_data(needs: &v1::NeedsResponse) -> TableData {
-    let row = |cell: &v1::CellNeeds| {
+fn build_sample_size_data(needs: &v1::SampleSizeResponse) -> TableData {
+    let row = |cell: &v1::CellSampleSize| {
         let values = cell.values.iter().map(json_value);
         let figures = [
             json!(cell.rows),
@@ -42,7 +42,7 @@ fn build_sample_size_data(needs: &v1::NeedsResponse) -> TableData {
             json_number(cell.std),
             json_number(Some(cell.seconds)),
             json!(cell.repeats),
-            json!(cell.until),
+            json!(cell.repeats_until_stop),
         ];
         values.chain(figures).collect()
     };
@@ -50,12 +50,12 @@ fn build_sample_size_data(needs: &v1::NeedsResponse) -> TableData {
     TableData { columns, rows: needs.rows.iter().map(row).collect(), key_columns: needs.axes.len() }
 }
 
-fn render_json_sample_size(needs: &v1::NeedsResponse, ci95: f64) -> String {
-    let missing = |missing: &Option<v1::MissingTrials>| {
+fn render_json_sample_size(needs: &v1::SampleSizeResponse, ci95: f64) -> String {
+    let missing = |missing: &Option<v1::RemainingTrials>| {
         missing.as_ref().map(|missing| {
             json!({
                 "trials": missing.trials,
-                "in_cells_without_values": missing.untold,
+                "in_cells_without_values": missing.uncounted,
                 "core_seconds": missing.slot_seconds,
                 "eta_seconds": json_number(missing.eta_seconds),
             })
@@ -66,37 +66,37 @@ fn render_json_sample_size(needs: &v1::NeedsResponse, ci95: f64) -> String {
         "metric": needs.metric,
         "ci95": ci95,
         "cells": needs.cells,
-        "repeats_now": needs.has,
+        "repeats_now": needs.sweep_repeats,
         "repeats": needs.repeats,
-        "same": missing(&needs.same),
-        "until": missing(&needs.until),
-        "cells_without_values": needs.without,
+        "same": missing(&needs.remaining_equal),
+        "until": missing(&needs.remaining_until_stop),
+        "cells_without_values": needs.cells_without_value,
         "slots": needs.slots,
         "rows": build_sample_size_data(needs).to_json_objects(),
     });
     format!("{object}\n")
 }
 
-fn render_human_sample_size(needs: &v1::NeedsResponse, ci95: f64) -> String {
-    let v1::NeedsResponse { sweep, name, metric, .. } = needs;
+fn render_human_sample_size(needs: &v1::SampleSizeResponse, ci95: f64) -> String {
+    let v1::SampleSizeResponse { sweep, name, metric, .. } = needs;
     let ci95 = format_shortest(ci95);
     let mut out = format!("{name} ({sweep}): what it takes to know {metric} to ± {ci95} with 95 % confidence\n");
     let words = AxisFormats::from_rows(needs.axes.len(), needs.rows.iter().map(|cell| cell.values.as_slice()));
-    let row = |cell: &v1::CellNeeds| {
-        let figures = [json!(cell.n), json_number(cell.std), json!(cell.repeats), json!(cell.until)];
+    let row = |cell: &v1::CellSampleSize| {
+        let figures = [json!(cell.n), json_number(cell.std), json!(cell.repeats), json!(cell.repeats_until_stop)];
         words.format_row(&cell.values).map(|text| json!(text)).chain(figures).collect()
     };
     let columns: Vec<String> =
         needs.axes.iter().cloned().chain(["n", "std", "repeats", "until"].map(str::to_owned)).collect();
     let rows: Vec<Vec<serde_json::Value>> = needs.rows.iter().map(row).collect();
     out += &render_human_rows(&columns, &rows);
-    out += &match (needs.repeats, &needs.same) {
+    out += &match (needs.repeats, &needs.remaining_equal) {
         (Some(repeats), Some(missing)) if missing.trials == 0 => {
             format!("the same repeats for all cells: {repeats} are enough, and all are there\n")
         }
         (Some(repeats), Some(missing)) => {
             let what = format_missing_work(missing);
-            let how = match (repeats > u64::from(needs.has), needs.by_rule) {
+            let how = match (repeats > u64::from(needs.sweep_repeats), needs.has_stopping_rule) {
                 (true, false) => format!(": `ergodic extend {sweep} --repeats {repeats}`"),
                 (_, true) => format!(": launch its file with repeats = {repeats}"),
                 (false, false) => String::new(),
@@ -108,7 +108,7 @@ fn render_human_sample_size(needs: &v1::NeedsResponse, ci95: f64) -> String {
         }
         _ => "not known yet: every cell needs two trials with a value\n".into(),
     };
-    if let Some(missing) = &needs.until {
+    if let Some(missing) = &needs.remaining_until_stop {
         let until = format!("[repeats] until = {{ metric = \"{metric}\", ci95 = {ci95} }}");
         out += &format!("each cell until it is known, by {until}: {}\n", format_missing_work(missing));
     }
@@ -121,26 +121,28 @@ fn render_human_sample_size(needs: &v1::NeedsResponse, ci95: f64) -> String {
 }
 
 /// What becomes of cells that no repeats would help; empty if there are none.
-fn format_cells_without_values(needs: &v1::NeedsResponse) -> String {
-    if needs.without == 0 {
+fn format_cells_without_values(needs: &v1::SampleSizeResponse) -> String {
+    if needs.cells_without_value == 0 {
         return String::new();
     }
-    let mut out =
-        format!("without any value, because all their trials diverged or failed: {} cells, which ", needs.without);
-    out += &match &needs.same {
+    let mut out = format!(
+        "without any value, because all their trials diverged or failed: {} cells, which ",
+        needs.cells_without_value
+    );
+    out += &match &needs.remaining_equal {
         Some(same) if same.trials > 0 => {
-            format!("are repeated like the others: {} of the {} trials are theirs", same.untold, same.trials)
+            format!("are repeated like the others: {} of the {} trials are theirs", same.uncounted, same.trials)
         }
         _ => "do not count".to_owned(),
     };
-    if needs.until.is_some() {
+    if needs.remaining_until_stop.is_some() {
         out += "; `until` would repeat them as often as it may, which is not counted";
     }
     out + "\n"
 }
 
 /// `400 trials more, 2.2 core-hours, 17m 0s on 8 slots`
-fn format_missing_work(missing: &v1::MissingTrials) -> String {
+fn format_missing_work(missing: &v1::RemainingTrials) -> String {
     let hours = missing.slot_seconds / 3600.0;
     let cores = if hours < 0.1 {
         format!("{} core-seconds", format_significant(missing.slot_seconds, 3))
@@ -160,17 +162,17 @@ mod tests {
 
     #[test]
     fn the_command_runs_as_many_trials_as_are_told() {
-        let missing = |trials, untold| Some(v1::MissingTrials { trials, untold, ..Default::default() });
-        let mut needs = v1::NeedsResponse {
+        let missing = |trials, untold| Some(v1::RemainingTrials { trials, uncounted: untold, ..Default::default() });
+        let mut needs = v1::SampleSizeResponse {
             sweep: "abc".into(),
             cells: 2,
-            has: 2,
+            sweep_repeats: 2,
             repeats: Some(18),
-            same: missing(32, 16),
-            until: missing(18, 0),
-            without: 1,
-            rows: vec![v1::CellNeeds::default(); 2],
-            ..v1::NeedsResponse::default()
+            remaining_equal: missing(32, 16),
+            remaining_until_stop: missing(18, 0),
+            cells_without_value: 1,
+            rows: vec![v1::CellSampleSize::default(); 2],
+            ..v1::SampleSizeResponse::default()
         };
         let text = render_human_sample_size(&needs, 0.1);
         assert!(text.contains("18, 32 trials more") && text.contains("`ergodic extend abc --repeats 18`"), "{text}");
@@ -179,7 +181,7 @@ mod tests {
         assert_eq!(json["same"]["in_cells_without_values"], 16);
 
         // More repeats of a sweep with a rule of its own are not of all cells.
-        needs.by_rule = true;
+        needs.has_stopping_rule = true;
         let text = render_human_sample_size(&needs, 0.1);
         assert!(!text.contains("ergodic extend") && text.contains("launch its file with repeats = 18"), "{text}");
     }

@@ -225,7 +225,7 @@ pub fn format_progress(status: &v1::SweepStatus) -> String {
         parts.push(format!("{}/{} cells known", precision.reached, status.cells));
     }
     if let Some(halving) = &status.halving {
-        parts.push(format!("{} of {} cells to {} repeats", halving.standing, status.cells, halving.rung));
+        parts.push(format!("{} of {} cells to {} repeats", halving.climbing, status.cells, halving.rung));
     }
     if status.best_n > 0 {
         parts.push(format!(

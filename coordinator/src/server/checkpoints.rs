@@ -265,7 +265,7 @@ impl ServerContext {
         let _place = self.limits.uploads.try_acquire()?;
         let first = next_piece(&mut pieces).await?.ok_or_else(|| Status::invalid_argument("nothing was sent"))?;
         let mut head = first.head.ok_or_else(|| Status::invalid_argument("the field head is missing"))?;
-        if head.seal.is_empty() || !head.verify_checksum() {
+        if head.checksum.is_empty() || !head.verify_checksum() {
             return Err(damaged_status());
         }
         let hash: [u8; 32] =

@@ -536,8 +536,8 @@ impl Engine {
         match effect {
             Effect::Grant { lease, sweep, keys } => self.store_lease(lease, sweep, keys),
             Effect::Retract { worker, fence, trials } => {
-                let ask = v1::Yield { fence: Some(fence_to_wire(fence)), trials };
-                self.send_to_worker(&worker, v1::session_response::Message::Yield(ask));
+                let ask = v1::Retract { fence: Some(fence_to_wire(fence)), trials };
+                self.send_to_worker(&worker, v1::session_response::Message::Retract(ask));
             }
             Effect::ShrinkLease(lease) => self.persist_write(StoreWrite::ShrinkLease(lease)),
             Effect::EndLeases(ended) => self.persist_write(StoreWrite::EndLeases(ended)),
@@ -868,7 +868,7 @@ impl Engine {
             sweep,
             cells: keys.iter().map(|key| key.cell).collect(),
             repeats: keys.iter().map(|key| key.repeat).collect(),
-            kept: keys
+            checkpointed: keys
                 .iter()
                 .filter(|key| self.core.checkpoint_steps(lease.sweep, **key).is_some())
                 .map(|key| (*key).into())

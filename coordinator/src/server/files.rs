@@ -280,7 +280,7 @@ impl FileService for FileApi {
 
     async fn has(&self, request: Request<v1::HasRequest>) -> Result<Response<v1::HasResponse>, Status> {
         let hash = parse_hash("HasRequest", request.into_inner().hash)?;
-        Ok(Response::new(v1::HasResponse { kept: self.0.catalog.blobs.reserve(&hash) }))
+        Ok(Response::new(v1::HasResponse { present: self.0.catalog.blobs.reserve(&hash) }))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {

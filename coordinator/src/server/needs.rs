@@ -10,7 +10,10 @@ use crate::stats::needs::{CellSampleSize, RemainingTrials, compute_sample_size};
 use crate::stats::table::{TableParams, TableQuery};
 
 impl SweepApi {
-    pub(super) async fn answer_sample_size(&self, request: v1::NeedsRequest) -> Result<v1::NeedsResponse, Status> {
+    pub(super) async fn answer_sample_size(
+        &self,
+        request: v1::SampleSizeRequest,
+    ) -> Result<v1::SampleSizeResponse, Status> {
         let target = request.ci95;
         if !(target.is_finite() && target > 0.0) {
             let message = format!("precision: expected a number above 0, found {target}");
@@ -25,35 +28,35 @@ impl SweepApi {
         let number = found.number;
         let slots =
             self.query_core(move |core| core.sweep(number).map_or(0.0, |sweep| core.estimate_slots(sweep))).await?;
-        let missing = |missing: RemainingTrials| v1::MissingTrials {
+        let missing = |missing: RemainingTrials| v1::RemainingTrials {
             trials: missing.trials,
-            untold: missing.uncounted,
+            uncounted: missing.uncounted,
             slot_seconds: missing.slot_seconds,
             eta_seconds: (slots > 0.0).then(|| missing.slot_seconds / slots),
         };
-        let row = |cell: &CellSampleSize| v1::CellNeeds {
+        let row = |cell: &CellSampleSize| v1::CellSampleSize {
             values: found.spec.grid.axis_values(cell.cell).iter().map(Into::into).collect(),
             rows: cell.rows,
             n: cell.n,
             std: cell.std,
             seconds: cell.seconds,
             repeats: cell.repeats,
-            until: cell.repeats_until_stop,
+            repeats_until_stop: cell.repeats_until_stop,
         };
-        Ok(v1::NeedsResponse {
+        Ok(v1::SampleSizeResponse {
             sweep: found.id.clone(),
             name: found.spec.name.clone(),
             metric: query.metric().name().into_owned(),
             axes: found.spec.grid.axes().iter().map(|axis| axis.name.clone()).collect(),
             rows: needs.cells.iter().map(row).collect(),
             cells: found.spec.grid.cell_count(),
-            has: found.spec.repeats,
+            sweep_repeats: found.spec.repeats,
             repeats: needs.repeats,
-            same: needs.remaining_equal.map(missing),
-            until: needs.remaining_until_stop.map(missing),
+            remaining_equal: needs.remaining_equal.map(missing),
+            remaining_until_stop: needs.remaining_until_stop.map(missing),
             slots,
-            without: needs.cells_without_value,
-            by_rule: found.spec.stopping_rule.is_some(),
+            cells_without_value: needs.cells_without_value,
+            has_stopping_rule: found.spec.stopping_rule.is_some(),
         })
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn send_rows_after(
 ) -> Result<(), UserError> {
     let after = asked.after.unwrap_or_default();
     let [here, end] = reader.read_row_cursors(asked.number, after.row).map_err(store_error)?;
-    let all = after.row == 0 || (here.last_row, here.fingerprint) != (after.row, after.print);
+    let all = after.row == 0 || (here.last_row, here.fingerprint) != (after.row, after.fingerprint);
     let from = if all { RowCursor::default() } else { here };
     let rows = end.row_count - from.row_count;
     let (images, labels) = if rows > 0 { probe()? } else { Default::default() };
@@ -43,7 +43,7 @@ pub(super) fn send_rows_after(
         rows,
         all_rows: end.row_count,
         all,
-        cursor: Some(v1::Cursor { row: end.last_row, print: end.fingerprint }),
+        cursor: Some(v1::Cursor { row: end.last_row, fingerprint: end.fingerprint }),
         images,
         labels,
         build: BUILD.to_owned(),

@@ -128,12 +128,12 @@ pub fn parse_message(message: Request) -> Option<WorkerMessage> {
             let running = beat.running.into_iter().filter_map(|r| Some((r.lease, r.key?.into()))).collect();
             Some(WorkerMessage::Heartbeat(running, beat.queued, beat.held.iter().map(fence_from_wire).collect()))
         }
-        Request::Want(want) => Some(WorkerMessage::RequestWork(want.idle_slots)),
+        Request::RequestWork(want) => Some(WorkerMessage::RequestWork(want.idle_slots)),
         Request::Release(release) => {
             let why = release.why.chars().take(1024).filter(|c| !c.is_control()).collect();
             release.fence.map(|fence| WorkerMessage::Release(fence_from_wire(&fence), why))
         }
-        Request::Yielded(yielded) => {
+        Request::Retracted(yielded) => {
             let keys = yielded.cells.iter().zip(&yielded.repeats);
             let keys = keys.map(|(cell, repeat)| TrialKey { cell: *cell, repeat: *repeat }).collect();
             yielded.fence.map(|fence| WorkerMessage::Retracted(fence_from_wire(&fence), keys))

@@ -127,7 +127,7 @@ fn halving_status(sweep: &Sweep) -> Option<v1::HalvingStatus> {
         factor,
         min: until.min_repeats,
         rung: growth.current_rung(),
-        standing,
+        climbing: standing,
         ready,
         expected_trials: sweep.expected_trials(),
     })

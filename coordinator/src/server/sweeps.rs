@@ -104,13 +104,13 @@ impl SweepService for SweepApi {
             self.prepare_sweep(source, by, place.clone(), refuse_misleading_sweep).await?;
         if request.reuse {
             let launched = self.launch_missing_trials(row, spec, request.resume, place).await?;
-            return Ok(Response::new(v1::LaunchResponse { looks: data_description, ..launched }));
+            return Ok(Response::new(v1::LaunchResponse { data_description, ..launched }));
         }
         let files: Vec<[u8; 32]> = row.named_files().collect();
         let number = self.store_new_sweep(row, Arc::new(spec)).await?;
         self.0.catalog.blobs.release(&files);
         let status = self.query_status(number).await?;
-        Ok(Response::new(v1::LaunchResponse { status, looks: data_description, ..Default::default() }))
+        Ok(Response::new(v1::LaunchResponse { status, data_description, ..Default::default() }))
     }
 
     async fn list_pages(&self, _: Request<v1::ListRequest>) -> Result<Response<Self::ListPagesStream>, Status> {
@@ -345,7 +345,7 @@ impl SweepService for SweepApi {
         self.answer_variance(request.into_inner()).await
     }
 
-    async fn needs(&self, request: Request<v1::NeedsRequest>) -> Result<Response<v1::NeedsResponse>, Status> {
+    async fn needs(&self, request: Request<v1::SampleSizeRequest>) -> Result<Response<v1::SampleSizeResponse>, Status> {
         Ok(Response::new(self.answer_sample_size(request.into_inner()).await?))
     }
 
@@ -401,7 +401,7 @@ impl SweepService for SweepApi {
 
     async fn info(&self, request: Request<v1::InfoRequest>) -> Result<Response<v1::InfoResponse>, Status> {
         Ok(Response::new(v1::InfoResponse {
-            you: requester_name(&request),
+            principal: requester_name(&request),
             build: BUILD.to_owned(),
             protocol: PROTOCOL_VERSION,
             cpu_seconds: process::cpu_seconds(),
@@ -1014,7 +1014,7 @@ fn to_table_row(entry: &TableEntry) -> v1::TableRow {
         summary: Some(to_summary(entry)),
         figures: to_figures(&entry.statistics),
         note: entry.note.clone(),
-        place: entry.rank.map(|place| place.rank),
+        rank: entry.rank.map(|place| place.rank),
         mean_rank: entry.rank.map(|place| place.mean_rank),
         may_be_best: entry.rank.is_some_and(|place| place.may_be_best),
     }

@@ -89,7 +89,7 @@ impl WorkerService for WorkerApi {
             source: Some((&record.source).into()),
             data_hash: record.data.hash.map_or_else(Vec::new, |hash| hash.to_vec()),
             data_train: record.data.train,
-            seal: Vec::new(),
+            checksum: Vec::new(),
         };
         Ok(Response::new(if protocol == PROTOCOL_VERSION { answer.with_checksum() } else { answer }))
     }

@@ -64,7 +64,7 @@ pub(crate) fn encode_acknowledgement(sender: &ResultOwner, keys: &[TrialKey]) ->
 fn encode_batch(sender: &ResultOwner, results: Vec<v1::TrialResult>) -> Vec<u8> {
     let fence = Some(v1::Fence { lease: sender.fence.lease, epoch: sender.fence.epoch });
     let (worker, sweep) = (sender.worker.clone(), sender.sweep.clone());
-    v1::CommitResultsRequest { worker, fence, results, sweep, seal: Vec::new() }.encode_to_vec()
+    v1::CommitResultsRequest { worker, fence, results, sweep, checksum: Vec::new() }.encode_to_vec()
 }
 
 fn encode_record(what: u8, batch: &[u8], weights: &[u8]) -> Vec<u8> {

@@ -205,11 +205,11 @@ impl Manifest {
 
 impl ManifestCursor {
     pub(super) fn from_wire(cursor: v1::Cursor, rows: u64) -> Self {
-        Self { row: cursor.row, print: format!("{:016x}", cursor.print), rows }
+        Self { row: cursor.row, print: format!("{:016x}", cursor.fingerprint), rows }
     }
 
     pub(super) fn to_wire(&self) -> Option<v1::Cursor> {
-        Some(v1::Cursor { row: self.row, print: u64::from_str_radix(&self.print, 16).ok()? })
+        Some(v1::Cursor { row: self.row, fingerprint: u64::from_str_radix(&self.print, 16).ok()? })
     }
 }
 

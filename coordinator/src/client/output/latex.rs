@@ -220,7 +220,7 @@ mod tests {
                 values: vec![word, number],
                 summary: Some(summary),
                 figures,
-                place,
+                rank: place,
                 ..v1::TableRow::default()
             }
         };

@@ -70,7 +70,7 @@ impl RowSelection {
                 return Err(UserError::new(ErrorCode::Refused, message));
             }
             // Rows without a place come last.
-            (None, Some(_)) => rows.sort_by_key(|at| table.rows[*at].place.unwrap_or(u64::MAX)),
+            (None, Some(_)) => rows.sort_by_key(|at| table.rows[*at].rank.unwrap_or(u64::MAX)),
             (None, None) => {}
         }
         rows.truncate(self.top.unwrap_or(usize::MAX));
@@ -107,7 +107,7 @@ pub fn is_missing_ranks(table: &v1::TableResponse) -> bool {
     // Rows of several cells have none before a repeat has ended in all cells of one.
     let is_ordered =
         table.better != 0 && table.unranked.is_empty() && table.weighting.is_empty() && table.rows.len() > 1;
-    is_ordered && table.rows.iter().any(ended) && table.rows.iter().all(|row| row.place.is_none())
+    is_ordered && table.rows.iter().any(ended) && table.rows.iter().all(|row| row.rank.is_none())
 }
 
 /// A row's values, exactly.
@@ -263,7 +263,7 @@ mod tests {
                     3
                 }
             });
-            v1::TableRow { values: vec![number, word], summary, place, ..v1::TableRow::default() }
+            v1::TableRow { values: vec![number, word], summary, rank: place, ..v1::TableRow::default() }
         };
         let rows = [
             (0.1, "sgd", Some(0.5), 4),
@@ -346,7 +346,7 @@ mod tests {
         assert!(refused.is_err_and(|e| e.message.contains("--top: the losses differ")));
         // Whose coordinator says nothing of places is not shown whatever comes first.
         let mut older = table();
-        older.rows.iter_mut().for_each(|row| row.place = None);
+        older.rows.iter_mut().for_each(|row| row.rank = None);
         let top = RowSelection { top: Some(1), ..RowSelection::default() };
         assert!(
             top.select_rows(&older)

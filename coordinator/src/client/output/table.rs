@@ -112,12 +112,12 @@ fn build_trial_row(row: &v1::TrialRow, numerics: &str) -> Vec<Value> {
 /// Position of the best row, if rows have an order, and it is among those that are shown.
 pub fn find_best_row(table: &v1::TableResponse) -> Option<usize> {
     // One row alone is not the best of anything.
-    table.rows.iter().position(|row| row.place == Some(1)).filter(|_| table.rows.len() > 1)
+    table.rows.iter().position(|row| row.rank == Some(1)).filter(|_| table.rows.len() > 1)
 }
 
 /// Whether a row cannot be told from the best one, which is another one.
 fn is_tied_with_best(row: &v1::TableRow) -> bool {
-    row.may_be_best && row.place != Some(1)
+    row.may_be_best && row.rank != Some(1)
 }
 
 /// What stands before the mean of a row: a star before the best one, a hollow one before those that cannot be told from it.
@@ -155,7 +155,7 @@ pub fn render_joint_legend(tables: &[v1::TableResponse]) -> String {
 /// What the stars among the rows that are shown mean; rows were ranked among all.
 fn format_star_legend(table: &v1::TableResponse) -> Option<String> {
     let by = if table.ranked_by.is_empty() { String::new() } else { format!(" by {}", table.ranked_by) };
-    let ranked = table.rows.iter().any(|row| row.place.is_some());
+    let ranked = table.rows.iter().any(|row| row.rank.is_some());
     let (best, rows) = (find_best_row(table).is_some(), table.rows.len());
     let tied = table.rows.iter().filter(|row| is_tied_with_best(row)).count();
     let ranks = "by the ranks of trials within repeats";
@@ -166,7 +166,7 @@ fn format_star_legend(table: &v1::TableResponse) -> Option<String> {
             Some(format!("★ best{by}, {ranks}; ☆ cannot be told from it: {tied} of {others} others here, at 95 %"))
         }
         // The one row of which there is only one.
-        (true, 0) if rows == 1 && table.rows[0].place == Some(1) => None,
+        (true, 0) if rows == 1 && table.rows[0].rank == Some(1) => None,
         (true, 0) => Some(format!("the best{by}, {ranks}, is not among these; none here can be taken for it")),
         (true, _) => Some(format!(
             "the best{by}, {ranks}, is not among these; ☆ cannot be told from it: {tied} of {rows} here, at 95 %"
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn the_best_row_is_marked_and_those_that_cannot_be_told_from_it() {
-        let placed = |place, may_be_best, mean| v1::TableRow { place, may_be_best, ..row(0.1, mean) };
+        let placed = |place, may_be_best, mean| v1::TableRow { rank: place, may_be_best, ..row(0.1, mean) };
         let rows = vec![
             placed(Some(2), true, Some(0.7)),
             placed(None, false, None),
@@ -347,11 +347,11 @@ mod tests {
         let both = render_joint_legend(&[table.clone(), other]);
         assert!(both.contains("test_acc: ★ best, by") && both.contains("test_loss: ★ best by val_loss, by"), "{both}");
         assert_eq!(render_joint_legend(&[table.clone(), table.clone()]), render_legend(&table));
-        table.rows.iter_mut().for_each(|row| row.place = None);
+        table.rows.iter_mut().for_each(|row| row.rank = None);
         table.unranked = "the losses differ".into();
         assert_eq!((find_best_row(&table), render_legend(&table)), (None, "no ★: the losses differ\n".to_owned()));
         table.rows.truncate(1);
-        table.rows[0].place = Some(1);
+        table.rows[0].rank = Some(1);
         assert_eq!(find_best_row(&table), None, "one row is not the best of anything");
     }
 

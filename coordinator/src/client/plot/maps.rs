@@ -66,7 +66,7 @@ fn choose_map_axes(whole: &v1::TableResponse, options: &PlotOptions) -> Result<V
 fn describe_best_cell(table: &v1::TableResponse, words: &AxisFormats) -> Option<String> {
     let by = if table.ranked_by.is_empty() { String::new() } else { format!(" of {}", table.ranked_by) };
     let Some(best) = find_best_row(table) else {
-        let ranked = table.rows.len() > 1 && table.rows.iter().any(|row| row.place.is_some());
+        let ranked = table.rows.len() > 1 && table.rows.iter().any(|row| row.rank.is_some());
         return ranked.then(|| format!("The best cell by ranks{by} is not among these."));
     };
     let best = &table.rows[best];
@@ -150,7 +150,7 @@ mod tests {
         let row = |place: u64, value: f64| {
             let kind = Some(v1::axis_value::Kind::Number(value));
             let values = vec![v1::AxisValue { kind }];
-            v1::TableRow { values, place: Some(place), may_be_best: place < 3, ..v1::TableRow::default() }
+            v1::TableRow { values, rank: Some(place), may_be_best: place < 3, ..v1::TableRow::default() }
         };
         let rows = vec![row(2, 0.1), row(1, 0.2), row(3, 0.3)];
         let axes = vec!["lr".into()];

@@ -171,7 +171,7 @@ mod tests {
         let least = means.iter().copied().fold(f64::INFINITY, f64::min);
         let mut places = 1..;
         rows.iter_mut().zip(means).filter(|(_, mean)| **mean == least).for_each(|(row, _)| {
-            (row.place, row.may_be_best) = (places.next(), true);
+            (row.rank, row.may_be_best) = (places.next(), true);
         });
         let mut page = ReportPage::new("", "");
         page.add_table(&v1::TableResponse { rows, better: -1, ..v1::TableResponse::default() }, 3);
