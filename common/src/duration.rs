@@ -32,7 +32,7 @@ pub fn format_duration(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::duration::*;
 
     #[test]
     fn times_are_read() {

@@ -2,47 +2,36 @@
 //!
 //! A [`Spec`] is read from a sweep file; its [`Grid`] numbers the cells without ever storing
 //! them; a cell resolves to a [`TrialConfig`]; a trial is a (cell, repeat) pair whose random
-//! choices come from [`Streams`](seed::Streams) and whose end is a [`TrialResult`].
+//! choices come from [`Streams`](random_streams::Streams) and whose end is a [`TrialResult`].
 //!
-//! Reading order: [`error`], [`tree`], [`grammar`], [`reader`], [`config`], [`expr`], [`axis`], [`grid`], [`metric`], [`repeats`],
-//! [`spec`], [`refuse`], [`seed`], [`net`], [`trial`], [`reuse`], [`dataset`].
+//! Reading order: [`spec_file`] reads TOML into values that know their origin; [`config`], [`expr`], [`grid`] and [`metric`]
+//! give them meaning; [`spec`] is the whole sweep; [`random_streams`], [`net`] and [`trial`] describe one trial; [`dataset`]
+//! holds what it trains on.
 //!
 //! Nothing here is async, opens a socket or reads a clock. The only input is the reading of dataset files in
 //! [`dataset::files`], which coordinator and workers must do identically.
 
-pub mod axis;
 pub mod config;
 pub mod dataset;
 pub mod duration;
-pub mod error;
+pub mod escape;
 pub mod expr;
-pub mod figures;
-pub mod grammar;
 pub mod grid;
-mod meaning;
 pub mod metric;
 pub mod net;
 mod normal;
-pub mod pin;
-pub mod reader;
-pub mod refuse;
-pub mod repeats;
-pub mod reuse;
-pub mod seed;
+pub mod number_format;
+pub mod pinned_file;
+pub mod random_streams;
 pub mod spec;
-pub mod terms;
-pub mod text;
-pub mod tree;
+pub mod spec_file;
 pub mod trial;
 pub mod weights;
 
-#[cfg(test)]
-mod spec_tests;
-
 pub use config::TrialConfig;
-pub use error::{ErrorCode, SpecError};
 pub use grid::Grid;
 pub use spec::Spec;
+pub use spec_file::error::{ErrorCode, SpecError};
 pub use trial::{Outcome, TrialKey, TrialResult};
 
 /// What two programs must share to be called builds of the same version.

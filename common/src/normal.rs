@@ -84,7 +84,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
     use rand_chacha::rand_core::SeedableRng;
 
-    use super::*;
+    use crate::normal::*;
 
     #[test]
     fn layers_have_equal_areas_and_end_at_the_top() {

@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
-use crate::error::suggest_nearest;
 use crate::net::{Layer, LinearOp, Net, ParamRole};
+use crate::spec_file::error::suggest_nearest;
 
 /// The numbers of a network.
 #[derive(Debug, Clone, PartialEq)]
@@ -192,18 +192,18 @@ fn statistic_layouts(net: &Net) -> Vec<TensorLayout> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::TrialConfig;
-    use crate::tree;
+    use crate::spec_file::node;
+    use crate::weights::*;
 
     fn net(model: &str) -> Net {
-        let tree = tree::parse_document(&format!(
+        let tree = node::parse_document(&format!(
             "[data]\ndataset = \"cifar10\"\n[model]\n{model}\n[train]\nsteps = 1\nbatch_size = 1\nlr = 0.1\n"
         ));
         let config = TrialConfig::from_table(
             &tree.expect("valid TOML"),
             &[],
-            crate::grammar::ReadingMode::for_stored(crate::grammar::GRAMMAR),
+            crate::spec_file::grammar::ReadingMode::for_stored(crate::spec_file::grammar::GRAMMAR),
         )
         .expect("a valid config");
         Net::from_config(&config).expect("a network")

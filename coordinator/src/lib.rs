@@ -1,16 +1,23 @@
 //! Ergodic's coordinator, and the commands of `ergodic`.
 //!
-//! [`core`] decides, [`store`] keeps, [`server`] moves bytes between them and the wire, [`stats`] turns rows into tables.
-//! [`client`] asks and prints, and knows nothing of the other four but the wire. [`local`] starts processes on this
-//! machine for `run` and `bench`; [`program`] is what commands share; [`cli`] reads the command line.
+//! [`core`] decides what happens next, [`store`] makes it durable, and [`server`] connects both to the wire. [`estimators`]
+//! compute statistics of samples; [`analysis`] reads stored rows and applies them. [`client`] sends requests and prints
+//! the answers; it knows the wire and nothing of the server. [`standalone`] and [`bench`] start processes on this machine,
+//! [`plot`] draws, [`cli`] reads the command line, and [`app`] holds what all commands share.
 
+pub mod analysis;
+pub mod app;
+pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod core;
+pub mod estimators;
 mod failpoint;
-pub mod local;
+pub mod interval_set;
 pub mod plot;
-pub mod program;
+pub(crate) mod process_stats;
+pub mod restore;
 pub mod server;
-pub mod stats;
+pub mod standalone;
 pub mod store;
+pub(crate) mod throttled_log;

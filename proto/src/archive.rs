@@ -155,7 +155,7 @@ fn damaged_error(what: &str) -> std::io::Error {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::archive::*;
 
     fn records() -> Vec<v1::BackupRecord> {
         let piece = |n: u8| v1::BackupFile { hash: vec![n; 32], chunk: vec![n; 1000 * usize::from(n)] };

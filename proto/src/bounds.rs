@@ -366,7 +366,7 @@ impl<U: Message + Name + Default> Decoder for BoundedDecoder<U> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::*;
+    use crate::bounds::*;
     use crate::v1;
 
     /// Messages that a peer can send to a coordinator, with all that lies in them.

@@ -1,9 +1,9 @@
 //! Conversions between wire and vocabulary.
 
 use ergodic_common::metric::MAX_METRICS;
-use ergodic_common::pin::{FileData, FilePin};
+use ergodic_common::pinned_file::{FileData, FilePin};
 use ergodic_common::spec::{MAX_PREDICTIONS, SpecSource};
-use ergodic_common::tree::SpecValue;
+use ergodic_common::spec_file::node::SpecValue;
 use ergodic_common::trial::{Curve, Outcome, Predictions, TrialKey, TrialResult};
 
 use crate::v1;
@@ -206,7 +206,7 @@ impl From<&v1::AxisValue> for SpecValue {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::convert::*;
 
     fn result(outcome: Outcome) -> TrialResult {
         TrialResult {

@@ -8,11 +8,10 @@ use prost::Message as _;
 
 pub mod archive;
 pub mod bounds;
-pub mod connect;
+pub mod channel;
+pub mod checksum;
 pub mod convert;
 pub mod log;
-pub mod patient;
-pub mod seal;
 pub mod status;
 pub mod token;
 pub mod transfer;

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use ergodic_common::text::escape_line;
+use ergodic_common::escape::escape_line;
 
 /// Writes events, each of which comes as one piece with the end of its line.
 #[derive(Debug, Clone, Copy, Default)]
@@ -23,7 +23,7 @@ impl<W: Write> Write for EscapedLineWriter<W> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::log::*;
 
     #[test]
     fn an_event_is_one_line_whatever_is_in_it() {

@@ -99,7 +99,7 @@ impl From<&Status> for UserError {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::status::*;
 
     #[test]
     fn every_error_survives_the_wire() {

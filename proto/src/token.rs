@@ -105,7 +105,7 @@ fn parse_hex_array<const N: usize>(digits: &str) -> Result<[u8; N], TokenParseEr
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::token::*;
 
     #[test]
     fn a_token_is_read_as_it_was_written_and_its_secret_is_not_shown() {

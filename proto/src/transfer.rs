@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::connect::ClientChannel;
+use crate::channel::connect::ClientChannel;
 use tokio_stream::StreamExt as _;
 use tonic::{Request, Status};
 

@@ -1,7 +1,8 @@
 //! Every text and every list of every request has a bound: whoever sends more, in whatever role, is told which field it is.
 
 use ergodic_proto::bounds::{FIELD_BOUNDS, FieldBound, FieldKind, MESSAGES, METHODS, MessageField, RpcMethod};
-use ergodic_proto::connect::{self, ClientAuth, ClientChannel};
+use ergodic_proto::channel::connect;
+use ergodic_proto::channel::connect::{ClientAuth, ClientChannel};
 use prost::bytes::{Buf as _, BufMut as _};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Request, Status};

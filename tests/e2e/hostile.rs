@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ergodic_proto::connect::{self, ClientAuth};
-use ergodic_proto::seal::Checksummed as _;
+use ergodic_proto::channel::connect;
+use ergodic_proto::channel::connect::ClientAuth;
+use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::v1;
 use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;

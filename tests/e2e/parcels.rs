@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ergodic_proto::seal::Checksummed as _;
+use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::v1;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
 use ergodic_proto::v1::worker_service_server::{WorkerService, WorkerServiceServer};

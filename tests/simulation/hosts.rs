@@ -15,25 +15,26 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ergodic::server::files::BlobStore;
+use ergodic::server::blobs::BlobStore;
 use ergodic::server::{CoordinatorParts, CoordinatorSetup, assemble_coordinator, recover_core};
 use ergodic::store::Store;
 use ergodic::store::sqlite::SqliteStore;
 use ergodic_common::Spec;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::trial::CPU_F32;
-use ergodic_proto::connect::connect_lazily_over;
-use ergodic_proto::seal::Checksummed as _;
+use ergodic_proto::channel::connect::connect_lazily_over;
+use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::v1;
 use ergodic_proto::v1::sweep_service_client::SweepServiceClient;
-use ergodic_worker::datasets::DatasetDirs;
-use ergodic_worker::deliver;
-use ergodic_worker::desk::Assignment;
 use ergodic_worker::device::DeviceChoice;
+use ergodic_worker::link::datasets::DatasetDirs;
+use ergodic_worker::link::delivery;
+use ergodic_worker::link::session;
+use ergodic_worker::link::session::WorkerIdentity;
 use ergodic_worker::link::{Link, LinkPool};
-use ergodic_worker::session::{self, WorkerIdentity};
 use ergodic_worker::slots::{self, SharedQueue, SlotConfig, TrialRunner};
 use ergodic_worker::train::Isa;
+use ergodic_worker::work_queue::Assignment;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, watch};
@@ -232,7 +233,7 @@ pub(crate) async fn worker(machines: Machines, seed: u64, cache: PathBuf) -> tur
         idle_exit: None,
         memory: None,
     };
-    deliver::start_delivery(&office, &links, &identity.worker_id);
+    delivery::start_delivery(&office, &links, &identity.worker_id);
     for _ in 0..SLOTS {
         tokio::task::spawn_local(slot(office.clone(), seed));
     }

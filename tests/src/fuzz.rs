@@ -6,31 +6,32 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
-use ergodic::client::output::TextFormat;
-use ergodic::client::plan::render_plan;
-use ergodic::core::interval::IntervalSet;
+use ergodic::analysis::table::{RowSource, TableParams, TableQuery};
+use ergodic::client::commands::plan::render_plan;
+use ergodic::client::render::TextFormat;
 use ergodic::core::{
     Admission, CommitOutcome, Core, CoreTime, DataPin, Effect, Fence, LeaseRow, StoredRow, Sweep, SweepRow, SweepState,
     SweepTallies, Timing,
 };
+use ergodic::interval_set::IntervalSet;
 use ergodic::server::engine::WorkerMessage;
-use ergodic::server::{recover_core, session, workers};
-use ergodic::stats::table::{RowSource, TableParams, TableQuery};
-use ergodic::store::place::StoreLocation;
+use ergodic::server::recover_core;
+use ergodic::server::services::{session, workers};
+use ergodic::store::location::StoreLocation;
 use ergodic::store::sqlite::SqliteStore;
-use ergodic::store::{CommitBatch, Store, StoreError, StoreReader, StoreWrite, TrialRange, rows};
+use ergodic::store::{CommitBatch, Store, StoreError, StoreReader, StoreWrite, TrialRange, encoding};
 use ergodic_common::config::{ModelConfig, TrialConfig};
 use ergodic_common::dataset::Dataset;
 use ergodic_common::duration::parse_duration;
 use ergodic_common::net::{ActivationShape, Net};
-use ergodic_common::pin::FilePin;
+use ergodic_common::pinned_file::FilePin;
 use ergodic_common::spec::SpecSource;
-use ergodic_common::terms::Share;
+use ergodic_common::spec::scheduling::Share;
 use ergodic_common::trial::{CPU_F32, Curve, Predictions};
 use ergodic_common::weights::Weights;
 use ergodic_common::{Spec, TrialKey, TrialResult};
-use ergodic_proto::connect::{ClientAuth, connect_lazily, is_loopback};
-use ergodic_proto::seal::Checksummed as _;
+use ergodic_proto::channel::connect::{ClientAuth, connect_lazily, is_loopback};
+use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::token::Token;
 use ergodic_proto::v1::session_request::Message as Request;
 use ergodic_proto::{PROTOCOL_VERSION, v1};
@@ -175,7 +176,7 @@ fn commit(mut request: v1::CommitResultsRequest) {
     for result in &delivery.results {
         let again =
             TrialResult::try_from(v1::TrialResult::from(result.clone())).expect("what was taken is taken again");
-        assert!(rows::differing_fields(&again, result).is_empty());
+        assert!(encoding::differing_fields(&again, result).is_empty());
         bytes_of(result);
     }
     let mut core = busy_core();
@@ -216,28 +217,28 @@ pub fn stored_bytes(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else { return };
     match kind % 6 {
         0 => {
-            if let Some(curve) = rows::decode_curve(bytes) {
+            if let Some(curve) = encoding::decode_curve(bytes) {
                 let len = 4 + 8 * (curve.steps.len() + curve.values.len());
-                assert_eq!(rows::encode_curve(&curve), bytes[..len]);
+                assert_eq!(encoding::encode_curve(&curve), bytes[..len]);
             }
         }
         1 => {
-            if let Some(predictions) = rows::decode_predictions(bytes) {
-                assert_eq!(rows::encode_predictions(&predictions), bytes);
+            if let Some(predictions) = encoding::decode_predictions(bytes) {
+                assert_eq!(encoding::encode_predictions(&predictions), bytes);
             }
         }
         2 => {
-            let values = rows::decode_f64s(bytes);
-            assert_eq!(rows::encode_f64s(&values), bytes[..8 * values.len()]);
+            let values = encoding::decode_f64s(bytes);
+            assert_eq!(encoding::encode_f64s(&values), bytes[..8 * values.len()]);
         }
         3 => {
-            if let Some(files) = rows::decode_files(bytes) {
-                assert_eq!(rows::decode_files(&rows::encode_files(&files)), Some(files));
+            if let Some(files) = encoding::decode_files(bytes) {
+                assert_eq!(encoding::decode_files(&encoding::encode_files(&files)), Some(files));
             }
         }
         4 => {
-            let set = rows::decode_intervals(bytes);
-            assert_eq!(rows::decode_intervals(&rows::encode_intervals(&set)), set);
+            let set = encoding::decode_intervals(bytes);
+            assert_eq!(encoding::decode_intervals(&encoding::encode_intervals(&set)), set);
         }
         _ => {
             if let Some(result) = ergodic_proto::result_from_bytes(bytes) {
@@ -249,10 +250,10 @@ pub fn stored_bytes(bytes: &[u8]) {
 
 /// A result's curve and predictions as they are stored, and back.
 fn bytes_of(result: &TrialResult) {
-    let curve = rows::decode_curve(&rows::encode_curve(&result.curve)).expect("a curve");
+    let curve = encoding::decode_curve(&encoding::encode_curve(&result.curve)).expect("a curve");
     assert_eq!(curve.steps, result.curve.steps);
     assert_eq!(
-        rows::decode_predictions(&rows::encode_predictions(&result.predictions)),
+        encoding::decode_predictions(&encoding::encode_predictions(&result.predictions)),
         Some(result.predictions.clone())
     );
 }

@@ -1,7 +1,7 @@
 //! A worker made by hand: speaks the protocol, and does with results what no honest worker would.
 
 use ergodic_common::trial::CPU_F32;
-use ergodic_proto::seal::Checksummed as _;
+use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::v1::session_request::Message as Request;
 use ergodic_proto::v1::session_response::Message as Response;
 use ergodic_proto::v1::worker_service_client::WorkerServiceClient;

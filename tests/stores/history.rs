@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use ergodic::core::audits::Finding;
-use ergodic::core::interval::IntervalSet;
 use ergodic::core::{DataPin, EndedLease, Fence, LeaseRow, SweepRow, SweepState, SweepTallies};
+use ergodic::interval_set::IntervalSet;
 use ergodic::store::{
     Attempt, Audit, CommitBatch, ReuseSource, ReusedCell, ReusingSweep, StoreWrite, StoredTrial, SuccessorSweep, Twin,
 };
 use ergodic_common::spec::SpecSource;
-use ergodic_common::terms::Share;
+use ergodic_common::spec::scheduling::Share;
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 use proptest::prelude::*;

@@ -97,7 +97,7 @@ fn a_database_of_the_first_version_is_brought_up_to_date() {
         Ok(database) => database,
         Err(why) => return skip("a_database_of_the_first_version_is_brought_up_to_date", "postgres", &why),
     };
-    database.ask(include_str!("../../coordinator/src/store/postgres/schema.sql"));
+    database.ask(include_str!("../../coordinator/src/store/postgres/migrations/0001_initial.sql"));
     database.ask(
         "UPDATE meta SET value = 1 WHERE key = 'schema';
          INSERT INTO sweeps (id, file, text, settings, data_train, data_words, state, launched_at, files, priority, weight)

@@ -5,8 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use ergodic::core::audits::Finding;
 use ergodic::core::{LeaseRow, SweepRow, SweepState};
+use ergodic::store::encoding::{StoredNumbers, encode_curve, encode_f64s};
 use ergodic::store::postgres::PostgresStore;
-use ergodic::store::rows::{StoredNumbers, encode_curve, encode_f64s};
 use ergodic::store::sqlite::SqliteStore;
 use ergodic::store::{
     Attempt, Audit, ClearedRows, CommitBatch, CommitReport, CurveView, Damage, EndedTrial, RowCursor, SampledTrial,

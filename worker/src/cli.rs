@@ -7,26 +7,27 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ergodic_common::duration::parse_duration;
+use ergodic_common::escape::escape_lines;
 use ergodic_common::spec::SpecSource;
-use ergodic_common::text::escape_lines;
 use ergodic_common::{BUILD, ErrorCode, Spec, TrialKey};
-use ergodic_proto::connect::ClientAuth;
+use ergodic_proto::channel::connect::ClientAuth;
 use ergodic_proto::log::EscapedLineWriter;
 use ergodic_proto::status::UserError;
 use serde_json::json;
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
-use crate::checkpoints::CheckpointTransfer;
-use crate::datasets::DatasetDirs;
-use crate::deliver;
+use crate::checkpoint_store::CheckpointPolicy;
 use crate::device::DeviceChoice;
 use crate::failpoint;
 use crate::link::LinkPool;
+use crate::link::checkpoints::CheckpointTransfer;
+use crate::link::datasets::DatasetDirs;
+use crate::link::delivery;
+use crate::link::session;
+use crate::link::session::WorkerIdentity;
 use crate::memory;
-use crate::session::{self, WorkerIdentity};
-use crate::shelf::CheckpointPolicy;
-use crate::single;
+use crate::replay;
 use crate::slots::{self, SharedQueue, SlotConfig};
 use crate::spool::Spool;
 use crate::train::{self, BenchReport, Isa};
@@ -310,7 +311,7 @@ async fn join_coordinator(args: JoinArgs, isa: Isa) -> Result<(), UserError> {
     let places = DatasetDirs { data_dir: args.data_dir, cache_dir: args.cache_dir.unwrap_or_else(default_cache_dir) };
     let (name, numerics, isa) = (&identity.name, &identity.numerics, isa.name());
     tracing::info!(name, slots, threads = args.threads, isa, numerics, "worker started");
-    deliver::start_delivery(&office, &links, &identity.worker_id);
+    delivery::start_delivery(&office, &links, &identity.worker_id);
     let (leave, leaving) = watch::channel(false);
     tokio::spawn(drain_on_signal(office.clone(), args.drain, args.leave_at_eof, leave));
     session::run_until_drained(&identity, &office, links, &places, leaving).await?;
@@ -410,7 +411,7 @@ fn run_trial_command(args: TrialArgs) -> Result<(), UserError> {
     let places = DatasetDirs { data_dir: args.data_dir, cache_dir: args.cache_dir.unwrap_or_else(default_cache_dir) };
     let result = runtime.block_on(async {
         let links = LinkPool::from_urls(&args.join, &args.access.read_auth()?)?;
-        single::run_single_trial(&links, &places, &args.sweep, args.trial, equipment).await
+        replay::run_single_trial(&links, &places, &args.sweep, args.trial, equipment).await
     })?;
     let written = std::io::Write::write_all(&mut std::io::stdout(), &ergodic_proto::result_to_bytes(result));
     written.map_err(|e| UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}")))
@@ -478,7 +479,7 @@ fn print_stdout(text: &str) -> Result<(), UserError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::cli::*;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -98,7 +98,7 @@ fn open_cuda(_: usize) -> Result<CandleDevice, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::device::*;
 
     #[test]
     fn devices_are_named() {

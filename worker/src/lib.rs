@@ -1,23 +1,18 @@
 //! Ergodic's worker: joins a coordinator and trains. The only crate that links Candle.
 //!
-//! [`train`] runs one trial. [`desk`] holds what was granted and what was finished; `slots` are the threads that take
-//! from it, and `shelf` is where they keep what is unfinished, [`spool`] what is not yet delivered; `session` talks with
-//! the coordinator; `sweeps` and [`datasets`] fetch what trials need; [`cli`] reads the command line.
+//! [`train`] runs one trial. [`work_queue`] decides which trial is next and which results are due; [`slots`] are the threads
+//! that run trials, `checkpoint_store` holds their checkpoints, and [`spool`] the results that are not delivered yet. [`link`]
+//! connects to the coordinator: session, delivery, sweeps and datasets. [`cli`] reads the command line.
 
-mod checkpoints;
+mod checkpoint_store;
 pub mod cli;
-pub mod datasets;
-pub mod deliver;
-pub mod desk;
 pub mod device;
 mod failpoint;
 mod folder;
 pub mod link;
 mod memory;
-pub mod session;
-mod shelf;
-mod single;
+mod replay;
 pub mod slots;
 pub mod spool;
-mod sweeps;
 pub mod train;
+pub mod work_queue;

@@ -56,7 +56,7 @@ pub(crate) fn explain_shortage(limit: Option<u64>, slots: u32, trial: u64, datas
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::memory::*;
 
     #[test]
     fn sizes_are_read() {

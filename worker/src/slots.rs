@@ -10,13 +10,13 @@ use ergodic_common::{ErrorCode, TrialResult};
 use ergodic_proto::status::UserError;
 use tokio::sync::Notify;
 
-use crate::desk::{Assignment, SpoolRef, Uptime, WorkQueue};
+use crate::checkpoint_store::{CheckpointPolicy, TrialCheckpointer};
 use crate::device::DeviceChoice;
 use crate::failpoint;
 use crate::folder::CheckpointDir;
-use crate::shelf::{CheckpointPolicy, TrialCheckpointer};
 use crate::spool::{Spool, SpoolEntry};
 use crate::train::{self, Deadline, FinishedTrial, Isa, Job};
+use crate::work_queue::{Assignment, SpoolRef, Uptime, WorkQueue};
 
 /// How often a slot that waits for room in the spool looks again.
 const SPOOL_RETRY_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,10 +1,10 @@
 //! `[data]`
 
 use super::{range_for_key, word_for_value};
-use crate::error::SpecError;
-use crate::pin::{FileData, SAFETENSORS_SUFFIX};
-use crate::reader::TableReader;
-use crate::tree::format_shortest;
+use crate::pinned_file::{FileData, SAFETENSORS_SUFFIX};
+use crate::spec_file::error::SpecError;
+use crate::spec_file::node::format_shortest;
+use crate::spec_file::reader::TableReader;
 use crate::trial::to_hex;
 
 /// The datasets Ergodic knows.

@@ -5,12 +5,12 @@ mod model;
 mod schedule;
 mod train;
 
-use crate::error::{SpecError, suggest_nearest};
-use crate::grammar::ReadingMode;
 use crate::net;
-use crate::pin::FilePin;
-use crate::reader::{NumberRange, TableReader};
-use crate::tree::SpecTable;
+use crate::pinned_file::FilePin;
+use crate::spec_file::error::{SpecError, suggest_nearest};
+use crate::spec_file::grammar::ReadingMode;
+use crate::spec_file::node::SpecTable;
+use crate::spec_file::reader::{NumberRange, TableReader};
 
 pub use data::{Augment, DataConfig, DatasetName, MAX_CROP_SHIFT, VisitOrder};
 pub use model::{InitScheme, ModelConfig, ModelKind, Norm, Toy, VggDepth};

@@ -1,9 +1,9 @@
 //! `[model]`
 
 use super::{range_for_key, word_for_value};
-use crate::error::SpecError;
-use crate::reader::{NumberRange, TableReader, quote_value};
-use crate::tree::{SpecNode, format_shortest};
+use crate::spec_file::error::SpecError;
+use crate::spec_file::node::{SpecNode, format_shortest};
+use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
 use crate::trial::to_hex;
 
 /// `model.kind` with the fields that belong to it.

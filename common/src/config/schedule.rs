@@ -1,9 +1,9 @@
 //! `train.schedule`
 
 use super::Length;
-use crate::error::SpecError;
-use crate::reader::{NumberRange, TableReader, quote_value};
-use crate::tree::{SpecValue, format_shortest};
+use crate::spec_file::error::SpecError;
+use crate::spec_file::node::{SpecValue, format_shortest};
+use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
 
 /// A change of a hyperparameter: set it, or multiply its present value.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -2,9 +2,9 @@
 
 use super::schedule::{Curve, ScheduleStep};
 use super::{Length, ModelKind, range_for_key, word_for_value};
-use crate::error::SpecError;
-use crate::reader::{NumberRange, TableReader};
-use crate::tree::{SpecNode, SpecValue, format_shortest};
+use crate::spec_file::error::SpecError;
+use crate::spec_file::node::{SpecNode, SpecValue, format_shortest};
+use crate::spec_file::reader::{NumberRange, TableReader};
 
 /// What is minimised, as a mean over a batch.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -138,7 +138,7 @@ fn download_hint(name: DatasetName) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::dataset::files::*;
 
     #[test]
     fn missing_damaged_and_misplaced_files_are_named() {

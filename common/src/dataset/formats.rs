@@ -75,7 +75,7 @@ fn check_labels(labels: &[u8], classes: u32) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::dataset::formats::*;
 
     fn idx_bytes(magic: u32, sizes: &[u32], content: &[u8]) -> Vec<u8> {
         let header = [magic].iter().chain(sizes).flat_map(|n| n.to_be_bytes()).collect::<Vec<_>>();

@@ -4,7 +4,8 @@
 
 use super::{Dataset, Images};
 use crate::config::DatasetName;
-use crate::seed::{self, RandomStream};
+use crate::random_streams;
+use crate::random_streams::RandomStream;
 
 const SIDE: usize = 28;
 
@@ -93,7 +94,7 @@ pub fn generate_glyphs() -> Dataset {
         for i in 0..n {
             let label = (i % 10) as u8;
             images.labels.push(label);
-            draw_glyph(label, &mut seed::fixed_stream(name, u64::from(i)), &mut images.pixels);
+            draw_glyph(label, &mut random_streams::fixed_stream(name, u64::from(i)), &mut images.pixels);
         }
         images
     };

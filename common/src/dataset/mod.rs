@@ -3,13 +3,13 @@
 pub mod files;
 mod formats;
 mod glyphs;
-mod looks;
+mod summary;
 
 pub use glyphs::generate_glyphs;
-pub use looks::DatasetSummary;
+pub use summary::DatasetSummary;
 
 use crate::config::{DataConfig, DatasetName};
-use crate::seed::{Purpose, Streams};
+use crate::random_streams::{Purpose, Streams};
 
 /// Images, channels last, one byte per channel, with their labels.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -75,7 +75,7 @@ impl Dataset {
     /// Bytes that are not of this form, or labels out of range.
     pub fn decode(bytes: &[u8]) -> Result<Self, DataError> {
         if !bytes.starts_with(MAGIC) {
-            return crate::pin::decode_dataset(bytes);
+            return crate::pinned_file::decode_dataset(bytes);
         }
         Self::try_decode_canonical(bytes)
             .ok_or_else(|| DataError("these bytes are not a dataset in Ergodic's form".into()))
@@ -176,8 +176,8 @@ fn take_balanced(order: &[u32], labels: &[u8], n: usize) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::seed::SeedPlan;
+    use crate::dataset::*;
+    use crate::random_streams::SeedPlan;
 
     fn small() -> Dataset {
         let mut data = generate_glyphs();

@@ -16,15 +16,15 @@
 //!
 //! Every machine computes the same bits: powers, roots and logarithms come from `libm`, never from the host's C library.
 
-mod code;
-mod first;
+mod legacy;
 mod parse;
+mod stack_code;
 #[cfg(test)]
 mod tests;
 
-use code::StackCode;
-use first::LegacyExpr;
+use legacy::LegacyExpr;
 use parse::ParsedExpr;
+use stack_code::StackCode;
 
 /// Longest expression, in bytes.
 const MAX_EXPR_BYTES: usize = 4096;

@@ -1,6 +1,6 @@
 //! From the text of an expression to its steps, by recursive descent.
 
-use super::code::{Relation, StackCode, StackStep, logical_and, logical_or};
+use super::stack_code::{Relation, StackCode, StackStep, logical_and, logical_or};
 use super::{MAX_EXPR_BYTES, word_number};
 
 /// Deepest nesting of parentheses, signs and powers: each takes some of the thread's stack.
@@ -365,7 +365,7 @@ impl<'a> ExprParser<'a> {
                     .iter()
                     .map(|(known, _)| *known)
                     .chain(VARIADIC_FUNCTIONS.iter().map(|(known, _)| *known));
-                let hint = crate::error::suggest_nearest(name, known);
+                let hint = crate::spec_file::error::suggest_nearest(name, known);
                 return Err(format!("there is no function {name}, {hint} (a product is written with *)"));
             }
         }

@@ -1,4 +1,4 @@
-use super::*;
+use crate::expr::*;
 
 fn eval(text: &str, values: &[f64]) -> f64 {
     Expr::parse(text, 2).expect("valid expression").eval(values)

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use super::kept::RankedBitmap;
+use super::ranked_bitmap::RankedBitmap;
 use super::varieties::Varieties;
 use super::{Grid, StillWanted};
-use crate::axis::{Axis, AxisValues};
 use crate::config::{TrialConfig, can_be_unused, numeric_field_range};
-use crate::error::SpecError;
-use crate::reader::{NumberRange, quote_value};
-use crate::tree::{Origin, SpecTable, SpecValue};
+use crate::grid::axis::{Axis, AxisValues};
+use crate::spec_file::error::SpecError;
+use crate::spec_file::node::{Origin, SpecTable, SpecValue};
+use crate::spec_file::reader::{NumberRange, quote_value};
 
 /// Most steps that expressions take over all cells: some seconds.
 const MAX_EXPRESSION_STEPS: u64 = 1 << 30;

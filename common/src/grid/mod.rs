@@ -5,21 +5,22 @@
 //! decide the shape class are outermost, so that each class is one contiguous range. With `[where]`, one bit per
 //! position says whether the cell is kept, and a rank index turns counts into positions. Trials are never stored.
 
+pub mod axis;
 mod check;
-mod kept;
+mod ranked_bitmap;
 mod read;
 mod varieties;
 
-use crate::axis::Axis;
 use crate::config::TrialConfig;
-use crate::error::SpecError;
 use crate::expr::Expr;
-use crate::grammar::ReadingMode;
-use crate::pin::FilePin;
-use crate::seed;
-use crate::tree::{Origin, SpecNode, SpecTable, SpecValue};
+use crate::grid::axis::Axis;
+use crate::pinned_file::FilePin;
+use crate::random_streams;
+use crate::spec_file::error::SpecError;
+use crate::spec_file::grammar::ReadingMode;
+use crate::spec_file::node::{Origin, SpecNode, SpecTable, SpecValue};
 use crate::trial::TrialKey;
-use kept::RankedBitmap;
+use ranked_bitmap::RankedBitmap;
 pub use read::MAX_AXES;
 pub(crate) use read::is_axis_form;
 use read::{checked_product, read_axes, read_factors, section_table};
@@ -294,7 +295,7 @@ impl Grid {
             return (0..cells).map(nth).collect();
         }
         let key = blake3::derive_key("ergodic 2026 printed cells v1", &cells.to_le_bytes());
-        let drawn = |i: u64| ((seed::uniform_at(&key, i) * cells as f64) as u64).min(cells - 1);
+        let drawn = |i: u64| ((random_streams::uniform_at(&key, i) * cells as f64) as u64).min(cells - 1);
         (0..most).map(|i| nth(drawn(i))).collect()
     }
 

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use super::{DerivedField, Formula, FormulaInput, Grid, GridFactor};
-use crate::axis::{Axis, MAX_POINTS};
 use crate::config::{NUMERIC_FIELDS, SHORT_NAMES, is_shape_field, numeric_field_range};
-use crate::error::{SpecError, suggest_nearest};
 use crate::expr::Expr;
-use crate::grammar::{GRAMMAR, ReadingMode};
+use crate::grid::axis::{Axis, MAX_POINTS};
 use crate::metric::Metric;
-use crate::reader::quote_value;
-use crate::tree::{Origin, SpecNode, SpecTable, SpecValue};
+use crate::spec_file::error::{SpecError, suggest_nearest};
+use crate::spec_file::grammar::{GRAMMAR, ReadingMode};
+use crate::spec_file::node::{Origin, SpecNode, SpecTable, SpecValue};
+use crate::spec_file::reader::quote_value;
 
 /// Columns that stand beside the axes in tables; metrics do so too.
 const RESERVED_COLUMNS: [&str; 23] = [

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::Grid;
-use crate::axis::{Axis, AxisValues};
+use crate::grid::axis::{Axis, AxisValues};
 
 /// More varieties than there are of values that fields accept; what they do not accept is refused later.
 const MAX_VARIETIES: usize = 4096;

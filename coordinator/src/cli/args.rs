@@ -8,16 +8,16 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use ergodic_common::duration::parse_duration;
 use ergodic_common::{BUILD, TrialKey};
-use ergodic_proto::connect::ClientAuth;
+use ergodic_proto::channel::connect::ClientAuth;
 use ergodic_proto::status::UserError;
 use ergodic_proto::token::TokenRole;
 
+use crate::app::LogFormat;
 use crate::client::Client;
-use crate::client::effects::EffectsPart;
-use crate::client::output::{OutputTarget, RowFormat, RowSelection, TextFormat};
+use crate::client::commands::effects::EffectsPart;
+use crate::client::commands::predictions::PredictionFormat;
 use crate::client::plot::PlotKind;
-use crate::client::predictions::PredictionFormat;
-use crate::program::LogFormat;
+use crate::client::render::{OutputTarget, RowFormat, RowSelection, TextFormat};
 
 /// Sweeps of repeated trainings, on every machine you can spare.
 #[derive(Debug, Parser)]
@@ -989,7 +989,7 @@ pub struct BenchOverheadArgs {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::cli::args::*;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -7,31 +7,34 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ergodic_common::ErrorCode;
-use ergodic_proto::connect::ClientAuth;
+use ergodic_proto::channel::connect::ClientAuth;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1::Steering;
 
+use crate::app::{CommandOutcome, print_output, start_logging, wait_for_interrupt};
+use crate::bench::{overhead, soak, tables};
+use crate::client::commands::compare::{CompareOptions, compare_cells};
+use crate::client::commands::distance::{DistanceOptions, measure_distances};
+use crate::client::commands::effects::{EffectsOptions, estimate_effects};
+use crate::client::commands::variance::{VarianceOptions, decompose_variance};
 use crate::client::commands::{self, TableOptions};
-use crate::client::compare::{CompareOptions, compare_cells};
-use crate::client::distance::{DistanceOptions, measure_distances};
-use crate::client::effects::{EffectsOptions, estimate_effects};
+use crate::client::commands::{backup, plan, predictions, sample_size, token, weights};
 use crate::client::export::ExportOptions;
 use crate::client::growth::{self, Extension};
 use crate::client::latest::{resolve_sweep_id, resolve_sweep_to_change};
-use crate::client::output::{RowFormat, TextFormat};
 use crate::client::plot::{PlotOptions, plot_sweep};
+use crate::client::render::{RowFormat, TextFormat};
 use crate::client::report::write_report;
 #[cfg(feature = "sql")]
 use crate::client::sql::{SqlOptions, query_coordinator, query_datasets};
-use crate::client::variance::{VarianceOptions, decompose_variance};
 use crate::client::watch::{follow_sweep, print_stderr_line};
-use crate::client::{Client, backup, export, kept, needs, plan, predictions, tokens};
+use crate::client::{Client, export};
 use crate::failpoint;
-use crate::local::{bench, replay, restore, run, soak, tables};
-use crate::program::{CommandOutcome, print_output, start_logging, wait_for_interrupt};
-use crate::server::door::AuthOptions;
+use crate::restore;
+use crate::server::auth::AuthOptions;
 use crate::server::{self, ServeOptions};
-use crate::store::place::StoreLocation;
+use crate::standalone::{replay, run};
+use crate::store::location::StoreLocation;
 use args::{
     BenchCommand, CliCommand, CurvesArgs, ErgodicCli, ExtendArgs, LaunchArgs, PlanArgs, PlotArgs, PoolingWeight,
     RemoveArgs, ServeArgs, SqlArgs, SteerArgs, TableArgs, TokenCommand, TrialsArgs,
@@ -148,7 +151,7 @@ async fn run_command(command: CliCommand) -> Result<CommandOutcome, UserError> {
         CliCommand::Sql(args) => run_sql(args).await,
         CliCommand::Weights(args) => {
             let (mut client, id) = connect_to_sweep(&args.target, &args.id).await?;
-            let told = kept::save_weights(&mut client, &id, args.trial, &args.output).await?;
+            let told = weights::save_weights(&mut client, &id, args.trial, &args.output).await?;
             print_stderr_line(told.trim_end());
             Ok(CommandOutcome::Done)
         }
@@ -157,7 +160,7 @@ async fn run_command(command: CliCommand) -> Result<CommandOutcome, UserError> {
         CliCommand::Cancel(args) => run_steer(&args, "cancel", Steering::Cancel).await,
         CliCommand::Retry(args) => run_steer(&args, "retry", Steering::Retry).await,
         CliCommand::Token(TokenCommand::New(args)) => print_output(
-            tokens::create_token(
+            token::create_token(
                 &mut args.target.connect().await?,
                 args.role,
                 args.expires,
@@ -167,10 +170,10 @@ async fn run_command(command: CliCommand) -> Result<CommandOutcome, UserError> {
             .await?,
         ),
         CliCommand::Token(TokenCommand::List(args)) => {
-            print_output(tokens::list_tokens(&mut args.target.connect().await?, args.format).await?)
+            print_output(token::list_tokens(&mut args.target.connect().await?, args.format).await?)
         }
         CliCommand::Token(TokenCommand::Revoke(args)) => {
-            tokens::revoke_token(&mut args.target.connect().await?, &args.id).await?;
+            token::revoke_token(&mut args.target.connect().await?, &args.id).await?;
             Ok(CommandOutcome::Done)
         }
         CliCommand::Share(args) => {
@@ -189,7 +192,7 @@ async fn run_command(command: CliCommand) -> Result<CommandOutcome, UserError> {
                 tokio::task::block_in_place(|| restore::restore_backup(&args.file, &args.store, args.files.as_deref()));
             print_output(restored?)
         }
-        CliCommand::Bench(BenchCommand::Overhead(args)) => bench::run_overhead_bench(args).await,
+        CliCommand::Bench(BenchCommand::Overhead(args)) => overhead::run_overhead_bench(args).await,
         CliCommand::Bench(BenchCommand::Soak(args)) => soak::run_soak_bench(args).await,
         CliCommand::Bench(BenchCommand::Tables(args)) => tables::run_tables_bench(args).await,
     }
@@ -346,7 +349,7 @@ async fn remove_sweeps(client: &mut Client, args: &RemoveArgs) -> Result<(), Use
 async fn run_plan(args: &PlanArgs) -> Result<CommandOutcome, UserError> {
     if let Some((metric, ci95)) = &args.precision {
         let (mut client, id) = connect_to_sweep(&args.target, &args.what).await?;
-        return print_output(needs::estimate_sample_size(&mut client, &id, metric, *ci95, args.format).await?);
+        return print_output(sample_size::estimate_sample_size(&mut client, &id, metric, *ci95, args.format).await?);
     }
     let file = commands::read_sweep_file(&args.what, &args.settings)?;
     let spec = commands::read_launch_spec(&file.source)?;

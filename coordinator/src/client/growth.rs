@@ -1,9 +1,9 @@
 //! Sweeps that grow: `ergodic extend`, and what is told of cells whose results decide how often they are repeated.
 
 use ergodic_common::spec::SpecSource;
-use ergodic_common::tree::format_shortest;
+use ergodic_common::spec_file::node::format_shortest;
 use ergodic_common::{ErrorCode, Spec};
-use ergodic_proto::seal::Checksummed as _;
+use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::status::UserError;
 use ergodic_proto::{transfer, v1};
 

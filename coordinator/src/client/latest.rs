@@ -4,7 +4,7 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ergodic_common::ErrorCode;
-use ergodic_common::text::escape_line;
+use ergodic_common::escape::escape_line;
 use ergodic_proto::status::UserError;
 use ergodic_proto::{USER_METADATA, v1};
 use tonic::Request;
@@ -135,7 +135,7 @@ fn is_confirmed_by_user(question: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::client::latest::*;
 
     fn sweep(id: &str, by: &str) -> v1::SweepStatus {
         v1::SweepStatus { id: id.into(), name: "lr".into(), launched_by: by.into(), ..v1::SweepStatus::default() }

@@ -4,15 +4,15 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use ergodic_common::ErrorCode;
-use ergodic_common::figures::format_significant;
-use ergodic_common::text::{escape_line, escape_lines};
+use ergodic_common::escape::{escape_line, escape_lines};
+use ergodic_common::number_format::format_significant;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Client;
 use super::growth::{expected_trials, format_halving_status, format_precision_status};
-use super::watch_grid::render_watch_grid;
+use super::render::watch_grid::render_watch_grid;
 
 /// Time between two lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -285,7 +285,7 @@ pub fn print_stderr_line(line: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::client::watch::*;
 
     #[test]
     fn a_small_best_value_is_no_zero() {

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use ergodic_common::TrialKey;
 
 use super::WorkerId;
-use super::interval::IntervalSet;
-use super::suspects::{Quarantine, TrialIndex};
+use super::quarantine::{Quarantine, TrialIndex};
+use crate::interval_set::IntervalSet;
 
 /// What an audit found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,34 +8,33 @@
 //! store). Of those that are done, some are audited: each of these waits, is in one lease for audits, or was settled.
 //! [`Core::check`] states it, and the model test holds the core to it.
 
+mod assign;
 pub mod audits;
 mod checkpoints;
-mod grant;
-pub mod growth;
-pub mod interval;
-pub mod live;
-pub mod lookup;
+mod fair_share;
+pub mod lease_size;
 mod pending;
+pub mod quarantine;
+pub mod queries;
 pub mod reuse;
-mod shares;
-pub mod sizing;
-mod steal;
-pub mod suspects;
+pub mod running_stats;
+pub mod stopping;
 pub mod sweep;
 #[cfg(test)]
 mod tests;
+mod work_stealing;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ergodic_common::spec::SpecSource;
-use ergodic_common::terms::Share;
+use ergodic_common::spec::scheduling::Share;
 use ergodic_common::{Spec, TrialKey};
 
+use crate::interval_set::IntervalSet;
 use audits::{Finding, RecordedAudit};
-use interval::IntervalSet;
-use suspects::TrialIndex;
+use quarantine::TrialIndex;
 
 pub use sweep::{
     DataPin, MetricPositions, OutcomeCounts, Steering, StoredRow, Sweep, SweepRow, SweepState, SweepTallies,

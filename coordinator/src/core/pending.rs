@@ -5,9 +5,9 @@ use std::sync::Arc;
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{Spec, TrialKey};
 
-use super::growth::Allowance;
-use super::interval::IntervalSet;
+use super::stopping::Allowance;
 use super::sweep::{StoredRow, Sweep, SweepRow};
+use crate::interval_set::IntervalSet;
 
 impl Sweep {
     /// The class that the next trials are of: that whose next repeat is the lowest, so that every partial table is balanced

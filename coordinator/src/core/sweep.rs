@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ergodic_common::metric::Metric;
-use ergodic_common::refuse::find_mixed_losses;
 use ergodic_common::spec::SpecSource;
-use ergodic_common::terms::Share;
+use ergodic_common::spec::misleading::find_mixed_losses;
+use ergodic_common::spec::scheduling::Share;
 use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
 
 use super::audits::{Audits, RecordedAudit};
-use super::growth::AdaptiveRepeats;
-use super::interval::IntervalSet;
-use super::live::LiveStats;
-use super::shares::FairShare;
-use super::suspects::Quarantine;
+use super::fair_share::FairShare;
+use super::quarantine::Quarantine;
+use super::running_stats::LiveStats;
+use super::stopping::AdaptiveRepeats;
 use super::{CoreTime, LeaseRow};
+use crate::interval_set::IntervalSet;
 
 /// The state of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -522,7 +522,7 @@ impl CompletionRate {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::core::sweep::*;
 
     #[test]
     fn what_is_watched_is_what_chooses() {

@@ -1,5 +1,8 @@
 //! The core against a model: whatever workers do, every trial ends with one row and is always in exactly one place.
 
+mod fair_share;
+mod stopping;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -8,11 +11,9 @@ use ergodic_common::trial::CPU_F32;
 use ergodic_common::{Outcome, Spec};
 use proptest::prelude::*;
 
-use super::*;
+use crate::core::*;
 
 mod audits;
-mod growth;
-mod shares;
 
 const TTL: Duration = Duration::from_secs(30);
 

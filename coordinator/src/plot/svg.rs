@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use ergodic_common::text::escape_line;
+use ergodic_common::escape::escape_line;
 
 use super::colour::{Colour, PAPER};
 use super::font::FONT_FAMILIES;

@@ -8,10 +8,10 @@ use proptest::prelude::*;
 
 use super::axis::{AxisScale, LevelSpacing};
 use super::curves::{CurvesPlot, MeanCurve, MeanPoint};
+use super::differences::DifferenceRow;
 use super::heatmap::{CountedTrials, Heatmap, HeatmapCell};
-use super::pairs::DifferenceRow;
 use super::scene::{Anchor, Area, Mark, SceneShape, SceneText};
-use super::*;
+use crate::plot::*;
 
 fn numbers(values: &[f64]) -> Vec<AxisLevel> {
     values.iter().map(|x| AxisLevel { text: format!("{x}"), number: Some(*x) }).collect()
@@ -155,7 +155,8 @@ fn pairs_of(cells: usize) -> Vec<DifferenceRow> {
 fn pictures() -> Vec<(&'static str, Scene)> {
     let drawn = |scene: Result<Scene, String>| scene.expect("it can be drawn");
     let inits = PlotAxis::new("init.scheme", words(&["kaiming-normal", "xavier-uniform", "orthogonal"]));
-    let pairs = pairs::draw_differences("test_acc", "lr=0.1", &pairs_of(4), &["Rows: lr.".to_owned()], &look("pairs"));
+    let pairs =
+        differences::draw_differences("test_acc", "lr=0.1", &pairs_of(4), &["Rows: lr.".to_owned()], &look("pairs"));
     let of_words = Heatmap {
         columns: inits,
         cells: heat().cells.into_iter().filter(|cell| cell.column < 3).collect(),
@@ -332,7 +333,7 @@ proptest! {
     ) {
         let look = PlotStyle { width: Some(width), height: Some(height), ..look("any") };
         let distribution = distribution::draw_distributions("test_acc", "lr", &cells()[..n.clamp(1, 5)], log, &look);
-        for drawn in [curves::draw_curves(&curves_of(n, log), &look), distribution, pairs::draw_differences("m", "b", &pairs_of(n), &[], &look)] {
+        for drawn in [curves::draw_curves(&curves_of(n, log), &look), distribution, differences::draw_differences("m", "b", &pairs_of(n), &[], &look)] {
             match drawn {
                 Ok(scene) => check(&scene)?,
                 Err(why) => prop_assert!(["too small", "too low", "cannot be told apart"].iter().any(|w| why.contains(w)), "{why}"),
@@ -433,7 +434,7 @@ fn what_cannot_be_drawn_is_said() {
     );
     let none = &pairs_of(0);
     assert!(
-        pairs::draw_differences("test_acc", "lr=0.1", none, &[], &look("none"))
+        differences::draw_differences("test_acc", "lr=0.1", none, &[], &look("none"))
             .is_err_and(|e| e.contains("in common with lr=0.1"))
     );
     let small = PlotStyle { width: Some(160.0), height: Some(120.0), ..look("small") };

@@ -15,7 +15,7 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use super::files::BlobStore;
+use super::blobs::BlobStore;
 use super::status::state_to_wire;
 use super::{ServerContext, store_error};
 use crate::core::SweepRow;

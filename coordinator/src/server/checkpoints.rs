@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ergodic_common::trial::to_hex;
 use ergodic_common::{ErrorCode, Spec, TrialKey};
-use ergodic_proto::seal::Checksummed as _;
+use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::status::UserError;
 use ergodic_proto::transfer::MAX_CHECKPOINT_BYTES;
 use ergodic_proto::v1;
@@ -22,10 +22,10 @@ use tokio::task::block_in_place;
 use tonic::{Status, Streaming};
 
 use super::ServerContext;
+use super::blobs::{PartialFile, send_file};
 use super::engine::EngineEvent;
-use super::files::{PartialFile, send_file};
 use super::limits::{PageSender, ResponseStream};
-use super::session::fence_from_wire;
+use super::services::session::fence_from_wire;
 use crate::core::{Core, Fence, Sweep, SweepRow, WorkerId};
 
 /// How long a piece may be waited for.
@@ -338,8 +338,8 @@ async fn next_piece(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::core::Timing;
+    use crate::server::checkpoints::*;
 
     #[test]
     fn checkpoints_of_other_stores_stay_in_a_folder_that_is_shared() {

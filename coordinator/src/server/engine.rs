@@ -15,7 +15,6 @@ use ergodic_proto::v1;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::checkpoints::{CheckpointWriter, IncomingCheckpoint};
-use super::complaints::ThrottledLog;
 use super::limits::Permit;
 use super::store_error;
 use crate::core::audits::RecordedAudit;
@@ -29,6 +28,7 @@ use crate::store::{
     ClearedRows, CommitBatch, CommitReport, RedoneTrial, ReusingSweep, StoreError, StoreWrite, SuccessorSweep,
     WriteOutput,
 };
+use crate::throttled_log::ThrottledLog;
 
 /// Messages to a worker.
 pub type SessionSender = mpsc::Sender<Result<v1::SessionResponse, tonic::Status>>;

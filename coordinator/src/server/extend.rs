@@ -7,26 +7,26 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ergodic_common::refuse::{refuse_misleading_extension, settings_for_new_sweep};
 use ergodic_common::spec::SpecSource;
+use ergodic_common::spec::misleading::{refuse_misleading_extension, settings_for_new_sweep};
 use ergodic_common::{ErrorCode, Spec};
+use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::convert::WireError;
-use ergodic_proto::seal::Checksummed as _;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tokio::sync::{oneshot, watch};
 use tonic::Status;
 
-use super::change::stopping_status;
-use super::complaints::ThrottledLog;
 use super::engine::EngineEvent;
 use super::limits::Permit;
-use super::recover::{read_intact_rows, reader_threads};
+use super::recovery::{read_intact_rows, reader_threads};
+use super::sweep_changes::stopping_status;
 use super::sweeps::{PreparedSweep, SweepApi, track_requester};
-use super::{ServerContext, change, store_error};
-use crate::core::lookup::describe_cell;
+use super::{ServerContext, store_error, sweep_changes};
+use crate::core::queries::describe_cell;
 use crate::core::{Core, DataPin, StoredRow, Sweep, SweepRow, SweepState};
 use crate::store::SuccessorSweep;
+use crate::throttled_log::ThrottledLog;
 
 /// The sweep that is to be extended.
 struct SweepToExtend {
@@ -89,8 +89,8 @@ impl SweepApi {
         let spec =
             task.await.map_err(|e| Status::internal(e.to_string()))?.map_err(|e| bad_input_error(e.to_string()))?;
         let spec = Arc::new(spec);
-        change::run_exclusively(&self.0, move |shared| async move {
-            change::send_and_wait(&shared, |reply| EngineEvent::Extend(number, from, to, spec, reply)).await
+        sweep_changes::run_exclusively(&self.0, move |shared| async move {
+            sweep_changes::send_and_wait(&shared, |reply| EngineEvent::Extend(number, from, to, spec, reply)).await
         })
         .await?;
         tracing::info!(sweep = old.record.id, repeats, "sweep extended");
@@ -144,7 +144,7 @@ impl SweepApi {
     /// stored.
     async fn store_successor(&self, inheritance: SuccessorSweep, source: SpecSource) -> Result<SweepRow, Status> {
         let (from, row) = (inheritance.predecessor, inheritance.row.clone());
-        change::run_exclusively(&self.0, move |shared| async move {
+        sweep_changes::run_exclusively(&self.0, move |shared| async move {
             // Its cells were matched with those of the file that it had then.
             let same = move |core: &Core| core.sweep(from).is_some_and(|sweep| sweep.record.source == source);
             if !shared.engine.query_core(same).await.map_err(|_| stopping_status())? {
@@ -302,7 +302,7 @@ fn check_compatible(id: &str, old: &Spec, new: &Spec) -> Result<(), UserError> {
 mod tests {
     use std::cell::Cell;
 
-    use super::*;
+    use crate::server::extend::*;
 
     #[tokio::test]
     async fn what_cannot_be_read_is_read_again_until_the_coordinator_stops() {

@@ -22,11 +22,11 @@ use tokio::sync::{Mutex, oneshot};
 use tokio::time::Sleep;
 
 use super::ServerContext;
-use super::complaints::ThrottledLog;
 use super::engine::EngineEvent;
 use super::limits::peer_network;
 use super::listen::{ACCEPT_RETRY_DELAY, max_connections};
 use super::metrics::CoreSnapshot;
+use crate::throttled_log::ThrottledLog;
 
 /// A store that has not answered after this time is not ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);

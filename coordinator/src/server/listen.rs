@@ -17,8 +17,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
-use super::complaints::ThrottledLog;
 use super::limits::{ConnectionLimit, ConnectionPermit};
+use crate::throttled_log::ThrottledLog;
 
 /// How long a peer may take for its handshake, or for its first byte where there is none.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -16,9 +16,9 @@ use prometheus_client::registry::{Registry, Unit};
 use tonic::body::Body;
 use tonic::codegen::Service;
 
-use super::process;
 use crate::core::audits::AuditCounts;
 use crate::core::{Core, StoredRow, SweepState, SweepTallies};
+use crate::process_stats;
 use crate::store::writer::WriterMetrics;
 
 /// What is counted where it happens.
@@ -203,13 +203,13 @@ impl CoreSnapshot {
 fn register_process(registry: &mut Registry) {
     let registry = registry.sub_registry_with_prefix("process");
     let cpu = Gauge::<f64, std::sync::atomic::AtomicU64>::default();
-    cpu.set(process::cpu_seconds());
+    cpu.set(process_stats::cpu_seconds());
     registry.register_with_unit("cpu", "User and system CPU time", Unit::Seconds, cpu);
     let memory = Gauge::<i64>::default();
-    memory.set(process::rss_bytes() as i64);
+    memory.set(process_stats::rss_bytes() as i64);
     registry.register_with_unit("resident_memory", "Memory held now", Unit::Bytes, memory);
     let files = Gauge::<i64>::default();
-    files.set(process::open_files() as i64);
+    files.set(process_stats::open_files() as i64);
     registry.register("open_files", "Files and connections open now", files);
 }
 

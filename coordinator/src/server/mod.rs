@@ -1,36 +1,27 @@
 //! The coordinator process: store, event loop, gRPC services, and an orderly end.
 
-mod admin;
-mod analysis;
+pub mod auth;
 pub(crate) mod backup;
-mod change;
+mod blob_collection;
+pub mod blobs;
 mod checkpoints;
-mod collect;
-mod complaints;
-pub mod data;
-pub mod door;
+pub mod datasets;
 pub mod engine;
 mod extend;
-pub mod files;
-mod grid;
+pub(crate) mod ha;
 mod http;
 mod limits;
 mod listen;
-mod lost;
+mod lost_blobs;
 mod metrics;
-mod needs;
-pub(crate) mod process;
-mod recover;
+mod recovery;
 mod removal;
 mod reuse;
-mod rows;
-pub mod session;
-mod standing;
+pub mod services;
 mod status;
+mod sweep_changes;
 mod sweeps;
-mod turns;
-mod view;
-pub mod workers;
+mod watch_grid;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -54,20 +45,20 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
 use crate::core::Core;
-use crate::store::place::StoreLocation;
+use crate::store::location::StoreLocation;
 use crate::store::writer::{WriterHandle, WriterLoop};
 use crate::store::{Store, StoreError, StoreWriter};
+use auth::{Auth, AuthLayer, AuthOptions, Principal, TokenStore};
+pub(crate) use blob_collection::sign_folder;
+use blobs::BlobStore;
 use checkpoints::{CheckpointFiles, CheckpointWriter};
-pub(crate) use collect::sign_folder;
-use data::DatasetCatalog;
-use door::{Auth, AuthLayer, AuthOptions, Principal, TokenStore};
+use datasets::DatasetCatalog;
 use engine::{Engine, EngineEvent, EngineHandle};
-use files::BlobStore;
+use ha::leadership::Leadership;
+use ha::supervisor::Supervisor;
 use limits::{LimitLayer, Limits};
 use metrics::Metrics;
-pub use recover::recover_core;
-use standing::Leadership;
-use turns::Supervisor;
+pub use recovery::recover_core;
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -342,18 +333,18 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let (mut stopping, tokens) = (shared.stopping.clone(), shared.tokens.clone());
-    let workers = WorkerServiceServer::new(workers::WorkerApi(shared.clone()))
+    let workers = WorkerServiceServer::new(services::workers::WorkerApi(shared.clone()))
         .accept_compressed(CompressionEncoding::Zstd)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    let files = FileServiceServer::new(files::FileApi(shared.clone()))
+    let files = FileServiceServer::new(blobs::FileApi(shared.clone()))
         .accept_compressed(CompressionEncoding::Zstd)
         // A piece of a file, and what stands around it.
         .max_decoding_message_size(2 * CHUNK_BYTES);
     let guard = AuthLayer::new(tokens.clone(), shared.leadership.clone(), stopping.clone());
     let metrics = shared.metrics.clone();
     let limited = LimitLayer::new(shared.limits.clone(), shared.rate_limit);
-    let admin = admin::AdminApi { tokens: tokens.clone(), context: shared.clone() };
+    let admin = services::admin::AdminApi { tokens: tokens.clone(), context: shared.clone() };
     let admin = AdminServiceServer::new(admin).max_decoding_message_size(64 << 10);
     let sweeps = SweepServiceServer::new(sweeps::SweepApi(shared))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)

@@ -9,13 +9,14 @@ use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::ServerContext;
-use super::change::{self, send_and_wait};
-use super::collect;
-use super::complaints::ThrottledLog;
+use super::blob_collection;
 use super::engine::EngineEvent;
 use super::store_error;
+use super::sweep_changes;
+use super::sweep_changes::send_and_wait;
 use crate::core::{Steering, SweepRow};
 use crate::store::{ClearedRows, StoreError};
+use crate::throttled_log::ThrottledLog;
 
 /// How long to wait before rows that could not be cleared are tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
@@ -41,7 +42,7 @@ pub(super) async fn remove_sweep(
     // To the end, even if whoever asked goes away.
     let task = tokio::spawn(async move {
         let number = record.number;
-        change::run_exclusively(&shared, move |shared| async move {
+        sweep_changes::run_exclusively(&shared, move |shared| async move {
             if force {
                 send_and_wait(&shared, |reply| EngineEvent::Steer(number, Steering::Cancel, reply)).await?;
             }
@@ -95,7 +96,7 @@ async fn clear_rows(shared: &Arc<ServerContext>, sweep: i64, removed: &mut Remov
 /// Takes those of these files off the shelf that neither a sweep nor a trial names by then. Where that cannot be known,
 /// they stay until they are collected; and where another store has signed the folder, for good, since it may name them.
 async fn delete_unreferenced(shared: &Arc<ServerContext>, hashes: Vec<[u8; 32]>, removed: &mut RemovedData) {
-    if hashes.is_empty() || collect::is_shared_folder(shared.catalog.blobs.folder()) {
+    if hashes.is_empty() || blob_collection::is_shared_folder(shared.catalog.blobs.folder()) {
         return;
     }
     let (reply, done) = oneshot::channel();

@@ -7,19 +7,19 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use ergodic_common::reuse::ResultSelection;
+use ergodic_common::spec::result_reuse::ResultSelection;
 use ergodic_common::{ErrorCode, Outcome, Spec, TrialKey};
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use super::change::stopping_status;
 use super::engine::EngineEvent;
 use super::limits::Permit;
-use super::recover::reader_threads;
+use super::recovery::reader_threads;
+use super::sweep_changes::stopping_status;
 use super::sweeps::SweepApi;
-use super::{lost, store_error};
+use super::{lost_blobs, store_error};
 use crate::core::audits::Finding;
 use crate::core::reuse::{ComparableSweep, find_wanted_repeats};
 use crate::core::{Core, Steering, StoredRow, SweepRow, SweepState};
@@ -116,7 +116,7 @@ impl SweepApi {
         let number = same.number;
         let again = match same.state {
             SweepState::Completed if same.spec.measure.save => {
-                same.failed + lost::count_missing_weights(&self.0, number).await?
+                same.failed + lost_blobs::count_missing_weights(&self.0, number).await?
             }
             SweepState::Completed => same.failed,
             _ => 0,

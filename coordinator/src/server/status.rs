@@ -1,14 +1,14 @@
 //! The core's state in the words of the wire.
 
 use ergodic_common::TrialKey;
-use ergodic_common::repeats::StoppingCriterion;
 use ergodic_common::spec::format_short_value;
-use ergodic_common::tree::format_shortest;
+use ergodic_common::spec::stopping_rule::StoppingCriterion;
+use ergodic_common::spec_file::node::format_shortest;
 use ergodic_proto::v1;
 
 use crate::core::audits::AuditCounts;
-use crate::core::growth::AdaptiveRepeats;
-use crate::core::lookup::describe_cell;
+use crate::core::queries::describe_cell;
+use crate::core::stopping::AdaptiveRepeats;
 use crate::core::{Core, Sweep, SweepState, UnreadableSweep};
 
 /// How a sweep is doing.
@@ -161,7 +161,7 @@ pub(crate) fn explain_cell(sweep: &Sweep, key: TrialKey) -> Vec<String> {
     let cell = key.cell;
     let mut lines = vec![format!("cell {cell}: {}", describe_cell(&sweep.spec, cell))];
     for (field, value) in sweep.spec.grid.derived_values_in(cell) {
-        let value = ergodic_common::tree::SpecValue::Float(value);
+        let value = ergodic_common::spec_file::node::SpecValue::Float(value);
         lines.push(format!("derived: {field} = {}", format_short_value(&value)));
     }
     lines.extend(explain_cell_repeats(sweep, cell));

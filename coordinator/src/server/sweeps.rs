@@ -5,34 +5,36 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ergodic_common::dataset::Dataset;
-use ergodic_common::figures::format_significant;
-use ergodic_common::refuse::{refuse_misleading_sweep, settings_for_new_sweep};
+use ergodic_common::escape::escape_line;
+use ergodic_common::number_format::format_significant;
+use ergodic_common::spec::misleading::{refuse_misleading_sweep, settings_for_new_sweep};
+use ergodic_common::spec::scheduling::Share;
 use ergodic_common::spec::{Probe, SpecSource};
-use ergodic_common::terms::Share;
-use ergodic_common::text::escape_line;
 use ergodic_common::trial::{CUDA_F32, Predictions};
 use ergodic_common::{BUILD, ErrorCode, Spec, SpecError, TrialKey};
+use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::convert::WireError;
-use ergodic_proto::seal::Checksummed as _;
 use ergodic_proto::status::{UserError, not_leader};
 use ergodic_proto::v1::sweep_service_server::SweepService;
 use ergodic_proto::{PROTOCOL_VERSION, USER_METADATA, v1};
 use tonic::{Request, Response, Status};
 
-use super::door::Principal;
+use super::auth::Principal;
 use super::engine::EngineEvent;
-use super::grid::build_watch_grid;
 use super::limits::{PageSender, Permit, ResponseStream};
 use super::removal::RemovedData;
-use super::rows::{self, RowsQuery};
+use super::services::export_rows;
+use super::services::export_rows::RowsQuery;
 use super::status::{all_statuses, explain_cell, list_statuses_from, sweep_status, unreadable_status, worker_statuses};
-use super::{ServerContext, change, lost, process, removal, store_error};
+use super::watch_grid::build_watch_grid;
+use super::{ServerContext, lost_blobs, removal, store_error, sweep_changes};
+use crate::analysis::compare::{CellContrast, CompareParams, CompareQuery};
+use crate::analysis::table::{AnalysisError, RowSource, TableEntry, TableParams, TableQuery, Weighting};
 use crate::core::audits::Finding;
-use crate::core::lookup::{SweepMatch, TrialLocation};
-use crate::core::suspects::CRASH_LIMIT;
+use crate::core::quarantine::CRASH_LIMIT;
+use crate::core::queries::{SweepMatch, TrialLocation};
 use crate::core::{Core, Steering, Sweep, SweepRow, SweepState, SweepTallies, UnreadableSweep};
-use crate::stats::compare::{CellContrast, CompareParams, CompareQuery};
-use crate::stats::table::{AnalysisError, RowSource, TableEntry, TableParams, TableQuery, Weighting};
+use crate::process_stats;
 use crate::store::{StoreReader, StoredTrial};
 
 pub(super) struct SweepApi(pub(super) Arc<ServerContext>);
@@ -264,7 +266,7 @@ impl SweepService for SweepApi {
                 .store
                 .open_reader()
                 .map_err(store_error)
-                .and_then(|r| rows::send_rows_after(r.as_ref(), asked, probe, &pages));
+                .and_then(|r| export_rows::send_rows_after(r.as_ref(), asked, probe, &pages));
             if let Err(error) = sent {
                 let _ = pages.send_page_blocking(Err(error.into()));
             }
@@ -404,8 +406,8 @@ impl SweepService for SweepApi {
             principal: requester_name(&request),
             build: BUILD.to_owned(),
             protocol: PROTOCOL_VERSION,
-            cpu_seconds: process::cpu_seconds(),
-            peak_rss_bytes: process::peak_rss_bytes(),
+            cpu_seconds: process_stats::cpu_seconds(),
+            peak_rss_bytes: process_stats::peak_rss_bytes(),
             epoch: self.0.leadership.epoch(),
             leader: self.0.leadership.other_leader().unwrap_or_default(),
         }))
@@ -545,7 +547,7 @@ impl SweepApi {
 
     /// Steers a sweep; its status once that is durable.
     pub(super) async fn steer_sweep(&self, number: i64, steering: Steering) -> Result<Option<v1::SweepStatus>, Status> {
-        change::steer_sweep(&self.0, number, steering).await?;
+        sweep_changes::steer_sweep(&self.0, number, steering).await?;
         self.query_status(number).await
     }
 
@@ -554,14 +556,14 @@ impl SweepApi {
         let mut lost = Vec::new();
         // Of others it is told below why not.
         if self.query_core(move |core| core.validate_redo(number)).await?.is_ok() {
-            lost = lost::find_trials_to_redo(&self.0, number).await?;
+            lost = lost_blobs::find_trials_to_redo(&self.0, number).await?;
         }
         if lost.is_empty() {
             return self.steer_sweep(number, Steering::Retry).await;
         }
         tracing::info!(sweep = number, trials = lost.len(), "trials whose files are lost are run once more");
-        change::run_exclusively(&self.0, move |shared| async move {
-            change::send_and_wait(&shared, |reply| EngineEvent::Redo(number, lost, reply)).await
+        sweep_changes::run_exclusively(&self.0, move |shared| async move {
+            sweep_changes::send_and_wait(&shared, |reply| EngineEvent::Redo(number, lost, reply)).await
         })
         .await?;
         let failed = move |core: &Core| core.sweep(number).is_some_and(Sweep::has_failures);

@@ -3,30 +3,29 @@
 //! One [`Writer`] per store, owned by one thread, applies writes in batches, one transaction each; any number of
 //! [`Reader`]s look at what was committed.
 
-mod folder;
-pub mod parts;
-pub mod place;
+pub mod encoding;
+pub mod location;
 pub mod postgres;
-pub mod rows;
 mod sql;
 pub mod sqlite;
+pub mod trial_range;
 pub mod writer;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ergodic_common::reuse::ResultSelection;
 use ergodic_common::spec::SpecSource;
-use ergodic_common::terms::Share;
+use ergodic_common::spec::result_reuse::ResultSelection;
+use ergodic_common::spec::scheduling::Share;
 use ergodic_common::trial::Predictions;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use crate::core::audits::{Finding, RecordedAudit};
 use crate::core::{EndedLease, Fence, LeaseRow, SweepRow, SweepState, WorkerId};
-pub(crate) use folder::create_directory;
-pub use parts::{SnapshotReaders, TrialRange};
-pub use rows::CurveView;
+pub use encoding::CurveView;
+pub(crate) use sqlite::files::create_directory;
+pub use trial_range::{SnapshotReaders, TrialRange};
 
 /// Why the store did not do as asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -468,7 +467,7 @@ pub struct EndedTrial<'a> {
     /// How it ended.
     pub outcome: Outcome,
     /// Its final metrics.
-    pub metrics: rows::StoredNumbers<'a>,
+    pub metrics: encoding::StoredNumbers<'a>,
     /// Duration, in seconds.
     pub seconds: f64,
 }

@@ -10,8 +10,8 @@ use ergodic_common::{TrialKey, TrialResult};
 use ergodic_proto::v1;
 use prost::Message as _;
 
-use crate::desk::Fence;
 use crate::train::FinishedTrial;
+use crate::work_queue::Fence;
 
 /// Bytes of a record's length.
 const LENGTH_BYTES: usize = 4;
@@ -153,7 +153,7 @@ fn decode_record(record: &[u8]) -> Option<RecordContent> {
 pub(crate) mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use crate::spool::format::*;
 
     pub(crate) fn sample_owner() -> ResultOwner {
         ResultOwner { worker: "w".repeat(32), fence: Fence { lease: 3, epoch: 2 }, sweep: "a1b2c3d4".into() }

@@ -18,8 +18,8 @@ use ergodic_common::{ErrorCode, TrialKey};
 use ergodic_proto::status::UserError;
 
 use self::format::ResultOwner;
-use crate::desk::{Fence, ResultBatch, SpoolRef};
 use crate::train::FinishedTrial;
+use crate::work_queue::{Fence, ResultBatch, SpoolRef};
 
 /// A segment of this size is followed by another one.
 const SEGMENT_BYTES: u64 = 4 << 20;
@@ -333,7 +333,7 @@ fn pack_batches(sender: &ResultOwner, results: Vec<FinishedTrial>) -> Vec<(Strin
 #[cfg(test)]
 mod tests {
     use super::format::tests::{finished, sample_owner};
-    use super::*;
+    use crate::spool::*;
 
     const FENCE: Fence = Fence { lease: 3, epoch: 2 };
     const LIMIT: u64 = 1 << 20;

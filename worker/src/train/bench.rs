@@ -7,13 +7,13 @@ use candle_core::{Device, Tensor};
 use ergodic_common::config::{DataConfig, TrialConfig, VisitOrder};
 use ergodic_common::dataset::{Dataset, Images};
 use ergodic_common::net::Net;
-use ergodic_common::seed::{SeedPlan, Streams, fixed_stream};
+use ergodic_common::random_streams::{SeedPlan, Streams, fixed_stream};
 use ergodic_common::spec::Measure;
 use ergodic_common::trial::TrialKey;
 
 use super::data::TrialData;
-use super::schedule::StepHyperparams;
-use super::simd::Simd16;
+use super::engine::simd::Simd16;
+use super::optim::schedule::StepHyperparams;
 use super::trial::Training;
 use super::{CandleDevice, Isa, Job};
 

@@ -18,7 +18,7 @@ pub trait CheckpointStore: Sync {
 
 /// What a trial's result is a function of, hashed: a checkpoint is of no use to another one. A change of what is packed gets
 /// another key, so that an older form does not fit.
-pub(super) fn compute_trial_identity(job: &Job<'_>) -> [u8; 32] {
+pub(crate) fn compute_trial_identity(job: &Job<'_>) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("ergodic 2026 checkpoint v3");
     let described =
         format!("{} {:?} {:?} {:?} {:?}", job.numerics_class(), job.key, job.config, job.streams, job.measure);
@@ -27,41 +27,41 @@ pub(super) fn compute_trial_identity(job: &Job<'_>) -> [u8; 32] {
 
 /// Writes numbers one after the other.
 #[derive(Debug, Default)]
-pub(super) struct CheckpointEncoder {
+pub(crate) struct CheckpointEncoder {
     bytes: Vec<u8>,
 }
 
 impl CheckpointEncoder {
-    pub(super) fn write_u64(&mut self, x: u64) {
+    pub(crate) fn write_u64(&mut self, x: u64) {
         self.bytes.extend(x.to_le_bytes());
     }
 
-    pub(super) fn write_f64(&mut self, x: f64) {
+    pub(crate) fn write_f64(&mut self, x: f64) {
         self.write_u64(x.to_bits());
     }
 
-    pub(super) fn write_f32s(&mut self, all: &[f32]) {
+    pub(crate) fn write_f32s(&mut self, all: &[f32]) {
         self.write_u64(all.len() as u64);
         self.bytes.extend(all.iter().flat_map(|x| x.to_bits().to_le_bytes()));
     }
 
-    pub(super) fn write_f64s(&mut self, all: &[f64]) {
+    pub(crate) fn write_f64s(&mut self, all: &[f64]) {
         self.write_u64(all.len() as u64);
         all.iter().for_each(|x| self.write_f64(*x));
     }
 
-    pub(super) fn write_u64s(&mut self, all: &[u64]) {
+    pub(crate) fn write_u64s(&mut self, all: &[u64]) {
         self.write_u64(all.len() as u64);
         all.iter().for_each(|x| self.write_u64(*x));
     }
 
-    pub(super) fn write_bytes(&mut self, all: &[u8]) {
+    pub(crate) fn write_bytes(&mut self, all: &[u8]) {
         self.write_u64(all.len() as u64);
         self.bytes.extend(all);
     }
 
     /// All of it, with a hash at the end.
-    pub(super) fn finish_with_hash(mut self) -> Vec<u8> {
+    pub(crate) fn finish_with_hash(mut self) -> Vec<u8> {
         let hash = *blake3::hash(&self.bytes).as_bytes();
         self.bytes.extend(hash);
         self.bytes
@@ -70,35 +70,35 @@ impl CheckpointEncoder {
 
 /// Reads a checkpoint of this trial: the steps that are done, and what follows. `None` if it is damaged, or of another trial
 /// or form.
-pub(super) fn open_checkpoint<'a>(checkpoint: &'a [u8], identity: &[u8; 32]) -> Option<(u64, CheckpointDecoder<'a>)> {
+pub(crate) fn open_checkpoint<'a>(checkpoint: &'a [u8], identity: &[u8; 32]) -> Option<(u64, CheckpointDecoder<'a>)> {
     let mut unpacker = CheckpointDecoder::new(checkpoint)?;
     unpacker.read_bytes().filter(|found| found == identity)?;
     Some((unpacker.read_u64()?, unpacker))
 }
 
 /// Reads what a [`Packer`] wrote. Everything is `None` once something is missing.
-pub(super) struct CheckpointDecoder<'a> {
+pub(crate) struct CheckpointDecoder<'a> {
     bytes: &'a [u8],
 }
 
 impl<'a> CheckpointDecoder<'a> {
     /// `None` if the bytes are not those that were written.
-    pub(super) fn new(bytes: &'a [u8]) -> Option<Self> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Option<Self> {
         let (bytes, hash) = bytes.split_last_chunk::<32>()?;
         (blake3::hash(bytes).as_bytes() == hash).then_some(Self { bytes })
     }
 
-    pub(super) fn read_u64(&mut self) -> Option<u64> {
+    pub(crate) fn read_u64(&mut self) -> Option<u64> {
         let (first, rest) = self.bytes.split_first_chunk()?;
         self.bytes = rest;
         Some(u64::from_le_bytes(*first))
     }
 
-    pub(super) fn read_f64(&mut self) -> Option<f64> {
+    pub(crate) fn read_f64(&mut self) -> Option<f64> {
         self.read_u64().map(f64::from_bits)
     }
 
-    pub(super) fn read_f32s(&mut self) -> Option<Vec<f32>> {
+    pub(crate) fn read_f32s(&mut self) -> Option<Vec<f32>> {
         let len = usize::try_from(self.read_u64()?).ok()?;
         let (these, rest) = self.bytes.split_at_checked(len.checked_mul(4)?)?;
         self.bytes = rest;
@@ -106,31 +106,31 @@ impl<'a> CheckpointDecoder<'a> {
         Some(singles.iter().map(|x| f32::from_bits(u32::from_le_bytes(*x))).collect())
     }
 
-    pub(super) fn read_bytes(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn read_bytes(&mut self) -> Option<Vec<u8>> {
         let len = usize::try_from(self.read_u64()?).ok()?;
         let (these, rest) = self.bytes.split_at_checked(len)?;
         self.bytes = rest;
         Some(these.to_vec())
     }
 
-    pub(super) fn read_f64s(&mut self) -> Option<Vec<f64>> {
+    pub(crate) fn read_f64s(&mut self) -> Option<Vec<f64>> {
         Some(self.read_u64s()?.into_iter().map(f64::from_bits).collect())
     }
 
-    pub(super) fn read_u64s(&mut self) -> Option<Vec<u64>> {
+    pub(crate) fn read_u64s(&mut self) -> Option<Vec<u64>> {
         let len = self.read_u64()?;
         (0..len).map(|_| self.read_u64()).collect()
     }
 
     /// Whether all has been read.
-    pub(super) fn is_fully_read(&self) -> bool {
+    pub(crate) fn is_fully_read(&self) -> bool {
         self.bytes.is_empty()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::train::checkpoint::*;
 
     #[test]
     fn numbers_come_back_and_damage_is_noticed() {

@@ -1,47 +1,25 @@
 //! The trainer: from a trial's config and random streams to its result, with the same bits on every machine.
 //!
-//! Reading order: `data`, `order` and `augment` say what is trained on, `plan` and `params` lay out a network, `simd`,
-//! `taps`, `wgrad`, `tiles`, `norm`, `pool` and `loss` are the arithmetic, `layer` and `engine` put it together, `optimizer` holds the
-//! state as Candle tensors and `adamw` its second rule, `schedule`, `metrics` and `probe` surround it, with `hessian` on `maps` for
-//! curvature, `checkpoint` keeps it, and `trial` is the loop.
+//! Reading order: `data` is what a trial trains on, `network` the layout of its network, `engine` the forward and backward
+//! pass, `optim` the optimizers, `measure` what is sampled on the way, `checkpoint` what is kept of an unfinished trial,
+//! and `trial` the loop. `candle` runs the same networks on Candle's stock operations.
 //!
 //! The numerics class of all this is [`CPU_F32`]: a change that alters any bit of any
 //! result raises its version.
 
-mod adamw;
-mod augment;
+mod backend;
 mod bench;
+pub(crate) mod candle;
 mod checkpoint;
-mod composed;
-mod compute;
 mod data;
 mod engine;
-mod hessian;
-mod layer;
-mod loss;
-mod maps;
-mod metrics;
-mod norm;
-mod optimizer;
-mod order;
-mod params;
-mod plan;
-mod pool;
-mod predict;
-mod probe;
-#[cfg(test)]
-mod reference;
-mod schedule;
-mod simd;
-mod stock;
-mod taps;
-mod team;
+pub(crate) mod measure;
+pub(crate) mod network;
+pub(crate) mod optim;
 #[cfg(test)]
 mod tests;
-mod tiles;
 mod toy;
 mod trial;
-mod wgrad;
 
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -49,19 +27,19 @@ use std::time::{Duration, Instant};
 use ergodic_common::config::{ModelKind, Toy, TrialConfig};
 use ergodic_common::duration::format_duration;
 use ergodic_common::net::Net;
-use ergodic_common::seed::{Purpose, Streams};
+use ergodic_common::random_streams::{Purpose, Streams};
 use ergodic_common::spec::Measure;
 use ergodic_common::trial::{CPU_F32, Curve, TrialKey, TrialResult};
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
 pub use bench::{BenchReport, measure_training_speed};
+pub use candle::engine::CandleDevice;
 pub use checkpoint::CheckpointStore;
 pub use data::TrialData;
-pub use simd::{Isa, IsaError};
-pub use stock::CandleDevice;
+pub use engine::simd::{Isa, IsaError};
 
-use simd::{Portable, Simd16};
+use engine::simd::{Portable, Simd16};
 use trial::Training;
 
 /// Everything a trial needs.
@@ -197,12 +175,12 @@ impl Isa {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => match pulp::x86::V4::try_new() {
-                Some(token) => program.run_with(simd::Avx512(token)),
+                Some(token) => program.run_with(engine::simd::Avx512(token)),
                 None => program.run_with(Portable),
             },
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => match pulp::x86::V3::try_new() {
-                Some(token) => program.run_with(simd::Avx2(token)),
+                Some(token) => program.run_with(engine::simd::Avx2(token)),
                 None => program.run_with(Portable),
             },
             #[cfg(not(target_arch = "x86_64"))]

@@ -8,17 +8,17 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ergodic_common::config::{AdamW, Toy, TrainConfig};
-use ergodic_common::seed::{Purpose, RandomStream, Streams};
+use ergodic_common::random_streams::{Purpose, RandomStream, Streams};
 use ergodic_common::trial::{Outcome, TrialResult};
 
-use super::loss::LossTally;
-use super::metrics::{MetricSampler, PassResults, SampleInputs};
-use super::params::ParamLayout;
-use super::schedule::StepHyperparams;
+use super::engine::loss::LossTally;
+use super::measure::metrics::{MetricSampler, PassResults, SampleInputs};
+use super::network::params::ParamLayout;
+use super::optim::schedule::StepHyperparams;
 use super::{FinishedTrial, Job, failed_trial, timed_out_trial};
 
 /// Runs a trial to its end, or until its time is up. `None` when `stop` was raised.
-pub(super) fn run_toy_trial(job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -> Option<FinishedTrial> {
+pub(crate) fn run_toy_trial(job: &Job<'_>, toy: &Toy, stop: &AtomicBool) -> Option<FinishedTrial> {
     let (config, layout) = (job.config, ParamLayout::with_single_tensor(toy.dim as usize));
     let mut walk = ToyDescent::new(draw_initial_point(job, toy, layout.len), toy.dim as usize);
     let mut sampler = MetricSampler::new(config, job.measure, &layout);

@@ -9,33 +9,35 @@ use ergodic_common::spec::EvalStatistics;
 use ergodic_common::trial::{Outcome, TrialResult};
 use ergodic_common::weights::Weights;
 
-use super::augment::{self, TransformSequence};
+use super::backend::ComputeBackend;
 use super::checkpoint::{self, CheckpointEncoder, CheckpointStore};
-use super::compute::ComputeBackend;
+use super::data::augment;
+use super::data::augment::TransformSequence;
+use super::data::order::BatchSequence;
 use super::data::{ImageBatch, TrialData};
-use super::hessian::Hessian;
-use super::loss::LossTally;
-use super::metrics::{MetricSampler, PassResults, SampleInputs};
-use super::optimizer::{TrainedRanges, TrainingState, with_tensor_data};
-use super::order::BatchSequence;
-use super::params::ParamLayout;
-use super::predict::ProbePredictions;
-use super::probe::{self, GradientNoise};
-use super::schedule::StepHyperparams;
-use super::simd::Simd16;
+use super::engine::loss::LossTally;
+use super::engine::simd::Simd16;
+use super::measure::gradient_stats;
+use super::measure::gradient_stats::GradientNoise;
+use super::measure::hessian::Hessian;
+use super::measure::metrics::{MetricSampler, PassResults, SampleInputs};
+use super::measure::probe_set::ProbePredictions;
+use super::network::params::ParamLayout;
+use super::optim::schedule::StepHyperparams;
+use super::optim::state::{TrainedRanges, TrainingState, with_tensor_data};
 use super::{FinishedTrial, Job, timed_out_trial};
 
 /// Test images evaluated at a time.
 const TEST_CHUNK: usize = TEST_BATCH as usize;
 
 /// One trial on its way.
-pub(super) struct Training<'a, S> {
+pub(crate) struct Training<'a, S> {
     s: S,
     job: &'a Job<'a>,
     net: &'a Net,
     data: &'a TrialData,
     engine: ComputeBackend,
-    pub(super) state: TrainingState,
+    pub(crate) state: TrainingState,
     trained: TrainedRanges,
     batches: BatchSequence<'a>,
     transforms: TransformSequence<'a>,
@@ -65,7 +67,7 @@ fn load_or_draw_weights(layout: &ParamLayout, net: &Net, job: &Job<'_>) -> Resul
 }
 
 impl<'a, S: Simd16> Training<'a, S> {
-    pub(super) fn new(s: S, job: &'a Job<'a>, net: &'a Net, data: &'a TrialData) -> Result<Self> {
+    pub(crate) fn new(s: S, job: &'a Job<'a>, net: &'a Net, data: &'a TrialData) -> Result<Self> {
         let config = job.config;
         if let Some(why) = config.data.augment_problem() {
             return Err(Error::msg(format!("data.augment: {why}")));
@@ -100,19 +102,19 @@ impl<'a, S: Simd16> Training<'a, S> {
     }
 
     /// Loss and gradient of a step, counted from 0.
-    pub(super) fn compute_gradient(&mut self, step: u64) -> Result<LossTally> {
+    pub(crate) fn compute_gradient(&mut self, step: u64) -> Result<LossTally> {
         let batch =
             self.data.train_batch(self.batches.indices_at(step)).with_transforms(self.transforms.transforms_at(step));
         self.state.compute_gradient(self.s, &mut self.engine, &batch, step == 0)
     }
 
     /// Updates the weights after a step, counted from 0. Whether they are still finite.
-    pub(super) fn update_weights(&mut self, rates: StepHyperparams, step: u64) -> Result<bool> {
+    pub(crate) fn update_weights(&mut self, rates: StepHyperparams, step: u64) -> Result<bool> {
         self.state.update_weights(self.s, &self.trained, rates, self.job.config.train.nesterov, step)
     }
 
     /// Trains to the end, or until its time is up. `None` when `stop` was raised.
-    pub(super) fn run_to_end(mut self, stop: &AtomicBool) -> Result<Option<FinishedTrial>> {
+    pub(crate) fn run_to_end(mut self, stop: &AtomicBool) -> Result<Option<FinishedTrial>> {
         let mut sampler = MetricSampler::new(self.job.config, self.job.measure, self.engine.layout());
         let steps = self.job.config.total_steps();
         if sampler.needs_initial_weights() {
@@ -383,7 +385,7 @@ impl<'a, S: Simd16> Training<'a, S> {
 
     /// Gradient noise at the present weights.
     fn measure_gradient_noise(&mut self, steps: u64) -> Result<GradientNoise> {
-        let mut stream = probe::open_measure_stream(self.job.streams, "noise", steps);
+        let mut stream = gradient_stats::open_measure_stream(self.job.streams, "noise", steps);
         let (batch, augment) = (self.job.config.effective_batch_size() as usize, self.job.config.data.augment);
         let (mut images, mut moves) = (Vec::new(), Vec::new());
         let (s, data, engine) = (self.s, self.data, &mut self.engine);
@@ -391,8 +393,8 @@ impl<'a, S: Simd16> Training<'a, S> {
         let trained = engine.layout().matching_ranges(|p| p.trained);
         let mut done = Ok(LossTally::default());
         with_tensor_data(&self.state.weights, |weights| {
-            probe::estimate_gradient_noise(&trained, len, batch, |gradient| {
-                probe::draw_batch_indices(data.train_indices(), batch, &mut stream, &mut images);
+            gradient_stats::estimate_gradient_noise(&trained, len, batch, |gradient| {
+                gradient_stats::draw_batch_indices(data.train_indices(), batch, &mut stream, &mut images);
                 augment::draw_transforms(augment, batch, &mut stream, &mut moves);
                 let pass =
                     engine.compute_gradient(s, weights, &data.train_batch(&images).with_transforms(&moves), gradient);
@@ -405,7 +407,7 @@ impl<'a, S: Simd16> Training<'a, S> {
     /// The largest eigenvalue of the Hessian of what was minimised on the last batch, at the present weights. `None` when that was
     /// broken off.
     fn measure_curvature(&mut self, steps: u64, stop: &AtomicBool) -> Result<Option<f64>> {
-        let mut stream = probe::open_measure_stream(self.job.streams, "hessian", steps);
+        let mut stream = gradient_stats::open_measure_stream(self.job.streams, "hessian", steps);
         let parameters = with_tensor_data(&self.state.weights, |w| self.engine.layout().unpack_params(w))?;
         let batch = self
             .data
@@ -414,7 +416,7 @@ impl<'a, S: Simd16> Training<'a, S> {
         let hessian = Hessian::new(self.s, self.net, self.job.config.train.loss, &parameters, &batch);
         let (len, trained) = hessian.direction_layout();
         let product = |direction: &[f64]| (!self.should_abort(stop)).then(|| hessian.product_with(direction));
-        Ok(probe::lanczos_largest_eigenvalue((len, &trained), &mut stream, product))
+        Ok(gradient_stats::lanczos_largest_eigenvalue((len, &trained), &mut stream, product))
     }
 
     fn finish_trial(self, sampler: MetricSampler<'_>, steps: u64, outcome: Outcome) -> Result<FinishedTrial> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, BooleanArray, Float64Array, Int16Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow_schema::{ArrowError, DataType, Field, Schema};
-use ergodic_common::axis::{Axis, AxisValues};
-use ergodic_common::tree::SpecValue;
+use ergodic_common::grid::axis::{Axis, AxisValues};
+use ergodic_common::spec_file::node::SpecValue;
 use ergodic_common::trial::to_hex;
 use ergodic_common::{Outcome, Spec, TrialResult};
 

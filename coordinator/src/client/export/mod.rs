@@ -4,20 +4,20 @@
 //! the manifest names them, which is replaced in one piece. `DATASET.md` describes the result.
 
 pub(super) mod columns;
+mod dataset_writer;
 pub(super) mod encode;
-pub(super) mod manifest;
-mod place;
 #[cfg(feature = "sql")]
-pub(super) mod read;
-mod write;
+pub(super) mod library;
+mod location;
+pub(super) mod manifest;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use ergodic_common::figures::format_significant;
-use ergodic_common::grammar::GRAMMAR;
+use ergodic_common::number_format::format_significant;
 use ergodic_common::spec::SpecSource;
+use ergodic_common::spec_file::grammar::GRAMMAR;
 use ergodic_common::{ErrorCode, Spec, TrialResult};
 use ergodic_proto::convert::WireError;
 use ergodic_proto::status::UserError;
@@ -26,9 +26,9 @@ use ergodic_proto::v1;
 use super::{Client, commands};
 use crate::failpoint;
 use columns::{DatasetColumns, ExportRow, ProbeSet};
+use dataset_writer::{DatasetWriter, WriteContext};
+use location::{DatasetLocation, DatasetRoot, StoredManifest};
 use manifest::{Manifest, ManifestCursor, TABLES};
-use place::{DatasetLocation, DatasetRoot, StoredManifest};
-use write::{DatasetWriter, WriteContext};
 
 /// What to export, and where to.
 #[derive(Debug, Clone)]
@@ -318,7 +318,7 @@ fn invalid_response_error(error: &WireError) -> UserError {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::client::export::*;
 
     #[test]
     fn other_peoples_files_are_no_parts() {

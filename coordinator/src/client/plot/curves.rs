@@ -11,7 +11,7 @@ use super::{
     varying_axes,
 };
 use crate::client::commands::{query_curves, query_table};
-use crate::client::output::{AxisFormats, exact_value};
+use crate::client::render::{AxisFormats, exact_value};
 use crate::plot::Scene;
 use crate::plot::curves::{self, CurvesPlot, MeanCurve, MeanPoint};
 

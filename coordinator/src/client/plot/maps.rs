@@ -7,7 +7,7 @@ use super::{
     Client, PlotKind, PlotOptions, bad_input_error, build_axis_level, format_pooled_axes, format_subtitle, varying_axes,
 };
 use crate::client::commands::query_table;
-use crate::client::output::{AxisFormats, find_best_row};
+use crate::client::render::{AxisFormats, find_best_row};
 use crate::plot::heatmap::{self, CountedTrials, Heatmap, HeatmapCell};
 use crate::plot::{PlotAxis, Scene};
 
@@ -143,7 +143,7 @@ fn build_heatmap(table: &v1::TableResponse, stat: &str, options: &PlotOptions) -
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::client::plot::maps::*;
 
     #[test]
     fn what_chose_the_best_cell_is_said_and_whether_it_is_shown() {

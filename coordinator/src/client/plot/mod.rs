@@ -12,7 +12,7 @@ use ergodic_proto::v1;
 
 use super::Client;
 use super::commands::{query_status, query_table};
-use super::output::{AxisFormats, RowSelection, is_stream, write_atomic_file};
+use super::render::{AxisFormats, RowSelection, is_stream, write_atomic_file};
 use super::watch::count_done_trials;
 use crate::plot::{AxisLevel, PlotStyle, Scene};
 

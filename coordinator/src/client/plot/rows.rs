@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use ergodic_common::ErrorCode;
-use ergodic_common::error::suggest_nearest;
-use ergodic_common::figures::can_round_to;
+use ergodic_common::number_format::can_round_to;
+use ergodic_common::spec_file::error::suggest_nearest;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
@@ -12,12 +12,13 @@ use super::{
     Client, PlotOptions, bad_input_error, format_axis_names, format_row_name, format_subtitle, query_pooled_axes,
     varying_axes,
 };
+use crate::client::commands::compare::{parse_axis_choices, query_contrasts};
 use crate::client::commands::{query_table, query_trials};
-use crate::client::compare::{parse_axis_choices, query_contrasts};
-use crate::client::output::{AxisFormats, exact_value, format_short_number};
+use crate::client::render::{AxisFormats, exact_value, format_short_number};
 use crate::plot::Scene;
+use crate::plot::differences;
+use crate::plot::differences::DifferenceRow;
 use crate::plot::distribution::{self, DistributionCell};
-use crate::plot::pairs::{self, DifferenceRow};
 
 /// Final values by cell or group of cells.
 pub(super) async fn draw_distribution(
@@ -122,7 +123,7 @@ pub(super) async fn draw_pairs(client: &mut Client, sweep: &str, options: &PlotO
     };
     let shown: Vec<DifferenceRow> = table.rows.iter().filter_map(pair).collect();
     let title = format!("{}: {} against {}, repeat by repeat", table.name, table.metric, compared.baseline);
-    pairs::draw_differences(
+    differences::draw_differences(
         &compared.metric,
         &compared.baseline,
         &shown,

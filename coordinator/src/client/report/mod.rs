@@ -7,15 +7,15 @@ use std::path::Path;
 
 use ergodic_common::spec::SpecSource;
 use ergodic_common::{BUILD, ErrorCode, Spec};
+use ergodic_proto::checksum::Checksummed as _;
 use ergodic_proto::convert::WireError;
-use ergodic_proto::seal::Checksummed as _;
 use ergodic_proto::status::UserError;
 use ergodic_proto::{PROTOCOL_VERSION, v1};
 
 use super::Client;
 use super::commands::{query_status, query_table, query_trials};
-use super::output::{is_missing_ranks, write_atomic_file};
 use super::plot::{MAX_CURVES, PlotKind, PlotOptions, check_plot_size, draw_scene, varying_axes};
+use super::render::{is_missing_ranks, write_atomic_file};
 use super::watch::{count_done_trials, format_duration, state_word};
 use page::ReportPage;
 
@@ -254,7 +254,7 @@ fn format_utc(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::client::report::*;
 
     #[test]
     fn seconds_are_dates() {

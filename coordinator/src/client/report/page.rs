@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use ergodic_common::text::escape_lines;
+use ergodic_common::escape::escape_lines;
 use ergodic_proto::v1;
 
-use crate::client::output::{
+use crate::client::render::{
     AxisFormats, find_best_row, format_incomplete_counts, format_mean_and_interval, format_trial_statistics, rank_mark,
     render_legend,
 };
@@ -140,7 +140,7 @@ fn escape_html(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::client::report::page::*;
 
     #[test]
     fn nothing_that_a_user_wrote_is_markup() {

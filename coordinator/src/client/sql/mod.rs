@@ -3,8 +3,8 @@
 //! What is queried is a dataset, be it one that is there or one that is fetched for the query and removed after it, so that a query
 //! sees one commit of each sweep and asks nothing of a coordinator while it runs.
 
+mod answer;
 mod errors;
-mod show;
 mod tables;
 
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 use ergodic_proto::v1;
 
-use super::export::read::DatasetLibrary;
+use super::export::library::DatasetLibrary;
 use super::export::{ExportOptions, export_sweep};
 use super::latest::resolve_sweep_id;
-use super::output::OutputTarget;
+use super::render::OutputTarget;
 use super::watch::{count_done_trials, print_stderr_line};
 use super::{Client, commands};
 
@@ -159,7 +159,7 @@ async fn run_query(context: &SessionContext, options: &SqlOptions) -> Result<(),
     reading.verify_plan(&plan).map_err(|_| not_read_only_error(&options.query))?;
     let names = column_names(&plan);
     let rows = context.execute_logical_plan(plan).await?.execute_stream().await?;
-    show::write_answer(rows, names, &options.sink).await
+    answer::write_answer(rows, names, &options.sink).await
 }
 
 fn parse_statement(context: &SessionContext, query: &str) -> Result<Statement, DataFusionError> {

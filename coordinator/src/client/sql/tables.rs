@@ -22,8 +22,8 @@ use datafusion::prelude::SessionContext;
 
 use super::errors::TableColumns;
 use crate::client::export::columns::DatasetColumns;
+use crate::client::export::library::DatasetLibrary;
 use crate::client::export::manifest::{Manifest, TABLES};
-use crate::client::export::read::DatasetLibrary;
 
 /// The first column of each table.
 const SWEEP_COLUMN: &str = "sweep";
@@ -183,7 +183,7 @@ impl TableProvider for DatasetTable {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::client::sql::tables::*;
 
     #[test]
     fn types_are_widened_rather_than_refused() {

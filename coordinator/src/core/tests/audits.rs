@@ -1,6 +1,6 @@
 //! Audits: who may make them, when a sweep waits for them, and what becomes of those that fail.
 
-use super::*;
+use crate::core::tests::*;
 
 impl CoreModel {
     fn counts(&self) -> (u64, u64, u64, u64) {

@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 
 use super::rate::{RateLimitKey, RateLimiter};
 use super::{Limit, Limits, Permit};
-use crate::server::door::Principal;
+use crate::server::auth::Principal;
 use crate::server::listen::PeerInfo;
 
 /// How long a message may take from its first byte to its last.
@@ -194,7 +194,7 @@ impl MessageFraming {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::server::limits::layer::*;
 
     #[test]
     fn the_end_of_a_message_is_found_however_it_is_cut() {

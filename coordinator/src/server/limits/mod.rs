@@ -1,9 +1,9 @@
 //! How much at once: of everything that peers can make the coordinator hold there is a bound, and whoever asks beyond it is told
 //! when to ask again. The numbers are here; the table of them for people is in ARCHITECTURE.md.
 
-mod crowd;
+mod connections;
 mod layer;
-mod pages;
+mod paged;
 mod rate;
 
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use ergodic_proto::status::{UserError, overloaded};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 
-pub(crate) use crowd::{ConnectionLimit, ConnectionPermit};
+pub(crate) use connections::{ConnectionLimit, ConnectionPermit};
 pub(crate) use layer::LimitLayer;
-pub(crate) use pages::{PageSender, ResponseStream};
+pub(crate) use paged::{PageSender, ResponseStream};
 pub(crate) use rate::peer_network;
 
 /// Requests that are being answered; one that is answered by a stream counts until that begins.

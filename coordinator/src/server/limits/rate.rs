@@ -77,7 +77,7 @@ impl RateLimiter {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::server::limits::rate::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 

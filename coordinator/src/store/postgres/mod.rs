@@ -20,13 +20,13 @@ use session::PgSession;
 
 /// What makes each version of the schema out of the one before.
 const MIGRATIONS: [&str; 7] = [
-    include_str!("schema.sql"),
-    include_str!("schema2.sql"),
-    include_str!("schema3.sql"),
-    include_str!("schema4.sql"),
-    include_str!("schema5.sql"),
-    include_str!("schema6.sql"),
-    include_str!("schema7.sql"),
+    include_str!("migrations/0001_initial.sql"),
+    include_str!("migrations/0002_checksums.sql"),
+    include_str!("migrations/0003_removals.sql"),
+    include_str!("migrations/0004_audits.sql"),
+    include_str!("migrations/0005_launched_by.sql"),
+    include_str!("migrations/0006_grammar.sql"),
+    include_str!("migrations/0007_twins.sql"),
 ];
 /// Held while the schema is looked at and changed.
 const SCHEMA_LOCK: &str = "SELECT pg_advisory_xact_lock(7310020260001)";

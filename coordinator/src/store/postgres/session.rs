@@ -16,7 +16,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Postgres, Row};
 use tokio::runtime::Runtime;
 use tokio_stream::StreamExt as _;
 
-use crate::store::rows::{
+use crate::store::encoding::{
     attempt_checksum, curve_checksum, encode_curve, encode_f64s, encode_finding, encode_outcome,
     encode_present_predictions, predictions_checksum, replace_nul, trial_checksum,
 };

@@ -1,14 +1,14 @@
 //! What the two databases have in common: nearly every statement, and what becomes of their rows. Parameters are
 //! numbered in the order in which they first appear, which is how both of them understand `$1`.
 
-mod gather;
-mod grow;
+mod extend;
 mod read;
+mod reuse;
 mod write;
 
 use ergodic_common::TrialKey;
 
-use super::rows::{attempt_checksum, encode_finding};
+use super::encoding::{attempt_checksum, encode_finding};
 use super::{Attempt, Audit, StoreError, Twin};
 pub(super) use read::{read_trial_key, read_whole_trial_row, select_whole_trials_one_by_one, whole_trials};
 pub(super) use write::apply_write;

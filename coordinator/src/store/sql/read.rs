@@ -1,14 +1,14 @@
 //! Rows into what they mean.
 
 use ergodic_common::spec::SpecSource;
-use ergodic_common::terms::Share;
+use ergodic_common::spec::scheduling::Share;
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use super::{RowCallback, SqlConnection, SqlParam, SqlRow, damaged_column, select_all, select_number};
-use crate::core::interval::IntervalSet;
 use crate::core::{DataPin, Fence, LeaseRow, SweepRow, SweepTallies};
-use crate::store::rows::{
+use crate::interval_set::IntervalSet;
+use crate::store::encoding::{
     StoredNumbers, TrialFields, attempt_checksum, curve_checksum, decode_f64s, decode_files, decode_finding,
     decode_intervals, decode_outcome, decode_predictions, decode_state, lease_checksum, predictions_checksum,
     sweep_checksum,

@@ -2,18 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use ergodic_common::terms::Share;
+use ergodic_common::spec::scheduling::Share;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
-use super::gather::{count_contradictions, insert_reusing_sweep};
-use super::grow::{extend_sweep, insert_successor};
+use super::extend::{extend_sweep, insert_successor};
 use super::read::{find_sweep, has_trial_with_weights, read_trial_row, small_trials};
+use super::reuse::{count_contradictions, insert_reusing_sweep};
 use super::{
     SqlConnection, SqlParam, SqlRow, damaged_column, read_trial_key, read_whole_trial_row, select_all, select_number,
 };
 use crate::core::audits::Finding;
 use crate::core::{EndedLease, LeaseRow, SweepRow, SweepState, WorkerId};
-use crate::store::rows::{
+use crate::store::encoding::{
     FAILED_OUTCOME, curve_checksum, decode_finding, differing_fields, encode_files, encode_finding, encode_intervals,
     encode_state, lease_checksum, sweep_checksum,
 };

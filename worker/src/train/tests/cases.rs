@@ -9,7 +9,7 @@ use ergodic_common::config::{
 };
 use ergodic_common::dataset::{Dataset, Images, generate_glyphs};
 use ergodic_common::metric::Metric;
-use ergodic_common::seed::{SeedPlan, Streams, fixed_stream};
+use ergodic_common::random_streams::{SeedPlan, Streams, fixed_stream};
 use ergodic_common::spec::{Measure, Moment, Probe};
 use ergodic_common::trial::{Outcome, TrialKey, TrialResult};
 

@@ -11,10 +11,11 @@ use ergodic_common::trial::{Outcome, TrialResult};
 
 use super::cases;
 use crate::train::CandleDevice;
-use crate::train::composed::{self, CandleParams};
+use crate::train::candle::net;
+use crate::train::candle::net::CandleParams;
 
 /// The CPU, and the first CUDA device if there is one. Says aloud what is left out.
-pub(super) fn candle_devices() -> Vec<CandleDevice> {
+pub(crate) fn candle_devices() -> Vec<CandleDevice> {
     let cpu = CandleDevice { device: Device::Cpu, numerics_class: "stock-cpu".into(), name: "stock" };
     std::iter::once(cpu).chain(cuda()).collect()
 }
@@ -108,7 +109,7 @@ fn a_trial_on_stock_operations_diverges_at_its_step() {
 /// Parameters of lanes, each with numbers of its own; the second lane's are too large to stay finite.
 fn lanes(net: &Net, numbers: &[usize], device: &Device) -> CandleParams {
     let of_lane = |param: &Param, lane: usize| -> Vec<f64> {
-        let mut stream = ergodic_common::seed::fixed_stream(&param.name, lane as u64);
+        let mut stream = ergodic_common::random_streams::fixed_stream(&param.name, lane as u64);
         let wild = if lane == 1 { 1e25 } else { 1.0 };
         let (centre, spread) = match param.role {
             ParamRole::Weight => (0.0, (2.0 / param.fan_in as f64).sqrt()),
@@ -117,7 +118,7 @@ fn lanes(net: &Net, numbers: &[usize], device: &Device) -> CandleParams {
         (0..param.len).map(|_| wild * (centre + spread * stream.next_normal())).collect()
     };
     let all = |param: &Param| numbers.iter().flat_map(|lane| of_lane(param, *lane)).collect::<Vec<f64>>();
-    let var = |param: &Param| composed::build_param(&all(param), numbers.len(), DType::F32, device).expect("a tensor");
+    let var = |param: &Param| net::build_param(&all(param), numbers.len(), DType::F32, device).expect("a tensor");
     net.params().iter().map(var).collect()
 }
 
@@ -125,7 +126,7 @@ fn lanes(net: &Net, numbers: &[usize], device: &Device) -> CandleParams {
 fn descend(net: &Net, numbers: &[usize], device: &Device) -> Vec<Vec<u32>> {
     const BATCH: usize = 3;
     let params = lanes(net, numbers, device);
-    let mut stream = ergodic_common::seed::fixed_stream("images", 0);
+    let mut stream = ergodic_common::random_streams::fixed_stream("images", 0);
     let image: Vec<f32> = (0..BATCH * net.input.len()).map(|_| stream.next_normal() as f32).collect();
     let shape = (1, BATCH, net.input.height, net.input.width, net.input.channels);
     let images = Tensor::from_vec(image, shape, &Device::Cpu).and_then(|x| x.to_device(device)).expect("a tensor");
@@ -138,11 +139,11 @@ fn descend(net: &Net, numbers: &[usize], device: &Device) -> Vec<Vec<u32>> {
         bits.iter_mut().zip(rows).for_each(|(bits, row)| bits.extend(row.into_iter().map(canonical)));
     };
     for _ in 0..2 {
-        let passed = composed::forward_pass(net, &params, &images, None).expect("a pass");
+        let passed = net::forward_pass(net, &params, &images, None).expect("a pass");
         let loss = ergodic_common::config::Loss::CrossEntropy { smoothing: 0.1 };
-        let objective = composed::compute_objective(&passed.logits, &labels, loss, 1.0 / BATCH as f64).expect("a loss");
+        let objective = net::compute_objective(&passed.logits, &labels, loss, 1.0 / BATCH as f64).expect("a loss");
         keep(&objective);
-        let gradients = composed::compute_gradients(&params, &objective).expect("a gradient");
+        let gradients = net::compute_gradients(&params, &objective).expect("a gradient");
         let step = |var: &Var, gradient: &Tensor| var.set(&(var.as_tensor() - (gradient * 0.1)?)?);
         params.iter().zip(&gradients).for_each(|(var, g)| step(var, g).expect("a step"));
     }

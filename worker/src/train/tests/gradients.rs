@@ -3,13 +3,14 @@
 use ergodic_common::config::Loss::{self, CrossEntropy};
 use ergodic_common::config::{DataConfig, DatasetName, ModelKind, Norm, VggDepth};
 use ergodic_common::net::{ActivationShape, Layer, LinearOp, Net, NormScope, NormSpec, ParamRole, Pool};
-use ergodic_common::seed::fixed_stream;
+use ergodic_common::random_streams::fixed_stream;
 
 use super::cases;
+use crate::train::candle::reference;
+use crate::train::candle::reference::{ReferenceBatch, ReferenceParams};
 use crate::train::data::TrialData;
 use crate::train::engine::CpuEngine;
-use crate::train::plan::HaloGrid;
-use crate::train::reference::{self, ReferenceBatch, ReferenceParams};
+use crate::train::network::plan::HaloGrid;
 use crate::train::{Isa, SimdProgram};
 
 /// A network with random parameters on some images.
@@ -62,7 +63,7 @@ impl GradientCase {
     fn fast(&mut self, isa: Isa) -> (f64, Vec<f32>) {
         struct FastPass<'a>(&'a mut GradientCase, &'a mut (f64, Vec<f32>));
         impl SimdProgram for FastPass<'_> {
-            fn run_with<S: crate::train::simd::Simd16>(self, s: S) {
+            fn run_with<S: crate::train::engine::simd::Simd16>(self, s: S) {
                 let Self(bench, (loss, gradient)) = self;
                 gradient.resize(bench.packed.len(), 0.0);
                 let indices = bench.data.train_indices()[..bench.images].to_vec();

@@ -1,7 +1,7 @@
 //! A linear classifier trained by the textbook, in f64 and without any of the trainer's code but its data.
 
 use ergodic_common::config::{Loss, TrialConfig};
-use ergodic_common::seed::{Purpose, Streams};
+use ergodic_common::random_streams::{Purpose, Streams};
 
 use super::cases;
 
@@ -73,7 +73,7 @@ fn norm(x: &[f64]) -> f64 {
 
 /// Of the initial weights under squared errors: the trace of the covariance of an image's gradient over the training
 /// images, and the largest eigenvalue of the Hessian of the first batch's loss.
-pub(super) fn noise_and_curvature(config: &TrialConfig, streams: &Streams) -> (f64, f64) {
+pub(crate) fn noise_and_curvature(config: &TrialConfig, streams: &Streams) -> (f64, f64) {
     let data = data(config, streams);
     let mut stream = streams.open_stream(Purpose::Head, b"head.weight");
     let w: Vec<f64> = (0..INPUTS * CLASSES).map(|_| (2.0 / INPUTS as f64).sqrt() * stream.next_normal()).collect();
@@ -108,7 +108,7 @@ pub(super) fn noise_and_curvature(config: &TrialConfig, streams: &Streams) -> (f
 }
 
 /// All metrics but noise and curvature in the order of their names, after every `every` steps of sequential batches.
-pub(super) fn trial(config: &TrialConfig, streams: &Streams, every: usize) -> Vec<Vec<f64>> {
+pub(crate) fn trial(config: &TrialConfig, streams: &Streams, every: usize) -> Vec<Vec<f64>> {
     let data = data(config, streams);
     let train = &config.train;
     let mut stream = streams.open_stream(Purpose::Head, b"head.weight");

@@ -1,10 +1,10 @@
 //! Tests of the trainer as a whole.
 
-pub(super) mod cases;
+pub(crate) mod cases;
 mod devices;
 mod gradients;
+mod input_pipeline;
 mod linear;
-mod meetings;
 mod ops;
 mod torch;
 mod toy;

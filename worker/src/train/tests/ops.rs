@@ -6,16 +6,17 @@ use std::cell::Cell;
 use candle_core::{Device, Tensor, Var};
 use ergodic_common::config::Loss;
 use ergodic_common::net::{ActivationShape, Layer, LinearOp, Net, NormScope, NormSpec, ParamRole, Pool};
-use ergodic_common::seed::{RandomStream, fixed_stream};
+use ergodic_common::random_streams::{RandomStream, fixed_stream};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::train::composed;
+use crate::train::candle::net;
+use crate::train::candle::reference;
+use crate::train::candle::reference::{ReferenceBatch, ReferenceParams};
 use crate::train::data::ImageBatch;
 use crate::train::engine::CpuEngine;
-use crate::train::plan;
-use crate::train::reference::{self, ReferenceBatch, ReferenceParams};
-use crate::train::simd::Simd16;
+use crate::train::engine::simd::Simd16;
+use crate::train::network::plan;
 use crate::train::{Isa, SimdProgram};
 
 /// A hidden layer: output channels, map, norm with how many groups it may have, pool.
@@ -442,7 +443,7 @@ fn convolved(layer: &Layer, by_candle: bool) -> Vec<Vec<f64>> {
     let x = Var::from_tensor(&normal(&[1, 3, height, width, channels])).expect("a variable");
     let w = Var::from_tensor(&normal(&[1, layer.fan_in() * outputs])).expect("a variable");
     let weights = normal(&[1, 3, layer.output.height, layer.output.width, outputs]);
-    let y = if by_candle { by_conv2d(layer, &x, &w) } else { composed::apply_linear_op(layer, &x, &w) };
+    let y = if by_candle { by_conv2d(layer, &x, &w) } else { net::apply_linear_op(layer, &x, &w) };
     let sum = (y.expect("a convolution") * weights).and_then(|y| y.sum_all()).expect("a sum");
     let gradients = sum.backward().expect("gradients");
     let numbers = |tensor: &Tensor| tensor.flatten_all().and_then(|x| x.to_vec1()).expect("numbers");

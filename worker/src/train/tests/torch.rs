@@ -5,20 +5,20 @@
 
 use ergodic_common::config::{AdamW, InitScheme, Loss, ModelConfig, ModelKind, Norm, VggDepth, WeightDecayScope};
 use ergodic_common::net::{ActivationShape, Net, ParamRole};
-use ergodic_common::seed::Purpose;
+use ergodic_common::random_streams::Purpose;
 use serde_json::Value;
 
 use super::{cases, devices};
-use crate::train::compute::ComputeBackend;
+use crate::train::backend::ComputeBackend;
+use crate::train::candle::engine::CandleEngine;
 use crate::train::data::ImageBatch;
 use crate::train::engine::CpuEngine;
-use crate::train::hessian::Hessian;
-use crate::train::optimizer::{TrainedRanges, TrainingState, with_tensor_data};
-use crate::train::params::ParamLayout;
-use crate::train::probe;
-use crate::train::schedule::StepHyperparams;
-use crate::train::simd::Simd16;
-use crate::train::stock::CandleEngine;
+use crate::train::engine::simd::Simd16;
+use crate::train::measure::gradient_stats;
+use crate::train::measure::hessian::Hessian;
+use crate::train::network::params::ParamLayout;
+use crate::train::optim::schedule::StepHyperparams;
+use crate::train::optim::state::{TrainedRanges, TrainingState, with_tensor_data};
 use crate::train::{CandleDevice, Isa, SimdProgram};
 
 const FIXTURE: &str = include_str!("../../../../tests/oracles/trajectories.json");
@@ -275,7 +275,8 @@ impl SimdProgram for Curved<'_> {
         let hessian = Hessian::new(s, &net, loss, &self.parameters(&net), &source);
         let (len, trained) = hessian.direction_layout();
         let mut stream = cases::streams(0).open_stream(Purpose::Measure, b"");
-        let top = probe::lanczos_largest_eigenvalue((len, &trained), &mut stream, |v| Some(hessian.product_with(v)));
+        let top =
+            gradient_stats::lanczos_largest_eigenvalue((len, &trained), &mut stream, |v| Some(hessian.product_with(v)));
         *self.found = top.expect("nobody breaks it off");
     }
 }

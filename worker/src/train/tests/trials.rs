@@ -11,14 +11,14 @@ use ergodic_common::config::{
 };
 use ergodic_common::metric::Metric;
 use ergodic_common::net::Net;
-use ergodic_common::seed::{Purpose, Streams};
+use ergodic_common::random_streams::{Purpose, Streams};
 use ergodic_common::spec::{EvalStatistics, Measure};
 use ergodic_common::trial::{Outcome, TrialKey, TrialResult, to_hex};
 use ergodic_common::weights::Weights;
 
 use super::cases;
-use crate::train::params::ParamLayout;
-use crate::train::plan;
+use crate::train::network::params::ParamLayout;
+use crate::train::network::plan;
 use crate::train::{CheckpointStore, Deadline, Isa, Job, TrialData, run_trial};
 
 /// From here on, [`short_trials`] are of deep networks, which are slow without vectors.
@@ -505,13 +505,13 @@ fn gradient_noise_is_that_of_augmented_images() {
 
 /// What a network makes of the test set when its batch norms use means over the batches of an epoch, in f64.
 fn loss_under_estimates(config: &TrialConfig, file: &[u8]) -> f64 {
-    use crate::train::composed;
+    use crate::train::candle::net;
     use candle_core::{DType, Device, Tensor};
     let net = Net::from_config(config).expect("a network");
     let weights = Weights::from_safetensors(file, &net).expect("the file of a trial");
     let parameter = |numbers: &Vec<f32>| {
         let numbers: Vec<f64> = numbers.iter().map(|x| f64::from(*x)).collect();
-        composed::build_param(&numbers, 1, DType::F64, &Device::Cpu).expect("a tensor")
+        net::build_param(&numbers, 1, DType::F64, &Device::Cpu).expect("a tensor")
     };
     let params: Vec<_> = weights.params.iter().map(parameter).collect();
     let data = TrialData::new(cases::dataset(), &config.data, &cases::streams(0)).expect("enough images");
@@ -524,7 +524,7 @@ fn loss_under_estimates(config: &TrialConfig, file: &[u8]) -> f64 {
     let batches: Vec<&[u32]> = data.train_indices().chunks_exact(config.effective_batch_size() as usize).collect();
     let mut means: Option<Vec<[Tensor; 2]>> = None;
     for batch in &batches {
-        let passed = composed::forward_pass(&net, &params, &images(data.train_batch(batch)), None).expect("a pass");
+        let passed = net::forward_pass(&net, &params, &images(data.train_batch(batch)), None).expect("a pass");
         let pixels = net.layers.iter().map(|l| (batch.len() * l.output.height * l.output.width) as f64);
         let share = 1.0 / batches.len() as f64;
         let of_batch = passed.batch_statistics.iter().zip(pixels).map(|([mean, variance], n)| {
@@ -540,10 +540,9 @@ fn loss_under_estimates(config: &TrialConfig, file: &[u8]) -> f64 {
     }
     let test = data.test_batch(data.test_indices());
     let labels: Vec<u8> = test.labels().collect();
-    let passed = composed::forward_pass(&net, &params, &images(test), means.as_ref()).expect("a pass");
+    let passed = net::forward_pass(&net, &params, &images(test), means.as_ref()).expect("a pass");
     let loss = Loss::CrossEntropy { smoothing: 0.0 };
-    let objective =
-        composed::compute_objective(&passed.logits, &labels, loss, 1.0 / labels.len() as f64).expect("a loss");
+    let objective = net::compute_objective(&passed.logits, &labels, loss, 1.0 / labels.len() as f64).expect("a loss");
     objective.get(0).and_then(|x| x.to_scalar()).expect("a number")
 }
 

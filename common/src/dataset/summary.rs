@@ -1,0 +1,282 @@
+//! What a dataset is, in words: so that whoever launches a sweep sees that it is what was meant.
+
+use std::fmt::Write as _;
+
+use super::{DataError, Dataset, Images, Subset};
+use crate::Spec;
+use crate::config::{DataConfig, DatasetName, TrialConfig};
+use crate::trial::{TrialKey, to_hex};
+
+/// What a new sweep trains on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatasetSummary {
+    /// Which images, and how they were chosen.
+    pub provenance: String,
+    /// What these look like: shape, range, and images of each class.
+    pub description: String,
+}
+
+/// Classes whose images are counted one by one.
+const MAX_LISTED_CLASSES: usize = 20;
+
+impl Dataset {
+    /// What the cells of a new sweep train on, `configs` being one of every shape class. `named` is the dataset, and `hash` that
+    /// of its canonical form.
+    ///
+    /// # Errors
+    /// It has fewer images than are asked for, or would be taken for something else than it is.
+    pub fn summarize_use(
+        &self,
+        named: &str,
+        hash: &[u8; 32],
+        spec: &Spec,
+        configs: &[TrialConfig],
+    ) -> Result<DatasetSummary, DataError> {
+        self.refuse_misread(named)?;
+        let largest = |size: fn(&DataConfig) -> u32| configs.iter().map(|c| size(&c.data)).max().unwrap_or_default();
+        let (train, test) = (largest(|data| data.train), largest(|data| data.test));
+        let (needed, validation) = (largest(|data| data.train + data.validation), largest(|data| data.validation));
+        for (field, word, n, part) in [("train", "training", needed, &self.train), ("test", "test", test, &self.test)] {
+            if n as usize > part.len() {
+                let there = part.len();
+                return Err(DataError(format!(
+                    "data.{field}: {named} has {there} {word} images here, not {n}: set data.{field} = {there}, or fewer"
+                )));
+            }
+        }
+        let Some(first) = configs.iter().find(|config| config.model.kind.needs_images()) else {
+            return Ok(DatasetSummary { provenance: "no data".into(), description: String::new() });
+        };
+        // Where cells differ in both, as many as fit beside those to validate on.
+        let train = train.min(self.train.len() as u32 - validation);
+        let used = DataConfig { train, test, validation, ..first.data.clone() };
+        // The choice ignores repeat and cell.
+        let subset = self.choose_subset(&used, &spec.trial_streams(TrialKey { cell: 0, repeat: 0 }, [0; 32]))?;
+        let up_to = configs.iter().any(|config| (config.data.train, config.data.test) != (train, test));
+        let words = format!(
+            "{named}: {}{}; blake3 {}",
+            if up_to { "up to " } else { "" },
+            self.describe_provenance(spec.seed, &subset),
+            &to_hex(hash)[..16]
+        );
+        Ok(DatasetSummary { provenance: words, description: self.describe_images(&used, &subset) })
+    }
+
+    /// `2000 of 10000 training images, all 2000 test images, class-balanced by seed 20`
+    fn describe_provenance(&self, seed: u64, subset: &Subset) -> String {
+        let (of_train, of_test) = self.name.split_sizes();
+        let parts = [
+            ("training", &subset.train, &self.train, of_train as usize),
+            ("test", &subset.test, &self.test, of_test as usize),
+        ];
+        let images = |(word, used, part, whole): &(&str, &Vec<u32>, &Images, usize)| match (used.len(), part.len()) {
+            (n, all) if n < all && all < *whole => format!("{n} of the first {all} of {whole} {word} images"),
+            (n, all) if n < all => format!("{n} of {all} {word} images"),
+            // Where more was not needed, no more files were read.
+            (all, _) if all < *whole => format!("the first {all} of {whole} {word} images (whatever their classes)"),
+            (all, _) => format!("all {all} {word} images"),
+        };
+        let [trained, tested] = parts.each_ref().map(images);
+        let aside = match subset.validation.len() {
+            0 => String::new(),
+            n => format!(", {n} others to validate on"),
+        };
+        let mut out = format!("{trained}{aside}, {tested}");
+        let chosen = || parts.iter().filter(|(_, used, part, _)| used.len() < part.len());
+        if chosen().next().is_none() {
+            return out;
+        }
+        let balanced = chosen().all(|(_, used, part, _)| self.is_class_balanced(used, part));
+        let how = if balanced { "class-balanced" } else { "as class-balanced as they allow" };
+        let _ = write!(out, ", {how} by seed {seed}");
+        out
+    }
+
+    fn is_class_balanced(&self, used: &[u32], part: &Images) -> bool {
+        let counts = self.class_counts(used, part);
+        counts.iter().max().unwrap_or(&0) - counts.iter().min().unwrap_or(&0) <= 1
+    }
+
+    /// Images of each class.
+    fn class_counts(&self, used: &[u32], part: &Images) -> Vec<usize> {
+        let mut counts = vec![0; self.name.class_count() as usize];
+        used.iter().for_each(|at| counts[part.labels[*at as usize] as usize] += 1);
+        counts
+    }
+
+    /// `28×28×1, bytes 0 … 255, standardized; 10 classes of 200 training images each`
+    fn describe_images(&self, config: &DataConfig, subset: &Subset) -> String {
+        let (height, width, channels) = self.name.image_shape();
+        let range = match value_range(&self.train) {
+            ValueRange::Bytes(low, high) => format!("bytes {low} … {high}"),
+            ValueRange::Numbers(low, high) => format!("numbers {low} … {high}"),
+        };
+        let inputs = match (config.standardize, self.train.floats.is_empty()) {
+            (true, _) => "standardized per channel",
+            (false, true) => "divided by 255",
+            (false, false) => "taken as they are",
+        };
+        let counts = self.class_counts(&subset.train, &self.train);
+        let classes = counts.len();
+        let (least, most) = (counts.iter().min().unwrap_or(&0), counts.iter().max().unwrap_or(&0));
+        let of_each = match (least == most, classes <= MAX_LISTED_CLASSES) {
+            (true, _) => format!("{classes} classes of {most} training images each"),
+            (false, true) => {
+                let counts: Vec<String> = counts.iter().map(usize::to_string).collect();
+                format!("{classes} classes of {} training images", counts.join(", "))
+            }
+            (false, false) => format!("{classes} classes of {least} to {most} training images"),
+        };
+        let noise = match config.label_noise {
+            0.0 => String::new(),
+            share => format!(", of whose labels {share} are replaced"),
+        };
+        format!("{height}×{width}×{channels} (height × width × channels), {range}, {inputs}; {of_each}{noise}")
+    }
+
+    /// A file may hold what another program means by the same tensors.
+    fn refuse_misread(&self, named: &str) -> Result<(), DataError> {
+        let DatasetName::File(data) = self.name else { return Ok(()) };
+        let (height, width, channels) = data.shape;
+        if height <= 4 && width == channels && width > 4 {
+            return Err(DataError(format!(
+                "{named}: 'x_train' has the shape [{}, {height}, {width}, {channels}], which looks like channels first, and would \
+                 be taken for {channels} channels of {height}×{width} pixels: expected [image, height, width, channel], so move \
+                 the channels to the end",
+                data.sizes.0
+            )));
+        }
+        let labels = || self.train.labels.iter().chain(&self.test.labels);
+        if labels().all(|label| *label > 0) {
+            let (least, most) = (labels().min().unwrap_or(&0), labels().max().unwrap_or(&0));
+            return Err(DataError(format!(
+                "{named}: the labels in 'y_train' and 'y_test' go from {least} to {most}, and would be taken for {} classes of \
+                 which the first have no image: expected labels from 0, so subtract {least}",
+                u32::from(*most) + 1
+            )));
+        }
+        let constant = match value_range(&self.train) {
+            ValueRange::Bytes(low, high) => low == high,
+            ValueRange::Numbers(low, high) => low == high,
+        };
+        if constant {
+            return Err(DataError(format!("{named}: all numbers in 'x_train' are equal: there is nothing to learn")));
+        }
+        Ok(())
+    }
+}
+
+enum ValueRange {
+    Bytes(u8, u8),
+    Numbers(f32, f32),
+}
+
+fn value_range(images: &Images) -> ValueRange {
+    if images.floats.is_empty() {
+        let ends = images.pixels.iter().fold((u8::MAX, 0), |(low, high), x| (low.min(*x), high.max(*x)));
+        return ValueRange::Bytes(ends.0, ends.1);
+    }
+    let ends = (f32::INFINITY, f32::NEG_INFINITY);
+    let (low, high) = images.floats.iter().fold(ends, |(low, high), x| (low.min(*x), high.max(*x)));
+    ValueRange::Numbers(low, high)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::dataset::summary::*;
+    use crate::pinned_file::{FileData, FilePin};
+    use crate::spec::SpecSource;
+
+    /// A dataset of a file with images of this shape, whose training images have these labels.
+    fn file(shape: (u32, u32, u32), labels: &[u8], pixels: u8) -> Dataset {
+        let numbers = (shape.0 * shape.1 * shape.2) as usize;
+        let part = |labels: &[u8]| {
+            let byte = |at: usize| if pixels == 0 { 7 } else { (at % usize::from(pixels)) as u8 };
+            Images {
+                pixels: (0..numbers * labels.len()).map(byte).collect(),
+                floats: Vec::new(),
+                labels: labels.to_vec(),
+            }
+        };
+        let (train, test) = (part(labels), part(&labels[..2]));
+        let classes = u32::from(*labels.iter().max().expect("labels")) + 1;
+        let sizes = (train.len() as u32, test.len() as u32);
+        Dataset {
+            name: DatasetName::File(FileData { hash: [1; 32], sizes, shape, classes, floats: false }),
+            train,
+            test,
+        }
+    }
+
+    fn looks(dataset: &Dataset, data: &str) -> Result<DatasetSummary, String> {
+        let DatasetName::File(images) = dataset.name else { panic!("of a file") };
+        let pin = FilePin { path: "d.safetensors".into(), hash: images.hash, images: Some(images) };
+        let text = format!(
+            "name = \"t\"\nseed = 4\n[data]\ndataset = \"d.safetensors\"\n{data}\n[model]\nkind = \"mlp\"\nhidden = [2]\nnorm = \
+             \"none\"\n[train]\nlr = 0.1\nsteps = 1\nbatch_size = 1\n"
+        );
+        let source = SpecSource { text, files: vec![pin], ..SpecSource::default() };
+        let spec = Spec::read_new(&source).map_err(|e| e.to_string())?;
+        let configs = spec.grid.class_configs();
+        dataset.summarize_use("d.safetensors", &[1; 32], &spec, &configs).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn what_is_trained_on_is_said_as_it_is() {
+        let data = file((2, 2, 1), &[0, 1, 0, 1, 0, 1, 0, 0], 200);
+        let said = |text: &str| looks(&data, text).expect("fine");
+        let all = said("");
+        assert_eq!(all.provenance, "d.safetensors: all 8 training images, all 2 test images; blake3 0101010101010101");
+        assert_eq!(
+            all.description,
+            "2×2×1 (height × width × channels), bytes 0 … 31, standardized per channel; 2 classes of 5, 3 training images"
+        );
+        let some = said("train = 4\nstandardize = false\nlabel_noise = 0.25");
+        assert!(
+            some.provenance.contains("4 of 8 training images, all 2 test images, class-balanced by seed 4;"),
+            "{some:?}"
+        );
+        assert!(
+            some.description.contains("divided by 255; 2 classes of 2 training images each, of whose labels 0.25"),
+            "{some:?}"
+        );
+        let skewed = file((2, 2, 1), &[0, 1, 0, 0, 0, 0, 0, 0], 200);
+        let most = looks(&skewed, "train = 6\ntest = 1").expect("fine");
+        let words = "6 of 8 training images, 1 of 2 test images, as class-balanced as they allow by seed 4";
+        assert!(most.provenance.contains(words), "{most:?}");
+    }
+
+    #[test]
+    fn whole_files_of_several_are_not_called_balanced() {
+        let images = |labels: &[u8]| Images { pixels: Vec::new(), labels: labels.to_vec(), floats: Vec::new() };
+        let cifar = Dataset { name: DatasetName::Cifar10, train: images(&[3, 3, 3, 5]), test: images(&[0, 1]) };
+        let subset = |train: &[u32]| Subset { train: train.to_vec(), test: vec![0], validation: Vec::new() };
+        let all = "the first 4 of 50000 training images (whatever their classes), 1 of the first 2 of 10000 test images, \
+                   class-balanced by seed 4";
+        assert_eq!(cifar.describe_provenance(4, &subset(&[0, 1, 2, 3])), all);
+        let some = "2 of the first 4 of 50000 training images, 1 of the first 2 of 10000 test images, class-balanced by seed 4";
+        assert_eq!(cifar.describe_provenance(4, &subset(&[0, 3])), some);
+    }
+
+    #[test]
+    fn a_dataset_that_would_be_taken_for_another_one_is_refused() {
+        let labels = [0, 1, 0, 1];
+        for (dataset, words) in [
+            (file((3, 32, 32), &labels, 200), "looks like channels first"),
+            (file((1, 28, 28), &labels, 200), "looks like channels first"),
+            (file((2, 2, 1), &[1, 2, 3, 1], 200), "go from 1 to 3"),
+            (file((2, 2, 1), &labels, 0), "nothing to learn"),
+        ] {
+            let error = looks(&dataset, "").expect_err(words);
+            assert!(error.contains(words) && error.contains("d.safetensors"), "{error}");
+        }
+        for fine in [file((32, 32, 3), &labels, 200), file((1, 1, 64), &labels, 200), file((4, 4, 4), &labels, 200)] {
+            assert_eq!(looks(&fine, "").map(|_| ()), Ok(()));
+        }
+        // As a file of which only a part is there.
+        let mut cut = file((2, 2, 1), &labels, 200);
+        cut.train.labels.pop();
+        let error = looks(&cut, "").expect_err("too few");
+        assert!(error.contains("has 3 training images here, not 4: set data.train = 3"), "{error}");
+    }
+}

@@ -1,0 +1,98 @@
+//! The terms on which the trials of a sweep are run, and those on which sweeps share workers. They stand at the top level
+//! of a sweep file, and none of them is part of a cell's identity.
+
+use std::time::Duration;
+
+use crate::duration::parse_duration;
+use crate::spec_file::error::SpecError;
+use crate::spec_file::reader::{NumberRange, TableReader, quote_value};
+
+/// How a sweep's trials are run.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Scheduling {
+    /// `time_limit`: an attempt that takes longer is broken off, and the trial fails.
+    pub time_limit: Option<Duration>,
+    /// What it is given of workers that others want too, unless a user says otherwise later.
+    pub share: Share,
+    /// `audit`: this share of trials is run a second time, in another worker process, and compared.
+    pub audit_share: f64,
+}
+
+/// A sweep's claim on workers that several sweeps want.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Share {
+    /// `priority`: a sweep of a lower one is given what one of a higher one cannot use.
+    pub priority: i32,
+    /// `weight`: sweeps of the same priority are given slot-seconds in this proportion.
+    pub weight: f64,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { priority: 0, weight: 1.0 }
+    }
+}
+
+/// Priorities.
+const PRIORITY_RANGE: NumberRange =
+    NumberRange { low: -100.0, high: 100.0, excludes_low: false, excludes_high: false, is_whole: true };
+/// Shares of trials.
+const AUDIT_SHARE_RANGE: NumberRange =
+    NumberRange { low: 0.0, high: 1.0, excludes_low: false, excludes_high: false, is_whole: false };
+/// Weights. Beyond these, virtual times would lose their seconds.
+const WEIGHT_RANGE: NumberRange =
+    NumberRange { low: 1e-6, high: 1e6, excludes_low: false, excludes_high: false, is_whole: false };
+
+impl Share {
+    /// With another priority, another weight, or both.
+    #[must_use]
+    pub fn with_updates(self, priority: Option<i32>, weight: Option<f64>) -> Self {
+        Self { priority: priority.unwrap_or(self.priority), weight: weight.unwrap_or(self.weight) }
+    }
+
+    /// Whether a priority and a weight may be such.
+    ///
+    /// # Errors
+    /// One of them may not, in words.
+    pub fn check_ranges(self) -> Result<Self, String> {
+        for (what, range, value) in
+            [("priority", PRIORITY_RANGE, f64::from(self.priority)), ("weight", WEIGHT_RANGE, self.weight)]
+        {
+            if !range.contains(value) {
+                return Err(format!("{what}: expected {}, found {value}", range.describe()));
+            }
+        }
+        Ok(self)
+    }
+
+    fn read_fields(r: &TableReader<'_>) -> Result<Self, SpecError> {
+        let default = Self::default();
+        Ok(Self {
+            priority: r.read_number("priority", PRIORITY_RANGE)?.map_or(default.priority, |priority| priority as i32),
+            weight: r.read_number("weight", WEIGHT_RANGE)?.unwrap_or(default.weight),
+        })
+    }
+}
+
+impl Scheduling {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// One of them is none.
+    pub fn read_fields(root: &TableReader<'_>) -> Result<Self, SpecError> {
+        let audit = root.read_number("audit", AUDIT_SHARE_RANGE)?.unwrap_or(0.0);
+        Ok(Self { time_limit: read_time_limit(root)?, share: Share::read_fields(root)?, audit_share: audit })
+    }
+}
+
+fn read_time_limit(r: &TableReader<'_>) -> Result<Option<Duration>, SpecError> {
+    let Some(node) = r.read_node("time_limit") else { return Ok(None) };
+    let limit = node.value.as_str().and_then(|text| parse_duration(text).ok());
+    limit.map(Some).ok_or_else(|| {
+        let found = quote_value(&node.value);
+        r.error_at(
+            "time_limit",
+            format!("expected a time above 0, like \"500ms\", \"30s\", \"10m\" or \"2h\", found {found}"),
+        )
+    })
+}

@@ -1,0 +1,7 @@
+//! A sweep file as data: a tree of values that remember where they were written, and readers that report errors
+//! with file, line and field.
+
+pub mod error;
+pub mod grammar;
+pub mod node;
+pub mod reader;

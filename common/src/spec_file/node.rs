@@ -1,0 +1,289 @@
+//! The untyped tree of a sweep file, in which every value remembers where it came from.
+
+use std::fmt;
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::spec_file::error::SpecError;
+
+/// Where a value was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A line of the sweep file, counted from 1.
+    Line(u32),
+    /// A `--set key=value`, which all values in it have in common.
+    Set(Arc<str>),
+    /// Nowhere: it is a default.
+    Default,
+}
+
+/// A value and its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SpecNode {
+    /// What was written.
+    pub value: SpecValue,
+    /// Where.
+    pub origin: Origin,
+}
+
+/// What may stand in a sweep file.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SpecValue {
+    /// `true`, `false`
+    Bool(bool),
+    /// `128`
+    Int(i64),
+    /// `0.1`
+    Float(f64),
+    /// `"mnist"`
+    Str(String),
+    /// `[1, 2]`
+    List(Vec<SpecNode>),
+    /// `{ kind = "sgd" }` or `[train]`
+    Table(SpecTable),
+}
+
+/// Keys and values in the order of the file.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SpecTable(pub Vec<(String, SpecNode)>);
+
+impl SpecValue {
+    /// The number, whether it was written as an integer or not.
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            Self::Int(i) => Some(*i as f64),
+            Self::Float(x) => Some(*x),
+            _ => None,
+        }
+    }
+
+    /// The text of a string.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::Str(s) => Some(s),
+            _ => None,
+        }
+    }
+
+    /// What kind of thing this is, in words for an error.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::List(items) if items.is_empty() => "an empty list".into(),
+            Self::List(_) => "a list".into(),
+            Self::Table(_) => "a table".into(),
+            other => other.to_string(),
+        }
+    }
+
+    /// Whether two values mean the same: `1` and `1.0` do.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        match (self.as_f64(), other.as_f64()) {
+            (Some(a), Some(b)) => a == b,
+            _ => self.to_string() == other.to_string(),
+        }
+    }
+}
+
+/// The canonical text: shortest digits that read back as the same number, `1` for `1.0`.
+impl fmt::Display for SpecValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool(b) => write!(f, "{b}"),
+            Self::Int(i) => write!(f, "{i}"),
+            Self::Float(x) => f.write_str(&format_shortest(*x)),
+            Self::Str(s) => f.write_str(s),
+            Self::List(items) => {
+                let items: Vec<String> = items.iter().map(|n| n.value.to_string()).collect();
+                write!(f, "[{}]", items.join(","))
+            }
+            Self::Table(table) => {
+                let items: Vec<String> = table.0.iter().map(|(k, n)| format!("{k}={}", n.value)).collect();
+                write!(f, "{{{}}}", items.join(","))
+            }
+        }
+    }
+}
+
+/// A number in the shortest digits that read back as the same `f64`, in plain notation from 1e-4 up to 1e7.
+pub fn format_shortest(x: f64) -> String {
+    let magnitude = x.abs();
+    if magnitude != 0.0 && !(1e-4..1e7).contains(&magnitude) { format!("{x:e}") } else { format!("{x}") }
+}
+
+impl SpecTable {
+    /// The value under `key`.
+    pub fn get(&self, key: &str) -> Option<&SpecNode> {
+        self.0.iter().find(|(k, _)| k == key).map(|(_, node)| node)
+    }
+
+    /// The value at a dotted path.
+    pub fn get_at_path(&self, path: &str) -> Option<&SpecNode> {
+        let (head, rest) = path.split_once('.').map_or((path, None), |(h, r)| (h, Some(r)));
+        let node = self.get(head)?;
+        match (rest, &node.value) {
+            (None, _) => Some(node),
+            (Some(rest), SpecValue::Table(table)) => table.get_at_path(rest),
+            _ => None,
+        }
+    }
+
+    /// Puts `node` at a dotted path, making tables on the way.
+    ///
+    /// # Errors
+    /// The part of the path at which something other than a table already stands.
+    pub fn set_at_path(&mut self, path: &str, node: SpecNode) -> Result<(), String> {
+        let (head, rest) = path.split_once('.').map_or((path, None), |(h, r)| (h, Some(r)));
+        let at = match self.0.iter().position(|(k, _)| k == head) {
+            Some(at) => at,
+            None => {
+                let empty = SpecNode { value: SpecValue::Table(Self::default()), origin: node.origin.clone() };
+                self.0.push((head.to_owned(), empty));
+                self.0.len() - 1
+            }
+        };
+        let slot = &mut self.0[at].1;
+        match (rest, &mut slot.value) {
+            (None, _) => *slot = node,
+            (Some(rest), SpecValue::Table(table)) => return table.set_at_path(rest, node),
+            (Some(_), _) => return Err(head.to_owned()),
+        }
+        Ok(())
+    }
+}
+
+/// Parses a TOML document.
+///
+/// # Errors
+/// Text that is not TOML, with its line.
+pub fn parse_document(text: &str) -> Result<SpecTable, SpecError> {
+    let lines = LineIndex::from_text(text);
+    let document = DeTable::parse(text).map_err(|e| {
+        let place = e.span().map_or(Origin::Default, |span| Origin::Line(lines.line_at(span.start)));
+        SpecError::new(place, "", format!("this is not valid TOML: {}", e.message()))
+    })?;
+    convert_table(&lines, document.get_ref(), &Origin::Default)
+}
+
+/// Parses one `--set key=value`; a value that is no TOML is taken as a string, so that `data.dataset=mnist` works.
+///
+/// # Errors
+/// A setting without `=` or with an empty key.
+pub fn parse_setting(setting: &str) -> Result<(String, SpecNode), SpecError> {
+    let place = Origin::Set(setting.into());
+    let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
+    let (key, value) = (key.trim(), value.trim());
+    if key.is_empty() || value.is_empty() {
+        let message = "expected key=value, for example train.epochs=5";
+        return Err(SpecError::new(place, "", message));
+    }
+    let value = match parse_document(&format!("v = {value}")) {
+        Ok(mut table) if table.0.len() == 1 => with_origin(table.0.remove(0).1, &place),
+        _ => SpecNode { value: SpecValue::Str(value.to_owned()), origin: place },
+    };
+    Ok((key.to_owned(), value))
+}
+
+fn with_origin(mut node: SpecNode, place: &Origin) -> SpecNode {
+    node.origin = place.clone();
+    match &mut node.value {
+        SpecValue::List(items) => *items = std::mem::take(items).into_iter().map(|n| with_origin(n, place)).collect(),
+        SpecValue::Table(table) => {
+            table.0 = std::mem::take(&mut table.0).into_iter().map(|(k, n)| (k, with_origin(n, place))).collect();
+        }
+        _ => {}
+    }
+    node
+}
+
+/// Where the lines of a text end.
+struct LineIndex(Vec<usize>);
+
+impl LineIndex {
+    fn from_text(text: &str) -> Self {
+        Self(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect())
+    }
+
+    /// The line, counted from 1, in which the byte at `offset` is.
+    fn line_at(&self, offset: usize) -> u32 {
+        1 + self.0.partition_point(|end| *end < offset) as u32
+    }
+}
+
+fn convert_table(lines: &LineIndex, from: &DeTable<'_>, outer: &Origin) -> Result<SpecTable, SpecError> {
+    let mut entries: Vec<(usize, String, SpecNode)> = Vec::with_capacity(from.len());
+    for (key, value) in from {
+        let name = key.get_ref().to_string();
+        entries.push((key.span().start, name.clone(), convert_node(lines, &name, value, outer)?));
+    }
+    entries.sort_by_key(|(at, ..)| *at);
+    Ok(SpecTable(entries.into_iter().map(|(_, key, node)| (key, node)).collect()))
+}
+
+fn convert_node(
+    lines: &LineIndex,
+    key: &str,
+    from: &Spanned<DeValue<'_>>,
+    outer: &Origin,
+) -> Result<SpecNode, SpecError> {
+    let span = from.span();
+    let place = if span.is_empty() { outer.clone() } else { Origin::Line(lines.line_at(span.start)) };
+    let bad = |message: &str| Err(SpecError::new(place.clone(), key, message));
+    let value = match from.get_ref() {
+        DeValue::String(s) => SpecValue::Str(s.to_string()),
+        DeValue::Boolean(b) => SpecValue::Bool(*b),
+        DeValue::Integer(i) => match i64::from_str_radix(i.as_str(), i.radix()) {
+            Ok(i) => SpecValue::Int(i),
+            Err(_) => return bad("this integer does not fit into 64 bits"),
+        },
+        DeValue::Float(x) => match x.as_str().parse::<f64>() {
+            // Adding 0 makes one zero of the two.
+            Ok(x) => SpecValue::Float(x + 0.0),
+            Err(_) => return bad("this is not a number"),
+        },
+        DeValue::Datetime(_) => return bad("a date cannot stand here"),
+        DeValue::Array(items) => {
+            SpecValue::List(items.iter().map(|item| convert_node(lines, key, item, &place)).collect::<Result<_, _>>()?)
+        }
+        DeValue::Table(inner) => SpecValue::Table(convert_table(lines, inner, &place)?),
+    };
+    Ok(SpecNode { value, origin: place })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::spec_file::node::*;
+
+    #[test]
+    fn values_know_their_lines() {
+        let tree = parse_document("a = 1\n[b]\nc = [1,\n 2.5]\n").expect("valid TOML");
+        assert_eq!(tree.get_at_path("a").map(|n| n.origin.clone()), Some(Origin::Line(1)));
+        let c = tree.get_at_path("b.c").expect("b.c is there");
+        let SpecValue::List(items) = &c.value else { panic!("c is a list") };
+        assert_eq!(items[1].origin, Origin::Line(4));
+    }
+
+    #[test]
+    fn settings_are_toml_or_else_strings() {
+        assert_eq!(parse_setting("a.b=5").expect("valid").1.value, SpecValue::Int(5));
+        assert_eq!(parse_setting("data.dataset=mnist").expect("valid").1.value, SpecValue::Str("mnist".into()));
+        assert!(parse_setting("oops").is_err());
+    }
+
+    #[test]
+    fn set_makes_tables_but_never_replaces_a_number_by_one() {
+        let mut tree = parse_document("a = 1").expect("valid TOML");
+        let node = SpecNode { value: SpecValue::Int(2), origin: Origin::Default };
+        assert_eq!(tree.set_at_path("x.y.z", node.clone()), Ok(()));
+        assert_eq!(tree.get_at_path("x.y.z"), Some(&node));
+        assert_eq!(tree.set_at_path("a.b", node), Err("a".into()));
+    }
+
+    #[test]
+    fn one_is_written_the_same_however_it_was_typed() {
+        assert_eq!(SpecValue::Int(1).to_string(), SpecValue::Float(1.0).to_string());
+        assert_eq!(format_shortest(5e-5), "5e-5");
+        assert_eq!(format_shortest(0.1), "0.1");
+    }
+}

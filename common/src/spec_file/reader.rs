@@ -1,0 +1,287 @@
+//! Reading typed fields out of the untyped tree: every error names the field, every unknown key its nearest neighbour.
+
+use std::cell::RefCell;
+
+use crate::pinned_file::{FilePin, SAFETENSORS_SUFFIX};
+use crate::spec_file::error::{SpecError, suggest_nearest};
+use crate::spec_file::grammar::ReadingMode;
+use crate::spec_file::node::{Origin, SpecNode, SpecTable, SpecValue};
+
+/// The numbers a field accepts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NumberRange {
+    /// Smallest accepted value.
+    pub low: f64,
+    /// Largest accepted value.
+    pub high: f64,
+    /// Whether `low` itself is excluded.
+    pub excludes_low: bool,
+    /// Whether `high` itself is excluded.
+    pub excludes_high: bool,
+    /// Whether only whole numbers are accepted.
+    pub is_whole: bool,
+}
+
+impl NumberRange {
+    /// A real number ≥ 0.
+    pub const NON_NEGATIVE: Self =
+        Self { low: 0.0, high: f64::MAX, excludes_low: false, excludes_high: false, is_whole: false };
+    /// A real number > 0.
+    pub const POSITIVE: Self = Self { excludes_low: true, ..Self::NON_NEGATIVE };
+    /// A real number in [0, 1).
+    pub const FRACTION: Self = Self { high: 1.0, excludes_high: true, ..Self::NON_NEGATIVE };
+
+    /// A whole number from `low` to `high`.
+    pub const fn whole_numbers(low: u64, high: u64) -> Self {
+        Self { low: low as f64, high: high as f64, excludes_low: false, excludes_high: false, is_whole: true }
+    }
+
+    /// Whether the range holds `x`.
+    pub fn contains(&self, x: f64) -> bool {
+        let low = if self.excludes_low { x > self.low } else { x >= self.low };
+        let high = if self.excludes_high { x < self.high } else { x <= self.high };
+        x.is_finite() && low && high && (!self.is_whole || x.fract() == 0.0)
+    }
+
+    /// The range in words.
+    pub fn describe(&self) -> String {
+        let kind = if self.is_whole { "a whole number" } else { "a finite number" };
+        let low = format!("{} {}", if self.excludes_low { ">" } else { ">=" }, self.low);
+        if self.high == f64::MAX {
+            return format!("{kind} {low}");
+        }
+        format!("{kind} {low} and {} {}", if self.excludes_high { "<" } else { "<=" }, self.high)
+    }
+}
+
+/// The largest whole number up to which all are exact.
+const MAX_EXACT_INTEGER: u64 = 1 << 53;
+
+/// A table being read. Asking for a key makes it known; [`Reader::finish`] refuses the keys nobody asked for.
+pub struct TableReader<'a> {
+    table: &'a SpecTable,
+    origin: Origin,
+    path: String,
+    known_keys: RefCell<Vec<&'static str>>,
+    files: &'a [FilePin],
+    reading_mode: ReadingMode,
+}
+
+static EMPTY_TABLE: SpecTable = SpecTable(Vec::new());
+
+impl<'a> TableReader<'a> {
+    /// Reads the whole document.
+    pub fn from_document(table: &'a SpecTable, reading_mode: ReadingMode) -> Self {
+        Self {
+            table,
+            origin: Origin::Default,
+            path: String::new(),
+            known_keys: RefCell::default(),
+            files: &[],
+            reading_mode,
+        }
+    }
+
+    /// The same, for a document that names these files.
+    pub fn with_files(self, files: &'a [FilePin]) -> Self {
+        Self { files, ..self }
+    }
+
+    /// Reads the table under `key`; an absent one reads as empty.
+    ///
+    /// # Errors
+    /// Something other than a table stands there.
+    pub fn section(&self, key: &'static str) -> Result<Self, SpecError> {
+        let path = self.path_to(key);
+        let (known, files, reading) = (RefCell::default(), self.files, self.reading_mode);
+        match self.read_node(key) {
+            None => Ok(Self {
+                table: &EMPTY_TABLE,
+                origin: self.origin.clone(),
+                path,
+                known_keys: known,
+                files,
+                reading_mode: reading,
+            }),
+            Some(SpecNode { value: SpecValue::Table(table), origin: place }) => {
+                Ok(Self { table, origin: place.clone(), path, known_keys: known, files, reading_mode: reading })
+            }
+            Some(node) => Err(SpecError::new(
+                node.origin.clone(),
+                path,
+                format!("expected a table like {{ … }}, found {}", node.value.describe()),
+            )),
+        }
+    }
+
+    /// Reads `table`, an element of a list, under the name `path`.
+    pub fn from_list_element(table: &'a SpecTable, place: &Origin, path: String, reading_mode: ReadingMode) -> Self {
+        Self { table, origin: place.clone(), path, known_keys: RefCell::default(), files: &[], reading_mode }
+    }
+
+    /// How the document is read.
+    pub fn reading_mode(&self) -> ReadingMode {
+        self.reading_mode
+    }
+
+    /// Refuses what earlier versions of this program accepted at `key`, unless the sweep is stored: those keep what they have.
+    ///
+    /// # Errors
+    /// The sweep is new.
+    pub fn refuse_if_new(&self, key: &str, message: impl FnOnce() -> String) -> Result<(), SpecError> {
+        self.reading_mode.refuse_if_new(|| self.error_at(key, message()))
+    }
+
+    /// The value under `key`, which is thereby known.
+    pub fn read_node(&self, key: &'static str) -> Option<&'a SpecNode> {
+        let mut known = self.known_keys.borrow_mut();
+        if !known.contains(&key) {
+            known.push(key);
+        }
+        drop(known);
+        self.table.get(key)
+    }
+
+    /// The dotted path of `key` in this table.
+    pub fn path_to(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// An error at `key`, or at the table itself when `key` is absent.
+    pub fn error_at(&self, key: &str, message: impl Into<String>) -> SpecError {
+        let place = self.table.get(key).map_or_else(|| self.origin.clone(), |node| node.origin.clone());
+        SpecError::new(place, self.path_to(key), message)
+    }
+
+    /// A number within `range`.
+    ///
+    /// # Errors
+    /// Something else stands there.
+    pub fn read_number(&self, key: &'static str, range: NumberRange) -> Result<Option<f64>, SpecError> {
+        let Some(node) = self.read_node(key) else { return Ok(None) };
+        match node.value.as_f64() {
+            Some(x) if range.contains(x) => Ok(Some(x)),
+            _ => Err(self.error_at(key, format!("expected {}, found {}", range.describe(), quote_value(&node.value)))),
+        }
+    }
+
+    /// A whole number within `range`.
+    ///
+    /// # Errors
+    /// Something else stands there.
+    pub fn read_whole_number(&self, key: &'static str, range: NumberRange) -> Result<Option<u64>, SpecError> {
+        debug_assert!(range.is_whole, "a whole number needs a range of whole numbers");
+        let found = self.read_number(key, range)?.map(|x| x as u64);
+        // Beyond 2^53 not every whole number is one of the numbers that fractions are made of: it would be taken for its neighbour.
+        let rounded = match self.table.get(key).map(|node| &node.value) {
+            Some(SpecValue::Int(i)) => u64::try_from(*i).ok() != found,
+            Some(SpecValue::Float(x)) => *x >= MAX_EXACT_INTEGER as f64,
+            _ => false,
+        };
+        if rounded {
+            let message = || {
+                format!(
+                    "expected {}, written without a point or exponent and at most {MAX_EXACT_INTEGER}",
+                    range.describe()
+                )
+            };
+            self.refuse_if_new(key, message)?;
+        }
+        Ok(found)
+    }
+
+    /// `true` or `false`.
+    ///
+    /// # Errors
+    /// Something else stands there.
+    pub fn read_bool(&self, key: &'static str) -> Result<Option<bool>, SpecError> {
+        match self.read_node(key).map(|n| &n.value) {
+            None => Ok(None),
+            Some(SpecValue::Bool(b)) => Ok(Some(*b)),
+            Some(other) => Err(self.error_at(key, format!("expected true or false, found {}", quote_value(other)))),
+        }
+    }
+
+    /// A string.
+    ///
+    /// # Errors
+    /// Something else stands there.
+    pub fn read_str(&self, key: &'static str) -> Result<Option<&'a str>, SpecError> {
+        match self.read_node(key).map(|n| &n.value) {
+            None => Ok(None),
+            Some(SpecValue::Str(s)) => Ok(Some(s)),
+            Some(other) => Err(self.error_at(key, format!("expected a string, found {}", quote_value(other)))),
+        }
+    }
+
+    /// One of a few words, with what each stands for.
+    ///
+    /// # Errors
+    /// Another word, with the nearest of those known.
+    pub fn read_word<T: Copy>(&self, key: &'static str, words: &[(&'static str, T)]) -> Result<Option<T>, SpecError> {
+        let Some(text) = self.read_str(key)? else { return Ok(None) };
+        match words.iter().find(|(word, _)| *word == text) {
+            Some((_, meaning)) => Ok(Some(*meaning)),
+            None => {
+                let hint = suggest_nearest(text, words.iter().map(|(word, _)| *word));
+                Err(self.error_at(key, format!("unknown value '{text}', {hint}")))
+            }
+        }
+    }
+
+    /// A list; its elements are read by the caller.
+    ///
+    /// # Errors
+    /// Something else stands there.
+    pub fn read_list(&self, key: &'static str) -> Result<Option<&'a [SpecNode]>, SpecError> {
+        match self.read_node(key).map(|n| &n.value) {
+            None => Ok(None),
+            Some(SpecValue::List(items)) => Ok(Some(items)),
+            Some(other) => Err(self.error_at(key, format!("expected a list, found {}", quote_value(other)))),
+        }
+    }
+
+    /// The file whose path stands there.
+    ///
+    /// # Errors
+    /// Something else than a path stands there, or that of a file which was not pinned.
+    pub fn read_file(&self, key: &'static str) -> Result<Option<&'a FilePin>, SpecError> {
+        let Some(path) = self.read_str(key)? else { return Ok(None) };
+        if !path.ends_with(SAFETENSORS_SUFFIX) {
+            return Err(self.error_at(key, format!("expected the path of a {SAFETENSORS_SUFFIX} file, found '{path}'")));
+        }
+        let pin = self.files.iter().find(|pin| pin.path == path);
+        pin.map(Some).ok_or_else(|| self.error_at(key, format!("the file '{path}' did not come with the sweep file")))
+    }
+
+    /// The entries of a table whose keys are names of something; an absent one has none.
+    ///
+    /// # Errors
+    /// Something other than a table stands there.
+    pub fn read_table_entries(&self, key: &'static str) -> Result<&'a [(String, SpecNode)], SpecError> {
+        Ok(&self.section(key)?.table.0)
+    }
+
+    /// Ends the reading: whatever was not asked for by now is unknown.
+    ///
+    /// # Errors
+    /// A key that was never asked for.
+    pub fn refuse_unknown_keys(&self) -> Result<(), SpecError> {
+        let known = self.known_keys.borrow();
+        match self.table.0.iter().find(|(key, _)| !known.contains(&key.as_str())) {
+            None => Ok(()),
+            Some((key, _)) => {
+                let hint = suggest_nearest(key, known.iter().copied());
+                Err(self.error_at(key, format!("unknown key '{key}', {hint}")))
+            }
+        }
+    }
+}
+
+/// A value as it is quoted in an error.
+pub fn quote_value(value: &SpecValue) -> String {
+    match value {
+        SpecValue::Str(s) => format!("'{s}'"),
+        other => other.describe(),
+    }
+}

@@ -1,0 +1,127 @@
+//! Where the variance of a metric is: the sums of squares of an analysis of variance.
+//!
+//! A term's is what it explains beyond all terms that do not contain it (type II): in a full grid, the usual one. Cells count
+//! alike, whatever their number of values, each as the harmonic mean of these (Yates 1934, unweighted means). Repeats are
+//! blocks, since a repeat has the same random streams in all cells: what they have in common is no noise between cells.
+
+use ergodic_common::Spec;
+
+use super::design::EffectsDesign;
+use super::least_squares::dot_product;
+use super::resample::RepeatBlocks;
+use crate::estimators::Sample;
+
+/// A line of an analysis of variance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnovaTerm {
+    /// An axis, two of them, or what else there is, in words.
+    pub name: String,
+    /// Degrees of freedom.
+    pub df: u64,
+    /// Sum of squares.
+    pub squares: f64,
+    /// Its share of all sums of squares, η²; `None` if all values are equal.
+    pub share: Option<f64>,
+    /// Its share of the variance between cells; `None` of what is within cells.
+    pub between: Option<f64>,
+}
+
+/// The analysis of cells with these values and means; what is to be known of it is added to `notes`.
+pub(super) fn compute_anova_terms(
+    spec: &Spec,
+    design: &EffectsDesign,
+    values: &[&[(u32, f64)]],
+    blocks: &RepeatBlocks,
+    means: &[f64],
+    notes: &mut Vec<String>,
+) -> Vec<AnovaTerm> {
+    // Far from zero, squares would lose digits.
+    let middle = Sample::new(means.to_vec()).mean().unwrap_or(0.0);
+    let y: Vec<f64> = means.iter().map(|mean| mean - middle).collect();
+    let per_cell = values.len() as f64 / values.iter().map(|values| 1.0 / values.len() as f64).sum::<f64>();
+    let between = per_cell * dot_product(&y, &y);
+    let mut terms: Vec<AnovaTerm> = explained_squares(spec, design, &y)
+        .into_iter()
+        .map(|(name, df, squares)| {
+            let squares = per_cell * squares;
+            AnovaTerm { name, df, squares, share: None, between: (between > 0.0).then(|| squares / between) }
+        })
+        .collect();
+    let inside = within_cell_terms(values, blocks, means, notes);
+    let total = between + inside.iter().map(|term| term.squares).sum::<f64>();
+    terms.extend(inside);
+    if total > 0.0 {
+        terms.iter_mut().for_each(|term| term.share = Some(term.squares / total));
+    } else {
+        notes.push("all values are equal: there is no variance to be shared".into());
+    }
+    terms
+}
+
+/// Factors, pairs of them, and what is left of the differences between cells: degrees of freedom and squares of means.
+fn explained_squares(spec: &Spec, design: &EffectsDesign, y: &[f64]) -> Vec<(String, u64, f64)> {
+    let all: Vec<&[usize]> =
+        design.factor_columns.iter().map(Vec::as_slice).chain(design.pairs.iter().map(|pair| &pair.2[..])).collect();
+    let mains = design.factor_columns.len();
+    let contains = |term: usize, part: usize| {
+        part < mains && term >= mains && [design.pairs[term - mains].0, design.pairs[term - mains].1].contains(&part)
+    };
+    let name = |term: usize| match term.checked_sub(mains) {
+        None => design.factor_name(spec, term),
+        Some(pair) => {
+            let (a, b, _) = &design.pairs[pair];
+            format!("{} × {}", design.factor_name(spec, *a), design.factor_name(spec, *b))
+        }
+    };
+    let mut found = Vec::new();
+    for (term, columns) in all.iter().enumerate() {
+        let others = (0..all.len()).filter(|other| *other != term && !contains(*other, term));
+        let base: Vec<usize> = std::iter::once(0).chain(others.flat_map(|other| all[other].iter().copied())).collect();
+        let (without, rank) = design.columns.residual_squares(&base, y);
+        let (with, larger) = design.columns.residual_squares(&[&base[..], *columns].concat(), y);
+        found.push((name(term), (larger - rank) as u64, (without - with).max(0.0)));
+    }
+    let whole: Vec<usize> = std::iter::once(0).chain(all.concat()).collect();
+    let (left, rank) = design.columns.residual_squares(&whole, y);
+    if y.len() > rank {
+        found.push(("further interactions".to_owned(), (y.len() - rank) as u64, left));
+    }
+    found
+}
+
+/// What trials of one cell differ by: what the repeats have in common over all cells, and the rest; where trials are missing, both
+/// together.
+fn within_cell_terms(
+    values: &[&[(u32, f64)]],
+    blocks: &RepeatBlocks,
+    means: &[f64],
+    notes: &mut Vec<String>,
+) -> Vec<AnovaTerm> {
+    let trials: usize = values.iter().map(|values| values.len()).sum();
+    let off = |(values, mean): (&&[(u32, f64)], &f64)| values.iter().map(|(_, x)| (x - mean) * (x - mean)).sum::<f64>();
+    let squares: f64 = values.iter().zip(means).map(off).sum();
+    let term = |name: &str, df: usize, squares: f64| AnovaTerm {
+        name: name.to_owned(),
+        df: df as u64,
+        squares,
+        share: None,
+        between: None,
+    };
+    let (cells, repeats) = (means.len(), blocks.repeat_count());
+    if repeats < 2 || trials == cells {
+        return Vec::new();
+    }
+    if !blocks.is_complete() {
+        let lacking = cells * repeats - trials;
+        notes.push(format!(
+            "{lacking} of {} trials have no value: what repeats have in common over cells is not told from the rest",
+            cells * repeats
+        ));
+        return vec![term("within cells", trials - cells, squares)];
+    }
+    let average = |row: &[f64]| row.iter().zip(means).map(|(x, mean)| x - mean).sum::<f64>() / cells as f64;
+    let common =
+        (0..repeats).map(|repeat| average(blocks.repeat_values(repeat))).map(|x| x * x).sum::<f64>() * cells as f64;
+    let rest = (squares - common).max(0.0);
+    vec![term("repeats", repeats - 1, common), term("residual", (repeats - 1) * (cells - 1), rest)]
+}

@@ -1,0 +1,18 @@
+//! Statistics over stored rows, recomputed from them in (cell, repeat) order, so that they never depend on the order
+//! in which results arrived.
+//!
+//! [`table`] groups rows by cell and computes statistics of each group; [`ranking`] orders cells. [`compare`] tests paired
+//! differences between cells, [`distance`] compares their predictions, [`effects`] splits a grid into the effects of its axes,
+//! [`variance`] into variance components, and [`sample_size`] says how many repeats a precision takes.
+
+pub mod compare;
+pub mod distance;
+pub mod effects;
+pub mod ranking;
+pub mod sample_size;
+pub mod table;
+#[cfg(test)]
+mod tests;
+pub mod variance;
+
+pub use table::AnalysisError;

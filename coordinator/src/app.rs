@@ -1,0 +1,63 @@
+//! What every command of the program needs: logs, stdout, signals, and how it ended.
+
+use ergodic_common::ErrorCode;
+use ergodic_proto::log::EscapedLineWriter;
+use ergodic_proto::status::UserError;
+use tracing_subscriber::EnvFilter;
+
+use crate::client::render::write_stdout;
+
+/// How a command ended well.
+pub enum CommandOutcome {
+    /// Everything as wanted.
+    Done,
+    /// The sweep ended, but some trials failed.
+    TrialsFailed,
+    /// The user interrupted it.
+    Interrupted,
+}
+
+/// `--log-format`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Pretty,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Logs go to stderr, at the level that `ERGODIC_LOG` names.
+pub fn start_logging(default: &str, format: LogFormat) {
+    let filter = EnvFilter::try_from_env("ERGODIC_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| EscapedLineWriter(std::io::stderr()))
+        .with_target(false);
+    let _ = match format {
+        LogFormat::Pretty => logs.try_init(),
+        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+    };
+}
+
+/// Prints a command's data.
+///
+/// # Errors
+/// Stdout cannot be written.
+pub fn print_output(text: String) -> Result<CommandOutcome, UserError> {
+    let error = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot write to stdout: {e}"));
+    write_stdout(&text).map_err(error)?;
+    Ok(CommandOutcome::Done)
+}
+
+/// Waits for Ctrl-C, SIGTERM, or the terminal's end (SIGHUP).
+pub async fn wait_for_interrupt() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be listened for");
+    let mut hangup = signal(SignalKind::hangup()).expect("SIGHUP can be listened for");
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+}

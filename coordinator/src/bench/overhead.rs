@@ -1,0 +1,189 @@
+//! `ergodic bench overhead`: what a trial costs besides its training.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use ergodic_common::ErrorCode;
+use ergodic_common::spec::SpecSource;
+use ergodic_proto::channel::connect::ClientAuth;
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1;
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::app::{CommandOutcome, print_output};
+use crate::cli::args::BenchOverheadArgs;
+use crate::client::commands::SweepFile;
+use crate::client::render::TextFormat;
+use crate::client::watch::{count_done_trials, follow_sweep};
+use crate::client::{Client, commands};
+use crate::standalone::processes::{WorkerCommand, find_worker, terminate_child};
+use crate::standalone::run::pause_unfinished_sweeps;
+
+/// How long the coordinator may take to come up, and to go.
+const PROCESS_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Runs the measurement and prints it.
+///
+/// # Errors
+/// A process could not be started, or the sweep did not end as it should.
+pub async fn run_overhead_bench(args: BenchOverheadArgs) -> Result<CommandOutcome, UserError> {
+    if !args.trials.is_multiple_of(100) {
+        return Err(UserError::new(ErrorCode::BadInput, "--trials: expected a multiple of 100 (there are 100 cells)"));
+    }
+    let program = find_worker(args.worker_bin.as_deref()).await?;
+    let (dir, keep) = match &args.dir {
+        Some(dir) => (dir.clone(), true),
+        None => (std::env::temp_dir().join(format!("ergodic-bench-{}", std::process::id())), false),
+    };
+    let result = measure_overhead(&args, &program, &dir).await;
+    if !keep {
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+    print_output(render_overhead(&result?, args.format))
+}
+
+struct OverheadMeasurement {
+    trials: u64,
+    workers: u32,
+    seconds: f64,
+    coordinator_cpu: f64,
+    peak_rss: u64,
+}
+
+async fn measure_overhead(
+    args: &BenchOverheadArgs,
+    program: &Path,
+    dir: &Path,
+) -> Result<OverheadMeasurement, UserError> {
+    let (coordinator, url) = start_coordinator(dir, &[]).await?;
+    let mut client = Client::connect(&url, &ClientAuth::default()).await?;
+    // Whatever else is in the directory takes no part.
+    pause_unfinished_sweeps(&mut client).await?;
+    let command = |n: u32| build_worker_command(program, &url, dir, n);
+    let workers = (1..=args.workers).map(|n| command(n).start()).collect::<Result<Vec<Child>, _>>()?;
+    wait_for_workers(&mut client, args.workers).await?;
+    let before = query_info(&mut client).await?;
+    let start = Instant::now();
+    let launched =
+        commands::launch_sweep(&mut client, &build_bench_sweep(args.trials), commands::LaunchMode::All).await?;
+    let id = launched.status.unwrap_or_default().id;
+    let status = follow_sweep(&mut client, &id).await?;
+    let seconds = start.elapsed().as_secs_f64();
+    let after = query_info(&mut client).await?;
+    if status.completed != u64::from(args.trials) {
+        let message = format!(
+            "{} of {} trials completed; see the logs in {}",
+            count_done_trials(&status),
+            args.trials,
+            dir.display()
+        );
+        return Err(UserError::new(ErrorCode::Internal, message));
+    }
+    for child in workers.into_iter().chain([coordinator]) {
+        stop_process(child).await;
+    }
+    Ok(OverheadMeasurement {
+        trials: status.completed,
+        workers: args.workers,
+        seconds,
+        coordinator_cpu: after.cpu_seconds - before.cpu_seconds,
+        peak_rss: after.peak_rss_bytes,
+    })
+}
+
+/// The `n`-th worker that is measured with: one slot, so that it is one busy process.
+pub(crate) fn build_worker_command(program: &Path, url: &str, dir: &Path, n: u32) -> WorkerCommand {
+    WorkerCommand {
+        program: program.to_owned(),
+        coordinator_url: url.to_owned(),
+        slots: 1,
+        data_dir: None,
+        log: dir.join(format!("worker-{n}.log")),
+    }
+}
+
+/// Six metrics and a curve of twenty points per trial.
+pub(crate) fn build_bench_sweep(trials: u32) -> SweepFile {
+    let text = format!(
+        "name = \"overhead\"\nrepeats = {}\n[model]\nkind = \"empty\"\n[train]\nsteps = 20\n[grid]\n\
+         lr = {{ log = [0.001, 1.0], points = 10 }}\nwd = {{ log = [1e-5, 1e-2], points = 10 }}\n\
+         [measure]\nevery = \"1 step\"\n\
+         metrics = [\"train_loss\", \"test_acc\", \"weight_norm\", \"effective_lr\", \"grad_norm\", \"angular_update\"]\n",
+        trials / 100
+    );
+    let source = SpecSource { file: "overhead".into(), text, ..SpecSource::default() };
+    SweepFile { source, contents: Vec::new() }
+}
+
+/// A coordinator on this directory, with these further options, and its address.
+pub(crate) async fn start_coordinator(dir: &Path, options: &[&str]) -> Result<(Child, String), UserError> {
+    let failed = |e: std::io::Error| UserError::new(ErrorCode::Internal, format!("cannot start a coordinator: {e}"));
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    let program: PathBuf = std::env::current_exe().map_err(failed)?;
+    let log = std::fs::File::create(dir.join("coordinator.log")).map_err(failed)?;
+    let mut child = Command::new(program)
+        .args(["serve", "--listen", "127.0.0.1:0", "--store"])
+        .arg(dir)
+        .args(options)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)?;
+    let stdout = child.stdout.take().expect("stdout is piped");
+    let mut lines = BufReader::new(stdout).lines();
+    let first = tokio::time::timeout(PROCESS_TIMEOUT, lines.next_line()).await;
+    match first {
+        Ok(Ok(Some(url))) => Ok((child, url)),
+        _ => {
+            let log = std::fs::read_to_string(dir.join("coordinator.log")).unwrap_or_default();
+            Err(UserError::new(ErrorCode::Internal, format!("the coordinator did not come up:\n{log}")))
+        }
+    }
+}
+
+pub(crate) async fn wait_for_workers(client: &mut Client, wanted: u32) -> Result<(), UserError> {
+    let deadline = Instant::now() + PROCESS_TIMEOUT;
+    while Instant::now() < deadline {
+        let response = client.sweeps.workers(v1::WorkersRequest {}).await.map_err(|e| client.to_user_error(&e))?;
+        if response.into_inner().workers.len() as u32 >= wanted {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Err(UserError::new(ErrorCode::Internal, "the workers did not join"))
+}
+
+pub(crate) async fn query_info(client: &mut Client) -> Result<v1::InfoResponse, UserError> {
+    let response = client.sweeps.info(v1::InfoRequest {}).await.map_err(|e| client.to_user_error(&e))?;
+    Ok(response.into_inner())
+}
+
+pub(crate) async fn stop_process(mut child: Child) {
+    terminate_child(&child);
+    let _ = tokio::time::timeout(PROCESS_TIMEOUT, child.wait()).await;
+}
+
+fn render_overhead(m: &OverheadMeasurement, format: TextFormat) -> String {
+    let rate = m.trials as f64 / m.seconds;
+    let cpu_us = m.coordinator_cpu / m.trials as f64 * 1e6;
+    let rss = m.peak_rss as f64 / 1_048_576.0;
+    match format {
+        TextFormat::Json => format!(
+            "{}\n",
+            json!({
+                "trials": m.trials, "workers": m.workers, "seconds": m.seconds, "trials_per_second": rate,
+                "coordinator_cpu_us_per_trial": cpu_us, "coordinator_peak_rss_mib": rss,
+            })
+        ),
+        _ => format!(
+            "{} empty trials over {} workers in {:.2} s: {rate:.0} trials/s\n\
+             coordinator: {cpu_us:.1} µs of CPU per trial, {rss:.0} MiB at its peak\n",
+            m.trials, m.workers, m.seconds
+        ),
+    }
+}

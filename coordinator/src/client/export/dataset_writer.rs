@@ -1,0 +1,202 @@
+//! Rows into parts: several are encoded and written at a time, while further rows come.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use arrow_schema::{ArrowError, Schema};
+use ergodic_common::{ErrorCode, Spec};
+use ergodic_proto::status::UserError;
+use sha2::{Digest as _, Sha256};
+use tokio::task::JoinSet;
+
+use super::columns::{DatasetColumns, ExportRow, ProbeSet};
+use super::encode::encode_part;
+use super::location::DatasetLocation;
+use super::manifest::{DatasetPart, Manifest};
+
+/// Bytes of curves and predictions, uncompressed, after which a part ends: large enough to read fast, small enough to hold several.
+const MAX_PART_BYTES: usize = 64 << 20;
+/// Rows after which a part of `trials` or `cells` ends.
+const MAX_PART_ROWS: usize = 250_000;
+
+/// What parts are made with.
+#[derive(Clone)]
+pub(super) struct WriteContext {
+    pub(super) location: Arc<DatasetLocation>,
+    pub(super) spec: Arc<Spec>,
+    pub(super) columns: Arc<DatasetColumns>,
+    pub(super) probe: Arc<ProbeSet>,
+    /// How the names of parts begin.
+    pub(super) prefix: String,
+}
+
+/// Parts that are being written.
+pub(super) struct DatasetWriter {
+    context: WriteContext,
+    /// Rows of the next parts, and their bytes.
+    rows: Vec<ExportRow>,
+    bytes: usize,
+    /// Rows of the next part of `trials`.
+    trials: Vec<RecordBatch>,
+    tasks: JoinSet<Result<WrittenPart, UserError>>,
+    written: Vec<WrittenPart>,
+    /// How many parts were begun: their names are in the order of their rows.
+    started_parts: usize,
+    received: u64,
+    hosts: BTreeMap<String, u64>,
+}
+
+struct WrittenPart {
+    table: &'static str,
+    schema: Arc<Schema>,
+    part: DatasetPart,
+}
+
+/// What was written.
+pub(super) struct WrittenParts {
+    written: Vec<WrittenPart>,
+    hosts: BTreeMap<String, u64>,
+    pub(super) received: u64,
+}
+
+impl WrittenParts {
+    /// Adds them to a manifest.
+    pub(super) fn add_to_manifest(self, manifest: &mut Manifest) {
+        for WrittenPart { table, schema, part } in self.written {
+            manifest.add_part(table, &schema, Some(part));
+        }
+        for (host, trials) in self.hosts {
+            *manifest.hosts.entry(host).or_default() += trials;
+        }
+    }
+}
+
+impl DatasetWriter {
+    pub(super) fn new(context: WriteContext) -> Self {
+        Self {
+            context,
+            rows: Vec::new(),
+            bytes: 0,
+            trials: Vec::new(),
+            tasks: JoinSet::new(),
+            written: Vec::new(),
+            started_parts: 0,
+            received: 0,
+            hosts: BTreeMap::new(),
+        }
+    }
+
+    /// Writes the table of cells.
+    pub(super) async fn write_cells(&mut self, data: [u8; 32]) -> Result<(), UserError> {
+        let cells: Vec<u64> = self.context.spec.grid.iter().collect();
+        for cells in cells.chunks(MAX_PART_ROWS) {
+            let (tools, cells) = (self.context.clone(), cells.to_vec());
+            let batches = move || Ok(vec![tools.columns.build_cells_batch(&tools.spec, &data, &cells)?]);
+            self.start_part("cells", self.context.columns.cells_schema(), 1, batches).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes a row, which comes after all others in the order (cell, repeat).
+    pub(super) async fn add_row(&mut self, row: ExportRow) -> Result<(), UserError> {
+        let result = &row.result;
+        if result.metrics.len() != self.context.columns.metric_count() {
+            let message = format!("the row of {} has other metrics than its sweep", result.key);
+            return Err(UserError::new(ErrorCode::Internal, message));
+        }
+        self.bytes += 8 * result.curve.values.len() + 8 * result.predictions.classes.len();
+        self.received += 1;
+        match self.hosts.get_mut(&row.worker) {
+            Some(trials) => *trials += 1,
+            // Trials that nobody lived to tell of have no worker.
+            None if row.worker.is_empty() => {}
+            None => drop(self.hosts.insert(row.worker.clone(), 1)),
+        }
+        self.rows.push(row);
+        if self.bytes >= MAX_PART_BYTES || self.rows.len() >= MAX_PART_ROWS { self.flush_parts().await } else { Ok(()) }
+    }
+
+    /// Ends the parts at hand.
+    async fn flush_parts(&mut self) -> Result<(), UserError> {
+        let (rows, tools) = (Arc::new(std::mem::take(&mut self.rows)), self.context.clone());
+        self.bytes = 0;
+        let trials = tools.columns.build_trials_batch(&tools.spec, &rows).map_err(|e| parquet_error(&e))?;
+        self.trials.push(trials);
+        if self.trials.iter().map(RecordBatch::num_rows).sum::<usize>() >= MAX_PART_ROWS {
+            self.flush_trials().await?;
+        }
+        if !self.context.probe.images.is_empty() {
+            let (rows, tools) = (rows.clone(), tools.clone());
+            let batches = move || Ok(vec![DatasetColumns::build_predictions_batch(&rows, &tools.probe)?]);
+            self.start_part("predictions", DatasetColumns::predictions_schema(), 3, batches).await?;
+        }
+        let batches = move || Ok(vec![tools.columns.build_curves_batch(&rows)?]);
+        self.start_part("curves", self.context.columns.curves_schema(), 3, batches).await
+    }
+
+    async fn flush_trials(&mut self) -> Result<(), UserError> {
+        let batches = std::mem::take(&mut self.trials);
+        self.start_part("trials", self.context.columns.trials_schema(), 2, move || Ok(batches)).await
+    }
+
+    /// Waits until everything is written. Without a row, tables are written too if `even_empty`, so that they can be read.
+    pub(super) async fn finish(mut self, even_empty: bool) -> Result<WrittenParts, UserError> {
+        if !self.rows.is_empty() || (even_empty && self.received == 0) {
+            self.flush_parts().await?;
+        }
+        if !self.trials.is_empty() {
+            self.flush_trials().await?;
+        }
+        while self.join_next_part().await? {}
+        self.written.sort_by(|a, b| a.part.path.cmp(&b.part.path));
+        Ok(WrittenParts { written: self.written, hosts: self.hosts, received: self.received })
+    }
+
+    /// Has a part written, once fewer others are being written than there are processors.
+    async fn start_part(
+        &mut self,
+        table: &'static str,
+        schema: Arc<Schema>,
+        order: usize,
+        batches: impl FnOnce() -> Result<Vec<RecordBatch>, ArrowError> + Send + 'static,
+    ) -> Result<(), UserError> {
+        let most = std::thread::available_parallelism().map_or(1, usize::from);
+        while self.tasks.len() >= most {
+            self.join_next_part().await?;
+        }
+        let path = format!("{table}/{}-{:05}.parquet", self.context.prefix, self.started_parts);
+        self.started_parts += 1;
+        let place = self.context.location.clone();
+        self.tasks.spawn(async move {
+            let of = schema.clone();
+            let encoded = tokio::task::spawn_blocking(move || {
+                let batches = batches().map_err(|e| parquet_error(&e))?;
+                let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+                let bytes = encode_part(&batches, &of, order).map_err(|e| parquet_error(&e))?;
+                let sha256 = ergodic_common::trial::to_hex(&Sha256::digest(&bytes));
+                Ok::<_, UserError>((rows, sha256, bytes))
+            });
+            let (rows, sha256, bytes) = encoded.await.map_err(|e| parquet_error(&e))??;
+            let part = DatasetPart { path, rows, bytes: bytes.len() as u64, sha256 };
+            place.write_part(&part.path, bytes).await?;
+            Ok(WrittenPart { table, schema, part })
+        });
+        Ok(())
+    }
+
+    /// Waits for one part; whether there was one.
+    async fn join_next_part(&mut self) -> Result<bool, UserError> {
+        match self.tasks.join_next().await {
+            None => Ok(false),
+            Some(written) => {
+                self.written.push(written.map_err(|e| parquet_error(&e))??);
+                Ok(true)
+            }
+        }
+    }
+}
+
+fn parquet_error(error: &dyn std::fmt::Display) -> UserError {
+    UserError::new(ErrorCode::Internal, format!("rows cannot be written as Parquet: {error}"))
+}

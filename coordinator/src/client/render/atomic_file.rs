@@ -1,0 +1,263 @@
+//! How every command writes a file: it is there when it is whole. What is no file is written into, and stays what it is.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::UserError;
+
+/// A file that is being written: it gets its name, in place of what is there, when it is finished, and is removed when it is dropped
+/// before. A pipe, a device or what the shell has opened is written into.
+#[derive(Debug)]
+pub struct AtomicFile {
+    file: File,
+    /// Where it is meanwhile, and where it will be.
+    paths: Option<(PathBuf, PathBuf)>,
+    /// What is there.
+    replaced: Option<Metadata>,
+    bytes: u64,
+}
+
+impl AtomicFile {
+    /// Begins a file.
+    ///
+    /// # Errors
+    /// Nothing can be written there.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        Self::create_with_mode(path, 0o666)
+    }
+
+    /// Begins a file for its owner alone, whatever is there.
+    ///
+    /// # Errors
+    /// Nothing can be written there.
+    pub fn create_private(path: &Path) -> io::Result<Self> {
+        let mut new = Self::create_with_mode(path, 0o600)?;
+        new.replaced = None;
+        Ok(new)
+    }
+
+    /// Begins a file for its owner alone, where there is none.
+    ///
+    /// # Errors
+    /// There is one, or nothing can be written there.
+    pub fn create_private_new(path: &Path) -> io::Result<Self> {
+        match std::fs::metadata(path) {
+            Ok(old) if old.is_file() && open_inherited_file(path).is_none() => Err(io::ErrorKind::AlreadyExists.into()),
+            _ => Self::create_private(path),
+        }
+    }
+
+    fn create_with_mode(path: &Path, mode: u32) -> io::Result<Self> {
+        if let Some(file) = open_inherited_file(path) {
+            return Ok(Self::from_open_file(file?));
+        }
+        // A link stays one: what it leads to is replaced, or made.
+        let target = resolve_links(path)?;
+        let old = match std::fs::metadata(&target) {
+            Ok(old) => Some(old),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(old) = &old {
+            // Whoever may not write to it may not replace it, either.
+            let file = OpenOptions::new().write(true).open(&target)?;
+            if !old.is_file() {
+                return Ok(Self::from_open_file(file));
+            }
+        }
+        let (file, part) = create_beside(&target, mode)?;
+        Ok(Self { file, paths: Some((part, target)), replaced: old, bytes: 0 })
+    }
+
+    fn from_open_file(file: File) -> Self {
+        Self { file, paths: None, replaced: None, bytes: 0 }
+    }
+
+    /// Gives it its name, and the permissions of what was there; how many bytes it has.
+    ///
+    /// # Errors
+    /// Not all of it is on the disk, or it cannot be renamed.
+    pub fn finish(mut self) -> io::Result<u64> {
+        self.file.flush()?;
+        let Some((part, target)) = &self.paths else { return Ok(self.bytes) };
+        if let Some(old) = &self.replaced {
+            self.file.set_permissions(old.permissions())?;
+        }
+        // Some file systems tell only now that they are full.
+        self.file.sync_all()?;
+        std::fs::rename(part, target)?;
+        self.paths = None;
+        Ok(self.bytes)
+    }
+}
+
+impl Drop for AtomicFile {
+    fn drop(&mut self) {
+        if let Some((part, _)) = &self.paths {
+            let _ = std::fs::remove_file(part);
+        }
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Whether what is there is no file: something that reads, or the shell's.
+pub fn is_stream(path: &Path) -> bool {
+    open_inherited_file(path).is_some()
+        || std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir())
+}
+
+/// Writes a whole file.
+///
+/// # Errors
+/// It cannot be written, in words.
+pub fn write_atomic_file(path: &Path, bytes: &[u8]) -> Result<(), UserError> {
+    let written = AtomicFile::create(path).and_then(|mut new| new.write_all(bytes).and_then(|()| new.finish()));
+    written.map(|_| ()).map_err(|error| file_write_error(path, &error))
+}
+
+/// Why a file could not be written, and what to do.
+pub fn file_write_error(path: &Path, error: &io::Error) -> UserError {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let advice = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "there is no room for it, and nothing of it is left there: make room, or name another place".to_owned()
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            format!("neither it nor a file beside it, in {}, may be written: name another place", folder.display())
+        }
+        io::ErrorKind::NotFound => format!("the directory {} does not exist: make it", folder.display()),
+        io::ErrorKind::IsADirectory => "it is a directory: name a file in it".to_owned(),
+        io::ErrorKind::AlreadyExists => "it is there already: name another file, or remove it".to_owned(),
+        io::ErrorKind::BrokenPipe => "whoever read it has gone away".to_owned(),
+        _ => "name another place".to_owned(),
+    };
+    UserError::new(ErrorCode::BadInput, format!("-o {}: cannot be written ({error}): {advice}", path.display()))
+}
+
+/// Most links that are followed, as the kernel has it.
+const MAX_LINKS: usize = 40;
+
+/// Where a path leads to in the end, whether there is something or not.
+fn resolve_links(path: &Path) -> io::Result<PathBuf> {
+    let mut at = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match std::fs::read_link(&at) {
+            Ok(next) => at = at.parent().unwrap_or(Path::new("")).join(next),
+            Err(_) => return Ok(at),
+        }
+    }
+    Err(io::Error::other("too many links lead to each other"))
+}
+
+/// What this process was given open, if the path means that: `/dev/stdout`, or `/dev/fd/63` of a shell's `>(…)`. Even a file is
+/// written into from where the shell is in it, since whoever opened it goes on with it.
+fn open_inherited_file(path: &Path) -> Option<io::Result<File>> {
+    let own =
+        [PathBuf::from("/proc/self/fd"), PathBuf::from(format!("/proc/{}/fd", std::process::id())), "/dev/fd".into()];
+    let mut at = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        if at.parent().is_some_and(|folder| own.iter().any(|own| own == folder)) {
+            return Some(open_descriptor(&at));
+        }
+        let next = std::fs::read_link(&at).ok()?;
+        at = at.parent().unwrap_or(Path::new("")).join(next);
+    }
+    None
+}
+
+fn open_descriptor(path: &Path) -> io::Result<File> {
+    let number = path.file_name().and_then(|name| name.to_str());
+    match number {
+        Some("1") => io::stdout().as_fd().try_clone_to_owned().map(File::from),
+        Some("2") => io::stderr().as_fd().try_clone_to_owned().map(File::from),
+        // Of others there is no safe way to a copy; what is opened anew begins at the end.
+        _ if std::fs::metadata(path)?.file_type().is_socket() => Err(io::ErrorKind::Unsupported.into()),
+        _ => OpenOptions::new().append(true).open(path),
+    }
+}
+
+/// A file beside another one, under a name that nothing has.
+fn create_beside(target: &Path, mode: u32) -> io::Result<(File, PathBuf)> {
+    static BEGUN: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let number = BEGUN.fetch_add(1, Ordering::Relaxed);
+        let part = target.with_file_name(format!(".ergodic-{}-{number}.part", std::process::id()));
+        match OpenOptions::new().write(true).create_new(true).mode(mode).open(&part) {
+            // Left by a program that had the same number once.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            opened => return opened.map(|file| (file, part)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::client::render::atomic_file::*;
+
+    #[test]
+    fn a_file_is_replaced_in_one_piece_or_not_at_all() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("rows.csv");
+        let read = || std::fs::read_to_string(&path).expect("a file");
+        let write = |text: &str| {
+            let mut file = AtomicFile::create(&path).expect("a file can be begun");
+            file.write_all(text.as_bytes()).map(|()| file).expect("it can be written")
+        };
+        assert_eq!(write("first").finish().expect("it can be renamed"), 5);
+        assert_eq!(read(), "first");
+        let second = write("second");
+        assert_eq!(read(), "first", "as long as the other one is not whole");
+        drop(second);
+        assert_eq!((read().as_str(), std::fs::read_dir(dir.path()).expect("a directory").count()), ("first", 1));
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("rows.csv", &link).expect("a link");
+        let mut third = AtomicFile::create(&link).expect("a file can be begun");
+        third.write_all(b"third").and_then(|()| third.finish()).expect("it can be written");
+        assert!(link.is_symlink() && read() == "third");
+        assert!(AtomicFile::create(&dir.path().join("none/rows.csv")).is_err());
+    }
+
+    #[test]
+    fn a_link_to_nothing_leads_to_the_file_that_is_made() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (link, target) = (dir.path().join("link"), dir.path().join("target"));
+        std::os::unix::fs::symlink("target", &link).expect("a link");
+        write_atomic_file(&link, b"text").expect("it can be written");
+        assert!(link.is_symlink() && !target.is_symlink());
+        assert_eq!(std::fs::read(&target).expect("a file"), b"text");
+        std::os::unix::fs::symlink("round", dir.path().join("round")).expect("a link");
+        assert!(write_atomic_file(&dir.path().join("round"), b"").is_err_and(|e| e.message.contains("links")));
+    }
+
+    #[test]
+    fn private_files_are_private_and_new_ones_new() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("token");
+        std::fs::write(&path, "old").expect("written");
+        let refused = AtomicFile::create_private_new(&path).expect_err("it is there");
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        let mut new = AtomicFile::create_private(&path).expect("it can be replaced");
+        new.write_all(b"new").and_then(|()| new.finish()).expect("it can be written");
+        let mode = std::fs::metadata(&path).expect("a file").permissions().mode();
+        assert_eq!((mode & 0o777, std::fs::read(&path).expect("a file")), (0o600, b"new".to_vec()));
+        let device = AtomicFile::create_private_new(Path::new("/dev/null")).expect("a device is no file");
+        assert!(device.paths.is_none());
+    }
+}

@@ -1,0 +1,184 @@
+//! A table spread over two axes: one for the rows, one for the columns.
+
+use std::collections::HashMap;
+
+use ergodic_common::escape::escape_line;
+use ergodic_proto::v1;
+use serde_json::{Value, json};
+
+use super::human::{format_incomplete_counts, format_mean_and_interval, rank_mark};
+use super::value_format::format_cell_value;
+use super::{AxisFormats, TableData, exact_value, should_use_colours};
+use crate::plot::heat_colours;
+
+/// Mean ± 95 % CI by two axes, the best cell marked; or the columns asked for, one after the other. The table must have exactly these two axes, rows first.
+pub fn render_pivot(table: &v1::TableResponse) -> (String, TableData) {
+    let spread = PivotTable::from_table(table);
+    let warmth = HeatScale::from_table(table);
+    let mut out = comfy_table::Table::new();
+    out.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
+    let corner = format!("{} \\ {}", escape_line(&table.axes[0]), escape_line(&table.axes[1]));
+    let head: Vec<String> = std::iter::once(corner).chain(spread.column_labels.iter().cloned()).collect();
+    out.set_header(&head);
+    let mut records = TableData { columns: head, rows: Vec::with_capacity(spread.row_labels.len()), key_columns: 0 };
+    for (row, name) in spread.row_labels.iter().enumerate() {
+        let mut line = vec![comfy_table::Cell::new(name)];
+        let mut record = vec![json!(name)];
+        for column in 0..spread.column_labels.len() {
+            let at = spread.row_at(row, column);
+            let text = at.map_or_else(String::new, |at| format_pivot_cell(&table.rows[at]));
+            record.push(if text.is_empty() { Value::Null } else { json!(text) });
+            let warmth = at.and_then(|at| warmth.as_ref()?.heat_fraction(&table.rows[at]));
+            let mark = at.map_or("", |at| rank_mark(table, at));
+            line.push(style_cell(text, mark, warmth));
+        }
+        out.add_row(line);
+        records.rows.push(record);
+    }
+    (format!("{out}\n"), records)
+}
+
+fn format_pivot_cell(row: &v1::TableRow) -> String {
+    let Some(s) = &row.summary else { return String::new() };
+    let figures: Vec<String> = row.figures.iter().map(|x| format_cell_value(&json!(x))).collect();
+    let text = if figures.is_empty() { format_mean_and_interval(s) } else { figures.join(" / ") };
+    // A note says it in more words.
+    match if row.note.is_empty() || figures.is_empty() { format_incomplete_counts(s) } else { row.note.clone() }
+        .as_str()
+    {
+        "" => text,
+        known => format!("{text} ({})", escape_line(known)),
+    }
+}
+
+fn style_cell(text: String, mark: &str, warmth: Option<f64>) -> comfy_table::Cell {
+    let (text, best) = (format!("{mark}{text}"), mark.starts_with('★'));
+    let cell = comfy_table::Cell::new(text).set_alignment(comfy_table::CellAlignment::Right);
+    let Some((back, front)) = warmth.filter(|_| should_use_colours()).map(heat_colours) else { return cell };
+    let cell = cell.bg(to_terminal_colour(back)).fg(to_terminal_colour(front));
+    if best { cell.add_attribute(comfy_table::Attribute::Bold) } else { cell }
+}
+
+/// Where a row's first figure lies among all of them.
+struct HeatScale {
+    low: f64,
+    high: f64,
+}
+
+impl HeatScale {
+    fn from_table(table: &v1::TableResponse) -> Option<Self> {
+        let all = || table.rows.iter().filter_map(first_statistic);
+        let (low, high) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
+        (low < high).then_some(Self { low, high })
+    }
+
+    fn heat_fraction(&self, row: &v1::TableRow) -> Option<f64> {
+        first_statistic(row).map(|x| (x - self.low) / (self.high - self.low))
+    }
+}
+
+fn first_statistic(row: &v1::TableRow) -> Option<f64> {
+    let mean = || row.summary.and_then(|s| s.mean);
+    row.figures.first().copied().or_else(mean).filter(|x| x.is_finite())
+}
+
+/// The colour itself where the terminal says that it can show it; the nearest of the 6 × 6 × 6 of xterm elsewhere.
+fn to_terminal_colour([r, g, b]: [u8; 3]) -> comfy_table::Color {
+    let all = std::env::var("COLORTERM").is_ok_and(|word| word == "truecolor" || word == "24bit");
+    const LEVELS: [u8; 6] = [0, 95, 135, 175, 215, 255];
+    let level = |c: u8| (0..6).min_by_key(|at| LEVELS[usize::from(*at)].abs_diff(c)).unwrap_or(0);
+    match all {
+        true => comfy_table::Color::Rgb { r, g, b },
+        false => comfy_table::Color::AnsiValue(16 + 36 * level(r) + 6 * level(g) + level(b)),
+    }
+}
+
+/// The rows of a table in their places: by the values themselves, however these are written.
+pub(super) struct PivotTable {
+    /// The values of the first axis in words, in the order of the table.
+    pub(super) row_labels: Vec<String>,
+    /// Those of the second.
+    pub(super) column_labels: Vec<String>,
+    positions: HashMap<(usize, usize), usize>,
+}
+
+impl PivotTable {
+    pub(super) fn from_table(table: &v1::TableResponse) -> Self {
+        let words = AxisFormats::from_table(table);
+        let mut axes = [Vec::new(), Vec::new()];
+        let mut known = [HashMap::new(), HashMap::new()];
+        let mut positions = HashMap::new();
+        for (at, row) in table.rows.iter().enumerate() {
+            let place = [0, 1].map(|axis| {
+                let value = &row.values[axis];
+                *known[axis].entry(exact_value(value)).or_insert_with(|| {
+                    axes[axis].push(words.format_value(axis, value));
+                    axes[axis].len() - 1
+                })
+            });
+            positions.insert((place[0], place[1]), at);
+        }
+        let [row_labels, column_labels] = axes;
+        Self { row_labels, column_labels, positions }
+    }
+
+    /// Which row of the table stands there.
+    pub(super) fn row_at(&self, row: usize, column: usize) -> Option<usize> {
+        self.positions.get(&(row, column)).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::client::render::pivot::*;
+
+    #[test]
+    fn figures_are_warm_by_their_place_among_all() {
+        let row = |mean| v1::TableRow {
+            summary: Some(v1::Summary { mean, ..v1::Summary::default() }),
+            ..v1::TableRow::default()
+        };
+        let rows = [Some(0.5), None, Some(1.5), Some(1.0)].map(row);
+        let table = v1::TableResponse { rows: rows.to_vec(), ..v1::TableResponse::default() };
+        let warmth = HeatScale::from_table(&table).expect("three figures");
+        assert_eq!(rows.each_ref().map(|row| warmth.heat_fraction(row)), [Some(0.0), None, Some(1.0), Some(0.5)]);
+        assert!(
+            HeatScale::from_table(&v1::TableResponse { rows: rows[..2].to_vec(), ..table }).is_none(),
+            "one is neither warm nor cold"
+        );
+    }
+
+    /// Axes whose values look alike when they are rounded, and whose numbers are small.
+    fn alike() -> v1::TableResponse {
+        let number = |x: f64| v1::AxisValue { kind: Some(v1::axis_value::Kind::Number(x)) };
+        let row = |(i, wd): (u32, f64)| {
+            let mean = Some(2.3e-10 * f64::from(i + 1));
+            let summary = v1::Summary { n: 3, mean, ci95_high: mean.map(|x| x + 4e-11), ..v1::Summary::default() };
+            let lr = number(1.999 + 0.002 * f64::from(i) / 63.0);
+            v1::TableRow { values: vec![lr, number(wd)], summary: Some(summary), ..v1::TableRow::default() }
+        };
+        let rows = (0..64).flat_map(|i| [(i, 0.0), (i, 1e-7)]).map(row).collect();
+        v1::TableResponse { axes: vec!["lr".into(), "wd".into()], rows, ..v1::TableResponse::default() }
+    }
+
+    #[test]
+    fn every_cell_has_a_place_of_its_own_in_every_layout() {
+        let table = alike();
+        let (text, records) = render_pivot(&table);
+        let latex = crate::client::render::render_latex_pivot(&table);
+        assert_eq!(records.rows.len(), 64);
+        let mut names: Vec<&Value> = records.rows.iter().map(|row| &row[0]).collect();
+        names.dedup();
+        assert_eq!((names.len(), &names[0], &names[63]), (64, &&json!("1.999"), &&json!("2.001")));
+        for (layout, separator) in [(&text, "±"), (&records.to_markdown(), "±"), (&latex, "\\pm")] {
+            assert_eq!(layout.matches(separator).count(), 128, "{layout}");
+            assert!(!layout.contains("0.0000"), "{layout}");
+        }
+        assert!(text.contains("2.30e-10 ± 4.0e-11") && text.contains("1e-7"), "{text}");
+        let people = crate::client::render::render_human_table(&table);
+        let mut lines: Vec<&str> = people.lines().filter(|line| line.contains('±') && !line.contains("CI")).collect();
+        lines.sort_unstable();
+        lines.dedup();
+        assert_eq!(lines.len(), 128, "{people}");
+    }
+}

@@ -1,0 +1,140 @@
+//! Whose turn it is: sweeps that want the same workers share them by priority and weight.
+//!
+//! A lease books the slot-seconds that it should take, divided by its sweep's weight, as *virtual time* of the sweep, and
+//! among sweeps of one priority the next lease goes to the one that has passed least of it. What a trial really took is
+//! settled when its row comes; a lease that takes longer than it was booked with counts for what it has taken. A sweep that begins to compete starts where the others of its priority are: it neither
+//! waits for them nor catches up on the past. A coordinator that comes back starts all of them at zero.
+
+use ergodic_common::spec::scheduling::Share;
+
+use super::{Core, CoreTime, Fence, LeaseState, StoredRow, Sweep};
+
+/// How long a trial is taken to last while nothing is known, in seconds.
+const DEFAULT_TRIAL_SECONDS: f64 = 1.0;
+
+/// A sweep's place among those that want workers.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct FairShare {
+    /// Slot-seconds that it was given, divided by its weight.
+    vruntime: f64,
+    /// Whether it had something to give out when workers were last fed.
+    competes: bool,
+}
+
+impl FairShare {
+    /// So much virtual time was not used after all.
+    pub(super) fn refund_vruntime(&mut self, booked: f64) {
+        self.vruntime -= booked;
+    }
+}
+
+impl Core {
+    /// Running sweeps in turn: those of a higher priority first, of the same one those that have passed less virtual time.
+    pub(super) fn sweeps_by_fair_share(&self, now: CoreTime) -> Vec<&Sweep> {
+        let running = self.sweeps.values().filter(|sweep| sweep.is_running());
+        let mut sweeps: Vec<(f64, &Sweep)> = running.map(|sweep| (self.current_vruntime(sweep, now), sweep)).collect();
+        sweeps.sort_by(|(a_passed, a), (b_passed, b)| {
+            let of_priority = b.share.priority.cmp(&a.share.priority);
+            of_priority.then(a_passed.total_cmp(b_passed)).then(a.number.cmp(&b.number))
+        });
+        sweeps.into_iter().map(|(_, sweep)| sweep).collect()
+    }
+
+    /// Virtual time that a sweep has passed, with what its leases take beyond what they were booked with.
+    fn current_vruntime(&self, sweep: &Sweep, now: CoreTime) -> f64 {
+        let overdue = |lease: &LeaseState| {
+            let left = lease.row.trials.len() as f64;
+            let slots = self.workers.get(&lease.row.worker).map_or(1.0, |worker| f64::from(worker.slots));
+            let taken = now.saturating_sub(lease.granted_at).as_secs_f64() * slots.min(left);
+            (taken / sweep.share.weight - lease.charge_per_trial * left).max(0.0)
+        };
+        let leases = self.leases.values().filter(|lease| lease.row.sweep == sweep.number);
+        sweep.fair_share.vruntime + leases.map(overdue).sum::<f64>()
+    }
+
+    /// Lets sweeps that begin to compete start where the others of their priority are.
+    pub(super) fn catch_up_competitors(&mut self, now: CoreTime) {
+        let competes = |sweep: &Sweep| {
+            sweep.is_running()
+                && (sweep.has_pending() || sweep.quarantine.next_trial().is_some() || sweep.audits.has_waiting())
+                && self.workers.keys().any(|id| self.can_work_on(id, sweep, now))
+        };
+        let competing: Vec<(i64, bool)> = self.sweeps.values().map(|sweep| (sweep.number, competes(sweep))).collect();
+        for (number, competes) in competing {
+            let Some(sweep) = self.sweeps.get_mut(&number) else { continue };
+            if competes && !sweep.fair_share.competes {
+                let clock = self.virtual_clocks.get(&sweep.share.priority).copied().unwrap_or(0.0);
+                sweep.fair_share.vruntime = sweep.fair_share.vruntime.max(clock);
+            }
+            sweep.fair_share.competes = competes;
+        }
+    }
+
+    /// Books a lease of so many trials of a class. What each of them is booked with.
+    pub(super) fn charge_lease(&mut self, number: i64, class: u32, trials: u64, now: CoreTime) -> f64 {
+        let (seconds, passed) =
+            (self.estimate_trial_seconds(number, class), self.current_vruntime(&self.sweeps[&number], now));
+        let Some(sweep) = self.sweeps.get_mut(&number) else { return 0.0 };
+        let clock = self.virtual_clocks.entry(sweep.share.priority).or_default();
+        *clock = clock.max(passed);
+        let each = seconds / sweep.share.weight;
+        sweep.fair_share.vruntime += each * trials as f64;
+        each
+    }
+
+    /// How long a trial should last, in seconds: as its class did, or else as the others of its sweep, or all others did.
+    fn estimate_trial_seconds(&self, number: i64, class: u32) -> f64 {
+        let known = |sweep: &Sweep| {
+            let seconds: Vec<f64> = sweep.classes.iter().filter_map(|class| class.trial_seconds).collect();
+            (!seconds.is_empty()).then(|| seconds.iter().sum::<f64>() / seconds.len() as f64)
+        };
+        let sweep = &self.sweeps[&number];
+        let others = || {
+            let all: Vec<f64> = self.sweeps.values().filter(|s| s.state.is_open()).filter_map(known).collect();
+            if all.is_empty() { DEFAULT_TRIAL_SECONDS } else { all.iter().sum::<f64>() / all.len() as f64 }
+        };
+        sweep.classes[class as usize].trial_seconds.or_else(|| known(sweep)).unwrap_or_else(others)
+    }
+
+    /// Rows came under a lease: what their trials took replaces what they were booked with.
+    pub(super) fn settle_charges(&mut self, fence: Fence, number: i64, rows: &[StoredRow]) {
+        let lease = self.leases.get(&fence.lease).filter(|lease| lease.row.fence == fence);
+        let booked = lease.map_or(0.0, |lease| lease.charge_per_trial);
+        let Some(sweep) = self.sweeps.get_mut(&number) else { return };
+        let took: f64 = rows.iter().map(|row| row.seconds.max(0.0)).sum();
+        sweep.fair_share.vruntime += took / sweep.share.weight - booked * rows.len() as f64;
+    }
+
+    /// A lease ended: what is left of it was not given after all.
+    pub(super) fn refund_lease(&mut self, lease: &LeaseState) {
+        if let Some(sweep) = self.sweeps.get_mut(&lease.row.sweep) {
+            sweep.fair_share.vruntime -= lease.charge_per_trial * lease.row.trials.len() as f64;
+        }
+    }
+
+    /// Gives a sweep another share. It keeps its distance to the others, who may be those of another priority.
+    pub(super) fn change_share(&mut self, number: i64, share: Share) {
+        let Some(sweep) = self.sweeps.get_mut(&number) else { return };
+        let old = std::mem::replace(&mut sweep.share, share);
+        let clock = |priority| self.virtual_clocks.get(&priority).copied().unwrap_or(0.0);
+        sweep.fair_share.vruntime += clock(share.priority) - clock(old.priority);
+    }
+
+    /// Slots that a running sweep can count on, as workers are shared now; none where a higher priority may take them all.
+    pub fn estimate_slots(&self, sweep: &Sweep) -> f64 {
+        let (_, slots) = self.capacity_for(&sweep.spec);
+        let rivals = self.rival_sweeps(sweep);
+        if rivals.iter().any(|rival| rival.share.priority > sweep.share.priority) {
+            return 0.0;
+        }
+        let equal = rivals.iter().filter(|rival| rival.share.priority == sweep.share.priority);
+        let weights: f64 = equal.map(|rival| rival.share.weight).sum();
+        f64::from(slots) * sweep.share.weight / (sweep.share.weight + weights)
+    }
+
+    /// Other sweeps that want the workers of this one.
+    pub(super) fn rival_sweeps(&self, sweep: &Sweep) -> Vec<&Sweep> {
+        let running = self.sweeps.values().filter(|s| s.is_running() && s.number != sweep.number);
+        running.filter(|rival| rival.fair_share.competes && rival.spec.numerics == sweep.spec.numerics).collect()
+    }
+}

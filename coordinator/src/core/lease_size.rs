@@ -1,0 +1,63 @@
+//! How many trials to put into a lease.
+
+/// A lease should keep its worker busy for about this long.
+const LEASE_SECONDS: f64 = 10.0;
+/// Most trials in a lease.
+const MAX_LEASE_TRIALS: u64 = 16_384;
+
+/// What is known when a lease is sized.
+#[derive(Debug, Clone, Copy)]
+pub struct LeaseDemand {
+    /// Trials of the sweep that nobody holds.
+    pub unleased: u64,
+    /// Slots of the worker.
+    pub slots: u32,
+    /// Its slots with nothing to do.
+    pub idle: u32,
+    /// Slots of all workers.
+    pub all_slots: u32,
+    /// Observed duration of a trial of this class, in seconds.
+    pub trial_seconds: Option<f64>,
+}
+
+/// Number of trials: enough for ten seconds, but never more than half of a fair share of what is left, so that all
+/// workers finish together; one per idle slot while the duration is unknown.
+pub fn compute_lease_size(demand: LeaseDemand) -> u64 {
+    let idle = u64::from(demand.idle.max(1));
+    let Some(seconds) = demand.trial_seconds else { return idle.min(demand.unleased) };
+    let slots = u64::from(demand.slots.max(1));
+    let busy = ((LEASE_SECONDS / seconds.max(1e-6)) as u64).max(1) * slots;
+    let share = demand.unleased.div_ceil(2 * u64::from(demand.all_slots.max(demand.slots).max(1))) * slots;
+    busy.min(share).min(MAX_LEASE_TRIALS).max(idle).min(demand.unleased)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::core::lease_size::*;
+
+    proptest! {
+        #[test]
+        fn a_lease_fits_what_is_left_and_feeds_idle_slots(
+            unleased in 1_u64..1_000_000, slots in 1_u32..64, idle in 0_u32..64, others in 0_u32..64, us in 1_u64..1e9 as u64,
+        ) {
+            let idle = idle.min(slots);
+            let demand = LeaseDemand { unleased, slots, idle, all_slots: slots + others, trial_seconds: Some(us as f64 * 1e-6) };
+            let size = compute_lease_size(demand);
+            prop_assert!(size >= 1 && size <= unleased && size <= MAX_LEASE_TRIALS);
+            prop_assert!(size >= u64::from(idle).min(unleased));
+        }
+    }
+
+    #[test]
+    fn long_trials_are_given_one_per_slot_and_short_ones_by_the_thousand() {
+        let demand = LeaseDemand { unleased: 1_000_000, slots: 4, idle: 4, all_slots: 8, trial_seconds: Some(60.0) };
+        assert_eq!(compute_lease_size(demand), 4);
+        assert_eq!(compute_lease_size(LeaseDemand { trial_seconds: Some(0.1), ..demand }), 400);
+        assert_eq!(compute_lease_size(LeaseDemand { trial_seconds: Some(1e-5), ..demand }), 16_384);
+        assert_eq!(compute_lease_size(LeaseDemand { trial_seconds: None, ..demand }), 4);
+        let tail = LeaseDemand { unleased: 12, trial_seconds: Some(0.1), idle: 1, ..demand };
+        assert_eq!(compute_lease_size(tail), 4);
+    }
+}

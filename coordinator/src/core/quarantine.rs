@@ -1,0 +1,154 @@
+//! Trials that were in flight when their worker died. One of them may have killed it. A machine may as well have been
+//! taken away, so that they are run again like all others the first time; those with which a second worker dies are
+//! run one at a time, by a worker that runs nothing else: if that dies too, it has told which it was. A worker that comes
+//! back was not dead, and is taken off the list.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::WorkerId;
+use crate::interval_set::IntervalSet;
+
+/// After so many dead workers a trial is run alone.
+const RUN_ALONE_AFTER: usize = 2;
+/// After so many it is given up.
+pub const CRASH_LIMIT: usize = 3;
+
+/// A trial of a sweep: its class, and its number in there.
+pub type TrialIndex = (u32, u64);
+
+/// The suspects of one sweep, leased or not.
+#[derive(Debug, Default)]
+pub struct Quarantine {
+    /// The workers that died with it in flight, with their names, in the order of death.
+    crashes: BTreeMap<TrialIndex, Vec<(WorkerId, String)>>,
+    /// Those to be run alone that nobody holds.
+    waiting: BTreeSet<TrialIndex>,
+}
+
+impl Quarantine {
+    /// A worker, given by id and name, died with a trial in flight. If it was one too many, the names of all of these.
+    pub fn record_crash(&mut self, (id, name): (&str, &str), place: TrialIndex) -> Option<Vec<String>> {
+        let killed = self.crashes.entry(place).or_default();
+        if killed.iter().any(|(known, _)| known == id) {
+            return None;
+        }
+        killed.push((id.to_owned(), name.to_owned()));
+        (killed.len() == CRASH_LIMIT).then(|| killed.iter().map(|(_, name)| name.clone()).collect())
+    }
+
+    /// A worker is alive after all. Returns the trials that are no longer to be run alone, and that nobody holds.
+    pub fn clear_worker(&mut self, worker: &str) -> Vec<TrialIndex> {
+        self.crashes.values_mut().for_each(|killed| killed.retain(|(id, _)| id != worker));
+        self.crashes.retain(|_, killed| !killed.is_empty());
+        let free: Vec<TrialIndex> = self.waiting.iter().copied().filter(|place| !self.runs_alone(*place)).collect();
+        free.iter().for_each(|place| _ = self.waiting.remove(place));
+        free
+    }
+
+    /// Whether a trial is to be run alone.
+    pub fn runs_alone(&self, place: TrialIndex) -> bool {
+        self.crashes.get(&place).is_some_and(|killed| killed.len() >= RUN_ALONE_AFTER)
+    }
+
+    /// Whether enough workers died with a trial in flight, and none of these has come back.
+    pub fn is_given_up(&self, place: TrialIndex) -> bool {
+        self.crashes.get(&place).is_some_and(|killed| killed.len() >= CRASH_LIMIT)
+    }
+
+    /// Whether a trial is to be run alone and held by nobody.
+    pub fn is_waiting(&self, place: TrialIndex) -> bool {
+        self.waiting.contains(&place)
+    }
+
+    /// Names of the workers that died with a trial in flight.
+    pub fn crashed_workers(&self, place: TrialIndex) -> impl Iterator<Item = &String> {
+        self.crashes.get(&place).into_iter().flatten().map(|(_, name)| name)
+    }
+
+    /// How many are to be run alone and held by nobody.
+    pub fn waiting_count(&self) -> u64 {
+        self.waiting.len() as u64
+    }
+
+    /// Takes those to be run alone out of what is left of a lease that ended; returns the others.
+    pub fn take_back_quarantined(&mut self, class: u32, mut trials: IntervalSet) -> IntervalSet {
+        let of_class = self.crashes.range((class, 0)..=(class, u64::MAX));
+        for (place, _) in of_class.filter(|(_, killed)| killed.len() >= RUN_ALONE_AFTER) {
+            if trials.remove(place.1) {
+                self.waiting.insert(*place);
+            }
+        }
+        trials
+    }
+
+    /// The next one to be run, unless it has been condemned.
+    pub fn next_trial(&self) -> Option<TrialIndex> {
+        self.next_matching(|_| true)
+    }
+
+    /// The next one of these.
+    pub fn next_matching(&self, of: impl Fn(TrialIndex) -> bool) -> Option<TrialIndex> {
+        self.waiting.iter().copied().find(|place| self.crashes[place].len() < CRASH_LIMIT && of(*place))
+    }
+
+    /// Takes the next one to be run.
+    pub fn take_next_trial(&mut self) -> Option<TrialIndex> {
+        let next = self.next_trial()?;
+        self.take_trial(next);
+        Some(next)
+    }
+
+    /// Takes one to be run.
+    pub fn take_trial(&mut self, place: TrialIndex) {
+        self.waiting.remove(&place);
+    }
+
+    /// It has a row: nothing is held against it any more.
+    pub fn remove(&mut self, place: TrialIndex) {
+        self.crashes.remove(&place);
+        self.waiting.remove(&place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::core::quarantine::*;
+
+    #[test]
+    fn a_second_death_sets_a_trial_apart_and_a_third_condemns_it() {
+        let mut suspects = Quarantine::default();
+        let all = || IntervalSet::from_range(0, 9);
+        for n in [3, 4] {
+            assert_eq!(suspects.record_crash(("a", "A"), (0, n)), None);
+        }
+        assert_eq!(suspects.take_back_quarantined(0, all()).len(), 9, "a first death says little");
+        assert_eq!(suspects.record_crash(("a", "A"), (0, 3)), None);
+        assert!(!suspects.runs_alone((0, 3)), "the same worker does not die twice");
+        for n in [3, 4, 5] {
+            assert_eq!(suspects.record_crash(("b", "B"), (0, n)), None);
+        }
+        assert_eq!(suspects.take_back_quarantined(0, all()).len(), 7);
+        assert_eq!((suspects.waiting_count(), suspects.next_trial()), (2, Some((0, 3))));
+        assert_eq!(suspects.take_next_trial(), Some((0, 3)));
+        assert_eq!(suspects.record_crash(("0", "C"), (0, 3)), Some(vec!["A".to_owned(), "B".into(), "C".into()]));
+        suspects.take_back_quarantined(0, IntervalSet::from_range(3, 4));
+        assert_eq!(suspects.next_trial(), Some((0, 4)), "a condemned trial is not run again");
+        suspects.remove((0, 4));
+        assert_eq!(suspects.next_trial(), None);
+    }
+
+    #[test]
+    fn a_worker_that_comes_back_is_taken_off_the_list() {
+        let mut suspects = Quarantine::default();
+        for worker in ["a", "b"] {
+            (0..3).for_each(|n| _ = suspects.record_crash((worker, worker), (1, n)));
+        }
+        suspects.record_crash(("c", "c"), (1, 0));
+        assert!(suspects.take_back_quarantined(1, IntervalSet::from_range(0, 3)).is_empty());
+        assert_eq!(suspects.clear_worker("b"), [(1, 1), (1, 2)]);
+        assert_eq!((suspects.waiting_count(), suspects.crashed_workers((1, 0)).count()), (1, 2));
+        assert_eq!(suspects.clear_worker("a"), [(1, 0)]);
+        assert_eq!(suspects.clear_worker("c"), []);
+        assert!(suspects.crashes.is_empty() && suspects.waiting.is_empty());
+    }
+}

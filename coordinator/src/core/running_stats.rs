@@ -1,0 +1,180 @@
+//! Live mean and variance per cell, updated as results arrive (Welford 1962).
+//!
+//! Good for watching; what `table` prints is recomputed from the stored rows.
+
+use std::collections::HashMap;
+
+use ergodic_common::Outcome;
+
+/// Mean and variance of a stream of numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct RunningStats {
+    /// How many.
+    pub n: u64,
+    /// Their mean.
+    pub mean: f64,
+    squared_deviations: f64,
+}
+
+impl RunningStats {
+    /// Takes one more.
+    pub fn add(&mut self, x: f64) {
+        self.n += 1;
+        let delta = x - self.mean;
+        self.mean += delta / self.n as f64;
+        self.squared_deviations += delta * (x - self.mean);
+    }
+
+    /// Takes as many more as another one has (Chan, Golub and LeVeque 1983).
+    pub fn merge(&mut self, other: &Self) {
+        let n = self.n + other.n;
+        if n == 0 {
+            return;
+        }
+        let (delta, share) = (other.mean - self.mean, other.n as f64 / n as f64);
+        self.squared_deviations += other.squared_deviations + delta * delta * self.n as f64 * share;
+        self.mean += delta * share;
+        self.n = n;
+    }
+
+    /// Variance with n − 1 in the denominator; `None` below two values.
+    pub fn variance(&self) -> Option<f64> {
+        (self.n > 1).then(|| self.squared_deviations / (self.n - 1) as f64)
+    }
+}
+
+/// What is known of a cell.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct CellStats {
+    /// The main metric of completed trials, where it is defined.
+    pub metric: RunningStats,
+    /// Completed trials; as small numbers, since there may be millions of cells.
+    pub completed: u32,
+    /// Diverged ones.
+    pub diverged: u32,
+    /// Failed ones.
+    pub failed: u32,
+}
+
+/// The live picture of a sweep's main metric.
+#[derive(Debug, Clone, Default)]
+pub struct LiveStats {
+    cells: HashMap<u64, CellStats>,
+}
+
+impl LiveStats {
+    /// Takes a trial's value.
+    pub fn record_trial(&mut self, cell: u64, outcome: &Outcome, value: f64) {
+        let tally = self.cells.entry(cell).or_default();
+        *match outcome {
+            Outcome::Completed => &mut tally.completed,
+            Outcome::Diverged { .. } => &mut tally.diverged,
+            Outcome::Failed { .. } => &mut tally.failed,
+        } += 1;
+        if *outcome == Outcome::Completed && value.is_finite() {
+            tally.metric.add(value);
+        }
+    }
+
+    /// A failed trial is to be run again.
+    pub fn forget_failed_trial(&mut self, cell: u64) {
+        if let Some(tally) = self.cells.get_mut(&cell) {
+            tally.failed = tally.failed.saturating_sub(1);
+        }
+    }
+
+    /// Cells of which something is known.
+    pub fn known_cells(&self) -> impl ExactSizeIterator<Item = u64> + '_ {
+        self.cells.keys().copied()
+    }
+
+    /// What is known of a cell.
+    pub fn cell_stats(&self, cell: u64) -> CellStats {
+        self.cells.get(&cell).copied().unwrap_or_default()
+    }
+
+    /// The cell that looks best so far, by its mean, to which a diverged trial counts as much as the worst that any cell's mean is;
+    /// ties go to the lower number. Tables rank trials within repeats, which needs all of their values.
+    pub fn best_cell(&self, larger_is_better: bool) -> Option<(u64, RunningStats)> {
+        let sign = if larger_is_better { 1.0 } else { -1.0 };
+        let valued = || self.cells.iter().filter(|(_, tally)| tally.metric.n > 0);
+        let worst = valued().map(|(_, tally)| sign * tally.metric.mean).fold(f64::INFINITY, f64::min);
+        let score = |tally: &CellStats| {
+            let (n, diverged) = (tally.metric.n as f64, f64::from(tally.diverged));
+            (n * sign * tally.metric.mean + diverged * worst) / (n + diverged)
+        };
+        // Of cells without a mean above the worst, those in which fewer diverged.
+        let key = |tally: &CellStats| {
+            (score(tally), -f64::from(tally.diverged) / (tally.metric.n as f64 + f64::from(tally.diverged)))
+        };
+        let better = |a: &(&u64, &CellStats), b: &(&u64, &CellStats)| {
+            let (x, y) = (key(a.1), key(b.1));
+            x.0.total_cmp(&y.0).then(x.1.total_cmp(&y.1)).then(b.0.cmp(a.0))
+        };
+        valued().max_by(better).map(|(cell, tally)| (*cell, tally.metric))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::core::running_stats::*;
+
+    #[test]
+    fn welford_agrees_with_the_two_pass_formula() {
+        let values = [1e6 + 1.0, 1e6 + 2.0, 1e6 + 4.0, 1e6 + 7.0];
+        let mut running = RunningStats::default();
+        values.iter().for_each(|x| running.add(*x));
+        assert_eq!(running.mean, 1e6 + 3.5);
+        assert!((running.variance().expect("four values") - 7.0).abs() < 1e-9);
+        assert_eq!(RunningStats { n: 1, ..running }.variance(), None);
+    }
+
+    #[test]
+    fn a_cell_whose_few_survivors_are_good_is_not_the_best() {
+        let mut live = LiveStats::default();
+        for value in [0.5, 0.6, 0.4] {
+            live.record_trial(1, &Outcome::Completed, value);
+            live.record_trial(2, &Outcome::Diverged { step: 1 }, f64::NAN);
+            live.record_trial(3, &Outcome::Completed, 0.1);
+        }
+        live.record_trial(2, &Outcome::Completed, 0.9);
+        assert_eq!(live.best_cell(true).map(|(cell, _)| cell), Some(1));
+        assert_eq!(live.best_cell(false).map(|(cell, _)| cell), Some(3));
+    }
+
+    #[test]
+    fn the_best_cell_counts_completed_trials_only() {
+        let mut live = LiveStats::default();
+        live.record_trial(3, &Outcome::Completed, 0.5);
+        live.record_trial(4, &Outcome::Diverged { step: 1 }, 0.9);
+        live.record_trial(5, &Outcome::Completed, f64::NAN);
+        live.record_trial(2, &Outcome::Completed, 0.5);
+        assert_eq!(live.best_cell(true).map(|(cell, _)| cell), Some(2));
+        assert_eq!(
+            (live.cell_stats(4).diverged, live.cell_stats(4).metric.n, live.cell_stats(9)),
+            (1, 0, CellStats::default())
+        );
+        assert_eq!((live.cell_stats(5).completed, live.cell_stats(5).metric.n), (1, 0));
+        live.record_trial(6, &Outcome::Failed { cause: String::new() }, f64::NAN);
+        live.forget_failed_trial(6);
+        assert_eq!(live.cell_stats(6), CellStats::default());
+    }
+
+    #[test]
+    fn two_streams_merged_are_one() {
+        let values = [0.5, 0.25, 8.0, -3.0, 1.5];
+        let of = |values: &[f64]| {
+            let mut running = RunningStats::default();
+            values.iter().for_each(|x| running.add(*x));
+            running
+        };
+        for cut in 0..=values.len() {
+            let (mut left, right) = (of(&values[..cut]), of(&values[cut..]));
+            left.merge(&right);
+            let all = of(&values);
+            assert_eq!(left.n, all.n);
+            assert!((left.mean - all.mean).abs() < 1e-12);
+            assert!((left.variance().expect("five") - all.variance().expect("five")).abs() < 1e-9);
+        }
+    }
+}

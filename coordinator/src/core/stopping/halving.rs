@@ -1,0 +1,238 @@
+//! Cells that are repeated as long as they are among the best: successive halving (Jamieson and Talwalkar 2016).
+//!
+//! All cells climb the first rung. When every trial below a rung has ended, of all cells that climb it, those with the best
+//! mean ranks go on, one in so many, rounded up. Nobody goes on before: who is among the best of an unfinished rung depends on
+//! the order in which trials end.
+//!
+//! Who is among the best, the [ranks](crate::stats::rank) of trials within repeats decide: a diverged trial is the last one of its
+//! repeat, failed ones do not count.
+
+use std::collections::HashMap;
+
+use ergodic_common::metric::Metric;
+use ergodic_common::spec::stopping_rule::StoppingRule;
+use ergodic_common::{Outcome, Spec, TrialKey};
+
+use super::Allowance;
+use crate::estimators::rank::{Ranks, TrialEnd};
+use crate::interval_set::IntervalSet;
+
+/// How far the cells of a sweep are.
+#[derive(Debug)]
+pub struct SuccessiveHalving {
+    metric: Metric,
+    factor: u32,
+    rungs: Vec<u32>,
+    /// Cells that have rows.
+    cells: HashMap<u64, HalvingCell>,
+    /// Which rung is climbed.
+    stage: usize,
+    /// Cells that climb it.
+    climbing: u64,
+    /// Those of them of which all trials below it have ended.
+    ready: u64,
+    /// Trials allowed.
+    total: u64,
+    /// Trials that all rungs come to.
+    planned: u64,
+    /// The sweep has ended: who has rows beyond a rung was chosen at it.
+    decisions_frozen: bool,
+}
+
+/// How far a cell is.
+#[derive(Debug, Default)]
+struct HalvingCell {
+    /// How its repeats ended; failed is also what has not.
+    ends: Vec<TrialEnd>,
+    /// Repeats that have a row.
+    rows: IntervalSet,
+    /// Repeats below this may be run.
+    allowed: u32,
+    /// The last rung that it climbs.
+    stage: usize,
+}
+
+impl SuccessiveHalving {
+    /// Nothing is known of any cell.
+    pub(super) fn new(spec: &Spec, until: &StoppingRule, factor: u32, rungs: Vec<u32>) -> Self {
+        let cells = spec.grid.cell_count();
+        Self {
+            metric: until.metric.clone(),
+            factor,
+            cells: HashMap::new(),
+            stage: 0,
+            climbing: cells,
+            ready: 0,
+            total: cells * u64::from(rungs[0]),
+            planned: count_planned_trials(spec, until),
+            decisions_frozen: false,
+            rungs,
+        }
+    }
+
+    pub(super) fn total_trials(&self) -> u64 {
+        self.total
+    }
+
+    pub(super) fn expected_trials(&self) -> u64 {
+        self.total.max(self.planned)
+    }
+
+    pub(super) fn min_repeats(&self) -> u32 {
+        self.rungs[0]
+    }
+
+    pub(super) fn allowed_repeats(&self, cell: u64) -> u32 {
+        self.cells.get(&cell).map_or(self.rungs[0], |cell| cell.allowed)
+    }
+
+    /// The rung that is climbed, as a number of repeats.
+    pub fn current_rung(&self) -> u32 {
+        self.rungs[self.stage]
+    }
+
+    /// Cells that climb it, and those of them that are done with it.
+    pub fn rung_progress(&self) -> (u64, u64) {
+        (self.climbing, self.ready)
+    }
+
+    /// The number of repeats after which a cell was not among the best, if that is so.
+    pub fn eliminated_after(&self, cell: u64) -> Option<u32> {
+        let cell = self.cells.get(&cell).filter(|cell| cell.stage < self.stage)?;
+        Some(self.rungs[cell.stage])
+    }
+
+    /// The sweep has ended: its rows are taken, and no choice is made before [`Halving::decide`].
+    pub(super) fn freeze_decisions(&mut self) {
+        self.decisions_frozen = true;
+    }
+
+    /// Makes the choices that the rows of an ended sweep show. Where they show none, as after a choice that was never acted
+    /// upon, the ranks decide.
+    pub(super) fn restore_decisions(&mut self, spec: &Spec) -> Allowance {
+        let allowed = self.restart_climb(spec);
+        self.decisions_frozen = false;
+        allowed
+    }
+
+    pub(super) fn record_row(&mut self, key: TrialKey, outcome: &Outcome, value: f64) -> Allowance {
+        let rung = u64::from(self.current_rung());
+        let cell = self
+            .cells
+            .entry(key.cell)
+            .or_insert_with(|| HalvingCell { allowed: self.rungs[0], ..HalvingCell::default() });
+        let before = cell.rows.first_gap();
+        cell.record_end(key.repeat, outcome, value);
+        if cell.stage == self.stage && before < rung && cell.rows.first_gap() >= rung {
+            self.ready += 1;
+        }
+        // Rows beyond what is allowed may be there when decisions were made with rows that are gone.
+        let covers = self.rungs.iter().copied().find(|rung| *rung as usize >= cell.ends.len());
+        let mut allowed = Allowance::new();
+        allowed.extend(cell.allow_repeats(covers.unwrap_or_default()).map(|range| (key.cell, range)));
+        self.total += allowed.iter().map(|(_, range)| range.len() as u64).sum::<u64>();
+        if !self.decisions_frozen {
+            allowed.extend(self.climb_rungs());
+        }
+        allowed
+    }
+
+    pub(super) fn forget_row(&mut self, spec: &Spec, key: TrialKey) -> Allowance {
+        if let Some(cell) = self.cells.get_mut(&key.cell) {
+            cell.rows.remove(key.repeat.into());
+            cell.ends[key.repeat as usize] = TrialEnd::Failed;
+        }
+        self.restart_climb(spec)
+    }
+
+    pub(super) fn extend_repeats(&mut self, spec: &Spec, until: &StoppingRule, rungs: Vec<u32>) -> Allowance {
+        self.planned = count_planned_trials(spec, until);
+        self.rungs = rungs;
+        self.restart_climb(spec)
+    }
+
+    /// Climbs from the first rung on, by the rows that are there.
+    fn restart_climb(&mut self, spec: &Spec) -> Allowance {
+        self.cells.values_mut().for_each(|cell| cell.stage = 0);
+        (self.stage, self.climbing) = (0, spec.grid.cell_count());
+        self.count_ready();
+        self.climb_rungs()
+    }
+
+    fn count_ready(&mut self) {
+        let (stage, rung) = (self.stage, u64::from(self.current_rung()));
+        let ready = |cell: &&HalvingCell| cell.stage == stage && cell.rows.first_gap() >= rung;
+        self.ready = self.cells.values().filter(ready).count() as u64;
+    }
+
+    /// As far as there are rows for; the repeats that may be run from now on.
+    fn climb_rungs(&mut self) -> Allowance {
+        let mut allowed = Allowance::new();
+        while self.ready == self.climbing && self.stage + 1 < self.rungs.len() {
+            let best = self.select_best_cells();
+            self.stage += 1;
+            self.climbing = best.len() as u64;
+            let rung = self.current_rung();
+            for number in best {
+                let cell = self.cells.get_mut(&number).expect("who is among the best has rows");
+                cell.stage = self.stage;
+                if let Some(more) = cell.allow_repeats(rung) {
+                    self.total += more.len() as u64;
+                    allowed.push((number, more));
+                }
+            }
+            self.count_ready();
+        }
+        allowed
+    }
+
+    /// Those of the cells that climb the rung that go on, the best one first.
+    fn select_best_cells(&self) -> Vec<u64> {
+        let rung = self.current_rung() as usize;
+        let mut standing: Vec<(u64, &HalvingCell)> = self.climbing_cells().collect();
+        standing.sort_unstable_by_key(|(number, _)| *number);
+        let go_on = standing.len().div_ceil(self.factor as usize);
+        let went_on = || standing.iter().filter(|(_, cell)| cell.ends.len() > rung).map(|(number, _)| *number);
+        if self.decisions_frozen && went_on().count() == go_on {
+            return went_on().collect();
+        }
+        let ends: Vec<Vec<(u32, TrialEnd)>> =
+            standing.iter().map(|(_, cell)| (0..).zip(cell.ends[..rung].iter().copied()).collect()).collect();
+        let larger = self.metric.larger_is_better() == Some(true);
+        let ranks = Ranks::from_ends(&ends.iter().map(Vec::as_slice).collect::<Vec<_>>(), larger);
+        let order = ranks.order_best_first(&ranks.unweighted_mean_ranks());
+        order.into_iter().take(go_on).map(|at| standing[at].0).collect()
+    }
+
+    fn climbing_cells(&self) -> impl Iterator<Item = (u64, &HalvingCell)> {
+        self.cells.iter().filter(|(_, cell)| cell.stage == self.stage).map(|(number, cell)| (*number, cell))
+    }
+}
+
+impl HalvingCell {
+    fn record_end(&mut self, repeat: u32, outcome: &Outcome, value: f64) {
+        let at = repeat as usize;
+        if self.ends.len() <= at {
+            self.ends.resize(at + 1, TrialEnd::Failed);
+        }
+        self.ends[at] = match outcome {
+            Outcome::Completed => TrialEnd::Completed(value),
+            Outcome::Diverged { .. } => TrialEnd::Diverged,
+            Outcome::Failed { .. } => TrialEnd::Failed,
+        };
+        self.rows.insert(at as u64, at as u64 + 1);
+    }
+
+    /// Allows as many repeats, if it has fewer.
+    fn allow_repeats(&mut self, repeats: u32) -> Option<std::ops::Range<u32>> {
+        let before = self.allowed;
+        self.allowed = before.max(repeats);
+        (self.allowed > before).then_some(before..self.allowed)
+    }
+}
+
+/// Trials that all rungs come to.
+fn count_planned_trials(spec: &Spec, until: &StoppingRule) -> u64 {
+    let (least, all) = until.trial_bounds(spec.grid.cell_count(), spec.repeats);
+    all.unwrap_or(least)
+}

@@ -1,0 +1,251 @@
+//! Cells that are repeated until the mean of a metric is known well enough.
+//!
+//! A cell climbs the [`ladder`](ergodic_common::repeats::ladder): its next repeats are allowed when all repeats below
+//! its rung have a row and the interval that they give is too wide. Only which of the allowed ones comes first depends on what is
+//! known so far: those of the cell with the widest interval.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
+
+use ergodic_common::{Outcome, Spec, TrialKey};
+
+use super::Allowance;
+use crate::estimators::precision::{DECIDING_LEVEL, half_width, interval_quantile};
+use crate::interval_set::IntervalSet;
+
+/// How far the cells of a sweep are.
+#[derive(Debug)]
+pub struct PrecisionRepeats {
+    target: f64,
+    rungs: Vec<u32>,
+    /// Cells that have rows.
+    cells: HashMap<u64, PrecisionCell>,
+    /// Trials allowed.
+    total: u64,
+    /// Trials that it should come to.
+    expected: u64,
+    /// Cells that were allowed more repeats, the widest interval first. Those of which none wait any more are taken out when
+    /// they are met.
+    open_cells: BTreeSet<(Reverse<u64>, u64)>,
+    /// Student's quantiles by the number of values.
+    quantiles: HashMap<u64, f64>,
+    progress: PrecisionProgress,
+}
+
+/// How far a cell is.
+#[derive(Debug, Clone)]
+struct PrecisionCell {
+    /// Values by repeat; NaN where there is none.
+    values: Vec<f64>,
+    /// Repeats that have a row.
+    rows: IntervalSet,
+    /// Repeats below this may be run.
+    allowed: u32,
+    /// Rungs that it was judged at since the last change to what they stand on.
+    judged_rungs: usize,
+    /// Half the width of its interval at the last of them; infinite where nothing is known.
+    half_width: f64,
+    /// The rung at which it was known well enough.
+    reached_at: Option<u32>,
+    /// Repeats that it should come to.
+    expected: u32,
+}
+
+/// Where the cells of a sweep stand.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PrecisionProgress {
+    /// Cells known well enough, by the number of repeats at which they were.
+    pub reached_cells: BTreeMap<u32, u64>,
+    /// Cells that were not with as many repeats as there may be.
+    pub exhausted_cells: u64,
+}
+
+impl PrecisionProgress {
+    /// Cells that go on, of so many.
+    pub fn count_open_cells(&self, cells: u64) -> u64 {
+        cells - self.count_known_cells() - self.exhausted_cells
+    }
+
+    /// Cells known well enough.
+    pub fn count_known_cells(&self) -> u64 {
+        self.reached_cells.values().sum()
+    }
+
+    /// A cell begins to count, or counts no more, where it stands.
+    fn adjust_counts(&mut self, cell: &PrecisionCell, rungs: usize, begins: bool) {
+        let change = |n: &mut u64| *n = if begins { *n + 1 } else { *n - 1 };
+        match cell.reached_at {
+            Some(rung) => {
+                let n = self.reached_cells.entry(rung).or_default();
+                change(n);
+                if *n == 0 {
+                    self.reached_cells.remove(&rung);
+                }
+            }
+            None if cell.judged_rungs == rungs => change(&mut self.exhausted_cells),
+            None => {}
+        }
+    }
+}
+
+impl PrecisionRepeats {
+    /// Nothing is known of any cell.
+    pub(super) fn new(spec: &Spec, target: f64, rungs: Vec<u32>) -> Self {
+        let total = spec.grid.cell_count() * u64::from(rungs[0]);
+        Self {
+            target,
+            rungs,
+            cells: HashMap::new(),
+            total,
+            expected: total,
+            open_cells: BTreeSet::new(),
+            quantiles: HashMap::new(),
+            progress: PrecisionProgress::default(),
+        }
+    }
+
+    pub(super) fn total_trials(&self) -> u64 {
+        self.total
+    }
+
+    /// Trials that it should come to, by the spread of what is there.
+    pub(super) fn expected_trials(&self) -> u64 {
+        self.expected
+    }
+
+    pub(super) fn min_repeats(&self) -> u32 {
+        self.rungs[0]
+    }
+
+    pub(super) fn allowed_repeats(&self, cell: u64) -> u32 {
+        self.cells.get(&cell).map_or(self.rungs[0], |cell| cell.allowed)
+    }
+
+    /// The number of repeats at which a cell was known well enough.
+    pub fn reached_at(&self, cell: u64) -> Option<u32> {
+        self.cells.get(&cell)?.reached_at
+    }
+
+    /// Where all cells stand.
+    pub fn progress(&self) -> &PrecisionProgress {
+        &self.progress
+    }
+
+    pub(super) fn record_row(&mut self, key: TrialKey, outcome: &Outcome, value: f64) -> Allowance {
+        let first = self.rungs[0];
+        let cell = self.cells.entry(key.cell).or_insert_with(|| PrecisionCell::new(first));
+        let at = key.repeat as usize;
+        if cell.values.len() <= at {
+            cell.values.resize(at + 1, f64::NAN);
+        }
+        cell.values[at] = if *outcome == Outcome::Completed { value } else { f64::NAN };
+        cell.rows.insert(at as u64, at as u64 + 1);
+        self.judge_cell(key.cell).map(|range| (key.cell, range)).into_iter().collect()
+    }
+
+    pub(super) fn forget_row(&mut self, key: TrialKey) {
+        let Some(cell) = self.cells.get_mut(&key.cell) else { return };
+        cell.rows.remove(key.repeat.into());
+        cell.values[key.repeat as usize] = f64::NAN;
+        self.progress.adjust_counts(cell, self.rungs.len(), false);
+        (cell.judged_rungs, cell.reached_at) = (0, None);
+    }
+
+    pub(super) fn extend_repeats(&mut self, spec: &Spec, rungs: Vec<u32>) -> Allowance {
+        let before = self.rungs[0];
+        let mut allowed = Allowance::new();
+        *self = Self { cells: std::mem::take(&mut self.cells), ..Self::new(spec, self.target, rungs) };
+        let (first, least) = (self.rungs[0], u64::from(self.rungs[0]));
+        let had: u64 = self.cells.values().map(|cell| u64::from(cell.allowed)).sum();
+        let untouched = spec.grid.cell_count() - self.cells.len() as u64;
+        (self.total, self.expected) = (had + untouched * least, 0);
+        self.expected = self.cells.values().map(|cell| u64::from(cell.expected)).sum::<u64>() + untouched * least;
+        for number in spec.grid.iter() {
+            match self.cells.get_mut(&number) {
+                None if before < first => allowed.push((number, before..first)),
+                None => {}
+                Some(cell) => {
+                    (cell.judged_rungs, cell.reached_at) = (0, None);
+                    allowed.extend(self.judge_cell(number).map(|range| (number, range)));
+                }
+            }
+        }
+        allowed
+    }
+
+    /// Climbs as far as there are rows for; the repeats that may be run from now on, if there are more.
+    fn judge_cell(&mut self, number: u64) -> Option<Range<u32>> {
+        let cell = self.cells.get_mut(&number)?;
+        let (before, was) = (cell.allowed, (Reverse(cell.half_width.to_bits()), number));
+        let complete = cell.rows.first_gap();
+        self.progress.adjust_counts(cell, self.rungs.len(), false);
+        while cell.reached_at.is_none()
+            && let Some(rung) = self.rungs.get(cell.judged_rungs).filter(|rung| complete >= u64::from(**rung))
+        {
+            let quantile = |n| *self.quantiles.entry(n).or_insert_with(|| interval_quantile(DECIDING_LEVEL, n));
+            cell.half_width = half_width(&cell.values[..*rung as usize], quantile).unwrap_or(f64::INFINITY);
+            cell.reached_at = (cell.half_width <= self.target).then_some(*rung);
+            cell.judged_rungs += 1;
+        }
+        self.progress.adjust_counts(cell, self.rungs.len(), true);
+        let wanted = cell.reached_at.or_else(|| self.rungs.get(cell.judged_rungs).copied()).unwrap_or(before);
+        // Rows beyond may be there when one before them was taken away.
+        let covers = self.rungs.iter().copied().find(|rung| *rung as usize >= cell.values.len()).unwrap_or(before);
+        cell.allowed = before.max(wanted).max(covers);
+        self.total += u64::from(cell.allowed - before);
+        let expected = cell.estimate_repeats(&self.rungs, self.target);
+        self.expected = self.expected + u64::from(expected) - u64::from(cell.expected);
+        cell.expected = expected;
+        if self.open_cells.remove(&was) || cell.allowed > before {
+            self.open_cells.insert((Reverse(cell.half_width.to_bits()), number));
+        }
+        (cell.allowed > before).then_some(before..cell.allowed)
+    }
+
+    /// Trials of a cell were given back: they are met again.
+    pub(super) fn reopen_cell(&mut self, number: u64) {
+        if let Some(cell) = self.cells.get(&number) {
+            self.open_cells.insert((Reverse(cell.half_width.to_bits()), number));
+        }
+    }
+
+    /// Cells of which more repeats may wait, the widest interval first.
+    pub(super) fn widest_cells(&self) -> impl Iterator<Item = u64> + '_ {
+        self.open_cells.iter().map(|(_, cell)| *cell)
+    }
+
+    /// None of a cell's repeats wait any more.
+    pub(super) fn close_cell(&mut self, number: u64) {
+        if let Some(cell) = self.cells.get(&number) {
+            self.open_cells.remove(&(Reverse(cell.half_width.to_bits()), number));
+        }
+    }
+}
+
+impl PrecisionCell {
+    fn new(first: u32) -> Self {
+        Self {
+            values: Vec::new(),
+            rows: IntervalSet::default(),
+            allowed: first,
+            judged_rungs: 0,
+            half_width: f64::INFINITY,
+            reached_at: None,
+            expected: first,
+        }
+    }
+
+    /// Repeats that it should come to: the width falls with the square root of their number.
+    fn estimate_repeats(&self, rungs: &[u32], target: f64) -> u32 {
+        let last = rungs.last().copied().unwrap_or_default();
+        let (Some(at), None) = (self.judged_rungs.checked_sub(1), self.reached_at) else { return self.allowed };
+        if !self.half_width.is_finite() {
+            return self.allowed;
+        }
+        let ratio = self.half_width / target;
+        let wanted = f64::from(rungs[at]) * ratio * ratio;
+        let rung = rungs.iter().copied().find(|rung| f64::from(*rung) >= wanted);
+        rung.unwrap_or(last).max(self.allowed)
+    }
+}

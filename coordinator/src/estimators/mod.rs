@@ -1,0 +1,20 @@
+//! Estimators of samples: pure functions from values to statistics. Nothing here knows of sweeps, rows or stores.
+//!
+//! [`sample`] holds the values of one sample with the repeats that they are of, [`statistic`] finds statistics by name, [`paired`]
+//! tests differences, [`rank`] says which cells are better, [`precision`] when a mean is known well enough.
+
+pub mod bootstrap;
+pub mod chance;
+pub mod crossed;
+pub mod paired;
+pub mod precision;
+pub mod rank;
+pub mod sample;
+#[cfg(test)]
+mod selection_tests;
+pub mod special;
+pub mod statistic;
+pub mod summary;
+
+pub use sample::Sample;
+pub use summary::Summary;

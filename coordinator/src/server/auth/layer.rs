@@ -1,0 +1,170 @@
+//! Stands before all services: one table says which role may ask what, and whatever it does not name is refused.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::UserError;
+use ergodic_proto::token::{Token, TokenRole};
+use http::header::AUTHORIZATION;
+use http::{Request, Response};
+use tokio::sync::watch;
+use tonic::body::Body;
+use tonic::{Code, Status};
+
+use super::TokenStore;
+use crate::server::ha::leadership::Leadership;
+use crate::server::listen::PeerInfo;
+
+/// Who asks, for the services behind the door; absent where nobody is asked who they are.
+#[derive(Debug, Clone)]
+pub(crate) struct Principal {
+    /// Name of the token.
+    pub(crate) token_id: String,
+}
+
+/// Asks everybody for a token, or nobody; and sends on what another coordinator is to be asked.
+#[derive(Clone)]
+pub(crate) struct AuthLayer {
+    tokens: Option<Arc<TokenStore>>,
+    leadership: Leadership,
+    stopping: watch::Receiver<bool>,
+}
+
+impl AuthLayer {
+    /// Asks for these tokens; without any, lets everybody in as far as an administrator's services are not meant.
+    pub(crate) fn new(
+        tokens: Option<Arc<TokenStore>>,
+        leadership: Leadership,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        Self { tokens, leadership, stopping }
+    }
+
+    fn admit_request(&self, request: &mut Request<Body>) -> Result<(), Status> {
+        self.authorize_request(request)?;
+        self.leadership.check_request_path(request.uri().path())?;
+        if let Some(admitted) = request.extensions().get::<PeerInfo>() {
+            admitted.mark_admitted();
+        }
+        Ok(())
+    }
+
+    fn authorize_request(&self, request: &mut Request<Body>) -> Result<(), Status> {
+        let Some(tokens) = &self.tokens else { return Ok(()) };
+        let token = read_bearer_token(request)?;
+        let role = tokens.authenticate(&token).map_err(|why| unauthenticated_status(&why.to_string()))?;
+        let path = request.uri().path();
+        if !allowed_roles(path).contains(&role) {
+            let method = path.rsplit('/').next().unwrap_or_default();
+            let message = format!("a token for the role {} does not open {method}", role.name());
+            return Err(UserError::new(ErrorCode::Refused, message).into());
+        }
+        request.extensions_mut().insert(Principal { token_id: token.id });
+        Ok(())
+    }
+}
+
+fn read_bearer_token(request: &Request<Body>) -> Result<Token, Status> {
+    let none = "this coordinator asks for a token: say --token-file FILE, or set ERGODIC_TOKEN_FILE; an administrator makes \
+                one with `ergodic token new`";
+    let value = request.headers().get(AUTHORIZATION).ok_or_else(|| unauthenticated_status(none))?;
+    let text = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
+    text.parse().map_err(|why: ergodic_proto::token::TokenParseError| unauthenticated_status(&why.to_string()))
+}
+
+/// The code tells programs that a token would help; the detail carries the exit code for people.
+fn unauthenticated_status(why: &str) -> Status {
+    let status = Status::from(UserError::new(ErrorCode::Refused, why));
+    Status::with_details(Code::Unauthenticated, why, status.details().to_vec().into())
+}
+
+/// Who may ask this. A user's `replay` needs the sweep as workers get it.
+fn allowed_roles(path: &str) -> &'static [TokenRole] {
+    let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
+    match (service, method) {
+        ("ergodic.v1.WorkerService", "GetSweep") | ("ergodic.v1.FileService", _) => &TokenRole::ALL,
+        ("ergodic.v1.WorkerService", _) => &[TokenRole::Worker, TokenRole::Admin],
+        ("ergodic.v1.SweepService", _) => &[TokenRole::User, TokenRole::Admin],
+        ("ergodic.v1.AdminService", _) => &[TokenRole::Admin],
+        _ => &[],
+    }
+}
+
+impl<S> tower_layer::Layer<S> for AuthLayer {
+    type Service = AuthService<S>;
+
+    fn layer(&self, inner: S) -> AuthService<S> {
+        AuthService { layer: self.clone(), inner }
+    }
+}
+
+/// How long what is being answered may take when the services end: less than they wait for it.
+const SHUTDOWN_ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Whoever waits for something that does not come to its end with the services, a write to a database that is away, say, is
+/// told so.
+async fn answer_or_cut_off<E>(
+    answer: impl Future<Output = Result<Response<Body>, E>>,
+    mut stopping: watch::Receiver<bool>,
+) -> Result<Response<Body>, E> {
+    let cut_off = async {
+        let _ = stopping.wait_for(|stop| *stop).await;
+        tokio::time::sleep(SHUTDOWN_ANSWER_TIMEOUT).await;
+    };
+    tokio::select! {
+        biased;
+        answer = answer => answer,
+        () = cut_off => {
+            let message = "the coordinator stops, or leads no more: it may have done what it was asked, or not";
+            Ok(Status::from(UserError::new(ErrorCode::Unreachable, message)).into_http())
+        }
+    }
+}
+
+/// A service behind the guard.
+#[derive(Clone)]
+pub(crate) struct AuthService<S> {
+    layer: AuthLayer,
+    inner: S,
+}
+
+impl<S> tower_service::Service<Request<Body>> for AuthService<S>
+where
+    S: tower_service::Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        match self.layer.admit_request(&mut request) {
+            Ok(()) => Box::pin(answer_or_cut_off(self.inner.call(request), self.layer.stopping.clone())),
+            Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::server::auth::layer::*;
+
+    #[test]
+    fn each_role_may_ask_what_it_is_for_and_nothing_unknown_is_open() {
+        let may = |role, path: &str| allowed_roles(path).contains(&role);
+        for role in TokenRole::ALL {
+            assert!(may(role, "/ergodic.v1.FileService/Fetch") && may(role, "/ergodic.v1.WorkerService/GetSweep"));
+            assert!(!may(role, "/ergodic.v1.Other/Anything") && !may(role, "") && !may(role, "/"));
+            assert_eq!(may(role, "/ergodic.v1.AdminService/NewToken"), role == TokenRole::Admin);
+            assert_eq!(may(role, "/ergodic.v1.WorkerService/CommitResults"), role != TokenRole::User);
+            assert_eq!(may(role, "/ergodic.v1.SweepService/Launch"), role != TokenRole::Worker);
+        }
+    }
+}

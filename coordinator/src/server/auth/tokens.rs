@@ -1,0 +1,313 @@
+//! The tokens a coordinator has made, kept as a file of their hashes.
+
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, RwLock, RwLockReadGuard};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ergodic_common::ErrorCode;
+use ergodic_common::trial::{from_hex, to_hex};
+use ergodic_proto::status::UserError;
+use ergodic_proto::token::{Token, TokenRole};
+use rustls::crypto::SecureRandom;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::{lock_auth_dir, write_secret};
+use crate::throttled_log::ThrottledLog;
+
+/// What is kept of a token.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StoredToken {
+    /// Its name.
+    pub(crate) id: String,
+    role: String,
+    /// BLAKE3 of its secret, as hex digits.
+    hash: String,
+    /// What it is for.
+    pub(crate) note: String,
+    /// Unix time, in seconds.
+    pub(crate) created_at: u64,
+    /// Unix time, in seconds; 0 for never.
+    pub(crate) expires_at: u64,
+}
+
+impl StoredToken {
+    /// What its holder may do.
+    pub(crate) fn role(&self) -> Option<TokenRole> {
+        TokenRole::from_name(&self.role)
+    }
+}
+
+/// Why a token opens nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TokenAuthError {
+    /// It is not among those made, or was revoked.
+    #[error("the token is none that this coordinator made, or it was revoked")]
+    Unknown,
+    /// Its time is over.
+    #[error("the token has expired")]
+    Expired,
+}
+
+/// All tokens. Their file may be shared: what another coordinator makes or revokes counts here, too.
+pub struct TokenStore {
+    dir: PathBuf,
+    fingerprint: Option<[u8; 32]>,
+    file: RwLock<TokenFile>,
+    /// Counts revocations, so that sessions can end.
+    revocations: watch::Sender<u64>,
+    throttled_log: Mutex<ThrottledLog>,
+}
+
+/// The file as it was read last.
+#[derive(Default)]
+struct TokenFile {
+    records: Vec<StoredToken>,
+    /// Changes whenever the file is replaced.
+    stamp: Option<(u64, SystemTime)>,
+}
+
+impl TokenStore {
+    /// The tokens kept in `dir`; new ones carry this fingerprint.
+    pub(super) fn open(dir: &Path, fingerprint: Option<[u8; 32]>) -> Result<Self, UserError> {
+        let refuse =
+            |why: io::Error| UserError::new(ErrorCode::Refused, format!("{}: {why}", dir.join(TOKENS_FILE).display()));
+        let kept = RwLock::new(TokenFile::read_from(dir).map_err(refuse)?);
+        Ok(Self {
+            dir: dir.to_owned(),
+            fingerprint,
+            file: kept,
+            revocations: watch::channel(0).0,
+            throttled_log: Mutex::default(),
+        })
+    }
+
+    /// Makes a token for administrators where there is none for anybody.
+    pub(super) fn create_first_token(&self, note: &str) -> io::Result<Option<Token>> {
+        self.update_file(|records| {
+            if records.is_empty() { self.add_token(records, TokenRole::Admin, None, note).map(Some) } else { Ok(None) }
+        })
+    }
+
+    /// All of them, oldest first.
+    pub(crate) fn list_tokens(&self) -> Vec<StoredToken> {
+        self.current_file().records.clone()
+    }
+
+    /// Makes a token; it is durable before it is handed out.
+    pub(crate) fn create_token(&self, role: TokenRole, lifetime: Option<Duration>, note: &str) -> io::Result<Token> {
+        self.update_file(|records| self.add_token(records, role, lifetime, note))
+    }
+
+    fn add_token(
+        &self,
+        records: &mut Vec<StoredToken>,
+        role: TokenRole,
+        lifetime: Option<Duration>,
+        note: &str,
+    ) -> io::Result<Token> {
+        let token = loop {
+            let (mut id, mut secret) = ([0; 4], [0; 16]);
+            fill_random(&mut id)?;
+            fill_random(&mut secret)?;
+            let token = Token::new(role, id, secret, self.fingerprint);
+            if records.iter().all(|record| record.id != token.id) {
+                break token;
+            }
+        };
+        let created_at = unix_seconds();
+        records.push(StoredToken {
+            id: token.id.clone(),
+            role: role.name().to_owned(),
+            hash: to_hex(&token.secret_hash()),
+            note: note.to_owned(),
+            created_at,
+            expires_at: lifetime.map_or(0, |lifetime| created_at.saturating_add(lifetime.as_secs())),
+        });
+        Ok(token)
+    }
+
+    /// Revokes a token; whether there was one.
+    pub(crate) fn revoke_token(&self, id: &str) -> io::Result<bool> {
+        let revoked = self.update_file(|records| {
+            let before = records.len();
+            records.retain(|record| record.id != id);
+            Ok(records.len() < before)
+        })?;
+        if revoked {
+            self.revocations.send_modify(|n| *n += 1);
+        }
+        Ok(revoked)
+    }
+
+    /// Changes what is kept, as it is now, one coordinator after another.
+    fn update_file<T>(&self, change: impl FnOnce(&mut Vec<StoredToken>) -> io::Result<T>) -> io::Result<T> {
+        let _alone = lock_auth_dir(&self.dir)?;
+        let mut records = TokenFile::read_from(&self.dir)?.records;
+        let before = records.len();
+        let changed = change(&mut records)?;
+        if records.len() != before {
+            write_secret(&self.dir.join(TOKENS_FILE), &serde_json::to_vec_pretty(&records).map_err(io::Error::other)?)?;
+        }
+        *self.file.write().expect(LOCK_NOT_POISONED) = TokenFile::read_from(&self.dir)?;
+        Ok(changed)
+    }
+
+    /// What is kept, read again if the file was replaced.
+    fn current_file(&self) -> RwLockReadGuard<'_, TokenFile> {
+        let known = self.file.read().expect(LOCK_NOT_POISONED);
+        // A file that is gone for a moment, or cannot be read, takes nothing away.
+        if read_file_stamp(&self.dir).is_none_or(|stamp| Some(stamp) == known.stamp) {
+            return known;
+        }
+        drop(known);
+        match TokenFile::read_from(&self.dir) {
+            Ok(kept) => {
+                *self.file.write().expect(LOCK_NOT_POISONED) = kept;
+                self.revocations.send_modify(|n| *n += 1);
+            }
+            // Every request asks for them.
+            Err(error) => self
+                .throttled_log
+                .lock()
+                .expect(LOCK_NOT_POISONED)
+                .report_error("the tokens cannot be read again", &error),
+        }
+        self.file.read().expect(LOCK_NOT_POISONED)
+    }
+
+    /// The role that a token gives.
+    pub(crate) fn authenticate(&self, token: &Token) -> Result<TokenRole, TokenAuthError> {
+        let kept = self.current_file();
+        let record = kept.records.iter().find(|record| record.id == token.id).ok_or(TokenAuthError::Unknown)?;
+        let kept: Option<[u8; 32]> = from_hex(&record.hash).and_then(|bytes| bytes.try_into().ok());
+        // Hashes of BLAKE3 are compared in constant time.
+        if kept.is_none_or(|kept| blake3::Hash::from(kept) != blake3::Hash::from(token.secret_hash())) {
+            return Err(TokenAuthError::Unknown);
+        }
+        check_expiry(record)
+    }
+
+    /// Returns once a token is revoked or has expired.
+    pub(crate) async fn wait_until_invalid(&self, id: &str) {
+        let mut revoked = self.revocations.subscribe();
+        loop {
+            let valid = |record: &StoredToken| record.id == id && check_expiry(record).is_ok();
+            if !self.current_file().records.iter().any(valid) {
+                return;
+            }
+            let _ = tokio::time::timeout(RECHECK_INTERVAL, revoked.changed()).await;
+        }
+    }
+}
+
+impl TokenFile {
+    /// Those in the file of a directory, or none.
+    fn read_from(dir: &Path) -> io::Result<Self> {
+        // Before the content: what is replaced in between is read again later.
+        let stamp = read_file_stamp(dir);
+        let records: Vec<StoredToken> = match std::fs::read(dir.join(TOKENS_FILE)) {
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|e| io::Error::other(format!("not a list of tokens: {e}")))?
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(e),
+        };
+        match records.iter().find(|record| record.role().is_none()) {
+            Some(record) => {
+                Err(io::Error::other(format!("the token {} has no known role: '{}'", record.id, record.role)))
+            }
+            None => Ok(Self { records, stamp }),
+        }
+    }
+}
+
+/// What tells one file from the one that replaces it.
+fn read_file_stamp(dir: &Path) -> Option<(u64, SystemTime)> {
+    let metadata = std::fs::metadata(dir.join(TOKENS_FILE)).ok()?;
+    Some((metadata.ino(), metadata.modified().ok()?))
+}
+
+/// Where tokens are kept.
+const TOKENS_FILE: &str = "tokens.json";
+/// Why a lock can be had.
+const LOCK_NOT_POISONED: &str = "nothing panics while it holds the tokens";
+/// How often the clock and the file are looked at for tokens that end under an open session.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(30);
+
+fn check_expiry(record: &StoredToken) -> Result<TokenRole, TokenAuthError> {
+    if record.expires_at != 0 && record.expires_at <= unix_seconds() {
+        return Err(TokenAuthError::Expired);
+    }
+    record.role().ok_or(TokenAuthError::Unknown)
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
+    let random: &dyn SecureRandom = rustls::crypto::ring::default_provider().secure_random;
+    random.fill(bytes).map_err(|_| io::Error::other("the system gives no randomness"))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::server::auth::tokens::*;
+
+    #[test]
+    fn tokens_are_kept_as_hashes_and_open_until_they_are_revoked_or_expire() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let tokens = TokenStore::open(dir.path(), Some([3; 32])).expect("an empty directory will do");
+        let made = tokens.create_token(TokenRole::Worker, None, "lab").expect("it can be made");
+        let short = tokens.create_token(TokenRole::User, Some(Duration::ZERO), "").expect("it can be made");
+        let text = std::fs::read_to_string(dir.path().join("tokens.json")).expect("they are kept");
+        let secret = made.reveal_text().split('.').nth(2).expect("a secret").to_owned();
+        assert!(!text.contains(&secret) && text.contains(&made.id));
+        let again = TokenStore::open(dir.path(), Some([3; 32])).expect("what was kept can be read");
+        assert_eq!(again.authenticate(&made), Ok(TokenRole::Worker));
+        assert_eq!(again.authenticate(&short), Err(TokenAuthError::Expired));
+        // The role is the one that was kept, whatever the text says.
+        let forged = made.reveal_text().replace("worker", "admin").parse::<Token>().expect("a token in form");
+        assert_eq!(again.authenticate(&forged), Ok(TokenRole::Worker));
+        let other = made.reveal_text().replace(&secret, &"0".repeat(32)).parse::<Token>().expect("a token in form");
+        assert_eq!(again.authenticate(&other), Err(TokenAuthError::Unknown));
+        assert!(again.revoke_token(&made.id).expect("it can be written"));
+        assert!(!again.revoke_token(&made.id).expect("nothing is to be written"));
+        assert_eq!(again.authenticate(&made), Err(TokenAuthError::Unknown));
+    }
+
+    #[test]
+    fn coordinators_that_share_a_directory_share_its_tokens() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let here = TokenStore::open(dir.path(), None).expect("an empty directory will do");
+        let there = TokenStore::open(dir.path(), None).expect("an empty directory will do");
+        let (one, other) = std::thread::scope(|scope| {
+            let many = |tokens: &TokenStore| -> Vec<Token> {
+                (0..20).map(|_| tokens.create_token(TokenRole::Worker, None, "").expect("it can be made")).collect()
+            };
+            let (here, there) = (&here, &there);
+            let (one, other) = (scope.spawn(move || many(here)), scope.spawn(move || many(there)));
+            (one.join().expect("no panic"), other.join().expect("no panic"))
+        });
+        for token in one.iter().chain(&other) {
+            assert_eq!(
+                (here.authenticate(token), there.authenticate(token)),
+                (Ok(TokenRole::Worker), Ok(TokenRole::Worker))
+            );
+        }
+        assert!(there.revoke_token(&one[0].id).expect("it can be written"));
+        assert_eq!(here.authenticate(&one[0]), Err(TokenAuthError::Unknown));
+    }
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(dir.path().join("tokens.json"), "[{\"id\": 3}]").expect("it can be written");
+        let error = TokenStore::open(dir.path(), None).err().expect("it is refused");
+        assert!(error.message.contains("tokens.json"), "{error}");
+    }
+}

@@ -1,0 +1,105 @@
+//! Whether this coordinator leads or stands by, and what it answers then.
+
+use ergodic_proto::status::not_leader;
+use tokio::sync::watch;
+use tonic::Status;
+
+use crate::store::Leader;
+
+/// What a coordinator does on a store that several may share.
+#[derive(Debug, Clone)]
+pub(crate) enum Leadership {
+    /// It decides and writes, in this epoch.
+    Leading(u64),
+    /// It answers from what is stored, while this one leads.
+    Standby(watch::Receiver<Leader>),
+}
+
+impl Leadership {
+    /// The epoch in which somebody leads.
+    pub(crate) fn epoch(&self) -> u64 {
+        match self {
+            Self::Leading(epoch) => *epoch,
+            Self::Standby(leader) => leader.borrow().epoch,
+        }
+    }
+
+    /// The address of the coordinator that leads, if it is another one; empty where none is known.
+    pub(crate) fn other_leader(&self) -> Option<String> {
+        match self {
+            Self::Leading(_) => None,
+            Self::Standby(leader) => Some(leader.borrow().url.clone()),
+        }
+    }
+
+    /// Whether a request, by its path, is for this coordinator.
+    ///
+    /// # Errors
+    /// It is for the one that leads, whose address goes with the answer.
+    pub(crate) fn check_request_path(&self, path: &str) -> Result<(), Status> {
+        match self.other_leader() {
+            Some(leader) if !can_standby_answer(path) => Err(not_leader(&leader, "")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What can be answered from what is stored. Workers, and why a sweep does not run, are known to the one that leads.
+fn can_standby_answer(path: &str) -> bool {
+    let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
+    match service {
+        "ergodic.v1.SweepService" => matches!(
+            method,
+            "List"
+                | "ListPages"
+                | "TablePages"
+                | "CurvePages"
+                | "Status"
+                | "Watch"
+                | "Table"
+                | "Trials"
+                | "Predictions"
+                | "Curves"
+                | "Compare"
+                | "Distance"
+                | "Effects"
+                | "Variance"
+                | "Needs"
+                | "Rows"
+                | "Info"
+        ),
+        // `Has` is a promise to keep the file for a while.
+        "ergodic.v1.FileService" => method == "Fetch",
+        "ergodic.v1.WorkerService" => method == "GetSweep",
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ergodic_proto::status::leader_url;
+
+    use crate::server::ha::leadership::*;
+
+    #[test]
+    fn who_stands_by_answers_reads_and_sends_all_else_to_the_leader() {
+        let there = Leader { epoch: 3, url: "http://a:1".into(), is_this: false };
+        let (_told, told) = watch::channel(there);
+        let (stands_by, leads) = (Leadership::Standby(told), Leadership::Leading(3));
+        for path in ["/ergodic.v1.SweepService/Table", "/ergodic.v1.FileService/Fetch"] {
+            assert!(stands_by.check_request_path(path).is_ok() && leads.check_request_path(path).is_ok(), "{path}");
+        }
+        for path in [
+            "/ergodic.v1.SweepService/Launch",
+            "/ergodic.v1.SweepService/Steer",
+            "/ergodic.v1.FileService/Put",
+            "/ergodic.v1.WorkerService/Session",
+            "/ergodic.v1.AdminService/NewToken",
+            "/",
+        ] {
+            assert!(leads.check_request_path(path).is_ok(), "{path}");
+            let status = stands_by.check_request_path(path).expect_err("it is not for this one");
+            assert_eq!(leader_url(&status).as_deref(), Some("http://a:1"), "{path}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What a coordinator that stands by knows: the core as the store has it, read anew when it is asked and the last reading is of
+//! some age. It decides nothing.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ergodic_proto::status::UserError;
+use tokio::sync::{mpsc, watch};
+
+use crate::core::Core;
+use crate::server::engine::EngineEvent;
+use crate::server::recovery::recover_core;
+use crate::store::{Leader, Store};
+use crate::throttled_log::ThrottledLog;
+
+/// An answer is of a reading no older than this,
+const MAX_READING_AGE: Duration = Duration::from_millis(50);
+/// or than so many times what it took, so that a large store is not read all the time.
+const MAX_AGE_PER_READ: u32 = 10;
+
+/// Answers questions, from a thread of its own.
+pub(crate) struct StandbyView {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) leader: watch::Receiver<Leader>,
+    pub(crate) lease_ttl: Duration,
+}
+
+/// The core as it was read.
+struct CoreReading {
+    core: Core,
+    at: Instant,
+    took: Duration,
+}
+
+impl StandbyView {
+    /// Runs until told to stop.
+    pub(crate) fn answer_queries(self, mut events: mpsc::UnboundedReceiver<EngineEvent>) {
+        let (mut known, mut complaints): (Option<CoreReading>, _) = (None, ThrottledLog::default());
+        while let Some(event) = events.blocking_recv() {
+            match event {
+                EngineEvent::Query(question) => match self.fresh_reading(known.take()) {
+                    Ok(reading) => {
+                        question(&reading.core);
+                        known = Some(reading);
+                    }
+                    // Whoever asked is told that there is no answer.
+                    Err(error) => complaints.report_error("the store cannot be read", &error),
+                },
+                EngineEvent::Stop => return,
+                // Nothing else comes past the guard.
+                _ => {}
+            }
+        }
+    }
+
+    fn fresh_reading(&self, known: Option<CoreReading>) -> Result<CoreReading, UserError> {
+        let good = |reading: &CoreReading| reading.at.elapsed() < MAX_READING_AGE.max(reading.took * MAX_AGE_PER_READ);
+        if let Some(reading) = known.filter(good) {
+            return Ok(reading);
+        }
+        let (at, epoch) = (Instant::now(), self.leader.borrow().epoch);
+        let (core, _) = recover_core(self.store.as_ref(), None, epoch, self.lease_ttl, false)?;
+        Ok(CoreReading { core, at, took: at.elapsed() })
+    }
+}

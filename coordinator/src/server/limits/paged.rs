@@ -1,0 +1,91 @@
+//! Answers that come page by page, from threads that wait for whoever reads them, though not for ever.
+
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::Permit;
+
+/// Pages that are ready before they are read.
+const PAGES_AHEAD: usize = 2;
+/// A reader that takes nothing for so long is not waited for.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a peer is answered with.
+pub(crate) type ResponseStream<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
+
+/// Where pages go.
+pub(crate) struct PageSender<T> {
+    pages: mpsc::Sender<Result<T, Status>>,
+    cutoff_status: Arc<OnceLock<Status>>,
+    timeout: Duration,
+    /// Held, not read: its place among those that are answered.
+    _permit: Permit,
+}
+
+impl<T: Send + 'static> PageSender<T> {
+    /// Pages, and the stream that they become.
+    pub(crate) fn new(place: Permit) -> (Self, ResponseStream<T>) {
+        Self::with_timeout(place, READ_TIMEOUT)
+    }
+
+    fn with_timeout(place: Permit, patience: Duration) -> (Self, ResponseStream<T>) {
+        let (pages, stream) = mpsc::channel(PAGES_AHEAD);
+        let cut_off = Arc::new(OnceLock::new());
+        // What comes after the last page that there was room for. Without it, the answer would seem to be whole.
+        let why = cut_off.clone();
+        let end = tokio_stream::once(()).filter_map(move |()| why.get().cloned().map(Err));
+        (
+            Self { pages, cutoff_status: cut_off, timeout: patience, _permit: place },
+            Box::pin(ReceiverStream::new(stream).chain(end)),
+        )
+    }
+
+    /// Sends a page; whether another one is wanted.
+    pub(crate) async fn send_page(&self, page: Result<T, Status>) -> bool {
+        match tokio::time::timeout(self.timeout, self.pages.send(page)).await {
+            Ok(sent) => sent.is_ok(),
+            Err(_) => {
+                let seconds = self.timeout.as_secs();
+                let why = format!("nothing of the answer was read for {seconds} s: ask again, and read it as it comes");
+                let _ = self.cutoff_status.set(Status::aborted(why));
+                false
+            }
+        }
+    }
+
+    /// The same from a thread that is no part of the runtime's.
+    pub(crate) fn send_page_blocking(&self, page: Result<T, Status>) -> bool {
+        tokio::runtime::Handle::current().block_on(self.send_page(page))
+    }
+
+    /// Returns when nobody reads any more.
+    pub(crate) async fn wait_closed(&self) {
+        self.pages.closed().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::server::limits::paged::*;
+
+    #[tokio::test]
+    async fn a_reader_that_stalls_is_told_so_when_it_reads_again() {
+        let room = super::super::Limit::with_capacity(1, "full");
+        let (pages, mut stream) =
+            PageSender::with_timeout(room.try_acquire().expect("it is free"), Duration::from_millis(1));
+        assert!(pages.send_page(Ok(1)).await && pages.send_page(Ok(2)).await);
+        assert!(!pages.send_page(Ok(3)).await);
+        drop(pages);
+        assert!(room.try_acquire().is_ok());
+        assert!(matches!(stream.next().await, Some(Ok(1))) && matches!(stream.next().await, Some(Ok(2))));
+        let end = stream.next().await.expect("the answer is not whole").expect_err("the answer is not whole");
+        assert_eq!(end.code(), tonic::Code::Aborted, "{end}");
+        assert!(stream.next().await.is_none());
+    }
+}

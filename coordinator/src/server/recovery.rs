@@ -1,0 +1,226 @@
+//! From what is stored to what a coordinator knows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ergodic_common::Spec;
+use ergodic_proto::status::UserError;
+use rayon::prelude::*;
+
+use super::store_error;
+use crate::core::{Core, MetricPositions, StoredRow, Sweep, SweepRow, SweepState, Timing, UnreadableSweep};
+use crate::store::{Damage, SnapshotReaders, Store, StoreError, StoreWrite, StoreWriter};
+
+/// Threads that read a store for a start, at most: what they find is put together by one.
+const MAX_READER_THREADS: usize = 4;
+
+/// As many as there are cores.
+pub(super) fn reader_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(MAX_READER_THREADS)
+}
+
+/// The core as the store knows it: sweeps with their rows, and leases with a fresh time to live. And sweeps that were
+/// removed, and have rows left. Rows that are damaged are set aside by `writer`, or passed over without one.
+///
+/// # Errors
+/// The store cannot be read, or holds what no coordinator of this version wrote.
+pub fn recover_core(
+    store: &dyn Store,
+    mut writer: Option<&mut dyn StoreWriter>,
+    epoch: u64,
+    lease_ttl: Duration,
+    all_of_it: bool,
+) -> Result<(Core, Vec<i64>), UserError> {
+    let readers = store.open_readers(reader_threads()).map_err(store_error)?;
+    let (leases, next_lease) = readers.with_reader(|reader| reader.read_leases()).map_err(store_error)?;
+    let mut core = Core::new(Timing { lease_ttl }, epoch, next_lease);
+    let rows = readers.with_reader(|reader| reader.read_sweeps()).map_err(store_error)?;
+    let meanings = read_specs(&rows);
+    for (row, meaning) in rows.into_iter().zip(meanings) {
+        let writer = writer.as_mut().map(|writer| &mut **writer as &mut dyn StoreWriter);
+        match recover_sweep(&readers, writer, row, meaning, all_of_it).map_err(store_error)? {
+            RecoveredSweep::Readable(sweep, rows) => drop(core.on_sweep_added(*sweep, rows, Duration::ZERO)),
+            RecoveredSweep::Unreadable(sweep) => {
+                tracing::error!(
+                    sweep = sweep.record.id,
+                    why = sweep.why,
+                    "a sweep cannot be read: it is listed and left alone"
+                );
+                core.on_unreadable_sweep(sweep);
+            }
+        }
+    }
+    for lease in leases {
+        // Leases that turn out empty are left in the store: nothing can be written under them that is not a duplicate.
+        core.on_recovered_lease(lease, Duration::ZERO);
+    }
+    core.set_aside_inconsistent_sweeps();
+    Ok((core, readers.with_reader(|reader| reader.read_unfinished_removals()).map_err(store_error)?))
+}
+
+/// From so many sweeps on, what their files mean is worked out on several threads.
+const PARALLEL_FROM: usize = 16;
+
+/// What a sweep's file means, and the digest of what its cells resolve to; or why it cannot be read.
+type SpecReading = Result<(Spec, [u8; 32]), String>;
+
+/// What the files of sweeps mean, which takes some milliseconds for each of those that are large.
+fn read_specs(rows: &[SweepRow]) -> Vec<SpecReading> {
+    let of = |row: &SweepRow| {
+        let spec = Spec::read_stored(&row.source).map_err(|error| error.to_string())?;
+        let cells = spec.compute_cells_fingerprint();
+        Ok((spec, cells))
+    };
+    if rows.len() < PARALLEL_FROM { rows.iter().map(of).collect() } else { rows.par_iter().map(of).collect() }
+}
+
+/// A sweep of the store.
+enum RecoveredSweep {
+    /// With what the core keeps of its rows.
+    Readable(Box<Sweep>, Vec<StoredRow>),
+    Unreadable(UnreadableSweep),
+}
+
+/// What becomes of a sweep that is stored. One that cannot be read, or makes no sense, keeps no other one from being served.
+fn recover_sweep(
+    readers: &SnapshotReaders,
+    mut writer: Option<&mut dyn StoreWriter>,
+    mut row: SweepRow,
+    meaning: SpecReading,
+    all_of_it: bool,
+) -> Result<RecoveredSweep, StoreError> {
+    let (spec, cells) = match meaning {
+        Ok(meaning) => meaning,
+        Err(why) => return Ok(RecoveredSweep::Unreadable(UnreadableSweep { record: Arc::new(row), why })),
+    };
+    let withheld =
+        row.source.cells_fingerprint.is_some_and(|stored| stored != cells).then(|| WITHHELD_REASON.to_owned());
+    let (mut rows, damages) = read_intact_rows(readers, row.number, &spec, all_of_it)?;
+    match (&withheld, rows.iter().find(|row| !spec.has_trial(row.key))) {
+        (_, None) => {}
+        (Some(_), _) => rows.retain(|row| spec.has_trial(row.key)),
+        (None, Some(stray)) => {
+            let why = format!("the store has a row of {}, which is no trial of the sweep", stray.key);
+            return Ok(RecoveredSweep::Unreadable(UnreadableSweep { record: Arc::new(row), why }));
+        }
+    }
+    if let Some(writer) = writer.as_mut().filter(|_| withheld.is_none()) {
+        quarantine_rows(*writer, &mut row, &damages)?;
+        record_cells_digest(*writer, &mut row, cells)?;
+        tracing::info!(sweep = row.id, rows = rows.len(), "sweep taken up");
+    }
+    if withheld.is_some() {
+        tracing::error!(sweep = row.id, "the sweep is only shown: {WITHHELD_REASON}");
+        for Damage { key, what, why, .. } in &damages {
+            tracing::error!(sweep = row.id, trial = %key, "its {what} is damaged ({why}), and left as it is");
+        }
+    }
+    let mut audits = readers.with_reader(|reader| reader.read_audits(row.number))?;
+    // The row that one compares with may have been set aside, or be of no trial.
+    audits.retain(|audit| spec.has_trial(audit.key) && damages.iter().all(|damage| damage.key != audit.key));
+    let mut sweep = Sweep::new(Arc::new(row), Arc::new(spec));
+    sweep.withheld = withheld;
+    sweep.record_audits(audits.into_iter().map(|audit| (audit.key, audit.process, audit.finding)));
+    Ok(RecoveredSweep::Readable(Box::new(sweep), rows))
+}
+
+/// Why a sweep is only shown.
+const WITHHELD_REASON: &str = "by this program its cells would be others than those whose results are stored, so that what it shows \
+                           may stand beside the wrong values; the version that launched it carries it on";
+
+/// What the cells of a sweep resolve to is written down by the first program that takes it up after they were not.
+fn record_cells_digest(writer: &mut dyn StoreWriter, row: &mut SweepRow, cells: [u8; 32]) -> Result<(), StoreError> {
+    if row.source.cells_fingerprint.is_none() {
+        writer.commit_writes(&[&StoreWrite::SetCellsDigest(row.number, cells)])?;
+        row.source.cells_fingerprint = Some(cells);
+    }
+    Ok(())
+}
+
+/// What the core keeps of a sweep's rows, and which of them are damaged.
+pub(super) fn read_intact_rows(
+    readers: &SnapshotReaders,
+    sweep: i64,
+    spec: &Spec,
+    all_of_it: bool,
+) -> Result<(Vec<StoredRow>, Vec<Damage>), StoreError> {
+    let kept = MetricPositions::from_spec(spec);
+    let (mut rows, mut damages) = (Vec::new(), Vec::new());
+    if all_of_it {
+        damages = readers.with_reader(|reader| {
+            reader.read_intact_trials(sweep, &mut |trial| rows.push(kept.build_row_from_result(&trial.result)))
+        })?;
+    } else {
+        let parts =
+            readers.map_ranges(&readers.split_trials(spec.grid.cell_number_bound(), spec.repeats), |reader, part| {
+                let mut rows = Vec::new();
+                let damages = reader.read_intact_ended_trials(sweep, part, &mut |ended| {
+                    rows.push(kept.build_row(ended.key, ended.outcome, |at| ended.metrics.get(at), ended.seconds));
+                })?;
+                Ok::<_, StoreError>((rows, damages))
+            });
+        for (more_rows, more_damages) in parts? {
+            rows.extend(more_rows);
+            damages.extend(more_damages);
+        }
+    }
+    Ok((rows, damages))
+}
+
+/// Trials are pure functions: those whose rows are damaged are run again.
+fn quarantine_rows(writer: &mut dyn StoreWriter, row: &mut SweepRow, damages: &[Damage]) -> Result<(), StoreError> {
+    if damages.is_empty() {
+        return Ok(());
+    }
+    for Damage { key, what, why, .. } in damages {
+        tracing::error!(sweep = row.id, trial = %key, "its {what} is damaged ({why}): set aside, to be run again");
+    }
+    writer
+        .commit_writes(&[&StoreWrite::QuarantineRows(row.number, damages.iter().map(|damage| damage.key).collect())])?;
+    if row.state == SweepState::Completed {
+        row.state = SweepState::Running;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::spec::SpecSource;
+    use ergodic_common::spec::scheduling::Share;
+
+    use crate::core::{DataPin, SweepTallies};
+    use crate::server::recovery::*;
+    use crate::store::sqlite::SqliteStore;
+
+    #[test]
+    fn each_of_many_sweeps_is_what_its_own_file_means() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = SqliteStore::open(dir.path()).expect("opened");
+        let mut writer = store.open_writer(1).expect("a writer");
+        let many = 3 * PARALLEL_FROM;
+        for at in 0..many {
+            let text = match at {
+                5 => "future = 1\n".to_owned(),
+                at => format!(
+                    "name = \"s{at}\"\nrepeats = {}\n[model]\nkind = \"empty\"\n[train]\nsteps = 1\n[measure]\n\
+                     metrics = [\"test_acc\"]\n",
+                    at + 1
+                ),
+            };
+            let cells = (at == 7).then_some([9; 32]);
+            let source = SpecSource { file: "f".into(), text, cells_fingerprint: cells, ..SpecSource::default() };
+            let (state, share, tallies) = (SweepState::Running, Share::default(), SweepTallies::default());
+            let (id, data, launched_by) = (format!("sweep{at}"), DataPin::default(), String::new());
+            let row = SweepRow { number: 0, id, source, data, state, share, launched_at: 0.0, launched_by, tallies };
+            writer.commit_writes(&[&StoreWrite::InsertSweep(row)]).expect("stored");
+        }
+        let (core, _) =
+            recover_core(&store, Some(writer.as_mut()), 1, Duration::from_secs(1), false).expect("taken up");
+        let unreadable: Vec<&str> = core.unreadable_sweeps().map(|sweep| &sweep.record.id[..]).collect();
+        assert_eq!((core.sweeps().count(), unreadable), (many - 1, vec!["sweep5"]));
+        for sweep in core.sweeps() {
+            let at = sweep.spec.repeats - 1;
+            assert_eq!((&sweep.id, sweep.withheld.is_some()), (&format!("sweep{at}"), at == 7));
+        }
+    }
+}

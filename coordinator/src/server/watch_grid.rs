@@ -1,0 +1,95 @@
+//! The cells of a sweep as they fill, for `watch`.
+
+use std::collections::BTreeMap;
+
+use ergodic_common::Spec;
+use ergodic_common::spec::format_value;
+use ergodic_common::spec::stopping_rule::StoppingRule;
+use ergodic_proto::v1;
+
+use crate::core::Sweep;
+use crate::core::running_stats::CellStats;
+use crate::estimators::precision::level_after_stopping;
+use crate::estimators::special::student_t_quantile;
+
+/// Most places of the grid, so that a message stays small.
+const MAX_GRID_CELLS: u64 = 400;
+/// Most cells that are looked at for it.
+const MAX_SWEEP_CELLS: u64 = 2_000;
+
+/// The cells over the first two axes that have several values, others pooled; `None` where they are too many.
+pub(crate) fn build_watch_grid(sweep: &Sweep) -> Option<v1::WatchGrid> {
+    let grid = &sweep.spec.grid;
+    let several: Vec<usize> = (0..grid.axes().len()).filter(|at| grid.axes()[*at].len() > 1).take(2).collect();
+    let lengths = [0, 1].map(|i| several.get(i).map_or(1, |at| grid.axes()[*at].len()));
+    if several.is_empty()
+        || lengths[0].saturating_mul(lengths[1]) > MAX_GRID_CELLS
+        || grid.cell_number_bound() > MAX_SWEEP_CELLS
+    {
+        return None;
+    }
+    let mut places: BTreeMap<(u64, u64), (u64, CellStats)> = BTreeMap::new();
+    let mut halves: Vec<f64> = Vec::new();
+    for cell in grid.iter() {
+        let indices = grid.value_indices(cell);
+        let index = |i: usize| several.get(i).map_or(0, |at| indices[*at]);
+        let tally = sweep.live_stats.cell_stats(cell);
+        halves.extend(ci95_half_width(&sweep.spec, &tally));
+        let place = places.entry((index(0), index(1))).or_default();
+        place.0 += u64::from(sweep.spec.repeats);
+        add_cell_stats(&mut place.1, &tally);
+    }
+    let all = (0..lengths[0]).flat_map(|row| (0..lengths[1]).map(move |column| (row, column)));
+    let cell =
+        |place: (u64, u64)| places.get(&place).map_or_else(v1::WatchCell::default, |(of, t)| to_watch_cell(*of, t));
+    let (rows_axis, rows) = axis_labels(&sweep.spec, several.first());
+    let (columns_axis, columns) = axis_labels(&sweep.spec, several.get(1));
+    Some(v1::WatchGrid {
+        rows_axis,
+        rows,
+        columns_axis,
+        columns,
+        cells: all.map(cell).collect(),
+        precise: halves.iter().copied().reduce(f64::min),
+        imprecise: halves.iter().copied().reduce(f64::max),
+    })
+}
+
+fn axis_labels(spec: &Spec, axis: Option<&usize>) -> (String, Vec<String>) {
+    let Some(axis) = axis.map(|at| &spec.grid.axes()[*at]) else { return Default::default() };
+    let distinct = axis.distinct_format();
+    (axis.name.clone(), (0..axis.len()).map(|i| format_value(&axis.value_at(i), distinct)).collect())
+}
+
+fn add_cell_stats(sum: &mut CellStats, tally: &CellStats) {
+    sum.metric.merge(&tally.metric);
+    sum.completed += tally.completed;
+    sum.diverged += tally.diverged;
+    sum.failed += tally.failed;
+}
+
+/// Half of the 95 % confidence interval of a mean, by Student's t; at a higher level where repeats end when it looks narrow. Of crossed
+/// streams nothing is known as long as trials are counted alone.
+fn ci95_half_width(spec: &Spec, tally: &CellStats) -> Option<f64> {
+    if !spec.seeds.crossed.is_empty() {
+        return None;
+    }
+    let level = if spec.stopping_rule.as_ref().is_some_and(StoppingRule::is_precision_based) {
+        level_after_stopping(0.95)
+    } else {
+        0.95
+    };
+    let variance = tally.metric.variance()?;
+    let n = tally.metric.n as f64;
+    Some(student_t_quantile(0.5 + 0.5 * level, n - 1.0) * libm::sqrt(variance / n))
+}
+
+fn to_watch_cell(trials: u64, tally: &CellStats) -> v1::WatchCell {
+    v1::WatchCell {
+        trials,
+        completed: tally.completed.into(),
+        diverged: tally.diverged.into(),
+        failed: tally.failed.into(),
+        mean: (tally.metric.n > 0).then_some(tally.metric.mean),
+    }
+}

@@ -1,0 +1,5 @@
+//! Processes on this machine: `run` with its embedded coordinator and workers, and `replay`.
+
+pub mod processes;
+pub mod replay;
+pub mod run;

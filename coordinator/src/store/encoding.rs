@@ -1,0 +1,393 @@
+//! Numbers as bytes: little-endian, so that a row is the same on every machine and two rows can be compared as bytes. And
+//! the checksums of rows, which are those of what they mean, and the same in every database.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+
+use ergodic_common::pinned_file::FilePin;
+use ergodic_common::trial::{Curve, Predictions};
+use ergodic_common::{Outcome, TrialKey, TrialResult};
+
+use ergodic_proto::v1;
+use prost::Message as _;
+
+use super::Attempt;
+use super::sql::SqlParam;
+use crate::core::audits::Finding;
+use crate::core::{LeaseRow, SweepRow, SweepState};
+use crate::interval_set::IntervalSet;
+
+/// Doubles, one after the other.
+pub fn encode_f64s(values: &[f64]) -> Vec<u8> {
+    values.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+/// The doubles of [`from_f64s`].
+pub fn decode_f64s(bytes: &[u8]) -> Vec<f64> {
+    bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect()
+}
+
+/// Doubles as they are stored.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredNumbers<'a>(&'a [[u8; 8]]);
+
+impl<'a> StoredNumbers<'a> {
+    /// Those of [`from_f64s`].
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes.as_chunks::<8>().0)
+    }
+
+    /// One of them.
+    pub fn get(&self, at: usize) -> Option<f64> {
+        self.0.get(at).map(|bytes| f64::from_le_bytes(*bytes))
+    }
+}
+
+/// A curve as it is stored: read where it is, because those who ask for one metric of many need not pay for all.
+#[derive(Debug, Clone, Copy)]
+pub struct CurveView<'a> {
+    steps: &'a [[u8; 8]],
+    values: StoredNumbers<'a>,
+}
+
+impl<'a> CurveView<'a> {
+    /// That of [`from_curve`]; `None` for other bytes.
+    pub fn new(bytes: &'a [u8]) -> Option<Self> {
+        let (head, rest) = bytes.split_first_chunk::<4>()?;
+        let (steps, values) = rest.split_at_checked(8 * u32::from_le_bytes(*head) as usize)?;
+        Some(Self { steps: steps.as_chunks::<8>().0, values: StoredNumbers::new(values) })
+    }
+
+    /// Its steps, ascending.
+    pub fn steps(&self) -> impl ExactSizeIterator<Item = u64> + 'a {
+        self.steps.iter().map(|bytes| u64::from_le_bytes(*bytes))
+    }
+
+    /// The row of a step.
+    pub fn find_step(&self, step: u64) -> Option<usize> {
+        self.steps.binary_search_by_key(&step, |bytes| u64::from_le_bytes(*bytes)).ok()
+    }
+
+    /// A value of a row, of so many in each.
+    pub fn value_at(&self, row: usize, width: usize, column: usize) -> Option<f64> {
+        self.values.get(row * width + column)
+    }
+
+    /// All of it.
+    pub fn to_curve(&self) -> Curve {
+        let values = self.values.0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
+        Curve { steps: self.steps().collect(), values }
+    }
+}
+
+/// Number of steps, steps, then values.
+pub fn encode_curve(curve: &Curve) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(4 + 8 * (curve.steps.len() + curve.values.len()));
+    bytes.extend((curve.steps.len() as u32).to_le_bytes());
+    bytes.extend(curve.steps.iter().flat_map(|s| s.to_le_bytes()));
+    bytes.extend(curve.values.iter().flat_map(|x| x.to_le_bytes()));
+    bytes
+}
+
+/// The curve of [`from_curve`]; `None` for other bytes.
+pub fn decode_curve(bytes: &[u8]) -> Option<Curve> {
+    CurveView::new(bytes).map(|curve| curve.to_curve())
+}
+
+/// Number of steps, steps, then classes.
+pub fn encode_predictions(predictions: &Predictions) -> Vec<u8> {
+    let mut bytes = (predictions.steps.len() as u32).to_le_bytes().to_vec();
+    bytes.extend(predictions.steps.iter().flat_map(|s| s.to_le_bytes()));
+    bytes.extend(&predictions.classes);
+    bytes
+}
+
+/// The predictions of [`from_predictions`]; `None` for other bytes.
+pub fn decode_predictions(bytes: &[u8]) -> Option<Predictions> {
+    let (head, rest) = bytes.split_first_chunk::<4>()?;
+    let (steps, classes) = rest.split_at_checked(8 * u32::from_le_bytes(*head) as usize)?;
+    let steps = steps.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect();
+    Some(Predictions { steps, classes: classes.to_vec() })
+}
+
+/// The wire's messages, one after the other.
+pub fn encode_files(files: &[FilePin]) -> Vec<u8> {
+    files.iter().flat_map(|pin| v1::FilePin::from(pin).encode_length_delimited_to_vec()).collect()
+}
+
+/// The files of [`from_files`]; `None` for other bytes.
+pub fn decode_files(mut bytes: &[u8]) -> Option<Vec<FilePin>> {
+    let mut files = Vec::new();
+    while !bytes.is_empty() {
+        files.push(v1::FilePin::decode_length_delimited(&mut bytes).ok()?.try_into().ok()?);
+    }
+    Some(files)
+}
+
+/// Starts and ends, one after the other.
+pub fn encode_intervals(set: &IntervalSet) -> Vec<u8> {
+    set.ranges().flat_map(|(from, to)| [from, to]).flat_map(u64::to_le_bytes).collect()
+}
+
+/// The set of [`from_intervals`].
+pub fn decode_intervals(bytes: &[u8]) -> IntervalSet {
+    let mut set = IntervalSet::default();
+    let words: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect();
+    words.as_chunks::<2>().0.iter().for_each(|[from, to]| set.insert(*from, *to));
+    set
+}
+
+/// The number of a failure.
+pub const FAILED_OUTCOME: i64 = 3;
+
+/// An outcome as a number, a step and a text.
+pub fn encode_outcome(outcome: &Outcome) -> (i64, Option<i64>, Option<&str>) {
+    match outcome {
+        Outcome::Completed => (1, None, None),
+        Outcome::Diverged { step } => (2, Some(*step as i64), None),
+        Outcome::Failed { cause } => (FAILED_OUTCOME, None, Some(cause)),
+    }
+}
+
+/// The outcome of [`from_outcome`]; `None` for what is none.
+pub fn decode_outcome(kind: i64, step: Option<i64>, cause: Option<String>) -> Option<Outcome> {
+    match (kind, step, cause) {
+        (1, None, None) => Some(Outcome::Completed),
+        (2, Some(step), None) => Some(Outcome::Diverged { step: step as u64 }),
+        (FAILED_OUTCOME, None, Some(cause)) => Some(Outcome::Failed { cause }),
+        _ => None,
+    }
+}
+
+/// Predictions as they are stored: only if there are any.
+pub fn encode_present_predictions(result: &TrialResult) -> Option<Vec<u8>> {
+    (!result.predictions.steps.is_empty()).then(|| encode_predictions(&result.predictions))
+}
+
+/// In what a result differs from its row bit for bit, apart from when, where and with which instructions it was computed. A
+/// failure is no result of training and contradicts none.
+pub fn differing_fields(row: &TrialResult, result: &TrialResult) -> Vec<&'static str> {
+    let failed = |outcome: &Outcome| matches!(outcome, Outcome::Failed { .. });
+    if failed(&row.outcome) || failed(&result.outcome) {
+        return Vec::new();
+    }
+    let same = [
+        ("outcome", row.outcome == result.outcome),
+        ("steps", row.steps == result.steps),
+        ("digest", row.digest == result.digest),
+        ("metrics", encode_f64s(&row.metrics) == encode_f64s(&result.metrics)),
+        ("curve", encode_curve(&row.curve) == encode_curve(&result.curve)),
+        ("weights", row.weights_hash == result.weights_hash),
+        ("predictions", encode_present_predictions(row) == encode_present_predictions(result)),
+    ];
+    same.into_iter().filter(|(_, same)| !same).map(|(what, _)| what).collect()
+}
+
+/// The number of what an audit found; 0 while it is due.
+pub fn encode_finding(finding: Option<Finding>) -> i64 {
+    match finding {
+        None => 0,
+        Some(Finding::Same) => 1,
+        Some(Finding::Different) => 2,
+        Some(Finding::Failed) => 3,
+    }
+}
+
+/// What was found, by [`from_finding`]; `None` for an unknown number.
+pub fn decode_finding(number: i64) -> Option<Option<Finding>> {
+    let all = [None, Some(Finding::Same), Some(Finding::Different), Some(Finding::Failed)];
+    all.into_iter().find(|finding| encode_finding(*finding) == number)
+}
+
+/// The number of a state.
+pub fn encode_state(state: SweepState) -> i64 {
+    match state {
+        SweepState::Running => 1,
+        SweepState::Completed => 2,
+        SweepState::Cancelled => 3,
+        SweepState::Paused => 4,
+    }
+}
+
+/// The state of [`from_state`]; `None` for an unknown number.
+pub fn decode_state(number: i64) -> Option<SweepState> {
+    SweepState::ALL.into_iter().find(|s| encode_state(*s) == number)
+}
+
+/// A text as PostgreSQL can have it: without the character 0. It can come up in what is meant for people, such as why a
+/// trial failed.
+pub fn replace_nul(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
+}
+
+thread_local! {
+    /// What is hashed, in one piece: BLAKE3 takes many kilobytes at a time faster than as many small parts.
+    static CHECKSUM_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The checksum of a row: eight bytes of BLAKE3 over its table's name and its fields, each with its kind and length.
+fn row_checksum(table: &str, fields: &[SqlParam<'_>]) -> i64 {
+    CHECKSUM_BUFFER.with_borrow_mut(|bytes| {
+        bytes.clear();
+        let mut put = |kind: u8, field: &[u8]| {
+            bytes.push(kind);
+            bytes.extend_from_slice(&(field.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(field);
+        };
+        put(0, table.as_bytes());
+        for field in fields {
+            match *field {
+                SqlParam::Bytes(None) | SqlParam::OptionalText(None) => put(1, &[]),
+                SqlParam::Int(value) => put(2, &value.to_le_bytes()),
+                // A database may store -0.0 as 0.0.
+                SqlParam::Real(value) => put(3, &(value + 0.0).to_le_bytes()),
+                SqlParam::Text(value) | SqlParam::OptionalText(Some(value)) => put(4, replace_nul(value).as_bytes()),
+                SqlParam::Bytes(Some(value)) => put(5, value),
+            }
+        }
+        let hash = blake3::hash(bytes);
+        let (head, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
+        i64::from_le_bytes(*head)
+    })
+}
+
+/// A row of `trials` as it is stored, without its curve and its checksum.
+#[derive(Debug, Clone, Copy)]
+pub struct TrialFields<'a> {
+    /// Which trial.
+    pub key: TrialKey,
+    /// How it ended; with `step` and `cause` what [`from_outcome`] yields.
+    pub outcome: i64,
+    /// Of a divergence.
+    pub step: Option<i64>,
+    /// Of a failure.
+    pub cause: Option<&'a str>,
+    /// Steps done.
+    pub steps: i64,
+    /// Duration, in seconds.
+    pub seconds: f64,
+    /// Name of the worker.
+    pub worker: &'a str,
+    /// Of the weights.
+    pub digest: &'a [u8],
+    /// As [`from_f64s`] has them.
+    pub metrics: &'a [u8],
+    /// The instruction set.
+    pub isa: &'a str,
+    /// Hash of a kept file.
+    pub weights: Option<&'a [u8]>,
+}
+
+impl TrialFields<'_> {
+    /// Its checksum.
+    pub fn checksum(&self, sweep: i64) -> i64 {
+        let fields = [
+            sweep.into(),
+            self.key.cell.into(),
+            self.key.repeat.into(),
+            self.outcome.into(),
+            self.step.map_or(SqlParam::Bytes(None), SqlParam::Int),
+            self.cause.map_or(SqlParam::Bytes(None), SqlParam::Text),
+            self.steps.into(),
+            SqlParam::Real(self.seconds),
+            self.worker.into(),
+            SqlParam::Bytes(Some(self.digest)),
+            SqlParam::Bytes(Some(self.metrics)),
+            self.isa.into(),
+            SqlParam::Bytes(self.weights),
+        ];
+        row_checksum("trials", &fields)
+    }
+}
+
+/// Of a row of `trials`.
+pub fn trial_checksum(sweep: i64, worker: &str, result: &TrialResult) -> i64 {
+    let (outcome, step, cause) = encode_outcome(&result.outcome);
+    let fields = TrialFields {
+        key: result.key,
+        outcome,
+        step,
+        cause,
+        steps: result.steps as i64,
+        seconds: result.seconds,
+        worker,
+        digest: &result.digest,
+        metrics: &encode_f64s(&result.metrics),
+        isa: &result.isa,
+        weights: result.weights_hash.as_ref().map(|hash| &hash[..]),
+    };
+    fields.checksum(sweep)
+}
+
+/// Of a row of `curves`, by the trial that it belongs to.
+pub fn curve_checksum(sweep: i64, key: TrialKey, data: &[u8]) -> i64 {
+    row_checksum("curves", &[sweep.into(), key.cell.into(), key.repeat.into(), SqlParam::Bytes(Some(data))])
+}
+
+/// Of a row of `predictions`.
+pub fn predictions_checksum(sweep: i64, key: TrialKey, data: &[u8]) -> i64 {
+    row_checksum("predictions", &[sweep.into(), key.cell.into(), key.repeat.into(), SqlParam::Bytes(Some(data))])
+}
+
+/// Of a row of `attempts`.
+pub fn attempt_checksum(sweep: i64, key: TrialKey, number: i64, attempt: &Attempt) -> i64 {
+    let fields = [
+        sweep.into(),
+        key.cell.into(),
+        key.repeat.into(),
+        number.into(),
+        attempt.cause.as_str().into(),
+        attempt.worker.as_str().into(),
+        SqlParam::Real(attempt.seconds),
+    ];
+    row_checksum("attempts", &fields)
+}
+
+/// Of a row of `leases`, with its trials as they are stored.
+pub fn lease_checksum(row: &LeaseRow, trials: &[u8]) -> i64 {
+    let mut fields = vec![
+        row.fence.lease.into(),
+        row.fence.epoch.into(),
+        row.sweep.into(),
+        row.class.into(),
+        row.worker.as_str().into(),
+        SqlParam::Bytes(Some(trials)),
+    ];
+    // Those of fresh trials are as before there were others.
+    fields.extend(row.audits.as_deref().map(SqlParam::Text));
+    row_checksum("leases", &fields)
+}
+
+/// Of a row of `sweeps`.
+pub fn sweep_checksum(row: &SweepRow) -> i64 {
+    let files = encode_files(&row.source.files);
+    let mut fields = vec![
+        row.number.into(),
+        row.id.as_str().into(),
+        row.source.file.as_str().into(),
+        row.source.text.as_str().into(),
+        SqlParam::Bytes(Some(&files)),
+        SqlParam::Bytes(row.data.hash.as_ref().map(|hash| &hash[..])),
+        row.data.train.into(),
+        row.data.provenance.as_str().into(),
+        encode_state(row.state).into(),
+        SqlParam::Real(row.launched_at),
+        row.tallies.releases.into(),
+        row.tallies.duplicates.into(),
+        row.tallies.mismatches.into(),
+        row.tallies.fenced.into(),
+        i64::from(row.share.priority).into(),
+        SqlParam::Real(row.share.weight),
+    ];
+    fields.extend(row.source.settings.iter().map(|setting| SqlParam::from(setting.as_str())));
+    // Those of sweeps of which nobody knows are as before anybody did.
+    if !row.launched_by.is_empty() {
+        fields.extend([SqlParam::from("launched by"), SqlParam::from(row.launched_by.as_str())]);
+    }
+    // Those of earlier programs are as they were.
+    if row.source.grammar > 1 || row.source.cells_fingerprint.is_some() {
+        fields.push(row.source.grammar.into());
+        fields.push(SqlParam::Bytes(row.source.cells_fingerprint.as_ref().map(|cells| &cells[..])));
+    }
+    row_checksum("sweeps", &fields)
+}

@@ -1,0 +1,118 @@
+//! Sweeps that grow: another number of repeats for the same cells, or a new sweep that begins with another one's rows.
+
+use std::collections::BTreeMap;
+
+use ergodic_common::TrialKey;
+use ergodic_common::spec::SpecSource;
+
+use super::read::find_sweep;
+use super::write::{
+    encode_settings, insert_audits_in_chunks, insert_stored_rows, insert_sweep, set_state, update_sweep_row,
+};
+use super::{SqlConnection, SqlParam, read_whole_trial_row, whole_trials};
+use crate::core::{SweepRow, SweepState};
+use crate::store::encoding::encode_files;
+use crate::store::{Attempt, Audit, StoreError, StoreReader, StoredTrial, SuccessorSweep};
+
+/// Rows copied at a time, if they are small.
+const ROWS_PER_COPY: i64 = 256;
+/// Numbers in curves and predictions after which no more rows are read before these are copied.
+const NUMBERS_PER_COPY: usize = 4 << 20;
+
+/// Replaces a sweep's file by another one, if it is still the one that it was; whether it was.
+pub(super) fn extend_sweep(
+    sql: &(impl SqlConnection + Send),
+    sweep: i64,
+    from: &SpecSource,
+    to: &SpecSource,
+) -> Result<bool, StoreError> {
+    let Some(row) = find_sweep(sql, sweep)?.filter(|row| row.source == *from) else { return Ok(false) };
+    let row = SweepRow { source: to.clone(), ..row };
+    let (settings, files) = (encode_settings(&row)?, encode_files(&to.files));
+    let values = [
+        to.file.as_str().into(),
+        to.text.as_str().into(),
+        settings.as_str().into(),
+        SqlParam::Bytes(Some(&files)),
+        sweep.into(),
+    ];
+    sql.execute_statement(
+        "UPDATE sweeps SET file = $1, text = $2, settings = $3, files = $4 WHERE number = $5",
+        &values,
+    )?;
+    update_sweep_row(sql, &row)?;
+    Ok(true)
+}
+
+/// Stores a new sweep with the rows, attempts and audits of another one, which takes no more of them. Its number.
+pub(super) fn insert_successor(
+    sql: &(impl SqlConnection + Send),
+    inheritance: &SuccessorSweep,
+) -> Result<i64, StoreError> {
+    let SuccessorSweep { row, predecessor: from, cell_map: cells } = inheritance;
+    let Some(old) = find_sweep(sql, *from)? else {
+        return Err(StoreError::Failed("the sweep that was to be extended was removed meanwhile".into()));
+    };
+    if old.state.is_open() {
+        set_state(sql, *from, SweepState::Cancelled)?;
+    }
+    let number = insert_sweep(sql, row)?;
+    let place = |key: TrialKey| {
+        let at = cells.binary_search_by_key(&key.cell, |(old, _)| *old).ok()?;
+        Some(TrialKey { cell: cells[at].1, ..key })
+    };
+    let mut last = None;
+    loop {
+        let rows = read_next_rows(sql, *from, last)?;
+        let Some(row) = rows.last() else { break };
+        last = Some(row.result.key);
+        let moved = rows.into_iter().filter_map(|row| {
+            let mut row = row;
+            row.result.key = place(row.result.key)?;
+            Some(row)
+        });
+        insert_stored_rows(sql, number, &moved.collect::<Vec<_>>(), &[])?;
+    }
+    copy_attempts(sql, *from, number, &place)?;
+    let audits = sql.read_audits(*from)?.into_iter();
+    let audits: Vec<Audit> = audits.filter_map(|audit| Some(Audit { key: place(audit.key)?, ..audit })).collect();
+    insert_audits_in_chunks(sql, number, &audits)?;
+    Ok(number)
+}
+
+/// Rows that follow one, or the first ones.
+fn read_next_rows(
+    sql: &(impl SqlConnection + Send),
+    sweep: i64,
+    after: Option<TrialKey>,
+) -> Result<Vec<StoredTrial>, StoreError> {
+    let text = whole_trials!("trials", "WHERE sweep = $1 AND (cell, repeat) > ($2, $3) ORDER BY cell, repeat LIMIT $4");
+    let (cell, repeat) = after.map_or((-1, -1), |key| (key.cell as i64, i64::from(key.repeat)));
+    let (mut rows, mut numbers) = (Vec::new(), 0);
+    sql.select_rows(text, &[sweep.into(), cell.into(), repeat.into(), ROWS_PER_COPY.into()], &mut |row| {
+        let row = read_whole_trial_row(sweep, row)?;
+        numbers += row.result.curve.values.len() + row.result.predictions.classes.len() / 8;
+        rows.push(row);
+        Ok(numbers < NUMBERS_PER_COPY)
+    })?;
+    Ok(rows)
+}
+
+/// Earlier attempts: few trials have some.
+fn copy_attempts(
+    sql: &(impl SqlConnection + Send),
+    from: i64,
+    to: i64,
+    place: &impl Fn(TrialKey) -> Option<TrialKey>,
+) -> Result<(), StoreError> {
+    let mut numbered: Vec<(TrialKey, i64, Attempt)> = Vec::new();
+    let mut seen: BTreeMap<TrialKey, i64> = BTreeMap::new();
+    sql.read_all_attempts(from, &mut |key, attempt| {
+        if let Some(key) = place(key) {
+            let number = seen.entry(key).or_default();
+            numbered.push((key, *number, attempt));
+            *number += 1;
+        }
+    })?;
+    sql.insert_attempts(to, &numbered)
+}

@@ -1,0 +1,210 @@
+//! Sweeps that begin with rows that others have of the same trials.
+
+use std::collections::{BTreeMap, HashMap};
+
+use ergodic_common::random_streams::audit_draw;
+use ergodic_common::{Outcome, TrialKey, TrialResult};
+
+use super::read::{read_trial_row, small_trials};
+use super::write::{insert_audits_in_chunks, insert_sweep};
+use super::{SqlConnection, SqlParam, read_trial_key, read_whole_trial_row, select_all, select_number, whole_trials};
+use crate::core::audits::Finding;
+use crate::store::{Audit, CommitBatch, ReuseSource, ReusedCell, ReusingSweep, StoreError, StoreReader, StoredTrial};
+
+/// Rows read at a time, if they are small.
+const ROWS_PER_COPY: i64 = 256;
+/// Cells put down at a time that are run again.
+const TWINS_PER_STATEMENT: usize = 4096;
+/// Numbers in curves and predictions after which no more rows are read before these are copied.
+const NUMBERS_PER_COPY: usize = 4 << 20;
+
+/// Stores a new sweep with the rows of others; its number, and how many these are.
+pub(super) fn insert_reusing_sweep(
+    sql: &(impl SqlConnection + Send),
+    gathering: &ReusingSweep,
+) -> Result<(i64, u64), StoreError> {
+    let sweep = insert_sweep(sql, &gathering.row)?;
+    let mut copied = 0;
+    for source in &gathering.sources {
+        // One that was removed meanwhile has rows only until they are cleared.
+        let there = select_number(sql, "SELECT number FROM sweeps WHERE number = $1", &[source.sweep.into()])?;
+        if there.is_some() {
+            copied += RowCopy { sql, sweep, source, gathering, rows: Vec::new(), numbers: 0 }.copy_rows()?;
+        }
+    }
+    for some in gathering.twins.chunks(TWINS_PER_STATEMENT) {
+        sql.insert_twins(sweep, some)?;
+    }
+    Ok((sweep, copied))
+}
+
+/// Rows on their way from one sweep to another.
+struct RowCopy<'a, S> {
+    sql: &'a S,
+    sweep: i64,
+    source: &'a ReuseSource,
+    gathering: &'a ReusingSweep,
+    /// As they are in the new sweep, each with where its cell stands among those of the source.
+    rows: Vec<(StoredTrial, usize)>,
+    numbers: usize,
+}
+
+impl<S: SqlConnection + Send> RowCopy<'_, S> {
+    fn copy_rows(mut self) -> Result<u64, StoreError> {
+        let known = self.sql.read_audits(self.source.sweep)?;
+        let known: HashMap<TrialKey, Audit> = known.into_iter().map(|audit| (audit.key, audit)).collect();
+        let (mut copied, mut next) = (0, self.first_wanted_from(TrialKey { cell: 0, repeat: 0 }));
+        while let Some(from) = next {
+            let rest = self.read_next_rows(from, &known)?;
+            copied += self.store_rows(&known)?;
+            next = rest.and_then(|rest| self.first_wanted_from(rest));
+        }
+        Ok(copied)
+    }
+
+    /// The first trial from this one on that is wanted. What stands between wanted cells is passed over, far or near.
+    fn first_wanted_from(&self, from: TrialKey) -> Option<TrialKey> {
+        let cells = &self.source.cells;
+        let first = cells.partition_point(|cell| cell.source_cell < from.cell);
+        let of_cell = |cell: &ReusedCell| {
+            let repeat = if cell.source_cell == from.cell { from.repeat } else { 0 };
+            (repeat < cell.repeat_limit).then_some(TrialKey { cell: cell.source_cell, repeat })
+        };
+        cells[first..].iter().find_map(of_cell)
+    }
+
+    /// Where the cell of a trial that is wanted stands among those of the source.
+    fn wanted_cell_index(&self, key: TrialKey) -> Option<usize> {
+        let at = self.source.cells.binary_search_by_key(&key.cell, |cell| cell.source_cell).ok()?;
+        (key.repeat < self.source.cells[at].repeat_limit).then_some(at)
+    }
+
+    /// Reads rows from a trial on, not many at a time; the trial from which on rows may be left.
+    fn read_next_rows(
+        &mut self,
+        from: TrialKey,
+        known: &HashMap<TrialKey, Audit>,
+    ) -> Result<Option<TrialKey>, StoreError> {
+        let text = whole_trials!(
+            "trials",
+            "WHERE sweep = $1 AND (cell, repeat) >= ($2, $3) AND cell <= $4 AND outcome IN (1, 2)
+             ORDER BY cell, repeat LIMIT $5"
+        );
+        let (sql, sweep) = (self.sql, self.source.sweep);
+        let last = self.source.cells.last().map_or(0, |cell| cell.source_cell);
+        let (mut read, mut rest) = (0, None);
+        let values = [sweep.into(), from.cell.into(), from.repeat.into(), last.into(), ROWS_PER_COPY.into()];
+        sql.select_rows(text, &values, &mut |row| {
+            let trial = read_trial_key(row)?;
+            read += 1;
+            // Whose row is right is not known where another process found other bits: its trial is run again.
+            let is_doubted = known.get(&trial).is_some_and(|audit| audit.finding == Some(Finding::Different));
+            if let Some(at) = self.wanted_cell_index(trial).filter(|_| !is_doubted) {
+                self.take_row(read_whole_trial_row(sweep, row), at)?;
+            }
+            let more = self.numbers < NUMBERS_PER_COPY;
+            if !more || read == ROWS_PER_COPY {
+                rest = Some(TrialKey { repeat: trial.repeat + 1, ..trial });
+            }
+            Ok(more)
+        })?;
+        Ok(rest)
+    }
+
+    /// Takes a row that was read, as it is in the new sweep.
+    fn take_row(&mut self, row: Result<StoredTrial, StoreError>, at: usize) -> Result<(), StoreError> {
+        match row {
+            Ok(row) => {
+                let cell = &self.source.cells[at];
+                let key = TrialKey { cell: cell.new_cell, ..row.result.key };
+                let result = TrialResult { key, ..cell.selection.apply_to(row.result) };
+                self.numbers += result.curve.values.len() + result.predictions.classes.len() / 8;
+                self.rows.push((StoredTrial { result, worker: row.worker }, at));
+                Ok(())
+            }
+            // Its trial is run again.
+            Err(StoreError::Damaged(damage)) => {
+                tracing::error!("{damage}");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stores what was read, but for trials that have a row by now; how many.
+    fn store_rows(&mut self, known: &HashMap<TrialKey, Audit>) -> Result<u64, StoreError> {
+        let mut by_worker: BTreeMap<String, (Vec<TrialResult>, Vec<usize>)> = BTreeMap::new();
+        for (row, cell) in std::mem::take(&mut self.rows) {
+            let (results, cells) = by_worker.entry(row.worker).or_default();
+            results.push(row.result);
+            cells.push(cell);
+        }
+        self.numbers = 0;
+        let (mut copied, mut audits) = (0, Vec::new());
+        for (worker, (results, cells)) in by_worker {
+            for at in self.sql.insert_trials(self.sweep, &worker, &results)? {
+                copied += 1;
+                audits.extend(self.audit_of_copy(results[at].key, &self.source.cells[cells[at]], known));
+            }
+        }
+        insert_audits_in_chunks(self.sql, self.sweep, &audits)?;
+        Ok(copied)
+    }
+
+    /// The audit of a copied row, if it is to have one. Whose row it is, is known only of those that were chosen in the other
+    /// sweep too; of others, any process makes it.
+    fn audit_of_copy(&self, key: TrialKey, cell: &ReusedCell, known: &HashMap<TrialKey, Audit>) -> Option<Audit> {
+        if audit_draw(self.gathering.seed, &cell.identity, key.repeat) >= self.gathering.audit_share {
+            return None;
+        }
+        let (auditor, auditor_process, why) = Default::default();
+        let due = Audit { key, process: String::new(), finding: None, auditor, auditor_process, why };
+        let made = known.get(&TrialKey { cell: cell.source_cell, repeat: key.repeat });
+        Some(made.map_or(due, |made| Audit { key, ..made.clone() }))
+    }
+}
+
+/// How many of these fresh rows differ from the one that another sweep has of the same trial.
+pub(super) fn count_contradictions(
+    sql: &(impl SqlConnection + Send),
+    batch: &CommitBatch,
+    stored: &[usize],
+) -> Result<u64, StoreError> {
+    let some = "SELECT cell FROM twins WHERE sweep = $1 LIMIT 1";
+    if stored.is_empty() || select_number(sql, some, &[batch.sweep.into()])?.is_none() {
+        return Ok(0);
+    }
+    let mut different = 0;
+    for result in stored.iter().map(|at| &batch.results[*at]) {
+        if !matches!(result.outcome, Outcome::Failed { .. }) {
+            different += u64::from(is_contradicted(sql, batch.sweep, result)?);
+        }
+    }
+    Ok(different)
+}
+
+fn is_contradicted(sql: &(impl SqlConnection + Send), sweep: i64, result: &TrialResult) -> Result<bool, StoreError> {
+    let text = "SELECT other_sweep, other_cell FROM twins WHERE sweep = $1 AND cell = $2 ORDER BY other_sweep";
+    let twins =
+        select_all(sql, text, &[sweep.into(), result.key.cell.into()], |row| Ok((row.get_int(0)?, row.get_int(1)?)))?;
+    let text = small_trials!("WHERE sweep = $1 AND cell = $2 AND repeat = $3 AND outcome IN (1, 2)");
+    for (other, cell) in twins {
+        let values = [other.into(), cell.into(), SqlParam::from(result.key.repeat)];
+        let row = match select_all(sql, text, &values, |row| read_trial_row(other, row)) {
+            Ok(mut rows) => rows.pop(),
+            // Nothing to compare with.
+            Err(StoreError::Damaged(damage)) => {
+                tracing::error!("{damage}");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let of = |result: &TrialResult| (result.outcome.clone(), result.steps, result.digest);
+        if row.as_ref().is_some_and(|row| of(&row.result) != of(result)) {
+            let (trial, other_cell) = (result.key, cell);
+            tracing::error!(sweep, %trial, other_sweep = other, other_cell, "a trial yielded other bits than in another sweep");
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,177 @@
+//! What of a store in a directory is a matter of the file system: the lock that keeps other coordinators out, and the names by
+//! which its files are found again.
+//!
+//! An open file outlives its name. Whatever is written to one that was deleted, or has another file in its place, is lost when
+//! the process ends: hence names are compared with what they stood for when the files were opened.
+
+use std::fs::{DirBuilder, File, Metadata, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::store::StoreError;
+
+/// What a file is, whatever it is called: its device, and its number there.
+type FileIdentity = (u64, u64);
+
+fn file_identity(found: &Metadata) -> FileIdentity {
+    (found.dev(), found.ino())
+}
+
+/// Held as long as the file is open.
+#[derive(Debug)]
+pub(crate) struct DirLock {
+    dir: PathBuf,
+    file: File,
+}
+
+impl DirLock {
+    /// Locks a directory.
+    ///
+    /// # Errors
+    /// A running coordinator has it, or the file cannot be written.
+    pub(crate) fn acquire(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join("lock");
+        let failed = |e: std::io::Error| StoreError::Failed(format!("{}: {e}", path.display()));
+        loop {
+            let open = File::options().create(true).read(true).write(true).truncate(false).open(&path);
+            let mut lock = Self { dir: dir.to_owned(), file: open.map_err(failed)? };
+            match lock.file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(lock.holder_error().unwrap_or_else(failed)),
+                Err(TryLockError::Error(e)) => return Err(failed(e)),
+            }
+            // Somebody may have deleted it between these two.
+            if lock.is_in_place() {
+                lock.write_holder().map_err(failed)?;
+                return Ok(lock);
+            }
+        }
+    }
+
+    fn write_holder(&mut self) -> std::io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.seek(SeekFrom::Start(0))?;
+        write!(self.file, "{}", std::process::id())
+    }
+
+    fn holder_error(&mut self) -> std::io::Result<StoreError> {
+        let mut holder = String::new();
+        self.file.read_to_string(&mut holder)?;
+        let dir = self.dir.display();
+        Ok(StoreError::Taken(format!(
+            "the store {dir} belongs to a running coordinator, process {holder}: stop that one, or use another directory"
+        )))
+    }
+
+    fn is_in_place(&self) -> bool {
+        let named = std::fs::metadata(self.dir.join("lock")).as_ref().map(file_identity).ok();
+        named.is_some() && named == self.file.metadata().as_ref().map(file_identity).ok()
+    }
+
+    /// Sees to it that the lock still keeps others out: one that was deleted is made again.
+    ///
+    /// # Errors
+    /// Another coordinator has made one of its own since.
+    pub(crate) fn ensure_held(&mut self) -> Result<(), StoreError> {
+        if self.is_in_place() {
+            return Ok(());
+        }
+        *self = Self::acquire(&self.dir)?;
+        tracing::warn!(dir = %self.dir.display(), "the file 'lock' of the store was deleted or replaced: it is made again");
+        Ok(())
+    }
+}
+
+/// The files of an open database, by the names under which they are found again.
+#[derive(Debug)]
+pub(crate) struct DatabaseFiles(Vec<(PathBuf, FileIdentity)>);
+
+impl DatabaseFiles {
+    /// Those of an open database with a write-ahead log. Nothing is opened: a process that closes any descriptor of a database
+    /// loses the locks that SQLite has on it.
+    ///
+    /// # Errors
+    /// One of them is missing.
+    pub(crate) fn from_open_database(database: &Path) -> Result<Self, StoreError> {
+        let of = |path: PathBuf| match std::fs::metadata(&path) {
+            Ok(found) => Ok((path, file_identity(&found))),
+            Err(error) => Err(StoreError::Failed(format!("{}: {error}", path.display()))),
+        };
+        database_paths(database).map(of).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The first of them, which is there whether it is open or not.
+    pub(crate) fn database_only(&self) -> Self {
+        Self(self.0.iter().take(1).cloned().collect())
+    }
+
+    /// Looks whether each name still stands for the file that is open.
+    ///
+    /// # Errors
+    /// One does not.
+    pub(crate) fn check_unchanged(&self) -> Result<(), StoreError> {
+        for (path, known) in &self.0 {
+            let what = match std::fs::metadata(path) {
+                Ok(found) if file_identity(&found) == *known => continue,
+                Ok(_) => "was replaced by another file".to_owned(),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => "was deleted or moved away".to_owned(),
+                Err(error) => format!("cannot be looked at ({error})"),
+            };
+            return Err(StoreError::FileGone(format!(
+                "{} {what} under the running coordinator. Nothing is stored or acknowledged: put it back, or stop the \
+                 coordinator and start it on what is to be kept",
+                path.display()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether the database is in its place and its log has no name any more, nor has another program begun one.
+    pub(crate) fn is_only_log_missing(&self) -> bool {
+        let Some(((path, known), rest)) = self.0.split_first() else { return false };
+        let in_place = std::fs::metadata(path).is_ok_and(|found| file_identity(&found) == *known);
+        in_place && rest.first().is_some_and(|(log, _)| !log.exists())
+    }
+}
+
+/// A database's files: itself, its log and the index of that.
+fn database_paths(database: &Path) -> impl Iterator<Item = PathBuf> {
+    ["", "-wal", "-shm"].into_iter().map(|end| {
+        let mut path = database.as_os_str().to_owned();
+        path.push(end);
+        PathBuf::from(path)
+    })
+}
+
+/// Makes a directory: as the umask has it, or for its owner alone, whatever the umask says. Those above it are as the umask has
+/// them.
+///
+/// # Errors
+/// One cannot be made.
+pub(crate) fn create_directory(dir: &Path, private: bool) -> std::io::Result<()> {
+    let mode = if private { 0o700 } else { 0o777 };
+    dir.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+    DirBuilder::new().recursive(true).mode(mode).create(dir)
+}
+
+/// Makes a database file as others are made here, which SQLite does not: as the umask has it, or for its owner alone. SQLite
+/// gives its log the same permissions.
+///
+/// # Errors
+/// It cannot be made, or is to be private and belongs to somebody else.
+pub(crate) fn create_database_file(database: &Path, private: bool) -> std::io::Result<()> {
+    let mode = if private { 0o600 } else { 0o666 };
+    // Not opened where it is there: see above.
+    match File::options().write(true).create_new(true).mode(mode).open(database) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    for path in database_paths(database).filter(|_| private) {
+        match std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,395 @@
+//! The embedded store: SQLite in a directory, WAL, `synchronous=FULL`, one writer.
+
+pub(crate) mod files;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use ergodic_common::{TrialKey, TrialResult};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OpenFlags, Row, ToSql, TransactionBehavior, params, params_from_iter};
+
+use super::encoding::{
+    curve_checksum, encode_curve, encode_f64s, encode_outcome, encode_present_predictions, predictions_checksum,
+    trial_checksum,
+};
+use super::sql::{RowCallback, SqlConnection, SqlParam, SqlRow, apply_write, select_whole_trials_one_by_one};
+use super::sqlite::files::{DatabaseFiles, DirLock, create_database_file, create_directory};
+use super::{Leader, SnapshotReaders, Store, StoreError, StoreReader, StoreWrite, StoreWriter, WriteOutput};
+use crate::failpoint;
+
+/// What makes each version of the schema out of the one before.
+const MIGRATIONS: [&str; 11] = [
+    include_str!("migrations/0001_initial.sql"),
+    include_str!("migrations/0002_predictions.sql"),
+    include_str!("migrations/0003_tallies.sql"),
+    include_str!("migrations/0004_attempts.sql"),
+    include_str!("migrations/0005_shares.sql"),
+    include_str!("migrations/0006_checksums.sql"),
+    include_str!("migrations/0007_removals.sql"),
+    include_str!("migrations/0008_audits.sql"),
+    include_str!("migrations/0009_launched_by.sql"),
+    include_str!("migrations/0010_grammar.sql"),
+    include_str!("migrations/0011_twins.sql"),
+];
+/// The first SQLite without the bug that could corrupt a WAL on reset.
+const MIN_SQLITE_VERSION: i32 = 3_051_003;
+
+/// Pages in the log before they are brought to their places in the database, 32 MiB of them: a page of rows is written again
+/// with nearly every commit while its cell's trials come, and this way it is brought there once for many of them.
+const WAL_CHECKPOINT_PAGES: i64 = 8192;
+
+/// A directory with a database and the lock that keeps other coordinators out.
+pub struct SqliteStore {
+    path: PathBuf,
+    /// Held by the writer while it commits, so that readers can be made to see the same moment. Nobody else writes.
+    commits: Arc<RwLock<()>>,
+    state: Mutex<SqliteState>,
+}
+
+/// What this process has of a store.
+struct SqliteState {
+    lock: DirLock,
+    /// In which it leads, or is to.
+    epoch: u64,
+    /// Whether it has led in this epoch.
+    has_led: bool,
+    /// The files that the writer has open, for as long as it has: the log goes with whoever closes the database last.
+    writer_files: Weak<DatabaseFiles>,
+    /// The database alone, since it was first written.
+    database_file: Option<Arc<DatabaseFiles>>,
+}
+
+impl SqliteStore {
+    /// Opens the store in `dir`, making both if need be.
+    ///
+    /// # Errors
+    /// The directory cannot be made, belongs to a running coordinator, or holds something else.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_with_privacy(dir, false)
+    }
+
+    /// The same with a database that only its owner may read, if it is to be private.
+    ///
+    /// # Errors
+    /// As for any other.
+    pub fn open_with_privacy(dir: &Path, private: bool) -> Result<Self, StoreError> {
+        let failed = |e: std::io::Error| {
+            let message =
+                format!("{}: cannot be used as a store ({e}): name another directory with --store", dir.display());
+            StoreError::Unusable(message)
+        };
+        create_directory(dir, private).map_err(failed)?;
+        let lock = DirLock::acquire(dir)?;
+        let path = dir.join("ergodic.sqlite");
+        create_database_file(&path, private).map_err(failed)?;
+        let epoch = prepare_database(&path).map_err(|e| e.with_path(&path))?;
+        let hold =
+            Mutex::new(SqliteState { lock, epoch, has_led: false, writer_files: Weak::new(), database_file: None });
+        Ok(Self { path, commits: Arc::default(), state: hold })
+    }
+
+    fn lock_state(&self) -> MutexGuard<'_, SqliteState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what this process has open is what others find.
+    fn check_files(&self) -> Result<(), StoreError> {
+        let names = {
+            let hold = self.lock_state();
+            hold.writer_files.upgrade().or_else(|| hold.database_file.clone())
+        };
+        names.map_or(Ok(()), |names| names.check_unchanged())
+    }
+}
+
+fn prepare_database(path: &Path) -> Result<u64, StoreError> {
+    let connection = open_connection(path)?;
+    migrate_schema(&connection, path)?;
+    increment_epoch(&connection)
+}
+
+fn increment_epoch(connection: &Connection) -> Result<u64, StoreError> {
+    let text = "UPDATE meta SET value = value + 1 WHERE key = 'epoch' RETURNING value";
+    let epoch: i64 = connection.query_row(text, [], |row| row.get(0))?;
+    Ok(epoch as u64)
+}
+
+fn open_connection(path: &Path) -> Result<Connection, StoreError> {
+    if rusqlite::version_number() < MIN_SQLITE_VERSION {
+        return Err(StoreError::Unusable(format!("SQLite {} is too old: 3.51.3 is needed", rusqlite::version())));
+    }
+    let connection = Connection::open(path)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "cache_size", -32_768)?;
+    connection.pragma_update(None, "wal_autocheckpoint", WAL_CHECKPOINT_PAGES)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn migrate_schema(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let known = MIGRATIONS.len();
+    let Some(missing) = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..)) else {
+        return Err(StoreError::Unusable(format!(
+            "{} has schema version {version}, this program knows up to {known}: use a newer ergodic",
+            path.display()
+        )));
+    };
+    if !missing.is_empty() {
+        connection.execute_batch(&format!("BEGIN; {} PRAGMA user_version = {known}; COMMIT;", missing.concat()))?;
+    }
+    Ok(())
+}
+
+fn read_meta(connection: &Connection, key: &str) -> Result<u64, StoreError> {
+    let value: i64 = connection.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))?;
+    Ok(value as u64)
+}
+
+impl Store for SqliteStore {
+    /// Whoever holds the lock leads, each time in an epoch of its own: what one process began before it must not count after.
+    fn acquire_leadership(&self, url: &str) -> Result<Leader, StoreError> {
+        let mut hold = self.lock_state();
+        hold.lock.ensure_held()?;
+        if hold.has_led {
+            hold.database_file.as_ref().map_or(Ok(()), |database| database.check_unchanged())?;
+            hold.epoch = increment_epoch(&open_connection(&self.path)?)?;
+        }
+        hold.has_led = true;
+        Ok(Leader { epoch: hold.epoch, url: url.to_owned(), is_this: true })
+    }
+
+    /// For ever: while the lock is held nobody else can lead.
+    fn leadership_ttl(&self) -> Option<Duration> {
+        None
+    }
+
+    fn renew_leadership(&self, epoch: u64) -> Result<bool, StoreError> {
+        if let Err(error @ StoreError::Taken(_)) = self.lock_state().lock.ensure_held() {
+            tracing::error!(%error, "the file 'lock' of the store was deleted or replaced");
+            return Ok(false);
+        }
+        self.check_files()?;
+        let reader = self.open_read_connection()?;
+        let now = read_meta(&reader, "epoch")?;
+        failpoint::reach(failpoint::WHILE_RENEWING);
+        Ok(now == epoch)
+    }
+
+    fn resign_leadership(&self, _: u64) {}
+
+    fn check_files_in_place(&self) -> Result<(), StoreError> {
+        self.check_files()
+    }
+
+    fn open_writer(&self, epoch: u64) -> Result<Box<dyn StoreWriter>, StoreError> {
+        let mut connection = open_connection(&self.path)?;
+        // The log is made by the first look.
+        let look = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        check_epoch(&look, epoch)?;
+        drop(look);
+        let names = Arc::new(DatabaseFiles::from_open_database(&self.path)?);
+        let mut hold = self.lock_state();
+        hold.database_file = Some(Arc::new(names.database_only()));
+        hold.writer_files = Arc::downgrade(&names);
+        drop(hold);
+        Ok(Box::new(SqliteWriter {
+            connection,
+            epoch,
+            commits: self.commits.clone(),
+            files: names,
+            is_log_recovered: false,
+        }))
+    }
+
+    fn open_reader(&self) -> Result<Box<dyn StoreReader>, StoreError> {
+        Ok(Box::new(self.open_read_connection()?))
+    }
+
+    fn open_readers(&self, most: usize) -> Result<SnapshotReaders, StoreError> {
+        let readers = (0..most.max(1)).map(|_| self.open_read_connection()).collect::<Result<Vec<_>, _>>()?;
+        let _none_commits = self.commits.read().unwrap_or_else(PoisonError::into_inner);
+        for reader in &readers {
+            // What a transaction sees is settled by its first look.
+            reader.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))?;
+        }
+        Ok(SnapshotReaders::new(readers.into_iter().map(|reader| Box::new(reader) as Box<dyn StoreReader>).collect()))
+    }
+}
+
+impl SqliteStore {
+    fn open_read_connection(&self) -> Result<Connection, StoreError> {
+        // Another file of that name has other rows.
+        self.check_files()?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        // Ends with the connection; until then all statements see the same moment.
+        connection.execute_batch("BEGIN")?;
+        Ok(connection)
+    }
+}
+
+struct SqliteWriter {
+    /// Given up first: the log may go with the connection.
+    files: Arc<DatabaseFiles>,
+    connection: Connection,
+    epoch: u64,
+    commits: Arc<RwLock<()>>,
+    /// Whether the rows of a log that has no name any more were brought into the database.
+    is_log_recovered: bool,
+}
+
+impl StoreWriter for SqliteWriter {
+    fn commit_writes(&mut self, writes: &[&StoreWrite]) -> Result<Vec<WriteOutput>, StoreError> {
+        self.check_files_and_recover_log()?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        check_epoch(&transaction, self.epoch)?;
+        let written = writes.iter().map(|write| apply_write(&*transaction, write)).collect::<Result<_, _>>()?;
+        let commits = self.commits.write().unwrap_or_else(PoisonError::into_inner);
+        transaction.commit()?;
+        drop(commits);
+        // Before anybody is told: what went into a file without a name is not durable.
+        self.check_files_and_recover_log()?;
+        Ok(written)
+    }
+}
+
+impl SqliteWriter {
+    fn check_files_and_recover_log(&mut self) -> Result<(), StoreError> {
+        let checked = self.files.check_unchanged();
+        if checked.is_err() && !self.is_log_recovered && self.files.is_only_log_missing() {
+            // What was acknowledged stands in a log that ends with this process: the database has a name still.
+            let busy: i64 = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+            self.is_log_recovered = busy == 0;
+            if self.is_log_recovered {
+                tracing::error!("the store's log was deleted: what stood in it is in the database now");
+            }
+        }
+        checked
+    }
+}
+
+/// Whoever made a lock of its own, where the file of that name was deleted, counted up.
+fn check_epoch(connection: &Connection, epoch: u64) -> Result<(), StoreError> {
+    let now = read_meta(connection, "epoch")?;
+    if now == epoch {
+        return Ok(());
+    }
+    let message = format!("another coordinator has taken this store in epoch {now}, after the one of epoch {epoch}");
+    Err(StoreError::Deposed(message))
+}
+
+impl ToSql for SqlParam<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Int(value) => ValueRef::Integer(*value),
+            Self::Real(value) => ValueRef::Real(*value),
+            Self::Text(value) | Self::OptionalText(Some(value)) => ValueRef::Text(value.as_bytes()),
+            Self::Bytes(Some(value)) => ValueRef::Blob(value),
+            Self::Bytes(None) | Self::OptionalText(None) => ValueRef::Null,
+        }))
+    }
+}
+
+impl SqlRow for Row<'_> {
+    fn get_optional_int(&self, at: usize) -> Result<Option<i64>, StoreError> {
+        Ok(self.get(at)?)
+    }
+
+    fn get_real(&self, at: usize) -> Result<f64, StoreError> {
+        Ok(self.get(at)?)
+    }
+
+    fn get_optional_text(&self, at: usize) -> Result<Option<&str>, StoreError> {
+        Ok(self.get_ref(at)?.as_str_or_null().map_err(rusqlite::Error::from)?)
+    }
+
+    fn get_optional_bytes(&self, at: usize) -> Result<Option<&[u8]>, StoreError> {
+        Ok(self.get_ref(at)?.as_blob_or_null().map_err(rusqlite::Error::from)?)
+    }
+}
+
+impl SqlConnection for Connection {
+    fn select_rows(&self, sql: &'static str, values: &[SqlParam<'_>], each: RowCallback<'_>) -> Result<(), StoreError> {
+        let mut statement = self.prepare_cached(sql)?;
+        let mut rows = statement.query(params_from_iter(values))?;
+        while let Some(row) = rows.next()? {
+            if !each(row)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn execute_statement(&self, sql: &'static str, values: &[SqlParam<'_>]) -> Result<u64, StoreError> {
+        Ok(self.prepare_cached(sql)?.execute(params_from_iter(values))? as u64)
+    }
+
+    fn insert_trials(&self, sweep: i64, worker: &str, results: &[TrialResult]) -> Result<Vec<usize>, StoreError> {
+        let mut stored = Vec::new();
+        for (at, result) in results.iter().enumerate() {
+            if insert_trial(self, sweep, worker, result)? {
+                stored.push(at);
+            }
+        }
+        Ok(stored)
+    }
+
+    fn select_whole_trials(&self, sweep: i64, keys: &[TrialKey], each: RowCallback<'_>) -> Result<(), StoreError> {
+        select_whole_trials_one_by_one(self, sweep, keys, each)
+    }
+}
+
+fn insert_trial(sqlite: &Connection, sweep: i64, worker: &str, result: &TrialResult) -> Result<bool, StoreError> {
+    let (outcome, step, cause) = encode_outcome(&result.outcome);
+    let exists = sqlite
+        .prepare_cached("SELECT 1 FROM trials WHERE sweep = ?1 AND cell = ?2 AND repeat = ?3")?
+        .exists(params![sweep, result.key.cell as i64, result.key.repeat])?;
+    if exists {
+        return Ok(false);
+    }
+    let data = encode_curve(&result.curve);
+    let curve = sqlite
+        .prepare_cached("INSERT INTO curves (data, checksum) VALUES (?1, ?2)")?
+        .insert(params![data, curve_checksum(sweep, result.key, &data)])?;
+    sqlite
+        .prepare_cached(
+            "INSERT INTO trials (sweep, cell, repeat, outcome, step, cause, steps, seconds, worker, digest, metrics, curve, isa,
+                                 weights, checksum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+        )?
+        .execute(params![
+        sweep,
+        result.key.cell as i64,
+        result.key.repeat,
+        outcome,
+        step,
+        cause,
+        result.steps as i64,
+        result.seconds,
+        worker,
+        result.digest.as_slice(),
+        encode_f64s(&result.metrics),
+        curve,
+        result.isa,
+        result.weights_hash.as_ref().map(|hash| hash.as_slice()),
+        trial_checksum(sweep, worker, result),
+    ])?;
+    if let Some(predictions) = encode_present_predictions(result) {
+        sqlite.prepare_cached("INSERT INTO predictions VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
+            sweep,
+            result.key.cell as i64,
+            result.key.repeat,
+            predictions,
+            predictions_checksum(sweep, result.key, &predictions),
+        ])?;
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! Messages that carry a checksum of themselves.
+//!
+//! TCP's checksum lets one damaged segment in tens of thousands pass, and a flipped bit in a number is a number. What
+//! becomes rows, or decides what a trial is, is therefore sealed by its sender and looked at by its receiver, who refuses
+//! what is not as it was sent: it is then sent again. Against somebody who means harm only TLS helps.
+
+use prost::Message;
+
+use crate::v1;
+
+/// Bytes of a seal.
+const CHECKSUM_BYTES: usize = 16;
+
+/// A message with room for a seal.
+pub trait Checksummed: Message + Sized {
+    /// The field that holds it.
+    fn checksum_field(&mut self) -> &mut Vec<u8>;
+
+    /// The message with its seal.
+    #[must_use]
+    fn with_checksum(mut self) -> Self {
+        let sum = compute_checksum(&mut self);
+        sum[..CHECKSUM_BYTES].clone_into(self.checksum_field());
+        self
+    }
+
+    /// Whether the message is as it was sealed; its seal is taken off. One without a seal, of an older program, is
+    /// believed.
+    fn verify_checksum(&mut self) -> bool {
+        let found = std::mem::take(self.checksum_field());
+        found.is_empty() || found == compute_checksum(self)[..CHECKSUM_BYTES]
+    }
+}
+
+/// The hash of a message without its seal. It is taken over its encoding, which has one form for every content: a field
+/// that a version adds is known to all that speak the same protocol.
+fn compute_checksum<M: Checksummed>(message: &mut M) -> [u8; 32] {
+    message.checksum_field().clear();
+    *blake3::hash(&message.encode_to_vec()).as_bytes()
+}
+
+impl Checksummed for v1::CommitResultsRequest {
+    fn checksum_field(&mut self) -> &mut Vec<u8> {
+        &mut self.checksum
+    }
+}
+
+impl Checksummed for v1::GetSweepResponse {
+    fn checksum_field(&mut self) -> &mut Vec<u8> {
+        &mut self.checksum
+    }
+}
+
+impl Checksummed for v1::CheckpointHead {
+    fn checksum_field(&mut self) -> &mut Vec<u8> {
+        &mut self.checksum
+    }
+}
+
+impl Checksummed for v1::ExtendRequest {
+    fn checksum_field(&mut self) -> &mut Vec<u8> {
+        &mut self.checksum
+    }
+}
+
+impl Checksummed for v1::LaunchRequest {
+    fn checksum_field(&mut self) -> &mut Vec<u8> {
+        &mut self.checksum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::checksum::*;
+
+    fn request() -> v1::CommitResultsRequest {
+        let result = v1::TrialResult { metrics: vec![0.5, f64::NAN], digest: vec![7; 32], ..Default::default() };
+        v1::CommitResultsRequest { worker: "w".into(), results: vec![result], sweep: "s".into(), ..Default::default() }
+    }
+
+    #[test]
+    fn no_flipped_bit_passes() {
+        let bytes = request().with_checksum().encode_to_vec();
+        let mut decoded = v1::CommitResultsRequest::decode(&*bytes).expect("decoded");
+        assert!(decoded.verify_checksum() && decoded.checksum.is_empty());
+        let mut refused = 0;
+        for bit in 0..8 * bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let Ok(mut message) = v1::CommitResultsRequest::decode(&*damaged) else { continue };
+            // Where the seal itself is no longer found, the rest is untouched.
+            let unsealed = message.checksum.is_empty();
+            if message.verify_checksum() {
+                assert!(unsealed, "bit {bit} passes");
+                assert_eq!(message.encode_to_vec(), request().encode_to_vec());
+            } else {
+                refused += 1;
+            }
+        }
+        assert!(refused > 400, "{refused} of {} bits", 8 * bytes.len());
+    }
+}

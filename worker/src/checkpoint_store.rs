@@ -1,0 +1,117 @@
+//! Where a slot keeps the trial it runs: with the coordinator, and in a folder where there is one.
+
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use crate::failpoint;
+use crate::folder::CheckpointDir;
+use crate::link::checkpoints::{CheckpointTransfer, PendingUpload};
+use crate::slots::SharedQueue;
+use crate::train::CheckpointStore;
+use crate::work_queue::Assignment;
+
+/// What has run for a shorter time when the worker leaves is not worth a journey.
+const MIN_AGE_TO_UPLOAD: Duration = Duration::from_secs(1);
+/// How long the last checkpoint may be on its way when the worker leaves.
+const LAST_UPLOAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a trial that is to stop may take to the end of its step, where it can be kept.
+const STEP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How trials are kept, and how often.
+#[derive(Clone)]
+pub(crate) struct CheckpointPolicy {
+    pub(crate) interval: Duration,
+    pub(crate) transfer: CheckpointTransfer,
+}
+
+/// The shelf of one attempt.
+pub(crate) struct TrialCheckpointer<'a> {
+    policy: &'a CheckpointPolicy,
+    checkpoint_dir: Option<&'a CheckpointDir>,
+    queue: &'a SharedQueue,
+    assignment: &'a Assignment,
+    begun: Instant,
+    state: Mutex<CheckpointerState>,
+}
+
+struct CheckpointerState {
+    /// When it was kept last, or begun.
+    saved_at: Instant,
+    /// The checkpoint under way.
+    pending_upload: Option<PendingUpload>,
+    /// When it was first seen that the trial is to stop.
+    stop_seen_at: Option<Instant>,
+}
+
+impl<'a> TrialCheckpointer<'a> {
+    pub(crate) fn new(
+        policy: &'a CheckpointPolicy,
+        checkpoint_dir: Option<&'a CheckpointDir>,
+        queue: &'a SharedQueue,
+        assignment: &'a Assignment,
+    ) -> Self {
+        let begun = Instant::now();
+        let state = Mutex::new(CheckpointerState { saved_at: begun, pending_upload: None, stop_seen_at: None });
+        Self { policy, checkpoint_dir, queue, assignment, begun, state }
+    }
+
+    fn lock_state(&self) -> MutexGuard<'_, CheckpointerState> {
+        self.state.lock().expect("nothing panics while it holds the state")
+    }
+
+    /// Whether the lease was taken away: the coordinator would not have the trial.
+    fn is_lease_revoked(&self) -> bool {
+        self.queue.with_queue(|desk| desk.is_lease_revoked(self.assignment.fence))
+    }
+
+    fn is_due(&self) -> bool {
+        let mut state = self.lock_state();
+        state.saved_at.elapsed() >= self.policy.interval
+            && state.pending_upload.as_mut().is_none_or(PendingUpload::is_finished)
+    }
+}
+
+impl CheckpointStore for TrialCheckpointer<'_> {
+    fn load_checkpoints(&self, identity: &[u8; 32]) -> Vec<Vec<u8>> {
+        let here = self.checkpoint_dir.and_then(|folder| folder.load_checkpoint(identity));
+        let there =
+            self.assignment.has_checkpoint.then(|| self.policy.transfer.fetch_checkpoint(self.assignment)).flatten();
+        here.into_iter().chain(there).collect()
+    }
+
+    fn should_save(&self, steps: u64) -> bool {
+        failpoint::hold_after_steps(self.assignment.key, steps, || !self.assignment.is_stopped() && !self.is_due());
+        self.is_due()
+    }
+
+    fn save_checkpoint(&self, identity: &[u8; 32], steps: u64, checkpoint: Vec<u8>) {
+        self.lock_state().saved_at = Instant::now();
+        if let Some(folder) = self.checkpoint_dir {
+            folder.save_checkpoint(identity, &checkpoint);
+        }
+        let last = self.assignment.is_stopped();
+        if last && (self.is_lease_revoked() || self.begun.elapsed() < MIN_AGE_TO_UPLOAD) {
+            return;
+        }
+        // One that is still under way is dropped: this one is further.
+        self.lock_state().pending_upload = None;
+        let mut flight = self.policy.transfer.start_upload(self.assignment, steps, checkpoint);
+        if last {
+            self.policy.transfer.wait_for_upload(&mut flight, LAST_UPLOAD_TIMEOUT);
+        }
+        self.lock_state().pending_upload = Some(flight);
+    }
+
+    fn should_stop_at_once(&self) -> bool {
+        let since = *self.lock_state().stop_seen_at.get_or_insert_with(Instant::now);
+        since.elapsed() >= STEP_TIMEOUT || self.is_lease_revoked()
+    }
+
+    /// The coordinator needs no word: it forgets the checkpoint when it has the result.
+    fn discard_checkpoints(&self, identity: &[u8; 32]) {
+        self.lock_state().pending_upload = None;
+        if let Some(folder) = self.checkpoint_dir {
+            folder.discard_checkpoint(identity);
+        }
+    }
+}

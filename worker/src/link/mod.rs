@@ -1,0 +1,108 @@
+//! The connection to a coordinator, or to the one of several that leads.
+
+pub(crate) mod checkpoints;
+pub mod datasets;
+pub mod delivery;
+pub mod session;
+pub(crate) mod sweeps;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use ergodic_proto::MAX_MESSAGE_BYTES;
+use ergodic_proto::channel::connect;
+use ergodic_proto::channel::connect::{ClientAuth, ClientChannel};
+use ergodic_proto::status::UserError;
+use ergodic_proto::v1::file_service_client::FileServiceClient;
+use ergodic_proto::v1::worker_service_client::WorkerServiceClient;
+use tonic::codec::CompressionEncoding;
+
+/// The coordinators that a worker may ask, one at a time: all that it does goes to the same one.
+#[derive(Debug, Clone)]
+pub struct LinkPool {
+    all: Arc<[Link]>,
+    auth: ClientAuth,
+    cursor: Arc<Mutex<LinkCursor>>,
+}
+
+/// Which one is asked.
+#[derive(Debug, Default)]
+struct LinkCursor {
+    /// The place among all.
+    index: usize,
+    /// The one that leads, as one of them said.
+    leader: Option<Link>,
+}
+
+impl LinkPool {
+    /// The coordinators at these addresses, separated by commas.
+    ///
+    /// # Errors
+    /// As for [`Link::to`].
+    pub fn from_urls(urls: &str, access: &ClientAuth) -> Result<Self, UserError> {
+        let all = urls.split(',').map(|url| Link::from_url(url.trim(), access)).collect::<Result<_, _>>()?;
+        Ok(Self { all, auth: access.clone(), cursor: Arc::default() })
+    }
+
+    /// The coordinator at the other end of one link.
+    pub fn from_link(link: Link) -> Self {
+        Self { all: [link].into(), auth: ClientAuth::default(), cursor: Arc::default() }
+    }
+
+    /// The one to ask now.
+    pub(crate) fn current_link(&self) -> Link {
+        let at = self.lock_cursor();
+        at.leader.clone().unwrap_or_else(|| self.all[at.index % self.all.len()].clone())
+    }
+
+    /// It does not serve: the next one is to be asked.
+    pub(crate) fn switch_to_next(&self) {
+        let mut at = self.lock_cursor();
+        if at.leader.take().is_none() {
+            at.index += 1;
+        }
+    }
+
+    /// It stands by: the one at this address, which leads, is to be asked.
+    pub(crate) fn follow_leader(&self, url: &str) -> Result<(), UserError> {
+        self.lock_cursor().leader = Some(Link::from_url(url, &self.auth)?);
+        Ok(())
+    }
+
+    fn lock_cursor(&self) -> MutexGuard<'_, LinkCursor> {
+        self.cursor.lock().expect("nothing panics while it holds the place")
+    }
+}
+
+/// What a worker asks of a coordinator, over one connection.
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// Leases and results.
+    pub worker_service: WorkerServiceClient<ClientChannel>,
+    /// Files.
+    pub files: FileServiceClient<ClientChannel>,
+    /// Checkpoints, which are not worth compressing.
+    pub checkpoints: WorkerServiceClient<ClientChannel>,
+}
+
+impl Link {
+    /// Connects when it is first used, and again by itself after a restart of the coordinator.
+    ///
+    /// # Errors
+    /// The address is none, or the token cannot be used there.
+    pub fn from_url(url: &str, access: &ClientAuth) -> Result<Self, UserError> {
+        let connection = connect::connect_lazily(url, access)
+            .map_err(|error| UserError::new(error.code, format!("--join {url}: {}", error.message)))?;
+        Ok(Self::from_channel(connection, !connect::is_loopback(url)))
+    }
+
+    /// Over a connection, along which messages are `small`, or as they are.
+    pub fn from_channel(connection: ClientChannel, small: bool) -> Self {
+        let work = WorkerServiceClient::new(connection.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let checkpoints = work.clone();
+        let files = FileServiceClient::new(connection).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let worker_service = if small { work.send_compressed(CompressionEncoding::Zstd) } else { work };
+        Self { worker_service, files, checkpoints }
+    }
+}

@@ -1,0 +1,61 @@
+//! One trial of a sweep, run outside of any lease: what `ergodic replay` compares with the stored row.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use ergodic_common::{ErrorCode, Outcome, TrialKey, TrialResult};
+use ergodic_proto::status::UserError;
+
+use crate::link::LinkPool;
+use crate::link::datasets::{DatasetDirs, FetchError};
+use crate::link::sweeps::{LoadedSweep, SweepError};
+use crate::slots::{SlotConfig, TrialRunner, run_assignment};
+use crate::train::FinishedTrial;
+use crate::work_queue::{Assignment, Fence};
+
+/// Fetches the sweep and runs the trial.
+///
+/// # Errors
+/// The sweep or the trial is unknown, of another numerics class, or cannot be run here.
+pub(crate) async fn run_single_trial(
+    links: &LinkPool,
+    places: &DatasetDirs,
+    sweep: &str,
+    key: TrialKey,
+    equipment: SlotConfig,
+) -> Result<TrialResult, UserError> {
+    let sweep =
+        LoadedSweep::fetch_from(sweep, &mut links.current_link(), places, |_| None).await.map_err(to_user_error)?;
+    let (fence, stop) = (Fence { lease: 0, epoch: 0 }, Arc::new(AtomicBool::new(false)));
+    // A limit is there for others' sake, and nobody waits here but the one who asked.
+    let assignment = Assignment { fence, key, sweep: Arc::new(sweep), stop, time_limit: None, has_checkpoint: false };
+    let ran = tokio::task::spawn_blocking(move || {
+        let machine = TrialRunner::new(&equipment)?;
+        let (wanted, ours) = (&assignment.sweep.spec.numerics, machine.numerics_class());
+        if wanted != ours {
+            let message = format!("the sweep is of numerics class {wanted}, and this program computes {ours} here");
+            return Err(UserError::new(ErrorCode::Version, message));
+        }
+        Ok(run_assignment(&assignment, &machine, None))
+    });
+    let ran = ran.await.map_err(|e| UserError::new(ErrorCode::Internal, e.to_string()))??;
+    match ran {
+        Some(FinishedTrial { result: TrialResult { outcome: Outcome::Failed { cause }, .. }, .. }) => {
+            Err(UserError::new(ErrorCode::Refused, format!("the trial {key} cannot be run here: {cause}")))
+        }
+        Some(finished) => Ok(finished.result),
+        None => Err(UserError::new(ErrorCode::Internal, format!("the trial {key} was broken off"))),
+    }
+}
+
+fn to_user_error(error: SweepError) -> UserError {
+    let code = match &error {
+        SweepError::Transport(status) | SweepError::Data(FetchError::Transport(status)) => match status.code() {
+            tonic::Code::NotFound => ErrorCode::NotFound,
+            tonic::Code::Unavailable => ErrorCode::Unreachable,
+            _ => ErrorCode::Refused,
+        },
+        _ => ErrorCode::Refused,
+    };
+    UserError::new(code, error.to_string())
+}

@@ -1,0 +1,51 @@
+//! The composed network in f64 on the CPU: what the fast path must agree with.
+
+use candle_core::{DType, Device, Result, Tensor};
+use ergodic_common::config::Loss;
+use ergodic_common::net::Net;
+
+use super::net;
+
+/// Parameters in logical order, one vector per tensor.
+pub(crate) type ReferenceParams = Vec<Vec<f64>>;
+
+/// A batch: images `[n, height, width, channels]` and labels.
+pub(crate) struct ReferenceBatch {
+    pub(crate) images: Vec<f64>,
+    pub(crate) labels: Vec<u8>,
+}
+
+/// Mean loss of a batch in training mode, its gradient, and mean and unbiased variance before each batch norm.
+pub(crate) struct ReferencePass {
+    pub(crate) loss: f64,
+    pub(crate) gradient: ReferenceParams,
+    pub(crate) statistics: Vec<(Vec<f64>, Vec<f64>)>,
+}
+
+/// Forward and backward pass by Candle.
+pub(crate) fn forward_backward(
+    net: &Net,
+    parameters: &ReferenceParams,
+    batch: &ReferenceBatch,
+    loss: Loss,
+) -> Result<ReferencePass> {
+    let params = parameters.iter().map(|numbers| net::build_param(numbers, 1, DType::F64, &Device::Cpu));
+    let params = params.collect::<Result<Vec<_>>>()?;
+    let n = batch.labels.len();
+    let shape = (1, n, net.input.height, net.input.width, net.input.channels);
+    let images = Tensor::from_slice(&batch.images, shape, &Device::Cpu)?;
+    let passed = net::forward_pass(net, &params, &images, None)?;
+    let objective = net::compute_objective(&passed.logits, &batch.labels, loss, 1.0 / n as f64)?;
+    let gradient = net::compute_gradients(&params, &objective)?;
+    let normed = net.layers.iter().filter(|l| l.norm.is_some_and(|norm| norm.has_running_statistics()));
+    let statistics = normed.zip(&passed.batch_statistics).map(|(layer, [mean, variance])| {
+        let count = (n * layer.output.height * layer.output.width) as f64;
+        let unbiased = (variance * (count / (count - 1.0)))?;
+        Ok((mean.flatten_all()?.to_vec1()?, unbiased.flatten_all()?.to_vec1()?))
+    });
+    Ok(ReferencePass {
+        loss: objective.get(0)?.to_scalar()?,
+        gradient: gradient.iter().map(|g| g.flatten_all()?.to_vec1()).collect::<Result<_>>()?,
+        statistics: statistics.collect::<Result<_>>()?,
+    })
+}

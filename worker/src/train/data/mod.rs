@@ -1,0 +1,295 @@
+//! The dataset as trials see it: which images, standardised.
+
+pub(crate) mod augment;
+pub(crate) mod order;
+
+use std::sync::Arc;
+
+use ergodic_common::config::DataConfig;
+use ergodic_common::dataset::{DataError, Dataset, Images, Subset};
+use ergodic_common::net::ActivationShape;
+use ergodic_common::random_streams::{Purpose, Streams};
+
+use super::data::augment::ImageTransform;
+use super::network::plan::HaloGrid;
+
+/// A dataset's images that trials use, and how their bytes become inputs. Shared by all slots.
+#[derive(Debug)]
+pub struct TrialData {
+    dataset: Arc<Dataset>,
+    subset: Subset,
+    scaling: InputScaling,
+    /// Labels of all training images, some of them wrong on purpose.
+    labels: Vec<u8>,
+}
+
+/// How an image's numbers become inputs.
+#[derive(Debug)]
+enum InputScaling {
+    /// Per channel, what each byte becomes: (p/255 − mean)/std over the training images used.
+    ByteTables(Vec<[f32; 256]>),
+    /// Per channel, mean and standard deviation of the training images used: x becomes (x − mean)/std.
+    Moments(Vec<(f64, f64)>),
+}
+
+impl TrialData {
+    /// Chooses the images and takes the training images' mean and standard deviation per channel, from exact sums.
+    ///
+    /// # Errors
+    /// More images are asked for than there are.
+    pub fn new(dataset: Arc<Dataset>, config: &DataConfig, streams: &Streams) -> Result<Self, DataError> {
+        let subset = dataset.choose_subset(config, streams)?;
+        let inputs = if dataset.train.floats.is_empty() {
+            InputScaling::ByteTables(compute_byte_tables(&dataset, &subset.train, config.standardize))
+        } else {
+            InputScaling::Moments(compute_channel_moments(&dataset, &subset.train, config.standardize))
+        };
+        let labels = draw_noisy_labels(&dataset, config.label_noise, streams);
+        Ok(Self { dataset, subset, scaling: inputs, labels })
+    }
+
+    /// Indices of the training images.
+    pub(crate) fn train_indices(&self) -> &[u32] {
+        &self.subset.train
+    }
+
+    /// Indices of the test images that predictions are kept for.
+    pub(crate) fn probe_indices(&self, points: u32, streams: &Streams) -> Vec<u32> {
+        self.dataset.choose_probe_set(points, streams)
+    }
+
+    /// Indices of the test images.
+    pub(crate) fn test_indices(&self) -> &[u32] {
+        &self.subset.test
+    }
+
+    /// Indices of the images to validate on, among those of the training part.
+    pub(crate) fn validation_indices(&self) -> &[u32] {
+        &self.subset.validation
+    }
+
+    /// Training images of these indices.
+    pub(crate) fn train_batch<'a>(&'a self, indices: &'a [u32]) -> ImageBatch<'a> {
+        ImageBatch { labels: &self.labels, ..self.build_batch(&self.dataset.train, indices) }
+    }
+
+    /// Images to validate on of these indices, with the labels that they have in the dataset.
+    pub(crate) fn validation_batch<'a>(&'a self, indices: &'a [u32]) -> ImageBatch<'a> {
+        self.build_batch(&self.dataset.train, indices)
+    }
+
+    /// Test images of these indices.
+    pub(crate) fn test_batch<'a>(&'a self, indices: &'a [u32]) -> ImageBatch<'a> {
+        self.build_batch(&self.dataset.test, indices)
+    }
+
+    fn build_batch<'a>(&'a self, part: &'a Images, indices: &'a [u32]) -> ImageBatch<'a> {
+        let pixels = match &self.scaling {
+            InputScaling::ByteTables(tables) => PixelData::Bytes(&part.pixels, tables),
+            InputScaling::Moments(moments) => PixelData::Floats(&part.floats, moments),
+        };
+        let (height, width, _) = self.dataset.name.image_shape();
+        ImageBatch { pixels, sides: (height as usize, width as usize), labels: &part.labels, indices, transforms: &[] }
+    }
+}
+
+fn image_len(dataset: &Dataset) -> usize {
+    let (height, width, channels) = dataset.name.image_shape();
+    (height * width * channels) as usize
+}
+
+/// What each byte of each channel becomes.
+fn compute_byte_tables(dataset: &Dataset, images: &[u32], standardize: bool) -> Vec<[f32; 256]> {
+    let (channels, image) = (dataset.name.image_shape().2 as usize, image_len(dataset));
+    let mut counts = vec![[0_u64; 256]; channels];
+    for i in images {
+        let pixels = &dataset.train.pixels[*i as usize * image..][..image];
+        for (at, p) in pixels.iter().enumerate() {
+            counts[at % channels][usize::from(*p)] += 1;
+        }
+    }
+    let table = if standardize { build_standardized_table } else { |_: &_| std::array::from_fn(|p| p as f32 / 255.0) };
+    counts.iter().map(table).collect()
+}
+
+/// Mean and standard deviation of each channel, in two passes over the images in their order; (0, 1) unless
+/// standardised, and 1 for a channel that never changes.
+fn compute_channel_moments(dataset: &Dataset, images: &[u32], standardize: bool) -> Vec<(f64, f64)> {
+    let (channels, image) = (dataset.name.image_shape().2 as usize, image_len(dataset));
+    if !standardize {
+        return vec![(0.0, 1.0); channels];
+    }
+    let mean_of = |term: &dyn Fn(usize, f64) -> f64| {
+        let mut sums = vec![0.0; channels];
+        for i in images {
+            let numbers = dataset.train.floats[*i as usize * image..][..image].iter();
+            numbers.enumerate().for_each(|(at, x)| sums[at % channels] += term(at % channels, f64::from(*x)));
+        }
+        let count = (images.len() * image / channels) as f64;
+        sums.iter().map(|sum| sum / count).collect::<Vec<f64>>()
+    };
+    let means = mean_of(&|_, x| x);
+    let variances = mean_of(&|c, x| (x - means[c]) * (x - means[c]));
+    let std = |variance: f64| if variance > 0.0 { libm::sqrt(variance) } else { 1.0 };
+    means.iter().zip(variances).map(|(mean, variance)| (*mean, std(variance))).collect()
+}
+
+/// Labels of the training images, each replaced by one of another class with this probability. An image's label does not
+/// depend on which others are used.
+fn draw_noisy_labels(dataset: &Dataset, probability: f64, streams: &Streams) -> Vec<u8> {
+    let mut labels = dataset.train.labels.clone();
+    if probability > 0.0 {
+        let classes = dataset.name.class_count();
+        for (image, label) in (0_u64..).zip(&mut labels) {
+            let mut stream = streams.open_stream(Purpose::LabelNoise, &image.to_le_bytes());
+            if stream.next_uniform() < probability {
+                *label = ((u32::from(*label) + 1 + stream.next_below(classes - 1)) % classes) as u8;
+            }
+        }
+    }
+    labels
+}
+
+/// What each byte of a channel becomes, given how often each occurs.
+fn build_standardized_table(counts: &[u64; 256]) -> [f32; 256] {
+    let sum = |power: u32| counts.iter().zip(0_u64..).map(|(n, p)| n * p.pow(power)).sum::<u64>();
+    let (n, first, second) = (sum(0), sum(1), sum(2));
+    // Integers: the variance of a constant channel is 0 exactly.
+    let spread = u128::from(n) * u128::from(second) - u128::from(first) * u128::from(first);
+    let mean = first as f64 / n as f64 / 255.0;
+    let std = if spread == 0 { 1.0 } else { (spread as f64).sqrt() / n as f64 / 255.0 };
+    std::array::from_fn(|p| ((p as f64 / 255.0 - mean) / std) as f32)
+}
+
+/// A batch of images.
+#[derive(Clone, Copy)]
+pub(crate) struct ImageBatch<'a> {
+    /// Of all images.
+    pixels: PixelData<'a>,
+    /// Height and width of one.
+    sides: (usize, usize),
+    labels: &'a [u8],
+    /// Which of them.
+    indices: &'a [u32],
+    /// How each of them is changed, if they are.
+    transforms: &'a [ImageTransform],
+}
+
+#[derive(Clone, Copy)]
+enum PixelData<'a> {
+    /// What each byte becomes stands in a table per channel.
+    Bytes(&'a [u8], &'a [[f32; 256]]),
+    /// Numbers, with mean and standard deviation per channel.
+    Floats(&'a [f32], &'a [(f64, f64)]),
+}
+
+impl<'a> ImageBatch<'a> {
+    /// Inputs as they are.
+    #[cfg(test)]
+    pub(crate) fn from_floats(pixels: &'a [f32], labels: &'a [u8], indices: &'a [u32]) -> Self {
+        let pixels = PixelData::Floats(pixels, &[(0.0, 1.0)]);
+        Self { pixels, sides: (1, 1), labels, indices, transforms: &[] }
+    }
+
+    /// The same images, each moved.
+    pub(crate) fn with_transforms(self, moves: &'a [ImageTransform]) -> Self {
+        Self { transforms: moves, ..self }
+    }
+
+    /// How many.
+    pub(crate) fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    /// The same images in pieces of up to `size`.
+    pub(crate) fn micro_batches(&self, size: usize) -> impl Iterator<Item = Self> + use<'a> {
+        let whole = *self;
+        self.indices.chunks(size).enumerate().map(move |(at, indices)| {
+            let moves = whole.transforms.get(at * size..at * size + indices.len()).unwrap_or_default();
+            Self { indices, transforms: moves, ..whole }
+        })
+    }
+
+    /// Their labels.
+    pub(crate) fn labels(&self) -> impl ExactSizeIterator<Item = u8> + use<'a> {
+        let labels = self.labels;
+        self.indices.iter().map(move |i| labels[*i as usize])
+    }
+
+    fn image_shape(&self, channels: usize) -> ActivationShape {
+        let (height, width) = self.sides;
+        ActivationShape { height, width, channels }
+    }
+
+    /// Writes `count` images from the `first` on into the inside of a grid, which may hold an image as a single pixel.
+    pub(crate) fn write_images(&self, first: usize, count: usize, grid: &HaloGrid, out: &mut [f32]) {
+        let len = grid.inner_len();
+        let images = self.indices[first..first + count].iter().zip(out.chunks_exact_mut(grid.len()));
+        for (at, (image, out)) in images.enumerate() {
+            let place = *image as usize * len..(*image as usize + 1) * len;
+            let by = self.transforms.get(first + at).copied();
+            match self.pixels {
+                PixelData::Bytes(all, tables) => {
+                    let input = |p: u8, c: usize| tables[c][usize::from(p)];
+                    match by {
+                        Some(by) => {
+                            write_transformed(&all[place], by, self.image_shape(tables.len()), input, grid, out)
+                        }
+                        None => write_bytes(&all[place], tables, grid, out),
+                    }
+                }
+                PixelData::Floats(all, moments) => {
+                    let input = |x: f32, c: usize| ((f64::from(x) - moments[c].0) / moments[c].1) as f32;
+                    match by {
+                        Some(by) => {
+                            write_transformed(&all[place], by, self.image_shape(moments.len()), input, grid, out)
+                        }
+                        None => write_floats(&all[place], moments.len(), input, grid, out),
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn write_bytes(bytes: &[u8], tables: &[[f32; 256]], grid: &HaloGrid, out: &mut [f32]) {
+    let channels = tables.len();
+    for (from, to, len) in grid.contiguous_runs() {
+        for (c, table) in tables.iter().enumerate() {
+            let bytes = bytes[from..][..len][c..].iter().step_by(channels);
+            let out = out[to..][..len][c..].iter_mut().step_by(channels);
+            out.zip(bytes).for_each(|(x, p)| *x = table[usize::from(*p)]);
+        }
+    }
+}
+
+fn write_floats(numbers: &[f32], channels: usize, input: impl Fn(f32, usize) -> f32, grid: &HaloGrid, out: &mut [f32]) {
+    for (from, to, len) in grid.contiguous_runs() {
+        let numbers = numbers[from..][..len].iter().enumerate();
+        out[to..][..len].iter_mut().zip(numbers).for_each(|(x, (at, number))| *x = input(*number, at % channels));
+    }
+}
+
+/// The same for an image of this shape seen through a window that is moved and mirrored; outside the image it is black,
+/// which is 0. Pixels are those of the image, whatever the grid takes for one: a linear layer's is a whole image.
+fn write_transformed<T: Copy + Default>(
+    numbers: &[T],
+    by: ImageTransform,
+    ActivationShape { height, width, channels }: ActivationShape,
+    input: impl Fn(T, usize) -> f32,
+    grid: &HaloGrid,
+    out: &mut [f32],
+) {
+    let row = width * channels;
+    // An image inside a halo has a run for every row, and one without a halo a single one.
+    let rows = grid.contiguous_runs().flat_map(|(_, to, len)| (to..to + len).step_by(row));
+    for (y, to) in rows.enumerate() {
+        let pixels = out[to..to + row].chunks_exact_mut(channels);
+        for (x, pixel) in pixels.enumerate() {
+            let from = by.source_pixel(y, x, height, width);
+            for (c, value) in pixel.iter_mut().enumerate() {
+                *value = input(from.map_or_else(T::default, |from| numbers[from * channels + c]), c);
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The loss of a batch, with its gradient.
+
+use ergodic_common::config::Loss;
+
+/// What a pass over some images gave.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct LossTally {
+    /// Sum of the losses that are minimised.
+    pub(crate) loss_sum: f64,
+    /// The same without label smoothing.
+    pub(crate) unsmoothed_loss_sum: f64,
+    /// Images classified rightly.
+    pub(crate) correct: u64,
+    /// Images.
+    pub(crate) images: u64,
+}
+
+impl LossTally {
+    /// Adds another pass.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.loss_sum += other.loss_sum;
+        self.unsmoothed_loss_sum += other.unsmoothed_loss_sum;
+        self.correct += other.correct;
+        self.images += other.images;
+    }
+
+    /// Mean loss that is minimised.
+    pub(crate) fn mean_loss(&self) -> f64 {
+        self.loss_sum / self.images as f64
+    }
+
+    /// Mean loss without label smoothing.
+    pub(crate) fn mean_unsmoothed_loss(&self) -> f64 {
+        self.unsmoothed_loss_sum / self.images as f64
+    }
+
+    /// Share of images classified rightly.
+    pub(crate) fn accuracy(&self) -> f64 {
+        self.correct as f64 / self.images as f64
+    }
+}
+
+/// What is minimised, for so many classes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Objective {
+    /// Number of classes.
+    pub(crate) classes: usize,
+    /// What is minimised.
+    pub(crate) loss: Loss,
+}
+
+/// Where the largest of some numbers stands, the first of equal ones.
+pub(crate) fn argmax(logits: &[f32]) -> usize {
+    (1..logits.len()).fold(0, |best, c| if logits[c] > logits[best] { c } else { best })
+}
+
+impl Objective {
+    /// Losses of images whose logits stand `stride` apart.
+    pub(crate) fn sum_losses(&self, logits: &[f32], stride: usize, labels: impl Iterator<Item = u8>) -> LossTally {
+        let mut slopes = vec![0.0; self.classes];
+        let mut tally = LossTally::default();
+        for (logits, label) in logits.chunks_exact(stride).zip(labels) {
+            tally.add(self.image_loss(&logits[..self.classes], usize::from(label), &mut slopes));
+        }
+        tally
+    }
+
+    /// Losses of images, and the gradient of `share` times their sum.
+    pub(crate) fn sum_losses_with_gradient(
+        &self,
+        logits: &[f32],
+        stride: usize,
+        labels: impl Iterator<Item = u8>,
+        share: f64,
+        gradient: &mut [f32],
+    ) -> LossTally {
+        let mut slopes = vec![0.0; self.classes];
+        let mut tally = LossTally::default();
+        let images = logits.chunks_exact(stride).zip(gradient.chunks_exact_mut(stride));
+        for ((logits, gradient), label) in images.zip(labels) {
+            tally.add(self.image_loss(&logits[..self.classes], usize::from(label), &mut slopes));
+            gradient.iter_mut().zip(&slopes).for_each(|(g, slope)| *g = (slope * share) as f32);
+        }
+        tally
+    }
+
+    /// Loss of one image; `slopes` receives its gradient.
+    fn image_loss(&self, logits: &[f32], label: usize, slopes: &mut [f64]) -> LossTally {
+        let best = argmax(logits);
+        let (loss, plain) = match self.loss {
+            Loss::CrossEntropy { smoothing } => cross_entropy(logits, label, smoothing, best, slopes),
+            Loss::Mse => {
+                let loss = squared_error(logits, label, slopes);
+                (loss, loss)
+            }
+        };
+        LossTally { loss_sum: loss, unsmoothed_loss_sum: plain, correct: u64::from(best == label), images: 1 }
+    }
+}
+
+/// Targets are (1 − s)·one-hot + s/classes. The loss, and the one whose target is the class alone.
+fn cross_entropy(logits: &[f32], label: usize, smoothing: f64, best: usize, slopes: &mut [f64]) -> (f64, f64) {
+    let above = |c: usize| logits[c] - logits[best];
+    let mut sum = 0.0;
+    for (c, exp) in slopes.iter_mut().enumerate() {
+        *exp = f64::from(libm::expf(above(c)));
+        sum += *exp;
+    }
+    let mut target = f64::from(above(label));
+    let base = smoothing / logits.len() as f64;
+    if smoothing > 0.0 {
+        let all: f64 = (0..logits.len()).map(|c| f64::from(above(c))).sum();
+        target = (1.0 - smoothing) * target + base * all;
+    }
+    for (c, slope) in slopes.iter_mut().enumerate() {
+        let target = if c == label { base + (1.0 - smoothing) } else { base };
+        *slope = *slope / sum - target;
+    }
+    let log = libm::log(sum);
+    (log - target, log - f64::from(above(label)))
+}
+
+fn squared_error(logits: &[f32], label: usize, slopes: &mut [f64]) -> f64 {
+    let share = 1.0 / logits.len() as f64;
+    let mut sum = 0.0;
+    for (c, slope) in slopes.iter_mut().enumerate() {
+        let off = f64::from(logits[c]) - f64::from(u8::from(c == label));
+        sum += off * off;
+        *slope = 2.0 * off * share;
+    }
+    sum * share
+}

@@ -1,0 +1,414 @@
+//! What stands between a map's output z and the layer's activation, forward and backward:
+//! y = (z − mean)·inv · scale + shift, then ReLU.
+//!
+//! One formula serves all layers; without a norm, mean is 0 and inv and scale are 1, which changes no bit of z. Passes
+//! over a batch run chunk by chunk while the chunk is in the cache: sums in f32 within a chunk, in f64 across chunks.
+//! No absolute constant occurs anywhere, so that scaling all weights by a power of two scales every intermediate exactly.
+
+use super::simd::{BLOCK, Kernel, Simd16, block_at, block_at_mut};
+use crate::train::network::plan::HaloGrid;
+
+/// Independent partial sums of a reduction over pixels; pixel i goes into sum i mod 4.
+const PARTIAL_SUMS: usize = 4;
+
+/// Per-channel coefficients of a layer; mean and inv for every image where a norm runs over single images.
+#[derive(Debug)]
+pub(crate) struct ChannelCoefficients {
+    pub(crate) mean: Vec<f32>,
+    pub(crate) inv_std: Vec<f32>,
+    /// From one image's mean and inv to the next one's: 0 where all share them.
+    pub(crate) image_stride: usize,
+    pub(crate) scale: Vec<f32>,
+    pub(crate) shift: Vec<f32>,
+    /// Whether a ReLU comes last.
+    pub(crate) relu: bool,
+}
+
+impl ChannelCoefficients {
+    /// Those that change nothing.
+    pub(crate) fn identity(width: usize, relu: bool) -> Self {
+        let all = |x: f32| vec![x; width];
+        Self { mean: all(0.0), inv_std: all(1.0), image_stride: 0, scale: all(1.0), shift: all(0.0), relu }
+    }
+
+    /// Gives each of so many images a mean and inv of its own.
+    pub(crate) fn repeat_per_image(mut self, images: usize) -> Self {
+        self.image_stride = self.padded_channels();
+        self.mean = self.mean.repeat(images);
+        self.inv_std = self.inv_std.repeat(images);
+        self
+    }
+
+    /// Channels, padded.
+    pub(crate) fn padded_channels(&self) -> usize {
+        self.scale.len()
+    }
+}
+
+/// The mean and inv that normalise by these statistics. Zero variance under ε = 0 gives 0, with gradient 0.
+pub(crate) fn set_mean_and_inv_std(
+    statistics: impl Iterator<Item = (f64, f64)>,
+    eps: f64,
+    mean: &mut [f32],
+    inv: &mut [f32],
+) {
+    for ((mean, inv), (m, variance)) in mean.iter_mut().zip(inv).zip(statistics) {
+        let radicand = variance + eps;
+        *mean = m as f32;
+        *inv = if radicand == 0.0 { 0.0 } else { (1.0 / radicand.sqrt()) as f32 };
+    }
+}
+
+/// A block's worth of [`Channels`], in registers.
+#[derive(Clone, Copy)]
+pub(crate) struct LoadedCoefficients<B> {
+    mean: B,
+    inv_std: B,
+    scale: B,
+    shift: B,
+}
+
+impl<B: Copy> LoadedCoefficients<B> {
+    #[inline(always)]
+    pub(crate) fn new<S: Simd16<Block = B>>(s: S, channels: &ChannelCoefficients, image: usize, at: usize) -> Self {
+        let own = image * channels.image_stride + at;
+        Self {
+            mean: s.load(block_at(&channels.mean, own)),
+            inv_std: s.load(block_at(&channels.inv_std, own)),
+            scale: s.load(block_at(&channels.scale, at)),
+            shift: s.load(block_at(&channels.shift, at)),
+        }
+    }
+
+    /// The activation, given whether a ReLU comes last.
+    #[inline(always)]
+    pub(crate) fn compute_activation<S: Simd16<Block = B>>(&self, s: S, z: B, relu: bool) -> B {
+        let (_, y) = self.normalize_and_scale(s, z);
+        if relu { s.relu(y) } else { y }
+    }
+
+    /// The normalised value, and y.
+    #[inline(always)]
+    fn normalize_and_scale<S: Simd16<Block = B>>(&self, s: S, z: B) -> (B, B) {
+        let x = s.mul(s.sub(z, self.mean), self.inv_std);
+        (x, s.fma(x, self.scale, self.shift))
+    }
+}
+
+/// Writes activations of whole images into the grid that the next layer reads.
+pub(crate) struct ActivationKernel<'a> {
+    pub(crate) z: &'a [f32],
+    pub(crate) coefficients: &'a ChannelCoefficients,
+    pub(crate) grid: HaloGrid,
+    /// The first image, and how many; z begins with it.
+    pub(crate) first: usize,
+    pub(crate) images: usize,
+    pub(crate) output: &'a mut [f32],
+}
+
+impl Kernel for ActivationKernel<'_> {
+    #[inline(always)]
+    fn run_with<S: Simd16>(self, s: S) {
+        let width = self.coefficients.padded_channels();
+        for image in 0..self.images {
+            for (from, to, len) in self.grid.contiguous_runs() {
+                let z = &self.z[image * self.grid.inner_len() + from..][..len];
+                let out = &mut self.output[image * self.grid.len() + to..][..len];
+                for b in (0..width).step_by(BLOCK) {
+                    let channels = LoadedCoefficients::new(s, self.coefficients, self.first + image, b);
+                    for at in (b..len).step_by(width) {
+                        let y = channels.compute_activation(s, s.load(block_at(z, at)), self.coefficients.relu);
+                        s.store(y, block_at_mut(out, at));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Mean and sum of squared deviations of every channel over the batch so far.
+#[derive(Debug, Default)]
+pub(crate) struct ChannelMoments {
+    pub(crate) count: f64,
+    pub(crate) mean: Vec<f64>,
+    pub(crate) squared_deviations: Vec<f64>,
+}
+
+impl ChannelMoments {
+    pub(crate) fn new(width: usize) -> Self {
+        Self { count: 0.0, mean: vec![0.0; width], squared_deviations: vec![0.0; width] }
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.count = 0.0;
+        self.mean.fill(0.0);
+        self.squared_deviations.fill(0.0);
+    }
+
+    /// Adds the moments of more images.
+    pub(crate) fn add(&mut self, others: &Self) {
+        for (channel, (mean, squares)) in others.mean.iter().zip(&others.squared_deviations).enumerate() {
+            self.merge_channel(channel, others.count, *mean, *squares);
+        }
+        self.count += others.count;
+    }
+
+    /// Adds some values of one channel (Chan, Golub and LeVeque 1983).
+    fn merge_channel(&mut self, channel: usize, count: f64, mean: f64, squares: f64) {
+        let delta = mean - self.mean[channel];
+        let total = self.count + count;
+        self.mean[channel] += delta * (count / total);
+        self.squared_deviations[channel] += squares + delta * delta * (self.count * count / total);
+    }
+
+    /// The same mean and biased variance for all channels of a group, `groups` of equal size among the first `channels`.
+    pub(crate) fn group_statistics(&self, channels: usize, groups: usize) -> impl Iterator<Item = (f64, f64)> {
+        let size = channels / groups;
+        (0..groups).flat_map(move |g| {
+            let (means, squares) = (&self.mean[g * size..][..size], &self.squared_deviations[g * size..][..size]);
+            let mean = means.iter().sum::<f64>() / size as f64;
+            let between: f64 = means.iter().map(|m| (m - mean) * (m - mean)).sum();
+            let within: f64 = squares.iter().sum();
+            let variance = (within + self.count * between) / (self.count * size as f64);
+            std::iter::repeat_n((mean, variance), size)
+        })
+    }
+
+    /// Mean and biased variance of every channel.
+    pub(crate) fn biased_statistics(&self) -> impl Iterator<Item = (f64, f64)> {
+        self.mean.iter().zip(&self.squared_deviations).map(|(mean, squares)| (*mean, squares / self.count))
+    }
+
+    /// Mean and unbiased variance of every channel; the biased one where there is a single value.
+    pub(crate) fn unbiased_statistics(&self) -> impl Iterator<Item = (f64, f64)> {
+        let freedom = if self.count > 1.0 { self.count - 1.0 } else { 1.0 };
+        self.mean.iter().zip(&self.squared_deviations).map(move |(mean, squares)| (*mean, squares / freedom))
+    }
+}
+
+/// Adds a chunk of z to the moments. Deviations are taken from the chunk's own mean, whose rounding is corrected for;
+/// the mean is summed relative to the first pixel, so that a constant channel has variance 0 exactly.
+pub(crate) struct MomentsKernel<'a> {
+    pub(crate) z: &'a [f32],
+    pub(crate) moments: &'a mut ChannelMoments,
+}
+
+impl Kernel for MomentsKernel<'_> {
+    #[inline(always)]
+    fn run_with<S: Simd16>(self, s: S) {
+        let width = self.moments.mean.len();
+        let count = (self.z.len() / width) as f64;
+        for b in (0..width).step_by(BLOCK) {
+            let first = *block_at(self.z, b);
+            let [sum, _] = sum_deviations(s, self.z, width, b, &first);
+            let mut mean = [0.0; BLOCK];
+            for lane in 0..BLOCK {
+                mean[lane] = (f64::from(first[lane]) + f64::from(sum[lane]) / count) as f32;
+            }
+            let [sum, squares] = sum_deviations(s, self.z, width, b, &mean);
+            for lane in 0..BLOCK {
+                let (sum, squares) = (f64::from(sum[lane]), f64::from(squares[lane]));
+                let exact = f64::from(mean[lane]) + sum / count;
+                self.moments.merge_channel(b + lane, count, exact, (squares - sum * (sum / count)).max(0.0));
+            }
+        }
+        self.moments.count += count;
+    }
+}
+
+/// Sums of deviations from `center`, and of their squares.
+#[inline(always)]
+fn sum_deviations<S: Simd16>(s: S, z: &[f32], width: usize, b: usize, center: &[f32; BLOCK]) -> [[f32; BLOCK]; 2] {
+    let center = s.load(center);
+    let mut sums = [s.splat(0.0); PARTIAL_SUMS];
+    let mut squares = [s.splat(0.0); PARTIAL_SUMS];
+    let mut groups = z.chunks_exact(PARTIAL_SUMS * width);
+    for group in &mut groups {
+        for part in 0..PARTIAL_SUMS {
+            let d = s.sub(s.load(block_at(group, part * width + b)), center);
+            sums[part] = s.add(sums[part], d);
+            squares[part] = s.fma(d, d, squares[part]);
+        }
+    }
+    let rest = groups.remainder();
+    for part in 0..PARTIAL_SUMS {
+        if part * width < rest.len() {
+            let d = s.sub(s.load(block_at(rest, part * width + b)), center);
+            sums[part] = s.add(sums[part], d);
+            squares[part] = s.fma(d, d, squares[part]);
+        }
+    }
+    [add_partial_sums(s, sums), add_partial_sums(s, squares)]
+}
+
+#[inline(always)]
+fn add_partial_sums<S: Simd16>(s: S, parts: [S::Block; PARTIAL_SUMS]) -> [f32; BLOCK] {
+    let mut out = [0.0; BLOCK];
+    s.store(s.add(s.add(parts[0], parts[1]), s.add(parts[2], parts[3])), &mut out);
+    out
+}
+
+/// Sums that the backward pass needs, per channel.
+#[derive(Debug, Default)]
+pub(crate) struct GradientSums {
+    /// Σ ∂L/∂y: the gradient of the shift.
+    pub(crate) shift: Vec<f64>,
+    /// Σ ∂L/∂y · x: the gradient of the scale.
+    pub(crate) scale: Vec<f64>,
+}
+
+impl GradientSums {
+    pub(crate) fn new(width: usize) -> Self {
+        Self { shift: vec![0.0; width], scale: vec![0.0; width] }
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.shift.fill(0.0);
+        self.scale.fill(0.0);
+    }
+
+    /// Adds the sums over more images.
+    pub(crate) fn add(&mut self, others: &Self) {
+        self.shift.iter_mut().zip(&others.shift).for_each(|(sum, x)| *sum += x);
+        self.scale.iter_mut().zip(&others.scale).for_each(|(sum, x)| *sum += x);
+    }
+
+    /// What a norm over `count` values a channel takes off ∂L/∂x and its slope in x:
+    /// ∂L/∂z = inv·(∂L/∂x − mean(∂L/∂x) − x·mean(∂L/∂x·x)) with ∂L/∂x = scale·∂L/∂y.
+    pub(crate) fn write_gradient_means(&self, channels: &ChannelCoefficients, count: f64, slopes: &mut GradientMeans) {
+        for (c, scale) in channels.scale.iter().enumerate() {
+            slopes.mean[c] = (f64::from(*scale) * self.shift[c] / count) as f32;
+            slopes.mean_x[c] = (f64::from(*scale) * self.scale[c] / count) as f32;
+        }
+    }
+
+    /// The same for one image whose sums these are, over `count` pixels and `groups` of its first `width` channels.
+    pub(crate) fn write_group_means(
+        &self,
+        channels: &ChannelCoefficients,
+        count: f64,
+        (width, groups): (usize, usize),
+        (mean, mean_x): (&mut [f32], &mut [f32]),
+    ) {
+        let size = width / groups;
+        for g in 0..groups {
+            let group = g * size..(g + 1) * size;
+            let average = |sums: &[f64]| {
+                let weighted = group.clone().map(|c| f64::from(channels.scale[c]) * sums[c]);
+                (weighted.sum::<f64>() / (count * size as f64)) as f32
+            };
+            mean[group.clone()].fill(average(&self.shift));
+            mean_x[group.clone()].fill(average(&self.scale));
+        }
+    }
+}
+
+/// What a norm makes of [`Sums`], for every image where it runs over single images. Without a norm ∂L/∂z = ∂L/∂y.
+#[derive(Debug, Default)]
+pub(crate) struct GradientMeans {
+    pub(crate) mean: Vec<f32>,
+    pub(crate) mean_x: Vec<f32>,
+}
+
+impl GradientMeans {
+    /// For so many sets of coefficients: 1, or one per image.
+    pub(crate) fn new(width: usize, sets: usize) -> Self {
+        Self { mean: vec![0.0; width * sets], mean_x: vec![0.0; width * sets] }
+    }
+}
+
+/// Adds a chunk to [`Sums`].
+pub(crate) struct GradientSumsKernel<'a> {
+    pub(crate) z: &'a [f32],
+    /// Gradient of the activations.
+    pub(crate) gradient: &'a [f32],
+    pub(crate) coefficients: &'a ChannelCoefficients,
+    /// Whose mean and inv hold.
+    pub(crate) image: usize,
+    pub(crate) gradient_sums: &'a mut GradientSums,
+}
+
+impl Kernel for GradientSumsKernel<'_> {
+    #[inline(always)]
+    fn run_with<S: Simd16>(self, s: S) {
+        let width = self.coefficients.padded_channels();
+        let pixels = self.z.len() / width;
+        for b in (0..width).step_by(BLOCK) {
+            let channels = LoadedCoefficients::new(s, self.coefficients, self.image, b);
+            let mut shifts = [s.splat(0.0); PARTIAL_SUMS];
+            let mut scales = [s.splat(0.0); PARTIAL_SUMS];
+            for group in (0..pixels).step_by(PARTIAL_SUMS) {
+                for part in 0..PARTIAL_SUMS {
+                    if group + part < pixels {
+                        let at = (group + part) * width + b;
+                        let (x, y) = channels.normalize_and_scale(s, s.load(block_at(self.z, at)));
+                        let g = s.load(block_at(self.gradient, at));
+                        let g = if self.coefficients.relu { s.relu_backward(y, g) } else { g };
+                        shifts[part] = s.add(shifts[part], g);
+                        scales[part] = s.fma(g, x, scales[part]);
+                    }
+                }
+            }
+            let (shifts, scales) = (add_partial_sums(s, shifts), add_partial_sums(s, scales));
+            for lane in 0..BLOCK {
+                self.gradient_sums.shift[b + lane] += f64::from(shifts[lane]);
+                self.gradient_sums.scale[b + lane] += f64::from(scales[lane]);
+            }
+        }
+    }
+}
+
+/// Writes ∂L/∂z of whole images.
+pub(crate) struct NormBackwardKernel<'a> {
+    pub(crate) z: &'a [f32],
+    /// Gradient of the activations.
+    pub(crate) gradient: &'a [f32],
+    /// Gradient that reaches z past norm and ReLU, from the layer that adds z to its own.
+    pub(crate) residual_gradient: Option<&'a [f32]>,
+    /// Where the gradient of what this layer adds to its z goes.
+    pub(crate) added_gradient: Option<&'a mut [f32]>,
+    pub(crate) coefficients: &'a ChannelCoefficients,
+    /// What the norm makes of the sums, if there is one. A unit that no image reaches may be at −∞, which no slope of 0 makes 0.
+    pub(crate) gradient_means: Option<&'a GradientMeans>,
+    pub(crate) first: usize,
+    pub(crate) images: usize,
+    pub(crate) z_gradient: &'a mut [f32],
+}
+
+impl Kernel for NormBackwardKernel<'_> {
+    #[inline(always)]
+    fn run_with<S: Simd16>(mut self, s: S) {
+        let width = self.coefficients.padded_channels();
+        let len = self.z.len() / self.images;
+        for image in 0..self.images {
+            let own = (self.first + image) * self.coefficients.image_stride;
+            let (z, gradient) = (&self.z[image * len..][..len], &self.gradient[image * len..][..len]);
+            let stream = self.residual_gradient.map(|stream| &stream[image * len..][..len]);
+            let mut passed = self.added_gradient.as_deref_mut().map(|passed| &mut passed[image * len..][..len]);
+            let out = &mut self.z_gradient[image * len..][..len];
+            for b in (0..width).step_by(BLOCK) {
+                let channels = LoadedCoefficients::new(s, self.coefficients, self.first + image, b);
+                let slopes = self.gradient_means.map(|slopes| {
+                    let minus = s.sub(s.splat(0.0), s.load(block_at(&slopes.mean_x, own + b)));
+                    (s.load(block_at(&slopes.mean, own + b)), minus)
+                });
+                for at in (b..len).step_by(width) {
+                    let (x, y) = channels.normalize_and_scale(s, s.load(block_at(z, at)));
+                    let g = s.load(block_at(gradient, at));
+                    let g = if self.coefficients.relu { s.relu_backward(y, g) } else { g };
+                    let mut d = g;
+                    if let Some((mean, minus)) = slopes {
+                        d = s.mul(channels.inv_std, s.fma(x, minus, s.sub(s.mul(channels.scale, g), mean)));
+                    }
+                    if let Some(stream) = stream {
+                        d = s.add(d, s.load(block_at(stream, at)));
+                    }
+                    s.store(d, block_at_mut(out, at));
+                    if let Some(passed) = passed.as_deref_mut() {
+                        s.store(d, block_at_mut(passed, at));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! What is measured of a trial while it trains: metrics, gradient noise, curvature, predictions for the probe set.
+
+pub(crate) mod gradient_stats;
+pub(crate) mod hessian;
+pub(crate) mod linear_op;
+pub(crate) mod metrics;
+pub(crate) mod probe_set;

@@ -1,0 +1,59 @@
+//! The probe set: test images for which a net's predictions are kept.
+
+use ergodic_common::random_streams::Streams;
+use ergodic_common::spec::Probe;
+use ergodic_common::trial::Predictions;
+use ergodic_common::{TrialConfig, spec::Measure};
+
+use crate::train::checkpoint::{CheckpointDecoder, CheckpointEncoder};
+use crate::train::data::TrialData;
+
+/// What is to be predicted when, and what was.
+#[derive(Debug, Default)]
+pub(crate) struct ProbePredictions {
+    /// The probe set, as indices of test images.
+    pub(crate) images: Vec<u32>,
+    /// Steps after which it is looked at, ascending.
+    due_steps: Vec<u64>,
+    recorded: Predictions,
+}
+
+impl ProbePredictions {
+    /// Chooses the probe set, which is the same in all trials of a sweep.
+    pub(crate) fn new(config: &TrialConfig, measure: &Measure, data: &TrialData, streams: &Streams) -> Self {
+        let Some(Probe { points, at }) = &measure.probe else { return Self::default() };
+        let mut moments: Vec<u64> = at.iter().map(|moment| moment.step_in_trial(config)).collect();
+        moments.sort_unstable();
+        moments.dedup();
+        Self { images: data.probe_indices(*points, streams), due_steps: moments, recorded: Predictions::default() }
+    }
+
+    /// Whether the probe set is looked at after so many steps.
+    pub(crate) fn is_due(&self, steps: u64) -> bool {
+        self.due_steps.binary_search(&steps).is_ok()
+    }
+
+    /// Keeps what was predicted after so many steps.
+    pub(crate) fn record_classes(&mut self, steps: u64, classes: Vec<u8>) {
+        self.recorded.steps.push(steps);
+        self.recorded.classes.extend(classes);
+    }
+
+    /// All that was predicted.
+    pub(crate) fn into_predictions(self) -> Predictions {
+        self.recorded
+    }
+
+    pub(crate) fn encode_into(&self, to: &mut CheckpointEncoder) {
+        to.write_u64s(&self.recorded.steps);
+        to.write_bytes(&self.recorded.classes);
+    }
+
+    /// Puts back what was packed; `None` if it is of another trial.
+    pub(crate) fn restore_from(&mut self, from: &mut CheckpointDecoder<'_>) -> Option<()> {
+        let (steps, classes) = (from.read_u64s()?, from.read_bytes()?);
+        let whole = classes.len() == steps.len() * self.images.len();
+        self.recorded = whole.then_some(Predictions { steps, classes })?;
+        Some(())
+    }
+}

@@ -1,0 +1,4 @@
+//! A network's layout: its parameters in one vector, and the plan of its layers' shapes and buffers.
+
+pub(crate) mod params;
+pub(crate) mod plan;

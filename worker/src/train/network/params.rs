@@ -1,0 +1,323 @@
+//! Where parameters stand in the flat packed vector, how they start, and their digest.
+//!
+//! The packed form of a weight is `[block of outputs][row][BLOCK]` with rows of padded input channels; what pads is 0,
+//! has gradient 0 and so stays 0. The logical order is that of [`Net::params`].
+
+use std::ops::Range;
+
+use ergodic_common::config::{InitScheme, TrialConfig};
+use ergodic_common::net::{Net, NormSpec, Param, ParamRole};
+use ergodic_common::random_streams::{Purpose, RandomStream, Streams};
+use ergodic_common::weights::Weights;
+
+use super::plan::{LayerPlan, padded_input_channels};
+use crate::train::engine::simd::{BLOCK, round_up_to_block};
+
+/// One parameter tensor in the packed vector.
+#[derive(Debug)]
+pub(crate) struct PackedParam {
+    /// What it is.
+    pub(crate) param: Param,
+    /// Its place.
+    pub(crate) range: Range<usize>,
+    outputs: usize,
+    /// Channels of the input, without and with padding, and rows of the packed form; of weights only.
+    channels: (usize, usize),
+    rows: usize,
+}
+
+impl PackedParam {
+    /// The numbers in logical order.
+    pub(crate) fn logical_values(&self, packed: &[f32]) -> impl Iterator<Item = f32> {
+        self.packed_positions().map(|at| packed[at])
+    }
+
+    /// Where all numbers stand, in logical order; a whole tensor's without a division each.
+    fn packed_positions(&self) -> impl Iterator<Item = usize> + use<> {
+        let weight = self.param.role == ParamRole::Weight;
+        let outputs = if weight { self.outputs } else { self.param.len };
+        let (first, rows, (inputs, padded)) = (self.range.start, self.rows, self.channels);
+        (0..self.param.len / outputs).flat_map(move |row| {
+            let row = if weight { row / inputs * padded + row % inputs } else { 0 };
+            // Whatever is no weight is one row of blocks that follow each other.
+            let rows = if weight { rows } else { 1 };
+            (0..outputs).map(move |out| first + (out / BLOCK * rows + row) * BLOCK + out % BLOCK)
+        })
+    }
+
+    /// Where the `i`-th number in logical order stands.
+    pub(crate) fn packed_position(&self, i: usize) -> usize {
+        if self.param.role != ParamRole::Weight {
+            return self.range.start + i;
+        }
+        let (row, out) = (i / self.outputs, i % self.outputs);
+        let row = row / self.channels.0 * self.channels.1 + row % self.channels.0;
+        self.range.start + (out / BLOCK * self.rows + row) * BLOCK + out % BLOCK
+    }
+}
+
+/// Where the running statistics of a layer's batch norm stand.
+#[derive(Debug, Clone)]
+pub(crate) struct NormStatisticsRange {
+    /// The layer.
+    pub(crate) layer: usize,
+    mean: Range<usize>,
+}
+
+impl NormStatisticsRange {
+    /// Moves the statistics towards means and variances, of which they take this share.
+    pub(crate) fn blend_statistics(&self, moments: impl Iterator<Item = (f64, f64)>, share: f64, running: &mut [f32]) {
+        let keep = 1.0 - share;
+        for (c, (mean, variance)) in moments.enumerate() {
+            let mut update = |at: usize, new: f64| {
+                running[at] = (keep * f64::from(running[at]) + (1.0 - keep) * new) as f32;
+            };
+            update(self.mean.start + c, mean);
+            update(self.mean.end + c, variance);
+        }
+    }
+}
+
+/// Places of all parameters and norm statistics.
+#[derive(Debug)]
+pub(crate) struct ParamLayout {
+    /// In logical order.
+    pub(crate) params: Vec<PackedParam>,
+    /// Length of the packed vector.
+    pub(crate) len: usize,
+    /// Per layer with a norm: where its running means stand; as many variances follow.
+    pub(crate) running_mean_ranges: Vec<Option<Range<usize>>>,
+    /// Length of the running statistics.
+    pub(crate) statistics_len: usize,
+    /// Channels per layer, without padding.
+    channels: Vec<usize>,
+    /// Norm per layer.
+    norm_specs: Vec<Option<NormSpec>>,
+}
+
+impl ParamLayout {
+    pub(crate) fn new(net: &Net, plans: &[LayerPlan]) -> Self {
+        let mut len = 0;
+        let mut params = Vec::new();
+        for param in net.params() {
+            let (layer, plan) = (&net.layers[param.layer], &plans[param.layer]);
+            let size = if param.role == ParamRole::Weight { plan.weight_rows * plan.channels } else { plan.channels };
+            let channels = (layer.input.channels, padded_input_channels(layer));
+            let (outputs, rows) = (layer.output.channels, plan.weight_rows);
+            params.push(PackedParam { param, range: len..len + size, outputs, channels, rows });
+            len += size;
+        }
+        let mut statistics_len = 0;
+        let statistics = net.layers.iter().map(|layer| {
+            let width = round_up_to_block(layer.output.channels);
+            layer.norm.filter(|norm| norm.has_running_statistics()).map(|_| {
+                statistics_len += 2 * width;
+                statistics_len - 2 * width..statistics_len - width
+            })
+        });
+        let running_mean_ranges = statistics.collect();
+        let channels = net.layers.iter().map(|l| l.output.channels).collect();
+        let norm_specs = net.layers.iter().map(|l| l.norm).collect();
+        Self { params, len, running_mean_ranges, statistics_len, channels, norm_specs }
+    }
+
+    /// A single tensor `w` of so many numbers, on whose scale the loss does not depend.
+    pub(crate) fn with_single_tensor(dim: usize) -> Self {
+        let len = round_up_to_block(dim);
+        let param = Param {
+            name: "w".into(),
+            layer: 0,
+            role: ParamRole::Weight,
+            len: dim,
+            fan_in: 1,
+            fan_out: dim,
+            trained: true,
+            normed: true,
+        };
+        let slot = PackedParam { param, range: 0..len, outputs: dim, channels: (1, 1), rows: 1 };
+        let (running_mean_ranges, channels, norm_specs) = (Vec::new(), Vec::new(), Vec::new());
+        Self { params: vec![slot], len, running_mean_ranges, statistics_len: 0, channels, norm_specs }
+    }
+
+    /// The place of a layer's parameter, if it has one for this.
+    pub(crate) fn param_range(&self, layer: usize, role: ParamRole) -> Option<Range<usize>> {
+        let slot = self.params.iter().find(|s| s.param.layer == layer && s.param.role == role);
+        slot.map(|s| s.range.clone())
+    }
+
+    /// The batch norms, in the order of their layers.
+    pub(crate) fn batch_norms(&self) -> impl Iterator<Item = (NormStatisticsRange, NormSpec)> {
+        let all = self.running_mean_ranges.iter().zip(&self.norm_specs).enumerate();
+        all.filter_map(|(layer, (mean, norm))| Some((NormStatisticsRange { layer, mean: mean.clone()? }, (*norm)?)))
+    }
+
+    /// Places of the parameters that `select` holds for, neighbours joined.
+    pub(crate) fn matching_ranges(&self, select: impl Fn(&Param) -> bool) -> Vec<Range<usize>> {
+        let mut ranges: Vec<Range<usize>> = Vec::new();
+        for slot in self.params.iter().filter(|s| select(&s.param)) {
+            match ranges.last_mut() {
+                Some(last) if last.end == slot.range.start => last.end = slot.range.end,
+                _ => ranges.push(slot.range.clone()),
+            }
+        }
+        ranges
+    }
+
+    /// Initial values of all parameters.
+    pub(crate) fn draw_initial_weights(&self, config: &TrialConfig, streams: &Streams) -> Vec<f32> {
+        let mut packed = vec![0.0; self.len];
+        for slot in &self.params {
+            match slot.param.role {
+                // What a residual block adds may start at nothing.
+                ParamRole::Weight if config.model.zero_residual && slot.param.name.ends_with(".conv2.weight") => {}
+                ParamRole::Weight => slot.draw_initial_values(config, streams, &mut packed),
+                ParamRole::NormScale => (0..slot.param.len).for_each(|i| packed[slot.packed_position(i)] = 1.0),
+                ParamRole::Bias | ParamRole::NormShift => {}
+            }
+        }
+        packed
+    }
+
+    /// Running statistics before the first step: mean 0, variance 1.
+    pub(crate) fn initial_statistics(&self) -> Vec<f32> {
+        let mut all = vec![0.0; self.statistics_len];
+        for mean in self.running_mean_ranges.iter().flatten() {
+            all[mean.end..mean.end + mean.len()].fill(1.0);
+        }
+        all
+    }
+
+    /// Weights and running statistics that begin with numbers from a file, the weights scaled as the config says.
+    pub(crate) fn pack_initial_weights(&self, start: &Weights, config: &TrialConfig) -> (Vec<f32>, Vec<f32>) {
+        let (mut packed, mut statistics) = (vec![0.0; self.len], self.initial_statistics());
+        for (slot, numbers) in self.params.iter().zip(&start.params) {
+            let factor = if slot.param.role == ParamRole::Weight { slot.init_factor(config) } else { 1.0 };
+            slot.packed_positions().zip(numbers).for_each(|(at, x)| packed[at] = (f64::from(*x) * factor) as f32);
+        }
+        for (place, [mean, variance]) in self.running_mean_ranges.iter().flatten().zip(&start.statistics) {
+            statistics[place.start..place.start + mean.len()].copy_from_slice(mean);
+            statistics[place.end..place.end + variance.len()].copy_from_slice(variance);
+        }
+        (packed, statistics)
+    }
+
+    /// The numbers of all parameters in logical order.
+    pub(crate) fn unpack_params(&self, packed: &[f32]) -> Vec<Vec<f32>> {
+        self.params.iter().map(|slot| slot.logical_values(packed).collect()).collect()
+    }
+
+    /// Mean and variance of all norms that keep them.
+    pub(crate) fn unpack_statistics(&self, statistics: &[f32]) -> Vec<[Vec<f32>; 2]> {
+        let with =
+            self.running_mean_ranges.iter().zip(&self.channels).filter_map(|(mean, n)| Some((mean.as_ref()?, *n)));
+        with.map(|(mean, n)| [mean.start, mean.end].map(|from| statistics[from..from + n].to_vec())).collect()
+    }
+
+    /// BLAKE3 of all parameters in logical order, then of mean and variance norm by norm, NaNs made equal.
+    pub(crate) fn compute_digest(&self, packed: &[f32], statistics: &[f32]) -> [u8; 32] {
+        let mut bytes = Vec::with_capacity(4 * (packed.len() + statistics.len()));
+        let mut push = |x: f32| bytes.extend(if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() }.to_le_bytes());
+        for slot in &self.params {
+            slot.logical_values(packed).for_each(&mut push);
+        }
+        for (mean, channels) in self.running_mean_ranges.iter().zip(&self.channels) {
+            let Some(mean) = mean else { continue };
+            statistics[mean.start..mean.start + channels].iter().for_each(|x| push(*x));
+            statistics[mean.end..mean.end + channels].iter().for_each(|x| push(*x));
+        }
+        *blake3::hash(&bytes).as_bytes()
+    }
+}
+
+impl PackedParam {
+    /// What initial weights are multiplied by.
+    fn init_factor(&self, config: &TrialConfig) -> f64 {
+        let factor = if self.param.trained { config.model.init_scale } else { 1.0 };
+        let layer = config.model.layer_scales.iter().find(|(layer, _)| self.param.name == format!("{layer}.weight"));
+        factor * layer.map_or(1.0, |(_, scale)| *scale)
+    }
+
+    fn draw_initial_values(&self, config: &TrialConfig, streams: &Streams, packed: &mut [f32]) {
+        let head = self.param.name == HEAD_WEIGHT;
+        let (purpose, scheme) =
+            if head { (Purpose::Head, InitScheme::KaimingNormal) } else { (Purpose::Init, config.model.init) };
+        let mut stream = streams.open_stream(purpose, self.param.name.as_bytes());
+        let factor = self.init_factor(config);
+        if scheme == InitScheme::Orthogonal {
+            let values = draw_orthogonal_matrix(self.param.len / self.outputs, self.outputs, &mut stream);
+            self.packed_positions().zip(values).for_each(|(at, x)| packed[at] = (x * factor) as f32);
+            return;
+        }
+        let draw = init_distribution(scheme, &self.param);
+        self.packed_positions().for_each(|at| packed[at] = (draw(&mut stream) * factor) as f32);
+    }
+}
+
+const HEAD_WEIGHT: &str = "head.weight";
+
+/// How initial numbers are drawn.
+fn init_distribution(scheme: InitScheme, param: &Param) -> impl Fn(&mut RandomStream) -> f64 + use<> {
+    let variance = match scheme {
+        InitScheme::KaimingNormal | InitScheme::KaimingUniform => 2.0 / param.fan_in as f64,
+        InitScheme::XavierNormal | InitScheme::XavierUniform => 2.0 / (param.fan_in + param.fan_out) as f64,
+        InitScheme::Orthogonal => unreachable!("an orthogonal matrix is not drawn number by number"),
+    };
+    let normal = matches!(scheme, InitScheme::KaimingNormal | InitScheme::XavierNormal);
+    let (deviation, bound) = (libm::sqrt(variance), libm::sqrt(3.0 * variance));
+    move |stream| {
+        if normal { deviation * stream.next_normal() } else { bound * (2.0 * stream.next_uniform() - 1.0) }
+    }
+}
+
+/// √2 times a random matrix `[rows, columns]` whose shorter side's vectors are orthonormal: a normal matrix taken through
+/// Gram and Schmidt twice, because once leaves rounding errors behind.
+fn draw_orthogonal_matrix(rows: usize, columns: usize, stream: &mut RandomStream) -> Vec<f64> {
+    let normal: Vec<f64> = (0..rows * columns).map(|_| stream.next_normal()).collect();
+    let across = columns <= rows;
+    let (count, len) = if across { (columns, rows) } else { (rows, columns) };
+    let place = |v: usize, i: usize| if across { i * columns + v } else { v * columns + i };
+    let mut basis: Vec<Vec<f64>> = Vec::with_capacity(count);
+    for v in 0..count {
+        let mut vector: Vec<f64> = (0..len).map(|i| normal[place(v, i)]).collect();
+        for other in basis.iter().chain(&basis) {
+            let along = dot_product(&vector, other);
+            vector.iter_mut().zip(other).for_each(|(x, o)| *x -= along * o);
+        }
+        let length = dot_product(&vector, &vector).sqrt();
+        vector.iter_mut().for_each(|x| *x /= length);
+        basis.push(vector);
+    }
+    let mut matrix = vec![0.0; rows * columns];
+    for (v, vector) in basis.iter().enumerate() {
+        vector.iter().enumerate().for_each(|(i, x)| matrix[place(v, i)] = std::f64::consts::SQRT_2 * x);
+    }
+    matrix
+}
+
+fn dot_product(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::train::network::params::*;
+    use crate::train::tests::cases;
+
+    #[test]
+    fn orthogonal_matrices_are() {
+        let mut stream = cases::streams(0).open_stream(Purpose::Init, b"w");
+        for (rows, columns) in [(7, 7), (20, 3), (3, 20), (1, 5), (64, 48)] {
+            let m = draw_orthogonal_matrix(rows, columns, &mut stream);
+            let vector = |v: usize| -> Vec<f64> {
+                let (count, step, start) = if columns <= rows { (rows, columns, v) } else { (columns, 1, v * columns) };
+                (0..count).map(|i| m[start + i * step]).collect()
+            };
+            for a in 0..rows.min(columns) {
+                for b in 0..=a {
+                    let expected = if a == b { 2.0 } else { 0.0 };
+                    assert!((dot_product(&vector(a), &vector(b)) - expected).abs() < 1e-13, "{rows}x{columns}");
+                }
+            }
+        }
+    }
+}

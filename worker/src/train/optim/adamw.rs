@@ -1,0 +1,174 @@
+//! AdamW (Loshchilov and Hutter 2019) as PyTorch computes it:
+//! m ← m + (1 − β₁)(g − m), v ← β₂v + (1 − β₂)g², w ← (1 − ηλ)w − η/(1 − β₁ᵗ) · m / (√v/√(1 − β₂ᵗ) + ε).
+//!
+//! Coefficients are computed in f64 and rounded once.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout as Strides, Result};
+use ergodic_common::config::AdamW;
+
+use super::schedule::StepHyperparams;
+use super::state::f32_slice_mut;
+use crate::train::engine::simd::{BLOCK, Kernel, Simd16, block_at, block_at_mut};
+
+/// m ← m + (1 − β₁)(g − m)
+pub(crate) struct MovingAverageOp<'a, S> {
+    pub(crate) s: S,
+    pub(crate) trained: &'a [Range<usize>],
+    pub(crate) beta: f64,
+}
+
+/// v ← β₂v + (1 − β₂)g²
+pub(crate) struct SquaredAverageOp<'a, S> {
+    pub(crate) s: S,
+    pub(crate) trained: &'a [Range<usize>],
+    pub(crate) beta: f64,
+}
+
+impl<S: Simd16> InplaceOp2 for MovingAverageOp<'_, S> {
+    fn name(&self) -> &'static str {
+        "adamw-average"
+    }
+
+    fn cpu_fwd(&self, average: &mut CpuStorage, _: &Strides, gradient: &CpuStorage, _: &Strides) -> Result<()> {
+        let (gradient, average) = (gradient.as_slice()?, f32_slice_mut(average)?);
+        for range in self.trained.iter().cloned() {
+            let (gradient, average) = (&gradient[range.clone()], &mut average[range]);
+            self.s.dispatch(MovingAverageKernel { share: (1.0 - self.beta) as f32, gradient, average });
+        }
+        Ok(())
+    }
+}
+
+impl<S: Simd16> InplaceOp2 for SquaredAverageOp<'_, S> {
+    fn name(&self) -> &'static str {
+        "adamw-average-squares"
+    }
+
+    fn cpu_fwd(&self, average: &mut CpuStorage, _: &Strides, gradient: &CpuStorage, _: &Strides) -> Result<()> {
+        let (gradient, average) = (gradient.as_slice()?, f32_slice_mut(average)?);
+        let shares = [self.beta as f32, (1.0 - self.beta) as f32];
+        for range in self.trained.iter().cloned() {
+            let (gradient, average) = (&gradient[range.clone()], &mut average[range]);
+            self.s.dispatch(SquaredAverageKernel { shares, gradient, average });
+        }
+        Ok(())
+    }
+}
+
+struct MovingAverageKernel<'a> {
+    share: f32,
+    gradient: &'a [f32],
+    average: &'a mut [f32],
+}
+
+impl Kernel for MovingAverageKernel<'_> {
+    #[inline(always)]
+    fn run_with<S: Simd16>(self, s: S) {
+        let share = s.splat(self.share);
+        for at in (0..self.average.len()).step_by(BLOCK) {
+            let m = block_at_mut(self.average, at);
+            let old = s.load(m);
+            s.store(s.fma(share, s.sub(s.load(block_at(self.gradient, at)), old), old), m);
+        }
+    }
+}
+
+struct SquaredAverageKernel<'a> {
+    /// β₂ and 1 − β₂
+    shares: [f32; 2],
+    gradient: &'a [f32],
+    average: &'a mut [f32],
+}
+
+impl Kernel for SquaredAverageKernel<'_> {
+    #[inline(always)]
+    fn run_with<S: Simd16>(self, s: S) {
+        let [keep, share] = self.shares.map(|x| s.splat(x));
+        for at in (0..self.average.len()).step_by(BLOCK) {
+            let g = s.load(block_at(self.gradient, at));
+            let v = block_at_mut(self.average, at);
+            s.store(s.fma(keep, s.load(v), s.mul(share, s.mul(g, g))), v);
+        }
+    }
+}
+
+/// w ← (1 − ηλ)w − η/(1 − β₁ᵗ) · m / (√v/√(1 − β₂ᵗ) + ε)
+pub(crate) struct AdamWStepOp<'a, S> {
+    s: S,
+    trained: &'a [Range<usize>],
+    /// 1 − ηλ, η/(1 − β₁ᵗ), 1/√(1 − β₂ᵗ), ε
+    coefficients: [f32; 4],
+    pub(crate) finite: Cell<bool>,
+}
+
+impl<'a, S: Simd16> AdamWStepOp<'a, S> {
+    /// For a step, counted from 0.
+    pub(crate) fn new(s: S, trained: &'a [Range<usize>], rates: StepHyperparams, adamw: AdamW, step: u64) -> Self {
+        let t = (step + 1) as f64;
+        let rise = |beta: f64| 1.0 - libm::pow(beta, t);
+        let size = rates.lr / rise(adamw.beta1);
+        let root = 1.0 / libm::sqrt(rise(adamw.beta2));
+        let coefficients = [1.0 - rates.lr * rates.wd, size, root, adamw.eps].map(|x| x as f32);
+        Self { s, trained, coefficients, finite: Cell::new(true) }
+    }
+}
+
+impl<S: Simd16> InplaceOp3 for AdamWStepOp<'_, S> {
+    fn name(&self) -> &'static str {
+        "adamw-descend"
+    }
+
+    fn cpu_fwd(
+        &self,
+        weights: &mut CpuStorage,
+        _: &Strides,
+        average: &CpuStorage,
+        _: &Strides,
+        squares: &CpuStorage,
+        _: &Strides,
+    ) -> Result<()> {
+        let (weights, average, squares) = (f32_slice_mut(weights)?, average.as_slice()?, squares.as_slice()?);
+        let mut witness = [0.0; BLOCK];
+        for range in self.trained.iter().cloned() {
+            self.s.dispatch(AdamWStepKernel {
+                coefficients: self.coefficients,
+                average: &average[range.clone()],
+                squares: &squares[range.clone()],
+                weights: &mut weights[range],
+                witness: &mut witness,
+            });
+        }
+        self.finite.set(witness.iter().all(|x| *x == 0.0));
+        Ok(())
+    }
+}
+
+struct AdamWStepKernel<'a> {
+    coefficients: [f32; 4],
+    average: &'a [f32],
+    squares: &'a [f32],
+    weights: &'a mut [f32],
+    /// Stays 0 as long as all weights are finite: 0·∞ is NaN.
+    witness: &'a mut [f32; BLOCK],
+}
+
+impl Kernel for AdamWStepKernel<'_> {
+    #[inline(always)]
+    fn run_with<S: Simd16>(self, s: S) {
+        let [keep, size, root, eps] = self.coefficients;
+        let [keep, minus, root, eps, zero] = [keep, -size, root, eps, 0.0].map(|x| s.splat(x));
+        let mut witness = s.load(self.witness);
+        for at in (0..self.weights.len()).step_by(BLOCK) {
+            let scale = s.fma(root, s.sqrt(s.load(block_at(self.squares, at))), eps);
+            let direction = s.div(s.load(block_at(self.average, at)), scale);
+            let w = block_at_mut(self.weights, at);
+            let new = s.fma(minus, direction, s.mul(keep, s.load(w)));
+            witness = s.fma(new, zero, witness);
+            s.store(new, w);
+        }
+        s.store(witness, self.witness);
+    }
+}

@@ -1,0 +1,5 @@
+//! Optimizers: their state as Candle tensors, their update rules, and the schedule of the learning rate.
+
+pub(crate) mod adamw;
+pub(crate) mod schedule;
+pub(crate) mod state;

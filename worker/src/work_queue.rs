@@ -1,0 +1,567 @@
+//! What lies on a worker's desk: trials granted and not begun, trials running, results not yet acknowledged.
+//!
+//! Results wait in memory, those that a spool keeps beyond what memory may hold as their places there.
+//!
+//! Plain decisions over a state, without threads, IO or a clock; `slots` and
+//! `session` share one behind a lock.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ergodic_common::TrialKey;
+
+use crate::link::sweeps::LoadedSweep;
+use crate::train::FinishedTrial;
+
+/// A lease's token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fence {
+    /// The lease.
+    pub lease: u64,
+    /// The epoch it was granted in.
+    pub epoch: u64,
+}
+
+/// Time since the worker started.
+pub type Uptime = Duration;
+
+/// Results that wait for delivery may take this much memory; beyond it, no trial is begun.
+const MAX_OUTBOX_BYTES: usize = 64 << 20;
+/// Most results delivered at once.
+const MAX_BATCH_RESULTS: usize = 1024;
+/// Most bytes delivered at once.
+const MAX_BATCH_BYTES: usize = 2 << 20;
+/// Results that are worth a delivery before they are a second old.
+const MIN_BATCH_RESULTS: usize = 32;
+/// The same in bytes.
+const MIN_BATCH_BYTES: usize = 256 << 10;
+/// More work is asked for when what is queued lasts less than this, in seconds.
+const PREFETCH_SECONDS: f64 = 1.0;
+
+/// A trial for a slot.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// The lease it is run under.
+    pub fence: Fence,
+    /// Which trial.
+    pub key: TrialKey,
+    /// Its sweep.
+    pub sweep: Arc<LoadedSweep>,
+    /// Raised when it is not to be finished.
+    pub stop: Arc<AtomicBool>,
+    /// How long it may take.
+    pub time_limit: Option<Duration>,
+    /// Whether the coordinator keeps a checkpoint of it.
+    pub has_checkpoint: bool,
+}
+
+impl Assignment {
+    /// Whether it is not to be finished.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Results of one lease on their way to the coordinator.
+#[derive(Debug, Clone)]
+pub struct ResultBatch {
+    /// Names the parcel.
+    pub number: u64,
+    /// Their lease.
+    pub fence: Fence,
+    /// Their sweep's id.
+    pub sweep: String,
+    /// The results.
+    pub results: Vec<FinishedTrial>,
+    /// Where more of them lie in the spool.
+    pub spooled: Vec<SpoolRef>,
+}
+
+impl ResultBatch {
+    /// Trials whose results it holds.
+    pub fn trial_keys(&self) -> Vec<TrialKey> {
+        let here = self.results.iter().map(|finished| finished.result.key);
+        here.chain(self.spooled.iter().map(|place| place.key)).collect()
+    }
+}
+
+/// Where a result lies in the spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpoolRef {
+    /// Of which trial.
+    pub key: TrialKey,
+    /// The segment's number.
+    pub segment: u64,
+    /// Its first byte there.
+    pub offset: u64,
+    /// How long it is.
+    pub bytes: usize,
+}
+
+#[derive(Debug)]
+enum BufferedResult {
+    Memory(Box<FinishedTrial>),
+    Spool(SpoolRef),
+}
+
+impl BufferedResult {
+    /// Bytes on the wire, roughly.
+    fn wire_size(&self) -> usize {
+        match self {
+            Self::Memory(finished) => finished.wire_size(),
+            Self::Spool(place) => place.bytes,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct HeldLease {
+    sweep: Arc<LoadedSweep>,
+    queued: VecDeque<TrialKey>,
+    /// Trials that can go on from a checkpoint.
+    checkpointed: BTreeSet<TrialKey>,
+    /// Whether the coordinator has taken it away.
+    is_revoked: bool,
+    /// Trials given back.
+    retracted: Vec<TrialKey>,
+    running: BTreeMap<TrialKey, Arc<AtomicBool>>,
+    finished: Vec<BufferedResult>,
+    /// Results in parcels.
+    in_flight: usize,
+}
+
+impl HeldLease {
+    fn is_done(&self) -> bool {
+        self.queued.is_empty() && self.running.is_empty() && self.finished.is_empty() && self.in_flight == 0
+    }
+}
+
+/// The desk.
+#[derive(Debug, Default)]
+pub struct WorkQueue {
+    slots: u32,
+    leases: BTreeMap<Fence, HeldLease>,
+    /// Moving average of a trial's duration.
+    mean_trial_seconds: Option<f64>,
+    outbox_bytes: usize,
+    batches: BTreeMap<u64, InFlight>,
+    next_batch: u64,
+    is_closed: bool,
+    /// What is known of the leases' renewal; nothing while there is no session.
+    renewal: Option<LeaseRenewal>,
+}
+
+/// What is known of a parcel under way: bytes it takes of the memory for results, and its results.
+#[derive(Debug, Default)]
+struct InFlight {
+    bytes: usize,
+    results: usize,
+}
+
+#[derive(Debug)]
+struct LeaseRenewal {
+    /// A lease ends after this time without one.
+    ttl: Duration,
+    /// When the last one was heard of.
+    renewed_at: Uptime,
+}
+
+impl WorkQueue {
+    /// An empty desk for so many slots.
+    pub fn new(slots: u32) -> Self {
+        Self { slots, ..Self::default() }
+    }
+
+    /// A session was opened, in which a lease that is not renewed for so long ends.
+    pub fn start_renewal_watch(&mut self, ttl: Duration, now: Uptime) {
+        self.renewal = Some(LeaseRenewal { ttl, renewed_at: now });
+    }
+
+    /// The coordinator has renewed the leases.
+    pub fn renew_leases(&mut self, now: Uptime) {
+        self.renewal.iter_mut().for_each(|renewal| renewal.renewed_at = now);
+    }
+
+    /// The session was lost. Whoever is cut off goes on within the leases it holds.
+    pub fn stop_renewal_watch(&mut self) {
+        self.renewal = None;
+    }
+
+    /// Whether leases have gone without renewal for two thirds of the time they live without: they may end soon, and what
+    /// is begun now would be in vain.
+    fn is_renewal_overdue(&self, now: Uptime) -> bool {
+        self.renewal.as_ref().is_some_and(|renewal| 3 * now.saturating_sub(renewal.renewed_at) >= 2 * renewal.ttl)
+    }
+
+    /// A lease was granted, some of whose trials can go on from a checkpoint.
+    pub fn add_lease(
+        &mut self,
+        fence: Fence,
+        sweep: Arc<LoadedSweep>,
+        trials: Vec<TrialKey>,
+        kept: BTreeSet<TrialKey>,
+    ) {
+        let lease = HeldLease {
+            sweep,
+            queued: trials.into(),
+            checkpointed: kept,
+            is_revoked: false,
+            retracted: Vec::new(),
+            running: BTreeMap::new(),
+            finished: Vec::new(),
+            in_flight: 0,
+        };
+        self.leases.insert(fence, lease);
+    }
+
+    /// A lease is no longer ours: forget its trials. Finished ones are still delivered, to be compared.
+    pub fn revoke_lease(&mut self, fence: Fence) {
+        if let Some(lease) = self.leases.get_mut(&fence) {
+            lease.is_revoked = true;
+            lease.queued.clear();
+            lease.running.values().for_each(|stop| stop.store(true, Ordering::Relaxed));
+        }
+        self.drop_finished_leases();
+    }
+
+    /// Whether a lease is no longer ours.
+    pub fn is_lease_revoked(&self, fence: Fence) -> bool {
+        self.leases.get(&fence).is_none_or(|lease| lease.is_revoked)
+    }
+
+    /// Gives back up to so many trials of a lease that are not begun, those that would be the last. All that were given
+    /// back of it, so that a message that was lost does no harm.
+    pub fn retract_trials(&mut self, fence: Fence, trials: u64) -> Vec<TrialKey> {
+        let Some(lease) = self.leases.get_mut(&fence) else { return Vec::new() };
+        let keep = lease.queued.len().saturating_sub(usize::try_from(trials).unwrap_or(usize::MAX));
+        lease.retracted.extend(lease.queued.drain(keep..));
+        let yielded = lease.retracted.clone();
+        self.drop_finished_leases();
+        yielded
+    }
+
+    /// The next trial to run, from the oldest lease; none while the outbox is full, the desk is closed or renewals are
+    /// overdue.
+    pub fn begin_trial(&mut self, now: Uptime) -> Option<Assignment> {
+        if self.is_closed || self.outbox_bytes >= MAX_OUTBOX_BYTES || self.is_renewal_overdue(now) {
+            return None;
+        }
+        let (fence, lease) = self.leases.iter_mut().find(|(_, lease)| !lease.queued.is_empty())?;
+        let key = lease.queued.pop_front()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        lease.running.insert(key, stop.clone());
+        let limit = lease.sweep.spec.scheduling.time_limit;
+        let kept = lease.checkpointed.contains(&key);
+        Some(Assignment {
+            fence: *fence,
+            key,
+            sweep: lease.sweep.clone(),
+            stop,
+            time_limit: limit,
+            has_checkpoint: kept,
+        })
+    }
+
+    /// A trial ended; `None` when it was stopped before its end.
+    pub fn finish_trial(&mut self, fence: Fence, key: TrialKey, finished: Option<FinishedTrial>) {
+        self.finish_spooled_trial(fence, key, finished, None);
+    }
+
+    /// The same with the result's place in the spool, where there is one: a result that has one needs no memory once that
+    /// is full.
+    pub fn finish_spooled_trial(
+        &mut self,
+        fence: Fence,
+        key: TrialKey,
+        finished: Option<FinishedTrial>,
+        place: Option<SpoolRef>,
+    ) {
+        let Some(lease) = self.leases.get_mut(&fence) else { return };
+        lease.running.remove(&key);
+        if let Some(finished) = finished {
+            let (seconds, bytes) = (finished.result.seconds, finished.wire_size());
+            self.mean_trial_seconds = Some(self.mean_trial_seconds.map_or(seconds, |s| 0.9 * s + 0.1 * seconds));
+            match place.filter(|_| self.outbox_bytes + bytes >= MAX_OUTBOX_BYTES) {
+                Some(place) => lease.finished.push(BufferedResult::Spool(place)),
+                None => {
+                    self.outbox_bytes += bytes;
+                    lease.finished.push(BufferedResult::Memory(Box::new(finished)));
+                }
+            }
+        }
+        self.drop_finished_leases();
+    }
+
+    /// Whether a lease's results are still wanted: what is finished under one that is not on the desk goes nowhere.
+    pub fn holds_lease(&self, fence: Fence) -> bool {
+        self.leases.contains_key(&fence)
+    }
+
+    /// Results to deliver now: enough of them, or any when `all` is said or nothing else is going on.
+    pub fn take_batch(&mut self, all: bool) -> Option<ResultBatch> {
+        let calm = self.running_count() == 0 && (self.is_closed || self.queued_count() == 0);
+        let worth = |lease: &HeldLease| {
+            let bytes: usize = lease.finished.iter().map(BufferedResult::wire_size).sum();
+            lease.finished.len() >= MIN_BATCH_RESULTS || bytes >= MIN_BATCH_BYTES
+        };
+        let ready = |lease: &HeldLease| {
+            let last = lease.queued.is_empty() && lease.running.is_empty();
+            !lease.finished.is_empty() && (all || calm || last || worth(lease))
+        };
+        let (fence, lease) = self.leases.iter_mut().find(|(_, lease)| ready(lease))?;
+        let mut bytes = 0;
+        let fits = |waiting: &BufferedResult| {
+            bytes += waiting.wire_size();
+            bytes <= MAX_BATCH_BYTES
+        };
+        let count = lease.finished.iter().take(MAX_BATCH_RESULTS).map(fits).take_while(|fits| *fits).count().max(1);
+        let (mut results, mut spooled) = (Vec::new(), Vec::new());
+        for waiting in lease.finished.drain(..count) {
+            match waiting {
+                BufferedResult::Memory(finished) => results.push(*finished),
+                BufferedResult::Spool(place) => spooled.push(place),
+            }
+        }
+        lease.in_flight += count;
+        self.next_batch += 1;
+        let away = InFlight { bytes: results.iter().map(FinishedTrial::wire_size).sum(), results: count };
+        self.batches.insert(self.next_batch, away);
+        Some(ResultBatch { number: self.next_batch, fence: *fence, sweep: lease.sweep.id.clone(), results, spooled })
+    }
+
+    /// The coordinator has answered for a parcel: it is forgotten.
+    pub fn acknowledge_batch(&mut self, parcel: &ResultBatch) {
+        let away = self.batches.remove(&parcel.number).unwrap_or_default();
+        self.outbox_bytes -= away.bytes;
+        if let Some(lease) = self.leases.get_mut(&parcel.fence) {
+            lease.in_flight -= away.results;
+        }
+        self.drop_finished_leases();
+    }
+
+    /// Whether to ask for a lease, and for how many idle slots.
+    pub fn slots_to_request(&self) -> Option<u32> {
+        if self.is_closed || self.outbox_bytes >= MAX_OUTBOX_BYTES {
+            return None;
+        }
+        let queued = self.queued_count();
+        let idle = u64::from(self.slots).saturating_sub(self.running_count() + queued);
+        let lasts = self.mean_trial_seconds.map(|s| queued as f64 * s / f64::from(self.slots));
+        let short = self.mean_trial_seconds.is_some_and(|s| s < PREFETCH_SECONDS)
+            && lasts.is_some_and(|l| l < PREFETCH_SECONDS);
+        (idle > 0 || short).then_some(idle.max(1) as u32)
+    }
+
+    /// Begins no further trial and gives up those not begun.
+    pub fn close(&mut self) {
+        self.is_closed = true;
+        self.leases.values_mut().for_each(|lease| lease.queued.clear());
+        self.drop_finished_leases();
+    }
+
+    /// Stops running trials before their end.
+    pub fn stop_running_trials(&self) {
+        let running = self.leases.values().flat_map(|lease| lease.running.values());
+        running.for_each(|stop| stop.store(true, Ordering::Relaxed));
+    }
+
+    /// Whether the desk takes no more work.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Whether nothing is left on it.
+    pub fn is_empty(&self) -> bool {
+        self.leases.is_empty()
+    }
+
+    /// Leases held.
+    pub fn held_fences(&self) -> Vec<Fence> {
+        self.leases.keys().copied().collect()
+    }
+
+    /// Trials running, with their leases.
+    pub fn running_trials(&self) -> Vec<(Fence, TrialKey)> {
+        let of =
+            |(fence, lease): (&Fence, &HeldLease)| lease.running.keys().map(|key| (*fence, *key)).collect::<Vec<_>>();
+        self.leases.iter().flat_map(of).collect()
+    }
+
+    /// Number of trials running.
+    pub fn running_count(&self) -> u64 {
+        self.leases.values().map(|lease| lease.running.len() as u64).sum()
+    }
+
+    /// Number of trials granted and not begun.
+    pub fn queued_count(&self) -> u64 {
+        self.leases.values().map(|lease| lease.queued.len() as u64).sum()
+    }
+
+    /// Number of results not acknowledged.
+    pub fn unacknowledged_count(&self) -> u64 {
+        self.leases.values().map(|lease| (lease.finished.len() + lease.in_flight) as u64).sum()
+    }
+
+    fn drop_finished_leases(&mut self) {
+        self.leases.retain(|_, lease| !lease.is_done());
+    }
+}
+
+impl FinishedTrial {
+    /// Memory that it takes, roughly what it takes on the wire.
+    pub(crate) fn wire_size(&self) -> usize {
+        let Self { result, weights } = self;
+        let numbers = result.metrics.len() + result.curve.steps.len() + result.curve.values.len();
+        96 + 8 * numbers + result.predictions.classes.len() + weights.as_ref().map_or(0, Vec::len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ergodic_common::trial::{Curve, TrialResult};
+
+    use crate::work_queue::*;
+
+    const FENCE: Fence = Fence { lease: 1, epoch: 1 };
+
+    fn keys(n: u32) -> Vec<TrialKey> {
+        (0..n).map(|repeat| TrialKey { cell: 0, repeat }).collect()
+    }
+
+    fn result(key: TrialKey, seconds: f64, points: usize) -> FinishedTrial {
+        let result = TrialResult {
+            seconds,
+            metrics: vec![0.5],
+            curve: Curve { steps: vec![1; points], values: vec![0.5; points] },
+            ..TrialResult::completed(key)
+        };
+        FinishedTrial { result, weights: None }
+    }
+
+    fn queue_with_trials(trials: u32) -> WorkQueue {
+        let mut desk = WorkQueue::new(2);
+        desk.add_lease(FENCE, Arc::new(LoadedSweep::for_tests()), keys(trials), BTreeSet::from([keys(2)[1]]));
+        desk
+    }
+
+    fn run_one(desk: &mut WorkQueue, seconds: f64, points: usize) {
+        let a = desk.begin_trial(Uptime::ZERO).expect("a trial waits");
+        desk.finish_trial(a.fence, a.key, Some(result(a.key, seconds, points)));
+    }
+
+    #[test]
+    fn a_lease_leaves_the_desk_when_its_last_result_is_acknowledged() {
+        let mut desk = queue_with_trials(2);
+        run_one(&mut desk, 5.0, 1);
+        assert!(desk.take_batch(false).is_none(), "one result of an unfinished lease is not worth a delivery");
+        run_one(&mut desk, 5.0, 1);
+        let parcel = desk.take_batch(false).expect("the lease is finished");
+        assert_eq!((parcel.results.len(), desk.unacknowledged_count(), desk.is_empty()), (2, 2, false));
+        desk.acknowledge_batch(&parcel);
+        assert!(desk.is_empty() && desk.outbox_bytes == 0);
+    }
+
+    #[test]
+    fn short_trials_are_asked_for_ahead_and_long_ones_when_a_slot_is_idle() {
+        let mut desk = queue_with_trials(4);
+        run_one(&mut desk, 60.0, 1);
+        assert_eq!(desk.slots_to_request(), None, "three long trials wait for two slots");
+        let mut desk = self::queue_with_trials(4);
+        run_one(&mut desk, 0.001, 1);
+        assert_eq!(desk.slots_to_request(), Some(1));
+        assert_eq!(WorkQueue::new(2).slots_to_request(), Some(2));
+    }
+
+    #[test]
+    fn a_full_outbox_pauses_and_an_acknowledgement_resumes() {
+        let mut desk = queue_with_trials(1000);
+        let mut runs = 0;
+        while desk.outbox_bytes < MAX_OUTBOX_BYTES {
+            run_one(&mut desk, 0.001, 50_000);
+            runs += 1;
+        }
+        assert!(runs > 10 && desk.begin_trial(Uptime::ZERO).is_none() && desk.slots_to_request().is_none());
+        let parcel = desk.take_batch(false).expect("plenty is ready");
+        assert!(parcel.results.iter().map(FinishedTrial::wire_size).sum::<usize>() <= MAX_BATCH_BYTES);
+        desk.acknowledge_batch(&parcel);
+        assert!(desk.begin_trial(Uptime::ZERO).is_some());
+    }
+
+    #[test]
+    fn what_a_spool_keeps_takes_no_memory_once_that_is_full() {
+        let mut desk = queue_with_trials(1000);
+        let mut runs = 0;
+        while let Some(a) = desk.begin_trial(Uptime::ZERO) {
+            let place = SpoolRef { key: a.key, segment: 1, offset: 0, bytes: 1 << 20 };
+            desk.finish_spooled_trial(a.fence, a.key, Some(result(a.key, 0.001, 50_000)), Some(place));
+            runs += 1;
+        }
+        assert_eq!((runs, desk.unacknowledged_count()), (1000, 1000));
+        assert!((MAX_OUTBOX_BYTES - (1 << 20)..MAX_OUTBOX_BYTES).contains(&desk.outbox_bytes));
+        let (mut here, mut spooled, mut keys) = (0, 0, BTreeSet::new());
+        while let Some(parcel) = desk.take_batch(false) {
+            (here, spooled) = (here + parcel.results.len(), spooled + parcel.spooled.len());
+            keys.extend(parcel.trial_keys());
+            desk.acknowledge_batch(&parcel);
+        }
+        assert!(here > 10 && spooled > 10 && keys.len() == 1000 && desk.is_empty() && desk.outbox_bytes == 0);
+    }
+
+    #[test]
+    fn a_worker_that_is_not_renewed_begins_nothing_until_it_is_and_one_that_is_cut_off_goes_on() {
+        let (mut desk, s) = (queue_with_trials(9), Duration::from_secs);
+        desk.start_renewal_watch(s(30), s(100));
+        assert!(desk.begin_trial(s(119)).is_some());
+        assert!(desk.begin_trial(s(120)).is_none());
+        assert_eq!(desk.running_count(), 1, "what runs goes on");
+        desk.renew_leases(s(121));
+        assert!(desk.begin_trial(s(140)).is_some() && desk.begin_trial(s(141)).is_none());
+        desk.stop_renewal_watch();
+        assert!(desk.begin_trial(s(1000)).is_some());
+        desk.start_renewal_watch(s(30), s(1001));
+        assert!(desk.begin_trial(s(1020)).is_some() && desk.begin_trial(s(1021)).is_none());
+    }
+
+    #[test]
+    fn what_is_not_begun_can_be_given_back_from_the_end() {
+        let mut desk = queue_with_trials(5);
+        let running = desk.begin_trial(Uptime::ZERO).expect("a trial waits");
+        assert_eq!(desk.retract_trials(FENCE, 2), keys(5)[3..]);
+        assert_eq!(desk.begin_trial(Uptime::ZERO).map(|a| (a.key, a.has_checkpoint)), Some((keys(5)[1], true)));
+        assert!(!running.has_checkpoint, "no checkpoint of it was granted");
+        assert_eq!(desk.retract_trials(FENCE, 9), [keys(5)[3], keys(5)[4], keys(5)[2]]);
+        assert!(desk.begin_trial(Uptime::ZERO).is_none() && desk.running_count() == 2 && running.key == keys(5)[0]);
+        assert!(desk.retract_trials(Fence { lease: 7, epoch: 1 }, 9).is_empty());
+    }
+
+    #[test]
+    fn a_revoked_lease_stops_its_trials_and_still_delivers_what_is_finished() {
+        let mut desk = queue_with_trials(3);
+        run_one(&mut desk, 5.0, 1);
+        let running = desk.begin_trial(Uptime::ZERO).expect("a trial waits");
+        assert!(!desk.is_lease_revoked(FENCE));
+        desk.revoke_lease(FENCE);
+        assert!(desk.is_lease_revoked(FENCE));
+        assert!(running.stop.load(Ordering::Relaxed) && desk.queued_count() == 0);
+        desk.finish_trial(running.fence, running.key, None);
+        let parcel = desk.take_batch(false).expect("one result is left");
+        desk.acknowledge_batch(&parcel);
+        assert!(desk.is_empty());
+    }
+
+    #[test]
+    fn a_closed_desk_begins_nothing_and_delivers_the_rest() {
+        let mut desk = queue_with_trials(3);
+        let running = desk.begin_trial(Uptime::ZERO).expect("a trial waits");
+        desk.close();
+        assert!(
+            desk.begin_trial(Uptime::ZERO).is_none() && desk.slots_to_request().is_none() && desk.queued_count() == 0
+        );
+        desk.finish_trial(running.fence, running.key, Some(result(running.key, 1.0, 1)));
+        let parcel = desk.take_batch(false).expect("the result is delivered");
+        desk.acknowledge_batch(&parcel);
+        assert!(desk.is_empty());
+    }
+}
