@@ -16,6 +16,7 @@ mod failpoint;
 pub mod interval_set;
 pub mod plot;
 pub(crate) mod process_stats;
+pub mod records;
 pub mod restore;
 pub mod server;
 pub mod standalone;

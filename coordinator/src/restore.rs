@@ -22,9 +22,9 @@ use ergodic_proto::v1::backup_record::Kind;
 
 use crate::client::commands::backup::format_missing_file;
 use crate::client::watch::print_stderr_line;
-use crate::core::audits::Finding;
-use crate::core::{DataPin, EndedLease, Fence, LeaseRow, SweepRow, SweepState, SweepTallies};
 use crate::interval_set::IntervalSet;
+use crate::records::Finding;
+use crate::records::{DataPin, EndedLease, Fence, LeaseRow, SweepRow, SweepState, SweepTallies};
 use crate::server::backup::BACKUP_VERSION;
 use crate::server::blobs::BlobStore;
 use crate::server::{resolve_files_dir, sign_folder, store_error};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ergodic::core::SweepRow;
+use ergodic::records::SweepRow;
 use ergodic::store::sqlite::SqliteStore;
 use ergodic::store::{Store as _, StoreWrite};
 use ergodic_tests::{Cluster, run, stdout};

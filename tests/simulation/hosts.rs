@@ -16,7 +16,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ergodic::server::blobs::BlobStore;
-use ergodic::server::{CoordinatorParts, CoordinatorSetup, assemble_coordinator, recover_core};
+use ergodic::server::recover_core;
+use ergodic::server::{CoordinatorParts, CoordinatorSetup, assemble_coordinator};
 use ergodic::store::Store;
 use ergodic::store::sqlite::SqliteStore;
 use ergodic_common::Spec;

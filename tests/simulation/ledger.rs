@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use ergodic::core::{EndedLease, LeaseRow, SweepState};
+use ergodic::records::{EndedLease, LeaseRow, SweepState};
 use ergodic::store::{CommitBatch, CommitReport, StoreError, StoreReader, StoreWrite, StoreWriter, WriteOutput};
 use ergodic_common::{Spec, TrialKey};
 

@@ -9,11 +9,13 @@ use std::time::Duration;
 use ergodic::analysis::table::{RowSource, TableParams, TableQuery};
 use ergodic::client::commands::plan::render_plan;
 use ergodic::client::render::TextFormat;
-use ergodic::core::{
-    Admission, CommitOutcome, Core, CoreTime, DataPin, Effect, Fence, LeaseRow, StoredRow, Sweep, SweepRow, SweepState,
-    SweepTallies, Timing,
-};
+use ergodic::core::Effect;
+use ergodic::core::StoredRow;
+use ergodic::core::Sweep;
+use ergodic::core::{Admission, CommitOutcome};
+use ergodic::core::{Core, CoreTime, Timing};
 use ergodic::interval_set::IntervalSet;
+use ergodic::records::{DataPin, Fence, LeaseRow, SweepRow, SweepState, SweepTallies};
 use ergodic::server::engine::WorkerMessage;
 use ergodic::server::recover_core;
 use ergodic::server::services::{session, workers};

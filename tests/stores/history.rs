@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use ergodic::core::audits::Finding;
-use ergodic::core::{DataPin, EndedLease, Fence, LeaseRow, SweepRow, SweepState, SweepTallies};
 use ergodic::interval_set::IntervalSet;
+use ergodic::records::Finding;
+use ergodic::records::{DataPin, EndedLease, Fence, LeaseRow, SweepRow, SweepState, SweepTallies};
 use ergodic::store::{
     Attempt, Audit, CommitBatch, ReuseSource, ReusedCell, ReusingSweep, StoreWrite, StoredTrial, SuccessorSweep, Twin,
 };

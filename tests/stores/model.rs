@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
-use ergodic::core::audits::Finding;
-use ergodic::core::{LeaseRow, SweepRow, SweepState};
+use ergodic::records::Finding;
+use ergodic::records::{LeaseRow, SweepRow, SweepState};
 use ergodic::store::encoding::{StoredNumbers, encode_curve, encode_f64s};
 use ergodic::store::postgres::PostgresStore;
 use ergodic::store::sqlite::SqliteStore;
@@ -304,7 +304,7 @@ impl Model {
         Some(())
     }
 
-    fn end_lease(&mut self, lease: u64, ended: &ergodic::core::EndedLease) {
+    fn end_lease(&mut self, lease: u64, ended: &ergodic::records::EndedLease) {
         let Some(row) = self.leases.get(&lease).filter(|row| row.fence == ended.fence) else { return };
         if ended.lost {
             self.sweeps.entry(row.sweep).and_modify(|sweep| sweep.tallies.releases += 1);

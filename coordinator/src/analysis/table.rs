@@ -16,13 +16,14 @@ use rayon::prelude::*;
 use super::compare::read_cell_trials;
 use super::ranking;
 use super::ranking::{CellEnds, RowRank};
-use crate::core::{OutcomeCounts, main_metric, selection_metric};
+use crate::core::{main_metric, selection_metric};
 use crate::estimators::bootstrap::RESAMPLES;
 use crate::estimators::chance::{chance_level, has_chance_level};
 use crate::estimators::crossed::Crossing;
 use crate::estimators::rank::TrialEnd;
 use crate::estimators::statistic::{Statistic, StatisticInput};
 use crate::estimators::{Sample, Summary};
+use crate::records::OutcomeCounts;
 use crate::store::{SampledTrial, SnapshotReaders, StoreError, StoreReader, TrialRange};
 
 /// A question that cannot be answered, in words; or the store failed.

@@ -18,12 +18,12 @@ use super::compare::{CompareParams, CompareQuery, read_cell_trials};
 use super::effects::{EffectsParams, EffectsQuery};
 use super::sample_size::compute_sample_size;
 use super::table::{RowSource, TableEntry, TableParams, TableQuery, Weighting};
-use crate::core::{DataPin, SweepRow, SweepState, SweepTallies};
 use crate::estimators::Sample;
 use crate::estimators::bootstrap;
 use crate::estimators::paired::{PairedDifferences, holm_correction, sign_test, wilcoxon_signed_rank};
 use crate::estimators::sample::wilson_interval;
 use crate::estimators::special::{normal_quantile, student_t_quantile};
+use crate::records::{DataPin, SweepRow, SweepState, SweepTallies};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store as _, StoreWrite, StoredTrial};
 

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use super::Sweep;
+use super::effects::Effect;
 use super::lease_size::{LeaseDemand, compute_lease_size};
-use super::{Core, CoreTime, Effect, Fence, LeaseRow, LeaseState, Sweep, Worker, WorkerId};
+use super::state::{Core, CoreTime, LeaseState, Worker};
 use crate::interval_set::IntervalSet;
+use crate::records::{Fence, LeaseRow, WorkerId};
 
 /// A worker that cannot work on a sweep is not offered it again for this long.
 const UNABLE_FOR: Duration = Duration::from_secs(30);

@@ -6,28 +6,12 @@
 //! the store found settles it, whoever delivered the result and under whatever lease, as long as it was another process.
 //! One that workers die of is run alone and given up like any trial ([`Suspects`]); the row stays.
 
+use crate::records::Finding;
 use std::collections::BTreeMap;
 
-use ergodic_common::TrialKey;
-
-use super::WorkerId;
 use super::quarantine::{Quarantine, TrialIndex};
 use crate::interval_set::IntervalSet;
-
-/// What an audit found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finding {
-    /// The same bits.
-    Same,
-    /// Other bits: an alarm.
-    Different,
-    /// Nothing: the trial failed this time.
-    Failed,
-}
-
-/// An audit as the store knows it: of which trial, the process that computed its row, and what was found if it was
-/// made.
-pub type RecordedAudit = (TrialKey, WorkerId, Option<Finding>);
+use crate::records::WorkerId;
 
 /// How many audits were due, and what they found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,9 +42,9 @@ impl AuditCounts {
 
     fn count_mut(&mut self, finding: Finding) -> &mut u64 {
         match finding {
-            Finding::Same => &mut self.same,
-            Finding::Different => &mut self.different,
-            Finding::Failed => &mut self.failed,
+            crate::records::Finding::Same => &mut self.same,
+            crate::records::Finding::Different => &mut self.different,
+            crate::records::Finding::Failed => &mut self.failed,
         }
     }
 }

@@ -2,12 +2,15 @@
 
 use ergodic_common::TrialKey;
 
-use super::{Core, Effect, Fence, Sweep};
+use super::Sweep;
+use super::effects::Effect;
+use super::state::Core;
+use crate::records::Fence;
 
 impl Core {
     /// Whether a worker holds the lease that an unfinished trial is in: only then may it keep the trial, or go on with what was kept.
     pub fn is_working_on(&self, worker: &str, fence: Fence, sweep: i64, key: TrialKey) -> bool {
-        let holds = |lease: &super::LeaseState| {
+        let holds = |lease: &super::state::LeaseState| {
             let spec = &self.sweeps[&lease.row.sweep].spec;
             lease.row.fence == fence
                 && lease.row.worker == worker

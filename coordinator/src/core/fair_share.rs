@@ -7,7 +7,10 @@
 
 use ergodic_common::spec::scheduling::Share;
 
-use super::{Core, CoreTime, Fence, LeaseState, StoredRow, Sweep};
+use super::Sweep;
+use super::state::{Core, CoreTime, LeaseState};
+use super::stored_row::StoredRow;
+use crate::records::Fence;
 
 /// How long a trial is taken to last while nothing is known, in seconds.
 const DEFAULT_TRIAL_SECONDS: f64 = 1.0;

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::WorkerId;
 use crate::interval_set::IntervalSet;
+use crate::records::WorkerId;
 
 /// After so many dead workers a trial is run alone.
 const RUN_ALONE_AFTER: usize = 2;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use ergodic_common::{Spec, TrialKey};
 
-use super::{StoredRow, Sweep, SweepRow, SweepState};
+use super::Sweep;
+use super::stored_row::StoredRow;
+use crate::records::{SweepRow, SweepState};
 
 /// How a sweep compares with one that is to be launched.
 #[derive(Debug, Clone)]

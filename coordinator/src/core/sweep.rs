@@ -1,128 +1,24 @@
 //! A sweep as it is stored, and as the core sees it: what is pending, what has a row, how fast it goes.
 
+use crate::core::stored_row::{StoredRow, watched_metric};
+use crate::records::{OutcomeCounts, SweepRow, SweepState, SweepTallies};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ergodic_common::metric::Metric;
-use ergodic_common::spec::SpecSource;
 use ergodic_common::spec::misleading::find_mixed_losses;
 use ergodic_common::spec::scheduling::Share;
-use ergodic_common::{Outcome, Spec, TrialKey, TrialResult};
+use ergodic_common::{Outcome, Spec, TrialKey};
 
-use super::audits::{Audits, RecordedAudit};
+use super::audits::Audits;
 use super::fair_share::FairShare;
 use super::quarantine::Quarantine;
 use super::running_stats::LiveStats;
+use super::state::CoreTime;
 use super::stopping::AdaptiveRepeats;
-use super::{CoreTime, LeaseRow};
 use crate::interval_set::IntervalSet;
-
-/// The state of a sweep.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SweepState {
-    /// Trials are left to run.
-    Running,
-    /// Every trial has its row.
-    Completed,
-    /// Stopped by a user.
-    Cancelled,
-    /// Held by a user: nothing more of it is given out until it is resumed.
-    Paused,
-}
-
-impl SweepState {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Running, Self::Completed, Self::Cancelled, Self::Paused];
-
-    /// Whether results are still to come.
-    pub fn is_open(self) -> bool {
-        matches!(self, Self::Running | Self::Paused)
-    }
-}
-
-/// What a user does to a sweep.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Steering {
-    /// Nothing more of it is given out; what is leased is finished.
-    Pause,
-    /// It goes on.
-    Resume,
-    /// It ends.
-    Cancel,
-    /// Its failed trials are run again.
-    Retry,
-    /// It is given another share of the workers; what is not said stays as it is.
-    Share {
-        /// Its priority.
-        priority: Option<i32>,
-        /// Its weight.
-        weight: Option<f64>,
-    },
-}
-
-/// A sweep as it is stored.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SweepRow {
-    /// Its number, in the order of launch; 0 until it is stored.
-    pub number: i64,
-    /// Its id.
-    pub id: String,
-    /// The sweep file.
-    pub source: SpecSource,
-    /// What it trains on.
-    pub data: DataPin,
-    /// Its state.
-    pub state: SweepState,
-    /// Its share of the workers when the row was read.
-    pub share: Share,
-    /// Unix time of the launch, in seconds.
-    pub launched_at: f64,
-    /// Who launched it; empty if that is not known.
-    pub launched_by: String,
-    /// What had happened to it when the row was read.
-    pub tallies: SweepTallies,
-}
-
-impl SweepRow {
-    /// Hashes of the files that it names.
-    pub fn named_files(&self) -> impl Iterator<Item = [u8; 32]> {
-        self.source.files.iter().map(|pin| pin.hash).chain(self.data.hash)
-    }
-}
-
-/// What happened to a sweep besides its rows. The store counts in the transactions in which it happens, the core when it
-/// hears of it, so that nothing is forgotten by a restart.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SweepTallies {
-    /// Leases that ended with trials left, which were given out again.
-    pub releases: u64,
-    /// Results that came again and were compared with their row.
-    pub duplicates: u64,
-    /// Results that differed from their row, of these and of audits.
-    pub mismatches: u64,
-    /// Batches under a fence that held no more.
-    pub fenced: u64,
-}
-
-impl SweepTallies {
-    /// Counts a batch of which so many results were compared and so many of these were different.
-    pub fn count_batch(&mut self, compared: u64, different: u64, fenced: bool) {
-        self.duplicates += compared;
-        self.mismatches += different;
-        self.fenced += u64::from(fenced);
-    }
-}
-
-/// The dataset a sweep was pinned to at its launch.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DataPin {
-    /// BLAKE3 of its canonical form; `None` when none is needed.
-    pub hash: Option<[u8; 32]>,
-    /// Training images asked of the dataset's files.
-    pub train: u32,
-    /// What is trained on, in words.
-    pub provenance: String,
-}
+use crate::records::LeaseRow;
+use crate::records::RecordedAudit;
 
 /// A sweep that is stored, and that this program cannot read.
 #[derive(Debug, Clone)]
@@ -176,40 +72,6 @@ pub struct Sweep {
     pub(super) fair_share: FairShare,
 }
 
-/// Rows by outcome.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct OutcomeCounts {
-    /// Completed trials.
-    pub completed: u64,
-    /// Diverged trials.
-    pub diverged: u64,
-    /// Failed trials.
-    pub failed: u64,
-}
-
-impl OutcomeCounts {
-    /// Counts one more.
-    pub fn add(&mut self, outcome: &Outcome) {
-        match outcome {
-            Outcome::Completed => self.completed += 1,
-            Outcome::Diverged { .. } => self.diverged += 1,
-            Outcome::Failed { .. } => self.failed += 1,
-        }
-    }
-
-    /// Adds others.
-    pub fn merge(&mut self, others: &Self) {
-        self.completed += others.completed;
-        self.diverged += others.diverged;
-        self.failed += others.failed;
-    }
-
-    /// All of them.
-    pub fn done(&self) -> u64 {
-        self.completed + self.diverged + self.failed
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct ClassState {
     pub(super) pending: IntervalSet,
@@ -223,21 +85,6 @@ pub(super) struct CompletionRate {
     per_second: f64,
     counted_since: Option<CoreTime>,
     newly_counted: u64,
-}
-
-/// What the core keeps of a stored row.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StoredRow {
-    /// Which trial.
-    pub key: TrialKey,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// The metric that is watched.
-    pub watched_metric: f64,
-    /// The metric that decides how often a cell is repeated; NaN where none does.
-    pub deciding_metric: f64,
-    /// Duration of the attempt.
-    pub seconds: f64,
 }
 
 impl Sweep {
@@ -259,7 +106,7 @@ impl Sweep {
             share: record.share,
             tallies: record.tallies,
             record,
-            counts: OutcomeCounts::default(),
+            counts: crate::records::OutcomeCounts::default(),
             live_stats: LiveStats::default(),
             is_ranked,
             quarantine: Quarantine::default(),
@@ -277,7 +124,7 @@ impl Sweep {
 
     /// Whether trials of it are given out.
     pub fn is_running(&self) -> bool {
-        self.state == SweepState::Running && self.withheld.is_none()
+        self.state == crate::records::SweepState::Running && self.withheld.is_none()
     }
 
     /// The metric that is watched while it runs: the one by which its cells are chosen.
@@ -332,7 +179,7 @@ impl Sweep {
     /// Books the rows that a sweep begins with, in any order.
     pub(super) fn record_initial_rows(&mut self, rows: impl IntoIterator<Item = StoredRow>) {
         let mut done = vec![Vec::new(); self.classes.len()];
-        let has_ended = self.state == SweepState::Completed;
+        let has_ended = self.state == crate::records::SweepState::Completed;
         self.adaptive_repeats.iter_mut().filter(|_| has_ended).for_each(AdaptiveRepeats::freeze_decisions);
         for row in rows {
             let (class, n) = self.count_row(&row);
@@ -401,7 +248,7 @@ impl Sweep {
 
     /// Whether something failed, or was left undone, that can be run again.
     pub fn has_failures(&self) -> bool {
-        let left = self.state == SweepState::Completed && self.audits.counts.remaining() > 0;
+        let left = self.state == crate::records::SweepState::Completed && self.audits.counts.remaining() > 0;
         self.counts.failed + self.audits.counts.failed > 0 || left
     }
 
@@ -436,72 +283,6 @@ const MAX_CELL_HASHES: usize = 100_000;
 /// From this duration on, in seconds, too few trials end in a while for their count to tell the rate.
 const LONG_TRIAL_SECONDS: f64 = 2.0;
 
-/// Where the main metric stands in a list of metrics, and which it is.
-pub fn main_metric(metrics: &[Metric]) -> (usize, Metric) {
-    let wanted = [&Metric::TestAcc, &Metric::TestLoss, &metrics[0]];
-    let at = wanted.iter().find_map(|m| metrics.iter().position(|x| x == *m)).unwrap_or(0);
-    (at, metrics[at].clone())
-}
-
-/// The metric by which cells are chosen where this one is asked for. Cells that are chosen by what they are judged by look too good:
-/// where there are validation images, these choose.
-pub fn selection_metric(metrics: &[Metric], metric: &(usize, Metric)) -> (usize, Metric) {
-    let other = match metric.1 {
-        Metric::TestAcc => Metric::ValAcc,
-        Metric::TestLoss => Metric::ValLoss,
-        Metric::AverageTestAcc => Metric::AverageValAcc,
-        Metric::AverageTestLoss => Metric::AverageValLoss,
-        _ => return metric.clone(),
-    };
-    metrics.iter().position(|measured| *measured == other).map_or_else(|| metric.clone(), |at| (at, other))
-}
-
-/// The metric that is watched while a sweep runs: the one by which its cells are chosen.
-fn watched_metric(metrics: &[Metric]) -> (usize, Metric) {
-    selection_metric(metrics, &main_metric(metrics))
-}
-
-/// Where the metrics stand that the core keeps of every row of a sweep.
-#[derive(Debug, Clone, Copy)]
-pub struct MetricPositions {
-    watched: usize,
-    /// The one that decides how often a cell is repeated, if one does.
-    deciding: Option<usize>,
-}
-
-impl MetricPositions {
-    /// Those of a sweep.
-    pub fn from_spec(spec: &Spec) -> Self {
-        let metrics = &spec.measure.metrics;
-        let deciding =
-            spec.stopping_rule.as_ref().and_then(|until| metrics.iter().position(|metric| *metric == until.metric));
-        Self { watched: watched_metric(metrics).0, deciding }
-    }
-
-    /// What the core keeps of a trial that ended so, by its final metrics and its duration in seconds.
-    pub fn build_row(
-        self,
-        key: TrialKey,
-        outcome: Outcome,
-        metrics: impl Fn(usize) -> Option<f64>,
-        seconds: f64,
-    ) -> StoredRow {
-        let value = |at: usize| metrics(at).unwrap_or(f64::NAN);
-        StoredRow {
-            key,
-            outcome,
-            watched_metric: value(self.watched),
-            deciding_metric: self.deciding.map_or(f64::NAN, value),
-            seconds,
-        }
-    }
-
-    /// What the core keeps of a result.
-    pub fn build_row_from_result(self, result: &TrialResult) -> StoredRow {
-        self.build_row(result.key, result.outcome.clone(), |at| result.metrics.get(at).copied(), result.seconds)
-    }
-}
-
 impl CompletionRate {
     /// Time constant, in seconds.
     const TIME_CONSTANT: f64 = 15.0;
@@ -522,6 +303,8 @@ impl CompletionRate {
 
 #[cfg(test)]
 mod tests {
+    use crate::core::MetricPositions;
+    use crate::core::main_metric;
     use crate::core::sweep::*;
 
     #[test]

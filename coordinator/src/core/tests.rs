@@ -3,12 +3,24 @@
 mod fair_share;
 mod stopping;
 
+use crate::core::state::LeaseState;
+use crate::core::verbs::crashes::MAX_UNDELIVERED;
+use crate::records::DataPin;
+use crate::records::Fence;
+use crate::records::Finding;
+use crate::records::LeaseRow;
+use crate::records::SweepRow;
+use crate::records::SweepState;
+use crate::records::SweepTallies;
+use crate::records::WorkerId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ergodic_common::spec::SpecSource;
+use ergodic_common::spec::scheduling::Share;
 use ergodic_common::trial::CPU_F32;
-use ergodic_common::{Outcome, Spec};
+use ergodic_common::{Outcome, Spec, TrialKey};
 use proptest::prelude::*;
 
 use crate::core::*;

@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use ergodic_common::{Outcome, TrialKey};
 
-use super::{Core, CoreTime, Effect, EndedLease, Fence, LeaseState, StoredRow, Worker, WorkerId};
+use super::effects::Effect;
+use super::state::{Core, CoreTime, LeaseState, Worker};
+use super::stored_row::StoredRow;
 use crate::interval_set::IntervalSet;
+use crate::records::{EndedLease, Fence, WorkerId};
 
 /// A trial is moved where it should end earlier by at least this time, in seconds.
 const MIN_GAIN_SECONDS: f64 = 2.0;

@@ -8,7 +8,7 @@ use super::Sample;
 use super::sample::wilson_interval;
 use super::{bootstrap, precision};
 use crate::analysis::AnalysisError;
-use crate::core::OutcomeCounts;
+use crate::records::OutcomeCounts;
 
 /// A statistic that was asked for.
 #[derive(Debug, Clone, PartialEq)]

@@ -16,10 +16,11 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::blobs::BlobStore;
+use super::context::ServerContext;
 use super::status::state_to_wire;
-use super::{ServerContext, store_error};
-use crate::core::SweepRow;
-use crate::core::audits::Finding;
+use super::store_error;
+use crate::records::Finding;
+use crate::records::SweepRow;
 use crate::store::{Audit, StoreError, StoreReader, StoredTrial};
 
 /// Newest version of the records.

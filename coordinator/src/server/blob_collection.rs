@@ -10,8 +10,9 @@ use ergodic_common::ErrorCode;
 use ergodic_proto::status::UserError;
 use tokio::sync::oneshot;
 
-use super::engine::EngineEvent;
-use super::{ServerContext, store_error};
+use super::context::ServerContext;
+use super::engine::events::EngineEvent;
+use super::store_error;
 use crate::store::{StoreWrite, StoreWriter, WriteOutput};
 
 /// How often they are looked for.

@@ -2,27 +2,15 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ergodic_common::ErrorCode;
 use ergodic_common::trial::to_hex;
-use ergodic_proto::status::UserError;
-use ergodic_proto::transfer::{CHUNK_BYTES, MAX_FILE_BYTES};
-use ergodic_proto::v1;
-use ergodic_proto::v1::file_service_server::FileService;
-use tokio::task::block_in_place;
-use tonic::{Request, Response, Status, Streaming};
 
-use super::ServerContext;
-use super::limits::{PageSender, ResponseStream};
 use crate::store::ReferencedBlobs;
-
-/// How long the next piece of a file may take to come.
-const PIECE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A folder of files named by the BLAKE3 hash of their content.
 #[derive(Debug, Clone)]
@@ -220,7 +208,7 @@ impl PartialFile {
         std::fs::rename(&self.path, path)
     }
 
-    fn store_as_blob(self, shelf: &BlobStore, hash: &[u8; 32]) -> std::io::Result<()> {
+    pub(crate) fn store_as_blob(self, shelf: &BlobStore, hash: &[u8; 32]) -> std::io::Result<()> {
         self.file.sync_all()?;
         let mut promised = shelf.lock_reservations();
         std::fs::rename(&self.path, shelf.blob_path(hash))?;
@@ -240,93 +228,4 @@ impl Drop for PartialFile {
 /// A rename is durable when its folder is.
 fn sync_folder(folder: &Path) -> std::io::Result<()> {
     File::open(folder)?.sync_all()
-}
-
-pub(super) struct FileApi(pub(super) Arc<ServerContext>);
-
-#[tonic::async_trait]
-impl FileService for FileApi {
-    type FetchStream = ResponseStream<v1::FetchResponse>;
-
-    async fn put(&self, request: Request<Streaming<v1::PutRequest>>) -> Result<Response<v1::PutResponse>, Status> {
-        let _place = self.0.limits.uploads.try_acquire()?;
-        let mut pieces = request.into_inner();
-        let first =
-            next_piece(&mut pieces).await?.ok_or_else(|| Status::invalid_argument("PutRequest: nothing was sent"))?;
-        let hash = parse_hash("PutRequest", first.hash)?;
-        let shelf = &self.0.catalog.blobs;
-        let mut part = PartialFile::create_in(&shelf.folder).map_err(|e| write_failed_status(shelf, &e))?;
-        let mut chunk = first.chunk;
-        loop {
-            block_in_place(|| part.write_content(&chunk)).map_err(|e| write_failed_status(shelf, &e))?;
-            if part.len > MAX_FILE_BYTES {
-                return Err(Status::invalid_argument(format!("the file has more than {MAX_FILE_BYTES} bytes")));
-            }
-            match next_piece(&mut pieces).await? {
-                None => break,
-                Some(piece) => chunk = piece.chunk,
-            }
-        }
-        if part.content_hash() != hash {
-            return Err(Status::invalid_argument(format!(
-                "the file that came has the hash {}, not {}",
-                to_hex(&part.content_hash()),
-                to_hex(&hash)
-            )));
-        }
-        block_in_place(|| part.store_as_blob(shelf, &hash)).map_err(|e| write_failed_status(shelf, &e))?;
-        Ok(Response::new(v1::PutResponse {}))
-    }
-
-    async fn has(&self, request: Request<v1::HasRequest>) -> Result<Response<v1::HasResponse>, Status> {
-        let hash = parse_hash("HasRequest", request.into_inner().hash)?;
-        Ok(Response::new(v1::HasResponse { present: self.0.catalog.blobs.reserve(&hash) }))
-    }
-
-    async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
-        let place = self.0.limits.fetches.try_acquire()?;
-        let hash = parse_hash("FetchRequest", request.into_inner().hash)?;
-        let file = File::open(self.0.catalog.blobs.blob_path(&hash)).map_err(|_| {
-            Status::from(UserError::new(ErrorCode::NotFound, format!("no file of hash {} is kept here", to_hex(&hash))))
-        })?;
-        let (pieces, stream) = PageSender::new(place);
-        tokio::task::spawn_blocking(move || send_file(file, &pieces, |chunk| v1::FetchResponse { chunk }));
-        Ok(Response::new(stream))
-    }
-}
-
-/// The next piece, which is not waited for for ever: an upload takes one of few places.
-async fn next_piece(pieces: &mut Streaming<v1::PutRequest>) -> Result<Option<v1::PutRequest>, Status> {
-    let next = tokio::time::timeout(PIECE_TIMEOUT, pieces.message()).await;
-    next.map_err(|_| Status::deadline_exceeded("the next piece of the file did not come"))?
-}
-
-fn parse_hash(message: &str, bytes: Vec<u8>) -> Result<[u8; 32], Status> {
-    let hash = bytes.try_into();
-    hash.map_err(|_| Status::invalid_argument(format!("the field hash of {message} must have 32 bytes")))
-}
-
-/// Worth another try: space may be made, a disk mounted again.
-fn write_failed_status(shelf: &BlobStore, error: &std::io::Error) -> Status {
-    let message = format!("the coordinator cannot keep a file: {}: {error}", shelf.folder.display());
-    UserError::new(ErrorCode::Internal, message).into()
-}
-
-/// Sends the rest of a file in pieces.
-pub(super) fn send_file<T: Send + 'static>(mut file: File, pieces: &PageSender<T>, wrapped: impl Fn(Vec<u8>) -> T) {
-    loop {
-        let mut chunk = vec![0; CHUNK_BYTES];
-        let piece = match file.read(&mut chunk) {
-            Ok(0) => return,
-            Ok(n) => {
-                chunk.truncate(n);
-                Ok(wrapped(chunk))
-            }
-            Err(e) => Err(Status::internal(format!("cannot read the file: {e}"))),
-        };
-        let failed = piece.is_err();
-        if !pieces.send_page_blocking(piece) || failed {
-            return;
-        }
-    }
 }

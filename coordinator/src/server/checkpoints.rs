@@ -21,12 +21,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::block_in_place;
 use tonic::{Status, Streaming};
 
-use super::ServerContext;
-use super::blobs::{PartialFile, send_file};
-use super::engine::EngineEvent;
+use super::blobs::PartialFile;
+use super::context::ServerContext;
+use super::engine::events::EngineEvent;
 use super::limits::{PageSender, ResponseStream};
+use super::services::files::send_file;
 use super::services::session::fence_from_wire;
-use crate::core::{Core, Fence, Sweep, SweepRow, WorkerId};
+use crate::core::Core;
+use crate::core::Sweep;
+use crate::records::{Fence, SweepRow, WorkerId};
 
 /// How long a piece may be waited for.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -10,7 +10,7 @@ use ergodic_common::weights::Weights;
 use ergodic_common::{Spec, TrialConfig};
 
 use super::blobs::BlobStore;
-use crate::core::DataPin;
+use crate::records::DataPin;
 
 /// Where datasets are found, and where their canonical forms are kept.
 #[derive(Debug, Clone)]

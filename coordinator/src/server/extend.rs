@@ -17,14 +17,19 @@ use ergodic_proto::v1;
 use tokio::sync::{oneshot, watch};
 use tonic::Status;
 
-use super::engine::EngineEvent;
+use super::context::ServerContext;
+use super::engine::events::EngineEvent;
 use super::limits::Permit;
 use super::recovery::{read_intact_rows, reader_threads};
+use super::services::access::SweepApi;
+use super::services::launch::{PreparedSweep, track_requester};
 use super::sweep_changes::stopping_status;
-use super::sweeps::{PreparedSweep, SweepApi, track_requester};
-use super::{ServerContext, store_error, sweep_changes};
+use super::{store_error, sweep_changes};
+use crate::core::Core;
+use crate::core::StoredRow;
+use crate::core::Sweep;
 use crate::core::queries::describe_cell;
-use crate::core::{Core, DataPin, StoredRow, Sweep, SweepRow, SweepState};
+use crate::records::{DataPin, SweepRow, SweepState};
 use crate::store::SuccessorSweep;
 use crate::throttled_log::ThrottledLog;
 

@@ -21,8 +21,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::Sleep;
 
-use super::ServerContext;
-use super::engine::EngineEvent;
+use super::context::ServerContext;
+use super::engine::events::EngineEvent;
 use super::limits::peer_network;
 use super::listen::{ACCEPT_RETRY_DELAY, max_connections};
 use super::metrics::CoreSnapshot;

@@ -8,8 +8,9 @@ use ergodic_common::trial::to_hex;
 use ergodic_proto::status::UserError;
 
 use super::blobs::{BlobError, BlobStore};
-use super::{ServerContext, store_error};
-use crate::core::SweepRow;
+use super::context::ServerContext;
+use super::store_error;
+use crate::records::SweepRow;
 use crate::store::{Store, StoreReader};
 
 /// What was looked at, each file once.

@@ -16,9 +16,11 @@ use prometheus_client::registry::{Registry, Unit};
 use tonic::body::Body;
 use tonic::codegen::Service;
 
+use crate::core::Core;
+use crate::core::StoredRow;
 use crate::core::audits::AuditCounts;
-use crate::core::{Core, StoredRow, SweepState, SweepTallies};
 use crate::process_stats;
+use crate::records::{SweepState, SweepTallies};
 use crate::store::writer::WriterMetrics;
 
 /// What is counted where it happens.

@@ -8,7 +8,10 @@ use ergodic_proto::status::UserError;
 use rayon::prelude::*;
 
 use super::store_error;
-use crate::core::{Core, MetricPositions, StoredRow, Sweep, SweepRow, SweepState, Timing, UnreadableSweep};
+use crate::core::{Core, Timing};
+use crate::core::{MetricPositions, StoredRow};
+use crate::core::{Sweep, UnreadableSweep};
+use crate::records::{SweepRow, SweepState};
 use crate::store::{Damage, SnapshotReaders, Store, StoreError, StoreWrite, StoreWriter};
 
 /// Threads that read a store for a start, at most: what they find is put together by one.
@@ -188,7 +191,7 @@ mod tests {
     use ergodic_common::spec::SpecSource;
     use ergodic_common::spec::scheduling::Share;
 
-    use crate::core::{DataPin, SweepTallies};
+    use crate::records::{DataPin, SweepTallies};
     use crate::server::recovery::*;
     use crate::store::sqlite::SqliteStore;
 

@@ -8,13 +8,14 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use super::ServerContext;
 use super::blob_collection;
-use super::engine::EngineEvent;
+use super::context::ServerContext;
+use super::engine::events::EngineEvent;
 use super::store_error;
 use super::sweep_changes;
 use super::sweep_changes::send_and_wait;
-use crate::core::{Steering, SweepRow};
+use crate::core::Steering;
+use crate::records::SweepRow;
 use crate::store::{ClearedRows, StoreError};
 use crate::throttled_log::ThrottledLog;
 

@@ -14,15 +14,18 @@ use ergodic_proto::v1;
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use super::engine::EngineEvent;
+use super::engine::events::EngineEvent;
 use super::limits::Permit;
 use super::recovery::reader_threads;
+use super::services::access::SweepApi;
 use super::sweep_changes::stopping_status;
-use super::sweeps::SweepApi;
 use super::{lost_blobs, store_error};
-use crate::core::audits::Finding;
+use crate::core::Core;
+use crate::core::Steering;
+use crate::core::StoredRow;
 use crate::core::reuse::{ComparableSweep, find_wanted_repeats};
-use crate::core::{Core, Steering, StoredRow, SweepRow, SweepState};
+use crate::records::Finding;
+use crate::records::{SweepRow, SweepState};
 use crate::store::{ReuseSource, ReusedCell, ReusingSweep, TrialRange, Twin};
 
 /// Most cells of a sweep that are looked for in others, or in which trials are looked for.

@@ -6,10 +6,12 @@ use ergodic_common::spec::stopping_rule::StoppingCriterion;
 use ergodic_common::spec_file::node::format_shortest;
 use ergodic_proto::v1;
 
+use crate::core::Core;
 use crate::core::audits::AuditCounts;
 use crate::core::queries::describe_cell;
 use crate::core::stopping::AdaptiveRepeats;
-use crate::core::{Core, Sweep, SweepState, UnreadableSweep};
+use crate::core::{Sweep, UnreadableSweep};
+use crate::records::SweepState;
 
 /// How a sweep is doing.
 pub(crate) fn sweep_status(core: &Core, sweep: &Sweep) -> v1::SweepStatus {

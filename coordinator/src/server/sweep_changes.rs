@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use super::ServerContext;
-use super::engine::EngineEvent;
+use super::context::ServerContext;
+use super::engine::events::EngineEvent;
 use crate::core::Steering;
 
 /// Does something that changes a sweep, after whatever else does so.

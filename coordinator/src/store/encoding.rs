@@ -13,9 +13,9 @@ use prost::Message as _;
 
 use super::Attempt;
 use super::sql::SqlParam;
-use crate::core::audits::Finding;
-use crate::core::{LeaseRow, SweepRow, SweepState};
 use crate::interval_set::IntervalSet;
+use crate::records::Finding;
+use crate::records::{LeaseRow, SweepRow, SweepState};
 
 /// Doubles, one after the other.
 pub fn encode_f64s(values: &[f64]) -> Vec<u8> {

@@ -21,8 +21,8 @@ use ergodic_common::spec::scheduling::Share;
 use ergodic_common::trial::Predictions;
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
-use crate::core::audits::{Finding, RecordedAudit};
-use crate::core::{EndedLease, Fence, LeaseRow, SweepRow, SweepState, WorkerId};
+use crate::records::{EndedLease, Fence, LeaseRow, SweepRow, SweepState, WorkerId};
+use crate::records::{Finding, RecordedAudit};
 pub use encoding::CurveView;
 pub(crate) use sqlite::files::create_directory;
 pub use trial_range::{SnapshotReaders, TrialRange};

@@ -16,7 +16,7 @@ use ergodic_common::{Spec, TrialKey};
 
 use super::compare::find_value;
 use super::table::{AnalysisError, RowSource, find_axis};
-use crate::core::OutcomeCounts;
+use crate::records::OutcomeCounts;
 use crate::store::TrialRange;
 use agreement::Agreement;
 use labels::{PredictedLabels, find_common_repeats};

@@ -1,6 +1,10 @@
 //! Audits: who may make them, when a sweep waits for them, and what becomes of those that fail.
 
 use crate::core::tests::*;
+use crate::records::Finding;
+use crate::records::LeaseRow;
+use crate::records::SweepState;
+use std::time::Duration;
 
 impl CoreModel {
     fn counts(&self) -> (u64, u64, u64, u64) {

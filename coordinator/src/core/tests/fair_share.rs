@@ -1,6 +1,10 @@
 //! Shares in a simulated cluster: workers that always want, and trials that take their time.
 
 use crate::core::tests::*;
+use crate::records::LeaseRow;
+use crate::records::WorkerId;
+use ergodic_common::spec::scheduling::Share;
+use std::time::Duration;
 
 /// A cluster of workers that run what they are given, one lease after the other.
 struct SharedCluster {

@@ -1,6 +1,12 @@
 //! Cells whose results decide how often they are repeated, and sweeps that are given more repeats.
 
+use crate::records::Fence;
+use crate::records::LeaseRow;
+use crate::records::SweepRow;
+use crate::records::SweepState;
+use crate::records::WorkerId;
 use ergodic_common::spec::stopping_rule::precision_rungs;
+use std::time::Duration;
 
 use crate::core::stopping::{AdaptiveRepeats, PrecisionRepeats, SuccessiveHalving};
 use crate::core::tests::*;

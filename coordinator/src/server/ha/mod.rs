@@ -3,3 +3,4 @@
 pub(crate) mod leadership;
 pub(crate) mod standby;
 pub(crate) mod supervisor;
+pub(crate) mod term;

@@ -1,6 +1,7 @@
 //! A coordinator's life: on a store that several share it stands by or leads, in turn. Each turn has services of its own on the
 //! same address; who is connected when one ends connects again.
 
+use crate::server::ha::term::{CoordinatorTerm, TermRole};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,18 +15,18 @@ use tokio::time::Instant;
 use super::leadership::Leadership;
 use super::standby::StandbyView;
 use crate::core::Core;
+use crate::server::GrpcServices;
+use crate::server::ServerContext;
 use crate::server::auth::Auth;
 use crate::server::blobs::BlobStore;
 use crate::server::checkpoints::CheckpointFiles;
 use crate::server::datasets::DatasetCatalog;
-use crate::server::engine::{EngineEvent, EngineHandle};
+use crate::server::engine::EngineHandle;
 use crate::server::limits::Limits;
 use crate::server::metrics::Metrics;
 use crate::server::recovery::recover_core;
-use crate::server::{
-    CoordinatorParts, CoordinatorSetup, GrpcServices, ServeOptions, ServerContext, assemble_coordinator,
-    blob_collection, http, listen, lost_blobs, removal, store_error,
-};
+use crate::server::{CoordinatorParts, CoordinatorSetup, assemble_coordinator};
+use crate::server::{ServeOptions, blob_collection, http, listen, lost_blobs, removal, store_error};
 use crate::store::writer::WriterMetrics;
 use crate::store::{Leader, Store, StoreWriter};
 use crate::throttled_log::ThrottledLog;
@@ -37,7 +38,7 @@ const CLAIM_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause after a store could not be taken up.
 const RETRY_DELAY: Duration = Duration::from_secs(10);
 /// How long open connections are waited for at the end.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 /// What stays the same over all turns.
 pub(crate) struct Supervisor {
@@ -51,22 +52,6 @@ pub(crate) struct Supervisor {
     /// Where files of sweeps and trials are kept. One for all turns: what was promised in one holds in the next.
     pub(crate) blobs: BlobStore,
     pub(crate) stopping: watch::Receiver<bool>,
-}
-
-/// Services that are up, and what is behind them.
-pub(crate) struct CoordinatorTerm {
-    role: TermRole,
-    end_signal: watch::Sender<bool>,
-    engine: EngineHandle,
-    server: JoinHandle<Result<(), tonic::transport::Error>>,
-    tasks: Vec<JoinHandle<()>>,
-    threads: Vec<std::thread::JoinHandle<()>>,
-}
-
-enum TermRole {
-    Standby(watch::Sender<Leader>),
-    /// In this epoch, until the task ends.
-    Leading(u64, JoinHandle<()>),
 }
 
 /// The core as it was left, sweeps that were removed and have rows left, the store's one writer, and what the store is told by
@@ -123,13 +108,13 @@ impl Supervisor {
     async fn next_term(&self, turn: &mut CoordinatorTerm, ending: &mut LastLeadingTerm) -> CoordinatorTerm {
         loop {
             let next = match &mut turn.role {
-                TermRole::Standby(leader) => {
+                super::term::TermRole::Standby(leader) => {
                     // What it began when it led last may still be written, and must not be while it leads again: it would read
                     // a store that changes without its knowing.
                     ending.wait_until_over().await;
                     self.lead_or_resign(self.wait_to_lead(leader).await).await
                 }
-                TermRole::Leading(_, deposed) => {
+                super::term::TermRole::Leading(_, deposed) => {
                     // It may have been waited for already, and what followed failed.
                     if !deposed.is_finished() {
                         let _ = deposed.await;
@@ -206,7 +191,13 @@ impl Supervisor {
         let store_writer = spawn_thread("store-writer", move || writer.run_until_closed())?;
         tracing::info!(epoch, "leading");
         let threads = vec![event_loop, store_writer, keeper];
-        Ok(self.open_services(TermRole::Leading(epoch, deposed), over, services, vec![clearing, collecting], threads))
+        Ok(self.open_services(
+            super::term::TermRole::Leading(epoch, deposed),
+            over,
+            services,
+            vec![clearing, collecting],
+            threads,
+        ))
     }
 
     fn recover_store(&self, epoch: u64) -> Result<RecoveredStore, UserError> {
@@ -249,7 +240,7 @@ impl Supervisor {
             rate_limit: self.options.rate_limit,
             stopping: is_over,
         }));
-        Ok(self.open_services(TermRole::Standby(told), over, services, Vec::new(), vec![view]))
+        Ok(self.open_services(super::term::TermRole::Standby(told), over, services, Vec::new(), vec![view]))
     }
 
     /// Takes connections.
@@ -272,45 +263,6 @@ impl Supervisor {
             over.subscribe(),
         )));
         CoordinatorTerm { role: kind, end_signal: over, engine, server, tasks, threads }
-    }
-}
-
-impl CoordinatorTerm {
-    fn is_leading(&self) -> bool {
-        matches!(self.role, TermRole::Leading(..))
-    }
-
-    /// Ends streams, waits a little for open connections, and returns when all that the turn began is done: what was
-    /// acknowledged is durable, and nothing more will be written.
-    async fn end_term(mut self, store: Arc<dyn Store>) {
-        // Streams end by themselves on this signal; a client that holds its connection open is not waited for.
-        let _ = self.end_signal.send(true);
-        let _ = tokio::time::timeout(SHUTDOWN_GRACE, &mut self.server).await;
-        self.wait_for_renewals().await;
-        self.engine.send_event(EngineEvent::Stop);
-        drop(self.engine);
-        for task in self.tasks {
-            let _ = task.await;
-        }
-        let join = spawn_blocking(move || {
-            for thread in self.threads {
-                let _ = thread.join();
-            }
-            if let TermRole::Leading(epoch, _) = self.role {
-                store.resign_leadership(epoch);
-            }
-        });
-        let _ = join.await;
-    }
-
-    /// Lets the last renewal of the claim to lead end. It reads the store, and SQLite brings its log into the database only
-    /// when whoever closes it is the last who has it open: the writer is to be that.
-    async fn wait_for_renewals(&mut self) {
-        let TermRole::Leading(_, renewals) = &mut self.role else { return };
-        // Whoever was deposed has waited for them.
-        if !renewals.is_finished() {
-            let _ = renewals.await;
-        }
     }
 }
 

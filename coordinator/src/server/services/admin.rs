@@ -12,8 +12,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use crate::server::ServerContext;
 use crate::server::auth::{Principal, TokenStore};
-use crate::server::{ServerContext, backup};
+use crate::server::backup;
 
 /// Longest note, in bytes.
 const MAX_NOTE_BYTES: usize = 200;

@@ -7,7 +7,8 @@ use tonic::{Response, Status};
 use crate::analysis::distance::{CellDistance, CellSelector, DistanceParams, DistanceQuery};
 use crate::analysis::effects::{AnovaTerm, EffectsParams, EffectsQuery, LevelEffect, TopCell};
 use crate::analysis::variance::{CellVariance, ComponentEstimate, VarianceQuery};
-use crate::server::sweeps::{SweepApi, table_error};
+use crate::server::services::access::SweepApi;
+use crate::server::services::results::table_error;
 
 impl SweepApi {
     /// `SweepService.Distance`

@@ -1,8 +1,15 @@
 //! The gRPC services: each RPC checks its request, asks the engine or the store, and converts the answer.
 
+pub(crate) mod access;
 pub(crate) mod admin;
 pub(crate) mod analysis;
+pub(crate) mod explain;
 pub(crate) mod export_rows;
+pub(crate) mod files;
+pub(crate) mod launch;
+pub(crate) mod results;
 pub(crate) mod sample_size;
 pub mod session;
+pub(crate) mod snapshot;
+pub(crate) mod sweeps;
 pub mod workers;

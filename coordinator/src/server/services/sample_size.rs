@@ -7,7 +7,8 @@ use tonic::Status;
 
 use crate::analysis::sample_size::{CellSampleSize, RemainingTrials, compute_sample_size};
 use crate::analysis::table::{TableParams, TableQuery};
-use crate::server::sweeps::{SweepApi, table_error};
+use crate::server::services::access::SweepApi;
+use crate::server::services::results::table_error;
 
 impl SweepApi {
     pub(crate) async fn answer_sample_size(

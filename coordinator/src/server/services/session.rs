@@ -11,7 +11,8 @@ use ergodic_proto::{PROTOCOL_VERSION, v1};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming};
 
-use crate::core::{Fence, JoiningWorker};
+use crate::core::JoiningWorker;
+use crate::records::Fence;
 use crate::server::ServerContext;
 use crate::server::auth::Principal;
 use crate::server::engine::{EngineEvent, SessionSender, WorkerMessage};

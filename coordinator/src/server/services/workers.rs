@@ -18,7 +18,7 @@ use crate::server::ServerContext;
 use crate::server::auth::Principal;
 use crate::server::engine::{BatchRefusal, EngineEvent, IncomingBatch};
 use crate::server::limits::{Permit, ResponseStream};
-use crate::server::sweeps::check_grammar_support;
+use crate::server::services::access::check_grammar_support;
 use crate::store::StoreError;
 
 pub(crate) struct WorkerApi(pub(crate) Arc<ServerContext>);

@@ -10,7 +10,7 @@ use super::write::{
     encode_settings, insert_audits_in_chunks, insert_stored_rows, insert_sweep, set_state, update_sweep_row,
 };
 use super::{SqlConnection, SqlParam, read_whole_trial_row, whole_trials};
-use crate::core::{SweepRow, SweepState};
+use crate::records::{SweepRow, SweepState};
 use crate::store::encoding::encode_files;
 use crate::store::{Attempt, Audit, StoreError, StoreReader, StoredTrial, SuccessorSweep};
 

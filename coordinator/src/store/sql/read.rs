@@ -6,8 +6,8 @@ use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{Outcome, TrialKey, TrialResult};
 
 use super::{RowCallback, SqlConnection, SqlParam, SqlRow, damaged_column, select_all, select_number};
-use crate::core::{DataPin, Fence, LeaseRow, SweepRow, SweepTallies};
 use crate::interval_set::IntervalSet;
+use crate::records::{DataPin, Fence, LeaseRow, SweepRow, SweepTallies};
 use crate::store::encoding::{
     StoredNumbers, TrialFields, attempt_checksum, curve_checksum, decode_f64s, decode_files, decode_finding,
     decode_intervals, decode_outcome, decode_predictions, decode_state, lease_checksum, predictions_checksum,

@@ -8,7 +8,7 @@ use ergodic_common::{Outcome, TrialKey, TrialResult};
 use super::read::{read_trial_row, small_trials};
 use super::write::{insert_audits_in_chunks, insert_sweep};
 use super::{SqlConnection, SqlParam, read_trial_key, read_whole_trial_row, select_all, select_number, whole_trials};
-use crate::core::audits::Finding;
+use crate::records::Finding;
 use crate::store::{Audit, CommitBatch, ReuseSource, ReusedCell, ReusingSweep, StoreError, StoreReader, StoredTrial};
 
 /// Rows read at a time, if they are small.

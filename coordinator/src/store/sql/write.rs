@@ -11,8 +11,8 @@ use super::reuse::{count_contradictions, insert_reusing_sweep};
 use super::{
     SqlConnection, SqlParam, SqlRow, damaged_column, read_trial_key, read_whole_trial_row, select_all, select_number,
 };
-use crate::core::audits::Finding;
-use crate::core::{EndedLease, LeaseRow, SweepRow, SweepState, WorkerId};
+use crate::records::Finding;
+use crate::records::{EndedLease, LeaseRow, SweepRow, SweepState, WorkerId};
 use crate::store::encoding::{
     FAILED_OUTCOME, curve_checksum, decode_finding, differing_fields, encode_files, encode_finding, encode_intervals,
     encode_state, lease_checksum, sweep_checksum,

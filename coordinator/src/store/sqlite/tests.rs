@@ -4,9 +4,9 @@ use ergodic_common::spec::scheduling::Share;
 use ergodic_common::trial::{Curve, Predictions};
 use ergodic_common::{Outcome, Spec};
 
-use crate::core::audits::Finding;
-use crate::core::{DataPin, EndedLease, Fence, LeaseRow, SweepRow, SweepState, SweepTallies};
 use crate::interval_set::IntervalSet;
+use crate::records::Finding;
+use crate::records::{DataPin, EndedLease, Fence, LeaseRow, SweepRow, SweepState, SweepTallies};
 use crate::store::sqlite::*;
 use crate::store::{
     Audit, ClearedRows, CommitBatch, CommitReport, ReuseSource, ReusedCell, ReusingSweep, RowCursor, SampledTrial,

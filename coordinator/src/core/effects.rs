@@ -1,0 +1,103 @@
+//! What the core asks its caller to do, in order.
+
+use crate::records::EndedLease;
+use crate::records::Fence;
+use crate::records::LeaseRow;
+use crate::records::SweepState;
+use crate::records::WorkerId;
+use ergodic_common::TrialKey;
+use ergodic_common::spec::scheduling::Share;
+
+/// What a user does to a sweep.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Steering {
+    /// Nothing more of it is given out; what is leased is finished.
+    Pause,
+    /// It goes on.
+    Resume,
+    /// It ends.
+    Cancel,
+    /// Its failed trials are run again.
+    Retry,
+    /// It is given another share of the workers; what is not said stays as it is.
+    Share {
+        /// Its priority.
+        priority: Option<i32>,
+        /// Its weight.
+        weight: Option<f64>,
+    },
+}
+
+/// What to do about an event, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Make the lease durable, then send it.
+    Grant {
+        /// The lease.
+        lease: LeaseRow,
+        /// The sweep's id.
+        sweep: String,
+        /// Its trials in the order they are to be run.
+        keys: Vec<TrialKey>,
+    },
+    /// Ask a worker to give back so many trials of a lease that it has not begun, if it has as many.
+    Retract {
+        /// Who holds it.
+        worker: WorkerId,
+        /// The lease.
+        fence: Fence,
+        /// How many at most.
+        trials: u64,
+    },
+    /// Make it durable that a lease has no more than these trials.
+    ShrinkLease(LeaseRow),
+    /// Remove leases from the store; from then on their fences hold no more.
+    EndLeases(Vec<EndedLease>),
+    /// Tell a worker, if it is connected, that these are no longer its.
+    RevokeLeases(WorkerId, Vec<Fence>),
+    /// Make a sweep's state durable.
+    SetSweepState(i64, SweepState),
+    /// Store a failed row for a trial that killed too many workers.
+    GiveUp(GivenUpTrial),
+    /// Take a stored verdict back: a worker that was thought dead has come back.
+    RevertGiveUp(GiveUpReversal),
+    /// Read the rows of these trials, which have some that the core does not know.
+    LookUpRows(i64, Vec<TrialKey>),
+    /// Remove what is kept of trials of a sweep that are not unfinished any more.
+    DiscardCheckpoints(i64, Vec<TrialKey>),
+}
+
+/// What a user changes about a sweep: first stored, then so.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum SweepChange {
+    /// Its state.
+    State(SweepState),
+    /// Its share of the workers.
+    Share(Share),
+}
+
+/// What is to be stored of a trial, or of its audit, that killed too many workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenUpTrial {
+    /// Number of its sweep.
+    pub sweep: i64,
+    /// The trial.
+    pub key: TrialKey,
+    /// Why, in words.
+    pub cause: String,
+    /// Metrics that its sweep measures.
+    pub metric_count: usize,
+    /// Whether it has a row, and only its audit failed.
+    pub is_audit: bool,
+}
+
+/// What is to be taken back of a trial, or of its audit, that killed fewer workers than was thought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GiveUpReversal {
+    /// Number of its sweep.
+    pub sweep: i64,
+    /// The trial.
+    pub key: TrialKey,
+    /// Whether only its audit was given up.
+    pub is_audit: bool,
+}

@@ -1,0 +1,141 @@
+//! The core's state: sweeps, workers and leases.
+
+use crate::core::GiveUpReversal;
+use crate::core::GivenUpTrial;
+use crate::core::sweep::Sweep;
+use crate::core::sweep::UnreadableSweep;
+use crate::interval_set::IntervalSet;
+use crate::records::LeaseRow;
+use crate::records::WorkerId;
+use ergodic_common::TrialKey;
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// Time since the coordinator started, by its monotonic clock.
+pub type CoreTime = Duration;
+
+/// Time limits.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// A lease ends after this time without a heartbeat.
+    pub lease_ttl: Duration,
+}
+
+/// A worker, joined or remembered because of its leases.
+#[derive(Debug)]
+pub struct Worker {
+    /// For people.
+    pub name: String,
+    /// Its build.
+    pub build: String,
+    /// Trials it runs at a time.
+    pub slots: u32,
+    /// Numerics classes it offers.
+    pub numerics: Vec<String>,
+    /// Whether its session is open.
+    pub connected: bool,
+    /// Whether its session broke off shortly after a sign of life: unless it comes back, it died.
+    pub(crate) session_broke_off: bool,
+    /// When it was last heard of.
+    pub last_seen_at: CoreTime,
+    /// Trials running, with the numbers of their leases, as it last said.
+    pub running: Vec<(u64, TrialKey)>,
+    /// Trials granted and not begun, as it last said.
+    pub queued: u64,
+    /// Rows stored from it.
+    pub stored_rows: u64,
+    /// How much longer than usual it takes for a trial.
+    pub(crate) pace: f64,
+    /// When results last came from it.
+    pub(crate) last_results_at: CoreTime,
+    /// Idle slots of an unanswered wish for a lease.
+    pub(crate) requested_slots: Option<u32>,
+    /// Sweeps it gave back because it cannot work on them, with when and why.
+    pub(crate) unable_sweeps: BTreeMap<i64, (CoreTime, String)>,
+}
+
+#[derive(Debug)]
+pub(crate) struct LeaseState {
+    /// With the trials that have no row yet.
+    pub(crate) row: LeaseRow,
+    /// All trials it was granted with.
+    pub(crate) granted: IntervalSet,
+    /// Those of them that it gave back.
+    pub(crate) retracted: IntervalSet,
+    /// Until then it is not asked to give trials back.
+    pub(crate) next_retract_at: CoreTime,
+    /// When it was granted, or found in the store.
+    pub(crate) granted_at: CoreTime,
+    pub(crate) expires_at: CoreTime,
+    /// What each of its trials was booked with, in its sweep's virtual time.
+    pub(crate) charge_per_trial: f64,
+}
+
+impl LeaseState {
+    pub(crate) fn from_row(
+        row: LeaseRow,
+        granted: IntervalSet,
+        granted_at: CoreTime,
+        expires_at: CoreTime,
+        charge_per_trial: f64,
+    ) -> Self {
+        Self {
+            row,
+            granted,
+            retracted: IntervalSet::default(),
+            next_retract_at: CoreTime::ZERO,
+            granted_at,
+            expires_at,
+            charge_per_trial,
+        }
+    }
+}
+
+/// All that the coordinator knows and decides.
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) timing: Timing,
+    pub(crate) epoch: u64,
+    pub(crate) next_lease: u64,
+    pub(crate) sweeps: BTreeMap<i64, Sweep>,
+    /// Those that cannot be read, by their numbers.
+    pub(crate) unreadable: BTreeMap<i64, UnreadableSweep>,
+    pub(crate) workers: BTreeMap<WorkerId, Worker>,
+    pub(crate) leases: HashMap<u64, LeaseState>,
+    /// Where sweeps of a priority are in virtual time.
+    pub(crate) virtual_clocks: BTreeMap<i32, f64>,
+    /// Verdicts that could not be stored yet.
+    pub(crate) unstored_give_ups: Vec<GivenUpTrial>,
+    /// Verdicts that could not be taken back yet.
+    pub(crate) unstored_reversals: Vec<GiveUpReversal>,
+    /// The latest time it was told.
+    pub(crate) latest_time: CoreTime,
+}
+
+/// Workers that are remembered: twice as many as may have sessions.
+pub(crate) const MAX_KNOWN_WORKERS: usize = 16_384;
+
+impl Core {
+    /// An empty core of the given epoch, whose leases are numbered from `next_lease` on.
+    pub fn new(timing: Timing, epoch: u64, next_lease: u64) -> Self {
+        Self {
+            timing,
+            epoch,
+            next_lease,
+            sweeps: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            leases: HashMap::new(),
+            virtual_clocks: BTreeMap::new(),
+            unstored_give_ups: Vec::new(),
+            unstored_reversals: Vec::new(),
+            latest_time: CoreTime::ZERO,
+        }
+    }
+
+    /// The latest time it was told.
+    pub fn latest_time(&self) -> CoreTime {
+        self.latest_time
+    }
+}

@@ -1,0 +1,88 @@
+//! What the core keeps of a stored trial: its outcome and the metrics that decisions need.
+
+use ergodic_common::Outcome;
+use ergodic_common::Spec;
+use ergodic_common::TrialKey;
+use ergodic_common::TrialResult;
+use ergodic_common::metric::Metric;
+
+/// What the core keeps of a stored row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredRow {
+    /// Which trial.
+    pub key: TrialKey,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The metric that is watched.
+    pub watched_metric: f64,
+    /// The metric that decides how often a cell is repeated; NaN where none does.
+    pub deciding_metric: f64,
+    /// Duration of the attempt.
+    pub seconds: f64,
+}
+
+/// Where the main metric stands in a list of metrics, and which it is.
+pub fn main_metric(metrics: &[Metric]) -> (usize, Metric) {
+    let wanted = [&Metric::TestAcc, &Metric::TestLoss, &metrics[0]];
+    let at = wanted.iter().find_map(|m| metrics.iter().position(|x| x == *m)).unwrap_or(0);
+    (at, metrics[at].clone())
+}
+
+/// The metric by which cells are chosen where this one is asked for. Cells that are chosen by what they are judged by look too good:
+/// where there are validation images, these choose.
+pub fn selection_metric(metrics: &[Metric], metric: &(usize, Metric)) -> (usize, Metric) {
+    let other = match metric.1 {
+        Metric::TestAcc => Metric::ValAcc,
+        Metric::TestLoss => Metric::ValLoss,
+        Metric::AverageTestAcc => Metric::AverageValAcc,
+        Metric::AverageTestLoss => Metric::AverageValLoss,
+        _ => return metric.clone(),
+    };
+    metrics.iter().position(|measured| *measured == other).map_or_else(|| metric.clone(), |at| (at, other))
+}
+
+/// The metric that is watched while a sweep runs: the one by which its cells are chosen.
+pub(crate) fn watched_metric(metrics: &[Metric]) -> (usize, Metric) {
+    selection_metric(metrics, &main_metric(metrics))
+}
+
+/// Where the metrics stand that the core keeps of every row of a sweep.
+#[derive(Debug, Clone, Copy)]
+pub struct MetricPositions {
+    pub(crate) watched: usize,
+    /// The one that decides how often a cell is repeated, if one does.
+    pub(crate) deciding: Option<usize>,
+}
+
+impl MetricPositions {
+    /// Those of a sweep.
+    pub fn from_spec(spec: &Spec) -> Self {
+        let metrics = &spec.measure.metrics;
+        let deciding =
+            spec.stopping_rule.as_ref().and_then(|until| metrics.iter().position(|metric| *metric == until.metric));
+        Self { watched: watched_metric(metrics).0, deciding }
+    }
+
+    /// What the core keeps of a trial that ended so, by its final metrics and its duration in seconds.
+    pub fn build_row(
+        self,
+        key: TrialKey,
+        outcome: Outcome,
+        metrics: impl Fn(usize) -> Option<f64>,
+        seconds: f64,
+    ) -> StoredRow {
+        let value = |at: usize| metrics(at).unwrap_or(f64::NAN);
+        StoredRow {
+            key,
+            outcome,
+            watched_metric: value(self.watched),
+            deciding_metric: self.deciding.map_or(f64::NAN, value),
+            seconds,
+        }
+    }
+
+    /// What the core keeps of a result.
+    pub fn build_row_from_result(self, result: &TrialResult) -> StoredRow {
+        self.build_row(result.key, result.outcome.clone(), |at| result.metrics.get(at).copied(), result.seconds)
+    }
+}

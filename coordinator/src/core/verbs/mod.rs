@@ -1,0 +1,11 @@
+//! What the core does about each event: one file per kind of event.
+
+pub(crate) mod crashes;
+mod leases;
+pub(crate) mod results;
+pub(crate) mod tick;
+mod user;
+mod workers;
+
+pub use results::{Admission, CommitOutcome};
+pub use workers::JoiningWorker;

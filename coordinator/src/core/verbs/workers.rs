@@ -1,0 +1,141 @@
+//! Workers join, send heartbeats, request work, and leave.
+
+use crate::core::Core;
+use crate::core::CoreTime;
+use crate::core::Effect;
+use crate::core::Worker;
+use crate::core::state::MAX_KNOWN_WORKERS;
+use crate::interval_set::IntervalSet;
+use crate::records::Fence;
+use crate::records::WorkerId;
+use ergodic_common::TrialKey;
+use std::collections::BTreeMap;
+use std::collections::HashSet;
+
+/// Who joins.
+#[derive(Debug, Clone)]
+pub struct JoiningWorker {
+    /// Its id.
+    pub worker: WorkerId,
+    /// For people.
+    pub name: String,
+    /// Its build.
+    pub build: String,
+    /// Trials it runs at a time.
+    pub slots: u32,
+    /// Numerics classes it offers.
+    pub numerics: Vec<String>,
+    /// Leases it says it still holds.
+    pub held: Vec<Fence>,
+}
+
+impl Core {
+    /// A worker opened a session, perhaps not its first.
+    pub fn on_worker_joined(&mut self, joining: JoiningWorker, now: CoreTime) -> Vec<Effect> {
+        let gone: Vec<Fence> =
+            joining.held.iter().copied().filter(|fence| !self.holds_lease(&joining.worker, *fence)).collect();
+        let (trials, pace) = self.workers.get(&joining.worker).map_or((0, 1.0), |w| (w.stored_rows, w.pace));
+        let worker = Worker {
+            name: joining.name,
+            build: joining.build,
+            slots: joining.slots,
+            numerics: joining.numerics,
+            connected: true,
+            session_broke_off: false,
+            last_seen_at: now,
+            running: Vec::new(),
+            queued: 0,
+            stored_rows: trials,
+            pace,
+            last_results_at: now,
+            requested_slots: None,
+            unable_sweeps: BTreeMap::new(),
+        };
+        self.forget_absent_workers(&joining.worker);
+        self.workers.insert(joining.worker.clone(), worker);
+        self.clear_worker(&joining.worker);
+        let forgotten = self.worker_fences(&joining.worker, |fence| !joining.held.contains(&fence));
+        // A process does not forget: it never got these, or has delivered all of them.
+        let mut effects = self.end_leases(&forgotten, false);
+        self.renew_leases(&joining.worker, &joining.held, now);
+        if !gone.is_empty() {
+            effects.push(Effect::RevokeLeases(joining.worker, gone));
+        }
+        effects.extend(self.assign_leases(now));
+        effects
+    }
+
+    /// A worker's session ended without a goodbye. Its leases live on until they expire: it may come back.
+    pub fn on_session_ended(&mut self, worker: &str, now: CoreTime) {
+        if let Some(worker) = self.workers.get_mut(worker) {
+            worker.connected = false;
+            // Of a process that ends its system closes the connection at once; a network or a machine falls silent.
+            worker.session_broke_off = now.saturating_sub(worker.last_seen_at) <= self.timing.lease_ttl / 2;
+            worker.requested_slots = None;
+        }
+    }
+
+    /// A worker leaves for good.
+    pub fn on_worker_left(&mut self, worker: &str, now: CoreTime) -> Vec<Effect> {
+        let leases = self.worker_fences(worker, |_| true);
+        let mut effects = self.end_leases(&leases, false);
+        self.workers.remove(worker);
+        effects.extend(self.assign_leases(now));
+        effects
+    }
+
+    /// A sign of life. A lease that the worker does not name is not renewed: it has lost it.
+    pub fn on_heartbeat(
+        &mut self,
+        worker: &str,
+        running: Vec<(u64, TrialKey)>,
+        queued: u64,
+        held: &[Fence],
+        now: CoreTime,
+    ) {
+        if let Some(worker) = self.workers.get_mut(worker) {
+            worker.running = running;
+            worker.queued = queued;
+        }
+        self.renew_leases(worker, held, now);
+    }
+
+    /// A worker wants a lease.
+    pub fn on_work_requested(&mut self, worker: &str, idle_slots: u32, now: CoreTime) -> Vec<Effect> {
+        if let Some(worker) = self.workers.get_mut(worker) {
+            worker.requested_slots = Some(idle_slots.max(1));
+            worker.last_seen_at = now;
+        }
+        self.assign_leases(now)
+    }
+
+    /// Whoever comes and goes under ever new names is not remembered for as long as others.
+    pub(crate) fn forget_absent_workers(&mut self, joining: &str) {
+        if self.workers.len() < MAX_KNOWN_WORKERS || self.workers.contains_key(joining) {
+            return;
+        }
+        let holders: HashSet<&WorkerId> = self.leases.values().map(|lease| &lease.row.worker).collect();
+        self.workers.retain(|id, worker| worker.connected || holders.contains(id));
+    }
+
+    pub(crate) fn renew_leases(&mut self, worker: &str, held: &[Fence], now: CoreTime) {
+        if let Some(worker) = self.workers.get_mut(worker) {
+            worker.last_seen_at = now;
+        }
+        let expires = now + self.timing.lease_ttl;
+        let held = self.leases.values_mut().filter(|l| l.row.worker == worker && held.contains(&l.row.fence));
+        held.for_each(|l| l.expires_at = expires);
+    }
+
+    /// A worker is there after all: it did not die.
+    pub(crate) fn clear_worker(&mut self, worker: &str) {
+        for sweep in self.sweeps.values_mut() {
+            for (class, n) in sweep.quarantine.clear_worker(worker) {
+                let back = IntervalSet::from_range(n, n + 1);
+                sweep.classes[class as usize].pending.insert_all(&back);
+                sweep.reopen_cells(class, &back);
+            }
+            sweep.audits.clear_worker(worker);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What is stored of sweeps, leases and audits, in the words that core, store and server share.
+
+use crate::interval_set::IntervalSet;
+use ergodic_common::Outcome;
+use ergodic_common::TrialKey;
+use ergodic_common::spec::SpecSource;
+use ergodic_common::spec::scheduling::Share;
+
+/// The state of a sweep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SweepState {
+    /// Trials are left to run.
+    Running,
+    /// Every trial has its row.
+    Completed,
+    /// Stopped by a user.
+    Cancelled,
+    /// Held by a user: nothing more of it is given out until it is resumed.
+    Paused,
+}
+
+impl SweepState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Running, Self::Completed, Self::Cancelled, Self::Paused];
+
+    /// Whether results are still to come.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
+}
+
+/// A sweep as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SweepRow {
+    /// Its number, in the order of launch; 0 until it is stored.
+    pub number: i64,
+    /// Its id.
+    pub id: String,
+    /// The sweep file.
+    pub source: SpecSource,
+    /// What it trains on.
+    pub data: DataPin,
+    /// Its state.
+    pub state: SweepState,
+    /// Its share of the workers when the row was read.
+    pub share: Share,
+    /// Unix time of the launch, in seconds.
+    pub launched_at: f64,
+    /// Who launched it; empty if that is not known.
+    pub launched_by: String,
+    /// What had happened to it when the row was read.
+    pub tallies: SweepTallies,
+}
+
+impl SweepRow {
+    /// Hashes of the files that it names.
+    pub fn named_files(&self) -> impl Iterator<Item = [u8; 32]> {
+        self.source.files.iter().map(|pin| pin.hash).chain(self.data.hash)
+    }
+}
+
+/// What happened to a sweep besides its rows. The store counts in the transactions in which it happens, the core when it
+/// hears of it, so that nothing is forgotten by a restart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SweepTallies {
+    /// Leases that ended with trials left, which were given out again.
+    pub releases: u64,
+    /// Results that came again and were compared with their row.
+    pub duplicates: u64,
+    /// Results that differed from their row, of these and of audits.
+    pub mismatches: u64,
+    /// Batches under a fence that held no more.
+    pub fenced: u64,
+}
+
+impl SweepTallies {
+    /// Counts a batch of which so many results were compared and so many of these were different.
+    pub fn count_batch(&mut self, compared: u64, different: u64, fenced: bool) {
+        self.duplicates += compared;
+        self.mismatches += different;
+        self.fenced += u64::from(fenced);
+    }
+}
+
+/// The dataset a sweep was pinned to at its launch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DataPin {
+    /// BLAKE3 of its canonical form; `None` when none is needed.
+    pub hash: Option<[u8; 32]>,
+    /// Training images asked of the dataset's files.
+    pub train: u32,
+    /// What is trained on, in words.
+    pub provenance: String,
+}
+
+/// Rows by outcome.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OutcomeCounts {
+    /// Completed trials.
+    pub completed: u64,
+    /// Diverged trials.
+    pub diverged: u64,
+    /// Failed trials.
+    pub failed: u64,
+}
+
+impl OutcomeCounts {
+    /// Counts one more.
+    pub fn add(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Completed => self.completed += 1,
+            Outcome::Diverged { .. } => self.diverged += 1,
+            Outcome::Failed { .. } => self.failed += 1,
+        }
+    }
+
+    /// Adds others.
+    pub fn merge(&mut self, others: &Self) {
+        self.completed += others.completed;
+        self.diverged += others.diverged;
+        self.failed += others.failed;
+    }
+
+    /// All of them.
+    pub fn done(&self) -> u64 {
+        self.completed + self.diverged + self.failed
+    }
+}
+
+/// What an audit found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finding {
+    /// The same bits.
+    Same,
+    /// Other bits: an alarm.
+    Different,
+    /// Nothing: the trial failed this time.
+    Failed,
+}
+
+/// An audit as the store knows it: of which trial, the process that computed its row, and what was found if it was
+/// made.
+pub type RecordedAudit = (TrialKey, WorkerId, Option<Finding>);
+
+/// A worker process, as named by itself.
+pub type WorkerId = String;
+
+/// A lease and the epoch it was granted in; results count only under a fence that still holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fence {
+    /// Unique among all leases of a store.
+    pub lease: u64,
+    /// The coordinator's epoch when it was granted.
+    pub epoch: u64,
+}
+
+/// A lease that is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndedLease {
+    /// Its token.
+    pub fence: Fence,
+    /// Whether its holder lost it with trials left, which are given out again.
+    pub lost: bool,
+}
+
+/// A lease as it is stored: a shard of one class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseRow {
+    /// Its token.
+    pub fence: Fence,
+    /// Number of its sweep in the store.
+    pub sweep: i64,
+    /// Shape class of its trials.
+    pub class: u32,
+    /// Who holds it.
+    pub worker: WorkerId,
+    /// Trial numbers within the class.
+    pub trials: IntervalSet,
+    /// The process whose rows it audits; none if its trials have no rows yet.
+    pub audits: Option<WorkerId>,
+}

@@ -1,0 +1,86 @@
+//! Assembles a leading coordinator from its parts.
+
+use crate::core::Core;
+use crate::server::GrpcServices;
+use crate::server::ServerContext;
+use crate::server::auth::TokenStore;
+use crate::server::blobs::BlobStore;
+use crate::server::checkpoints::CheckpointFiles;
+use crate::server::checkpoints::CheckpointWriter;
+use crate::server::datasets::DatasetCatalog;
+use crate::server::engine::Engine;
+use crate::server::ha::leadership::Leadership;
+use crate::server::limits::Limits;
+use crate::server::metrics::Metrics;
+use crate::store::Store;
+use crate::store::StoreWriter;
+use crate::store::writer::WriterHandle;
+use crate::store::writer::WriterLoop;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a coordinator is put together from.
+pub struct CoordinatorSetup {
+    /// Where results are kept.
+    pub store: Arc<dyn Store>,
+    /// In which it leads.
+    pub epoch: u64,
+    /// What it knows.
+    pub core: Core,
+    /// The store's one writer.
+    pub writer: Box<dyn StoreWriter>,
+    /// Where files of sweeps and trials are kept.
+    pub blobs: BlobStore,
+    /// Where dataset files are.
+    pub data_dir: Option<PathBuf>,
+    /// Who may ask, unless everybody may.
+    pub tokens: Option<Arc<TokenStore>>,
+    /// A lease ends after this time without a heartbeat.
+    pub lease_ttl: Duration,
+    /// Requests that a peer may make in a second, if there is a limit.
+    pub rate_limit: Option<u32>,
+    /// Says when to end.
+    pub stopping: tokio::sync::watch::Receiver<bool>,
+}
+
+/// A coordinator put together, whose two loops and services are for its owner to run.
+pub struct CoordinatorParts {
+    /// Decides: [`Engine::run`].
+    pub engine: Engine,
+    /// Makes durable: [`WriterLoop::run`].
+    pub writer: WriterLoop,
+    /// Answer workers and users: [`Services::serve`].
+    pub services: GrpcServices,
+    /// Puts checkpoints into their places, and ends with the engine.
+    pub checkpoint_thread: std::thread::JoinHandle<()>,
+}
+
+/// Puts a coordinator together.
+///
+/// # Errors
+/// The operating system gives no thread.
+pub fn assemble_coordinator(setup: CoordinatorSetup) -> std::io::Result<CoordinatorParts> {
+    let (handle, writer) = WriterHandle::new(setup.writer, Box::new(setup.blobs.clone()));
+    let metrics = Metrics::new(handle.metrics(), true);
+    let checkpoints = CheckpointFiles::new(setup.blobs.folder());
+    let (events, waiting) = Engine::new_queue();
+    let (keeps, keeper) = CheckpointWriter::start_thread(checkpoints.clone(), events.clone())?;
+    let (engine, handle) = Engine::new(setup.core, handle, keeps, (events, waiting));
+    let shared = ServerContext {
+        metrics,
+        tokens: setup.tokens,
+        engine: handle,
+        store: setup.store,
+        leadership: Leadership::Leading(setup.epoch),
+        catalog: DatasetCatalog { data_dir: setup.data_dir, blobs: setup.blobs },
+        checkpoints,
+        lease_ttl: setup.lease_ttl,
+        limits: Limits::new(),
+        change_lock: Arc::default(),
+        launch_state: crate::server::reuse::LaunchState::default(),
+        rate_limit: setup.rate_limit,
+        stopping: setup.stopping,
+    };
+    Ok(CoordinatorParts { engine, writer, services: GrpcServices(Arc::new(shared)), checkpoint_thread: keeper })
+}

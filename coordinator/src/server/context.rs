@@ -1,0 +1,60 @@
+//! What every service of a coordinator shares.
+
+use crate::server::auth::Principal;
+use crate::server::auth::TokenStore;
+use crate::server::checkpoints::CheckpointFiles;
+use crate::server::datasets::DatasetCatalog;
+use crate::server::engine::EngineHandle;
+use crate::server::ha::leadership::Leadership;
+use crate::server::limits::Limits;
+use crate::server::metrics::Metrics;
+use crate::server::reuse;
+use crate::store::Store;
+use ergodic_common::ErrorCode;
+use ergodic_proto::status::UserError;
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::Status;
+
+/// Shared by all services.
+pub(crate) struct ServerContext {
+    pub(crate) tokens: Option<Arc<TokenStore>>,
+    pub(crate) metrics: Metrics,
+    pub(crate) engine: EngineHandle,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) leadership: Leadership,
+    pub(crate) catalog: DatasetCatalog,
+    pub(crate) checkpoints: CheckpointFiles,
+    pub(crate) lease_ttl: Duration,
+    pub(crate) limits: Limits,
+    /// Held while a sweep is changed.
+    pub(crate) change_lock: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) launch_state: reuse::LaunchState,
+    pub(crate) rate_limit: Option<u32>,
+    pub(crate) stopping: tokio::sync::watch::Receiver<bool>,
+}
+
+impl ServerContext {
+    /// Why results cannot be stored, as far as is known.
+    pub(crate) fn storage_trouble(&self) -> Option<String> {
+        let lost = || self.store.check_files_in_place().err().map(|error| error.to_string());
+        lost().or_else(|| self.metrics.storage_trouble())
+    }
+
+    /// What a question is answered with that the core did not answer.
+    pub(crate) fn unanswered_status(&self) -> Status {
+        let message = match self.leadership {
+            Leadership::Leading(_) => "the coordinator is stopping",
+            Leadership::Standby(_) => "the coordinator stands by, and cannot read the store",
+        };
+        UserError::new(ErrorCode::Unreachable, message).into()
+    }
+
+    /// Returns when the token that opened a stream opens nothing any more.
+    pub(crate) async fn wait_until_revoked(&self, caller: Option<Principal>) {
+        match (&self.tokens, caller) {
+            (Some(tokens), Some(caller)) => tokens.wait_until_invalid(&caller.token_id).await,
+            _ => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! From the words of the core and the analysis to those of the wire.
+
+use crate::analysis::compare::CellContrast;
+use crate::analysis::table::TableEntry;
+use crate::records::Fence;
+use ergodic_proto::v1;
+
+pub(crate) fn to_curve_point(entry: &TableEntry) -> v1::CurvePoint {
+    v1::CurvePoint {
+        values: entry.values.iter().map(Into::into).collect(),
+        step: entry.step,
+        summary: Some(to_summary(entry)),
+        figures: to_figures(&entry.statistics),
+        note: entry.note.clone(),
+    }
+}
+
+pub(crate) fn to_table_row(entry: &TableEntry) -> v1::TableRow {
+    v1::TableRow {
+        values: entry.values.iter().map(Into::into).collect(),
+        summary: Some(to_summary(entry)),
+        figures: to_figures(&entry.statistics),
+        note: entry.note.clone(),
+        rank: entry.rank.map(|place| place.rank),
+        mean_rank: entry.rank.map(|place| place.mean_rank),
+        may_be_best: entry.rank.is_some_and(|place| place.may_be_best),
+    }
+}
+
+pub(crate) fn to_contrast(contrast: &CellContrast) -> v1::Contrast {
+    let paired = &contrast.paired;
+    v1::Contrast {
+        values: contrast.values.iter().map(Into::into).collect(),
+        n: paired.n,
+        mean: paired.mean,
+        baseline: paired.baseline,
+        difference: paired.difference,
+        std: paired.std,
+        low: paired.interval.map(|ends| ends.0),
+        high: paired.interval.map(|ends| ends.1),
+        above: paired.above,
+        below: paired.below,
+        sign_p: paired.sign_p,
+        sign_holm: contrast.sign_holm,
+        wilcoxon_p: paired.wilcoxon.map(|test| test.p),
+        wilcoxon_holm: contrast.wilcoxon_holm,
+        wilcoxon_exact: paired.wilcoxon.is_some_and(|test| test.exact),
+        correlation: paired.correlation,
+        unpaired: paired.unpaired_repeats,
+        saved: paired.saved_repeats(),
+        note: contrast.note.clone(),
+    }
+}
+
+/// What is not defined is NaN on the wire.
+pub(crate) fn to_figures(figures: &[Option<f64>]) -> Vec<f64> {
+    figures.iter().map(|x| x.unwrap_or(f64::NAN)).collect()
+}
+
+pub(crate) fn to_summary(entry: &TableEntry) -> v1::Summary {
+    let s = &entry.summary;
+    v1::Summary {
+        n: s.n,
+        diverged: entry.counts.diverged,
+        failed: entry.counts.failed,
+        mean: s.mean,
+        std: s.std,
+        ci95_low: s.ci95.map(|c| c.0),
+        ci95_high: s.ci95.map(|c| c.1),
+        min: s.min,
+        median: s.median,
+        max: s.max,
+    }
+}
+
+pub(crate) fn fence_to_wire(fence: Fence) -> v1::Fence {
+    v1::Fence { lease: fence.lease, epoch: fence.epoch }
+}

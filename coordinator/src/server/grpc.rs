@@ -1,0 +1,105 @@
+//! Serves the gRPC services over connections.
+
+use crate::server::ServerContext;
+use crate::server::auth::AuthLayer;
+use crate::server::engine::EngineEvent;
+use crate::server::engine::EngineHandle;
+use crate::server::limits::LimitLayer;
+use crate::server::services::access::SweepApi;
+use crate::server::services::admin::AdminApi;
+use crate::server::services::files::FileApi;
+use crate::server::services::workers::WorkerApi;
+use ergodic_proto::MAX_MESSAGE_BYTES;
+use ergodic_proto::transfer::CHUNK_BYTES;
+use ergodic_proto::v1::admin_service_server::AdminServiceServer;
+use ergodic_proto::v1::file_service_server::FileServiceServer;
+use ergodic_proto::v1::sweep_service_server::SweepServiceServer;
+use ergodic_proto::v1::worker_service_server::WorkerServiceServer;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio_stream::Stream;
+use tonic::codec::CompressionEncoding;
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
+
+/// How often the core looks at the clock.
+pub(crate) const TICK_INTERVAL: Duration = Duration::from_millis(200);
+
+pub(crate) fn spawn_ticks(handle: EngineHandle, mut stopping: tokio::sync::watch::Receiver<bool>) {
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(TICK_INTERVAL);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => handle.send_event(EngineEvent::Tick),
+                _ = stopping.wait_for(|stop| *stop) => return,
+            }
+        }
+    });
+}
+
+/// The gRPC services.
+pub struct GrpcServices(pub(crate) Arc<ServerContext>);
+
+impl GrpcServices {
+    /// Answers on these connections, and has the core look at the clock, until it is time to end.
+    ///
+    /// # Errors
+    /// No more connections can be had.
+    pub async fn serve_connections<C>(
+        self,
+        connections: impl Stream<Item = std::io::Result<C>>,
+    ) -> Result<(), tonic::transport::Error>
+    where
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        spawn_ticks(self.0.engine.clone(), self.0.stopping.clone());
+        serve_grpc(connections, self.0).await
+    }
+}
+
+pub(crate) async fn serve_grpc<C>(
+    connections: impl Stream<Item = std::io::Result<C>>,
+    shared: Arc<ServerContext>,
+) -> Result<(), tonic::transport::Error>
+where
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let (mut stopping, tokens) = (shared.stopping.clone(), shared.tokens.clone());
+    let workers = WorkerServiceServer::new(WorkerApi(shared.clone()))
+        .accept_compressed(CompressionEncoding::Zstd)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let files = FileServiceServer::new(FileApi(shared.clone()))
+        .accept_compressed(CompressionEncoding::Zstd)
+        // A piece of a file, and what stands around it.
+        .max_decoding_message_size(2 * CHUNK_BYTES);
+    let guard = AuthLayer::new(tokens.clone(), shared.leadership.clone(), stopping.clone());
+    let metrics = shared.metrics.clone();
+    let limited = LimitLayer::new(shared.limits.clone(), shared.rate_limit);
+    let admin = AdminApi { tokens: tokens.clone(), context: shared.clone() };
+    let admin = AdminServiceServer::new(admin).max_decoding_message_size(64 << 10);
+    let sweeps = SweepServiceServer::new(SweepApi(shared))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(64 << 20);
+    let stopped = async move {
+        let _ = stopping.wait_for(|stop| *stop).await;
+    };
+    Server::builder()
+        // The guard comes first: what it turns away is not counted, and names nothing.
+        .layer(guard)
+        .layer(metrics)
+        .layer(limited)
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .initial_connection_window_size(8 << 20)
+        .initial_stream_window_size(4 << 20)
+        .max_concurrent_streams(256)
+        .add_service(workers)
+        .add_service(files)
+        .add_service(sweeps)
+        .add_service(admin)
+        .serve_with_incoming_shutdown(connections, stopped)
+        .await
+}

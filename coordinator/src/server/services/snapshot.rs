@@ -1,0 +1,34 @@
+//! What a read needs to know of a sweep, taken from the core at once.
+
+use crate::core::Core;
+use crate::core::Sweep;
+use crate::server::services::access::SweepApi;
+use ergodic_common::Spec;
+use std::sync::Arc;
+use tonic::Status;
+
+/// What the answer to a question about a sweep starts from.
+pub(crate) struct SweepSnapshot {
+    pub(crate) number: i64,
+    pub(crate) id: String,
+    pub(crate) spec: Arc<Spec>,
+    pub(crate) done: u64,
+    pub(crate) trials: u64,
+    pub(crate) data_provenance: String,
+    pub(crate) data_hash: Option<[u8; 32]>,
+}
+
+impl SweepApi {
+    pub(crate) async fn find_snapshot(&self, id: &str) -> Result<SweepSnapshot, Status> {
+        let found = |_: &Core, sweep: &Sweep| SweepSnapshot {
+            number: sweep.number,
+            id: sweep.id.clone(),
+            spec: sweep.spec.clone(),
+            done: sweep.counts.done(),
+            trials: sweep.total_trials(),
+            data_provenance: sweep.record.data.provenance.clone(),
+            data_hash: sweep.record.data.hash,
+        };
+        self.with_sweep(id, found).await
+    }
+}
